@@ -1,11 +1,11 @@
-"""The cache of the directory on this host's disk: the customers and keys of the last version that was read whole. An
-edge that starts while the hub is away serves from it.
+"""The cache of the directory on this host's disk: the customers and keys of the last version that was read completely.
+An edge that starts while the hub is away serves from it.
 
-SQLite with a write-ahead log: a look-up sees the version before until the next one is complete, and a kill
-at any moment leaves one of the two. Losing it costs a read of the whole directory.
+SQLite with a write-ahead log: a look-up sees the previous version until the next one is complete, and a kill at any
+moment leaves one of the two. Losing the file costs a read of the whole directory.
 
-Rows that are gone are overwritten (`secure_delete`), and `purge` empties the write-ahead log, which has what was there
-before: a customer who is erased is in neither file then.
+Deleted rows are overwritten (`secure_delete`), and `purge` empties the write-ahead log, which has earlier content. Then
+an erased customer is in neither file.
 """
 
 import os
@@ -24,14 +24,14 @@ FILE = "directory.db"
 LAYOUT_VERSION = 3
 """File layout; files with another are recreated."""
 PURGE_LOCK_SECONDS = 0.2
-"""Seconds for which emptying the write-ahead log waits for readers and writers."""
+"""Seconds that emptying the write-ahead log waits for readers and writers."""
 LOCK_SECONDS = 10.0
-"""Seconds that another supervisor on the same state directory may take to write a version."""
+"""Seconds that another supervisor on this state directory may take to write a version."""
 DIGEST_BYTES = 32
 JOURNAL_BYTES = 4 << 20
-"""Bytes that the write-ahead log keeps on the disk; a version with everybody in it makes it as large as the file."""
+"""Bytes that the write-ahead log keeps on the disk. A version with all customers makes it as large as the file."""
 CHANGED_NAMES_MAX = 1000
-"""Customers who are named when they have changed; of more it is only said that there are some."""
+"""Changed customers that are listed by name; of more, only the fact is reported."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS version (
@@ -44,8 +44,8 @@ CREATE TABLE IF NOT EXISTS keys (
 CREATE TABLE IF NOT EXISTS flags (name BLOB PRIMARY KEY, said BLOB) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS seal (proof BLOB);
 """
-"""Columns `name`, `tier`, `digest` and `customer` are indexes of a seal (seal.py), `said` and `keys` closed by it. A
-customer's `said` is the name, the tier and what is said of them, a line each; a flag's, the name and what is said.
+"""Columns `name`, `tier`, `digest` and `customer` are indexes of a seal (seal.py); it encrypts `said` and `keys`. A
+customer's `said` has the name, the tier and the settings, a line each; a flag's, the name and the flag.
 """
 
 PROOF = b"edgeproxy"
@@ -62,15 +62,15 @@ class CachedVersion(NamedTuple):
     number: int
     pushed_at: float
     checked_at: float
-    """Time of the hub's last confirmation; written now and then."""
+    """Time of the hub's last confirmation; written from time to time."""
     customers: int
     keys: int
     hash: str = ""
     """Hash of its log line."""
     signed_at: float = 0.0
-    """The newest time that was signed for it; written now and then."""
+    """The newest time that was signed for it; written from time to time."""
     verified: bool = False
-    """Whether all that it says was signed by who was trusted then."""
+    """True if all of its content was signed by a key that was trusted then."""
 
 
 class OutdatedVersionError(Exception):
@@ -85,24 +85,24 @@ class Survey(NamedTuple):
     keys: list[bytes]
     """Keys that the files have as well."""
     tiers: dict[str, int]
-    """Tiers that the files do not have, and how many customers have each."""
+    """Tiers that the files do not have, and the number of customers of each."""
 
 
 class DirectoryCache:
     """The file. Each call may take long, and belongs into a thread."""
 
     def __init__(self, state: Path, seal: Seal | None = None) -> None:
-        """Open the file, or make it. Raises CacheError, or OSError."""
+        """Open the file, or create it. Raises CacheError, or OSError."""
         self._path = state / FILE
         self._seal: Seal = seal or PlainSeal()
         self._lock = threading.Lock()
-        """Lock that guards the connection. A thread runs on when its caller no longer waits, and closing the connection
-        under it would crash the process.
+        """Lock that guards the connection. A thread continues after its caller stopped waiting, and closing the
+        connection under it would crash the process.
         """
         try:
             self._db = self._open_database()
         except sqlite3.OperationalError:
-            raise  # The disk, or another one who holds it: what is there may be well.
+            raise  # A fault of the disk, or a lock of another process: the file itself may be good.
         except sqlite3.DatabaseError as error:
             log.get_logger().error(
                 "the cached directory is damaged, and made anew", file=str(self._path), why=str(error)
@@ -111,7 +111,7 @@ class DirectoryCache:
             self._db = self._open_database()
 
     def _open_database(self) -> sqlite3.Connection:
-        """Open the file with its tables; one of another layout is made again."""
+        """Open the file with its tables. A file of another layout is created again."""
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         db = connect(self._path)
         try:
@@ -137,7 +137,7 @@ class DirectoryCache:
             Path(f"{self._path}{suffix}").unlink(missing_ok=True)
 
     def recreate(self) -> None:
-        """Replace the file, which cannot be read, by an empty one."""
+        """Replace the unreadable file by an empty one."""
         with self._lock:
             self._db.close()
             self._remove()
@@ -149,12 +149,12 @@ class DirectoryCache:
             self._db.close()
 
     def fetch_version(self) -> CachedVersion | None:
-        """Return the version of the file; None where there never was one."""
+        """Return the version of the file; None if there never was one."""
         with self._lock:
             return fetch_version(self._db)
 
     def find_owners(self, digests: Iterable[bytes]) -> dict[bytes, KeyOwner | None]:
-        """Return the owner of each of these keys; None for a key that nobody has."""
+        """Return the owner of each of these keys; None for a key without an owner."""
         sql = "SELECT c.name, c.said, k.said FROM keys k JOIN customers c ON c.name = k.customer WHERE k.digest = ?"
         owners: dict[bytes, KeyOwner | None] = {}
         with self._lock:
@@ -177,7 +177,7 @@ class DirectoryCache:
         return None if row is None else KeyOwner(name, unseal_customer(self._seal, index, row[0])[2], "{}")
 
     def find_customer(self, name: str) -> tuple[str, list[bytes]] | None:
-        """Return a customer as JSON, and the digests of its keys; None where no customer has this name."""
+        """Return a customer as JSON, and the digests of its keys; None if no customer has this name."""
         index = self._seal.index(name.encode())
         with self._lock:
             row = self._db.execute("SELECT said, keys FROM customers WHERE name = ?", (index,)).fetchone()
@@ -201,7 +201,7 @@ class DirectoryCache:
             db.close()
 
     def purge(self) -> bool:
-        """Leave nothing of what was replaced or deleted in the files; False where somebody is in the way for now.
+        """Remove all replaced and deleted content from the files. Return False if a lock prevents that for now.
 
         Raises CacheError.
         """
@@ -215,7 +215,8 @@ class DirectoryCache:
     def survey(self, names: Iterable[str], digests: Iterable[bytes], tiers: Collection[str]) -> Survey:
         """Compare the version with the customers, keys and tiers of the files."""
         customer, key = "SELECT 1 FROM customers WHERE name = ?", "SELECT 1 FROM keys WHERE digest = ?"
-        grouped = "SELECT tier, COUNT(*), name, said FROM customers GROUP BY tier"  # Of one of each, as SQLite has it.
+        # SQLite takes `name` and `said` from one row of each group.
+        grouped = "SELECT tier, COUNT(*), name, said FROM customers GROUP BY tier"
         tier_indexes, index = {self._seal.index(tier.encode()) for tier in tiers}, self._seal.index
         db = connect(self._path)
         try:
@@ -233,9 +234,9 @@ class DirectoryCache:
             db.close()
 
     def begin_version(self, token: str | None) -> "VersionWriter":
-        """Begin to write what follows the version of this token (None: there is none).
+        """Begin to write the successor of the version with this token (None: the first version).
 
-        Raises OutdatedVersionError where that is not the version here any more, and CacheError.
+        Raises OutdatedVersionError if that version has been replaced, and CacheError.
         """
         db = connect(self._path)
         try:
@@ -250,7 +251,7 @@ class DirectoryCache:
 
 
 class VersionWriter:
-    """A version that is being written: nobody sees any of it before `commit`."""
+    """A version that is being written. Readers see none of it before `commit`."""
 
     def __init__(self, db: sqlite3.Connection, seal: Seal) -> None:
         self._db = db
@@ -262,11 +263,11 @@ class VersionWriter:
 
     @property
     def changed(self) -> set[str] | None:
-        """The customers that have changed; None where they are too many to be named."""
+        """The customers that have changed; None if they are too many to be listed."""
         return None if len(self._changed) > CHANGED_NAMES_MAX else self._changed
 
     def begin_whole(self) -> None:
-        """Begin a version that has all customers: those that are not in it are removed at its end."""
+        """Begin a version with all customers: customers that are not in it are removed at its end."""
         with self._lock:
             self._whole = True
             self._db.execute("DELETE FROM flags")
@@ -274,7 +275,7 @@ class VersionWriter:
             self._db.execute("CREATE TEMP TABLE came (name BLOB PRIMARY KEY) WITHOUT ROWID")
 
     def write_lines(self, lines: Sequence[bytes]) -> None:
-        """Write customers and flags; raises ValueError where a line is neither."""
+        """Write customers and flags. Raises ValueError if a line is neither."""
         with self._lock:
             read = [_parse_line(line) for line in lines]
             customers = [one for one in read if isinstance(one, Document)]
@@ -322,7 +323,7 @@ class VersionWriter:
         return None if row is None else (row[0], self._seal.open(row[1], index).decode())
 
     def _delete_keys(self, name: bytes, digests: Iterable[bytes]) -> None:
-        """Delete keys of the customer of this index, but for those that another customer has taken over."""
+        """Delete keys of the customer with this index, except keys that another customer has taken over."""
         gone = [(self._seal.index(digest), name) for digest in digests]
         self._db.executemany("DELETE FROM keys WHERE digest = ? AND customer = ?", gone)
 
@@ -346,13 +347,13 @@ class VersionWriter:
             self._db.close()
 
     def discard(self) -> None:
-        """Roll back all that was written."""
+        """Roll back everything."""
         with self._lock:
             self._db.close()
 
 
 def _parse_line(line: bytes) -> Document | FlagDocument:
-    """Return the document of a line, which may not be what was pushed; raises ValueError where it is no document."""
+    """Return the document of a line, which may have been altered. Raises ValueError if it is no document."""
     try:
         one = parse_line(line)
         fits = NAME.fullmatch(one.name) and (
@@ -367,14 +368,14 @@ def _parse_line(line: bytes) -> Document | FlagDocument:
 
 
 def is_damage_error(error: Exception) -> bool:
-    """Return whether an error says that the file is damaged or gone, so that waiting does not help."""
+    """Return whether an error shows that the file is damaged or gone, so that waiting does not help."""
     return type(error) is sqlite3.DatabaseError or (
         isinstance(error, sqlite3.OperationalError) and str(error).startswith("no such table")
     )
 
 
 def connect(path: Path, timeout: float = LOCK_SECONDS) -> sqlite3.Connection:
-    """Open a connection on which every statement is a transaction, unless one was begun."""
+    """Open a connection where every statement is a transaction unless one was begun."""
     db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA secure_delete = ON")
@@ -388,7 +389,7 @@ def connect(path: Path, timeout: float = LOCK_SECONDS) -> sqlite3.Connection:
 
 
 def fetch_version(db: sqlite3.Connection) -> CachedVersion | None:
-    """Return the version in a file; None where there is none yet."""
+    """Return the version in a file; None if there is none yet."""
     columns = "token, number, pushed_at, heard_at, customers, keys, hash, signed_at, verified"
     row = db.execute(f"SELECT {columns} FROM version").fetchone()
     return None if row is None else CachedVersion(*row)._replace(verified=bool(row[-1]))

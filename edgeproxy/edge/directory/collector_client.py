@@ -14,7 +14,7 @@ from edgeproxy.hub.errors import HubUnavailableError
 from edgeproxy.wire.directory_versions import FOLLOWER_FIELD, UnreadableDirectoryError
 
 WAIT_SECONDS = 30
-"""Seconds that a question may wait in the collector for news."""
+"""Seconds that a request may wait in the collector for news."""
 ANSWER_SECONDS = 30.0
 """Seconds that an answer may take beyond that."""
 PEER = HttpPeer("the collector", WAIT_SECONDS + ANSWER_SECONDS, 64 << 20, CONNECT_SECONDS)
@@ -25,7 +25,7 @@ class CollectorClient:
     """One collector, below /v1/directory."""
 
     def __init__(self, usage: Usage, follower: str | None = None) -> None:
-        """`follower` names the edge to the collector, which lists who has which version."""
+        """`follower` names the edge to the collector, which lists the version of each edge."""
         self._url = usage.collector.rstrip("/") + "/v1/directory"
         self._server_name = usage.tls.server_name
         self._fields = {} if usage.token is None else {"Authorization": f"Bearer {usage.token}"}
@@ -37,7 +37,7 @@ class CollectorClient:
     async def get(self, path: str, params: dict[str, str], *, missing: bool = False) -> bytes:
         """Return the body of an answer 200.
 
-        Raises HubUnavailableError, and UnreadableDirectoryError for a 404 where something may be `missing`.
+        Raises HubUnavailableError. With `missing`, a 404 raises UnreadableDirectoryError.
         """
         if self._session is None:
             self._session = await self._open()
@@ -57,7 +57,7 @@ class CollectorClient:
             await self.close()
             raise UnreadableDirectoryError(str(error)) from error
         except aiohttp.ClientError as error:
-            await self.close()  # With the next session certificates are read again: they may have been renewed.
+            await self.close()  # The next session reads the certificates again: they may have been renewed.
             raise HubUnavailableError(f"the collector: {describe_error(error)}") from error
         if response.status == 404 and missing:
             raise UnreadableDirectoryError("a part of the directory has left the collector")
@@ -72,7 +72,7 @@ class CollectorClient:
             await session.close()
 
     async def _open(self) -> aiohttp.ClientSession:
-        """Open a session with the TLS that is configured. Raises OSError where its files cannot be read."""
+        """Open a session with the configured TLS. Raises OSError if its files cannot be read."""
         tls = self._tls
         if tls is None:
             return open_session(PEER)

@@ -1,4 +1,4 @@
-"""The directory as the collector publishes it, over HTTP: each look waits there until there is something new."""
+"""The directory as the collector publishes it, over HTTP: each request waits there until there is news."""
 
 import asyncio
 import secrets
@@ -12,18 +12,18 @@ from edgeproxy.edge.directory.transport import News
 from edgeproxy.wire.directory_versions import UnreadableDirectoryError
 
 REST_SECONDS = 0.05
-"""Seconds between two looks at least."""
+"""Minimum of seconds between two requests."""
 
 
 class CollectorLog:
-    """The transport `collector`: that of `usage`, with its token."""
+    """The transport `collector`: the collector of `usage`, with its token."""
 
     name = "collector"
 
     def __init__(self, usage: Usage, region: str) -> None:
         self._client = CollectorClient(usage, f"{region}.{secrets.token_hex(4)}")
         self._is_caught_up = False
-        """Whether what there was is known: then a look waits for more."""
+        """True if all published versions are known, so that the next request waits for more."""
         self._fetched_at = 0.0
 
     async def fetch_news(self, token: str | None, number: int) -> News:

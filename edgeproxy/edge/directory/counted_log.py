@@ -13,13 +13,13 @@ from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
 from edgeproxy.wire.quota_counts import COUNTS_KEY, LINES_MAX, NEWS_CHANNEL, parse_line
 
 POLL_SECONDS = 2.0
-"""Seconds between two looks, a fifth of it more or less, unless there is word that there is more."""
+"""Seconds between two polls, a fifth of it more or less, unless a message announces more."""
 PAGE_LINES = 64
-"""Lines that are asked for together, so that the directory's answers on the same connection wait for few."""
+"""Lines of one request. The bound keeps the directory's answers on this connection from waiting for many."""
 
 
 class QuotaCountLog:
-    """The list in the hub. `ask` sends it commands; a subscription says that there is more."""
+    """The list in the hub. `ask` sends it commands; a subscription announces more."""
 
     def __init__(self, ask: CallHub, hub: Hub) -> None:
         self._ask = ask
@@ -52,7 +52,7 @@ class QuotaCountLog:
             newest = 0 if last is None else parse_line(last)[0]
             if newest == self._seq:
                 return []
-            known_seq = self._seq if self._seq < newest else 0  # Of another database, or one that was restored.
+            known_seq = self._seq if self._seq < newest else 0  # It belongs to another database, or to a restored one.
             lines = await self._fetch_lines_after(known_seq, newest - known_seq + 1)
             counts = [orjson.loads(count) for seq, count in lines if seq > known_seq]
         except ValueError as error:
@@ -63,11 +63,11 @@ class QuotaCountLog:
     async def _fetch_lines_after(self, seq: int, count: int) -> list[tuple[int, bytes]]:
         """Return the lines numbered above `seq`, perhaps after some others, read backwards; `count` are expected.
 
-        Raises UnreadableDirectoryError where the list was changed meanwhile.
+        Raises UnreadableDirectoryError if the list was changed meanwhile.
         """
         lines = await self._fetch_lines(-min(count, PAGE_LINES), -1)
         while lines and lines[0][0] > seq and len(lines) < LINES_MAX:
-            # The page ends with the line that is known, or else the list is another by now.
+            # The page ends with a known line; otherwise the list has changed.
             page = await self._fetch_lines(-len(lines) - PAGE_LINES, -len(lines))
             if not page or page[-1] != lines[0]:
                 raise UnreadableDirectoryError("the list was changed while it was read: it is read again")

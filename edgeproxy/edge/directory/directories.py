@@ -1,9 +1,10 @@
-"""The directories of an edge, as one: a customer is in that of its residency, and most edges have but one.
+"""The directories of an edge, combined into one. A customer is in the directory of its residency; most edges have only
+one.
 
-Each is followed by itself (follower.py), from its own collector, with its own trust and cache. A key that several have
-is the customer's of the residency that is named first, unless that one says that the customer has moved: then it is the
-other's as soon as that has it, so a customer who moves is known throughout. Any other key in several is a fault, which
-is counted and logged.
+Each is followed separately (follower.py), from its own collector, with its own trust and cache. If several have a key,
+its owner is the customer of the residency named first, unless that entry says that the customer has moved. Then the key
+belongs to the other residency as soon as that has it, so a moving customer is known throughout. Any other key in
+several directories is a fault, which is counted and logged.
 """
 
 import asyncio
@@ -27,7 +28,7 @@ from edgeproxy.edge.usage.identity import get_chain_folder
 from edgeproxy.wire.directory_versions import CallHub
 
 GREATEST = {"edge_directory_age_seconds", "edge_directory_signed_age_seconds", "edge_directory_version"}
-"""Metrics that are not added where there are several directories."""
+"""Metrics that are not added up over several directories."""
 
 
 class Followed(NamedTuple):
@@ -39,7 +40,7 @@ class Followed(NamedTuple):
 
 
 class Directories:
-    """All directories of one supervisor. Without residencies it is one."""
+    """All directories of one supervisor; without residencies only one."""
 
     def __init__(
         self,
@@ -49,8 +50,11 @@ class Directories:
         publish: Callable[[DirectoryValid | DirectoryFlags, str], None] = lambda message, subject: None,
         used: Callable[[Mapping[bytes, KeyOwner]], None] = lambda _: None,
     ) -> None:
-        """`ask` asks the hub, `tell` tells all workers, each message after the others; `publish` those that start later
-        too, until the next one about the same subject. `used` hears which keys are in use, and whose they are."""
+        """`ask` sends commands to the hub. `tell` sends each message to all workers, one after another.
+
+        `publish` also sends it to workers that start later, until the next message about that subject. `used` is called
+        with the keys in use and their owners.
+        """
         self._call_hub = ask
         self._send = tell
         self._publish = publish
@@ -58,7 +62,7 @@ class Directories:
         self._changes = 0
         """Number of forget messages to workers."""
         self._leaving: set[str] = set()
-        """Customers who have moved to a directory that did not have them when they were looked up."""
+        """Customers that have moved to a directory that did not have them at their look-up."""
         self._conflicts = 0
         """Keys looked up that several directories have."""
         self._looked = asyncio.Event()
@@ -82,7 +86,7 @@ class Directories:
 
     def _forget(self, names: list[str] | None) -> None:
         self._changes += 1
-        if names is not None:  # What has changed may be the directory that they have moved to.
+        if names is not None:  # The changed directory may be the one that they have moved to.
             names = [*names, *self._leaving]
         self._leaving.clear()
         self._send(ForgetCustomers(names, self._changes))
@@ -93,7 +97,7 @@ class Directories:
     # ---- their life
 
     async def begin(self) -> None:
-        """Follow them, and return once it is known who there is, or after a while in which nothing came."""
+        """Follow the directories. Return once the customers are known, or after some time without progress."""
         self._tasks.start("look keys up", self._lookups.run())
         await asyncio.gather(*(self._begin(one) for one in self._followed))
 
@@ -103,8 +107,10 @@ class Directories:
         await one.follower.begin()
 
     def describe_lack(self) -> str | None:
-        """Return why an edge that starts knows no customer of its directories yet; None where it knows those of one,
-        or has waited long enough: what it has is to be served."""
+        """Return why a starting edge knows no customer of its directories yet.
+
+        None if it knows the customers of one, or has waited long enough to serve without them.
+        """
         lacks = [one.follower.describe_lack() for one in self._followed]
         return None if None in lacks else lacks[0]
 
@@ -133,10 +139,10 @@ class Directories:
         for one in self._followed:
             await one.follower.end()
 
-    # ---- those who ask
+    # ---- look-ups
 
     def queue_lookup(self, message: LookUpKeys, reply: Reply) -> None:
-        """Queue a worker's question whose keys these are (edge/proxy/key_lookup.py); each gets one answer."""
+        """Queue a worker's question for the owners of keys (edge/proxy/key_lookup.py); each gets one answer."""
         if any(one.follower.is_running for one in self._followed):
             self._lookups.queue(message, reply)
         else:
@@ -152,7 +158,7 @@ class Directories:
             answers = await asyncio.gather(*(one.follower.find_owners(digests) for one in followed))
             if changes == self._changes:
                 return KeyOwners(dict(self._merge(digests, followed, answers)), changes)
-            # Workers were told to forget meanwhile, and must not be told what was before.
+            # Workers were told to forget meanwhile, and must not get older data.
 
     def _merge(
         self,
@@ -160,7 +166,10 @@ class Directories:
         followed: list[Followed],
         answers: Sequence[Mapping[bytes, KeyOwner | None] | None],
     ) -> Iterator[tuple[bytes, KeyOwner | None]]:
-        """Yield each key with its owner; a key that no directory has only where all could tell."""
+        """Yield each key with its owner.
+
+        A key that no directory has is yielded only if all directories could answer.
+        """
         for digest in digests:
             owners = {
                 one.name: owner._replace(residency=one.label)
@@ -173,7 +182,7 @@ class Directories:
                 yield digest, None
 
     def _choose(self, owners: dict[str, KeyOwner]) -> KeyOwner:
-        """Choose whose a key is that these residencies have, in the order of the configuration."""
+        """Choose the owner of a key that these residencies have, in the order of the configuration."""
         if len(owners) == 1:
             (owner,) = owners.values()
             if find_next_residency(owner.customer) is not None:
@@ -187,9 +196,9 @@ class Directories:
         return next(iter((here or owners).values()))
 
     async def find_customer(self, name: str, residency: str | None = None) -> KnownCustomer | None:
-        """Return a customer of the directories, or of that of one residency; None where there is none.
+        """Return a customer of the directories, or of one residency's directory; None if there is none.
 
-        Raises CacheError, and ValueError where this version does not understand the customer's settings.
+        Raises CacheError, and ValueError if this version does not understand the customer's settings.
         """
         for one in self._followed:
             customer = await one.follower.find_customer(name) if residency in (None, one.label) else None
@@ -197,7 +206,7 @@ class Directories:
                 return customer
         return None
 
-    # ---- for those who look
+    # ---- status
 
     @property
     def flags(self) -> Mapping[str, Flag]:
@@ -217,7 +226,7 @@ class Directories:
         return {**report, "residencies": residencies, "conflicts": self._conflicts}
 
     def series(self) -> list[Series]:
-        """Return the metrics of the directory; those of several are added, of ages and versions it is the greatest."""
+        """Return the metrics of the directories: sums, and for ages and versions the maximum."""
         if not any(one.follower.is_running for one in self._followed):
             return []
         values: dict[str, list[int]] = {}
@@ -234,7 +243,7 @@ class Directories:
 
 
 def list_views(settings: EdgeSettings) -> list[tuple[str, str, EdgeSettings]]:
-    """List the directories of a configuration: residency, label, and the settings as if that were the only one."""
+    """List the directories of a configuration: residency, label, and the settings as if it were the only one."""
     if not settings.residency:
         return [("", "", settings)]
     return [

@@ -1,10 +1,9 @@
-"""A directory as one supervisor has it: followed in the hub or the collector, and kept on this host's disk.
+"""A directory in one supervisor: followed in the hub or the collector, and kept on this host's disk.
 
-Nobody waits for the hub or the collector. A worker that meets a key asks its supervisor, which looks into the file
-(key_lookups.py, cache.py); while they are away the file is what is known, with its age for all to see. A hub that has
-forgotten everything says nothing about customers: they stay until somebody pushes. What is not signed as it must be, or
-is older than what is known, is refused (lineage.py), and what is known counts on, until the newest signed time is too
-old.
+Requests never wait for the hub or the collector. A worker that meets a new key asks its supervisor, which looks into
+the file (key_lookups.py, cache.py). While both are away the file still counts, and its age is reported. A hub that has
+lost everything has no information about customers: they stay until the next push. An unsigned or older version is
+refused (lineage.py), and the known one stays valid until its newest signed time is too old.
 """
 
 import asyncio
@@ -49,26 +48,28 @@ from edgeproxy.wire.directory_signatures import TrustedKeys
 from edgeproxy.wire.directory_versions import CallHub, UnreadableDirectoryError
 
 POLL_SECONDS = 2.0
-"""Seconds between two looks at most, and a fifth less at least, unless there is word that there is more."""
+"""Seconds between two polls at most, and a fifth less at least, unless a message announces news."""
 FIRST_POLL_SECONDS = 0.2
-"""Seconds until the next look of an edge that knows no customer yet, and once after a look that failed."""
+"""Seconds until the next poll of an edge that knows no customer yet, and once after a failed poll."""
 PROGRESS_SECONDS = 3.0
 """Seconds that such an edge waits for the directory, or for more of it to come, before it serves."""
 FIRST_READ_SECONDS = 40.0
-"""Seconds after which it waits for no more, and is ready without. With the start of its processes these are the
-documented 45; service managers give an edge a minute to begin."""
+"""Seconds after which it stops waiting and is ready without the directory. With the start of its processes these are
+the documented 45; service managers give an edge a minute to start.
+"""
 NOTE_SECONDS = 60.0
-"""Seconds between two notes on disk of when the hub was last heard."""
+"""Seconds between two records on disk of the hub's last answer."""
 NAMES_LOGGED_MAX = 5
-"""Customers who are named in a line of the log."""
+"""Customers that are named in a line of the log."""
 FAILURES_BEFORE_BACKOFF = 3
-"""Times that it cannot be read, not for want of a hub, until it is tried more rarely."""
+"""Failed reads, other than a missing hub, after which it is tried less often."""
 POLL_SECONDS_MAX = 30.0
-"""Seconds between two such attempts at most."""
+"""Maximum of seconds between two such attempts."""
 
 PURGE_SECONDS = 2.0
-"""Seconds between a version and the purge of what it has replaced: one purge serves all versions meanwhile, and does as
-much work as they have written."""
+"""Seconds between a version and the purge of the content that it replaced. One purge serves all versions meanwhile, and
+its work is proportional to what they have written.
+"""
 CLOCK_AHEAD_SECONDS_MAX = 300.0
 """Seconds that a signer's clock may be ahead of this host's."""
 
@@ -77,7 +78,7 @@ PUBLISHED = {"hub": "see `edgeproxy directory push`", "collector": "see `directo
 
 
 class DirectoryFollower:
-    """One directory of one supervisor; `directories.py` has all of them. `state`: where its cache is."""
+    """One directory of one supervisor; `directories.py` has all of them. `state`: the folder of its cache."""
 
     def __init__(
         self,
@@ -88,9 +89,11 @@ class DirectoryFollower:
         publish: Callable[[DirectoryValid | DirectoryFlags], None],
         looked: Callable[[], None],
     ) -> None:
-        """`ask` asks the hub, `tell` tells all workers which customers to forget, None for all; `publish` sends a
-        message to those that start later too, until the next one. `looked` hears that the customers are known, or will
-        take a while."""
+        """`ask` sends commands to the hub. `tell` tells all workers which customers to forget, None for all.
+
+        `publish` also sends a message to workers that start later, until the next one. `looked` is called once the
+        customers are known, or will take a while.
+        """
         self._on_looked = looked
         self._state = state
         self._settings = settings
@@ -105,19 +108,19 @@ class DirectoryFollower:
         self._ahead_at = 0.0
         """The newest signed time that this host's clock had not reached."""
         self.flags: dict[str, Flag] = {}
-        """The flags this version understands, by name."""
+        """The flags that this version understands, by name."""
         self._published_flags: dict[str, str] = {}
-        """All of them, as workers were told."""
+        """All flags, as workers got them."""
         self._cache: DirectoryCache | None = None
         self._held: CachedVersion | None = None
         self._survey = Survey([], [], {})
         self._confirmed_at = 0.0
         self._damaged = False
         self._purge_at: float | None = 0.0
-        """The monotonic time from which on the cache is purged of what versions have replaced; None: it has nothing."""
+        """The monotonic time of the next purge of replaced content; None: there is none."""
         self._why: str | None = "not read yet"
         self._is_behind_logged = False
-        """Whether the log says so, or is not to."""
+        """True if the log has this reason, or must not have it."""
         self._behind_logged_at = -LOG_QUIET_SECONDS
         """Time it was last logged as behind; reset when current."""
         self._parts = 0
@@ -136,20 +139,24 @@ class DirectoryFollower:
     # ---- its life
 
     async def begin(self) -> None:
-        """`_start` of an edge that starts: until it knows who there is, it is not ready."""
+        """Start to follow the directory when the edge starts: until its customers are known, the edge is not ready."""
         self._ready_by = monotonic() + FIRST_READ_SECONDS
         await self._start()
 
     def describe_lack(self) -> str | None:
-        """Return why an edge that starts knows no customer of its directory yet; None where it knows, or has waited
-        long enough: what it has of its own, customers in files and open routes, is to be served."""
+        """Return why a starting edge knows no customer of its directory yet; None if it knows them.
+
+        None too if it has waited long enough: it must serve customers in files and open routes.
+        """
         if not self._running or self._held is not None or monotonic() >= self._ready_by:
             return None
         return f"the directory is not read yet: {self._progress or self._why}"
 
     async def _start(self) -> None:
-        """Follow the directory, if the configuration has one; returns once it is known who there is, or after a while
-        in which nothing came."""
+        """Follow the directory, if the configuration has one.
+
+        Return once its customers are known, or after some time without progress.
+        """
         directory = self._settings.directory
         if directory is None:
             return
@@ -171,7 +178,7 @@ class DirectoryFollower:
                     await self._looked.wait()
             except TimeoutError:
                 if not self._running:
-                    return  # A reload has taken it away meanwhile.
+                    return  # A reload has removed it meanwhile.
                 if self._parts == read or monotonic() > until:
                     message = "the directory was not read yet; its customers are served once it is"
                     self._log.error(message, why=self._progress or self._why)
@@ -194,7 +201,7 @@ class DirectoryFollower:
         """Take over the settings of another configuration."""
         before, self._settings = self._settings, settings
         if self.describe_lack() is None:
-            self._ready_by = 0.0  # Who is ready stays so, whatever has to be read now.
+            self._ready_by = 0.0  # A ready edge stays ready while it reads another directory.
         if _source_key(before) != _source_key(settings):
             await self.end()
             await self._start()
@@ -215,10 +222,10 @@ class DirectoryFollower:
         if cached is not None:
             await asyncio.to_thread(cached.close)
 
-    # ---- what there is
+    # ---- versions
 
     async def _follow(self) -> None:
-        """Read what is new, until cancelled."""
+        """Read news until cancelled."""
         transport = self._transport
         assert transport is not None
         in_vain = 0
@@ -239,7 +246,7 @@ class DirectoryFollower:
             ) as error:
                 self._record_failure(error)
                 in_vain = 0 if isinstance(error, HubUnavailableError) else in_vain + 1
-            except Exception as error:  # It is followed for as long as the edge serves, whatever is in the hub.
+            except Exception as error:  # Nothing in the hub may end the following of it.
                 self._rare_log.error("the directory could not be read", repr(error), exc_info=error)
                 self._record_behind(repr(error))
                 in_vain += 1
@@ -250,13 +257,13 @@ class DirectoryFollower:
             new_trouble = self._why is not None and not self._is_behind_logged
             pause = FIRST_POLL_SECONDS if self._held is None or new_trouble else POLL_SECONDS
             if in_vain > FAILURES_BEFORE_BACKOFF:
-                # What cannot be taken in would be read in full each time, by every edge.
+                # News that cannot be accepted would be read in full each time, by every edge.
                 pause = min(POLL_SECONDS_MAX, POLL_SECONDS * 2 ** min(in_vain - FAILURES_BEFORE_BACKOFF, 16))
             pause *= random.uniform(0.8, 1.0)
             await (transport.wait_for_news(pause) if self._why is None else asyncio.sleep(pause))
 
     async def _fetch_and_apply(self, transport: Transport) -> None:
-        """Read what is new, and serve it."""
+        """Read the news, and serve it."""
         cached = self._cache
         if cached is not None and self._damaged:
             await self._recreate_cache(cached)
@@ -288,7 +295,7 @@ class DirectoryFollower:
         await self._record_current(cached, accepted.signed_at)
 
     async def _purge(self) -> None:
-        """Leave nothing of what versions have replaced in the cache's files, some seconds after the first of them."""
+        """Remove the replaced content from the cache's files, some seconds after the first replacement."""
         if self._cache is None or self._purge_at is None or monotonic() < self._purge_at:
             return
         is_done = False
@@ -297,10 +304,10 @@ class DirectoryFollower:
         self._purge_at = None if is_done else monotonic() + PURGE_SECONDS
 
     def _clamp_signed_at(self, signed_at: float, now: float) -> float:
-        """Return the Unix second at which something was signed, no later than `now`.
+        """Return the Unix second of a signature, no later than `now`.
 
-        A time that lies far ahead, as a clock was wrong where it was signed, counts once, when it is first seen. Else
-        whoever kept showing it to this edge could keep all news from it until then.
+        A time far in the future, from a signer with a wrong clock, counts once, when it is first seen. Otherwise an
+        attacker who repeated it to this edge could keep all news from it until then.
         """
         if signed_at <= now + CLOCK_AHEAD_SECONDS_MAX:
             return min(signed_at, now)
@@ -310,13 +317,13 @@ class DirectoryFollower:
         return now
 
     def _open_cache(self) -> DirectoryCache:
-        """Open the cache with the key that is configured. Raises CacheError and OSError."""
+        """Open the cache with the configured key. Raises CacheError and OSError."""
         return DirectoryCache(self._state, load_seal(self._settings.cache_key))
 
     async def _read_versions(
         self, transport: Transport, cached: DirectoryCache, held: CachedVersion | None, accepted: AcceptedNews
     ) -> CachedVersion:
-        """Read the versions that follow the one held, and have them count, all at once."""
+        """Read the versions that follow `held`, and make them valid all at once."""
         newer = accepted.versions
         began = monotonic()
         writing = await asyncio.to_thread(cached.begin_version, None if held is None else held.token)
@@ -348,7 +355,7 @@ class DirectoryFollower:
         return new
 
     async def _take_over(self, held: CachedVersion | None, changed: set[str] | None) -> None:
-        """Serve this version from here on. `changed`: customers that differ from before; None: any may."""
+        """Serve this version from now on. `changed`: customers that differ from before; None: any may."""
         if held == self._held:
             return
         self._held = held
@@ -358,7 +365,7 @@ class DirectoryFollower:
         await self._survey_files()
 
     async def _record_current(self, cached: DirectoryCache, signed_at: float) -> None:
-        """Record that this version is the newest, which was signed at this Unix second."""
+        """Record that this version is the newest, and was signed as such at this Unix second."""
         held = self._held
         assert held is not None
         now = time.time()
@@ -387,7 +394,7 @@ class DirectoryFollower:
             return
         self._published_flags, self.flags = flags, {}
         for name, flag in flags.items():
-            with contextlib.suppress(ValueError):  # Of which workers speak in the log.
+            with contextlib.suppress(ValueError):  # Workers log the others.
                 self.flags[name] = parse_flag(flag)
         self._publish(DirectoryFlags(flags))
 
@@ -405,7 +412,7 @@ class DirectoryFollower:
         self._damaged |= is_damage_error(why)
 
     def _record_behind(self, why: str) -> None:
-        """Record why the version here may not be the newest; it is logged once that lasts."""
+        """Record why the version here may not be the newest. It is logged if that lasts."""
         if why != self._why:
             self._why, self._is_behind_logged = why, False
             return
@@ -427,7 +434,9 @@ class DirectoryFollower:
         await self._take_over(None, None)
 
     async def _survey_files(self) -> None:
-        """Log which customers and keys are in the directory and in the files, and which tiers the files lack."""
+        """Log the customers and keys that are both in the directory and in the files, and the tiers that the files
+        lack.
+        """
         if self._cache is None or self._held is None:
             return
         settings = self._settings
@@ -435,7 +444,7 @@ class DirectoryFollower:
         try:
             survey = await asyncio.to_thread(self._cache.survey, settings.customers, digests, settings.tiers.keys())
         except CacheError as error:
-            self._record_behind(str(error))  # Nobody is served otherwise for that.
+            self._record_behind(str(error))  # This changes nothing for clients.
             return
         before, self._survey = self._survey, survey
         if survey.names and survey.names != before.names:
@@ -449,20 +458,20 @@ class DirectoryFollower:
         if survey.tiers and survey.tiers != before.tiers:
             self._log.warning("customers of the directory have tiers that are not here: refused", tiers=survey.tiers)
 
-    # ---- those who ask
+    # ---- look-ups
 
     @property
     def is_running(self) -> bool:
-        """Whether a directory is followed."""
+        """True if a directory is followed."""
         return self._running
 
     @property
     def has_looked(self) -> bool:
-        """Whether the customers are known, or will take a while."""
+        """True if the customers are known, or will take a while."""
         return self._looked.is_set()
 
     async def find_owners(self, digests: Collection[bytes]) -> Mapping[bytes, KeyOwner | None] | None:
-        """Find the owners of keys in the current version; None where it cannot be read."""
+        """Find the owners of keys in the current version; None if it cannot be read."""
         if self._cache is None or self._held is None:
             return None
         try:
@@ -472,9 +481,9 @@ class DirectoryFollower:
             return None
 
     async def find_customer(self, name: str) -> KnownCustomer | None:
-        """Return a customer of the directory; None where there is none.
+        """Return a customer of the directory; None if there is none.
 
-        Raises CacheError, and ValueError where this version does not understand the customer's settings.
+        Raises CacheError, and ValueError if this version does not understand the customer's settings.
         """
         cached = self._cache
         if cached is None or self._held is None:
@@ -486,7 +495,7 @@ class DirectoryFollower:
             raise
         return None if row is None else KnownCustomer(name, parse_customer(row[0], time.time()), row[1])
 
-    # ---- for those who look
+    # ---- status
 
     def report(self) -> JsonObject | None:
         """Return the part of `GET /status` about the directory, moments in Unix seconds; None without a directory."""
@@ -534,7 +543,7 @@ class DirectoryFollower:
 
 
 def _source_key(settings: EdgeSettings) -> tuple[object, ...]:
-    """Return the settings that say where the directory is read, and which keys are trusted."""
+    """Return the settings of the directory's source, and the trusted keys."""
     directory = settings.directory
     if directory is None:
         return ()

@@ -1,4 +1,4 @@
-"""The directory in the hub's lists, which publishes when there is more (wire/directory_versions.py says which)."""
+"""The directory in the hub's lists, with messages that announce more (wire/directory_versions.py has the format)."""
 
 import asyncio
 
@@ -24,11 +24,11 @@ from edgeproxy.wire.directory_versions import (
 )
 
 LINES_AT_ONCE = 8
-"""Lines of the log that are asked for together: each may be as long as the hub lets somebody write."""
+"""Lines of the log that are requested together: each may be as long as the hub lets a writer make it."""
 
 
 class HubLog:
-    """The transport `hub`. `ask` sends it commands; a subscription says that there is more."""
+    """The transport `hub`. `ask` sends it commands; a subscription announces more."""
 
     name = "hub"
 
@@ -43,12 +43,12 @@ class HubLog:
         )
 
     async def fetch_news(self, token: str | None, number: int) -> News:
-        """See Transport. The log is read backwards, and no further than it is as pushes write it.
+        """See Transport. The log is read backwards, and no further than pushes can have written it.
 
         Raises RejectedVersionError too.
         """
         self._news.clear()
-        # In this order: what was the newest when the time was signed is in the log then.
+        # In this order: then the log has the version that was the newest when the time was signed.
         time = await self._ask("LINDEX", TIME, -1)
         _check_length("the signed time", time)
         last = await self._ask("LINDEX", LOG, -1)
@@ -77,9 +77,9 @@ class HubLog:
         return News(tuple(line.raw for line in lines), False, time)
 
     async def _fetch_older(self, known: int, count: int) -> list[Line]:
-        """Return lines before the last ones, of which so many are known.
+        """Return lines before the last `known` ones.
 
-        They are fetched one by one, so that no answer is longer than a line that somebody could write.
+        They are fetched one by one, so that no answer is longer than the longest line that a writer can make.
         """
         places = range(-known - count, -known)
         raws = await asyncio.gather(*(self._ask("LINDEX", LOG, place) for place in places))
@@ -91,7 +91,7 @@ class HubLog:
         return lines
 
     async def _check_order(self, older: Line, newer: Line, last: bytes) -> None:
-        """Raise an error where two lines of the log are not one after the other."""
+        """Raise an error if two lines of the log do not follow one another."""
         if newer.version.form == UNSIGNED or newer.version.before == older.hash:
             return
         if await self._ask("LINDEX", LOG, -1) != last:
@@ -116,6 +116,6 @@ class HubLog:
 
 
 def _check_length(what: str, line: bytes | None) -> None:
-    """Raise OversizedLogError where a line is longer than any that was pushed."""
+    """Raise OversizedLogError if a line is longer than any that was pushed."""
     if line is not None and len(line) > LINE_BYTES_MAX:
         raise OversizedLogError(f"{what} of the log has {len(line)} bytes, which no push has written")

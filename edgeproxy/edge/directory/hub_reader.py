@@ -1,7 +1,7 @@
-"""The connection by which a supervisor reads the directory in the hub: not the one by which limits are shared.
+"""The connection of a supervisor that reads the directory in the hub. Shared limits use another one.
 
-Whoever may write the directory decides what its answers are. One that is too long, or is none, costs this connection,
-while limits go on being shared by theirs.
+Writers of the directory decide the answers. An answer that is too long or invalid costs only this connection, and
+limits are still shared over theirs.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ class HubReader:
         self._breaker = Breaker()
         self._why = ""
         self._retry_at = 0.0
-        """Monotonic second before which a hub that was away is not tried again."""
+        """Monotonic second until when a hub that was away is not tried again."""
 
     async def follow(self, hub: Hub) -> None:
         """Read from the hub of another configuration."""
@@ -39,7 +39,7 @@ class HubReader:
     async def ask(self, *command: Argument) -> RedisAnswer:
         """Send a command about keys of the directory.
 
-        Raises HubUnavailableError, HubRefusalError, and UnreadableDirectoryError where the connection was lost by it.
+        Raises HubUnavailableError, HubRefusalError, and UnreadableDirectoryError if the command lost the connection.
         """
         link = await self._get_link()
         from redis.exceptions import AskError, ResponseError
@@ -59,7 +59,7 @@ class HubReader:
             raise HubRefusalError(format_error(error)) from error
 
     async def _get_link(self) -> "Link":
-        """Return the connection, and open it where there is none. Raises HubUnavailableError."""
+        """Return the connection, opening it if there is none. Raises HubUnavailableError."""
         async with self._opening:
             if self._link is not None and not self._link.away.done():
                 return self._link

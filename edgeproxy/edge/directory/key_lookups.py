@@ -1,4 +1,4 @@
-"""Answering workers who ask whose a key is, from the directories that a supervisor has on its disk."""
+"""The answers to workers' questions for the owners of keys, from the directories on the supervisor's disk."""
 
 import asyncio
 from collections import Counter
@@ -12,18 +12,19 @@ from edgeproxy.edge.messages import KeysLookedUp, LookUpKeys
 from edgeproxy.edge.metrics import Series
 
 REST_SECONDS_MAX = 0.1
-"""Seconds of rest after looking keys up, which otherwise is as long as that took: a flood of unknown keys gets half of
-the time at most."""
+"""Maximum of seconds of rest after a look-up. The rest is as long as the look-up took, so a flood of unknown keys gets
+at most half of the time.
+"""
 LOG_QUIET_SECONDS = 60.0
-"""Seconds between two log lines about the same thing that must not happen."""
+"""Seconds between two log lines about one kind of fault."""
 
 Reply = Callable[[KeysLookedUp], None]
 
 
 class KeyOwners(NamedTuple):
-    """The owners of keys: None for a key that nobody has; a key is missing where nobody can tell now.
+    """The owners of keys: None for a key without an owner. A key is missing if its owner cannot be told now.
 
-    `generation`: that of the last word to forget before they were looked up.
+    `generation`: of the last order to forget before the look-up.
     """
 
     owners: Mapping[bytes, KeyOwner | None]
@@ -31,7 +32,7 @@ class KeyOwners(NamedTuple):
 
 
 NOBODY_CAN_TELL = KeyOwners({})
-"""The answer where no directory can be read."""
+"""The answer if no directory can be read."""
 
 
 class KeyLookups:
@@ -42,7 +43,7 @@ class KeyLookups:
         find_owners: Callable[[Collection[bytes]], Awaitable[KeyOwners]],
         used: Callable[[Mapping[bytes, KeyOwner]], None],
     ) -> None:
-        """`used` hears which keys are in use, and whose they are."""
+        """`used` is called with the keys in use and their owners."""
         self._find_owners = find_owners
         self._record_used = used
         self._pending: list[tuple[list[bytes], Reply]] = []
@@ -51,16 +52,16 @@ class KeyLookups:
         self._log = log.RateLimitedLog(LOG_QUIET_SECONDS)
 
     def queue(self, message: LookUpKeys, reply: Reply) -> None:
-        """Queue a worker's question whose keys these are (edge/proxy/key_lookup.py); each gets one answer."""
+        """Queue a worker's question for the owners of keys (edge/proxy/key_lookup.py); each gets one answer."""
         self._pending.append((message.digests, reply))
         self._wake.set()
 
     def refuse(self, message: LookUpKeys, reply: Reply) -> None:
-        """Answer that nobody can tell, as no directory is followed."""
+        """Answer that the owners cannot be told, because no directory is followed."""
         self._reply([(message.digests, reply)], NOBODY_CAN_TELL)
 
     def refuse_pending(self) -> None:
-        """Answer all that wait that nobody can tell."""
+        """Answer all waiting questions that the owners cannot be told."""
         pending, self._pending = self._pending, []
         self._reply(pending, NOBODY_CAN_TELL)
 
@@ -73,7 +74,7 @@ class KeyLookups:
             began, owners = monotonic(), NOBODY_CAN_TELL
             try:
                 owners = await self._find_owners({digest for digests, _ in pending for digest in digests})
-            except Exception as error:  # Others will ask too.
+            except Exception as error:  # Later questions must still be answered.
                 self._log.error("keys could not be looked up", repr(error), exc_info=error)
             finally:
                 self._reply(pending, owners)

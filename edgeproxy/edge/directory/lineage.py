@@ -1,7 +1,7 @@
-"""The rules by which an edge accepts a version: signed by a trusted key, and a child of what the edge has. Pure.
+"""The rules for accepting a version: it is signed by a trusted key, and is a child of the edge's version. Pure.
 
-Nobody who can write to the hub, or stands between it and an edge, can make a version, alter one, or bring back one of
-before. What they can do is to withhold what is new: that shows in the signed time, which then gets old.
+An attacker who can write to the hub, or stands between it and an edge, cannot create or alter a version, or bring back
+an earlier one. It can only withhold news, and that shows in the signed time, which then gets old.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from edgeproxy.wire.directory_versions import Line, Version, parse_line, parse_t
 
 
 class RejectedVersionError(Exception):
-    """A version of the log must not be served here; the text says which, and why."""
+    """A version of the log must not be served here; the text names it and the reason."""
 
 
 class OversizedLogError(RejectedVersionError):
-    """The log is longer than any push leaves it; reading it often would be work for the hub."""
+    """The log is longer than any push leaves it; reading it often would burden the hub."""
 
 
 class AcceptedNews(NamedTuple):
@@ -32,9 +32,9 @@ class AcceptedNews(NamedTuple):
 
 
 def accept_news(held: CachedVersion | None, news: News, trust: TrustedKeys | None) -> AcceptedNews:
-    """Decide what an edge that has `held` reads of the news. Raises RejectedVersionError, and UnreadableDirectoryError.
+    """Decide which news an edge with `held` reads. Raises RejectedVersionError, and UnreadableDirectoryError.
 
-    `trust`: None where the directory is not signed: then whatever is in the log counts.
+    `trust`: None if the directory is not signed; then every version in the log is accepted.
     """
     lines = [parse_line(raw) for raw in news.lines]
     versions = [line.version for line in lines]
@@ -49,12 +49,12 @@ def accept_news(held: CachedVersion | None, news: News, trust: TrustedKeys | Non
         _check_descent(held, lines)
     number = lines[-1].version.number if lines else held.number if held is not None else 0
     pushed_at = lines[-1].version.at if lines else held.pushed_at if held is not None else 0.0
-    # The time is signed after the version, and counts alone: it mends what a wrong clock has put into the version.
+    # The time is signed after the version, and it alone counts: it corrects a version signed by a wrong clock.
     return AcceptedNews(versions, newest, _find_signed_time(news.time, number, newest, trust) or pushed_at)
 
 
 def check_signature(line: Line, trust: TrustedKeys | None) -> None:
-    """Raise RejectedVersionError where a line is not signed as it must be; `trust`: None where none is."""
+    """Raise RejectedVersionError if a line is not signed by a trusted key; without `trust` none need be."""
     if trust is None:
         return
     try:
@@ -69,14 +69,14 @@ def create_lineage_error(line: Line, number: int) -> RejectedVersionError:
 
 
 def _check_child(before: str, number: int, line: Line) -> None:
-    """Raise RejectedVersionError where a line is not the one after that with this hash and number."""
+    """Raise RejectedVersionError if a line does not follow the line with this hash and number."""
     version = line.version
     if version.before != before or (version.number != number + 1 and not version.back):
         raise create_lineage_error(line, number)
 
 
 def _check_descent(held: CachedVersion | None, lines: Sequence[Line]) -> None:
-    """Raise RejectedVersionError where an edge that has `held` must not go on to these."""
+    """Raise RejectedVersionError if an edge with `held` must not continue with these lines."""
     first, newest = lines[0], lines[-1].version
     if held is not None and first.version.before == held.hash:
         _check_child(held.hash, held.number, first)
@@ -98,14 +98,14 @@ def _check_descent(held: CachedVersion | None, lines: Sequence[Line]) -> None:
             f"version {newest.number} is not a child of version {held.number}, which this edge has"
         )
     if newest.at <= held.pushed_at:
-        # Its number is higher as numbers began anew since: signers date each push after the one before.
+        # Its number is higher because the numbers began again: signers date each push after the previous one.
         raise RejectedVersionError(
             f"version {newest.number} was signed before version {held.number}, which this edge has"
         )
 
 
 def _find_signed_time(line: bytes | None, number: int, newest: str, trust: TrustedKeys) -> float:
-    """Return the Unix second at which this was signed as the newest version; 0 where it never was.
+    """Return the Unix second when this was signed as the newest version; 0 if it never was.
 
     Raises RejectedVersionError.
     """

@@ -1,8 +1,8 @@
-"""The seal of the cached directory on the disk: in the clear, or so that only the holder of a key can read it.
+"""The seal of the cached directory on the disk: plain text, or encrypted so that only the holder of a key can read it.
 
-Rows are found by a keyed hash of what they are looked up by, and each value is encrypted by AES-256-GCM under a nonce
-of its own, bound to its row and column. So who has the file sees how many customers and keys there are, which keys
-belong together, and nothing else.
+Rows are found by a keyed hash of their look-up value, and each value is encrypted by AES-256-GCM under a nonce of its
+own, bound to its row and column. So the file shows only how many customers and keys there are, and which keys belong
+together.
 """
 
 import hashlib
@@ -22,27 +22,30 @@ COMMAND_SECONDS = 10.0
 
 
 class KeyUnavailableError(OSError):
-    """The key cannot be had; the text says why, and does not show it."""
+    """The key is unavailable; the text gives the reason, and does not show the key."""
 
 
 class Seal(Protocol):
-    """The form in which values are written to the disk."""
+    """The form of values on the disk."""
 
     layout: int
-    """Number of the form in the file: no seal reads what another wrote."""
+    """Number of the form in the file: no seal reads another form."""
 
     def index(self, value: bytes) -> bytes:
-        """Return the index by which the row of a value is found."""
+        """Return the index that finds the row of a value."""
 
     def close(self, value: bytes, row: bytes) -> bytes:
-        """Return a value of the row with this index as it is written."""
+        """Return the written form of a value, for the row with this index."""
 
     def open(self, written: bytes, row: bytes) -> bytes:
-        """Return the value that was written so; raises sqlite3.DatabaseError where it was not, or by another key."""
+        """Return the value of a written form.
+
+        Raises sqlite3.DatabaseError if it is invalid, or was written with another key.
+        """
 
 
 class PlainSeal:
-    """Values in the clear."""
+    """Values in plain text."""
 
     layout = 0
 
@@ -65,7 +68,7 @@ class EncryptedSeal:
     layout = 1
 
     def __init__(self, key: bytes) -> None:
-        # Not at the top: it takes nine megabytes of a supervisor, most of which encrypt nothing.
+        # Not imported at the top: it takes nine megabytes of a supervisor, and most of them encrypt nothing.
         from cryptography.exceptions import InvalidTag
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM
         from cryptography.hazmat.primitives.hashes import SHA256
@@ -96,7 +99,7 @@ class EncryptedSeal:
 
 
 def load_seal(settings: CacheKey | None) -> Seal:
-    """Return the seal that is configured. Runs the command, if there is one. Raises KeyUnavailableError."""
+    """Return the configured seal. Runs the command, if there is one. Raises KeyUnavailableError."""
     if settings is None:
         return PlainSeal()
     if settings.key is not None:
@@ -111,7 +114,7 @@ def load_seal(settings: CacheKey | None) -> Seal:
         assert settings.command is not None
         where = settings.command[0]
         try:
-            # In a thread, as everything here.
+            # In a thread, like everything here.
             completed = subprocess.run(
                 settings.command,
                 capture_output=True,

@@ -54,7 +54,7 @@ class CollectorCountSource:
     async def fetch_news(self) -> list[object]:
         """Wait for news or for half a minute, and return the new counts.
 
-        Raises UnavailableError and UnreadableDirectoryError.
+        Raises HubUnavailableError and UnreadableDirectoryError.
         """
         body = await self._client.get("/quotas", {"after": str(self._seq), "wait": str(WAIT_SECONDS)})
         try:

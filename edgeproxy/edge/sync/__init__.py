@@ -1,1 +1,1 @@
-"""Hosts agreeing on limits: what the hub is told and when (pure), and the coordinator that tells it."""
+"""Hosts agree on limits: the contents and times of reports to the hub (pure), and the coordinator that sends them."""

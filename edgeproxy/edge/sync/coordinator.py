@@ -1,8 +1,8 @@
-"""Coordinates limits with other hosts: tells the hub what workers use, and writes what others use into the map.
+"""Coordinates limits with other hosts: reports workers' use to the hub, and writes the use of others into the map.
 
-A worker says which rows it uses; the rest is read from the map (edge/sync/rate.py, edge/sync/totals.py). Nobody waits
-for the hub: reports go out when they are due, as far as there is time for them (edge/sync/pace.py), answers are written
-when they come. Of two supervisors on one state directory, as during an upgrade, one does so for the workers of both
+A worker names the rows that it uses; the rest is read from the map (edge/sync/rate.py, edge/sync/totals.py). Nothing
+waits for the hub: due reports go out as far as there is time for them (edge/sync/pace.py), and answers are written when
+they come. If two supervisors share a state directory, as during an upgrade, one does so for the workers of both
 (leader.py).
 """
 
@@ -37,19 +37,19 @@ if TYPE_CHECKING:
     from edgeproxy.hub.hub import Hub, KeyFilter
 
 ROUND_SECONDS_MIN = 0.002
-"""Seconds between two rounds of reports at least: what is due meanwhile goes out together."""
+"""Minimum of seconds between two rounds of reports: reports that become due meanwhile go out together."""
 CHECK_SECONDS_MAX = 1.0
-"""Seconds between two looks at what is due at most."""
+"""Maximum of seconds between two checks for due reports."""
 CLAIMS_CHECK_SECONDS = 0.25
-"""Seconds between two looks for claims that nobody uses."""
+"""Seconds between two checks for unused claims."""
 USES_PER_ROUND_MAX = 100
-"""Rows that workers use, looked at in one round: few enough that the admin listener has its turn."""
+"""Uses by workers that one round processes: few enough that the admin listener gets its turn."""
 SLEW_SECONDS = 0.010
-"""Seconds by which the edge's clock is moved towards the hub's in a second, at most."""
+"""The most seconds by which the edge's clock moves towards the hub's per second."""
 BACK_SECONDS = 0.5
-"""Seconds: where the clock is set back by more, moments that were noted before are dropped."""
+"""If the clock is set back by more than these seconds, earlier recorded moments are dropped."""
 JUMP_SECONDS = 5.0
-"""Seconds: where the hub's clock is further off, it is taken over at once."""
+"""If the hub's clock differs by more than these seconds, it is taken over at once."""
 
 Key = tuple[str, int]
 """The name of a table, and the number of its file."""
@@ -74,7 +74,7 @@ class Coordinator:
         self._log = log.get_logger()
         self._rare_log = log.RateLimitedLog(60.0)
         self._tables: dict[Key, SharedTable] = {}
-        """The tables of which the hub is told; none while another supervisor does that."""
+        """The tables that are reported to the hub; none while another supervisor does that."""
         self._pending_uses = PendingUses()
         self._seqs = itertools.count()
         self._pace = Pace(monotonic())
@@ -83,7 +83,7 @@ class Coordinator:
         self._was_up = False
         self._rounds = 0
         self._sleeps_until = 0.0
-        """Edge time until which the loop sleeps; 0: it is awake."""
+        """Edge time until when the loop sleeps; 0: it is awake."""
         self._rtt = 0.0
         self._answers_since = 0.0
         self._wake = asyncio.Event()
@@ -116,8 +116,8 @@ class Coordinator:
 
     async def _lead(self) -> None:
         await self._leader.wait_for_leadership()
-        # Rows are many and live long, and what is under way is gone soon: to look through all of them again and again
-        # for what refers to itself would hold up everything else.
+        # Rows are many and long-lived, and reports in progress are short-lived. Repeated collections of all these
+        # objects would block everything else.
         gc.collect()
         gc.freeze()
         gc.set_threshold(2_000, 10, 10_000)
@@ -145,7 +145,7 @@ class Coordinator:
             self._since = max(self._since, self._hub.last_answer_at)
             self._hub = self._create_hub(settings)
             for shared in self._list_tables():
-                # What was known is of another hub: until this one is reached nobody waits for it.
+                # The cached state belongs to another hub. Until this one is reached, no request waits for it.
                 shared.hub_column.write_away()
             self._handle_hub_change()
             self._running = self._tasks.start("hub", self._hub.run())
@@ -155,10 +155,10 @@ class Coordinator:
         await self._leader.end()
         await self._tasks.cancel()
 
-    # ---- what workers say
+    # ---- workers' reports
 
     def record_uses(self, message: LimitsUsed) -> None:
-        """Take in which rows of limits a worker uses (edge/proxy/claim_waiter.py)."""
+        """Record the rows of limits that a worker uses (edge/proxy/claim_waiter.py)."""
         if not self._leader.leads:
             self._leader.record_uses(message)
             return
@@ -167,12 +167,12 @@ class Coordinator:
         self._wake.set()
 
     def _apply_uses(self, now: float) -> None:
-        """Pass on to the tables what workers use."""
+        """Pass the workers' uses on to the tables."""
         for _ in range(min(USES_PER_ROUND_MAX, len(self._pending_uses))):
             use = self._pending_uses.pop_first()
             try:
                 self._apply_use(use, now)
-            except (LookupError, ValueError) as error:  # It is of another version.
+            except (LookupError, ValueError) as error:  # It comes from another version.
                 self._log.error("what a worker says of a limit cannot be understood", said=str(use), why=repr(error))
 
     def _apply_use(self, use: LimitUse, now: float) -> None:
@@ -185,18 +185,18 @@ class Coordinator:
             shared.totals.record_use(use.row, use.generation, use.limit, now)
 
     def _update_tables(self) -> None:
-        """Write how many hosts there are into the current tables, even before a row of them is used."""
+        """Write the number of hosts into the current tables, even before a row of them is used."""
         for name, table in self._store.limits.items():
             self._get_table(name, table.file.generation)
 
     def _list_tables(self) -> list[SharedTable]:
-        """Return the tables that the hub hears of, without those that were removed since."""
+        """Return the tables that are reported to the hub, without tables that were removed since."""
         for key in [key for key, shared in self._tables.items() if shared.table.file.is_closed]:
             del self._tables[key]
         return list(self._tables.values())
 
     def _get_table(self, name: str, file: int) -> SharedTable | None:
-        """Return the rows in use of a table; None where it has no column for the hub, or is gone."""
+        """Return the rows in use of a table; None if it has no column for the hub, or is gone."""
         shared = self._tables.get((name, file))
         if shared is None:
             table = self._store.limits[name]
@@ -223,7 +223,7 @@ class Coordinator:
         if hub.is_up:
             self._store.control.write_hosts(hub.hosts)
         if hub.tried or not column.is_known:
-            # Else what a supervisor before this one knew of it is good still.
+            # Otherwise the data that a previous supervisor wrote is still good.
             column.write_hosts(hub.hosts, is_away=not hub.is_up)
         shared.rates.hosts = shared.totals.hosts = hub.hosts
         shared.rates.rtt = hub.rtt
@@ -254,7 +254,7 @@ class Coordinator:
         self._wake.set()
 
     def _hold_rows(self, now: float) -> None:
-        """Hold the next rows to this host's part."""
+        """Limit the next rows to this host's part."""
         try:
             for shared in self._list_tables():
                 shared.rates.hold_next_rows(now, self._settings.on_loss, REPORTS_PER_ROUND_MAX)
@@ -267,12 +267,12 @@ class Coordinator:
         self._rare_log.error("a fault while limits were shared", repr(unforeseen), exc_info=unforeseen)
 
     async def _run(self) -> None:
-        """Send the hub due reports until cancelled; while it is away, hold this host to its part."""
+        """Send due reports to the hub until cancelled. While it is away, limit this host to its part."""
         later = asyncio.get_running_loop().call_later
         while True:
             self._wake.clear()
             if self._hub.is_up and not self._clock_set:
-                self._set_clock()  # Before anything is told: by a wrong clock it would be of another time.
+                self._set_clock()  # Before any report: a wrong clock would assign it to another time.
             began, now = thread_time(), self._now()
             self._apply_uses(now)
             if self._hub.is_up:
@@ -294,7 +294,7 @@ class Coordinator:
             await asyncio.sleep(self._pace.compute_pause_seconds(monotonic()))
 
     def _seconds_until_due(self, now: float) -> float:
-        """Return seconds until something is due; 0 where something is due now."""
+        """Return the seconds until something is due; 0 if something is due now."""
         if self._pending_uses:
             return 0.0
         kinds = [kind.find_next_due() for shared in self._list_tables() for kind in (shared.rates, shared.totals)]
@@ -307,7 +307,7 @@ class Coordinator:
         tables = self._list_tables()
         self._rounds += 1
         for number in range(len(tables)):
-            # Where there is too much, each table is the first in turn.
+            # If there are too many, each table comes first in turn.
             rates, totals = tables[(self._rounds + number) % len(tables)][2:]
             rates.rtt = self._rtt
             for row, report in rates.build_reports(now, self._seqs, room) if room > 0 else ():
@@ -327,7 +327,7 @@ class Coordinator:
 
     def _record_answer(self, sent: float) -> None:
         if not self._answers_since:
-            # Those that come together are timed together.
+            # Answers that come together are timed together.
             self._answers_since = thread_time()
             asyncio.get_running_loop().call_soon(self._charge_answers)
         now = monotonic()
@@ -374,7 +374,7 @@ class Coordinator:
     # ---- claims
 
     async def _return_claims(self) -> None:
-        """Give unused claims back to the hub, until cancelled."""
+        """Return unused claims to the hub, until cancelled."""
         while True:
             await asyncio.sleep(CLAIMS_CHECK_SECONDS)
             self._rtt = self._hub.rtt
@@ -389,7 +389,7 @@ class Coordinator:
                 self._leader.send_to_workers(ClaimsUnused(rows))
 
     def _list_unused_claims(self, shared: SharedTable) -> list[LimitRow]:
-        """Return the rows whose claims workers are to give back; those of dead workers are given back here."""
+        """Return the rows whose claims workers must return. Claims of dead workers are returned here."""
         table, rates, now = shared.table, shared.rates, self._now()
         for column in set(range(table.layout.columns - 1)) - columns.list_held_columns(table.file):
             if rates.list_unsettled_rows(column):
@@ -405,7 +405,10 @@ class Coordinator:
         return monotonic() + self._store.offset
 
     async def _follow_clock(self) -> None:
-        """Move the edge's clock towards the hub's every second, until cancelled; far from it, at once."""
+        """Move the edge's clock towards the hub's every second, until cancelled.
+
+        A large difference is corrected at once.
+        """
         while True:
             await asyncio.sleep(CHECK_SECONDS_MAX)
             self._set_clock()
@@ -428,14 +431,14 @@ class Coordinator:
                 shared.totals.resume()
             self._wake.set()
 
-    # ---- for those who look
+    # ---- status
 
     def report(self) -> JsonObject:
         """Return the part of `GET /status` about the hub."""
         return self._hub.status() | {"behind_s": round(self.compute_delay_seconds(), 3)}
 
     def compute_delay_seconds(self) -> float:
-        """Compute seconds by which reports, or the hub's answers, are late; before the first answer, since the
+        """Compute the delay, in seconds, of reports and of the hub's answers; before the first answer, since the
         start.
         """
         answered_at = self._hub.last_answer_at or self._since

@@ -1,11 +1,11 @@
 """The leader of a state directory: the supervisor that reports its workers' limits to the hub, by the identity lock.
 
-Two supervisors share a directory while one takes over from the other, and with it the rows of the tables. If both told
-the hub of them, it would be asked twice for who waits once, and what it granted once would be given twice. So only one
-does, for the workers of both. The other passes on to it what its workers use, and to them what it says, over a socket
-in the state directory; and takes over once the lock is free.
+Two supervisors share a directory and the rows of its tables while one takes over from the other. If both reported the
+rows to the hub, each waiting request would be reported twice, and each granted claim would be given twice. So only one
+reports, for the workers of both. The other one relays its workers' uses to the leader, and the leader's messages to its
+workers, over a socket in the state directory; it takes over once the lock is free.
 
-    hub.sock         what is said there: messages.py, also what holds between versions
+The socket is `hub.sock`. messages.py has its protocol, with the rules between versions.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ RETRY_SECONDS = 0.1
 """Seconds between two attempts to take the lock, or to connect to the leader."""
 BACKLOG_CONNECTIONS = 8
 USES_VALID_SECONDS = 10.0
-"""Seconds for which a use that was noted matters to a supervisor that takes over."""
+"""A recorded use matters for these seconds to a supervisor that takes over."""
 
 Received = TypeVar("Received")
 LeaderEnd = Channel[FromLeader, ToLeader]
@@ -41,7 +41,7 @@ class Leader:
 
     def __init__(self, store: Store, tell: Callable[[FromLeader], None]) -> None:
         self.leads = False
-        """Whether this supervisor is the leader; it stays so to its end."""
+        """True if this supervisor is the leader; it remains so to its end."""
         self._store = store
         self._to_workers = tell
         self._pending_uses = PendingUses()
@@ -57,7 +57,7 @@ class Leader:
         self._rare_log = log.RateLimitedLog(60.0)
 
     async def wait_for_leadership(self) -> None:
-        """Follow another leader as long as there is one; return as the leader."""
+        """Follow another leader as long as there is one. Return as the leader."""
         while not self._store.identity.try_acquire():
             channel = await self._connect_to_leader()
             if channel is not None:
@@ -72,7 +72,7 @@ class Leader:
         self._log.info("limits that hosts share are told to the hub by this supervisor")
 
     def record_uses(self, message: LimitsUsed) -> None:
-        """Record the rows a worker uses, while this supervisor is not the leader."""
+        """Record the rows that a worker uses, while this supervisor is not the leader."""
         for use in message:
             self._pending_uses.add(use)
             self._last_uses[use_key(use)] = monotonic(), use
@@ -84,10 +84,10 @@ class Leader:
         return self._pending_uses.pop_all()
 
     async def serve_followers(self, take: Callable[[LimitsUsed], None]) -> None:
-        """Lead the workers of other supervisors too: `take` is called with what they use."""
+        """Lead the workers of other supervisors too. `take` is called with their uses."""
         path = self._store.state / SOCKET_NAME
         try:
-            path.unlink(missing_ok=True)  # Of whoever spoke before, who has ended.
+            path.unlink(missing_ok=True)  # The socket of an earlier leader, which has ended.
             listening = socket.socket(socket.AF_UNIX)
             _call_with_socket_path(self._store.state, listening.bind)
             path.chmod(0o600)
@@ -101,7 +101,7 @@ class Leader:
             self._log.error("workers of another supervisor could not share limits", socket=str(path), why=why)
 
     def send_to_workers(self, message: FromLeader) -> None:
-        """Send a message to all workers, those of other supervisors included."""
+        """Send a message to all workers, including other supervisors' workers."""
         self._to_workers(message)
         for outbox in self._others.values():
             outbox.send_latest(message)
@@ -115,7 +115,7 @@ class Leader:
         await self._tasks.cancel()
 
     async def _receive_all(self, channel: Channel[Any, Received], take: Callable[[Received], None]) -> None:
-        """Take another supervisor's messages, until it is gone or breaks the protocol."""
+        """Process another supervisor's messages, until it is gone or breaks the protocol."""
         try:
             while True:
                 try:
@@ -138,10 +138,10 @@ class Leader:
             delivering.cancel()
             channel.close()
 
-    # ---- where another supervisor leads
+    # ---- while another supervisor is the leader
 
     async def _connect_to_leader(self) -> FollowerEnd | None:
-        """Connect to the leader; return None where none can be reached."""
+        """Connect to the leader. Return None if none can be reached."""
         end = socket.socket(socket.AF_UNIX)
         end.setblocking(False)
         try:
@@ -170,7 +170,7 @@ class Leader:
 
 
 def _call_with_socket_path(state: Path, do: Callable[[str], None]) -> None:
-    """Call something with a short path to the socket in a directory: an address has room for 107 bytes only."""
+    """Call `do` with a short path to the socket in a directory: a socket address has room for only 107 bytes."""
     folder = os.open(state, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         do(f"/proc/self/fd/{folder}/{SOCKET_NAME}")

@@ -1,9 +1,9 @@
-"""The ledger's counts of quotas, written into the map beside this host's counts and those of other hosts.
+"""The ledger's counts of quotas, written into the map beside this host's counts and other hosts' counts.
 
-The ledger knows what services report, and what all edges have shipped, this one among them. So what it has counted
-elsewhere is what it has counted, less what this host has; what this host counted and has not shipped yet is missing in
-that for a moment, and made up for by the next. It is the least that others have counted: where the hub knows of more,
-that counts.
+The ledger knows the usage reported by services, and the shipped usage of all edges including this one. So the counts
+made elsewhere are the ledger's counts less this host's. Counts that this host has not shipped yet make the difference
+too small for a moment, and the next ledger count corrects that. It is a lower bound of other hosts' counts: if the hub
+knows of more, that counts.
 """
 
 import re
@@ -17,7 +17,7 @@ from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.quota import quota_key
 
 COUNT_MAX = 1 << 62
-"""Count beyond which more makes no difference."""
+"""The largest count; more makes no difference."""
 
 
 PER = re.compile(r"day|month(@[0-9]{1,10})?|ever@[0-9]{1,10}")
@@ -35,7 +35,7 @@ class LedgerCount(NamedTuple):
 
 
 def parse_count(fields: object) -> LedgerCount:
-    """Return a count as the collector tells it; raises ValueError where it cannot be one."""
+    """Return a count from the collector's message. Raises ValueError if it is invalid."""
     try:
         if not isinstance(fields, dict):
             raise TypeError
@@ -53,16 +53,17 @@ def parse_count(fields: object) -> LedgerCount:
 
 
 def write_count(table: LimitTable, count: LedgerCount, now: float) -> None:
-    """Write a count into the table of quotas, which has a column for others; `now`: edge time.
+    """Write a count into the table of quotas, which has a column for others. `now` is edge time.
 
-    The quota gets a row where it has none, so that it holds before anybody asks here. Raises NoRow.
+    The quota gets a row if it has none, so that the count applies to the first request here. Raises
+    RowUnavailableError.
     """
     assert table.hub is not None
     zone = ZoneInfo(count.timezone)
     present = period_of(now, count.per, zone)
     if count.period == present.number:
         until = present.until
-    elif count.period == present.number + 1:  # By a clock that is ahead a little.
+    elif count.period == present.number + 1:  # Counted by a clock that is a little ahead.
         until = period_of(present.until, count.per, zone).until
     else:
         return

@@ -1,8 +1,8 @@
-"""The pace of a supervisor's reports: how much of a core they take, and how many are under way at once. Pure.
+"""The pace of a supervisor's reports: their share of a core, and the number of reports without an answer. Pure.
 
-A token bucket of CPU time: the supervisor has other things to do, and answers those who ask how it is. And a window of
-reports that are under way, as TCP has one: it grows by each answer that comes in good time, and halves when one is
-late, so that a thousand hosts which find their hub again do not bury it. Times are monotonic seconds.
+A token bucket of CPU time leaves time for the supervisor's other work, for example its admin listener. A window bounds
+the reports in flight as in TCP: it grows with each timely answer, and halves when one is late, so that a thousand hosts
+that find their hub again do not overload it. Times are monotonic seconds.
 """
 
 CPU_SHARE = 0.5
@@ -10,11 +10,11 @@ CPU_SHARE = 0.5
 CPU_SAVED_SECONDS_MAX = 0.005
 """Seconds of CPU time that may be saved up."""
 REPORTS_PER_ROUND_MAX = 100
-"""Reports in one round; what they took is known afterwards."""
+"""Reports in one round; their cost is known only afterwards."""
 UNDER_WAY_MIN, UNDER_WAY_MAX = 16, 2000
-"""Reports that may be under way: at first and at least, and at most."""
+"""Reports that may be in flight: at first and at least, and at most."""
 LATE_SECONDS = 0.25
-"""Seconds beyond the quickest answer after which one is late."""
+"""An answer is late if it takes these seconds longer than the quickest one."""
 
 
 class Pace:
@@ -34,7 +34,7 @@ class Pace:
         return max(0.0, -self._credit / CPU_SHARE)
 
     def charge(self, seconds: float) -> None:
-        """Take off CPU time that was spent, seconds."""
+        """Subtract spent CPU time, in seconds."""
         self._credit -= seconds
 
     def record_answer(self, now: float, took: float, quickest: float) -> None:
@@ -42,10 +42,10 @@ class Pace:
         if took <= quickest + LATE_SECONDS:
             self.window = min(UNDER_WAY_MAX, self.window + 1)
         elif now - self._halved_at > took:
-            # Once for all that were under way together.
+            # Once for all reports that were in flight together.
             self._halved_at = now
             self.window = max(UNDER_WAY_MIN, self.window // 2)
 
     def reset(self) -> None:
-        """Begin anew after the hub was away, as what it can take now is not known."""
+        """Start again after the hub was away, because its capacity is not known."""
         self.window = UNDER_WAY_MIN

@@ -1,4 +1,4 @@
-"""Uses of shared limits that workers have reported and nobody has looked at yet: the latest of each row."""
+"""Uses of shared limits that workers have reported and that are not processed yet: the latest of each row."""
 
 from collections import OrderedDict
 
@@ -11,7 +11,7 @@ UseKey = tuple[type[LimitUse], str, int, int]
 
 
 class PendingUses:
-    """Uses by their rows, in the order in which each row was first added."""
+    """Uses by row, in the order their rows were first added."""
 
     def __init__(self) -> None:
         self._uses: OrderedDict[UseKey, LimitUse] = OrderedDict()
@@ -20,24 +20,24 @@ class PendingUses:
         return len(self._uses)
 
     def add(self, use: LimitUse) -> None:
-        """Add what a worker says of a row, in the place of what was said before."""
+        """Add a worker's use of a row, in place of an earlier one."""
         place = use_key(use)
         if isinstance(use, RateUse) and not use.refused:
             before = self._uses.get(place)
             if isinstance(before, RateUse) and before.refused:
-                use = replace(use, refused=True)  # Something was, since it was last looked at.
+                use = replace(use, refused=True)  # A request was refused since the last processing.
         self._uses[place] = use
 
     def add_older(self, use: LimitUse) -> None:
-        """Add what was said of a row some time ago, unless something newer is there."""
+        """Add an earlier use of a row, unless a newer one is there."""
         self._uses.setdefault(use_key(use), use)
 
     def pop_first(self) -> LimitUse:
-        """Take out the use that was added first."""
+        """Remove and return the use that was added first."""
         return self._uses.popitem(last=False)[1]
 
     def pop_all(self) -> LimitsUsed:
-        """Take out all uses, as one message."""
+        """Remove and return all uses, as one message."""
         uses = self._uses.values()
         uses_message = LimitsUsed(
             [use for use in uses if isinstance(use, RateUse)], [use for use in uses if isinstance(use, TotalUse)]
@@ -47,5 +47,5 @@ class PendingUses:
 
 
 def use_key(use: LimitUse) -> UseKey:
-    """Return the key of a use: its row, without what the worker says of it."""
+    """Return the key of a use: its row, without the worker's data about it."""
     return type(use), use.table, use.file, use.row

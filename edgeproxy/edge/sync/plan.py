@@ -1,12 +1,12 @@
-"""Reports of a rate to the hub: their times, their contents and what a host may admit in between. Pure.
+"""Reports of a rate to the hub: their times, their contents and how much a host may admit in between. Pure.
 
 A rate in use is reported about every second, less often if no other host uses it, immediately if no answer came for a
 while, and sooner the closer it is to its limit. Reports hold absolute counts and do not wait for the answer to the last
-one. In between a host may admit a small part of what is left; then requests wait for a claim, unless no other host uses
-the rate. Times are edge time in seconds.
+one. In between a host may admit a small part of the rest. Beyond that requests wait for a claim, unless no other host
+uses the rate. Times are edge time in seconds.
 
-The rules are those of docs/design/limits.md#reports, #claims and #when-the-hub-is-away. The source of each constant is
-in docs/design/limits.md#constants, and loadtest/regions/simulate.py tries them.
+The rules are in docs/design/limits.md#reports, #claims and #when-the-hub-is-away. The source of each constant is in
+docs/design/limits.md#constants, and loadtest/regions/simulate.py tries them.
 """
 
 from collections.abc import Mapping
@@ -21,37 +21,39 @@ from edgeproxy.hub.report import Bucket, Cell, Report, ReportAnswer, Window
 TICK_SECONDS = 1.0
 """Seconds between two reports of a rate in use, give or take a fifth."""
 ALONE_TICKS = 2.4
-"""Ticks between two reports where no other host uses the rate: just before it would become cold."""
+"""Ticks between two reports if no other host uses the rate: just before it would become cold."""
 COLD_SECONDS = 3.0
-"""Seconds without an answer after which nobody knows what others have counted meanwhile."""
+"""After these seconds without an answer, the counts of other hosts are unknown."""
 WARMING_SECONDS = 0.25
-"""Seconds after the first answer in which the first counts of others may still be on their way."""
+"""For these seconds after the first answer, the first counts of others may still be on their way."""
 SOON_SECONDS = 0.03
-"""Seconds between two reports where it matters."""
+"""Seconds between two reports that matter."""
 AT_ONCE_SECONDS = 0.005
-"""Seconds between two reports while requests wait and no claim is under way."""
+"""Seconds between two reports while requests wait and no claim is requested."""
 STALE_SECONDS = 0.25
-"""Seconds after which an answer is too old to refuse by."""
+"""An answer older than these seconds is too old for a refusal."""
 SECONDS_PER_HOST = 0.01
-"""Seconds for each host that uses the rate, where that is more than STALE_SECONDS: many hosts ask no more often."""
+"""Seconds for each host that uses the rate, if that exceeds STALE_SECONDS: many hosts together ask no more often."""
 CELLS_BEHIND = 2
-"""Cells older than the window for which reports are remembered."""
+"""Reports of cells up to this number older than the window are remembered."""
 RETURNING_SECONDS = 10.0
-"""Seconds after the hub is back in which other hosts find it too, and report what they let through meanwhile."""
+"""For these seconds after the hub is back, other hosts find it too and report the requests that they admitted
+meanwhile.
+"""
 COUNTS_PER_REPORT_MAX = 1 << 20
 """Counts between a report and its answer: no host counts more."""
 
 WAITED_FOR, MATTERS, IN_TURN = range(3)
-"""Reasons of a report: requests wait for it; much was not reported, or something refused, or nobody has answered for a
-while; or it is time. Where not all can be reported, the first come first.
+"""Reasons of a report. First, requests wait for it. Second, much is unreported, a request was refused, or answers are
+overdue. Third, it is time. If not all can be sent, they go in this order.
 """
 
 
 class HostCounts(NamedTuple):
-    """This host's counts, as the map has them. `cells`: by number; `cum`: ever; `spent`: claims used or given back.
+    """This host's counts in the map. `cells`: by number; `cum`: ever; `spent`: claims used or returned.
 
-    `waiting`: requests that wait for a claim. `refused`: something was refused since the last report. `lately`:
-    requests a second. `level`: of the bucket. `left`: what would still pass.
+    `waiting`: requests that wait for a claim. `refused`: a request was refused since the last report. `lately`:
+    requests a second. `level`: the bucket's. `left`: how much would still pass.
     """
 
     cells: Mapping[int, int]
@@ -65,13 +67,13 @@ class HostCounts(NamedTuple):
 
 
 def compute_allowance(most: int, left: int, seen: int) -> int:
-    """Return how much a host may let through between answers, if `seen` hosts use the rate: a fifth together."""
+    """Return how much a host may admit between answers, if `seen` hosts use the rate: a fifth together."""
     seen = max(1, seen)
     return int(max(1, min(0.01, 0.2 / seen) * most, 0.5 * max(0, left) / seen))
 
 
 def compute_report_threshold(most: int, left: int, hosts: int) -> int:
-    """Return how many counts that were not reported make a report due before its tick, where `hosts` use the rate."""
+    """Return how many unreported counts make a report due before its tick, if `hosts` use the rate."""
     return int(max(1, 0.001 * most, 0.1 * max(0, left) / max(1, hosts - 1)))
 
 
@@ -98,8 +100,11 @@ class ReportDue(NamedTuple):
 
 
 class SentReport(NamedTuple):
-    """A report that was sent: its seq, what was counted ever, claims spent ever, claims asked for, if it was whole, and
-    claims in hand that the hub has forgotten, asked for on top of that."""
+    """A sent report: its seq, count ever, claims spent ever, claims requested, whether it was whole, and forgotten
+    claims.
+
+    Forgotten claims are in hand but unknown to the hub, and are requested additionally.
+    """
 
     seq: int
     cum: int
@@ -113,8 +118,8 @@ class SentReport(NamedTuple):
 class RatePlan:
     """One host's part in one rate. `hosts`: on the hub, this one among them; `rtt`: seconds to the hub and back.
 
-    A hub that has lost everything, or this host, says so, and is sent the whole window again. After the connection was
-    lost, `lost` says so: what was under way has come or not.
+    A hub that has lost everything, or this host, reports that, and gets the whole window again. After the loss of the
+    connection `drop_pending` is called: the reports in flight may have arrived or not.
     """
 
     key: bytes
@@ -123,56 +128,56 @@ class RatePlan:
     hosts: int = 1
     rtt: float = 0.0
     width: float = 0.0
-    """Seconds of a cell, exactly as cells are numbered, which are many millions; 0: the span's part."""
+    """Seconds of a cell, exactly as used for the cells' large numbers; 0: the span's part."""
     acknowledged: int = 0
-    """The count, of all ever counted here, in the last report that was answered."""
+    """The count ever made here, in the last answered report."""
     reported: int = 0
-    """The count, of all ever counted here, in the last report."""
+    """The count ever made here, in the last report."""
     reported_at: float = -1e9
     answered_at: float = -1e9
     warm_since: float = -1e9
     seen: int = 1
-    """Hosts that used the rate lately, as the hub said."""
+    """Hosts that used the rate lately, according to the hub."""
     no_use_until: float = -1e9
-    """Time until which asking is useless after the hub refused a claim: that of the next cell or token."""
+    """Time until when requests for claims are useless after the hub refused one: the next cell or token."""
     foreign: Mapping[int, int] = field(default_factory=dict)
     level: tuple[float, float] = (0.0, 0.0)
     """Bucket level at the hub, without the claims that this host has in hand, and its time."""
     others: int = 0
     """For a bucket, a number in place of the count of other hosts. Each answer raises it so far that no column has more
-    counts than the hub's, whose level all then continue from. It has no other meaning.
+    counts than the hub's, and all continue from the hub's level. It has no other meaning.
     """
     claims: int = 0
-    """Claims granted ever; from the map, where another supervisor was here before."""
+    """Claims granted ever; read from the map if another supervisor was here before."""
     spent: int = 0
     """Claims spent ever, as of the last report."""
     is_whole: bool = True
-    """Whether the next report has everything that counts, not only what is new."""
+    """True if the next report has everything that counts, not only news."""
     _where: int = 0
-    """The number of the link over which the last answer came."""
+    """The number of the link that brought the last answer."""
     _forgetful_until: float = -1e9
     _part: int = 0
     """Part that this host had while the hub was away, and when its hold ends."""
     _part_until: float = -1e9
     _tick: float = TICK_SECONDS
     _lowest: int = 0
-    """The lowest cell that counted when the last report was made."""
+    """The lowest cell that counted at the last report."""
     _reported_cells: dict[int, tuple[int, int]] = field(default_factory=dict)
     _granted: dict[int, int] = field(default_factory=dict)
     _settled: dict[int, int] = field(default_factory=dict)
     _forgotten: int = 0
-    """Claims in hand of which the hub does not know any more."""
+    """Claims in hand that the hub has forgotten."""
     _under_way: list["SentReport"] = field(default_factory=list)
     """Reports without an answer yet, oldest first."""
 
     # ---- how much may pass
 
     def is_cold(self, now: float) -> bool:
-        """Return whether the last answer is too old to go by."""
+        """Return whether the last answer is too old to use."""
         return now - self.answered_at > COLD_SECONDS
 
     def compute_claim_threshold(self, now: float, left: int) -> int | None:
-        """Return the count, of all ever counted here, from which on requests must claim first; None: never."""
+        """Return the count ever made here at which requests must claim first; None: never."""
         if self.terms.mode == "strict":
             return 0
         if self.hosts <= 1 or self.terms.mode == "eventual":
@@ -190,11 +195,11 @@ class RatePlan:
 
     @property
     def claims_requested(self) -> int:
-        """Claims asked for in reports that have no answer yet."""
+        """Claims requested in reports that have no answer yet."""
         return sum(sent.want for sent in self._under_way)
 
     def _find_next_room(self, now: float, cell: int) -> float:
-        """Return when there may be room again, where there is none now."""
+        """Return when there may be room again; there is none now."""
         terms, moments = self.terms, []
         if terms.cells:
             moments.append((cell + 1) * (self.width or terms.span / terms.cells))
@@ -205,12 +210,12 @@ class RatePlan:
     # ---- reports
 
     def compute_due(self, now: float, counted: HostCounts) -> float | None:
-        """Return when the next report is due; None where there is nothing to say or to ask."""
+        """Return when the next report is due; None if there is nothing to report or to ask."""
         due = self.find_next_report(now, counted)
         return None if due is None else max(now, due.at)
 
     def find_next_report(self, now: float, counted: HostCounts) -> ReportDue | None:
-        """Return when and why the next report is due; None where there is nothing to report or to claim."""
+        """Return when and why the next report is due; None if there is nothing to report or to claim."""
         if counted.waiting and self._compute_request(now, counted):
             return ReportDue(
                 self.reported_at + (SOON_SECONDS if self.claims_requested else AT_ONCE_SECONDS), WAITED_FOR
@@ -228,7 +233,7 @@ class RatePlan:
         return ReportDue(self.reported_at + self.compute_step_seconds(now), IN_TURN)
 
     def compute_step_seconds(self, now: float) -> float:
-        """Return the seconds from one report to the next that is due for no other reason than the time."""
+        """Return the seconds from one report to the next that is due only by time."""
         return self._tick * (1 if self.count_users(now) > 1 else ALONE_TICKS)
 
     def has_news(self, counted: HostCounts) -> bool:
@@ -241,11 +246,11 @@ class RatePlan:
 
     @property
     def stale_seconds(self) -> float:
-        """Seconds after which it asks again before it refuses more: many hosts take their time, a tick at most."""
+        """Seconds after which it asks again before it refuses more: longer with many hosts."""
         return max(STALE_SECONDS, SECONDS_PER_HOST * self.seen)
 
     def count_users(self, now: float) -> int:
-        """Return how many hosts use the rate; all, where no answer is recent."""
+        """Return how many hosts use the rate; all, if no answer is recent."""
         return self.hosts if self.is_cold(now) or now < self.warm_since + WARMING_SECONDS else self.seen
 
     def build_report(
@@ -272,7 +277,7 @@ class RatePlan:
         self.reported = counted.cum
         self.reported_at = now
         self._tick = tick
-        # It would take what it grants for those that are in hand already.
+        # The hub would grant them only for the forgotten claims in hand.
         forgotten = self._forgotten if want and not any(sent.forgotten for sent in self._under_way) else 0
         self._under_way.append(SentReport(seq, counted.cum, counted.spent, want, self.is_whole, forgotten))
         want += forgotten
@@ -285,17 +290,17 @@ class RatePlan:
         """Return how many claims to ask for: for requests that wait or come before the answer, and to keep in hand."""
         in_stock = 0
         if self.terms.mode == "strict" and (counted.waiting or counted.cum != self.reported):
-            # Where nothing is used any more nothing is kept either, once it was given back.
+            # Nothing is kept for an unused rate once its claims were returned.
             in_stock = compute_claim_stock(self.terms.most, counted.left, self.hosts)
         if not (counted.waiting or in_stock) or now < self.no_use_until:
             return 0
         ahead = counted.lately * (self.rtt + SOON_SECONDS) if counted.waiting else 0
-        # What is in hand is another worker's, for those who wait: theirs had none.
+        # Claims in hand belong to workers other than those of the waiting requests, who had none.
         more = max(0, int(ahead + in_stock) - (self.claims - counted.spent))
         return max(0, counted.waiting + more - self.claims_requested)
 
     def _settle_claims(self) -> None:
-        """Settle the claims that are not in hand any more, in the order in which they were granted."""
+        """Settle the claims that are no longer in hand, in the order of their grants."""
         unsettled = {cell: many - self._settled.get(cell, 0) for cell, many in self._granted.items()}
         spent = sum(unsettled.values()) - self.in_hand
         for cell in sorted(unsettled):
@@ -319,7 +324,7 @@ class RatePlan:
     # ---- answers
 
     def apply_answer(self, now: float, cell: int, seq: int, answer: ReportAnswer) -> int:
-        """Take in the answer to a report; returns how many claims it grants."""
+        """Apply the answer to a report. Return how many claims it grants."""
         sent = SentReport(0, self.acknowledged, self.spent, 0)
         while self._under_way and self._under_way[0].seq <= seq:
             sent = self._under_way.pop(0)
@@ -329,11 +334,11 @@ class RatePlan:
             self.warm_since = now
         self.answered_at = now
         self.seen = answer.hosts
-        # A replica that has become the primary knows this host, and perhaps not all that it has said.
+        # A replica that has become the primary knows this host, and perhaps not all of its reports.
         has_forgotten = not answer.known or answer.where != self._where
         self._where = answer.where
         if has_forgotten and self._reported_cells:
-            # The others have to tell it everything again too. Until they have, what it said before still holds.
+            # The other hosts must report everything to it again too. Until they have, its earlier answers still apply.
             self._forgetful_until = now + COLD_SECONDS
         if now < self._forgetful_until:
             cells = {*self.foreign, *answer.foreign}
@@ -345,8 +350,9 @@ class RatePlan:
         if has_forgotten and self._reported_cells and not sent.whole:
             self.is_whole = True
             self.reported_at = -1e9
-        # By what is in hand: so a lost answer is made up for, and what a hub forgot is not given twice.
-        # One that came after a later one, or after all is told anew, is of before what was spent since.
+        # The grant is computed from the claims in hand. So a lost answer is made up for, and claims that a hub forgot
+        # are not given twice. An answer that came after a later one, or after `drop_pending`, predates claims spent
+        # since.
         granted = 0
         if sent.seq == seq:
             more = answer.claims - (self.claims - sent.spent)
@@ -360,20 +366,20 @@ class RatePlan:
         return granted
 
     def resume(self, now: float, part: int) -> None:
-        """Begin anew with a hub that is back, after this host was held to `part` without it.
+        """Start again with a hub that is back, after this host was limited to `part` without it.
 
-        It does not know yet what others have let through that come back later, so there may seem to be room.
+        The hub does not know yet what hosts that return later have admitted, so there may seem to be room.
         """
         self._part, self._part_until = part, now + RETURNING_SECONDS
 
     def compute_withheld(self, now: float) -> int:
-        """Return how much of what is left of a window is kept for hosts that come back later."""
+        """Return how much of the rest of a window is kept for hosts that return later."""
         if now >= self._part_until:
             return 0
         terms = self.terms
         return max(0, terms.limit - terms.limit * self._part // terms.most - sum(self.foreign.values()))
 
     def drop_pending(self) -> None:
-        """Forget the reports under way: the connection was lost, and their answers with it."""
+        """Forget the reports in flight: the connection was lost, and their answers with it."""
         self._under_way.clear()
         self.is_whole = True

@@ -1,8 +1,8 @@
-"""A rate in use on this host, as the map has it: what was counted in its row, and what the hub said of it.
+"""A rate in use on this host, as it is in the map: the counts in its row, and the hub's answers about it.
 
-Read from the map: what all columns have counted, how many claims they want and have spent. Written into it: the hub's
-column, the claims given, and how much may be counted before the hub has to be asked, or should be told. What follows
-from the one for the other, plan.py says; when it is done, shared.py. No I/O. Times are edge time in seconds.
+Read from the map: the counts of all columns, and the claims that they want and have spent. Written into it: the hub's
+column, the claims granted, and how much may be counted before the hub must be asked, or should get a report. plan.py
+computes the second from the first; shared.py decides when. No I/O. Times are edge time in seconds.
 """
 
 import math
@@ -26,14 +26,15 @@ from edgeproxy.edge.sync.plan import (
 from edgeproxy.hub.report import Report, ReportAnswer
 
 LATELY_SECONDS = 0.25
-"""Seconds over which the rate of requests is measured."""
+"""The rate of requests is measured over these seconds."""
 GOOD_SECONDS = COLD_SECONDS
-"""Seconds for which an answer of the hub is good."""
+"""An answer of the hub is good for these seconds."""
 
 
 class WithheldLevel(NamedTuple):
-    """The state of a bucket while the hub is away: its real level, the count ever at that moment, and how much is still
-    to be poured in for the other hosts."""
+    """The state of a bucket while the hub is away: its real level, the count ever at that moment, and the amount still
+    to be poured in for the other hosts.
+    """
 
     level: float
     cum: int
@@ -41,14 +42,14 @@ class WithheldLevel(NamedTuple):
     owed: float
 
     def compute_level(self, now: float, cum: int, rate: float) -> float:
-        """Return the level now, without what was poured in for others."""
+        """Return the level now, without the amounts poured in for others."""
         return max(0.0, self.level - (now - self.at) * rate) + cum - self.cum
 
 
 class HostRate:
-    """A rate in use. `row`: the word at which its row begins; `generation`: that of the row, while it is this rate's.
+    """A rate in use. `row`: the word where its row begins; `generation`: the row's, while it belongs to this rate.
 
-    What is in the map of a supervisor before this one goes on.
+    It continues with the data that a previous supervisor left in the map.
     """
 
     __slots__ = (
@@ -85,13 +86,13 @@ class HostRate:
         self.plan.acknowledged = table.acknowledged(row)
         self.plan.others = heads.counted_elsewhere
         self.refused = False
-        """Whether something was refused since the last report."""
+        """True if a request was refused since the last report."""
         self.given_at = now
-        """Time at which claims were last given."""
+        """When claims were last granted."""
         self.held: int | None = None
         """This host's part while the hub is away."""
         self._hold_terms: tuple[OnLoss, RateTerms] | None = None
-        """The settings by which `held` was found."""
+        """The settings that `held` was computed from."""
         self._cells: dict[int, int] = {}
         """Count in each cell, as of the sum of all counts and the cell in `_cells_of`."""
         self._cells_of = (-1, -1)
@@ -102,18 +103,18 @@ class HostRate:
 
     @property
     def is_there(self) -> bool:
-        """Whether the row still belongs to this rate."""
+        """True if the row still belongs to this rate."""
         return self._table.has(self.row, self.generation)
 
     @property
     def has_claims(self) -> bool:
-        """Whether workers have claims, or want some."""
+        """True if workers have claims, or want some."""
         return self._table.heads(self.row).has_claims
 
-    # ---- what is counted
+    # ---- counts
 
     def read_counts(self, now: float) -> HostCounts:
-        """Return what this host has counted, older files' counts among it."""
+        """Return this host's counts, including the counts in older files."""
         table, row, terms = self._table, self.row, self.plan.terms
         heads = table.heads(row)
         cum = heads.counted
@@ -122,7 +123,7 @@ class HostRate:
         if terms.cells:
             cell = cell_number(now, self._width)
             if self._cells_of != (cum, cell):
-                # A count is in its cell before it is in the sum of all that was ever counted.
+                # A count is in its cell before it is in the sum of all counts ever made.
                 self._cells, self._cells_of = table.own_counts(row, cell), (cum, cell)
             cells = self._cells
             if self._foreign is None:
@@ -157,10 +158,10 @@ class HostRate:
             counted = counted._replace(level=level)
         return self.plan.build_report(now, cell_number(now, self._width), instance, seq, counted, tick)
 
-    # ---- what the hub says
+    # ---- the hub's answers
 
     def apply_answer(self, now: float, seq: int, answer: ReportAnswer) -> tuple[int, HostCounts]:
-        """Write an answer into the map; returns how many claims it grants, and what is counted now."""
+        """Write an answer into the map. Return how many claims it grants, and the present counts."""
         cell = cell_number(now, self._width)
         granted = self.plan.apply_answer(now, cell, seq, answer)
         self.end_hold(now)
@@ -172,15 +173,15 @@ class HostRate:
 
     @property
     def is_withholding(self) -> bool:
-        """Whether something stands in the hub's column for others that nobody is known to have used."""
+        """True if the hub's column has counts for others that no host is known to have used."""
         return self._hub.withheld(self.row) > 0
 
     def rewrite_withheld(self, now: float) -> None:
-        """Write anew what is kept for other hosts, as no report of this row is due for now."""
+        """Write the amount kept for other hosts again, because no report of this row is due for now."""
         self._write_others(now)
 
     def _write_others(self, now: float) -> HostCounts:
-        """Write what others have counted, and what is kept for those that may come back; returns what is counted."""
+        """Write the counts of others, and the amount kept for hosts that may return. Return the counts."""
         foreign, cell = self.plan.foreign, cell_number(now, self._width)
         withheld = self.plan.compute_withheld(now) if self.plan.terms.cells else 0
         if withheld:
@@ -188,7 +189,7 @@ class HostRate:
         return self._write_column(now, foreign, withheld)
 
     def _write_column(self, now: float, foreign: Mapping[int, int], withheld: int) -> HostCounts:
-        """Write the hub's column and what its answer allows; returns what is counted in the row then.
+        """Write the hub's column and the allowance of its answer. Return the row's counts after that.
 
         `withheld`: the part of the column that is kept for other hosts.
         """
@@ -201,18 +202,18 @@ class HostRate:
             level, moment = plan.level
             scale = compute_scale(self._width)
             tick = int(moment * scale.ticks)
-            # As it would have been at that tick: a reader takes off what has drained since then.
+            # Written as of that tick: a reader subtracts the drain since then.
             level += (moment - tick / scale.ticks) * plan.terms.rate
             hub.write_level(row, tick << scale.bits | scale.pack(level), plan.acknowledged + plan.others)
         hub.write_total(row, plan.others)
         counted = self.read_counts(now)
         self._write_allowance(now, counted.left)
-        # Last, for it is what makes workers look.
+        # Last, because it makes workers read the row.
         self._table.notify_readers(row)
         return counted
 
     def _write_allowance(self, now: float, left: int) -> None:
-        """Write how much may be counted before the hub must be asked, and before it should be told."""
+        """Write how much may be counted before the hub must be asked, and before it should get a report."""
         hub, row, plan = self._hub, self.row, self.plan
         vain_until = plan.no_use_until
         if self.held is None:
@@ -220,10 +221,10 @@ class HostRate:
             allowed = NEVER if ask is None else max(0, ask - plan.acknowledged)
             hub.allow(row, allowed, compute_report_threshold(plan.terms.most, left, plan.count_users(now)))
         elif self.held:
-            # Of what has just not answered nobody is to wait for an answer.
+            # The hub has just not answered, so no request should wait for it.
             hub.hold(row)
         else:
-            # Not even what a bucket seems to have until it is filled again.
+            # Not even the apparent rest of a bucket passes until it is filled again.
             hub.shut(row)
             vain_until = now + GOOD_SECONDS
         hub.write_useless_until(row, vain_until if vain_until > now else 0.0)
@@ -236,20 +237,21 @@ class HostRate:
     # ---- the hub is away
 
     def hold(self, now: float, hosts: int, on_loss: OnLoss) -> None:
-        """Hold the rate to this host's part. Call it again and again: buckets drain, and windows move on."""
+        """Limit the rate to this host's part. Call it repeatedly: buckets drain, and windows move on."""
         terms = self.plan.terms
         is_other = self.held is not None and self._hold_terms != (on_loss, terms)
         is_forgotten = False
         if is_other or (self.held is None and on_loss == "full" and self.is_withholding):
-            # Somebody says otherwise since.
+            # The settings have changed since.
             is_forgotten = self._release_hold(now)
         self._hold_terms = on_loss, terms
         counted = self.read_counts(now)
         own = sum(counted.cells.values())
         foreign = max(0, terms.limit - own - counted.left) if terms.cells else 0
         if self.held is None:
-            # Of others nothing is known since the last answer; by what is, each would have the greater part.
-            # What is counted at this very moment was in the cells before it was in any sum, so that is read once more.
+            # Since the last answer nothing is known of other hosts; by the present counts, each would get the greater
+            # part. Counts made at this very moment were in the cells before they were in any sum, so the sum is read
+            # once more.
             known = self.plan.acknowledged
             own = max(0, min(known, own - max(0, self._table.heads(self.row).counted - known)))
             self.held = compute_host_share(terms, hosts, 0 if is_forgotten else own, foreign, on_loss)
@@ -266,9 +268,9 @@ class HostRate:
             self._write_column(now, {cell_number(now, self._width): theirs} if terms.cells else {}, withheld)
 
     def _release_hold(self, now: float) -> bool:
-        """Stop holding the rate to a part, and go by the last answer; returns whether there never was one.
+        """Stop limiting the rate to a part, and use the last answer. Return whether there never was one.
 
-        Without an answer, the level of a bucket without a window is taken without what was poured in for others.
+        Without an answer, the level of a bucket without a window is taken without the amounts poured in for others.
         """
         plan, never = self.plan, self.plan.answered_at < 0
         if never and plan.terms.depth:
@@ -282,8 +284,8 @@ class HostRate:
     def _pour_for_others(self, now: float, counted: HostCounts, theirs: float) -> int:
         """Return how much to pour into a bucket for the other hosts, whose part is `theirs`, while the hub is away.
 
-        Of what was left when it was lost, and then of what drains; and so much is always in it. Whole tokens; what is
-        less is poured in later.
+        It is their part of the rest when the hub was lost, and then of the drain; at least so much always stays in the
+        bucket. Whole tokens; fractions are poured in later.
         """
         depth, rate = self.plan.terms.depth, self.plan.terms.rate
         before, level = self._withheld, counted.level
@@ -297,7 +299,7 @@ class HostRate:
         return poured
 
     def end_hold(self, now: float) -> None:
-        """Stop holding the rate to this host's part, once others had time to come back too."""
+        """Stop limiting the rate to this host's part, after other hosts had time to return too."""
         if self.held:
             self.plan.resume(now, self.held)
         self.held = None

@@ -1,8 +1,8 @@
-"""Reports to the hub about the rates of one table: which are due, and which are held to this host's part while it is
-away.
+"""Reports to the hub about the rates of one table: which are due, and which are limited to this host's part while the
+hub is away.
 
-What is read from the map for it and written there, rate.py says. No I/O: who owns this sends the reports and brings the
-answers. Times are edge time in seconds.
+rate.py reads the map for it and writes there. No I/O: the owner sends the reports and passes the answers on. Times are
+edge time in seconds.
 """
 
 import heapq
@@ -23,13 +23,13 @@ from edgeproxy.edge.sync.rate import GOOD_SECONDS, HostRate
 from edgeproxy.hub.report import Report, ReportAnswer
 
 IDLE_SECONDS = 5.0
-"""Seconds without anything counted after which a row is no longer looked at, unless the hub forgets what it counted."""
+"""A row without a count for these seconds is no longer checked, unless the hub forgets its counts."""
 SPREAD_SECONDS = 5.0
-"""Seconds over which rows are reported again once the hub is back, if nothing was counted in them meanwhile."""
+"""Once the hub is back, rows without new counts are reported again, spread over these seconds."""
 ROWS_PER_ROUND_MAX = 1000
-"""Rows that are looked at in one round."""
+"""Rows that one round checks."""
 RESUMED_PER_ROUND_MAX = 200
-"""Rows in one round of those that are reported again."""
+"""Rows reported again that one round schedules."""
 URGENT_SHARE = 0.75
 """Share of a round's reports for the rows of the most urgent reason, and share of the rest for the next reason. What
 one reason leaves unused goes to the others, and vice versa.
@@ -54,7 +54,7 @@ class DormantRow(NamedTuple):
 
 
 class SharedRate(HostRate):
-    """A rate in use, and when it must be looked at."""
+    """A rate in use, and the time of its next check."""
 
     __slots__ = ("due", "times", "used_at", "why")
 
@@ -62,14 +62,14 @@ class SharedRate(HostRate):
         super().__init__(table, use.row, use.generation, use.terms, now)
         self.used_at = now
         self.due = 0.0
-        """Time of the next check (0: none); `why` is its reason, one of those in plan.py."""
+        """Time of the next check (0: none); `why` is its reason, one of the constants in plan.py."""
         self.why = IN_TURN
         self.times = 0
-        """The number of `_times` when that was set: what is older does not count."""
+        """The value of `_times` when `due` was set; earlier schedules do not count."""
 
 
 class SharedRates:
-    """The windows and buckets of a table that hosts share. `instance`: of this host on the hub."""
+    """The windows and buckets of a table that hosts share. `instance` identifies this host on the hub."""
 
     def __init__(self, table: LimitTable, instance: int, chance: random.Random | None = None) -> None:
         assert table.hub is not None
@@ -86,7 +86,7 @@ class SharedRates:
         self._woken: deque[int] = deque()
         """Rows of `_asleep` to report again, because the hub may have forgotten them."""
         self._claimed: set[int] = set()
-        """Rows of which workers may have claims, or want some."""
+        """Rows whose workers may have claims, or want some."""
         self._due: tuple[list[tuple[float, int]], ...] = ([], [], [])
         """Heap of (time, row) of due checks, for each reason."""
         self._times = 0
@@ -100,10 +100,10 @@ class SharedRates:
     def __len__(self) -> int:
         return len(self._rows)
 
-    # ---- what is due
+    # ---- due rows
 
     def record_use(self, use: RowUse, now: float) -> None:
-        """Take in that a worker uses a row, wants claims, or has refused something."""
+        """Record that a worker uses a row, wants claims, or has refused a request."""
         if not self.table.has(use.row, use.generation):
             return
         row = self._rows.get(use.row)
@@ -116,10 +116,10 @@ class SharedRates:
         if not self._away:
             self._schedule(row, now)
         elif row.held is None:
-            # At once: whatever this host's part is, it must not pass more.
+            # At once: whatever this host's part is, the row must not pass more.
             self._unvisited.appendleft(row)
         else:
-            # It is known, and there is nobody to tell: not with every request.
+            # Its part is known, and there is no hub to report to; so not every request needs a report.
             row.keep_warm(now)
 
     def _create_row(self, use: RowUse, now: float) -> SharedRate:
@@ -131,15 +131,15 @@ class SharedRates:
         return row
 
     def _schedule(self, row: SharedRate, now: float, counted: HostCounts | None = None) -> None:
-        """Set when the row is due. `counted`: what it holds by now."""
+        """Schedule the next check of the row. `counted`: its present counts."""
         if self._away:
-            return  # When to hold it again is known.
+            return  # Its next hold is scheduled.
         self._reset_if_stale(row)
         plan = row.plan
         plan.hosts, plan.rtt = self.hosts, self.rtt
         due = plan.find_next_report(now, counted or row.read_counts(now))
         if due is None:
-            # While it is warm workers do not say that they use it, unless that is worth telling.
+            # While it is warm, workers do not report its use unless that matters.
             step, warm_until = plan.compute_step_seconds(now), plan.answered_at + GOOD_SECONDS
             again = min(plan.reported_at + step if plan.reported_at + step > now else now + step, warm_until)
             self._schedule_at(row, again if again > now else max(now, row.used_at) + IDLE_SECONDS, IN_TURN)
@@ -155,7 +155,7 @@ class SharedRates:
             heapq.heappush(self._due[why], (due, row.row))
 
     def _reset_if_stale(self, row: SharedRate) -> None:
-        """Drop what was under way, and when the row was due, if the hub was lost or found since."""
+        """Drop the reports in flight and the schedule of the row if the hub was lost or found since."""
         if row.times != self._times:
             row.times = self._times
             row.plan.drop_pending()
@@ -183,9 +183,9 @@ class SharedRates:
     def build_reports(
         self, now: float, seqs: Iterator[int], most: int = ROWS_PER_ROUND_MAX
     ) -> Iterator[tuple[SharedRate, Report]]:
-        """Build the reports to send now, the most urgent first, and of one urgency those that have waited longest.
+        """Build the reports to send now, the most urgent first, and within one urgency the longest waiting first.
 
-        Where fewer may be sent than are due, some are of the less urgent, so that all have their turn.
+        If fewer may be sent than are due, some are less urgent ones, so that all get their turn.
         """
         self._schedule_resumed(now)
         looks = ROWS_PER_ROUND_MAX
@@ -204,7 +204,7 @@ class SharedRates:
                         yield row, report
 
     def _build_report(self, row: SharedRate, now: float, seqs: Iterator[int]) -> Report | None:
-        """Build the report of a row that was due, if it needs one, and schedule its next look, if any."""
+        """Build the report of a row that was due, if it needs one, and schedule its next check, if any."""
         plan, report = row.plan, None
         if not row.is_there:
             del self._rows[row.row]
@@ -215,7 +215,7 @@ class SharedRates:
         if counted.waiting:
             self._claimed.add(row.row)
         due = plan.find_next_report(now, counted)
-        # What the hub has refused is tried again with the next tick.
+        # A report that the hub has refused is tried again with the next tick.
         if due is not None and due.at <= now and (row.held is None or plan.reported_at + self.tick <= now):
             tick = self.tick * self._random.uniform(0.8, 1.2)
             report = row.build_report(now, self.instance, next(seqs), counted, tick)
@@ -224,7 +224,8 @@ class SharedRates:
             if row.is_withholding:
                 row.rewrite_withheld(now)
             if row.is_withholding:
-                self._schedule_at(row, now + self.tick, IN_TURN)  # It is over soon, and nobody would hear of it.
+                # It expires soon, and no other event would report that.
+                self._schedule_at(row, now + self.tick, IN_TURN)
             else:
                 del self._rows[row.row]
                 self._put_to_sleep(row, now)
@@ -233,9 +234,9 @@ class SharedRates:
         return report
 
     def _put_to_sleep(self, row: SharedRate, now: float) -> None:
-        """Remember a row that is no longer looked at, for as long as its counts matter."""
+        """Remember a row that is no longer checked, for as long as its counts matter."""
         self._asleep[row.row] = DormantRow(row.generation, row.plan.terms, row.used_at + row.plan.terms.span)
-        # For each that comes two are looked at, so that those which count no more are never many.
+        # For each new one, two are checked, so that only few have outlived their counts.
         for number in tuple(itertools.islice(self._asleep, 2)):
             asleep = self._asleep.pop(number)
             if asleep.until > now:
@@ -257,13 +258,13 @@ class SharedRates:
                 self._schedule_at(row, now + self._random.uniform(0, SPREAD_SECONDS), IN_TURN)
 
     def compute_overdue_seconds(self, now: float) -> float:
-        """Return the seconds for which the row that is longest overdue has waited."""
+        """Return how long the longest overdue row has waited, in seconds."""
         return max(
             [0.0, *[now - entry[0] for why in range(len(self._due)) if (entry := self._peek_due(why)) is not None]]
         )
 
     def apply_answer(self, row: SharedRate, now: float, seq: int, answer: ReportAnswer) -> bool:
-        """Write an answer into the map; returns whether somebody may have waited for it."""
+        """Write an answer into the map. Return whether requests may have waited for it."""
         if not self._is_in_use(row):
             return False
         granted, counted = row.apply_answer(now, seq, answer)
@@ -276,27 +277,27 @@ class SharedRates:
         """Return whether the row is still in use, and its place in the map not given to another key."""
         return self._rows.get(row.row) is row and row.is_there
 
-    # ---- claims that nobody uses
+    # ---- unused claims
 
     @property
     def has_claims(self) -> bool:
-        """Whether `list_unsettled_rows` or `list_unused_claims` may find something."""
+        """True if `list_unsettled_rows` or `list_unused_claims` may find something."""
         return bool(self._claimed)
 
     def list_unsettled_rows(self, column: int) -> list[SharedRate]:
-        """Return the rows that have unsettled claims in a column; `clear_column` settles one that nobody holds."""
+        """Return the rows with unsettled claims in a column. `clear_column` settles a column without a holder."""
         rows = [row for number in self._claimed if (row := self._rows.get(number)) is not None]
         return [row for row in rows if row.is_there and not claims.is_settled(self.table, row.row, column)]
 
     def clear_column(self, row: SharedRate, column: int, now: float) -> None:
-        """Give back what is left in a column that nobody uses; for its holder."""
+        """Return the remaining claims in an unused column; for its holder."""
         claims.clear_claims(self.table, row.row, column)
         self._schedule(row, now)
 
     def list_unused_claims(self, now: float) -> list[tuple[int, int]]:
-        """Return the rows, and their generations, whose claims nobody has used for a while: workers give them back.
+        """Return the rows, and their generations, whose claims were unused for a while: workers return the claims.
 
-        The hub is told of it when they have.
+        The hub gets a report when they have.
         """
         rows = []
         for number in tuple(self._claimed):
@@ -316,9 +317,9 @@ class SharedRates:
     # ---- the hub is away
 
     def hold_next_rows(self, now: float, on_loss: OnLoss, most: int = ROWS_PER_ROUND_MAX) -> None:
-        """Hold so many rows to this host's part, as the hub is away; to be called again when some are due.
+        """Limit up to `most` rows to this host's part, because the hub is away. To be called again when rows are due.
 
-        What is known of others counts on where that has not been done yet.
+        Until then the known counts of other hosts still apply.
         """
         if not self._away or on_loss != self._on_loss:
             self._on_loss = on_loss
@@ -333,12 +334,12 @@ class SharedRates:
             self._reset_if_stale(row)
             row.due = 0.0
             if self._rows.get(row.row) is not row:
-                continue  # Its place is another one's by now.
+                continue  # Another row has its place by now.
             if not row.is_there:
                 del self._rows[row.row]
             else:
                 row.hold(now, self.hosts, on_loss)
-                # Buckets drain all the time; in a window it stands as long as the window is.
+                # Buckets drain all the time; in a window the hold lasts as long as the window.
                 terms = row.plan.terms
                 self._schedule_at(row, now + (self.tick if terms.depth else max(self.tick, terms.span / 4)), IN_TURN)
 
@@ -350,13 +351,13 @@ class SharedRates:
         self._unvisited = deque(self._rows.values())
         self._woken.clear()
         if away:
-            # What an answer has allowed is over in all of them at once, though it takes a while until each is held.
+            # The allowances of all answers end at once, though it takes a while until each row is limited.
             for row in self._rows:
                 self._hub.write_warm_until(row, 0.0)
                 self.table.notify_readers(row)
 
     def hold_row(self, row: SharedRate, now: float, on_loss: OnLoss) -> None:
-        """Hold a row to this host's part, as the node of the hub that has it did not answer."""
+        """Limit a row to this host's part, because its node of the hub did not answer."""
         if self._is_in_use(row):
             row.plan.drop_pending()
             row.hold(now, self.hosts, on_loss)
@@ -373,7 +374,7 @@ class SharedRates:
             self._woken.extend([number for number in self._asleep if has(self.table.stored_key(number))])
 
     def restart(self, now: float) -> None:
-        """Begin anew after the clock was set back, as no moment that was noted means anything."""
+        """Start again after the clock was set back, because all recorded moments are invalid."""
         uses = [RowUse(row.row, row.generation, row.plan.terms) for row in self._rows.values() if row.is_there]
         self._rows = {use.row: self._create_row(use, now) for use in uses}
         if self._away:
@@ -384,7 +385,7 @@ class SharedRates:
     def resume(self) -> None:
         """Report everything to the hub, which is back, or is another one.
 
-        What was counted meanwhile goes at once, all else over the next seconds.
+        Rows with counts made meanwhile go at once, all others over the next seconds.
         """
         self._reset_schedule(away=False)
         self._woken.extend(self._asleep)

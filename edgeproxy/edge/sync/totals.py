@@ -1,8 +1,8 @@
-"""Quotas and requests at once, as hosts share them: a single number a host, absolute, beside those of the others.
+"""Quotas and concurrency that hosts share: one absolute number for each host.
 
-Nobody waits for an answer: what hosts count between two reports may exceed a limit, by what a report is worth telling
-at most on each. Read from the map, and written into the hub's column, as rate.py does with rates. No I/O. Times are
-edge time in seconds.
+Requests do not wait for an answer. What hosts count between two reports may exceed a limit, by at most the report
+threshold of each host. Read from the map, and written into the hub's column, as rate.py does with rates. No I/O. Times
+are edge time in seconds.
 """
 
 import heapq
@@ -17,25 +17,24 @@ from edgeproxy.edge.sync.plan import SOON_SECONDS, TICK_SECONDS, compute_report_
 from edgeproxy.hub.report import Gauge, GaugeTotal, Period, PeriodTotal
 
 GAUGE_HOLDS_SECONDS = 5.0
-"""Seconds for which what a host reported in use counts for others: what a host that died had in use is free then."""
+"""A host's reported use counts for other hosts for these seconds. After that, the use of a dead host is free."""
 GAUGE_REPEAT_SECONDS, QUOTA_REPEAT_SECONDS = 2.0, 600.0
-"""Seconds after which what is in use is said again, though it is as it was; and what was counted of a quota, lest the
-hub has forgotten it."""
+"""Seconds until an unchanged use is reported again, and an unchanged quota, in case the hub has forgotten it."""
 IDLE_SECONDS = 10.0
-"""Seconds without a change after which a row is no longer looked at."""
+"""A row without a change for these seconds is no longer checked."""
 ROWS_PER_ROUND_MAX = 500
-"""Rows that are looked at in one round."""
+"""Rows that one round checks."""
 LEFT_BEHIND_PER_ROUND_MAX = 5000
-"""Rows looked at in one round, of those that a supervisor before this one may have left behind."""
+"""Rows that a previous supervisor may have left behind, checked in one round."""
 SPREAD_SECONDS = 5.0
-"""Seconds over which rows are reported again once the hub is back, if they have not changed meanwhile."""
+"""Once the hub is back, unchanged rows are reported again, spread over these seconds."""
 
 NOT_KNOWN = -1
 """Placeholder for an unknown reported number, so that the row is reported in any case."""
 
 
 class SharedTotal:
-    """A row in use, whose number was `reported` to the hub as of `reported_at`."""
+    """A row in use. Its number was `reported` to the hub as of `reported_at`."""
 
     __slots__ = (
         "due",
@@ -66,7 +65,7 @@ class SharedTotal:
 
 
 class SharedTotals:
-    """The quotas and gauges of one table that hosts share. `instance`: of this host on the hub."""
+    """The quotas and gauges of one table that hosts share. `instance` identifies this host on the hub."""
 
     def __init__(self, table: LimitTable, instance: int, chance: random.Random | None = None) -> None:
         assert table.hub is not None
@@ -83,15 +82,15 @@ class SharedTotals:
         self._unvisited: deque[SharedTotal] = deque()
         """Rows that must still be held, after the hub was lost, or reported, after it was found."""
         self._left_behind: Iterator[int] | None = table.rows()
-        """Rows in which a supervisor before this one may have written what is in use elsewhere, perhaps outdated."""
+        """Rows where a previous supervisor may have written other hosts' use, perhaps outdated."""
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    # ---- what is due
+    # ---- due rows
 
     def record_use(self, row: int, generation: int, limit: int, now: float) -> None:
-        """Take in that a worker uses a row, whose limit is `limit`."""
+        """Record that a worker uses a row with the limit `limit`."""
         if not self.table.has(row, generation):
             return
         total = self._rows.get(row)
@@ -103,7 +102,7 @@ class SharedTotals:
         if total.reported == NOT_KNOWN:
             total.reported_at = min(
                 total.reported_at, now - total.tick
-            )  # It has its turn in some seconds, and is wanted now.
+            )  # Its turn would come in some seconds, and it is needed now.
         if self._away:
             self._unvisited.appendleft(total)
         else:
@@ -136,12 +135,12 @@ class SharedTotals:
             if now - total.used_at > IDLE_SECONDS and not total.reported:
                 del self._rows[number]
                 if not self._is_quota(total):
-                    self._hub.write_in_use(total.row, 0)  # Nobody would hear of it once that is over.
+                    self._hub.write_in_use(total.row, 0)  # No other event would report its expiry.
             else:
                 self._schedule(total, now)
 
     def _report_left_behind(self, now: float) -> None:
-        """Report rows that hold what was in use elsewhere and that no worker of this supervisor uses."""
+        """Report rows with other hosts' use that no worker of this supervisor uses."""
         if self._left_behind is None:
             return
         some = list(islice(self._left_behind, LEFT_BEHIND_PER_ROUND_MAX))
@@ -153,23 +152,22 @@ class SharedTotals:
             self._left_behind = None
 
     def compute_overdue_seconds(self, now: float) -> float:
-        """Return the seconds for which the row that is longest overdue has waited."""
+        """Return how long the longest overdue row has waited, in seconds."""
         return max(0.0, now - self._due[0][0]) if self._due else 0.0
 
     def _schedule(self, total: SharedTotal, now: float) -> None:
         due = max(now, self._find_report_time(total, now))
         if now - total.used_at <= IDLE_SECONDS:
-            # Workers do not say each time that they use it.
+            # Workers do not report every use.
             due = min(due, now + TICK_SECONDS)
         if not total.due or due < total.due:
             total.due = due
             heapq.heappush(self._due, (due, total.row))
 
     def _find_report_time(self, total: SharedTotal, now: float) -> float:
-        """Return when the next report is due: soon after large changes, with the next tick if it was used, else rarely.
+        """Return when the next report is due: soon after large changes, with the next tick after any use, else rarely.
 
-        What is in use is reported again before others forget it, though it has not changed; the answer says what others
-        use.
+        An unchanged use is reported again before others forget it; the answer has the use of others.
         """
         period, count = self._read_count(total)
         changed = abs(count - total.reported) if period == total.period else count
@@ -192,7 +190,7 @@ class SharedTotals:
         return self.table.counts_periods(total.row)
 
     def _read_count(self, total: SharedTotal) -> tuple[int, int]:
-        """Return the period, 0 for a gauge, and what this host has counted in it, or has in use."""
+        """Return the period, 0 for a gauge, and the number that this host has counted in it, or has in use."""
         table, row = self.table, total.row
         if not self._is_quota(total):
             return 0, table.in_use(row, without=table.layout.hub)
@@ -210,7 +208,7 @@ class SharedTotals:
         return Gauge(total.key, self.instance, count, now, now + GAUGE_HOLDS_SECONDS)
 
     def apply_answer(self, total: SharedTotal, now: float, answer: PeriodTotal | GaugeTotal) -> None:
-        """Write what others have counted, or have in use, into the map."""
+        """Write the counts or the use of others into the map."""
         if not self._is_current(total):
             return
         total.others = answer.others
@@ -220,9 +218,9 @@ class SharedTotals:
             self._hub.write_in_use(total.row, answer.others)
 
     def hold_next_rows(self, on_loss: OnLoss, most: int = ROWS_PER_ROUND_MAX) -> None:
-        """Hold gauges to this host's part, as the hub is away; quotas go on with what is known.
+        """Limit gauges to this host's part, because the hub is away. Quotas continue with the known counts.
 
-        So many rows at a time: call it again and again, when some are due.
+        Up to `most` rows at a time: call it repeatedly, when some are due.
         """
         if not self._away or on_loss != self._on_loss:
             self._on_loss = on_loss
@@ -238,7 +236,10 @@ class SharedTotals:
         self._unvisited = deque(self._rows.values())
 
     def hold_row(self, total: SharedTotal, now: float, on_loss: OnLoss) -> None:
-        """Hold a row to this host's part, as its node of the hub did not answer; the next tick reports it again."""
+        """Limit a row to this host's part, because its node of the hub did not answer.
+
+        The next tick reports it again.
+        """
         if self._is_current(total) and self._rows.get(total.row) is total:
             self._hold(total, on_loss)
             total.reported, total.reported_at = NOT_KNOWN, now
@@ -246,7 +247,7 @@ class SharedTotals:
 
     def _hold(self, total: SharedTotal, on_loss: OnLoss) -> None:
         if not self._is_quota(total):
-            # What others had in use when they were last heard of is over soon, and nobody says when.
+            # The last known use of others ends soon, and no report says when.
             parts = {"deny": 0, "share": max(1, total.limit // max(1, self.hosts)), "full": total.limit}
             self._hub.write_in_use(total.row, max(0, total.limit - parts[on_loss]), withheld=True)
 
@@ -261,7 +262,7 @@ class SharedTotals:
                 self._schedule(total, now)
 
     def resume(self) -> None:
-        """Report all rows again, as the hub is back: at once those that have changed."""
+        """Report all rows again, because the hub is back: changed rows at once."""
         self._reset_schedule(away=False)
 
     def _schedule_resumed(self, now: float) -> None:

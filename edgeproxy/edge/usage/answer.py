@@ -2,15 +2,15 @@
 
 answer                       said with it              what follows
 -------------------------    ----------------------    ------------------------------------------------------
-200                          watermark                 go on behind it
-409                          expected                  go on with that one, be it an earlier or a later one
-409 fork, chain                                        stop; of a gap: go on behind the watermark, if it is settled
-422                          watermark, moved          the same again, once; then go on: it is kept, and told of;
+200                          watermark                 continue after it
+409                          expected                  continue with that batch, earlier or later
+409 fork, chain                                        stop; for a gap: continue after the watermark if it is settled
+422                          watermark, moved          once more; then continue: the collector keeps and reports it;
                                                        a gap until it comes whole: nothing may follow it before
-429, 5xx, 408                Retry-After               the same again, later
-anything else                                          the same again, later, and somebody has to look
+429, 5xx, 408                Retry-After               the same batch later
+any other                                              the same batch later, and an operator must look
 
-Wherever the collector knows of batches that were never sealed here, another edge ships as this one: stop.
+If the collector knows of batches that were never sealed here, another edge ships under this identity: stop.
 """
 
 from enum import Enum
@@ -22,7 +22,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.wire.batch import Batch
 
 DETAIL_CHARACTERS_MAX = 200
-"""Characters of what a collector says that are told on."""
+"""Characters of a collector's detail that are passed on at most."""
 RESULTS = (
     "acknowledged",
     "gap",
@@ -40,7 +40,7 @@ RESULTS = (
 
 
 class Reply(NamedTuple):
-    """An answer: its body, cut off where it is longer than any of a collector's, and the seconds of its Retry-After."""
+    """An answer: its body, cut off if it is longer than any of a collector's, and the seconds of its Retry-After."""
 
     status: int
     body: bytes
@@ -56,10 +56,10 @@ class Act(Enum):
 
 
 class AnswerMeaning(NamedTuple):
-    """The meaning of an answer: `result` is one of RESULTS, `why` a sentence where not all is well.
+    """The meaning of an answer: `result` is one of RESULTS, `why` a sentence if something is wrong.
 
-    `watermark`, where it is GO_ON: the batch behind which to go on. `retry_after`, where it is AGAIN: the seconds
-    before which there is no use in it, if the collector said so.
+    `watermark`, for GO_ON: the batch after which to continue. `retry_after`, for AGAIN: the minimum of seconds to wait,
+    if the collector stated it.
     """
 
     act: Act
@@ -87,7 +87,7 @@ def interpret_answer(reply: Reply, sent: Batch, last: int) -> AnswerMeaning:
         if expected is not None and expected != sent.seq:
             return AnswerMeaning(Act.GO_ON, "expected", f"the collector wants batch {expected}", expected - 1)
         if error == "fork" and sent.gap is not None and watermark is not None and watermark >= sent.seq:
-            # What is gone here is not gone there. Whether it was this edge's shows with the next batch.
+            # The batch is lost here but not there. The next batch shows whether it was this edge's.
             return AnswerMeaning(Act.GO_ON, "expected", f"the collector has batch {sent.seq}", watermark)
         if error in ("fork", "chain"):
             return AnswerMeaning(Act.STOP, error, f"batch {sent.seq}: {detail or error}")
@@ -103,7 +103,7 @@ def interpret_answer(reply: Reply, sent: Batch, last: int) -> AnswerMeaning:
 
 
 def _parse_object(body: bytes) -> JsonObject:
-    """Read a body as a JSON object; empty where it is none."""
+    """Parse a body as a JSON object; empty if it is none."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -25,7 +25,7 @@ from edgeproxy.wire.batch import FIRST, WHY_CHARACTERS_MAX, Batch, InvalidBatchE
 
 
 class SegmentSummary(NamedTuple):
-    """A segment: its batches, `last` being `first - 1` where it has none yet, and its bytes."""
+    """A segment: its batches, `last` being `first - 1` if it has none yet, and its bytes."""
 
     path: Path
     first: int
@@ -34,8 +34,8 @@ class SegmentSummary(NamedTuple):
 
 
 class ShippingProgress(NamedTuple):
-    """Progress of shipping: the last batch that the collector has, the last one that it ever had, the last one here,
-    and the sum counted between the first of these and the last.
+    """Progress of shipping: the collector's last batch, the last one that it ever had, the last one here, and the sum
+    of counts between the first of these and the last.
     """
 
     watermark: int
@@ -45,9 +45,9 @@ class ShippingProgress(NamedTuple):
 
 
 class SpoolVerdict(NamedTuple):
-    """The outcome of reading a whole spool: batches that can be read, what is wrong, and what only looks like it.
+    """The outcome of reading a whole spool: readable batches, problems, and notes about harmless damage.
 
-    `unread`: the batches that cannot be read, and that nobody owned up to yet.
+    `unread`: the unreadable batches that were not discarded yet.
     """
 
     batches: int
@@ -68,7 +68,7 @@ def summarize_segments(folder: Path) -> list[SegmentSummary]:
 
 
 def fetch_progress(folder: Path) -> ShippingProgress:
-    """Find how far shipping has come, as the disk knows it, which is a second behind. Reads the last segments only."""
+    """Return the progress of shipping from the disk, which is a second behind. Reads the last segments only."""
     paths = list_segments(folder)
     position = fetch_position(folder)
     passed, most = position or (guess_position(paths), 0)
@@ -81,7 +81,7 @@ def fetch_progress(folder: Path) -> ShippingProgress:
 
 
 def find_batch(folder: Path, seq: int) -> Batch | None:
-    """Read one batch of a spool; None where it is not there, or cannot be read."""
+    """Read one batch of a spool; None if it is not there, or cannot be read."""
     for path in reversed(list_segments(folder)):
         if parse_first_seq(path) <= seq:
             return next((one for one in _read_batches(path) if one.seq <= seq <= one.last), None)
@@ -89,8 +89,10 @@ def find_batch(folder: Path, seq: int) -> Batch | None:
 
 
 def sum_unshipped(folder: Path, bytes_max: int | None = None) -> dict[str, int] | None:
-    """Sum what the collector does not have of a spool, by meter, as far as it can be read; None where that would be to
-    read more than `bytes_max`."""
+    """Sum the batches of a spool that the collector lacks, by meter, as far as they can be read.
+
+    None if that would mean to read more than `bytes_max`.
+    """
     watermark = fetch_progress(folder).watermark
     totals: dict[str, int] = {}
     paths = list_segments(folder)
@@ -126,7 +128,7 @@ def _find_last_seq(path: Path) -> int:
 
 
 def _find_last_batch(path: Path) -> tuple[Batch, int] | None:
-    """Find the last batch that can be read, and what was counted up to it."""
+    """Find the last readable batch, and the sum of counts up to it."""
     for one in reversed(list(parse_records(path.read_bytes(), marked=False))):
         if isinstance(one, Record):
             try:
@@ -137,8 +139,9 @@ def _find_last_batch(path: Path) -> tuple[Batch, int] | None:
 
 
 def fetch_last_sealed(state: Path, folder: Path) -> int:
-    """Find the last batch that the tables in `folder` know of, or the chain's own file where it is that of a residency;
-    0 where there are none. Raises TableError.
+    """Find the last batch known to the tables in `folder`, or to the file of a residency's chain; 0 if there is none.
+
+    Raises TableError.
     """
     if not (state / "control").exists():
         return LastSealed(state).fetch()
@@ -155,9 +158,10 @@ def fetch_last_sealed(state: Path, folder: Path) -> int:
 
 
 def verify_spool(folder: Path, edge: str, sealed: int) -> SpoolVerdict:
-    """Read everything: every checksum, every batch, and that each follows the one before.
+    """Read everything: every checksum, every batch, and the order of batches.
 
-    `edge` is whose spool it is. `sealed` is the last batch that is known to have been sealed, asked for before this.
+    `edge` is the owner of the spool. `sealed` is the last batch that is known to have been sealed, read before this
+    call.
     """
     position = fetch_position(folder)
     most = 0 if position is None else position[1]
@@ -165,14 +169,14 @@ def verify_spool(folder: Path, edge: str, sealed: int) -> SpoolVerdict:
     batches = rows = 0
     problems: list[str] = []
     notes: list[str] = []
-    # What could not be read since the last batch, and that nobody knows yet to be more than a torn tail.
+    # Damage since the last batch, which may turn out to be only a torn tail.
     torn: list[LocatedDamage] = []
     paths = list_segments(folder)
-    # The first one that there has to be: what was removed had been acknowledged.
+    # The first batch that must be there: removed ones had been acknowledged.
     begins = parse_first_seq(paths[0]) if paths else 1
     if position is not None:
         begins = min(begins, most + 1)
-    # What the next batch must follow; a hash that is not known may be any.
+    # The number and hash that the next batch must have as its predecessor's; an unknown hash matches any.
     expected, prev = 0, FIRST
     for place, one in _read_records(folder):
         if isinstance(one, Damage):
@@ -209,7 +213,7 @@ def verify_spool(folder: Path, edge: str, sealed: int) -> SpoolVerdict:
 
 
 def _are_discarded(given: tuple[DiscardedRange, ...], first: int, last: int) -> bool:
-    """Return whether somebody owned up to all of these batches."""
+    """Return whether all of these batches were discarded."""
     while first <= last:
         ends = [one.last for one in given if one.first <= first <= one.last]
         if not ends:
@@ -231,14 +235,14 @@ def _read_records(folder: Path) -> Iterator[tuple[Path, Record | Damage]]:
 
 
 def _find_faults(batch: Batch, edge: str, expected: int, prev: str, most: int) -> Iterator[str]:
-    """Find what is wrong with a batch where `wanted` should be, which follows the hash `prev` (empty: any).
+    """Find the faults of a batch at the place of `expected`, whose predecessor has the hash `prev` (empty: any).
 
-    `most` is the last one that was ever acknowledged.
+    `most` is the last batch that was ever acknowledged.
     """
     if batch.edge != edge:
         yield f"is of {batch.edge}, and the spool of {edge}"
     if not expected:
-        # What is before the first one here was removed once it had been acknowledged.
+        # Batches before the first one here were removed after they had been acknowledged.
         if batch.seq - 1 > most:
             yield f"is the first one here, and only those up to {most} were acknowledged"
         elif batch.seq == 1 and batch.prev != FIRST:

@@ -1,8 +1,8 @@
-"""The batches to ship: those of a spool behind one of them, in order; in the place of what is gone, gaps.
+"""The batches to ship: the batches of a spool after a given one, in order, with gaps in place of lost ones.
 
-Gone is what was acknowledged and removed since, and what cannot be read and somebody owned up to (`discard`). What
-cannot be read otherwise is damage, and nothing behind it is shipped. A gap is made of what follows it alone, so that it
-is the same one whenever it is made.
+Lost are batches that were acknowledged and removed since, and unreadable batches that an operator discarded
+(`discard`). Other unreadable batches are damage, and nothing after them is shipped. A gap is computed only from its
+successor, so it is equal whenever it is made.
 """
 
 import os
@@ -32,7 +32,7 @@ REMOVED = "was acknowledged once, and is not kept any more"
 
 
 class Parcel(NamedTuple):
-    """A batch to be shipped, its body, and how far the collector has come once it has it."""
+    """A batch to ship, its body, and the collector's progress once it has the batch."""
 
     batch: Batch
     body: bytes
@@ -40,9 +40,9 @@ class Parcel(NamedTuple):
 
 
 class Backlog:
-    """The batches of `spool` behind `seq`, each once. For one thread at a time; another one may append.
+    """The batches of `spool` after `seq`, each once. For one thread at a time; another one may append.
 
-    A segment is read once for all its batches, and of what was appended since only that.
+    A segment is read once for all its batches; later only its appended part is read.
     """
 
     def __init__(self, spool: Spool, seq: int) -> None:
@@ -53,9 +53,9 @@ class Backlog:
         self._offset = 0
 
     def read_parcels(self) -> list[Parcel]:
-        """Read the next batches, READ_AHEAD_BATCHES_MAX or READ_AHEAD_BYTES_MAX or so; none where all was read.
+        """Read the next batches, about READ_AHEAD_BATCHES_MAX or READ_AHEAD_BYTES_MAX; none if all were read.
 
-        Raises DamagedSpoolError where the next one cannot be read, OSError where the disk does not answer; each time.
+        Raises DamagedSpoolError if the next one cannot be read, and OSError if the disk does not answer; each time.
         """
         parcels: list[Parcel] = []
         size = 0
@@ -76,12 +76,12 @@ class Backlog:
         return parcels
 
     def __iter__(self) -> Iterator[Parcel]:
-        """Yield all parcels that there are now."""
+        """Yield all parcels that exist now."""
         while some := self.read_parcels():
             yield from some
 
     def _read(self) -> Iterator[Parcel]:
-        """Read what there is now, from where the last one ended; `some` asks again for what comes then."""
+        """Read the present batches, from the end of the last reading on. `read_parcels` asks again for later ones."""
         end = self._spool.end
         if end is None or self._next_seq > end.last.seq:
             return
@@ -113,15 +113,15 @@ class Backlog:
         return paths[behind[-1] :] if behind else paths
 
     def _read_content(self, path: Path, end: SpoolEnd) -> tuple[bytes, int]:
-        """Read the rest of a segment, and return it with the offset at which it begins."""
+        """Read the rest of a segment, and return it with its offset."""
         start = self._offset if path == self._path else 0
         with path.open("rb") as file:
-            # Behind the end a record may be under way.
+            # After the end, a record may be being written.
             size = end.size if path == end.path else os.fstat(file.fileno()).st_size
             return os.pread(file.fileno(), max(0, size - start), start), start
 
     def _list_gaps(self, path: Path, one: Record, batch: Batch, faults: list[str]) -> Iterator[Parcel]:
-        """Make the gaps that are shipped in the place of missing batches before `batch`. Raises DamagedSpoolError."""
+        """Make the gaps that replace missing batches before `batch`. Raises DamagedSpoolError."""
         folder, counted = self._spool.folder, count_before(batch, one.counted)
         given = (
             DiscardedRange(1, min(self._spool.most, parse_first_seq(list_segments(folder)[0]) - 1), REMOVED),
@@ -134,26 +134,26 @@ class Backlog:
                     faults[0] if faults else f"{path}:{one.offset}: batch {self._next_seq} is missing"
                 )
             gap = Gap(self._next_seq, *why[0])
-            # What it follows may be gone by the time that it is made again; so it names none.
+            # Its predecessor may be lost when the gap is made again, so the gap names none.
             made = Batch(batch.edge, batch.region, self._next_seq, batch.since, batch.since, FIRST, gap=gap)
             self._next_seq = gap.to_seq + 1
             yield Parcel(made, format_batch(made), Position(gap.to_seq, counted, batch.since))
 
 
 def find_position(spool: Spool, seq: int) -> Position:
-    """Find how far a collector has come whose last batch is `seq`. Raises OSError. Reads a segment or more."""
+    """Find the progress of a collector whose last batch is `seq`. Raises OSError. Reads a segment or more."""
     end = spool.end
     if end is not None and seq >= end.last.seq:
         return Position(seq, end.last.counted, end.last.until)
     try:
         (batch, _, there), *_ = Backlog(spool, seq).read_parcels()
     except (DamagedSpoolError, ValueError):
-        return spool.passed._replace(seq=seq)  # Nobody can tell before it is read.
+        return spool.passed._replace(seq=seq)  # Unknown until the next batch can be read.
     return Position(seq, count_before(batch, there.counted), batch.since)
 
 
 def _parse_record(path: Path, one: Record | Damage, faults: list[str]) -> Batch | None:
-    """Read the batch of a record; None, and a fault is noted, where it is none."""
+    """Parse the batch of a record. If it is none, return None and add a fault."""
     if isinstance(one, Damage):
         faults.append(str(LocatedDamage(path, one)))
         return None

@@ -1,12 +1,12 @@
-"""The chains of batches of an edge: one for each residency of its customers, and mostly one in all.
+"""The chains of batches of an edge: one for each residency of its customers, and mostly just one.
 
-The tables are read once for all of them, and each chain is sealed by itself, from its own rows alone: a row belongs to
+The tables are read once for all of them, and each chain is sealed separately, from its own rows alone: a row belongs to
 one chain for ever, by the name of its customer. So a kill between two seals leaves one chain sealed and the other as it
-was, which finds its rows again. A file of the tables counts as sealed once every chain is.
+was; the next reading finds its rows again. A file of the tables counts as sealed once every chain is.
 
-A state directory has one home for life: that chain is in the directory itself, so that an edge which begins to tell
-residencies apart goes on with the chain that it has. `residency/home` says whose it is; under another home its batches
-would go to a collector of another place.
+A state directory has one home for life. The home's chain is in the directory itself, so an edge that introduces
+residencies continues with its chain. `residency/home` names the home: under another home, its batches would go to a
+collector of another place.
 """
 
 from collections.abc import Collection
@@ -48,9 +48,9 @@ class Chains:
         others: Collection[str] = (),
         disk: Disk | None = None,
     ) -> "Chains":
-        """Open the sealers of the holder of the identity lock, as Sealer.open does, which also says what is raised.
+        """Open the sealers of the holder of the identity lock, as Sealer.open does and with its errors.
 
-        `home` is the name of the edge's own residency, None where no residencies are told apart.
+        `home` is the name of the edge's own residency, or None without residencies.
         """
         settle_home(store, home)
         sealers: dict[str, Sealer] = {}
@@ -64,7 +64,7 @@ class Chains:
         return cls(store, sealers)
 
     def find_growth(self, now: float) -> tuple[list[ChainGrowth], tuple[str, ...]]:
-        """Find what has grown in each chain, and the faults that were met. Raises as Sealer.find_growth."""
+        """Find the growth of each chain, and faults. Raises as Sealer.find_growth."""
         for sealer in self.sealers.values():
             sealer.finish_marks()
         reading = read_tables(self._store)
@@ -86,7 +86,7 @@ class Chains:
 
 
 def settle_home(store: Store, home: str | None) -> None:
-    """Record the home of a state directory, or raise IdentityError where it is not that of before."""
+    """Record the home of a state directory. Raise IdentityError if it differs from the recorded one."""
     path, before = store.state / RESIDENCIES / HOME, fetch_home(store.state)
     if before is None and home is not None:
         path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -100,7 +100,7 @@ def settle_home(store: Store, home: str | None) -> None:
 
 
 def fetch_home(state: Path) -> str | None:
-    """Return the residency of an edge itself; None where none are told apart. Raises OSError."""
+    """Return the residency of the edge itself; None without residencies. Raises OSError."""
     try:
         return (state / RESIDENCIES / HOME).read_text().strip()
     except FileNotFoundError:

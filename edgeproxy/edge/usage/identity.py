@@ -1,17 +1,17 @@
 """The identity of an edge towards the collector: an id made once with its state directory, and valid only there.
 
     identity.json    {version, id, machine, inode, made_at}
-    aside.N/         a state that was set aside: its identity.json, spool, tables, base.json and control
-    residency/NAME/  of each residency but the edge's own, the same: an identity.json, a spool, what was set aside,
+    aside.N/         a quarantined state: its identity.json, spool, tables, base.json and control
+    residency/NAME/  for each residency but the edge's own: an identity.json, a spool, quarantined state,
                      and `last-sealed`, the number of the last batch
 
-Where the directory is not the one that was left (another machine id, another inode: a copy, a moved volume, a restored
-backup), somebody else may go on with the same counts. So everything is set aside, and the edge begins anew under an
-identity of its own. An edge that ships no usage has no identity.json, but is known to the hub by the instance in its
-control file: that says where the directory was, and where hosts share limits the same is done. `adopt` goes on with
-what was set aside, `discard` drops it. Nothing here is done while an edge uses the directory. A process that is killed
-in the midst of it is followed by one that ends it: identity.json is moved last when a state is set aside, and a file of
-its own says what is being adopted.
+If the directory is another one (another machine id, another inode: a copy, a moved volume, a restored backup), another
+edge may continue with these counts. So everything is set aside, and the edge starts under a new identity. An edge that
+ships no usage has no identity.json, but the hub knows it by the instance in its control file. That file has the place
+of the directory, and an edge that shares limits with other hosts also sets a moved state aside. `adopt` continues with
+a state that was set aside, `discard` deletes it. Nothing here runs while an edge uses the directory. If a process is
+killed in the middle, the next one finishes its work: identity.json is moved last when a state is set aside, and a
+separate file names the state being adopted.
 """
 
 import os
@@ -45,11 +45,11 @@ MACHINE = Path("/etc/machine-id")
 
 
 class IdentityError(Exception):
-    """The state directory is not as it has to be for what was asked; the text, for the operator, says why."""
+    """The state directory is not in the required condition; the text for the operator gives the reason."""
 
 
 class EdgeIdentity(NamedTuple):
-    """An edge's id, and where it is valid. `made_at` is Unix time."""
+    """An edge's id, and the place where it is valid. `made_at` is Unix time."""
 
     id: str
     machine: str
@@ -58,7 +58,7 @@ class EdgeIdentity(NamedTuple):
 
 
 class Adoption(NamedTuple):
-    """An identity that goes on here, `name` being where it was set aside, and where what was here is now."""
+    """An adopted identity, the `name` of its former place, and the new place of the replaced state."""
 
     identity: EdgeIdentity
     name: str | None
@@ -73,7 +73,7 @@ class StateLocation(NamedTuple):
 
     @classmethod
     def from_path(cls, state: Path) -> "StateLocation":
-        """Describe the directory as it is now."""
+        """Describe the present directory."""
         try:
             machine = MACHINE.read_text().strip()
         except OSError:
@@ -86,14 +86,14 @@ class StateLocation(NamedTuple):
         return int.from_bytes(blake2b(f"{self.machine} {self.inode}".encode(), digest_size=8).digest(), "little")
 
     def matches(self, identity: EdgeIdentity) -> bool:
-        """Return whether this is where the identity was made, or adopted."""
+        """Return whether the identity was made, or adopted, in this place."""
         return self == (identity.machine, identity.inode)
 
 
 class LastSealed:
-    """The last batch of a chain that was sealed and marked, in a file: where its spool ends earlier, some is missing.
+    """The last batch of a chain that was sealed and marked, in a file: a spool that ends earlier has lost some.
 
-    Only of chains in folders of their own: the edge's own chain has this word in the tables (counters/file.py). As
+    Only for chains in folders of their own: the edge's own chain has this number in the tables (counters/file.py). As
     there, the disk is not waited for: after a power cut it may be an earlier batch.
     """
 
@@ -101,7 +101,7 @@ class LastSealed:
         self._path = folder / LAST_SEALED
 
     def fetch(self) -> int:
-        """Return the number of the batch; 0 where there is none."""
+        """Return the number of the batch; 0 if there is none."""
         try:
             return int.from_bytes(self._path.read_bytes()[:8], "little")
         except FileNotFoundError:
@@ -122,7 +122,7 @@ def get_chain_folder(state: Path, residency: str) -> Path:
 
 
 def load_identity(folder: Path) -> EdgeIdentity | None:
-    """Load the identity in a directory; None where there is none yet. Raises IdentityError where it is damaged."""
+    """Load the identity in a directory; None if there is none yet. Raises IdentityError if it is damaged."""
     path = folder / IDENTITY_FILE
     try:
         fields = orjson.loads(path.read_bytes())
@@ -142,7 +142,7 @@ def write_identity(state: Path, identity: EdgeIdentity) -> None:
 
 
 def create_identity(state: Path, now: float) -> EdgeIdentity:
-    """Create an identity for the directory as it is now, with what is counted there so far. `now` is Unix time."""
+    """Create an identity for the present directory and its counts. `now` is Unix time."""
     identity = EdgeIdentity(_generate_id(), *StateLocation.from_path(state), int(now))
     write_identity(state, identity)
     return identity
@@ -153,7 +153,7 @@ def _generate_id() -> str:
 
 
 def _create_unplaced_identity(state: Path) -> EdgeIdentity:
-    """Create an identity of no place for counts that never had one: so they can be set aside, and adopted."""
+    """Create an identity without a place for counts that never had one, so that they can be set aside and adopted."""
     identity = EdgeIdentity(_generate_id(), "", 0, int((state / "control").stat().st_mtime))
     write_identity(state, identity)
     return identity
@@ -166,11 +166,11 @@ def list_set_aside(state: Path) -> list[Path]:
 
 
 def set_aside_if_moved(state: Path, folder: Path, *, shared: bool = False) -> Path | None:
-    """Set the state aside, before tables are made, where it is not the one that was left. `folder` has the tables.
+    """Set the state aside, before tables are created, if the directory is another one. `folder` has the tables.
 
-    `shared`: limits are shared with other hosts, so that it matters without an identity too. Returns the path to which
-    the state was moved, or None where there was no need; a state that another supervisor uses is in its place. Raises
-    IdentityError or OSError.
+    `shared`: limits are shared with other hosts, so a state without an identity matters too. Returns the path that the
+    state was moved to, or None if there was no need. A state that another supervisor uses stays. Raises IdentityError
+    or OSError.
     """
     if not state.exists():
         return None
@@ -203,9 +203,9 @@ def _has_moved(state: Path) -> bool:
 
 
 def adopt_identity(state: Path, folder: Path, name: str | None = None) -> Adoption:
-    """Go on with an identity here: with the directory's own, which was left elsewhere, or with one that was set aside.
+    """Continue with an identity here: the directory's own, from another place, or one that was set aside.
 
-    In its place what is here now is set aside. One that was cut off is ended. Raises IdentityError or OSError.
+    The present state is set aside in its place. An interrupted adoption is finished. Raises IdentityError or OSError.
     """
     lock, ended = _lock_unused(state, folder)
     try:
@@ -234,9 +234,9 @@ def adopt_identity(state: Path, folder: Path, name: str | None = None) -> Adopti
 def discard_identity(
     state: Path, folder: Path, name: str | None = None, *, confirm: Callable[[Path], None] = lambda path: None
 ) -> Path:
-    """Drop something that was set aside, and what it counted, for good; returns where it was. Raises IdentityError.
+    """Delete a quarantined state directory and its counts. Return its path. Raises IdentityError.
 
-    `confirm` is told what it is before it goes, and raises where that is not meant.
+    `confirm` is called with the path before the deletion, and raises to prevent it.
     """
     lock, _ = _lock_unused(state, folder)
     try:
@@ -251,9 +251,9 @@ def discard_identity(
 
 
 def set_aside_state(state: Path, folder: Path, *, only: tuple[str, ...] | None = None) -> Path:
-    """Move a state away, its identity last; returns where it is. For the holder of the identity lock.
+    """Move a state away, its identity last. Return its new path. For the holder of the identity lock.
 
-    `only` names what is moved beside the identity, by default all that there is.
+    `only` names the entries that are moved beside the identity; by default all.
     """
     target = _choose_target(state)
     target.mkdir(mode=0o700, exist_ok=True)
@@ -269,7 +269,7 @@ def set_aside_state(state: Path, folder: Path, *, only: tuple[str, ...] | None =
 
 
 def _choose_target(state: Path) -> Path:
-    """Choose where the next state is set aside: where the one before was, if that was cut off."""
+    """Choose the place of the next state to set aside: the previous place, if that move was interrupted."""
     numbers = [_parse_number(path) for path in state.iterdir() if ASIDE.fullmatch(path.name)]
     unfinished = [number for number in numbers if not (state / f"aside.{number}" / IDENTITY_FILE).exists()]
     return state / f"aside.{max(unfinished) if unfinished else 1 + max(numbers, default=0)}"
@@ -292,7 +292,7 @@ def refuse_if_used(state: Path, folder: Path) -> None:
 
 
 def _lock_unused(state: Path, folder: Path) -> tuple[FileLock, Adoption | None]:
-    """Take the identity lock of a directory that nobody uses, and end an adoption that was cut off there."""
+    """Take the identity lock of an unused directory, and finish an interrupted adoption there."""
     if not state.exists():
         raise IdentityError(f"there is no state directory {state}")
     lock = FileLock(state / "identity.lock")
@@ -308,7 +308,7 @@ def _lock_unused(state: Path, folder: Path) -> tuple[FileLock, Adoption | None]:
 
 
 def _finish_adoption(state: Path, folder: Path) -> Adoption | None:
-    """Finish what `adopt_identity` began, if it did."""
+    """Finish the work of `adopt_identity`, if it was begun."""
     path = state / ADOPTING
     if not path.exists():
         return None
@@ -334,7 +334,7 @@ def _finish_adoption(state: Path, folder: Path) -> Adoption | None:
 
 
 def _remove(state: Path, path: Path) -> None:
-    """Remove what was set aside, in one step: half of it would look like one that is being set aside."""
+    """Remove a state that was set aside, in one step: a half of it would look like an unfinished move."""
     gone = state / GONE
     if gone.exists():
         shutil.rmtree(gone)
@@ -344,7 +344,7 @@ def _remove(state: Path, path: Path) -> None:
 
 
 def _get_set_aside(state: Path, name: str | None) -> Path:
-    """Find the state that was set aside under this name, or the only one there is. Raises IdentityError."""
+    """Find the state that was set aside under this name, or the only one. Raises IdentityError."""
     there = list_set_aside(state)
     if name is None and len(there) == 1:
         return there[0]
@@ -363,7 +363,7 @@ def _list_table_files(folder: Path) -> list[Path]:
 
 
 def _move(paths: list[Path], target: Path) -> None:
-    """Move what there is of these into a directory of the same file system, durably."""
+    """Move these paths, if they exist, into a directory of the same file system, durably."""
     moved = set()
     for path in paths:
         if path.exists():

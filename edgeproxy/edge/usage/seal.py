@@ -1,20 +1,21 @@
-"""Sealing: what the tables of usage have counted goes into batches, each increase into exactly one.
+"""Sealing: the counts of the tables of usage go into batches, each increase into exactly one.
 
-Every few seconds, and at each minute, `seal` looks for rows whose total is not their mark. It appends the increases to
-the spool, and beside them which rows these are and what their totals were; once the disk has that, it writes the totals
-as marks into the map. Killed before the disk had it, it was nothing: the next one finds the same increases, and what
-was counted since. Killed after that, the last record says which marks are to be written, which `recover` does. Where
-nothing has grown for a while, a batch without rows says so: whoever waits for the next one knows that the edge lives.
+Every few seconds, and at each minute, `seal` looks for rows whose total exceeds their mark. It appends the increases to
+the spool, together with the rows and their totals. Once the disk has the batch, it writes the totals as marks into the
+map. A kill before that moment seals nothing: the next seal finds these increases and the counts since. After a later
+kill, the last record has the marks to write, and `recover` writes them. If nothing has grown for a while, a batch
+without rows is sealed, which shows the collector that the edge lives.
 
-After a power cut the tables may be older than the last batches, for only the spool is waited for. What the batches of
-the last segment say was counted is then put back (`_restore`): who sealed it shipped it, and totals never fall. Of what
-was not sealed yet, the disk may have nothing.
+After a power cut the tables may be older than the last batches, because only the spool is waited for. The counts in the
+batches of the last segment are then restored (`_restore`): sealed counts may have been shipped, and totals never fall.
+Counts that were not sealed yet may be lost.
 
-A row belongs to one chain of batches, by the name of its customer (counters/usage_key.py): that of the edge, or of
-another residency. Each chain has a sealer, with a spool and an identity of its own (chains.py).
+A row belongs to one chain of batches, by the name of its customer (counters/usage_key.py): the edge's own, or another
+residency's. Each chain has a sealer, with a spool and an identity of its own (chains.py).
 
-Only who holds the identity lock seals, one call at a time. `look`, `mark` and `recover` want the tables to be left
-alone meanwhile (edge/supervisor/table_reader.py); `append` waits for the disk and touches no table.
+Only the holder of the identity lock seals, one call at a time. During `find_growth`, `write_marks` and `recover`
+nothing else may read or maintain the tables (edge/supervisor/table_reader.py); `append_batch` waits for the disk and
+changes no table.
 """
 
 import os
@@ -51,9 +52,9 @@ from edgeproxy.wire.batch import (
 
 SEAL_SECONDS = 5.0
 EMPTY_BATCH_SECONDS = 60
-"""Seconds from a batch after which the next one is sealed though it has no rows."""
+"""Seconds from a batch until the next one is sealed even without rows."""
 CLOCK_BEHIND_SECONDS = 60
-"""Seconds by which the clock may be behind the last batch before somebody should know."""
+"""If the clock is behind the last batch by more than these seconds, a fault is reported."""
 
 
 class BatchPart(NamedTuple):
@@ -65,7 +66,10 @@ class BatchPart(NamedTuple):
 
 
 class Growth(NamedTuple):
-    """The counts found at a moment: `until` in Unix seconds. `closed`: files that nobody counts in any more."""
+    """The counts found at a moment: `until` in Unix seconds.
+
+    `closed`: files that are complete, because no process counts in them.
+    """
 
     until: int
     parts: tuple[BatchPart, ...]
@@ -74,7 +78,7 @@ class Growth(NamedTuple):
 
 
 class SealResult(NamedTuple):
-    """The outcome of one call: batches, their rows, and what is wrong though nothing is lost, for log and alert."""
+    """The outcome of one call: batches, their rows, and faults without loss, for log and alert."""
 
     batches: int
     rows: int
@@ -82,9 +86,10 @@ class SealResult(NamedTuple):
 
 
 def seconds_until_seal(now: float, every: float = SEAL_SECONDS) -> float:
-    """Return seconds from `now` (Unix time) until the next look: after `every`, or at the minute if that comes first.
+    """Return the seconds from `now` (Unix time) until the next look: after `every`, or at the minute if that comes
+    first.
 
-    A little after it: seconds are whole in a batch, and what is a moment too early is a second too early.
+    A little after the minute: seconds are whole in a batch, so a moment too early would be a second too early.
     """
     return min(every, MINUTE_SECONDS - now % MINUTE_SECONDS + 0.001)
 
@@ -95,7 +100,7 @@ def find_last_sealed(files: Iterable[TableFile]) -> int:
 
 
 class Sealer:
-    """Seals the usage of one chain. `aside`: where it put a spool that it found broken."""
+    """Seals the usage of one chain. `aside`: the place of a broken spool that it set aside."""
 
     def __init__(
         self,
@@ -106,7 +111,9 @@ class Sealer:
         aside: Path | None = None,
         residency: str = "",
     ) -> None:
-        """`residency`: whose customers' usage is sealed; empty: the edge's own, and what belongs to nobody."""
+        """`residency`: the residency whose usage is sealed; empty: the edge's own, including usage without a
+        customer.
+        """
         self.store = store
         self.spool = spool
         self.identity = mine
@@ -120,11 +127,11 @@ class Sealer:
 
     @classmethod
     def open(cls, store: Store, region: str, now: float, *, disk: Disk | None = None, residency: str = "") -> "Sealer":
-        """Make the sealer of the holder of the identity lock, and repair what a crash left. `now` is Unix time.
+        """Create the sealer of the holder of the identity lock, and repair the state after a crash. `now` is Unix time.
 
-        To be called before workers are started, and after `identity.settle`. A spool whose end cannot be read is set
-        aside, and the edge goes on with its counts under a new identity. Raises OSError, identity.IdentityError, or
-        spool.BrokenSpoolError where a spool is there without its identity.
+        To be called before workers are started, and after `identity.set_aside_if_moved`. A spool with an unreadable end
+        is set aside, and the edge continues with its counts under a new identity. Raises OSError,
+        identity.IdentityError, or spool.BrokenSpoolError if there is a spool without its identity.
         """
         if not store.identity.held:
             raise ValueError("only who holds the identity lock seals")
@@ -147,13 +154,13 @@ class Sealer:
                     raise BrokenSpoolError(
                         f"{spool.folder} holds batches, and {folder / IDENTITY_FILE} is missing: put it back"
                     )
-                # What is known of was of another identity.
+                # The recorded batch belongs to another identity.
                 _record_last_sealed(store, residency, 0)
                 mine = identity.create_identity(folder, now)
             sealer = cls(store, spool, mine, region, aside, residency)
             sealer.recover()
         except BaseException:
-            spool.close()  # It is tried again every second, where the disk is full.
+            spool.close()  # On a full disk this is tried again every second.
             raise
         return sealer
 
@@ -186,7 +193,7 @@ class Sealer:
         self._write_progress(self.until)
 
     def _mark_row(self, table: TallyTable, number: int, key: bytes, total: int) -> bool:
-        """Mark a row; False where the table has less than that, as after a power cut."""
+        """Mark a row. Return False if the table has a lower total, as after a power cut."""
         row = table.number(key, number)
         if row is None or table.total(row) < total:
             return False
@@ -194,7 +201,7 @@ class Sealer:
         return True
 
     def _restore(self, files: dict[int, TableFile], lost: list[tuple[int, int, bytes, int]]) -> None:
-        """Count again what was sealed, and what the tables have lost with the host's power."""
+        """Restore sealed counts that the tables have lost in a power cut."""
         setup = FileLock(self.store.state / "setup.lock")
         setup.acquire()
         try:
@@ -219,7 +226,7 @@ class Sealer:
             setup.release()
 
     def seal(self, now: float | None = None) -> SealResult:
-        """Seal what has grown. `now` is Unix time. Raises OSError: what was not sealed yet is sealed another time."""
+        """Seal the growth. `now` is Unix time. Raises OSError: counts that were not sealed are sealed another time."""
         growth = self.find_growth(time.time() if now is None else now)
         rows = 0
         for part in growth.parts:
@@ -229,16 +236,16 @@ class Sealer:
         return SealResult(len(growth.parts), rows, growth.faults)
 
     def find_growth(self, now: float) -> Growth:
-        """Find what has grown since it was last sealed, and is to be appended, marked, and then ended.
+        """Find the growth since the last seal. The caller appends it, marks it, and then calls `record_sealed`.
 
-        Where the last batch could not be marked, as on a full disk, that comes first: it would be sealed again. Raises
-        OSError then.
+        If the last batch could not be marked, as on a full disk, that is done first: it would be sealed twice. Raises
+        OSError if it fails.
         """
         self.finish_marks()
         return self.select_growth(read_tables(self.store), now, now)
 
     def finish_marks(self) -> None:
-        """Write the marks of the last batch where they could not be written. Raises OSError."""
+        """Write the marks of the last batch if that failed before. Raises OSError."""
         if not self.store.identity.held:
             raise ValueError("only who holds the identity lock seals")
         if self._unmarked is not None:
@@ -251,11 +258,11 @@ class Sealer:
         return max(self.until, 0 if last is None else last.until)
 
     def select_growth(self, reading: TableReading, now: float, until: float) -> Growth:
-        """Select what of the tables is to be sealed in this chain, up to `until`, or later where a batch ended later.
+        """Select the growth for this chain, up to `until`, or later if a batch ended later.
 
         `now` is the time of the clock.
         """
-        # A clock that was put back stands still here until it has caught up.
+        # After the clock was set back, batch times stand still until it has caught up.
         latest = self.latest
         until = max(int(until), latest)
         faults = list(reading.faults)
@@ -268,13 +275,13 @@ class Sealer:
         return Growth(until, parts, reading.closed, tuple(faults))
 
     def append_batch(self, part: BatchPart, until: int) -> Batch:
-        """Write a batch to the disk; raises OSError."""
+        """Write a batch to the disk. Raises OSError."""
         last = self.spool.last
         if self.spool.is_full:
-            # Who comes after a crash reads the last segment only: what is before it must stand in the tables.
+            # After a crash only the last segment is read, so the tables on disk must have everything before it.
             _sync_tables(self.store.folder)
         seq, prev = (1, FIRST) if last is None else (last.seq + 1, last.digest)
-        # The first one has what was counted before there was a spool, whenever that was.
+        # The first batch has the counts made before there was a spool, at any time.
         long = is_long(self.until, until) or self._adopts
         batch = Batch(self.identity.id, self.region, seq, self.until, until, prev, part.rows, long=long)
         self.spool.append(batch, format_batch(batch), part.marks)
@@ -282,7 +289,7 @@ class Sealer:
         return batch
 
     def write_marks(self, part: BatchPart, batch: Batch) -> None:
-        """Write the marks of a batch that the disk has. Raises OSError where there is no room for those of the base."""
+        """Write the marks of a batch that the disk has. Raises OSError if the disk is full for the base's marks."""
         files = open_files(self.store)
         tables = {number: TallyTable(file) for number, file in files.items()}
         based: dict[bytes, int] = {}
@@ -308,7 +315,7 @@ class Sealer:
         if not self.residency:
             for file in open_files(self.store).values():
                 file.looked_until = until
-        # Another supervisor may have made a file since the last batch.
+        # Another supervisor may have created a file since the last batch.
         _record_last_sealed(self.store, self.residency, 0 if last is None else last.seq)
 
     def close(self) -> None:
@@ -317,7 +324,7 @@ class Sealer:
 
 
 def _sync_tables(folder: Path) -> None:
-    """Wait until the disk has the tables of usage. By their names: nobody else may close them meanwhile."""
+    """Wait until the disk has the tables of usage. Opened by name, so that no other code closes them meanwhile."""
     for number in list_generations(folder, USAGE):
         try:
             fd = os.open(folder / file_name(USAGE, number), os.O_RDONLY | os.O_CLOEXEC)

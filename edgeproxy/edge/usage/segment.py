@@ -1,11 +1,11 @@
-"""A segment: a file of records that are only ever appended. What is in one, and what of it can still be read.
+"""A segment: a file of records that are only ever appended. Its content, and the readable part after damage.
 
     head      8 bytes `edge.seg`, and the version, 64 bits
     record    length of the payload, 32 bits; CRC-32C of that length and the payload, 32 bits; payload
-    payload   zstd of: length of the body, 32 bits; what was counted, 64 bits; body; marks
+    payload   zstd of: length of the body, 32 bits; sum of counts, 64 bits; body; marks
 
-The body is a batch's, exactly (batch.py). What was counted is the sum of all values of this batch and those before it,
-modulo 2^64, so that nobody has to read these to know what is still to be shipped. The marks are JSON:
+The body is exactly a batch's (batch.py). The sum of counts covers all values of this batch and the earlier ones, modulo
+2^64, so that the unshipped sum is known without reading them. The marks are JSON:
 `[[file, [row, …], [index, …], [total, …]], …]`, for each file of usage the numbers of its rows, which row of the batch
 each went into, and its total when the batch was sealed. `file` is the number in its name; 0 is the durable base, whose
 rows have the number 0. All numbers are little-endian.
@@ -27,9 +27,9 @@ BODY = struct.Struct("<IQ")
 MODULUS = 1 << 64
 """Modulus of all counts."""
 PAYLOAD_BYTES_MAX = 64 << 20
-"""Bytes that a payload unpacks to at most: a batch and its marks have half as many."""
+"""Bytes of an unpacked payload at most: a batch and its marks have half as many."""
 FRAME = b"\x28\xb5\x2f\xfd"
-"""First bytes of a payload, as of any zstd frame; they locate the next record behind a damaged one."""
+"""First bytes of a payload, as of any zstd frame; they locate the next record after a damaged one."""
 ZSTD_LEVEL = 3
 BASE = 0
 """The number of the durable base among files."""
@@ -45,7 +45,7 @@ class Mark(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A record that can be read. `offset` and `size` in bytes, with its eight bytes of length and sum."""
+    """A readable record. `offset` and `size` in bytes, with its eight bytes of length and checksum."""
 
     offset: int
     size: int
@@ -55,7 +55,7 @@ class Record(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """Bytes that are no record, up to `until`, where the next one begins, or the file ends."""
+    """Bytes that are no record, up to `until`: the start of the next record, or the end of the file."""
 
     offset: int
     until: int
@@ -80,8 +80,8 @@ def pack_record(body: bytes, marks: tuple[Mark, ...], counted: int = 0) -> bytes
 def parse_records(content: bytes, start: int = 0, *, marked: bool = True) -> Iterator[Record | Damage]:
     """Yield the records of a segment in order, and the damage between them; no byte is left out.
 
-    `content` are its bytes from `start` on: from its head, or from where a record begins. Who wants no marks is spared
-    reading them.
+    `content` has its bytes from `start` on: from its head, or from the start of a record. Without `marked`, marks are
+    not parsed.
     """
     offset = 0
     if not start:
@@ -112,7 +112,7 @@ def _find_payload(content: bytes, offset: int) -> bytes | str:
     if start + length > len(content):
         return "is cut off, or its length is wrong"
     payload = content[start : start + length]
-    # A length of zeros has another sum than 0, so that zeros are no record.
+    # A length of zeros has a checksum other than 0, so zeros are no record.
     return payload if _compute_checksum(length, payload) == checked else "has another checksum than it should"
 
 
@@ -122,7 +122,7 @@ def _compute_checksum(length: int, payload: bytes) -> int:
 
 
 def _find_next_record(content: bytes, offset: int) -> int:
-    """Find where the next record begins from `offset` on; the end where none does."""
+    """Find the next record from `offset` on; the end if there is none."""
     frame_at = content.find(FRAME, offset + RECORD.size)
     while frame_at >= 0:
         if isinstance(_find_payload(content, frame_at - RECORD.size), bytes):
@@ -132,7 +132,7 @@ def _find_next_record(content: bytes, offset: int) -> int:
 
 
 def _unpack_payload(offset: int, payload: bytes, marked: bool) -> Record | str:
-    """Unpack a payload whose checksum is right, or say why it cannot be."""
+    """Unpack a payload whose checksum is right, or return why it cannot be unpacked."""
     try:
         if not 0 <= zstandard.frame_content_size(payload) <= PAYLOAD_BYTES_MAX:
             return "unpacks to more than a batch has"
@@ -150,7 +150,7 @@ def _unpack_payload(offset: int, payload: bytes, marked: bool) -> Record | str:
 
 
 class Disk:
-    """The disk as appending uses it; tests replace it by one that fails, or kills."""
+    """The disk as appending uses it; tests replace it by one that fails, or kills the process."""
 
     def write(self, fd: int, data: bytes, offset: int) -> None:
         """Write all of `data` at `offset`."""
@@ -164,5 +164,5 @@ class Disk:
         os.fsync(fd)
 
     def truncate(self, fd: int, size: int) -> None:
-        """Drop what is behind `size` bytes."""
+        """Drop everything after `size` bytes."""
         os.ftruncate(fd, size)

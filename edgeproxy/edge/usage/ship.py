@@ -1,10 +1,11 @@
-"""Shipping: what was sealed goes to the collector, in order, one batch at a time, until it says that it has it.
+"""Shipping: sealed batches go to the collector in order, one at a time, until it acknowledges them.
 
-The watermark is the last batch that the collector has acknowledged. What comes behind it is sent, and sent again for as
-long as it takes; what was sent twice is counted once (collector/ledger/chain.py). A collector that was restored from a
-backup asks for what it lacks, and the watermark goes back; what is gone here by then becomes a gap batch.
+The watermark is the last batch that the collector has acknowledged. Later batches are sent, and sent again for as long
+as it takes; a batch that was sent twice is counted once (collector/ledger/chain.py). A collector that was restored from
+a backup requests the batches that it lacks, and the watermark goes back; batches that were removed here by then become
+a gap batch.
 
-What is to be shipped says backlog.py, what an answer means, answer.py; how it gets there, transport.py.
+backlog.py lists the batches to ship, answer.py interprets answers, and transport.py sends.
 """
 
 import asyncio
@@ -24,27 +25,27 @@ from edgeproxy.wire.batch import Batch
 __all__ = ["RESULTS", "Act", "AnswerMeaning", "Reply", "Send", "Shipper", "ShippingStatus", "interpret_answer"]
 
 Send = Callable[[Batch, bytes], Awaitable[Reply]]
-"""Ship a batch and its body; raises OSError (TimeoutError among them) where nobody answers."""
+"""Ships a batch and its body. Raises OSError (TimeoutError among them) if the collector does not answer."""
 
 RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX = 0.1, 30.0
-"""Seconds within which what failed is tried again, at first and at last; when in that time is left to chance."""
+"""Bounds of the pause after a failure, at first and at last; the pause itself is random."""
 RETRY_AFTER_SECONDS_MAX = 300.0
-"""Seconds of a Retry-After that are heeded."""
+"""Seconds of a Retry-After that are respected at most."""
 SAVE_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
-"""Seconds after which the disk hears of the watermark while there is more to ship, and what is old is removed."""
+"""Seconds after which the watermark is saved while there is more to ship, and old batches are removed."""
 LOGGED_FAILURES = 3
-"""Failures in a row of which the log hears."""
+"""Failures in a row until the log reports them."""
 
 
 class ShippingStatus(NamedTuple):
     """The state of shipping.
 
-    `state`: "idle", all has arrived; "shipping"; "waiting", the last attempt failed and is repeated; "stopped", which
-    needs somebody. `why`: a sentence where it waits or has stopped, else empty. `since`: the Unix time since which it
-    is so. `results`: how often it came to which of RESULTS, all of them, since this shipper was made. `pending`: what
-    has not been acknowledged (spool.py): `batches`, `values` (Σ over their rows), `since` (Unix seconds of the oldest,
-    None where there is none).
+    `state`: "idle", all has arrived; "shipping"; "waiting", the last attempt failed and is repeated; "stopped", an
+    operator must act. `why`: a sentence if it waits or has stopped, else empty. `since`: the Unix time of the state's
+    beginning. `results`: how often each of RESULTS occurred since this shipper was created. `pending`: the batches that
+    are not acknowledged (spool.py): `batches`, `values` (Σ over their rows), `since` (Unix seconds of the oldest, None
+    without any).
     """
 
     state: str
@@ -55,7 +56,7 @@ class ShippingStatus(NamedTuple):
 
 
 class Shipper:
-    """Ships a spool. Lives in one event loop; what reads or writes the disk is done by `aside`, in a thread.
+    """Ships a spool. It lives in one event loop; `aside` runs reads and writes of the disk in a thread.
 
     `send`: over HTTP, `transport.HttpTransport`. `clock` is Unix time. A new `send` needs a new shipper.
     """
@@ -77,15 +78,15 @@ class Shipper:
         self._backlog = Backlog(spool, spool.watermark)
         self._ahead: deque[Parcel] = deque()
         self._failures = 0
-        """Attempts that failed since the last one that did not."""
+        """Failed attempts since the last successful one."""
         self._returns = 0
-        """Requests by the collector for earlier batches since it last had more than ever."""
+        """Requests by the collector for earlier batches since its watermark last reached a new maximum."""
         self._doubted = 0
         """The last batch that the collector could not read."""
         self._results = dict.fromkeys(RESULTS, 0)
         self._state, self._why, self._since = "idle", "", clock()
         self._refused = False
-        """Whether an answer has stopped it: for good, until somebody has looked."""
+        """True if an answer has stopped it for good, until an operator acts."""
         self._saved_at = self._pruned_at = -math.inf
         self._woken = asyncio.Event()
         self._hurried = asyncio.Event()
@@ -93,11 +94,11 @@ class Shipper:
         self._log = log.get_logger()
         self._rare_log = log.RateLimitedLog(60.0)
 
-    # ---- what others ask
+    # ---- interface
 
     @property
     def status(self) -> ShippingStatus:
-        """The state of shipping now; costs nothing, waits for nothing."""
+        """The present state of shipping; cheap, and without waiting."""
         return ShippingStatus(self._state, self._why, self._since, dict(self._results), self._spool.pending)
 
     def wake(self) -> None:
@@ -112,16 +113,16 @@ class Shipper:
                 seconds = await self.step()
                 self._stepped.set()
                 if seconds:
-                    # What failed waits for its time, whatever is sealed meanwhile.
+                    # A failed batch waits for its time, even if more is sealed meanwhile.
                     await _wait_for_event(self._woken if self._state == "idle" else self._hurried, seconds)
                     self._hurried.clear()
         finally:
             self._save()
 
     async def finish(self, seconds: float) -> bool:
-        """Wait until `run` has shipped all, `seconds` at most; a shipper that has stopped is not waited for.
+        """Wait until `run` has shipped all, at most `seconds`; a stopped shipper is not waited for.
 
-        Tries at once what waits. Returns whether all has arrived.
+        Waiting batches are tried at once. Return whether all have arrived.
         """
         self._failures = 0
         self._woken.set()
@@ -137,11 +138,13 @@ class Shipper:
             pass
         return not self._spool.pending.batches
 
-    # ---- one thing after the other
+    # ---- steps
 
     async def step(self) -> float:
-        """Do the next thing: one attempt to send, or nothing. Returns the seconds to wait before the next step: 0 where
-        there is more, infinity where it waits for `wake`. `run` is this again and again; so is a simulation.
+        """Do the next thing: one attempt to send, or nothing.
+
+        Return the seconds to wait before the next step: 0 if there is more, infinity if it waits for `wake`. `run`
+        repeats this, and so does a simulation.
         """
         if self._refused:
             return math.inf
@@ -151,7 +154,7 @@ class Shipper:
             await self._save_and_prune()
         except DamagedSpoolError as error:
             self._set_state("stopped", str(error))
-            return RETRY_SECONDS_MAX  # Somebody may own up to it meanwhile.
+            return RETRY_SECONDS_MAX  # An operator may discard it meanwhile.
         except OSError as error:
             return self._retry_later(f"the spool cannot be read: {error}")
         if not self._ahead:
@@ -173,7 +176,7 @@ class Shipper:
         answer = interpret_answer(reply, parcel.batch, last.seq)
         self._results[answer.result] += 1
         if answer.result == "quarantined" and self._doubted != parcel.batch.seq:
-            # What was garbled on its way is counted after all once it comes whole: the same again, once.
+            # A batch that was garbled on its way counts once it comes whole: it is sent once more.
             self._doubted = parcel.batch.seq
             return 0.0
         if answer.act is Act.STOP:
@@ -185,7 +188,7 @@ class Shipper:
         return await self._advance(parcel, answer)
 
     async def _advance(self, parcel: Parcel, answer: AnswerMeaning) -> float:
-        """Go on behind what the collector says that it has."""
+        """Continue after the collector's watermark."""
         seconds = 0.0
         if answer.watermark > self._spool.most:
             self._returns = 0
@@ -199,7 +202,7 @@ class Shipper:
             except OSError as error:
                 return self._retry_later(f"the watermark cannot be moved: {error}")
             if is_back:
-                # Two that answer under one address would have it go to and fro for ever.
+                # Two collectors under one address would move it back and forth for ever.
                 seconds = self._choose_pause_seconds(self._returns) if self._returns else 0.0
                 self._returns += 1
                 self._log.warning("the collector lacks what it had", why=answer.why, sent=parcel.batch.seq)
@@ -237,13 +240,13 @@ class Shipper:
         try:
             self._spool.save()
         except OSError as error:
-            # It is shipped again by whoever comes after, and counted once.
+            # The next supervisor ships it again, and it counts once.
             self._rare_log.error("the watermark cannot be written", str(self._spool.folder), why=str(error))
 
-    # ---- how it stands
+    # ---- state
 
     def _retry_later(self, why: str, retry_after: float | None = None) -> float:
-        """Record a failed attempt; returns the seconds until the next."""
+        """Record a failed attempt. Return the seconds until the next."""
         seconds = self._choose_pause_seconds(self._failures) + min(retry_after or 0.0, RETRY_AFTER_SECONDS_MAX)
         self._failures += 1
         if self._failures == LOGGED_FAILURES:
@@ -252,7 +255,7 @@ class Shipper:
         return seconds
 
     def _choose_pause_seconds(self, times: int) -> float:
-        """Return seconds before the next attempt after so many that failed before: any up to twice as many each
+        """Return the seconds before the next attempt after `times` failed ones: random, up to a bound that doubles each
         time.
         """
         # The exponent is held down so that a collector that is gone for a year does not overflow a float.

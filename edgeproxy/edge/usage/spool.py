@@ -1,14 +1,14 @@
 """The spool: sealed batches on disk, in order, until long after the collector has them.
 
-    spool/NNNNNNNNNN.seg     records (segment.py); the number is that of its first batch
+    spool/NNNNNNNNNN.seg     records (segment.py); the number is the number of its first batch
     spool/watermark.json     {seq, counted, until}, see Position, and `most`, the last batch that was ever acknowledged
-    spool/discarded.json     [[from, to, why], …]: batches that cannot be read, and that somebody owned up to
+    spool/discarded.json     [[from, to, why], …]: unreadable batches that an operator discarded
 
-Only who holds the identity lock appends. A new segment is begun only when the disk has the tables with all marks of
-the ones before, so that whoever comes after a crash, even after a power cut, need look at the last one only.
+Only the holder of the identity lock appends. A new segment is begun only when the disk has the tables with all marks of
+the earlier ones. So after a crash, even after a power cut, only the last segment must be read.
 
-One thread appends while another one ships (backlog.py, ship.py). Each changes what is its own, and what the other one
-reads of it is a single value, put in its place once all of it is true.
+One thread appends while another one ships (backlog.py, ship.py). Each changes only its own data. The other one reads it
+as a single value, which is set once all of it is true.
 """
 
 import os
@@ -25,7 +25,7 @@ from edgeproxy.edge.usage.segment import HEAD, MODULUS, Damage, Disk, Mark, Reco
 from edgeproxy.wire.batch import Batch, InvalidBatchError, compute_digest, parse_batch
 
 SEGMENT_BYTES = 1 << 20
-"""Bytes from which on the next record begins another segment: what is read at each start, in half a second."""
+"""A segment with this many bytes is full. At each start the last segment is read, in half a second."""
 RETENTION_SECONDS = 7 * 86400.0
 RETENTION_BYTES = 1 << 30
 RETENTION_SHARE = 4
@@ -38,7 +38,7 @@ SEGMENT = re.compile(r"([0-9]{10,19})\.seg")
 
 
 class BrokenSpoolError(Exception):
-    """The end of the spool cannot be read though it was sealed: nobody knows what the next batch has to follow."""
+    """The end of the spool cannot be read though it was sealed, so the predecessor of the next batch is unknown."""
 
 
 class DamagedSpoolError(Exception):
@@ -55,7 +55,7 @@ class LastBatch(NamedTuple):
 
 
 class SpoolEnd(NamedTuple):
-    """Up to where the spool can be read: `size` bytes of the segment `path`, whose last record is that of `last`."""
+    """The readable end of the spool: `size` bytes of the segment `path`, whose last record has the batch `last`."""
 
     path: Path
     size: int
@@ -71,8 +71,9 @@ class Position(NamedTuple):
 
 
 class Pending(NamedTuple):
-    """The batches that were sealed and not acknowledged: `values` is the sum over all rows, `since` the Unix second
-    since which they were counted, or earlier; None where there are none.
+    """The batches that were sealed and not acknowledged.
+
+    `values` is the sum over all rows. `since` is a Unix second no later than their first count; None without any.
     """
 
     batches: int
@@ -81,7 +82,7 @@ class Pending(NamedTuple):
 
 
 class DiscardedRange(NamedTuple):
-    """Batches that cannot be read, both ends included, and that somebody owned up to; `why` is what was wrong."""
+    """Unreadable batches that an operator discarded, both ends included; `why` is their damage."""
 
     first: int
     last: int
@@ -89,7 +90,7 @@ class DiscardedRange(NamedTuple):
 
 
 class LocatedDamage(NamedTuple):
-    """Damage, and in which file."""
+    """Damage, and its file."""
 
     path: Path
     damage: Damage
@@ -108,18 +109,18 @@ def list_segments(folder: Path) -> list[Path]:
 
 
 def parse_first_seq(path: Path) -> int:
-    """Read the number of the first batch of a segment off its name."""
+    """Parse the number of a segment's first batch from its name."""
     return int(path.stem)
 
 
 def fetch_watermark(folder: Path) -> int:
-    """Return the last batch that the collector acknowledged, as the disk has it; 0 where none, or nobody knows."""
+    """Return the number of the last acknowledged batch stored on disk, or 0 if there is none."""
     position = fetch_position(folder)
     return 0 if position is None else position[0].seq
 
 
 def fetch_position(folder: Path) -> tuple[Position, int] | None:
-    """Read how far the collector has come, and the last batch that it ever acknowledged; None where nobody knows."""
+    """Read the collector's progress, and the last batch that it ever acknowledged; None if they are not stored."""
     try:
         fields = orjson.loads((folder / WATERMARK).read_bytes())
         seq, counted, until, most = (fields[field] for field in ("seq", "counted", "until", "most"))
@@ -131,7 +132,7 @@ def fetch_position(folder: Path) -> tuple[Position, int] | None:
 
 
 def guess_position(paths: list[Path]) -> Position:
-    """Guess how far the collector has come where nobody noted it: what is not here any more was acknowledged."""
+    """Guess the collector's progress if it is not stored: batches that are no longer here were acknowledged."""
     if not paths:
         return Position(0, 0, 0)
     seq = parse_first_seq(paths[0]) - 1
@@ -146,7 +147,7 @@ def guess_position(paths: list[Path]) -> Position:
 
 
 def count_before(batch: Batch, counted: int) -> int:
-    """Return what had been counted before this batch, `counted` being what had with it."""
+    """Return the count before this batch; `counted` includes it."""
     return (counted - sum_values(batch)) % MODULUS
 
 
@@ -156,7 +157,7 @@ def sum_values(batch: Batch) -> int:
 
 
 def fetch_discarded(folder: Path) -> tuple[DiscardedRange, ...]:
-    """Read which batches were given up. Raises OSError, or DamagedSpoolError where nobody can tell."""
+    """Read which batches were discarded. Raises OSError, or DamagedSpoolError if the file is damaged."""
     try:
         return tuple(
             DiscardedRange(first, last, why) for first, last, why in orjson.loads((folder / DISCARDED).read_bytes())
@@ -168,7 +169,7 @@ def fetch_discarded(folder: Path) -> tuple[DiscardedRange, ...]:
 
 
 def record_discarded(folder: Path, more: tuple[DiscardedRange, ...]) -> None:
-    """Record that these batches are given up, durably, all or none; the edge may ship meanwhile.
+    """Record that these batches are discarded, durably, all or none; the edge may ship meanwhile.
 
     Raises OSError or DamagedSpoolError.
     """
@@ -177,9 +178,9 @@ def record_discarded(folder: Path, more: tuple[DiscardedRange, ...]) -> None:
 
 
 class Spool:
-    """The spool as its one writer has it. `end`: None where there is nothing in it yet.
+    """The spool of its one writer. `end`: None if it is empty.
 
-    `recent`: the records of the last segment, as they were when it was opened; `damage`: what could not be read there.
+    `recent`: the records of the last segment at the opening; `damage`: the unreadable parts there.
     """
 
     def __init__(self, folder: Path, disk: Disk) -> None:
@@ -190,32 +191,32 @@ class Spool:
         self.passed = Position(0, 0, 0)
         self.most = 0
         self._disk = disk
-        # Of who appends:
+        # Owned by the appending thread:
         self._fd: int | None = None
         self._path = folder
         self._size = 0
         self._dirty = False
-        # Of who ships:
+        # Owned by the shipping thread:
         self._since = 0
         self._saved: tuple[Position, int] | None = None
         self._saving = threading.Lock()
 
     @property
     def last(self) -> LastBatch | None:
-        """The batch that the next one follows; None where that is the first."""
+        """The batch that the next one follows; None before the first."""
         return None if self.end is None else self.end.last
 
     @property
     def watermark(self) -> int:
-        """The last batch that the collector has acknowledged; 0 where there is none."""
+        """The last batch that the collector has acknowledged; 0 if there is none."""
         return self.passed.seq
 
     @classmethod
     def open(cls, folder: Path, *, sealed: int = 0, disk: Disk | None = None) -> "Spool":
-        """Open or make the spool, and cut off what a crash left behind its last record.
+        """Open or create the spool, and cut off the incomplete rest of a crash.
 
-        `sealed` is the last batch that is known to have been sealed: where it cannot be read, that is no torn tail.
-        Raises BrokenSpoolError then, or OSError; the spool is as it was.
+        `sealed` is the last batch that is known to have been sealed: if it cannot be read, the damage is no torn tail.
+        Raises BrokenSpoolError then, or OSError; the spool stays as it was.
         """
         spool = cls(folder, disk or Disk())
         spool._open(sealed)
@@ -253,7 +254,8 @@ class Spool:
         fd = os.open(paths[-1], os.O_RDWR | os.O_CLOEXEC)
         try:
             self._disk.truncate(fd, min(size, len(content)))
-            # Who finds the last record in memory does not know that the disk has it: a failed sync may be forgotten.
+            # A last record in the page cache may not be on the disk: the failure of an earlier sync may be forgotten.
+            # Write it again.
             start = self.recent[-1].offset if self.recent else 0
             self._disk.write(fd, content[start:size] if self.recent else HEAD, start)
             self._disk.sync(fd)
@@ -264,7 +266,7 @@ class Spool:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next record begins a segment: the disk must have the tables first."""
+        """True if the next record begins a segment: the disk must have the tables first."""
         return self._fd is None or self._size >= SEGMENT_BYTES
 
     def append(self, batch: Batch, body: bytes, marks: tuple[Mark, ...]) -> None:
@@ -282,7 +284,7 @@ class Spool:
             self._disk.write(fd, data, self._size)
             self._disk.sync(fd)
         except OSError:
-            # What was written must not be found by who comes after; where that fails too, the next append tries again.
+            # The incomplete record must not be found after a crash. If this fails too, the next append tries again.
             try:
                 self._disk.truncate(fd, self._size)
             except OSError:
@@ -326,10 +328,10 @@ class Spool:
         return sum(path.stat().st_size for path in list_segments(self.folder))
 
     def acknowledge(self, passed: Position) -> None:
-        """Record that the collector has all batches up to this one, and acknowledges none behind it.
+        """Record that the collector has all batches up to this one, and no later one.
 
-        The disk knows it once `save` was called; at once, where it is less than before: what was removed meanwhile
-        could not be shipped again. Raises OSError then.
+        `save` writes it to disk. A lower position is written at once, because batches that were removed meanwhile could
+        not be shipped again. Raises OSError then.
         """
         if passed.seq < self.passed.seq:
             self._save(passed, max(self.most, self.passed.seq))
@@ -338,7 +340,7 @@ class Spool:
 
     @property
     def is_unsaved(self) -> bool:
-        """Whether the disk knows less than this of what was acknowledged."""
+        """True if the stored position is behind the acknowledged one."""
         return self._saved != (self.passed, self.most)
 
     def save(self) -> None:
@@ -355,9 +357,9 @@ class Spool:
     def prune(
         self, now: float, *, retention_seconds: float = RETENTION_SECONDS, retention_bytes: int | None = None
     ) -> tuple[Path, ...]:
-        """Remove what was acknowledged and is older than that, or more. `now` is Unix time.
+        """Remove acknowledged batches beyond the retention of age or size. `now` is Unix time.
 
-        Never what the disk does not know to be acknowledged, and never the end.
+        Batches that the stored position does not cover stay, and so does the last segment.
         """
         end, saved = self.end, self._saved
         if end is None or saved is None:
@@ -386,14 +388,14 @@ class Spool:
 
 
 def _find_end(paths: list[Path], recent: tuple[Record, ...]) -> SpoolEnd | None:
-    """Find the end of a spool whose last segment has these records; None where it is empty.
+    """Find the end of a spool whose last segment has these records; None if it is empty.
 
     Raises BrokenSpoolError.
     """
     if recent:
         return SpoolEnd(paths[-1], _end_offset(recent), _parse_last(recent))
     if len(paths) > 1:
-        # It was just begun. The one before ended with the record that came before its first one.
+        # The segment was just begun. The previous one ends with the record before its first.
         former = tuple(one for one in parse_records(paths[-2].read_bytes()) if isinstance(one, Record))
         if former:
             return SpoolEnd(paths[-2], _end_offset(former), _parse_last(former))
@@ -401,12 +403,12 @@ def _find_end(paths: list[Path], recent: tuple[Record, ...]) -> SpoolEnd | None:
 
 
 def _end_offset(batches: tuple[Record, ...]) -> int:
-    """Find where the last of these records ends."""
+    """Find the end of the last of these records."""
     return batches[-1].offset + batches[-1].size
 
 
 def _parse_last(batches: tuple[Record, ...]) -> LastBatch:
-    """Return the batch of the last of these records. Raises BrokenSpoolError where that holds none."""
+    """Return the batch of the last of these records. Raises BrokenSpoolError if it has none."""
     try:
         batch = parse_batch(batches[-1].body)
     except InvalidBatchError as error:

@@ -1,4 +1,4 @@
-"""What the tables of usage have counted since it was sealed, by residency: read at one moment for all chains."""
+"""The counts of the tables of usage since the last seal, by residency: read at one moment for all chains."""
 
 import errno
 from functools import lru_cache
@@ -19,13 +19,13 @@ from edgeproxy.wire.batch import ANONYMOUS, NAME, NUMBER_MAX, ROUTE, CountKey, R
 USAGE = "usage"
 
 Increase = tuple[Row, bytes, list[tuple[int, int, int]]]
-"""The growth of one name since it was last sealed, its key, and the (file, row, total) that are to be marked."""
+"""The growth of one name since the last seal, its key, and the (file, row, total) to mark."""
 
 
 class TableReading(NamedTuple):
-    """What the tables of usage have counted since it was sealed, by residency (empty: the edge's own), in order.
+    """The counts of the tables of usage since the last seal, by residency (empty: the edge's own), in order.
 
-    `closed`: files that nobody counts in any more. `faults`: rows that cannot be sealed.
+    `closed`: files that no process counts in any more. `faults`: rows that cannot be sealed.
     """
 
     increases: dict[str, list[Increase]]
@@ -34,11 +34,11 @@ class TableReading(NamedTuple):
 
 
 def read_tables(store: Store) -> TableReading:
-    """Read what the tables have counted since it was sealed, all of it at one moment."""
+    """Read the tables' counts since the last seal, all of them at one moment."""
     faults: list[str] = []
     files = open_files(store)
     current = max(files, default=0)
-    # Before they are read: who is gone then has counted all that it ever will.
+    # Computed before the files are read: a process that is gone by then has made all its counts.
     closed = frozenset(
         file.path.name for number, file in files.items() if number != current and not columns.list_held_columns(file)
     )
@@ -61,7 +61,7 @@ def _list_increases(store: Store, files: dict[int, TableFile], faults: list[str]
     for key, totals in grown.items():
         parsed, value = _parse_key(key), values[key]
         if parsed is None or value > NUMBER_MAX:
-            # Nothing that an edge counts: the file is damaged. The others are sealed.
+            # An edge never counts this: the file is damaged. The other rows are sealed.
             faults.append(f"{key!r} with {value} more is no row of a batch, and is not sealed")
         else:
             residency, name = parsed
@@ -72,9 +72,9 @@ def _list_increases(store: Store, files: dict[int, TableFile], faults: list[str]
 
 
 def sum_unsealed(store: Store) -> tuple[dict[str, int], int]:
-    """Sum by meter what was counted and is not sealed, with the Unix second up to which all is sealed; 0: nothing was.
+    """Sum the unsealed counts by meter. Return them with the Unix second up to which all is sealed; 0: nothing was.
 
-    Takes about 0.4 µs for each row that there is.
+    Takes about 0.4 µs per row.
     """
     while True:
         base, began = store.load_base(), read_stamp(store.base_path)
@@ -108,7 +108,7 @@ def open_files(store: Store) -> dict[int, TableFile]:
 
 @lru_cache(1 << 16)
 def _parse_key(key: bytes) -> tuple[str, CountKey] | None:
-    """Return the residency of a key, and what it counts there; None where it is no row of a batch."""
+    """Return the residency of a key, and the counted names there; None if it is no row of a batch."""
     try:
         counted_as, meter, route, split = parse_usage_key(key)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Traffic by route, read from the metrics of the workers: what was answered, and how long it took. Pure."""
+"""Traffic by route, read from the metrics of the workers: answers, and their duration. Pure."""
 
 from collections.abc import Iterable, Mapping
 
@@ -10,7 +10,7 @@ REQUESTS, SECONDS = "edge_requests_total", "edge_request_seconds"
 
 
 def read_traffic(metrics: Iterable[Series]) -> dict[str, TrafficCounts]:
-    """Return what each route has answered since the state directory was made."""
+    """Return the answers of each route since the state directory was created."""
     routes: dict[str, TrafficCounts] = {}
     for name, labels, words in metrics:
         if name == REQUESTS:
@@ -24,7 +24,7 @@ def read_traffic(metrics: Iterable[Series]) -> dict[str, TrafficCounts]:
 
 
 def compute_growth(before: Mapping[str, TrafficCounts], now: Mapping[str, TrafficCounts]) -> dict[str, TrafficCounts]:
-    """Return by route what was answered between two readings."""
+    """Return the answers by route between two readings."""
     return {route: counts.minus(before.get(route, TrafficCounts())) for route, counts in now.items()}
 
 

@@ -21,22 +21,22 @@ CONNECT_SECONDS = 5.0
 ATTEMPT_SECONDS = 60.0
 """Seconds to connect, and for the whole of an attempt."""
 REPORT_SECONDS = 10.0
-"""Seconds for the whole of sending a report, for which no batch is to wait longer."""
+"""Seconds for sending a report at most; a batch must not wait longer for it."""
 PEER = HttpPeer("the collector", ATTEMPT_SECONDS, 64 << 10, CONNECT_SECONDS)
 ZSTD_LEVEL = 3
 THREAD_BYTES_MIN = 64 << 10
-"""Bytes from which on a body is compressed in a thread: a millisecond."""
+"""Bodies of at least these bytes are compressed in a thread, because that takes a millisecond."""
 
 
 class UnansweredError(OSError):
-    """No answer came, or none in HTTP; the text says what happened."""
+    """No answer came, or none in HTTP; the text describes the failure."""
 
 
 class HttpTransport:
-    """A `ship.Send` to the collector at `url`, such as http://127.0.0.1:9100, on one connection that is kept.
+    """A `ship.Send` to the collector at `url`, for example http://127.0.0.1:9100, on one connection that is kept.
 
-    `token`: empty for none. `tls`: for https; None for the authorities of the system. `server_name`: the name in the
-    certificate where it is not the host's. `connect` and `total` in seconds.
+    `token`: empty for none. `tls`: for https; None for the system's authorities. `server_name`: the name in the
+    certificate if it differs from the host's. `connect` and `total` in seconds.
     """
 
     def __init__(
@@ -62,7 +62,8 @@ class HttpTransport:
     async def __call__(self, batch: Batch, body: bytes, beside: Mapping[str, str] = NO_FIELDS) -> Reply:
         """Send it, zstd-compressed, with these fields `beside` its own.
 
-        Raises OSError or TimeoutError where nobody answers. Redirects are not followed."""
+        Raises OSError or TimeoutError without an answer. Redirects are not followed.
+        """
         squeeze = self._squeeze.compress
         sent = squeeze(body) if len(body) < THREAD_BYTES_MIN else await asyncio.to_thread(squeeze, body)
         fields = {"Content-Encoding": "zstd", **format_headers(batch, body), **beside}

@@ -270,7 +270,6 @@ def test_plans_that_meters_of_stripe_cannot_charge_are_named_with_the_reason(tmp
     [
         ("total_tokens, dimensions: {model: {values: 5, named: [small]}}", ["meters.tokens.dimensions.model"]),
         ("total_tokens, dimensions: {model: {values: 5, named: [small, large]}}", []),
-        ("total_tokens, dimensions: {estimated: 2}", []),
         ("events, dimensions: {model: {values: 5, named: []}}", []),
     ],
 )

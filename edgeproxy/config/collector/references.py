@@ -130,6 +130,10 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
                 by = price.by.dimension
                 what = f"has {version}, with prices of {name} by {by}, whose {aggregate} does not add up"
                 yield Fault(("billing", "plans"), what, "give it one price, or count a sum")
+            if price.by is not None and meter is not None and (by := price.by.dimension) not in meter.dimensions:
+                what = f"has {version}, with prices of {name} by {by}, a dimension that {name} does not have"
+                add = f"add {by} to meters.{name}.dimensions, here and in the edges' meters"
+                yield Fault(("billing", "plans"), what, format_suggestion(by, meter.dimensions, add))
         tier = get_plan_tier(version, plan)
         if written.tiers and tier not in written.tiers:
             hint = format_suggestion(tier, written.tiers, "define it in tiers, or name another one in the plan")

@@ -142,6 +142,24 @@ def test_prices_by_dimension_are_of_what_adds_up(tmp_path: Path, aggregate: str)
         load(tmp_path, {}, plans, meters=meters)
 
 
+@pytest.mark.parametrize(
+    ("count", "dimensions", "hint"),
+    [
+        ("requests", {}, "add model to meters.calls.dimensions"),
+        ("requests", {"place": {"values": 4, "header": "X-Place"}}, "known here: place"),
+        ("requests", {"models": {"values": 4, "header": "X-Model"}}, "did you mean models"),
+        ("total_tokens", {"estimated": 2}, "known here: estimated"),
+        ("events", {"modell": 4}, "did you mean modell"),
+    ],
+)
+def test_a_price_by_a_dimension_which_its_meter_lacks_is_refused_with_both_names(
+    tmp_path: Path, count: str, dimensions: dict[str, Any], hint: str
+) -> None:
+    plans = PLANS.replace("included: 10, price: '0.01'", BY_MODEL)
+    with pytest.raises(ConfigError, match=f"has basic@1, with prices of calls by model, a dimension .*{hint}"):
+        load(tmp_path, {}, plans, meters={"calls": {"count": count, "dimensions": dimensions}})
+
+
 def test_minutes_are_retained_until_invoices_are_closed(tmp_path: Path) -> None:
     for mode, days, is_taken in (("live", 33, True), ("live", 32, False), ("shadow", 20, False), ("off", 20, True)):
         if is_taken:
@@ -192,7 +210,8 @@ plans:
   models@1: {fee: "9", meters: {calls: {price: "1", by: {dimension: model, prices: {m1: "2"}}}}}
   bounded@1: {fee: "9", threshold: "500", meters: {calls: {price: "1"}}}
 """
-    loaded = load(tmp_path, {"collection": "meters", "breaker": {"enabled": False}}, plans)
+    meters = {"calls": {"count": "events", "dimensions": {"model": 10}}}
+    loaded = load(tmp_path, {"collection": "meters", "breaker": {"enabled": False}}, plans, meters=meters)
     assert loaded.billing is not None
     assert loaded.billing.collection == "meters"
     assert loaded.plans["bounded@1"].threshold == 50_000

@@ -39,8 +39,7 @@ from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.journal.verification import JournalTamperedError, verify_journal
 from edgeproxy.collector.billing.rollout.charging import Charging
-from edgeproxy.collector.billing.stripe.client import Stripe
-from edgeproxy.collector.billing.stripe.client import StripeConfigurationError as UnusableStripe
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeConfigurationError
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, UnusableDatabaseError, format_reason
 from edgeproxy.collector.database.periodic import Job, JobLog, repeat, report_runs, run_guarded
@@ -67,7 +66,7 @@ from edgeproxy.collector.pages.urls import describe_site
 from edgeproxy.collector.privacy.erasure_list import InvalidErasureListError, open_list, replay_erasures
 from edgeproxy.collector.reload import Reloader
 from edgeproxy.config.addresses import Address
-from edgeproxy.config.certificates import InvalidCertificateError as BadCertificate
+from edgeproxy.config.certificates import InvalidCertificateError
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.tracing.recorder import SpanRecorder
 from edgeproxy.wire.directory_signatures import InvalidSigningKeyError
@@ -103,9 +102,9 @@ def run(settings: CollectorSettings, file: Path) -> int:
     except (
         ListenError,
         UnusableDatabaseError,
-        BadCertificate,
+        InvalidCertificateError,
         InvalidSigningKeyError,
-        UnusableStripe,
+        StripeConfigurationError,
         plan_versions.PlanEditedError,
         InvalidErasureListError,
     ) as error:

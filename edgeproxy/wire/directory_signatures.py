@@ -72,7 +72,7 @@ class TrustedKeys:
     """The public keys whose signatures count."""
 
     def __init__(self, keys: Iterable[str]) -> None:
-        """Read the keys, each as `Signer.public` gives it. Raises ValueError where one is none."""
+        """Read the keys, each as `Signer.public_key` gives it. Raises ValueError where one is none."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
         self._keys = [Ed25519PublicKey.from_public_bytes(parse_public_key(key)) for key in keys]

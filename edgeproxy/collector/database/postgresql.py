@@ -1,7 +1,7 @@
 """Connections to a PostgreSQL primary, directly or through a pooler. The URL limits their number.
 
 A connection is valid only while its server accepts writes. After a fail-over by address the old server may still run as
-a standby or read-only. Its connections are closed, and new ones reach the new primary. `Server.check_role` checks each
+a standby or read-only. Its connections are closed, and new ones reach the new primary. `check_role` checks each
 new connection, and each connection last checked more than ROLE_SECONDS ago. A statement's error can also show that the
 server is no primary, and then closes the connection.
 

@@ -124,7 +124,7 @@ def build_processor(
     applied: Callable[[float], None],
     seen: Callable[[Sequence[str], Mapping[str, object]], None] = lambda types, object_: None,
 ) -> Processor:
-    """Make what applies events, each type of object by its own room; raises Unusable."""
+    """Build the processor of Stripe's events, with a function for each type. Raises StripeConfigurationError."""
     assert settings.billing is not None
     way = settings.billing.stripe
     # The key of the API is there in any case; secrets of webhooks may come later.

@@ -79,7 +79,7 @@ class TallyTable:
     def is_living(self, column: int) -> bool:
         """Return whether a running worker holds this column, this process or another.
 
-        A living one is remembered until `columns_changed`; for a dead one the kernel is asked each time (0.5 µs), so
+        A living one is remembered until `forget_living`; for a dead one the kernel is asked each time (0.5 µs), so
         that a new holder of its column counts from its first word on.
         """
         if column in self._living or column == self.column:

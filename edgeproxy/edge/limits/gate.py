@@ -193,7 +193,8 @@ class Gate:
         the part into the row yet.
 
         With `share` the part is an equal part of the rest at the last report to the hub, or the amount that always
-        passes of a limit without a count: never more than the supervisor will write (`held_to` of edge/sync/plan.py).
+        passes of a limit without a count: never more than the supervisor will write (`compute_host_share` of
+        edge/sync/plan.py).
         """
         hub, counts, most = self._hub, self._counts, self.most
         if hub.on_loss != "share":

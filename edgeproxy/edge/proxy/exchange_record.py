@@ -3,8 +3,7 @@
 An exchange is one object, because each further object would cost every request. Four modules describe its life, and
 each knows the ones before it: this record; response_relay.py, an answer on its way to the client; forwarding.py, a
 request on its way to an upstream; exchange.py, from the head to the decision to forward. Data that few requests need is
-in objects created on demand: `Wait`, `BufferedBody`, and the functions of request_line_reader.py, own_response.py and
-response_head.py.
+in objects created on demand: `Wait`, `BufferedBody`, and the functions of unusual_request.py and own_response.py.
 """
 
 from time import monotonic

@@ -42,7 +42,7 @@ MessageHandler = Callable[[ForwardedMessage, Callable[[ToWorker], None]], None]
 
 WORKER_COMMAND = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
 """The command of a worker; `--channel FD --listen FD,FD` is added. With -P Python never imports a file in the
-operator's current directory, for example json.py.
+operator's current directory, for example one with the name of a standard module.
 """
 
 

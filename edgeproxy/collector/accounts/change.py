@@ -1,14 +1,14 @@
-"""Parts of all changes of accounts: rejections, versions, and differences for the audit log."""
+"""Common parts of account changes: rejections, versions, and differences for the audit log."""
 
 from collections.abc import Mapping
 
 PAGE_MAX = 1000
-"""Rows of a list at most."""
+"""The most rows of a list."""
 INVALID_FIELDS = "some fields cannot be used"
 
 
 class ChangeRejectedError(Exception):
-    """A change is not made: its HTTP status, a sentence why, and the faults, each with its field."""
+    """A change is rejected: its HTTP status, the reason as a sentence, and the faults, each with its field."""
 
     def __init__(self, status: int, why: str, faults: list[tuple[str, str]] | None = None) -> None:
         super().__init__(status, why)
@@ -24,12 +24,12 @@ def require_version(version: int, accepted: frozenset[int] | None) -> None:
 
 
 def reject_field(field: str, fault: str) -> ChangeRejectedError:
-    """Return the error of a change with one field that cannot be used."""
+    """Return the error of a change with one invalid field."""
     return ChangeRejectedError(422, INVALID_FIELDS, [(field, fault)])
 
 
 def drop_empty_values(values: Mapping[str, object]) -> dict[str, object]:
-    """Return the values without nulls and what is empty, as the audit log records something new."""
+    """Return the values without null and empty ones, in which form the audit log records a new object."""
     return {name: value for name, value in values.items() if value not in (None, [], {})}
 
 

@@ -1,10 +1,10 @@
-"""The roles of a customer's contacts, and which of them may do what. Pure; docs/pages/pages.md#colleagues."""
+"""The roles of a customer's contacts, and their permissions. Pure; docs/pages/pages.md#colleagues."""
 
 from typing import Literal, get_args
 
 ContactRole = Literal["owner", "developer", "billing"]
 OWNER: ContactRole = "owner"
-"""The role that may do everything, and alone may invite and remove colleagues."""
+"""The role that may do everything. Only owners may invite and remove colleagues."""
 CONTACT_ROLES: tuple[ContactRole, ...] = get_args(ContactRole)
 
 EVERYBODY = frozenset(CONTACT_ROLES)
@@ -16,5 +16,5 @@ PAYERS: frozenset[ContactRole] = frozenset({"owner", "billing"})
 
 
 def parse_role(stored: str | None) -> ContactRole:
-    """Return a role as it is stored; that of a session from before there were roles is the owner's."""
+    """Return a role from its stored form. A session from before roles existed has the owner's role."""
     return OWNER if stored is None else next(role for role in CONTACT_ROLES if role == stored)

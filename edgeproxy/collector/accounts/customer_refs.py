@@ -34,7 +34,7 @@ async def match_customers(connection: AsyncConnection, ref: str, *, lock: bool =
 
 
 async def resolve_customer(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow:
-    """Return the stored row, not decrypted, of the one customer that `ref` names; raises CustomerRefError."""
+    """Return the stored row, not decrypted, of the one customer that `ref` names. Raises CustomerRefError."""
     rows = await match_customers(connection, ref, lock=lock)
     if len(rows) == 1:
         return rows[0]

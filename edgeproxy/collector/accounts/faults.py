@@ -1,4 +1,4 @@
-"""The faults of a customer's settings beside others, as `edgeproxy check` finds them in a file."""
+"""The faults of a customer's settings, as `edgeproxy check` finds them in a file."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,14 +17,14 @@ FieldFaults = list[tuple[str, str]]
 
 
 def find_customer_faults(customer: Customer, collector_settings: CollectorSettings) -> FieldFaults:
-    """Return the faults of a customer's settings, beside the collector's tiers and meters."""
+    """Return the faults of a customer's settings, given the collector's tiers and meters."""
     settings = dump_settings(customer)
     faults = list(_find_section_faults("customers", settings))
     for name in ("allow_file", "deny_file"):
         if getattr(customer.networks, name, None) is not None:
             faults.append((f"networks.{name}", "names a file, which edges read of their own disk, write the networks"))
     tier = customer.tier
-    # A collector may have no tiers: then edges alone know them.
+    # If a collector has no tiers, only edges know them.
     if collector_settings.tiers and tier not in collector_settings.tiers:
         hint = format_suggestion(tier, collector_settings.tiers, "define it in tiers of collector.yaml")
         faults.append(("tier", f"there is no tier {tier}, {hint}"))

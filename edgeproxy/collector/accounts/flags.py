@@ -1,4 +1,4 @@
-"""Flags as data: which customers have them changes without a deploy."""
+"""Flags as data: the customers that have a flag can change without a deployment."""
 
 from operator import attrgetter
 
@@ -20,11 +20,11 @@ from edgeproxy.config.directory import FREE
 from edgeproxy.config.parsers import A_NAME, NAME
 
 FLAGS_MAX = 1000
-"""Flags at most."""
+"""The most flags."""
 
 
 def to_response(row: FlagRow) -> FlagResponse:
-    """Return a flag as the API does."""
+    """Return a flag in the form of the API."""
     flag = Flag.model_validate_json(row.settings)
     return {
         "name": row.name,
@@ -36,7 +36,7 @@ def to_response(row: FlagRow) -> FlagResponse:
 
 
 async def get_row(connection: AsyncConnection, name: str) -> FlagRow:
-    """Return the row of a flag; raises ChangeRejectedError where there is none."""
+    """Return the row of a flag. Raises ChangeRejectedError if it does not exist."""
     row = await _find_row(connection, name)
     if row is None:
         raise ChangeRejectedError(404, "there is no such flag")
@@ -44,7 +44,7 @@ async def get_row(connection: AsyncConnection, name: str) -> FlagRow:
 
 
 async def list_flags(connection: AsyncConnection) -> list[FlagResponse]:
-    """Return all flags, by name."""
+    """Return all flags by name."""
     rows = await connection.execute(sa.select(flags).order_by(flags.c.name))
     return parse_rows(flags.name, rows, lambda row: to_response(FlagRow(*row)), attrgetter("name"))
 
@@ -52,7 +52,7 @@ async def list_flags(connection: AsyncConnection) -> list[FlagResponse]:
 async def put_flag(
     connection: AsyncConnection, caller: Caller, name: str, flag: Flag, *, match: frozenset[int] | None = None
 ) -> tuple[FlagResponse, int]:
-    """Create a flag, or replace it; return it with its version. Raises ChangeRejectedError."""
+    """Create or replace a flag. Return it with its version. Raises ChangeRejectedError."""
     if not NAME.fullmatch(name):
         raise ChangeRejectedError(422, f"a flag has a name of {A_NAME}")
     if name == FREE:
@@ -79,7 +79,7 @@ async def put_flag(
 
 
 async def _find_row(connection: AsyncConnection, name: str, *, lock: bool = False) -> FlagRow | None:
-    if not NAME.fullmatch(name):  # Not every database takes a NUL, even to find nothing.
+    if not NAME.fullmatch(name):  # Some databases reject a NUL even in a query.
         return None
     statement = sa.select(flags).where(flags.c.name == name)
     row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()

@@ -1,5 +1,7 @@
-"""Ids of stored objects: UUIDv7 (RFC 9562 section 5.7), which sort by the time of their creation; pseudonyms of
-customers, which are made of them."""
+"""Ids of stored objects, and the pseudonyms of customers that are made of them.
+
+Ids are UUIDv7 (RFC 9562 section 5.7), which sort by the time of their creation.
+"""
 
 import re
 import secrets

@@ -1,4 +1,4 @@
-"""Changes of keys as rows: each with its audit entry, its row in the outbox and its message to webhooks."""
+"""Changes of key rows: each with its audit entry, its outbox row and its webhook event."""
 
 from collections.abc import Mapping
 
@@ -39,11 +39,11 @@ EVENT_TYPES: Mapping[str, EventType] = {
     "key.restore": EventType.KEY_RESTORED,
     "key.rotate": EventType.KEY_ROTATED,
 }
-"""The types of messages to webhooks, by the actions of the audit log."""
+"""The types of webhook events, by the actions of the audit log."""
 
 
 def to_response(row: KeyRow) -> Key:
-    """Return a key as the API does."""
+    """Return a key in the form of the API."""
     now = now_ms()
     state, until = compute_key_state(row, now), compute_restorable_until(row)
     budget = key_budgets.parse_budget(row.budget)
@@ -69,7 +69,7 @@ def to_response(row: KeyRow) -> Key:
 
 
 async def insert_key(connection: AsyncConnection, caller: Caller, row: KeyRow) -> Key:
-    """Insert a new key with its audit entry and outbox row; return it."""
+    """Insert a new key with its audit entry and outbox row, and return it."""
     await insert_rows(connection, [row])
     created = to_response(row)
     await documents.enqueue_changes(connection, "customer", [row.customer_name])
@@ -87,7 +87,7 @@ async def update_key_row(
     action: str,
     why: str | None = None,
 ) -> tuple[Key, int]:
-    """Change a key by `transition`, with its audit entry and outbox row; return it with its version."""
+    """Change a key by `transition`, with its audit entry and outbox row. Return the key and its version."""
     before = to_response(row)
     changed = await transition(connection, row, **values)
     after = to_response(changed)
@@ -102,9 +102,9 @@ async def update_key_row(
 
 
 async def withdraw_next_key(connection: AsyncConnection, caller: Caller, row: KeyRow, why: str) -> KeyRow:
-    """Revoke the key whose secret is on its way to the customer of this locked key, if there is one, for a reason.
+    """Revoke the pending replacement of this locked key, if there is one, for a reason.
 
-    Returns the row as it is then.
+    Its secret is still on its way to the customer. Returns the new row of the locked key.
     """
     if row.next_key is None:
         return row

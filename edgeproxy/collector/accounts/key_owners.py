@@ -1,4 +1,4 @@
-"""Which customers may get keys here, and have theirs changed."""
+"""The customers whose keys may be created and changed here."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,14 +10,14 @@ from edgeproxy.config.directory import find_next_residency
 
 
 def require_present(owner: CustomerRow) -> None:
-    """Raise ChangeRejectedError where the customer of a key has moved, or is being deleted."""
+    """Raise ChangeRejectedError if the customer of a key has moved or is being deleted."""
     _require_not_moved(owner.settings)
     if owner.deleting_since is not None:
         raise ChangeRejectedError(409, "the customer is being deleted")
 
 
 async def require_owner_not_moved(connection: AsyncConnection, customer: str) -> None:
-    """Raise ChangeRejectedError where a customer, by id, has moved: edges have the keys of the other residency."""
+    """Raise ChangeRejectedError if a customer, by id, has moved: edges then use the keys of the other residency."""
     statement = sa.select(customers.c.settings).where(customers.c.id == customer)
     _require_not_moved((await connection.execute(statement)).scalar_one())
 

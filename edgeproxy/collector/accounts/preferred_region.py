@@ -1,4 +1,4 @@
-"""The region that a customer prefers, as customers may choose it themselves, of those that may serve them."""
+"""The preferred region of a customer, which it may choose among its allowed regions."""
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -19,7 +19,7 @@ class PreferredRegion(Body):
 
 
 def list_choices(allow: tuple[str, ...] | None, collector_settings: CollectorSettings) -> list[str]:
-    """Return the regions of which a customer may prefer one, in the order of the configuration."""
+    """Return the regions that a customer may prefer, in the order of the configuration."""
     names = () if collector_settings.regions is None else collector_settings.regions.names
     return [name for name in names if allow is None or name in allow]
 
@@ -27,7 +27,7 @@ def list_choices(allow: tuple[str, ...] | None, collector_settings: CollectorSet
 async def put_preferred_region(
     connection: AsyncConnection, caller: Caller, ref: str, region: str | None, collector_settings: CollectorSettings
 ) -> tuple[CustomerResponse, int]:
-    """Set the region that a customer prefers, or None; return the customer with its version.
+    """Set the preferred region of a customer, or None. Return the customer and its version.
 
     Raises ChangeRejectedError.
     """

@@ -1,5 +1,5 @@
-"""Billing: what usage costs, who has which plan, and how it is charged and booked.
+"""Billing: the cost of usage, customers' plans, charging and booking.
 
-Each sub-package says what it owns. Usage itself is the ledger's (collector/ledger/), accounts are those of
-collector/accounts/, HTTP is collector/api/.
+Each sub-package states what it owns. Usage itself belongs to the ledger (collector/ledger/), accounts to
+collector/accounts/, HTTP to collector/api/.
 """

@@ -1,1 +1,1 @@
-"""Usage that services report themselves: events, each of which counts once."""
+"""Usage events that services report. Each counts once."""

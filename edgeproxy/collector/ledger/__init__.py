@@ -1,1 +1,1 @@
-"""The ledger: each batch taken once, what was used, and the proof that both agree."""
+"""The ledger: batches that are counted once, their usage, and the proof that both agree."""

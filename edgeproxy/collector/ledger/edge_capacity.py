@@ -1,4 +1,4 @@
-"""Limit on the edges that a token may introduce: its holder cannot invent more than are allowed."""
+"""The limit on the edges that a token may introduce, so that its holder cannot invent more than allowed."""
 
 from collections.abc import Iterable
 
@@ -30,7 +30,7 @@ class EdgeCapacity:
         return cls({row[0]: row[1] for row in rows}, most)
 
     def admit(self, token: str) -> bool:
-        """Count one more edge; False, and it is not counted, where there are as many as may be."""
+        """Count one more edge. Return False and count nothing if the limit is reached."""
         count = self._counts.get(token, 0)
         if count >= self._most:
             return False

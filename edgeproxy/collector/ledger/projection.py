@@ -22,7 +22,7 @@ class Range(NamedTuple):
 
 
 def list_days(now: int, since: int) -> list[tuple[int, int]]:
-    """Return begin and end of the last whole days, of 24 hours up to `now`, in which a customer was here since then."""
+    """Return the last whole days, of 24 hours up to `now`, as (start, end) since the customer's creation at `since`."""
     count = min(DAYS, max(0, now - since) // DAY)
     return [(now - (number + 1) * DAY, now - number * DAY) for number in range(count)]
 

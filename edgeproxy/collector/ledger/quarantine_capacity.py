@@ -8,9 +8,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.database.schema import NOT_COUNTED, QUARANTINED, batches, edges
 
 BATCHES_MAX = 1000
-"""Batches in quarantine of all edges of a token."""
+"""The most quarantined batches of all edges of a token."""
 BYTES_MAX = 256 << 20
-"""Bytes of their bodies, as they came."""
+"""The most bytes of their bodies as received."""
 
 
 class QuarantineCapacity:
@@ -34,7 +34,7 @@ class QuarantineCapacity:
         return cls({token: (count, int(size)) for token, count, size in rows})
 
     def admit(self, token: str, size: int) -> bool:
-        """Count one more batch of so many bytes; False, and nothing is counted, where there is no room for it."""
+        """Count one more batch of this size. Return False and count nothing if there is no room for it."""
         count, held = self._used.get(token, (0, 0))
         if count >= BATCHES_MAX or held + size > BYTES_MAX:
             return False

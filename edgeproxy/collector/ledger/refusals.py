@@ -1,7 +1,7 @@
-"""Refusal report: the most refused customers, by limit, and how many refusals were uncertain.
+"""The refusal report: the most refused customers, by limit, and the number of uncertain refusals.
 
-Edges count refusals by meters of `count: refusals`, with the dimensions `limit` and `certain`. Only refusals have the
-latter, so that no other part of the ledger is read.
+Edges count refusals in meters of `count: refusals`, with the dimensions `limit` and `certain`. Only refusals have the
+dimension `certain`, so no other part of the ledger is read.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ from edgeproxy.collector.ledger.sources import Source, select_sources
 from edgeproxy.config.meters import CERTAIN, LIMIT
 
 LISTED_MAX = 50
-"""Customers and limits that are named."""
+"""The most customers and limits in the report."""
 
 
 class RefusalCount(NamedTuple):
     """Refusals by a limit, of one customer or of all."""
 
     customer: str
-    """Empty where it is of a limit."""
+    """Empty if the count is for all customers."""
     limit: str
     refused: int
     uncertain: int
@@ -32,12 +32,12 @@ class RefusalCount(NamedTuple):
 
 
 class RefusalReport(NamedTuple):
-    """The refusals of a time."""
+    """The refusals in a span."""
 
     refused: int
     uncertain: int
     customers: Sequence[RefusalCount]
-    """Customers and limits, those first that refused most."""
+    """Customers and limits, with the most refusals first."""
     limits: Sequence[RefusalCount]
 
 
@@ -46,7 +46,7 @@ async def fetch_refusals(
 ) -> RefusalReport:
     """Return the refusals that these meters counted within [since, until), Unix seconds; by default of all customers.
 
-    In a transaction that reads one moment; raises NotRetainedError.
+    The transaction must read one snapshot. Raises NotRetainedError.
     """
     rolled = await rollup.fetch_state(connection)
     certain, limit = series_dimensions.alias("certain"), series_dimensions.alias("limited_by")

@@ -1,1 +1,1 @@
-"""Personal data: the map of where it lies, the erasure of customers, and the export of what there is of one."""
+"""Personal data: the map of its places, the erasure of customers, and the export of a customer's data."""

@@ -1,4 +1,4 @@
-"""The map of personal data against the tables: each text or binary column is on it, once. Pure."""
+"""The comparison of the map of personal data with the tables: it lists each text or binary column once. Pure."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ TEXTS = (sa.Text, sa.LargeBinary, BookText)
 
 
 def find_gaps() -> Iterator[str]:
-    """Yield what the map lacks or has too much, a sentence each; the tables' modules must have been imported."""
+    """Yield a sentence for each fault of the map. The tables' modules must have been imported."""
     for name, table in metadata.tables.items():
         if (entry := TABLES.get(name)) is None:
             yield f"the table {name} is not on the map of personal data"

@@ -1,4 +1,4 @@
-"""The page docs/privacy/data-map.md, made of the maps in the code. Pure; `scripts/data-map` writes it."""
+"""The page docs/privacy/data-map.md, rendered from the maps in the code. Pure; `scripts/data-map` writes it."""
 
 from collections.abc import Iterator, Mapping
 
@@ -12,7 +12,7 @@ from edgeproxy.collector.privacy.export import NOT_EXPORTED, SELECTED
 from edgeproxy.collector.privacy.places import PLACES
 
 BOOKS = list_book_columns(metadata)
-"""The columns that are encrypted by the key of a year."""
+"""The columns that are encrypted with the key of a year."""
 ENCRYPTED_OTHERWISE = {
     "audit.actor": "of a contact a keyed hash",
     "audit.target": "of a contact a keyed hash",
@@ -37,7 +37,7 @@ IN_CLEAR: Mapping[PersonalData, str] = {
     marks.MESSAGE: "written with batches, which are taken while keys are away: names of customers, and numbers",
     marks.FAILURE: "the collector's or Stripe's own words",
 }
-"""Why a column of this kind is in the clear."""
+"""The reason why a column of this kind is not encrypted."""
 IN_CLEAR_COLUMNS: Mapping[str, str] = {
     "audit.origin": "an operator's, or its network alone (`privacy.mask_addresses`)",
     "batches.body": "the chain of batches is over it, and the ledger is proved by it",
@@ -51,7 +51,7 @@ IN_CLEAR_COLUMNS: Mapping[str, str] = {
     "directory_parts.body": "edges and the hub have the same",
     "webhook_endpoints.disabled_why": "the collector's own words",
 }
-"""Why this column is in the clear, where its kind does not say it."""
+"""The reason why this column is not encrypted if its kind does not give one."""
 HEAD = """# The map of personal data
 
 All places that can hold data about a person: customers and their contacts, end users of customers, operators, and the
@@ -65,7 +65,7 @@ neither side of the first map fails the tests. [Erasure and export](privacy.md) 
 
 
 def render_page() -> str:
-    """Return the page, as Markdown."""
+    """Return the page as Markdown."""
     return "\n".join([HEAD, *_render_tables(), "", *_render_places(), ""])
 
 
@@ -88,14 +88,14 @@ def _render_tables() -> Iterator[str]:
 
 
 def _describe_erasure(entry: TableEntry, column: str) -> str:
-    """Return what erasure does to a column."""
+    """Return the effect of erasure on a column."""
     if entry.erasure is Erasure.DELETES:
         return "the row is deleted"
     return "cleared" if column in entry.cleared else "stays"
 
 
 def _describe_export(table: str, entry: TableEntry, column: str) -> str:
-    """Return whether a column is in the export of a customer, and else why not."""
+    """Return whether a column is in a customer's export, or the reason why it is not."""
     sealed = SEALED.get(table, SealedTable(()))
     if column in sealed.unread:
         return "as what it is made of"
@@ -105,7 +105,7 @@ def _describe_export(table: str, entry: TableEntry, column: str) -> str:
 
 
 def _describe_encryption(table: str, column: str) -> str:
-    """Return what encryption at rest does to a column."""
+    """Return the effect of encryption at rest on a column."""
     sealed = SEALED.get(table, SealedTable(()))
     if column in sealed.looked_up or column in sealed.domains:
         return "keyed hash"
@@ -118,7 +118,7 @@ def _describe_encryption(table: str, column: str) -> str:
 
 
 def find_reason(name: str) -> str | None:
-    """Return why a column is in the clear; None where nothing says it."""
+    """Return the reason why a column is not encrypted, or None."""
     table, _, column = name.partition(".")
     return IN_CLEAR_COLUMNS.get(name) or IN_CLEAR.get(TABLES[table].personal[column])
 

@@ -1,4 +1,5 @@
-"""Alerts of requests of people that are due: operators hear of each five days before, and once its time is over."""
+"""Alerts of data protection requests that are due: operators get one five days before, and one when a request is
+overdue."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -12,15 +13,16 @@ from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.privacy.erasure import is_moving_unsettled
 
 DUE_SOON_MS = 5 * DAY_MS
-"""Before a request is due by law; what is asked takes some days (docs/privacy/sop.md)."""
+"""The lead time before a request is due by law. An answer takes some days (docs/privacy/sop.md)."""
 
 
 async def list_due_alerts(connection: AsyncConnection, now: float) -> list[Alert]:
-    """List the alerts of open requests that are due soon, or were, at this Unix second. They name no person."""
+    """List the alerts of open requests that are due soon or overdue at this Unix second. They name no person."""
     now_ms, columns = round(now * 1000), privacy_requests.c
     is_open = columns.ended_at.is_(None) & (columns.due_at < now_ms + DUE_SOON_MS)
     is_deleting = (customers.c.id == columns.customer) & customers.c.deleting_since.is_not(None)
-    is_answered = sa.exists().where(is_deleting, ~is_moving_unsettled())  # By the collector, with the erasure.
+    # The collector answers these with the erasure.
+    is_answered = sa.exists().where(is_deleting, ~is_moving_unsettled())
     is_open &= ~((columns.kind == "erasure") & is_answered)
     selected = sa.select(columns.id, columns.kind, columns.law, columns.due_at).where(is_open)
     alerts = []

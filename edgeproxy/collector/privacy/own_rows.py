@@ -9,7 +9,10 @@ from edgeproxy.collector.database.schema import metadata
 
 
 def select_own(table: str, ids: Collection[str], names: Collection[str]) -> sa.ColumnElement[bool]:
-    """Return the condition that a row of a table is of one of these customers; raises ValueError without an owner."""
+    """Return the condition that a row of a table belongs to one of these customers.
+
+    Raises ValueError without an owner.
+    """
     owner = TABLES[table].owner
     if owner is None:
         raise ValueError(f"rows of {table} are not of one customer")

@@ -1,1 +1,1 @@
-"""The usage of quotas by the ledger, what edges get of it, and allocations of things that exist."""
+"""The usage of quotas according to the ledger, its counts for edges, and allocations of countable things."""

@@ -1,4 +1,4 @@
-"""Breaches of plans' soft caps by customers, from which on their grace runs."""
+"""Breaches of plans' soft caps by customers. A breach starts the grace."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ def is_breached(status: QuotaUsage) -> bool:
 async def write_breaches(
     connection: AsyncConnection, breaches: Mapping[tuple[str, str], QuotaUsage], now: float
 ) -> None:
-    """Write breaches by customer and meter at edge time `now`, except those known in this period."""
+    """Write breaches by customer and meter at edge time `now`, except those already stored for this period."""
     of = quota_passes.c
     for (customer, meter), status in breaches.items():
         assert status.period is not None

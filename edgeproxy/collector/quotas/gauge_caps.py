@@ -1,6 +1,6 @@
 """Hard caps of gauges, such as stored gigabytes: a reading that would lift a level above its cap is refused.
 
-The level that holds now counts, and a lower reading always passes: who moved to a smaller plan can shrink to it.
+The current level counts, and a lower reading is always accepted, so that a customer can shrink to a smaller plan.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ GaugeKey = tuple[str, str]
 async def find_refused_readings(
     connection: AsyncConnection, reported: Mapping[GaugeKey, Sequence[Reading]], settings: CollectorSettings
 ) -> dict[GaugeKey, dict[int, str]]:
-    """Return which new readings are refused, by their index, and why. Gauges without a hard cap take any."""
+    """Return the refused new readings by index, with the reasons. Gauges without a hard cap accept any reading."""
     quotas = await customer_quotas.fetch_quotas(connection, {customer for customer, _ in reported}, settings)
     refused: dict[GaugeKey, dict[int, str]] = {}
     for (customer, meter), new in reported.items():
@@ -39,9 +39,9 @@ async def find_refused_readings(
 
 
 def find_excess(latest: Iterable[Reading], new: Sequence[Reading], included: int) -> dict[int, int]:
-    """Return the new readings, by their index, that would lift the gauge's level above `included`, and to what level.
+    """Return the new readings that would lift the gauge's level above `included`, by index, with the resulting level.
 
-    `latest` are the latest readings of its series. A new one from before that changes no level that holds now. Pure.
+    `latest` are the latest readings of its series. A new reading older than these changes no current level. Pure.
     """
     held = {reading.series: reading for reading in latest}
     total = sum(reading.value for reading in held.values())

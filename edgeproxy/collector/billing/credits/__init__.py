@@ -1,5 +1,5 @@
 """Prepaid credits: purchases, consumption, refunds, balances and statements.
 
-Owns what happens to credits, each event booked once, and the checkout pages at Stripe. Does not own the journal that it
-books in (journal/), invoices of plans (invoices/), or the webhooks that report payments (webhooks/).
+Owns the events of credits, each booked once, and the checkout pages at Stripe. Does not own the journal that it books
+in (journal/), invoices of plans (invoices/), or the webhooks that report payments (webhooks/).
 """

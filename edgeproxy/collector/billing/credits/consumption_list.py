@@ -1,4 +1,4 @@
-"""Consumptions as people read them, newest first: the usage of an hour that credits have paid for, each with its id."""
+"""Consumptions for display, newest first: the usage of an hour paid with credits, each with its id."""
 
 from typing import NamedTuple
 
@@ -18,17 +18,17 @@ class Consumption(NamedTuple):
     at: int
     """The Unix millisecond of the booking."""
     hour: int
-    """The Unix second at which the hour begins."""
+    """The Unix second at the start of the hour."""
     amount: int
     reversed: int
-    """The part that was given back."""
+    """The refunded part."""
     meters: list[ConsumptionPart]
 
 
 async def list_consumptions(
     connection: AsyncConnection, customer: str, before: int | None, limit: int
 ) -> list[Consumption]:
-    """Return at most `limit` consumptions of a customer, by id, before the one of this number, newest first."""
+    """Return at most `limit` consumptions of a customer, by id, before the one with this number, newest first."""
     column, refunds = credit_transactions.c, credit_transactions.alias()
     is_reversal = (refunds.c.kind == "usage_refund") & (refunds.c.original == column.source)
     given_back = sa.select(sa.func.coalesce(sa.func.sum(refunds.c.amount), 0)).where(is_reversal).scalar_subquery()

@@ -21,7 +21,7 @@ from edgeproxy.collector.billing.journal.postings import CREDIT
 MARGIN = 20 * mm
 WIDTHS = tuple(part * mm for part in (24, 46, 50, 25, 25))
 HEADINGS = ("Date", "What", "Reference", "Credits")
-"""The headings of the columns; that of the last one, the amount, is its currency."""
+"""The column headings. The last column, the amount, is headed by its currency."""
 REFERENCE_CHARACTERS_MAX = 60
 
 
@@ -54,7 +54,7 @@ def render_pdf(statement: Statement) -> bytes:
 
 
 def _build_table(statement: Statement, style: PropertySet) -> Table:
-    """Return the lines of a statement, on as many pages as it takes."""
+    """Return the lines of a statement, on as many pages as necessary."""
     rows: list[tuple[object, ...]] = [
         (*HEADINGS, statement.currency.upper()),
         _format_sum_row(format_day(statement.month.begin), "Opening balance", statement.opening, statement.currency),

@@ -1,4 +1,4 @@
-"""The notice of an invoice that was issued, to those who pay for the customer."""
+"""The notice of an issued invoice for the customer's payers."""
 
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def build_notice(row: "InvoiceRow") -> Alert | None:
-    """Return the notice of an invoice that was issued; None of one over nothing."""
+    """Return the notice of an issued invoice, or None if its total is zero."""
     if not row.total:
         return None
     is_due = row.state == "open" and row.amount_due > 0
@@ -39,6 +39,6 @@ def build_notice(row: "InvoiceRow") -> Alert | None:
 
 
 async def notify_payers(connection: AsyncConnection, row: "InvoiceRow") -> None:
-    """Tell those who pay for a customer of an invoice that was issued, in the transaction that is under way."""
+    """Notify a customer's payers of an issued invoice, in the current transaction."""
     if (notice := build_notice(row)) is not None:
         await raise_notice(connection, notice)

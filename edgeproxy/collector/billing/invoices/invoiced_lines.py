@@ -56,8 +56,10 @@ def compute_share_taken_off(state: str, total: int, credited: int) -> Fraction:
 
 
 def take_off(lines: Iterable[RatedLine], share: Fraction, unit: int = 1) -> Sequence[RatedLine]:
-    """Return the lines of an invoice, with this share of each line taken off. The sum is exact to `unit`, of which all
-    payments in the currency are multiples."""
+    """Return the lines of an invoice, with this share of each line taken off.
+
+    The sum is exact to `unit`; all payments in the currency are multiples of it.
+    """
     taken_off, amount, before = [], 0, 0
     for line in lines:
         amount += line.amount

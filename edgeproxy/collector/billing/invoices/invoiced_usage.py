@@ -1,4 +1,4 @@
-"""Usage that is on a closed invoice of a period, and so cannot be taken back any more."""
+"""Usage on a closed invoice of a period, which can no longer be taken back."""
 
 from collections.abc import Collection
 
@@ -11,7 +11,7 @@ from edgeproxy.collector.database.schema import customers
 
 
 async def find_invoiced(connection: AsyncConnection, uses: Collection[tuple[str, int]]) -> set[tuple[str, int]]:
-    """Return those of these uses, each a customer's name and a Unix second, that are on a closed invoice."""
+    """Return the uses on a closed invoice among these; a use is a customer's name and a Unix second."""
     columns = invoices.c
     statement = (
         sa.select(customers.c.name, columns.period_start, columns.period_end, columns.closes_at)

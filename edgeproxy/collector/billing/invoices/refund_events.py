@@ -1,4 +1,4 @@
-"""Messages to the webhooks of customers about refunds at Stripe: of invoices, and of purchases of credits."""
+"""Customers' webhook events about refunds at Stripe, of invoices and of credit purchases."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -18,13 +18,13 @@ EVENT_TYPES: Final[Mapping[str, EventType]] = {
     "failed": EventType.REFUND_FAILED,
     "canceled": EventType.REFUND_FAILED,
 }
-"""The type of the message that each status of Stripe's is."""
+"""The type of the webhook event for each of Stripe's statuses."""
 
 
 async def enqueue_refund_event(connection: AsyncConnection, refund: StripeObject, intent: str | None) -> None:
-    """Tell the customer's webhooks of the state of a refund, once each, as it was fetched now.
+    """Enqueue the customer's webhook event for the state of a refund just fetched from Stripe, once per state.
 
-    `intent` is the payment intent of a purchase of credits. Refunds of what is not ours are ignored.
+    `intent` is the payment intent of a credit purchase. Refunds that are not ours are ignored.
     """
     event_type = EVENT_TYPES.get(str(refund.get("status")))
     subject = None if event_type is None else await find_subject(connection, refund, intent)

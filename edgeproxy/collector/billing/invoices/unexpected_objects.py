@@ -1,10 +1,12 @@
-"""The errors of objects of Stripe that cannot be applied as they are."""
+"""The errors of Stripe objects that cannot be applied in their current state."""
 
 
 class UnexpectedObjectError(Exception):
-    """An object cannot be booked as it is; applying it later may succeed. The message is for operators."""
+    """An object cannot be booked in its current state; applying it later may succeed. The message is for operators."""
 
 
 class UnbookedPaymentError(UnexpectedObjectError):
-    """An object is about a payment of a purchase or an invoice that is not booked yet: the event of that may come with
-    Stripe's list of events."""
+    """The object is about a payment for a purchase or an invoice that is not booked yet.
+
+    The missing event may arrive with Stripe's list of events.
+    """

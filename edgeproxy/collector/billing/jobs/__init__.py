@@ -1,5 +1,5 @@
 """Periodic jobs of billing: exporting meters, booking credits, ending periods.
 
-Owns when something is done, and that one collector does it. Does not own what is done: each job calls the package that
-does.
+Owns the schedule, and that one collector does the work. Does not own the work itself: each job calls the package that
+does it.
 """

@@ -1,4 +1,4 @@
-"""Messages to the webhooks of customers about their credits: which transactions of the journal are told of."""
+"""Customers' webhook events about their credits, by the kind of transaction in the journal."""
 
 from collections.abc import Iterable, Mapping
 from typing import Final
@@ -21,12 +21,14 @@ EVENT_TYPES: Final[Mapping[TransactionKind, EventType]] = {
     "expiry": EventType.CREDITS_EXPIRED,
     "expiry_reversed": EventType.CREDITS_RESTORED,
 }
-"""The type of the message that each kind of transaction is. Refunds of money have types of their own
-(invoices/refund_events.py)."""
+"""The type of the webhook event for each kind of transaction.
+
+Refunds of money have types of their own (invoices/refund_events.py).
+"""
 
 
 async def enqueue_credit_events(connection: AsyncConnection, transactions: Iterable[Mapping[str, object]]) -> None:
-    """Tell customers' webhooks of the transactions that were written in this transaction of the database.
+    """Enqueue customers' webhook events for the transactions written in this database transaction.
 
     `transactions` are rows of the table `credit_transactions`.
     """

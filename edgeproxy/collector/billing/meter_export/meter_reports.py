@@ -1,4 +1,4 @@
-"""Stripe's reports on meter events that it accepted and could not count: their rows are rejected, with an alert.
+"""Stripe's reports on meter events that it accepted but could not count: their rows are rejected, with an alert.
 
 A report counts all errors of some minutes and names a few of the events. The reconciliation with Stripe's sums finds
 the others.

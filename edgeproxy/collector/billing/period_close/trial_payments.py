@@ -1,4 +1,4 @@
-"""Payment methods at the end of trials: who can go on, as Stripe has it now."""
+"""Payment methods at the end of trials, as Stripe has them now."""
 
 import sqlalchemy as sa
 
@@ -12,15 +12,17 @@ from edgeproxy.config.collector.billing import Billing
 
 
 class TrialPayments:
-    """Looks for the payment methods of customers whose trial is over."""
+    """Finds the payment methods of customers whose trial is over."""
 
     def __init__(self, database: Database, stripe: Stripe) -> None:
         self._database = database
         self._stripe = stripe
 
     async def can_pay(self, number: str, billing: Billing) -> bool:
-        """Return whether the customer of a subscription, by id, has a payment method, or is not charged; raises
-        StripeCallError."""
+        """Return whether the customer of a subscription, by id, has a payment method or is not charged.
+
+        Raises StripeCallError.
+        """
         joined = subscriptions.join(customers, customers.c.id == subscriptions.c.customer)
         statement = sa.select(customers.c.id, customers.c.name).select_from(joined)
         async with self._database.reading() as connection:
@@ -31,8 +33,7 @@ class TrialPayments:
 
 
 async def has_payment_method(database: Database, stripe: Stripe, customer: str) -> bool:
-    """Return whether a customer, by id, has a payment method at Stripe that invoices are charged to; raises
-    StripeCallError."""
+    """Return whether a customer, by id, has a payment method for invoices at Stripe. Raises StripeCallError."""
     statement = sa.select(billing_customers.c.stripe_id).where(billing_customers.c.customer == customer)
     async with database.reading() as connection:
         stripe_id = (await connection.execute(statement)).scalar_one_or_none()

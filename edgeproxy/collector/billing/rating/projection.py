@@ -1,6 +1,6 @@
-"""Projection of the usage of a plan to the end of a period, by meter and value. Pure.
+"""The projection of a plan's usage to the end of a period, by meter and value. Pure.
 
-Whole numbers only, and no money: the rater says what a projection costs.
+Whole numbers only, and no money: the rater computes the cost of a projection.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ DayUsage = Mapping[UsageKey, int]
 def project_usage(
     used: DayUsage, days: Sequence[DayUsage], now: int, segment: Span
 ) -> tuple[dict[UsageKey, int], dict[UsageKey, int]]:
-    """Return the usage of a segment by its end, low and high, of what is `used` so far and of the last days."""
+    """Return the projected usage of a segment at its end, low and high, from the usage so far and the last days."""
     by_key = {key._replace(segment=segment) for day in days for key in day}
     in_segment = [{key._replace(segment=segment): quantity for key, quantity in day.items()} for day in days]
     low, high = dict(used), dict(used)

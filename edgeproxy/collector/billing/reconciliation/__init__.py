@@ -1,5 +1,5 @@
 """Reconciliation of our books with Stripe's and with each other: usage, payments, credits.
 
-Owns what is compared and when. Does not own how large a difference may be (mismatch.py), its record and alert
-(discrepancies.py), or how it is mended.
+Owns the comparisons and their times. Does not own the allowed size of a difference (mismatch.py), its record and alert
+(discrepancies.py), or its correction.
 """

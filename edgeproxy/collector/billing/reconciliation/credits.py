@@ -12,14 +12,14 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 
 NAME = "credits"
-"""The name in the place of a meter."""
+"""The name in place of a meter."""
 JOURNAL = "journal"
 
 
 async def reconcile_balances(database: Database, now: float) -> tuple[Drift, Level]:
     """Compare each customer's entries with the balance, and the sum of the journal with 0.
 
-    All of the journal is read, as of one moment; writers do not wait for it.
+    Reads the whole journal from one snapshot; writers do not wait.
     """
     async with database.reading(whole=True) as connection:
         rows = await _compare_balances(connection, now)

@@ -1,7 +1,7 @@
-"""Words in rows of the books by which money is summed: states, kinds and currencies.
+"""Words in rows of the books that sums depend on: states, kinds and currencies.
 
-A statement that sums the rows of a state or a currency passes by a row whose word was damaged. So rows with an unknown
-word are looked for, and each gets an alert (unreadable_rows.py).
+A statement that sums the rows of a state or a currency skips a row with a damaged word. So this module finds rows with
+an unknown word, and raises an alert for each (unreadable_rows.py).
 """
 
 from collections.abc import Collection, Mapping
@@ -35,13 +35,13 @@ WORDS: Final[Mapping[sa.Column[str], Collection[str]]] = {
     credits.credit_transactions.c.currency: DECIMALS,
     credits.credit_entries.c.account: get_args(Account),
 }
-"""The columns, each with all words that it may have."""
+"""The columns, each with all its valid words."""
 ROWS_MAX = 100
-"""Rows of one column that are set aside at once."""
+"""The most rows of one column that are set aside at once."""
 
 
 async def set_aside_unknown_words(connection: AsyncConnection) -> int:
-    """Set rows with an unknown word aside; return their number. All rows of these tables are read."""
+    """Set rows with an unknown word aside, and return their number. Reads all rows of these tables."""
     count = 0
     for column, words in WORDS.items():
         key = column.table.primary_key

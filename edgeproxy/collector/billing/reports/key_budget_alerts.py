@@ -1,4 +1,4 @@
-"""The alerts of keys' budgets whose thresholds are reached. Pure."""
+"""The alerts of key budgets with reached thresholds. Pure."""
 
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -10,8 +10,10 @@ from edgeproxy.collector.billing.reports.key_spend import BudgetUse
 
 
 def make_budget_alerts(use: BudgetUse, thresholds: Iterable[int], now: float) -> Iterator[Alert]:
-    """Yield an alert for each threshold, in percent, that a budget has reached at edge time `now`; none above 100, as
-    edges refuse from there on."""
+    """Yield an alert for each threshold, in percent, that a budget has reached at edge time `now`.
+
+    There are none above 100, because edges refuse requests from there on.
+    """
     key, budget = use.key, use.budget
     first = datetime.fromtimestamp(use.period.since + EPOCH, UTC)
     when = f"{first:%Y-%m-%d}" if budget.per == "day" else f"{first:%Y-%m}"

@@ -1,7 +1,7 @@
-"""Spend alerts: amounts that customers choose, and the alert once their current period has cost as much.
+"""Spend alerts: amounts that customers choose, and the alert once their current period costs as much.
 
-An amount is reached by what stands of the period's fees and usage before tax, as they would be invoiced if it ended
-now. Prepaid credits are no part of it.
+The compared amount is the part of the period's fees and usage that is still due, before tax, as if the period were
+invoiced now. Prepaid credits are not included.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,20 +24,21 @@ from edgeproxy.collector.database.billing_tables import spend_alerts
 from edgeproxy.config.meters import Meter
 
 AMOUNTS_MAX = 10
-"""Amounts of a customer at most."""
+"""The most amounts of a customer."""
 PERIOD_ALERTS_MAX = 20
-"""Alerts of a customer's period at most: operators have them too, and a customer may always choose other amounts."""
+"""The most alerts of a customer's period, because operators get them, too, and a customer may keep choosing other
+amounts."""
 columns = spend_alerts.c
 
 
 async def fetch_amounts(connection: AsyncConnection, customer: str) -> list[int]:
-    """Return the amounts of a customer in the smallest unit of its currency, by id, the least first."""
+    """Return the amounts of a customer, by id, in its currency's smallest unit, in ascending order."""
     statement = sa.select(columns.amount).where(columns.customer == customer).order_by(columns.amount)
     return list((await connection.execute(statement)).scalars())
 
 
 async def put_amounts(connection: AsyncConnection, caller: Caller, ref: str, amounts: Sequence[int]) -> None:
-    """Replace the amounts of a customer, by id or name; raises ChangeRejectedError."""
+    """Replace the amounts of a customer, by id or name. Raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref, lock=True)
     before, after = await fetch_amounts(connection, owner.id), sorted(set(amounts))
     if after != before:
@@ -50,13 +51,13 @@ async def put_amounts(connection: AsyncConnection, caller: Caller, ref: str, amo
 
 
 async def list_customers(connection: AsyncConnection, after: str, limit: int) -> list[str]:
-    """Return the ids of the next customers behind the id `after` who have chosen amounts."""
+    """Return the ids of the next customers after the id `after` who have chosen amounts."""
     statement = sa.select(columns.customer).distinct().where(columns.customer > after)
     return list((await connection.execute(statement.order_by(columns.customer).limit(limit))).scalars())
 
 
 async def raise_reached(connection: AsyncConnection, customer: str, meters: Mapping[str, Meter], now: float) -> None:
-    """Raise the alerts of the amounts that a customer, by id, has reached by the Unix second `now`, once a period."""
+    """Raise the alerts of the amounts that a customer, by id, has reached by the Unix second `now`, once per period."""
     row = await subscription_rows.find_live(connection, customer)
     amounts = await fetch_amounts(connection, customer)
     if row is None or not amounts:

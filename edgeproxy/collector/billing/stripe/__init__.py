@@ -1,5 +1,5 @@
 """Stripe's API: the client, request rates, customers, and events of webhooks.
 
-Owns everything that knows Stripe's package, keys and signatures. Does not own what calls are made for: invoices,
-refunds and meters are in the packages of their domain.
+Owns the use of Stripe's package, keys and signatures. Does not own the purpose of calls: invoices, refunds and meters
+are in the packages of their domain.
 """

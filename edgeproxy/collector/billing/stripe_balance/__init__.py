@@ -1,5 +1,5 @@
-"""The balance at Stripe: each of Stripe's balance transactions is in the journal, once.
+"""The balance at Stripe: each of Stripe's balance transactions is in the journal once.
 
-Owns the account `cash`, what a balance transaction is about, and what remains in clearing. Does not own what our books
-expect of Stripe: credits/ and invoices/ book that in clearing.
+Owns the account `cash`, the subject of a balance transaction, and the rest in clearing. Does not own the amounts that
+our books expect from Stripe: credits/ and invoices/ book them in clearing.
 """

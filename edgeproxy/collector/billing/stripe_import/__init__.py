@@ -1,5 +1,5 @@
-"""An existing Stripe account: which of its customers and subscriptions are ours, and taking them over once.
+"""The import of an existing Stripe account: its customers and subscriptions that become ours, once.
 
-Owns the mapping (pure) and the steps of a run. Does not own the beginning of a subscription when what was paid at
-Stripe ends (period_close/imported_starts.py).
+Owns the mapping (pure) and the steps of a run. Does not own the start of a subscription when the time paid at Stripe
+ends (period_close/imported_starts.py).
 """

@@ -1,4 +1,4 @@
-"""An existing Stripe account, read as a whole."""
+"""A complete read of an existing Stripe account."""
 
 from typing import NamedTuple
 
@@ -15,15 +15,15 @@ class StripeAccount(NamedTuple):
     prices: dict[str, StripeObject]
     """Recurring prices by id, with their tiers and products."""
     subscriptions: list[StripeObject]
-    """Those that are not over, without our own."""
+    """Subscriptions that are not over, without ours."""
     open_invoices: list[StripeObject]
-    """Without our own, too."""
+    """Open invoices, without ours."""
     pending_items: list[StripeObject]
     """Items that wait for an invoice."""
 
 
 async def read_account(stripe: StripeApi) -> StripeAccount:
-    """Read an account, page by page; raises StripeCallError."""
+    """Read an account page by page. Raises StripeCallError."""
     prices = await stripe.list_all("v1.prices.list", type="recurring", expand=["data.product", "data.tiers"])
     subscriptions = await stripe.list_all("v1.subscriptions.list")
     invoices = await stripe.list_all("v1.invoices.list", status="open")

@@ -1,5 +1,5 @@
-"""Subscriptions: who has which plan, changes of plans (pure), plan versions, and entitlements.
+"""Subscriptions: the plans of customers, changes of plans (pure), plan versions, and entitlements.
 
-Owns the segments by which usage is rated, and the tier and caps that a plan gives at the edge. Does not own prices
-(rating/), or what Stripe has of a subscription (stripe_sync/).
+Owns the segments that usage is rated by, and the tier and caps of a plan at the edge. Does not own prices (rating/), or
+subscriptions at Stripe (stripe_sync/).
 """

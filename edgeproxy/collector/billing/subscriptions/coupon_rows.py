@@ -10,7 +10,7 @@ columns = coupon_redemptions.c
 
 
 async def fetch_discounts(connection: AsyncConnection, subscription: str) -> list[Discount]:
-    """Return what the coupons of a subscription take off, in the order of time."""
+    """Return the discounts of a subscription's coupons, in order of time."""
     statement = sa.select(coupon_redemptions).where(columns.subscription == subscription).order_by(columns.starts)
     return [
         Discount(

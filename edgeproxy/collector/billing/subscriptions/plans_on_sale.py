@@ -1,4 +1,4 @@
-"""Plans on sale: the version that a customer gets of a plan, and whether it may be chosen. Pure."""
+"""Plans on sale: the version of a plan that a customer gets, and whether it may be chosen. Pure."""
 
 from collections.abc import Mapping
 
@@ -13,7 +13,7 @@ from edgeproxy.config.collector.catalog import (
 
 
 def resolve_version(plan: str, plans: Mapping[str, Plan], customer: str) -> str:
-    """Return the version that a plan's name, or a version, means for a customer; raises ChangeRejectedError."""
+    """Return the version that a plan name or a version refers to for a customer. Raises ChangeRejectedError."""
     version = find_newest_versions(plans, customer).get(plan, plan)
     if version not in plans or find_version_owner(version) not in (None, customer):
         raise build_not_sold_error(plans, customer)
@@ -21,9 +21,9 @@ def resolve_version(plan: str, plans: Mapping[str, Plan], customer: str) -> str:
 
 
 def check_sold(plan: str, plans: Mapping[str, Plan], customer: str, held: str | None = None) -> None:
-    """Raise ChangeRejectedError where a customer chooses a version that is not sold any more; only staff may give it.
+    """Raise ChangeRejectedError if a customer chooses a version that is no longer on sale; only staff may assign it.
 
-    `held` is the version that the customer has, and may keep.
+    `held` is the customer's own version, which it may keep.
     """
     sold = find_newest_versions(plans, customer)
     if plan not in (held, *sold, *sold.values()):
@@ -37,7 +37,7 @@ def build_not_sold_error(plans: Mapping[str, Plan], customer: str) -> ChangeReje
 
 
 def get_version_of_tier(tier: str, plans: Mapping[str, Plan], customer: str) -> str:
-    """Return the newest version of the plan with this tier at the edge; raises ChangeRejectedError."""
+    """Return the newest version of the plan with this tier at the edge. Raises ChangeRejectedError."""
     sold = find_newest_versions(plans, customer).values()
     tiers = {get_plan_tier(version, plans[version]): version for version in sold}
     for version in sold:

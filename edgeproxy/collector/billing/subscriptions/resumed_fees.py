@@ -1,4 +1,4 @@
-"""Fees that rested while a customer did not pay (unpaid_plans.py), and are charged again once all is paid."""
+"""Fees that were suspended while a customer did not pay (unpaid_plans.py), and are charged again once all is paid."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -20,7 +20,7 @@ from edgeproxy.collector.database.billing_tables import invoices as invoices_tab
 
 
 async def list_paid(connection: AsyncConnection, now: float, limit: int) -> list[str]:
-    """Return the ids of customers whose fees rest though nothing is unpaid any more, at most `limit`."""
+    """Return the ids of customers with suspended fees and no unpaid invoices, at most `limit`."""
     columns = subscriptions.c
     is_resting = sa.exists().where(
         segments.c.subscription == columns.id, segments.c.is_resting == 1, segments.c.end > int(now)
@@ -32,7 +32,7 @@ async def list_paid(connection: AsyncConnection, now: float, limit: int) -> list
 
 
 async def resume_fees(connection: AsyncConnection, customer: str, now: float) -> None:
-    """Charge a fee that rested again from this Unix second on, by an invoice over the rest of the paid time."""
+    """Charge a suspended fee again from this Unix second on, with an invoice for the rest of the paid time."""
     loaded = await subscription_rows.get_by_customer(connection, customer, lock=True)
     row, last = loaded.row, loaded.current.last
     if not last.is_resting:

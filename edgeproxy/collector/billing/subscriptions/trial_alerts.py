@@ -1,4 +1,4 @@
-"""The alerts of trials that end soon: once for each trial."""
+"""The alerts of trials that end soon, one per trial."""
 
 from datetime import UTC, datetime
 
@@ -13,13 +13,13 @@ from edgeproxy.collector.database.billing_tables import subscriptions
 from edgeproxy.collector.database.schema import customers
 
 LEAD_SECONDS = 3 * 86400
-"""Seconds before the end of a trial in which the alert is raised."""
+"""How many seconds before the end of a trial the alert is raised."""
 TRIALS_MAX = 500
-"""Trials that one statement fetches."""
+"""The most trials that one statement fetches."""
 
 
 async def list_trial_alerts(connection: AsyncConnection, now: float) -> list[Alert]:
-    """Return the alerts of trials that end soon, go on as a plan, and have no alert yet; TRIALS_MAX at most."""
+    """Return the alerts of trials that end soon, continue as a plan, and have no alert yet, at most TRIALS_MAX."""
     columns = subscriptions.c
     statement = (
         sa.select(columns.id, columns.plan_version, columns.next_version, columns.trial_ends_at, customers.c.name)
@@ -50,5 +50,5 @@ async def list_trial_alerts(connection: AsyncConnection, now: float) -> list[Ale
 
 
 def format_minute(at: int) -> str:
-    """Return the minute in UTC of a Unix second, as people read it."""
+    """Return the UTC minute of a Unix second in readable form."""
     return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"

@@ -294,7 +294,7 @@ async def _stream_parts(connection: AsyncConnection) -> AsyncIterator[bytes]:
 
 
 async def _delete_outbox_rows(connection: AsyncConnection, numbers: Sequence[int]) -> None:
-    """Take these rows out of the outbox: edges are told. By number, as others may have been written in between."""
+    """Delete published rows from the outbox, by their numbers, because others may have been written meanwhile."""
     for at in range(0, len(numbers), 500):
         gone = directory_outbox.c.seq.in_(numbers[at : at + 500])
         await connection.execute(sa.delete(directory_outbox).where(gone))

@@ -107,6 +107,6 @@ class AwsKmsKeyService:
             reason = "cannot be asked: there are no credentials of AWS (environment, profile or role)"
         except BotoCoreError as error:
             reason = f"cannot be asked: {error}"
-        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):  # Of botocore, within the answer.
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError):  # An invalid answer, in botocore.
             reason = NO_ANSWER
         raise KeyServiceError(f"{self.name} {' '.join(reason.split())[:REASON_CHARACTERS_MAX]}")

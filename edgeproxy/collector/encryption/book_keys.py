@@ -53,8 +53,10 @@ class BookKeys:
         self._by_year = {year: BookKey(AESGCM(key[:KEY_BYTES]), AESSIV(key[KEY_BYTES:])) for year, key in keys.items()}
 
     def seal(self, text: str, column: str, *, is_looked_up: bool, year: int | None = None) -> str:
-        """Return the sealed value, by the key of this year or else of now: of the first or last one where that has
-        none; raises KeysUnavailableError."""
+        """Encrypt a value with the key of `year` or the current year. The first or last key replaces a missing one.
+
+        Raises KeysUnavailableError.
+        """
         self._check()
         year = min(max(get_year() if year is None else year, min(self._by_year)), max(self._by_year))
         return _seal(self._by_year[year], year, text, column, is_looked_up=is_looked_up)

@@ -90,7 +90,7 @@ class DataKeys:
 
 def open_ciphertexts(ciphers: Mapping[object, AESGCM | None], ciphertexts: Iterable[Ciphertext]) -> None:
     """Decrypt ciphertexts in their rows with the data keys of their owners. Raises SealedValueError."""
-    for row, owner, column, value, bound in ciphertexts:  # A call for each would take half as long as AES-GCM does.
+    for row, owner, column, value, bound in ciphertexts:  # Inlined: calls would take half as long as AES-GCM.
         if (cipher := ciphers[owner]) is None:
             raise SealedValueError(f"{_name(bound)} cannot be decrypted: the data key of its customer is gone")
         try:
@@ -201,7 +201,7 @@ async def fetch_data_keys(connection: AsyncConnection, customers: Iterable[str],
             ciphers |= await _fetch_some(connection, keyring, unread)
         if create and (missing := [one for one in some if one not in ciphers]):
             await _create_data_keys(connection, keyring, missing)
-            ciphers |= await _fetch_some(connection, keyring, missing)  # Another collector may have made one meanwhile.
+            ciphers |= await _fetch_some(connection, keyring, missing)  # Another collector may have made one since.
     return DataKeys(keyring, ciphers)
 
 

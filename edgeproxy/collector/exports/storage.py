@@ -150,8 +150,9 @@ def find_encryption(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def find_credentials(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the key that the environment has, or names a file of (AWS_SHARED_CREDENTIALS_FILE, AWS_PROFILE); nothing
-    where that is left to the host's role. Raises InvalidStorageError.
+    """Return the credentials from the environment, or from the file that it names; empty to use the host's role.
+
+    AWS_SHARED_CREDENTIALS_FILE and AWS_PROFILE name the file. Raises InvalidStorageError.
     """
     names = ("access_key_id", "secret_access_key", "session_token")
     keys = {name: environ[f"AWS_{name.upper()}"] for name in names if environ.get(f"AWS_{name.upper()}")}

@@ -1,6 +1,6 @@
-"""The jobs of billing beside requests: events are applied, lost ones looked for, and charging is followed.
+"""The jobs of billing besides requests: applying events, finding lost ones, and following the state of charging.
 
-Events are one collector's at a time, whoever holds the lock.
+Only one collector at a time applies events: the holder of the lock.
 """
 
 import asyncio
@@ -59,61 +59,62 @@ from edgeproxy.config.collector.catalog import get_default_currency
 from edgeproxy.config.collector.settings import CollectorSettings
 
 LOOK_SECONDS = 2.0
-"""Seconds between two looks at what people have said about charging: it holds everywhere within five."""
+"""Seconds between two reads of the charging state. A change applies everywhere within five seconds."""
 EVENTS_SECONDS = 1.0
-"""Seconds between two looks for events to apply."""
+"""Seconds between two checks for events to apply."""
 UNPAID_SECONDS = 60.0
-"""Seconds between two looks for who has not paid, or has."""
+"""Seconds between two checks for unpaid and paid invoices."""
 BALANCE_SECONDS = 300.0
-"""Seconds between two looks for movements of the balance at Stripe."""
+"""Seconds between two reads of Stripe's balance transactions."""
 BALANCES_SECONDS = 300.0
-"""Seconds between two times that credit entries are held against balances."""
+"""Seconds between two comparisons of credit entries with balances."""
 CUT_SECONDS, SEND_SECONDS, DOUBTS_SECONDS, COMPARE_SECONDS = 10.0, 1.0, 600.0, 3600.0
-"""Seconds between two times that slices of usage are fixed, sent, looked up at Stripe, and held against the ledger and
-Stripe's sums; payments are held against the journal as often.
+"""Seconds between two runs that fix slices of usage, send them, look them up at Stripe, and compare them.
+
+The comparison is with the ledger and Stripe's sums. Payments are compared with the journal at the last interval too.
 """
 PASSES_SECONDS = 10.0
-"""Seconds between two looks for whose grace is over."""
+"""Seconds between two checks for ended grace periods."""
 PLANS_SECONDS = 600.0
-"""Seconds between two rounds over all who have a plan."""
+"""Seconds between two rounds over all customers with a plan."""
 BREAKER_SECONDS = 300.0
-"""Seconds between two looks for who spends far more than usual."""
+"""Seconds between two checks for unusually high spending."""
 SPEND_SECONDS = 30.0
-"""Seconds between two rounds over all who want alerts of what they have spent."""
+"""Seconds between two rounds over all customers with spend alerts."""
 TRIALS_SECONDS = 60.0
-"""Seconds between two looks for trials that end soon."""
+"""Seconds between two checks for trials that end soon."""
 REMINDERS_SECONDS = 600.0
-"""Seconds between two looks for disputes whose answer is due soon."""
+"""Seconds between two checks for disputes whose answer is due soon."""
 PLANS_MAX = 100
-"""Customers who are looked at before there is a rest."""
+"""Customers followed before a pause."""
 PLANS_RESTS = 3.0
-"""Rests after these, for so many times as long as they took: with a million of them a round takes hours."""
+"""The pause after these, as a multiple of their duration. With a million customers a round takes hours."""
 SUBSCRIPTIONS_RESTS = 20.0
-"""Rests after a look for subscriptions that Stripe has otherwise, for so many times as long as it took."""
+"""The pause after a check for subscriptions that differ at Stripe, as a multiple of its duration."""
 PRICES_SECONDS = 30.0
-"""Seconds between two looks for changes of prices whose time has come, and whose prices Stripe lacks."""
+"""Seconds between two checks for due price changes, and for prices that Stripe lacks."""
 NOTICES_SECONDS = 600.0
-"""Seconds between two looks for customers who are to be told of a change of prices."""
+"""Seconds between two checks for customers to notify of a price change."""
 EVENT_JOBS = ("webhook-poll", "webhook-events")
 """The names of the jobs that apply Stripe's events."""
 INCOMPLETE_SECONDS = 60.0
-"""Seconds until payments are compared whose events were not applied yet."""
+"""Seconds until payments are compared if their events are not applied yet."""
 REVENUE_SECONDS = 300.0
-"""Seconds between two times that the metrics of money are read."""
+"""Seconds between two computations of the revenue metrics."""
 ANSWERS_SECONDS = 60.0
-"""Seconds between two times that answers of the API are added to those of others."""
+"""Seconds between two writes of the counted API answers."""
 STAND_BY_SECONDS = 5.0
-"""Seconds after which a collector asks again for a job that another one does."""
+"""Seconds until a collector tries again to get a job that another one runs."""
 
 
 ERASED_SECONDS = 600.0
-"""Seconds between two looks at who is erased and still at Stripe."""
+"""Seconds between two checks for erased customers who still exist at Stripe."""
 EXPECTED_ERRORS = (StripeUnavailableError, MeterEventsUnavailableError, StripeCallError)
-"""Errors that say that Stripe cannot be had now, and are no fault of ours."""
+"""Errors that mean that Stripe is unavailable, and are no fault of ours."""
 
 
 def build_job(name: str, seconds: float, work: Callable[[], Awaitable[object]]) -> Job:
-    """Build a job that may ask Stripe for something."""
+    """Build a job that may call Stripe."""
     return Job(name, seconds, f"{name} could not go on, and is tried again", work, EXPECTED_ERRORS)
 
 
@@ -127,7 +128,7 @@ def build_processor(
     """Build the processor of Stripe's events, with a function for each type. Raises StripeConfigurationError."""
     assert settings.billing is not None
     way = settings.billing.stripe
-    # The key of the API is there in any case; secrets of webhooks may come later.
+    # The API key always exists. Webhook secrets may be added later.
     payloads = ColumnCipher([*read_webhook_secrets(way), read_secret_key(way, os.environ)])
     table: Mapping[str, Apply] = {
         "invoice": _apply_stripe_invoice,
@@ -140,15 +141,14 @@ def build_processor(
 
 
 async def _apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: StripeObject) -> None:
-    """Apply an invoice of Stripe's: its state and amounts, and that a payment of it is not under way any more."""
-    # Dunning first, as tries lock the rows in this order.
+    """Apply an invoice of Stripe's: its state and amounts, and the end of a pending payment."""
+    # Dunning first, because payment attempts lock the rows in this order.
     await dunning.apply_stripe_invoice(connection, stripe_invoice, time.time())
     await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)
 
 
 async def _apply_stripe_customer(connection: AsyncConnection, stripe_customer: StripeObject) -> None:
-    """Apply a customer of Stripe's: changes of its balance by hand, how it pays, what its invoices say, and that
-    it is gone."""
+    """Apply a customer of Stripe's: manual balance changes, payment method, invoice details, and deletion."""
     if stripe_customer.get("deleted"):
         await record_deleted(connection, stripe_customer["id"])
     await foreign_balance.apply_stripe_customer(connection, stripe_customer)
@@ -157,15 +157,17 @@ async def _apply_stripe_customer(connection: AsyncConnection, stripe_customer: S
 
 
 def find_plan_page(settings: CollectorSettings) -> str | None:
-    """Return the URL at which customers see their plan; None where there are no pages."""
+    """Return the URL of the page with a customer's plan, or None without pages."""
     return (
         None if settings.pages is None else f"{build_url(settings, select_listener(settings, 'portal'))}/account/plan"
     )
 
 
 class BillingJobs:
-    """The jobs of one collector. `known` gives what the file says now; `tell` hears now and then who is charged;
-    `answers` has what the API of billing has answered, `took` hears what was taken.
+    """The billing jobs of one collector.
+
+    `known` returns the current settings. `tell` is called at intervals with the state of charging. `answers` counts the
+    answers of the billing API. `took` is called with the revenue.
     """
 
     def __init__(
@@ -182,14 +184,14 @@ class BillingJobs:
         self._answers = answers
         self._took = took
         self._charged: tuple[str, int, bool] | None = None
-        """The mode, the percentage and whether charging is on, as they were logged last."""
+        """The last logged mode, percentage and charging state."""
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
     def start(
         self, tasks: Tasks, stripe: Stripe | None, processor: Processor | None, exports: MeterExportJob | None
     ) -> None:
-        """Begin all jobs; events, exports and payments are left alone where there is no way to Stripe."""
+        """Start all jobs. Without a connection to Stripe, jobs for events, exports and payments are left out."""
         for job in (
             build_job("charging", LOOK_SECONDS, self._follow_charging),
             build_job("billing-answers", ANSWERS_SECONDS, lambda: self._answers.write(self._database)),
@@ -198,7 +200,7 @@ class BillingJobs:
         tasks.start("billing books", self._run_exclusively("billing-books", self._build_book_jobs()))
         if processor is not None:
             jobs = (
-                # Who has paid waits for it.
+                # Somebody who has paid waits for it.
                 build_job("webhook-events", EVENTS_SECONDS, processor.step)._replace(gives_way=False),
                 build_job("webhook-poll", POLL_SECONDS, processor.poll),
             )
@@ -261,13 +263,13 @@ class BillingJobs:
             await raise_alerts(connection, await trial_alerts.list_trial_alerts(connection, time.time()))
 
     async def _follow_subscriptions(self, exports: MeterExportJob) -> None:
-        """Align Stripe's subscriptions with ours; if none is due, rest longer the more there are."""
+        """Align Stripe's subscriptions with ours. If none is due, the pause grows with their number."""
         began = time.monotonic()
         if not await exports.subscriptions.step():
             await asyncio.sleep(SUBSCRIPTIONS_RESTS * (time.monotonic() - began))
 
     async def _follow_charging(self) -> None:
-        """Do what the file says about charging, and know what holds."""
+        """Apply the charging settings of the file, and read the current state."""
         billing = self._known().billing
         if billing is None:
             return
@@ -286,7 +288,7 @@ class BillingJobs:
         self._tell(now)
 
     async def _pause_unpaid(self) -> None:
-        """Pause who has not paid, and release who has."""
+        """Pause customers who have not paid, and resume those who have."""
         settings = self._known()
         if settings.billing is None or settings.billing.mode == "off":
             return
@@ -300,7 +302,7 @@ class BillingJobs:
     async def _pause_some(
         self, names: Sequence[str], settings: CollectorSettings, billing: Billing, now: float
     ) -> None:
-        """Pause or release some customers, in one transaction unless it fails because of one of them."""
+        """Pause or resume some customers in one transaction, or one by one if that fails."""
 
         async def pause(connection: AsyncConnection, among: Sequence[str]) -> None:
             if (await charging.fetch_charging(connection, billing)).is_on:
@@ -316,7 +318,7 @@ class BillingJobs:
             await self._each(names, lambda connection, name: pause(connection, [name]), failed)
 
     async def _follow_unpaid_plans(self) -> None:
-        """Charge fees again whose customers have paid all; write off what those whose plan has ended do not pay."""
+        """Retry the fees of customers who have paid everything, and write off fees that ended plans left unpaid."""
         settings, now = self._known(), time.time()
         if settings.billing is None or settings.billing.mode == "off":
             return
@@ -333,7 +335,7 @@ class BillingJobs:
                     await unpaid_plans.write_off_ended(connection, PLANS_MAX)
 
     async def _follow_passes(self) -> None:
-        """Cap customers whose grace is over; lift the caps once their period is over."""
+        """Cap customers whose grace period has ended. Lift caps when their period ends."""
         if self._known().billing is None:
             return
         now = time.time()
@@ -344,7 +346,7 @@ class BillingJobs:
         )
 
     async def _follow_plans(self) -> None:
-        """Apply the current plan caps to all subscribed customers."""
+        """Apply the current plan caps to all subscribers."""
         after = ""
         while self._known().billing is not None:
             began = time.monotonic()
@@ -359,7 +361,7 @@ class BillingJobs:
             await asyncio.sleep(PLANS_RESTS * (time.monotonic() - began))
 
     async def _follow_spending(self) -> None:
-        """Raise the alerts of all customers who have spent an amount that they chose."""
+        """Raise alerts for all customers whose spending has reached an amount that they chose."""
         after = ""
         while self._known().billing is not None:
             began, now = time.monotonic(), time.time()
@@ -381,7 +383,7 @@ class BillingJobs:
         follow: Callable[[AsyncConnection, str], Awaitable[object]],
         failed: str = "the caps of a plan could not be brought to hold a customer, and are looked at again",
     ) -> None:
-        """Follow each customer in its own transaction, so that a failure delays no other one."""
+        """Follow each customer in its own transaction, so that a failure does not delay others."""
         for customer in some:
             try:
                 async with self._database.writing() as connection:
@@ -392,14 +394,14 @@ class BillingJobs:
                 self._limited_log.error(failed, repr(error), customer=customer, exc_info=error)
 
     async def _reconcile_credits(self) -> None:
-        """Hold credit entries against balances, and look for words that no sum knows."""
+        """Compare credit entries with balances, and look for terms that no sum includes."""
         if self._known().billing is not None:
             async with self._database.reading() as connection:
                 await stored_words.set_aside_unknown_words(connection)
             await credits.reconcile_balances(self._database, time.time())
 
     async def _fetch_revenue(self) -> None:
-        """Read what was taken."""
+        """Compute the revenue."""
         settings = self._known()
         if settings.billing is not None:
             default = get_default_currency(settings.plans)
@@ -413,7 +415,7 @@ class BillingJobs:
             await balance.sync(time.time())
 
     async def _reconcile_payments(self, stripe: Stripe, processor: Processor | None) -> Rest | None:
-        """Hold the days that are over of Stripe's payments against the journal, once our side is complete."""
+        """Compare Stripe's payments of completed days with the journal, once our side is complete."""
         billing = self._known().billing
         if billing is None or billing.mode == "off":
             return None
@@ -428,7 +430,7 @@ class BillingJobs:
     async def _run_exclusively(
         self, lock: str, jobs: tuple[Job, ...], begin: Callable[[], Awaitable[None]] | None = None
     ) -> None:
-        """Do jobs while no other collector does, until cancelled; `begin` comes before them, each time."""
+        """Run jobs while no other collector does, until cancelled. `begin` is called before them each time."""
 
         async def work() -> None:
             if begin is not None:

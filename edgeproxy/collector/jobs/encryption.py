@@ -1,4 +1,4 @@
-"""Encryption while a collector serves: keys are unwrapped anew in time, and rows that are in the clear are sealed."""
+"""Encryption while a collector serves: keys are unwrapped again in time, and plain-text rows are encrypted."""
 
 from functools import partial
 
@@ -11,11 +11,11 @@ from edgeproxy.collector.encryption.keyring import Keyring, refresh_keyring
 from edgeproxy.collector.encryption.migration import seal_clear_rows
 
 SEAL_SECONDS = 3600.0
-"""Seconds until it is tried again where it failed."""
+"""Seconds until a failed run is repeated."""
 SEALED_SECONDS = 86400.0
-"""Seconds between passes through all rows: what is written is encrypted."""
+"""Seconds between two runs over all rows. New rows are encrypted when they are written."""
 REFRESHES_MIN = 4
-"""Times that keys are unwrapped anew before they end: what is away for a moment is asked again."""
+"""How often keys are unwrapped before they expire, so that a short outage of the key service does no harm."""
 REFRESH_FAILURE = "keys of encrypted columns could not be unwrapped anew"
 SEAL_FAILURE = "rows could not be encrypted, and are in the clear"
 

@@ -1,4 +1,4 @@
-"""End users that were stored before they were hashed: they are hashed while the collector serves."""
+"""End users stored before hashing was enabled. They are hashed while the collector serves."""
 
 from functools import partial
 
@@ -9,13 +9,13 @@ from edgeproxy.collector.database.periodic import Job, Rest, repeat
 from edgeproxy.collector.privacy.end_users import hash_clear_items
 
 HASH_SECONDS = 3600.0
-"""Seconds until it is tried again where it failed."""
+"""Seconds until a failed run is repeated."""
 HASHED_SECONDS = 86400.0
-"""Seconds between passes through all events: what is written is hashed."""
+"""Seconds between two runs over all events. New rows are hashed when they are written."""
 
 
 def start_end_user_job(tasks: Tasks, database: Database) -> None:
-    """Start the job, which finds nothing from the second time on."""
+    """Start the job. Later runs find nothing to do."""
     failed = "end users could not be hashed, and are in the clear"
     job = Job("end-users", HASH_SECONDS, failed, partial(_hash, database))
     tasks.start(job.name, repeat(job, log.RateLimitedLog(60.0)))

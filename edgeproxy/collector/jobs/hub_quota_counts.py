@@ -1,4 +1,4 @@
-"""Keeps the hub's copy of what edges must know of quotas up to date."""
+"""Keeps the hub's copy of quota counts for edges up to date."""
 
 import orjson
 
@@ -9,9 +9,9 @@ from edgeproxy.collector.jobs.quotas import QuotaMonitor
 from edgeproxy.config.hub_settings import Hub
 
 LOOK_SECONDS = 2.0
-"""Seconds after which it is seen what the hub has, though there is nothing new: it may have been emptied."""
+"""Seconds between two checks of the hub's content without new changes, because the hub may have been emptied."""
 RETRY_SECONDS = 2.0
-"""Seconds until it is tried again."""
+"""Seconds until a failed copy is repeated."""
 
 
 class HubQuotaCopy:
@@ -23,7 +23,7 @@ class HubQuotaCopy:
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
-        """Copy, for ever."""
+        """Copy until cancelled."""
         failed = "quotas could not be copied to the hub, and are copied again"
         expected = (HubUnavailableError, ResponseError, ValueError)
         try:
@@ -32,7 +32,7 @@ class HubQuotaCopy:
             await self._copy.close()
 
     async def step(self) -> Rest:
-        """Copy what the hub lacks, once there is something or a while is over: no other rest is needed."""
+        """Copy missing changes, as soon as there are some or when the time is over. No other pause is needed."""
         known = await self._copy.fetch_newest()
         newest, changes = await self._watch.behind(known, LOOK_SECONDS)
         if changes:

@@ -1,4 +1,4 @@
-"""Keys that are due for rotation: alerts to operators and customers, and new keys sent to customers' webhooks."""
+"""Rotation of due keys: alerts to operators and customers, and new keys sent to customers' webhooks."""
 
 import time
 from collections.abc import Callable
@@ -22,18 +22,18 @@ class KeyRotationJob:
     """Raises the alerts and sends new keys until it is cancelled."""
 
     def __init__(self, database: Database, metrics: Metrics, settings: Callable[[], CollectorSettings]) -> None:
-        """`settings` returns those of the last reload."""
+        """`settings` returns the settings of the last reload."""
         self._database = database
         self._metrics = metrics
         self._settings = settings
 
     async def run(self) -> None:
-        """Do what is due every CHECK_SECONDS, for ever."""
+        """Do due work every CHECK_SECONDS, until cancelled."""
         job = Job("key-rotation", CHECK_SECONDS, FAILURE, lambda: self.step(time.time()))
         await repeat(job, log.RateLimitedLog(60.0))
 
     async def step(self, now: float) -> None:
-        """Do what is due at this Unix second. An alert is raised once, however many collectors do this."""
+        """Do the work due at this Unix second. An alert is raised once, even with several collectors."""
         settings = self._settings()
         rotated, more = settings.rotation, list_instructions(settings)
         await key_delivery.settle_deliveries(self._database, GRACE_SECONDS if rotated is None else rotated.grace, now)
@@ -52,7 +52,7 @@ class KeyRotationJob:
 
 
 def list_instructions(settings: CollectorSettings) -> dict[str, str]:
-    """Return the details of an alert that say how its customer rotates the key. Pure."""
+    """Return an alert's details about how the customer rotates the key. Pure."""
     if settings.rotation is None:
         return {}
     instructions = {"overlap": format_seconds(settings.rotation.grace)}

@@ -1,6 +1,6 @@
-"""The event `limit.exceeded` of customers' webhooks: the first refusals by a limit in an hour, out of the ledger.
+"""The event `limit.exceeded` for customers' webhooks: the first refusals by a limit in an hour, from the ledger.
 
-Several collectors may look at once: the id of a message is made of what it tells of, so there is one of each.
+Several collectors may check at once. The id of a message is derived from its content, so there is only one.
 """
 
 import time
@@ -24,26 +24,26 @@ from edgeproxy.config.meters import MEASURES
 
 CHECK_SECONDS = 60.0
 LATE_SECONDS = 900
-"""Seconds after an hour for which it is still looked at: edges ship what they counted a little later."""
+"""Seconds after an hour for which it is still checked, because edges ship counts with a delay."""
 CUSTOMERS_MAX = 10
-"""Customers that one query is about; it names 50 pairs of a customer and a limit."""
+"""Customers per query. It returns up to 50 pairs of a customer and a limit."""
 FAILURE = "refusals could not be looked at for webhooks, and are later"
 
 
 class LimitEvents:
-    """Tells customers' webhooks of limits that have refused requests, until it is cancelled."""
+    """Notifies customers' webhooks of limits that refused requests, until it is cancelled."""
 
     def __init__(self, database: Database, get_settings: Callable[[], CollectorSettings]) -> None:
         self._database = database
         self._get_settings = get_settings
 
     async def run(self) -> None:
-        """Look every CHECK_SECONDS, for ever."""
+        """Check every CHECK_SECONDS, until cancelled."""
         job = Job("webhook-limits", CHECK_SECONDS, FAILURE, lambda: self.step(time.time()))
         await repeat(job, log.RateLimitedLog(60.0))
 
     async def step(self, now: float) -> None:
-        """Look at the present hour, and for a while at the one before."""
+        """Check the current hour and, for a while, the previous one."""
         settings = self._get_settings()
         meters = [name for name, meter in settings.meters.items() if MEASURES[meter.count].is_of_refusals]
         if settings.webhooks is None or not meters or not (names := await self._list_customers()):
@@ -58,7 +58,7 @@ class LimitEvents:
                     await self._enqueue(report.customers, hour, now)
 
     async def _list_customers(self) -> list[str]:
-        """Return the names of the customers with an endpoint that wants the event."""
+        """Return the names of customers with an endpoint for this event."""
         columns = webhook_endpoints.c
         statement = (
             sa.select(customers.c.name, columns.id, columns.types)

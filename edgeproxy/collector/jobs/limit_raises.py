@@ -1,4 +1,4 @@
-"""The end of raises of limits: those that are over leave the database and the directory within seconds."""
+"""Ends raises of limits: expired ones leave the database and the directory within seconds."""
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts.limit_raises import end_all_due
@@ -18,9 +18,9 @@ class LimitRaiseJob:
         self._metrics = metrics
 
     async def run(self) -> None:
-        """End what is over every CHECK_SECONDS, for ever."""
+        """End expired raises every CHECK_SECONDS, until cancelled."""
         await repeat(Job("limit-raises", CHECK_SECONDS, FAILURE, self.step), log.RateLimitedLog(60.0))
 
     async def step(self) -> None:
-        """End what is over."""
+        """End expired raises."""
         self._metrics.limit_raises = await end_all_due(self._database)

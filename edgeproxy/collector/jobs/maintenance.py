@@ -1,8 +1,8 @@
-"""Maintenance besides batch ingest: roll up hours and days, drop expired data, Stripe events included, erase deleted
-customers, clear books whose time is over, and alert of requests of people that are due.
+"""Maintenance besides batch ingest: roll-ups, deletion of expired data, erasures, and alerts of due privacy requests.
 
-The work is done in small steps with rests in between, so that batches never wait for long. Several collectors may run
-it on one database at once.
+The roll-ups are of hours and days. Expired data includes Stripe events and personal data of ended books. The work
+consists of small steps with pauses, so that batches never wait for long. Several collectors may run it on one database
+at once.
 """
 
 import asyncio
@@ -31,17 +31,17 @@ from edgeproxy.collector.traffic.reports import drop_errors, drop_reports
 from edgeproxy.config.collector.settings import Retention as Kept
 
 CHECK_SECONDS = 10.0
-"""Seconds between looks for something to do."""
+"""Seconds between two checks for work."""
 ROUND_SECONDS = 600.0
-"""Seconds between rounds of looking for what is too old."""
+"""Seconds between two rounds of deleting expired data."""
 LATE_SECONDS = 6 * 3600.0
-"""Seconds between looks for what has come of customers after their erasure."""
+"""Seconds between two checks for new data of erased customers."""
 REST_SECONDS = 3.0
-"""Rests after what was done, for so many times as long as it took."""
+"""The pause after work, as a multiple of its duration."""
 
 
 class MaintenanceJobs:
-    """Rolls up and drops until it is cancelled."""
+    """Rolls up and deletes until it is cancelled."""
 
     def __init__(
         self, database: Database, retention: Kept, metrics: Metrics, erasures: ErasureList | None = None
@@ -55,11 +55,11 @@ class MaintenanceJobs:
         self._events_seconds = retention.webhooks
         self._traffic_seconds = {MINUTE: retention.traffic_minutes, HOUR: retention.traffic_hours}
         self._has_erased = False
-        """Whether customers were erased since the latest purge."""
+        """True if customers were erased since the last purge."""
         self._late = 0.0
-        """Monotonic time at which what has come of erased customers is looked for."""
+        """Monotonic time of the next check for new data of erased customers."""
         self._round = 0.0
-        """Monotonic time at which the next round begins."""
+        """Monotonic time of the next round."""
         self._round_tasks: tuple[Callable[[float], Awaitable[bool | None]], ...] = (
             self._retention.begin_round,
             self._record_erasures,
@@ -72,18 +72,18 @@ class MaintenanceJobs:
             self._drop_withdrawn,
             self._purge_deleted,
         )
-        """What a round does, each of which may have more to do."""
+        """The tasks of a round. A task may need several steps."""
         self._due: list[Callable[[float], Awaitable[bool | None]]] = []
-        """What this round has yet to do."""
+        """Remaining tasks of this round."""
         self._log = log.get_logger()
 
     async def run(self) -> None:
-        """Do what there is to do, for ever."""
+        """Do the work until cancelled."""
         failed = "roll-up and retention failed, and go on later"
         await repeat(Job("maintenance", CHECK_SECONDS, failed, self._run_step), log.RateLimitedLog(60.0))
 
     async def _run_step(self) -> Rest | None:
-        """Do the next little; return a short rest where there is more to do."""
+        """Do the next step. Return a short pause if there is more work."""
         began = time.monotonic()
         try:
             is_busy = await self.step(time.time())
@@ -93,7 +93,7 @@ class MaintenanceJobs:
         return Rest(REST_SECONDS * (time.monotonic() - began)) if is_busy else None
 
     async def step(self, now: float) -> bool:
-        """Do the next little; False where there is nothing for now."""
+        """Do the next step. Return False if there is no work now."""
         if not self._due and time.monotonic() >= self._round:
             self._round = time.monotonic() + ROUND_SECONDS
             self._due = list(self._round_tasks)
@@ -102,7 +102,7 @@ class MaintenanceJobs:
         for work in (self._roll_up, self._do_due, self._drop_old, self._books.clear_next):
             try:
                 is_busy = await work(now)
-            except Exception as error:  # The others go on: what one of them cannot do is no reason to keep data.
+            except Exception as error:  # The others continue in any case.
                 failures.append(error)
             if is_busy:
                 break
@@ -122,7 +122,7 @@ class MaintenanceJobs:
         return more
 
     async def _do_due(self, now: float) -> bool:
-        """Go on with the tasks of this round; one that fails is tried again in the next."""
+        """Continue with the tasks of this round. A failed task is tried again in the next round."""
         while self._due:
             task = self._due.pop(0)
             if await task(now):
@@ -131,7 +131,7 @@ class MaintenanceJobs:
         return False
 
     async def _erase(self, now: float) -> bool:
-        """Erase some of the customers who were deleted long enough ago; False where there are none."""
+        """Erase some of the customers whose retention after deletion has ended. Return False if there are none."""
         if self._deleted_seconds is None:
             return False
         before = int((now - self._deleted_seconds) * 1000)
@@ -149,7 +149,7 @@ class MaintenanceJobs:
         return bool(erased)
 
     async def _erase_late(self, now: float) -> None:
-        """Erase what has come of erased customers since, every few hours."""
+        """Erase new data of erased customers, every few hours."""
         if time.monotonic() < self._late:
             return
         async with self._database.reading() as connection:
@@ -165,12 +165,12 @@ class MaintenanceJobs:
         self._late = time.monotonic() + LATE_SECONDS
 
     async def _purge_deleted(self, _: float) -> None:
-        """Leave nothing of what was deleted in the files of the database; the next round tries again."""
+        """Remove deleted data from the database's files. If that fails, the next round tries again."""
         if await self._database.purge_deleted(has_erased=self._has_erased):
             self._has_erased = False
 
     async def _alert_due_requests(self, now: float) -> None:
-        """Alert operators of requests of people that are due soon, or were, once each."""
+        """Alert operators of privacy requests that are due soon or overdue, once each."""
         async with self._database.reading() as connection:
             due = await list_due_alerts(connection, now)
         if due:
@@ -178,29 +178,29 @@ class MaintenanceJobs:
                 await raise_alerts(connection, due)
 
     async def _record_erasures(self, _: float) -> None:
-        """Put on the list which customers are erased, by whomever, and not on it yet."""
+        """Add erased customers that are missing to the list of erasures."""
         if self._erasures is not None:
             await record_erasures(self._database, self._erasures)
 
     async def _drop_events(self, now: float) -> bool:
-        """Drop some events of Stripe's that came long enough ago; False where there are none."""
+        """Delete some expired events of Stripe's. Return False if there are none."""
         if self._events_seconds is None:
             return False
         async with self._database.writing() as connection:
             return bool(await receiver.drop_events(connection, int((now - self._events_seconds) * 1000)))
 
     async def _drop_answers(self, now: float) -> bool:
-        """Drop some responses of the API that are old enough; False where there are none."""
+        """Delete some expired API responses. Return False if there are none."""
         async with self._database.writing() as connection:
             return bool(await idempotency.drop_answers(connection, int(now * 1000)))
 
     async def _drop_withdrawn(self, now: float) -> None:
-        """Drop what is known of moves to here that were withdrawn long ago."""
+        """Delete old rows of withdrawn arrivals."""
         async with self._database.writing() as connection:
             await drop_withdrawn(connection, int(now * 1000))
 
     async def _drop_traffic(self, now: float) -> bool:
-        """Drop some reports of traffic that are old enough; False where there are none."""
+        """Delete some expired traffic reports. Return False if there are none."""
         await drop_usage(self._database, int(now))
         for step, seconds in self._traffic_seconds.items():
             if seconds is not None and await drop_reports(self._database, step, int(now - seconds)):

@@ -23,19 +23,19 @@ from edgeproxy.collector.database.unreadable_rows import UnreadableRow, forget_u
 from edgeproxy.config.collector.alerts import Alerts
 
 WATCH_SECONDS = 60.0
-"""Seconds between two looks."""
+"""Seconds between two checks."""
 DAY_SECONDS = 86400
 CERTIFICATE_DAYS: tuple[tuple[int, Severity], ...] = ((30, "info"), (7, "warn"), (1, "page"))
-"""Days before a certificate expires at which an alert is raised, and its severity."""
+"""Days before a certificate's expiry when an alert is raised, and its severity."""
 WORST = 3
-"""Kinds of denials that an alert names."""
+"""Kinds of denials listed in an alert."""
 
 Expiry = Callable[[], Mapping[str, float]]
-"""Lookup of the Unix second of expiry of each certificate, by file."""
+"""Returns the Unix second of expiry of each certificate, by file."""
 
 
 DeniedRequest = tuple[str, str, str, int, str]
-"""Key by which denials are counted: actor, origin, target, status, reason."""
+"""The key for counting denials: actor, origin, target, status, reason."""
 
 
 class OperatorAlerts:
@@ -46,7 +46,7 @@ class OperatorAlerts:
         self._settings = settings
         self._expiry = expiry
         self._raised: set[str] = set()
-        """The keys of alerts about certificates that are raised already."""
+        """Keys of raised alerts about certificates."""
         self._limited_log = log.RateLimitedLog(60.0)
 
     def use(self, settings: Alerts) -> None:
@@ -72,7 +72,7 @@ class OperatorAlerts:
             forget_untold(unreadable)
 
     async def denied(self, counts: Counter[DeniedRequest], now: float) -> None:
-        """Raise an alert if too much of it was denied in the last minute."""
+        """Raise an alert if too many requests were denied in the last minute."""
         alert = make_denial_alert(counts, self._settings.denials, now)
         if alert is not None:
             async with self._database.writing() as connection:
@@ -80,7 +80,7 @@ class OperatorAlerts:
 
 
 def make_certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Alert]:
-    """Return the alerts of certificates that expire at these Unix seconds: of each the loudest that is due. Pure."""
+    """Return the alerts for certificates with these Unix seconds of expiry: the most severe due alert of each. Pure."""
     alerts = []
     for file, end in expiry.items():
         due = [(days, severity) for days, severity in CERTIFICATE_DAYS if end - now < days * DAY_SECONDS]
@@ -102,7 +102,7 @@ def make_certificate_alerts(expiry: Mapping[str, float], now: float) -> list[Ale
 
 
 async def find_keys(connection: AsyncConnection, row: UnreadableRow) -> list[UnreadableRow]:
-    """Return an unreadable row with its primary key; a value that was read without it is looked up as it is stored."""
+    """Return an unreadable row with its primary key. If the key is unknown, the row is found by its stored value."""
     if not row.stored:
         return [row]
     table = metadata.tables[row.table]
@@ -111,7 +111,7 @@ async def find_keys(connection: AsyncConnection, row: UnreadableRow) -> list[Unr
 
 
 def make_unreadable_alert(row: UnreadableRow, now: float) -> Alert:
-    """Return the alert of a row that was set aside, with nothing of what it says. Pure."""
+    """Return the alert for a row that was set aside, without its content. Pure."""
     return Alert(
         key=f"row_unreadable:{row.table}:{row.key}",
         kind=AlertKind.ROW_UNREADABLE,
@@ -122,9 +122,9 @@ def make_unreadable_alert(row: UnreadableRow, now: float) -> Alert:
 
 
 def make_denial_alert(counts: Counter[DeniedRequest], most: int, now: float) -> Alert | None:
-    """Return the alert of a minute in which `most` requests were denied or more; there is one an hour. Pure.
+    """Return the alert for a minute with at least `most` denied requests. There is one per hour. Pure.
 
-    A contact is not named: the alert is of no customer, so that it outlives an erasure.
+    Contacts are not named: the alert belongs to no customer, so an erasure does not delete it.
     """
     total = counts.total()
     if total < most:

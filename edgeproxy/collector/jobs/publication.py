@@ -1,4 +1,4 @@
-"""The publication of the customer directory, and in the hub of quotas beside it, as the last reload has it."""
+"""The publication of the customer directory and of the hub's quota counts, as configured by the last reload."""
 
 from collections.abc import Callable
 
@@ -12,9 +12,9 @@ from edgeproxy.config.collector.settings import Published
 
 
 class Publication:
-    """The publisher of one collector, if there is one, and its tasks.
+    """The publisher of one collector, if configured, with its tasks.
 
-    `use` is called with each publisher that begins, and with None where none does.
+    `use` is called with each new publisher, or with None if there is none.
     """
 
     def __init__(self, database: Database, quotas: QuotaMonitor, use: Callable[[Publisher | None], None]) -> None:
@@ -25,7 +25,7 @@ class Publication:
         self._tasks = Tasks()
 
     def prepare(self, settings: Published | None) -> Publisher | None:
-        """Return the publisher of these settings: the one that publishes, if it has the same key and hub.
+        """Return the publisher for these settings: the current one if key and hub are unchanged.
 
         Raises InvalidSigningKeyError.
         """
@@ -35,7 +35,7 @@ class Publication:
         return serving if serving is not None and serving.is_alike(new) else new
 
     async def begin(self, publisher: Publisher | None) -> None:
-        """Publish by this publisher from here on, and no longer by the one before."""
+        """Publish with this publisher from now on, instead of the previous one."""
         if publisher is self._publisher:
             return
         await self.end()
@@ -50,11 +50,11 @@ class Publication:
             self._tasks.start("quotas to the hub", HubQuotaCopy(publisher.hub, self._quotas).run())
 
     def release_waiters(self) -> None:
-        """Answer every edge that waits for news."""
+        """Answer every edge that waits for changes."""
         if self._publisher is not None:
             self._publisher.release_waiters()
 
     async def end(self) -> None:
-        """Publish no more."""
+        """Stop publishing."""
         self.release_waiters()
         await self._tasks.cancel()

@@ -1,9 +1,8 @@
-"""Watches the quotas of whoever has usage: edges are told what the ledger has counted of those that are nearly used up,
-and people hear of thresholds that are reached.
+"""The quota monitor: it gives edges the ledger's counts of nearly used-up quotas, and raises alerts at thresholds.
 
-Who has taken usage says of whom; what they have used by then is asked of the ledger, for all of them together. So what
-several collectors take, and what was taken before a kill, counts alike. Now and then all who have usage are looked at,
-as quotas change too.
+Counted usage only tells which customers to check. Their total usage is read from the ledger, for all of them in one
+query. So usage from several collectors and from before a kill is included. At intervals all customers with usage are
+checked, because quotas change too.
 """
 
 import asyncio
@@ -39,26 +38,26 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 UTC = ZoneInfo("UTC")
 GATHER_SECONDS = 0.05
-"""Seconds for which usage is gathered before it is looked at."""
+"""Seconds for gathering usage before a check."""
 RETRY_SECONDS = 1.0
-"""Seconds until what failed is tried again."""
+"""Seconds until a failed check is repeated."""
 LOOK_SECONDS = 0.25
-"""Seconds between two looks for what other collectors have found, while an edge waits."""
+"""Seconds between two checks for other collectors' changes while an edge waits."""
 CUSTOMERS_MAX = 500
-"""Customers that are looked at in one step."""
+"""Customers checked in one step."""
 ROUND_SECONDS = 600.0
-"""Seconds between two rounds over all who have usage."""
+"""Seconds between two rounds over all customers with usage."""
 ROUND_RESTS = 3.0
-"""Rests after each step of a round, for so many times as long as it took."""
+"""The pause after each step of a round, as a multiple of its duration."""
 TOLD_MAX = 200_000
-"""Quotas of which is remembered what edges were told, and alerts that were raised."""
+"""Most quotas whose last count for edges, and raised alerts, are remembered."""
 
 Quota = tuple[str, str, str, str]
 """Customer, meter, day or month, and time zone."""
 
 
 class QuotaMonitor:
-    """The quotas of one database, as one collector sees them. `run` watches until it is cancelled."""
+    """The quotas of one database in the view of one collector. `run` checks until it is cancelled."""
 
     def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
@@ -69,23 +68,23 @@ class QuotaMonitor:
         self._some = asyncio.Event()
         self._published: dict[Quota, QuotaCount] = {}
         self._raised: dict[str, None] = {}
-        """The keys of alerts that are raised already, as far as that is remembered."""
+        """The remembered keys of raised alerts."""
         self._passed: dict[tuple[str, str, Period | None], None] = {}
-        """The soft caps of plans that are known to be passed: customer, meter and period."""
+        """Soft caps of plans known to be breached: customer, meter and period."""
         self._newest = 0
-        """The latest change that this collector knows of."""
+        """The latest change that this collector knows."""
         self._changed = asyncio.Event()
-        """Set, and replaced, whenever there is another."""
+        """Set and replaced at each new change."""
         self._ended = False
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
     def use(self, settings: CollectorSettings) -> None:
-        """Go by the tiers and customers of these."""
+        """Use the tiers and customers of these settings."""
         self._settings = settings
 
     def counted(self, some: Iterable[tuple[str, str]]) -> None:
-        """Usage of these was counted: customer and meter."""
+        """Record that usage of these pairs of customer and meter was counted."""
         for customer, meter in some:
             self._waiting[customer].add(meter)
         if self._waiting:
@@ -94,11 +93,11 @@ class QuotaMonitor:
     async def find_refused_readings(
         self, connection: AsyncConnection, reported: Mapping[gauge_caps.GaugeKey, Sequence[Reading]]
     ) -> dict[gauge_caps.GaugeKey, dict[int, str]]:
-        """Return which new readings of gauges a hard cap refuses, by their index, and why."""
+        """Return which new gauge readings a hard cap refuses, by index, with the reason."""
         return await gauge_caps.find_refused_readings(connection, reported, self._settings)
 
     async def run(self) -> None:
-        """Check customers with new usage, forever."""
+        """Check customers with new usage, until cancelled."""
         while True:
             await self._some.wait()
             await asyncio.sleep(GATHER_SECONDS)
@@ -112,7 +111,7 @@ class QuotaMonitor:
                     asyncio.get_running_loop().call_later(RETRY_SECONDS, self.counted, again)
 
     async def run_rounds(self) -> None:
-        """Check all customers with usage in endless rounds, the first at once."""
+        """Check all customers with usage in rounds until cancelled, the first one at once."""
         after = ""
 
         async def check_page() -> Rest | None:
@@ -129,7 +128,7 @@ class QuotaMonitor:
         await repeat(Job("quota-rounds", ROUND_SECONDS, failed, check_page), self._limited_log)
 
     async def _fetch_page(self, after: str) -> Mapping[str, set[str]]:
-        """Return the next customers that have usage, and of which meters."""
+        """Return the next customers with usage, and their meters."""
         meters_by_customer: dict[str, set[str]] = defaultdict(set)
         try:
             async with self._database.reading() as connection:
@@ -145,7 +144,7 @@ class QuotaMonitor:
                     pairs = sa.select(table.c.customer, table.c.meter).where(table.c.customer.in_(some)).distinct()
                     for customer, meter in await connection.execute(pairs):
                         meters_by_customer[customer].add(meter)
-        except Exception as error:  # The next round is to be made too.
+        except Exception as error:  # The next round must still run.
             self._record_failure(error)
         return meters_by_customer
 
@@ -153,11 +152,11 @@ class QuotaMonitor:
         """Check these customers' quotas of these meters; return the customers whose check failed."""
         try:
             await self._check_quotas(some)
-        except Exception as error:  # It goes on for as long as the collector serves.
+        except Exception as error:  # The monitor runs as long as the collector.
             if isinstance(error, CONNECTION_ERRORS) or len(some) == 1:
                 self._record_failure(error)
                 return some
-            # Halved until whoever cannot be read is alone, and in nobody's way.
+            # The set is halved until the customer that fails is alone and blocks no others.
             names, failed = list(some), dict[str, set[str]]()
             for half in (names[: len(names) // 2], names[len(names) // 2 :]):
                 failed |= await self._failed_of({name: some[name] for name in half})
@@ -235,7 +234,7 @@ class QuotaMonitor:
         passed: Mapping[tuple[str, str], QuotaUsage],
         now: float,
     ) -> None:
-        """Write counts for edges, alerts and passed caps, and remember that they are."""
+        """Write counts for edges, alerts and breached caps, and remember them."""
         async with self._database.writing() as connection:
             await counts.write_counts(self._database, connection, changes)
             await raise_alerts(connection, due)
@@ -256,7 +255,7 @@ class QuotaMonitor:
     async def _make_level_alerts(
         self, connection: AsyncConnection, statuses: Mapping[str, Sequence[QuotaUsage]], now: float
     ) -> list[Alert]:
-        """Return the new alerts of quotas of what exists, whose levels have risen in this month."""
+        """Return new alerts for quotas of existing items whose levels have risen this month."""
         thresholds = self._settings.alerts.thresholds
         reached = [
             (customer, status)
@@ -277,7 +276,7 @@ class QuotaMonitor:
     async def _fetch_balances(
         self, connection: AsyncConnection, some: Mapping[str, set[str]]
     ) -> list[tuple[QuotaCount, int]]:
-        """Return prepaid credits spent and granted, for those customers who used the credits meter."""
+        """Return spent and granted prepaid credits of the customers who used the credits meter."""
         billing = self._settings.billing
         meters = None if billing is None else get_credit_meters(billing)
         if meters is None:
@@ -298,9 +297,9 @@ class QuotaMonitor:
     # ---- for edges
 
     async def behind(self, seq: int, seconds: float) -> tuple[int, list[CountChange]]:
-        """Return the newest number, and changes behind `seq`, once there are some or the time is over.
+        """Return the newest number and the changes after `seq`, as soon as there are some or when the time is over.
 
-        Where that number is of another database, or of one that was restored, they are those from the first on.
+        If `seq` is from another or a restored database, return all changes.
         """
         until = time.monotonic() + seconds
         while True:
@@ -319,7 +318,7 @@ class QuotaMonitor:
             return newest, list(await counts.list_changes(connection, seq if seq <= newest else 0))
 
     def end(self) -> None:
-        """Nobody waits here any more."""
+        """Release all waiting requests."""
         self._ended = True
         self._changed.set()
 
@@ -333,7 +332,7 @@ class QuotaMonitor:
 
 
 def build_budget_count(use: BudgetUse) -> QuotaCount | None:
-    """Return the count of a key's budget for edges; None if it is not known."""
+    """Return the count of a key's budget for edges, or None if unknown."""
     if use.used is None:
         return None
     budget = use.budget.to_directory(use.key.start)
@@ -341,7 +340,7 @@ def build_budget_count(use: BudgetUse) -> QuotaCount | None:
 
 
 def build_count(customer: str, status: QuotaUsage) -> QuotaCount | None:
-    """Return the count for edges; None if the quota has no periods."""
+    """Return the count for edges, or None if the quota has no periods."""
     quota, period = status.quota, status.period
     if quota.per is None or period is None:
         return None

@@ -1,4 +1,4 @@
-"""Periodic work of customers' webhooks: sending, the alert of an endpoint that is disabled, and retention."""
+"""Periodic work of customers' webhooks: sending, alerts about disabled endpoints, and retention."""
 
 import time
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from edgeproxy.collector.webhooks.sender import DisabledEndpoint, WebhookSender
 from edgeproxy.config.collector.webhooks import Webhooks
 
 ROUND_SECONDS = 600.0
-"""Seconds between two searches for messages that are too old."""
+"""Seconds between two checks for expired messages."""
 REST_SECONDS = 1.0
-"""The same after some were dropped."""
+"""Seconds until the next check after some were deleted."""
 
 
 class WebhookJobs:
@@ -29,7 +29,7 @@ class WebhookJobs:
         self.sender = WebhookSender(database, get_settings, metrics, raise_disabled)
 
     async def run_retention(self) -> None:
-        """Drop messages that are too old, for ever."""
+        """Delete expired messages until cancelled."""
         failed = "old webhooks could not be dropped, and are later"
         await repeat(Job("webhook-retention", ROUND_SECONDS, failed, self._drop_now), log.RateLimitedLog(60.0))
 
@@ -37,13 +37,13 @@ class WebhookJobs:
         return Rest(REST_SECONDS) if await self.drop_old(time.time()) else None
 
     async def drop_old(self, now: float) -> int:
-        """Drop some messages that are too old at this Unix second; return their number."""
+        """Delete some messages that have expired at this Unix second. Return their number."""
         async with self._database.writing() as connection:
             return await messages.drop_messages(connection, round((now - messages.RETENTION_SECONDS) * 1000))
 
 
 async def raise_disabled(connection: AsyncConnection, endpoint: DisabledEndpoint, now: float) -> None:
-    """Tell operators and the customer that an endpoint is disabled."""
+    """Alert operators and the customer about a disabled endpoint."""
     alert = Alert(
         key=f"webhook:{endpoint.customer}:{endpoint.id}:{int(now)}",
         kind=AlertKind.WEBHOOK_DISABLED,

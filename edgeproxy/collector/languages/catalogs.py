@@ -14,17 +14,17 @@ __all__ = ["DEFAULT", "LANGUAGES", "load_catalog"]
 
 
 def find_own_name(code: str) -> str:
-    """Return what a language calls itself, such as Deutsch."""
+    """Return a language's own name, for example Deutsch."""
     name = str(Locale.parse(code).get_display_name(code))
     return name[:1].upper() + name[1:]
 
 
 LANGUAGES = {code: find_own_name(code) for code in CODES}
-"""The languages, as each calls itself."""
+"""The languages with their own names."""
 
 
 class Translations(gettext.GNUTranslations):
-    """The texts of a language. The empty text has none: a catalog keeps its header under it."""
+    """The texts of a language. The empty text has no translation: a catalog stores its header there."""
 
     def gettext(self, message: str) -> str:
         """Return the translation of a text."""
@@ -33,7 +33,7 @@ class Translations(gettext.GNUTranslations):
 
 @cache
 def load_catalog(language: str) -> gettext.NullTranslations:
-    """Return the translations of a language; templates and modules have the English texts."""
+    """Return the translations of a language. The English texts are in templates and modules."""
     if language == DEFAULT:
         return gettext.NullTranslations()
     compiled = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The currency in which a reader sees approximate amounts beside US dollars, by a configured rate. Pure."""
+"""The currency of approximate amounts that a reader sees beside US dollars, by a configured rate. Pure."""
 
 from collections.abc import Mapping
 from decimal import Decimal
@@ -14,7 +14,7 @@ CENTS = 100
 
 
 class DisplayCurrency(NamedTuple):
-    """A currency, the rate of a US dollar in it, and the Unix second of the day of that rate."""
+    """A currency, its rate to the US dollar, and the Unix second of the rate's day."""
 
     code: str
     rate: Decimal
@@ -26,7 +26,7 @@ class DisplayCurrency(NamedTuple):
 
 
 def choose_currency(rates: Mapping[str, ExchangeRate], chosen: str | None, locale: Locale) -> DisplayCurrency | None:
-    """Return the chosen currency, else that of the reader's locale; None: US dollars alone.
+    """Return the chosen currency, or else the currency of the reader's locale; None: US dollars only.
 
     A language without a territory stands for the territory with most of its readers.
     """

@@ -1,11 +1,11 @@
-"""Foreign texts as readers may see them, so that what is invisible in one cannot deceive them. Pure."""
+"""Display of untrusted texts, so that invisible characters in them cannot deceive readers. Pure."""
 
 TEXT_CHARACTERS_MAX = 2000
-"""Characters of a foreign text that is shown."""
+"""Most displayed characters of an untrusted text."""
 
 
 def escape_invisible(value: object, most: int = TEXT_CHARACTERS_MAX) -> str:
-    """Return a foreign text with its invisible characters written out (\\u202e), so that it cannot deceive readers."""
+    r"""Return an untrusted text with invisible characters escaped (\u202e), so that it cannot deceive readers."""
     text = str(value)
     cut = text[:most]
     seen = "".join(
@@ -15,5 +15,5 @@ def escape_invisible(value: object, most: int = TEXT_CHARACTERS_MAX) -> str:
 
 
 def format_line(text: str) -> str:
-    """Return a text on one line, without characters that are not printed or that turn the direction of others."""
+    """Return a text on one line, without unprintable characters and characters that change the text direction."""
     return "".join(character if character.isprintable() else " " for character in text)

@@ -1,4 +1,4 @@
-"""The mark of texts that are translated elsewhere."""
+"""The mark for texts that are translated elsewhere."""
 
 
 def N_(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The readers of pages and mails: their language, and the formats of numbers, dates and money that they read."""
+"""The readers of pages and mails: their language, and their formats of numbers, dates and money."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,27 +15,27 @@ from edgeproxy.config.collector.currency_units import DECIMALS, USD, to_decimal
 HEADER_CHARACTERS_MAX = 500
 """Characters of Accept-Language that are read."""
 AGO_SECONDS_MAX = 30 * 86400
-"""The age from which on a time is written as its day."""
+"""Older times are written as a date."""
 COMPACT_MIN = 10_000
 """Smaller numbers are written out."""
 BYTES = ("byte", "kilobyte", "megabyte", "gigabyte", "terabyte")
-"""The units of bytes, each a thousand of the one before."""
+"""The units of bytes. Each is a thousand times the previous one."""
 DURATIONS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
-"""The units of times, by their seconds."""
+"""The units of durations, by their seconds."""
 
 UNIT_PRICE_MIN = Decimal("0.001")
-"""Prices of a unit below it, in whole units of the currency, are written for more units."""
+"""A lower unit price, in whole units of the currency, is written for several units."""
 UNITS_MAX = MILLION = 1_000_000
 
 
 class Reader(NamedTuple):
-    """The reader of a page: the language, and the locale whose formats they read."""
+    """The reader of a page: the language, and the locale for formats."""
 
     language: str
     locale: Locale
 
     def number(self, value: float) -> str:
-        """Return a number such as 1,234,567."""
+        """Return a number in the form 1,234,567."""
         return numbers.format_decimal(value, locale=self.locale)
 
     def rounded(self, value: float) -> str:
@@ -43,7 +43,7 @@ class Reader(NamedTuple):
         return numbers.format_decimal(round(value), locale=self.locale)
 
     def share(self, value: float, digits: int = 2) -> str:
-        """Return a share of 1 in percent. It is cut off, not rounded: 99.996 % is not 100 %, and 0.4 % is <1 %."""
+        """Return a share of 1 in percent, truncated instead of rounded: 99.996 % is not 100 %, and 0.4 % is <1 %."""
         scale = 10.0 ** (digits + 2)
         cut = int(value * scale + 1e-6) / scale
         if value > 0 and not cut:
@@ -54,35 +54,35 @@ class Reader(NamedTuple):
         return numbers.format_percent(cut, format=form, locale=self.locale)
 
     def money(self, amount: int, currency: str = USD) -> str:
-        """Return an amount of smallest units, such as cents."""
+        """Return an amount given in smallest units, for example cents."""
         return numbers.format_currency(to_decimal(amount, currency), currency.upper(), locale=self.locale)
 
     def amount(self, amount: Decimal, currency: str) -> str:
-        """Return an amount of whole units of a currency."""
+        """Return an amount given in whole units of a currency."""
         return numbers.format_currency(amount, currency, locale=self.locale)
 
     def whole_money(self, amount: int, currency: str = USD) -> str:
-        """Return an amount of smallest units, rounded to whole units of the currency."""
+        """Return an amount given in smallest units, rounded to whole units of the currency."""
         form = self.locale.currency_formats["standard"].pattern.replace("0.00", "0")
         whole = round(to_decimal(amount, currency))
         return numbers.format_currency(whole, currency.upper(), form, locale=self.locale, currency_digits=False)
 
     def approximate(self, cents: float, beside: DisplayCurrency) -> str:
-        """Return the approximate amount in another currency of cents of US dollars."""
+        """Return the approximate amount in another currency for cents of US dollars."""
         return f"≈ {numbers.format_currency(beside.of(cents), beside.code, locale=self.locale)}"
 
     def rate(self, beside: DisplayCurrency) -> str:
-        """Return the rate of a US dollar in another currency, with all of its places."""
+        """Return the rate of the US dollar in another currency, with all decimal places."""
         return numbers.format_currency(
             beside.rate, beside.code, locale=self.locale, currency_digits=False, decimal_quantization=False
         )
 
     def credits(self, millicredits: int) -> str:
-        """Return credits, of which a thousand are a US dollar, or a hundred smallest units of another currency."""
+        """Return credits. A thousand are a US dollar, or a hundred smallest units of another currency."""
         return numbers.format_decimal(Decimal(millicredits).scaleb(-3), locale=self.locale)
 
     def exact(self, millicredits: int, currency: str = USD) -> str:
-        """Return credits in their currency, with all of their places."""
+        """Return credits in their currency, with all decimal places."""
         places = f"{'0' * DECIMALS[currency]}####"
         form = self.locale.currency_formats["standard"].pattern.replace("0.00", f"0.{places}")
         amount = to_decimal(millicredits, currency).scaleb(-4)
@@ -91,11 +91,10 @@ class Reader(NamedTuple):
     def unit_price(
         self, written: str, package: int = 1, currency: str = USD, scale: int | None = None
     ) -> tuple[str, int]:
-        """Return the price of a unit, which is written in smallest units of the currency, and for how many units it is:
-        for `scale` of them, but for a package its own.
+        """Return a unit price for display, and its number of units. `written` is in smallest units of the currency.
 
-        Without a scale a price of a unit far below the smallest one is that of a thousand or a million of them: $0.01
-        per 1,000.
+        The number of units is `scale`, or the package size. Without a scale, a price far below the smallest unit is
+        given for a thousand or a million units: $0.01 per 1,000.
         """
         amount, units = Decimal(written).scaleb(-DECIMALS[currency]), package
         if scale is not None and package == 1:
@@ -110,31 +109,31 @@ class Reader(NamedTuple):
         return str(self.locale.territories.get(code, code))
 
     def date(self, second: float) -> str:
-        """Return the day in UTC of a Unix second."""
+        """Return the UTC day of a Unix second."""
         return dates.format_date(datetime.fromtimestamp(second, UTC).date(), "medium", locale=self.locale)
 
     def short_day(self, second: float) -> str:
-        """Return the day in UTC of a Unix second without its year, such as Nov 22."""
+        """Return the UTC day of a Unix second without the year, in the form Nov 22."""
         return dates.format_skeleton("MMMd", datetime.fromtimestamp(second, UTC), locale=self.locale)
 
     def iso_day(self, second: float) -> str:
-        """Return the day in UTC of a Unix second as a date field has it, such as 2026-11-22."""
+        """Return the UTC day of a Unix second for a date field, in the form 2026-11-22."""
         return datetime.fromtimestamp(second, UTC).date().isoformat()
 
     def iso_minute(self, second: float) -> str:
-        """Return the time in UTC of a Unix second as a field for a date and a time has it."""
+        """Return the UTC time of a Unix second for a field with date and time."""
         return f"{datetime.fromtimestamp(second, UTC):%Y-%m-%dT%H:%M}"
 
     def month_of(self, second: float) -> str:
-        """Return the month in UTC of a Unix second, such as November 2026."""
+        """Return the UTC month of a Unix second, in the form November 2026."""
         return self.month(f"{datetime.fromtimestamp(second, UTC):%Y-%m}")
 
     def month(self, written: str) -> str:
-        """Return the name of a month such as 2027-03."""
+        """Return the name of a month written as 2027-03."""
         return dates.format_skeleton("yMMMM", parse_time(f"{written}-01"), locale=self.locale)
 
     def moment(self, written: str | float | None) -> str:
-        """Return an RFC 3339 time or a Unix second, in UTC and with 24 hours; a dash for None."""
+        """Return an RFC 3339 time or a Unix second in UTC with a 24-hour clock, or a dash for None."""
         if written is None:
             return "–"
         at = datetime.fromtimestamp(written, UTC) if isinstance(written, int | float) else parse_time(written)
@@ -143,11 +142,12 @@ class Reader(NamedTuple):
         time = dates.format_time(at, "HH:mm:ss" if "h" in clock else "medium", tzinfo=UTC, locale=self.locale)
         date = dates.format_date(at, "medium", locale=self.locale)
         moment = f"{joined.replace('{0}', time).replace('{1}', date)} UTC"
-        # Letters of both directions: isolated (Unicode UAX 9), so that a second time beside it cannot mix with it.
+        # The text has letters of both directions. It is isolated (Unicode UAX 9), so that it cannot mix with a time
+        # beside it.
         return moment if self.locale.text_direction == "ltr" else f"\u2068{moment}\u2069"
 
     def brief(self, written: str | float, now: float, clock: str = "%H:%M") -> str:
-        """Return a time in UTC to the minute, such as Nov 22, 23:48; with its year where that of `now` is another."""
+        """Return a UTC time to the minute, such as Nov 22, 23:48, with the year unless it is the year of `now`."""
         at = datetime.fromtimestamp(written, UTC) if isinstance(written, int | float) else parse_time(written)
         is_this_year = at.year == datetime.fromtimestamp(now, UTC).year
         date = dates.format_skeleton("MMMd" if is_this_year else "yMMMd", at, locale=self.locale)
@@ -156,30 +156,30 @@ class Reader(NamedTuple):
         return brief if self.locale.text_direction == "ltr" else f"\u2068{brief}\u2069"
 
     def day(self, written: str | None) -> str:
-        """Return the day of an RFC 3339 time; a dash for None."""
+        """Return the day of an RFC 3339 time, or a dash for None."""
         return "–" if written is None else dates.format_date(parse_time(written).date(), "medium", locale=self.locale)
 
     def ago(self, written: str | float, now: float) -> str:
-        """Return how long before the Unix second `now` a time was, such as 5 minutes ago; its day after a month."""
+        """Return how long ago a time is at Unix second `now`, such as 5 minutes ago, or its day after a month."""
         at = written if isinstance(written, int | float) else parse_time(written).timestamp()
         if abs(now - at) > AGO_SECONDS_MAX:
             return self.date(at)
         return dates.format_timedelta(int(at - now) or -1, threshold=0.99, add_direction=True, locale=self.locale)
 
     def clock(self, second: float) -> str:
-        """Return the time of day in UTC of a Unix second, such as 23:48:10."""
+        """Return the UTC time of day of a Unix second, in the form 23:48:10."""
         return f"{datetime.fromtimestamp(second, UTC):%H:%M:%S}"
 
     def compact(self, value: float) -> str:
-        """Return a short number for an axis or a tile, such as 9.4M."""
+        """Return a short number for an axis or a tile, in the form 9.4M."""
         if abs(value) < COMPACT_MIN:
             return numbers.format_decimal(value, format="#,##0.##", locale=self.locale)
         short = numbers.format_compact_decimal(value, fraction_digits=1, locale=self.locale)
-        # German, for one, has no short word for a thousand, and would write 15000 without its point.
+        # German, for example, has no short word for a thousand. It would be written 15000, without a separator.
         return short if any(character.isalpha() for character in short) else self.rounded(value)
 
     def about(self, value: int) -> str:
-        """Return a number cut off after three digits, such as 12,400 or 1.2 million."""
+        """Return a number truncated after three digits, in the form 12,400 or 1.2 million."""
         cut = 10 ** max(0, len(str(value)) - 3)
         value = value // cut * cut
         if value < MILLION:
@@ -187,14 +187,13 @@ class Reader(NamedTuple):
         return numbers.format_compact_decimal(value, format_type="long", fraction_digits=1, locale=self.locale)
 
     def within(self, word: str) -> str:
-        """Return a noun as it is written within a sentence: in small letters, but in German with its capital."""
+        """Return a noun as written within a sentence: in lower case, except in German."""
         return word if self.language == "de" else word[:1].lower() + word[1:]
 
     def quantity(self, value: float, unit: str = "", scale: int | None = None) -> str:
-        """Return a short number of a unit: bytes as B, kB, MB, GB or TB, seconds as those of the scale, all others as
-        they are.
+        """Return a short number of a unit. Bytes are written as B, kB, MB, GB or TB, seconds in the unit of the scale.
 
-        The scale of bytes is theirs too, but of less than a hundredth of it, which would be written as nothing.
+        Bytes use the unit of the scale too, unless the number is below a hundredth of it and would look like zero.
         """
         if unit == "seconds" and scale is not None:
             number, called = value / scale, f"duration-{DURATIONS[scale]}"
@@ -207,26 +206,26 @@ class Reader(NamedTuple):
         return units.format_unit(number, called, "short", format="#,##0.##", locale=self.locale)
 
     def quantity_of(self, unit: str, scale: int | None = None) -> Callable[[float], str]:
-        """Return the function that returns a short number of this unit."""
+        """Return the function that formats a short number of this unit."""
         return partial(self.quantity, unit=unit, scale=scale)
 
     def change(self, now: float, before: float) -> str:
-        """Return the growth since before as an arrow and a share, such as ↑ 6.1%; a dash where there was nothing."""
+        """Return the growth since `before` as an arrow and a share, in the form ↑ 6.1%, or a dash if `before` is 0."""
         if not before:
             return "–"
         growth = now / before - 1
         return f"{'↑' if growth > 0 else '↓' if growth < 0 else '±'} {self.share(abs(growth), 1)}"
 
     def times(self, value: float) -> str:
-        """Return a multiple such as 4.2 ×."""
+        """Return a multiple in the form 4.2 ×."""
         return f"{numbers.format_decimal(value, format='#,##0.0#', locale=self.locale)} ×"
 
     def days(self, count: int) -> str:
-        """Return a number of days such as 21 days."""
+        """Return a number of days in the form 21 days."""
         return dates.format_timedelta(count * 86400, granularity="day", threshold=count + 1.0, locale=self.locale)
 
     def span(self, seconds: float) -> str:
-        """Return an approximate duration such as 5 minutes."""
+        """Return an approximate duration in the form 5 minutes."""
         return dates.format_timedelta(int(seconds), threshold=0.99, locale=self.locale)
 
 
@@ -237,15 +236,15 @@ def parse_time(written: str) -> datetime:
 
 
 def create_reader(language: str) -> Reader:
-    """Return the reader of a language, in its own formats; of the default one where there is no such language."""
+    """Return the reader of a language, or of the default language if it is unknown."""
     known = language if language in LANGUAGES else DEFAULT
     return Reader(known, Locale.parse(known))
 
 
 def choose_reader(chosen: str | None, accepted: str | None) -> Reader:
-    """Return the reader by the chosen language, else by Accept-Language (RFC 9110 section 12.5.4).
+    """Return the reader for the chosen language, or else by Accept-Language (RFC 9110 section 12.5.4).
 
-    The locale of a chosen language is the one that Accept-Language has for it, if any.
+    The locale of a chosen language comes from Accept-Language if it lists the language.
     """
     ranked = list(rank_languages((accepted or "")[:HEADER_CHARACTERS_MAX]))
     language = chosen if chosen in LANGUAGES else None
@@ -257,7 +256,7 @@ def choose_reader(chosen: str | None, accepted: str | None) -> Reader:
 
 
 def rank_languages(accepted: str) -> list[str]:
-    """Return the language tags of Accept-Language, the preferred ones first."""
+    """Return the language tags of Accept-Language, preferred ones first."""
     ranked_tags = []
     for place, one in enumerate(accepted.split(",")):
         tag, _, weight = one.strip().partition(";")
@@ -271,7 +270,7 @@ def rank_languages(accepted: str) -> list[str]:
 
 
 def find_locale(tag: str, language: str) -> Locale:
-    """Return the locale of a tag such as de-CH, or that of its language."""
+    """Return the locale of a tag in the form de-CH, or the locale of its language."""
     try:
         return Locale.parse(tag, sep="-")
     except (ValueError, UnknownLocaleError):

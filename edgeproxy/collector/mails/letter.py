@@ -27,12 +27,12 @@ class Letter(NamedTuple):
     subject: str
     sections: Sequence[MailSection]
     links: Sequence[str] = ()
-    """The addresses of its buttons: one stands wherever a paragraph is such a link."""
+    """The addresses of its buttons. A paragraph that equals one becomes a button."""
     button: str = ""
     foot: Sequence[str] = ()
     """The small lines at its end."""
     foot_links: Sequence[tuple[str, str]] = ()
-    """The small links at its end: what each says, and its address."""
+    """The text and address of each small link at its end."""
 
 
 def render_html(letter: Letter, reader: Reader) -> str:

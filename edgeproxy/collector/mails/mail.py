@@ -1,4 +1,4 @@
-"""Mails of pages: their form, and the way to the server."""
+"""Mails from pages: their format, and sending through the server."""
 
 import asyncio
 from email.message import EmailMessage
@@ -10,25 +10,27 @@ from edgeproxy.base.trust import create_context
 from edgeproxy.config.collector.pages import SignInMail
 
 SECONDS_MAX = 30.0
-"""Seconds for a mail as a whole."""
+"""Seconds for sending a mail."""
 MAIL_ERRORS = (aiosmtplib.SMTPException, OSError, TimeoutError)
-"""The exceptions of a mail that was not taken."""
+"""The exceptions when a mail was not accepted."""
 PERMANENT_CODE_MIN = 500
-"""The least code of SMTP that says that trying again is of no use (RFC 5321 section 4.2.1)."""
+"""The lowest SMTP code of a permanent failure (RFC 5321 section 4.2.1)."""
 
 
 class AddressRefusedError(Exception):
-    """The mail server takes no mail for this address, or not this mail, while it may take others."""
+    """The mail server refuses this address or this mail, but may accept other mails."""
 
     def __init__(self, code: int, *, is_of_mail: bool = False) -> None:
-        """`is_of_mail`: the mail was refused, not the address, and perhaps for what the server thinks of its sender."""
+        """`is_of_mail`: the mail was refused rather than the address, possibly because of its sender."""
         super().__init__(f"code {code}")
         self.is_permanent = code >= PERMANENT_CODE_MIN and not is_of_mail
 
 
 def create_message(sender: str, to: str, subject: str, text: str, html: str | None = None) -> EmailMessage:
-    """Return a mail of plain text, and with `html` of HTML too, which programs show where they can (RFC 2046 section
-    5.1.4). Raises ValueError where a header field has a line break."""
+    """Return a mail with plain text and, if given, HTML, which programs prefer (RFC 2046 section 5.1.4).
+
+    Raises ValueError if a header field has a line break.
+    """
     mail = EmailMessage()
     mail["From"], mail["To"], mail["Subject"] = sender, to, subject
     mail["Date"], mail["Message-ID"] = formatdate(), make_msgid(domain=sender.rpartition("@")[2])
@@ -40,8 +42,8 @@ def create_message(sender: str, to: str, subject: str, text: str, html: str | No
 
 
 async def send_message(mail: SignInMail, message: EmailMessage) -> None:
-    """Send a mail by the server; raises one of MAIL_ERRORS."""
-    async with asyncio.timeout(SECONDS_MAX):  # The library's is for each of its commands.
+    """Send a mail through the server. Raises one of MAIL_ERRORS."""
+    async with asyncio.timeout(SECONDS_MAX):  # The library's timeout applies to each command.
         await aiosmtplib.send(
             message,
             hostname=mail.server.host,
@@ -56,10 +58,10 @@ async def send_message(mail: SignInMail, message: EmailMessage) -> None:
 
 
 async def send_to_one(mail: SignInMail, message: EmailMessage) -> None:
-    """Send a mail with one address by the server; raises one of MAIL_ERRORS, or AddressRefusedError."""
+    """Send a mail with one address through the server. Raises one of MAIL_ERRORS, or AddressRefusedError."""
     try:
         await send_message(mail, message)
     except aiosmtplib.SMTPRecipientsRefused as error:
         raise AddressRefusedError(error.recipients[0].code) from error
-    except aiosmtplib.SMTPDataError as error:  # Its mailbox is full, or the mail is too large for it.
+    except aiosmtplib.SMTPDataError as error:  # The mailbox is full, or the mail is too large for it.
         raise AddressRefusedError(error.code, is_of_mail=True) from error

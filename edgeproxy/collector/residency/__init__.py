@@ -1,1 +1,1 @@
-"""Moves of customers between residencies: what goes, in which steps, and what must not be lost."""
+"""Moves of customers between residencies: their steps, the moved data, and checks that nothing is lost."""

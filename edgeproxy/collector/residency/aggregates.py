@@ -1,7 +1,7 @@
-"""Sums of a residency, which another one's operators may see: nothing in them is of one customer.
+"""Sums of a residency, which operators of other residencies may see. Nothing in them is about one customer.
 
-They are of whole days, up to the last midnight (UTC), so that two of them differ by a day of everybody. A sum to which
-fewer than CUSTOMERS_MIN customers have contributed is left out.
+They cover whole days, up to the last midnight (UTC), so that two sums differ by a whole day of all customers. A sum of
+fewer than CUSTOMERS_MIN customers is left out.
 """
 
 from typing import Final
@@ -23,7 +23,7 @@ from edgeproxy.collector.traffic.queries import TrafficQuery, fetch_traffic
 DAYS: Final = 30
 """Days of usage and payments."""
 CUSTOMERS_MIN: Final = 5
-"""Customers behind a sum, at least."""
+"""The minimum number of customers in a sum."""
 SEVERITIES: Final = ("page", "warn", "info")
 MILLICREDITS_PER_CENT: Final = 10_000
 
@@ -149,7 +149,7 @@ async def _fetch_payments(connection: AsyncConnection, since: int, until: int) -
 async def _fetch_traffic(connection: AsyncConnection, until: int) -> tuple[list[RegionSum], int]:
     """Return the requests of the last whole day by region, and how many regions are left out.
 
-    Reports of traffic name no customer: whose requests they were is told by the ledger.
+    Reports of traffic name no customer. The ledger tells whose requests they were.
     """
     since = until - DAY
     query = LedgerQuery(None, None, since, until, ("customer", "region"))

@@ -1,8 +1,8 @@
-"""The residency that a customer moves to: it is made of what the other one has sent, without keys at first.
+"""Arrivals: the residency a customer moves to creates it from the data of the other residency, at first without keys.
 
-Nothing is written twice, and nothing is overwritten once the customer has arrived: from then on it is changed here. One
-who was here before, and comes back, is the customer that it was, known by the ids of its earlier move. A name is no
-proof of that: somebody else may have it.
+Nothing is written twice. After the arrival nothing is overwritten, because the customer may be changed here from then
+on. A customer who was here before and comes back is the same customer, recognised by the ids of its earlier move. The
+same name proves nothing, because another customer may have it.
 """
 
 import orjson
@@ -35,7 +35,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 WITHDRAWN = "the move is withdrawn"
 WITHDRAWN_MS = 7 * DAY_MS
-"""For how long it is known that an arrival was withdrawn before it came."""
+"""How long a withdrawal is remembered for an arrival that has not come."""
 
 
 async def arrive(
@@ -48,7 +48,7 @@ async def arrive(
     *,
     is_last: bool,
 ) -> Move:
-    """Take over a customer from another residency, with the keys of `document`; `is_last`: it has arrived then.
+    """Copy a customer from another residency, with the keys of `document`. `is_last`: this completes the arrival.
 
     Raises ChangeRejectedError.
     """
@@ -59,7 +59,7 @@ async def arrive(
         raise ChangeRejectedError(409, "the move is one of another customer")
     if move.state == "arrived":
         return moves.to_response(move)
-    if move.state == "withdrawn":  # A call that was late, of a command that was cut off.
+    if move.state == "withdrawn":  # A late call of an interrupted command.
         raise ChangeRejectedError(409, WITHDRAWN)
     row = await _update(connection, row, document, settings)
     await _replace_contacts(connection, row, document)
@@ -81,7 +81,7 @@ async def _begin(
     document: CustomerDocument,
     settings: CollectorSettings,
 ) -> tuple[CustomerRow, MoveRow]:
-    """Create the customer, or take back the deletion of the one that it was here, and insert the move; return both."""
+    """Create the customer, or undo its deletion if it was here before, and insert the move. Return both."""
     await _require_not_withdrawn(connection, id_)
     customers.require_valid_settings(document.settings, settings)
     if document.millicredits:
@@ -92,17 +92,17 @@ async def _begin(
         row = await _create(connection, document, settings)
     else:
         row, move = earlier
-        if move.state == "arriving":  # Of a move that was withdrawn there.
+        if move.state == "arriving":  # The other residency has withdrawn this move.
             await moves.transition(connection, move, "withdrawn")
         row = await _take_back(connection, caller, row, is_there=move.state == "arriving")
     return row, await moves.insert_move(connection, row.id, "in", residency, id_=id_, peer=document.peer)
 
 
 async def withdraw(connection: AsyncConnection, caller: Caller, id_: str) -> Move | None:
-    """Withdraw an arrival that is not complete, with all that it brought; raises ChangeRejectedError.
+    """Withdraw an incomplete arrival and everything it brought; raises ChangeRejectedError.
 
-    A customer who was made by it is erased at once, as it never was one here. One who was here before is being deleted
-    again. None: it has not come, and is refused if it does.
+    A customer whom the arrival created is erased at once, because it was never a customer here. The deletion of one who
+    was here before continues. None: the arrival has not come, and is refused if it comes later.
     """
     withdrawn = {"id": id_, "withdrawn_at": now_ms()}
     await connection.execute(build_insert_new(connection, withdrawn_arrivals, "id"), [withdrawn])
@@ -128,15 +128,15 @@ async def withdraw(connection: AsyncConnection, caller: Caller, id_: str) -> Mov
 
 
 async def drop_withdrawn(connection: AsyncConnection, now: int) -> None:
-    """Drop what is known of arrivals that were withdrawn long ago, at this Unix millisecond: no call is that late."""
+    """Delete the withdrawals of long ago at this Unix millisecond: no call is that late."""
     is_old = withdrawn_arrivals.c.withdrawn_at <= now - WITHDRAWN_MS
     await connection.execute(sa.delete(withdrawn_arrivals).where(is_old))
 
 
 async def _require_not_withdrawn(connection: AsyncConnection, id_: str) -> None:
-    """Raise ChangeRejectedError where an arrival was withdrawn before it came.
+    """Raise ChangeRejectedError if an arrival was withdrawn before it came.
 
-    Its row is there for a moment, so that a withdrawal at the same time waits, and then finds the arrival.
+    Its row exists for a moment, so that a concurrent withdrawal waits and then finds the arrival.
     """
     own = withdrawn_arrivals.c.id == id_
     if (await connection.execute(sa.select(withdrawn_arrivals.c.id).where(own))).first() is not None:
@@ -157,14 +157,14 @@ async def _create(connection: AsyncConnection, document: CustomerDocument, setti
 async def _take_back(
     connection: AsyncConnection, caller: Caller, before: CustomerRow, *, is_there: bool
 ) -> CustomerRow:
-    """Take back the deletion of a customer who comes back, and return it; `is_there`: it may not have been deleted.
+    """Undo the deletion of a returning customer and return it. `is_there`: the customer may not have been deleted.
 
-    Its keys and webhooks are gone, as it may have revoked them at the other residency since.
+    Its keys and webhooks are gone, because it may have revoked them at the other residency since.
     """
     last = await moves.find_last(connection, before.id)
     if last is not None and last.ended_at is None:
         raise ChangeRejectedError(409, f"the customer is on its way to or from {last.residency}")
-    if last is not None and last.promised is not None:  # They are booked there, and would come back beside those here.
+    if last is not None and last.promised is not None:  # They are booked there, and would exist twice.
         raise ChangeRejectedError(
             409, f"credits that went to {last.residency} are not booked here: end that move first"
         )

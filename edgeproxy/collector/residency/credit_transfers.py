@@ -1,9 +1,9 @@
-"""Credits of a customer who moves: what is left, or owed, goes from one journal to the other, each time once.
+"""Credits of a customer who moves: the balance goes from one journal to the other, and each transfer is booked once.
 
-A transfer is promised here, booked there, and booked here at last: so the customer can spend it there as soon as edges
-go over, and never finds the credits gone in between. What is used here meanwhile is an overdraft then, and goes over
-with the next transfer. Each has a number within its move: whatever is repeated, it is booked once on
-either side, and the account `residencies` of both journals comes to nothing.
+A transfer is promised here, booked there, and then booked here. So the customer can spend it there as soon as edges
+switch, and its credits are never missing in between. Credits used here meanwhile become an overdraft and go with the
+next transfer. Each transfer has a number within its move, so a repetition is booked only once on either side, and the
+accounts `residencies` of both journals add up to zero.
 """
 
 from collections.abc import Sequence
@@ -52,7 +52,7 @@ class Transfer(TypedDict):
 
 
 class StoredTransfer(NamedTuple):
-    """A transfer as it is promised: with the grants here that it takes from."""
+    """A promised transfer, with the grants that it takes credits from."""
 
     number: int
     currency: str
@@ -67,15 +67,15 @@ class StoredTransfer(NamedTuple):
 
 
 def parse_transfer(stored: str) -> StoredTransfer:
-    """Return a transfer as it was promised."""
+    """Return a stored transfer."""
     number, currency, grants, overdraft = orjson.loads(stored)
     return StoredTransfer(number, currency, tuple(tuple(grant) for grant in grants), overdraft)
 
 
 def choose_transfer(balance: CreditBalance, pending: int) -> tuple[tuple[tuple[str, int, int | None], ...], int]:
-    """Choose what goes over: grants with their parts, or the millicredits of an overdraft; nothing is `((), 0)`.
+    """Choose the parts of grants or the overdraft, in millicredits, to transfer. Nothing is `((), 0)`.
 
-    `pending` was used here and is not booked yet: it stays, of what is spent first.
+    `pending` was used here and is not booked yet. It stays, taken from the grants that are spent first.
     """
     if balance.overdraft:
         return (), balance.overdraft
@@ -95,15 +95,15 @@ async def fetch_pending(connection: AsyncConnection, customer: CustomerRow, sett
 
 
 async def fetch_left(connection: AsyncConnection, customer: CustomerRow, settings: CollectorSettings) -> int:
-    """Return the millicredits that a customer has left, or owes, after what is not booked yet."""
+    """Return the balance of a customer in millicredits, less the usage that is not booked yet."""
     balance = await fetch_balance(connection, customer.id)
     return balance - await fetch_pending(connection, customer, settings) if balance else 0
 
 
 async def promise(connection: AsyncConnection, ref: str, settings: CollectorSettings) -> None:
-    """Promise what a customer who leaves has left, unless a transfer is promised already; raises ChangeRejectedError.
+    """Promise the balance of a departing customer, unless a transfer is promised already; raises ChangeRejectedError.
 
-    The caller has no lock: that of the journal comes first.
+    The caller must hold no lock, because the lock of the journal comes first.
     """
     async with open_journal(connection) as books:
         customer, move = await _lock(connection, ref)
@@ -120,7 +120,7 @@ async def promise(connection: AsyncConnection, ref: str, settings: CollectorSett
 
 
 async def book_promised(connection: AsyncConnection, caller: Caller, ref: str) -> None:
-    """Book the promised transfer of a customer who leaves, if there is one; raises ChangeRejectedError."""
+    """Book the promised transfer of a departing customer, if there is one; raises ChangeRejectedError."""
     async with open_journal(connection) as books:
         customer, move = await _lock(connection, ref)
         if move.promised is None:
@@ -143,7 +143,7 @@ async def book_promised(connection: AsyncConnection, caller: Caller, ref: str) -
 async def book_arriving(
     connection: AsyncConnection, caller: Caller, id_: str, transfer: Transfer, settings: CollectorSettings
 ) -> MoveRow:
-    """Book a transfer of a customer who arrives, once; raises ChangeRejectedError."""
+    """Book a transfer of an arriving customer once; raises ChangeRejectedError."""
     require_sold(transfer["currency"], settings)
     async with open_journal(connection) as books:
         _, move = await lock_arrival(connection, id_)
@@ -169,14 +169,14 @@ async def book_arriving(
 
 
 def require_sold(currency: str, settings: CollectorSettings) -> None:
-    """Raise ChangeRejectedError where no credits of a currency are sold here, so that none could be spent."""
+    """Raise ChangeRejectedError if no credits of a currency are sold here, because none could be spent."""
     meters = None if settings.billing is None else get_credit_meters(settings.billing)
     if meters is None or currency not in meters.by_currency:
         raise ChangeRejectedError(409, f"no credits in {currency} are sold here")
 
 
 async def list_transfers(connection: AsyncConnection, move: MoveRow) -> list[Transfer]:
-    """Return the transfers of a move out in their order, the promised one too."""
+    """Return the transfers of an outgoing move in order, including the promised one."""
     transfers = [one.to_response() for one in await list_booked(connection, move.id)]
     if move.promised is not None:
         transfers.append(parse_transfer(move.promised).to_response())
@@ -184,7 +184,7 @@ async def list_transfers(connection: AsyncConnection, move: MoveRow) -> list[Tra
 
 
 async def list_booked(connection: AsyncConnection, move: str) -> Sequence[StoredTransfer]:
-    """Return the transfers of a move out that are booked."""
+    """Return the booked transfers of an outgoing move."""
     kind: TransactionKind = "moved_out"
     is_own = (credit_transactions.c.kind == kind) & (credit_transactions.c.original == move)
     details = sa.select(credit_transactions.c.details).where(is_own).order_by(credit_transactions.c.seq)
@@ -193,14 +193,14 @@ async def list_booked(connection: AsyncConnection, move: str) -> Sequence[Stored
 
 
 async def has_arrived(connection: AsyncConnection, move: str) -> bool:
-    """Return whether credits of a move in are booked."""
+    """Return whether credits of an incoming move are booked."""
     kind: TransactionKind = "moved_in"
     is_own = (credit_transactions.c.kind == kind) & (credit_transactions.c.original == move)
     return (await connection.execute(sa.select(credit_transactions.c.seq).where(is_own).limit(1))).first() is not None
 
 
 async def lock_arrival(connection: AsyncConnection, id_: str) -> tuple[CustomerRow, MoveRow]:
-    """Return the customer of a move in, and the move, both locked; raises ChangeRejectedError."""
+    """Return the customer and the row of an incoming move, both locked; raises ChangeRejectedError."""
     locked = await moves.lock_by_id(connection, id_)
     if locked is None or locked[1].side != "in":
         raise ChangeRejectedError(404, "there is no such arrival")
@@ -208,7 +208,7 @@ async def lock_arrival(connection: AsyncConnection, id_: str) -> tuple[CustomerR
 
 
 async def _lock(connection: AsyncConnection, ref: str) -> tuple[CustomerRow, MoveRow]:
-    """Return a customer and its move out, both locked; raises ChangeRejectedError."""
+    """Return a customer and its outgoing move, both locked; raises ChangeRejectedError."""
     customer, move = await moves.lock_last(connection, ref)
     if move is None or move.side != "out" or move.state in ("begun", "withdrawn"):
         raise ChangeRejectedError(409, "the customer is not on its way to another residency")

@@ -1,4 +1,4 @@
-"""The residency that a customer leaves: what would go, and the steps of the move, each of which may be repeated."""
+"""The residency that a customer leaves: a preview of the move, and its steps. Each step may be repeated."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final, Literal
@@ -71,14 +71,14 @@ class Departure(TypedDict):
 
 
 def get_residency(settings: CollectorSettings) -> str:
-    """Return the residency of this collector; raises ChangeRejectedError."""
+    """Return the residency of this collector. Raises ChangeRejectedError."""
     if settings.residency is None:
         raise ChangeRejectedError(409, "this collector has no residency: set residency in its file")
     return settings.residency
 
 
 def require_other(settings: CollectorSettings, other: str, field: str) -> str:
-    """Return the residency of this collector; raises ChangeRejectedError where the other one is the same."""
+    """Return the residency of this collector. Raises ChangeRejectedError if it equals the other one."""
     if (own := get_residency(settings)) == other:
         raise reject_field(field, f"is the residency of this collector, {own}")
     return own
@@ -87,7 +87,7 @@ def require_other(settings: CollectorSettings, other: str, field: str) -> str:
 async def preview(
     connection: AsyncConnection, ref: str, to: str, settings: CollectorSettings, *, end_plan: bool
 ) -> Departure:
-    """Return what a move of a customer would do; raises ChangeRejectedError."""
+    """Return the effects of a customer's move. Raises ChangeRejectedError."""
     own = require_other(settings, to, "residency")
     row = await customers.get_row(connection, ref)
     last = await moves.find_last(connection, row.id)
@@ -124,7 +124,7 @@ async def _find_obstacles(
 async def begin(
     connection: AsyncConnection, caller: Caller, ref: str, to: str, settings: CollectorSettings, *, end_plan: bool
 ) -> MoveProgress:
-    """Begin a move, or go on with the one to this residency; raises ChangeRejectedError."""
+    """Begin a move, or continue the move to this residency. Raises ChangeRejectedError."""
     require_other(settings, to, "to")
     row = await customers.get_row(connection, ref, lock=True)
     last = await moves.find_last(connection, row.id)
@@ -141,7 +141,7 @@ async def begin(
 async def take_step(
     connection: AsyncConnection, caller: Caller, ref: str, step: Step, peer: str | None, settings: CollectorSettings
 ) -> MoveProgress:
-    """Take a step of the latest move from here; one that was taken is taken no more. Raises ChangeRejectedError."""
+    """Take a step of the latest move from here. A repeated step changes nothing. Raises ChangeRejectedError."""
     if step == "promise":
         await credit_transfers.promise(connection, ref, settings)
     elif step == "book":
@@ -184,7 +184,7 @@ async def _change_state(
 async def _go(
     connection: AsyncConnection, caller: Caller, row: CustomerRow, move: MoveRow, settings: CollectorSettings
 ) -> MoveRow:
-    """Have edges go over as soon as the other residency has the keys, which are changed there alone from now on."""
+    """Make edges switch over as soon as the other residency has the keys. From now on keys are changed only there."""
     if obstacles := await _find_obstacles(connection, row, move.residency, settings, end_plan=True):
         raise ChangeRejectedError(409, "; ".join(obstacles))
     after = await moves.transition(connection, move, "gone", gone_at=now_ms())
@@ -196,7 +196,7 @@ async def _go(
 async def _leave(
     connection: AsyncConnection, caller: Caller, row: CustomerRow, move: MoveRow, settings: CollectorSettings
 ) -> MoveRow:
-    """Begin the deletion of a customer whose credits are over. What is counted from now on is late."""
+    """Begin the deletion of a customer whose credits have moved. Usage counted after this is late."""
     if move.promised is not None or await has_credits_to_move(connection, row, settings):
         raise ChangeRejectedError(409, "not all of its credits are over: promise and book the rest")
     counted = orjson.dumps(await fetch_counted(connection, row.name)).decode()
@@ -216,16 +216,16 @@ async def _withdraw(
 Change = Callable[[AsyncConnection, Caller, CustomerRow, MoveRow, CollectorSettings], Awaitable[MoveRow]]
 CHANGES: Final[Mapping[str, Change]] = {"go": _go, "leave": _leave, "withdraw": _withdraw}
 STATES: Final[Mapping[str, str]] = {"go": "gone", "leave": "left", "withdraw": "withdrawn"}
-"""The state that each of these steps leads to."""
+"""The state after each of these steps."""
 
 
 async def has_credits_to_move(connection: AsyncConnection, row: CustomerRow, settings: CollectorSettings) -> bool:
-    """Return whether a customer has credits, or an overdraft, that could go over now."""
+    """Return True if a customer has credits, or an overdraft, that could move now."""
     return bool(await fetch_balance(connection, row.id)) and await _compute_due(connection, row, settings) != 0
 
 
 async def _compute_due(connection: AsyncConnection, row: CustomerRow, settings: CollectorSettings) -> int:
-    """Return the millicredits that could go over now: all but those of usage that is not booked yet."""
+    """Return the millicredits that could move now: all except those for usage that is not booked yet."""
     balance = await fetch_balance(connection, row.id)
     if balance < 0:
         return balance
@@ -233,14 +233,14 @@ async def _compute_due(connection: AsyncConnection, row: CustomerRow, settings: 
 
 
 async def fetch_counted(connection: AsyncConnection, name: str) -> dict[str, int]:
-    """Return all usage of a customer in the ledger here, by meter."""
+    """Return a customer's total usage in this ledger, by meter."""
     question = LedgerQuery(name, None, 0, UNIX_SECONDS_MAX, ("meter",))
     rows = (await queries.fetch_usage(connection, question))["rows"]
     return {row["meter"]: row["value"] for row in rows if row["value"]}
 
 
 async def _list_behind(connection: AsyncConnection, since: int) -> list[str]:
-    """Return the edges of which the ledger has nothing of after this Unix millisecond."""
+    """Return the edges without data in the ledger after this Unix millisecond."""
     has_shipped = edges.c.until.is_not(None) & (edges.c.until * 1000 > since)
     statement = sa.select(edges.c.edge).where(SERVING, ~has_shipped).order_by(edges.c.edge)
     return list((await connection.execute(statement)).scalars())

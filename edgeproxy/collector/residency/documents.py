@@ -1,6 +1,6 @@
-"""What goes with a customer to another residency, as JSON. Collectors of two versions may exchange it.
+"""The data of a customer that goes to another residency, as JSON. Collectors of two versions may exchange it.
 
-Keys go as hashes. What is not in it stays: usage, invoices, webhooks with their secrets, tokens, places that are held.
+Keys go as hashes. Everything else stays: usage, invoices, webhooks and their secrets, tokens and reserved places.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class MovedContact(Body):
     role: ContactRole
     language: Text | None = None
     sensitive_from: int | None = None
-    """Unix seconds; left out where there is none, which older versions know."""
+    """Unix seconds. It is left out if absent, as older versions expect."""
 
 
 class MovedKey(Body):
@@ -80,14 +80,14 @@ class CustomerDocument(Body):
     """Seconds."""
     currency: Currency | None = None
     millicredits: int = 0
-    """Credits that go over apart from this, so that it is known early whether they can be spent."""
+    """The credits that are transferred separately, so that it is known early whether they can be spent."""
     contacts: Annotated[tuple[MovedContact, ...], Field(max_length=CONTACTS_MAX)] = ()
     limit_raise: MovedRaise | None = None
     keys: tuple[MovedKey, ...] = ()
 
 
 def parse_document(document: Mapping[str, object]) -> CustomerDocument:
-    """Return what goes with a customer; raises ChangeRejectedError(422), whose faults say nothing of its values."""
+    """Return the data of a customer; raises ChangeRejectedError(422), whose faults do not show any values."""
     try:
         return CustomerDocument.model_validate(document)
     except ValidationError as error:
@@ -97,7 +97,7 @@ def parse_document(document: Mapping[str, object]) -> CustomerDocument:
 
 
 async def build_document(connection: AsyncConnection, row: CustomerRow, now: int) -> JsonObject:
-    """Build what goes with a customer at this Unix millisecond."""
+    """Build the data of a customer at this Unix millisecond."""
     balance = await fetch_balance(connection, row.id)
     settings = orjson.loads(row.settings)
     settings.pop("moved", None)

@@ -1,12 +1,13 @@
-"""Moves of customers as rows: one where a customer leaves, and one of the same id where it arrives.
+"""Moves of customers as rows: one at the residency that a customer leaves and one with the same id where it arrives.
 
     out   begun ──▶ created ──▶ gone ──▶ left         in   arriving ──▶ arrived
             │          │                                     │
             └──────────┴──▶ withdrawn                        └──▶ withdrawn
 
-A customer is `created` there without keys, so nothing serves it there. It is `gone` once its settings name the other
-residency: each edge goes over as soon as it has the keys there. `left` begins the deletion. Collectors do not know of
-each other: `edgeproxy residency move` asks both for one step after the other, each of which can be repeated.
+In the state `created` the customer exists at the other residency without keys, so nothing serves it there. In `gone`
+its settings name the other residency, and each edge switches as soon as it has the keys there. `left` starts the
+deletion. Collectors do not know each other: `edgeproxy residency move` asks both for one step at a time. Each step can
+be repeated.
 """
 
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ TRANSITIONS: Final[Mapping[str, frozenset[str]]] = {
     "gone": frozenset({"left"}),
     "arriving": frozenset({"arrived", "withdrawn"}),
 }
-"""The states that follow on each; the others are the last of a move."""
+"""The possible next states of each state. Other states are final."""
 columns = customer_moves.c
 
 
@@ -47,9 +48,9 @@ class MoveRow(NamedTuple):
     """The id of the customer here."""
     side: Side
     residency: str
-    """The other one."""
+    """The other residency."""
     peer: str | None
-    """The id of the customer there; None: it is not there yet."""
+    """The customer's id there; None until it exists there."""
     state: MoveState
     created_at: int
     gone_at: int | None = None
@@ -57,11 +58,11 @@ class MoveRow(NamedTuple):
     counted: str | None = None
     """JSON: usage by meter at the end of a move out."""
     promised: str | None = None
-    """JSON: credits that are booked there, and not here yet."""
+    """JSON: credits booked there, but not yet here."""
 
     @property
     def has_begun_there(self) -> bool:
-        """Whether edges go over, or are over."""
+        """True if edges are switching over, or have switched."""
         return self.gone_at is not None
 
 
@@ -98,7 +99,7 @@ class MoveList(TypedDict):
 
 
 def to_response(row: MoveRow) -> Move:
-    """Return a move as the API does."""
+    """Return a move in the API's form."""
     return {
         "id": row.id,
         "customer_id": row.customer,
@@ -124,7 +125,7 @@ async def find_by_id(connection: AsyncConnection, id_: str) -> MoveRow | None:
 
 
 async def lock_by_id(connection: AsyncConnection, id_: str) -> tuple[CustomerRow, MoveRow] | None:
-    """Return a move with its customer, both locked; None where there is none."""
+    """Return a move with its customer, both locked, or None."""
     move = await find_by_id(connection, id_)
     if move is None:
         return None
@@ -133,7 +134,7 @@ async def lock_by_id(connection: AsyncConnection, id_: str) -> tuple[CustomerRow
 
 
 async def lock_last(connection: AsyncConnection, ref: str) -> tuple[CustomerRow, MoveRow | None]:
-    """Return a customer with its latest move, both locked; raises ChangeRejectedError where there is no customer."""
+    """Return a customer and its latest move, both locked; raises ChangeRejectedError if the customer does not exist."""
     row = await customers.get_row(connection, ref, lock=True)
     last = await find_last(connection, row.id)
     return row, None if last is None else await _lock_move(connection, last.id)
@@ -146,7 +147,7 @@ async def _lock_move(connection: AsyncConnection, id_: str) -> MoveRow:
 
 
 async def find_last(connection: AsyncConnection, customer: str, side: Side | None = None) -> MoveRow | None:
-    """Return the latest move of a customer, by id; None where there is none."""
+    """Return the latest move of a customer (by id), or None."""
     statement = sa.select(customer_moves).where(columns.customer == customer)
     if side is not None:
         statement = statement.where(columns.side == side)
@@ -155,14 +156,14 @@ async def find_last(connection: AsyncConnection, customer: str, side: Side | Non
 
 
 async def has_been_here(connection: AsyncConnection, customer: str) -> bool:
-    """Return whether a customer, by id, was one of this residency before the move on which it is."""
+    """Return True if a customer (by id) belonged to this residency before its current move."""
     is_real = (columns.side == "out") | (columns.state == "arrived")
     statement = sa.select(columns.id).where(columns.customer == customer, is_real).limit(1)
     return (await connection.execute(statement)).first() is not None
 
 
 async def find_by_peer(connection: AsyncConnection, residency: str, peer: str) -> MoveRow | None:
-    """Return the latest move of the customer that has this id at another residency; None where none is known."""
+    """Return the latest move of the customer with this id at another residency, or None."""
     is_known = (columns.residency == residency) & (columns.peer == peer)
     ordered = sa.select(customer_moves).where(is_known).order_by(columns.created_at.desc(), columns.id.desc()).limit(1)
     return next(iter(await _fetch_rows(connection, ordered)), None)
@@ -183,7 +184,7 @@ async def insert_move(
 
 
 async def transition(connection: AsyncConnection, row: MoveRow, state: MoveState, **values: object) -> MoveRow:
-    """Bring a locked move into a state, with these columns, and return it; raises ChangeRejectedError."""
+    """Change a locked move's state and set these columns. Return the move. Raises ChangeRejectedError."""
     if state not in TRANSITIONS.get(row.state, ()):
         raise ChangeRejectedError(409, f"the move is {row.state}, and cannot be {state}")
     if state not in TRANSITIONS:

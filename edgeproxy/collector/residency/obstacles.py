@@ -1,4 +1,4 @@
-"""What keeps a customer from leaving its residency now, and what stays there when it does, each a sentence."""
+"""The reasons why a customer cannot leave its residency now, and what stays there when it leaves, as sentences."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -47,7 +47,7 @@ async def find_obstacles(connection: AsyncConnection, row: CustomerRow, *, end_p
 
 
 async def list_staying(connection: AsyncConnection, row: CustomerRow) -> list[str]:
-    """Return what a customer leaves behind, and what is to be done about it."""
+    """Return what a customer leaves behind, and what to do about it."""
     staying = [
         "usage, invoices and the journal: they stay in these books, under the pseudonym",
         "sessions: sign in anew",

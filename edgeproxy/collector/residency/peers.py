@@ -1,7 +1,7 @@
-"""The sums of other residencies, as their collectors answer: each is asked by itself, and may do its worst.
+"""The sums of other residencies, as answered by their collectors. Each is queried separately and is not trusted.
 
-Nothing of an answer is passed on but numbers, in the place of names that are known here: meters of this collector's
-file, regions of its own edges, currencies. All others are summed up as one that has no name.
+Only numbers are passed on, for names that are known here: meters of this collector's file, regions of its own edges,
+and currencies. All other numbers are summed up without a name.
 """
 
 import asyncio
@@ -23,13 +23,13 @@ from edgeproxy.config.collector.residencies import OtherResidency
 
 PATH: Final = "/v1/residency/aggregates"
 FRESH_SECONDS: Final = 60.0
-"""Seconds for which an answer is shown again."""
+"""Seconds for which an answer is cached."""
 BYTES_MAX: Final = 64 << 10
 PEER: Final = HttpPeer("the residency", 5.0, BYTES_MAX)
 ROWS_MAX: Final = 500
 NUMBER_MAX: Final = 1 << 53
 OTHER: Final = ""
-"""The name of what is not known here by its name."""
+"""The name for all names that are unknown here."""
 
 PeerState = Literal["ok", "away", "refused", "unreadable"]
 Count = Annotated[int, Field(strict=True, ge=0, le=NUMBER_MAX)]
@@ -38,7 +38,7 @@ Label = Annotated[str, Field(strict=True, max_length=255)]
 
 
 class _Answer(BaseModel):
-    """Part of an answer; fields of a later version are not read."""
+    """Part of an answer. Fields of later versions are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -99,11 +99,11 @@ class ResidencyList(TypedDict):
 
 
 class UnreadableError(Exception):
-    """An answer is not what a collector answers."""
+    """An answer is not in a collector's format."""
 
 
 class PeerReader:
-    """Asks the other residencies, each at most once in FRESH_SECONDS."""
+    """Queries the other residencies, each at most once per FRESH_SECONDS."""
 
     def __init__(self, settings: Mapping[str, OtherResidency], clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -112,13 +112,15 @@ class PeerReader:
         self._locks = {name: asyncio.Lock() for name in settings}
 
     async def fetch_all(self, meters: Collection[str], regions: Collection[str]) -> list[ResidencyStatus]:
-        """Return the state of each residency, with the sums of those that answer. Names that are not among `meters` and
-        `regions` are not passed on."""
+        """Return the state of each residency, with sums of residencies that answer.
+
+        Names that are neither in `meters` nor in `regions` are not passed on.
+        """
         statuses = await asyncio.gather(*(self._fetch(name) for name in self._settings))
         return [_hide_names(status, meters, regions) for status in statuses]
 
     async def _fetch(self, name: str) -> ResidencyStatus:
-        async with self._locks[name]:  # Pages that are looked at by many ask once.
+        async with self._locks[name]:  # Concurrent page views share one query.
             at, status = self._answers.get(name, (-FRESH_SECONDS, None))
             if status is None or self._clock() - at >= FRESH_SECONDS:
                 status = await fetch_status(name, self._settings[name])
@@ -127,7 +129,7 @@ class PeerReader:
 
 
 async def fetch_status(name: str, settings: OtherResidency) -> ResidencyStatus:
-    """Ask a residency for its sums, within the bounds of PEER."""
+    """Fetch the sums of a residency, within the bounds of PEER."""
     as_of = format_timestamp(int(time.time() * 1000))
     state: PeerState
     aggregates = None
@@ -138,14 +140,14 @@ async def fetch_status(name: str, settings: OtherResidency) -> ResidencyStatus:
         else:
             aggregates, state = _parse(name, status, body), "ok"
     except (UnreadableError, aiohttp.ClientPayloadError, aiohttp.ClientResponseError, ValueError):
-        state = "unreadable"  # Also what is no HTTP, and a certificate that is not trusted.
+        state = "unreadable"  # Includes invalid HTTP and untrusted certificates.
     except (aiohttp.ClientError, OSError, TimeoutError):
         state = "away"
     return {"residency": name, "state": state, "as_of": as_of, "aggregates": aggregates}
 
 
 async def _ask(settings: OtherResidency) -> tuple[int, bytes]:
-    """Return the status and the body of an answer; raises UnreadableError where it is too long, or encoded."""
+    """Return the status and body of an answer. Raises UnreadableError if it is too long or encoded."""
     fields = {
         "Accept": "application/json",
         "Accept-Encoding": "identity",
@@ -163,7 +165,7 @@ async def _ask(settings: OtherResidency) -> tuple[int, bytes]:
 
 
 def _parse(name: str, status: int, body: bytes) -> Aggregates:
-    """Return the sums of an answer; raises UnreadableError."""
+    """Parse the sums of an answer. Raises UnreadableError."""
     try:
         parsed = _Aggregates.model_validate_json(body)
     except ValidationError:
@@ -175,7 +177,7 @@ def _parse(name: str, status: int, body: bytes) -> Aggregates:
 
 
 def _hide_names(status: ResidencyStatus, meters: Collection[str], regions: Collection[str]) -> ResidencyStatus:
-    """Return a status without names that are not known here."""
+    """Return a status without unknown names."""
     aggregates = status["aggregates"]
     if aggregates is None:
         return status
@@ -188,7 +190,7 @@ def _hide_names(status: ResidencyStatus, meters: Collection[str], regions: Colle
 
 
 def _sum_unknown(rows: Iterable[Mapping[str, object]], name: str, known: Collection[str]) -> list[dict[str, object]]:
-    """Return rows whose names are known, in their order, and the sum of the others behind them."""
+    """Return the rows with known names in their order, followed by the sum of all others."""
     shown: dict[str, dict[str, object]] = {}
     for row in rows:
         key = str(row[name]) if row[name] in known else OTHER

@@ -1,1 +1,1 @@
-"""The traffic of edges: their reports, each taken once, kept by minute and hour, and read as rates and quantiles."""
+"""The traffic of edges. Each report is recorded once, stored by minute and hour, and read as rates and quantiles."""

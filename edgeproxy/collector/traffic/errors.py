@@ -1,4 +1,4 @@
-"""The recent errors of a customer, by status, who answered, route and region, as edges have reported them."""
+"""The recent errors of a customer, by status, answerer, route and region, as reported by edges."""
 
 from typing import Final, NamedTuple
 
@@ -10,15 +10,15 @@ from edgeproxy.collector.database.traffic_tables import customer_errors
 from edgeproxy.wire.traffic_report import ErrorGroup
 
 UNNAMED: Final = ErrorGroup("", "", 0, "edge")
-"""The group of errors whose customer a report does not say, as there were too many groups in its minute."""
+"""The group of errors without customer in reports. A minute had too many groups for naming all."""
 RECENT_SECONDS = 5 * MINUTE
-"""The time within which an error is one of now."""
+"""Errors within this time count as recent."""
 GROUPS_MAX = 50
-"""Groups of errors, those with most of them."""
+"""Groups of errors shown, the largest ones."""
 
 
 class CustomerErrors(NamedTuple):
-    """The errors of a customer with a status, on a route, in a region. Times are Unix seconds of whole minutes."""
+    """The errors of a customer with one status, route and region. Times are Unix seconds of whole minutes."""
 
     status: int
     by: str
@@ -26,13 +26,13 @@ class CustomerErrors(NamedTuple):
     region: str
     requests: int
     recent: int
-    """Errors of the last five minutes."""
+    """Errors in the last five minutes."""
     first_at: int
     last_at: int
 
 
 class UnnamedErrors(NamedTuple):
-    """Errors whose customers edges did not say."""
+    """Errors whose customers edges did not report."""
 
     requests: int
     minutes: int
@@ -42,8 +42,10 @@ class UnnamedErrors(NamedTuple):
 async def fetch_errors(
     connection: AsyncConnection, customer: str, since: int, until: int
 ) -> tuple[list[CustomerErrors], UnnamedErrors]:
-    """Return the errors of a customer within [since, until), Unix seconds, those with most requests first, and those
-    of nobody said that there were meanwhile."""
+    """Return the errors of a customer, and the errors without a known customer, within [since, until).
+
+    Times are Unix seconds. The errors with the most requests come first.
+    """
     columns = customer_errors.c
     requests = sa.cast(sa.func.sum(columns.requests), sa.BigInteger)
     within = (columns.start >= since, columns.start < until)

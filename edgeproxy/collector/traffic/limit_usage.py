@@ -1,7 +1,7 @@
-"""What watched customers use of their limits at each edge now: who is watched, and what edges report of them.
+"""Use of limits at each edge for watched customers: the list of watched customers, and edges' reports about them.
 
-A customer is watched for a minute after somebody asked for its limits. Edges report WATCHED_MAX customers: those whom
-operators look at first, of the others the last ones.
+A customer is watched for a minute after a request for its limits. Edges report at most WATCHED_MAX customers: first
+those that operators are viewing, then the most recent ones.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,13 +20,13 @@ from edgeproxy.wire.limit_usage import REPORT_SECONDS, WATCHED_MAX, LimitUsage
 WATCH_SECONDS = 60
 """Seconds for which a customer is watched."""
 RENEW_SECONDS = 30
-"""Seconds that remain from which on a watch is prolonged, so that a page does not write each time that it is shown."""
+"""A watch is extended only if fewer seconds remain, so that not every page view writes."""
 CURRENT_SECONDS = 4 * REPORT_SECONDS
-"""Age up to which a report is current."""
+"""Maximum age of a current report."""
 
 
 class EdgeUsage(NamedTuple):
-    """What a customer uses of its limits at an edge, as of a Unix second."""
+    """A customer's use of its limits at an edge, at a Unix second."""
 
     edge: str
     region: str
@@ -35,14 +35,14 @@ class EdgeUsage(NamedTuple):
 
 
 async def is_watched(connection: AsyncConnection, customer: str, now: int, is_operator: bool) -> bool:
-    """Return whether a customer is watched for some time yet, by an operator if one asks."""
+    """Return True if a customer is watched for some time, by an operator if `is_operator`."""
     column = limit_watches.c.operator_until if is_operator else limit_watches.c.until
     until = await connection.scalar(sa.select(column).where(limit_watches.c.customer == customer))
     return until is not None and until >= now + RENEW_SECONDS
 
 
 async def watch(connection: AsyncConnection, customer: str, now: int, is_operator: bool) -> None:
-    """Have edges report a customer for WATCH_SECONDS."""
+    """Make edges report a customer for WATCH_SECONDS."""
     insert = build_insert(connection, limit_watches)
     until = now + WATCH_SECONDS
     changes = {"until": until} | ({"operator_until": until} if is_operator else {})
@@ -51,7 +51,7 @@ async def watch(connection: AsyncConnection, customer: str, now: int, is_operato
 
 
 async def fetch_watched(connection: AsyncConnection, now: int) -> list[str]:
-    """Return the customers whom edges are to report."""
+    """Return the customers that edges must report."""
     columns = limit_watches.c
     by_operator = sa.case((columns.operator_until > now, 0), else_=1)
     statement = sa.select(columns.customer).where(columns.until > now)
@@ -60,7 +60,7 @@ async def fetch_watched(connection: AsyncConnection, now: int) -> list[str]:
 
 
 async def select_watched(connection: AsyncConnection, customers: Iterable[str]) -> list[str]:
-    """Return which of these customers are, or were a moment ago, watched."""
+    """Return the customers that are watched, or were until a moment ago."""
     name = limit_watches.c.customer
     return list((await connection.execute(sa.select(name).where(name.in_([*customers])))).scalars())
 
@@ -68,7 +68,7 @@ async def select_watched(connection: AsyncConnection, customers: Iterable[str]) 
 async def record_usage(
     connection: AsyncConnection, edge: str, region: str, usage: Mapping[str, Iterable[LimitUsage]], now: int
 ) -> None:
-    """Record what customers use at an edge, in the place of its report before."""
+    """Record the use of limits at an edge, replacing its previous report."""
     await connection.execute(sa.delete(limit_usage).where(limit_usage.c.edge == edge))
     rows = [
         {"customer": customer, "edge": edge, "region": region, "at": now, "limits": orjson.dumps([*limits]).decode()}
@@ -78,7 +78,7 @@ async def record_usage(
 
 
 async def fetch_usage(connection: AsyncConnection, customer: str, now: int) -> list[EdgeUsage]:
-    """Return what a customer uses at each edge that has reported a moment ago, by region and edge."""
+    """Return a customer's use of limits at each edge with a current report, by region and edge."""
     columns = limit_usage.c
     statement = (
         sa.select(columns.edge, columns.region, columns.at, columns.limits)
@@ -94,7 +94,7 @@ def _parse_usage(row: Sequence[Any]) -> EdgeUsage:
 
 
 async def drop_usage(database: Database, now: int) -> None:
-    """Drop what is not current any more, if there is anything."""
+    """Delete outdated watches and reports, if there are any."""
     old = {limit_watches: limit_watches.c.until < now, limit_usage: limit_usage.c.at < now - CURRENT_SECONDS}
     async with database.reading() as connection:
         rows = {table: await connection.scalar(sa.select(sa.exists().where(old[table]))) for table in old}

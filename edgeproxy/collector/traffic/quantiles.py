@@ -6,10 +6,10 @@ from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 
 
 def compute_quantile(buckets: Sequence[int], part: float) -> float | None:
-    """Return the milliseconds within which this part of the requests was answered; None without requests.
+    """Return the milliseconds within which this part of the requests was answered, or None without requests.
 
-    Within a bucket they are taken to be even, as `histogram_quantile` of Prometheus does; of what is beyond the last
-    bound that bound is known.
+    Requests are assumed to be evenly distributed within a bucket, as in Prometheus's `histogram_quantile`. Beyond the
+    last bound, the bound is returned.
     """
     total = sum(buckets)
     if not total:

@@ -1,4 +1,4 @@
-"""The traffic of a time, by steps of it and by region, edge or route; and which minutes are missing."""
+"""The traffic of a time, by step and by region, edge or route. Also the missing minutes."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,28 +13,28 @@ from edgeproxy.collector.ledger.edges import SERVING
 from edgeproxy.wire.traffic_report import BUCKETS, TrafficCounts
 
 ROWS_MAX = 5000
-"""Rows of an answer."""
+"""Most rows of an answer."""
 POINTS = 60
-"""Steps that a time is divided into at most where none is asked for."""
+"""The default number of steps is at most this."""
 STEPS = (MINUTE, 5 * MINUTE, 15 * MINUTE, HOUR, 4 * HOUR, DAY)
 LATE_SECONDS = 2 * MINUTE
-"""Seconds after a minute's end within which its report is not missing yet."""
+"""Seconds after a minute until its missing report counts as missing."""
 GROUPS = ("region", "edge", "route")
 
 
 class InvalidTrafficQueryError(Exception):
-    """The query cannot be answered; a sentence."""
+    """The query cannot be answered. The message is a sentence."""
 
 
 class TrafficQuery(NamedTuple):
-    """Traffic within [since, until), Unix seconds, both on a step, grouped by step and by some of GROUPS."""
+    """Traffic within [since, until), Unix seconds on the step, grouped by step and some of GROUPS."""
 
     since: int
     until: int
     step: int
     by: tuple[str, ...]
     resolution: int
-    """The seconds of the rows that are read: MINUTE or HOUR."""
+    """The seconds of the rows to read: MINUTE or HOUR."""
 
 
 class TrafficRow(NamedTuple):
@@ -46,25 +46,25 @@ class TrafficRow(NamedTuple):
 
 
 class EdgeCoverage(NamedTuple):
-    """How much of a time an edge has reported."""
+    """The reported part of a time, by edge."""
 
     edge: str
     region: str | None
     minutes: int
-    """The minutes that it has reported."""
+    """The reported minutes."""
     missing: int | None
-    """The minutes that are missing since its first report; None where it has sent none."""
+    """The minutes missing since its first report, or None if it has sent no report."""
 
 
 def choose_step(seconds: int) -> int:
-    """Return the shortest step that divides a time into no more than POINTS."""
+    """Return the shortest step that divides a time into at most POINTS steps."""
     return next((step for step in STEPS if seconds <= step * POINTS), STEPS[-1])
 
 
 def build_query(
     since: int, until: int, step: int | None, by: tuple[str, ...], now: float, minutes_seconds: float | None
 ) -> TrafficQuery:
-    """Build a query, its times moved outwards to whole steps. `minutes_seconds`: for how long minutes are kept.
+    """Build a query. Its times are extended to whole steps. `minutes_seconds` is the retention of minutes.
 
     Raises InvalidTrafficQueryError.
     """
@@ -82,7 +82,7 @@ def build_query(
 
 
 async def fetch_traffic(connection: AsyncConnection, query: TrafficQuery) -> list[TrafficRow]:
-    """Return the rows of a query, by time and group. Raises InvalidTrafficQueryError where they are too many."""
+    """Return the rows of a query, by time and group. Raises InvalidTrafficQueryError if there are too many."""
     columns = (traffic_routes if "route" in query.by else traffic).c
     start = (columns.start - columns.start % query.step).label("begins")
     groups = [columns[name] for name in query.by]
@@ -106,9 +106,10 @@ async def fetch_traffic(connection: AsyncConnection, query: TrafficQuery) -> lis
 
 
 async def fetch_coverage(connection: AsyncConnection, query: TrafficQuery, now: float) -> list[EdgeCoverage]:
-    """Return how much of the time each serving edge has reported, by edge.
+    """Return the reported part of the time for each serving edge.
 
-    An edge that reported within the hour before is expected from the beginning; any other since its first report.
+    An edge that reported in the hour before must report from the beginning. Other edges must report since their first
+    report.
     """
     columns, present = traffic.c, int(now)
     minutes = sa.cast(sa.func.sum(columns.minutes), sa.BigInteger)
@@ -121,7 +122,7 @@ async def fetch_coverage(connection: AsyncConnection, query: TrafficQuery, now: 
     )
     before = set((await connection.execute(earlier.distinct())).scalars())
     if query.resolution == HOUR:
-        # The hour in which an edge began is complete from its first report on.
+        # The hour of an edge's first report is complete from that report on.
         firsts = [(edge, first) for edge, (_, first) in covered.items() if edge not in before]
         begun = sa.select(columns.edge, columns.minutes).where(
             columns.step == HOUR, sa.tuple_(columns.edge, columns.start).in_(firsts)

@@ -1,4 +1,4 @@
-"""Reports of traffic are taken once each, and dropped for their age. They are no part of the ledger."""
+"""Traffic reports. Each is recorded once, and deleted after its retention. They are not part of the ledger."""
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -10,19 +10,19 @@ from edgeproxy.collector.traffic.errors import UNNAMED
 from edgeproxy.wire.traffic_report import TrafficCounts, TrafficReport
 
 ROWS_PER_STEP = 5_000
-"""Rows that are dropped in one transaction, roughly."""
+"""Approximate number of rows deleted per transaction."""
 
 
 class UnknownEdgeError(Exception):
-    """The edge has shipped no batch yet, so that nobody knows whose it is."""
+    """The edge has shipped no batch yet, so its token is unknown."""
 
 
 class ForeignEdgeError(Exception):
-    """The edge is bound to another token or region; a sentence."""
+    """The edge is bound to another token or region. The message is a sentence."""
 
 
 async def require_bound(connection: AsyncConnection, token: str, edge: str, region: str) -> None:
-    """Raise UnknownEdgeError, and ForeignEdgeError unless the edge's batches come with this token from this region."""
+    """Raise UnknownEdgeError or ForeignEdgeError unless the edge's batches come with this token from this region."""
     bound = (await connection.execute(sa.select(edges.c.token, edges.c.region).where(edges.c.edge == edge))).first()
     if bound is None or bound.token is None:
         raise UnknownEdgeError
@@ -33,9 +33,9 @@ async def require_bound(connection: AsyncConnection, token: str, edge: str, regi
 
 
 async def record_report(connection: AsyncConnection, token: str, edge: str, report: TrafficReport) -> bool:
-    """Record a report of an edge; False where this edge's minute is there already.
+    """Record a report of an edge. Return False if the edge's minute exists already.
 
-    Raises as `require_bound` does.
+    Raises the errors of `require_bound`.
     """
     await require_bound(connection, token, edge, report.region)
     minute, hour = ({"edge": edge, "region": report.region, "step": step} for step in (MINUTE, HOUR))
@@ -66,7 +66,7 @@ def _keys(table: sa.Table) -> list[str]:
 
 
 def _build_addition(connection: AsyncConnection, table: sa.Table) -> sa.Executable:
-    """Build the statement that adds rows to those that are there."""
+    """Build the statement that adds numbers to existing rows."""
     keys = _keys(table)
     insert = build_insert(connection, table)
     numbers = [column for column in table.c if column.name not in (*keys, "region")]
@@ -75,7 +75,7 @@ def _build_addition(connection: AsyncConnection, table: sa.Table) -> sa.Executab
 
 
 async def drop_errors(database: Database, before: int) -> bool:
-    """Drop some errors of minutes that began before this Unix second, the oldest first; False where there are none."""
+    """Delete some errors of minutes before this Unix second, oldest first. Return False if there are none."""
     start = customer_errors.c.start
     async with database.reading() as connection:
         old = sa.select(start).where(start < before).order_by(start).limit(ROWS_PER_STEP)
@@ -87,7 +87,7 @@ async def drop_errors(database: Database, before: int) -> bool:
 
 
 async def drop_reports(database: Database, step: int, before: int) -> bool:
-    """Drop some rows of a step that began before this Unix second, the oldest first; False where there are none."""
+    """Delete some rows of a step before this Unix second, oldest first. Return False if there are none."""
     for table in (traffic_routes, traffic):
         start = table.c.start
         async with database.reading() as connection:

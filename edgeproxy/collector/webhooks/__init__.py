@@ -1,1 +1,1 @@
-"""Webhooks of customers: messages written with what they tell of, and sent until they are taken."""
+"""Webhooks of customers: messages are written with their events, and sent until they are accepted."""

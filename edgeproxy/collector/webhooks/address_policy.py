@@ -1,7 +1,7 @@
-"""The addresses that a webhook may connect to, whatever its URL says and whatever a name server answers. Pure.
+"""The addresses that a webhook may connect to, independently of its URL and of answers of name servers. Pure.
 
-The host of a URL is looked up again for each message. Its record may lead to the metadata service of a cloud, or to
-a service that listens on this host alone, today or after a change.
+The host of a URL is looked up again for each message. Its record may point to a cloud's metadata service, or to a
+service that listens only on this host, now or after a change.
 """
 
 import ipaddress
@@ -11,20 +11,20 @@ from edgeproxy.config.addresses import Network, is_loopback
 
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
 TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
-"""The prefix under which IPv6 hosts reach IPv4 ones (RFC 6052)."""
+"""The prefix that IPv6 hosts use to reach IPv4 hosts (RFC 6052)."""
 SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")
-"""Deprecated private addresses of IPv6 (RFC 3879), which the standard library takes for public."""
+"""Deprecated private IPv6 addresses (RFC 3879). The standard library treats them as public."""
 METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "168.63.129.16", "192.0.0.192")))
-"""Metadata services of clouds outside of the link-local networks, where the others are."""
+"""Metadata services of clouds outside the link-local networks. Other metadata services are inside these."""
 
 NO_RECEIVER = "it leads to an address that no receiver has"
 
 
 def find_refusal(address: str, host: str, *, private: bool, in_clear: bool = False) -> str | None:
-    """Return why an address to which the `host` of a channel's URL resolves must not be used; None: it may be.
+    """Return the reason why an address of the `host` in a channel's URL must not be used, or None.
 
-    This host is reached only where the URL itself names it, private networks only where the channel allows them, and
-    nothing else in the clear.
+    This host is permitted only if the URL names it, and private networks only if the channel allows them. Only these
+    are permitted without encryption.
     """
     ip = parse_ip(address)
     if ip.is_loopback:
@@ -39,9 +39,9 @@ def find_refusal(address: str, host: str, *, private: bool, in_clear: bool = Fal
 
 
 def find_customer_refusal(address: str, networks: Iterable[Network], *, is_encrypted: bool) -> str | None:
-    """Return why an address to which the host of a customer's URL resolves must not be used; None: it may be.
+    """Return the reason why an address of the host in a customer's URL must not be used, or None.
 
-    Customers reach the public Internet over TLS, and what the operator lists in `networks` in the clear too.
+    Customers may reach the public Internet over TLS, and the operator's `networks` also without encryption.
     """
     ip = parse_ip(address)
     if any(ip.version == network.version and ip in network for network in networks):
@@ -58,12 +58,12 @@ def _has_no_receiver(ip: Ip) -> bool:
 
 
 def parse_ip(address: str) -> Ip:
-    """Return an address without its zone, the embedded IPv4 address where there is one."""
+    """Return an address without its zone, or its embedded IPv4 address if there is one."""
     return extract_ipv4(ipaddress.ip_address(address.partition("%")[0]))
 
 
 def extract_ipv4(ip: Ip) -> Ip:
-    """Return the IPv4 address that an IPv6 address embeds, else the address itself."""
+    """Return the IPv4 address embedded in an IPv6 address, or the address itself."""
     if isinstance(ip, ipaddress.IPv4Address):
         return ip
     if ip in TRANSLATED:

@@ -1,12 +1,12 @@
-"""Deliveries as rows: a message on its way to an endpoint of a customer.
+"""Deliveries as rows: messages on their way to the endpoints of customers.
 
     due ──▶ sent
     │ ▲ ▲      │
     ▼ │ └──────┘ redelivered
     dead
 
-A delivery stays `due` while it is tried again. The collector that tries it holds a lease, `busy_until`: of several
-collectors one tries it at a time, and what a killed one has left is tried again once the lease is over.
+A delivery stays `due` between attempts. A collector holds a lease, `busy_until`, during an attempt, so only one
+collector tries at a time. If it is killed, another one tries again once the lease is over.
 """
 
 from collections.abc import Collection
@@ -24,9 +24,9 @@ from edgeproxy.collector.encryption.rows import fetch_rows
 from edgeproxy.collector.webhooks.attempt_shares import Candidate, parse_receiver
 
 LEASE_SECONDS = 60.0
-"""Seconds for which a collector has a delivery for itself; an attempt takes a quarter of that at most."""
+"""Seconds of a collector's exclusive lease. An attempt takes at most a quarter of it."""
 PER_ENDPOINT_MAX = 5
-"""Deliveries to an endpoint that are tried at once."""
+"""Concurrent attempts per endpoint."""
 UNREADABLE_ERROR = "its message or its endpoint cannot be read"
 columns = webhook_deliveries.c
 
@@ -35,15 +35,15 @@ class WebhookState(StrEnum):
     """The state of a delivery to an endpoint."""
 
     DUE = "due"
-    """Still to be sent."""
+    """Not sent yet."""
     SENT = "sent"
-    """Taken by the endpoint."""
+    """Accepted by the endpoint."""
     DEAD = "dead"
     """Given up."""
 
 
 class ClaimedDelivery(NamedTuple):
-    """A delivery that this collector may try, with its message and its endpoint. Times are Unix milliseconds."""
+    """A delivery that this collector may attempt, with its message and its endpoint. Times are Unix milliseconds."""
 
     message: str
     endpoint: str
@@ -59,9 +59,9 @@ class ClaimedDelivery(NamedTuple):
     endpoint_state: str
     failing_since: int | None
     customer: str
-    """By what the ledger knows the customer."""
+    """The customer's name in the ledger."""
     display_name: str | None = None
-    """The name of a customer who has a pseudonym."""
+    """The name of a customer with a pseudonym."""
 
 
 class AttemptResult(NamedTuple):
@@ -91,16 +91,18 @@ Pair = tuple[str, str]
 
 
 def is_free(now: int) -> sa.ColumnElement[bool]:
-    """Return the SQL condition that a delivery is to be tried at this Unix millisecond, and nobody does."""
+    """Return the SQL condition that a delivery is due at this Unix millisecond and not leased."""
     return (columns.state == WebhookState.DUE) & (columns.due_at <= now) & (columns.busy_until <= now)
 
 
 async def list_due(
     connection: AsyncConnection, now: int, busy: Collection[str], limit: int, *, has_retries: bool
 ) -> list[Candidate]:
-    """Return deliveries to try, but for `busy` endpoints: of each customer the first one, then of each the second, and
-    so on, so a customer with many keeps no other waiting. First attempts go before retries, and without `has_retries`
-    there are no retries."""
+    """Return due deliveries, except for `busy` endpoints.
+
+    First comes the first delivery of each customer, then the second of each, and so on, so a customer with many
+    deliveries does not delay others. First attempts precede retries. Without `has_retries` there are no retries.
+    """
     rank = sa.func.row_number().over(partition_by=columns.endpoint, order_by=(columns.due_at, columns.message))
     due = sa.select(columns.message, columns.endpoint, columns.due_at, columns.attempts, rank.label("rank"))
     ranked = due.where(is_free(now), columns.endpoint.not_in(list(busy))).subquery()
@@ -119,7 +121,7 @@ async def list_due(
 
 
 async def fetch_receivers(connection: AsyncConnection, endpoints: Collection[str]) -> dict[str, str]:
-    """Return the receivers of endpoints, by id; none where a URL cannot be opened."""
+    """Return the receivers of endpoints, by id, or none if a URL cannot be decrypted."""
     statement = sa.select(webhook_endpoints).where(webhook_endpoints.c.id.in_(endpoints))
     try:
         rows = await fetch_rows(connection, webhook_endpoints.name, statement)
@@ -129,9 +131,9 @@ async def fetch_receivers(connection: AsyncConnection, endpoints: Collection[str
 
 
 async def claim_due(connection: AsyncConnection, pairs: Collection[Pair], now: int) -> list[ClaimedDelivery]:
-    """Take a lease of those of these deliveries that are still free, and return them.
+    """Lease these deliveries as far as they are still free, and return the leased ones.
 
-    Those whose message or endpoint cannot be read are given up: once that is repaired, they can be sent again.
+    A delivery with an unreadable message or endpoint is given up. It can be redelivered after a repair.
     """
     chosen = sa.tuple_(columns.message, columns.endpoint).in_(list(pairs))
     lease = now + round(LEASE_SECONDS * 1000)
@@ -165,7 +167,7 @@ async def claim_due(connection: AsyncConnection, pairs: Collection[Pair], now: i
 
 
 async def record_attempt(connection: AsyncConnection, delivery: ClaimedDelivery, result: AttemptResult) -> bool:
-    """Record what became of an attempt; return False where the lease is somebody else's by now, or the row is gone."""
+    """Record the result of an attempt. Return False if the lease has passed to another sender or the row is gone."""
     own = (columns.message == delivery.message) & (columns.endpoint == delivery.endpoint)
     own &= (columns.state == WebhookState.DUE) & (columns.busy_until == delivery.busy_until)
     statement = sa.update(webhook_deliveries).where(own).values(**result._asdict(), busy_until=0)
@@ -173,23 +175,23 @@ async def record_attempt(connection: AsyncConnection, delivery: ClaimedDelivery,
 
 
 async def redeliver(connection: AsyncConnection, message: str, endpoint: str, now: int) -> bool:
-    """Make a delivery due at this Unix millisecond, as if it had not been tried; return False where it is due."""
+    """Make a delivery due at this Unix millisecond, with no attempts. Return False if it is due already."""
     own = (columns.message == message) & (columns.endpoint == endpoint) & (columns.state != WebhookState.DUE)
     fresh = {"state": WebhookState.DUE, "attempts": 0, "due_at": now, "busy_until": 0}
     return (await connection.execute(sa.update(webhook_deliveries).where(own).values(**fresh))).rowcount == 1
 
 
 class Backlog(NamedTuple):
-    """The deliveries that are outstanding."""
+    """The outstanding deliveries."""
 
     due: int
     dead: int
     oldest_due_at: int | None
-    """The Unix millisecond at which the one was due that is due for longest; None where there is none."""
+    """The due time of the oldest due delivery in Unix milliseconds, or None."""
 
 
 async def fetch_backlog(connection: AsyncConnection) -> Backlog:
-    """Return how many deliveries are outstanding."""
+    """Return the number of outstanding deliveries."""
     statement = sa.select(columns.state, sa.func.count(), sa.func.min(columns.due_at)).group_by(columns.state)
     rows = {row[0]: row for row in await connection.execute(statement.where(columns.state != WebhookState.SENT))}
     due, dead = rows.get(WebhookState.DUE), rows.get(WebhookState.DEAD)

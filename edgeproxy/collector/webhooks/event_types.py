@@ -1,6 +1,6 @@
-"""The types of events that customers' webhooks have: one literal table. Pure.
+"""The types of events for customers' webhooks: one literal table. Pure.
 
-A type is named by its subject and what became of it, as `invoice.paid`. docs/usage/webhooks.md lists the same types.
+A type is named by its subject and an event, for example `invoice.paid`. docs/usage/webhooks.md lists all types.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,6 @@
-"""One POST to a receiver that somebody else has named, with the address checked that it goes to.
+"""One POST to a receiver that a customer or an operator has named. The target address is checked.
 
-The reason of a failure quotes neither the URL nor the response: either may hold a secret.
+The reason of a failure quotes neither the URL nor the response, because they may contain secrets.
 """
 
 import socket
@@ -23,34 +23,36 @@ from edgeproxy.base.shares import Claim, Places
 from edgeproxy.tracing.recorder import trace_call
 
 SECONDS_MAX = 15.0
-"""Seconds that an attempt may take, from the look-up of a name to the answer."""
+"""Seconds for an attempt, from the name look-up to the answer."""
 CONNECT_SECONDS_MAX = 5.0
 GONE = 410
-"""The status with which a receiver unsubscribes (Standard Webhooks)."""
+"""The status of a receiver that unsubscribes (Standard Webhooks)."""
 LOOKUPS_MAX, OPERATOR_LOOKUPS_MAX = 200, 50
-"""Look-ups at once of names that customers, and that operators, have given. One lasts as long as the system's resolver
-waits, also when nobody waits for it."""
+"""Concurrent look-ups of names given by customers and by operators.
+
+A look-up lasts until the system's resolver gives up, even if nobody waits for it.
+"""
 PEER = HttpPeer("the receiver", SECONDS_MAX, 64 << 10, reads_prefix=True)
 HEADERS = {"Content-Type": "application/json", "User-Agent": f"edgeproxy/{__version__}"}
 
 FindRefusal = Callable[[str], str | None]
-"""Returns why an IP address must not be connected to; None: it may be."""
+"""Returns the reason why an IP address must not be used, or None."""
 
 
 class DeliveryFailure(NamedTuple):
-    """An attempt that failed, and why."""
+    """A failed attempt with the reason."""
 
     why: str
     is_final: bool = False
-    """Whether another attempt is of no use."""
+    """True if another attempt is useless."""
     wait: float | None = None
-    """The seconds after which the receiver wants the next attempt; None where it did not say."""
+    """The seconds until the receiver wants the next attempt; None if it did not say."""
     status: int | None = None
-    """The status of the response; None where there was none."""
+    """The status of the response; None if there was none."""
 
 
 class Lookups:
-    """The look-ups under way, of which each claim has its shares. Safe for threads."""
+    """The running look-ups, with shares per claim. Thread-safe."""
 
     def __init__(self, amount: int) -> None:
         self._places = Places(amount)
@@ -58,7 +60,7 @@ class Lookups:
         self.good = ScarceGood("webhook_lookups", lambda: amount, lambda: self._places.in_use)
 
     def take(self, claim: Claim) -> bool:
-        """Take a place for a look-up; return False where there is none."""
+        """Take a place for a look-up. Return False if none is left."""
         with self._lock:
             key = self._places.find_exhausted(claim)
             if key is None:
@@ -68,20 +70,20 @@ class Lookups:
         return False
 
     def release(self, claim: Claim) -> None:
-        """Give a place back."""
+        """Release a place."""
         with self._lock:
             self._places.release(claim)
 
 
 OPERATOR_LOOKUPS = Lookups(OPERATOR_LOOKUPS_MAX)
-"""The look-ups for channels of operators, which no customer keeps waiting."""
+"""Look-ups for operators' channels. Customers cannot delay them."""
 
 
 class ThreadResolver(AbstractResolver):
-    """Looks each name up in a thread of its own.
+    """Looks up each name in its own thread.
 
-    Whoever names a receiver may have a name server that never answers. In the threads of `asyncio.to_thread`, which are
-    few, it would keep events, pages and other names waiting.
+    A receiver's name server may never answer. In the few threads of `asyncio.to_thread`, such a look-up would delay
+    events, pages and other names.
     """
 
     def __init__(self, lookups: Lookups, claim: Claim) -> None:
@@ -91,7 +93,7 @@ class ThreadResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        """Return the addresses of a host; raises OSError."""
+        """Return the addresses of a host. Raises OSError."""
         infos = await look_up_in_thread(
             "look up a receiver",
             lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG),
@@ -105,7 +107,7 @@ class ThreadResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Hold nothing that has to be closed."""
+        """Do nothing: there is nothing to close."""
 
 
 async def post_body(
@@ -116,18 +118,17 @@ async def post_body(
     lookups: Lookups = OPERATOR_LOOKUPS,
     claim: Claim = (),
 ) -> DeliveryFailure | None:
-    """Post a body; return None where the response is a success. Raises TimeoutError.
+    """Post a body. Return None if the response is a success. Raises TimeoutError.
 
-    The name of the receiver is looked up as one of `lookups`, by the shares of `claim`.
-
-    Of the response only the status and Retry-After are read. No redirection is followed. Each address is checked when
-    its socket is opened, so a name that resolves otherwise the second time changes nothing. The site's proxy is asked
-    for an address that was checked, and not for the name, which it would look up itself.
+    The receiver's name is looked up within `lookups`, by the shares of `claim`. Only the status and Retry-After of the
+    response are read. Redirects are not followed. Each address is checked when its socket is opened, so a changed DNS
+    answer cannot bypass the check. The site's proxy gets a checked address instead of the name, which it would look up
+    itself.
     """
     why: list[str] = []
 
     resolver = ThreadResolver(lookups, claim)
-    # The site's own proxy may be anywhere.
+    # The site's own proxy may be at any address.
     opener = None if find_proxy(url) is not None else partial(open_checked_socket, find_refusal, why)
     timeout = aiohttp.ClientTimeout(total=SECONDS_MAX, sock_connect=CONNECT_SECONDS_MAX)
     try:
@@ -149,7 +150,7 @@ async def post_body(
 
 
 def open_checked_socket(find_refusal: FindRefusal, refusals: list[str], info: AddrInfoType) -> socket.socket:
-    """Open the socket for an address; this is the last check of the address before it is connected to. Raises OSError.
+    """Open the socket for an address, after a last check of the address. Raises OSError.
 
     The reason of a refusal is added to `refusals`.
     """
@@ -164,7 +165,7 @@ def open_checked_socket(find_refusal: FindRefusal, refusals: list[str], info: Ad
 async def find_checked_address(
     resolver: ThreadResolver, find_refusal: FindRefusal, refusals: list[str], host: str, port: int
 ) -> str:
-    """Return an address of a receiver for the site's proxy, if all its addresses may be connected to.
+    """Return an address of a receiver for the site's proxy, if all of its addresses are permitted.
 
     The reason of a refusal is added to `refusals`. Raises OSError and aiohttp.ClientConnectionError.
     """
@@ -178,7 +179,7 @@ async def find_checked_address(
 
 
 def describe_failure(error: aiohttp.ClientError, refusals: Sequence[str]) -> DeliveryFailure:
-    """Return the failure of an error; `refusals` are the reasons why addresses must not be connected to."""
+    """Return the failure for an error. `refusals` are the reasons why addresses are not permitted."""
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return DeliveryFailure("its certificate cannot be trusted")

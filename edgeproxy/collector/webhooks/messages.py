@@ -1,7 +1,7 @@
-"""Messages as rows: what customers' endpoints hear of, written in the transaction of what has happened.
+"""Messages for customers' endpoints as rows, written in the transaction of the event.
 
-So both are there or neither is. A message has a delivery for each endpoint that wants its type; where none does,
-nothing is written. `sender.py` sends them.
+So both exist or neither does. A message has a delivery for each endpoint with its type. Without such an endpoint no
+message is written. `sender.py` sends them.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ from edgeproxy.collector.webhooks.event_types import EventType
 ENABLED, DISABLED = "enabled", "disabled"
 """The states of an endpoint."""
 RETENTION_SECONDS = 30 * 86400
-"""Seconds for which messages are kept."""
+"""Retention of messages in seconds."""
 DROPPED_MAX = 500
-"""Messages that one transaction drops."""
+"""Messages deleted per transaction."""
 
 Data = Mapping[str, object]
-"""The `data` of a message, as JSON has it."""
+"""The `data` of a message, for JSON."""
 Occasion = tuple[int, str]
-"""The Unix millisecond and the subject of something that may be seen several times."""
+"""The Unix millisecond and the subject of an event that may be detected several times."""
 
 
 def generate_name(prefix: str, at: int) -> str:
@@ -40,13 +40,13 @@ def generate_name(prefix: str, at: int) -> str:
 
 
 def build_name(occasion: Occasion) -> str:
-    """Return the id of the message of an occasion."""
+    """Return the id of the message for an occasion."""
     at, subject = occasion
     return f"msg_{at:012x}{hashlib.sha256(subject.encode()).hexdigest()[:20]}"
 
 
 def select_id(name: str) -> sa.ScalarSelect[str]:
-    """Return the SQL expression of the id of the customer of this name."""
+    """Return the SQL expression for the id of the customer with this name."""
     return sa.select(customers.c.id).where(customers.c.name == name).scalar_subquery()
 
 
@@ -58,10 +58,10 @@ async def enqueue_event(
     build_data: Callable[[], Awaitable[Data]],
     once: Occasion | None = None,
 ) -> None:
-    """Write a message to each endpoint of a customer, by id, that wants this type, in the transaction under way.
+    """Write a message to each endpoint of a customer (by id) with this type, in the current transaction.
 
-    `at` is the Unix millisecond at which it happened; `build_data` is called only where there is such an endpoint.
-    With `once` there is one message of the occasion, however often it is written.
+    `at` is the Unix millisecond of the event. `build_data` is called only if there is such an endpoint. With `once`
+    there is one message per occasion, however often it is written.
     """
     columns = webhook_endpoints.c
     statement = sa.select(columns.id, columns.customer, columns.types).where(
@@ -74,9 +74,9 @@ async def enqueue_event(
 
 
 def includes_type(endpoint: str, types: str | None, event_type: EventType) -> bool:
-    """Return whether the types of an endpoint, as its row has them, include a type.
+    """Return True if an endpoint's stored types include a type.
 
-    An endpoint whose types cannot be read is set aside, and gets no messages.
+    An endpoint with unreadable types is set aside and gets no messages.
     """
     try:
         return types is None or event_type in parse_texts(types)
@@ -94,7 +94,7 @@ async def insert_message(
     data: Data,
     once: Occasion | None = None,
 ) -> str:
-    """Insert a message of a customer, by id, to these endpoints, due at once; return its id."""
+    """Insert a message of a customer (by id) to these endpoints, due at once. Return its id."""
     message = generate_name("msg", at) if once is None else build_name(once)
     content = {"type": event_type, "timestamp": format_timestamp(at), "data": dict(data)}
     body = orjson.dumps(content, option=orjson.OPT_NON_STR_KEYS).decode()
@@ -112,7 +112,7 @@ async def insert_message(
 
 
 async def drop_messages(connection: AsyncConnection, before: int) -> int:
-    """Drop messages of before this Unix millisecond, DROPPED_MAX at most; return their number."""
+    """Delete at most DROPPED_MAX messages from before this Unix millisecond. Return their number."""
     columns = webhook_messages.c
     statement = sa.select(columns.id).where(columns.at < before).order_by(columns.at).limit(DROPPED_MAX)
     old = list((await connection.execute(statement)).scalars())

@@ -1,15 +1,15 @@
-"""The waits between attempts to send a message, and its end as a dead letter. Pure."""
+"""The waits between attempts to send a message, until it becomes a dead letter. Pure."""
 
 from collections.abc import Callable, Sequence
 
 BACKOFF_SECONDS = (5, 30, 120, 600, 1800, 7200, 18000, 36000, 36000, 36000)
 """Seconds after each failed attempt until the next one: eleven attempts in a day and a half."""
 STANDARD_BACKOFF_SECONDS = (5, 300, 1800, 7200, 18000, 36000, 50400, 72000, 86400)
-"""The same for customers' own endpoints, as Standard Webhooks recommend: ten attempts in three days."""
+"""The waits for customers' endpoints, as Standard Webhooks recommend: ten attempts in three days."""
 JITTER = 0.2
-"""The part of itself by which a wait is longer at most, at random, so that retries spread."""
+"""The largest random extension of a wait, relative to it, so that retries are spread."""
 WAIT_SECONDS_MAX = 3600.0
-"""Seconds of Retry-After that are honored at most."""
+"""Most seconds of Retry-After that are honoured."""
 
 
 def compute_wait(
@@ -18,9 +18,9 @@ def compute_wait(
     random: Callable[[], float],
     backoff: Sequence[int] = BACKOFF_SECONDS,
 ) -> float | None:
-    """Return the seconds until the next attempt after so many have failed; None: the message is a dead letter.
+    """Return the seconds until the next attempt after this many failures; None: the message is a dead letter.
 
-    `requested_wait` is the receiver's Retry-After in seconds; `random` gives numbers from 0 to 1.
+    `requested_wait` is the receiver's Retry-After in seconds. `random` returns numbers from 0 to 1.
     """
     if attempts > len(backoff):
         return None

@@ -1,7 +1,7 @@
-"""The sender of customers' webhooks: each message is tried until its endpoint takes it, or it is given up.
+"""The sender of customers' webhooks. Each message is tried until its endpoint accepts it, or it is given up.
 
-All work is in the database, so a kill at any moment loses nothing: at worst a message is sent twice, under the same id.
-An endpoint that is gone, or has failed for FAILING_SECONDS, is disabled.
+All state is in the database, so a kill at any moment loses nothing. At worst a message is sent twice with one id. An
+endpoint that is gone, or has failed for FAILING_SECONDS, is disabled.
 """
 
 import asyncio
@@ -44,23 +44,23 @@ from edgeproxy.collector.webhooks.signature import sign_webhook
 from edgeproxy.config.collector.webhooks import Webhooks
 
 POLL_SECONDS = 1.0
-"""Seconds between two searches for something to send."""
+"""Seconds between two checks for deliveries."""
 BUSY_SECONDS = 0.1
-"""The same after something was found."""
+"""Seconds until the next check after some were found."""
 COUNT_SECONDS = 10.0
-"""Seconds between two counts of what is outstanding."""
+"""Seconds between two counts of outstanding deliveries."""
 ATTEMPTS_MAX = 200
-"""Attempts of this collector at once; `attempt_shares.py` has who gets how many."""
+"""Concurrent attempts of this collector. `attempt_shares.py` divides them."""
 CANDIDATES_MAX = 1000
-"""Deliveries that are due and looked at in one search."""
+"""Due deliveries considered in one check."""
 PROMPT_SECONDS = 2.0
-"""Seconds within which a prompt endpoint takes a message."""
+"""A prompt endpoint accepts a message within this many seconds."""
 REMEMBERED_MAX = 20_000
-"""Endpoints whose receiver, and whether it is prompt, is remembered."""
+"""Endpoints whose receiver and promptness are remembered."""
 FAILING_SECONDS = 5 * 86400.0
-"""Seconds after which an endpoint is disabled that takes nothing."""
+"""Seconds of failures until an endpoint is disabled."""
 SECRETS = "edgeproxy secrets of webhook endpoints"
-"""The purpose of the encryption of secrets."""
+"""The purpose for encrypting secrets."""
 NO_SECRET = "its secret cannot be read: the key of it is not in webhooks.encryption any more"
 IS_DISABLED = "the endpoint is disabled"
 
@@ -72,14 +72,14 @@ class WebhookMetrics(Protocol):
         """Count an attempt: `sent`, `failed` or `dead`."""
 
     def webhooks_outstanding(self, backlog: Backlog, now: float) -> None:
-        """Set how many deliveries are outstanding."""
+        """Set the number of outstanding deliveries."""
 
     goods: list[ScarceGood]
     """The scarce goods."""
 
 
 class DisabledEndpoint(NamedTuple):
-    """An endpoint that takes nothing any more."""
+    """An endpoint that no longer accepts messages."""
 
     id: str
     host: str
@@ -89,13 +89,13 @@ class DisabledEndpoint(NamedTuple):
 
 
 Post = Callable[[str, bytes, dict[str, str], FindRefusal], Awaitable[DeliveryFailure | None]]
-"""Posts a body, as `http_post.post_body` does."""
+"""Posts a body like `http_post.post_body`."""
 OnDisabled = Callable[[AsyncConnection, DisabledEndpoint, float], Awaitable[None]]
-"""Is called in the transaction that disables an endpoint, at this Unix second."""
+"""Called in the transaction that disables an endpoint, at this Unix second."""
 
 
 class WebhookSender:
-    """Sends what is due until it is cancelled."""
+    """Sends due deliveries until it is cancelled."""
 
     def __init__(
         self,
@@ -111,13 +111,13 @@ class WebhookSender:
         self._tasks = Tasks()
         self._running: set[asyncio.Task[bool]] = set()
         self._busy: Counter[str] = Counter()
-        """The attempts under way, by endpoint."""
+        """Running attempts by endpoint."""
         self._places = Places(ATTEMPTS_MAX)
         self._lookups = Lookups(LOOKUPS_MAX)
         self._receivers: LRUCache[tuple[str, int], str] = LRUCache(REMEMBERED_MAX)
         """The receivers of endpoints, by id and version."""
         self._prompt: LRUCache[str, bool] = LRUCache(REMEMBERED_MAX)
-        """The endpoints that took the last message promptly."""
+        """Endpoints that accepted the last message promptly."""
         self._good = ScarceGood("webhook_attempts", lambda: ATTEMPTS_MAX, lambda: self._places.in_use)
         metrics.goods += [self._good, self._lookups.good]
         self._counted_at = float("-inf")
@@ -125,7 +125,7 @@ class WebhookSender:
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
-        """Send for ever."""
+        """Send until cancelled."""
         try:
             failed = "webhooks could not be looked at, and are later"
             await repeat(Job("webhook-delivery", POLL_SECONDS, failed, self._step_now), self._limited_log)
@@ -136,7 +136,7 @@ class WebhookSender:
         return Rest(BUSY_SECONDS) if await self.step(time.time()) else None
 
     async def step(self, now: float) -> bool:
-        """Begin to send what is due at this Unix second; return whether anything was."""
+        """Start sending deliveries due at this Unix second. Return True if there were any."""
         settings = self._get_settings()
         if settings is None:
             return False
@@ -166,7 +166,7 @@ class WebhookSender:
         return bool(claimed)
 
     async def _choose(self, now_ms: int) -> dict[Pair, Claim]:
-        """Take places for deliveries that are due; return these with their claims."""
+        """Take places for due deliveries. Return these deliveries with their claims."""
         if self._places.find_exhausted(()) is not None:
             self._good.record_refusal(ALL)
             return {}
@@ -194,7 +194,7 @@ class WebhookSender:
             self._places.release(claim)
 
     async def wait_idle(self) -> None:
-        """Wait until no attempt is under way."""
+        """Wait until no attempt is running."""
         while self._running:
             await asyncio.wait(self._running)
 
@@ -225,7 +225,7 @@ class WebhookSender:
         why = None if failure is None or not is_endpoint_fault else find_disabling(delivery, now, failure)
         async with self._database.writing() as connection:
             if failure is not None or delivery.failing_since is not None:
-                # Before its delivery, as others lock it first (docs/design/row-locks.md).
+                # Before its delivery, because others lock the endpoint first (docs/design/row-locks.md).
                 own = webhook_endpoints.c.id == delivery.endpoint
                 await connection.execute(sa.select(webhook_endpoints.c.id).where(own).with_for_update())
             if not await deliveries.record_attempt(connection, delivery, result):
@@ -251,7 +251,7 @@ class WebhookSender:
 
 
 async def _update_endpoint(connection: AsyncConnection, endpoint: str, **values: int | str | None) -> bool:
-    """Write columns of an endpoint that is enabled; return whether it was."""
+    """Update columns of an enabled endpoint. Return False if it is not enabled."""
     own = (webhook_endpoints.c.id == endpoint) & (webhook_endpoints.c.state == ENABLED)
     statement = sa.update(webhook_endpoints).where(own).values(**values)
     return (await connection.execute(statement)).rowcount == 1
@@ -260,7 +260,7 @@ async def _update_endpoint(connection: AsyncConnection, endpoint: str, **values:
 async def send_delivery(
     delivery: ClaimedDelivery, secrets: list[str], settings: Webhooks, second: int, post: Post
 ) -> DeliveryFailure | None:
-    """Send a message once by `post`, signed at this Unix second; return None where it was taken."""
+    """Send a message once with `post`, signed at this Unix second. Return None if it was accepted."""
     text = delivery.body
     if delivery.display_name is not None:
         text = text.replace(delivery.customer, delivery.display_name)
@@ -280,7 +280,7 @@ async def send_delivery(
 
 
 def decrypt_secrets(delivery: ClaimedDelivery, settings: Webhooks, now: int) -> list[str]:
-    """Return the secrets that sign at this Unix millisecond, the new one first; none where one cannot be read."""
+    """Return the secrets that sign at this Unix millisecond, newest first, or none if one cannot be decrypted."""
     closed = [delivery.secret]
     if delivery.old_secret is not None and (delivery.old_secret_until or 0) > now:
         closed.append(delivery.old_secret)
@@ -290,7 +290,7 @@ def decrypt_secrets(delivery: ClaimedDelivery, settings: Webhooks, now: int) -> 
 
 
 def compute_result(delivery: ClaimedDelivery, now: float, failure: DeliveryFailure | None) -> AttemptResult:
-    """Return what becomes of a delivery after an attempt that ended at this Unix second."""
+    """Return the columns of a delivery after an attempt that ended at this Unix second."""
     attempts, now_ms = delivery.attempts + 1, round(now * 1000)
     if failure is None:
         return AttemptResult(WebhookState.SENT, attempts, now_ms, None, None, now_ms)
@@ -301,7 +301,7 @@ def compute_result(delivery: ClaimedDelivery, now: float, failure: DeliveryFailu
 
 
 def find_disabling(delivery: ClaimedDelivery, now: float, failure: DeliveryFailure) -> str | None:
-    """Return why an endpoint is to be disabled after a failure at this Unix second; None: it is not."""
+    """Return the reason for disabling an endpoint after a failure at this Unix second, or None."""
     if failure.status == GONE:
         return f"it answers {GONE}: it wants no more messages"
     if delivery.failing_since is not None and now * 1000 - delivery.failing_since >= FAILING_SECONDS * 1000:

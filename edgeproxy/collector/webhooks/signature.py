@@ -11,10 +11,10 @@ VERSION = "v1"
 
 
 def sign_webhook(message_id: str, second: int, body: bytes, secrets: Sequence[str]) -> dict[str, str]:
-    """Return the header fields of a body: its id, the time of the attempt, and a signature by each secret.
+    """Return the header fields for a body: its id, the time of the attempt, and a signature with each secret.
 
-    `second` is the Unix second of this attempt, by which receivers refuse old messages; the id is the same in all
-    attempts, by which they recognise duplicates.
+    `second` is the Unix second of this attempt: receivers refuse old messages by it. The id is equal in all attempts:
+    receivers recognize duplicates by it.
     """
     content = b".".join((message_id.encode(), str(second).encode(), body))
     return {

@@ -1,7 +1,7 @@
 """A channel between two processes: a stream socket that carries messages, each in a frame.
 
-A frame is its length in four bytes, big-endian, then one message. Which messages there are, and how they are encoded,
-says messages.py. The end of the stream means that the other side is gone.
+A frame is its length in four bytes, big-endian, then one message. messages.py says what messages exist, and how they
+are encoded. The end of the stream means that the other side is gone.
 """
 
 import asyncio
@@ -23,15 +23,15 @@ FRAME_BYTES_MAX = 1 << 30
 
 
 class ChannelClosedError(Exception):
-    """The other side of the channel is gone, or what it sends cannot be read; the text says what is wrong with that."""
+    """The other side of the channel is gone, or sends bytes that cannot be read; the text says why."""
 
 
 class UnknownMessageError(ChannelClosedError):
-    """A frame has come whole, and holds no message that this end knows. The next one can be read all the same."""
+    """A whole frame has come, but it holds no message that this end knows. The next frame can still be read."""
 
 
 class Frame(NamedTuple, Generic[Packed]):
-    """A message as it is sent. Large ones are packed once for all who get them, and in a thread."""
+    """A message in its sent form. A large one is packed once for all its receivers, and in a thread."""
 
     type: type[Packed]
     data: bytes
@@ -41,7 +41,9 @@ class Codec(Generic[Sent, Received]):
     """The codec of one end of a channel."""
 
     def __init__(self, encode: Callable[[Sent], bytes], decode: Callable[[bytes], Received]) -> None:
-        """`decode` raises msgspec.ValidationError for what is no message, DecodeError for what cannot be decoded."""
+        """`decode` raises msgspec.ValidationError for bytes that are no message, DecodeError for bytes that cannot be
+        decoded.
+        """
         self._encode, self._decode = encode, decode
 
     def pack(self, message: Sent) -> Frame[Sent]:
@@ -65,7 +67,7 @@ def get_message_type(message: Sent | Frame[Sent]) -> type[Sent]:
 
 
 class Channel(Generic[Sent, Received]):
-    """One end of a channel, at which `Sent` goes out and `Received` comes in."""
+    """One end of a channel: it sends `Sent` and receives `Received`."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, codec: Codec[Sent, Received]
@@ -81,7 +83,7 @@ class Channel(Generic[Sent, Received]):
         return cls(reader, writer, codec)
 
     async def send(self, message: Sent | Frame[Sent]) -> None:
-        """Send one message; raises ChannelClosedError where nobody is there to read it."""
+        """Send one message; raises ChannelClosedError if the other side is gone."""
         frame = message if isinstance(message, Frame) else self._codec.pack(message)
         try:
             self._writer.write(frame.data)
@@ -90,7 +92,7 @@ class Channel(Generic[Sent, Received]):
             raise ChannelClosedError("the other side is gone") from error
 
     def try_send(self, message: Sent) -> bool:
-        """Send one message, unless something that was sent before still waits to be read; whether it was sent."""
+        """Send one message, unless an earlier one still waits to be read; returns whether it was sent."""
         transport = self._writer.transport
         if transport.is_closing() or transport.get_write_buffer_size():
             return False
@@ -98,8 +100,11 @@ class Channel(Generic[Sent, Received]):
         return True
 
     async def receive(self) -> Received:
-        """Return the next message; raises ChannelClosedError at the end of the stream or on a frame that cannot be, and
-        UnknownMessageError, which is one too, on a frame that holds no message of this version."""
+        """Return the next message.
+
+        Raises ChannelClosedError at the end of the stream or on a frame that cannot be valid, and UnknownMessageError,
+        a kind of it, on a frame that holds no message of this version.
+        """
         try:
             (length,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
             if length > FRAME_BYTES_MAX:
@@ -115,11 +120,11 @@ class Channel(Generic[Sent, Received]):
 
 
 class Outbox(Generic[Sent]):
-    """The queue of messages to send over one channel, which blocks no caller and keeps only the last of each type.
+    """The queue of messages to send over one channel. It blocks no caller and keeps only the last message of each type.
 
-    So the queue for a process that does not read stays bounded, however long that lasts and however much there is to
-    send; once the process reads again, it gets the current state. Messages that are added are all kept, and the caller
-    has to bound them.
+    So the queue for a process that does not read stays bounded, however long this lasts and however much there is to
+    send. Once the process reads again, it gets the current state. Messages given to `append` are all kept, and the
+    caller has to bound them.
     """
 
     def __init__(self, channel: Channel[Sent, Received]) -> None:
@@ -129,17 +134,17 @@ class Outbox(Generic[Sent]):
         self._some = asyncio.Event()
 
     def send_latest(self, message: Sent | Frame[Sent]) -> None:
-        """Send this, after what waits already, and in place of a message of its type that does."""
+        """Send this after the messages that wait already, and in place of a waiting message of its type."""
         self._waiting[get_message_type(message)] = message
         self._some.set()
 
     def append(self, message: Sent) -> None:
-        """Send this, after all others that were added, and in place of none."""
+        """Send this after all other appended messages, and in place of none."""
         self._added.append(message)
         self._some.set()
 
     async def deliver(self) -> None:
-        """Send whatever is put in; ends when nobody is there to read it."""
+        """Send every message that is put in; ends when the other side is gone."""
         try:
             while True:
                 await self._some.wait()

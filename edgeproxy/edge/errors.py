@@ -1,7 +1,7 @@
 """Errors of a request, with the three facts that decide what to do: kind, side at fault, retry or not.
 
-`RejectedError` is a refusal by the edge: nothing was forwarded. `UpstreamError` is an upstream's failure: something may
-have been. Nobody reads their tracebacks, so both are plain values that are raised.
+`RejectedError` is a refusal by the edge: nothing was forwarded. `UpstreamError` is an upstream's failure: a part may
+have been forwarded. Their tracebacks are never read, so both are plain values that are raised.
 """
 
 
@@ -15,9 +15,9 @@ class EdgeError(Exception):
 class RejectedError(EdgeError):
     """The client's request is not forwarded.
 
-    `status` is the HTTP status of the answer, `detail` one sentence for the person who reads it. `close` says
-    that the connection ends with the answer, which it must wherever it is unclear where the next request begins.
-    `fields` are further lines of the answer's head, each with its CRLF (`Allow`, `WWW-Authenticate`).
+    `status` is the HTTP status of the answer, `detail` one sentence for the person who reads it. `close` says that the
+    connection ends with the answer; it must end if the beginning of the next request is unclear. `fields` are further
+    lines of the answer's head, each with its CRLF (`Allow`, `WWW-Authenticate`).
     """
 
     def __init__(self, status: int, detail: str, *, close: bool = True, fields: bytes = b"") -> None:
@@ -29,8 +29,9 @@ class RejectedError(EdgeError):
 
 
 class RejectedCustomerError(RejectedError):
-    """A request whose customer is known, by name and tier, and is not served. `counted_as`: the name with the
-    residency, where that is not the edge's own.
+    """A request that is not served though its customer is known, by name and tier.
+
+    `counted_as` is the name, with the residency unless that is the edge's own.
     """
 
     def __init__(self, status: int, detail: str, *, customer: str, tier: str, counted_as: str) -> None:
@@ -39,7 +40,7 @@ class RejectedCustomerError(RejectedError):
 
 
 class UnidentifiedError(RejectedError):
-    """A request without a key that would be known, on a route that needs one. `reason` is the metric's."""
+    """A request without a known key, on a route that needs one. `reason` is the label of the metric."""
 
     def __init__(self, reason: str, detail: str, *, fields: bytes) -> None:
         super().__init__(401, detail, close=False, fields=fields)
@@ -47,7 +48,7 @@ class UnidentifiedError(RejectedError):
 
 
 class DirectResponseError(RejectedError):
-    """The configuration has the answer, and no upstream is asked. `content` is its body, `fields` have its type."""
+    """The configuration has the answer, and no upstream is asked. `content` is its body, `fields` include its type."""
 
     def __init__(self, status: int, detail: str, *, fields: bytes = b"", content: bytes = b"") -> None:
         super().__init__(status, detail, close=False, fields=fields)

@@ -1,15 +1,15 @@
-"""Every message between processes of an edge: what a supervisor and its workers say to each other, and what two
-supervisors of one state directory do. How they travel: channel.py.
+"""Every message between processes of an edge: between a supervisor and its workers, and between two supervisors of one
+state directory. channel.py says how messages travel.
 
-A message is a type below. Who sends what is said by the unions ToWorker, ToSupervisor, ToLeader and FromLeader; a
-handler that ends in `assert_never` is told by mypy of a message that it forgets.
+Each type below is a message. The unions ToWorker, ToSupervisor, ToLeader and FromLeader tell each message's sender. If
+a handler ends in `assert_never`, mypy reports each message that it forgets.
 
-Versions: a worker is always of its supervisor's version, as it is started by it. What these two say is msgpack, and
-may be changed in any way. Two supervisors of one state directory may be of different versions, while one takes over
-from the other. What they say is JSON, as 0.1.0 has it, with the names that tables had then. Of ToLeader and FromLeader,
-and of what these hold, `type` and what is there must stay, in its order. New fields come last and have defaults: an
-older version ignores them. It ignores a message, too, whose type it does not know (edge/sync/leader.py; 0.1.0 closes
-the line, and a new one is made), so that a new message may only say what can be done without.
+Versions: a supervisor starts its workers, so a worker always has its supervisor's version. Their messages are msgpack,
+and may be changed in any way. Two supervisors of one state directory may be of different versions, while one takes over
+from the other. Their messages are JSON, in the form of 0.1.0, with the table names of that version. In ToLeader and
+FromLeader, and in all that they hold, `type` and the present fields must stay, in their order. New fields come last and
+have defaults: an older version ignores them. It also ignores a message of unknown type (edge/sync/leader.py; 0.1.0
+closes the line, and a new one is made). So an older version must be able to do without a new message.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,11 +24,11 @@ from edgeproxy.edge.channel import Codec, Frame
 from edgeproxy.edge.counters.setup import FORMER_KINDS
 from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
 
-# ---- what messages hold
+# ---- the parts of messages
 
 
 class EndpointAddresses(Struct, frozen=True):
-    """The addresses of one endpoint of an upstream, and those of them that are healthy (`up`)."""
+    """All addresses of one endpoint of an upstream, and its healthy addresses (`up`)."""
 
     addresses: list[str]
     up: list[str]
@@ -39,7 +39,9 @@ Services: TypeAlias = dict[str, list[EndpointAddresses]]
 
 
 class LimitRow(Struct, array_like=True, frozen=True, gc=False):
-    """A row of a table of limits, in the `file` (its generation) of that table, while it is of this `generation`."""
+    """A row of a table of limits: of the table's file generation `file`, and valid while the row is of this
+    `generation`.
+    """
 
     table: str
     file: int
@@ -48,7 +50,7 @@ class LimitRow(Struct, array_like=True, frozen=True, gc=False):
 
 
 class RateUse(LimitRow, array_like=True, frozen=True, gc=False):
-    """The row of a rate is used, which is held to these `terms`. `refused`: something was, since that was last said."""
+    """A row of a rate is in use, under these `terms`. `refused`: a request was refused since the last such message."""
 
     limit: int
     span: float
@@ -66,7 +68,7 @@ class RateUse(LimitRow, array_like=True, frozen=True, gc=False):
 
     @property
     def terms(self) -> RateTerms:
-        """Return the terms of the row: one object for all rows that are held to the same."""
+        """Return the terms of the row: one object for all rows with equal terms."""
         return _terms(self.limit, self.span, self.cells, self.depth, self.rate, self.mode)
 
 
@@ -74,7 +76,7 @@ _terms = lru_cache(maxsize=1024)(RateTerms)
 
 
 class TotalUse(LimitRow, array_like=True, frozen=True, gc=False):
-    """The row of a quota, or of requests at once, is used. `limit` is the most."""
+    """The row of a quota, or of requests at once, is in use. `limit` is the most that it allows."""
 
     limit: int
 
@@ -83,7 +85,7 @@ LimitUse: TypeAlias = RateUse | TotalUse
 
 
 class Message(Struct, tag_field="type", tag=True):
-    """A message of any of the types below."""
+    """A message of one of the types below."""
 
 
 # ---- from a supervisor to a worker
@@ -92,8 +94,8 @@ class Message(Struct, tag_field="type", tag=True):
 class Start(Message):
     """The settings to serve; sent once, first.
 
-    `settings` come from dump_settings; `state` and `tables_dir`, paths, are where the tables are. `token` identifies
-    the supervisor in the control file. A worker that loses it serves on for `orphan_deadline` seconds.
+    `settings` come from dump_settings; `state` and `tables_dir` are the paths of the tables. `token` identifies the
+    supervisor in the control file. A worker that loses it serves on for `orphan_deadline` seconds.
     """
 
     number: int
@@ -126,39 +128,42 @@ class Commit(Message):
 
 
 class Discard(Message):
-    """The configuration with this number is not wanted."""
+    """The configuration with this number is not needed."""
 
     number: int
 
 
 class LoadCertificates(Message):
-    """Files of certificates have changed, can be used, and are to be loaded anew."""
+    """Files of certificates have changed. They can be used, and must be loaded anew."""
 
 
 class Drain(Message):
-    """Finish within so many seconds, and leave."""
+    """Finish within this many seconds, and leave."""
 
     deadline: float
 
 
 class HubAnswered(Message, tag="heard"):
-    """Answers of the hub are in the tables, or it was lost or reached: who waits for it looks again."""
+    """Answers of the hub are in the tables, or it was lost or reached: each request that waits for it looks again."""
 
 
 class ClaimsUnused(Message, tag="unused"):
-    """Nobody has used the claims of these rows for a while, and they are to be given back."""
+    """The claims of these rows were not used for a while, and must be given back."""
 
     rows: list[LimitRow]
 
 
 class KeysLookedUp(Message):
-    """The answer to LookUpKeys: each key by its digest, once: `untold` where nobody can say now whose it is."""
+    """The answer to LookUpKeys.
+
+    It has each key once, by its digest; a key is in `untold` if its owner cannot be told now.
+    """
 
     known: dict[bytes, KeyOwner]
     unknown: list[bytes]
     untold: list[bytes]
     generation: int = 0
-    """The generation of the last ForgetCustomers before it was looked up."""
+    """The generation of the last ForgetCustomers before this look-up."""
 
 
 class ForgetCustomers(Message):
@@ -251,7 +256,10 @@ class FetchIssuerKeys(Message):
 
 
 class SpansEnded(Message):
-    """Spans of requests that are over, encoded for OTLP, and how many they are. `dropped`: those that were too many."""
+    """Encoded spans (for OTLP) of requests that are over, and their count.
+
+    `dropped` counts the spans beyond the bound.
+    """
 
     spans: bytes
     count: int
@@ -259,14 +267,16 @@ class SpansEnded(Message):
 
 
 class ErrorsCounted(Message):
-    """Errors of customers since the message before: customer, route, status, who answered, and how many. `unnamed`:
-    how many more there were of further ones."""
+    """Errors of customers since the message before: customer, route, status, answering side, and count.
+
+    `unnamed`: the count of further errors, without names.
+    """
 
     errors: list[tuple[str, str, int, str, int]]
     unnamed: int
 
 
-# ---- who says what
+# ---- the messages of each sender
 
 ToWorker: TypeAlias = (
     Start
@@ -324,7 +334,7 @@ def _translate_from_leader(message: FromLeader, names: Mapping[str, str]) -> Fro
     return ClaimsUnused(_rename_tables(message.rows, names)) if isinstance(message, ClaimsUnused) else message
 
 
-# The ends of a channel, by who is there.
+# The ends of a channel, by the process at each.
 SUPERVISOR: Codec[ToWorker, ToSupervisor] = Codec(msgpack.Encoder().encode, _to_supervisor.decode)
 WORKER: Codec[ToSupervisor, ToWorker] = Codec(msgpack.Encoder().encode, _to_worker.decode)
 LEADER: Codec[FromLeader, ToLeader] = Codec(

@@ -1,7 +1,7 @@
 """Every metric of the edge in one literal table: its name, kind, labels and meaning (docs/design/contract.md#metrics).
 
-Workers add to them in the memory map, the supervisor presents the map; both look names up here, so a metric
-that is not in this table cannot be counted.
+Workers add to them in the memory map, the supervisor presents the map; both look names up here, so a metric that is not
+in this table cannot be counted.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ Series = tuple[str, tuple[str, ...], Words]
 
 
 class Metric(NamedTuple):
-    """One metric family: `labels` in the order in which their values are given."""
+    """One metric family. Label values are given in the order of `labels`."""
 
     kind: Kind
     labels: tuple[str, ...]

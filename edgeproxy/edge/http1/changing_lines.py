@@ -1,9 +1,11 @@
-"""The field lines that a client sends anew with each request, such as its trace, a cookie or a number, and the rest.
+"""The field lines that a client sends anew with each request, for example its trace, a cookie or a number; and the
+rest.
 
-A block with such a line never comes again, so its meaning is not remembered. What is left of it without them does, and
-its meaning is. Which lines change is told by the names of those that were new in one request of the connection.
+A block with such a line never comes again, so its meaning is not remembered. The block without these lines does come
+again, and its meaning is remembered. The names of the lines that were new in one request of the connection tell which
+lines change.
 
-The line of the key is left out likewise: all customers of one program send the same rest.
+The line of the key is left out likewise: all customers of one program send equal remaining lines.
 """
 
 from collections.abc import Sequence
@@ -19,16 +21,20 @@ CHANGING_MAX: Final = 3
 """Lines beside traceparent that may change in each request of a connection."""
 
 NAME_BYTES_MAX: Final = 64
-"""Bytes of the name of such a line; it is held for as long as the connection is open."""
+"""Bytes of the name of such a line; it is held while the connection is open."""
 
 Changing = tuple[bytes, ...]
-"""What each changing line begins with: CRLF, its name as it is sent, colon. The first is that of traceparent, empty
-where the client sends none; the others are of fields that pass as they come."""
+"""The beginning of each changing line: CRLF, its name as sent, colon. The first is of traceparent, and empty if the
+client sends none; the others are of fields that pass unchanged.
+"""
 
 
 def find_changing(block: bytes, request_lines: RequestLines, most: int) -> Changing | None:
-    """Find which lines of a block change; None where none does, too many, or there are more lines than `most`. To be
-    asked before the block is read, as a line that was read is not new any more. `block` is that of `read_fields`."""
+    """Find which lines of a block change; None if none does, too many do, or the block has more lines than `most`.
+
+    Call this before the block is read, as afterwards no line is new any more. `block` is the one that `read_fields`
+    reads.
+    """
     if block.count(b"\r\n") > most:
         return None
     trace, passing = b"", []
@@ -49,8 +55,8 @@ def find_changing(block: bytes, request_lines: RequestLines, most: int) -> Chang
 def cut_lines(block: bytes, changing: Changing) -> tuple[bytes, bytes, TraceParent | None] | None:
     """Cut the changing lines out of a block that has a CRLF before each line and after the last.
 
-    Returns the rest, the lines that pass, each with its CRLF, and the trace; None where a line is not there or not
-    valid. The rest may hold another line of the same name: `fits_rest` tells.
+    Returns the rest, the lines that pass (each with its CRLF), and the trace; None if a line is missing or invalid. The
+    rest may hold another line of equal name: `fits_rest` tells.
     """
     trace = None
     lines = b""
@@ -75,8 +81,9 @@ def cut_lines(block: bytes, changing: Changing) -> tuple[bytes, bytes, TracePare
 
 
 def list_key_beginnings(fields: Sequence[str]) -> tuple[bytes, ...]:
-    """List what lines of keys begin with, for the fields in which keys come: CRLF, name, colon, and in Authorization
-    the scheme, in the spellings of HTTP/1.1 and of HTTP/2."""
+    """List the beginnings of key lines, for the fields that may hold keys: CRLF, name, colon, and in Authorization the
+    scheme, in the spellings of HTTP/1.1 and of HTTP/2.
+    """
     names = {name.encode() for each in fields for name in (each, each.lower(), each.title())}
     return tuple(sorted(b"\r\n%b: %b" % (name, b"Bearer " if name.lower() == AUTHORIZATION else b"") for name in names))
 
@@ -84,8 +91,8 @@ def list_key_beginnings(fields: Sequence[str]) -> tuple[bytes, ...]:
 def cut_key(block: bytes, beginnings: Sequence[bytes]) -> tuple[bytes, bytes, bytes] | None:
     """Cut the line of a key out of a block that has a CRLF before each line and after the last.
 
-    Returns the rest, the key, and its line with its CRLF; None where no line begins as one of `beginnings`, or the line
-    is not valid. The rest may hold another key: who reads it tells.
+    Returns the rest, the key, and its line with its CRLF; None if no line begins with one of `beginnings`, or the line
+    is invalid. The rest may hold another key: the reader of the rest finds it.
     """
     for beginning in beginnings:
         at = block.find(beginning)
@@ -99,8 +106,9 @@ def cut_key(block: bytes, beginnings: Sequence[bytes]) -> tuple[bytes, bytes, by
 
 
 def fits_rest(rest: bytes, changing: Changing, request_lines: RequestLines, most: int) -> bool:
-    """Return whether a rest and any changing lines together mean what each of them means: no name is in both, all are
-    of the right kinds, and the lines not more than `most`."""
+    """Return whether a rest and any changing lines keep their meanings together: no name is in both, all are of the
+    right kinds, and the lines number no more than `most`.
+    """
     folded = _fold(rest)
     return rest.count(b"\r\n") + CHANGING_MAX <= most and all(
         request_lines.names[prefix[2:-1]] in (PASS, TRACEPARENT) and _fold(prefix) not in folded
@@ -110,5 +118,7 @@ def fits_rest(rest: bytes, changing: Changing, request_lines: RequestLines, most
 
 
 def _fold(text: bytes) -> bytes:
-    """Return names as servers take them for the same: in any case, and to some X_Seq is X-Seq."""
+    """Return names folded, as some servers take differently written names for equal: in any case, and with `_` for
+    `-`.
+    """
     return text.lower().replace(b"_", b"-")

@@ -1,6 +1,6 @@
 """The chunked transfer coding, RFC 9112 section 7.1: a decoder for any split of the bytes, and the encoder.
 
-In all states but DATA the decoder waits for a line; what a line does is in the methods that the table STATES names.
+In all states but DATA the decoder waits for a line. The table STATES names the method that acts on the line.
 """
 
 import re
@@ -14,8 +14,9 @@ from edgeproxy.edge.http1.fields import NOT_IN_TRAILERS
 
 CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 """chunk-size [chunk-ext]. Spaces and tabs behind the size are dropped: section 7.1.1 has them before an extension, and
-some servers pad every size with them. HAProxy, nginx and Envoy read them so, too; nobody takes such a size for another
-number, and what is passed on is written anew."""
+some servers pad every size with them. HAProxy, nginx and Envoy read them like this, too. Every server reads such a size
+as the number without its padding, and the edge writes the size anew.
+"""
 
 CRLF: Final = b"\r\n"
 
@@ -26,14 +27,14 @@ CHUNK_LINE_BYTES_MAX: Final = 4096
 """Bytes of a chunk's line with its CRLF."""
 
 LINE_BYTES_FREE: Final = 16
-"""Bytes of a chunk's line that any chunk may have, whatever it holds."""
+"""Bytes that the line of any chunk may have, whatever the chunk holds."""
 
 EXCESS_BYTES_MAX: Final = 16 << 10
 """Bytes of extensions that a body may have beyond twice its payload."""
 
 
 class DecoderState(Enum):
-    """The states of the decoder, by what each waits for."""
+    """The states of the decoder, each named for the bytes that it waits for."""
 
     SIZE = auto()
     """A line that says how long the chunk is."""
@@ -61,8 +62,10 @@ class ChunkedFault(Enum):
 
 
 def create_request_error(detail: str, fault: ChunkedFault = ChunkedFault.MALFORMED) -> EdgeError:
-    """Return the error of a client's body. Trailers beyond a bound get the status of a head beyond it (RFC 6585
-    section 5)."""
+    """Return the error of a client's body.
+
+    Trailers beyond a bound get the status of a head beyond it (RFC 6585 section 5).
+    """
     if fault is ChunkedFault.TRAILERS:
         return RejectedError(431, f"The request's {detail}")
     if fault is ChunkedFault.FRAMING:
@@ -91,7 +94,7 @@ TRAILERS_TOO_LARGE: Final = "trailer section is too large"
 
 
 class ChunkedDecoder:
-    """Decodes one body. `malformed` makes the error that `feed` raises; no more may be fed after that."""
+    """Decodes one body. `malformed` makes the error that `feed` raises; after that, no more may be fed."""
 
     __slots__ = (
         "_excess",
@@ -111,7 +114,7 @@ class ChunkedDecoder:
         self._malformed = malformed
         self._state = SIZE
         self._left = 0  # bytes of payload still to come in this chunk
-        self._excess = 0  # bytes of extensions beyond what the payload is worth
+        self._excess = 0  # bytes of extensions beyond the payload's allowance
         self._line = bytearray()  # the beginning of a line whose end has not come
         self._trailer_bytes_left = limits.head + len(CRLF)  # bytes that the trailer lines may still have
         self._trailers_left = limits.fields  # and field lines
@@ -126,7 +129,10 @@ class ChunkedDecoder:
         return self._state is DONE
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Return the pieces of payload in `data`, which may begin and end anywhere. Raises what `malformed` makes."""
+        """Return the pieces of payload in `data`, which may begin and end anywhere.
+
+        Raises the error that `malformed` makes.
+        """
         pieces: list[bytes] = []
         position, end = 0, len(data)
         while position < end:
@@ -148,7 +154,7 @@ class ChunkedDecoder:
         return pieces
 
     def _decode_whole_chunk(self, data: bytes, position: int, pieces: list[bytes]) -> int:
-        """Decode a chunk that is all there, the short way; anything else takes the way of every other line."""
+        """Decode a chunk that is all there, the short way; anything else is decoded line by line."""
         match = PLAIN_CHUNK_LINE.match(data, position)
         if match is not None:
             start = match.end()
@@ -159,7 +165,7 @@ class ChunkedDecoder:
         return self._read_line(data, position)
 
     def _read_line(self, data: bytes, position: int) -> int:
-        """Take what belongs to the present line; act on it once it is whole. Returns where `data` goes on."""
+        """Take the bytes that belong to the present line; act on it once it is whole. Returns where `data` goes on."""
         newline = data.find(b"\n", position)
         stop = newline + 1 if newline >= 0 else len(data)
         line = self._line
@@ -187,7 +193,7 @@ class ChunkedDecoder:
         if match is None:
             raise self._malformed("a chunk size is not one")
         self._left = int(match[1], 16)
-        # Section 7.1.1: extensions are limited as a whole, by what the payload that they are about amounts to.
+        # Section 7.1.1: the total of extensions is limited, in proportion to the payload that they describe.
         self._excess = max(0, self._excess + len(line) - LINE_BYTES_FREE - 2 * self._left)
         if self._excess > EXCESS_BYTES_MAX:
             raise self._malformed("its chunk extensions are longer than what they are about", ChunkedFault.FRAMING)
@@ -218,21 +224,23 @@ STATES: Final[dict[DecoderState, Callable[[ChunkedDecoder, bytes], None]]] = {
     TRAILER: ChunkedDecoder._read_trailer,  # -> TRAILER, or DONE after the empty line
 }
 """The method that acts on a whole line, by the state that waits for one. DATA goes to DATA_END by itself, DONE
-nowhere."""
+nowhere.
+"""
 
 LINE_BYTES_MAX: Final = {SIZE: CHUNK_LINE_BYTES_MAX, DATA_END: 2}
 """Bytes of a line in each state, with its CRLF; a trailer section is bounded as a whole."""
 
 
 def encode_chunk(parts: Iterable[bytes]) -> bytes:
-    """Encode these pieces of payload as one chunk; nothing where they are empty, as an empty chunk would end the
-    body."""
+    """Encode these pieces of payload as one chunk; return no bytes if the pieces are empty, as an empty chunk would end
+    the body.
+    """
     payload = b"".join(parts)
     return b"%x\r\n%b\r\n" % (len(payload), payload) if payload else b""
 
 
 def decode_chunk(framed: bytes) -> bytes:
-    """Return the payload of what `encode_chunk` has made, whatever follows it."""
+    """Return the payload of a chunk that `encode_chunk` has made, whatever follows it."""
     size, _, payload = framed.partition(b"\r\n")
     return payload[: int(size, 16)] if size else b""
 

@@ -37,7 +37,7 @@ CODES: Final[dict[int, str]] = {
 """A word for programs, by status."""
 
 OPENAI_TYPES: Final[dict[int, str]] = {402: "insufficient_quota", 429: "rate_limit_error"}
-"""The `type` of an error of OpenAI's API, where it is neither of the two below."""
+"""The `type` of an error of OpenAI's API, unless it is one of the two below."""
 OPENAI_CLIENT, OPENAI_SERVER = "invalid_request_error", "server_error"
 
 ANTHROPIC_TYPES: Final[dict[int, str]] = {
@@ -50,7 +50,7 @@ ANTHROPIC_TYPES: Final[dict[int, str]] = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-"""The `type` of an error of Anthropic's API, where it is neither of the two below."""
+"""The `type` of an error of Anthropic's API, unless it is one of the two below."""
 ANTHROPIC_CLIENT, ANTHROPIC_SERVER = "invalid_request_error", "api_error"
 
 END: Final = b'"}'
@@ -64,7 +64,7 @@ class ErrorBodies(Protocol):
     """The line Content-Type, with its CRLF."""
 
     def format_opening(self, status: int, detail: str) -> bytes | None:
-        """Return a body up to the request id, behind which END comes; None where a body has another form."""
+        """Return a body up to the request id, for END to follow; None if bodies have another form."""
 
     def format_body(self, status: int, detail: str, request_id: bytes) -> bytes:
         """Format a body."""
@@ -76,7 +76,7 @@ class JsonErrors:
     line = b"Content-Type: application/json\r\n"
 
     def __init__(self, build_members: Callable[[int, str], Mapping[str, object]]) -> None:
-        """`build_members` returns the members of a body but the request id."""
+        """`build_members` returns the members of a body except the request id."""
         self._build_opening = lru_cache(maxsize=256)(
             lambda status, detail: orjson.dumps(build_members(status, detail))[:-1] + b',"request_id":"'
         )

@@ -14,14 +14,16 @@ def find_values(lines: bytes, name: bytes) -> list[bytes]:
 
 
 def find_value(lines: bytes, name: bytes) -> bytes | None:
-    """Return the value of the only field of this name; None where there is none, or more than one."""
+    """Return the value of the only field of this name; None if it is absent or repeated."""
     matching = find_values(lines, name)
     return matching[0] if len(matching) == 1 else None
 
 
 def remove_field(lines: bytes, name: bytes) -> bytes:
-    """Return the lines but for the fields of a name, which is in lower case: `remove_fields`, for each request."""
-    lowered = b"\r\n" + lines.lower()  # So its places are those of `lines`, two bytes on.
+    """Return the lines without the fields of a name, which is in lower case: a fast `remove_fields`, for each
+    request.
+    """
+    lowered = b"\r\n" + lines.lower()  # So its places are the places of `lines`, two bytes on.
     opening = b"\r\n%b:" % name
     at = lowered.find(opening)
     while at >= 0:
@@ -32,5 +34,5 @@ def remove_field(lines: bytes, name: bytes) -> bytes:
 
 
 def remove_fields(lines: bytes, names: Collection[bytes]) -> bytes:
-    """Return the lines but for the fields of these names, which are in lower case."""
+    """Return the lines without the fields of these names, which are in lower case."""
     return b"".join([line + b"\r\n" for line in lines.split(b"\r\n")[:-1] if parse_field_name(line) not in names])

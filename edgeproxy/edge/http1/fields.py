@@ -1,5 +1,6 @@
-"""The meaning of each header field to the edge: a literal table for each direction, and what a configuration adds to
-it."""
+"""The meaning of each header field to the edge: a literal table for each direction, and the additions of a
+configuration.
+"""
 
 from enum import IntEnum, auto
 from typing import Final
@@ -11,18 +12,18 @@ from edgeproxy.edge.http1.stamps import STAMPS
 
 
 class FieldKind(IntEnum):
-    """The kinds of fields, by what is done with them. Those without a remark are read by the rule of their name."""
+    """The kinds of fields, by the edge's treatment of them. A kind without a remark is read by the rule of its name."""
 
     MALFORMED = auto()
     """Not a field name."""
     PASS = auto()
-    """Forwarded as it came, unless Connection names it."""
+    """Forwarded unchanged, unless Connection names it."""
     HOP = auto()
     """A field of one connection only (RFC 9110 section 7.6.1): not forwarded."""
     STAMP = auto()
-    """Set by the edge alone: dropped, whoever sent it."""
+    """Set by the edge alone: dropped, whatever its sender."""
     ORIGIN = auto()
-    """Services believe it of a proxy in front of them: passes when a trusted proxy says it, else dropped."""
+    """Services believe it of a proxy in front of them: passes if a trusted proxy says it, else dropped."""
     FORWARDED_FOR = auto()
     FORWARDED_PROTO = auto()
     FORWARDED_HOST = auto()
@@ -37,28 +38,28 @@ class FieldKind(IntEnum):
     VIA = auto()
     MAX_FORWARDS = auto()
     BEARER = auto()
-    """Authorization of the scheme Bearer, where keys may come in it."""
+    """Authorization of the scheme Bearer, if keys may come in it."""
     CREDENTIALS = auto()
     """Authorization of another scheme: the upstream's affair, so it is forwarded."""
     BASIC = auto()
-    """Authorization, where keys may come in it with the scheme Basic too."""
+    """Authorization, if keys may come in it with the scheme Basic too."""
     API_KEY = auto()
     COOKIE = auto()
-    """Cookie, where a key may come in one."""
+    """Cookie, if a key may come in one."""
     PROTOCOLS = auto()
-    """Sec-WebSocket-Protocol, where a key may come in it."""
+    """Sec-WebSocket-Protocol, if a key may come in it."""
     PROXY_CREDENTIALS = auto()
-    """Proxy-Authorization: the edge asks for none, so it is somebody else's; it goes where credentials go."""
+    """Proxy-Authorization: the edge asks for none, so it is for another server, and goes where credentials go."""
     TRACEPARENT = auto()
     TRACESTATE = auto()
     RATE = auto()
-    """An upstream's own RateLimit fields, kept apart: the edge's replace them where a rate policy applied."""
+    """An upstream's own RateLimit fields, kept apart: the edge's replace them if a rate policy applied."""
     SECURITY = auto()
-    """Passed on; those that are missing may be added (security_fields.py)."""
+    """Passed on; missing ones may be added (security_fields.py)."""
     PLACE = auto()
     """Names a place of the service: passed on, and on some routes changed."""
     DATE = auto()
-    """Passed on; where it is missing it is added (RFC 9110 section 6.6.1)."""
+    """Passed on; added if it is missing (RFC 9110 section 6.6.1)."""
 
 
 REQUEST: Final[dict[bytes, FieldKind]] = {
@@ -95,7 +96,7 @@ REQUEST: Final[dict[bytes, FieldKind]] = {
 AUTHORIZATION: Final = b"authorization"
 
 KEY_FIELDS: Final = (b"x-api-key", AUTHORIZATION)
-"""The fields in which keys come unless a configuration says otherwise."""
+"""The fields for keys, unless a configuration says otherwise."""
 
 FOLD_TABLE: Final = bytes(each if chr(each).isalnum() and each < 128 else ord("-") for each in range(256))
 """Servers that hand fields on as variables (CGI, WSGI, PHP) cannot tell X_Customer.Id from X-Customer-Id."""
@@ -121,7 +122,7 @@ RESPONSE: Final[dict[bytes, FieldKind]] = {
     **dict.fromkeys(PLACES, FieldKind.PLACE),
     b"date": FieldKind.DATE,
 }
-"""Response fields that are more than a line to pass on. The last three RateLimit fields are those of earlier drafts."""
+"""Response fields that are more than a line to pass on. The last three RateLimit fields are from earlier drafts."""
 
 UNCACHED: Final = frozenset(
     (
@@ -135,8 +136,9 @@ UNCACHED: Final = frozenset(
 PROTECTED_FIELDS: Final = frozenset(
     name for name, kind in REQUEST.items() if kind in (FieldKind.HOST, FieldKind.LENGTH, FieldKind.ORIGIN)
 )
-"""Fields that stay though Connection names them, or a client could take them from under the upstream. The stamps
-need no mention here: they are added after Connection has been heeded."""
+"""Fields that stay though Connection names them; otherwise a client could take them away from the upstream. The stamps
+need no mention here: they are added after Connection has been heeded.
+"""
 
 NOT_IN_TRAILERS: Final = frozenset(
     (
@@ -147,7 +149,7 @@ NOT_IN_TRAILERS: Final = frozenset(
         *(b"if-modified-since", b"if-unmodified-since"),
         # authentication,
         *(b"cookie", b"set-cookie", b"www-authenticate", b"authentication-info"),
-        # how the content is to be read,
+        # the reading of the content,
         *(b"content-encoding", b"content-type", b"content-range", b"content-location"),
         # and what must be known before the content comes.
         *(b"accept-ranges", b"age", b"expires", b"location", b"retry-after", b"vary"),
@@ -159,11 +161,11 @@ NOT_IN_TRAILERS: Final = frozenset(
 class FieldRules:
     """The kinds of request fields under one configuration.
 
-    `keys`: the fields in which API keys come, in lower case; the first of them that a request has holds its key.
-    `cookie`: the name of the cookie in which one may come. `protocols`: whether one may come as a WebSocket's
-    subprotocol. `basic`: whether one may come in Authorization with the scheme Basic. `strip`: names, and prefixes with
-    `*` at their end, that pass from trusted proxies only, beside those of config/edge/proxy_fields.py; `strip_except`:
-    those of the latter that pass from everybody. All in lower case.
+    `keys`: the fields for API keys, in lower case; the first of them in a request holds its key. `cookie`: the name of
+    the cookie that may hold one. `protocols`: whether one may come as a WebSocket's subprotocol. `basic`: whether one
+    may come in Authorization with the scheme Basic. `strip`: names, and prefixes with `*` at their end, that pass from
+    trusted proxies only, beside the names in config/edge/proxy_fields.py. `strip_except`: the names of that file that
+    pass from every peer. All are in lower case.
     """
 
     def __init__(
@@ -187,7 +189,7 @@ class FieldRules:
         self._is_stripped, self._is_excepted = create_matcher(strip), create_matcher(strip_except)
 
     def classify(self, name: bytes) -> FieldKind:
-        """Return the kind of a request's field; the name is as it was sent."""
+        """Return the kind of a request's field; the name is in its sent spelling."""
         kind = _classify(name, self._table)
         if kind is not FieldKind.PASS:
             return kind
@@ -202,7 +204,7 @@ class FieldRules:
 
 
 def classify_response_field(name: bytes) -> FieldKind:
-    """Return the kind of a response's field; the name is as it was sent."""
+    """Return the kind of a response's field; the name is in its sent spelling."""
     return _classify(name, RESPONSE)
 
 

@@ -1,6 +1,6 @@
-"""The seconds for which the other side keeps an idle connection, where it says so: `Keep-Alive: timeout=N`.
+"""The time that the other side keeps an idle connection, if it says so: `Keep-Alive: timeout=N`.
 
-The field is older than the RFCs and in none of them but as a name (RFC 9112 appendix C.2.2); Apache, nginx, Node and
+The field is older than the RFCs, and they only mention its name (RFC 9112 appendix C.2.2); Apache, nginx, Node and
 others send it. It is about one connection, so it is never passed on.
 """
 
@@ -10,14 +10,16 @@ from typing import Final
 TIMEOUT: Final = re.compile(rb'\r\nkeep-alive[ \t]*:(?:[^\r\n]*[,; \t])?timeout[ \t]*=[ \t]*"?(\d{1,9})', re.IGNORECASE)
 
 MARGIN: Final = 1.0
-"""Seconds by which to be earlier than the other side: its clock began before ours, and ours is looked at seldom."""
+"""The edge must be this many seconds earlier than the other side: its clock began before ours, and ours is looked at
+seldom.
+"""
 
 
 def parse_idle_timeout(block: bytes) -> float:
-    """Return the seconds for which a connection may be kept idle, by the head of an answer on it; infinite by default.
+    """Return how many seconds a connection may be kept idle, by the head of an answer on it; infinite by default.
 
-    `block` is the head, whole lines and no part of a body. A second less than the other side says, but no less than
-    half of it: to be later than it is to send a request into a connection that is being closed.
+    `block` is the head, whole lines and no part of a body. The result is a second less than the other side says, but no
+    less than half of it: a later edge would send a request into a connection that is being closed.
     """
     match = TIMEOUT.search(block)
     if match is None:
@@ -26,5 +28,5 @@ def parse_idle_timeout(block: bytes) -> float:
 
 
 def subtract_margin(seconds: float) -> float:
-    """Return for how long a connection may be kept that the other side closes after so many seconds."""
+    """Return how many seconds a connection may be kept, if the other side closes it after `seconds`."""
     return max(seconds - MARGIN, seconds / 2)

@@ -1,8 +1,8 @@
 """The API key in a request's field lines.
 
 The key is in the first of the configured fields that has one, else among the subprotocols of a WebSocket, else in a
-cookie. Fields behind that one are the application's own affair and are forwarded; subprotocols and cookies with a key
-are the edge's, wherever the key was.
+cookie. Fields behind that one are the application's own affair and are forwarded. Subprotocols and cookies with a key
+are for the edge alone, wherever the key was.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,14 +14,16 @@ from edgeproxy.edge.http1.fields import FieldKind, FieldRules
 from edgeproxy.edge.http1.lines import Field
 
 PROTOCOL_PREFIX: Final = b"api-key."
-"""A subprotocol that begins so is a key: browsers can set no field for a WebSocket, but subprotocols."""
+"""A subprotocol with this prefix is a key: browsers can set no field for a WebSocket except subprotocols."""
 
 FieldsByKind = Mapping[FieldKind, Sequence[Field]]
 
 
 class KeyLines(NamedTuple):
-    """The lines that may hold keys, as they were read: the key (None: there is no place for one), the lines for
-    upstreams that are to see keys, those for all others in their place, and those that are forwarded as they came."""
+    """The lines that may hold keys, after reading: the key (None: the request has no place for one), the lines for
+    upstreams that may see keys, the lines that replace them for all other upstreams, and the lines that are forwarded
+    unchanged.
+    """
 
     key: bytes | None
     credentials: bytes
@@ -32,7 +34,7 @@ class KeyLines(NamedTuple):
 def read_keys(by_kind: FieldsByKind, connection_names: set[bytes], rules: FieldRules) -> KeyLines:
     """Read the lines of keys. `connection_names`: the fields that Connection names, which are not forwarded.
 
-    Raises RejectedError(400) where a field that may hold one is repeated.
+    Raises RejectedError(400) if a field that may hold a key is repeated.
     """
     fields = _collect_key_fields(by_kind)
     ordered = sorted(fields, key=rules.keys.index)
@@ -44,7 +46,7 @@ def read_keys(by_kind: FieldsByKind, connection_names: set[bytes], rules: FieldR
         field = fields[name]
         if name in connection_names:
             continue
-        # Whatever field it comes in once more, a key is a key.
+        # A key stays a key in whatever field it is repeated.
         if name == holder or field.value == key or not field.value:
             credentials += field.tail
         else:
@@ -68,7 +70,7 @@ def read_keys(by_kind: FieldsByKind, connection_names: set[bytes], rules: FieldR
 
 
 def _collect_key_fields(by_kind: FieldsByKind) -> dict[bytes, Field]:
-    """Return the fields that may hold a key by their names; raises RejectedError(400) where one is repeated."""
+    """Return the fields that may hold a key by their names; raises RejectedError(400) if one is repeated."""
     fields: dict[bytes, Field] = {}
     for field in (*by_kind.get(FieldKind.API_KEY, ()), *by_kind.get(FieldKind.BEARER, ())):
         name = grammar.parse_field_name(field.line)

@@ -1,7 +1,7 @@
 """The meaning of single field lines, and the memory of lines read before.
 
-The meaning of a line is a pure function of its bytes, a request's of the rules of its configuration too. So a line seen
-before costs one look-up. The memories hold cookies and API keys, also such as nobody has: they are bounded, and
+The meaning of a line is a pure function of its bytes; for a request's line, also of the rules of its configuration. So
+a line seen before costs one look-up. The memories hold cookies and API keys, also invalid ones: they are bounded, and
 `RequestLines.clear` and `clear_response_caches` empty them.
 """
 
@@ -22,11 +22,14 @@ LINE_BYTES_MAX: Final = 256
 """Bounds of a memory: lines, names, and bytes of each; longer ones are read each time."""
 
 VIA_LINE: Final = b"Via: 1.1 edgeproxy\r\n"
-"""What a plain head's kept lines end with."""
+"""The end of a plain head's kept lines."""
 
 
 class Field:
-    """The meaning of one field line. The attributes of the last group are set for the kinds that they name only."""
+    """The meaning of one field line.
+
+    Each attribute of the last group is set only for the kinds that its remark names.
+    """
 
     __slots__ = ("dropped", "flags", "host", "kind", "length", "line", "tail", "trace", "value")
 
@@ -35,18 +38,18 @@ class Field:
     """The line to forward, without its CRLF."""
     value: bytes
     dropped: bool
-    """Not forwarded, and nothing else to know of it, unless the peer is trusted or the head is odd."""
+    """Not forwarded, and without further meaning, unless the peer is trusted or the head is odd."""
 
     host: bytes
     """HOST: the name that routing looks at."""
     tail: bytes
-    """HOST: the lines that end what is kept of a plain head. BEARER, API_KEY, RATE: the line with its CRLF."""
+    """HOST: the last of the kept lines of a plain head. BEARER, API_KEY, RATE: the line with its CRLF."""
     length: int
     """LENGTH: the number."""
     trace: grammar.TraceParent | None
-    """TRACEPARENT: its parts; None where the value is invalid."""
+    """TRACEPARENT: its parts; None if the value is invalid."""
     flags: int
-    """SECURITY, PLACE: what the answer says with it, as security_fields.py has it."""
+    """SECURITY, PLACE: the flags of security_fields.py that this line gives its answer."""
 
     def __init__(self, kind: FieldKind, line: bytes = b"", value: bytes = b"", gone: bool = False) -> None:
         self.kind = kind
@@ -56,7 +59,7 @@ class Field:
 
 
 PASSED: Final = Field(FieldKind.PASS)
-"""The meaning of every line that passes as it came."""
+"""The meaning of every line that passes unchanged."""
 
 DROPPED: Final = Field(FieldKind.HOP, gone=True)
 """The meaning of every line that never passes and says nothing."""
@@ -76,7 +79,7 @@ class LineCache(BytesCache[Field]):
 
 
 class NameCache(BytesCache[FieldKind]):
-    """Field name as sent -> kind, read by `classify` where it is new; for the lines that are not remembered."""
+    """Sent field name -> kind; `classify` reads a new one. For the lines that are not remembered."""
 
     __slots__ = ("_classify",)
 
@@ -102,11 +105,11 @@ MALFORMED, PASS = FieldKind.MALFORMED, FieldKind.PASS
 RESPONSE_LINES: Final = LineCache()
 RESPONSE_NAMES: Final = NameCache(classify_response_field)
 STATUS_LINES: Final[BytesCache[int]] = BytesCache(LINES_MAX, LINE_BYTES_MAX)
-"""Status line -> its status; 0 where the response needs a closer look."""
+"""Status line -> its status; 0 if the response needs a closer look."""
 
 
 def clear_response_caches() -> None:
-    """Empty the memories of what upstreams answer."""
+    """Empty the memories of upstreams' answers."""
     RESPONSE_LINES.clear()
     RESPONSE_NAMES.clear()
     STATUS_LINES.clear()
@@ -120,7 +123,7 @@ class RequestLines:
     def __init__(self, rules: FieldRules) -> None:
         self.rules = rules
         self.passing = LineCache()
-        """Lines that pass as they came: what most lines are."""
+        """Lines that pass unchanged: most lines."""
         self.passes = self.passing.__contains__
         self.cache = LineCache()
         """The meaning of the other lines."""
@@ -129,16 +132,16 @@ class RequestLines:
         """Returns the meaning of a line that was read lately, and does not just pass; None for any other."""
 
     def clear(self) -> None:
-        """Forget everything: after a reload, a revocation, any change of who a key belongs to."""
+        """Forget everything: after a reload, a revocation, any change of a key's owner."""
         self.passing.clear()
         self.cache.clear()
         self.names.clear()
 
     def parse_field(self, line: bytes) -> Field:
-        """Read a request's field line anew, and remember its meaning where that is of use.
+        """Read a request's field line anew, and remember its meaning if that is useful.
 
-        Raises RejectedError(400) where the line (RFC 9112 section 5), its Host or its Content-Length is malformed.
-        Whitespace before the colon makes the name malformed, and so does the folding of a line before (sections 5.1 and
+        Raises RejectedError(400) if the line (RFC 9112 section 5), its Host or its Content-Length is malformed.
+        Whitespace before the colon makes the name malformed. So does the folding of the line before (sections 5.1 and
         5.2).
         """
         name, colon, value = line.partition(b":")
@@ -152,10 +155,10 @@ class RequestLines:
 
 
 def parse_response_field(line: bytes) -> Field:
-    """Read a response's field line anew, and remember its meaning where that is of use.
+    """Read a response's field line anew, and remember its meaning if that is useful.
 
-    Raises UpstreamError where the line or its Content-Length is malformed. Whitespace before the colon is removed, as
-    RFC 9112 section 5.1 asks of proxies; a folded line (5.2) is a fault.
+    Raises UpstreamError if the line or its Content-Length is malformed. Whitespace before the colon is removed, as RFC
+    9112 section 5.1 asks of proxies; a folded line (5.2) is a fault.
     """
     name, colon, value = line.partition(b":")
     kind = RESPONSE_NAMES[name]
@@ -173,7 +176,7 @@ def parse_response_field(line: bytes) -> Field:
 
 
 def parse_plain_status(line: bytes) -> int:
-    """Return the status of a status line that may be passed on as it is; 0 for 1xx, HTTP/1.0 and malformed ones."""
+    """Return the status of a status line that may be passed on unchanged; 0 for 1xx, HTTP/1.0 and malformed ones."""
     match = grammar.STATUS_LINE.fullmatch(line)
     plain = match is not None and match[1] == b"1" and match[2] >= b"200" and match[3] is not None
     status = int(match[2]) if match is not None and plain else 0
@@ -215,7 +218,7 @@ def _read_response_length(kind: FieldKind, line: bytes, value: bytes) -> Field:
 
 
 def _read_length(kind: FieldKind, line: bytes, value: bytes) -> Field:
-    # Written anew: with leading zeros it would be another number to who reads octal.
+    # Written anew: with leading zeros, a reader of octal would take it for another number.
     length = int(value)
     field = Field(kind, b"Content-Length: %d" % length, value)
     field.length = length

@@ -42,7 +42,7 @@ REASONS: Final[dict[int, str]] = {
 """Reason phrases of the statuses that the edge gives (RFC 9110 section 15, RFC 6585)."""
 
 SWITCHING: Final = b"Connection: upgrade\r\n"
-"""The lines of a 101 that does not say to what."""
+"""The lines of a 101 that does not say to what protocol."""
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 """The interim answer that asks for the body (RFC 9110 section 15.2.1)."""
@@ -51,14 +51,14 @@ QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-e
 QUOTA_EXCEEDED_TITLE: Final = "Request cannot be satisfied as assigned quota has been exceeded"
 """The problem type of draft-ietf-httpapi-ratelimit-headers-10 section 5.1."""
 CREDITS_SPENT: Final = "urn:edgeproxy:problem:credits-spent"
-"""The problem type of a 402 to whom has spent what was paid in advance."""
+"""The problem type of a 402 to a customer who has spent all credits that were paid in advance."""
 
 
 LimitMembers = tuple[tuple[str, object], ...]
 """The members of a problem's `limit`: the limit that refused, each with its name."""
 
 QUOTE, BACKSLASH = b'"\\'
-"""The bytes that would have to be escaped in a JSON string; as integers, which bytes are searched for at once."""
+"""The bytes that would have to be escaped in a JSON string; as integers, the fastest to search for in bytes."""
 
 
 def format_response(
@@ -103,8 +103,8 @@ def format_limited(
 ) -> bytes:
     """Format a whole 429, with draft-ietf-httpapi-ratelimit-headers-10's problem type and the names of the policies.
 
-    `fields` and `instance` as in `format_response` and `format_problem`; X-Request-Id is added. `detail`: what is said
-    instead of which limits were passed. `limit`: the members of `limit`, which is left out without any.
+    For `fields` and `instance` see `format_response` and `format_problem`; X-Request-Id is added. `detail`: a text that
+    replaces the list of passed limits. `limit`: the members of `limit`, which is left out without any.
     """
     if head_only or QUOTE in instance or BACKSLASH in instance:
         body = _append_instance(_format_quota_opening(violated, detail, limit), instance)
@@ -123,13 +123,14 @@ def split_limited(
     limit: LimitMembers = (),
     close: bool,
 ) -> tuple[bytes, bytes]:
-    """Format a 429 for ids of `instance` bytes that JSON need not escape: what stands before the first, and between
-    the two. Behind the second comes LIMITED_END. Other arguments are those of `format_limited`."""
+    """Format a 429 for ids of `instance` bytes that JSON need not escape: the bytes before the first id, and the bytes
+    between the two ids. LIMITED_END follows the second. For other arguments see `format_limited`.
+    """
     return LIMITED + fields + b"X-Request-Id: ", _format_limited_middle(violated, detail, limit, instance, close)
 
 
 def split_error(status: int, fields: bytes, opening: bytes, instance: int, *, close: bool) -> tuple[bytes, bytes]:
-    """Format an error as `split_limited` does, whose body begins with `opening` and ends with an id and LIMITED_END."""
+    """Format an error like `split_limited`; its body begins with `opening` and ends with an id and LIMITED_END."""
     ending = b"Connection: close\r\n" if close else b""
     before = b"HTTP/1.1 %d %b\r\n%bX-Request-Id: " % (status, REASONS[status].encode(), fields)
     length = len(opening) + instance + len(LIMITED_END)
@@ -146,7 +147,7 @@ def format_credits_spent(
     close: bool = False,
     head_only: bool = False,
 ) -> bytes:
-    """Format a whole 402: what was paid in advance is spent. Arguments are those of `format_limited`."""
+    """Format a whole 402: the credits paid in advance are spent. For arguments see `format_limited`."""
     body = _append_instance(_format_spent_opening(violated, detail, limit), instance)
     fields = b"%b%bX-Request-Id: %b\r\n" % (PROBLEM, fields, instance)
     return format_response(402, fields, body, close=close, head_only=head_only)
@@ -161,7 +162,7 @@ LIMITED_END: Final = b'"}'
 def _format_limited_middle(
     violated: tuple[str, ...], detail: str | None, limit: LimitMembers, instance: int, close: bool
 ) -> bytes:
-    """Format the bytes between the two places where the request id, of `instance` bytes, stands."""
+    """Format the bytes between the two places of the request id, which has `instance` bytes."""
     opening = _format_quota_opening(violated, detail, limit) + b',"instance":"'
     ending = b"Connection: close\r\n" if close else b""
     return b"\r\nContent-Length: %d\r\n%b\r\n%b" % (len(opening) + instance + len(LIMITED_END), ending, opening)
@@ -183,7 +184,7 @@ def _dump_opening(members: dict[str, object], limit: LimitMembers) -> bytes:
     return orjson.dumps({**members, "limit": dict(limit)} if limit else members)[:-1]
 
 
-# All of a problem but its instance is the same again and again while a limit refuses or an upstream is down.
+# A problem without its instance repeats again and again while a limit refuses or an upstream is down.
 
 
 @lru_cache(maxsize=1024)
@@ -205,6 +206,7 @@ def _format_quota_opening(violated: tuple[str, ...], detail: str | None, limit: 
 
 
 def format_upgrade(protocols: Sequence[bytes]) -> bytes:
-    """Format the lines that ask to switch to one of these protocols, or say to which; each with its CRLF (RFC 9110
-    7.8)."""
+    """Format the lines that ask to switch to one of these protocols, or name the chosen one; each with its CRLF (RFC
+    9110 section 7.8).
+    """
     return b"%bUpgrade: %b\r\n" % (SWITCHING, b", ".join(protocols)) if protocols else b""

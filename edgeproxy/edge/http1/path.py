@@ -1,4 +1,4 @@
-"""The one rule about paths: what `normalize_target` returns is what routes are matched with and what is forwarded."""
+"""The one rule about paths: routes are matched with the result of `normalize_target`, and that result is forwarded."""
 
 import re
 from typing import Final
@@ -7,7 +7,7 @@ from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1 import grammar
 
 UNRESERVED: Final = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-"""RFC 3986 section 2.3: an escape of one of these means the same as the character."""
+"""RFC 3986 section 2.3: an escape of one of these has the meaning of the character."""
 
 FORBIDDEN: Final = frozenset(b"\\\0")
 """Escaped, these are data to us and a separator, or the end, to some server behind us."""
@@ -18,28 +18,31 @@ ESCAPED_SLASH: Final = b"%2F"
 ESCAPE: Final = re.compile(rb"(%[0-9A-Fa-f]{2})")
 SLASHES: Final = re.compile(rb"/{2,}")
 DOTS_AND_MORE: Final = re.compile(rb"/\.\.?(?:;|%3B)")
-"""A dot segment with parameters: a plain segment by RFC 3986, a dot segment to servers that drop parameters first, some
-of which undo escapes before."""
+"""A dot segment with parameters. It is a plain segment by RFC 3986, but a dot segment to servers that drop parameters
+first; some of these servers undo escapes before.
+"""
 
 
 PERCENT, DOT = b"%."
-"""The bytes as integers: of bytes, `in` makes an exception each time and drops it (CPython 3.11), which costs a
-microsecond."""
+"""The bytes as integers: for bytes, `in` makes an exception each time and drops it (CPython 3.11), at the cost of a
+microsecond.
+"""
 
 
 def is_plain(path: bytes) -> bool:
-    """Return whether a path whose bytes are all in grammar.TARGET is in its one form already; may say no where it
-    is."""
+    """Return whether a path, of bytes in grammar.TARGET only, is in its one form already; may return False though it
+    is.
+    """
     return PERCENT not in path and (DOT not in path or path.find(b"/.") < 0)
 
 
 def normalize_target(target: bytes) -> bytes:
-    """Return the target with its path in the one form that there is of it; its query is left alone.
+    """Return the target with its path in its only normal form; its query is left alone.
 
     `target` is in origin-form or `*`. Escapes of unreserved characters are undone and other escapes written in upper
     case (RFC 3986 section 6.2.2), dot segments removed (section 5.2.4); `//` stays. Raises RejectedError(400) for a
-    path that climbs above the root, for escaped `\\` and NUL, for a dot segment beside an escaped `/`, and for what is
-    malformed.
+    path that climbs above the root, for escaped `\\` and NUL, for a dot segment beside an escaped `/`, and for
+    malformed targets.
     """
     path, question, query = target.partition(b"?")
     if target == b"*":
@@ -96,7 +99,7 @@ def _remove_dot_segments(path: bytes) -> bytes:
 
 
 def _has_hidden_dots(segment: bytes) -> bool:
-    """Return whether a dot segment appears where escaped slashes are taken for slashes, with parameters or without."""
+    """Return whether a dot segment appears once escaped slashes are taken for slashes, with parameters or without."""
     if segment.find(ESCAPED_SLASH) < 0:
         return False
     parts = segment.split(ESCAPED_SLASH)
@@ -104,6 +107,8 @@ def _has_hidden_dots(segment: bytes) -> bool:
 
 
 def list_readings(path: bytes) -> tuple[bytes, bytes]:
-    """Return what a server takes a resolved path for that unescapes its slashes, and one that also merges them."""
+    """Return two readings of a resolved path: by a server that unescapes its slashes, and by one that also merges
+    them.
+    """
     unescaped = path.replace(ESCAPED_SLASH, b"/")
     return unescaped, SLASHES.sub(b"/", unescaped)

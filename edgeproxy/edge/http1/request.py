@@ -1,8 +1,8 @@
 """The meaning of a request's field lines together, and which of them are forwarded.
 
-Two readers of the same rules. `read_fields` is the quick one: a look-up per line, for heads in which nothing is out of
-the ordinary. Whatever else it meets sends the whole block to `read_head`, which has every rule; where both can read a
-block they agree (tests/edge/http1/test_request.py holds them to that).
+Two readers follow one set of rules. `read_fields` is the quick one: a look-up per line, for heads without anything
+unusual. If it meets anything else, `read_head` reads the whole block, by every rule. If both can read a block they
+agree (tests/edge/http1/test_request.py checks this).
 """
 
 from itertools import filterfalse
@@ -22,26 +22,29 @@ FIELDS_MAX: Final = grammar.LIMITS.fields
 class RequestHead:
     """The meaning of a block of request field lines: a pure function of its bytes, `trusted` and the version's minor.
 
-    An attribute that a request says nothing of keeps the value that it has here.
+    An attribute that a request says nothing about keeps the value that it has here.
     """
 
     plain: bool = True
-    """Whether nothing is out of the ordinary: who has host, key, length and trace need not look at the head."""
+    """Nothing is unusual: host, key, length and trace say everything, and the head need not be looked at."""
     keep: bytes = b""
     """The lines to forward, each with its CRLF: without stamps, hop-by-hop fields and keys, with Host, Via continued,
-    X-Forwarded-Host, and tracestate only beside a valid traceparent."""
+    X-Forwarded-Host, and tracestate only beside a valid traceparent.
+    """
     credentials: bytes = b""
-    """The lines that keys came in, and Proxy-Authorization, each with its CRLF, for upstreams that are to see them."""
+    """The lines with keys, and Proxy-Authorization, each with its CRLF, for upstreams that may see them."""
     unkeyed: bytes = b""
-    """The lines in the place of `credentials` for all others: of a cookie or a subprotocol with a key, the rest."""
+    """The lines that replace `credentials` for all other upstreams: the rest of a cookie or a subprotocol with a
+    key.
+    """
     authority: bytes | None = None
-    """Host as it was sent."""
+    """Host in its sent spelling."""
     host: bytes | None = None
-    """The host that routing looks at: in lower case without port and trailing dot; None where there is no Host."""
+    """The host for routing: in lower case without port and trailing dot; None without Host."""
     key: bytes | None = None
-    """The API key, of the first place that has one (keys.py); empty where there is but the place for it."""
+    """The API key, from the first place that has one (keys.py); empty if only the place for it exists."""
     length: int = 0
-    """Content-Length in bytes; 0 where there is none."""
+    """Content-Length in bytes; 0 if it is absent."""
     has_length: bool = False
     chunked: bool = False
     close: bool = False
@@ -50,18 +53,20 @@ class RequestHead:
     """Connection: keep-alive, which matters for HTTP/1.0 only."""
     upgrade: tuple[bytes, ...] = ()
     """The protocols that the client offers to switch to, in lower case. They are not in `keep`: the route says which of
-    them may be."""
+    them are allowed.
+    """
     expect: bool = False
     """Expect: 100-continue."""
     trailers: bool = False
     """TE: trailers: the client wants trailer fields."""
     forwards: int | None = None
-    """Max-Forwards, which is not in `keep` then; None where there is none, or it is no number. RFC 9110 section 7.6.2:
-    OPTIONS is forwarded with one less, and not at all with 0."""
+    """Max-Forwards, which is not in `keep` then; None if it is absent or no number. RFC 9110 section 7.6.2: OPTIONS is
+    forwarded with one less, and not at all with 0.
+    """
     trace: TraceParent | None = None
     """The parts of a valid traceparent."""
     request_id: bytes | None = None
-    """X-Request-Id of a trusted peer, where it is 1 to 128 visible characters."""
+    """X-Request-Id of a trusted peer, if it is 1 to 128 visible characters."""
     forwarded_for: bytes | None = None
     """X-Forwarded-For of a trusted peer, all its lines joined with ", "; the two below alike."""
     forwarded_proto: bytes | None = None
@@ -71,13 +76,13 @@ class RequestHead:
 HOST, BEARER, API_KEY, LENGTH = FieldKind.HOST, FieldKind.BEARER, FieldKind.API_KEY, FieldKind.LENGTH
 TRACEPARENT, ORIGIN = FieldKind.TRACEPARENT, FieldKind.ORIGIN
 IN_PLACE: Final = frozenset((FieldKind.PASS, HOST, LENGTH, FieldKind.CREDENTIALS))
-"""Kinds whose lines are forwarded, in their place, whoever sent them."""
+"""Kinds whose lines are forwarded, in their place, whatever their sender."""
 
 CONNECTION_OPTIONS: Final = frozenset((b"close", b"keep-alive", b"upgrade", b"te"))
 """Connection options that name no field to be removed, or one that is not forwarded anyway."""
 
 PLAIN: Final = RequestHead()
-"""The head of every block in which nothing is out of the ordinary. Holds no host, key or lines of its own."""
+"""The head of every block without anything unusual. It holds no host, key or lines of its own."""
 
 RequestFields = tuple[bytes | None, bytes | None, bytes, bytes, int, TraceParent | None, RequestHead]
 """(host, key, credentials, keep, length, trace, head), each as RequestHead describes it; head is PLAIN or all of it."""
@@ -90,7 +95,7 @@ def read_fields(
 
     `block` is the lines, each with its CRLF, without the blank line. `trusted` says that the peer is a proxy whose word
     counts. `request_lines` has the rules of the configuration. The result depends on nothing else, so it may be
-    remembered by the block's bytes. Without a Host it is not refused here, as HTTP/1.0 has none: `host` is None and the
+    remembered by the block's bytes. A missing Host is not refused here, as HTTP/1.0 has none: `host` is None and the
     head not plain, see `check_host`.
 
     Raises RejectedError: 400 malformed or ambiguous, 417, 431 more than `most` lines, 501 unknown transfer coding.
@@ -102,9 +107,9 @@ def read_fields(
 def read_plain_fields(
     block: bytes, most: int = FIELDS_MAX, request_lines: RequestLines = REQUESTS
 ) -> RequestFields | None:
-    """Read the field lines of an HTTP/1.1 request in which nothing is out of the ordinary, so that no line changes what
-    another one means; None for any other request. Arguments and what is raised as in `read_fields`, whose quick part it
-    is; longer than a screen, as each call in the loop would cost every new head.
+    """Read the field lines of an HTTP/1.1 request without anything unusual, so that no line changes the meaning of
+    another; None for any other request. This is the quick part of `read_fields`: see there for arguments and raised
+    errors. It is longer than a screen, as each call in the loop would cost every new head.
     """
     lines = block.split(b"\r\n")
     lines.pop()
@@ -116,7 +121,7 @@ def read_plain_fields(
     trace: TraceParent | None = None
     credentials = b""
     dropped: list[bytes] = []
-    # The price of every head not seen before: one look-up a line, and most lines pass as they are.
+    # The price of every head not seen before: one look-up a line, and most lines pass unchanged.
     for line in filterfalse(request_lines.passes, lines):
         field = request_lines.recall(line) or request_lines.parse_field(line)
         if field is PASSED:
@@ -144,7 +149,7 @@ def read_plain_fields(
         return None
     at = 0
     for line in dropped:
-        at = lines.index(line, at)  # In their order: what is before has been looked at.
+        at = lines.index(line, at)  # In their order: earlier lines have been looked at.
         del lines[at]
     lines.append(host.tail)
     return host.host, key, credentials, b"\r\n".join(lines), length or 0, trace, PLAIN
@@ -161,7 +166,7 @@ def read_head(
 ) -> RequestHead:
     """Read the field lines of a request by every rule; HTTP/1.0 (`minor` 0) has some of its own.
 
-    Arguments and what is raised as in `read_fields`; also 400 for Transfer-Encoding in HTTP/1.0.
+    For arguments and raised errors see `read_fields`; also 400 for Transfer-Encoding in HTTP/1.0.
     """
     keep, by_kind = _sort_lines(block, trusted, most, request_lines)
     head = RequestHead()
@@ -186,13 +191,13 @@ def read_head(
 
 
 FieldsByKind = dict[FieldKind, list[Field]]
-"""The lines that are more than passed on, by kind, in the order in which they came."""
+"""The lines that are more than passed on, by kind, in their order."""
 
 
 def _sort_lines(
     block: bytes, trusted: bool, most: int, request_lines: RequestLines
 ) -> tuple[list[bytes], FieldsByKind]:
-    """Return the lines that are forwarded in their place, and those that are more than passed on, by kind."""
+    """Return the lines that are forwarded in their place, and the lines that are more than passed on, by kind."""
     lines = block.split(b"\r\n")
     lines.pop()
     if len(lines) > most:
@@ -212,7 +217,7 @@ def _sort_lines(
 
 
 def _get_single(by_kind: FieldsByKind, name: str, kind: FieldKind) -> Field | None:
-    """Return the one field of this kind, None where there is none; raises RejectedError where there are several."""
+    """Return the one field of this kind, None if it is absent; raises RejectedError if it is repeated."""
     fields = by_kind.get(kind)
     if fields is None:
         return None
@@ -227,14 +232,16 @@ def _collect_members(by_kind: FieldsByKind, kind: FieldKind) -> set[bytes]:
 
 
 def _read_host(head: RequestHead, by_kind: FieldsByKind) -> None:
-    """Read Host, of which there may be one (RFC 9112 section 3.2)."""
+    """Read Host, which may appear once (RFC 9112 section 3.2)."""
     field = _get_single(by_kind, "Host", HOST)
     if field is not None:
         head.authority, head.host = field.value, field.host
 
 
 def _read_framing(head: RequestHead, by_kind: FieldsByKind, minor: int) -> None:
-    """Read where the body ends (RFC 9112 sections 6.1 to 6.3), and refuse what two readers could take differently."""
+    """Find the end of the body (RFC 9112 sections 6.1 to 6.3), and refuse heads that two readers could take
+    differently.
+    """
     length = _get_single(by_kind, "Content-Length", LENGTH)
     coding = _get_single(by_kind, "Transfer-Encoding", FieldKind.CODING)
     if length is not None:
@@ -255,8 +262,9 @@ def _read_framing(head: RequestHead, by_kind: FieldsByKind, minor: int) -> None:
 def _read_key(
     head: RequestHead, by_kind: FieldsByKind, connection_names: set[bytes], request_lines: RequestLines
 ) -> list[bytes]:
-    """Read the key, and the lines without it; return those of fields that hold no key of the edge's: they are
-    forwarded."""
+    """Read the key, and the lines without it; return the lines of fields that hold no key for the edge: they are
+    forwarded.
+    """
     bearer = _get_single(by_kind, "Authorization", BEARER)
     other = _get_single(by_kind, "Authorization", FieldKind.CREDENTIALS)
     if bearer is not None and other is not None:
@@ -270,7 +278,7 @@ def _read_key(
 
 
 def _read_connection(head: RequestHead, by_kind: FieldsByKind, minor: int) -> set[bytes]:
-    """Read what holds for this connection only: RFC 9112 section 9.3, RFC 9110 sections 10.1.4 (TE) and 7.8 (Upgrade).
+    """Read the options for this connection only: RFC 9112 section 9.3, RFC 9110 sections 10.1.4 (TE) and 7.8 (Upgrade).
 
     Returns the names of the fields that are removed because Connection names them (section 7.6.1).
     """
@@ -284,7 +292,7 @@ def _read_connection(head: RequestHead, by_kind: FieldsByKind, minor: int) -> se
     head.close = b"close" in options
     head.keep_alive = b"keep-alive" in options
     head.trailers = b"te" in options and b"trailers" in _collect_members(by_kind, FieldKind.TE)
-    # With a body, where the tunnel begins would be a matter of opinion. No WebSocket handshake has one (RFC 6455
+    # With a body, the beginning of the tunnel would be a matter of opinion. No WebSocket handshake has one (RFC 6455
     # section 4.1), and HTTP/1.0 knows no upgrade.
     if b"upgrade" in options and minor and not head.chunked and not head.length:
         offered = [member for field in by_kind.get(FieldKind.UPGRADE, ()) for member in grammar.parse_list(field.value)]
@@ -309,11 +317,11 @@ def _read_expectation(head: RequestHead, by_kind: FieldsByKind, minor: int) -> N
 
 
 def _read_forwards(head: RequestHead, by_kind: FieldsByKind) -> bool:
-    """Read Max-Forwards (RFC 9110 section 7.6.2); return whether there is one, and a number in it."""
+    """Read Max-Forwards (RFC 9110 section 7.6.2); return whether it is there with a number in it."""
     fields = by_kind.get(FieldKind.MAX_FORWARDS, ())
     if len(fields) != 1 or not fields[0].value.isdigit():
         return False
-    # Of a number with more digits than 63 bits hold the first ones: it may be made less.
+    # A number with more digits than 63 bits hold is cut to its first digits: it may be made less.
     head.forwards, head.plain = int(fields[0].value.lstrip(b"0")[:DIGITS_MAX] or b"0"), False
     return True
 
@@ -322,8 +330,9 @@ DIGITS_MAX: Final = 18
 
 
 def _read_trace(head: RequestHead, by_kind: FieldsByKind) -> bool:
-    """Read the trace (W3C Trace Context sections 3.2 and 3.3); return whether there is one valid traceparent;
-    tracestate needs it."""
+    """Read the trace (W3C Trace Context sections 3.2 and 3.3); return whether the request has one valid traceparent,
+    which tracestate needs.
+    """
     parents = by_kind.get(TRACEPARENT)
     if parents is None or len(parents) > 1:
         return False
@@ -332,7 +341,7 @@ def _read_trace(head: RequestHead, by_kind: FieldsByKind) -> bool:
 
 
 def _read_peer(head: RequestHead, by_kind: FieldsByKind) -> None:
-    """Read what a trusted proxy says of the request that it received."""
+    """Read a trusted proxy's fields about the request that it received."""
     if PEER_KINDS.isdisjoint(by_kind):
         return
     head.plain = False
@@ -372,12 +381,11 @@ def _format_own_lines(head: RequestHead, by_kind: FieldsByKind, minor: int) -> l
 
 
 def check_host(line: RequestLine, head: RequestHead) -> tuple[bytes | None, bytes]:
-    """Return (host, lines): the host that routing looks at, and the Host lines that `keep` lacks, where these are
-    known.
+    """Return (host, lines): the host for routing, and the Host lines that `keep` lacks, as far as they are known.
 
-    The rules that need both the request line and the fields (RFC 9112 sections 3.2 and 3.2.2). HTTP/1.0 may name no
-    host at all: then `host` is None, and the caller says which Host the upstream is to see. Raises RejectedError(400)
-    where HTTP/1.1 has no Host, and where an absolute-form target names another host than Host does.
+    These are the rules that need both the request line and the fields (RFC 9112 sections 3.2 and 3.2.2). HTTP/1.0 may
+    name no host at all: then `host` is None, and the caller decides which Host the upstream sees. Raises
+    RejectedError(400) if HTTP/1.1 has no Host, or if an absolute-form target names another host than Host does.
     """
     if head.authority is None and line.version == (1, 1):
         raise RejectedError(400, "Host is missing")

@@ -1,4 +1,4 @@
-"""The first line of a request, and what a head that is not whole yet already gives away."""
+"""The first line of a request, and the faults that already show in an unfinished head."""
 
 import re
 from typing import Final, NamedTuple
@@ -12,15 +12,17 @@ ABSOLUTE: Final = re.compile(rb"(https?)://([^/?]*)(/[^?]*)?(\?.*)?", re.IGNOREC
 
 
 class RequestLine(NamedTuple):
-    """A request line that is well-formed and asks for something that is forwarded."""
+    """A well-formed request line with a method that is forwarded."""
 
     method: bytes
     target: bytes
-    """The target in origin-form (path and query, not yet resolved), or `*`. What is ENCODED_IN_QUERY is escaped."""
+    """The target in origin-form (path and query, not yet resolved), or `*`. The bytes of ENCODED_IN_QUERY are
+    escaped.
+    """
     version: tuple[int, int]
     """(1, 0) or (1, 1)."""
     authority: bytes | None = None
-    """host[:port] as it stands in an absolute-form target; None for the other forms."""
+    """host[:port] of an absolute-form target; None for the other forms."""
     scheme: bytes | None = None
     """`http` or `https` of an absolute-form target."""
 
@@ -90,7 +92,7 @@ def check_sizes(line: int, head: int, limits: grammar.HeadLimits) -> None:
 
 
 def check_unfinished(data: bytes, limits: grammar.HeadLimits) -> None:
-    """Refuse the beginning of a head that no further bytes can make one that is accepted.
+    """Refuse the beginning of a head that no further bytes can make acceptable.
 
     `data` begins with the request line and has no blank line yet. Raises RejectedError as the readers do; so a client
     that waits for an answer to half a head, or speaks another protocol, is told at once.

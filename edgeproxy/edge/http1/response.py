@@ -22,11 +22,11 @@ PlainResponse = tuple[int, int, bytes, bytes, int, bool]
 NOT_PLAIN: Final[PlainResponse] = (0, -1, b"", b"", 0, True)
 """The result of `read_plain_response` for a head that is not plain."""
 NO_HEAD: Final = b"\0"
-"""What no answer begins with."""
+"""Bytes that no answer begins with."""
 recall = RESPONSE_LINES.get
 
 FLAGGED_KINDS: Final = (FieldKind.PLACE, FieldKind.SECURITY)
-"""Kinds whose lines are passed on, and say something as security_fields.py has it."""
+"""Kinds whose lines are passed on, and set a flag of security_fields.py."""
 
 IN_PLACE: Final = frozenset((FieldKind.PASS, DATE, LENGTH, *FLAGGED_KINDS))
 """Kinds whose lines are passed on, in their place."""
@@ -36,37 +36,40 @@ class ResponseHead:
     """The meaning of an upstream's response head: a pure function of its bytes."""
 
     status: int
-    """100 to 999; what is above 599 counts as a server's error (RFC 9110 section 15)."""
+    """100 to 999; a status above 599 counts as a server's error (RFC 9110 section 15)."""
     minor: int
     """HTTP/1.x of the upstream."""
     keep: bytes = b""
     """The status line as HTTP/1.1 and the lines to pass on, each with its CRLF: with Content-Length, without
-    Transfer-Encoding, hop-by-hop fields and X-Request-Id."""
+    Transfer-Encoding, hop-by-hop fields and X-Request-Id.
+    """
     rate: bytes = b""
     """The upstream's own RateLimit lines, each with its CRLF."""
     flags: int = 0
-    """The flags of security_fields.py: what the head says already to browsers, and of places."""
+    """The flags of security_fields.py: the fields for browsers and the names of places that the head has already."""
     dated: bool = False
-    """`keep` has a Date; where it has none, it is to get the time at which the response came (RFC 9110 section 6.6.1),
-    unless the status is 1xx."""
+    """`keep` has a Date; otherwise it gets the time when the response came (RFC 9110 section 6.6.1), unless the status
+    is 1xx.
+    """
     bodiless: bool = False
-    """1xx, 204 or 304: no body follows, whatever else is said here. (Nor does one follow the answer to a HEAD.)"""
+    """1xx, 204 or 304: no body follows, whatever the fields say. (Nor does one follow the answer to a HEAD.)"""
     length: int = -1
-    """Content-Length in bytes; -1 where there is none."""
+    """Content-Length in bytes; -1 if it is absent."""
     chunked: bool = False
     close: bool = False
     """The connection serves no further request."""
     upgrade: bytes | None = None
-    """The value of Upgrade in lower case, where Connection names it; with 101, what is spoken from here on, if said."""
+    """The value of Upgrade in lower case, if Connection names it; with 101, the protocol from here on, if stated."""
 
 
 def read_plain_response(block: bytes) -> PlainResponse:
-    """Read a plain response's head: (status, length, keep, rate, flags, dated); NOT_PLAIN where `read_response` must.
+    """Read a plain response's head: (status, length, keep, rate, flags, dated); NOT_PLAIN if only `read_response` can
+    read it.
 
     `block` is the status line and the field lines, each with its CRLF, without the blank line. Plain is: HTTP/1.1, a
     final status, Content-Length or a status without a body, the connection kept. `length` is the number of bytes that
-    follow the head, unless the request was HEAD; that of NOT_PLAIN is -1. The rest is as ResponseHead describes it.
-    Depends on nothing but the bytes, so it may be remembered. Longer than a screen, as each call in the loop would
+    follow the head, unless the request was HEAD; in NOT_PLAIN it is -1. ResponseHead describes the rest. The result
+    depends on nothing but the bytes, so it may be remembered. Longer than a screen, as each call in the loop would
     cost. Raises UpstreamError for a malformed field line.
     """
     lines = block.split(b"\r\n")
@@ -116,9 +119,9 @@ def read_plain_response(block: bytes) -> PlainResponse:
 
 
 def read_response(block: bytes) -> ResponseHead:
-    """Read the head of a response by every rule; `block` as in `read_plain_response`.
+    """Read the head of a response by every rule; for `block` see `read_plain_response`.
 
-    Raises UpstreamError(http_protocol_error) where the head is malformed, or the end of its body in doubt.
+    Raises UpstreamError(http_protocol_error) if the head is malformed, or the end of its body in doubt.
     """
     first, *lines = block.split(b"\r\n")
     lines.pop()
@@ -155,9 +158,10 @@ def read_response(block: bytes) -> ResponseHead:
 
 
 def check_unfinished(data: bytes) -> None:
-    """Raise UpstreamError(http_protocol_error) where `data`, a head without its end, can never become a valid one.
+    """Raise UpstreamError(http_protocol_error) if `data`, a head without its end, can never become a valid one.
 
-    Otherwise whoever speaks another protocol, or ends lines in another way, would be waited for until a time-out.
+    Otherwise the edge would wait until a time-out for an upstream that speaks another protocol, or ends lines in
+    another way.
     """
     if not data.startswith(VERSION[: len(data)]):
         raise _create_protocol_error("sent a malformed status line")
@@ -168,7 +172,7 @@ def check_unfinished(data: bytes) -> None:
 VERSION: Final = b"HTTP/1."
 
 FieldsByKind = dict[FieldKind, list[Field]]
-"""The lines that are more than passed on, by kind, in the order in which they came."""
+"""The lines that are more than passed on, by kind, in their order."""
 
 
 def _create_protocol_error(what: str) -> UpstreamError:
@@ -185,7 +189,7 @@ def _get_single(by_kind: FieldsByKind, name: str, kind: FieldKind) -> Field | No
 
 
 def _read_connection(head: ResponseHead, by_kind: FieldsByKind, options: set[bytes]) -> None:
-    """Read what holds for this connection (RFC 9112 section 9.3), and Upgrade (RFC 9110 section 7.8)."""
+    """Read the options for this connection (RFC 9112 section 9.3), and Upgrade (RFC 9110 section 7.8)."""
     head.close = b"close" in options or (head.minor == 0 and b"keep-alive" not in options)
     if b"upgrade" in options or head.status == 101:
         protocols = [field.value.lower() for field in by_kind.get(FieldKind.UPGRADE, ()) if field.value]
@@ -193,11 +197,11 @@ def _read_connection(head: ResponseHead, by_kind: FieldsByKind, options: set[byt
 
 
 def _collect_flags(head: ResponseHead, by_kind: FieldsByKind, connection_names: set[bytes]) -> int:
-    """Return what the head says to browsers, and of places.
+    """Return the flags of the head: its fields for browsers and its names of places.
 
-    A 304 repeats what it changes and no more, and browsers take from it what it has into the answer that they hold (RFC
-    9110 section 15.4.5, RFC 9111 section 3.2): nothing may be added there, or it would take the place of what the
-    upstream said with the answer itself.
+    A 304 repeats only the fields that it changes, and browsers copy them into the answer that they hold (RFC 9110
+    section 15.4.5, RFC 9111 section 3.2). Nothing may be added there, or it would replace the upstream's field in the
+    held answer.
     """
     flags = ALL if head.status == 304 else 0
     for kind in FLAGGED_KINDS:
@@ -208,7 +212,7 @@ def _collect_flags(head: ResponseHead, by_kind: FieldsByKind, connection_names: 
 
 
 def _read_framing(head: ResponseHead, by_kind: FieldsByKind) -> None:
-    """Read where the body ends (RFC 9112 sections 6.1 to 6.3)."""
+    """Find the end of the body (RFC 9112 sections 6.1 to 6.3)."""
     length = _get_single(by_kind, "Content-Length", LENGTH)
     coding = _get_single(by_kind, "Transfer-Encoding", FieldKind.CODING)
     if coding is not None:
@@ -223,6 +227,6 @@ def _read_framing(head: ResponseHead, by_kind: FieldsByKind) -> None:
         head.chunked = coding is not None
         head.length = -1 if length is None else length.length
     elif coding is not None or (length is not None and length.length > 0):
-        # Section 6.1 and RFC 9110 section 8.6 forbid both fields here. Who sends them all the same may also send a
-        # body, so the connection is not used again.
+        # Section 6.1 and RFC 9110 section 8.6 forbid both fields here. An upstream that still sends them may also send
+        # a body, so the connection is not used again.
         head.close = True

@@ -1,7 +1,7 @@
-"""The fields by which browsers protect whoever looks at an answer, added where the upstream did not set them.
+"""The fields that browsers need to protect the reader of an answer, added if the upstream did not set them.
 
-The values are those that no page and no API notices, so they may be added to what nobody here has written: what
-a page loads and runs is its own affair, only who may frame it is settled, as X-Frame-Options always did.
+Pages and APIs do not notice these values, so they may be added to answers of any service. The page itself decides about
+its content and scripts; only the sites that may frame it are settled, as X-Frame-Options always did.
 """
 
 from functools import cache
@@ -10,12 +10,12 @@ from typing import Final
 SecurityLines = tuple[tuple[bytes, ...], ...]
 """The lines to add to an answer, by whether its client came over TLS, and by the flags of the answer."""
 HSTS: Final = b"Strict-Transport-Security: max-age=31536000\r\n"
-"""RFC 6797, a year. Neither other hosts of the domain are bound by it, nor is anybody asked to preload it."""
+"""RFC 6797, a year. It does not bind other hosts of the domain, nor ask browsers to preload it."""
 NO_SNIFFING: Final = b"X-Content-Type-Options: nosniff\r\n"
 NO_AUDITOR: Final = b"X-XSS-Protection: 0\r\n"
 """The filters of old browsers could be turned against the pages that they were to protect."""
 REFERRER: Final = b"Referrer-Policy: strict-origin-when-cross-origin\r\n"
-"""The policy of today's browsers where nothing is said; older ones sent whole URLs."""
+"""The default policy of today's browsers; older ones sent whole URLs."""
 PERMISSIONS: Final = b"Permissions-Policy: camera=(), geolocation=(), microphone=(), payment=(), usb=()\r\n"
 OPENER: Final = b"Cross-Origin-Opener-Policy: same-origin\r\n"
 RESOURCE: Final = b"Cross-Origin-Resource-Policy: same-origin\r\n"
@@ -26,17 +26,18 @@ SET_HSTS, SET_SNIFFING, SET_AUDITOR, SET_REFERRER, SET_POLICY, FRAMED_BY_NONE, F
 )
 SET_PERMISSIONS, SET_OPENER, SET_RESOURCE = (1 << bit for bit in range(7, 10))
 FRAMED: Final = FRAMED_BY_NONE | FRAMED_BY_SELF
-"""Flags of an answer that says who may frame it, in words that cannot be said in the other field as well."""
+"""Flags of an answer that names the sites that may frame it, in words that the other field cannot express."""
 ALL: Final = (1 << 10) - 1
-"""The flags of an answer to which nothing is to be added."""
+"""The flags of an answer that needs no additions."""
 NAMES_PLACES: Final = ALL + 1
-"""The flag of an answer that names places of its service, in one of `PLACES`. In one number with what is said to
-browsers, so that an answer that says neither pays for one look."""
+"""The flag of an answer that names places of its service, in one of `PLACES`. It shares a number with the flags for
+browsers, so that an answer without either costs one look.
+"""
 NAMES_REGION: Final = 2 * NAMES_PLACES
-"""The flag of an answer that has the field X-Edge-Region: where the edge sets it (region_fields.py), it goes."""
+"""The flag of an answer with the field X-Edge-Region, which is removed if the edge sets its own (region_fields.py)."""
 
 PLACES: Final = frozenset((b"location", b"content-location", b"refresh", b"set-cookie"))
-"""Fields in which an answer names paths that its client is to ask for, or to send its cookies to."""
+"""Fields of an answer with paths that its client will request, or will send its cookies to."""
 
 BITS: Final[dict[bytes, int]] = {
     b"strict-transport-security": SET_HSTS,
@@ -56,10 +57,10 @@ FRAME_OPTIONS: Final[dict[bytes, int]] = {b"deny": FRAMED_BY_NONE, b"sameorigin"
 
 
 def parse_flags(name: bytes, value: bytes) -> int:
-    """Return the flags of an answer that has this field, of those in BITS; the name is in lower case.
+    """Return the flags, of those in BITS, of an answer that has this field; the name is in lower case.
 
-    A policy with frame-ancestors makes browsers ignore X-Frame-Options (CSP level 3 section 6.4.2.1), so each of the
-    two must say what the other does, or nothing.
+    A policy with frame-ancestors makes browsers ignore X-Frame-Options (CSP level 3 section 6.4.2.1), so the two must
+    agree, or one be absent.
     """
     if name == b"x-frame-options":
         return FRAME_OPTIONS.get(value.lower(), FRAMED)
@@ -89,18 +90,19 @@ POLICIES: Final[dict[int, bytes]] = {
 }
 
 BASIC: Final = SET_PERMISSIONS - 1
-"""The flags of all fields but those of isolation."""
+"""The flags of all fields except the fields of isolation."""
 _BASIC_LINES: Final = tuple(
     tuple(_format_missing(flags, secure) for flags in range(BASIC + 1)) for secure in (False, True)
 )
 MISSING_LINES: Final[SecurityLines] = tuple(lines * ((ALL + 1) // (BASIC + 1) * 4) for lines in _BASIC_LINES)
 """The lines to add to an upstream's answer: `MISSING_LINES[secure][flags]`, whatever places and region it names. HSTS
-over TLS alone (RFC 6797 section 7.2)."""
+over TLS alone (RFC 6797 section 7.2).
+"""
 
 
 @cache
 def build_isolation_lines() -> SecurityLines:
-    """Build the lines as `MISSING_LINES` has them, with those of isolation. Few configurations need them."""
+    """Build the lines in the form of `MISSING_LINES`, with the lines of isolation. Few configurations need them."""
     isolated = [
         b"".join(
             line

@@ -1,5 +1,6 @@
 """HTTP/2 of clients without I/O: field blocks, frames, streams and their windows, translated to HTTP/1.1 and back.
 
-Owns every rule of RFC 9113 and RFC 7541 that the edge follows about bytes, and the bounds of what a peer may cost. Does
-not own sockets, clocks, or the meaning of a request: its head becomes one of HTTP/1.1, which `edge/http1` reads.
+Contains every rule of RFC 9113 and RFC 7541 that the edge follows about bytes, and the bounds on the costs that a peer
+may cause. Does not contain sockets, clocks, or the meaning of a request: its head becomes one of HTTP/1.1, which
+`edge/http1` reads.
 """

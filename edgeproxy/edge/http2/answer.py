@@ -1,6 +1,6 @@
 """The heads of answers as field blocks, by the static table alone.
 
-What is written of a line depends on nothing but the line. So each line is encoded once for all connections together,
+The encoded form of a line depends on nothing but the line. So each line is encoded once for all connections together,
 and the head of an answer costs a look-up a line.
 """
 
@@ -17,13 +17,13 @@ LINE_BYTES_MAX: Final = 256
 """Lines that are remembered, and bytes of each."""
 
 CHANGING: Final = frozenset((b"date", b"etag", b"ratelimit", b"set-cookie", b"traceparent", b"x-request-id"))
-"""Fields whose values are new again and again: written as they are, as the Huffman code is slow to write."""
+"""Fields whose values are new again and again: written without the Huffman code, which is slow to write."""
 
 INDEXES: Final = {field: index for index, field in reversed(list(enumerate(STATIC, 1)))}
 NAME_INDEXES: Final = {name: index for index, (name, _) in reversed(list(enumerate(STATIC, 1)))}
 
 WITHOUT_INDEXING, NEVER_INDEXED = 0x00, 0x10
-"""RFC 7541 sections 6.2.2 and 6.2.3: what is secret is not to be put into anybody's table on the way."""
+"""RFC 7541 sections 6.2.2 and 6.2.3: secrets must not enter the table of any proxy on the way."""
 SECRET: Final = frozenset((b"set-cookie",))
 
 BEGINNINGS_MAX: Final = 1024
@@ -33,11 +33,11 @@ BEGINNING_BYTES_MAX: Final = 4096
 _lines: dict[bytes, bytes] = {}
 """The encoded fields, by line."""
 _prefixes: dict[bytes, bytes] = {}
-"""How fields begin whose values change, by name."""
+"""The beginnings of fields with changing values, by name."""
 _beginnings: BytesCache[bytes] = BytesCache(BEGINNINGS_MAX, BEGINNING_BYTES_MAX)
-"""Encoded status lines with lines behind them: a server sends the same again and again, but for its Date."""
+"""Encoded status lines with lines behind them: a server sends equal ones again and again, except for its Date."""
 _openings: BytesCache[bytes] = BytesCache(LINES_MAX, BEGINNING_BYTES_MAX)
-"""Encoded lines of which the last has no value yet."""
+"""Groups of encoded lines; the last line of each has no value yet."""
 
 
 def encode_head(head: bytes) -> bytes:
@@ -50,7 +50,8 @@ def encode_head(head: bytes) -> bytes:
 
 def encode_pieces(keep: bytes, changing: bytes, opening: bytes, value: bytes) -> bytes:
     """Encode a head in four pieces: its status line and most of its lines; lines that are new in each answer; lines
-    of which the last one ends behind its colon; and the value of that one, which is new in each answer as well."""
+    that end behind the colon of the last one; and the value of that last line, also new in each answer.
+    """
     recall = _lines.get
     lines = changing.split(b"\r\n")
     lines.pop()
@@ -80,13 +81,13 @@ def encode_status(status: bytes) -> bytes:
 
 
 def encode_lines(lines: list[bytes]) -> bytes:
-    """Encode field lines without CRLF, such as trailers."""
+    """Encode field lines without CRLF, for example trailers."""
     recall = _lines.get
     return b"".join([recall(line) or encode_line(line) for line in lines])
 
 
 def encode_line(line: bytes) -> bytes:
-    """Encode one field line; nothing of one that is about a connection of HTTP/1.1 (RFC 9113 section 8.2.2)."""
+    """Encode one field line; nothing if it is about a connection of HTTP/1.1 (RFC 9113 section 8.2.2)."""
     name, _, value = line.partition(b":")
     name, value = name.lower(), value.strip(OWS)
     if name in CONNECTION_SPECIFIC:
@@ -113,7 +114,7 @@ def encode_field(name: bytes, value: bytes) -> bytes:
 
 
 def _encode_changing(name: bytes, value: bytes) -> bytes:
-    """Encode a field with its value as it is."""
+    """Encode a field without the Huffman code for its value."""
     prefix = _prefixes.get(name)
     if prefix is None:
         prefix = _prefixes[name] = _encode_name(name)
@@ -122,14 +123,14 @@ def _encode_changing(name: bytes, value: bytes) -> bytes:
 
 
 def _encode_name(name: bytes) -> bytes:
-    """Encode the beginning of a literal: its kind, and its name or the index of that."""
+    """Encode the beginning of a literal: its kind, and its name or the index of the name."""
     kind = NEVER_INDEXED if name in SECRET else WITHOUT_INDEXING
     index = NAME_INDEXES.get(name, 0)
     return encode_integer(index, 0x0F, kind) + (b"" if index else encode_string(name))
 
 
 def encode_string(data: bytes) -> bytes:
-    """Encode a string as whichever is shorter: by the Huffman code, or as it is (RFC 7541 section 5.2)."""
+    """Encode a string in its shorter form: by the Huffman code, or unchanged (RFC 7541 section 5.2)."""
     packed = huffman.encode(data)
     if len(packed) < len(data):
         return encode_integer(len(packed), 0x7F, 0x80) + packed

@@ -88,5 +88,6 @@ CODE_LENGTHS: Final = (
     30,
 )
 # fmt: on
-"""The length in bits of each byte's code, and last of EOS. The code is canonical: codes of the same length count up in
-the order of their symbols, shorter ones come first, so that the lengths say all of it."""
+"""The length in bits of each byte's code, and last of EOS. The code is canonical: codes of equal length count up in the
+order of their symbols, shorter ones come first. So the lengths determine the whole code.
+"""

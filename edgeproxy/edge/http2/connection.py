@@ -1,6 +1,6 @@
 """A client's HTTP/2 connection (RFC 9113), without I/O: bytes in, streams out of them.
 
-What a peer may cost is bounded here; what requests of an address may cost, and bodies, is not looked at.
+The costs that a peer may cause are bounded here. The requests of an address and the bytes of bodies are not.
 """
 
 from collections.abc import Callable
@@ -49,11 +49,14 @@ from edgeproxy.edge.http2.sender import CONNECTION_WINDOW, STREAM_WINDOW, Sender
 from edgeproxy.edge.http2.stream import Stream
 
 STREAMS_MAX: Final = 100
-"""Streams at a time. One counts until its exchange is over, whoever has reset it (CVE-2023-44487, CVE-2025-8671)."""
+"""Streams at a time. A stream counts until its exchange is over, whichever side has reset it (CVE-2023-44487,
+CVE-2025-8671).
+"""
 
 BLOCK_EXCESS: Final = 4
-"""How many times the bytes of a head a field block may have. One that is longer than a head fails its stream alone (RFC
-9113 section 10.5.1), one beyond this bound ends the connection (CVE-2024-27316, VU#421644)."""
+"""A field block may be this many times as long as a head. A block that is longer than a head fails its stream alone
+(RFC 9113 section 10.5.1), one beyond this bound ends the connection (CVE-2024-27316, VU#421644).
+"""
 
 CONTINUATIONS_MAX: Final = 8
 CONTINUATION_BYTES: Final = 1024
@@ -104,22 +107,22 @@ class Http2Connection(Sender):
         self._reader = HeadReader(limits, websockets=websockets)
         self._websockets = websockets
         self._rest = b""
-        """The part of a frame."""
+        """The beginning of a frame that has not come whole."""
         self._block_start = (0, 0)
         self._block_parts: list[bytes] = []
-        """The stream and the flags of the field block that is under way, and its parts; none where none is."""
+        """The stream and the flags of the unfinished field block, and its parts; no parts without one."""
         self._block_bytes = self._block_frames = 0
         self._is_block_oversized = False
         """Its bytes and frames so far, and whether it is too long for any head."""
         self._head_bytes_max = limits.head
         self.breach: Http2ConnectionError | None = None
-        """The error of the peer's for which the connection was ended."""
+        """The error of the peer that ended the connection."""
         self._has_settings = False
-        """Whether the peer's preface was read, behind which its SETTINGS are."""
+        """Whether the peer's preface was read; its SETTINGS follow."""
         write(self._format_preface(limits))
 
     def _format_preface(self, limits: HeadLimits) -> bytes:
-        """Format what the edge says first."""
+        """Format the edge's first frames."""
         settings = {
             Setting.MAX_CONCURRENT_STREAMS: STREAMS_MAX,
             Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
@@ -131,12 +134,12 @@ class Http2Connection(Sender):
 
     @property
     def has_settings(self) -> bool:
-        """Whether the client has begun as it must, with its preface and SETTINGS."""
+        """Whether the client has begun correctly, with its preface and SETTINGS."""
         return self._has_settings
 
     @property
     def stored_bytes(self) -> int:
-        """The bytes that are stored of what the peer has sent, beside bodies."""
+        """The stored bytes from the peer, without bodies."""
         return self.partial_bytes + self._reader.stored_bytes
 
     @property
@@ -176,8 +179,9 @@ class Http2Connection(Sender):
         return b""
 
     def _read_preface(self, data: bytes) -> int:
-        """Read the preface and the header of the SETTINGS behind it (section 3.4); return where that begins, 0 while
-        not all of it is there."""
+        """Read the preface and the header of the SETTINGS behind it (section 3.4); return the start of that header, 0
+        while some of it is missing.
+        """
         if not data.startswith(PREFACE[: len(data)]):
             raise create_protocol_error("this is not the preface of HTTP/2", "3.4")
         if len(data) < len(PREFACE) + HEADER_BYTES:
@@ -261,8 +265,8 @@ class Http2Connection(Sender):
         if self._block_frames > frames_max or size > self.block_excess * self._head_bytes_max:
             raise create_calm_error("a field block does not end", "10.5.1")
         if size > 2 * self._head_bytes_max + FRAME_BYTES_MAX:
-            # Some encoders use the Huffman code where it makes a string longer: "~" has 13 bits. A block of this length
-            # fails its stream, whatever follows. The table must know all of it, so it is read as it comes.
+            # Some encoders use the Huffman code even if it makes a string longer: "~" has 13 bits. A block of this
+            # length fails its stream, whatever follows. The table must know all of it, so its parts are read at once.
             self._block_parts = [self._skip_part(b"".join(parts), begins=not self._is_block_oversized)]
             self._is_block_oversized = True
         if flags & END_HEADERS:
@@ -277,7 +281,7 @@ class Http2Connection(Sender):
         return self._reader.skip_part(part, begins=begins)
 
     def _read_block(self, number: int, flags: int, block: Block) -> None:
-        """Read a whole field block, whatever becomes of its stream: it may change the table."""
+        """Read a whole field block, even if its stream fails: it may change the table."""
         ended = flags & END_STREAM != 0
         if number <= self.last_stream or not number & 1:
             self._read_late_block(number, block, ended=ended)

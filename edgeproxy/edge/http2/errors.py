@@ -1,4 +1,6 @@
-"""The errors of HTTP/2: codes (RFC 9113 section 7), and the two extents of what an error ends (section 5.4)."""
+"""The errors of HTTP/2: codes (RFC 9113 section 7), and the two extents of an error: stream or connection (section
+5.4).
+"""
 
 from enum import IntEnum
 
@@ -23,12 +25,12 @@ class ErrorCode(IntEnum):
 
 
 def format_code(code: int) -> str:
-    """Format an error code as a label; one that nobody has registered as `_OTHER`."""
+    """Format an error code as a label; an unregistered one as `_OTHER`."""
     return ErrorCode(code).name if code <= ErrorCode.HTTP_1_1_REQUIRED else "_OTHER"
 
 
 class Http2Error(Exception):
-    """A breach of a rule by the peer. `section` is where the rule stands: in RFC 9113 unless it names another."""
+    """A breach of a rule by the peer. `section` names the place of the rule: in RFC 9113 unless it names another."""
 
     def __init__(self, code: ErrorCode, detail: str, section: str) -> None:
         super().__init__(detail)
@@ -46,7 +48,7 @@ class Http2StreamError(Http2Error):
 
 
 class CompressionError(Http2ConnectionError):
-    """A field block that cannot be read: the table that the peer fills is not known any more (section 4.3)."""
+    """A field block that cannot be read: from now on the table that the peer fills is unknown (section 4.3)."""
 
     def __init__(self, detail: str, section: str) -> None:
         super().__init__(ErrorCode.COMPRESSION_ERROR, detail, f"RFC 7541 section {section}")

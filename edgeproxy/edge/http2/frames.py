@@ -52,7 +52,7 @@ HEADER_BYTES: Final = 9
 SETTING: Final = Struct(">HL")
 
 FRAME_BYTES_MAX: Final = 16384
-"""Bytes of a payload either way: every peer takes that (section 4.2), and more is not announced."""
+"""Bytes of a payload either way: every peer takes this many (section 4.2), and the edge does not announce more."""
 
 WINDOW_MAX: Final = (1 << 31) - 1
 DEFAULT_WINDOW: Final = 65535
@@ -74,15 +74,15 @@ def remove_padding(flags: int, payload: bytes) -> bytes:
 
 
 def parse_word(payload: bytes) -> int:
-    """Return the 31 bits with which a payload begins."""
+    """Return the first 31 bits of a payload after the reserved one."""
     return int.from_bytes(payload[:4], "big") & STREAM_MASK
 
 
 def read_settings(payload: bytes, window: int) -> int:
-    """Check settings (section 6.5.2); return the initial window that they give streams, `window` where they give none.
+    """Check settings (section 6.5.2); return the initial window that they give streams, `window` by default.
 
-    Of several the last one holds (section 6.5.3). What else they say is about what the edge never does. Raises
-    Http2ConnectionError.
+    If it is repeated the last one holds (section 6.5.3). Other settings are about things that the edge never does.
+    Raises Http2ConnectionError.
     """
     for setting, value in SETTING.iter_unpack(payload):
         if setting == Setting.INITIAL_WINDOW_SIZE:
@@ -97,7 +97,10 @@ def read_settings(payload: bytes, window: int) -> int:
 
 
 def check_dependency(number: int, payload: bytes) -> None:
-    """Check a priority (RFC 7540 section 5.3.1), of which nothing else is looked at. Raises Http2ConnectionError."""
+    """Check a priority (RFC 7540 section 5.3.1); its dependency is the only part that is looked at.
+
+    Raises Http2ConnectionError.
+    """
     if parse_word(payload) == number:
         raise create_protocol_error("a stream depends on itself", "RFC 7540 section 5.3.1")
 

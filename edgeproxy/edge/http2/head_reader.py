@@ -1,8 +1,8 @@
 """The heads and trailers of one connection's requests: field blocks in, HTTP/1.1 out.
 
 The meaning of a block depends on its bytes and on the dynamic table alone. So the head of a block is remembered by its
-bytes until the table changes, be it by one entry; a request that is repeated costs one look-up, and has the same bytes
-object as its head, for which what it means is found by identity (`whole_heads` of edge/proxy/snapshot.py).
+bytes until the table changes, even by one entry. A repeated request costs one look-up, and its head is one bytes object
+each time, so the meaning of the head is found by identity (`whole_heads` of edge/proxy/snapshot.py).
 """
 
 from typing import Final
@@ -14,8 +14,9 @@ from edgeproxy.edge.http2.request import OVERSIZED_LENGTH, Head, format_head, ge
 BLANK: Final = b"\r\n\r\n"
 
 FIELDS_OF_LINE: Final = 4
-"""Pseudo-header fields of a request that are no field lines in HTTP/1.1, as :authority is: `limits.fields` does not
-count them."""
+"""Pseudo-header fields of a request that are no field lines in HTTP/1.1, unlike :authority: `limits.fields` does not
+count them.
+"""
 
 HEADS_MAX: Final = 32
 """Heads that are remembered, and bytes of all of them with their blocks."""
@@ -37,13 +38,13 @@ class HeadReader:
 
     @property
     def stored_bytes(self) -> int:
-        """The bytes that are stored of what the peer has sent: the dynamic table, and the heads with their blocks."""
+        """The stored bytes from the peer: the dynamic table, and the heads with their blocks."""
         return self._decoder.size + self._bytes
 
     def read_head(self, block: Block, *, ended: bool) -> Head:
         """Read the head of a request; `ended`: no body follows it.
 
-        Raises Http2StreamError where it is malformed, CompressionError where it cannot be decoded.
+        Raises Http2StreamError if it is malformed, CompressionError if it cannot be decoded.
         """
         return self._heads[ended].get(block) or self._decode_head(block, ended)
 
@@ -54,7 +55,7 @@ class HeadReader:
         return get_trailers(lines, self._limits)
 
     def skip(self, block: Block) -> None:
-        """Read a block of which only its effect on the table matters. Raises CompressionError."""
+        """Read a block only for its effect on the table. Raises CompressionError."""
         self._decoder.decode(block)
         self._forget_if_changed()
 

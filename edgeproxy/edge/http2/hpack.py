@@ -1,7 +1,7 @@
 """The reading of field blocks (RFC 7541): the decoder of one connection, and the strings and integers in a block.
 
-The dynamic table holds lines of HTTP/1.1 (lines.py), made and checked once, when their field is inserted. A run of
-one-byte indexes, which is what most blocks are, is then one match of a pattern and one `map` over the table.
+The dynamic table holds lines of HTTP/1.1 (lines.py), made and checked once, when their field is inserted. Most blocks
+are a run of one-byte indexes, and such a run is one match of a pattern and one `map` over the table.
 """
 
 import re
@@ -22,7 +22,7 @@ RESIZES_MAX: Final = 2
 """Changes of the table's size in a block: the smallest since the last one, and the present (RFC 7541 section 4.2)."""
 
 INTEGER_BYTES_MAX: Final = 5
-"""Bytes of an integer behind its prefix. More than 2**35 is the size of nothing that is read here."""
+"""Bytes of an integer behind its prefix. No size that is read here exceeds 2**35."""
 
 STRINGS_MAX: Final = 4096
 STRING_BYTES_MAX: Final = 64
@@ -30,17 +30,17 @@ STRING_BYTES_MAX: Final = 64
 
 COOKIE: Final = b"cookie: "
 CRUMB_BYTES: Final = len(COOKIE) - len(b"; ")
-"""Bytes by which a crumb's own line is longer than its part of a Cookie."""
+"""Bytes that a crumb's own line has more than its part of a Cookie."""
 
 REFUSAL_LINES: Final = (b"host: ", b"origin: ", b"content-type: application/grpc")
 REFUSAL_LINES_MAX: Final = 8
-"""Lines of a head that is too large which its refusal depends on, and how many of them are kept."""
+"""The lines of a too large head that decide how it is refused, and how many of them are kept."""
 
 INDEXES: Final = re.compile(rb"[\x81-\xfe]+")
 """Indexed fields of one byte each (RFC 7541 section 6.1)."""
 
 FIRST_INDEX: Final = 0x80
-"""Where a decoder's table begins, so that a byte that is an index is the place of its line."""
+"""The start of a decoder's table, so that a byte that is an index is the place of its line."""
 
 FIRST_DYNAMIC: Final = len(STATIC) + 1
 
@@ -52,11 +52,11 @@ STATIC_LINES: Final[list[Line]] = [
 
 
 Block = bytes | None
-"""A field block; None stands for one that was too long to keep, and whose parts were skipped."""
+"""A field block; None stands for a block that was too long to keep, and whose parts were skipped."""
 
 
 class HpackDecoder:
-    """Reads the field blocks of one peer, in the order in which they come."""
+    """Reads the field blocks of one peer, in their order."""
 
     __slots__ = ("_fields_max", "_limit", "_lines", "_names", "_size", "_size_max", "_sizes", "has_changed")
 
@@ -66,7 +66,7 @@ class HpackDecoder:
         self._lines = STATIC_LINES.copy()
         """By index, from FIRST_INDEX on: the static table, then the dynamic one with its newest entry first."""
         self._names = STATIC_NAMES.copy()
-        """The same by index, for literals that name a field by its index."""
+        """The names in index order, for literals that name a field by its index."""
         self._sizes: list[int] = []
         """The sizes of the dynamic entries, oldest first."""
         self._size = 0
@@ -80,13 +80,12 @@ class HpackDecoder:
         return self._size
 
     def decode(self, block: Block) -> list[Line]:
-        """Return the lines of a block, in order; of one with too many, or too long ones, those that tell whose request
-        it is, and OVERSIZED behind them.
+        """Return the lines of a block, in order. If a block has too many lines, or too long ones, return its lines that
+        tell whose request it is, and OVERSIZED behind them.
 
         The crumbs of a Cookie count as the one line that they become (RFC 9113 section 8.2.3).
 
-        Such a block is read to its end all the same, so that the table stays what the peer believes it to be. Raises
-        CompressionError.
+        Even such a block is read to its end, so that the table stays in step with the peer's. Raises CompressionError.
         """
         if block is None:
             return [OVERSIZED]
@@ -98,8 +97,8 @@ class HpackDecoder:
             ) from None
 
     def skip(self, part: bytes, *, begins: bool) -> bytes:
-        """Read a part of a block of which only its effect on the table matters; return the piece of a field with which
-        it ends. `begins`: the block begins with it. Raises CompressionError.
+        """Read a part of a block only for its effect on the table; return the unfinished field at its end. `begins`:
+        the block begins with it. Raises CompressionError.
 
         So a block of any length takes no more memory than its longest field.
         """
@@ -152,7 +151,7 @@ class HpackDecoder:
         return lines
 
     def _read_literal(self, block: bytes, position: int, lines: list[Line]) -> int:
-        """Read a literal field (RFC 7541 section 6.2); return where it ends."""
+        """Read a literal field (RFC 7541 section 6.2); return its end."""
         first = block[position]
         mask = 0x3F if first & 0x40 else 0x0F
         index = first & mask
@@ -204,12 +203,14 @@ def count_spare_crumbs(lines: list[Line]) -> int:
 
 
 def select_owner_lines(lines: list[Line]) -> list[Line]:
-    """Return the first lines that tell whose request it is: pseudo-header fields, Host and Origin; and that of gRPC."""
+    """Return the first lines that tell whose request it is (pseudo-header fields, Host and Origin), and the line that
+    marks gRPC.
+    """
     return [line for line in lines if type(line) is not bytes or line.startswith(REFUSAL_LINES)][:REFUSAL_LINES_MAX]
 
 
 def find_whole_fields(part: bytes) -> int:
-    """Return where the last field ends that is whole in a part of a block. Raises CompressionError."""
+    """Return the end of the last whole field in a part of a block. Raises CompressionError."""
     position, size = 0, len(part)
     while position < size:
         run = INDEXES.match(part, position)
@@ -224,8 +225,10 @@ def find_whole_fields(part: bytes) -> int:
 
 
 def _find_field_end(part: bytes, position: int) -> int:
-    """Return where the field ends that begins here. Raises CompressionError, and IndexError where its lengths are not
-    all there."""
+    """Return the end of the field that begins here.
+
+    Raises CompressionError, and IndexError if its lengths are incomplete.
+    """
     first = part[position]
     if first >= 0x80 or first & 0xE0 == 0x20:
         return read_integer(part, position, 0x7F if first >= 0x80 else 0x1F)[1]
@@ -237,9 +240,9 @@ def _find_field_end(part: bytes, position: int) -> int:
 
 
 def read_integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
-    """Read an integer whose prefix has the bits of `mask` (RFC 7541 section 5.1); return it and where it ends.
+    """Read an integer whose prefix has the bits of `mask` (RFC 7541 section 5.1); return it and its end.
 
-    Raises CompressionError, and IndexError where the block ends before.
+    Raises CompressionError, and IndexError if the block ends before.
     """
     value = block[position] & mask
     position += 1
@@ -255,11 +258,11 @@ def read_integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
 
 
 _strings: dict[bytes, bytes] = {}
-"""Huffman strings that were decoded lately, and what they are."""
+"""Lately decoded Huffman strings, and their plain form."""
 
 
 def read_string(block: bytes, position: int) -> tuple[bytes, int]:
-    """Read a string (RFC 7541 section 5.2); return it and where it ends. Raises as `read_integer` does."""
+    """Read a string (RFC 7541 section 5.2); return it and its end. Raises as `read_integer` does."""
     first = block[position]
     length = first & 0x7F
     if length == 0x7F:

@@ -1,8 +1,8 @@
 """The Huffman code of HPACK (RFC 7541 section 5.2 and appendix B), a byte at a time.
 
-Decoding walks an automaton. A state is the part of a code that the bytes so far have begun, and a byte leads from it to
-the next state and completes some symbols. Such a step is worked out when it is first met. There are 256 states, so that
-there are at most 65,536 steps, whatever anybody sends.
+Decoding walks an automaton. A state is the part of a code that the bytes so far have begun; a byte leads from it to the
+next state and completes some symbols. Such a step is worked out when it is first met. There are 256 states, so that
+there are at most 65,536 steps for any input.
 """
 
 from typing import Final
@@ -11,7 +11,7 @@ from edgeproxy.edge.http2.appendices import CODE_LENGTHS
 from edgeproxy.edge.http2.errors import CompressionError
 
 EOS: Final = 256
-"""The symbol that ends every code table, and stands in no string."""
+"""The symbol that ends every code table, and is in no string."""
 
 
 def _assign_codes() -> list[str]:
@@ -29,14 +29,14 @@ CODES: Final = _assign_codes()
 SYMBOLS: Final = {code: symbol for symbol, code in enumerate(CODES)}
 
 State = list[tuple["State", bytes] | None]
-"""By byte: the next state and the bytes that are completed; None where that is not worked out yet."""
+"""By byte: the next state and the completed bytes; None if that is not worked out yet."""
 
 START: Final[State] = [None] * 256
 STATES: Final[dict[str, State]] = {"": START}
 """The states by the bits that they have of a code."""
 
 ENDS: Final = frozenset(id(STATES.setdefault("1" * bits, [None] * 256)) for bits in range(8))
-"""The states in which a string may end: less than a byte of EOS, whose bits are ones (RFC 7541 section 5.2)."""
+"""The states at the end of a valid string: less than a byte of EOS, whose bits are ones (RFC 7541 section 5.2)."""
 
 
 def decode(data: bytes) -> bytes:

@@ -1,7 +1,7 @@
-"""The field line of HTTP/1.1 that a field of HTTP/2 becomes, unless there is none (RFC 9113 sections 8.2 and 8.3).
+"""The HTTP/1.1 field line that a field of HTTP/2 becomes, unless it has none (RFC 9113 sections 8.2 and 8.3).
 
-A line is made once, when its field is first sent, and stands in the connection's table in the place of the field. So
-the checks cost nothing where a field is repeated.
+A line is made once, when its field is first sent, and replaces the field in the connection's table. So the checks cost
+nothing if a field is repeated.
 """
 
 import re
@@ -12,7 +12,7 @@ from edgeproxy.edge.http1.grammar import VALUE_TABLE
 
 
 class Pseudo(IntEnum):
-    """The pseudo-header fields of a request (RFC 9113 section 8.3.1, RFC 8441 section 4), and two that are none."""
+    """The pseudo-header fields of a request (RFC 9113 section 8.3.1, RFC 8441 section 4), and three further marks."""
 
     METHOD = 0
     PATH = 1
@@ -20,11 +20,11 @@ class Pseudo(IntEnum):
     AUTHORITY = 3
     PROTOCOL = 4
     MALFORMED = 5
-    """The place of a field that is malformed, and makes every head malformed in which it stands."""
+    """The place of a malformed field, which makes its whole head malformed."""
     OVERSIZED = 6
     """The place of all fields of a block that has too many, or too long ones."""
     STATUS = 7
-    """The one of an answer (RFC 9113 section 8.3.2): in a request it is malformed, as whatever is above MALFORMED."""
+    """The one of an answer (RFC 9113 section 8.3.2): in a request it is malformed, like everything above MALFORMED."""
 
 
 PseudoField = tuple[Pseudo, bytes]
@@ -46,8 +46,9 @@ PSEUDO_FIELDS: Final[dict[bytes, tuple[Pseudo, re.Pattern[bytes]]]] = {
     b":protocol": (Pseudo.PROTOCOL, TOKEN),
     b":status": (Pseudo.STATUS, re.compile(rb"[1-9][0-9][0-9]")),
 }
-"""Of each its values. :authority has no user information (section 8.3.1), so no @, and no comma, slash, question mark
-or backslash, at which servers may cut it differently."""
+"""The values of each. :authority has no user information (section 8.3.1), so no @, and no comma, slash, question mark
+or backslash, as servers may cut it differently there.
+"""
 
 CONNECTION_SPECIFIC: Final = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade")
@@ -63,11 +64,11 @@ PREFIXES_MAX: Final = 1024
 PREFIX_BYTES_MAX: Final = 64
 
 _prefixes: dict[bytes, bytes] = {}
-"""How the lines of fields begin, by name: of those that need no more care than that."""
+"""The beginnings of the lines of fields, by name: only of fields whose names need no further care."""
 
 
 def format_line(name: bytes, value: bytes) -> Line:
-    """Format the line of a field; MALFORMED where there is none."""
+    """Format the line of a field; MALFORMED if it has none."""
     prefix = _prefixes.get(name) or _format_prefix(name)
     if not prefix:
         return _format_special(name, value)
@@ -77,7 +78,7 @@ def format_line(name: bytes, value: bytes) -> Line:
 
 
 def _format_prefix(name: bytes) -> bytes:
-    """Format the beginning of a field's lines; nothing where its name is not all that has to be looked at."""
+    """Format the beginning of a field's lines; no bytes if more than its name has to be looked at."""
     if not NAME.fullmatch(name) or name in CONNECTION_SPECIFIC or name == b"te":
         return b""
     prefix = name + b": "

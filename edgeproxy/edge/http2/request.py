@@ -1,4 +1,6 @@
-"""The lines of a field block as the head of an HTTP/1.1 request, or why they are none (RFC 9113 section 8)."""
+"""The lines of a field block as the head of an HTTP/1.1 request, or the reason why they are none (RFC 9113 section
+8).
+"""
 
 from typing import Final, cast
 
@@ -8,24 +10,26 @@ from edgeproxy.edge.http2.errors import create_malformed_error
 from edgeproxy.edge.http2.lines import OVERSIZED, TE, Line, Pseudo, PseudoField
 
 Head = tuple[bytes, int]
-"""A head with its blank line, and the length that it gives for the body; -1 where it gives none, OVERSIZED_LENGTH where
-the head is too large."""
+"""A head with its blank line, and the length that it gives for the body; -1 if it gives none, OVERSIZED_LENGTH if the
+head is too large.
+"""
 
 OVERSIZED_LENGTH: Final = -2
 """The length of a head with too many fields, or too long ones: answered with 431 or 414, as in HTTP/1.1. The head may
-have no more than its request line, Host and Origin, and is empty where a part of the request line is missing."""
+have no more than its request line, Host and Origin. It is empty if a part of the request line is missing.
+"""
 
 CRLF: Final = b"\r\n"
 
 WEBSOCKET: Final = b"websocket"
 UPGRADE: Final = b"\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
-"""What HTTP/1.1 says in the place of :protocol (RFC 8441 section 5); the key is the connection's to add."""
+"""The HTTP/1.1 lines that replace :protocol (RFC 8441 section 5); the connection adds the key."""
 
 
 def format_head(lines: list[Line], *, ended: bool, websockets: bool = False) -> Head:
     """Format the head of a request. `ended`: no body follows it. `websockets`: extended CONNECT was offered.
 
-    Raises Http2StreamError where the request is malformed (section 8.1.1).
+    Raises Http2StreamError if the request is malformed (section 8.1.1).
     """
     if lines[-1:] == [OVERSIZED]:
         return _format_oversized(lines[:-1])
@@ -54,7 +58,7 @@ def format_head(lines: list[Line], *, ended: bool, websockets: bool = False) -> 
 
 
 def _format_oversized(lines: list[Line]) -> Head:
-    """Format what `HpackDecoder.decode` has kept of a head that is too large."""
+    """Format the lines that `HpackDecoder.decode` has kept of a head that is too large."""
     (method, path, _, authority, _), fields = _split_pseudo_fields(lines)
     if method is None or path is None:
         return b"", OVERSIZED_LENGTH
@@ -80,8 +84,9 @@ def get_trailers(lines: list[Line], limits: HeadLimits) -> list[bytes] | None:
 
 
 def _split_pseudo_fields(lines: list[Line]) -> tuple[list[bytes | None], bytes]:
-    """Return the values of the pseudo-header fields, which come first (section 8.3), and the other lines, each behind
-    a CRLF."""
+    """Return the values of the pseudo-header fields, which come first (section 8.3), and the other lines, each behind a
+    CRLF.
+    """
     pseudo: list[bytes | None] = [None] * len(Pseudo)
     count = 0
     for line in lines:
@@ -102,7 +107,7 @@ def _split_pseudo_fields(lines: list[Line]) -> tuple[list[bytes | None], bytes]:
 
 
 def _unite_hosts(authority: bytes | None, fields: bytes) -> tuple[bytes, bytes]:
-    """Return the authority and the lines without Host, which must name the same (section 8.3.1)."""
+    """Return the authority and the lines without Host, which must name one host (section 8.3.1)."""
     lines = fields.split(CRLF)
     hosts = [line[6:] for line in lines if line.startswith(b"host: ")]
     if len(hosts) > 1 or (authority is not None and hosts[0].lower() != authority.lower()):

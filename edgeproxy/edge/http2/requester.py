@@ -1,8 +1,8 @@
 """The client's role on a connection to an upstream (RFC 9113): streams are opened here, and answers read.
 
-Frames, windows and their bounds are those of Http2Connection. A stream's request is what is sent of it, so of the
-states in stream.py `response_ended` says that all of the request was given to the sender, and `request_ended` that the
-answer has come.
+Frames, windows and their bounds come from Http2Connection. Here a stream sends its request. So in the states of
+stream.py, `response_ended` says that all of the request was given to the sender, and `request_ended` that the answer
+has come.
 """
 
 from collections.abc import Callable
@@ -39,19 +39,23 @@ STREAMS_MAX: Final = 100
 """Streams at a time, unless the upstream allows fewer."""
 
 BLOCK_EXCESS: Final = 16
-"""How many times the bytes of a head a field block may have. It is larger than for clients, as the connection that ends
-beyond it is everybody's."""
+"""A field block may be this many times as long as a head. The number is larger than for clients, as many clients share
+the connection that a longer block ends.
+"""
 
 TRUST: Final = 1 << 62
-"""The patience with an upstream: it is nobody's flood that an upstream resets streams, or pings."""
+"""The patience with an upstream: if it resets streams, or pings, that is not an attack."""
 
 
 class AnsweredStream(Stream):
-    """A stream of the edge's own, whose answer is still to come. What comes of it after its request still counts."""
+    """A stream of the edge's own, whose answer is still to come.
+
+    Answer frames that come after its request still count.
+    """
 
     reads_on = True
     has_head = False
-    """Whether the head of the final answer has come."""
+    """The head of the final answer has come."""
     opened_at = 0.0
     """When it was opened, in seconds of the connection's clock."""
 
@@ -60,8 +64,10 @@ class AnsweredStream(Stream):
 
 
 class UnreadStream(AnsweredStream):
-    """A stream that nobody waits for any more, and for which no reset is left: it is dropped as it comes, as far as its
-    window goes."""
+    """A stream whose answer is not needed any more, but which no reset is left for.
+
+    Its bytes are dropped when they come, as far as its window goes.
+    """
 
     def __init__(self, stream: AnsweredStream, code: ErrorCode) -> None:
         super().__init__(stream.number, stream.send_window, stream.receive_window)
@@ -107,13 +113,13 @@ class Requester(Http2Connection):
         self._decoder, self._limits = HpackDecoder(limits.fields, limits.head), limits
         self._has_settings = True
         self.is_leaving = False
-        """Whether the upstream takes no further streams (section 6.8)."""
+        """The upstream takes no further streams (section 6.8)."""
         self.goaway_code: int | None = None
         """The error code of the upstream's last GOAWAY."""
         self.has_announced = False
-        """Whether the upstream's first SETTINGS have come."""
+        """The upstream's first SETTINGS have come."""
         self.streams_max = 1
-        """Streams at a time. Until the first SETTINGS, one: of a burst, a service may refuse all but a few."""
+        """Streams at a time. One until the first SETTINGS: a service may refuse most streams of a burst."""
         self.patience.frames = self.patience.resets = TRUST
 
     def _format_preface(self, limits: HeadLimits) -> bytes:
@@ -126,18 +132,21 @@ class Requester(Http2Connection):
 
     @property
     def has_room(self) -> bool:
-        """Whether one more stream may be opened without harm: it would not wait for the windows of others."""
+        """True if one more stream may be opened without harm: it would not wait for the windows of others."""
         return self.has_places and not self._is_stalled and not self._is_unread_full
 
     @property
     def has_places(self) -> bool:
-        """Whether the upstream allows one more stream."""
+        """True if the upstream allows one more stream."""
         return not (self.is_over or self.is_leaving) and len(self.streams) < self.streams_max
 
     @property
     def _is_stalled(self) -> bool:
-        """Whether a request waits for a window, and much of that of the connection is used. Many services open it again
-        once half of it was taken, so what a request that they do not take holds of that half is all it may hold."""
+        """True if a request waits for a window, and much of the connection's window is used.
+
+        Many services open it again once half of it was taken. So if the upstream does not read a request, that request
+        may hold only a part of this half.
+        """
         return bool(self.blocked) and self.send_window * 8 < self._send_window_max * 5
 
     @property
@@ -146,7 +155,7 @@ class Requester(Http2Connection):
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether it is of no use any more: it has many streams, and nobody waits for any of them."""
+        """True if it has become useless: it has many streams, and no request waits for any of them."""
         return self._is_unread_full and len(self.unread) == len(self.streams)
 
     def open(self, stream: AnsweredStream, block: bytes, *, ended: bool) -> None:
@@ -169,10 +178,10 @@ class Requester(Http2Connection):
             free = min(free, (free + FRAME_BYTES_MAX - held) // 2)
         return min(stream.send_window, free)
 
-    # ---- streams that nobody waits for
+    # ---- streams that no request waits for
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """Reset a stream, which is not told of that, at once or once there is a reset left for it."""
+        """Reset a stream, at once or once a reset is left for it. The stream's methods are not called for this."""
         if stream.closed or isinstance(stream, UnreadStream):
             return
         assert isinstance(stream, AnsweredStream)
@@ -184,7 +193,7 @@ class Requester(Http2Connection):
         self.streams[stream.number] = self.unread[stream.number] = unread
 
     def reset_unread(self) -> None:
-        """Reset those for which there is a reset now."""
+        """Reset the unread streams, as far as resets are left."""
         for stream in tuple(self.unread.values()):
             if not self._resets.spend(self._clock(), stream.opened_at):
                 return
@@ -206,7 +215,7 @@ class Requester(Http2Connection):
             raise create_protocol_error("HEADERS of a stream that was not begun", "5.1")
         stream = self.streams.get(number)
         if stream is None:
-            return  # Of one that has ended: its answer is of no use any more.
+            return  # The stream has ended: its answer is useless by now.
         assert isinstance(stream, AnsweredStream)
         if stream.request_ended:
             raise Http2StreamError(ErrorCode.STREAM_CLOSED, "HEADERS behind the end of an answer", "5.1")
@@ -233,7 +242,7 @@ class Requester(Http2Connection):
             self._send_window_max = self.send_window
 
     def announce_defaults(self) -> None:
-        """Take the upstream's settings for the defaults, unless it has sent them."""
+        """Assume the default settings of the upstream, unless it has sent its own."""
         if not self.has_announced:
             self.has_announced, self.streams_max = True, STREAMS_MAX
 

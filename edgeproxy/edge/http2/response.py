@@ -1,4 +1,6 @@
-"""The lines of a field block as the head of an HTTP/1.1 answer, or why they are none (RFC 9113 section 8.3.2)."""
+"""The lines of a field block as the head of an HTTP/1.1 answer, or the reason why they are none (RFC 9113 section
+8.3.2).
+"""
 
 from typing import Final, NamedTuple, cast
 
@@ -11,7 +13,7 @@ BODILESS: Final = frozenset((b"204", b"304"))
 
 
 class AnswerHead(NamedTuple):
-    """A head with its blank line, whether it is that of an interim answer, and whether its body comes in chunks."""
+    """A head with its blank line, whether the answer is interim, and whether its body comes in chunks."""
 
     head: bytes
     is_interim: bool
@@ -19,14 +21,14 @@ class AnswerHead(NamedTuple):
 
 
 def is_interim(lines: list[Line]) -> bool:
-    """Return whether these lines begin as an interim answer does, malformed or not."""
+    """Return whether these lines begin like an interim answer, malformed or not."""
     return bool(lines) and type(lines[0]) is tuple and lines[0][1][:1] == b"1"
 
 
 def format_response_head(lines: list[Line], *, ended: bool, bodiless: bool = False) -> AnswerHead:
     """Format the head of an answer. `ended`: nothing follows it. `bodiless`: the request was HEAD.
 
-    Raises Http2StreamError where the answer is malformed.
+    Raises Http2StreamError if the answer is malformed.
     """
     place, status = lines[0] if lines and type(lines[0]) is tuple else (Pseudo.MALFORMED, b"")
     if place is not Pseudo.STATUS or any(type(line) is not bytes or line is TE for line in lines[1:]):
@@ -38,7 +40,7 @@ def format_response_head(lines: list[Line], *, ended: bool, bodiless: bool = Fal
     has_body = not (is_interim or bodiless or status in BODILESS)
     has_length = any(line.startswith(CONTENT_LENGTH) for line in fields)
     if has_length and has_body and not ended and any(line.startswith(GRPC) for line in fields):
-        # Its status is in trailers, which nothing of a known length has in HTTP/1.1.
+        # Its status is in trailers; in HTTP/1.1 no message of known length has trailers.
         fields, has_length = [line for line in fields if not line.startswith(CONTENT_LENGTH)], False
     is_chunked = has_body and not ended and not has_length
     if is_chunked:

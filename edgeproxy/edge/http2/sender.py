@@ -1,4 +1,4 @@
-"""The half of a connection that sends: answers in frames, within the windows, and how streams end.
+"""The sending half of a connection: answers in frames, within the windows, and the ends of streams.
 
 An answer is sent at once as far as the windows let it (RFC 9113 section 5.2); the rest waits at its stream. Streams
 that wait are served in turn, a frame each.
@@ -30,21 +30,22 @@ STREAM_WINDOW: Final = 64 << 10
 """Bytes of one body that may come before any of them were taken (section 6.9)."""
 
 CONNECTION_WINDOW: Final = 1 << 20
-"""Bytes of all bodies that may be on their way. It opens again as they come: a body that nobody takes must not keep
-others waiting, so the windows of streams are the bound of held bytes (section 5.2)."""
+"""Bytes of all bodies that may be on their way. The window opens again as bytes arrive: an unread body must not keep
+others waiting, so the windows of streams bound the held bytes (section 5.2).
+"""
 
 RESET_STREAMS_MAX: Final = 100
-"""Streams that are remembered as reset by the edge: frames of theirs may still be on their way (section 5.1)."""
+"""Streams that are remembered as reset by the edge: their frames may still be on their way (section 5.1)."""
 
 USEFUL_BYTES: Final = 1024
-"""Bytes of a DATA frame that is of use even where a window has cut it short (CVE-2019-9511)."""
+"""A DATA frame of this many bytes is useful even if a window has cut it short (CVE-2019-9511)."""
 
 TABLE_OF_NOTHING: Final = b"\x20"
 """The first words of the first field block: a table of 0 bytes (RFC 7541 section 6.3), so the peer need keep none."""
 
 
 class Sender:
-    """What a connection sends. `write` and `write_many` take frames, in order."""
+    """The frames that a connection sends. `write` and `write_many` take frames, in order."""
 
     __slots__ = (
         "_has_sent_block",
@@ -69,7 +70,7 @@ class Sender:
         self.streams: dict[int, Stream] = {}
         """The streams that are not closed."""
         self.blocked: dict[int, Stream] = {}
-        """Those whose answer waits for a window; the one that was served last is last."""
+        """The streams whose answers wait for a window; the last one served is last."""
         self.reset_streams: dict[int, None] = {}
         """The streams that the edge has reset lately."""
         self.last_stream = 0
@@ -80,13 +81,13 @@ class Sender:
         self.initial_window = DEFAULT_WINDOW
         """The window of a stream that begins now."""
         self._returnable_bytes = 0
-        """Bytes of bodies that have come, and for which the peer's window was not opened again yet."""
+        """Bytes of bodies that have come, but were not yet returned to the peer's window."""
         self.waiting_bytes = 0
         """Bytes of all answers that wait."""
         self.write_paused = False
-        """Whether the transport takes no more for now: nothing of a body is written then."""
+        """True if the transport takes no more for now: then no part of a body is written."""
         self.is_over = False
-        """Whether nothing more is read or written."""
+        """True if nothing more is read or written."""
         self.patience = Patience()
         self._has_sent_block = False
 
@@ -113,13 +114,13 @@ class Sender:
         self._end_response(stream)
 
     def send_head(self, stream: Stream, block: bytes, *, ended: bool = False) -> None:
-        """Send an answer's head, or that of an interim answer."""
+        """Send an answer's head, final or interim."""
         self.write(format_block(stream.number, self._begin_blocks(block), ended=ended))
         if ended:
             self._end_response(stream)
 
     def hold_head(self, stream: Stream, block: bytes) -> None:
-        """Take an answer's head that goes out with the piece of its body which follows at once."""
+        """Take an answer's head, to be sent with the next piece of its body, which follows at once."""
         stream.head_frames = format_block(stream.number, self._begin_blocks(block), ended=False)
 
     def send_data(self, stream: Stream, data: bytes | memoryview, *, ended: bool = False) -> None:
@@ -134,25 +135,25 @@ class Sender:
         self._send_waiting(stream)
 
     def send_trailers(self, stream: Stream, block: bytes) -> None:
-        """Send an answer's trailers, which end it, behind all that waits of it."""
+        """Send an answer's trailers, which end it, behind all its waiting pieces."""
         stream.trailer_block, stream.response_ended = block, True
         self._send_waiting(stream)
 
     def _begin_blocks(self, block: bytes) -> bytes:
-        """Return a block as it is sent: the first one says that the table stays empty."""
+        """Return a block in its sent form: the first one says that the table stays empty."""
         if self._has_sent_block:
             return block
         self._has_sent_block = True
         return TABLE_OF_NOTHING + block
 
-    # ---- what waits
+    # ---- waiting pieces
 
     def send_blocked(self) -> None:
-        """Send what waits, as there may be a window again: a frame for each stream in turn."""
+        """Send waiting pieces, as a window may be open again: a frame for each stream in turn."""
         while self.blocked and self.send_window > 0 and not self.write_paused:
             sent = 0
             for number, stream in tuple(self.blocked.items()):
-                if number in self.blocked:  # One that was served before it may have led to its end.
+                if number in self.blocked:  # The end of a stream before it may have ended this one.
                     sent += self.resume_stream(stream, FRAME_BYTES_MAX)
                 if number in self.blocked:
                     self.blocked[number] = self.blocked.pop(number)
@@ -162,7 +163,7 @@ class Sender:
                 return
 
     def resume_stream(self, stream: Stream, bytes_max: int = WINDOW_MAX) -> int:
-        """Send what waits of one stream, at most this much; return how many bytes that were."""
+        """Send waiting pieces of one stream, at most this much; return the number of sent bytes."""
         sent = self._send_waiting(stream, bytes_max)
         if not stream.waiting:
             stream.on_drained()
@@ -190,11 +191,11 @@ class Sender:
         return sent
 
     def _get_room(self, stream: Stream) -> int:
-        """Return how many bytes of a stream may be sent now, at most 0 where there are none."""
+        """Return how many bytes of a stream may be sent now, at most 0 if none may."""
         return min(stream.send_window, self.send_window)
 
     def _take_frames(self, stream: Stream, room: int, frames: list[bytes | memoryview]) -> int:
-        """Take DATA frames of this many bytes from what waits of a stream; return how many bytes that were."""
+        """Take DATA frames of this many bytes from a stream's waiting pieces; return the number of their bytes."""
         waiting, pack, number = stream.waiting, HEADER.pack, stream.number
         left, useful = room, 0
         while waiting and left > 0:
@@ -223,7 +224,7 @@ class Sender:
     # ---- bodies of requests
 
     def consume(self, stream: Stream, size: int) -> None:
-        """Take note that somebody has taken so many bytes of a body: the peer may send as many more."""
+        """Take note that this many bytes of a body were taken: the peer may send as many more."""
         if stream.closed or stream.request_ended:
             return
         stream.returnable_bytes += size
@@ -233,7 +234,7 @@ class Sender:
             stream.returnable_bytes = 0
 
     def _return_window(self, size: int) -> None:
-        """Open the connection's window again by so much, once that is half of it."""
+        """Open the connection's window again, once half of it has arrived."""
         self._returnable_bytes += size
         if self._returnable_bytes >= CONNECTION_WINDOW // 2:
             self.write(format_window_update(0, self._returnable_bytes))
@@ -246,7 +247,7 @@ class Sender:
         self.patience.sweep()
 
     def _end_response(self, stream: Stream) -> None:
-        """Take note that an answer has gone out whole. What is left of the request is dropped as it comes."""
+        """Take note that an answer has gone out whole. The rest of the request is dropped when it comes."""
         stream.response_ended = True
         self.patience.regain(ANSWER, ANSWER_RESETS)
         if stream.request_ended:
@@ -267,7 +268,7 @@ class Sender:
         stream.on_closed()
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """Reset a stream; it is not told of that."""
+        """Reset a stream; its methods are not called for this."""
         if not stream.closed:
             self._close_stream(stream)
             self._write_reset(stream.number, code)
@@ -280,12 +281,12 @@ class Sender:
         self.on_reset_sent(code)
 
     def announce_shutdown(self) -> None:
-        """Say that the connection is about to end; streams that the peer begins before it hears that are served."""
+        """Say that the connection is about to end; streams that the peer begins before it reads this are served."""
         if not self.is_over:
             self.write(format_goaway(STREAM_MASK, ErrorCode.NO_ERROR))
 
     def shut_down(self) -> None:
-        """Serve no stream but those that have begun (section 6.8)."""
+        """Serve only streams that have begun (section 6.8)."""
         if not self.is_over and self.last_served == STREAM_MASK:
             self.last_served = self.last_stream
             self.write(format_goaway(self.last_served, ErrorCode.NO_ERROR))
@@ -303,7 +304,7 @@ class Sender:
         """Take note that a RST_STREAM was written."""
 
     def on_goaway_sent(self, code: int) -> None:
-        """Take note that the GOAWAY was written after which no stream is served but those that have begun."""
+        """Take note that the GOAWAY was written that ends the opening of streams."""
 
     def on_closed(self, code: ErrorCode, detail: str) -> None:
         """Take note that a GOAWAY was written, and that the transport may be closed."""
@@ -324,4 +325,4 @@ class Sender:
 
 
 def _drop(data: object) -> None:
-    """Drop what a connection that is over would write."""
+    """Drop the frame: its connection is over."""

@@ -7,8 +7,8 @@ answer                       said with it              what follows
 409 fork, chain                                        stop; for a gap: continue after the watermark if it is settled
 422                          watermark, moved          once more; then continue: the collector keeps and reports it;
                                                        a gap until it comes whole: nothing may follow it before
-429, 5xx, 408                Retry-After               the same batch later
-any other                                              the same batch later, and an operator must look
+429, 5xx, 408                Retry-After               this batch again, later
+any other                                              this batch again, later, and an operator must look
 
 If the collector knows of batches that were never sealed here, another edge ships under this identity: stop.
 """
@@ -58,8 +58,8 @@ class Act(Enum):
 class AnswerMeaning(NamedTuple):
     """The meaning of an answer: `result` is one of RESULTS, `why` a sentence if something is wrong.
 
-    `watermark`, for GO_ON: the batch after which to continue. `retry_after`, for AGAIN: the minimum of seconds to wait,
-    if the collector stated it.
+    `watermark`, for GO_ON: continue after this batch. `retry_after`, for AGAIN: the minimum of seconds to wait, if the
+    collector stated it.
     """
 
     act: Act

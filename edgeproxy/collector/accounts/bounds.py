@@ -17,7 +17,7 @@ class KeyBounds(NamedTuple):
     limits: tuple[KeyLimit, ...] = ()
     budget: StoredBudget | None = None
     expires_at: int | None = None
-    """The Unix millisecond at which it ends, or None."""
+    """The Unix millisecond of its end, or None."""
 
 
 def parse_bounds(scopes: str | None, limits: str | None, budget: str | None, expires_at: int | None) -> KeyBounds:
@@ -40,7 +40,7 @@ def require_within(bounds: KeyBounds, existing: Sequence[KeyBounds]) -> None:
 def find_wider_field(
     bounds: KeyBounds, existing: KeyBounds
 ) -> Literal["scopes", "limits", "budget", "expires_at"] | None:
-    """Return the field in which the bounds are wider than the existing ones, or None."""
+    """Return the field that is wider than in the existing bounds, or None."""
     if not bounds.scopes <= existing.scopes:
         return "scopes"
     if not all(any(_is_within(mine, limit) for mine in bounds.limits) for limit in existing.limits):

@@ -29,7 +29,7 @@ def reject_field(field: str, fault: str) -> ChangeRejectedError:
 
 
 def drop_empty_values(values: Mapping[str, object]) -> dict[str, object]:
-    """Return the values without null and empty ones, in which form the audit log records a new object."""
+    """Return the values without null and empty ones. The audit log records a new object in this form."""
     return {name: value for name, value in values.items() if value not in (None, [], {})}
 
 

@@ -30,7 +30,7 @@ from edgeproxy.config.units import value_error
 CONTACTS_MAX = 50
 """The most contacts of a customer."""
 SENSITIVE_SECONDS = 7 * 86400
-"""How many seconds a new contact may take no sensitive action if the person who added it could not either."""
+"""A new contact may take no sensitive action for this many seconds if the person who added it could not either."""
 CUSTOMERS_MAX = 20
 """The most customers that one mail has links for, or that a contact can choose from after sign-in at an issuer."""
 
@@ -134,7 +134,7 @@ def to_response(of_customer: Sequence[Contact]) -> ContactList:
 async def find_sensitive_from(
     connection: AsyncConnection, ref: str, caller: Caller, now: float, *, is_trusted: bool
 ) -> int | None:
-    """Return the Unix second from which a contact added now may take sensitive actions; None means at once.
+    """Return the Unix second when a contact added now may first take sensitive actions; None means at once.
 
     `is_trusted` means that the caller may take them itself. If the caller is a contact, the new one waits as long as
     the caller, so a second address does not shorten the wait. Raises ChangeRejectedError.
@@ -256,7 +256,7 @@ async def fetch_alert_recipients(connection: AsyncConnection, names: Iterable[st
 async def find_role(
     connection: AsyncConnection, label: str, customer: str, now: float, language: str
 ) -> ContactRole | None:
-    """Return the role in which a link's owner signs in for a customer, and record the sign-in with its language.
+    """Return the role that a link's owner gets for a customer, and record the sign-in with its language.
 
     The role is None if the contact was removed or the customer is being deleted. A link printed by a command has no
     contact, and has an owner's role.

@@ -318,7 +318,8 @@ async def start_deletion(
 ) -> CustomerResponse:
     """Start the deletion of a customer: edges refuse it from now on, and its usage stays.
 
-    Raises ChangeRejectedError, also for a customer on its way to another residency, where it would survive.
+    Raises ChangeRejectedError, also for a customer on its way to another residency, because the deletion would not
+    reach its data there.
     """
     row = await get_row(connection, ref, lock=True)
     require_version(row.version, match)

@@ -83,7 +83,7 @@ class DirectoryTerms(NamedTuple):
     credits_meters: Mapping[str, str]
     """The meter that spends prepaid credits by currency; empty if none are sold."""
     credits_number: int
-    """The number of the period in which credits are counted.
+    """The number of the credits' counting period.
 
     It grows when a part of the usage counted by edges was waived, so that edges start a new count.
     """
@@ -95,7 +95,7 @@ class DirectoryTerms(NamedTuple):
 
 
 USAGE_KEY_CHARACTERS = 16
-"""The characters of a key's hash by which usage and alerts name it."""
+"""Usage and alerts name a key by this many characters of its hash."""
 ERASED: Final = "erased"
 """The kind of an outbox row after an erasure.
 

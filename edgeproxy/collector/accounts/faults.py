@@ -60,7 +60,7 @@ def _find_section_faults(section: str, settings: JsonObject) -> Iterator[tuple[s
 
 
 def _to_tree(value: JsonValue) -> Value:
-    """Return JSON as the tree of a file, in which every scalar is text."""
+    """Return JSON as the tree of a file. Every scalar is text."""
     if isinstance(value, Mapping):
         return Table({name: _to_tree(member) for name, member in value.items() if member is not None})
     if isinstance(value, list | tuple):

@@ -1,8 +1,7 @@
 """Responses to requests with an Idempotency-Key, stored for a client that repeats the request.
 
-A response may contain a secret that is stored nowhere else. So the Idempotency-Key, of which the database has only a
-hash, encrypts the response. A reader of the database cannot read the responses of a client whose keys cannot be
-guessed.
+A response may contain a secret that is stored nowhere else. So the Idempotency-Key encrypts the response. The database
+has only a hash of the key. A reader of the database cannot read the responses of a client whose keys cannot be guessed.
 """
 
 import hashlib
@@ -36,7 +35,7 @@ class IdempotentRequest(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """The hash under which the response is stored."""
+        """The hash that identifies the stored response."""
         return hashlib.sha256(orjson.dumps([self.actor, self.key])).hexdigest()
 
     @property

@@ -43,7 +43,7 @@ from edgeproxy.config.units import format_seconds
 JOB = Caller("key-rotation")
 """The caller in the audit log."""
 SECONDS_MIN = 86400.0
-"""How many seconds an uncollected key stays before the next one is created."""
+"""An uncollected key stays for at least this many seconds before the next one is created."""
 KEYS_AT_ONCE = 100
 AGE_SECONDS_MIN = 3600
 """The least age in seconds of a key before it is replaced, however short its customer's `rotate_every` is."""

@@ -30,12 +30,12 @@ def select_keys(connection: AsyncConnection) -> AnySelect:
 
 
 def set_rotate_every(database: Database, every: float | None) -> None:
-    """Set the seconds after which keys are due if their customer has no `rotate_every`."""
+    """Set the age in seconds that makes keys due if their customer has no `rotate_every`."""
     database.set_option(ROTATE_EVERY, None if every is None else round(every))
 
 
 def find_rotate_every(connection: AsyncConnection) -> int | None:
-    """Return the seconds after which keys are due if their customer has no `rotate_every`; None means never."""
+    """Return the age in seconds that makes keys due if their customer has no `rotate_every`; None means never."""
     sync = connection.sync_connection
     assert sync is not None  # An open connection always has one.
     every: int | None = sync.get_execution_options().get(ROTATE_EVERY)

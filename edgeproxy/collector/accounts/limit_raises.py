@@ -103,7 +103,7 @@ class RaiseStatus(NamedTuple):
 
     customers: int
     first_end: float | None
-    """The Unix second at which the first raise ends, or None if there is none."""
+    """The Unix second when the first raise ends, or None if there is none."""
 
 
 def to_response(row: RaiseRow | None, *, own: bool = False) -> LimitRaise | None:

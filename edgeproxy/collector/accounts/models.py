@@ -53,7 +53,7 @@ def add_limit_names(body: object, default_name: str | None = None) -> object:
 
 
 def dump_settings(customer: Customer) -> JsonObject:
-    """Return the settings of a customer as files write them, without those that are the default."""
+    """Return the settings of a customer as files write them, without default values."""
     settings: JsonObject = customer.model_dump(
         mode="json", by_alias=True, include=set(Customer.model_fields), exclude_defaults=True
     )

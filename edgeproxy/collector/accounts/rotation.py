@@ -28,12 +28,15 @@ ROTATING_CUSTOMERS = sa.select(customers.c.id).where(OWN_EVERY.is_not(None)).cor
 
 
 def get_every(every: float | None) -> sa.ColumnElement[int]:
-    """Return the SQL expression for the seconds after which a key is due. `every` is the setting `rotation.every`."""
+    """Return the SQL expression for the age in seconds that makes a key due.
+
+    `every` is the setting `rotation.every`.
+    """
     return OWN_EVERY if every is None else sa.func.coalesce(OWN_EVERY, round(every))
 
 
 def get_due_at(every: float | None) -> sa.ColumnElement[int]:
-    """Return the SQL expression for the Unix millisecond by which a key should be rotated."""
+    """Return the SQL expression for the Unix millisecond when a key becomes due for rotation."""
     return keys.c.created_at + get_every(every) * 1000
 
 
@@ -53,7 +56,7 @@ class DueKey(NamedTuple):
     name: str | None
     customer: str
     due: int
-    """The Unix millisecond by which it should be rotated."""
+    """The Unix millisecond when it becomes due for rotation."""
     alert_key: str
 
     @property
@@ -82,7 +85,7 @@ def is_due(now: float, lead: float, every: float | None) -> sa.ColumnElement[boo
 
 
 async def count_overdue(connection: AsyncConnection, now: float, every: float | None) -> int:
-    """Return the number of keys past the time by which they should be rotated."""
+    """Return the number of keys that are due for rotation."""
     statement = select_due_keys(every).with_only_columns(sa.func.count(), maintain_column_froms=True)
     return int((await connection.execute(statement.where(is_due(now, 0, every)))).scalar_one())
 

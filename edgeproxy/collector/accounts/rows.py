@@ -32,7 +32,7 @@ class CustomerRow(NamedTuple):
 
 
 class KeyRow(NamedTuple):
-    """A row of `keys`, with the name of its customer and the age at which that customer's keys are rotated."""
+    """A row of `keys`, with the name of its customer and that customer's `rotate_every`."""
 
     id: str
     customer: str

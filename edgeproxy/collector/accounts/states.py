@@ -108,7 +108,10 @@ def compute_key_state(row: KeyRow, now_ms: int) -> KeyState:
 
 
 def compute_rotate_by(row: KeyRow) -> int | None:
-    """Return the Unix millisecond by which a key should be rotated, or None without one or with a successor."""
+    """Return the Unix millisecond when a key becomes due for rotation.
+
+    None if its customer has no `rotate_every`, or if the key has a successor.
+    """
     if row.rotate_every is None or row.successor is not None:
         return None
     return row.created_at + row.rotate_every * 1000

@@ -32,7 +32,7 @@ from edgeproxy.config.directory import parse_document
 AT_ONCE = 200
 """The most rows of a transaction, so that the collector's own work never waits long."""
 TRIES = 3
-"""How many times a batch is tried if others create the same rows at the same moment."""
+"""A batch is tried this many times if others create the same rows meanwhile."""
 
 T = TypeVar("T")
 

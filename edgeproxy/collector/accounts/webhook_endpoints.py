@@ -50,7 +50,7 @@ ENDPOINTS_MAX = 10
 """The most endpoints of a customer."""
 SECRET_BYTES = 32
 OVERLAP_SECONDS = 24 * 3600
-"""How many seconds after a rotation the old secret also signs."""
+"""The old secret also signs for this many seconds after a rotation."""
 NOT_FOUND, NO_MESSAGE = "there is no such webhook endpoint", "there is no such message to this endpoint"
 BY_HAND = "disabled by hand"
 TABLE = webhook_endpoints.name

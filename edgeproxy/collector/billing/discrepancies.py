@@ -35,7 +35,7 @@ ROWS_STORED_MAX = 100
 NAMED_MAX = 5
 """The most rows that an alert names."""
 RECENT_SECONDS: Mapping[ReconciliationKind, int] = {"A": 0, "B": DAY, "C": DAY, "D": DAY, "E": 0}
-"""How many seconds before the last reconciliation of a kind others still count.
+"""Reconciliations up to this many seconds before the last one of the same kind still count.
 
 For kinds that are reconciled often it is 0, because the last one is enough.
 """
@@ -178,7 +178,7 @@ async def fetch_ratios(connection: AsyncConnection) -> dict[tuple[str, str], flo
 
 
 async def find_reconciled_until(connection: AsyncConnection, kind: ReconciliationKind) -> int | None:
-    """Return the Unix second up to which reconciliations of a kind were made, or None if there were none."""
+    """Return the Unix second when the latest reconciled span of a kind ends, or None if there is none."""
     latest = sa.select(sa.func.max(columns.until)).where(columns.kind == kind)
     until: int | None = (await connection.execute(latest)).scalar_one()
     return until

@@ -23,7 +23,7 @@ COMPARED_BOOKS: Mapping[ReconciliationKind, str] = {
 }
 """The two books that each kind compares."""
 EXACT_KINDS: frozenset[ReconciliationKind] = frozenset({"A", "C", "D", "E"})
-"""Kinds in which any difference pages, because only a fault of ours can cause one."""
+"""Kinds whose differences always page, because only a fault of ours can cause one."""
 UNITS_SUFFIX = " in units"
 """The suffix of the meter in a row of kind C that compares units counted by Stripe, not cents."""
 

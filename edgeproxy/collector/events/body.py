@@ -70,7 +70,7 @@ def parse_body(
 def parse_sound_body(body: bytes, meters: Mapping[str, Meter], now: float) -> list[UsageEvent] | None:
     """Return the events in a body if all are valid and in our form, else None.
 
-    The result equals that of `parse_objects` and `parse_event`.
+    `parse_objects` and `parse_event` return an equal result.
     """
     try:
         if body.startswith(b"["):

@@ -30,9 +30,9 @@ VALUE_MAX = 10**12
 CHARACTERS_MAX = 255
 """The most characters of an id, a source or a request id."""
 KEPT_SECONDS = 400 * 86400
-"""How many seconds counted events are stored. Older events are rejected, as they might be duplicates."""
+"""Counted events are stored for this many seconds. Older events are rejected, because they might be duplicates."""
 AHEAD_SECONDS = 300
-"""How many seconds an event's time may be ahead of our clock."""
+"""An event's time may be ahead of our clock by this many seconds."""
 
 SUM_TAKEN_BACK, READING_TAKEN_BACK = 2, 3
 """Values of the column `is_summed` for events that another event has replaced."""
@@ -91,7 +91,7 @@ class UsageEvent(NamedTuple):
 
     @property
     def minute(self) -> int:
-        """The Unix second of the start of the minute in which the event counts."""
+        """The Unix second of the start of the minute that counts the event."""
         return self.time - self.time % 60
 
     @property
@@ -259,7 +259,7 @@ def parse_second(text: object, now: float) -> int:
 
 
 def list_differences(counted: UsageEvent, sent: UsageEvent) -> list[str]:
-    """List the fields in which a counted event and a resent event of the same id differ."""
+    """List the fields that differ between a counted event and a resent event of the same id."""
     differing = [name for name in ("customer", "meter", "value") if getattr(counted, name) != getattr(sent, name)]
     # The erasure of a person clears request ids, so a missing id is no difference.
     differing += [name for name in REQUEST_ID_FIELDS if getattr(counted, name) not in (None, getattr(sent, name))]

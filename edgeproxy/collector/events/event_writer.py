@@ -385,7 +385,7 @@ def build_receipt(
 ) -> Receipt:
     """Build the receipt of a request's events. Events in `fresh` are accepted and removed from it.
 
-    `known` are all events counted by now; `refused` are those that a cap refuses.
+    `known` are all events counted by now; `refused` are the events that a cap refuses.
     """
     accepted = duplicates = 0
     rejected = list(sent.rejected)

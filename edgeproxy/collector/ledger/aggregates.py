@@ -24,7 +24,7 @@ class Reading(NamedTuple):
 
 
 def iterate_levels(before: Mapping[str, int], readings: Iterable[Reading], since: int) -> Iterator[tuple[int, int]]:
-    """Yield each second at which the gauge's level may change, from `since` on, and its level then.
+    """Yield each second when the gauge's level may change, from `since` on, and its level then.
 
     `before` are the levels of its series at `since`; `readings` are in order, none before `since`.
     """
@@ -51,7 +51,7 @@ def compute_last(before: Mapping[str, int], readings: Iterable[Reading], since: 
 
 
 def compute_level_seconds(before: Mapping[str, int], readings: Iterable[Reading], since: int, until: int) -> int:
-    """Compute the level times the seconds for which it was held."""
+    """Compute the sum of all levels, each times its duration in seconds."""
     level_seconds = 0
     at, level = since, 0
     for second, now in iterate_levels(before, readings, since):

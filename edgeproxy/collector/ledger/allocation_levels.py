@@ -17,7 +17,7 @@ SERIES = ""
 
 
 async def fetch_levels(connection: AsyncConnection, customer: str, meter: str, since: int, until: int) -> list[Reading]:
-    """Return a customer's seat count from each Unix second before `until` at which it changes.
+    """Return the changes of a customer's seat count before `until`: each Unix second and the count from then on.
 
     The first reading may lie before `since`: it is the count held then. The result is empty if there are none.
     """

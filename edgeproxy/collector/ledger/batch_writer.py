@@ -43,9 +43,9 @@ TRANSACTION_ROWS_MAX = 50_000
 WAITING_BYTES_MAX = 32 << 20
 """The most bytes of waiting batches. Beyond it senders are asked to retry later. A byte takes about ten in memory."""
 RETRY_SECONDS_MIN = 1.0
-"""The shortest time in seconds after which senders are asked to retry."""
+"""Senders are asked to retry after at least this many seconds."""
 RETRY_SECONDS_MAX = 30.0
-"""The longest time in seconds after which senders are asked to retry."""
+"""Senders are asked to retry after at most this many seconds."""
 
 
 EMPTY_REPORT = EdgeReport()
@@ -129,8 +129,8 @@ class BatchWriter:
     def reserve_bytes(self, size: int, *, already: int = 0) -> bool:
         """Reserve bytes for a batch until `release_bytes`. Return False if there is no room.
 
-        `already` are the caller's own reserved bytes. If nobody else holds any, the reservation always succeeds, so one
-        batch always fits.
+        `already` are the caller's own reserved bytes. If no other caller holds any, the reservation always succeeds, so
+        one batch always fits.
         """
         if self._held > already and self._held + size > WAITING_BYTES_MAX:
             return False

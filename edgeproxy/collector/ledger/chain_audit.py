@@ -53,7 +53,7 @@ class ChainWalk:
     def __init__(self, edge: str, checkpoint: Checkpoint | None) -> None:
         self.edge = edge
         self.dropped: int = 0 if checkpoint is None else checkpoint.seq
-        """The seq up to which counted batches are dropped."""
+        """Counted batches up to this seq are dropped."""
         self.settled = self.dropped
         """The seq that the walk has reached."""
         self.hash: str | None = FIRST if checkpoint is None else checkpoint.hash
@@ -93,7 +93,7 @@ class ChainWalk:
 
 
 def _apply_folded(where: str, batch: Batch, folded: str | None) -> Batch:
-    """Return a batch with values beyond a bound folded as they were when it was counted."""
+    """Fold the values of a batch beyond a bound, as when the batch was counted."""
     try:
         return apply_note(batch, folded)
     except (ValueError, LookupError, AttributeError, TypeError):

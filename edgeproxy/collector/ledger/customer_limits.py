@@ -17,7 +17,7 @@ from edgeproxy.config.meters import CERTAIN, LIMIT
 from edgeproxy.config.selection import is_of_all
 
 RECENT_SECONDS = 5 * MINUTE
-"""How many seconds a refusal counts as recent."""
+"""A refusal counts as recent for this many seconds."""
 GROUPS_MAX = 50
 """The most groups of refusals: those with the most refusals."""
 

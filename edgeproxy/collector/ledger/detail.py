@@ -14,7 +14,7 @@ DETAILS = (*SECONDS, "route", "region")
 
 
 def find_detail_start(detail_seconds: float, now: float) -> int:
-    """Return the Unix second from which detail is shown: the start of the UTC day that the limit falls on."""
+    """Return the first Unix second with shown detail: the start of the UTC day that the limit falls on."""
     return int(now - detail_seconds) // DAY * DAY
 
 

@@ -20,7 +20,7 @@ from edgeproxy.wire.batch import ANONYMOUS
 REFRESH_SECONDS = 60.0
 """Seconds between two checks whether unknown names have become known."""
 ALERT_SECONDS = 300.0
-"""How many seconds a customer is unknown before an alert, because it may be created just after its first usage."""
+"""A customer is unknown for this many seconds before an alert: it may be created just after its first usage."""
 REMEMBERED_MAX = 10_000
 """The most unknown names of each kind to remember."""
 NAMES_LOGGED_MAX = 5
@@ -66,7 +66,7 @@ class KnownNames:
         self._find_customers = find_customers
         self._raise_alert = raise_alert
         self._alert_at: dict[str, float] = {}
-        """The monotonic time at which each unknown customer raises an alert."""
+        """The monotonic time when each unknown customer raises an alert."""
         self._known: dict[str, frozenset[str]] = {}
         self._unknown: dict[str, set[str]] = {"customer": set(), "meter": set()}
         self._metrics = metrics

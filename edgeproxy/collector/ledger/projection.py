@@ -1,4 +1,4 @@
-"""The projection of usage to the end of a period, the same rule for invoices and quotas. Pure.
+"""The projection of usage to the end of a period. Invoices and quotas have this one rule. Pure.
 
 It adds to the usage so far the rest of the period at the pace of the lowest and the highest of the last seven days.
 Whole numbers only.

@@ -57,7 +57,7 @@ class ReplayResult(NamedTuple):
     total: int
     """The sum of all values."""
     minute: int
-    """The Unix second of the start of the minute in which they are counted."""
+    """The Unix second of the start of the minute that counts them."""
     again: bool
     """True if the batch was counted before, so this replay did nothing."""
     begun: set[CountKey]

@@ -21,15 +21,15 @@ SEQ = re.compile(r"[1-9][0-9]{0,18}")
 WINDOW = BODY_BYTES_MAX
 """The largest window in bytes that a frame may request: no more than a body has."""
 BEGINNING = 64 << 10
-"""How many bytes are stored of a body that is too large to be a batch."""
+"""A body that is too large to be a batch is stored up to this many bytes."""
 AHEAD_SECONDS_MAX = 86_400
-"""How many seconds the clock of an edge may be ahead.
+"""The clock of an edge may be ahead by this many seconds.
 
 Each month has a partition, and each query reads all future ones. Without this bound, a token could create a hundred
 thousand of them.
 """
 BEHIND_SECONDS_MAX = 5 * 366 * 86_400
-"""How many seconds a batch may have waited.
+"""A batch may have waited for this many seconds.
 
 Each stored month also has a partition. An edge without a clock reports times of 1970, and without this bound a token
 could create seven hundred partitions.

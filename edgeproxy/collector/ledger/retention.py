@@ -49,7 +49,7 @@ BATCHES_PER_STEP = 200
 ROWS_PER_STEP = 20_000
 """The most rows of batches dropped together; also roughly the most ledger rows."""
 UNUSED_SERIES_SECONDS = 120.0
-"""How many seconds an unused partition stays, because a reader may have begun before."""
+"""An unused partition stays for this many seconds, because a reader may have begun before."""
 
 
 class Retention:
@@ -65,7 +65,7 @@ class Retention:
         self._from = (0, 0)
         """First Unix seconds of stored minutes and hours, as last read."""
         self._since = 0.0
-        """Monotonic time at which `_from` last changed."""
+        """Monotonic time of the last change of `_from`."""
         self._edges: list[str] = []
         """Edges whose batches this round has yet to examine."""
         self.broken: dict[str, str] = {}
@@ -108,7 +108,7 @@ class Retention:
     # ---- minutes and hours
 
     async def _advance_limits(self, now: float) -> tuple[int, int]:
-        """Advance and return the Unix seconds from which minutes and hours are stored. They never go back."""
+        """Advance and return the first Unix seconds of stored minutes and of stored hours. They never go back."""
         async with self._database.writing() as connection:
             at = await rollup.lock_state(self._database, connection, exclusive=True)
             minutes_from, hours_from = at.minutes_from, at.hours_from

@@ -3,7 +3,7 @@
 An hour of UTC is rolled up some minutes after it has ended, one slice of series per transaction, so that batches wait
 only for a slice. The row of `rollup` stores the progress. A transaction that counts usage locks this row until it ends.
 For time that is already rolled up, it adds late usage to hours and days itself. So at any moment the hours plus the
-minutes after the roll-up equal the counted usage; the same is true of days.
+minutes after the roll-up equal the counted usage, and so do the days.
 """
 
 from collections import defaultdict
@@ -18,7 +18,7 @@ from edgeproxy.collector.database.schema import DAY, HOUR, days, edges, hours, l
 from edgeproxy.collector.database.statements import AnySelect
 
 GRACE = 300
-"""How many seconds after its end an hour is rolled up. Most late usage has arrived by then."""
+"""An hour is rolled up this many seconds after its end. Most late usage has arrived by then."""
 SERIES_PER_STEP = 2000
 """Series of a slice. A fully used series has sixty minutes."""
 
@@ -30,7 +30,7 @@ Increments = Mapping[int, Mapping[int, int]]
 
 
 class RollupState(NamedTuple):
-    """The row of `rollup`: its progress, and the Unix seconds from which minutes and hours are stored."""
+    """The row of `rollup`: its progress, and the first Unix seconds of stored minutes and of stored hours."""
 
     hour: int
     series: int
@@ -126,7 +126,7 @@ def add_values(sums: dict[int, int], values: Mapping[int, int]) -> None:
 
 
 async def _find_first_hour(connection: AsyncConnection, due: int) -> tuple[int, int]:
-    """Return the first hour to roll up if none ever was, and the series after which it begins."""
+    """Return the first hour to roll up if none ever was, and the series that its first slice follows."""
     first = (await connection.execute(sa.select(sa.func.min(ledger.c.minute)))).scalar_one()
     return (due if first is None else min(due, first - first % HOUR)), 0
 

@@ -1,8 +1,8 @@
 """The tables that answer a query: days and hours if rolled up, minutes for the rest. Pure.
 
-The whole days and hours of a query come from `days` and `hours`, as far as they are rolled up. The rest, and the time
-before the first whole hour and after the last one, comes from `ledger`. Each count is read from exactly one table, so
-every granularity yields the same totals.
+The whole days and hours of a query come from `days` and `hours` if they are rolled up. The rest, and the time before
+the first whole hour and after the last one, comes from `ledger`. Each count is read from exactly one table, so every
+granularity yields the same totals.
 """
 
 from typing import NamedTuple

@@ -4,7 +4,7 @@ All data is from one snapshot, edge by edge. An edge's batches form one chain, f
 checkpoint at the end of the dropped ones. Each day must equal the sum of its stored and dropped batches. Each minute
 after the latest dropped batch must equal its batches; an earlier minute must be at least their sum. Each hour is the
 sum of its minutes and each day the sum of its hours, if the finer rows are stored. The first break is reported by name.
-Memory use is that of the minutes of one edge and day, or of more days if batches arrived out of order.
+The minutes of one edge and day are in memory, or those of more days if batches arrived out of order.
 """
 
 from collections import defaultdict

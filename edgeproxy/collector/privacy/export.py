@@ -3,8 +3,8 @@
 The archive has a JSON and a CSV file for each table with rows of the customer, and `manifest.json` with the SHA-256 of
 each file. It contains the tables with an owner on the map of personal data, rejected events that name the customer, and
 audit entries about the customer. NOT_EXPORTED gives the reason for each table left out. Secrets are not data about a
-person, so they are left out too: hashes of keys, tokens and sessions, and webhook secrets. Rows are written as they are
-read, so memory use does not grow with their number.
+person, so they are left out too: hashes of keys, tokens and sessions, and webhook secrets. The rows are read and
+written in parts, so memory use does not grow with their number.
 """
 
 import asyncio
@@ -76,9 +76,9 @@ HANDLED_BY_SIDES = ("alert_handling", "alert_mutes")
 ARCHIVE_BYTES_MAX = 64 << 20
 """The largest archive to send, in bytes. It is in memory while it is sent."""
 ROWS_AT_ONCE = 1000
-"""How many rows are read and written together."""
+"""The number of rows that are read and written together."""
 SPOOL_BYTES = 8 << 20
-"""How many bytes of a file stay in memory. The rest is on disk until the archive contains it."""
+"""The most bytes of a file in memory. A larger file is on disk until the archive contains it."""
 
 
 class ArchiveTooLargeError(Exception):

@@ -144,7 +144,10 @@ def _decode_base64(run: str) -> bytes | None:
 
 
 def _unpack(content: bytes) -> bytes:
-    """Return bytes uncompressed as far as they are intact, and other bytes unchanged."""
+    """Return compressed bytes uncompressed, even if they are cut off.
+
+    Other and damaged bytes are returned unchanged.
+    """
     if not content.startswith(PACKED):
         return content
     try:

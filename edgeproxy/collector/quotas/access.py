@@ -1,7 +1,7 @@
-"""Whether a customer may make requests now. Pure.
+"""Decides whether a customer may make requests now. Pure.
 
-For each limit that may refuse requests: its use, its end, and the remedy. The kinds and remedies are those of the
-edge's refusals. Pages and commands show this description and have none of their own.
+For each limit that may refuse requests: its use, its end, and the remedy. The edge's refusals have the same kinds and
+remedies. Pages and commands show this description and have none of their own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +19,7 @@ from edgeproxy.config.selection import Selecting
 from edgeproxy.config.units import Rate
 
 NEAR: Final = 0.8
-"""The share of a limit from which it counts as nearly reached."""
+"""A limit counts as nearly reached from this share on."""
 AccessState = Literal["free", "near", "reached", "unknown"]
 Verdict = Literal["yes", "partly", "no"]
 OF_ALL: Final = frozenset({"account", "key", "credits"})

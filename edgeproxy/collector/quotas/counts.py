@@ -14,7 +14,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.quota_tables import quota_counts
 
 NEAR_PERCENT = 80
-"""The percentage of the included units from which counts are published."""
+"""Counts are published from this percentage of the included units on."""
 STEPS = 1000
 """The included units are divided into this number of parts: each further used part is published, and the last unit at
 once."""

@@ -27,7 +27,7 @@ from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.config.collector.currency_units import USD
 
 COMPLETE_SECONDS = 900
-"""How many seconds after its end an hour is complete. Edges ship each minute; later usage is a revision."""
+"""An hour is complete this many seconds after its end. Edges ship each minute; later usage is a revision."""
 EVER = 253_402_300_799
 """The last Unix second of the year 9999."""
 MODEL = "model"
@@ -273,7 +273,7 @@ def limit_parts(parts: Mapping[T, int], most: int) -> dict[T, int]:
 
 
 async def _find_first_hour(connection: AsyncConnection) -> int | None:
-    """Return the hour in which the first customer got credits, or None."""
+    """Return the hour when the first customer got credits, or None."""
     since = (await connection.execute(sa.select(sa.func.min(credit_balances.c.since)))).scalar_one()
     return None if since is None else int(since - since % HOUR)
 

@@ -109,7 +109,7 @@ async def book_gift(
 async def book_withdrawal(
     connection: AsyncConnection, caller: Caller, customer: str, id_: str, amount: int, why: str
 ) -> int | None:
-    """Book the withdrawal of gifts, as far as they are unspent. Raises ChangeRejectedError."""
+    """Book the withdrawal of the unspent part of gifts. Raises ChangeRejectedError."""
     async with open_journal(connection) as books:
         if await books.find_transaction("withdrawal", id_) is not None:
             return None

@@ -1,4 +1,4 @@
-"""Stripe objects about credit purchases, booked in the state in which they are fetched.
+"""Books credit purchases from Stripe objects, in the state that a fetch returns.
 
 Each function is idempotent, and accepts an object in any state. Objects that are not about credits are ignored.
 """
@@ -25,7 +25,7 @@ PURCHASE = "checkout.session"
 CUSTOMER = "edgeproxy_credits"
 """The metadata key of a checkout session and its payment for the buying customer's id."""
 REFUND = "edgeproxy_refund"
-"""The metadata key of a refund for the id under which it was held here."""
+"""The key of a refund's metadata that contains our id of the held money."""
 FAILED = frozenset({"failed", "canceled"})
 
 PurchaseResult = Literal["paid", "failed", "expired"]

@@ -27,7 +27,7 @@ class RefundSender:
         self._tries: dict[str, int] = {}
 
     async def send_refund(self, held: HeldRefund) -> RefundState:
-        """Send the money of a refund back, once. Return its state as far as it is known.
+        """Send the money of a refund back, once. Return its last known state.
 
         Raises StripeCallError if the result is unknown, or if the call cannot be made now. The money then stays held.
         """

@@ -1,7 +1,7 @@
 """Monthly statements of prepaid credits: opening balance, changes, closing balance.
 
 Everything is by the time of booking, so that a past month does not change: late usage is in the statement of the month
-in which it was booked. Opening balance and lines add up to the closing balance. Amounts are millicredits.
+that booked it. Opening balance and lines add up to the closing balance. Amounts are millicredits.
 """
 
 from collections.abc import Sequence

@@ -158,7 +158,7 @@ async def _build_reduction(
 
 
 async def _record_booked(connection: AsyncConnection, table: sa.Table, number: str, state: str) -> None:
-    """Record the state up to which an invoice or a credit note is booked."""
+    """Record the last booked state of an invoice or a credit note."""
     await connection.execute(sa.update(table).where(table.c.id == number).values(booked=state))
 
 

@@ -1,4 +1,4 @@
-"""The decision about a credit note: whether a part of an invoice can be returned, and in which form. Pure.
+"""The decision about a credit note: whether a part of an invoice can be returned, and how. Pure.
 
 The API, which commands and pages use, decides before it accepts a credit note. The delivery decides again before it
 calls Stripe, because the invoice may have been paid or disputed meanwhile.

@@ -1,4 +1,4 @@
-"""The states of disputes, in which a bank questions or takes back a payment until it decides. Pure.
+"""The states of disputes: a bank questions a payment or takes it back, until it decides. Pure.
 
     inquiry ──▶ needs_response ⇄ under_review ──▶ won, lost
        └──▶ closed
@@ -38,7 +38,7 @@ WON, LOST, CLOSED = DisputeState.WON, DisputeState.LOST, DisputeState.CLOSED
 OPEN_STATES = frozenset({INQUIRY, NEEDS_RESPONSE, UNDER_REVIEW})
 UNANSWERED = frozenset({INQUIRY, NEEDS_RESPONSE})
 WITHDRAWN = frozenset({NEEDS_RESPONSE, UNDER_REVIEW})
-"""The states in which the bank holds the money."""
+"""The states where the bank holds the money."""
 STATES_BY_STRIPE: Final[Mapping[str, DisputeState]] = {
     "warning_needs_response": INQUIRY,
     "warning_under_review": INQUIRY,

@@ -48,9 +48,9 @@ from edgeproxy.config.collector.currency_units import to_decimal
 PAID_INVOICE: Final = "paid_invoice"
 """The key of a fetched dispute or refund for the paid Stripe invoice."""
 OPEN: Final = "open"
-"""The filter for all states in which the bank has not decided."""
+"""The filter for all states before the bank's decision."""
 REMINDER_SECONDS = 2 * DAY
-"""How many seconds before the deadline operators are paged if no answer was sent."""
+"""Operators are paged this many seconds before the deadline if no answer was sent."""
 
 
 class ReturnedPayment(NamedTuple):
@@ -142,7 +142,7 @@ async def list_disputes(
 ) -> ReadPage[ListedDispute]:
     """Return at most `limit` disputes before the id `after`, newest first, of a customer, by id, and in a state.
 
-    The state `open` stands for all states in which the bank has not decided.
+    The state `open` stands for all states before the bank's decision.
     """
     statement = sa.select(*FIELDS, disputes.c.stripe_id, customers.c.name)
     statement = statement.join_from(disputes, customers, customers.c.id == disputes.c.customer)

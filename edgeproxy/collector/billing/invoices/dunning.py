@@ -52,7 +52,7 @@ WHY = "An invoice is unpaid. Service goes on once it is paid."
 TAKEN_MAX = 500
 """The most customers that one transaction pauses or releases."""
 LOOK_SECONDS = 86400
-"""How many seconds a payment under way is left alone before it is checked, unless Stripe reports it before."""
+"""A payment under way is checked after this many seconds, unless Stripe reports its result before."""
 
 
 class DunningState(StrEnum):
@@ -335,7 +335,7 @@ async def list_due_customers(
     late_invoices = late_invoices.where(unpaid, is_overdue, ~is_under_way)
     oldest = late_invoices.group_by(invoices.c.customer).subquery()
     is_paused = column.settings.like(f'%"why":"{WHY}"%')
-    is_served = column.settings.not_like('%"paused":{%')  # A pause set by others stays as it is.
+    is_served = column.settings.not_like('%"paused":{%')  # A pause set by others remains.
     is_concerned = column.deleting_since.is_(None) & (sa.true() if among is None else column.name.in_(among))
     late = sa.select(column.name, oldest.c.since).join_from(oldest, customers_table, column.id == oldest.c.customer)
     paid = sa.select(column.name).where(

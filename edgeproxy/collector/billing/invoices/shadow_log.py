@@ -21,7 +21,7 @@ DIFFERS = columns.shadow != columns.real
 
 
 class ShadowComparison(NamedTuple):
-    """The number of charged invoices, and of those that differ from the shadow log."""
+    """The number of charged invoices, and how many of them differ from the shadow log."""
 
     compared: int
     different: int

@@ -105,8 +105,8 @@ async def apply_stripe_invoice(
     """Apply an invoice just fetched from Stripe, and raise an alert if a payment of it has failed.
 
     For invoices that are not ours, only the change of the customer's balance is booked. `is_delivered` means that the
-    delivery reports the invoice. Without it, an invoice that is being delivered keeps its state, as it is not paid or
-    sent yet.
+    delivery reports the invoice. Without it, an invoice that is being delivered keeps its state, because it is not paid
+    or sent yet.
     """
     own = await invoices.find_own(connection, stripe_invoice)
     is_ours = own is not None and await invoices.is_written(connection, own.id)  # Otherwise a person finalized it.

@@ -19,11 +19,11 @@ JOB = "billing-credits"
 LOOK_SECONDS = 10.0
 """Seconds between two rounds."""
 LATE_DAYS = 35
-"""How many days late usage is booked: at once if recorded as late, and for all of these days each hour."""
+"""Late usage of this many days is booked: at once if it is recorded as late, and all of it each hour."""
 BOOKING_RESTS = 20.0
 """The pause after a scan of unbooked invoices or late usage, as a multiple of its duration."""
 HELD_SECONDS = 60
-"""Seconds after which a held refund without a result is sent again."""
+"""A held refund without a result is sent again after this many seconds."""
 
 
 class CreditsJob:

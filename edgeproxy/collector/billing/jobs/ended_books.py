@@ -115,7 +115,7 @@ async def destroy_ended_keys(
 ) -> list[int]:
     """Destroy the keys of years whose retention ended at this Unix second. Return the years.
 
-    Before that, invoices of erased customers are cleared, and retained values under these keys, such as those of
+    Before that, invoices of erased customers are cleared, and other retained values under these keys, for example of
     present customers, are sealed again with this year's key. Without `encryption` there are no keys. Raises
     KeysUnavailableError.
     """
@@ -156,7 +156,7 @@ class EndedBooks:
         self.may_clear = database.ownership is None or database.ownership.has_ownership
         """True if the database lets this user change books. If tables have a separate owner, only that owner may."""
         self._before = 0
-        """The Unix second before which books are cleared."""
+        """Books from before this Unix second are cleared."""
         self._after: str | None = None
         """The last customer of this pass; None if the pass is over."""
         self._next = 0.0

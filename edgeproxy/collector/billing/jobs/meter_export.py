@@ -28,7 +28,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 TEST_SHARE = 0.8
 """The share of a test key's calls for exports. The rest is for waiting customers."""
 COMPARED_SECONDS = 60 * 86400
-"""How many seconds back the ledger is compared with the outbox: fewer than segments are read for."""
+"""Comparisons of the ledger with the outbox go back this many seconds: fewer than segments are read for."""
 COMPARED_TIMES = 3
 """The number of comparisons before a difference is reported, because usage may arrive during a comparison."""
 

@@ -233,7 +233,7 @@ async def _fetch_hour(
 async def _fetch_usual_hours(
     connection: AsyncConnection, loaded: LoadedSubscription, hour: int, meters: Mapping[str, Meter]
 ) -> list[HourUsage]:
-    """Return the usage of the same hour in earlier weeks, as far as the customer existed."""
+    """Return the usage of the same hour in earlier weeks, without weeks before the customer existed."""
     hours = []
     for week in range(1, WEEKS + 1):
         start = hour - week * WEEK

@@ -97,7 +97,7 @@ class TransactionRow(NamedTuple):
 
 
 class JournalHead(NamedTuple):
-    """The end of the journal: its last transaction, and the Unix second from which usage is not booked yet."""
+    """The end of the journal: its last transaction, and the first Unix second whose usage is not booked yet."""
 
     seq: int
     hash: str
@@ -140,7 +140,7 @@ class Journal:
         self.at = max(now, head.at)
         """The Unix millisecond of all transactions booked now."""
         self.slice: int = head.slice
-        """The Unix second from which usage is not booked yet; 0 if none is booked."""
+        """The first Unix second whose usage is not booked yet; 0 if none is booked."""
         self._seq, self._hash, self._was_slice = head.seq, head.hash, head.slice
         self._balances: dict[str, CreditBalance] = {}
         self._payments: dict[str, str | None] = {}

@@ -77,7 +77,7 @@ ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
     "consumption": ("deferred", "revenue"),
     "cost": ("cogs", "payable"),  # The cost to us of that consumption.
     "gift": ("promotion", "deferred"),
-    "withdrawal": ("deferred", "promotion"),  # A gift is taken back, as far as it is unspent.
+    "withdrawal": ("deferred", "promotion"),  # The unspent part of a gift is taken back.
     "usage_refund": ("revenue", "deferred"),  # Usage is taken back.
     "refund": ("deferred", "refunds"),  # A refund begins. Its amount is held from here on, so it cannot be spent.
     "refund_paid": ("refunds", "clearing"),
@@ -125,7 +125,7 @@ class Grant(NamedTuple):
     id: str
     rest: int
     expires: int | None = None
-    """The Unix millisecond at which the rest expires, or None if it never does."""
+    """The Unix millisecond when the rest expires, or None if it never does."""
     paid: int = 0
     """The price of a purchase without tax; 0 for a gift."""
     tax: int = 0

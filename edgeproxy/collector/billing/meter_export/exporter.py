@@ -67,7 +67,7 @@ class MeterEvents(Protocol):
 
     @property
     def skew(self) -> float:
-        """The seconds by which Stripe's clock was ahead of ours at its last answer."""
+        """Stripe's clock was ahead of ours by this many seconds at its last answer."""
 
     async def send(self, row: OutboxRow) -> Answer:
         """Send an event. Raises nothing, whatever the result."""

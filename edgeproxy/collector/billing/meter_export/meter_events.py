@@ -50,7 +50,7 @@ class StripeMeterEvents:
 
     @property
     def skew(self) -> float:
-        """The seconds by which Stripe's clock was ahead of ours at its last answer."""
+        """Stripe's clock was ahead of ours by this many seconds at its last answer."""
         return self._skew
 
     async def send(self, row: OutboxRow) -> Answer:

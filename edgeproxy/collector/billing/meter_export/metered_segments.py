@@ -58,9 +58,9 @@ class SegmentRow(NamedTuple):
     period_end: int
     collection: str
     counted_from: int | None
-    """The Unix second from which Stripe counts events for it, or None if Stripe counts none."""
+    """The first Unix second that Stripe counts events for, or None if Stripe counts none."""
     counted_until: int | None
-    """The Unix second at which Stripe's counts became final; None while they may grow."""
+    """The Unix second when Stripe's counts became final; None while they may grow."""
 
 
 SEGMENT_FIELDS = [*(segments.c[name] for name in SegmentRow._fields[:6]), segments.c.told_from, segments.c.told_until]
@@ -109,7 +109,7 @@ CHARGED = sa.and_(
     sa.func.coalesce(segments.c.told_from, segments.c.end) + MINUTE <= segments.c.end,
     segments.c.start + MINUTE <= segments.c.end,
 )
-"""The condition for segments of which Stripe has counted a minute or more."""
+"""The condition for segments with a minute or more that Stripe counts."""
 DRAFTED = sa.exists().where(
     segments.c.subscription == invoices.c.subscription, segments.c.period_start == invoices.c.period_start, CHARGED
 )
@@ -127,7 +127,7 @@ async def fetch_charged(connection: AsyncConnection, subscription: str, period_s
 
 
 def get_event_window(row: SegmentRow) -> Span:
-    """Return the span in which all events of a segment are dated."""
+    """Return the span that contains the times of all events of a segment."""
     return Span(max(row.start, row.counted_from or 0), row.end)
 
 

@@ -61,7 +61,7 @@ class OutboxRow(NamedTuple):
     first_sent: int | None = None
     answer: str | None = None
     since: int = 0
-    """The Unix second before which Stripe counts no events of this segment."""
+    """Stripe counts no events of this segment before this Unix second."""
 
     @property
     def place(self) -> RowKey:

@@ -17,7 +17,7 @@ LENGTHS: Sequence[int] = [minutes * MINUTE for minutes in (5, 10, 15, 30, 60, 12
 ROWS_A_MONTH_MAX = 10_000_000
 MONTH = 30 * DAY
 LATE_SECONDS = 15 * MINUTE
-"""How many seconds after its end edges may still report a slice. Later usage is a revision."""
+"""Edges may report a slice until this many seconds after its end. Later usage is a revision."""
 CROWDED_SECONDS = 60.0
 """After this many seconds of rate-limit refusals, slices become longer."""
 QUIET_SECONDS = 3600.0
@@ -55,7 +55,8 @@ def next_slice(since: int, seconds: int) -> Span:
 def is_complete(span: Span, now: float, watermarks: Iterable[int | None]) -> bool:
     """Return whether all usage of a slice has arrived: every edge has reported later times, or the wait is over.
 
-    `watermarks` are the Unix seconds up to which each edge that is not retired has reported, or None for nothing yet.
+    `watermarks` has one element for each edge that is not retired: the Unix second that it has reported up to, or None
+    before its first report.
     """
     if now < span.end:
         return False
@@ -67,7 +68,7 @@ class MeteredSegment(NamedTuple):
 
     span: Span
     since: int = 0
-    """The whole minute from which Stripe counts its events. Earlier usage is sent with the usage after it."""
+    """The first whole minute that Stripe counts events for. Earlier usage is sent with the usage after it."""
     is_final: bool = False
     """True if Stripe has charged it. Usage that arrives now goes on the next invoice."""
 
@@ -119,7 +120,7 @@ def cut_pieces(span: Span, segments: Sequence[MeteredSegment], waived: Sequence[
 
 
 def _first_event_time(segment: MeteredSegment, waived: Sequence[Span]) -> int:
-    """Return the second from which a segment has events."""
+    """Return the first second of a segment's events."""
     since = max(segment.since, segment.span.start)
     return next((waiver.end for waiver in waived if waiver.start <= since < waiver.end), since)
 

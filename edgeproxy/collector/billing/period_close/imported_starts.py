@@ -24,7 +24,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 PAGE = 100
 LATE_SECONDS = 3600
-"""How many seconds after its period Stripe may end a subscription."""
+"""Stripe may end a subscription up to this many seconds after its period."""
 PAUSE_SECONDS = 30.0
 """Seconds until the next try if Stripe has not ended it, or if something fails."""
 

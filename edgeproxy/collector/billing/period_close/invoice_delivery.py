@@ -45,7 +45,7 @@ RETRY_SECONDS = (5, 30, 120, 600, 3600)
 WAIT_SECONDS = RETRY_SECONDS[:-1]
 """Seconds until the next try if another step must come first."""
 DENIED_SECONDS = 60
-"""How many seconds no calls are made after Stripe has denied the API key."""
+"""No calls are made for this many seconds after Stripe has denied the API key."""
 TITLE_CHARACTERS_MAX = 200
 NEW_KEY = frozenset({CallOutcome.FAILED, CallOutcome.REUSED, CallOutcome.REFUSED})
 """Outcomes that Stripe repeats for the same Idempotency-Key."""

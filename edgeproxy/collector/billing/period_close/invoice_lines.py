@@ -243,7 +243,7 @@ async def _fetch_usage(
     """Return the usage of the `ended` segments, and the invoiced lines of them and of all `segments`.
 
     Usage that cannot be billed raises an error on the first invoice that includes it, unless a person has accepted that
-    invoice. Later invoices leave it as it was invoiced.
+    invoice. Later invoices do not change the invoiced lines.
     """
     invoiced = await invoiced_lines.fetch_lines_of_subscription(connection, loaded.row.id)
     quantities: dict[UsageKey, int] = {}

@@ -1,7 +1,7 @@
 """Billed quantities: the usage of each meter of a plan in a segment, computed from the ledger alone.
 
-A meter is either a sum, which counts in the segment where it was used, or a gauge (a peak, an average, a last or a
-unique value), which belongs to the whole billing period.
+A meter is either a sum or a gauge. A sum counts in the segment of its use. A gauge (a peak, an average, a last or a
+unique value) belongs to the whole billing period.
 """
 
 from collections import Counter
@@ -33,11 +33,11 @@ class QuantityTerms(NamedTuple):
     meters: Mapping[str, Meter]
     """The configured meters. Meters not listed are sums."""
     anchor: int | None
-    """The Unix second from which months are counted; None means from the 1st."""
+    """Months are counted from this Unix second; None means from the 1st."""
 
 
 class GaugeSpan(NamedTuple):
-    """The span in which gauges are read."""
+    """The span of the gauges' readings."""
 
     subscribed: Span
     """The part of the period with a subscription."""
@@ -143,7 +143,7 @@ async def _fetch_gauge(
 async def _fetch_charged(
     connection: AsyncConnection, customer: str, meter: str, span: Span, aggregate: ReadAs, by: str | None
 ) -> dict[str, int]:
-    """Return a gauge's value in the parts of a span in which customers were charged."""
+    """Return a gauge's value in the parts of a span when customers were charged."""
     waivers = await charging.list_waived_within(connection, span)
     if not waivers or aggregate == "unique":
         return await _fetch_quantity(connection, customer, meter, span, aggregate, by, waivers)

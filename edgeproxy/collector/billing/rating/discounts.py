@@ -1,8 +1,8 @@
 """Discounts of coupons: the amounts that they take off the lines of each period. Pure.
 
 A discount applies to the whole cost of a period, on all of its invoices. The cost consists of the fee, its prorations,
-the usage (late usage, too) and the minimum fee. A yearly fee belongs to the period in which it begins, and so does the
-part of the fee that a change of plan gives back. The discount on an invoice is a difference: the discount of all lines
+the usage (late usage, too) and the minimum fee. A yearly fee belongs to the period of its start, and so does the part
+of the fee that a change of plan gives back. The discount on an invoice is a difference: the discount of all lines
 invoiced so far, less the discounts on earlier invoices. A line that was taken off completely, for example by a void
 invoice, does not count, and neither does its discount. A credit note for a part of an invoice does not change the
 discount.
@@ -92,7 +92,7 @@ def _rate_period(
 
 
 def find_period(line: RatedLine, segments: Sequence[Segment]) -> Span:
-    """Return the period of a line. An unused fee belongs to the period in which that fee began."""
+    """Return the period of a line. An unused fee belongs to the period when that fee began."""
     begun = next(one for one in segments if one.span.start == line.segment.start)
     if line.kind not in FEES or line.quantity > 0:
         return begun.period

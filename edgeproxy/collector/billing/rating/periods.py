@@ -1,7 +1,7 @@
 """Start and end of billing periods. Pure: takes Unix seconds in UTC, and returns half-open spans.
 
-A period is a month: from the 1st to the next 1st, or from the day on which a customer subscribed. Edges count by
-minutes, so every period begins and ends at a whole minute.
+A period is a month: from the 1st to the next 1st, or from the day when a customer subscribed. Edges count by minutes,
+so every period begins and ends at a whole minute.
 """
 
 from datetime import UTC, datetime
@@ -65,7 +65,7 @@ def format_period(period: Span) -> str:
 
 
 def compute_boundary(now: float, since: int) -> int:
-    """Return the minute in which a change made now takes effect, in a segment that began at `since`.
+    """Return the minute when a change made now takes effect, in a segment that began at `since`.
 
     No segment is empty. If the segment began in the current minute, the change takes effect in the next one.
     """

@@ -31,7 +31,7 @@ class Span(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A part of a period in which a version of a plan was in force."""
+    """A part of a period with one version of a plan in force."""
 
     version: str
     plan: Plan

@@ -1,4 +1,4 @@
-"""The rate at which a customer spends: the value of an hour's usage compared with the usual value. Pure.
+"""A customer's rate of spending: the value of an hour's usage compared with the usual value. Pure.
 
 The value uses the plan's prices beyond the included units, whether those are used up or not. So a leaked key is
 detected at the start of a month as well as at its end. The value only serves to compare hours. The actual cost of an

@@ -32,7 +32,7 @@ from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.config.collector.currency_units import USD
 
 SETTLED_SECONDS = 2 * HOUR
-"""How many seconds after its end a day is compared. Lost events have been recovered by then."""
+"""A day is compared this many seconds after its end. Lost events have been recovered by then."""
 DAYS_MAX = 35
 """The most days that are caught up."""
 BALANCE = "balance"
@@ -61,7 +61,7 @@ class BooksIncompleteError(Exception):
 
 
 async def complete_nothing() -> None:
-    """Leave Stripe's events as they are."""
+    """Change no event of Stripe."""
 
 
 async def reconcile_days(

@@ -38,9 +38,9 @@ READ_RATE = 10.0
 READ_TRIES = 5
 """The number of requests for a sum if Stripe does not answer."""
 SETTLED_SECONDS = 2 * HOUR
-"""How many seconds after the end of a day its sums are read."""
+"""The sums of a day are read this many seconds after its end."""
 COMPARED_DAYS = 35
-"""The days for which unconfirmed rows are compared. Stripe accepts no older events."""
+"""Unconfirmed rows are compared for this many days. Stripe accepts no older events."""
 DOUBTFUL = (RowState.ACCEPTED, RowState.UNKNOWN, RowState.SENDING)
 """States of rows that were sent and may not be counted."""
 columns = billing_outbox.c

@@ -1,4 +1,4 @@
-"""The day's journal for bookkeeping: balanced, and the same bytes each time.
+"""The day's journal for bookkeeping. It is balanced, and every export has the same bytes.
 
 A booking belongs to the day of its entry. Fees are revenue over the days that they pay for, usage when it is used,
 credits when they are consumed. A day is available once it is over, and from then on nothing is booked in it.
@@ -79,7 +79,7 @@ class Fee(NamedTuple):
     start: int
     end: int
     booked: int
-    """The Unix second at which it was booked."""
+    """The Unix second of its booking."""
     customer: str
 
     def compute_earned(self, second: int) -> int:

@@ -1,9 +1,8 @@
 """The business report: revenue, cost and margin by day, the top models and customers of a week, and monthly figures.
 
-A report is in one currency. It takes revenue from that currency's books (accounting.py), so that both agree, and
-customers from those who are charged in it (currency_scope.py). Amounts are whole millicredits: a million are one US
-dollar; in other currencies one is a ten-thousandth of the smallest unit. DEFINITIONS explains each figure, such as
-churn.
+A report is in one currency. Its revenue is from that currency's books (accounting.py), so both agree. Its customers are
+charged in that currency (currency_scope.py). Amounts are whole millicredits: a million are one US dollar; in other
+currencies one is a ten-thousandth of the smallest unit. DEFINITIONS explains each figure, such as churn.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -28,7 +28,7 @@ from edgeproxy.config.meters import Meter
 PAGE = 50
 """The subscribers rated in one transaction."""
 RATING_SECONDS_MAX = 20.0
-"""How many seconds subscribers are rated at most, because a caller waits."""
+"""The longest time in seconds to rate subscribers, because a caller waits."""
 
 
 class SubscriberEffect(NamedTuple):

@@ -52,7 +52,7 @@ class RevenueFigures(NamedTuple):
     """Revenue figures at a moment."""
 
     currencies: Mapping[str, CurrencyFigures]
-    """The figures of each currency in which customers are charged."""
+    """The figures of each currency that customers are charged in."""
     liability: int
     """Credits that customers have."""
     purchased: int

@@ -23,7 +23,7 @@ from edgeproxy.config.collector.currency_units import USD
 
 USUAL_DAYS = 7
 BOOKED_SECONDS = 60
-"""How many seconds after Stripe's report a purchase must be booked."""
+"""A purchase must be booked within this many seconds of Stripe's report."""
 TRIED = ("charge.succeeded", "charge.failed")
 
 
@@ -78,7 +78,7 @@ async def _count_paused(connection: AsyncConnection, kind: AlertKind, since: flo
 
 
 async def _count_purchases(connection: AsyncConnection, since: int, at: float) -> tuple[int, int]:
-    """Return the number of attempts to pay, and of those that led to a payment and, for credits, to a booking."""
+    """Return the number of attempts to pay, and how many led to a payment and, for credits, to a booking."""
     columns = webhook_events.c
     lately = columns.received >= since * 1000
     charges = (

@@ -55,7 +55,7 @@ async def fetch_sales(connection: AsyncConnection, begin: int, end: int, scope: 
 async def count_conversion(
     connection: AsyncConnection, calendar_month: CalendarMonth, scope: CurrencyScope
 ) -> tuple[int, int]:
-    """Return the number of a scope's customers who paid for the first time in a month, and of those who could have."""
+    """Return the number of a scope's customers who paid for the first time in a month, and how many could have."""
     columns, customer_columns = credit_transactions.c, customers.c
 
     def paid(*when: sa.ColumnElement[bool]) -> sa.Exists:

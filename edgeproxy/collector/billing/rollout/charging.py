@@ -201,7 +201,7 @@ WAIVED_SPANS = sa.select(waivers.c.since, waivers.c.until).order_by(waivers.c.si
 
 
 async def list_waived(connection: AsyncConnection) -> list[Span]:
-    """Return the times in which nothing was charged. A current one ends at LASTING."""
+    """Return the times without charging. A current one ends at LASTING."""
 
     async def fetch() -> list[Span]:
         rows = await connection.execute(WAIVED_SPANS)
@@ -211,7 +211,7 @@ async def list_waived(connection: AsyncConnection) -> list[Span]:
 
 
 async def list_waivers(connection: AsyncConnection, limit: int) -> list[JsonObject]:
-    """Return the times in which nothing was charged in the form of the API, latest first."""
+    """Return the times without charging, latest first, in the form of the API."""
     rows = await connection.execute(sa.select(waivers).order_by(waivers.c.since.desc()).limit(limit))
     return [
         {
@@ -225,7 +225,7 @@ async def list_waivers(connection: AsyncConnection, limit: int) -> list[JsonObje
 
 
 async def list_waived_within(connection: AsyncConnection, span: Span) -> list[Span]:
-    """Return the parts of a span in which nothing was charged."""
+    """Return the parts of a span without charging."""
     parts = (Span(max(part.start, span.start), min(part.end, span.end)) for part in await list_waived(connection))
     return [part for part in parts if part.start < part.end]
 

@@ -30,7 +30,7 @@ Stage = Literal["shadow", "few", "many"]
 
 
 def compute_place(customer: str) -> int:
-    """Return the customer's place, from 0 to 9999, in the order in which customers are charged."""
+    """Return the customer's place, from 0 to 9999: customers with a lower place are charged first."""
     return int(hashlib.sha256(f"billing:{customer}".encode()).hexdigest()[:8], 16) % PLACES
 
 
@@ -59,7 +59,7 @@ class StageFigures:
     seconds: float
     """Seconds since this stage began."""
     shadow_for: float = 4 * 3600.0
-    """How many seconds only `allow` is charged before the first step."""
+    """Only `allow` is charged for this many seconds before the first step."""
     shadow_compared: int | None = None
     """Invoices of `allow` that were compared with the shadow log."""
     shadow_different: int | None = None

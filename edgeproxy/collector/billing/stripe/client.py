@@ -105,8 +105,7 @@ class StripeCallError(Exception):
 async def try_keys(send: Callable[[int], Awaitable[T]]) -> T:
     """Call `send` with the number of Idempotency-Keys tried before, and return its result.
 
-    For a day Stripe answers the same key with the same failure, so another key is tried at once. Raises
-    StripeCallError.
+    Stripe repeats its failure for a key for a day, so another key is tried at once. Raises StripeCallError.
     """
     for tries in range(KEYS_MAX - 1):
         try:
@@ -124,7 +123,7 @@ class Stripe:
     """
 
     def __init__(self, settings: StripeSettings, environ: Mapping[str, str] = os.environ) -> None:
-        import stripe  # It takes a second, and who does not charge needs none of it.
+        import stripe  # The import takes a second, and is only needed to charge.
 
         key = self._key = read_secret_key(settings, environ)
         self.is_live = "_live_" in key

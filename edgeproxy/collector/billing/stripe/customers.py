@@ -21,7 +21,7 @@ CUSTOMER = "edgeproxy_customer"
 EMAIL = "edgeproxy_email"
 """The metadata key for the e-mail address that we set and that follows the contacts."""
 KEY_SECONDS = 23 * 3600
-"""How many seconds Stripe remembers an Idempotency-Key, at least."""
+"""Stripe remembers an Idempotency-Key for at least this many seconds."""
 CLOCK_SECONDS = 3600
 """An upper bound in seconds for the difference between clocks."""
 LOOKED_UP_MAX = 1000
@@ -30,7 +30,7 @@ EMAILS_MAX = 50
 """The most addresses that one round sends to Stripe."""
 CALLER = Caller("billing")
 OVERLAP_SECONDS = 10
-"""How many seconds of Stripe's clock are listed again, because customers may be listed later than they were created."""
+"""Each list repeats this many seconds of Stripe's clock. A customer may be listed a while after its creation."""
 
 
 def find_payment_method(stripe_customer: StripeObject) -> str | None:

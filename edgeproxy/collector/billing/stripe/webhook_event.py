@@ -16,7 +16,7 @@ import orjson
 BYTES_MAX = 256 << 10
 """The largest event in bytes."""
 AGE_SECONDS_MAX = 300.0
-"""How many seconds a signature may be old, or ahead of our clock."""
+"""A signature may be at most this many seconds old, or ahead of our clock."""
 SIGNATURE_CHARACTERS_MAX = 1000
 CREATED_MAX = 1 << 36
 """The latest valid creation time of an event, a Unix second in the year 4147, so that all lists can show it."""

@@ -29,7 +29,7 @@ BALANCE = "customer balance"
 """The name of a customer's balance in place of a meter."""
 ACCOUNT = "customer_balance"
 SETTLED_SECONDS = 2 * HOUR
-"""How many seconds after its latest transaction a balance is compared. The cause is booked by then."""
+"""A balance is compared this many seconds after its latest transaction. The cause is booked by then."""
 PAGE = 100
 
 

@@ -18,7 +18,7 @@ class PaymentSubject(NamedTuple):
     customer: str
     """The customer's id; empty if the purchase is not booked."""
     is_void: bool = False
-    """True for an invoice of which nothing is due any more. Its payment is owed to the customer."""
+    """True for an invoice without an amount due. Its payment is owed to the customer."""
 
 
 class BalanceTransaction(NamedTuple):

@@ -15,7 +15,7 @@ from edgeproxy.collector.database.credit_tables import credit_grants
 from edgeproxy.collector.database.database import Database
 
 LOOKBACK_SECONDS = 86400
-"""How many seconds before a movement its invoice payment was usually made. Others are looked up one by one."""
+"""An invoice payment is usually at most this many seconds before its movement. Others are looked up one by one."""
 LOOKED_UP_MAX = 1000
 """The most ids that one statement looks up."""
 
@@ -29,7 +29,7 @@ class PaymentSubjects:
         self._invoices: dict[str, str] = {}
         """Stripe's invoice ids, by the payment intents that paid them."""
         self._subjects: dict[str, PaymentSubject | None] = {}
-        """Subjects by payment intent; None if it paid nothing of ours."""
+        """Subjects by payment intent; None if the payment was not for us."""
 
     async def load_invoice_payments(self, since: int) -> None:
         """Read the invoices paid by the payments since a Unix second.

@@ -30,7 +30,7 @@ from edgeproxy.config.collector.currency_units import DECIMALS
 LIST, FIRST = "balance", "balance-start"
 """The names of the two recorded times: the end of the balance transactions read so far, and their start."""
 OVERLAP_SECONDS = HOUR
-"""How many seconds before the latest known balance transaction the next list begins."""
+"""The next list begins this many seconds before the latest known balance transaction."""
 PAGE = 200
 """The most balance transactions that one database transaction books."""
 
@@ -67,7 +67,7 @@ class StripeBalance:
         return booked
 
     async def find_start(self, since: int, now: float) -> int:
-        """Return the Unix second from which balance transactions are booked, not before `since`.
+        """Return the first Unix second whose balance transactions are booked, not before `since`.
 
         The first time, that is a day ago; but if an older version has booked payments as cash, it is now.
         """

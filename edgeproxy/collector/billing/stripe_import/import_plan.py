@@ -44,7 +44,7 @@ class ImportOptions(NamedTuple):
     metadata_key: str = CUSTOMER
     """The metadata key of Stripe customers for our name, id or `external_id`."""
     since: float = 0.0
-    """The Unix second before which no subscription begins here."""
+    """No subscription begins here before this Unix second."""
 
 
 class ImportStep(Enum):
@@ -68,7 +68,7 @@ class SubscriptionPlan(NamedTuple):
     row: ImportedRow | None = None
     """The row recorded here, or to record."""
     by: str | None = None
-    """The way in which its plan was recognized."""
+    """How its plan was recognized."""
     fee: int | None = None
     """The fee from then on, in the smallest unit of the plan's currency."""
 
@@ -218,7 +218,7 @@ class _Planner(NamedTuple):
 
 
 def compute_anchor(billing_cycle_anchor: int, begins_at: int) -> int:
-    """Return the moment from which months are counted, so that periods end as they did at Stripe.
+    """Return the start of the count of months, so that periods end as they did at Stripe.
 
     That holds also after a month that was too short for their day.
     """

@@ -120,7 +120,7 @@ async def fetch_prices(stripe: StripeApi, keys: Iterable[str]) -> dict[str, Stri
 
 
 async def sync_catalog(stripe: StripeApi, plans: Mapping[str, Plan]) -> list[SyncStep]:
-    """Fix missing, archived and renamed objects. Return these steps and those that cannot be fixed.
+    """Fix missing, archived and renamed objects. Return the steps done and the faults that cannot be fixed.
 
     It may be repeated. Raises StripeCallError.
     """

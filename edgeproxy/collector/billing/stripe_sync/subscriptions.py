@@ -87,7 +87,7 @@ class MeterSubscriptions:
         self._tries: Counter[str] = Counter()
         """The number of used Idempotency-Keys of each subscription."""
         self._after = ""
-        """The id after which the next round begins, so that failing subscriptions do not block the others."""
+        """The next round begins after this id, so that failing subscriptions do not block the others."""
         self._room = asyncio.Semaphore(AT_ONCE)
         self._limited_log = log.RateLimitedLog(60.0)
 
@@ -212,8 +212,8 @@ class MeterSubscriptions:
     ) -> None:
         """Continue with the same prices in the next period.
 
-        A subscription that a person ended at Stripe is created again. Before that, the invoice of the period before,
-        for which Stripe has no draft, must be settled.
+        A subscription that a person ended at Stripe is created again. Before that, the invoice of the preceding period
+        must be settled. Stripe has no draft of it.
         """
         row, last = loaded.row, rows[-1]
         assert row.stripe_id is not None
@@ -381,7 +381,7 @@ def build_anchor(anchor: int | None) -> dict[str, int]:
 
 
 def compute_counted_from(stripe_subscription: StripeObject) -> int:
-    """Return the first minute in which Stripe counts all events for the items of a subscription."""
+    """Return the first minute whose events Stripe counts in full for the items of a subscription."""
     latest = max(item["created"] for item in stripe_subscription["items"]["data"])
     return int(latest) // MINUTE * MINUTE + MINUTE
 

@@ -35,7 +35,7 @@ class Feedback(NamedTuple):
 
 
 class ListedCancellation(NamedTuple):
-    """A cancellation of a customer, with the version of the plan and the Unix second at which it ends."""
+    """A customer's cancellation: the version of the plan, and the Unix second when it ends."""
 
     subscription: str
     plan_version: str

@@ -33,7 +33,7 @@ class UpcomingMove(NamedTuple):
     """A price change as it affects a subscriber."""
 
     at: int
-    """The Unix second from which the subscriber pays for the new version."""
+    """The subscriber pays for the new version from this Unix second on."""
     before: str
     after: str
 
@@ -60,7 +60,7 @@ class SubscriptionState(NamedTuple):
 
     @property
     def usage_start(self) -> int:
-        """The Unix second from which the period's invoice includes usage. It may be within the period."""
+        """The period's invoice includes usage from this Unix second on. It may be within the period."""
         starts = [one.span.start for one in self.segments if one.period == self.last.period]
         return max(min(starts), self.period.start)
 
@@ -95,7 +95,7 @@ class PlanChange(NamedTuple):
 
     when: When
     at: int
-    """The Unix second from which the change is effective."""
+    """The change is effective from this Unix second on."""
     begun: Segment | None
     """The new segment of an immediate change."""
     next_version: str | None

@@ -39,7 +39,7 @@ class _Named(TypedDict):
 
 
 def get_quota_period(anchor: int | None) -> str:
-    """Return the period after which the counts of a subscription restart. Its months are counted from `anchor`."""
+    """Return the period whose end restarts the counts of a subscription. Its months are counted from `anchor`."""
     return "month" if anchor is None else f"month@{anchor}"
 
 
@@ -53,7 +53,7 @@ def build_quotas(
 ) -> Iterator[Entitlement]:
     """Yield the quotas of a plan at a Unix second.
 
-    `passed` holds the times at which soft caps were exceeded in this period, by meter.
+    `passed` has, by meter, the Unix second when its soft cap was exceeded in this period.
     """
     for name, price in plan.meters.items():
         meter = meters.get(name)

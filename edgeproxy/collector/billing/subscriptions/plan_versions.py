@@ -30,7 +30,7 @@ from edgeproxy.config.collector.catalog import Plan, find_version_owner, parse_p
 
 
 class RecordedVersion(NamedTuple):
-    """A version as it was recorded."""
+    """A recorded plan version, with the number of its subscribers."""
 
     version: str
     plan: Plan

@@ -42,7 +42,7 @@ from edgeproxy.config.collector.catalog import (
 
 SCHEDULED, DONE, WITHDRAWN = "scheduled", "done", "withdrawn"
 WITHDRAW_SECONDS = 60
-"""How many seconds before its time a change can last be withdrawn. The collectors' clocks differ by less."""
+"""A change can be withdrawn until this many seconds before its time. The collectors' clocks differ by less."""
 DUE_MAX = 100
 """The most changes that one step finishes."""
 
@@ -135,7 +135,7 @@ def _find_fault(version: str, current: str | None, moves: Sequence[PriceMove], a
 
 
 def _list_lacking(before: Plan, after: Plan, sold: Mapping[str, Plan]) -> list[str]:
-    """Return the currencies of subscribers in which the next version has no price.
+    """Return the subscribers' currencies that the next version has no price in.
 
     They are the currencies of the version before, or of all plans if that version is free.
     """

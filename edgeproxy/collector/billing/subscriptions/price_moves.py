@@ -22,7 +22,7 @@ class PriceMove(NamedTuple):
     """The version that is sold until then."""
     after: str
     at: int
-    """The Unix second from which `after` is sold."""
+    """`after` is sold from this Unix second on."""
 
 
 def get_moving_plan(version: str) -> str:

@@ -13,7 +13,7 @@ from edgeproxy.collector.database.billing_tables import subscriptions
 from edgeproxy.collector.database.schema import customers
 
 LEAD_SECONDS = 3 * 86400
-"""How many seconds before the end of a trial the alert is raised."""
+"""The alert is raised this many seconds before the end of a trial."""
 TRIALS_MAX = 500
 """The most trials that one statement fetches."""
 

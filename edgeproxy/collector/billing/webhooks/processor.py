@@ -35,7 +35,7 @@ COMPLETE_ROUNDS_MAX = 1000
 POLL_SECONDS = 600.0
 """Seconds between two polls for lost events."""
 OVERLAP_SECONDS = 3600
-"""How many seconds before the latest listed event the next list begins."""
+"""The next list begins this many seconds before the latest listed event."""
 KNOWN_DAYS = 30
 """For how many days Stripe lists events."""
 CLOCK_SKEW_SECONDS = 86400
@@ -203,9 +203,10 @@ class Processor:
         return stripe_object
 
     async def _find_listed(self, connection: AsyncConnection, events: Sequence[WaitingEvent]) -> int | None:
-        """Return the Unix millisecond up to which Stripe's event list was read and its purchases were applied.
+        """Return the Unix millisecond when the last complete read of Stripe's event list began.
 
-        Returns None if that is unknown, or if none of these events has had enough attempts to need it.
+        Returns None if there was no such read, if a purchase still waits, or if none of these events has had enough
+        attempts to need it.
         """
         if all(row.attempts < len(PAUSES) for row in events) or await receiver.is_waiting(connection, PURCHASE):
             return None

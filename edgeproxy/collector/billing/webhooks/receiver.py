@@ -117,7 +117,7 @@ async def drop_events(connection: AsyncConnection, before: int) -> int:
 
 
 async def find_read_until(connection: AsyncConnection, name: str) -> int | None:
-    """Return the second of Stripe's clock up to which a list was read, or None before the first read.
+    """Return the latest second of Stripe's clock that a list was read up to, or None before the first read.
 
     Events that arrive later do not count, because they prove nothing about events lost before.
     """
@@ -129,7 +129,7 @@ async def find_read_until(connection: AsyncConnection, name: str) -> int | None:
 async def record_read(connection: AsyncConnection, name: str, until: int, began: int | None = None) -> None:
     """Record that a Stripe list was read up to this second of Stripe's clock.
 
-    `began` is the Unix millisecond of our clock at which the read began.
+    `began` is the Unix millisecond of our clock when the read began.
     """
     values = {"until": until, "began": began}
     statement = (
@@ -140,7 +140,7 @@ async def record_read(connection: AsyncConnection, name: str, until: int, began:
 
 
 async def find_read_began(connection: AsyncConnection, name: str) -> int | None:
-    """Return the Unix millisecond at which the last complete read of a list began, or None before the first."""
+    """Return the Unix millisecond when the last complete read of a list began, or None before the first."""
     reads = webhook_polls.c
     return (await connection.execute(sa.select(reads.began).where(reads.list == name))).scalar_one_or_none()
 

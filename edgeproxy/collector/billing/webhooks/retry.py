@@ -9,8 +9,10 @@ PAUSES: Sequence[float] = (5.0, 30.0, 120.0, 600.0, 3600.0)
 POLL_PAUSE = 600.0
 """Seconds between further attempts of an event that waits for Stripe's list of events."""
 POLL_ATTEMPTS_MAX = 144
-"""The most further attempts while that list is missing: those of a day, because a poll that never ends must not hide a
-fault."""
+"""The most further attempts while that list is missing.
+
+They last a day, because a poll that never ends must not hide a fault.
+"""
 DELIVERED = ", and Stripe's list of events, which was read since, has not brought it"
 UNDELIVERED = ", and Stripe's list of events could not be read since"
 

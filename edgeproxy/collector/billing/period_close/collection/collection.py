@@ -1,4 +1,4 @@
-"""The interface between the delivery of an invoice and the way in which it is collected."""
+"""The interface between the delivery of an invoice and the way to collect it."""
 
 from typing import Protocol
 

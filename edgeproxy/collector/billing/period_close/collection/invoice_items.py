@@ -1,8 +1,8 @@
 """`collection: invoice_items`: usage is rated here, and Stripe's invoice gets one item for each of our lines.
 
 Every step first looks for the object that it would create. After a crash or a lost answer the step is repeated, or
-found done. Three things prevent a second invoice: our unique row; our id in the metadata of Stripe's invoice, which is
-searched for; and the Idempotency-Key, which is the same for the same step.
+found done. Three things prevent a second invoice: our unique row; our id in the metadata of Stripe's invoice, which
+each step searches for; and the Idempotency-Key, which a repeated step sends again.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ from edgeproxy.config.collector.currency_units import CHARGE_MAX
 POSITION = "edgeproxy_line"
 """The metadata key of a Stripe item that holds our position."""
 DAYS_UNTIL_DUE = 14
-"""How many days customers have to pay an invoice that is sent to them."""
+"""Customers have this many days to pay an invoice that is sent to them."""
 DRAFT = "draft"
 """The state of a draft at Stripe."""
 

@@ -58,7 +58,7 @@ class AuditEntry(NamedTuple):
     before: Values | None = None
     after: Values | None = None
     customer: str | None = None
-    """The customer, by id or name, whom the details are about if the target is another object, such as an alert."""
+    """The id or name of the customer that the details are about, if the target is another object, such as an alert."""
 
 
 async def append_entry(connection: AsyncConnection, caller: Caller, entry: AuditEntry) -> None:

@@ -76,7 +76,7 @@ class DirectoryRow(NamedTuple):
 
 
 class DirectoryTerms(NamedTuple):
-    """The terms of all customers, as far as edges receive them."""
+    """The terms that edges receive for all customers."""
 
     free: bool
     """True if no one is charged now."""

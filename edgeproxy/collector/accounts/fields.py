@@ -98,7 +98,7 @@ def parse_digest(value: object) -> str:
 def parse_secret(value: object) -> str:
     """Return a key in the form that a client sends.
 
-    Spaces around it are refused, neither dropped nor taken as a part of it. Otherwise a report with them would be
+    Spaces around it are refused: they are not dropped, and are no part of it. Otherwise a report with them would be
     accepted like any other, and the key would keep working.
     """
     secret = units.read_text(value, KEY_HINT)

@@ -101,8 +101,8 @@ async def _iterate_ids(database: Database, statement: AnySelect) -> AsyncIterato
 async def send_replacement(connection: AsyncConnection, ref: str) -> None:
     """Create the replacement of a key, by id, and write the message with its secret.
 
-    Nothing happens if the customer has no public key, or no endpoint that explicitly lists the message's type, because
-    an endpoint for all types may be a log. Raises ChangeRejectedError.
+    Nothing happens if the customer has no public key, or no endpoint that explicitly lists the message's type. An
+    endpoint for all types may be a log. Raises ChangeRejectedError.
     """
     owner = await customers.get_row(connection, (await get_row(connection, ref)).customer, lock=True)
     row = await get_row(connection, ref, lock=True)

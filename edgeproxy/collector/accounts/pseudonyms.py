@@ -64,7 +64,10 @@ async def resolve_names(connection: AsyncConnection, names: Iterable[str]) -> di
 
 
 async def resolve_name(connection: AsyncConnection, name: str) -> str:
-    """Return the pseudonym of the customer with this display name, or else the name; likewise in a key's `NAME/ID`."""
+    """Return the pseudonym of the customer with this display name, or else the name.
+
+    In a key's `NAME/ID`, only the name is replaced.
+    """
     customer, slash, rest = name.partition("/")
     if is_pseudonym(customer) or not NAME.fullmatch(customer):
         return name

@@ -28,9 +28,10 @@ async def search_customers(
 ) -> list[ListedCustomer]:
     """Return at most `limit` customers that match a text.
 
-    The text may be an id, a contact's address or its domain, a key, an external id, or a part of a name or of an
-    unencrypted external id, in any case. Names that begin with the text come before other parts. A key is searched for
-    by its stored first characters. Parts are searched for only if there are fewer than `limit` other matches.
+    The text may be an id, a contact's address or its domain, a key or an external id. It may also be a part of a name
+    or of an unencrypted external id, in upper or lower case. Names that begin with the text come before other parts. A
+    key is searched for by its stored first characters. Parts are searched for only if there are fewer than `limit`
+    other matches.
     """
     matches: dict[str, ListedCustomer] = {}
     by_name = database.by_character(SHOWN_NAME)

@@ -299,7 +299,7 @@ class EventWriter:
     async def _store_dead_letters(
         self, connection: AsyncConnection, group: Sequence[EventRequest], receipts: Sequence[Receipt]
     ) -> list[Alert]:
-        """Store rejected events as far as there is room, and return the alerts to raise."""
+        """Store rejected events while there is room, and return the alerts to raise."""
         now = round(time.time() * 1000)
         rows = [
             DeadLetterRow(generate_id(), now, sent.token, one.error, format_document(one.document))

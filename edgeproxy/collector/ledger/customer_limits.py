@@ -76,8 +76,8 @@ async def fetch_minutes(connection: AsyncConnection, customer: str, meter: str, 
 def compute_use(limit: Limit, minutes: Mapping[int, int] | None, until: int) -> LimitUse:
     """Compute the use of a rate up to a Unix second, and its peak in the day before, from requests by minute.
 
-    It is unknown for windows that are not whole minutes or longer than a day, and for rates that do not count all
-    requests of the customer together.
+    It is unknown for windows that are not whole minutes or are longer than a day. It is also unknown for rates that do
+    not count all requests of the customer together.
     """
     window = round(limit.window)
     counts_all = limit.scope == "customer" and limit.per is None and limit.counts_requests and is_of_all(limit)

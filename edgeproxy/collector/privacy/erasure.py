@@ -68,8 +68,8 @@ async def erase_selected(
 ) -> list[ErasedCustomer]:
     """Erase the customers that a statement selects as whole rows, and return them.
 
-    They are erased in one transaction. If that fails, each is erased in its own; customers who cannot be erased are set
-    aside, so that they do not prevent the erasure of the others.
+    They are erased in one transaction. If that fails, each is erased in its own transaction. Customers who cannot be
+    erased are set aside, so that they do not prevent the erasure of the others.
     """
 
     async def erase(statement: AnySelect) -> list[ErasedCustomer]:
@@ -187,9 +187,9 @@ async def list_late(connection: AsyncConnection, now: int) -> list[Sequence[Eras
 async def erase_late_rows(connection: AsyncConnection, erased: Sequence[ErasedCustomer]) -> Counter[str]:
     """Erase rows of customers that arrived after the erasure. Return the number of rows by table.
 
-    A running transaction, a batch of a cut-off edge, a webhook of Stripe or a person at a sign-in page may insert a row
-    after the erasure, and a data key that could decrypt it. Alerts stay, because they tell operators the debts of such
-    a customer.
+    A row may be inserted after the erasure, with a data key that could decrypt it: by a running transaction, a batch of
+    a cut-off edge, a webhook of Stripe, or a person at a sign-in page. Alerts stay, because they tell operators the
+    debts of such a customer.
     """
     return await _erase_rows(connection, [one.id for one in erased], [one.name for one in erased], LATE_KEPT)
 

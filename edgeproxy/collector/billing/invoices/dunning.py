@@ -216,8 +216,8 @@ async def record_try(
 async def apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: StripeObject, now: float) -> None:
     """Schedule a check of an open invoice's payment, because Stripe reports a change.
 
-    A payment under way may have failed. The same holds for an invoice that was charged by an older version, which did
-    not know payments that take days.
+    A payment under way may have failed. That includes an invoice that was charged by an older version, which did not
+    know payments that take days.
     """
     is_charged = stripe_invoice.get("collection_method") == "charge_automatically"
     is_ended = stripe_invoice.get("status") == states.OPEN and not stripe_payments.is_under_way(stripe_invoice)

@@ -137,7 +137,7 @@ async def _find_progress(connection: AsyncConnection, row: InvoiceRow, is_delive
 async def _take_over(
     connection: AsyncConnection, row: InvoiceRow, stripe_invoice: StripeObject, *, has_state: bool
 ) -> None:
-    """Store the links of an invoice and, with `has_state`, its state and amounts as far as TRANSITIONS allows."""
+    """Store the links of an invoice and, with `has_state`, its state and amounts if TRANSITIONS allows the change."""
     values: dict[str, object] = {
         "stripe_id": stripe_invoice["id"],
         "pdf": stripe_invoice.get("invoice_pdf"),
@@ -149,7 +149,7 @@ async def _take_over(
         return
     await store_parties(connection, row.id, row.customer, stripe_invoice)
     values |= {"total": stripe_invoice["total"], "error": None, **_parse_amounts(stripe_invoice)}
-    if row.accepted_why is not None or row.held_why is not None:  # Stripe's amount holds, whatever ours was.
+    if row.accepted_why is not None or row.held_why is not None:  # Stripe's amount replaces ours.
         values["subtotal"] = stripe_invoice["subtotal"]
     if state == row.state:
         await invoices.update_invoice(connection, row.id, **values)

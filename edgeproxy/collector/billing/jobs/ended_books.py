@@ -1,9 +1,9 @@
 """The end of the retention that book-keeping laws require for personal data (`retention.invoices`).
 
-Retention starts at the end of the books' calendar year. After it, personal data on the invoices of erased customers is
-cleared as the map of personal data says, and in the journal the details of all customers. Sums stay. With `encryption`,
-the key of the year is destroyed last. Each step is one transaction, so a pass that was killed starts again and finds
-the remaining rows.
+Retention starts at the end of the books' calendar year. After it, two kinds of data are cleared: on the invoices of
+erased customers the personal data that the map of personal data names, and in the journal the details of all customers.
+Sums stay. With `encryption`, the key of the year is destroyed last. Each step is one transaction, so a pass that was
+killed starts again and finds the remaining rows.
 """
 
 import time

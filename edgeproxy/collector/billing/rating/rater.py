@@ -157,9 +157,9 @@ def _rate_fees(
 ) -> Iterator[RatedLine]:
     """Yield the lines of fees, which are paid in advance.
 
-    A change within the paid time refunds the unused rest of the earlier fee, as far as that fee in `before` is still
-    due. After a time without a plan the refund is at most the new fee, because the end of the earlier plan refunded
-    nothing.
+    A change within the paid time refunds the unused rest of the earlier fee, in proportion to the part of that fee in
+    `before` that was not taken off. After a time without a plan the refund is at most the new fee, because the end of
+    the earlier plan refunded nothing.
     """
     last: Segment | None = None
     charged: RatedLine | None = None
@@ -253,8 +253,8 @@ def _rate_minimums(
 ) -> Iterator[RatedLine]:
     """Yield a line per period for the amount missing up to the minimum fees of its segments.
 
-    A minimum fee is prorated by time. The plan's fee, prorated likewise, and the usage count towards it. A period gets
-    no line until all its segments are settled.
+    A minimum fee is prorated by time. The plan's fee, prorated in the same way, and the usage count towards it. A
+    period gets no line until all its segments are settled.
     """
     for period, of_period in groupby(segments, key=lambda segment: segment.period):
         committed = [one for one in of_period if one.plan.minimum is not None and not one.is_resting]

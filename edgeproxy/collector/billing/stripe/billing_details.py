@@ -65,7 +65,7 @@ class TaxNumber(TypedDict):
 
 
 class PaymentMethod(TypedDict):
-    """The payment method for invoices, as far as we may know it. Only Stripe has the number of a card."""
+    """The payment method for invoices: its parts that we may know. Only Stripe has the number of a card."""
 
     id: str
     """Its id at Stripe."""

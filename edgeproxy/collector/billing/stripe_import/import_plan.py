@@ -220,7 +220,7 @@ class _Planner(NamedTuple):
 def compute_anchor(billing_cycle_anchor: int, begins_at: int) -> int:
     """Return the start of the count of months, so that periods end as they did at Stripe.
 
-    That holds also after a month that was too short for their day.
+    This is so even after a month that was too short for their day.
     """
     anchor = -(-billing_cycle_anchor // periods.MINUTE) * periods.MINUTE
     if anchor <= begins_at and periods.period_at(begins_at, anchor).start == begins_at:

@@ -1,8 +1,9 @@
 """The deletion of erased customers at Stripe, once their invoices are settled and no payment is disputed.
 
 Stripe deletes the name, address and payment methods of a deleted customer, and retains its invoices, as the law
-requires. A deletion cannot be undone, and ends Stripe's collection of payments. So each customer waits for its last
-invoice here and there, and for the end of disputes. After a crash, Stripe is asked again and reports what it did.
+requires. A deletion cannot be undone, and ends Stripe's collection of payments. So each deletion waits for the
+customer's last invoice, here and at Stripe, and for the end of disputes. After a crash, Stripe is asked again and
+reports what it did.
 """
 
 import time

@@ -39,8 +39,8 @@ class EventRetry(NamedTuple):
 def decide_retry(attempts: int, cause: Cause, *, is_listed: bool) -> EventRetry:
     """Decide on an event that failed again, after `attempts` failed attempts.
 
-    `is_listed` means that Stripe's list of events was read completely since the event arrived, and applied before this
-    attempt, so that it would have included a lost event.
+    `is_listed` means that Stripe's list of events was read completely after the event arrived, and applied before this
+    attempt. A lost event would have been on it.
     """
     if attempts < len(PAUSES):
         return EventRetry(PAUSES[attempts])

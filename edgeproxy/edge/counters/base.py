@@ -3,8 +3,8 @@
 `base.json` holds the sums and the names of the files folded into them. It is replaced in one step; a file that it names
 counts no more, whether or not it has been unlinked yet. File names are never used twice.
 
-Once usage is sealed here it also holds how much of each sum has been sealed: the marks of the base. A program that
-knows nothing of marks must not lose them, so the version is another one from then on.
+Once usage is sealed here, it also holds the sealed part of each sum: the marks of the base. A program that does not
+know marks must not lose them, so from then on the version is another one.
 """
 
 import os
@@ -45,11 +45,11 @@ class Base:
         self.folded = folded
         self.tables = tables or {}
         self.sealed = sealed
-        """The sealed part of the sums of usage; None where nothing was ever sealed."""
+        """The sealed part of the sums of usage; None if nothing was ever sealed."""
 
     @classmethod
     def load(cls, path: Path) -> "Base":
-        """Read base.json, empty where there is none; raises TableError where it cannot be parsed."""
+        """Read base.json, empty if it is missing; raises TableError if it cannot be parsed."""
         try:
             content = orjson.loads(path.read_bytes())
             if content["version"] not in (UNSEALED_VERSION, SEALED_VERSION):
@@ -68,7 +68,7 @@ class Base:
             raise TableError(path, f"is damaged ({error}): restore it, or move it away and lose old totals") from error
 
     def fold(self, name: str, table: str, rows: Sums, *, present: frozenset[str], marks: Marks | None = None) -> "Base":
-        """Return the base with the file `name` of `table` in it, and with its `marks`, where usage is sealed.
+        """Return the base with the file `name` of `table` in it, and with its `marks`, if usage is sealed.
 
         Names of files that are not `present` are dropped.
         """
@@ -82,14 +82,14 @@ class Base:
         return Base((self.folded & present) | {name}, {**self.tables, table: sums}, sealed)
 
     def list_unsealed(self, table: str) -> Iterator[tuple[bytes, int, int]]:
-        """Yield (key, total, mark) of every sum that is not its mark."""
+        """Yield (key, total, mark) of every sum that differs from its mark."""
         sealed = self.sealed or {}
         for key, (_, words) in self.tables.get(table, {}).items():
             if words[0] != sealed.get(key, 0):
                 yield key, words[0], sealed.get(key, 0)
 
     def mark(self, totals: Marks) -> "Base":
-        """Return the base with at least these totals marked as sealed; this base where they are already."""
+        """Return the base with at least these totals marked as sealed; this base if they already are."""
         sealed = self.sealed or {}
         raised = {key: total for key, total in totals.items() if total > sealed.get(key, 0)}
         if self.sealed is not None and not raised:
@@ -129,7 +129,7 @@ class Fold:
             if read % ROWS_PER_CLOCK_READ == 0 and perf_counter() >= until:
                 return False
         for read, (key, mark) in enumerate(self._marks, 1):
-            # A key may have two rows, if who claimed the first was killed.
+            # A key may have two rows, if the process that claimed the first was killed.
             self.marks[key] = self.marks.get(key, 0) + mark
             if read % ROWS_PER_CLOCK_READ == 0 and perf_counter() >= until:
                 return False

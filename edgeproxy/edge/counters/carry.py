@@ -1,9 +1,9 @@
 """Carrying limits over to a table of another layout: the counts of its predecessor are foreign counts in it.
 
-The files of one table form a chain, each the successor of the next older that still exists. The content of a row of the
-older, all columns and the foreign one, is written as absolute counts into the foreign column of the same key in the
-younger; so nothing counts twice, however often it is written, and what an even older file left is handed on. Counts of
-other hosts are left out where the younger receives them from the hub itself.
+The files of one table form a chain, each the successor of the next older that still exists. All columns and the foreign
+one of a row in the older file are added up. The sums are written, as absolute counts, into the foreign column of this
+key's row in the younger file. So nothing counts twice, however often it is written, and the counts of an even older
+file are handed on. Counts of other hosts are left out if the younger file receives them from the hub itself.
 """
 
 from time import perf_counter
@@ -37,8 +37,8 @@ class Carry:
     def slice(self, now: float, until: float) -> tuple[int, bool]:
         """Go on with the round through the old table until `until` (perf_counter), or to its end.
 
-        Returns how many rows were written, and whether the round has ended with no row left that only another process
-        kept from being written.
+        Returns the number of rows written, and whether the round has ended without a row that could not be written
+        because of another process.
         """
         carried = 0
         high = self.old.high
@@ -62,7 +62,8 @@ class Carry:
             fence()
         if words[row + at.ROW_STATE] & HAS_GAUGES:
             return self._gauge(row, now)
-        # Before the cells: who counts stores the head last, so what it says is counted is found in the cells.
+        # Before the cells: a process that counts stores the head last, so the cells hold every count that the head
+        # includes.
         start, end, width = row + old.layout.heads, row + old.layout.row_words, old.layout.width
         heads = read_heads(words, start, end, width) if width else words[start:end].tolist()
         if IS_WEAK:
@@ -84,7 +85,7 @@ class Carry:
         return matters
 
     def _head(self, heads: list[int], now: float, *, periods: bool) -> tuple[tuple[int, ...], bool]:
-        """Return the first words of the head that stands for those of all columns of a row, and whether it must be
+        """Return the first words of a head that represents the heads of all columns of a row, and whether it must be
         written even without counts.
         """
         size = self.old.layout.width
@@ -93,7 +94,7 @@ class Carry:
             return _combine_quota_heads(columns, now)
         counted = sum(head[at.CUM] for head in columns)
         until = max(head[at.UNTIL] for head in columns)
-        # The level that knows of the most; what it does not know of yet, its readers add.
+        # The level that includes the most counts; its readers add the counts that it does not include yet.
         latest = max(columns, key=lambda head: head[at.SEEN_CUM])
         head = (counted, latest[at.LEVEL], min(latest[at.SEEN_CUM], counted), until)
         return head, until > milliseconds(now)
@@ -101,7 +102,7 @@ class Carry:
     def _gauge(self, row: int, now: float) -> bool:
         """Write how much of a row is in use, unless the new table has the number already.
 
-        Every round does this, as no word changes where a process dies.
+        Every round does this, as no word changes when a process dies.
         """
         new = self.new
         key = new.make_key_of(self.old, row)
@@ -111,7 +112,7 @@ class Carry:
         return used != stored and self._write(row, key, now, {}, (0, used))
 
     def _write(self, row: int, key: RowKey, now: float, cells: dict[int, int], head: tuple[int, ...]) -> bool:
-        """Write this into the row of the new table; return False where it has no row to give."""
+        """Write this into the row of the new table; return False if it has no row to give."""
         words = self.old.words
         try:
             flags = words[row + at.ROW_STATE] & KINDS_OF_ROWS
@@ -119,7 +120,7 @@ class Carry:
         except RowUnavailableError as error:
             self._busy |= isinstance(error, TableBusyError)
             return False
-        # Of what was counted there, the hub knows so much already.
+        # The hub already knows this many of the counts there.
         acknowledged = target + at.ROW_ACKNOWLEDGED
         self.new.words[acknowledged] = max(self.new.words[acknowledged], words[row + at.ROW_ACKNOWLEDGED])
         self.new.write_foreign(target, cells, head)
@@ -135,7 +136,7 @@ def _combine_quota_heads(columns: list[list[int]], now: float) -> tuple[tuple[in
     }
     if not periods:
         return (), False
-    # The one that ends first, or the next if that was begun. One further ahead is of a clock that was wrong.
+    # The one that ends first, or the next if that was begun. One further ahead comes from a clock that was wrong.
     period = min(periods, key=periods.__getitem__)
     if period + 1 in periods:
         period += 1

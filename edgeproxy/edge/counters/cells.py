@@ -19,15 +19,15 @@ CELL_US_MIN = 10_000
 
 
 def width_us(window: float, cells: int) -> int:
-    """Return the microseconds of a cell, where `cells` of them must span `window` seconds: never less than W / C."""
+    """Return the microseconds of a cell, if `cells` of them must span `window` seconds: never less than W / C."""
     return max(CELL_US_MIN, -(-round(window * 1_000_000) // cells))
 
 
 def cell_number(now: float, width: int) -> int:
     """Return the cell at edge time `now` (seconds), for cells of `width` microseconds.
 
-    Every process must get the same number for the same `now`, so this is the one formula: hot code keeps
-    `per_second(width)` and multiplies likewise.
+    Every process must get an equal number for a `now`, so this is the one formula: hot code keeps `per_second(width)`
+    and multiplies likewise.
     """
     return int(now * per_second(width))
 

@@ -1,9 +1,9 @@
 """Claims of the hub in the heads of columns, and the return of unused ones.
 
 A claim is permission to count one. A process requests some (WANT), is given some by the supervisor (GIVEN), and spends
-them (USED); returned claims count as spent. What a process leaves in its column is returned by the next holder of the
-column, or by a supervisor that borrows it: a rate that is no longer used would miss it for as long as a window. `row`
-is the word at which a row begins.
+them (USED); returned claims count as spent. Claims that a process leaves in its column are returned by the next holder
+of the column, or by a supervisor that borrows it. Otherwise a rate that is no longer used would miss them for a whole
+window. `row` is the first word of a row.
 """
 
 from edgeproxy.edge.counters import layout as at
@@ -24,7 +24,7 @@ def is_settled(table: LimitTable, row: int, column: int) -> bool:
 
 
 def request_claims(table: LimitTable, row: int, waiting: int) -> None:
-    """Request so many claims more than were given, in all, for this process."""
+    """Request this many claims more than were given, in all, for this process."""
     own = row + table.head_at
     table.words[own + at.WANT] = table.words[own + at.GIVEN] + waiting
 
@@ -39,7 +39,7 @@ def grant_claims(table: LimitTable, row: int, granted: int) -> None:
         words[head + at.GIVEN] += some
         granted -= some
     if granted:
-        # Nobody waits any more, or more will come before the next answer does. Unused ones are given back.
+        # No request waits any more, or more will come before the next answer does. Unused claims are given back.
         head = requesting[0] if requesting else max(heads, key=lambda head: words[head + at.CUM])
         words[head + at.GIVEN] += granted
 

@@ -28,7 +28,7 @@ class NoFreeColumnError(Exception):
 def acquire_column(files: Sequence[TableFile]) -> int:
     """Lock the lowest column that is free in all of `files`, for the life of this process.
 
-    Raises NoFreeColumnError where all are held.
+    Raises NoFreeColumnError if all are held.
     """
     columns = min(file.layout.columns for file in files)
     for column in range(columns):
@@ -53,7 +53,7 @@ def release_column(files: Sequence[TableFile], column: int) -> None:
 
 @contextmanager
 def borrow_column(file: TableFile, column: int) -> Iterator[bool]:
-    """Hold a column for a moment; yield False where another process holds it. A worker that starts takes another."""
+    """Hold a column for a moment; yield False if another process holds it. A worker that starts takes another."""
     mine = _set(file, column, fcntl.F_WRLCK)
     try:
         yield mine
@@ -74,13 +74,13 @@ def list_held_columns(file: TableFile) -> frozenset[int]:
 
 
 def is_held(file: TableFile, column: int) -> bool:
-    """Return whether another than `file` itself holds this column."""
+    """Return whether another opening than `file` itself holds this column."""
     return _lock_of(file, column) != fcntl.F_UNLCK
 
 
 def declare_orphan(file: TableFile, column: int, token: int, *, last: bool) -> None:
-    """Declare that this column's worker serves without its supervisor, which had this token; `last`: that one was the
-    last to serve.
+    """Declare that this column's worker serves without its supervisor, which had this token; `last`: that supervisor
+    was the last to serve.
     """
     _set(file, ORPHAN_LOCKS_BYTE + column, fcntl.F_WRLCK if last else fcntl.F_RDLCK)
     _set(file, _sibling_byte(token), fcntl.F_RDLCK)

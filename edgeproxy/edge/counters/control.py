@@ -1,4 +1,4 @@
-"""The control file: a page whose layout never changes, by which processes of any version recognize each other.
+"""The control file: a page of one fixed layout, which lets processes of any version recognize each other.
 
 Words of 64 bits; those without a name are zero:
 
@@ -30,7 +30,7 @@ GENERATIONS = {
 }
 
 HEARTBEAT_FRESH_SECONDS = 5.0
-"""Seconds after which a supervisor that did not beat is taken for dead."""
+"""A supervisor counts as dead after this many seconds without a heartbeat."""
 
 
 def boot_digest(boot: str) -> int:
@@ -49,8 +49,9 @@ class Control:
 
     @classmethod
     def prepare(cls, path: Path) -> "Control":
-        """Open the control file, creating it with a new instance id where there is none. For the holder of the setup
-        lock.
+        """Open the control file; create it with a new instance id if it is missing.
+
+        For the holder of the setup lock.
         """
         if not path.exists():
             write_whole(path, struct.pack("<2Q", MAGIC, secrets.randbits(56) | 1), size=FILE_BYTES)
@@ -58,7 +59,7 @@ class Control:
 
     @classmethod
     def open(cls, path: Path) -> "Control":
-        """Open the control file; raises TableError where there is none or it is another kind of file."""
+        """Open the control file; raises TableError if it is missing or another kind of file."""
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -75,7 +76,7 @@ class Control:
 
     @property
     def boot(self) -> int:
-        """The digest of the boot to which the offset belongs."""
+        """The digest of the boot that the offset belongs to."""
         return self._words[BOOT]
 
     @property
@@ -85,7 +86,7 @@ class Control:
 
     def begin_boot(self, boot: int, offset: float) -> None:
         """Record a new boot with its own monotonic clock, and so another offset (seconds, ≥ 0)."""
-        # The offset first: killed between the two, this is done again.
+        # The offset first: if the process is killed between the two, this is done again.
         self._words[OFFSET] = round(offset * 1e6)
         fence()
         self._words[BOOT] = boot
@@ -95,15 +96,16 @@ class Control:
         self._words[OFFSET] = round(offset * 1e6)
 
     def count_start(self) -> int:
-        """Count a start of a supervisor that uses the hub; return the number of starts. For the holder of the identity
-        lock.
+        """Count a start of a supervisor that uses the hub; return the number of starts.
+
+        For the holder of the identity lock.
         """
         self._words[STARTS] += 1
         return self._words[STARTS]
 
     @property
     def place(self) -> int:
-        """64 bits that identify the directory in which the state was first served; 0: not recorded yet."""
+        """64 bits that identify the directory that first served the state; 0: not recorded yet."""
         return self._words[PLACE]
 
     def write_place(self, place: int) -> None:
@@ -128,7 +130,7 @@ class Control:
         self._words[GENERATIONS[table]] = generation
 
     def flush(self) -> None:
-        """Wait until the disk has what was published: after a power cut a file that is not current is removed."""
+        """Wait until the disk has the published numbers: after a power cut a file that is not current is removed."""
         self._map.flush()
 
     def write_heartbeat(self, token: int, monotonic: float) -> None:

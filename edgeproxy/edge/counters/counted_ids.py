@@ -1,6 +1,6 @@
 """The ids of stored answers whose usage is counted, in a memory map that all workers of a host share.
 
-A service returns a stored answer as often as it is asked. An id is claimed by its first reader, which counts it; the
+A service returns a stored answer for each request of it. An id is claimed by its first reader, which counts it; the
 others find it claimed. The map is a hash table of fingerprints, 64 bits each, in sets of WAYS. A full set forgets its
 oldest fingerprint: then an answer that is read again after some hundred thousand others would count again.
 """
@@ -16,14 +16,14 @@ SETS: Final = 1 << 15
 WAYS: Final = 8
 WORD: Final = 8
 MAP_BYTES: Final = SETS * WAYS * WORD
-"""2 MiB, of which only touched pages take memory and disk."""
+"""2 MiB; only touched pages take memory and disk."""
 
 
 class CountedIds:
     """The ids that were claimed. Ids of one owner are unique; owners do not share them."""
 
     def __init__(self, path: Path) -> None:
-        """Open the map, and create it where it is missing. Raises OSError."""
+        """Open the map, and create it if it is missing. Raises OSError."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if os.fstat(self._fd).st_size != MAP_BYTES:
@@ -39,10 +39,10 @@ class CountedIds:
         return fingerprint in self._words[start : start + WAYS].tolist()
 
     def claim(self, key: tuple[bytes, ...]) -> bool:
-        """Claim an id; return whether nobody has before."""
+        """Claim an id; return True if it was not claimed before."""
         start, fingerprint = _locate(key)
         words = self._words
-        # Two workers may read the same answer at once. The lock is held for microseconds, and ends with its process.
+        # Two workers may read one answer at once. The lock is held for microseconds, and ends with its process.
         fcntl.lockf(self._fd, fcntl.LOCK_EX, WORD, start * WORD)
         try:
             ways = words[start : start + WAYS].tolist()

@@ -20,7 +20,7 @@ KINDS = ("customers", "addresses", "usage", "metrics", "connections", QUOTAS, "e
 
 
 class TableError(OSError):
-    """A file of the state directory cannot be created or is not valid; the text says which and why."""
+    """A file of the state directory cannot be created or is not valid; the text names it and the reason."""
 
     def __init__(self, path: Path, why: str, code: int | None = None) -> None:
         super().__init__(code, why, str(path))
@@ -55,7 +55,7 @@ class TableFile:
     def create(cls, path: Path, layout: Layout, *, generation: int, instance: int, boot: int) -> None:
         """Create the file with all of its space allocated: a full disk must show here, not as SIGBUS later.
 
-        Raises TableError, and leaves nothing behind, where there is not room for it.
+        Raises TableError, and leaves nothing behind, if the disk has no room for it.
         """
         if layout.columns > at.COLUMNS_MAX:
             raise TableError(path, f"has {layout.columns} columns, and {at.COLUMNS_MAX} is the most: fewer workers")
@@ -66,7 +66,7 @@ class TableFile:
         header[at.ROWS], header[at.COLUMNS] = layout.rows, layout.columns
         header[at.RING], header[at.CELLS], header[at.WIDTH] = layout.ring, layout.cells, layout.width
         header[at.SEED], header[at.SEED + 1] = secrets.randbits(64), secrets.randbits(64)
-        # Half of the columns are spare: those of the workers that are about to start count as active from the first.
+        # Half of the columns are spare: the columns of workers that are about to start count as active from the first.
         active = [*range(layout.columns // 2), *([] if layout.hub is None else [layout.hub])]
         for column in active:
             for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
@@ -75,7 +75,7 @@ class TableFile:
 
     @classmethod
     def open(cls, path: Path, *, kind: str, instance: int) -> "TableFile":
-        """Open a table that `create` wrote; raises TableError where it is anything else."""
+        """Open a table that `create` wrote; raises TableError if it is anything else."""
         try:
             fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
@@ -117,15 +117,13 @@ class TableFile:
             raise TableError(self.path, "belongs to another state directory: give each edge a directory of its own")
 
     def lock(self) -> bool:
-        """Acquire the file's flock without waiting, and return whether it is held. Its holder decides which row belongs
-        to which key.
-        """
+        """Acquire the file's flock without waiting, and return whether it is held. Its holder assigns rows to keys."""
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         if self.words[at.PENDING]:
-            # The holder before was killed in the middle of a change; tending the tables puts it right.
+            # The holder before was killed in the middle of a change; maintenance of the tables repairs it.
             self.words[at.DAMAGED] = 1
             self.words[at.CHANGES] += 1
         return True
@@ -135,7 +133,7 @@ class TableFile:
         fcntl.flock(self.fd, fcntl.LOCK_UN)
 
     def flush(self) -> None:
-        """Wait until the disk has all that was stored here until now."""
+        """Wait until the disk has everything that was stored here until now."""
         self._map.flush()
 
     @property
@@ -149,7 +147,7 @@ class TableFile:
 
     @property
     def looked_until(self) -> int:
-        """The Unix second up to which a table of usage was searched for growth."""
+        """The last searched Unix second: a table of usage was searched for growth up to it."""
         return self.words[at.LOOKED]
 
     @looked_until.setter
@@ -158,7 +156,7 @@ class TableFile:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the file was closed, so that its words cannot be read any more."""
+        """True if the file was closed, so that its words cannot be read any more."""
         return self._map.closed
 
     def close(self) -> None:
@@ -192,7 +190,7 @@ def write_whole(path: Path, content: bytes, *, size: int = 0) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make what was renamed or unlinked in `folder` durable."""
+    """Make renamed and unlinked names in `folder` durable."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

@@ -1,6 +1,7 @@
 """The heads of one row, read at once: each column's counts, claims or period.
 
-The kind of a row says what is in them (layout.py): counts and claims for a rate, counts and periods for a quota.
+The content of the heads depends on the kind of row (layout.py): counts and claims for a rate, counts and periods for a
+quota.
 """
 
 from edgeproxy.edge.counters import layout as at
@@ -10,8 +11,9 @@ from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 def read_heads(words: memoryview, start: int, end: int, width: int) -> list[int]:
     """Read the heads between two words, each `width` words: SEEN_CUM first, then LEVEL or PERIOD, and CUM last.
 
-    That is the reverse of how they are written (edge/limits/levels.py, edge/limits/quota.py). So no level is older than
-    what it is said to know of, and no count of an earlier period than the one that it is read with.
+    They are written in the reverse order (edge/limits/levels.py, edge/limits/quota.py). So a level always includes at
+    least the counts that its SEEN_CUM states, and a count never belongs to an earlier period than the period read with
+    it.
     """
     heads: list[int] = words[start:end].tolist()
     for word in (at.LEVEL, at.CUM):
@@ -22,7 +24,7 @@ def read_heads(words: memoryview, start: int, end: int, width: int) -> list[int]
 
 
 class Heads:
-    """The heads of all columns of a row: the foreign one's first, the hub's last where the table has one."""
+    """The heads of all columns of a row: the foreign one's first, the hub's last if the table has one."""
 
     __slots__ = ("_own", "each", "width")
 
@@ -35,7 +37,7 @@ class Heads:
 
     @property
     def counted(self) -> int:
-        """The total count of this host in the row, including that of older files."""
+        """The total count of this host in the row, including the counts of older files."""
         return sum(self.each[at.CUM : self._own : self.width])
 
     @property
@@ -64,7 +66,7 @@ class Heads:
 
     @property
     def has_claims(self) -> bool:
-        """Whether a worker has unspent claims, or requests some."""
+        """True if a worker has unspent claims, or requests some."""
         each, width, own = self.each, self.width, self._own
         return each[width + at.USED : own : width] != each[width + at.GIVEN : own : width] or self.waiting > 0
 

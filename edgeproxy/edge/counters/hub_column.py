@@ -1,8 +1,8 @@
-"""The hub's column in a table of limits that hosts share: the counts of other hosts, and what the hub allows.
+"""The hub's column in a table of limits that hosts share: the counts of other hosts, and the hub's permissions.
 
 The supervisor that reports to the hub writes it, workers read it; each method is one read or write of the map. `row` is
-the word at which a row begins. Moments are edge time in seconds. Decisions read the same words without these methods
-(edge/limits/gate.py, edge/limits/slots.py), as they are made at every request.
+the first word of a row. Moments are edge time in seconds. Decisions read these words directly, without the methods
+(edge/limits/gate.py, edge/limits/slots.py), as every request needs one.
 """
 
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ THRESHOLD_BITS = 32
 NEVER = (1 << THRESHOLD_BITS) - 1
 """A threshold that no count reaches: workers need not ask or report."""
 HELD = NEVER << THRESHOLD_BITS | NEVER
-"""Both thresholds of a row in which the supervisor keeps this host to its share while the hub is away."""
+"""Both thresholds of a row whose supervisor keeps this host to its share while the hub is away."""
 
 
 class HubColumn:
@@ -40,7 +40,7 @@ class HubColumn:
 
     @property
     def is_known(self) -> bool:
-        """Whether a supervisor has ever recorded the number of hosts."""
+        """True if a supervisor has ever recorded the number of hosts."""
         return self._words[at.HOSTS] != 0
 
     @property
@@ -50,7 +50,7 @@ class HubColumn:
 
     @property
     def is_away(self) -> bool:
-        """Whether the hub cannot be reached."""
+        """True if the hub cannot be reached."""
         return self._words[at.HOSTS] >= at.AWAY
 
     def write_hosts(self, hosts: int, *, is_away: bool) -> None:
@@ -70,7 +70,7 @@ class HubColumn:
     def on_loss(self, on_loss: OnLoss) -> None:
         self._words[at.ON_LOSS] = ON_LOSS[on_loss]
 
-    # ---- of a row: what others have counted
+    # ---- of a row: the counts of others
 
     def counts(self, row: int, cell: int) -> dict[int, int]:
         """Return the counts of other hosts in each cell that counts at `cell`."""
@@ -78,14 +78,15 @@ class HubColumn:
         return counts(self._words[ring : ring + self._ring].tolist(), cell, self._cells)
 
     def write_counts(self, row: int, cell: int, counted: Mapping[int, int]) -> None:
-        """Write the counts of other hosts (cell -> count); `cell` is the present one. Cells that are not named are
-        emptied.
+        """Write the counts of other hosts (cell -> count); `cell` is the present one.
+
+        Cells that are not named are emptied.
         """
         words, size, ring = self._words, self._ring, row + self._rings
         there = words[ring : ring + size].tolist()
         if not counted and not any(there):
             return
-        # Cells far ahead are of a clock that was wrong, and would take the places of others.
+        # Cells far ahead come from a clock that was wrong, and would take the places of others.
         lowest = cell - self._cells
         fitting = range(lowest, lowest + size)
         by_slot = {of % size: of << SHIFT | min(counted[of], MASK) for of in counted if of in fitting}
@@ -94,8 +95,9 @@ class HubColumn:
                 words[ring + slot] = word_now
 
     def write_total(self, row: int, counted: int) -> None:
-        """Write the total count of other hosts. Write a level that includes it first: otherwise it would be added to
-        that.
+        """Write the total count of other hosts.
+
+        Write a level that includes it first: otherwise it would be added to that.
         """
         fence()
         self._words[row + self._head + at.CUM] = counted
@@ -111,7 +113,7 @@ class HubColumn:
         words, head = self._words, row + self._head
         if words[head + at.LEDGER_PERIOD] == period:
             counted = max(counted, words[head + at.LEDGER])
-        # In this order: who reads in between finds nothing counted, in the old period or in the new one.
+        # In this order: a process that reads in between finds nothing counted, in the old period or in the new one.
         if words[head + at.PERIOD] != period:
             words[head + at.CUM] = 0
             fence()
@@ -138,22 +140,23 @@ class HubColumn:
         return self._words[row + self._head + at.GAUGE] & at.COUNT_MASK
 
     def write_in_use(self, row: int, count: int, *, withheld: bool = False) -> None:
-        """Write how much other hosts have in use; `withheld`: it is not known to be used, and keeps this host to its
-        share.
+        """Write how much other hosts have in use.
+
+        `withheld`: its use is not certain, and it keeps this host to its share.
         """
         count = min(count, at.COUNT_MASK)
         self._words[row + self._head + at.GAUGE] = count
         self._words[row + self._head + at.WITHHELD] = count if withheld else 0
 
     def withheld(self, row: int) -> int:
-        """Return the part of the hub's column that is not known to be used: it keeps this host to its share."""
+        """Return the uncertain part of the hub's column: it keeps this host to its share."""
         return self._words[row + self._head + at.WITHHELD]
 
     def withhold(self, row: int, withheld: int) -> None:
-        """Write the part of the hub's column that is not known to be used."""
+        """Write the uncertain part of the hub's column."""
         self._words[row + self._head + at.WITHHELD] = withheld
 
-    # ---- of a row: what the hub allows
+    # ---- of a row: the hub's permissions
 
     def allow(self, row: int, ask: int, tell: int) -> None:
         """Write the counts unknown to the hub above which this host must ask first (`ask`), and should report (`tell`).
@@ -181,7 +184,7 @@ class HubColumn:
         return self._words[row + self._head + at.NO_USE_UNTIL] > now * 1000
 
     def write_useless_until(self, row: int, until: float) -> None:
-        """Write the moment until which asking the hub is of no use; 0.0: it is of use."""
+        """Write the moment until which asking the hub is useless; 0.0: it is useful."""
         self._words[row + self._head + at.NO_USE_UNTIL] = milliseconds(until)
 
     def warm_until(self, row: int) -> float:

@@ -1,8 +1,8 @@
 """The index of a table: from a key's hash to its row, by linear probing over at most 64 words.
 
-A word is the upper 40 bits of the hash and 2 + the row's number; 0 is a slot never used, 1 a tombstone, past which
-probing goes on. The words lie side by side, away from the rows, so that a look-up touches one cache line and no row but
-its own. Look-ups take no lock. Only the holder of the file's flock writes, and writes a word last, when its row is
+A word is the upper 40 bits of the hash and 2 + the row's number. 0 is a slot never used; 1 is a tombstone, and probing
+continues past it. The words lie side by side, away from the rows, so that a look-up touches one cache line and no row
+but its own. Look-ups take no lock. Only the holder of the file's flock writes, and writes a word last, when its row is
 ready.
 """
 
@@ -41,12 +41,12 @@ class Index:
         self.slots = file.layout.slots
 
     def hash(self, key: bytes) -> int:
-        """Return 64 bits of keyed BLAKE2b, the same in every process; never 0 in its upper 40 bits."""
+        """Return 64 bits of keyed BLAKE2b, equal in every process; never 0 in its upper 40 bits."""
         value = int.from_bytes(blake2b(key, digest_size=8, key=self.seed).digest(), "little")
         return value if value > ROW_MASK else value | 1 << ROW_BITS
 
     def find_row(self, key_hash: int, is_row: Callable[[int], bool]) -> int | None:
-        """Find the number of the row with this hash for which `is_row` returns that it has the key."""
+        """Find the number of the row with this hash, if `is_row` returns that the row has the key."""
         words = self.words
         start = at.HEADER_WORDS + key_hash % self.slots
         tag = key_hash >> ROW_BITS
@@ -75,7 +75,7 @@ class Index:
         self.words[slot] = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
 
     def remove(self, key_hash: int, row: int) -> None:
-        """Make the key lead nowhere. For the flock's holder. Does nothing where the key led nowhere before."""
+        """Make the key lead nowhere. For the flock's holder. Does nothing if the key led nowhere before."""
         words = self.words
         entry = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
         start = at.HEADER_WORDS + key_hash % self.slots
@@ -95,7 +95,7 @@ class Index:
 
     def entries(self) -> Iterator[tuple[int, int, int]]:
         """Yield (slot, upper 40 bits of the hash, row's number) of all rows that keys lead to, in no order."""
-        # By the piece: the list of a large index would be large.
+        # In pieces: the list of a large index would be large.
         end = at.HEADER_WORDS + self.slots + at.PROBES
         for start in range(at.HEADER_WORDS, end, at.HEADER_WORDS):
             for slot, word in enumerate(self.words[start : min(start + at.HEADER_WORDS, end)].tolist(), start):

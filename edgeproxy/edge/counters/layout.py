@@ -5,14 +5,14 @@
     rows     `rows` of `row_words` each, handed out from the first on
 
 A row of a limit table is 16 header words, a ring of R words for each column, and last a head of HEADS words for each
-column. The first column is the foreign one: counts of older files, written by the supervisor. Where limits are shared
-with other hosts the last column is the hub's: their counts, written by the supervisor too. The rings lie side by side,
-and so do the heads, so that one slice reads them all. A row of a tally table is 32 header words, 29 of which hold the
-key and the last the mark, and `width` words for each column.
+column. The first column is the foreign one: counts of older files, written by the supervisor. If limits are shared with
+other hosts the last column is the hub's: their counts, also written by the supervisor. The rings lie side by side, and
+the heads do too, so that one slice reads them all. A row of a tally table is 32 header words (29 of them hold the key,
+and the last holds the mark), and `width` words for each column.
 
-Every word has one writer at a time: a column's words the process that holds the column, the foreign ring, the sync
-version and the marks the supervisor that maintains the tables, the assignment of rows to keys the holder of the file's
-flock.
+Every word has one writer at a time. A column's words are written by the process that holds the column. The foreign
+ring, the sync version and the marks are written by the supervisor that maintains the tables. The assignment of rows to
+keys is written by the holder of the file's flock.
 """
 
 from math import ceil
@@ -25,19 +25,19 @@ PROBES = 64
 LOAD_FACTOR = 0.6
 """Rows per slot of the index when every row is taken."""
 
-# The header of a file. Words without a name are zero, ZERO stays so for ever.
+# The header of a file. Words without a name are zero, ZERO stays zero for ever.
 MAGIC, VERSION, KIND, GENERATION, ROWS, COLUMNS, RING, CELLS, WIDTH, INSTANCE, BOOT, SEED = range(12)
 """SEED takes two words."""
 IN_USE, HIGH, FREE, PENDING, DAMAGED = range(16, 21)
 """Rows in use; rows ever handed out; 1 + the first freed row; a change is under way; a change was interrupted."""
 CHANGES = 21
-"""Changes of the assignment of rows so far, also interrupted ones: a reader that finds it unchanged need not look
+"""Changes of the assignment of rows so far, including interrupted ones: a reader that finds it unchanged need not look
 again.
 """
 COLUMNS_VERSION = 22
 SEALED, LOOKED = 23, 24
-"""For usage tables: the last batch whose marks are all in the map, and the Unix second up to which it was searched for
-growth (edge/usage/seal.py).
+"""For usage tables: the last batch whose marks are all in the map, and the last Unix second of the search for growth
+(edge/usage/seal.py).
 """
 HOSTS, AWAY = 25, 1 << 32
 """For tables with a hub column: the hosts that the hub counts, including this one; and AWAY, a bit that is set while
@@ -49,7 +49,7 @@ nothing.
 """
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
-"""Bitmaps of BITMAP_WORDS words: columns that ever counted here, and those whose words may change at any time."""
+"""Bitmaps of BITMAP_WORDS words: columns that ever counted here, and columns whose words may change at any time."""
 BITMAP_WORDS = 8
 SEEN = 64
 """A word per column: a random 32-bit number of its worker, and the last columns' version that the worker has read."""
@@ -66,7 +66,7 @@ ROW_KEY = 8
 KEY_BYTES = 64
 FOREIGN = 16
 HEAD_WORDS = 7
-# The head of a column. What a word is called depends on the kind of row, and on whether the column is the hub's:
+# The head of a column. The name of a word depends on the kind of row, and on whether the column is the hub's:
 #
 #     word                 0     1        2          3          4            5              6
 #     rate                 CUM   LEVEL    SEEN_CUM   UNTIL      WANT         USED           GIVEN
@@ -76,14 +76,15 @@ HEAD_WORDS = 7
 #     quota                CUM   PERIOD              UNTIL
 #     quota, the hub's     CUM   PERIOD              UNTIL      LEDGER       LEDGER_PERIOD
 CUM, LEVEL, SEEN_CUM, UNTIL, WANT, USED, GIVEN = range(HEAD_WORDS)
-"""CUM is the total count of the column; LEVEL of a bucket, and SEEN_CUM, the counts of all columns that this level
-includes (edge/limits/levels.py); UNTIL, how long the row is retained though nothing is counted in it any more
-(milliseconds of edge time); claims requested, used and given, each a sum that only grows (claims.py).
+"""CUM is the total count of the column. LEVEL is the level of a bucket, and SEEN_CUM the counts of all columns that
+this level includes (edge/limits/levels.py). UNTIL is the time until which the row is retained though nothing is counted
+in it any more (milliseconds of edge time). WANT, USED and GIVEN are claims requested, used and given, each a sum that
+only grows (claims.py).
 """
 WITHHELD, THRESHOLDS, NO_USE_UNTIL, WARM_UNTIL = range(3, HEAD_WORDS)
-"""The part of the hub's column that is not known to be used; the counts unknown to the hub above which it must be asked
-(the upper 32 bits) and should be informed (the lower 32); until when asking is of no use, and until when the hub's last
-answer is valid (milliseconds of edge time). See hub_column.py.
+"""WITHHELD is the part of the hub's column whose use is not certain. THRESHOLDS are counts unknown to the hub: above
+the first (the upper 32 bits) it must be asked, above the second (the lower 32) it should be informed. Asking is useless
+until NO_USE_UNTIL, and the hub's last answer is valid until WARM_UNTIL (milliseconds of edge time). See hub_column.py.
 """
 GAUGE = 1
 """For concurrency: the owner's number above OWNER_SHIFT, and its slots in use (edge/limits/slots.py)."""
@@ -92,7 +93,7 @@ PERIOD = 1
 LEDGER, LEDGER_PERIOD = WANT, USED
 """For a quota, in the hub column: the ledger's count for other hosts, a lower bound, and its calendar period."""
 FORMER_HEAD_WORDS = 4
-"""Words of a head in files that have none for the foreign column, in which `width` is 0."""
+"""Words of a head in files without a head for the foreign column; their `width` is 0."""
 
 # The header of a row of a tally table.
 TALLY_HASH, TALLY_STATE, TALLY_KEY, TALLY_MARK, TALLIES = 0, 1, 2, 31, 32
@@ -115,7 +116,7 @@ class Layout(NamedTuple):
 
     @property
     def hub(self) -> int | None:
-        """The column of other hosts' counts; None where limits are not shared. Workers have an even number."""
+        """The column of other hosts' counts; None if limits are not shared. Workers have an even number."""
         return self.columns - 1 if self.columns % 2 else None
 
     @property
@@ -147,7 +148,7 @@ class Layout(NamedTuple):
 
     @property
     def first_row(self) -> int:
-        """The word at which the rows begin, on a page of its own."""
+        """The first word of the rows, on a page of its own."""
         return HEADER_WORDS + (self.slots + PROBES + HEADER_WORDS - 1) // HEADER_WORDS * HEADER_WORDS
 
     @property

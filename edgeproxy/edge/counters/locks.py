@@ -8,7 +8,7 @@ from time import monotonic, sleep
 from edgeproxy.edge.counters.file import TableError
 
 SETUP_WAIT_SECONDS = 60.0
-"""Seconds to wait for another process that sets the tables up, before it is taken to hang."""
+"""Seconds to wait for another process that sets the tables up; after them it counts as hanging."""
 
 
 class FileLock:
@@ -20,7 +20,7 @@ class FileLock:
 
     @property
     def held(self) -> bool:
-        """Whether this object holds the lock."""
+        """True if this object holds the lock."""
         return self._fd is not None
 
     def try_acquire(self, *, shared: bool = False) -> bool:
@@ -37,7 +37,9 @@ class FileLock:
         return True
 
     def acquire(self, *, shared: bool = False, patience: float = SETUP_WAIT_SECONDS) -> None:
-        """Acquire the lock, waiting up to `patience` seconds; raises TableError where another holds it for longer."""
+        """Acquire the lock, waiting up to `patience` seconds; raises TableError if another process holds it for
+        longer.
+        """
         deadline = monotonic() + patience
         while not self.try_acquire(shared=shared):
             if monotonic() >= deadline:

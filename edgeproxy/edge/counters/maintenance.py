@@ -1,5 +1,5 @@
 """Maintenance of the tables, in slices, by the supervisor that holds the identity lock: it reclaims rows, retires files
-that are no longer current, repairs what a killed process left, and releases columns whose workers are gone.
+that are no longer current, repairs tables after a killed process, and releases columns whose workers are gone.
 """
 
 from itertools import pairwise
@@ -25,14 +25,14 @@ RECLAIM_SECONDS, HURRIED_RECLAIM_SECONDS = 0.003, 0.006
 RETIRE_SECONDS = 0.004
 """Seconds of a slice for each file that is no longer current."""
 UNHELD_SECONDS = 60.0
-"""Seconds after which a column without a holder is no longer read at every decision. A replacement is quicker."""
+"""After this many seconds a column without a holder is no longer read at every decision. A replacement is quicker."""
 
 
 class MaintenanceResult(NamedTuple):
     """The results of one slice. `holder`: this process holds the identity lock, else it did nothing.
 
     The rows closed, freed and revived by reclaim, and carried to a newer file; names of the files folded into the
-    durable base, and of those removed.
+    durable base, and of the removed files.
     """
 
     holder: bool
@@ -57,8 +57,8 @@ class TableMaintenance:
     def slice(self, now: float) -> MaintenanceResult:
         """Run one slice. `now` is edge time.
 
-        Raises TableError where the base cannot be written, as on a full disk: nothing is lost, and the next slice tries
-        again.
+        Raises TableError if the base cannot be written, for example on a full disk: nothing is lost, and the next slice
+        tries again.
         """
         closed = reclaimed = revived = carried = 0
         folded: list[str] = []
@@ -78,12 +78,12 @@ class TableMaintenance:
         return MaintenanceResult(True, closed, reclaimed, revived, carried, tuple(folded), tuple(removed))
 
     def repair(self, table: LimitTable) -> None:
-        """Repair the table where a process was killed while it claimed or freed a row."""
+        """Repair the table if a process was killed while it claimed or freed a row."""
         if table.words[DAMAGED] or table.words[PENDING]:
             repair_if_free(table)
 
     def release_columns(self, table: LimitTable, now: float) -> None:
-        """Sum columns without a worker for a minute once a cell from now on, no longer at every decision."""
+        """From now on, read columns without a worker for a minute once a cell, no longer at every decision."""
         held = columns.list_held_columns(table.file)
         unheld = self._unheld.setdefault(table.file.path.name, {})
         for column in range(table.layout.columns):
@@ -135,7 +135,7 @@ class TableMaintenance:
             if oldest:
                 self._carries.pop(name, None)
                 if kind == QUOTAS:
-                    # They are to outlive even a power cut, so the only copy must not be in memory.
+                    # They must outlive even a power cut, so the only copy must not be in memory.
                     new.flush()
                 self.remove(name, removed)
         return carried
@@ -145,7 +145,7 @@ class TableMaintenance:
         for number in self.store.list_generations(kind)[:-1]:
             name = self.store.get_file_name(kind, number)
             if name in self.store.load_base().folded:
-                # Folded, and cut off before it was removed.
+                # Folded, and interrupted before it was removed.
                 self.remove(name, removed)
                 continue
             file = self.store.get_file(name, kind)

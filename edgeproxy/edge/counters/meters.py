@@ -54,9 +54,9 @@ class SharedGauge:
         ...
         pending.add(-1)                 # it is over
 
-    Each worker has a word of its own, which it alone writes. The word of a dead worker is not counted: the next holder
-    of its column clears it, and until then the column's lock is free. One object a process for each word
-    (`Metrics.shared_gauge`); `add` and `claim` below the bound cost about a quarter of a microsecond.
+    Each worker has a word of its own, and it alone writes that word. The word of a dead worker is not counted: the next
+    holder of its column clears it, and until then the column's lock is free. A process has one object for each word
+    (`Metrics.shared_gauge`). `add` costs about a quarter of a microsecond, and so does `claim` below the bound.
     """
 
     __slots__ = ("__weakref__", "_at", "_here", "_row", "_table", "_words")
@@ -80,23 +80,24 @@ class SharedGauge:
         self._here = here
 
     def total(self) -> int:
-        """Return the number in all running workers. The kernel is asked which run, where that is not known yet."""
+        """Return the number in all running workers. Ask the kernel which workers run, if that is not known yet."""
         counts = self._words[self._row].tolist()
         return sum(n for column, n in enumerate(counts) if n and self._table.is_living(column))
 
     def claim(self, most: int) -> bool:
         """Add one if there are then at most `most` in all running workers; return whether it was added.
 
-        It is added before the others are read: of two workers that do so at the same moment one at least sees the
-        other's, so the bound is never exceeded, and at worst both are refused the last place.
+        It is added before the others are read. If two workers do this at one moment, at least one sees the other's, so
+        the bound is never exceeded. In the worst case both are refused the last place.
         """
         self.add(1)
         counts = self._words[self._row].tolist()
         if sum(counts) + len(counts) <= most:
             return True
-        # One of the last. What another adds in the same nanoseconds may not show yet, nor this to it.
+        # One of the last. This worker may not see yet an addition of the same nanoseconds by another, nor the other
+        # this one.
         fence()
-        # Who is dead need not be known while there is room with what they left.
+        # While there is room even with the counts of dead workers, the kernel need not be asked which workers run.
         if sum(self._words[self._row].tolist()) <= most or self.total() <= most:
             return True
         self.add(-1)
@@ -188,7 +189,7 @@ class Metrics:
         return self._histograms.get(key) or self._histograms.setdefault(key, Histogram(self._table, key))
 
     def settle(self) -> None:
-        """Add to the map what histograms hold: twice a second, and before the process ends."""
+        """Add to the map the durations that histograms hold: twice a second, and before the process ends."""
         for histogram in self._histograms.values():
             histogram.settle()
 
@@ -203,16 +204,16 @@ class UsageMeters:
     """The billing counts of one process: one Counter per customer, meter and route, as long as it is referenced."""
 
     def __init__(self, table: TallyTable, *, full: Callable[[], None] | None = None) -> None:
-        """`full` is called where the table has no row; later counts go to customer `-`, route `-`."""
+        """`full` is called if the table has no row; later counts go to customer `-`, route `-`."""
         self._table = table
         self._counters: WeakValueDictionary[bytes, Counter] = WeakValueDictionary()
         self.full = full
 
     def counter(self, customer: str, meter: str, route: str, split: str = "") -> Counter:
-        """Return the counter of this customer, meter and route label, and of dimensions as text; where there is no room
-        for these, the one without them.
+        """Return the counter of this customer, meter and route label, and of dimensions as text; without room for the
+        dimensions, the counter without them.
 
-        Raises index.TableBusyError where the table's flock was not to be had, and TableFullError only where there is no
+        Raises index.TableBusyError if the table's flock could not be acquired, and TableFullError only if there is no
         room for customer `-` either: create that one before serving.
         """
         key = usage_key((customer, meter, route, split))

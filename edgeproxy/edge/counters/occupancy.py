@@ -1,9 +1,9 @@
-"""The number of things that each of very many subjects has open now in all workers together: an address its
-connections.
+"""The number of things that each of very many subjects has open now in all workers together: for example, the
+connections of an address.
 
-A subject's hash leads to a row, and in it each worker has WAYS words of its own, any of which may be the subject's: 44
-bits of the hash and 20 of the count, 0 where it is free. Nothing is claimed and nothing reclaimed, since a word belongs
-to one worker and to a subject only while that has something open there. Words of a dead worker are not counted: the
+A subject's hash leads to a row, and in it each worker has WAYS words of its own. Any of them may be the subject's: 44
+bits of the hash and 20 of the count; a free word is 0. Nothing is claimed and nothing reclaimed, since a word belongs
+to one worker, and to a subject only while that has something open there. Words of a dead worker are not counted: the
 next holder of its column clears them, and until then the column's lock is free.
 """
 
@@ -13,17 +13,17 @@ from edgeproxy.edge.counters.tallies import TallyTable
 
 ROWS = 4096
 WAYS = 16
-"""Words for subjects of one row in one column: 65,536 in all, of which a third can be used before any row is full."""
+"""Words for subjects of one row in one column: 65,536 in all. A third of these can be used before any row is full."""
 
 COUNT_BITS = 20
 COUNT_MASK = (1 << COUNT_BITS) - 1
 
 HERE_ONLY = 0
-"""Stands for a word where the row had none free: no worker's word is the first of the file."""
+"""Replaces a word if the row had none free: no worker's word is the first of the file."""
 
 
 class Occupancy:
-    """Counts what is open in this process, and reads what is open in others. One object a process."""
+    """Counts open things in this process, and reads the counts of others. One object a process."""
 
     def __init__(self, table: TallyTable) -> None:
         if table.column is None:
@@ -37,15 +37,15 @@ class Occupancy:
         self._columns = table.file.layout.columns
         self._span = self._columns * WAYS
         self._open: dict[bytes, tuple[int, int, int]] = {}
-        """Subject -> the word at which its row begins, its own word there, that word's content."""
+        """Subject -> the first word of its row, its own word there, that word's content."""
         self._clear()
 
     def claim(self, subject: bytes, most: int) -> bool:
         """Add one for this subject, if there are then at most `most` in all running workers; return whether it was
         added.
 
-        As with meters.SharedGauge it is added before the others are read, so that the bound is never exceeded. Subjects
-        for which a row has no word are counted in this process alone.
+        As with meters.SharedGauge it is added before the others are read, so that the bound is never exceeded. A
+        subject without a free word in its row is counted in this process alone.
         """
         known = self._open.get(subject)
         if known is None:
@@ -60,7 +60,8 @@ class Occupancy:
             self._words[place] = word
         if self._sum_open(row, word) + self._columns <= most:
             return True
-        # One of the last. What another adds in the same nanoseconds may not show yet, nor this to it.
+        # One of the last. This worker may not see yet an addition of the same nanoseconds by another, nor the other
+        # this one.
         fence()
         if self._sum_open(row, word) <= most:
             return True
@@ -68,7 +69,7 @@ class Occupancy:
         return False
 
     def release(self, subject: bytes) -> None:
-        """Subtract one of those that were claimed."""
+        """Subtract one claimed thing."""
         row, place, word = self._open[subject]
         word -= 1
         if not word & COUNT_MASK:
@@ -84,7 +85,7 @@ class Occupancy:
         self._table.forget_living()
 
     def _sum_open(self, row: int, word: int) -> int:
-        """Return what all running workers have open for the subject of this word."""
+        """Return how many things all running workers have open for the subject of this word."""
         tag = word >> COUNT_BITS
         total = word & COUNT_MASK
         own = range(self._own, self._own + WAYS)

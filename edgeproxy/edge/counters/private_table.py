@@ -9,7 +9,7 @@ from edgeproxy.edge.counters.rows import LimitTable
 
 
 def private_table(rows: int) -> LimitTable:
-    """Create a table of so many rows."""
+    """Create a table of this many rows."""
     layout = Layout("addresses", rows, columns=2, ring=16, cells=13, width=HEAD_WORDS)
     with TemporaryDirectory(prefix="edgeproxy-limits-") as folder:
         file = Path(folder) / "addresses.1.tbl"

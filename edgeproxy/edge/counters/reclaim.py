@@ -1,9 +1,9 @@
 """Reclaiming unused rows of limits: idle, closing, and 2 s later free or revived.
 
-A row is idle when nothing was counted in it for its window and 60 s more, nothing of it is in use, and no bucket has to
-drain nor quota's period to end. It is closed by an odd generation and a new sync version; every worker that decides on
-it from then on sees that, and makes the generation even again under the file's flock. A decision made just before shows
-in the row when it is examined 2 s later, under the same flock. So a row is either freed or revived, never both.
+A row is idle after its window and 60 s more without a count, if no part of it is in use, and no bucket has to drain nor
+quota's period to end. It is closed by an odd generation and a new sync version. Every worker that decides on it from
+then on sees this, and makes the generation even again under the file's flock. A decision made just before shows in the
+row when it is examined 2 s later, under that flock too. So a row is either freed or revived, never both.
 """
 
 from time import perf_counter
@@ -14,15 +14,13 @@ from edgeproxy.edge.counters.row_key import HAS_GAUGES, HAS_PERIODS
 from edgeproxy.edge.counters.rows import LimitTable
 
 IDLE_SECONDS = 60.0
-"""Seconds beyond its window for which a row is retained."""
+"""Seconds that a row is retained beyond its window."""
 GRACE_SECONDS = 2.0
 """Seconds from closing to the second examination."""
 PERIOD_RETENTION_SECONDS = 7200.0
-"""Seconds beyond its period for which a quota's row is retained: the clock by which that is over may yet be set
-back.
-"""
+"""Seconds that a quota's row is retained beyond its period: the clock that ended the period may yet be set back."""
 SKEW_SECONDS = 1.0
-"""Seconds by which moments may lie ahead of the clock; those further ahead are from before it was set back."""
+"""Moments may lie this many seconds ahead of the clock; moments further ahead are from before it was set back."""
 
 
 class Reclaim:
@@ -67,7 +65,7 @@ class Reclaim:
         elif self.idle(row, now):
             table.words[row + at.ROW_CLOSING] = milliseconds(now)
             table.words[row + at.ROW_GENERATION] += 1
-            # Last, for it is what makes workers look at the generation.
+            # Last, because it makes workers look at the generation.
             table.notify_readers(row)
             self._closing[number] = now + GRACE_SECONDS
             return True
@@ -92,7 +90,7 @@ class Reclaim:
             table.file.unlock()
 
     def idle(self, row: int, now: float) -> bool:
-        """Return whether the row was not counted in or claimed for its window and IDLE_SECONDS more, and need not be
+        """Return whether the row had no count or claim for its window and IDLE_SECONDS more, and need not be
         retained.
         """
         table = self.table

@@ -8,7 +8,7 @@ KEY_STATE = DIGESTED | 0xFF
 HAS_FOREIGN = 1 << 9
 """A bit of a row's state: its foreign ring has been written to."""
 HAS_GAUGES = 1 << 10
-"""A bit of a row's state: it counts what is in use now, not what has come."""
+"""A bit of a row's state: it counts things in use now, not arrivals."""
 HAS_PERIODS = 1 << 11
 """A bit of a row's state: it counts in calendar periods."""
 KINDS_OF_ROWS = HAS_GAUGES | HAS_PERIODS

@@ -18,8 +18,8 @@ def repair_if_free(table: LimitTable) -> None:
 def repair(table: LimitTable) -> int:
     """Repair the table, and return how many rows are free. For the flock's holder.
 
-    The index says which rows are in use; all others that were ever handed out are free. After a power cut, of which any
-    page may be older than the others, the index counts only where the row has the key.
+    The index says which rows are in use; all others that were ever handed out are free. After a power cut any page may
+    be older than the others, so an entry of the index counts only if its row has the key.
     """
     words = table.words
     words[at.PENDING] = 1

@@ -41,7 +41,7 @@ FOREIGN_COLUMN = -1
 FLOCK_WAIT_SECONDS = 0.02
 """Seconds to wait for the flock. It is held for microseconds, unless the machine is busy."""
 FLOCK_RETRY_SECONDS = 1.0
-"""Seconds until the next wait for the flock after one in vain, as its holder may hang."""
+"""After a wait for the flock in vain, seconds until the next wait, as its holder may hang."""
 
 
 class Reader(Protocol):
@@ -55,7 +55,7 @@ class Reader(Protocol):
 
 
 class LimitTable:
-    """A table of limits as one process sees it. `column` is the one that it counts in, None for a reader."""
+    """A table of limits from the view of one process. `column` is the one that it counts in, None for a reader."""
 
     def __init__(self, file: TableFile, column: int | None = None) -> None:
         self.file = file
@@ -64,7 +64,7 @@ class LimitTable:
         self.layout = layout = file.layout
         self.column = column
         self.hub = None if layout.hub is None else HubColumn(file.words, layout, layout.hub)
-        """The counts of other hosts; None where limits are not shared."""
+        """The counts of other hosts; None if limits are not shared."""
         self.index = Index(file)
         self._bytes = file.bytes
         self._first = layout.first_row
@@ -81,7 +81,7 @@ class LimitTable:
         self.own_at = layout.ring * (column or 0)
         self.head_at = layout.head(column or 0)
         self.owner = secrets.randbits(32) | 1 << 31
-        """The number by which gauges tell this process's words from those that its predecessors left in the column."""
+        """Gauges use this number to tell this process's words from the words of its predecessors in the column."""
         self.version = -1
         self._waits_from = 0.0
         self.refresh_columns()
@@ -103,12 +103,12 @@ class LimitTable:
         return RowKey(self.index.hash(stored), state, stored.ljust(at.KEY_BYTES, b"\0"))
 
     def stored_key(self, row: int) -> bytes:
-        """Return a row's key as it is stored: itself, or its digest, which is the same in every file."""
+        """Return the stored form of a row's key: the key itself, or its digest, which is equal in every file."""
         start = (row + at.ROW_KEY) * at.WORD
         return bytes(self._bytes[start : start + (self.words[row + at.ROW_STATE] & KEY_STATE & ~DIGESTED)])
 
     def peek(self, key: RowKey) -> int | None:
-        """Find the word at which the key's row begins, without claiming one."""
+        """Find the first word of the key's row, without claiming one."""
         number = self.index.find_row(key.hash, lambda number: self._has(number, key))
         return None if number is None else self._first + number * self._stride
 
@@ -123,10 +123,10 @@ class LimitTable:
         )
 
     def find(self, key: RowKey, width: int, now: float, flags: int = 0) -> tuple[int, int, bool]:
-        """Return the word at which the key's row begins, its generation, which is even, and whether it was claimed now.
+        """Return the first word of the key's row, its generation, which is even, and whether it was claimed now.
 
         `width` is the microseconds of the key's cells, `now` edge time, `flags` the state of a new row. Raises
-        TableFullError, or TableBusyError where another process holds the flock; the next request may try again then.
+        TableFullError, or TableBusyError if another process holds the flock; the next request may try again then.
         """
         words = self.words
         changes = words[at.CHANGES]
@@ -137,7 +137,7 @@ class LimitTable:
             generation = words[row + at.ROW_GENERATION]
             if IS_WEAK:
                 fence()
-            # Once more, for the row may have been another's by the time its generation was read.
+            # Once more, because the row may have become another key's before its generation was read.
             if not generation & 1 and self._has_key(row, key):
                 return row, generation, False
         elif words[at.IN_USE] >= self.layout.rows:
@@ -151,7 +151,7 @@ class LimitTable:
                 row = self._claim(key, width, now, flags)
                 return row, words[row + at.ROW_GENERATION], True
             if words[row + at.ROW_GENERATION] & 1:
-                # Closing, and wanted again: both ways out of that are taken under this lock only.
+                # Closing, and needed again: both ways out of that are taken under this lock only.
                 words[row + at.ROW_GENERATION] += 1
             return row, words[row + at.ROW_GENERATION], False
         finally:
@@ -185,11 +185,11 @@ class LimitTable:
             words[at.FREE] = words[row + at.ROW_BORN]
         else:
             words[at.HIGH] = number + 1
-        # What the last key left: its cells had another width, and could pass for some of this one's. After a power cut
-        # something may stand in a row above HIGH too.
+        # Clear the words of the last key: its cells had another width, and could pass for some of this one's. After a
+        # power cut a row above HIGH may have content too.
         start = row + at.ROW_STATE
         words[start : row + self._stride] = self._zeros[: self._stride - at.ROW_STATE]
-        fence()  # Who reads the generation from here on does not find the last key any more.
+        fence()  # A process that reads the generation from here on does not find the last key any more.
         words[row + at.ROW_GENERATION] = (words[row + at.ROW_GENERATION] | 1) + 1
         fence()
         words[row + at.ROW_SYNC] += 1
@@ -206,14 +206,15 @@ class LimitTable:
         return row
 
     def record_change(self) -> None:
-        """Record that a change is complete. In this order: killed in between, the next holder of the flock counts it
-        again.
+        """Record that a change is complete.
+
+        In this order: if the process is killed in between, the next holder of the flock counts it again.
         """
         self.words[at.CHANGES] += 1
         self.words[at.PENDING] = 0
 
     def write_foreign(self, row: int, cells: dict[int, int], head: Sequence[int] = ()) -> None:
-        """Write the counts of elsewhere (cell -> total) into a row, and make its readers read it again.
+        """Write the foreign counts (cell -> total) into a row, and make its readers read it again.
 
         `head` is the first words of the foreign column's head.
         """
@@ -222,7 +223,7 @@ class LimitTable:
         for place, word in enumerate(head, row + self.layout.head(FOREIGN_COLUMN)):
             self.words[place] = word
         self.words[row + at.ROW_STATE] |= HAS_FOREIGN
-        # Last, for it is what makes workers look.
+        # Last, because it makes workers look.
         self.notify_readers(row)
 
     def in_use(self, row: int, *, without: int | None = None) -> int:
@@ -237,12 +238,12 @@ class LimitTable:
         return total
 
     def retained_until(self, row: int) -> float:
-        """Return the edge time until which the row is retained whatever its cells hold; 0 where they alone decide."""
+        """Return the edge time until which the row is retained whatever its cells hold; 0 if they alone decide."""
         first, layout = row + self.layout.heads + at.UNTIL, self.layout
         words = self.words[first : first + layout.width * layout.columns + 1].tolist()
         return max(words[:: layout.width]) / 1000
 
-    # ---- reading a row, which begins at the word `row`
+    # ---- reading a row, whose first word is `row`
 
     def has(self, row: int, generation: int) -> bool:
         """Return whether the row still belongs to the key that it had at this generation."""
@@ -270,7 +271,7 @@ class LimitTable:
         return self.words[row + at.ROW_BORN]
 
     def counts_gauges(self, row: int) -> bool:
-        """Return whether the row counts what is in use now (edge/limits/slots.py)."""
+        """Return whether the row counts things in use now (edge/limits/slots.py)."""
         return bool(self.words[row + at.ROW_STATE] & HAS_GAUGES)
 
     def counts_periods(self, row: int) -> bool:
@@ -304,15 +305,15 @@ class LimitTable:
         end = layout.heads if layout.hub is None else layout.rings + layout.ring * layout.hub
         return counts(self.words[row + at.FOREIGN : row + end].tolist(), cell, layout.cells)
 
-    # ---- for whoever tends the table
+    # ---- for the maintenance of the table
 
     def row(self, number: int) -> int:
-        """Return the word at which the row of this number begins."""
+        """Return the first word of the row of this number."""
         return self._first + number * self._stride
 
     @property
     def high(self) -> int:
-        """Rows with a lower number have been handed out at some time; those above have never been touched."""
+        """Rows with a lower number have been handed out at some time; rows above have never been touched."""
         return self.words[at.HIGH]
 
     @property
@@ -321,7 +322,7 @@ class LimitTable:
         return self.words[at.IN_USE]
 
     def rows(self) -> Iterator[int]:
-        """Yield the words at which live rows begin."""
+        """Yield the first words of live rows."""
         for number in range(self.high):
             row = self.row(number)
             if self.words[row + at.ROW_HASH]:
@@ -330,7 +331,7 @@ class LimitTable:
                 yield row
 
     def free(self, number: int) -> None:
-        """Take the row from its key. For the flock's holder, where the row is closing and unused."""
+        """Take the row from its key. For the flock's holder, if the row is closing and unused."""
         words = self.words
         row = self.row(number)
         words[at.PENDING] = 1
@@ -363,7 +364,7 @@ class LimitTable:
         layout = self.layout
         ring = layout.ring
         self.span = ring * (1 + max(used, default=0))
-        """Words from the first ring to the end of the last that is used."""
+        """Words from the first ring to the end of the last used one."""
         self.siblings = tuple([column for column in sorted(active) if column != self.column])
         rings = [ring * column for column in self.siblings]
         self.siblings_at = tuple([(sibling, sibling - ring * (sibling > self.own_at)) for sibling in rings])
@@ -371,7 +372,7 @@ class LimitTable:
         process's own.
         """
         self.heads_end = layout.head(1 + max(used, default=-1))
-        """The end in a row of the last head that is used."""
+        """The end in a row of the last used head."""
         self.active = len(active - {layout.hub})
         for reader in tuple(self.readers.values()):
             reader.invalidate()
@@ -389,7 +390,7 @@ class LimitTable:
         return frozenset(column for column in range(self.layout.columns) if bits >> column & 1)
 
     def declare_column(self) -> bool:
-        """Declare that this process counts in its column; return False where that is declared. Waits for the file's
+        """Declare that this process counts in its column; return False if it already is declared. Waits for the file's
         flock.
 
         Before it counts anything, all other running processes must have seen it: see `seen_by`.
@@ -404,8 +405,9 @@ class LimitTable:
         return True
 
     def limit_active_columns(self, live: frozenset[int]) -> bool:
-        """Declare that only the columns `live` may still change: others are summed once a cell. For the flock's
-        holder.
+        """Declare that only the columns `live` may still change: others are summed once a cell.
+
+        For the flock's holder.
         """
         if self.active_columns() <= live:
             return False
@@ -429,7 +431,8 @@ class LimitTable:
         return self.words[at.SEEN + column] >> at.OWNER_SHIFT
 
     def is_living(self, column: int) -> bool:
-        """Return whether a running process has this column; costs a system call. The hub's has no process, and always
-        counts.
+        """Return whether a running process has this column; costs a system call.
+
+        The hub's has no process, and always counts.
         """
         return column in (self.column, self.layout.hub) or is_held(self.file, column)

@@ -1,4 +1,4 @@
-"""The setup of a state directory: its tables' files, and the creation of those that are missing or do not fit."""
+"""The setup of a state directory: its tables' files, and the creation of files that are missing or do not fit."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,31 +18,29 @@ from edgeproxy.edge.counters.tallies import TallyTable
 LIMITS, TALLIES, OCCUPANCY = (*KINDS[:2], QUOTAS, KINDS[6]), KINDS[2:4], KINDS[4]
 
 FORMER_KINDS = {"customers": "people"}
-"""The names under which 0.1.0 created files of a table: they are read, carried over and removed like the table's
-own.
-"""
+"""The names of tables in the files of 0.1.0: such files are read, carried over and removed like the table's own."""
 
 METRIC_ROWS = 4096
 """Rows for metrics. Their labels come from the configuration only: a few hundred are many."""
 METRIC_WORDS = 24
 NEARLY_FULL_FRACTION = 0.8
-"""The part of a tally table's rows in use from which on the next start begins with an empty file."""
+"""If a larger part of a tally table's rows is in use, the next start begins with an empty file."""
 
 
 def layouts(
     workers: int, customers: int, addresses: int, end_users: int = 20_000, *, hub: bool = False, ledger: bool = False
 ) -> tuple[Layout, ...]:
-    """Return the layout of each table, for so many workers and as many spare columns; with a `hub`, one for other
+    """Return the layout of each table, for this many workers and as many spare columns; with a `hub`, one for other
     hosts.
 
-    Quotas have that one also where there is a `ledger`, which counts other hosts.
+    Quotas also have that one with a `ledger`, which counts other hosts.
     """
     columns = 2 * workers
     limits = columns + hub
     return (
         Layout("customers", customers, limits, ring=32, cells=28, width=HEAD_WORDS),
         Layout("addresses", addresses, limits, ring=16, cells=13, width=HEAD_WORDS),
-        # Their rings stay empty: what is counted, and how long it matters, stands in the heads.
+        # Their rings stay empty: the counts, and the time until which they matter, are in the heads.
         Layout(QUOTAS, customers, columns + (hub or ledger), ring=1, cells=1, width=HEAD_WORDS),
         Layout("usage", customers, columns, width=1),
         Layout("metrics", METRIC_ROWS, columns, width=METRIC_WORDS),
@@ -57,7 +55,7 @@ def file_name(kind: str, generation: int) -> str:
 
 
 def present_name(folder: Path, kind: str, generation: int) -> str:
-    """Return the name of a table's file in this folder: the former one where only a file of that name exists."""
+    """Return the name of a table's file in this folder: the former one if only a file of that name exists."""
     name, former = file_name(kind, generation), file_name(FORMER_KINDS.get(kind, kind), generation)
     return former if not (folder / name).exists() and (folder / former).exists() else name
 
@@ -70,7 +68,7 @@ def list_generations(folder: Path, kind: str) -> list[int]:
 
 
 def prepare_control(path: Path, folder: Path) -> Control:
-    """Open the control file, creating it where there is nothing yet. For the holder of the setup lock."""
+    """Open the control file; create it if the folder is still empty. For the holder of the setup lock."""
     if not path.exists() and any(list_generations(folder, kind) for kind in KINDS):
         raise TableError(
             path, f"is missing, and there are tables in {folder}: put it back, or move them away to begin anew"
@@ -105,7 +103,7 @@ def prepare_tables(folder: Path, control: Control, expected: Sequence[Layout], b
 def recover(folder: Path, control: Control) -> None:
     """Repair the tables that outlive a boot before the first process of a new one uses them.
 
-    Where the host lost power, the disk may have some pages of a file as they were long before the others.
+    If the host lost power, some pages of a file on the disk may be much older than the others.
     """
     for kind in (QUOTAS, *TALLIES):
         file = open_current(folder, control, kind)
@@ -120,7 +118,7 @@ def recover(folder: Path, control: Control) -> None:
 
 
 def remove_unfinished(folder: Path, control: Control) -> None:
-    """Remove what an interrupted setup left: it never became current, so nothing was counted in it."""
+    """Remove the files of an interrupted setup: they never became current, so nothing was counted in them."""
     for kind in KINDS:
         for each in {kind, FORMER_KINDS.get(kind, kind)}:
             for path in folder.glob(f"{each}.*.tbl.*.tmp"):
@@ -131,7 +129,7 @@ def remove_unfinished(folder: Path, control: Control) -> None:
 
 
 def open_current(folder: Path, control: Control, kind: str) -> TableFile | None:
-    """Open the current file of a table; None where there is none, or it has been removed."""
+    """Open the current file of a table; None if none was created, or it has been removed."""
     path = folder / present_name(folder, kind, control.generation(kind))
     return TableFile.open(path, kind=kind, instance=control.instance) if path.exists() else None
 
@@ -146,7 +144,7 @@ def is_usable(file: TableFile, layout: Layout, control: Control) -> bool:
 
 
 def boot_of(kind: str, control: Control) -> int:
-    """Return the boot to which a file of this kind belongs; 0 where it outlives boots."""
+    """Return the boot of a file of this kind; 0 if it outlives boots."""
     return control.boot if kind in LIMITS and kind != QUOTAS else 0
 
 

@@ -49,10 +49,10 @@ SEEN_BY_ALL_SECONDS = 2.0
 
 
 class Store:
-    """The tables as one process sees them. Needs no event loop; only `prepare` and `join` may wait.
+    """The tables from the view of one process. Needs no event loop; only `prepare` and `join` may wait.
 
     `limits` and `tallies` are the current tables by name. In a supervisor they change once another supervisor has
-    created others; a worker stays with those that it joined. `column` is None in a supervisor.
+    created others; a worker keeps the tables that it joined. `column` is None in a supervisor.
     """
 
     meters: Metrics
@@ -62,7 +62,7 @@ class Store:
     connected: Occupancy
     """The number of connections of each address; a supervisor has none."""
     _connections: TableFile
-    """The file of `connected`: one for all workers that choose from the same columns."""
+    """The file of `connected`: one for all workers that choose from one set of columns."""
 
     def __init__(self, state: Path, tables_dir: Path | None, control: Control) -> None:
         self.state = state
@@ -74,7 +74,7 @@ class Store:
         self.tallies: dict[str, TallyTable] = {}
         self.identity = FileLock(state / "identity.lock")
         self.sealed: set[str] = set()
-        """Files of usage of which everything has been sealed for good, by edge/usage/seal.py."""
+        """Files of usage whose whole content has been sealed for good, by edge/usage/seal.py."""
         self._files: dict[str, TableFile] = {}
         self._base: tuple[tuple[int, int, int], Base] | None = None
         self._tending = TableMaintenance(self)
@@ -96,13 +96,12 @@ class Store:
         hub: bool = False,
         ledger: bool = False,
     ) -> "Store":
-        """Create what is missing, and a new generation of tables with another layout or boot; open all, for a
-        supervisor.
+        """Create missing files, and a new generation of tables with another layout or boot; open all, for a supervisor.
 
         `customers`, `addresses` and `end_users` are rows. `hub`: limits are shared with other hosts; `ledger`: the
         collector sends other hosts' counts of quotas. `boot` and `offset` (seconds): by default the kernel's. Raises
-        TableError (an OSError) where a file cannot be created, or is not valid: its text is for the operator, and
-        nothing half-made is left.
+        TableError (an OSError) if a file cannot be created, or is not valid: its text is for the operator, and nothing
+        half-made is left.
         """
         folder = tables_dir or state
         setup = FileLock(state / "setup.lock")
@@ -131,7 +130,7 @@ class Store:
     def join(cls, state: Path, *, tables_dir: Path | None = None) -> "Store":
         """Open the current tables and acquire a column, for a worker's life. May wait for 2 s.
 
-        Raises NoFreeColumnError where all are held, TableError where nothing was prepared.
+        Raises NoFreeColumnError if all are held, TableError if nothing was prepared.
         """
         store = cls(state, tables_dir, Control.open(state / "control"))
         setup = FileLock(state / "setup.lock")
@@ -177,8 +176,9 @@ class Store:
                 sleep(0.005)
 
     def close(self) -> None:
-        """Release the column, the identity lock and the maps. Objects that counted in them cannot be used after
-        that.
+        """Release the column, the identity lock and the maps.
+
+        Objects that counted in them cannot be used after that.
         """
         self.identity.release()
         for file in self._files.values():
@@ -200,7 +200,7 @@ class Store:
 
     @property
     def end_users(self) -> LimitTable:
-        """Limits of the users of customers, whom anybody can invent."""
+        """Limits of the users of customers. Anybody can invent such users."""
         return self.limits["end_users"]
 
     @property
@@ -228,7 +228,7 @@ class Store:
     def refresh_columns(self) -> bool:
         """Return whether other workers came or went; call it twice a second. Costs a microsecond.
 
-        Policies need nothing further: those of this process read again at their next decision.
+        Policies need nothing further: the policies of this process read again at their next decision.
         """
         self.metrics.forget_living()
         self.connected.forget_living()
@@ -245,8 +245,8 @@ class Store:
         """Declare that this worker serves without its supervisor, which had this token; return whether it should, as
         others may be enough.
 
-        As many go on as a supervisor has workers, so that the next one's find columns: those of the `last` supervisor
-        that served in any case, of others those in the lowest columns.
+        As many go on as a supervisor has workers, so that the next one's find columns: all workers of the `last`
+        supervisor that served, and of others the workers in the lowest columns.
         """
         file, own = self._connections, self.column
         assert own is not None
@@ -255,8 +255,9 @@ class Store:
         return last or sum(before) < file.layout.columns // 2
 
     def withdraw_orphan(self, token: int) -> bool:
-        """Withdraw that declaration: this worker accepts no further connection. Return whether others of its supervisor
-        stay declared: they have its sockets.
+        """Withdraw that declaration: this worker accepts no further connection.
+
+        Return whether others of its supervisor stay declared: they have its sockets.
         """
         assert self.column is not None
         columns.withdraw_orphan(self._connections, self.column, token)
@@ -272,8 +273,8 @@ class Store:
         """Run one slice of maintenance (about 20 ms at most) if this process holds the identity lock; call it every
         second.
 
-        Acquires the identity lock if it is free. `now` is edge time. Raises TableError where the disk is full: nothing
-        is lost, and the next call tries again.
+        Acquires the identity lock if it is free. `now` is edge time. Raises TableError if the disk is full: nothing is
+        lost, and the next call tries again.
         """
         if not self.identity.try_acquire():
             return MaintenanceResult(holder=False)
@@ -326,7 +327,7 @@ class Store:
     # ---- its files
 
     def follow(self) -> None:
-        """Open the current tables, where others have become current."""
+        """Open the current tables, if others have become current."""
         for kind in LIMITS:
             if kind not in self.limits or self.limits[kind].file is not self.current(kind):
                 self.limits[kind] = LimitTable(self.current(kind))
@@ -359,9 +360,10 @@ class Store:
             self._files.pop(name).close()
 
     def may_fold(self, name: str, kind: str) -> bool:
-        """Return whether a file of tallies may go into the base: of usage a sealed one, where there is an identity.
+        """Return whether a file of tallies may go into the base: a file of usage only if it is sealed, once an identity
+        exists.
 
-        Where no supervisor seals now, the last seal may not be marked yet, and would be sealed again.
+        If no supervisor seals now, the last seal may not be marked yet, and would be sealed again.
         """
         return kind != USAGE or name in self.sealed or not (self.state / IDENTITY_FILE).exists()
 

@@ -1,6 +1,6 @@
 """Rows of totals: one per key, never reused within a file, so that a total never falls.
 
-A key is the names that it consists of (a customer, a meter, a route; a metric and its label values) joined by NUL.
+A key is a list of names (a customer, a meter, a route; a metric and its label values) joined by NUL.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ DIGEST_BYTES = 16
 
 
 def tally_key(*parts: str) -> bytes:
-    """Return the key for these names. Where they are too long together the longest is cut, and its digest appended."""
+    """Return the key for these names. If they are too long together the longest is cut, and its digest appended."""
     encoded = [part.encode() for part in parts]
     while (excess := sum(map(len, encoded)) + len(encoded) - 1 - at.TALLY_KEY_BYTES) > 0:
         longest = max(range(len(encoded)), key=lambda place: len(encoded[place]))
@@ -39,7 +39,7 @@ def names(key: bytes) -> tuple[str, ...]:
 
 
 class TallyTable:
-    """A table of totals as one process sees it. `column` is the one that it adds to, None for a reader."""
+    """A table of totals from the view of one process. `column` is the one that it adds to, None for a reader."""
 
     def __init__(self, file: TableFile, column: int | None = None) -> None:
         self.file = file
@@ -57,8 +57,8 @@ class TallyTable:
     def own(self, key: bytes, kind: int) -> int:
         """Return the first word of this process's column in the key's row, which is claimed if there is none.
 
-        The words hold what was counted there before, by any process. Raises TableFullError, or TableBusyError where the
-        flock was not to be had within 50 ms.
+        The words hold all counts that any process has made there before. Raises TableFullError, or TableBusyError if
+        the flock could not be acquired within 50 ms.
         """
         if self.column is None:
             raise ValueError("a process without a column reads, and adds to nothing")
@@ -79,8 +79,8 @@ class TallyTable:
     def is_living(self, column: int) -> bool:
         """Return whether a running worker holds this column, this process or another.
 
-        A living one is remembered until `forget_living`; for a dead one the kernel is asked each time (0.5 µs), so
-        that a new holder of its column counts from its first word on.
+        A living one is remembered until `forget_living`; for a dead one the kernel is asked each time (0.5 µs), so that
+        a new holder of its column counts from its first word on.
         """
         if column in self._living or column == self.column:
             return True
@@ -124,10 +124,10 @@ class TallyTable:
             number = words[at.HIGH]
             if slot is None or number >= self.layout.rows:
                 raise TableFullError(self.name)
-            # Killed from here on, this process leaves a row that no key leads to: nothing that needs repair.
+            # If this process is killed from here on, it leaves a row that no key leads to: nothing that needs repair.
             words[at.HIGH] = number + 1
             row = self._row(number)
-            # After a power cut something may stand in a row that was not handed out, as far as the disk knew.
+            # After a power cut a row may have content though it was not handed out, as far as the disk knew.
             words[row : row + self._stride] = self._zeros
             start = (row + at.TALLY_KEY) * at.WORD
             self._bytes[start : start + len(key)] = key
@@ -148,13 +148,13 @@ class TallyTable:
         """Yield (kind, key, sums over all columns, word by word) of every row. Gauges are summed over columns `live`
         only.
 
-        Without `live` gauges are left out: what a dead process had open is not a total.
+        Without `live` gauges are left out: the open things of a dead process are no total.
         """
         width, columns = self.layout.width, self.layout.columns
         for number in range(self.words[at.HIGH]):
             row = self._row(number)
             kind = self.words[row + at.TALLY_STATE] >> 8
-            # A row without a hash belongs to someone killed while claiming it, or claiming it now.
+            # A row without a hash is being claimed, or was being claimed by a killed process.
             if not self.words[row + at.TALLY_HASH] or (kind == GAUGE and live is None):
                 continue
             if IS_WEAK:
@@ -164,9 +164,10 @@ class TallyTable:
             yield kind, self._key(number), [sum(tallies[word + c * width] for c in of) for word in range(width)]
 
     def list_unsealed(self) -> Iterator[tuple[int, bytes, int, int]]:
-        """Yield (row number, key, total, mark) of every row whose total is not its mark. For tables of a word a column.
+        """Yield (row number, key, total, mark) of every row whose total differs from its mark. For tables of a word a
+        column.
 
-        Takes about 0.4 µs for each row that there is.
+        Takes about 0.4 µs for each existing row.
         """
         words, first, stride = self.words, self._first + at.TALLY_MARK, self._stride
         span = 1 + self.layout.columns
@@ -174,7 +175,8 @@ class TallyTable:
             row = first + number * stride
             mark, *tallies = words[row : row + span].tolist()
             total = sum(tallies)
-            # Without a hash it is being claimed, or was by someone killed: what comes after belongs to nobody yet.
+            # A row without a hash is being claimed, or was being claimed by a killed process: its words do not count
+            # yet.
             if total != mark and words[row - at.TALLY_MARK + at.TALLY_HASH]:
                 if IS_WEAK:
                     fence()
@@ -190,7 +192,7 @@ class TallyTable:
                 yield self._key(number), self.words[row + at.TALLY_MARK]
 
     def mark(self, number: int, total: int) -> None:
-        """Record how much of this row has been sealed; it never falls. For the holder of the identity lock."""
+        """Record the sealed part of this row; it never falls. For the holder of the identity lock."""
         place = self._row(number) + at.TALLY_MARK
         if total > self.words[place]:
             self.words[place] = total
@@ -198,8 +200,8 @@ class TallyTable:
     def number(self, key: bytes, likely: int | None = None) -> int | None:
         """Find the number of the key's row; `likely` is tried first.
 
-        Otherwise it is the row in which the key is counted now: after a power cut there may be an earlier one to which
-        the index lost its entry.
+        Otherwise it is the row that counts the key now: after a power cut there may be an earlier one that the index
+        has lost.
         """
         if (
             likely is not None
@@ -216,7 +218,7 @@ class TallyTable:
         return sum(self.words[start : start + self.layout.columns].tolist())
 
     def restore_total(self, number: int, total: int) -> None:
-        """Add to this process's column what a row lacks of an earlier total. For tables of a word a column."""
+        """Add the missing part of an earlier total to this process's column of a row. For tables of a word a column."""
         if self.column is None:
             raise ValueError("a process without a column adds to nothing")
         self.words[self._row(number) + at.TALLIES + self.column] += max(0, total - self.total(number))

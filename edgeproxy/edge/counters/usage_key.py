@@ -1,8 +1,8 @@
 """The key of a row of the usage table.
 
-It consists of customer, meter and route, and a part such as `model=m1` for each dimension, in the order of their names.
-A customer of another residency than the edge's own has that before the name: `us:acme`. So each row belongs to one
-chain of batches for ever (edge/usage/chains.py).
+It consists of customer, meter and route, and a part for each dimension (`model=m1`), in the order of their names. If a
+customer is of another residency than the edge's own, the residency comes before the name: `us:acme`. So each row
+belongs to one chain of batches for ever (edge/usage/chains.py).
 """
 
 from edgeproxy.config import dimensions
@@ -10,17 +10,17 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.tallies import names, tally_key
 
 UsageKeyParts = tuple[str, str, str, str]
-"""Customer, meter, route and the text of the dimensions, empty where there are none."""
+"""Customer, meter, route and the text of the dimensions, empty without any."""
 UsageTotal = tuple[str, str, str, int] | tuple[str, str, str, int, str]
-"""Customer, meter, route, total, and the text of the dimensions where there are any."""
+"""Customer, meter, route, total, and the text of the dimensions if there are any."""
 
 
 RESIDENCY_MARK = ":"
-"""Stands between a residency and the name of a customer; no name has it."""
+"""Separates a residency from the name of a customer; no name has it."""
 
 
 def qualify_customer(customer: str, residency: str) -> str:
-    """Return the name under which the usage of a customer is counted; `residency` is empty for the edge's own."""
+    """Return the counted name for the usage of a customer; `residency` is empty for the edge's own."""
     return f"{residency}{RESIDENCY_MARK}{customer}" if residency else customer
 
 
@@ -31,7 +31,7 @@ def split_customer(counted_as: str) -> tuple[str, str]:
 
 
 def usage_key(counted: UsageKeyParts) -> bytes:
-    """Return the key of a count. Without dimensions it may be cut, as all keys, to what a row has room for."""
+    """Return the key of a count. Without dimensions it may be cut to the room of a row, like all keys."""
     customer, meter, route, split = counted
     if not split:
         return tally_key(customer, meter, route)
@@ -45,7 +45,7 @@ def has_room(key: bytes) -> bool:
 
 
 def parse_usage_key(key: bytes) -> UsageKeyParts:
-    """Parse the key of a row of usage; raises ValueError where it is another kind of key."""
+    """Parse the key of a row of usage; raises ValueError if it is another kind of key."""
     customer, meter, route, *parts = names(key)
     pairs = [part.partition("=") for part in parts]
     if not all(equals for _, equals, _ in pairs):

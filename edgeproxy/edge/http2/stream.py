@@ -1,9 +1,11 @@
-"""|One stream: how far its request and its answer are, and its windows (RFC 9113 sections 5.1 and 5.2). | |    state
-request_ended  response_ended  closed |    open                    -              -            - |    half-closed
-(remote)   yes             -            -       the request is whole |    half-closed (local)     -             yes
--       answered early: the rest of the request is dropped |    sending                yes            yes           -
-the rest of the answer waits for a window |    closed                  .              .           yes      its methods
-are called no more
+"""One stream: how far its request and its answer are, and its windows (RFC 9113 sections 5.1 and 5.2).
+
+    state                 request_ended  response_ended  closed
+    open                        -              -            -
+    half-closed (remote)       yes             -            -       the request is whole
+    half-closed (local)         -             yes           -       answered early: the rest of the request is dropped
+    sending                    yes            yes           -       the rest of the answer waits for a window
+    closed                      .              .           yes      its methods are called no more
 
 A stream that was never begun is idle, and has no object. A subclass of Stream is told of the request, and answers by
 the methods of Sender (sender.py).

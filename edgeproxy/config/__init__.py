@@ -1,5 +1,5 @@
-"""Configuration files: typed models, units, files with line numbers, environment, and every error at once.
+"""Configuration files: typed models, units, files with line numbers, environment, and all errors at once.
 
-`edge/` has what is in edge.yaml alone, `collector/` what is in collector.yaml, plans.yaml and regions.yaml; the rest is
-shared.
+`edge/` has what only edge.yaml contains. `collector/` has what only collector.yaml, plans.yaml and regions.yaml
+contain. Everything else is shared.
 """

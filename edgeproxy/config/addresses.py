@@ -32,7 +32,7 @@ class Address(NamedTuple):
 
 
 def split_address(written: str) -> Address | None:
-    """Split `HOST:PORT` into the host, without brackets, and the port; None where it has another form."""
+    """Split `HOST:PORT` into the host, without brackets, and the port. None: it has another form."""
     host, colon, port = written.rpartition(":")
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         return None
@@ -59,7 +59,7 @@ def is_address(host: str) -> bool:
 
 
 def do_addresses_overlap(one: Address, other: Address) -> bool:
-    """Return whether who connects to one may reach the other: 0.0.0.0 is every IPv4 address, :: every one of IPv6."""
+    """Return whether a client of one address may reach the other. 0.0.0.0 is every IPv4 address, :: every IPv6 one."""
     if one.port != other.port:
         return False
     return one.host == other.host or _is_within(one.host, other.host) or _is_within(other.host, one.host)
@@ -98,7 +98,7 @@ def read_network(value: object) -> Network:
         raise value_error(f"{format_value(written)} has bits below its prefix", f"the network is {network}")
     first = network.network_address
     if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None and network.prefixlen >= MAPPED_BITS:
-        # As the addresses of clients are taken for what they are, a network in IPv6's clothes would mean nobody.
+        # The addresses of clients are never IPv4-mapped, so an IPv4-mapped network would match nobody.
         return ipaddress.IPv4Network((first.ipv4_mapped, network.prefixlen - MAPPED_BITS))
     return network
 
@@ -111,7 +111,7 @@ def read_origin(value: object) -> str:
 
 @written(build_text("URL", URL, "http://127.0.0.1:9100"))
 def read_collector(value: object) -> str:
-    """Read the URL of a collector, in the form of an endpoint's."""
+    """Read the URL of a collector, which has the form of an endpoint's URL."""
     return _read_origin(value, A_COLLECTOR, "the edge knows where batches go")
 
 
@@ -136,12 +136,12 @@ def _read_origin(value: object, hint: str, why_no_path: str) -> str:
 
 
 def is_local_url(origin: str) -> bool:
-    """Return whether a URL that was read is of this host alone: a loopback address, or the name of one (RFC 6761)."""
+    """Return whether a URL belongs to this host only: a loopback address or a name of one (RFC 6761)."""
     return is_loopback(urlsplit(origin).hostname or "")
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is a loopback address, or the name of one (RFC 6761)."""
+    """Return whether a host is a loopback address or a name of one (RFC 6761)."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -150,7 +150,7 @@ def is_loopback(host: str) -> bool:
 
 @written(build_text("host name or IP address", r"[A-Za-z0-9_.:-]+", "api.internal"))
 def read_server_name(value: object) -> str:
-    """Read the name of a TLS server, or its IP address, as its certificate has it."""
+    """Read the name or the IP address of a TLS server, as its certificate has it."""
     written = read_text(value, A_SERVER_NAME)
     try:
         return str(ipaddress.ip_address(written))

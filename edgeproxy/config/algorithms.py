@@ -1,6 +1,6 @@
-"""The algorithms that a limit may name, and how deep the bucket of each is where no `burst` is written.
+"""The algorithms of limits, and the depth of each one's bucket without a `burst`.
 
-How each of them decides, and what else it is, edge/limits/kinds.py says.
+edge/limits/kinds.py defines how each algorithm decides, and its other properties.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ DEFAULT_DEPTHS: Final[dict[AlgorithmName, Callable[[int], int] | None]] = {
     "token_bucket": lambda count: count,
     "hybrid": lambda count: max(1, count // 10),
 }
-"""The depth (≥ 1) of a bucket whose rate is `count` (≥ 1) requests in its window; None: there is no bucket."""
+"""The depth (≥ 1) of a bucket for a rate of `count` (≥ 1) requests per window. None: there is no bucket."""
 
 BUCKETS: Final = tuple(name for name, depth in DEFAULT_DEPTHS.items() if depth is not None)
 """Algorithms whose limits may have a `burst`."""

@@ -1,4 +1,4 @@
-"""The allowance of a customer: the limits of the tier, and the customer's own in their place."""
+"""The allowance of a customer: the limits of the tier, replaced by the customer's own limits."""
 
 from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
@@ -13,10 +13,10 @@ from edgeproxy.config.tiers import Tier
 from edgeproxy.config.units import COUNT_MAX, Rate
 
 ANONYMOUS = "anonymous"
-"""The tier that holds requests without a key on open routes, by their address."""
+"""The tier that limits requests without a key on open routes, by address."""
 
 COST = "cost"
-"""The meter that caps are of, in millicredits."""
+"""The meter of caps, in millicredits."""
 SESSION = "session"
 
 T = TypeVar("T")
@@ -24,22 +24,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Allowance:
-    """The limits of a customer, with nothing left to look up elsewhere."""
+    """The complete limits of a customer, without references to look up elsewhere."""
 
     limits: tuple[Limit, ...]
     concurrency: ConcurrencyLimit | None
-    """The limit of requests at once; None: any number."""
+    """The limit of concurrent requests. None: any number."""
     quotas: tuple[Quota, ...]
     burst_credits: BurstCredits | None
     caps: Caps | None
     priority: int
-    """The larger, the later shed."""
+    """Larger priorities are shed later."""
     message: str | Messages | None
-    """Text for refused clients behind the reason, for all kinds of limits or by kind."""
+    """Text for refused clients after the reason, for all kinds of limits or by kind."""
 
 
 def compute_allowance(tier: Tier, customer: Customer | None) -> Allowance:
-    """Return the limits of a customer of this tier; None: of a customer of whom nothing else is known."""
+    """Return the limits of a customer of this tier. None: nothing else is known of the customer."""
     if customer is None:
         return Allowance(
             tier.limits, tier.concurrency, tier.quotas, tier.burst_credits, tier.caps, tier.priority, tier.message
@@ -60,10 +60,7 @@ def compute_allowance(tier: Tier, customer: Customer | None) -> Allowance:
 
 
 def raise_allowance(allowance: Allowance, factor: int) -> Allowance:
-    """Return the allowance with its rates, their bursts and its concurrency multiplied.
-
-    The rates of routes that customers share stay, as do quotas, credits and caps, which are about money.
-    """
+    """Rates of routes that customers share stay unchanged, as do quotas, credits and caps, which concern money."""
     limits = (limit if limit.scope == "route" else _raise_limit(limit, factor) for limit in allowance.limits)
     concurrency = allowance.concurrency
     raised = concurrency and concurrency.model_copy(update={"max": min(concurrency.max * factor, COUNT_MAX)})
@@ -77,8 +74,10 @@ def _raise_limit(limit: Limit, factor: int) -> Limit:
 
 
 def compute_effective_allowance(tier: Tier, customer: Customer, flags: Mapping[str, Flag]) -> Allowance:
-    """Return the limits of a customer while there are these flags: FREE lifts what is about money, which is what may be
-    spent, what was paid in advance, and what a plan covers of usage. Places of a plan stay."""
+    """Return the limits of a customer with these flags.
+
+    FREE removes the limits about money: spending, prepaid credits, and usage included in a plan. Places of a plan stay.
+    """
     allowance = compute_allowance(tier, customer)
     if not is_free(flags):
         return allowance
@@ -87,13 +86,15 @@ def compute_effective_allowance(tier: Tier, customer: Customer, flags: Mapping[s
 
 
 def is_free(flags: Mapping[str, Flag]) -> bool:
-    """Return whether nobody is charged while there are these flags."""
+    """Return whether these flags stop all charges."""
     return FREE in flags and flags[FREE].percent > 0
 
 
 def apply_key_limits(allowance: Allowance, key: Key, flags: Mapping[str, Flag]) -> Allowance:
-    """Return the allowance with the budget of a key, and with its limits, which come in the place of those that count
-    the same of it. While nobody is charged a budget of money holds nobody."""
+    """Return the allowance with the budget and the limits of a key. These replace limits that count the same thing.
+
+    While charges are stopped, budgets of money are not enforced.
+    """
     budget = key.budget if isinstance(key, DirectoryKey) else None
     if budget is not None and not (budget.is_of_money and is_free(flags)):
         allowance = replace(allowance, quotas=(*allowance.quotas, budget))
@@ -115,7 +116,7 @@ class Spending(Limit):
 
     @property
     def counts_all(self) -> bool:
-        """Whether requests count that it does not hold."""
+        """Whether requests count that it does not limit."""
         return True
 
 
@@ -124,13 +125,15 @@ class SpendingCap(Quota):
 
 
 def apply_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:
-    """Return the allowance with its caps as the limit and the quota that they are; those of a request stay. Without
-    entitlements to what is not counted here."""
+    """Return the allowance with its caps as a limit and a quota. Caps per request stay.
+
+    Entitlements of meters that are not counted here are dropped.
+    """
     if any(isinstance(quota, Entitlement) and quota.meter not in meters for quota in allowance.quotas):
         known = (quota for quota in allowance.quotas if not isinstance(quota, Entitlement) or quota.meter in meters)
         allowance = replace(allowance, quotas=tuple(known))
     caps, meter = allowance.caps, meters.get(COST)
-    if caps is None or meter is None:  # Where nobody counts it nothing is spent.
+    if caps is None or meter is None:  # Without the meter nothing is spent.
         return allowance
     limits, quotas, held = allowance.limits, allowance.quotas, get_selection(caps, meter)
     named = {"routes": held.routes, "scopes": held.scopes}
@@ -142,23 +145,23 @@ def apply_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:
 
 
 def get_concurrency(allowance: Allowance) -> int | None:
-    """Return the number of requests at once; None: any number."""
+    """Return the maximum of concurrent requests. None: any number."""
     return None if allowance.concurrency is None else allowance.concurrency.max
 
 
 def get_selection(part: Selecting, meter: Selecting) -> Selecting:
-    """Return which requests a quota or a cap of a meter names: by default those that feed the meter."""
+    """Return the requests that a quota or a cap selects: by default those that feed its meter."""
     return meter if is_of_all(part) else part
 
 
 def feeds_meter(meter: Meter, route: SelectableRoute, selector: RouteSelector = ANY_ROUTES) -> bool:
-    """Return whether requests of this route feed a meter. Bodies state usage where the route says how."""
+    """Return whether requests of this route feed a meter. Bodies contain usage only if the route names its format."""
     states_usage = MEASURES[meter.count].in_body is None or route.response_usage is not None
     return states_usage and selector.selects(meter, route)
 
 
 def holds_route(quota: Quota, meter: Meter, route: SelectableRoute, selector: RouteSelector = ANY_ROUTES) -> bool:
-    """Return whether a quota of a meter refuses requests of this route: by default those that feed the meter."""
+    """Return whether a quota of a meter applies to this route: by default if the route feeds the meter."""
     return feeds_meter(meter, route, selector) if is_of_all(quota) else selector.selects(quota, route)
 
 
@@ -169,14 +172,13 @@ def _limit_identity(limit: Limit) -> tuple[object, ...]:
 def find_missing_reference(
     customer: Customer, tiers: Mapping[str, Tier], meters: Container[str], key: Key | None = None
 ) -> str | None:
-    """Name what the allowance of a customer, and of a key of it, needs and these lack, such as `tier gold`; None where
-    nothing is missing.
+    """Return what the allowance of a customer and its key refers to and does not exist, such as `tier gold`, or None.
 
-    For a customer from elsewhere: of those of the files it is checked when they are read.
+    It is for customers from elsewhere. The customers of the files are checked when they are read.
     """
     if customer.tier not in tiers:
         return f"tier {customer.tier}"
-    # Of what exists only the collector knows.
+    # Only the collector knows how many exist.
     needed = [quota.meter for quota in customer.quotas or () if quota.per is not None]
     needed += [COST] if customer.caps is not None else []
     needed += [limit.of for limit in customer.limits or () if limit.of is not None]

@@ -1,4 +1,4 @@
-"""Names in clients' certificates, which stand in the place of keys."""
+"""Names in clients' certificates, which replace keys."""
 
 import hashlib
 
@@ -6,17 +6,17 @@ from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.units import format_value, read_text, value_error
 
 CERTIFICATE = b"certificate\0"
-"""Prefix of the name in a certificate before its SHA-256 is computed. No key that a client sends begins so."""
+"""Prefix of a certificate's name before its SHA-256 is computed. No key from a client begins with it."""
 
 
 def compute_certificate_digest(name: str) -> bytes:
-    """Return the digest that stands for the name in a client's certificate among the digests of keys."""
+    """Return the digest of the name in a client's certificate, among the digests of keys."""
     return hashlib.sha256(CERTIFICATE + name.encode()).digest()
 
 
 @written(lambda inner: inner)
 def add_certificate_digest(key: object) -> object:
-    """Add the digest of the certificate's name to a key that has one in place of `sha256`."""
+    """Add the digest of the certificate's name to a key that has such a name instead of `sha256`."""
     if isinstance(key, dict) and "sha256" not in key and isinstance(name := key.get("certificate"), str):
         return {**key, "sha256": compute_certificate_digest(name).hex()}
     return key

@@ -1,8 +1,8 @@
-"""Certificates and their keys, which the configuration names and files hold: whether they can be used.
+"""Checks of the certificates and keys in files that the configuration names.
 
-What is found here is what OpenSSL would refuse later, in words that say which file is meant and what to do. A
-certificate that has expired is no fault: an edge that would not start for it turns a warning into an outage.
-Only supervisors and `edgeproxy check` ask; `cryptography` is imported where there is TLS, and not before.
+They find what OpenSSL would refuse later, and say which file is meant and what to do. An expired certificate is only a
+warning, because an edge that does not start is worse. Only supervisors and `edgeproxy check` run these checks.
+`cryptography` is imported only if TLS is configured.
 """
 
 import ssl
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 
 FILE_BYTES_MAX = 16 << 20
-"""Bytes of one file; a bundle of all public authorities has a quarter of a million."""
+"""Maximum bytes of one file. A bundle of all public authorities has about 250,000 bytes."""
 DAY_SECONDS = 86400
 EXPIRY_WARNING_DAYS = 14
-"""Days before a certificate expires from which on it is spoken of; most are renewed a month before."""
+"""Days before expiry from which a certificate gets a warning. Most are renewed a month before."""
 A_CERTIFICATE = "it is PEM, and begins with -----BEGIN CERTIFICATE-----"
 A_KEY = "it is PEM, and begins with -----BEGIN PRIVATE KEY-----"
 
 
 class InvalidCertificateError(Exception):
-    """A file that cannot be used: the `field` that names it (`cert`, `key` or `ca`), what is wrong, what is right."""
+    """An unusable file: the `field` that names it (`cert`, `key` or `ca`), the problem and a hint."""
 
     def __init__(self, field: str, what: str, hint: str) -> None:
         super().__init__(field, what, hint)
@@ -43,7 +43,7 @@ class InvalidCertificateError(Exception):
 
 
 class CertificateDetails(NamedTuple):
-    """A certificate's names, and the Unix seconds between which it is valid."""
+    """A certificate's names, and the Unix seconds of its validity."""
 
     names: tuple[str, ...]
     not_before: float
@@ -51,9 +51,9 @@ class CertificateDetails(NamedTuple):
 
 
 def read_certificate(cert: Path, key: Path) -> CertificateDetails:
-    """Read the first certificate in `cert`. Raises InvalidCertificateError where `key` does not hold its private key.
+    """Read the first certificate in `cert`. Raises InvalidCertificateError if `key` does not contain its private key.
 
-    Both are PEM, and may be one file. Further certificates in `cert` are those between the first and its root.
+    Both files are PEM, and may be the same file. Further certificates in `cert` are the chain to the root.
     """
     first, *others = _read_chain(cert)
     public = _read_private_key(key).public_key()
@@ -65,9 +65,9 @@ def read_certificate(cert: Path, key: Path) -> CertificateDetails:
             "key", f"{key} is not the key of the certificate in {cert}", "name the one that it was made for"
         )
     try:
-        # OpenSSL alone knows what else it refuses, such as keys that are too short.
+        # Only OpenSSL knows its other reasons to refuse, such as keys that are too short.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
-    except OSError as error:  # ssl.SSLError, or the file was taken away just now.
+    except OSError as error:  # ssl.SSLError, or the file was deleted just now.
         raise InvalidCertificateError(
             "cert", f"{cert} is refused by OpenSSL: {_format_reason(error)}", "have another one made"
         ) from None
@@ -75,7 +75,7 @@ def read_certificate(cert: Path, key: Path) -> CertificateDetails:
 
 
 def read_authorities(file: Path) -> None:
-    """Raises InvalidCertificateError unless `file` holds certificates by which others can be verified."""
+    """Raise InvalidCertificateError unless `file` contains certificates that can verify others."""
     _read_content("ca", file)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     try:
@@ -87,7 +87,7 @@ def read_authorities(file: Path) -> None:
 
 
 def describe_expiry(facts: CertificateDetails, now: float) -> str | None:
-    """Describe a certificate's expiry at `now` (Unix seconds): past, near, or not valid yet; None where all is well."""
+    """Describe the expiry of a certificate at `now` (Unix seconds): past, near or not valid yet. None: it is valid."""
     end = datetime.fromtimestamp(facts.not_after, UTC)
     if now >= facts.not_after:
         return f"expired on {end:%Y-%m-%d}"
@@ -98,13 +98,13 @@ def describe_expiry(facts: CertificateDetails, now: float) -> str | None:
 
 
 def format_expiry_warnings(some: Iterable[Certificate], now: float) -> list[str]:
-    """Find such worries about several certificates."""
+    """Return the warnings about the expiry of several certificates."""
     expiries = [(pair.cert, describe_expiry(read_certificate(pair.cert, pair.key), now)) for pair in some]
     return [f"{file} {what}" for file, what in expiries if what is not None]
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
-    """Find what is wrong with the certificates that a configuration names. Ignores values of another shape."""
+    """Find faults of the certificates that a configuration names. Values of another shape are ignored."""
     for path, tls in list_tls_sections(tree):
         for at, pair in list_tls_pairs(path, tls):
             cert, key = pair.get("cert"), pair.get("key")
@@ -132,7 +132,7 @@ def _list_trusted(tree: Table) -> list[Path]:
 
 
 def list_named_files(tree: Table) -> Iterator[Path]:
-    """List the files that a configuration names, whatever they are."""
+    """List all files that a configuration names."""
     yield from _list_trusted(tree)
     for path, tls in list_tls_sections(tree):
         pair_files = [pair.get(field) for _, pair in list_tls_pairs(path, tls) for field in ("cert", "key")]
@@ -142,7 +142,7 @@ def list_named_files(tree: Table) -> Iterator[Path]:
 
 
 def _find_problems(check: Callable[..., object], *files: Path) -> list[InvalidCertificateError]:
-    """Return the problem that `check` finds in these files, if there is one."""
+    """Return the problem that `check` finds in these files, if any."""
     try:
         check(*files)
     except InvalidCertificateError as error:
@@ -151,7 +151,7 @@ def _find_problems(check: Callable[..., object], *files: Path) -> list[InvalidCe
 
 
 def _is_named(value: Value) -> TypeGuard[str]:
-    """Return whether a value is a file's name, as `parsers.read_file` takes it."""
+    """Return whether a value is the name of a file, as `parsers.read_file` accepts it."""
     return isinstance(value, str) and bool(value) and value.isprintable()
 
 
@@ -204,8 +204,9 @@ def _read_private_key(file: Path) -> "PrivateKeyTypes":
 
 
 def _extract_details(certificate: "x509.Certificate") -> CertificateDetails:
-    """Return the details of a certificate. Its names are those of subjectAltName, else the common name (RFC 9525
-    section 2 knows only the first).
+    """Return the details of a certificate. Its names are in subjectAltName, or else the common name.
+
+    RFC 9525 section 2 allows only subjectAltName.
     """
     from cryptography import x509
 
@@ -216,12 +217,12 @@ def _extract_details(certificate: "x509.Certificate") -> CertificateDetails:
     except x509.ExtensionNotFound:
         common = certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME)
         names = [str(attribute.value) for attribute in common]
-    except ValueError:  # OpenSSL has taken it, whatever is odd about one of its extensions.
+    except ValueError:  # OpenSSL has accepted the certificate, so an odd extension is no fault.
         names = []
     span = certificate.not_valid_before_utc.timestamp(), certificate.not_valid_after_utc.timestamp()
     return CertificateDetails(tuple(names), *span)
 
 
 def _format_reason(error: OSError) -> str:
-    """Return why OpenSSL refused something, in its own words: `ee key too small`."""
+    """Return OpenSSL's own words for its refusal: `ee key too small`."""
     return str(getattr(error, "reason", None) or error.strerror or error).replace("_", " ").lower()

@@ -1,4 +1,4 @@
-"""Checks of a configuration, each of which sees all of it: no problem hides another."""
+"""Checks of a configuration. Each check sees the whole configuration, so no problem hides another."""
 
 from collections.abc import Callable, Iterable
 from typing import Generic, NamedTuple, TypeVar
@@ -19,19 +19,17 @@ W = TypeVar("W", bound=Part)
 
 
 class Kind(NamedTuple, Generic[W]):
-    """A kind of configuration file: the `model` of what may be written, and `find_faults`, which finds contradictions
-    between its parts."""
+    """A kind of configuration file: its `model`, and `find_faults`, which finds contradictions between its parts."""
 
     model: type[W]
     find_faults: Callable[[Table], Iterable[references.Fault]]
 
 
 class Check(Generic[W]):
-    """The checks of one source, to which all problems are reported.
+    """The checks of one source. It collects all problems.
 
-    With `parts` it may be a part of another one. Without `files` those that it names, such as certificates, are not
-    looked at, but for `lists` of networks where these are wanted. `also` finds what is wrong, for those who ask, with
-    a configuration in which nothing else is.
+    `parts`: the source may be a part of another one. Without `files`, named files such as certificates are not checked,
+    except for `lists` of networks if wanted. `also` adds checks of a configuration that has no other problem.
     """
 
     def __init__(
@@ -49,13 +47,13 @@ class Check(Generic[W]):
         self._files, self._lists = files, files if lists is None else lists
         self._also = also
         self._whole = source.whole and not (parts and source.is_part)
-        """Whether nothing that is not here can be elsewhere."""
+        """Whether a missing name cannot be in another file."""
         self._places = Places(source.tree)
         self._misspelled: dict[str, str] = {}
-        """Sections as they are written, by the names that are meant."""
+        """Misspelled names of sections, by the correct names."""
 
     def run(self) -> W | None:
-        """Check everything, and return the configuration; None where the source is a part of one, or has a problem."""
+        """Run all checks and return the configuration. None: the source is a part, or it has a problem."""
         tree = add_limit_names(self._correct_sections(self._source.tree))
         if self._lists:
             tree = self._add_networks(tree)
@@ -71,14 +69,14 @@ class Check(Generic[W]):
         return None if self._source.problems else written
 
     def _correct_sections(self, tree: Table) -> Table:
-        """Report sections whose names are written wrong, and return the tree with those that are meant."""
+        """Report misspelled names of sections, and return the tree with the correct names."""
         self._misspelled = find_misspelled_sections(tree, self._list_known_fields(()))
         for section, name in self._misspelled.items():
             self._report((name,), "unknown field", f"did you mean {section}?")
         return correct_sections(tree, self._misspelled) if self._misspelled else tree
 
     def _check_references(self, tree: Table) -> None:
-        """Report contradictions between parts. Where not all was read, missing names may be elsewhere."""
+        """Report contradictions between parts. If a file could not be read, missing names may be in it."""
         for fault in self._kind.find_faults(tree):
             what = fault.what
             if fault.first is not None:
@@ -89,8 +87,10 @@ class Check(Generic[W]):
                 self._report(fault.path, fault.what, fault.hint)
 
     def _check_certificates(self, tree: Table) -> None:
-        """Check the certificate files that the tree names. Where one is wrong, all count as files of the configuration,
-        so that a corrected one is noticed."""
+        """Check the certificate files that the tree names.
+
+        If one is wrong, all count as files of the configuration, so that a correction is noticed.
+        """
         signs = {str(file): compute_file_signature(file) for file in certificates.list_named_files(tree)}
         faults = list(certificates.find_faults(tree))
         if faults:
@@ -99,7 +99,7 @@ class Check(Generic[W]):
             self._report(fault.path, fault.what, fault.hint)
 
     def _add_networks(self, tree: Table) -> Table:
-        """Return the tree with the networks that files list. What is in these is a part of the configuration."""
+        """Return the tree with the networks from files. Their content is a part of the configuration."""
         for path, section in networks.list_network_sections(tree):
             lists: dict[str, Value] = {}
             for name in networks.LISTS:
@@ -118,7 +118,7 @@ class Check(Generic[W]):
         return tree
 
     def _add_templates(self, tree: Table) -> Table:
-        """Return the tree with the templates of error bodies, whose text is a part of the configuration."""
+        """Return the tree with the templates of error bodies. Their text is a part of the configuration."""
         for path, section in error_templates.list_error_sections(tree):
             file = section.get("template")
             if not isinstance(file, str) or not file:
@@ -134,7 +134,7 @@ class Check(Generic[W]):
         return tree
 
     def _check_models(self, tree: Table) -> W | None:
-        """Report what is wrong with each part by itself."""
+        """Report what is wrong within each part."""
         try:
             return self._kind.model.model_validate(tree)
         except ValidationError as error:
@@ -144,20 +144,20 @@ class Check(Generic[W]):
                 if finding.missing and len(finding.path) == 1 and not self._whole:
                     continue
                 if finding.missing and (*finding.path[:-1], f"did you mean {finding.path[-1]}?") in suggested:
-                    continue  # It is there, with a slip that is reported by itself.
+                    continue  # The field is there but misspelled. That is reported separately.
                 self._report(finding.path, finding.what, finding.hint, finding.missing)
             return None
 
     def _report(self, path: Steps, what: str, hint: str, missing: bool = False) -> None:
-        """Report a problem where its value is written, or where it is `missing`."""
+        """Report a problem at the place of its value, or of a `missing` value."""
         location = self._locate(path)
         if location.value is None:
-            return  # Reported when it was read.
+            return  # It was reported when the file was read.
         written = location.written + path[-1:] if missing else location.written
         self._source.report(location.mark, written, what, hint)
 
     def _locate(self, path: Steps) -> Location:
-        """Locate the value at a path, where it is written."""
+        """Return the location of the value at a path."""
         return self._places.locate((self._misspelled.get(str(path[0]), path[0]), *path[1:]) if path else path)
 
     def _list_known_fields(self, path: Steps) -> set[str]:

@@ -47,8 +47,10 @@ class Regions(Part):
 
 
 def dump_concurrency(limit: ConcurrencyLimit | Literal["none"] | None) -> object:
-    """Return a limit of requests at once as directories have it: a number alone where it is of all requests, which
-    edges of earlier versions understand."""
+    """Return a concurrency limit as directories write it.
+
+    A limit of all requests is written as a plain number, which edges of earlier versions understand.
+    """
     if limit is None or limit == "none" or not is_of_all(limit):
         return limit if limit is None or limit == "none" else limit.model_dump(mode="json", exclude_defaults=True)
     return limit.max
@@ -135,7 +137,7 @@ class Subscriber(Customer):
 
 @lru_cache(1024)
 def intern_customer(customer: Customer) -> Customer:
-    """Return the first of equal customers: a million may have a tier, and nothing else."""
+    """Return the first of equal customers. A million of them may have only a tier."""
     return customer
 
 

@@ -15,7 +15,8 @@ WORDS = re.compile(r"[A-Za-z0-9]+")
 def add_limit_names(tree: Table) -> Table:
     """Return the tree with a name for every limit: by default that of the tier or route, then `<name>-2` and so on.
 
-    Trees are not changed (an alias may be in several places), and what has another shape is left as it is.
+    The original tree is not changed, because an alias may be in several places. Values of another shape stay as they
+    are.
     """
     filled = Table(tree)
     for section, called in NAME_SOURCES.items():
@@ -28,18 +29,18 @@ def add_limit_names(tree: Table) -> Table:
 
 
 def _name_limits(part: Value, called: Callable[[Table, str], Value], name: str) -> Value:
-    """Return a part of this name with names for its limits, which are called after what `called` gives."""
+    """Return a part of this name with names for its limits. `called` gives the default name."""
     limits = part.get("limits") if isinstance(part, Table) else None
     if not isinstance(part, Table) or not isinstance(limits, Items):
         return part
     first = called(part, name)
     if not isinstance(first, str) or not NAME.fullmatch(first):
-        first = "limit"  # What they would be called after is wrong itself, which is said elsewhere.
+        first = "limit"  # The default name itself is invalid, which is reported elsewhere.
     return Table({**part, "limits": Items(_name_limit(limit, first, number) for number, limit in enumerate(limits, 1))})
 
 
 def _get_route_name(route: Table, _name: str) -> Value:
-    """Return a route's name, else one made of its path: `v1-orders` for /v1/orders/*."""
+    """Return the name of a route, or one made of its path: `v1-orders` for /v1/orders/*."""
     path = route.get("path")
     if "name" in route or not isinstance(path, str):
         return route.get("name")
@@ -52,7 +53,7 @@ NAME_SOURCES: dict[str, Callable[[Table, str], Value]] = {
     "keys": lambda _key, _: "key",
     "routes": _get_route_name,
 }
-"""The source of the limits' names, by section."""
+"""The source of limits' names, by section."""
 
 
 def _name_limit(limit: Value, first: str, number: int) -> Value:

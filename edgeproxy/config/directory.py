@@ -1,6 +1,4 @@
-"""Lines of the directory: what it says of a customer with the keys, or of a flag, as JSON that is pushed, stored and
-looked up.
-"""
+"""Lines of the directory: a customer with its keys, or a flag, as JSON. They are pushed, stored and looked up."""
 
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -11,12 +9,11 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.config.customers import Customer, DirectoryKey, Flag, Key, Subscriber
 
 FREE = "billing-stopped"
-"""The flag that edges are told of while nobody is charged: caps in money and spent credits hold nobody then. No other
-flag has this name."""
+"""The flag for edges while charges are stopped. It suspends caps in money and spent credits. The name is reserved."""
 
 
 class Document(NamedTuple):
-    """A customer, as a line of the directory has it. The texts are JSON."""
+    """A customer as a line of the directory. The texts are JSON."""
 
     name: str
     tier: str
@@ -27,7 +24,7 @@ class Document(NamedTuple):
 
 
 class FlagDocument(NamedTuple):
-    """A flag, as a line of the directory has it."""
+    """A flag as a line of the directory."""
 
     name: str
     flag: str
@@ -35,13 +32,13 @@ class FlagDocument(NamedTuple):
 
 
 class KeyOwner(NamedTuple):
-    """The owner of a key that was looked up in the directory: the customer's name, and both settings, in JSON."""
+    """The owner of a key found in the directory: the customer's name, and the settings of customer and key as JSON."""
 
     name: str
     customer: str
     key: str
     residency: str = ""
-    """The residency of the directory that has the customer; empty for that of the edge itself, and the only one."""
+    """The residency whose directory has the customer. Empty for the edge's own and only residency."""
 
 
 def render_line(name: str, customer: Customer, keys: Iterable[Key]) -> bytes:
@@ -68,12 +65,12 @@ def render_flag_line(name: str, flag: Flag) -> bytes:
 
 
 def _encode_line(document: JsonObject) -> bytes:
-    # A copy, as what orjson gives holds on to the 4 KiB that it was written in.
+    # The copy is needed because the result of orjson keeps its 4 KiB buffer alive.
     return bytes(memoryview(orjson.dumps(document, option=orjson.OPT_SORT_KEYS)))
 
 
 def parse_line(line: bytes) -> Document | FlagDocument:
-    """Read a line. Raises ValueError, LookupError, TypeError or AttributeError where it is none."""
+    """Parse a line. Raises ValueError, LookupError, TypeError or AttributeError if it is invalid."""
     document = orjson.loads(line)
     if "flag" in document:
         return FlagDocument(document["flag"], orjson.dumps(document["said"]).decode())
@@ -81,7 +78,7 @@ def parse_line(line: bytes) -> Document | FlagDocument:
 
 
 def parse_document(line: bytes) -> Document:
-    """Parse the line of a customer. Raises as `parse_line`."""
+    """Parse the line of a customer. Raises the same errors as `parse_line`."""
     return _build_document(orjson.loads(line))
 
 
@@ -94,16 +91,16 @@ def _build_document(document: Any) -> Document:
 
 
 CUSTOMER_LOOKUP_PREFIX = b"customer "
-"""Prefix of a look-up of a customer by name; other look-ups are of keys, by a digest of 32 bytes."""
+"""Prefix of look-ups of customers by name. All other look-ups are digests of keys, with 32 bytes."""
 
 
 def format_customer_lookup(name: str) -> bytes:
-    """Format the look-up of a customer by name, for the supervisor, which is otherwise sent digests of keys."""
-    return (CUSTOMER_LOOKUP_PREFIX + name.encode()).ljust(33)  # Never as long as a digest.
+    """Format the look-up of a customer by name, for the supervisor. Its other look-ups are digests of keys."""
+    return (CUSTOMER_LOOKUP_PREFIX + name.encode()).ljust(33)  # Its length differs from a digest's.
 
 
 def parse_customer_lookup(digest: bytes) -> str | None:
-    """Return the customer that a look-up names; None where it is for a key."""
+    """Return the customer that a look-up names. None: it is the look-up of a key."""
     return (
         digest[len(CUSTOMER_LOOKUP_PREFIX) :].decode().rstrip()
         if len(digest) != 32 and digest.startswith(CUSTOMER_LOOKUP_PREFIX)
@@ -112,9 +109,9 @@ def parse_customer_lookup(digest: bytes) -> str | None:
 
 
 def parse_customer(content: str, at: float) -> Subscriber:
-    """Read the customer of a document, or of a person, without a raise of limits that is over at the Unix second `at`.
+    """Parse the customer of a document or an owner. A raise of limits that is over at Unix second `at` is dropped.
 
-    Raises ValueError where this version does not understand it.
+    Raises ValueError if this version does not understand it.
     """
     customer = Subscriber.model_validate_json(content)
     if customer.raised is not None and customer.raised.ends_at <= at:
@@ -123,33 +120,33 @@ def parse_customer(content: str, at: float) -> Subscriber:
 
 
 def find_raise_end(content: str) -> float | None:
-    """Return the Unix second at which the raise of a customer's limits ends; None where there is none."""
+    """Return the Unix second at which the raise of a customer's limits ends, or None."""
     if '"raised":' not in content:
         return None
     try:
         raised = Subscriber.model_validate_json(content).raised
     except ValueError:
-        return None  # Requests are refused for it, by `parse_customer`.
+        return None  # `parse_customer` raises this error too, so requests are refused.
     return None if raised is None else raised.ends_at
 
 
 def find_next_residency(content: str) -> str | None:
-    """Return the residency to which a customer has moved; None where it has not."""
+    """Return the residency to which a customer has moved, or None."""
     if '"moved":' not in content:
         return None
     try:
         return Subscriber.model_validate_json(content).moved
     except ValueError:
-        return None  # Requests are refused for it, by `parse_customer`.
+        return None  # `parse_customer` raises this error too, so requests are refused.
 
 
 def parse_flag(content: str) -> Flag:
-    """Read a flag. Raises ValueError where this version does not understand it."""
+    """Parse a flag. Raises ValueError if this version does not understand it."""
     return Flag.model_validate_json(content)
 
 
 def parse_key(owner: KeyOwner, digest: bytes) -> DirectoryKey:
-    """Read the key by which a person was found. Raises ValueError where this version does not understand it."""
+    """Parse the key of this owner. Raises ValueError if this version does not understand it."""
     return DirectoryKey.model_validate({"sha256": digest.hex(), "customer": owner.name, **orjson.loads(owner.key)})
 
 

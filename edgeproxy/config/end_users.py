@@ -1,4 +1,4 @@
-"""End users: the users of a customer, each of whom a limit may hold by itself."""
+"""End users: the users of a customer, each of whom may have an own limit."""
 
 from typing import Annotated, Final, Literal, Self
 
@@ -11,7 +11,7 @@ from edgeproxy.config.part import Part
 from edgeproxy.config.units import format_value, value_error
 
 IP: Final = "ip"
-"""The word for end users who are known by their address."""
+"""The word for end users who are identified by address."""
 A_PLACE: Final = "write one of header, query and claim"
 
 
@@ -32,12 +32,12 @@ class EndUser(Part):
 
     @property
     def place(self) -> tuple[str, str]:
-        """The kind of the place, and its name there."""
+        """The kind of the place where requests name the end user, and its name there."""
         return next((kind, name) for kind, name in self if name is not None)
 
     @property
     def is_of_request(self) -> bool:
-        """Whether each request names the end user anew, whoever the customer is."""
+        """Whether requests name the end user themselves, for any customer."""
         return self.claim is None
 
     @model_validator(mode="after")
@@ -50,13 +50,13 @@ class EndUser(Part):
 
 
 def get_tag(value: object) -> str:
-    """Return which of the two forms a value of `per` has."""
+    """Return which of its two forms a value of `per` has."""
     return IP if value == IP else GIVEN
 
 
 @written(lambda inner: inner)
 def read_per(value: object) -> object:
-    """Read what tells end users apart, of which one form is a word."""
+    """Read how end users are told apart. One of the two forms is a word."""
     if isinstance(value, str) and value != IP:
         raise value_error(f"{format_value(value)} is not known here", "write ip, or {header: X-End-User}")
     return value
@@ -67,4 +67,4 @@ Per = Annotated[
     Discriminator(get_tag),
     BeforeValidator(read_per),
 ]
-"""By what a limit tells end users apart."""
+"""How a limit tells end users apart."""

@@ -1,8 +1,8 @@
 """Variables and secrets in the scalars of a configuration: `${VAR}`, `${VAR:-default}` and `${file:/PATH}`.
 
-`${file:/PATH}` is the secret in a file (secret_text.py), read with each reload; `$${` stands for a plain `${`. As in a
-shell the default holds for a variable that is unset *or empty*. The content of a variable or a file stays inside its
-scalar: it is put in after the configuration was parsed, and is not looked at again.
+`${file:/PATH}` is the secret in a file (secret_text.py). Each reload reads it again. `$${` means a plain `${`. As in a
+shell, the default applies if a variable is unset *or empty*. The content of a variable or a file stays inside its
+scalar: it is inserted after the configuration was parsed, and is not parsed itself.
 """
 
 import re
@@ -16,11 +16,11 @@ REFERENCE = re.compile(
 
 A_SECRET_FILE = "a file with the secret in one line, without quotes and spaces"
 NOT_TEXT = re.compile("[\ud800-\udfff]")
-"""Surrogates, which Python makes of bytes that are not UTF-8."""
+"""Surrogates, which Python makes from bytes that are not UTF-8."""
 
 
 class UnresolvedVariableError(Exception):
-    """A reference that cannot be resolved: what is wrong, and what would be right."""
+    """An unresolvable reference: the problem and a hint."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what, hint)
@@ -39,14 +39,14 @@ OWN_SECRETS = frozenset(
 )
 """Variables with secrets that edgeproxy reads without a reference in its configuration."""
 _referenced: set[str] = set()
-"""The variables that configurations of this process have referred to."""
+"""The variables that configurations of this process refer to."""
 
 
 def build_child_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of a program that the configuration names, such as the command of a key service.
 
-    It has the variables of the host and of that program, and none to which the configuration refers: these are
-    edgeproxy's.
+    It has the variables of the host and of that program. Variables to which the configuration refers are left out,
+    because they belong to edgeproxy.
     """
     return {name: value for name, value in environ.items() if name not in OWN_SECRETS and name not in _referenced}
 
@@ -54,7 +54,7 @@ def build_child_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def resolve_variables(
     written: str, environ: Mapping[str, str], read_secret: Callable[[str], str] = read_secret_file
 ) -> str:
-    """Replace every reference in `written`; raises UnresolvedVariableError at the first that cannot be.
+    """Replace every reference in `written`. Raises UnresolvedVariableError at the first unresolvable one.
 
     `read_secret` returns the secret of a file. It raises InvalidSecretError.
     """

@@ -1,4 +1,4 @@
-"""Templates of error bodies: their files, and what is wrong with them."""
+"""Templates of error bodies: their files and their faults."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Items, Table, Value
 
 TEMPLATE_BYTES_MAX: Final = 64 << 10
-"""Bytes of a template: more is no text for the reader of an error."""
+"""Maximum bytes of a template. A longer text is not readable for people."""
 VARIABLE: Final = re.compile(r"\{\{([^{}]*)\}\}")
 VARIABLES: Final = {
     "status": "the status, such as `429`",
@@ -25,11 +25,11 @@ VARIABLES: Final = {
 A_VARIABLE: Final = f"there are {', '.join(f'{{{{{name}}}}}' for name in VARIABLES)}"
 MARKUP: Final = ("text/html", "application/xml", "text/xml", "application/xhtml+xml")
 ACTIVE_ATTRIBUTES: Final = ("style", "href", "src", "srcdoc", "action", "formaction")
-"""Attributes beside those of events whose value is more than text."""
+"""Attributes, besides those of events, whose values are more than text."""
 
 
 class InvalidTemplateError(Exception):
-    """A file that cannot be a template: what is wrong, and what would be right."""
+    """A file that cannot be a template: the problem and a hint."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what, hint)
@@ -49,7 +49,7 @@ def read_template(file: str) -> tuple[bytes, str]:
 
 
 def list_error_sections(tree: Table) -> Iterator[tuple[tuple[str | int, ...], Table]]:
-    """Yield each `errors` of a tree that is a mapping: that of all routes, and those of routes."""
+    """Yield each `errors` mapping of a tree: that of all routes, and those of single routes."""
     routes = tree.get("routes")
     owners: list[tuple[tuple[str | int, ...], Value]] = [((), tree)]
     owners += [(("routes", n), route) for n, route in enumerate(routes if isinstance(routes, Items) else ())]
@@ -60,7 +60,7 @@ def list_error_sections(tree: Table) -> Iterator[tuple[tuple[str | int, ...], Ta
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
-    """Find templates that cannot be used, in a tree that has the text of each file."""
+    """Find unusable templates in a tree that has the text of each file."""
     for path, section in list_error_sections(tree):
         text, file = section.get("text"), section.get("template")
         if file is None and text is None and "type" in section:
@@ -80,7 +80,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
 
 
 def find_template_fault(text: str, media_type: str) -> tuple[str, str] | None:
-    """Return what is wrong with a template, and what would be right; None where nothing is."""
+    """Return the problem of a template and a hint, or None."""
     if len(text.encode(errors="surrogatepass")) > TEMPLATE_BYTES_MAX:
         return f"is a template of more than {TEMPLATE_BYTES_MAX >> 10} KiB", "shorten it"
     unknown = next((name.strip() for name in VARIABLE.findall(text) if name.strip() not in VARIABLES), None)
@@ -98,7 +98,7 @@ def find_template_fault(text: str, media_type: str) -> tuple[str, str] | None:
 
 
 def _find_json_fault(text: str) -> tuple[str, str] | None:
-    """Return what is wrong with a template of JSON: each value but the status stands within quotes."""
+    """Return the problem of a JSON template and a hint. Every variable except the status must be within quotes."""
     try:
         json.loads(VARIABLE.sub("1", text))
     except ValueError as error:
@@ -111,7 +111,7 @@ def _find_json_fault(text: str) -> tuple[str, str] | None:
 
 
 class _Places(HTMLParser):
-    """Finds variables where escaping them would not make them text: in scripts, styles, tags, and URLs."""
+    """Finds variables in places where escaping does not make them text: scripts, styles, tags and URLs."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=False)

@@ -14,7 +14,7 @@ from edgeproxy.config.problems import Steps
 from edgeproxy.config.units import format_value
 
 SEE_SCHEMA = "see `edgeproxy schema`"
-"""The hint where there is no better one."""
+"""The hint if there is no better one."""
 
 EXAMPLES = {
     "rate": "rate: 60/min",
@@ -64,7 +64,7 @@ EXAMPLES = {
     "fee": 'fee: "99"',
     "tokens.sha256": "sha256: and the SHA-256 of the token in hex",
 }
-"""Examples of required fields; `SECTION.FIELD` where a field of that name differs elsewhere."""
+"""Examples of required fields. `SECTION.FIELD` is used if a field of that name differs elsewhere."""
 
 PARTS = {
     "per_ip": "per_ip: {rate: 200/s}",
@@ -94,9 +94,9 @@ PARTS = {
     "hub.tls": "tls: {ca: certs/ca.pem}, or leave it out: rediss:// is enough",
     "overload": "overload: {lag: 50ms, requests: 4000}, or leave it out",
 }
-"""Examples of mappings, where a list of their fields would say less."""
+"""Examples of mappings for which a list of their fields would say less."""
 UNWRITTEN_STEPS = {"[key]", GIVEN}
-"""Steps of pydantic's paths that no file has."""
+"""Steps of pydantic's paths that do not exist in files."""
 
 MISPLACED = {
     "tls": "write it in a listener, or in an upstream",
@@ -108,7 +108,7 @@ RENAMED: dict[Steps, str] = {("tables", "people"): "customers", ("rotation", "ov
 
 
 class Finding(NamedTuple):
-    """An error of a value: its path in pydantic's terms, what is wrong, what would be right."""
+    """The error of a value: its path in pydantic's terms, the problem and a hint."""
 
     path: Steps
     missing: bool
@@ -117,7 +117,7 @@ class Finding(NamedTuple):
 
 
 class ErrorDetails(NamedTuple):
-    """An error as the rows of EXPLAINED see it. `fields`: the names that are known in the mapping at a path."""
+    """An error as input of the functions in EXPLAINED. `fields` returns the known names in the mapping at a path."""
 
     path: Steps
     given: object
@@ -126,10 +126,10 @@ class ErrorDetails(NamedTuple):
 
 
 def explain_errors(error: ValidationError, fields: Callable[[Steps], set[str]]) -> Iterator[Finding]:
-    """Yield each error in words. `fields` gives the names that are known in the mapping at a path."""
+    """Yield an explanation of each error. `fields` returns the known names in the mapping at a path."""
     for detail in error.errors(include_url=False):
         if detail["type"] == "too_short" and detail["input"]:
-            continue  # Members that are wrong themselves were not counted.
+            continue  # Invalid members were not counted.
         path = tuple(step for step in detail["loc"] if step not in UNWRITTEN_STEPS)
         explain = EXPLAINED.get(detail["type"])
         error_details = ErrorDetails(path, detail["input"], detail.get("ctx", {}), fields)
@@ -138,7 +138,7 @@ def explain_errors(error: ValidationError, fields: Callable[[Steps], set[str]]) 
 
 
 def list_fields(model: object, path: Steps) -> set[str]:
-    """List the fields that `model`, a type, has in the mapping at `path`; none where it has no model."""
+    """List the fields of the mapping at `path` in the type `model`, or nothing if it has no model."""
     for step in path:
         model = _find_member_type(model, step)
     return set(_get_field_types(model)) if _is_model(model) else set()
@@ -153,7 +153,7 @@ def _is_model(kind: object) -> TypeGuard[type[BaseModel]]:
 
 
 def _find_member_type(kind: object, step: str | int) -> object:
-    """Find the type of what stands at `step` in a value of this type; None where there can be nothing."""
+    """Return the type of the value at `step` in a value of this type. None: there can be no value."""
     if _is_model(kind):
         return _unwrap_type(_get_field_types(kind).get(str(step)))
     members = typing.get_args(kind)
@@ -163,7 +163,7 @@ def _find_member_type(kind: object, step: str | int) -> object:
 
 
 def _unwrap_type(kind: object) -> object:
-    """Return a type without its marks and without `| None`."""
+    """Return a type without its annotations and without `| None`."""
     if typing.get_origin(kind) is Annotated:
         return _unwrap_type(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
@@ -176,7 +176,7 @@ def _explain_missing(error: ErrorDetails) -> tuple[str, str]:
 
 
 def _find_example(examples: dict[str, str], path: Steps) -> str | None:
-    """Find the example of how to write the field at `path`, if there is one."""
+    """Return the example for the field at `path`, if there is one."""
     return examples.get(f"{path[0]}.{path[-1]}", examples.get(str(path[-1]))) if path else None
 
 
@@ -201,7 +201,7 @@ def _explain_no_mapping(error: ErrorDetails) -> tuple[str, str]:
     known = sorted(error.fields(error.path))
     path = error.path
     while path and isinstance(path[-1], int):
-        path = path[:-1]  # What is wrong with a member is shown with its list.
+        path = path[:-1]  # A problem of a member is shown with its list.
     example = _find_example(PARTS, path)
     if example and path[-1] in error.fields(path[:-1]):
         return "is not a mapping", f"write {example}"
@@ -224,4 +224,4 @@ EXPLAINED: dict[str, Callable[[ErrorDetails], tuple[str, str]]] = {
     "too_short": lambda _: ("is empty", "write at least one"),
     "string_type": lambda _: ("is not a single value", "write one"),
 }
-"""Each kind of error that pydantic finds in these models: what is wrong, and what would be right."""
+"""The problem and a hint for each type of pydantic's errors in these models."""

@@ -1,4 +1,4 @@
-"""Files of any kind: which one a file is, and whether it can be used."""
+"""Files of any kind: how to detect the kind, and checks."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +16,11 @@ FileKind = Literal["edge", "collector", "part"]
 CheckedSettings = (
     EdgeSettings | collector_settings.CollectorSettings | catalog.PlansFile | regions.BeaconSettings | None
 )
-"""Settings of a file of any kind; None for a part."""
+"""Settings of a file of any kind. None: it is a part."""
 
 
 def detect_file_kind(path: Path, environ: Mapping[str, str]) -> FileKind | None:
-    """Detect the kind of a configuration file; None where it is not evident."""
+    """Detect the kind of a configuration file. None: it is unclear."""
     source = Source(path, environ)
     if references.is_collector_file(source.tree):
         return "collector"
@@ -32,7 +32,7 @@ def detect_file_kind(path: Path, environ: Mapping[str, str]) -> FileKind | None:
 def check_file(path: Path, environ: Mapping[str, str]) -> CheckedSettings:
     """Load a file of any kind. Raises ConfigError with every problem.
 
-    Returns None for a part, which others include, such as tiers.yaml: it makes no settings.
+    Returns None for a part that others include, such as tiers.yaml, because it makes no settings.
     """
     with pause_garbage_collection():
         source = Source(path, environ)

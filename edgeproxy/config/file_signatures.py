@@ -1,13 +1,13 @@
-"""Signatures of files, by which a changed file is noticed without reading it."""
+"""Signatures of files, which show a change without reading the file."""
 
 import os
 
 FileSignature = tuple[int, ...] | None
-"""Device, inode, size and time of change; None where there is no file, or none that may be looked at."""
+"""Device, inode, size and modification time. None: the file does not exist or cannot be accessed."""
 
 
 def compute_file_signature(file: str | os.PathLike[str]) -> FileSignature:
-    """Return a value that differs once the file does, however it was replaced. Follows links."""
+    """Return a value that changes whenever the file changes or is replaced. Follows links."""
     try:
         status = os.stat(file)
     except OSError:

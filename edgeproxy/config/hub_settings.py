@@ -1,4 +1,4 @@
-"""The hub (Redis), on which the hosts of a region agree: its settings, and its URL."""
+"""The hub (Redis), which synchronises the hosts of a region: its settings and its URL."""
 
 import re
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from edgeproxy.config.units import read_text, value_error
 from edgeproxy.config.url_secrets import check_credentials
 
 MEMORY = "memory://"
-"""The hub of those who share with nobody."""
+"""The hub of hosts that share with no other host."""
 REDIS = ("redis", "rediss")
 CLUSTERS = {"redis+cluster": "redis", "rediss+cluster": "rediss"}
 """Schemes of clusters, and the scheme of one of their nodes."""
 SENTINELS = {"redis+sentinel": "redis", "rediss+sentinel": "rediss"}
-"""Schemes of a Redis that Sentinels look after, and the scheme of its primary."""
+"""Schemes of a Redis with Sentinels, and the scheme of its primary."""
 REDIS_PORT, SENTINEL_PORT = 6379, 26379
 SERVICE = r"[A-Za-z0-9._-]{1,64}"
-"""The name of a service that Sentinels look after, as Redis permits it."""
+"""The name of a service of Sentinels, as Redis permits it."""
 REDIS_AT = rf"(\[[0-9A-Fa-f:.]+\]|[^/?#@:,\[\]\s]+)({PORT})?"
 HUB = build_text(
     "hub URL",
@@ -45,10 +45,10 @@ A_HUB = (
 
 @written(HUB)
 def read_hub_url(value: object) -> str:
-    """Read the URL of a hub: `memory://`, or `redis[s]://[USER[:PASSWORD]@]HOST:PORT/DATABASE` with parts left out.
+    """Read the URL of a hub: `memory://`, or `redis[s]://[USER[:PASSWORD]@]HOST:PORT/DATABASE` with optional parts.
 
-    Or `redis[s]+cluster://[USER[:PASSWORD]@]HOST:PORT,HOST:PORT…`, or the same of Sentinels and then
-    `/SERVICE[/DATABASE]`. Errors show nothing of it: where it has another form, a password may be anywhere.
+    It may also be `redis[s]+cluster://[USER[:PASSWORD]@]HOST:PORT,HOST:PORT…`, or `+sentinel` in the same form,
+    followed by `/SERVICE[/DATABASE]`. Errors never show the URL, because an invalid one may have a password anywhere.
     """
     written = read_text(value, A_HUB)
     check_credentials(written, A_HUB)
@@ -83,7 +83,7 @@ def read_hub_url(value: object) -> str:
 
 
 def _read_redis_addresses(written: str, port: int, hint: str) -> str:
-    """Read several hosts, each once, and return them with their ports."""
+    """Read several unique hosts, and return them with their ports."""
     hosts = [_read_redis_address(host, port, hint) for host in written.split(",")]
     if len(set(hosts)) < len(hosts):
         raise value_error("names a node twice", "leave one of them out")
@@ -91,7 +91,7 @@ def _read_redis_addresses(written: str, port: int, hint: str) -> str:
 
 
 def _read_redis_address(written: str, port: int, hint: str) -> Address:
-    """Read a host and a port, by default this one."""
+    """Read a host and a port, which defaults to this one."""
     address = split_address(written) or split_address(f"{written}:{port}")
     if address is None or address.port == 0:
         raise value_error("has no host, or a port that cannot be", hint)
@@ -99,8 +99,11 @@ def _read_redis_address(written: str, port: int, hint: str) -> Address:
 
 
 class HubUrl(NamedTuple):
-    """The URL of a hub in parts: `who` is the user and the password, `where` is HOST:PORT, of clusters and Sentinels
-    several, `path` is the database, of Sentinels SERVICE/DATABASE."""
+    """The parts of a hub's URL.
+
+    `who` is the user and the password. `where` is HOST:PORT, or several for clusters and Sentinels. `path` is the
+    database, or SERVICE/DATABASE for Sentinels.
+    """
 
     scheme: str
     who: str
@@ -109,7 +112,7 @@ class HubUrl(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> "HubUrl":
-        """Split a URL that `read_hub_url` has read."""
+        """Split a URL from `read_hub_url`."""
         scheme, _, rest = url.partition("://")
         netloc, _, path = rest.partition("/")
         who, _, where = netloc.rpartition("@")
@@ -117,31 +120,31 @@ class HubUrl(NamedTuple):
 
 
 def has_password(url: str) -> bool:
-    """Return whether there is a password in the URL of a hub that was read."""
+    """Return whether the URL of a hub has a password."""
     return bool(HubUrl.parse(url).who.partition(":")[2])
 
 
 def remove_password(url: str) -> str:
-    """Return the URL of a hub for all to see: with the user's name, without the password."""
+    """Return the public URL of a hub: with the user's name, without the password."""
     who = HubUrl.parse(url).who
     user = who.partition(":")[0]
     return url.replace(f"://{who}@", f"://{user}@" if user else "://", 1) if who else url
 
 
 def is_in_clear(url: str) -> bool:
-    """Return whether a hub is asked without TLS."""
+    """Return whether the connection to a hub has no TLS."""
     return url.partition("://")[0].partition("+")[0] == "redis"
 
 
 def is_local_hub(url: str) -> bool:
-    """Return whether the URL of a hub names this host alone."""
+    """Return whether the URL of a hub names only this host."""
     addresses = map(split_address, HubUrl.parse(url).where)
     return all(address is not None and is_loopback(address.host) for address in addresses)
 
 
 @written(lambda inner: build_any_of(HUB, inner), lambda hub: str(hub.url))
 def read_hub(value: object) -> object:
-    """Read a hub: its URL, or a mapping with it, or with its Sentinels."""
+    """Read a hub: its URL, or a mapping with the URL or the Sentinels."""
     if isinstance(value, str):
         return {"url": value}
     if isinstance(value, dict) and value.get("sentinel"):
@@ -150,7 +153,7 @@ def read_hub(value: object) -> object:
 
 
 def _join_sentinels(hub: Mapping[str, object]) -> str:
-    """Return the URL of a hub that Sentinels look after, written as a mapping; `read_hub_url` checks it."""
+    """Return the URL of a hub with Sentinels, written as a mapping. `read_hub_url` checks it."""
     scheme, _, rest = str(hub.get("url", f"redis://{hub.get('service', '')}")).partition("://")
     who, at, service = rest.rpartition("@")
     hosts = hub["sentinel"]
@@ -207,15 +210,15 @@ class Hub(Part):
 
     @property
     def is_shared(self) -> bool:
-        """Whether other hosts may take part."""
+        """Whether other hosts may share it."""
         return self.url != MEMORY
 
     @property
     def name(self) -> str:
-        """The URL without its password, for people and for processes that do not connect to it."""
+        """The URL without its password, for people and for processes that do not connect."""
         return remove_password(self.url)
 
     @property
     def is_exposed(self) -> bool:
-        """Whether the password can be read by those on the way: it goes to another host, and not over TLS."""
+        """Whether others on the network could read the password: the hub is on another host and has no TLS."""
         return is_in_clear(self.url) and has_password(self.url) and not is_local_hub(self.url)

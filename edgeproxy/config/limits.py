@@ -22,7 +22,7 @@ class Rated(Part):
 
     @property
     def count(self) -> int:
-        """Requests that the window may hold."""
+        """Maximum requests in the window."""
         return self.rate.count
 
     @property
@@ -117,29 +117,29 @@ class Limit(Rated):
 
     @property
     def counts_all(self) -> bool:
-        """Whether requests count that it does not hold, as what they cost is spent."""
+        """Whether requests count that it does not limit, because their cost is spent anyway."""
         return False
 
     @property
     def counts_requests(self) -> bool:
-        """Whether requests and their costs are counted, at admission."""
+        """Whether it counts requests and their costs at admission."""
         return self.cost_header is None and self.of is None
 
     @property
     def reserved(self) -> int:
-        """Units that a request reserves, of a limit with `of`."""
+        """Units that a request reserves, for a limit with `of`."""
         return self.reserve if isinstance(self.reserve, int) else max(1, self.count // 100)
 
     @property
     def reserved_most(self) -> int:
-        """Units that any request reserves at most."""
+        """The maximum of units that a request may reserve."""
         if self.reserve != "request":
             return self.reserved
         return max(1, self.count // 10) if self.reserve_max is None else self.reserve_max
 
     @property
     def depth(self) -> int:
-        """Depth of the bucket; 0 for an algorithm without one."""
+        """Depth of the bucket, or 0 if the algorithm has none."""
         default = DEFAULT_DEPTHS[self.algorithm]
         if default is None:
             return 0
@@ -194,12 +194,12 @@ class Quota(Part):
 
     @property
     def name(self) -> str:
-        """Name of the quota for clients, such as `requests-month`, or `seats`."""
+        """The quota's name for clients, such as `requests-month` or `seats`."""
         return self.meter if self.per is None else f"{self.meter}-{self.per}"
 
     @property
     def count_name(self) -> str:
-        """Name of the count; quotas of one count share it."""
+        """Name of the count. Quotas of one count share it."""
         return f"{self.meter}-{self.per}"
 
 
@@ -224,18 +224,18 @@ class Entitlement(Quota):
 
     @property
     def name(self) -> str:
-        """Name of the quota for clients."""
+        """The quota's name for clients."""
         kind = (self.per or "").partition("@")[0]
         return {"": self.meter, "ever": CREDITS}.get(kind, f"{self.meter}-{kind}")
 
     @property
     def is_credits(self) -> bool:
-        """Whether it is of prepaid credits: once these are spent, answers are 402."""
+        """Whether it is a quota of prepaid credits. Once these are spent, the status is 402."""
         return self.per is not None and self.per.startswith("ever")
 
 
 SPEND = "spend"
-"""The name under which the ledger counts what a key has spent."""
+"""The ledger's name for the spending of a key."""
 
 
 class KeyBudget(Quota):
@@ -255,12 +255,12 @@ class KeyBudget(Quota):
 
     @property
     def name(self) -> str:
-        """Name of the budget for clients."""
+        """The budget's name for clients."""
         return "key-budget"
 
     @property
     def subject(self) -> str:
-        """Subject that is counted, as no customer is called."""
+        """Subject of the count. No customer has this name."""
         return f"budget:{self.id}"
 
 

@@ -1,4 +1,4 @@
-"""The outcome of loading a file."""
+"""The result of loading a file."""
 
 import gc
 from collections.abc import Iterator
@@ -12,18 +12,18 @@ S = TypeVar("S")
 
 
 class Loaded(NamedTuple, Generic[S]):
-    """The outcome of loading a file."""
+    """The result of loading a file."""
 
     settings: S | None
-    """The settings; None where there are problems, and for a part."""
+    """The settings. None: there are problems, or the file is a part."""
     problems: list[Problem]
-    """Every one, in the order of files and lines."""
+    """All problems, in the order of files and lines."""
     signs: dict[str, FileSignature]
-    """The signatures of all files that were read, or should have been."""
+    """The signatures of all files that were read or could not be read."""
 
 
 def get_settings(loaded: Loaded[S]) -> S | None:
-    """Return the settings that were loaded. Raises ConfigError where there are problems."""
+    """Return the loaded settings. Raises ConfigError if there are problems."""
     if loaded.problems:
         raise ConfigError(loaded.problems)
     return loaded.settings
@@ -31,9 +31,9 @@ def get_settings(loaded: Loaded[S]) -> S | None:
 
 @contextmanager
 def pause_garbage_collection() -> Iterator[None]:
-    """Stop garbage collection for a while: it would go through a million new objects again and again, and find none.
+    """Pause garbage collection. It would scan a million new objects repeatedly and find no garbage.
 
-    It takes half of the time that a hundred thousand keys need.
+    That takes half of the time to load a hundred thousand keys.
     """
     enabled = gc.isenabled()
     gc.disable()

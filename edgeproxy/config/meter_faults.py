@@ -1,4 +1,4 @@
-"""Checks of meters, in the tree as it is written: what a count needs, and what is not for it."""
+"""Checks of meters in the parsed tree: what a count requires, and what it excludes."""
 
 from collections.abc import Iterator
 
@@ -11,11 +11,11 @@ from edgeproxy.config.tree import Table, Value
 
 SEEN = tuple(name for name, measure in MEASURES.items() if not measure.is_reported)
 STATED = tuple(name for name, measure in MEASURES.items() if measure.in_body is not None)
-"""Counts of meters that bodies of answers state."""
+"""Counts of meters whose numbers are in bodies of answers."""
 OF_MESSAGES = tuple(name for name, measure in MEASURES.items() if measure.is_of_messages)
 """Counts of meters of gRPC messages."""
 REPORTED = tuple(name for name, measure in MEASURES.items() if measure.is_reported)
-"""Counts of meters that upstreams report in a field."""
+"""Counts of meters that upstreams report in a header or trailer field."""
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
@@ -28,8 +28,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_meter_faults(tree: Table) -> Iterator[Fault]:
-    """Find meters that lack a field in which upstreams report, need none, or name one of the edge's own; and one with
-    the name of what the edge counts by itself."""
+    """Find meters with a missing, needless or reserved field of upstreams, or with the name of a built-in meter."""
     for path, meter in list_members(tree, "meters"):
         what, header = meter.get("count"), meter.get("header")
         if path[-1] == OVER_CAP:
@@ -47,8 +46,10 @@ def _find_meter_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_stated_faults(tree: Table) -> Iterator[Fault]:
-    """Find meters of JSON without a path, what is only for meters of what bodies state, and messages that are counted
-    too early."""
+    """Find faults of meters whose numbers are in bodies.
+
+    These are JSON without a path, settings that only such meters have, and messages that are counted too early.
+    """
     for path, meter in list_members(tree, "meters"):
         what = meter.get("count")
         if what == "response_json" and "json" not in meter:
@@ -63,7 +64,7 @@ def _find_stated_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_limit_faults(tree: Table) -> Iterator[Fault]:
-    """Find limits of meters whose units no answer states, and what cannot be beside the meter of a limit."""
+    """Find limits of meters whose units no answer contains, and settings that conflict with the meter of a limit."""
     counts: dict[object, Value] = {path[-1]: meter.get("count") for path, meter in list_members(tree, "meters")}
     if "meters" not in tree:
         counts = dict.fromkeys(METERS, "requests")
@@ -87,7 +88,7 @@ def _find_limit_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_scale_faults(tree: Table) -> Iterator[Fault]:
-    """Find scales that are no larger unit of what a meter counts."""
+    """Find scales that are no larger unit of a meter's unit."""
     for path, meter in list_members(tree, "meters"):
         default = next((unit for count, unit in DEFAULT_UNITS.items() if count == meter.get("count")), None)
         unit = meter.get("unit", default)
@@ -97,7 +98,7 @@ def _find_scale_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_dimension_faults(tree: Table) -> Iterator[Fault]:
-    """Find dimensions that have no value, and aggregates of what edges count."""
+    """Find dimensions without values, and aggregates of what edges count."""
     for path, meter in list_members(tree, "meters"):
         is_of_services, when = meter.get("count") == "events", meter.get("when")
         aggregate = meter.get("aggregate", "sum")
@@ -134,7 +135,7 @@ def _find_dimension_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_field_faults(path: Steps, dimensions: Table, *, is_of_services: bool) -> Iterator[Fault]:
-    """Find dimensions without a field that has their value, or with one that has none."""
+    """Find dimensions without a field for their value, or with a needless one."""
     for name, dimension in dimensions.items():
         header = dimension.get("header") if isinstance(dimension, Table) else None
         if not is_of_services and _is_by_key(name, dimension):
@@ -150,7 +151,7 @@ def _find_field_faults(path: Steps, dimensions: Table, *, is_of_services: bool) 
 
 
 def _find_body_dimension_faults(path: Steps, dimensions: Table) -> Iterator[Fault]:
-    """Find dimensions of what bodies state that none of them has."""
+    """Find dimensions that no body contains."""
     for name, dimension in dimensions.items():
         if _is_by_key(name, dimension):
             continue
@@ -162,5 +163,5 @@ def _find_body_dimension_faults(path: Steps, dimensions: Table) -> Iterator[Faul
 
 
 def _is_by_key(name: object, dimension: Value) -> bool:
-    """Return whether a dimension is the API key of the request, and of no field."""
+    """Return whether a dimension is the API key of the request, without a field."""
     return name == KEY and not (isinstance(dimension, Table) and "header" in dimension)

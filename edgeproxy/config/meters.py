@@ -1,4 +1,4 @@
-"""Meters: what is counted for billing, with a row for each `count` that may be written."""
+"""Meters, which count usage for billing, with a row for each possible `count`."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Final, Literal, NamedTuple
@@ -42,7 +42,7 @@ CountName = Literal[
 AggregateName = Literal["sum", "max", "last", "average", "unique"]
 """The aggregation of a meter's events."""
 UnitName = Literal["requests", "tokens", "bytes", "seconds", "messages", "characters"]
-"""A unit for which pages have a word in each language."""
+"""A unit that pages can translate into each language."""
 SCALE_MAX: Final = 10**12
 SCALES: Final[dict[UnitName, tuple[int, ...]]] = {
     "bytes": (1, 10**3, 10**6, 10**9, 10**12),
@@ -67,42 +67,44 @@ DEFAULT_UNITS: Final[dict[CountName, UnitName]] = {
     "image_input_tokens": "tokens",
     "image_output_tokens": "tokens",
 }
-"""The unit of what a meter counts, where its settings say none."""
+"""The default unit of a meter, by what it counts."""
 
 
 class Measure(NamedTuple):
     """A quantity that a meter may count."""
 
     per_request: Callable[[int], int] | None = None
-    """The amount of a request on a route of this `cost`; None: it is known later (edge/proxy/metering.py)."""
+    """The amount of a request on a route of this `cost`. None: it is known later (edge/proxy/metering.py)."""
     bytes_in: bool = False
-    """The bytes of the request's body are counted, and those that the client sends through a tunnel."""
+    """Whether the bytes of request bodies count, and those that clients send through tunnels."""
     bytes_out: bool = False
-    """The bytes of the answer's body are counted, and those that the upstream sends through a tunnel."""
+    """Whether the bytes of answers' bodies count, and those that upstreams send through tunnels."""
     messages_in: bool = False
-    """The messages of the request are counted, of gRPC calls."""
+    """Whether the messages of requests in gRPC calls count."""
     messages_out: bool = False
-    """The messages of the answer are counted, of gRPC calls."""
+    """Whether the messages of answers in gRPC calls count."""
     in_head: bool = False
-    """The number is counted that the upstream reports in the meter's field, in the head of its answer."""
+    """Whether the number in the meter's field counts, which upstreams send in the headers of answers."""
     in_trailers: bool = False
-    """The number is counted that the upstream reports there among the trailers of its answer."""
+    """Whether the number in the meter's field counts, which upstreams send in the trailers of answers."""
     in_body: Callable[[int, int], int] | None = None
-    """The number is counted that the body of the answer states, on routes that say its format; where it does not, it is
-    estimated from what is estimated of input and of output."""
+    """Whether the number in the bodies of answers counts, on routes that name its format.
+
+    Without such a number, this computes an estimate from the estimates of input and output.
+    """
     is_of_refusals: bool = False
-    """Whether refused requests are counted, by REFUSAL_DIMENSIONS, instead of served ones."""
+    """Whether refused requests count, by REFUSAL_DIMENSIONS, instead of served ones."""
     is_of_services: bool = False
-    """Whether services report usage or holdings to the collector, and the edge counts nothing."""
+    """Whether services report usage or holdings to the collector, so that the edge counts nothing."""
 
     @property
     def is_of_messages(self) -> bool:
-        """Whether messages of gRPC are counted, in one direction or in both."""
+        """Whether gRPC messages count, in one direction or in both."""
         return self.messages_in or self.messages_out
 
     @property
     def is_reported(self) -> bool:
-        """Whether upstreams report it in a field, which the meter names."""
+        """Whether upstreams report the number in a field that the meter names."""
         return self.in_head or self.in_trailers
 
 
@@ -110,7 +112,7 @@ PARTS: Final[tuple[CountName, ...]] = (
     *("cached_tokens", "cache_write_tokens", "reasoning_tokens", "audio_input_tokens", "audio_output_tokens"),
     *("image_input_tokens", "image_output_tokens"),
 )
-"""Counts that are parts of others: bytes tell nothing of them."""
+"""Counts that are parts of other counts. Bytes give no estimate of them."""
 MEASURES: Final[dict[CountName, Measure]] = {
     "requests": Measure(per_request=lambda cost: 1),
     "cost": Measure(per_request=lambda cost: cost),
@@ -133,31 +135,38 @@ MEASURES: Final[dict[CountName, Measure]] = {
     "refusals": Measure(is_of_refusals=True),
 }
 BODY_DIMENSIONS: Final = ("model", "estimated", "service_tier", "prompt_size")
-"""Dimensions of what bodies state: the model that the body names, whether the number is an estimate (`yes` or `no`),
-the service tier that the body names, and the size of the prompt, one of PROMPT_SIZES."""
+"""Dimensions of numbers in bodies.
+
+These are the model and the service tier in the body, whether the number is an estimate (`yes` or `no`), and the size of
+the prompt, one of PROMPT_SIZES.
+"""
 MODEL, ESTIMATED, SERVICE_TIER, PROMPT_SIZE = BODY_DIMENSIONS
 PROMPT_SIZES: Final = ((32_000, "32k"), (128_000, "128k"), (200_000, "200k"), (256_000, "256k"), (272_000, "272k"))
-"""The most tokens of a prompt, and the value of its size: providers' prices change there. A longer one is `more`."""
+"""Maximum tokens and value of each size of prompts, as providers' prices change there. Longer ones are `more`."""
 KEY: Final = "key"
-"""The dimension of the API key by which a request came, where no field has it."""
+"""The dimension of the API key of a request, if no field has it."""
 OVER_CAP: Final = "cost-over-cap"
-"""The meter by which edges count by how much answers have cost more than a customer's `caps.request`, in millicredits.
-Nobody configures it: the collector tells people of it."""
+"""The edges' own meter of the cost of answers beyond a customer's `caps.request`, in millicredits.
+
+Nobody configures it. The collector reports it to people.
+"""
 LIMIT, CERTAIN = "limit", "certain"
 REFUSAL_DIMENSIONS: Final = {LIMIT: 100, CERTAIN: 2}
-"""Dimensions of refusals, and how many values each may have: the limit that refused, and `yes` or `no` for whether the
-edge knew all that counts for it."""
+"""Dimensions of refusals, and how many values each may have.
+
+They are the limit that refused, and `yes` or `no` for whether the edge knew everything that counts.
+"""
 
 
 def compute_request_amount(count: CountName, cost: int) -> int:
-    """Return what a request counts for on a route of this `cost`; 0 where that is known later."""
+    """Return the amount of a request on a route of this `cost`. 0: it is known later."""
     amount = MEASURES[count].per_request
     return 0 if amount is None else amount(cost)
 
 
 @written(lambda inner: inner)
 def add_refusal_dimensions(meter: object) -> object:
-    """Give a meter of refusals its dimensions, which nobody writes."""
+    """Give a meter of refusals its dimensions, which are not configured."""
     if isinstance(meter, Mapping) and meter.get("count") == "refusals":
         return {**meter, "dimensions": {name: {"values": most} for name, most in REFUSAL_DIMENSIONS.items()}}
     return meter
@@ -204,11 +213,11 @@ class Dimension(Part):
 
 
 SPLIT_ESTIMATES: Final = "write dimensions: {estimated: 2}, which pages and the alert estimates_high need"
-"""The advice for a meter that counts estimates with what answers state."""
+"""The advice for a meter that mixes estimates with numbers in answers."""
 
 
 def is_by_key(name: str, dimension: Dimension) -> bool:
-    """Return whether a dimension of what edges count is the API key."""
+    """Return whether a dimension of usage that edges count is the API key."""
     return name == KEY and dimension.header is None
 
 
@@ -331,5 +340,5 @@ class Meter(Part):
 
     @property
     def hides_estimates(self) -> bool:
-        """Whether it counts estimates, and nobody can tell them from what answers state."""
+        """Whether it counts estimates that nobody can tell from numbers in answers."""
         return self.missing != "0" and ESTIMATED not in self.dimensions

@@ -1,4 +1,4 @@
-"""Sections whose names are written wrong: read as what is meant, so that a slip is one problem and hides no other."""
+"""Misspelled names of sections. They are read as the correct ones, so that one slip hides no other problem."""
 
 from collections.abc import Collection
 
@@ -8,7 +8,7 @@ from edgeproxy.config.tree import Table
 
 
 def find_misspelled_sections(tree: Table, known: Collection[str]) -> dict[str, str]:
-    """Return the unknown sections of a tree, by what is meant: the nearest known name, if that is not there too."""
+    """Return the unknown sections of a tree by the nearest known name, unless that exists too."""
     meant: dict[str, str] = {}
     for name in tree:
         if name not in known and name not in MISPLACED:
@@ -19,6 +19,6 @@ def find_misspelled_sections(tree: Table, known: Collection[str]) -> dict[str, s
 
 
 def correct_sections(tree: Table, meant: dict[str, str]) -> Table:
-    """Return a tree with its misspelled sections under the names that are meant."""
+    """Return a tree with its misspelled sections under their correct names."""
     written = {name: section for section, name in meant.items()}
     return Table({written.get(name, name): value for name, value in tree.items()}, tree.marks)

@@ -5,15 +5,15 @@ from collections.abc import Collection, Iterable
 from itertools import islice
 
 COMPARED_NAMES_MAX = 2000
-"""Names that are compared: beyond it, those that begin alike, so that an error costs little among a million."""
+"""Maximum compared names. Beyond it only those with the same beginning are compared, which keeps errors cheap."""
 LISTED_NAMES_MAX = 12
 CANDIDATES_MAX = 3
 CHARACTERS_PER_SLIP = 4
-"""Characters of a word for each further slip; a shorter word may have one."""
+"""Characters of a word per additional slip. Shorter words may have one slip."""
 
 
 def find_nearest(word: str, known: Collection[str]) -> str | None:
-    """Find the one of `known` that is most like `word`; None where none is alike."""
+    """Return the member of `known` that is most like `word`, or None."""
     names: Iterable[str] = known
     if len(known) > COMPARED_NAMES_MAX:
         names = islice((name for name in known if name[:2] == word[:2]), COMPARED_NAMES_MAX)
@@ -23,7 +23,7 @@ def find_nearest(word: str, known: Collection[str]) -> str | None:
 
 
 def count_slips(word: str, name: str) -> int:
-    """Count the characters that were left out, added, replaced or swapped with the next (optimal string alignment)."""
+    """Count the characters that were omitted, added, replaced or swapped with the next (optimal string alignment)."""
     before: list[int] = []
     row = list(range(len(name) + 1))
     for i, character in enumerate(word, 1):
@@ -37,7 +37,7 @@ def count_slips(word: str, name: str) -> int:
 
 
 def format_suggestion(word: str, known: Collection[str], otherwise: str) -> str:
-    """Suggest what to write instead of `word`: the nearest known name, else a list of those known, else `otherwise`."""
+    """Suggest a replacement for `word`: the nearest known name, else a list of the known names, else `otherwise`."""
     name = find_nearest(word, known)
     if name is not None:
         return f"did you mean {name}?"

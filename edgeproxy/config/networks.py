@@ -1,4 +1,4 @@
-"""Lists of networks that are let in or not, in the configuration or in files."""
+"""Lists of permitted or refused networks, in the configuration or in files."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +36,7 @@ class Networks(Part):
 
 
 class InvalidNetworkListError(Exception):
-    """A file of networks that cannot be read, or has a wrong line: what is wrong, what would be right."""
+    """A file of networks that cannot be read or has an invalid line: the problem and a hint."""
 
     def __init__(self, what: str, hint: str) -> None:
         super().__init__(what, hint)
@@ -44,7 +44,7 @@ class InvalidNetworkListError(Exception):
 
 
 def read_network_list(file: str) -> tuple[bytes, list[str]]:
-    """Return the content of a file, and the networks in it. Empty lines and what follows a # are skipped.
+    """Return the content of a file, and its networks. Empty lines and comments after a # are skipped.
 
     Raises InvalidNetworkListError.
     """
@@ -70,7 +70,7 @@ def read_network_list(file: str) -> tuple[bytes, list[str]]:
 
 
 def list_network_sections(tree: Table) -> Iterator[tuple[tuple[str | int, ...], Table]]:
-    """Yield each `networks` of a tree: that of all, those of routes and those of customers."""
+    """Yield each `networks` mapping of a tree: that of all requests, and those of routes and customers."""
     routes, customers = tree.get("routes"), tree.get("customers")
     owners: list[tuple[tuple[str | int, ...], object]] = [((), tree)]
     owners += [(("routes", n), route) for n, route in enumerate(routes if isinstance(routes, Items) else ())]

@@ -1,4 +1,4 @@
-"""Outgoing calls of a site: authorities that it trusts, and the proxy through which HTTP leaves it."""
+"""Outgoing calls of a site: its trusted authorities, and its proxy for outgoing HTTP."""
 
 import re
 from typing import Annotated, Protocol
@@ -23,7 +23,7 @@ PROXY = build_text("proxy URL", r"https?://.+", "http://proxy.example.com:3128")
 
 @written(PROXY)
 def read_proxy_url(value: object) -> str:
-    """Read the URL of an outgoing proxy. Errors do not show it: it may have a password."""
+    """Read the URL of an outgoing proxy. Errors do not show it, because it may have a password."""
     url = read_text(value, A_PROXY)
     check_credentials(url, A_PROXY)
     try:
@@ -38,7 +38,7 @@ def read_proxy_url(value: object) -> str:
 
 @written(build_text("host, domain or network", EXCEPTION.pattern, ".example.com"))
 def read_exception(value: object) -> str:
-    """Read what is asked past the proxy."""
+    """Read a destination of calls without the proxy."""
     text = read_text(value, AN_EXCEPTION)
     if EXCEPTION.fullmatch(text) is None:
         raise value_error(f"{format_value(text)} is no host, domain or network", AN_EXCEPTION)
@@ -94,7 +94,7 @@ class HasOutgoing(Protocol):
 
 
 def use_outgoing(settings: HasOutgoing) -> None:
-    """Have this process make its outgoing calls as these settings say."""
+    """Apply these settings to the outgoing calls of this process."""
     set_trust(settings.trust.files)
     if settings.proxy is None:
         set_proxy(None, ())

@@ -1,6 +1,6 @@
 """Words with a form as operators write them: names, scopes, digests, files, sentences, and parts that can be `off`.
 
-Like the readers of `units.py`, each takes the text of the file or the plain value, and raises `value_error`.
+Like the readers in `units.py`, each accepts the text of the file or the plain value, and raises `value_error`.
 """
 
 import re
@@ -16,7 +16,7 @@ from edgeproxy.config.units import format_value, read_text, value_error
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 RESIDENCY = re.compile(r"[a-z][a-z0-9]{0,15}")
-"""The name of a residency: short, as it stands before customers' names in keys of the usage table."""
+"""The name of a residency. It is short, because it precedes customers' names in keys of the usage table."""
 FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 OWN_FIELDS = frozenset(
     (
@@ -25,11 +25,10 @@ OWN_FIELDS = frozenset(
         *("x-request-id", "ratelimit", "ratelimit-policy", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"),
     )
 )
-"""Fields of answers by which upstreams report nothing: of the connection, of framing, and those the edge sets or adds.
-"""
+"""Fields of answers that cannot be reports of upstreams: of connections and framing, and the edge's own."""
 TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
 NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
-"""Names of zones that hosts have beside those of IANA: they differ between hosts, or count leap seconds."""
+"""Names of zones that hosts have besides those of IANA. They differ between hosts, or count leap seconds."""
 JSON_PATH = re.compile(r"[A-Za-z0-9_$@-]{1,64}(?:\.[A-Za-z0-9_$@-]{1,64}){0,7}")
 ESTIMATE = re.compile(r"(text|bytes)/([1-9][0-9]{0,3}|10000)")
 ROUTE_PATTERN = re.compile(r"[!-~]{1,100}")
@@ -38,11 +37,11 @@ TOKEN = re.compile(r"[!-~]{1,1000}")
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 DIGEST_FORM = build_text("64 hex digits", DIGEST.pattern)
 NOTHING_DIGEST = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
-"""The SHA-256 of no bytes, as `sha256sum` says of a variable that is not set."""
+"""The SHA-256 of no bytes, which `sha256sum` prints for an unset variable."""
 TARGET = re.compile(r"/[!\"$-~]*")
 OFF = ("off", "false", "no")
 GIVEN = "[given]"
-"""Step in pydantic's path of an error between a field and the part that may be there beside `off`."""
+"""Step in pydantic's path of an error, between a field and a part that may be `off`."""
 SENTENCE_CHARACTERS_MAX = 500
 LABEL_CHARACTERS_MAX = 60
 A_RESIDENCY = "a lower-case letter, then such letters and digits, 16 at most"
@@ -65,7 +64,7 @@ A_DIGEST = "64 hex digits, the SHA-256 of a key: `edgeproxy key add` prints it"
 
 @written(build_text("name", NAME.pattern))
 def read_name(value: object) -> str:
-    """Read a name: of a customer, tier, meter, route, limit, upstream or region."""
+    """Read the name of a customer, tier, meter, route, limit, upstream or region."""
     name = read_text(value, A_NAME)
     if not NAME.fullmatch(name):
         raise value_error(f"{format_value(name)} is not a name", A_NAME)
@@ -83,7 +82,7 @@ def read_residency(value: object) -> str:
 
 @written(build_text("value of a dimension", COUNTED_VALUE.pattern, "gpt-4.1"))
 def read_dimension_value(value: object) -> str:
-    """Read a value of a dimension, such as a model: what the ledger can have beside `~other`."""
+    """Read a value of a dimension, such as a model: any value that the ledger may contain except `~other`."""
     text = read_text(value, A_VALUE)
     if not COUNTED_VALUE.fullmatch(text):
         raise value_error(f"{format_value(text)} is not a value of a dimension", A_VALUE)
@@ -92,7 +91,7 @@ def read_dimension_value(value: object) -> str:
 
 @written(build_text("name of a route, or pattern", ROUTE_PATTERN.pattern, "chat", "chat-*"))
 def read_route_pattern(value: object) -> str:
-    """Read the name of a route, or a pattern of names in which `*` stands for any characters."""
+    """Read the name of a route, or a pattern with `*` for any characters."""
     pattern = read_text(value, A_ROUTE)
     if not ROUTE_PATTERN.fullmatch(pattern):
         raise value_error(f"{format_value(pattern)} is not the name of a route", A_ROUTE)
@@ -101,7 +100,7 @@ def read_route_pattern(value: object) -> str:
 
 @written(build_text("scope", SCOPE.pattern, "read"))
 def read_scope(value: object) -> str:
-    """Read a scope: what a key may do and a route demands (RFC 6749 section 3.3)."""
+    """Read a scope, which permits a key to use routes that require it (RFC 6749 section 3.3)."""
     scope = read_text(value, A_SCOPE)
     if not SCOPE.fullmatch(scope):
         raise value_error(f"{format_value(scope)} is not a scope", A_SCOPE)
@@ -110,7 +109,7 @@ def read_scope(value: object) -> str:
 
 @written(build_text("path", TARGET.pattern, "/healthz"))
 def read_target(value: object) -> str:
-    """Read the target of a probe: a path, with a query where one is wanted."""
+    """Read the target of a probe: a path with an optional query."""
     target = read_text(value, A_TARGET)
     if not TARGET.fullmatch(target):
         raise value_error(f"{format_value(target)} is not a path that can be asked for", A_TARGET)
@@ -119,25 +118,25 @@ def read_target(value: object) -> str:
 
 @written(DIGEST_FORM)
 def read_digest(value: object, hint: str = A_DIGEST) -> str:
-    """Read the SHA-256 of a secret, 64 hex digits. Errors do not show it: it may be the secret itself."""
+    """Read the SHA-256 of a secret, 64 hex digits. Errors do not show it, because it may be the secret itself."""
     digest = read_text(value, hint)
     if not DIGEST.fullmatch(digest):
         raise value_error(f"has {len(digest)} characters that are not a SHA-256", hint)
     lower = digest.lower()
     if lower == NOTHING_DIGEST:
         raise value_error("is the SHA-256 of nothing: whoever sends an empty one would be let in", hint)
-    return digest if lower == digest else lower  # Nobody needs a million of them twice.
+    return digest if lower == digest else lower  # A second copy of a million digests would waste memory.
 
 
 @written(build_text("directory", ".+", "var/edge"))
 def read_folder(value: object) -> str:
-    """Read a directory; a relative one is relative to where the edge is started."""
+    """Read the path of a directory. A relative one starts at the working directory of the edge."""
     return read_file_path(value, A_FOLDER)
 
 
 @written(build_text("file", ".+", "certs/edge.pem"))
 def read_file(value: object) -> str:
-    """Read the name of a file; a relative one is relative to where the edge is started."""
+    """Read the path of a file. A relative one starts at the working directory of the edge."""
     return read_file_path(value, A_FILE)
 
 
@@ -151,7 +150,7 @@ def read_file_path(value: object, hint: str) -> str:
 
 @written({"type": "string", "title": "text"}, lambda _: None)
 def read_secret(value: object) -> str | None:
-    """Read a secret; an empty one, as an unset variable leaves it, is none. Errors do not show it."""
+    """Read a secret. An empty one, as from an unset variable, is None. Errors do not show it."""
     if value is None:
         return None
     text = read_text(value, A_SECRET)
@@ -163,7 +162,7 @@ def read_secret(value: object) -> str | None:
 
 @written(build_text("text without spaces", f"|{TOKEN.pattern}"), lambda _: None)
 def read_token(value: object) -> str | None:
-    """Read a bearer token; an empty one is none. Errors do not show it."""
+    """Read a bearer token. An empty one is None. Errors do not show it."""
     hint = "one text without spaces, best from the environment: ${COLLECTOR_TOKEN}"
     token = None if value is None else read_text(value, hint)
     if token and not TOKEN.fullmatch(token):
@@ -173,7 +172,7 @@ def read_token(value: object) -> str | None:
 
 @written(build_text("name of a claim", SCOPE.pattern, "sub"))
 def read_claim_name(value: object) -> str:
-    """Read the name of a claim of tokens, or of a parameter of queries."""
+    """Read the name of a token's claim or of a query parameter."""
     name = read_text(value, A_SCOPE)
     if not SCOPE.fullmatch(name):
         raise value_error(f"{format_value(name)} names no claim or parameter", A_SCOPE)
@@ -182,7 +181,7 @@ def read_claim_name(value: object) -> str:
 
 @written(build_text("field name", FIELD_NAME.pattern, "X-Cost"))
 def read_field_name(value: object) -> str:
-    """Read the name of a field of HTTP (RFC 9110 section 5.1)."""
+    """Read the name of an HTTP field (RFC 9110 section 5.1)."""
     name = read_text(value, A_FIELD_NAME)
     if not FIELD_NAME.fullmatch(name):
         raise value_error(f"{format_value(name)} is not the name of a field", A_FIELD_NAME)
@@ -191,7 +190,7 @@ def read_field_name(value: object) -> str:
 
 @written(build_text(f"text, up to {SENTENCE_CHARACTERS_MAX} characters", r"[\s\S]*\S[\s\S]*"))
 def read_sentence(value: object) -> str:
-    """Read a sentence for people: its words in one line, whatever white space it was written with."""
+    """Read a sentence for people. Its words are joined into one line, with single spaces."""
     words = " ".join(read_text(value, A_SENTENCE).split())
     if not 1 <= len(words) <= SENTENCE_CHARACTERS_MAX:
         raise value_error(f"has {len(words)} characters", A_SENTENCE)
@@ -202,7 +201,7 @@ def read_sentence(value: object) -> str:
 
 @written(build_text(f"text, up to {LABEL_CHARACTERS_MAX} characters", r"[\s\S]*\S[\s\S]*"))
 def read_label(value: object) -> str:
-    """Read what people call a thing: a sentence of at most LABEL_CHARACTERS_MAX."""
+    """Read a label for people: a sentence of at most LABEL_CHARACTERS_MAX."""
     label = read_sentence(value)
     if len(label) > LABEL_CHARACTERS_MAX:
         raise value_error(f"has {len(label)} characters", A_LABEL)
@@ -217,8 +216,8 @@ def read_timezone(value: object) -> str:
         try:
             return ZoneInfo(name).key
         except (ZoneInfoNotFoundError, OSError, ValueError):
-            pass  # Not there, a directory of zones such as Europe, or another file beside them.
-    from edgeproxy.config.nearest import format_suggestion  # Not at the top: what workers read is right already.
+            pass  # It does not exist, is a directory of zones such as Europe, or is another file beside them.
+    from edgeproxy.config.nearest import format_suggestion  # Late: only errors need it, and workers have none.
 
     known = [zone for zone in available_timezones() if not NO_TIMEZONES.fullmatch(zone)]
     raise value_error(f"{format_value(name)} is not a time zone", format_suggestion(name, known, A_TIMEZONE))
@@ -226,7 +225,7 @@ def read_timezone(value: object) -> str:
 
 @written(build_one_or_more, lambda members: str(members[0].address))
 def read_one_or_more(value: object) -> object:
-    """Read a list that is not empty, of which a single member may stand alone."""
+    """Read a non-empty list. A single member may be written without a list."""
     if value == []:
         raise value_error("is empty", "write at least one")
     return value if isinstance(value, list | tuple) else (value,)
@@ -234,13 +233,13 @@ def read_one_or_more(value: object) -> object:
 
 @written(build_one_or_more, list)
 def read_list(value: object) -> object:
-    """Read a list of texts, of which a single one may stand alone."""
+    """Read a list of texts. A single text may be written without a list."""
     return (value,) if isinstance(value, str) else value
 
 
 @written(lambda inner: build_any_of(ADDRESS, inner))
 def read_listener(value: object) -> object:
-    """Read a listener: its address, or a mapping with it."""
+    """Read a listener: its address, or a mapping with the address."""
     if isinstance(value, str) and "://" in value:
         raise value_error(f"{format_value(value)} is a URL", A_LISTENER)
     return {"address": value} if isinstance(value, str | Address) else value
@@ -250,7 +249,7 @@ def read_listener(value: object) -> object:
     lambda inner: build_any_of({"type": "string", "title": "text with spaces between them"}, inner), lambda _: None
 )
 def read_words(value: object) -> object:
-    """Read a list, or its members as one text with spaces between them, as a variable of the environment has it."""
+    """Read a list, or one text with spaces between the members, as in a variable of the environment."""
     return value.split() if isinstance(value, str) else value
 
 
@@ -265,7 +264,7 @@ def read_json_path(value: object) -> str:
 
 @written(build_text("`0`, `text/4` or `bytes/4`", f"0|{ESTIMATE.pattern}", "text/4"))
 def read_estimate(value: object) -> str:
-    """Read by how many bytes, of text or of all, one is estimated; `0` where nothing is."""
+    """Read the number of bytes, of text or in total, per estimated unit. `0`: nothing is estimated."""
     text = str(value) if value == 0 else read_text(value, AN_ESTIMATE)
     if ESTIMATE.fullmatch(text) is None and text != "0":
         raise value_error(f"{format_value(text)} is no estimate", AN_ESTIMATE)
@@ -274,7 +273,7 @@ def read_estimate(value: object) -> str:
 
 @written(build_text("name", NAME.pattern))
 def read_dimension_name(value: object) -> str:
-    """Read the name of a dimension: one that usage has no field for yet."""
+    """Read the name of a dimension, which must not be a field of usage."""
     name = read_name(value)
     if name in RESERVED:
         raise value_error(f"{name} is a field that all usage has", "give it another name, such as model")
@@ -283,22 +282,22 @@ def read_dimension_name(value: object) -> str:
 
 @written(lambda inner: build_any_of(build_number(1, VALUES_MAX), inner))
 def read_dimension(value: object) -> object:
-    """Read a dimension: its number of values, or a mapping with it."""
+    """Read a dimension: its number of values, or a mapping with that number."""
     return {"values": value} if isinstance(value, str | int) else value
 
 
 @written(lambda inner: build_any_of(OFF_FORM, inner), lambda part: "off" if part is None else None)
 def read_unless_off(value: object) -> object:
-    """Read a part that can be switched off, in YAML's words for it: None where it is."""
+    """Read a part that YAML's words for `off` can switch off. None: it is off."""
     return None if isinstance(value, str) and value.lower() in OFF else value
 
 
 @written(lambda inner: inner)
 def read_or_off(value: object) -> object:
-    """Read a part that can be switched off where another one would hold instead: then the word stays, as `off`."""
+    """Read a part that can be switched off in place of another default. Then the word stays, as `off`."""
     return OFF[0] if read_unless_off(value) is None else value
 
 
 def get_union_tag(value: object) -> str:
-    """Return which of the two a value is that `read_or_off` has read."""
+    """Return which of the two forms of `read_or_off` a value has."""
     return OFF[0] if value == OFF[0] else GIVEN

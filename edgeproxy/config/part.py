@@ -6,19 +6,18 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FieldMark(Enum):
-    """Marks of a field, as metadata of its type: `Annotated[Name, FieldMark.RESTART]`."""
+    """Marks of a field in the metadata of its type: `Annotated[Name, FieldMark.RESTART]`."""
 
     RESTART = auto()
-    """A reload leaves the setting as it is: a change needs a restart."""
+    """A reload does not change the setting. A change needs a restart."""
     FILLED = auto()
-    """The setting is required in the end, but not in each file: another file has it, or a default is made."""
+    """The setting is required, but not in every file: another file or a default provides it."""
 
 
 class Part(BaseModel):
-    """A part of the configuration: it cannot be changed, and takes no field that it does not know."""
+    """A part of the configuration. It is immutable and rejects unknown fields."""
 
-    # Built when one is first read, and so only those that are read by themselves: to build each of the hundred as it is
-    # imported took a third of a worker's start.
+    # Models are built when first read. To build all hundred at import took a third of a worker's start.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     @classmethod

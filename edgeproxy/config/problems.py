@@ -1,4 +1,4 @@
-"""Problems of a configuration: all at once, each with its place and what would be right."""
+"""Problems of a configuration: all at once, each with its place and a hint."""
 
 import re
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ from typing import NamedTuple
 PLAIN = re.compile(r"[A-Za-z0-9_-]+")
 
 Steps = tuple[str | int, ...]
-"""The way from the top of the configuration to a value: field names, names, and indexes in lists."""
+"""The path from the top of the configuration to a value: field names, names, and indexes in lists."""
 
 
 class Problem(NamedTuple):
-    """A problem, in the form of the contract: `file:line: field.path: what, hint`.
+    """A problem in the documented form: `file:line: field.path: what, hint`.
 
     `file` is empty for an option of the command line, which is then the `field`.
     """
@@ -39,5 +39,5 @@ class ConfigError(Exception):
 
 
 def format_path(path: Steps) -> str:
-    """Write a path as errors do: `tiers.basic.limits.0`. Steps that are no names are quoted."""
+    """Format a path as in errors: `tiers.basic.limits.0`. Steps that are not names are quoted."""
     return ".".join(str(step) if PLAIN.fullmatch(str(step)) else repr(step)[:60] for step in path)

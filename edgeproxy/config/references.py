@@ -1,8 +1,7 @@
-"""Checks across the parts that edge.yaml and collector.yaml share: names that must exist, and things that may be there
-only once.
+"""Checks across the parts that edge.yaml and collector.yaml share: names must exist, and some things must be unique.
 
-They work on the tree as it is written, so that these problems are reported beside all others, and leave alone whatever
-has not the shape that it should have: the models say so.
+They use the parsed tree, so that their problems are reported together with all others. They ignore values of another
+shape, which the models report.
 """
 
 from collections.abc import Hashable, Iterable, Iterator
@@ -31,19 +30,19 @@ NAMES = (
 )
 """References: section, field, and the section that defines the name."""
 DIRECTORY_NAMES = (("flags", "customers"), ("routes", "flags"), ("customers", "flags"))
-"""References that the directory may satisfy, with the section that would define them otherwise."""
+"""References that the directory may satisfy, with the section that would otherwise define them."""
 FALLING = ("last", "average")
-"""Aggregates that may fall again: a quota of them holds at any time, as one of what exists does."""
+"""Aggregates that may decrease. A quota of them has no period, like one of holdings."""
 SCOPES = {"tiers": "customer", "customers": "customer", "keys": "key", "routes": "customer_route"}
 """Sections with limits, and the default scope of each."""
 ADDRESS = "address"
-"""The subject of limits without a key, whatever their scope is called: customer, key or ip."""
+"""The subject of limits without a key, for the scopes customer, key and ip alike."""
 METERS = Table({"requests": Table()})
 """The default of `meters`."""
 
 
 class Fault(NamedTuple):
-    """A problem at a path. `first`: the path of what it collides with, whose place belongs at the end of `what`."""
+    """A problem at a path. `first`: the path of the conflicting value, whose place is added at the end of `what`."""
 
     path: Steps
     what: str
@@ -52,7 +51,7 @@ class Fault(NamedTuple):
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
-    """Find contradictions between the parts that both files share, in a tree whose limits have their names."""
+    """Find contradictions between the parts that both files share, in a tree whose limits have names."""
     yield from _find_key_faults(tree)
     yield from _find_limit_faults(tree)
     yield from _find_quota_faults(tree)
@@ -66,7 +65,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
 
 
 def find_unknown_names(tree: Table) -> Iterator[Fault]:
-    """Yield names of customers, tiers, meters, upstreams and flags that are used, and defined nowhere."""
+    """Yield used but undefined names of customers, tiers, meters, upstreams and flags."""
     for path, name, defined in _list_references(tree):
         known = tree.get(defined, METERS if defined == "meters" else Table())
         if isinstance(known, Table) and isinstance(name, str) and name not in known and parsers.NAME.fullmatch(name):
@@ -76,10 +75,10 @@ def find_unknown_names(tree: Table) -> Iterator[Fault]:
 
 
 def _list_references(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
-    """Yield each name that stands for something else: its path, itself, and the section where that is defined."""
+    """Yield each reference: its path, the name, and the section that should define it."""
     for section, field, defined in NAMES:
         if ("directory" in tree or "residency" in tree) and (section, defined) in DIRECTORY_NAMES:
-            continue  # There are others than those of the files.
+            continue  # The directory has more of them than the files.
         for path, part in list_members(tree, section):
             named = part.get(field)
             if isinstance(named, Items):
@@ -100,7 +99,7 @@ def _list_references(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
 
 
 def _find_unknown_routes(tree: Table) -> Iterator[Fault]:
-    """Yield routes and scopes that limits or meters name, and no route has. Only edges know of routes."""
+    """Yield routes and scopes that limits or meters name and no route has. Only edges know routes."""
     routes = [route for _, route in list_members(tree, "routes")]
     if not routes:
         return
@@ -122,8 +121,10 @@ def _list_texts(value: Value) -> list[str]:
 
 
 def list_selections(tree: Table) -> Iterator[tuple[Steps, Table]]:
-    """Yield the parts that may name routes, each with its path: limits but those of routes, quotas, caps, concurrency
-    and meters."""
+    """Yield the parts that may name routes, each with its path.
+
+    These are limits except those of routes, quotas, caps, concurrency and meters.
+    """
     yield from ((path, limit) for path, limit in list_limits(tree) if path[0] != "routes")
     yield from _list_in_allowances(tree, "quotas")
     for section in ("tiers", "customers"):
@@ -135,7 +136,7 @@ def list_selections(tree: Table) -> Iterator[tuple[Steps, Table]]:
 
 
 def list_members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
-    """Yield the mappings in a section, a mapping or a list itself, each with its path."""
+    """Yield the mappings in a section, which is a mapping or a list, each with its path."""
     value = tree.get(section)
     named_members = value.items() if isinstance(value, Table) else enumerate(value) if isinstance(value, Items) else ()
     for key, member in named_members:
@@ -144,8 +145,10 @@ def list_members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
 
 
 def list_tls_sections(tree: Table) -> Iterator[tuple[Steps, Table]]:
-    """Yield each `tls` of listeners, upstreams, `usage` (each residency's too), `hub`, `tracing` and a collector as a
-    whole, with its path."""
+    """Yield each `tls` mapping with its path.
+
+    It may be in listeners, upstreams, `usage` (also of each residency), `hub`, `tracing` and the collector's top level.
+    """
     single: list[tuple[Steps, Value]] = [((name,), tree.get(name)) for name in ("usage", "hub", "tracing")]
     single += [((*path, "usage"), residency.get("usage")) for path, residency in list_members(tree, "residency")]
     for path, owner in (*list_listeners(tree), *list_members(tree, "upstreams"), *single, ((), tree)):
@@ -155,7 +158,7 @@ def list_tls_sections(tree: Table) -> Iterator[tuple[Steps, Table]]:
 
 
 def list_tls_pairs(path: Steps, tls: Table) -> Iterator[tuple[Steps, Table]]:
-    """Yield what may have a `cert` and a `key` in a `tls`: itself, and the members of its `certificates`."""
+    """Yield the mappings that may have a `cert` and a `key`: a `tls` itself, and the members of its `certificates`."""
     yield path, tls
     certificates = tls.get("certificates")
     for index, pair in enumerate(certificates if isinstance(certificates, Items) else ()):
@@ -171,19 +174,19 @@ def list_limits(tree: Table) -> Iterator[tuple[Steps, Table]]:
 
 
 class FirstPlaces:
-    """Remembers where each thing was first, of those that may be there only once."""
+    """Remembers the first place of each thing that must be unique."""
 
     def __init__(self) -> None:
         self._first: dict[Hashable, Steps] = {}
 
     def find_earlier(self, thing: Hashable, path: Steps) -> Steps | None:
-        """Return where this thing was before; None where it is new."""
+        """Return the earlier place of this thing. None: it is new."""
         first = self._first.setdefault(thing, path)
         return None if first == path else first
 
 
 def _find_key_faults(tree: Table) -> Iterator[Fault]:
-    """Find keys that are there twice, or have two forms."""
+    """Find keys that exist twice or have two forms."""
     once = FirstPlaces()
     for path, key in list_members(tree, "keys"):
         name = key.get("certificate")
@@ -201,7 +204,7 @@ def _find_key_faults(tree: Table) -> Iterator[Fault]:
 
 
 def is_switched_on(switch: str) -> bool:
-    """Return whether a switch as it is written is on."""
+    """Return whether the written value of a switch is on."""
     try:
         return units.read_switch(switch)
     except PydanticCustomError:
@@ -209,21 +212,21 @@ def is_switched_on(switch: str) -> bool:
 
 
 def _list_in_allowances(tree: Table, field: str) -> Iterator[tuple[Steps, Table]]:
-    """Yield the mappings in the lists that tiers and customers have in this field, each with its path."""
+    """Yield the mappings in this list of each tier and customer, each with its path."""
     for section in ("tiers", "customers"):
         for path, part in list_members(tree, section):
             yield from list_mappings((*path, field), part.get(field))
 
 
 def list_mappings(path: Steps, members: Value) -> Iterator[tuple[Steps, Table]]:
-    """Yield the mappings in a list that is at `path`, each with its own path."""
+    """Yield the mappings in the list at `path`, each with its own path."""
     for index, member in enumerate(members if isinstance(members, Items) else ()):
         if isinstance(member, Table):
             yield (*path, index), member
 
 
 def _find_limit_faults(tree: Table) -> Iterator[Fault]:
-    """Find limits that are alike in everything but their count and name, and bursts of what is no bucket."""
+    """Find limits that differ only in count and name, and a `burst` of algorithms without a bucket."""
     for section, scope in SCOPES.items():
         for path, part in list_members(tree, section):
             limits, names = FirstPlaces(), FirstPlaces()
@@ -253,7 +256,7 @@ def _find_limit_faults(tree: Table) -> Iterator[Fault]:
 def _find_duplicate_limit(
     path: Steps, limit: Table, subject: Value, limits: FirstPlaces, names: FirstPlaces
 ) -> Iterator[Fault]:
-    """Find what a limit that counts by `subject` must not have in common with those before it in its list."""
+    """Find what a limit that counts by `subject` must not share with earlier ones in its list."""
     name = limit.get("name")
     if isinstance(name, str) and (first := names.find_earlier(name, path)):
         yield Fault(path, f"is called {name} like the one at", "give one of them another name", first)
@@ -271,7 +274,7 @@ def _find_duplicate_limit(
 
 
 def _find_quota_faults(tree: Table) -> Iterator[Fault]:
-    """Find quotas that would be one, and days or months that are missing, or are of what exists at any time."""
+    """Find duplicate quotas, and periods that are missing or that quotas of existing things must not have."""
     once = FirstPlaces()
     counts: dict[object, Value] = {path[-1]: meter.get("count") for path, meter in list_members(tree, "meters")}
     aggregates = {path[-1]: meter.get("aggregate") for path, meter in list_members(tree, "meters")}
@@ -293,7 +296,7 @@ def _find_quota_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_caps_faults(tree: Table) -> Iterator[Fault]:
-    """Find caps without the meter `cost`. A customer by itself is checked by who knows the meters."""
+    """Find caps without the meter `cost`. The caller must check separate customers, because it knows the meters."""
     if tree.keys() <= {"customers", "keys"}:
         return
     meters = tree.get("meters")
@@ -312,7 +315,7 @@ def _find_caps_faults(tree: Table) -> Iterator[Fault]:
 
 
 def find_caps_fault(there: bool, count: object, has_session: bool) -> tuple[str, str] | None:
-    """Return what is wrong with caps where the meter `cost` is `there` or not, and counts this, and what to write."""
+    """Return what is wrong with caps, and what to write. `there`: the meter `cost` exists, with this `count`."""
     hint = "write meters: {cost: {count: response_header, header: X-Cost}}"
     if not there:
         return "is of the meter cost, which is not there", hint
@@ -322,7 +325,7 @@ def find_caps_fault(there: bool, count: object, has_session: bool) -> tuple[str,
 
 
 def _find_region_faults(tree: Table) -> Iterator[Fault]:
-    """Find customers who prefer a region that does not serve them."""
+    """Find customers whose preferred region does not serve them."""
     for path, customer in list_members(tree, "customers"):
         regions = customer.get("regions")
         allow = regions.get("allow") if isinstance(regions, Table) else None
@@ -335,7 +338,7 @@ def _find_region_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_listener_faults(tree: Table) -> Iterator[Fault]:
-    """Find addresses that are there twice, whoever is to connect there."""
+    """Find addresses that are used twice, by any listeners."""
     for path, listener in list_listeners(tree):
         authorize = listener.get("authorize") if isinstance(listener, Table) else None
         if isinstance(authorize, str) and not tree.get("trusted_proxies"):
@@ -361,7 +364,7 @@ def _find_listener_faults(tree: Table) -> Iterator[Fault]:
 
 
 def find_token_faults(tokens: Iterable[tuple[Steps, Table]]) -> Iterator[Fault]:
-    """Find secrets and names that several tokens have; `found` are these, each with its path."""
+    """Find secrets and names that several tokens have. `tokens` are these, each with its path."""
     digests, names = FirstPlaces(), FirstPlaces()
     for path, token in tokens:
         given, name = token.get("sha256"), token.get("name")
@@ -375,7 +378,7 @@ def find_token_faults(tokens: Iterable[tuple[Steps, Table]]) -> Iterator[Fault]:
 
 
 def list_listeners(tree: Table) -> list[tuple[Steps, Value]]:
-    """Yield the listeners for clients, each with its path."""
+    """Return the listeners for clients, each with its path."""
     listen = tree.get("listen")
     if isinstance(listen, Items):
         return [(("listen", index), member) for index, member in enumerate(listen)]
@@ -400,7 +403,10 @@ def find_pair_faults(path: Steps, tls: Table) -> Iterator[Fault]:
 
 
 def find_outward_tls_faults(path: Steps, tls: Table, plain: str | None, scheme: str = "https://") -> Iterator[Fault]:
-    """Find faults of TLS towards others; `plain`: who does not speak it, where none does. `scheme`: of who does."""
+    """Find faults of TLS for outgoing connections.
+
+    `plain`: who is connected without TLS, if anybody. `scheme`: the scheme with TLS.
+    """
     if plain is not None:
         yield Fault(path, f"says nothing to {plain}", f"write {scheme} there, or leave it out")
     yield from find_pair_faults(path, tls)

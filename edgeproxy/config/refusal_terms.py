@@ -1,6 +1,6 @@
-"""The kinds of refusals, with the status, the remedy and the words of each. Pure.
+"""The kinds of refusals, with their statuses, remedies and words. Pure.
 
-Edges state them in problems; the collector states them before a request is made.
+Edges send them as problems. The collector shows them before a request is made.
 """
 
 from collections.abc import Mapping
@@ -10,10 +10,10 @@ from edgeproxy.config.allowance import SpendingCap
 from edgeproxy.config.limits import Entitlement, KeyBudget, Quota
 
 QuotaKind = Literal["quota", "plan", "cap", "budget", "credits"]
-"""The kinds of quotas: of a tier or a customer, of a plan, of spending, of a key, of what was paid in advance."""
+"""The kinds of quotas: of a tier or customer, of a plan, of spending, of a key, and of prepaid credits."""
 LimitKind = Literal["rate", "concurrency"] | QuotaKind
 RefusalKind = Literal["account", "key"] | LimitKind
-"""`account`: the customer is paused or deleted. `key`: it has no key that works. All others are limits."""
+"""`account`: the customer is paused or deleted. `key`: it has no working key. All others are limits."""
 Remedy = Literal["wait", "upgrade", "top_up", "change_request", "pay", "contact", "create_key"]
 
 
@@ -22,9 +22,9 @@ class RefusalTerms(NamedTuple):
 
     status: int
     remedy: Remedy
-    """What ends it as a rule."""
+    """What usually ends it."""
     lead: str
-    """The beginning of the sentence about it."""
+    """The beginning of its sentence."""
 
 
 TERMS: Final[Mapping[RefusalKind, RefusalTerms]] = {
@@ -38,7 +38,7 @@ TERMS: Final[Mapping[RefusalKind, RefusalTerms]] = {
     "budget": RefusalTerms(429, "wait", "The budget is used up"),
     "credits": RefusalTerms(402, "top_up", "The credits that were paid in advance are spent"),
 }
-"""The terms of each kind. A pause of status 402 ends by a payment: its remedy is `pay`."""
+"""The terms of each kind. A payment ends a pause of status 402, so its remedy is `pay`."""
 
 
 def get_quota_kind(quota: Quota) -> QuotaKind:

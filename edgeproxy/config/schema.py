@@ -1,7 +1,7 @@
-"""JSON Schemas of the files, by which editors complete and check what operators write.
+"""JSON Schemas of the files, with which editors complete and check what operators write.
 
-They are made of the models: a field has its type, default and description, and its reader the written form (forms.py).
-Wherever a value is one text or number, a text with a `${VARIABLE}` may stand.
+They are generated from the models. A field provides its type, default and description, and its reader the written form
+(forms.py). A text with a `${VARIABLE}` is allowed for every single text or number.
 """
 
 import re
@@ -17,19 +17,18 @@ from edgeproxy.config.part import FieldMark, Part
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 UNKNOWN = Form(lambda inner: build_any_of(inner, {"type": "string"}))
-"""The form of a reader without one: the plain value, or any text."""
+"""The default form of a reader: the plain value, or any text."""
 LINK = re.compile(r"\[([^\]]+)\]\([^)]+\)")
 
 
 class FileSchema(GenerateJsonSchema):
-    """Generates the schema of what is written, where pydantic's own would be of what was read."""
+    """Generates the schema of the written values. Pydantic's own would describe the values after reading."""
 
     files: ClassVar = True
-    """Whether the schema is of files: then a setting that another file may have is not required, and defaults are as
-    written."""
+    """Whether the schema describes files. In files, values are as written, and settings of other files are optional."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonObject:
-        """Generate the schema of a part, by the marks of its fields."""
+        """Generate the schema of a part, using the marks of its fields."""
         generated: JsonObject = super().model_schema(schema)
         model: type[BaseModel] = schema["cls"]
         fields = {field.alias or name: field for name, field in model.model_fields.items()}
@@ -39,23 +38,23 @@ class FileSchema(GenerateJsonSchema):
             generated |= {"required": needed} if needed else {}
         properties = generated.get("properties")
         for name, shape in properties.items() if isinstance(properties, dict) else ():
-            # Again, as pydantic leaves out what the model of the field says of itself.
+            # Set again, because pydantic drops the description of the field's model.
             note = " Needs a restart." if FieldMark.RESTART in fields[name].metadata else ""
             if fields[name].description is not None:
                 shape["description"] = f"{fields[name].description}{note}"
         return generated
 
     def function_before_schema(self, schema: core_schema.BeforeValidatorFunctionSchema) -> JsonObject:
-        """Generate the schema of what the reader takes instead of what it returns."""
+        """Generate the schema of the reader's input instead of its result."""
         form = find_form(schema["function"]["function"]) or UNKNOWN
         return form.schema(super().function_before_schema(schema))
 
     def handle_invalid_for_json_schema(self, schema: core_schema.CoreSchema, error_info: str) -> JsonObject:
-        """Allow any plain value of a type that JSON Schema cannot describe: a reader makes it of a text."""
+        """Allow any plain value for a type that JSON Schema cannot describe, because a reader makes it from a text."""
         return {}
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonObject:
-        """Show the default as it would be written; those of whole parts are the defaults of their fields."""
+        """Show the default as it would be written. Whole parts show the defaults of their fields."""
         generated: JsonObject = self.generate_inner(schema["schema"])
         default = schema.get("default") if self.files else None
         inner = schema["schema"]
@@ -68,16 +67,16 @@ class FileSchema(GenerateJsonSchema):
         return generated
 
     def nullable_schema(self, schema: core_schema.NullableSchema) -> JsonObject:
-        """Leave out that a field may be null: one that has no value is not written."""
+        """Leave out that a field may be null, because fields without a value are not written."""
         return self.generate_inner(schema["schema"])
 
     def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonObject:
-        """Generate the schema of one of these words. `off` is a switch to readers of YAML 1.1."""
+        """Generate the schema of one of these words. YAML 1.1 reads `off` as a boolean."""
         expected = schema["expected"]
         return build_words(*expected, *([False] if "off" in expected else []))
 
     def tagged_union_schema(self, schema: core_schema.TaggedUnionSchema) -> JsonObject:
-        """Generate the schema of one of these, which say themselves which."""
+        """Generate the schema of one of these types, which are told apart by their values."""
         return build_any_of(*map(self.generate_inner, schema["choices"].values()))
 
     def dict_schema(self, schema: core_schema.DictSchema) -> JsonObject:
@@ -86,12 +85,12 @@ class FileSchema(GenerateJsonSchema):
         return {**generated, "additionalProperties": False} if "patternProperties" in generated else generated
 
     def field_title_should_be_set(self, schema: object) -> bool:
-        """Leave out the titles of fields: names say enough."""
+        """Leave out the titles of fields, because names say enough."""
         return False
 
 
 def build_schema(file: str, root: type[Part]) -> JsonObject:
-    """Build the JSON Schema of a file and of what it includes, draft 2020-12. Descriptions have links of the pages."""
+    """Build the JSON Schema (draft 2020-12) of a file and its includes. Descriptions contain links of the pages."""
     generated: JsonObject = root.model_json_schema(schema_generator=FileSchema)
     include: JsonObject = {
         **build_any_of({"type": "string", "title": "file"}, {"type": "array", "items": {"type": "string"}}),
@@ -106,7 +105,7 @@ def build_schema(file: str, root: type[Part]) -> JsonObject:
 
 
 def remove_links(schema: JsonObject) -> JsonObject:
-    """Return a schema for those who do not read it on a page: with the words of each link in a description alone."""
+    """Return a schema for readers outside the pages: links in descriptions are replaced by their words."""
     return {
         key: LINK.sub(r"\1", value) if key == "description" and isinstance(value, str) else _remove_links(value)
         for key, value in schema.items()

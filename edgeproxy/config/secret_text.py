@@ -1,19 +1,19 @@
-"""Secrets as operators keep them, in variables and in files: one reader for all.
+"""Secrets in variables and files. Everything reads them here.
 
-A line end at the end of a file is not part of its secret: editors and `echo` write one. Anything else that a password
-manager, a shell or a template may leave there, such as quotes or a second line, is refused, and never repaired: the
-reader beside it might repair it in another way.
+A line end at the end of a file is not part of its secret, because editors and `echo` write one. Anything else that a
+password manager, a shell or a template may add, such as quotes or a second line, is refused. It is never repaired,
+because other software that reads the file might repair it differently.
 """
 
 from pathlib import Path
 
 SECRET_BYTES_MAX = 16 << 10
-"""Bytes of a file with a secret. The longest secrets are tokens of some KiB."""
+"""Maximum bytes of a file with a secret. The longest secrets are tokens of some KiB."""
 QUOTES = ("'", '"', "`")
 
 
 class InvalidSecretError(ValueError):
-    """A secret that cannot be used. The text says why, and shows nothing of it."""
+    """An unusable secret. The message says why and does not show the secret."""
 
 
 def parse_secret(content: str | bytes) -> str:
@@ -34,7 +34,7 @@ def parse_secret(content: str | bytes) -> str:
 
 
 def read_secret_bytes(file: str | Path) -> bytes:
-    """Return the content of a file with a secret. Raises InvalidSecretError, whose text names the file."""
+    """Return the content of a file with a secret. Raises InvalidSecretError, whose message names the file."""
     try:
         with open(file, "rb") as stream:
             content = stream.read(SECRET_BYTES_MAX + 1)
@@ -46,7 +46,7 @@ def read_secret_bytes(file: str | Path) -> bytes:
 
 
 def read_secret_file(file: str | Path) -> str:
-    """Return the secret of a file. Raises InvalidSecretError, whose text names the file."""
+    """Return the secret of a file. Raises InvalidSecretError, whose message names the file."""
     content = read_secret_bytes(file)
     try:
         secret = parse_secret(content)

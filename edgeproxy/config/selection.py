@@ -1,6 +1,6 @@
-"""The requests that a limit, a quota, a cap or a meter names: by their routes, and by the scopes that these ask for.
+"""The requests that a limit, quota, cap or meter selects, by their routes and by the scopes that routes require.
 
-A part of the configuration that names neither is of all requests. One that names both is of those that either names.
+A part of the configuration that names neither selects all requests. One that names both selects the requests of either.
 """
 
 import re
@@ -27,19 +27,19 @@ HeldScopes = Annotated[
 
 
 class Selecting(Protocol):
-    """A part of the configuration that names requests."""
+    """A part of the configuration that selects requests."""
 
     @property
     def routes(self) -> tuple[str, ...]:
-        """Names of routes, and patterns of such."""
+        """Names of routes, and patterns of names."""
 
     @property
     def scopes(self) -> tuple[str, ...]:
-        """Scopes that routes ask for."""
+        """Scopes that routes require."""
 
 
 class SelectableRoute(Protocol):
-    """A route, as far as it matters for which limits name it."""
+    """A route, with the properties that selections use."""
 
     @property
     def label(self) -> str:
@@ -51,18 +51,18 @@ class SelectableRoute(Protocol):
 
     @property
     def response_usage(self) -> object:
-        """The way in which bodies of its answers state usage; None where none is read."""
+        """How bodies of its answers are read for usage. None: they are not read."""
 
 
 def is_of_all(part: Selecting) -> bool:
-    """Return whether a part names no requests, and so is of all."""
+    """Return whether a part selects all requests."""
     return not (part.routes or part.scopes)
 
 
 class RouteSelector:
-    """The routes of a configuration, among which parts of it, and of the directory, name some.
+    """The routes of a configuration. Parts of it and of the directory select some of them.
 
-    `routes`: None where the names of parts are known to be right. `report` is called with a name that no route has.
+    `routes`: None if the names in parts are known to be valid. `report` is called with each name that no route has.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class RouteSelector:
         self._routes, self._report = routes, report
 
     def selects(self, part: Selecting, route: SelectableRoute) -> bool:
-        """Return whether a part is of the requests of this route.
+        """Return whether a part selects the requests of this route.
 
-        A part of the directory may name a route that was renamed here. Then it is of all requests: a limit that holds
-        too much is noticed, and one that holds nothing is not.
+        A part of the directory may name a route that was renamed here. Then it selects all requests, because people
+        notice a limit that refuses too much, and do not notice one that refuses nothing.
         """
         if is_of_all(part) or names_route(part, route):
             return True
@@ -85,18 +85,18 @@ class RouteSelector:
 
 
 ANY_ROUTES: Final = RouteSelector()
-"""A selector for parts whose names are known to be right."""
+"""A selector for parts whose names are known to be valid."""
 
 
 def names_route(part: Selecting, route: SelectableRoute) -> bool:
-    """Return whether a part names this route, by itself or by a scope."""
+    """Return whether a part names this route, directly or by a scope."""
     if not route.scopes.isdisjoint(part.scopes):
         return True
     return any(matches_pattern(pattern, route.label) for pattern in part.routes)
 
 
 def find_unknown_route(part: Selecting, routes: Iterable[SelectableRoute]) -> str | None:
-    """Find the first route or scope that a part names and no route has, such as `route chat`."""
+    """Return the first route or scope that a part names and no route has, such as `route chat`."""
     routes = tuple(routes)
     for pattern in part.routes:
         if not any(matches_pattern(pattern, route.label) for route in routes):
@@ -109,7 +109,7 @@ def find_unknown_route(part: Selecting, routes: Iterable[SelectableRoute]) -> st
 
 @lru_cache(4096)
 def matches_pattern(pattern: str, label: str) -> bool:
-    """Return whether a pattern is of the label of a route: `*` stands for any characters, none included."""
+    """Return whether a pattern matches the label of a route. `*` matches any characters, including none."""
     if "*" not in pattern:
         return pattern == label
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), label, re.DOTALL) is not None

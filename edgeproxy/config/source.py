@@ -1,7 +1,7 @@
-"""The files of a configuration, joined into one tree: the main one, then what it includes, in that order.
+"""The files of a configuration, joined into one tree: the main file, then its includes in order.
 
-What several files may say is joined: mappings of named things by name, `keys` and `routes` one after the other.
-A name that two of them define is an error, and so is any other field that two of them have.
+Some fields may be in several files. Mappings of named things are joined by name, and `keys` and `routes` are appended.
+A name that two files define is an error, and so is any other field in two files.
 """
 
 import hashlib
@@ -17,42 +17,42 @@ from edgeproxy.config.yaml_reader import InvalidYamlError, parse_yaml
 
 JOINED = ("meters", "tiers", "customers", "keys", "upstreams", "routes", "flags", "tokens")
 CUSTOMER_FIELDS = {"meters", "tiers", "customers", "keys", "flags"}
-"""Sections of a file that others include, and that is no configuration by itself."""
+"""Sections of a file that others include and that is not a configuration by itself."""
 FILE_BYTES_MAX = 512 << 20
-"""Bytes of one file: a million keys are some 120 MB."""
+"""Maximum bytes of one file. A million keys take about 120 MB."""
 
 
 class Source:
-    """The text of the files of a configuration, and what is wrong with them as files."""
+    """The text of the files of a configuration, and their problems as files."""
 
     def __init__(self, path: Path, environ: Mapping[str, str]) -> None:
         self.files: list[str] = []
         self.signs: dict[str, FileSignature] = {}
-        """Each file as it was just before it was read: what changes from then on shows by another one."""
+        """The signature of each file just before it was read. A later change gives another one."""
         self.tree = Table()
         self.whole = True
-        """False where a file could not be read: names that are asked for may have been in it."""
+        """False if a file could not be read: it may have defined missing names."""
         self._problems: list[tuple[int, Problem]] = []
         self._environ = environ
         self._digest = hashlib.sha256()
         self._seen: dict[str, int] = {}
-        """The real path of each file, and the mark of the include that named it first."""
+        """The mark of the include that named each file first, by the file's real path."""
         self._open: list[str] = []
         """The real paths of the files that are being included, the outermost first."""
         self._add(str(path), None, ("file",))
 
     @property
     def sha256(self) -> str:
-        """Over the bytes of all files, in the order of reading, in hex."""
+        """SHA-256 of the bytes of all files, in the order of reading, in hex."""
         return self._digest.hexdigest()
 
     def add_content(self, content: bytes) -> None:
-        """Add to the digest what another file says that belongs to the configuration."""
+        """Add the content of another file that belongs to the configuration to the digest."""
         self._digest.update(content)
 
     @property
     def is_part(self) -> bool:
-        """Whether the files say something, and all of it of customers: it is for others to include."""
+        """Whether the files contain only sections about customers, so that others must include them."""
         return bool(self.tree) and self.tree.keys() <= CUSTOMER_FIELDS
 
     @property
@@ -71,7 +71,7 @@ class Source:
         return f"{self.files[file]}:{line}"
 
     def _add(self, file: str, include: int | None, path: Steps) -> None:
-        """Read a file and what it includes; `include` and `path` are the place that names it."""
+        """Read a file and its includes. `include` and `path` are the place that names it."""
         number = len(self.files)
         self.files.append(file)
         named = Mark(number, 1).pack() if include is None else include
@@ -110,12 +110,12 @@ class Source:
         return read_secret_file(file)
 
     def _read(self, file: str) -> bytes:
-        """Read the bytes of a file. Raises OSError, and InvalidYamlError where it is too large."""
+        """Read the bytes of a file. Raises OSError, or InvalidYamlError if it is too large."""
         self.signs[file] = compute_file_signature(file)
         return read_file(file)
 
     def _join(self, tree: Table, file: str) -> None:
-        """Take over what a file says, then what it includes."""
+        """Add the content of a file, then its includes."""
         marks = dict(zip(tree, tree.marks, strict=True))
         for key, value in tree.items():
             if key == "include":
@@ -128,7 +128,7 @@ class Source:
             self._include(tree["include"], marks["include"], file)
 
     def _include(self, value: Value, mark: int, file: str) -> None:
-        """Read the files that an `include` names, from where the including file is."""
+        """Read the files of an `include`, relative to the including file."""
         folder = os.path.dirname(file)
         names = value if isinstance(value, Items) else [value]
         marks = value.marks if isinstance(value, Items) else [mark]
@@ -140,7 +140,7 @@ class Source:
                 self.report(place, path, "is not a file's name", "write it as in include: [tiers.yaml]")
 
     def _join_field(self, key: str, value: Value, mark: int) -> None:
-        """Join a field with what another file says of it."""
+        """Join a field with its value in another file."""
         before = self.tree[key]
         if key in JOINED and isinstance(before, Items) and isinstance(value, Items):
             self.tree[key] = Items([*before, *value], [*before.marks, *value.marks])
@@ -151,7 +151,7 @@ class Source:
             self.report(mark, (key,), f"is defined already at {self.format_place(first)}", "leave one of them out")
 
     def _join_by_name(self, key: str, before: Table, more: Table) -> Table:
-        """Join two mappings; a name that both have is reported, and stays as it was."""
+        """Join two mappings. A name in both is reported, and the first value stays."""
         table = Table(before, before.marks)
         first = dict(zip(before, before.marks, strict=True))
         for (name, value), mark in zip(more.items(), more.marks, strict=True):
@@ -164,7 +164,7 @@ class Source:
 
 
 class TextSource(Source):
-    """A text that somebody sends: it includes no files, and nothing of the environment is put into it."""
+    """A text that somebody sends. It includes no files, and its variables are not replaced."""
 
     def __init__(self, name: str, text: str) -> None:
         self._content = text.encode()
@@ -181,7 +181,7 @@ class TextSource(Source):
 
 
 def read_file(file: str) -> bytes:
-    """Read a file. Raises OSError, and InvalidYamlError where it is too large."""
+    """Read a file. Raises OSError, or InvalidYamlError if it is too large."""
     with open(file, "rb") as stream:
         content = stream.read(FILE_BYTES_MAX + 1)
     if len(content) > FILE_BYTES_MAX:

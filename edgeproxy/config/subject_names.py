@@ -1,9 +1,9 @@
-"""Names of customers for what issuers of tokens call their subjects: `auth0|5f7c`, `abc@clients`, `user@example.com`.
+"""Names of customers for the subjects of tokens: `auth0|5f7c`, `abc@clients`, `user@example.com`.
 
-A subject that is a name stays as it is. Any other gets a name that nothing else gets: `sub--` and the subject, every
-byte of which that is no letter, digit or hyphen is written as `_` and two hex digits. Where that would be longer than a
-name may be it is `sha--` and the SHA-256 of the subject in Base64 (RFC 4648 section 5). A subject that begins with
-one of the two itself is never left as it is, so nobody gets another's name by calling themselves that.
+A subject that is a valid name stays unchanged. Any other subject gets a unique name: `sub--` and the subject, with
+every byte except letters, digits and hyphens written as `_` and two hex digits. If that is too long for a name, it
+becomes `sha--` and the SHA-256 of the subject in Base64 (RFC 4648 section 5). A subject that begins with one of these
+prefixes is always converted, so nobody can choose a subject that equals another's name.
 """
 
 import re
@@ -21,7 +21,7 @@ ESCAPE: Final = re.compile(rb"_([0-9a-f]{2})")
 
 
 def subject_name(subject: str) -> str:
-    """Return the customer's name for a subject. Raises ValueError for an empty one, UnicodeError for no Unicode."""
+    """Return the customer's name for a subject. Raises ValueError if it is empty, UnicodeError if it is not Unicode."""
     if NAME.fullmatch(subject) and not subject.startswith(PREFIXES):
         return subject
     written = subject.encode()
@@ -34,7 +34,7 @@ def subject_name(subject: str) -> str:
 
 
 def name_subject(name: str) -> str | None:
-    """Return the subject that has this name; None where the name has only its hash, or no subject has it."""
+    """Return the subject of this name. None: the name contains only its hash, or no subject has it."""
     if not name.startswith(PREFIXES):
         return name if NAME.fullmatch(name) else None
     if name.startswith(HASHED):

@@ -1,4 +1,4 @@
-"""Tiers: what holds for each of their customers."""
+"""Tiers: the settings that all their customers share."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""TLS towards others, and certificates with their keys."""
+"""TLS of outgoing connections, and certificates with their keys."""
 
 from typing import Annotated
 

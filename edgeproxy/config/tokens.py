@@ -1,4 +1,4 @@
-"""Tokens by which callers are known, as operators write them: never the secret, only its SHA-256."""
+"""Tokens that identify callers, as operators write them: only the SHA-256, never the secret."""
 
 from typing import Annotated
 
@@ -27,9 +27,9 @@ def read_digests(value: object) -> tuple[str, ...]:
 
 @written(lambda inner: build_any_of(PAIRS, inner), lambda _: None)
 def read_pairs(value: object) -> object:
-    """Read tokens that are one text, as a variable of the environment has them: `NAME:SHA256 NAME:SHA256`.
+    """Read tokens in one text, as in a variable of the environment: `NAME:SHA256 NAME:SHA256`.
 
-    Errors do not show what is no such pair: it may be a secret.
+    Errors do not show invalid pairs, because these may be secrets.
     """
     if not isinstance(value, str):
         return value

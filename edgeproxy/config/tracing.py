@@ -1,4 +1,4 @@
-"""Tracing: spans of requests, sent to a receiver that speaks OTLP, such as an OpenTelemetry Collector."""
+"""Tracing: spans of requests for an OTLP receiver, such as an OpenTelemetry Collector."""
 
 import re
 from typing import Annotated, Literal
@@ -20,12 +20,12 @@ PATH = re.compile(r"(/[A-Za-z0-9._~%-]*)*")
 HEADER = re.compile(r"[ -~]{0,4000}")
 ATTRIBUTE_CHARACTERS_MAX = 200
 TRACES_PATH = "/v1/traces"
-"""The path of traces below that of the receiver (OTLP/HTTP)."""
+"""The path of traces below the receiver's path (OTLP/HTTP)."""
 
 
 @written(build_text("URL", addresses.URL.removesuffix("/?") + "(/.*)?", "http://127.0.0.1:4318"))
 def read_otlp_endpoint(value: object) -> str:
-    """Read the base URL of an OTLP receiver, whose path may be that of a proxy before it."""
+    """Read the base URL of an OTLP receiver. Its path may be that of a proxy."""
     url = read_text(value, AN_ENDPOINT)
     try:
         parts = urlsplit(url)
@@ -39,7 +39,7 @@ def read_otlp_endpoint(value: object) -> str:
 
 @written(build_text("text", HEADER.pattern), lambda _: None)
 def read_header(value: object) -> str:
-    """Read the value of a field that requests to the receiver have. Errors do not show it."""
+    """Read the value of a field in requests to the receiver. Errors do not show it."""
     text = read_text(value, A_HEADER)
     if not HEADER.fullmatch(text):
         raise value_error("has characters that no field has", A_HEADER)
@@ -117,5 +117,5 @@ class Tracing(Part):
 
     @property
     def is_exposed(self) -> bool:
-        """Whether spans can be read by those on the way: they go to another host, and not over TLS."""
+        """Whether others on the network could read the spans: the receiver is on another host and has no TLS."""
         return self.endpoint.startswith("http://") and not addresses.is_local_url(self.endpoint)

@@ -1,4 +1,4 @@
-"""Checks of `tracing` across its settings, in the tree as it is written: of an edge.yaml or of a collector.yaml."""
+"""Checks across the settings of `tracing`, in the parsed tree of an edge.yaml or a collector.yaml."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -10,11 +10,11 @@ from edgeproxy.config.tree import Table
 
 GRPC = "grpc"
 PACKAGES = {"tracing": ("opentelemetry.proto",), "tracing-grpc": ("opentelemetry.proto", "grpc")}
-"""The packages that tracing needs beside what is always there, by the extra that has them."""
+"""The additional packages that tracing requires, by the extra that installs them."""
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
-    """Find packages that are missing, a path that the protocol has not, and TLS that says nothing."""
+    """Find missing packages, a path that the protocol does not use, and TLS without effect."""
     tracing = tree.get("tracing")
     if not isinstance(tracing, Table):
         return
@@ -37,5 +37,5 @@ def is_installed(package: str) -> bool:
     """Return whether a package can be imported."""
     try:
         return find_spec(package) is not None
-    except ModuleNotFoundError:  # The package around it is missing.
+    except ModuleNotFoundError:  # A parent package is missing.
         return False

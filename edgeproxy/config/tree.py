@@ -1,7 +1,7 @@
-"""The content of a file as a tree of plain values that know their places.
+"""The content of a file as a tree of plain values with their places.
 
-Every scalar is text, exactly as written: the models say what is a number or a switch, so `region: no` is Norway
-and a customer may be called 007.
+Every scalar is text, exactly as written. The models decide what is a number or a switch, so `region: no` is Norway and
+a customer may have the name 007.
 """
 
 from bisect import bisect_left
@@ -12,7 +12,7 @@ from edgeproxy.config.problems import Steps
 
 
 class Table(dict[str, "Value"]):
-    """A mapping; `marks` has the place of each key, in the same order."""
+    """A mapping. `marks` has the place of each key, in the same order."""
 
     __slots__ = ("marks",)
 
@@ -21,13 +21,13 @@ class Table(dict[str, "Value"]):
         self.marks = list(marks)
 
     def add_field(self, key: str, value: "Value", mark: int) -> None:
-        """Set a key that is not there yet."""
+        """Set a key that does not exist yet."""
         self[key] = value
         self.marks.append(mark)
 
 
 class Items(list["Value"]):
-    """A list; `marks` has the place of each member."""
+    """A list. `marks` has the place of each member."""
 
     __slots__ = ("marks",)
 
@@ -37,11 +37,11 @@ class Items(list["Value"]):
 
 
 Value = str | None | Table | Items
-"""A node of the tree; None for an unavailable value, already reported."""
+"""A node of the tree. None: the value is unavailable, which is already reported."""
 
 
 def replace_value(tree: Table, path: Steps, value: Value) -> Table:
-    """Return the tree with this value at the path, which is there and not empty; the tree itself is not changed."""
+    """Return the tree with this value at an existing, non-empty path. The tree itself does not change."""
     return Table({key: _replace(node, path[1:], value) if key == path[0] else node for key, node in tree.items()})
 
 
@@ -55,30 +55,29 @@ def _replace(node: Value, path: Steps, value: Value) -> Value:
 
 
 Report = Callable[[int, Steps, str, str], None]
-"""A function that reports a problem: its mark, its path, what is wrong and what would be right."""
+"""A function that reports a problem: its mark, its path, the problem and a hint."""
 
 
 class Mark(NamedTuple):
-    """A place: the number of the file, in the order of reading, and the line, from 1. Trees hold it packed in one
-    number."""
+    """A place: the number of the file, in the order of reading, and the line, from 1. Trees store it as one number."""
 
     file: int
     line: int
 
     def pack(self) -> int:
-        """Return a number that grows from line to line and from file to file."""
+        """Return a number that increases from line to line and from file to file."""
         return self.file << 32 | self.line
 
     @classmethod
     def unpack(cls, packed: int) -> "Mark":
-        """Return the place that this number stands for."""
+        """Return the place of a packed number."""
         return cls(packed >> 32, packed & 0xFFFFFFFF)
 
 
 class Location(NamedTuple):
     """Location of a value: its mark, its path in the tree, its path as written in its file, and the value.
 
-    All end at the last step that the tree has, so that a missing field is located where it belongs. In a list joined
+    All end at the last existing step of the tree, so that a missing field is located where it belongs. In a list joined
     from several files, the written path counts from the start of the marked file's part.
     """
 
@@ -96,7 +95,7 @@ class Places:
         self._marks: dict[int, dict[str, int]] = {}
 
     def locate(self, path: Steps) -> Location:
-        """Find the value at `path`; an index may lead to a single member that stands without its list."""
+        """Return the location of the value at `path`. An index may lead to a single member written without a list."""
         mark = Mark(0, 1).pack()
         node: Value = self._tree
         steps: list[str | int] = []
@@ -118,7 +117,7 @@ class Places:
         return Location(mark, tuple(steps), tuple(written), node)
 
     def _get_marks(self, table: Table) -> dict[str, int]:
-        """Return the marks of a table by key, kept: thousands of problems may be in one table."""
+        """Return the marks of a table by key. They are cached, because one table may have thousands of problems."""
         if id(table) not in self._marks:
             self._marks[id(table)] = dict(zip(table, table.marks, strict=True))
         return self._marks[id(table)]

@@ -1,8 +1,8 @@
 """Numbers with units as operators write them: durations, sizes, rates, counts, switches, moments.
 
-Each `read_…` takes the text of the file and gives the plain value, or raises `value_error` with what is wrong and
-what would be right. A value that is plain already passes, so a dumped configuration is read by the same
-models. Text is all that a file gives (`config/source.py`), so there no plain value slips by without its unit.
+Each `read_…` function accepts the text of the file and returns the plain value, or raises `value_error` with the
+problem and a hint. It also accepts plain values, so that the same models read a dumped configuration. Files contain
+only text (`config/source.py`), so a plain value without its unit cannot come from them.
 """
 
 import os
@@ -26,11 +26,11 @@ COUNT_MAX = (1 << 28) - 1
 
 SIZE_BYTES_MAX = 1 << 50
 BUFFERED_BYTES = 1 << 30
-"""Bytes of bodies that each worker may have on disk at once, where nothing else is said."""
+"""Default of the bytes of bodies that each worker may have on disk at once."""
 HELD_BYTES = 56 << 20
-"""Bytes that each worker may hold in memory for clients, where nothing else is said."""
+"""Default of the bytes that each worker may hold in memory for clients."""
 REMEMBERED_BYTES = 128 << 20
-"""Bytes that each worker may hold in memory for customers who asked lately, where nothing else is said."""
+"""Default of the bytes that each worker may hold in memory for recent customers."""
 
 NUMBER = r"[0-9]{1,15}(?:\.[0-9]{1,20})?(?:[eE]\+?[0-9]{1,2})?"
 QUANTITY = re.compile(rf"({NUMBER}) ?([A-Za-z]*)")
@@ -53,37 +53,37 @@ TIME = build_text("time", TIME_PATTERN, "250ms", "5s", "2min")
 SIZE = rf"{NUMBER} ?({'|'.join(BYTES)})"
 
 WORKERS_MAX = 224
-"""Two columns each, of the 448 that a table has room for."""
+"""Each worker uses two of the 448 columns of a table."""
 
 SHOWN_CHARACTERS_MAX = 60
-"""Characters of a value that an error shows."""
+"""Maximum characters of a value in an error."""
 
 
 def value_error(what: str, hint: str) -> PydanticCustomError:
-    """Make the error of a value: `what` is wrong with it, and (`hint`) what would be right."""
+    """Create the error of a value with the problem (`what`) and a `hint`."""
     return PydanticCustomError("wrong", "{what}, {hint}", {"what": what, "hint": hint})
 
 
 def format_value(value: str) -> str:
-    """Quote a value as errors do: in one line, at most SHOWN_CHARACTERS_MAX long, without the password of a URL."""
+    """Quote a value for an error: in one line of at most SHOWN_CHARACTERS_MAX, without the password of a URL."""
     value = redact_password(value, "…@")
     return repr(value if len(value) <= SHOWN_CHARACTERS_MAX else value[: SHOWN_CHARACTERS_MAX - 1] + "…")
 
 
 def redact_password(value: str, instead: str = "") -> str:
-    """Remove what may be a password: from `//`, or from the beginning of USER:PASSWORD@, to the last `@`."""
+    """Remove a possible password: from `//`, or from the beginning of USER:PASSWORD@, to the last `@`."""
     return re.sub(r"(//|^(?=[^@/:]*:(?!//))).*@", lambda match: match[1] + instead, value, flags=re.DOTALL)
 
 
 def read_text(value: object, hint: str) -> str:
-    """Return `value` where it is text; raises with `hint` where it is a list or a mapping."""
+    """Return `value` if it is text. Otherwise raise an error with `hint`."""
     if not isinstance(value, str):
         raise value_error("is a mapping" if isinstance(value, dict) else "is not a single value", hint)
     return value
 
 
 def read_quantity(value: object, units: dict[str, float], hint: str) -> float:
-    """Read a number with a unit, in terms of the unit that counts 1.0."""
+    """Read a number with a unit, in multiples of the unit that counts 1.0."""
     written = read_text(value, hint)
     match = QUANTITY.fullmatch(written)
     if match is None:
@@ -97,7 +97,7 @@ def read_quantity(value: object, units: dict[str, float], hint: str) -> float:
 
 
 def format_seconds(seconds: float) -> str:
-    """Format a time as it would be written, in the largest unit of which it is a whole number: `30s`, `7day`."""
+    """Format a time as it would be written, in the largest unit that gives a whole number: `30s`, `7day`."""
     for unit in ("day", "h", "min", "s"):
         if seconds >= SECONDS[unit] and seconds % SECONDS[unit] == 0:
             return f"{seconds / SECONDS[unit]:.0f}{unit}"
@@ -111,7 +111,7 @@ def format_share(share: float) -> str:
 
 @written(TIME, format_seconds)
 def read_wait(value: object) -> float:
-    """Read a time in seconds, or none at all: `30s`, `0s`."""
+    """Read a time in seconds, which may be zero: `30s`, `0s`."""
     if isinstance(value, float):
         return value
     seconds = read_quantity(value, SECONDS, A_TIME)
@@ -154,7 +154,7 @@ class Time:
 
 @dataclass(frozen=True, slots=True)
 class Days:
-    """The reader of a time of `lowest` to `highest` whole days, both included, in seconds; errors say `also` too."""
+    """The reader of `lowest` to `highest` whole days, both included, in seconds. Errors add the text `also`."""
 
     lowest: int
     highest: int
@@ -187,14 +187,14 @@ def read_bytes(value: object) -> int:
 
 
 def format_size(size: int) -> str:
-    """Format bytes as they would be written: in the largest unit of which they are a whole number."""
+    """Format bytes as they would be written, in the largest unit that gives a whole number."""
     unit = max((unit for unit, count in BYTES.items() if size % count == 0), key=BYTES.__getitem__)
     return f"{size / BYTES[unit]:.0f}{unit}"
 
 
 @written(build_text("share", SHARE.pattern, "20%"), format_share)
 def read_share(value: object) -> float:
-    """Read a share of something, from 0 to 1: `20%`."""
+    """Read a share from 0 to 1: `20%`."""
     if isinstance(value, float):
         return value
     written = read_text(value, A_SHARE)
@@ -242,7 +242,7 @@ class Size:
     build_text("`none` or size", f"none|{SIZE}", "none", "10MiB"), lambda size: "none" if size is None else f"{size}B"
 )
 def read_body(value: object) -> int | None:
-    """Read the bytes that a body may have; `none`: any number."""
+    """Read the maximum bytes of a body. `none`: any number."""
     return None if value is None or value == "none" else read_bytes(value)
 
 
@@ -257,13 +257,13 @@ class Rate:
         """Format the rate as it would be written: `60/min`, `100/10s`. Reading it gives the same number of seconds."""
         window = format_seconds(self.seconds)
         if read_quantity(window, SECONDS, A_TIME) != self.seconds:
-            window = f"{self.seconds!r}s"  # 0.7 is not 700 * 0.001.
+            window = f"{self.seconds!r}s"  # For example, 0.7 is not 700 * 0.001.
         return f"{self.count}/{re.sub('^1(?=[a-z])', '', window)}"
 
 
 @written(build_text("rate", rf"{NUMBER} ?/ ?({NUMBER} ?)?({'|'.join(SECONDS)})", "60/min", "100/10s"))
 def read_rate(value: object) -> Rate:
-    """Read a count in a window: `60/min`, `100/10s`, `1e6/day`."""
+    """Read a count per window: `60/min`, `100/10s`, `1e6/day`."""
     if isinstance(value, Rate):
         return value
     written = read_text(value, A_RATE)
@@ -283,7 +283,7 @@ def read_rate(value: object) -> Rate:
 
 @written(build_text("date or time", f"{DATE.pattern}|{MOMENT.pattern}", "2027-01-01"))
 def read_moment(value: object) -> float:
-    """Read Unix seconds: a date is the beginning of that day in UTC, a date-time is as RFC 3339 says."""
+    """Read a moment as Unix seconds. A date is the beginning of that day in UTC, a date-time is as in RFC 3339."""
     if isinstance(value, float):
         return value
     written = read_text(value, A_MOMENT)
@@ -298,7 +298,7 @@ def read_moment(value: object) -> float:
 
 @written(lambda inner: build_words(True, False, title="switch") if "type" in inner else inner, bool)
 def read_switch(value: object) -> bool:
-    """Read a switch: `true` or `false`, and YAML's other words for them."""
+    """Read a switch: `true` or `false`, or YAML's other words for them."""
     if isinstance(value, bool):
         return value
     hint = "write true or false"
@@ -312,7 +312,7 @@ def read_switch(value: object) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """The reader of a whole number from `lowest` to `highest`, both included; errors say `also` too."""
+    """The reader of a whole number from `lowest` to `highest`, both included. Errors add the text `also`."""
 
     lowest: int
     highest: int
@@ -339,13 +339,13 @@ NONE_OR_COUNT = build_any_of({"const": "none"}, build_number(1, COUNT_MAX))
 
 @written(NONE_OR_COUNT, lambda _: "none")
 def read_concurrency(value: object) -> int | None:
-    """Read a number of requests at once; `none`: any number."""
+    """Read a number of concurrent requests. `none`: any number."""
     return None if value is None or value == "none" else some_at_once(value)
 
 
 @written(build_any_of(build_words("none"), build_text("time from `1min`", TIME_PATTERN, "24h")), lambda _: None)
 def read_age(value: object) -> float | str | None:
-    """Read a time from a minute on, or `none`: any."""
+    """Read a time of at least a minute, or `none`: any time."""
     return "none" if value == "none" else None if value is None else Time(60.0, TIME_SECONDS_MAX)(value)
 
 
@@ -354,13 +354,13 @@ some_or_as_requested = Whole(1, COUNT_MAX, also="request, or ")
 
 @written(build_any_of(build_words("request"), build_number(1, COUNT_MAX)), lambda _: None)
 def read_reserve(value: object) -> int | str | None:
-    """Read a number of units, or `request`: those that the request tells."""
+    """Read a number of units, or `request`: the request tells the number."""
     return "request" if value == "request" else None if value is None else some_or_as_requested(value)
 
 
 @written(lambda inner: build_any_of({"const": "none"}, build_number(1, COUNT_MAX), inner), lambda _: "none")
 def read_concurrency_limit(value: object) -> object:
-    """Read a limit of requests at once: a number alone, or a mapping with it; `none`: any number."""
+    """Read a concurrency limit: a plain number, or a mapping with it. `none`: any number."""
     if value is None or value == "none":
         return None
     return {"max": some_at_once(value)} if isinstance(value, str | int | list) else value
@@ -368,8 +368,7 @@ def read_concurrency_limit(value: object) -> object:
 
 @written(lambda inner: build_any_of({"const": "none"}, build_number(1, COUNT_MAX), inner))
 def read_own_concurrency(value: object) -> object:
-    """Read a limit of requests at once as `read_concurrency_limit`, or `none` as it is: for who has a limit, to have it
-    no longer."""
+    """Read a concurrency limit like `read_concurrency_limit`, but keep `none`, which removes an inherited limit."""
     return "none" if value == "none" else read_concurrency_limit(value)
 
 
@@ -378,7 +377,7 @@ analytics_time = Time(DAY_SECONDS, TIME_SECONDS_MAX)
 
 @written(build_text("time from `1day`", TIME_PATTERN, "30day"), lambda _: None)
 def read_analytics(value: object) -> float | None:
-    """Read a time from a day on."""
+    """Read a time of at least a day."""
     return None if value is None else analytics_time(value)
 
 
@@ -397,11 +396,11 @@ some_workers = Whole(1, WORKERS_MAX, also="auto, or ")
 
 
 def count_cores() -> int:
-    """Count the cores that this process may use, as far as each can have a worker."""
+    """Count the cores that this process may use, up to the maximum of workers."""
     return min(len(os.sched_getaffinity(0)), WORKERS_MAX)
 
 
 @written(build_any_of({"const": "auto"}, build_number(some_workers.lowest, some_workers.highest)))
 def read_workers(value: object) -> int:
-    """Read how many workers there are: a number, or `auto`, one for each core."""
+    """Read the number of workers. `auto`: one per core."""
     return count_cores() if value == "auto" else some_workers(value)

@@ -1,7 +1,7 @@
-"""Passwords in URLs: characters that must be escaped there, and what of a URL may be shown.
+"""Passwords in URLs: the characters that must be escaped, and the parts of a URL that may be shown.
 
-A raw `@`, `/`, `#` or `:` in a password ends it early for one reader and late for another, and the rest of it is taken
-for a host, which errors show.
+A raw `@`, `/`, `#` or `:` in a password ends it at different places for different parsers. The rest of it is taken for
+a host, which errors show.
 """
 
 import re
@@ -10,16 +10,16 @@ from urllib.parse import unquote
 from edgeproxy.config.units import value_error
 
 ESCAPES = {"%": "%25", "@": "%40", ":": "%3A", "/": "%2F", "?": "%3F", "#": "%23"}
-"""Characters of a user or a password that a URL has escaped (RFC 3986 section 3.2.1)."""
+"""Characters that must be escaped in the user or password of a URL (RFC 3986 section 3.2.1)."""
 HINT = "in the user and the password " + ", ".join(f"{code} stands for {raw}" for raw, code in ESCAPES.items())
 AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
 USER = re.compile(r"(?:[^%:@\s]|%[0-9A-Fa-f]{2})*(?::(?:[^%:@\s]|%[0-9A-Fa-f]{2})*)?")
 
 
 def check_credentials(url: str, hint: str = "") -> None:
-    """Raise ValueError where the user or the password of a URL has a character that must be escaped.
+    """Raise ValueError if the user or password of a URL has a character that must be escaped.
 
-    The error shows nothing of the URL. An `@` after the host counts as the end of a password that has a raw `/`.
+    The error does not show the URL. An `@` after the host counts as the end of a password with a raw `/`.
     """
     match = AUTHORITY.fullmatch(url)
     if match is None:

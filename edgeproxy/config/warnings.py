@@ -1,4 +1,4 @@
-"""Warnings about what edges, collectors and beacons have in common. Pure."""
+"""Warnings about settings that edges, collectors and beacons share. Pure."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,13 +18,13 @@ DEMONSTRATION = frozenset(
         "7db5cc1a8926c21400b54e1ba69bc6cac9b3bb916ce8df7afdea3d9aca466cf0",  # demo-metrics-token
     )
 )
-"""The SHA-256 of keys and tokens of the files in config/, which everybody can read there."""
+"""The SHA-256 of the keys and tokens in the files of config/, which are public."""
 NETWORK_BITS_MIN = {4: 8, 6: 16}
-"""Bits of a network's prefix, by the version of IP, below which it is nobody's own."""
+"""Minimum bits of a network's prefix, by IP version. A larger network belongs to no single owner."""
 
 
 def list_trusted_proxies_warnings(networks: Sequence[Network]) -> Iterator[str]:
-    """List proxies that are trusted and can be anybody; of an edge, a collector and a beacon."""
+    """Yield warnings about trusted proxies that can be anybody, for an edge, a collector or a beacon."""
     for index, network in enumerate(networks):
         if network.prefixlen < NETWORK_BITS_MIN[network.version] and not is_internal_network(network):
             yield (
@@ -34,7 +34,7 @@ def list_trusted_proxies_warnings(networks: Sequence[Network]) -> Iterator[str]:
 
 
 def list_tracing_warnings(tracing: Tracing | None) -> Iterator[str]:
-    """List what makes spans readable for others; of an edge and a collector."""
+    """Yield warnings about spans that others can read, for an edge or a collector."""
     if tracing is None:
         return
     if not tracing.tls.verify:

@@ -1,7 +1,7 @@
-"""One YAML file, read into a tree.
+"""The parser of one YAML file into a tree.
 
-Built from the parser's events (libyaml's where PyYAML has it): nodes with their marks would cost ten times the
-memory and the time, which shows with a hundred thousand keys.
+It uses the parser's events (libyaml's if PyYAML has it). Nodes with their marks would need ten times the memory and
+time, which matters with a hundred thousand keys.
 """
 
 import re
@@ -17,14 +17,14 @@ from edgeproxy.config.units import format_value
 
 Events = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Event = Any
-"""An event of PyYAML, each kind with other attributes; marks, which its types call optional, are always there."""
+"""An event of PyYAML. Each kind has other attributes. Its types call the marks optional, but they always exist."""
 
 DEPTH_MAX = 24
-"""Levels of lists and mappings in one file."""
+"""Maximum levels of lists and mappings in one file."""
 ALIASED_VALUES_MAX = 100_000
-"""Values that all aliases of one file may stand for; those of a bomb stand for billions."""
+"""Maximum values that all aliases of one file may expand to. A bomb expands to billions."""
 REMEMBERED_TEXTS_MAX = 1024
-"""Texts that are remembered while a file is read, for those that come again: names of fields and of tiers mostly."""
+"""Maximum texts remembered for reuse while a file is read. Most are names of fields and tiers."""
 
 NOTHING = {"", "~", "null", "Null", "NULL"}
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -33,7 +33,7 @@ UNQUOTED = re.compile(r"(?:^|[\s\[{,])[@`%]")
 
 
 class InvalidYamlError(Exception):
-    """A file that is not YAML as edgeproxy reads it: in which line, what is wrong, what would be right."""
+    """A file that edgeproxy cannot read as YAML: the line, the problem and a hint."""
 
     def __init__(self, line: int, what: str, hint: str) -> None:
         super().__init__(line, what, hint)
@@ -49,11 +49,11 @@ def parse_yaml(
     report: Report,
     read_secret: Callable[[str], str] = read_secret_file,
 ) -> Table:
-    """Read the mapping at the top of a file, the file-th of those that are read.
+    """Read the mapping at the top of a file. `file` is its number among the files.
 
-    Raises InvalidYamlError where it is not YAML, or not a mapping. What is wrong but leaves the rest readable (fields
-    that are there twice, empty values, unset variables) is reported, and the tree does without it. `read_secret`
-    returns the secret of a file.
+    Raises InvalidYamlError if it is not YAML or not a mapping. Problems that leave the rest readable (duplicate fields,
+    empty values, unset variables) are reported, and these values are left out. `read_secret` returns the secret of a
+    file.
     """
     decode_yaml(content)
     try:
@@ -63,7 +63,7 @@ def parse_yaml(
 
 
 def decode_yaml(content: bytes) -> str:
-    """Decode a file: UTF-8, and printable as YAML asks for."""
+    """Decode a file, which must be UTF-8 and printable as YAML requires."""
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -77,7 +77,7 @@ def decode_yaml(content: bytes) -> str:
 
 
 def create_yaml_error(error: yaml.MarkedYAMLError, text: str) -> InvalidYamlError:
-    """Create an error with the finding and its usual cause."""
+    """Create an error with the problem and its usual cause."""
     lines = text.splitlines() or [""]
     mark = error.problem_mark or error.context_mark
     number = min(mark.line if mark else 0, len(lines) - 1)
@@ -95,7 +95,7 @@ def create_yaml_error(error: yaml.MarkedYAMLError, text: str) -> InvalidYamlErro
 
 
 class TreeBuilder:
-    """Makes a tree of the events of one file."""
+    """Builds a tree from the events of one file."""
 
     def __init__(
         self,
@@ -106,17 +106,17 @@ class TreeBuilder:
         read_secret: Callable[[str], str] = read_secret_file,
     ) -> None:
         self._read_secret = read_secret
-        self._next = Events(content).get_event  # Which would make a copy of text.
+        self._next = Events(content).get_event  # Given a str, it would make a copy.
         self._file = file
         self._environ = environ
         self._report = report
         self._path: list[str | int] = []
         self._anchors: dict[str, tuple[Value, int] | None] = {}
-        """The value of each anchor and the number of values in it; None until the anchor's end is read."""
+        """The value of each anchor and its number of values. None: the end of the anchor is not read yet."""
         self._values = 0
         self._aliased = 0
         self._texts: dict[str, str] = {}
-        """The first of texts that are alike: others with the same characters are not kept."""
+        """The first of equal texts. Later equal ones are dropped."""
         self._marked = 0
 
     def read_document(self) -> Table:
@@ -137,7 +137,7 @@ class TreeBuilder:
         return value
 
     def _read_value(self, event: Event) -> Value:
-        """Read the value that begins with this event; takes all its events."""
+        """Read the value that begins with this event, and consume all its events."""
         if isinstance(event, yaml.AliasEvent):
             return self._resolve_alias(event)
         before = self._values
@@ -160,7 +160,7 @@ class TreeBuilder:
         return value
 
     def _resolve_alias(self, alias: Event) -> Value:
-        """Find the value that an alias stands for."""
+        """Return the value of an alias."""
         name = alias.anchor
         if name not in self._anchors:
             raise create_event_error(alias, f"*{name} stands for nothing", f"write &{name} at what is meant, before it")
@@ -177,7 +177,7 @@ class TreeBuilder:
         return value
 
     def _read_scalar(self, event: Event) -> str | None:
-        """Read a scalar with its variables replaced; None, and reported, where one is not set."""
+        """Read a scalar and replace its variables. None: one is unset, which is reported."""
         if not event.style and event.value in NOTHING:
             self._report_problem(event, "has no value", "write one, or leave it out")
             return None
@@ -227,7 +227,7 @@ class TreeBuilder:
         return table
 
     def _merge(self, table: Table, other: Value, end: Event) -> None:
-        """Apply YAML's `<<`: add the fields of `other` that `table` has not itself."""
+        """Apply YAML's `<<`: add the fields of `other` that `table` does not have."""
         if not isinstance(other, Table):
             raise create_event_error(end, "has a << that is no mapping", "write <<: *NAME, of a mapping")
         for (key, value), mark in zip(other.items(), other.marks, strict=True):
@@ -238,12 +238,12 @@ class TreeBuilder:
         mark: int = self._file << 32 | event.start_mark.line + 1
         if mark != self._marked:
             self._marked = mark
-        return self._marked  # One number for all that is in a line.
+        return self._marked  # All values of a line share one number object.
 
     def _report_problem(self, event: Event, what: str, hint: str) -> None:
         self._report(self._mark(event), tuple(self._path), what, hint)
 
 
 def create_event_error(event: Event, what: str, hint: str) -> InvalidYamlError:
-    """Make the error at this event."""
+    """Create the error at this event."""
     return InvalidYamlError(event.start_mark.line + 1, what, hint)

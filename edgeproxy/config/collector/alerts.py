@@ -30,7 +30,7 @@ SECRET_PREFIX = "whsec_"
 SECRET_BYTES_MIN, SECRET_BYTES_MAX = 24, 64
 ROUTING_KEY = re.compile(r"[A-Za-z0-9]{32}")
 MAIL_ADDRESS = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
-"""Addresses as people have them: of what RFC 5322 allows beside, nothing gets into the head of a message."""
+"""Addresses as people usually have them. Other forms of RFC 5322 could change the header of a message."""
 SMTP_PORTS = {"smtp": 587, "smtps": 465}
 PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
 KINDS = ("webhook", "slack", "pagerduty", "alertmanager", "smtp")
@@ -43,7 +43,7 @@ some_percent = Whole(1, 1000)
 
 @written(build_text("URL", r"https?://.+", "https://hooks.example.com/alerts"))
 def read_webhook(value: object) -> str:
-    """Read where a message is posted to. Errors do not show it: its path may be a secret."""
+    """Read the URL that messages are posted to. Errors do not show it, because its path may be a secret."""
     url = read_alertmanager(value)
     if is_in_clear(url):
         raise value_error("is reached in the clear", "write https://")
@@ -52,7 +52,7 @@ def read_webhook(value: object) -> str:
 
 @written(build_text("URL", r"https?://.+", "https://alertmanager.internal:9093/api/v2/alerts"))
 def read_alertmanager(value: object) -> str:
-    """Read where a message is posted to, in the clear too: Alertmanager has no TLS of its own."""
+    """Read the URL that messages are posted to. HTTP is allowed, because Alertmanager itself may have no TLS."""
     url = read_text(value, A_WEBHOOK)
     try:
         parts = urlsplit(url)
@@ -65,14 +65,14 @@ def read_alertmanager(value: object) -> str:
 
 
 def is_in_clear(url: str) -> bool:
-    """Return whether messages to a URL can be read on the way: without TLS, to another host."""
+    """Return whether others on the network could read messages to a URL: it has no TLS and is on another host."""
     parts = urlsplit(url)
     return parts.scheme == "http" and not addresses.is_loopback(parts.hostname or "")
 
 
 @written(build_text("`whsec_…`", r"whsec_.+"))
 def read_signing_secret(value: object) -> str:
-    """Read a secret as Standard Webhooks write it. Errors do not show it."""
+    """Read a secret in the form of Standard Webhooks. Errors do not show it."""
     secret = read_text(value, A_SECRET)
     try:
         raw = base64.b64decode(secret.removeprefix(SECRET_PREFIX), validate=True)
@@ -93,18 +93,18 @@ def read_routing_key(value: object) -> str:
 
 
 class MailServer(NamedTuple):
-    """A server that takes mail."""
+    """A mail server."""
 
     host: str
     port: int
     is_tls: bool
-    """Whether it speaks TLS at once; else STARTTLS is required, unless it is on this host."""
+    """Whether the connection starts with TLS. Otherwise STARTTLS is required, unless the server is on this host."""
     user: str | None
     password: str | None
 
 
 def parse_mail_server(url: str) -> MailServer:
-    """Return what the URL of a server says; raises ValueError."""
+    """Return the parts of a mail server's URL; raises ValueError."""
     parts = urlsplit(url)
     if parts.scheme not in SMTP_PORTS or not parts.hostname or parts.port == 0:
         raise ValueError("it is of no server")
@@ -116,7 +116,7 @@ def parse_mail_server(url: str) -> MailServer:
 
 @written(build_text("mail server URL", r"smtps?://.+", "smtps://USER:PASSWORD@mail.example.com:465"))
 def read_smtp(value: object) -> str:
-    """Read the URL of a server that takes mail. Errors do not show it: it has a password."""
+    """Read the URL of a mail server. Errors do not show it, because it has a password."""
     url = read_text(value, AN_SMTP)
     check_credentials(url, AN_SMTP)
     try:
@@ -128,7 +128,7 @@ def read_smtp(value: object) -> str:
 
 @written(build_text("mail address", r".+@.+", "ops@example.com"))
 def read_mail_address(value: object) -> str:
-    """Read an address of mail."""
+    """Read a mail address."""
     address = read_text(value, AN_ADDRESS)
     if not MAIL_ADDRESS.fullmatch(address):
         raise value_error("is no address that mail can be sent to", AN_ADDRESS)
@@ -137,7 +137,7 @@ def read_mail_address(value: object) -> str:
 
 @written(build_text("URL", r"https?://.+/", "https://git.example.com/edgeproxy/blob/main/"))
 def read_runbooks(value: object) -> str:
-    """Read the URL of a folder, to which the path of a page is appended."""
+    """Read the base URL of the runbooks. Paths of pages are appended to it."""
     url = read_text(value, A_FOLDER)
     try:
         parts = urlsplit(url)
@@ -151,7 +151,7 @@ def read_runbooks(value: object) -> str:
 
 @written({"type": "array", "items": build_number(1, 1000), "maxItems": THRESHOLDS_MAX}, list)
 def read_thresholds(value: object) -> object:
-    """Read percentages, each larger than the one before."""
+    """Read increasing percentages."""
     hint = f"at most {THRESHOLDS_MAX} whole percentages that grow, such as [80, 100, 120]"
     if not isinstance(value, list | tuple) or len(value) > THRESHOLDS_MAX:
         raise value_error("is no list of percentages", hint)

@@ -45,7 +45,7 @@ def read_similarity(value: object) -> float:
     lambda times: "off" if times is None else f"{times:g}",
 )
 def read_pause_at(value: object) -> float | None:
-    """Read at how many times what is usual a customer is paused; None: never."""
+    """Read the multiple of usual usage at which a customer is paused. None: never."""
     value = parsers.read_unless_off(value)
     return None if value is None else _read_decimal(value, 2.0, 1000.0, A_PAUSE_AT)
 
@@ -55,7 +55,7 @@ def read_pause_at(value: object) -> float | None:
     lambda share: "off" if share is None else f"{share:g}",
 )
 def read_share(value: object) -> float | None:
-    """Read a share; None: none is looked at."""
+    """Read a share. None: shares are not checked."""
     value = parsers.read_unless_off(value)
     return None if value is None else _read_decimal(value, 0.0, 1.0, A_SHARE)
 
@@ -87,7 +87,7 @@ class OwnThresholds(Part):
 
     score: Score | None = Field(default=None, description="Own score. By default as for all.")
     similarity: Similarity | None = Field(default=None, description="Own similarity. By default as for all.")
-    pause: PauseAt = Field(  # Not None by default: what is not written is as for all.
+    pause: PauseAt = Field(  # Not a plain None: an unset field means the general value.
         default_factory=lambda: None, description="Own multiple; `off` exempts the customer. By default as for all."
     )
     ignore: Switch = Field(default=False, description="Leaves out this customer's usage.")
@@ -111,7 +111,7 @@ class Anomalies(Thresholds):
     )
 
     def find_thresholds(self, customer: str) -> Thresholds | None:
-        """Return the thresholds of a customer; None where nobody looks."""
+        """Return the thresholds of a customer. None: detection is off for it."""
         own = self.customers.get(customer)
         if own is None:
             return self

@@ -29,7 +29,7 @@ KEY = re.compile(r"\s*(sk|rk|pk|whsec)_")
 
 @written(build_text("URL", r"https?://[^/?#@\s]+/?", STRIPE))
 def read_base(value: object) -> str:
-    """Read where Stripe is: its own address, or one that keys may be sent to."""
+    """Read the base URL of Stripe: its own, or another one that may receive keys."""
     url = read_text(value, A_BASE)
     try:
         parts = urlsplit(url)
@@ -45,7 +45,7 @@ def read_base(value: object) -> str:
 
 @written(build_text("file", r"(?!(sk|rk|pk|whsec)_).+", "/run/secrets/stripe"), lambda _: None)
 def read_key_file(value: object) -> str:
-    """Read the name of a file with keys. A key itself is refused, and not shown."""
+    """Read the path of a file with keys. A key itself is refused and not shown."""
     if isinstance(value, str) and KEY.match(value):
         raise value_error("is a key itself, and files like this one are copied about", A_KEY_FILE)
     return parsers.read_file(value)
@@ -224,6 +224,6 @@ class Billing(Part):
     @model_validator(mode="wrap")
     @classmethod
     def _read_in_currency(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Read amounts without a currency in that of the section."""
+        """Read amounts without a currency in the section's currency."""
         with reading_in(find_currency(value)):
             return handler(value)

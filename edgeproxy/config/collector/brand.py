@@ -21,11 +21,11 @@ A_LOGO = "a PNG of at most 32 KiB and 1024 pixels a side"
 LOGO_BYTES_MAX = 32 << 10
 LOGO_PIXELS_MAX = 1024
 PNG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-"""How a PNG begins (RFC 2083 section 3): its signature, then the chunk with width and height."""
+"""The beginning of a PNG (RFC 2083 section 3): its signature, then the chunk with width and height."""
 CONTRAST_MIN = 4.5
-"""Contrast of text (WCAG 2.2, 1.4.3)."""
+"""Minimum contrast of text (WCAG 2.2, 1.4.3)."""
 LIGHT_BESIDE = ("#ffffff", "#f6f7f9", "#f3f5f8", "#f0f2f5")
-"""What the accent stands on, and what stands on it, in the light scheme of style.css."""
+"""The colours beside the accent in the light scheme of style.css: behind it, or in front of it."""
 DARK_BESIDE = ("#0e1013", "#15181c", "#1d2127", "#1c2026", "#0d1330")
 
 
@@ -52,7 +52,7 @@ def read_colour(value: object) -> str:
 
 
 def find_logo_fault(content: bytes) -> str | None:
-    """Return why a file is no logo; None where it is one."""
+    """Return why a file cannot be a logo, or None."""
     if len(content) > LOGO_BYTES_MAX:
         return f"has more than {LOGO_BYTES_MAX} bytes"
     if not content.startswith(PNG) or len(content) < len(PNG) + 8:
@@ -65,7 +65,7 @@ def find_logo_fault(content: bytes) -> str | None:
 
 @written(build_text("file", ".+", "logo.png"))
 def read_logo_file(value: object) -> str:
-    """Read the name of a file with a logo, which has to be there."""
+    """Read the path of a logo file, which must exist."""
     path = parsers.read_file(value)
     with Path(path).open("rb") as opened:
         fault = find_logo_fault(opened.read(LOGO_BYTES_MAX + 1))
@@ -93,7 +93,7 @@ class Brand(Part):
 
 
 def find_brand_faults(brand: Table) -> Iterator[Fault]:
-    """Find colours that stand alone or cannot be read, in `pages.brand`."""
+    """Find incomplete or unreadable colours in `pages.brand`."""
     if ("light" in brand) != ("dark" in brand):
         yield Fault(("pages", "brand"), "has one of light and dark", "write both, or none")
     for name, beside in (("light", LIGHT_BESIDE), ("dark", DARK_BESIDE)):

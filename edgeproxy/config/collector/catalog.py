@@ -1,8 +1,8 @@
-"""Settings of plans.yaml: what is sold, by plan and version, and its prices.
+"""Settings of plans.yaml: plans with their versions and prices.
 
-A version is never edited: a change is a new version, to which customers move when an operator says so.
+A version is never edited. A change is a new version, to which customers move when an operator decides it.
 
-What is read is one plan for each currency that its prices are in (`Plan.in_currency`).
+Each plan is read once per currency of its prices (`Plan.in_currency`).
 """
 
 import re
@@ -30,12 +30,12 @@ from edgeproxy.config.tree import Table
 from edgeproxy.config.units import Whole, format_value, read_duration, read_share, read_text, value_error
 
 QUANTITY_MAX = 10**15
-"""The largest included amount, or end of a tier."""
+"""The maximum of an included amount or of the end of a tier."""
 MONTHS = 12
 PLAN_QUANTITY_MAX = 10_000
-"""The largest quantity of a plan that a subscription can have."""
+"""The maximum quantity of a plan in a subscription."""
 TRIAL_DAYS_MAX = 730
-"""The most days of a trial: as many as Stripe allows."""
+"""Maximum days of a trial, as Stripe allows."""
 
 VERSION = re.compile(r"([a-z0-9][a-z0-9-]{0,47})@([1-9][0-9]{0,5})(?:\+([A-Za-z0-9][A-Za-z0-9_-]{0,63}))?")
 A_QUANTITY = "a whole number of units, or unlimited"
@@ -45,7 +45,7 @@ A_VERSION = "PLAN@VERSION such as standard@3, or standard@3+acme for one custome
 
 
 def read_included(value: object) -> int | None:
-    """Read the units that the fee covers; None: as many as one likes."""
+    """Read the units that the fee includes. None: unlimited."""
     if value is None or isinstance(value, int):
         return value
     written = read_text(value, A_QUANTITY)
@@ -139,7 +139,7 @@ class MeterPrice(Part):
 
     @property
     def has_prices(self) -> bool:
-        """Whether usage of it can ever cost anything."""
+        """Whether its usage can ever cost anything."""
         by = () if self.by is None else self.by.prices.values()
         return any((self.price, *by, *(tier.price for tier in self.tiers)))
 
@@ -263,12 +263,12 @@ class Plan(Part):
 
     @property
     def currencies(self) -> tuple[str, ...]:
-        """The currencies in which it has prices, its own first; of one that has no price at all, all that there are."""
+        """The currencies of its prices, its own first. A plan without any price has all currencies."""
         rest = sorted(DECIMALS.keys() - {self._currency}) if self._is_free else self._others
         return self._currency, *rest
 
     def in_currency(self, currency: str) -> "Plan":
-        """Return the plan with its prices in a currency; raises ValueError where it has none in it."""
+        """Return the plan with its prices in a currency; raises ValueError if it has none in it."""
         if currency == self._currency:
             return self
         if currency in self._others:
@@ -291,15 +291,15 @@ class Plan(Part):
 
     @property
     def quantity_max(self) -> int:
-        """The largest quantity of it that a subscription can have."""
+        """The maximum quantity of it in a subscription."""
         return 1 if self.quantity is None else self.quantity.max
 
     @property
     def year_fee(self) -> int | None:
-        """Smallest units for a year in advance; None where it is not sold by the year."""
+        """The price of a year in advance, in smallest units. None: it is not sold by the year."""
         if self.annual is None:
             return None
-        # A share has ten places at most: whole numbers, and one rounding.
+        # A share has at most ten places, so whole numbers and one rounding are exact.
         left = 10**10 - round(self.annual.discount * 10**10)
         step = get_payable_unit(self._currency)
         return step * ((2 * MONTHS * self.fee * left + step * 10**10) // (2 * step * 10**10))
@@ -307,7 +307,7 @@ class Plan(Part):
     @model_validator(mode="wrap")
     @classmethod
     def _read_currencies(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Read the plan once in each currency that any of its prices is in."""
+        """Read the plan once in each currency of its prices."""
         if not isinstance(value, Mapping):
             return handler(value)
         base = get_reading().base
@@ -326,7 +326,7 @@ class Plan(Part):
         return self.find_meters_obstacle() is None
 
     def find_meters_obstacle(self) -> str | None:
-        """Find the first of its terms that prices of Stripe's meters cannot have; None where they can charge all."""
+        """Return the first of its terms that prices of Stripe's meters cannot express, or None."""
         for name, price in self.meters.items():
             if price.by is not None:
                 return f"prices of {name} by {price.by.dimension}"
@@ -337,7 +337,7 @@ class Plan(Part):
         return None if self._currency == USD else f"prices in {self._currency}"
 
     def find_items_reason(self) -> str | None:
-        """Find why items of invoices charge its usage in place of Stripe's meters; None where these do."""
+        """Return why invoice items charge its usage instead of Stripe's meters. None: the meters do."""
         return self.in_currency(USD).find_meters_obstacle() if USD in self.currencies else "no prices in usd"
 
     @property
@@ -347,8 +347,10 @@ class Plan(Part):
 
 
 def serialize_plan(plan: Plan) -> str:
-    """Serialize a plan in all its currencies, as JSON that `parse_plan` reads. Of one in US dollars alone, and of a
-    free one, that is what versions before several currencies wrote."""
+    """Serialize a plan in all its currencies, as JSON for `parse_plan`.
+
+    For a free plan or one in US dollars only, the JSON is the same as in versions with a single currency.
+    """
     terms = plan.model_dump_json(by_alias=True, exclude_defaults=True)
     others = {code: orjson.loads(serialize_plan(other)) for code, other in plan.others.items()}
     if not others and (plan.currency == USD or not plan.has_prices):
@@ -357,7 +359,7 @@ def serialize_plan(plan: Plan) -> str:
 
 
 def parse_plan(settings: str) -> Plan:
-    """Parse what `serialize_plan` wrote."""
+    """Parse the JSON of `serialize_plan`."""
     terms = orjson.loads(settings)
     currency, others = terms.pop("currency", USD), terms.pop("currencies", {})
     with reading_in(currency):
@@ -367,22 +369,22 @@ def parse_plan(settings: str) -> Plan:
 
 
 def get_default_currency(plans: Mapping[str, Plan]) -> str:
-    """Return the currency of prices that are written without one, in the file of these plans."""
+    """Return the default currency of prices in the file of these plans."""
     return next((plan.currency for plan in plans.values()), USD)
 
 
 def get_plan_name(version: str) -> str:
-    """Return the name of a version's plan: of `standard@3+acme`, `standard`."""
+    """Return the plan's name in the name of a version: `standard` for `standard@3+acme`."""
     return version.partition("@")[0]
 
 
 def find_version_owner(version: str) -> str | None:
-    """Return the customer whose price a version is; None where it is for everybody."""
+    """Return the customer with an own price in this version. None: the version is for everybody."""
     return version.partition("+")[2] or None
 
 
 def get_version_number(version: str) -> int:
-    """Return the number of a version: of `standard@3+acme`, 3."""
+    """Return the number of a version: 3 for `standard@3+acme`."""
     return int(version.partition("@")[2].partition("+")[0])
 
 
@@ -392,8 +394,9 @@ def get_plan_tier(version: str, plan: Plan) -> str:
 
 
 def find_newest_versions(plans: Mapping[str, Plan], customer: str | None = None) -> dict[str, str]:
-    """Return the newest version of each plan by its name, as a customer is sold it: at the customer's own price if
-    there is one of that version. None: as everybody is.
+    """Return the newest version of each plan by the plan's name, as it is sold to a customer.
+
+    A version with the customer's own price takes precedence. None: the versions for everybody.
     """
     newest_versions: dict[str, str] = {}
     for version in sorted(
@@ -415,13 +418,13 @@ class PlansFile(Part):
     @model_validator(mode="wrap")
     @classmethod
     def _read_in_currency(cls, value: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
-        """Read prices without a currency in that of the file."""
+        """Read prices without a currency in the file's currency."""
         with reading_in(find_currency(value)):
             return handler(value)
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
-    """Find prices for one customer of plans that are not there."""
+    """Find customers' own prices for plans that do not exist."""
     plans = tree.get("plans")
     if isinstance(plans, Table):
         for version in plans:
@@ -434,5 +437,5 @@ KIND = Kind(PlansFile, find_faults)
 
 
 def is_plans_file(tree: Table) -> bool:
-    """Return whether a file that begins so is a plans.yaml."""
+    """Return whether a file with these sections is a plans.yaml."""
     return "plans" in tree

@@ -1,4 +1,4 @@
-"""Settings of `billing.coupons` in collector.yaml: codes that take something off invoices."""
+"""Settings of `billing.coupons` in collector.yaml: codes for discounts on invoices."""
 
 import re
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ from edgeproxy.config.units import Whole, format_value, read_moment, read_sample
 CODE = re.compile(r"[A-Z0-9][A-Z0-9_-]{2,39}")
 A_CODE = "3 to 40 capital letters, digits, - and _, such as LAUNCH20"
 PERIODS_MAX = 120
-"""The most periods of a coupon: ten years."""
+"""Maximum periods of a coupon: ten years."""
 REDEMPTIONS_MAX = 10**9
 
 
@@ -56,7 +56,7 @@ class Coupon(Part):
 
     @property
     def periods_off(self) -> int | None:
-        """The number of periods; None where it has no end."""
+        """The number of discounted periods. None: there is no end."""
         return {"once": 1, "repeating": self.periods, "forever": None}[self.duration]
 
     @model_validator(mode="after")

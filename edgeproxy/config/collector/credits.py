@@ -23,7 +23,7 @@ from edgeproxy.config.units import format_value, read_text, value_error
 AN_ACCOUNT = "the name or the code that it has in your books: 1 to 100 printable characters"
 ACCOUNT_CHARACTERS_MAX = 100
 PACKAGE_CENTS_MIN, PACKAGE_CENTS_MAX = 500, 1_000_000
-"""The bounds of a purchase of credits."""
+"""The minimum and maximum of a purchase of credits."""
 PACKAGES_MAX = 12
 A_PACKAGE = f'US dollars from "{PACKAGE_CENTS_MIN // CENTS}" to "{PACKAGE_CENTS_MAX // CENTS}", such as "25"'
 
@@ -56,7 +56,7 @@ AccountName = Literal[
 
 @written(build_text("text", r"\S(.*\S)?", "200"))
 def read_account(value: object) -> str:
-    """Read what an account is called in somebody's books."""
+    """Read the name of an account in somebody's books."""
     name = read_text(value, AN_ACCOUNT)
     if not (1 <= len(name) <= ACCOUNT_CHARACTERS_MAX and name.isprintable() and name.strip() == name):
         raise value_error("is no name of an account", AN_ACCOUNT)
@@ -65,7 +65,7 @@ def read_account(value: object) -> str:
 
 @written(build_text("amount", DECIMAL.pattern, "25"), lambda cents: f"{cents / CENTS:g}")
 def read_package(value: object) -> int:
-    """Read the price of a package of credits in US dollars, as cents."""
+    """Read the price of a package of credits in US dollars, in cents."""
     cents = read_fee(value)
     if not PACKAGE_CENTS_MIN <= cents <= PACKAGE_CENTS_MAX:
         raise value_error(f"{format_value(str(value))} is not sold in one purchase", A_PACKAGE)
@@ -74,7 +74,7 @@ def read_package(value: object) -> int:
 
 @written(build_text("amount", DECIMAL.pattern, "25"), lambda _: None)
 def read_foreign_package(value: object) -> int:
-    """Read the price of a package of credits in the currency that is being read, in its smallest units."""
+    """Read the price of a package of credits in the current currency, in its smallest units."""
     amount, least = read_fee(value), get_least_charge(get_reading().currency)
     if not least <= amount <= CHARGE_MAX:
         raise value_error("is no amount that Stripe charges", f"from {least} to {CHARGE_MAX} of the smallest unit")
@@ -133,21 +133,23 @@ class Credits(Part):
         return {USD: self.meter, **{other.currency: other.meter for other in self.others}}
 
     def list_packages(self, currency: str) -> tuple[int, ...]:
-        """Return the packages in a currency, in its smallest units; none where no credits are sold in it."""
+        """Return the packages in a currency, in its smallest units, or none if no credits are sold in it."""
         if currency == USD:
             return self.packages
         return next((other.packages for other in self.others if other.currency == currency), ())
 
     def find_bounds(self, currency: str) -> tuple[int, int]:
-        """Return the least and the most that one purchase costs in a currency, in its smallest units; raises
-        ValueError where no credits are sold in it."""
+        """Return the minimum and maximum price of one purchase in a currency, in its smallest units.
+
+        Raises ValueError if no credits are sold in it.
+        """
         if currency == USD:
             return PACKAGE_CENTS_MIN, PACKAGE_CENTS_MAX
         packages = self.list_packages(currency)
         return min(packages), max(packages)
 
     def list_costs(self, currency: str = USD) -> dict[str, int]:
-        """Return what a unit of each meter costs in a currency, in 10⁻¹² smallest units, where that is known."""
+        """Return the known costs of a unit of each meter in a currency, in 10⁻¹² smallest units."""
         return {meter: costs[currency] for meter, costs in self.cogs.items() if currency in costs}
 
 
@@ -155,12 +157,12 @@ Accounts = dict[AccountName, Annotated[str, BeforeValidator(read_account)]]
 
 
 def format_meters(meters: Mapping[str, str]) -> str:
-    """Format the meters of credits by currency as the database keeps them: `cost eur=cost_eur`."""
+    """Format the meters of credits by currency, as in the database: `cost eur=cost_eur`."""
     others = (f"{currency}={meter}" for currency, meter in sorted(meters.items()) if currency != USD)
     return " ".join((meters[USD], *others))
 
 
 def parse_meters(text: str) -> dict[str, str]:
-    """Parse what `format_meters` wrote; versions before other currencies wrote the first meter alone."""
+    """Parse the text of `format_meters`. Versions with a single currency wrote only the first meter."""
     first, *others = text.split(" ")
     return {USD: first, **dict(other.split("=", 1) for other in others)}

@@ -1,4 +1,4 @@
-"""Currencies in which amounts are shown beside the US dollars that are charged, at a rate that operators write."""
+"""Currencies for display beside the charged US dollars, at a rate that operators configure."""
 
 import re
 from decimal import Decimal
@@ -29,7 +29,7 @@ def read_code(value: object) -> str:
 
 @written(build_text("decimal number", RATE.pattern, "0.86"))
 def read_rate(value: object) -> Decimal:
-    """Read a rate, exactly as it is written."""
+    """Read a rate exactly as written."""
     if isinstance(value, Decimal):
         return value
     rate = read_text(value, A_RATE)

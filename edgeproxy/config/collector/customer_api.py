@@ -1,4 +1,4 @@
-"""The owner's API, as pages show it to customers: `pages.api` in collector.yaml."""
+"""The owner's API on the pages of customers: `pages.api` in collector.yaml."""
 
 from pathlib import Path
 from typing import Annotated
@@ -31,7 +31,7 @@ def read_example_path(value: object) -> str:
 
 
 class InvalidDescriptionError(Exception):
-    """A file is no OpenAPI description: a sentence why."""
+    """A file that is no OpenAPI description. The message is a sentence with the reason."""
 
 
 def load_description(file: Path) -> JsonObject:
@@ -61,7 +61,7 @@ def load_description(file: Path) -> JsonObject:
 
 @written(build_text("file", ".+", "openapi.yaml"))
 def read_description_file(value: object) -> str:
-    """Read the name of a file with an OpenAPI description, which has to be there."""
+    """Read the path of an OpenAPI description, which must exist."""
     path = parsers.read_file(value)
     try:
         load_description(Path(path))

@@ -10,7 +10,7 @@ A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@H
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 POOLERS = ("auto", "transaction", "none")
 CONNECTIONS_DEFAULT, CONNECTIONS_MIN, CONNECTIONS_MAX = 26, 10, 1000
-"""Connections of a collector to PostgreSQL: where the URL does not say, and what the URL may say."""
+"""Default, minimum and maximum of a collector's connections to PostgreSQL."""
 FILES = ("sslrootcert", "sslcert", "sslkey")
 CHOICES = {"sslmode": SSL_MODES, "pooler": POOLERS}
 OPTIONS = ", ".join(
@@ -31,9 +31,9 @@ OPTIONS = ", ".join(
     )
 )
 def read_database(value: object) -> str:
-    """Read the URL of a database: a file of SQLite, relative to where the collector is started, or PostgreSQL.
+    """Read the URL of a database: PostgreSQL, or an SQLite file relative to the working directory of the collector.
 
-    Errors show nothing of a URL that may have a password.
+    Errors never show a URL that may have a password.
     """
     url = read_text(value, A_DATABASE)
     check_credentials(url, A_DATABASE)
@@ -58,7 +58,7 @@ def read_database(value: object) -> str:
 
 
 def _check_options(options: dict[str, list[str]]) -> None:
-    """Raise ValueError where a parameter is unknown, occurs twice, or has a wrong value."""
+    """Raise ValueError if a parameter is unknown, occurs twice or has an invalid value."""
     for name, values in options.items():
         value = values[0]
         if name == "connections":

@@ -1,4 +1,4 @@
-"""The languages of pages and mails: English, and each that has a file of texts."""
+"""The languages of pages and mails: English, and each one with a file of texts."""
 
 from importlib.resources import files
 from typing import TYPE_CHECKING, Literal

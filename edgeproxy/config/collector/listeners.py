@@ -1,4 +1,4 @@
-"""The collector's listeners as operators write them: `listen` of collector.yaml, and which of them serves what."""
+"""The collector's listeners: `listen` of collector.yaml, and what each of them serves."""
 
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal, get_args
@@ -16,7 +16,7 @@ from edgeproxy.config.tree import Items, Table, Value
 
 PAGE_GROUPS = frozenset({"console", "portal", "status"})
 GROUPS = frozenset({"edges", "api", "customers", "webhooks", "metrics"}) | PAGE_GROUPS
-"""Groups of the collector's endpoints, of which a listener serves some."""
+"""Groups of the collector's endpoints. Each listener serves some of them."""
 Group = Literal["edges", "api", "customers", "pages", "console", "portal", "status", "webhooks", "metrics"]
 
 
@@ -90,20 +90,20 @@ class CollectorListener(Part):
         return GROUPS if self.serve is None else expand_groups(self.serve)
 
     def resolve_tls(self, default: Tls | None) -> Tls | None:
-        """Return its TLS where that of the collector is `default`; None: HTTP."""
+        """Return its TLS, if `default` is the collector's. None: HTTP."""
         if self.tls is None:
             return default
         return None if self.tls == "off" else self.tls
 
 
 def expand_groups(serve: Iterable[str]) -> frozenset[str]:
-    """Return the groups that `serve` names, of which `pages` stands for three."""
+    """Return the groups that `serve` names. `pages` stands for three."""
     named = frozenset(serve)
     return (named | PAGE_GROUPS if "pages" in named else named) & GROUPS
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
-    """Find contradictions in `listen` of a collector.yaml, and what no listener serves though something needs it."""
+    """Find contradictions in `listen` of a collector.yaml, and required groups that no listener serves."""
     served: set[str] = set()
     for path, listener in list_listeners(tree):
         yield from _find_clear_text(path, listener, tree)
@@ -126,7 +126,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_clear_text(path: Steps, listener: Value, tree: Table) -> Iterator[Fault]:
-    """Find a listener that other hosts reach in the clear: everybody on the way could read tokens and sessions."""
+    """Find listeners that other hosts reach without TLS: others on the network could read tokens and sessions."""
     written, tls, behind = listener, tree.get("tls"), None
     if isinstance(listener, Table):
         written, tls, behind = listener.get("address"), listener.get("tls", tls), listener.get("behind_tls")
@@ -147,13 +147,13 @@ def _read_groups(serve: Value) -> frozenset[str]:
 
 
 def find_url_faults(path: Steps, url: object) -> Iterator[Fault]:
-    """Find what is wrong with how browsers reach pages."""
+    """Find faults of the URL of the pages."""
     if isinstance(url, str) and url.startswith("http://") and not addresses.is_loopback(urlsplit(url).hostname or ""):
         yield Fault(path, "is reached in the clear, and sessions with it", "write https://")
 
 
 def _find_needs(tree: Table) -> Iterator[tuple[frozenset[str], str]]:
-    """Yield the groups of which one must be served, and why."""
+    """Yield sets of groups, of which at least one must be served, with the reason."""
     if any(token.get("role") in ("edge", "beacon") for _, token in list_members(tree, "tokens")):
         yield frozenset({"edges"}), "there are tokens of edges or beacons"
     if isinstance(tree.get("pages"), Table):

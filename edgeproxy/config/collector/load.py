@@ -42,8 +42,10 @@ def load_plans(path: Path, environ: Mapping[str, str]) -> "catalog.PlansFile":
 
 
 def load_plans_text(name: str, text: str) -> "catalog.PlansFile":
-    """Load plans that somebody sends: no file is read, whatever the text names. Raises ConfigError with every
-    problem."""
+    """Load plans from a text that somebody sends. No file is read, whatever the text names.
+
+    Raises ConfigError with every problem.
+    """
     from edgeproxy.config.check import Check
     from edgeproxy.config.collector import catalog
     from edgeproxy.config.source import TextSource
@@ -57,7 +59,7 @@ def load_plans_text(name: str, text: str) -> "catalog.PlansFile":
 def load_collector_source(
     source: "Source", environ: Mapping[str, str]
 ) -> "Loaded[collector_settings.CollectorSettings]":
-    """Check a collector.yaml and the plans.yaml that it names, and make the settings of them."""
+    """Check a collector.yaml and the plans.yaml that it names, and build the settings."""
     from edgeproxy.config.check import Check
     from edgeproxy.config.collector import references
     from edgeproxy.config.collector import settings as collector_settings
@@ -98,7 +100,7 @@ def load_plans_source(source: "Source") -> "Loaded[catalog.PlansFile]":
 
 
 def load_regions_source(source: "Source") -> "Loaded[regions.BeaconSettings]":
-    """Check a regions.yaml, and make the settings of it."""
+    """Check a regions.yaml and build the settings."""
     from edgeproxy.config.check import Check
     from edgeproxy.config.collector import regions
 

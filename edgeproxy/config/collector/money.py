@@ -1,7 +1,7 @@
-"""Money as files write it: in the currency of the file, or of a plan in several, `{usd: "10", jpy: "1500"}`.
+"""Money in files: in the file's currency, or in several currencies for plans, `{usd: "10", jpy: "1500"}`.
 
-A plan is read once for each currency that any of its prices names, so that each price must have all of them. Amounts
-are whole numbers of the currency's smallest unit, unit prices of 10⁻¹² of it.
+A plan is read once for each currency that any of its prices has, so each price must have all of them. Amounts are whole
+numbers of the currency's smallest unit. Unit prices are in 10⁻¹² of it.
 """
 
 import re
@@ -18,9 +18,9 @@ from edgeproxy.config.forms import build_any_of, build_text, written
 from edgeproxy.config.units import format_value, read_text, value_error
 
 PRICE_SCALE = 10**12
-"""Parts of a smallest unit, such as a cent, that a unit price counts."""
+"""Parts of a unit price per smallest unit, such as a cent."""
 PRICE_PLACES = 12
-"""Places behind the point of a price in smallest units, as many as Stripe takes."""
+"""Decimal places of a price in smallest units, as many as Stripe accepts."""
 CENTS = 100
 
 DECIMAL = re.compile(r"([0-9]{1,10})(?:\.([0-9]{1,16}))?")
@@ -33,29 +33,29 @@ A_PRICE = (
 
 
 class MoneyReading:
-    """The currency in which money is being read, and what was met of others."""
+    """The currency in which money is read, and the other currencies that were found."""
 
     def __init__(self, currency: str, base: str, *, is_plan: bool) -> None:
         self.currency = currency
         self.base = base
-        """The currency of money that is written without one."""
+        """The currency of money without a written currency."""
         self.is_plan = is_plan
         """Whether money may be written in several currencies."""
         self.named: set[str] = set()
-        """The currencies that any money is written in."""
+        """The currencies of all money that was read."""
 
 
 _reading: ContextVar[MoneyReading | None] = ContextVar("reading", default=None)
 
 
 def get_reading() -> MoneyReading:
-    """Return the currency in which money is being read: by default US dollars."""
+    """Return the currency in which money is read: by default US dollars."""
     return _reading.get() or MoneyReading(USD, USD, is_plan=False)
 
 
 @contextmanager
 def reading_in(currency: str, base: str | None = None, *, is_plan: bool = False) -> Iterator[MoneyReading]:
-    """Have money read in a currency; what is written without one is in `base`, by default the same."""
+    """Read money in a currency. Money without a written currency is in `base`, which defaults to the same one."""
     reading = MoneyReading(currency, base or currency, is_plan=is_plan)
     token = _reading.set(reading)
     try:
@@ -65,13 +65,13 @@ def reading_in(currency: str, base: str | None = None, *, is_plan: bool = False)
 
 
 def find_currency(section: object) -> str:
-    """Find the `currency` of a section of a file, in which its amounts are that have none; by default US dollars."""
+    """Return the `currency` of a section, for its amounts without one. The default is US dollars."""
     currency = section.get("currency", USD) if isinstance(section, Mapping) else USD
     return currency if isinstance(currency, str) and currency in DECIMALS else USD
 
 
 def _build_money(title: str, pattern: str, *examples: str) -> JsonObject:
-    """Build the schema of money: in the file's currency, or in several by their codes."""
+    """Build the schema of money, in the file's currency or in several by code."""
     one = build_text(title, pattern, *examples)
     each: JsonObject = {
         "type": "object",
@@ -84,12 +84,12 @@ def _build_money(title: str, pattern: str, *examples: str) -> JsonObject:
 
 
 def _choose_currency(value: object, hint: str) -> tuple[str, str]:
-    """Return the currency in which money is read, and the text of the amount in it."""
+    """Return the current currency and the text of the amount in it."""
     reading = get_reading()
     if not reading.is_plan or not isinstance(value, Mapping):
         written = read_text(value, hint)
         if DECIMAL.fullmatch(written.partition("/")[0]) and not written.partition("/")[0].strip("0."):
-            return reading.currency, written  # Nothing is nothing in any currency.
+            return reading.currency, written  # Zero is zero in any currency.
         value = {reading.base: written}
     codes = {str(code): amount for code, amount in value.items()}
     reading.named.update(read_currency(code) for code in codes)
@@ -105,7 +105,7 @@ def _choose_currency(value: object, hint: str) -> tuple[str, str]:
 
 @written(_build_money("amount", DECIMAL.pattern, "99", "99.50"), lambda _: None)
 def read_fee(value: object) -> int:
-    """Read an amount, in smallest units such as cents: `99`, `99.50`, `{usd: "99", jpy: "14800"}`."""
+    """Read an amount in smallest units such as cents: `99`, `99.50`, `{usd: "99", jpy: "14800"}`."""
     if isinstance(value, int):
         return value
     currency, written = _choose_currency(value, A_FEE)
@@ -127,7 +127,7 @@ def read_fee(value: object) -> int:
 
 @written(_build_money("price", PRICE.pattern, "0.10", "0.01/1000", "1.25/1M"), lambda _: None)
 def read_price(value: object) -> int:
-    """Read what a unit costs, in 10⁻¹² smallest units: `0.10`, `0.01/1000`, `1.25/1M`, `{usd: "0.10", jpy: "15"}`."""
+    """Read the price of a unit, in 10⁻¹² smallest units: `0.10`, `0.01/1000`, `1.25/1M`, `{usd: "0.10", jpy: "15"}`."""
     if isinstance(value, int):
         return value
     currency, written = _choose_currency(value, A_PRICE)
@@ -148,7 +148,7 @@ def read_price(value: object) -> int:
 
 @written(_build_money("amount", DECIMAL.pattern, "99", "99.50"), lambda _: None)
 def read_amounts(value: object) -> dict[str, int]:
-    """Read an amount in several currencies, in smallest units by code: `{usd: "10", jpy: "1500"}`, or `10` in one."""
+    """Read an amount in smallest units by currency code: `{usd: "10", jpy: "1500"}`, or `10` in one currency."""
     if not isinstance(value, Mapping):
         return {get_reading().currency: read_fee(value)}
     amounts: dict[str, int] = {}
@@ -165,7 +165,7 @@ def read_amounts(value: object) -> dict[str, int]:
 
 @written(_build_money("price", PRICE.pattern, "0.10", "0.01/1000", "1.25/1M"), lambda _: None)
 def read_unit_costs(value: object) -> dict[str, int]:
-    """Read what a unit costs in several currencies, in 10⁻¹² smallest units by code, or in one."""
+    """Read the cost of a unit in 10⁻¹² smallest units, in one currency or in several by code."""
     if not isinstance(value, Mapping):
         return {get_reading().currency: read_price(value)}
     costs: dict[str, int] = {}

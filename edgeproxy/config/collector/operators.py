@@ -1,4 +1,4 @@
-"""People who sign in by OpenID Connect, as the collector's file has them: whose word is believed, and who is what."""
+"""Sign-in with OpenID Connect in collector.yaml: the trusted issuers, and the roles of people."""
 
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -16,7 +16,7 @@ A_CLAIM = "a list of texts that the claim has for them"
 
 @written(build_text("URL", r"https?://.+", "https://login.example.com"))
 def read_issuer(value: object) -> str:
-    """Read the URL of an issuer, exactly as its tokens name it."""
+    """Read the URL of an issuer, exactly as in its tokens."""
     url = read_text(value, AN_ISSUER)
     try:
         parts = urlsplit(url)
@@ -31,7 +31,7 @@ def read_issuer(value: object) -> str:
 
 @written(build_text("text", r"[\s\S]*\S[\s\S]*"))
 def read_word(value: object) -> str:
-    """Read a text that is not empty."""
+    """Read a non-empty text."""
     word = read_text(value, "one text")
     if not word.strip():
         raise value_error("is empty", "one text")
@@ -42,12 +42,12 @@ Word = Annotated[str, BeforeValidator(read_word)]
 Words = tuple[Word, ...]
 
 FACTOR_SECONDS_MAX = 600
-"""Seconds for which a sign-in with a second factor allows what is sensitive."""
+"""Seconds for which a sign-in with a second factor permits sensitive actions."""
 LEEWAY_SECONDS = 30.0
-"""Seconds by which the clock of an issuer may differ."""
+"""Maximum difference of an issuer's clock, in seconds."""
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-"""Signatures with a public key: whoever knows that can make no token. There is neither `none` nor HMAC."""
+"""Signatures with a public key, which cannot create tokens. `none` and HMAC are excluded."""
 
 
 class OperatorRoles(Part):
@@ -84,9 +84,8 @@ class Operators(Part):
 
 
 def is_factor_recent(factor_at: float | None, now: float) -> bool:
-    """Return whether a sign-in with a second factor at this Unix second (None: there was none) allows what is
-    sensitive.
+    """Return whether the sign-in with a second factor at this Unix second permits sensitive actions.
 
-    One in the future does not: it would count for longer than any other.
+    None: there was no second factor. A time in the future does not count, because it would be valid for too long.
     """
     return factor_at is not None and -LEEWAY_SECONDS <= now - factor_at <= FACTOR_SECONDS_MAX

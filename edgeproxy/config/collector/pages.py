@@ -25,7 +25,7 @@ MAILBOX = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,255
 
 @written(build_text("mail address", MAILBOX.pattern, "edge@example.com"))
 def read_mailbox(value: object) -> str:
-    """Read the address of somebody who gets mail, or sends it."""
+    """Read the mail address of a sender or receiver."""
     written = read_text(value, AN_ADDRESS)
     if not MAILBOX.fullmatch(written):
         raise value_error(f"{format_value(written)} is not an e-mail address", AN_ADDRESS)
@@ -120,7 +120,7 @@ class StatusPage(Part):
 
     @property
     def watched(self) -> dict[str, WatchedRegion]:
-        """The check of each part of the service: of the regions by name, then of the components."""
+        """The check of each part of the service: first the regions by name, then the components."""
         return {**dict(sorted(self.regions.items())), **self.components}
 
 
@@ -165,7 +165,7 @@ class Pages(Part):
 
 
 def find_component_faults(status: Table) -> Iterator[Fault]:
-    """Find components that are called as a region is."""
+    """Find components with the name of a region."""
     regions, components = status.get("regions"), status.get("components")
     if isinstance(regions, Table) and isinstance(components, Table):
         for name in components:

@@ -1,4 +1,4 @@
-"""A plan as plans.yaml has it, so that somebody can change a price of it and send it back. Pure."""
+"""A plan as in plans.yaml, so that people can change a price and send it back. Pure."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -9,13 +9,13 @@ from edgeproxy.config.collector.money import PRICE_SCALE
 from edgeproxy.config.units import format_seconds
 
 Terms = dict[str, object]
-"""A section of the file: its values are texts, lists and further sections."""
+"""A section of the file. Its values are texts, lists and sections."""
 SMALL_PRICE = Decimal("0.0001")
-"""A price below this is written for 1,000 units or for a million."""
+"""Smaller prices are written per 1,000 or 1,000,000 units."""
 
 
 def write_terms(plan: Plan) -> Terms:
-    """Return the section of a plan, which `load_plans_text` reads as the same plan, in a file of its currency."""
+    """Return the section of a plan. In a file of its currency, `load_plans_text` reads it as the same plan."""
     terms: Terms = {} if plan.name is None else {"name": plan.name}
     terms["fee"] = _write_money(plan, lambda one: one.fee, format_amount)
     for field in ("minimum", "threshold"):
@@ -72,20 +72,20 @@ def _write_meter(plan: Plan, meter: str) -> Terms:
 
 
 def _write_money(plan: Plan, find: Callable[[Plan], int], write: Callable[[int, str], str]) -> object:
-    """Return an amount of a plan: a text where it is in one currency, or one for each."""
+    """Return an amount of a plan: one text, or a text per currency."""
     plans = {plan.currency: plan, **plan.others}
     amounts = {code: write(find(one), code) for code, one in plans.items()}
     return amounts[plan.currency] if len(amounts) == 1 or not any(map(find, plans.values())) else amounts
 
 
 def format_amount(amount: int, currency: str = USD) -> str:
-    """Return smallest units as an amount of the file: 99, 99.50."""
+    """Format smallest units as an amount of the file: 99, 99.50."""
     text = _trim(to_decimal(amount, currency))
     return f"{text}0" if text[-2:-1] == "." else text
 
 
 def format_price(parts: int, currency: str = USD) -> str:
-    """Return what a unit costs as the file has it: 0.10, 0.01/1000, 1.25/1M."""
+    """Format a unit price as in the file: 0.10, 0.01/1000, 1.25/1M."""
     price = Decimal(parts) / (PRICE_SCALE * get_unit_count(currency))
     for units, called in ((1, ""), (1000, "/1000")):
         if not parts or price * units >= SMALL_PRICE:
@@ -94,11 +94,11 @@ def format_price(parts: int, currency: str = USD) -> str:
 
 
 def format_share(share: float) -> str:
-    """Return a share with all its places: 20%, 12.5%."""
+    """Format a share with all its decimal places: 20%, 12.5%."""
     return f"{_trim(Decimal(f'{share * 100:.10f}'))}%"
 
 
 def _trim(value: Decimal) -> str:
-    """Return a number without zeros at its end."""
+    """Format a number without trailing zeros."""
     text = f"{value:f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

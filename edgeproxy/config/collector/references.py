@@ -1,4 +1,4 @@
-"""Checks across the parts of a collector.yaml, beside those that it shares with an edge.yaml (config/references.py)."""
+"""Checks across the parts of a collector.yaml. Those shared with edge.yaml are in config/references.py."""
 
 from collections.abc import Collection, Iterator, Mapping
 
@@ -54,15 +54,17 @@ def find_faults(tree: Table) -> Iterator[Fault]:
 
 
 ADDABLE = ("sum", "average")
-"""Aggregates whose value is the sum of those by dimension."""
+"""Aggregates whose value is the sum of their values by dimension."""
 PERIOD_SECONDS_MAX = 31 * DAY_SECONDS
 METERS_SECONDS = 62 * DAY_SECONDS
-"""Seconds that minutes are kept at least with `collection: meters`: they are compared for 60 days
-(collector/billing/jobs/meter_export.py)."""
+"""Minimum retention of minutes with `collection: meters`, in seconds.
+
+They are compared for 60 days (collector/billing/jobs/meter_export.py).
+"""
 
 
 def find_public_usage_faults(written: CollectorFile) -> Iterator[Fault]:
-    """Find meters of the status page that are not there, or do not add up over customers and days."""
+    """Find meters of the status page that do not exist, or do not add up over customers and days."""
     for position, name in enumerate(written.pages.status.usage if written.pages is not None else ()):
         path = ("pages", "status", "usage", position)
         meter = written.meters.get(name)
@@ -74,8 +76,10 @@ def find_public_usage_faults(written: CollectorFile) -> Iterator[Fault]:
 
 
 def find_sign_up_faults(written: CollectorFile, plans: Mapping[str, Plan] | None) -> Iterator[Fault]:
-    """Find a tier or a plan of who signs up that is not there, and a plan that costs something whether it is used or
-    not. `plans` is None where their file has faults. A collector without tiers leaves them to edges."""
+    """Find tiers and plans of `sign_up` that do not exist, and plans with costs that do not depend on usage.
+
+    `plans` is None if their file has faults. A collector without tiers leaves the check of tiers to edges.
+    """
     sign_up = None if written.pages is None else written.pages.sign_up
     if sign_up is None:
         return
@@ -99,8 +103,10 @@ def _find_plan_faults_of_sign_up(path: tuple[str, ...], name: str, plans: Mappin
 
 
 def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Iterator[Fault]:
-    """Find plans with unknown tiers or meters, prices of what does not add up, and usage that is kept for less long
-    than invoices need. A collector without tiers leaves them to edges."""
+    """Find plans with unknown tiers or meters, prices of what does not add up, and too short retention for invoices.
+
+    A collector without tiers leaves the check of tiers to edges.
+    """
     billing, minutes = written.billing, written.retention.minutes
     assert billing is not None, "it names the plans"
     needed, what = 0.0, "is shorter than invoices need: a month and the freeze after it"
@@ -141,7 +147,7 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
 
 
 def _find_coupon_faults(billing: Billing, names: Collection[str]) -> Iterator[Fault]:
-    """Find plans of coupons that are not there."""
+    """Find plans of coupons that do not exist."""
     for code, coupon in billing.coupons.items():
         for position, name in enumerate(coupon.plans):
             if name not in names:
@@ -150,7 +156,7 @@ def _find_coupon_faults(billing: Billing, names: Collection[str]) -> Iterator[Fa
 
 
 def _find_credit_faults(written: CollectorFile, billing: Billing) -> Iterator[Fault]:
-    """Find meters of credits in other currencies that are not there."""
+    """Find meters of credits in other currencies that do not exist."""
     for position, foreign in enumerate(() if billing.credits is None else billing.credits.others):
         if foreign.meter not in written.meters and "meters" in written.model_fields_set:
             hint = format_suggestion(foreign.meter, written.meters, "define it in meters, or name another one")
@@ -159,8 +165,7 @@ def _find_credit_faults(written: CollectorFile, billing: Billing) -> Iterator[Fa
 
 
 def _find_billing_faults(billing: Billing, version: str, plan: Plan) -> Iterator[Fault]:
-    """Find prices in currencies of which the breaker knows no least amount, and thresholds that Stripe does not
-    charge."""
+    """Find prices in currencies whose minimum charge is unknown, and thresholds that Stripe does not charge."""
     for of_currency in (plan, *plan.others.values()):
         least, threshold, currency = get_least_charge(of_currency.currency), of_currency.threshold, of_currency.currency
         if threshold is not None and not least <= threshold <= CHARGE_MAX:
@@ -181,7 +186,7 @@ def _format_money(amount: int, currency: str) -> str:
 
 
 def _find_retention_faults(tree: Table) -> Iterator[Fault]:
-    """Find hours that are dropped before the minutes of which they are left."""
+    """Find hours with a shorter retention than the minutes they are made from."""
     given = tree.get("retention")
     if not isinstance(given, Table):
         return
@@ -190,7 +195,7 @@ def _find_retention_faults(tree: Table) -> Iterator[Fault]:
             read_retention(given.get(name, Retention.model_fields[name].default)) for name in ("minutes", "hours")
         )
     except PydanticCustomError:
-        return  # Reported already.
+        return  # This is reported elsewhere.
     if hours is not None and (minutes is None or hours < minutes):
         yield Fault(("retention", "hours"), "is shorter than minutes", "keep hours as long or longer")
 
@@ -208,5 +213,5 @@ KIND = Kind(CollectorFile, find_faults)
 
 
 def is_collector_file(tree: Table) -> bool:
-    """Return whether a file that begins so is a collector.yaml, and no edge.yaml."""
+    """Return whether a file with these sections is a collector.yaml and not an edge.yaml."""
     return bool(tree.keys() & {"database", "tokens", "billing"}) and not tree.keys() & {"upstreams", "routes"}

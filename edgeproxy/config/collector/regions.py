@@ -24,7 +24,7 @@ A_PLACE = "a URL such as https://eu.api.example.com/beacon"
 
 @written(build_text("URL", r"https?://[^?#@\s]+", "https://eu.api.example.com/healthz"))
 def read_region_url(value: object) -> str:
-    """Read where clients reach the beacon of a region: a URL with its path, and without a slash at its end."""
+    """Read the URL of a region's beacon for clients: with a path and without a trailing slash."""
     written = read_text(value, A_PLACE)
     try:
         url = urlsplit(written)
@@ -50,7 +50,7 @@ class Measured(Part):
 
     @property
     def fallback(self) -> str:
-        """The default, whether it is written or not."""
+        """The default region, configured or not."""
         return self.default or self.names[0]
 
 
@@ -149,5 +149,5 @@ KIND = Kind(RegionsFile, find_faults)
 
 
 def is_regions_file(tree: Table) -> bool:
-    """Return whether a file that begins so is a regions.yaml."""
+    """Return whether a file with these sections is a regions.yaml."""
     return bool("regions" in tree and not tree.keys() & {"database", "tokens", "upstreams", "routes", "tiers"})

@@ -1,4 +1,4 @@
-"""Collectors of other residencies, whose sums the console shows beside those of this one."""
+"""Collectors of other residencies. The console shows their sums beside its own."""
 
 from collections.abc import Iterator
 from typing import Annotated
@@ -35,7 +35,7 @@ class OtherResidency(Part):
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
-    """Find other residencies that are this one, or whose sums and token anybody on the way could read."""
+    """Find other residencies that are this one, or whose sums and tokens others on the network could read."""
     own = tree.get("residency")
     for path, other in list_members(tree, "residencies"):
         if path[-1] == own:

@@ -13,7 +13,7 @@ from edgeproxy.config.tree import Table
 from edgeproxy.config.units import DAY_SECONDS, TIME_PATTERN, Time, format_seconds, value_error
 
 GRACE_SECONDS = 7 * DAY_SECONDS
-"""The overlap of a rotation where neither the request nor the file says."""
+"""The default overlap of a rotation, if neither the request nor the file sets it."""
 REMINDERS_MAX = 5
 read_reminder = Time(3600.0, 365 * DAY_SECONDS)
 
@@ -23,7 +23,7 @@ read_reminder = Time(3600.0, 365 * DAY_SECONDS)
     lambda times: [format_seconds(seconds) for seconds in times],
 )
 def read_reminders(value: object) -> tuple[float, ...]:
-    """Read times in seconds, each longer than the one before."""
+    """Read increasing times in seconds."""
     hint = f"at most {REMINDERS_MAX} times that grow, such as [7d, 30d]"
     if not isinstance(value, list | tuple) or len(value) > REMINDERS_MAX:
         raise value_error("is no list of times", hint)
@@ -64,7 +64,7 @@ class Rotation(Part):
 
     @property
     def reminders(self) -> tuple[float, ...]:
-        """The times after a key was due at which an alert is raised, rising: those of `remind`, and the grace."""
+        """The times after a key's due date of all alerts, in order: those in `remind`, and the grace."""
         return tuple(sorted({self.grace, *self.remind}))
 
 
@@ -72,11 +72,11 @@ NEEDS = {
     "portal": ("pages", "needs the portal, and there are no pages", "write pages: {}"),
     "webhook": ("webhooks", "needs webhooks, and there are none", 'write webhooks: {encryption: "${WEBHOOK_KEY}"}'),
 }
-"""The part of the file that each way of delivery needs, what is wrong without it, and what would be right."""
+"""The part of the file that each way of delivery requires, the problem without it, and a hint."""
 
 
 def find_rotation_faults(tree: Table) -> Iterator[Fault]:
-    """Find a delivery of keys that has no way, in a collector.yaml."""
+    """Find deliveries of keys without the part they require, in a collector.yaml."""
     rotation = tree.get("rotation")
     needs = NEEDS.get(str(rotation.get("deliver"))) if isinstance(rotation, Table) else None
     if needs is not None and needs[0] not in tree:

@@ -1,4 +1,4 @@
-"""Settings of `billing.seller` in collector.yaml: who sells, as pages of invoices say it."""
+"""Settings of `billing.seller` in collector.yaml: the seller on the pages of invoices."""
 
 from typing import Annotated
 

@@ -1,6 +1,6 @@
 """Settings of collector.yaml.
 
-Tiers, meters, customers, keys and flags are as in edge.yaml, so that both include the same files.
+Tiers, meters, customers, keys and flags are as in edge.yaml, so that both can include the same files.
 """
 
 from typing import Annotated, Literal
@@ -41,7 +41,7 @@ from edgeproxy.config.units import (
 )
 
 KEEP_DAYS_MIN = 2
-"""Days that anything is kept at least: what comes a little late must find what it belongs to."""
+"""Minimum retention of anything, in days, so that late data finds what it belongs to."""
 
 
 retention_days = Days(KEEP_DAYS_MIN, 36500, also="forever, or ")
@@ -52,7 +52,7 @@ retention_days = Days(KEEP_DAYS_MIN, 36500, also="forever, or ")
     lambda seconds: "forever" if seconds is None else format_seconds(seconds),
 )
 def read_retention(value: object) -> float | None:
-    """Read a time of whole days, in seconds: `400day`; None: for ever."""
+    """Read a time of whole days, in seconds: `400day`. None: for ever."""
     return None if value is None or value == "forever" else retention_days(value)
 
 
@@ -96,7 +96,7 @@ class Token(Part):
 
     @property
     def label(self) -> str:
-        """The token's name, or what stands for one."""
+        """The token's name, or a substitute."""
         return self.name or f"token-{self.sha256[0][:8]}"
 
 

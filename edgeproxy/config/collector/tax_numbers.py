@@ -1,4 +1,4 @@
-"""Countries, and the kind of tax number that Stripe has for each. Literal, pure."""
+"""Countries, and Stripe's type of tax number for each. Literal, pure."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ _COUNTRIES = (
     "UG US UY UZ VA VC VE VG VN VU WF WS YE YT ZA ZM ZW"
 )
 COUNTRIES = frozenset(_COUNTRIES.split())
-"""The countries of addresses that Stripe takes (ISO 3166-1 alpha-2)."""
+"""The countries of addresses that Stripe accepts (ISO 3166-1 alpha-2)."""
 TAX_NUMBER_TYPES: Mapping[str, str] = {
     **dict.fromkeys(_EUROPEAN_UNION.split(), "eu_vat"),
     **dict(pair.split(":") for pair in _OTHERS.split()),

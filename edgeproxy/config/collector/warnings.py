@@ -1,4 +1,4 @@
-"""Warnings of `check` about a collector.yaml: what is allowed, and probably not meant. Pure."""
+"""Warnings of `check` about a collector.yaml: settings that are valid but probably not intended. Pure."""
 
 import os
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from edgeproxy.config.meters import MEASURES, SPLIT_ESTIMATES
 from edgeproxy.config.warnings import DEMONSTRATION, list_tracing_warnings, list_trusted_proxies_warnings
 
 NAMES_MAX = 3
-"""Customers that a warning names."""
+"""Maximum customers that a warning names."""
 VERIFIED = ("verify-full", "verify-ca")
-"""The `sslmode` of PostgreSQL with which nobody else can answer in its place."""
+"""The values of PostgreSQL's `sslmode` that verify the server."""
 
 
 def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
-    """List all warnings about a collector."""
+    """Yield all warnings about a collector."""
     for index, token in enumerate(settings.tokens):
         if not DEMONSTRATION.isdisjoint(token.sha256):
             yield f"tokens.{index}: is a token of the demonstration, which everybody knows: make one of your own"
@@ -59,7 +59,7 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
 
 
 def _list_meter_warnings(settings: CollectorSettings) -> Iterator[str]:
-    """List priced values that an edge may fold, and plans that Stripe's meters cannot charge, where they are to."""
+    """Yield priced values that an edge may merge, and plans that Stripe's meters should charge but cannot."""
     priced: dict[tuple[str, str], dict[str, None]] = {}
     for plan in settings.plans.values():
         for name, price in plan.meters.items():
@@ -87,7 +87,7 @@ def _list_meter_warnings(settings: CollectorSettings) -> Iterator[str]:
 
 
 def _list_estimate_warnings(settings: CollectorSettings) -> Iterator[str]:
-    """List meters whose estimates are charged like what answers state, and cannot be told from it."""
+    """Yield meters whose estimates are charged like stated numbers and cannot be told from them."""
     for name, meter in settings.meters.items():
         version = next((version for version, plan in settings.plans.items() if name in plan.meters), None)
         if meter.hides_estimates and version is not None:
@@ -95,7 +95,7 @@ def _list_estimate_warnings(settings: CollectorSettings) -> Iterator[str]:
 
 
 def _list_privacy_warnings(settings: CollectorSettings) -> Iterator[str]:
-    """List where a restore of the database takes the list of erasures back with it."""
+    """Yield a warning if a restore of the database also restores the list of erasures."""
     database = urlsplit(settings.database)
     erasures = None if settings.privacy is None else settings.privacy.erasures
     if erasures is not None and database.scheme == "sqlite":
@@ -108,7 +108,7 @@ def _list_privacy_warnings(settings: CollectorSettings) -> Iterator[str]:
 
 
 def _list_listener_warnings(settings: CollectorSettings) -> Iterator[str]:
-    """List where a collector is reached in the clear, and what nobody reaches at all."""
+    """Yield listeners reached without TLS, and groups that no listener serves."""
     served: set[str] = set()
     ships = [one for one in settings.listen if "edges" in one.groups]
     certified = [one.resolve_tls(settings.tls) for one in ships]

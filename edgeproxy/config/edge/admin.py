@@ -1,4 +1,4 @@
-"""The admin listener as operators write it: a socket in the state directory, and where they want it an address."""
+"""The admin listener: a socket in the state directory, and optionally an address."""
 
 from typing import Annotated
 
@@ -11,7 +11,7 @@ from edgeproxy.config.tokens import AdminToken, read_pairs
 from edgeproxy.config.units import format_value, value_error
 
 UNIX = "unix"
-"""The value of `admin` for the socket alone."""
+"""The value of `admin` for the socket only."""
 AN_ADMIN = "unix, HOST:PORT such as 127.0.0.1:9090, or {address: HOST:PORT, tokens: [{name: NAME, sha256: HEX}]}"
 GUARD_HINT = "write admin: {address: HOST:PORT, tokens: [{name: NAME, sha256: HEX}]}, or listen on 127.0.0.1"
 
@@ -50,7 +50,7 @@ class Admin(Part):
 
 @written(lambda inner: build_any_of(build_words(UNIX), addresses.ADDRESS, inner), lambda _: UNIX)
 def read_admin(value: object) -> object:
-    """Read `unix`, an address, or a mapping with it."""
+    """Read `unix`, an address, or a mapping with an address."""
     if isinstance(value, str) and "://" in value:
         raise value_error(f"{format_value(value)} is a URL", AN_ADMIN)
     if isinstance(value, str) and value.lower() == UNIX:
@@ -59,7 +59,7 @@ def read_admin(value: object) -> object:
 
 
 def validate_admin(admin: Admin) -> Admin:
-    """Return the settings; raises `value_error` for an address that other hosts reach without tokens."""
+    """Return the settings. Raises `value_error` if other hosts could reach an address without tokens."""
     if admin.address is None:
         if admin.tokens or admin.hosts:
             raise value_error(

@@ -1,4 +1,4 @@
-"""Affinity: requests that belong together go to one endpoint of an upstream."""
+"""Affinity: related requests go to the same endpoint of an upstream."""
 
 import re
 from typing import Annotated, Final
@@ -12,16 +12,16 @@ from edgeproxy.config.part import Part
 from edgeproxy.config.units import format_value, read_text, value_error
 
 SECRET_CHARACTERS_MIN: Final = 16
-"""Characters of a secret at least: a shorter one could be guessed."""
+"""Minimum characters of a secret. A shorter one could be guessed."""
 A_HASH: Final = "address, customer, header NAME or cookie NAME"
 HASH: Final = re.compile(r"address|customer|(?:header|cookie) [A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}")
 CHOSEN_BY_CLIENTS: Final = ("header ", "cookie ")
-"""The beginnings of values that clients choose: with a secret nobody can compute which endpoint a value leads to."""
+"""Prefixes of values that clients choose. Because of the secret, clients cannot compute a value's endpoint."""
 
 
 @written(build_text("value of a request", HASH.pattern, "address", "customer", "cookie SID"))
 def read_hash(value: object) -> str:
-    """Read the value of a request by which its endpoint is chosen."""
+    """Read the part of a request that chooses the endpoint."""
     text = " ".join(read_text(value, A_HASH).split())
     if not HASH.fullmatch(text):
         raise value_error(f"{format_value(text)} is no value of a request", A_HASH)

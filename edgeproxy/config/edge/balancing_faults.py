@@ -10,7 +10,7 @@ A_SECRET = 'write secret: "${AFFINITY_SECRET}"'
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
-    """Find a `balance` of two kinds or of none, and one whose endpoints clients could choose."""
+    """Find a `balance` of two kinds or of none, and one that lets clients choose their endpoint."""
     for path, upstream in list_members(tree, "upstreams"):
         balance = upstream.get("balance")
         if not isinstance(balance, Table):

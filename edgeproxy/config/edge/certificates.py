@@ -9,7 +9,7 @@ from edgeproxy.config.tls import Certificate, OutwardTls
 
 
 def list_certificates(settings: EdgeFile) -> list[Certificate]:
-    """List every certificate with its key that a configuration names, each once: the edge's own."""
+    """List the edge's own certificates in a configuration, each once with its key."""
     named = [pair for listener in settings.listen if listener.tls is not None for pair in listener.tls.pairs]
     for tls in _list_outward_tls(settings):
         if tls.cert is not None and tls.key is not None:
@@ -18,7 +18,7 @@ def list_certificates(settings: EdgeFile) -> list[Certificate]:
 
 
 def list_authority_files(settings: EdgeFile) -> list[Path]:
-    """List every file of authorities that a configuration names, each once."""
+    """List the files of authorities in a configuration, each once."""
     named = [listener.tls.client_ca for listener in settings.listen if listener.tls is not None]
     named += [tls.ca for tls in _list_outward_tls(settings)]
     named += settings.trust.files
@@ -26,7 +26,7 @@ def list_authority_files(settings: EdgeFile) -> list[Path]:
 
 
 def _list_outward_tls(settings: EdgeFile) -> list[OutwardTls]:
-    """List the TLS settings towards those whom the edge connects to."""
+    """List the TLS settings of outgoing connections."""
     towards: list[OutwardTls] = [upstream.tls for upstream in settings.upstreams.values()]
     towards.append(settings.hub.tls)
     towards += [usage.tls for usage in list_usages(settings).values()]
@@ -35,7 +35,7 @@ def _list_outward_tls(settings: EdgeFile) -> list[OutwardTls]:
 
 
 def list_expiry_warnings(settings: EdgeFile, now: float) -> list[str]:
-    """List what `describe_expiry` says of every certificate that a configuration names, behind the name of its file.
+    """List the results of `describe_expiry` for all certificates of a configuration, each after the name of its file.
 
     Raises InvalidCertificateError.
     """

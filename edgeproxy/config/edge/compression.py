@@ -14,12 +14,12 @@ MEDIA_TYPE = re.compile(r"[a-z0-9!#$&^_.+-]{1,64}/(?:[a-z0-9!#$&^_.+-]{1,64}|\*)
 A_MEDIA_TYPE = "a type such as application/json, or text/*"
 ON = ("on", "true", "yes")
 STREAMS = "text/event-stream"
-"""Never compressed: its events are short, and some carry what nobody else may guess."""
+"""Never compressed: its events are short, and some contain secrets."""
 
 
 @written(build_text("media type", rf"(?i:{MEDIA_TYPE.pattern})", "application/json"))
 def read_media_type(value: object) -> str:
-    """Read a media type, in lower case; `text/*` is all of `text`."""
+    """Read a media type in lower case. `text/*` means all of `text`."""
     written = read_text(value, A_MEDIA_TYPE)
     if not MEDIA_TYPE.fullmatch(written.lower()):
         raise value_error(f"{format_value(written)} is not a media type", A_MEDIA_TYPE)

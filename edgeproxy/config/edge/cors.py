@@ -25,7 +25,7 @@ A_NAME_OR_ANY = f"{parsers.A_FIELD_NAME}, or *"
 
 @written(build_text("origin", rf"\*|(?!null$){WEB_ORIGIN}", "https://app.example.com", "https://*.example.com"))
 def read_origin(value: object) -> str:
-    """Read an origin as browsers send it: scheme, host, and a port that is not the scheme's own."""
+    """Read an origin as browsers send it: scheme, host, and a port if it is not the scheme's default."""
     written = read_text(value, AN_ORIGIN)
     if written == ANY:
         return written
@@ -47,7 +47,7 @@ def read_origin(value: object) -> str:
 
 @written(build_text("field name or `*`", rf"\*|{parsers.FIELD_NAME.pattern}", "X-API-Key"))
 def read_header(value: object) -> str:
-    """Read the name of a field that pages may send; `*` is any."""
+    """Read the name of a field that pages may send. `*` means any field."""
     return ANY if value == ANY else parsers.read_field_name(value)
 
 

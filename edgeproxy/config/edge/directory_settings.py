@@ -1,4 +1,4 @@
-"""Settings of the directory: where further customers come from, who is trusted with them, how they are kept."""
+"""Settings of the directory: the source of further customers, its trusted signers, and its cache."""
 
 import base64
 import binascii
@@ -22,7 +22,7 @@ KEY_BYTES = 32
 
 @written(build_text("public key", "ed25519:[A-Za-z0-9+/]{43}="))
 def read_public_key(value: object) -> str:
-    """Read the public key of who signs the directory."""
+    """Read the public key of a signer of the directory."""
     key = read_text(value, A_PUBLIC_KEY)
     raw = _decode_base64(key.removeprefix(PUBLIC_KEY_PREFIX))
     if not key.startswith(PUBLIC_KEY_PREFIX) or raw is None or len(raw) != KEY_BYTES:
@@ -31,7 +31,7 @@ def read_public_key(value: object) -> str:
 
 
 def parse_secret_key(written: str) -> bytes:
-    """Parse the 32 bytes of a secret key, written in Base64 or hex; raises ValueError, which does not show it."""
+    """Parse the 32 bytes of a secret key, in Base64 or hex. Raises ValueError, which does not show the key."""
     written = written.strip()
     try:
         raw = bytes.fromhex(written) if len(written) == 2 * KEY_BYTES else _decode_base64(written)
@@ -51,7 +51,7 @@ def _decode_base64(written: str) -> bytes | None:
 
 @written(lambda inner: build_any_of({"type": "string", "title": "text"}, inner), lambda _: None)
 def read_cache_key(value: object) -> object:
-    """Read a key, or where it is. Errors do not show it."""
+    """Read a key, or a mapping with its source. Errors do not show it."""
     if not isinstance(value, str):
         return value
     try:
@@ -123,7 +123,7 @@ class Directory(Part):
 
     @property
     def age_seconds_max(self) -> float | None:
-        """Seconds that the newest signed time may be old; None: any, as always where nobody signs."""
+        """Maximum age of the newest signed time, in seconds. None: unlimited, as always without signers."""
         if not self.trust or self.max_age == "none":
             return None
         return DAY_SECONDS if self.max_age is None else self.max_age

@@ -1,4 +1,4 @@
-"""Bodies of the edge's own errors: that of problems, of an API's client libraries, or a template."""
+"""Bodies of the edge's own errors: as problems, in the format of an API's client libraries, or from a template."""
 
 from typing import Annotated, Final, Literal
 
@@ -13,7 +13,7 @@ from edgeproxy.config.part import Part
 ErrorFormat = Literal["problem", "openai", "anthropic"]
 FORMATS: Final[tuple[ErrorFormat, ...]] = ("problem", "openai", "anthropic")
 FORMATS_BY_USAGE: Final[dict[str, ErrorFormat]] = {"openai": "openai", "anthropic": "anthropic"}
-"""The format of errors by that of `response_usage`."""
+"""The format of errors by the format of `response_usage`."""
 
 
 @written(lambda inner: build_any_of(build_words(*FORMATS), inner))

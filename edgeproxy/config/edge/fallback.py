@@ -1,4 +1,4 @@
-"""The fallback of a route: another upstream, where the first one fails."""
+"""The fallback of a route: another upstream that is used if the first one fails."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ read_error_status = Whole(400, 599)
 
 @written(build_text("status code", "[45]([0-9][0-9]|xx)", "429", "5xx"), str)
 def read_statuses(value: object) -> str:
-    """Read a status of an error, or a class of them."""
+    """Read an error's status or class of statuses."""
     text = str(value) if isinstance(value, int) else read_text(value, A_STATUS)
     if text not in CLASSES:
         try:
@@ -30,7 +30,7 @@ def read_statuses(value: object) -> str:
 
 @written(lambda inner: build_any_of(build_text("name of an upstream", "[A-Za-z0-9._-]+"), inner))
 def read_fallback(value: object) -> object:
-    """Read the name of an upstream, or a mapping with it."""
+    """Read the name of an upstream, or a mapping with the name."""
     return {"upstream": value} if isinstance(value, str) else value
 
 
@@ -79,5 +79,5 @@ class Fallback(Part):
     )
 
     def list_statuses(self) -> frozenset[int]:
-        """Return the statuses one by one."""
+        """Return the individual statuses."""
         return frozenset(status for each in self.statuses for status in CLASSES.get(each) or (int(each),))

@@ -1,4 +1,4 @@
-"""Settings of those who issue tokens (JWT) for customers."""
+"""Settings of the issuers of customers' tokens (JWT)."""
 
 from typing import Annotated, Literal, get_args
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ from edgeproxy.config.part import Part
 from edgeproxy.config.units import format_value, read_text, value_error
 
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-"""Algorithms of public keys alone: who can verify a token must not be able to make one."""
+"""Only algorithms with public keys: the key that verifies tokens must not be able to create them."""
 A_JWKS = "https://HOST/PATH, http:// of this host, or a file"
 AN_AUTH = "required, optional, none, key, jwt, certificate, or a list such as [key, jwt]"
 RouteAuth = Literal[
@@ -25,14 +25,14 @@ RouteAuth = Literal[
     "jwt or certificate",
     "key or jwt or certificate",
 ]
-"""Credentials that a route takes, once read."""
+"""Credentials that a route accepts, after reading."""
 TAKEN = ("key", "jwt", "certificate")
 """Members of a list of credentials."""
 
 
 @written(build_text("URL or file", r"\S+", "https://id.example.com/.well-known/jwks.json", "keys.jwks"))
 def read_jwks(value: object) -> str:
-    """Read where an issuer's public keys are."""
+    """Read the place of an issuer's public keys."""
     where = read_text(value, A_JWKS)
     scheme, separator, _ = where.partition("://")
     if separator and (
@@ -50,7 +50,7 @@ def read_jwks(value: object) -> str:
     )
 )
 def read_auth(value: object) -> object:
-    """Read what a route demands: a word, or a list of what it takes."""
+    """Read the `auth` of a route: a word, or a list of accepted credentials."""
     if isinstance(value, list | tuple):
         if not value or not all(one in TAKEN for one in value):
             raise value_error("is no list of what is taken", AN_AUTH)

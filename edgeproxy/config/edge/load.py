@@ -1,6 +1,6 @@
 """Loading edge.yaml and passing its settings between processes.
 
-Trust and the outgoing proxy are of a whole process: it has those of the file that it has loaded last.
+Trust and the outgoing proxy apply to the whole process: those of the file that was loaded last.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,13 +22,13 @@ NOT_FOR_WORKERS: "dict[str, bool | set[str]]" = {
     **dict.fromkeys(("admin", "customers", "keys", "proxy", "residency", "usage"), True),
     "tracing": {"headers", "tls"},
 }
-"""Settings that workers are not told, or are told in another form."""
+"""Settings that workers do not get, or get in another form."""
 
 
 def load_edge(path: Path, environ: Mapping[str, str], *, files: bool = True) -> EdgeSettings:
-    """Load the settings of a file and of those that it includes. Raises ConfigError with every problem.
+    """Load the settings of a file and its includes. Raises ConfigError with every problem.
 
-    Without `files` the certificates and keys that it names are not looked at: not everybody may who wants to know
+    Without `files` the certificates and keys that it names are not read. So people without access to these can find out
     where the edge listens.
     """
     settings = get_settings(try_load_edge(path, environ, files=files))
@@ -37,8 +37,10 @@ def load_edge(path: Path, environ: Mapping[str, str], *, files: bool = True) -> 
 
 
 def load_customers(path: Path, environ: Mapping[str, str]) -> Pushed:
-    """Load the customers and the hub of a file, which need not say what to serve. Files that it names are not read:
-    nobody serves with them here. Raises ConfigError."""
+    """Load the customers and the hub of a file, which need not configure anything to serve. Raises ConfigError.
+
+    Files that it names are not read, because nothing is served here.
+    """
     with pause_garbage_collection():
         customers = get_settings(_load_customers_source(path, environ))
     assert customers is not None
@@ -53,11 +55,11 @@ def try_load_edge(
     files: bool = True,
     also: "Callable[[EdgeFile], Iterable[Fault]] | None" = None,
 ) -> Loaded[EdgeSettings]:
-    """Load as `load_edge` does, and go on whatever comes of it; with `parts` also a part of one.
+    """Load a file like `load_edge`, but return its problems. `parts`: the file may be a part of another one.
 
-    `also` finds what else is wrong with a configuration in which nothing is.
+    `also` finds further faults in a configuration that has no others.
     """
-    # Not at the top: workers restore what was loaded, and need neither a YAML parser nor the checks.
+    # Imported late: workers restore dumped settings, and need neither a YAML parser nor the checks.
     from edgeproxy.config.source import Source
 
     with pause_garbage_collection():
@@ -71,7 +73,7 @@ def load_edge_source(
     files: bool = True,
     also: "Callable[[EdgeFile], Iterable[Fault]] | None" = None,
 ) -> Loaded[EdgeSettings]:
-    """Check a source, and make the settings of it; see `try_load_edge`."""
+    """Check a source and build the settings. See `try_load_edge`."""
     from edgeproxy.config.check import Check, Kind
     from edgeproxy.config.edge.references import find_faults
 
@@ -83,7 +85,7 @@ def load_edge_source(
 
 
 def _build_settings(written: EdgeFile, sha256: str) -> EdgeSettings:
-    """Build the settings of a file. `usage` and `directory` are those of the home, where residencies are configured."""
+    """Build the settings of a file. `usage` and `directory` are the home's if residencies are configured."""
     settings = EdgeSettings.model_construct(**vars(written), sha256=sha256)
     home = find_home(written.residency)
     if home is None:
@@ -118,9 +120,9 @@ def dump_settings(settings: EdgeSettings) -> bytes:
 
 
 def restore_settings(dumped: bytes) -> tuple[EdgeSettings, Customers]:
-    """Restore settings that were dumped without customers and keys, with these.
+    """Return dumped settings with their customers and keys.
 
-    Can be done in a thread while others have work to do: nothing in it takes long by itself.
+    It may run in a thread while others work, because no single step takes long.
     """
     customer_store = Customers()
     with pause_garbage_collection():

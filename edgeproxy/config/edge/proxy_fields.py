@@ -1,8 +1,8 @@
-"""Request fields that services believe because they take them for the word of a proxy in front of them.
+"""Request fields that services trust, because they assume that a proxy in front of them has set them.
 
-Whoever may send one of them chooses what is routed, who asks, or from where, past every rule of the edge. They pass
-from trusted proxies only. The stamps, and the fields that the edge itself reads or writes, have rules of their own in
-edge/http1/fields.py.
+Whoever may send one of them chooses the route, the user or the origin of a request, past every rule of the edge. So
+they are accepted from trusted proxies only. The stamps, and the fields that the edge itself reads or writes, have their
+own rules in edge/http1/fields.py.
 """
 
 from collections.abc import Callable
@@ -10,11 +10,11 @@ from typing import Final, NamedTuple
 
 
 class Group(NamedTuple):
-    """Fields that say the same kind of thing."""
+    """Fields with the same kind of meaning."""
 
     about: str
     names: tuple[str, ...]
-    """Field names in lower case; a trailing `*` makes one a prefix."""
+    """Field names in lower case. A trailing `*` makes a name a prefix."""
 
 
 GROUPS: Final = (
@@ -61,7 +61,7 @@ GROUPS: Final = (
         ),
     ),
 )
-"""The names are those of proxies, identity-aware proxies and content delivery networks, and of what frameworks read."""
+"""The names come from proxies, identity-aware proxies, content delivery networks and frameworks."""
 
 
 def create_matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
@@ -76,7 +76,7 @@ is_proxy_field: Final = create_matcher(tuple(name for group in GROUPS for name i
 
 
 def has_proxy_field(pattern: str) -> bool:
-    """Return whether a name of the table, or with `*` at its end one that begins so, matches a pattern."""
+    """Return whether a pattern matches a name or a prefix of the table."""
     if not pattern.endswith("*"):
         return is_proxy_field(pattern)
     begins = pattern[:-1]

@@ -1,4 +1,4 @@
-"""The settings of `edgeproxy quick`: one upstream, one open route, at most one limit, and no file."""
+"""The settings of `edgeproxy quick`: one upstream, one open route, at most one limit, no file."""
 
 import hashlib
 from pathlib import Path
@@ -10,16 +10,16 @@ from edgeproxy.config.explain import explain_errors
 from edgeproxy.config.problems import ConfigError, Problem
 
 ROWS = {"customers": "1000", "addresses": "20000", "end_users": "1000"}
-"""Rows of the tables: there are no customers, and one limit for each address."""
+"""Rows of the tables. There are no customers, and one limit per address."""
 
 OPTIONS = {"upstreams": "--to", "listen": "--listen", "admin": "--admin", "tiers": "--rate"}
 """The option of each section."""
 
 
 def load_quick(to: str, *, listen: str, admin: str | None, rate: str | None, state: Path) -> EdgeSettings:
-    """Settings that pass everything on to the URL `to`, without keys, with `rate` for each address.
+    """Return settings that forward everything to the URL `to` without keys, with the limit `rate` per address.
 
-    The texts are those of the command line; raises ConfigError, whose fields are the options.
+    The texts come from the command line. Raises ConfigError, whose fields are the options.
     """
     written: dict[str, object] = {
         "region": "local",

@@ -1,6 +1,6 @@
-"""Readers of what edge.yaml alone has: hosts, paths and methods of routes, fields of requests, endpoints, logs.
+"""Readers for settings of edge.yaml only: hosts, paths and methods of routes, fields of requests, endpoints, logs.
 
-Each takes the text of the file or the plain value, and raises `value_error`.
+Each accepts the text of the file or the plain value, and raises `value_error`.
 """
 
 import re
@@ -32,12 +32,12 @@ REQUEST_FIELDS = frozenset(
         *("x-edge-region", "x-customer-id", "x-customer-tier", "x-edge-signature"),
     )
 )
-"""Fields of requests that have a meaning of their own to the edge."""
+"""Fields of requests with an own meaning for the edge."""
 PARAMETER = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 KEY_FIELD = re.compile(r"[A-Za-z0-9-]{1,64}")
 STRIPPED = re.compile(r"[A-Za-z0-9-]{1,64}\*?")
 ENDPOINT = re.compile(r"(?i)(https?://[^/?#]+)(/[^?#]+)")
-"""The URL of an endpoint with a path, in its two parts."""
+"""The URL of an endpoint with a path, in two parts."""
 PATH = re.compile(r"/[!#-;=?-~]*")
 REFUSED_IN_PATHS = {
     "%": "write the character itself, or let a prefix end before it",
@@ -48,7 +48,7 @@ REFUSED_IN_PATHS = {
 }
 PROTOCOL = re.compile(rf"{methods.TOKEN.pattern}(/{methods.TOKEN.pattern})?")
 HTTP_AGAIN = re.compile(r"(?i:h2c?|h3|http|https|tls)(/.*)?")
-"""Protocols in which HTTP is spoken on, past every rule of the edge: RFC 7540 section 3.2, RFC 2817."""
+"""Protocols that lead back to HTTP, past every rule of the edge: RFC 7540 section 3.2, RFC 2817."""
 NO_LOGS = (*OFF, "on", "true", "yes", "none", "-", "stdout", "stderr")
 LOG = build_text("file", rf"(?!({'|'.join(NO_LOGS)})$).*[^/]", "var/access.log")
 A_HOST = "a name such as api.example.com, or *.example.com"
@@ -65,7 +65,7 @@ AN_EXCEPTION = "a field of docs/edge/proxy-fields.md such as X-HTTP-Method-Overr
 
 @written(build_text("host name", r"(\*\.)?[A-Za-z0-9_.-]+", "api.example.com", "*.example.com"))
 def read_host(value: object) -> str:
-    """Read a host as routes name it, in lower case without a trailing dot: exact, or `*.suffix`."""
+    """Read a route's host in lower case without a trailing dot: an exact one, or `*.suffix`."""
     written = read_text(value, A_HOST)
     host = written.lower().removesuffix(".")
     if not HOST.fullmatch(host.removeprefix("*.")):
@@ -77,7 +77,7 @@ def read_host(value: object) -> str:
     build_text("`pass`, `upstream` or host name", r"[A-Za-z0-9_.-]+(:[0-9]{1,5})?", "pass", "upstream", "api.internal")
 )
 def read_sent_host(value: object) -> str:
-    """Read what upstreams get as Host: `pass`, `upstream`, or a name in lower case, which may have a port."""
+    """Read the Host for upstreams: `pass`, `upstream`, or a name in lower case with an optional port."""
     written = read_text(value, A_SENT_HOST)
     name, colon, port = written.lower().partition(":")
     if not HOST.fullmatch(name) or (colon and not (port.isascii() and port.isdecimal() and 0 < int(port) < 1 << 16)):
@@ -87,7 +87,7 @@ def read_sent_host(value: object) -> str:
 
 @written(build_text("path", PATH.pattern, "/v1/orders", "/v1/*"))
 def read_path(value: object) -> str:
-    """Read a path as routes name it: exact, or with `/*` at its end for all that begin so."""
+    """Read a route's path: an exact one, or a prefix that ends in `/*`."""
     path = read_text(value, A_PATH)
     if not path.startswith("/"):
         raise value_error(f"{format_value(path)} does not begin with /", A_PATH)
@@ -104,7 +104,7 @@ def read_path(value: object) -> str:
 
 @written(build_text("method", methods.TOKEN.pattern, "GET", "PROPFIND"))
 def read_method(value: object) -> str:
-    """Read a method that is forwarded, be it registered or not (RFC 9110 section 9.1)."""
+    """Read a method that is forwarded, registered or not (RFC 9110 section 9.1)."""
     method = read_text(value, A_METHOD)
     if not methods.TOKEN.fullmatch(method) or not methods.is_forwarded(method):
         hint = f"write {method.upper()}" if method.upper() in methods.FORWARDED else A_METHOD
@@ -114,7 +114,7 @@ def read_method(value: object) -> str:
 
 @written(build_text("protocol", PROTOCOL.pattern, "websocket", "SPDY/3.1"))
 def read_protocol(value: object) -> str:
-    """Read a protocol of Upgrade: a name, and perhaps a version behind a slash (RFC 9110 section 7.8)."""
+    """Read a protocol of Upgrade: a name with an optional version after a slash (RFC 9110 section 7.8)."""
     protocol = read_text(value, A_PROTOCOL)
     if not PROTOCOL.fullmatch(protocol):
         raise value_error(f"{format_value(protocol)} is not a protocol", A_PROTOCOL)
@@ -126,7 +126,7 @@ def read_protocol(value: object) -> str:
 
 @written(LOG)
 def read_log(value: object) -> str:
-    """Read a file that lines are added to; not a word that only looks like one."""
+    """Read the path of a log file. Words that could be mistaken for a setting are refused."""
     file = read_file_path(value, A_LOG)
     if file.lower() in NO_LOGS or file.endswith("/"):
         raise value_error(f"{format_value(file)} is not a file to write to", A_LOG)
@@ -135,7 +135,7 @@ def read_log(value: object) -> str:
 
 @written(build_text("field name", KEY_FIELD.pattern, "X-API-Key"))
 def read_key_field(value: object) -> str:
-    """Read the name of a field in which keys come."""
+    """Read the name of a field that contains keys."""
     name = read_text(value, A_KEY_FIELD)
     if not KEY_FIELD.fullmatch(name):
         raise value_error(f"{format_value(name)} is not the name of a field", A_KEY_FIELD)
@@ -146,7 +146,7 @@ def read_key_field(value: object) -> str:
 
 @written(build_one_or_more, ", ".join)
 def read_key_fields(value: object) -> object:
-    """Read a list of fields, each there once."""
+    """Read a list of unique fields."""
     names = read_one_or_more(value)
     assert isinstance(names, list | tuple)
     lower = [name.lower() for name in names if isinstance(name, str)]
@@ -157,7 +157,7 @@ def read_key_fields(value: object) -> object:
 
 @written(build_text("name or `none`", PARAMETER.pattern, "none", "api_key"), lambda _: "none")
 def read_parameter(value: object) -> str | None:
-    """Read the name of a query's parameter or of a cookie; `none`: there is to be none."""
+    """Read the name of a query parameter or a cookie. `none`: there is none."""
     if value is None or value == "none":
         return None
     name = read_text(value, A_PARAMETER)
@@ -168,7 +168,7 @@ def read_parameter(value: object) -> str | None:
 
 @written(build_text("field name or `PREFIX*`", STRIPPED.pattern, "X-Internal-*"))
 def read_stripped(value: object) -> str:
-    """Read the name of a field that only trusted proxies may send, or with `*` the beginning of several."""
+    """Read the name, or with `*` the prefix, of fields that only trusted proxies may send."""
     name = read_text(value, A_STRIPPED)
     if not STRIPPED.fullmatch(name):
         raise value_error(f"{format_value(name)} is not the name of a field", A_STRIPPED)
@@ -179,7 +179,7 @@ def read_stripped(value: object) -> str:
 
 @written(build_text("field name or `PREFIX*`", STRIPPED.pattern, "X-HTTP-Method-Override"))
 def read_strip_exception(value: object) -> str:
-    """Read the name, or with `*` the beginning of names, of fields that not only trusted proxies may send."""
+    """Read the name, or with `*` the prefix, of fields that anybody may send."""
     name = read_stripped(value)
     if not has_proxy_field(name.lower()):
         raise value_error(f"{name} passes in any case", AN_EXCEPTION)
@@ -192,7 +192,7 @@ def read_strip_exception(value: object) -> str:
     )
 )
 def read_endpoint(value: object) -> object:
-    """Read an endpoint: its URL, which may end in a path, or a mapping with it."""
+    """Read an endpoint: its URL with an optional path, or a mapping with the URL."""
     if not isinstance(value, str):
         return value
     match = ENDPOINT.fullmatch(value)
@@ -201,6 +201,6 @@ def read_endpoint(value: object) -> object:
 
 @written(lambda inner: build_any_of(OFF_FORM, LOG, inner), lambda _: "off")
 def read_access_log(value: object) -> object:
-    """Read `off`, a file, or a mapping with it."""
+    """Read `off`, a file, or a mapping with the file."""
     value = read_unless_off(value)
     return {"file": value} if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Checks across the parts of an edge.yaml, beside those that it shares with a collector.yaml (config/references.py)."""
+"""Checks across the parts of an edge.yaml. Those shared with collector.yaml are in config/references.py."""
 
 import os
 from collections.abc import Hashable, Iterator
@@ -35,12 +35,12 @@ from edgeproxy.config.tree import Items, Table, Value
 LABEL_BYTES_MAX = 100
 """Bytes of a route's label: with the longest names of a customer and a meter it fits a key of the usage table."""
 HTTP2_SCHEMES = {"h2": "https", "h2c": "http"}
-"""The scheme of an upstream's endpoints by its protocol, where that is HTTP/2."""
+"""The scheme of an upstream's endpoints for the protocols with HTTP/2."""
 TRUST_HINT = f"write trust: [{A_PUBLIC_KEY}]"
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
-    """Find contradictions between the parts of an edge.yaml, in a tree whose limits have their names."""
+    """Find contradictions between the parts of an edge.yaml, in a tree whose limits have names."""
     yield from references.find_faults(tree)
     yield from meter_faults.find_faults(tree)
     yield from tracing_faults.find_faults(tree)
@@ -65,7 +65,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_route_faults(tree: Table) -> Iterator[Fault]:
-    """Find what two routes have that one may: names, paths and methods; labels too long; scopes without keys."""
+    """Find duplicate names, paths and methods of routes, too long labels, and scopes without keys."""
     names, routes = FirstPlaces(), FirstPlaces()
     http2 = [path[-1] for path, each in list_members(tree, "upstreams") if str(each.get("protocol")) in HTTP2_SCHEMES]
     auth = tree.get("auth")
@@ -94,7 +94,7 @@ def _find_route_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_cors_faults(tree: Table) -> Iterator[Fault]:
-    """Find cookies for the pages of anybody, and routes of one path with different cors: browsers ask by path."""
+    """Find cookies for any origin, and routes of one path with different `cors`, as browsers ask by path."""
     first: dict[Hashable, tuple[Steps, Value]] = {}
     for path, route in list_members(tree, "routes"):
         where = (str(route.get("host", "")).lower(), str(route.get("path")))
@@ -117,7 +117,7 @@ def _find_cors_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_answer_faults(tree: Table) -> Iterator[Fault]:
-    """Find routes that lead nowhere, to two places, or back to themselves, and prefixes to strip that are not there."""
+    """Find routes that lead nowhere, to two places or back to themselves, and `strip` prefixes they do not have."""
     places = [(route.get("host"), route.get("path")) for _, route in list_members(tree, "routes")]
     for path, route in list_members(tree, "routes"):
         own = [name for name in ("redirect", "respond") if name in route]
@@ -145,7 +145,7 @@ def _find_answer_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_fallback_faults(tree: Table) -> Iterator[Fault]:
-    """Find fallbacks of nothing, to the upstream that has failed, and with what is said of answers elsewhere."""
+    """Find fallbacks without effect or to the failed upstream, and conflicts with other settings of answers."""
     room = _read_size(tree.get("limits"), "buffered", units.BUFFERED_BYTES)
     for path, route in list_members(tree, "routes"):
         fallback = route.get("fallback")
@@ -166,7 +166,7 @@ def _find_fallback_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_response_usage_faults(tree: Table) -> Iterator[Fault]:
-    """Find routes that read usage for no meter, of answers that nobody gives, or that are compressed once read."""
+    """Find routes that read usage without a meter, from answers that do not exist, or before compression."""
     is_counted = any(meter.get("count") in meter_faults.STATED for _, meter in list_members(tree, "meters"))
     for path, route in list_members(tree, "routes"):
         if "response_usage" not in route:
@@ -189,7 +189,7 @@ def _find_response_usage_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_rule_faults(tree: Table) -> Iterator[Fault]:
-    """Find names that two rules have, rules about every request, and rates of what is no limit."""
+    """Find duplicate names of rules, rules about every request, and rates without a limit."""
     once = FirstPlaces()
     for path, rule in list_members(tree, "rules"):
         name = rule.get("name")
@@ -207,7 +207,7 @@ NAME_THEM = "name the origins instead of *"
 
 
 def _list_methods(route: Table) -> list[str | None]:
-    """Return the methods that a route names; one that names none takes those that others leave."""
+    """Return the methods that a route names. A route without names gets all remaining methods."""
     methods = route.get("methods")
     if isinstance(methods, Items):
         return [method for method in methods if isinstance(method, str)]
@@ -215,7 +215,7 @@ def _list_methods(route: Table) -> list[str | None]:
 
 
 def _find_issuer_faults(tree: Table) -> Iterator[Fault]:
-    """Find issuers of the same tokens: only one of them would count, with its keys and audiences."""
+    """Find several entries for one issuer: only one would count, with its keys and audiences."""
     once = FirstPlaces()
     for path, issuer in list_members(tree, "issuers"):
         name = issuer.get("issuer")
@@ -224,14 +224,14 @@ def _find_issuer_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_admin_faults(tree: Table) -> Iterator[Fault]:
-    """Find tokens of the admin listener that are there twice."""
+    """Find duplicate tokens of the admin listener."""
     admin = tree.get("admin")
     if isinstance(admin, Table):
         yield from find_token_faults(list_mappings(("admin", "tokens"), admin.get("tokens")))
 
 
 def _read_size(part: Value, field: str, default: int) -> int:
-    """Return the bytes that a field has; `default` where it has nothing that can be read."""
+    """Return the bytes in a field, or `default` if it has no readable value."""
     try:
         return units.read_bytes(part.get(field) if isinstance(part, Table) else None)
     except PydanticCustomError:
@@ -239,14 +239,14 @@ def _read_size(part: Value, field: str, default: int) -> int:
 
 
 def _find_buffer_faults(path: Steps, part: Table, room: int) -> Iterator[Fault]:
-    """Find bodies larger than there is room for."""
+    """Find body limits that exceed the available space."""
     if _read_size(part, "buffer", 0) > room:
         hint = "write as much there, or less here"
         yield Fault((*path, "buffer"), f"is more than limits.buffered, {units.format_size(room)}", hint)
 
 
 def _find_protocol_faults(path: Steps, upstream: Table) -> Iterator[Fault]:
-    """Find endpoints whose scheme is not that of the protocol, and probes in another one."""
+    """Find endpoints whose scheme does not fit the protocol, and probes with another one."""
     protocol = upstream.get("protocol")
     scheme = HTTP2_SCHEMES.get(str(protocol))
     health = upstream.get("health")
@@ -274,7 +274,7 @@ def _find_protocol_faults(path: Steps, upstream: Table) -> Iterator[Fault]:
 
 
 def _find_upstream_faults(tree: Table) -> Iterator[Fault]:
-    """Find endpoints that are there twice, TLS where it is not spoken, and bodies larger than there is room for."""
+    """Find duplicate endpoints, TLS settings without TLS, and body limits that exceed the available space."""
     room = _read_size(tree.get("limits"), "buffered", units.BUFFERED_BYTES)
     for path, upstream in list_members(tree, "upstreams"):
         yield from _find_buffer_faults(path, upstream, room)
@@ -294,7 +294,7 @@ def _find_upstream_faults(tree: Table) -> Iterator[Fault]:
             try:
                 url = addresses.read_origin(parts.get("url") if isinstance(parts, dict) else parts)
             except PydanticCustomError:
-                plain = False  # Nobody knows what it was meant to be.
+                plain = False  # The intended protocol is unknown.
                 continue
             plain = plain and url.startswith("http://")
             if first := once.find_earlier(url, where):
@@ -305,7 +305,7 @@ def _find_upstream_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_usage_faults(tree: Table) -> Iterator[Fault]:
-    """Find TLS towards a collector that does not speak it."""
+    """Find TLS settings for a collector without TLS."""
     usage = tree.get("usage")
     tls = usage.get("tls") if isinstance(usage, Table) else None
     if isinstance(usage, Table) and isinstance(tls, Table) and tls:
@@ -315,7 +315,7 @@ def _find_usage_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_hub_faults(tree: Table) -> Iterator[Fault]:
-    """Find TLS towards a hub that does not speak it."""
+    """Find TLS settings for a hub without TLS."""
     hub = tree.get("hub")
     if isinstance(hub, Table) and ("service" in hub) != ("sentinel" in hub) and "url" not in hub:
         yield Fault(("hub",), "has one of sentinel and service", "write both, or sentinel and url: redis://SERVICE")
@@ -331,7 +331,7 @@ def _find_hub_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_directory_faults(tree: Table) -> Iterator[Fault]:
-    """Find a directory without a hub or a collector to read it from, or without a signer who is trusted."""
+    """Find a directory without a source (hub or collector), or without a trusted signer."""
     directory = tree.get("directory")
     if isinstance(directory, Table):
         trusts = directory.get("trust", []) != []
@@ -342,7 +342,7 @@ def _find_directory_faults(tree: Table) -> Iterator[Fault]:
                 )
             if not trusts:
                 yield Fault(("directory",), "names nobody who signs it", TRUST_HINT)
-        elif "from" in directory:  # Else it is that of a collector, which publishes.
+        elif "from" in directory:  # Otherwise it is in a collector.yaml, and is published.
             hub = tree.get("hub", hub_settings.MEMORY)
             url = hub.get("url", hub_settings.MEMORY) if isinstance(hub, Table) else hub
             if isinstance(url, str) and url.lower() == hub_settings.MEMORY:
@@ -364,7 +364,7 @@ def _find_directory_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _is_remote_hub(url: Value) -> bool:
-    """Return whether a hub is not at a loopback address; a URL that cannot be read is reported by itself."""
+    """Return whether a hub is at another host. An unreadable URL is reported elsewhere."""
     try:
         return not hub_settings.is_local_hub(hub_settings.read_hub_url(url))
     except ValueError:
@@ -372,7 +372,7 @@ def _is_remote_hub(url: Value) -> bool:
 
 
 def _find_access_log_faults(tree: Table) -> Iterator[Fault]:
-    """Find an access log in a file that has another use."""
+    """Find an access log in a file with another use."""
     log = tree.get("access_log")
     file = log.get("file") if isinstance(log, Table) else log
     if not isinstance(file, str):
@@ -385,7 +385,7 @@ def _find_access_log_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _list_used_files(tree: Table) -> Iterator[tuple[Steps, str]]:
-    """Yield the files and directories that have a use, each with the path of the field that names it."""
+    """Yield the files and directories in use, each with the path of the field that names it."""
     parts: list[tuple[Steps, Value]] = [((), tree), (("tables",), tree.get("tables"))]
     for path, tls in list_tls_sections(tree):
         parts += list_tls_pairs(path, tls)

@@ -1,4 +1,4 @@
-"""Residencies: the collectors of an edge's customers, where their data must lie in one of several places."""
+"""Residencies: the collectors of an edge's customers, if their data must be in one of several places."""
 
 from typing import TYPE_CHECKING
 
@@ -44,12 +44,12 @@ class Residency(Part):
 
 
 def find_home(residencies: dict[str, Residency]) -> str | None:
-    """Return the name of the residency of the edge itself; None where no residency is configured."""
+    """Return the name of the edge's own residency. None: residencies are not configured."""
     return next((name for name, residency in residencies.items() if residency.home), None)
 
 
 def list_usages(settings: "EdgeFile") -> dict[str, Usage]:
-    """Return where an edge ships its usage, by the place of that in the file."""
+    """Return where an edge ships its usage, by the path of the setting."""
     if settings.residency:
         return {f"residency.{name}.usage": residency.usage for name, residency in settings.residency.items()}
     return {} if settings.usage is None else {"usage": settings.usage}

@@ -8,7 +8,7 @@ from edgeproxy.config.references import Fault, FirstPlaces, find_outward_tls_fau
 from edgeproxy.config.tree import Items, Table
 
 SHARED_SETTINGS = ("ttl", "revoked")
-"""Settings of a directory that are the home's for all."""
+"""Settings of a directory that the home sets for all residencies."""
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""Usage that the bodies of a route's answers state."""
+"""Usage in the bodies of a route's answers."""
 
 from typing import Annotated, Final, Literal, get_args
 
@@ -54,15 +54,15 @@ NAMED, GIVEN = "named", "given"
 
 
 def get_format_tag(value: object) -> str:
-    """Return which of the two forms a format has: the name of one, or an operator's own."""
+    """Return which of its two forms a format has: a known name, or an operator's own definition."""
     return NAMED if isinstance(value, str) else GIVEN
 
 
 @written(lambda inner: inner)
 def read_format(value: object) -> object:
-    """Read a format, of which one form is a name."""
+    """Read a format. One of its forms is a name."""
     if isinstance(value, str) and value not in FORMATS:
-        from edgeproxy.config.nearest import format_suggestion  # Not at the top: what workers read is right already.
+        from edgeproxy.config.nearest import format_suggestion  # Late: only errors need it, and workers have none.
 
         raise value_error(f"{format_value(value)} is not known here", format_suggestion(value, FORMATS, A_FORMAT))
     return value
@@ -70,7 +70,7 @@ def read_format(value: object) -> object:
 
 @written(lambda inner: build_any_of(build_words(*FORMATS), inner))
 def read_response_usage(value: object) -> object:
-    """Read the name of a format, or a mapping with it."""
+    """Read the name of a format, or a mapping with the name."""
     return {"format": value} if isinstance(value, str) else value
 
 
@@ -137,5 +137,5 @@ class ResponseUsage(Part):
 
     @property
     def refuses_unasked(self) -> bool:
-        """Whether requests are refused whose streams cannot be asked for their usage."""
+        """Whether requests are refused if their streams cannot be asked for usage."""
         return self.ask_for_usage is not None and self.ask_for_usage.else_ == "refuse"

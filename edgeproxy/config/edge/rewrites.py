@@ -14,7 +14,7 @@ from edgeproxy.config.units import Whole, format_value, read_switch, read_text, 
 
 VALUE = re.compile(r"[!-~](?:[\t -~]{0,998}[!-~])?")
 BASE = re.compile(r"(?:/[!$&-.0-;=@-\[\]-~]+)*/?")
-"""Characters of a path as they are: no escapes, no query."""
+"""Characters of an unescaped path, without a query."""
 WHERE = re.compile(
     r"(?:https?://(?:[A-Za-z0-9_-]+\.)*[A-Za-z0-9_-]+(?::[0-9]{1,5})?)?"
     r"(?:/(?![/\\])(?:[!$-)+-;=?-\[\]-~]*|(?:[!$-)+-;=@-\[\]-~]*/)?\*))?"
@@ -42,13 +42,13 @@ VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
         "route.name": "The name of the route in usage and metrics.",
     }
 )
-"""The variables that values of a request's fields may have, and their meanings. Each header is one too."""
+"""The variables for values of request fields, with their meanings. Each header is a variable too."""
 HEADER = "header."
-"""The beginning of the variables that are fields of the request: `header.x-tenant`. Keys are none."""
+"""The prefix of variables for request fields: `header.x-tenant`. Fields with keys are excluded."""
 VARIABLES_MAX = 10
-"""Variables of one value."""
+"""Maximum variables in one value."""
 PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
-"""A brace that is meant, a variable, or a lonely brace."""
+"""An escaped brace, a variable, or an unmatched brace."""
 
 FRAMING = frozenset(
     (
@@ -56,16 +56,16 @@ FRAMING = frozenset(
         *("content-length", "transfer-encoding", "x-request-id"),
     )
 )
-"""Fields of the connection and of message framing, and the request id: only the edge sets them."""
+"""Fields of the connection and of message framing, and the request id. Only the edge sets them."""
 
 REQUEST_OWN = FRAMING | {
     *("host", "expect", "max-forwards", "forwarded", "traceparent", "origin", "x-customer-id", "x-customer-tier"),
     *("true-client-ip", "remote-user"),
 }
 REQUEST_SETTABLE = frozenset(("x-real-ip", "x-forwarded-prefix"))
-"""Fields that a route may set, though it may not remove them: no client can send them."""
+"""Fields that a route may set but not remove, because clients cannot send them."""
 REQUEST_PREFIXES = ("x-edge-", "x-forwarded-", "x-real-", "x-original-", "access-control-request-")
-"""Stamps, whose request it is and whence it came: upstreams believe them because nobody else can set them."""
+"""Stamps, and fields about the owner and origin of a request. Upstreams trust them because nobody else can set them."""
 
 RESPONSE_OWN = FRAMING | {"date", "content-encoding", "content-range"}
 RESPONSE_PREFIXES = ("ratelimit", "x-ratelimit-", "access-control-")
@@ -75,7 +75,7 @@ Redirecting = Literal[301, 302, 303, 307, 308]
 
 @written(build_text("field name", parsers.FIELD_NAME.pattern, "Cookie"))
 def read_request_field(value: object) -> str:
-    """Read the name of a request's field that a route may set or remove."""
+    """Read the name of a request field that a route may set or remove."""
     return _read_changeable_field(value, REQUEST_OWN, REQUEST_PREFIXES, "upstreams rely on what the edge says in it")
 
 
@@ -89,7 +89,7 @@ def read_response_field(value: object) -> str:
 
 def _read_changeable_field(value: object, own: frozenset[str], prefixes: tuple[str, ...], why: str) -> str:
     name = parsers.read_field_name(value)
-    # In every spelling that a server behind the edge may take for the same name.
+    # In every spelling that a server behind the edge may treat as the same name.
     folded = re.sub("[^a-z0-9]", "-", name.lower())
     if folded in own or folded.startswith(prefixes):
         raise value_error(
@@ -100,7 +100,7 @@ def _read_changeable_field(value: object, own: frozenset[str], prefixes: tuple[s
 
 @written(build_text("field name", parsers.FIELD_NAME.pattern))
 def read_set_request_field(value: object) -> str:
-    """Read the name of a request's field that a route may set."""
+    """Read the name of a request field that a route may set."""
     name = parsers.read_field_name(value)
     return name if name.lower() in REQUEST_SETTABLE else _refuse_via(read_request_field(value))
 
@@ -119,7 +119,7 @@ def _refuse_via(name: str) -> str:
 
 @written(build_text("field value", VALUE.pattern))
 def read_value(value: object) -> str:
-    """Read the value of a field: nothing in it can end its line."""
+    """Read the value of a field. It cannot contain the end of a line."""
     written = read_text(value, A_VALUE)
     if not VALUE.fullmatch(written):
         raise value_error("has other characters than fields may have, or too many", A_VALUE)
@@ -128,7 +128,7 @@ def read_value(value: object) -> str:
 
 @written(build_text("field value, with variables", VALUE.pattern))
 def read_template(value: object) -> str:
-    """Read the value of a request's field, in which variables may stand in braces."""
+    """Read the value of a request field. It may contain variables in braces."""
     written = read_value(value)
     names = [match[1] for match in PART.finditer(written) if match[0] not in ("{{", "}}")]
     hint = f"{', '.join(VARIABLES)} or {HEADER}NAME in braces, and {{{{ for a brace"
@@ -145,7 +145,7 @@ def read_template(value: object) -> str:
 
 @written(build_text("path", rf"(?!.*/\.\.?(/|$)){BASE.pattern}", "/api"))
 def read_base(value: object) -> str:
-    """Read a path that others are put behind, without the / at its end."""
+    """Read a path prefix without its trailing slash."""
     base = read_text(value, A_BASE)
     if not BASE.fullmatch(base) or {".", ".."} & set(base.split("/")):
         raise value_error(f"{format_value(base)} is not a path of this form", A_BASE)
@@ -154,7 +154,7 @@ def read_base(value: object) -> str:
 
 @written(REDIRECT_TARGET)
 def read_redirect_target(value: object) -> str:
-    """Read where a redirect leads. What a request says is only ever put behind a / there."""
+    """Read the target of a redirect. Parts of the request may only follow a / in it."""
     place = read_text(value, A_PLACE)
     if place != "https" and (not place or not WHERE.fullmatch(place)):
         raise value_error(f"{format_value(place)} is not a place that a redirect may lead to", A_PLACE)
@@ -163,7 +163,7 @@ def read_redirect_target(value: object) -> str:
 
 @written(lambda inner: build_any_of(REDIRECT_TARGET, inner))
 def read_redirect(value: object) -> object:
-    """Read a redirect: where it leads, or a mapping with it."""
+    """Read a redirect: its target, or a mapping with the target."""
     return {"to": value} if isinstance(value, str) else value
 
 

@@ -1,4 +1,4 @@
-"""Routes: which requests go to which upstream, and what is asked of them."""
+"""Routes: which requests go to which upstream, and what is required of them."""
 
 from typing import Annotated, Literal
 
@@ -152,10 +152,10 @@ class Route(Part):
 
     @property
     def label(self) -> str:
-        """The name of the route in usage and metrics: its `name`, or host and path as configured."""
+        """The route's name in usage and metrics: its `name`, or host and path as configured."""
         return self.name or f"{self.host or ''}{self.path}"
 
     @property
     def prefix(self) -> str | None:
-        """`/v1/` of a route `/v1/*`; None for an exact path."""
+        """The prefix, such as `/v1/` for the path `/v1/*`. None: the path is exact."""
         return self.path[:-1] if self.path.endswith("/*") else None

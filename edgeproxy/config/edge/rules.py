@@ -1,4 +1,4 @@
-"""Rules about single requests: what they look like, and what is done with those that do."""
+"""Rules about single requests: their conditions, and the actions for matching requests."""
 
 from typing import Annotated, Literal
 
@@ -18,7 +18,7 @@ UNSEEN_FIELDS = frozenset(
         *("x-edge-region", "x-customer-id", "x-customer-tier", "x-edge-signature"),
     )
 )
-"""Fields that no request has any more when rules look at it."""
+"""Fields that are already removed from requests when rules are evaluated."""
 
 Method = Annotated[str, BeforeValidator(readers.read_method)]
 

@@ -1,10 +1,9 @@
-"""The configuration of an edge as its rooms see it: frozen, every value in its plain unit.
+"""The configuration of an edge: frozen, with every value in its plain unit.
 
-Durations are seconds (float), sizes bytes (int), rates a count and seconds, moments Unix seconds. Each model is also
-what operators write: its fields are those of the file, and the types of `field_types.py` read the written form (`5s`,
-`64KiB`, `60/min`). Descriptions and docstrings are what editors (`schema.py`) and the page of settings
-(scripts/settings-pages) show. What no single part can know, such as whether a tier exists, is checked by
-`references.py`.
+Durations are seconds (float), sizes bytes (int), rates a count and seconds, moments Unix seconds. Each model also
+defines what operators write: its fields are those of the file, and the types in `field_types.py` read the written form
+(`5s`, `64KiB`, `60/min`). Editors (`schema.py`) and the page of settings (scripts/settings-pages) show descriptions and
+docstrings. `references.py` checks what no single part can know, such as whether a tier exists.
 """
 
 from pathlib import Path

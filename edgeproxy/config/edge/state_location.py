@@ -1,5 +1,7 @@
-"""The state directory and the admin listener of an edge, read from a file in which anything else may be wrong: commands
-about a running edge are needed most when its file is broken."""
+"""The state directory and the admin listener of an edge, read from a file that may have any other fault.
+
+Commands for a running edge are needed most while its file is broken.
+"""
 
 import re
 from collections.abc import Mapping
@@ -13,11 +15,11 @@ from edgeproxy.config.edge.admin import Admin, read_admin
 from edgeproxy.config.source import Source
 
 STATE = re.compile(r"^state:[ \t]*([\"']?)([^\"'#${}\[\]\s]+)\1[ \t]*(?:#.*)?$", re.MULTILINE)
-"""The field `state` in a file that is no YAML."""
+"""The field `state` in a file that is not valid YAML."""
 
 
 class TablesLocation(BaseModel):
-    """The field of `tables` that says where they are."""
+    """The field of `tables` with their place."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -35,7 +37,7 @@ class StateLocation(BaseModel):
 
 
 def locate_state(path: Path, environ: Mapping[str, str]) -> StateLocation:
-    """Read what can be read; for the rest the defaults stand."""
+    """Read as much as possible. The rest gets defaults."""
     tree = Source(path, environ).tree
     fields = {}
     for name in StateLocation.model_fields:
@@ -50,7 +52,7 @@ def locate_state(path: Path, environ: Mapping[str, str]) -> StateLocation:
 
 
 def has_no_settings(path: Path, environ: Mapping[str, str]) -> bool:
-    """Return whether nothing in a file can be a setting: it is binary or a list, for example."""
+    """Return whether a file cannot contain any setting, because it is binary or a list, for example."""
     return not Source(path, environ).tree and not re.search(r"^[a-z_]+:", _read_text(path), re.MULTILINE)
 
 

@@ -1,4 +1,4 @@
-"""Upstreams: the services behind the edge, their endpoints, and how these are watched."""
+"""Upstreams: the services behind the edge, their endpoints, and their health checks."""
 
 from typing import Annotated, Literal
 
@@ -43,7 +43,7 @@ class Endpoint(Part):
 
     @property
     def authority(self) -> str:
-        """The authority: `HOST:PORT`, IPv6 in brackets."""
+        """The authority: `HOST:PORT`, with IPv6 in brackets."""
         return self.url.partition("://")[2]
 
     @property
@@ -57,9 +57,9 @@ class Endpoint(Part):
         return int(self.authority.rpartition(":")[2])
 
     def find_sent_host(self, host: str) -> str | None:
-        """Return the Host that it gets where `host` is what its upstream says of that; None for the client's own."""
+        """Return the Host for this endpoint, if its upstream's setting is `host`. None: the client's own Host."""
         if host == "upstream":
-            # As clients write it: without the port where it is the scheme's (RFC 9110 section 7.2).
+            # As clients write it: without the scheme's default port (RFC 9110 section 7.2).
             return self.authority.removesuffix(f":{addresses.PORTS[self.scheme]}")
         return None if host == "pass" else host
 
@@ -208,10 +208,10 @@ class Upstream(Part):
 
     @property
     def has_named_tls(self) -> bool:
-        """Whether an endpoint is `https://` with a name, which its certificate is for."""
+        """Whether an `https://` endpoint has a name, to which its certificate belongs."""
         return any(each.scheme == "https" and not addresses.is_address(each.host) for each in self.endpoints)
 
     @property
     def sent_host(self) -> str:
-        """The Host that the service gets: `pass`, `upstream` or a name."""
+        """The Host for the service: `pass`, `upstream` or a name."""
         return self.host or ("upstream" if self.has_named_tls else "pass")

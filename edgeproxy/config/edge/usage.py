@@ -41,7 +41,7 @@ class Usage(Part):
 
     @property
     def is_exposed(self) -> bool:
-        """Whether the token can be read by those on the way: it goes to another host, and not over TLS."""
+        """Whether others on the network could read the token: it goes to another host without TLS."""
         return (
             self.token is not None
             and self.collector.startswith("http://")

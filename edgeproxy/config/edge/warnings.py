@@ -1,4 +1,4 @@
-"""Warnings of `check` about an edge.yaml: what is allowed, and probably not meant.
+"""Warnings of `check` about an edge.yaml: settings that are valid but probably not intended.
 
 Each warning is a sentence that begins with its field, names the danger, and says what to write instead. Pure.
 """
@@ -18,13 +18,13 @@ from edgeproxy.config.selection import ANY_ROUTES
 from edgeproxy.config.warnings import DEMONSTRATION, list_tracing_warnings, list_trusted_proxies_warnings
 
 SECRET_CHARACTERS_MIN = 32
-"""Characters of a `stamp_secret` below which it may be guessed."""
+"""Minimum characters of a `stamp_secret` that cannot be guessed."""
 COSTS_MAX = 20
-"""Warnings of costs that are shown: each route and each allowance may make one."""
+"""Maximum warnings about costs, because each route and each allowance may cause one."""
 
 
 def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """List all warnings about an edge."""
+    """Yield all warnings about an edge."""
     yield from _list_connection_warnings(settings)
     yield from list_trusted_proxies_warnings(settings.trusted_proxies)
     for index, key in enumerate(settings.keys):
@@ -60,7 +60,7 @@ def _list_connection_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_peer_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """List the servers that the edge connects to and cannot verify."""
+    """Yield outgoing connections whose servers the edge cannot verify."""
     for name, upstream in settings.upstreams.items():
         if not upstream.tls.verify:
             yield f"upstreams.{name}.tls.verify: false trusts whoever answers: write ca: FILE"
@@ -85,7 +85,7 @@ def _list_peer_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_directory_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """List what is open about who signs the directory, and for how long that counts."""
+    """Yield gaps in the trust of the directory: missing signers, or signatures that are valid for too long."""
     directory = settings.directory
     if directory is None:
         return
@@ -107,14 +107,14 @@ def _list_directory_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_rule_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """List rules that are about no request, as the edge takes their field out before it looks at rules."""
+    """Yield rules that match no request, because the edge removes their field before it evaluates rules."""
     for index, rule in enumerate(settings.rules):
         if rule.field is not None and rule.field.lower() in UNSEEN_FIELDS:
             yield f"rules.{index}.field: {rule.field} is the edge's own, and no rule sees it: leave the rule out"
 
 
 def _list_path_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """List prefixes that demand more than what is around them: services may take other paths for theirs."""
+    """Yield prefixes stricter than the routes around them. Services may take other paths for theirs."""
     rejects = set(settings.paths.reject)
     for index, route in enumerate(settings.routes):
         around = next((other for other in settings.routes if _is_looser_route(other, route)), None)
@@ -131,9 +131,7 @@ def _list_path_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _is_looser_route(other: Route, route: Route) -> bool:
-    """Return whether what only looks like a path of `route` goes by `other` to the same upstream, and is asked for
-    less.
-    """
+    """Return whether `other` sends look-alikes of `route`'s paths to the same upstream with fewer requirements."""
     prefix = other.prefix
     covers = prefix is not None and route.path.startswith(prefix) and prefix != route.prefix
     same = other.upstream == route.upstream and other.host in (None, route.host)
@@ -142,12 +140,12 @@ def _is_looser_route(other: Route, route: Route) -> bool:
 
 
 def _compute_openness(route: Route) -> int:
-    """Return how much a route takes: the more, the less it demands."""
+    """Return how open a route is. A more open route requires less."""
     return {"none": 9, "optional": 8}.get(route.auth, route.auth.count(" or "))
 
 
 def _list_certificate_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """List routes that take certificates, where no listener requests one."""
+    """Yield routes that accept certificates although no listener requests them."""
     is_requested = any(listener.tls is not None and listener.tls.client_ca is not None for listener in settings.listen)
     for index, route in enumerate(settings.routes):
         if "certificate" in route.auth and not is_requested:
@@ -158,7 +156,7 @@ def _list_certificate_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_meter_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """List meters of what bodies state that no route reads, and meters of messages that no service sends."""
+    """Yield meters of bodies that no route reads, and meters of messages that no service sends."""
     speaks_grpc = any(upstream.protocol != "http/1.1" for upstream in settings.upstreams.values())
     for number, route in enumerate(settings.routes):
         unread = [protocol for protocol in route.upgrade if protocol != "websocket"]
@@ -177,7 +175,7 @@ def _list_meter_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_unit_limit_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """List limits of what answers state that hold on no route, or not on those where they stand."""
+    """Yield limits of numbers in answers that apply to no route, or not on their own routes."""
     for where, limits, reads in _list_limits(settings):
         for index, limit in enumerate(limits):
             if limit.of is not None and not reads:
@@ -189,7 +187,7 @@ def _list_unit_limit_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_limits(settings: EdgeSettings) -> list[tuple[str, Sequence[Limit], bool]]:
-    """List who has limits, the limits, and whether answers are read where they hold."""
+    """Return each owner of limits, the limits, and whether answers are read where they apply."""
     is_read = any(route.response_usage is not None for route in settings.routes)
     return [
         *[(f"tiers.{name}", tier.limits, is_read) for name, tier in settings.tiers.items()],
@@ -200,7 +198,7 @@ def _list_limits(settings: EdgeSettings) -> list[tuple[str, Sequence[Limit], boo
 
 
 def _list_estimate_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """List meters whose estimates hold customers like what answers state, and cannot be told from it."""
+    """Yield meters whose estimates count against customers like stated numbers and cannot be told from them."""
     holders = [
         *[(f"tiers.{name}", tier.quotas) for name, tier in settings.tiers.items()],
         *[(f"customers.{name}", customer.quotas or ()) for name, customer in settings.customers.items()],
@@ -220,7 +218,7 @@ def _list_estimate_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_cost_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """List costs that a limit can never hold: all such requests are refused, whenever they come."""
+    """Yield costs beyond the capacity of a limit: all such requests are always refused."""
     dear = [(index, route) for index, route in enumerate(settings.routes) if route.cost > 1]
     allowances = [(f"tiers.{name}", name, compute_allowance(tier, None)) for name, tier in settings.tiers.items()]
     for name, customer in settings.customers.items():
@@ -242,7 +240,7 @@ def _list_limit_cost_warnings(
     index: int, route: Route, where: str, limits: Iterable[Limit], credits: BurstCredits | None
 ) -> Iterator[str]:
     if credits is not None and credits.max >= route.cost:
-        return  # They buy what the limits do not let pass.
+        return  # Credits pay for what the limits refuse.
     for limit in limits:
         if limit.mode == "enforce" and limit.counts_requests and route.cost > compute_burst(limit):
             yield (
@@ -264,7 +262,7 @@ def _list_quota_cost_warnings(
 
 
 def compute_burst(limit: Limit) -> int:
-    """Return what a limit lets pass at once where nothing is used."""
+    """Return what a limit permits at once if nothing is used."""
     if DEFAULT_DEPTHS[limit.algorithm] is None:
         return limit.count
     return min(limit.count, limit.depth) if limit.algorithm == "hybrid" else limit.depth

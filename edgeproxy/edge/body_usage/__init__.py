@@ -1,6 +1,6 @@
-"""Usage that the bodies of answers state, such as the tokens of a model's answer: read from bytes that come in any
-pieces. Pure: no I/O, no time.
+"""Usage that the bodies of answers state, for example the tokens of a model's answer. It is read from bytes that come
+in any pieces. Pure: no I/O, no time.
 
-The room reads and never changes what it reads. It decides neither which answers count nor what counts instead of usage
+This package reads and never changes its input. It does not decide which answers count, nor which counts replace usage
 that is not stated.
 """

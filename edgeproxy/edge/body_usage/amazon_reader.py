@@ -9,7 +9,7 @@ from edgeproxy.edge.body_usage.json_fields import JsonFields, Value
 from edgeproxy.edge.body_usage.json_text import ODD_USAGE, JsonText
 
 AMAZON_PRELUDE_BYTES: Final = 12
-"""Bytes before the headers of a message: its length, that of its headers, and a checksum."""
+"""Bytes before the headers of a message: its length, the length of the headers, and a checksum."""
 AMAZON_CHECKSUM_BYTES: Final = 4
 AMAZON_MESSAGE_BYTES_MAX: Final = 24 << 20
 """The longest message of an event stream (AWS, event stream encoding: 24 MiB)."""
@@ -19,8 +19,8 @@ PAYLOAD: Final = re.compile(rb'\s*\{\s*"bytes"\s*:\s*"([A-Za-z0-9+/=]*)"')
 class AmazonReader:
     """Reads the values of messages of Amazon's event streams: of JSON, or of the JSON in their `bytes`, in base64.
 
-    A message is its length and that of its headers, of four bytes each, a checksum, headers, payload and a checksum
-    (AWS, event stream encoding). Checksums are not looked at.
+    A message is its length and the length of its headers, of four bytes each, a checksum, headers, payload and a
+    checksum (AWS, event stream encoding). Checksums are not looked at.
     """
 
     __slots__ = (
@@ -37,7 +37,7 @@ class AmazonReader:
     )
 
     def __init__(self, fields: JsonFields, answer_text: AnswerText | None = None) -> None:
-        """`answer_text`: as of JsonReader."""
+        """`answer_text`: see JsonReader."""
         self._fields, self._answer_text = fields, answer_text
         self._last: bytes | bytearray = b""
         """The payload of the last message."""
@@ -104,10 +104,10 @@ class AmazonReader:
 
     @property
     def is_marked(self) -> bool:
-        """Whether the last message has something like usage."""
+        """True if the last message has something like usage."""
         return ODD_USAGE.search(self._last) is not None
 
     @property
     def has_content(self) -> bool:
-        """Whether a model may have generated anything."""
+        """True if a model may have generated anything."""
         return self._messages > 1

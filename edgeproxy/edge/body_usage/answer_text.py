@@ -1,15 +1,15 @@
-"""The text of an answer, by which its output is estimated where it does not state one.
+"""The text of an answer, for an estimate of its output if the answer does not state it.
 
 Only text of known members counts: not the log probabilities, identifiers, signatures and encodings beside it. An answer
-without any of these members is in no dialect of the table: of it each text counts that has a blank, which identifiers
-and encodings have not.
+without any of these members is in no dialect of the table. Then each text with a blank counts, as identifiers and
+encodings have no blanks.
 """
 
 import re
 from typing import Final
 
 REASONING: Final = ("reasoning_content", "reasoning", "reasoning_details")
-"""Members that have the same reasoning, by the service; some answers have it in two of them."""
+"""Members that repeat one reasoning, by service; some answers have it in two of them."""
 MEMBERS: Final = (
     *("content", "text", "delta", "refusal", "thinking", "partial_json", "arguments", "transcript"),
     *("response", "generation", "outputText", "completion", "output", "args_delta"),
@@ -19,7 +19,7 @@ TEXT: Final = re.compile(
     % b"|".join(name.encode() for name in (*REASONING, *MEMBERS)),
     re.DOTALL,
 )
-"""A member of text: its name, but for OpenRouter's details of reasoning, and the text, which may be cut off."""
+"""A member of text: its name (absent for OpenRouter's details of reasoning), and the text, which may be cut off."""
 STRING: Final = re.compile(rb':\s*+"([^"\\]*+(?:\\.[^"\\]*+)*+)', re.DOTALL)
 WITHOUT_TEXT: Final = re.compile(
     rb'"(?:event_)?type"\s*+:\s*+"(?:response\.[a-z_.]*(?:done|completed|incomplete|added|created|in_progress)"|'
@@ -32,21 +32,22 @@ ESCAPE_BYTES: Final = 6
 ESCAPED_BYTES: Final = 3
 """Bytes in UTF-8 of most characters that are written with an escape."""
 BYTES_PER_TOKEN_LEAST: Final = 2
-"""Bytes of text that a token has at least, in all but rare texts: what an estimate by other bytes may not exceed."""
+"""Bytes of text that a token has at least, except in rare texts: the upper bound of an estimate by other bytes."""
 PIECES_READ_MAX: Final = 64
 SAMPLED: Final = 7
-"""Of the pieces after PIECES_READ_MAX every eighth is read: most streams state their usage at their end, and reading
-each event for an estimate would cost more than all else."""
+"""After PIECES_READ_MAX, every eighth piece is read: most streams state their usage at their end, and reading each
+event for an estimate would cost more than all else.
+"""
 
 
 class AnswerText:
-    """The bytes of text in the pieces of an answer. Of a long stream a sample is read."""
+    """The bytes of text in the pieces of an answer. A long stream is only sampled."""
 
     __slots__ = ("_bytes", "_other_bytes", "_passed", "_pieces", "_read", "_reasoning")
 
     def __init__(self) -> None:
         self._pieces = self._read = self._passed = 0
-        """The pieces, and their bytes, of those that were read and of the others."""
+        """The number of pieces, the bytes of the read ones, and the bytes of the others."""
         self._bytes = 0
         self._reasoning = dict.fromkeys((name.encode() for name in REASONING), 0)
         self._other_bytes = 0

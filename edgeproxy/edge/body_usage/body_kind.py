@@ -23,11 +23,11 @@ LINES: Final = frozenset(
 )
 """Types of JSON texts in lines."""
 UNTYPED: Final = frozenset((b"", b"application/octet-stream", b"binary/octet-stream"))
-"""Types that say nothing of a body."""
+"""Types that say nothing about a body."""
 
 
 class BodyKind(Enum):
-    """What can be read of a body."""
+    """The kind of a body, which decides how it is read."""
 
     JSON = auto()
     STREAM = auto()
@@ -39,7 +39,7 @@ class BodyKind(Enum):
     TEXT = auto()
     """Text or bytes of no known type, which may be one of the above: their beginning tells."""
     NEITHER = auto()
-    """A body of another type, such as speech."""
+    """A body of another type, for example speech."""
     ENCODED = auto()
     """One of these in a coding that is not decoded here."""
 
@@ -49,13 +49,13 @@ USUAL: Final = (BodyKind.JSON, b"")
 
 
 def describe_body(head: bytes) -> tuple[BodyKind, bytes]:
-    """Return the kind of the body behind a head, and the coding that it is to be decoded from first, empty for none.
+    """Return the kind of the body behind a head, and the coding that must be decoded first, empty for none.
 
     `head`: the status line and field lines, each with its CRLF.
     """
     lines = head.lower()
     if JSON_LINE in lines and CODING not in lines:
-        return USUAL  # As most are.
+        return USUAL  # The most frequent kind.
     media_type = _find_value(lines, TYPE).partition(b";")[0].rstrip()
     if media_type == b"text/event-stream":
         kind = BodyKind.STREAM

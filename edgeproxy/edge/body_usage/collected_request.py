@@ -1,7 +1,7 @@
 """The body of a request, collected as it passes, for an estimate of its input.
 
-Long encodings, such as images in base64, are cut out, so requests with media need little memory. A compressed body is
-decoded within the bounds of `content_coding`.
+Long encodings, for example images in base64, are cut out, so requests with media need little memory. A compressed body
+is decoded within the bounds of `content_coding`.
 """
 
 import re
@@ -18,24 +18,24 @@ KEPT_BYTES_MAX: Final = 96 << 10
 END_BYTES_MAX: Final = 16 << 10
 """Bytes that are kept of its end, which may have the most tokens of an answer."""
 CUT_BYTES: Final = 32 << 10
-"""Bytes of a body from which on encodings are cut out."""
+"""After this many bytes of a body, encodings are cut out."""
 ENCODING: Final = re.compile(rb"[A-Za-z0-9+/_=-]{512,}")
 """Text of no language is that long without a blank or a mark."""
 
 
 class CollectedRequest:
-    """The body of one request. `lines`: those of its head, which tell its coding."""
+    """The body of one request. `lines`: the lines of its head, which tell its coding."""
 
     __slots__ = ("_decoder", "_is_opaque", "_size", "_text", "_text_bytes")
 
     def __init__(self, lines: bytes) -> None:
         coding = find_coding(b"\r\n" + lines.lower())
         self._is_opaque = coding not in (b"", b"identity", *CODINGS)
-        """Whether it has a coding that is not decoded here: its bytes count as text."""
+        """True if it has a coding that is not decoded here: then its bytes count as text."""
         self._decoder = create_decoder(coding) if coding in CODINGS else None
         self._text = JsonText(KEPT_BYTES_MAX, END_BYTES_MAX)
         self._size = self._text_bytes = 0
-        """Bytes of the body so far, and those without what was cut out."""
+        """Bytes of the body so far, and its bytes without the encodings that were cut out."""
 
     def __len__(self) -> int:
         """Return the number of bytes that are kept."""
@@ -55,7 +55,7 @@ class CollectedRequest:
         return self._size
 
     def measure(self, provider: str) -> PromptSize:
-        """Return the size of the input; `provider`: as of `measure_prompt`."""
+        """Return the size of the input; `provider`: see `measure_prompt`."""
         if self._is_opaque:
             return PromptSize(self._size, 0)
         beginning = self._text.beginning

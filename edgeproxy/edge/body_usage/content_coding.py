@@ -1,6 +1,6 @@
 """Content codings of bodies, decoded as they pass: gzip and deflate (RFC 9110 section 8.4.1), zstd (RFC 8878).
 
-A few bytes can stand for gigabytes, so that no more is decoded than any honest text would become.
+A few bytes can become gigabytes, so the decoded size is bounded by the size of any honest text.
 """
 
 import zlib
@@ -14,15 +14,16 @@ CODINGS: Final = frozenset((b"gzip", b"x-gzip", b"deflate", ZSTD))
 PIECE_BYTES_MAX: Final = 64 << 10
 """Bytes that are decoded at a time."""
 RATIO_MAX: Final = 100
-"""How much longer a text may become; those of streams become thirty times as long."""
+"""A text may become at most this many times as long; texts of streams become thirty times as long."""
 BYTES_FREE: Final = 1 << 20
 """Bytes that any body may become, whatever its length."""
 MEMBERS_MAX: Final = 1000
 """Members of gzip that a body may have, one behind the other. Empty ones take time and become nothing."""
 
 ZSTD_BYTES_AT_ONCE: Final = 128
-"""Bytes of zstd that are decoded at a time. A block of four bytes can stand for 128 KiB, and nothing bounds what the
-decoder returns: so many can become 4 MiB."""
+"""Bytes of zstd that are decoded at a time. A block of four bytes can become 128 KiB, and nothing bounds the decoder's
+result: so this many can become 4 MiB.
+"""
 ZSTD_WINDOW_BYTES_MAX: Final = 8 << 20
 """The largest window of zstd in HTTP (RFC 9659)."""
 
@@ -33,11 +34,11 @@ class Decoder(Protocol):
     is_broken: bool
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what a piece of the body becomes, in pieces."""
+        """Yield the decoded bytes of a piece of the body, in pieces."""
 
 
 def create_decoder(coding: bytes) -> Decoder | None:
-    """Create the decoder of a body in one of CODINGS; None where it is in none."""
+    """Create the decoder of a body in one of CODINGS; None if it has no coding."""
     if not coding:
         return None
     return ZstdDecoder() if coding == ZSTD else Inflater()
@@ -52,12 +53,12 @@ class Inflater:
         self._decoder = zlib.decompressobj(AUTODETECT)
         self._members_left = MEMBERS_MAX
         self._left = BYTES_FREE
-        """Bytes that may still come of what has been fed."""
+        """Bytes that may still come out of the bytes fed so far."""
         self.is_broken = False
-        """Whether the body is not what it says, or becomes too long; nothing is decoded any more."""
+        """True if the body is not of the coding that it states, or becomes too long; nothing is decoded any more."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what a piece of the body becomes, in pieces of PIECE_BYTES_MAX at most."""
+        """Yield the decoded bytes of a piece of the body, in pieces of PIECE_BYTES_MAX at most."""
         self._left += RATIO_MAX * len(data)
         while data and not self.is_broken:
             decoder = self._decoder
@@ -93,12 +94,12 @@ class ZstdDecoder:
         decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES_MAX)
         self._decoder = decompressor.decompressobj(read_across_frames=True)
         self._left = BYTES_FREE
-        """Bytes that may still come of what has been fed."""
+        """Bytes that may still come out of the bytes fed so far."""
         self.is_broken = False
-        """Whether the body is not what it says, or becomes too long; nothing is decoded any more."""
+        """True if the body is not of the coding that it states, or becomes too long; nothing is decoded any more."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what a piece of the body becomes, in pieces."""
+        """Yield the decoded bytes of a piece of the body, in pieces."""
         from zstandard import ZstdError
 
         self._left += RATIO_MAX * len(data)

@@ -1,8 +1,8 @@
-"""The words of the table of dialects: facts, objects with usage, and what a row is. `dialect_rows` has the rows.
+"""The words of the table of dialects: facts, objects with usage, and the type of a row. `dialect_rows` has the rows.
 
-A *place* is the path of an object with usage, whose keys have dots between them; an empty path is the answer itself. A
-*member* is the path of a number within that object. A *fact* is the meaning of a member. Whether a number is a part of
-another or stands beside it is the meaning of its fact: `cached` is a part of `prompt`, `cached beside` is not.
+A *place* is the path of an object with usage; the path is keys with dots between them, and an empty path is the answer
+itself. A *member* is the path of a number within that object. A *fact* is the meaning of a member. The fact also tells
+whether a number is a part of another or stands beside it: `cached` is a part of `prompt`, `cached beside` is not.
 
 docs/edge/dialects.md is made of this table (`scripts/dialect-page`). `tests/edge/body_usage/answers/` has recorded
 answers for its rows.
@@ -18,24 +18,24 @@ from edgeproxy.config.edge.response_usage import FormatName
 PROMPT, CACHED, CACHED_BESIDE, WRITTEN, WRITTEN_BESIDE, TOOLS_BESIDE = (
     *("prompt", "cached", "cached beside", "written", "written beside", "tools beside"),
 )
-"""The tokens of a prompt; those read from a cache, and those written to one; those of tools' results."""
+"""The tokens of a prompt; tokens read from a cache, and written to one; tokens of tools' results."""
 OUTPUT, THOUGHTS, THOUGHTS_BESIDE, TOTAL = "output", "thoughts", "thoughts beside", "total"
 AUDIO_IN, AUDIO_OUT, IMAGE_IN, IMAGE_OUT = "audio input", "audio output", "image input", "image output"
 """Parts of the prompt and of the output by their medium."""
 STEPS: Final = "steps"
-"""The works of models that one answer took. No other number has those that are not `STEPS_WITHIN`."""
+"""The works of models that one answer took. No other number includes the steps that are not `STEPS_WITHIN`."""
 STEPS_WITHIN: Final = frozenset(("message", "fallback_message"))
-"""Types of steps whose numbers are within those of the answer. Others, such as compaction, stand beside them."""
+"""Types of steps that the numbers of the answer include. Others, for example compaction, stand beside them."""
 UNITS: Final = "other units"
-"""An amount that is no number of tokens, such as seconds of audio or searches: such an answer counts no tokens."""
+"""An amount that is no number of tokens, for example seconds of audio or searches: such an answer counts no tokens."""
 MODEL, TIER, ID, KIND, STATUS, ERROR, BACKGROUND, FILE, TICKET = (
     *("model", "tier", "id", "kind", "status", "error", "background", "file", "ticket"),
 )
-"""Facts that are no numbers. A ticket is the id by which a later request gets the answer."""
+"""Facts that are no numbers. A ticket is an id; with it a later request gets the answer."""
 RESULTS: Final = "results"
 """The answers of a batch within one body, a list of objects, each with its `response`."""
 TEXTS: Final = (MODEL, TIER, ID, KIND, STATUS, FILE, TICKET)
-"""Those among them that are texts; an error may be anything."""
+"""The texts among them; an error may be anything."""
 
 NUMBERS: Final = (
     *(PROMPT, CACHED, CACHED_BESIDE, WRITTEN, WRITTEN_BESIDE, TOOLS_BESIDE),
@@ -69,7 +69,7 @@ class Row(NamedTuple):
     messages: tuple[str, ...] = ()
     """The places in the messages of a WebSocket."""
     billed: str = ALL_OUTPUT
-    """The sum that the provider charges, as its documentation says it."""
+    """The sum that the provider charges, by its documentation."""
 
 
 # ---- objects with usage
@@ -126,7 +126,7 @@ ANTHROPIC: Final[Members] = {
     STEPS: ("iterations",),
 }
 ANTHROPIC_START: Final[Members] = {fact: members for fact, members in ANTHROPIC.items() if fact not in (OUTPUT, STEPS)}
-"""The first event of a stream: its output is a placeholder, and the last one has all of it."""
+"""The first event of a stream: its output is a placeholder, and the last event has all of it."""
 GEMINI: Final[Members] = {
     PROMPT: ("promptTokenCount",),
     TOOLS_BESIDE: ("toolUsePromptTokenCount",),

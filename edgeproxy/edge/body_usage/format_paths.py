@@ -1,4 +1,4 @@
-"""The paths at which the answers of a format state something: those of the table of dialects, and those of texts."""
+"""The paths of a format's answers to their facts: the paths of the table of dialects, and the paths of texts."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -64,7 +64,7 @@ TEXTS: Final[Mapping[FormatName, Members]] = {
     "any": {},
     "json": {MODEL: ("model",)},
 }
-"""Where answers of a format name their model, and what tells whether they count: their paths from the top."""
+"""The paths, from the top of an answer, of its model and of the facts that tell whether it counts, by format."""
 
 MARKERS: Final[Mapping[FormatName, tuple[bytes, ...]]] = {
     "openai": (b'_tokens"', b'"error"', b'"seconds"'),
@@ -77,12 +77,13 @@ MARKERS: Final[Mapping[FormatName, tuple[bytes, ...]]] = {
     "any": (),
     "json": (),
 }
-"""Bytes of which each event has one at least that states numbers of a format, or an error."""
+"""Each event that states numbers of a format, or an error, has at least one of these byte strings."""
 
 
 def list_paths(name: FormatName) -> Mapping[str, tuple[str, int]]:
     """Return each path that answers of a format may state something at, with its fact, and its rank among the paths of
-    that fact: the lowest is preferred."""
+    that fact: the lowest is preferred.
+    """
     paths: dict[str, tuple[str, int]] = {}
     ranks: dict[str, int] = {}
     rows = [row for row in ROWS if name in (row.format, "any")]
@@ -101,7 +102,7 @@ def list_paths(name: FormatName) -> Mapping[str, tuple[str, int]]:
 
 
 def list_markers(name: FormatName) -> tuple[bytes, ...]:
-    """Return the bytes of which each event of a format has one at least that states numbers, or an error."""
+    """Return byte strings; each event of a format that states numbers, or an error, has at least one of them."""
     if name != "any":
         return MARKERS[name]
     return tuple(dict.fromkeys([marker for markers in MARKERS.values() for marker in markers]))

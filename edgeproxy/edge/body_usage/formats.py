@@ -1,4 +1,6 @@
-"""The formats of models' answers: what a route's `response_usage` looks for, and the readers that find it."""
+"""The formats of models' answers: the facts that a route's `response_usage` looks for, and the readers that find
+them.
+"""
 
 from collections.abc import Callable, Collection, Mapping
 from functools import lru_cache, partial
@@ -34,18 +36,18 @@ TYPES: Final[Mapping[str, object]] = {
     dialects.STEPS: LIST,
     dialects.RESULTS: LIST,
 }
-"""The types of facts; any other is what is written there."""
+"""The types of facts; the value of any other is its bytes in the text."""
 MEDIA: Final = (dialects.AUDIO_IN, dialects.AUDIO_OUT, dialects.IMAGE_IN, dialects.IMAGE_OUT, dialects.TIER)
 """Facts that no other number depends on, and few routes count."""
 FORMATS_CACHED_MAX: Final = 64
 STATES_OUTPUT: Final = frozenset(("anthropic", "bedrock", "any"))
 """Formats whose whole answers always state their output."""
 INPUT: Final = (dialects.PROMPT, dialects.CACHED_BESIDE, dialects.WRITTEN_BESIDE)
-"""Facts that make one prompt, each of which may become smaller where another grows."""
+"""Facts that make one prompt; if one grows, another may become smaller."""
 
 
 class UsageFormat:
-    """A format, with further numbers that are asked for by their paths, such as `usage.total_tokens`."""
+    """A format, with further numbers that are requested by their paths, for example `usage.total_tokens`."""
 
     __slots__ = ("_alternatives", "_counts", "_fields", "_markers", "_may_lack_output", "_states_tokens")
 
@@ -56,7 +58,7 @@ class UsageFormat:
         name: FormatName = settings if isinstance(settings, str) else settings.like
         own = {} if isinstance(settings, str) else list_own_paths(settings)
         unread = set(MEDIA).difference(media)
-        # Paths of one's own go first, and hide those of the table at the same place.
+        # Paths of an operator's own format go first, and hide the paths of the table at their place.
         places = {**own, **{path: what for path, what in format_paths.list_paths(name).items() if path not in own}}
         places = {path: what for path, what in places.items() if what[0] not in unread}
         names: dict[Path, tuple[str, ...]] = {}
@@ -74,12 +76,12 @@ class UsageFormat:
             keys = tuple(path.split("."))
             names[keys] = (*names.get(keys, ()), what)
         self._alternatives = alternatives
-        """The facts, and their ranks, of names that are other paths of a fact."""
+        """For names that are other paths of a fact: the fact and the rank."""
         self._counts = frozenset(map(format_path, paths))
         self._fields = JsonFields(names, self.take, types)
         last_keys = [path.rpartition(".")[2] for path in (*paths, *own)]
         self._markers = (*format_paths.list_markers(name), *map(msgspec.json.encode, last_keys)) or (ANY,)
-        """A key of one's own is found as JSON is usually written, without escapes."""
+        """A key of an operator's own format is found as JSON is usually written, without escapes."""
         self._may_lack_output = name not in STATES_OUTPUT
         self._states_tokens = name != "json" or bool(own)
 
@@ -92,7 +94,7 @@ class UsageFormat:
     ) -> BodyReader:
         """Return a reader of a body of this kind, which has its text measured by `text`.
 
-        `on_line` is called with the facts of each line, where the body is JSON texts in lines, each of which is a
+        `on_line` is called with the facts of each line, if the body is JSON texts in lines. Then each line is a
         statement of its own.
         """
         if kind is BodyKind.LINES:
@@ -107,7 +109,7 @@ class UsageFormat:
     def _create_by_beginning(
         self, kind: BodyKind, on_line: OnLine | None, text: AnswerText | None, first: bytes, is_all: bool
     ) -> StatementReader | None:
-        """Return the reader of a body that begins with these bytes; None where more of them have to come."""
+        """Return the reader of a body that begins with these bytes; None if more of them have to come."""
         if first.startswith((b"{", b"[")):
             if on_line is not None:
                 return self._create_lines_reader(on_line, text)
@@ -119,7 +121,7 @@ class UsageFormat:
         return JsonReader(self._fields, text) if kind is BodyKind.JSON else IgnoringReader()
 
     def read_json(self, body: bytes, *, has_output: bool = True) -> tuple[StatedCounts, bool]:
-        """Return what a JSON body states that is all there, and whether it can be read."""
+        """Return the statements of a complete JSON body, and whether it can be read."""
         values, is_readable = self._fields.find_values(body), True
         if values is None:
             values = {}
@@ -129,11 +131,11 @@ class UsageFormat:
         return StatedCounts(values, self._may_lack_output, has_output), is_readable
 
     def compute_counts(self, values: dict[str, Value], *, has_output: bool = True) -> StatedCounts:
-        """Return what the facts that a reader has found come to."""
+        """Return the counts that the facts of a reader result in."""
         return StatedCounts(values, self._may_lack_output, has_output)
 
     def read_message(self, text: bytes | bytearray, *, is_named: bool) -> StatedCounts | None:
-        """Return what a message of a WebSocket states; None where it has no marker, and the model `is_named`."""
+        """Return the statements of a message of a WebSocket; None if it has no marker, and the model `is_named`."""
         if is_named and not any(marker in text for marker in self._markers):
             return None
         values: dict[str, Value] = {}
@@ -141,10 +143,10 @@ class UsageFormat:
         return self.compute_counts(values)
 
     def take(self, stated_values: dict[str, Value], values: dict[str, Value]) -> None:
-        """Put what stands at the paths of one text into `values`, by fact.
+        """Put the values at the paths of one text into `values`, by fact.
 
-        Numbers of a stream are those so far: a number does not become zero, unless what it counted is counted elsewhere
-        in the same text.
+        The numbers of a stream are sums so far: a number does not become zero, unless this text counts its units
+        elsewhere.
         """
         if not self._alternatives.keys().isdisjoint(stated_values):
             stated_values = self._choose(stated_values)
@@ -153,7 +155,7 @@ class UsageFormat:
         values.update(stated_values)
 
     def _choose(self, stated_values: Mapping[str, Value]) -> dict[str, Value]:
-        """Return one statement of each fact of a text: the preferred one of those at several paths."""
+        """Return one statement of each fact of a text: the preferred one if it is at several paths."""
         stated: dict[str, Value] = {}
         ranks: dict[str, int] = {}
         for name, value in stated_values.items():
@@ -170,7 +172,7 @@ def get_usage_format(
     *,
     has_tier: bool = False,
 ) -> UsageFormat:
-    """Return a format for these counts, with further paths. Routes of all customers share those that are the same.
+    """Return a format for these counts, with further paths. Routes of all customers share equal formats.
 
     `has_tier`: whether the service tier is read.
     """
@@ -187,7 +189,7 @@ def _create_usage_format(
 
 
 def is_preferred(new: tuple[int, Value], old: tuple[int, Value]) -> bool:
-    """Return whether one statement of a fact is preferred to another of the same text; each a rank and a value.
+    """Return whether one statement of a fact is preferred to another in its text; each is a rank and a value.
 
     A number above zero is preferred, then the lower rank.
     """
@@ -196,9 +198,9 @@ def is_preferred(new: tuple[int, Value], old: tuple[int, Value]) -> bool:
 
 
 def drop_zeros(stated: Mapping[str, Value], values: Mapping[str, Value]) -> dict[str, Value]:
-    """Return what is stated without the zeros that stand behind a number.
+    """Return the stated facts without zeros that follow a number.
 
-    Zeros of a prompt stay where its other tokens have grown by as many.
+    Zeros of a prompt stay if its other tokens have grown by that number.
     """
     gone = {fact: number for fact, value in stated.items() if value == 0 and (number := _get_number(values, fact))}
     of_input = {fact: number for fact, number in gone.items() if fact in INPUT}
@@ -237,5 +239,5 @@ def list_own_paths(settings: OwnFormat) -> Mapping[str, tuple[str, int]]:
 
 
 def format_path(path: str) -> str:
-    """Return the name of what stands at a path, as JSONPath (RFC 9535) writes it: no count has such a name."""
+    """Return the name of the value at a path, in the notation of JSONPath (RFC 9535): no count has such a name."""
     return f"$.{path}"

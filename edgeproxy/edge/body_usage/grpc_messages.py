@@ -1,7 +1,7 @@
-"""The messages of a gRPC call: how many there are in one direction of it, in any pieces.
+"""The messages of a gRPC call: their number in one direction of it, read in any pieces.
 
-A message is a byte that says whether it is compressed, its length in four bytes, and so many bytes ("Length-Prefixed-
-Message" of gRPC over HTTP/2). Only prefixes are looked at, so nothing but a part of one is kept.
+A message is a byte that says whether it is compressed, its length in four bytes, and its bytes
+("Length-Prefixed-Message" of gRPC over HTTP/2). Only prefixes are looked at, so only a part of one is kept.
 """
 
 from typing import Final
@@ -18,10 +18,10 @@ class MessageScanner:
         self._prefix = b""
         """The part of a prefix that is not whole yet."""
         self._bytes_left = 0
-        """Bytes that are still to come of a message whose prefix is."""
+        """Bytes that are still to come of a message whose prefix has come."""
 
     def count_ends(self, data: bytes) -> int:
-        """Return how many messages end in the next bytes, compressed or not. One that is never whole does not count."""
+        """Return how many messages end in the next bytes, compressed or not. An unfinished message does not count."""
         if self._bytes_left > len(data):
             self._bytes_left -= len(data)
             return 0

@@ -1,8 +1,8 @@
-"""Values at given paths of JSON texts, found without building anything else of them.
+"""Values at given paths of JSON texts, found without building anything else of the texts.
 
-The paths are compiled once into the type of an object with these members, which msgspec decodes a text as. A key that
-is escaped (`"us\\u0061ge"`) is the key that it spells. Of a key that is there twice the last one counts, as in the JSON
-readers of Python and JavaScript.
+The paths are compiled once into the type of an object with these members, and msgspec decodes a text as this type. A
+key that is escaped (`"us\\u0061ge"`) is the key that it spells. If a key is repeated the last one counts, as in the
+JSON readers of Python and JavaScript.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,17 +16,17 @@ Path = tuple[str, ...]
 """The keys from the top of a text to a value."""
 
 Value = int | str | bytes | list[object]
-"""A number, a text or a list that is what its name stands for; anything else as it is written."""
+"""A number, a text or a list, if its name asks for this type; any other value in its written form."""
 
 Merge = Callable[[dict[str, Value], dict[str, Value]], None]
-"""Puts the values of one object, by name, into those of all."""
+"""Puts the values of one object, by name, into the values of all."""
 
 astuple = msgspec.structs.astuple
 EMPTY: Final = frozenset((b"null", b'""', b"{}", b"[]"))
-"""Values with which nothing is stated."""
+"""Values that state nothing."""
 LISTS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 STATE_NOTHING: Final[tuple[object, ...]] = (None, "", [], {})
-"""Values that state nothing, where a number, a text or an object should be."""
+"""Values that state nothing, in the place of a number, a text or an object."""
 NOTHING: Final = repeat(None)
 MEMBERS_MAX: Final = 4096
 """Members of a list that are read, from its end: a list of numbers has a hundred thousand in 256 KiB."""
@@ -45,19 +45,18 @@ FAILURES: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 Plan = dict[str, tuple[str, object, "Plan"]]
-"""The members of an object that are looked for: the name of each, its class, and the plan of one that is an object."""
+"""The members of an object to look for: the name of each, its class, and the plan of a member that is an object."""
 
 Member = tuple[str, tuple[str, ...], "JsonFields | None", object]
-"""The key of a member, its names, what is looked for in it, and the type of a value that has one name alone."""
+"""The key of a member, its names, the fields to look for in it, and the type of a value that has one name alone."""
 
 
 class JsonFields:
-    """The values that are looked for: their paths, and the names of each.
+    """The values to look for: their paths, and the names of each.
 
-    A text is read in one pass as the type that it should have. Objects of numbers, such as `usage`, are short, and read
-    whole; of all others only the members are read that are looked for. Where something else stands in the place of an
-    object, a number or a text, such as `"usage": []`, the text is read once more, level by level, so that the rest of
-    it is found.
+    A text is read in one pass as the type that it should have. Objects of numbers, for example `usage`, are short, and
+    read whole; of all others only the needed members are read. If an object, a number or a text has a wrong type
+    (`"usage": []`), the text is read once more, level by level, so that the rest of it is found.
     """
 
     __slots__ = (
@@ -80,13 +79,14 @@ class JsonFields:
         *,
         is_top: bool = True,
     ) -> None:
-        """`merge` puts the values of one object into those of all; by default a later value replaces an earlier one.
-        `types`: NUMBER, TEXT or LIST by name; a value of any other name is what is written there."""
+        """`merge` puts the values of one object into the values of all; by default a later value replaces an earlier
+        one. `types`: NUMBER, TEXT or LIST by name; a value of any other name keeps its written form.
+        """
         self._merge = merge
         self._types = types = types or {}
         members = list_members(names, types)
         self.plan = None if is_top else build_plan(members)
-        """How the members of an object of numbers are taken; None of any other object."""
+        """The plan for the members of an object of numbers; None for any other object."""
         members.sort(key=lambda member: member[3] is not TEXT)
         self._text_names = [own[0] for _, own, _, type_ in members if type_ is TEXT]
         others = [(own, deeper) for _, own, deeper, type_ in members if type_ is not TEXT]
@@ -104,15 +104,17 @@ class JsonFields:
             (attribute, own, deeper) for attribute, (_, own, deeper, _) in zip(rename, members, strict=True)
         ]
         self.struct: type[msgspec.Struct] = msgspec.defstruct("Members", whole, rename=rename, gc=False)
-        """The type of an object with these members; one that has a value and members is read as it is written."""
+        """The type of an object with these members; a member that has a value and members is read in its written
+        form.
+        """
         self._decode_whole = msgspec.json.Decoder(self.struct).decode
         level = [(attribute, msgspec.Raw, None) for attribute in rename]
         self._decode_level = msgspec.json.Decoder(msgspec.defstruct("Level", level, rename=rename)).decode
 
     def read(self, text: bytes | bytearray, values: dict[str, Value]) -> bool:
-        """Put the values of a text into `values` by name. What states nothing, such as `null`, is no value.
+        """Put the values of a text into `values` by name. A value that states nothing, for example `null`, is no value.
 
-        Of a list the last MEMBERS_MAX members are read, the last one last. Returns False where the text is no object or
+        Of a list the last MEMBERS_MAX members are read, the last one last. Returns False if the text is no object or
         list of JSON, or is nested too deeply to be read.
         """
         stated_values = self.find_values(text)
@@ -125,7 +127,7 @@ class JsonFields:
         return True
 
     def find_values(self, text: bytes | bytearray) -> dict[str, Value] | None:
-        """Return the values of a text by name; None where it is no object, or has a value that is not of its type."""
+        """Return the values of a text by name; None if it is no object, or has a value of a wrong type."""
         values: dict[str, Value] = {}
         try:
             return values if self._take(self._decode_whole(text), values) else None
@@ -133,7 +135,7 @@ class JsonFields:
             return None
 
     def _read_again(self, text: bytes | bytearray, values: dict[str, Value]) -> bool:
-        """Read a text that is a list, or has a value that is not of its type; False where it is neither."""
+        """Read a text that is a list, or has a value of a wrong type; False if it is neither."""
         try:
             objects = [text] if text.lstrip()[:1] == b"{" else LISTS.decode(text)[-MEMBERS_MAX:]
             for each in objects:
@@ -148,8 +150,8 @@ class JsonFields:
         return True
 
     def _take(self, read: msgspec.Struct, values: dict[str, Value]) -> bool:
-        """Take the values of an object that is read; return False where one is not of its type."""
-        # Most members are absent: all are fetched by one call, and those that are there chosen by another.
+        """Take the values of an object after reading; return False if one has a wrong type."""
+        # Most members are absent: all are fetched by one call, and another chooses the present ones.
         stated = astuple(read)
         names = self._text_names
         values.update(compress(zip(names, stated), stated))  # noqa: B905  # A keyword would cost time.
@@ -170,7 +172,7 @@ class JsonFields:
     def _take_member(
         self, raw: msgspec.Raw, names: tuple[str, ...], deeper: "JsonFields | None", values: dict[str, Value]
     ) -> None:
-        """Take a value that is written, and what is looked for in it."""
+        """Take a value in its written form, and the values to look for in it."""
         written = bytes(raw)
         if written not in EMPTY:
             for name in names:
@@ -191,7 +193,7 @@ class JsonFields:
 
 
 def list_members(names: Mapping[Path, tuple[str, ...]], types: Mapping[str, object]) -> "list[Member]":
-    """List the members of an object in which values are looked for at these paths."""
+    """List the members of an object with values to look for at these paths."""
     below: dict[str, dict[Path, tuple[str, ...]]] = {}
     for path, own in names.items():
         below.setdefault(path[0], {})[path[1:]] = own
@@ -206,7 +208,9 @@ def list_members(names: Mapping[Path, tuple[str, ...]], types: Mapping[str, obje
 
 
 def build_plan(members: "list[Member]") -> Plan | None:
-    """Return the plan of an object of numbers; None of one without a number, or with what is no number or text."""
+    """Return the plan of an object of numbers; None if it has no number, or a member that is neither number, text nor
+    list.
+    """
     plan: Plan = {}
     for key, own, deeper, type_ in members:
         if deeper is not None:
@@ -221,7 +225,7 @@ def build_plan(members: "list[Member]") -> Plan | None:
 
 
 def take_members(members: dict[str, object], plan: Plan, values: dict[str, Value]) -> bool:
-    """Take the values of an object of numbers; return False where one is not of its type."""
+    """Take the values of an object of numbers; return False if one has a wrong type."""
     for key, value in members.items():
         if key not in plan:
             continue
@@ -242,9 +246,9 @@ def take_members(members: dict[str, object], plan: Plan, values: dict[str, Value
 
 
 def parse_value(written: bytes, type_: object) -> Value:
-    """Return a value of JSON as the number, text or list that it should be; as it is written where it is none.
+    """Return a value of JSON as the number, text or list that it should be; in its written form if it is none.
 
-    The text of a name that is no text is what is written, such as `5`.
+    The text of a name that is no text is its written form, for example `5`.
     """
     if type_ is NUMBER:
         number = parse_whole_number(written)
@@ -255,7 +259,7 @@ def parse_value(written: bytes, type_: object) -> Value:
 
 
 def parse_whole_number(written: bytes) -> int | None:
-    """Return a number of JSON; None where it is no whole number from 0 to NUMBER_MAX, such as `12.0` or `"12"`."""
+    """Return a number of JSON; None unless it is a whole number from 0 to NUMBER_MAX (not `12.0` or `"12"`)."""
     if not written.isdigit() or len(written) > DIGITS_MAX:
         return None
     number = int(written)
@@ -263,7 +267,7 @@ def parse_whole_number(written: bytes) -> int | None:
 
 
 def parse_text(written: bytes) -> str:
-    """Return a text of JSON; what is no text as it is written, with U+FFFD for bytes that are no UTF-8."""
+    """Return a text of JSON; any other value in its written form, with U+FFFD for bytes that are no UTF-8."""
     if written.startswith(b'"'):
         try:
             return msgspec.json.decode(written, type=str)

@@ -1,8 +1,8 @@
-"""A JSON text that comes in pieces, of which only so much is kept: all, or the beginning and the end of a long one.
+"""A JSON text that comes in pieces, kept within bounds: all of it, or the beginning and the end of a long one.
 
 A long text is made two that are each JSON: `{"model": …, "choices": [` … `], "usage": {…}}` becomes `{"model": …}` and
-`{"usage": {…}}`. Whether a member stands at the top or in what somebody wrote is told by counting brackets from the
-text's own beginning or end, so that no text within the text passes for it.
+`{"usage": {…}}`. Counting brackets from the text's own beginning or end tells whether a member is at the top or within
+a quoted text, so that no text within the text passes for it.
 """
 
 import re
@@ -10,32 +10,39 @@ from collections.abc import Iterator, Sized
 from typing import Final, NamedTuple
 
 WHOLE_BYTES_MAX: Final = 256 << 10
-"""Bytes up to which all of a text is kept, and those that are kept of the beginning of a longer one."""
+"""Up to this many bytes all of a text is kept; of a longer text, this many bytes of the beginning."""
 
 END_BYTES_MAX: Final = 128 << 10
 """Bytes that are kept of the end."""
 
 LEVELS: Final = 2
-"""How deep the members of a long text may stand: `usage` on the first level, `response.usage` on the second."""
+"""The deepest level of members that are read in a long text: `usage` is on the first level, `response.usage` on the
+second.
+"""
 
 TOKENS_MAX: Final = 2_000
-"""Tokens that are looked at from each end of a long text. A text of nothing but brackets has more in what is kept, and
-would hold up everybody else; then only those members are read that are nearest to its ends."""
+"""Tokens that are looked at from each end of a long text. A text of brackets alone has more of them in its kept parts,
+and would hold up all other requests; then only the members nearest to its ends are read.
+"""
 
 STRING: Final = rb'"(?:[^"\\]++|\\.)*+("?)'
 """A string, with its closing quote if it has one."""
 
 REVERSED_STRING: Final = rb'"[^"]*+(?:"\\(?:\\\\)*+(?!\\)[^"]*+)*+("?)'
-"""The same in a text that is read backwards: there an escaped quote stands before an odd number of backslashes."""
+"""The string pattern for a text that is read backwards: there an escaped quote stands before an odd number of
+backslashes.
+"""
 
 TOKENS: Final = (re.compile(STRING + rb"|[][{},:]", re.DOTALL), re.compile(STRING + rb"|[][{}]", re.DOTALL))
 REVERSED_TOKENS: Final = (re.compile(REVERSED_STRING + rb"|[][{},]"), re.compile(REVERSED_STRING + rb"|[][{}]"))
-"""Strings and characters of structure; and those that matter below LEVELS, where numbers stand by the thousand."""
+"""Strings and characters of structure; and the tokens that matter below LEVELS, as numbers come by the thousand
+there.
+"""
 
 ODD_USAGE: Final = re.compile(
     rb'"(?:\w*[uU]sage\w*"\s*:\s*[\[{]\s*["{]|(?!max)\w*[tT]oken(?:s|_?[cC]ounts?)"\s*:\s*"?[1-9])'
 )
-"""An object of usage that has something, or a number of tokens, at whatever place."""
+"""An object of usage that is not empty, or a number of tokens, at whatever place."""
 
 CLOSING: Final = {b"{": b"}", b"[": b"]"}
 OPENING: Final = {b"}": b"{", b"]": b"["}
@@ -46,11 +53,11 @@ class Container(NamedTuple):
 
     bracket: bytes
     key: bytes
-    """The key under which it stands, in its quotes; the last one read before it, if it is a member of a list."""
+    """Its key, in its quotes; the last key read before it, if it is a member of a list."""
 
 
 class JsonText:
-    """One text. `whole_bytes_max` and `end_bytes_max` bound what is kept."""
+    """One text. `whole_bytes_max` and `end_bytes_max` bound the kept parts."""
 
     __slots__ = ("_begin", "_end", "_end_bytes_max", "_has_gap", "_whole_bytes_max")
 
@@ -88,7 +95,7 @@ class JsonText:
         return self._begin if self._has_gap or not self._end else self._begin + self._end
 
     def has(self, pattern: re.Pattern[bytes]) -> bool:
-        """Return whether a pattern is found in what is kept."""
+        """Return whether a pattern is found in the kept parts."""
         return pattern.search(self._begin) is not None or pattern.search(self._end) is not None
 
     def list_texts(self) -> Iterator[bytes | bytearray]:
@@ -105,10 +112,10 @@ class JsonText:
 
 
 def close_beginning(begin: bytes | bytearray) -> tuple[bytes, list[Container]]:
-    """Return the beginning of a text as a text of its own, and the containers that are open where it breaks off.
+    """Return the beginning of a text as a text of its own, and the containers that are open at its last byte.
 
-    Of the text there is all up to the last member that is whole on one of the first LEVELS. Where TOKENS_MAX end it
-    before, the containers are those that are open there.
+    The returned text has everything up to the last whole member on one of the first LEVELS. If TOKENS_MAX ends it
+    before, the returned containers are the ones open there.
     """
     containers: list[Container] = []
     string = key = b""
@@ -153,10 +160,10 @@ def _list_brackets(containers: list[Container]) -> bytes:
 
 
 def open_end(end: bytes, containers: list[Container]) -> bytes | None:
-    """Return the end of a text as a text of its own; None where no member on one of the first LEVELS is whole in it.
+    """Return the end of a text as a text of its own; None if it has no whole member on one of the first LEVELS.
 
-    `containers`: those open where the beginning breaks off. One on the second level is taken for the one that is open
-    where the end sets in.
+    `containers`: the ones open at the end of the beginning. One on the second level is taken for the one that is open
+    at the start of the end.
     """
     closing: list[bytes] = []
     commas: dict[int, int] = {}
@@ -165,7 +172,7 @@ def open_end(end: bytes, containers: list[Container]) -> bytes | None:
         token = match[0]
         if token[:1] == b'"':
             if not match[1] or match.end() == len(end):
-                break  # It began before, or what stands before its quote did.
+                break  # It began before, or its quote is an escaped one.
         elif token in OPENING:
             closing.append(token)
         elif not closing:

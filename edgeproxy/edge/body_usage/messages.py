@@ -1,7 +1,7 @@
-"""The messages of a service's side of a WebSocket (RFC 6455), put together of their frames, and the usage they state.
+"""The messages of a service's side of a WebSocket (RFC 6455), put together from their frames, and the usage they state.
 
-Bytes come in as they were read, split anywhere. Of a message so much is kept as `JsonText` keeps. Messages that are
-compressed (RFC 7692) are decoded, within the bounds of `content_coding`.
+Bytes come in unchanged, split anywhere. A message is kept within the bounds of `JsonText`. Compressed messages (RFC
+7692) are decoded, within the bounds of `content_coding`.
 """
 
 import re
@@ -22,8 +22,10 @@ WIDTHS: Final = {126: 2, 127: 8}
 
 
 class MessageReader:
-    """Reads the messages of one direction. `on_message` is called with the text of each, or with its two ends where it
-    is long."""
+    """Reads the messages of one direction.
+
+    `on_message` is called with the text of each, or with its two ends if it is long.
+    """
 
     __slots__ = (
         "_compression",
@@ -44,7 +46,7 @@ class MessageReader:
         """`head`: the lines of the answer that has opened the WebSocket, which tell whether it is compressed."""
         match = DEFLATE.search(head)
         self._compression = None if match is None else (NO_TAKEOVER in match[1].lower())
-        """Whether each message is compressed alone; None: no message is compressed."""
+        """True if each message is compressed alone; None: no message is compressed."""
         self._decoder = None if match is None else zlib.decompressobj(-zlib.MAX_WBITS)
         self._on_message = on_message
         self._head = b""
@@ -57,7 +59,7 @@ class MessageReader:
         self._is_compressed = False
         self._left_decoded = BYTES_FREE
         self.is_readable = True
-        """Whether what comes are frames that can be read."""
+        """True if the bytes are frames that can be read."""
 
     def feed(self, data: bytes) -> None:
         """Read the next bytes."""
@@ -80,7 +82,7 @@ class MessageReader:
                 self._end_frame()
 
     def _begin_frame(self, data: bytes, at: int) -> int:
-        """Read the head of a frame at `at`; return where its payload begins, -1 where the head is not whole."""
+        """Read the head of a frame at `at`; return the start of its payload, -1 if the head is incomplete."""
         if at + 2 > len(data):
             return -1
         first, length = data[at], data[at + 1] & 0x7F

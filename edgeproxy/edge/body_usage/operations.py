@@ -1,4 +1,4 @@
-"""The operations of models' APIs, by method and path: which of them generate, and which only return what is stored.
+"""The operations of models' APIs, by method and path: which of them generate, and which only return stored answers.
 
 A path that is in no row and is posted to generates: a service that adds one tomorrow is estimated, and the metric of
 missing usage says so.
@@ -18,11 +18,11 @@ class Work(Enum):
     GENERATES = auto()
     """A model works for each request."""
     STORED = auto()
-    """The answer returns what a model has made for another request."""
+    """The answer returns work that a model has done for another request."""
     DEFERRED = auto()
-    """The answer returns what a model has made for a request that did not wait for it."""
+    """The answer returns work that a model has done for a request that did not wait for it."""
     NONE = auto()
-    """No model works: nothing is estimated. Usage that is stated all the same counts."""
+    """No model works: nothing is estimated. Stated usage still counts."""
 
 
 class Operation(NamedTuple):
@@ -69,7 +69,7 @@ OPERATIONS: Final = (
         ),
         Work.NONE,
     ),
-    # Files, stores, batches and settings are created; what they lead to counts when it is there.
+    # Files, stores, batches and settings are created; their later results count when they exist.
     Operation(
         POST,
         compile_path(
@@ -106,7 +106,7 @@ GENERATING: Final = (
     *(b"/completions", b"/responses", b"/messages", b":generateContent", b":streamGenerateContent"),
     *(b"/converse", b"/converse-stream", b"/invoke", b"/invoke-with-response-stream", b"/chat", b"/generate"),
 )
-"""Ends of the most frequent paths, which are told without a search."""
+"""Ends of the most frequent paths, which are recognized without a search."""
 WITHOUT_OUTPUT: Final = compile_path(
     rb"/embeddings",
     rb"/embed",
@@ -124,9 +124,9 @@ RESULTS: Final = re.compile(rb"/(?:files/([^/]+)/content|batches/([^/]+)/results
 DEFERRED: Final = compile_path(
     rb"/chat/deferred-completion/[^/]+", rb"/async/chat/completions/[^/]+", rb"/async-result/[^/]+"
 )
-"""Paths of answers that the request which caused them did not wait for (xAI, Perplexity, Zhipu)."""
+"""Paths of deferred answers: the request that caused them did not wait for them (xAI, Perplexity, Zhipu)."""
 TICKET_BYTES_MAX: Final = 1024
-"""Bytes of an answer that has nothing but the id by which a later request gets the answer."""
+"""Bytes of an answer that has only a ticket, the id for a later request of the answer."""
 
 PENDING: Final = frozenset(
     (
@@ -151,7 +151,7 @@ NO_ERROR: Final = (None, b"false", b"0")
 
 
 def find_work(method: bytes, path: bytes) -> tuple[Work, bool]:
-    """Return the work that a request causes, and whether its answer has output, without which a total alone is input.
+    """Return the work that a request causes, and whether its answer has output. Without output a total alone is input.
 
     `path` has no query.
     """
@@ -170,7 +170,7 @@ def _find_unusual_work(method: bytes, path: bytes) -> Work:
 
 
 def find_results(method: bytes, path: bytes) -> bytes | None:
-    """Return the id of the file or batch whose results a request asks for; None where it asks for something else."""
+    """Return the id of the file or batch whose results a request asks for; None if it asks for something else."""
     match = RESULTS.search(path) if method == b"GET" else None
     return None if match is None else match[1] or match[2] or match[3]
 

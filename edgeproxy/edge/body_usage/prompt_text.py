@@ -1,4 +1,4 @@
-"""The text and the media of a request's body, by which its input is estimated (see `request_table`).
+"""The text and the media of a request's body, for an estimate of its input (see `request_table`).
 
 JSON is read member by member. Of a multipart body the fields are text, and the files are media. Any other body is text
 if it is UTF-8.
@@ -25,10 +25,10 @@ MARKED: Final = re.compile(f"{MARK}([0-9]{{1,12}}){MARK}")
 DATA_URL: Final = re.compile(r"data:([^;,]{0,100})[^,]{0,200},")
 FAILURES: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 STRINGS: Final = re.compile(rb'"([^"\\]*+(?:\\.[^"\\]*+)*+)(?:"\s*+(:?)|\Z)', re.DOTALL)
-"""Each string of a JSON text, of which the last may be cut off, and whether it is a key."""
+"""Each string of a JSON text (the last may be cut off), and whether it is a key."""
 IMAGES: Final = re.compile(rb'"(?:image_url|inlineData|inline_data)"\s*:|"type"\s*:\s*"image"')
 BLANK: Final = re.compile(r"[\s\u0080-\U0010ffff]")
-"""What identifiers and encodings have none of."""
+"""Characters that identifiers and encodings do not have."""
 TEXT_FIELDS: Final = re.compile(rb'name="?(?:prompt|input|text|instructions|query)\b')
 PART_TYPE: Final = re.compile(rb"(?im)^content-type:[ \t]*([^\r\n;]*)")
 RAW_AUDIO: Final = ("wav", "pcm16", "pcm", "audio/wav", "audio/x-wav", "audio/pcm")
@@ -51,10 +51,10 @@ class PromptSize(NamedTuple):
 def measure_prompt(
     body: bytes | bytearray, surplus: int = 0, size: int | None = None, provider: str = OPENAI
 ) -> PromptSize:
-    """Measure the body of a request, of which `surplus` bytes behind `body` were not kept: they count as text.
+    """Measure the body of a request. Another `surplus` bytes behind `body` were not kept: they count as text.
 
-    `size`: the bytes of the whole body, with encodings that were cut out of it. Its text has no more. `provider`: whose
-    figures count for images in OpenAI's form, which others have too.
+    `size`: the bytes of the whole body, with encodings that were cut out of it. Its text has no more. `provider`: the
+    provider whose figures count for images in OpenAI's form, which others have too.
     """
     most = len(body) if size is None else size
     lead = bytes(body[:64]).removeprefix(b"\xef\xbb\xbf").lstrip()
@@ -73,7 +73,7 @@ def measure_prompt(
 
 
 def _measure_json(body: bytes | bytearray, provider: str) -> PromptSize | None:
-    """Return the size of a JSON text; None where it is none."""
+    """Return the size of a JSON text; None if it is none."""
     try:
         value: object = msgspec.json.decode(body)
         reader = _PartReader(provider)
@@ -127,7 +127,7 @@ class _PartReader:
         self.text_bytes = self.tokens = 0
 
     def read_request(self, request: object) -> None:
-        """Read all of a request; of one without any known member every text counts that is no identifier."""
+        """Read all of a request. If it has no known member, every text that is no identifier counts."""
         if isinstance(request, dict):
             is_known = False
             for key, value in request.items():
@@ -148,7 +148,7 @@ class _PartReader:
             self._read(value)
 
     def _read(self, value: object) -> None:
-        """Read what a member of text has: a text, the numbers of tokens, or parts."""
+        """Read the value of a member of text: a text, the numbers of tokens, or parts."""
         if isinstance(value, str):
             self.text_bytes += _count_bytes(value)
         elif isinstance(value, list):
@@ -174,7 +174,7 @@ class _PartReader:
             elif key in IMAGE_MEMBERS:
                 self._read_images(value)
             elif key == "variables" and isinstance(value, dict):
-                self._read(list(value.values()))  # Of a prompt that is stored.
+                self._read(list(value.values()))  # From a stored prompt.
             elif key == "data" and isinstance(value, dict):
                 self._add_all(value)  # The fields of a document of Cohere's.
 
@@ -186,7 +186,7 @@ class _PartReader:
                 self._add_encoded("cohere" if each.startswith("data:") else "ollama", each, default="image")
 
     def _read_medium(self, part: dict[str, object]) -> bool:
-        """Read a part that is a medium; return False where it is none."""
+        """Read a part that is a medium; return False if it is none."""
         kind, source = part.get("type"), part.get("source")
         for name, value in part.items():
             if name in FORMS and FORMS[name](self, part, value):
@@ -272,7 +272,7 @@ class _PartReader:
         return True
 
     def add_block(self, part: dict[str, object], value: object) -> bool:
-        """Add a medium in Bedrock's form, in that of Vertex, or a list of the images of a film."""
+        """Add a medium in Bedrock's form, in Vertex's form, or a list of the images of a film."""
         if isinstance(value, list):
             self._read_images(value)
             return True
@@ -304,7 +304,7 @@ class _PartReader:
             self._add_payload(provider, "", written, default)
 
     def _add_payload(self, provider: str, media_type: str, data: str | None, default: str) -> None:
-        """Add a medium of this type; `data`: its bytes in base64, None where the request does not have them."""
+        """Add a medium of this type; `data`: its bytes in base64, None if the request does not have them."""
         size = None if data is None else _count_decoded(data)
         medium = _name_medium(provider, media_type, default)
         if medium is None and size is not None:
@@ -327,7 +327,7 @@ class _PartReader:
             self.text_bytes += len(str(value))
 
     def _add_texts(self, value: object) -> None:
-        """Add every text that is no identifier and no encoding: those have no blanks."""
+        """Add every text that is no identifier and no encoding: these have no blanks."""
         if isinstance(value, str):
             self.text_bytes += _count_bytes(value) if BLANK.search(value) else 0
         elif isinstance(value, dict | list):
@@ -354,7 +354,7 @@ FORMS: Final = {
 
 
 def _name_medium(provider: str, media_type: str, default: str) -> str | None:
-    """Return the name of a medium of this type, `default` where the provider has none such; None of text."""
+    """Return the name of a medium of this type, `default` if the provider has no such medium; None for text."""
     kind, _, subtype = media_type.partition("/")
     if kind == "text" or subtype in ("json", "xml"):
         return None
@@ -363,7 +363,7 @@ def _name_medium(provider: str, media_type: str, default: str) -> str | None:
 
 
 def _count_bytes(text: str) -> int:
-    """Return the bytes of a text in UTF-8, with those of encodings that were cut out."""
+    """Return the bytes of a text in UTF-8, with the bytes of encodings that were cut out."""
     size = len(text) if text.isascii() else len(text.encode(errors="replace"))
     if MARK not in text:
         return size

@@ -9,14 +9,16 @@ from edgeproxy.edge.body_usage.prompt_text import OPENAI, measure_prompt
 from edgeproxy.edge.body_usage.request_table import CHOICES, MAXIMA, MAXIMUM, MEDIA
 
 PROMPT_BYTES_MAX: Final = 64 << 10
-"""Bytes of a request's body up to which it is read before the request is admitted: what is read ahead of any client."""
+"""Only a body of at most this many bytes is read before its request is admitted: this bounds the bytes that are read
+ahead of a client.
+"""
 BYTES_PER_TOKEN: Final = 4
-"""Bytes of text that are taken for a token of input: OpenAI's rule of thumb for English."""
+"""Bytes of text that count as a token of input: OpenAI's rule of thumb for English."""
 NUMBER_DIGITS_MAX: Final = 12
 
 
 class Prompt(NamedTuple):
-    """The tokens of a request, as far as it tells them; None where it does not."""
+    """The tokens of a request, as far as it tells them; None if it does not."""
 
     input: int | None
     output: int | None
@@ -32,7 +34,7 @@ class PromptReader:
     def __init__(self, settings: FormatName | OwnFormat) -> None:
         name = settings if isinstance(settings, str) else settings.like
         self.provider = name if f"{name} image, low" in MEDIA else OPENAI
-        """Whose figures count for images in OpenAI's form."""
+        """The provider whose figures count for images in OpenAI's form."""
         tables = MAXIMA.values() if name == "any" else [MAXIMA.get(name, {})]
         self._maxima = tuple({path for table in tables for path in table.get(MAXIMUM, ())})
         choices = tuple({path for table in tables for path in table.get(CHOICES, ())})
@@ -41,12 +43,14 @@ class PromptReader:
         self._fields = JsonFields(names) if names else None
 
     def read(self, body: bytes) -> Prompt:
-        """Return what a body says. Whatever is no JSON, or has no number there, tells its text alone."""
+        """Return the prompt of a body. A body that is no JSON, or has no number there, tells its text alone."""
         return Prompt(measure_prompt(body, provider=self.provider).estimate(BYTES_PER_TOKEN), self.find_maximum([body]))
 
     def find_maximum(self, texts: Iterable[bytes | bytearray]) -> int | None:
-        """Return the tokens of output that a request allows at most; None where it does not say. `texts`: its body, or
-        the two ends of a long one."""
+        """Return the tokens of output that a request allows at most; None if it does not say.
+
+        `texts`: its body, or the two ends of a long one.
+        """
         values: dict[str, Value] = {}
         if self._fields is not None:
             for text in texts:
@@ -57,7 +61,7 @@ class PromptReader:
 
 
 def _read_number(value: Value) -> int | None:
-    """Return a whole number; a larger one than can be is as large as none other."""
+    """Return a whole number; all numbers above the largest possible one are returned as one number."""
     if not isinstance(value, bytes) or not value.isdigit():
         return None
     return int(value) if len(value) <= NUMBER_DIGITS_MAX else 10**NUMBER_DIGITS_MAX

@@ -1,8 +1,8 @@
 """Readers of bodies: a JSON text, or a stream of server-sent events whose data are such texts.
 
 Both are fed the body in any pieces, as it passes, and keep no more of it than `JsonText` does. Server-sent events are
-read as https://html.spec.whatwg.org/multipage/server-sent-events.html says: a line ends with CR, LF or both, data of
-several lines are joined. The last event may lack its empty line: the SDKs of models' makers read it all the same.
+read by https://html.spec.whatwg.org/multipage/server-sent-events.html: a line ends with CR, LF or both, data of several
+lines are joined. The last event may lack its empty line: the SDKs of models' makers also read it then.
 """
 
 import re
@@ -18,14 +18,14 @@ BOM: Final = b"\xef\xbb\xbf"
 EVENT_ENDS: Final = (b"\n\n", b"\n\r\n")
 DATA: Final = b"data"
 FIELD_BYTES_MAX: Final = len(b"data: ")
-"""Bytes of a line by which it is known whether it has data, and where they begin."""
+"""Bytes of a line that tell whether it has data, and the position of the data."""
 LINE: Final = re.compile(rb"([^\r\n]*+)(\r\n|\r|\n)?")
 NEUTRAL: Final = re.compile(
     rb'"type"\s*:\s*"(?:ping|error|message_start|response\.(?:created|queued|in_progress|failed))"|"error"\s*:\s*[{"]'
 )
-"""Events with which nothing is generated."""
+"""Events without generated content."""
 NEUTRAL_BYTES_MAX: Final = 200
-"""Bytes of an event by which its type is told."""
+"""Bytes of an event that tell its type."""
 DONE: Final = b"[DONE]"
 END_BYTES: Final = len(b"data: [DONE]\r\n\r\n")
 """Bytes of the end of a stream at most, which has nothing else."""
@@ -49,19 +49,19 @@ class StatementReader(Protocol):
         """Read the next piece of the body."""
 
     def finish(self) -> None:
-        """Read what was kept: the body has ended."""
+        """Read the kept parts: the body has ended."""
 
     @property
     def is_readable(self) -> bool:
-        """Whether what has come can be read."""
+        """True if the body so far can be read."""
 
     @property
     def has_content(self) -> bool:
-        """Whether anything has come in events that a model may have generated."""
+        """True if events have come that a model may have generated."""
 
     @property
     def is_marked(self) -> bool:
-        """Whether something like usage has come, in whatever shape: in a body, or in its last event or line."""
+        """True if something like usage has come, in whatever shape: in a body, or in its last event or line."""
 
 
 class JsonReader:
@@ -72,19 +72,19 @@ class JsonReader:
     __slots__ = ("_answer_text", "_fields", "_text", "is_readable", "values")
 
     def __init__(self, fields: JsonFields, answer_text: AnswerText | None = None) -> None:
-        """`answer_text` measures the text of what is read, for an estimate."""
+        """`answer_text` measures the text that is read, for an estimate."""
         self._fields, self._text, self._answer_text = fields, JsonText(), answer_text
         self.values: dict[str, Value] = {}
-        """What was found, by name; there once the body has ended."""
+        """The found values, by name; complete once the body has ended."""
         self.is_readable = True
-        """Whether what has come is JSON that can be read."""
+        """True if the body so far is JSON that can be read."""
 
     def feed(self, data: bytes) -> None:
         """Read the next piece of the body."""
         self._text.add(data)
 
     def finish(self) -> None:
-        """Read what was kept: the body has ended."""
+        """Read the kept parts: the body has ended."""
         for text in self._text.list_texts():
             self.is_readable = read_json(self._fields, text.removeprefix(BOM), self.values)
             is_stated = any(map(is_positive, self.values.values())) and self.values.get(OUTPUT) != 0
@@ -93,7 +93,7 @@ class JsonReader:
 
     @property
     def is_marked(self) -> bool:
-        """Whether something like usage has come."""
+        """True if something like usage has come."""
         return self._text.has(ODD_USAGE)
 
 
@@ -103,7 +103,7 @@ def is_positive(value: Value) -> bool:
 
 
 def read_json(fields: JsonFields, text: bytes | bytearray, values: dict[str, Value]) -> bool:
-    """Read the values of a text, or of its last lines where each is a text of its own; return whether it is either."""
+    """Read the values of a text, or of its last lines if each is a text of its own; return whether it is either."""
     if fields.read(text, values):
         return True
     lines = text.strip(BLANKS).rsplit(b"\n", LINES_MAX)
@@ -112,10 +112,10 @@ def read_json(fields: JsonFields, text: bytes | bytearray, values: dict[str, Val
 
 
 class EventStreamReader:
-    """Reads the values that the events of a stream state; of a value that several state the last one counts.
+    """Reads the values that the events of a stream state; if several state a value the last one counts.
 
-    Of most pieces it looks only for `markers`: an event without any of them states nothing that is looked for. Events
-    are read from the first on until one names the `model`, so that it is known of streams that break off.
+    In most pieces it looks only for `markers`: an event without any of them states none of the needed values. Events
+    are read from the first on until one names the `model`, so that it is known even if the stream breaks off.
     """
 
     __slots__ = (
@@ -139,19 +139,19 @@ class EventStreamReader:
     def __init__(
         self, fields: JsonFields, markers: tuple[bytes, ...], model: str, answer_text: AnswerText | None = None
     ) -> None:
-        """`model`: the name that the model has among the values. `answer_text`: as of JsonReader."""
+        """`model`: the name that the model has among the values. `answer_text`: see JsonReader."""
         self._fields, self._model, self._answer_text = fields, model, answer_text
-        # One at least is asked of every piece, without a loop.
+        # One at least is looked for in every piece, without a loop.
         self._marker, self._other_markers = markers[0], markers[1:]
         self.values: dict[str, Value] = {}
-        """What was found so far, by name."""
+        """The values found so far, by name."""
         self._is_between = False
-        """Whether nothing has come of the next event, and pieces are read for their markers alone."""
+        """True if no part of the next event has come, and pieces are read for their markers alone."""
         self._is_first_line, self._ended_with_cr = True, False
         self._line = b""
-        """The beginning of a line, as long as it is not known whether it has data."""
+        """The beginning of a line, while it is unknown whether it has data."""
         self._value: bool | None = None
-        """Whether what comes is data, or something else; None at the beginning of a line."""
+        """True if the line is data, False if it is something else; None at the beginning of a line."""
         self._event: JsonText | None = None
         """The data of the event under way, if it has any."""
         self._unnamed = EVENTS_WITHOUT_MODEL_MAX
@@ -159,7 +159,7 @@ class EventStreamReader:
         self._last: bytes | bytearray = b""
         """The last event, or piece of whole events, that is no mere end of the stream."""
         self._content_events = 0
-        """Events with which something may have been generated; those that are passed over count once a piece."""
+        """Events that may have generated content; skipped events count once a piece."""
 
     def feed(self, data: bytes) -> None:
         """Read the next piece of the body."""
@@ -180,7 +180,7 @@ class EventStreamReader:
             self._read_lines(data)
 
     def _skip_events(self, data: bytes) -> bytes:
-        """Return `data` from its first event on that has a marker, or is not whole; two line feeds always end one."""
+        """Return `data` from its first event on that has a marker, or is incomplete; two line feeds always end one."""
         at = len(data)
         for marker in (self._marker, *self._other_markers):
             begin = data.find(marker, 0, at)
@@ -200,17 +200,17 @@ class EventStreamReader:
 
     @property
     def is_marked(self) -> bool:
-        """Whether the last event has something like usage."""
+        """True if the last event has something like usage."""
         return ODD_USAGE.search(self._last) is not None
 
     @property
     def has_content(self) -> bool:
-        """Whether a model may have generated anything: the first event of a chat has none of its text."""
+        """True if a model may have generated anything: the first event of a chat has none of its text."""
         return self._content_events > 1
 
     @property
     def is_readable(self) -> bool:
-        """Whether what has come can be read: events that cannot are passed over."""
+        """Always true: events that cannot be read are skipped."""
         return True
 
     def _read_lines(self, data: bytes) -> None:
@@ -272,7 +272,7 @@ class EventStreamReader:
 
 
 class LinesReader:
-    """Reads the values of JSON texts, one a line; of a value that several state the last one counts.
+    """Reads the values of JSON texts, one a line; if several state a value the last one counts.
 
     With `on_line` each line is a statement of its own, and is passed on.
     """
@@ -335,12 +335,12 @@ class LinesReader:
 
     @property
     def has_content(self) -> bool:
-        """Whether a model may have generated anything."""
+        """True if a model may have generated anything."""
         return self._content_lines > 1
 
     @property
     def is_marked(self) -> bool:
-        """Whether the last line has something like usage."""
+        """True if the last line has something like usage."""
         return ODD_USAGE.search(self._last) is not None
 
     def _add(self, part: bytes) -> None:
@@ -369,7 +369,7 @@ class LinesReader:
 
 
 class IgnoringReader:
-    """Reads nothing of a body that is no text of any known form, such as speech."""
+    """Ignores a body that is no text of any known form, for example speech."""
 
     has_content = is_marked = is_readable = False
 
@@ -384,14 +384,18 @@ class IgnoringReader:
 
 
 class BodyReader:
-    """Reads a body whose beginning tells how it is read: events that are said to be JSON or text, or JSON that is said
-    to be events."""
+    """Reads a body whose beginning decides how it is read: events that are declared as JSON or text, or JSON that is
+    declared as events.
+    """
 
     __slots__ = ("_create_inner", "_lead", "inner")
 
     def __init__(self, create_inner: Callable[[bytes, bool], StatementReader | None]) -> None:
-        """`create_inner` creates the reader by the first bytes of a body that are no blanks, and by whether these are
-        all; it returns None where it needs more of them."""
+        """`create_inner` creates the reader.
+
+        Its arguments are the first bytes of a body that are no blanks, and whether these are all. It returns None if it
+        needs more of them.
+        """
         self._create_inner = create_inner
         self._lead = b""
         self.inner: StatementReader | None = None
@@ -415,7 +419,7 @@ class BodyReader:
             self.inner.feed(lead)
 
     def finish(self) -> None:
-        """Read what was kept: the body has ended."""
+        """Read the kept parts: the body has ended."""
         if self.inner is None:
             self._choose(self._lead, is_all=True)
         if self.inner is not None:
@@ -428,20 +432,20 @@ class BodyReader:
 
     @property
     def is_readable(self) -> bool:
-        """Whether what has come can be read."""
+        """True if the body so far can be read."""
         return self.inner is not None and self.inner.is_readable
 
     @property
     def is_text(self) -> bool:
-        """Whether the body is, or may be, of a form that is read."""
+        """True if the body is, or may be, of a form that is read."""
         return not isinstance(self.inner, IgnoringReader)
 
     @property
     def has_content(self) -> bool:
-        """Whether a model may have generated anything."""
+        """True if a model may have generated anything."""
         return self.inner is not None and self.inner.has_content
 
     @property
     def is_marked(self) -> bool:
-        """Whether something like usage has come."""
+        """True if something like usage has come."""
         return self.inner is not None and self.inner.is_marked

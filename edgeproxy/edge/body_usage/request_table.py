@@ -70,12 +70,12 @@ IMAGE_MEMBERS: Final = frozenset(("image", "images", "inputImage", "image_data",
 
 
 class Medium(NamedTuple):
-    """The tokens of one image, sound, film or document, as a provider counts them."""
+    """The tokens of one image, sound, film or document, by the count of a provider."""
 
     provider: str
     name: str
     tokens: int
-    """Tokens of a medium whose size the request does not tell, such as an image that is named by its URL."""
+    """Tokens of a medium whose size the request does not tell, for example an image that is named by its URL."""
     bytes_per_token: int
     """Bytes that make a token; 0: each has `tokens`."""
     most: int
@@ -83,7 +83,7 @@ class Medium(NamedTuple):
     rule: str
     source: str
     evidence: str
-    """What of the rule was found in the source, or in copies of it, and what was not."""
+    """The parts of the rule that were found in the source, or in copies of it, and the parts that were not."""
 
     def compute(self, size: int | None) -> int:
         """Return the tokens of one of `size` bytes; None: the size is not known."""
@@ -103,7 +103,7 @@ COHERE_IMAGES: Final = "https://docs.cohere.com/docs/image-inputs#image-detail"
 AMAZON_VIDEO: Final = "https://docs.aws.amazon.com/nova/latest/userguide/modalities-video.html#modalities-video-tokens"
 GOOGLE_MEDIA: Final = "https://ai.google.dev/gemini-api/docs/tokens"
 PAGE_BYTES: Final = 64 << 10
-"""Bytes of a PDF that are taken for a page: no request tells how many pages there are. An assumption."""
+"""Bytes of a PDF that are taken for a page: no request tells how many pages it has. An assumption."""
 PDF_PAGE, PDF_TEXT_PAGE = 2333, 333
 """Tokens of a page of a PDF that Claude reads as text and image, and as text: 7,000 and 1,000 of three pages."""
 
@@ -276,4 +276,4 @@ MEDIA: Final = {
         "computed: 24 × 24 patches of 336 × 336 pixels",
     ),
 }
-"""The media of requests. Pages, bit rates and pixels that a request does not tell are those of the rule."""
+"""The media of requests. If a request does not tell pages, bit rates and pixels, the rule's values count."""

@@ -1,10 +1,11 @@
 """The counts of an answer, by the facts that it states.
 
-The counts are the same for all dialects: `input_tokens` are those of the whole prompt, `cached_tokens` those among them
-that were read from a cache, `uncached_tokens` the others, `output_tokens` all that the model generated, thinking
-included, and `total_tokens` input and output. OpenTelemetry's conventions for generative AI count the same way.
+The counts mean one thing in all dialects. `input_tokens` are the tokens of the whole prompt; `cached_tokens` are the
+ones among them that were read from a cache, and `uncached_tokens` the others. `output_tokens` are all that the model
+generated, thinking included, and `total_tokens` input and output. OpenTelemetry's conventions for generative AI count
+like this.
 
-Parts and total are checked against each other. Where they disagree, a rule decides: `StatedCounts.rule`.
+Parts and total are checked against each other. If they disagree, a rule decides: `StatedCounts.rule`.
 """
 
 from collections.abc import Callable, Mapping
@@ -42,14 +43,14 @@ COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
         *(facts.OUTPUT, facts.THOUGHTS_BESIDE, facts.TOTAL),
     ),
 }
-"""The counts, and the facts of each: a count is not stated where one of them is no number."""
+"""The counts, and the facts of each: a count is not stated if one of them is no number."""
 
 REASONING_BESIDE: Final = "reasoning beside"
 """The total is more than the parts by the reasoning, or the output is less than it: it is no part of the output."""
 INPUT_BESIDE: Final = "input beside"
 """The total is more than the parts by tokens of a cache, which are therefore no part of the prompt."""
 SURPLUS: Final = "surplus"
-"""The total is more than the parts by what is stated nowhere: it counts as output."""
+"""The total is more than the parts by tokens that are stated nowhere: they count as output."""
 PARTS: Final = "parts"
 """The total is less than the parts, which count."""
 WITHIN: Final = "within"
@@ -71,7 +72,7 @@ BESIDE_INPUT: Final = ((facts.CACHED,), (facts.WRITTEN,), (facts.CACHED, facts.W
 def _reconcile(
     stated: Mapping[str, int], parts: tuple[int | None, int | None, int | None], total: int, *, has_output: bool
 ) -> tuple[int | None, int | None, str]:
-    """Return input and output as a total decides that is not their sum, and the rule.
+    """Return input and output, as decided by a total that is not their sum, and the rule.
 
     `parts`: the prompt alone, input and output.
     """
@@ -99,7 +100,7 @@ def _reconcile(
 
 
 def _add_steps(values: dict[str, Value]) -> dict[str, Value]:
-    """Return the facts with the numbers of the steps that are not within them: of work that the service did beside."""
+    """Return the facts, with the numbers of the steps beside them added: work that the service did besides."""
     steps, added = values[facts.STEPS], {fact: value for fact, value in values.items() if fact != facts.STEPS}
     objects = [step for step in steps if isinstance(step, dict)] if isinstance(steps, list) else []
     beside = [step for step in objects if str(step.get("type")) not in facts.STEPS_WITHIN]
@@ -115,14 +116,14 @@ def _add_steps(values: dict[str, Value]) -> dict[str, Value]:
 
 
 def _sum_member(steps: list[dict[str, object]], member: str) -> int | bytes:
-    """Return the sum of a number of steps; what stands in its place where one of them is no whole number."""
+    """Return the sum of a number of steps; if one of them is no whole number, return the value in its place."""
     written = [step.get(member) or 0 for step in steps]
     unreadable = next((each for each in written if type(each) is not int or not 0 <= each <= NUMBER_MAX), None)
     return sum(cast("list[int]", written)) if unreadable is None else str(unreadable).encode()
 
 
 class StatedCounts:
-    """The counts that an answer states, by name, or by `format_path` where they are asked for by their path."""
+    """The counts that an answer states, by name, or by `format_path` if they are requested by their path."""
 
     __slots__ = (
         "_has_output",
@@ -137,11 +138,11 @@ class StatedCounts:
     )
 
     input: int | None
-    """The whole prompt; there once `resolve` was called, as the three below."""
+    """The whole prompt; set by `resolve`, like the three below."""
     output: int | None
     total: int | None
     rule: str
-    """The rule by which parts and total agree; empty where they do as they are stated."""
+    """The rule that makes parts and total agree; empty if they agree as stated."""
 
     # Keywords would cost time.
     def __init__(
@@ -150,14 +151,16 @@ class StatedCounts:
         may_lack_output: bool = True,
         has_output: bool = True,
     ) -> None:
-        """`may_lack_output`: an answer with a prompt and no output has generated nothing. `has_output`: its operation
-        generates something; where it does not, a total alone is input."""
+        """`may_lack_output`: an answer with a prompt and no output has generated nothing.
+
+        `has_output`: its operation generates something; if it does not, a total alone is input.
+        """
         self.values = values
-        """The facts that were found: numbers and texts, or what is written in their place."""
+        """The found facts: numbers and texts, or the written form of values in their place."""
         self._may_lack_output, self._has_output = may_lack_output, has_output
         self._is_resolved = False
         self.unreadable: dict[str, bytes] | None = None
-        """What is written in the place of numbers, once it is resolved."""
+        """The written form of values in the place of numbers, once it is resolved."""
 
     def resolve(self) -> "StatedCounts":
         """Compute the numbers, once; return the counts themselves."""
@@ -198,7 +201,7 @@ class StatedCounts:
         return self
 
     def _list_readable(self) -> dict[str, int]:
-        """Return the numbers, and note what is written in the place of one."""
+        """Return the numbers, and note the written form of values in the place of one."""
         stated: dict[str, int] = {}
         unreadable: dict[str, bytes] = {}
         for fact in NUMBERS.intersection(self.values):
@@ -212,7 +215,7 @@ class StatedCounts:
         return stated
 
     def find_number(self, count: str) -> int | None:
-        """Return the number of a count; None where it is not stated, or is no whole number from 0 to NUMBER_MAX."""
+        """Return the number of a count; None if it is not stated, or is no whole number from 0 to NUMBER_MAX."""
         find = FIND.get(count)
         if find is None:
             written = self.values.get(count)
@@ -224,7 +227,7 @@ class StatedCounts:
         return find(self)
 
     def find_unreadable(self, count: str) -> bytes | None:
-        """Return what is written in the place of a number of this count, where that is none."""
+        """Return the written form of the value in the place of a number of this count, if that is no number."""
         if count not in COUNTS:
             written = self.values.get(count)
             return written if isinstance(written, bytes) and parse_whole_number(written) is None else None
@@ -239,25 +242,25 @@ class StatedCounts:
         return self.find_text(facts.MODEL)
 
     def find_text(self, fact: str) -> str | None:
-        """Return a fact that is no number, as it is written if it is no text; None: not stated."""
+        """Return a fact that is no number, in its written form if it is no text; None: not stated."""
         value = self.values.get(fact)
         return value.decode(errors="replace") if isinstance(value, bytes) else cast("str | None", value)
 
     def drop_numbers(self) -> "StatedCounts":
-        """Return what is stated without the numbers."""
+        """Return the stated facts without the numbers."""
         texts = {fact: value for fact, value in self.values.items() if fact not in NUMBERS}
         return StatedCounts(texts, self._may_lack_output, self._has_output)
 
     @property
     def has_zero_output(self) -> bool:
-        """Whether an output of zero is stated, by its own number or by that of the whole."""
+        """True if an output of zero is stated, by its own number or by the total."""
         values = self.values
         if facts.UNITS in values:
             return False  # It is charged by something else.
         return not self.resolve().output and (values.get(OUTPUT) == 0 or (self.has_numbers and not self.total))
 
     def drop_zero_output(self) -> "StatedCounts":
-        """Return what is stated without an output of zero: the input, if it is more."""
+        """Return the stated facts without an output of zero: the input, if it is more."""
         if not self.resolve().input:
             return self.drop_numbers()
         lost = (OUTPUT, THOUGHTS_BESIDE, TOTAL)
@@ -265,12 +268,12 @@ class StatedCounts:
 
     @property
     def has_numbers(self) -> bool:
-        """Whether any number of tokens, or another amount, is stated."""
+        """True if any number of tokens, or another amount, is stated."""
         return not NUMBERS.isdisjoint(self.values)
 
 
 def _get_part(counts: StatedCounts, fact: str) -> int:
-    """Return a number that is a part of another, 0 where it is not stated."""
+    """Return a number that is a part of another, 0 if it is not stated."""
     part = counts.values.get(fact, 0)
     return part if isinstance(part, int) else 0
 
@@ -323,10 +326,10 @@ FIND: Final[Mapping[str, Find]] = {
     "image_output_tokens": _find_output_part(facts.IMAGE_OUT),
     "total_tokens": lambda counts: counts.total,
 }
-"""The number of each count, once it is resolved and all of its facts are readable; None where it is not stated."""
+"""The number of each count, once it is resolved and all of its facts are readable; None if it is not stated."""
 
 
 def get_finder(count: str) -> Find:
-    """Return what finds a count, or the number at a path, in counts that are resolved."""
+    """Return the function that finds a count, or the number at a path, in counts that are resolved."""
     find = FIND.get(count)
     return (lambda counts: counts.find_number(count)) if find is None else find

@@ -1,6 +1,6 @@
-"""The usage of streams of OpenAI's API, which they state only if it is asked for: in `stream_options` of a request.
+"""The usage of streams of OpenAI's API, which they state only on request: in `stream_options` of a request.
 
-What is asked for so comes in an event of its own, which can be taken out of the stream again.
+The requested usage comes in an event of its own, which can be taken out of the stream again.
 """
 
 import json
@@ -13,12 +13,12 @@ import msgspec
 from edgeproxy.edge.body_usage.readers import EVENT_ENDS
 
 REQUEST_BYTES_MAX: Final = 128 << 10
-"""Bytes of a request up to which its usage is asked for: what is kept of it until it is whole."""
+"""Usage is requested only in a request of at most this many bytes: the request is kept until it is whole."""
 EVENT_BYTES_MAX: Final = 16 << 10
-"""Bytes that an event of usage may have. What is longer passes before it is whole."""
+"""Bytes that an event of usage may have. A longer event passes before it is whole."""
 
 Members = dict[str, msgspec.Raw]
-"""The members of an object, each as it is written."""
+"""The members of an object, each in its written form."""
 
 MEMBERS: Final = msgspec.json.Decoder(Members)
 STREAM: Final = "stream"
@@ -50,11 +50,11 @@ CHUNKS: Final = msgspec.json.Decoder(Chunk)
 
 
 def ask_for_usage(body: bytes) -> bytes | None:
-    """Return a request as it asks for a stream with its usage; None where it does already, or asks for no stream, or is
-    no request that can be read.
+    """Return a request that asks for a stream with its usage; None if it already does, or asks for no stream, or is no
+    request that can be read.
 
-    Where nothing is said of `stream_options` the rest stays as it is, byte for byte. A body that services read more
-    kindly than the standard does, such as one with `"stream": 1` or a byte order mark, is written anew.
+    Without any `stream_options` the rest stays unchanged, byte for byte. A body that services read more kindly than the
+    standard does, for example with `"stream": 1` or a byte order mark, is written anew.
     """
     try:
         members = MEMBERS.decode(body)
@@ -78,7 +78,7 @@ def ask_for_usage(body: bytes) -> bytes | None:
 
 
 def is_readable(body: bytes) -> bool:
-    """Return whether a body is JSON, as strict or as kind readers take it."""
+    """Return whether strict or kind readers can read a body as JSON."""
     try:
         MEMBERS.decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeError):
@@ -92,10 +92,10 @@ def _is_variant(key: str, name: str) -> bool:
 
 
 def _read_kindly(body: bytes) -> list[tuple[str, object]] | None:
-    """Return the members of the first object of a body, as kind readers take it; None where there is none.
+    """Return the members of the first object of a body, as kind readers take it; None if it has no object.
 
-    Python's `json` and pydantic read NaN, lone surrogates, a byte order mark and UTF-16. Decoders in Go ignore what
-    stands behind the object.
+    Python's `json` and pydantic read NaN, lone surrogates, a byte order mark and UTF-16. Decoders in Go ignore
+    everything behind the object.
     """
     members: list[tuple[str, object]] = []
 
@@ -112,9 +112,9 @@ def _read_kindly(body: bytes) -> list[tuple[str, object]] | None:
 
 
 def _rewrite_odd(body: bytes) -> bytes | None:
-    """Return a body as it asks for a stream with its usage; None where it is no stream, or cannot be read.
+    """Return a body that asks for a stream with its usage; None if it is no stream, or cannot be read.
 
-    `stream` is there once then, and true or false for every service.
+    Then `stream` is there once, and true or false for every service.
     """
     read = _read_kindly(body)
     if read is None:
@@ -133,7 +133,7 @@ def _rewrite_odd(body: bytes) -> bytes | None:
     is_plain = len(read) == len(names) == len(names.intersection(dict(read))) and streams[0] is is_stream
     states_usage = len(merged) - len(others) == 1 and merged.get(INCLUDE_USAGE) is True
     if is_plain and (states_usage or not is_stream):
-        return None  # Such as a body with an object that has a `stream` of its own.
+        return None  # For example, a body with an object that has a `stream` of its own.
     members[STREAM] = is_stream
     if is_stream:
         members[STREAM_OPTIONS] = {**others, INCLUDE_USAGE: True}
@@ -152,21 +152,23 @@ def _read_options(written: msgspec.Raw) -> Members:
 
 
 class UsageEventFilter:
-    """Takes the events out of a stream that have usage and no choices. All others pass as they are, each at once when
-    it is whole."""
+    """Takes the events out of a stream that have usage and no choices.
+
+    All others pass unchanged, each at once when it is whole.
+    """
 
     __slots__ = ("_held", "_is_long", "_passes_line_feed")
 
     def __init__(self) -> None:
         self._held = b""
-        """What has come of the event under way."""
+        """The received part of the event under way."""
         self._is_long = False
-        """Whether the event under way passes as it comes."""
+        """True if the event under way passes at once, in parts."""
         self._passes_line_feed: bool | None = None
-        """Whether a line feed that follows passes, as the event did that has ended with CR; None where none has."""
+        """The last event ended with CR: a line feed that follows passes if the event did. None if no event ended so."""
 
     def feed(self, parts: Iterable[bytes], *, last: bool = False) -> bytes:
-        """Return what passes of the next part of the stream; `last`: nothing follows."""
+        """Return the passing part of the next part of the stream; `last`: nothing follows."""
         passing = b"".join([self._feed(part) for part in parts])
         return passing + self.end() if last else passing
 
@@ -185,7 +187,7 @@ class UsageEventFilter:
                 passing.append(b"\n")
             data, self._passes_line_feed = data.removeprefix(b"\n"), None
         text = self._held + data
-        # What is held has no end in it, but may have the beginning of one: three bytes of CR LF CR LF.
+        # The held bytes have no end in them, but may have the beginning of one: three bytes of CR LF CR LF.
         for match in EVENT_END.finditer(text, max(0, len(self._held) - 3)):
             event, position = text[position : match.end()], match.end()
             passes = self._is_long or not is_usage_event(event)
@@ -196,7 +198,7 @@ class UsageEventFilter:
             self._is_long = False
         held = text[position:]
         if not self._is_long and (comments := COMMENTS.match(held)):
-            passing.append(comments[0])  # They keep connections alive, and somebody may wait for them.
+            passing.append(comments[0])  # They keep connections alive, and a client may wait for them.
             held = held[comments.end() :]
         self._is_long = self._is_long or len(held) > EVENT_BYTES_MAX
         # Two line ends may be in two pieces, so that the last of a long event is kept.

@@ -329,7 +329,9 @@ async def collect(
     tasks.start("all quotas", quota_watch.run_rounds())
     await publication.begin(publisher)
     if stripe is not None:
-        tasks.start("billing", PeriodCloseJob(database, stripe, lambda: service.settings).run())
+        assert processor is not None
+        closing = PeriodCloseJob(database, stripe, lambda: service.settings, processor.complete)
+        tasks.start("billing", closing.run())
     exports = None if stripe is None else MeterExportJob(database, stripe, lambda: service.settings, metrics)
     BillingJobs(database, lambda: service.settings, tell, service.response_counts, metrics.took).start(
         tasks, stripe, processor, exports

@@ -13,6 +13,7 @@ from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.meter_export import slices
 from edgeproxy.collector.billing.meter_export.outbox import Reply
+from edgeproxy.collector.billing.reconciliation.payments import complete_nothing
 from edgeproxy.collector.billing.stripe import customers
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.request_rates import Bucket, RequestPacer
@@ -50,7 +51,7 @@ class Era:
     def __init__(self, sandbox: Clocked, database: Database, stripe: Stripe, known: Any) -> None:
         self.sandbox = sandbox
         self.of = Sold(database, known)
-        self.closing = PeriodCloseJob(database, stripe, lambda: known)
+        self.closing = PeriodCloseJob(database, stripe, lambda: known, complete_nothing)
         self._offset = 0.0
         self.collection = "meters"
         self.exports = MeterExportJob(database, stripe, lambda: known, Heard(), self.now)

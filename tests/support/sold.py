@@ -15,6 +15,7 @@ from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.models import CreateCustomerRequest
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
+from edgeproxy.collector.billing.reconciliation.payments import complete_nothing
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
 from edgeproxy.collector.billing.subscriptions import plan_versions, subscriptions
@@ -137,7 +138,7 @@ async def sold(
     try:
         async with database.writing() as connection:
             await plan_versions.record_plans(connection, known.plans)
-        yield Sold(database, known), PeriodCloseJob(database, client, lambda: known)
+        yield Sold(database, known), PeriodCloseJob(database, client, lambda: known, complete_nothing)
     finally:
         await client.close()
         await database.close()

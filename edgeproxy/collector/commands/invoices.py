@@ -23,6 +23,7 @@ from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.single_runner import try_exclusive
 from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.jobs.billing import build_processor
 from edgeproxy.config.collector.settings import CollectorSettings
 
 LISTED_MAX = 1000
@@ -51,7 +52,8 @@ def close_invoices(settings: CollectorSettings, period: str, *, dry: bool) -> Co
         except StripeConfigurationError as error:
             raise CommandError(str(error)) from None
         try:
-            await _close(database, PeriodCloseJob(database, stripe, lambda: settings), of_period)
+            processor = build_processor(settings, database, stripe, lambda seconds: None)
+            await _close(database, PeriodCloseJob(database, stripe, lambda: settings, processor.complete), of_period)
         finally:
             await stripe.close()
         text = await _format_invoices(database, period)

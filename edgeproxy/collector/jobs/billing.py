@@ -7,6 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -183,6 +184,8 @@ class BillingJobs:
         self._tell = tell
         self._answers = answers
         self._took = took
+        self._complete_events: Callable[[], Awaitable[object]] = reconcile_payments.complete_nothing
+        """Applies all of Stripe's events, before a pause: the customer may have paid while no collector ran."""
         self._charged: tuple[str, int, bool] | None = None
         """The last logged mode, percentage and charging state."""
         self._log = log.get_logger()
@@ -197,6 +200,8 @@ class BillingJobs:
             build_job("billing-answers", ANSWERS_SECONDS, lambda: self._answers.write(self._database)),
         ):
             tasks.start(job.name, repeat(job, self._limited_log))
+        if processor is not None:
+            self._complete_events = processor.complete
         tasks.start("billing books", self._run_exclusively("billing-books", self._build_book_jobs()))
         if processor is not None:
             jobs = (
@@ -218,7 +223,7 @@ class BillingJobs:
             balance = StripeBalance(self._database, stripe)
             payments = (
                 build_job("stripe-balance", BALANCE_SECONDS, lambda: self._sync_balance(balance)),
-                build_job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe, processor))._replace(
+                build_job("payments", COMPARE_SECONDS, lambda: self._reconcile_payments(stripe))._replace(
                     follows=("stripe-balance", *(() if processor is None else EVENT_JOBS))
                 ),
                 build_job("erased-customers", ERASED_SECONDS, lambda: delete_erased(self._database, stripe)),
@@ -253,7 +258,9 @@ class BillingJobs:
         )
 
     async def _raise_reminders(self) -> None:
-        """Page the operators about disputes without an answer."""
+        """Page the operators about disputes without an answer; those that were answered meanwhile are known first."""
+        with suppress(StripeUnavailableError):  # A deadline counts while Stripe is away, too.
+            await self._complete_events()
         async with self._database.writing() as connection:
             await disputes.raise_reminders(connection, time.time())
 
@@ -295,9 +302,11 @@ class BillingJobs:
         now = time.time()
         async with self._database.reading() as connection:
             due = await dunning.list_due_customers(connection, settings, now)
-        names = [*due.unpaid_since, *due.paid]
-        for first in range(0, len(names), dunning.TAKEN_MAX):
-            await self._pause_some(names[first : first + dunning.TAKEN_MAX], settings, settings.billing, now)
+        for names in (due.paid, list(due.unpaid_since)):
+            if names and names is not due.paid:
+                await self._complete_events()
+            for first in range(0, len(names), dunning.TAKEN_MAX):
+                await self._pause_some(names[first : first + dunning.TAKEN_MAX], settings, settings.billing, now)
 
     async def _pause_some(
         self, names: Sequence[str], settings: CollectorSettings, billing: Billing, now: float
@@ -414,14 +423,13 @@ class BillingJobs:
         if billing is not None and billing.mode != "off":
             await balance.sync(time.time())
 
-    async def _reconcile_payments(self, stripe: Stripe, processor: Processor | None) -> Rest | None:
+    async def _reconcile_payments(self, stripe: Stripe) -> Rest | None:
         """Compare Stripe's payments of completed days with the journal, once our side is complete."""
         billing = self._known().billing
         if billing is None or billing.mode == "off":
             return None
-        complete = reconcile_payments.complete_nothing if processor is None else processor.complete
         try:
-            await reconcile_payments.reconcile_days(self._database, stripe, time.time(), complete)
+            await reconcile_payments.reconcile_days(self._database, stripe, time.time(), self._complete_events)
         except reconcile_payments.BooksIncompleteError as error:
             self._log.info("payments are compared later", why=str(error))
             return Rest(INCOMPLETE_SECONDS)

@@ -4,7 +4,7 @@ One collector at a time runs it. Each effect begins with a row, so that the next
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from edgeproxy.base import log
 from edgeproxy.collector.billing.period_close.imported_starts import ImportedStarts
@@ -24,13 +24,19 @@ LOOK_SECONDS = 2.0
 
 
 class PeriodCloseJob:
-    """Ends periods. `settings` returns the current configuration."""
+    """Ends periods. `settings` returns the current configuration, `complete_events` applies all of Stripe's events."""
 
-    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        stripe: Stripe,
+        settings: Callable[[], CollectorSettings],
+        complete_events: Callable[[], Awaitable[object]],
+    ) -> None:
         self._database = database
         self._settings = settings
         self._imports = ImportedStarts(database, stripe, settings)
-        self._roll = PeriodRoll(database, stripe, settings)
+        self._roll = PeriodRoll(database, stripe, settings, complete_events)
         self._thresholds = ThresholdInvoices(database, settings)
         self._delivery = InvoiceDelivery(database, stripe, settings)
         self._retries = PaymentRetries(database, stripe)

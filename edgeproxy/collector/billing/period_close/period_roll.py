@@ -14,7 +14,8 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.period_close.trial_payments import TrialPayments
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
-from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions
+from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, unpaid_plans
+from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -27,10 +28,17 @@ TITLE_CHARACTERS_MAX = 200
 
 
 class PeriodRoll:
-    """Rolls periods. `settings` returns the current configuration."""
+    """Rolls periods. `settings` returns the current configuration, `complete_events` applies all of Stripe's events."""
 
-    def __init__(self, database: Database, stripe: Stripe, settings: Callable[[], CollectorSettings]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        stripe: Stripe,
+        settings: Callable[[], CollectorSettings],
+        complete_events: Callable[[], Awaitable[object]],
+    ) -> None:
         self._database = database
+        self._complete_events = complete_events
         self._trials = TrialPayments(database, stripe)
         self._settings = settings
         self._put_off: dict[str, float] = {}
@@ -47,6 +55,7 @@ class PeriodRoll:
             due = await subscription_rows.list_due(connection, now, PAGE, without=failed)
             trials = await subscription_rows.list_due(connection, now, PAGE, without=failed, is_trial=True)
             deleted = await subscription_rows.list_deleted_customers(connection, PAGE, without=failed)
+            refused = await unpaid_plans.list_refused(connection, due)
 
         async def roll(connection: AsyncConnection, number: str) -> None:
             await subscriptions.roll_period(connection, number, settings=settings, now=now)
@@ -56,6 +65,9 @@ class PeriodRoll:
                 connection, subscriptions.RUNNER, customer, "now", settings=settings, now=now
             )
 
+        if refused and not await self._know_payments():
+            self._put_off |= dict.fromkeys(refused, now + PAUSE_SECONDS)
+            due = [number for number in due if number not in refused]
         for number in due:
             await self._apply(roll, number, now)
         for number in trials:
@@ -63,6 +75,15 @@ class PeriodRoll:
         for customer in deleted:
             await self._apply(end, customer, now)
         return bool(due or trials or deleted)
+
+    async def _know_payments(self) -> bool:
+        """Apply what was paid at Stripe meanwhile, as while no collector ran. Return False if Stripe is unavailable."""
+        try:
+            await self._complete_events()
+        except StripeUnavailableError as error:
+            self._limited_log.error("periods of refused customers cannot end now, and are tried again", str(error))
+            return False
+        return True
 
     async def _end_trial(self, number: str, now: float, billing: Billing) -> None:
         """End a trial. If Stripe cannot report the payment method now, the trial continues until it does."""

@@ -3,6 +3,7 @@
 A plan is checked when its period ends. Suspended fees resume once nothing is unpaid.
 """
 
+from collections.abc import Collection
 from typing import Final, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -64,6 +65,14 @@ async def fetch_unpaid(connection: AsyncConnection, customer: str) -> UnpaidInvo
     is_refused = customers.c.settings.like(f'%"why":"{dunning.WHY}"%')
     refused = sa.select(sa.literal(1)).where(customers.c.id == customer, is_refused)
     return UnpaidInvoices(count, bool(exhausted), (await connection.execute(refused)).first() is not None)
+
+
+async def list_refused(connection: AsyncConnection, numbers: Collection[str]) -> list[str]:
+    """Return those of these subscriptions, by id, whose customers are refused for unpaid invoices."""
+    joined = sa.join(subscriptions, customers, customers.c.id == subscriptions.c.customer)
+    is_refused = customers.c.settings.like(f'%"why":"{dunning.WHY}"%')
+    statement = sa.select(subscriptions.c.id).select_from(joined).where(subscriptions.c.id.in_(numbers), is_refused)
+    return list((await connection.execute(statement)).scalars()) if numbers else []
 
 
 async def raise_stopped(connection: AsyncConnection, loaded: LoadedSubscription, step: UnpaidStep, now: float) -> None:

@@ -1,7 +1,9 @@
 """Plans of customers who are refused for unpaid invoices, against the Stripe sandbox."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Literal
 
 import orjson
@@ -12,12 +14,17 @@ from edgeproxy.collector.billing.invoices import dunning, invoices
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.period_close import invoice_lines
 from edgeproxy.collector.billing.rating.rater import sum_amounts
+from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.subscriptions import resumed_fees, subscription_rows, unpaid_plans
 from edgeproxy.collector.billing.subscriptions.unpaid_plans import UnpaidInvoices, decide_step
+from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
+from edgeproxy.collector.database.schema import customers as customers_table
+from edgeproxy.collector.jobs import billing as billing_jobs
+from edgeproxy.collector.jobs.billing import BillingJobs
 from edgeproxy.config.collector.billing import Unpaid
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, amounts, apply_stripe_events, at, fetch_invoices
 from tests.support.sold import KEY, Sold, sold
@@ -156,6 +163,86 @@ def test_a_plan_that_nobody_pays_ends_or_goes_on_as_the_setting_says(
             # The retries of the second invoice are not over: it is written off once they are.
             assert of_customer["2027-01-01 start"]["state"] == expected
             assert await fetch_stopped(of) == ([] if after == "keep" else [after])
+
+    asyncio.run(work())
+
+
+async def pay_at_stripe(of: Sold, name: str) -> None:
+    """Have a customer pay all its invoices at Stripe while no collector runs."""
+    assert of.known.billing is not None
+    stripe = Stripe(of.known.billing.stripe, KEY)
+    try:
+        for one in (await fetch_invoices(of, name)).values():
+            if one["state"] == invoices.OPEN and one["total"]:
+                await stripe.call("v1.invoices.pay", str(one["stripe_id"]), payment_method=GOOD)
+    finally:
+        await stripe.close()
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("after", ["pause", "cancel", "uncollectible"])
+def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, after: str
+) -> None:
+    name = f"{database.partition(':')[0]}-paid-meanwhile-{after}"
+
+    async def fail() -> None:
+        raise StripeUnavailableError("Stripe is away")
+
+    async def work() -> None:
+        more = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
+        async with sold(tmp_path, database, stripe_sandbox.url, **more) as (of, closing):
+            await apply_stripe_events(of)
+            await stay_unpaid(of, closing, name, FEBRUARY)
+            await pay_at_stripe(of, name)
+            closing._roll._complete_events = fail
+            await closing.step(MARCH + 4 * DAY)
+            async with of.database.reading() as connection:
+                ends = sa.select(subscriptions_table.c.period_end)
+                assert (await connection.execute(ends)).scalar_one() == MARCH, "nobody knows who has paid"
+            closing._roll._complete_events = partial(apply_stripe_events, of)
+            for minutes in (1, 2, 3000):
+                await closing.step(MARCH + 4 * DAY + 60 * minutes)
+            assert await fetch_stopped(of) == []
+            february = (await fetch_invoices(of, name))["2027-02-01 period"]
+            assert (february["total"], sum(amounts(february))) == (10000, 10000), "the fee of March"
+
+    asyncio.run(work())
+
+
+@pytest.mark.both_databases
+def test_a_customer_who_paid_while_no_collector_ran_is_not_paused(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{database.partition(':')[0]}-{what}-meanwhile" for what in ("paid", "unpaid")]
+    back_at = JANUARY + 30 * DAY
+
+    async def fail() -> None:
+        raise StripeUnavailableError("Stripe is away")
+
+    async def fetch_paused(of: Sold) -> list[str]:
+        columns = customers_table.c
+        is_paused = columns.settings.like(f"%{dunning.WHY}%")
+        async with of.database.reading() as connection:
+            return list((await connection.execute(sa.select(columns.name).where(is_paused))).scalars())
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+            await apply_stripe_events(of)
+            for name in names:
+                await of.customer(name, "small", now=JANUARY)
+                await enter_card(of, name, DECLINED)
+            await closing.step(JANUARY + 5)
+            await pay_at_stripe(of, names[0])
+            monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: float(back_at)))
+            jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda takings: None)
+            jobs._complete_events = fail
+            with pytest.raises(StripeUnavailableError):
+                await jobs._pause_unpaid()
+            assert await fetch_paused(of) == [], "nobody knows who has paid"
+            jobs._complete_events = partial(apply_stripe_events, of)
+            await jobs._pause_unpaid()
+            assert await fetch_paused(of) == names[1:]
 
     asyncio.run(work())
 

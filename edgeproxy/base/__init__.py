@@ -1,1 +1,1 @@
-"""Foundations for all rooms: clocks, logs, tasks, addresses, calendars. No module here imports another room."""
+"""Foundations for all packages: clocks, logs, tasks, addresses, calendars. No module here imports another package."""

@@ -1,15 +1,15 @@
-"""IP addresses of clients, and their subjects of counts."""
+"""IP addresses of clients, and the subjects under which they are counted."""
 
 import ipaddress
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 V6_PREFIX_BITS = 64
-"""Bits of an IPv6 address that count: one customer of an access network has at least a /64."""
+"""Significant bits of an IPv6 address: one customer of an access network has at least a /64."""
 
 
 def parse_ip(text: str) -> IP | None:
-    """Parse an IP address, IPv4-mapped IPv6 (`::ffff:10.0.0.1`) as IPv4; None where it is none."""
+    """Parse an IP address, with IPv4-mapped IPv6 (`::ffff:10.0.0.1`) as IPv4. None: it is invalid."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -20,23 +20,22 @@ def parse_ip(text: str) -> IP | None:
 
 
 def parse_forwarded(entry: str) -> IP | None:
-    """Parse an entry of X-Forwarded-For; None where it is no address.
+    """Parse an entry of X-Forwarded-For. None: it is no address.
 
-    A zone is a name of an interface there, which means nothing here, and has no end and no alphabet.
+    A zone is removed. It names an interface of another host, and its length and characters are unlimited.
     """
     return parse_ip(remove_port(entry.strip(" \t")).partition("%")[0])
 
 
 def remove_port(entry: str) -> str:
-    """Return `192.0.2.1:4711` and `[2001:db8::1]:4711`, as some proxies write them, without the port and the
-    brackets."""
+    """Return `192.0.2.1:4711` and `[2001:db8::1]:4711`, as some proxies write them, without port and brackets."""
     if entry.startswith("["):
         return entry[1:].partition("]")[0]
     return entry.partition(":")[0] if entry.count(":") == 1 else entry
 
 
 def subject_of(address: str, prefix: int = V6_PREFIX_BITS) -> bytes:
-    """Return the subject that is counted for an address: itself, or for IPv6 the network with this prefix."""
+    """Return the subject for counts of an address: itself, or for IPv6 the network with this prefix."""
     parsed = parse_ip(address)
     if parsed is None:
         return address.encode()

@@ -1,7 +1,7 @@
-"""The socket of the admin listener in the state directory, for its owner alone.
+"""The socket of the admin listener in the state directory, accessible only by its owner.
 
-It is bound under a name of its own and then replaces the one before, so that of two supervisors on one directory the
-later one answers.
+It is bound under a temporary name and then replaces an existing one. So if two supervisors use one directory, the later
+one answers.
 """
 
 import os
@@ -21,7 +21,7 @@ class AdminSocket:
     """The socket of one supervisor in a state directory, bound and not yet listening."""
 
     def __init__(self, state: "Path") -> None:
-        """Bind the socket; raises OSError where the directory takes none."""
+        """Bind the socket. Raises OSError if this is impossible in the directory."""
         self.path = state / NAME
         own = state / f"{NAME}.{os.getpid()}"
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -39,7 +39,7 @@ class AdminSocket:
         self._own = own
 
     def publish(self) -> None:
-        """Replace the socket at the path; it has to listen by then."""
+        """Replace the socket at the path. It must listen already."""
         self._own.replace(self.path)
 
     def is_published(self) -> bool:
@@ -70,7 +70,7 @@ def has_listener(state: "Path") -> bool:
 
 @contextmanager
 def short_path(path: "Path | str") -> Iterator[str]:
-    """Yield a path of a socket that is short enough (107 bytes), however deep its directory is."""
+    """Yield a short form of a socket's path (at most 107 bytes), however deep its directory is."""
     folder, name = os.path.split(path)
     directory = os.open(folder or ".", os.O_PATH | os.O_DIRECTORY)
     try:

@@ -14,11 +14,11 @@ class BearerToken(Protocol):
 
     @property
     def sha256(self) -> tuple[str, ...]:
-        """The SHA-256 in hex of its secret, or of several while one replaces another."""
+        """The SHA-256 of its secret in hex, or of several secrets while one replaces another."""
 
     @property
     def expires(self) -> float | None:
-        """The Unix second at which it ends; None: never."""
+        """The Unix second at which it expires. None: never."""
 
 
 T = TypeVar("T", bound=BearerToken)
@@ -27,7 +27,7 @@ NO_TOKEN = "send Authorization: Bearer and a token"
 
 
 class InvalidTokenError(Exception):
-    """A missing, unknown or expired token: a sentence why. `challenge` is the answer's `WWW-Authenticate`."""
+    """A missing, unknown or expired token. The message is a sentence, `challenge` the answer's `WWW-Authenticate`."""
 
     def __init__(self, why: str, challenge: str = 'Bearer error="invalid_token"', actor: str | None = None) -> None:
         super().__init__(why)
@@ -43,8 +43,8 @@ class Tokens(Generic[T]):
         self._by_digest = {hash_token: token for token in tokens for hash_token in token.sha256}
 
     def holder(self, authorization: str | None, now: float) -> T:
-        """Return the token that an `Authorization` field carries at the Unix second `now`; raises InvalidTokenError."""
-        # The hash hides what a look-up in a dict may tell of how much of it was right.
+        """Return the token in an `Authorization` field at Unix second `now`. Raises InvalidTokenError."""
+        # The hash hides what the timing of a dict look-up could reveal about a partly correct token.
         token = self._by_digest.get(hash_token(parse_bearer(authorization)))
         if token is None:
             raise InvalidTokenError("the token is not known here")
@@ -54,7 +54,7 @@ class Tokens(Generic[T]):
 
 
 def parse_bearer(authorization: str | None) -> str:
-    """Parse the token of an `Authorization` field; raises InvalidTokenError."""
+    """Return the token in an `Authorization` field. Raises InvalidTokenError."""
     scheme, _, rest = (authorization or "").partition(" ")
     if scheme.lower() != "bearer" or not rest.strip():
         raise InvalidTokenError(NO_TOKEN, "Bearer")

@@ -1,6 +1,6 @@
-"""The build that runs: the .py files as they are, or the modules of compiled.txt compiled from them.
+"""The running build: the .py files, or the modules of compiled.txt compiled from them.
 
-Both are in a compiled installation, and Python prefers what is compiled. EDGEPROXY_PURE=1 makes it run the .py files.
+A compiled installation has both, and Python prefers compiled modules. EDGEPROXY_PURE=1 makes it run the .py files.
 """
 
 import sys
@@ -16,7 +16,7 @@ COMPILED: Final = "compiled"
 PURE: Final = "pure"
 
 SAMPLE: Final = "edgeproxy.edge.limits.window"
-"""One of the modules that are compiled, all of them or none."""
+"""One of the compiled modules. Either all of them are compiled or none."""
 
 
 class SourceFinder:
@@ -24,7 +24,7 @@ class SourceFinder:
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Find a module as `sys.meta_path` asks for it; None for those of other packages."""
+        """Find a module for `sys.meta_path`. None: the module is in another package."""
         if path is None or not name.startswith("edgeproxy."):
             return None
         for folder in path:
@@ -35,12 +35,12 @@ class SourceFinder:
 
 
 def run_sources() -> None:
-    """Import the modules of this package from their .py files from now on, also where they are compiled."""
+    """From now on import the modules of this package from their .py files, even if they are compiled."""
     sys.meta_path.insert(0, SourceFinder)
 
 
 def describe_build() -> str:
-    """Return which build this process runs: `compiled` or `pure`."""
+    """Return the build that this process runs: `compiled` or `pure`."""
     spec = find_spec(SAMPLE)
     assert spec is not None
     assert spec.origin is not None

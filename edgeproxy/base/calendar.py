@@ -1,4 +1,4 @@
-"""Calendar periods of quotas: the day or month in a time zone, with its begin and end."""
+"""Calendar periods of quotas: the day or month in a time zone, with its beginning and end."""
 
 from calendar import monthrange
 from datetime import UTC, datetime, timedelta
@@ -9,11 +9,11 @@ from edgeproxy.base.clock import EPOCH
 
 MONTHS = 12
 EVER_SECONDS = 400 * 86400.0
-"""Seconds for which counts without an end are stored where nothing more is counted."""
+"""Seconds for which counts without an end are stored after their last change."""
 
 
 class Period(NamedTuple):
-    """A day or a month: its number, which grows by one from each to the next, and its begin and end in edge time."""
+    """A day or month: its number, which increases by one per period, and its beginning and end in edge time."""
 
     number: int
     since: float
@@ -23,8 +23,8 @@ class Period(NamedTuple):
 def period_of(now: float, per: str, zone: ZoneInfo) -> Period:
     """Return the `day` or `month` of this time zone at edge time `now`.
 
-    A day is as long as its zone makes it: 23 or 25 hours where clocks change. For plans and credits, `month@SECOND` is
-    a month counted from a Unix second on, and `ever@NUMBER` has no end.
+    The zone determines the length of a day, which is 23 or 25 hours when clocks change. For plans and credits,
+    `month@SECOND` is a month counted from a Unix second, and `ever@NUMBER` has no end.
     """
     kind, _, of = per.partition("@")
     if kind == "ever":
@@ -44,7 +44,7 @@ def period_of(now: float, per: str, zone: ZoneInfo) -> Period:
 
 
 def months_after(anchor: int, months: int) -> int:
-    """Add months to a Unix second: the same time of the same day, or of the month's last day where that is less."""
+    """Add months to a Unix second. The day stays the same, or is the month's last day if the month is shorter."""
     at = datetime.fromtimestamp(anchor, UTC)
     year, month = divmod(at.year * MONTHS + at.month - 1 + months, MONTHS)
     day = min(at.day, monthrange(year, month + 1)[1])
@@ -52,7 +52,7 @@ def months_after(anchor: int, months: int) -> int:
 
 
 def months_since(anchor: int, at: float) -> int:
-    """Count the whole months from a Unix second to another."""
+    """Return the number of whole months between two Unix seconds."""
     then, now = datetime.fromtimestamp(anchor, UTC), datetime.fromtimestamp(at, UTC)
     months = (now.year - then.year) * MONTHS + now.month - then.month
     return months - 1 if months_after(anchor, months) > at else months

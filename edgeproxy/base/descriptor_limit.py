@@ -1,9 +1,9 @@
-"""How many descriptors this process may have."""
+"""The limit of this process's file descriptors."""
 
 import resource
 
 
 def raise_descriptor_limit() -> None:
-    """Raise the limit of descriptors of this process to what the host allows."""
+    """Raise the limit of this process's descriptors to the maximum that the host permits."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

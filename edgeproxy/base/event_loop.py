@@ -1,4 +1,4 @@
-"""The event loop of the processes that serve: uvloop's, with which the descriptor of a socket is closed once."""
+"""The event loop of serving processes: uvloop's, with a fix against closing a socket's descriptor twice."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ Connected = tuple[asyncio.Transport, asyncio.BaseProtocol]
 
 
 def _detaches_socket(connect: Callable[P, Coroutine[object, object, T]]) -> Callable[P, Coroutine[object, object, T]]:
-    """Return `connect`, which takes the descriptor from its `sock` where it is cancelled."""
+    """Return a version of `connect` that detaches the descriptor from its `sock` if it is cancelled."""
 
     @wraps(connect)
     async def connect_once(*arguments: P.args, **options: P.kwargs) -> T:
@@ -33,20 +33,21 @@ def _detaches_socket(connect: Callable[P, Coroutine[object, object, T]]) -> Call
 
 
 class EventLoop(uvloop.Loop):
-    """uvloop's loop, with two faults of it mended.
+    """uvloop's loop with fixes for two faults.
 
-    Where a connection over a socket is cancelled before it is made, uvloop (0.21 and 0.22) closes the descriptor, and
-    the socket closes that number again when it is collected. By then the number may be that of a table, a database or
-    another client. aiohttp gives the loop a socket for each connection that it makes.
+    If a connection over a socket is cancelled before it is established, uvloop (0.21 and 0.22) closes the descriptor,
+    and the socket closes the same number again when it is collected. By then the number may belong to a table, a
+    database or another client. aiohttp passes a socket to the loop for each connection.
 
-    Names are looked up in threads of name_lookup.py, as those of libuv hold back other look-ups and the process's end.
+    Names are looked up in the threads of name_lookup.py, because libuv's threads block other look-ups and the exit of
+    the process.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._lookups = NameLookups("look up a name")
 
-    # Its types are not those of asyncio, though its connections are.
+    # uvloop's types differ from asyncio's, but its connections do not.
     _connect: Callable[..., Coroutine[object, object, Connected]] = _detaches_socket(
         uvloop.Loop.create_connection  # type: ignore[arg-type]
     )
@@ -72,7 +73,7 @@ class EventLoop(uvloop.Loop):
         port: int | None = None,
         **options: object,
     ) -> Connected:
-        """Connect to an address, or to the first one of a name that takes the connection. Raises OSError."""
+        """Connect to an address, or to the first reachable address of a name. Raises OSError."""
         if host is None or is_address(host):
             return await self._connect(protocol_factory, host, port, **options)
         family = options.pop("family", socket.AF_UNSPEC)

@@ -1,19 +1,19 @@
-"""Ports of the loopback address that nobody listens on."""
+"""Free ports of the loopback address."""
 
 import socket
 from collections.abc import Collection
 
 HOST = "127.0.0.1"
 NEXT_PORTS = 100
-"""Ports after the usual one that are tried."""
+"""Maximum ports that are tried after the usual one."""
 
 
 class NoFreePortError(Exception):
-    """No port can be had; the message says which were tried."""
+    """No port is free. The message says which were tried."""
 
 
 def find_free_port(usual: int, but: Collection[int] = ()) -> int:
-    """Return the usual port, or the next that is free and not among `but`; raises NoFreePortError."""
+    """Return the usual port, or the next one that is free and not in `but`. Raises NoFreePortError."""
     last = min(usual + NEXT_PORTS, 65535)
     for port in range(usual, last + 1):
         if port not in but and is_free(port):

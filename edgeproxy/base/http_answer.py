@@ -1,4 +1,4 @@
-"""What is read of the answers of HTTP servers that are asked: no more than a beginning, and when to ask again."""
+"""Reading answers of other HTTP servers: only the beginning of a body, and the time of the next attempt."""
 
 import re
 
@@ -8,7 +8,7 @@ SECONDS = re.compile(r"[0-9]{1,9}")
 
 
 async def read_prefix(content: aiohttp.StreamReader, most: int) -> bytes:
-    """Read the first bytes of a body, `most` at most; where there is more, the connection is closed with the answer."""
+    """Read at most `most` first bytes of a body. If it is longer, closing the response closes the connection."""
     pieces, size = [], 0
     while size < most and (piece := await content.read(most - size)):
         pieces.append(piece)
@@ -17,5 +17,5 @@ async def read_prefix(content: aiohttp.StreamReader, most: int) -> bytes:
 
 
 def parse_retry_after(retry_after: str | None) -> float | None:
-    """Parse the seconds of a Retry-After; None where it has a date, or nothing."""
+    """Return the seconds of a Retry-After. None: it is absent or a date."""
     return float(retry_after) if retry_after is not None and SECONDS.fullmatch(retry_after.strip()) else None

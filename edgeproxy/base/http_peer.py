@@ -43,7 +43,7 @@ the wire."""
 
 
 FindTarget = Callable[[str, int], Awaitable[str]]
-"""Returns the address of a host and a port for which a proxy is asked, after it was checked. Raises OSError."""
+"""Checks and returns the address of a host and port for a request to a proxy. Raises OSError."""
 
 
 class AnswerBoundError(aiohttp.ClientPayloadError):
@@ -62,7 +62,7 @@ class HttpPeer(NamedTuple):
     connect_seconds_max: float | None = None
     """The part of `seconds_max` for the connection and its TLS handshake. None: all of it."""
     leaves_site: bool = True
-    """Whether calls go through the site's proxy, where there is one."""
+    """Whether calls use the site's proxy, if there is one."""
     reads_prefix: bool = False
     """True: the first `body_bytes_max` bytes of a longer body are enough. False: a longer body is an error."""
     head_bytes_max: int = HEAD_BYTES_MAX
@@ -73,7 +73,7 @@ class HttpPeer(NamedTuple):
     """Bytes of each line."""
 
     def bound_by_head(self, head_bytes_max: int) -> "HttpPeer":
-        """Return the peer with this bound of each head, and none of fields, as workers bound the heads of upstreams."""
+        """Return the peer with this bound of each head and without a bound of fields, as for upstreams."""
         return self._replace(head_bytes_max=head_bytes_max, fields_max=head_bytes_max, field_bytes_max=head_bytes_max)
 
     @property
@@ -148,7 +148,7 @@ class BoundedResponseHandler(ResponseHandler):
                 self._resume_transport_reading()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Resume reading. A reader that takes bytes as fast as they are parsed waits for the next turn, too."""
+        """Resume reading. A reader as fast as the parser also waits for the next turn."""
         self._is_resuming = not self._has_time()
         if not self._is_resuming:
             super().resume_reading(resume_parser)
@@ -186,7 +186,7 @@ class BoundedResponseHandler(ResponseHandler):
                 self._cut(f"more than {INTERIM_ANSWERS_MAX} interim answers")
                 return
             if self._peer.fields_max == self._peer.head_bytes_max:
-                self._head_bytes = 0  # Each head has the bound by itself.
+                self._head_bytes = 0  # Each head has its own bound.
         else:
             self._has_head = True
         super().feed_data(data, size)
@@ -261,7 +261,7 @@ class _Connector(aiohttp.TCPConnector):
         traces: list["Trace"],
         timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - it is aiohttp's
     ) -> "Connection":
-        """Connect through the site's proxy where the request leaves the site, else directly."""
+        """Connect through the site's proxy if the request leaves the site, or directly."""
         proxy = find_proxy(str(req.url)) if self._leaves_site else None
         if proxy is not None:
             if self._find_target is not None:
@@ -273,7 +273,7 @@ class _Connector(aiohttp.TCPConnector):
         return await super().connect(req, traces, timeout)
 
     def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext | None:
-        """Return the context of a request: without one of its own, that of the authorities that are trusted now."""
+        """Return the TLS context of a request. By default it trusts the currently trusted authorities."""
         if req.is_ssl() and req.ssl is True and self._ssl is True:
             try:
                 return create_context()

@@ -11,11 +11,14 @@ PEER = HttpPeer("the issuer", 10.0, DOCUMENT_BYTES_MAX)
 
 
 class InvalidDocumentError(ValueError):
-    """An answer of 200 that is of no use: too large, no JSON object, or without what it is fetched for."""
+    """An unusable answer with status 200: too large, no JSON object, or without the required content."""
 
 
 async def fetch_json(url: str) -> JsonObject:
-    """Return the JSON object at a URL; no redirect is followed. Raises as `read_json`, and OSError and TimeoutError."""
+    """Return the JSON object at a URL without following redirects.
+
+    Raises like `read_json`, and OSError and TimeoutError.
+    """
     async with open_session(PEER) as session, session.get(url, allow_redirects=False) as response:
         return await read_json(response, url)
 
@@ -28,7 +31,7 @@ async def read_json(response: aiohttp.ClientResponse, source: str) -> JsonObject
 
 
 def parse_document(body: bytes, source: str) -> JsonObject:
-    """Return the JSON object of a body; raises InvalidDocumentError where it is too large, or none."""
+    """Return the JSON object in a body. Raises InvalidDocumentError if it is too large or invalid."""
     if len(body) > DOCUMENT_BYTES_MAX:
         raise InvalidDocumentError(f"{source} has more than {DOCUMENT_BYTES_MAX} bytes")
     try:
@@ -41,7 +44,7 @@ def parse_document(body: bytes, source: str) -> JsonObject:
 
 
 async def fetch_metadata(issuer: str) -> JsonObject:
-    """Return the metadata of an issuer (OpenID Connect Discovery); raises as `fetch_json`."""
+    """Return the metadata of an issuer (OpenID Connect Discovery). Raises like `fetch_json`."""
     url = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
     metadata = await fetch_json(url)
     if metadata.get("issuer") != issuer:

@@ -1,6 +1,6 @@
 """Structured logs on standard error: JSON, or plain text on a terminal.
 
-No line has keys of Stripe or secrets of webhooks, whoever writes it.
+Keys of Stripe and secrets of webhooks are removed from every line.
 """
 
 import json
@@ -15,24 +15,24 @@ from time import monotonic
 from edgeproxy.base.short_names import shorten_name
 
 SECRET = re.compile(r"(?<![A-Za-z]{2})(sk|rk|whsec)_[A-Za-z0-9_*+/=]+")
-"""Pattern of Stripe's keys and secrets. One letter may precede: that of an escaped newline in JSON."""
+"""Pattern of Stripe's keys and secrets. One letter may precede it, from an escaped newline in JSON."""
 
 _process: dict[str, object] = {}
-"""The fields of this process, which are on every line."""
+"""The fields of this process for every line."""
 _lock = Lock()
 
 
 def configure(process: str) -> None:
-    """Set up logging for this process; `process` (`supervisor`, `worker`) is on every line."""
+    """Set up logging for this process. `process` (`supervisor`, `worker`) is on every line."""
     _process["process"] = process
     if (others := logging.lastResort) is not None and not any(
         isinstance(one, RedactionFilter) for one in others.filters
     ):
-        others.addFilter(RedactionFilter())  # What libraries say.
+        others.addFilter(RedactionFilter())  # For messages of libraries.
 
 
 class Logger:
-    """Writes lines that have an event and fields, some of which are on each of its lines."""
+    """Writes lines with an event and fields. Bound fields are on each of its lines."""
 
     __slots__ = ("_bound",)
 
@@ -44,17 +44,15 @@ class Logger:
         write("info", event, self._bound | fields)
 
     def warning(self, event: str, **fields: object) -> None:
-        """Log an event that somebody should look at."""
+        """Log an event that people should look at."""
         write("warning", event, self._bound | fields)
 
     def error(self, event: str, **fields: object) -> None:
-        """Log a failure. The field `exc_info` is an exception, or true for the one that is being handled: its traceback
-        is logged.
-        """
+        """Log a failure with the traceback of `exc_info`: an exception, or true for the current one."""
         write("error", event, self._bound | fields)
 
     def exception(self, event: str, **fields: object) -> None:
-        """Log a failure with the traceback of the exception that is being handled."""
+        """Log a failure with the traceback of the current exception."""
         self.error(event, exc_info=True, **fields)
 
 
@@ -64,7 +62,7 @@ def get_logger(**bound: object) -> Logger:
 
 
 def write(level: str, event: str, fields: dict[str, object]) -> None:
-    """Write one line, redacted; on a terminal a traceback has lines of its own."""
+    """Write one redacted line. On a terminal, a traceback follows on separate lines."""
     exception = format_exception(fields.pop("exc_info", None))
     timestamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")
     if sys.stderr.isatty():
@@ -75,12 +73,12 @@ def write(level: str, event: str, fields: dict[str, object]) -> None:
     with _lock:
         try:
             print(redact(text), file=sys.stderr, flush=True)
-        except OSError:  # Its disk is full, or its reader has gone. A lost line must end no task.
+        except OSError:  # Its disk is full or its reader has exited. A lost line must not end a task.
             pass
 
 
 def format_text(timestamp: str, level: str, event: str, fields: dict[str, object], exception: str | None) -> str:
-    """Format a line for a terminal. Values with spaces or control characters are quoted, so that each ends visibly."""
+    """Format a line for a terminal. Values with spaces or control characters are quoted, so that their ends show."""
     words = (f"{name}={_format_value(value)}" for name, value in sorted(fields.items()))
     text = " ".join((timestamp, f"[{level:<7}]", f"{event:<30}", *words))
     return text if exception is None else f"{text}\n{exception}"
@@ -91,7 +89,7 @@ def _format_value(value: object) -> str:
 
 
 def format_exception(exc_info: object) -> str | None:
-    """Format an exception, or for true the one that is being handled, with its traceback; None where there is none."""
+    """Return the text of an exception, or for true of the current one, with its traceback. None: there is none."""
     error = exc_info if isinstance(exc_info, BaseException) else sys.exception() if exc_info else None
     return None if error is None else "".join(traceback.format_exception(error)).rstrip("\n")
 
@@ -113,13 +111,13 @@ class RedactionFilter(logging.Filter):
 
 
 REMEMBERED_MAX = 256
-"""Different messages in the time in which none is repeated. Each address of millions may be one."""
+"""Maximum different messages whose repetition is suppressed. Each of millions of addresses may cause one."""
 
 
 class RateLimitedLog:
-    """Logs the same message at most once in `every` seconds, for events that may happen at each of many requests.
+    """Logs the same message at most once in `every` seconds, for events that may happen at many requests.
 
-    Of more than REMEMBERED_MAX messages in that time, the rest is not logged.
+    More than REMEMBERED_MAX different messages in that time are not logged.
     """
 
     def __init__(self, every: float) -> None:
@@ -129,12 +127,12 @@ class RateLimitedLog:
         self._log = get_logger()
 
     def error(self, event: str, about: str, **fields: object) -> None:
-        """Log an error, unless the same event about the same thing was logged within the last `every` seconds."""
+        """Log an error, unless the same event was logged for the same thing within `every` seconds."""
         if self._is_new(event, about):
             self._log.error(event, about=about, **fields)
 
     def info(self, event: str, about: str, **fields: object) -> None:
-        """Log an event at the level info, in the same way."""
+        """Log an event at the level info in the same way."""
         if self._is_new(event, about):
             self._log.info(event, about=about, **fields)
 

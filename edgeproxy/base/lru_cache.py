@@ -1,7 +1,7 @@
-"""A bounded cache that evicts the least recently used entries, and whose hits cost no more than those of a dictionary.
+"""A bounded cache that evicts the least recently used entries. Its hits are as cheap as those of a dictionary.
 
-The entries are in two generations. Once the younger is full it becomes the older one, which is evicted; an entry that
-is used moves back to the younger. So nothing is written at a hit, and whatever is used once in a generation stays.
+The entries are in two generations. Once the younger is full, it becomes the older one, which is evicted. A used entry
+moves back to the younger generation. So hits there write nothing, and entries that are used once per generation stay.
 """
 
 from typing import TypeVar
@@ -11,10 +11,10 @@ V = TypeVar("V")
 
 
 class LRUCache(dict[K, V | None]):
-    """Key -> value: `cache[key]` is None for a key that is not cached. At most `capacity` entries.
+    """A mapping whose `cache[key]` is None for a key that is not cached. It has at most `capacity` entries.
 
-    As a dictionary, this is the younger generation alone: `get` and `in` do not see the older one, and cost less than
-    `cache[key]` where most keys are new. Such a caller may `store` what is in the older generation once more.
+    As a dictionary, it is only the younger generation: `get` and `in` do not see the older one. They are cheaper than
+    `cache[key]` if most keys are new. Such a caller may `store` an entry of the older generation again.
     """
 
     __slots__ = ("_generation_size", "_hashes_seen", "_older")
@@ -24,7 +24,7 @@ class LRUCache(dict[K, V | None]):
         self._generation_size = max(1, capacity // 2)
         self._older: dict[K, V | None] = {}
         self._hashes_seen: set[int] = set()
-        """The hashes of keys that came once, as many as `capacity`; a hash shared by two admits one of them early."""
+        """The hashes of keys that came once, up to `capacity`. A hash of two keys admits one of them too early."""
 
     def __missing__(self, key: K) -> V | None:
         value = self._older.pop(key, None)
@@ -33,9 +33,9 @@ class LRUCache(dict[K, V | None]):
         return value
 
     def store(self, key: K, value: V) -> V:
-        """Cache a value, and return it. Once half of the capacity has been used, a key must have come before.
+        """Cache a value and return it. Once half of the capacity is used, only keys that were stored before are cached.
 
-        So a flood of keys that come once evicts nothing.
+        So a flood of unique keys evicts nothing.
         """
         if len(self) < self._generation_size and not self._older:
             self[key] = value
@@ -50,7 +50,7 @@ class LRUCache(dict[K, V | None]):
         return value
 
     def admit(self, key: K, value: V) -> V:
-        """Cache a value whose key nobody can invent, whatever has come before, and return it."""
+        """Cache a value at once and return it. For keys that nobody can invent."""
         if len(self) >= self._generation_size and key not in self:
             self._older = self.copy()
             super().clear()
@@ -58,14 +58,14 @@ class LRUCache(dict[K, V | None]):
         return value
 
     def clear(self) -> None:
-        """Remove every entry, and forget which keys came once."""
+        """Remove every entry and all hashes of keys."""
         super().clear()
         self._older = {}
         self._hashes_seen = set()
 
 
 class BytesCache(LRUCache[bytes, V]):
-    """An LRUCache of keys of at most `key_bytes_max`; longer ones are rare, and a few would fill much memory."""
+    """An LRUCache of keys up to `key_bytes_max`. Longer keys are rare, and a few would use much memory."""
 
     __slots__ = ("_key_bytes_max",)
 

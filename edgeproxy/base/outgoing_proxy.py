@@ -1,7 +1,7 @@
-"""The site's outgoing proxy: through which HTTP calls leave the site, and which calls go past it.
+"""The site's outgoing proxy, and which HTTP calls use it.
 
-The setting `proxy` replaces the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY, which are read as other programs read
-them. Calls of loopback addresses never leave the host.
+The setting `proxy` replaces the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY, which have their usual meaning. Calls
+to loopback addresses never leave the host.
 """
 
 import ipaddress
@@ -12,7 +12,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 
 
 class OutgoingProxy(NamedTuple):
-    """A proxy, and who asks it."""
+    """A proxy and its user."""
 
     url: str
     """`http://HOST:PORT`, without the user."""
@@ -21,7 +21,7 @@ class OutgoingProxy(NamedTuple):
 
     @property
     def full_url(self) -> str:
-        """The URL with the user and the password, for libraries that want one."""
+        """The URL with user and password, for libraries that need it."""
         if self.user is None:
             return self.url
         who = f"{quote(self.user, safe='')}:{quote(self.password or '', safe='')}"
@@ -31,22 +31,22 @@ class OutgoingProxy(NamedTuple):
 class _Setting:
     def __init__(self) -> None:
         self.proxies: dict[str, str] | None = None
-        """Proxies by scheme, and under "no" what goes past them; None: those of the environment."""
+        """Proxies by scheme, and their exceptions under "no". None: use those of the environment."""
 
 
 _setting = _Setting()
 
 
 def set_proxy(url: str | None, past: Sequence[str]) -> None:
-    """Have the whole process use a proxy from now on, or with None that of the environment.
+    """Use a proxy in the whole process from now on. None: use that of the environment.
 
-    `past`: hosts, domains and networks that are asked directly.
+    `past`: hosts, domains and networks for direct calls.
     """
     _setting.proxies = None if url is None else {"http": url, "https": url, "no": ",".join(past)}
 
 
 def find_proxy(url: str) -> OutgoingProxy | None:
-    """Return the proxy through which a call of this URL leaves the site; None where it goes directly."""
+    """Return the proxy for calls of this URL. None: calls are direct."""
     parts = urlsplit(url)
     proxies = getproxies_environment() if _setting.proxies is None else _setting.proxies
     proxy = proxies.get(parts.scheme)
@@ -58,7 +58,7 @@ def find_proxy(url: str) -> OutgoingProxy | None:
 
 
 def _goes_past(host: str, port: int | None, proxies: dict[str, str]) -> bool:
-    """Return whether a host is asked directly."""
+    """Return whether calls to a host are direct."""
     if host == "localhost" or host.endswith(".localhost"):
         return True
     try:

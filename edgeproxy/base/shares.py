@@ -59,7 +59,7 @@ def compute_room(held: int, free: int, most: float) -> int:
 
 
 class Places:
-    """Units that are taken and released, such as attempts under way. The units in use bound the memory."""
+    """Units that are taken and released, such as running attempts. The units in use bound the memory."""
 
     def __init__(self, amount: int) -> None:
         self.amount = amount

@@ -1,4 +1,4 @@
-"""Files that people open with a spreadsheet, with texts that others chose."""
+"""Files for spreadsheets, with texts from other people."""
 
 import csv
 import io
@@ -6,18 +6,18 @@ import re
 from collections.abc import Iterable, Sequence
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""Characters with which spreadsheets begin a formula, if something follows (CSV injection, CWE-1236)."""
+"""Characters with which formulas begin in spreadsheets, if something follows (CSV injection, CWE-1236)."""
 
 DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?").fullmatch
 
 
 def escape_formula(value: str) -> str:
-    """Return a value as a spreadsheet takes it for text: behind an apostrophe, where it would be a formula."""
+    """Return a value that spreadsheets treat as text. A possible formula gets a leading apostrophe."""
     return f"'{value}" if value.startswith(FORMULAS) and len(value) > 1 else value
 
 
 def render_csv(rows: Iterable[Sequence[int | str]]) -> str:
-    """Return rows as CSV (RFC 4180), each text guarded by `escape_formula`; decimal numbers stay numbers."""
+    """Return rows as CSV (RFC 4180), with texts protected by `escape_formula`. Decimal numbers stay numbers."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")
     for row in rows:

@@ -1,6 +1,7 @@
-"""Long-lived tasks: each has a name, its death is logged, and it is cancelled at the end.
+"""Long-lived tasks: each has a name, its failure is logged, and it is cancelled at the end.
 
-A bare `create_task` is banned by lint: the loop has only a weak reference to it, and nobody notices its failure.
+Lint forbids a plain `create_task`, because the loop has only a weak reference to the task and nobody notices its
+failure.
 """
 
 import asyncio
@@ -14,18 +15,18 @@ from edgeproxy.base import log
 T = TypeVar("T")
 
 AGAIN_SECONDS = 1.0
-"""Seconds until a task that has not ended is cancelled once more."""
+"""Seconds after which a task that is still running is cancelled again."""
 
 
 class Tasks:
-    """The tasks of one owner. Lives in one event loop."""
+    """The tasks of one owner, in one event loop."""
 
     def __init__(self) -> None:
         self._running: set[asyncio.Task[object]] = set()
         self._log = log.get_logger()
 
     def start(self, name: str, work: Coroutine[object, None, T]) -> asyncio.Task[T]:
-        """Run `work` under `name` until it ends; an exception that leaves it is logged with its traceback."""
+        """Run `work` under `name`. If it raises an exception, that is logged with its traceback."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._running.add(task)
         task.add_done_callback(self._on_end)
@@ -37,10 +38,10 @@ class Tasks:
             self._log.error("task died", task=task.get_name(), exc_info=error)
 
     async def cancel(self) -> None:
-        """Cancel all running tasks, and wait until they have ended.
+        """Cancel all running tasks and wait until they have ended.
 
-        Again and again: a task that is cancelled in a transaction may leave it by another exception, such as a closed
-        connection, and go on.
+        This is repeated: a task that is cancelled in a transaction may replace the cancellation by another exception,
+        such as a closed connection, and continue.
         """
         while running := tuple(self._running):
             for task in running:
@@ -49,10 +50,10 @@ class Tasks:
 
 
 def run_in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
-    """Run `work` in a thread of its own, which does not keep the process from ending; the future has its result.
+    """Run `work` in a separate thread that does not prevent the exit of the process. The future has its result.
 
-    For work that may block for ever, such as on a name server or a network file system. The threads of
-    `asyncio.to_thread` are waited for at the end.
+    It is for work that may block for ever, for example on a name server or a network file system. The process would
+    wait for threads of `asyncio.to_thread` at exit.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[T] = loop.create_future()
@@ -65,12 +66,12 @@ def run_in_thread(name: str, work: Callable[[], T]) -> asyncio.Future[T]:
             outcome.set_exception(error)
         try:
             loop.call_soon_threadsafe(set_outcome, outcome)
-        except RuntimeError:  # The loop is closed: the process has ended meanwhile.
+        except RuntimeError:  # The loop is closed because the process is exiting.
             pass
 
     def set_outcome(outcome: concurrent.futures.Future[T]) -> None:
         if ended.done():
-            return  # Nobody wants to know any more.
+            return  # Nobody waits for the result any more.
         if (error := outcome.exception()) is not None:
             ended.set_exception(error)
         else:

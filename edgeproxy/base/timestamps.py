@@ -1,4 +1,4 @@
-"""Times as APIs write them: RFC 3339, in UTC, with milliseconds."""
+"""Times in APIs: RFC 3339, in UTC, with milliseconds."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,7 +12,7 @@ def format_timestamp(ms: int) -> str: ...
 @overload
 def format_timestamp(ms: int | None) -> str | None: ...
 def format_timestamp(ms: int | None) -> str | None:
-    """Return Unix milliseconds as RFC 3339, such as `2027-03-01T00:00:00.000Z`; None stays None."""
+    """Return Unix milliseconds in RFC 3339, such as `2027-03-01T00:00:00.000Z`. None stays None."""
     if ms is None:
         return None
     seconds, milliseconds = divmod(ms, 1000)
@@ -24,5 +24,5 @@ def format_timestamp(ms: int | None) -> str | None:
 
 @lru_cache(4096)
 def format_day(day: int) -> str:
-    """Return a day of UTC, counted from 1970 on, as a date such as `2027-03-01`."""
+    """Return a UTC day, counted from 1970, as a date such as `2027-03-01`."""
     return datetime.fromtimestamp(day * DAY, UTC).date().isoformat()

@@ -1,9 +1,9 @@
-"""Trust: the authorities whose certificates edgeproxy accepts from servers. Every outgoing TLS connection asks here.
+"""Trust: the authorities whose certificates edgeproxy accepts from servers. All outgoing TLS connections use it.
 
-These are the system's authorities, which the variables SSL_CERT_FILE and SSL_CERT_DIR replace as in OpenSSL, and beside
-them the files of the setting `trust`. A connection with authorities of its own, such as `ca`, trusts those alone.
+They are the system's authorities, which the variables SSL_CERT_FILE and SSL_CERT_DIR replace as in OpenSSL, and the
+files of the setting `trust`. A connection with its own authorities, such as `ca`, trusts only those.
 
-`create_context` looks whether a file has changed: new connections follow a file that is replaced.
+`create_context` checks whether a file has changed, so new connections use a replaced file.
 """
 
 import os
@@ -16,17 +16,17 @@ from tempfile import NamedTemporaryFile, _TemporaryFileWrapper
 
 AUTHORITY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 CONTEXTS_MAX = 64
-"""Contexts that are stored for further connections."""
+"""Maximum contexts that are stored for further connections."""
 
 HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
-"""The names of files of authorities in a directory, as OpenSSL finds them."""
+"""The names of authorities' files in a directory, as OpenSSL expects them."""
 
 _Stamp = tuple[str, int, int, int]
 _Arguments = tuple[Path | None, Path | None, Path | None, bool, bool]
 
 
 class TlsFilesError(OSError):
-    """A file of authorities, or of an own certificate, that is missing or invalid; the text says which and why."""
+    """A missing or invalid file of authorities or of an own certificate. The message names the file and the reason."""
 
 
 class _Trust:
@@ -34,19 +34,19 @@ class _Trust:
         self.files: tuple[Path, ...] = ()
         self.bundle: _TemporaryFileWrapper[bytes] | None = None
         self.contexts: dict[_Arguments, tuple[tuple[_Stamp, ...], ssl.SSLContext]] = {}
-        """Contexts, and the state of the files that they were made of."""
+        """Contexts, and the state of the files from which they were made."""
 
 
 _trust = _Trust()
 
 
 def set_trust(files: Sequence[Path]) -> None:
-    """Trust the authorities of these PEM files from now on, for the whole process. Existing connections stay."""
+    """Trust the authorities of these PEM files in the whole process from now on. Existing connections stay."""
     _trust.files = tuple(files)
 
 
 def load_trusted(context: ssl.SSLContext) -> None:
-    """Let a context trust the system's authorities and those of the setting. Raises TlsFilesError."""
+    """Make a context trust the system's authorities and those of the setting. Raises TlsFilesError."""
     for variable in AUTHORITY_VARIABLES:
         if (at := os.environ.get(variable)) and not os.path.exists(at):
             raise TlsFilesError(f"the authorities {at} of {variable} are not there")
@@ -56,17 +56,17 @@ def load_trusted(context: ssl.SSLContext) -> None:
 
 
 def load_authorities(context: ssl.SSLContext, file: Path) -> None:
-    """Let a context trust the authorities of a PEM file. Raises TlsFilesError."""
+    """Make a context trust the authorities of a PEM file. Raises TlsFilesError."""
     try:
         context.load_verify_locations(file)
-    except OSError as error:  # ssl.SSLError is one as well.
+    except OSError as error:  # It may be ssl.SSLError.
         raise TlsFilesError(f"the authorities {file}: {format_tls_error(error)}") from error
 
 
 def load_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
-    """Let a context present a certificate. Raises TlsFilesError."""
+    """Make a context present a certificate. Raises TlsFilesError."""
     try:
-        # The password is there so that nobody is asked for one at a terminal.
+        # The password prevents a prompt at a terminal.
         context.load_cert_chain(cert, key, password="")
     except OSError as error:
         raise TlsFilesError(f"the certificate {cert} with the key {key or cert}: {format_tls_error(error)}") from error
@@ -109,8 +109,8 @@ def create_context(
 
 
 def read_bundle() -> bytes:
-    """Return all trusted authorities as PEM, for libraries that have TLS of their own. Raises TlsFilesError."""
-    load_trusted(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # So that all say the same of a file that is wrong.
+    """Return all trusted authorities as PEM, for libraries with their own TLS. Raises TlsFilesError."""
+    load_trusted(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))  # This raises the usual errors for invalid files.
     paths = ssl.get_default_verify_paths()
     files = [Path(paths.cafile)] if paths.cafile else []
     if paths.capath:
@@ -120,7 +120,7 @@ def read_bundle() -> bytes:
 
 
 def write_bundle() -> str:
-    """Write `read_bundle` to a file that lasts as long as the process, and return its path. Raises TlsFilesError."""
+    """Write `read_bundle` to a file that exists until the process ends, and return its path. Raises TlsFilesError."""
     content = read_bundle()
     file = _trust.bundle
     if file is None or Path(file.name).read_bytes() != content:
@@ -132,7 +132,7 @@ def write_bundle() -> str:
 
 @contextmanager
 def trusted_by_variable() -> Iterator[None]:
-    """Name all trusted authorities in SSL_CERT_FILE for the time of a block, for libraries that read no other place."""
+    """Name all trusted authorities in SSL_CERT_FILE during a block, for libraries that read only this variable."""
     before, file = os.environ.get("SSL_CERT_FILE"), write_bundle()
     os.environ["SSL_CERT_FILE"] = file
     try:
@@ -145,7 +145,7 @@ def trusted_by_variable() -> Iterator[None]:
 
 
 def _stamp(file: str | Path) -> _Stamp:
-    """Return the name of a file, and what changes with its content; zeros where it is not there."""
+    """Return the name of a file, and numbers that change with its content. They are zero if the file does not exist."""
     try:
         at = os.stat(file)
     except OSError:
@@ -154,7 +154,7 @@ def _stamp(file: str | Path) -> _Stamp:
 
 
 def format_tls_error(error: BaseException | None) -> str:
-    """Format an error of TLS for people."""
+    """Format a TLS error for people."""
     if error is None:
         return "the peer closed the connection"
     if isinstance(error, ssl.SSLCertVerificationError):

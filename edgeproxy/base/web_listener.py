@@ -1,7 +1,7 @@
-"""Connections of aiohttp applications, the collector and an edge's admin listener: how many, and for how long.
+"""Connections of aiohttp applications (the collector and an edge's admin listener): their number and duration.
 
-Connections are counted at accept, before a handshake. Where there are too many, the one that is idle for longest is
-closed for the next: silent clients keep nobody out.
+Connections are counted at accept, before a handshake. If there are too many, a new one replaces the one that has been
+idle for longest. So silent clients cannot keep others out.
 """
 
 import asyncio
@@ -25,22 +25,24 @@ from edgeproxy.base.tasks import Tasks
 
 BACKLOG = 1024
 HEAD_SECONDS = 10.0
-"""Seconds from accept to the end of the first head, a TLS handshake included."""
+"""Seconds from accept to the end of the first head, including a TLS handshake."""
 IDLE_SECONDS = 75.0
-"""Seconds from a response to the end of the next head, in which the response is also to be read."""
+"""Seconds from a response to the end of the next head. The client must also read the response in this time."""
 SWEEP_SECONDS = 1.0
 """Seconds between two sweeps of idle connections."""
 REST_SECONDS = 0.2
-"""Seconds of pause where the process can have no more descriptors."""
+"""Seconds of pause while the process can have no more descriptors."""
 RESPONSE_FIELDS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 """Fields of every response that does not set them."""
 TARGET_BYTES_MAX = 16 << 10
-"""Bytes of a request target; a longer one is 414."""
+"""Maximum bytes of a request target. A longer one is answered with 414."""
 FIELD_BYTES_MAX = 8 << 10
-"""Bytes of a field's value; a longer one is 431. The two bounds differ: aiohttp's error tells which by its
-number."""
+"""Maximum bytes of a field's value. A longer one is answered with 431.
+
+The two bounds differ, because aiohttp's error shows only the number.
+"""
 FIELDS_MAX = 128
-"""Fields of a head; more are 431."""
+"""Maximum fields of a head. More are answered with 431."""
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -68,7 +70,7 @@ class Bounds(NamedTuple):
     """Bounds on connections."""
 
     all: int
-    """Connections of the process; at most half of its descriptors."""
+    """Connections of the process, at most half of its descriptors."""
     per_address: int
     """Connections of an address, or of a /64 of IPv6 (addresses.py)."""
 
@@ -83,14 +85,14 @@ class Connection:
         self.subject = peer.subject
         self.socket = accepted
         self.pending: asyncio.Task[None] | None = None
-        """The TLS handshake of the connection, while it is under way."""
+        """The TLS handshake of the connection while it lasts."""
         self.waiting_since: float | None = monotonic()
-        """The monotonic time since when it is idle; None while a request is under way."""
+        """The monotonic time at which it became idle, or None during a request."""
         self.has_request = False
-        """Whether it has had a request."""
+        """Whether there was a request already."""
 
     def deadline(self) -> float:
-        """Return the monotonic time at which it has been idle for too long."""
+        """Return the monotonic time at which it will have been idle for too long."""
         if self.waiting_since is None:
             return float("inf")
         return self.waiting_since + (IDLE_SECONDS if self.has_request else HEAD_SECONDS)
@@ -108,7 +110,7 @@ class HttpProtocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer a malformed request, which no application sees."""
+        """Answer a malformed request, which the application does not get."""
         answer = super().handle_error(request, find_status(exc) or status, exc, message)
         answer.headers.update(RESPONSE_FIELDS)
         return answer
@@ -118,7 +120,7 @@ class WebListener:
     """Accepts connections for an application, whose first middleware is `track_request`."""
 
     def __init__(self, bounds: Bounds, share: int = 1) -> None:
-        """Create a listener. `share` is the number of listeners among which the process divides its descriptors."""
+        """Create a listener. `share` is the number of listeners that share the descriptors of the process."""
         descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         self._bounds = bounds._replace(all=min(bounds.all, descriptors // 2 // share))
         logging.getLogger("aiohttp.server").addFilter(is_server_fault)
@@ -150,10 +152,9 @@ class WebListener:
         tls: Callable[[], ssl.SSLContext | None] = lambda: None,
         allows: Callable[[Peer], bool] = lambda _: True,
     ) -> asyncio.Task[None]:
-        """Accept on this socket until the task is cancelled, each connection with the TLS context that `tls` returns
-        then.
+        """Accept on this socket until the task is cancelled. `tls` returns the TLS context of each new connection.
 
-        Connections that `allows` does not let in are closed before a byte is read.
+        Connections that `allows` refuses are closed before a byte is read.
         """
         server = runner.server
         assert server is not None
@@ -165,7 +166,7 @@ class WebListener:
         return self._tasks.start("accept", self._accept(server, listening, tls, allows))
 
     async def end(self) -> None:
-        """Stop accepting; open connections end with the runner."""
+        """Stop accepting. Open connections end with the runner."""
         await self._tasks.cancel()
 
     # ---- accept
@@ -182,7 +183,7 @@ class WebListener:
             try:
                 accepted, _ = await loop.sock_accept(listening)
             except OSError as error:
-                if error.errno not in FULL:  # Of this connection, which has ended already.
+                if error.errno not in FULL:  # It belongs to this connection, which has ended already.
                     continue
                 self._log.error("a connection cannot be accepted", "descriptors", why=error.strerror)
                 self._make_room(None)
@@ -191,7 +192,7 @@ class WebListener:
             try:
                 peer = get_peer(accepted)
             except OSError:
-                accepted.close()  # It has gone again.
+                accepted.close()  # The peer has closed it already.
                 continue
             if not allows(peer):
                 self._log.info("connections refused: the listener is not for this address", peer.address)
@@ -202,7 +203,7 @@ class WebListener:
                 accepted.close()
 
     def _admits(self, peer: Peer) -> bool:
-        """Return whether there is room for one more connection; closes an idle one if need be."""
+        """Return whether there is room for one more connection. Closes an idle one if necessary."""
         subject = peer.subject
         if self._has_room(subject):
             return True
@@ -220,7 +221,7 @@ class WebListener:
         return len(self._open) < self._bounds.all and self._by_address[subject] < self._bounds.per_address
 
     def _make_room(self, subject: bytes | None) -> bool:
-        """Close the connection, of this subject or of any, that is idle for longest; False where none is idle."""
+        """Close the connection that has been idle for longest, of this subject or of any. False: none is idle."""
         waiting = [
             (one.waiting_since, protocol)
             for protocol, one in self._open.items()
@@ -252,7 +253,7 @@ class WebListener:
             await loop.connect_accepted_socket(
                 lambda: protocol, connection.socket, ssl=context, ssl_handshake_timeout=timeout
             )
-        except (OSError, asyncio.CancelledError):  # ssl.SSLError is the former.
+        except (OSError, asyncio.CancelledError):  # The OSError may be ssl.SSLError.
             connection.socket.close()
             self._forget(protocol)
         finally:
@@ -296,7 +297,7 @@ class WebListener:
 
 
 def find_status(error: BaseException | None) -> int | None:
-    """Return the status of a head beyond a bound (RFC 9112 section 3, RFC 6585 section 5); None for other errors."""
+    """Return the status for a head that exceeds a bound (RFC 9112 section 3, RFC 6585 section 5), or None."""
     if isinstance(error, LineTooLong):
         return 414 if error.args[1] == TARGET_BYTES_MAX else 431
     is_many = isinstance(error, BadHttpMessage) and error.message.startswith("Too many headers")
@@ -304,13 +305,13 @@ def find_status(error: BaseException | None) -> int | None:
 
 
 async def add_response_fields(_: web.Request, response: web.StreamResponse) -> None:
-    """Add the fields of every response; for `on_response_prepare` of an application."""
+    """Add the fields of every response, for an application's `on_response_prepare`."""
     for name, value in RESPONSE_FIELDS.items():
         response.headers.setdefault(name, value)
 
 
 def get_peer(accepted: socket.socket) -> Peer:
-    """Return the peer of a socket; raises OSError where it has closed."""
+    """Return the peer of a socket. Raises OSError if it has closed."""
     if accepted.family == socket.AF_UNIX:
         _, uid, _ = struct.unpack("3i", accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         return Peer(f"uid {uid}", None)
@@ -318,7 +319,8 @@ def get_peer(accepted: socket.socket) -> Peer:
 
 
 def is_server_fault(record: logging.LogRecord) -> bool:
-    """Return whether a log record of aiohttp is about more than a client's malformed request, with which anybody could
-    fill the log.
+    """Return whether a log record of aiohttp is about more than a malformed request.
+
+    Anybody could fill the log with malformed requests.
     """
     return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)

@@ -1,1 +1,1 @@
-"""The hub, where hosts agree on limits: Redis or a Redis Cluster, reached by one connection a node."""
+"""The hub, with which hosts synchronise limits: Redis or a Redis Cluster, with one connection per node."""

@@ -1,24 +1,24 @@
-"""Bounds of what a node may answer, and whether it is an answer of Redis at all. They are checked before the parser,
-which makes room for an array as soon as it has read its length.
+"""Bounds of a node's answers, which also detect servers that are not Redis. Pure.
 
-Of the protocol (RESP, its versions 2 and 3) only what Redis answers to commands; what passes here the parser reads in
-the same way. Pure.
+They are checked before the parser, which allocates memory for an array as soon as it has read its length. Only the
+parts of the protocol (RESP 2 and 3) that Redis uses in answers are permitted. The parser reads permitted answers in the
+same way.
 """
 
 import re
 
 ELEMENTS_MAX = 1 << 16
-"""Elements of an array: a cluster has 16384 slots, each of which may be on a node of its own."""
+"""Maximum elements of an array. A cluster has 16384 slots, each of which may be on a different node."""
 DEPTH_MAX = 8
-"""Levels of nested arrays."""
+"""Maximum levels of nested arrays."""
 ANSWER_BYTES_MAX = 64 << 20
-"""Bytes of a string, and of a whole answer: the largest is a part of the directory."""
+"""Maximum bytes of a string and of a whole answer. The largest is a part of the directory."""
 LINE_BYTES_MAX = 16384
-"""Bytes of a line, such as an error's."""
+"""Maximum bytes of a line, such as an error."""
 SHORT_BYTES_MAX = 24
-"""Bytes of a string that is looked at together with what is before and after it, such as a number."""
+"""Maximum bytes of a string, such as a number, that is checked together with its neighbours."""
 EXCERPT_CHARACTERS_MAX = 60
-"""Characters of an answer that error texts show."""
+"""Maximum characters of an answer in error texts."""
 
 KINDS = b"+-:$=*%~_#,("
 _NUMBERS = rb":-?\d{1,19}\r\n"
@@ -31,25 +31,25 @@ _SHORT += [b"%d\r\n.{%d}" % (length, length) for length in range(10)]
 _OTHERS = rb"[$=](?:%b)\r\n|[$*]-1\r\n|[+\-,(_#][^\r\n]{0,%d}\r\n" % (b"|".join(_SHORT), LINE_BYTES_MAX)
 _VALUES = re.compile(rb"(?:%b|%b|%b)+" % (_NUMBERS, _HEAD, _OTHERS), re.DOTALL)
 _EACH = re.compile(rb"((?:%b)+|%b)|%b" % (_NUMBERS, _HEAD, _OTHERS), re.DOTALL)
-"""Each value, of numbers as many as come together."""
+"""One value, or all adjacent numbers together."""
 _STRING = re.compile(rb"[$=](\d{1,8})\r\n")
 
 
 class AnswerBounds:
-    """The bounds of one connection, which is of no use any more once `check` has raised."""
+    """The bounds of one connection. It cannot be used any more once `check` has raised."""
 
     def __init__(self) -> None:
         self._open: list[int] = []
-        """Elements still to come of each array that has begun, the outermost first."""
+        """Missing elements of each open array, the outermost first."""
         self._string = 0
-        """Bytes to come of a string."""
+        """Missing bytes of a string."""
         self._rest = b""
         """The beginning of a line."""
         self._size = 0
-        """Bytes since the last answer was complete, or somewhat more."""
+        """Bytes since the last complete answer, or somewhat more."""
 
     def check(self, data: bytes) -> None:
-        """Check the next bytes; raises ValueError with a description if they must not be parsed."""
+        """Check the next bytes. Raises ValueError with a description if they must not be parsed."""
         self._size += len(data)
         data = self._rest + data if self._rest else data
         self._rest = b""
@@ -84,7 +84,7 @@ class AnswerBounds:
             raise ValueError(f"it answers with more than {ANSWER_BYTES_MAX >> 20} MiB")
 
     def _begin(self, head: bytes) -> None:
-        """Begin an array, a set, or a map, of which keys and values both count."""
+        """Begin an array, a set, or a map, whose keys and values both count."""
         elements = int(head[1:]) * (2 if head.startswith(b"%") else 1)
         if elements > ELEMENTS_MAX:
             raise _invalid_answer(head, 0)
@@ -96,13 +96,13 @@ class AnswerBounds:
             raise ValueError(f"it answers with arrays in arrays, more than {DEPTH_MAX} deep")
 
     def _complete(self, values: int) -> None:
-        """Count values that are complete, and the arrays that end with them."""
+        """Count complete values, and the arrays that end with them."""
         arrays = self._open
         while arrays:
             if arrays[-1] > values:
                 arrays[-1] -= values
                 return
-            # With its last value an array is one that is complete.
+            # With its last value an array becomes a complete value.
             values -= arrays.pop() - 1
         self._size = 0
 
@@ -112,12 +112,12 @@ def _invalid_answer(data: bytes, at: int) -> ValueError:
 
 
 def format_invalid_answer(answer: object, question: str | None = None) -> str:
-    """Return the error text for `answer`, which a node sent and which does not fit the question."""
+    """Return the error text for a node's `answer` that does not fit the question."""
     return f"it answered {format_excerpt(answer)}{'' if question is None else f' to {question}'}: is it a Redis?"
 
 
 def format_excerpt(answer: object) -> str:
-    """Return the beginning of an answer, for error texts and logs."""
+    """Return the beginning of an answer for error texts and logs."""
     if isinstance(answer, bytes):
         text = answer[:EXCERPT_CHARACTERS_MAX].decode("ascii", "backslashreplace")
         return (

@@ -1,18 +1,19 @@
-"""The breaker before a node: one that is away is tried again ever more rarely, and by one connection. Pure.
+"""The breaker of a node: a lost node is tried again at growing intervals, by one connection. Pure.
 
-The standard words: *closed* is answering, *open* away, *half-open* being tried. A node that answers a single probe and
-falls again under what all hosts then tell it has not come back: what counts is how long it stays.
+The states have their usual names: a *closed* breaker's node answers, an *open* one's is lost, a *half-open* one's is
+being tried. A node that answers a probe and then fails under the load of all hosts has not recovered. So failures are
+forgotten only after a while without new ones.
 """
 
 import random
 from typing import Literal
 
 FIRST_RETRY_SECONDS = 0.5
-"""Seconds before the first attempt after a loss, give or take half."""
+"""Seconds before the first attempt after a loss, plus or minus half."""
 RETRY_SECONDS_MAX = 5.0
-"""Seconds between two attempts at most, however many have failed."""
+"""Maximum seconds between two attempts."""
 STEADY_SECONDS = 10.0
-"""Seconds for which a node must answer before earlier failures are forgotten."""
+"""Seconds without failure after which earlier failures are forgotten."""
 
 State = Literal["closed", "open", "half-open"]
 
@@ -38,10 +39,10 @@ class Breaker:
         self.state, self._closed_at = "closed", now
 
     def open(self, now: float) -> float:
-        """Record a lost node or a failed attempt; return the seconds until the next attempt."""
+        """Record the loss of the node or a failed attempt. Return the seconds until the next attempt."""
         if self.state == "closed" and now - self._closed_at >= STEADY_SECONDS:
             self._times = 0
-        # The exponent is held down so that a hub that is away for a year does not overflow a float.
+        # The exponent is bounded, so that a year without the hub does not overflow a float.
         pause: float = min(RETRY_SECONDS_MAX, FIRST_RETRY_SECONDS * 2 ** min(self._times, 16))
         self._times += 1
         self.state = "open"

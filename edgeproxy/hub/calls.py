@@ -1,6 +1,6 @@
-"""Reports as calls of the hub's functions, and the functions' answers parsed. Pure.
+"""Reports as calls of the hub's functions, and parsers of their answers. Pure.
 
-loadtest/testbed/memory_hub.py says in Python what the functions do; redis.py sends the calls.
+loadtest/testbed/memory_hub.py implements the functions in Python. redis.py sends the calls.
 """
 
 import math
@@ -13,36 +13,36 @@ from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.report import Gauge, GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
 
 KEY_RETENTION_SECONDS = 60
-"""Seconds for which a key is kept beyond the time for which its content matters."""
+"""Seconds for which a key is stored after its content has become irrelevant."""
 DAY_SECONDS = 86400
 COUNT_MAX = 1 << 53
-"""The largest number that Lua keeps exactly, as a double."""
+"""The largest number that Lua, with its doubles, represents exactly."""
 LEVEL_MAX = 1 << 50
-"""Above any level of a bucket and any time; what the map has room for."""
+"""Larger than any level of a bucket and any time. The map has room for it."""
 HOSTS_MAX = 1_000_000
-"""Hosts that a hub may report; more is taken for a wrong answer."""
+"""Maximum hosts that a hub may report. More indicate a wrong answer."""
 DAY_NUMBER_MIN = 1 << 19
-"""Numbers of calendar days (base/calendar.py) are above it, those of all longer periods below."""
+"""Numbers of calendar days (base/calendar.py) are larger, numbers of longer periods are smaller."""
 UNIX_SECONDS_MAX = EPOCH + (1 << 30)
-"""The latest time that a hub's clock may show, Unix seconds:
+"""The latest plausible time of a hub's clock, in Unix seconds.
 
-in 2059 the ticks of levels end (edge/limits/levels.py).
+In 2059 the ticks of levels end (edge/limits/levels.py).
 """
 JUMP_SECONDS = 5.0
-"""Seconds: what lies further ahead was written before a clock was set back (scripts/rate.lua)."""
+"""Seconds. Times further in the future were written before a clock was set back (scripts/rate.lua)."""
 ROUNDING_SECONDS = 0.001
-"""Seconds by which a moment may differ after it was written as text and read back."""
+"""Maximum rounding error of a time that was written as text and read back, in seconds."""
 
 Argument = bytes | str | float
 RedisAnswer: TypeAlias = Any
-"""An answer as the library parses it: bytes, numbers, None, and lists of these; the functions below check it."""
+"""An answer from the library's parser: bytes, numbers, None, and lists of these. The functions below check it."""
 
 RATE, PERIOD, GAUGE, HEARTBEAT = "rate", "period", "gauge", "heartbeat"
 EDGE_SCRIPTS = (RATE, PERIOD, GAUGE, HEARTBEAT)
 """The scripts that edges call."""
 STAGE, COMMIT, TIME, COUNTED = "stage", "commit", "time", "counted"
 DIRECTORY_SCRIPTS = (STAGE, COMMIT, TIME, COUNTED)
-"""The scripts that bring the directory, and what the ledger has counted, into the hub."""
+"""The scripts that write the directory, and the counts of the ledger, to the hub."""
 SCRIPTS = (*EDGE_SCRIPTS, *DIRECTORY_SCRIPTS)
 PREAMBLE = "preamble"
 """Name of the scripts' shared code."""
@@ -56,7 +56,7 @@ def read_script(name: str) -> bytes:
 def key_prefix(key: bytes) -> bytes:
     """Return the prefix of all Redis keys of a row's key, which puts them into one slot of a cluster.
 
-    The text in braces decides, unless it is empty; and a digest may begin with the closing brace.
+    Redis uses the text in braces unless it is empty, and a digest may begin with the closing brace.
     """
     return b"rl:{%b}" % (b"%" + key if key.startswith(b"}") else key)
 
@@ -83,7 +83,7 @@ def build_rate_call(report: Report) -> tuple[list[bytes], list[Argument]]:
 
 
 def parse_rate_answer(answer: object, report: Report) -> ReportAnswer:
-    """Parse the answer of rate.lua to a report; raises ValueError where it is malformed."""
+    """Parse the answer of rate.lua to a report. Raises ValueError if it is invalid."""
     known, hosts, in_hand, foreign, claims, level, now = _split_answer(answer, 7, RATE)
     if (
         type(foreign) is not list
@@ -109,7 +109,7 @@ def parse_rate_answer(answer: object, report: Report) -> ReportAnswer:
 
 
 def build_period_call(period: Period) -> tuple[list[bytes], list[Argument]]:
-    """Build the keys and arguments of period.lua; the keys are kept for longer than the period."""
+    """Build the keys and arguments of period.lua. The keys are stored for longer than the period."""
     key = b"%b:quota:%d" % (key_prefix(period.key), period.period)
     days = 3 if period.period >= DAY_NUMBER_MIN else 35
     arguments: list[Argument] = [period.instance, period.period, period.amount, days * DAY_SECONDS]
@@ -117,9 +117,9 @@ def build_period_call(period: Period) -> tuple[list[bytes], list[Argument]]:
 
 
 def parse_period_answer(answer: object, reported: Period) -> PeriodTotal:
-    """Parse the answer of period.lua; raises ValueError where it is malformed."""
+    """Parse the answer of period.lua. Raises ValueError if it is invalid."""
     (others,) = _split_answer(answer, 1, PERIOD)
-    # What others counted may be less than nothing: where the hub has forgotten what is given back since.
+    # The count of others may be negative, if the hub has lost counts that were given back since.
     if type(others) is not int:
         raise ValueError(format_invalid_answer(answer, f"the script {PERIOD}"))
     return PeriodTotal(reported.period, others)
@@ -138,7 +138,7 @@ def build_gauge_call(gauge: Gauge) -> tuple[list[bytes], list[Argument]]:
 
 
 def parse_gauge_answer(answer: object) -> GaugeTotal:
-    """Parse the answer of gauge.lua; raises ValueError where it is malformed."""
+    """Parse the answer of gauge.lua. Raises ValueError if it is invalid."""
     others, hosts = _split_answer(answer, 2, GAUGE)
     if not _are_counts([others, hosts]) or hosts > HOSTS_MAX:
         raise ValueError(format_invalid_answer(answer, f"the script {GAUGE}"))
@@ -146,7 +146,7 @@ def parse_gauge_answer(answer: object) -> GaugeTotal:
 
 
 def parse_heartbeat_answer(answer: object) -> tuple[int, bool]:
-    """Parse the answer of heartbeat.lua: how many hosts there are, and whether this one is new. Raises ValueError."""
+    """Return the number of hosts and whether this host is new, from the answer of heartbeat.lua. Raises ValueError."""
     hosts, is_new = _split_answer(answer, 2, HEARTBEAT)
     if not _are_counts([hosts, is_new]) or not 1 <= hosts <= HOSTS_MAX:
         raise ValueError(format_invalid_answer(answer, f"the script {HEARTBEAT}"))
@@ -154,7 +154,7 @@ def parse_heartbeat_answer(answer: object) -> tuple[int, bool]:
 
 
 def parse_clock(answer: RedisAnswer) -> float:
-    """Return the hub's clock in an answer of any script, Unix seconds; raises ValueError where it cannot be right."""
+    """Return the hub's clock in an answer of any script, in Unix seconds. Raises ValueError if it is implausible."""
     seconds, rest = answer[-2:]
     if not all(type(part) is bytes and part.isdigit() for part in (seconds, rest)):
         raise ValueError(format_invalid_answer(answer, "a script"))
@@ -165,19 +165,19 @@ def parse_clock(answer: RedisAnswer) -> float:
 
 
 def _split_answer(answer: object, length: int, script: str) -> RedisAnswer:
-    """Return the first `length` values of an answer, which ends with the two of the hub's clock."""
+    """Return the first `length` values of an answer, which ends with the two values of the hub's clock."""
     if type(answer) is not list or len(answer) != length + 2:
         raise ValueError(format_invalid_answer(answer, f"the script {script}"))
     return answer[:length]
 
 
 def _are_counts(numbers: Iterable[object]) -> bool:
-    """Return whether all of these are whole numbers ≥ 0 that a double keeps exactly."""
+    """Return whether all of these are whole numbers ≥ 0 that doubles represent exactly."""
     return all(type(number) is int and 0 <= number <= COUNT_MAX for number in numbers)
 
 
 def _is_number(value: object) -> bool:
-    """Return whether this is a number ≥ 0 as scripts write it."""
+    """Return whether this is a number ≥ 0 in the format of the scripts."""
     try:
         return type(value) is bytes and 0 <= float(value) < LEVEL_MAX
     except ValueError:

@@ -1,7 +1,7 @@
-"""The nodes of a hub, and which has a key: one Redis has all keys, a Redis Cluster each in the node of its slot.
+"""The nodes of a hub, and the node of each key: one Redis has all keys, and in a Redis Cluster each slot has a node.
 
-A cluster is asked where its slots are by whichever node answers: again whenever a node says that a key is elsewhere, or
-is away, and every now and then. Of each primary there is one Node; replicas are left alone until they are primaries.
+Any answering node of a cluster is asked for the slots: at intervals, and whenever a node redirects a key or is lost.
+There is one Node for each primary. Replicas are not used until they become primaries.
 """
 
 import asyncio
@@ -27,39 +27,39 @@ from edgeproxy.hub.node import Node
 from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, HOSTS_KEY, PARSE_ERRORS, Link, Tls, find_primary, format_error
 
 SLOTS_REFRESH_SECONDS = 10.0
-"""Seconds between two looks at which node has which slots, give or take half."""
+"""Seconds between two queries of the slots, plus or minus half."""
 LOST_NODE_REFRESH_SECONDS = 1.0
-"""Seconds between two such looks while a node is away: a replica may have taken its place."""
+"""The same while a node is lost, because a replica may have replaced it."""
 SLOTS_REFRESH_SECONDS_MIN = 0.2
-"""Seconds between two such looks at least, whatever the reason."""
+"""The minimum seconds between two queries, for any reason."""
 IS_CLUSTER_NODE = "it is one node of a Redis Cluster: write redis+cluster:// as the hub's URL"
 IS_NO_CLUSTER = "it is no Redis Cluster: write redis:// as the hub's URL"
 
 NodeFactory = Callable[[str], Node]
-"""Makes the node of a URL, not connected yet."""
+"""Creates the node of a URL, not yet connected."""
 
 
 class Nodes(Protocol):
-    """The nodes of a hub, and which of them has a key."""
+    """The nodes of a hub, and the node of each key."""
 
     why: str | None
-    """The reason why the nodes are not known; None where they are."""
+    """The reason why the nodes are unknown. None: they are known."""
 
     @property
     def all(self) -> Sequence[Node]:
-        """All nodes that are known."""
+        """All known nodes."""
 
     def find_node(self, key: bytes) -> Node | None:
-        """Return the node that has this key; None where no node does."""
+        """Return the node of this key, or None."""
 
     def heartbeat_key(self, node: Node) -> bytes:
-        """Return the key to which heartbeats on this node are written."""
+        """Return the key for heartbeats on this node."""
 
     def follow_redirect(self, node: Node, redirect: AskError) -> Node | None:
-        """Return the node to which this one redirects; None where it is unknown. Raises HubUnavailableError."""
+        """Return the node to which this one redirects. None: it is unknown. Raises HubUnavailableError."""
 
     def refresh_soon(self) -> None:
-        """Refresh the nodes soon, as one was lost or redirects a key."""
+        """Refresh the nodes soon, because one was lost or redirects a key."""
 
     async def run(self) -> None:
         """Connect to the nodes, and reconnect, until cancelled."""
@@ -82,13 +82,13 @@ class SingleNode:
         return HOSTS_KEY
 
     def follow_redirect(self, node: Node, redirect: AskError) -> None:
-        """Raise HubUnavailableError: the node belongs to a cluster, and cannot be used by itself."""
+        """Raise HubUnavailableError, because the node belongs to a cluster and cannot be used by itself."""
         if node.link is not None:
             node.link.lose(IS_CLUSTER_NODE)
         raise HubUnavailableError(IS_CLUSTER_NODE)
 
     def refresh_soon(self) -> None:
-        """Do nothing: there is no other node."""
+        """Do nothing, because there is no other node."""
 
     async def run(self) -> None:
         """Connect to the node, and reconnect, until cancelled."""
@@ -96,7 +96,7 @@ class SingleNode:
 
 
 class SlotRange(NamedTuple):
-    """Adjacent slots, both ends included, and the primary that has them."""
+    """Adjacent slots, both ends included, and their primary."""
 
     first: int
     last: int
@@ -104,9 +104,9 @@ class SlotRange(NamedTuple):
 
 
 def parse_slot_ranges(answer: RedisAnswer, answering_host: str) -> list[SlotRange]:
-    """Parse the answer to CLUSTER SLOTS. `answering_host`: where a node is that does not know its own address.
+    """Parse the answer to CLUSTER SLOTS. `answering_host`: the host of a node that does not know its own address.
 
-    Raises one of PARSE_ERRORS where the answer is none.
+    Raises one of PARSE_ERRORS if the answer is invalid.
     """
     slot_ranges = []
     for first, last, (host, port, *_), *_ in answer:
@@ -118,10 +118,10 @@ def parse_slot_ranges(answer: RedisAnswer, answering_host: str) -> list[SlotRang
 
 
 class Cluster:
-    """A Redis Cluster, of which some nodes are known to begin with. `url`: redis[s]+cluster://HOST:PORT,HOST:PORT."""
+    """A Redis Cluster with some nodes known in advance. `url`: redis[s]+cluster://HOST:PORT,HOST:PORT."""
 
     def __init__(self, url: str, tls: Tls, make: NodeFactory, changed: Callable[[], None]) -> None:
-        """`changed` is called when the nodes change, or are no longer known."""
+        """`changed` is called when the nodes change or become unknown."""
         self._url = HubUrl.parse(url)
         self._tls = tls
         self._make = make
@@ -144,12 +144,12 @@ class Cluster:
         return self._owners[key_slot(key)]
 
     def heartbeat_key(self, node: Node) -> bytes:
-        """Return the key of the hosts where the node has it, else one like it that the node has."""
+        """Return the key of the hosts if the node has it, or else a similar key that the node has."""
         keys = itertools.chain([HOSTS_KEY], (b"%b:%d" % (HOSTS_KEY, number) for number in range(SLOTS)))
         return next((key for key in keys if self.find_node(key) is node), HOSTS_KEY)
 
     def follow_redirect(self, node: Node, redirect: AskError) -> Node | None:
-        """Return the node that has the key, and remember it where the key has MOVED."""
+        """Return the node of the key. If the key has MOVED, remember it."""
         self.refresh_soon()
         target = self._nodes.get(str(Address((redirect.host or _parse_host(node.at)).lower(), redirect.port)))
         if target is not None and isinstance(redirect, MovedError):
@@ -161,7 +161,7 @@ class Cluster:
         self._stale.set()
 
     async def run(self) -> None:
-        """Find the nodes, connect to them, and reconnect, until cancelled."""
+        """Find the nodes, connect to them and reconnect, until cancelled."""
         breaker = Breaker()
         try:
             while True:
@@ -188,7 +188,7 @@ class Cluster:
             await self._tasks.cancel()
 
     async def _fetch_slots(self) -> list[SlotRange]:
-        """Return which node has which slots, as the first that answers says.
+        """Return the slots of each node, as reported by the first answering node.
 
         Raises HubUnavailableError with the last node's error.
         """
@@ -199,14 +199,14 @@ class Cluster:
                     return await _fetch_slots_from(node.link, _parse_host(node.at))
             except HubUnavailableError as error:
                 last_error = error
-        # Who is known and away is tried by its Node. Those named in the URL may lead elsewhere by now.
+        # Known nodes that are lost are tried by their Node. The nodes in the URL may have new addresses.
         try:
             return await _fetch_slots_from_seeds(self._url, self._tls)
         except HubUnavailableError as error:
             raise HubUnavailableError(f"{last_error}; {error}" if self.all else str(error)) from error
 
     def _apply_slots(self, ranges: Sequence[SlotRange]) -> None:
-        """Take over a new map of slots to nodes."""
+        """Replace the map of slots to nodes."""
         addresses = {str(one.at) for one in ranges}
         for at in [at for at in self._nodes if at not in addresses]:
             del self._nodes[at]
@@ -221,7 +221,7 @@ class Cluster:
 
 
 async def open_link(key: bytes, url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> Link:
-    """Open a connection to the node of a hub that has this key; raises HubUnavailableError."""
+    """Open a connection to the node of a hub that has this key. Raises HubUnavailableError."""
     parts = HubUrl.parse(url)
     if parts.scheme not in CLUSTERS:
         return await Link.open(url, tls, deadline=deadline)
@@ -233,9 +233,9 @@ async def open_link(key: bytes, url: str, tls: Tls, *, deadline: float = ANSWER_
 
 
 async def load_functions(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> int:
-    """Load the functions of this version into all primaries of a hub, of which replicas get them; return how many.
+    """Load the functions of this version into all primaries of a hub, and return their number. Replicas copy them.
 
-    Raises FunctionsMissingError where the user may not load them, HubUnavailableError, and ResponseError.
+    Raises FunctionsMissingError if the user may not load them, HubUnavailableError, and ResponseError.
     """
     parts = HubUrl.parse(url)
     urls = [url]
@@ -252,7 +252,7 @@ async def load_functions(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS
 
 
 async def list_open_nodes(url: str, tls: Tls, *, deadline: float = ANSWER_SECONDS_MAX) -> list[str]:
-    """Return the nodes of a hub's URL, HOST:PORT each, that answer whoever has no password; a fault counts for none."""
+    """Return the nodes of a hub's URL, as HOST:PORT, that answer without a password. Faulty nodes are left out."""
     parts, open_nodes = HubUrl.parse(url), []
     if parts.scheme in SENTINELS:
         with suppress(RedisError, OSError):
@@ -270,7 +270,7 @@ async def list_open_nodes(url: str, tls: Tls, *, deadline: float = ANSWER_SECOND
 
 
 async def offer_functions(url: str, tls: Tls) -> None:
-    """Load the functions into all primaries of a hub, for edges that may not, as far as this can be done."""
+    """Load the functions into all primaries of a hub, if possible, for edges whose users may not do so."""
     with suppress(HubUnavailableError, ResponseError):
         await load_functions(url, tls)
 
@@ -282,7 +282,7 @@ def node_url(url: HubUrl, at: str) -> str:
 
 
 async def _fetch_slots_from_seeds(url: HubUrl, tls: Tls, deadline: float = ANSWER_SECONDS_MAX) -> list[SlotRange]:
-    """Return which node has which slots, as the first node of the URL that answers says.
+    """Return the slots of each node, as reported by the first answering node of the URL.
 
     Raises HubUnavailableError with the last error.
     """
@@ -300,7 +300,7 @@ async def _fetch_slots_from_seeds(url: HubUrl, tls: Tls, deadline: float = ANSWE
 
 
 async def _fetch_slots_from(link: Link, host: str) -> list[SlotRange]:
-    """Return which node has which slots, as one node says; raises HubUnavailableError where it does not know."""
+    """Return the slots of each node, as reported by one node. Raises HubUnavailableError if it does not know them."""
     try:
         answer = await link.ask("CLUSTER", "SLOTS")
     except ResponseError as error:

@@ -1,11 +1,13 @@
-"""What goes wrong with a hub, for those who ask it. An edge without a hub needs no more of this room: the library of
-Redis takes seven megabytes of a process.
+"""Errors of a hub, for its users.
+
+They are separate because an edge without a hub imports nothing else here. The Redis library takes seven megabytes per
+process.
 """
 
 
 class HubUnavailableError(Exception):
-    """The hub cannot be reached; the text says why."""
+    """The hub cannot be reached. The message says why."""
 
 
 class HubRefusalError(Exception):
-    """The hub answers a command with an error; the text is that error."""
+    """The hub answers a command with an error. The message is that error."""

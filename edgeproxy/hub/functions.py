@@ -1,7 +1,7 @@
-"""The hub's scripts as a library of Redis Functions: a user that may do so loads it, and all others only call it. Pure.
+"""The hub's scripts as a library of Redis Functions. A privileged user loads it, and all others only call it. Pure.
 
-A library has its name from what its scripts are, so those of several versions of edgeproxy are there side by side, and
-none ever changes.
+The name of a library depends on its scripts, so libraries of several versions of edgeproxy exist side by side and never
+change.
 """
 
 import hashlib
@@ -14,16 +14,16 @@ DIGEST_CHARACTERS = 16
 
 
 class Library(NamedTuple):
-    """A library as `FUNCTION LOAD` takes it (https://redis.io/docs/latest/develop/programmability/functions-intro/)."""
+    """A library for `FUNCTION LOAD` (https://redis.io/docs/latest/develop/programmability/functions-intro/)."""
 
     name: str
     text: bytes
     functions: Mapping[str, str]
-    """The names of its functions in Redis, by those of the scripts."""
+    """The names of its functions in Redis, by the names of the scripts."""
 
 
 def build_library(scripts: Mapping[str, bytes], preamble: bytes = b"") -> Library:
-    """Return the library of these scripts, by their names; each finds its keys and arguments in KEYS and ARGV.
+    """Return the library of these scripts by name. Each script has its keys and arguments in KEYS and ARGV.
 
     `preamble`: definitions that all scripts use.
     """
@@ -49,5 +49,5 @@ def format_call(name: str, keys: Sequence[bytes | str], arguments: Sequence[Argu
 
 
 def is_function_missing(error: Exception) -> bool:
-    """Return whether an error of Redis says that a function is not there."""
+    """Return whether an error of Redis means that a function does not exist."""
     return "Function not found" in str(error)

@@ -1,8 +1,8 @@
-"""The hub as a supervisor has it: reached, lost and reached again, with its clock and the number of hosts on it.
+"""The supervisor's access to the hub: it connects and reconnects, and knows the hub's clock and number of hosts.
 
-A report never blocks: it returns a future, which raises HubUnavailableError where there is no answer. cluster.py keeps
-the one Redis, or the nodes of a cluster, reached; the hub is up while any of them answers. Its clock and its hosts are
-those of the node that has the hosts' key, so that clocks are never mixed.
+A report never blocks. It returns a future, which raises HubUnavailableError if there is no answer. cluster.py maintains
+the connection to the one Redis or to the nodes of a cluster. The hub is up while any of them answers. Its clock and its
+hosts are those of the node with the hosts' key, so that different clocks are never mixed.
 """
 
 import asyncio
@@ -28,15 +28,15 @@ from edgeproxy.hub.redis import HOST_RETENTION_SECONDS, HOSTS_KEY, Link, Tls, fo
 from edgeproxy.hub.report import Gauge, GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
 
 SAMPLES_SECONDS = 60.0
-"""Seconds for which a sample of the hub's clock counts."""
+"""Seconds for which a sample of the hub's clock is valid."""
 SAMPLES_MAX = 200
-"""Samples that are kept at most, each the quickest of its part of these seconds."""
+"""Maximum number of samples. Each is the quickest of its part of these seconds."""
 REASONS_LOGGED_MAX = 3
-"""Different reasons of one loss that are logged at once."""
+"""Maximum number of different reasons for one loss that are logged at once."""
 OTHER_REASONS_SECONDS = 60.0
-"""Seconds between two log lines about further reasons: some nodes give another one each time."""
+"""Seconds between two log lines about further reasons, because some nodes give a new one each time."""
 REDIRECTS_MAX = 3
-"""Times that a command follows a redirect of a cluster."""
+"""Maximum number of redirects of a cluster that a command follows."""
 
 T = TypeVar("T")
 Ask = Callable[[Link], "asyncio.Future[RedisAnswer]"]
@@ -44,7 +44,7 @@ KeyFilter = Callable[[bytes], bool]
 
 
 class Sample(NamedTuple):
-    """The hub's clock less the monotonic one, half way between the moments of a command and of its answer."""
+    """The hub's clock minus the monotonic clock, at the midpoint between a command and its answer."""
 
     offset: float
     rtt: float
@@ -52,10 +52,10 @@ class Sample(NamedTuple):
 
 
 class PendingCommand(NamedTuple):
-    """A command for the node that has the key, and the future of its answer.
+    """A command for the node of the key, and the future of its answer.
 
-    `read`: parses the answer to a report, given the number of the link over which it came; None for other commands,
-    whose answers have no clock, and whose errors go to the caller.
+    `read` parses the answer to a report. Its second argument is the number of the link that brought the answer. It is
+    None for other commands: their answers contain no clock, and their errors are passed to the caller.
     """
 
     key: bytes
@@ -65,11 +65,12 @@ class PendingCommand(NamedTuple):
 
 
 class Hub:
-    """One hub. `run` keeps it reached; `changed` is called when it is lost or reached, when the first attempt fails,
-    and when hosts come and go.
+    """One hub. `run` maintains the connection.
 
-    `renewed` is called when a node of a cluster is lost or reached, which may then be a server that lacks the last
-    reports, and when a server has forgotten everything: with a function that says whether a row's key is concerned.
+    `changed` is called when the hub is lost or reached, when the first attempt fails, and when hosts come and go.
+    `renewed` is called when a node of a cluster is lost or reached, because that node may be a server without the last
+    reports, and when a server has lost all its data. Its argument is a function that tells whether a row's key is
+    affected.
     """
 
     def __init__(
@@ -82,25 +83,28 @@ class Hub:
         *,
         hosts: int = 1,
     ) -> None:
-        """`hosts`: how many hosts are assumed until the hub says."""
+        """`hosts`: the assumed number of hosts until the hub reports it."""
         self.name = remove_password(url)
         self._instance = instance
         self._changed = changed
         self._renewed = renewed
         self._samples: deque[Sample] = deque(maxlen=SAMPLES_MAX)
         self._sampled_link = 0
-        """The number of the link over which the samples came."""
+        """The number of the link that brought the samples."""
         self._log = log.get_logger()
         self._rare_log = log.RateLimitedLog(LOG_SILENCE_SECONDS)
         self._logged: dict[str, dict[str, float]] = {}
-        """The reason of each loss, as far as it was logged since, and when; by node, and "" for all of the hub."""
+        """The logged reasons of each loss with their times, by node. The key "" is the whole hub."""
         self.is_up = False
         """Whether any node answers."""
         self.tried = False
-        """Whether the first attempt to reach it is over, with whatever result."""
+        """Whether the first attempt to reach it has ended, with any result."""
         self.hosts = hosts
-        """Hosts that the hub knows, this one among them; once it is reached again no fewer at first than before, as
-        others may have lost it too, and come back later."""
+        """Hosts of the hub, including this one.
+
+        After a reconnection the number does not decrease at first, because other hosts may have lost the hub too and
+        reconnect later.
+        """
         self._all_back_at = 0.0
         self.last_answer_at = 0.0
         """Monotonic time of its last answer."""
@@ -119,7 +123,7 @@ class Hub:
 
     @property
     def why(self) -> str | None:
-        """The reason why the hub is away; None where it is up."""
+        """The reason why the hub is not reached. None: it is up."""
         if self.is_up:
             return None
         nodes = self._nodes.all
@@ -129,30 +133,30 @@ class Hub:
 
     @property
     def breaker(self) -> State:
-        """The state of the breaker before it: of all nodes' that which lets most pass."""
+        """The state of its breaker: the most permissive state of all nodes."""
         states = [node.breaker.state for node in self._nodes.all]
         order: tuple[State, ...] = ("closed", "half-open", "open")
         return next((state for state in order if state in states), "open")
 
     @property
     def nodes_away(self) -> int:
-        """Number of nodes that do not answer; while the nodes are unknown, the number that the URL names."""
+        """Number of nodes that do not answer. While the nodes are unknown, it is the number of nodes in the URL."""
         nodes = self._nodes.all
         return sum(node.link is None for node in nodes) if nodes else self._seed_count
 
     @property
     def functions_missing(self) -> int:
-        """Number of nodes without the functions of this version, which this user may not load."""
+        """Number of nodes that lack the functions of this version and do not permit this user to load them."""
         return sum(node.lacks_functions for node in self._nodes.all)
 
     @property
     def rtt(self) -> float:
-        """Seconds to the hub and back, of the quickest of the last minute's answers."""
+        """Round-trip seconds of the quickest answer of the last minute."""
         return min((sample.rtt for sample in self._samples), default=0.0)
 
     @property
     def offset(self) -> float | None:
-        """The hub's clock (Unix time) less the monotonic one, as the quickest of the last minute's answers had it."""
+        """The hub's clock (Unix time) minus the monotonic clock, from the quickest answer of the last minute."""
         return min(self._samples, key=lambda sample: sample.rtt).offset if self._samples else None
 
     async def run(self) -> None:
@@ -175,7 +179,7 @@ class Hub:
             status["nodes"] = [_node_status(node) for node in sorted(self._nodes.all, key=lambda node: node.at)]
         return status
 
-    # ---- its nodes
+    # ---- nodes
 
     async def _send_heartbeat(self, node: Node, link: Link) -> None:
         """Send a heartbeat to a node."""
@@ -184,7 +188,7 @@ class Hub:
         try:
             answer = await link.call_function(calls.HEARTBEAT, [key], [self._instance, HOST_RETENTION_SECONDS])
         except (AskError, TryAgainError) as error:
-            # It is well, and the key is on its way to another node, or there.
+            # The node works. The key is moving to another node, or has moved.
             if isinstance(error, MovedError):
                 self._nodes.follow_redirect(node, error)
             self._nodes.refresh_soon()
@@ -196,7 +200,7 @@ class Hub:
             raise HubUnavailableError(str(error)) from error
         self.last_answer_at = monotonic()
         if is_new and link is node.link:
-            # It was there a moment ago: the server has been emptied.
+            # The node knew this host a moment ago, so its server has lost its data.
             self._rare_log.info("the hub had forgotten this host, which reports all again", node.at, hub=self.name)
             self._renewed(lambda key: self._nodes.find_node(calls.key_prefix(key)) is node)
         if key == HOSTS_KEY:
@@ -211,7 +215,7 @@ class Hub:
                     self._changed()
 
     def _on_node_changed(self, node: Node) -> None:
-        """Follow a node that was reached, lost, or tried in vain."""
+        """Update the state after a node was reached, lost, or tried without success."""
         if node.link is None:
             self.errors += 1
             self._nodes.refresh_soon()
@@ -225,14 +229,15 @@ class Hub:
             self._renewed(lambda key: self._nodes.find_node(calls.key_prefix(key)) is node)
 
     def _on_nodes_changed(self) -> None:
-        """Follow a look-up of the cluster's nodes."""
+        """Update the state after a query of the cluster's nodes."""
         if self._nodes.why is not None:
             self.errors += 1
         self._update_state()
 
     def _update_state(self) -> None:
-        """Return whether it is up follows from its nodes. At first each of them is to be tried, lest some seem to be
-        away.
+        """Update whether the hub is up, from the state of its nodes.
+
+        At the start it waits until each node was tried, because otherwise some would seem to be lost.
         """
         nodes = self._nodes.all
         was_up = self.is_up
@@ -247,10 +252,9 @@ class Hub:
             self._changed()
 
     def _log_state(self, subject: str, why: str | None, what: str, **fields: object) -> bool:
-        """Log that something is away and why, once until it is there again, and then that; what is new of it.
+        """Log that something is lost and why, once per reason, and log its return. Return whether its state is new.
 
-        Where that is more and more it is logged seldom: who is no Redis may give another reason each time.
-        Returns whether it is new that it is there, or is not.
+        Further reasons are logged seldom, because a server that is not Redis may give a new reason each time.
         """
         logged = self._logged.get(subject)
         was_there = logged == {}
@@ -270,13 +274,14 @@ class Hub:
         return was_there
 
     def _record_sample(self, link: Link, sent: float, clock: float) -> None:
-        """Take the clock of an answer; samples of another link are those of another clock, perhaps."""
+        """Record the clock in an answer. Samples of another link are dropped, because its clock may differ."""
         at = now = monotonic()
         if link.number != self._sampled_link:
             self._samples.clear()
             self._sampled_link = link.number
         if self._samples and now - self._samples[-1].at < SAMPLES_SECONDS / SAMPLES_MAX:
-            # The quickest of each little while: of thousands a second none would be a minute old.
+            # Only the quickest sample of each interval is stored. Otherwise thousands per second would displace older
+            # ones.
             if now - sent >= self._samples[-1].rtt:
                 return
             at = self._samples.pop().at
@@ -304,12 +309,12 @@ class Hub:
         )
 
     def report_gauge(self, gauge: Gauge) -> "asyncio.Future[GaugeTotal]":
-        """Report what is in use."""
+        """Report a number in use."""
         keys, arguments = calls.build_gauge_call(gauge)
         return self._call_function(calls.GAUGE, keys, arguments, lambda answer, _: calls.parse_gauge_answer(answer))
 
     def ask(self, *command: calls.Argument) -> "asyncio.Future[RedisAnswer]":
-        """Send a command whose first argument is its key; the answer as it comes, or ResponseError."""
+        """Send a command whose first argument is its key. The future has the raw answer, or raises ResponseError."""
         answer: asyncio.Future[RedisAnswer] = asyncio.get_running_loop().create_future()
         key = command[1]
         assert isinstance(key, bytes)
@@ -324,7 +329,7 @@ class Hub:
         return answer
 
     def _send(self, question: PendingCommand) -> None:
-        """Send this to the node that has the key."""
+        """Send a command to the node of its key."""
         self._send_to(self._nodes.find_node(question.key), question, REDIRECTS_MAX)
 
     def _send_to(self, node: Node | None, question: PendingCommand, redirects_left: int, asking: bool = False) -> None:
@@ -335,7 +340,7 @@ class Hub:
             )
             return
         if asking:
-            # Of what it is to have the node answers this alone, and only to who says that he was sent.
+            # A node answers requests for keys that it is about to receive only after ASKING.
             link.ask("ASKING").add_done_callback(asyncio.Future.exception)
         question.ask(link).add_done_callback(
             partial(self._on_answer, node, link, question, redirects_left - 1, monotonic())
@@ -366,7 +371,7 @@ class Hub:
                 self._send_to(target, question, redirects_left, asking=not isinstance(failure, MovedError))
                 return
         if isinstance(failure, ResponseError) and question.read is not None:
-            # It is there, and cannot do what it is asked: a replica that may not write, or one without memory.
+            # The node is reachable but cannot do this: it is a read-only replica, or its memory is full.
             self.errors += 1
             self._nodes.refresh_soon()
             failure = HubUnavailableError(format_error(failure))
@@ -376,7 +381,7 @@ class Hub:
         answer.set_exception(failure)
 
     def _resolve(self, link: Link, question: PendingCommand, sent: float, raw: RedisAnswer) -> None:
-        """Resolve a command by its answer, which came over this link."""
+        """Resolve a command with its answer, which this link has brought."""
         if question.read is None:
             self.last_answer_at = monotonic()
             question.answer.set_result(raw)
@@ -384,7 +389,7 @@ class Hub:
         try:
             result, clock = question.read(raw, link.number), calls.parse_clock(raw)
         except ValueError as error:
-            # Nothing of it counts, nor what the node answers after that: it mixes up answers, or is no Redis.
+            # All further answers are unusable too: the node mixes up answers, or is not Redis.
             link.lose(str(error))
             question.answer.set_exception(HubUnavailableError(str(error)))
             return

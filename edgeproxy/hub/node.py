@@ -1,4 +1,4 @@
-"""One Redis of a hub: reached, lost and reached again, by one connection at a time."""
+"""One Redis of a hub: it is connected and reconnected, with one connection at a time."""
 
 import asyncio
 import random
@@ -15,19 +15,19 @@ from edgeproxy.hub.functions import is_function_missing
 from edgeproxy.hub.redis import FunctionsMissingError, Link, Tls, format_error
 
 HEARTBEAT_SECONDS = 2.0
-"""Seconds between two heartbeats, a fifth more or less: the hub counts hosts by them, and hosts find who is gone."""
+"""Seconds between heartbeats, plus or minus a fifth. The hub counts hosts by them, and hosts notice lost hosts."""
 LOG_SILENCE_SECONDS = 60.0
-"""Seconds between two log lines about faults of the program."""
+"""Seconds between two log lines about faults of this program."""
 
 SendHeartbeat = Callable[["Node", Link], Awaitable[None]]
-"""A heartbeat over a link; raises HubUnavailableError, or ResponseError, where the node is of no use."""
+"""A heartbeat over a link. Raises HubUnavailableError or ResponseError if the node is unusable."""
 
 
 class Node:
-    """One node. `run` keeps it reached; `changed` is called when it was reached, lost, or tried in vain."""
+    """One node. `run` maintains the connection. `changed` is called when it is reached, lost or tried in vain."""
 
     def __init__(self, url: str, tls: Tls, send_heartbeat: SendHeartbeat, changed: Callable[["Node"], None]) -> None:
-        """`url`: redis:// or rediss://, as `config.kinds` reads it."""
+        """`url`: redis:// or rediss://, as `config.hub_settings` reads it."""
         self.at = HubUrl.parse(url).where[0]
         """HOST:PORT."""
         self._url = url
@@ -35,13 +35,13 @@ class Node:
         self._send_heartbeat = send_heartbeat
         self._changed = changed
         self.link: Link | None = None
-        """The connection to the node; None while there is none."""
+        """The connection to the node, if there is one."""
         self.why = "not reached yet"
         """The reason why there is no connection."""
         self.tried = False
-        """Whether the first attempt to connect is over."""
+        """Whether the first attempt to connect has ended."""
         self.lacks_functions = False
-        """Whether it was of no use at the last attempt as it lacks the functions of this version."""
+        """Whether the last attempt failed because the functions of this version are missing."""
         self.breaker = Breaker()
         self._log = log.RateLimitedLog(LOG_SILENCE_SECONDS)
 
@@ -51,7 +51,7 @@ class Node:
             self.breaker.probe()
             try:
                 self.why = await self._stay_connected()
-            except Exception as error:  # Whatever it was, it is tried again.
+            except Exception as error:  # Any error leads to another attempt.
                 self._log.error("a connection to the hub failed", self.at, exc_info=error)
                 self.why = repr(error)
             finally:
@@ -62,7 +62,7 @@ class Node:
             await asyncio.sleep(pause)
 
     async def _stay_connected(self) -> str:
-        """Connect and stay connected until the node is lost; returns why it was."""
+        """Connect and stay connected until the node is lost. Return the reason of the loss."""
         lacks_functions = False
         try:
             link = await Link.open(self._url, self._tls)
@@ -81,7 +81,7 @@ class Node:
             lacks_functions = isinstance(error, FunctionsMissingError)
             return str(error)
         except ResponseError as error:
-            # It is there and will not be written to, or has lost the functions: reached anew it may have them again.
+            # The node refuses writes or has lost the functions. A new connection may have them again.
             link.lose(format_error(error))
             return format_error(error)
         finally:
@@ -90,10 +90,10 @@ class Node:
         return link.away.result()
 
     async def _send_first_heartbeat(self, link: Link) -> None:
-        """Send the first heartbeat over a link; where the functions are missing, load them and send another.
+        """Send the first heartbeat over a link. If the functions are missing, load them and send another.
 
-        A user that may not load them finds them there, or the node is of no use to it. To load them only then leaves
-        no refusal in the log of Redis where all is well.
+        A user without permission to load them can use the node only if they exist already. They are loaded only if
+        missing, so that normally no refusal is in the log of Redis.
         """
         try:
             await self._send_heartbeat(self, link)

@@ -1,6 +1,6 @@
-"""The hub in Redis: one connection to a node, over which reports go out as they come and answers come back in order.
+"""The hub in Redis: one connection to a node, which sends reports immediately and receives answers in order.
 
-This is the one module that knows the library of Redis. Calls and their answers are in calls.py.
+Only this module uses the Redis library. Calls and their answers are in calls.py.
 """
 
 import asyncio
@@ -35,15 +35,15 @@ from edgeproxy.hub.errors import HubUnavailableError
 from edgeproxy.hub.functions import LIBRARY, format_call, is_function_missing
 
 ANSWER_SECONDS_MAX = 1.0
-"""Seconds that an answer may take; after that the node counts as away."""
+"""Maximum seconds for an answer. After that the node counts as lost."""
 SENTINEL_SECONDS = 0.4
-"""Seconds after which another Sentinel is asked."""
+"""Seconds after which the next Sentinel is asked."""
 ANSWERS_PER_TURN_MAX = 50
-"""Answers in one turn of the event loop, at most."""
+"""Maximum answers in one turn of the event loop."""
 HOST_RETENTION_SECONDS = 10.0
-"""Seconds after its last heartbeat for which a host counts as one of them."""
+"""Seconds after its last heartbeat for which a host is counted."""
 HOSTS_KEY = b"rl:heartbeats"
-"""The instances and the hub's time of their last heartbeat, as text (scripts/heartbeat.lua)."""
+"""The instances with the hub's times of their last heartbeats, as text (scripts/heartbeat.lua)."""
 ANSWERS: dict[str, tuple[type, ...]] = {
     "FCALL": (list, int),
     "FUNCTION": (bytes,),
@@ -51,9 +51,9 @@ ANSWERS: dict[str, tuple[type, ...]] = {
     "LLEN": (int,),
     "LRANGE": (list,),
 }
-"""Answer types of each command, errors excepted."""
+"""Types of the answers to each command, except errors."""
 PARSE_ERRORS = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
-"""Exceptions that the library raises if an answer or a part of it is malformed."""
+"""Exceptions of the library for answers or parts of answers that are invalid."""
 
 LINK_NUMBERS = itertools.count(1)
 
@@ -75,9 +75,9 @@ class FunctionsMissingError(HubUnavailableError):
 async def call_function(
     ask: Callable[..., Awaitable[RedisAnswer]], name: str, keys: Sequence[bytes | str], arguments: Sequence[Argument]
 ) -> int:
-    """Call a function of the directory, of which the answer is a number, by what asks the hub a command.
+    """Call a function of the directory, whose answer is a number. `ask` sends a command to the hub.
 
-    Raises HubUnavailableError, FunctionsMissingError among them, and ResponseError where the function refuses.
+    Raises HubUnavailableError, including FunctionsMissingError, and ResponseError if the function refuses.
     """
     try:
         answer = await ask(*format_call(name, keys, arguments))
@@ -91,9 +91,9 @@ async def call_function(
 
 
 class Link:
-    """One connection to one node. Made by `open`; once `away` it stays so, and another is to be opened.
+    """One connection to one node, created by `open`. A link that is `away` stays so, and a new one must be opened.
 
-    Answers are awaited in order: `ask` returns a future, which raises HubUnavailableError where none comes.
+    Answers come in order. `ask` returns a future, which raises HubUnavailableError if there is no answer.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -103,14 +103,16 @@ class Link:
         self._filled = asyncio.Event()
         self._tasks = Tasks()
         self.number = next(LINK_NUMBERS)
-        """The number of the connection: another one may lead to a server that knows less than the one before."""
+        """The number of the connection. Another connection may lead to a server that has lost data."""
         self.away: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        """Resolves to why, once the node does not answer any more."""
+        """Resolves with the reason once the node no longer answers."""
 
     @classmethod
     async def open(cls, url: str, tls: "Tls | None" = None, *, deadline: float = ANSWER_SECONDS_MAX) -> "Link":
-        """Open a connection to the node of this URL (redis:// or rediss://), or to the primary that Sentinels name
-        (redis+sentinel://); raises HubUnavailableError."""
+        """Open a connection to the node of this URL (redis:// or rediss://). Raises HubUnavailableError.
+
+        With redis+sentinel:// it goes to the primary that the Sentinels name.
+        """
         connection: Connection | None = None
         try:
             async with asyncio.timeout(2 * deadline) as limit:
@@ -132,12 +134,14 @@ class Link:
     def call_function(
         self, name: str, keys: Sequence[bytes | str], arguments: Sequence[Argument]
     ) -> "asyncio.Future[RedisAnswer]":
-        """Call a function; the future has its answer, or raises ResponseError."""
+        """Call a function. The future has its answer, or raises ResponseError."""
         return self.ask(*format_call(name, keys, arguments))
 
     async def load_functions(self) -> None:
-        """Load the functions of this version where they are missing. Raises FunctionsMissingError where the user may
-        not, HubUnavailableError, and ResponseError."""
+        """Load the functions of this version if they are missing.
+
+        Raises FunctionsMissingError if the user may not do so, HubUnavailableError, and ResponseError.
+        """
         try:
             answer = await self.ask("FUNCTION", "LOAD", LIBRARY.text)
         except NoPermissionError as error:
@@ -151,7 +155,7 @@ class Link:
             raise HubUnavailableError(why)
 
     def ask(self, *command: Argument) -> "asyncio.Future[RedisAnswer]":
-        """Send a command; the future has its answer, or raises ResponseError."""
+        """Send a command. The future has its answer, or raises ResponseError."""
         answer: asyncio.Future[RedisAnswer] = asyncio.get_running_loop().create_future()
         if self.away.done():
             answer.set_exception(HubUnavailableError(self.away.result()))
@@ -162,7 +166,7 @@ class Link:
         return answer
 
     async def close(self) -> None:
-        """Close the connection; futures that are still open raise HubUnavailableError."""
+        """Close the connection. Open futures raise HubUnavailableError."""
         self.lose("closed")
         await self._tasks.cancel()
         await _close(self._connection)
@@ -171,7 +175,7 @@ class Link:
         while not self.away.done():
             await self._filled.wait()
             if self.away.done():
-                return  # It would be connected anew.
+                return  # Otherwise the library would reconnect.
             self._filled.clear()
             outgoing, self._outgoing = self._outgoing, []
             try:
@@ -180,14 +184,14 @@ class Link:
                 self.lose(format_error(error))
                 return
             except AttributeError:
-                # Whoever reads has found it closed in the midst of this, and taken its writer away.
+                # The reading task has noticed a closed connection meanwhile and removed its writer.
                 self.lose("it was closed")
                 return
 
     async def _read(self) -> None:
         for number in itertools.count(1):
             if not number % ANSWERS_PER_TURN_MAX:
-                # Who waited takes a while with what there was to read, and others want their turn too.
+                # Processing the answers takes time, so other tasks get a turn.
                 await asyncio.sleep(0)
             try:
                 answer = await self._connection.read_response(disable_decoding=True, timeout=math.inf)
@@ -218,7 +222,7 @@ class Link:
                 future.set_result(answer)
 
     async def _watch(self, deadline: float) -> None:
-        """Give the connection up once the oldest command has waited for ANSWER_SECONDS_MAX."""
+        """Close the connection once the oldest command has waited for ANSWER_SECONDS_MAX."""
         while True:
             await asyncio.sleep(deadline / 4)
             if self._pending and monotonic() - self._pending[0][1] > deadline:
@@ -226,7 +230,7 @@ class Link:
                 return
 
     def lose(self, why: str) -> None:
-        """Give the connection up; futures that are still open raise HubUnavailableError."""
+        """Close the connection as lost. Open futures raise HubUnavailableError."""
         if not self.away.done():
             self.away.set_result(why)
         self._filled.set()
@@ -237,7 +241,7 @@ class Link:
 
 
 class Tls(NamedTuple):
-    """TLS towards a node of rediss://: files, and whether its certificate is verified."""
+    """TLS for a node of rediss://: files, and whether its certificate is verified."""
 
     ca: Path | None = None
     cert: Path | None = None
@@ -251,7 +255,7 @@ class Tls(NamedTuple):
 
 
 def create_connection(url: str, tls: Tls, **overrides: object) -> Connection:
-    """Return a connection to the user, password, host, port and database of a URL, not opened yet.
+    """Return an unopened connection for the user, password, host, port and database of a URL.
 
     `overrides`: options of the library. Raises TlsFilesError.
     """
@@ -261,20 +265,20 @@ def create_connection(url: str, tls: Tls, **overrides: object) -> Connection:
 
 
 def _build_options(url: str, tls: Tls) -> tuple[type[Connection], Options]:
-    """Return the class of the library for a URL, and its options."""
+    """Return the library's connection class for a URL, and its options."""
     options: Options = dict(parse(url))
     kind: type[Connection] = options.pop("connection_class", Connection)
     if kind is not Connection:
         kind = TrustingConnection
         options["tls"] = tls
     options |= {"socket_connect_timeout": ANSWER_SECONDS_MAX, "health_check_interval": 0, "parser_class": BoundedParser}
-    # How long things may take is said here. What the library waits with while it sends, asyncio.wait_for of Python
-    # 3.11, may miss that it is cancelled.
+    # Timeouts are set in this module. The library uses asyncio.wait_for while it sends, which may miss a cancellation
+    # in Python 3.11.
     return kind, options | {"socket_timeout": None}
 
 
 class TrustingConnection(SSLConnection):
-    """A connection of the library over TLS, with trust as all connections have it."""
+    """A TLS connection of the library with the trusted authorities of all connections."""
 
     def __init__(self, *, tls: Tls, **options: Any) -> None:
         super().__init__(**options)
@@ -284,9 +288,9 @@ class TrustingConnection(SSLConnection):
 
 
 async def find_primary(url: str, tls: Tls) -> str:
-    """Return the URL of the primary that Sentinels name, and any other URL as it is.
+    """Return the URL of the primary that the Sentinels name. Any other URL is returned unchanged.
 
-    Raises errors of the library, MasterNotFoundError among them.
+    Raises errors of the library, including MasterNotFoundError.
     """
     parts = HubUrl.parse(url)
     if parts.scheme not in SENTINELS:
@@ -303,7 +307,7 @@ async def find_primary(url: str, tls: Tls) -> str:
 
 
 def _open_sentinel(url: str, tls: Tls) -> Client:
-    """Return a client of one Sentinel, which waits a part of the time that all have."""
+    """Return a client of one Sentinel, which waits for a part of the total time."""
     kind, options = _build_options(url, tls)
     options |= {
         "socket_timeout": SENTINEL_SECONDS,
@@ -311,22 +315,22 @@ def _open_sentinel(url: str, tls: Tls) -> Client:
         "retry": Retry(NoBackoff(), 0),
     }
     for own in ("username", "password", "db"):
-        options.pop(own, None)  # Of the primary, not of Sentinels.
+        options.pop(own, None)  # They are for the primary, not for Sentinels.
     return Client.from_pool(ConnectionPool(connection_class=kind, decode_responses=True, **options))
 
 
 class BoundedParser(_AsyncHiredisParser):
-    """The parser hiredis, which gets only answers within AnswerBounds."""
+    """The hiredis parser, which gets only answers within AnswerBounds."""
 
     __slots__ = ("_bounds",)
 
     def on_connect(self, connection: Connection) -> None:
-        """Begin with the answers of a new connection."""
+        """Reset the bounds for a new connection."""
         super().on_connect(connection)  # type: ignore[no-untyped-call]
         self._bounds = AnswerBounds()
 
     async def read_from_socket(self) -> bool:
-        """Take in what comes next; raises InvalidResponse, and Lost where it is closed."""
+        """Read the next bytes. Raises InvalidResponse, or Lost if the connection is closed."""
         stream, reader = self._stream, self._reader
         assert stream is not None
         assert reader is not None
@@ -351,7 +355,7 @@ async def _close(connection: Connection | None) -> None:
 
 
 def format_error(error: BaseException) -> str:
-    """Return the text of an error in one line, an error of Redis with its code."""
+    """Return the text of an error in one line, with the code of an error from Redis."""
     if isinstance(error, PARSE_ERRORS):
         return f"it answered what cannot be read ({str(error)[:EXCERPT_CHARACTERS_MAX]}): is it a Redis?"
     text = str(error).partition("\n")[0] or type(error).__name__

@@ -1,8 +1,8 @@
-"""Reports of hosts about limits that they share, and the answers of the hub.
+"""Reports of hosts about shared limits, and the answers of the hub.
 
-Numbers are absolute: what a host has counted in each cell or period, and what it has in use now. So a report that
-arrives twice changes nothing, and the next report makes up for a lost one. A claim is quota that a host asks for before
-it is used. It counts from when the hub grants it until the host settles it, as used or as given back.
+Numbers are absolute: a host's total count in each cell or period, and its current use. So a repeated report changes
+nothing, and the next report replaces a lost one. A claim is quota that a host requests before it is used. It counts
+from the time the hub grants it until the host settles it, as used or as given back.
 """
 
 from collections.abc import Mapping
@@ -19,51 +19,55 @@ class Cell(NamedTuple):
 
 
 class Window(NamedTuple):
-    """A sliding window that admits `limit` in any `cells` cells and the one after them."""
+    """A sliding window that permits `limit` in any `cells` cells and the one after them."""
 
     limit: int
     cells: int
     cell: int
-    """The number of the present cell."""
+    """The number of the current cell."""
     changed: tuple[Cell, ...] = ()
-    """The cells with new counts; all cells that count where the hub does not know the host."""
+    """The cells with new counts, or all relevant cells if the hub does not know the host."""
 
 
 class Bucket(NamedTuple):
-    """A leaky bucket. The hub reads `level` and `own` only where it does not know the host, or knows it by another
-    `born`, so that what was counted long ago is not added at once.
+    """A leaky bucket.
+
+    The hub reads `level` and `own` only if it does not know the host or knows another `born`, so that old counts are
+    not added at once.
     """
 
     depth: int
     rate: float
-    """The units that drain in a second."""
+    """The units that drain per second."""
     level: float
-    """The level at `now` as the host estimates it, without `own`. It may come from what other hosts reported."""
+    """The host's estimate of the level at `now`, without `own`. It may be based on reports of other hosts."""
     own: float = 0.0
-    """The host's counts since the hub last answered."""
+    """The host's counts since the last answer of the hub."""
 
 
 class Report(NamedTuple):
-    """One host's report of a rate: of a window, of a bucket, or of both, and then a claim must fit both."""
+    """One host's report of a rate: of a window, a bucket or both. With both, a claim must fit both."""
 
     key: bytes
     instance: int
-    """The host's number, for the life of its state directory."""
+    """The host's number, which its state directory stores."""
     seq: int
-    """Rises with each report, also across restarts (start counter << 32 | n). The hub applies each once, and answers
-    a repeated one all the same."""
+    """A number that increases with each report, also across restarts (start counter << 32 | n).
+
+    The hub applies each report once, and answers repeated ones again.
+    """
     born: int
-    """Tells a row from an earlier one of the same key: what a host has ever counted begins at 0 with each."""
+    """Tells a row from an earlier row with the same key. Each row's total counts begin at 0."""
     now: float
     """Edge time in seconds."""
     span: float
-    """Seconds for which a host that has counted matters to the others."""
+    """Seconds for which a host that has counted is relevant to others."""
     cum: int
     """The host's counts on this row since its beginning."""
     spent: int = 0
-    """The granted claims that were ever settled."""
+    """The total of granted claims that were settled."""
     want: int = 0
-    """The claims that the host asks for."""
+    """The claims that the host requests."""
     window: Window | None = None
     bucket: Bucket | None = None
 
@@ -72,19 +76,19 @@ class ReportAnswer(NamedTuple):
     """The hub's answer about a rate."""
 
     known: bool
-    """Whether the hub knew this host; if not, the host reports its whole window next."""
+    """Whether the hub knew this host. If not, the host reports its whole window next."""
     hosts: int
-    """The hosts that have counted within the span, this one included."""
+    """The hosts that have counted within the span, including this one."""
     claims: int
-    """This host's claims that are not settled."""
+    """This host's unsettled claims."""
     foreign: Mapping[int, int]
-    """By cell, what other hosts have there, claims included."""
+    """The counts of other hosts by cell, including their claims."""
     granted: Mapping[int, int]
-    """This host's claims by the cell in which they were granted."""
+    """This host's claims by the cell that granted them."""
     settled: Mapping[int, int]
-    """Its settled claims by the cell in which they were granted."""
+    """Its settled claims by the cell that granted them."""
     level: float = 0.0
-    """The level of the bucket at `now`, with the claims of all hosts; claims do not drain."""
+    """The number of the connection that brought the answer. Another may lead to a server that has lost some reports."""
     now: float = 0.0
     """The latest edge time that any host has reported."""
     where: int = 0
@@ -93,7 +97,7 @@ class ReportAnswer(NamedTuple):
 
 
 class Period(NamedTuple):
-    """One host's count of a quota in a period of the calendar; periods are numbered in their order."""
+    """One host's count of a quota in a calendar period. Periods are numbered in order."""
 
     key: bytes
     instance: int
@@ -102,7 +106,7 @@ class Period(NamedTuple):
 
 
 class PeriodTotal(NamedTuple):
-    """The hub's answer about a quota in the period that was reported."""
+    """The hub's answer about a quota in the reported period."""
 
     period: int
     others: int
@@ -110,7 +114,7 @@ class PeriodTotal(NamedTuple):
 
 
 class Gauge(NamedTuple):
-    """The number in use on one host. It counts until `until` (edge time, as `now`), or until the next report."""
+    """The number in use on one host. It is valid until `until` (edge time, like `now`) or until the next report."""
 
     key: bytes
     instance: int
@@ -125,4 +129,4 @@ class GaugeTotal(NamedTuple):
     others: int
     """The number in use on other hosts."""
     hosts: int
-    """The hosts that have any in use."""
+    """The hosts with any in use."""

@@ -1,6 +1,6 @@
-"""A subscription to a channel of the hub, over a connection of its own, which is made again when it is lost.
+"""A subscription to a channel of the hub over a separate connection, which reconnects after a loss.
 
-Messages may be lost: whoever needs them also looks at the hub now and then.
+Messages may be lost, so subscribers also check the hub at intervals.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from edgeproxy.hub.redis import ANSWER_SECONDS_MAX, PARSE_ERRORS, Tls, create_co
 
 RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
-"""Seconds until a connection is made again, at first and at most."""
+"""Seconds before the first reconnection, and their maximum before later ones."""
 PING_SECONDS = 5.0
-"""Seconds without a word after which the server is asked for one."""
+"""Seconds of silence after which the server is pinged."""
 
 
 class Subscription:
-    """One channel. `on_message` is called for each message, and for each new connection: some may have been lost."""
+    """One channel. `on_message` is called for each message and for each new connection, as messages may be lost."""
 
     def __init__(self, url: str, tls: Tls, channel: bytes, on_message: Callable[[], None]) -> None:
         self._parts = HubUrl.parse(url)
@@ -47,24 +47,24 @@ class Subscription:
             try:
                 await self._listen()
             except ResponseError as error:
-                # It may not, which is no loss that could not be borne: who listens looks by himself too.
+                # The user may not subscribe. That is acceptable, because subscribers also check at intervals.
                 if not self._is_refused:
                     self._is_refused = True
                     self._log.warning("the hub publishes nothing to this edge", why=format_error(error))
             except (HubUnavailableError, RedisError, OSError, TimeoutError, *PARSE_ERRORS):
-                pass  # That the hub is away is told by those who ask it.
+                pass  # Other users of the hub report that it is lost.
             tries += 1
             pause = min(RETRY_SECONDS_MAX, RETRY_SECONDS * 2 ** min(tries, 6))
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _listen(self) -> None:
-        """Connect, subscribe, and hear; ends by what it raises."""
+        """Connect, subscribe and receive messages, until an exception is raised."""
         url = self._url
-        if self._parts.scheme in CLUSTERS:  # What is published on one node is heard on all.
+        if self._parts.scheme in CLUSTERS:  # All nodes receive messages published on one.
             url = node_url(self._parts, random.choice(self._parts.where))
         async with asyncio.timeout(2 * ANSWER_SECONDS_MAX):
             url = await find_primary(url, self._tls)
-        connection = create_connection(url, self._tls, protocol=2)  # In which a message is an answer as any other.
+        connection = create_connection(url, self._tls, protocol=2)  # Messages are ordinary answers in it.
         tasks = Tasks()
         try:
             async with asyncio.timeout(2 * ANSWER_SECONDS_MAX):
@@ -89,7 +89,7 @@ class Subscription:
                 pass
 
     async def _ping(self, connection: Connection) -> None:
-        """Ping the server at intervals; disconnect from one that stays silent."""
+        """Ping the server at intervals, and disconnect if it stays silent."""
         while monotonic() - self._last_message_at < 2 * PING_SECONDS:
             await asyncio.sleep(PING_SECONDS)
             try:

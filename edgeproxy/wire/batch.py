@@ -1,19 +1,19 @@
-"""A batch: sealed counts of one edge, and the exact bytes in which they travel. Pure; edge and collector share it.
+"""Batches: sealed counts of one edge, and the exact bytes of their transport. Pure. Edge and collector share it.
 
-A body is one JSON object of version 1 of this form:
+A body is one JSON object of version 1 in this form:
 
     {"edge": ID, "region": NAME, "seq": N, "from": UNIX, "to": UNIX, "prev": HASH,
      "rows": [[customer, meter, route, value], …]}
 
-A row of usage that is split further has a fifth part, its dimensions: `{"model": "m1"}`.
+A row with dimensions has them as a fifth part: `{"model": "m1"}`.
 
-`seq` counts from 1 for the life of an edge's identity, `prev` is the SHA-256 of the body before (FIRST for the first),
-and what is counted belongs to the minute of `from`. `"long": true` flags a span beyond that minute. Instead of
-`rows`, `"gap": {"from_seq", "to_seq", "why"}` owns up to batches that are gone for good: its `seq` is `from_seq`, what
-follows it is `to_seq + 1`, and its `prev` may be FIRST where that hash is gone too.
+`seq` counts from 1 for the life of an edge's identity. `prev` is the SHA-256 of the previous body (FIRST for the
+first). Counts belong to the minute of `from`. `"long": true` marks a span beyond that minute. Instead of `rows`,
+`"gap": {"from_seq", "to_seq", "why"}` admits that batches are lost for good. The `seq` of a gap is `from_seq`, the next
+batch has `to_seq + 1`, and `prev` may be FIRST if that hash is lost too.
 
-A later version says `"version": N`, and those who do not know it refuse it. So they do a field that they do not know:
-it might change what the others mean.
+A later version adds `"version": N`, and readers that do not know it refuse the body. They also refuse unknown fields,
+because these could change the meaning of the others.
 """
 
 import hashlib
@@ -30,24 +30,24 @@ VERSION = 1
 FIRST = "0" * 64
 """`prev` of the first batch."""
 ROWS_MAX = 20_000
-"""Rows of a batch; who has more makes several."""
+"""Maximum rows of a batch. More rows are split into several batches."""
 BODY_BYTES_MAX = 16 << 20
-"""Bytes of a body: more than ROWS_MAX of the longest names, or of what an edge can count apart (TALLY_KEY_BYTES)."""
+"""Maximum bytes of a body: enough for ROWS_MAX of the longest names, or for all counts of an edge (TALLY_KEY_BYTES)."""
 NUMBER_MAX = (1 << 63) - 1
 """The largest value, and the largest seq."""
 UNIX_SECONDS_MAX = 253_402_300_799
-"""The last second that has a date of four digits for its year."""
+"""The last second of the year 9999, the last with four digits."""
 ROUTE_CHARACTERS_MAX = 255
 WHY_CHARACTERS_MAX = 500
 MINUTE_SECONDS = 60
 FIELD_CHARACTERS_SHOWN = 20
 PROBLEMS_SHOWN_MAX = 20
-"""Problems that InvalidBatchError tells of."""
+"""Maximum problems in an InvalidBatchError."""
 
 SMALL_BYTES = 256 << 10
-"""Bytes of a body that makes no more than some megabytes of values, whatever is in it."""
+"""Bytes of a body whose values take at most some megabytes, whatever it contains."""
 STRING_BYTES_MAX = 4000
-"""Bytes of the longest string of a body, as JSON writes it: a `why` whose characters are all escaped."""
+"""Maximum bytes of a string in a body, as written in JSON: a `why` in which all characters are escaped."""
 STRUCTURE_MAX = {b"[": ROWS_MAX + 1, b"{": ROWS_MAX + 2, b",": (4 + DIMENSIONS_MAX) * ROWS_MAX + 16}
 """Maximum number of each character outside of strings."""
 QUOTES_MAX = (6 + 4 * DIMENSIONS_MAX) * ROWS_MAX + 64
@@ -60,9 +60,9 @@ ANONYMOUS = "-"
 """The customer of requests without a key."""
 
 Row = tuple[str, str, str, int] | tuple[str, str, str, int, str]
-"""Customer, meter, route, by how much the count grew, and the text of its dimensions where there are any."""
+"""Customer, meter, route, the increase of the count, and the text of its dimensions, if any."""
 CountKey = tuple[str, str, str, str]
-"""Customer, meter, route and the text of the dimensions, empty where there are none."""
+"""Customer, meter, route and the text of the dimensions, which may be empty."""
 
 REQUIRED_FIELDS = ("edge", "region", "seq", "from", "to", "prev")
 KNOWN_FIELDS = {*REQUIRED_FIELDS, "rows", "gap", "long", "version"}
@@ -70,7 +70,7 @@ GAP_FIELDS = {"from_seq", "to_seq", "why"}
 
 
 class InvalidBatchError(Exception):
-    """The body is no batch. `problems`: what is wrong with it, a sentence each, PROBLEMS_SHOWN_MAX at most."""
+    """An invalid body. `problems` has at most PROBLEMS_SHOWN_MAX sentences about it."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = tuple(problems[:PROBLEMS_SHOWN_MAX])
@@ -78,7 +78,7 @@ class InvalidBatchError(Exception):
 
 
 class Gap(NamedTuple):
-    """Batches that are gone for good, both ends included, and what became of them."""
+    """Batches that are lost for good, both ends included, and the reason."""
 
     from_seq: int
     to_seq: int
@@ -86,7 +86,7 @@ class Gap(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One edge's counts from `since` to `until`, in Unix seconds; `rows`, or for a gap none."""
+    """One edge's counts from `since` to `until`, in Unix seconds. A gap has no `rows`."""
 
     edge: str
     region: str
@@ -100,33 +100,33 @@ class Batch(NamedTuple):
 
     @property
     def minute(self) -> int:
-        """Unix second at which the minute begins that its rows belong to."""
+        """The Unix second at which the minute of its rows begins."""
         return self.since - self.since % MINUTE_SECONDS
 
     @property
     def last(self) -> int:
-        """The last seq that the batch stands for."""
+        """The last seq that the batch covers."""
         return self.seq if self.gap is None else self.gap.to_seq
 
 
 def count_key(row: Row) -> CountKey:
-    """Return what a row counts."""
+    """Return the key of the count that a row increases."""
     return (row[0], row[1], row[2], row[4] if len(row) == 5 else "")
 
 
 def build_row(key: CountKey, value: int) -> Row:
-    """Return the row of a growth by `value`."""
+    """Return the row of an increase by `value`."""
     customer, meter, route, split = key
     return (customer, meter, route, value, split) if split else (customer, meter, route, value)
 
 
 def is_long(since: int, until: int) -> bool:
-    """Return whether a span does not lie within one minute, the end of the minute included."""
+    """Return whether a span extends beyond one minute. The end of the minute belongs to it."""
     return until > since - since % MINUTE_SECONDS + MINUTE_SECONDS
 
 
 def format_batch(batch: Batch) -> bytes:
-    """Write a batch as bytes, its rows in order. Raises InvalidBatchError where it is none."""
+    """Format a batch as bytes, with sorted rows. Raises InvalidBatchError if it is invalid."""
     faults = _find_faults(batch)
     if faults:
         raise InvalidBatchError(faults)
@@ -149,17 +149,17 @@ def format_batch(batch: Batch) -> bytes:
 
 
 def compute_digest(body: bytes) -> str:
-    """Return the SHA-256 of a body in hex, which the next one names as `prev`."""
+    """Return the SHA-256 of a body in hex, for `prev` of the next one."""
     return hashlib.sha256(body).hexdigest()
 
 
 def format_headers(batch: Batch, body: bytes) -> dict[str, str]:
-    """Make the header fields that a body is sent with."""
+    """Return the header fields that are sent with a body."""
     return {"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": compute_digest(body)}
 
 
 def parse_batch(body: bytes) -> Batch:
-    """Read a batch. Raises InvalidBatchError, and nothing else, where these bytes are none."""
+    """Parse a batch. Raises only InvalidBatchError, if these bytes are invalid."""
     if len(body) > BODY_BYTES_MAX:
         raise InvalidBatchError([f"is larger than {BODY_BYTES_MAX >> 20} MiB"])
     if len(body) > SMALL_BYTES and not is_sparse(body):
@@ -192,12 +192,12 @@ def parse_batch(body: bytes) -> Batch:
 
 
 def is_sparse(body: bytes) -> bool:
-    """Return whether a body has no more structure than a batch may have, and no longer strings.
+    """Return whether a body has no more structure and no longer strings than a batch may have.
 
-    A value of JSON takes up to thirty times as much memory as it has bytes, and zstd makes millions of equal ones of
-    nothing: what this refuses is never made.
+    A JSON value takes up to thirty times as much memory as its text, and zstd compresses millions of equal values to
+    almost nothing. Bodies that are refused here are not parsed.
     """
-    # Escaped quotes are no quotes; a backslash that is escaped itself escapes nothing.
+    # Escaped quotes are not delimiters, and an escaped backslash escapes nothing.
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
     if unescaped.count(b'"') > QUOTES_MAX:
         return False
@@ -209,7 +209,7 @@ def is_sparse(body: bytes) -> bool:
 
 
 def _parse_rows(rows: object, faults: list[str]) -> tuple[Row, ...]:
-    """Parse the rows of a JSON document, whose values are checked later."""
+    """Parse the rows of a JSON document. Their values are checked later."""
     if not isinstance(rows, list) or not all(type(row) is list and len(row) in (4, 5) for row in rows):
         faults.append("has rows that are no list of [customer, meter, route, value], or of these and dimensions")
         return ()
@@ -230,7 +230,7 @@ def _parse_gap(value: object, faults: list[str]) -> Gap | None:
 
 
 def _find_faults(batch: Batch) -> list[str]:
-    """Find what is wrong with the values of a batch, their types included."""
+    """Find what is wrong with the values of a batch and their types."""
     faults = [f"has no name for its {name}" for name in ("edge", "region") if not _is_name(getattr(batch, name))]
     if not _is_between(1, batch.seq, NUMBER_MAX):
         faults.append("has a seq that is no whole number from 1")
@@ -265,9 +265,9 @@ def _find_gap_faults(batch: Batch, gap: Gap) -> list[str]:
 
 
 def _find_row_faults(rows: tuple[Row, ...]) -> list[str]:
-    """Find what is wrong with rows. The hot part of reading: looks at single values only where something is."""
+    """Find faults of rows. As this is the hot part of reading, single values are checked only after a failure."""
     for customer, meter, route, value, *split in rows:
-        # By name first: names recur, and what was found of them is remembered.
+        # Names are checked first: they recur, and the results are cached.
         if not (
             _is_name_or_anonymous(customer) and _is_name_or_anonymous(meter) and _is_route(route) and type(value) is int
         ):
@@ -302,7 +302,7 @@ def _is_name(value: object) -> bool:
 
 
 CACHED_CHARACTERS_MAX = max(64, ROUTE_CHARACTERS_MAX)
-"""Characters of a name or a route; longer text is neither, and is never remembered."""
+"""Maximum characters of cached names and routes. Longer text is neither."""
 
 
 def _is_name_or_anonymous(value: object) -> bool:

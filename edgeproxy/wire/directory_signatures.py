@@ -1,7 +1,7 @@
 """The signatures of the directory: Ed25519 (RFC 8032) over its lines.
 
-A signed line is what it says, a space, and the signature in Base64. What kind of line it is goes into the signature, so
-that one kind never passes for another.
+A signed line consists of its content, a space, and the signature in Base64. The signature covers the kind of line too,
+so a line cannot pass for another kind.
 """
 
 import base64
@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # What signs and verifies imports it: a supervisor without a signed directory spares nine megabytes.
+if TYPE_CHECKING:  # Functions import it when needed, so a supervisor without a signed directory saves nine megabytes.
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 PREFIX = "ed25519:"
@@ -21,18 +21,18 @@ SIGNATURE_BYTES = 64
 
 
 class LineKind(Enum):
-    """The kind of a line; its value goes before the line into the signature."""
+    """The kind of a line. Its value precedes the line in the signed text."""
 
     VERSION = b"edgeproxy directory version\n"
     TIME = b"edgeproxy directory time\n"
 
 
 class UntrustedLineError(Exception):
-    """A line is not signed, or not by a key that is trusted; the text completes the sentence "it ..."."""
+    """A line without a signature from a trusted key. The message completes the sentence "it ..."."""
 
 
 class InvalidSigningKeyError(Exception):
-    """A file has no private key; the text says why."""
+    """A file without a private key. The message says why."""
 
 
 class Signer:
@@ -43,7 +43,7 @@ class Signer:
 
     @classmethod
     def load(cls, file: Path) -> "Signer":
-        """Read the key that `keygen` wrote; raises InvalidSigningKeyError."""
+        """Read the key of `keygen`. Raises InvalidSigningKeyError."""
         from cryptography.hazmat.primitives import serialization
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -59,7 +59,7 @@ class Signer:
 
     @property
     def public_key(self) -> str:
-        """The public key, as `trust` of an edge names it."""
+        """The public key as in an edge's `trust`."""
         raw = self._key.public_key().public_bytes_raw()
         return PREFIX + base64.b64encode(raw).decode()
 
@@ -69,16 +69,16 @@ class Signer:
 
 
 class TrustedKeys:
-    """The public keys whose signatures count."""
+    """The public keys of trusted signers."""
 
     def __init__(self, keys: Iterable[str]) -> None:
-        """Read the keys, each as `Signer.public_key` gives it. Raises ValueError where one is none."""
+        """Read the keys in the form of `Signer.public_key`. Raises ValueError if one is invalid."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
         self._keys = [Ed25519PublicKey.from_public_bytes(parse_public_key(key)) for key in keys]
 
     def verify(self, kind: LineKind, line: bytes) -> None:
-        """Raise UntrustedLineError unless one of them has signed this line as one of this kind."""
+        """Raise UntrustedLineError unless one of the keys has signed this line as this kind."""
         payload, signature = split_signature(line)
         if signature is None:
             raise UntrustedLineError("is not signed")
@@ -94,7 +94,7 @@ class TrustedKeys:
 
 
 def split_signature(line: bytes) -> tuple[bytes, bytes | None]:
-    """Split a line into its content and its signature; None where it has none."""
+    """Split a line into its content and its signature. None: there is no signature."""
     payload, space, encoded = line.rpartition(b" ")
     if not space:
         return line, None
@@ -116,7 +116,7 @@ def parse_public_key(text: str) -> bytes:
 
 
 def create_key_file(file: Path) -> str:
-    """Write a new private key to a file that is not there yet, for its owner alone; returns the public one.
+    """Write a new private key to a new file, readable only by its owner. Return the public key.
 
     Raises OSError.
     """

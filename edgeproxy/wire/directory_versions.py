@@ -1,13 +1,14 @@
-"""The directory: customers and their keys, in versions, each of which comes whole or not at all.
+"""The directory: customers and their keys in versions. Each version is transferred completely or not at all.
 
-It is a log with a line for each version, the last of which is what is so. The first is `whole`: all customers; each of
-the others has what changed with it. The lines of a version's customers (config/directory.py) are its parts, which never
-change once the version is in the log. So a change of any size becomes visible by one line, and what reads meanwhile
-reads a version that was. The token names a version for good: a log that was lost and begins again has other ones.
+It is a log with one line per version. The last line is the current version. The first is `whole`: it has all customers.
+Each of the others has the changes since the one before. The lines of a version's customers (config/directory.py) are
+its parts. They never change once the version is in the log. So one line makes a change of any size visible, and
+concurrent readers see an earlier version. Tokens of versions are unique for ever: if a log is lost, the new log has
+other tokens.
 
-In the hub `dir:{people}:log` is the list of lines, `dir:{people}:parts:TOKEN` that of a version's parts, and
-`dir:{people}:time` has one line: when which version was last known to be the newest. Lines are
-signed (directory_signatures.py).
+In the hub `dir:{people}:log` is the list of lines, and `dir:{people}:parts:TOKEN` the list of a version's parts.
+`dir:{people}:time` has one line, with the time at which a version was last known to be the newest. Lines are signed
+(directory_signatures.py).
 """
 
 import asyncio
@@ -22,20 +23,24 @@ from edgeproxy.wire.directory_signatures import LineKind, Signer, split_signatur
 LOG = b"dir:{people}:log"
 TIME = b"dir:{people}:time"
 NEWS = b"dir:{people}:news"
-"""The channel on which it is published that there is another version."""
+"""The channel for announcements of new versions."""
 FOLLOWER_FIELD = "Edge-Follower"
-"""The field with which an edge names itself where it fetches the directory from the collector: its region, a dot and
-eight digits that are new with each connection."""
+"""The field with an edge's name when it fetches the directory from the collector.
+
+It is the region, a dot, and eight digits that are new for each connection.
+"""
 UNSIGNED, SIGNED = 1, 2
-"""The form of lines: what earlier versions of edgeproxy read too, and what says which line it follows. Another one is
-for a later version to read."""
+"""The form of lines: the one that earlier versions of edgeproxy read too, and the one that names the previous line.
+
+Other forms are for later versions.
+"""
 
 CallHub = Callable[..., Awaitable[Any]]
-"""Sends the hub a command, such as `ask("LINDEX", LOG, -1)`; raises HubUnavailableError or ResponseError."""
+"""Sends a command to the hub, such as `ask("LINDEX", LOG, -1)`. Raises HubUnavailableError or ResponseError."""
 
 
 class UnreadableDirectoryError(Exception):
-    """The directory cannot be read, or not any more; the text says why."""
+    """The directory cannot be read, or not any more. The message says why."""
 
 
 class Version(NamedTuple):
@@ -49,17 +54,17 @@ class Version(NamedTuple):
     size: int
     """Bytes of all parts."""
     sha256: str
-    """Over the bytes of all parts, in hex."""
+    """SHA-256 of the bytes of all parts, in hex."""
     customers: int
     keys: int
     """Number of keys as of this version."""
     at: float
-    """Unix time in seconds of its push, later than that of the line before it (compute_push_time)."""
+    """Unix seconds of its push, later than those of the line before it (compute_push_time)."""
     form: int = UNSIGNED
     before: str = ""
-    """The SHA-256 of the line before it, in hex; empty where there is none."""
+    """The SHA-256 of the line before it, in hex. Empty: there is no such line."""
     back: bool = False
-    """Whether it is meant to be less than, or differ from, edges' own."""
+    """Whether it may be older than the versions of edges, or differ from them."""
 
 
 FIELD_TYPES: tuple[type | tuple[type, ...], ...] = (
@@ -76,25 +81,25 @@ FIELD_TYPES: tuple[type | tuple[type, ...], ...] = (
     str,
     bool,
 )
-"""Type of each field of a line, for anyone who may write to the hub may have written to the log."""
+"""The type of each field of a line. They are checked because anybody who may write to the hub can write to the log."""
 
 TIME_FIELD_TYPES: tuple[type | tuple[type, ...], ...] = ((int, float), int, str)
 
 
 class Line(NamedTuple):
-    """A line of the log, and the version that it is about."""
+    """A line of the log and its version."""
 
     version: Version
     raw: bytes
 
     @property
     def hash(self) -> str:
-        """SHA-256 that the next line repeats."""
+        """The SHA-256 that the next line repeats."""
         return compute_line_hash(self.raw)
 
 
 class Time(NamedTuple):
-    """A statement that the newest version at Unix second `at` was `number`, with a line of hash `hash`."""
+    """A statement that `number` was the newest version at Unix second `at`, with a line of hash `hash`."""
 
     at: float
     number: int
@@ -102,15 +107,15 @@ class Time(NamedTuple):
 
 
 CLOCK_STEP_SECONDS_MAX = 86400.0
-"""Seconds by which a signer's clock may be behind its last push, and the next one be dated after that still."""
+"""Maximum seconds of a signer's clock behind its last push for which the next push still gets a later time."""
 PUSH_STEP_SECONDS = 0.001
-"""Seconds between two pushes at least."""
+"""Minimum seconds between two pushes."""
 LINES_MAX = 4096
-"""Lines of a log (scripts/commit.lua)."""
+"""Maximum lines of a log (scripts/commit.lua)."""
 LINE_BYTES_MAX = 65536
-"""Bytes of a line (scripts/preamble.lua)."""
+"""Maximum bytes of a line (scripts/preamble.lua)."""
 INTEGER_MAX = 1 << 53
-"""Exclusive bound of a line's integers."""
+"""Exclusive maximum of integers in a line."""
 
 
 def parts_key(token: str) -> bytes:
@@ -133,7 +138,7 @@ def format_version(version: Version, signer: Signer | None = None) -> bytes:
 
 
 def parse_version(line: bytes) -> Version:
-    """Parse the version of a line, whose signature is not checked; raises UnreadableDirectoryError."""
+    """Parse the version of a line without checking its signature. Raises UnreadableDirectoryError."""
     payload, _ = split_signature(line)
     try:
         version = Version(**orjson.loads(payload))
@@ -156,10 +161,10 @@ def parse_line(line: bytes) -> Line:
 
 
 def compute_push_time(before: Version | None, now: float) -> float:
-    """Return the Unix second of a push after the version `before`, whose signature was checked; None: there is none.
+    """Return the Unix second of a push after the version `before`, whose signature is checked. None: there is none.
 
-    It grows from push to push, also while the clock is set back, so that edges can tell a log that somebody brings back
-    by its time. A clock that was more than a day ahead is not followed: the next push has the right time again.
+    It increases with each push even if the clock is set back, so that edges recognise an old log that somebody
+    restores. A clock that was more than a day ahead is not followed, and the next push has the correct time again.
     """
     if before is None or before.at - now > CLOCK_STEP_SECONDS_MAX:
         return now
@@ -167,12 +172,12 @@ def compute_push_time(before: Version | None, now: float) -> float:
 
 
 def format_time(newest: Line, at: float, signer: Signer) -> bytes:
-    """Return the signed line that says that this one was the newest at this Unix second."""
+    """Return the signed statement that this line was the newest at this Unix second."""
     return signer.sign(LineKind.TIME, orjson.dumps(Time(at, newest.version.number, newest.hash)._asdict()))
 
 
 def parse_time(line: bytes) -> Time:
-    """Parse the time of a line, whose signature is not checked; raises UnreadableDirectoryError."""
+    """Parse the time of a line without checking its signature. Raises UnreadableDirectoryError."""
     payload, _ = split_signature(line)
     try:
         time = Time(**orjson.loads(payload))
@@ -186,20 +191,20 @@ def parse_time(line: bytes) -> Time:
 
 
 def _is_valid_field(value: object, kind: type | tuple[type, ...]) -> bool:
-    """Return whether a field of a line has this type, and is in the range that can be stored."""
+    """Return whether a field of a line has this type and can be stored."""
     return isinstance(value, kind) and (kind is not int or (isinstance(value, int) and 0 <= value < INTEGER_MAX))
 
 
 async def fetch_last_version(call_hub: CallHub) -> Version | None:
-    """Return the newest version; None where the hub has no directory."""
+    """Return the newest version. None: the hub has no directory."""
     line = await call_hub("LINDEX", LOG, -1)
     return None if line is None else parse_version(line)
 
 
 async def fetch_raw_lines(call_hub: CallHub) -> list[bytes]:
-    """Return the lines of the log as they are. Raises UnreadableDirectoryError where they are too many, or change.
+    """Return the raw lines of the log. Raises UnreadableDirectoryError if they are too many or change meanwhile.
 
-    They are asked for one by one, so that the user that writes the log needs no command that walks all of a long one.
+    They are requested one by one, so that the user who writes the log does not need a command that reads a whole list.
     """
     count = await call_hub("LLEN", LOG)
     if count > LINES_MAX:
@@ -221,7 +226,7 @@ async def fetch_versions(call_hub: CallHub) -> list[Version]:
 
 
 FetchPart = Callable[[str, int], Awaitable[bytes | None]]
-"""The part of the version with this token at this place; None where it is not there any more."""
+"""Fetches the part of the version with this token at this place. None: it no longer exists."""
 
 
 def create_part_fetcher(call_hub: CallHub) -> FetchPart:
@@ -237,7 +242,7 @@ def create_part_fetcher(call_hub: CallHub) -> FetchPart:
 async def fetch_parts(fetch_part: FetchPart, version: Version) -> AsyncIterator[list[bytes]]:
     """Yield the lines of a version, part by part.
 
-    Raises UnreadableDirectoryError for a part that is missing, or at the end: then nothing of the version counts.
+    Raises UnreadableDirectoryError for a missing part, or at the end. Then the whole version is invalid.
     """
     digest, size = hashlib.sha256(), 0
     for place in range(version.parts):

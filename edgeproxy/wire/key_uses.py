@@ -1,8 +1,8 @@
-"""The keys that were used on a day, on their way to the collector: a field beside each batch, outside of its body.
+"""The keys that were used on a day, on their way to the collector: a field of each batch, outside its body. Pure.
 
-Workers ask again and again whose a key of the directory is (edge/proxy/key_lookup.py), for as long as it is used. So
-the supervisor knows of every key what it takes to say on which day it was used last, and no request does anything for
-it. What is lost with the process is told the next time that the key is asked for. Pure.
+While a key of the directory is in use, workers look it up at intervals (edge/proxy/key_lookup.py). So the supervisor
+knows the last day of use of each key without extra work for requests. If a process loses this data, the next look-up of
+a key restores it.
 """
 
 import base64
@@ -11,11 +11,11 @@ import re
 from collections.abc import Iterable
 
 FIELD = "Edge-Keys"
-"""`DAY;DIGESTS`: the day since 1970, and the SHA-256 of each key, one after the other, in base64."""
+"""`DAY;DIGESTS`: the day since 1970, and the concatenated SHA-256 of the keys in base64."""
 KEYS_PER_BATCH_MAX = 100
-"""Keys that go with a batch: a field of 4 KB."""
+"""Maximum keys per batch, which make a field of 4 KB."""
 KEYS_MAX = 100_000
-"""Keys of a day that are remembered; the day of others is not told."""
+"""Maximum keys of a day that are stored. The use of further keys is not reported."""
 DAY_SECONDS = 86_400
 DIGEST_BYTES = 32
 WRITTEN = re.compile(r"([0-9]{1,6});([A-Za-z0-9+/]{1,6000}={0,2})")
@@ -23,12 +23,12 @@ USAGE_KEY_DIGITS = 16
 
 
 def format_usage_key(digest: bytes) -> bytes:
-    """Return what a key is called in usage: the first digits of its SHA-256."""
+    """Return the name of a key in usage: the first digits of its SHA-256."""
     return digest.hex()[:USAGE_KEY_DIGITS].encode()
 
 
 class KeysUsed:
-    """The keys of today, and which of them the collector has heard of."""
+    """The keys of today, and which of them the collector knows."""
 
     def __init__(self) -> None:
         self._day = 0
@@ -37,7 +37,7 @@ class KeysUsed:
         self._under_way = 0
 
     def record(self, digests: Iterable[bytes], now: float) -> None:
-        """Record that these keys are in use at this Unix second."""
+        """Record the use of these keys at this Unix second."""
         day = int(now) // DAY_SECONDS
         if day != self._day:
             self._day, self._seen, self._waiting, self._under_way = day, set(), [], 0
@@ -47,21 +47,21 @@ class KeysUsed:
                 self._waiting.append(digest)
 
     def format_fields(self) -> dict[str, str]:
-        """Write the field that goes with the next batch; none where there is nothing to tell."""
+        """Return the field for the next batch, or nothing if there is no news."""
         digests = self._waiting[-KEYS_PER_BATCH_MAX:]
         self._under_way = len(digests)
         return {FIELD: f"{self._day};{base64.b64encode(b''.join(digests)).decode()}"} if digests else {}
 
     def acknowledge(self) -> None:
-        """Drop what `format_fields` wrote last, which the collector has."""
+        """Drop the keys of the last `format_fields`, which the collector has received."""
         del self._waiting[len(self._waiting) - self._under_way :]
         self._under_way = 0
 
 
 def parse_field(written: str | None) -> tuple[int, list[str]]:
-    """Read a field: the Unix second at which the day begins, and the SHA-256 of each key in hex; none where it is odd.
+    """Parse a field: the Unix second at which the day begins, and the SHA-256 of each key in hex.
 
-    It is told beside what is counted, and must never be in its way.
+    An invalid field gives no keys and no error, because it must not prevent the counting of its batch.
     """
     match = WRITTEN.fullmatch(written or "")
     if match is None:

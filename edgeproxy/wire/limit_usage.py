@@ -1,12 +1,13 @@
-"""What is used of the limits of watched customers at one edge now. Pure; edge and collector share it.
+"""The current use of the limits of watched customers at one edge. Pure. Edge and collector share it.
 
-The collector knows who is looked at, an edge what is used; windows of seconds and requests at once are in no batch. So
-an edge asks every REPORT_SECONDS whom to report, and reports those whom the answer before named:
+The collector knows which customers are watched, and an edge knows the use. Windows of seconds and concurrent requests
+are in no batch. So an edge asks every REPORT_SECONDS which customers to report, and reports those of the previous
+answer:
 
     {"region": NAME, "usage": [{"customer": NAME, "limits": [{"limit": NAME, "scope": "customer", "route": "", "mode":
      "enforce", "count": 100, "window_s": 10, "used": 12, "peak": 40}, …]}, …]}     answer: {"watched": [NAME, …]}
 
-Nothing of it is stored for longer than minutes or counted, and losing a report costs ten seconds of a page.
+It is stored for minutes only and not counted. A lost report costs ten seconds of a page.
 """
 
 from collections.abc import Mapping
@@ -19,16 +20,16 @@ PATH = "/v1/limit-usage"
 REPORT_SECONDS = 10
 """Seconds between two reports of an edge."""
 WATCHED_MAX = 20
-"""Customers of a report."""
+"""Maximum customers of a report."""
 LIMITS_MAX = 50
-"""Limits of a customer: those of which the largest part is used."""
+"""Maximum limits of a customer. Those with the largest used fractions are reported."""
 COUNT_MAX = 10**15
 """The largest number of a report."""
 
 
 @dataclass(frozen=True, slots=True)
 class LimitUsage:
-    """What is used of a limit at an edge, by all that it counts there; of a limit by key, by the key that used most."""
+    """The use of a limit at an edge, by all that it counts there. A limit by key shows the key with the highest use."""
 
     limit: str
     scope: str
@@ -37,21 +38,21 @@ class LimitUsage:
     mode: str
     count: int
     window_s: float
-    """Seconds; 0 for requests at once."""
+    """Seconds. 0: concurrent requests."""
     used: int
     peak: int
-    """The most that was seen since the customer is watched."""
+    """The maximum since the customer has been watched."""
 
 
 class LimitUsageReport(NamedTuple):
-    """What is used of limits at an edge, by customer."""
+    """The use of limits at an edge, by customer."""
 
     region: str
     usage: Mapping[str, list[LimitUsage]]
 
 
 def dump_limit_usage(report: LimitUsageReport) -> JsonObject:
-    """Return a report as JSON has it."""
+    """Return a report as JSON."""
     return {
         "region": report.region,
         "usage": [

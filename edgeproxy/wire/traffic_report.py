@@ -1,15 +1,16 @@
-"""A traffic report: what one edge answered in one minute, by route. Pure; edge and collector share it.
+"""Traffic reports: the answers of one edge in one minute, by route. Pure. Edge and collector share it.
 
-A report is sent beside the batches and is no part of their chain or of money: losing one loses a minute of a chart. An
-edge and a minute name it, so that a report which is sent twice counts once. A body is a JSON object of this form:
+A report is sent beside the batches. It belongs neither to their chain nor to money, so a lost report only costs a
+minute of a chart. Edge and minute identify it, so a repeated report counts once. A body is a JSON object of this form:
 
     {"minute": UNIX, "region": NAME, "total": COUNTS, "routes": [{"route": NAME, …COUNTS}, …],
      "errors": [{"customer": NAME, "route": NAME, "status": 503, "by": "upstream", "requests": 7}, …], "unnamed": 0}
 
-COUNTS are `requests`, `rate_limited` (429), `client_errors` (other 4xx), `server_errors` (5xx), and `buckets`: how many
-requests took how long, by LATENCY_BUCKETS, each bucket's own count. `total` has all requests, also those of routes
-that are left out. `errors` are answers to customers of 5xx, and those of 4xx that the edge gave by itself, but for 429;
-`unnamed` says how many more there were, of groups that are left out. Reports of earlier versions have neither.
+COUNTS are `requests`, `rate_limited` (429), `client_errors` (other 4xx), `server_errors` (5xx), and `buckets`: the
+number of requests by duration, in LATENCY_BUCKETS, each bucket's own count. `total` has all requests, including those
+of routes that are left out. `errors` are answers to customers with 5xx, and those with 4xx except 429 from the edge
+itself. `unnamed` is the number of further errors, in groups that are left out. Reports of earlier versions have
+neither.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -22,15 +23,15 @@ from edgeproxy.base.latency_buckets import LATENCY_BUCKETS
 PATH = "/v1/traffic"
 MINUTE_SECONDS = 60
 BUCKETS = len(LATENCY_BUCKETS) + 1
-"""Numbers of a histogram: the last one has no upper bound."""
+"""Numbers of a histogram. The last one has no upper bound."""
 ROUTES_MAX = 100
-"""Routes that a report names: those with most requests. The total has the others too."""
+"""Maximum routes in a report: those with most requests. The total includes the others."""
 ERRORS_MAX = 300
-"""Groups of errors that a report names: those with most."""
+"""Maximum groups of errors in a report: those with most requests."""
 ANSWERERS = ("edge", "upstream")
-"""Who answers with an error: the edge by itself, or an upstream, whose answer it passed on."""
+"""The origins of errors: the edge itself, or an upstream whose answer it forwarded."""
 AGE_SECONDS_MAX = 3600
-"""Age from which on a report is not sent any more, nor accepted."""
+"""Maximum age of a report that is sent or accepted."""
 COUNT_MAX = 10**12
 """The largest number of a report."""
 
@@ -46,14 +47,14 @@ class TrafficCounts(NamedTuple):
     server_errors: int = 0
     """Requests answered with 5xx."""
     buckets: tuple[int, ...] = (0,) * BUCKETS
-    """The number of requests by how long they took: each bucket's own."""
+    """The number of requests by duration, each bucket's own count."""
 
     def plus(self, other: "TrafficCounts") -> "TrafficCounts":
         """Return the sum of both."""
         return self._combine(other, add)
 
     def minus(self, before: "TrafficCounts") -> "TrafficCounts":
-        """Return the growth since `before`; a number that has become less has not grown."""
+        """Return the increase since `before`. A number that has decreased counts as no increase."""
         return self._combine(before, lambda now, then: max(0, now - then))
 
     def _combine(self, other: "TrafficCounts", combine: Callable[[int, int], int]) -> "TrafficCounts":
@@ -67,7 +68,7 @@ class TrafficCounts(NamedTuple):
 
 
 class ErrorGroup(NamedTuple):
-    """Errors of a customer on a route, by status and who answered, one of ANSWERERS."""
+    """Errors of a customer on a route, by status and origin, which is one of ANSWERERS."""
 
     customer: str
     route: str
@@ -76,7 +77,7 @@ class ErrorGroup(NamedTuple):
 
 
 class TrafficReport(NamedTuple):
-    """The traffic of an edge in the minute that begins at the Unix second `minute`."""
+    """The traffic of an edge in the minute that begins at Unix second `minute`."""
 
     minute: int
     region: str
@@ -84,7 +85,7 @@ class TrafficReport(NamedTuple):
     routes: Mapping[str, TrafficCounts]
     errors: Mapping[ErrorGroup, int] = {}
     unnamed: int = 0
-    """Errors of customers beside those of `errors`."""
+    """Errors of customers that are not in `errors`."""
 
 
 def sum_counts(counts: Iterable[TrafficCounts]) -> TrafficCounts:
@@ -102,8 +103,11 @@ def build_report(
     errors: Mapping[ErrorGroup, int] = {},
     unnamed: int = 0,
 ) -> TrafficReport:
-    """Build the report of a minute: the total of all routes, the ROUTES_MAX routes with most requests, and the
-    ERRORS_MAX groups with most errors. `unnamed`: errors beside `errors`."""
+    """Build the report of a minute.
+
+    It has the total of all routes, the ROUTES_MAX routes with most requests, and the ERRORS_MAX groups with most
+    errors. `unnamed`: the number of errors that are not in `errors`.
+    """
     busy = sorted(((name, one) for name, one in routes.items() if one.requests), key=lambda item: -item[1].requests)
     failing = sorted(errors.items(), key=lambda item: (-item[1], item[0]))
     unnamed += sum(requests for _, requests in failing[ERRORS_MAX:])
@@ -112,7 +116,7 @@ def build_report(
 
 
 def dump_report(report: TrafficReport) -> JsonObject:
-    """Return a report as JSON has it."""
+    """Return a report as JSON."""
     routes = [{"route": route, **_dump_counts(counts)} for route, counts in report.routes.items()]
     return {
         "minute": report.minute,

@@ -140,7 +140,7 @@ def _find_clear_text(path: Steps, listener: Value, tree: Table) -> Iterator[Faul
 
 
 def _read_groups(serve: Value) -> frozenset[str]:
-    """Return the groups of a listener as it is written; all of them where that is wrong, which is told already."""
+    """Return the groups of a listener in the parsed tree. Invalid names, reported elsewhere, count as all groups."""
     words = serve if isinstance(serve, Items) else [serve]
     named = expand_groups(word for word in words if isinstance(word, str))
     return named if named and all(word in get_args(Group) for word in words) else GROUPS

@@ -201,7 +201,7 @@ def _find_retention_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_residency_faults(tree: Table) -> Iterator[Fault]:
-    """Find a residency whose customers' names would leave it: edges of all residencies know customers by them."""
+    """Find a residency that shares customers' names with others: edges of all residencies use these names."""
     privacy = tree.get("privacy")
     pseudonyms = privacy.get("pseudonyms") if isinstance(privacy, Table) else None
     if "residency" in tree and not (isinstance(pseudonyms, str) and references.is_switched_on(pseudonyms)):

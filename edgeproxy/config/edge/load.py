@@ -108,11 +108,11 @@ def _load_customers_source(path: Path, environ: Mapping[str, str]) -> Loaded[Pus
 
 
 def dump_settings(settings: EdgeSettings) -> bytes:
-    """Write settings for a worker: all but the customers as JSON on one line, then a line for each customer and key.
+    """Return the settings for a worker: one line of JSON without the customers, then a line per customer and key.
 
-    `restore_settings` reads them. To write a hundred thousand keys takes a second. Workers ship nothing, ask no hub and
-    answer no operator: they are not told the collector's token, nor more of the hub than which it is, nor who may ask
-    the admin listener, nor what the receiver of spans wants to see.
+    `restore_settings` reads them. A hundred thousand keys take a second. Workers do not ship usage, connect to the hub
+    or answer operators, so they do not get the collector's token, the password of the hub, the tokens of the admin
+    listener, or the headers for the receiver of spans.
     """
     worker_settings = settings.model_copy(update={"hub": Hub(url=settings.hub.name)})
     rest = worker_settings.model_dump_json(by_alias=True, exclude=NOT_FOR_WORKERS).encode()

@@ -65,7 +65,7 @@ GROUPS: Final = (
 
 
 def create_matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
-    """Return whether a name in lower case is one of these; a `*` at the end of a pattern stands for any rest."""
+    """Return a function that tells whether a name in lower case matches a pattern. A trailing `*` matches any rest."""
     exact_names = frozenset(pattern for pattern in patterns if not pattern.endswith("*"))
     prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
     return lambda name: name in exact_names or name.startswith(prefixes)

@@ -33,7 +33,7 @@ from edgeproxy.config.references import (
 from edgeproxy.config.tree import Items, Table, Value
 
 LABEL_BYTES_MAX = 100
-"""Bytes of a route's label: with the longest names of a customer and a meter it fits a key of the usage table."""
+"""Maximum bytes of a route's label. With the longest customer and meter names it fits a key of the usage table."""
 HTTP2_SCHEMES = {"h2": "https", "h2c": "http"}
 """The scheme of an upstream's endpoints for the protocols with HTTP/2."""
 TRUST_HINT = f"write trust: [{A_PUBLIC_KEY}]"

@@ -12,7 +12,7 @@ SHARED_SETTINGS = ("ttl", "revoked")
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:
-    """Find residencies beside a single collector, without one home, or with what only one of them can have."""
+    """Find residencies beside a single collector, without exactly one home, or with settings that only one may have."""
     if "residency" not in tree:
         return
     for name in ("usage", "directory"):

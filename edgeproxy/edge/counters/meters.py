@@ -94,8 +94,7 @@ class SharedGauge:
         counts = self._words[self._row].tolist()
         if sum(counts) + len(counts) <= most:
             return True
-        # One of the last. This worker may not see yet an addition of the same nanoseconds by another, nor the other
-        # this one.
+        # One of the last. Two workers that add within nanoseconds may not see each other's addition yet.
         fence()
         # While there is room even with the counts of dead workers, the kernel need not be asked which workers run.
         if sum(self._words[self._row].tolist()) <= most or self.total() <= most:
@@ -201,7 +200,7 @@ class Metrics:
 
 
 class UsageMeters:
-    """The billing counts of one process: one Counter per customer, meter and route, as long as it is referenced."""
+    """The billing counts of one process: one Counter per customer, meter and route, kept while it is referenced."""
 
     def __init__(self, table: TallyTable, *, full: Callable[[], None] | None = None) -> None:
         """`full` is called if the table has no row; later counts go to customer `-`, route `-`."""

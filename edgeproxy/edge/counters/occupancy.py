@@ -60,8 +60,7 @@ class Occupancy:
             self._words[place] = word
         if self._sum_open(row, word) + self._columns <= most:
             return True
-        # One of the last. This worker may not see yet an addition of the same nanoseconds by another, nor the other
-        # this one.
+        # One of the last. Two workers that add within nanoseconds may not see each other's addition yet.
         fence()
         if self._sum_open(row, word) <= most:
             return True

@@ -54,21 +54,21 @@ FIRST_POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 3.0
 """Seconds that such an edge waits for the directory, or for more of it to come, before it serves."""
 FIRST_READ_SECONDS = 40.0
-"""Seconds after which it stops waiting and is ready without the directory. With the start of its processes these are
-the documented 45; service managers give an edge a minute to start.
+"""After this many seconds it stops waiting and is ready without the directory. With the start of its processes these
+are the documented 45; service managers give an edge a minute to start.
 """
 NOTE_SECONDS = 60.0
 """Seconds between two records on disk of the hub's last answer."""
 NAMES_LOGGED_MAX = 5
 """Customers that are named in a line of the log."""
 FAILURES_BEFORE_BACKOFF = 3
-"""Failed reads, other than a missing hub, after which it is tried less often."""
+"""After this many failed reads, other than a missing hub, it is tried less often."""
 POLL_SECONDS_MAX = 30.0
 """Maximum of seconds between two such attempts."""
 
 PURGE_SECONDS = 2.0
 """Seconds between a version and the purge of the content that it replaced. One purge serves all versions meanwhile, and
-its work is proportional to what they have written.
+its work is proportional to their writes.
 """
 CLOCK_AHEAD_SECONDS_MAX = 300.0
 """Seconds that a signer's clock may be ahead of this host's."""

@@ -125,7 +125,7 @@ class ChunkedDecoder:
 
     @property
     def done(self) -> bool:
-        """Whether the body and its trailer section are complete."""
+        """True if the body and its trailer section are complete."""
         return self._state is DONE
 
     def feed(self, data: bytes) -> list[bytes]:

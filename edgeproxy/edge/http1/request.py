@@ -381,7 +381,7 @@ def _format_own_lines(head: RequestHead, by_kind: FieldsByKind, minor: int) -> l
 
 
 def check_host(line: RequestLine, head: RequestHead) -> tuple[bytes | None, bytes]:
-    """Return (host, lines): the host for routing, and the Host lines that `keep` lacks, as far as they are known.
+    """Return (host, lines): the host for routing, and the known Host lines that `keep` lacks.
 
     These are the rules that need both the request line and the fields (RFC 9112 sections 3.2 and 3.2.2). HTTP/1.0 may
     name no host at all: then `host` is None, and the caller decides which Host the upstream sees. Raises

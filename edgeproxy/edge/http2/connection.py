@@ -118,7 +118,7 @@ class Http2Connection(Sender):
         self.breach: Http2ConnectionError | None = None
         """The error of the peer that ended the connection."""
         self._has_settings = False
-        """Whether the peer's preface was read; its SETTINGS follow."""
+        """True once the peer's preface was read; its SETTINGS follow."""
         write(self._format_preface(limits))
 
     def _format_preface(self, limits: HeadLimits) -> bytes:
@@ -134,7 +134,7 @@ class Http2Connection(Sender):
 
     @property
     def has_settings(self) -> bool:
-        """Whether the client has begun correctly, with its preface and SETTINGS."""
+        """True if the client has begun correctly, with its preface and SETTINGS."""
         return self._has_settings
 
     @property

@@ -72,7 +72,7 @@ class HpackDecoder:
         self._size = 0
         self._limit = TABLE_BYTES
         self.has_changed = False
-        """Whether the table has changed since this was last set to False: blocks may have another meaning now."""
+        """True if the table has changed since this was last set to False: blocks may have another meaning now."""
 
     @property
     def size(self) -> int:

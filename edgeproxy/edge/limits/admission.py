@@ -132,7 +132,7 @@ def admit_fast(limit_set: LimitSet, now: float) -> Admission | None:
 
 
 def find_blocking_gate(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, Gate] | None:
-    """Find the first gate where a request that every limit has room for must ask, or is refused.
+    """Find the first gate that must ask, or refuses, for a request that every limit has room for.
 
     `shut` are policies whose gates were asked in vain; they count as full. The gate of credits comes last, and only for
     requests that credits pay for. A rate that is charged later refuses only while the hub is away.

@@ -105,7 +105,7 @@ class Counts:
         self.sync = -1
         self.sync_at = table.zero
         self.row = 0
-        """The word where the row begins in the table; 0 if it is `local`."""
+        """The first word of the row in the table; 0 if it is `local`."""
 
     @property
     def local(self) -> bool:
@@ -190,7 +190,7 @@ class Counts:
         return sync, fresh
 
     def _sum(self, base: int, slot: int, low: int, high: int) -> None:
-        """Add the counts of all other columns and of the foreign ring to those of this process's own column."""
+        """Add the counts of all other columns and of the foreign ring to this process's own counts."""
         words, first, own_ring = self.words, self._first, self._own_ring
         rings = words[own_ring + self._ring : self._end].tolist()
         if own_ring != first:
@@ -231,7 +231,9 @@ class Counts:
         self.own = 0
 
     def _reload_own(self, cell: int, low: int, high: int) -> None:
-        """Read this process's own column from the map: its counts, or those of the previous holder of the column."""
+        """Read this process's own column from the map: its counts, or the counts of the previous holder of the
+        column.
+        """
         own = self.words[self._own_ring : self._own_ring + self._ring].tolist()
         live = [word for word in own if low <= word < high]
         word = self.words[self.own_at]

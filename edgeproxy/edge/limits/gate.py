@@ -23,7 +23,7 @@ QUIET_SECONDS = 0.025
 WAIT_SECONDS_MAX = {"bounded": 0.25, "eventual": 0.0, "strict": 0.5}
 """Seconds that a request waits for claims at most."""
 UNUSED_SECONDS = {"bounded": 1.0, "eventual": 1.0, "strict": 10.0}
-"""Seconds after which unused claims are returned. An eventual limit has some only from before a reload."""
+"""Unused claims are returned after this many seconds. An eventual limit has some only from before a reload."""
 PAGE_REQUESTS = 6
 """Parallel requests of a browser that opens a page, which should not wait."""
 

@@ -27,7 +27,7 @@ back.
 UNREAD = -1 << 80
 """Replaces a sum of counts while columns that change rarely must be read."""
 
-# The bits of non-negative doubles sort like their numbers. The bits of a level are its double's, minus those of the
+# The bits of non-negative doubles sort like their numbers. The bits of a level are its double's, minus the bits of the
 # smallest level, without the lowest ones.
 _SCRATCH = memoryview(bytearray(8))
 DOUBLE, BITS = _SCRATCH.cast("d"), _SCRATCH.cast("Q")
@@ -263,7 +263,7 @@ class LevelCounts(Counts):
         self._read_all_heads(now)
 
     def _read_all_heads(self, now: float) -> None:
-        """Read all heads, including those of columns that change rarely and of this process's predecessors."""
+        """Read all heads, even of columns that change rarely and of this process's predecessors."""
         heads = read_heads(self.words, self._heads, self._heads_end, self._stride)
         rest = sum(heads[at.CUM :: self._stride]) - self.cum
         self._rest = rest - sum([heads[place - self._heads] for place in self._sibling_cums])

@@ -36,7 +36,7 @@ class Total(Protocol):
 
 
 class Policies:
-    """The policies of one table in which this process has a column.
+    """The policies of one table that this process has a column in.
 
     A table may have several, one after another as configurations change. Policies of one row share its counts,
     whichever object created them.

@@ -94,7 +94,7 @@ class LimitTerms:
         )
         places = [limit.per for _, limit in self.limits if isinstance(limit.per, EndUser) and limit.per.is_of_request]
         self.name_places = tuple(dict.fromkeys(places))
-        """The places where a request names its end user."""
+        """The places of a request that name its end user."""
         # Limits that share a row share it for every customer.
         applied = RouteLimits(self, None if is_anonymous else b"").apply_limits()
         held = [each for each in applied if each.is_reported]

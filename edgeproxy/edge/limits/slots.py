@@ -93,8 +93,8 @@ class Slots:
                     total += words[place] & COUNT_MASK
             if total <= limit:
                 return True
-            # One of the last slots. A load may overtake an earlier store, so processes that take one in the same
-            # nanoseconds may not see each other yet. After a fence they do.
+            # One of the last slots. A load may overtake an earlier store, so processes that take one within nanoseconds
+            # may not see each other yet. After a fence they do.
             fence()
             total = used + words[self._foreign_at]
             for place in places:

@@ -125,7 +125,7 @@ class TlsHandshake(TlsTransport):
         runtime.connections.add_handshake(self)
 
     def drain(self) -> None:
-        """Shorten the handshake's deadline to that of an idle connection's last request: the worker is about to
+        """Shorten the handshake's deadline to the deadline of an idle connection's last request: the worker is about to
         leave.
         """
         self.deadline = min(self.deadline, monotonic() + LAST_REQUEST_SECONDS)

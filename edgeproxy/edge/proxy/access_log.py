@@ -219,7 +219,7 @@ class AccessLog:
         return self._date, int((unix - second) * 1000)
 
     def _format_response(self, request: LoggedRequest, refused: tuple[str, str] | None) -> bytes:
-        """Format the status, route, customer and tier, as far as they are known."""
+        """Format the known ones of status, route, customer and tier."""
         binding, status = request.binding, request.status
         if binding is None:
             known: JsonObject = {"status": status} if status else {}

@@ -169,8 +169,8 @@ class Addresses:
     def resolve_forwarded(self, peer: str, head: "RequestHead", scheme: bytes = b"http") -> tuple[str, bytes]:
         """Return (the client's address, the X-Forwarded lines for the upstream) of a trusted proxy's request.
 
-        `scheme` is that of the proxy's own connection; it applies if the proxy does not state its client's. The lines
-        end with the name of X-Request-Id, whose value follows in the head.
+        `scheme` is the scheme of the proxy's own connection; it applies if the proxy does not state its client's. The
+        lines end with the name of X-Request-Id, whose value follows in the head.
         """
         client = self.find_client(peer, head.forwarded_for)
         path = peer.encode() if head.forwarded_for is None else b"%b, %b" % (head.forwarded_for, peer.encode())

@@ -87,7 +87,7 @@ class MeteredExchange(Protocol):
     method: bytes
     path: bytes
     started: float
-    """The monotonic time at which its request began."""
+    """The monotonic time when its request began."""
 
     @property
     def span(self) -> "UsageRecord | None":
@@ -173,7 +173,7 @@ class BodyUsage:
 
     @property
     def read_on_seconds(self) -> float:
-        """Seconds for which the answer is read on after its client left; 0 if that yields nothing."""
+        """The answer is read on for this many seconds after its client left; 0 if that yields nothing."""
         return 0.0 if self._reader is None else self._metering.read_on_seconds
 
     def begin_rest(self) -> None:

@@ -1,8 +1,8 @@
 """Authorization checks for another proxy's requests: keys, limits and counts apply as usual, and nothing is forwarded.
 
 The proxy forwards the target as its client sent it, so the edge decides on that exact form. A setting of the listener
-says in which fields the proxy states the request. Any other field could come from the client, who would then choose the
-request to be checked.
+names the fields that state the request. Any other field could come from the client, who would then choose the request
+to be checked.
 """
 
 import re
@@ -54,7 +54,7 @@ See config/edge/proxy_fields.py.
 """
 
 STATING: Final = (b"x-forwarded-", b"x-original-")
-"""Beginnings of fields in which proxies state a request. The proxies overwrite or drop them in this spelling only."""
+"""Beginnings of the fields that state a request. Proxies overwrite or drop them in this spelling only."""
 
 ODDLY_SPELLED: Final = rb"[0-9A-Za-z-]*+[^0-9A-Za-z\r:-][^\r:]*"
 """The pattern of names with a separator other than the hyphen, for example X_API_Key. Ordinary requests have none."""
@@ -98,15 +98,15 @@ def check_fields(head: bytes, foreign: tuple[bytes, ...], rules: FieldRules) -> 
 
 
 class AuthorizationCheck(Exchange):
-    """A check of another proxy's request. A subclass knows where one kind of proxy states that request."""
+    """A check of another proxy's request. A subclass knows the fields that one kind of proxy uses for that request."""
 
     answers_preflights = False
 
     __slots__ = ("own_method",)
 
     foreign: tuple[bytes, ...]
-    """Fields in which proxies of the other kinds state a request. Here they come from a client, or from a proxy of the
-    wrong kind that passes its client's fields on.
+    """The fields of the other kinds of proxies. Here they come from a client, or from a proxy of the wrong kind that
+    passes its client's fields on.
     """
     suspects: re.Pattern[bytes]
     """The pattern of heads that `check_fields` may refuse. Most heads do not match and need no further check."""

@@ -38,7 +38,7 @@ def create_no_room_error() -> RejectedError:
 class OperationQueue:
     """The places for disk operations of a worker: OPERATIONS_MAX at a time, in order of request.
 
-    Closes come first. So no more files are open than bodies that somebody still sends.
+    Closes come first. So no more files are open than there are bodies still being sent.
     """
 
     __slots__ = ("_closes", "_free", "_others")

@@ -219,13 +219,13 @@ class BodyMetering:
         self.count(answer, counts, reason, is_estimable=is_generated)
 
     def _is_new(self, answer: "Answer", counts: StatedCounts, reason: str, *, is_marked: bool) -> bool:
-        """Return whether an answer to a request that generates nothing states usage that is to be counted."""
+        """Return whether an answer to a request that generates nothing states usage that counts."""
         if RESULTS in counts.values:
             self._count_results(answer, counts)
             return False
         if answer.work is Work.NONE:
             if counts.has_numbers:
-                self._claim(counts)  # What is created here may be returned again.
+                self._claim(counts)  # The answer's object was created here, and may be returned again.
             return True
         if counts.has_numbers:
             return self._claim(counts, is_deferred=answer.work is Work.DEFERRED)
@@ -234,15 +234,17 @@ class BodyMetering:
         return False
 
     def _is_ticket(self, answer: "Answer", counts: StatedCounts) -> bool:
-        """Return whether an answer has nothing but the id by which a later request gets what is generated."""
+        """Return whether an answer has only the id that a later request needs to get the generated text."""
         if counts.has_numbers or not answer.has_output:
             return False
         size = answer.measure()
         return not size.text and size.size <= TICKET_BYTES_MAX
 
     def _has_lost_output(self, answer: "Answer", counts: StatedCounts) -> bool:
-        """Return whether an answer states no output and has text all the same. A gateway has lost the number: a model
-        that writes uses tokens."""
+        """Return whether an answer states no output but has text.
+
+        A gateway has lost the number: a model that writes uses tokens.
+        """
         if not answer.has_output or not counts.has_zero_output or is_blocked(counts):
             return False
         return bool(answer.measure().text)
@@ -418,7 +420,7 @@ def get_prompt_split(counts: StatedCounts | None) -> PromptSplit:
 
 
 def shorten_model(model: Value) -> str:
-    """Return the name under which a model is counted: a long name becomes its beginning and a hash of the whole."""
+    """Return the counted name of a model: a long name becomes its beginning and a hash of the whole."""
     written = model if isinstance(model, bytes) else str(model).encode(errors="replace")
     if len(written) > MODEL_BYTES_MAX:
         digest = blake2b(written, digest_size=MODEL_HASH_BYTES).hexdigest().encode()

@@ -115,7 +115,7 @@ class Client(ClientInput):
     def update_configuration(self) -> None:
         """Take over another configuration, which applies from the next request on."""
         if self.exchange is not None and self.trusted:
-            # The current request remains that of the proxy's client.
+            # The current request remains the request of the proxy's client.
             self.is_outdated = True
             return
         self._apply_configuration()

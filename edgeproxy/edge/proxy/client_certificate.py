@@ -14,8 +14,8 @@ class ClientCertificate(NamedTuple):
     """The relevant parts of a certificate."""
 
     names: Mapping[str, str]
-    """The names of the kinds CN, DNS, URI and email. A kind is present only if the certificate has exactly one such
-    name.
+    """The names of the kinds CN, DNS, URI and email. A kind is present only if the certificate has exactly one name of
+    it.
     """
     expires: float
     """Unix seconds."""

@@ -318,7 +318,7 @@ class ClientInput(ClientTransport):
         return self.runtime.held.is_pressed(self)
 
     def on_held_exhausted(self, share: str) -> None:
-        """End the current work: with 503, or with a reset if the client does not read what it was sent."""
+        """End the current work: with 503, or with a reset if the client does not read its answer."""
         exchange = self.exchange
         if exchange is not None and exchange.forget_message():
             self.update_held()
@@ -335,7 +335,7 @@ class ClientInput(ClientTransport):
         is_unread = self.write_paused or self.state > LAST
         if exchange is not None:
             is_unread = is_unread or exchange.has_begun_response
-            self.serve_no_more()  # The rest of its input is unclear, or more of the same kind.
+            self.serve_no_more()  # The rest of its input is unclear, or more of this kind.
             exchange.fail(refusal)
         elif not is_unread:
             self.refuse_input(refusal)

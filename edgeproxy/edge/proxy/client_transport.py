@@ -1,5 +1,4 @@
-"""A client's connection as a stream of bytes: flow control, and the end of the connection. It knows nothing of
-requests.
+"""A client's connection as a stream of bytes: flow control, and the end of the connection. It knows no requests.
 
 The last bytes of a connection are easily lost: closing over unread input resets the connection, and a reset destroys
 bytes that are still on their way. So an ending connection goes through states of its own (client_states.py). Each has a
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.proxy.runtime import Runtime
 
 LINGER_SECONDS: Final = 2.0
-"""Seconds for which a closing connection still reads, and drops, its client's input (RFC 9112 section 9.6)."""
+"""A closing connection still reads, and drops, its client's input for this many seconds (RFC 9112 section 9.6)."""
 
 COPIED_BYTES_MAX: Final = 16 << 10
 """Bytes of a body that are copied behind the head, so that both go out in one piece. Writing a longer body separately
@@ -74,11 +73,11 @@ class ClientTransport:
         self.state = SERVING
         """The state of the connection, one of client_states.py."""
         self.copied_bytes_max = COPIED_BYTES_MAX
-        """The size of an answer's body, in bytes, up to which it is written in one piece with its head."""
+        """The largest body of an answer, in bytes, that is written in one piece with its head."""
         self.half_closed = False
         """True if the client has closed its side."""
         self.write_paused = False
-        """True if the client does not read what is written to it."""
+        """True if the client does not read the bytes that are written to it."""
         self.reading = True
         """True while the socket is read."""
         self._unsent_bytes = 0

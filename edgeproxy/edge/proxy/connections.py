@@ -16,8 +16,8 @@ its limits, with answers that it does not wait for.
 """
 
 TUNNELS_SHARE, STREAMS_SHARE = 0.9, 0.95
-"""Shares of a drain after which all WebSockets have been notified and all event streams ended. Their clients reconnect
-at once, so the edge spreads the ends over time. The rest of the drain is for closing.
+"""Shares of a drain: after the first all WebSockets have been notified, after the second all event streams ended. Their
+clients reconnect at once, so the edge spreads the ends over time. The rest of the drain is for closing.
 """
 
 INTERVAL_SECONDS_MAX = 1.0

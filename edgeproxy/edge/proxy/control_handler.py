@@ -131,7 +131,7 @@ class ControlHandler:
                     await self._follow(order)
                 except ChannelClosedError:
                     raise
-                except Exception as error:  # Later orders must be followed all the same.
+                except Exception as error:  # Later orders must still be followed.
                     self._log.error("an order could not be followed", order=type(order).__name__, exc_info=error)
         except ChannelClosedError:
             pass

@@ -81,7 +81,7 @@ class CrossOrigin:
 def compile_subdomains(origin: str) -> re.Pattern[bytes]:
     """Compile the pattern of subdomains for an origin in the form `https://*.example.com`.
 
-    A host that only ends in the same letters does not match.
+    A host that only ends in equal letters does not match.
     """
     scheme, _, host = origin.partition("://*.")
     return re.compile(rb"%b://(?:[a-z0-9_-]+\.)+%b" % (re.escape(scheme.encode()), re.escape(host.encode())))

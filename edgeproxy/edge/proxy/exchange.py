@@ -271,7 +271,9 @@ class Exchange(Forwarding):
     # ---- requests out of the ordinary
 
     def apply_preauth_policy(self, policy: "PreAuthPolicy") -> None:
-        """Apply a route's conditions for requests, and answer those that it answers itself, before the key is read."""
+        """Apply a route's conditions for requests, and answer the requests that it answers itself, before the key is
+        read.
+        """
         policy.admit(self)
         policy.answer(self)
 
@@ -360,7 +362,7 @@ class Exchange(Forwarding):
         return None
 
     def _await_prompt(self, data: bytes, end: int) -> Outcome:
-        """Wait for the body, which states what the request reserves. Then continue."""
+        """Wait for the body, which states the request's reservation. Then continue."""
         self.wait = self.wait or Wait(self)
         if self.wait.read_prompt(self, data[end + 4 :]):
             return self.proceed(data, end)

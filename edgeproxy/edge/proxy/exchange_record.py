@@ -109,7 +109,7 @@ class ExchangeRecord:
     metering: "Metering"
     """The meters of an answer that is relayed piece by piece, if any count more than requests."""
     usage_requested: bool
-    """True if the edge asked for the usage that a stream states, on a route where it may ask."""
+    """True if the edge asked for the usage of a stream, on a route that allows this."""
     is_patient: bool
     """True if the first upstream gets the full timeout, because the route's fallback could not take the request."""
     received_lines: tuple[bytes, bytes]
@@ -207,7 +207,7 @@ class ExchangeRecord:
         return self.rid
 
     def get_labels(self) -> tuple[str, str]:
-        """Return (route, tier) as metrics name them, as far as they are known."""
+        """Return the known ones of (route, tier), under their names in metrics."""
         route, binding = self.route, self.binding
         return NO_LABEL if route is None else route.label, NO_LABEL if binding is None else binding.tier
 

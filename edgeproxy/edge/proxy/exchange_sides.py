@@ -151,7 +151,7 @@ class ClientSide(TunnelClient, Protocol[E]):
 
     @property
     def copied_bytes_max(self) -> int:
-        """The size of a body, in bytes, up to which an answer is written in one piece."""
+        """The largest body of an answer, in bytes, that is written in one piece."""
 
     def write_whole(self, keep: bytes, changing: bytes, opening: bytes, rid: bytes, body: memoryview) -> None:
         """Send a whole answer whose head is in pieces. An HTTP/2 stream has most of them encoded already."""
@@ -192,7 +192,7 @@ class ClientSide(TunnelClient, Protocol[E]):
 
     @property
     def write_paused(self) -> bool:
-        """True if the client does not read what is written to it."""
+        """True if the client does not read the bytes that are written to it."""
 
     @property
     def is_outdated(self) -> bool:

@@ -18,7 +18,7 @@ class State(IntEnum):
     AWAITS_CLAIMS = 2
     """The hub was asked for claims on a limit that hosts share."""
     AWAITS_BODY = 3
-    """Its body states what it reserves, and is not complete yet."""
+    """Its body states its reservation, and is not complete yet."""
     GATHERING = 4
     """The request is admitted. Its upstream gets whole requests, so the edge collects the body first."""
     CONNECTING = 5

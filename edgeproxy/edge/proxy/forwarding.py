@@ -33,7 +33,7 @@ UNREACHED: Final = frozenset(("connection_refused", "connection_timeout"))
 """Faults that may pass in a moment, so a retry may help. A failed TLS negotiation stays and is not among them."""
 
 REFUSALS_MAX: Final = 3
-"""The number of refused streams after which the edge still sends a request again."""
+"""Up to this number of refused streams, the edge still sends a request again."""
 
 KEPT_BYTES_MAX: Final = 64 << 10
 """The largest request, in bytes, that is kept while its body streams to a service that may still refuse the stream."""
@@ -153,7 +153,7 @@ class Forwarding(ResponseRelay):
         self.runtime.connector.connect(self)
 
     def on_connected(self, server: "UpstreamSide[Forwarding]") -> None:
-        """Send the request, as far as it has come, over a new connection.
+        """Send the received part of the request over a new connection.
 
         If the client has left, keep the connection idle.
         """
@@ -380,7 +380,7 @@ class Forwarding(ResponseRelay):
     def take_whole_body(self) -> bool:
         """Read the whole body first if the fallback needs it, or if the edge must ask for a stream's usage.
 
-        The edge can add its question only to a complete body. Return False if the body passes on as it comes, or is
+        The edge can add its question only to a complete body. Return False if the body passes on in pieces, or is
         complete.
         """
         binding = self.binding

@@ -108,7 +108,7 @@ class Generations:
         return True
 
     def forget_customers(self, customers: Collection[str] | None, generation: int = 0) -> None:
-        """Forget what the directory said of these customers; None: of all."""
+        """Forget the directory's records of these customers; None: of all."""
         self._runtime.key_lookup.forget_customers(customers, generation)
         self._runtime.snapshot.forget_customers(customers)
 
@@ -175,7 +175,7 @@ class Generations:
     # ---- previous ones
 
     def sweep(self) -> None:
-        """Write the logs of previous snapshots, and free what they no longer need; twice a second."""
+        """Write the logs of previous snapshots, and free everything that they no longer need; twice a second."""
         if not (self._previous or self._services or self._logs):
             return
         self._previous = [each for each in self._previous if each() is not None]

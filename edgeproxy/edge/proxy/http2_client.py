@@ -96,7 +96,7 @@ class Http2Client(Client):
         """The latest stream at the last sweep."""
         self._account = Account()
         self._late_block = 0, NEVER
-        """The stream of an incomplete field block, and the time by which the block must be complete."""
+        """The stream of an incomplete field block, and the deadline of the block."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         writer = self._writer = FrameWriter(transport)
@@ -252,7 +252,7 @@ class Http2Client(Client):
         self.update_held()
 
     def count_held(self) -> int:
-        """Return the bytes that are held for the connection, beside those of its streams."""
+        """Return the bytes that are held for the connection, without the bytes of its streams."""
         return super().count_held() + (0 if self.http2.is_over else self.http2.partial_bytes)
 
     def refuse_input(self, refusal: RejectedError) -> None:

@@ -68,7 +68,7 @@ class Http2Stream(Http2Input):
     _left = -1
     """Bytes of such an answer that are still to come; -1 if its head does not say."""
     _taken_by = NEVER
-    """The time by which the client must have taken some of the waiting bytes."""
+    """The client must have taken some of the waiting bytes by this time."""
     _sent_bytes = 0
     """Bytes of the answer that had left the stream at the last count."""
     _answer_bytes = 0
@@ -263,7 +263,7 @@ class Http2Stream(Http2Input):
     # ---- flow control of the answer
 
     def _hold_back(self) -> None:
-        """Pause the upstream if enough waits, and set the time by which the client must take some of it."""
+        """Pause the upstream if enough waits, and set the deadline for the client to take some of it."""
         if self._taken_by == NEVER:
             self._taken_by = monotonic() + self.runtime.snapshot.body_idle
             self._sent_bytes = self._answer_bytes - self.waiting_bytes

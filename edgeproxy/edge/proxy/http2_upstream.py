@@ -32,7 +32,7 @@ that the service does not take, or by streams without a client. The endpoint's l
 """
 
 SILENT_SECONDS: Final = 1.0
-"""Seconds of silence after which a request without an answer ends the use of its connection."""
+"""If a request has no answer, this many seconds of silence end the use of its connection."""
 
 
 SETTINGS_SECONDS: Final = 1.0

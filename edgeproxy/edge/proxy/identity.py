@@ -42,7 +42,7 @@ FOREVER, UNRESOLVED = float("inf"), float("-inf")
 UNCERTIFIED = "A client certificate is needed here"
 
 STALE_SECONDS = 1.0
-"""Seconds for which an identity of the directory remains valid while the supervisor is asked again."""
+"""While the supervisor is asked again, an identity of the directory remains valid for this many seconds."""
 
 
 class TokenDigest(NamedTuple):
@@ -73,7 +73,7 @@ class UnresolvedIdentity(Identity):
         self.expires = FOREVER
         """Edge time."""
         self.raised_until = FOREVER
-        """Edge time at which a temporary raise of the owner's limits ends. The bindings include it until then."""
+        """The end of a temporary raise of the owner's limits, in edge time. The bindings include it until then."""
 
     def set_owner(self, owner: KeyOwner, now: float) -> None:
         """Set the owner as of edge time `now`. The caller replaces bindings with older limits."""

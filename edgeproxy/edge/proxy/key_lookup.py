@@ -35,12 +35,12 @@ KEYS_MAX = 16_384
 ISSUER_REQUEST_SECONDS = 5.0
 """Minimum of seconds between two messages to the supervisor that an issuer has new keys."""
 UNKNOWN_SECONDS = 10.0
-"""Seconds for which a key without an owner is not looked up again. Changes of the directory arrive as messages
+"""A key without an owner is not looked up again for this many seconds. Changes of the directory arrive as messages
 anyway.
 """
 FOREVER = float("inf")
 MUTE_SECONDS = 0.5
-"""Seconds for which the worker does not ask a supervisor that could not answer."""
+"""For this many seconds, the worker does not ask a supervisor that could not answer."""
 
 
 class CachedOwner(NamedTuple):

@@ -39,8 +39,7 @@ def draw_pairs(among: Sequence[WeightedT], chance: random.Random) -> list[tuple[
         return [(among[0], among[0])]
     shares = compute_slots([one.weight for one in among], chance.random())
     size = sum(shares)
-    # Each object's slots are adjacent, and the table is doubled: so the slots after an object's own are those of all
-    # others.
+    # Each object's slots are adjacent, and the table is doubled: so the slots of all others follow an object's own.
     table = [one for one, share in zip(among, shares, strict=True) for _ in range(share)] * 2
     ends = accumulate(shares)
     first = [

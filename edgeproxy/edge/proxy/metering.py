@@ -250,11 +250,11 @@ class CappedCounter:
             try:
                 self._above().add(n - self._most)
             except (RowUnavailableError, RejectedError):
-                pass  # The answer's cost is counted already, so nobody is refused an answer because of this row.
+                pass  # The answer's cost is counted already, so no answer is refused because of this row.
 
 
 class QuotaCharge:
-    """Quotas that are charged with a meter's counts as they are counted."""
+    """Quotas that are charged with a meter's counts."""
 
     __slots__ = ("_clock", "_quotas")
 
@@ -279,9 +279,9 @@ def list_counters(counted: MeterCounters, metered: Metered, clock: Clock) -> tup
 def _count_reported(
     metering: Metering, due: tuple[Reported, ...], lines: bytes, metered: Metered, clock: Clock
 ) -> bytes:
-    """Count the values reported in these lines, as far as they are due.
+    """Count the values reported in these lines that are due.
 
-    Return the lines without those for the edge alone.
+    Return the lines without the ones for the edge alone.
     """
     for field, hidden, counted in due:
         parts = field.split(lines)
@@ -300,8 +300,8 @@ def _count_reported(
 
 
 def compile_field(name: str) -> re.Pattern[bytes]:
-    """Compile the pattern that splits lines at those of this field: text before, a value, text between, a value, and so
-    on.
+    """Compile the pattern that splits lines at the lines of this field: text before, a value, text between, a value,
+    and so on.
 
     Each line must follow a CRLF.
     """

@@ -65,10 +65,10 @@ REQUESTS_MARGIN = 0.25
 """Shedding by active requests begins this share of their bound below the bound."""
 
 SHARE_MAX = 0.9
-"""The maximum of the shed share. Some work always gets through, that of the highest priority first."""
+"""The maximum of the shed share. Some work always gets through, with the highest priority first."""
 
 MEMORY_SECONDS = 1.0
-"""Seconds after which the count of requests per priority is forgotten."""
+"""The count of requests per priority is forgotten after this many seconds."""
 
 REQUESTS_TRACE = 0.1
 """A priority with fewer requests than this is forgotten altogether."""
@@ -143,7 +143,7 @@ class LoadShedder:
     def should_shed(self, priority: int) -> bool:
         """Return whether to shed this request. To be called once for each request while `is_watching`.
 
-        A caller may let a request pass all the same without a report: if that is too much, the lag will show it.
+        A caller may still let a request pass without a report: if that is too much, the lag will show it.
         """
         came = self._came
         came[priority] = came.get(priority, 0) + 1

@@ -73,7 +73,7 @@ class Endpoint(IdlePool):
         """The Host field that it receives; None for the client's own."""
         own = str(addresses.Address(self.host, self.port)).encode()
         self.authorities = (own,) if self.sent_host is None else (own, self.sent_host)
-        """The names by which the service may refer to itself in its answers, given the Host that the edge sends."""
+        """The names that the service may use for itself in its answers, given the Host that the edge sends."""
         self.weight = settings.weight
         self.region = settings.region or service.region
         self.answer_lines = format_region_lines(service.region_fields, self.region) + b"X-Request-Id: "
@@ -213,7 +213,7 @@ class Service:
         self.max_idle_connections, self.host = settings.pool, settings.sent_host
         self.max_buffered_bytes = settings.buffer
         """The maximum of a body, in bytes, that the edge collects before it selects an endpoint. None: the body passes
-        as it comes.
+        in pieces.
         """
         self.max_head_bytes = settings.head
         """The maximum of an answer's head in bytes."""
@@ -321,7 +321,7 @@ class Service:
         return any(each.state in CHOSEN for each in self.endpoints)
 
     def list_available(self) -> list[Endpoint]:
-        """Return the endpoints to choose among: those of the nearest region that are up and not ejected.
+        """Return the endpoints to choose among: the endpoints of the nearest region that are up and not ejected.
 
         If all endpoints that are up are ejected, return all of these, near and far: any answer may be better than none.
         """

@@ -56,7 +56,7 @@ class IdGenerator:
         """Set the share of the traces begun here that are sampled; the default is all.
 
         The last half of the id decides, as in OpenTelemetry's TraceIdRatioBased. So services with equal shares sample
-        the same traces.
+        equal traces.
         """
         bound = ALL_TRACES if share >= 1 else b"%016x" % round(share * (1 << 64))
         if bound != self._bound:

@@ -48,7 +48,7 @@ class Wait:
         self.data, self.end = b"", 0
         """The arguments of `Exchange.begin` when it began to wait: the request's bytes, and the end of its head."""
         self.gate: Gate | None = None
-        """The gate where it waits for claims."""
+        """The gate that it waits at for claims."""
         self.key_digest: bytes | None = None
         """The digest of the key whose owner is being looked up."""
         self.periods: list[tuple[State, float, float]] = []

@@ -229,7 +229,7 @@ class ResponseRelay(ExchangeRecord):
             head.keep = self.map_references(head.keep)
 
     def count_messages(self, inward: "tuple[Countable, ...]", outward: "tuple[Countable, ...]") -> None:
-        """Count the messages of a gRPC call, by direction: those of its request so far, and all from now on."""
+        """Count the messages of a gRPC call, by direction: the request's messages so far, and all from now on."""
         assert self.server is not None
         stream = self.server.transport
         if isinstance(stream, MeteredTransport) and stream.messages is not None:

@@ -48,7 +48,8 @@ class ReverseMapping:
     def apply(self, lines: bytes, authority: bytes | None, own: Collection[bytes]) -> bytes:
         """Return the head of an answer, without its blank line, for the client.
 
-        `authority` is the one that the client requested; `own` are those of the edge's requests to the service.
+        `authority` is the one that the client requested; `own` are the authorities of the edge's requests to the
+        service.
         """
         return b"".join([self._map_line(line, authority, own) + b"\r\n" for line in lines.split(b"\r\n")[:-1]])
 

@@ -20,11 +20,11 @@ DESTINATION: Final = re.compile(
 
 FORWARDED_PREFIX: Final = "X-Forwarded-Prefix"
 VALUE_BYTES_MAX: Final = 8 << 10
-"""Bytes of a value with variables at most. Repeated headers could make it many times as long as they are."""
+"""Bytes of a value with variables at most. Repeated headers could make it many times longer."""
 
 
 class FieldEdit:
-    """Fields that are set and removed, in every spelling that some server may take for the same name."""
+    """Fields that are set and removed, in every spelling that some server may take for their name."""
 
     def __init__(self, settings: "RequestFields | ResponseFields") -> None:
         self._gone = frozenset(fold_name(name.encode()) for name in (*settings.set, *settings.remove))

@@ -124,8 +124,8 @@ class RouteAccess:
         """Return the binding of a directory customer at the Unix second `at`. `key`: None if its record cannot be
         parsed.
 
-        Raises RejectedError as `bind` does, and 503 if this edge does not know the customer's limits: nobody is served
-        without limits.
+        Raises RejectedError as `bind` does, and 503 if this edge does not know the customer's limits: no customer is
+        served without limits.
         """
         if route.auth == "none":
             return self.bind_anonymous(route)

@@ -138,7 +138,7 @@ class Route:
         """Set the delay of the fallback, and the timeouts of the route or, by default, of its service."""
         own, fallback = settings.timeouts, settings.fallback
         self.fallback_statuses = frozenset[int]() if fallback is None else fallback.list_statuses()
-        """The upstream statuses after which the edge tries the fallback."""
+        """The upstream statuses that make the edge try the fallback."""
         response_head = own.response_head or timeouts.response_head
         self.head_timeout = (None if fallback is None else fallback.after) or response_head
         self.patience = max(0.0, response_head - self.head_timeout)
@@ -277,7 +277,7 @@ class RouteBinding:
         return self.limits.terms.by_address or self.networks is not None or is_of_requests
 
     def _create_meters(self, meters: "SortedMeters", metrics: "WorkerMetrics") -> None:
-        """Create the counters of requests, sorted by when and what each meter counts."""
+        """Create the counters of requests, sorted by the time and the subject of each meter's counts."""
         customer, label, others, refusing = self.counted_as, self.route.label, meters.others, meters.refusing
         counted = partial(_create_counter, customer, self.route, self.limits, metrics, meters.all)
         usage: list[tuple[str, Countable]] = [(when, counted(name)) for when, name in meters.by_request]
@@ -317,7 +317,7 @@ class RouteBinding:
 
 
 def _create_prompt_reader(route: Route, limits: "RouteLimits") -> PromptReader | None:
-    """Create the reader of request bodies that state what a request reserves; None if no limit needs it."""
+    """Create the reader of request bodies that state a request's reservation; None if no limit needs it."""
     usage = route.settings.response_usage
     return PromptReader(usage.format) if usage is not None and limits.terms.reads_prompts else None
 

@@ -121,7 +121,7 @@ _Layer = tuple[Mapping[bytes, _Entry[R]], Mapping[bytes, _Entry[R]], tuple[int, 
 
 
 def _find_routes(layers: "tuple[_Layer[R], ...]", path: bytes) -> "_Entry[R] | None":
-    """Find the routes of a path: those of the most specific host that has any."""
+    """Find the routes of a path: the routes of the most specific host that has any."""
     for exact, prefixes, lengths in layers:
         routes = exact.get(path) if exact else None
         if routes is not None:

@@ -82,9 +82,9 @@ YOUNGER_MAX = HEADS_MAX // 2
 V = TypeVar("V")
 
 WORTH_COMPARING = frozenset((3, 6, 12))
-"""Heads of one client, counted when they had to be parsed in full, after which the edge compares lines to find new
-ones. In the first head every line may be new, and one line may differ just once. After three attempts without success,
-further ones would not help.
+"""After this many heads of one client that had to be parsed in full, the edge compares lines to find new ones. In the
+first head every line may be new, and one line may differ just once. After three attempts without success, further ones
+would not help.
 """
 HEADS_COUNTED = max(WORTH_COMPARING)
 
@@ -341,7 +341,7 @@ class Snapshot:
         return meaning
 
     def _read_changing_block(self, block: bytes, changing: Changing) -> BlockMeaning | None:
-        """Read a block of an ordinary peer in which some lines change with each request.
+        """Read a block of an ordinary peer with some lines that change with each request.
 
         Return None if the whole block must be read. `block` has the form that `cut_lines` takes.
         """
@@ -446,7 +446,7 @@ class Snapshot:
         self.directory.count_lookups()
 
     def forget_customers(self, customers: Collection[str] | None) -> None:
-        """Forget what the directory said of these customers; None: of all."""
+        """Forget the directory's records of these customers; None: of all."""
         self.directory.forget_customers(customers)
         self._forget_heads()
 
@@ -478,7 +478,7 @@ class Snapshot:
 def lead_to_fallback(route: "RouteSettings", fallback: "Fallback") -> "RouteSettings":
     """Return the settings of a route to its fallback.
 
-    The fallback's answers are changed like those of the first upstream.
+    The fallback's answers are changed like the answers of the first upstream.
     """
     rewrite = fallback.rewrite.model_copy(update={"response": route.rewrite.response})
     return route.model_copy(update={"upstream": fallback.upstream, "rewrite": rewrite, "fallback": None})

@@ -26,7 +26,7 @@ COMPLETIONS: Final = b"/completions"
 LENGTH_LINE: Final = re.compile(rb"(?im)^content-length:[^\r\n]*")
 PACKED_LINE: Final = re.compile(rb"(?im)^content-encoding:[ \t]*(?!identity)\S")
 DIGEST_LINE: Final = re.compile(rb"(?im)^(?:content-digest|repr-digest|digest|content-md5):")
-"""A field in which the client vouches for its body. Such a request goes on unchanged."""
+"""A field that lets the client vouch for its body. Such a request goes on unchanged."""
 
 
 class StreamedExchange(Protocol):

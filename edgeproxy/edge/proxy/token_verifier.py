@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TOKEN_BYTES_MAX = 16 << 10
 LEEWAY_SECONDS = 30.0
-"""Seconds by which the clocks of issuer and edge may differ."""
+"""The clocks of issuer and edge may differ by this many seconds."""
 
 
 class Claims(NamedTuple):
@@ -42,7 +42,7 @@ class Claims(NamedTuple):
     tokens.
     """
     names: Mapping[str, bytes] = NO_CLAIMS
-    """The digests of all claims that are a text or a whole number, any of which may name an end user."""
+    """The digests of all claims that are a text or a whole number. Any of them may name an end user."""
 
 
 class InvalidTokenError(Exception):

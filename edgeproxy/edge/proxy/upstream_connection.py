@@ -240,7 +240,7 @@ class UpstreamConnection(UpstreamBody):
             self.finish_answer()
 
     def relay_filtered(self, exchange: Forwarding, data: bytes) -> None:
-        """Relay a piece of a body of known length through a filter, after which its length is unknown."""
+        """Relay a piece of a body of known length through a filter; its length is unknown afterwards."""
         body_filter = self.body_filter
         assert body_filter is not None
         if len(data) > self._left:

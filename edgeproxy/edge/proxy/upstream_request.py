@@ -49,7 +49,7 @@ def rewrite_lines(exchange: "ResponseRelay", binding: "RouteBinding", body: byte
 
 
 def get_bytes_held(exchange: "ResponseRelay", binding: "RouteBinding", otherwise: int) -> int:
-    """Return the size up to which a body is held until it is complete; 0 if it passes as it comes.
+    """Return the largest size of a body that is held until it is complete; 0 if it passes in pieces.
 
     The size is also 0 if the upstream always gets complete bodies. `otherwise` is the result if the fallback needs no
     body held.

@@ -81,7 +81,7 @@ class UpstreamStream(AnsweredStream, MeteredTransport):
         self._is_chunked = False
         self._end_timer: asyncio.TimerHandle | None = None
         server.reusable = False
-        server.connection_made(self)  # type: ignore[arg-type]  # It has what a transport is asked for.
+        server.connection_made(self)  # type: ignore[arg-type]  # It has everything that a transport is asked for.
 
     # ---- the request, as a transport
 

@@ -63,7 +63,7 @@ class UpstreamTransport:
         self.half_closed = False
         """True if the upstream has closed its side."""
         self.write_paused = False
-        """True if the upstream does not read what is written to it."""
+        """True if the upstream does not read the bytes that are written to it."""
         self._reading_paused = False
         self.backlog: InputBacklog | None = None
         """Input that waits for its turns."""

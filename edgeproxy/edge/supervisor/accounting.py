@@ -170,7 +170,7 @@ class Accounting:
     # ---- a turn
 
     async def _run_turn(self) -> tuple[str, ...]:
-        """Open what the settings require, seal, and return the faults."""
+        """Open the parts that the settings require, seal, and return the faults."""
         faults = await self._open()
         if self._chains is not None:
             faults = await self._seal(self._chains)

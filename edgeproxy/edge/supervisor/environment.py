@@ -55,8 +55,8 @@ def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
 def reexecute() -> None:
     """Execute this process's command once more, with only the inherited variables in its environment.
 
-    The initial environment of a process stays in its memory, and in that of all its forks. Returns in the re-executed
-    process, and also if a re-execution is impossible or switched off: see is_reexecuted.
+    The initial environment of a process stays in its memory, and in the memory of all its forks. Returns in the
+    re-executed process, and also if a re-execution is impossible or switched off: see is_reexecuted.
     """
     if sys.platform != "linux" or os.environ.get(SWITCH) == "0" or not sys.executable or is_reexecuted():
         return

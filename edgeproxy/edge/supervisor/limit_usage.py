@@ -1,4 +1,4 @@
-"""The reporter of limits in use: the present use of limits at this edge, by customers that somebody watches.
+"""The reporter of limits in use: the present use of limits at this edge, by customers that are being watched.
 
 The collector names these customers, so nothing is read or sent for others: an edge without any sends one small request
 every ten seconds. The use is read as for `GET /limits/CUSTOMER` of the admin listener, outside the request path.
@@ -21,7 +21,7 @@ from edgeproxy.wire.limit_usage import LIMITS_MAX, REPORT_SECONDS, WATCHED_MAX, 
 READ_SECONDS = 2.0
 """Seconds between two readings of the use."""
 UNKNOWN_SECONDS = 600.0
-"""Seconds for which a collector of an earlier version, which does not know these reports, is not asked again."""
+"""A collector of an earlier version does not know these reports, and is not asked again for this many seconds."""
 
 ReadPolicies = Callable[[str, str], Awaitable[list[Policy]]]
 """Returns the policies of a customer by residency and name. Raises OSError, LookupError or ValueError."""

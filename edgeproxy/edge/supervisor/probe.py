@@ -54,7 +54,7 @@ class Prober:
         self._tls = remaining | self._load(tls for tls in self._users if tls not in remaining)
 
     def renew(self) -> None:
-        """Load the certificates again. Certificates that cannot be loaded stay as they were."""
+        """Load the certificates again. Certificates that cannot be loaded stay unchanged."""
         self._tls |= self._load(self._users)
 
     def _load(self, settings: Iterable[TlsTerms]) -> dict[TlsTerms, ClientTls]:

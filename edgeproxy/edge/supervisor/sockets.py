@@ -1,7 +1,7 @@
 """The listening sockets: opened once by the supervisor, shared by all of its workers.
 
-All of a supervisor's workers accept from the same queues, so a dead worker loses no connection: the others serve it.
-SO_REUSEPORT lets a second supervisor listen on the same addresses while the first one drains.
+All of a supervisor's workers accept from shared queues, so a dead worker loses no connection: the others serve it.
+SO_REUSEPORT lets a second supervisor listen on these addresses too while the first one drains.
 
 A bound socket does not listen yet. So an unavailable address is detected at once, and no client is queued for workers
 that may never start. Workers listen when they are about to accept.

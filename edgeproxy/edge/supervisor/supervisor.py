@@ -64,8 +64,8 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """Signals that make the edge drain and end."""
 
 END_SECONDS = 8.0
-"""Seconds beyond the drain after which the process ends even if something hangs. The counts are in the tables by then,
-and service managers wait for 10 s.
+"""The process ends this many seconds after the drain even if something hangs. The counts are in the tables by then, and
+service managers wait for 10 s.
 """
 
 ORPHAN_SECONDS = 600.0

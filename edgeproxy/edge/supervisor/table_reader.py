@@ -59,7 +59,10 @@ class TableReader:
         return await self._read_cached(self._meters)
 
     async def unsealed(self) -> tuple[dict[str, int], int]:
-        """Return the unsealed usage by meter, and the Unix second up to which all was sealed. It may be seconds old."""
+        """Return the unsealed usage by meter, and the Unix second that everything is sealed up to.
+
+        It may be seconds old.
+        """
         return await self._read_cached(self._unsealed)
 
     async def series(self) -> list[Series]:

@@ -36,7 +36,7 @@ nothing there. Raises OSError if the collector does not answer.
 UNKNOWN = frozenset({HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED})
 """Statuses of a collector that takes no reports, because it is of an earlier version."""
 LATER = frozenset({HTTPStatus.CONFLICT, HTTPStatus.TOO_MANY_REQUESTS})
-"""Statuses after which a report is sent once more: the edge has shipped no batch yet, or the collector is busy."""
+"""With these statuses a report is sent once more: the edge has shipped no batch yet, or the collector is busy."""
 GROUPS_MAX = 20_000
 """Groups of errors of one minute that are counted separately."""
 

@@ -45,7 +45,7 @@ CLAIMS_CHECK_SECONDS = 0.25
 USES_PER_ROUND_MAX = 100
 """Uses by workers that one round processes: few enough that the admin listener gets its turn."""
 SLEW_SECONDS = 0.010
-"""The most seconds by which the edge's clock moves towards the hub's per second."""
+"""The edge's clock moves towards the hub's by at most this many seconds per second."""
 BACK_SECONDS = 0.5
 """If the clock is set back by more than these seconds, earlier recorded moments are dropped."""
 JUMP_SECONDS = 5.0

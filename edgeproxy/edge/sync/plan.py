@@ -177,7 +177,7 @@ class RatePlan:
         return now - self.answered_at > COLD_SECONDS
 
     def compute_claim_threshold(self, now: float, left: int) -> int | None:
-        """Return the count ever made here at which requests must claim first; None: never."""
+        """Return the count ever made here that makes requests claim first; None: never."""
         if self.terms.mode == "strict":
             return 0
         if self.hosts <= 1 or self.terms.mode == "eventual":
@@ -246,7 +246,7 @@ class RatePlan:
 
     @property
     def stale_seconds(self) -> float:
-        """Seconds after which it asks again before it refuses more: longer with many hosts."""
+        """After this many seconds it asks again before it refuses more: longer with many hosts."""
         return max(STALE_SECONDS, SECONDS_PER_HOST * self.seen)
 
     def count_users(self, now: float) -> int:
@@ -295,7 +295,7 @@ class RatePlan:
         if not (counted.waiting or in_stock) or now < self.no_use_until:
             return 0
         ahead = counted.lately * (self.rtt + SOON_SECONDS) if counted.waiting else 0
-        # Claims in hand belong to workers other than those of the waiting requests, who had none.
+        # Claims in hand belong to other workers than the ones with waiting requests, which had none.
         more = max(0, int(ahead + in_stock) - (self.claims - counted.spent))
         return max(0, counted.waiting + more - self.claims_requested)
 

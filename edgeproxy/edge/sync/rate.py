@@ -1,4 +1,4 @@
-"""A rate in use on this host, as it is in the map: the counts in its row, and the hub's answers about it.
+"""A rate in use on this host, from its row in the map: the counts there, and the hub's answers about it.
 
 Read from the map: the counts of all columns, and the claims that they want and have spent. Written into it: the hub's
 column, the claims granted, and how much may be counted before the hub must be asked, or should get a report. plan.py

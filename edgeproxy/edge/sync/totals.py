@@ -82,7 +82,7 @@ class SharedTotals:
         self._unvisited: deque[SharedTotal] = deque()
         """Rows that must still be held, after the hub was lost, or reported, after it was found."""
         self._left_behind: Iterator[int] | None = table.rows()
-        """Rows where a previous supervisor may have written other hosts' use, perhaps outdated."""
+        """Rows that may hold other hosts' use as a previous supervisor wrote it, perhaps outdated."""
 
     def __len__(self) -> int:
         return len(self._rows)

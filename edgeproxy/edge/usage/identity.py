@@ -49,7 +49,7 @@ class IdentityError(Exception):
 
 
 class EdgeIdentity(NamedTuple):
-    """An edge's id, and the place where it is valid. `made_at` is Unix time."""
+    """An edge's id, and the place that it is valid for. `made_at` is Unix time."""
 
     id: str
     machine: str
@@ -363,7 +363,7 @@ def _list_table_files(folder: Path) -> list[Path]:
 
 
 def _move(paths: list[Path], target: Path) -> None:
-    """Move these paths, if they exist, into a directory of the same file system, durably."""
+    """Move these paths, if they exist, into a directory of their file system, durably."""
     moved = set()
     for path in paths:
         if path.exists():

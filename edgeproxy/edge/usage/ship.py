@@ -33,7 +33,7 @@ RETRY_AFTER_SECONDS_MAX = 300.0
 """Seconds of a Retry-After that are respected at most."""
 SAVE_SECONDS = 1.0
 PRUNE_SECONDS = 60.0
-"""Seconds after which the watermark is saved while there is more to ship, and old batches are removed."""
+"""After this many seconds the watermark is saved while there is more to ship, and old batches are removed."""
 LOGGED_FAILURES = 3
 """Failures in a row until the log reports them."""
 

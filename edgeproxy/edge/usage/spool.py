@@ -216,7 +216,7 @@ class Spool:
         """Open or create the spool, and cut off the incomplete rest of a crash.
 
         `sealed` is the last batch that is known to have been sealed: if it cannot be read, the damage is no torn tail.
-        Raises BrokenSpoolError then, or OSError; the spool stays as it was.
+        Raises BrokenSpoolError then, or OSError; the spool stays unchanged.
         """
         spool = cls(folder, disk or Disk())
         spool._open(sealed)

@@ -72,7 +72,8 @@ def _list_increases(store: Store, files: dict[int, TableFile], faults: list[str]
 
 
 def sum_unsealed(store: Store) -> tuple[dict[str, int], int]:
-    """Sum the unsealed counts by meter. Return them with the Unix second up to which all is sealed; 0: nothing was.
+    """Sum the unsealed counts by meter. Return them with a Unix second: everything counted before it is sealed; 0:
+    nothing is.
 
     Takes about 0.4 µs per row.
     """

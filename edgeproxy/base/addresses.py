@@ -1,4 +1,4 @@
-"""IP addresses of clients, and the subjects under which they are counted."""
+"""IP addresses of clients, and the subjects of their counts."""
 
 import ipaddress
 

@@ -18,7 +18,7 @@ class BearerToken(Protocol):
 
     @property
     def expires(self) -> float | None:
-        """The Unix second at which it expires. None: never."""
+        """The Unix second of its expiry. None: it never expires."""
 
 
 T = TypeVar("T", bound=BearerToken)
@@ -44,7 +44,7 @@ class Tokens(Generic[T]):
 
     def holder(self, authorization: str | None, now: float) -> T:
         """Return the token in an `Authorization` field at Unix second `now`. Raises InvalidTokenError."""
-        # The hash hides what the timing of a dict look-up could reveal about a partly correct token.
+        # The hash hides how much of the token was correct from the timing of the look-up.
         token = self._by_digest.get(hash_token(parse_bearer(authorization)))
         if token is None:
             raise InvalidTokenError("the token is not known here")

@@ -9,7 +9,7 @@ from edgeproxy.base.clock import EPOCH
 
 MONTHS = 12
 EVER_SECONDS = 400 * 86400.0
-"""Seconds for which counts without an end are stored after their last change."""
+"""Seconds of storage for counts without an end, after their last change."""
 
 
 class Period(NamedTuple):
@@ -44,7 +44,7 @@ def period_of(now: float, per: str, zone: ZoneInfo) -> Period:
 
 
 def months_after(anchor: int, months: int) -> int:
-    """Add months to a Unix second. The day stays the same, or is the month's last day if the month is shorter."""
+    """Add months to a Unix second. The day of the month is kept, or reduced to the last day of a shorter month."""
     at = datetime.fromtimestamp(anchor, UTC)
     year, month = divmod(at.year * MONTHS + at.month - 1 + months, MONTHS)
     day = min(at.day, monthrange(year, month + 1)[1])

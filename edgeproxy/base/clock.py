@@ -10,7 +10,7 @@ from pathlib import Path
 from time import monotonic
 
 EPOCH = 1735689600
-"""The Unix second at which edge time begins: 2025-01-01T00:00:00Z."""
+"""The Unix second of the beginning of edge time: 2025-01-01T00:00:00Z."""
 
 
 def wall_offset() -> float:

@@ -36,8 +36,8 @@ class EventLoop(uvloop.Loop):
     """uvloop's loop with fixes for two faults.
 
     If a connection over a socket is cancelled before it is established, uvloop (0.21 and 0.22) closes the descriptor,
-    and the socket closes the same number again when it is collected. By then the number may belong to a table, a
-    database or another client. aiohttp passes a socket to the loop for each connection.
+    and the socket closes this number again when it is collected. By then the number may belong to a table, a database
+    or another client. aiohttp passes a socket to the loop for each connection.
 
     Names are looked up in the threads of name_lookup.py, because libuv's threads block other look-ups and the exit of
     the process.

@@ -54,7 +54,7 @@ class HttpPeer(NamedTuple):
     """A kind of server that edgeproxy calls, and the bounds of its responses."""
 
     name: str
-    """The name in error messages, such as "the collector"."""
+    """The name in error messages, for example "the collector"."""
     seconds_max: float
     """Seconds for a whole call, from the lookup of the name to the last byte."""
     body_bytes_max: int
@@ -62,7 +62,7 @@ class HttpPeer(NamedTuple):
     connect_seconds_max: float | None = None
     """The part of `seconds_max` for the connection and its TLS handshake. None: all of it."""
     leaves_site: bool = True
-    """Whether calls use the site's proxy, if there is one."""
+    """True if calls use the site's proxy, if there is one."""
     reads_prefix: bool = False
     """True: the first `body_bytes_max` bytes of a longer body are enough. False: a longer body is an error."""
     head_bytes_max: int = HEAD_BYTES_MAX

@@ -115,7 +115,7 @@ REMEMBERED_MAX = 256
 
 
 class RateLimitedLog:
-    """Logs the same message at most once in `every` seconds, for events that may happen at many requests.
+    """Logs a repeated message at most once in `every` seconds, for events that may happen at many requests.
 
     More than REMEMBERED_MAX different messages in that time are not logged.
     """
@@ -127,12 +127,12 @@ class RateLimitedLog:
         self._log = get_logger()
 
     def error(self, event: str, about: str, **fields: object) -> None:
-        """Log an error, unless the same event was logged for the same thing within `every` seconds."""
+        """Log an error, unless its event was logged about this thing within `every` seconds."""
         if self._is_new(event, about):
             self._log.error(event, about=about, **fields)
 
     def info(self, event: str, about: str, **fields: object) -> None:
-        """Log an event at the level info in the same way."""
+        """Log an event at the level info, with the limit of `error`."""
         if self._is_new(event, about):
             self._log.info(event, about=about, **fields)
 

@@ -1,6 +1,6 @@
-"""A bounded cache that evicts the least recently used entries. Its hits are as cheap as those of a dictionary.
+"""A bounded cache that evicts the least recently used entries. Its hits are as cheap as a dictionary's.
 
-The entries are in two generations. Once the younger is full, it becomes the older one, which is evicted. A used entry
+The entries are in two generations. Once the younger is full, it replaces the older one, which is evicted. A used entry
 moves back to the younger generation. So hits there write nothing, and entries that are used once per generation stay.
 """
 
@@ -50,7 +50,7 @@ class LRUCache(dict[K, V | None]):
         return value
 
     def admit(self, key: K, value: V) -> V:
-        """Cache a value at once and return it. For keys that nobody can invent."""
+        """Cache a value at once and return it. This is for keys that clients cannot invent."""
         if len(self) >= self._generation_size and key not in self:
             self._older = self.copy()
             super().clear()

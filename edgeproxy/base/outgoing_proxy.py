@@ -31,14 +31,14 @@ class OutgoingProxy(NamedTuple):
 class _Setting:
     def __init__(self) -> None:
         self.proxies: dict[str, str] | None = None
-        """Proxies by scheme, and their exceptions under "no". None: use those of the environment."""
+        """Proxies by scheme, and their exceptions under "no". None: use the variables of the environment."""
 
 
 _setting = _Setting()
 
 
 def set_proxy(url: str | None, past: Sequence[str]) -> None:
-    """Use a proxy in the whole process from now on. None: use that of the environment.
+    """Use a proxy in the whole process from now on. None: use the variables of the environment.
 
     `past`: hosts, domains and networks for direct calls.
     """

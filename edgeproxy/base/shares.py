@@ -59,7 +59,7 @@ def compute_room(held: int, free: int, most: float) -> int:
 
 
 class Places:
-    """Units that are taken and released, such as running attempts. The units in use bound the memory."""
+    """Units that are taken and released, for example running attempts. The units in use bound the memory."""
 
     def __init__(self, amount: int) -> None:
         self.amount = amount
@@ -111,7 +111,7 @@ class Exhausted(NamedTuple):
 
 
 class Allowance:
-    """Units that are released a fixed time after they were taken, such as mails per hour."""
+    """Units that are released a fixed time after they were taken, for example mails per hour."""
 
     def __init__(self, amount: int, seconds: float) -> None:
         self.seconds = seconds

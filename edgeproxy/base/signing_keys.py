@@ -1,6 +1,6 @@
-"""The public keys of a JWK Set (RFC 7517), with which signatures of tokens are verified.
+"""The public keys of a JWK Set (RFC 7517), which verify the signatures of tokens.
 
-`jwt` is imported only to parse a set, which saves 9 MB in processes without issuers.
+`jwt` is imported only to parse a set. This saves 9 MB in processes without issuers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,9 +14,9 @@ KEYS_MAX = 100
 """Maximum keys that are read from a set."""
 
 WITHOUT_KEYS_SECONDS_MAX = 86_400.0
-"""Seconds for which keys stay valid after the last set with them, while the issuer answers 200 without usable keys.
+"""Seconds of validity for keys after the last set with them, while the issuer answers 200 without usable keys.
 
-A fault of its key store must not lock everybody out, and a withdrawn key must not stay valid for ever.
+A fault of its key store must not lock all users out, and a withdrawn key must not stay valid for ever.
 """
 
 
@@ -34,7 +34,7 @@ def parse_signing_keys(key_set: Mapping[str, object]) -> list["jwt.PyJWK"]:
     for key in listed[:KEYS_MAX]:
         if isinstance(key, dict) and key.get("kty") in KEY_TYPES and key.get("use", "sig") == "sig":
             if "d" in key or not isinstance(key.get("kid", ""), str):
-                continue  # A published private key can be used by anybody.
+                continue  # A published private key is no proof any more.
             try:
                 keys.append(jwt.PyJWK.from_dict(key))
             except (jwt.PyJWTError, ValueError, TypeError, LookupError, NotImplementedError):

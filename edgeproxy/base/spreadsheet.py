@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 FORMULAS = ("=", "+", "-", "@", "\t", "\r")
-"""Characters with which formulas begin in spreadsheets, if something follows (CSV injection, CWE-1236)."""
+"""The first characters of formulas in spreadsheets, if something follows (CSV injection, CWE-1236)."""
 
 DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?").fullmatch
 

@@ -1,7 +1,6 @@
 """Long-lived tasks: each has a name, its failure is logged, and it is cancelled at the end.
 
-Lint forbids a plain `create_task`, because the loop has only a weak reference to the task and nobody notices its
-failure.
+Lint forbids a plain `create_task`: the loop has only a weak reference to the task, and its failure stays unnoticed.
 """
 
 import asyncio
@@ -15,7 +14,7 @@ from edgeproxy.base import log
 T = TypeVar("T")
 
 AGAIN_SECONDS = 1.0
-"""Seconds after which a task that is still running is cancelled again."""
+"""Seconds before a task that is still running is cancelled again."""
 
 
 class Tasks:
@@ -41,7 +40,7 @@ class Tasks:
         """Cancel all running tasks and wait until they have ended.
 
         This is repeated: a task that is cancelled in a transaction may replace the cancellation by another exception,
-        such as a closed connection, and continue.
+        for example about a closed connection, and continue.
         """
         while running := tuple(self._running):
             for task in running:

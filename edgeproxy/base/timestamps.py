@@ -12,7 +12,7 @@ def format_timestamp(ms: int) -> str: ...
 @overload
 def format_timestamp(ms: int | None) -> str | None: ...
 def format_timestamp(ms: int | None) -> str | None:
-    """Return Unix milliseconds in RFC 3339, such as `2027-03-01T00:00:00.000Z`. None stays None."""
+    """Return Unix milliseconds in RFC 3339: `2027-03-01T00:00:00.000Z`. None stays None."""
     if ms is None:
         return None
     seconds, milliseconds = divmod(ms, 1000)
@@ -24,5 +24,5 @@ def format_timestamp(ms: int | None) -> str | None:
 
 @lru_cache(4096)
 def format_day(day: int) -> str:
-    """Return a UTC day, counted from 1970, as a date such as `2027-03-01`."""
+    """Return a UTC day, counted from 1970, as a date: `2027-03-01`."""
     return datetime.fromtimestamp(day * DAY, UTC).date().isoformat()

@@ -1,7 +1,7 @@
 """Trust: the authorities whose certificates edgeproxy accepts from servers. All outgoing TLS connections use it.
 
 They are the system's authorities, which the variables SSL_CERT_FILE and SSL_CERT_DIR replace as in OpenSSL, and the
-files of the setting `trust`. A connection with its own authorities, such as `ca`, trusts only those.
+files of the setting `trust`. A connection with its own authorities (`ca`) trusts only them.
 
 `create_context` checks whether a file has changed, so new connections use a replaced file.
 """
@@ -34,7 +34,7 @@ class _Trust:
         self.files: tuple[Path, ...] = ()
         self.bundle: _TemporaryFileWrapper[bytes] | None = None
         self.contexts: dict[_Arguments, tuple[tuple[_Stamp, ...], ssl.SSLContext]] = {}
-        """Contexts, and the state of the files from which they were made."""
+        """Contexts, and the state of their files."""
 
 
 _trust = _Trust()
@@ -46,7 +46,7 @@ def set_trust(files: Sequence[Path]) -> None:
 
 
 def load_trusted(context: ssl.SSLContext) -> None:
-    """Make a context trust the system's authorities and those of the setting. Raises TlsFilesError."""
+    """Make a context trust the system's and the configured authorities. Raises TlsFilesError."""
     for variable in AUTHORITY_VARIABLES:
         if (at := os.environ.get(variable)) and not os.path.exists(at):
             raise TlsFilesError(f"the authorities {at} of {variable} are not there")
@@ -82,7 +82,7 @@ def create_context(
 ) -> ssl.SSLContext:
     """Return the context for connections to servers of these authorities, or of the trusted ones. Raises TlsFilesError.
 
-    The same arguments return the same context until a file changes. Reading the system's authorities takes some 20 ms.
+    Equal arguments return one context until a file changes. Reading the system's authorities takes some 20 ms.
     """
     files = [*_trust.files, *(os.environ.get(name) for name in AUTHORITY_VARIABLES)] if ca is None else [ca]
     stamps = tuple(_stamp(file) for file in (*files, cert, key) if file)

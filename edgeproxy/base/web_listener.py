@@ -87,12 +87,12 @@ class Connection:
         self.pending: asyncio.Task[None] | None = None
         """The TLS handshake of the connection while it lasts."""
         self.waiting_since: float | None = monotonic()
-        """The monotonic time at which it became idle, or None during a request."""
+        """The monotonic time since when it is idle, or None during a request."""
         self.has_request = False
-        """Whether there was a request already."""
+        """True after the first request."""
 
     def deadline(self) -> float:
-        """Return the monotonic time at which it will have been idle for too long."""
+        """Return the monotonic time when it will have been idle for too long."""
         if self.waiting_since is None:
             return float("inf")
         return self.waiting_since + (IDLE_SECONDS if self.has_request else HEAD_SECONDS)

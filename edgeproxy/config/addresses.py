@@ -98,7 +98,7 @@ def read_network(value: object) -> Network:
         raise value_error(f"{format_value(written)} has bits below its prefix", f"the network is {network}")
     first = network.network_address
     if isinstance(first, ipaddress.IPv6Address) and first.ipv4_mapped is not None and network.prefixlen >= MAPPED_BITS:
-        # The addresses of clients are never IPv4-mapped, so an IPv4-mapped network would match nobody.
+        # The addresses of clients are never IPv4-mapped, so an IPv4-mapped network would match no client.
         return ipaddress.IPv4Network((first.ipv4_mapped, network.prefixlen - MAPPED_BITS))
     return network
 

@@ -91,7 +91,7 @@ def is_free(flags: Mapping[str, Flag]) -> bool:
 
 
 def apply_key_limits(allowance: Allowance, key: Key, flags: Mapping[str, Flag]) -> Allowance:
-    """Return the allowance with the budget and the limits of a key. These replace limits that count the same thing.
+    """Return the allowance with the budget and the limits of a key. These replace the customer's limits of equal kind.
 
     While charges are stopped, budgets of money are not enforced.
     """
@@ -116,7 +116,7 @@ class Spending(Limit):
 
     @property
     def counts_all(self) -> bool:
-        """Whether requests count that it does not limit."""
+        """True if it counts requests without limiting them."""
         return True
 
 
@@ -150,7 +150,7 @@ def get_concurrency(allowance: Allowance) -> int | None:
 
 
 def get_selection(part: Selecting, meter: Selecting) -> Selecting:
-    """Return the requests that a quota or a cap selects: by default those that feed its meter."""
+    """Return the requests that a quota or a cap selects: by default the requests of its meter."""
     return meter if is_of_all(part) else part
 
 
@@ -172,9 +172,9 @@ def _limit_identity(limit: Limit) -> tuple[object, ...]:
 def find_missing_reference(
     customer: Customer, tiers: Mapping[str, Tier], meters: Container[str], key: Key | None = None
 ) -> str | None:
-    """Return what the allowance of a customer and its key refers to and does not exist, such as `tier gold`, or None.
+    """Return the first missing reference in the allowance of a customer and its key, as `tier gold`, or None.
 
-    It is for customers from elsewhere. The customers of the files are checked when they are read.
+    This is for customers from elsewhere. The customers of the files are checked when they are read.
     """
     if customer.tier not in tiers:
         return f"tier {customer.tier}"

@@ -24,7 +24,7 @@ FILE_BYTES_MAX = 16 << 20
 """Maximum bytes of one file. A bundle of all public authorities has about 250,000 bytes."""
 DAY_SECONDS = 86400
 EXPIRY_WARNING_DAYS = 14
-"""Days before expiry from which a certificate gets a warning. Most are renewed a month before."""
+"""Days of warning before a certificate expires. Most are renewed a month before."""
 A_CERTIFICATE = "it is PEM, and begins with -----BEGIN CERTIFICATE-----"
 A_KEY = "it is PEM, and begins with -----BEGIN PRIVATE KEY-----"
 
@@ -53,7 +53,7 @@ class CertificateDetails(NamedTuple):
 def read_certificate(cert: Path, key: Path) -> CertificateDetails:
     """Read the first certificate in `cert`. Raises InvalidCertificateError if `key` does not contain its private key.
 
-    Both files are PEM, and may be the same file. Further certificates in `cert` are the chain to the root.
+    Both files are PEM, and one file may be both. Further certificates in `cert` are the chain to the root.
     """
     first, *others = _read_chain(cert)
     public = _read_private_key(key).public_key()
@@ -65,7 +65,7 @@ def read_certificate(cert: Path, key: Path) -> CertificateDetails:
             "key", f"{key} is not the key of the certificate in {cert}", "name the one that it was made for"
         )
     try:
-        # Only OpenSSL knows its other reasons to refuse, such as keys that are too short.
+        # Only OpenSSL knows its other reasons to refuse, for example too short keys.
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password="")
     except OSError as error:  # ssl.SSLError, or the file was deleted just now.
         raise InvalidCertificateError(

@@ -28,8 +28,9 @@ class Kind(NamedTuple, Generic[W]):
 class Check(Generic[W]):
     """The checks of one source. It collects all problems.
 
-    `parts`: the source may be a part of another one. Without `files`, named files such as certificates are not checked,
-    except for `lists` of networks if wanted. `also` adds checks of a configuration that has no other problem.
+    `parts`: the source may be a part of another one. Without `files`, the content of named files (certificates, for
+    example) is not checked, except for `lists` of networks if wanted. `also` adds checks of a configuration that has no
+    other problem.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Check(Generic[W]):
         self._files, self._lists = files, files if lists is None else lists
         self._also = also
         self._whole = source.whole and not (parts and source.is_part)
-        """Whether a missing name cannot be in another file."""
+        """True if a missing name cannot be in another file."""
         self._places = Places(source.tree)
         self._misspelled: dict[str, str] = {}
         """Misspelled names of sections, by the correct names."""
@@ -134,7 +135,7 @@ class Check(Generic[W]):
         return tree
 
     def _check_models(self, tree: Table) -> W | None:
-        """Report what is wrong within each part."""
+        """Report faults within each part."""
         try:
             return self._kind.model.model_validate(tree)
         except ValidationError as error:

@@ -13,10 +13,9 @@ WORDS = re.compile(r"[A-Za-z0-9]+")
 
 
 def add_limit_names(tree: Table) -> Table:
-    """Return the tree with a name for every limit: by default that of the tier or route, then `<name>-2` and so on.
+    """Return the tree with a name for every limit: by default the name of the tier or route, then `<name>-2` and so on.
 
-    The original tree is not changed, because an alias may be in several places. Values of another shape stay as they
-    are.
+    The original tree is not changed, because an alias may be in several places. Values of another shape stay unchanged.
     """
     filled = Table(tree)
     for section, called in NAME_SOURCES.items():

@@ -1,4 +1,4 @@
-"""Dimensions such as `model`, which split usage further than customer, meter and route, and their values. Pure.
+"""Dimensions, for example `model`, which split usage further than customer, meter and route, and their values. Pure.
 
 The dimensions of a count are a mapping, `{"model": "m1"}`. Tables store it as text: JSON with sorted names, or the
 empty string if there are no dimensions.

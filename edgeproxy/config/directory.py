@@ -78,7 +78,7 @@ def parse_line(line: bytes) -> Document | FlagDocument:
 
 
 def parse_document(line: bytes) -> Document:
-    """Parse the line of a customer. Raises the same errors as `parse_line`."""
+    """Parse the line of a customer. Raises the errors of `parse_line`."""
     return _build_document(orjson.loads(line))
 
 
@@ -120,7 +120,7 @@ def parse_customer(content: str, at: float) -> Subscriber:
 
 
 def find_raise_end(content: str) -> float | None:
-    """Return the Unix second at which the raise of a customer's limits ends, or None."""
+    """Return the Unix second of the end of a customer's raise of limits, or None."""
     if '"raised":' not in content:
         return None
     try:
@@ -131,7 +131,7 @@ def find_raise_end(content: str) -> float | None:
 
 
 def find_next_residency(content: str) -> str | None:
-    """Return the residency to which a customer has moved, or None."""
+    """Return the new residency of a customer that has moved, or None."""
     if '"moved":' not in content:
         return None
     try:

@@ -37,7 +37,7 @@ class EndUser(Part):
 
     @property
     def is_of_request(self) -> bool:
-        """Whether requests name the end user themselves, for any customer."""
+        """True if requests name the end user themselves, for any customer."""
         return self.claim is None
 
     @model_validator(mode="after")
@@ -67,4 +67,4 @@ Per = Annotated[
     Discriminator(get_tag),
     BeforeValidator(read_per),
 ]
-"""How a limit tells end users apart."""
+"""The way that a limit tells end users apart."""

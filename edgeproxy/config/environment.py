@@ -43,9 +43,9 @@ _referenced: set[str] = set()
 
 
 def build_child_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a program that the configuration names, such as the command of a key service.
+    """Return the environment of a program that the configuration names, for example the command of a key service.
 
-    It has the variables of the host and of that program. Variables to which the configuration refers are left out,
+    It has the variables of the host and of that program. Variables that the configuration refers to are left out,
     because they belong to edgeproxy.
     """
     return {name: value for name, value in environ.items() if name not in OWN_SECRETS and name not in _referenced}

@@ -25,7 +25,7 @@ VARIABLES: Final = {
 A_VARIABLE: Final = f"there are {', '.join(f'{{{{{name}}}}}' for name in VARIABLES)}"
 MARKUP: Final = ("text/html", "application/xml", "text/xml", "application/xhtml+xml")
 ACTIVE_ATTRIBUTES: Final = ("style", "href", "src", "srcdoc", "action", "formaction")
-"""Attributes, besides those of events, whose values are more than text."""
+"""Attributes whose values are more than text, in addition to event handlers."""
 
 
 class InvalidTemplateError(Exception):
@@ -49,7 +49,7 @@ def read_template(file: str) -> tuple[bytes, str]:
 
 
 def list_error_sections(tree: Table) -> Iterator[tuple[tuple[str | int, ...], Table]]:
-    """Yield each `errors` mapping of a tree: that of all routes, and those of single routes."""
+    """Yield each `errors` mapping of a tree: first the general one, then the ones of single routes."""
     routes = tree.get("routes")
     owners: list[tuple[tuple[str | int, ...], Value]] = [((), tree)]
     owners += [(("routes", n), route) for n, route in enumerate(routes if isinstance(routes, Items) else ())]

@@ -94,7 +94,7 @@ PARTS = {
     "hub.tls": "tls: {ca: certs/ca.pem}, or leave it out: rediss:// is enough",
     "overload": "overload: {lag: 50ms, requests: 4000}, or leave it out",
 }
-"""Examples of mappings for which a list of their fields would say less."""
+"""Examples of mappings that say more than a list of the fields."""
 UNWRITTEN_STEPS = {"[key]", GIVEN}
 """Steps of pydantic's paths that do not exist in files."""
 

@@ -32,7 +32,7 @@ def detect_file_kind(path: Path, environ: Mapping[str, str]) -> FileKind | None:
 def check_file(path: Path, environ: Mapping[str, str]) -> CheckedSettings:
     """Load a file of any kind. Raises ConfigError with every problem.
 
-    Returns None for a part that others include, such as tiers.yaml, because it makes no settings.
+    Returns None for a part that others include, for example tiers.yaml, because it makes no settings.
     """
     with pause_garbage_collection():
         source = Source(path, environ)

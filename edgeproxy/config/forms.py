@@ -1,4 +1,4 @@
-"""Written forms of settings, as JSON Schema: what a file may contain for the value of a reader.
+"""Written forms of settings, as JSON Schema: the text in a file for the value of a reader.
 
 `written` decorates each reader. A form has a `title`, which the pages of settings show as the kind of a value. A text
 with a `${VARIABLE}` is allowed for every single text or number.

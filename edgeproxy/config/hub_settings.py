@@ -47,7 +47,7 @@ A_HUB = (
 def read_hub_url(value: object) -> str:
     """Read the URL of a hub: `memory://`, or `redis[s]://[USER[:PASSWORD]@]HOST:PORT/DATABASE` with optional parts.
 
-    It may also be `redis[s]+cluster://[USER[:PASSWORD]@]HOST:PORT,HOST:PORT…`, or `+sentinel` in the same form,
+    It may also be `redis[s]+cluster://[USER[:PASSWORD]@]HOST:PORT,HOST:PORT…`, or in this form `redis[s]+sentinel`,
     followed by `/SERVICE[/DATABASE]`. Errors never show the URL, because an invalid one may have a password anywhere.
     """
     written = read_text(value, A_HUB)
@@ -210,7 +210,7 @@ class Hub(Part):
 
     @property
     def is_shared(self) -> bool:
-        """Whether other hosts may share it."""
+        """True if other hosts may share it."""
         return self.url != MEMORY
 
     @property
@@ -220,5 +220,5 @@ class Hub(Part):
 
     @property
     def is_exposed(self) -> bool:
-        """Whether others on the network could read the password: the hub is on another host and has no TLS."""
+        """True if others on the network could read the password: the hub is on another host and has no TLS."""
         return is_in_clear(self.url) and has_password(self.url) and not is_local_hub(self.url)

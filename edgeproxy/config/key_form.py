@@ -1,8 +1,8 @@
-"""The form of keys from edgeproxy: `PREFIX_v1_RANDOM_CHECK`, such as `edge_v1_` and so on.
+"""The form of keys from edgeproxy: `PREFIX_v1_RANDOM_CHECK`.
 
-PREFIX has 2 to 12 lower-case letters and digits, RANDOM 32 characters of base62 (190 bits), and CHECK 6 characters of
-base62: the CRC-32 of `PREFIX_v1_RANDOM`. So mistyped and invented keys are recognised without a look-up, and scanners
-find keys with `REGEX`. Keys of any other form work as well.
+PREFIX (by default `edge`) has 2 to 12 lower-case letters and digits, RANDOM 32 characters of base62 (190 bits), and
+CHECK 6 characters of base62: the CRC-32 of `PREFIX_v1_RANDOM`. So mistyped and invented keys are recognised without a
+look-up, and scanners find keys with `REGEX`. Keys of any other form work as well.
 """
 
 import re
@@ -27,7 +27,7 @@ def generate_key(prefix: str = PREFIX) -> str:
 
 
 def get_key_start(key: str) -> str:
-    """Return the first characters of a key. People recognise it by them, and nobody can guess the rest."""
+    """Return the first characters of a key. People recognise it by them, and cannot guess the rest."""
     return key[: key.index("_v1_") + len("_v1_") + START_CHARACTERS]
 
 

@@ -117,12 +117,12 @@ class Limit(Rated):
 
     @property
     def counts_all(self) -> bool:
-        """Whether requests count that it does not limit, because their cost is spent anyway."""
+        """True if it counts requests without limiting them, because their cost is spent anyway."""
         return False
 
     @property
     def counts_requests(self) -> bool:
-        """Whether it counts requests and their costs at admission."""
+        """True if it counts requests and their costs at admission."""
         return self.cost_header is None and self.of is None
 
     @property
@@ -194,7 +194,7 @@ class Quota(Part):
 
     @property
     def name(self) -> str:
-        """The quota's name for clients, such as `requests-month` or `seats`."""
+        """The quota's name for clients, for example `requests-month` or `seats`."""
         return self.meter if self.per is None else f"{self.meter}-{self.per}"
 
     @property
@@ -230,7 +230,7 @@ class Entitlement(Quota):
 
     @property
     def is_credits(self) -> bool:
-        """Whether it is a quota of prepaid credits. Once these are spent, the status is 402."""
+        """True for a quota of prepaid credits. Once these are spent, the status is 402."""
         return self.per is not None and self.per.startswith("ever")
 
 

@@ -1,4 +1,4 @@
-"""Checks of meters in the parsed tree: what a count requires, and what it excludes."""
+"""Checks of meters in the parsed tree: required and excluded settings of each count."""
 
 from collections.abc import Iterator
 

@@ -67,7 +67,7 @@ DEFAULT_UNITS: Final[dict[CountName, UnitName]] = {
     "image_input_tokens": "tokens",
     "image_output_tokens": "tokens",
 }
-"""The default unit of a meter, by what it counts."""
+"""The default unit of a meter, by its count."""
 
 
 class Measure(NamedTuple):
@@ -76,35 +76,35 @@ class Measure(NamedTuple):
     per_request: Callable[[int], int] | None = None
     """The amount of a request on a route of this `cost`. None: it is known later (edge/proxy/metering.py)."""
     bytes_in: bool = False
-    """Whether the bytes of request bodies count, and those that clients send through tunnels."""
+    """True if the bytes of request bodies count, and the bytes from clients in tunnels."""
     bytes_out: bool = False
-    """Whether the bytes of answers' bodies count, and those that upstreams send through tunnels."""
+    """True if the bytes of answers' bodies count, and the bytes from upstreams in tunnels."""
     messages_in: bool = False
-    """Whether the messages of requests in gRPC calls count."""
+    """True if the messages of requests in gRPC calls count."""
     messages_out: bool = False
-    """Whether the messages of answers in gRPC calls count."""
+    """True if the messages of answers in gRPC calls count."""
     in_head: bool = False
-    """Whether the number in the meter's field counts, which upstreams send in the headers of answers."""
+    """True if the number in the meter's field counts, which upstreams send in the headers of answers."""
     in_trailers: bool = False
-    """Whether the number in the meter's field counts, which upstreams send in the trailers of answers."""
+    """True if the number in the meter's field counts, which upstreams send in the trailers of answers."""
     in_body: Callable[[int, int], int] | None = None
-    """Whether the number in the bodies of answers counts, on routes that name its format.
+    """Not None if the number in the bodies of answers counts, on routes that name its format.
 
     Without such a number, this computes an estimate from the estimates of input and output.
     """
     is_of_refusals: bool = False
-    """Whether refused requests count, by REFUSAL_DIMENSIONS, instead of served ones."""
+    """True if refused requests count, by REFUSAL_DIMENSIONS, instead of served ones."""
     is_of_services: bool = False
-    """Whether services report usage or holdings to the collector, so that the edge counts nothing."""
+    """True if services report usage or holdings to the collector, so that the edge counts nothing."""
 
     @property
     def is_of_messages(self) -> bool:
-        """Whether gRPC messages count, in one direction or in both."""
+        """True if gRPC messages count, in one direction or in both."""
         return self.messages_in or self.messages_out
 
     @property
     def is_reported(self) -> bool:
-        """Whether upstreams report the number in a field that the meter names."""
+        """True if upstreams report the number in a field that the meter names."""
         return self.in_head or self.in_trailers
 
 
@@ -340,5 +340,5 @@ class Meter(Part):
 
     @property
     def hides_estimates(self) -> bool:
-        """Whether it counts estimates that nobody can tell from numbers in answers."""
+        """True if it counts estimates that look like numbers in answers."""
         return self.missing != "0" and ESTIMATED not in self.dimensions

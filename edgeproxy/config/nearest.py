@@ -1,11 +1,11 @@
-"""The known name that somebody probably meant."""
+"""The known name that a misspelled word probably meant."""
 
 import difflib
 from collections.abc import Collection, Iterable
 from itertools import islice
 
 COMPARED_NAMES_MAX = 2000
-"""Maximum compared names. Beyond it only those with the same beginning are compared, which keeps errors cheap."""
+"""Maximum compared names. Beyond it only names with an equal beginning are compared, which keeps errors cheap."""
 LISTED_NAMES_MAX = 12
 CANDIDATES_MAX = 3
 CHARACTERS_PER_SLIP = 4

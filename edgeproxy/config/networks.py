@@ -70,7 +70,7 @@ def read_network_list(file: str) -> tuple[bytes, list[str]]:
 
 
 def list_network_sections(tree: Table) -> Iterator[tuple[tuple[str | int, ...], Table]]:
-    """Yield each `networks` mapping of a tree: that of all requests, and those of routes and customers."""
+    """Yield each `networks` mapping of a tree: first the general one, then the ones of routes and customers."""
     routes, customers = tree.get("routes"), tree.get("customers")
     owners: list[tuple[tuple[str | int, ...], object]] = [((), tree)]
     owners += [(("routes", n), route) for n, route in enumerate(routes if isinstance(routes, Items) else ())]

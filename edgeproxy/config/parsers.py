@@ -28,7 +28,7 @@ OWN_FIELDS = frozenset(
 """Fields of answers that cannot be reports of upstreams: of connections and framing, and the edge's own."""
 TIMEZONE = re.compile(r"[A-Za-z0-9_+-]{1,32}(?:/[A-Za-z0-9_+-]{1,32}){0,2}")
 NO_TIMEZONES = re.compile(r"localtime|posixrules|Factory|(?:posix|right)/.*")
-"""Names of zones that hosts have besides those of IANA. They differ between hosts, or count leap seconds."""
+"""Names of zones on hosts that are not IANA's. They differ between hosts, or count leap seconds."""
 JSON_PATH = re.compile(r"[A-Za-z0-9_$@-]{1,64}(?:\.[A-Za-z0-9_$@-]{1,64}){0,7}")
 ESTIMATE = re.compile(r"(text|bytes)/([1-9][0-9]{0,3}|10000)")
 ROUTE_PATTERN = re.compile(r"[!-~]{1,100}")
@@ -82,7 +82,7 @@ def read_residency(value: object) -> str:
 
 @written(build_text("value of a dimension", COUNTED_VALUE.pattern, "gpt-4.1"))
 def read_dimension_value(value: object) -> str:
-    """Read a value of a dimension, such as a model: any value that the ledger may contain except `~other`."""
+    """Read a value of a dimension (a model, for example): any value that the ledger may contain except `~other`."""
     text = read_text(value, A_VALUE)
     if not COUNTED_VALUE.fullmatch(text):
         raise value_error(f"{format_value(text)} is not a value of a dimension", A_VALUE)
@@ -216,7 +216,7 @@ def read_timezone(value: object) -> str:
         try:
             return ZoneInfo(name).key
         except (ZoneInfoNotFoundError, OSError, ValueError):
-            pass  # It does not exist, is a directory of zones such as Europe, or is another file beside them.
+            pass  # No such file, a directory of zones like Europe, or no zone.
     from edgeproxy.config.nearest import format_suggestion  # Late: only errors need it, and workers have none.
 
     known = [zone for zone in available_timezones() if not NO_TIMEZONES.fullmatch(zone)]

@@ -123,7 +123,7 @@ def _list_texts(value: Value) -> list[str]:
 def list_selections(tree: Table) -> Iterator[tuple[Steps, Table]]:
     """Yield the parts that may name routes, each with its path.
 
-    These are limits except those of routes, quotas, caps, concurrency and meters.
+    These are limits (except limits of routes), quotas, caps, concurrency and meters.
     """
     yield from ((path, limit) for path, limit in list_limits(tree) if path[0] != "routes")
     yield from _list_in_allowances(tree, "quotas")
@@ -256,7 +256,7 @@ def _find_limit_faults(tree: Table) -> Iterator[Fault]:
 def _find_duplicate_limit(
     path: Steps, limit: Table, subject: Value, limits: FirstPlaces, names: FirstPlaces
 ) -> Iterator[Fault]:
-    """Find what a limit that counts by `subject` must not share with earlier ones in its list."""
+    """Find properties that a limit which counts by `subject` must not share with earlier ones in its list."""
     name = limit.get("name")
     if isinstance(name, str) and (first := names.find_earlier(name, path)):
         yield Fault(path, f"is called {name} like the one at", "give one of them another name", first)
@@ -315,7 +315,7 @@ def _find_caps_faults(tree: Table) -> Iterator[Fault]:
 
 
 def find_caps_fault(there: bool, count: object, has_session: bool) -> tuple[str, str] | None:
-    """Return what is wrong with caps, and what to write. `there`: the meter `cost` exists, with this `count`."""
+    """Return the fault of caps and a hint. `there`: the meter `cost` exists, with this `count`."""
     hint = "write meters: {cost: {count: response_header, header: X-Cost}}"
     if not there:
         return "is of the meter cost, which is not there", hint
@@ -405,7 +405,7 @@ def find_pair_faults(path: Steps, tls: Table) -> Iterator[Fault]:
 def find_outward_tls_faults(path: Steps, tls: Table, plain: str | None, scheme: str = "https://") -> Iterator[Fault]:
     """Find faults of TLS for outgoing connections.
 
-    `plain`: who is connected without TLS, if anybody. `scheme`: the scheme with TLS.
+    `plain`: the peer that is connected without TLS, if any. `scheme`: the scheme with TLS.
     """
     if plain is not None:
         yield Fault(path, f"says nothing to {plain}", f"write {scheme} there, or leave it out")

@@ -22,7 +22,7 @@ class RefusalTerms(NamedTuple):
 
     status: int
     remedy: Remedy
-    """What usually ends it."""
+    """The usual way to end it."""
     lead: str
     """The beginning of its sentence."""
 

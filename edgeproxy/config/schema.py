@@ -1,4 +1,4 @@
-"""JSON Schemas of the files, with which editors complete and check what operators write.
+"""JSON Schemas of the files, for completion and checks in operators' editors.
 
 They are generated from the models. A field provides its type, default and description, and its reader the written form
 (forms.py). A text with a `${VARIABLE}` is allowed for every single text or number.
@@ -25,7 +25,7 @@ class FileSchema(GenerateJsonSchema):
     """Generates the schema of the written values. Pydantic's own would describe the values after reading."""
 
     files: ClassVar = True
-    """Whether the schema describes files. In files, values are as written, and settings of other files are optional."""
+    """True if the schema describes files. In files, values are as written, and settings of other files are optional."""
 
     def model_schema(self, schema: core_schema.ModelSchema) -> JsonObject:
         """Generate the schema of a part, using the marks of its fields."""

@@ -1,8 +1,8 @@
-"""Secrets in variables and files. Everything reads them here.
+"""Secrets in variables and files. All of them are read here.
 
-A line end at the end of a file is not part of its secret, because editors and `echo` write one. Anything else that a
-password manager, a shell or a template may add, such as quotes or a second line, is refused. It is never repaired,
-because other software that reads the file might repair it differently.
+A line end at the end of a file is not part of its secret, because editors and `echo` write one. Any other addition of a
+password manager, a shell or a template, for example quotes or a second line, is refused. It is never repaired, because
+other software that reads the file might repair it differently.
 """
 
 from pathlib import Path

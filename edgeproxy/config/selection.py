@@ -51,7 +51,7 @@ class SelectableRoute(Protocol):
 
     @property
     def response_usage(self) -> object:
-        """How bodies of its answers are read for usage. None: they are not read."""
+        """The format of usage in the bodies of its answers. None: they are not read."""
 
 
 def is_of_all(part: Selecting) -> bool:
@@ -96,7 +96,7 @@ def names_route(part: Selecting, route: SelectableRoute) -> bool:
 
 
 def find_unknown_route(part: Selecting, routes: Iterable[SelectableRoute]) -> str | None:
-    """Return the first route or scope that a part names and no route has, such as `route chat`."""
+    """Return the first route or scope that a part names and no route has, in the form `route chat`."""
     routes = tuple(routes)
     for pattern in part.routes:
         if not any(matches_pattern(pattern, route.label) for route in routes):

@@ -52,7 +52,7 @@ class Source:
 
     @property
     def is_part(self) -> bool:
-        """Whether the files contain only sections about customers, so that others must include them."""
+        """True if the files contain only sections about customers, so that others must include them."""
         return bool(self.tree) and self.tree.keys() <= CUSTOMER_FIELDS
 
     @property
@@ -164,7 +164,7 @@ class Source:
 
 
 class TextSource(Source):
-    """A text that somebody sends. It includes no files, and its variables are not replaced."""
+    """A text from a request. It includes no files, and its variables are not replaced."""
 
     def __init__(self, name: str, text: str) -> None:
         self._content = text.encode()

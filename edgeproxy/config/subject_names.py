@@ -3,7 +3,7 @@
 A subject that is a valid name stays unchanged. Any other subject gets a unique name: `sub--` and the subject, with
 every byte except letters, digits and hyphens written as `_` and two hex digits. If that is too long for a name, it
 becomes `sha--` and the SHA-256 of the subject in Base64 (RFC 4648 section 5). A subject that begins with one of these
-prefixes is always converted, so nobody can choose a subject that equals another's name.
+prefixes is always converted, so people cannot choose a subject that equals another's name.
 """
 
 import re

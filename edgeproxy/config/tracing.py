@@ -1,4 +1,4 @@
-"""Tracing: spans of requests for an OTLP receiver, such as an OpenTelemetry Collector."""
+"""Tracing: spans of requests for an OTLP receiver, for example an OpenTelemetry Collector."""
 
 import re
 from typing import Annotated, Literal
@@ -25,7 +25,7 @@ TRACES_PATH = "/v1/traces"
 
 @written(build_text("URL", addresses.URL.removesuffix("/?") + "(/.*)?", "http://127.0.0.1:4318"))
 def read_otlp_endpoint(value: object) -> str:
-    """Read the base URL of an OTLP receiver. Its path may be that of a proxy."""
+    """Read the base URL of an OTLP receiver. Its path may belong to a proxy."""
     url = read_text(value, AN_ENDPOINT)
     try:
         parts = urlsplit(url)
@@ -117,5 +117,5 @@ class Tracing(Part):
 
     @property
     def is_exposed(self) -> bool:
-        """Whether others on the network could read the spans: the receiver is on another host and has no TLS."""
+        """True if others on the network could read the spans: the receiver is on another host and has no TLS."""
         return self.endpoint.startswith("http://") and not addresses.is_local_url(self.endpoint)

@@ -1,7 +1,7 @@
 """The content of a file as a tree of plain values with their places.
 
-Every scalar is text, exactly as written. The models decide what is a number or a switch, so `region: no` is Norway and
-a customer may have the name 007.
+Every scalar is text, exactly as written. The models decide which texts are numbers or switches, so `region: no` is
+Norway and a customer may have the name 007.
 """
 
 from bisect import bisect_left
@@ -12,7 +12,7 @@ from edgeproxy.config.problems import Steps
 
 
 class Table(dict[str, "Value"]):
-    """A mapping. `marks` has the place of each key, in the same order."""
+    """A mapping. `marks` has the place of each key, in the order of the keys."""
 
     __slots__ = ("marks",)
 
@@ -77,7 +77,7 @@ class Mark(NamedTuple):
 class Location(NamedTuple):
     """Location of a value: its mark, its path in the tree, its path as written in its file, and the value.
 
-    All end at the last existing step of the tree, so that a missing field is located where it belongs. In a list joined
+    All end at the last existing step of the tree, so that a missing field is located in its parent. In a list joined
     from several files, the written path counts from the start of the marked file's part.
     """
 

@@ -1,8 +1,8 @@
 """Numbers with units as operators write them: durations, sizes, rates, counts, switches, moments.
 
 Each `read_…` function accepts the text of the file and returns the plain value, or raises `value_error` with the
-problem and a hint. It also accepts plain values, so that the same models read a dumped configuration. Files contain
-only text (`config/source.py`), so a plain value without its unit cannot come from them.
+problem and a hint. It also accepts plain values, so that one set of models also reads a dumped configuration. Files
+contain only text (`config/source.py`), so a plain value without its unit cannot come from them.
 """
 
 import os
@@ -254,7 +254,7 @@ class Rate:
     seconds: float
 
     def __str__(self) -> str:
-        """Format the rate as it would be written: `60/min`, `100/10s`. Reading it gives the same number of seconds."""
+        """Format the rate as it would be written: `60/min`, `100/10s`. Reading it gives exactly these seconds."""
         window = format_seconds(self.seconds)
         if read_quantity(window, SECONDS, A_TIME) != self.seconds:
             window = f"{self.seconds!r}s"  # For example, 0.7 is not 700 * 0.001.

@@ -24,7 +24,7 @@ NETWORK_BITS_MIN = {4: 8, 6: 16}
 
 
 def list_trusted_proxies_warnings(networks: Sequence[Network]) -> Iterator[str]:
-    """Yield warnings about trusted proxies that can be anybody, for an edge, a collector or a beacon."""
+    """Yield warnings about trusted proxies in networks of the public, for an edge, a collector or a beacon."""
     for index, network in enumerate(networks):
         if network.prefixlen < NETWORK_BITS_MIN[network.version] and not is_internal_network(network):
             yield (

@@ -1,1 +1,1 @@
-"""The hub, with which hosts synchronise limits: Redis or a Redis Cluster, with one connection per node."""
+"""The hub, which synchronises the limits of hosts: Redis or a Redis Cluster, with one connection per node."""

@@ -1,22 +1,22 @@
 """Bounds of a node's answers, which also detect servers that are not Redis. Pure.
 
-They are checked before the parser, which allocates memory for an array as soon as it has read its length. Only the
-parts of the protocol (RESP 2 and 3) that Redis uses in answers are permitted. The parser reads permitted answers in the
-same way.
+They are checked before the parser gets the answer, because it allocates memory for a whole array as soon as it has read
+the length. Only the parts of the protocol (RESP 2 and 3) that Redis uses in answers are permitted. The parser
+interprets permitted answers like these checks do.
 """
 
 import re
 
 ELEMENTS_MAX = 1 << 16
-"""Maximum elements of an array. A cluster has 16384 slots, each of which may be on a different node."""
+"""Maximum elements of an array. A cluster has 16384 slots, and each may be on a different node."""
 DEPTH_MAX = 8
 """Maximum levels of nested arrays."""
 ANSWER_BYTES_MAX = 64 << 20
 """Maximum bytes of a string and of a whole answer. The largest is a part of the directory."""
 LINE_BYTES_MAX = 16384
-"""Maximum bytes of a line, such as an error."""
+"""Maximum bytes of a line (an error, for example)."""
 SHORT_BYTES_MAX = 24
-"""Maximum bytes of a string, such as a number, that is checked together with its neighbours."""
+"""Maximum bytes of a string (a number, for example) that is checked together with its neighbours."""
 EXCERPT_CHARACTERS_MAX = 60
 """Maximum characters of an answer in error texts."""
 

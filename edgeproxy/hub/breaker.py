@@ -13,7 +13,7 @@ FIRST_RETRY_SECONDS = 0.5
 RETRY_SECONDS_MAX = 5.0
 """Maximum seconds between two attempts."""
 STEADY_SECONDS = 10.0
-"""Seconds without failure after which earlier failures are forgotten."""
+"""Seconds without failure before earlier failures are forgotten."""
 
 State = Literal["closed", "open", "half-open"]
 

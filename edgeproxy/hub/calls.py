@@ -13,7 +13,7 @@ from edgeproxy.hub.bounds import format_invalid_answer
 from edgeproxy.hub.report import Gauge, GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
 
 KEY_RETENTION_SECONDS = 60
-"""Seconds for which a key is stored after its content has become irrelevant."""
+"""Seconds before an irrelevant key is deleted."""
 DAY_SECONDS = 86400
 COUNT_MAX = 1 << 53
 """The largest number that Lua, with its doubles, represents exactly."""

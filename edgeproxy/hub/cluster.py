@@ -56,7 +56,7 @@ class Nodes(Protocol):
         """Return the key for heartbeats on this node."""
 
     def follow_redirect(self, node: Node, redirect: AskError) -> Node | None:
-        """Return the node to which this one redirects. None: it is unknown. Raises HubUnavailableError."""
+        """Return the target of this node's redirect. None: it is unknown. Raises HubUnavailableError."""
 
     def refresh_soon(self) -> None:
         """Refresh the nodes soon, because one was lost or redirects a key."""

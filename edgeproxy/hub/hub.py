@@ -2,7 +2,7 @@
 
 A report never blocks. It returns a future, which raises HubUnavailableError if there is no answer. cluster.py maintains
 the connection to the one Redis or to the nodes of a cluster. The hub is up while any of them answers. Its clock and its
-hosts are those of the node with the hosts' key, so that different clocks are never mixed.
+number of hosts come from the node with the hosts' key, so that different clocks are never mixed.
 """
 
 import asyncio
@@ -28,7 +28,7 @@ from edgeproxy.hub.redis import HOST_RETENTION_SECONDS, HOSTS_KEY, Link, Tls, fo
 from edgeproxy.hub.report import Gauge, GaugeTotal, Period, PeriodTotal, Report, ReportAnswer
 
 SAMPLES_SECONDS = 60.0
-"""Seconds for which a sample of the hub's clock is valid."""
+"""Seconds before a sample of the hub's clock becomes invalid."""
 SAMPLES_MAX = 200
 """Maximum number of samples. Each is the quickest of its part of these seconds."""
 REASONS_LOGGED_MAX = 3
@@ -96,9 +96,9 @@ class Hub:
         self._logged: dict[str, dict[str, float]] = {}
         """The logged reasons of each loss with their times, by node. The key "" is the whole hub."""
         self.is_up = False
-        """Whether any node answers."""
+        """True if any node answers."""
         self.tried = False
-        """Whether the first attempt to reach it has ended, with any result."""
+        """True once the first attempt to reach it has ended, with any result."""
         self.hosts = hosts
         """Hosts of the hub, including this one.
 

@@ -39,9 +39,9 @@ class Node:
         self.why = "not reached yet"
         """The reason why there is no connection."""
         self.tried = False
-        """Whether the first attempt to connect has ended."""
+        """True once the first attempt to connect has ended."""
         self.lacks_functions = False
-        """Whether the last attempt failed because the functions of this version are missing."""
+        """True if the last attempt failed because the functions of this version are missing."""
         self.breaker = Breaker()
         self._log = log.RateLimitedLog(LOG_SILENCE_SECONDS)
 

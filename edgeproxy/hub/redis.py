@@ -37,11 +37,11 @@ from edgeproxy.hub.functions import LIBRARY, format_call, is_function_missing
 ANSWER_SECONDS_MAX = 1.0
 """Maximum seconds for an answer. After that the node counts as lost."""
 SENTINEL_SECONDS = 0.4
-"""Seconds after which the next Sentinel is asked."""
+"""Seconds before the next Sentinel is asked."""
 ANSWERS_PER_TURN_MAX = 50
 """Maximum answers in one turn of the event loop."""
 HOST_RETENTION_SECONDS = 10.0
-"""Seconds after its last heartbeat for which a host is counted."""
+"""Seconds after its last heartbeat before a host is no longer counted."""
 HOSTS_KEY = b"rl:heartbeats"
 """The instances with the hub's times of their last heartbeats, as text (scripts/heartbeat.lua)."""
 ANSWERS: dict[str, tuple[type, ...]] = {

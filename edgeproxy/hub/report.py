@@ -57,11 +57,11 @@ class Report(NamedTuple):
     The hub applies each report once, and answers repeated ones again.
     """
     born: int
-    """Tells a row from an earlier row with the same key. Each row's total counts begin at 0."""
+    """A number that differs from earlier rows of this key. Each row's total counts begin at 0."""
     now: float
     """Edge time in seconds."""
     span: float
-    """Seconds for which a host that has counted is relevant to others."""
+    """Seconds after which the counts of a host are irrelevant to others."""
     cum: int
     """The host's counts on this row since its beginning."""
     spent: int = 0
@@ -76,7 +76,7 @@ class ReportAnswer(NamedTuple):
     """The hub's answer about a rate."""
 
     known: bool
-    """Whether the hub knew this host. If not, the host reports its whole window next."""
+    """True if the hub knew this host. If not, the host reports its whole window next."""
     hosts: int
     """The hosts that have counted within the span, including this one."""
     claims: int

@@ -24,7 +24,7 @@ RETRY_SECONDS = 1.0
 RETRY_SECONDS_MAX = 30.0
 """Seconds before the first reconnection, and their maximum before later ones."""
 PING_SECONDS = 5.0
-"""Seconds of silence after which the server is pinged."""
+"""Seconds of silence before the server is pinged."""
 
 
 class Subscription:

@@ -47,7 +47,7 @@ PROBLEMS_SHOWN_MAX = 20
 SMALL_BYTES = 256 << 10
 """Bytes of a body whose values take at most some megabytes, whatever it contains."""
 STRING_BYTES_MAX = 4000
-"""Maximum bytes of a string in a body, as written in JSON: a `why` in which all characters are escaped."""
+"""Maximum bytes of a string in a body, as written in JSON: a `why` whose characters are all escaped."""
 STRUCTURE_MAX = {b"[": ROWS_MAX + 1, b"{": ROWS_MAX + 2, b",": (4 + DIMENSIONS_MAX) * ROWS_MAX + 16}
 """Maximum number of each character outside of strings."""
 QUOTES_MAX = (6 + 4 * DIMENSIONS_MAX) * ROWS_MAX + 64
@@ -100,7 +100,7 @@ class Batch(NamedTuple):
 
     @property
     def minute(self) -> int:
-        """The Unix second at which the minute of its rows begins."""
+        """The first Unix second of the minute of its rows."""
         return self.since - self.since % MINUTE_SECONDS
 
     @property
@@ -230,7 +230,7 @@ def _parse_gap(value: object, faults: list[str]) -> Gap | None:
 
 
 def _find_faults(batch: Batch) -> list[str]:
-    """Find what is wrong with the values of a batch and their types."""
+    """Find faults in the values of a batch and their types."""
     faults = [f"has no name for its {name}" for name in ("edge", "region") if not _is_name(getattr(batch, name))]
     if not _is_between(1, batch.seq, NUMBER_MAX):
         faults.append("has a seq that is no whole number from 1")

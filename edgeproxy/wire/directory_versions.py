@@ -7,7 +7,7 @@ concurrent readers see an earlier version. Tokens of versions are unique for eve
 other tokens.
 
 In the hub `dir:{people}:log` is the list of lines, and `dir:{people}:parts:TOKEN` the list of a version's parts.
-`dir:{people}:time` has one line, with the time at which a version was last known to be the newest. Lines are signed
+`dir:{people}:time` has one line, which states that a version was still the newest at a certain time. Lines are signed
 (directory_signatures.py).
 """
 
@@ -36,7 +36,7 @@ Other forms are for later versions.
 """
 
 CallHub = Callable[..., Awaitable[Any]]
-"""Sends a command to the hub, such as `ask("LINDEX", LOG, -1)`. Raises HubUnavailableError or ResponseError."""
+"""Sends a command to the hub: `ask("LINDEX", LOG, -1)`. Raises HubUnavailableError or ResponseError."""
 
 
 class UnreadableDirectoryError(Exception):
@@ -49,7 +49,7 @@ class Version(NamedTuple):
     number: int
     token: str
     whole: bool
-    """Whether its parts have all customers, not only changes."""
+    """True if its parts have all customers, not only changes."""
     parts: int
     size: int
     """Bytes of all parts."""
@@ -59,12 +59,12 @@ class Version(NamedTuple):
     keys: int
     """Number of keys as of this version."""
     at: float
-    """Unix seconds of its push, later than those of the line before it (compute_push_time)."""
+    """Unix seconds of its push, later than the push of the line before it (compute_push_time)."""
     form: int = UNSIGNED
     before: str = ""
     """The SHA-256 of the line before it, in hex. Empty: there is no such line."""
     back: bool = False
-    """Whether it may be older than the versions of edges, or differ from them."""
+    """True if it may be older than the versions of edges, or differ from them."""
 
 
 FIELD_TYPES: tuple[type | tuple[type, ...], ...] = (
@@ -81,7 +81,7 @@ FIELD_TYPES: tuple[type | tuple[type, ...], ...] = (
     str,
     bool,
 )
-"""The type of each field of a line. They are checked because anybody who may write to the hub can write to the log."""
+"""The type of each field of a line. They are checked because all users who may write to the hub can write the log."""
 
 TIME_FIELD_TYPES: tuple[type | tuple[type, ...], ...] = ((int, float), int, str)
 
@@ -107,7 +107,7 @@ class Time(NamedTuple):
 
 
 CLOCK_STEP_SECONDS_MAX = 86400.0
-"""Maximum seconds of a signer's clock behind its last push for which the next push still gets a later time."""
+"""Maximum seconds that a signer's clock may be behind its last push. The next push still gets a later time."""
 PUSH_STEP_SECONDS = 0.001
 """Minimum seconds between two pushes."""
 LINES_MAX = 4096
@@ -163,8 +163,8 @@ def parse_line(line: bytes) -> Line:
 def compute_push_time(before: Version | None, now: float) -> float:
     """Return the Unix second of a push after the version `before`, whose signature is checked. None: there is none.
 
-    It increases with each push even if the clock is set back, so that edges recognise an old log that somebody
-    restores. A clock that was more than a day ahead is not followed, and the next push has the correct time again.
+    It increases with each push even if the clock is set back, so that edges recognise a restored old log. A clock that
+    was more than a day ahead is not followed, and the next push has the correct time again.
     """
     if before is None or before.at - now > CLOCK_STEP_SECONDS_MAX:
         return now

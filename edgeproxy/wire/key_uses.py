@@ -59,7 +59,7 @@ class KeysUsed:
 
 
 def parse_field(written: str | None) -> tuple[int, list[str]]:
-    """Parse a field: the Unix second at which the day begins, and the SHA-256 of each key in hex.
+    """Parse a field: the first Unix second of the day, and the SHA-256 of each key in hex.
 
     An invalid field gives no keys and no error, because it must not prevent the counting of its batch.
     """

@@ -1,7 +1,7 @@
 """The current use of the limits of watched customers at one edge. Pure. Edge and collector share it.
 
 The collector knows which customers are watched, and an edge knows the use. Windows of seconds and concurrent requests
-are in no batch. So an edge asks every REPORT_SECONDS which customers to report, and reports those of the previous
+are in no batch. So an edge asks every REPORT_SECONDS which customers to report, and reports the ones in the previous
 answer:
 
     {"region": NAME, "usage": [{"customer": NAME, "limits": [{"limit": NAME, "scope": "customer", "route": "", "mode":

@@ -30,7 +30,7 @@ PAGERDUTY_KEY_CHARACTERS_MAX = 255
 SEVERITY_LABELS: dict[Severity, str] = {"page": "critical", "warn": "warning", "info": "info"}
 """The severities in terms of PagerDuty and of Prometheus rules."""
 FIRING_SECONDS = 86400
-"""Seconds for which an alert fires in Alertmanager. Such an alert is never resolved explicitly."""
+"""Seconds before an alert ends in Alertmanager. Such an alert is never resolved explicitly."""
 SUBJECTS: dict[Severity, str] = {"page": "[PAGE] ", "warn": "[warning] ", "info": ""}
 NO_DOMAIN = "edgeproxy.invalid"
 
@@ -133,8 +133,7 @@ def format_pagerduty(message: AlertMessage, routing_key: str, runbooks: str = ""
 def format_alertmanager(message: AlertMessage, now: float, runbooks: str = "") -> bytes:
     """Return the body of Alertmanager's `POST /api/v2/alerts`: one alert that fires for FIRING_SECONDS from `now`.
 
-    Its labels are those that the Prometheus rules set. `key` is also a label, so that a repeated attempt updates the
-    alert.
+    It has the labels of the Prometheus rules. `key` is also a label, so that a repeated attempt updates the alert.
     """
     policy = find_policy(message.kind)
     labels = {

@@ -49,7 +49,7 @@ VERSIONS_KEPT = 64
 STAGED_SECONDS = 600
 """Seconds until the parts of an interrupted push expire, counted from its last part."""
 READABLE_SECONDS = 600
-"""Seconds for which unneeded parts stay readable, for edges that are reading them."""
+"""Seconds before unneeded parts are deleted, for edges that are reading them."""
 RETRY_SECONDS = 10.0
 """Seconds for an answer."""
 

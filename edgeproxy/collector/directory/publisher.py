@@ -53,7 +53,7 @@ CLEAN_SECONDS = 60.0
 CHANGES_MAX = 5000
 """Most changes in one version."""
 WHOLE_BYTES_MIN = 1 << 20
-"""Total bytes of versions up to which the directory is not rewritten, even if a complete version is small."""
+"""The directory is rewritten only above this total size of its versions in bytes, however small a rewrite would be."""
 WHOLE_REST_SECONDS, WHOLE_SHARE_MAX = 60.0, 0.05
 """Seconds between two complete versions after erasures, and the largest share of the time that they may take."""
 BACK = "back"
@@ -67,7 +67,7 @@ class Publisher:
         self.log = DirectoryLog(database)
         """The published versions."""
         self.time: bytes | None = None
-        """The signed line with the time at which a version was the newest."""
+        """The signed line about the time of the newest version."""
         self.followers = Followers()
         """The edges that fetch the directory here."""
         self.hub = settings.hub

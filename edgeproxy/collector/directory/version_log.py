@@ -11,7 +11,7 @@ from edgeproxy.collector.database.schema import directory_log, directory_parts
 from edgeproxy.wire.directory_versions import Line, parse_line
 
 READABLE_SECONDS = 600
-"""Seconds for which unneeded parts stay readable, for edges that are reading them."""
+"""Seconds before unneeded parts are deleted, for edges that are reading them."""
 
 IS_CURRENT = directory_log.c.left_at.is_(None)
 

@@ -35,7 +35,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 WITHDRAWN = "the move is withdrawn"
 WITHDRAWN_MS = 7 * DAY_MS
-"""How long a withdrawal is remembered for an arrival that has not come."""
+"""Milliseconds before a withdrawal without an arrival is forgotten."""
 
 
 async def arrive(

@@ -47,7 +47,7 @@ async def find_obstacles(connection: AsyncConnection, row: CustomerRow, *, end_p
 
 
 async def list_staying(connection: AsyncConnection, row: CustomerRow) -> list[str]:
-    """Return what a customer leaves behind, and what to do about it."""
+    """Return sentences about the things that a customer leaves behind, and about the necessary actions."""
     staying = [
         "usage, invoices and the journal: they stay in these books, under the pseudonym",
         "sessions: sign in anew",

@@ -23,7 +23,7 @@ from edgeproxy.config.collector.residencies import OtherResidency
 
 PATH: Final = "/v1/residency/aggregates"
 FRESH_SECONDS: Final = 60.0
-"""Seconds for which an answer is cached."""
+"""Seconds of caching for an answer."""
 BYTES_MAX: Final = 64 << 10
 PEER: Final = HttpPeer("the residency", 5.0, BYTES_MAX)
 ROWS_MAX: Final = 500

@@ -1,7 +1,7 @@
 """Use of limits at each edge for watched customers: the list of watched customers, and edges' reports about them.
 
-A customer is watched for a minute after a request for its limits. Edges report at most WATCHED_MAX customers: first
-those that operators are viewing, then the most recent ones.
+A customer is watched for a minute after a request for its limits. Edges report at most WATCHED_MAX customers: first the
+ones on operators' pages, then the most recent ones.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +18,7 @@ from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.wire.limit_usage import REPORT_SECONDS, WATCHED_MAX, LimitUsage
 
 WATCH_SECONDS = 60
-"""Seconds for which a customer is watched."""
+"""Seconds of watching after a request for a customer's limits."""
 RENEW_SECONDS = 30
 """A watch is extended only if fewer seconds remain, so that not every page view writes."""
 CURRENT_SECONDS = 4 * REPORT_SECONDS

@@ -98,7 +98,7 @@ class MailServer(NamedTuple):
     host: str
     port: int
     is_tls: bool
-    """Whether the connection starts with TLS. Otherwise STARTTLS is required, unless the server is on this host."""
+    """True if the connection starts with TLS. Otherwise STARTTLS is required, unless the server is on this host."""
     user: str | None
     password: str | None
 

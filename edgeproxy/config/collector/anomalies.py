@@ -45,7 +45,7 @@ def read_similarity(value: object) -> float:
     lambda times: "off" if times is None else f"{times:g}",
 )
 def read_pause_at(value: object) -> float | None:
-    """Read the multiple of usual usage at which a customer is paused. None: never."""
+    """Read the multiple of usual usage that pauses a customer. None: no multiple does."""
     value = parsers.read_unless_off(value)
     return None if value is None else _read_decimal(value, 2.0, 1000.0, A_PAUSE_AT)
 

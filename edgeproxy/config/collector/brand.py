@@ -30,7 +30,7 @@ DARK_BESIDE = ("#0e1013", "#15181c", "#1d2127", "#1c2026", "#0d1330")
 
 
 def compute_luminance(colour: str) -> float:
-    """Return the relative luminance (WCAG 2.2) of a colour such as #0b6b5c, from 0 to 1."""
+    """Return the relative luminance (WCAG 2.2) of a colour in the form #0b6b5c, from 0 to 1."""
     channels = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
     red, green, blue = (one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in channels)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

@@ -1,6 +1,6 @@
 """Settings of plans.yaml: plans with their versions and prices.
 
-A version is never edited. A change is a new version, to which customers move when an operator decides it.
+A version is never edited. A change is a new version, and customers move to it when an operator decides so.
 
 Each plan is read once per currency of its prices (`Plan.in_currency`).
 """
@@ -139,7 +139,7 @@ class MeterPrice(Part):
 
     @property
     def has_prices(self) -> bool:
-        """Whether its usage can ever cost anything."""
+        """True if its usage can ever cost anything."""
         by = () if self.by is None else self.by.prices.values()
         return any((self.price, *by, *(tier.price for tier in self.tiers)))
 
@@ -322,7 +322,7 @@ class Plan(Part):
 
     @property
     def fits_stripe_meters(self) -> bool:
-        """Whether prices of Stripe's meters can charge its usage: by tiers, once a period, in US dollars."""
+        """True if prices of Stripe's meters can charge its usage: by tiers, once a period, in US dollars."""
         return self.find_meters_obstacle() is None
 
     def find_meters_obstacle(self) -> str | None:
@@ -342,14 +342,14 @@ class Plan(Part):
 
     @property
     def has_prices(self) -> bool:
-        """Whether it can ever cost anything."""
+        """True if it can ever cost anything."""
         return bool(self.fee or self.minimum) or any(price.has_prices for price in self.meters.values())
 
 
 def serialize_plan(plan: Plan) -> str:
     """Serialize a plan in all its currencies, as JSON for `parse_plan`.
 
-    For a free plan or one in US dollars only, the JSON is the same as in versions with a single currency.
+    A free plan or one in US dollars only has the JSON of versions with a single currency.
     """
     terms = plan.model_dump_json(by_alias=True, exclude_defaults=True)
     others = {code: orjson.loads(serialize_plan(other)) for code, other in plan.others.items()}
@@ -379,7 +379,7 @@ def get_plan_name(version: str) -> str:
 
 
 def find_version_owner(version: str) -> str | None:
-    """Return the customer with an own price in this version. None: the version is for everybody."""
+    """Return the customer with an own price in this version. None: the version is for all customers."""
     return version.partition("+")[2] or None
 
 
@@ -396,7 +396,7 @@ def get_plan_tier(version: str, plan: Plan) -> str:
 def find_newest_versions(plans: Mapping[str, Plan], customer: str | None = None) -> dict[str, str]:
     """Return the newest version of each plan by the plan's name, as it is sold to a customer.
 
-    A version with the customer's own price takes precedence. None: the versions for everybody.
+    A version with the customer's own price takes precedence. None: the versions for all customers.
     """
     newest_versions: dict[str, str] = {}
     for version in sorted(

@@ -56,7 +56,7 @@ AccountName = Literal[
 
 @written(build_text("text", r"\S(.*\S)?", "200"))
 def read_account(value: object) -> str:
-    """Read the name of an account in somebody's books."""
+    """Read the name of an account in a chart of accounts."""
     name = read_text(value, AN_ACCOUNT)
     if not (1 <= len(name) <= ACCOUNT_CHARACTERS_MAX and name.isprintable() and name.strip() == name):
         raise value_error("is no name of an account", AN_ACCOUNT)

@@ -1,4 +1,4 @@
-"""The collector's listeners: `listen` of collector.yaml, and what each of them serves."""
+"""The collector's listeners: `listen` of collector.yaml, and the groups of endpoints that each serves."""
 
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal, get_args
@@ -153,7 +153,7 @@ def find_url_faults(path: Steps, url: object) -> Iterator[Fault]:
 
 
 def _find_needs(tree: Table) -> Iterator[tuple[frozenset[str], str]]:
-    """Yield sets of groups, of which at least one must be served, with the reason."""
+    """Yield sets of groups with the reason why at least one group of the set must be served."""
     if any(token.get("role") in ("edge", "beacon") for _, token in list_members(tree, "tokens")):
         yield frozenset({"edges"}), "there are tokens of edges or beacons"
     if isinstance(tree.get("pages"), Table):

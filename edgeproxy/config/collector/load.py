@@ -42,7 +42,7 @@ def load_plans(path: Path, environ: Mapping[str, str]) -> "catalog.PlansFile":
 
 
 def load_plans_text(name: str, text: str) -> "catalog.PlansFile":
-    """Load plans from a text that somebody sends. No file is read, whatever the text names.
+    """Load plans from the text of a request. No file is read, whatever the text names.
 
     Raises ConfigError with every problem.
     """

@@ -18,7 +18,7 @@ from edgeproxy.config.forms import build_any_of, build_text, written
 from edgeproxy.config.units import format_value, read_text, value_error
 
 PRICE_SCALE = 10**12
-"""Parts of a unit price per smallest unit, such as a cent."""
+"""Parts of a unit price per smallest unit (a cent, for example)."""
 PRICE_PLACES = 12
 """Decimal places of a price in smallest units, as many as Stripe accepts."""
 CENTS = 100
@@ -33,14 +33,14 @@ A_PRICE = (
 
 
 class MoneyReading:
-    """The currency in which money is read, and the other currencies that were found."""
+    """The current currency of reading, and the other currencies that were found."""
 
     def __init__(self, currency: str, base: str, *, is_plan: bool) -> None:
         self.currency = currency
         self.base = base
         """The currency of money without a written currency."""
         self.is_plan = is_plan
-        """Whether money may be written in several currencies."""
+        """True if money may be written in several currencies."""
         self.named: set[str] = set()
         """The currencies of all money that was read."""
 
@@ -49,13 +49,13 @@ _reading: ContextVar[MoneyReading | None] = ContextVar("reading", default=None)
 
 
 def get_reading() -> MoneyReading:
-    """Return the currency in which money is read: by default US dollars."""
+    """Return the current currency of reading: by default US dollars."""
     return _reading.get() or MoneyReading(USD, USD, is_plan=False)
 
 
 @contextmanager
 def reading_in(currency: str, base: str | None = None, *, is_plan: bool = False) -> Iterator[MoneyReading]:
-    """Read money in a currency. Money without a written currency is in `base`, which defaults to the same one."""
+    """Read money in a currency. Money without a written currency is in `base`, by default this currency."""
     reading = MoneyReading(currency, base or currency, is_plan=is_plan)
     token = _reading.set(reading)
     try:
@@ -105,7 +105,7 @@ def _choose_currency(value: object, hint: str) -> tuple[str, str]:
 
 @written(_build_money("amount", DECIMAL.pattern, "99", "99.50"), lambda _: None)
 def read_fee(value: object) -> int:
-    """Read an amount in smallest units such as cents: `99`, `99.50`, `{usd: "99", jpy: "14800"}`."""
+    """Read an amount in smallest units (cents, for example): `99`, `99.50`, `{usd: "99", jpy: "14800"}`."""
     if isinstance(value, int):
         return value
     currency, written = _choose_currency(value, A_FEE)

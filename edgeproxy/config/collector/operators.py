@@ -42,7 +42,7 @@ Word = Annotated[str, BeforeValidator(read_word)]
 Words = tuple[Word, ...]
 
 FACTOR_SECONDS_MAX = 600
-"""Seconds for which a sign-in with a second factor permits sensitive actions."""
+"""Seconds after a sign-in with a second factor that permit sensitive actions."""
 LEEWAY_SECONDS = 30.0
 """Maximum difference of an issuer's clock, in seconds."""
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")

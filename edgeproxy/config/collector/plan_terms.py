@@ -15,7 +15,7 @@ SMALL_PRICE = Decimal("0.0001")
 
 
 def write_terms(plan: Plan) -> Terms:
-    """Return the section of a plan. In a file of its currency, `load_plans_text` reads it as the same plan."""
+    """Return the section of a plan. In a file of its currency, `load_plans_text` reads an equal plan from it."""
     terms: Terms = {} if plan.name is None else {"name": plan.name}
     terms["fee"] = _write_money(plan, lambda one: one.fee, format_amount)
     for field in ("minimum", "threshold"):

@@ -1,6 +1,6 @@
 """Settings of collector.yaml.
 
-Tiers, meters, customers, keys and flags are as in edge.yaml, so that both can include the same files.
+Tiers, meters, customers, keys and flags are as in edge.yaml, so that both can include common files.
 """
 
 from typing import Annotated, Literal
@@ -41,7 +41,7 @@ from edgeproxy.config.units import (
 )
 
 KEEP_DAYS_MIN = 2
-"""Minimum retention of anything, in days, so that late data finds what it belongs to."""
+"""Minimum retention of anything, in days, so that late data finds its context."""
 
 
 retention_days = Days(KEEP_DAYS_MIN, 36500, also="forever, or ")

@@ -1,4 +1,4 @@
-"""Affinity: related requests go to the same endpoint of an upstream."""
+"""Affinity: related requests go to one endpoint of an upstream."""
 
 import re
 from typing import Annotated, Final

@@ -1,4 +1,4 @@
-"""Cross-origin requests (the Fetch standard, section 3.3): which pages may call a route, and what they may see."""
+"""Cross-origin requests (the Fetch standard, section 3.3): pages that may call a route, and fields they may use."""
 
 import re
 from typing import Annotated

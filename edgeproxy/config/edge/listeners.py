@@ -31,7 +31,7 @@ class ListenerTls(Part):
 
     @property
     def pairs(self) -> tuple[Certificate, ...]:
-        """All certificates, starting with that of `cert` and `key`."""
+        """All certificates, starting with `cert` and `key`."""
         if self.cert is None or self.key is None:
             return self.certificates
         return (Certificate(cert=self.cert, key=self.key), *self.certificates)
@@ -68,5 +68,5 @@ class Listener(Part):
 
     @property
     def speaks_http2(self) -> bool:
-        """Whether it accepts HTTP/2. Proxies that ask for permission use HTTP/1.1."""
+        """True if it accepts HTTP/2. Proxies that ask for permission use HTTP/1.1."""
         return self.http2 and self.authorize is None

@@ -1,6 +1,6 @@
 """Loading edge.yaml and passing its settings between processes.
 
-Trust and the outgoing proxy apply to the whole process: those of the file that was loaded last.
+Trust and the outgoing proxy apply to the whole process, as in the file that was loaded last.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -28,8 +28,8 @@ NOT_FOR_WORKERS: "dict[str, bool | set[str]]" = {
 def load_edge(path: Path, environ: Mapping[str, str], *, files: bool = True) -> EdgeSettings:
     """Load the settings of a file and its includes. Raises ConfigError with every problem.
 
-    Without `files` the certificates and keys that it names are not read. So people without access to these can find out
-    where the edge listens.
+    Without `files` the certificates and keys that it names are not read. So people without access to these can find the
+    edge's addresses.
     """
     settings = get_settings(try_load_edge(path, environ, files=files))
     assert settings is not None

@@ -12,8 +12,8 @@ SAFE: Final = ("GET", "HEAD", "OPTIONS", "PROPFIND", "QUERY", "REPORT", "SEARCH"
 REFUSED: Final = ("CONNECT", "TRACE", "PRI", "*")
 """Methods that are not forwarded.
 
-CONNECT asks for a tunnel past every rule, and TRACE shows what the edge has added (RFC 9110 sections 9.3.6 and 9.3.8).
-The other two are reserved so that nobody uses them (RFC 9113 section 3.4, RFC 9110 section 18.2).
+CONNECT asks for a tunnel past every rule, and TRACE shows the additions of the edge (RFC 9110 sections 9.3.6 and
+9.3.8). The other two are reserved and must not be used (RFC 9113 section 3.4, RFC 9110 section 18.2).
 """
 
 WRITING: Final = (

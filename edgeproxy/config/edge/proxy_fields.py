@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 
 
 class Group(NamedTuple):
-    """Fields with the same kind of meaning."""
+    """Fields with one kind of meaning."""
 
     about: str
     names: tuple[str, ...]
@@ -72,7 +72,7 @@ def create_matcher(patterns: tuple[str, ...]) -> Callable[[str], bool]:
 
 
 is_proxy_field: Final = create_matcher(tuple(name for group in GROUPS for name in group.names))
-"""Whether a name in lower case is in the table."""
+"""Returns whether a name in lower case is in the table."""
 
 
 def has_proxy_field(pattern: str) -> bool:

@@ -179,7 +179,7 @@ def read_stripped(value: object) -> str:
 
 @written(build_text("field name or `PREFIX*`", STRIPPED.pattern, "X-HTTP-Method-Override"))
 def read_strip_exception(value: object) -> str:
-    """Read the name, or with `*` the prefix, of fields that anybody may send."""
+    """Read the name, or with `*` the prefix, of fields that all clients may send."""
     name = read_stripped(value)
     if not has_proxy_field(name.lower()):
         raise value_error(f"{name} passes in any case", AN_EXCEPTION)

@@ -49,7 +49,7 @@ def find_home(residencies: dict[str, Residency]) -> str | None:
 
 
 def list_usages(settings: "EdgeFile") -> dict[str, Usage]:
-    """Return where an edge ships its usage, by the path of the setting."""
+    """Return the usage settings of an edge, by their paths in the file."""
     if settings.residency:
         return {f"residency.{name}.usage": residency.usage for name, residency in settings.residency.items()}
     return {} if settings.usage is None else {"usage": settings.usage}

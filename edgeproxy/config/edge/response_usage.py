@@ -137,5 +137,5 @@ class ResponseUsage(Part):
 
     @property
     def refuses_unasked(self) -> bool:
-        """Whether requests are refused if their streams cannot be asked for usage."""
+        """True if requests are refused when their streams cannot be asked for usage."""
         return self.ask_for_usage is not None and self.ask_for_usage.else_ == "refuse"

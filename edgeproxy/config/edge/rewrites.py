@@ -65,7 +65,7 @@ REQUEST_OWN = FRAMING | {
 REQUEST_SETTABLE = frozenset(("x-real-ip", "x-forwarded-prefix"))
 """Fields that a route may set but not remove, because clients cannot send them."""
 REQUEST_PREFIXES = ("x-edge-", "x-forwarded-", "x-real-", "x-original-", "access-control-request-")
-"""Stamps, and fields about the owner and origin of a request. Upstreams trust them because nobody else can set them."""
+"""Stamps, and fields about the owner and origin of a request. Upstreams trust them because only the edge sets them."""
 
 RESPONSE_OWN = FRAMING | {"date", "content-encoding", "content-range"}
 RESPONSE_PREFIXES = ("ratelimit", "x-ratelimit-", "access-control-")
@@ -89,7 +89,7 @@ def read_response_field(value: object) -> str:
 
 def _read_changeable_field(value: object, own: frozenset[str], prefixes: tuple[str, ...], why: str) -> str:
     name = parsers.read_field_name(value)
-    # In every spelling that a server behind the edge may treat as the same name.
+    # In every spelling that a server behind the edge may treat as this name.
     folded = re.sub("[^a-z0-9]", "-", name.lower())
     if folded in own or folded.startswith(prefixes):
         raise value_error(

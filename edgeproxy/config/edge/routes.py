@@ -1,4 +1,4 @@
-"""Routes: which requests go to which upstream, and what is required of them."""
+"""Routes: the upstream of each request, and the requirements for it."""
 
 from typing import Annotated, Literal
 
@@ -157,5 +157,5 @@ class Route(Part):
 
     @property
     def prefix(self) -> str | None:
-        """The prefix, such as `/v1/` for the path `/v1/*`. None: the path is exact."""
+        """The prefix: `/v1/` for the path `/v1/*`. None: the path is exact."""
         return self.path[:-1] if self.path.endswith("/*") else None

@@ -1,9 +1,9 @@
 """The configuration of an edge: frozen, with every value in its plain unit.
 
 Durations are seconds (float), sizes bytes (int), rates a count and seconds, moments Unix seconds. Each model also
-defines what operators write: its fields are those of the file, and the types in `field_types.py` read the written form
+defines the written form: its fields are the fields of the file, and the types in `field_types.py` read their values
 (`5s`, `64KiB`, `60/min`). Editors (`schema.py`) and the page of settings (scripts/settings-pages) show descriptions and
-docstrings. `references.py` checks what no single part can know, such as whether a tier exists.
+docstrings. `references.py` checks facts that concern several parts, for example whether a tier exists.
 """
 
 from pathlib import Path

@@ -208,7 +208,7 @@ class Upstream(Part):
 
     @property
     def has_named_tls(self) -> bool:
-        """Whether an `https://` endpoint has a name, to which its certificate belongs."""
+        """True if an `https://` endpoint has a name, so that its certificate can be checked for the name."""
         return any(each.scheme == "https" and not addresses.is_address(each.host) for each in self.endpoints)
 
     @property

@@ -41,7 +41,7 @@ class Usage(Part):
 
     @property
     def is_exposed(self) -> bool:
-        """Whether others on the network could read the token: it goes to another host without TLS."""
+        """True if others on the network could read the token: it goes to another host without TLS."""
         return (
             self.token is not None
             and self.collector.startswith("http://")

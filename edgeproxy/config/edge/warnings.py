@@ -131,7 +131,7 @@ def _list_path_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _is_looser_route(other: Route, route: Route) -> bool:
-    """Return whether `other` sends look-alikes of `route`'s paths to the same upstream with fewer requirements."""
+    """Return whether `other` accepts look-alikes of `route`'s paths for its upstream with fewer requirements."""
     prefix = other.prefix
     covers = prefix is not None and route.path.startswith(prefix) and prefix != route.prefix
     same = other.upstream == route.upstream and other.host in (None, route.host)
@@ -187,7 +187,7 @@ def _list_unit_limit_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_limits(settings: EdgeSettings) -> list[tuple[str, Sequence[Limit], bool]]:
-    """Return each owner of limits, the limits, and whether answers are read where they apply."""
+    """Return each owner of limits, the limits, and whether usage is read from the answers of their requests."""
     is_read = any(route.response_usage is not None for route in settings.routes)
     return [
         *[(f"tiers.{name}", tier.limits, is_read) for name, tier in settings.tiers.items()],
@@ -240,7 +240,7 @@ def _list_limit_cost_warnings(
     index: int, route: Route, where: str, limits: Iterable[Limit], credits: BurstCredits | None
 ) -> Iterator[str]:
     if credits is not None and credits.max >= route.cost:
-        return  # Credits pay for what the limits refuse.
+        return  # Credits pay for requests beyond the limits.
     for limit in limits:
         if limit.mode == "enforce" and limit.counts_requests and route.cost > compute_burst(limit):
             yield (
@@ -262,7 +262,7 @@ def _list_quota_cost_warnings(
 
 
 def compute_burst(limit: Limit) -> int:
-    """Return what a limit permits at once if nothing is used."""
+    """Return the number of units that an unused limit permits at once."""
     if DEFAULT_DEPTHS[limit.algorithm] is None:
         return limit.count
     return min(limit.count, limit.depth) if limit.algorithm == "hybrid" else limit.depth

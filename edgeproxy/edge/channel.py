@@ -41,8 +41,8 @@ class Codec(Generic[Sent, Received]):
     """The codec of one end of a channel."""
 
     def __init__(self, encode: Callable[[Sent], bytes], decode: Callable[[bytes], Received]) -> None:
-        """`decode` raises msgspec.ValidationError for bytes that are no message, DecodeError for bytes that cannot be
-        decoded.
+        """`decode` raises msgspec.ValidationError for bytes that are not a message, DecodeError for bytes that cannot
+        be decoded.
         """
         self._encode, self._decode = encode, decode
 

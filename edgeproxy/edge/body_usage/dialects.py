@@ -27,11 +27,13 @@ STEPS: Final = "steps"
 STEPS_WITHIN: Final = frozenset(("message", "fallback_message"))
 """Types of steps that the numbers of the answer include. Others, for example compaction, stand beside them."""
 UNITS: Final = "other units"
-"""An amount that is no number of tokens, for example seconds of audio or searches: such an answer counts no tokens."""
+"""An amount that is not a number of tokens, for example seconds of audio or searches: such an answer counts no
+tokens.
+"""
 MODEL, TIER, ID, KIND, STATUS, ERROR, BACKGROUND, FILE, TICKET = (
     *("model", "tier", "id", "kind", "status", "error", "background", "file", "ticket"),
 )
-"""Facts that are no numbers. A ticket is an id; with it a later request gets the answer."""
+"""Facts that are not numbers. A ticket is an id; with it a later request gets the answer."""
 RESULTS: Final = "results"
 """The answers of a batch within one body, a list of objects, each with its `response`."""
 TEXTS: Final = (MODEL, TIER, ID, KIND, STATUS, FILE, TICKET)

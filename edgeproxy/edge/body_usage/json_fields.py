@@ -112,10 +112,11 @@ class JsonFields:
         self._decode_level = msgspec.json.Decoder(msgspec.defstruct("Level", level, rename=rename)).decode
 
     def read(self, text: bytes | bytearray, values: dict[str, Value]) -> bool:
-        """Put the values of a text into `values` by name. A value that states nothing, for example `null`, is no value.
+        """Put the values of a text into `values` by name. A value that states nothing, for example `null`, is not a
+        value.
 
-        Of a list the last MEMBERS_MAX members are read, the last one last. Returns False if the text is no object or
-        list of JSON, or is nested too deeply to be read.
+        Of a list the last MEMBERS_MAX members are read, the last one last. Returns False if the text is not an object
+        or list of JSON, or is nested too deeply to be read.
         """
         stated_values = self.find_values(text)
         if stated_values is None:
@@ -127,7 +128,7 @@ class JsonFields:
         return True
 
     def find_values(self, text: bytes | bytearray) -> dict[str, Value] | None:
-        """Return the values of a text by name; None if it is no object, or has a value of a wrong type."""
+        """Return the values of a text by name; None if it is not an object, or has a value of a wrong type."""
         values: dict[str, Value] = {}
         try:
             return values if self._take(self._decode_whole(text), values) else None
@@ -181,7 +182,7 @@ class JsonFields:
             deeper._read_members(raw, values)
 
     def _read_members(self, text: bytes | bytearray | msgspec.Raw, values: dict[str, Value]) -> None:
-        """Read a text, one level of it at a time; one that is no object has nothing."""
+        """Read a text, one level of it at a time; one that is not an object has nothing."""
         try:
             read = self._decode_level(text)
         except msgspec.ValidationError:
@@ -246,9 +247,9 @@ def take_members(members: dict[str, object], plan: Plan, values: dict[str, Value
 
 
 def parse_value(written: bytes, type_: object) -> Value:
-    """Return a value of JSON as the number, text or list that it should be; in its written form if it is none.
+    """Return a value of JSON as the number, text or list that it should be; in its written form if it is not one.
 
-    The text of a name that is no text is its written form, for example `5`.
+    For a name of another type, the text is the written form, for example `5`.
     """
     if type_ is NUMBER:
         number = parse_whole_number(written)
@@ -267,7 +268,7 @@ def parse_whole_number(written: bytes) -> int | None:
 
 
 def parse_text(written: bytes) -> str:
-    """Return a text of JSON; any other value in its written form, with U+FFFD for bytes that are no UTF-8."""
+    """Return a text of JSON; any other value in its written form, with U+FFFD for bytes that are not UTF-8."""
     if written.startswith(b'"'):
         try:
             return msgspec.json.decode(written, type=str)

@@ -73,7 +73,7 @@ def measure_prompt(
 
 
 def _measure_json(body: bytes | bytearray, provider: str) -> PromptSize | None:
-    """Return the size of a JSON text; None if it is none."""
+    """Return the size of a JSON text; None if it is not one."""
     try:
         value: object = msgspec.json.decode(body)
         reader = _PartReader(provider)
@@ -84,7 +84,7 @@ def _measure_json(body: bytes | bytearray, provider: str) -> PromptSize | None:
 
 
 def _measure_strings(body: bytes | bytearray, provider: str) -> PromptSize:
-    """Return the size of a text that is no JSON, or was cut, by its strings."""
+    """Return the size of a text that is not JSON, or was cut, by its strings."""
     known = other = 0
     key = ""
     for match in STRINGS.finditer(body):
@@ -127,7 +127,7 @@ class _PartReader:
         self.text_bytes = self.tokens = 0
 
     def read_request(self, request: object) -> None:
-        """Read all of a request. If it has no known member, every text that is no identifier counts."""
+        """Read all of a request. If it has no known member, every text that is not an identifier counts."""
         if isinstance(request, dict):
             is_known = False
             for key, value in request.items():
@@ -186,7 +186,7 @@ class _PartReader:
                 self._add_encoded("cohere" if each.startswith("data:") else "ollama", each, default="image")
 
     def _read_medium(self, part: dict[str, object]) -> bool:
-        """Read a part that is a medium; return False if it is none."""
+        """Read a part that is a medium; return False if it is not one."""
         kind, source = part.get("type"), part.get("source")
         for name, value in part.items():
             if name in FORMS and FORMS[name](self, part, value):
@@ -327,7 +327,7 @@ class _PartReader:
             self.text_bytes += len(str(value))
 
     def _add_texts(self, value: object) -> None:
-        """Add every text that is no identifier and no encoding: these have no blanks."""
+        """Add every text that is neither an identifier nor an encoding: these have no blanks."""
         if isinstance(value, str):
             self.text_bytes += _count_bytes(value) if BLANK.search(value) else 0
         elif isinstance(value, dict | list):

@@ -43,7 +43,7 @@ class PromptReader:
         self._fields = JsonFields(names) if names else None
 
     def read(self, body: bytes) -> Prompt:
-        """Return the prompt of a body. A body that is no JSON, or has no number there, tells its text alone."""
+        """Return the prompt of a body. A body that is not JSON, or has no number there, tells its text alone."""
         return Prompt(measure_prompt(body, provider=self.provider).estimate(BYTES_PER_TOKEN), self.find_maximum([body]))
 
     def find_maximum(self, texts: Iterable[bytes | bytearray]) -> int | None:

@@ -157,7 +157,7 @@ class EventStreamReader:
         self._unnamed = EVENTS_WITHOUT_MODEL_MAX
         """Events that are still to be read for the model."""
         self._last: bytes | bytearray = b""
-        """The last event, or piece of whole events, that is no mere end of the stream."""
+        """The last event, or piece of whole events, that is more than the end of the stream."""
         self._content_events = 0
         """Events that may have generated content; skipped events count once a piece."""
 
@@ -195,7 +195,7 @@ class EventStreamReader:
         return data[end + 2 :]
 
     def finish(self) -> None:
-        """Read the last event, which may lack its empty line. One that is cut off is no JSON, and states nothing."""
+        """Read the last event, which may lack its empty line. One that is cut off is not JSON, and states nothing."""
         self._end_event()
 
     @property
@@ -369,7 +369,7 @@ class LinesReader:
 
 
 class IgnoringReader:
-    """Ignores a body that is no text of any known form, for example speech."""
+    """Ignores a body that is not a text of any known form, for example speech."""
 
     has_content = is_marked = is_readable = False
 
@@ -393,8 +393,8 @@ class BodyReader:
     def __init__(self, create_inner: Callable[[bytes, bool], StatementReader | None]) -> None:
         """`create_inner` creates the reader.
 
-        Its arguments are the first bytes of a body that are no blanks, and whether these are all. It returns None if it
-        needs more of them.
+        Its arguments are the first bytes of a body that are not blanks, and whether these are all. It returns None if
+        it needs more of them.
         """
         self._create_inner = create_inner
         self._lead = b""

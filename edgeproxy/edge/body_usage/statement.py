@@ -43,10 +43,10 @@ COUNTS: Final[Mapping[str, tuple[str, ...]]] = {
         *(facts.OUTPUT, facts.THOUGHTS_BESIDE, facts.TOTAL),
     ),
 }
-"""The counts, and the facts of each: a count is not stated if one of them is no number."""
+"""The counts, and the facts of each: a count is not stated if one of them is not a number."""
 
 REASONING_BESIDE: Final = "reasoning beside"
-"""The total is more than the parts by the reasoning, or the output is less than it: it is no part of the output."""
+"""The total is more than the parts by the reasoning, or the output is less than it: it is not part of the output."""
 INPUT_BESIDE: Final = "input beside"
 """The total is more than the parts by tokens of a cache, which are therefore no part of the prompt."""
 SURPLUS: Final = "surplus"
@@ -116,7 +116,7 @@ def _add_steps(values: dict[str, Value]) -> dict[str, Value]:
 
 
 def _sum_member(steps: list[dict[str, object]], member: str) -> int | bytes:
-    """Return the sum of a number of steps; if one of them is no whole number, return the value in its place."""
+    """Return the sum of a number of steps; if one of them is not a whole number, return the value in its place."""
     written = [step.get(member) or 0 for step in steps]
     unreadable = next((each for each in written if type(each) is not int or not 0 <= each <= NUMBER_MAX), None)
     return sum(cast("list[int]", written)) if unreadable is None else str(unreadable).encode()
@@ -169,7 +169,7 @@ class StatedCounts:
         self._is_resolved = True
         if facts.STEPS in self.values:
             self.values = _add_steps(self.values)
-        stated: Mapping[str, int] = self.values  # type: ignore[assignment]  # Texts among them are no numbers' facts.
+        stated: Mapping[str, int] = self.values  # type: ignore[assignment]  # Texts among them are not numbers' facts.
         if bytes in map(type, self.values.values()):
             stated = self._list_readable()
         get = stated.get
@@ -215,7 +215,7 @@ class StatedCounts:
         return stated
 
     def find_number(self, count: str) -> int | None:
-        """Return the number of a count; None if it is not stated, or is no whole number from 0 to NUMBER_MAX."""
+        """Return the number of a count; None if it is not stated, or is not a whole number from 0 to NUMBER_MAX."""
         find = FIND.get(count)
         if find is None:
             written = self.values.get(count)
@@ -227,7 +227,7 @@ class StatedCounts:
         return find(self)
 
     def find_unreadable(self, count: str) -> bytes | None:
-        """Return the written form of the value in the place of a number of this count, if that is no number."""
+        """Return the written form of the value in the place of a number of this count, if that is not a number."""
         if count not in COUNTS:
             written = self.values.get(count)
             return written if isinstance(written, bytes) and parse_whole_number(written) is None else None
@@ -242,7 +242,7 @@ class StatedCounts:
         return self.find_text(facts.MODEL)
 
     def find_text(self, fact: str) -> str | None:
-        """Return a fact that is no number, in its written form if it is no text; None: not stated."""
+        """Return a fact that is not a number, in its written form if it is not a text; None: not stated."""
         value = self.values.get(fact)
         return value.decode(errors="replace") if isinstance(value, bytes) else cast("str | None", value)
 

@@ -50,8 +50,8 @@ CHUNKS: Final = msgspec.json.Decoder(Chunk)
 
 
 def ask_for_usage(body: bytes) -> bytes | None:
-    """Return a request that asks for a stream with its usage; None if it already does, or asks for no stream, or is no
-    request that can be read.
+    """Return a request that asks for a stream with its usage; None if it already does, or asks for no stream, or is not
+    a request that can be read.
 
     Without any `stream_options` the rest stays unchanged, byte for byte. A body that services read more kindly than the
     standard does, for example with `"stream": 1` or a byte order mark, is written anew.
@@ -112,7 +112,7 @@ def _read_kindly(body: bytes) -> list[tuple[str, object]] | None:
 
 
 def _rewrite_odd(body: bytes) -> bytes | None:
-    """Return a body that asks for a stream with its usage; None if it is no stream, or cannot be read.
+    """Return a body that asks for a stream with its usage; None if it is not a stream, or cannot be read.
 
     Then `stream` is there once, and true or false for every service.
     """
@@ -173,7 +173,7 @@ class UsageEventFilter:
         return passing + self.end() if last else passing
 
     def end(self) -> bytes:
-        """Return the rest at the end of the stream: an event without an empty line behind it is none."""
+        """Return the rest at the end of the stream: an event without an empty line behind it is incomplete."""
         held, self._held = self._held, b""
         return held
 

@@ -148,7 +148,7 @@ class TallyTable:
         """Yield (kind, key, sums over all columns, word by word) of every row. Gauges are summed over columns `live`
         only.
 
-        Without `live` gauges are left out: the open things of a dead process are no total.
+        Without `live` gauges are left out: the open things of a dead process are not a total.
         """
         width, columns = self.layout.width, self.layout.columns
         for number in range(self.words[at.HIGH]):

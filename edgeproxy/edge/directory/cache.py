@@ -353,7 +353,7 @@ class VersionWriter:
 
 
 def _parse_line(line: bytes) -> Document | FlagDocument:
-    """Return the document of a line, which may have been altered. Raises ValueError if it is no document."""
+    """Return the document of a line, which may have been altered. Raises ValueError if it is not a document."""
     try:
         one = parse_line(line)
         fits = NAME.fullmatch(one.name) and (

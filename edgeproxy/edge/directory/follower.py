@@ -420,7 +420,7 @@ class DirectoryFollower:
             return
         self._is_behind_logged, now = True, monotonic()
         if now - self._behind_logged_at < LOG_QUIET_SECONDS:
-            return  # A hub that is no Redis may give another reason each time.
+            return  # A hub that is not Redis may give another reason each time.
         self._behind_logged_at = now
         held = self._held
         known = {} if held is None else {"version": held.number, "age_s": round(time.time() - held.checked_at)}

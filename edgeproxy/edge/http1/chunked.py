@@ -170,7 +170,7 @@ class ChunkedDecoder:
         stop = newline + 1 if newline >= 0 else len(data)
         line = self._line
         if self._state is TRAILER:
-            # The empty line behind the section is no part of it, as with a head.
+            # The empty line behind the section is not part of it, as with a head.
             if len(line) + stop - position > max(self._trailer_bytes_left, len(CRLF)):
                 raise self._malformed(TRAILERS_TOO_LARGE, ChunkedFault.TRAILERS)
         elif len(line) + stop - position > LINE_BYTES_MAX[self._state]:

@@ -226,7 +226,7 @@ def _read_length(kind: FieldKind, line: bytes, value: bytes) -> Field:
 
 
 def _read_authorization(kind: FieldKind, line: bytes, value: bytes) -> Field:
-    # RFC 6750 section 2.1, RFC 9110 section 11.1; a tab is no separator there, but the key behind it is a key.
+    # RFC 6750 section 2.1, RFC 9110 section 11.1; a tab is not a separator there, but the key behind it is a key.
     if value[:6].lower() != b"bearer" or value[6:7] not in OWS:
         return Field(kind, line, value)
     return _read_with_tail(FieldKind.BEARER, line, value[6:].strip(OWS))

@@ -124,4 +124,4 @@ _OWN: Final = (
     + RESOURCE
 )
 OWN_LINES: Final = (_OWN, HSTS + _OWN)
-"""The lines of the edge's own answers, which are no pages: `OWN_LINES[secure]`."""
+"""The lines of the edge's own answers, which are not pages: `OWN_LINES[secure]`."""

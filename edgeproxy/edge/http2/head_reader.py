@@ -14,7 +14,7 @@ from edgeproxy.edge.http2.request import OVERSIZED_LENGTH, Head, format_head, ge
 BLANK: Final = b"\r\n\r\n"
 
 FIELDS_OF_LINE: Final = 4
-"""Pseudo-header fields of a request that are no field lines in HTTP/1.1, unlike :authority: `limits.fields` does not
+"""Pseudo-header fields of a request that are not field lines in HTTP/1.1, unlike :authority: `limits.fields` does not
 count them.
 """
 

@@ -1,5 +1,5 @@
-"""The lines of a field block as the head of an HTTP/1.1 request, or the reason why they are none (RFC 9113 section
-8).
+"""The lines of a field block as the head of an HTTP/1.1 request, or the reason why they do not form one (RFC 9113
+section 8).
 """
 
 from typing import Final, cast

@@ -154,7 +154,8 @@ class Addresses:
     def find_client(self, peer: str, forwarded_for: bytes | None) -> str:
         """Return the client that a trusted peer acts for: the rightmost entry that no trusted proxy wrote.
 
-        An entry that is no address does not identify a client. Then the proxy that passed it on counts as the client.
+        An entry that is not an address does not identify a client. Then the proxy that passed it on counts as the
+        client.
         """
         client = peer
         for entry in reversed((forwarded_for or b"").split(b",")):

@@ -74,7 +74,7 @@ class BodyMetrics(Protocol):
     """The metrics of a worker that are about bodies."""
 
     def report_unreadable(self, meter: str, reported: bytes) -> None:
-        """Record a report that is no whole number."""
+        """Record a report that is not a whole number."""
 
     def count_missing(self, route: str, reason: str) -> None:
         """Count an answer without an expected number."""

@@ -247,7 +247,7 @@ class Client(ClientInput):
             exchange.request_line = data  # The log may still find the request's target in it.
         plain = head is PLAIN  # A plain head has none of these properties, and reading them is slow.
         unclear = len(data) < after or (not plain and (head.chunked or head.expect))
-        # After the offer of another protocol the client may send bytes that are no request.
+        # After the offer of another protocol the client may send bytes that are not a request.
         close = unclear or self.state >= LAST or (not plain and bool(head.close or head.upgrade))
         close = close or (isinstance(refusal, RejectedError) and refusal.close)
         self.respond(exchange.format_own_response(refusal, close=close), close=close)

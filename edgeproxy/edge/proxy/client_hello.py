@@ -24,7 +24,7 @@ def is_first_record_complete(data: bytes) -> bool:
 
 
 def parse_alpn_offers(data: bytes) -> list[bytes] | None:
-    """Return the protocols that a ClientHello names; None if it names none, is incomplete, or is no ClientHello.
+    """Return the protocols that a ClientHello names; None if it names none, is incomplete, or is not a ClientHello.
 
     Reads a ClientHello (RFC 8446 section 4.1.2) in one record. OpenSSL handles all others, and checks every byte
     anyway.

@@ -1,7 +1,7 @@
 """Errors of customers, counted by customer, route, status and answerer, until the supervisor takes them.
 
-They are counted in the memory of a worker, because they are no part of usage: a killed worker loses one second of them.
-Successful requests pay nothing for it.
+They are counted in the memory of a worker, because they are not part of usage: a killed worker loses one second of
+them. Successful requests pay nothing for it.
 """
 
 from collections.abc import Callable

@@ -203,8 +203,8 @@ class Forwarding(ResponseRelay):
         `begun`: some of the answer's head had come. `fault`: the reason of the loss, or None if the upstream closed.
         Before any byte of the answer, the request is sent once more over a new connection if a repetition does no harm
         (RFC 9110 section 9.2.2) and all of it is still here. If the connection is not `fresh`, the upstream has
-        probably closed it as idle while the request was on its way. That is no endpoint's fault, so none is charged for
-        it (RFC 9112 section 9.3.1).
+        probably closed it as idle while the request was on its way. That is not an endpoint's fault, so none is charged
+        for it (RFC 9112 section 9.3.1).
         """
         if fault is None:
             error = "http_response_incomplete" if self.has_begun_response else "connection_terminated"

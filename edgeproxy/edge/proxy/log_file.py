@@ -183,7 +183,7 @@ def describe_problem(path: Path) -> str | None:
     if str(path) in STREAMS:
         return None
     try:
-        # Opened without waiting, because a FIFO may have no reader yet: then ENXIO is no problem.
+        # Opened without waiting, because a FIFO may have no reader yet: then ENXIO is not a problem.
         os.close(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC))
     except FileNotFoundError:
         folder = path.parent

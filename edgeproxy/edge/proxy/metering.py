@@ -120,7 +120,7 @@ class Metering(dict[int, StatusMeters]):
         """Create the meters of a binding.
 
         `meters` are those beside requests. `counter` creates the counter of a meter. `unreadable` is called with a
-        meter and the upstream's value for it if that is no whole number.
+        meter and the upstream's value for it if that is not a whole number.
         """
         super().__init__()
         self.report_unreadable = unreadable
@@ -309,9 +309,10 @@ def compile_field(name: str) -> re.Pattern[bytes]:
 
 
 def parse_whole_number(values: list[bytes]) -> int | None:
-    """Return the number in a field whose lines have these values; None if it is no whole number from 0 to REPORTED_MAX.
+    """Return the number in a field whose lines have these values; None if it is not a whole number from 0 to
+    REPORTED_MAX.
 
-    Several lines form a list (RFC 9110 section 5.3), and a list is no number.
+    Several lines form a list (RFC 9110 section 5.3), and a list is not a number.
     """
     value = b",".join(values).strip()
     if not value.isdigit():

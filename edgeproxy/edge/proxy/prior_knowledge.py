@@ -1,6 +1,6 @@
 """Connections without TLS whose clients may know that HTTP/2 is supported, and begin with it (RFC 9113 section 3.3).
 
-Such a connection is treated as HTTP/1.1 until its first head turns out to be the preface, which is no valid HTTP/1.1
+Such a connection is treated as HTTP/1.1 until its first head turns out to be the preface, which is not a valid HTTP/1.1
 request. So other clients pay nothing for it. Later on a connection the preface is a bad request like any other: a proxy
 that sends requests of several clients over one connection must not let one of them change its protocol.
 """

@@ -96,6 +96,6 @@ def classify_tls_error(error: BaseException | None) -> str:
 
 
 def _ignore_bad_names(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Ignore a client's name that is no text. The handshake fails, and is logged elsewhere."""
+    """Ignore a client's name that is not a text. The handshake fails, and is logged elsewhere."""
     if not isinstance(unraisable.exc_value, UnicodeDecodeError):
         sys.__unraisablehook__(unraisable)

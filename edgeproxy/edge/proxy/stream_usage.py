@@ -74,7 +74,7 @@ def check_request(exchange: StreamedExchange) -> None:
 def ask(exchange: StreamedExchange, *, refuses: bool = False) -> None:
     """Change the whole message of a request for a stream so that it requests usage, unless it does already.
 
-    Raises RejectedError with `refuses` if its body is no JSON object.
+    Raises RejectedError with `refuses` if its body is not a JSON object.
     """
     head, _, body = exchange.message.partition(BLANK)
     asking = ask_for_usage(body)

@@ -55,7 +55,7 @@ def is_token(secret: bytes) -> bool:
 
 
 def parse_keys(jwks: str) -> list["jwt.PyJWK"]:
-    """Return the usable public keys of a JWK Set in JSON. Raises ValueError if it is none."""
+    """Return the usable public keys of a JWK Set in JSON. Raises ValueError if it is not one."""
     key_set = orjson.loads(jwks)
     return parse_signing_keys(key_set if isinstance(key_set, dict) else {})
 

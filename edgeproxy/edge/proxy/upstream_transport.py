@@ -138,7 +138,7 @@ class UpstreamTransport:
         runtime.metrics.count_surplus(endpoint.service.name, came)
         about = f"{endpoint.host}:{endpoint.port}"
         if exchange is None:
-            # Some servers send 408 before they close an idle connection, and that is no fault.
+            # Some servers send 408 before they close an idle connection, and that is not a fault.
             runtime.endpoint_log.info("an upstream sent what nothing asked for", about, bytes=size, then=DROPPED)
         else:
             rid = exchange.get_request_id().decode()

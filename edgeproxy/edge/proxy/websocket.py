@@ -69,7 +69,7 @@ class FrameRelay:
         self.closed = False
         """True once the sender of this direction has sent a close frame, passed on or not."""
         self.is_opaque = False
-        """True if the bytes are no WebSocket, so that the ends of frames are unknown."""
+        """True if the bytes are not valid frames, so that the ends of frames are unknown."""
 
     def relay(self, data: bytes) -> bytes:
         """Return the bytes to pass on for `data`: all of it, or its beginning and the edge's close frame, or none."""

@@ -163,7 +163,7 @@ class WorkerMetrics:
         self._counter("edge_auth_failures_total", reason).add(1)
 
     def report_unreadable(self, meter: str, reported: bytes) -> None:
-        """Record a report that is no whole number: this meter counts nothing for that answer."""
+        """Record a report that is not a whole number: this meter counts nothing for that answer."""
         self._counter("edge_usage_unreadable_total", meter).add(1)
         shown = reported[:SHOWN_BYTES_MAX].decode("ascii", "backslashreplace")
         self._log.error("an upstream's report is no whole number", meter, said=shown, then="nothing is counted by it")

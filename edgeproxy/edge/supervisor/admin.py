@@ -222,7 +222,8 @@ class Authorization:
 def _identify_caller(request: web.Request, local: str, status: Status) -> str:
     fields = request.headers
     hosts = fields.getall("Host", [])
-    # Several fields are joined (RFC 9110 section 5.3), and the result is no token: the edge must not pick one of them.
+    # Several fields are joined (RFC 9110 section 5.3), and the result is not a token: the edge must not pick one of
+    # them.
     authorization = ", ".join(fields.getall("Authorization", []))
     admin_request = AdminRequest(request.path, hosts, fields.get("Origin"), authorization, local)
     return identify_caller(admin_request, status.settings.admin, time.time())

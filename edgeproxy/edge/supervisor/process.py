@@ -77,7 +77,7 @@ class WorkerProcess:
         """True once it was ready and served the configuration that all should serve."""
         loop = asyncio.get_running_loop()
         self.ended: asyncio.Future[int] = loop.create_future()
-        """Resolves to its exit code, or minus the signal that killed it; it is no zombie by then."""
+        """Resolves to its exit code, or minus the signal that killed it; it is not a zombie by then."""
         self._child = child
         self._pidfd = os.pidfd_open(child.pid)
         loop.add_reader(self._pidfd, self._reap, loop)

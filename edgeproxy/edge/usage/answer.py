@@ -103,7 +103,7 @@ def interpret_answer(reply: Reply, sent: Batch, last: int) -> AnswerMeaning:
 
 
 def _parse_object(body: bytes) -> JsonObject:
-    """Parse a body as a JSON object; empty if it is none."""
+    """Parse a body as a JSON object; empty if it is not one."""
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:

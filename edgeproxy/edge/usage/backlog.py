@@ -153,7 +153,7 @@ def find_position(spool: Spool, seq: int) -> Position:
 
 
 def _parse_record(path: Path, one: Record | Damage, faults: list[str]) -> Batch | None:
-    """Parse the batch of a record. If it is none, return None and add a fault."""
+    """Parse the batch of a record. If it is not one, return None and add a fault."""
     if isinstance(one, Damage):
         faults.append(str(LocatedDamage(path, one)))
         return None

@@ -55,7 +55,7 @@ class Record(NamedTuple):
 
 
 class Damage(NamedTuple):
-    """Bytes that are no record, up to `until`: the start of the next record, or the end of the file."""
+    """Bytes that are not a record, up to `until`: the start of the next record, or the end of the file."""
 
     offset: int
     until: int
@@ -112,7 +112,7 @@ def _find_payload(content: bytes, offset: int) -> bytes | str:
     if start + length > len(content):
         return "is cut off, or its length is wrong"
     payload = content[start : start + length]
-    # A length of zeros has a checksum other than 0, so zeros are no record.
+    # A length of zeros has a checksum other than 0, so zeros are not a record.
     return payload if _compute_checksum(length, payload) == checked else "has another checksum than it should"
 
 

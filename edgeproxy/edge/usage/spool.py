@@ -215,8 +215,8 @@ class Spool:
     def open(cls, folder: Path, *, sealed: int = 0, disk: Disk | None = None) -> "Spool":
         """Open or create the spool, and cut off the incomplete rest of a crash.
 
-        `sealed` is the last batch that is known to have been sealed: if it cannot be read, the damage is no torn tail.
-        Raises BrokenSpoolError then, or OSError; the spool stays unchanged.
+        `sealed` is the last batch that is known to have been sealed: if it cannot be read, the damage is not a torn
+        tail. Raises BrokenSpoolError then, or OSError; the spool stays unchanged.
         """
         spool = cls(folder, disk or Disk())
         spool._open(sealed)

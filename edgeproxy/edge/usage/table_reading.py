@@ -109,7 +109,7 @@ def open_files(store: Store) -> dict[int, TableFile]:
 
 @lru_cache(1 << 16)
 def _parse_key(key: bytes) -> tuple[str, CountKey] | None:
-    """Return the residency of a key, and the counted names there; None if it is no row of a batch."""
+    """Return the residency of a key, and the counted names there; None if it is not a row of a batch."""
     try:
         counted_as, meter, route, split = parse_usage_key(key)
     except ValueError:

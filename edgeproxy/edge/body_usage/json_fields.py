@@ -115,7 +115,7 @@ class JsonFields:
         """Put the values of a text into `values` by name. A value that states nothing, for example `null`, is not a
         value.
 
-        Of a list the last MEMBERS_MAX members are read, the last one last. Returns False if the text is not an object
+        In a list the last MEMBERS_MAX members are read, the last one last. Returns False if the text is not an object
         or list of JSON, or is nested too deeply to be read.
         """
         stated_values = self.find_values(text)

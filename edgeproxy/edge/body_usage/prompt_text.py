@@ -1,6 +1,6 @@
 """The text and the media of a request's body, for an estimate of its input (see `request_table`).
 
-JSON is read member by member. Of a multipart body the fields are text, and the files are media. Any other body is text
+JSON is read member by member. In a multipart body the fields are text, and the files are media. Any other body is text
 if it is UTF-8.
 """
 

@@ -116,7 +116,7 @@ def clear_response_caches() -> None:
 
 
 class RequestLines:
-    """The field lines of requests under one configuration's rules, with the memory of those read before."""
+    """The field lines of requests under one configuration's rules, with the memory of lines read before."""
 
     __slots__ = ("cache", "names", "passes", "passing", "recall", "rules")
 

@@ -57,7 +57,7 @@ FRAME_OPTIONS: Final[dict[bytes, int]] = {b"deny": FRAMED_BY_NONE, b"sameorigin"
 
 
 def parse_flags(name: bytes, value: bytes) -> int:
-    """Return the flags, of those in BITS, of an answer that has this field; the name is in lower case.
+    """Return the flags in BITS of an answer that has this field; the name is in lower case.
 
     A policy with frame-ancestors makes browsers ignore X-Frame-Options (CSP level 3 section 6.4.2.1), so the two must
     agree, or one be absent.

@@ -175,7 +175,7 @@ def _list_later(limit_set: LimitSet) -> tuple[Policy, ...]:
 
 
 def list_exhausted(limit_set: LimitSet, now: float, shut: tuple[Policy, ...] = ()) -> tuple[Policy, ...]:
-    """Return the rates without room for a request, including those in `shut`."""
+    """Return the rates without room for a request, including the rates in `shut`."""
     return tuple([policy for policy in limit_set.policies if policy in shut or policy.left(now) < policy.cost])
 
 

@@ -106,7 +106,7 @@ class Gate:
 
     @property
     def row(self) -> int:
-        """The word where its row begins."""
+        """The first word of its row."""
         return self._counts.row
 
     @property
@@ -162,8 +162,8 @@ class Gate:
     def must_ask(self, now: float, cost: int, left: int) -> bool:
         """Return whether a request of this `cost` must wait for claims, with `left` left at edge time `now`.
 
-        Also true if the request must be refused, because the hub cannot be asked and this host may not pass so much by
-        itself. Call it after a decision.
+        Also true if the request must be refused, because the hub cannot be asked and this host may not pass this cost
+        by itself. Call it after a decision.
         """
         words, row = self._words, self._counts.row
         if not row:
@@ -288,7 +288,7 @@ class Gate:
             self._notify(self)
 
     def add_waiting(self, cost: int) -> None:
-        """Count a request that waits for so many claims, and make the supervisor ask for them."""
+        """Count a request that waits for `cost` claims, and make the supervisor ask for them."""
         self._update_waiting(cost)
         self._notify(self)
 

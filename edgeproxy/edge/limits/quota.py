@@ -94,7 +94,7 @@ class QuotaCounts:
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """The word where its row begins, and the row's generation; None without a row."""
+        """The first word of its row, and the row's generation; None without a row."""
         return None if self._row < 0 else (self._row, self._generation)
 
     def used(self, now: float) -> int:

@@ -28,7 +28,7 @@ class RateTerms(NamedTuple):
 
 
 def build_terms(rule: Rule, cells: int, mode: Mode) -> RateTerms:
-    """Return the terms of a window or a bucket in a table whose rows have so many `cells`."""
+    """Return the terms of a window or a bucket in a table whose rows have this many `cells`."""
     kind = rule.kind.rate
     assert kind is not None
     cells = cells if kind.has_window else 0

@@ -61,7 +61,7 @@ class Slots:
 
     @property
     def place(self) -> tuple[int, int] | None:
-        """The word where its row begins, and the row's generation; None without a row."""
+        """The first word of its row, and the row's generation; None without a row."""
         return None if self._row < 0 else (self._row, self._generation)
 
     def acquire(self, limit: int, now: float, amount: int = 1) -> bool:

@@ -18,7 +18,7 @@ HUB_RETRY_SECONDS = 5
 
 
 def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
-    """Return the whole seconds ≥ 1 until this cell of `width` microseconds is out of a window of so many `cells`."""
+    """Return the whole seconds ≥ 1 until this cell of `width` microseconds is out of a window of this many `cells`."""
     return max(1, int((cell + cells + 1) * width / 1e6 - now + ROUNDING_SECONDS) + 1)
 
 

@@ -250,7 +250,7 @@ class BodyMetering:
         return bool(answer.measure().text)
 
     def _count_results(self, answer: "Answer", counts: StatedCounts) -> None:
-        """Count the answers of a batch that stand in one body, each once."""
+        """Count the answers of a batch that are in one body, each once."""
         batch, results = counts.find_text(ANSWER_ID), counts.values[RESULTS]
         if batch is None or not isinstance(results, list):
             return

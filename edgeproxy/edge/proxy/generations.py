@@ -187,7 +187,7 @@ class Generations:
             service.dissolve()
 
     def _is_written(self, access: "AccessLog", needed: Sequence[Snapshot]) -> bool:
-        """Write the remaining lines. Return whether those were the last."""
+        """Write the remaining lines. Return whether these were the last."""
         if any(each.access_log is access for each in needed):
             access.flush()
             over = False

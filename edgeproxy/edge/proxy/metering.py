@@ -119,7 +119,7 @@ class Metering(dict[int, StatusMeters]):
     ) -> None:
         """Create the meters of a binding.
 
-        `meters` are those beside requests. `counter` creates the counter of a meter. `unreadable` is called with a
+        `meters` are the meters beside requests. `counter` creates the counter of a meter. `unreadable` is called with a
         meter and the upstream's value for it if that is not a whole number.
         """
         super().__init__()
@@ -193,7 +193,7 @@ class Metering(dict[int, StatusMeters]):
         return _count_reported(self, self[status].trailers, lines, metered, clock).split(CRLF)[1:]
 
     def remove_hidden_fields(self, lines: bytes) -> bytes:
-        """Return lines of a head without those for the edge alone."""
+        """Return lines of a head without the ones for the edge alone."""
         for field, hidden in self.fields.values():
             if hidden:
                 lines = b"".join(field.split(lines)[::2])

@@ -106,11 +106,13 @@ class SplitMetering(Metering):
         return own.read_head(exchange, status, head)
 
     def remove_hidden_fields(self, lines: bytes) -> bytes:
-        """Return lines of a head without those for the edge alone."""
+        """Return lines of a head without the ones for the edge alone."""
         return self._read_values(super().remove_hidden_fields(lines))[1]
 
     def _read_values(self, lines: bytes) -> tuple[dict[str, bytes], bytes]:
-        """Return the values in these lines by the name of the field, and the lines without those for the edge alone."""
+        """Return the values in these lines by the name of the field, and the lines without the ones for the edge
+        alone.
+        """
         values = {}
         for name, (field, hidden) in self._fields.items():
             parts = field.split(lines)

@@ -109,7 +109,7 @@ class Turns:
         self.clock = clock
         self._observe, self._report = observe, report
         self.accept: Callable[[int], None] = lambda _: None
-        """Accepts at most so many waiting connections of each listener."""
+        """Accepts at most this many waiting connections of each listener."""
         self._began = 0.0
         """The start of the current turn if the whole turn is measured, else 0.0."""
         self._longest = (0.0, UNKNOWN)

@@ -22,7 +22,7 @@ IDENTITY: Final = b"Accept-Encoding: identity\r\n"
 
 
 def rewrite_lines(exchange: "ResponseRelay", binding: "RouteBinding", body: bytes | None) -> None:
-    """Change the received request line and kept lines into those for the binding's upstream.
+    """Change the received request line and kept lines into the lines for the binding's upstream.
 
     `body`: None if nothing is signed or the body is incomplete.
     """
@@ -75,7 +75,7 @@ def is_repeatable(exchange: "ResponseRelay") -> bool:
 def rewrite_message(exchange: "ResponseRelay", fallback: "RouteBinding") -> bytes:
     """Return the request's message, rewritten for its fallback.
 
-    It has the lines for the fallback instead of those for the first upstream. Stamps, id and trace stay.
+    It has the lines for the fallback instead of the lines for the first upstream. Stamps, id and trace stay.
     """
     head, blank, body = exchange.message.partition(BLANK)
     buffered = exchange.buffered_body

@@ -44,7 +44,7 @@ class Upstreams:
     """The upstreams of the serving configuration, and of one that is considered.
 
     `send` sends a message to workers, and `probe` probes; `refused` returns the connections that workers could not
-    make. `number` is the serving configuration's. Names are looked up `every` so many seconds.
+    make. `number` is the serving configuration's. Names are looked up once in `every` seconds.
     """
 
     def __init__(

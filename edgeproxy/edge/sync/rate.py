@@ -47,7 +47,7 @@ class WithheldLevel(NamedTuple):
 
 
 class HostRate:
-    """A rate in use. `row`: the word where its row begins; `generation`: the row's, while it belongs to this rate.
+    """A rate in use. `row`: the first word of its row; `generation`: the row's, while it belongs to this rate.
 
     It continues with the data that a previous supervisor left in the map.
     """
@@ -284,8 +284,8 @@ class HostRate:
     def _pour_for_others(self, now: float, counted: HostCounts, theirs: float) -> int:
         """Return how much to pour into a bucket for the other hosts, whose part is `theirs`, while the hub is away.
 
-        It is their part of the rest when the hub was lost, and then of the drain; at least so much always stays in the
-        bucket. Whole tokens; fractions are poured in later.
+        It is their part of the rest when the hub was lost, and then of the drain; at least this amount always stays in
+        the bucket. Whole tokens; fractions are poured in later.
         """
         depth, rate = self.plan.terms.depth, self.plan.terms.rate
         before, level = self._withheld, counted.level

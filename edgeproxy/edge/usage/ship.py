@@ -270,7 +270,7 @@ class Shipper:
 
 
 async def _wait_for_event(event: asyncio.Event, seconds: float) -> None:
-    """Wait for an event, so many seconds at most."""
+    """Wait for an event, for at most this many seconds."""
     try:
         async with asyncio.timeout(None if seconds == math.inf else seconds):
             await event.wait()

@@ -1,8 +1,8 @@
 """A JSON text that comes in pieces, kept within bounds: all of it, or the beginning and the end of a long one.
 
-A long text is made two that are each JSON: `{"model": …, "choices": [` … `], "usage": {…}}` becomes `{"model": …}` and
-`{"usage": {…}}`. Counting brackets from the text's own beginning or end tells whether a member is at the top or within
-a quoted text, so that no text within the text passes for it.
+A long text becomes two texts that are each JSON: `{"model": …, "choices": [` … `], "usage": {…}}` becomes `{"model":
+…}` and `{"usage": {…}}`. Counting brackets from the text's own beginning or end tells whether a member is at the top or
+within a quoted text, so that no text within the text passes for it.
 """
 
 import re

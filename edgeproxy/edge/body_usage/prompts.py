@@ -1,4 +1,6 @@
-"""Requests to models, as far as they tell the tokens that they will take: by their text, and the most of an answer."""
+"""The tokens that a request to a model will take, as far as it tells them: by its text, and by its maximum for the
+answer.
+"""
 
 from collections.abc import Iterable
 from typing import Final, NamedTuple

@@ -1,4 +1,4 @@
-"""The table of requests: the places of text, media and the most tokens of an answer in each provider's requests.
+"""The table of requests: the places of text, of media and of the maximum of an answer's tokens, for each provider.
 
 Estimates use this table. Only text of known members counts by its bytes. Media have the figures that providers
 document, fixed or by size. Other identifiers and encodings count 0. `scripts/dialect-page` writes docs/edge/dialects.md

@@ -1,4 +1,4 @@
-"""The order that processes see each other's stores in, if the processor does not keep it.
+"""Memory barriers: they keep the order of one process's stores for other processes, on processors that reorder them.
 
 On x86-64 every process sees stores in their order; only a load may overtake an earlier store. On ARMv8 stores and loads
 overtake each other freely, unless a barrier is between them. docs/design/memory-order.md lists the places whose order

@@ -181,7 +181,7 @@ class Requester(Http2Connection):
     # ---- streams that no request waits for
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """Reset a stream, at once or once a reset is left for it. The stream's methods are not called for this."""
+        """Reset a stream, at once or once a reset is left for it. Its `on_reset` is not called."""
         if stream.closed or isinstance(stream, UnreadStream):
             return
         assert isinstance(stream, AnsweredStream)

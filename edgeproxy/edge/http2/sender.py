@@ -268,7 +268,7 @@ class Sender:
         stream.on_closed()
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """Reset a stream; its methods are not called for this."""
+        """Reset a stream; its `on_reset` is not called."""
         if not stream.closed:
             self._close_stream(stream)
             self._write_reset(stream.number, code)

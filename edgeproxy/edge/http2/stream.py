@@ -5,7 +5,7 @@
     half-closed (remote)       yes             -            -       the request is whole
     half-closed (local)         -             yes           -       answered early: the rest of the request is dropped
     sending                    yes            yes           -       the rest of the answer waits for a window
-    closed                      .              .           yes      its methods are called no more
+    closed                      .              .           yes      over: at most `on_reset` follows
 
 A stream that was never begun is idle, and has no object. A subclass of Stream is told of the request, and answers by
 the methods of Sender (sender.py).

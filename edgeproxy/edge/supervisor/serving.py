@@ -8,7 +8,7 @@ until then they continue. Supervisors learn from it that a newer one has taken o
 - The holder writes a heartbeat every second. An older supervisor that is alive and has workers writes none and takes
   nothing back; its workers have their channel and stay.
 - The orphans of the holder always continue. Of other orphans, only as many continue as make up one supervisor's workers
-  together with them (store.serve_on), because the next supervisor's workers need columns too.
+  together with them (`Store.declare_orphan`), because the next supervisor's workers need columns too.
 - If the heartbeat stops (the newest supervisor was killed, or drains), another one that still serves takes over, so
   that the orphans of the newest leave in turn.
 - A draining supervisor writes no heartbeat. If there is another supervisor, it gives the claim back (to NO_SUPERVISOR),

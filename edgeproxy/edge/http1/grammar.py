@@ -78,9 +78,10 @@ CONTENT_LENGTH: Final = re.compile(rb"[0-9]{1,%d}" % LENGTH_DIGITS_MAX)
 """RFC 9110 section 8.6; no list, no sign, and nothing that 63 bits do not hold."""
 
 AUTHORITY: Final = re.compile(rb"([A-Za-z0-9\-_~]+(?:\.[A-Za-z0-9\-_~]+)*\.?|\[[0-9A-Fa-f:.]+\])(?::([0-9]{0,5}))?")
-"""uri-host [":" port], RFC 9110 section 7.2. Neither an empty name (section 4.2.1), nor user information (4.2.4), nor
-percent-encoding, empty labels and sub-delims (RFC 3986 section 3.2.2): such a name would be one host to us and another
-to a server that decodes it, drops dots, or takes X-Forwarded-Host for a list, as Express, Rails and Werkzeug do.
+"""uri-host [":" port], RFC 9110 section 7.2. No empty name (section 4.2.1) and no user information (section 4.2.4).
+Also no percent-encoding, empty labels or sub-delims (RFC 3986 section 3.2.2). Such a name would be one host to us, and
+another to a server that decodes it, drops dots, or takes X-Forwarded-Host for a list, as Express, Rails and Werkzeug
+do.
 """
 
 TraceParent = tuple[bytes, bytes, bytes]

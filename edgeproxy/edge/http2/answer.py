@@ -49,8 +49,10 @@ def encode_head(head: bytes) -> bytes:
 
 
 def encode_pieces(keep: bytes, changing: bytes, opening: bytes, value: bytes) -> bytes:
-    """Encode a head in four pieces: its status line and most of its lines; lines that are new in each answer; lines
-    that end behind the colon of the last one; and the value of that last line, also new in each answer.
+    """Encode a head in four pieces.
+
+    `keep` is its status line and most of its lines. `changing` is lines that are new in each answer. `opening` is lines
+    that end behind the colon of the last one. `value` is the value of that last line, also new in each answer.
     """
     recall = _lines.get
     lines = changing.split(b"\r\n")

@@ -107,21 +107,21 @@ def apply_key_limits(allowance: Allowance, key: Key, flags: Mapping[str, Flag]) 
 
 
 class Spending(Limit):
-    """A limit of what is spent, beside those of how often somebody asks in as long a time.
+    """A limit of spending, which may exist beside a limit of requests with an equal window.
 
-    Everything that is spent counts; `routes` and `scopes` name the requests that it refuses.
+    All spending counts. `routes` and `scopes` name the requests that it refuses.
     """
 
     scope: Literal["spending"] = "spending"  # type: ignore[assignment]
 
     @property
     def counts_all(self) -> bool:
-        """True if it counts requests without limiting them."""
+        """True: the spending of all requests counts, including requests that it never refuses."""
         return True
 
 
 class SpendingCap(Quota):
-    """A quota of what is spent in a day: a cap."""
+    """A quota of a day's spending: a cap."""
 
 
 def apply_caps(allowance: Allowance, meters: Mapping[str, Meter]) -> Allowance:

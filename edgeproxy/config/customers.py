@@ -120,7 +120,7 @@ class Customer(Part):
 
 
 class LimitRaise(Part):
-    """A raise of a customer's rates and concurrency for a while. The collector makes it; no file says so."""
+    """A temporary raise of a customer's rates and concurrency. The collector creates it. Files cannot configure it."""
 
     factor: Annotated[int, BeforeValidator(units.Whole(2, 100))] = Field(
         description="Multiple of what the tier or the customer has."

@@ -117,7 +117,7 @@ class Limit(Rated):
 
     @property
     def counts_all(self) -> bool:
-        """True if it counts requests without limiting them, because their cost is spent anyway."""
+        """True if it also counts requests that it never refuses, because their cost is spent anyway."""
         return False
 
     @property
@@ -207,9 +207,9 @@ EntitlementPeriod = Annotated[str, Field(pattern=r"^(month(@[0-9]{1,10})?|ever@[
 
 
 class Entitlement(Quota):
-    """A quota that a customer has beside those of its tier: by its plan, or by credits that were bought in advance.
+    """A customer's own quota in addition to the tier's quotas: from its plan, or from prepaid credits.
 
-    The collector makes them, for edges of the directory; no file says so.
+    The collector creates it for edges with a directory. It cannot be configured in files.
     """
 
     per: EntitlementPeriod | None = Field(  # type: ignore[assignment]
@@ -239,9 +239,9 @@ SPEND = "spend"
 
 
 class KeyBudget(Quota):
-    """A budget of a key, which it shares with the keys that have replaced it: a hard quota of theirs.
+    """A budget of a key and of its replacements: a hard quota that they share.
 
-    The collector makes it, for edges of the directory; no file says so.
+    The collector creates it for edges with a directory. It cannot be configured in files.
     """
 
     per: Literal["day", "month"]

@@ -179,7 +179,7 @@ class AlertSender:
             self._metrics.alert_raised(alert.kind, alert.key)
 
     async def _escalate(self, now: float) -> None:
-        """Send alerts through further channels that no channel has accepted and nobody has acknowledged for a while."""
+        """Send unacknowledged alerts through further channels, if no channel has accepted them for a while."""
         columns = alert_deliveries.c
         own = columns.channel.not_like(f"%{TO_CUSTOMER}%")
         unsent = sa.select(columns.alert).where(columns.state.in_([DeliveryState.DUE, DeliveryState.DEAD]), own)
@@ -275,7 +275,7 @@ class AlertSender:
         return []
 
     def _list_higher(self, severity: Severity) -> list[str]:
-        """Return the channels for an escalation: those of the next higher severity, and all channels for `page`."""
+        """Return the channels for an escalation: channels of the next higher severity, and all channels for `page`."""
         at = SEVERITIES.index(severity)
         return self.list_channels(SEVERITIES[at - 1]) if at else list(self._settings.channels)
 

@@ -232,7 +232,7 @@ LABELS: Final[Mapping[str, str]] = {
 
 
 class Button(NamedTuple):
-    """Where a customer acts: the detail with the address, and the text of the button.
+    """The place where a customer acts: the detail with the address, and the text of the button.
 
     Without an address in the details, the button leads to a page of the portal.
     """

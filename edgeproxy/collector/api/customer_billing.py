@@ -59,8 +59,8 @@ class CustomerBillingHandlers(ChangeHandlers):
     async def _check_selling(self, holder: Holder) -> None:
         """Raise ProblemError while nothing can be bought.
 
-        With `mode: off` customers cannot buy, because they would not be charged. While charging is stopped nobody can
-        buy, because buyers are charged.
+        With `mode: off` customers cannot buy, because they would not be charged. While charging is stopped all
+        purchases are refused, because buyers are charged.
         """
         billing = get_billing(self._settings)
         if billing.mode == "off" and holder.customer is not None:

@@ -192,7 +192,7 @@ class Endpoint(Generic[HandlersT, QueryT, BodyT]):
     response_headers: tuple[str, ...] = ()
     """Header fields of a success, in addition to those of `change`."""
     errors: Mapping[int, str] = field(default_factory=dict)
-    """Error statuses with their meanings here, in addition to those that follow from its kind."""
+    """Error statuses with their meanings here, in addition to the statuses of its kind."""
     is_sensitive: bool = False
     """True if it needs a second factor or, for a machine, permission in the configuration."""
     rate: RequestRate | None = None
@@ -200,7 +200,7 @@ class Endpoint(Generic[HandlersT, QueryT, BodyT]):
     listener_groups: frozenset[str] = frozenset()
     """The listener groups of a public endpoint. For other endpoints they follow from the roles."""
     own: str | None = None
-    """How the handler restricts customers to their own data, if no path parameter does."""
+    """The way the handler restricts customers to their own data, if no path parameter does."""
 
     @property
     def operation_id(self) -> str:

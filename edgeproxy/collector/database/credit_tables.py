@@ -52,7 +52,7 @@ credit_entries = Table(
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
-# One row: the last transaction, and the time up to which usage is booked. Every booking locks this row.
+# One row: the last transaction, and the end of the booked usage. Every booking locks this row.
 credit_head = Table(
     "credit_head",
     metadata,

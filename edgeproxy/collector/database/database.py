@@ -441,8 +441,8 @@ class Database:
             columns = zip(events.columns.keys(), zip(*rows, strict=True), strict=True)
             texts = {name: _format_json_array(values) for name, values in columns}
             return {(source, number) for source, number in await connection.execute(INSERT_EVENTS, texts)}
-        # SQLite has one writer, so nobody can insert meanwhile. Selecting existing events first is cheaper than
-        # RETURNING.
+        # SQLite has one writer, so no other insert can happen meanwhile. Selecting existing events first is cheaper
+        # than
         identities = orjson.dumps([row[:2] for row in rows]).decode()
         there = {(source, number) for source, number in await connection.execute(SELECT_EVENTS, {"sent": identities})}
         if new := [row for row in rows if tuple(row[:2]) not in there] if there else rows:

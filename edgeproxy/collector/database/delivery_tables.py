@@ -111,7 +111,7 @@ reconciliations = Table(
     Column("level", Text, nullable=False),
     Column("rows", Text, nullable=False),  # JSON: the discrepancies, largest first.
     Column("meters", Text, nullable=False, server_default="{}"),  # JSON: compared, units and different of each.
-    Column("cents", INTEGER),  # About what the units cost; None if the units are money.
+    Column("cents", INTEGER),  # About the price of the units; None if the units are money.
     Column("cents_different", INTEGER),
     Index("reconciliations_kind", "kind", "at"),
     sqlite_strict=True,

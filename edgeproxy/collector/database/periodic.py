@@ -70,7 +70,7 @@ class Job(NamedTuple):
     lock: str | None = None
     """Only one collector runs the job, under this lock; None: every collector runs it."""
     gives_way: bool = True
-    """True if it waits for page requests. False if somebody waits for the job itself."""
+    """True if it waits for page requests. False if a caller waits for the job itself."""
     holds_jobs: bool = False
     """True if a run consists of other jobs under its lock, and lasts until the lock is lost."""
     follows: tuple[str, ...] = ()

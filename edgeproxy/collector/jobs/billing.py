@@ -258,7 +258,7 @@ class BillingJobs:
         )
 
     async def _raise_reminders(self) -> None:
-        """Page the operators about disputes without an answer; those that were answered meanwhile are known first."""
+        """Page the operators about unanswered disputes, after an update about the answered ones."""
         with suppress(StripeUnavailableError):  # A deadline counts while Stripe is away, too.
             await self._complete_events()
         async with self._database.writing() as connection:
@@ -295,7 +295,7 @@ class BillingJobs:
         self._tell(now)
 
     async def _pause_unpaid(self) -> None:
-        """Pause customers who have not paid, and resume those who have."""
+        """Pause customers who have not paid, and resume customers who have."""
         settings = self._known()
         if settings.billing is None or settings.billing.mode == "off":
             return

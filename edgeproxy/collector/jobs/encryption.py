@@ -15,7 +15,7 @@ SEAL_SECONDS = 3600.0
 SEALED_SECONDS = 86400.0
 """Seconds between two runs over all rows. New rows are encrypted when they are written."""
 REFRESHES_MIN = 4
-"""How often keys are unwrapped before they expire, so that a short outage of the key service does no harm."""
+"""Attempts to unwrap keys before they expire, so that a short outage of the key service does no harm."""
 REFRESH_FAILURE = "keys of encrypted columns could not be unwrapped anew"
 SEAL_FAILURE = "rows could not be encrypted, and are in the clear"
 

@@ -24,7 +24,7 @@ from edgeproxy.config.meters import MEASURES
 
 CHECK_SECONDS = 60.0
 LATE_SECONDS = 900
-"""Seconds after an hour for which it is still checked, because edges ship counts with a delay."""
+"""Seconds of checks after the end of an hour, because edges ship counts with a delay."""
 CUSTOMERS_MAX = 10
 """Customers per query. It returns up to 50 pairs of a customer and a limit."""
 FAILURE = "refusals could not be looked at for webhooks, and are later"

@@ -147,7 +147,7 @@ class Reader(NamedTuple):
         return moment if self.locale.text_direction == "ltr" else f"\u2068{moment}\u2069"
 
     def brief(self, written: str | float, now: float, clock: str = "%H:%M") -> str:
-        """Return a UTC time to the minute, such as Nov 22, 23:48, with the year unless it is the year of `now`."""
+        """Return a UTC time to the minute, with the year unless it is the year of `now`: Nov 22, 23:48."""
         at = datetime.fromtimestamp(written, UTC) if isinstance(written, int | float) else parse_time(written)
         is_this_year = at.year == datetime.fromtimestamp(now, UTC).year
         date = dates.format_skeleton("MMMd" if is_this_year else "yMMMd", at, locale=self.locale)
@@ -160,7 +160,7 @@ class Reader(NamedTuple):
         return "–" if written is None else dates.format_date(parse_time(written).date(), "medium", locale=self.locale)
 
     def ago(self, written: str | float, now: float) -> str:
-        """Return how long ago a time is at Unix second `now`, such as 5 minutes ago, or its day after a month."""
+        """Return how long ago a time is at Unix second `now`, or its day after a month: 5 minutes ago."""
         at = written if isinstance(written, int | float) else parse_time(written).timestamp()
         if abs(now - at) > AGO_SECONDS_MAX:
             return self.date(at)

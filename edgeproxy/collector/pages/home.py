@@ -169,7 +169,7 @@ async def show_home(visit: Visit) -> web.Response:
 
 
 async def _fetch_alerts(visit: Visit) -> list[JsonDocument]:
-    """Return the latest alerts. Alerts that nobody has acknowledged come first."""
+    """Return the latest alerts. Unacknowledged alerts come first."""
     waiting, latest = await asyncio.gather(
         visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN, "acknowledged": "false"}),
         visit.fetch("GET", "/v1/alerts", query={"limit": ALERTS_SHOWN}),

@@ -18,7 +18,7 @@ MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
 MONTHS_MAX = 60
 """Months back from this one that are shown."""
 FRESH_SECONDS = 60.0
-"""Seconds for which a month is served from memory, because anyone may request it at any rate."""
+"""Seconds that a month is served from memory, because requests may come at any rate."""
 
 
 class MonthIncidents(NamedTuple):

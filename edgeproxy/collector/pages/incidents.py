@@ -116,7 +116,7 @@ UpdateRow = sa.Row[tuple[object, ...]]
 
 
 async def list_incidents(connection: AsyncConnection, now: float) -> list[Incident]:
-    """Return ongoing incidents and those of the last DAYS days, latest first."""
+    """Return ongoing incidents and all incidents of the last DAYS days, latest first."""
     columns = incidents.c
     lately = (columns.severity != MAINTENANCE) & (
         columns.ended_at.is_(None) | (columns.began_at >= int(now) - DAYS * 86400)

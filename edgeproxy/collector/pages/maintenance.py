@@ -43,7 +43,7 @@ SECONDS_MAX = 7 * DAY
 LATE_SECONDS = 60
 """Seconds that a beginning may lie in the past, since forms have whole minutes. Past downtime cannot become planned."""
 TELL_SECONDS = 3600
-"""Seconds after its end in which an update is still published. After a longer outage of all collectors it is late."""
+"""Seconds after its end until an update is still published. After a longer outage of all collectors it is late."""
 CANCELLED = "cancelled"
 NOT_FOUND = "there is no such maintenance"
 MaintenanceState = Literal["scheduled", "in_progress", "completed", "cancelled"]
@@ -175,7 +175,7 @@ async def list_untold(
 ) -> list[tuple[str, Literal["begun", "ended"]]]:
     """Return the ids of maintenance with an unpublished state at the Unix second `now`, and that state.
 
-    With `lock`, nobody else can publish or change it before the transaction ends.
+    With `lock`, other transactions cannot publish or change it before this one ends.
     """
     columns = incidents.c
     lately = (columns.began_at <= now) & (columns.ended_at > now - TELL_SECONDS)

@@ -1,7 +1,7 @@
 """Usage on the status page: the sum over all customers in a week, for meters that the operator chooses.
 
-It has only whole days, and sums are rounded to two digits. So nobody can infer a single customer's usage or the
-business of an hour.
+It has only whole days, and sums are rounded to two digits. So a single customer's usage or the business of an hour
+cannot be inferred.
 """
 
 from collections.abc import Sequence

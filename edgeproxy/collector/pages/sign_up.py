@@ -41,7 +41,7 @@ from edgeproxy.config.collector.pages import MAILBOX, SignUp
 
 ROOT = "/sign-up"
 SIGN_UP_SECONDS = 3600
-"""Seconds for which a link is valid. An address gets no second link in that time."""
+"""Seconds before a link expires. An address gets no second link in that time."""
 ORGANISATION_CHARACTERS_MAX = 100
 LATER = "too many people sign up now: try again in an hour"
 columns = sign_ups.c

@@ -37,7 +37,7 @@ QUESTIONS_MAX = 100
 SUBSCRIBERS_MAX = 10_000
 """Addresses, confirmed or not."""
 QUESTION_SECONDS = 86400
-"""Seconds for which a confirmation link is valid. An address gets no second one in that time."""
+"""Seconds before a confirmation link expires. An address gets no second one in that time."""
 MAILS_SECONDS = 5.0
 """Seconds between two checks for updates to mail."""
 MAILS_MAX = 100

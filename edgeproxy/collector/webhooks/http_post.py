@@ -30,7 +30,7 @@ GONE = 410
 LOOKUPS_MAX, OPERATOR_LOOKUPS_MAX = 200, 50
 """Concurrent look-ups of names given by customers and by operators.
 
-A look-up lasts until the system's resolver gives up, even if nobody waits for it.
+A look-up lasts until the system's resolver gives up, even if its caller has given up.
 """
 PEER = HttpPeer("the receiver", SECONDS_MAX, 64 << 10, reads_prefix=True)
 HEADERS = {"Content-Type": "application/json", "User-Agent": f"edgeproxy/{__version__}"}

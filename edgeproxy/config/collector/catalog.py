@@ -394,7 +394,7 @@ def get_plan_tier(version: str, plan: Plan) -> str:
 
 
 def find_newest_versions(plans: Mapping[str, Plan], customer: str | None = None) -> dict[str, str]:
-    """Return the newest version of each plan by the plan's name, as it is sold to a customer.
+    """Return the newest version of each plan by the plan's name, for sale to a customer.
 
     A version with the customer's own price takes precedence. None: the versions for all customers.
     """

@@ -103,9 +103,9 @@ def _find_plan_faults_of_sign_up(path: tuple[str, ...], name: str, plans: Mappin
 
 
 def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Iterator[Fault]:
-    """Find plans with unknown tiers or meters, prices of what does not add up, and too short retention for invoices.
+    """Find plans with unknown tiers or meters, prices of what does not add up, and too short retention.
 
-    A collector without tiers leaves the check of tiers to edges.
+    Invoices need the retained usage. A collector without tiers leaves the check of tiers to edges.
     """
     billing, minutes = written.billing, written.retention.minutes
     assert billing is not None, "it names the plans"

@@ -351,7 +351,7 @@ class EdgeFile(Part):
 
 
 class Pushed(EdgeFile):
-    """A file with customers, which need not have routes: what `edgeproxy directory push` reads."""
+    """A file for `edgeproxy directory push`, with customers and without required routes."""
 
     upstreams: dict[Name, Upstream] = Field(default={}, description="Services behind the edge, by name.")
     routes: tuple[Route, ...] = Field(default=(), description="Routes: which requests go to which upstream.")

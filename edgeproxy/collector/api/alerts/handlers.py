@@ -142,7 +142,7 @@ class AlertHandlers(ChangeHandlers):
 
 
 def find_side(holder: Holder) -> Side:
-    """Return the side for which a caller handles alerts."""
+    """Return the side whose alerts a caller handles."""
     return "operator" if holder.customer is None else "customer"
 
 

@@ -1,6 +1,6 @@
 """Checks before a customer takes a plan: it is on sale, and invoices have a recipient. Staff may assign any plan.
 
-A change and its preview have the same checks.
+A change and its preview share these checks.
 """
 
 from collections.abc import Mapping

@@ -182,7 +182,7 @@ class CustomerHandlers(ChangeHandlers):
         return await self._change(call, make)
 
     async def _find_sensitive_from(self, connection: AsyncConnection, call: AnyCall, ref: str) -> int | None:
-        """Return the time from which a contact added by the caller may do sensitive operations; None: at once."""
+        """Return the earliest time of sensitive operations by a contact that the caller adds. None: at once."""
         now, is_trusted = time.time(), True
         try:
             auth.require_consent(call.holder, "vouch for a contact", now)

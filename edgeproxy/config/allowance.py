@@ -60,7 +60,10 @@ def compute_allowance(tier: Tier, customer: Customer | None) -> Allowance:
 
 
 def raise_allowance(allowance: Allowance, factor: int) -> Allowance:
-    """Rates of routes that customers share stay unchanged, as do quotas, credits and caps, which concern money."""
+    """Return the allowance with its rates, their bursts and its concurrency multiplied by `factor`.
+
+    Rates of routes that customers share stay unchanged, as do quotas, credits and caps, which concern money.
+    """
     limits = (limit if limit.scope == "route" else _raise_limit(limit, factor) for limit in allowance.limits)
     concurrency = allowance.concurrency
     raised = concurrency and concurrency.model_copy(update={"max": min(concurrency.max * factor, COUNT_MAX)})

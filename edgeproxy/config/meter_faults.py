@@ -64,7 +64,7 @@ def _find_stated_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_limit_faults(tree: Table) -> Iterator[Fault]:
-    """Find limits of meters whose units no answer contains, and settings that conflict with the meter of a limit."""
+    """Find limits of meters that bodies of answers do not state, and settings that `of` requires or excludes."""
     counts: dict[object, Value] = {path[-1]: meter.get("count") for path, meter in list_members(tree, "meters")}
     if "meters" not in tree:
         counts = dict.fromkeys(METERS, "requests")

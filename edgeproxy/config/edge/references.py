@@ -145,7 +145,7 @@ def _find_answer_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_fallback_faults(tree: Table) -> Iterator[Fault]:
-    """Find fallbacks without effect or to the failed upstream, and conflicts with other settings of answers."""
+    """Find fallbacks without an upstream to replace or to the route's own upstream, and their rewrites of answers."""
     room = _read_size(tree.get("limits"), "buffered", units.BUFFERED_BYTES)
     for path, route in list_members(tree, "routes"):
         fallback = route.get("fallback")
@@ -166,7 +166,7 @@ def _find_fallback_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_response_usage_faults(tree: Table) -> Iterator[Fault]:
-    """Find routes that read usage without a meter, from answers that do not exist, or before compression."""
+    """Find `response_usage` without a meter or an upstream, or together with compression."""
     is_counted = any(meter.get("count") in meter_faults.STATED for _, meter in list_members(tree, "meters"))
     for path, route in list_members(tree, "routes"):
         if "response_usage" not in route:
@@ -189,7 +189,7 @@ def _find_response_usage_faults(tree: Table) -> Iterator[Fault]:
 
 
 def _find_rule_faults(tree: Table) -> Iterator[Fault]:
-    """Find duplicate names of rules, rules about every request, and rates without a limit."""
+    """Find duplicate names of rules, rules about every request, and rates in rules that do not limit."""
     once = FirstPlaces()
     for path, rule in list_members(tree, "rules"):
         name = rule.get("name")

@@ -85,7 +85,7 @@ def _list_peer_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_directory_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """Yield gaps in the trust of the directory: missing signers, or signatures that are valid for too long."""
+    """Yield gaps in the trust of the directory: no signers, or no explicit or no limited maximum age."""
     directory = settings.directory
     if directory is None:
         return

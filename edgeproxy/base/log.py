@@ -132,7 +132,7 @@ class RateLimitedLog:
             self._log.error(event, about=about, **fields)
 
     def info(self, event: str, about: str, **fields: object) -> None:
-        """Log an event at the level info, with the limit of `error`."""
+        """Log an event at the level info, limited like `error`."""
         if self._is_new(event, about):
             self._log.info(event, about=about, **fields)
 

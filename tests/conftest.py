@@ -27,9 +27,9 @@ pytest_plugins = [
     "tests.support.stripe_fixtures",
 ]
 
-# CI has the same seed each time, and would see no more of a hundred examples each time than once. Each night draws six
-# times as many, by a seed that no run had before.
-settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True, database=None, max_examples=50)
+# CI has the same seed each time, and would see no more of a hundred examples each time than once. Each night draws
+# twelve times as many, by a seed that no run had before.
+settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True, database=None, max_examples=25)
 settings.register_profile("few", parent=settings.get_profile("ci"), derandomize=True, max_examples=10)
 settings.register_profile("night", parent=settings.get_profile("ci"), max_examples=300)
 settings.register_profile("soak", parent=settings.get_profile("ci"), max_examples=5000)
@@ -43,9 +43,7 @@ CHROMIUM = shutil.which("chromium")
 WANTING = "on this machine"
 """What every reason says for which a test is skipped where a program is missing."""
 FIRST = (
-    "tests/faults/test_soak.py",
     "tests/demo/",
-    "tests/regions/test_regions.py",
     "tests/test_",
     "tests/loadtest/",
     "tests/faults/",

@@ -1,4 +1,7 @@
-"""The cases of h2spec at a whole edge, over TLS and by prior knowledge, each over a connection of its own.
+"""The cases of h2spec at a whole edge, in turns over TLS and by prior knowledge, each over a connection of its own.
+
+`tests/edge/http2/test_h2spec.py` has all of them on the protocol alone, which knows nothing of TLS. Only the preface is
+read elsewhere, so its case runs over both.
 
 As h2spec does, this client waits for what a request gets before it sends what stands behind it in its row.
 """
@@ -110,8 +113,15 @@ def site(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream) -> Iterat
         yield site
 
 
-@pytest.mark.parametrize("secure", [True, False], ids=["TLS", "prior knowledge"])
-@pytest.mark.parametrize(("case", "frames", "expected"), CASES, ids=[case[0] for case in CASES])
+TURNS = [(*case, number % 2 == 0) for number, case in enumerate(CASES)]
+TURNS += [(*case, not secure) for *case, secure in TURNS if case[0] == INVALID_PREFACE]
+
+
+@pytest.mark.parametrize(
+    ("case", "frames", "expected", "secure"),
+    TURNS,
+    ids=[f"{case}-{'TLS' if secure else 'prior knowledge'}" for case, _, _, secure in TURNS],
+)
 def test_h2spec(site: Http2Site, case: str, frames: bytes, expected: Expected, secure: bool) -> None:
     asyncio.run(check(site, case, frames, expected, secure))
 

@@ -76,6 +76,7 @@ def descriptors(site: Site) -> int:
     return max(held.descriptors for pid in site.kin() if (held := vitals(pid)) is not None)
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(400)
 def test_less_than_a_minute_of_everything(site: Site, seed: int) -> None:
     outcome = soak(site, seed, SHORT, EDGE)

@@ -74,6 +74,7 @@ def skewed(region: str, edge: Edge) -> None:
         edge.environ |= clocks.ahead(clocks.SKEWS[region])
 
 
+@pytest.mark.soak
 @pytest.mark.timeout(150 * TIMES)
 def test_limits_hold_over_all_regions_also_while_the_hub_is_cut_off(tmp_path: Path, seed: int) -> None:
     for time in range(TIMES):

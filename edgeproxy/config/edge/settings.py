@@ -53,7 +53,8 @@ class Overload(Part):
     """Load shedding.
 
     Near its bounds a worker answers some requests with 503 and `Retry-After`, before the rest wait longer. Requests of
-    the lowest [`priority`](#tiersname) are shed first.
+    the lowest [`priority`](#tiersname) are shed first, and near the bound of requests the addresses with most requests
+    under way. An address gets at most seven eighths of that bound.
     """
 
     lag: Duration = Field(

@@ -1,14 +1,18 @@
 """The connections of one worker: open clients, connections to check twice a second, and the end of a drain."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.base import log
 from edgeproxy.edge.proxy.connection_limits import ConnectionLimits
 from edgeproxy.edge.proxy.deadlines import Deadlines, Timed
 from edgeproxy.edge.proxy.lost_streams import LOST_MAX, LostStreams
 from edgeproxy.edge.proxy.reset_watcher import ResetWatcher
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.address import Address
 
 READERS_MAX = 256
 """Answers that may be read at one time for their usage alone. The bound keeps a client from occupying upstreams, beyond
@@ -69,6 +73,22 @@ class SweptConnection(Protocol):
         """Do the periodic work; it must be quick."""
 
 
+class AddressedClient(Protocol):
+    """The client's side of a request."""
+
+    @property
+    def address(self) -> "Address":
+        """The address of the client."""
+
+
+class ActiveRequest(Protocol):
+    """A current request of a connection."""
+
+    @property
+    def client(self) -> AddressedClient:
+        """The client's side."""
+
+
 class ClientConnection(DownstreamConnection, Protocol):
     """A connection that carries requests."""
 
@@ -84,7 +104,7 @@ class ClientConnection(DownstreamConnection, Protocol):
     def descriptor(self) -> int:
         """The descriptor of its socket."""
 
-    def list_exchanges(self) -> Sequence[object]:
+    def list_exchanges(self) -> Sequence[ActiveRequest]:
         """List the current requests."""
 
     def check_reset(self) -> None:
@@ -219,6 +239,10 @@ class Connections:
         self.limits.release(subject)
         if not self.clients and not self.handshakes:
             self._empty.set()
+
+    def count_by_address(self) -> Counter[bytes]:
+        """Count the current requests by the address of their client."""
+        return Counter(each.client.address.subject for client in self.clients for each in client.list_exchanges())
 
     def sweep(self, now: float) -> None:
         """Check clients that no socket event reports, twice a second. `now` is monotonic seconds."""

@@ -316,8 +316,9 @@ class Exchange(Forwarding):
         """
         runtime, binding = self.runtime, self.binding
         assert binding is not None
-        if not runtime.overload.is_full:
-            if not runtime.overload.should_shed(binding.priority):
+        address = self.client.address.subject
+        if not runtime.overload.is_full(address):
+            if not runtime.overload.should_shed(binding.priority, address):
                 return False
             if can_afford(limit_set, self.now, alone=runtime.claim_waiter.is_orphaned):
                 return True

@@ -74,6 +74,7 @@ class Worker:
             self.take_queued,
             runtime.write_batching.time_turn,
             self._observe_lag,
+            connections.count_by_address,
         )
         runtime.turns.accept = self.take_queued
         self._listening: list[tuple[asyncio.Server, socket.socket, Acceptor]] = []

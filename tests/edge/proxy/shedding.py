@@ -14,6 +14,6 @@ class Shedding:
         overload.shedding = True
         overload.should_shed = self.sheds
 
-    def sheds(self, priority: int) -> bool:
+    def sheds(self, priority: int, address: bytes) -> bool:
         self.asked.append(priority)
         return priority < self._line

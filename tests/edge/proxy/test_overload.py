@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import given
@@ -29,6 +29,7 @@ from edgeproxy.edge.proxy.overload import (
     STANDING_SECONDS,
     LoadShedder,
     Overload,
+    find_greedy,
 )
 from tests.support.http2_wire import http2
 from tests.support.logs import capture_logs
@@ -404,7 +405,7 @@ async def test_an_idle_worker_looks_seldom_and_a_busy_one_often(edge: Edge) -> N
 
 async def test_before_it_has_begun_there_is_nothing_to_change_or_to_end(edge: Edge) -> None:
     await edge.starts()
-    nothing = {"time_turn": lambda: None, "observe_lag": lambda _: None}
+    nothing: dict[str, Any] = {"time_turn": lambda: None, "observe_lag": lambda _: None, "count_by_address": Counter}
     over = Overload(edge.worker.generations.count_requests, lambda: 0, edge.worker.take_queued, **nothing)
     over.change_bounds(edge.runtime.snapshot.overload)
     over.stop()
@@ -445,8 +446,8 @@ async def test_too_many_requests_under_way_shed_the_lowest_first(edge: Edge) -> 
     over, endpoint = edge.runtime.overload, edge.endpoint()
     endpoint.outstanding += 85
     await edge.until(lambda: over.shedding)
-    assert [over.should_shed(5) for _ in range(20)] == [False] * 20
-    assert any(over.should_shed(0) for _ in range(20))
+    assert [over.should_shed(5, b"") for _ in range(20)] == [False] * 20
+    assert any(over.should_shed(0, b"") for _ in range(20))
     endpoint.outstanding -= 85
     await edge.until(lambda: not over.shedding)
 
@@ -485,6 +486,41 @@ async def test_streams_of_one_connection_are_held_to_the_same_bound(edge: Edge) 
         await upstream.sends(ok())
     statuses = Counter([(await client.answer_of(stream)).status for stream in streams])
     assert statuses == {200: 4, 503: 56}
+
+
+async def test_an_address_with_most_requests_leaves_room_for_the_others(edge: Edge) -> None:
+    edge.config["overload"] = {"requests": 80}
+    edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    greedy = await http2(edge)
+    for _ in range(68):
+        await greedy.begins_request("GET", "/public/")
+    hung = [await edge.upstream.takes() for _ in range(68)]
+    over = edge.runtime.overload
+    await edge.until(lambda: b"".join(over._greedy), "the address is above the level")
+    others = [await edge.client("127.0.0.2") for _ in range(8)]
+    for client in others:
+        await client.sends(get())
+    served = [await edge.upstream.takes() for _ in others]
+    for _ in range(30):
+        await greedy.begins_request("GET", "/public/")
+    await edge.until(lambda: edge.count("edge_shed_total", "0") == 30, "its next ones alone are refused")
+    for upstream in (*hung, *served):
+        await upstream.sends(ok())
+    assert {(await client.gets_answer()).status for client in others} == {200}
+    statuses = Counter([(await greedy.answer_of(number)).status for number in range(1, 2 * 98, 2)])
+    assert statuses == {200: 68, 503: 30}
+    await edge.until(lambda: not over._greedy, "nobody is above a level")
+
+
+@given(st.dictionaries(st.binary(min_size=4, max_size=4), st.integers(1, 5000), max_size=40), st.integers(1, 10_000))
+def test_an_address_is_greedy_above_the_level_alone(counts: dict[bytes, int], total: int) -> None:
+    greedy = find_greedy(Counter(counts), total)
+    if sum(counts.values()) <= total:
+        assert not greedy
+        return
+    modest = sum(count for address, count in counts.items() if address not in greedy)
+    level = (total - modest) / len(greedy)
+    assert {address for address, count in counts.items() if count > level} == greedy
 
 
 async def test_a_reload_changes_the_bounds_of_what_is_under_way(edge: Edge) -> None:

@@ -237,13 +237,17 @@ def test_plans_that_charge_estimates_which_nobody_can_tell_are_named(tmp_path, m
     assert not expected or "basic@1 charges estimates" in reported
 
 
+MANY_PRICES = ", ".join(f"m{number}: '2'" for number in range(20))
+
+
 @pytest.mark.parametrize(
     ("terms", "obstacle"),
     [
         ("meters: {requests: {price: '1'}}", None),
+        ("meters: {requests: {price: '1', by: {dimension: model, prices: {large: '2'}}}}", None),
         (
-            "meters: {requests: {price: '1', by: {dimension: model, prices: {large: '2'}}}}",
-            "prices of requests by model",
+            f"meters: {{requests: {{price: '1', by: {{dimension: model, prices: {{{MANY_PRICES}}}}}}}}}",
+            "21 prices of usage, and a subscription at Stripe has 20",
         ),
         ("meters: {requests: {price: '1/100', package: 100}}", "prices of requests by package"),
         ("meters: {requests: {price: '1'}}, threshold: '500'", "a threshold"),

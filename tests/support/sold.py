@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar
 
+import orjson
 import yaml
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -83,14 +84,20 @@ class Sold:
                 connection, CALLER, name, plan, when, settings=self.known, now=now, currency=currency
             )
 
-    async def use(self, name: str, used: Mapping[str, int], *, at: float) -> None:
-        """Count usage in a minute."""
+    async def use(self, name: str, used: Mapping[str, int], *, at: float, split: Mapping[str, str] = {}) -> None:
+        """Count usage in a minute; `split`: its dimensions."""
         minute = int(at) // 60 * 60
+        text = orjson.dumps(split, option=orjson.OPT_SORT_KEYS).decode() if split else ""
         async with self.database.writing() as connection:
             await self.database.insert_series(
-                connection, [[EVENTS, EVENTS_REGION, name, meter, EVENTS_ROUTE, ""] for meter in used]
+                connection, [[EVENTS, EVENTS_REGION, name, meter, EVENTS_ROUTE, text] for meter in used]
             )
-            rows = await _series(connection, name)
+            rows = await _series(connection, name, text)
+            values = [
+                {"series": rows[meter], "name": key, "value": value} for meter in used for key, value in split.items()
+            ]
+            if values:
+                await self.database.insert_series_dimensions(connection, values)
             await self.database.add(connection, ledger, {minute: {rows[meter]: n for meter, n in used.items()}})
 
 
@@ -113,8 +120,8 @@ class Mortal(Stripe):
         return answer
 
 
-async def _series(connection: AsyncConnection, name: str) -> dict[str, int]:
-    found = await connection.execute(series.select().where(series.c.customer == name))
+async def _series(connection: AsyncConnection, name: str, split: str) -> dict[str, int]:
+    found = await connection.execute(series.select().where(series.c.customer == name, series.c.dimensions == split))
     return {row.meter: row.id for row in found}
 
 

@@ -106,6 +106,10 @@ class PricesBy(Part):
     )
 
 
+ITEMS_MAX = 20
+"""The most prices that a subscription at Stripe has."""
+
+
 class MeterPrice(Part):
     """The price of a meter in a plan: the included amount, and what happens above it."""
 
@@ -328,10 +332,10 @@ class Plan(Part):
     def find_meters_obstacle(self) -> str | None:
         """Return the first of its terms that prices of Stripe's meters cannot express, or None."""
         for name, price in self.meters.items():
-            if price.by is not None:
-                return f"prices of {name} by {price.by.dimension}"
             if price.package is not None:
                 return f"prices of {name} by package"
+        if (count := sum(1 + len(price.by.prices if price.by else ()) for price in self.meters.values())) > ITEMS_MAX:
+            return f"{count} prices of usage, and a subscription at Stripe has {ITEMS_MAX}"
         if self.threshold is not None:
             return "a threshold"
         return None if self._currency == USD else f"prices in {self._currency}"

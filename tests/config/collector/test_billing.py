@@ -208,14 +208,24 @@ plans:
   tiers@1: {fee: "9", meters: {calls: {tiers: [{up_to: 9, price: "1"}, {up_to: none, price: "0"}], tiers_mode: volume}}}
   boxed@1: {fee: "9", meters: {calls: {price: "1", package: 9}}}
   models@1: {fee: "9", meters: {calls: {price: "1", by: {dimension: model, prices: {m1: "2"}}}}}
+  many@1: {fee: "9", meters: {calls: {price: "1", by: {dimension: model, prices: {MANY}}}}}
   bounded@1: {fee: "9", threshold: "500", meters: {calls: {price: "1"}}}
 """
+<<<<<<< HEAD
     meters = {"calls": {"count": "events", "dimensions": {"model": 10}}}
     loaded = load(tmp_path, {"collection": "meters", "breaker": {"enabled": False}}, plans, meters=meters)
+=======
+    plans = plans.replace("MANY", ", ".join(f"m{number}: '2'" for number in range(20)))
+    loaded = load(tmp_path, {"collection": "meters", "breaker": {"enabled": False}}, plans)
+>>>>>>> 147b38ac (billing: Stripe has a meter and a price for each priced value of a dimension)
     assert loaded.billing is not None
     assert loaded.billing.collection == "meters"
     assert loaded.plans["bounded@1"].threshold == 50_000
-    assert [name for name, plan in loaded.plans.items() if plan.fits_stripe_meters] == ["plain@1", "tiers@1"]
+    assert [name for name, plan in loaded.plans.items() if plan.fits_stripe_meters] == [
+        *("plain@1", "tiers@1", "models@1"),
+    ]
+    obstacle = loaded.plans["many@1"].find_items_reason()
+    assert obstacle == "21 prices of usage, and a subscription at Stripe has 20"
     for usd, gbp in (("0.49", "1"), ("0.5", "0.29"), ("1000000", "1")):
         terms = f"{{fee: {{usd: '9', gbp: '8'}}, threshold: {{usd: '{usd}', gbp: '{gbp}'}}}}"
         with pytest.raises(ConfigError, match=r"has small@1, whose threshold of .* cannot be charged"):

@@ -1,9 +1,12 @@
 """Meter events at Stripe and their sums, by our names of customers and meters."""
 
+import hashlib
+import re
 import time
 from collections.abc import Callable, Mapping
 
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError, MeterEventsUnlistedError
+from edgeproxy.collector.billing.meter_export.meter_keys import SEPARATOR
 from edgeproxy.collector.billing.meter_export.outbox import Answer
 from edgeproxy.collector.billing.meter_export.outbox_rows import OutboxRow
 from edgeproxy.collector.billing.rating.rater import Span
@@ -16,24 +19,40 @@ NAMES_SECONDS = 600.0
 """For how many seconds the list of Stripe's meters is cached."""
 
 
-def event_name(meter: str) -> str:
-    """Return Stripe's event name of our meter."""
-    return f"{PREFIX}{meter}"
+EVENT_NAME_MAX = 100
+"""Characters of an event name at Stripe."""
+DIGITS = 8
+UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+
+
+def event_name(key: str) -> str:
+    """Return Stripe's event name of a meter key.
+
+    The value of a dimension may have any characters and any length, so its name ends with digits of its hash.
+    """
+    meter, separator, value = key.partition(SEPARATOR)
+    name = f"{PREFIX}{meter}"
+    if not separator:
+        return name
+    digits = hashlib.sha256(value.encode()).hexdigest()[:DIGITS]
+    left = EVENT_NAME_MAX - len(name) - len(digits) - 2
+    return f"{name}_{UNSAFE.sub('_', value)[:left]}_{digits}"
 
 
 def find_meter(name: str) -> str | None:
-    """Return our meter for Stripe's event name, or None if it is not ours."""
+    """Return Stripe's event name without our prefix, or None if it is not ours."""
     return name.removeprefix(PREFIX) if name.startswith(PREFIX) else None
 
 
 class StripeMeterEvents:
-    """Sends events and reads their sums. `customers` and `meters` are Stripe's ids by our names."""
+    """Sends events and reads their sums. `customers` are Stripe's ids by our names."""
 
     def __init__(self, stripe: Stripe, clock: Callable[[], float] = time.time) -> None:
         self._stripe = stripe
         self._clock = clock
         self.customers: Mapping[str, str] = {}
         self.meters: Mapping[str, str] = {}
+        """Stripe's ids of meters, by event names without the prefix."""
         self._skew = 0.0
         self._learned_at = -NAMES_SECONDS
 
@@ -81,7 +100,8 @@ class StripeMeterEvents:
         Raises MeterEventsUnavailableError and MeterEventsUnlistedError.
         """
         try:
-            meter_id, customer_id = self.meters[meter], self.customers[customer]
+            meter_id = self.meters[event_name(meter).removeprefix(PREFIX)]
+            customer_id = self.customers[customer]
         except KeyError as error:
             raise MeterEventsUnlistedError(
                 f"{error.args[0]} is not known at Stripe: run edgeproxy billing sync"

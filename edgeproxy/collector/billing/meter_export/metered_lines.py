@@ -1,31 +1,48 @@
 """The split of an invoice into lines that Stripe creates from its meters, and items that we add. Pure."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
+from edgeproxy.collector.billing.meter_export.meter_keys import build_key
 from edgeproxy.collector.billing.rating.money import compute_amount
 from edgeproxy.collector.billing.rating.rater import RatedLine
 
 
 def split_lines(
-    lines: Sequence[RatedLine], counted: Mapping[tuple[int, str], int]
+    lines: Sequence[RatedLine],
+    counted: Mapping[tuple[int, str], int],
+    unit_prices: Mapping[tuple[str, str], int] = MappingProxyType({}),
 ) -> tuple[list[RatedLine], list[RatedLine]]:
     """Divide the lines of an invoice into lines created by Stripe's meters and items.
 
-    `counted` is the quantity that Stripe has counted, by the segment's first second and meter. Units fill the tiers in
+    `counted` is the quantity that Stripe has counted, by the segment's first second and meter key. Units fill the tiers in
     order. If Stripe has counted less or more than was used, an item has the difference. A negative total is charged as
     zero.
+
+    `unit_prices` are the prices, by version and key, that Stripe charges from the first unit on although the plan
+    includes units. An item takes these units off.
     """
     metered: list[RatedLine] = []
     items: list[RatedLine] = []
     remaining = {position: max(0, quantity) for position, quantity in counted.items()}
     for position, line in enumerate(lines):
-        key = (line.segment.start, line.meter)
+        key = _identify_counted(line)
         if line.kind != "usage" or key not in remaining:
             items.append(line)
             continue
-        is_last = not any(
-            (other.kind, other.segment.start, other.meter) == ("usage", *key) for other in lines[position + 1 :]
-        )
+        is_last = not any(other.kind == "usage" and _identify_counted(other) == key for other in lines[position + 1 :])
+        unit_price = unit_prices.get((line.version, key[1]))
+        if unit_price is not None:
+            if is_last:
+                quantity = remaining[key]
+                amount = compute_amount(quantity, unit_price)
+                if quantity:
+                    metered.append(line._replace(quantity=quantity, unit_price=unit_price, amount=amount))
+                own = [one for one in lines if one.kind == "usage" and _identify_counted(one) == key]
+                if difference := sum(one.amount for one in own) - amount:
+                    charged = sum(one.quantity for one in own if one.unit_price)
+                    items.append(line._replace(quantity=charged - quantity, unit_price=unit_price, amount=difference))
+            continue
         # Units that Stripe counted beyond the last tier reached are assumed to be in that tier.
         quantity = remaining[key] if is_last else min(remaining[key], line.quantity)
         remaining[key] -= quantity
@@ -35,3 +52,8 @@ def split_lines(
         if counted_line.amount != line.amount:
             items.append(line._replace(quantity=line.quantity - quantity, amount=line.amount - counted_line.amount))
     return metered, items
+
+
+def _identify_counted(line: RatedLine) -> tuple[int, str]:
+    """Return the segment and the meter key that count the units of a line."""
+    return line.segment.start, build_key(line.meter, line.value)

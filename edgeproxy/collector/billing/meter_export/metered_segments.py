@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.meter_export import outbox_rows
 from edgeproxy.collector.billing.meter_export.exporter import MeterEvents
+from edgeproxy.collector.billing.meter_export.meter_keys import UsageSource, list_sources
 from edgeproxy.collector.billing.meter_export.outbox import RowState
 from edgeproxy.collector.billing.meter_export.slices import MINUTE, MeteredSegment
 from edgeproxy.collector.billing.meter_export.slicing import Pair, Slicing, Targets
@@ -66,9 +67,9 @@ class SegmentRow(NamedTuple):
 SEGMENT_FIELDS = [*(segments.c[name] for name in SegmentRow._fields[:6]), segments.c.told_from, segments.c.told_until]
 
 
-def parse_segment(row: SegmentRow) -> MeteredSegment:
+def parse_segment(row: SegmentRow, source: UsageSource) -> MeteredSegment:
     """Return the metered segment of a row."""
-    return MeteredSegment(Span(row.start, row.end), row.counted_from or 0, row.counted_until is not None)
+    return MeteredSegment(Span(row.start, row.end), row.counted_from or 0, row.counted_until is not None, source)
 
 
 async def fetch_targets(
@@ -97,9 +98,11 @@ async def fetch_targets(
     left_out = {row.name for row in rows if row.plan_version not in plans}
     segments_by_pair: dict[Pair, list[MeteredSegment]] = {}
     for row in (row for row in rows if row.name not in left_out):
-        for meter in plans[row.plan_version].meters:
+        for meter, price in plans[row.plan_version].meters.items():
             if is_sum(meters, meter):
-                segments_by_pair.setdefault((row.name, meter), []).append(parse_segment(SegmentRow(*row[:-1])))
+                for key, source in list_sources(meter, price):
+                    segment = parse_segment(SegmentRow(*row[:-1]), source)
+                    segments_by_pair.setdefault((row.name, key), []).append(segment)
     return segments_by_pair
 
 

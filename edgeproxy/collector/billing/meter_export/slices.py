@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+from edgeproxy.collector.billing.meter_export.meter_keys import UsageSource
 from edgeproxy.collector.billing.rating.rater import Span
 
 MINUTE, DAY = 60, 86400
@@ -71,6 +72,8 @@ class MeteredSegment(NamedTuple):
     """The first whole minute that Stripe counts events for. Earlier usage is sent with the usage after it."""
     is_final: bool = False
     """True if Stripe has charged it. Usage that arrives now goes on the next invoice."""
+    source: UsageSource | None = None
+    """The usage that is sent. None means all usage of the meter."""
 
 
 class Piece(NamedTuple):

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.meter_export import outbox_rows, slices
+from edgeproxy.collector.billing.meter_export.meter_keys import UsageSource, get_meter
 from edgeproxy.collector.billing.meter_export.outbox import RowState
 from edgeproxy.collector.billing.meter_export.outbox_rows import OutboxRow, new_row
 from edgeproxy.collector.billing.meter_export.slices import MeteredSegment
@@ -29,7 +30,7 @@ CAUGHT_UP_MAX = 48
 """The most slices that one call fixes."""
 
 Pair = tuple[str, str]
-"""A customer, by name, and a meter that is a `sum`."""
+"""A customer, by name, and the key of a meter that is a `sum`."""
 Targets = Mapping[Pair, Sequence[MeteredSegment]]
 """The customers and meters whose usage goes to Stripe, with their segments in order of time."""
 
@@ -60,6 +61,40 @@ class OutboxDifference(NamedTuple):
 async def fetch_watermarks(connection: AsyncConnection) -> list[int | None]:
     """Return the watermark of each edge that is not retired: the Unix second that it has reported up to, or None."""
     return list((await connection.execute(WATERMARKS)).scalars())
+
+
+class SpanUsage(NamedTuple):
+    """The usage in a span of whole minutes."""
+
+    totals: Mapping[Pair, int]
+    """By customer and meter."""
+    values: Mapping[tuple[str, str, str, str], int]
+    """By customer, meter, dimension and value, for dimensions that plans price by."""
+
+    def get_quantity(self, customer: str, source: UsageSource) -> int:
+        """Return a customer's usage of a source."""
+        place = (customer, source.meter, source.dimension)
+        if source.value:
+            return self.values.get((*place, source.value), 0)
+        total = self.totals.get((customer, source.meter), 0)
+        return total - sum(self.values.get((*place, value), 0) for value in source.listed)
+
+
+async def fetch_span_usage(
+    connection: AsyncConnection, targets: Targets, span: Span, customer: str | None = None
+) -> SpanUsage:
+    """Return the usage that targets need of a span. The caller holds the roll-up."""
+    totals = await fetch_usage(connection, span, customer)
+    sources = {segment.source for segments in targets.values() for segment in segments if segment.source is not None}
+    splits = {(source.meter, source.dimension) for source in sources if source.dimension}
+    state = await rollup.fetch_state(connection) if splits else None
+    values: dict[tuple[str, str, str, str], int] = {}
+    for meter, dimension in sorted(splits):
+        assert state is not None
+        query = LedgerQuery(customer, meter, span.start, span.end, ("customer", dimension))
+        rows = await connection.execute(build_statement(query, state))
+        values |= {(name, meter, dimension, value): ((high or 0) << 32) + (low or 0) for name, value, high, low in rows}
+    return SpanUsage(totals, values)
 
 
 async def fetch_usage(connection: AsyncConnection, span: Span, customer: str | None = None) -> dict[Pair, int]:
@@ -134,7 +169,7 @@ async def fetch_differences(
     rows_by_place = {row.place[:3]: row for row in rows}
     names = {name for name, _ in targets}  # A name that is no customer's any more keeps its rows.
     for gone in fixed.keys() - rows_by_place.keys():
-        if gone[0] in names and gone[1] not in slicing.gauges:
+        if gone[0] in names and get_meter(gone[1]) not in slicing.gauges:
             rows_by_place[gone] = (await outbox_rows.fetch_slice(connection, *gone))[0]._replace(
                 value=0, state=RowState.READY
             )
@@ -150,15 +185,15 @@ async def _build_rows(
 ) -> list[OutboxRow]:
     """Return the rows of a slice, without empty ones."""
     waivers = await charging.list_waived(connection)
-    usage_by_span: dict[Span, dict[Pair, int]] = {}
+    usage_by_span: dict[Span, SpanUsage] = {}
     rows = []
     for pair, segments in targets.items():
         for piece in slices.cut_pieces(span, segments, waivers):
             value = 0
             for part in (*piece.before, piece.span):
                 if part not in usage_by_span:  # Almost all customers have the slice in one piece.
-                    usage_by_span[part] = await fetch_usage(connection, part, customer)
-                value += usage_by_span[part].get(pair, 0)
+                    usage_by_span[part] = await fetch_span_usage(connection, targets, part, customer)
+                value += usage_by_span[part].get_quantity(pair[0], piece.segment.source or UsageSource(pair[1]))
             if value:
                 segment = piece.segment
                 state = RowState.WAIVED if piece.is_waived else RowState.LATE if segment.is_final else None
@@ -231,7 +266,7 @@ async def fetch_totals(
     comparisons: dict[Pair, Different] = {}
     names = {name for name, _ in targets}
     for (name, meter, _), value in (await outbox_rows.fetch_fixed(connection, span, customer)).items():
-        if name in names and meter not in slicing.gauges:
+        if name in names and get_meter(meter) not in slicing.gauges:
             comparison = comparisons.get((name, meter), Different(name, meter, 0, 0))
             comparisons[name, meter] = comparison._replace(theirs=comparison.theirs + value)
     for row in await _build_rows(connection, slicing.account, targets, span, customer):

@@ -16,6 +16,7 @@ from edgeproxy.collector.billing.meter_export.exporter import (
     MeterEventsUnavailableError,
     MeterEventsUnlistedError,
 )
+from edgeproxy.collector.billing.meter_export.meter_keys import list_prices
 from edgeproxy.collector.billing.meter_export.outbox import RowState
 from edgeproxy.collector.billing.mismatch import Comparison, Drift, Level
 from edgeproxy.collector.billing.rating import money
@@ -213,9 +214,9 @@ async def _fetch_prices(connection: AsyncConnection) -> dict[Pair, int]:
     rows = (await connection.execute(joined.where(subscriptions.c.state != CANCELED))).all()
     plans = await plan_versions.fetch_readable_plans(connection, {row.plan_version for row in rows})
     return {
-        (row.name, meter): price.price
+        (row.name, key): price.price
         for row in rows
         if row.plan_version in plans
-        for meter, price in plans[row.plan_version].meters.items()
+        for key, price in list_prices(plans[row.plan_version]).items()
         if price.price is not None
     }

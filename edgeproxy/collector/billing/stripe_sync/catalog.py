@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 
 from edgeproxy.collector.billing.invoices.line_rows import format_unit_price
 from edgeproxy.collector.billing.meter_export.meter_events import event_name
+from edgeproxy.collector.billing.meter_export.meter_keys import SEPARATOR, list_prices
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.config.collector.catalog import MeterPrice, Plan
 from edgeproxy.config.collector.currency_units import USD
@@ -59,7 +60,7 @@ def is_metered(plan: Plan) -> bool:
     If so, a subscription at Stripe charges it.
     """
     metered = find_metered_plan(plan)
-    return metered is not None and any(price.price or price.tiers for price in metered.meters.values())
+    return metered is not None and any(price.price or price.tiers for price in list_prices(metered).values())
 
 
 def find_metered_plan(plan: Plan) -> Plan | None:
@@ -85,7 +86,8 @@ async def fetch_sync_steps(stripe: StripeApi, plans: Mapping[str, Plan]) -> list
     Raises StripeCallError.
     """
     plans = {version: metered for version, plan in plans.items() if (metered := find_metered_plan(plan)) is not None}
-    meters = sorted({meter for plan in plans.values() for meter in plan.meters})
+    prices_of = {version: list_prices(plan) for version, plan in plans.items()}
+    meters = sorted({key for prices in prices_of.values() for key in prices})
     stored_meters = {item["event_name"]: item for item in await stripe.list_all("v1.billing.meters.list")}
     stored_meters |= {
         item["event_name"]: item for item in await stripe.list_all("v1.billing.meters.list", status="active")
@@ -96,8 +98,8 @@ async def fetch_sync_steps(stripe: StripeApi, plans: Mapping[str, Plan]) -> list
     steps += [step for meter in meters for step in _compare_product(meter, products.get(event_name(meter)))]
     prices_by_key = {
         format_lookup_key(version, meter): (meter, price)
-        for version, plan in plans.items()
-        for meter, price in plan.meters.items()
+        for version, prices in prices_of.items()
+        for meter, price in prices.items()
     }
     stored_prices = await fetch_prices(stripe, prices_by_key)
     for key, (meter, price) in prices_by_key.items():
@@ -142,18 +144,23 @@ async def _apply_steps(stripe: StripeApi, steps: Sequence[SyncStep]) -> None:
             await stripe.call(step.call, *ids, **(step.params or {}))
 
 
+def describe_key(key: str) -> str:
+    """Return the name of a key for people: `llm_tokens, large`."""
+    return key.replace(SEPARATOR, ", ", 1)
+
+
 def _compare_meter(meter: str, stored: StripeObject | None) -> list[SyncStep]:
     name = event_name(meter)
     if stored is None:
-        params = {"event_name": name, "display_name": meter, "default_aggregation": {"formula": "sum"}}
+        params = {"event_name": name, "display_name": describe_key(meter), "default_aggregation": {"formula": "sum"}}
         return [SyncStep("missing", "meter", name, "", "v1.billing.meters.create", None, params)]
     steps = []
     if (formula := stored["default_aggregation"]["formula"]) != "sum":
         steps.append(SyncStep("differs", "meter", name, f"its formula is {formula}, and cannot be changed to sum"))
     if stored["status"] != "active":
         steps.append(SyncStep("archived", "meter", name, "", "v1.billing.meters.reactivate", stored["id"]))
-    if stored["display_name"] != meter:
-        params = {"display_name": meter}
+    if stored["display_name"] != describe_key(meter):
+        params = {"display_name": describe_key(meter)}
         steps.append(SyncStep("renamed", "meter", name, "", "v1.billing.meters.update", stored["id"], params))
     return steps
 
@@ -161,12 +168,18 @@ def _compare_meter(meter: str, stored: StripeObject | None) -> list[SyncStep]:
 def _compare_product(meter: str, stored: StripeObject | None) -> list[SyncStep]:
     name = event_name(meter)
     if stored is None:
-        return [SyncStep("missing", "product", name, "", "v1.products.create", None, {"id": name, "name": meter})]
+        return [
+            SyncStep(
+                "missing", "product", name, "", "v1.products.create", None, {"id": name, "name": describe_key(meter)}
+            )
+        ]
     steps = []
     if not stored["active"]:
         steps.append(SyncStep("archived", "product", name, "", "v1.products.update", name, {"active": True}))
-    if stored["name"] != meter:
-        steps.append(SyncStep("renamed", "product", name, "", "v1.products.update", name, {"name": meter}))
+    if stored["name"] != describe_key(meter):
+        steps.append(
+            SyncStep("renamed", "product", name, "", "v1.products.update", name, {"name": describe_key(meter)})
+        )
     return steps
 
 

@@ -22,6 +22,7 @@ from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.meter_export import metered_segments, slices, slicing
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
 from edgeproxy.collector.billing.meter_export.meter_events import StripeMeterEvents
+from edgeproxy.collector.billing.meter_export.meter_keys import list_prices
 from edgeproxy.collector.billing.meter_export.metered_segments import SegmentRow
 from edgeproxy.collector.billing.meter_export.slices import MINUTE
 from edgeproxy.collector.billing.period_close.collection.invoice_items import DAYS_UNTIL_DUE
@@ -323,7 +324,7 @@ class MeterSubscriptions:
     async def _fetch_price_ids(self, loaded: subscription_rows.LoadedSubscription, segment: SegmentRow) -> list[str]:
         """Return Stripe's ids of the prices of a version. Raises SubscriptionNotReadyError if some are missing."""
         plan = loaded.plans[segment.plan_version]
-        keys = [catalog.format_lookup_key(segment.plan_version, meter) for meter in plan.meters]
+        keys = [catalog.format_lookup_key(segment.plan_version, key) for key in list_prices(plan)]
         prices = await catalog.fetch_prices(self._stripe, keys)
         missing = [key for key in keys if key not in prices or not prices[key]["active"]]
         if missing:

@@ -3,7 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgeproxy.collector.billing.meter_export.meter_keys import fold_values, list_unit_prices
 from edgeproxy.collector.billing.meter_export.metered_lines import split_lines
+from edgeproxy.collector.billing.rating.money import compute_amount
 from edgeproxy.collector.billing.rating.rater import RatedLine, Segment, Span, UsageKey, rate_segments, sum_amounts
 from edgeproxy.config.collector.catalog import Plan
 
@@ -35,6 +37,45 @@ def test_what_stripe_lacks_is_an_item() -> None:
 def test_late_lines_are_items() -> None:
     late = [line._replace(kind="late") for line in lines(150) if line.meter]
     assert split_lines(late, {(0, "calls"): 150}) == ([], late)
+
+
+BY = {"dimension": "model", "prices": {"large": "0.03", "small": "0.004"}}
+SPLIT_PLAN = Plan.model_validate({"fee": "9", "meters": {"calls": {"included": "100", "price": "0.015", "by": BY}}})
+SPLIT = Segment("models@1", SPLIT_PLAN, SPAN, SPAN)
+PRICES = {("models@1", key): price for key, price in list_unit_prices(SPLIT_PLAN).items()}
+
+
+def split_usage(quantities: dict[str, int]) -> list[RatedLine]:
+    return rate_segments([SPLIT], {UsageKey(SPAN, "calls", value): used for value, used in quantities.items()})
+
+
+def test_units_that_values_share_are_taken_off_by_items() -> None:
+    lines_ = split_usage({"large": 150, "small": 40, "": 7})
+    metered, items = split_lines(lines_, {(0, "calls:large"): 150, (0, "calls:small"): 40, (0, "calls"): 7}, PRICES)
+    assert [(line.value, line.quantity, line.amount) for line in metered] == [
+        ("large", 150, 450),
+        ("small", 40, 16),
+        ("", 7, 11),
+    ]
+    assert [(line.kind, line.value, line.quantity, line.amount) for line in items] == [
+        ("fee", "", 1, 900),
+        ("usage", "large", -100, -300),
+    ]
+
+
+VALUES = st.dictionaries(st.sampled_from(["large", "small", "", "other"]), st.integers(-50, 300))
+
+
+@given(VALUES, VALUES)
+def test_values_together_are_the_amount_due_whatever_stripe_has_counted(
+    used: dict[str, int], counted: dict[str, int]
+) -> None:
+    of_keys = {
+        (0, key): quantity for key, quantity in fold_values("calls", SPLIT_PLAN.meters["calls"], counted).items()
+    }
+    metered, items = split_lines(split_usage(used), of_keys, PRICES)
+    assert sum_amounts([*metered, *items]) == sum_amounts(split_usage(used))
+    assert all(line.amount == compute_amount(line.quantity, line.unit_price or 0) for line in metered)
 
 
 @given(st.integers(-50, 300), st.integers(-50, 300))

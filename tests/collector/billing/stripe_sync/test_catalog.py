@@ -66,17 +66,49 @@ def test_sync_names_each_plan_that_it_leaves_out_and_why(
 ) -> None:
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
     known = settings(tmp_path, f"sqlite:///{tmp_path}/ledger.db", own_sandbox.url, collection="meters")
-    shared = {"included": "10", "price": "0.02", "by": {"dimension": "model", "prices": {"large": "0.03"}}}
+    many = {"dimension": "model", "prices": {f"m{number}": "0.03" for number in range(20)}}
     packed = {"price": "0.02", "package": "10"}
     plans = {
-        "models@1": Plan.model_validate({"fee": "0", "meters": {"tokens": shared}}),
+        "models@1": Plan.model_validate({"fee": "0", "meters": {"tokens": {"price": "0.02", "by": many}}}),
         "packs@1": Plan.model_validate({"fee": "0", "meters": {"tokens": packed}}),
     }
     _, output = sync_catalog(known.model_copy(update={"plans": plans}), dry=True)
     assert [line for line in output.splitlines() if line.startswith("left out")] == [
-        "left out  plan     models@1: it has prices of tokens by model; its usage is invoiced by items",
+        "left out  plan     models@1: it has 21 prices of usage, and a subscription at Stripe has 20; "
+        "its usage is invoiced by items",
         "left out  plan     packs@1: it has prices of tokens by package; its usage is invoiced by items",
     ]
+
+
+def test_each_priced_value_has_a_meter_and_a_price(own_sandbox: Sandbox) -> None:
+    by = {"dimension": "model", "prices": {"large": "0.03/1000"}}
+    plans = {"split@1": Plan.model_validate({"fee": "0", "meters": {"split_tokens": {"price": "0.01/1000", "by": by}}})}
+
+    async def work() -> list[dict[str, Any]]:
+        stripe = Stripe(Settings(base=own_sandbox.url), KEY)
+        try:
+            steps = await catalog.sync_catalog(stripe, plans)
+            assert [(step.object_kind, step.name.partition("large_")[0]) for step in steps] == [
+                ("meter", "edgeproxy_split_tokens"),
+                ("meter", "edgeproxy_split_tokens_"),
+                ("product", "edgeproxy_split_tokens"),
+                ("product", "edgeproxy_split_tokens_"),
+                ("price", "edgeproxy/split@1/split_tokens:large/month"),
+                ("price", "edgeproxy/split@1/split_tokens/month"),
+            ]
+            assert await catalog.fetch_sync_steps(stripe, plans) == []
+            keys = [step.name for step in steps if step.object_kind == "price"]
+            prices = await catalog.fetch_prices(stripe, keys)
+            return [prices[key] for key in keys]
+        finally:
+            await stripe.close()
+
+    large, others = asyncio.run(work())
+    assert [[tier["unit_amount_decimal"] for tier in price["tiers"]] for price in (large, others)] == [
+        ["0.003"],
+        ["0.001"],
+    ]
+    assert large["recurring"]["meter"] != others["recurring"]["meter"]
 
 
 def test_a_version_that_differs_is_reported_and_left_alone(own_sandbox: Sandbox) -> None:

@@ -336,6 +336,8 @@ plans:
   boxed@1: {fee: "31", tier: standard, meters: {calls: {included: 10, price: "1", package: 5}}}
   models@1: {fee: "31", tier: standard,
     meters: {calls: {included: 10, price: "1", by: {dimension: model, prices: {m: "2"}}}}}
+  larger@1: {fee: "62", tier: enterprise,
+    meters: {calls: {included: 10, price: "2", by: {dimension: model, prices: {m: "3"}}}}}
   bounded@1: {fee: "62", tier: enterprise, threshold: "20", meters: {calls: {included: 10, price: "2"}}}
 """
     )
@@ -346,6 +348,8 @@ plans:
         "yen": {"start": 4600, "period": 4600 + 1050},
         "boxed": {"start": 3100, "period": 3100 + 200},  # 7 calls are two packages.
         "models": {"start": 3100, "period": 3100 + 700},
+        # 7 calls of m too many of the one plan, 13 others of the larger one.
+        "grows": {"start": 3100, "change": -1550 + 3100, "period": 6200 + 1400 + 2600},
         "bounded": {"start": 6200, "threshold": 2600, "period": 6200 + 200},
         # 7 calls too many of the one plan, 13 of the other one; half of both fees.
         "moves": {"start": 3100, "change": -1550 + 3100, "threshold": 700 + 2600, "period": 6200 + 200},
@@ -354,21 +358,24 @@ plans:
     async def work() -> None:
         async with era(tmp_path, database, new_sandbox, JANUARY, **terms) as of:
             for name in expected:
-                plan = {"yen": "plain", "moves": "plain"}.get(name, name)
+                plan = {"yen": "plain", "moves": "plain", "grows": "models"}.get(name, name)
                 await of.of.customer(name, plan, now=JANUARY, **({"currency": "jpy"} if name == "yen" else {}))
             await of.turns(2)
-            assert len(await at_stripe(of)) == 2, "of plain and moves"
+            assert len(await at_stripe(of)) == 4, "of plain, models, grows and moves"
             for name in ("plain", "yen", "boxed", "models", "moves"):
                 await of.of.use(name, {"calls": 17}, at=JANUARY + DAY)
+            await of.of.use("grows", {"calls": 17}, at=JANUARY + DAY, split={"model": "m"})
             await of.of.use("bounded", {"calls": 23}, at=JANUARY + DAY)
             await of.to(noon)
             await of.turns(2)
             await of.of.change("moves", "bounded", now=of.now())
+            await of.of.change("grows", "larger", now=of.now())
             await of.turns(2)
-            await of.of.use("moves", {"calls": 23}, at=noon + HOUR)
+            for name in ("moves", "grows"):
+                await of.of.use(name, {"calls": 23}, at=noon + HOUR)
             await of.to(noon + 2 * HOUR)
             await of.turns(4)
-            assert len([one for one in await at_stripe(of) if one["status"] == "active"]) == 1
+            assert len([one for one in await at_stripe(of) if one["status"] == "active"]) == 3
             for name in ("bounded", "moves"):  # Of a threshold's plan, and below it.
                 await of.of.use(name, {"calls": 1}, at=noon + DAY)
             await through(of, FEBRUARY)
@@ -378,11 +385,18 @@ plans:
                 assert {one["state"] for one in made.values()} <= {"open", "paid"}, name
             async with of.of.database.reading() as connection:
                 columns = billing_outbox.c
-                sums = sa.select(columns.customer, sa.func.sum(columns.value)).group_by(columns.customer)
-                assert dict(tuple(row) for row in await connection.execute(sums)) == {"plain": 17, "moves": 17}
+                keys = (columns.customer, columns.meter)
+                sums = sa.select(*keys, sa.func.sum(columns.value)).group_by(*keys)
+                assert {row[:2]: row[2] for row in await connection.execute(sums)} == {
+                    ("plain", "calls"): 17,
+                    ("moves", "calls"): 17,
+                    ("models", "calls"): 17,
+                    ("grows", "calls:m"): 17,
+                    ("grows", "calls"): 23,
+                }
 
     asyncio.run(work())
-    assert len(new_sandbox.journal("price.created")) == 1, "of plain in US dollars"
+    assert len(new_sandbox.journal("price.created")) == 5, "of plain in US dollars, and two of both plans by model"
 
 
 @ON_BOTH_IF_SOAKED

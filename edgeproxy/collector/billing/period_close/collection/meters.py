@@ -17,6 +17,7 @@ from edgeproxy.collector.billing.invoices.invoices import INVOICE_METADATA, Invo
 from edgeproxy.collector.billing.meter_export import metered_segments, outbox_rows, slicing
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
 from edgeproxy.collector.billing.meter_export.meter_events import StripeMeterEvents
+from edgeproxy.collector.billing.meter_export.meter_keys import fold_values, list_unit_prices
 from edgeproxy.collector.billing.meter_export.metered_lines import split_lines
 from edgeproxy.collector.billing.meter_export.metered_segments import SegmentRow
 from edgeproxy.collector.billing.meter_export.outbox_rows import new_row
@@ -32,7 +33,7 @@ from edgeproxy.collector.billing.period_close.collection.invoice_items import (
 )
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
-from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
+from edgeproxy.collector.billing.subscriptions import changes, plan_versions, subscription_rows
 from edgeproxy.collector.database.billing_tables import CANCELED, segments
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
 from edgeproxy.collector.database.database import Database
@@ -143,17 +144,15 @@ class MeteredInvoices(InvoiceItems):
         terms = quantities.QuantityTerms(self._settings().meters, loaded.current.anchor)
         values = await quantities.fetch_quantities(connection, row.name, period_segments, segment, terms)
         fixed = await outbox_rows.fetch_fixed(connection, Span(last.end - 1, last.end), row.name)
+        by_key: dict[str, int] = {}
+        for meter in account.gauges.intersection(segment.plan.meters):
+            of_meter = {key.value: value for key, value in values.items() if key.meter == meter}
+            by_key |= fold_values(meter, segment.plan.meters[meter], of_meter)
+        since = last.counted_from or 0
         rows = [
-            new_row(
-                account.account,
-                (row.name, key.meter, last.start, 0),
-                last.end,
-                last.start,
-                value,
-                since=last.counted_from or 0,
-            )
-            for key, value in values.items()
-            if key.meter in account.gauges and value and (row.name, key.meter, last.start) not in fixed
+            new_row(account.account, (row.name, key, last.start, 0), last.end, last.start, value, since=since)
+            for key, value in by_key.items()
+            if value and (row.name, key, last.start) not in fixed
         ]
         await outbox_rows.insert_rows(connection, rows, int(now * 1000))
 
@@ -170,7 +169,13 @@ class MeteredInvoices(InvoiceItems):
         invoice = current or await self.prepare_draft(row, billing)
         async with self._database.reading() as connection:
             lines = await line_rows.fetch_lines(connection, row.id)
-        metered, items = split_lines(lines, await self._fetch_counted(row, charged))
+            plans = await plan_versions.fetch_plans(connection, {segment.plan_version for segment in charged})
+        unit_prices = {
+            (version, key): price
+            for version, plan in plans.items()
+            for key, price in list_unit_prices(plan.in_currency(row.currency)).items()
+        }
+        metered, items = split_lines(lines, await self._fetch_counted(row, charged), unit_prices)
         is_draft = invoice["status"] == DRAFT
         if is_draft:
             await self._add_items(row, invoice, items)

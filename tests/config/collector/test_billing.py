@@ -211,13 +211,9 @@ plans:
   many@1: {fee: "9", meters: {calls: {price: "1", by: {dimension: model, prices: {MANY}}}}}
   bounded@1: {fee: "9", threshold: "500", meters: {calls: {price: "1"}}}
 """
-<<<<<<< HEAD
+    plans = plans.replace("MANY", ", ".join(f"m{number}: '2'" for number in range(20)))
     meters = {"calls": {"count": "events", "dimensions": {"model": 10}}}
     loaded = load(tmp_path, {"collection": "meters", "breaker": {"enabled": False}}, plans, meters=meters)
-=======
-    plans = plans.replace("MANY", ", ".join(f"m{number}: '2'" for number in range(20)))
-    loaded = load(tmp_path, {"collection": "meters", "breaker": {"enabled": False}}, plans)
->>>>>>> 147b38ac (billing: Stripe has a meter and a price for each priced value of a dimension)
     assert loaded.billing is not None
     assert loaded.billing.collection == "meters"
     assert loaded.plans["bounded@1"].threshold == 50_000

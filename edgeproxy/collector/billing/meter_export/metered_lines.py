@@ -15,9 +15,9 @@ def split_lines(
 ) -> tuple[list[RatedLine], list[RatedLine]]:
     """Divide the lines of an invoice into lines created by Stripe's meters and items.
 
-    `counted` is the quantity that Stripe has counted, by the segment's first second and meter key. Units fill the tiers in
-    order. If Stripe has counted less or more than was used, an item has the difference. A negative total is charged as
-    zero.
+    `counted` is the quantity that Stripe has counted, by the segment's first second and meter key. Units fill the tiers
+    in order. If Stripe has counted less or more than was used, an item has the difference. A negative total is charged
+    as zero.
 
     `unit_prices` are the prices, by version and key, that Stripe charges from the first unit on although the plan
     includes units. An item takes these units off.
@@ -34,14 +34,8 @@ def split_lines(
         unit_price = unit_prices.get((line.version, key[1]))
         if unit_price is not None:
             if is_last:
-                quantity = remaining[key]
-                amount = compute_amount(quantity, unit_price)
-                if quantity:
-                    metered.append(line._replace(quantity=quantity, unit_price=unit_price, amount=amount))
                 own = [one for one in lines if one.kind == "usage" and _identify_counted(one) == key]
-                if difference := sum(one.amount for one in own) - amount:
-                    charged = sum(one.quantity for one in own if one.unit_price)
-                    items.append(line._replace(quantity=charged - quantity, unit_price=unit_price, amount=difference))
+                _split_value(own, remaining[key], unit_price, metered, items)
             continue
         # Units that Stripe counted beyond the last tier reached are assumed to be in that tier.
         quantity = remaining[key] if is_last else min(remaining[key], line.quantity)
@@ -52,6 +46,18 @@ def split_lines(
         if counted_line.amount != line.amount:
             items.append(line._replace(quantity=line.quantity - quantity, amount=line.amount - counted_line.amount))
     return metered, items
+
+
+def _split_value(
+    lines: Sequence[RatedLine], quantity: int, unit_price: int, metered: list[RatedLine], items: list[RatedLine]
+) -> None:
+    """Divide the lines of one value, of which Stripe has counted and charged a quantity from the first unit on."""
+    amount = compute_amount(quantity, unit_price)
+    if quantity:
+        metered.append(lines[-1]._replace(quantity=quantity, unit_price=unit_price, amount=amount))
+    if difference := sum(line.amount for line in lines) - amount:
+        charged = sum(line.quantity for line in lines if line.unit_price)
+        items.append(lines[-1]._replace(quantity=charged - quantity, unit_price=unit_price, amount=difference))
 
 
 def _identify_counted(line: RatedLine) -> tuple[int, str]:

@@ -7,7 +7,7 @@ commit.
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import orjson
@@ -57,6 +57,8 @@ DEAD_LETTERS_MAX = 100_000
 """The most stored dead letters. Further rejections are reported only to the sender."""
 LETTER_CHARACTERS_MAX = 10_000
 """The most characters of an event in a dead letter."""
+CHAIN_MAX = 16
+"""The most events of one transaction that replace each other in a row."""
 OTHER_CONTENT = "id: was counted with another {}"
 TOO_LARGE = "makes a sum that is more than the ledger can hold"
 
@@ -110,6 +112,25 @@ class UsageIncrements(NamedTuple):
     sums: dict[DimensionUse, int]
     read: dict[DimensionUse, None]
     """Uses in readings, which are not added up, in order of arrival."""
+
+
+class WrittenEvents:
+    """The events that a transaction has written so far."""
+
+    def __init__(self) -> None:
+        self.known: dict[Identity, UsageEvent] = {}
+        """All events that are counted by now, of these and of earlier transactions."""
+        self.fresh: set[Identity] = set()
+        """Those that were counted first in this transaction."""
+        self.refused: dict[Identity, str] = {}
+        """The reasons why others are refused."""
+        self.replaced: dict[Identity, Correction] = {}
+        self.alerts: list[Alert] = []
+        self.uses: list[DimensionUse] = []
+        self.readers: set[str] = set()
+        """The customers of readings."""
+        self.begun: set[CountKey] = set()
+        """The counts that are new in the ledger."""
 
 
 class EventMetrics(Protocol):
@@ -209,44 +230,51 @@ class EventWriter:
         for sent in group:
             for _, event in sent.events:
                 first.setdefault((event.source, event.id), event)
-        counted: dict[Identity, UsageEvent] = {}
-        grown = UsageIncrements({}, {})
-        begun: set[CountKey] = set()
+        callers = find_callers((sent.caller, [event for _, event in sent.events]) for sent in group)
+        written = WrittenEvents()
         async with self._database.writing() as connection:
-            passed: list[Alert] = []
-            refused: dict[Identity, str] = {}
-            replaced: dict[Identity, Correction] = {}
-            taken: dict[DimensionUse, int] = {}
-            callers = find_callers((sent.caller, [event for _, event in sent.events]) for sent in group)
             if first:
                 await self._lock_events(connection)
-                corrections = await find_corrections(connection, first.values(), callers, self._find_invoiced)
-                refused = await self._find_refused(connection, first.values()) | corrections.refused
-                first = {one: event for one, event in first.items() if one not in refused}
-            if first:
-                there = await self._database.insert_events(connection, sorted(first.values()))
-                counted = await fetch_counted(connection, sorted(there))
-                new = [event for one, event in first.items() if one not in there]
-                grown = sum_events(new)
-                folded, passed = await self._fold_dimensions(connection, grown, new)
-                replaced = {one: both for one, both in corrections.replaced.items() if one in first}
-                taken = await take_back(connection, replaced)
-                batches = [*build_batches(grown.sums, folded), *build_batches(taken, {})]
-                begun = await self._ledger.add_batches(connection, batches)
-            known = {**first, **counted}
-            fresh = first.keys() - counted.keys()
-            receipts = [build_receipt(sent, fresh, known, refused) for sent in group]
-            await raise_alerts(connection, [*await self._store_dead_letters(connection, group, receipts), *passed])
-            await record_corrections(connection, replaced, callers)
-        await self._announce(grown, taken, begun)
+            for some in split_corrections(first, callers):
+                await self._write_some(connection, some, callers, written)
+            receipts = [build_receipt(sent, written.fresh, written.known, written.refused) for sent in group]
+            letters = await self._store_dead_letters(connection, group, receipts)
+            await raise_alerts(connection, [*letters, *written.alerts])
+            await record_corrections(connection, written.replaced, callers)
+        self._on_counted({(use.customer, use.meter) for use in written.uses})
+        customers = {customer for customer, *_ in written.begun} | written.readers
+        await self._names.record_names(customers, (meter for _, meter, *_ in written.begun))
         return receipts
 
-    async def _announce(self, grown: UsageIncrements, taken: Iterable[DimensionUse], begun: set[CountKey]) -> None:
-        """Announce the counted and taken-back usage, and the names in it."""
-        uses = (*grown.sums, *grown.read, *taken)
-        self._on_counted({(use.customer, use.meter) for use in uses})
-        customers = {customer for customer, *_ in begun} | {use.customer for use in grown.read}
-        await self._names.record_names(customers, (meter for _, meter, *_ in begun))
+    async def _write_some(
+        self,
+        connection: AsyncConnection,
+        sent: Mapping[Identity, UsageEvent],
+        callers: Mapping[Identity, Caller],
+        written: WrittenEvents,
+    ) -> None:
+        """Count those of these events that are new, and add the result to `written`."""
+        corrections = await find_corrections(connection, sent.values(), callers, self._find_invoiced)
+        refused = await self._find_refused(connection, sent.values()) | corrections.refused
+        written.refused |= refused
+        some = {one: event for one, event in sent.items() if one not in refused}
+        if not some:
+            return
+        there = await self._database.insert_events(connection, sorted(some.values()))
+        counted = await fetch_counted(connection, sorted(there))
+        new = [event for one, event in some.items() if one not in there]
+        grown = sum_events(new)
+        folded, passed = await self._fold_dimensions(connection, grown, new)
+        replaced = {one: both for one, both in corrections.replaced.items() if one in some}
+        taken = await take_back(connection, replaced)
+        batches = [*build_batches(grown.sums, folded), *build_batches(taken, {})]
+        written.begun |= await self._ledger.add_batches(connection, batches)
+        written.known |= some | counted
+        written.fresh |= some.keys() - counted.keys()
+        written.replaced |= replaced
+        written.alerts += passed
+        written.uses += (*grown.sums, *grown.read, *taken)
+        written.readers |= {use.customer for use in grown.read}
 
     async def _find_refused(self, connection: AsyncConnection, sent: Iterable[UsageEvent]) -> dict[Identity, str]:
         """Return the uncounted events whose readings a cap refuses, with the reasons."""
@@ -315,6 +343,21 @@ class EventWriter:
                 await connection.execute(sa.insert(dead_letters), [row._asdict() for row in stored])
         first = {row.token: row for row in reversed(rows)}
         return [*map(make_rejection_alert, first.values())]
+
+
+def split_corrections(
+    sent: Mapping[Identity, UsageEvent], callers: Mapping[Identity, Caller]
+) -> Iterator[Mapping[Identity, UsageEvent]]:
+    """Yield events in parts: one that may replace another one of them is in a later part, so that it finds that one."""
+    left = sent
+    for _ in range(CHAIN_MAX):
+        later = {one: event for one, event in left.items() if one in callers and (event.source, event.replaces) in left}
+        if not later or len(later) == len(left):  # The latter replace each other.
+            break
+        yield {one: event for one, event in left.items() if one not in later}
+        left = later
+    if left:
+        yield left
 
 
 def build_claim(token: str) -> Claim:

@@ -18,7 +18,7 @@ from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.schema import DAY, HOUR, audit
 from edgeproxy.collector.events.event import InvalidEventError, UsageEvent, parse_event
-from edgeproxy.collector.events.event_writer import EventRequest, EventWriter, Receipt
+from edgeproxy.collector.events.event_writer import CHAIN_MAX, EventRequest, EventWriter, Receipt
 from edgeproxy.collector.ledger import known_names, queries
 from edgeproxy.collector.ledger.known_names import KnownNames
 from edgeproxy.collector.ledger.quantity import fetch_quantities
@@ -133,6 +133,50 @@ def test_correction_is_refused_without_the_right_twice_of_others_and_of_closed_i
         await of.verify()
 
     run(database, clock, work, is_invoiced)
+
+
+@pytest.mark.both_databases
+def test_events_and_their_corrections_of_one_request_count_as_one_after_the_other(database: str, clock: Clock) -> None:
+    async def work(of: Reporter) -> None:
+        wrong = of.event(100)
+        better = of.event(60, replaces=wrong.id)
+        right = of.event(40, replaces=better.id)
+        for order in ((right, wrong, better), (wrong, better, right)):
+            receipt = await of.send(*order)
+            assert not receipt.rejected
+            assert await of.total() == 40
+        assert receipt.duplicates == 3, "sent again"
+        level, lower = (of.event(value, meter="seats", is_summed=False) for value in (1000, 5))
+        receipts = await asyncio.gather(of.send(level), of.send(lower._replace(replaces=level.id)))
+        assert [one.accepted for one in receipts] == [1, 1]
+        async with of.database.reading(whole=True) as connection:
+            assert await fetch_quantities(connection, "acme", "seats", NOON - 60, NOON + 60, aggregate="max") == {"": 5}
+        other = of.event(7)
+        receipt = await of.send(other, of.event(1, replaces=other.id), may_correct=False)
+        assert (receipt.accepted, "sensitive: true" in receipt.rejected[0].error) == (1, True)
+        await of.verify()
+
+    run(database, clock, work)
+
+
+@pytest.mark.parametrize("number", [1, 2, CHAIN_MAX - 1])
+def test_corrections_of_each_other_end_and_are_refused(database: str, clock: Clock, number: int) -> None:
+    async def work(of: Reporter) -> None:
+        events = [of.event(1) for _ in range(number)]
+        circle = [event._replace(replaces=events[at - 1].id) for at, event in enumerate(events)]
+        assert (await of.send(*circle)).accepted == 0
+        chain = [of.event(1)]
+        for _ in range(number):
+            chain.append(of.event(1, replaces=chain[-1].id))
+        assert (await of.send(*chain)).accepted == number + 1
+        assert await of.total() == 1, "the last one counts"
+        long = [of.event(1)]
+        for _ in range(2 * CHAIN_MAX):
+            long.append(of.event(1, replaces=long[-1].id))
+        assert 0 < len((await of.send(*long)).rejected) <= CHAIN_MAX, "a chain ends"
+        assert await of.total() == 2
+
+    run(database, clock, work)
 
 
 def test_level_that_was_taken_back_is_no_peak(database: str, clock: Clock) -> None:

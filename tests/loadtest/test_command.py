@@ -149,7 +149,7 @@ FAULTS = [
 @needs_redis
 @pytest.mark.parametrize(("fault", "code", "told"), FAULTS)
 def test_an_injected_fault_is_told_by_its_name(fault: str, code: int, told: str, tmp_path: Path) -> None:
-    more = {"lost-worker": ["--processes", "2"], "nobody": ["--seconds", "3"]}.get(fault, [])
+    more = {"lost-worker": ["--processes", "2", "--seconds", "3"], "nobody": ["--seconds", "3"]}.get(fault, [])
     ran = run(tmp_path / "out", LENIENT, "--inject", fault, *more)
     assert any(re.fullmatch(told, line) for line in ran.lines)
     assert ran.code == code

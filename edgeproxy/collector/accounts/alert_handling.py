@@ -16,7 +16,6 @@ from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.states import DAY_MS
-from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.alerts.mutes import Side, fetch_mutes, get_days_max
 from edgeproxy.collector.database.alert_tables import alert_handling, alert_mutes, alerts
 
@@ -49,7 +48,8 @@ class AlertSubject(NamedTuple):
     """The fields of an alert that its handling needs."""
 
     id: int
-    kind: AlertKind
+    kind: str
+    """An AlertKind, or a kind of another version."""
     customer: str | None
 
 
@@ -79,7 +79,7 @@ async def get_subject(connection: AsyncConnection, number: int) -> AlertSubject:
     row = (await connection.execute(statement)).one_or_none()
     if row is None:
         raise ChangeRejectedError(404, NOT_THERE)
-    return AlertSubject(row.id, AlertKind(row.kind), row.customer)
+    return AlertSubject(row.id, row.kind, row.customer)
 
 
 async def acknowledge(

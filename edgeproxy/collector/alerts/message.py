@@ -13,7 +13,7 @@ from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts import words
 from edgeproxy.collector.alerts.kinds import Severity, find_policy
-from edgeproxy.collector.database.unreadable_rows import parse_object
+from edgeproxy.collector.database.unreadable_rows import parse_object, parse_word
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.invisible import format_line
 from edgeproxy.collector.languages.marks import N_
@@ -67,7 +67,8 @@ class ServiceSite(NamedTuple):
 
 
 def parse_message(row: sa.Row[tuple[object, ...]]) -> AlertMessage:
-    """Return the message of a row of `alerts`."""
+    """Return the message of a row of `alerts`; raises ValueError for a severity that is none."""
+    parse_word(row.severity, SEVERITY_LABELS)
     columns = (row.id, row.key, row.kind, row.severity, row.customer, row.title)
     return AlertMessage(*columns, parse_object(row.details), row.at)
 

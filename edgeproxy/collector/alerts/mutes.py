@@ -6,7 +6,7 @@ from typing import Literal
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind
+from edgeproxy.collector.alerts.kinds import find_policy
 from edgeproxy.collector.database.alert_tables import alert_mutes
 
 Side = Literal["operator", "customer"]
@@ -16,9 +16,11 @@ DAYS_MAX, PAGING_DAYS_MAX = 90, 2
 mutes = alert_mutes.c
 
 
-def get_days_max(kind: AlertKind, side: Side) -> int:
-    """Return the most days that a side may mute a kind for."""
-    return PAGING_DAYS_MAX if side == "operator" and "page" in ALERT_POLICIES[kind].severities else DAYS_MAX
+def get_days_max(kind: str, side: Side) -> int:
+    """Return the most days that a side may mute a kind for. A kind of another version may page."""
+    policy = find_policy(kind)
+    may_page = policy is None or "page" in policy.severities
+    return PAGING_DAYS_MAX if side == "operator" and may_page else DAYS_MAX
 
 
 async def fetch_mutes(

@@ -11,7 +11,7 @@ returns every row, and only the code that uses the damaged value fails.
 """
 
 import hashlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, NoReturn, TypeVar
 
@@ -135,6 +135,13 @@ def parse_texts(stored: str) -> list[str]:
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise ValueError("it is no list of texts")
     return texts
+
+
+def parse_word(stored: str, words: Collection[str]) -> str:
+    """Return a stored word; raises ValueError for one that is none of `words`."""
+    if stored not in words:
+        raise ValueError("it is none of the words that it may be")
+    return stored
 
 
 def _remember(row: UnreadableRow) -> None:

@@ -11,7 +11,6 @@ from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.alerts.mutes import Side, get_days_max
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit
 
@@ -48,7 +47,7 @@ def find_choices(visit: Visit) -> dict[str, object]:
 
 def list_mutes(side: Side, kind: str) -> list[str]:
     """List the durations of mutes that a side may set for a kind of alerts."""
-    seconds_max = get_days_max(AlertKind(kind), side) * 86400
+    seconds_max = get_days_max(kind, side) * 86400
     return [name for name, seconds in MUTES.items() if seconds <= seconds_max]
 
 

@@ -1,8 +1,8 @@
 """Incidents and their updates for the status page. Each change has its audit entry."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from operator import attrgetter
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import orjson
 import sqlalchemy as sa
@@ -18,7 +18,7 @@ from edgeproxy.collector.accounts.fields import Text
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.database.page_tables import incident_updates, incidents
-from edgeproxy.collector.database.unreadable_rows import parse_rows, parse_texts
+from edgeproxy.collector.database.unreadable_rows import parse_rows, parse_texts, parse_word, reading_row
 from edgeproxy.config.collector.regions import REGIONS_MAX
 from edgeproxy.config.field_types import Name
 
@@ -149,7 +149,7 @@ async def begin_incident(connection: AsyncConnection, caller: Caller, new: Creat
     }
     await connection.execute(sa.insert(incidents), [row])
     await insert_update(connection, id_, at, new.state, new.message)
-    (incident,) = await _to_responses(connection, [await _get_row(connection, id_)])
+    incident = await _fetch(connection, id_)
     await audit.append_entry(connection, caller, AuditEntry("incident.create", id_, None, incident))
     return incident
 
@@ -165,7 +165,7 @@ async def update_incident(connection: AsyncConnection, caller: Caller, id_: str,
     ended = (row.ended_at or at) if change.state == RESOLVED else None
     await connection.execute(sa.update(incidents).where(incidents.c.id == id_).values(ended_at=ended))
     await insert_update(connection, id_, at, change.state, change.message)
-    (incident,) = await _to_responses(connection, [await _get_row(connection, id_)])
+    incident = await _fetch(connection, id_)
     await audit.append_entry(connection, caller, AuditEntry("incident.update", id_, None, change.model_dump()))
     return incident
 
@@ -193,19 +193,37 @@ async def _get_row(connection: AsyncConnection, id_: str, *, lock: bool = False)
     return IncidentRow(*row)
 
 
-async def fetch_updates(connection: AsyncConnection, ids: Sequence[str]) -> dict[str, list[UpdateRow]]:
-    """Return the updates of each id, latest first."""
+async def fetch_updates(
+    connection: AsyncConnection, ids: Sequence[str], states: Collection[str]
+) -> dict[str, list[UpdateRow]]:
+    """Return the updates of each id, latest first; those with none of these states are set aside."""
     updates: dict[str, list[UpdateRow]] = {id_: [] for id_ in ids}
     statement = sa.select(incident_updates).where(incident_updates.c.incident.in_(ids))
-    for row in await connection.execute(statement.order_by(incident_updates.c.id.desc())):
+    rows = await connection.execute(statement.order_by(incident_updates.c.id.desc()))
+
+    def parse(row: UpdateRow) -> UpdateRow:
+        parse_word(row.state, states)
+        return row
+
+    for row in parse_rows(incident_updates.name, rows, parse, attrgetter("id")):
         updates[row.incident].append(row)
     return updates
 
 
-async def _to_responses(connection: AsyncConnection, rows: Sequence[IncidentRow]) -> list[Incident]:
-    updates = await fetch_updates(connection, [row.id for row in rows])
+async def _fetch(connection: AsyncConnection, id_: str) -> Incident:
+    """Return an incident; raises ChangeRejectedError and UnreadableRowError."""
+    row = await _get_row(connection, id_)
+    return _to_response(row, (await fetch_updates(connection, [id_], get_args(State)))[id_])
 
-    def build(row: IncidentRow) -> Incident:
+
+async def _to_responses(connection: AsyncConnection, rows: Sequence[IncidentRow]) -> list[Incident]:
+    updates = await fetch_updates(connection, [row.id for row in rows], get_args(State))
+    return parse_rows(incidents.name, rows, lambda row: _to_response(row, updates[row.id]), attrgetter("id"))
+
+
+def _to_response(row: IncidentRow, updates: Sequence[UpdateRow]) -> Incident:
+    with reading_row(incidents.name, row.id):
+        parse_word(row.severity, get_args(Severity))
         return {
             "id": row.id,
             "severity": row.severity,
@@ -213,11 +231,8 @@ async def _to_responses(connection: AsyncConnection, rows: Sequence[IncidentRow]
             "regions": parse_texts(row.regions),
             "began_at": format_timestamp(row.began_at * 1000),
             "ended_at": None if row.ended_at is None else format_timestamp(row.ended_at * 1000),
-            "state": updates[row.id][0].state,
+            "state": updates[0].state,
             "updates": [
-                {"at": format_timestamp(one.at * 1000), "state": one.state, "message": one.message}
-                for one in updates[row.id]
+                {"at": format_timestamp(one.at * 1000), "state": one.state, "message": one.message} for one in updates
             ],
         }
-
-    return parse_rows(incidents.name, rows, build, attrgetter("id"))

@@ -7,7 +7,7 @@ are mailed like incident updates.
 from collections.abc import Collection, Iterable
 from datetime import datetime
 from operator import attrgetter
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import orjson
 import sqlalchemy as sa
@@ -24,7 +24,7 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.database.page_tables import incidents
 from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.database.unreadable_rows import parse_rows, parse_texts
+from edgeproxy.collector.database.unreadable_rows import parse_rows, parse_texts, reading_row
 from edgeproxy.collector.pages.incidents import (
     DAYS,
     LISTED_MAX,
@@ -181,7 +181,7 @@ async def list_untold(
     lately = (columns.began_at <= now) & (columns.ended_at > now - TELL_SECONDS)
     statement = sa.select(incidents).where(columns.severity == MAINTENANCE, lately).order_by(columns.id)
     rows = (await connection.execute(statement.with_for_update() if lock else statement)).all()
-    updates = await fetch_updates(connection, [row.id for row in rows])
+    updates = await fetch_updates(connection, [row.id for row in rows], get_args(UpdateState))
     candidates = (
         (row.id, find_untold(Plan(row.began_at, row.ended_at), [one.state for one in updates[row.id]], now))
         for row in rows
@@ -195,7 +195,7 @@ async def list_maintenance(connection: AsyncConnection, now: float) -> list[Main
     lately = (columns.severity == MAINTENANCE) & (columns.ended_at >= int(now) - DAYS * DAY)
     statement = sa.select(incidents).where(lately).order_by(columns.began_at.desc(), columns.id.desc())
     rows = (await connection.execute(statement.limit(LISTED_MAX))).all()
-    updates = await fetch_updates(connection, [row.id for row in rows])
+    updates = await fetch_updates(connection, [row.id for row in rows], get_args(UpdateState))
     return parse_rows(incidents.name, rows, lambda row: _to_response(row, updates[row.id], now), attrgetter("id"))
 
 
@@ -257,22 +257,23 @@ async def _fetch(connection: AsyncConnection, id_: str, now: float, *, lock: boo
         row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
     if row is None:
         raise ChangeRejectedError(404, NOT_FOUND)
-    return _to_response(row, (await fetch_updates(connection, [id_]))[id_], now)
+    return _to_response(row, (await fetch_updates(connection, [id_], get_args(UpdateState)))[id_], now)
 
 
 def _to_response(row: sa.Row[tuple[object, ...]], updates: list[UpdateRow], now: float) -> Maintenance:
-    plan = Plan(row.began_at, row.ended_at)
-    return {
-        "id": row.id,
-        "title": row.title,
-        "regions": parse_texts(row.regions),
-        "begins_at": format_timestamp(plan.begins * 1000),
-        "ends_at": format_timestamp(plan.ends * 1000),
-        "state": compute_state(plan, updates[0].state == CANCELLED, now),
-        "updates": [
-            {"at": format_timestamp(one.at * 1000), "state": one.state, "message": one.message} for one in updates
-        ],
-    }
+    with reading_row(incidents.name, row.id):
+        plan = Plan(row.began_at, row.ended_at)
+        return {
+            "id": row.id,
+            "title": row.title,
+            "regions": parse_texts(row.regions),
+            "begins_at": format_timestamp(plan.begins * 1000),
+            "ends_at": format_timestamp(plan.ends * 1000),
+            "state": compute_state(plan, updates[0].state == CANCELLED, now),
+            "updates": [
+                {"at": format_timestamp(one.at * 1000), "state": one.state, "message": one.message} for one in updates
+            ],
+        }
 
 
 def _read_plan(one: Maintenance) -> Plan:

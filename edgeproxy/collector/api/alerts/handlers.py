@@ -15,7 +15,6 @@ from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.alerts import deliveries, reports
-from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.alerts.mutes import Side
 from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.api import auth
@@ -159,6 +158,4 @@ async def add_handling(connection: AsyncConnection, holder: Holder, alerts: Sequ
 def find_subject(alert: JsonObject) -> AlertSubject:
     """Return the fields of an alert of the API that its handling needs."""
     customer = alert["customer"]
-    return AlertSubject(
-        int(str(alert["id"])), AlertKind(str(alert["kind"])), None if customer is None else str(customer)
-    )
+    return AlertSubject(int(str(alert["id"])), str(alert["kind"]), None if customer is None else str(customer))

@@ -6,7 +6,7 @@ earned over the days that they pay for (accounting.py). A credit note or a lost 
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -46,7 +46,8 @@ from edgeproxy.collector.database.billing_tables import (
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.credit_tables import credit_transactions
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.collector.database.statements import AnyRow, lock_rows
+from edgeproxy.collector.database.unreadable_rows import UNREADABLE, set_aside
 from edgeproxy.config.collector.currency_units import get_payable_unit
 
 PAGE = 20
@@ -70,61 +71,109 @@ class NoteRow(NamedTuple):
     currency: str
 
 
+Unbooked = TypeVar("Unbooked", InvoiceRow, NoteRow, AnyRow)
+"""A row with an id of which something is to be booked."""
+
+
 async def book_invoices(database: Database) -> bool:
-    """Book the steps of invoices and credit notes that are not booked yet. Return whether there may be more.
+    """Book the steps of invoices, credit notes and disputes that are not booked yet. Return whether there may be more.
 
     A step that another collector has booked meanwhile is not booked again.
     """
-    async with database.reading() as connection:
-        rows = await invoices.fetch_invoices(connection, sa.text(UNBOOKED_INVOICES), limit=PAGE)
-    if rows:
-        async with database.writing() as connection, open_journal(connection) as books:
-            for row in rows:
-                await _book_state(books, row)
-                await _record_booked(connection, invoices_table, row.id, row.state)
-    async with database.reading() as connection:
-        notes = await _list_unbooked_notes(connection)
-    if notes:
-        async with database.writing() as connection, open_journal(connection) as books:
-            for note in notes:
-                await _book_note(books, note)
-                await _record_booked(connection, credit_notes, note.id, note.state)
-    count = await _book_disputes(database)
-    return PAGE in (len(rows), len(notes), count)
+    steps = (
+        (invoices_table, _list_unbooked_invoices, _book_invoices),
+        (credit_notes, _list_unbooked_notes, _book_notes),
+        (disputes, _list_unbooked_disputes, _book_disputes),
+    )
+    return any([await _book_page(database, *step) for step in steps])
 
 
-async def _book_disputes(database: Database) -> int:
-    """Book the amounts that disputes have taken off invoices or put back since the last time. Return their number."""
+async def _book_page(
+    database: Database,
+    table: sa.Table,
+    fetch: Callable[[AsyncConnection, str | None], Awaitable[Sequence[Unbooked]]],
+    book: Callable[[Journal, Sequence[Unbooked]], Awaitable[None]],
+) -> bool:
+    """Book the first page with a row that can be read; return whether there may be more. The others are set aside."""
+    after = None
+    while True:
+        async with database.reading() as connection:
+            rows = await fetch(connection, after)
+        booked = await _book_rows(database, table, rows, book)
+        if booked or len(rows) < PAGE:
+            return len(rows) == PAGE
+        after = rows[-1].id
+
+
+async def _book_rows(
+    database: Database,
+    table: sa.Table,
+    rows: Sequence[Unbooked],
+    book: Callable[[Journal, Sequence[Unbooked]], Awaitable[None]],
+) -> int:
+    """Book rows in one transaction; if one cannot be read, each in its own. Return how many are booked."""
+    if not rows:
+        return 0
+    try:
+        async with database.writing() as connection, open_journal(connection) as books:
+            await book(books, rows)
+    except UNREADABLE as error:
+        if len(rows) == 1:
+            set_aside(table.name, rows[0].id, error)
+            return 0
+        return sum([await _book_rows(database, table, [row], book) for row in rows])
+    return len(rows)
+
+
+async def _list_unbooked_invoices(connection: AsyncConnection, after: str | None) -> list[InvoiceRow]:
+    """Return invoices that are not booked as they are, after the one of an id; oldest first."""
+    return await invoices.fetch_invoices(connection, sa.text(UNBOOKED_INVOICES), limit=PAGE, after=after)
+
+
+async def _book_invoices(books: Journal, rows: Sequence[InvoiceRow]) -> None:
+    for row in rows:
+        await _book_state(books, row)
+        await _record_booked(books.connection, invoices_table, row.id, row.state)
+
+
+async def _book_notes(books: Journal, rows: Sequence[NoteRow]) -> None:
+    for row in rows:
+        await _book_note(books, row)
+        await _record_booked(books.connection, credit_notes, row.id, row.state)
+
+
+async def _list_unbooked_disputes(connection: AsyncConnection, after: str | None) -> Sequence[AnyRow]:
+    """Return the ids of disputes with parts that are not booked, after one."""
     columns = disputes.c
     unbooked = (
         sa.select(columns.id)
         .join_from(disputes, invoices_table, invoices_table.c.id == columns.invoice)
-        .where(sa.text(UNBOOKED_DISPUTES), invoices_table.c.booked != "")
+        .where(sa.text(UNBOOKED_DISPUTES), invoices_table.c.booked != "", columns.id > (after or ""))
         .order_by(columns.id)
         .limit(PAGE)
     )
-    async with database.reading() as connection:
-        ids = list((await connection.execute(unbooked)).scalars())
-    if not ids:
-        return 0
-    async with database.writing() as connection, open_journal(connection) as books:
-        statement = sa.select(disputes).where(columns.id.in_(ids), sa.text(UNBOOKED_DISPUTES)).order_by(columns.id)
-        for row in (await connection.execute(lock_rows(statement))).all():
-            change = row.taken_off - row.booked
-            update = sa.update(disputes).where(columns.id == row.id).values(booked=row.taken_off)
-            if await books.find_transaction("invoice_void", row.invoice) is not None:
-                await connection.execute(update)  # A void invoice has no lines that could be lost.
-                continue
-            kind: TransactionKind = "dispute_lost" if change > 0 else "dispute_won"
-            times = sa.select(sa.func.count()).where(
-                credit_transactions.c.kind == kind, credit_transactions.c.source.startswith(f"{row.id}/")
-            )
-            source = f"{row.id}/{(await connection.execute(times)).scalar_one()}"  # A bank may decide several times.
-            reduction = await _reduce_invoice(books, row.invoice, change, has_tax=False)
-            entries = (*reduction.entries, JournalEntry("chargebacks", -CENT * change))
-            books.book(await _build_reduction(books, kind, source, row, entries, reduction.fees))
-            await connection.execute(update)
-    return len(ids)
+    return (await connection.execute(unbooked)).all()
+
+
+async def _book_disputes(books: Journal, rows: Sequence[AnyRow]) -> None:
+    """Book the amounts that disputes have taken off invoices or put back since the last time."""
+    columns, connection, ids = disputes.c, books.connection, [row.id for row in rows]
+    statement = sa.select(disputes).where(columns.id.in_(ids), sa.text(UNBOOKED_DISPUTES)).order_by(columns.id)
+    for row in (await connection.execute(lock_rows(statement))).all():
+        change = row.taken_off - row.booked
+        update = sa.update(disputes).where(columns.id == row.id).values(booked=row.taken_off)
+        if await books.find_transaction("invoice_void", row.invoice) is not None:
+            await connection.execute(update)  # A void invoice has no lines that could be lost.
+            continue
+        kind: TransactionKind = "dispute_lost" if change > 0 else "dispute_won"
+        times = sa.select(sa.func.count()).where(
+            credit_transactions.c.kind == kind, credit_transactions.c.source.startswith(f"{row.id}/")
+        )
+        source = f"{row.id}/{(await connection.execute(times)).scalar_one()}"  # A bank may decide several times.
+        reduction = await _reduce_invoice(books, row.invoice, change, has_tax=False)
+        entries = (*reduction.entries, JournalEntry("chargebacks", -CENT * change))
+        books.book(await _build_reduction(books, kind, source, row, entries, reduction.fees))
+        await connection.execute(update)
 
 
 async def _reduce_invoice(books: Journal, number: str, amount: int, *, has_tax: bool) -> Reduction:
@@ -322,13 +371,13 @@ STEPS: Mapping[str, BookingStep] = {
 }
 
 
-async def _list_unbooked_notes(connection: AsyncConnection) -> list[NoteRow]:
-    """Return the credit notes whose state is not booked yet, for booked invoices, oldest first."""
+async def _list_unbooked_notes(connection: AsyncConnection, after: str | None) -> list[NoteRow]:
+    """Return credit notes that are not booked as they are, of invoices that are, after one; oldest first."""
     own = [credit_notes.c[name] for name in NoteRow._fields if name in credit_notes.c and name != "invoice"]
     statement = (
         sa.select(*own, invoices_table.c.customer, credit_notes.c.invoice, invoices_table.c.currency)
         .join_from(credit_notes, invoices_table, invoices_table.c.id == credit_notes.c.invoice)
-        .where(sa.text(UNBOOKED_CREDIT_NOTES), invoices_table.c.booked != "")
+        .where(sa.text(UNBOOKED_CREDIT_NOTES), invoices_table.c.booked != "", credit_notes.c.id > (after or ""))
         .order_by(credit_notes.c.id)
         .limit(PAGE)
     )

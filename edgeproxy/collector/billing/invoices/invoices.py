@@ -42,9 +42,10 @@ from edgeproxy.collector.database.billing_tables import credit_notes, disputes, 
 from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.schema import INTEGER, customers
 from edgeproxy.collector.database.statements import lock_rows
-from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page
+from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page, parse_word, reading_row
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
+from edgeproxy.config.collector.currency_units import DECIMALS
 
 DRAFT, CLOSING, HELD, OPEN, PAID = "draft", "closing", "held", "open", "paid"
 VOIDING, VOID, WAIVED, UNCOLLECTIBLE = "voiding", "void", "waived", "uncollectible"
@@ -257,6 +258,8 @@ IS_WRITTEN = invoices.c.state.not_in((DRAFT, HELD, VOIDING)) | sa.exists().where
     invoice_lines.c.invoice == invoices.c.id
 )
 """The lines of the invoice are written. Drafts and invoices that were held as drafts have none."""
+HAS_CURRENCY = invoices.c.currency.in_(sorted(DECIMALS))
+"""The condition of sums by currency. Invoices with an unknown one are set aside (reconciliation/stored_words.py)."""
 
 
 async def create_invoice(
@@ -369,43 +372,45 @@ def list_event_types(before: str, after: str) -> list[EventType]:
 def to_response(
     row: InvoiceRow, lines: Iterable[RatedLine] | None = None, notes: Sequence[InvoiceCreditNote] | None = None
 ) -> Invoice:
-    """Return an invoice in the form of the API."""
-    response: Invoice = {
-        "id": row.id,
-        "customer": row.name,
-        "period": row.period,
-        "kind": row.kind,
-        "state": row.state,
-        "subtotal": row.subtotal,
-        "total": row.total,
-        "amount_due": row.amount_due,
-        "amount_paid": row.amount_paid,
-        "amount_credited": row.credited,
-        "amount_refunded": row.refunded,
-        "amount_disputed": row.disputed,
-        "amount_lost": row.lost,
-        "balance_applied": row.balance_applied,
-        "currency": row.currency,
-        "period_start": format_timestamp(row.period_start * 1000),
-        "period_end": format_timestamp(row.period_end * 1000),
-        "closes_at": format_timestamp(row.closes_at * 1000),
-        "held_why": row.held_why,
-        "voided_why": row.voided_why,
-        "accepted_why": row.accepted_why,
-        "stripe_id": row.stripe_id,
-        "url": row.url,
-        "number": row.number,
-        "issued_at": format_second(row.issued_at),
-        "due_at": format_second(row.due_at),
-        "paid_at": format_second(row.paid_at),
-        "declined": build_declined(row.declines, row.declined_at, row.retry_at),
-        "created_at": format_timestamp(row.created_at),
-    }
-    if lines is not None:
-        response["lines"] = [line_rows.line_to_response(line, row.currency) for line in lines]
-    if notes is not None:
-        response["credit_notes"] = [*notes]
-    return response
+    """Return an invoice in the form of the API. Raises UnreadableRowError."""
+    with reading_row(invoices.name, row.id):
+        parse_word(row.currency, DECIMALS)
+        response: Invoice = {
+            "id": row.id,
+            "customer": row.name,
+            "period": row.period,
+            "kind": row.kind,
+            "state": row.state,
+            "subtotal": row.subtotal,
+            "total": row.total,
+            "amount_due": row.amount_due,
+            "amount_paid": row.amount_paid,
+            "amount_credited": row.credited,
+            "amount_refunded": row.refunded,
+            "amount_disputed": row.disputed,
+            "amount_lost": row.lost,
+            "balance_applied": row.balance_applied,
+            "currency": row.currency,
+            "period_start": format_timestamp(row.period_start * 1000),
+            "period_end": format_timestamp(row.period_end * 1000),
+            "closes_at": format_timestamp(row.closes_at * 1000),
+            "held_why": row.held_why,
+            "voided_why": row.voided_why,
+            "accepted_why": row.accepted_why,
+            "stripe_id": row.stripe_id,
+            "url": row.url,
+            "number": row.number,
+            "issued_at": format_second(row.issued_at),
+            "due_at": format_second(row.due_at),
+            "paid_at": format_second(row.paid_at),
+            "declined": build_declined(row.declines, row.declined_at, row.retry_at),
+            "created_at": format_timestamp(row.created_at),
+        }
+        if lines is not None:
+            response["lines"] = [line_rows.line_to_response(line, row.currency) for line in lines]
+        if notes is not None:
+            response["credit_notes"] = [*notes]
+        return response
 
 
 async def fetch_invoices(

@@ -5,7 +5,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.billing.invoices.invoices import OPEN
+from edgeproxy.collector.billing.invoices.invoices import HAS_CURRENCY, OPEN
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.schema import DAY
 
@@ -47,7 +47,7 @@ async def sum_receivables(connection: AsyncConnection, now: float) -> list[Recei
             sa.cast(sa.func.coalesce(sa.func.sum(columns.amount_due).filter(is_overdue), 0), sa.BigInteger),
             sa.func.min(columns.due_at).filter(is_overdue),
         )
-        .where(columns.state == OPEN)
+        .where(columns.state == OPEN, HAS_CURRENCY)
         .group_by(columns.currency)
         .order_by(columns.currency)
     )

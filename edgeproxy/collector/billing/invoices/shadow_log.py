@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
+from edgeproxy.collector.billing.invoices.invoices import HAS_CURRENCY
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.delivery_tables import rated
@@ -51,7 +52,7 @@ async def fetch_report(connection: AsyncConnection, period: str | None, limit: i
     joined = rated.join(invoices, invoices.c.id == columns.invoice).join(
         customers, customers.c.id == invoices.c.customer
     )
-    of_period = sa.true() if period is None else invoices.c.period == period
+    of_period = HAS_CURRENCY if period is None else HAS_CURRENCY & (invoices.c.period == period)
     own = (invoices.c.period, invoices.c.state, invoices.c.currency)
     rows = sa.select(rated, customers.c.name, *own).select_from(joined).where(of_period)
     differing_first = sa.case((DIFFERS, 0), else_=1)

@@ -12,14 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.invoices import credit_notes, invoices
 from edgeproxy.collector.billing.journal.postings import Account, TransactionKind
+from edgeproxy.collector.billing.mismatch import ReconciliationKind
 from edgeproxy.collector.billing.rating.rater import LineKind
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database import billing_tables as billing
 from edgeproxy.collector.database import credit_tables as credits
+from edgeproxy.collector.database.delivery_tables import reconciliations
+from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, set_aside
 from edgeproxy.config.collector.currency_units import DECIMALS
 
 WORDS: Final[Mapping[sa.Column[str], Collection[str]]] = {
+    customers.c.currency: DECIMALS,
     billing.invoices.c.state: invoices.TRANSITIONS,
     billing.invoices.c.currency: DECIMALS,
     billing.invoice_lines.c.kind: get_args(LineKind),
@@ -30,6 +34,7 @@ WORDS: Final[Mapping[sa.Column[str], Collection[str]]] = {
         credit_notes.VOID,
     ),
     billing.disputes.c.currency: DECIMALS,
+    reconciliations.c.kind: get_args(ReconciliationKind),
     billing.subscriptions.c.state: subscription_rows.TRANSITIONS,
     credits.credit_transactions.c.kind: get_args(TransactionKind),
     credits.credit_transactions.c.currency: DECIMALS,

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.database.schema import customers, series
-from edgeproxy.config.collector.currency_units import USD
+from edgeproxy.config.collector.currency_units import DECIMALS, USD
 
 
 class CurrencyScope(NamedTuple):
@@ -47,7 +47,7 @@ async def list_scopes(connection: AsyncConnection, default: str) -> list[Currenc
     """Return the scope of each currency that customers are charged in, `default` first."""
     statement = sa.select(customers.c.currency).distinct().where(customers.c.currency.is_not(None))
     codes = set((await connection.execute(statement)).scalars())
-    return build_scopes(codes, default)
+    return build_scopes(codes & DECIMALS.keys(), default)
 
 
 def build_scopes(codes: Iterable[str], default: str) -> list[CurrencyScope]:

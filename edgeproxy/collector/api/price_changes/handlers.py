@@ -32,9 +32,12 @@ from edgeproxy.collector.api.responses import answer, answer_page
 from edgeproxy.collector.billing.reports import price_effect
 from edgeproxy.collector.billing.reports.price_effect import PriceEffect, SubscriberEffect
 from edgeproxy.collector.billing.subscriptions import plan_versions, price_changes, subscription_rows
+from edgeproxy.collector.billing.subscriptions.plan_versions import RecordedVersion
 from edgeproxy.collector.billing.subscriptions.price_changes import PreparedChange, PriceChangeRow
 from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove
-from edgeproxy.collector.database.unreadable_rows import find_cursor, skip_unreadable
+from edgeproxy.collector.database.billing_tables import plan_versions as version_rows
+from edgeproxy.collector.database.billing_tables import price_changes as price_changes_table
+from edgeproxy.collector.database.unreadable_rows import find_cursor, parse_rows, reading_row, skip_unreadable
 from edgeproxy.config.collector import references
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans_text
@@ -77,7 +80,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
             return await self._try_change(call, written)
 
         async def make(connection: AsyncConnection) -> ChangeResult:
-            prepared = await self._prepare(connection, body, written)
+            prepared = await self._prepare(connection, body, written, lock=True)
             row = await price_changes.schedule_change(connection, call.caller, prepared, body.why)
             return ChangeResult(201, await _load_response(connection, row))
 
@@ -98,11 +101,18 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         return answer(200, response)
 
     async def _prepare(
-        self, connection: AsyncConnection, body: SchedulePriceChangeRequest, written: Mapping[str, Plan]
+        self,
+        connection: AsyncConnection,
+        body: SchedulePriceChangeRequest,
+        written: Mapping[str, Plan],
+        *,
+        lock: bool = False,
     ) -> PreparedChange:
         if body.at <= time.time():
             raise reject_field("at", "is not in the future: subscribers would have the new version already")
-        prepared = await price_changes.prepare_change(connection, body.plans, written, self._settings.plans, body.at)
+        prepared = await price_changes.prepare_change(
+            connection, body.plans, written, self._settings.plans, body.at, lock=lock
+        )
         if body.digest not in (None, prepared.digest):
             raise ChangeRejectedError(409, "this is not what the dry run has shown: look at another one first")
         return prepared
@@ -133,14 +143,16 @@ class PriceChangeHandlers(CustomerBillingHandlers):
             sold = await plan_versions.fetch_plans_on_sale(connection, self._settings.plans, now)
             begins = {move.after: move.at for move in await plan_versions.fetch_moves(connection)}
             recorded = await plan_versions.fetch_recorded(connection)
-        versions = []
-        for one in recorded:
+
+        def to_response(one: RecordedVersion) -> dict[str, object]:
             at = begins.get(one.version)
             state = "sold" if one.version in sold else "scheduled" if at is not None and at > now else "former"
             begins_at = None if at is None else format_timestamp(at * 1000)
             figures = {"begins_at": begins_at, "subscribers": one.subscribers}
             created = {"created_at": format_timestamp(one.created_at), "terms": write_terms(one.plan)}
-            versions.append({**plan_to_response(one.version, one.plan), "state": state, **figures, **created})
+            return {**plan_to_response(one.version, one.plan), "state": state, **figures, **created}
+
+        versions = parse_rows(version_rows.name, recorded, to_response, attrgetter("version"))
         return answer(200, {"versions": versions})
 
     async def fetch_subscribed_plan(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
@@ -188,7 +200,9 @@ async def _fetch_plans(connection: AsyncConnection, moves: Sequence[PriceMove]) 
 async def _load_response(connection: AsyncConnection, row: PriceChangeRow) -> PriceChangeResponse:
     moves = await price_changes.fetch_moves_of_change(connection, row.id)
     plans = await _fetch_plans(connection, moves)
-    return change_to_response(row, await _moves_to_response(connection, moves, plans))
+    move_responses = await _moves_to_response(connection, moves, plans)
+    with reading_row(price_changes_table.name, row.id):
+        return change_to_response(row, move_responses)
 
 
 async def _moves_to_response(

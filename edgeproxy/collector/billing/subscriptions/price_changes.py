@@ -75,12 +75,21 @@ class PreparedChange(NamedTuple):
 
 
 async def prepare_change(
-    connection: AsyncConnection, text: str, written: Mapping[str, Plan], sold_now: Mapping[str, Plan], at: int
+    connection: AsyncConnection,
+    text: str,
+    written: Mapping[str, Plan],
+    sold_now: Mapping[str, Plan],
+    at: int,
+    *,
+    lock: bool = False,
 ) -> PreparedChange:
     """Return the change to the plans `written` in a text, while the configuration sells `sold_now`.
 
-    Raises ChangeRejectedError that lists each invalid version.
+    With `lock`, other changes are scheduled or withdrawn only after this transaction. Raises ChangeRejectedError that
+    lists each invalid version.
     """
+    if lock:
+        await _lock_changes(connection)
     before = await plan_versions.fetch_moves(connection)
     known = {move.after for move in before} | sold_now.keys()
     known |= await plan_versions.list_sold_versions(connection, written.keys() - known)
@@ -167,6 +176,7 @@ async def withdraw_change(
     connection: AsyncConnection, caller: Caller, number: str, why: str, now: float
 ) -> PriceChangeRow:
     """Withdraw a scheduled change. Raises ChangeRejectedError."""
+    await _lock_changes(connection)
     row = await get_change(connection, number, lock=True)
     if row.state != SCHEDULED or row.at - WITHDRAW_SECONDS <= now:
         state = DONE if row.state == SCHEDULED else row.state
@@ -183,6 +193,11 @@ async def withdraw_change(
     await audit.append_entry(connection, caller, entry)
     await _alert_operators(connection, row, moves, WITHDRAWN, caller.actor)
     return withdrawn
+
+
+async def _lock_changes(connection: AsyncConnection) -> None:
+    """Lock the price changes against each other, because each depends on the others in force."""
+    await connection.execute(lock_rows(sa.select(version_rows.c.version).order_by(version_rows.c.version)))
 
 
 async def finish_due_changes(connection: AsyncConnection, caller: Caller, now: float) -> int:

@@ -1,0 +1,224 @@
+"""Races of price changes with changes of subscribers and the roll of periods, over several connections. The result is
+that of one order of these changes, and each customer pays once.
+"""
+
+import asyncio
+import itertools
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import sqlalchemy as sa
+
+from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.billing.subscriptions import plan_versions, price_changes, subscription_rows, subscriptions
+from edgeproxy.collector.database.billing_tables import segments
+from edgeproxy.collector.database.billing_tables import subscriptions as subscription_table
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers
+from edgeproxy.config.collector.load import load_plans_text
+from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.tables_ready import put_tables
+from tests.support.interleaved import interleave
+from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, at, fetch_invoices
+from tests.support.sold import CALLER, Sold, sold
+
+HOUR = 3600
+CUSTOMERS = 4
+NUMBERS = itertools.count()
+APRIL = at(2027, 4, 1)
+PLANS = """
+plans:
+  team@1: {fee: "50", tier: standard, quantity: {max: 9}}
+  solo@1: {fee: "9", tier: free}
+"""
+DEARER = 'plans: {team@2: {fee: "60", tier: standard, quantity: {max: 9}}}'
+LATER = 'plans: {team@3: {fee: "70", tier: standard, quantity: {max: 9}}}'
+Act = Callable[[Sold, str], Awaitable[None]]
+"""A change of a customer by name, or of prices."""
+
+
+def schedule(text: str, time: int) -> Act:
+    async def act(of: Sold, _: str) -> None:
+        async with of.database.writing() as connection:
+            plans = load_plans_text("plans", text).plans
+            prepared = await price_changes.prepare_change(connection, text, plans, of.known.plans, time, lock=True)
+            await price_changes.schedule_change(connection, CALLER, prepared, "dearer")
+
+    return act
+
+
+async def withdraw(of: Sold, _: str) -> None:
+    async with of.database.writing() as connection:
+        rows = await price_changes.list_changes(connection, None, 10)
+        row = next(one for one in rows if one.at == FEBRUARY)
+        await price_changes.withdraw_change(connection, CALLER, row.id, "not after all", FEBRUARY - HOUR)
+
+
+def change(plan: str, now: int, when: str | None = None, quantity: int | None = None) -> Act:
+    async def act(of: Sold, name: str) -> None:
+        terms: dict[str, Any] = {"settings": of.known, "now": now, "quantity": quantity}
+        async with of.database.writing() as connection:
+            await subscriptions.change_subscription(connection, CALLER, name, plan, when, **terms)
+
+    return act
+
+
+def cancel(now: int) -> Act:
+    async def act(of: Sold, name: str) -> None:
+        async with of.database.writing() as connection:
+            await subscriptions.cancel_subscription(connection, CALLER, name, "period_end", settings=of.known, now=now)
+
+    return act
+
+
+def roll(now: int) -> Act:
+    async def act(of: Sold, name: str) -> None:
+        async with of.database.reading() as connection:
+            loaded = await subscription_rows.get_by_customer(connection, name)
+        async with of.database.writing() as connection:
+            await subscriptions.roll_period(connection, loaded.row.id, settings=of.known, now=now)
+
+    return act
+
+
+class Race(NamedTuple):
+    """Changes at the same time, after the changes `before`."""
+
+    plan: str
+    shared: Sequence[Act]
+    """Changes of prices: the race has each once."""
+    own: Sequence[Act]
+    """Changes of each customer."""
+    before: Sequence[Act] = ()
+
+
+RACES = {
+    "upgrade": Race("solo", [schedule(DEARER, FEBRUARY)], [roll(FEBRUARY), change("team", FEBRUARY + HOUR, "now")]),
+    "quantity": Race(
+        "team", [schedule(DEARER, FEBRUARY)], [roll(FEBRUARY), change("team", FEBRUARY - HOUR, quantity=3)]
+    ),
+    "planned": Race("team", [schedule(DEARER, FEBRUARY)], [change("solo", FEBRUARY - HOUR), roll(FEBRUARY)]),
+    "end": Race("team", [schedule(DEARER, FEBRUARY)], [cancel(FEBRUARY - HOUR), roll(FEBRUARY)]),
+    "withdrawn": Race(
+        "solo", [withdraw], [change("team", FEBRUARY - HOUR, "now"), roll(FEBRUARY)], [schedule(DEARER, FEBRUARY)]
+    ),
+    "two changes": Race("team", [withdraw, schedule(LATER, MARCH)], [roll(FEBRUARY)], [schedule(DEARER, FEBRUARY)]),
+    "new": Race("team", [schedule(LATER, FEBRUARY), schedule(DEARER, MARCH)], [roll(FEBRUARY)]),
+    "twice": Race("team", [schedule(DEARER, FEBRUARY)] * 2, [roll(FEBRUARY)] * 2),
+}
+"""Races by name."""
+
+
+async def attempt(act: Act, of: Sold, name: str) -> None:
+    """Make a change like the API, which tries again if another change has taken its place."""
+    with suppress(ChangeRejectedError):
+        try:
+            await act(of, name)
+        except sa.exc.IntegrityError:
+            await act(of, name)
+
+
+async def describe(of: Sold, name: str) -> tuple[object, ...]:
+    """Return the scheduled moves, and the segments and invoices of a customer."""
+    async with of.database.reading() as connection:
+        moves = tuple((move.before, move.after, move.at) for move in await plan_versions.fetch_moves(connection))
+        statement = sa.select(segments.c.plan_version, segments.c.quantity, segments.c.start, segments.c.end)
+        own = statement.join_from(segments, subscription_table).join(customers).where(customers.c.name == name)
+        had = tuple(map(tuple, await connection.execute(own.order_by(segments.c.start))))
+    billed = await fetch_invoices(of, name)
+    return moves, had, tuple((key, one["total"]) for key, one in sorted(billed.items()))
+
+
+async def settle(closing: Any) -> None:
+    """Close the periods until April."""
+    for time in (FEBRUARY, MARCH, MARCH + FREEZE, APRIL, APRIL + FREEZE):
+        await closing.step(time)
+
+
+async def describe_order(folder: Path, race: Race, order: Sequence[Act], plans: Path) -> tuple[object, ...]:
+    """Make the changes of a race one after the other, and describe the customer."""
+    url = put_tables(f"sqlite:///{folder}/order-{next(NUMBERS)}/ledger.db")
+    async with sold(folder, url, "http://127.0.0.1:1", plans=str(plans), mode="shadow") as (of, closing):
+        await of.customer("acme", race.plan, now=JANUARY)
+        for act in (*race.before, *order):
+            await attempt(act, of, "acme")
+        await settle(closing)
+        return await describe(of, "acme")
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("name", RACES)
+def test_a_race_comes_to_what_one_order_of_its_changes_comes_to(
+    tmp_path: Path, database: str, name: str, seed: int
+) -> None:
+    race, plans, names = RACES[name], tmp_path / "plans.yaml", [f"payer-{number}" for number in range(CUSTOMERS)]
+    plans.write_text(PLANS)
+
+    async def work() -> None:
+        orders = set(itertools.permutations([*race.shared, *race.own]))
+        outcomes = [await describe_order(tmp_path, race, order, plans) for order in orders]
+        async with AsyncExitStack() as stack:
+            (of, closing), other = [
+                await stack.enter_async_context(
+                    sold(tmp_path, database, "http://127.0.0.1:1", plans=str(plans), mode="shadow")
+                )
+                for _ in range(2)
+            ]
+            for customer in names:
+                await of.customer(customer, race.plan, now=JANUARY)
+            for act in race.before:
+                await attempt(act, of, "")
+            acts = [(act, "") for act in race.shared] + [(act, one) for one in names for act in race.own]
+            random.Random(seed).shuffle(acts)
+            sides = itertools.cycle((of, other[0]))
+            await asyncio.gather(*(attempt(act, side, one) for (act, one), side in zip(acts, sides, strict=False)))
+            await settle(closing)
+            for customer in names:
+                assert await describe(of, customer) in outcomes, customer
+
+    asyncio.run(work())
+
+
+INTERLEAVED = {
+    "withdrawal within a later change": ("two changes", schedule(LATER, MARCH), "FROM price_moves", withdraw),
+    "later change within a withdrawal": ("two changes", withdraw, "UPDATE price_moves", schedule(LATER, MARCH)),
+    "change within a roll": ("twice", roll(FEBRUARY), "FROM price_moves", schedule(DEARER, FEBRUARY)),
+    "withdrawal within an upgrade": ("withdrawn", change("team", FEBRUARY - HOUR, "now"), "FROM price_moves", withdraw),
+    "change within an upgrade": (
+        "upgrade",
+        change("team", FEBRUARY + HOUR, "now"),
+        "FROM price_moves",
+        schedule(DEARER, FEBRUARY),
+    ),
+    "two first changes": ("new", schedule(LATER, FEBRUARY), "FROM price_moves", schedule(DEARER, MARCH)),
+    "the same change twice": ("twice", schedule(DEARER, FEBRUARY), "INSERT INTO", schedule(DEARER, FEBRUARY)),
+}
+"""Races of two changes on PostgreSQL: the first one stops behind a statement until the second one is done or waits."""
+
+
+@pytest.mark.parametrize("name", INTERLEAVED)
+def test_two_changes_that_meet_within_a_transaction_come_to_one_order(
+    tmp_path: Path, postgresql: Postgresql, name: str
+) -> None:
+    (about, first, stop, second), plans, url = INTERLEAVED[name], tmp_path / "plans.yaml", postgresql.database()
+    race = RACES[about]
+    plans.write_text(PLANS)
+
+    def of_database(act: Act, known: Any) -> Callable[[Database], Awaitable[object]]:
+        return lambda database: attempt(act, Sold(database, known), "acme")
+
+    async def work() -> None:
+        outcomes = [await describe_order(tmp_path, race, order, plans) for order in ((first, second), (second, first))]
+        async with sold(tmp_path, url, "http://127.0.0.1:1", plans=str(plans), mode="shadow") as (of, closing):
+            await of.customer("acme", race.plan, now=JANUARY)
+            for act in race.before:
+                await attempt(act, of, "")
+            await interleave(of.database, url, of_database(first, of.known), stop, of_database(second, of.known))
+            await settle(closing)
+            assert await describe(of, "acme") in outcomes
+
+    asyncio.run(work())

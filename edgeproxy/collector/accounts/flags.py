@@ -14,7 +14,7 @@ from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.models import FlagResponse
 from edgeproxy.collector.accounts.rows import FlagRow
 from edgeproxy.collector.database.schema import flags
-from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.database.unreadable_rows import parse_rows, reading_row
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import FREE
 from edgeproxy.config.parsers import A_NAME, NAME
@@ -24,8 +24,9 @@ FLAGS_MAX = 1000
 
 
 def to_response(row: FlagRow) -> FlagResponse:
-    """Return a flag in the form of the API."""
-    flag = Flag.model_validate_json(row.settings)
+    """Return a flag in the form of the API. Raises UnreadableRowError."""
+    with reading_row(flags.name, row.name):
+        flag = Flag.model_validate_json(row.settings)
     return {
         "name": row.name,
         "percent": flag.percent,

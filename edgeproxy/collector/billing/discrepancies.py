@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 import sqlalchemy as sa
@@ -101,10 +101,11 @@ async def add_to_reconciliation(
         columns.level == Level.NONE,
     )
     before = (await connection.execute(sa.select(reconciliations).where(*unchanged).with_for_update())).first()
-    if before is None or any(row.difference for row in rows):
+    readable = [] if before is None else _parse_drift_rows([before])
+    if before is None or not readable or any(row.difference for row in rows):
         await record_reconciliation(connection, kind, span, rows, now)
         return
-    drifts = parse_drifts(before.meters)
+    (drifts,) = readable
     for meter, drift in measure_drift_by_meter(rows).items():
         drifts[meter] = sum_drifts([drifts.get(meter, Drift(0, 0, 0)), drift])
     sum_of_meters = sum_drifts(drifts.values())
@@ -131,7 +132,7 @@ def _to_response(row: sa.Row[tuple[object, ...]]) -> JsonObject:
         "at": format_timestamp(row.at),
         "ratio": Drift(row.compared, row.units, row.different).ratio,
         "meters": {meter: drift.ratio for meter, drift in parse_drifts(row.meters).items()},
-        "rows": [comparison_to_response(row.kind, Comparison(*drift)) for drift in orjson.loads(row.rows)],
+        "rows": [comparison_to_response(row.kind, comparison) for comparison in _parse_comparisons(row.rows)],
     }
 
 
@@ -141,26 +142,31 @@ async def fetch_invoice_differences(connection: AsyncConnection, customer: str, 
     The customer is given by name, the invoice by its period.
     """
     named = orjson.dumps([customer]).decode()[:-1]  # The beginning of a row of this customer.
-    statement = sa.select(columns.rows).where(
+    statement = sa.select(columns.id, columns.rows).where(
         columns.kind == "C",
         columns.since == span.start,
         columns.until == span.end,
         columns.rows.contains(f"{named},", autoescape=True),
     )
-    stored = await connection.scalar(statement.order_by(columns.at.desc(), columns.id.desc()).limit(1))
-    rows = [] if stored is None else [Comparison(*row) for row in orjson.loads(stored)]
-    return [row for row in rows if row.customer == customer]
+    latest = await connection.execute(statement.order_by(columns.at.desc(), columns.id.desc()).limit(1))
+    readable = parse_rows(reconciliations.name, latest, lambda row: _parse_comparisons(row.rows), attrgetter("id"))
+    return [comparison for rows in readable for comparison in rows if comparison.customer == customer]
 
 
 async def find_drift_since(connection: AsyncConnection, kind: ReconciliationKind, since: float) -> Drift | None:
-    """Return the worst meter's drift in all reconciliations of a kind since a Unix second, or None without any."""
-    statement = sa.select(columns.meters).where(columns.kind == kind, columns.at >= int(since * 1000))
+    """Return the worst meter's drift in all reconciliations of a kind since a Unix second.
+
+    Return None without any, and if one cannot be read, because it may be the worst.
+    """
+    statement = sa.select(columns.id, columns.meters).where(columns.kind == kind, columns.at >= int(since * 1000))
     drifts_by_meter: dict[str, list[Drift]] = {}
-    rows = (await connection.execute(statement)).scalars().all()
-    for meters in rows:
-        for meter, drift in parse_drifts(meters).items():
+    rows = (await connection.execute(statement)).all()
+    readable = _parse_drift_rows(rows)
+    for drifts in readable:
+        for meter, drift in drifts.items():
             drifts_by_meter.setdefault(meter, []).append(drift)
-    return worst_drift(map(sum_drifts, drifts_by_meter.values())) if rows else None
+    is_whole = rows and len(readable) == len(rows)
+    return worst_drift(map(sum_drifts, drifts_by_meter.values())) if is_whole else None
 
 
 async def fetch_ratios(connection: AsyncConnection) -> dict[tuple[str, str], float]:
@@ -168,11 +174,13 @@ async def fetch_ratios(connection: AsyncConnection) -> dict[tuple[str, str], flo
     latest = sa.select(columns.kind, sa.func.max(columns.at)).group_by(columns.kind)
     ratios_by_meter: dict[tuple[str, str], float] = {}
     for kind, at in (await connection.execute(latest)).all():
-        statement = sa.select(columns.meters).where(
+        if kind not in RECENT_SECONDS:
+            continue  # An unknown word, whose row is set aside (reconciliation/stored_words.py).
+        statement = sa.select(columns.id, columns.meters).where(
             columns.kind == kind, columns.at >= at - RECENT_SECONDS[kind] * 1000
         )
-        for meters in (await connection.execute(statement)).scalars():
-            for meter, drift in parse_drifts(meters).items():
+        for drifts in _parse_drift_rows(await connection.execute(statement)):
+            for meter, drift in drifts.items():
                 ratios_by_meter[kind, meter] = max(drift.ratio, ratios_by_meter.get((kind, meter), 0.0))
     return ratios_by_meter
 
@@ -198,6 +206,15 @@ def sum_drifts(drifts: Iterable[Drift]) -> Drift:
 def serialize_drifts(drifts: Mapping[str, Drift]) -> str:
     """Serialize drifts by meter for the database."""
     return orjson.dumps({meter: list(drift) for meter, drift in drifts.items()}).decode()
+
+
+def _parse_drift_rows(rows: Iterable["sa.Row[*tuple[Any, ...]]"]) -> list[dict[str, Drift]]:
+    """Return the drifts of each row of `reconciliations` that can be read."""
+    return parse_rows(reconciliations.name, rows, lambda row: parse_drifts(row.meters), attrgetter("id"))
+
+
+def _parse_comparisons(stored: str) -> list[Comparison]:
+    return [Comparison(*row) for row in orjson.loads(stored)]
 
 
 def parse_drifts(text: str) -> dict[str, Drift]:

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.database.schema import dead_letters
-from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page
+from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page, reading_row
 
 PAGE_LETTERS_MAX = 1000
 """The most dead letters of a page."""
@@ -33,7 +33,7 @@ async def list_letters(connection: AsyncConnection, after: str, limit: int) -> R
 
 
 async def find_letter(connection: AsyncConnection, id_: str) -> DeadLetter | None:
-    """Return a letter, or None if it does not exist."""
+    """Return a letter, or None if it does not exist. Raises UnreadableRowError."""
     row = (await connection.execute(sa.select(dead_letters).where(dead_letters.c.id == id_))).one_or_none()
     return None if row is None else _parse_letter(row)
 
@@ -59,4 +59,5 @@ def identify(event: object) -> JsonObject:
 
 
 def _parse_letter(row: sa.Row[Any]) -> DeadLetter:
-    return DeadLetter(row.id, row.received, row.token, row.error, orjson.loads(row.event))
+    with reading_row(dead_letters.name, row.id):
+        return DeadLetter(row.id, row.received, row.token, row.error, orjson.loads(row.event))

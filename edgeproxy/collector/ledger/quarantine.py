@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.database.database import Database, is_overflow
 from edgeproxy.collector.database.schema import COUNTED, GAP, NOT_COUNTED, QUARANTINED, ZSTD, batches, edges
+from edgeproxy.collector.database.unreadable_rows import set_aside
 from edgeproxy.collector.ledger.batch_alerts import make_cap_alerts
 from edgeproxy.collector.ledger.batch_writer import TOO_LARGE
 from edgeproxy.collector.ledger.chain_audit import BatchRow, find_previous_hash
@@ -184,7 +185,11 @@ async def _count_replay(
         own = _decompress(row.body if row.replay is None else row.replay, row.coding if row.replay is None else ZSTD)
         if given not in (None, own):
             raise ReplayRejectedError(409, "it is counted already, with another body")
-        return _build_result(parse_batch(own), again=True)
+        try:
+            return _build_result(parse_batch(own), again=True)
+        except InvalidBatchError as error:
+            set_aside(batches.name, f"{edge},{seq}", error)
+            raise ReplayRejectedError(409, "it is counted already, and its stored body cannot be read") from error
     batch = _parse_replacement(row, given)
     prev = await find_previous_hash(connection, edge, seq)
     if prev not in (None, batch.prev):

@@ -15,7 +15,9 @@ from edgeproxy.collector.api.endpoint import Call, Nothing, Query
 from edgeproxy.collector.api.group import Handlers
 from edgeproxy.collector.api.responses import answer
 from edgeproxy.collector.billing.jobs.spend_breaker import SpendBreaker
+from edgeproxy.collector.database.alert_tables import anomaly_baselines
 from edgeproxy.collector.database.periodic import STANDBY
+from edgeproxy.collector.database.unreadable_rows import reading_row
 
 
 class CheckHandlers(Handlers):
@@ -45,7 +47,8 @@ class CheckHandlers(Handlers):
             baselines = await store.fetch_baselines(connection, [name])
             built_at = (await store.fetch_build_times(connection, [name])).get(name)
         rows = [to_meter_baseline(meter, baseline) for (_, meter), baseline in sorted(baselines.items())]
-        built = None if built_at is None else format_timestamp(built_at * 1000)
+        with reading_row(anomaly_baselines.name, name):
+            built = None if built_at is None else format_timestamp(built_at * 1000)
         return answer(200, {"customer": name, "built_at": built, "baselines": rows})
 
 

@@ -5,6 +5,7 @@ paused for a payment or are past a cap of their plan. Rate limits, quotas of tie
 """
 
 import time
+from operator import attrgetter
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -23,6 +24,8 @@ from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.delivery_tables import rollout, waivers
 from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.schema import MINUTE, customers
+from edgeproxy.collector.database.statements import AnyRow
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.credits import format_meters
 from edgeproxy.config.directory import FREE
@@ -213,15 +216,16 @@ async def list_waived(connection: AsyncConnection) -> list[Span]:
 async def list_waivers(connection: AsyncConnection, limit: int) -> list[JsonObject]:
     """Return the times without charging, latest first, in the form of the API."""
     rows = await connection.execute(sa.select(waivers).order_by(waivers.c.since.desc()).limit(limit))
-    return [
-        {
-            "since": format_timestamp(row.since * 1000),
-            "until": None if row.until is None else format_timestamp(row.until * 1000),
-            "who": row.who,
-            "why": row.why,
-        }
-        for row in rows
-    ]
+    return parse_rows(waivers.name, rows, _waiver_to_response, attrgetter("since"))
+
+
+def _waiver_to_response(row: AnyRow) -> JsonObject:
+    return {
+        "since": format_timestamp(row.since * 1000),
+        "until": None if row.until is None else format_timestamp(row.until * 1000),
+        "who": row.who,
+        "why": row.why,
+    }
 
 
 async def list_waived_within(connection: AsyncConnection, span: Span) -> list[Span]:

@@ -9,7 +9,7 @@ requested before another one was stored may be older than that one. In that case
 """
 
 from collections.abc import Sequence
-from typing import Final, Literal, NamedTuple, cast
+from typing import Any, Final, Literal, NamedTuple, cast
 
 import orjson
 import sqlalchemy as sa
@@ -22,6 +22,7 @@ from edgeproxy.collector.billing.stripe.customers import EMAIL, find_payment_met
 from edgeproxy.collector.database.billing_tables import billing_customers, billing_details
 from edgeproxy.collector.database.database import Database, build_upsert
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.database.unreadable_rows import parse_object, reading_row
 from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
 from edgeproxy.config.collector.tax_numbers import TAX_NUMBER_TYPES
 
@@ -146,17 +147,19 @@ def _parse_payment_method(stripe_customer: StripeObject) -> PaymentMethod | None
 
 
 async def find_details(connection: AsyncConnection, customer: str) -> StoredDetails | None:
-    """Return the stored details of a customer by id, or None if there are none."""
+    """Return the stored details of a customer by id, or None if there are none. Raises UnreadableRowError."""
     statement = sa.select(billing_details).where(columns.customer == customer)
     rows = await fetch_rows(connection, TABLE, statement)
     if not rows:
         return None
     (row,) = rows
     method = row["payment_method"]
-    payer = orjson.loads(str(row["payer"]))
     read_at = row["read_at"]
     assert isinstance(read_at, int)
-    return StoredDetails(**payer, payment_method=None if method is None else orjson.loads(str(method)), read_at=read_at)
+    with reading_row(TABLE, customer):
+        payer: dict[str, Any] = parse_object(str(row["payer"]))
+        stored_method = None if method is None else cast(PaymentMethod, parse_object(str(method)))
+        return StoredDetails(**payer, payment_method=stored_method, read_at=read_at)
 
 
 async def has_payment_method(connection: AsyncConnection, customer: str) -> bool:

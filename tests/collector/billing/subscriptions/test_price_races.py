@@ -15,6 +15,7 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.subscriptions import plan_versions, price_changes, subscription_rows, subscriptions
+from edgeproxy.collector.billing.subscriptions.changes import When
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as subscription_table
 from edgeproxy.collector.database.database import Database
@@ -58,7 +59,7 @@ async def withdraw(of: Sold, _: str) -> None:
         await price_changes.withdraw_change(connection, CALLER, row.id, "not after all", FEBRUARY - HOUR)
 
 
-def change(plan: str, now: int, when: str | None = None, quantity: int | None = None) -> Act:
+def change(plan: str, now: int, when: When | None = None, quantity: int | None = None) -> Act:
     async def act(of: Sold, name: str) -> None:
         terms: dict[str, Any] = {"settings": of.known, "now": now, "quantity": quantity}
         async with of.database.writing() as connection:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ plans:
     {fee: "0", tier: standard, trial: {days: 14, missing_payment_method: create_invoice}, meters: {calls: {price: "1"}}}
 """
 METERS: dict[str, Any] = {"calls": {"count": "events", "dimensions": {"key": 10}}, "cost": {"count": "events"}}
+APRIL = at(2027, 4, 1)
 NOON = at(2027, 1, 16, 12)
 LATE_DUE = "2027-02-01 period"
 """The invoice that has the late usage of January."""
@@ -182,5 +184,87 @@ def test_late_usage_is_charged_by_the_time_in_the_table(
     async def work() -> None:
         async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (of, closing):
             assert await FIND_TIME[term](of, closing, name) == read_table()[term]
+
+    asyncio.run(work())
+
+
+async def charge_all_late(of: Sold, closing: Any, name: str, *uses: tuple[int, int]) -> Counter[str]:
+    """Close January and February, have usage of both arrive late, close March; return the amounts of late lines by
+    plan version. Each of the `uses` is a number of calls and its time."""
+    for month in (FEBRUARY, MARCH):
+        await closing.step(month)
+        await closing.step(month + FREEZE)
+    for calls, when in uses:
+        await of.use(name, {"calls": calls}, at=when)
+    for time in (APRIL, APRIL + FREEZE):
+        await closing.step(time)
+    amounts: Counter[str] = Counter()
+    for line in (await fetch_invoices(of, name))["2027-03-01 period"]["lines"]:
+        if line["kind"] in ("late", "discount"):
+            amounts[f"{line['kind']} {line['plan']}"] += line["amount"]
+    return Counter({what: amount for what, amount in amounts.items() if amount})
+
+
+async def charge_around_the_end_of_a_trial(of: Sold, closing: Any, name: str) -> Counter[str]:
+    await of.customer(name, "tried", now=JANUARY)
+    end = JANUARY + 14 * 86400
+    await closing.step(end + 60)
+    return await charge_all_late(of, closing, name, (7, end - 1), (3, end), (5, JANUARY))
+
+
+async def charge_around_a_change(of: Sold, closing: Any, name: str) -> Counter[str]:
+    await of.customer(name, "small@1", now=JANUARY)
+    await of.change(name, "large", now=NOON)
+    return await charge_all_late(of, closing, name, (12, NOON - 1), (13, NOON))
+
+
+async def charge_two_price_versions(of: Sold, closing: Any, name: str) -> Counter[str]:
+    await of.customer(name, "small@1", now=JANUARY)
+    await of.change(name, "small@2", now=NOON, when="period_end")
+    return await charge_all_late(of, closing, name, (12, FEBRUARY - 1), (12, FEBRUARY))
+
+
+async def charge_before_a_change_of_the_month_after(of: Sold, closing: Any, name: str) -> Counter[str]:
+    await of.customer(name, "small@1", now=JANUARY)
+    await closing.step(FEBRUARY)
+    await of.change(name, "large", now=FEBRUARY + 86400)
+    return await charge_all_late(of, closing, name, (11, NOON), (11, FEBRUARY + 3600), (11, FEBRUARY + 90000))
+
+
+async def charge_two_periods_of_which_one_has_a_coupon(of: Sold, closing: Any, name: str) -> Counter[str]:
+    await of.customer(name, "small@1", now=JANUARY, coupon="JANUARY")
+    return await charge_all_late(of, closing, name, (14, NOON), (14, FEBRUARY + 3600))
+
+
+async def charge_corrected_usage(of: Sold, closing: Any, name: str) -> Counter[str]:
+    """Usage that arrives late is taken back as late, and neither month pays for the other."""
+    await of.customer(name, "small@1", now=JANUARY)
+    return await charge_all_late(of, closing, name, (30, NOON), (-25, NOON), (11, FEBRUARY + 60), (-1, FEBRUARY + 120))
+
+
+LATE_CHARGES: dict[Callable[[Sold, Any, str], Awaitable[Counter[str]]], dict[str, int]] = {
+    charge_around_the_end_of_a_trial: {"late tried@1": 300},
+    charge_around_a_change: {"late small@1": 200, "late large@1": 1500},
+    charge_two_price_versions: {"late small@1": 200, "late small@2": 600},
+    charge_before_a_change_of_the_month_after: {"late small@1": 200, "late large@1": 500},
+    charge_two_periods_of_which_one_has_a_coupon: {"late small@1": 800, "discount small@1": -200},
+    charge_corrected_usage: {},
+}
+
+
+@ON_BOTH_IF_SOAKED
+@pytest.mark.parametrize("charge", LATE_CHARGES, ids=lambda charge: charge.__name__)
+def test_late_usage_of_several_times_is_charged_by_each(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, charge: Callable[[Sold, Any, str], Awaitable[Counter[str]]]
+) -> None:
+    file = tmp_path / "plans.yaml"
+    file.write_text(PLANS)
+    name = f"{database.partition(':')[0]}-{charge.__name__.replace('_', '-')}"
+    settings: dict[str, Any] = {"plans": str(file), "meters": METERS}
+    settings["coupons"] = {"JANUARY": {"percent_off": "50%", "duration": "once"}}
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, **settings) as (of, closing):
+            assert await charge(of, closing, name) == LATE_CHARGES[charge]
 
     asyncio.run(work())

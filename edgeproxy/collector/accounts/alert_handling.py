@@ -24,22 +24,24 @@ handling, mutes = alert_handling.c, alert_mutes.c
 
 
 class AlertHandling(TypedDict):
-    """What was done about an alert by those who ask."""
+    """The handling of an alert by its readers: operators, or a customer's contacts."""
 
     acknowledged_at: str | None
-    """The time at which it was acknowledged; null until then."""
+    """The time when it was acknowledged; null until then."""
     acknowledged_by: str | None
     """The person or token that acknowledged it."""
     acknowledged_why: str | None
-    """The note of who acknowledged it."""
+    """The note that the person or token wrote when acknowledging it."""
     assigned_to: str | None
-    """The person who looks after it; null where it is nobody's."""
+    """The person who looks after it; null if it is assigned to no person."""
     assigned_by: str | None
-    """The person or token that gave it to them."""
+    """The person or token that assigned it."""
     assigned_at: str | None
-    """The time at which it was given to them."""
+    """The time when it was assigned."""
     muted_until: str | None
-    """The end of the time in which alerts of this kind, of the same customer, are not sent; null where they are."""
+    """The end of the mute; null if the kind is not muted. Until then, alerts of this kind for this customer are not
+    sent.
+    """
     muted_by: str | None
     """The person or token that muted the kind."""
 

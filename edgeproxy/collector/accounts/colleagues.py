@@ -45,7 +45,9 @@ class PutContactRequest(Body):
     email: Address
     """The e-mail address."""
     role: ContactRole
-    """What the contact may do: everything, keys and webhooks (`developer`), or plan and payments (`billing`)."""
+    """The contact's rights: `owner` may do everything, `developer` manages keys and webhooks, `billing` manages plan
+    and payments.
+    """
 
 
 class RemoveContactRequest(Body):

@@ -69,7 +69,7 @@ class Contact(TypedDict):
     email: str
     """The e-mail address."""
     role: ContactRole
-    """What the contact may do: everything, build, or pay."""
+    """The contact's rights: everything, keys and webhooks, or plan and payments."""
     signed_in_at: str | None
     """The time of the latest sign-in; null: never."""
 
@@ -84,19 +84,19 @@ class ContactList(TypedDict):
 
 
 class AlertAddress(Body):
-    """The contact to whom a customer's own alerts are mailed; null: nobody."""
+    """The contact that gets a customer's own alerts by mail; null if none does."""
 
     email: Annotated[str | None, BeforeValidator(parse_alert_address), WithJsonSchema(ADDRESS_SCHEMA)]
-    """The e-mail address of a contact of the customer; null: no alerts are mailed."""
+    """The e-mail address of a contact of the customer; null turns alert mails off."""
 
 
 class CustomerAlertAddress(TypedDict):
     """The address of a customer's own alerts, and whether this collector mails any."""
 
     email: str | None
-    """The e-mail address; null where no alerts are mailed."""
+    """The e-mail address; null if no alerts are mailed."""
     is_mailed: bool
-    """Whether this collector mails alerts to customers at all."""
+    """True if this collector mails alerts to customers."""
 
 
 def format_label(email: str) -> str:

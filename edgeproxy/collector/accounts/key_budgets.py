@@ -52,18 +52,19 @@ class KeyBudgetRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     amount: Amount
-    """The units of the meter, or the smallest units of the currency, such as cents."""
+    """The allowed amount: units of the meter, or the smallest unit of the currency, such as cents."""
     per: Literal["day", "month"]
-    """The period of the calendar, in UTC, after which the count begins again."""
+    """The calendar period (UTC) after which the count starts again."""
     meter: Name | None = None
     """The meter, which must have the dimension `key`; by default the budget is in money."""
     currency: Currency | None = None
-    """The currency, in which the customer's plan must have prices; by default that of the plan."""
+    """The currency; the customer's plan must have prices in it. By default the plan's currency."""
     routes: Annotated[tuple[RoutePattern, ...], PATTERNS] = ()
-    """The routes whose requests a budget that is used up refuses: names, or patterns such as `chat-*`. By default those
-    that feed the meter, and all for a budget in money."""
+    """The routes whose requests are refused once the budget is used up: names, or patterns such as `chat-*`. By default
+    the routes that feed the meter; for a budget in money, all routes.
+    """
     scopes: Annotated[tuple[Scope, ...], PATTERNS] = ()
-    """Scopes: requests of each route that asks for one of them are refused, too."""
+    """Scopes. Requests of each route that requires one of these scopes are refused too."""
 
     @model_validator(mode="before")
     @classmethod
@@ -83,17 +84,17 @@ class KeyBudgetTerms(TypedDict):
     """The budget of a key."""
 
     amount: int
-    """The units of the meter, or the smallest units of the currency, such as cents."""
+    """The allowed amount: units of the meter, or the smallest unit of the currency, such as cents."""
     per: Literal["day", "month"]
-    """The period of the calendar, in UTC, after which the count begins again."""
+    """The calendar period (UTC) after which the count starts again."""
     meter: str | None
     """The meter that is counted; null for a budget in money."""
     currency: str | None
     """The currency; null for a budget in units of a meter."""
     routes: NotRequired[list[str]]
-    """The routes whose requests the budget refuses once it is used up, where it names some."""
+    """The routes whose requests are refused once the budget is used up, if the budget names any."""
     scopes: NotRequired[list[str]]
-    """The scopes of routes whose requests it refuses, where it names some."""
+    """The scopes of further routes whose requests are refused, if the budget names any."""
 
 
 class StoredBudget(NamedTuple):

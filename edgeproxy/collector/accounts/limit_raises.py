@@ -57,7 +57,7 @@ class RaiseLimitsRequest(Body):
     factor: Annotated[Literal[2, 5], BeforeValidator(parse_factor)]
     """The multiple of the usual limits."""
     span: Annotated[int, BeforeValidator(parse_raise_span), WithJsonSchema(SPAN_SCHEMA)] = Field(alias="for")
-    """The time for which they are raised, from 1h to 24h."""
+    """How long they are raised, from 1h to 24h."""
     why: Text
     """The reason, for the audit log."""
 
@@ -68,13 +68,13 @@ class LimitRaise(TypedDict):
     factor: int
     """The multiple of the usual rates and concurrency."""
     created_at: str
-    """The time at which they were raised."""
+    """The time when they were raised."""
     ends_at: str
-    """The time at which the usual limits hold again."""
+    """The time when the usual limits apply again."""
     by: str | None
-    """The operator who raised them; null where the customer asks."""
+    """The operator who raised them; null if a customer asks."""
     why: str | None
-    """The reason; null where the customer asks."""
+    """The reason; null if a customer asks."""
 
 
 class CustomerLimitRaise(TypedDict):
@@ -83,7 +83,7 @@ class CustomerLimitRaise(TypedDict):
     customer: str
     """The customer's name."""
     raised: LimitRaise | None
-    """The raise; null where the usual limits hold."""
+    """The raise; null if the usual limits apply."""
 
 
 class RaiseRow(NamedTuple):

@@ -70,7 +70,7 @@ class CreateCustomerRequest(Customer):
     metadata: Metadata | None = None
     """Texts of your own, by name."""
     rotate_every: Span | None = None
-    """The age at which a key is due for rotation, such as 90d; by default none."""
+    """The age at which a key is due for rotation, such as 90d. By default keys are never due."""
 
     @model_validator(mode="before")
     @classmethod
@@ -90,7 +90,7 @@ class _Change(Body):
 UpdateCustomerRequest: type[BaseModel] = create_model(
     "UpdateCustomerRequest",
     __base__=_Change,
-    __doc__="The fields of a customer that change. A field that is missing stays; null takes it away.",
+    __doc__="The fields of a customer to change. A missing field stays as it is; null removes it.",
     **{
         name: (field.rebuild_annotation() | None, None)
         for name, field in CreateCustomerRequest.model_fields.items()
@@ -113,44 +113,45 @@ class CreateKeyRequest(_Limited):
     name: Text | None = None
     """A name for people."""
     prefix: Prefix = PREFIX
-    """The letters and digits with which the key begins."""
+    """The prefix of the key: letters and digits."""
     sha256: Digest | None = None
     """The SHA-256 of an existing key that moves here, in hex digits; no secret is created then."""
     scopes: Scopes | None = None
     """The scopes that the key has; by default all."""
     limits: tuple[KeyLimit, ...] | None = None
-    """Limits of the key's own, which apply beside those of the customer."""
+    """The key's own limits. They apply in addition to the customer's limits."""
     budget: KeyBudgetRequest | None = None
-    """What the key may use in a day or a month; a key that replaces it goes on from there."""
+    """The key's budget for a day or a month. A replacement key continues the same count."""
     expires_at: End | None = None
-    """The time at which the key ends; by default never."""
+    """The time when the key expires; by default never."""
 
 
 class UpdateKeyRequest(_Limited):
-    """The fields of a key that change. A field that is missing stays; null takes it away."""
+    """The fields of a key to change. A missing field stays as it is; null removes it."""
 
     name: Text | None = None
     """A name for people."""
     scopes: Scopes | None = None
     """The scopes that the key has; null: all."""
     limits: tuple[KeyLimit, ...] | None = None
-    """Limits of the key's own, which apply beside those of the customer."""
+    """The key's own limits. They apply in addition to the customer's limits."""
     budget: KeyBudgetRequest | None = None
-    """What the key may use in a day or a month; a key that replaces it goes on from there."""
+    """The key's budget for a day or a month. A replacement key continues the same count."""
     expires_at: End | None = None
-    """The time at which the key ends; null: never."""
+    """The time when the key expires; null: never."""
 
 
 class RotateKeyRequest(Body):
     """The rotation of a key."""
 
     overlap: Span | None = None
-    """The time for which the old key stays valid, such as 7d; 0s ends it at once. By default `rotation.grace` of the
-    collector's file, or 7d."""
+    """How long the old key stays valid, such as 7d; 0s ends it at once. By default `rotation.grace` of the collector's
+    file, or 7d.
+    """
 
 
 class LeakReport(Body):
-    """Keys that were found in public: the keys themselves, as a hash is no proof."""
+    """Keys that were found in public. The report needs the keys themselves, because a hash proves nothing."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
@@ -194,7 +195,7 @@ class Pause(TypedDict):
     why: str
     """The reason, which clients see."""
     status: NotRequired[int]
-    """The HTTP status that edges answer: 403, which is the default, or 402."""
+    """The HTTP status of the edge's answers: 403 (the default) or 402."""
 
 
 class RegionSettings(TypedDict):
@@ -207,55 +208,57 @@ class RegionSettings(TypedDict):
 
 
 class LimitSettings(TypedDict):
-    """A rate limit, as in edge.yaml; fields that are as by default are missing."""
+    """A rate limit, as in edge.yaml. Fields with their default value are missing."""
 
     name: str
     """The name of the limit."""
     rate: str
-    """The number of requests and the time for which it counts, such as `60/min`."""
+    """The number of requests in a time, such as `60/min`."""
     algorithm: NotRequired[AlgorithmName]
     """The algorithm; by default `sliding_window`."""
     burst: NotRequired[int]
     """The depth of the bucket, in requests."""
     scope: NotRequired[Literal["customer", "key", "ip", "route", "customer_route"]]
-    """The subject that is counted; by default the customer."""
+    """The requests that share the limit; by default those of the customer."""
     per: NotRequired[Literal["ip"] | dict[Literal["header", "query", "claim"], str]]
-    """The place where a request names the end user, each of whom has the limit for themselves."""
+    """The place in a request that names the end user. Each end user has a limit of their own."""
     mode: NotRequired[Literal["enforce", "shadow"]]
     """`shadow` counts and refuses nothing; by default `enforce`."""
     sync: NotRequired[Literal["bounded", "eventual", "strict"]]
-    """The precision with which edges agree on the count; by default `bounded`."""
+    """How precisely edges agree on the count; by default `bounded`."""
     cost_header: NotRequired[str]
-    """The header field of answers that says what a request costs."""
+    """The response header field that states the cost of a request."""
     of: NotRequired[str]
     """The meter whose units are limited, in place of requests."""
     routes: NotRequired[list[str]]
     """The routes whose requests count: names, or patterns such as `chat-*`; by default all."""
     scopes: NotRequired[list[str]]
-    """Scopes: requests of each route that asks for one of them count, too."""
+    """Scopes. Requests of each route that requires one of these scopes count too."""
     reserve: NotRequired[int]
-    """The units that a request reserves until its answer has stated what it took."""
+    """The units that a request reserves until its answer states the real usage."""
 
 
 class QuotaSettings(TypedDict):
-    """A quota, as in edge.yaml; fields that are as by default are missing."""
+    """A quota, as in edge.yaml. Fields with their default value are missing."""
 
     meter: str
     """The meter that is counted."""
     included: int
     """The units that are included in a period."""
     per: NotRequired[Literal["day", "month"]]
-    """The period after which the count begins again; missing where the quota counts what exists."""
+    """The period after which the count starts again; missing if the quota limits items that exist at once."""
     cap: NotRequired[Literal["soft", "hard"]]
     """`soft` marks requests above the included units, which is the default; `hard` refuses them."""
     timezone: NotRequired[str]
-    """The time zone whose midnight begins a period, such as Europe/Berlin; by default UTC."""
+    """The time zone whose midnight starts a period, such as Europe/Berlin; by default UTC."""
     name: NotRequired[str]
     """The name of the quota."""
     routes: NotRequired[list[str]]
-    """The routes whose requests the quota refuses or marks once it is used up; by default those that feed its meter."""
+    """The routes whose requests are refused or marked once the quota is used up; by default the routes that feed its
+    meter.
+    """
     scopes: NotRequired[list[str]]
-    """Scopes: requests of each route that asks for one of them, too."""
+    """Scopes. Requests of each route that requires one of these scopes are refused or marked too."""
 
 
 class CustomerResponse(TypedDict):
@@ -268,29 +271,29 @@ class CustomerResponse(TypedDict):
     tier: str
     """The tier that the customer pays for."""
     external_id: str | None
-    """The id of the customer in another system; null where there is none."""
+    """The id of the customer in another system; null if there is none."""
     metadata: dict[str, str]
     """Texts of the operator's own, by name."""
     flags: list[str]
-    """The flags that the customer has of its own."""
+    """The flags that are set for this customer by name."""
     paused: Pause | None
-    """The reason why the customer is not served; null where it is served."""
+    """The reason why the customer is not served; null if it is served."""
     limits: list[LimitSettings] | None
-    """The customer's own limits, as in edge.yaml; null where the tier's apply."""
+    """The customer's own limits, as in edge.yaml; null if the tier's limits apply."""
     quotas: list[QuotaSettings] | None
-    """The customer's own quotas, as in edge.yaml; null where the tier's apply."""
+    """The customer's own quotas, as in edge.yaml; null if the tier's quotas apply."""
     regions: RegionSettings | None
-    """The regions that the customer may use and prefers; null where all are alike."""
+    """The regions that the customer may use and prefers; null if it may use all and prefers none."""
     rotate_every: str | None
-    """The age at which a key is due for rotation, such as 90d; null where there is none."""
+    """The age at which a key is due for rotation, such as 90d; null if the customer has no such age."""
     created_at: str
-    """The time at which the customer was created."""
+    """The time when the customer was created."""
     state: Literal["active", "paused", "deleting", "deleted"]
     """`active`, `paused`, `deleting` or `deleted`."""
     currency: str | None
-    """The currency in which it is charged for good, such as `usd`; null until a plan or credits have chosen one."""
+    """The currency of all charges, such as `usd`; null until a plan or credits set it. It cannot change later."""
     deleting_since: str | None
-    """The time at which the deletion began; null where the customer is not being deleted."""
+    """The time when the deletion began; null if the customer is not being deleted."""
 
 
 CustomerMatch = Literal["id", "name", "external_id", "key", "email", "domain"]
@@ -300,7 +303,7 @@ class ListedCustomer(CustomerResponse):
     """A customer of a list."""
 
     matched: NotRequired[CustomerMatch]
-    """With `search`, what of the customer it matches: `email` and `domain` are those of a contact."""
+    """The field that `search` matched; missing without `search`. `email` and `domain` are those of a contact."""
 
 
 class CustomerList(TypedDict):
@@ -320,31 +323,31 @@ class Key(TypedDict):
     customer: str
     """The customer that the key belongs to, by name."""
     start: str
-    """The first characters of the key, by which people recognise it."""
+    """The first characters of the key, so that people can recognise it."""
     usage_key: str
-    """The name of the key in usage by `key`: the first 16 digits of its SHA-256."""
+    """The id of the key in usage by `key`: the first 16 digits of its SHA-256."""
     name: str | None
-    """A name for people; null where there is none."""
+    """A name for people; null if there is none."""
     scopes: list[str] | None
     """The scopes that the key has; null: all."""
     limits: list[LimitSettings] | None
-    """The limits of the key's own, as in edge.yaml; null where there are none."""
+    """The key's own limits, as in edge.yaml; null if there are none."""
     budget: KeyBudgetTerms | None
-    """What the key may use in a day or a month; null for as much as its customer may."""
+    """The key's budget for a day or a month; null if the key may use as much as its customer."""
     created_at: str
-    """The time at which the key was created."""
+    """The time when the key was created."""
     expires_at: str | None
-    """The time at which the key ends; null: never."""
+    """The time when the key expires; null: never."""
     revoked_at: str | None
-    """The time at which the key was revoked; null where it was not."""
+    """The time when the key was revoked; null if it is not revoked."""
     last_used_on: str | None
-    """The day in UTC on which the key was last used; null where it was not."""
+    """The day (UTC) of the key's last use; null if it was never used."""
     rotate_by: str | None
-    """The time by which the key should be rotated; null where there is none."""
+    """The deadline for rotating the key; null if there is none."""
     rotated_to: str | None
-    """The id of the key that replaces this one; null where there is none."""
+    """The id of the key that replaces this one; null if there is none."""
     restorable_until: str | None
-    """The time until which an admin can take the revocation back; null where none can."""
+    """The time until which an admin can restore the revoked key; null if it cannot be restored."""
     state: ShownKeyState
     """`active`, `rotating`, `due` (for rotation), `expired` or `revoked`."""
 
@@ -368,17 +371,17 @@ class KeyList(TypedDict):
 
 
 class FindKeyRequest(Body):
-    """A key itself, which is looked for."""
+    """A search for a key by the key itself."""
 
     key: Secret
-    """The key. It is in a body, as URLs are logged."""
+    """The key. It is in the body, because URLs are logged."""
 
 
 class LeakReportResult(TypedDict):
-    """The response to a report, whether there was such a key or not."""
+    """The answer to a report. It does not tell whether such a key exists."""
 
     received: bool
-    """Always true, whether there was such a key or not."""
+    """Always true. It does not tell whether such a key exists."""
 
 
 class FlagResponse(TypedDict):

@@ -15,7 +15,7 @@ class PreferredRegion(Body):
     """The region that a customer prefers."""
 
     region: Name | None
-    """The region, one of `regions.names` of the collector that may serve the customer; null for the nearest."""
+    """The region: one of the collector's `regions.names` that may serve the customer; null: the nearest one."""
 
 
 def list_choices(allow: tuple[str, ...] | None, collector_settings: CollectorSettings) -> list[str]:

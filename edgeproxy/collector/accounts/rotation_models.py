@@ -10,10 +10,12 @@ from edgeproxy.collector.webhooks.deliveries import WebhookState
 
 
 class PutPublicKeyRequest(Body):
-    """The public key to which secrets of new keys are encrypted."""
+    """The public key that encrypts the secrets of new keys."""
 
     jwk: dict[str, JsonValue]
-    """A public JWK: RSA of 2048 to 8192 bits, EC of P-256, P-384 or P-521, or OKP of X25519. No private one."""
+    """A public JWK: RSA of 2048 to 8192 bits, EC on P-256, P-384 or P-521, or OKP with X25519. A private JWK is
+    refused.
+    """
 
 
 class PublicKey(TypedDict):
@@ -22,34 +24,36 @@ class PublicKey(TypedDict):
     kty: str
     """The kind of the key: `RSA`, `EC` or `OKP`."""
     kid: str
-    """The name of the key, which each message to it has."""
+    """The id of the key. Each message encrypted to it carries this id."""
     alg: str
-    """The algorithm by which secrets are encrypted to it: `RSA-OAEP-256` or `ECDH-ES+A256KW`, with `A256GCM`."""
+    """The algorithm that encrypts secrets: `RSA-OAEP-256` or `ECDH-ES+A256KW`, with `A256GCM`."""
     thumbprint: str
     """The SHA-256 thumbprint of the key (RFC 7638)."""
 
 
 class KeyInRotation(TypedDict):
-    """A key that is due for rotation, or was replaced and still works."""
+    """A key that is due for rotation, or that was replaced and is still valid."""
 
     id: str
     """The id of the key."""
     start: str
     """The first characters of the key."""
     name: str | None
-    """A name for people; null where there is none."""
+    """A name for people; null if there is none."""
     state: Literal["due", "sent", "rotating"]
-    """`due`: its replacement is to be made; `sent`: it is on its way to the customer's webhook; `rotating`: it was
-    collected."""
+    """`due`: no replacement exists yet; `sent`: the replacement is on its way to the customer's webhook; `rotating`:
+    the customer has collected the replacement.
+    """
     rotate_by: str | None
-    """The time by which the key should be rotated; null where it was."""
+    """The deadline for rotating the key; null if it was rotated."""
     next_key: str | None
-    """The id of the key that is on its way, or has replaced it; null where there is none."""
+    """The id of the replacement key; null if there is none."""
     delivery: WebhookState | None
-    """The state of the message with the replacement: `due`, `sent`, or `dead` where no endpoint takes it; null where
-    there is none."""
+    """The state of the message with the replacement: `due`, `sent`, or `dead` if no endpoint accepted it; null without
+    a message.
+    """
     expires_at: str | None
-    """The time at which the key ends; null: not before its replacement is collected."""
+    """The time when the key expires; null: the key stays valid until its replacement is collected."""
 
 
 class KeyRotation(TypedDict):
@@ -58,14 +62,15 @@ class KeyRotation(TypedDict):
     customer: str
     """The customer, by name."""
     every: str | None
-    """The age at which a key is due; null where keys never are."""
+    """The age at which a key is due; null if keys never are."""
     grace: str
-    """The time for which a key works on once its replacement was collected."""
+    """How long a key stays valid after its replacement was collected."""
     deliver: Literal["portal", "webhook"]
-    """The way in which the customer gets new keys: `portal` also without a public key, or an endpoint for them."""
+    """How the customer gets new keys. It is `portal` also if the customer has no public key, or no endpoint for keys.
+    """
     public_key: PublicKey | None
-    """The public key to which secrets are encrypted; null where the customer has registered none."""
+    """The public key that encrypts secrets; null if the customer has registered none."""
     endpoints: int
-    """The number of enabled webhook endpoints that name the type `key.delivered`."""
+    """The number of enabled webhook endpoints that subscribe to the type `key.delivered`."""
     keys: list[KeyInRotation]
-    """The keys that are due, on their way or replaced, oldest first, 100 at most."""
+    """The keys that are due, on their way or replaced, oldest first, at most 100."""

@@ -49,22 +49,22 @@ class CreateTokenRequest(Body):
     name: Name
     """The name of the token."""
     role: Role | None = None
-    """The role of the token, which decides what it may do."""
+    """The role of the token. It decides what the token may do."""
     customer: Name | None = None
-    """The only customer that the token may ask about, by name, instead of a role."""
+    """The only customer whose data the token may read, by name, instead of a role."""
     edge: Name | None = None
     """The only edge that may send batches with the token, by id."""
     region: Name | None = None
     """The only region whose edges may use the token."""
     expires_at: End | None = None
-    """The time at which the token ends; by default never."""
+    """The time when the token expires; by default never."""
 
 
 class CreateTokenSecretRequest(Body):
     """A request for a new secret of a token; earlier secrets expire after the overlap."""
 
     overlap: Span = 7 * 86400
-    """The time for which the old secrets stay valid, such as 7d; 0s ends them at once."""
+    """How long the old secrets stay valid, such as 7d; 0s ends them at once."""
 
 
 class TokenResponse(TypedDict):
@@ -73,21 +73,21 @@ class TokenResponse(TypedDict):
     name: str
     """The name of the token."""
     role: Role | None
-    """The role of the token; null where it is a customer's."""
+    """The role of the token; null for a customer's token."""
     customer: str | None
-    """The only customer that the token may ask about, by name; null where it has a role."""
+    """The only customer whose data the token may read, by name; null if the token has a role."""
     edge: str | None
     """The only edge that may send batches with the token; null: any."""
     region: str | None
     """The only region whose edges may use the token; null: any."""
     source: Literal["api", "file"]
-    """`api` for a token created over the API, `file` for one of the collector's file."""
+    """`api` for a token created over the API, `file` for a token in the collector's file."""
     created_at: str | None
-    """The time at which the token was created; null for those of the file."""
+    """The time when the token was created; null for tokens in the file."""
     created_by: str | None
-    """The token or operator that created it; null for those of the file."""
+    """The token or operator that created it; null for tokens in the file."""
     expires_at: str | None
-    """The time at which the token ends; null: never."""
+    """The time when the token expires; null: never."""
     secrets: int
     """The number of secrets that are valid now."""
 

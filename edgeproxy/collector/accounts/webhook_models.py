@@ -47,24 +47,24 @@ class CreateWebhookEndpointRequest(Body):
     """A new endpoint."""
 
     url: EndpointUrl
-    """The URL to which messages are posted: `https://`."""
+    """The URL that receives messages by POST: `https://`."""
     description: Text | None = None
     """A text for people."""
     types: EventTypes | None = None
-    """The types of events that are sent; null: all, also those that come to be later."""
+    """The types of events to send; null: all, including types added later."""
 
 
 class UpdateWebhookEndpointRequest(Body):
     """The fields of an endpoint that change. A field that is missing stays."""
 
     url: EndpointUrl | None = None
-    """The URL to which messages are posted: `https://`."""
+    """The URL that receives messages by POST: `https://`."""
     description: Text | None = None
     """A text for people; null takes it away."""
     types: EventTypes | None = None
-    """The types of events that are sent; null: all, also those that come to be later."""
+    """The types of events to send; null: all, including types added later."""
     state: EndpointState | None = None
-    """`disabled` sends nothing; `enabled` sends what happens from then on."""
+    """`disabled` sends nothing; `enabled` sends events from then on."""
 
 
 class WebhookEndpoint(TypedDict):
@@ -75,28 +75,28 @@ class WebhookEndpoint(TypedDict):
     customer: str
     """The customer's name."""
     url: str
-    """The URL to which messages are posted."""
+    """The URL that receives messages by POST."""
     description: str | None
     """A text for people."""
     types: list[EventType] | None
     """The types of events that are sent; null: all."""
     state: EndpointState
-    """`disabled` where nothing is sent."""
+    """`enabled`, or `disabled` if nothing is sent."""
     disabled_why: str | None
-    """The reason why it is disabled; null where it is enabled."""
+    """The reason why it is disabled; null if it is enabled."""
     failing_since: str | None
-    """The time of the first failure since a message was taken last; null where the last one was taken."""
+    """The time of the first failure since the last accepted message; null if the last message was accepted."""
     old_secret_until: str | None
-    """The time until which the secret before signs too; null where there is one secret."""
+    """The time until which the previous secret signs too; null if there is only one secret."""
     created_at: str
-    """The time at which the endpoint was created."""
+    """The time when the endpoint was created."""
 
 
 class WebhookEndpointWithSecret(WebhookEndpoint):
     """An endpoint with its secret, which no other answer has."""
 
     secret: NotRequired[str]
-    """The secret with which messages are signed, such as `whsec_…`; missing in a dry run."""
+    """The secret that signs messages, such as `whsec_…`; missing in a dry run."""
 
 
 class WebhookEndpointList(TypedDict):
@@ -107,26 +107,26 @@ class WebhookEndpointList(TypedDict):
 
 
 class WebhookDelivery(TypedDict):
-    """A message to an endpoint, and what became of it."""
+    """A message to an endpoint, and its delivery."""
 
     id: str
-    """The id of the message, which is `webhook-id` in all attempts."""
+    """The id of the message, sent as `webhook-id` in all attempts."""
     type: str
     """The type of the event, such as `invoice.paid`."""
     at: str
     """The time of the event."""
     state: WebhookState
-    """`due`, `sent`, or `dead` where it was given up."""
+    """`due`, `sent`, or `dead` after the last attempt failed."""
     attempts: int
-    """The attempts that were made."""
+    """The number of attempts so far."""
     status: int | None
-    """The status of the response where it was no success; null otherwise."""
+    """The status of the last response if it was not a success; null otherwise."""
     error: str | None
-    """The reason why the last attempt failed; null where it did not."""
+    """The reason why the last attempt failed; null if it did not."""
     attempted_at: str | None
-    """The time of the last attempt; null where there was none."""
+    """The time of the last attempt; null if there was none."""
     next_at: str | None
-    """The time of the next attempt; null where there is none."""
+    """The time of the next attempt; null if there is none."""
     data: dict[str, JsonValue]
     """The `data` of the body."""
 

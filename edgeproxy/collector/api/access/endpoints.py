@@ -7,14 +7,14 @@ from edgeproxy.collector.api.group import CUSTOMER, Group
 
 GROUP = Group(
     "access",
-    "Whether customers may call now, and each limit that may refuse them.",
+    "Limits that may refuse a customer's requests now, and whether the customer may call.",
     AccessHandlers,
     (
         Endpoint(
             "GET",
             "/v1/customers/{customer}/access",
             AccessHandlers.fetch_access,
-            "Fetch whether a customer may call now: each limit with used, allowed, its end, and what ends a refusal.",
+            "Fetch whether a customer may call now, with the use, the allowed amount and the end of each limit.",
             roles=READERS | OWN,
             response=Access,
             errors={409: "The tier of the customer is not configured here."},

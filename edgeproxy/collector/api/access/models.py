@@ -8,13 +8,13 @@ from edgeproxy.collector.quotas.access import AccessLimit
 
 
 class Access(TypedDict):
-    """Whether a customer may call now, and each limit that may refuse it."""
+    """The answer to whether a customer may call now, with each limit that may refuse its requests."""
 
     customer: str
     """The customer, by name."""
     as_of: str
-    """The time of this description. Counts of edges arrive within seconds."""
+    """The time of this answer. Counts of edges arrive within seconds."""
     may_call: Literal["yes", "partly", "no"]
-    """`no`: every request is refused. `partly`: those that a reached limit holds."""
+    """`yes`; `partly` if a reached limit refuses some requests; `no` if every request is refused."""
     limits: list[AccessLimit]
-    """The limits: those first that refuse requests now, then the fullest."""
+    """The limits: first the ones that refuse requests now, then the fullest."""

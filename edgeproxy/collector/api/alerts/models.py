@@ -32,13 +32,13 @@ class AlertsQuery(Query):
     severity: Severity | None = None
     """Only alerts of this severity."""
     acknowledged: Truth | None = None
-    """True: only alerts that the side of the caller, operators or the customer, has acknowledged; false: those that
-    wait for it, which alerts of severity `info` never do."""
+    """True: only alerts that your side (operators or the customer) has acknowledged. False: only alerts that still wait
+    for an acknowledgement; alerts of severity `info` never do.
+    """
     order: Literal["newest", "oldest"] = "newest"
-    """`newest` goes back from the latest alert, or from `cursor`; `oldest` begins with the oldest one."""
+    """`newest` goes back from the latest alert, or from `cursor`; `oldest` starts with the oldest one."""
     state: Literal["due", "sent", "dead"] | None = None
-    """Only alerts with a delivery in this state: `due` is still to be sent, `dead` was given up. For operators
-    alone."""
+    """Only alerts with a delivery in this state: `due` waits to be sent, `dead` was given up. For operators only."""
 
 
 class AnomaliesQuery(Query):
@@ -53,7 +53,7 @@ class AnomaliesQuery(Query):
 
 
 class Anomaly(TypedDict):
-    """A day on which the usage of a customer was unusual."""
+    """A day of unusual usage by a customer."""
 
     id: int
     """The number of the finding; later findings have larger ones."""
@@ -68,19 +68,19 @@ class Anomaly(TypedDict):
     kind: FindingKind
     """`volume` for much more or less usage than usual, `pattern` for usage at unusual hours, `both` for both."""
     value: int
-    """The units used in the hour or day that was judged."""
+    """The units used in the judged hour or day."""
     expected: int
     """The units expected in that time."""
     score: float
-    """The distance from what is expected, in deviations of the usual usage."""
+    """The distance from the expected value, in deviations of the usual usage."""
     likeness: float | None
-    """The likeness of the hours of the day to usual ones, from 0 to 1; null where the volume was judged."""
+    """How similar the hours of the day are to the usual ones, from 0 to 1; null if the volume was judged."""
     action: str
     """Advice for the operator."""
     detected_at: str
-    """The time at which it was found."""
+    """The time when the anomaly was found."""
     expires_at: str
-    """The time at which the finding is deleted."""
+    """The time when the finding is deleted."""
 
 
 class AnomalyList(TypedDict):
@@ -96,7 +96,7 @@ class ReplayQuery(Query):
     """The channel of a replay."""
 
     channel: Name | None = None
-    """The channel that sends the alert again, by name; by default all that have given it up."""
+    """The channel that sends the alert again, by name; by default all channels that gave it up."""
 
 
 class AlertDeliveryResponse(TypedDict):
@@ -105,62 +105,63 @@ class AlertDeliveryResponse(TypedDict):
     channel: str
     """The name of the channel in the collector's file."""
     state: DeliveryState
-    """`due` is still to be sent, `sent` was delivered, `dead` was given up."""
+    """`due` waits to be sent, `sent` was delivered, `dead` was given up."""
     attempts: int
     """The number of attempts so far."""
     error: str | None
-    """The error of the last attempt; null where it succeeded, or there was none yet."""
+    """The error of the last attempt; null if it succeeded, or if there was no attempt yet."""
     sent_at: str | None
     """The time of the delivery; null until then."""
     next_at: str | None
-    """The time of the next attempt; null where none is due."""
+    """The time of the next attempt; null if none is due."""
 
 
 class AlertResponse(TypedDict):
-    """An alert; `deliveries` are told to operators alone."""
+    """An alert. Only operators see `deliveries`."""
 
     id: int
     """The number of the alert; later alerts have larger ones."""
     key: str
-    """The identity of what the alert is about: it is raised once for each key."""
+    """The identity of the alert's cause. Each key raises one alert only."""
     kind: AlertKind
     """The kind of the alert, such as `quota_reached` or `key_rotation_due`."""
     severity: Severity
     """`page`, `warn` or `info`."""
     customer: str | None
-    """The customer that the alert is about, by name; null where it is about none."""
+    """The customer that the alert is about, by name; null if it is about no customer."""
     title: str
     """One sentence for a person."""
     details: dict[str, JsonValue]
-    """The facts behind the alert; which fields there are depends on its kind."""
+    """The facts behind the alert. Its kind decides which fields there are."""
     at: str
-    """The time at which the alert was raised."""
+    """The time when the alert was raised."""
     handling: AlertHandling
-    """What was done about it: by operators, or for a customer's own token by the customer."""
+    """The handling of the alert by operators; for a customer's own token, the handling by the customer."""
     deliveries: NotRequired[list[AlertDeliveryResponse]]
-    """The delivery of the alert by each channel; for operators alone."""
+    """The delivery of the alert through each channel; for operators only."""
 
 
 class AcknowledgeAlertRequest(Body):
-    """The note of who acknowledges an alert."""
+    """The note of the person who acknowledges an alert."""
 
     why: Text | None = None
-    """What is known or done about it, for others who see the alert."""
+    """A note about the cause or the handling, for others who see the alert."""
 
 
 class AssignAlertRequest(Body):
     """The person who looks after an alert."""
 
     to: Text | None
-    """The name or address of the person; null gives it to nobody."""
+    """The name or address of the person; null removes the assignment."""
 
 
 class MuteAlertRequest(Body):
-    """For how long alerts of a kind are not sent, and why."""
+    """The end of the mute, and its reason."""
 
     until: End
-    """The time from which on they are sent again, at most 90 days from now; for operators at most 2 days where
-    the kind can page them. One that is past ends the mute at once."""
+    """The end of the mute, at most 90 days from now; for operators at most 2 days if the kind can page them. A time in
+    the past ends the mute at once.
+    """
     why: Text
     """The reason, for the audit log."""
 

@@ -23,7 +23,7 @@ GROUP = Group(
             "GET",
             "/v1/audit/actors",
             AuditHandlers.list_actors,
-            "List who has made changes lately.",
+            "List the actors of recent changes.",
             roles=ADMIN,
             response=AuditActors,
         ),

@@ -26,7 +26,7 @@ class AuditHandlers(Handlers):
         return answer_page("entries", entries, entries.next)
 
     async def list_actors(self, _: Call[Query, Nothing]) -> web.Response:
-        """List who has made changes lately."""
+        """List the actors of recent changes."""
         async with self._database.reading(whole=True) as connection:
             actors = await audit.list_actors(connection)
         return answer(200, {"actors": actors})

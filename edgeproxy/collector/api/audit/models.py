@@ -16,11 +16,11 @@ class AuditQuery(Query):
     """Filters of entries of the audit log, and the page."""
 
     after: Annotated[int, BeforeValidator(Whole(0, SEQ_MAX)), in_query(0, SEQ_MAX)] = 0
-    """The number of the entry after which the page begins; by default 0."""
+    """Start the page after the entry with this number; by default 0."""
     limit: Annotated[int, BeforeValidator(Whole(1, PAGE_ENTRIES_MAX)), in_query(1, PAGE_ENTRIES_MAX)] = 100
     """The number of entries on the page, at most."""
     order: Literal["oldest", "newest"] = "oldest"
-    """`oldest` begins with the oldest entry; `newest` goes back from the latest, or from `after`."""
+    """`oldest` starts with the oldest entry; `newest` goes back from the latest, or from `after`."""
     since: Annotated[int, BeforeValidator(parse_end), WithJsonSchema(A_MOMENT)] | None = Field(
         default=None, alias="from"
     )
@@ -43,19 +43,19 @@ class AuditLogEntry(TypedDict):
     at: str
     """The time of the change."""
     actor: str
-    """The token, operator or contact that made the change; `unknown` where nobody was identified."""
+    """The token, operator or contact that made the change; `unknown` if the caller was not identified."""
     origin: str
-    """The address from which the request came; empty for changes that the collector makes by itself."""
+    """The address of the caller; empty for changes by the collector itself."""
     action: str
     """The action, such as `customer.change`."""
     target: str
     """The object of the change, such as a customer's name."""
     before: dict[str, JsonValue] | None
-    """The values before the change, without secrets; null where there were none."""
+    """The values before the change, without secrets; null if there were none."""
     after: dict[str, JsonValue] | None
-    """The values after the change, without secrets; null where there are none."""
+    """The values after the change, without secrets; null if there are none."""
     request_id: str
-    """The id of the request; empty for changes that the collector makes by itself."""
+    """The id of the request; empty for changes by the collector itself."""
     hash: str
     """The hash of this entry and of the hash before it, in hex digits."""
 
@@ -64,13 +64,13 @@ class AuditPage(TypedDict):
     """A page of the audit log, oldest first."""
 
     entries: list[AuditLogEntry]
-    """The entries of this page, oldest first, or newest first where the query asks for that."""
+    """The entries of this page, oldest first, or newest first if the query asks for that order."""
     next: NotRequired[int]
     """The `after` of the next page; missing on the last one."""
 
 
 class AuditActors(TypedDict):
-    """Who has made changes lately."""
+    """The actors of recent changes."""
 
     actors: list[str]
     """The tokens, operators and contacts of the latest 1,000 entries, by name."""

@@ -102,7 +102,7 @@ class BillingHandlers(CancellationHandlers):
         return answer(200, {"currency": currency, "currencies": sorted(codes), "plans": sold, "meters": meters})
 
     async def estimate_costs(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """Estimate what the usage of this period would cost by each plan that is sold."""
+        """Estimate the cost of this period's usage under each plan on sale."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
@@ -367,7 +367,7 @@ class BillingHandlers(CancellationHandlers):
     # ---- usage
 
     async def report_usage(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """Report the usage of this period, of all meters that the plan bills or caps."""
+        """Report this period's usage of all meters that the plan bills or caps."""
         about, meters = await self._fetch_usage(call)
         return answer(200, {**about, "meters": meters})
 

@@ -46,7 +46,7 @@ class PlansQuery(Query):
     """The currency of prices."""
 
     currency: Currency | None = None
-    """The currency of the prices, such as `eur`; by default that of the file of plans."""
+    """The currency of the prices, such as `eur`; by default the currency of the plans file."""
 
 
 Quantity = Annotated[
@@ -71,40 +71,44 @@ class CancelQuery(CustomerChangeQuery):
 
 
 class CreateSubscriptionRequest(Body):
-    """A subscription as it begins."""
+    """A subscription to create."""
 
     plan: PlanName
-    """The plan by its name, which is its newest version, or by a version such as `standard@3`."""
+    """The plan: a name for its newest version, or a version such as `standard@3`."""
     interval: Literal["month", "year"] = "month"
-    """The interval for which the fee is paid in advance."""
+    """The billing interval. The fee is paid in advance."""
     quantity: Quantity = 1
-    """How many of the plan there are, such as seats, of a plan that is sold by quantity."""
+    """The quantity, such as the number of seats, for a plan that is sold by quantity."""
     coupon: CouponCode | None = None
-    """The code of a coupon, in capital or small letters."""
+    """The code of a coupon, in upper or lower case."""
     currency: Currency | None = None
-    """The currency in which the customer is charged for good, where none was chosen yet; by default the plan's."""
+    """The currency of all the customer's charges, if none is set yet; by default the plan's currency. It cannot change
+    later.
+    """
 
 
 class UpdateSubscriptionRequest(Body):
     """A change to another plan, interval or quantity."""
 
     plan: PlanName
-    """The plan by its name, which is its newest version, or by a version such as `standard@3`."""
+    """The plan: a name for its newest version, or a version such as `standard@3`."""
     when: Literal["now", "period_end"] | None = None
-    """The time of the change; by default `now` for a plan that costs more, `period_end` for one that costs less."""
+    """The time of the change; by default `now` for a plan that costs more, `period_end` for a plan that costs less."""
     interval: Literal["month", "year"] | None = None
-    """The interval for which the fee is paid in advance; by default it stays."""
+    """The billing interval. The fee is paid in advance. By default it stays the same."""
     quantity: Quantity | None = None
-    """How many of the plan there are; by default as many as before, of a plan that is sold by quantity."""
+    """The quantity, for a plan that is sold by quantity; by default it stays the same."""
     currency: Currency | None = None
-    """The currency in which the customer is charged for good, where none was chosen yet; by default the plan's."""
+    """The currency of all the customer's charges, if none is set yet; by default the plan's currency. It cannot change
+    later.
+    """
 
 
 class PreviewSubscriptionRequest(UpdateSubscriptionRequest):
-    """A change of plan, or a new subscription, to preview. A new one is by the month by default."""
+    """A change of plan, or a new subscription, to preview. A new subscription is monthly by default."""
 
     coupon: CouponCode | None = None
-    """The code of a coupon, in capital or small letters; it comes with a new subscription alone."""
+    """The code of a coupon, in upper or lower case; only for a new subscription."""
 
 
 class PriceTier(TypedDict):
@@ -129,17 +133,18 @@ class MeterPriceResponse(TypedDict):
     """The terms of a meter in a plan."""
 
     included: int | None
-    """The units that the fee covers in a period; null where it covers any number."""
+    """The units that the fee covers in a period; null if it covers any number."""
     cap: Literal["soft", "hard"] | None
-    """`soft` lets usage above the included units pass for a grace, `hard` refuses it; null where there is no cap."""
+    """`soft` allows usage above the included units for a grace period, `hard` refuses it; null if there is no cap."""
     price: NotRequired[str]
     """The price of a unit above the included ones in the smallest unit of the currency, as a decimal number."""
     package: NotRequired[int]
-    """The units of a package, which `price` is for; missing where it is for each unit."""
+    """The units of a package; `price` is the price of one package. Missing if units are billed one by one."""
     tiers: NotRequired[list[PriceTier]]
     """The prices of units, tier by tier."""
     tiers_mode: NotRequired[Literal["graduated", "volume"]]
-    """`graduated`: each unit costs what its tier says; `volume`: all cost what the tier of the last one says."""
+    """`graduated`: each unit has the price of its own tier; `volume`: all units have the price of the last unit's tier.
+    """
     by: NotRequired[DimensionPrices]
     """Prices that depend on a dimension."""
 
@@ -161,39 +166,39 @@ def price_to_response(price: MeterPrice) -> MeterPriceResponse:
 
 
 class TrialTerms(TypedDict):
-    """The trial of a plan, in which nothing is charged."""
+    """The trial of a plan. Nothing is charged during it."""
 
     days: int
-    """The days that it lasts."""
+    """The length of the trial in days."""
     card: Literal["required", "not_required"]
-    """Whether it begins with a payment method alone."""
+    """True if the trial needs a payment method."""
 
 
 class PlanResponse(TypedDict):
-    """A plan that is sold. Amounts are smallest units of its currency, such as cents, unit prices those of a unit."""
+    """A plan on sale. Amounts are in the smallest unit of its currency, such as cents; unit prices are for one unit."""
 
     plan: str
     """The name of the plan, such as `standard`."""
     name: str
-    """The name that customers read."""
+    """The name of the plan for customers."""
     version: str
-    """The version of the plan that is sold, such as `standard@3`."""
+    """The version of the plan on sale, such as `standard@3`."""
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     tier: str
     """The tier of the edge whose limits and quotas come with the plan."""
     fee: int
-    """The fee of a month."""
+    """The monthly fee."""
     year_fee: int | None
-    """The fee of a year; null where the plan is not sold by the year."""
+    """The yearly fee; null if the plan is not sold by the year."""
     max_quantity: int | None
-    """The largest quantity of it, such as seats, each of which costs the fee; null where it is sold once."""
+    """The largest quantity, such as seats. The fee is charged for each. Null if the plan is not sold by quantity."""
     minimum: int | None
-    """The least that a month costs, fee and usage together; null where there is no minimum."""
+    """The minimum charge for a month, fee and usage together; null if there is no minimum."""
     threshold: int | None
-    """The amount of usage at which it is invoiced within the period; null where it waits for the end."""
+    """The amount of usage that triggers an invoice within the period; null if usage is invoiced at the end only."""
     trial: TrialTerms | None
-    """The trial with which customers begin who have had none; null where the plan has none."""
+    """The trial for customers who have not had one yet; null if the plan has none."""
     meters: dict[str, MeterPriceResponse]
     """The terms of each meter, by its name."""
     entitlements: dict[str, str]
@@ -201,14 +206,16 @@ class PlanResponse(TypedDict):
 
 
 class MeterDisplayResponse(TypedDict):
-    """How people read a meter."""
+    """How pages display a meter."""
 
     label: str
-    """What it is called."""
+    """The name of the meter on pages."""
     unit: UnitName | None
-    """What it counts; null where there is no word for it."""
+    """The name of its unit on pages; null if it has none."""
     scale: int | None
-    """The units that pages write a price for; null: as many as make it readable. Prices of plans are for one unit."""
+    """The number of units that pages write a price for; null: a number that makes the price readable. Prices of plans
+    are for one unit.
+    """
 
 
 def list_displays(plans: Iterable[Plan], meters: Mapping[str, Meter]) -> dict[str, MeterDisplayResponse]:
@@ -221,97 +228,97 @@ def list_displays(plans: Iterable[Plan], meters: Mapping[str, Meter]) -> dict[st
 
 
 class PlanList(TypedDict):
-    """All plans that are sold."""
+    """All plans on sale."""
 
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     currencies: list[str]
     """All currencies in which plans have prices."""
     plans: list[PlanResponse]
-    """The plans that have prices in this currency, or cost nothing, each in its newest version."""
+    """The plans that have prices in this currency or are free, each in its newest version."""
     meters: dict[str, MeterDisplayResponse]
-    """How people read the meters of these plans, by the name of the meter."""
+    """How pages display the meters of these plans, by the name of the meter."""
 
 
 class PlanCostResponse(TypedDict):
-    """An estimate of what the usage of this period would cost by a plan, so far and before tax."""
+    """An estimate of the cost of this period's usage under a plan, so far and before tax."""
 
     version: str
     """The version of the plan."""
     total: int
-    """The fee of a month and the usage, at least the minimum of the plan, in smallest units of the currency."""
+    """The monthly fee plus usage, at least the plan's minimum, in the smallest unit of the currency."""
     meters: dict[str, int]
-    """What usage of each meter costs above what is included."""
+    """The cost of each meter's usage above the included units."""
 
 
 class PlanCostList(TypedDict):
-    """An estimate of what the usage of a customer's present period would cost by each plan that is sold."""
+    """An estimate of the cost of the current period's usage under each plan on sale."""
 
     customer: str
     """The customer, by name."""
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     period_start: str | None
-    """The time since when usage counts: the beginning of the period, or of the subscription within it."""
+    """The time from which usage counts: the start of the period, or of a subscription that started later."""
     plans: list[PlanCostResponse]
     """The plans, as in the list of plans."""
 
 
 class BillingStatusResponse(TypedDict):
-    """Whether anything can be bought, and anybody is charged."""
+    """The status of purchases and charges."""
 
     mode: Mode
     """`off` charges nobody, `shadow` computes invoices without sending them, `live` charges."""
     purchase: bool
-    """Whether customers can buy plans and credits now."""
+    """True if customers can buy plans and credits now."""
     charging: bool
-    """Whether customers are charged now."""
+    """True if customers are charged now."""
     message: str | None
     """A message for customers while charging is stopped; null otherwise."""
 
 
 class SubscriptionPreview(TypedDict):
-    """The cost of a change of plan. Amounts are smallest units of its currency, such as cents."""
+    """The cost of a change of plan. Amounts are in the smallest unit of its currency, such as cents."""
 
     plan: str
-    """The version of the plan that the change leads to."""
+    """The version of the plan after the change."""
     when: When
     """`now` or `period_end`."""
     at: str | None
     """The time of the change."""
     trial_ends_at: str | None
-    """The time at which the trial would end, until which nothing is due; null where there is none."""
+    """The time when the trial would end. Nothing is due until then. Null if there is no trial."""
     due_now: int
-    """The amount that is due with the change, before tax; below zero it is returned."""
+    """The amount due with the change, before tax. A negative amount is returned to the customer."""
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     lines: list[InvoiceLine]
-    """The invoice lines that make up the amount."""
+    """The invoice lines of this amount."""
     withdrawn: WithdrawnChange | None
-    """The change that waits and that this one would withdraw; null where none waits."""
+    """The pending change that this one would withdraw; null if none is pending."""
 
 
 class MeterUsageResponse(TypedDict):
-    """The usage of a meter in this period, beside the units that the plan includes."""
+    """The usage of a meter in this period, and the units that the plan includes."""
 
     meter: str
     """The name of the meter."""
     quantity: int
-    """The units used in this period while charging was on: those that count."""
+    """The units used in this period while charging was on. Only these units count."""
     waived: int
-    """The units used in this period while charging was stopped, which are never charged."""
+    """The units used in this period while charging was stopped. They are never charged."""
     included: int | None
-    """The units that the plan includes; null where it includes any number."""
+    """The units that the plan includes; null if it includes any number."""
     percentage: float | None
-    """The share of the included units that is used, in percent; null where that has no meaning."""
+    """The share of the included units that is used, in percent; null if that has no meaning."""
     is_over: bool
-    """Whether more is used than is included."""
+    """True if usage exceeds the included units."""
     overage: int
-    """The units above those that are included."""
+    """The units above the included ones."""
     cap: Literal["soft", "hard"] | None
-    """`soft` lets usage above the included units pass, `hard` refuses it; null where there is no cap."""
+    """`soft` allows usage above the included units, `hard` refuses it; null if there is no cap."""
     is_billed: bool
-    """Whether the plan has a price for this meter."""
+    """True if the plan has a price for this meter."""
 
 
 class BilledUsage(TypedDict):
@@ -330,7 +337,7 @@ class BilledUsage(TypedDict):
 
 
 class PortalRequest(Body):
-    """The page to which the customer portal sends the browser back."""
+    """The page that the browser returns to from Stripe's customer portal."""
 
     return_url: Url
-    """The page to which the browser is sent back from Stripe's customer portal."""
+    """The URL of the page that the browser returns to from Stripe's customer portal."""

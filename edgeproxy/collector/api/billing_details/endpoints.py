@@ -9,7 +9,8 @@ from edgeproxy.collector.api.request_limits import RequestRate
 
 GROUP = Group(
     "billing-details",
-    "How customers pay, and what is on their invoices. Stripe has it; a copy of what it said last is kept here.",
+    "How customers pay, and the details on their invoices. Stripe stores them; the collector keeps a copy of the "
+    "last answer.",
     BillingDetailsHandlers,
     (
         Endpoint(

@@ -60,14 +60,15 @@ class AddressRequest(Body):
 
 
 class UpdateBillingDetailsRequest(Body):
-    """The billing details that change; those that are left out stay as they are."""
+    """The billing details to change. A field that is left out stays as it is."""
 
     name: Text | None = None
-    """The name on invoices; null leaves it as it is."""
+    """The name on invoices; null leaves the name as it is."""
     email: Annotated[str | None, BeforeValidator(parse_alert_address), WithJsonSchema(ADDRESS_SCHEMA)] = None
-    """The e-mail address for invoices; null: that of the customer's alerts, else of its first contact."""
+    """The e-mail address for invoices; null: the address for the customer's alerts, else the one of its first contact.
+    """
     address: AddressRequest | None = None
-    """The address on invoices; null leaves it as it is."""
+    """The address on invoices; null leaves the address as it is."""
     tax_number: Annotated[
         str | None,
         BeforeValidator(read_tax_number),
@@ -80,19 +81,20 @@ class UpdateBillingDetailsRequest(Body):
             }
         ),
     ] = None
-    """The tax number on invoices, of the country of the address; null: none. It takes the place of the first one."""
+    """The tax number on invoices, of the country in the address; null removes it. It replaces the first tax number."""
 
 
 class PaymentMethodResponse(PaymentMethod):
-    """What invoices are charged to, and whether that will do."""
+    """The payment method for invoices, and its state."""
 
     state: PaymentMethodState
-    """`declined`: the payment of an open invoice was; `expired`; `expires_soon`: within this month or the next one;
-    else `valid`, as far as is known."""
+    """`declined`: the payment of an open invoice failed; `expired`; `expires_soon`: in this month or the next; else
+    `valid`, as far as is known.
+    """
 
 
 class BillingDetails(TypedDict):
-    """How a customer pays, and what is on its invoices, as Stripe has said last."""
+    """How a customer pays, and the details on its invoices, from Stripe's last answer."""
 
     customer: str
     """The customer, by name."""
@@ -101,14 +103,14 @@ class BillingDetails(TypedDict):
     email: str | None
     """The e-mail address for invoices."""
     follows_contacts: bool
-    """Whether that is the address of a contact, and changes with the contacts."""
+    """True if the e-mail address is a contact's, and changes with the contacts."""
     address: BillingAddress | None
-    """The address on invoices; null where there is none."""
+    """The address on invoices; null if there is none."""
     tax_numbers: list[TaxNumber]
     """The tax numbers on invoices."""
     payment_method: PaymentMethodResponse | None
-    """What invoices are charged to; null where they are paid by hand."""
+    """The payment method for invoices; null if the customer pays by hand."""
     read_at: str | None
-    """When Stripe has said so; null where Stripe does not know the customer yet, or has not answered so far."""
+    """The time of Stripe's last answer; null if Stripe does not know the customer yet, or has not answered so far."""
     is_stale: bool
-    """Whether Stripe was asked now and did not answer in time."""
+    """True if Stripe was asked now and did not answer in time."""

@@ -10,14 +10,14 @@ from edgeproxy.collector.billing.subscriptions.subscription_response import Chan
 
 GROUP = Group(
     "cancellations",
-    "Why customers end their plans, as far as they say so.",
+    "The reasons that customers gave for ending their plans.",
     CancellationHandlers,
     (
         Endpoint(
             "POST",
             "/billing/subscription/cancel",
             CancellationHandlers.end_subscription,
-            "Cancel a subscription as DELETE does, and say why.",
+            "Cancel a subscription as DELETE does, and give the reason.",
             roles=BILLING | OWN,
             query=CustomerChangeQuery,
             body=CancelSubscriptionRequest,
@@ -32,7 +32,7 @@ GROUP = Group(
             "GET",
             "/billing/cancellations",
             CancellationHandlers.list_cancellations,
-            "List why a customer has ended its plans.",
+            "List the reasons that a customer gave for ending its plans.",
             roles=MONEY_READERS | OWN,
             query=CustomerQuery,
             response=CancellationList,

@@ -47,7 +47,7 @@ class CancellationHandlers(CustomerBillingHandlers):
         return await self._change(call, make)
 
     async def list_cancellations(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """List why a customer has ended its plans."""
+        """List the reasons that a customer gave for ending its plans."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading() as connection:
             owner = await customers.get_row(connection, customer)

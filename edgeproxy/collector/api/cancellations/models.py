@@ -28,35 +28,35 @@ def read_comment(value: object) -> str:
 
 
 class CancelSubscriptionRequest(Body):
-    """The time at which a subscription ends, and why."""
+    """The time when a subscription ends, and the reason."""
 
     when: Literal["now", "period_end"] = "period_end"
     """`period_end` ends the subscription when its paid period ends, `now` at once."""
     reason: CancellationReason | None = None
-    """Why it ends, in Stripe's words; null where the customer does not say."""
+    """The reason, in Stripe's words; null if the customer gives none."""
     comment: Annotated[str, BeforeValidator(read_comment), WithJsonSchema(COMMENT_SCHEMA)] | None = None
-    """The same in the customer's own words; null where there are none."""
+    """The reason in the customer's own words; null if there are none."""
 
 
 class Cancellation(TypedDict):
-    """Why a customer has ended a plan, or is to."""
+    """The reason why a customer has ended a plan, or will end it."""
 
     subscription: str
     """The id of the subscription."""
     plan: str
     """The version of the plan."""
     reason: CancellationReason | None
-    """The reason, in Stripe's words; null where the customer gave none."""
+    """The reason, in Stripe's words; null if the customer gave none."""
     comment: str | None
-    """The reason in the customer's own words; null where there are none."""
+    """The reason in the customer's own words; null if there are none."""
     created_at: str | None
-    """When the customer said so."""
+    """The time when the customer gave the reason."""
     cancel_at: str | None
-    """When the subscription ends, or ended."""
+    """The time when the subscription ends, or ended."""
 
 
 class CancellationList(TypedDict):
-    """The cancellations of a customer for which it has said why."""
+    """The reasons that a customer gave for its cancellations."""
 
     cancellations: list[Cancellation]
-    """The latest ones, newest first."""
+    """The latest cancellations, newest first."""

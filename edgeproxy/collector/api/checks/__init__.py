@@ -1,1 +1,1 @@
-"""Checks of usage and spending that an operator runs now, and what they go by."""
+"""Checks of usage and spending that an operator runs now, and their baselines."""

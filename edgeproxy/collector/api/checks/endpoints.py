@@ -8,14 +8,14 @@ from edgeproxy.collector.api.request_limits import RequestRate
 
 GROUP = Group(
     "checks",
-    "Checks of usage and spending that an operator runs now, and what they go by.",
+    "Checks of usage and spending that an operator runs now, and their baselines.",
     CheckHandlers,
     (
         Endpoint(
             "POST",
             "/v1/checks",
             CheckHandlers.run_checks,
-            "Judge usage that is over, and compare the spending of this hour with what is usual, now.",
+            "Judge the usage of completed hours and days, and compare this hour's spending with the usual, now.",
             roles=SUPPORT,
             response=CheckResult,
             rate=RequestRate(6, "customer"),
@@ -24,7 +24,7 @@ GROUP = Group(
             "GET",
             "/v1/customers/{customer}/baselines",
             CheckHandlers.list_baselines,
-            "List the baselines by which the usage of a customer is judged.",
+            "List the baselines of a customer. Its usage is compared with them.",
             roles=READERS,
             response=BaselineList,
         ),

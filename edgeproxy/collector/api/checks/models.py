@@ -9,12 +9,15 @@ class CheckResult(TypedDict):
     """The result of the checks."""
 
     usage: Literal["run", "standby", "off"]
-    """`run`: each hour and day that is over was judged; `standby`: another run is under way; `off`: no judgements are
-    configured."""
+    """`run`: each completed hour and day was judged; `standby`: another run is under way; `off`: no judgements are
+    configured.
+    """
     spending: Literal["run", "off"]
-    """`run`: the spending of this hour was compared with the usual; `off`: the breaker is off, or nothing is sold."""
+    """`run`: the spending of this hour was compared with the usual; `off`: the breaker is off, or nothing is on sale.
+    """
     alerted: list[str]
-    """The customers who have an alert by what they spend, by name; those with one of today are left out."""
+    """The customers with a new alert about their spending, by name. Customers who had such an alert today are left out.
+    """
 
 
 class MeterBaseline(TypedDict):
@@ -25,17 +28,17 @@ class MeterBaseline(TypedDict):
     hours: list[float]
     """The usual units of each hour of the week, 168 of them; the first begins on Thursday at 00:00 UTC."""
     days: list[float]
-    """The usual units of each day of the week, from Thursday on."""
+    """The usual units of each day of the week, starting with Thursday."""
     likeness: float
-    """The usual likeness of a day's hours to these: a cosine, 1 where they are the same."""
+    """How similar a day's hours usually are to these: a cosine; 1 means identical."""
 
 
 class BaselineList(TypedDict):
-    """The baselines of a customer, by which its usage is judged."""
+    """The baselines of a customer. Its usage is compared with them."""
 
     customer: str
     """The customer, by name."""
     built_at: str | None
-    """The time at which the oldest was computed; null without any."""
+    """The time when the oldest baseline was computed; null without any."""
     baselines: list[MeterBaseline]
-    """The baselines by meter. A meter has one once there are three weeks of usage."""
+    """The baselines by meter. A meter gets one after three weeks of usage."""

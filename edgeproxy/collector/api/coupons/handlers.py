@@ -40,7 +40,7 @@ class CouponHandlers(CustomerBillingHandlers):
         return await self._change(call, make)
 
     async def delete_coupon(self, call: Call[CustomerChangeQuery, Nothing]) -> web.Response:
-        """End the coupon of a subscription with the running period."""
+        """End the coupon of a subscription with the current period."""
         customer = self._get_customer(call.holder, call.query)
 
         async def make(connection: AsyncConnection) -> ChangeResult:

@@ -27,28 +27,29 @@ CouponCode = Annotated[str, BeforeValidator(read_code), WithJsonSchema(CODE_SCHE
 
 
 class PutCouponRequest(Body):
-    """A coupon that a subscription gets."""
+    """A coupon for a subscription."""
 
     coupon: CouponCode
-    """The code of the coupon, in capital or small letters."""
+    """The code of the coupon, in upper or lower case."""
 
 
 class CouponResponse(TypedDict):
-    """The coupon of a subscription, as it was when it was redeemed."""
+    """The coupon of a subscription, with the terms at its redemption."""
 
     coupon: str
     """The code of the coupon."""
     percent_off: str | None
-    """The percentage that it takes off a period, as a decimal number; null where it takes off an amount."""
+    """The percentage off each period, as a decimal number; null if the coupon takes off an amount."""
     amount_off: int | None
-    """The amount that it takes off a period at most, in smallest units such as cents; null where it is a
-    percentage."""
+    """The largest amount off each period, in the smallest unit such as cents; null if the coupon takes off a
+    percentage.
+    """
     plans: list[str]
-    """The names of the plans whose lines count; empty for all."""
+    """The names of the plans whose lines are discounted; empty for all."""
     starts_at: str | None
-    """The beginning of the first period that it is of."""
+    """The start of the first discounted period."""
     ends_at: str | None
-    """The end of the last period that it is of; null where it goes on."""
+    """The end of the last discounted period; null if the discount has no end."""
 
 
 def to_response(discount: Discount) -> CouponResponse:

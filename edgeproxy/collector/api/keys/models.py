@@ -36,7 +36,7 @@ class KeyBudgetUse(KeyBudgetTerms):
     start: str
     """The first characters of the key."""
     name: str | None
-    """A name for people; null where there is none."""
+    """A name for people; null if there is none."""
     used: int | None
     """What is used in this period, as far as edges have shipped it; null where the customer's plan has no prices in
     the currency any more, or the meter is not counted by key."""

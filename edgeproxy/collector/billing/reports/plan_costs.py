@@ -33,7 +33,7 @@ class PlanCost(NamedTuple):
     total: int
     """The monthly fee plus usage; at least the plan's minimum."""
     by_meter: Mapping[str, int]
-    """What usage of each meter costs above what is included."""
+    """The cost of each meter's usage above the included units."""
 
 
 async def compute_costs(

@@ -15,7 +15,6 @@ from edgeproxy.collector.billing.credits.consumption import COMPLETE_SECONDS, Cr
 from edgeproxy.collector.billing.invoices.invoiced_usage import find_invoiced
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.verification import verify_journal
-from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.schema import DAY, HOUR, audit
 from edgeproxy.collector.events.event import InvalidEventError, UsageEvent, parse_event
 from edgeproxy.collector.events.event_writer import CHAIN_MAX, EventRequest, EventWriter, Receipt
@@ -216,19 +215,6 @@ def test_credits_come_back_for_usage_that_was_taken_back(
             assert await consumption.revise_day(of.database, meters, NOON // DAY * DAY) == revised
         assert await read(of.database, journal.fetch_balance, "id-acme") == 65
         await read(of.database, verify_journal)
-
-    run(database, clock, work)
-
-
-def test_usage_of_a_closed_invoice_is_found(database: str, clock: Clock) -> None:
-    async def work(of: Reporter) -> None:
-        row = {"id": "i", "customer": "id-acme", "period": "2027-01-01", "kind": "period", "state": "open"}
-        row |= dict.fromkeys(("subtotal", "total", "tries", "failures", "try_at", "created_at"), 0)
-        row |= {"currency": "usd", "period_start": NOON, "period_end": NOON + DAY, "closes_at": NOON + 2 * DAY}
-        async with of.database.writing() as connection:
-            await connection.execute(sa.insert(invoices), [row])
-        uses = [("acme", NOON - 1), ("acme", NOON), ("acme", NOON + DAY), ("other", NOON)]
-        assert await read(of.database, find_invoiced, uses) == {("acme", NOON)}
 
     run(database, clock, work)
 

@@ -1,5 +1,5 @@
-"""An edge that is asked the rows over HTTP/1.1 or over HTTP/2. Two of them are alike, and what they say and note can be
-compared."""
+"""Run the request rows on an edge over HTTP/1.1 or HTTP/2, and reduce answers and records so that tests can compare
+them."""
 
 import json
 from collections import Counter
@@ -27,15 +27,15 @@ METERS = {
 }
 
 NOBODY = {"collector": "http://127.0.0.1:9", "token": "e" * 40, "every": "200ms"}
-"""A collector that is not there: what is counted stays in the spool."""
+"""A collector that does not answer, so that the usage stays in the spool."""
 
 PROTOCOL_ERROR = 1
 
 OF_CONNECTIONS = frozenset(("connection", "transfer-encoding", "keep-alive"))
 OF_MOMENTS = frozenset(("x-request-id", "traceparent", "date", "ratelimit"))
-"""Fields that are new each time."""
+"""Fields whose values differ in each request."""
 MOMENTS = frozenset(("time", "request_id", "seconds", "upstream_seconds", "endpoint"))
-"""Members of a log line that are."""
+"""Members of a log line whose values differ in each request."""
 
 VIA_HTTP1, VIA_HTTP2 = "1.1 edgeproxy", "2.0 edgeproxy"
 
@@ -44,8 +44,8 @@ Comparable = tuple[Any, ...]
 
 @dataclass
 class Outcome:
-    """What came of a row: what the client got and what the upstream did, but for what is of a moment or of a protocol's
-    connections; or why the row does not hold."""
+    """The answers and the upstream's requests of a row, or its failure. Values that depend on the time or on the
+    protocol of a connection are removed."""
 
     answers: list[Comparable] = field(default_factory=list)
     requests: list[Comparable] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Outcome:
 
 @dataclass
 class Books:
-    """What an edge has noted of all rows."""
+    """The records of an edge about all rows."""
 
     log: list[dict[str, Any]]
     usage: list[list[Any]]
@@ -63,7 +63,7 @@ class Books:
 
 
 class Side:
-    """One of the two edges, and what came of the rows that it was asked."""
+    """One of the two edges, and the outcomes of its rows."""
 
     def __init__(self, folder: Path, *, over_http2: bool) -> None:
         self._folder, self._over_http2 = folder, over_http2
@@ -73,7 +73,7 @@ class Side:
         self._requests = 0
 
     def ask(self, rows: Iterable[Asked]) -> None:
-        """Ask each row."""
+        """Run each row and store its outcome."""
         ask = ask_over_http2 if self._over_http2 else Stage.ask
         for row in rows:
             outcome = self.outcomes[id(row)] = Outcome()
@@ -86,11 +86,11 @@ class Side:
             self._requests += len(row.answers)
 
     def close(self) -> Books:
-        """End the edge, and read its books."""
+        """End the edge and return its records."""
         edge = self.stage.edge
         until(lambda: len(self._read_log()) >= self._requests, "the log has a line for each request")
         usage = edge._told("/usage").json()["rows"]
-        until(lambda: edge.metrics() == edge.metrics(), "the metrics stand still")
+        until(lambda: edge.metrics() == edge.metrics(), "the metrics stay unchanged")
         metrics = edge.metrics()
         self.stage.closes()
         spool: Counter[tuple[Any, ...]] = Counter()
@@ -105,7 +105,7 @@ class Side:
 
 
 async def ask_over_http2(stage: Stage, case: Asked) -> list[Message]:
-    """As `Stage.ask`, each request on a stream of its own, after the answer to the one before."""
+    """Run a row as `Stage.ask` does, with each request on a stream of its own, after the answer to the last one."""
     stage.recorder.forgets()
     client = await Http2Wire(await stage.client(case.source), checks=False).begins()
     answers: list[Message] = []
@@ -132,13 +132,13 @@ async def ask_over_http2(stage: Stage, case: Asked) -> list[Message]:
     finally:
         client.closes()
     await stage.settles()
-    # One whose trailers are malformed has begun to pass.
+    # The edge has begun to forward a request with malformed trailers before it sees them.
     stage.check_requests(tuple(expected), cut=case.cut or any(request.trailers for request in translate(case)))
     return answers
 
 
 async def send(client: Http2Wire, request: Http2Request) -> int:
-    """Send a request as it is; returns its stream."""
+    """Send a request without checks and return its stream id."""
     protocol = client.protocol
     number: int = protocol.get_next_available_stream_id()
     protocol.send_headers(number, request.block, end_stream=request.body is None)
@@ -150,24 +150,24 @@ async def send(client: Http2Wire, request: Http2Request) -> int:
                 protocol.send_headers(number, list(request.trailers), end_stream=True)
                 await client.flushes()
         except (StreamClosedError, Cut):
-            pass  # It is answered, or refused, already.
+            pass  # The edge has already answered or refused the request.
     return number
 
 
 def adapt(seen: Seen) -> Seen:
-    """What the upstream gets of a request that came over HTTP/2."""
+    """Return the expected request at the upstream if the client's request came over HTTP/2."""
     has = tuple(line.removesuffix(VIA_HTTP1) + VIA_HTTP2 if line.startswith("Via:") else line for line in seen.has)
     names = [line.partition(":") for line in seen.trailers]
     return replace(seen, has=has, trailers=tuple(f"{name.lower()}:{value}" for name, _, value in names))
 
 
 def compare_answer(answer: Message) -> Comparable:
-    """An answer without what is of a moment."""
+    """Return the comparable parts of an answer."""
     return answer.status, _compare_fields(answer), answer.body if answer.status < 400 else b"", _lower(answer.trailers)
 
 
 def compare_request(request: Message) -> Comparable:
-    """A request as the upstream got it, likewise."""
+    """Return the comparable parts of a request at the upstream."""
     return request.first, _compare_fields(request), request.body, _lower(request.trailers)
 
 
@@ -177,7 +177,7 @@ def _compare_fields(message: Message) -> list[tuple[str, str]]:
     dropped = OF_CONNECTIONS | OF_MOMENTS | ({"content-length"} if own else set())
     kept = [(name, "" if name in dropped else value) for name, value in fields if name not in OF_CONNECTIONS]
     kept = [(name, value.removesuffix("edgeproxy")[:-4] if name == "via" else value) for name, value in kept]
-    # HTTP/2 has the crumbs of a cookie in fields of their own, and HTTP/1.1 in one (RFC 9113 section 8.2.3).
+    # HTTP/2 may split a cookie into several fields, HTTP/1.1 has one (RFC 9113 section 8.2.3).
     crumbs = "; ".join(value for name, value in kept if name == "cookie")
     return sorted([*(each for each in kept if each[0] != "cookie"), ("cookie", crumbs)])
 

@@ -1,7 +1,7 @@
-"""Plays: rows in which both sides act in turn, step by step, and the words of which they are made.
+"""Plays: contract rows in which client and upstream act step by step, and the functions that build the steps.
 
-`client` and `upstream` are the two sides. What they do is what a `Wire` does; a step that gets something waits for it,
-and a side never gets what its next steps do not name.
+`client` and `upstream` are the two sides. Their steps correspond to the methods of `Wire`. A step that receives waits
+for its data. Data that no step names is an error.
 """
 
 import asyncio
@@ -14,43 +14,43 @@ from tests.support.http2_wire import compute_accept
 from tests.support.wire import PATIENCE, Message, Wire
 
 MOST = 64 << 20
-"""Bytes after which somebody who should have stopped has not."""
+"""Bytes after which a receiver that should have stopped reading counts as still reading."""
 
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
-"""Sec-WebSocket-Accept for the key of the rows (RFC 6455 section 1.3). An upstream answers with that of the key that it
-got, which over HTTP/2 is the edge's own."""
+"""Sec-WebSocket-Accept for the key of the rows (RFC 6455 section 1.3). An upstream answers with the value for the key
+that it received. For a client with HTTP/2, the edge generates that key."""
 
 OF_HTTP1 = frozenset(("connection", "transfer-encoding", "upgrade", "sec-websocket-accept"))
-"""Fields that a client gets of HTTP/1.1 alone (RFC 9113 section 8.2.2, RFC 8441 section 5)."""
+"""Fields that only clients with HTTP/1.1 receive (RFC 9113 section 8.2.2, RFC 8441 section 5)."""
 
 FULL = 0.2
-"""Seconds for which somebody who takes anything at all would not take nothing."""
+"""Seconds without progress after which a receiver counts as no longer reading."""
 
 
 @dataclass
 class Scene:
-    """What a play is about while it runs: who is connected, and what came last."""
+    """The state of a running play: its connections and the last WebSocket key."""
 
     endpoint: Endpoint
     connect: Callable[[str], Awaitable[Wire]]
     own: Callable[[bytes], bytes]
-    """Puts the play's own host into bytes of its client."""
+    """Puts the host of the play into the bytes of its client."""
     wires: dict[str, Wire] = field(default_factory=dict)
     """The present connection of each side."""
     all: list[Wire] = field(default_factory=list)
     accept: bytes = ACCEPT
 
     def note(self, request: Message) -> None:
-        """Take note of what the upstream got."""
+        """Store the accept value for the WebSocket key of a request that the upstream received."""
         for key in request.all("Sec-WebSocket-Key"):
             self.accept = compute_accept(key)
 
     def adapt(self, side: str, data: bytes) -> bytes:
-        """What a side sends where a row has these bytes."""
+        """Return the bytes that a side sends for these bytes of a row."""
         return self.own(data) if side == "client" else data.replace(ACCEPT, self.accept)
 
     async def wire(self, side: str) -> Wire:
-        """The connection of a side; the first use of it opens, or accepts, one."""
+        """Return the connection of a side. Its first use opens the client's or accepts the upstream's."""
         if side not in self.wires:
             opened = await (self.connect(FROM_ANYBODY) if side == "client" else self.endpoint.accepts())
             self.wires[side] = opened
@@ -58,12 +58,12 @@ class Scene:
         return self.wires[side]
 
     def done(self) -> None:
-        """Nothing may be left that no step was about."""
+        """Close all connections. Assert that no data and no connection is left that no step named."""
         left = {side: wire.has() for side, wire in self.wires.items() if wire.open}
         asked = self.endpoint.is_asked()
         for wire in self.all:
             wire.closes()
-        assert not any(left.values()), f"more came than the play tells of: {left}"
+        assert not any(left.values()), f"data came that no step of the play names: {left}"
         assert not asked, "a connection too many"
 
 
@@ -72,7 +72,7 @@ Act = Callable[[Scene], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Step:
-    """One thing that one side does."""
+    """One action of one side."""
 
     says: str
     act: Act
@@ -80,14 +80,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Play:
-    """A row: its steps in their order."""
+    """A contract row as a sequence of steps."""
 
     name: str
     rule: str
     steps: tuple[Step, ...]
 
     async def run(self, scene: Scene) -> None:
-        """Act it; an AssertionError says at which step it went wrong."""
+        """Run the steps. An AssertionError names the step that failed."""
         try:
             for number, step in enumerate(self.steps, 1):
                 try:
@@ -102,13 +102,13 @@ class Play:
 
 
 def play(name: str, rule: str, *steps: Step) -> Play:
-    """A row."""
+    """Return a row of these steps."""
     return Play(name, rule, steps)
 
 
 @dataclass(frozen=True)
 class Side:
-    """One of the two sides; its methods make steps."""
+    """Client or upstream. The methods build steps."""
 
     name: str
 
@@ -119,7 +119,7 @@ class Side:
         return Step(f"{self.name} {says}", acting)
 
     def sends(self, data: bytes) -> Step:
-        """It sends these bytes."""
+        """The side sends these bytes."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             await wire.sends(scene.adapt(self.name, data))
@@ -127,7 +127,7 @@ class Side:
         return self._step(f"sends {data[:40]!r}", act)
 
     def sends_until_full(self, piece: bytes) -> Step:
-        """It sends this over and over until nobody takes it any more, which must come."""
+        """The side sends the piece repeatedly until the receiver stops reading, which must happen."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             own = scene.adapt(self.name, piece)
@@ -139,7 +139,7 @@ class Side:
         return self._step(f"sends {piece[:20]!r} over and over", act)
 
     def sends_until_answered(self, piece: bytes) -> Step:
-        """It sends this over and over until something comes back. It never stops, so that it is never late itself."""
+        """The side sends the piece repeatedly until an answer comes. It never pauses, so that it is never too slow."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             own = scene.adapt(self.name, piece)
@@ -155,13 +155,13 @@ class Side:
         return self._step(f"sends {piece[:20]!r} until it is answered", act)
 
     def gets(self, data: bytes) -> Step:
-        """The next bytes that it gets are these."""
+        """The next bytes that the side receives are these."""
         return self._step(f"gets {data[:40]!r}", lambda scene, wire: wire.gets(data))
 
     def gets_request(
         self, line: str, body: bytes = b"", *, has: tuple[str, ...] = (), lacks: tuple[str, ...] = ()
     ) -> Step:
-        """It gets a whole request."""
+        """The side receives a whole request."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             request = await wire.gets_request()
@@ -172,7 +172,7 @@ class Side:
         return self._step(f"gets {line}", act)
 
     def gets_head(self, first: str | int, *, has: tuple[str, ...] = (), lacks: tuple[str, ...] = ()) -> Step:
-        """It gets a head: of a request with this line, or an answer with this status. What follows is not read yet."""
+        """The side receives a head: a request with this line, or an answer with this status. The body stays unread."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             head = await wire.gets_head()
@@ -191,7 +191,7 @@ class Side:
         lacks: tuple[str, ...] = (),
         trailers: tuple[tuple[str, str], ...] = (),
     ) -> Step:
-        """It gets a whole answer; `body` where it matters."""
+        """The side receives a whole answer. `body` None accepts any body."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             answer = await wire.gets_answer(to)
@@ -203,17 +203,17 @@ class Side:
         return self._step(f"gets an answer {status}", act)
 
     def gets_chunk(self, payload: bytes) -> Step:
-        """It gets one chunk with this payload."""
+        """The side receives one chunk with this payload."""
         return self._step(
             f"gets a chunk {payload[:40]!r}", lambda scene, wire: wire.gets(b"%x\r\n%b\r\n" % (len(payload), payload))
         )
 
     def gets_eof(self) -> Step:
-        """It gets nothing more but the end of the stream."""
+        """The side receives the end of the stream and no bytes before it."""
         return self._step("gets the end", lambda scene, wire: wire.gets_eof())
 
     def gets_cut(self) -> Step:
-        """Its connection ends, in whatever way, with nothing more."""
+        """The side's connection ends by close or reset, and no bytes come before that."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             assert await wire.gets_cut() == b""
@@ -222,7 +222,7 @@ class Side:
         return self._step("gets cut", act)
 
     def gets_cut_anywhere(self) -> Step:
-        """Its connection ends, in whatever way, behind whatever was on its way."""
+        """The side's connection ends by close or reset. Any bytes may come before that."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             await wire.gets_cut()
@@ -231,7 +231,7 @@ class Side:
         return self._step("gets cut", act)
 
     def gets_reset(self) -> Step:
-        """Its connection is reset, with nothing more."""
+        """The side's connection is reset, and no bytes come before that."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             assert await wire.gets_reset() == b""
@@ -240,7 +240,7 @@ class Side:
         return self._step("gets a reset", act)
 
     def ends(self) -> Step:
-        """It closes its direction."""
+        """The side closes its direction of the connection."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             wire.sends_eof()
@@ -248,7 +248,7 @@ class Side:
         return self._step("ends", act)
 
     def closes(self) -> Step:
-        """It closes its connection, and goes on with another one, if at all."""
+        """The side closes its connection. A later step uses a new one."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             wire.closes()
@@ -257,7 +257,7 @@ class Side:
         return self._step("closes", act)
 
     def aborts(self) -> Step:
-        """It resets its connection, and goes on with another one, if at all."""
+        """The side resets its connection. A later step uses a new one."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             wire.aborts()
@@ -266,7 +266,7 @@ class Side:
         return self._step("aborts", act)
 
     def turns(self) -> Step:
-        """It goes on with another connection, and keeps this one open."""
+        """The side keeps its connection open. A later step uses a new one."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             del scene.wires[self.name]
@@ -274,7 +274,7 @@ class Side:
         return self._step("turns to another connection", act)
 
     def connects(self) -> Step:
-        """It opens, or is given, a connection."""
+        """The side opens or accepts a connection."""
 
         async def act(scene: Scene, wire: Wire) -> None:
             pass
@@ -288,7 +288,7 @@ client, upstream = Side("client"), Side("upstream")
 def check_head(
     message: Message, first: str | int, has: tuple[str, ...], lacks: tuple[str, ...], *, is_http2: bool = False
 ) -> None:
-    """A head's first line or status, and its fields. A tunnel begins with 200 in HTTP/2 (RFC 8441 section 5)."""
+    """Check a head's first line or status, and its fields. In HTTP/2, a tunnel starts with 200 (RFC 8441 section 5)."""
     if is_http2:
         first = 200 if first == 101 else first
         has = tuple(line for line in has if line.partition(":")[0].lower() not in OF_HTTP1)
@@ -300,5 +300,5 @@ def check_head(
 
 
 async def several(work: list[Awaitable[None]]) -> list[BaseException | None]:
-    """What became of each, all run at once."""
+    """Run all at once. Return for each its exception or None."""
     return await asyncio.gather(*work, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""Real edges with the services of all rows behind them, and how a row is run on them."""
+"""Real edges with a service for each contract row, and functions that run a row on them."""
 
 import asyncio
 import socket
@@ -18,14 +18,14 @@ from tests.support.wire import shown as shown_bytes
 T = TypeVar("T")
 
 FENCE = "/fence"
-"""The path of requests that no row has, by which it is known that all before them has come out."""
+"""A path that no row uses. An answer to it shows that the edge has forwarded all earlier requests."""
 
 
 class Stage:
-    """One edge, started once, and the services of the rows that are run on it."""
+    """One edge, started once, with the services of its rows."""
 
     def __init__(self, folder: Path, rows: Iterable[Any] = (), **settings: Any) -> None:
-        """`rows` get a service of their own each, under the host `host_of`; all others go to the recorder."""
+        """Each of `rows` gets a service and a host of its own. All other hosts go to the recorder."""
         self._loop = asyncio.Runner()
         self.recorder = Recorder(Endpoint())
         self._endpoints = {id(row): Endpoint() for row in rows}
@@ -67,7 +67,7 @@ class Stage:
         self.recorder.begins()
 
     def run(self, work: Awaitable[T]) -> T:
-        """The outcome of this work, in the stage's event loop."""
+        """Run the work in the stage's event loop and return its result."""
 
         async def working() -> T:
             return await work
@@ -75,7 +75,7 @@ class Stage:
         return self._loop.run(working())
 
     def closes(self) -> None:
-        """End the edge, which must go in peace, and everything around it."""
+        """End the edge, which must exit cleanly, and its services."""
         try:
             self.edge.close()
         finally:
@@ -87,24 +87,24 @@ class Stage:
         for endpoint in (self.recorder.endpoint, *self._endpoints.values()):
             endpoint.closes()
 
-    # ---- a row's own things
+    # ---- service and host of a row
 
     def endpoint_of(self, row: object) -> Endpoint:
-        """The service of this row."""
+        """Return the service of a row."""
         return self._endpoints[id(row)]
 
     def bytes_of(self, row: object, data: bytes) -> bytes:
-        """Bytes of this row's client, with the row's own host in them."""
+        """Return the bytes of a row's client with the host of the row in them."""
         return data.replace(HOST.encode(), self._hosts[id(row)].encode())
 
     async def client(self, source: str = FROM_ANYBODY) -> Wire:
-        """A new client's connection, from this address."""
+        """Open a client connection from this address."""
         return await connect(self.edge.port, source)
 
-    # ---- what a client sends
+    # ---- rows of requests
 
     async def ask(self, case: Asked, *, piece: int = 0) -> list[Message]:
-        """Send a row's bytes, in one piece or `piece` at a time, and hold what comes of it against the row; return the
+        """Send a row's bytes, all at once or `piece` bytes at a time, and check the results against the row. Return the
         answers."""
         recorder = self.recorder
         recorder.forgets()
@@ -129,7 +129,7 @@ class Stage:
         return answers
 
     def check_requests(self, expected: tuple[Seen, ...], *, cut: bool = False) -> None:
-        """Hold what the recorder got against what it should have."""
+        """Check the recorded requests against the expected ones."""
         requests = self.requests
         assert [request.first for request in requests] == [seen.line for seen in expected]
         for request, seen in zip(requests, expected, strict=True):
@@ -139,11 +139,11 @@ class Stage:
 
     @property
     def requests(self) -> list[Message]:
-        """What the recorder got, but for the fences."""
+        """The recorded requests without those to FENCE."""
         return [request for request in self.recorder.requests if request.first != f"GET {FENCE} HTTP/1.1"]
 
     async def settles(self) -> None:
-        """Wait until whatever the edge had to forward has come, and every request that will never end is cut."""
+        """Wait until the edge has forwarded all requests and has cut those that it cannot complete."""
         fence = await self.client()
         await fence.sends(get(FENCE, "Connection: close"))
         assert (await fence.gets_answer()).status == 200
@@ -151,10 +151,10 @@ class Stage:
         fence.closes()
         await turned(lambda: not self.recorder.within, "every request has ended, or its connection", seconds=PATIENCE)
 
-    # ---- what an upstream answers
+    # ---- rows of answers
 
     async def answer(self, case: Answered, *, piece: int = 0) -> None:
-        """Answer a request with a row's bytes, and hold what the client gets against the row."""
+        """Answer a request with a row's bytes, and check the client's answer against the row."""
         endpoint = self.endpoint_of(case)
         client = await self.client()
         upstream = None
@@ -185,10 +185,10 @@ class Stage:
             upstream.aborts()
 
     async def _check_answer(self, client: Wire, case: Answered, method: str) -> bool:
-        """Whether the client's connection has ended."""
+        """Check the client's answer. Return whether its connection has ended."""
         got = case.got
         if isinstance(got, Broken):
-            # A reset may overtake what was sent before it, and then nothing of the answer has come.
+            # A reset may overtake the bytes sent before it. Then no part of the answer has come.
             errors = (got.error, "connection_terminated") if case.then == "resets" else (got.error,)
             return await self._check_broken(client, errors, method)
         interim = []
@@ -216,7 +216,7 @@ class Stage:
         return answer.all("Connection") == ["close"]
 
     async def _check_reuse(self, endpoint: Endpoint, upstream: Wire, again: Wire, *, reused: bool) -> None:
-        """The next request comes over this connection to the upstream, or over another one; and is answered alone."""
+        """Check that the next request uses this upstream connection or a new one, and gets its own answer."""
         if reused:
             serving = upstream
         else:
@@ -230,18 +230,18 @@ class Stage:
         assert (answer.status, answer.body) == (203, b"again")
         serving.closes()
 
-    # ---- what both do in turn
+    # ---- plays
 
     async def act(self, row: Play) -> None:
-        """Act a play."""
+        """Run a play."""
         await row.run(Scene(self.endpoint_of(row), self.client, lambda data: self.bytes_of(row, data)))
 
 
-# ---- what is the same on every stage
+# ---- functions for all stages
 
 
 async def connect(port: int, source: str = FROM_ANYBODY) -> Wire:
-    """A connection to this port, from this address."""
+    """Open a connection to this port from this address."""
     end = socket.socket()
     end.setblocking(False)
     end.bind((source, 0))
@@ -251,7 +251,7 @@ async def connect(port: int, source: str = FROM_ANYBODY) -> Wire:
 
 
 async def dribble(wire: Wire, data: bytes, piece: int = 0) -> None:
-    """Send bytes, `piece` at a time where that is not 0, for as long as somebody takes them."""
+    """Send bytes, all at once or `piece` at a time, until the receiver closes the connection."""
     step = piece or len(data) or 1
     try:
         for start in range(0, len(data), step):
@@ -262,21 +262,21 @@ async def dribble(wire: Wire, data: bytes, piece: int = 0) -> None:
 
 
 def methods(case: Asked) -> list[str]:
-    """The method that each answer of a row is to; what has no request that passed is taken for its first one."""
+    """Return the method of each answer of a row. An answer without a forwarded request gets the first method."""
     asked = [seen.line.partition(" ")[0] for seen in case.seen]
     first = "HEAD" if case.sent.startswith(b"HEAD ") else "GET"
     return [*asked, *[first] * len(case.answers)][: len(case.answers)]
 
 
 def check_own(answer: Message, *, last: bool) -> None:
-    """What holds for every final answer: it has one request id, and Connection says what the connection does."""
+    """Check that a final answer has one request id, and that Connection says whether the connection closes."""
     assert len(answer.all("X-Request-Id")) == 1, answer
     if answer.status != 101:
         assert answer.all("Connection") == (["close"] if last else []), answer
 
 
 def check_fault(answer: Message, errors: tuple[str, ...], method: str) -> None:
-    """This answer is the edge's own, and says with one of these errors what the upstream did."""
+    """Check that an answer comes from the edge and names the upstream's fault with one of these errors."""
     assert answer["Proxy-Status"] in [f"edgeproxy; error={error}" for error in errors]
     assert answer["Content-Type"] == "application/problem+json"
     assert method == "HEAD" or answer.body.startswith(b"{"), shown_bytes(answer.body)

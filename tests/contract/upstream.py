@@ -1,4 +1,4 @@
-"""Upstreams: one that answers every request and remembers it, and ones whose connections a case takes one by one."""
+"""Upstreams: a recorder that answers every request, and endpoints whose connections a test accepts one by one."""
 
 import asyncio
 import re
@@ -18,7 +18,7 @@ STAMPS = (
     *("X-Request-Id", "traceparent", "X-Edge-Region", "X-Customer-Id", "X-Customer-Tier", "X-Edge-Signature", "Via"),
     *("X-Forwarded-For", "X-Forwarded-Proto", "X-Forwarded-Host", "Host", "Content-Length", "Transfer-Encoding"),
 )
-"""What no upstream may see twice."""
+"""Fields that an upstream may receive once at most."""
 
 
 class Endpoint:
@@ -30,17 +30,17 @@ class Endpoint:
         self.port: int = self._listening.getsockname()[1]
 
     async def accepts(self) -> Wire:
-        """The next connection that the edge opens."""
+        """Wait for the next connection that the edge opens, for PATIENCE seconds at most."""
         async with asyncio.timeout(PATIENCE):
             return await self.accepts_sometime()
 
     async def accepts_sometime(self) -> Wire:
-        """`accepts`, for as long as it takes."""
+        """Wait for the next connection without a deadline."""
         end, _ = await asyncio.get_running_loop().sock_accept(self._listening)
         return Wire(end)
 
     def is_asked(self) -> bool:
-        """Whether a connection waits that nobody accepted; it is then closed."""
+        """Return whether a connection waits to be accepted. Close it if one does."""
         try:
             end, _ = self._listening.accept()
         except OSError:
@@ -49,32 +49,32 @@ class Endpoint:
         return True
 
     def closes(self) -> None:
-        """Be there no longer."""
+        """Stop listening."""
         self._listening.close()
 
 
 class Recorder:
-    """Answers every request with 200, over as many connections as the edge opens, and keeps what it was sent."""
+    """Answers every request with 200, over any number of connections, and records the requests."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.requests: list[Message] = []
-        """Every whole request, in the order of their ends."""
+        """The complete requests, in the order of their ends."""
         self.unfinished: list[bytes] = []
-        """What began as a request, and whose connection ended within it."""
+        """The bytes of requests whose connection ended before they were complete."""
         self.odd: list[str] = []
-        """What no strict reader could read, which is never right."""
+        """Errors of the strict reader. The edge must never cause one."""
         self.within = 0
-        """Connections on which a request has begun and not ended."""
+        """The number of connections with an incomplete request."""
         self._tasks = Tasks()
         self._wires: set[Wire] = set()
 
     def begins(self) -> None:
-        """Take connections from now on."""
+        """Start to accept connections."""
         self._tasks.start("upstream", self._accept())
 
     async def ends(self) -> None:
-        """Take no more, and close those that there are."""
+        """Stop accepting connections and close the open ones."""
         await self._tasks.cancel()
         await asyncio.sleep(0)  # for what the loop still has to do for waits that were cut short
         for wire in self._wires:
@@ -82,7 +82,7 @@ class Recorder:
         self._wires.clear()
 
     def forgets(self) -> None:
-        """Remember nothing of what came until now."""
+        """Clear the records."""
         self.requests.clear()
         self.unfinished.clear()
         self.odd.clear()
@@ -112,7 +112,7 @@ class Recorder:
 
 @asynccontextmanager
 async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.Task[None]"]:
-    """Do this beside what stands in the block; what is not done at its end is cancelled."""
+    """Run the coroutine during the block, and cancel it at the end of the block."""
     tasks = Tasks()
     try:
         yield tasks.start("meanwhile", work)
@@ -122,7 +122,7 @@ async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.T
 
 
 def check_seen(request: Message, seen: Seen) -> None:
-    """This request is what the row says."""
+    """Check a request against a row."""
     assert request.first == seen.line
     assert request.body == seen.body
     check_fields(request, seen.has, seen.lacks)
@@ -134,7 +134,7 @@ def check_seen(request: Message, seen: Seen) -> None:
 
 
 def check_fields(message: Message, has: tuple[str, ...], lacks: tuple[str, ...]) -> None:
-    """The message has these field lines, each once under its name, and none of these names."""
+    """Check that the message has these field lines, each name once, and no field of the names in `lacks`."""
     for line in has:
         name, _, value = line.partition(":")
         assert message.all(name) == [value.strip(" \t")], f"{name} in {message.raw!r}"

@@ -1,4 +1,4 @@
-"""What a request's field lines mean together, and what of them is forwarded."""
+"""Reading a request's field lines: their meaning together, and the lines that the edge forwards."""
 
 from base64 import b64encode
 
@@ -25,17 +25,17 @@ PARENT = f"traceparent: 00-{TRACE_ID}-{PARENT_ID}-01"
 
 
 def block(*fields: str) -> bytes:
-    """A block of these field lines."""
+    """Return a header block of these field lines."""
     return "".join(f"{field}\r\n" for field in fields).encode("latin-1")
 
 
 def head_of(*fields: str, trusted: bool = False, minor: int = 1) -> RequestHead:
-    """What these lines mean, after a Host."""
+    """Read a head of a Host line and these lines."""
     return read_head(block(HOST, *fields), trusted, minor=minor)
 
 
 def kept(head: RequestHead) -> list[str]:
-    """The lines to forward, without those that every request gets."""
+    """Return the lines to forward, without the lines that every request gets."""
     text = head.keep.decode("latin-1")
     assert text.startswith(HOST + "\r\n")
     assert text.endswith(OURS + "\r\n")
@@ -43,7 +43,7 @@ def kept(head: RequestHead) -> list[str]:
 
 
 def status_of(fields: bytes, **how: object) -> int:
-    """The status with which a block is refused, by both readers alike."""
+    """Return the status of the rejection of a block. Both readers must agree on it."""
     with pytest.raises(RejectedError) as careful:
         read_head(fields, **how)  # type: ignore[arg-type]
     if "minor" not in how:
@@ -57,7 +57,7 @@ def status_of(fields: bytes, **how: object) -> int:
 # ---- a plain head
 
 
-def test_a_plain_head_is_read_without_anything_else_to_look_at() -> None:
+def test_a_plain_head_is_read_in_full_by_the_quick_reader() -> None:
     fields = block("Accept: */*", HOST + ":80", "Authorization: Bearer ek_1", "Content-Length: 3", PARENT)
     host, key, credentials, keep, length, trace, head = read_fields(fields)
     assert (host, key, credentials) == (b"a.example", b"ek_1", b"Authorization: Bearer ek_1\r\n")
@@ -178,7 +178,7 @@ def test_a_head_that_is_malformed_or_ambiguous_is_refused(
 # ---- framing
 
 
-def test_no_length_is_not_a_length_of_nought() -> None:
+def test_a_missing_length_differs_from_a_length_of_zero() -> None:
     assert not head_of().has_length
     assert head_of("Content-Length: 0").has_length
 
@@ -227,7 +227,7 @@ KEYS = [
 
 
 @pytest.mark.parametrize(("rule", "fields", "key", "credentials"), KEYS, ids=[case[0] for case in KEYS])
-def test_a_key_is_taken_out_of_what_is_forwarded(
+def test_a_key_is_removed_from_the_forwarded_lines(
     rule: str, fields: list[str], key: bytes, credentials: list[str]
 ) -> None:
     head = head_of(*fields)
@@ -236,7 +236,7 @@ def test_a_key_is_taken_out_of_what_is_forwarded(
     assert all(line.startswith("Authorization: Basic") for line in kept(head))
 
 
-def test_what_stands_behind_the_key_is_the_application_s_own() -> None:
+def test_a_bearer_token_beside_an_api_key_belongs_to_the_application() -> None:
     head = head_of("Authorization: Bearer a.b.c", "X-API-Key: ek_1")
     assert (head.key, head.credentials) == (b"ek_1", b"X-API-Key: ek_1\r\n")
     assert kept(head) == ["Authorization: Bearer a.b.c"]
@@ -264,14 +264,14 @@ def encode_basic(credentials: str) -> str:
     ],
 )
 def test_key_may_come_with_the_scheme_basic(field: str, key: bytes | None) -> None:
-    """RFC 7617 section 2: the password counts, and the user where it is empty."""
+    """RFC 7617 section 2: the password is the key. If it is empty, the user name is."""
     assert read_head(block(HOST, field), request_lines=BASIC).key == key
 
 
 PLACES = RequestLines(FieldRules((b"x-key", b"authorization"), cookie=b"key", protocols=True))
 
 ELSEWHERE = [
-    # fields, key, what is forwarded, what is forwarded to who is to see keys
+    # fields, key, forwarded lines, lines forwarded in addition to upstreams that receive keys
     (["Cookie: a=b"], None, ["Cookie: a=b"], []),
     (["Cookie: key=k"], b"k", [], ["Cookie: key=k"]),
     (['Cookie: a=b; key="k"; c=d'], b"k", ["Cookie: a=b; c=d"], ['Cookie: a=b; key="k"; c=d']),
@@ -297,7 +297,7 @@ ELSEWHERE = [
 
 
 @pytest.mark.parametrize(("fields", "key", "forwarded", "credentials"), ELSEWHERE)
-def test_a_key_may_come_elsewhere(
+def test_a_key_may_come_in_a_configured_field_cookie_or_protocol(
     fields: list[str], key: bytes | None, forwarded: list[str], credentials: list[str]
 ) -> None:
     head = read_head(block(HOST, *fields), request_lines=PLACES)
@@ -307,7 +307,7 @@ def test_a_key_may_come_elsewhere(
     assert (read_fields(block(HOST, *fields), request_lines=PLACES)[-1] is PLAIN) == head.plain
 
 
-def test_a_field_of_keys_that_is_repeated_is_refused() -> None:
+def test_a_repeated_key_field_is_refused() -> None:
     with pytest.raises(RejectedError, match="x-key is repeated"):
         read_head(block(HOST, "X-Key: a", "x-key: b"), request_lines=PLACES)
 
@@ -317,7 +317,7 @@ def test_other_credentials_named_in_connection_are_removed() -> None:
     assert kept(head_of("Authorization: Basic a", "Connection: authorization")) == []
 
 
-def test_no_key_is_not_an_empty_key() -> None:
+def test_a_missing_key_differs_from_an_empty_key() -> None:
     assert head_of().key is None
     assert head_of("Authorization: Basic a").key is None
 
@@ -325,7 +325,7 @@ def test_no_key_is_not_an_empty_key() -> None:
 # ---- the connection
 
 OPTIONS = [
-    # section, fields, attributes that are not as in a plain head, what is forwarded
+    # section, fields, attributes that differ from a plain head, forwarded lines
     ("RFC 9112 9.6", ["Connection: close"], {"close": True}, []),
     ("RFC 9112 9.3 both", ["Connection: keep-alive, CLOSE"], {"close": True, "keep_alive": True}, []),
     (
@@ -380,7 +380,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("rule", "fields", "said", "forwarded"), OPTIONS, ids=[case[0] for case in OPTIONS])
-def test_what_holds_for_this_connection_is_read_and_not_forwarded(
+def test_hop_by_hop_options_are_read_and_not_forwarded(
     rule: str, fields: list[str], said: dict[str, object], forwarded: list[str]
 ) -> None:
     head = head_of(*fields)
@@ -390,28 +390,28 @@ def test_what_holds_for_this_connection_is_read_and_not_forwarded(
     assert head.plain == (not set(said) - {"length", "has_length", "keep_alive"})
 
 
-# ---- what is continued
+# ---- Max-Forwards and traces
 
 
 @pytest.mark.parametrize(
     ("value", "forwards"),
     [("0", 0), ("000", 0), ("7", 7), ("0010", 10), ("9" * 18, 10**18 - 1), ("12" * 20, int("12" * 9))],
 )
-def test_max_forwards_is_apart_from_what_is_kept(value: str, forwards: int) -> None:
-    """RFC 9110 section 7.6.2: what is kept of a number too long to be counted is less than it, as it may be."""
+def test_max_forwards_is_parsed_and_removed_from_the_kept_lines(value: str, forwards: int) -> None:
+    """RFC 9110 section 7.6.2: a number that is too long is read as a smaller one, as the RFC permits."""
     head = head_of(f"Max-Forwards: {value}", "A: b")
     assert (head.forwards, head.plain) == (forwards, False)
     assert b"Max-Forwards" not in head.keep
 
 
 @pytest.mark.parametrize("lines", [["Max-Forwards:"], ["Max-Forwards: -1"], ["Max-Forwards: 1", "Max-Forwards: 2"]])
-def test_max_forwards_that_is_not_one_number_is_passed_on(lines: list[str]) -> None:
+def test_max_forwards_that_is_not_one_number_is_forwarded_unchanged(lines: list[str]) -> None:
     head = head_of(*lines)
     assert (head.forwards, head.plain) == (None, True)
     assert all(block(line) in head.keep for line in lines)
 
 
-def test_max_forwards_that_connection_names_is_not_passed_on() -> None:
+def test_max_forwards_named_in_connection_is_not_forwarded() -> None:
     """RFC 9110 section 7.6.1."""
     for value in ("7", "a"):
         head = head_of("Connection: max-forwards", f"Max-Forwards: {value}")
@@ -438,7 +438,7 @@ def test_a_state_without_its_one_valid_trace_is_dropped(parents: list[str]) -> N
 # ---- trusted proxies
 
 
-def test_a_trusted_proxy_that_says_nothing_leaves_the_head_plain() -> None:
+def test_a_trusted_proxy_without_forwarding_fields_leaves_the_head_plain() -> None:
     assert read_fields(block(HOST, "Connection: keep-alive"), trusted=True)[-1] is PLAIN
 
 
@@ -491,7 +491,7 @@ def test_target_and_host_must_agree(
     assert refusal.value.status == outcome
 
 
-# ---- both readers, and the memories
+# ---- both readers and their caches
 
 LINES = sorted({line for head in REQUESTS for line in block_of(head).split(b"\r\n")[:-1]})
 BLOCKS = st.lists(st.sampled_from(LINES), max_size=12).map(lambda some: b"".join(line + b"\r\n" for line in some))
@@ -499,7 +499,7 @@ WITH_HOST = BLOCKS.map(lambda fields: block(HOST) + fields)
 
 
 def quick(fields: bytes, trusted: bool) -> tuple[object, ...] | int:
-    """What the quick reader makes of a block, with its head taken apart; or the status with which it refuses."""
+    """Read a block with the quick reader. Return its results with the head as a dict, or the status of a rejection."""
     try:
         *most, head = read_fields(fields, trusted)
     except RejectedError as refusal:
@@ -508,7 +508,7 @@ def quick(fields: bytes, trusted: bool) -> tuple[object, ...] | int:
 
 
 def careful(fields: bytes, trusted: bool) -> tuple[object, ...] | int:
-    """The same of the reader that has every rule."""
+    """Read a block with the full reader, which knows every rule. Return values as `quick` does."""
     try:
         head = read_head(fields, trusted)
     except RejectedError as refusal:
@@ -523,7 +523,7 @@ def test_both_readers_agree(fields: bytes, trusted: bool) -> None:
 
 
 @given(st.lists(st.tuples(st.one_of(BLOCKS, WITH_HOST), st.booleans()), min_size=1, max_size=5), st.randoms())
-def test_what_a_block_means_depends_on_nothing_that_was_read_before(
+def test_reading_a_block_does_not_depend_on_blocks_read_before(
     blocks: list[tuple[bytes, bool]], random: object
 ) -> None:
     def fresh(fields: bytes, trusted: bool) -> tuple[object, ...] | int:
@@ -539,8 +539,8 @@ def test_what_a_block_means_depends_on_nothing_that_was_read_before(
 
 
 @given(st.one_of(BLOCKS, WITH_HOST), st.booleans())
-def test_what_is_forwarded_reads_the_same_again(fields: bytes, trusted: bool) -> None:
-    """An edge behind an edge, as trusted as the first: nothing is lost, nothing framed differently."""
+def test_a_forwarded_head_is_read_equally_by_a_second_edge(fields: bytes, trusted: bool) -> None:
+    """A second edge that trusts the first one reads an equal head with equal framing."""
     try:
         head = read_head(fields, trusted)
         again = read_head(head.keep + format_upgrade(head.upgrade), True)
@@ -558,7 +558,7 @@ def test_what_is_forwarded_reads_the_same_again(fields: bytes, trusted: bool) ->
         )
 
 
-def test_credentials_for_a_proxy_go_with_the_key_and_are_no_key() -> None:
+def test_proxy_credentials_are_removed_with_the_key_and_are_no_key() -> None:
     """RFC 9110 section 11.7.1."""
     sent = b"Host: a\r\nProxy-Authorization: Basic dTpw\r\nX-API-Key: k\r\n"
     head = read_head(sent)
@@ -569,7 +569,7 @@ def test_credentials_for_a_proxy_go_with_the_key_and_are_no_key() -> None:
     assert named.credentials == b"X-API-Key: k\r\n"
 
 
-def test_the_lines_of_an_upgrade_name_what_is_offered() -> None:
+def test_upgrade_lines_name_the_offered_protocols() -> None:
     """RFC 9110 section 7.8."""
     assert format_upgrade((b"websocket", b"a/1")) == b"Connection: upgrade\r\nUpgrade: websocket, a/1\r\n"
     assert format_upgrade(()) == b""
@@ -577,7 +577,7 @@ def test_the_lines_of_an_upgrade_name_what_is_offered() -> None:
 
 @pytest.mark.parametrize("trusted", [False, True])
 @pytest.mark.parametrize("name", sorted(UNSEEN_FIELDS))
-def test_what_check_calls_unseen_is_in_no_line_that_rules_look_at(name: str, trusted: bool) -> None:
+def test_fields_listed_as_unseen_never_reach_the_rules(name: str, trusted: bool) -> None:
     value = {"traceparent": PARENT.partition(": ")[2], "max-forwards": "3"}.get(name, "x")
     head = head_of(f"{name}: {value}", trusted=trusted)
     assert find_values(head.unkeyed + head.keep, name.encode()) == []

@@ -1,6 +1,6 @@
-"""What each algorithm promises, exact and slow: from a log of all that was let through, in fractions.
+"""Exact and slow references of the limit algorithms, computed with fractions from a log of all admitted requests.
 
-What happens is told in the order of its moments, which are edge time in seconds, as the tables are given them.
+Callers add requests in order of time. Times are edge time in seconds, as the tables use it.
 """
 
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ from edgeproxy.edge.limits.policy import Policy
 
 
 def ask(policy: Policy, now: float, cost: int = 1) -> bool:
-    """One decision."""
+    """Decide on one request and charge it if it is admitted. Return whether it is."""
     if policy.left(now) < cost:
         return False
     policy.charge(cost)
@@ -20,23 +20,23 @@ def ask(policy: Policy, now: float, cost: int = 1) -> bool:
 
 
 class Log:
-    """All that was let through: each with its moment and its cost."""
+    """All admitted requests, each with its time and its cost."""
 
     def __init__(self) -> None:
         self.entries: list[tuple[Fraction, Fraction | int]] = []
 
     def add(self, now: float, cost: int) -> None:
-        """One more."""
+        """Add an admitted request."""
         self.entries.append((Fraction(now), cost))
 
     def within(self, now: float, span: float | Fraction) -> Fraction | int:
-        """What came in the last `span` seconds, one just so long ago not included."""
+        """Return the sum of the costs in the last `span` seconds, without a request exactly `span` seconds ago."""
         since = Fraction(now) - Fraction(span)
         return sum(cost for moment, cost in self.entries if moment > since)
 
 
 class ExactWindow(Log):
-    """At most `limit` in any `window` seconds."""
+    """A sliding window: at most `limit` in any `window` seconds."""
 
     def __init__(self, limit: int, window: float) -> None:
         super().__init__()
@@ -44,11 +44,11 @@ class ExactWindow(Log):
         self.window = Fraction(window)
 
     def has_room(self, now: float, cost: int, longer: float | Fraction = 0) -> bool:
-        """Whether `cost` fits what came in the window, or in one that is so much longer."""
+        """Return whether `cost` fits into the window, or into one that is `longer` by this many seconds."""
         return self.within(now, self.window + Fraction(longer)) + cost <= self.limit
 
     def passes_at(self, now: float, cost: int) -> Fraction:
-        """When `cost`, which is not above the limit, fits if nothing else comes: from then on."""
+        """Return the time from which on `cost` (at most the limit) fits if no other request comes."""
         moment, used = Fraction(now), self.within(now, self.window)
         for came, one in self.entries:
             if came > Fraction(now) - self.window and used + cost > self.limit:
@@ -57,7 +57,7 @@ class ExactWindow(Log):
 
 
 class ExactBucket(Log):
-    """At most `depth`, and what `limit` in a `window` makes of the time, in any time."""
+    """A token bucket: in any period at most `depth`, plus `limit` per `window` for the length of the period."""
 
     def __init__(self, limit: int, window: float, depth: int) -> None:
         super().__init__()
@@ -65,7 +65,10 @@ class ExactBucket(Log):
         self.depth = depth
 
     def level(self, now: float) -> Fraction:
-        """The most that came since any moment, beyond what has drained since then (docs/design/limits.md#decisions)."""
+        """Return the level: over all start times, the greatest excess of costs over the drain since then.
+
+        See docs/design/limits.md#decisions.
+        """
         level = came = Fraction(0)
         for moment, cost in reversed(self.entries):
             came += cost
@@ -73,35 +76,35 @@ class ExactBucket(Log):
         return level
 
     def gather(self, now: float) -> None:
-        """Remember what is in the bucket at this moment and no more: that says the same later on, and is quicker."""
+        """Replace the log with a single entry of the present level. Later levels stay equal and are quicker."""
         self.entries = [(Fraction(now), self.level(now))]
 
     def has_room(self, now: float, cost: int, tolerance: float | Fraction = 0) -> bool:
-        """Whether `cost` fits, if that much more were in the bucket."""
+        """Return whether `cost` fits if the level were higher by `tolerance`."""
         return self.level(now) + cost + Fraction(tolerance) <= self.depth
 
     def passes_at(self, now: float, cost: int) -> Fraction:
-        """When `cost`, which is not above the depth, fits if nothing else comes: from then on."""
+        """Return the time from which on `cost` (at most the depth) fits if no other request comes."""
         return Fraction(now) + max(Fraction(0), (self.level(now) + cost - self.depth) / self.rate)
 
 
 class ExactQuota:
-    """What is included in each calendar `day` or `month` of a time zone."""
+    """A quota: the amount included in each calendar `day` or `month` of a time zone."""
 
     def __init__(self, included: int, per: str, zone: ZoneInfo) -> None:
         self.included, self.per, self.zone = included, per, zone
         self.used: dict[str, int] = {}
 
     def period(self, now: float) -> str:
-        """The day or the month as a calendar on the wall there says it."""
+        """Return the local date of the day, or its month, in the time zone."""
         local = datetime.fromtimestamp(now + EPOCH, UTC).astimezone(self.zone)
         return local.strftime("%Y-%m-%d" if self.per == "day" else "%Y-%m")
 
     def left(self, now: float) -> int:
-        """What is still included; negative where more was used than is."""
+        """Return the remaining amount, negative if usage exceeds the included amount."""
         return self.included - self.used.get(self.period(now), 0)
 
     def add(self, now: float, amount: int) -> None:
-        """So much more, or less."""
+        """Add an amount, which may be negative, to the usage of the period."""
         period = self.period(now)
         self.used[period] = self.used.get(period, 0) + amount

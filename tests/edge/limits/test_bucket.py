@@ -34,7 +34,7 @@ def rule(limit: int = 10, window: float = 10.0, depth: int = 5, algorithm: str =
 
 
 RULE = rule()
-"""One a second, five at once."""
+"""One token a second, a burst of five."""
 
 
 def policy(worker: Worker, column: int = 0, which: Rule = RULE) -> Policy:
@@ -42,7 +42,7 @@ def policy(worker: Worker, column: int = 0, which: Rule = RULE) -> Policy:
 
 
 def spend(policy: Policy, now: float) -> int:
-    """Ask until it refuses."""
+    """Make requests until the policy refuses one. Return how many passed."""
     spent = 0
     while ask(policy, now):
         spent += 1
@@ -52,25 +52,25 @@ def spend(policy: Policy, now: float) -> int:
 # ---- a bucket
 
 
-def test_a_level_is_exact_whatever_the_width_of_the_cells(worker: Worker) -> None:
+def test_a_level_is_exact_in_a_limit_with_wide_cells(worker: Worker) -> None:
     yearly = rule(limit=365, window=86400.0 * 365, depth=2)
     one, other = policy(worker, 0, yearly), policy(worker, 1, yearly)
     assert [ask(one, START), ask(other, START), ask(one, START)] == [True, True, False]
-    # To a thousandth of a token, which is a minute and a half of it.
+    # A level is exact to a thousandth of a token, here 86 seconds.
     assert not ask(one, START + 86300)
     assert not ask(other, START + 86300)
     assert ask(other, START + 86400)
     assert not ask(one, START + 2 * 86400 - 100)
 
 
-def test_credits_are_a_bucket_of_another_row(worker: Worker) -> None:
+def test_credits_have_a_row_of_their_own(worker: Worker) -> None:
     policies = Policies(worker(0))
     credits = policies.get_policy(rule(algorithm="burst_credits"), SUBJECT)
     assert spend(policies.get_policy(RULE, SUBJECT), START) == 5
     assert spend(credits, START) == 5
 
 
-def test_it_says_when_a_retry_passes_and_when_it_is_empty(worker: Worker) -> None:
+def test_bucket_reports_retry_after_and_reset(worker: Worker) -> None:
     bucket, other = policy(worker, 0), policy(worker, 1)
     assert bucket.retry_after(START) == 0
     assert ask(bucket, START, 5)
@@ -86,7 +86,7 @@ def test_it_says_when_a_retry_passes_and_when_it_is_empty(worker: Worker) -> Non
     assert bucket.tail(START + 70) == b";t=1\r\n"
 
 
-def test_the_tail_of_a_bucket_is_never_of_before(worker: Worker) -> None:
+def test_the_tail_of_a_bucket_follows_each_charge(worker: Worker) -> None:
     bucket = policy(worker, 0)
     tails = []
     for _ in range(5):
@@ -108,7 +108,7 @@ STEPS = st.lists(
     min_size=1,
     max_size=100,
 )
-"""The time since the step before as a part of what a full bucket, or a window, takes; a cost, who, what else."""
+"""Steps: time since the last one as a fraction of a full bucket's drain time or a window, cost, worker, event."""
 LIMITS = st.one_of(st.integers(1, 40), st.sampled_from((1000, 1_000_000)))
 WINDOWS = st.sampled_from((0.5, 1.0, 10.0, 60.0, 3600.0, 86400.0 * 31))
 DEPTHS = st.one_of(st.integers(1, 40), st.sampled_from((500, 100_000)))
@@ -116,7 +116,7 @@ STARTS = st.floats(0, 6e8)
 
 
 class Workers:
-    """Four workers on one table, and whoever comes after them."""
+    """Four workers on one table, and their successors."""
 
     def __init__(self, path: Path, which: Rule) -> None:
         self.path = path
@@ -125,9 +125,9 @@ class Workers:
         self.policies = [Policies(table).get_policy(which, SUBJECT) for table in self.tables]
 
     def happen(self, what: str, column: int, now: float) -> None:
-        """Something that changes nothing of what is let through."""
+        """Let an event happen that must not change any decision."""
         if what == "anew":
-            # Its process was killed, and another has taken the column.
+            # The worker's process was killed, and its successor has taken the column.
             self.tables[column] = limits(self.path, column)
         if what in ("anew", "remade"):
             self.policies[column] = Policies(self.tables[column]).get_policy(self.rule, SUBJECT)
@@ -136,7 +136,7 @@ class Workers:
 
 
 @given(steps=STEPS, limit=LIMITS, window=WINDOWS, depth=DEPTHS, start=STARTS, small=st.booleans())
-def test_never_more_than_the_bucket_allows_and_never_less(
+def test_bucket_decides_as_the_exact_reference(
     steps: list[tuple[float, int, int, str]], limit: int, window: float, depth: int, start: float, small: bool
 ) -> None:
     with fresh(ADDRESSES if small else CUSTOMERS) as path:
@@ -154,22 +154,22 @@ def hold_to_the_bucket(workers: Workers, steps: list[tuple[float, int, int, str]
             assert exact.has_room(now, cost, -tolerance(which))
             exact.add(now, cost)
         else:
-            # Each time that it went from hand to hand it was rounded up.
+            # A level is rounded up each time that another worker takes it over.
             assert not exact.has_room(now, cost, place * which.depth / (1 << 23))
 
 
 def drains_in(which: Rule) -> float:
-    """Seconds that a full bucket takes, or a month: no step is to lead beyond the times that tables are made for."""
+    """Return the seconds in which a full bucket drains, at most a month, so that times stay within a table's range."""
     return min(which.depth * which.window / which.limit, 30 * 86400.0)
 
 
 def tolerance(which: Rule) -> float:
-    """Tokens that are made up for, and a float's last bits."""
+    """Return the tokens by which a decision may differ: the bucket's allowance for rounding, and float precision."""
     return compute_room(which.depth) - which.depth + 1e-6
 
 
 @given(steps=STEPS, limit=LIMITS, window=WINDOWS, depth=DEPTHS, start=STARTS)
-def test_a_retry_passes_when_it_is_said_to_and_is_late_by_a_second_at_most(
+def test_retry_after_is_at_most_a_second_too_long_and_never_too_short(
     steps: list[tuple[float, int, int, str]], limit: int, window: float, depth: int, start: float
 ) -> None:
     with fresh(CUSTOMERS) as path:
@@ -190,14 +190,14 @@ def retry(workers: Workers, steps: list[tuple[float, int, int, str]], start: flo
         wait = one.retry_after(now, cost)
         assert wait >= 1
         if cost <= which.depth:
-            # With nothing more charged another's look at that moment finds room.
+            # If nothing else is charged, another worker sees room at that moment.
             assert Policies(limits(workers.path, 5)).get_policy(which, SUBJECT).left(now + wait) >= cost
             rounding = place * which.depth / (1 << 23) / float(exact.rate)
             assert wait <= float(exact.passes_at(now, cost) - Fraction(now)) + 1 + rounding + 1e-3
 
 
 @given(steps=STEPS, limit=st.integers(1, 40), window=WINDOWS, depth=st.integers(1, 20), start=STARTS)
-def test_a_hybrid_is_a_window_and_a_bucket(
+def test_hybrid_decides_as_a_window_and_a_bucket_together(
     steps: list[tuple[float, int, int, str]], limit: int, window: float, depth: int, start: float
 ) -> None:
     with fresh(CUSTOMERS) as path:
@@ -210,7 +210,7 @@ def hold_to_both(workers: Workers, steps: list[tuple[float, int, int, str]], sta
     which = workers.rule
     bucket, whole = ExactBucket(which.limit, which.window, which.depth), ExactWindow(which.limit, which.window)
     now = start
-    # Moments are floats: what is told apart by less than their rounding is not told apart.
+    # Times are floats, so times that differ by less than their precision count as equal.
     grain = 1e-6 + start * 2**-50
     for place, (part, cost, column, what) in enumerate(steps):
         now += part * which.window / 4
@@ -235,7 +235,7 @@ def hold_to_both(workers: Workers, steps: list[tuple[float, int, int, str]], sta
             assert now + wait <= late + wide - cell + 1 + 1e-3
 
 
-def test_however_often_a_large_level_goes_from_hand_to_hand_it_is_not_lost(worker: Worker) -> None:
+def test_a_large_level_survives_many_changes_of_the_charging_worker(worker: Worker) -> None:
     which = rule(limit=100_000, window=86400.0, depth=100_000)
     buckets = [policy(worker, column, which) for column in range(4)]
     exact = ExactBucket(which.limit, which.window, which.depth)
@@ -251,7 +251,7 @@ def test_however_often_a_large_level_goes_from_hand_to_hand_it_is_not_lost(worke
     assert exact.level(now) > 99_990
 
 
-def test_a_level_does_not_creep_up_when_the_row_is_read_anew(worker: Worker) -> None:
+def test_rereading_a_row_does_not_raise_its_level(worker: Worker) -> None:
     bucket, supervisor = policy(worker, 0, rule(limit=100_000, window=86400.0, depth=100_000)), worker(7)
     assert bucket.left(START) == 100_000
     assert ask(bucket, START + 0.1, 50_000)
@@ -264,7 +264,7 @@ def test_a_level_does_not_creep_up_when_the_row_is_read_anew(worker: Worker) -> 
     assert bucket.left(START + 0.2 + 86.4) == 100
 
 
-def test_a_hybrid_shows_what_both_leave(worker: Worker) -> None:
+def test_hybrid_reports_the_stricter_of_its_window_and_bucket(worker: Worker) -> None:
     hybrid = policy(worker, 0, rule(limit=10, window=60.0, depth=3, algorithm="hybrid"))
     assert hybrid.most == 3
     assert spend(hybrid, START) == 3
@@ -282,11 +282,11 @@ def test_a_hybrid_shows_what_both_leave(worker: Worker) -> None:
     assert policy(worker, 1, rule(limit=2, window=60.0, depth=3, algorithm="hybrid")).most == 2
 
 
-# ---- workers that are stopped between any two stores
+# ---- workers that are stopped between two stores
 
 
 class Held:
-    """Words that one process stores only when it is told to: as if it were stopped between two of its stores."""
+    """Words whose stores wait for `store`, as if the process were stopped between two stores."""
 
     def __init__(self, words: memoryview) -> None:
         self.words = words
@@ -299,7 +299,7 @@ class Held:
         self.waiting.append((place, word))
 
     def store(self) -> bool:
-        """Let it store one word; False where none is left."""
+        """Store one waiting word. Return whether others are waiting."""
         if self.waiting:
             place, word = self.waiting.pop(0)
             self.words[place] = word
@@ -315,12 +315,12 @@ class Stoppable:
         self.begin()
 
     def begin(self) -> None:
-        """A process, maybe one after another that was killed."""
+        """Start a process on the column. It may succeed one that was killed."""
         self.policy = Policies(limits(self.path, self.column)).get_policy(self.rule, SUBJECT)
         self.held: Held | None = None
 
     def decide(self, now: float) -> bool:
-        """Ask; if it passes, nothing of the charge is stored yet."""
+        """Decide on one request. If it passes, all stores of its charge are still waiting."""
         if self.policy.left(now) < 1:
             return False
         assert isinstance(self.policy, TokenBucket)
@@ -333,11 +333,11 @@ class Stoppable:
 
     @property
     def is_unseen(self) -> bool:
-        """It is charging, and nobody can know of it: neither its cell nor its count is stored."""
+        """Whether a charge has begun that other workers cannot see: neither its cell nor its count is stored."""
         return self.held is not None and len(self.held.waiting) > 2
 
     def go_on(self) -> None:
-        """Store one word more of the charge."""
+        """Store the next word of the charge."""
         if self.held is not None and not self.held.store():
             self.held = None
 
@@ -353,7 +353,7 @@ ACTS = st.lists(
 
 
 @given(acts=ACTS, depth=st.integers(1, 6), start=STARTS, algorithm=st.sampled_from(("token_bucket", "hybrid")))
-def test_workers_that_are_stopped_or_killed_at_any_store_let_through_one_more_each_at_most(
+def test_workers_killed_at_any_store_pass_at_most_one_extra_request_each(
     acts: list[tuple[str, int, float]], depth: int, start: float, algorithm: str
 ) -> None:
     with fresh(CUSTOMERS) as path:
@@ -370,13 +370,13 @@ def stop_and_kill(path: Path, acts: list[tuple[str, int, float]], which: Rule, s
             now += seconds
         elif what == "kill":
             if worker.is_unseen:
-                # What it had decided last nobody has got. Later on it may be counted though nobody has.
+                # The killed worker's last request was never served. A part of its charge may still be counted.
                 exact.entries.remove(worker.decided)
             worker.begin()
         elif worker.held is not None:
             worker.go_on()
         elif what == "ask" and worker.decide(now):
-            # Beyond what fits there is at most what the others have decided on, and nobody can know of yet.
+            # The excess is at most one request for each other worker whose charge is not visible yet.
             unseen = sum(each.is_unseen for each in workers if each is not worker)
             assert exact.has_room(now, 1, -unseen - tolerance(which))
             exact.add(now, 1)
@@ -385,8 +385,8 @@ def stop_and_kill(path: Path, acts: list[tuple[str, int, float]], which: Rule, s
         while worker.held is not None:
             worker.go_on()
         worker.policy.left(now)
-    # Who was killed may have counted what nobody got, and who was told of a charge in the middle may count it twice.
-    # However full it is now: it drains, at one a second, though all of them look at it again and again.
+    # A killed worker may have counted a request that was not served, and a worker that saw half a charge may count
+    # it twice. The bucket still drains at one token a second, even though all workers keep reading it.
     seen = [0]
     for _ in range(2 * len(acts) + which.depth):
         now += 1
@@ -395,9 +395,7 @@ def stop_and_kill(path: Path, acts: list[tuple[str, int, float]], which: Rule, s
 
 
 @pytest.mark.parametrize("stores", range(5))
-def test_what_a_killed_worker_had_stored_of_its_charge_drains_though_everybody_looks(
-    worker: Worker, path: Path, stores: int
-) -> None:
+def test_a_killed_workers_partial_charge_drains(worker: Worker, path: Path, stores: int) -> None:
     which = rule(limit=6, window=60.0, depth=1)
     victim = Stoppable(path, 1, which)
     witness = policy(worker, 0, which)
@@ -406,14 +404,14 @@ def test_what_a_killed_worker_had_stored_of_its_charge_drains_though_everybody_l
         victim.go_on()
     seen = [witness.left(START + second) for second in range(31)]
     assert seen[30] == 1
-    # Counted once at most, from when it was seen first.
+    # The charge counts once at most, from the time when the witness first saw it.
     assert seen == sorted(seen)
     assert sum(seen) >= 20
     victim.begin()
     assert victim.policy.left(START + 31) == 1
 
 
-def test_what_is_counted_is_in_the_bucket_before_anybody_has_said_the_level(worker: Worker, path: Path) -> None:
+def test_counts_without_a_stored_level_are_in_the_bucket(worker: Worker, path: Path) -> None:
     victim, witness = Stoppable(path, 1, RULE), policy(worker, 0)
     assert witness.left(START) == 5
     for left in (4, 3):
@@ -422,9 +420,9 @@ def test_what_is_counted_is_in_the_bucket_before_anybody_has_said_the_level(work
         victim.go_on()
         assert witness.left(START) == left
         assert witness.left(START + 0.5) == left
-        # It stays where it is, and another begins on its column.
+        # The victim stops here, and a successor starts on its column.
         victim.begin()
-    # What is known to have come then has drained since, though nobody else says so and all is read anew.
+    # The witness knows when these charges came. They have drained since, even though it has to reread the row.
     supervisor = worker(7)
     row = supervisor.peek(supervisor.make_key(RULE.key(SUBJECT)))
     assert row is not None
@@ -433,7 +431,7 @@ def test_what_is_counted_is_in_the_bucket_before_anybody_has_said_the_level(work
     assert policy(worker, 2).left(START + 2.5) == 5
 
 
-def test_a_level_that_is_being_said_while_it_is_read_is_read_again(worker: Worker, path: Path) -> None:
+def test_a_level_that_changes_during_a_read_is_read_again(worker: Worker, path: Path) -> None:
     one, other = policy(worker, 0), policy(worker, 1)
     assert ask(one, START)
     assert other.left(START) == 4
@@ -442,7 +440,7 @@ def test_a_level_that_is_being_said_while_it_is_read_is_read_again(worker: Worke
     level_at = counts._sibling_cums[0] + at.LEVEL
 
     class Busy(Held):
-        """The sibling charges as soon as its level has been read."""
+        """Let the sibling charge as soon as its level has been read."""
 
         def __getitem__(self, place: int) -> int:
             word = super().__getitem__(place)
@@ -455,7 +453,7 @@ def test_a_level_that_is_being_said_while_it_is_read_is_read_again(worker: Worke
 
     assert ask(one, START)
     counts.words = Busy(counts.words)  # type: ignore[assignment]
-    # What came after its counts were read it need not know of, but it must not take an old level for a new one.
+    # The reader may miss a charge made after it read the counts, but it must not use an old level as a new one.
     assert other.left(START) in (2, 3)
     counts.words = counts.words.words  # type: ignore[attr-defined]
     assert other.left(START) == 2
@@ -472,15 +470,15 @@ def test_a_level_that_is_being_said_while_it_is_read_is_read_again(worker: Worke
     hours=st.sampled_from((-1, 1)),
     start=st.floats(3600, 6e8),
 )
-def test_a_clock_that_is_set_frees_and_freezes_nobody_for_longer_than_it_takes_to_drain(
+def test_a_clock_step_distorts_a_bucket_for_one_drain_time_at_most(
     steps: list[tuple[float, int, int, str]], depth: int, window: float, turn: int, hours: int, start: float
 ) -> None:
     with fresh(CUSTOMERS) as path:
         set_the_clock(Workers(path, rule(10, window, depth)), steps, turn, hours * 3600.0, start)
 
 
-def test_a_worker_that_decides_nothing_until_the_clock_is_past_its_old_time_has_an_empty_bucket() -> None:
-    # Found by the properties above, with one random seed in some dozens.
+def test_a_bucket_left_idle_after_a_clock_step_drains_completely() -> None:
+    # The property test above found this case, with one in some dozens of random seeds.
     with fresh(CUSTOMERS) as path:
         spent_then_stepped: list[tuple[float, int, int, str]] = [(0.0, 1, 0, "")] * 16 + [(0.0, 1, 1, "")]
         set_the_clock(Workers(path, rule(10, 3600.0, 5)), spent_then_stepped, 16, -3600.0, 1e6)
@@ -490,16 +488,16 @@ def set_the_clock(
     workers: Workers, steps: list[tuple[float, int, int, str]], turn: int, step: float, start: float
 ) -> None:
     which = workers.rule
-    # A level a second ahead of the clock is waited for, and of when it was said a tick is forgotten.
+    # A level up to a second ahead of the clock is not reset, and the time of a level is rounded to a tick.
     drains = drains_in(which) + 1.01 + which.window / 28 / 32
-    # One full bucket more may be let through, for what was used before the step may be forgotten.
+    # A second full bucket may pass, because the step may erase the usage before it.
     exact = ExactBucket(which.limit, which.window, 2 * which.depth)
     now, offset, last = start, 0.0, -drains
     for place, (part, cost, column, what) in enumerate(steps):
         now += part * drains
         if place == turn:
             offset = step
-            # As each worker does at its next sweep.
+            # Each worker does this at its next sweep.
             for table in workers.tables:
                 table.recover_clock(now + offset)
         workers.happen(what, column, now + offset)
@@ -508,31 +506,31 @@ def set_the_clock(
             exact.add(now, cost)
             last = now
         else:
-            # What had drained before the step may have to drain once more after it.
+            # Usage that drained before the step may have to drain once more after it.
             assert cost > which.depth or now - last < drains * (1 if place < turn else 2)
     assert [one.left(now + offset + 2 * drains) for one in workers.policies] == [which.depth] * 4
 
 
-def test_a_worker_that_comes_after_the_clock_was_set_back_does_not_keep_the_bucket_full(worker: Worker) -> None:
+def test_a_bucket_drains_for_workers_started_after_the_clock_was_set_back(worker: Worker) -> None:
     assert spend(policy(worker, 0), START) == 5
     for second in range(5):
-        # Each time another one, which has seen nothing drain.
+        # A new worker each time: it has not seen the bucket drain.
         assert policy(worker, 1 + second % 3).left(START - 3600 + second) == second
 
 
-def test_a_bucket_drains_by_the_new_clock_from_the_first_look_at_it_on(worker: Worker) -> None:
+def test_a_bucket_drains_by_the_new_clock_from_the_first_read_on(worker: Worker) -> None:
     one, other = policy(worker, 0), policy(worker, 1)
     assert ask(one, START, 4)
     assert [each.left(START) for each in (one, other)] == [1, 1]
     back = START - 3600
     assert one.left(back) == 1
     assert one.left(back + 1) == 2
-    # What the one has said since then.
+    # The other worker reads the level that the first one has stored since.
     assert other.left(back + 2) == 3
     assert [each.left(back + 4) for each in (one, other)] == [5, 5]
 
 
-def test_workers_that_hear_of_a_new_clock_one_after_the_other_fill_one_bucket(worker: Worker) -> None:
+def test_workers_that_see_a_clock_step_at_different_times_share_one_bucket(worker: Worker) -> None:
     one, other = policy(worker, 0), policy(worker, 1)
     assert one.left(START) == other.left(START) == 5
     assert ask(one, START + 3600, 4)
@@ -552,7 +550,7 @@ def test_workers_that_hear_of_a_new_clock_one_after_the_other_fill_one_bucket(wo
         max_size=20,
     )
 )
-def test_what_is_used_stays_used_when_limit_and_depth_change(
+def test_usage_survives_changes_of_limit_and_depth(
     changes: list[tuple[int, int, int, float, int]],
 ) -> None:
     with fresh(CUSTOMERS) as path:
@@ -564,7 +562,7 @@ def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
     now, level = START, 0.0
     for limit, depth, asked, seconds, column in changes:
         which = rule(limit, 60.0, depth)
-        # All workers hear of it before the next request.
+        # All workers see the new limit before the next request.
         policies = [Policies(table).get_policy(which, SUBJECT) for table in tables]
         assert {one.left(now) for one in policies} <= {
             int((depth - level + slack) // 1) for slack in (-0.01, ROUNDING_TOKENS, 0.01)
@@ -572,13 +570,13 @@ def change(path: Path, changes: list[tuple[int, int, int, float, int]]) -> None:
         for _ in range(asked):
             level += ask(policies[column], now)
         now += seconds
-        # The rate that was in force until now.
+        # Until now, the bucket drained at this rate.
         level = max(0.0, level - seconds * limit / 60)
         for one in policies:
             one.left(now)
 
 
-def test_the_row_of_a_bucket_is_kept_until_it_has_drained_also_at_another_rate(worker: Worker) -> None:
+def test_a_bucket_keeps_its_row_until_it_has_drained_at_its_current_rate(worker: Worker) -> None:
     deep, slow = rule(limit=60, window=60.0, depth=600), rule(limit=1, window=60.0, depth=600)
     table = worker(0)
     first = Policies(table).get_policy(deep, SUBJECT)
@@ -593,7 +591,7 @@ def test_the_row_of_a_bucket_is_kept_until_it_has_drained_also_at_another_rate(w
     assert reclaim.slice(START + 301 + 300 * 60 + GRACE_SECONDS, NEVER)[1] == 1
 
 
-def test_what_is_known_of_a_row_is_forgotten_with_it(worker: Worker, path: Path) -> None:
+def test_a_reclaimed_row_leaves_no_cached_counts(worker: Worker, path: Path) -> None:
     bucket, table = policy(worker), limits(path)
     assert ask(bucket, START, 5)
     later = START + 100 + IDLE_SECONDS
@@ -606,7 +604,7 @@ def test_what_is_known_of_a_row_is_forgotten_with_it(worker: Worker, path: Path)
         victim.go_on()
         victim.go_on()
         victim.begin()
-    # What that one counted, of which it has said nothing, though it is less than was counted in the row before.
+    # The victim's counts are seen although no level was stored, and although the row's former counts were higher.
     assert bucket.left(later + GRACE_SECONDS) == 2
 
 
@@ -615,18 +613,18 @@ def test_what_is_known_of_a_row_is_forgotten_with_it(worker: Worker, path: Path)
 
 @pytest.fixture
 def full(tmp_path: Path) -> LimitTable:
-    """The table of one of two workers, without a row to give."""
+    """The table of one of two workers. It has no free row."""
     table = limits(make(tmp_path, CUSTOMERS._replace(rows=1, columns=4)), 0)
     claim(table, b"other")
     return table
 
 
 def let_go(table: LimitTable) -> None:
-    """There is a row after all."""
+    """Free a row of the table."""
     table.free(number_of(table, claim(table, b"other")))
 
 
-def test_without_a_row_a_bucket_is_held_to_its_share(full: LimitTable) -> None:
+def test_a_bucket_without_a_row_allows_its_share(full: LimitTable) -> None:
     bucket = Policies(full).get_policy(rule(limit=20, window=10.0, depth=7), SUBJECT)
     assert spend(bucket, START) == 3
     assert bucket.retry_after(START) == 1
@@ -637,22 +635,20 @@ def test_without_a_row_a_bucket_is_held_to_its_share(full: LimitTable) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["token_bucket", "hybrid"])
-def test_what_was_let_through_without_a_row_is_in_the_bucket_once_there_is_one(
-    full: LimitTable, algorithm: str
-) -> None:
+def test_usage_without_a_row_enters_the_bucket_when_it_gets_a_row(full: LimitTable, algorithm: str) -> None:
     which = rule(limit=120, window=60.0, depth=6, algorithm=algorithm)
     bucket = Policies(full).get_policy(which, SUBJECT)
     other = Policies(limits(full.file.path, 1)).get_policy(which, SUBJECT)
     assert spend(bucket, START) == 3
     let_go(full)
-    # One has drained, at half the rate, which is one a second.
+    # One token has drained: half the rate is one a second.
     assert bucket.left(START + 1) == 4
     assert other.left(START + 1) == 4
     assert [one.left(START + 1.5) for one in (bucket, other)] == [5, 5]
     assert spend(other, START + 1.5) == 5
 
 
-def test_a_bucket_that_was_used_up_alone_is_not_full_for_ever_once_there_is_a_row(full: LimitTable) -> None:
+def test_a_bucket_used_up_without_a_row_drains_after_it_gets_one(full: LimitTable) -> None:
     which = rule(limit=10, window=10.0, depth=1)
     bucket = Policies(full).get_policy(which, SUBJECT)
     assert ask(bucket, START)
@@ -662,24 +658,24 @@ def test_a_bucket_that_was_used_up_alone_is_not_full_for_ever_once_there_is_a_ro
     assert seen[-1] == 1
 
 
-def test_what_had_drained_before_there_was_a_row_is_gone(full: LimitTable) -> None:
+def test_usage_that_drained_without_a_row_does_not_enter_it(full: LimitTable) -> None:
     bucket = Policies(full).get_policy(rule(limit=10, window=10.0, depth=10), SUBJECT)
     assert spend(bucket, START) == 5
     let_go(full)
     assert bucket.left(START + 3600) == 10
 
 
-def test_a_row_without_a_level_yet_is_counted_in_full_from_now_on(worker: Worker) -> None:
+def test_counts_of_a_row_without_a_level_drain_from_the_first_read_on(worker: Worker) -> None:
     table = worker(0)
     row, _, _ = table.find(table.make_key(RULE.key(SUBJECT)), 357143, START)
     table.words[row + table.layout.head(2) + at.CUM] = 4
     bucket, other = policy(worker, 1), policy(worker, 3)
     assert bucket.left(START) == 1
-    # Said by the first who saw it, so that who comes later does not begin again.
+    # The first reader stored the level, so the second one continues from it.
     assert other.left(START + 2) == 3
 
 
-def test_counts_of_a_table_before_are_in_the_bucket_and_drain(tmp_path: Path) -> None:
+def test_counts_carried_from_an_old_table_enter_the_bucket_and_drain(tmp_path: Path) -> None:
     old = limits(make(tmp_path, CUSTOMERS), 0)
     bucket = Policies(old).get_policy(RULE, SUBJECT)
     assert spend(bucket, START) == 5
@@ -699,7 +695,7 @@ def test_counts_of_a_table_before_are_in_the_bucket_and_drain(tmp_path: Path) ->
     assert bucket.left(START + 5) == 4
 
 
-def test_a_row_that_has_changed_elsewhere_changes_nothing_of_the_level(worker: Worker) -> None:
+def test_foreign_counts_change_the_level_only_by_themselves(worker: Worker) -> None:
     bucket, supervisor = policy(worker), worker(7)
     assert ask(bucket, START, 3)
     row = supervisor.peek(supervisor.make_key(RULE.key(SUBJECT)))
@@ -716,7 +712,7 @@ def test_a_row_that_has_changed_elsewhere_changes_nothing_of_the_level(worker: W
 
 
 @given(debt=st.integers(1, 999_999_999), depth=st.integers(1, 1000), limit=st.integers(1, 100_000))
-def test_a_debt_is_remembered_and_drains(debt: int, depth: int, limit: int) -> None:
+def test_a_debt_lasts_until_it_has_drained(debt: int, depth: int, limit: int) -> None:
     with fresh(CUSTOMERS) as path:
         which = rule(limit, 60.0, depth)
         bucket, other = (Policies(limits(path, column)).get_policy(which, SUBJECT) for column in range(2))
@@ -735,23 +731,23 @@ def test_a_debt_is_remembered_and_drains(debt: int, depth: int, limit: int) -> N
         assert other.left(START + wait) >= 1
 
 
-def test_a_large_debt_is_waited_for_as_long_as_others_know_it_to_be(worker: Worker) -> None:
+def test_retry_after_a_large_debt_covers_the_rounded_debt(worker: Worker) -> None:
     which = rule(limit=1, window=1.0, depth=1)
     bucket, other = policy(worker, 0, which), policy(worker, 1, which)
     assert bucket.left(START) == 1
     bucket.charge(300_000_001)
-    # In a word it is rounded to sixteens.
+    # In a shared word, a level of this size is rounded up to a multiple of 16.
     assert other.left(START) == 1 - 300_000_016
     wait = bucket.retry_after(START)
     assert other.left(START + wait) == 1
     assert wait <= 300_000_001 + 100
 
 
-def test_a_debt_of_a_hybrid_is_waited_for_in_both(worker: Worker) -> None:
+def test_retry_after_a_debt_of_a_hybrid_covers_window_and_bucket(worker: Worker) -> None:
     hybrid = policy(worker, 0, rule(limit=10, window=60.0, depth=2, algorithm="hybrid"))
     assert hybrid.left(START) == 2
     hybrid.charge(40)
-    # The window forgets it, the bucket drains it.
+    # The debt leaves the window after a minute. It drains from the bucket slowly.
     assert SlidingWindow.left(hybrid, START + 70) == 10  # type: ignore[arg-type]
     assert hybrid.retry_after(START + 70) == 164
     assert hybrid.left(START + 70 + 164) == 1

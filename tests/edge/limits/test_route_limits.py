@@ -1,4 +1,4 @@
-"""Admission under all that may hold a request, held against what somebody else finds before and after."""
+"""Admission by all kinds of limits at once. A witness process checks the counts before and after each decision."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ UTC = ZoneInfo("UTC")
 
 @dataclass
 class Plan:
-    """What is to hold: rules with costs, and so on."""
+    """The limits under test: rules with their costs, slots and quotas."""
 
     policies: list[tuple[Rule, int]] = field(default_factory=list)
     bought_off: int = 0
@@ -44,11 +44,11 @@ class Plan:
     trials: list[tuple[Rule, int]] = field(default_factory=list)
     slots: list[Rule] = field(default_factory=list)
     quotas: list[tuple[str, int, bool, str]] = field(default_factory=list)
-    """Name, included, whether it is hard, which requests it counts."""
+    """Name, included amount, whether it is hard, and the key of the requests that it counts."""
 
 
 class Process:
-    """A process that decides, or looks, on a column of its own."""
+    """A process on a column of its own that decides or observes."""
 
     def __init__(self, customers: Path, quotas: Path, plan: Plan) -> None:
         self.files = [opened(customers), opened(quotas)]
@@ -75,12 +75,12 @@ class Process:
         )
 
     def kill(self) -> None:
-        """kill -9."""
+        """End the process as `kill -9` does."""
         for file in self.files:
             file.close()
 
     def bounds(self) -> list[Policy | Quota]:
-        """All that has anything left, in an order."""
+        """Return all limits that have a remaining amount, in a fixed order."""
         terms = self.terms
         credits = () if terms.credits is None else (terms.credits,)
         return [
@@ -93,11 +93,11 @@ class Process:
         ]
 
     def lefts(self, now: float) -> list[int]:
-        """What each of these has left."""
+        """Return the remaining amount of each limit in `bounds`."""
         return [bound.left(now) for bound in self.bounds()]
 
     def free(self, now: float) -> list[bool]:
-        """Which of the slots are free."""
+        """Return for each concurrency limit whether a slot is free."""
         return [slot.retry_after(now) == 0 for slot in self.terms.slots]
 
 
@@ -105,7 +105,7 @@ ALGORITHMS = ("sliding_window", "token_bucket", "hybrid")
 
 
 def rule(name: str, limit: int, depth: int, algorithm: str = "sliding_window", mode: str = "enforce") -> Rule:
-    # In windows of a minute two limits would be one. Rates are whole tokens a second, so that levels are exact.
+    # The windows are short, so that the steps outlast them. Rates are whole tokens a second, so that levels are exact.
     seconds = {"token_bucket": 1.0, "burst_credits": 1.0}.get(algorithm, 4.0)
     return Rule(name, limit, seconds, "customer", algorithm, mode, depth)
 
@@ -115,7 +115,7 @@ RULED = st.tuples(st.integers(1, 8), st.integers(1, 6), st.sampled_from(ALGORITH
 
 @st.composite
 def plans(draw: st.DrawFn) -> Plan:
-    """Any plan; each of its limits is of another scope, so that each has a row of its own."""
+    """Draw a plan. Each of its limits has another scope, so that each has a row of its own."""
     plan = Plan()
     scopes = iter(("customer", "key", "ip", "route", "customer_route", "guard"))
 
@@ -155,19 +155,21 @@ STEPS = st.lists(
 
 
 @given(plan=plans(), steps=STEPS)
-def test_all_is_charged_or_nothing_is(plan: Plan, steps: list[tuple[str, int, float, list[int | None], str]]) -> None:
+def test_admission_charges_all_limits_or_none(
+    plan: Plan, steps: list[tuple[str, int, float, list[int | None], str]]
+) -> None:
     with fresh(CUSTOMERS) as customers, fresh(QUOTAS) as quotas:
         Schedule(lambda: Process(customers, quotas, plan)).run(steps)
 
 
 class Schedule:
-    """Two processes that decide, and one that looks what comes of it."""
+    """Two processes that decide, and a witness that observes the effects."""
 
     def __init__(self, another: Callable[[], Process]) -> None:
         self.another = another
         self.asked, self.witness = [another(), another()], another()
         self.under_way: list[list[float]] = [[], []]
-        """Of each process the moments at which its requests were admitted."""
+        """For each process, the admission times of its requests in progress."""
         self.now = START
 
     def run(self, steps: list[tuple[str, int, float, list[int | None], str]]) -> None:
@@ -215,7 +217,7 @@ class Schedule:
         assert after == expected
         if shown is not None:
             assert left == max(0, after[process.bounds().index(shown)])
-            # The first of those that were closest to refusal, or beyond it where passage was bought.
+            # The shown limit is the first with the least room. Room is negative if credits paid for the request.
             room = [before[process.bounds().index(rate)] - rate.cost for rate in terms.policies]
             room += [before[process.bounds().index(rate)] - 1 for rate in terms.other_rates.reported]
             assert shown is rates[room.index(min(room))]
@@ -227,7 +229,7 @@ class Schedule:
             assert noted is None
 
     def judged(self, before: list[int], free: list[bool]) -> tuple[list[object], list[object], set[str]]:
-        """What refuses, what is bought off, and the names of all that has no room."""
+        """Return the limits that refuse, the limits that credits pay for, and the names of those that refuse."""
         terms = self.asked[0].terms
         left = dict(zip(self.asked[0].bounds(), before, strict=True))
         lacking = [policy for policy in terms.policies if left[policy] < policy.cost]
@@ -245,12 +247,12 @@ class Schedule:
         return refusing, names_of if of_plan and not refusing else [], names
 
     def names(self, policies: list[Policy]) -> list[object]:
-        """The same policies in both processes, since they are looked for in either."""
+        """Return these policies as objects of both processes, because callers compare with either."""
         places = [self.asked[0].terms.policies.index(policy) for policy in policies]
         return [process.terms.policies[place] for process in self.asked for place in places]
 
     def compute_denial(self, who: int, refused_by: set[str]) -> None:
-        """The refusal names all that refuses, and when it says all rates have room, if nothing else comes."""
+        """Check that a refusal names all refusing limits, and that all rates have room after its `retry_after`."""
         terms = self.asked[who].terms
         violated, retry_after = compute_denial(terms, self.now)
         assert {one.name for one in violated} == refused_by
@@ -261,7 +263,7 @@ class Schedule:
         assert all(retry_after >= one.retry_after(self.now) for one in (*terms.quotas, *terms.slots))
         if any(policy.cost > policy.most for policy in terms.policies):
             return
-        # Somebody else looks then, and is seen no more.
+        # A new witness reads the future counts and ends, so that the other processes keep the present time.
         later = self.now + retry_after
         witness = self.another()
         credits = witness.terms.credits
@@ -272,7 +274,7 @@ class Schedule:
         witness.kill()
 
     def over(self, who: int, costs: list[int | None], counts: str) -> None:
-        """A request is over."""
+        """End a request: charge reported costs, release its slots and refund quotas that do not count it."""
         process, now = self.asked[who], self.now
         terms = process.terms
         before = self.witness.lefts(now)
@@ -296,7 +298,7 @@ class Schedule:
         assert self.witness.free(now) == [held < slot.limit for slot in terms.slots]
 
     def shed(self, who: int) -> None:
-        """Passage is bought while the edge sheds load."""
+        """Spend credits for a request while the edge sheds load."""
         process, now = self.asked[who], self.now
         terms = process.terms
         before = self.witness.lefts(now)
@@ -311,11 +313,11 @@ class Schedule:
         assert self.witness.lefts(now) == expected
 
 
-# ---- the two ways through it
+# ---- the short and the long path of `admit`
 
 
 @given(plan=plans(), waits=st.lists(st.sampled_from((0.0, 0.0, 0.5, 1.0, 3.0)), max_size=40))
-def test_rates_and_slots_alone_are_decided_on_as_they_are_among_others(plan: Plan, waits: list[float]) -> None:
+def test_the_short_path_of_admission_decides_as_the_long_one(plan: Plan, waits: list[float]) -> None:
     assume(plan.policies or plan.slots)
     simple = Plan(policies=plan.policies, slots=plan.slots)
     at_length = Plan(policies=plan.policies, slots=plan.slots, quotas=[("requests-day", 1 << 40, False, "a")])
@@ -336,7 +338,7 @@ def test_rates_and_slots_alone_are_decided_on_as_they_are_among_others(plan: Pla
                 assert len({tuple(one.name for one in violated) for violated, _ in refusals}) == 1
 
 
-# ---- what is charged after the answer
+# ---- costs charged after the response
 
 
 @given(
@@ -348,7 +350,7 @@ def test_rates_and_slots_alone_are_decided_on_as_they_are_among_others(plan: Pla
         max_size=60,
     ),
 )
-def test_debts_are_remembered_until_they_are_paid(
+def test_debts_from_reported_costs_last_until_they_are_paid(
     algorithm: str, limit: int, depth: int, steps: list[tuple[float, int, int]]
 ) -> None:
     with fresh(CUSTOMERS) as customers, fresh(QUOTAS) as quotas:
@@ -380,13 +382,13 @@ def pay(processes: list[Process], later: Process, owed: Rule, steps: list[tuple[
             assert moment <= passes + wide + 1 + tolerance / float(bucket.rate) + 1e-3
             continue
         assert all(one.has_room(now, 1, -1e-6 if one is window else -tolerance) for one in exact)
-        # The answer comes in the same moment: what other requests were let through meanwhile would be owed as well.
+        # The response comes at the same moment. Otherwise requests admitted in between would add to the debt.
         charge_reported_costs(terms, now, [cost])
         for one in exact:
             one.add(now, cost)
 
 
-# ---- one by one
+# ---- single cases
 
 
 @pytest.fixture
@@ -397,7 +399,7 @@ def paths(tmp_path: Path) -> tuple[Path, Path]:
 Paths = tuple[Path, Path]
 
 
-def test_what_terms_say_of_themselves(paths: Paths) -> None:
+def test_limit_set_properties_follow_from_its_limits(paths: Paths) -> None:
     window = rule("basic", 5, 1)
     assert not Process(*paths, Plan()).terms.applies
     only = Process(*paths, Plan(policies=[(window, 1)])).terms
@@ -424,14 +426,14 @@ def test_credits_buy_passage_beyond_the_plan_but_not_beyond_the_route(paths: Pat
     assert [refused for refused, *_ in answers] == [False] * 5 + [True] * 3
     assert [noted is not None and noted.paid != () for *_, noted in answers[:5]] == [False] * 2 + [True] * 3
     assert [bound.left(START) for bound in process.bounds()] == [0, 1, 0]
-    # Whichever is sooner: the next credit.
+    # The next credit comes sooner than room in the plan's limit.
     assert compute_denial(terms, START) == ((terms.policies[0],), 1)
     assert admit(terms, START + 1)[0] is False
     assert admit(terms, START + 1)[0] is True
     assert compute_denial(terms, START + 2)[0] == (terms.policies[1],)
 
 
-def test_credits_that_are_never_enough_for_a_request_buy_nothing_and_promise_nothing(paths: Paths) -> None:
+def test_a_credit_limit_below_the_cost_of_a_request_is_ignored(paths: Paths) -> None:
     plan = Plan(
         policies=[(rule("plan", 10, 1), 10)], bought_off=1, credits=(rule("credits", 1, 5, "burst_credits"), 10)
     )
@@ -454,7 +456,7 @@ def test_credits_of_a_plan_without_limits_buy_passage_while_there_are_enough(pat
     assert not spend_credits(Process(*paths, Plan(policies=[(rule("plan", 2, 1), 1)])).terms, START)
 
 
-def test_what_an_answer_costs_is_remembered_and_whoever_owes_waits(paths: Paths) -> None:
+def test_reported_costs_create_a_debt_that_refuses_requests(paths: Paths) -> None:
     bucket = rule("tokens", 10, 100, "token_bucket")
     terms = Process(*paths, Plan(reported=[(bucket, 1)])).terms
     for cost in (60, 39, 300):
@@ -468,7 +470,7 @@ def test_what_an_answer_costs_is_remembered_and_whoever_owes_waits(paths: Paths)
     assert admit(terms, START + 30)[0] is False
 
 
-def test_what_an_answer_does_not_say_is_what_the_request_was_to_cost(paths: Paths) -> None:
+def test_a_response_without_a_reported_cost_is_charged_the_default_cost(paths: Paths) -> None:
     terms = Process(*paths, Plan(reported=[(rule("tokens", 100, 1), 7)])).terms
     assert charge_reported_costs(terms, START, [None]) == {terms.other_rates.reported[0]: 93}
     assert charge_reported_costs(terms, START, [0]) == {terms.other_rates.reported[0]: 93}
@@ -476,7 +478,7 @@ def test_what_an_answer_does_not_say_is_what_the_request_was_to_cost(paths: Path
     assert terms.other_rates.reported[0].left(START) == 93 - 500
 
 
-def test_a_shadow_refuses_nobody_and_says_whom_it_would_have(paths: Paths) -> None:
+def test_a_shadow_limit_refuses_no_request_and_notes_each_hit(paths: Paths) -> None:
     shadow = rule("shadow", 3, 1, mode="shadow")
     terms = Process(*paths, Plan(shadows=[(shadow, 2)])).terms
     answers = [admit(terms, START) for _ in range(3)]
@@ -486,11 +488,11 @@ def test_a_shadow_refuses_nobody_and_says_whom_it_would_have(paths: Paths) -> No
         terms.other_rates.shadows,
         terms.other_rates.shadows,
     ]
-    # Whom it would have refused it does not count.
+    # A shadow does not count requests that it would have refused.
     assert terms.other_rates.shadows[0].left(START) == 1
 
 
-def test_a_trial_is_charged_what_the_answer_says_as_long_as_it_would_have_let_it_pass(paths: Paths) -> None:
+def test_a_trial_is_charged_reported_costs_unless_it_would_have_refused(paths: Paths) -> None:
     trial = rule("trial", 5, 1, mode="shadow")
     terms = Process(*paths, Plan(trials=[(trial, 2)])).terms
     for cost, left in ((None, 3), (9, -6), (9, -6)):
@@ -502,7 +504,7 @@ def test_a_trial_is_charged_what_the_answer_says_as_long_as_it_would_have_let_it
     assert noted.shadows == terms.other_rates.trials
 
 
-def test_a_refusal_names_whatever_refuses_and_the_longest_wait_of_all(paths: Paths) -> None:
+def test_a_refusal_names_all_refusing_limits_and_the_longest_wait(paths: Paths) -> None:
     plan = Plan(
         policies=[
             (rule("window", 1, 1), 1),
@@ -522,7 +524,7 @@ def test_a_refusal_names_whatever_refuses_and_the_longest_wait_of_all(paths: Pat
     assert refusal == ((window, bucket, *terms.quotas, *terms.slots), terms.quotas[0].retry_after(START))
 
 
-def test_no_wait_is_told_where_none_would_help(paths: Paths) -> None:
+def test_a_refusal_without_a_possible_retry_has_no_retry_after(paths: Paths) -> None:
     plan = Plan(
         policies=[(rule("window", 5, 1), 6), (rule("bucket", 9, 1, "token_bucket"), 1)],
         quotas=[("requests-day", 0, True, "a"), ("requests-month", 0, False, "b")],
@@ -533,7 +535,7 @@ def test_no_wait_is_told_where_none_would_help(paths: Paths) -> None:
     assert compute_denial(terms, START)[1] == 0
 
 
-def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Paths) -> None:
+def test_a_refusal_whose_cause_is_gone_names_the_first_limit(paths: Paths) -> None:
     plan = Plan(
         policies=[(rule("basic", 2, 1), 1)],
         reported=[(Rule("tokens", 100, 4.0, "key"), 1)],
@@ -545,7 +547,7 @@ def test_a_refusal_that_has_become_groundless_names_the_first_of_all(paths: Path
     assert compute_denial(alone, START) == (alone.quotas, 1)
 
 
-def test_a_hard_quota_that_is_used_up_refuses_and_nothing_else_is_charged(paths: Paths) -> None:
+def test_an_exhausted_hard_quota_refuses_and_nothing_is_charged(paths: Paths) -> None:
     plan = Plan(
         policies=[(rule("plan", 1, 1), 1)],
         bought_off=1,
@@ -559,9 +561,9 @@ def test_a_hard_quota_that_is_used_up_refuses_and_nothing_else_is_charged(paths:
     assert [admit(terms, START)[0] for _ in range(4)] == [False, False, True, True]
     assert process.lefts(START) == [0, 4, 100, 0, 7]
     assert terms.slots[0]._slots.used == 2
-    # What could be bought is not violated.
+    # A limit that credits could pay for is not violated.
     assert compute_denial(terms, START)[0] == (terms.quotas[0],)
-    # Nor is anything charged where what is reported leaves nothing, or where credits do not suffice.
+    # Nothing is charged either if a reported limit is used up, or if the credits do not suffice.
     charge_reported_costs(terms, START, [200])
     terms.refund(START, lambda when: False)
     refused, shown, left, _ = admit(terms, START)
@@ -573,20 +575,20 @@ def test_a_hard_quota_that_is_used_up_refuses_and_nothing_else_is_charged(paths:
     assert process.lefts(START)[3:] == [1, 8]
 
 
-def test_a_soft_quota_that_is_passed_is_marked(paths: Paths) -> None:
+def test_an_exceeded_soft_quota_is_noted(paths: Paths) -> None:
     terms = Process(*paths, Plan(quotas=[("requests-day", 1, False, "a"), ("tokens-day", 9, True, "a")])).terms
     assert admit(terms, START) == (False, None, 0, None)
     refused, _, _, noted = admit(terms, START)
     assert not refused
     assert noted is not None
     assert noted.over == (terms.quotas[0],)
-    # Given back, it is not passed any more.
+    # After a refund, the quota is no longer exceeded.
     terms.refund(START, lambda when: False)
     terms.refund(START, lambda when: True)
     assert [quota.left(START) for quota in terms.quotas] == [0, 8]
 
 
-def test_quotas_are_charged_what_their_meter_counts_of_a_request(paths: Paths) -> None:
+def test_quotas_are_charged_by_their_meter(paths: Paths) -> None:
     process = Process(*paths, Plan())
     periods = Policies(LimitTable(process.files[1], 0))
 

@@ -1,4 +1,4 @@
-"""Requests at once: taken before it is looked at whether there is a slot, and nobody's once their process is dead."""
+"""Concurrency limits: workers hold slots of a limit in a shared table, and a dead worker's slots are free."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -48,16 +48,16 @@ class Process:
 
     @property
     def used(self) -> int:
-        """What it uses itself."""
+        """The number of slots that this process holds."""
         return self.slots._slots.used
 
     def kill(self) -> None:
-        """kill -9: all that is left of it is what stands in the map."""
+        """End the process as `kill -9` does: only its words in the table remain."""
         self.file.close()
 
 
 def in_use(path: Path) -> int:
-    """What the supervisor finds."""
+    """Return the slots in use, as the supervisor counts them."""
     table = limits(path)
     row = table.peek(table.make_key(rule(1).key(SUBJECT)))
     return 0 if row is None else table.in_use(row)
@@ -73,7 +73,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def start(path: Path) -> Start:
-    """Begin a process on the lowest column that is free."""
+    """Start a process on the lowest free column."""
     return lambda limit=2, hosts=1: Process(path, limit, hosts)
 
 
@@ -91,9 +91,7 @@ def test_a_changed_limit_keeps_what_is_in_use(start: Start) -> None:
     assert worker.used == 2
 
 
-def test_what_the_dead_held_is_free_at_once_and_whoever_has_their_column_next_holds_none_of_it(
-    start: Start, path: Path
-) -> None:
+def test_a_dead_workers_slots_are_free_and_its_successor_inherits_none(start: Start, path: Path) -> None:
     one, killed = start(), start()
     assert one.slots.acquire(START)
     assert killed.slots.acquire(START)
@@ -108,20 +106,20 @@ def test_what_the_dead_held_is_free_at_once_and_whoever_has_their_column_next_ho
         one.slots.release()
 
 
-# ---- random schedules, against a count
+# ---- random schedules, compared with an exact count
 
 
 class Numbers:
-    """Columns of so many processes."""
+    """Four processes, each on a column of its own, with an exact count of their slots."""
 
     def __init__(self, path: Path, limit: int) -> None:
         self.path, self.limit = path, limit
         self.processes = [Process(path, limit) for _ in range(4)]
         self.held = [0] * 4
-        """What each holds, exactly."""
+        """The number of slots that each process holds."""
 
     def replace(self, who: int) -> None:
-        """One is killed, and another begins on its column."""
+        """Kill a process and start its successor on the same column."""
         self.processes[who].kill()
         self.held[who] = 0
         self.processes[who] = Process(self.path, self.limit)
@@ -139,9 +137,7 @@ HAPPENINGS = st.lists(
 
 
 @given(happenings=HAPPENINGS, limit=st.integers(1, 6))
-def test_a_slot_is_had_whenever_one_is_free_and_never_else_and_all_are_free_at_the_end(
-    happenings: list[tuple[str, int, float]], limit: int
-) -> None:
+def test_acquire_succeeds_exactly_when_a_slot_is_free(happenings: list[tuple[str, int, float]], limit: int) -> None:
     with fresh(CUSTOMERS) as path:
         take_and_give_back(Numbers(path, limit), happenings)
 
@@ -165,10 +161,10 @@ def take_and_give_back(numbers: Numbers, happenings: list[tuple[str, int, float]
         elif what == "wait":
             now += seconds
         elif what == "tend":
-            # Rows of which nothing is in use may go, and come back.
+            # This may reclaim the row if no slot is in use. The next request creates it again.
             reclaim.slice(now, NEVER)
         elif what == "remade" and not held[who]:
-            # Nothing but the row remembers what was in use: nobody held the object.
+            # No slot was in use, so the new object has to rely on the row alone.
             process.slots = Policies(process.table).get_concurrency(rule(numbers.limit), SUBJECT)
         assert in_use(numbers.path) == sum(held)
     for who, process in enumerate(numbers.processes):
@@ -178,7 +174,7 @@ def take_and_give_back(numbers: Numbers, happenings: list[tuple[str, int, float]
 
 
 class Interrupted:
-    """Words whose reader and writer is interrupted by whatever `others` do, before it reads or stores any of them."""
+    """Words that call `others` before each read and each store, as if other processes ran at that moment."""
 
     def __init__(self, words: memoryview, others: Callable[[], None]) -> None:
         self.words, self.others = words, others
@@ -197,7 +193,7 @@ class Interrupted:
     between=st.lists(st.tuples(st.booleans(), st.integers(0, 3), st.integers(0, 6)), max_size=60),
     limit=st.integers(1, 4),
 )
-def test_whatever_others_do_while_a_slot_is_taken_the_limit_is_never_passed(
+def test_interleaved_acquires_and_releases_never_exceed_the_limit(
     acts: list[tuple[bool, int]], between: list[tuple[bool, int, int]], limit: int
 ) -> None:
     with fresh(CUSTOMERS) as path:
@@ -211,7 +207,7 @@ def interrupt(numbers: Numbers, acts: list[tuple[bool, int]], between: list[tupl
 
     def act(taking: bool, who: int) -> None:
         if who in busy:
-            return  # It is in the middle of something itself.
+            return  # This process is inside a call itself.
         busy.append(who)
         slots = numbers.processes[who].slots
         if taking:
@@ -219,7 +215,7 @@ def interrupt(numbers: Numbers, acts: list[tuple[bool, int]], between: list[tupl
                 held[who] += 1
                 assert sum(held) <= numbers.limit
         elif held[who]:
-            # Free for others from some moment of this on.
+            # The slot becomes free for others at some moment during the release.
             held[who] -= 1
             slots.release()
         busy.remove(who)
@@ -283,7 +279,7 @@ print(took, flush=True)
 """
 
 
-def test_however_hard_it_is_hammered_no_more_are_held_at_once_though_workers_are_killed(
+def test_parallel_processes_never_exceed_the_limit_while_others_are_killed(
     path: Path, tmp_path: Path, seed: int
 ) -> None:
     (tmp_path / "inside").mkdir()
@@ -300,7 +296,7 @@ def test_however_hard_it_is_hammered_no_more_are_held_at_once_though_workers_are
         steady = [begin() for _ in range(2)]
         until = monotonic() + 2
         while monotonic() < until:
-            # On the third column, one after the other. What it holds is nobody's as soon as it is dead.
+            # These processes use the third column in turn. The slots of each are free as soon as it is dead.
             inside[1002] = 0
             begin().kill()
         inside[1200] = 1
@@ -314,19 +310,19 @@ def test_however_hard_it_is_hammered_no_more_are_held_at_once_though_workers_are
 
 @pytest.fixture
 def one_row(tmp_path: Path) -> Iterator[Path]:
-    """A table of one row, which another key has."""
+    """A table whose only row belongs to another key."""
     path = make(tmp_path, CUSTOMERS._replace(rows=1, columns=4))
     claim(limits(path), b"other")
     return path
 
 
 def let_go(path: Path) -> None:
-    """There is a row after all."""
+    """Free the table's row."""
     table = limits(path)
     table.free(number_of(table, claim(table, b"other")))
 
 
-def test_without_a_row_there_is_a_share_of_the_slots(one_row: Path) -> None:
+def test_without_a_row_a_worker_has_a_share_of_the_slots(one_row: Path) -> None:
     worker = Process(one_row, 5)
     slots = worker.slots
     assert [slots.acquire(START) for _ in range(3)] == [True, True, False]
@@ -338,7 +334,7 @@ def test_without_a_row_there_is_a_share_of_the_slots(one_row: Path) -> None:
     assert worker.full == ["full", "full"]
 
 
-def test_without_a_row_it_is_said_that_a_retry_may_pass_while_there_is_a_slot_of_the_share(one_row: Path) -> None:
+def test_without_a_row_retry_after_is_zero_while_the_share_has_a_slot(one_row: Path) -> None:
     slots = Process(one_row, 2).slots
     assert slots.retry_after(START) == 0
     assert slots.acquire(START)
@@ -346,11 +342,11 @@ def test_without_a_row_it_is_said_that_a_retry_may_pass_while_there_is_a_slot_of
     assert slots.retry_after(START) == 1
 
 
-def test_what_is_in_use_without_a_row_is_in_use_once_there_is_one(one_row: Path) -> None:
+def test_slots_in_use_without_a_row_enter_the_row(one_row: Path) -> None:
     worker, other = Process(one_row, 5), Process(one_row, 5)
     assert [worker.slots.acquire(START) for _ in range(2)] == [True, True]
     let_go(one_row)
-    # It is asked for again after a second.
+    # The worker retries to get a row after a second.
     assert not worker.slots.acquire(START + 0.5)
     assert worker.slots.acquire(START + 1)
     assert in_use(one_row) == 3
@@ -360,7 +356,7 @@ def test_what_is_in_use_without_a_row_is_in_use_once_there_is_one(one_row: Path)
     assert in_use(one_row) == 2
 
 
-def test_who_finds_a_row_says_what_it_has_in_use_at_once(one_row: Path) -> None:
+def test_a_worker_that_gets_a_row_stores_its_slots_in_use_at_once(one_row: Path) -> None:
     worker = Process(one_row, 5)
     assert worker.slots.acquire(START)
     assert worker.slots.acquire(START)
@@ -373,14 +369,14 @@ def test_who_finds_a_row_says_what_it_has_in_use_at_once(one_row: Path) -> None:
     assert table.retained_until(row) >= START + 2 + ROW_RETENTION_SECONDS
 
 
-def test_a_table_that_was_full_is_asked_again_though_the_clock_was_set_back(one_row: Path) -> None:
+def test_a_full_table_is_tried_again_after_the_clock_was_set_back(one_row: Path) -> None:
     slots = Process(one_row, 5).slots
     assert [slots.acquire(START) for _ in range(3)] == [True, True, False]
     let_go(one_row)
     assert slots.acquire(START - 3600)
 
 
-def test_what_was_given_back_meanwhile_is_not_in_use_when_there_is_a_row(one_row: Path) -> None:
+def test_slots_released_without_a_row_do_not_enter_the_row(one_row: Path) -> None:
     worker = Process(one_row, 5)
     assert worker.slots.acquire(START)
     assert worker.slots.acquire(START)
@@ -391,7 +387,7 @@ def test_what_was_given_back_meanwhile_is_not_in_use_when_there_is_a_row(one_row
     assert in_use(one_row) == 0
 
 
-def test_a_row_is_kept_while_anything_is_in_use_and_for_a_while_after(start: Start, path: Path) -> None:
+def test_a_row_is_kept_while_slots_are_in_use_and_for_a_time_after(start: Start, path: Path) -> None:
     worker = start()
     supervisor = limits(path)
     reclaim = Reclaim(supervisor)
@@ -402,7 +398,7 @@ def test_a_row_is_kept_while_anything_is_in_use_and_for_a_while_after(start: Sta
     worker.slots.release()
     assert worker.slots.acquire(now)
     worker.slots.release()
-    # Whoever comes now and then keeps it.
+    # Occasional requests keep the row.
     assert reclaim.slice(now + ROW_RETENTION_SECONDS / 2, NEVER) == (0, 0, 0)
     assert reclaim.slice(now + ROW_RETENTION_SECONDS + 1, NEVER) == (1, 0, 0)
     assert reclaim.slice(now + ROW_RETENTION_SECONDS + 1 + GRACE_SECONDS, NEVER) == (0, 1, 0)
@@ -411,7 +407,7 @@ def test_a_row_is_kept_while_anything_is_in_use_and_for_a_while_after(start: Sta
     assert in_use(path) == 1
 
 
-def test_a_closing_row_in_which_a_slot_is_taken_is_live_again(start: Start, path: Path) -> None:
+def test_acquiring_a_slot_in_a_closing_row_revives_the_row(start: Start, path: Path) -> None:
     worker = start()
     reclaim = Reclaim(limits(path))
     assert worker.slots.acquire(START)
@@ -425,15 +421,13 @@ def test_a_closing_row_in_which_a_slot_is_taken_is_live_again(start: Start, path
     assert in_use(path) == 1
 
 
-def test_a_slot_of_a_row_that_closed_under_it_is_not_leaked_where_the_flock_is_not_to_be_had(
-    start: Start, path: Path
-) -> None:
+def test_slots_of_a_row_that_closes_do_not_leak_while_the_table_is_locked(start: Start, path: Path) -> None:
     worker, other = start(2), start(2)
     assert worker.slots.acquire(START)
     table = limits(path)
     row = table.peek(table.make_key(rule(2).key(SUBJECT)))
     assert row is not None
-    # As where it was found idle just before that slot was taken.
+    # The state after the supervisor found the row idle, just before the slot was acquired.
     table.words[row + at.ROW_GENERATION] += 1
     table.words[row + at.ROW_SYNC] += 1
     assert table.file.lock()
@@ -448,9 +442,7 @@ def test_a_slot_of_a_row_that_closed_under_it_is_not_leaked_where_the_flock_is_n
     assert not worker.slots.acquire(START)
 
 
-def test_without_anything_in_use_a_worker_counts_alone_while_the_flock_is_not_to_be_had(
-    start: Start, path: Path
-) -> None:
+def test_a_worker_without_slots_in_use_has_its_share_while_the_table_is_locked(start: Start, path: Path) -> None:
     worker = start(8)
     assert worker.slots.acquire(START)
     worker.slots.release()
@@ -469,7 +461,7 @@ def test_without_anything_in_use_a_worker_counts_alone_while_the_flock_is_not_to
 # ---- columns, tables of another layout
 
 
-def test_a_worker_on_a_spare_column_is_seen_as_soon_as_the_others_have_looked(path: Path) -> None:
+def test_slots_on_a_spare_column_count_after_the_others_refresh_their_columns(path: Path) -> None:
     workers = [Process(path, 3) for _ in range(2)]
     assert workers[0].slots.acquire(START)
     taken = [opened(path) for _ in range(4)]
@@ -487,22 +479,22 @@ def test_a_worker_on_a_spare_column_is_seen_as_soon_as_the_others_have_looked(pa
     assert workers[0].slots.acquire(START)
 
 
-def test_slots_without_a_row_need_not_know_of_columns(one_row: Path) -> None:
+def test_the_share_without_a_row_follows_the_number_of_workers(one_row: Path) -> None:
     worker = Process(one_row, 4)
     assert worker.slots.acquire(START)
     limits(one_row, 3).declare_column()
     assert worker.table.refresh_columns()
-    # Three workers share the table from the next time on that it is asked.
+    # From the next attempt to get a row on, three workers share the table.
     assert worker.slots.acquire(START + 0.1)
     assert not worker.slots.acquire(START + 2)
 
 
-def test_what_is_in_use_in_a_table_before_is_in_use_and_ends_there(tmp_path: Path) -> None:
+def test_slots_of_an_old_table_are_in_use_until_they_are_released_there(tmp_path: Path) -> None:
     old_path, path = make(tmp_path, CUSTOMERS), make(tmp_path, CUSTOMERS._replace(rows=9), generation=2)
     old, worker = Process(old_path, 3), Process(path, 3)
     assert old.slots.acquire(START)
     assert old.slots.acquire(START)
-    # Whoever prepares the new table carries first, and whoever tends it goes on.
+    # The supervisor carries counts once when it prepares the new table, and then at each sweep.
     Carry(limits(old_path), limits(path)).slice(START, NEVER)
     assert in_use(path) == 2
     assert [worker.slots.acquire(START) for _ in range(2)] == [True, False]
@@ -529,7 +521,7 @@ def test_a_gauge_has_room_for_any_number(start: Start, path: Path) -> None:
     assert other.slots.acquire(START)
 
 
-def test_the_row_says_that_it_counts_what_is_in_use(start: Start, path: Path) -> None:
+def test_the_row_is_marked_as_holding_gauges(start: Start, path: Path) -> None:
     worker = start()
     assert isinstance(worker.slots, Concurrency)
     assert worker.slots.name == "concurrency"
@@ -557,9 +549,7 @@ def test_the_row_says_that_it_counts_what_is_in_use(start: Start, path: Path) ->
         (at.DENY, 6, 0),
     ],
 )
-def test_while_the_hub_is_away_this_host_has_its_part(
-    tmp_path: Path, on_loss: int, elsewhere: int, passed: int
-) -> None:
+def test_without_the_hub_a_host_applies_on_loss(tmp_path: Path, on_loss: int, elsewhere: int, passed: int) -> None:
     path = make(tmp_path, CUSTOMERS._replace(columns=9))
     one, other = Process(path, 6), Process(path, 6)
     words, layout = one.table.words, one.table.layout
@@ -581,7 +571,7 @@ def test_while_the_hub_is_away_this_host_has_its_part(
 
 
 @pytest.mark.parametrize("on_loss", [at.SHARE, at.DENY])
-def test_without_a_row_too(tmp_path: Path, on_loss: int) -> None:
+def test_without_the_hub_and_a_row_a_worker_applies_on_loss(tmp_path: Path, on_loss: int) -> None:
     path = make(tmp_path, CUSTOMERS._replace(rows=1, columns=9))
     table = limits(path)
     table.find(table.make_key(b"other"), 1000, START)

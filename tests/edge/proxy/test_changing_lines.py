@@ -1,4 +1,4 @@
-"""A connection whose requests differ in some lines: what each means does not depend on those before it."""
+"""On a connection whose requests differ in some header lines, earlier requests do not change how one is read."""
 
 import random
 from types import SimpleNamespace
@@ -14,7 +14,7 @@ from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, get,
 from tests.support.wire import Message, Wire
 
 OWN = {"x-request-id", "traceparent"}
-"""Fields of which the edge makes others in each request."""
+"""Fields that the edge generates anew for each request."""
 NAMES = ("X-Seq", "x-seq", "Cookie", "If-None-Match", "X-Customer-Id", "Accept-Language", "X-Forwarded-Host")
 VALUES = ("1", "a=1; b=2", "", "\t", "edge.test", '"e"', "é", "\x00", "a\rb", "x" * 300, "100")
 ODD = (
@@ -25,8 +25,8 @@ ODD = (
 
 
 def echo(request: Message) -> bytes:
-    """Answer with what the upstream got, but for the edge's own, in an order of its own."""
-    fields = sorted(request.fields, key=lambda field: field[0].lower())  # Those of one name stay in their order.
+    """Answer with the sorted request as the upstream received it, without the fields in OWN."""
+    fields = sorted(request.fields, key=lambda field: field[0].lower())  # The sort is stable.
     told = [f"{name}: {value}" for name, value in fields if name.lower() not in OWN]
     traces = [value[:35] for name, value in request.fields if name == "traceparent"]
     return ok("\n".join([request.first, *told, *traces]).encode("latin-1"))
@@ -37,7 +37,7 @@ def trace(chance: random.Random) -> str:
 
 
 def request(chance: random.Random, usual: list[str]) -> bytes:
-    """A request of a client that has some lines in all of its requests, and others that change."""
+    """Return a request head with the `usual` lines and some lines that change with each request."""
     seq = chance.choice(VALUES) if chance.random() < 0.1 else chance.getrandbits(40)
     lines = [*usual, trace(chance), f"X-Seq: {seq}", f"Cookie: seen={chance.getrandbits(40)}"]
     if chance.random() < 0.5:
@@ -54,14 +54,14 @@ def request(chance: random.Random, usual: list[str]) -> bytes:
 
 
 async def ask(client: Wire, head: bytes) -> tuple[int, bytes | None, bool]:
-    """The status, what the upstream got, and whether the connection ends."""
+    """Return the status, the request as the upstream received it, and whether the edge closes the connection."""
     answer = await client.asks(head)
     told, _, continued = answer.body.rpartition(b"\n")
     told += continued if continued in head else b"a trace of its own"
     return answer.status, told if answer.status == 200 else None, "Connection" in answer
 
 
-async def test_a_request_means_the_same_whatever_came_before_it(edge: Edge, seed: int) -> None:
+async def test_a_request_is_read_alike_on_a_used_and_a_new_connection(edge: Edge, seed: int) -> None:
     chance = random.Random(seed)
     edge.upstream.answers(echo)
     client, read = await edge.client(), set()
@@ -71,7 +71,7 @@ async def test_a_request_means_the_same_whatever_came_before_it(edge: Edge, seed
             edge.config["strip"] = ["x-seq"]
             await edge.reloads()
         head = request(chance, usual)
-        meant = await ask(client, head)  # The first, as to the edge its lines are new.
+        meant = await ask(client, head)  # On a new connection, all lines are new to the edge.
         alone = await edge.client()
         assert await ask(alone, head) == meant, head
         alone.closes()
@@ -80,10 +80,10 @@ async def test_a_request_means_the_same_whatever_came_before_it(edge: Edge, seed
             client.closes()
             client = await edge.client()
     assert {200, 400, 401, 431} <= read
-    assert edge.runtime.snapshot.rests, "none was read without its changing lines"
+    assert edge.runtime.snapshot.rests, "the edge cached no head without its changing lines"
 
 
-async def test_streams_of_a_connection_change_in_the_same_lines(edge: Edge, seed: int) -> None:
+async def test_http2_streams_with_changing_fields_reach_the_upstream_with_their_own(edge: Edge, seed: int) -> None:
     chance = random.Random(seed)
     edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
     edge.upstream.answers(echo)
@@ -104,7 +104,7 @@ KEY_LINES = (
 
 
 def read_as_a_whole(snapshot: Snapshot, block: bytes) -> tuple[object, ...]:
-    """What a block means to who remembers nothing; the status and the reason where it is refused."""
+    """Read a header block without any cache. Return its meaning, or the status and the reason of its rejection."""
     most, rules = snapshot.head_limits.fields, RequestLines(snapshot.lines.rules)
     try:
         host, key, credentials, keep, length, trace, head = read_fields(block, False, most, rules)
@@ -115,18 +115,18 @@ def read_as_a_whole(snapshot: Snapshot, block: bytes) -> tuple[object, ...]:
 
 
 def read(snapshot: Snapshot, client: Any, block: bytes) -> tuple[object, ...]:
-    """What it means to a client's connection."""
+    """Read a header block as a client's connection does, with its caches."""
     cached = None if client.expects_new_head else snapshot.heads[False][block]
     try:
         meaning = snapshot.read_new_block(client, block) if cached is None else cached
     except RejectedError as error:
         return error.status, str(error)
     identity, site, credentials, keep, length, trace, head = meaning
-    # Lines that change are passed on behind the others.
+    # The edge forwards changing lines after the others, so the lines are compared sorted.
     return identity, site is not NO_SITE, credentials, sorted(keep.split(b"\r\n")), length, trace, head is PLAIN
 
 
-async def test_a_block_means_the_same_whoevers_key_came_with_its_lines_before(edge: Edge, seed: int) -> None:
+async def test_a_cached_block_never_resolves_to_the_key_of_another_customer(edge: Edge, seed: int) -> None:
     (await edge.client()).closes()
     chance, snapshot = random.Random(seed), edge.runtime.snapshot
     clients = [SimpleNamespace(trusted=False, changing=None, heads_read=0, expects_new_head=False) for _ in range(40)]
@@ -151,7 +151,7 @@ async def test_a_block_means_the_same_whoevers_key_came_with_its_lines_before(ed
     assert len(snapshot.shared) > 3
 
 
-async def test_customers_of_one_program_share_what_is_remembered(edge: Edge) -> None:
+async def test_customers_with_equal_header_lines_share_a_cached_block(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok(dict(request.fields)["X-Customer-Id"].encode()))
     for key, name in ((UNLIMITED, b"free"), (KEY, b"acme")) * 4:
         client = await edge.client()

@@ -1,4 +1,4 @@
-"""Another configuration while requests are under way: each sees one, the next one the new, and no count is lost."""
+"""Reloads during requests: each request sees one configuration, the next sees the new one, and counts are kept."""
 
 import asyncio
 import gc
@@ -29,7 +29,7 @@ from tests.support.transcript import KEY, READER, UNLIMITED, Edge, Upstream, chu
 # ---- one request sees one configuration
 
 
-async def test_a_request_under_way_ends_as_it_began_and_the_next_one_sees_the_new(edge: Edge) -> None:
+async def test_a_request_keeps_its_configuration_and_the_next_one_gets_the_new(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     edge.config["security_headers"] = True
     edge.config["routes"] = [{"name": "other", "path": "/other/*", "upstream": "api", "auth": "none"}]
@@ -46,7 +46,7 @@ async def test_a_request_under_way_ends_as_it_began_and_the_next_one_sees_the_ne
     assert edge.count("edge_requests_total", "other", "-", "200") == 1
 
 
-async def test_a_head_that_was_half_sent_is_read_by_the_new_one(answering: Edge) -> None:
+async def test_a_half_sent_head_is_read_by_the_new_configuration(answering: Edge) -> None:
     client = await answering.client()
     request = get("/v1/x", f"X-API-Key: {KEY}")
     await client.sends(request[:30])
@@ -58,7 +58,7 @@ async def test_a_head_that_was_half_sent_is_read_by_the_new_one(answering: Edge)
     assert "RateLimit" not in answer
 
 
-async def test_an_upload_keeps_the_bound_that_it_began_with(edge: Edge) -> None:
+async def test_an_upload_keeps_its_original_body_limit(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(head("POST /public/ HTTP/1.1", "Host: edge.test", "Transfer-Encoding: chunked"))
     await client.sends(b"5\r\nhello\r\n")
@@ -72,10 +72,10 @@ async def test_an_upload_keeps_the_bound_that_it_began_with(edge: Edge) -> None:
     assert (await client.asks(post(b"x" * 9))).status == 413
 
 
-# ---- who may ask
+# ---- keys
 
 
-async def test_a_key_that_is_revoked_is_unknown_at_once_on_an_open_connection(answering: Edge) -> None:
+async def test_a_revoked_key_is_unknown_at_once_on_an_open_connection(answering: Edge) -> None:
     client = await answering.client()
     for _ in range(3):
         assert (await asks(client)).status == 200
@@ -89,7 +89,7 @@ async def test_a_key_that_is_revoked_is_unknown_at_once_on_an_open_connection(an
     assert left(await asks(client))[:2] == ("basic", 56)
 
 
-async def test_a_key_that_changes_hands_is_another_customers_from_the_next_request_on(edge: Edge) -> None:
+async def test_a_key_moved_to_another_customer_counts_for_it_from_the_next_request(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok(request["X-Customer-Id"].encode()))
     client = await edge.client()
     assert (await asks(client)).body == b"acme"
@@ -100,10 +100,10 @@ async def test_a_key_that_changes_hands_is_another_customers_from_the_next_reque
     assert "RateLimit" not in answer
 
 
-# ---- what is used up stays used up
+# ---- usage of limits survives
 
 
-async def test_another_rate_holds_at_once_and_knows_what_was_used(answering: Edge) -> None:
+async def test_a_changed_rate_applies_at_once_and_keeps_usage(answering: Edge) -> None:
     client = await answering.client()
     for _ in range(10):
         await asks(client)
@@ -125,13 +125,13 @@ async def test_another_rate_holds_at_once_and_knows_what_was_used(answering: Edg
     assert "RateLimit" not in answer
     limited(answering, {"rate": "12/min"})
     await answering.reloads()
-    # What passed while there was no limit was not counted by any.
+    # Requests that passed without a limit were not counted.
     assert left(await asks(client))[:2] == ("basic", 0)
     assert (await asks(client)).status == 429
 
 
 @pytest.mark.usefixtures("uncollected")
-async def test_who_has_no_room_in_the_table_is_held_on_as_well(answering: Edge) -> None:
+async def test_a_limit_without_a_table_row_keeps_its_usage(answering: Edge) -> None:
     answering.config["tables"] = {"customers": 1, "addresses": 1000}
     answering.config["customers"]["free"] = {"tier": "basic"}
     client = await answering.client()
@@ -146,10 +146,10 @@ async def test_who_has_no_room_in_the_table_is_held_on_as_well(answering: Edge) 
     assert answering.count("edge_table_full_total", "customers") >= 1
 
 
-# ---- who is connected
+# ---- client connections
 
 
-async def test_a_proxy_is_believed_as_soon_as_it_is_trusted_and_no_longer(edge: Edge) -> None:
+async def test_changes_of_trusted_proxies_apply_to_open_connections(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok(request["X-Forwarded-For"].encode()))
     edge.config["per_ip"] = {"rate": "100/min"}
     client = await edge.client()
@@ -168,7 +168,7 @@ async def test_a_proxy_is_believed_as_soon_as_it_is_trusted_and_no_longer(edge: 
     assert await told() == (b"127.0.0.1", 97)
 
 
-async def test_bounds_of_connections_hold_for_whoever_comes_next(edge: Edge) -> None:
+async def test_changed_connection_limits_apply_to_new_connections_and_next_deadlines(edge: Edge) -> None:
     inside = [await edge.client() for _ in range(3)]
     edge.config["limits"] = {"connections_per_ip": 3, "keepalive_idle": "200ms", "header_timeout": "200ms"}
     await edge.reloads()
@@ -177,7 +177,7 @@ async def test_bounds_of_connections_hold_for_whoever_comes_next(edge: Edge) -> 
     refused.closes()
     await inside[0].sends(get("/nowhere"))
     assert (await inside[0].gets_answer()).status == 404
-    await inside[0].gets_eof()  # Its next deadline is of the new configuration.
+    await inside[0].gets_eof()  # Its next deadline comes from the new configuration.
     await inside[1].sends(b"GET / HT")
     assert (await inside[1].gets_answer()).status == 408
 
@@ -185,7 +185,7 @@ async def test_bounds_of_connections_hold_for_whoever_comes_next(edge: Edge) -> 
 # ---- upstreams
 
 
-async def test_an_upstream_that_is_the_same_keeps_its_connections_and_its_record(edge: Edge) -> None:
+async def test_an_unchanged_upstream_keeps_its_connections_and_failures(edge: Edge) -> None:
     second = edge.adds_endpoint()
     edge.config["upstreams"]["api"]["eject"] = {"errors": 1, "for": "1h"}
     client = await edge.client()
@@ -206,7 +206,7 @@ async def test_an_upstream_that_is_the_same_keeps_its_connections_and_its_record
     assert edge.count("edge_connections", "upstream") <= 1
 
 
-async def test_of_an_upstream_that_changed_idle_connections_are_closed_and_others_after_their_answer(
+async def test_a_changed_upstream_closes_connections_as_they_become_idle(
     edge: Edge,
 ) -> None:
     idle, kept = await edge.forwards()
@@ -221,8 +221,8 @@ async def test_of_an_upstream_that_changed_idle_connections_are_closed_and_other
     assert (await upstream.tells(used, ok(b"new"))).body == b"new"
 
 
-async def test_a_request_under_way_is_tried_again_where_it_was_first(edge: Edge) -> None:
-    """Its upstream is gone from the configuration; it is still served."""
+async def test_a_request_is_retried_at_the_upstream_of_its_own_configuration(edge: Edge) -> None:
+    """The new configuration has another upstream. The request is retried at the old one and served."""
     second = edge.adds_endpoint()
     client = await edge.client()
     await client.sends(get())
@@ -241,16 +241,14 @@ async def test_a_request_under_way_is_tried_again_where_it_was_first(edge: Edge)
 
 
 def speaks_tls(edge: Edge, authority: Authority, *upstreams: Upstream) -> None:
-    """These speak TLS, and the configuration says so."""
+    """Let these upstreams speak TLS, and configure the edge for it."""
     for upstream in upstreams:
         upstream.tls = authority.serving("127.0.0.1")
     edge.config["upstreams"]["api"]["endpoints"] = [upstream.url for upstream in upstreams]
     edge.config["upstreams"]["api"]["tls"] = {"ca": str(authority.file)}
 
 
-async def test_a_request_under_way_knows_how_to_speak_tls_with_an_upstream_that_is_gone(
-    edge: Edge, tmp_path: Path
-) -> None:
+async def test_a_retry_uses_tls_with_an_upstream_that_was_removed(edge: Edge, tmp_path: Path) -> None:
     second = edge.adds_endpoint()
     speaks_tls(edge, Authority(tmp_path), edge.upstream, second)
     client = await edge.client()
@@ -261,13 +259,13 @@ async def test_a_request_under_way_knows_how_to_speak_tls_with_an_upstream_that_
     edge.config["upstreams"] = {"more": {"endpoints": ["http://127.0.0.1:9"]}}
     edge.config["routes"] = [{"path": "/more/*", "upstream": "more"}]
     await edge.reloads()
-    end.close()  # In the middle of the handshake: nothing was sent, and another one is asked.
+    end.close()  # During the handshake: the request was not sent, so the edge tries the other endpoint.
     upstream = await other.takes()
     assert (await upstream.tells(client, ok(b"saved"))).body == b"saved"
     await upstream.gets_eof()
 
 
-async def test_what_is_known_of_tls_is_kept_where_it_is_meant_the_same_way(edge: Edge, tmp_path: Path) -> None:
+async def test_equal_tls_settings_share_their_tls_context(edge: Edge, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     speaks_tls(edge, authority, edge.upstream)
     client, upstream = await edge.forwards()
@@ -285,23 +283,23 @@ async def test_what_is_known_of_tls_is_kept_where_it_is_meant_the_same_way(edge:
     other = prepared.snapshot.upstream_tls["api"]
     contexts = {outward.context, other.context}
     worker.reload_certificates()
-    assert not contexts & {outward.context, other.context}, "files of both are read anew"
+    assert not contexts & {outward.context, other.context}, "the files of both configurations are read again"
     assert worker.generations.commit(number)
     context = outward.context
     worker.reload_certificates()
-    assert outward.context is not context, "a request that is under way may still need it"
+    assert outward.context is not context, "a request in progress may still need the old context"
     await upstream.tells(client, ok())
     await upstream.gets_eof()
 
 
-# ---- what the supervisor tells
+# ---- messages of the supervisor
 
 
 def listing(address: str, up: bool = True) -> list[EndpointAddresses]:
     return [EndpointAddresses([address], [address] if up else [])]
 
 
-async def test_endpoints_are_told_of_one_configuration(edge: Edge) -> None:
+async def test_endpoint_updates_apply_to_the_configuration_that_they_name(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["endpoints"] = [f"http://localhost:{edge.upstream.port}"]
     client = await edge.client()
     generations = edge.worker.generations
@@ -310,21 +308,23 @@ async def test_endpoints_are_told_of_one_configuration(edge: Edge) -> None:
     edge.config["routes"].append({"path": "/next/*", "upstream": "next", "auth": "none"})
     number = await edge.prepares({"api": listing("127.0.0.2"), "next": listing("127.0.0.3")})
     services = edge.runtime.snapshot.services
-    assert [each.address for each in services["api"].endpoints] == ["127.0.0.1"], "it is served as it is"
+    assert [each.address for each in services["api"].endpoints] == ["127.0.0.1"], (
+        "the served configuration is unchanged"
+    )
     assert not generations.update_endpoints(number, {"api": listing("127.0.0.4"), "next": listing("127.0.0.5")})
     assert not generations.update_endpoints(number + 1, {"api": listing("127.0.0.9")})
     assert generations.update_endpoints(1, {"api": listing("127.0.0.1", up=False)})
     assert (await client.asks(get())).status == 503
     assert generations.commit(number)
     services = edge.runtime.snapshot.services
-    # What was told last of an upstream that both have is what is true of it.
+    # An upstream present in both configurations keeps its last reported status.
     assert [(each.address, each.state) for each in services["api"].endpoints] == [("127.0.0.1", DOWN)]
     assert [each.address for each in services["next"].endpoints] == ["127.0.0.5"]
     assert not generations.update_endpoints(1, {"next": listing("127.0.0.9")})
     assert generations.update_endpoints(number, {"api": listing("127.0.0.1")})
 
 
-async def test_what_a_lost_supervisor_had_told_last_takes_nobody_out_for_good(edge: Edge) -> None:
+async def test_a_lost_supervisors_last_report_does_not_disable_endpoints_for_good(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["endpoints"] = [f"http://localhost:{edge.upstream.port}"]
     edge.upstream.answers(lambda request: ok())
     client = await edge.client()
@@ -338,14 +338,14 @@ async def test_what_a_lost_supervisor_had_told_last_takes_nobody_out_for_good(ed
     assert [each.state for each in edge.runtime.snapshot.services["next"].endpoints] == [EJECTED]
 
 
-async def test_only_what_was_prepared_is_served_and_the_last_of_that(answering: Edge) -> None:
+async def test_commit_serves_only_the_last_prepared_configuration(answering: Edge) -> None:
     client = await answering.client()
     generations = answering.worker.generations
     assert not generations.commit(1)
     assert not generations.commit(2)
     answering.config["routes"][0]["auth"] = "none"
     number = await answering.prepares()
-    assert (await asks(client, key="")).status == 401, "it is only prepared"
+    assert (await asks(client, key="")).status == 401, "the configuration is only prepared"
     generations.discard(number + 1)
     generations.discard(number)
     assert not generations.commit(number)
@@ -363,12 +363,12 @@ async def test_only_what_was_prepared_is_served_and_the_last_of_that(answering: 
 
 
 def written(file: Path) -> list[dict[str, Any]]:
-    """The lines that a log has."""
+    """Return the lines of an access log."""
     return [orjson.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
 
 
 async def lines(edge: Edge, file: Path, n: int) -> list[dict[str, Any]]:
-    """All lines of a log, once there are so many."""
+    """Wait for `n` lines of an access log and return them. More lines are an error."""
     await edge.until(lambda: len(written(file)) >= n, f"{n} lines")
     found = written(file)
     assert len(found) == n
@@ -376,11 +376,11 @@ async def lines(edge: Edge, file: Path, n: int) -> list[dict[str, Any]]:
 
 
 def threads(edge: Edge) -> list[LogFile]:
-    """The files that are open for lines."""
+    """Return the log files that are open."""
     return [log._to for log in edge.worker.generations.list_access_logs() if log._to._thread is not None]
 
 
-async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge: Edge, tmp_path: Path) -> None:
+async def test_a_request_is_logged_in_the_log_of_its_configuration(edge: Edge, tmp_path: Path) -> None:
     old, new = tmp_path / "old.log", tmp_path / "new.log"
     edge.config["access_log"] = str(old)
     client, upstream = await edge.forwards()
@@ -402,7 +402,7 @@ async def test_what_began_under_a_log_is_logged_there_and_then_it_is_closed(edge
     await lines(edge, new, 1)
 
 
-# ---- what is left of those before
+# ---- memory of old configurations
 
 MADE = (
     Snapshot,
@@ -418,18 +418,18 @@ MADE = (
     LogFile,
     ClientTls,
 )
-"""What a configuration consists of, while it is served."""
+"""The objects that a served configuration consists of."""
 
 
 def there() -> dict[str, int]:
-    """How many this test has made of each that are still there, garbage that nobody has collected among them."""
+    """Count the objects of each class in MADE that this test created, including uncollected garbage."""
     found = Counter(type(each).__name__ for each in gc.get_objects())
     return {made.__name__: found[made.__name__] for made in MADE}
 
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    """Memory is only freed where nothing holds it. What other tests have left is not looked at, as there is much."""
+    """Turn off the garbage collector, so that only reference counts free memory. Ignore objects of other tests."""
     gc.disable()
     gc.freeze()
     yield
@@ -438,8 +438,8 @@ def uncollected() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("uncollected")
-async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edge: Edge, tmp_path: Path) -> None:
-    """Nobody has to search for it: with the last reference to it, all of it is gone."""
+async def test_an_old_configuration_is_freed_after_its_last_request(edge: Edge, tmp_path: Path) -> None:
+    """The last reference frees all of an old configuration, without the garbage collector."""
     edge.config["access_log"] = str(tmp_path / "0.log")
     edge.config["upstreams"]["api"]["breaker"] = {"pending": 100}
     edge.config["upstreams"]["tls"] = {"endpoints": ["https://127.0.0.1:9"]}
@@ -458,7 +458,7 @@ async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edg
         await edge.prepares()
         await edge.reloads()
     await edge.until(
-        lambda: len(edge.worker.generations.list_access_logs()) == 2, "only the first and the last are needed"
+        lambda: len(edge.worker.generations.list_access_logs()) == 2, "only the first and the last access log are open"
     )
     two = there()
     for made in (Snapshot, Service, Endpoint, Addresses, AccessLog, ClientTls):
@@ -470,12 +470,12 @@ async def test_nothing_is_left_of_a_configuration_once_its_requests_are_over(edg
     await edge.until(lambda: not (generations._previous or generations._services or generations._logs))
     await edge.settles()
     last = there()
-    # Under the first one a customer was known, and on a route; under the last nobody is.
+    # The first configuration had one customer bound to a route. The last one has none yet.
     assert last == one | {"RouteBinding": one["RouteBinding"] - 1, "Identity": one["Identity"] - 1}
 
 
 @pytest.mark.usefixtures("uncollected")
-async def test_a_log_that_goes_on_does_not_hold_what_it_logged_before(answering: Edge, tmp_path: Path) -> None:
+async def test_a_continued_access_log_holds_no_old_configuration(answering: Edge, tmp_path: Path) -> None:
     answering.config["access_log"] = str(tmp_path / "access.log")
     client = await answering.client()
     none = there()["RouteBinding"]
@@ -488,8 +488,8 @@ async def test_a_log_that_goes_on_does_not_hold_what_it_logged_before(answering:
 
 
 @pytest.mark.usefixtures("uncollected")
-async def test_addresses_that_stay_known_hold_nothing_of_what_was_before(answering: Edge) -> None:
-    """Not even what was asked for while the next configuration was prepared already."""
+async def test_cached_addresses_hold_no_old_configuration(answering: Edge) -> None:
+    """This includes bindings created while the next configuration was already prepared."""
     answering.config["tiers"]["anonymous"] = {"limits": [{"rate": "1000/min"}]}
     answering.config["tiers"]["basic"] = {"limits": [{"rate": "1000/min", "scope": "ip"}]}
     client = await answering.client()
@@ -507,7 +507,7 @@ async def test_addresses_that_stay_known_hold_nothing_of_what_was_before(answeri
 
 
 async def test_chunks_of_two_configurations_do_not_mix(edge: Edge) -> None:
-    """An answer in pieces, the client's request held back by a slow upstream, and three configurations meanwhile."""
+    """Three reloads happen while a slow upstream answers the first of two pipelined requests in chunks."""
     client, upstream = await edge.forwards(get() + get("/public/2"))
     for n in range(3):
         edge.config["limits"] = {"keepalive_idle": f"{n + 1}min"}

@@ -1,7 +1,7 @@
-"""TCP keeps bytes in order and nothing else: however a conversation is cut into reads, it is the same conversation.
+"""The boundaries of TCP segments must not change a conversation: TCP guarantees only the order of the bytes.
 
-Each conversation is played once whole; then with the client's stream cut in two at every point, with the upstream's
-cut in two at every point, and with both sent byte by byte.
+Each conversation is played once whole, then with the client's stream cut in two at every point, then with the
+upstream's stream cut in two at every point, and finally with both streams sent byte by byte.
 """
 
 import asyncio
@@ -19,17 +19,17 @@ NEW_EACH_TIME = re.compile(
     rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}|(?<=traceparent: 00-)[0-9a-f-]{49}|(?<=;[rt]=)\d+"
     rb"|(?<=Date: )[^\r]+"
 )
-"""Request ids, traces, what is left of a limit, and the time."""
+"""Text that differs in each play: request ids, traces, remaining amounts of limits, and the date."""
 
 
 class Conversation(NamedTuple):
-    """What the client sends, what the upstream answers each request that it gets, what the client gets answers to."""
+    """The client's bytes, the upstream's answer to each request, and the method of each answer that the client gets."""
 
     client: bytes
     answers: tuple[bytes, ...]
     methods: tuple[str, ...] = ("GET",)
     closes: bool = False
-    """The upstream ends each answer with its connection."""
+    """Whether the upstream closes its connection after each answer."""
 
 
 def chunked(*fields: str) -> bytes:
@@ -96,13 +96,13 @@ CONVERSATIONS = {
 }
 
 TURNS = 8
-"""Of the loop, in which what was sent is read by itself: the next but one does."""
+"""Turns of the event loop after each piece, so that the edge reads the piece alone. Two turns suffice."""
 
 Said = tuple[bytes, bytes, tuple[tuple[str, str], ...]]
 
 
 def said(message: Message) -> Said:
-    """A message up to what is new each time. Where chunks begin and end means nothing (RFC 9112 section 7.1)."""
+    """Return a message without the text that differs in each play. Chunk boundaries do not count (RFC 9112 7.1)."""
     return (
         NEW_EACH_TIME.sub(b"*", message.raw),
         NEW_EACH_TIME.sub(b"*", message.body),
@@ -111,14 +111,14 @@ def said(message: Message) -> Said:
 
 
 class Cuts(NamedTuple):
-    """Where the two streams are cut: the client's, and that of all the upstream's answers together."""
+    """The positions of cuts in the client's stream, and in the concatenated answers of the upstream."""
 
     client: frozenset[int] = frozenset()
     upstream: frozenset[int] = frozenset()
 
 
 def pieces(stream: bytes, cuts: frozenset[int], start: int = 0) -> Iterator[bytes]:
-    """The pieces of `stream`, which begins at `start` of what the cuts count in."""
+    """Yield the pieces of `stream`, whose first byte has the position `start` in the numbering of the cuts."""
     begin = 0
     for cut in sorted(cuts):
         if begin < cut - start < len(stream):
@@ -132,13 +132,13 @@ async def sends(edge: Edge, wire: Wire, parts: Iterator[bytes]) -> None:
         try:
             await wire.sends(part)
         except ConnectionError:
-            return  # The edge has said all that it will ever say.
+            return  # The edge has closed the connection. Its answer is complete.
         for _ in range(TURNS):
             await asyncio.sleep(0)
 
 
 async def played(edge: Edge, script: Conversation, cuts: Cuts) -> tuple[list[Said], bytes, list[Said], bytes]:
-    """What the upstream got and what the client got: messages, then what came after the last one."""
+    """Play a conversation. Return for upstream and client the messages received and the bytes after the last one."""
     requests: list[Said] = []
     answers: list[Said] = []
     rests = {"client": b"", "upstream": b""}
@@ -183,12 +183,12 @@ def edge(edge: Edge) -> Edge:
 
 @pytest.fixture(autouse=True)
 def unlearning(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every play ends with its upstream's connections closed: how long they are kept is not to be learnt of that."""
+    """Turn off the estimate of idle lifetimes: each play closes its upstream connections, which would distort it."""
     monkeypatch.setattr(IdleLifetime, "record_close", lambda *_: None)
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
-async def test_a_conversation_is_the_same_wherever_it_is_cut(edge: Edge, name: str) -> None:
+async def test_segment_boundaries_do_not_change_a_conversation(edge: Edge, name: str) -> None:
     script = CONVERSATIONS[name]
     whole = await played(edge, script, Cuts())
     client, upstream = range(1, len(script.client)), range(1, sum(map(len, script.answers)))
@@ -199,8 +199,8 @@ async def test_a_conversation_is_the_same_wherever_it_is_cut(edge: Edge, name: s
     assert await played(edge, script, Cuts(frozenset(client), frozenset(upstream))) == whole
 
 
-async def test_the_conversations_are_what_they_seem(edge: Edge) -> None:
-    """Played whole, each comes to its end, and the refused ones are refused."""
+async def test_each_whole_conversation_gets_its_expected_statuses(edge: Edge) -> None:
+    """Each conversation, played whole, is complete and has the expected statuses."""
     firsts = {}
     for name, script in CONVERSATIONS.items():
         requests, _, answers, rest = await played(edge, script, Cuts())

@@ -1,12 +1,12 @@
-"""What agreeing costs: supervisors and workers as an edge has them, without HTTP, on a Redis of their own.
+"""Measure the cost of limits shared over a hub, with supervisors and workers of an edge, a Redis, and no HTTP.
 
-    python -m tests.edge.sync.measure hot      one limit, asked three times as much as it allows, on several hosts
+    python -m tests.edge.sync.measure hot      one limit at three times its allowed rate, on several hosts
     python -m tests.edge.sync.measure warm     many limits, each used now and then: --keys, --every, --hosts, --wide
-    python -m tests.edge.sync.measure back     the hub is lost and reached again with many limits in use
+    python -m tests.edge.sync.measure back     the hub is lost and found again with many limits in use
 
-Redis says what it was asked (INFO): calls and the bytes of all of them, its CPU and its memory. A supervisor says its
-CPU time, its memory, and by how much it made its event loop late. A process each; workers decide as in edge/proxy/, by
-policies and gates over the same tables. Times of a machine that others use too mean little: compare what one run says.
+Redis reports its calls, their bytes, its CPU time and its memory (INFO). A supervisor reports its CPU time, its memory
+and the delays of its event loop. Each runs in its own process. Workers decide as edge/proxy/ does, with policies and
+gates over shared tables. Times from a busy machine mean little: compare only figures of one run.
 """
 
 import argparse
@@ -44,14 +44,14 @@ from loadtest.testbed.redis import Redis
 
 SPAWN = multiprocessing.get_context("spawn")
 LOOKS = 0.005
-"""Seconds between two looks at how late an event loop is."""
+"""Seconds between two measurements of the delay of an event loop."""
 TURN = 0.002
 """Seconds between two turns of the generator of requests."""
 
 
 @dataclass(frozen=True)
 class Load:
-    """So many subjects with a limit of `limit` in `window` seconds, asked `rate` times a second in all, at random."""
+    """A load of `rate` requests a second in all, spread at random over subjects with a limit per `window` seconds."""
 
     limit: int
     subjects: int
@@ -64,7 +64,7 @@ class Load:
 
 
 def supervise(state: Path, url: str, rows: int, line: socket.socket, control: Connection) -> None:
-    """Be the supervisor of one edge, as far as limits go."""
+    """Run the part of an edge's supervisor that serves limits."""
     store = Store.prepare(state, workers=1, customers=rows, addresses=64, hub=True)
     uvloop.run(_supervise(store, Hub(url=url), line, control))
 
@@ -88,7 +88,7 @@ async def _supervise(store: Store, settings: Hub, line: socket.socket, control: 
         while True:
             due, spent = loop.time() + LOOKS, time.thread_time()
             await asyncio.sleep(LOOKS)
-            # At most as much as was done meanwhile: others who use the machine are not meant.
+            # The delay is capped by this thread's CPU time, because other load on the machine must not count.
             late.append(min(loop.time() - due, time.thread_time() - spent))
 
     def asked() -> None:
@@ -119,7 +119,7 @@ async def _supervise(store: Store, settings: Hub, line: socket.socket, control: 
 
 
 def memory() -> int:
-    """Bytes of private memory of this process, without the tables, which are files."""
+    """Return the bytes of private memory of this process. The tables do not count, because they are files."""
     for row in Path("/proc/self/status").read_text().splitlines():
         if row.startswith("RssAnon"):
             return int(row.split()[1]) * 1024
@@ -131,14 +131,14 @@ def memory() -> int:
 
 @dataclass
 class Customer:
-    """One subject at one worker. It waits as a request does (edge/proxy/exchange.py)."""
+    """One subject at one worker. Its requests wait for the hub as in edge/proxy/exchange.py."""
 
     worker: "Worker"
     policy: Policy
     gate: Gate
 
     def ask(self, since: float | None = None) -> None:
-        """A request; `since`: monotonic time at which it came, where it has waited."""
+        """Decide on a request. `since` is the monotonic time of its arrival if it has waited."""
         worker, gate = self.worker, self.gate
         now = worker.now()
         worker.asked += since is None
@@ -160,7 +160,7 @@ class Customer:
 
 @dataclass
 class Waiting:
-    """A request that waits."""
+    """A waiting request."""
 
     customer: Customer
     since: float
@@ -171,7 +171,7 @@ class Waiting:
 
 @dataclass
 class Worker:
-    """One worker."""
+    """A worker and its counts."""
 
     store: Store
     asking: ClaimWaiter
@@ -198,7 +198,7 @@ class Worker:
 
 
 def work(state: Path, load: Load, line: socket.socket, control: Connection) -> None:
-    """Be a worker that is asked for."""
+    """Run a worker under a load."""
     uvloop.run(_work(Store.join(state), load, line, control))
 
 
@@ -224,7 +224,7 @@ async def _work(store: Store, load: Load, line: socket.socket, control: Connecti
     due = time.monotonic()
     while True:
         now = time.monotonic()
-        # What is too much for this machine is not made up for.
+        # Requests that this machine was too slow to make are skipped.
         due = max(due, now - 0.1)
         while due <= now:
             random.choice(customers).ask()
@@ -238,7 +238,7 @@ async def _work(store: Store, load: Load, line: socket.socket, control: Connecti
     channel.close()
 
 
-# ---- both, and what Redis says
+# ---- edges and Redis
 
 
 class Edge:
@@ -257,7 +257,7 @@ class Edge:
         self.before = self.said()
         self._processes[1].start()
         assert self.worker.recv() == "ready"
-        # Else neither would see the end of the other.
+        # With these copies open, neither process would notice that the other one ended.
         theirs.close()
         ours.close()
 
@@ -265,13 +265,13 @@ class Edge:
         self.worker.send("begin")
 
     def said(self) -> dict[str, Any]:
-        """What the supervisor says now."""
+        """Return the supervisor's present report."""
         self.supervisor.send("?")
         found: dict[str, Any] = self.supervisor.recv()
         return found
 
     def counted(self) -> dict[str, int]:
-        """What the worker says now."""
+        """Return the worker's present counts."""
         self.worker.send("?")
         found: dict[str, int] = self.worker.recv()
         return found
@@ -284,7 +284,7 @@ class Edge:
 
 
 class Server:
-    """A Redis, and what it says of itself."""
+    """A Redis and its statistics."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -308,7 +308,7 @@ class Server:
 
 @contextmanager
 def edges(hosts: int, loads: list[Load]) -> Iterator[tuple[Server, list[Edge]]]:
-    """Edges on a hub; their workers have not begun."""
+    """Start edges on a hub. Their workers wait for `begin`."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         server = Server(folder / "redis")
@@ -327,7 +327,7 @@ def edges(hosts: int, loads: list[Load]) -> Iterator[tuple[Server, list[Edge]]]:
 
 
 def measured(server: Server, made: list[Edge], warm_up: float, seconds: float) -> dict[str, float]:
-    """What a while of it costs."""
+    """Run the load, and return rates and costs of the `seconds` after `warm_up`."""
     fresh = server.said()
     for edge in made:
         edge.begin()
@@ -368,7 +368,7 @@ def measured(server: Server, made: list[Edge], warm_up: float, seconds: float) -
 
 
 def said_of(found: dict[str, float]) -> str:
-    """A line for people."""
+    """Format the figures as one line for a terminal."""
     return (
         f"{found['requests_s']:7.0f} requests/s, {100 * found['waited']:4.1f} % waited;"
         f" hub {found['calls_s']:7.1f} calls/s,"
@@ -384,11 +384,11 @@ def said_of(found: dict[str, float]) -> str:
     )
 
 
-# ---- what is played
+# ---- the scenarios
 
 
 def hot(given: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
-    """One limit, asked three times as much as it allows over all hosts."""
+    """Measure one limit that gets three times its allowed rate over all hosts."""
     for hosts in given.hosts or (3, 6):
         for limit in given.limits:
             load = Load(limit, 1, 3 * limit / 60 / hosts)
@@ -398,7 +398,7 @@ def hot(given: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 def warm(given: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
-    """Many limits, each asked every so many seconds on average; of `--wide` all hosts use each, else one."""
+    """Measure many limits, each used every `--every` seconds on average, by all hosts with `--wide`, else by one."""
     for hosts in given.hosts or (1, 3):
         for every in given.every:
             keys = given.keys
@@ -412,7 +412,7 @@ def warm(given: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
 
 
 def back(given: argparse.Namespace) -> Iterator[tuple[str, dict[str, float]]]:
-    """The hub hangs, and comes back, while many limits are in use."""
+    """Measure a hub that hangs and comes back while many limits are in use."""
     for hosts in given.hosts or (1,):
         loads = [
             Load(given.limits[-1], given.keys, given.keys / given.every[0], first=given.keys * of)
@@ -444,7 +444,7 @@ PLAYED = {"hot": hot, "warm": warm, "back": back}
 
 
 def main() -> None:
-    """Measure, and print a line for each."""
+    """Measure a scenario and print a line for each result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=PLAYED)
     parser.add_argument("--hosts", type=int, nargs="+")

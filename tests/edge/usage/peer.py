@@ -1,4 +1,4 @@
-"""A spool and a collector without its database: it judges and answers as the real one, and remembers what it has."""
+"""A collector without a database, with the real verdicts and answers; and functions that fill a spool."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -22,11 +22,11 @@ T = TypeVar("T")
 
 
 SHIPPER = Shipper("edge")
-"""Who ships: one token, which no region is bound to."""
+"""The shipper, as the collector knows it: one token without a region."""
 
 
 def append(spool: Spool, times: int = 1, rows: tuple[Row, ...] | None = None) -> list[bytes]:
-    """Append so many batches, by default each with a value that tells it from the others; returns their bodies."""
+    """Append `times` batches and return their bodies. By default, the value of each batch is its number."""
     bodies = []
     for _ in range(times):
         seq, prev = (1, FIRST) if spool.last is None else (spool.last.seq + 1, spool.last.digest)
@@ -39,12 +39,12 @@ def append(spool: Spool, times: int = 1, rows: tuple[Row, ...] | None = None) ->
 
 
 async def inline(work: Callable[..., T], *given: object) -> T:
-    """What would be done in a thread, done here, so that a seed has one course."""
+    """Do the work in the event loop instead of a thread, so that a seed always leads to one sequence of events."""
     return work(*given)
 
 
 class Kept(NamedTuple):
-    """What a backup of a collector has."""
+    """A backup of a collector."""
 
     mark: Watermark
     settled: dict[int, SettledBatch]
@@ -53,7 +53,7 @@ class Kept(NamedTuple):
 
 
 class Peer:
-    """A collector. `has` are the bodies that it took, by their seq; `values` what it counted, by the seq too."""
+    """A collector. `has` holds the accepted bodies, and `values` the counted values, both by batch number."""
 
     def __init__(self) -> None:
         self.mark = Watermark(gap_to=GAP_SEQ_MAX)
@@ -61,12 +61,12 @@ class Peer:
         self.has: dict[int, bytes] = {}
         self.values: Counter[int] = Counter()
         self.unreadable: Counter[int] = Counter()
-        """Batches that it cannot read, and how often."""
+        """For each batch number, how many more times it counts as unreadable."""
         self.asked: list[int] = []
-        """The seq of all that was sent to it."""
+        """The numbers of all batches sent to it, in order."""
 
     def take(self, batch: Batch, sent: bytes) -> Reply:
-        """Settle a batch, and answer."""
+        """Settle a batch and return the answer."""
         self.asked.append(batch.seq)
         arrival = decode_batch(BatchHeaders(batch.edge, batch.seq, compute_digest(sent)), sent, "identity")
         if self.unreadable[batch.seq]:
@@ -88,14 +88,14 @@ class Peer:
         return Reply(answer.status, answer.body)
 
     async def send(self, batch: Batch, sent: bytes) -> Reply:
-        """As a `Send` that never fails."""
+        """Deliver a batch without failures, as a `Send`."""
         return self.take(batch, sent)
 
     def backup(self) -> Kept:
-        """What it has now."""
+        """Return a backup of the present state."""
         return Kept(self.mark, dict(self.settled), dict(self.has), Counter(self.values))
 
     def restore(self, kept: Kept) -> None:
-        """Have that again, and nothing that came since."""
+        """Return to the state of a backup."""
         self.mark, self.settled, self.has = kept.mark, dict(kept.settled), dict(kept.bodies)
         self.values = Counter(kept.values)

@@ -1,4 +1,4 @@
-"""What is to be shipped, and what is put in the place of what is gone."""
+"""The backlog reads unshipped batches from the spool and replaces discarded batches with gaps."""
 
 import os
 from pathlib import Path
@@ -33,7 +33,7 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Spool:
 
 
 def seqs(spool: Spool, after: int = 0) -> list[tuple[int, int]]:
-    """The first and the last of what is to be shipped."""
+    """Return the first and the last number of each batch or gap in the backlog."""
     return [(batch.seq, batch.last) for batch, *_ in Backlog(spool, after)]
 
 
@@ -48,7 +48,7 @@ def reopened(spool: Spool) -> Spool:
     return Spool.open(spool.folder)
 
 
-def test_a_parcel_says_how_far_the_collector_is_with_it(spool: Spool) -> None:
+def test_a_parcel_carries_the_position_after_its_batch(spool: Spool) -> None:
     append(spool, 5)
     assert [parcel.passed for parcel in Backlog(spool, 0)] == [
         (seq, sum(range(seq + 1)), int(NOW) + seq + 1) for seq in range(1, 6)
@@ -60,26 +60,26 @@ def test_a_parcel_says_how_far_the_collector_is_with_it(spool: Spool) -> None:
     ]
 
 
-def test_what_is_under_way_is_not_read(spool: Spool) -> None:
+def test_backlog_skips_a_record_that_is_still_being_written(spool: Spool) -> None:
     append(spool, 2)
     (path,) = list_segments(spool.folder)
     waiting = Backlog(spool, 0)
     with path.open("ab") as file:
         file.write(b"half a rec")
     assert len(waiting.read_parcels()) == 2
-    # Nor a segment that was just begun.
+    # A segment whose first record is incomplete is not read either.
     (spool.folder / "0000000003.seg").write_bytes(HEAD + b"half")
     assert waiting.read_parcels() == []
 
 
-def test_most_bytes_are_read_ahead(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_ahead_is_bounded_in_bytes(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     bodies = append(spool, 5)
     monkeypatch.setattr(backlog, "READ_AHEAD_BYTES_MAX", len(bodies[0]) + 1)
     waiting = Backlog(spool, 0)
     assert [len(waiting.read_parcels()) for _ in range(4)] == [2, 2, 1, 0]
 
 
-def test_what_was_never_acknowledged_and_is_gone_is_damage(spool: Spool) -> None:
+def test_missing_unacknowledged_batch_is_damage(spool: Spool) -> None:
     append(spool, 11)
     acknowledge(spool, 2)
     first, second, *_ = list_segments(spool.folder)
@@ -87,7 +87,7 @@ def test_what_was_never_acknowledged_and_is_gone_is_damage(spool: Spool) -> None
     with pytest.raises(DamagedSpoolError, match=r"0000000007.seg:16: batch 4 is missing"):
         seqs(spool, 3)
     first.unlink()
-    # Those up to 2 may be gone, those behind may not.
+    # Batches 1 and 2 were acknowledged, so their absence is a gap. Batch 3 was not, so its absence is damage.
     waiting = Backlog(spool, 0)
     assert [parcel.batch.gap for parcel in waiting.read_parcels()] == [Gap(1, 2, REMOVED)]
     for _ in range(2):
@@ -99,7 +99,7 @@ def test_what_was_never_acknowledged_and_is_gone_is_damage(spool: Spool) -> None
         seqs(spool, 2)
 
 
-def test_damage_is_told_of_again_until_it_is_given_up(spool: Spool) -> None:
+def test_damage_is_raised_on_each_read_until_it_is_discarded(spool: Spool) -> None:
     append(spool, 8)
     _, second, _ = list_segments(spool.folder)
     flip(second, 100)
@@ -113,12 +113,12 @@ def test_damage_is_told_of_again_until_it_is_given_up(spool: Spool) -> None:
     assert given.batch.gap == Gap(4, 4, "torn")
     assert given.passed.counted == 1 + 2 + 3 + 4
     assert [parcel.batch.seq for parcel in others] == [5, 6, 7, 8]
-    # What can be read after all is shipped as it is.
+    # Once a discarded batch is readable again, the backlog ships it unchanged.
     flip(second, 100)
     assert seqs(spool) == [(seq, seq) for seq in range(1, 9)]
 
 
-def test_no_more_is_given_up_than_was_owned_up_to(spool: Spool) -> None:
+def test_backlog_replaces_only_batches_recorded_as_discarded(spool: Spool) -> None:
     append(spool, 8)
     _, second, third = list_segments(spool.folder)
     second.unlink()
@@ -134,7 +134,7 @@ def test_no_more_is_given_up_than_was_owned_up_to(spool: Spool) -> None:
     assert seqs(spool, 3) == [(4, 5), (6, 7), (8, 8)]
 
 
-def test_damage_at_the_end_is_told_of(spool: Spool) -> None:
+def test_damage_in_the_last_batch_is_raised(spool: Spool) -> None:
     append(spool, 2)
     (path,) = list_segments(spool.folder)
     flip(path, spool.size - 3)
@@ -145,7 +145,7 @@ def test_damage_at_the_end_is_told_of(spool: Spool) -> None:
     assert find_position(spool, 1) == spool.passed._replace(seq=1)
 
 
-def test_a_list_of_what_was_given_up_that_cannot_be_read_is_no_list(spool: Spool) -> None:
+def test_an_unreadable_list_of_discarded_ranges_is_damage(spool: Spool) -> None:
     append(spool, 8)
     list_segments(spool.folder)[1].unlink()
     (spool.folder / DISCARDED).write_bytes(b"[[1]]")
@@ -153,7 +153,7 @@ def test_a_list_of_what_was_given_up_that_cannot_be_read_is_no_list(spool: Spool
         seqs(spool, 3)
 
 
-def test_what_cannot_be_read_is_found(spool: Spool) -> None:
+def test_audit_lists_unreadable_and_missing_batches(spool: Spool) -> None:
     append(spool, 12)
     first, second, third, _ = list_segments(spool.folder)
     flip(first, 20)
@@ -170,7 +170,7 @@ def test_what_cannot_be_read_is_found(spool: Spool) -> None:
     assert all(note.endswith(": given up") for note in found.notes)
     assert seqs(spool) == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (6, 6), (7, 9), (10, 10), (11, 11), (12, 12)]
     assert verify_spool(spool.folder, "edge-2", 12).problems
-    # What was removed because it had been acknowledged, is not damage.
+    # The absence of acknowledged segments is not damage.
     acknowledge(spool, 6)
     first.unlink()
     second.unlink()
@@ -179,7 +179,7 @@ def test_what_cannot_be_read_is_found(spool: Spool) -> None:
     assert verify_spool(spool.folder, EDGE, 12).unread == ((7, 9, "missing in the spool"),)
 
 
-def test_what_is_pending_is_known_without_reading_it(spool: Spool) -> None:
+def test_pending_totals_survive_reopening_and_acknowledgements(spool: Spool) -> None:
     assert spool.pending == (0, 0, None)
     append(spool, 5)
     assert spool.pending == (5, 15, int(NOW) + 1)
@@ -200,7 +200,7 @@ def test_what_is_pending_is_known_without_reading_it(spool: Spool) -> None:
     assert reopened(spool).pending == (5, 35, int(NOW) + 5)
 
 
-def test_where_the_watermark_is_lost_what_is_gone_was_acknowledged(spool: Spool) -> None:
+def test_without_a_watermark_missing_segments_count_as_acknowledged(spool: Spool) -> None:
     append(spool, 11)
     acknowledge(spool, 8)
     spool.prune(NOW, retention_bytes=0)
@@ -208,14 +208,14 @@ def test_where_the_watermark_is_lost_what_is_gone_was_acknowledged(spool: Spool)
     spool = reopened(spool)
     assert (spool.watermark, spool.most) == (6, 6)
     assert spool.pending == (5, 7 + 8 + 9 + 10 + 11, int(NOW) + 7)
-    # Nothing is removed before the disk knows better.
+    # Pruning waits until a new watermark is on disk.
     acknowledge(spool, 11)
     assert len(spool.prune(NOW, retention_bytes=0)) == 1
-    # Where nobody can read that either, all the same.
+    # If no batch of the segment can be parsed, the segment's name alone gives the position.
     path = list_segments(spool.folder)[0]
     path.write_bytes(HEAD + pack_record(b"{}", ()) + b"junk")
     assert guess_position([path]) == (9, 0, 0)
-    # What was cut off while it was written is not left.
+    # Opening the spool deletes a watermark file whose writing was interrupted.
     left = spool.folder / f"{WATERMARK}.99.tmp"
     left.write_bytes(b"{")
     path.unlink()
@@ -224,7 +224,7 @@ def test_where_the_watermark_is_lost_what_is_gone_was_acknowledged(spool: Spool)
     assert list(spool.folder.iterdir()) == []
 
 
-def test_a_watermark_that_goes_back_is_written_at_once_and_nothing_behind_it_is_removed(spool: Spool) -> None:
+def test_a_watermark_that_goes_back_is_saved_at_once_and_limits_pruning(spool: Spool) -> None:
     append(spool, 11)
     acknowledge(spool, 11)
     spool.acknowledge(find_position(spool, 4))
@@ -234,7 +234,7 @@ def test_a_watermark_that_goes_back_is_written_at_once_and_nothing_behind_it_is_
         assert [path.name for path in there.prune(NOW, retention_bytes=0)] == (
             ["0000000001.seg"] if there is spool else []
         )
-    # Forward it is written when that is asked for, and until then nothing is removed.
+    # A watermark that goes forward is written by `save`. Nothing is pruned before that.
     there.acknowledge(find_position(there, 8))
     assert there.is_unsaved
     assert there.prune(NOW, retention_bytes=0) == ()
@@ -255,7 +255,7 @@ def test_a_watermark_that_cannot_be_written_does_not_go_back(spool: Spool, monke
     assert spool.watermark == 3
 
 
-def test_the_last_batch_is_kept_though_another_segment_was_begun(spool: Spool) -> None:
+def test_pruning_keeps_the_last_batch_when_the_next_segment_is_empty(spool: Spool) -> None:
     disk = Faulty()
     spool.close()
     spool = Spool.open(spool.folder, disk=disk)
@@ -275,7 +275,9 @@ def test_the_last_batch_is_kept_though_another_segment_was_begun(spool: Spool) -
     assert len(spool.prune(NOW, retention_bytes=0)) == 1
 
 
-def test_no_more_is_kept_than_a_part_of_the_disk(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pruning_limits_acknowledged_segments_to_a_share_of_the_disk(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     append(spool, 11)
     acknowledge(spool, 11)
     assert spool.prune(NOW) == ()

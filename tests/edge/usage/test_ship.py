@@ -1,4 +1,4 @@
-"""Shipping, with a collector that judges as the real one, and networks that lose, double, delay and make up answers."""
+"""Shipping of batches to a collector with the real verdicts, over a network that can fail or answer by itself."""
 
 import asyncio
 import math
@@ -21,7 +21,7 @@ from tests.support.logs import capture_logs
 
 
 class Network:
-    """What is between: answers that are made up come first, then the collector's. `clock` stands still."""
+    """The network to the collector. Prepared answers come first, then the collector's. `clock` stands still."""
 
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
@@ -29,7 +29,7 @@ class Network:
         self.now = NOW
 
     def says(self, *answers: tuple[int, object] | OSError, retry_after: float | None = None) -> None:
-        """Answer so, instead of the collector."""
+        """Prepare answers to send instead of the collector's."""
         self.answers += [
             one if isinstance(one, OSError) else Reply(one[0], orjson.dumps(one[1]), retry_after) for one in answers
         ]
@@ -47,7 +47,7 @@ class Network:
 
 
 class Edge:
-    """A spool, who ships it, and a collector behind a network."""
+    """A spool, its shipper, and a collector behind a network."""
 
     def __init__(self, folder: Path) -> None:
         self.peer = Peer()
@@ -56,7 +56,7 @@ class Edge:
         self.shipper = self.another()
 
     def another(self, send: Send | None = None) -> Shipper:
-        """Another one who ships."""
+        """Create a new shipper for the spool and use it from now on."""
         made = Shipper(
             self.spool, send or self.network.send, clock=self.network.clock, chance=random.Random(1), aside=inline
         )
@@ -64,13 +64,13 @@ class Edge:
         return made
 
     def reopen(self) -> None:
-        """As after a crash: nothing is known but what the disk has."""
+        """Reopen the spool as after a crash: only the state on disk remains."""
         self.spool.close()
         self.spool = Spool.open(self.spool.folder)
         self.another()
 
     def steps(self, most: int = 1000) -> list[float]:
-        """Step until it waits, or so often; what the steps returned."""
+        """Step until the shipper waits, or `most` times. Return the seconds that the steps returned."""
         found: list[float] = []
         while len(found) < most and (not found or found[-1] == 0.0):
             found.append(step(self.shipper))
@@ -81,13 +81,13 @@ class Edge:
         return self.shipper.status.state
 
     def results(self) -> dict[str, int]:
-        """What came of sending, as far as it happened."""
+        """Return how often each result of sending occurred, without zeros."""
         assert tuple(self.shipper.status.results) == RESULTS
         return {result: times for result, times in self.shipper.status.results.items() if times}
 
 
 def step(shipper: Shipper) -> float:
-    """One step, which has nothing to wait for here, so that it takes no event loop."""
+    """Run one step of the shipper. In these tests a step never awaits, so it needs no event loop."""
     try:
         shipper.step().send(None)
     except StopIteration as returned:
@@ -104,7 +104,7 @@ def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
     edge.spool.close()
 
 
-def test_while_it_catches_up_the_watermark_is_written_once_a_second(edge: Edge) -> None:
+def test_watermark_is_written_once_a_second_during_catch_up(edge: Edge) -> None:
     append(edge.spool, 20)
     written = []
     for number in range(20):
@@ -112,7 +112,7 @@ def test_while_it_catches_up_the_watermark_is_written_once_a_second(edge: Edge) 
         edge.steps(1)
         written.append(fetch_watermark(edge.spool.folder))
     assert written == [0] * 4 + [4] * 4 + [8] * 4 + [12] * 4 + [16] * 4
-    # Whoever comes after ships a few again, one of which tells it how far the collector is.
+    # After a crash, the edge ships a batch again. The answer says how far the collector is.
     edge.reopen()
     assert edge.spool.watermark == 16
     edge.steps()
@@ -135,7 +135,9 @@ def test_while_it_catches_up_the_watermark_is_written_once_a_second(edge: Edge) 
         ((200, [1]), "refused", "the collector answers 200"),
     ],
 )
-def test_what_fails_is_tried_again(edge: Edge, answer: tuple[int, object] | OSError, result: str, why: str) -> None:
+def test_a_failed_delivery_is_retried_with_growing_delays(
+    edge: Edge, answer: tuple[int, object] | OSError, result: str, why: str
+) -> None:
     append(edge.spool, 2)
     with capture_logs() as said:
         for times in range(12):
@@ -148,14 +150,14 @@ def test_what_fails_is_tried_again(edge: Edge, answer: tuple[int, object] | OSEr
     assert edge.peer.asked == []
     assert edge.steps() == [0.0, 0.0, math.inf]
     assert edge.peer.asked == [1, 2]
-    # It was said once, and begins at the beginning the next time.
+    # The shipper logs a failure once. After a success, the delay starts again from its first value.
     assert [one["event"] for one in said] == ["shipping waits"]
     append(edge.spool)
     edge.network.says(answer)
     assert edge.steps()[0] <= 0.1
 
 
-def test_a_retry_after_is_heeded_within_reason(edge: Edge) -> None:
+def test_retry_after_is_followed_up_to_five_minutes(edge: Edge) -> None:
     append(edge.spool)
     edge.network.says((429, {}), retry_after=7.0)
     assert 7.0 <= edge.steps()[0] <= 7.1
@@ -163,7 +165,7 @@ def test_a_retry_after_is_heeded_within_reason(edge: Edge) -> None:
     assert 300.0 <= edge.steps()[0] <= 300.2
 
 
-def test_a_batch_that_cannot_be_read_there_does_not_block_the_others(edge: Edge) -> None:
+def test_a_batch_that_the_collector_cannot_read_does_not_block_others(edge: Edge) -> None:
     append(edge.spool, 4)
     edge.peer.unreadable[2] = 2
     with capture_logs() as said:
@@ -176,7 +178,7 @@ def test_a_batch_that_cannot_be_read_there_does_not_block_the_others(edge: Edge)
     assert one["why"] == "batch 2: cannot be read"
 
 
-def test_what_is_gone_by_then_becomes_a_gap(edge: Edge) -> None:
+def test_pruned_batches_that_a_restored_collector_lacks_become_a_gap(edge: Edge) -> None:
     append(edge.spool, 2)
     edge.steps()
     kept = edge.peer.backup()
@@ -194,7 +196,7 @@ def test_what_is_gone_by_then_becomes_a_gap(edge: Edge) -> None:
     assert edge.results() == {"acknowledged": 12, "expected": 1, "gap": 1}
     assert [one["event"] for one in said] == ["the collector lacks what it had", "batches are not counted"]
     assert (said[1]["first"], said[1]["last"], said[1]["why"]) == (3, 9, REMOVED)
-    # One that was restored once more has the same gap, or none.
+    # A collector restored again from that backup gets an equal gap.
     edge.peer.restore(kept)
     append(edge.spool)
     edge.steps()
@@ -202,8 +204,8 @@ def test_what_is_gone_by_then_becomes_a_gap(edge: Edge) -> None:
     assert parse_batch(edge.peer.has[3]) == gap
 
 
-def test_a_gap_of_what_the_collector_has_after_all_is_no_fork(edge: Edge) -> None:
-    """As when it was restored from a better backup than the one from which it had asked."""
+def test_a_gap_over_batches_that_the_collector_has_is_no_fork(edge: Edge) -> None:
+    """This happens if the collector is restored a second time, from a newer backup, after it asked for batches."""
     append(edge.spool, 5)
     edge.steps()
     kept = edge.peer.backup()
@@ -223,7 +225,7 @@ def test_a_gap_of_what_the_collector_has_after_all_is_no_fork(edge: Edge) -> Non
 
 
 @pytest.mark.parametrize("way", ["fork", "chain", "ahead"])
-def test_where_another_ships_as_this_edge_it_stops_for_good(edge: Edge, tmp_path: Path, way: str) -> None:
+def test_shipping_stops_when_another_edge_uses_the_identity(edge: Edge, tmp_path: Path, way: str) -> None:
     other = Edge(tmp_path / "other")
     other.peer = other.network.peer = edge.peer
     append(other.spool, {"fork": 3, "chain": 2, "ahead": 9}[way], (("acme", "requests", "v1", 77),))
@@ -241,14 +243,14 @@ def test_where_another_ships_as_this_edge_it_stops_for_good(edge: Edge, tmp_path
     assert standing.state == "stopped"
     assert standing.pending.batches == (2 if way == "chain" else 4)
     assert [(one["event"], one["why"]) for one in said] == [("shipping has stopped", standing.why)]
-    # Sealing goes on, and somebody may have it tried again.
+    # Sealing goes on, and an operator may start shipping again.
     append(edge.spool)
     edge.another()
     assert edge.steps() == [math.inf]
     assert edge.results() == {way: 1}
 
 
-def test_damage_stops_shipping_and_names_the_place_until_somebody_owns_up(edge: Edge) -> None:
+def test_damage_stops_shipping_until_the_batch_is_recorded_as_discarded(edge: Edge) -> None:
     append(edge.spool, 8)
     path = list_segments(edge.spool.folder)[1]
     content = bytearray(path.read_bytes())
@@ -270,7 +272,7 @@ def test_damage_stops_shipping_and_names_the_place_until_somebody_owns_up(edge: 
     assert edge.state == "idle"
 
 
-def test_a_spool_that_cannot_be_read_now_is_read_later(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_spool_read_error_is_retried(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     append(edge.spool, 4)
     with monkeypatch.context() as patched:
         patched.setattr("os.pread", fail)
@@ -286,7 +288,7 @@ def test_a_watermark_that_cannot_be_written_does_not_stop_shipping(edge: Edge, m
         patched.setattr("edgeproxy.edge.usage.spool.write_whole", fail)
         edge.steps()
         assert (edge.state, edge.spool.watermark, fetch_watermark(edge.spool.folder)) == ("idle", 4, 0)
-        # But nothing is shipped anew of which the disk does not know.
+        # The shipper ships old batches again only after the lower watermark is on disk.
         edge.peer.restore(Peer().backup())
         append(edge.spool)
         assert edge.steps()[-1] > 0
@@ -301,11 +303,11 @@ def fail(*_: object) -> bytes:
     raise OSError(5, "Input/output error")
 
 
-def test_what_was_shipped_long_ago_is_removed(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_old_shipped_segments_are_removed(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     append(edge.spool, 8)
     edge.steps()
     assert len(list_segments(edge.spool.folder)) == 3
-    # Whatever stands on the files.
+    # The age of a segment follows from its modification time.
     edge.network.now = list_segments(edge.spool.folder)[-1].stat().st_mtime + 8 * 86400
     with monkeypatch.context() as patched, capture_logs() as said:
         patched.setattr(Path, "unlink", fail)
@@ -316,8 +318,8 @@ def test_what_was_shipped_long_ago_is_removed(edge: Edge, monkeypatch: pytest.Mo
     assert [path.name for path in list_segments(edge.spool.folder)] == ["0000000007.seg"]
 
 
-def test_two_collectors_under_one_address_are_not_asked_in_a_hurry(edge: Edge) -> None:
-    """One of them has lost what the other one has; whose answer comes is left to chance."""
+def test_shipper_backs_off_when_two_collectors_share_an_address(edge: Edge) -> None:
+    """One collector lacks batches of the other, and either may answer. The shipper backs off between attempts."""
     append(edge.spool, 9)
     edge.steps()
     append(edge.spool)
@@ -329,11 +331,11 @@ def test_two_collectors_under_one_address_are_not_asked_in_a_hurry(edge: Edge) -
     assert sum(waited) > 60
 
 
-# ---- as it runs
+# ---- the running shipper
 
 
 def running(edge: Edge, work: Callable[[Shipper], "asyncio.Future[None] | object"]) -> None:
-    """Have it run while `work`, a coroutine function, is at work."""
+    """Run the shipper while `work`, a coroutine function, runs."""
 
     async def both() -> None:
         task = asyncio.get_running_loop().create_task(edge.shipper.run())
@@ -352,12 +354,12 @@ def threaded(edge: Edge, send: Send | None = None) -> None:
 
 
 async def until(what: Callable[[], bool]) -> None:
-    """Wait for it; `running` sets the deadline."""
-    while not what():  # noqa: ASYNC110, what it waits for happens in threads too
+    """Wait until `what` returns True. `running` sets the deadline."""
+    while not what():  # noqa: ASYNC110, the condition may change in a thread, without an event
         await asyncio.sleep(0.001)
 
 
-def test_it_wakes_when_something_was_sealed(edge: Edge) -> None:
+def test_wake_ships_a_newly_sealed_batch(edge: Edge) -> None:
     threaded(edge)
 
     async def work(shipper: Shipper) -> None:
@@ -372,7 +374,7 @@ def test_it_wakes_when_something_was_sealed(edge: Edge) -> None:
     assert fetch_watermark(edge.spool.folder) == 5
 
 
-def test_what_is_sealed_does_not_hurry_what_failed(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wake_does_not_shorten_the_delay_after_a_failure(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ship, "RETRY_SECONDS_FIRST", 1e9)
     monkeypatch.setattr(ship, "RETRY_SECONDS_MAX", 1e9)
     threaded(edge)
@@ -386,7 +388,7 @@ def test_what_is_sealed_does_not_hurry_what_failed(edge: Edge, monkeypatch: pyte
             shipper.wake()
             await asyncio.sleep(0)
         assert len(edge.network.answers) == 8
-        # The end does.
+        # `finish` does retry at once.
         del edge.network.answers[1:]
         assert not await shipper.finish(0.02)
         assert edge.network.answers == []
@@ -396,7 +398,7 @@ def test_what_is_sealed_does_not_hurry_what_failed(edge: Edge, monkeypatch: pyte
     assert edge.peer.asked == [1]
 
 
-def test_whoever_is_cancelled_in_the_midst_of_it_says_how_far_it_has_come(edge: Edge) -> None:
+def test_cancelled_shipper_saves_its_watermark(edge: Edge) -> None:
     edge.network.now = NOW
 
     async def some(batch: Batch, body: bytes) -> Reply:
@@ -415,7 +417,7 @@ def test_whoever_is_cancelled_in_the_midst_of_it_says_how_far_it_has_come(edge: 
     assert fetch_watermark(edge.spool.folder) == 3
 
 
-def test_at_the_end_nobody_waits_for_a_collector_that_does_not_answer(edge: Edge) -> None:
+def test_finish_gives_up_on_a_collector_that_does_not_answer(edge: Edge) -> None:
     async def never(batch: Batch, body: bytes) -> Reply:
         await asyncio.Event().wait()
         raise AssertionError
@@ -430,7 +432,7 @@ def test_at_the_end_nobody_waits_for_a_collector_that_does_not_answer(edge: Edge
 
 
 @pytest.mark.parametrize("why", ["fork", "damage"])
-def test_at_the_end_nobody_waits_for_what_has_stopped(edge: Edge, why: str) -> None:
+def test_finish_returns_at_once_when_shipping_has_stopped(edge: Edge, why: str) -> None:
     append(edge.spool, 2)
     if why == "fork":
         edge.network.says((409, {"error": "fork"}))

@@ -1,4 +1,4 @@
-"""One edge's life in a simulation: its tables, its spool who ships from it are real; its disk and its end are not."""
+"""The simulated life of an edge. Tables, spool and shipper are real; the disk and the process's death are simulated."""
 
 import random
 import shutil
@@ -36,33 +36,33 @@ ACTS = {
     "damage": 0.3,
     "own_up": 0.5,
 }
-"""What becomes of an edge next, and how often."""
+"""The actions of an edge, each with its relative frequency."""
 DARK_ACTS = {"count": 10, "seal": 8, "ship": 10, "dies": 1, "clock": 1, "prune": 1, "power": 1.5}
-"""The same, where the power goes; what that does to the tables is known of one worker's alone."""
+"""The actions of an edge that loses power. It has one worker, because only that worker's pages are simulated."""
 OFFSET = 5e7
 
 
 async def inline(work: Callable[..., T], *given: object) -> T:
-    """What would be done in a thread, done here, so that a seed has one course."""
+    """Do the work in the event loop instead of a thread, so that a seed always leads to one sequence of events."""
     return work(*given)
 
 
 class Life:
-    """An edge. `counted` is what its workers know they have counted; `sealed`, all batches that there ever were."""
+    """An edge. `counted` holds the true counts of its workers, and `sealed` all batches ever sealed."""
 
     acts = ACTS
 
     def __init__(self, state: Path, wire: Wire, chance: random.Random, deadly: set[Path]) -> None:
-        """Who writes a watermark into one of `deadly` is killed at it."""
+        """`deadly` holds directories in which a process that writes a watermark is killed."""
         self.state = state
         self.wire = wire
         self.chance = chance
         self.deadly = deadly
         self.counted: Counter[Name] = Counter()
         self.sealed: dict[int, bytes] = {}
-        """The bodies by seq."""
+        """The batch bodies by batch number."""
         self.gone: set[int] = set()
-        """Those of them that are not in the spool any more, or cannot be read there."""
+        """The numbers of the batches that are removed from the spool or unreadable in it."""
         self.id = ""
         self.now = NOW + chance.randrange(60)
         self.customers = 40
@@ -74,21 +74,21 @@ class Life:
         self.disk = Faulty()
 
     def heal(self) -> None:
-        """Nothing is wrong with it from now on."""
+        """End all faults of disk and network."""
         self.disk.full = False
         self.wire.calm = True
 
-    # ---- what it does, none of which takes the collector
+    # ---- actions without the collector
 
     def act(self) -> str:
-        """Do something; `ship` is left to the caller."""
+        """Choose an action and do it, except `ship`, which the caller does. Return its name."""
         act = self.chance.choices(list(self.acts), list(self.acts.values()))[0]
         if act != "ship":
             getattr(self, act)()
         return act
 
     def up(self) -> Sealer:
-        """Who seals, put up again where it died; raises OSError or Killed."""
+        """Return the sealer. Restart the supervisor and the sealer if they died. Raises OSError or Killed."""
         if self.supervisor is None:
             identity.set_aside_if_moved(self.state, self.state)
             if self.chance.random() < 0.3:
@@ -103,7 +103,7 @@ class Life:
         return self.sealer
 
     def count(self) -> None:
-        """Its workers count."""
+        """Let the workers count usage."""
         with suppress(OSError, Killed):
             self.up()
         if self.supervisor is None:
@@ -116,7 +116,7 @@ class Life:
             self.counted[one] += n
 
     def seal(self, trouble: float = 0.35) -> None:
-        """Seal; some die at it, or find their disk in trouble."""
+        """Seal a batch. With probability `trouble`, the disk fails or the process is killed."""
         if self.chance.random() < trouble:
             self.disk.acts, self.disk.way = self.chance.randrange(1, 7), self.chance.choice(WAYS)
         stores = self.chance.randrange(1, 12) if self.chance.random() < trouble / 2 else 0
@@ -142,7 +142,7 @@ class Life:
             self.disk.acts = 0
 
     def dies(self) -> None:
-        """kill -9 of the supervisor; workers go on."""
+        """End the supervisor as `kill -9` does. The workers go on."""
         if self.sealer is not None:
             self.sealer.close()
         if self.supervisor is not None:
@@ -150,35 +150,35 @@ class Life:
         self.sealer = self.supervisor = self.shipper = None
 
     def clock_of(self) -> float:
-        """Unix time as this edge has it."""
+        """Return the Unix time of this edge's clock."""
         return self.now
 
     def worker_dies(self) -> None:
-        """kill -9 of a worker."""
+        """End a worker as `kill -9` does."""
         if self.workers:
             self.workers.pop(self.chance.randrange(len(self.workers))).close()
 
     def tend(self) -> None:
-        """Files in which nobody counts any more are folded into the base."""
+        """Fold the files of dead workers into the base."""
         with suppress(OSError, Killed):
             self.up().store.maintain(OFFSET)
 
     def clock(self) -> None:
-        """The clock is set."""
+        """Step the clock backwards or forwards."""
         self.now += self.chance.choice((-7200, -3600, -61, -2, 3, 59, 120, 3600, 86400))
 
     def minute(self) -> None:
-        """Its clock is right again, and so much time passes that the next batch comes, with rows or without."""
+        """Advance the clock until the next batch is due, even one without rows."""
         sealer = self.up()
         last = sealer.spool.last
         self.now = max(self.now, sealer.until, 0 if last is None else last.until) + EMPTY_BATCH_SECONDS
 
     def fill(self) -> None:
-        """The disk is full, or has room again."""
+        """Fill the disk, or free space on a full one."""
         self.disk.full = not self.disk.full
 
     def prune(self) -> None:
-        """What is acknowledged is not kept for long."""
+        """Prune acknowledged segments with a small retention."""
         self.remember()
         with suppress(OSError, Killed):
             for path in self.up().spool.prune(self.now, retention_bytes=self.chance.choice((0, 1000))):
@@ -187,7 +187,7 @@ class Life:
         self.gone |= self.sealed.keys() - there
 
     def damage(self) -> None:
-        """A byte of the spool is another one, in any record but the last."""
+        """Flip a bit of the spool in any record but the last."""
         self.remember()
         found = []
         for path in list_segments(self.state / "spool"):
@@ -202,7 +202,7 @@ class Life:
         self.gone.add(parse_batch(one.body).seq)
 
     def own_up(self) -> None:
-        """Somebody says that what cannot be read is lost."""
+        """Record unreadable batches as discarded, as an operator does."""
         spool = self.state / "spool"
         if self.id:
             unread = audit.verify_spool(spool, self.id, audit.fetch_last_sealed(self.state, self.state)).unread
@@ -210,7 +210,7 @@ class Life:
                 record_discarded(spool, unread)
 
     def move(self) -> None:
-        """The directory is copied to another place, and goes on there; nobody adopts the old one."""
+        """Move the state directory to another path and adopt its identity there."""
         self.dies()
         while self.workers:
             self.worker_dies()
@@ -226,7 +226,7 @@ class Life:
     # ---- shipping
 
     def begin_shipping(self) -> Shipper | None:
-        """Who ships; None where nobody can now."""
+        """Return the shipper, or None if the sealer cannot start now."""
         if self.shipper is None:
             try:
                 sealer = self.up()
@@ -239,7 +239,7 @@ class Life:
         return self.shipper
 
     async def ship(self) -> float:
-        """One step of shipping; some die at it. What it returns."""
+        """Run one step of the shipper, during which the process may be killed. Return the step's seconds."""
         shipper = self.begin_shipping()
         if shipper is None:
             return 0.0
@@ -254,13 +254,13 @@ class Life:
             self.deadly.discard(self.state / "spool")
 
     def arrived(self) -> bool:
-        """Whether all that was sealed has been acknowledged."""
+        """Return whether the collector has acknowledged all sealed batches."""
         return self.shipper is not None and self.shipper.status.state == "idle"
 
-    # ---- what is known of it
+    # ---- checks
 
     def remember(self) -> set[int]:
-        """Note all batches that are in the spool; returns their numbers."""
+        """Store the bodies of all batches in the spool and return their numbers."""
         there = set()
         for path in list_segments(self.state / "spool"):
             for one in parse_records(path.read_bytes()):
@@ -271,7 +271,7 @@ class Life:
         return there
 
     def sums(self, seqs: Iterable[int]) -> Counter[Name]:
-        """What these batches come to."""
+        """Return the sums of the rows of these batches."""
         found: Counter[Name] = Counter()
         for seq in seqs:
             for customer, meter, route, value in parse_batch(self.sealed[seq]).rows:
@@ -279,7 +279,7 @@ class Life:
         return found
 
     def close(self) -> None:
-        """End everything, and leave nothing."""
+        """End all processes and delete the state directory."""
         self.dies()
         for worker in self.workers:
             worker.close()
@@ -288,7 +288,7 @@ class Life:
 
 
 class Dark(Life):
-    """An edge whose host loses its power now and then: of its tables, the disk may have any moment of each page."""
+    """An edge whose host sometimes loses power. The disk then has each page of the tables as of some earlier time."""
 
     acts = DARK_ACTS
 
@@ -311,7 +311,7 @@ class Dark(Life):
             self.id = self.sealer.identity.id
         if self.pages is None:
             self.pages = Pages(self.supervisor.usage.file.path)
-            # What was lost was never sealed, and is not counted any more.
+            # Counts lost with the power were never sealed. The test no longer expects them.
             self.remember()
             assert self.sums(self.sealed) <= totals(self.supervisor) <= self.counted
             self.counted = Counter(totals(self.supervisor))
@@ -341,7 +341,7 @@ class Dark(Life):
             self.memory.acts = 0
 
     def power(self) -> None:
-        """It is gone, and back."""
+        """Cut the power and restore it."""
         pages = self.pages
         if pages is None:
             return
@@ -349,7 +349,7 @@ class Dark(Life):
         self.dies()
         while self.workers:
             self.worker_dies()
-        # Segments are removed, too.
+        # The prune action may have removed segments.
         self.memory.has = {path: has for path, has in self.memory.has.items() if Path(path).exists()}
         self.memory.lose()
         pages.lose(self.chance)

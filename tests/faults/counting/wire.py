@@ -1,4 +1,4 @@
-"""The way from an edge to the collector, at its worst: what is sent, or what is answered, may come to anything."""
+"""The simulated network between an edge and the collector, which loses, delays, repeats and garbles messages."""
 
 import random
 from collections import Counter
@@ -25,16 +25,16 @@ FATES = {
     "killed before": 1,
     "killed after": 1,
 }
-"""What may become of a request, and how often."""
+"""The fates of a request, each with its relative frequency."""
 
 STRANGERS = ((200, b"<html>Welcome"), (200, b'{"watermark": null}'), (302, b""), (502, b""))
-"""What those answer who are no collector."""
+"""Answers of servers that are not the collector."""
 
 Sent = tuple[dict[str, str], bytes]
 
 
 class Wire:
-    """One edge's way to the collector. While it is `calm`, everything arrives."""
+    """An edge's network to the collector. While it is `calm`, each request and answer arrives."""
 
     def __init__(self, books: Books, chance: random.Random) -> None:
         self.books = books
@@ -42,18 +42,18 @@ class Wire:
         self.calm = False
         self.fates: Counter[str] = Counter()
         self.answers: Counter[str] = Counter()
-        """What the collector answered: statuses, and of refusals what they say."""
+        """Counts of the collector's answers, by status, or by body for the status 409."""
         self.garbled: set[int] = set()
-        """Batches that came to the collector as something else, once."""
+        """The numbers of the batches that were garbled. Each is garbled once at most."""
         self._later: list[Sent] = []
 
     async def send(self, batch: Batch, body: bytes) -> Reply:
-        """What becomes of a batch; raises OSError where nobody answers, or Killed."""
+        """Send a batch and return the answer. Raises OSError if no answer comes, or Killed."""
         fate = "arrives" if self.calm else self.chance.choices(list(FATES), list(FATES.values()))[0]
         self.fates[fate] += 1
         sent = format_headers(batch, body), body
         if fate == "garbled" and batch.gap is None and batch.seq not in self.garbled:
-            # Once each: who gets it whole after that can still count it, and who never does has it in quarantine.
+            # A batch is garbled once at most. The collector counts it if it later arrives whole, else quarantines it.
             self.garbled.add(batch.seq)
             sent = sent[0], bytes(reversed(body))
         if fate == "killed before":
@@ -89,7 +89,7 @@ class Wire:
         return status, said
 
     async def late(self) -> None:
-        """What was held up arrives, or some of it."""
+        """Deliver delayed requests in random order. Some stay delayed unless the network is calm."""
         self.chance.shuffle(self._later)
         while self._later and (self.calm or self.chance.random() < 0.7):
             try:

@@ -28,14 +28,14 @@ class CustomerQuery(Query):
     """The customer whose billing is read."""
 
     customer: Printed | None = None
-    """The customer, by id or name; a customer's own token need not name it."""
+    """The customer, by id or name. A customer's own token need not name it."""
 
 
 class CustomerChangeQuery(ChangeQuery):
     """The customer whose billing is changed, and options of the change."""
 
     customer: Printed | None = None
-    """The customer, by id or name; a customer's own token need not name it."""
+    """The customer, by id or name. A customer's own token need not name it."""
 
 
 def get_billing(settings: CollectorSettings) -> Billing:

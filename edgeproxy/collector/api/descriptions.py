@@ -27,8 +27,8 @@ SAME_FIELDS: Final[Mapping[type, type]] = MappingProxyType({UpdateCustomerReques
 
 RESPONSE_HEADERS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        "ETag": "The version of what was returned, for If-Match.",
-        "Idempotent-Replayed": "`true` where the answer is that of an earlier request with the same Idempotency-Key.",
+        "ETag": "The version of the object in the answer, for If-Match.",
+        "Idempotent-Replayed": "`true` if this is the answer to an earlier request with the same Idempotency-Key.",
         "Location": "The address of the document.",
     }
 )

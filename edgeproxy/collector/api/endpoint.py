@@ -116,13 +116,13 @@ CREATE = ChangeSemantics(
     {
         "Idempotency-Key": Header(
             {"type": "string", "pattern": "^[!-~]{1,255}$"},
-            "A unique text: the same request with the same one is carried out once.",
+            "A unique text. Requests with the same text are carried out once.",
         )
     },
     ("ETag", "Idempotent-Replayed"),
     {
-        409: "It contradicts what exists, or the Idempotency-Key was sent with another request.",
-        422: "A field cannot be used.",
+        409: "The request contradicts the current state, or the Idempotency-Key was sent with another request.",
+        422: "A field is invalid.",
     },
 )
 """An object is created, once per Idempotency-Key."""
@@ -130,27 +130,27 @@ UPDATE = ChangeSemantics(
     {
         "If-Match": Header(
             {"type": "string", "pattern": r'^(\*|"[0-9]{1,15}"|(W/)?"[!#-~]*")$'},
-            "The ETag of the version that is changed; another version is not changed.",
+            "The ETag of the version to change. If the object has another version, nothing is changed.",
         )
     },
     ("ETag",),
     {
-        409: "It contradicts what exists.",
-        412: "It has changed since the version that If-Match names.",
-        422: "A field cannot be used.",
+        409: "The request contradicts the current state.",
+        412: "The object has changed since the version in If-Match.",
+        422: "A field is invalid.",
     },
 )
 """An object is changed if it still has the version that the caller has seen."""
 
 COMMON_ERRORS: Mapping[int, str] = {
     400: "The request cannot be read.",
-    401: "The token is missing, unknown or expired, or shows no second factor where one is required.",
+    401: "The token is missing, unknown or expired, or lacks a required second factor.",
     403: "The token may not do this.",
     404: "The path names nothing that exists.",
     413: "The body is too large.",
     415: "The body is not JSON.",
-    422: "A field cannot be used.",
-    429: "Too many requests or changes; Retry-After says when to come back.",
+    422: "A field is invalid.",
+    429: "Too many requests or changes. Retry-After says when to try again.",
     503: "The database or a service behind it is unavailable; try again.",
 }
 """The meanings of error statuses that follow from the kind of an endpoint."""

@@ -25,9 +25,9 @@ REF = "#/components/schemas/{model}"
 SUFFIX = re.compile(r"(?<=[a-z])Response$")
 PATH_PARAMETER = re.compile(r"\{([a-z_]+)\}")
 ABOUT = (
-    "Customers, keys, usage, limits and billing. Times are RFC 3339 in UTC; descriptions of numbers name their units. "
-    "Each field has an example, and examples of answers are composed of these. Errors are problems of RFC 9457. Lists "
-    "come in pages: send `next` as `cursor` for the next one."
+    "Customers, keys, usage, limits and billing. Times are RFC 3339 in UTC. Descriptions of numbers name their "
+    "units. Each field has an example; examples of answers are composed of these. Errors are problems (RFC 9457). "
+    "Lists come in pages: send `next` as `cursor` for the next one."
 )
 
 

@@ -175,7 +175,7 @@ class CreditHandlers(CustomerBillingHandlers):
         raise ProblemError(404, "there is no such statement: ask for JSON, or write .csv or .pdf behind the month")
 
     async def list_paid_usage(self, call: Call[PaidUsageQuery, Nothing]) -> web.Response:
-        """List the usage of a month with the payments that paid for it."""
+        """List a month's usage with the purchases and gifts that paid for it."""
         customer, query = self._get_customer(call.holder, call.query), call.query
         month = parse_month(call.path("month"))
         if query.purchase is not None and not purchase_list.can_be(query.purchase):
@@ -225,7 +225,7 @@ class CreditHandlers(CustomerBillingHandlers):
         return web.Response(status=303, headers={"Location": url})
 
     async def create_checkout_session(self, call: Call[CustomerQuery, CheckoutRequest]) -> web.Response:
-        """Create a checkout session at Stripe, to buy credits."""
+        """Create a checkout session at Stripe to buy credits."""
         customer, body = self._get_customer(call.holder, call.query), call.body
         terms = self._get_terms()
         await self._check_selling(call.holder)

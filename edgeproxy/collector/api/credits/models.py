@@ -94,98 +94,99 @@ class PaidUsageQuery(NumberedQuery):
     """The customer whose usage is listed with its payments, and the page. A booking may have several rows."""
 
     purchase: Annotated[str, WithJsonSchema(ID)] | None = None
-    """The id of a purchase or a gift: only what it paid for. By default all."""
+    """The id of a purchase or a gift: only usage that it paid for. By default all usage."""
 
 
 class CheckoutRequest(Body):
-    """Credits that somebody wants to buy."""
+    """Credits to buy."""
 
     millicredits: PurchaseAmount
     """The credits to buy, in millicredits: whole cents from 5 to 10,000 US dollars; in another currency, from its
     smallest package to its largest."""
     currency: Currency | None = None
-    """The currency of a customer who has chosen none yet, and is charged in it from now on; by default that of the
-    plans, where credits are sold in it."""
+    """The currency, for a customer without one. The customer is charged in it from then on. By default the currency of
+    the plans, if credits are sold in it.
+    """
     success_url: Url
-    """The page to which the browser is sent after the payment."""
+    """The URL of the page that the browser returns to after the payment."""
     cancel_url: Url | None = None
-    """The page to which the browser is sent if the customer turns back."""
+    """The URL of the page that the browser returns to if the customer cancels."""
 
 
 class CreateAdjustmentRequest(Body):
-    """Credits that are given, or below zero taken back; with `consumption`, usage that is taken back."""
+    """Credits to give, or to take back if negative. With `consumption`, usage to return."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"customer": "acme", "millicredits": 5, "why": "sorry"}]})
 
     customer: Name
     """The customer, by name."""
     millicredits: AdjustmentAmount
-    """The change in millicredits: above zero credits are given, below zero they are withdrawn."""
+    """The change in millicredits: a positive number gives credits, a negative one withdraws them."""
     why: Text
     """The reason, for the audit log."""
     expires_at: End | None = None
-    """The time at which what is left of a gift becomes void; by default never."""
+    """The time when the unspent rest of a gift expires; by default never."""
     consumption: Id | None = None
-    """The id of a consumption: the change returns usage of it instead of giving credits."""
+    """The id of a consumption. The change returns usage of it instead of giving credits."""
 
 
 class CreateRefundRequest(Body):
-    """Money that is to go back."""
+    """A purchase to refund."""
 
     purchase: Id
     """The id of the purchase."""
     millicredits: RefundAmount | None = None
-    """The credits to refund, in millicredits that are whole cents; by default all that are unspent."""
+    """The credits to refund, in millicredits that are whole cents; by default all unspent credits."""
     why: Text
     """The reason, for the audit log."""
 
 
 class CreditGrant(TypedDict):
-    """Credits that came at once, and what is left of them."""
+    """Credits that were added at once, and their unspent rest."""
 
     id: str
     """The id of the grant."""
     kind: Literal["purchase", "gift", "moved"]
-    """Whether they were bought, given, or came with the customer from another residency."""
+    """The source of the credits: bought, given, or moved from another residency with the customer."""
     granted_at: str
-    """The time at which they came."""
+    """The time when the credits were added."""
     granted: int
-    """How many they were, in millicredits."""
+    """The number of credits added, in millicredits."""
     returned: int
-    """The millicredits of them that were paid back, or are held for that."""
+    """The millicredits of the grant that were refunded, or are reserved for a refund."""
     millicredits: int
-    """The credits that are left of the grant after usage that is not booked yet, in millicredits."""
+    """The unspent credits of the grant, in millicredits. Usage that is not booked yet is subtracted."""
     expires_at: str | None
-    """The time at which they become void; null where they do not."""
+    """The time when the credits expire; null if they do not."""
     refundable: int
-    """The millicredits of them that can be refunded."""
+    """The millicredits of the grant that can be refunded."""
 
 
 class CreditBalanceResponse(TypedDict):
-    """The credit balance of a customer. Amounts are millicredits: 10,000 are a cent, or another smallest unit."""
+    """The credit balance of a customer. Amounts are millicredits: 10,000 are one cent, or another smallest unit."""
 
     customer: str
     """The customer, by name."""
     balance: int
-    """The credits that are booked, in millicredits."""
+    """The booked credits, in millicredits."""
     pending: int
-    """The credits that were used and are not booked yet, in millicredits."""
+    """The credits that were used but are not booked yet, in millicredits."""
     available: int
-    """The booked credits less those that are pending, in millicredits."""
+    """The booked credits minus the pending ones, in millicredits."""
     currency: str
-    """The currency of the credits; before there are any, the one in which they would be sold."""
+    """The currency of the credits. Before the first credits it is the currency in which they would be sold."""
     amount: str
     """The available credits in their currency, as a decimal number."""
     usd: str | None
-    """The same where that is US dollars; else null."""
+    """The available credits in US dollars, if that is their currency; else null."""
     grants: list[CreditGrant]
-    """The grants with credits left, those that are used first in front; none for a time in the past."""
+    """The grants that have credits left, in the order of their use; empty for a time in the past."""
     at: str | None
-    """The time of the balance; null where it is that of now."""
+    """The time of the balance; null for the current balance."""
 
 
 class CreditStatementList(TypedDict):
-    """The months of which there are statements, newest first."""
+    """The months that have a statement, newest first."""
 
     customer: str
     """The customer, by name."""
@@ -222,13 +223,13 @@ class CreditStatementLine(TypedDict):
     meter: str | None
     """The meter of usage; null for other lines."""
     model: str | None
-    """The model that was used; null where there is none."""
+    """The model that was used; null if there is none."""
     millicredits: int
     """The change of the balance, in millicredits."""
 
 
 class CreditStatement(TypedDict):
-    """A month: opening and lines come to the closing. Amounts are millicredits."""
+    """A month. The opening balance plus the lines is the closing balance. Amounts are millicredits."""
 
     customer: str
     """The customer, by name."""
@@ -243,30 +244,30 @@ class CreditStatement(TypedDict):
     closing: int
     """The balance at the time `as_of`, in millicredits."""
     is_final: bool
-    """Whether the month is over."""
+    """True if the month is over."""
     as_of: str
-    """The time of the closing balance: the end of the month, or now where it is not over."""
+    """The time of the closing balance: the end of the month, or now if the month is not over."""
 
 
 class PaidUsageRow(TypedDict):
     """A part of an hour's usage, and the purchase that paid for it."""
 
     hour: str | None
-    """The beginning of the hour in which the usage was; null of usage that went back."""
+    """The start of the hour of the usage; null for returned usage."""
     booked_at: str | None
-    """The time at which it was booked, which is in the month of the statement."""
+    """The time when the usage was booked. It is in the month of the statement."""
     consumption: str
-    """The id of the consumption: a reversal of usage names it."""
+    """The id of the consumption. A return of usage names it."""
     purchase: str | None
-    """The id of the purchase or gift that paid for it; null where nothing was left: an overdraft."""
+    """The id of the purchase or gift that paid for it; null for an overdraft, when no credits were left."""
     payment_intent: str | None
     """The payment intent at Stripe of that purchase; null for gifts and overdrafts."""
     millicredits: int
-    """The credits spent, in millicredits; below zero where usage went back."""
+    """The credits spent, in millicredits; negative for returned usage."""
 
 
 class PaidUsageList(TypedDict):
-    """A page of a month's usage with what paid for it, in the order of booking."""
+    """A page of a month's usage and its payments, in the order of booking."""
 
     customer: str
     """The customer, by name."""
@@ -279,35 +280,35 @@ class PaidUsageList(TypedDict):
 
 
 class ConsumedMeter(TypedDict):
-    """The part of a consumption that a meter and a model have."""
+    """The part of a consumption by one meter and model."""
 
     meter: str
     """The meter."""
     model: str | None
-    """The model that was used; null where there is none."""
+    """The model that was used; null if there is none."""
     millicredits: int
     """The credits, in millicredits."""
 
 
 class CreditConsumption(TypedDict):
-    """The usage of an hour that credits have paid for. Amounts are millicredits."""
+    """An hour's usage that credits paid for. Amounts are millicredits."""
 
     id: str
-    """The id of the consumption, by which it is reversed."""
+    """The id of the consumption. A return of usage names it."""
     at: str | None
     """The time of the booking."""
     hour: str | None
-    """The beginning of the hour in which it was used."""
+    """The start of the hour of the usage."""
     millicredits: int
     """The credits used, in millicredits."""
     reversed: int
-    """The millicredits of them that were given back."""
+    """The millicredits that were returned."""
     meters: list[ConsumedMeter]
     """The parts, by meter and model."""
 
 
 class CreditConsumptionList(TypedDict):
-    """A page of consumptions, the last first."""
+    """A page of consumptions, latest first."""
 
     customer: str
     """The customer, by name."""
@@ -318,7 +319,7 @@ class CreditConsumptionList(TypedDict):
 
 
 class CreditPurchase(TypedDict):
-    """Credits that were bought: how many, what was paid in cents, and how many have gone back since."""
+    """A purchase of credits: the credits bought, the amount paid in cents, and the credits refunded since."""
 
     id: str
     """The id of the purchase."""
@@ -329,15 +330,15 @@ class CreditPurchase(TypedDict):
     cents: int
     """The amount paid, in cents or another smallest unit, with tax."""
     tax: int
-    """The tax of it, in the same unit."""
+    """The tax in that amount, in the same unit."""
     returned: int
     """The millicredits that have been refunded since."""
     has_receipt: bool
-    """Whether there is a receipt."""
+    """True if there is a receipt."""
 
 
 class CreditPurchaseList(TypedDict):
-    """A page of purchases, the last first."""
+    """A page of purchases, latest first."""
 
     customer: str
     """The customer, by name."""
@@ -350,12 +351,12 @@ class CreditPurchaseList(TypedDict):
 
 
 class StripeSession(TypedDict):
-    """A session at Stripe, to whose page the browser is sent."""
+    """A session at Stripe. The browser continues at its page."""
 
     id: str
     """The id of the session at Stripe."""
     url: str | None
-    """The page at Stripe to which the browser is to be sent."""
+    """The URL of the page at Stripe where the browser continues."""
 
 
 class CreditAdjustment(TypedDict):
@@ -374,7 +375,7 @@ class CreditAdjustment(TypedDict):
 
 
 class Refund(TypedDict):
-    """A refund: `held` until the payment service has told what became of it."""
+    """A refund. It is `held` until the payment service has confirmed or refused it."""
 
     id: str
     """The id of the refund."""

@@ -16,13 +16,16 @@ class CustomersQuery(Query):
     name: Printed | None = None
     """Only the customer of this name."""
     ref: Printed | None = None
-    """Only customers with this name, pseudonym, id or external id, on one page: two, where it is a name and an external
-    id."""
+    """Only customers with this name, pseudonym, id or external id, on one page. There are two if one customer's name is
+    another one's external id.
+    """
     tier: Printed | None = None
     """Only customers of this tier."""
     external_id: Printed | None = None
     """Only the customer with this id in another system."""
     sort: Literal["created_at", "-created_at", "name", "-name", "tier", "-tier"] = "created_at"
-    """The order of customers; with `-` the other way round. `created_at` has the oldest first."""
+    """The order of customers; `-` reverses it. `created_at` has the oldest first."""
     search: Printed | None = None
-    """A part of a name or external id, the beginning of a key, an id, an address or its domain; all on one page."""
+    """A part of a name or external id, the start of a key, an id, an address or its domain. All matches are on one
+    page.
+    """

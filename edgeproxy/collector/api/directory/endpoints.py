@@ -8,25 +8,29 @@ from edgeproxy.wire.directory_versions import FOLLOWER_FIELD
 
 GROUP = Group(
     "directory",
-    "The customer directory, as edges fetch it.",
+    "The customer directory for edges.",
     DirectoryHandlers,
     (
         Endpoint(
             "GET",
             "/v1/directory",
             DirectoryHandlers.fetch_changes,
-            "Fetch the signed lines of the directory after a version; the answer waits until there are some.",
+            "Fetch the signed lines of the directory after a version. The answer waits until there are some.",
             roles=EDGE,
             query=DirectoryQuery,
             response=DirectoryChanges,
             errors={404: "This collector publishes no directory."},
-            headers={FOLLOWER_FIELD: Header({"type": "string", "maxLength": 73}, "A name of the edge, for the list.")},
+            headers={
+                FOLLOWER_FIELD: Header(
+                    {"type": "string", "maxLength": 73}, "A name for the edge in the list of followers."
+                )
+            },
         ),
         Endpoint(
             "GET",
             "/v1/directory/followers",
             DirectoryHandlers.list_followers,
-            "List the edges that fetch the directory here, with the version that each has.",
+            "List the edges that fetch the directory here, and the version that each of them has.",
             roles=READERS,
             response=DirectoryFollowers,
             errors={404: "This collector publishes no directory."},

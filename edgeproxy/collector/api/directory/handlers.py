@@ -46,7 +46,7 @@ class DirectoryHandlers(Handlers):
         )
 
     async def list_followers(self, _: Call[Query, Nothing]) -> web.Response:
-        """List the edges that fetch the directory here, with the version that each has."""
+        """List the edges that fetch the directory here, and the version that each of them has."""
         publisher = self._resources.publisher
         if publisher is None:
             return problem(404, NO_DIRECTORY)

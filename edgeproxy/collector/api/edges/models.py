@@ -16,9 +16,9 @@ GAP_SEQ_MAX = 100_000_000
 EdgeLastBatch = TypedDict(
     "EdgeLastBatch",
     {
-        "from": Annotated[str, Field(description="The beginning of the time that the batch counts.")],
-        "to": Annotated[str, Field(description="The end of the time that the batch counts.")],
-        "received": Annotated[str, Field(description="The time at which the batch came.")],
+        "from": Annotated[str, Field(description="The start of the time that the batch covers.")],
+        "to": Annotated[str, Field(description="The end of the time that the batch covers.")],
+        "received": Annotated[str, Field(description="The time when the batch arrived.")],
     },
 )
 
@@ -31,7 +31,7 @@ class EdgeGap(TypedDict):
     to_seq: int
     """The number of the last batch that is missing."""
     why: str | None
-    """The reason that the edge gave; null where it gave none."""
+    """The reason that the edge gave; null if it gave none."""
 
 
 class EdgeQuarantinedBatch(TypedDict):
@@ -44,28 +44,28 @@ class EdgeQuarantinedBatch(TypedDict):
 
 
 class Edge(TypedDict):
-    """An edge, as the collector knows it."""
+    """An edge, with the collector's knowledge of it."""
 
     edge: str
     """The id of the edge."""
     region: str | None
-    """The region of the edge; null where no batch has named it."""
+    """The region of the edge; null if no batch has named it."""
     token: str | None
-    """The token that the edge is bound to, by name; null where it is bound to none."""
+    """The token that the edge is bound to, by name; null if it is bound to none."""
     watermark: int
-    """The number of the batch up to which all of the edge's batches are settled."""
+    """The number of the last settled batch: all batches of the edge up to it are settled."""
     last: EdgeLastBatch | None
-    """The last batch; null where none has come yet."""
+    """The last batch; null if none has arrived yet."""
     lag_s: int | None
-    """The seconds from the end of the last batch until now; null where none has come yet."""
+    """The seconds from the end of the last batch until now; null if none has arrived yet."""
     retired: bool
-    """Whether the edge is retired, so that it raises no alert."""
+    """True if the edge is retired. A retired edge raises no alert."""
     version: str | None
-    """The version of edgeproxy that the edge runs; null where it has not reported one."""
+    """The version of edgeproxy on the edge; null if it has not reported one."""
     sync_age_s: int | None
-    """The seconds for which the edge had not agreed with the hub on limits, as it last reported; null without a hub."""
+    """The seconds since the edge last agreed with the hub on limits, as in its last report; null without a hub."""
     gaps: list[EdgeGap]
-    """The batches that are missing, latest first."""
+    """The missing batches, latest first."""
     quarantined: list[EdgeQuarantinedBatch]
     """The batches in quarantine, latest first."""
 
@@ -87,7 +87,7 @@ FORMS_OF_CHANGE: tuple[list[JsonValue], ...] = (["retired"], ["region", "token"]
 
 
 class UpdateEdgeRequest(BaseModel):
-    """Retire an edge or take it back; bind it to another token and region; or consent to a gap at its beginning."""
+    """Retire an edge or restore it; bind it to another token and region; or accept a gap at its start."""
 
     model_config = ConfigDict(
         extra="forbid",
@@ -95,13 +95,13 @@ class UpdateEdgeRequest(BaseModel):
     )
 
     retired: Boolean | None = None
-    """True retires the edge, which then raises no alert; false takes it back."""
+    """True retires the edge, so that it raises no alert. False restores it."""
     token: Name | None = None
     """The token that the edge is bound to, by name; together with `region`."""
     region: Name | None = None
     """The region that the edge is bound to; together with `token`."""
     gap_to: GapTo | None = None
-    """The number of the batch up to which the edge's first batches may be missing."""
+    """The number of the last batch that may be missing at the start of the edge's chain."""
 
     @model_validator(mode="after")
     def is_of_one_form(self) -> Self:
@@ -115,24 +115,24 @@ class UpdateEdgeRequest(BaseModel):
 
 
 class EdgeUpdateResult(TypedDict):
-    """The watermark of an edge, and the fields that were sent."""
+    """The watermark of an edge, and the fields that the request sent."""
 
     edge: str
     """The id of the edge."""
     watermark: int
-    """The number of the batch up to which all of the edge's batches are settled."""
+    """The number of the last settled batch: all batches of the edge up to it are settled."""
     retired: NotRequired[bool]
-    """Whether the edge is retired, where that was changed."""
+    """True if the edge is retired; missing if the request did not change this."""
     token: NotRequired[str]
-    """The token that the edge is bound to, by name, where that was changed."""
+    """The token that the edge is bound to, by name; missing if the request did not change it."""
     region: NotRequired[str]
-    """The region that the edge is bound to, where that was changed."""
+    """The region that the edge is bound to; missing if the request did not change it."""
     gap_to: NotRequired[int]
-    """The number of the batch up to which batches may be missing, where that was changed."""
+    """The number of the last batch that may be missing; missing if the request did not change it."""
 
 
 class BatchReceipt(TypedDict):
-    """The answer to a batch that is settled."""
+    """The answer to a settled batch."""
 
     watermark: int
-    """The number of the batch up to which all of the edge's batches are settled."""
+    """The number of the last settled batch: all batches of the edge up to it are settled."""

@@ -1,4 +1,4 @@
-"""Usage events that services report, and those that were rejected."""
+"""Usage events that services report, and rejected events."""
 
 import asyncio
 import time
@@ -112,7 +112,7 @@ class EventHandlers(Handlers):
         return answer(200, letter_to_response(await self._get_letter(call.path("letter"))))
 
     async def replay_letter(self, call: Call[Query, Nothing]) -> web.Response:
-        """Count a rejected event after all, as it is or as the request has it."""
+        """Count a rejected event now, unchanged or as in the request."""
         letter = await self._get_letter(call.path("letter"))
         body = await read_content(call, BODY_BYTES_MAX)
         try:

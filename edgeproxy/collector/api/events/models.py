@@ -16,7 +16,7 @@ class Event(TypedDict):
     """Usage that a service reports."""
 
     id: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
-    """The id of the event, unique for its source: the same one counts once."""
+    """The id of the event, unique for its source. Events with the same id count once."""
     source: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
     """The service that reports."""
     customer: str
@@ -24,8 +24,9 @@ class Event(TypedDict):
     meter: str
     """The meter, one with `count: events`."""
     value: NotRequired[Annotated[int, Field(ge=-VALUE_MAX, le=VALUE_MAX)] | str]
-    """The units used, in the meter's own unit, below 0 to take some back; of a meter with `aggregate: unique`, the text
-    that is counted."""
+    """The units used, in the meter's own unit; a negative number takes units back. For a meter with `aggregate:
+    unique`, the text to count.
+    """
     time: NotRequired[str | None]
     """The time of the usage (RFC 3339); by default now."""
     dimensions: NotRequired[dict[str, str] | None]
@@ -33,25 +34,26 @@ class Event(TypedDict):
     request_id: NotRequired[str | None]
     """The id of the request that caused the usage."""
     upstream_request_id: NotRequired[str | None]
-    """The id that another company's API gave to that request, such as a model's provider."""
+    """The id that another company's API, such as a model provider's, gave to that request."""
     replaces: NotRequired[str | None]
-    """The id of an earlier event of the source that this one takes back; the token needs `sensitive: true`."""
+    """The id of an earlier event of the same source that this one replaces; the token needs `sensitive: true`."""
 
 
 class CloudEventData(TypedDict):
     """The data of a CloudEvent."""
 
     value: NotRequired[Annotated[int, Field(ge=-VALUE_MAX, le=VALUE_MAX)] | str]
-    """The units used, in the meter's own unit, below 0 to take some back; of a meter with `aggregate: unique`, the text
-    that is counted."""
+    """The units used, in the meter's own unit; a negative number takes units back. For a meter with `aggregate:
+    unique`, the text to count.
+    """
     dimensions: NotRequired[dict[str, str] | None]
     """The values of the meter's dimensions, by their names."""
     request_id: NotRequired[str | None]
     """The id of the request that caused the usage."""
     upstream_request_id: NotRequired[str | None]
-    """The id that another company's API gave to that request, such as a model's provider."""
+    """The id that another company's API, such as a model provider's, gave to that request."""
     replaces: NotRequired[str | None]
-    """The id of an earlier event of the source that this one takes back; the token needs `sensitive: true`."""
+    """The id of an earlier event of the same source that this one replaces; the token needs `sensitive: true`."""
 
 
 class CloudEvent(TypedDict):
@@ -60,7 +62,7 @@ class CloudEvent(TypedDict):
     specversion: Literal["1.0"]
     """The version of CloudEvents."""
     id: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
-    """The id of the event, unique for its source: the same one counts once."""
+    """The id of the event, unique for its source. Events with the same id count once."""
     source: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
     """The service that reports."""
     type: str
@@ -74,10 +76,10 @@ class CloudEvent(TypedDict):
 
 
 class EventRejected(TypedDict):
-    """An event that was not counted: its place in the request, from 0, and why."""
+    """An event that was not counted: its position in the request, from 0, and the reason."""
 
     index: int
-    """The place of the event in the request, from 0."""
+    """The position of the event in the request, from 0."""
     error: str
     """The reason why it was rejected."""
 
@@ -90,7 +92,7 @@ class EventsResult(TypedDict):
     duplicates: int
     """The number of events that had been counted before."""
     rejected: list[EventRejected]
-    """The events that were not counted; they are stored as dead letters, but for those that a hard cap refuses."""
+    """The events that were not counted. They are stored as dead letters, except events that a hard cap refuses."""
 
 
 class DeadLettersQuery(Query):
@@ -115,17 +117,17 @@ class DeadLetterResponse(TypedDict):
     id: str
     """The id of the dead letter."""
     received: str
-    """The time at which the event came."""
+    """The time when the event arrived."""
     token: str
-    """The name of the token by which it came."""
+    """The name of the token that sent the event."""
     error: str
     """The reason why it was rejected."""
     event: JsonValue
-    """The event as it came."""
+    """The event as received."""
 
 
 class DeadLetterList(TypedDict):
-    """Events that were rejected, oldest first."""
+    """Rejected events, oldest first."""
 
     dead_letters: list[DeadLetterResponse]
     """The dead letters of this page, oldest first."""

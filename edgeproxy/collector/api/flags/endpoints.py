@@ -32,7 +32,7 @@ GROUP = Group(
             "PUT",
             "/v1/flags/{flag}",
             FlagHandlers.put_flag,
-            "Set who has a flag; where an edge's own files set it, those count there.",
+            "Set the customers that have a flag. If an edge's own files set the flag, those files apply there.",
             roles=ADMIN,
             query=ChangeQuery,
             body=FlagRequest,

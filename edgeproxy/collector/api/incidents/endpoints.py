@@ -8,7 +8,7 @@ from edgeproxy.collector.pages.incidents import CreateIncidentRequest, Incident,
 
 GROUP = Group(
     "incidents",
-    "Incidents, as the status page shows them.",
+    "Incidents on the status page.",
     IncidentHandlers,
     (
         Endpoint(
@@ -23,7 +23,7 @@ GROUP = Group(
             "POST",
             "/v1/incidents",
             IncidentHandlers.create_incident,
-            "Create an incident; the status page shows it to everyone.",
+            "Create an incident. The status page shows it to everyone.",
             roles=SUPPORT,
             query=ChangeQuery,
             body=CreateIncidentRequest,
@@ -41,7 +41,7 @@ GROUP = Group(
             "POST",
             "/v1/incidents/{incident}/updates",
             IncidentHandlers.add_update,
-            "Add an update to an incident; the state `resolved` ends it.",
+            "Add an update to an incident. The state `resolved` ends it.",
             roles=SUPPORT,
             query=ChangeQuery,
             body=IncidentUpdate,

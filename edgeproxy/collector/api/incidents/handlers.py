@@ -1,4 +1,4 @@
-"""Incidents, as the status page shows them."""
+"""Incidents on the status page."""
 
 import time
 

@@ -111,7 +111,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         return answer_page("disputes", rows, rows.next)
 
     async def preview_invoice(self, call: Call[UpcomingQuery, Nothing]) -> web.Response:
-        """Preview the next invoice as of now and, if the query asks, at the pace of the last seven days."""
+        """Preview the next invoice as of now and, if the query asks, projected from the last seven days."""
         billing, customer = get_billing(self._settings), self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
@@ -217,7 +217,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         return await self._decide(call, "invoice.settle", decide, amount=call.body.amount)
 
     async def write_off_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
-        """Write off what is due of an open invoice."""
+        """Write off the amount due of an open invoice."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
             if row.state != invoices.OPEN:

@@ -26,23 +26,23 @@ class UpcomingQuery(CustomerQuery):
     """The customer of an upcoming invoice, and whether amounts are projected."""
 
     projected: Truth = False
-    """True adds the amounts that the period ends with at the pace of the last seven days, low and high."""
+    """True adds the projected amounts at the end of the period, low and high, from the last seven days."""
 
 
 class ClosingQuery(Query):
     """The period that would be closed."""
 
     period: Printed
-    """The period: a month such as 2027-03, or the day on which it begins, such as 2027-03-01."""
+    """The period: a month such as 2027-03, or its first day, such as 2027-03-01."""
 
 
 class InvoiceWithParties(Invoice):
-    """An invoice, and whose it is."""
+    """An invoice, its buyer and its seller."""
 
     buyer: InvoiceBuyer | None
-    """Whom it is for, as Stripe has printed it; null until it is open."""
+    """The buyer, as Stripe has printed it; null until the invoice is open."""
     seller: InvoiceSeller | None
-    """Whom it is of; null where that is not known."""
+    """The seller; null if it is not known."""
 
 
 class InvoicesQuery(CustomerQuery):
@@ -53,14 +53,15 @@ class InvoicesQuery(CustomerQuery):
     cursor: Cursor | None = None
     """The `next` of the page before; by default the first page."""
     period: Printed | None = None
-    """Only invoices of the period that begins on this day, such as 2027-03-01."""
+    """Only invoices of the period that starts on this day, such as 2027-03-01."""
     state: Printed | None = None
     """Only invoices in this state, such as `open`."""
     sort: Literal["created_at", "-created_at", "due_at", "-due_at", "total", "-total", "amount_due", "-amount_due"] = (
         "-created_at"
     )
-    """The order of invoices; with `-` the other way round. Others than `created_at` need a `customer`, or a `state` in
-    which invoices do not stay, such as `open`. Invoices that are not due yet are before all others."""
+    """The order of invoices; `-` reverses it. Orders other than `created_at` need a `customer`, or a `state` that
+    invoices leave again, such as `open`. Invoices without a due date sort as the earliest.
+    """
 
 
 class DisputesQuery(CustomerQuery):
@@ -71,13 +72,13 @@ class DisputesQuery(CustomerQuery):
     cursor: Cursor | None = None
     """The `next` of the page before; by default the first page."""
     state: Literal["open", "inquiry", "needs_response", "under_review", "won", "lost", "closed"] | None = None
-    """Only disputes in this state; `open` are those that the bank has not decided."""
+    """Only disputes in this state; the bank has not decided `open` ones."""
     sort: Literal["-created_at"] = "-created_at"
     """The order of disputes: newest first."""
 
 
 class ReasonRequest(Body):
-    """The reason of a change by a person."""
+    """The reason for an operator's change."""
 
     why: Text
     """The reason, for the audit log and for other operators."""
@@ -87,40 +88,40 @@ class CreateCreditNoteRequest(ReasonRequest):
     """The amount of an invoice to credit, and the reason."""
 
     amount: Cents
-    """The amount that is credited, in smallest units such as cents; at most what is left of the invoice."""
+    """The amount to credit, in the smallest unit such as cents; at most the rest of the invoice."""
 
 
 class SettleInvoiceRequest(ReasonRequest):
     """The amount that was paid elsewhere, and the reason, such as the reference of a transfer."""
 
     amount: Cents
-    """The amount that came, in smallest units such as cents: all that is due."""
+    """The amount that was paid, in the smallest unit such as cents. It must be the whole amount due."""
 
 
 class InvoiceAmounts(TypedDict):
-    """The totals of invoice lines, before tax. Amounts are smallest units of the currency, such as cents."""
+    """The totals of invoice lines, before tax. Amounts are in the smallest unit of the currency, such as cents."""
 
     subtotal: int
-    """The sum of the lines, in smallest units before tax."""
+    """The sum of the lines, in the smallest unit, before tax."""
     total: int
-    """The sum that is due, in smallest units before tax."""
+    """The sum due, in the smallest unit, before tax."""
     lines: list[InvoiceLine]
     """The lines of the invoice."""
 
 
 class InvoiceProjection(TypedDict):
-    """The amounts that the period ends with, as on the low and as on the high day of the last seven."""
+    """The projected amounts at the end of the period, from the low and the high day of the last seven."""
 
     days: int
-    """The whole days that it goes by, of 24 hours, at most seven: fewer for a customer who is new."""
+    """The number of whole 24-hour days behind the projection, at most seven; fewer for a new customer."""
     low: InvoiceAmounts | None
-    """The amounts if each day is as the one with the least usage; null where there were fewer than three days."""
+    """The amounts if each day is like the one with the least usage; null if there were fewer than three days."""
     high: InvoiceAmounts | None
-    """The amounts if each day is as the one with the most usage; null where there were fewer than three days."""
+    """The amounts if each day is like the one with the most usage; null if there were fewer than three days."""
 
 
 class UpcomingInvoiceResponse(InvoiceAmounts):
-    """The next invoice, if nothing more were used; `projected`: if usage goes on as in the last seven days."""
+    """The next invoice without further usage. `projected` adds usage at the pace of the last seven days."""
 
     customer: str
     """The customer, by name."""
@@ -131,26 +132,26 @@ class UpcomingInvoiceResponse(InvoiceAmounts):
     period_end: str | None
     """The end of the period."""
     usage_start: str
-    """The beginning of the usage that it has: that of the period, or of a subscription that began within it."""
+    """The start of the usage on the invoice: the start of the period, or of a subscription that started within it."""
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     closes_at: str | None
-    """The time at which the invoice is closed: usage that comes until then is on it."""
+    """The time when the invoice is closed. Usage that arrives before it is on the invoice."""
     projected: NotRequired[InvoiceProjection]
-    """The amounts at the pace of the last seven days, low and high, where the query asks for them."""
+    """The amounts at the pace of the last seven days, low and high, if the query asks for them."""
 
 
 class EarlierLine(TypedDict):
-    """An earlier line of the same price and segment."""
+    """An earlier line with the same price and segment."""
 
     invoice: str
-    """The id of its invoice."""
+    """The id of the invoice with this line."""
     line: int
-    """Its position on that invoice, from 0."""
+    """The position of the line on that invoice, from 0."""
     quantity: int
-    """The units that it billed."""
+    """The billed units."""
     amount: int
-    """Its amount."""
+    """The amount of the line."""
 
 
 class UsedHour(TypedDict):
@@ -163,12 +164,12 @@ class UsedHour(TypedDict):
 
 
 class PaidShareResponse(TypedDict):
-    """The share of a fee that a line is for."""
+    """The share of a fee that a line charges."""
 
     fee: int
-    """All of the fee, in the currency's smallest unit."""
+    """The whole fee, in the currency's smallest unit."""
     paid_from: str | None
-    """The beginning of the time that the fee is for."""
+    """The start of the time that the fee covers."""
     paid_until: str | None
     """The end of that time."""
 
@@ -179,31 +180,31 @@ class LineExplanationResponse(TypedDict):
     invoice: str
     """The id of the invoice."""
     line: int
-    """The position of the line on it, from 0."""
+    """The position of the line on the invoice, from 0."""
     text: str
-    """The line as the customer reads it."""
+    """The text of the line for the customer."""
     plan: str
     """The version of the plan that sets the price."""
     segment_start: str | None
-    """The beginning of the segment: the part of the period in which that version was in force."""
+    """The start of the segment: the part of the period when that version applied."""
     segment_end: str | None
     """The end of the segment."""
     quantity: int
-    """The units of this line and of earlier ones."""
+    """The units of this line and of earlier lines."""
     unit_price: str | None
     """The price of a unit in the currency's smallest unit, as a decimal number; null for fees."""
     formula: str
-    """How the amount was computed, with its numbers."""
+    """The computation of the amount, with its numbers."""
     rated: int
-    """The amount of that quantity, or of that share, in the currency's smallest unit."""
+    """The amount for that quantity, or for that share, in the currency's smallest unit."""
     share: PaidShareResponse | None
-    """The fee of which the line has a share; null for usage."""
+    """The fee and the share of it; null for usage."""
     earlier: list[EarlierLine]
-    """Earlier lines of the same price and segment, whose amounts are subtracted."""
+    """Earlier lines with the same price and segment. Their amounts are subtracted."""
     amount: int
     """The amount of the line."""
     hours: list[UsedHour] | None
-    """The usage of the meter in the segment by the hour, as it is known now; null where it has no hours."""
+    """The usage of the meter in the segment by the hour, as known now; null if the line has no hours."""
 
 
 class CreditNoteResponse(TypedDict):
@@ -214,10 +215,10 @@ class CreditNoteResponse(TypedDict):
     invoice: str
     """The id of the invoice."""
     amount: int
-    """The credited amount, in smallest units such as cents."""
+    """The credited amount, in the smallest unit such as cents."""
     why: str
     """The reason that an operator gave."""
     state: Literal["requested", "made", "refused"]
     """`requested` until Stripe has answered, then `made` or `refused`."""
     created_at: NotRequired[str | None]
-    """The time at which the credit note was created."""
+    """The time when the credit note was created."""

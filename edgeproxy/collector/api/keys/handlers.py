@@ -53,7 +53,7 @@ class KeyHandlers(ChangeHandlers):
         return answer(200, {"customer": name, "budgets": [_format_use(use) for use in uses]})
 
     async def fetch_rotation(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch how the customer's keys rotate, and the state of those that are due."""
+        """Fetch the rotation of the customer's keys, and the state of each key that is due."""
         async with self._database.reading(whole=True) as connection:
             rotation = await key_delivery.describe_rotation(connection, call.path("customer"), self._settings.rotation)
         return answer(200, rotation)

@@ -21,27 +21,28 @@ class KeysQuery(Query):
     cursor: Cursor | None = None
     """The `next` of the page before; by default the first page."""
     sort: Literal["created_at", "-created_at", "name", "-name", "last_used_on", "-last_used_on"] = "created_at"
-    """The order of keys; with `-` the other way round. Keys without a name or a use are before all others."""
+    """The order of keys; `-` reverses it. Keys without a name or a last use sort as the lowest."""
     due: Truth = False
-    """True lists the keys alone that are to be rotated: those of which the customer is alerted."""
+    """True lists only keys that should be rotated. The customer gets alerts about these."""
     usage_key: Annotated[str, Field(pattern=USAGE_KEYS)] | None = None
-    """Only the keys that usage has under one of these ids, at most 100 with commas between."""
+    """Only the keys with these ids in usage, at most 100, separated by commas."""
 
 
 class KeyBudgetUse(KeyBudgetTerms):
-    """The budget of a key, and what is used of it."""
+    """The budget of a key, and the used part."""
 
     key: str
-    """The id of the key; of keys that have replaced each other, that of the latest."""
+    """The id of the key; for keys that replaced each other, the id of the latest."""
     start: str
     """The first characters of the key."""
     name: str | None
     """A name for people; null if there is none."""
     used: int | None
-    """What is used in this period, as far as edges have shipped it; null where the customer's plan has no prices in
-    the currency any more, or the meter is not counted by key."""
+    """The used part in this period, as far as edges have shipped it; null if the customer's plan has no prices in the
+    currency any more, or if the meter is not counted by key.
+    """
     percent: float | None
-    """The share of the budget that is used, in percent; null where that is not known."""
+    """The share of the budget that is used, in percent; null if it is not known."""
     resets: str
     """The end of the period."""
 
@@ -52,4 +53,4 @@ class KeyBudgetList(TypedDict):
     customer: str
     """The customer, by name."""
     budgets: list[KeyBudgetUse]
-    """The budgets, in the order in which their keys were made."""
+    """The budgets, in the order of their keys' creation."""

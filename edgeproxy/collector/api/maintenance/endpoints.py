@@ -13,14 +13,14 @@ from edgeproxy.collector.pages.maintenance import (
 
 GROUP = Group(
     "maintenance",
-    "Planned maintenance, as the status page shows it.",
+    "Planned maintenance on the status page.",
     MaintenanceHandlers,
     (
         Endpoint(
             "GET",
             "/v1/maintenance",
             MaintenanceHandlers.list_maintenance,
-            "List planned maintenance, and that of the last 90 days, latest first.",
+            "List planned maintenance, and maintenance of the last 90 days, latest first.",
             roles=READERS,
             response=MaintenanceList,
         ),
@@ -28,7 +28,7 @@ GROUP = Group(
             "POST",
             "/v1/maintenance",
             MaintenanceHandlers.announce,
-            "Announce maintenance; the status page shows it to everyone, and it begins and ends by itself.",
+            "Announce maintenance. The status page shows it to everyone. It starts and ends by itself.",
             roles=SUPPORT,
             query=ChangeQuery,
             body=AnnounceMaintenanceRequest,

@@ -1,4 +1,4 @@
-"""Planned maintenance, as the status page shows it."""
+"""Planned maintenance on the status page."""
 
 import time
 

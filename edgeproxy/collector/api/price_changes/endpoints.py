@@ -26,7 +26,8 @@ NOT_SOLD = "Nothing is sold here."
 
 GROUP = Group(
     "price-changes",
-    "New versions of plans, to which subscribers move from a time on. Amounts are smallest units, such as cents.",
+    "New versions of plans. Subscribers move to them from a set time on. Amounts are in the smallest unit, such "
+    "as cents.",
     PriceChangeHandlers,
     (
         Endpoint(
@@ -44,14 +45,14 @@ GROUP = Group(
             "POST",
             "/billing/price-changes",
             PriceChangeHandlers.schedule_change,
-            "Schedule a price change; a dry run shows what each subscriber's last full period would have cost.",
+            "Schedule a price change. A dry run shows the cost of each subscriber's last full period under it.",
             roles=BILLING,
             query=ChangeQuery,
             body=SchedulePriceChangeRequest,
             response=PriceChangeResponse,
             status=201,
             change=CREATE,
-            errors={404: NOT_SOLD, 409: "It is not what the dry run has shown, or others change the same now."},
+            errors={404: NOT_SOLD, 409: "The price change differs from the dry run, or others are changing it now."},
             is_sensitive=True,
             rate=RequestRate(10, "address"),
             example={"plans": PLANS, "at": "2099-01-01", "why": "prices of 2099"},
@@ -69,7 +70,7 @@ GROUP = Group(
             "POST",
             "/billing/price-changes/{change}/withdraw",
             PriceChangeHandlers.withdraw_change,
-            "Withdraw a price change, until a minute before its time.",
+            "Withdraw a price change, up to a minute before its time.",
             roles=BILLING,
             query=ChangeQuery,
             body=WithdrawPriceChangeRequest,
@@ -84,7 +85,7 @@ GROUP = Group(
             "GET",
             "/billing/plan-versions",
             PriceChangeHandlers.list_versions,
-            "List all versions of plans that were recorded, with their subscribers.",
+            "List all recorded versions of plans, with their subscribers.",
             roles=MONEY_READERS,
             response=PlanVersionList,
             errors={404: NOT_SOLD},
@@ -94,7 +95,7 @@ GROUP = Group(
             "GET",
             "/billing/subscription/plan",
             PriceChangeHandlers.fetch_subscribed_plan,
-            "Fetch the terms of a customer's plan, and those that follow by a price change.",
+            "Fetch the terms of a customer's plan, and the terms after the next price change.",
             roles=MONEY_READERS | OWN,
             query=CustomerQuery,
             response=SubscribedPlanResponse,

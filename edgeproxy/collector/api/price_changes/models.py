@@ -53,24 +53,26 @@ class PriceChangesQuery(Query):
 
 
 class SchedulePriceChangeRequest(Body):
-    """New versions of plans, and the time from which they are sold."""
+    """New versions of plans, and the start of their sale."""
 
     plans: Annotated[
         str,
         BeforeValidator(read_plans_text),
         WithJsonSchema({"type": "string", "minLength": 1, "maxLength": PLANS_CHARACTERS_MAX}),
     ]
-    """The text of a `plans.yaml` with the new versions; versions that are sold already may stand beside them."""
+    """The text of a `plans.yaml` with the new versions. It may also contain versions that are on sale already."""
     at: Annotated[int, BeforeValidator(read_second), WithJsonSchema(A_MOMENT)]
-    """The time from which they are sold; subscribers move when they next pay for a period."""
+    """The start of their sale. Subscribers move when they next pay for a period."""
     why: Text
     """The reason, for the audit log."""
     digest: Annotated[str, BeforeValidator(read_digest), WithJsonSchema(DIGEST_SCHEMA)] | None = None
-    """The `digest` of a dry run: anything else than what that has shown is refused. By default it is not compared."""
+    """The `digest` of a dry run. The request is refused if its effect differs from that dry run. By default it is not
+    compared.
+    """
 
 
 class WithdrawPriceChangeRequest(Body):
-    """The reason for which a price change is withdrawn."""
+    """The reason for withdrawing a price change."""
 
     why: Text
     """The reason, for the audit log."""
@@ -82,75 +84,77 @@ class ChangedTerm(TypedDict):
     term: str
     """The term, such as `fee` or `meters.api_calls.price`."""
     before: str | None
-    """The value before; null where there is none."""
+    """The value before; null if there is none."""
     after: str | None
-    """The value after; null where there is none."""
+    """The value after; null if there is none."""
 
 
 class PriceMoveResponse(TypedDict):
     """A plan whose subscribers move to another version."""
 
     plan: str
-    """The plan, such as `standard`; `standard+acme` is one customer's own price."""
+    """The plan, such as `standard`; `standard+acme` is the own price of the customer `acme`."""
     before: str
-    """The version that is sold until then."""
+    """The version on sale before the change."""
     after: str
-    """The version that is sold from then on."""
+    """The version on sale after the change."""
     subscribers: int
-    """The subscribers who are to move, by what they have now."""
+    """The number of subscribers who will move, as of now."""
     changes: list[ChangedTerm]
-    """The terms that differ. Amounts are smallest units of the currency of the plans, such as cents; those in other
-    currencies begin with its code, such as `eur.fee`."""
+    """The terms that differ. Amounts are in the smallest unit of the plans' currency, such as cents. Terms in other
+    currencies start with its code, such as `eur.fee`.
+    """
 
 
 class SubscriberEffectResponse(TypedDict):
-    """The effect of a price change on a subscriber. Amounts are smallest units of the currency, such as cents."""
+    """The effect of a price change on a subscriber. Amounts are in the smallest unit of the currency, such as cents."""
 
     customer: str
     """The customer, by name."""
     before_plan: str
-    """The version that it would have without the change."""
+    """The version of the subscriber without the change."""
     plan: str
-    """The version that it moves to."""
+    """The version that the subscriber moves to."""
     period_start: str
-    """The beginning of the period whose usage is rated: the last one that is over."""
+    """The start of the rated period: the last completed one."""
     period_end: str
     """The end of that period."""
     before: int | None
-    """The cost of a month by the version before; null where the usage is not stored any more."""
+    """The monthly cost under the version before; null if the usage is not stored any more."""
     after: int | None
-    """The cost of a month by the version after; null where the usage is not stored any more."""
+    """The monthly cost under the version after; null if the usage is not stored any more."""
     difference: int
-    """The amount that is paid more; below zero: less."""
+    """The increase in cost; negative for a decrease."""
     currency: str
     """The currency of the amounts (ISO 4217), such as `usd`."""
 
 
 class CurrencyEffectResponse(TypedDict):
-    """The sums of all subscribers who were rated in a currency."""
+    """The sums of all rated subscribers in a currency."""
 
     currency: str
     """The currency (ISO 4217), such as `usd`."""
     before: int
-    """The sum by the versions before."""
+    """The sum under the versions before."""
     after: int
-    """The sum by the versions after."""
+    """The sum under the versions after."""
     difference: int
-    """The sum that is paid more; below zero: less."""
+    """The increase in the sum; negative for a decrease."""
 
 
 class PriceEffectResponse(TypedDict):
-    """The effect of a price change by the usage of the last full period. Amounts are smallest units of a currency, such
-    as cents, of a month, before discounts and tax."""
+    """The effect of a price change on the usage of the last full period. Amounts are monthly, in the smallest unit of a
+    currency, such as cents, before discounts and tax.
+    """
 
     subscribers: int
-    """All subscribers who are to move."""
+    """The number of subscribers who will move."""
     rated: int
-    """The subscribers whose usage was rated: fewer where there are more than can be in 20 seconds."""
+    """The number of rated subscribers. It is smaller if they cannot all be rated within 20 seconds."""
     currencies: list[CurrencyEffectResponse]
-    """The sums of those rated, in each currency: nothing is converted."""
+    """The sums of the rated subscribers, in each currency. Nothing is converted."""
     customers: list[SubscriberEffectResponse]
-    """Each subscriber, by currency, those who pay most more first."""
+    """Each subscriber, by currency, the largest increase first."""
 
 
 class PriceChangeResponse(TypedDict):
@@ -159,23 +163,23 @@ class PriceChangeResponse(TypedDict):
     id: str | None
     """The id of the price change; null in a dry run."""
     at: str
-    """The time from which the new versions are sold."""
+    """The start of the sale of the new versions."""
     state: Literal["scheduled", "done", "withdrawn"]
     """`scheduled`, then `done` when its time has come, or `withdrawn`."""
     why: str
     """The reason that an operator gave."""
     created_at: str
-    """The time at which it was scheduled."""
+    """The time when it was scheduled."""
     created_by: str
     """The operator who scheduled it."""
     decided_at: str | None
-    """The time at which it was done or withdrawn; null while it is scheduled."""
+    """The time when it was done or withdrawn; null while it is scheduled."""
     moves: list[PriceMoveResponse]
     """The plans whose subscribers move."""
     digest: NotRequired[str]
-    """In a dry run, the digest of all that it has shown."""
+    """The digest of the dry run's result; only in a dry run."""
     effect: NotRequired[PriceEffectResponse]
-    """The effect on subscribers, in a dry run and of a change that is scheduled."""
+    """The effect on subscribers; only in a dry run and while the change is scheduled."""
 
 
 class PriceChangeList(TypedDict):
@@ -184,47 +188,48 @@ class PriceChangeList(TypedDict):
     price_changes: list[PriceChangeResponse]
     """The price changes."""
     next: NotRequired[str]
-    """The cursor of the next page; missing where this is the last."""
+    """The cursor of the next page; missing on the last page."""
 
 
 class PlanVersionResponse(PlanResponse):
-    """A version of a plan, as it was recorded."""
+    """A recorded version of a plan."""
 
     state: Literal["sold", "scheduled", "former"]
     """`sold` to new subscribers; `scheduled` for a price change; `former`: neither."""
     begins_at: str | None
-    """The time from which a price change sells it; null where none does."""
+    """The time when a price change starts its sale; null if none does."""
     subscribers: int
-    """The subscribers who have it now."""
+    """The number of subscribers on this version now."""
     created_at: str
-    """The time at which it was recorded."""
+    """The time when the version was recorded."""
     terms: dict[str, JsonValue]
-    """The version as a `plans.yaml` has it, in texts, so that a new one can be made of it. Prices without a currency
-    are in `currency`."""
+    """The version in the form of `plans.yaml`, as texts, so that you can make a new version from it. Prices without a
+    currency are in `currency`.
+    """
 
 
 class PlanVersionList(TypedDict):
-    """All versions of plans that were recorded."""
+    """All recorded versions of plans."""
 
     versions: list[PlanVersionResponse]
     """The versions, by plan and number."""
 
 
 class NextTerms(TypedDict):
-    """The terms that follow by a price change."""
+    """The terms after a price change."""
 
     at: str
-    """The time from which they hold: when the customer next pays for a period after the change."""
+    """The time when the terms start to apply: when the customer next pays for a period after the change."""
     plan: PlanResponse
     """The version that the customer moves to."""
     changes: list[ChangedTerm]
-    """The terms that differ from those before. Amounts are smallest units of the currency, such as cents."""
+    """The terms that differ from the present ones. Amounts are in the smallest unit of the currency, such as cents."""
 
 
 class SubscribedPlanResponse(TypedDict):
-    """The terms that a customer has, and those that follow."""
+    """The terms of a customer, and the next terms."""
 
     plan: PlanResponse
     """The version that the customer has."""
     price_change: NextTerms | None
-    """The next price change; null where none is ahead."""
+    """The next price change; null if none is planned."""

@@ -13,7 +13,7 @@ from edgeproxy.collector.privacy.requests import (
 
 GROUP = Group(
     "privacy-requests",
-    "Requests of people about their data: what is asked, by when it is due, and what was done.",
+    "Requests of people about their data: the request, its deadline, and the steps taken.",
     PrivacyRequestHandlers,
     (
         Endpoint(
@@ -29,7 +29,7 @@ GROUP = Group(
             "POST",
             "/v1/privacy/requests",
             PrivacyRequestHandlers.create_request,
-            "Record a request of a person; it changes nothing else.",
+            "Record a request of a person. This changes nothing else.",
             roles=SUPPORT,
             query=ChangeQuery,
             body=CreatePrivacyRequest,
@@ -47,7 +47,7 @@ GROUP = Group(
             "POST",
             "/v1/privacy/requests/{request}/steps",
             PrivacyRequestHandlers.add_step,
-            "Add a step to a request; the states `done`, `refused` and `withdrawn` end it.",
+            "Add a step to a request. The states `done`, `refused` and `withdrawn` end it.",
             roles=SUPPORT,
             query=ChangeQuery,
             body=PrivacyRequestStep,

@@ -19,7 +19,7 @@ class PrivacyRequestsQuery(Query):
     cursor: Cursor | None = None
     """The `next` of the page before; by default the first page."""
     open: Truth = False
-    """Whether only requests are listed that are not done, refused or withdrawn."""
+    """True lists only requests that are not done, refused or withdrawn."""
 
 
 class PrivacyRequestHandlers(ChangeHandlers):

@@ -12,7 +12,7 @@ from edgeproxy.collector.api.quarantine.models import (
 
 GROUP = Group(
     "quarantine",
-    "Batches that could not be read, and counting them after all.",
+    "Batches that could not be read. They can be counted later.",
     QuarantineHandlers,
     (
         Endpoint(
@@ -44,7 +44,7 @@ GROUP = Group(
             "POST",
             "/v1/quarantine/{edge}/{seq}/replay",
             QuarantineHandlers.replay_batch,
-            "Count a batch in quarantine after all, by its own body or by the one in the request.",
+            "Count a batch in quarantine now, from its own body or from the body in the request.",
             roles=ADMIN,
             response=BatchReplayResult,
             request_media={BYTES: bytes},

@@ -22,7 +22,7 @@ class QuarantineEntry(TypedDict):
     seq: int
     """The number of the batch."""
     received: str
-    """The time at which the batch came."""
+    """The time when the batch arrived."""
     size: int
     """The size of the stored body in bytes."""
     coding: str
@@ -56,9 +56,9 @@ class QuarantinedBatch(TypedDict):
     sha256: str
     """The SHA-256 of the uncompressed body, in hex digits."""
     prev: str | None
-    """The hash of the batch before it, which a body sent for a replay must name; null where any will do."""
+    """The hash of the batch before it. A body sent for a replay must name it; null if any hash will do."""
     received: str
-    """The time at which the batch came."""
+    """The time when the batch arrived."""
     coding: str
     """The content coding of the stored body, such as `zstd`."""
     size: int
@@ -68,13 +68,13 @@ class QuarantinedBatch(TypedDict):
 
 
 class BatchReplayResult(TypedDict):
-    """The rows of a batch that was counted after all."""
+    """The rows of a replayed batch."""
 
     rows: int
     """The number of rows counted."""
     total: int
     """The sum of the values of these rows, in the units of their meters."""
     minute: str
-    """The beginning of the minute in which they are counted."""
+    """The start of the minute that the rows are counted in."""
     again: bool
-    """Whether the batch had been counted before, so that nothing changed."""
+    """True if the batch had been counted before, so that nothing changed."""

@@ -15,7 +15,7 @@ from edgeproxy.collector.api.quotas.models import (
 
 GROUP = Group(
     "quotas",
-    "Quotas of customers, and the items that services allocate of them.",
+    "Quotas of customers, and the items that services allocate from them.",
     QuotaHandlers,
     (
         Endpoint(
@@ -31,7 +31,7 @@ GROUP = Group(
             "GET",
             "/v1/directory/quotas",
             QuotaHandlers.fetch_counts,
-            "Fetch the counts of quotas that are nearly used up; the answer waits until there are newer ones.",
+            "Fetch the counts of quotas that are nearly used up. The answer waits until there are newer ones.",
             roles=EDGE,
             query=QuotaCountsQuery,
             response=QuotaCounts,
@@ -40,7 +40,7 @@ GROUP = Group(
             "GET",
             "/v1/customers/{customer}/holdings/{meter}",
             QuotaHandlers.list_allocations,
-            "List the items that a customer has allocated of a quota.",
+            "List the items that a customer has allocated from a quota.",
             roles=SERVICE | READERS | OWN,
             query=AllocationsQuery,
             response=AllocationList,
@@ -50,7 +50,7 @@ GROUP = Group(
             "PUT",
             "/v1/customers/{customer}/holdings/{meter}/{item}",
             QuotaHandlers.allocate_item,
-            "Allocate an item, or renew it: 201 where it is new, 409 where the quota is used up.",
+            "Allocate an item, or renew it. The status is 201 if it is new, 409 if the quota is used up.",
             roles=SERVICE,
             response=AllocatedItem,
             status=201,
@@ -58,7 +58,7 @@ GROUP = Group(
             request_media={JSON: AllocateItemRequest},
             errors={
                 409: "The quota is used up, the customer is being deleted, or its tier is not configured here.",
-                422: "The item has no usable name, or a field cannot be used.",
+                422: "The item has no valid name, or a field is invalid.",
             },
             example={"ttl": "12h"},
         ),
@@ -69,12 +69,12 @@ GROUP = Group(
             "Release an item, whether it was allocated or not.",
             roles=SERVICE,
             status=204,
-            errors={409: "The tier of the customer is not configured here.", 422: "The item has no usable name."},
+            errors={409: "The tier of the customer is not configured here.", 422: "The item has no valid name."},
         ),
     ),
     parameters={
         "customer": CUSTOMER,
-        "item": PathParameter("The item, by the name that the service gives it."),
+        "item": PathParameter("The item, by the service's own name for it."),
         "meter": PathParameter("The name of the meter, such as requests."),
     },
 )

@@ -57,7 +57,7 @@ class QuotaHandlers(Handlers):
         return answer(200, {"newest": newest, "quotas": [{"seq": seq, **count._asdict()} for seq, count in changes]})
 
     async def list_allocations(self, call: Call[AllocationsQuery, Nothing]) -> web.Response:
-        """List the items that a customer has allocated of a quota."""
+        """List the items that a customer has allocated from a quota."""
         limit = call.query.limit
         async with self._database.reading(whole=True) as connection:
             quotas, meter = await self._get_quotas(connection, call)

@@ -15,17 +15,18 @@ from edgeproxy.config.units import Whole
 
 
 class HeldQuota(QuotaStatus):
-    """A quota, what is used of it, and the requests that it holds."""
+    """A quota, its use, and the routes whose requests it may refuse."""
 
     routes: list[str]
-    """The routes whose requests the quota holds: names, or patterns such as `chat-*`. By default those of its meter;
-    where `scopes` is empty, too, all requests that feed the meter."""
+    """The routes whose requests the quota may refuse: names, or patterns such as `chat-*`. By default the routes of its
+    meter; if `scopes` is empty too, all requests that feed the meter.
+    """
     scopes: list[str]
-    """The scopes by which the quota holds the requests of routes."""
+    """The scopes of further routes whose requests the quota may refuse."""
 
 
 class QuotaList(TypedDict):
-    """The quotas of a customer, and what is used of them."""
+    """The quotas of a customer, and their use."""
 
     customer: str
     """The customer, by name."""
@@ -41,18 +42,18 @@ class AllocateItemRequest(Body):
 
 
 class AllocationResponse(TypedDict):
-    """A place that is taken."""
+    """An allocated item."""
 
     item: str
-    """The item that is allocated, by the name that the service gave it."""
+    """The item, by the service's own name for it."""
     taken_at: str
     """The time of the allocation."""
     expires_at: str | None
-    """The time at which the allocation is released by itself; null where it is not."""
+    """The time when the allocation is released by itself; null if it is not."""
 
 
 class AllocatedItem(AllocationResponse):
-    """A place that is taken, and how many are; `allowed` is null where there may be any number."""
+    """An allocated item, and the total number of items. `allowed` is null if the quota allows any number."""
 
     customer: str
     """The customer, by name."""
@@ -61,18 +62,18 @@ class AllocatedItem(AllocationResponse):
     used: int
     """The number of items allocated."""
     allowed: int | None
-    """The number of items that the quota allows; null where it allows any number."""
+    """The number of items that the quota allows; null if it allows any number."""
 
 
 class AllocationList(TypedDict):
-    """A page of the places that are taken, in the order of their items."""
+    """A page of the allocated items, in the order of their names."""
 
     holdings: list[AllocationResponse]
-    """The allocations of this page, in the order of their items."""
+    """The allocations of this page, in the order of their items' names."""
     used: int
     """The number of items allocated."""
     allowed: int | None
-    """The number of items that the quota allows; null where it allows any number."""
+    """The number of items that the quota allows; null if it allows any number."""
     next: NotRequired[str]
     """The `cursor` of the next page; missing on the last one."""
 
@@ -95,7 +96,7 @@ class QuotaCountsQuery(Query):
     after: Annotated[int, BeforeValidator(Whole(0, SEQ_MAX)), in_query(0, SEQ_MAX)] = 0
     """The number of the last change that the edge has; by default all changes are sent."""
     wait: Annotated[int, BeforeValidator(Whole(0, DIRECTORY_WAIT_SECONDS_MAX)), in_query(0, 30)] = 0
-    """The seconds to wait for a change where there is none yet."""
+    """The seconds to wait if there is no change yet."""
 
 
 class QuotaCountEntry(TypedDict):
@@ -110,7 +111,7 @@ class QuotaCountEntry(TypedDict):
     per: Literal["day", "month"]
     """The period of the quota: `day` or `month`."""
     timezone: str
-    """The time zone whose midnight begins a period, such as Europe/Berlin."""
+    """The time zone whose midnight starts a period, such as Europe/Berlin."""
     period: int
     """The number of the day or month that is counted."""
     used: int

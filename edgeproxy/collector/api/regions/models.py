@@ -26,7 +26,7 @@ class RegionReport(BaseModel):
     network: Short
     """The network of the client: 192.0.2.0/24 or 2001:db8:1::/48."""
     voter: Short
-    """The client within its network, so that none counts twice; no address."""
+    """An id of the client within its network, so that each client counts once. It is not an address."""
     country: CountryCode | None = None
     """The country of the client (ISO 3166-1 alpha-2), such as DE."""
     measured: Annotated[dict[Name, Milliseconds], Field(min_length=1, max_length=REGIONS_MAX)]
@@ -43,10 +43,10 @@ class RegionReports(BaseModel):
 
 
 class RegionReportsResult(TypedDict):
-    """The number of reports that count: others are about regions that are not configured."""
+    """The number of reports that count. The others are about regions that are not configured."""
 
     taken: int
-    """The number of reports that count; others are about regions that are not configured."""
+    """The number of reports that count. The others are about regions that are not configured."""
 
 
 class BestRegionQuery(Query):
@@ -57,19 +57,19 @@ class BestRegionQuery(Query):
     country: CountryCode | None = None
     """The country of the client (ISO 3166-1 alpha-2), such as DE."""
     customer: Name | None = None
-    """The customer whose preferred and allowed regions count, by name."""
+    """The customer whose preferred and allowed regions apply, by name."""
 
 
 class BestRegion(TypedDict):
-    """The best region, by what it was chosen (prefer, network, country or default), and all others in their order."""
+    """The best region, the reason for the choice (prefer, network, country or default), and all regions in order."""
 
     region: str
     """The best region, by name."""
     because: Because
-    """The reason of the choice: `prefer`, `network`, `country` or `default`."""
+    """The reason for the choice: `prefer`, `network`, `country` or `default`."""
     order: list[str]
     """All regions, best first."""
     measured: dict[str, float]
-    """The round trip to each region, in milliseconds, as far as it is known."""
+    """The round trip to each region, in milliseconds, if known."""
     network: str | None
-    """The network that was looked up; null where no address was given."""
+    """The network that was looked up; null if no address was given."""

@@ -211,7 +211,7 @@ class BusinessMonth(TypedDict):
     month: str
     """The calendar month in UTC, such as 2027-03."""
     is_over: bool
-    """Whether the month is over."""
+    """True if the month is over."""
     revenue: int
     """The revenue, in millicredits."""
     cost: int

@@ -11,7 +11,7 @@ from edgeproxy.collector.database.schema import INTEGER
 
 
 class Consumption(NamedTuple):
-    """The usage of an hour that credits have paid for. Amounts are millicredits."""
+    """An hour's usage that credits paid for. Amounts are millicredits."""
 
     id: str
     number: int

@@ -35,7 +35,7 @@ class GrantOrigin(NamedTuple):
     kind: str
     """`purchase`, `gift`, or `moved` (from another residency)."""
     granted: int
-    """How many they were, in millicredits."""
+    """The number of credits added, in millicredits."""
     at: int
     """Unix milliseconds."""
 

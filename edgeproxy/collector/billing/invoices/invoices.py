@@ -144,7 +144,7 @@ class Invoice(TypedDict):
     period_end: str | None
     """The end of the period."""
     closes_at: str | None
-    """The time at which the invoice is closed: usage that comes until then is on it."""
+    """The time when the invoice is closed. Usage that arrives before it is on the invoice."""
     held_why: str | None
     """The reason why the invoice was held; null for customers."""
     voided_why: str | None

@@ -47,7 +47,7 @@ class InvoiceLine(TypedDict):
     end: str | None
     """The end of the time that the line is about."""
     text: str
-    """The line as the customer reads it."""
+    """The text of the line for the customer."""
 
 
 async def insert_lines(connection: AsyncConnection, number: str, lines: Sequence[RatedLine], currency: str) -> None:

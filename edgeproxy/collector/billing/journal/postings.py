@@ -120,7 +120,7 @@ class JournalEntry(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """Credits that came at once, and what is left of them."""
+    """Credits that were added at once, and their unspent rest."""
 
     id: str
     rest: int

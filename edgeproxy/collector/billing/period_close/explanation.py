@@ -29,7 +29,7 @@ class PlacedLine(NamedTuple):
 
 
 class PaidShare(NamedTuple):
-    """The share of a fee that a line is for."""
+    """The share of a fee that a line charges."""
 
     fee: int
     paid: Span

@@ -19,7 +19,7 @@ class PriceMove(NamedTuple):
     plan: str
     """The plan in the form of `get_moving_plan`."""
     before: str
-    """The version that is sold until then."""
+    """The version on sale before the change."""
     after: str
     at: int
     """`after` is sold from this Unix second on."""

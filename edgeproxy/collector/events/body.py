@@ -28,8 +28,8 @@ from edgeproxy.collector.events.event import (
 from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import NAME
 
-SPLIT_BYTES_MAX = 1_000
-"""The most bytes of an event's dimensions in a body that is parsed as a whole."""
+CACHED_DIMENSIONS_BYTES_MAX = 1024
+"""The most bytes of JSON dimensions that are cached: four values of 64 characters, their names, and some spaces."""
 
 
 class EventRecord(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -96,9 +96,6 @@ def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], 
         for request_id in (one.request_id, one.upstream_request_id):
             if request_id is not None and not TEXT.fullmatch(request_id):
                 raise InvalidEventError
-        raw = bytes(one.dimensions)
-        if len(raw) > SPLIT_BYTES_MAX:
-            raise InvalidEventError
         item = parse_item(one.value) if meter.aggregate == "unique" else None
         yield UsageEvent(
             one.source,
@@ -109,7 +106,7 @@ def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], 
             int(now) if one.time is None else parse_second(one.time, now),
             one.time is not None,
             one.request_id,
-            _parse_split(raw, tuple(meter.dimensions)),
+            _parse_split(bytes(one.dimensions), tuple(meter.dimensions)),
             None,
             item,
             meter.aggregate == "sum",
@@ -117,13 +114,9 @@ def _parse_records(records: Iterable[EventRecord], meters: Mapping[str, Meter], 
         )
 
 
-SPLIT_BYTES_MAX = 1024
-"""The most bytes of dimensions as JSON that are cached: four values of 64 characters, their names, and some spaces."""
-
-
 def _parse_split(raw: bytes, known: tuple[str, ...]) -> str:
     """Return the dimensions of this JSON as text. Raises InvalidEventError."""
-    return (_parse_short_split if len(raw) <= SPLIT_BYTES_MAX else _parse_any_split)(raw, known)
+    return (_parse_short_split if len(raw) <= CACHED_DIMENSIONS_BYTES_MAX else _parse_any_split)(raw, known)
 
 
 def _parse_any_split(raw: bytes, known: tuple[str, ...]) -> str:

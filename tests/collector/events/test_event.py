@@ -7,7 +7,12 @@ from typing import Any
 import orjson
 import pytest
 
-from edgeproxy.collector.events.body import parse_body, parse_sound_body
+from edgeproxy.collector.events.body import (
+    CACHED_DIMENSIONS_BYTES_MAX,
+    _parse_short_split,
+    parse_body,
+    parse_sound_body,
+)
 from edgeproxy.collector.events.event import (
     BODY_BYTES_MAX,
     EVENTS_MAX,
@@ -182,6 +187,13 @@ def test_events_that_are_sound_are_read_together_as_they_are_one_by_one() -> Non
         assert parse_sound_body(body, METERS, NOW) == [parse_event(one, METERS, NOW) for one in said]
     for body in (b"[", b"[]", b"", orjson.dumps([OURS] * (EVENTS_MAX + 1)), orjson.dumps([CLOUD]), b"[" * 100_000):
         assert parse_sound_body(body, METERS, NOW) is None
+
+
+def test_dimensions_too_long_for_the_cache_are_parsed_with_the_whole_body() -> None:
+    long = orjson.dumps({**OURS, "dimensions": {}}).replace(b"{}", b"{%b}" % (b" " * CACHED_DIMENSIONS_BYTES_MAX))
+    cached = _parse_short_split.cache_info().currsize
+    assert parse_sound_body(b"[%b]" % long, METERS, NOW) == [EVENT]
+    assert _parse_short_split.cache_info().currsize == cached
 
 
 def test_one_object_an_array_and_lines_are_alike() -> None:

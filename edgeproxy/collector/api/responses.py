@@ -43,17 +43,17 @@ class Problem(TypedDict):
     """An error (RFC 9457)."""
 
     type: str
-    """The type of the problem: `about:blank`, its status says it all."""
+    """The type of the problem: `about:blank`, because the status is the whole type."""
     title: str
-    """The phrase of the status."""
+    """The reason phrase of the status."""
     status: int
     """The HTTP status."""
     detail: NotRequired[str]
     """A sentence about this error."""
     errors: NotRequired[list[FieldError]]
-    """The fields that are wrong."""
+    """The invalid fields."""
     used: NotRequired[int]
-    """The number of units in use, where a quota is used up."""
+    """The number of units in use, if a quota is used up."""
     allowed: NotRequired[int]
     """The number of units that the quota allows."""
 

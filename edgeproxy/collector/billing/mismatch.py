@@ -54,16 +54,19 @@ class InvoiceDifference(TypedDict):
     """A line of a held invoice that has another amount at Stripe."""
 
     meter: str
-    """The meter of the line, or what it is where it is of none: `fee`, `proration`, `subtotal`, `total`, or `another
-    line`, which Stripe alone has."""
+    """The meter of the line. A line without a meter has its kind: `fee`, `proration`, `subtotal`, `total`, or `another
+    line` for a line that only Stripe has.
+    """
     of: Literal["amount", "quantity"]
-    """`amount`: the numbers are smallest units of the currency; `quantity`: units of the meter, as Stripe counts it."""
+    """`amount`: the numbers are in the smallest unit of the currency; `quantity`: they are units of the meter, as
+    Stripe counts it.
+    """
     ours: int
-    """Our number; 0 where the line is Stripe's alone."""
+    """The collector's number; 0 if only Stripe has the line."""
     theirs: int
-    """Stripe's number; 0 where Stripe lacks the line."""
+    """Stripe's number; 0 if Stripe lacks the line."""
     difference: int
-    """The excess of Stripe's number over ours; below zero its shortfall."""
+    """Stripe's number minus the collector's; negative if Stripe's is smaller."""
     action: str
     """Advice for the operator."""
 

@@ -40,11 +40,13 @@ class CreateIncidentRequest(Body):
     """A new incident."""
 
     severity: Severity
-    """P0: nobody is served; P1: many are not; P2: some are not, or all are slow; P3: hardly anyone notices."""
+    """P0: the service is down for everyone; P1: for many; P2: for some, or it is slow for all; P3: hardly anyone
+    notices.
+    """
     title: Text
     """The title, as the status page shows it."""
     regions: Annotated[tuple[Name, ...], Field(max_length=REGIONS_MAX)] = ()
-    """The regions that are affected; by default all."""
+    """The affected regions; by default all."""
     state: State = "investigating"
     """The state of the incident."""
     message: Message
@@ -72,7 +74,7 @@ class IncidentUpdateEntry(TypedDict):
 
 
 class Incident(TypedDict):
-    """An incident, its last update first."""
+    """An incident, its latest update first."""
 
     id: str
     """The id of the incident."""
@@ -81,11 +83,11 @@ class Incident(TypedDict):
     title: str
     """The title, as the status page shows it."""
     regions: list[str]
-    """The regions that are affected; an empty list: all."""
+    """The affected regions; an empty list means all."""
     began_at: str
-    """The time at which the incident began."""
+    """The time when the incident began."""
     ended_at: str | None
-    """The time at which it was resolved; null until then."""
+    """The time when the incident was resolved; null until then."""
     state: State
     """`investigating`, `identified`, `monitoring` or `resolved`."""
     updates: list[IncidentUpdateEntry]

@@ -56,11 +56,11 @@ class AnnounceMaintenanceRequest(Body):
     title: Text
     """The title, as the status page shows it."""
     regions: Annotated[tuple[Name, ...], Field(max_length=REGIONS_MAX)] = ()
-    """The regions that are affected; by default all."""
+    """The affected regions; by default all."""
     begins_at: End
-    """The time at which it begins, which is not past."""
+    """The start of the maintenance. It must not be in the past."""
     ends_at: End
-    """The time at which it ends, 7 days later at most."""
+    """The end of the maintenance, at most 7 days after the start."""
     message: Message
     """The message to readers of the status page."""
 
@@ -69,50 +69,52 @@ class MaintenanceUpdate(Body):
     """A change of planned maintenance."""
 
     state: Literal["changed", "cancelled"]
-    """`cancelled`: it does not take place, which can be said until it begins. `changed`: it does, at the times here."""
+    """`cancelled`: the maintenance does not take place; possible until it starts. `changed`: it takes place at the
+    times in this request.
+    """
     begins_at: End | None = None
-    """The time at which it begins; by default as before. It cannot be changed once it has begun."""
+    """The new start; by default unchanged. It cannot be changed once the maintenance has started."""
     ends_at: End | None = None
-    """The time at which it ends; by default as before."""
+    """The new end; by default unchanged."""
     message: Message
     """The message to readers of the status page."""
 
 
 class MaintenanceUpdateEntry(TypedDict):
-    """What was told of planned maintenance."""
+    """An announcement about planned maintenance."""
 
     at: str
-    """The time at which it was told."""
+    """The time of the announcement."""
     state: UpdateState
-    """`announced`, `changed` or `cancelled`, by somebody; `begun` or `ended`, by the clock."""
+    """`announced`, `changed` or `cancelled` by a person; `begun` or `ended` by the clock."""
     message: str
-    """The message to readers of the status page; empty where the clock told it."""
+    """The message to readers of the status page; empty if the clock caused the announcement."""
 
 
 class Maintenance(TypedDict):
-    """Planned maintenance, what was told last first."""
+    """Planned maintenance, its latest announcement first."""
 
     id: str
     """The id of the maintenance."""
     title: str
     """The title, as the status page shows it."""
     regions: list[str]
-    """The regions that are affected; an empty list: all."""
+    """The affected regions; an empty list means all."""
     begins_at: str
-    """The time at which it begins."""
+    """The start of the maintenance."""
     ends_at: str
-    """The time at which it ends."""
+    """The end of the maintenance."""
     state: MaintenanceState
     """`scheduled`, `in_progress` or `completed`, by the clock; or `cancelled`."""
     updates: list[MaintenanceUpdateEntry]
-    """What was told, latest first."""
+    """The announcements, latest first."""
 
 
 class MaintenanceList(TypedDict):
     """Planned maintenance, latest first."""
 
     maintenance: list[Maintenance]
-    """Planned maintenance, that which begins last first."""
+    """Planned maintenance, the latest start first."""
 
 
 class Plan(NamedTuple):

@@ -48,27 +48,27 @@ NOT_FOUND = "there is no such request"
 
 
 class CreatePrivacyRequest(Body):
-    """A new request of a person."""
+    """A new request from a person."""
 
     customer: Text | None = None
-    """The customer whom it is about, by name or id; by default nobody who is known."""
+    """The customer that the request is about, by name or id; by default no known customer."""
     kind: Kind
-    """What is asked for; `objection` is also that to a sale of data."""
+    """The kind of the request; `objection` includes an objection to a sale of data."""
     law: Law = "gdpr"
-    """The law by which it is due: `gdpr` in 30 days, `ccpa` in 45."""
+    """The law that sets the deadline: `gdpr` 30 days, `ccpa` 45 days."""
     person: Text
     """The person who asks, and how to answer."""
     note: Note
-    """How the request came, and what it says."""
+    """The way that the request arrived, and its content."""
 
 
 class PrivacyRequestStep(Body):
     """A step of a request."""
 
     state: State
-    """The state since then; `done` follows on `identified` alone."""
+    """The state after the step; `done` is possible only after `identified`."""
     note: Note
-    """What was done: how the person was identified, what was sent, or why it is refused."""
+    """The action taken: how the person was identified, the data that was sent, or the reason for a refusal."""
 
 
 class PrivacyRequestStepEntry(TypedDict):
@@ -79,36 +79,36 @@ class PrivacyRequestStepEntry(TypedDict):
     actor: str
     """The token or operator who did it."""
     state: State
-    """The state since then."""
+    """The state after the step."""
     note: str
-    """What was done."""
+    """The action taken."""
 
 
 class PrivacyRequest(TypedDict):
-    """A request of a person, its first step first."""
+    """A request from a person, its first step first."""
 
     id: str
     """The id of the request."""
     customer: str | None
-    """The id of the customer whom it is about; null: nobody who is known."""
+    """The id of the customer that the request is about; null: no known customer."""
     kind: Kind
-    """What is asked for."""
+    """The kind of the request."""
     law: Law
-    """The law by which it is due."""
+    """The law that sets the deadline."""
     person: str | None
     """The person who asks; null once the customer is erased."""
     state: State
     """`received`, `identified`, `done`, `refused` or `withdrawn`."""
     requested_at: str
-    """The time at which it came."""
+    """The time when the request arrived."""
     due_at: str
-    """The time by which it is to be answered."""
+    """The deadline for the answer."""
     ended_at: str | None
-    """The time at which it was done, refused or withdrawn; null until then."""
+    """The time when it was done, refused or withdrawn; null until then."""
     is_overdue: bool
-    """Whether it is open, and its time is over."""
+    """True if the request is open and its deadline has passed."""
     steps: list[PrivacyRequestStepEntry]
-    """What was done; an empty list once the customer is erased."""
+    """The steps taken; an empty list once the customer is erased."""
 
 
 class PrivacyRequestList(TypedDict, total=False):
@@ -117,7 +117,7 @@ class PrivacyRequestList(TypedDict, total=False):
     requests: list[PrivacyRequest]
     """The requests, oldest first."""
     next: str
-    """The cursor of the next page; left out on the last one."""
+    """The cursor of the next page; missing on the last page."""
 
 
 class PrivacyRequestRow(NamedTuple):

@@ -30,33 +30,33 @@ class AccessLimit(TypedDict):
     """A limit that may refuse requests of a customer."""
 
     name: str
-    """The name of the limit, as problems of edges have it; of a budget, the beginning of the key."""
+    """The name of the limit, as in edges' problems; for a budget, the start of the key."""
     kind: RefusalKind
-    """`account` of a pause, `key` of the keys that work, else the kind that problems of edges state."""
+    """`account` for a pause, `key` for the customer's working keys; else the kind in edges' problems."""
     state: AccessState
     """`reached`: it refuses requests now. `near`: four fifths are used. `unknown`: its use is not known here."""
     used: int | None
-    """The units that are used; null where that is not known, or there are none."""
+    """The units used; null if they are not known, or if the limit has no units."""
     allowed: int | None
-    """The units that are allowed; null where there are none."""
+    """The units allowed; null if the limit has no units."""
     meter: str | None
-    """The meter that is counted; null where it is requests, money or nothing."""
+    """The counted meter; null if the limit counts requests, money or nothing."""
     currency: str | None
-    """The currency of credits, which are counted in millicredits, and of a budget in money; null of any other limit."""
+    """The currency of credits (counted in millicredits) or of a budget in money; null for any other limit."""
     window_s: float | None
-    """The seconds of a rate's window; null of any other limit."""
+    """The seconds of a rate's window; null for any other limit."""
     is_hard: bool
-    """Whether requests are refused once the limit is reached."""
+    """True if requests are refused once the limit is reached."""
     status: int
-    """The status of an answer that it refuses."""
+    """The HTTP status of a refusal."""
     remedy: Remedy
-    """What ends a refusal."""
+    """The action that ends a refusal."""
     ends_at: str | None
-    """The time at which the limit begins anew; null where that is no matter of time, or not known."""
+    """The time when the limit starts again; null if that does not depend on time, or is not known."""
     why: str | None
-    """The reason that clients read, such as that of a pause; null where there is none of its own."""
+    """The reason for clients, such as the reason of a pause; null if the limit has none of its own."""
     routes: list[str]
-    """The routes whose requests it holds; empty for all that count."""
+    """The routes whose requests it may refuse; empty for all that count."""
 
 
 def describe_account(is_active: bool, paused: Mapping[str, object] | None) -> AccessLimit:

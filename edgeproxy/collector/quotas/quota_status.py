@@ -13,14 +13,16 @@ from edgeproxy.config.limits import Quota
 
 
 class QuotaProjection(TypedDict):
-    """The units at the end of a period, if each day is as the one with the least and the most of the last seven."""
+    """The projected units at the end of a period, if each day is like the one with the least or the most usage of the
+    last seven.
+    """
 
     days: int
-    """The whole days that the projection goes by, seven at most."""
+    """The number of whole days behind the projection, at most seven."""
     low: int | None
-    """The units as on the day with the least usage; null below three days."""
+    """The units if each day is like the one with the least usage; null below three days."""
     high: int | None
-    """The units as on the day with the most usage; null below three days."""
+    """The units if each day is like the one with the most usage; null below three days."""
 
 
 class QuotaStatus(TypedDict):
@@ -31,7 +33,7 @@ class QuotaStatus(TypedDict):
     meter: str
     """The meter that is counted."""
     per: Literal["day", "month"] | None
-    """The period after which the count begins again; null where the quota counts what exists."""
+    """The period after which the count starts again; null if the quota limits items that exist at once."""
     cap: Literal["soft", "hard"]
     """`soft` lets requests above the limit pass and marks them, `hard` refuses them."""
     limit: int
@@ -41,11 +43,11 @@ class QuotaStatus(TypedDict):
     percent: float
     """The share of the limit that is used, in percent."""
     projected: QuotaProjection | None
-    """The units at the end of the period; null where there is no period, or the meter is not added up."""
+    """The projected units at the end of the period; null if there is no period, or if the meter cannot be added up."""
     since: str | None
-    """The beginning of the period; null where there is none."""
+    """The start of the period; null if there is none."""
     resets: str | None
-    """The end of the period; null where there is none."""
+    """The end of the period; null if there is none."""
 
 
 class QuotaUsage(NamedTuple):

@@ -32,13 +32,13 @@ class RegionSum(TypedDict):
     """The requests of a region on the last whole day."""
 
     region: str
-    """The region of edges; empty for those without one."""
+    """The region of edges; empty for edges without one."""
     requests: int
     """All requests."""
     limited: int
-    """Those that were answered with 429."""
+    """The requests answered with 429."""
     failed: int
-    """Those that were answered with 5xx."""
+    """The requests answered with 5xx."""
 
 
 class MeterSum(TypedDict):
@@ -47,11 +47,11 @@ class MeterSum(TypedDict):
     meter: str
     """The meter."""
     units: int
-    """What all customers together have used."""
+    """The units used by all customers together."""
 
 
 class CurrencySum(TypedDict):
-    """What was paid in a currency, invoices and credits."""
+    """The payments in a currency, for invoices and credits."""
 
     currency: str
     """The currency (ISO 4217)."""
@@ -60,27 +60,27 @@ class CurrencySum(TypedDict):
 
 
 class AlertCount(TypedDict):
-    """Alerts that nobody has acknowledged."""
+    """Alerts that are not acknowledged."""
 
     severity: str
     """`page`, `warn` or `info`."""
     alerts: int
-    """Their number."""
+    """The number of alerts."""
 
 
 class Aggregates(TypedDict):
-    """Sums of a residency, in which nobody can be told."""
+    """Sums of a residency. They identify no customer."""
 
     residency: str
     """The residency."""
     since: str
-    """The beginning of usage and payments, at midnight (UTC)."""
+    """The start of usage and payments, at midnight (UTC)."""
     until: str
-    """Their end, the last midnight (UTC)."""
+    """The end of usage and payments, at the last midnight (UTC)."""
     customers: int
     """Customers who are not being deleted."""
     left_out: int
-    """Sums that are left out, as fewer than five customers have contributed to each."""
+    """The number of sums left out, because fewer than five customers have contributed to each."""
     traffic: list[RegionSum]
     """Requests of the last whole day, by region."""
     usage: list[MeterSum]
@@ -88,7 +88,7 @@ class Aggregates(TypedDict):
     payments: list[CurrencySum]
     """Payments by currency."""
     alerts: list[AlertCount]
-    """Alerts that wait for somebody, by severity."""
+    """Alerts that are not acknowledged, by severity."""
 
 
 async def fetch_aggregates(connection: AsyncConnection, residency: str, now: float) -> Aggregates:

@@ -30,12 +30,12 @@ from edgeproxy.config.collector.settings import CollectorSettings
 
 
 class MovedGrant(TypedDict):
-    """Credits of a transfer that came at once."""
+    """Credits of a transfer that were added at once."""
 
     millicredits: int
     """The amount."""
     expires: int | None
-    """The Unix millisecond at which what is left is void; null: never."""
+    """The time in Unix milliseconds when the unspent rest expires; null: never."""
 
 
 class Transfer(TypedDict):
@@ -46,9 +46,9 @@ class Transfer(TypedDict):
     currency: str
     """The currency of the credits."""
     grants: list[MovedGrant]
-    """The credits; an empty list where an overdraft goes over."""
+    """The credits; an empty list for an overdraft."""
     overdraft: int
-    """The millicredits that the customer owes; 0 where credits go over."""
+    """The millicredits that the customer owes; 0 for credits."""
 
 
 class StoredTransfer(NamedTuple):

@@ -33,41 +33,43 @@ NO_MOVE = "the customer is not on its way to another residency"
 
 
 class MoveProgress(Move):
-    """A move that is under way, or over, as the residency has it that is left."""
+    """A move that is under way, or over, as recorded by the residency that the customer leaves."""
 
     counted: int
-    """Units of all meters that the ledger here has of the customer: it grows no more once all edges are over."""
+    """The units of all meters that the ledger here has for the customer. The number stops growing once all edges have
+    switched over.
+    """
     behind: list[str]
-    """Edges that have shipped nothing here since the edges began to go over."""
+    """The edges that have shipped nothing here since the edges started to switch over."""
     transfers: list[Transfer]
-    """The credits that have gone over, or are to; book each at the other residency."""
+    """The credits that have moved, or will. Book each transfer at the other residency."""
     millicredits: int
-    """Credits that are left here, or owed: they have yet to go over."""
+    """The credits, or the overdraft, still here. They have yet to move."""
     late: dict[str, int]
-    """Usage by meter that has come here after the move ended."""
+    """The usage by meter that arrived here after the move ended."""
 
 
 class Departure(TypedDict):
-    """What a move of a customer would do, and what keeps it from leaving."""
+    """The effect of a move of a customer, and the obstacles to it."""
 
     customer_id: str
     """The id of the customer."""
     residency: str
-    """The residency that it would leave."""
+    """The residency that the customer would leave."""
     to: str
-    """The residency that it would move to."""
+    """The residency that the customer would move to."""
     obstacles: list[str]
-    """What keeps it from leaving now, each a sentence; an empty list where nothing does."""
+    """The obstacles to the move now, each a sentence; an empty list if there are none."""
     keys: int
-    """The keys that go: those that can be used, as hashes."""
+    """The number of usable keys that move, as hashes."""
     contacts: int
-    """The contacts that go."""
+    """The number of contacts that move."""
     millicredits: int
-    """The prepaid credits that go; below zero where it owes some."""
+    """The prepaid credits that move, in millicredits; negative for an overdraft."""
     staying: list[str]
-    """What stays, and what is to be done about it, each a sentence."""
+    """The data that stays and its handling, each a sentence."""
     move: MoveProgress | None
-    """The move that the customer is on, or on which it has left; null where there is none."""
+    """The current move of the customer, or the one by which it left; null if there is none."""
 
 
 def get_residency(settings: CollectorSettings) -> str:

@@ -74,26 +74,28 @@ class Move(TypedDict):
     customer_id: str
     """The id of the customer here."""
     side: Side
-    """`out` where the customer leaves, `in` where it arrives."""
+    """`out` at the residency that the customer leaves, `in` at the residency where it arrives."""
     residency: str
     """The other residency."""
     peer: str | None
-    """The id of the customer there; null: it is not there yet."""
+    """The id of the customer at the other residency; null until it exists there."""
     state: MoveState
-    """`begun`, `created`, `gone`, `left` or `withdrawn` where it leaves; `arriving` or `arrived` where it arrives."""
+    """`begun`, `created`, `gone`, `left` or `withdrawn` at the residency that the customer leaves; `arriving` or
+    `arrived` at the other.
+    """
     created_at: str
-    """The time at which it began."""
+    """The time when the move started."""
     gone_at: str | None
-    """The time since which edges go over; null until then."""
+    """The time when edges started to switch over; null until then."""
     ended_at: str | None
-    """The time at which it ended; null until then."""
+    """The time when the move ended; null until then."""
 
 
 class MoveList(TypedDict):
     """Moves, newest first."""
 
     residency: str | None
-    """The residency of this collector; null where it has none."""
+    """The residency of this collector; null if it has none."""
     moves: list[Move]
     """The moves, newest first."""
 

@@ -78,21 +78,22 @@ class _Aggregates(_Answer):
 
 
 class ResidencyStatus(TypedDict):
-    """A residency, and its sums as far as they could be had."""
+    """A residency, and its sums if they are available."""
 
     residency: str
     """The residency."""
     state: PeerState
-    """`ok`; `away`: it does not answer in time; `refused`: it does not take the token; `unreadable`: it answers
-    something else, or is not trusted."""
+    """`ok`; `away`: it did not answer in time; `refused`: it did not accept the token; `unreadable`: its answer cannot
+    be read, or it is not trusted.
+    """
     as_of: str
-    """The time at which it was asked."""
+    """The time when the residency was asked."""
     aggregates: Aggregates | None
-    """Its sums; null where there are none. What is unknown here by its name has an empty one."""
+    """The sums of the residency; null if there are none. A name that is unknown here is shown as an empty text."""
 
 
 class ResidencyList(TypedDict):
-    """All residencies: this one, and those that the file names."""
+    """All residencies: this one, and those in the file."""
 
     residencies: list[ResidencyStatus]
     """The residencies, this one first."""

@@ -36,7 +36,7 @@ class UnnamedErrors(NamedTuple):
 
     requests: int
     minutes: int
-    """The minutes in which there were any."""
+    """The number of minutes with such errors."""
 
 
 async def fetch_errors(

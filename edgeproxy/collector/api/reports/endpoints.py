@@ -17,7 +17,7 @@ from edgeproxy.collector.api.request_limits import RequestRate
 
 GROUP = Group(
     "reports",
-    "Reconciliation, the books and the business.",
+    "Reconciliation, accounting and business figures.",
     ReportHandlers,
     (
         Endpoint(
@@ -51,20 +51,20 @@ GROUP = Group(
             query=AccountingQuery,
             response=AccountingDay,
             response_media=(CSV,),
-            errors={404: "Nothing is sold here, or it is no day.", 409: "The day is not over."},
+            errors={404: "Nothing is sold here, or the day does not exist.", 409: "The day is not over."},
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(
             "GET",
             "/billing/executive",
             ReportHandlers.fetch_business_report,
-            "Report revenue, cost and margin; the answer is 429 until they are computed.",
+            "Report revenue, cost and margin. The answer is 429 until they are computed.",
             roles=BILLING,
             query=BusinessReportQuery,
             response=BusinessReport,
             errors={
                 404: "Nothing is sold here.",
-                429: "The report is being computed; Retry-After says when it is there.",
+                429: "The report is being computed. Retry-After says when to try again.",
             },
         ),
     ),

@@ -19,7 +19,7 @@ class ReconciliationQuery(Query):
     """Filters of reconciliations."""
 
     kind: ReconciliationKind | None = None
-    """Only reconciliations of this kind, that is of these two books."""
+    """Only reconciliations of this kind. A kind compares two books."""
     limit: Annotated[int, BeforeValidator(Whole(1, LISTED_MAX)), in_query(1, LISTED_MAX)] = 30
     """The number of reconciliations, at most."""
 
@@ -34,7 +34,7 @@ class RatingReportQuery(Query):
 
 
 class DriftRow(TypedDict):
-    """A number in both books."""
+    """A number that both books have."""
 
     customer: str
     """The customer, by name."""
@@ -54,13 +54,13 @@ class Reconciliation(TypedDict):
     id: str
     """The id of the reconciliation."""
     kind: ReconciliationKind
-    """The kind, from `A` to `E`: it says which two books are compared."""
+    """The kind, from `A` to `E`. It decides which two books are compared."""
     about: str
-    """The two books in words."""
+    """The names of the two books."""
     since: str
-    """The beginning of the time that is compared."""
+    """The start of the compared time."""
     until: str
-    """The end of the time that is compared."""
+    """The end of the compared time."""
     at: str
     """The time of the reconciliation."""
     compared: int
@@ -74,9 +74,9 @@ class Reconciliation(TypedDict):
     meters: dict[str, float]
     """The share that differs for each meter, from 0 to 1."""
     cents: int | None
-    """The approximate price of the units in cents; null where they are money themselves."""
+    """The approximate price of the units in cents; null if the units are money."""
     cents_different: int | None
-    """The approximate price of the units that differ, in cents; null where they are money themselves."""
+    """The approximate price of the differing units, in cents; null if the units are money."""
     level: Level
     """The severity: `none`, `warn` or `page`."""
     rows: list[DriftRow]
@@ -84,7 +84,7 @@ class Reconciliation(TypedDict):
 
 
 class ReconciliationList(TypedDict):
-    """Reconciliations, the latest first."""
+    """Reconciliations, latest first."""
 
     reconciliations: list[Reconciliation]
     """The reconciliations, latest first."""
@@ -104,15 +104,15 @@ class RatedCustomer(TypedDict):
     currency: str
     """The currency of the amounts (ISO 4217), such as `usd`."""
     shadow: int
-    """The amount by one rating of all usage, in the smallest unit of the currency."""
+    """The amount from rating all usage at once, in the smallest unit of the currency."""
     real: int | None
-    """The amount that was charged, in that unit; null where nothing was charged yet."""
+    """The amount charged, in the same unit; null if nothing was charged yet."""
     at: str
     """The time of the rating."""
 
 
 class RatedTotals(TypedDict):
-    """The invoices in a currency. Amounts are its smallest units, such as cents."""
+    """The invoices in a currency. Amounts are in its smallest unit, such as cents."""
 
     currency: str
     """The currency (ISO 4217), such as `usd`."""
@@ -121,22 +121,22 @@ class RatedTotals(TypedDict):
     shadow: int
     """The sum of their shadow amounts."""
     charged: int
-    """The number of them that were charged."""
+    """The number of rated invoices that were charged."""
     shadow_of_charged: int
-    """The sum of the shadow amounts of those that were charged."""
+    """The sum of the shadow amounts of the charged invoices."""
     real: int
-    """The sum that was charged."""
+    """The sum of the charged amounts."""
     different: int
-    """The number of invoices that were charged with another amount."""
+    """The number of invoices whose charged amount differs."""
 
 
 class RatingReport(TypedDict):
-    """The amounts rated in shadow mode beside the amounts charged."""
+    """The amounts rated in shadow mode, and the amounts charged."""
 
     totals: list[RatedTotals]
     """The sums of all invoices, in each currency."""
     invoices: list[RatedCustomer]
-    """The invoices: those that differ first, then the largest."""
+    """The invoices: first the differing ones, then the largest."""
 
 
 class BusinessReportQuery(Query):
@@ -145,11 +145,11 @@ class BusinessReportQuery(Query):
     month: Printed | None = None
     """The calendar month in UTC, such as 2027-03; by default this month."""
     currency: Currency | None = None
-    """The currency of the books, and of the customers who are charged in it; by default that of the plans."""
+    """The currency of the report and of its customers' charges; by default the currency of the plans."""
 
 
 class BusinessDay(TypedDict):
-    """A day of UTC. Amounts are millicredits, or ten-thousandths of the smallest unit of another currency."""
+    """A day (UTC). Amounts are millicredits, or ten-thousandths of the smallest unit of another currency."""
 
     day: str
     """The day in UTC, such as 2027-01-31."""
@@ -162,9 +162,9 @@ class BusinessDay(TypedDict):
     cost: int
     """The cost of the day's usage, in millicredits."""
     margin: float | None
-    """The revenue for each unit of cost; null where there was no cost."""
+    """The revenue for each unit of cost; null if there was no cost."""
     is_on_target: bool | None
-    """Whether the margin reaches the target; null where there is no margin."""
+    """True if the margin is above the target; null if there is no margin."""
 
 
 class ModelUsage(TypedDict):
@@ -199,14 +199,16 @@ BusinessWeek = TypedDict(
         "from": Annotated[str, Field(description="The first day of the week in UTC.")],
         "to": Annotated[str, Field(description="The last day of the week in UTC.")],
         "cost": Annotated[int, Field(description="The cost of the week's usage, in millicredits.")],
-        "models": Annotated[list[ModelUsage], Field(description="The models whose usage cost most.")],
-        "customers": Annotated[list[CustomerVolume], Field(description="The customers with most usage of each meter.")],
+        "models": Annotated[list[ModelUsage], Field(description="The models with the highest cost.")],
+        "customers": Annotated[
+            list[CustomerVolume], Field(description="The customers with the most usage of each meter.")
+        ],
     },
 )
 
 
 class BusinessMonth(TypedDict):
-    """A month, as far as it has come."""
+    """The figures of a month so far."""
 
     month: str
     """The calendar month in UTC, such as 2027-03."""
@@ -225,31 +227,31 @@ class BusinessMonth(TypedDict):
     convertible: int
     """The number of customers who had never paid before."""
     conversion: float | None
-    """The share of convertible customers who paid, from 0 to 1; null where there were none."""
+    """The share of convertible customers who paid, from 0 to 1; null if there were none."""
     active: int
     """The number of customers who were active in the month."""
     active_before: int
     """The number of customers who were active in the month before."""
     lost: int | None
-    """The number of those who are not active any more; null until the month is over."""
+    """The number of customers active in the month before who are not active any more; null until the month is over."""
     churn: float | None
-    """The share that was lost, from 0 to 1; null where it is not known."""
+    """The share of customers lost, from 0 to 1; null if it is not known."""
     lifetime_value: int | None
-    """The revenue expected of a customer in all, in millicredits; null where it is not known."""
+    """The expected total revenue from a customer, in millicredits; null if it is not known."""
     revenue_before: int
     """The revenue of the month before, in millicredits."""
     growth: float | None
-    """The growth of revenue over the month before, 0.1 for a tenth; null until the month is over."""
+    """The growth of revenue over the month before, as a ratio: 0.1 is 10 %. Null until the month is over."""
     checkouts: int
-    """The number of purchases of credits that were begun at Checkout."""
+    """The number of credit purchases started at Checkout."""
     purchases: int
-    """The number of purchases of credits that were paid."""
+    """The number of credit purchases that were paid."""
     purchased: int
-    """The credits that were bought, in millicredits."""
+    """The credits bought, in millicredits."""
     conversion_rate: float | None
-    """The share of begun purchases that were paid, from 0 to 1; null where none was begun."""
+    """The share of started purchases that were paid, from 0 to 1; null if none was started."""
     mean_purchase: int | None
-    """The credits of an average purchase, in millicredits; null where there was none."""
+    """The credits of an average purchase, in millicredits; null if there was none."""
 
 
 class BusinessReport(TypedDict):
@@ -260,11 +262,11 @@ class BusinessReport(TypedDict):
     """
 
     as_of: str
-    """The time at which the figures were computed."""
+    """The time when the figures were computed."""
     currency: str
     """The currency of the report (ISO 4217), such as `usd`."""
     currencies: list[str]
-    """The currencies in which customers are charged, each of which has a report."""
+    """The currencies in which customers are charged. Each has its own report."""
     month: BusinessMonth
     """The figures of the month."""
     days: list[BusinessDay]
@@ -272,9 +274,9 @@ class BusinessReport(TypedDict):
     week: BusinessWeek
     """The largest costs and customers of the last seven days."""
     target: float
-    """The margin to be exceeded."""
+    """The target: the margin that a day should exceed."""
     definitions: dict[str, str]
-    """The meaning of each figure, in a sentence."""
+    """The meaning of each figure, in one sentence."""
 
 
 class AccountingQuery(Query):
@@ -287,7 +289,7 @@ class AccountingQuery(Query):
 
 
 class AccountMovement(TypedDict):
-    """The movement of an account by one kind of booking: a debit above zero, a credit below."""
+    """The movement of an account by one kind of booking. A debit is positive, a credit negative."""
 
     account: Account
     """The account of the books."""
@@ -296,16 +298,16 @@ class AccountMovement(TypedDict):
     customer: str
     """The customer, by name."""
     millicredits: int
-    """The movement in ten-thousandths of the smallest unit, such as cents: a debit above zero, a credit below."""
+    """The movement in ten-thousandths of the smallest unit, such as cents. A debit is positive, a credit negative."""
 
 
 class AccountingDay(TypedDict):
-    """A day of the books: the exact movements, and whole cents by account."""
+    """A day of the books: exact movements, and whole cents by account."""
 
     date: str
     """The day in UTC, such as 2027-01-31."""
     currency: str
-    """The currency of the books: each has its own."""
+    """The currency of the books. Each currency has its own books."""
     movements: list[AccountMovement]
     """The exact movements of the day, by account, kind and customer."""
     cents: dict[str, int]

@@ -21,16 +21,16 @@ from edgeproxy.collector.residency.peers import ResidencyList
 
 GROUP = Group(
     "residency",
-    "Sums of residencies, and moves of customers between them. `edgeproxy residency move` calls the endpoints of both "
-    "in their order; each call may be repeated.",
+    "Sums of residencies, and moves of customers between them. `edgeproxy residency move` calls the endpoints of "
+    "both residencies in order. Each call may be repeated.",
     ResidencyHandlers,
     (
         Endpoint(
             "GET",
             "/v1/residencies",
             ResidencyHandlers.list_residencies,
-            "List this residency and those that the file names, with the sums of each. Each is asked at most once a "
-            "minute.",
+            "List this residency and those in the file, with the sums of each. The collector asks each one at "
+            "most once a minute.",
             roles=BILLING,
             response=ResidencyList,
             errors={409: "This collector has no residency."},
@@ -39,7 +39,7 @@ GROUP = Group(
             "GET",
             "/v1/residency/aggregates",
             ResidencyHandlers.fetch_aggregates,
-            "Fetch sums of this residency, in which no customer can be told: for the console of another one.",
+            "Fetch sums of this residency for the console of another one. They identify no customer.",
             roles=AGGREGATES,
             response=Aggregates,
             errors={409: "This collector has no residency."},
@@ -58,7 +58,8 @@ GROUP = Group(
             "GET",
             "/v1/customers/{customer}/move",
             ResidencyHandlers.preview_move,
-            "Preview a move of a customer to another residency: what goes, what stays, what keeps it from leaving.",
+            "Preview a move of a customer to another residency: the data that moves, the data that stays, and the "
+            "obstacles.",
             roles=ADMIN,
             query=DepartureQuery,
             response=Departure,
@@ -68,12 +69,12 @@ GROUP = Group(
             "POST",
             "/v1/customers/{customer}/move",
             ResidencyHandlers.begin_move,
-            "Begin a move of a customer to another residency, or go on with it. Nothing changes for the customer yet.",
+            "Start or resume a move of a customer to another residency. Nothing changes for the customer yet.",
             roles=ADMIN,
             query=ChangeQuery,
             body=BeginMoveRequest,
             response=MoveProgress,
-            errors={409: "Something keeps the customer from leaving."},
+            errors={409: "An obstacle keeps the customer from leaving."},
             is_sensitive=True,
             example={"to": "us"},
         ),
@@ -81,7 +82,7 @@ GROUP = Group(
             "GET",
             "/v1/customers/{customer}/move/document",
             ResidencyHandlers.fetch_document,
-            "Fetch what goes with a customer to another residency. It is put on record.",
+            "Fetch the data that moves with a customer to another residency. The audit log records this.",
             roles=ADMIN,
             response=MoveDocument,
             errors={409: "This collector has no residency."},
@@ -91,7 +92,7 @@ GROUP = Group(
             "POST",
             "/v1/customers/{customer}/move/steps",
             ResidencyHandlers.take_step,
-            "Take the next step of a move; a step that was taken changes nothing.",
+            "Take the next step of a move. Repeating a step changes nothing.",
             roles=ADMIN,
             query=ChangeQuery,
             body=MoveStepRequest,
@@ -104,7 +105,7 @@ GROUP = Group(
             "PUT",
             "/v1/arrivals/{move}",
             ResidencyHandlers.put_arrival,
-            "Take over a customer from another residency. One that has arrived is not changed.",
+            "Accept a customer from another residency. A customer whose arrival is complete is not changed.",
             roles=ADMIN,
             query=ChangeQuery,
             body=ArrivalRequest,
@@ -121,19 +122,24 @@ GROUP = Group(
             "DELETE",
             "/v1/arrivals/{move}",
             ResidencyHandlers.withdraw_arrival,
-            "Withdraw an arrival that is not complete. A customer who was made by it is erased at once; one who was "
-            "here before is being deleted again. One that has not come is refused for a week.",
+            "Withdraw an incomplete arrival. A customer that the arrival created is erased at once; an earlier "
+            "customer, who came back, is being deleted again. If the customer has not arrived, its arrival is "
+            "refused for a week.",
             roles=ADMIN,
             query=ChangeQuery,
             response=Move,
-            errors={404: "There is no such arrival.", 409: "It has arrived, or credits of the move are booked."},
+            errors={
+                404: "There is no such arrival.",
+                409: "The arrival is complete, or credits of the move are booked.",
+            },
             is_sensitive=True,
         ),
         Endpoint(
             "POST",
             "/v1/arrivals/{move}/transfers",
             ResidencyHandlers.book_transfer,
-            "Book credits, or an overdraft, that a customer brings from another residency: each transfer once.",
+            "Book credits, or an overdraft, that move with a customer from another residency. Each transfer is "
+            "booked once.",
             roles=ADMIN,
             query=ChangeQuery,
             body=ArrivingTransfer,

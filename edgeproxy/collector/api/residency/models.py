@@ -25,7 +25,7 @@ class DepartureQuery(Query):
     residency: ResidencyName
     """The other residency."""
     end_plan: Truth = False
-    """Whether the end of the move may end its plan, within its period."""
+    """True if the move may end the customer's plan within its paid period when it completes."""
 
 
 class MovesQuery(Query):
@@ -36,29 +36,33 @@ class MovesQuery(Query):
 
 
 class BeginMoveRequest(Body):
-    """Where a customer moves."""
+    """The destination of a customer's move."""
 
     to: ResidencyName
     """The other residency."""
     end_plan: Boolean = False
-    """Whether the end of the move may end its plan, within its period; nothing of its fee is paid back."""
+    """True if the move may end the customer's plan within its paid period when it completes. No part of the fee is paid
+    back.
+    """
 
 
 class MoveStepRequest(Body):
     """The next step of a move."""
 
     step: Step
-    """`created`: the customer is there, without keys. `promise` what credits are left. `go`: edges go over. `book` what
-    was promised. `leave`: the deletion here begins. `withdraw` the move, as long as nothing has gone over."""
+    """`created`: the customer exists there, without keys. `promise` the remaining credits. `go`: edges switch over.
+    `book` the promised credits. `leave`: the deletion here starts. `withdraw` the move, while nothing has switched
+    over.
+    """
     peer: Id | None = None
-    """The id of the customer at the other residency, for `created`."""
+    """The id of the customer at the other residency, for the step `created`."""
 
 
 class MoveDocument(TypedDict):
-    """What goes with a customer."""
+    """The data that moves with a customer."""
 
     document: dict[str, object]
-    """What `PUT /v1/arrivals/{move}` of the other residency takes. It has personal data, and hashes of keys."""
+    """The body for `PUT /v1/arrivals/{move}` at the other residency. It contains personal data, and hashes of keys."""
 
 
 class ArrivalRequest(Body):
@@ -67,20 +71,22 @@ class ArrivalRequest(Body):
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
     residency: ResidencyName = Field(alias="from")
-    """The residency that it leaves."""
+    """The residency that the customer leaves."""
     document: dict[str, object]
-    """What `GET /v1/customers/{customer}/move/document` answers there, or without some of the keys."""
+    """The answer of `GET /v1/customers/{customer}/move/document` there, possibly without some of the keys."""
     is_last: Boolean
-    """Whether all keys have been sent: the customer has arrived then, and is changed here alone."""
+    """True if all keys have been sent. The arrival is then complete, and from then on the customer is changed here
+    only.
+    """
 
 
 class ArrivingGrant(Body):
-    """Credits that came at once."""
+    """Credits that were added at once."""
 
     millicredits: Millicredits
     """The amount."""
     expires: Millicredits | None
-    """The Unix millisecond at which what is left is void; null: never."""
+    """The time in Unix milliseconds when the unspent rest expires; null: never."""
 
 
 class ArrivingTransfer(Body):
@@ -91,6 +97,6 @@ class ArrivingTransfer(Body):
     currency: Currency
     """The currency of the credits."""
     grants: Annotated[tuple[ArrivingGrant, ...], Field(max_length=GRANTS_MAX)]
-    """The credits; an empty list where an overdraft goes over."""
+    """The credits; an empty list for an overdraft."""
     overdraft: Millicredits
-    """The millicredits that the customer owes; 0 where credits go over."""
+    """The millicredits that the customer owes; 0 for credits."""

@@ -8,14 +8,14 @@ from edgeproxy.collector.api.rollout.models import Rollout, RolloutRequirements,
 
 GROUP = Group(
     "rollout",
-    "The roll-out of billing: who is charged, and the gates of the next step.",
+    "The roll-out of billing: the charged customers, and the gates of the next step.",
     RolloutHandlers,
     (
         Endpoint(
             "GET",
             "/billing/rollout",
             RolloutHandlers.fetch_rollout,
-            "Fetch the roll-out of billing: who is charged, the gates of the next step, past stops.",
+            "Fetch the roll-out of billing: the charged customers, the gates of the next step, and past stops.",
             roles=BILLING,
             response=RolloutRequirements,
             errors={404: "Nothing is sold here."},

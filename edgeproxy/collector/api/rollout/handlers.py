@@ -1,4 +1,4 @@
-"""The roll-out of billing: who is charged, and the gates of the next step."""
+"""The roll-out of billing: the charged customers, and the gates of the next step."""
 
 import time
 

@@ -20,7 +20,7 @@ class UpdateRolloutRequest(BaseModel):
     percent: Annotated[int, exact(int, "a whole number from 0 to 100", 0, 100)] | None = None
     """The share of customers that is charged under `mode: live`, in percent."""
     force: Why | None = None
-    """The reason for a step up although gates are closed."""
+    """The reason for a step up despite closed gates."""
     charging: Boolean | None = None
     """False stops all charging from now on; true resumes it."""
     message: Message | None = None
@@ -35,11 +35,11 @@ class RolloutGate(TypedDict):
     name: str
     """The name of the gate."""
     required: str
-    """The condition under which the gate is open."""
+    """The condition that opens the gate."""
     figure: str
-    """The figure that is measured now."""
+    """The current figure."""
     is_open: bool
-    """Whether the condition is met."""
+    """True if the condition is met."""
 
 
 class Rollout(TypedDict):
@@ -50,26 +50,26 @@ class Rollout(TypedDict):
     percent: int
     """The share of customers that is charged, in percent; 0 under `mode: shadow`."""
     file_percent: int
-    """The bound of that share in the collector's file."""
+    """The upper bound of that share, from the collector's file."""
     allow: list[str]
-    """The customers that are charged whatever the percentage, by name."""
+    """The customers that are charged at any percentage, by name."""
     charging: bool
-    """Whether anyone is charged now."""
+    """True if any customer is charged now."""
     message: str | None
     """The message for customers while charging is stopped; null otherwise."""
     stopped_by: str | None
-    """The token or operator that stopped charging; null where it is not stopped."""
+    """The token or operator that stopped charging; null if charging is on."""
     gates: list[RolloutGate]
     """The gates of the next step up."""
 
 
 class Waiver(TypedDict):
-    """A time in which nothing was charged; without an end while it lasts."""
+    """A time without charges. Its end is missing while it lasts."""
 
     since: str
-    """The time from which nothing was charged."""
+    """The start of the time without charges."""
     until: str | None
-    """The time until which nothing was charged; null while it lasts."""
+    """The end of the time without charges; null while it lasts."""
     who: str
     """The token or operator that stopped charging."""
     why: str
@@ -77,15 +77,15 @@ class Waiver(TypedDict):
 
 
 class RolloutRequirements(Rollout):
-    """The present and past of the roll-out, and the gates of the next step up; none where there is no such step."""
+    """The current and past roll-out, and the gates of the next step up. There are no gates if there is no such step."""
 
     gates_as_of: str | None
-    """The time of the gates' figures; null while they are computed, when no gates are listed."""
+    """The time of the gates' figures; null while they are computed. No gates are listed then."""
     stage: Stage
-    """`shadow`, `few` or `many`: it decides which gates there are."""
+    """`shadow`, `few` or `many`. The stage decides which gates there are."""
     since: str | None
-    """The time since which this percentage is charged; null where none was set at run time."""
+    """The time since which this percentage is charged; null if none was set at run time."""
     is_stopped_by_file: bool
-    """Whether the collector's file stops charging: then it can only be resumed there."""
+    """True if the collector's file stops charging. Then only a change of the file resumes it."""
     waivers: list[Waiver]
-    """The times in which nothing was charged, latest first."""
+    """The times without charges, latest first."""

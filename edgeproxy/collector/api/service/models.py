@@ -7,36 +7,38 @@ from edgeproxy.collector.database.periodic import JobResult
 
 
 class Ready(TypedDict):
-    """Whether batches can be taken now."""
+    """The answer to whether the collector accepts batches now."""
 
     ready: bool
-    """Whether batches can be taken now."""
+    """The answer to whether the collector accepts batches now."""
     reason: str | None
-    """The reason why not; null where they can."""
+    """The reason why it does not; null if it does."""
 
 
 class JobResponse(TypedDict):
-    """A job: work that a collector does again and again beside answering requests."""
+    """A job: periodic work that a collector does beside answering requests."""
 
     name: str
     """The name of the job, as in metrics."""
     period_s: float
-    """The seconds of rest after each run; a job that has work left may rest for less."""
+    """The pause after each run, in seconds. A job with work left may pause for less."""
     lock: str | None
-    """The lock under which one collector of several runs the job; null where each collector runs it."""
+    """The lock that lets only one of several collectors run the job; null if each collector runs it."""
     holds_jobs: bool
-    """Whether a run is other jobs under this lock: it goes on until the lock is lost or the collector stops."""
+    """True if a run consists of other jobs under this lock. It goes on until the lock is lost or the collector stops.
+    """
     running_since: str | None
-    """The time at which the present run began; null where the job rests."""
+    """The start of the current run; null if the job pauses."""
     result: JobResult | None
-    """The result of the last run: `succeeded`, `failed` (the log has the reason), or `standby` where another collector
-    has the lock; null where none is over yet."""
+    """The result of the last run: `succeeded`, `failed` (see the log for the reason), or `standby` if another collector
+    has the lock; null before the end of the first run.
+    """
     ended_at: str | None
-    """The time at which the last run was over; null where none is yet."""
+    """The end of the last run; null before the end of the first run."""
     took_s: float | None
-    """The seconds that the last run took; null where none is over yet."""
+    """The duration of the last run in seconds; null before the end of the first run."""
     succeeded_at: str | None
-    """The time at which a run last succeeded; null where none has since the collector started."""
+    """The end of the last successful run; null if there was none since the collector started."""
 
 
 class JobList(TypedDict):
@@ -52,4 +54,4 @@ class ApiDescription(TypedDict):
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
     openapi: str
-    """The version of OpenAPI in which it is written."""
+    """The OpenAPI version of the description."""

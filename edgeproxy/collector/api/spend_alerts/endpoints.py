@@ -13,14 +13,14 @@ ERRORS = {
 }
 GROUP = Group(
     "spend-alerts",
-    "Amounts at which customers have an alert of what their period has cost.",
+    "Alerts for customers when the cost of their period reaches an amount.",
     SpendAlertHandlers,
     (
         Endpoint(
             "GET",
             "/billing/spend-alerts",
             SpendAlertHandlers.fetch_spend_alerts,
-            "Fetch a customer's spend alerts, and what its period has cost so far.",
+            "Fetch a customer's spend alerts, and the cost of its period so far.",
             roles=MONEY_READERS | OWN,
             query=CustomerQuery,
             response=SpendAlertsResponse,

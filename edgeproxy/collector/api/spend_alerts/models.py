@@ -11,22 +11,23 @@ from edgeproxy.collector.billing.reports.spend_alerts import AMOUNTS_MAX
 
 
 class SpendAlertsRequest(Body):
-    """All amounts at which a customer wants an alert."""
+    """All amounts at which a customer gets an alert."""
 
     amounts: Annotated[tuple[Cents, ...], Field(max_length=AMOUNTS_MAX)]
-    """The amounts, in smallest units of the currency, such as cents, before tax; an empty list: no alerts."""
+    """The amounts, in the smallest unit of the currency, such as cents, before tax. An empty list turns the alerts off.
+    """
 
 
 class SpendAlertsResponse(TypedDict):
-    """The amounts at which a customer has an alert, and what the period has cost so far."""
+    """The amounts at which a customer gets an alert, and the cost of its period so far."""
 
     customer: str
     """The customer's name."""
     currency: str
     """The currency, such as `usd`."""
     amounts: list[int]
-    """The amounts, in smallest units of the currency, such as cents, before tax, the least first."""
+    """The amounts, in the smallest unit of the currency, such as cents, before tax, in ascending order."""
     spent: int | None
-    """What the current period has cost so far, in smallest units before tax; null without a subscription."""
+    """The cost of the current period so far, in the smallest unit, before tax; null without a subscription."""
     period_start: str | None
-    """When the current period began; null without a subscription."""
+    """The start of the current period; null without a subscription."""

@@ -51,7 +51,7 @@ class TokenHandlers(ChangeHandlers):
         return await self._change(call, make, creates=True, hides="secret")
 
     async def add_secret(self, call: Call[ChangeQuery, CreateTokenSecretRequest]) -> web.Response:
-        """Add a secret to a token; its other secrets end after the overlap."""
+        """Add a secret to a token. Its other secrets expire after the overlap."""
         name = call.path("token")
 
         async def permit(connection: AsyncConnection) -> None:

@@ -30,18 +30,18 @@ Count = Annotated[int, Field(strict=True, ge=0, le=COUNT_MAX)]
 
 
 class TrafficCountsBody(BaseModel):
-    """The requests of a minute. Fields that are not known here are left out, as edges may be of a later version."""
+    """The requests of a minute. Unknown fields are ignored, because edges may run a later version."""
 
     requests: Count
     """All requests."""
     rate_limited: Count
-    """The requests that were answered with 429."""
+    """The requests answered with 429."""
     client_errors: Count
-    """The requests that were answered with 4xx, other than 429."""
+    """The requests answered with 4xx, other than 429."""
     server_errors: Count
-    """The requests that were answered with 5xx."""
+    """The requests answered with 5xx."""
     buckets: Annotated[tuple[Count, ...], Field(min_length=BUCKETS, max_length=BUCKETS)]
-    """The requests by how long they took: each bucket's own number."""
+    """The requests by duration. Each bucket has its own number, not a cumulative one."""
 
     def to_counts(self) -> TrafficCounts:
         """Return the numbers as counts."""
@@ -54,39 +54,41 @@ class TrafficRouteBody(TrafficCountsBody):
     """The requests of a route in a minute."""
 
     route: Annotated[str, Field(pattern=ROUTE_PATTERN)]
-    """The route; `-` for requests that no route took."""
+    """The route; `-` for requests that matched no route."""
 
 
 class CustomerErrorsBody(BaseModel):
-    """The errors of a customer on a route in a minute: answers of 5xx, and of 4xx by the edge itself, without 429."""
+    """The errors of a customer on a route in a minute: answers with 5xx, and answers with 4xx by the edge itself,
+    without 429.
+    """
 
     customer: Name
     """The customer, by name."""
     route: Annotated[str, Field(pattern=ROUTE_PATTERN)]
-    """The route; `-` for requests that no route took."""
+    """The route; `-` for requests that matched no route."""
     status: Annotated[int, Field(strict=True, ge=400, le=999)]
     """The status of the answers."""
     by: Literal["edge", "upstream"]
-    """Who answered: the edge by itself, or the upstream."""
+    """The origin of the answer: the edge itself, or the upstream."""
     requests: Count
-    """The number of requests that were answered so."""
+    """The number of requests with this answer."""
 
 
 class TrafficReportBody(BaseModel):
-    """What an edge answered in one minute."""
+    """The answers of an edge in one minute."""
 
     minute: Annotated[int, Field(strict=True, ge=0, le=UNIX_SECONDS_MAX, multiple_of=60)]
-    """The Unix second at which the minute begins."""
+    """The start of the minute, in Unix seconds."""
     region: Name
     """The region of the edge."""
     total: TrafficCountsBody
     """The requests of all routes."""
     routes: Annotated[list[TrafficRouteBody], Field(max_length=ROUTES_MAX)]
-    """The requests by route, of those with most."""
+    """The requests by route, for the routes with the most."""
     errors: Annotated[list[CustomerErrorsBody], Field(max_length=ERRORS_MAX)] = []
-    """The errors of customers, of the groups with most; edges of earlier versions say none."""
+    """The errors of customers, for the groups with the most. Edges of earlier versions report none."""
     unnamed: Count = 0
-    """The number of errors of customers in further groups."""
+    """The number of errors of customers in all other groups."""
 
     def to_report(self) -> TrafficReport:
         """Return the body as a report."""
@@ -96,42 +98,42 @@ class TrafficReportBody(BaseModel):
 
 
 class LimitUsageRow(BaseModel):
-    """What is used of a limit at an edge."""
+    """The use of a limit at an edge."""
 
     limit: Annotated[str, Field(pattern=ROUTE_PATTERN)]
     """The name of the limit."""
     scope: Annotated[str, Field(pattern=ROUTE_PATTERN)]
     """The requests that share the limit: those of the customer, of a key or a route."""
     route: Annotated[str, Field(pattern=f"^$|{ROUTE_PATTERN}")] = ""
-    """The route of a limit that counts each route by itself; empty for any other."""
+    """The route, for a limit that counts each route separately; empty for any other limit."""
     mode: Literal["enforce", "shadow"]
-    """`enforce` refuses what is above the limit, `shadow` counts it alone."""
+    """`enforce` refuses requests above the limit, `shadow` only counts them."""
     count: Annotated[int, Field(strict=True, ge=0, le=LIMIT_COUNT_MAX)]
-    """The number that is allowed."""
+    """The allowed number."""
     window_s: Annotated[float, Field(ge=0, le=LIMIT_COUNT_MAX, allow_inf_nan=False)]
-    """The length of the window in seconds; 0 for requests at once."""
+    """The length of the window in seconds; 0 for concurrent requests."""
     used: Annotated[int, Field(strict=True, ge=0, le=LIMIT_COUNT_MAX)]
-    """The number that is used now; of a limit by key, by the key that used most."""
+    """The number in use now; for a limit by key, the number of the key that used most."""
     peak: Annotated[int, Field(strict=True, ge=0, le=LIMIT_COUNT_MAX)]
-    """The largest number that was used since the customer is watched."""
+    """The largest number in use since the edge started to report this customer."""
 
 
 class CustomerLimitUsageBody(BaseModel):
-    """What a customer uses of its limits at an edge."""
+    """A customer's use of its limits at an edge."""
 
     customer: Name
     """The customer, by name."""
     limits: Annotated[list[LimitUsageRow], Field(max_length=LIMITS_MAX)]
-    """The limits of which the largest part is used."""
+    """The limits that are used most, relative to the allowed number."""
 
 
 class LimitUsageBody(BaseModel):
-    """What watched customers use of their limits at an edge now."""
+    """The current use of limits at an edge by the watched customers."""
 
     region: Name
     """The region of the edge."""
     usage: Annotated[list[CustomerLimitUsageBody], Field(max_length=WATCHED_MAX)] = []
-    """The customers whom the answer before named, as far as the edge knows them."""
+    """The customers that the previous answer named, if the edge knows them."""
 
     def to_usage(self) -> dict[str, list[LimitUsage]]:
         """Return the used limits by customer."""
@@ -149,7 +151,7 @@ class TrafficReceipt(TypedDict):
     """The answer to a report."""
 
     recorded: bool
-    """Whether it is new; false where this minute of the edge was there already."""
+    """True if the report is new, false if this minute of the edge was reported already."""
 
 
 def read_groups(value: object) -> tuple[str, ...]:
@@ -168,15 +170,16 @@ class TrafficQueryParameters(Query):
     """The time, its steps, and the groups."""
 
     since: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="from")
-    """The beginning of the time, in UTC; by default an hour before `to`."""
+    """The start of the time, in UTC; by default an hour before `to`."""
     until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
     """The end of the time, in UTC; by default the last whole minute that edges have reported by now."""
     step: Annotated[int, BeforeValidator(parse_span), WithJsonSchema(STEP_SCHEMA)] | None = None
-    """The length of a step, such as 5min or 1h, which divides a day; by default one that makes at most 60 steps."""
+    """The length of a step, such as 5min or 1h. It must divide a day. By default a length that makes at most 60 steps.
+    """
     by: Annotated[tuple[str, ...], BeforeValidator(read_groups), WithJsonSchema(GROUPS_SCHEMA)] = ()
     """The fields to group by, separated by commas: region, edge or route."""
     coverage: Truth = True
-    """Whether `edges` tells how much of the time each edge has reported; without, it is empty."""
+    """True lists in `edges` how much of the time each edge has reported. Otherwise `edges` is empty."""
 
 
 class TrafficTotals(TypedDict):
@@ -185,26 +188,26 @@ class TrafficTotals(TypedDict):
     requests: int
     """All requests."""
     rate_limited: int
-    """The requests that were answered with 429."""
+    """The requests answered with 429."""
     client_errors: int
-    """The requests that were answered with 4xx, other than 429."""
+    """The requests answered with 4xx, other than 429."""
     server_errors: int
-    """The requests that were answered with 5xx."""
+    """The requests answered with 5xx."""
     p50_ms: float | None
-    """The milliseconds within which half of them were answered; null where there were none."""
+    """The median latency in milliseconds; null without requests."""
     p95_ms: float | None
-    """The milliseconds within which 95 of 100 were answered; null where there were none."""
+    """The 95th percentile of the latency in milliseconds; null without requests."""
 
 
 class TrafficGroup(TrafficTotals):
     """The requests of a group."""
 
     region: NotRequired[str]
-    """The region, where the query groups by it."""
+    """The region, if the query groups by it."""
     edge: NotRequired[str]
-    """The edge, where the query groups by it."""
+    """The edge, if the query groups by it."""
     route: NotRequired[str]
-    """The route of the edge, where the query groups by it; `-` for requests that no route took."""
+    """The route of the edge, if the query groups by it; `-` for requests that matched no route."""
 
 
 class TrafficStep(TrafficGroup):
@@ -215,31 +218,35 @@ class TrafficStep(TrafficGroup):
 
 
 class TrafficEdge(TypedDict):
-    """How much of the time an edge has reported."""
+    """The part of the time that an edge has reported."""
 
     edge: str
     """The id of the edge."""
     region: str | None
     """The region of the edge."""
     minutes: int
-    """The minutes that the edge has reported."""
+    """The number of minutes that the edge has reported."""
     missing: int | None
-    """The minutes without a report since its first one; null where it has sent none, as an earlier version does."""
+    """The number of minutes without a report since the first one; null if the edge has sent none, as an earlier version
+    does.
+    """
 
 
 TrafficResponse = TypedDict(
     "TrafficResponse",
     {
         "as_of": Annotated[str, Field(description="The time of the answer.")],
-        "from": Annotated[str, Field(description="The beginning of the time, on a whole step.")],
+        "from": Annotated[str, Field(description="The start of the time, on a whole step.")],
         "to": Annotated[str, Field(description="The end of the time, on a whole step.")],
         "step_s": Annotated[int, Field(description="The seconds of a step.")],
         "total": Annotated[TrafficTotals, Field(description="The requests of the whole time.")],
         "groups": Annotated[list[TrafficGroup], Field(description="The requests of the whole time by group.")],
         "rows": Annotated[
-            list[TrafficStep], Field(description="The requests by step and group; empty ones are left out.")
+            list[TrafficStep], Field(description="The requests by step and group. Empty groups are left out.")
         ],
-        "edges": Annotated[list[TrafficEdge], Field(description="The edges, and how much of the time each reported.")],
+        "edges": Annotated[
+            list[TrafficEdge], Field(description="The edges, and the part of the time that each of them reported.")
+        ],
     },
 )
 
@@ -251,7 +258,7 @@ class CustomerErrorsQuery(Query):
     """The number of hours of a customer's errors."""
 
     hours: Annotated[int, BeforeValidator(Whole(1, HOURS_MAX)), in_query(1, HOURS_MAX)] = 24
-    """The number of hours until now of which errors are reported."""
+    """The report covers this number of hours until now."""
 
 
 class CustomerErrorGroup(TypedDict):
@@ -260,32 +267,32 @@ class CustomerErrorGroup(TypedDict):
     status: int
     """The status of the answers."""
     by: str
-    """Who answered: `edge` or `upstream`."""
+    """The origin of the answer: `edge` or `upstream`."""
     route: str
-    """The route of the edge; `-` for requests that no route took."""
+    """The route of the edge; `-` for requests that matched no route."""
     region: str
     """The region of the edge."""
     requests: int
-    """The number of requests that were answered so."""
+    """The number of requests with this answer."""
     recent: int
-    """The number of those in the last five minutes."""
+    """The number of these errors in the last five minutes."""
     first_at: str
-    """The minute of the first of them in the time."""
+    """The minute of the first of these errors in the time."""
     last_at: str
-    """The minute of the last of them in the time."""
+    """The minute of the last of these errors in the time."""
 
 
 class UnnamedErrorCounts(TypedDict):
-    """The errors whose customers edges did not say, as there were too many groups of them in a minute."""
+    """The errors that edges reported without the customer, because a minute had too many groups."""
 
     requests: int
     """The number of requests, of any customers."""
     minutes: int
-    """The minutes in which there were any."""
+    """The number of minutes with such errors."""
 
 
 class CustomerErrorsResponse(TypedDict):
-    """The errors of a customer, as far as edges have reported them: minute by minute, seconds after its end."""
+    """The errors of a customer, as edges have reported them. Each minute is reported seconds after its end."""
 
     customer: str
     """The customer, by name."""
@@ -294,9 +301,11 @@ class CustomerErrorsResponse(TypedDict):
     since: str
     """The beginning of the time."""
     errors: list[CustomerErrorGroup]
-    """The errors by status, who answered, route and region, those with most requests first, at most 50."""
+    """The errors by status, origin of the answer, route and region; the groups with the most requests first, at most
+    50.
+    """
     unnamed: UnnamedErrorCounts
-    """Errors in the same time of which some may be of this customer too."""
+    """Errors of unnamed customers in the same time. Some may be errors of this customer."""
 
 
 _COUNTS: dict[str, JsonValue] = {

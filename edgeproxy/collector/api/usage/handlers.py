@@ -103,7 +103,7 @@ class UsageHandlers(Handlers):
         return answer(200, report | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
 
     async def report_value(self, call: Call[UsageValueQuery, Nothing]) -> web.Response:
-        """Compute what usage of a meter costs by the plans that the customer had."""
+        """Compute the cost of a meter's usage under the plans that the customer had."""
         get_billing(self._settings)
         query = await self._parse_query(call.holder, call.query)
         if query.customer is None:

@@ -23,18 +23,20 @@ class UsageSpanQuery(Query):
     """The requested usage. `collector/ledger/queries.py` reads it."""
 
     customer: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
-    """Only usage of this customer, by name. A customer's own token sees its own alone."""
+    """Only usage of this customer, by name. A customer's own token sees only its own usage."""
     meter: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
     """Only usage of this meter."""
     since: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="from")
-    """The beginning of the time, in UTC; by default that of the month, or of the days of it that the customer's tier
-    shows in the detail that the query groups by."""
+    """The start of the time, in UTC. By default the start of the month; a customer sees only as many days in detail as
+    its tier allows.
+    """
     until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
     """The end of the time, in UTC; usage at this moment is not counted."""
     where: Annotated[str, WithJsonSchema({"type": "string", "pattern": A_FILTER})] | None = None
-    """Only usage with this value of a field: route, region or a dimension of a meter, and the value after a colon, such
-    as `model:m-large`. Without a value it is usage without the dimension. Not for meters that are not added up.
-    Where the dimension names people, and a customer is given, the value is a person's name or pseudonym."""
+    """Only usage with this value of a field: a route, a region or a dimension of a meter, with the value after a colon,
+    such as `model:m-large`. An empty value selects usage without the dimension. Not for meters that cannot be added up.
+    If the dimension names people and the query names a customer, the value is a person's name or pseudonym.
+    """
 
 
 class UsageQuery(UsageSpanQuery):
@@ -57,18 +59,20 @@ class UsageValueQuery(UsageSpanQuery):
     meter: Annotated[str, WithJsonSchema(A_SUBJECT)]
     """The meter."""
     by: Annotated[str, WithJsonSchema({"type": "string", "pattern": f"^({'|'.join(VALUE_FIELDS)})?$"})] | None = None
-    """The field of whose values each has an amount of its own: route, region or a dimension of the meter."""
+    """The field that splits the amount: route, region or a dimension of the meter. Each of its values has its own
+    amount.
+    """
 
 
 class ValueGroup(TypedDict):
-    """What usage with a value of a field costs: its share by units of the amount of all usage."""
+    """The cost of usage with one value of a field: its share, by units, of the amount of all usage."""
 
     value: str
     """The value; empty for usage without the field."""
     quantity: int
     """The units used."""
     amount: int
-    """What they cost, in smallest units of the currency and before tax."""
+    """The cost, in the smallest unit of the currency, before tax."""
 
 
 class UsageValue(TypedDict):
@@ -84,53 +88,57 @@ class UsageValue(TypedDict):
     quantity: int
     """The units used."""
     plan: str
-    """The version of the plan that was in force last."""
+    """The version of the plan that applied last."""
     currency: Currency
     """The currency of the amount."""
     amount: int | None
-    """What the units cost, in smallest units of the currency, before coupons, minimum fees and tax; null where no plan
-    of the time has a price for the meter."""
+    """The cost of the units, in the smallest unit of the currency, before coupons, minimum fees and tax; null if no
+    plan in the time has a price for the meter.
+    """
     groups: NotRequired[list[ValueGroup]]
-    """The same by the values of the field that the query groups by: their amounts add up to `amount`. Not there where
-    the amount is null, or the field has more values than one answer."""
+    """The amounts for each value of the field that the query groups by. They add up to `amount`. Missing if `amount` is
+    null, or if the field has more values than fit into one answer.
+    """
 
 
 class UsageRow(TypedDict):
-    """The usage of a group. Beside these fields it has the dimensions of a meter that the query groups by."""
+    """The usage of a group. It also has the dimensions of a meter that the query groups by."""
 
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
     value: int
     """The units used, in the meter's own unit."""
     minute: NotRequired[str]
-    """The minute in UTC, where the query groups by it."""
+    """The minute in UTC, if the query groups by it."""
     hour: NotRequired[str]
-    """The hour in UTC, where the query groups by it."""
+    """The hour in UTC, if the query groups by it."""
     day: NotRequired[str]
-    """The day in UTC, such as 2027-01-31, where the query groups by it."""
+    """The day in UTC, such as 2027-01-31, if the query groups by it."""
     customer: NotRequired[str]
-    """The customer, by name, where the query groups by it."""
+    """The customer, by name, if the query groups by it."""
     meter: NotRequired[str]
-    """The meter, where the query groups by it."""
+    """The meter, if the query groups by it."""
     route: NotRequired[str]
-    """The route of the edge, or the source of events, where the query groups by it."""
+    """The route of the edge, or the source of events, if the query groups by it."""
     region: NotRequired[str]
-    """The region, where the query groups by it."""
+    """The region, if the query groups by it."""
 
 
 class Usage(TypedDict):
     """The usage in total and by group."""
 
     total: int | None
-    """The units used in all, in the meter's own unit; null where several meters with different units are added."""
+    """The total of the units used, in the meter's own unit; null if the query covers several meters with different
+    units.
+    """
     totals: NotRequired[dict[str, int]]
-    """The units used of each meter, where there are several."""
+    """The units used of each meter, if there are several."""
     rows: list[UsageRow]
-    """The groups: each has the fields that the query groups by, and its units."""
+    """The groups. Each has the fields that the query groups by, and its units."""
     next: NotRequired[str]
     """The `cursor` of the next page; missing on the last one."""
     unknown: NotRequired[dict[str, list[str]]]
-    """The names in rows that no file and no account has, by field."""
+    """The names in rows that no file and no account knows, by field."""
 
 
 HOURS_MAX = 31 * 24
@@ -144,14 +152,16 @@ class RefusalsQuery(Query):
 
 
 class LimitRefusals(TypedDict):
-    """The requests that a limit refused, and how many of them while the edge did not know the counts of other edges."""
+    """The requests that a limit refused, and the number of them that were refused while the edge did not know the
+    counts of other edges.
+    """
 
     limit: str
     """The name of the limit."""
     refused: int
     """The number of requests that the limit refused."""
     uncertain: int
-    """The number of them refused while the edge did not know the counts of other edges."""
+    """The number of requests refused while the edge did not know the counts of other edges."""
 
 
 class CustomerRefusals(LimitRefusals):
@@ -165,86 +175,88 @@ class RefusalReportResponse(TypedDict):
     """A report of refused requests: the limits and customers with the most refusals."""
 
     as_of: str
-    """The time at which the figures were computed."""
+    """The time when the figures were computed."""
     since: str
     """The beginning of the time that the report covers."""
     until: str
     """The end of the time that the report covers."""
     is_counted: bool
-    """Whether a meter counts refusals (`count: refusals`); without one there are no figures."""
+    """True if a meter counts refusals (`count: refusals`). Without such a meter there are no figures."""
     refused: int
     """The number of requests refused."""
     uncertain: int
-    """The number of them refused while the edge did not know the counts of other edges."""
+    """The number of requests refused while the edge did not know the counts of other edges."""
     customers: list[CustomerRefusals]
-    """The customers with most refusals, by limit."""
+    """The customers with the most refusals, by limit."""
     limits: list[LimitRefusals]
-    """The limits with most refusals."""
+    """The limits with the most refusals."""
 
 
 class CustomerLimitsQuery(Query):
     """The number of hours of refusals."""
 
     hours: Annotated[int, BeforeValidator(Whole(1, HOURS_MAX)), in_query(1, HOURS_MAX)] = 24
-    """The number of hours until now of which refusals are reported."""
+    """The report covers refusals in this number of hours until now."""
 
 
 class RateUse(TypedDict):
-    """A rate of a customer, and the requests that edges have counted of it."""
+    """A rate limit of a customer, and its requests as counted by edges."""
 
     limit: str
     """The name of the limit."""
     scope: str
     """The requests that share the limit: those of the customer, of a key, an address or a route."""
     mode: str
-    """`enforce` refuses what is above the limit, `shadow` counts it alone."""
+    """`enforce` refuses requests above the limit, `shadow` only counts them."""
     count: int
-    """The number of requests in a window, raised for a while as it may be."""
+    """The number of requests in a window. A temporary raise is included."""
     window_s: float
     """The length of the window in seconds."""
     routes: list[str]
-    """The routes whose requests the rate holds: names, or patterns such as `chat-*`; all if `scopes` is empty, too."""
+    """The routes that the rate applies to: names, or patterns such as `chat-*`; all if `scopes` is empty too."""
     scopes: list[str]
-    """The scopes by which the rate holds the requests of routes."""
+    """The scopes of further routes that the rate applies to."""
     used: int | None
-    """The requests in the last window of whole minutes; null where they are not known: for rates that do not count all
-    requests of the customer, whose window is no whole minutes or above a day, or without a meter of requests."""
+    """The requests in the last window of whole minutes. Null if they are not known: for rates that do not count all
+    requests of the customer, for windows that are not whole minutes or longer than a day, and without a meter of
+    requests.
+    """
     peak: int | None
-    """The requests of the fullest window of the last day; null like `used`."""
+    """The requests in the fullest window of the last day; null like `used`."""
 
 
 class LiveLimit(TypedDict):
-    """What is used of a limit at an edge now."""
+    """The current use of a limit at an edge."""
 
     limit: str
-    """The name of the limit; `concurrency` limits requests at once."""
+    """The name of the limit; `concurrency` limits concurrent requests."""
     scope: str
     """The requests that share the limit: those of the customer, of a key or a route."""
     route: str
-    """The route of a limit that counts each route by itself; empty for any other."""
+    """The route, for a limit that counts each route separately; empty for any other limit."""
     mode: str
-    """`enforce` refuses what is above the limit, `shadow` counts it alone."""
+    """`enforce` refuses requests above the limit, `shadow` only counts them."""
     count: int
-    """The number that is allowed."""
+    """The allowed number."""
     window_s: float
-    """The length of the window in seconds; 0 for requests at once."""
+    """The length of the window in seconds; 0 for concurrent requests."""
     used: int
-    """The number that is used now; of a limit by key, by the key that used most."""
+    """The number in use now; for a limit by key, the number of the key that used most."""
     peak: int
-    """The largest number that the edge has seen since somebody looks."""
+    """The largest number that the edge has seen since somebody started to watch."""
 
 
 class LiveEdge(TypedDict):
-    """What is used of a customer's limits at an edge now. Where edges share a limit, each says what all of them use."""
+    """A customer's current use of its limits at an edge. If edges share a limit, each reports the use at all of them."""
 
     edge: str
     """The edge, by id."""
     region: str
     """The region of the edge."""
     as_of: str
-    """The time of its report."""
+    """The time of the edge's report."""
     limits: list[LiveLimit]
-    """The limits of which the largest part is used, at most 50."""
+    """The limits that are used most, relative to the allowed number, at most 50."""
 
 
 class RefusedGroup(LimitRefusals):
@@ -263,7 +275,7 @@ class RefusedGroup(LimitRefusals):
 
 
 class CustomerLimits(TypedDict):
-    """The limits of a customer, what is used of them, and what they refused; as far as edges have shipped it."""
+    """The limits of a customer, their use, and their refusals, as far as edges have shipped them."""
 
     customer: str
     """The customer, by name."""
@@ -272,15 +284,17 @@ class CustomerLimits(TypedDict):
     limits: list[RateUse]
     """The rates that apply, in the order of the tier."""
     concurrency: int | None
-    """The requests at once that are allowed; null where any number is."""
+    """The number of concurrent requests allowed; null if any number is."""
     concurrency_routes: list[str]
-    """The routes whose requests count as requests at once; all where `concurrency_scopes` is empty, too."""
+    """The routes whose requests count for concurrency; all if `concurrency_scopes` is empty too."""
     concurrency_scopes: list[str]
-    """The scopes by which the requests of routes count as requests at once."""
+    """The scopes of further routes whose requests count for concurrency."""
     live: list[LiveEdge]
-    """What is used at each edge now. Edges report it while somebody asks, the first time within 20 seconds; of so many
-    customers at a time, operators' first. Those of earlier versions report nothing."""
+    """The current use at each edge. Edges report it while somebody asks, the first time within 20 seconds. The number
+    of customers reported at a time is limited; customers that operators ask for come first. Edges of earlier versions
+    report nothing.
+    """
     is_counted: bool
-    """Whether a meter counts refusals (`count: refusals`); without one there are none here."""
+    """True if a meter counts refusals (`count: refusals`). Without such a meter no refusals are listed."""
     refusals: list[RefusedGroup]
-    """The refusals by limit, route and region, those with most requests first."""
+    """The refusals by limit, route and region; the groups with the most requests first."""

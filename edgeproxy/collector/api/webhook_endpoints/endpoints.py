@@ -20,7 +20,7 @@ ONE = f"{ALL}/{{endpoint}}"
 ON_ITS_WAY = {409: "The endpoint is disabled, or the message is on its way already."}
 GROUP = Group(
     "webhook-endpoints",
-    "Customers' own webhooks: endpoints to which events are sent, and the messages that were.",
+    "Customers' own webhooks: endpoints that receive events, and the messages to them.",
     WebhookEndpointHandlers,
     (
         Endpoint(
@@ -35,7 +35,7 @@ GROUP = Group(
             "POST",
             ALL,
             WebhookEndpointHandlers.create_endpoint,
-            "Create a webhook endpoint; its secret is in this answer alone.",
+            "Create a webhook endpoint. Only this answer contains its secret.",
             roles=SUPPORT | OWN,
             query=ChangeQuery,
             body=CreateWebhookEndpointRequest,
@@ -69,7 +69,7 @@ GROUP = Group(
             "DELETE",
             ONE,
             WebhookEndpointHandlers.delete_endpoint,
-            "Delete a webhook endpoint, and what is on its way to it.",
+            "Delete a webhook endpoint, and the messages on their way to it.",
             roles=SUPPORT | OWN,
             query=ChangeQuery,
             response=WebhookEndpoint,
@@ -78,7 +78,7 @@ GROUP = Group(
             "POST",
             f"{ONE}/secret",
             WebhookEndpointHandlers.rotate_secret,
-            "Give a webhook endpoint a new secret; the old one signs too for 24 hours.",
+            "Give a webhook endpoint a new secret. The old one signs too for 24 hours.",
             roles=SUPPORT | OWN,
             query=ChangeQuery,
             response=WebhookEndpointWithSecret,
@@ -100,7 +100,7 @@ GROUP = Group(
             "GET",
             f"{ONE}/messages",
             WebhookEndpointHandlers.list_messages,
-            "List the messages to a webhook endpoint of the last 30 days, the latest first.",
+            "List the messages to a webhook endpoint in the last 30 days, latest first.",
             roles=READERS | OWN,
             query=MessagesQuery,
             response=WebhookDeliveryList,

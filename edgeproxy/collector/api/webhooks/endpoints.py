@@ -9,21 +9,21 @@ from edgeproxy.collector.api.webhooks.models import WebhookEventList, WebhookRec
 SIGNATURE = {
     "Stripe-Signature": Header(
         {"type": "string", "maxLength": 1000},
-        "The time and the signatures by which Stripe proves that the event is its own.",
+        "The time, and the signatures that prove that the event comes from Stripe.",
         required=True,
     )
 }
 
 GROUP = Group(
     "webhooks",
-    "Events of Stripe.",
+    "Events from Stripe.",
     WebhookHandlers,
     (
         Endpoint(
             "POST",
             "/billing/webhooks/stripe",
             WebhookHandlers.receive_event,
-            "Receive an event of Stripe with its signature; the answer comes once it is on disk.",
+            "Receive an event from Stripe with its signature. The answer comes once the event is on disk.",
             roles=ANYONE,
             response=WebhookReceipt,
             request_media={JSON: dict[str, object]},
@@ -35,7 +35,7 @@ GROUP = Group(
             "GET",
             "/billing/webhooks",
             WebhookHandlers.list_events,
-            "List events of Stripe, latest first, without their payload.",
+            "List events from Stripe, latest first, without their payload.",
             roles=BILLING,
             query=WebhooksQuery,
             response=WebhookEventList,

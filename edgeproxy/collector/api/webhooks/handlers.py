@@ -1,4 +1,4 @@
-"""Events of Stripe."""
+"""Events from Stripe."""
 
 import asyncio
 import time

@@ -25,7 +25,7 @@ class WebhooksQuery(Query):
 
 
 class WebhookEvent(TypedDict):
-    """An event of Stripe's."""
+    """An event from Stripe."""
 
     id: str
     """The id of the event at Stripe."""
@@ -36,23 +36,23 @@ class WebhookEvent(TypedDict):
     state: EventState
     """`waiting`, `applied`, `ignored`, `other_mode` or `dead`."""
     source: str
-    """The way by which the event came."""
+    """The channel that delivered the event."""
     attempts: int
     """The number of attempts to apply the event."""
     error: str | None
-    """The error of the last attempt; null where there was none."""
+    """The error of the last attempt; null if there was none."""
     livemode: bool
-    """Whether the event is of Stripe's live mode."""
+    """True if the event comes from Stripe's live mode."""
     created: str
-    """The time at which Stripe created the event."""
+    """The time when Stripe created the event."""
     received: str
-    """The time at which the collector received the event."""
+    """The time when the collector received the event."""
     applied: str | None
-    """The time at which the event was applied; null until then."""
+    """The time when the event was applied; null until then."""
 
 
 class WebhookEventList(TypedDict):
-    """Events of Stripe's, and how many there are in each state."""
+    """Events from Stripe, and the number of events in each state."""
 
     events: list[WebhookEvent]
     """The events, latest first."""
@@ -61,14 +61,14 @@ class WebhookEventList(TypedDict):
 
 
 class WebhookReceipt(TypedDict):
-    """An event that is kept."""
+    """An event that was stored."""
 
     received: str
     """The id of the event that was stored."""
 
 
 class WebhookReplayResult(TypedDict):
-    """An event that is applied once more."""
+    """An event that will be applied again."""
 
     event: str
     """The id of the event."""

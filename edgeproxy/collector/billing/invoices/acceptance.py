@@ -12,13 +12,15 @@ if TYPE_CHECKING:
 
 
 class Acceptance(TypedDict):
-    """What goes out where a held invoice is accepted."""
+    """The invoice that goes out when a held invoice is accepted."""
 
     amount: int | None
-    """Its sum, in smallest units of the currency; null where it is not known yet."""
+    """The sum, in the smallest unit of the currency; null if it is not known yet."""
     of: Literal["lines", "stripe", "usage"]
-    """`lines`: its lines, before tax that Stripe adds; `stripe`: the invoice at Stripe as it is there, whatever our
-    lines are; `usage`: lines that are written when it is closed, and held against Stripe's then."""
+    """The source of the sum. `lines`: the lines here, before tax, which Stripe adds. `stripe`: the invoice at Stripe,
+    unchanged, whatever the lines here are. `usage`: lines that are written when the invoice is closed, and compared
+    with Stripe's then.
+    """
 
 
 def has_total_of_stripe(row: "InvoiceRow") -> bool:

@@ -27,14 +27,14 @@ class HeldInvoice(TypedDict):
 
 
 class ClosingPreview(TypedDict):
-    """The invoices that closing a period is about."""
+    """The invoices that closing a period affects."""
 
     period: str
-    """The period, as the query has it."""
+    """The period from the query."""
     invoices: dict[str, int]
     """The number of invoices by state; those in `draft` would be closed."""
     held: list[HeldInvoice]
-    """The invoices that are held: closing leaves them as they are."""
+    """The held invoices. Closing does not change them."""
 
 
 def match_period(period: str) -> sa.ColumnElement[bool]:

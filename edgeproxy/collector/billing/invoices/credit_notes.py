@@ -64,22 +64,22 @@ class CreditNote(NamedTuple):
 
 
 class InvoiceCreditNote(TypedDict):
-    """A credit note of an invoice. Amounts are smallest units of its currency, such as cents."""
+    """A credit note of an invoice. Amounts are in the smallest unit of its currency, such as cents."""
 
     id: str
     """The id of the credit note."""
     amount: int
-    """The credited amount, in smallest units."""
+    """The credited amount, in the smallest unit."""
     refunded: int
-    """The part of the amount that was paid back, in smallest units."""
+    """The part of the amount that was paid back, in the smallest unit."""
     why: str
-    """The reason that an operator gave; it is on the credit note."""
+    """The reason that an operator gave. It is printed on the credit note."""
     state: Literal["requested", "made", "refused", "void"]
     """`requested` until Stripe has answered, then `made` or `refused`; `void` once it was voided at Stripe."""
     stripe_id: str | None
-    """The id of the credit note at Stripe; null until it is there."""
+    """The id of the credit note at Stripe; null until Stripe has it."""
     created_at: str | None
-    """The time at which the credit note was requested."""
+    """The time when the credit note was requested."""
 
 
 FIELDS = [credit_notes.c[name] for name in CreditNote._fields]

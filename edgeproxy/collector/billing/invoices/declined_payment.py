@@ -13,7 +13,7 @@ class DeclinedPayment(TypedDict):
     first_at: str | None
     """The time of the first one."""
     retry_at: str | None
-    """The time at which the payment is tried again; null where it waits for another payment method."""
+    """The time of the next attempt; null if the payment waits for another payment method."""
 
 
 def build_declined(declines: int | None, first_at: int | None, retry_at: int | None) -> DeclinedPayment | None:

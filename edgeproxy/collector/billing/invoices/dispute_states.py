@@ -65,7 +65,7 @@ class Dispute(NamedTuple):
     amount: int
     currency: str
     reason: str
-    """The reason in the words of Stripe, such as `fraudulent`."""
+    """The reason in Stripe's words, such as `fraudulent`."""
     answer_by: int | None
     """The last second for an answer; None if none is possible."""
     taken_off: int
@@ -76,7 +76,7 @@ class Dispute(NamedTuple):
 
 
 class InvoiceDispute(TypedDict):
-    """A dispute of a payment. Amounts are smallest units of its currency, such as cents."""
+    """A dispute of a payment. Amounts are in the smallest unit of its currency, such as cents."""
 
     id: str
     """The id of the dispute."""
@@ -84,17 +84,17 @@ class InvoiceDispute(TypedDict):
     """`inquiry`: the bank asks. `needs_response`, `under_review`: the bank holds the money. Then `won`, `lost`, or
     `closed` for an inquiry that ended."""
     amount: int
-    """The disputed amount, in smallest units."""
+    """The disputed amount, in the smallest unit."""
     amount_lost: int
-    """The part of the invoice that is lost, in smallest units; 0 unless the dispute is lost."""
+    """The part of the invoice that is lost, in the smallest unit; 0 unless the dispute is lost."""
     reason: str
-    """The reason in the words of Stripe, such as `fraudulent`."""
+    """The reason in Stripe's words, such as `fraudulent`."""
     answer_by: str | None
-    """The last time for an answer at Stripe; null if none is possible, and for customers."""
+    """The deadline for an answer at Stripe; null if no answer is possible, and for customers."""
     created_at: str | None
-    """The time at which the dispute was opened."""
+    """The time when the dispute was opened."""
     closed_at: str | None
-    """The time at which the collector learnt the decision; null until then."""
+    """The time when the collector learnt the decision; null until then."""
 
 
 class ListedDispute(InvoiceDispute):
@@ -109,7 +109,7 @@ class ListedDispute(InvoiceDispute):
     currency: str
     """The currency of the amounts."""
     stripe_id: str | None
-    """The id of the dispute at Stripe, where it is answered."""
+    """The id of the dispute at Stripe. Answer it there."""
 
 
 class DisputeList(TypedDict):

@@ -19,25 +19,25 @@ TABLE = invoice_parties.name
 
 
 class InvoiceBuyer(TypedDict):
-    """Whom an invoice is for, as it was when the invoice was issued."""
+    """The buyer of an invoice, as of its issue."""
 
     name: str | None
-    """The name or the company."""
+    """The name of the person or the company."""
     address: BillingAddress | None
-    """The address; null where Stripe had none."""
+    """The address; null if Stripe had none."""
     tax_numbers: list[str]
     """The tax numbers on the invoice."""
 
 
 class InvoiceSeller(TypedDict):
-    """Whom an invoice is of."""
+    """The seller of an invoice."""
 
     name: str
     """The name of the company."""
     address_lines: list[str]
-    """The lines of its address; none where none is configured."""
+    """The lines of the seller's address; empty if none is configured."""
     tax_number: str | None
-    """Its tax number; null where none is configured."""
+    """The seller's tax number; null if none is configured."""
 
 
 class InvoiceParties(TypedDict):

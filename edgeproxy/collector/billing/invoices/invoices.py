@@ -107,7 +107,7 @@ class InvoiceStateError(Exception):
 
 
 class Invoice(TypedDict):
-    """An invoice, without its lines in a list of several."""
+    """An invoice. Lists of invoices leave out its lines."""
 
     id: str
     """The id of the invoice."""
@@ -116,27 +116,29 @@ class Invoice(TypedDict):
     period: str
     """The first day of the period in UTC, such as 2027-03-01."""
     kind: str
-    """The kind of the invoice, such as that of a whole period."""
+    """The kind of the invoice, such as an invoice for a whole period."""
     state: InvoiceState
-    """`open`, `paid`, and so on; `voiding`, `settling` and `writing_off` until Stripe has what a person decided."""
+    """`open`, `paid`, and so on; `voiding`, `settling` and `writing_off` until Stripe has a person's decision."""
     subtotal: int
-    """The sum of the lines, in smallest units of the currency, such as cents, before tax."""
+    """The sum of the lines, in the smallest unit of the currency, such as cents, before tax."""
     total: int
-    """The sum of the invoice, in smallest units with tax."""
+    """The sum of the invoice, in the smallest unit, with tax."""
     amount_due: int
-    """The sum that is still to be paid, in smallest units."""
+    """The sum still to be paid, in the smallest unit."""
     amount_paid: int
-    """The sum that was paid, in smallest units; refunds do not lower it."""
+    """The sum paid, in the smallest unit. Refunds do not lower it."""
     amount_credited: int
-    """The sum that credit notes took back, in smallest units."""
+    """The sum that credit notes took back, in the smallest unit."""
     amount_refunded: int
-    """The part of the credited sum that was paid back, in smallest units."""
+    """The part of the credited sum that was paid back, in the smallest unit."""
     amount_disputed: int
-    """The sum of payments that a bank holds until it decides a dispute, in smallest units."""
+    """The sum of payments that a bank holds until it decides a dispute, in the smallest unit."""
     amount_lost: int
-    """The sum that lost disputes took back, in smallest units: nobody has paid it."""
+    """The sum that lost disputes took back, in the smallest unit. It stays unpaid."""
     balance_applied: int
-    """The sum that came from the customer's balance at Stripe, in smallest units; below zero where it was added to."""
+    """The sum taken from the customer's balance at Stripe, in the smallest unit; negative if the invoice added to the
+    balance.
+    """
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     period_start: str | None
@@ -152,21 +154,23 @@ class Invoice(TypedDict):
     accepted_why: str | None
     """The reason why a held invoice was accepted; null for customers."""
     stripe_id: str | None
-    """The id of the invoice at Stripe; null until it is there."""
+    """The id of the invoice at Stripe; null until Stripe has it."""
     url: str | None
     """Stripe's page of the invoice; null until it is open."""
     number: str | None
     """The number of the invoice as Stripe prints it; null until it is open."""
     issued_at: str | None
-    """The time at which it was issued; null until it is open."""
+    """The time when the invoice was issued; null until it is open."""
     due_at: str | None
-    """The time at which it is due: for one that is charged by itself, when it is issued; null until it is open."""
+    """The time when the invoice is due; null until it is open. An invoice that is charged automatically is due when it
+    is issued.
+    """
     paid_at: str | None
-    """The time at which it was paid; null until then."""
+    """The time when the invoice was paid; null until then."""
     declined: DeclinedPayment | None
-    """The declined payments of the invoice; null where none was declined."""
+    """The declined payments of the invoice; null if none was declined."""
     created_at: str | None
-    """The time at which the invoice was created."""
+    """The time when the invoice was created."""
     lines: NotRequired[list[InvoiceLine]]
     """The lines; missing in a list of invoices."""
     credit_notes: NotRequired[list[InvoiceCreditNote]]
@@ -174,9 +178,10 @@ class Invoice(TypedDict):
     disputes: NotRequired[list[InvoiceDispute]]
     """The disputes of its payments, oldest first; missing in a list of invoices."""
     differences: NotRequired[list[InvoiceDifference]]
-    """The lines in which Stripe's differs, the largest difference first; of a held invoice, and for operators alone."""
+    """The lines that differ at Stripe, the largest difference first; only for a held invoice, and for operators."""
     acceptance: NotRequired[Acceptance]
-    """What goes out if it is accepted, or was accepted just now; of a held invoice, and for operators alone."""
+    """The invoice that goes out on acceptance, or that went out just now; only for a held invoice, and for operators.
+    """
 
 
 class InvoiceList(TypedDict):

@@ -20,32 +20,36 @@ PRICED_UNITS = (1, 1000, 1_000_000)
 
 
 class InvoiceLine(TypedDict):
-    """A line of an invoice. Amounts are smallest units of its currency, such as cents; `unit_price` is None of fees."""
+    """A line of an invoice. Amounts are in the smallest unit of its currency, such as cents; `unit_price` is null for
+    fees.
+    """
 
     kind: LineKind
-    """`fee`, `proration`, `usage`, `late` for usage reported after its period, `minimum` for what was missing up to
-    the minimum fee, or `discount` for what a coupon takes off."""
+    """`fee`, `proration`, `usage`, `late` for usage reported after its period, `minimum` for the rest up to the minimum
+    fee, or `discount` for the amount that a coupon takes off.
+    """
     plan: str
     """The version of the plan that sets the price."""
     meter: str | None
     """The meter; null for fees."""
     value: str | None
-    """The value of the dimension that sets the price, or the code of the coupon; null where there is neither."""
+    """The value of the dimension that sets the price, or the code of the coupon; null if there is neither."""
     tier: int
     """The number of the price tier, from 0."""
     quantity: int
-    """The units billed by this line, or the packages of units; of a fee, the quantity of the plan, below zero where it
-    is given back; of a discount, the amount that it is of."""
+    """The units, or packages of units, that the line bills. For a fee, the quantity of the plan, negative if the fee is
+    given back; for a discount, the discounted amount.
+    """
     package: int
-    """The units of a package; 1 where units are billed one by one."""
+    """The units of a package; 1 if units are billed one by one."""
     unit_price: str | None
-    """The price of a unit in smallest units, as a decimal number; of a discount its share; null for fees."""
+    """The price of a unit in the smallest unit, as a decimal number; for a discount its share; null for fees."""
     amount: int
-    """The amount of the line, in smallest units before tax; below zero it is returned."""
+    """The amount of the line, in the smallest unit, before tax; a negative amount is returned."""
     start: str | None
-    """The beginning of the time that the line is about."""
+    """The start of the time that the line covers."""
     end: str | None
-    """The end of the time that the line is about."""
+    """The end of the time that the line covers."""
     text: str
     """The text of the line for the customer."""
 

@@ -11,27 +11,27 @@ from edgeproxy.collector.database.schema import DAY
 
 
 class Receivable(TypedDict):
-    """The open invoices of a currency. Amounts are its smallest units."""
+    """The open invoices in a currency. Amounts are in its smallest unit."""
 
     currency: str
-    """The currency, as ISO 4217 has it, in lower case."""
+    """The currency (ISO 4217), in lower case."""
     invoices: int
     """The number of open invoices."""
     amount_due: int
-    """What is still to be paid of them."""
+    """The sum still to be paid on them."""
     overdue_invoices: int
-    """The number of those that were due a day ago or earlier."""
+    """The number of invoices that were due a day ago or earlier."""
     overdue: int
-    """The amount due of these."""
+    """The amount due of the overdue invoices."""
     oldest_due_at: str | None
-    """When the one was due that is overdue for longest."""
+    """The due date of the invoice that is overdue for longest."""
 
 
 class ReceivableList(TypedDict):
-    """What customers owe, by currency."""
+    """The sums that customers owe, by currency."""
 
     receivables: list[Receivable]
-    """The sums of each currency in which there are open invoices."""
+    """The sums for each currency that has open invoices."""
 
 
 async def sum_receivables(connection: AsyncConnection, now: float) -> list[Receivable]:

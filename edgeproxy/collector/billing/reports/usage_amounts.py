@@ -50,7 +50,7 @@ class RatedUsage(NamedTuple):
     """The rated usage of a meter in a span."""
 
     version: str
-    """The version of the plan that was in force last."""
+    """The version of the plan that applied last."""
     currency: str
     parts: Sequence[RatedPart]
     """The parts with a price for the meter, in order of time."""

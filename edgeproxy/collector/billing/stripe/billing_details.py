@@ -36,7 +36,7 @@ columns = billing_details.c
 
 
 class BillingAddress(TypedDict):
-    """An address; a field that it does not have is null."""
+    """An address. A missing part is null."""
 
     line1: str | None
     """The street and number, or the first line."""
@@ -53,31 +53,31 @@ class BillingAddress(TypedDict):
 
 
 class TaxNumber(TypedDict):
-    """The number by which a tax office knows a business."""
+    """The number that identifies a business at a tax office."""
 
     id: str
-    """Its id at Stripe."""
+    """The id at Stripe."""
     type: str
-    """Stripe's type of it, such as `eu_vat`."""
+    """The type at Stripe, such as `eu_vat`."""
     value: str
     """The number."""
     status: Literal["pending", "unavailable", "unverified", "verified"] | None
-    """Whether the tax office knows it, as Stripe has asked there; null where Stripe does not ask."""
+    """The result of Stripe's check with the tax office; null if Stripe does not check this type."""
 
 
 class PaymentMethod(TypedDict):
     """The payment method for invoices: its parts that we may know. Only Stripe has the number of a card."""
 
     id: str
-    """Its id at Stripe."""
+    """The id at Stripe."""
     type: str
-    """Stripe's type of it, such as `card` or `sepa_debit`."""
+    """The type at Stripe, such as `card` or `sepa_debit`."""
     brand: str | None
     """The brand of a card, such as `visa`, or the name of a bank."""
     last4: str | None
     """The last four digits of the card or the account."""
     exp_month: int | None
-    """The last month in which a card can be charged, from 1 to 12."""
+    """The last month when the card can be charged, from 1 to 12."""
     exp_year: int | None
     """The year of that month."""
 

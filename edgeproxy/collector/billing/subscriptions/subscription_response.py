@@ -13,7 +13,7 @@ CHANGING = "changing"
 
 
 class Subscription(TypedDict):
-    """A subscription, as the API writes it."""
+    """A subscription."""
 
     id: str
     """The id of the subscription."""
@@ -22,9 +22,9 @@ class Subscription(TypedDict):
     plan: str
     """The version of the plan, such as `standard@3`."""
     interval: Literal["month", "year"]
-    """`month` or `year`: the time for which the fee is paid in advance."""
+    """`month` or `year`: the billing interval. The fee is paid in advance."""
     quantity: int
-    """How many of the plan there are: the fee is for each."""
+    """The quantity of the plan. The fee is charged for each."""
     currency: str
     """The currency of its prices (ISO 4217), such as `usd`."""
     state: str
@@ -34,35 +34,35 @@ class Subscription(TypedDict):
     period_end: str | None
     """The end of the period."""
     next_plan: str | None
-    """The version of the plan after this period; null where it stays."""
+    """The version of the plan after this period; null if it stays."""
     next_interval: Literal["month", "year"] | None
-    """The interval after the paid time; null where it stays."""
+    """The interval after the paid time; null if it stays."""
     next_quantity: int | None
-    """The quantity after the paid time; null where it stays."""
+    """The quantity after the paid time; null if it stays."""
     cancel_at: str | None
-    """The time at which the subscription ends; null where it goes on."""
+    """The time when the subscription ends; null if it goes on."""
     trial_ends_at: str | None
-    """The time at which the trial ends, or ended; null where there was none."""
+    """The time when the trial ends, or ended; null if there was none."""
     created_at: str | None
-    """The time at which the subscription was created."""
+    """The time when the subscription was created."""
 
 
 class WithdrawnChange(TypedDict):
-    """A change that was to come when what is paid ends, and does not come any more."""
+    """A change that was planned for the end of the paid time, and is cancelled."""
 
     plan: str
-    """The version of the plan that it led to, such as `standard@3`."""
+    """The version of the plan after that change, such as `standard@3`."""
     interval: Literal["month", "year"] | None
-    """The interval that it led to; null where that was to stay."""
+    """The interval after that change; null if it was to stay."""
     quantity: int | None
-    """The quantity that it led to; null where that was to stay."""
+    """The quantity after that change; null if it was to stay."""
 
 
 class ChangedSubscription(Subscription):
-    """A subscription after a change, as the API writes it."""
+    """A subscription after a change."""
 
     withdrawn: WithdrawnChange | None
-    """The change that waited before this one, which it withdraws; null where none waited."""
+    """The pending change that this one cancels; null if none was pending."""
 
 
 def find_withdrawn(row: SubscriptionRow, change: PlanChange | None) -> WithdrawnChange | None:

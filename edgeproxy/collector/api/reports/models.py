@@ -255,10 +255,9 @@ class BusinessMonth(TypedDict):
 
 
 class BusinessReport(TypedDict):
-    """The figures of the business in one currency; `definitions` explains each of them.
+    """The business figures in one currency. `definitions` explains each figure.
 
-    Amounts are millicredits, of which a million are one US dollar; in other currencies ten-thousandths of the smallest
-    unit.
+    Amounts are millicredits (a million are one US dollar); in other currencies, ten-thousandths of the smallest unit.
     """
 
     as_of: str

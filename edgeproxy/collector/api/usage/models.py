@@ -76,10 +76,11 @@ class ValueGroup(TypedDict):
 
 
 class UsageValue(TypedDict):
-    """What usage of a meter in a time costs, as the invoices of its periods have it.
+    """The cost of a meter's usage in a time, as on the invoices of its periods.
 
-    Each part of the time is rated by the plan that was in force then, above what earlier usage of the same period has
-    left of the included amount."""
+    Each part of the time is rated under the plan that applied then. Units are included in the fee as far as earlier
+    usage of the same period left some over.
+    """
 
     customer: str
     """The customer, by name."""
@@ -247,7 +248,7 @@ class LiveLimit(TypedDict):
 
 
 class LiveEdge(TypedDict):
-    """A customer's current use of its limits at an edge. If edges share a limit, each reports the use at all of them."""
+    """A customer's current use of its limits at an edge. Edges that share a limit all report its whole use."""
 
     edge: str
     """The edge, by id."""

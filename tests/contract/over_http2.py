@@ -1,6 +1,6 @@
-"""Requests of HTTP/1.1 as HTTP/2 says them, or the reason why it cannot (RFC 9113 section 8).
+"""Translate requests of HTTP/1.1 to HTTP/2, or give the reason why HTTP/2 has no form of them (RFC 9113 section 8).
 
-Nothing here is refused for what it says: a value with a line break is as good as any to who writes frames by hand.
+The translation accepts any value, even one with a line break, because a client can put any bytes into a frame.
 """
 
 import re
@@ -22,7 +22,7 @@ METHOD: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 PATH: Final = re.compile(rb"/[\x21-\x7e\x80-\xff]*|\*")
 AUTHORITY: Final = re.compile(rb"[\x21-\x7e]+")
 OF_USERS: Final = re.compile(rb"[@,/?\\]")
-"""What is in no authority, or would end it for somebody."""
+"""Bytes that an authority cannot contain, or that some parsers take as its end."""
 SIZE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})[ \t]*(?:;[\x20-\x7e]*)?\r\n")
 
 OF_CONNECTIONS: Final = frozenset((b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"))
@@ -36,26 +36,26 @@ class UnsayableError(Exception):
 
 @dataclass(frozen=True)
 class Http2Request:
-    """A request as its fields, those of `fields` with their pseudo-header fields first."""
+    """A request of HTTP/2. `block` returns its pseudo-header fields and its `fields`."""
 
     method: bytes
     path: bytes
     authority: bytes | None
     fields: Lines
     body: bytes | None = None
-    """None where HEADERS end the stream."""
+    """None if HEADERS ends the stream."""
     trailers: Lines = ()
 
     @property
     def block(self) -> list[tuple[bytes, bytes]]:
-        """All its fields."""
+        """All fields, the pseudo-header fields first."""
         pseudo = [(b":method", self.method), (b":scheme", b"http"), (b":path", self.path)]
         if self.authority is not None:
             pseudo.append((b":authority", self.authority))
         return [*pseudo, *self.fields]
 
     def is_malformed(self) -> bool:
-        """Whether RFC 9113 sections 8.1.1 to 8.3.1 have it refused whatever HTTP/1.1 says of it."""
+        """Return whether RFC 9113 sections 8.1.1 to 8.3.1 require its refusal, whatever HTTP/1.1 allows."""
         names = [name for name, _ in self.fields + self.trailers]
         lengths = [value for name, value in self.fields if name == b"content-length"]
         hosts = [value for name, value in self.fields if name == b"host"]
@@ -75,7 +75,7 @@ class Http2Request:
 
 
 def is_authority(value: bytes) -> bool:
-    """Whether this is one authority to everybody (section 8.3.1)."""
+    """Return whether all parsers read the value as one authority (section 8.3.1)."""
     return AUTHORITY.fullmatch(value) is not None and OF_USERS.search(value) is None
 
 
@@ -126,7 +126,7 @@ def _translate_first(data: bytes) -> tuple[Http2Request, bytes]:
 
 
 def _decode(data: bytes) -> tuple[bytes, Lines, bytes]:
-    """Return what the chunks hold, the trailers, and what is behind them."""
+    """Return the data of the chunks, the trailers, and the bytes after them."""
     body = b""
     while (size := SIZE.match(data)) is not None:
         length, data = int(size[1], 16), data[size.end() :]

@@ -1,6 +1,4 @@
-"""What clients and services can make a worker hold: little for each that stalls, less for each that is idle, and
-nothing for those that are gone.
-"""
+"""Memory that a worker uses for connections: little for a stalled one, less for an idle one, none for a closed one."""
 
 import resource
 import select
@@ -20,11 +18,11 @@ from loadtest.testbed.waiting import until
 
 MIB = 1 << 20
 FLOOD = 200 * MIB
-"""Bytes that somebody sends as fast as they are taken."""
+"""Bytes that a sender offers as fast as the receiver reads them."""
 IN_SOCKETS = 48 * MIB
-"""Bytes of them that the kernel may hold in the four sockets on the way (tcp_rmem and tcp_wmem)."""
+"""Bytes of FLOOD that the kernel may hold in the four sockets on the path (tcp_rmem and tcp_wmem)."""
 STALLED = 2 * MIB
-"""Bytes of memory for a transfer that stalls; what is read at once and what is written at once are some 300 KiB."""
+"""Bytes of memory for a stalled transfer. One read and one write together take about 300 KiB."""
 IDLE = 8 << 10
 """Bytes of memory for an idle connection."""
 CONNECTIONS, ADDRESSES = 1000, 8
@@ -39,24 +37,24 @@ SWITCHED = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade:
 
 
 class Service:
-    """A service by hand, behind an edge with one worker."""
+    """A service whose sockets the test controls, behind an edge with one worker."""
 
     def __init__(self, folder: Path, ends: ExitStack) -> None:
         self.ends = ends
-        """Where the sockets of the test that runs are closed."""
+        """Closes the sockets of the current test at its end."""
         self._listening = ends.enter_context(socket.create_server((HOST, 0), backlog=1024))
         self._listening.settimeout(PATIENCE)
         self.edge = Edge(folder, self._listening.getsockname()[1], workers=1)
         ends.enter_context(closing(self.edge)).start()
         (self.worker,) = self.edge.worker_pids()
-        client, server = self.asked(ASKED)  # what the first request needs is nobody's hoard
+        client, server = self.asked(ASKED)  # The memory of the first request belongs to the baseline.
         server.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n" + bytes(100_000))
         assert len(client.hear().body) == 100_000
         client.socket.close()
         self._before = memory_of([self.worker])
 
     def connections(self) -> float:
-        """The edge's, on both of its sides."""
+        """Return the number of the edge's connections to clients and upstreams."""
         return total(self.edge.metrics(), "edge_connections")
 
     @property
@@ -66,7 +64,7 @@ class Service:
         return (int(status["VmHWM"].split()[0]) << 10) - self._before
 
     def asked(self, data: bytes) -> tuple[Wire, socket.socket]:
-        """A client that has sent this, and the service's side of it, which has read a head."""
+        """Send data from a new client. Return the client and the service's connection, which has read a head."""
         client = self.ends.enter_context(Wire(self.edge.port))
         client.send(data)
         server, _ = self._listening.accept()
@@ -80,7 +78,7 @@ class Service:
         return client, server
 
     def tunnel(self) -> tuple[Wire, socket.socket]:
-        """A tunnel through which nothing has passed yet."""
+        """Open a tunnel. Return its client and the service's connection."""
         client, server = self.asked(SOCKET)
         server.sendall(SWITCHED)
         while b"\r\n\r\n" not in client.socket.recv(1 << 16):
@@ -96,19 +94,19 @@ def one_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def service(one_service: Service) -> Iterator[Service]:
-    """The same for all tests: none may leave a connection behind, on either side of the edge."""
+    """The service, shared by all tests. Checks that a test leaves no connection on either side of the edge."""
     with ExitStack() as one_service.ends:
         yield one_service
     until(lambda: one_service.connections() == 0, "no connection is left", seconds=5)
 
 
 def flooded(writer: socket.socket) -> None:
-    """Send all that is taken, which must be far from everything: nobody reads on the other side."""
+    """Send until the receiver stops reading. Assert that this happens long before FLOOD bytes."""
     assert send_until_stalled(writer, bytes(FLOOD)) < IN_SOCKETS
 
 
 @pytest.mark.parametrize("framing", [f"Content-Length: {FLOOD}", "Transfer-Encoding: chunked", "X-Until: close"])
-def test_an_answer_that_nobody_reads_is_held_in_little_memory(framing: str, service: Service) -> None:
+def test_an_unread_response_takes_little_memory(framing: str, service: Service) -> None:
     _, server = service.asked(ASKED)
     server.sendall(f"HTTP/1.1 200 OK\r\n{framing}\r\n\r\n".encode())
     if "chunked" in framing:
@@ -118,21 +116,21 @@ def test_an_answer_that_nobody_reads_is_held_in_little_memory(framing: str, serv
 
 
 @pytest.mark.parametrize("framing", [f"Content-Length: {FLOOD}\r\n\r\n", CHUNK])
-def test_a_request_that_nobody_reads_is_held_in_little_memory(framing: str, service: Service) -> None:
+def test_an_unread_request_takes_little_memory(framing: str, service: Service) -> None:
     client, _ = service.asked(f"POST / HTTP/1.1\r\n{FIELDS}{framing}".encode())
     flooded(client.socket)
     assert service.hoard < STALLED
 
 
 @pytest.mark.parametrize("to", ["client", "service"])
-def test_a_tunnel_that_nobody_reads_is_held_in_little_memory(to: str, service: Service) -> None:
+def test_an_unread_tunnel_takes_little_memory(to: str, service: Service) -> None:
     client, server = service.tunnel()
     flooded(server if to == "client" else client.socket)
     assert service.hoard < STALLED
 
 
 def idle_connection(edge: Edge, number: int, data: bytes) -> socket.socket:
-    """A client, from one of several addresses, that has sent this and has had its answer if that is a request."""
+    """Connect from one of several addresses and send the data. If it is a whole request, read its answer."""
     raw = socket.create_connection((HOST, edge.port), PATIENCE, (f"127.0.0.{number % ADDRESSES + 1}", 0))
     raw.sendall(data)
     answer = b""
@@ -144,19 +142,21 @@ def idle_connection(edge: Edge, number: int, data: bytes) -> socket.socket:
 
 
 @pytest.mark.parametrize("data", [ASKED, b"", b"GET / HTTP/1.1\r\nX-Begun: "], ids=["kept", "silent", "begun"])
-def test_a_thousand_idle_connections_cost_little_each(data: bytes, start_edge: StartEdge) -> None:
+def test_a_thousand_idle_connections_take_little_memory_each(data: bytes, start_edge: StartEdge) -> None:
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(files, 2 * CONNECTIONS), most), most))
     edge = start_edge()
     assert edge.ask("/?size=100000", key=key_of(UNLIMITED)).status == 200
     workers = edge.worker_pids()
     with ExitStack() as ends:
-        for number in range(200):  # what the first of their kind cost is not theirs alone
+        for number in range(200):  # The first connections also grow shared structures, so they are not counted.
             ends.enter_context(idle_connection(edge, number, data))
         before = memory_of(workers)
         for number in range(CONNECTIONS):
             ends.enter_context(idle_connection(edge, number, data))
-        until(lambda: total(edge.metrics(), "edge_connections", side="client") >= CONNECTIONS, "all are there")
+        until(
+            lambda: total(edge.metrics(), "edge_connections", side="client") >= CONNECTIONS, "all connections are open"
+        )
         each = (memory_of(workers) - before) / CONNECTIONS
         print(f"{each / 1024:.2f} KiB for an idle connection")
         assert each < IDLE
@@ -164,7 +164,7 @@ def test_a_thousand_idle_connections_cost_little_each(data: bytes, start_edge: S
     until(lambda: total(edge.metrics(), "edge_connections", side="client") == 0, "no client is left", seconds=10)
 
 
-def test_many_stalled_answers_cost_little_each(service: Service) -> None:
+def test_many_stalled_responses_take_little_memory_each(service: Service) -> None:
     count = 40
     stalled = [service.asked(ASKED) for _ in range(count)]
     waiting = [server for _, server in stalled]

@@ -1,4 +1,4 @@
-"""A hub of several nodes: keys are found wherever they are, and what a node loses is told again."""
+"""A hub of several nodes: hosts find each key in its node, and report again the counts that a node loses."""
 
 import asyncio
 import itertools
@@ -49,7 +49,7 @@ RULE = Rule("basic", 600, 60.0)
 
 @pytest.fixture(scope="module")
 def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Three primaries."""
+    """A cluster of three primaries."""
     with Cluster(tmp_path_factory.mktemp("three")) as cluster:
         yield cluster
 
@@ -64,7 +64,7 @@ def totals_of(key: bytes) -> bytes:
 
 
 class Host:
-    """A supervisor and a worker that have one row for each customer, on a real hub. Nobody is ever refused."""
+    """A supervisor and a worker with one row for each customer, on a real hub. No request is refused."""
 
     def __init__(self, folder: Path, hub: Hub, instance: int, customers: list[bytes]) -> None:
         folder.mkdir()
@@ -78,14 +78,14 @@ class Host:
         self.used = {customer: self._policies.get_policy(RULE, customer) for customer in customers}
         self.counted: Counter[bytes] = Counter()
         self.away: Counter[str] = Counter()
-        """Reports that had no answer, by why."""
+        """Counts of reports without an answer, by error."""
 
     @staticmethod
     def now() -> float:
         return 50_000_000 + monotonic()
 
     def count(self, customer: bytes) -> None:
-        """A request passes."""
+        """Let a request of the customer pass and count it."""
         assert self.used[customer].left(self.now()) >= 1
         self.used[customer].charge(1)
         self.counted[customer] += 1
@@ -94,7 +94,7 @@ class Host:
         self.shared.record_use(RowUse(row, self.table.words[row + at.ROW_GENERATION], terms), self.now())
 
     def turn(self) -> None:
-        """Tell the hub what is due."""
+        """Send the due reports to the hub."""
         for row, said in self.shared.build_reports(self.now(), self._seqs):
             self.hub.report_rate(said).add_done_callback(partial(self._answered, row, said))
 
@@ -106,13 +106,13 @@ class Host:
             self.shared.apply_answer(row, self.now(), said.seq, answer.result())
 
     def held(self) -> set[bytes]:
-        """The customers whose limit this host keeps for itself just now."""
+        """Return the customers whose limits this host applies without the hub at present."""
         held = {row.plan.key for row in self.shared._rows.values() if row.held is not None}
         return {customer for customer in self.used if RULE.key(customer) in held}
 
 
 class Pair:
-    """Two hosts on a cluster, and what it has been told by them."""
+    """Two hosts on a cluster, and the counts that the cluster has from them."""
 
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self._folder = cluster, folder
@@ -135,7 +135,7 @@ class Pair:
             host.shared.schedule_renewal(has, host.now())
 
     def count(self) -> None:
-        """A request at each host for every customer."""
+        """Count a request of every customer at each host."""
         for host in self.hosts:
             for customer in self.customers:
                 host.count(customer)
@@ -146,7 +146,7 @@ class Pair:
         return True
 
     def at_hub(self, customer: bytes) -> int:
-        """What all have counted, by the word of the node that has it; -1 where it cannot be asked just now."""
+        """Return the total of all hosts in the customer's node, or -1 if the node does not answer."""
         key = totals_of(RULE.key(customer))
         try:
             return int(sum_cells(self.cluster.tell(self.cluster.owner(key), "GET", key)))
@@ -157,7 +157,7 @@ class Pair:
         return sum(host.counted[customer] for host in self.hosts)
 
     def is_told(self, customers: list[bytes] | None = None) -> bool:
-        """Whether the hub has every count, and each once."""
+        """Return whether the hub has every count exactly once."""
         self.turn()
         return all(self.at_hub(customer) == self.counted(customer) for customer in customers or self.customers)
 
@@ -165,30 +165,30 @@ class Pair:
         await turned(lambda: self.is_told(customers), "the hub has every count")
 
     def customers_of(self, node: Redis) -> list[bytes]:
-        """Those whose counts are in this node."""
+        """Return the customers whose counts are in this node."""
         there = [one for one in self.customers if self.cluster.owner(totals_of(RULE.key(one))) is node]
         assert there
         return there
 
 
-# ---- where keys are
+# ---- the node of a key
 
 
-def test_each_key_is_in_its_node_and_the_clock_is_that_of_one(three: Cluster) -> None:
+def test_each_key_is_in_its_node_and_one_node_gives_the_time(three: Cluster) -> None:
     async def play() -> None:
         async with reached(three.url) as one, reached(three.url, 2) as other:
             keys = [b"agree-%d" % number for number in range(30)]
             assert {(await one.report_rate(report(key, 1, 3))).known for key in keys} == {False}
             told = [await other.report_rate(report(key, 1, 1, 2)) for key in keys]
             assert {(sum(each.foreign.values()), each.hosts) for each in told} == {(3, 2)}
-            assert len({each.where for each in told}) == 3, "all nodes have taken part"
+            assert len({each.where for each in told}) == 3, "the keys are in all three nodes"
             await one.report_period(Period(b"q", 1, 7, 5))
             assert await other.report_period(Period(b"q", 2, 7, 1)) == (7, 5)
             await one.report_gauge(Gauge(b"g", 1, 3, 1000.0, 1005.0))
             assert await other.report_gauge(Gauge(b"g", 2, 1, 1001.0, 1006.0)) == (3, 2)
             await one.ask("RPUSH", b"dir:{people}:log", "x")
             assert await other.ask("LRANGE", b"dir:{people}:log", 0, -1) == [b"x"]
-            await turned(lambda: one.hosts == other.hosts == 2, "each knows of the other")
+            await turned(lambda: one.hosts == other.hosts == 2, "both hosts count two hosts")
             clock = one._nodes.find_node(HOSTS_KEY)
             assert clock is not None
             assert clock.link is not None
@@ -206,7 +206,7 @@ def test_a_key_whose_digest_begins_with_a_brace_is_in_one_slot() -> None:
 
 
 @pytest.mark.parametrize("host", [None, b"", b"?"])
-def test_a_node_that_does_not_know_where_it_is_is_where_it_was_asked(host: bytes | None) -> None:
+def test_a_node_without_an_address_of_its_own_has_the_queried_address(host: bytes | None) -> None:
     answer = [[0, 99, [host, 7000, b"id", []]], [100, 200, [b"Other", 7001, b"id"], [b"replica", 7002, b"id"]]]
     assert parse_slot_ranges(answer, "here") == [
         SlotRange(0, 99, Address("here", 7000)),
@@ -214,11 +214,11 @@ def test_a_node_that_does_not_know_where_it_is_is_where_it_was_asked(host: bytes
     ]
 
 
-# ---- keys that go elsewhere
+# ---- keys that move to another node
 
 
 def moving(cluster: Cluster, slot: int, source: Redis, target: Redis) -> None:
-    """As redis-cli --cluster reshard does it, up to where all keys are there."""
+    """Move all keys of a slot as `redis-cli --cluster reshard` does, without the final assignment of the slot."""
     cluster.tell(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", cluster.name(source))
     cluster.tell(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", cluster.name(target))
     while keys := cluster.tell(source, "CLUSTER", "GETKEYSINSLOT", slot, 100):
@@ -226,12 +226,12 @@ def moving(cluster: Cluster, slot: int, source: Redis, target: Redis) -> None:
 
 
 def moved(cluster: Cluster, slot: int, target: Redis) -> None:
-    """The slot is there, and all are told."""
+    """Assign the slot to the target on all nodes."""
     for node in (target, *(node for node in cluster.nodes if node is not target)):
         cluster.tell(node, "CLUSTER", "SETSLOT", slot, "NODE", cluster.name(target))
 
 
-def test_a_key_is_followed_while_its_slot_is_on_its_way_and_once_it_is_there(three: Cluster) -> None:
+def test_a_key_is_found_during_and_after_the_move_of_its_slot(three: Cluster) -> None:
     for node in three.nodes:
         three.tell(node, "ACL", "SETUSER", "edge", "on", ">s3cret", *documented())
 
@@ -259,7 +259,7 @@ def test_a_key_is_followed_while_its_slot_is_on_its_way_and_once_it_is_there(thr
     asyncio.run(play())
 
 
-def test_slots_move_while_hosts_count(three: Cluster, tmp_path: Path) -> None:
+def test_moving_slots_loses_no_counts(three: Cluster, tmp_path: Path) -> None:
     async def play() -> None:
         async with Pair(three, tmp_path) as pair:
             pair.count()
@@ -280,10 +280,10 @@ def test_slots_move_while_hosts_count(three: Cluster, tmp_path: Path) -> None:
     asyncio.run(play())
 
 
-# ---- nodes that go
+# ---- nodes that fail
 
 
-def test_a_killed_primary_without_a_replica_takes_nobody_else_along(three: Cluster, tmp_path: Path) -> None:
+def test_a_killed_primary_without_a_replica_affects_only_its_own_keys(three: Cluster, tmp_path: Path) -> None:
     async def play() -> None:
         async with Pair(three, tmp_path) as pair:
             pair.count()
@@ -297,7 +297,8 @@ def test_a_killed_primary_without_a_replica_takes_nobody_else_along(three: Clust
             clock.kill()
             pair.count()
             await turned(
-                lambda: pair.turn() and all(host.held() == set(gone) for host in pair.hosts), "held to its part"
+                lambda: pair.turn() and all(host.held() == set(gone) for host in pair.hosts),
+                "the lost customers' limits are applied without the hub",
             )
             pair.count()
             await pair.told(others)
@@ -307,26 +308,28 @@ def test_a_killed_primary_without_a_replica_takes_nobody_else_along(three: Clust
                 assert host.hub.offset == offset
                 assert [node["state"] for node in host.hub.status()["nodes"]].count("away") == 1
                 assert host.hub.nodes_away == 1
-                assert host.hub.errors >= 1, "that it was lost, and each attempt since then"
+                assert host.hub.errors >= 1, "the loss and each later attempt count as errors"
                 assert all("Connection closed" in why or "Connect call failed" in why for why in host.away)
             clock.start()
             await pair.told()
-            await turned(lambda: pair.turn() and not any(host.held() for host in pair.hosts), "nobody is held")
             await turned(
-                lambda: three.tell(clock, "STRLEN", HOSTS_KEY) == 2 * HOST_BYTES, "the hosts are counted there again"
+                lambda: pair.turn() and not any(host.held() for host in pair.hosts), "all limits are shared again"
+            )
+            await turned(
+                lambda: three.tell(clock, "STRLEN", HOSTS_KEY) == 2 * HOST_BYTES, "the node counts the hosts again"
             )
 
     asyncio.run(play())
 
 
-def test_what_the_replica_of_a_killed_primary_has_not_heard_is_told_again(tmp_path: Path) -> None:
+def test_hosts_report_again_the_counts_that_a_replica_missed(tmp_path: Path) -> None:
     async def play() -> None:
         async with Pair(cluster, tmp_path) as pair:
             pair.count()
             await pair.told()
             primary = cluster.owner(HOSTS_KEY)
             assert pair.customers_of(primary)
-            # From here on the replica hears no more: what comes is behind more than a connection takes.
+            # From here on the replica receives nothing: the junk fills its connection before later commands.
             replica = cluster.replica(primary)
             replica.stop()
             cluster.tell(primary, "SET", b"{%b}:junk" % HOSTS_KEY, bytes(64 << 20))
@@ -337,13 +340,13 @@ def test_what_the_replica_of_a_killed_primary_has_not_heard_is_told_again(tmp_pa
             await turned(lambda: pair.turn() and cluster.owner(HOSTS_KEY) is not primary, "the replica is the primary")
             await pair.told()
             assert all(host.hub.is_up for host in pair.hosts)
-            await turned(lambda: all(host.hub.hosts == 2 for host in pair.hosts), "hosts are counted there")
+            await turned(lambda: all(host.hub.hosts == 2 for host in pair.hosts), "the new primary counts the hosts")
 
     with Cluster(tmp_path, replicas=1) as cluster:
         asyncio.run(play())
 
 
-def test_one_of_the_nodes_that_are_named_has_to_answer(three: Cluster) -> None:
+def test_one_answering_node_of_the_url_suffices(three: Cluster) -> None:
     living = f"127.0.0.1:{three.nodes[1].port}"
     dead = f"127.0.0.1:{free_port()}"
 
@@ -358,28 +361,28 @@ def test_one_of_the_nodes_that_are_named_has_to_answer(three: Cluster) -> None:
         with pytest.raises(HubUnavailableError, match=dead):
             await open_link(b"k", f"redis+cluster://{dead}", Tls())
         async with tried(f"redis+cluster://{dead}") as hub:
-            await turned(lambda: dead in (hub.why or ""), "it says who does not answer")
+            await turned(lambda: dead in (hub.why or ""), "the status names the node that does not answer")
             assert hub.status()["nodes"] == []
 
     asyncio.run(play())
 
 
-# ---- what is no cluster, and TLS
+# ---- a Redis without a cluster, and TLS
 
 
-def test_one_redis_and_a_cluster_are_not_mistaken_for_each_other(three: Cluster, redis_port: int) -> None:
+def test_a_single_redis_and_a_cluster_node_are_told_from_each_other(three: Cluster, redis_port: int) -> None:
     async def play() -> None:
         async with tried(f"redis+cluster://127.0.0.1:{redis_port}") as hub:
-            await turned(lambda: IS_NO_CLUSTER in (hub.why or ""), "it is no cluster")
+            await turned(lambda: IS_NO_CLUSTER in (hub.why or ""), "the hub reports that this is no cluster")
             assert not hub.is_up
             assert (hub.errors > 0, hub.nodes_away) == (True, 1)
         for node in three.nodes:
             async with tried(node.url) as hub:
                 if three.owner(HOSTS_KEY) is node:
-                    await turned(lambda hub=hub: hub.is_up, "it has the key of the hosts")  # type: ignore[misc]
+                    await turned(lambda hub=hub: hub.is_up, "the node has the key of the hosts")  # type: ignore[misc]
                     for number in range(30):
                         hub.report_rate(report(b"%d" % number, 1, 1)).add_done_callback(asyncio.Future.exception)
-                await turned(lambda hub=hub: hub.why == IS_CLUSTER_NODE, "it is a part of a cluster")  # type: ignore[misc]
+                await turned(lambda hub=hub: hub.why == IS_CLUSTER_NODE, "the hub reports a node of a cluster")  # type: ignore[misc]
                 assert not hub.is_up
 
     asyncio.run(play())
@@ -398,13 +401,13 @@ def test_a_cluster_of_one_over_tls(tmp_path: Path) -> None:
         operator = await Link.open(f"rediss://:s3cret@localhost:{port}/0", tls)
         await operator.ask("CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
         await operator.close()
-        # The node knows no address of its own: it is where the URL says.
+        # The node knows no address of its own, so the hub uses the address in the URL.
         async with reached(f"rediss+cluster://:s3cret@localhost:{port}", tls=tls) as hub:
             assert (await hub.report_rate(report(b"k", 1, 1))).hosts == 1
             assert hub.status()["nodes"] == [{"node": f"localhost:{port}", "state": "up", "breaker": "closed"}]
             assert "s3cret" not in str(hub.status())
         async with tried(f"redis+cluster://:s3cret@localhost:{port}") as hub:
-            await turned(lambda: hub.why != "not reached yet", "it is tried")
+            await turned(lambda: hub.why != "not reached yet", "the hub has tried to connect")
             assert not hub.is_up
 
     with Redis(tmp_path, *files, *given, *cluster):

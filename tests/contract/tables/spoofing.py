@@ -1,4 +1,4 @@
-"""The stamps that upstreams get, and that no client can set them: docs/design/contract.md#stamps."""
+"""The stamps that upstreams receive and clients cannot set: docs/design/contract.md#stamps."""
 
 from loadtest.testbed.customers import key_of
 from tests.contract.case import FROM_ANYBODY, FROM_TRUSTED, HOST, Asked, Seen, chunked, get, refused
@@ -16,7 +16,7 @@ NEVER = {
     "X-Edge-Region": "moon",
     "X-Edge-Signature": "t=1,v1=00",
 }
-"""Stamps that nobody but the edge sets, and what a forger writes."""
+"""Stamps that only the edge sets, with forged values."""
 
 OF_PROXIES = {
     "X-Request-Id": "mine",
@@ -27,7 +27,7 @@ OF_PROXIES = {
     "X-Real-IP": "203.0.113.66",
     "Forwarded": "for=203.0.113.66",
 }
-"""What a trusted proxy may say, and nobody else."""
+"""Fields that only a trusted proxy may send."""
 
 BELIEVED = {
     "X-Rewrite-URL": "/admin",
@@ -44,7 +44,7 @@ BELIEVED = {
     "CF-IPCountry": "DE",
     "Fastly-Client-IP": "203.0.113.66",
 }
-"""What services believe of proxies, though the edge itself does nothing about it (config/edge/proxy_fields.py)."""
+"""Fields that services may trust although the edge does not use them (config/edge/proxy_fields.py)."""
 
 OWN = {
     "X-Edge-Region": "eu-test",
@@ -54,7 +54,7 @@ OWN = {
     "X-Customer-Id": "acme",
     "X-Customer-Tier": "pro",
 }
-"""What the edge says of a request with a key, sent by anybody."""
+"""The stamps of a request with a key from an untrusted client."""
 
 SPELLINGS = {
     "as it is": lambda name: name,
@@ -65,11 +65,11 @@ SPELLINGS = {
     "with dots": lambda name: name.replace("-", "."),
     "with its last hyphen as an underscore": lambda name: "_".join(name.rsplit("-", 1)),
 }
-"""The ways in which a server that hands fields on as variables takes a name for another."""
+"""Spellings of a field name that a server may read as that name when it turns fields into variables."""
 
 
 def seen_as(name: str, path: str) -> Seen:
-    """The request as the upstream must see it, whatever was said under this name."""
+    """Return the request that the upstream must receive if a client forges this name."""
     keyed = path.startswith("/keyed/")
     own = {key: value for key, value in OWN.items() if keyed or not key.startswith("X-Customer")}
     has = tuple(f"{key}: {value}" for key, value in own.items())
@@ -85,7 +85,7 @@ def seen_as(name: str, path: str) -> Seen:
 
 
 def forged(name: str, value: str, spelling: str, path: str) -> Asked:
-    """A client says `value` under a name that is not for it."""
+    """Return a row of a client that sends `value` under a forbidden name."""
     line = f"{SPELLINGS[spelling](name)}: {value}"
     fields = (line, KEY) if path.startswith("/keyed/") else (line,)
     title = f"{name} {spelling} on {'a route with keys' if KEY in fields else 'an open route'}"
@@ -93,7 +93,7 @@ def forged(name: str, value: str, spelling: str, path: str) -> Asked:
 
 
 def named(name: str) -> Asked:
-    """Connection names a field that must come to the upstream all the same."""
+    """Return a row with a Connection that names a field that the upstream must still receive."""
     request = get("/keyed/n", f"Connection: {name}, close", KEY)
     return Asked(f"Connection names {name}", "RFC 9110 7.6.1", request, (seen_as("", "/keyed/n"),), (200,), True)
 
@@ -101,7 +101,7 @@ def named(name: str) -> Asked:
 def trusted(
     name: str, *fields: str, has: tuple[str, ...] = (), lacks: tuple[str, ...] = (), answer: tuple[str, ...] = ()
 ) -> Asked:
-    """A trusted proxy says something of its client."""
+    """Return a row of a trusted proxy that sends fields about its client."""
     seen = Seen("GET /t HTTP/1.1", has=has, lacks=lacks)
     return Asked(name, STAMPS, get("/t", *fields), (seen,), (200,), has=answer, source=FROM_TRUSTED)
 
@@ -264,4 +264,4 @@ SPOOFING = (
         for name in ("X-Forwarded-Port", "X-Real-IP", "Forwarded")
     ),
 )
-"""Rows about stamps. Without a secret of its own the edge sets no X-Edge-Signature, so none may come at all."""
+"""Rows about stamps. This edge has no secret and sets no X-Edge-Signature, so upstreams must receive none."""

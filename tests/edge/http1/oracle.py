@@ -1,7 +1,7 @@
-"""What llhttp reads in a head, what we read in it, and every difference that we stand by.
+"""Read a head with llhttp and with the edge, and reduce both results to one form that tests can compare.
 
-A head is read by both. Where they differ, the difference must be excused by an entry of one of the lists below, each
-with the rule that it follows; what no entry excuses is a defect, of ours or of the lists.
+stance.py lists the intended differences, each with its rule. Any other difference is a defect of the edge or of that
+list.
 """
 
 from typing import Final, NamedTuple
@@ -18,65 +18,65 @@ from edgeproxy.edge.http1.response import ResponseHead, read_response
 CRLF: Final = b"\r\n"
 BLANK: Final = b"\r\n\r\n"
 PROBE: Final = b"5\r\nprobe\r\n0\r\n\r\n"
-"""Fed behind a head: how much of it is taken for the body tells how the head was understood."""
+"""Bytes fed after a head. The part that a parser takes as the body shows how it understood the head."""
 
 CHUNKED: Final = -1
 UNTIL_CLOSE: Final = -2
 
 
 class Reading(NamedTuple):
-    """What a head says."""
+    """The meaning of a head."""
 
     start: tuple[bytes, ...]
-    """Method and target; or the status."""
+    """Method and target of a request, or the status of a response."""
     version: str
     fields: tuple[tuple[bytes, bytes], ...]
     """Names in lower case, values without the whitespace around them."""
     body: int
-    """Its bytes, or CHUNKED, or UNTIL_CLOSE."""
+    """The length of the body in bytes, or CHUNKED, or UNTIL_CLOSE."""
     keep_alive: bool
     upgrade: bool
 
 
 class Rejected(NamedTuple):
-    """Not a head. `status` is the one that we refuse it with, 0 where llhttp does."""
+    """A rejected head. `status` is the status of the edge's refusal, or 0 if llhttp rejected it."""
 
     status: int
     why: str
 
 
 class Unfinished(NamedTuple):
-    """More bytes are waited for."""
+    """An incomplete head."""
 
 
 Outcome = Reading | Rejected | Unfinished
 
 
-# ---- ours
+# ---- the edge's readings
 
 
 def without_empty_lines(data: bytes) -> bytes:
-    """RFC 9112 section 2.2: empty lines before a request line are ignored."""
+    """Return the data without leading empty lines, which a server ignores (RFC 9112 section 2.2)."""
     while data.startswith(CRLF):
         data = data[2:]
     return data
 
 
 def fields_of(block: bytes) -> tuple[tuple[bytes, bytes], ...]:
-    """The fields of a block that was read, as its reader saw them."""
+    """Return the fields of a header block that a reader accepted."""
     split = (line.partition(b":") for line in block.split(CRLF)[:-1])
     return tuple((name.lower(), value.strip(b" \t")) for name, _, value in split)
 
 
 class Request(NamedTuple):
-    """A request head that we accept."""
+    """A request head that the edge accepts."""
 
     first: bytes
     block: bytes
     line: RequestLine
     head: RequestHead
     host: bytes
-    """The Host lines that its fields lack."""
+    """The Host lines to add, because the fields lack them."""
 
     def reading(self) -> Reading:
         """What it says."""
@@ -92,14 +92,14 @@ class Request(NamedTuple):
         )
 
     def forwarded(self) -> bytes:
-        """The head that the upstream gets, but for the stamps that depend on the customer."""
+        """Return the head that the upstream receives, without the stamps that depend on the customer."""
         return b"%b %b HTTP/1.1\r\n%b%b%b\r\n" % (
             *(self.line.method, self.line.target, self.host, self.head.keep, format_upgrade(self.head.upgrade)),
         )
 
 
 class Response(NamedTuple):
-    """A response head that we accept."""
+    """A response head that the edge accepts."""
 
     block: bytes
     head: ResponseHead
@@ -123,12 +123,12 @@ class Response(NamedTuple):
         )
 
     def forwarded(self) -> bytes:
-        """The head that the client gets, but for the lines that depend on the request."""
+        """Return the head that the client receives, without the lines that depend on the request."""
         return self.head.keep + CRLF
 
 
 def our_request(data: bytes) -> Request | Rejected | Unfinished:
-    """The request head at the beginning of `data`, as we read it."""
+    """Read the request head at the beginning of `data` with the edge."""
     data = without_empty_lines(data)
     end = data.find(BLANK)
     try:
@@ -145,7 +145,7 @@ def our_request(data: bytes) -> Request | Rejected | Unfinished:
 
 
 def our_response(data: bytes) -> Response | Rejected | Unfinished:
-    """The response head at the beginning of `data`, as we read it."""
+    """Read the response head at the beginning of `data` with the edge."""
     end = data.find(BLANK)
     if end < 0:
         return Unfinished()
@@ -156,11 +156,11 @@ def our_response(data: bytes) -> Response | Rejected | Unfinished:
         return Rejected(fault.status, fault.detail)
 
 
-# ---- llhttp's
+# ---- llhttp's readings
 
 
 class Listener:
-    """Takes down what a parser tells."""
+    """Records the events of a parser."""
 
     def __init__(self, kind: type) -> None:
         self.parser = kind(self)
@@ -189,7 +189,7 @@ class Listener:
         self.ended = True
 
     def feed(self, data: bytes) -> str:
-        """What is wrong with it, or nothing."""
+        """Feed data to the parser. Return its error, or an empty string."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -200,7 +200,7 @@ class Listener:
 
 
 def _listen(kind: type, data: bytes) -> Listener | Rejected | Unfinished:
-    """What llhttp makes of one head, and of the PROBE behind it."""
+    """Feed one head, and PROBE if a body follows, to llhttp."""
     heard = Listener(kind)
     wrong = heard.feed(data)
     if wrong and not (heard.ended and heard.complete):
@@ -220,7 +220,7 @@ def _body(heard: Listener) -> int:
 
 
 def their_request(data: bytes) -> Outcome:
-    """The request head at the beginning of `data`, as llhttp reads it."""
+    """Read the request head at the beginning of `data` with llhttp."""
     heard = _listen(httptools.HttpRequestParser, _head_alone(without_empty_lines(data)))
     if not isinstance(heard, Listener):
         return heard
@@ -231,7 +231,7 @@ def their_request(data: bytes) -> Outcome:
 
 
 def their_response(data: bytes) -> Outcome:
-    """The response head at the beginning of `data`, as llhttp reads it."""
+    """Read the response head at the beginning of `data` with llhttp."""
     head = _head_alone(data)
     heard = _listen(httptools.HttpResponseParser, head)
     if not isinstance(heard, Listener):

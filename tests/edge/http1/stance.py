@@ -1,7 +1,7 @@
-"""Every difference between llhttp and us that we stand by, with the rule that it follows and an example of it.
+"""The intended differences between llhttp and the edge, each with its rule and an example.
 
-A head that both read must be read alike, and what one of the two refuses must not be accepted by the other, unless an
-entry here excuses it. What no entry excuses is a defect, of ours or of this list.
+Both must read a head alike, and both must refuse a head that one refuses, unless an entry here excuses the difference.
+A difference without an entry is a defect of the edge or of this list.
 """
 
 import re
@@ -17,49 +17,50 @@ COMMON: Final = frozenset((b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE"
 
 
 class Stricter(NamedTuple):
-    """We refuse what llhttp accepts."""
+    """The edge refuses a head that llhttp accepts."""
 
     says: str
-    """What our refusal says, word by word; a field's name stands in it as the client wrote it."""
+    """The exact text of the edge's refusal. It has a field's name as the client wrote it."""
     status: int
     rule: str
     applies: Callable[[Reading, bytes], bool]
-    """(what llhttp read, the head): whether the rule is indeed broken."""
+    """Takes llhttp's reading and the head. Returns whether the head breaks the rule."""
     example: bytes
 
 
 class Looser(NamedTuple):
-    """We accept what llhttp refuses."""
+    """The edge accepts a head that llhttp refuses."""
 
     says: str
-    """What llhttp says is wrong."""
+    """The text of llhttp's error."""
     rule: str
     applies: Callable[[Reading, bytes], bool]
-    """(what we read, the head): whether the rule indeed allows it."""
+    """Takes the edge's reading and the head. Returns whether the rule allows the head."""
     example: bytes
 
 
 class Different(NamedTuple):
-    """Both accept; these parts of the two readings may differ."""
+    """Both accept a head, but these parts of their readings may differ."""
 
     parts: frozenset[str]
     rule: str
     applies: Callable[[Reading, Reading], bool]
-    """(what we read, what llhttp read)."""
+    """Takes the edge's and llhttp's reading. Returns whether the rule allows the difference."""
     example: bytes
 
 
 class Stance(NamedTuple):
-    """All differences of one direction that we stand by."""
+    """All intended differences for requests or for responses."""
 
     stricter: tuple[Stricter, ...]
     looser: tuple[Looser, ...]
     different: tuple[Different, ...]
 
     def excuses(self, ours: Outcome, theirs: Outcome, head: bytes) -> list[str] | None:
-        """The rules that excuse the difference between two outcomes; empty where there is none, None where none does.
+        """Return the rules that excuse the difference between two outcomes: empty without a difference, None without
+        an excuse.
 
-        Where neither accepts a head there is no difference: nothing is forwarded, and llhttp would not have either.
+        If neither accepts a head, there is no difference, because neither would forward it.
         """
         if isinstance(ours, Reading) and isinstance(theirs, Reading):
             return self._excuse_parts(ours, theirs)
@@ -87,26 +88,26 @@ class Stance(NamedTuple):
         return None if parts else rules
 
 
-# ---- what the entries look at
+# ---- properties of readings and heads
 
 
 def named(reading: Reading, name: bytes) -> list[bytes]:
-    """The values of the fields of this name."""
+    """Return the values of the fields of this name."""
     return [value for field, value in reading.fields if field == name]
 
 
 def members(reading: Reading, name: bytes) -> set[bytes]:
-    """The members of all their lists, in lower case."""
+    """Return the list members of all fields of this name, in lower case."""
     return {member.strip(b" \t") for value in named(reading, name) for member in value.lower().split(b",")} - {b""}
 
 
 def codings(reading: Reading) -> list[bytes]:
-    """The values of Transfer-Encoding, in lower case."""
+    """Return the values of Transfer-Encoding, in lower case."""
     return [value.lower() for value in named(reading, b"transfer-encoding")]
 
 
 def too_long(reading: Reading) -> bool:
-    """Whether Content-Length has more digits than we read."""
+    """Return whether Content-Length has more digits than the edge accepts."""
     return any(len(length) > 18 for length in named(reading, b"content-length"))
 
 
@@ -116,7 +117,7 @@ def status(reading: Reading) -> int:
 
 
 def first_line(head: bytes) -> bytes:
-    """The start line, as it was sent."""
+    """Return the start line of a head."""
     return without_empty_lines(head).partition(CRLF)[0]
 
 
@@ -126,19 +127,19 @@ def target(reading: Reading) -> bytes:
 
 
 def authority(reading: Reading) -> bytes | None:
-    """host[:port] of an absolute-form target; None for the other forms."""
+    """Return host[:port] of an absolute-form target, or None for the other forms."""
     scheme, found, rest = target(reading).partition(b"://")
     return re.split(rb"[/?]", rest)[0] if found and scheme.lower() in (b"http", b"https") else None
 
 
 def origin(reading: Reading, host: bytes) -> bytes:
-    """An authority in lower case without the default port of the target's scheme."""
+    """Return an authority in lower case without the default port of the target's scheme."""
     port = b":443" if target(reading).lower().startswith(b"https:") else b":80"
     return host.lower().removesuffix(port).removesuffix(b":")
 
 
 def hosts_differ(reading: Reading) -> bool:
-    """Whether an absolute-form target names another host than Host does."""
+    """Return whether an absolute-form target names another host than Host does."""
     hosts = named(reading, b"host")
     return len(hosts) == 1 and origin(reading, authority(reading) or b"") != origin(reading, hosts[0])
 

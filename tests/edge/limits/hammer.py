@@ -1,9 +1,9 @@
-"""A worker that does nothing but decide, by any algorithm: `python -m tests.edge.limits.hammer STATE RECORD`.
+"""A worker that only decides, with any algorithm: `python -m tests.edge.limits.hammer STATE RECORD`.
 
-It says `idle`, joins the state directory at the first line on its standard input, and says `ready`. Each line after
-that is a Task as JSON: it asks that limit as fast as it can until its time has come, or another line, then says `done`
-and for how many seconds it really asked. What is let through goes into the file RECORD at once, so that it outlives
-kill -9.
+It prints `idle`, joins the state directory at the first line on its standard input, and prints `ready`. Each further
+line is a Task as JSON. The worker then decides on requests under its limit as fast as it can, until the task's end or
+another line. Then it prints `done` and the seconds that it really spent on decisions. It writes admitted requests into
+the file RECORD at once, so that the record survives kill -9.
 """
 
 import mmap
@@ -23,13 +23,13 @@ from edgeproxy.edge.limits.rule import Rule
 MOST = 200_000
 """Requests that a record has room for."""
 SWEEP = 0.2
-"""Seconds between two looks at which columns there are."""
+"""Seconds between two refreshes of the columns."""
 TURN = 0.005
-"""Seconds between two questions from which on it did not ask, but waited for the processor."""
+"""Seconds between two decisions, above which the process counts as waiting for the processor."""
 
 
 class Record:
-    """What one worker has let through."""
+    """The times of the requests that one worker has admitted, in a file."""
 
     def __init__(self, path: Path) -> None:
         fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -40,19 +40,19 @@ class Record:
         self._times = view[8:].cast("d")
 
     def add(self, now: float) -> None:
-        """One more."""
+        """Add an admitted request."""
         count = self._count[0]
         self._times[count] = now
         self._count[0] = count + 1
 
     def times(self) -> list[float]:
-        """When each was let through."""
+        """Return the time of each admitted request."""
         return self._times[: self._count[0]].tolist()
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to ask, and until when (monotonic)."""
+    """A limit to decide under, and the end of the task (monotonic time)."""
 
     subject: str
     algorithm: str
@@ -63,12 +63,12 @@ class Task:
     until: float
 
     def rule(self) -> Rule:
-        """The limit that is asked."""
+        """Return the rule of the limit."""
         return Rule("basic", self.limit, self.window, algorithm=self.algorithm, depth=self.depth)
 
 
 def carry_out(task: Task, store: Store, policies: Policies, record: Record) -> float:
-    """Ask until it is over; for how many seconds that was."""
+    """Decide until the end of the task. Return the seconds spent on decisions."""
     policy = policies.get_policy(task.rule(), task.subject.encode())
     offset, cost, until = store.offset, task.cost, task.until
     swept = asked = 0.0

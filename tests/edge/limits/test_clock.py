@@ -1,4 +1,4 @@
-"""What a clock that is set by an hour does to windows; see test_bucket.py and test_quota.py for buckets and quotas."""
+"""Windows after a clock step of an hour. test_bucket.py and test_quota.py test buckets and quotas."""
 
 from pathlib import Path
 
@@ -30,7 +30,7 @@ HOUR = 3600.0
     hours=st.sampled_from((-1, 1)),
     start=st.floats(HOUR, 6e8),
 )
-def test_a_clock_that_is_set_frees_and_freezes_nobody_for_longer_than_a_window(
+def test_a_clock_step_distorts_a_limit_for_one_window_at_most(
     steps: list[tuple[float, int]], limit: int, window: float, turn: int, hours: int, start: float
 ) -> None:
     with fresh(CUSTOMERS) as path:
@@ -41,7 +41,7 @@ def set_the_clock(path: Path, steps: list[tuple[float, int]], rule: Rule, turn: 
     windows = [Policies(limits(path, column)).get_policy(rule, SUBJECT) for column in range(4)]
     cell = width_us(rule.window, 28) / 1e6
     exact = ExactWindow(rule.limit, rule.window)
-    # What came before the step may be forgotten, so as much may come once more.
+    # A step may erase the usage before it, so the limit may pass a second time.
     freed = ExactWindow(2 * rule.limit, rule.window)
     now, offset = start, 0.0
     frozen = None
@@ -49,7 +49,7 @@ def set_the_clock(path: Path, steps: list[tuple[float, int]], rule: Rule, turn: 
         now += part * rule.window
         if place == turn:
             offset = step
-            # An hour in which nobody comes may lie on either side.
+            # In half of the cases, an hour without requests lies between.
             now += HOUR * (turn % 2)
         if ask(windows[who], now + offset):
             assert freed.has_room(now, 1, -1e-3)
@@ -57,7 +57,7 @@ def set_the_clock(path: Path, steps: list[tuple[float, int]], rule: Rule, turn: 
             exact.add(now, 1)
             frozen = None
         elif exact.has_room(now, 1, 2 * cell):
-            # What came before it may count once more, when its time comes again.
+            # Usage before a step back may count again when the clock reaches its old time.
             frozen = now if frozen is None else frozen
             assert place >= turn
             assert now - frozen <= rule.window + 2 * cell
@@ -65,7 +65,7 @@ def set_the_clock(path: Path, steps: list[tuple[float, int]], rule: Rule, turn: 
             frozen = None
 
 
-def test_what_came_before_a_step_back_is_forgotten_at_once(tmp_path: Path) -> None:
+def test_a_step_back_of_the_clock_erases_usage_at_once(tmp_path: Path) -> None:
     table = limits(make(tmp_path, CUSTOMERS), 0)
     window = Policies(table).get_policy(Rule("basic", 2, 60.0), SUBJECT)
     assert [ask(window, START) for _ in range(3)] == [True, True, False]
@@ -74,7 +74,7 @@ def test_what_came_before_a_step_back_is_forgotten_at_once(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket", "hybrid"])
-def test_a_table_that_was_full_is_asked_again_though_the_clock_was_set_back(tmp_path: Path, algorithm: str) -> None:
+def test_a_full_table_is_tried_again_after_the_clock_was_set_back(tmp_path: Path, algorithm: str) -> None:
     table = limits(make(tmp_path, CUSTOMERS._replace(rows=1, columns=4)), 0)
     claim(table, b"other")
     policy = Policies(table).get_policy(Rule("basic", 60, 60.0, algorithm=algorithm, depth=8), SUBJECT)

@@ -1,7 +1,7 @@
-"""Every algorithm under real processes that ask as fast as they can, while some are killed and replaced.
+"""Every algorithm under real processes that decide as fast as they can, while some are killed and replaced.
 
-Of N processes each may decide on what it saw before the others decided: so a window holds at most L + 2 (N - 1) c and
-any t seconds of a bucket at most B + r t + 2 (N - 1) c, where c is what a request costs.
+Each of N processes may decide before it sees the others' decisions. So a window holds at most L + 2 (N - 1) c, and any
+t seconds of a bucket at most B + r t + 2 (N - 1) c, with c the cost of a request.
 """
 
 import json
@@ -24,12 +24,12 @@ WINDOW = 0.3
 SECONDS = 0.7
 """More than two windows."""
 ROUNDED = 0.01
-"""Tokens by which levels may be rounded, and this test's own sums."""
+"""Tokens for the rounding of levels and of the sums in this test."""
 LOW, HIGH = (60, 600), 10_000
 
 
 class Hammer(Program):
-    """One process, from its idle start on."""
+    """One process of tests.edge.limits.hammer."""
 
     def __init__(self, state: Path, path: Path) -> None:
         super().__init__("-m", "tests.edge.limits.hammer", state, path)
@@ -37,25 +37,25 @@ class Hammer(Program):
         self._seen = 0
 
     def join(self) -> None:
-        """Have it join."""
+        """Let the process join the state directory."""
         self.say("join")
         assert self.heard() == "ready"
 
     def asked(self) -> float:
-        """Wait until it is done; for how many seconds it really asked."""
+        """Wait for the end of the task. Return the seconds during which the process really made requests."""
         word, seconds = self.heard().split()
         assert word == "done"
         return float(seconds)
 
     def times(self) -> list[float]:
-        """When it let requests through, those that this has not returned yet."""
+        """Return the times of admitted requests that this method has not returned before."""
         times = Record(self._path).times()[self._seen :]
         self._seen += len(times)
         return times
 
 
 class Gang:
-    """So many processes at once, and others that wait to take the places of those that are killed."""
+    """`size` working processes, and `deaths` spare ones that replace killed processes."""
 
     def __init__(self, folder: Path, size: int, deaths: int, ends: ExitStack) -> None:
         self.state = folder / "state"
@@ -69,9 +69,9 @@ class Gang:
             hammer.join()
 
     def ask(self, task: Task, processes: int, deaths: int, chance: random.Random) -> tuple[list[float], float]:
-        """Have so many of them ask, of whom so many are killed and replaced meanwhile.
+        """Run a task in some of the processes, and kill and replace `deaths` of them during it.
 
-        Returns when this was let through, by all together, and for how many seconds the busiest of them asked.
+        Returns the times of all admitted requests, and the seconds that the busiest process made requests.
         """
         said = orjson.dumps(asdict(task)).decode()
         asking = self.working[:processes]
@@ -84,15 +84,15 @@ class Gang:
             successor.say(said)
             for crew in (asking, self.working):
                 crew[crew.index(victim)] = successor
-        assert monotonic() < task.until, "there was nobody left who could have been held"
+        assert monotonic() < task.until, "the task was over before all successors had joined"
         asked = max([hammer.asked() for hammer in asking])
         return sorted(moment for hammer in self._everyone for moment in hammer.times()), asked
 
 
 def fullest(times: list[float], rate: float, cost: int) -> float:
-    """How full a bucket was at its fullest into which `cost` was poured at each of these sorted moments.
+    """Return the highest level of a bucket that gets `cost` at each of these sorted times.
 
-    As it drains `rate` a second that is the most that any t seconds brought, less `rate` times t.
+    The bucket drains at `rate` a second. So the level is the greatest sum of any t seconds minus `rate` times t.
     """
     level = highest = before = 0.0
     for moment in times:
@@ -102,18 +102,18 @@ def fullest(times: list[float], rate: float, cost: int) -> float:
     return highest
 
 
-def test_the_fullest_bucket_is_found() -> None:
+def test_fullest_returns_the_highest_level() -> None:
     assert fullest([], 1.0, 1) == 0
     assert fullest([1.0, 1.0, 2.0, 10.0], 0.5, 2) == pytest.approx(5.5)
 
 
 def depths(algorithm: str, limit: int, chance: random.Random) -> tuple[int, ...]:
-    """How deep the buckets are that are tried: a shallow one, and the deepest; a window has none."""
+    """Return the bucket depths to test: a shallow one and the deepest. A window has only 0."""
     return (0,) if algorithm == "sliding_window" else (chance.choice((1, limit // 10)), limit)
 
 
 def assert_held(task: Task, times: list[float], asked: float, processes: int) -> None:
-    """Never more than allowed; and, of who asked for so many seconds, hardly ever refused what was."""
+    """Assert that no more passed than allowed, and not much less than processes busy for `asked` seconds could use."""
     excess = 2 * (processes - 1) * task.cost
     admitted = len(times) * task.cost
     rate = task.limit / task.window
@@ -127,7 +127,7 @@ def assert_held(task: Task, times: list[float], asked: float, processes: int) ->
         assert window <= task.limit + excess, about
     if task.depth:
         assert bucket <= task.depth + excess + ROUNDED, about
-    # A bucket that is shallow overflows in less than a process's turn.
+    # A shallow bucket overflows in less than a process's turn.
     if task.depth > rate * TURN:
         assert admitted >= rate * asked * 0.8 - task.cost, about
     if not task.depth:
@@ -136,12 +136,12 @@ def assert_held(task: Task, times: list[float], asked: float, processes: int) ->
 
 
 Run = tuple[int, float, int, int, int, int]
-"""A limit, its window, its depth, what a request costs, how many ask, and how many of these are killed meanwhile."""
+"""Limit, window, depth, cost of a request, number of processes, and number of processes to kill."""
 
 
 def runs(algorithm: str, chance: random.Random) -> list[Run]:
-    """A low limit and the high one as deep as they may be, some with requests that cost more, and some whose workers
-    die; which low limit it is, chance says."""
+    """Return the runs of an algorithm: a random low limit and the high one, with several depths, with requests of
+    higher cost, and with workers that are killed."""
     low = chance.choice(LOW)
     plain = [(limit, WINDOW, depth, 1, 4, 0) for limit in (low, HIGH) for depth in depths(algorithm, limit, chance)]
     dear = [
@@ -150,13 +150,13 @@ def runs(algorithm: str, chance: random.Random) -> list[Run]:
         for depth in depths(algorithm, limit, chance)[-1:]
     ]
     deadly = [(limit, WINDOW, chance.choice(depths(algorithm, limit, chance)), 1, 2, 2) for limit in (low, HIGH)]
-    # A window that is not over before it is looked at.
+    # This window is not over before the test compares its counts.
     lasting = [(150_000, 60.0, 0, 1, 4, 6)] if algorithm == "sliding_window" else []
     return [*plain, *dear, *deadly, *lasting]
 
 
 @pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket", "hybrid"])
-def test_however_hard_it_is_hammered_no_more_passes_than_may_and_what_the_dead_counted_stays(
+def test_parallel_processes_stay_within_the_limit_while_some_are_killed(
     algorithm: str, tmp_path: Path, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -164,7 +164,7 @@ def test_however_hard_it_is_hammered_no_more_passes_than_may_and_what_the_dead_c
     with ExitStack() as ends:
         gang = Gang(tmp_path, max(run[4] for run in drawn), sum(run[5] for run in drawn), ends)
         for number, (limit, window, depth, cost, processes, deaths) in enumerate(drawn):
-            # Each successor has to join before it is over.
+            # The task must last until each successor has joined.
             until = monotonic() + SECONDS * (1 + deaths / 4)
             task = Task(f"customer-{number}", algorithm, limit, window, depth, cost, until)
             times, asked = gang.ask(task, processes, deaths, chance)
@@ -176,7 +176,7 @@ def test_however_hard_it_is_hammered_no_more_passes_than_may_and_what_the_dead_c
             assert shown.used <= most + 2 * (processes - 1) * cost + deaths
             assert shown.remaining == max(0, most - shown.used) or algorithm == "hybrid"
             if window > SECONDS:
-                # One that is killed between a charge and its own record of it has charged one more than it recorded.
+                # A process killed between a charge and its record has charged one request more than it recorded.
                 assert 0 < len(times) <= shown.used <= len(times) + deaths
 
 
@@ -206,7 +206,7 @@ print(json.dumps(rows), flush=True)
 """
 
 
-def test_processes_that_claim_the_same_keys_at_once_get_the_same_rows(tmp_path: Path) -> None:
+def test_processes_that_claim_equal_keys_at_once_get_equal_rows(tmp_path: Path) -> None:
     state = tmp_path / "state"
     supervisor = Store.prepare(state, workers=4, customers=5000, addresses=10)
     everyone: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""What admission does where other hosts share the limits: who must ask, and who is told."""
+"""Admission with limits that hosts share: requests that must wait for the hub, and reports of usage."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +34,7 @@ AT_ONCE = Rule("concurrency", 3, 0.0, "customer", "concurrency")
 
 
 class Told:
-    """One number of a row, and how often it was told."""
+    """A total of a row, with the number of its reports."""
 
     def __init__(self, counts: Slots | QuotaCounts, limit: int) -> None:
         self.counts, self.limit = counts, limit
@@ -45,7 +45,7 @@ class Told:
 
 
 class Sharing:
-    """Who would tell a supervisor."""
+    """Records the gates that would report to a supervisor."""
 
     def __init__(self) -> None:
         self.told: list[Gate] = []
@@ -87,7 +87,7 @@ def terms(policies: Policies) -> LimitSet:
 
 
 def passes(terms: LimitSet) -> bool:
-    """Whether a request passes without asking, and is admitted then."""
+    """Return whether a request is admitted without waiting for the hub."""
     if find_blocking_gate(terms, NOW) is not None:
         return False
     refused, _, _, noted = admit(terms, NOW)
@@ -95,13 +95,13 @@ def passes(terms: LimitSet) -> bool:
     return not refused
 
 
-def test_who_must_ask_is_held_up_at_its_gate(terms: LimitSet) -> None:
+def test_a_request_beyond_the_unreported_share_waits_at_its_gate(terms: LimitSet) -> None:
     assert passes(terms)
     held = find_blocking_gate(terms, NOW)
-    assert held == terms.sharing.gates[0], "a fifth of a limit of five is all that passes unheard"
+    assert held == terms.sharing.gates[0], "a fifth of the limit of five may pass unreported"
 
 
-def test_what_passes_is_told(terms: LimitSet, sharing: Sharing) -> None:
+def test_an_admitted_request_is_reported(terms: LimitSet, sharing: Sharing) -> None:
     assert passes(terms)
     assert sharing.told == [terms.sharing.gates[0][1]]
     (total,) = terms.sharing.totals
@@ -111,7 +111,9 @@ def test_what_passes_is_told(terms: LimitSet, sharing: Sharing) -> None:
     assert total.counts.place is not None
 
 
-def test_who_has_no_room_is_refused_without_asking(terms: LimitSet, table: LimitTable, sharing: Sharing) -> None:
+def test_a_request_without_room_is_refused_without_waiting(
+    terms: LimitSet, table: LimitTable, sharing: Sharing
+) -> None:
     table.words[at.HOSTS] = 1
     for _ in range(5):
         assert passes(terms)
@@ -125,7 +127,7 @@ def test_who_has_no_room_is_refused_without_asking(terms: LimitSet, table: Limit
     assert terms.sharing.gates[0][1].has_refused
 
 
-def test_who_is_refused_by_another_limit_does_not_ask(policies: Policies, sharing: Sharing) -> None:
+def test_a_request_refused_by_another_limit_does_not_wait(policies: Policies, sharing: Sharing) -> None:
     wide, narrow = RULE, Rule("narrow", 1, 1.0)
     held = [(policies.get_policy(rule, b"acme"), policies.gate(rule, b"acme", "strict")) for rule in (wide, narrow)]
     gates = tuple([(policy, gate) for policy, gate in held if gate is not None])
@@ -143,8 +145,8 @@ def test_a_gate_knows_whether_the_table_has_its_row(terms: LimitSet, tmp_path: P
     assert not gate.is_local
 
 
-def test_who_is_refused_by_what_is_in_use_has_that_told(terms: LimitSet, table: LimitTable) -> None:
-    """What others use may be over: it is to be heard of."""
+def test_a_refusal_by_concurrency_reports_its_slots(terms: LimitSet, table: LimitTable) -> None:
+    """Other hosts may have released slots since, so a refusal must fetch their counts."""
     (total,) = terms.sharing.totals
     assert isinstance(total, Told)
     table.words[at.HOSTS] = 1
@@ -159,15 +161,15 @@ def test_who_is_refused_by_what_is_in_use_has_that_told(terms: LimitSet, table: 
     assert passes(terms)
     assert total.times == 6
     assert not passes(terms), "the limit is five"
-    assert total.times == 6, "what has room is not asked for"
+    assert total.times == 6, "a limit with room causes no report"
 
 
-def test_a_refusal_by_something_else_is_not_the_gates(terms: LimitSet, sharing: Sharing) -> None:
+def test_a_refusal_by_another_cause_is_not_reported(terms: LimitSet, sharing: Sharing) -> None:
     notify_hosts(terms, NOW, True)
     assert not sharing.told
 
 
-def test_quotas_are_told(tmp_path: Path, sharing: Sharing) -> None:
+def test_a_quota_has_a_total_to_report(tmp_path: Path, sharing: Sharing) -> None:
     table = limits(make(tmp_path, QUOTAS._replace(columns=5)), 0)
     policies = Policies(table, sharing=sharing)
     quota = policies.get_quota("requests-day", 10, "day", ZoneInfo("UTC"), b"acme", hard=True, when="answered")
@@ -186,7 +188,7 @@ def test_a_slot_without_a_row_has_no_place(tmp_path: Path) -> None:
     close_all()
 
 
-def test_who_shares_with_nobody_has_no_gates(tmp_path: Path, sharing: Sharing) -> None:
+def test_a_table_of_one_host_has_no_gates(tmp_path: Path, sharing: Sharing) -> None:
     policies = Policies(limits(make(tmp_path, CUSTOMERS), 0), sharing=sharing)
     policies.get_policy(RULE, b"acme")
     assert policies.gate(RULE, b"acme", "bounded") is None
@@ -196,7 +198,9 @@ def test_who_shares_with_nobody_has_no_gates(tmp_path: Path, sharing: Sharing) -
 
 
 @pytest.mark.parametrize(("hosts", "passed"), [(1, 30), (3, 10), (3 | at.AWAY, 10), (0, 30)])
-def test_without_a_row_the_hosts_share_what_there_is(tmp_path: Path, sharing: Sharing, hosts: int, passed: int) -> None:
+def test_without_a_row_a_host_has_its_share_of_the_limit(
+    tmp_path: Path, sharing: Sharing, hosts: int, passed: int
+) -> None:
     table = limits(make(tmp_path, CUSTOMERS._replace(columns=5, rows=1)), 0)
     policies = Policies(table, sharing=sharing)
     policies.get_policy(RULE, b"first").left(NOW)
@@ -211,12 +215,12 @@ def test_without_a_row_the_hosts_share_what_there_is(tmp_path: Path, sharing: Sh
     close_all()
 
 
-# ---- the hub is away
+# ---- the hub is unavailable
 
 
 @pytest.fixture
 def charged_later(policies: Policies) -> LimitSet:
-    """A limit that is charged what answers say, and nothing else."""
+    """A limit that is charged only reported costs."""
     policy = policies.get_policy(Rule("reported", 60, 60.0), b"acme")
     gate = policies.gate(Rule("reported", 60, 60.0), b"acme", "bounded")
     assert gate is not None
@@ -224,7 +228,7 @@ def charged_later(policies: Policies) -> LimitSet:
 
 
 @pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 60), (at.SHARE, 20), (at.DENY, 0)])
-def test_what_is_charged_later_passes_its_part(
+def test_without_the_hub_reported_costs_follow_on_loss(
     charged_later: LimitSet, table: LimitTable, on_loss: int, passed: int
 ) -> None:
     assert find_blocking_gate(charged_later, NOW) is None
@@ -243,7 +247,9 @@ def test_what_is_charged_later_passes_its_part(
 
 
 @pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 3), (at.SHARE, 1), (at.DENY, 0)])
-def test_of_requests_at_once_it_is_the_same(terms: LimitSet, table: LimitTable, on_loss: int, passed: int) -> None:
+def test_without_the_hub_concurrency_follows_on_loss(
+    terms: LimitSet, table: LimitTable, on_loss: int, passed: int
+) -> None:
     table.words[at.ON_LOSS] = on_loss
     table.words[at.HOSTS] |= at.AWAY
     (slots,) = terms.slots
@@ -261,7 +267,7 @@ ROUTE = Rule("route", 100, 60.0, "customer_route")
 
 
 class Stand:
-    """A plan's limit with credits beyond it, and a route's limit, on one of three hosts that have heard nothing."""
+    """A plan's limit with burst credits, and a route's limit, on one of three hosts without reports from the others."""
 
     def __init__(self, policies: Policies, sharing: Sharing, mode: str = "bounded", plan: Rule = RULE) -> None:
         self.sharing = sharing
@@ -278,7 +284,7 @@ class Stand:
         )
 
     def uses_up(self, *policies: Policy) -> None:
-        """As if it had been elsewhere: nothing of it is untold."""
+        """Use up policies as if other hosts had done it: all of the usage is reported."""
         for policy in policies:
             policy.left(NOW)
             policy.charge(policy.left(NOW))
@@ -287,7 +293,7 @@ class Stand:
                 self.told(gate)
 
     def told(self, gate: Gate) -> None:
-        """The hub knows of all that was counted."""
+        """Mark all counts as acknowledged by the hub."""
         words, row = gate._words, gate.row
         words[row + at.ROW_ACKNOWLEDGED] = gate._counts.cum
 
@@ -302,30 +308,30 @@ def stand(policies: Policies, sharing: Sharing) -> Stand:
     return stand
 
 
-def test_within_the_limit_nobody_asks_for_credits(stand: Stand) -> None:
+def test_within_the_limit_no_credits_are_claimed(stand: Stand) -> None:
     assert find_blocking_gate(stand.terms, NOW) is None
     assert passes(stand.terms)
     assert stand.left() == [4, 99, 20]
-    assert find_blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0]), "its own gate is the first"
+    assert find_blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0]), "the plan's gate comes first"
 
 
-def test_beyond_it_they_are_asked_for(stand: Stand) -> None:
+def test_beyond_the_limit_credits_are_claimed(stand: Stand) -> None:
     stand.uses_up(stand.plan)
     stand.sharing.told.clear()
     assert passes(stand.terms)
     assert passes(stand.terms)
     assert stand.left() == [0, 98, 18]
-    assert stand.sharing.told == [stand.gates[1], stand.gates[2]], "and not the limit, to which nothing was charged"
-    assert find_blocking_gate(stand.terms, NOW) == (stand.credits, stand.gates[2]), (
-        "two of twenty are all that pass unheard"
+    assert stand.sharing.told == [stand.gates[1], stand.gates[2]], (
+        "the plan's limit was not charged, so it is not reported"
     )
+    assert find_blocking_gate(stand.terms, NOW) == (stand.credits, stand.gates[2]), "two of twenty may pass unreported"
     words = stand.gates[2]._words
     words[stand.gates[2].row + stand.gates[2]._own + at.GIVEN] += 1
     assert passes(stand.terms)
     assert stand.gates[2].unspent_claims == 0
 
 
-def test_where_the_hub_has_nothing_left_credits_pay(stand: Stand) -> None:
+def test_credits_pay_when_the_hub_has_no_claims_left(stand: Stand) -> None:
     stand.uses_up()
     assert passes(stand.terms)
     assert find_blocking_gate(stand.terms, NOW) == (stand.plan, stand.gates[0])
@@ -339,14 +345,14 @@ def test_where_the_hub_has_nothing_left_credits_pay(stand: Stand) -> None:
     notify_hosts(stand.terms, NOW, refused, noted)
     assert stand.left() == [4, 98, 19]
     assert admit(stand.terms, NOW, shut)[0] is False
-    # Claims that come after all are for others: who is to pay asks for credits, as the hub knows only of those.
+    # Claims that arrive later are for other requests. A request that pays waits for claims of credits.
     words = stand.gates[0]._words
     words[stand.gates[0].row + stand.gates[0]._own + at.GIVEN] += 1
     assert find_blocking_gate(stand.terms, NOW) is None
     assert find_blocking_gate(stand.terms, NOW, shut) == (stand.credits, stand.gates[2])
 
 
-def test_claims_are_of_no_use_to_who_cannot_pay(stand: Stand) -> None:
+def test_a_request_without_credits_is_refused_and_reported(stand: Stand) -> None:
     stand.uses_up(stand.plan, stand.credits)
     stand.sharing.told.clear()
     assert find_blocking_gate(stand.terms, NOW) is None
@@ -356,7 +362,7 @@ def test_claims_are_of_no_use_to_who_cannot_pay(stand: Stand) -> None:
     assert stand.sharing.told == [stand.gates[0], stand.gates[2]]
 
 
-def test_credits_that_are_there_have_refused_nobody(stand: Stand) -> None:
+def test_unused_credits_do_not_count_as_refusing(stand: Stand) -> None:
     stand.uses_up(stand.plan, stand.route)
     assert find_blocking_gate(stand.terms, NOW) is None, "credits are not for routes' limits"
     assert list_exhausted(stand.terms, NOW) == (stand.plan, stand.route)
@@ -366,7 +372,7 @@ def test_credits_that_are_there_have_refused_nobody(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("alone", [False, True])
-def test_while_the_hub_is_away_credits_buy_nothing_where_nothing_is_to_pass(
+def test_without_the_hub_and_with_deny_credits_buy_nothing(
     policies: Policies, sharing: Sharing, table: LimitTable, alone: bool
 ) -> None:
     stand = Stand(policies, sharing)
@@ -384,13 +390,13 @@ def test_while_the_hub_is_away_credits_buy_nothing_where_nothing_is_to_pass(
     assert find_blocking_gate(stand.terms, NOW) == (stand.credits, stand.gates[2])
 
 
-def test_the_other_limits_are_asked_for_before_credits(stand: Stand) -> None:
+def test_other_limits_are_claimed_before_credits(stand: Stand) -> None:
     stand.uses_up(stand.plan)
     stand.gates[1].mode = "strict"
     assert find_blocking_gate(stand.terms, NOW) == (stand.route, stand.gates[1])
 
 
-def test_who_sheds_load_lets_nobody_wait_for_credits(policies: Policies, sharing: Sharing) -> None:
+def test_credits_are_spent_without_waiting_while_load_is_shed(policies: Policies, sharing: Sharing) -> None:
     credits = policies.get_policy(CREDITS, b"acme")
     gate = policies.gate(CREDITS, b"acme", "bounded")
     assert gate is not None
@@ -401,18 +407,18 @@ def test_who_sheds_load_lets_nobody_wait_for_credits(policies: Policies, sharing
     assert spend_credits(terms, NOW)
     assert not can_afford(terms, NOW)
     assert not spend_credits(terms, NOW)
-    assert spend_credits(terms, NOW, alone=True), "nobody can be asked"
+    assert spend_credits(terms, NOW, alone=True), "this host decides alone"
     gate.mode = "strict"
     assert not can_afford(terms, NOW, alone=True)
     assert credits.left(NOW) == 17
 
 
-# ---- what answers cost, and limits on trial
+# ---- reported costs, and shadow limits
 
 
 @pytest.fixture
 def later(policies: Policies) -> LimitSet:
-    """A limit that is charged what answers say, one on trial, and one on trial that is charged what they say."""
+    """A limit with reported costs, a shadow limit, and a shadow limit with reported costs."""
     rules = [
         Rule(name, 5, 60.0, scope, mode=mode)
         for name, scope, mode in (
@@ -427,13 +433,13 @@ def later(policies: Policies) -> LimitSet:
     return LimitSet(reported=(made[0],), shadows=(made[1],), trials=(made[2],), reporting_gates=told)
 
 
-def test_what_is_charged_later_is_told_then(later: LimitSet, sharing: Sharing) -> None:
+def test_reported_costs_are_reported_when_they_are_charged(later: LimitSet, sharing: Sharing) -> None:
     reported, shadow, trial = [
         later.sharing.reporting_gates[each]
         for each in (*later.other_rates.reported, *later.other_rates.shadows, *later.other_rates.trials)
     ]
     assert passes(later)
-    assert sharing.told == [shadow, reported, trial], "what others use must be known by the time it is charged"
+    assert sharing.told == [shadow, reported, trial], "the usage of other hosts must be known by the time of the charge"
     assert [gate.has_refused for gate in (reported, shadow, trial)] == [True, False, True]
     for gate in (reported, shadow, trial):
         words = gate._words
@@ -442,28 +448,26 @@ def test_what_is_charged_later_is_told_then(later: LimitSet, sharing: Sharing) -
         gate._quiet_until = 0.0
     sharing.told.clear()
     assert passes(later)
-    assert sharing.told == [], "it is known"
+    assert sharing.told == [], "the usage of other hosts is known"
     charge_reported_costs(later, NOW, [3, 0])
-    assert sharing.told == [], "not yet worth telling"
+    assert sharing.told == [], "the usage is below the threshold of a report"
     charge_reported_costs(later, NOW, [1, 4])
     assert sharing.told == [reported, trial]
 
 
-def test_a_limit_that_is_used_up_by_what_answers_cost_asks_what_others_have_used(
-    later: LimitSet, sharing: Sharing
-) -> None:
+def test_a_refusal_by_reported_costs_fetches_the_usage_of_other_hosts(later: LimitSet, sharing: Sharing) -> None:
     assert passes(later)
     notify_hosts(later, NOW, True)
     reported = later.sharing.reporting_gates[later.other_rates.reported[0]]
     reported.has_refused = False
     notify_hosts(later, NOW, True)
-    assert not reported.has_refused, "it has not refused anybody"
+    assert not reported.has_refused, "the limit has not refused a request"
     charge_reported_costs(later, NOW, [9, 0])
     assert not passes(later)
     assert reported.has_refused
 
 
-def test_a_limit_on_trial_that_would_have_refused_tells_nothing(later: LimitSet, sharing: Sharing) -> None:
+def test_a_shadow_limit_without_room_reports_nothing(later: LimitSet, sharing: Sharing) -> None:
     shadow = later.sharing.reporting_gates[later.other_rates.shadows[0]]
     for _ in range(5):
         shadow._quiet_until = 0.0
@@ -474,7 +478,7 @@ def test_a_limit_on_trial_that_would_have_refused_tells_nothing(later: LimitSet,
     assert shadow not in sharing.told
 
 
-def test_without_a_row_nobody_is_told(tmp_path: Path, sharing: Sharing) -> None:
+def test_a_limit_without_a_row_reports_nothing(tmp_path: Path, sharing: Sharing) -> None:
     table = limits(make(tmp_path, CUSTOMERS._replace(columns=5, rows=1)), 0)
     policies = Policies(table, sharing=sharing)
     policies.get_policy(RULE, b"first").left(NOW)

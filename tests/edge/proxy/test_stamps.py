@@ -1,4 +1,4 @@
-"""What the upstream is told, and what clients cannot make it believe."""
+"""The stamps that upstreams receive. Clients cannot forge them."""
 
 import hashlib
 import hmac
@@ -17,7 +17,7 @@ SECRET = "a-secret-of-the-edge-and-its-upstreams"
 
 
 def chunked(body: bytes, path: str) -> bytes:
-    """A POST whose end nobody knows from its head."""
+    """Return a chunked POST, whose length does not follow from its head."""
     return head(f"POST {path} HTTP/1.1", "Host: edge.test", f"X-API-Key: {KEY}", "Transfer-Encoding: chunked") + chunks(
         body
     )
@@ -35,7 +35,7 @@ async def passes(edge: Edge, *fields: str, path: str = "/v1/x", answer: bytes = 
 # ---- the stamps themselves
 
 
-async def test_the_whole_head_that_an_upstream_gets(edge: Edge) -> None:
+async def test_an_upstream_receives_exactly_these_fields(edge: Edge) -> None:
     request, answer = await passes(edge, "Accept: */*", f"Authorization: Bearer {KEY}", "X-Thing: 1")
     assert request.first == "GET /v1/x HTTP/1.1"
     fields = dict(request.fields)
@@ -77,7 +77,7 @@ async def test_without_a_key_there_is_no_customer(edge: Edge) -> None:
     assert request["X-Edge-Region"] == "test"
 
 
-async def test_without_a_key_the_tier_is_anonymous_where_there_is_one(edge: Edge) -> None:
+async def test_without_a_key_the_tier_is_anonymous_if_it_is_configured(edge: Edge) -> None:
     edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "100/min"}]}
     for path in ("/public/x", "/maybe/x"):
         request, _ = await passes(edge, path=path)
@@ -85,7 +85,7 @@ async def test_without_a_key_the_tier_is_anonymous_where_there_is_one(edge: Edge
         assert request["X-Customer-Tier"] == "anonymous"
 
 
-# ---- what clients must not set
+# ---- fields that clients must not set
 
 
 STAMPS = {
@@ -103,8 +103,8 @@ STAMPS = {
 }
 
 
-async def test_no_client_can_send_what_the_edge_adds(edge: Edge) -> None:
-    """A stamp that is written past the table in edge/http1/stamps.py could be forged: it is found by what arrives."""
+async def test_clients_cannot_send_the_fields_that_the_edge_adds(edge: Edge) -> None:
+    """The test takes the names from a received request, so it also finds stamps missing in edge/http1/stamps.py."""
     edge.config["stamp_secret"] = SECRET
     key = f"X-API-Key: {KEY}"
     request, _ = await passes(edge, key)
@@ -121,7 +121,7 @@ async def test_no_client_can_send_what_the_edge_adds(edge: Edge) -> None:
 
 
 async def test_an_upstreams_own_request_id_is_replaced(edge: Edge) -> None:
-    """What the client reads is what the logs say."""
+    """The client's request id must equal the id in the logs."""
     for answered in (ok(b"a", "X-Request-Id: theirs"), ok(b"a", "X-Request-Id: theirs", "Connection: close")):
         request, answer = await passes(edge, path="/public/x", answer=answered)
         assert answer["X-Request-Id"] == request["X-Request-Id"]
@@ -130,11 +130,11 @@ async def test_an_upstreams_own_request_id_is_replaced(edge: Edge) -> None:
 # ---- keys
 
 
-async def test_of_two_fields_the_first_one_configured_holds_the_key(edge: Edge) -> None:
+async def test_the_first_configured_field_holds_the_key(edge: Edge) -> None:
     edge.config["auth"] = {"fields": ["Authorization", "X-API-Key"]}
     request, _ = await passes(edge, f"X-API-Key: {UNLIMITED}", f"Authorization: Bearer {KEY}")
     assert request["X-Customer-Id"] == "acme"
-    assert request["X-API-Key"] == UNLIMITED, "the application's own"
+    assert request["X-API-Key"] == UNLIMITED, "the field belongs to the application"
 
 
 async def test_an_upstream_with_forward_key_is_sent_the_key(edge: Edge) -> None:
@@ -146,7 +146,7 @@ async def test_an_upstream_with_forward_key_is_sent_the_key(edge: Edge) -> None:
 
 
 async def test_a_route_without_authentication_passes_credentials_on(edge: Edge) -> None:
-    """The edge has no business with them, whether it knows them or not."""
+    """The edge does not read credentials on such a route, known or unknown."""
     for value in (f"Bearer {KEY}", "Bearer unknown", "Basic eDp5", "Digest x"):
         request, answer = await passes(edge, f"Authorization: {value}", path="/public/x")
         assert request["Authorization"] == value
@@ -156,7 +156,7 @@ async def test_a_route_without_authentication_passes_credentials_on(edge: Edge) 
     assert request["X-API-Key"] == "whatever"
 
 
-async def test_an_optional_key_makes_a_customer_and_goes_no_further(edge: Edge) -> None:
+async def test_an_optional_key_identifies_the_customer_and_is_not_forwarded(edge: Edge) -> None:
     request, _ = await passes(edge, f"X-API-Key: {KEY}", path="/maybe/x")
     assert request["X-Customer-Id"] == "acme"
     assert "X-API-Key" not in request
@@ -194,18 +194,18 @@ PRETENDED = (
 
 
 @pytest.mark.parametrize("trusted", [False, True])
-async def test_nobody_pretends_to_be_a_proxy_or_the_edge(edge: Edge, trusted: bool) -> None:
+async def test_fields_of_proxies_and_the_edge_are_dropped_unless_trusted(edge: Edge, trusted: bool) -> None:
     edge.config["strip"] = ["X-Internal-*"]
     if trusted:
         edge.config["trusted_proxies"] = ["127.0.0.1"]
     request, _ = await passes(edge, *PRETENDED, "X-Mine: 1", path="/public/x")
     came = {line.partition(":")[0].lower() for line in PRETENDED} & set(names(request))
-    # What a server takes for another name is nobody's; the rest a trusted proxy may say.
+    # Names that servers read as another name are always dropped. A trusted proxy may send the others.
     assert came == ({line.partition(":")[0].lower() for line in PRETENDED[4:]} if trusted else set())
     assert request["X-Mine"] == "1"
 
 
-async def test_an_operator_lets_one_of_them_pass_from_everybody(edge: Edge) -> None:
+async def test_strip_except_lets_a_field_pass(edge: Edge) -> None:
     edge.config["strip_except"] = ["X-HTTP-Method-Override"]
     request, _ = await passes(edge, "X-HTTP-Method-Override: DELETE", "X-HTTP-Method: DELETE", path="/public/x")
     assert request["X-HTTP-Method-Override"] == "DELETE"
@@ -250,11 +250,11 @@ async def test_a_signature_may_cover_the_whole_request(edge: Edge, request_: byt
 
     whole = (match[1], request["X-Request-Id"], "acme", "basic", "test", method, target, match[3])
     assert match[2] == signed(*whole)
-    # Whoever has it may send it with nothing else: the first version says the same of another path.
+    # The signature does not fit another path. A signature of the first version would.
     assert match[2] != signed(*whole[:6], "/v1/other", match[3])
 
 
-async def test_requests_without_a_key_are_signed_for_nobody(edge: Edge) -> None:
+async def test_requests_without_a_key_are_signed_with_dashes(edge: Edge) -> None:
     edge.config["stamp_secret"] = SECRET
     request, _ = await passes(edge, path="/public/x")
     moment, _, given = request["X-Edge-Signature"].removeprefix("t=").partition(",v1=")
@@ -262,7 +262,7 @@ async def test_requests_without_a_key_are_signed_for_nobody(edge: Edge) -> None:
     assert given == hmac.new(SECRET.encode(), signed.encode(), hashlib.sha256).hexdigest()
 
 
-async def test_a_signed_request_passes_its_body_on_as_any_other(edge: Edge) -> None:
+async def test_a_signed_request_forwards_its_body(edge: Edge) -> None:
     edge.config["stamp_secret"] = SECRET
     request, _ = await edge.passes(post(b"abc"), ok())
     assert request.body == b"abc"

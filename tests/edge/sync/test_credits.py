@@ -1,4 +1,4 @@
-"""Burst credits, and costs that answers report, of hosts on one hub: real tables and gates, the real planner."""
+"""Burst credits and reported costs on hosts that share a hub, with real tables, gates and planner."""
 
 from pathlib import Path
 
@@ -25,14 +25,14 @@ from tests.support.tables import limits
 MINUTE = 60.0
 LIMIT = 60
 EARNED, MOST = 30, 90
-"""Credits a minute, and the most of them."""
+"""Credits earned a minute, and the highest balance."""
 BASIC = Rule("basic", LIMIT, MINUTE)
 CREDITS = Rule("burst-credits", EARNED, MINUTE, "customer", "burst_credits", depth=MOST)
 SUBJECT = b"acme"
 
 
 class Waiting:
-    """A request that waits at a gate."""
+    """A request waiting at a gate."""
 
     def __init__(self, since: float) -> None:
         self.since = since
@@ -40,7 +40,7 @@ class Waiting:
 
 
 class Customers:
-    """One worker with a customer's terms, as the proxy holds requests to them; in the place of hosts.Worker."""
+    """A worker that applies a customer's limits as the proxy does. It replaces hosts.Worker."""
 
     def __init__(self, host: Host, column: int, mode: Mode, cost: int = 1) -> None:
         self.host, self.world = host, host.world
@@ -55,7 +55,7 @@ class Customers:
         self.waiting: list[tuple[Gate, Waiting]] = []
 
     def gate(self, rule: Rule, mode: Mode) -> Gate:
-        """The gate before a rule's row, and what the supervisor is told of it."""
+        """Return the gate of a rule's row, and store the terms that its reports carry."""
         counts = self.table.readers[rule.key(SUBJECT)]
         terms = build_terms(rule, LAYOUT.cells, mode)
         gate = Gate(self.table, counts, terms.most, mode, self.notify_hosts)  # type: ignore[arg-type]
@@ -69,7 +69,7 @@ class Customers:
         self.world.later(NEWS, self.host.told_by_worker, use)
 
     def request(self, one: Waiting | None = None) -> None:
-        """What Exchange.admit and Exchange.ask do."""
+        """Decide on a request as Exchange.admit and Exchange.ask do."""
         world, now, terms = self.world, self.world.now, self.terms
         if one is None:
             world.asked += 1
@@ -104,7 +104,7 @@ class Customers:
             self.request(one)
 
     def heard(self) -> None:
-        """The supervisor has written an answer: who waits looks again."""
+        """Retry the waiting requests after the supervisor has written an answer."""
         waiting, self.waiting = self.waiting, []
         for gate, one in waiting:
             gate.remove_waiting(self.terms.policies[0].cost)
@@ -119,7 +119,7 @@ def world_of(folder: Path, seed: int, mode: Mode, on_loss: OnLoss = "share") -> 
 
 
 def load(world: World, begin: float, end: float, rate: float, hosts: slice = slice(None)) -> None:
-    """Requests at random, `rate` a second over all workers of these hosts."""
+    """Schedule random requests, `rate` a second over all workers of these hosts."""
     workers = [worker for host in world.hosts[hosts] for worker in host.workers]
     for worker in workers:
         moment = begin
@@ -128,27 +128,29 @@ def load(world: World, begin: float, end: float, rate: float, hosts: slice = sli
 
 
 def is_within(world: World, most: float = 1.0) -> None:
-    """At no time more has passed than limit and credits allow, times `most`."""
+    """Assert that in no period more has passed than `most` times the allowance of limit and credits."""
     for seconds in (1.0, 5.0, 20.0, MINUTE):
         assert world.worst(seconds) <= most * (LIMIT + MOST + EARNED * seconds / MINUTE), seconds
 
 
 @pytest.mark.parametrize(("mode", "most"), [("bounded", 1.1), ("strict", 1.0)])
-def test_credits_are_spent_once_in_the_world(tmp_path: Path, seed: int, mode: Mode, most: float) -> None:
+def test_credits_are_spent_once_over_all_hosts(tmp_path: Path, seed: int, mode: Mode, most: float) -> None:
     world = world_of(tmp_path, seed, mode)
     load(world, 0, 120, 12)
     world.run(121)
     is_within(world, most)
     assert world.worst(MINUTE) >= 0.9 * (LIMIT + MOST + EARNED)
-    # The limit and what is earned are there in the second minute too.
+    # The second minute has the limit and the newly earned credits again.
     assert len(world.passed) >= 0.9 * (2 * LIMIT + MOST + 2 * EARNED)
     assert len(world.waits) < (0.05 if mode == "bounded" else 0.3) * world.asked
 
 
 @pytest.mark.parametrize(("mode", "most"), [("bounded", 1.25), ("strict", 1.0)])
-def test_a_burst_everywhere_at_once_from_idle(tmp_path: Path, seed: int, mode: Mode, most: float) -> None:
+def test_a_burst_on_all_idle_hosts_stays_within_limit_and_credits(
+    tmp_path: Path, seed: int, mode: Mode, most: float
+) -> None:
     world = world_of(tmp_path, seed, mode)
-    # Claims may be in hand when the burst begins, and what was used has drained.
+    # When the burst starts, hosts may hold claims, and earlier usage has drained.
     load(world, 0, 2, 3)
     load(world, 10, 12, 1000)
     world.run(20)
@@ -160,7 +162,7 @@ def test_a_burst_everywhere_at_once_from_idle(tmp_path: Path, seed: int, mode: M
 @pytest.mark.parametrize(
     ("on_loss", "least", "most", "beyond"), [("share", 100, 190, 1.3), ("deny", 0, 30, 1.1), ("full", 100, 240, 1.5)]
 )
-def test_while_the_hub_is_away_each_keeps_its_part(
+def test_without_the_hub_each_host_applies_on_loss(
     tmp_path: Path, seed: int, on_loss: OnLoss, least: int, most: int, beyond: float
 ) -> None:
     world = world_of(tmp_path, seed, "bounded", on_loss)
@@ -171,7 +173,7 @@ def test_while_the_hub_is_away_each_keeps_its_part(
     world.run(30)
     during = len(world.passed) - before
     assert least <= during <= most
-    # What was spent meanwhile is known to all then, and nothing is known twice, or that nobody has spent.
+    # Afterwards all hosts know the credits spent without the hub, each once and none that was not spent.
     world.linked = True
     world.run(125)
     after = len(world.passed) - before - during
@@ -190,15 +192,15 @@ def test_a_hub_that_forgot_everything_is_told_again(tmp_path: Path, seed: int) -
     assert len(world.passed) >= 0.9 * (MOST + (LIMIT + EARNED) * 100 / MINUTE)
 
 
-# ---- costs that answers report
+# ---- reported costs
 
 TOKENS = Rule("tokens", 100_000, MINUTE)
 TAKES = 0.2
-"""Seconds after which an answer says what it cost."""
+"""Seconds after which a response reports its cost."""
 
 
 class Reporting(Customers):
-    """A worker with a limit that is charged what answers say."""
+    """A worker with a limit that is charged reported costs."""
 
     def __init__(self, host: Host, column: int) -> None:
         self.host, self.world = host, host.world
@@ -222,7 +224,7 @@ class Reporting(Customers):
 
 
 def reporting(folder: Path, seed: int) -> tuple[World, list[Reporting]]:
-    """Two hosts, 80 ms from the hub."""
+    """Return a world of two hosts, each 80 ms from the hub, and their workers."""
     world = World(folder, seed, (0.08, 0.08))
     workers = []
     for host in world.hosts:
@@ -232,12 +234,12 @@ def reporting(folder: Path, seed: int) -> tuple[World, list[Reporting]]:
 
 
 def spent_in(workers: list[Reporting], seconds: float) -> int:
-    """The most that was charged in any so many seconds."""
+    """Return the highest sum of charges in any period of this length."""
     charges = sorted([charge for worker in workers for charge in worker.spent])
     return max(sum(cost for at_, cost in charges if since <= at_ < since + seconds) for since, _ in charges)
 
 
-def test_what_answers_cost_counts_on_all_hosts(tmp_path: Path, seed: int) -> None:
+def test_reported_costs_count_on_all_hosts(tmp_path: Path, seed: int) -> None:
     world, workers = reporting(tmp_path, seed)
     rate = 50
     for worker in workers:
@@ -247,14 +249,14 @@ def test_what_answers_cost_counts_on_all_hosts(tmp_path: Path, seed: int) -> Non
     world.run(91)
     assert world.waits == []
     worst = spent_in(workers, MINUTE)
-    # What is under way when the last of it is charged, and what is not told of, or heard of, yet.
+    # The excess consists of requests in progress and of charges that have not yet reached the other host.
     beyond = rate * (TAKES + 0.25) * 1000
     assert TOKENS.limit <= worst <= TOKENS.limit + beyond
     assert sum(cost for worker in workers[:WORKERS] for _, cost in worker.spent) > TOKENS.limit / 4
     assert sum(cost for worker in workers[WORKERS:] for _, cost in worker.spent) > TOKENS.limit / 4
 
 
-def test_a_debt_on_one_host_is_one_on_all(tmp_path: Path, seed: int) -> None:
+def test_a_debt_on_one_host_refuses_requests_on_all(tmp_path: Path, seed: int) -> None:
     world, (one, _, other, _) = reporting(tmp_path, seed)
     one.asks(3 * TOKENS.limit)
     world.later(0.5, other.asks, 1)
@@ -262,7 +264,7 @@ def test_a_debt_on_one_host_is_one_on_all(tmp_path: Path, seed: int) -> None:
     world.later(30, other.asks, 1)
     world.later(66, other.asks, 1)
     world.run(29)
-    assert len(world.passed) == 2, "the first passed before anything was heard, the answer to which says more"
+    assert len(world.passed) == 2, "the other host's first request passed before a report arrived"
     world.run(10)
     assert (len(world.passed), world.refused) == (2, 2)
     world.run(40)

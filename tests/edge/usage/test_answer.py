@@ -1,4 +1,4 @@
-"""What each answer means."""
+"""The meaning of each answer of the collector."""
 
 import math
 
@@ -24,7 +24,7 @@ def hear(status: int, said: object = None, sent: Batch = SENT) -> AnswerMeaning:
     ("sent", "status", "said", "result", "watermark"),
     [
         (SENT, 200, {"watermark": 5}, "acknowledged", 5),
-        # What was sent had been settled before, and more.
+        # The collector had already settled this batch and later ones.
         (SENT, 200, {"watermark": 9}, "acknowledged", 9),
         (GAP, 200, {"watermark": 7}, "gap", 7),
         (SENT, 409, {"error": "gap", "expected": 3}, "expected", 2),
@@ -32,12 +32,14 @@ def hear(status: int, said: object = None, sent: Batch = SENT) -> AnswerMeaning:
         (SENT, 409, {"expected": 10}, "expected", 9),
         (SENT, 422, {"error": "unreadable", "detail": "is not JSON", "watermark": 5}, "quarantined", 5),
         (SENT, 422, {"watermark": 8}, "quarantined", 8),
-        # What is gone here is there, or is another gap there.
+        # The collector has the batches of the gap, or has another gap there.
         (GAP, 409, {"error": "fork", "watermark": 6}, "expected", 6),
         (GAP, 409, {"error": "fork", "watermark": 9}, "expected", 9),
     ],
 )
-def test_it_goes_on(sent: Batch, status: int, said: object, result: str, watermark: int) -> None:
+def test_shipping_continues_at_the_watermark(
+    sent: Batch, status: int, said: object, result: str, watermark: int
+) -> None:
     answer = hear(status, said, sent)
     assert (answer.act, answer.result, answer.watermark) == (Act.GO_ON, result, watermark)
     assert bool(answer.why) == (result not in ("acknowledged", "gap"))
@@ -57,7 +59,7 @@ def test_it_goes_on(sent: Batch, status: int, said: object, result: str, waterma
         (SENT, 422, {"watermark": 10}, "ahead", FAR),
     ],
 )
-def test_it_stops(sent: Batch, status: int, said: object, result: str, why: str) -> None:
+def test_shipping_stops(sent: Batch, status: int, said: object, result: str, why: str) -> None:
     assert hear(status, said, sent) == AnswerMeaning(Act.STOP, result, why)
 
 
@@ -91,16 +93,16 @@ def test_it_stops(sent: Batch, status: int, said: object, result: str, why: str)
         (422, {"watermark": 4}, "refused", "the collector answers 422"),
     ],
 )
-def test_it_tries_again(status: int, said: object, result: str, why: str) -> None:
+def test_shipping_retries(status: int, said: object, result: str, why: str) -> None:
     assert hear(status, said) == AnswerMeaning(Act.AGAIN, result, why, retry_after=7.0)
 
 
-def test_a_gap_that_came_broken_is_sent_until_it_comes_whole() -> None:
+def test_a_quarantined_gap_is_sent_again() -> None:
     answer = hear(422, {"watermark": 5}, GAP)
     assert (answer.act, answer.result) == (Act.AGAIN, "quarantined")
 
 
-def test_a_gap_that_is_acknowledged_in_part_is_not() -> None:
+def test_a_partly_acknowledged_gap_is_sent_again() -> None:
     assert hear(200, {"watermark": 6}, GAP).act is Act.AGAIN
 
 
@@ -116,7 +118,7 @@ SAID = st.dictionaries(
 
 
 @given(st.integers(100, 599), st.binary(max_size=20) | SAID, st.sampled_from((SENT, GAP)))
-def test_whatever_is_answered_means_something(status: int, said: object, sent: Batch) -> None:
+def test_every_answer_has_a_valid_meaning(status: int, said: object, sent: Batch) -> None:
     if isinstance(said, bytes):
         body = said
     else:
@@ -126,13 +128,13 @@ def test_whatever_is_answered_means_something(status: int, said: object, sent: B
     assert answer.why.isprintable()
     assert len(answer.why) < 300
     if answer.act is Act.GO_ON:
-        # Nowhere but within what was sealed, and never to the same again.
+        # The watermark stays within the sealed batches, and the sent batch is never sent again at once.
         assert 0 <= answer.watermark <= LAST
         assert answer.watermark != sent.seq - 1
 
 
 def _is_small(said: object) -> bool:
-    """Whether JSON can say it with 64 bits."""
+    """Return whether JSON can encode the value with integers of 64 bits."""
     if isinstance(said, dict):
         return all(map(_is_small, said.values()))
     if isinstance(said, list):

@@ -3,12 +3,15 @@
 import base64
 import hashlib
 import hmac
+from types import SimpleNamespace
+from typing import Any
 
 import orjson
 import pytest
 
 from edgeproxy.collector.alerts import message as forms
 from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite
+from edgeproxy.collector.alerts.mutes import DAYS_MAX, PAGING_DAYS_MAX, get_days_max
 from edgeproxy.collector.languages.reader import create_reader
 from edgeproxy.collector.webhooks.address_policy import find_refusal
 from edgeproxy.collector.webhooks.retries import BACKOFF_SECONDS, compute_wait
@@ -80,6 +83,16 @@ def test_what_each_is_sent() -> None:
     assert all(b"https://git.test/x/docs/operations/alerts.md#collectorgap" in body for body in linked)
     own = forms.format_customer_mail(SAID, "alerts@example.com", "a@b.c", READER, SITE)
     assert "What to do" not in own.as_string(), "a customer is not told what operators do"
+
+
+def test_a_kind_of_another_version_may_page_and_an_unknown_severity_cannot_be_read() -> None:
+    assert get_days_max("of_a_later_version", "operator") == PAGING_DAYS_MAX
+    assert get_days_max("of_a_later_version", "customer") == DAYS_MAX
+    row: Any = SimpleNamespace(**SAID._asdict() | {"details": "{}", "kind": "of_a_later_version"})
+    assert forms.parse_message(row).kind == "of_a_later_version"
+    row.severity = "poison"
+    with pytest.raises(ValueError, match="none of the words"):
+        forms.parse_message(row)
 
 
 def test_a_detail_that_somebody_wrote_looks_like_no_line_of_ours() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.billing.invoices import bookings, invoices, line_rows, stripe_reports
+from edgeproxy.collector.billing.invoices import bookings, invoices, line_rows, receivables, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import invoice_entries
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNoteStateError, list_due, transition
 from edgeproxy.collector.billing.invoices.invoices import InvoiceStateError
@@ -18,6 +18,7 @@ from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.reports.accounting import fetch_fees_between, parse_fees
+from edgeproxy.collector.database import unreadable_rows
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
@@ -144,6 +145,31 @@ def test_each_thing_that_becomes_of_an_invoice_is_booked_once(database: str, mon
                 balances = (await connection.execute(sa.select(credit_balances))).all()
             assert balances == [], "a plan is no credit"
             assert await read(there, journal.fetch_balance, ACME) == 0
+
+    asyncio.run(work())
+
+
+def test_invoices_that_cannot_be_read_stop_no_other(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bookings, "PAGE", 2)
+
+    async def work() -> None:
+        async with opened(database, "acme", "bolt") as there:
+            for number in ("a", "b", "c", "d", "e"):
+                await invoice(there, number, "open")
+            async with there.writing() as connection:
+                damaged = sa.update(invoices_table).where(invoices_table.c.id.in_(("a", "b", "d")))
+                await connection.execute(damaged.values(currency="poison"))
+            while await bookings.book_invoices(there):
+                pass
+            assert [row.source for row in await read(there, transactions)] == ["c", "e"]
+            assert {row.key for row in unreadable_rows.list_untold() if row.table == "invoices"} >= {"a", "b", "d"}
+            (owed,) = await read(there, receivables.sum_receivables, 0.0)
+            assert (owed["currency"], owed["invoices"]) == ("usd", 2)
+            async with there.writing() as connection:
+                await connection.execute(sa.update(invoices_table).values(currency="usd"))
+            while await bookings.book_invoices(there):
+                pass
+            assert sorted(row.source for row in await read(there, transactions)) == ["a", "b", "c", "d", "e"]
 
     asyncio.run(work())
 

@@ -34,14 +34,14 @@ from loadtest.workload import DIRECT, Workload, load
 
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 START, END = 30.0, 60.0
-"""Seconds until Locust is there, and until it has ended after the last request was due."""
+"""Seconds until Locust runs, and until it has ended after the last request was due."""
 SETTLE = 10.0
-"""Seconds until the ledger has what was counted."""
+"""Seconds until the ledger holds all counts."""
 PROGRESS = " · lag "
 
 
 class Generator:
-    """The Locust processes, from `with` to their end; `folder` is how they and the command talk."""
+    """The Locust processes, from `with` to their end. They and this command exchange files in `folder`."""
 
     def __init__(self, folder: Path, processes: int, locustfile: Path | None, say: Callable[..., None]) -> None:
         self.folder, self._say = folder, say
@@ -64,11 +64,11 @@ class Generator:
 
     @property
     def output(self) -> str:
-        """What it has written."""
+        """Their output."""
         return self._process.output
 
     def begin(self, **how: Any) -> float:
-        """Let it begin on what is there now; the moment (Unix seconds) from which its schedule counts."""
+        """Start the load. Returns the moment (Unix seconds) from which the schedule counts."""
         part = self.folder / "go.part"
         until(lambda: (self.folder / "waits").exists() or not self._process.running, "Locust waits", seconds=START)
         part.write_text(json.dumps(how))
@@ -82,7 +82,7 @@ class Generator:
         return begin
 
     def wait(self, seconds: float) -> dict[str, Any]:
-        """Wait for its end; what it told, nothing where it ended without."""
+        """Wait for the end. Returns the final report, or the start report if the processes ended without one."""
         deadline = time.monotonic() + seconds
         while self._process.running and time.monotonic() < deadline:
             time.sleep(0.05)
@@ -90,14 +90,14 @@ class Generator:
         return self.told("end.json") or self.told("workers.json")
 
     def told(self, name: str) -> dict[str, Any]:
-        """A file that it wrote; nothing where it did not."""
+        """Return the content of a file that the processes wrote; empty if the file is missing."""
         file = self.folder / name
         told: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
         return told
 
     @property
     def pids(self) -> dict[int, int]:
-        """Of its workers, by number."""
+        """The pids of the workers, by number."""
         until(lambda: self.told("workers.json"), "workers report", seconds=START)
         return {int(number): one["pid"] for number, one in self.told("workers.json")["workers"].items()}
 

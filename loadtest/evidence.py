@@ -1,4 +1,4 @@
-"""What is known of a run, and what came of it: the words of the judge and of reports."""
+"""The evidence of a run and the verdict on it: types that the judge and the reports share."""
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -14,7 +14,7 @@ from loadtest.workload import BAD_KEY, DIRECT, Workload
 PASS, FAIL, INVALID = "pass", "fail", "invalid"
 EXIT_CODES = {PASS: 0, FAIL: 1, INVALID: 3}
 GRACE = 1.0
-"""Seconds, of a region whose clients notice at once; where packets vanish they need a second more."""
+"""Seconds after the loss of a region, if its clients notice at once. If packets vanish, clients need a second more."""
 JUDGED = 95.0
 """The percentile of all latency thresholds."""
 
@@ -23,24 +23,24 @@ RESPONSE, SERVICE, LAG, REFUSED, FAILED, LOST = "response", "service", "lag", "r
 
 MEASURED = {"answered": RESPONSE, "failed": FAILED, "lost": LOST}
 TIMED = (RESPONSE, LOST)
-"""What latency is judged by: what was never answered, for as long as it was waited for, too."""
+"""Latency covers lost requests too: each counts with the time for which its client waited."""
 
 Key = tuple[str, str, str, str]
-"""Of a histogram: region, kind of requests, what was measured, home or moved."""
+"""The key of a histogram: region, kind of requests, measurement, home or moved."""
 
 
 class Loss(NamedTuple):
-    """A region that was lost from one moment to another, in seconds after the beginning of the run."""
+    """The loss of a region, from `begin` to `end` in seconds after the beginning of the run."""
 
     region: str
     begin: float
     end: float
     grace: float = GRACE
-    """Seconds after its begin in which what is lost there has an account of its own."""
+    """Seconds after `begin` within which lost requests of the region are counted separately."""
 
 
 class Finding(NamedTuple):
-    """Why a run did not pass: the verdict that it makes, and what to say."""
+    """A reason why a run did not pass: the resulting verdict and a sentence."""
 
     verdict: str
     text: str
@@ -50,7 +50,7 @@ class Finding(NamedTuple):
 
 
 class Unjudged(NamedTuple):
-    """A threshold of which a run says nothing, or nothing of a part; why."""
+    """A threshold that a run does not judge, or (not `whole`) judges only in part, and the reason."""
 
     threshold: str
     why: str
@@ -62,78 +62,80 @@ class Unjudged(NamedTuple):
 
 @dataclass
 class Evidence:
-    """All that is known of a run. Times are seconds after its beginning, warm-up included."""
+    """All evidence of a run. Times are seconds after its beginning, warm-up included."""
 
     workload: Workload
     seconds: float
-    """Of the whole schedule."""
+    """The length of the whole schedule."""
     rows: bytes
-    """Of `record`."""
+    """Rows as `record` packs them."""
     due: Sequence[int]
     """Requests of the schedule, by second."""
     due_judged: int
-    """Those of them that are due after the warm-up."""
+    """Requests that are due after the warm-up."""
     workers: int = 1
     lost_workers: Sequence[tuple[int, float]] = ()
-    """Numbers of those that fell silent, and when."""
+    """Numbers of the workers that fell silent, and when."""
     gave_up: Sequence[int] = ()
-    """Numbers of those that were too late to go on."""
+    """Numbers of the workers that stopped because they were too late."""
     losses: Sequence[Loss] = ()
     cuts: Sequence[limits.Span] = ()
-    """When the hub was away."""
+    """When the hub was down."""
     distance: float = 0.0
-    """Seconds to another region and back."""
+    """Seconds of a round trip to another region."""
     accounts: conservation.Accounts | None = None
-    """None where the ledger cannot be asked."""
+    """None if the ledger cannot be read."""
     missed: Sequence[str] = ()
-    """What should have happened meanwhile and did not."""
+    """Events that should have happened during the run and did not."""
     trouble: Sequence[str] = ()
-    """What edges wrote that none may ever write, or how they ended."""
+    """Log lines that no edge may ever write, or wrong exits of edges."""
     fresh: bool = True
-    """Whether nobody had used any limit before."""
+    """No limit had been used before the run."""
     outside: bool = False
-    """Whether the edges are somebody else's, to which nothing can be done, and whose ledger is not read."""
+    """The edges belong to another party. The run can cause no faults in them and does not read their ledger."""
     controls: Mapping[str, str] = field(default_factory=dict)
-    """What times of the upstream itself are called, by the region that it is behind; DIRECT where one is behind all."""
+    """Names of the times of the upstream itself, by the region in front of it; DIRECT if one upstream serves all
+    regions.
+    """
     promised: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """What an edge says of a tier's limits where it differs from the workload, by region and tier."""
+    """An edge's own description of a tier's limits if it differs from the workload, by region and tier."""
     expected: Mapping[int, Collection[int]] = field(default_factory=dict)
-    """Statuses that are right, by the number of a request's name; 200 to 399 of all others."""
+    """Expected statuses by the number of a request's name; 200 to 399 for all others."""
     names: Sequence[str] = ()
-    """Of the workload's own requests, from number 1 on."""
+    """Names of the workload's own requests, from number 1 on."""
     machine: Machine | None = None
 
     def outcome(self, one: Request, kind: str) -> str:
-        """What became of a request: answered, refused, lost or failed."""
+        """Return the outcome of a request: answered, refused, lost or failed."""
         return outcome(kind, one.status, kind in self.workload.limits, self.expected.get(one.request, ()))
 
     def region_of(self, home: str, kind: str) -> str:
-        """The region whose time a request's is: of `direct` that of the control."""
+        """Return the region that a request's time belongs to; for `direct`, the name of the control."""
         return self.controls.get(home, DIRECT) if kind == DIRECT else home
 
 
 @dataclass
 class Verdict:
-    """What came of a run: the findings, and the figures that the report shows."""
+    """The verdict on a run: the findings, and the figures that the report shows."""
 
     verdict: str
     findings: list[Finding]
     p95: dict[str, float]
-    """Of home clients by region, in seconds."""
+    """The latency of home clients by region, in seconds."""
     histograms: dict[Key, Times]
     counts: Counter[str]
     regions: dict[str, PerSecond]
-    """Response times of home clients, also those of `direct` under that name."""
+    """Response times of home clients; times of `direct` are under that name."""
     lag: PerSecond
     series: dict[str, list[int]]
     """By second: due, started, answered, refused, failed."""
     unjudged: "list[Unjudged]" = field(default_factory=list)
     requests: dict[int, tuple[Times, Counter[int]]] = field(default_factory=dict)
-    """Response times but of refusals, and all statuses, by the number of a request's name; home and moved."""
+    """Response times except refusals, and all statuses, by the number of a request's name; home and moved."""
     worst: dict[str, limits.Worst] = field(default_factory=dict)
-    """By customer of a limited tier."""
+    """The fullest window by customer of a limited tier."""
     false_429: dict[str, tuple[int, int]] = field(default_factory=dict)
-    """By tier: refused although there was room, and all its requests."""
+    """By tier: requests refused although the window had room, and all its requests."""
 
     @property
     def exit_code(self) -> int:
@@ -141,13 +143,13 @@ class Verdict:
 
     @property
     def achieved(self) -> int:
-        """Requests that were answered, with those whose region was being lost."""
+        """Answered requests, including requests whose region was being lost."""
         answered = self.counts["answered"] + self.counts["refused"] + self.counts["failed"]
         return answered + sum(self.counts[f"{what} in grace"] for what in ("answered", "refused", "failed", "lost"))
 
 
 def name_controls(direct: Mapping[str, str]) -> dict[str, str]:
-    """What times of each region's upstream are called, by the URLs of the upstreams."""
+    """Return the name of the times of each region's upstream, from the URLs of the upstreams."""
     if len(set(direct.values())) < 2:
         return {}
     first: dict[str, str] = {}
@@ -157,7 +159,7 @@ def name_controls(direct: Mapping[str, str]) -> dict[str, str]:
 
 
 def names_and_expectations(workload: Workload, shape: Sequence[Phase | Recorded]) -> dict[str, Any]:
-    """The names of a workload's own requests, and by their numbers the statuses that are right."""
+    """Return the names of a workload's own requests, and the expected statuses by their numbers."""
     names = workload.request_names(shape)
     expected: defaultdict[int, set[int]] = defaultdict(set)
     for one in workload.templates():
@@ -167,7 +169,7 @@ def names_and_expectations(workload: Workload, shape: Sequence[Phase | Recorded]
 
 
 def outcome(kind: str, status: int, limited: bool, expected: Collection[int] = ()) -> str:
-    """answered, refused (a 429 of a limit), lost (sent, and no answer) or failed."""
+    """Return answered, refused (a 429 of a limit), lost (sent without an answer) or failed."""
     if status < 100:
         return "failed" if status == record.UNREACHABLE else "lost"
     if kind == BAD_KEY:
@@ -178,7 +180,7 @@ def outcome(kind: str, status: int, limited: bool, expected: Collection[int] = (
 
 
 def place(one: Request, home: str, losses: Sequence[Loss]) -> str:
-    """home, moved, or grace: due while its region was being lost, or under way then."""
+    """Return home, moved, or grace (due or under way while its region was being lost)."""
     if one.asked == NO_REGION:
         return HOME
     for loss in losses:
@@ -188,7 +190,7 @@ def place(one: Request, home: str, losses: Sequence[Loss]) -> str:
 
 
 def total(histograms: Mapping[Key, Times], region: str | None, what: Sequence[str], where: str | None = None) -> Times:
-    """All histograms of a region (None: of any but `direct`) in one. Answers to bad keys are left out."""
+    """Merge all histograms of a region (None: of all except `direct`). Answers to bad keys are left out."""
     merged = Times()
     for (its_region, kind, its_what, its_place), times in histograms.items():
         wanted = its_region == region or (region is None and kind != DIRECT)

@@ -34,9 +34,9 @@ from loadtest.testbed.waiting import until
 
 GOAL_MS, GOAL_BYTES, GOAL_STATUS = 150.0, 100 << 10, 2000.0
 PATIENCE = 600.0
-"""Seconds until a collector is ready, and figures are worked out."""
+"""Seconds until a collector is ready and has computed its figures."""
 RESTING = "plans"
-"""The job that goes through all who have a plan, and rests for longer than it works."""
+"""The job that checks all customers with a plan. It pauses for longer than it works."""
 METERS = {
     "requests": {"count": "requests"},
     "tokens": {"count": "events", "dimensions": {"model": 50}},
@@ -56,12 +56,12 @@ CONSOLE = (
     *("/rollout", "/reconciliation", "/business-metrics"),
 )
 SEARCHES = ("{middle}", "cust", "edge_v1_{none}", "nobody@example.com")
-"""What is searched for: a name, the beginning of many, a key, the address of a contact. The form posts it."""
+"""Search texts: a name, the start of many names, a key, the address of a contact. The form posts them."""
 PORTAL = ("", "/limits", "/keys", "/alerts", "/plan", "/invoices", "/credits")
 
 
 def main(arguments: list[str]) -> int:
-    """Measure; 1 where a page is slower or larger than the goal."""
+    """Measure all pages. Returns 1 if a page is slower or larger than its goal."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--customers", type=int, default=10_000)
     parser.add_argument("--rows", type=int, default=400_000, help="of the ledger, in hours of the last 30 days")
@@ -76,7 +76,7 @@ def main(arguments: list[str]) -> int:
         server = stack.enter_context(closing(Postgresql())) if is_ours else None
         url = options.database or (f"sqlite:///{folder}/ledger.db" if server is None else server.database())
         collector = stack.enter_context(closing(collector_on(folder, url)))
-        begin(collector)  # It makes the tables, and records what is sold.
+        begin(collector)  # The first start creates the tables and records the plans.
         collector.end()
         if not asyncio.run(has_customers(url)):
             began = time.monotonic()
@@ -98,7 +98,7 @@ def main(arguments: list[str]) -> int:
 
 
 def collector_on(folder: Path, url: str) -> Collector:
-    """A collector that sells, and has pages and regions to watch."""
+    """Return a collector that sells plans, and has pages and regions to watch."""
     collector = Collector(folder / "collector", url, meters=METERS)
     regions = {f"region-{n}": {"url": f"http://{HOST}:{collector.port}/healthz"} for n in range(page_data.REGIONS)}
     collector.settings |= {"tiers": TIERS, "customers": {}, "pages": {"status": {"regions": regions}}}
@@ -107,27 +107,28 @@ def collector_on(folder: Path, url: str) -> Collector:
 
 
 def begin(collector: Collector) -> None:
-    """Start it; returns once it is ready."""
+    """Start a collector and return once it is ready."""
     collector.begin()
     until(collector.ready, "the collector is ready", seconds=PATIENCE)
 
 
 def has_looked(collector: Collector) -> bool:
-    """Whether it has read for the first time what the metrics of money tell."""
+    """Return whether the collector has computed the business metrics once."""
     return b"\nbilling_liability_usd " in collector.get("/metrics", token=None).body
 
 
 def has_run_jobs(collector: Collector) -> bool:
-    """Whether each job has run once: the first runs have all to do that those of days before would have done.
+    """Return whether each job has run once. First runs also do the work of earlier days.
 
-    What holds a lock for other jobs, and is called like it, runs for ever; RESTING mostly rests.
+    A job that has the name of its lock holds that lock for other jobs and never ends. RESTING pauses most of the
+    time.
     """
     jobs = collector.get("/v1/jobs").json()["jobs"]
     return all(job["ended_at"] or job["name"] in (job["lock"], RESTING) for job in jobs)
 
 
 async def has_customers(url: str) -> bool:
-    """Whether a run has filled this database before."""
+    """Return whether an earlier run has filled this database."""
     database = await Database.connect(url)
     try:
         async with database.reading() as connection:
@@ -138,7 +139,7 @@ async def has_customers(url: str) -> bool:
 
 
 async def note_sessions(url: str) -> None:
-    """Have nobody's session be over yet."""
+    """Refresh all sessions, so that none has expired."""
     database = await Database.connect(url)
     try:
         async with database.writing() as connection:
@@ -152,7 +153,7 @@ async def note_sessions(url: str) -> None:
 
 
 def paths(customers: int) -> Iterator[tuple[str, str, str]]:
-    """Who asks for which page: `operator` or `customer`, its path, and what it is called."""
+    """Yield the pages to request: `operator` or `customer`, the path, and a name."""
     places = {"first": 0, "middle": customers // 2, "last": customers - 1}
     names = {place: name_of(number) for place, number in places.items()}
     names["late"] = f"018f0000-0000-7000-8000-{100_000_000_000 + customers - 100}"
@@ -163,7 +164,7 @@ def paths(customers: int) -> Iterator[tuple[str, str, str]]:
 
 
 def searches(customers: int) -> Iterator[tuple[str, str, str]]:
-    """The searches of an operator, like paths: the text stands in the place of the path."""
+    """Yield the searches of an operator in the form of `paths`, with the text in place of the path."""
     for text in SEARCHES:
         written = text.format(middle=name_of(customers // 2), none="0" * 24)
         yield "operator", written, f"search {text}"
@@ -182,9 +183,9 @@ def read_form_tokens(connection: HTTPConnection) -> list[str]:
 
 
 def measured(collector: Collector, server: Postgresql | None, options: argparse.Namespace) -> bool:
-    """Print how long each page takes; whether all are within the goals.
+    """Print the time of each page. Returns whether all are within the goals.
 
-    CPU is that of all that the collector and the server did meanwhile, in milliseconds a request.
+    CPU is the time of the collector and the server meanwhile, in milliseconds per request.
     """
     is_good = True
     print(f"{'page':34} {'p50 ms':>8} {'p95 ms':>8} {'first':>8} {'CPU':>6} {'server':>6} {'bytes':>7}")
@@ -216,12 +217,14 @@ def measured(collector: Collector, server: Postgresql | None, options: argparse.
 
 
 def used(collector: Collector, server: Postgresql | None) -> tuple[float, float]:
-    """Seconds of CPU that the collector has used, and the server of the database."""
+    """Return the seconds of CPU that the collector and the database server have used."""
     return collector.cpu(), 0.0 if server is None else server.cpu()
 
 
 def until_worked_out(connection: HTTPConnection, who: str, path: str) -> tuple[float, float]:
-    """Ask for a page until it shows its figures: milliseconds of the first answer, and seconds until they are there."""
+    """Request a page until it shows its figures. Returns the milliseconds of the first answer, and the seconds until
+    the figures.
+    """
     began = time.monotonic()
     first, _, waits = asked(connection, who, path, 0)
     while waits:
@@ -236,10 +239,11 @@ def until_worked_out(connection: HTTPConnection, who: str, path: str) -> tuple[f
 def asked(
     connection: HTTPConnection, who: str, path: str, number: int, forms: list[str] | None = None
 ) -> tuple[float, int, bool]:
-    """Ask once, as one of those who have signed in: milliseconds to the first byte, bytes, whether figures are missing.
+    """Send one request in one of the sessions. Returns milliseconds to the first byte, bytes, and whether figures are
+    missing.
 
-    With the tokens of forms `path` is searched for; the only match is a redirect. What is about money may be asked for
-    100 times a minute by each of them.
+    With form tokens, `path` is a search text; a single match is a redirect. Each session may request billing pages
+    100 times a minute.
     """
     cookie = f"edgeproxy-session={secret_of(who, number % SESSIONS)}"
     while True:
@@ -269,7 +273,7 @@ def asked(
 
 
 def status_answers(collector: Collector) -> bool:
-    """Print how many requests for the status a core answers; whether these are as many as they should be."""
+    """Print how many status requests a core answers. Returns whether they reach the goal."""
     if shutil.which("wrk") is None:
         print("the public status was not measured: there is no wrk here")
         return True

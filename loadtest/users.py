@@ -1,6 +1,7 @@
-"""The clients, as Locust users: one class for each way of asking, and `Arrivals`, which starts them when they are due.
+"""The load test's clients as Locust users: a class for each kind of client, and `Arrivals`, which starts due requests.
 
-Their classes are `abstract`, so that Locust's dispatcher leaves them alone: `Arrivals` takes an idle one or makes one.
+The client classes are `abstract`, so Locust's dispatcher does not start them. `Arrivals` takes an idle client or
+creates one.
 """
 
 import gc
@@ -26,34 +27,36 @@ from loadtest.timer import KernelTimer
 from loadtest.workload import BAD_KEY, DIRECT, SLOW_READER
 
 REPORT, PATIENCE, LAST_ANSWERS = 1.0, 5.0, 11.0
-"""Seconds between two reports; of lag with which a worker gives up; until the last answers have come."""
+"""Seconds between two reports; of lag before a worker gives up; of waiting for the last answers."""
 MIN_SLEEP, MAX_UNDER_WAY = 0.0005, 1000
-"""High rates cost fewer wake-ups with that; and more requests under way than this wait for a place, which is no lag."""
+"""The least sleep saves wake-ups at high rates. Beyond this many requests under way, further requests wait for a place,
+and that wait is no lag.
+"""
 BUSY = 0.8
-"""The share of a core with which a worker is the one that its answers wait for."""
+"""A worker that uses this share of a core delays its own answers."""
 PATH = "/v1/x"
 SLOW_BYTES, SLOW_RATE = 64 << 10, 32 << 10
-"""What slow readers ask for, and how many bytes of it they read a second."""
+"""The size of a slow reader's response, and the bytes of it that the reader takes per second."""
 
 
 class FromIntendedStart:
-    """Takes the place of Locust's request event and lets response times count from when the request was due."""
+    """Replaces Locust's request event, so that response times count from the moment when the request was due."""
 
     def __init__(self, user: "Client", way: Way) -> None:
         self._user, self._way = user, way
 
     def fire(self, **meta: Any) -> None:
-        """Note what came of an attempt, and tell Locust unless there will be another one."""
+        """Record the result of an attempt. Locust learns it only if no other attempt follows."""
         self._user.attempted(self._way, meta)
 
 
 class Client(FastHttpUser):
-    """A virtual user with connections of its own, one at a time to each region. Its task is what it asks."""
+    """A virtual user with one connection at a time to each region. Its task is its request."""
 
     abstract = True
 
     def __init__(self, environment: Any, run: "Run", home: int, source: str | None) -> None:
-        self.host = "http://nowhere"  # Locust insists on one; sessions have their own.
+        self.host = "http://nowhere"  # Locust requires a host; each session has its own.
         super().__init__(environment)
         self.run_, self.home, self._source = run, home, source
         self._sessions: dict[Way, tuple[int, Any]] = {}
@@ -62,7 +65,7 @@ class Client(FastHttpUser):
         self._meta: dict[str, Any] = {}
 
     def take(self, one: Arrival, lag: float) -> None:
-        """Make a request that is due, at the first region that takes it."""
+        """Send a request that is due to the first region that accepts it."""
         self.due, self.lag, self.sent = one.due, lag, self.run_.clock()
         self.kind, self.asked = one.kind, one
         status, way = record.UNREACHABLE, Way(self.home, "")
@@ -70,7 +73,7 @@ class Client(FastHttpUser):
         for way in self.ways():
             self._meta = {}
             self.client = self._session(way)
-            self.tasks[0](self)  # type: ignore[operator]  # A function, as it is written here.
+            self.tasks[0](self)  # type: ignore[operator]  # A plain function, because the class holds it.
             status, end = self._meta["status"], self._meta["end"]
             if status != record.UNREACHABLE:
                 break
@@ -83,33 +86,33 @@ class Client(FastHttpUser):
         )  # fmt: skip
 
     def ways(self) -> list[Way]:
-        """Where to ask, in order."""
+        """Return the regions to try, in order."""
         return self.run_.ways.of(self.home)
 
     @property
     def customer(self) -> str:
-        """Whose requests these are."""
+        """The customer who sends the current request."""
         return f"{self.kind}-{self.asked.person}"
 
     def key(self) -> str | None:
-        """The key that it sends."""
+        """Return the API key that the request carries."""
         return self.run_.key(self.customer)
 
     def fields(self) -> dict[str, str]:
-        """Further fields of its requests."""
+        """Return further header fields of the request."""
         return {}
 
     @task
     def ask(self) -> None:
-        """What Locust runs."""
+        """Send the current request; Locust runs this task."""
         self.once()
 
     def once(self) -> None:
-        """One request."""
+        """Send one request."""
         self.send(f"{PATH}?size={self.asked.size}" if self.asked.size else PATH)
 
     def send(self, usual: str, note: str = "", **how: Any) -> Any:
-        """Send what is due, or the usual request where that says nothing else; the response."""
+        """Send the due request, or the usual one if the arrival has no template. Return the response."""
         one, template, key = self.asked, self.run_.template_of(self.asked), self.key()
         if template is None:
             key_field = {KEY_FIELD: key} if key else {}
@@ -121,7 +124,7 @@ class Client(FastHttpUser):
             filled.path,
             name=name + note,
             headers=filled.headers | self.fields(),
-            data=filled.body or None,  # type: ignore[arg-type]  # It takes bytes too.
+            data=filled.body or None,  # type: ignore[arg-type]  # Locust's annotation lacks bytes.
             allow_redirects=False,
             **how,
         )
@@ -136,7 +139,7 @@ class Client(FastHttpUser):
         return made
 
     def attempted(self, way: Way, meta: dict[str, Any]) -> None:
-        """What came of an attempt on a way, as Locust has it."""
+        """Record the result of an attempt on a way, from Locust's event."""
         self._meta = meta | {"end": self.run_.clock(), "status": self._status(meta)}
         if self._meta["status"] == record.UNREACHABLE:
             self.run_.ways.closed(way)
@@ -149,13 +152,15 @@ class Client(FastHttpUser):
         if isinstance(error, NotConnected):
             return record.UNREACHABLE
         if response is not None and response.status_code:
-            # An answer whose body broke off is none.
+            # A response whose body breaks off counts as broken.
             whole = error is None or getattr(response, "error", None) is error
             return int(response.status_code) if whole else record.BROKEN
         return record.TIMED_OUT if isinstance(error, TimeoutError) else record.BROKEN
 
     def _tell_locust(self, status: int, end: float) -> None:
-        """A row for each region and kind; refusals, which may be due, are in rows of their own and no failures."""
+        """Report a row for each region and kind. Refusals may be expected: they have rows of their own and are no
+        failures.
+        """
         meta = {name: value for name, value in self._meta.items() if name not in ("end", "status")}
         if not meta:
             return
@@ -167,13 +172,13 @@ class Client(FastHttpUser):
 
 
 class Keyed(Client):
-    """Customers of a tier, or those who come in bursts."""
+    """A client with a key: customers of a tier, and customers that come in bursts."""
 
     abstract = True
 
 
 class Anonymous(Client):
-    """Without a key, from an address of its own, which it says itself where a relay of ours is between."""
+    """A client without a key and with an address of its own, which it states itself if a relay of ours is between."""
 
     abstract = True
 
@@ -185,7 +190,7 @@ class Anonymous(Client):
 
 
 class BadKey(Client):
-    """With a key that nobody has, another one each time."""
+    """A client with an unknown key, a new one for each request."""
 
     abstract = True
 
@@ -194,12 +199,12 @@ class BadKey(Client):
 
 
 class SlowReader(Client):
-    """Reads what comes 32 KiB a second. Its time is that of the first byte."""
+    """A client that reads 32 KiB of a response per second. Its response time ends at the first byte."""
 
     abstract = True
 
     def once(self) -> None:
-        """One request, read to its end; of the usual one, to the bytes that were asked for."""
+        """Send one request and read its response: the usual one up to the requested bytes, a template's to its end."""
         answer = self.send(f"{PATH}?size={SLOW_BYTES}", " slowly", stream=True)
         if self._meta["status"] != 200:
             return
@@ -218,7 +223,7 @@ class SlowReader(Client):
 
 
 class Direct(Anonymous):
-    """The control: asks the upstream itself."""
+    """The control: its requests go to the upstream directly."""
 
     abstract = True
 
@@ -227,12 +232,13 @@ class Direct(Anonymous):
 
 
 CLASSES: dict[str, type[Client]] = {BAD_KEY: BadKey, SLOW_READER: SlowReader, DIRECT: Direct}
-"""By kind; other kinds are tiers, whose requests have keys or come from addresses. A locustfile of your own may put
-classes here for the tiers of its workload."""
+"""Client classes by kind. Other kinds are tiers: their requests carry keys or come from addresses. A custom locustfile
+may add classes here for the tiers of its workload.
+"""
 
 
 class Run:
-    """One run as one process that sends sees it: the plan, and what it has not yet reported."""
+    """A run as one sending process knows it: the plan, and the results not yet reported."""
 
     def __init__(self, plan: dict[str, Any]) -> None:
         self.plan = plan
@@ -247,62 +253,62 @@ class Run:
         self.ways = Ways({int(home): [Way(*way) for way in ways] for home, ways in plan["ways"].items()})
         self.rows = bytearray()
         self.unfinished: dict[int, tuple[Arrival, float, float]] = {}
-        """Requests under way, by greenlet: the arrival, when it was started, and its lag."""
+        """Requests under way, by greenlet: the arrival, its start time, and its lag."""
         self._origin: float = time.perf_counter() + plan["begin"] - time.time()
         self.cpu, self.waited = time.process_time(), waited_for_cpu()
-        """Seconds of CPU that the process had used before, and those for which it had waited for one."""
+        """Seconds of CPU that the process had used before the run, and seconds for which it had waited for a CPU."""
 
     def clock(self) -> float:
-        """Seconds since the beginning of the run."""
+        """Return the seconds since the beginning of the run."""
         return time.perf_counter() - self._origin
 
     def key(self, customer: str) -> str:
-        """The API key of a customer."""
+        """Return the API key of a customer."""
         keys: dict[str, str] = self.plan["keys"]
         return keys.get(customer) or f"key-of-{customer}"
 
     def template_of(self, one: Arrival) -> Template | None:
-        """What is asked instead of the usual request; None where it is that one."""
+        """Return the template of an arrival's request, or None for the usual request."""
         if one.path:
             return Template(1.0, name_of(one.method, one.path), one.method, one.path, {}, b"")
         return None if one.request < 0 else self._templates[one.request]
 
     def number_of(self, one: Arrival) -> int:
-        """The number of the name that reports have for it, from 1; 0: the usual request."""
+        """Return the number of the request's name in reports, from 1; 0 for the usual request."""
         template = self.template_of(one)
         return 0 if template is None else self._names.get(template.name) or self._names[OTHER]
 
     def answered(self, one: Request) -> None:
-        """Note what became of a request."""
+        """Record the result of a request."""
         self.rows += one.packed()
 
     def take(self) -> bytes:
-        """The rows since the last call."""
+        """Return the rows since the last call."""
         rows, self.rows = bytes(self.rows), bytearray()
         return rows
 
     def schedule(self) -> Any:
-        """All arrivals of the plan."""
+        """Return all arrivals of the plan."""
         weights = [template.weight for template in self._templates]
         return arrivals(phases(self.plan), self.plan["regions"], kinds(self.plan), self.plan["seed"], weights)
 
 
 def phases(plan: dict[str, Any]) -> list[Phase | Recorded]:
-    """The shape in a plan."""
+    """Return the phases of a plan."""
     return [Recorded(*one) if isinstance(one[1], list | tuple) else Phase(*one) for one in plan["phases"]]
 
 
 def kinds(plan: dict[str, Any]) -> dict[str, Kind]:
-    """The kinds in a plan."""
+    """Return the kinds of a plan."""
     return {name: Kind(*kind) for name, kind in plan["kinds"].items()}
 
 
 class Arrivals(User):
-    """Runs once on each worker: goes through the worker's share of the schedule and starts what is due."""
+    """Runs once on each worker: plays the worker's share of the schedule and starts requests when they are due."""
 
     @task
     def play(self) -> None:
-        """All of it."""
+        """Play the whole share."""
         run: Run = self.environment.run
         if run.started:
             raise StopUser  # Locust moves a lost worker's users to the others; such a run is invalid anyway.
@@ -316,11 +322,11 @@ class Arrivals(User):
         gc.freeze()
 
         def request(one: Arrival, lag: float, spawned: float) -> None:
-            lag += run.clock() - spawned  # Others of this process had their turn first.
+            lag += run.clock() - spawned  # Other greenlets of this process ran first.
             address = one.kind in anonymous
             users = idle[one.region, one.kind, one.person if address else -1]
             if users:
-                user = users.popleft()  # The one that was idle longest, so that all connections have work.
+                user = users.popleft()  # The user that was idle longest, so that all connections are used.
             else:
                 made = CLASSES.get(one.kind) or (Anonymous if address else Keyed)
                 source = None
@@ -338,8 +344,8 @@ class Arrivals(User):
         for one in share(run.schedule(), run.worker, len(run.plan["workers"])):
             if (early := one.due - run.clock()) > 0:
                 timer.sleep(max(early, MIN_SLEEP))
-            # Waiting for a place is the fault of a server that does not answer, so it is no lag of ours. But a process
-            # that is busy itself comes late to its answers, has no place for that reason, and wakes up late.
+            # A wait for a place is the fault of a server that does not answer, so it is no lag of ours. But a busy
+            # process reads its answers late, therefore has no free place, and wakes up late.
             if (lag := max(run.clock() - max(one.due, full_until), 0.0)) > PATIENCE:
                 gave_up = True
                 break
@@ -383,7 +389,7 @@ class Arrivals(User):
 
 
 def waited_for_cpu() -> float:
-    """Seconds for which this process was ready to run and had no CPU (schedstat); 0 where the kernel does not say."""
+    """Return the seconds for which this process was ready but had no CPU (schedstat); 0 if the kernel does not tell."""
     try:
         with open("/proc/self/schedstat") as stream:
             return int(stream.read().split()[1]) / 1e9

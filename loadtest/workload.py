@@ -1,6 +1,7 @@
-"""What is asked, of whom, and what is accepted: a workload file, checked as the edge checks its configuration.
+"""A workload file: its requests, customers and thresholds, checked as the edge checks its configuration.
 
-All errors at once, each with file and line. Times are seconds, shares 0 to 1, rates requests a second.
+A check reports all errors at once, each with file and line. Times are in seconds, shares 0 to 1, rates in requests
+per second.
 """
 
 import re
@@ -34,13 +35,14 @@ from loadtest.requests import (
 
 WORKLOADS = Path(__file__).with_name("workloads")
 BAD_KEY, SLOW_READER, BURST, DIRECT = "bad_key", "slow_reader", "burst", "direct"
-"""Kinds of requests beside the tiers: a key that nobody has, readers at 32 KiB/s, six requests due at once, and the
-same upstream without an edge."""
+"""Kinds of requests beside the tiers: an unknown key, readers at 32 KiB/s, six requests due at once, and requests to
+the upstream without an edge.
+"""
 KILL, HOLE = "kill", "hole"
-"""How a region is lost: its processes die, or nothing that is sent there arrives."""
+"""How a region is lost: its processes die, or its network drops all packets."""
 AT_ONCE = 6
 BURSTING = 5
-"""Customers who come in bursts; they have the limit of the first tier that has one."""
+"""The number of customers that send in bursts. Their limit is that of the first tier with a limit."""
 DISTANCE = "distance"
 
 A_NUMBER = "a number such as 150"
@@ -49,7 +51,7 @@ A_LIMIT_ERROR = "LIMITS, or the share above the limit that is accepted, such as 
 
 
 def read_number(value: object) -> float:
-    """A number above zero."""
+    """Parse a number above zero."""
     if isinstance(value, float):
         return value
     written = read_text(value, A_NUMBER)
@@ -59,22 +61,22 @@ def read_number(value: object) -> float:
 
 
 NOTHING = units.Rate(0, 1.0)
-"""Of fields that must be given: `REQUIRED` says so in better words than the models could."""
+"""The default of required fields. `REQUIRED` reports a missing one in better words than the models could."""
 
 
 class MovedP95(NamedTuple):
-    """Seconds, to which the way to the region that was asked instead is added where it counts."""
+    """A threshold in seconds, optionally plus the round trip to the region that answered instead."""
 
     seconds: float
     with_distance: bool
 
     def at(self, distance: float) -> float:
-        """The threshold with another region so many seconds away (there and back)."""
+        """Return the threshold if the other region is this many seconds away (there and back)."""
         return self.seconds + distance * self.with_distance
 
 
 def read_moved_p95(value: object) -> MovedP95:
-    """`150ms`, or `80ms + distance`."""
+    """Parse `150ms`, or `80ms + distance`."""
     if isinstance(value, MovedP95):
         return value
     first, plus, second = read_text(value, A_MOVED_P95).partition("+")
@@ -84,7 +86,7 @@ def read_moved_p95(value: object) -> MovedP95:
 
 
 def read_limit_error(value: object) -> float | None:
-    """None: the accept column of the algorithm's own targets."""
+    """Parse a share. None means the accept column of the algorithm's own targets."""
     if value is None or value == "LIMITS":
         return None
     if isinstance(value, str) and not value.endswith("%"):
@@ -93,7 +95,7 @@ def read_limit_error(value: object) -> float | None:
 
 
 def read_exact(value: object) -> bool:
-    """`exact`, or `off` where the ledger is not looked at."""
+    """Parse `exact`, or `off`, which leaves the ledger unread."""
     if isinstance(value, bool):
         return value
     if value not in ("exact", "off"):
@@ -102,14 +104,14 @@ def read_exact(value: object) -> bool:
 
 
 def read_how(value: object) -> str:
-    """`kill` or `hole`."""
+    """Parse `kill` or `hole`."""
     if value not in (KILL, HOLE):
         raise value_error(f"{format_value(str(value))} is not known here", "kill, or hole")
     return str(value)
 
 
 def read_word(word: str) -> Any:
-    """A reader of one word."""
+    """Return a parser of one word."""
 
     def read(value: object) -> str:
         if value != word:
@@ -145,7 +147,7 @@ class Replay(Part):
     log: File = Path()
     speed: Number = 1.0
     paths: Annotated[bool, BeforeValidator(read_switch)] = False
-    """Whether what the log asked for is asked again, instead of the usual request with an answer of that size."""
+    """Send the logged requests instead of usual requests whose responses have the logged sizes."""
     longest_gap: Duration = 2.0
 
 
@@ -153,7 +155,7 @@ class Step(Part):
     """One phase of the shape: exactly one of its fields, with `for` beside `steady` and `ramp`."""
 
     warm_up: Duration | None = None
-    """Before what is judged, at the rate with which that begins."""
+    """A phase before the judged phases, at the rate of the first of them."""
     steady: Rate | None = None
     ramp: Ramp | None = None
     spike: Spike | None = None
@@ -162,14 +164,14 @@ class Step(Part):
 
 
 class BurstCredits(Part):
-    """As in a tier of the edge."""
+    """Burst credits, as in a tier of the edge."""
 
     earn: Rate = NOTHING
     max: Count = 0
 
 
 class Tier(Part):
-    """A share of the requests, and how many customers or addresses they come from; `limit`: of each of these."""
+    """A share of the requests and the number of their customers or addresses. `limit` applies to each of these."""
 
     share: Share = 0.0
     customers: People | None = None
@@ -179,12 +181,12 @@ class Tier(Part):
 
     @property
     def people(self) -> int:
-        """Customers or addresses."""
+        """The number of customers or addresses."""
         return self.customers or self.addresses or 1
 
 
 class Misbehaving(Part):
-    """Shares of requests as clients should not send them."""
+    """Shares of requests with faults that clients should not have."""
 
     bad_key: Share = 0.0
     slow_reader: Share = 0.0
@@ -192,7 +194,7 @@ class Misbehaving(Part):
 
 
 class Event(Part):
-    """What happens meanwhile, from `at` (a share of what is judged) on, for another share of it."""
+    """An event during the run, from `at` on, for `for`; both are shares of the judged time."""
 
     at: Share = 0.0
     lasts: Annotated[Share, Field(alias="for")] = 0.0
@@ -201,24 +203,24 @@ class Event(Part):
     cut: Annotated[str | None, read_word("hub")] = None
     slow: Annotated[str | None, read_word("upstream")] = None
     by: Duration = 0.1
-    """How much slower."""
+    """The added delay."""
 
 
 class Thresholds(Part):
-    """What is accepted."""
+    """The thresholds of a pass."""
 
     p95: Duration = 0.080
-    """Of home clients, region by region, from the intended start."""
+    """The latency of home clients, region by region, from the intended start."""
     moved_p95: Annotated[MovedP95, BeforeValidator(read_moved_p95)] = MovedP95(0.080, True)
     error_rate: Share = 0.001
     lost: Count = 0
-    """Requests sent and never answered, beyond those under way when a region was lost and for a second after."""
+    """Requests sent and never answered, beyond the requests under way when a region was lost and for a second after."""
     started: Share = 0.99
-    """Of the requests that were due."""
+    """The share of due requests that started."""
     achieved: Share = 0.99
-    """Requests answered, of those that were due."""
+    """The share of due requests that were answered."""
     false_429: Share = 0.01
-    """Of a tier's requests: refused although the window held less than the limit."""
+    """The share of a tier's requests that were refused although the window held less than the limit."""
     limit_error: Annotated[float | None, BeforeValidator(read_limit_error)] = None
     conserved: Annotated[bool, BeforeValidator(read_exact)] = True
 
@@ -233,7 +235,7 @@ class Workload(Part):
     misbehaving: Misbehaving = Misbehaving()
     direct: Share = 0.0
     requests: tuple[RequestSpec, ...] = ()
-    """What is asked; by default `GET /v1/x`."""
+    """The requests to send; by default `GET /v1/x`."""
     events: tuple[Event, ...] = ()
     thresholds: Thresholds = Thresholds()
 
@@ -244,7 +246,7 @@ class Workload(Part):
 
     @property
     def kinds(self) -> dict[str, schedule.Kind]:
-        """All kinds of requests that there are, tiers first."""
+        """All kinds of requests, tiers first."""
         kinds = {name: schedule.Kind(tier.share, tier.people) for name, tier in self.tiers.items()}
         others = {
             BAD_KEY: schedule.Kind(self.misbehaving.bad_key, 1),
@@ -256,7 +258,7 @@ class Workload(Part):
 
     @property
     def limits(self) -> dict[str, tuple[int, float]]:
-        """By kind: requests, and the seconds in which each customer or address may make so many."""
+        """By kind, the requests that each customer or address may make, and the window in seconds."""
         limits = {
             name: (tier.limit.count, tier.limit.seconds)
             for name, tier in self.tiers.items()
@@ -267,7 +269,7 @@ class Workload(Part):
         return limits
 
     def phases(self, lines: Mapping[Path, list[str]] | None = None) -> list[schedule.Phase | schedule.Recorded]:
-        """The shape as phases. `lines`: of the logs that are replayed; they are read where it does not say."""
+        """Return the shape as phases. `lines` are the lines of replayed logs; logs missing there are read from disk."""
         made: list[schedule.Phase | schedule.Recorded] = []
         for step in self.shape:
             if step.steady is not None:
@@ -290,11 +292,11 @@ class Workload(Part):
         return made
 
     def templates(self) -> list[Template]:
-        """What is asked instead of the usual request; raises OSError."""
+        """Return the templates that replace the usual request. Raises OSError."""
         return fetch_templates(self.requests)
 
     def request_names(self, phases: Iterable[schedule.Phase | schedule.Recorded]) -> list[str]:
-        """What reports call the requests that are asked instead of the usual one, in an order of their own."""
+        """Return the names that reports use for requests other than the usual one, in a stable order."""
         paths = (
             (method, path)
             for phase in phases
@@ -305,13 +307,15 @@ class Workload(Part):
         return list_names(self.templates(), paths)
 
     def without_direct(self) -> "Workload":
-        """The same with the share of the control given to the tiers, where the upstream itself cannot be asked."""
+        """Return a copy without the control, whose share goes to the tiers, for an upstream that cannot be reached
+        directly.
+        """
         part = 1 - self.direct
         tiers = {name: tier.model_copy(update={"share": tier.share / part}) for name, tier in self.tiers.items()}
         return self.model_copy(update={"direct": 0.0, "tiers": tiers})
 
     def scaled(self, seconds: float) -> "Workload":
-        """The same with so many seconds to be judged; a replay goes as much faster."""
+        """Return a copy whose judged time is this many seconds. A replay speeds up accordingly."""
         factor = seconds / (schedule.length(self.phases()) - self.warm_up)
 
         def scale(step: Step) -> Step:
@@ -328,7 +332,9 @@ class Workload(Part):
         return self.model_copy(update={"shape": tuple(map(scale, self.shape))})
 
     def at_rate(self, rate: float) -> "Workload":
-        """The same with its first rate so many requests a second, and all others changed alike."""
+        """Return a copy whose first rate is this many requests per second. All other rates change by the factor of the
+        first.
+        """
         first = self.phases()[0]
         factor = rate / (first.rate if isinstance(first, schedule.Phase) else len(first.requests) / first.seconds)
 
@@ -351,12 +357,12 @@ class Workload(Part):
 
 
 def per_second(rate: units.Rate) -> float:
-    """Requests a second."""
+    """Return requests per second."""
     return rate.count / rate.seconds
 
 
 def load(path: Path, environ: Mapping[str, str]) -> Workload:
-    """The workload in a file; raises ConfigErrors with every problem."""
+    """Load a workload file. Raises ConfigError with every problem."""
     source = Source(path, environ)
     written = Check(source, KIND, files=False).run()
     problems = list(source.problems)
@@ -374,11 +380,11 @@ def load(path: Path, environ: Mapping[str, str]) -> Workload:
     return written
 
 
-# ---- what parts say of each other
+# ---- rules across sections
 
 
 def faults(tree: Table) -> Iterator[Fault]:
-    """All of it that no part can know alone."""
+    """Yield the faults that concern more than one section."""
     yield from _missing((), tree, ("shape", "tiers"))
     for path, step in list_members(tree, "shape"):
         for name, fields in (("ramp", ("from", "to")), ("spike", ("to", "for")), ("replay", ("log",))):
@@ -407,7 +413,7 @@ REQUIRED = {
     "earn": "earn: 10/s",
     "max": "max: 600",
 }
-"""Fields that must be given, and what they look like."""
+"""Required fields, each with an example."""
 
 
 def _missing(path: Steps, part: object, fields: tuple[str, ...]) -> Iterator[Fault]:
@@ -439,7 +445,7 @@ def _faults_of_shape(tree: Table) -> Iterator[Fault]:
 
 
 def _percent(value: object) -> float | None:
-    """The number of per cents; None where there is none, of which the model complains."""
+    """Return a share in percent; None if it is invalid, because the model reports that."""
     try:
         return 0.0 if value is None else 100 * read_share(value)
     except PydanticCustomError:
@@ -447,7 +453,7 @@ def _percent(value: object) -> float | None:
 
 
 def _faults_of_shares(tree: Table) -> Iterator[Fault]:
-    """Shares of a whole make a whole."""
+    """Yield a fault if shares of a whole do not make 100 %."""
     regions = tree.get("regions")
     if isinstance(regions, Table):
         yield from _whole(("regions",), regions.values())
@@ -495,4 +501,4 @@ def _faults_of_events(tree: Table) -> Iterator[Fault]:
 
 
 KIND = Kind(Workload, faults)
-"""What the edge's own checks need to know of a workload."""
+"""The model and the cross-section rules, for the edge's configuration checks."""

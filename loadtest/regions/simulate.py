@@ -30,26 +30,27 @@ from loadtest.testbed.memory_hub import Memory
 
 CELLS = 28
 REGIONS = (0.001, 0.080, 0.150)
-"""Seconds from the hosts of three regions to the hub and back."""
+"""Seconds of a round trip to the hub from the hosts of three regions."""
 DEADLINE = 1.0
-"""Seconds without an answer after which the hub is away."""
+"""Seconds without an answer until a host considers the hub down."""
 PROBE = 0.5
 """Seconds between two attempts to reach it again."""
 LATELY = 0.25
-"""Seconds over which it is seen how many requests come."""
+"""Seconds over which a host measures the rate of requests."""
 
 Way = Literal["bounded", "eventual", "strict", "delta"]
 
 
 def round_trips(hosts: int) -> list[float]:
-    """Of so many hosts, a third of them in each region: 1, 80, 150, 1, 80, 150 ms…"""
+    """Return round trips for this many hosts, a third of them in each region: 1, 80, 150, 1, 80, 150 ms…"""
     return [REGIONS[host % len(REGIONS)] for host in range(hosts)]
 
 
 class Delta(RatePlan):
-    """What is usual elsewhere: what was counted is told every `_tick` seconds, and nobody ever waits or asks.
+    """The usual design of other products: each host reports its counts every `_tick` seconds, and no request ever
+    waits.
 
-    It is given the same cells, the same hub and absolute counts, which those do not all have.
+    Unlike some of those products, it has cells, the hub and absolute counts, as our design has.
     """
 
     def compute_claim_threshold(self, now: float, left: int) -> int | None:
@@ -77,9 +78,9 @@ class Host:
         self.cells: dict[int, int] = {}
         self.cum = self.spent = self.seq = 0
         self.held: int | None = None
-        """What this host may use in a window while the hub is away; None while it is there."""
+        """The requests that this host may admit in a window while the hub is down; None while the hub answers."""
         self.waiting: deque[float] = deque()
-        """Since when."""
+        """When each waiting request arrived."""
         self.recent: deque[tuple[float, int]] = deque()
         self._lately = 0
         self.refused = False
@@ -122,12 +123,12 @@ class Host:
     # ---- requests
 
     def come(self, many: int) -> None:
-        """So many requests came."""
+        """Record the arrival of this many requests."""
         self.recent.append((self.world.now, many))
         self._lately += many
 
     def request(self) -> float | None:
-        """A request came; returns until when all that come can only be refused, unless the host hears from the hub."""
+        """Handle a request. Returns until when the host will refuse all requests, unless the hub answers before."""
         now, left, until = self.world.now, self.left(), None
         self.come(1)
         if left < 1:
@@ -169,7 +170,7 @@ class Host:
         return min(moment for moment in moments if moment > self.world.now)
 
     def _give_up(self) -> None:
-        """Who has waited longest may have waited for long enough."""
+        """Refuse the requests that have waited too long."""
         longest = WAIT_SECONDS_MAX[self.terms.mode]
         while self.waiting and self.waiting[0] <= self.world.now - longest + 1e-9:
             self.waiting.popleft()
@@ -239,7 +240,7 @@ class Host:
                 self._admit(self.waiting.popleft())
 
     def _go_on(self) -> None:
-        """What was refused until now may pass again."""
+        """Resume the streams that were refused until now."""
         for stream in self.streams:
             stream.go_on()
 
@@ -249,7 +250,7 @@ class Host:
             self._wake_when_due()
 
     def _overdue(self, sent_at: float) -> None:
-        """The hub has not answered in time: it is away."""
+        """Treat the hub as down, because it has not answered in time."""
         if self.held is None and self._unanswered and self._unanswered[0] <= sent_at:
             own = max(0, self.own() - (self.cum - self.plan.acknowledged))
             self.held = compute_host_share(self.terms, self.world.hosts, own, self.foreign(), self.world.on_loss)
@@ -279,7 +280,7 @@ class Stream:
         self._refused_since: float | None = None
 
     def begin(self) -> None:
-        """The next one comes after a while."""
+        """Schedule the next request."""
         self._turn += 1
         self._refused_since = None
         wait = self.world.random.expovariate(self.rate)
@@ -302,7 +303,7 @@ class Stream:
             self.go_on()
 
     def go_on(self) -> None:
-        """Count those that were refused meanwhile, and have the next one come."""
+        """Count the requests that were refused meanwhile, and schedule the next one."""
         if self._refused_since is None:
             return
         passed = min(self.world.now, self.end) - self._refused_since
@@ -315,9 +316,10 @@ class Stream:
 
 
 class World:
-    """Hosts, the hub, and the events to come. `hosts`: on the hub in all, also those to which nothing comes.
+    """Hosts, the hub, and the events to come.
 
-    `tick`: seconds between two reports, unless something makes one due before.
+    `hosts` is the number of hosts on the hub, including hosts without requests. `tick` is the seconds between two
+    reports, unless an event makes one due earlier.
     """
 
     def __init__(
@@ -366,7 +368,7 @@ class World:
         self.linked = linked
 
     def load(self, host: int, begin: float, end: float, rate: float) -> None:
-        """Requests to a host at random, `rate` a second, between two moments after the beginning."""
+        """Send requests to a host at random, `rate` a second, between two moments after the beginning."""
         stream = Stream(self, self.all[host], self.began + end, rate)
         self.all[host].streams.append(stream)
         self.later(self.began + begin - self.now, stream.begin)
@@ -379,7 +381,7 @@ class World:
 
     @property
     def worst(self) -> int:
-        """The most that was let through in any window."""
+        """The most requests that were admitted in any window."""
         most = first = 0
         for last, at in enumerate(self.admitted):
             while self.admitted[first] <= at - self.terms.span:
@@ -389,12 +391,12 @@ class World:
 
 
 Loads = Callable[[int, float, int], Iterator[tuple[int, float, float, float]]]
-"""Of so many hosts, at a rate of so many a second and a limit: host, begin, end, requests a second."""
+"""Maps (hosts, rate in requests per second, limit) to loads: (host, begin, end, requests per second)."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Whom what is asked of: (host, begin, end, requests a second) of so many hosts at a rate of `r` a second."""
+    """The loads of a simulation, and when the hub is down."""
 
     name: str
     seconds: float
@@ -403,7 +405,7 @@ class Scenario:
 
 
 def everywhere(times: float, seconds: float) -> Loads:
-    """`times` the limit over all hosts together."""
+    """Return loads of `times` the limit, spread over all hosts."""
 
     def loads(hosts: int, r: float, _: int) -> Iterator[tuple[int, float, float, float]]:
         for host in range(hosts):
@@ -413,7 +415,7 @@ def everywhere(times: float, seconds: float) -> Loads:
 
 
 def burst(apart: float, hosts_of: Callable[[int], Sequence[int]]) -> Loads:
-    """1,000 a second at some hosts, one after the other, for long enough to use the limit up."""
+    """Return loads of 1,000 requests a second at some hosts in turn, each long enough to use up the limit."""
 
     def loads(hosts: int, r: float, limit: int) -> Iterator[tuple[int, float, float, float]]:
         some = hosts_of(hosts)
@@ -425,7 +427,7 @@ def burst(apart: float, hosts_of: Callable[[int], Sequence[int]]) -> Loads:
 
 
 def roaming(hosts: int, r: float, _: int) -> Iterator[tuple[int, float, float, float]]:
-    """A client that moves on every five seconds."""
+    """Yield the loads of a client that changes its host every five seconds."""
     for step in range(48):
         yield step % hosts, step * 5, step * 5 + 5, 1.5 * r
 
@@ -445,10 +447,11 @@ SCENARIOS = (
 
 @dataclass(frozen=True)
 class Found:
-    """What came of it. `worst`: the fullest window as a part of the limit; `refused`, `waited`: parts of the requests.
+    """The result of a simulation.
 
-    `late`: the part of those let through that had waited. `median`, `longest`: seconds that those waited. `calls`: of
-    the hub, by all hosts, a second.
+    `worst` is the fullest window as a part of the limit. `refused` and `waited` are parts of the requests, and
+    `late` is the part of the admitted requests that had waited. `median` and `longest` are their waits in seconds.
+    `calls` are all hosts' calls of the hub per second.
     """
 
     worst: float
@@ -471,7 +474,7 @@ def play(
     way: Way | None = None,
     on_loss: OnLoss = "share",
 ) -> Found:
-    """Play a scenario once, as `terms` say unless `way` does."""
+    """Simulate a scenario once. `way` overrides the mode of `terms`."""
     trips = trips or round_trips(6)
     world = World(terms, trips, seed, hosts=hosts, tick=tick, way=way or terms.mode, on_loss=on_loss)
     for load in scenario.loads(len(trips), terms.limit / terms.span, terms.limit):
@@ -494,12 +497,12 @@ def play(
 
 
 def window(limit: int, span: float = 60.0, mode: Mode = "bounded") -> RateTerms:
-    """A sliding window."""
+    """Return a sliding window."""
     return RateTerms(limit, span, CELLS, mode=mode)
 
 
 def average(found: Sequence[Found]) -> Found:
-    """The mean of each figure, over seeds; the longest of all waits."""
+    """Return the mean of each figure over seeds, and the longest of all waits."""
     means = {name: mean(getattr(one, name) for one in found) for name in Found.__dataclass_fields__}
     return Found(**{**means, "longest": max(one.longest for one in found)})
 

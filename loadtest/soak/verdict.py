@@ -1,4 +1,4 @@
-"""The judge: which trouble is explained by which fault, which sums must agree, and what must stay as it was."""
+"""The judge of a soak test: which fault explains which trouble, which sums must agree, and what must not grow."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -14,48 +14,54 @@ from loadtest.soak.sums import Sums
 from loadtest.soak.watch import Vitals, Watch, trend
 
 GRACE = 2.0
-"""Seconds after a fault within which clients have noticed what it did."""
+"""Seconds after a fault within which clients notice its effects."""
 BROKEN: tuple[How, ...] = ("reset", "closed", "cut", "unconnected")
-"""What it looks like when the other end of a connection is gone."""
+"""Results of a client whose connection lost its other end."""
 MIGRATES = Path("/proc/sys/net/ipv4/tcp_migrate_req").read_text().strip() == "1"
-"""Whether the kernel hands the handshakes of a listening socket that is closed to others of its port. Else it resets
-them: of 35,500 connections 5, while a socket was replaced 66 times; of 32,200 none where it does."""
+"""The kernel migrates the pending handshakes of a closed listening socket to other sockets of the port.
+
+Without migration it resets them: 5 of 35,500 connections while a socket was replaced 66 times. With it, none of
+32,200.
+"""
 LOST = 3
-"""Handshakes that a drain may lose at most where they are not handed over."""
+"""The most handshakes that a drain may lose if the kernel does not migrate them."""
 LATENESS_SECONDS = 0.2
-"""Seconds for which an answer, and the next request, may be on their way together."""
+"""Seconds for which an answer and the next request may cross on the wire."""
 MEMORY = 8 << 10
-"""KiB by which a process may grow in the calm: what is remembered of heads and answers, and pieces of bodies."""
+"""KiB that a process may gain in the calm phase: caches of heads and answers, and pieces of bodies."""
 GAIN_KIB_MAX = 94 << 10
 """KiB that a process may hold at any moment beyond an idle one of the same edge. An idle worker holds 34 MiB. A copy of
-the fork server holds 126 MiB, because that server has imported all commands."""
+the fork server holds 126 MiB, because that server has imported all commands.
+"""
 DESCRIPTORS = 12
-"""How many descriptors that are no connections all processes of a kind may have more at the end of the calm; while
-one looks, connections come and go."""
+"""Descriptors, other than connections, that all processes of a kind together may gain in the calm phase. Connections
+open and close during a count, so the figure is inexact.
+"""
 SAMPLES = 10
-"""Looks at a process without which nothing is said of it."""
+"""The fewest readings of a process that are judged."""
 
 
 def by_worker(fault: Fault, trouble: Trouble) -> bool:
-    """A worker is lost with the connections that it held, and with no others."""
+    """A lost worker takes the connections that it held with it, and no others."""
     return trouble.how in BROKEN and trouble.port in fault.ports
 
 
 def by_endpoint(fault: Fault, trouble: Trouble) -> bool:
-    """One of several endpoints is lost: with answers that it had begun, and with requests that are not sent twice."""
+    """One of several endpoints is lost, with the answers that it had begun and the requests that are not retried."""
     if trouble.how == "status":
         return trouble.status == 502 and not KINDS[trouble.kind].repeatable
     return trouble.how == "cut" and trouble.endpoint in fault.endpoints
 
 
 def by_outage(fault: Fault, trouble: Trouble) -> bool:
-    """All endpoints are lost: nobody can be answered."""
+    """All endpoints are lost, so the edge can answer no request."""
     return by_endpoint(fault, trouble) or (trouble.how == "status" and trouble.status in (502, 503))
 
 
 def by_drain(_: Fault, trouble: Trouble) -> bool:
-    """Old workers leave: WebSockets are told, some kernels reset handshakes, a request that comes to an idle connection
-    after its last moment meets its end, and nobody else notices."""
+    """Old workers drain: they notify WebSockets, some kernels reset handshakes, and a request may reach an idle
+    connection just after its end. No other client notices.
+    """
     return trouble.how == "told" or is_handshake(trouble) or is_late(trouble)
 
 
@@ -75,17 +81,17 @@ def is_late(trouble: Trouble) -> bool:
 
 
 def by_death(_: Fault, trouble: Trouble) -> bool:
-    """Nobody serves until another edge does."""
+    """No edge serves until another edge starts."""
     return trouble.how in (*BROKEN, "refused")
 
 
 def by_end(_: Fault, trouble: Trouble) -> bool:
-    """Workers end what they have begun, tell WebSockets, and leave; then nobody listens until another edge does."""
+    """Workers finish their requests, notify WebSockets and leave. Then no edge listens until another one starts."""
     return trouble.how in ("told", "refused", "unconnected")
 
 
 def by_nothing(_: Fault, __: Trouble) -> bool:
-    """Nobody may notice anything."""
+    """No client may notice the fault."""
     return False
 
 
@@ -106,7 +112,7 @@ EXPLAINS: dict[Deed, Callable[[Fault, Trouble], bool]] = {
 
 
 def explanation(trouble: Trouble, faults: list[Fault]) -> Fault | None:
-    """The fault that was under way and can have caused this; None where there is none."""
+    """Return the fault that was under way and may have caused this trouble, or None."""
     for fault in faults:
         if fault.began <= trouble.at <= fault.ended + GRACE and EXPLAINS[fault.deed](fault, trouble):
             return fault
@@ -115,18 +121,18 @@ def explanation(trouble: Trouble, faults: list[Fault]) -> Fault | None:
 
 @dataclass
 class Outcome:
-    """All that was written down, and what it is held against. Each check returns complaints; none is good."""
+    """All records of a soak test and the expected values. Each check returns complaints; an empty list is a pass."""
 
     seed: int
     seconds: float
     deeds: frozenset[Deed]
-    """What had to be done."""
+    """The deeds that the test had to do."""
     faults: list[Fault]
     held: dict[str, Held]
     sums: list[Sums]
-    """What everybody said whenever nothing was under way; the last one is of the end."""
+    """The sums of all sides whenever no request was under way. The last ones are of the end."""
     met: Counter[str]
-    """What became of the edge's requests to the collector."""
+    """The outcomes of the edge's requests to the collector."""
     watch: Watch
     calm: Calm
     idle: int
@@ -134,20 +140,20 @@ class Outcome:
 
     @property
     def account(self) -> Account:
-        """Of all clients."""
+        """The account of all clients."""
         return self.sums[-1].account
 
     def complaints(self) -> list[str]:
-        """Everything that is not as it must be."""
+        """Return all complaints."""
         sums = next((found for each in self.sums if (found := each.complaints())), [])
         return [*self.undone(), *self.unexplained(), *self.fallen(), *sums, *self.turns(), *self.growth()]
 
     def undone(self) -> list[str]:
-        """Deeds that were not done, of which nothing is known therefore."""
+        """Return the planned deeds that were not done, so that the test says nothing about them."""
         return [f"not done: {deed}" for deed in Deed if deed in self.deeds - {fault.deed for fault in self.faults}]
 
     def explained(self) -> Counter[tuple[str, str, str]]:
-        """How often which deed explains which trouble: (deed, how, status or nothing)."""
+        """Count the explained troubles by (deed, how, status or empty)."""
         found: Counter[tuple[str, str, str]] = Counter()
         for trouble in self.account.troubles:
             fault = explanation(trouble, self.faults)
@@ -156,7 +162,7 @@ class Outcome:
         return found
 
     def unexplained(self) -> list[str]:
-        """Troubles that no fault explains, and drains that explain too many."""
+        """Return the troubles that no fault explains, and the drains that explain too many."""
         found, handshakes = [], Counter[int]()
         for trouble in self.account.troubles:
             fault = explanation(trouble, self.faults)
@@ -168,13 +174,15 @@ class Outcome:
         return found + [f"{fault.deed} at {fault.began:.2f} lost {number} handshakes" for fault, number in several]
 
     def fallen(self) -> list[str]:
-        """Counters that fell, and exemptions that are not needed."""
+        """Return the counters that fell, and the exemptions that are not needed."""
         needless = [f"{name} need not be exempt: it outlives its supervisor" for name in self.watch.needlessly_exempt]
         blind = [] if self.watch.readings >= self.seconds / 3 else [f"only {self.watch.readings} looks at the counters"]
         return self.watch.falls + needless + blind + [repr(failure) for failure in self.watch.failures]
 
     def turns(self) -> list[str]:
-        """Customers and routes that come and go: served while they are there, refused while they are not."""
+        """Return errors about temporary customers and routes: each must be served while it exists and refused
+        otherwise.
+        """
         found = []
         for name, several in self.account.seen.items():
             for seen in several:
@@ -185,7 +193,9 @@ class Outcome:
         return found
 
     def in_calm(self) -> dict[int, list[Vitals]]:
-        """What the processes held that lived throughout the calm; its beginning, in which they settle, left out."""
+        """Return the readings of the processes that lived throughout the calm phase, without its first fifth, in which
+        they settle.
+        """
         begun = self.calm.began + (self.calm.ended - self.calm.began) / 5
         found = {
             pid: [held for held in several if begun <= held.at <= self.calm.ended]
@@ -194,7 +204,7 @@ class Outcome:
         return {pid: several for pid, several in found.items() if len(several) >= SAMPLES}
 
     def beside(self, role: str) -> list[tuple[float, float]]:
-        """How many descriptors they had together that are no connections, at each look in the calm."""
+        """Return how many descriptors other than connections the processes of a role held together, at each reading."""
         found: dict[int, tuple[float, float]] = {}
         connections = self.watch.connections if role == "worker" else dict.fromkeys(self.watch.connections, 0.0)
         for pid, several in self.in_calm().items():
@@ -206,7 +216,7 @@ class Outcome:
         return list(found.values())
 
     def growth(self) -> list[str]:
-        """Processes that grow while nothing but reloads happens, or are too large at any time."""
+        """Return the processes that grow in the calm phase (reloads only) or are too large at any time."""
         found = []
         for pid, several in self.in_calm().items():
             memory = trend([(held.at, held.memory) for held in several])

@@ -1,4 +1,4 @@
-"""A real collector: a process of its own, from a configuration file, on a port of its own."""
+"""A real collector: a separate process with its own configuration file and port."""
 
 import hashlib
 import os
@@ -27,27 +27,27 @@ from loadtest.testbed.waiting import until
 
 COMMAND = (sys.executable, "-m", "edgeproxy", "collector", "-c")
 START = 30.0
-"""Seconds within which a collector is ready."""
+"""Seconds within which a collector becomes ready."""
 EDGE, READ, ADMIN, SERVICE = "edge-token", "read-token", "admin-token", "service-token"
-"""Tokens of these roles."""
+"""Tokens with these roles."""
 NAMED: dict[str, dict[str, Any]] = {ADMIN: {"name": "admin", "sensitive": True}}
-"""What else is said of them."""
+"""Further settings of tokens."""
 ONE, REGIONAL, OWN = "one-edge-token", "one-region-token", "one-customer-token"
 """Tokens that are bound: to the edge `bound`, the region `eu-bound`, the customer `bound`."""
 
 
 def sha256(token: str) -> str:
-    """What a configuration knows of a token."""
+    """Return the hash of a token for a configuration."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def checked(collector: "Collector") -> tuple[int, str]:
-    """What `edgeproxy verify` finds, as check_ledger has it."""
+    """Return the result of `check_ledger`, which `edgeproxy verify` prints."""
     return check_ledger(load_collector(collector.file, os.environ))
 
 
 def verified(collector: "Collector") -> tuple[int, str]:
-    """The exit code of `edgeproxy verify`, and what it said."""
+    """Run `edgeproxy verify`; return its exit code and output."""
     done = CliRunner().invoke(cli.app, ["verify", "-c", str(collector.file)])
     return done.exit_code, done.output
 
@@ -59,7 +59,7 @@ SOLD = {name: {"count": "events"} for name in ("llm_tokens", "agent_executions",
 
 
 class Collector:
-    """A collector on a database. It can be ended, or killed, and started again on what is there."""
+    """A collector on a database. It can be stopped or killed, and started again on its data."""
 
     def __init__(self, folder: Path, database: str, **settings: Any) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ class Collector:
         self.process: Process | None = None
         self.command: tuple[str, ...] = COMMAND
         self.environ: dict[str, str] = {}
-        """What starts it, and in which environment; both may be changed between two starts."""
+        """The command and environment of the next start. Both may be changed between two starts."""
         roles = {EDGE: "edge", READ: "read", ADMIN: "admin", SERVICE: "service"}
         self.settings: dict[str, Any] = {
             "listen": f"{HOST}:{self.port}",
@@ -82,11 +82,11 @@ class Collector:
                 {"sha256": sha256(OWN), "customer": "bound"},
             ],
             "tiers": {name: {} for name in ("basic", "free", "standard", "enterprise")},
-            # What is sold names tiers: those that tests bring along are others.
+            # Plans name tiers, so a test with tiers of its own gets no plans.
             **({} if "tiers" in settings else {"billing": {"plans": PLANS, "credits": {}, "coupons": COUPONS}}),
             "customers": {name: {"tier": "basic"} for name in ("acme", "bolt", "bound")},
-            "retention": {"minutes": "forever"},  # Tests ask for minutes of any time.
-            # Tests share one: they ship as edges of their own, and change what is theirs.
+            "retention": {"minutes": "forever"},  # Tests query minutes of any time.
+            # Tests share a collector: each ships as edges of its own and changes its own customers.
             "edges": {"per_token": 1_000_000},
             "changes_per_minute": {"customers": 1_000_000, "operators": 1_000_000},
             **settings,
@@ -95,75 +95,75 @@ class Collector:
     # ---- life
 
     def start(self) -> "Collector":
-        """Start it; returns once it is ready."""
+        """Start the collector and return once it is ready."""
         process = self.begin()
         until(lambda: not process.running or self.ready(), "the collector is ready", seconds=START)
         assert process.running, process.output
         return self
 
     def begin(self) -> Process:
-        """`start` without waiting."""
+        """Start the collector without waiting."""
         self.write()
         put_tables(self.settings["database"])
         self.process = Process([*self.command, self.file], self._folder / "log", environ=self.environ)
         return self.process
 
     def write(self) -> None:
-        """Write its configuration, which has the meters of the plans where these are sold."""
+        """Write its configuration. If it sells the plans, it has their meters too."""
         said = self.settings
         if "meters" in said and said.get("billing", {}).get("plans") == PLANS:
             said = {**said, "meters": {**SOLD, **said["meters"]}}
         self.file.write_text(yaml.safe_dump(said, sort_keys=False))
 
     def ready(self) -> bool:
-        """Whether `/readyz` says so."""
+        """Return whether `/readyz` answers 200."""
         try:
             return ask(self.port, "/readyz").status == 200
         except OSError:
             return False
 
     def end(self) -> None:
-        """SIGTERM: it must leave with code 0."""
+        """Send SIGTERM and require exit code 0."""
         assert self.process is not None
         code = self.process.wait_after(signal.SIGTERM, 60.0)
         assert code == 0, f"exit code {code}: {self.process.output}"
         assert '"task died"' not in self.output, self.output
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         assert self.process is not None
         kill(self.process.pid)
         self.process.wait(10.0)
 
     def close(self) -> None:
-        """`end` where it still runs."""
+        """Stop the collector if it still runs."""
         try:
             if self.process is not None and self.process.running:
                 self.end()
         finally:
             if self.process is not None:
                 self.process.kill_all()
-                print(self.process.output[-20_000:])  # shown where the test failed
+                print(self.process.output[-20_000:])  # pytest shows it if the test failed
             self._ports.close()
 
     def cpu(self) -> float:
-        """Seconds of CPU that it has used."""
+        """Return the seconds of CPU that it has used."""
         assert self.process is not None
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     @property
     def database(self) -> Path:
-        """The file of a database of SQLite."""
+        """Return the file of its SQLite database."""
         return Path(self.settings["database"].removeprefix("sqlite:///"))
 
     @property
     def output(self) -> str:
-        """What it wrote."""
+        """Its output."""
         assert self.process is not None
         return self.process.output
 
-    # ---- what it is asked
+    # ---- requests
 
     def post(
         self, batch: Batch | bytes, *, token: str | None = EDGE, fields: Mapping[str, str] | None = None
@@ -176,19 +176,19 @@ class Collector:
         return ask(self.port, "/v1/batches", method="POST", fields={**said, **(fields or {})}, body=sent)
 
     def get(self, path: str, *, token: str | None = READ, **query: str) -> Answer:
-        """Ask for something."""
+        """Send a GET."""
         fields = {} if token is None else {"Authorization": f"Bearer {token}"}
         return ask(self.port, f"{path}?{urlencode(query)}" if query else path, fields=fields)
 
     def patch(self, path: str, content: bytes, token: str = ADMIN) -> Answer:
-        """Change something."""
+        """Send a PATCH."""
         fields = {"Authorization": f"Bearer {token}"}
         return ask(self.port, path, method="PATCH", fields=fields, body=content)
 
     def send(
         self, method: str, path: str, content: object = None, *, token: str | None = ADMIN, **fields: str
     ) -> Answer:
-        """Ask for a change, of JSON or of bytes as they are; names of `fields` have _ for -."""
+        """Send a change as JSON or raw bytes. In names of `fields`, _ stands for -."""
         said = {name.replace("_", "-"): value for name, value in fields.items()}
         if token is not None:
             said["Authorization"] = f"Bearer {token}"
@@ -196,25 +196,25 @@ class Collector:
         return ask(self.port, path, method=method, fields=said, body=body)
 
     def usage(self, *, token: str = READ, **query: str) -> dict[str, Any]:
-        """What the ledger says, by default of all times."""
+        """Return the usage in the ledger, by default of all times."""
         answer = self.get("/v1/usage", token=token, **{"from": "1970-01-01", **query})
         assert answer.status == 200, answer
         told: dict[str, Any] = answer.json()
         return told
 
     def counted(self, *chains: Chain) -> int:
-        """What the ledger has of the regions of these."""
+        """Return the usage that the ledger holds for the regions of these chains."""
         rows = self.usage(by="region")["rows"]
         return sum(row["value"] for row in rows if row["region"] in {chain.region for chain in chains})
 
     def edges(self) -> dict[str, dict[str, Any]]:
-        """How the edges are, by their names."""
+        """Return the status of all edges, by name."""
         answer = self.get("/v1/edges")
         assert answer.status == 200, answer
         return {edge["edge"]: edge for edge in answer.json()["edges"]}
 
     def metric(self, name: str, /, **labels: str) -> float:
-        """The value of a sample of `/metrics`."""
+        """Return the value of a sample of `/metrics`."""
         families = text_string_to_metric_families(ask(self.port, "/metrics").body.decode())
         (value,) = [s.value for family in families for s in family.samples if s.name == name and s.labels == labels]
         return value

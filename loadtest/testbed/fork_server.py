@@ -1,15 +1,15 @@
-"""Commands of edgeproxy that begin as copies of a process which has imported the product already.
+"""Start commands of edgeproxy as forks of a process that has already imported the product.
 
-Importing is most of what a start costs, up to a second of CPU, and tests start hundreds. So a test run has a server,
-`python -m loadtest.testbed.fork_server`, made when it is first of use: it imports what the commands do, and nothing
-runs in it, no thread and no event loop. Whatever it is asked for it forks, as its own sibling (CLONE_PARENT): who asked
-is the parent, and so waits for the copy, is told how it ended, and takes it along, as if it had started it by exec.
+Imports are most of the cost of a start, up to a second of CPU, and tests start hundreds of processes. So a test run has
+a fork server, `python -m loadtest.testbed.fork_server`, started at first use. It imports the commands' modules and runs
+no thread and no event loop. For each request it forks a copy as its own sibling (CLONE_PARENT). The parent of the copy
+is thus the requesting process, which waits for the copy and reads its exit code, as after a start by exec.
 
-What a copy is told when it starts, its arguments, its environment, its outputs, is what it would be told by exec, also
-in /proc. It starts by exec all the same where something is said that only a new process hears: see `may_fork`.
+A copy gets the arguments, environment and outputs that exec would give it, and /proc shows them too. Some settings work
+only in a new process; commands with such settings still start by exec (see `may_fork`).
 
-A copy that becomes a supervisor first forks a server of its own, whose copies are its workers: their parent is the
-supervisor, in which nothing else is different but that its `Popen` is `start_worker`.
+A copy that becomes a supervisor first forks a fork server of its own, and its workers are copies of that server. The
+workers' parent is the supervisor. The only other difference in the supervisor is that its `Popen` is `start_worker`.
 """
 
 import atexit
@@ -48,46 +48,48 @@ MODULES = (
     "edgeproxy.edge.supervisor.main",
     "stripe",
 )
-"""What a server imports: the commands that serve, and what they import only once they are configured."""
+"""Modules that a fork server imports: the serving commands, and the modules that they import only if configured."""
 EXAMPLES = ("edge.yaml", "collector.yaml", "regions.yaml")
-"""Configurations that a server reads, in `config`, as commands do first."""
+"""Configurations in `config` that a fork server loads once, because each command starts by loading one."""
 EDGE_PYTHON = os.environ.get("EDGEPROXY_EDGE_PYTHON", sys.executable)
-"""What edges run on: where it is another machine's, under an emulator, they start by exec (scripts/test-arm64)."""
+"""The Python of edges. With another machine's Python, under an emulator, edges start by exec (scripts/test-arm64)."""
 COMMAND = (sys.executable, "-m", "edgeproxy")
 STEPPING = (sys.executable, "-m", "loadtest.testbed.step_kill")
 WORKER = (sys.executable, "-P", "-m", "edgeproxy.edge.proxy")
 MOVED_CLOCK = (sys.executable, "-m", "tests.support.moved_clock")
-"""What it stands for; arguments follow. Of those with a moved clock, after the file that says by how much, collectors
-alone; they are copies of a second server, whose clock was moved before it imported anything."""
+"""The module of the command; arguments follow. The first argument after the moved clock's module is the file that
+holds the offset. Only collectors with a moved clock are forked. They are copies of a second fork server, which moves
+its clock before it imports anything.
+"""
 SUPERVISORS = (["edge"], ["quick"])
 """The commands that start workers."""
 EARLY = ("PYTHON", "LD_", "MALLOC_", "GLIBC_", "FAKETIME", "LANG", "LC_", "TZ", "OPENSSL_")
-"""How variables begin which are read, by Python or by libraries, before a command runs."""
+"""Prefixes of variables that Python or libraries read before a command runs."""
 ALLOCATION = {"MALLOC_TRIM_THRESHOLD_": -1, "MALLOC_MMAP_THRESHOLD_": -3}
-"""Those of them that can be told later too, and the options of mallopt(3) that do it."""
+"""Variables with such a prefix that can also be set later, each with its option of mallopt(3)."""
 LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)
 """The limits that a copy inherits. A supervisor lowers the second one after its server of workers has started."""
 ROOM = 16 << 10
-"""Bytes that arguments may have, and an environment beyond that of the server."""
+"""The most bytes of arguments, and of an environment beyond the fork server's own."""
 CLONE, CLONE_PARENT, PR_SET_PDEATHSIG = 56, 0x8000, 1  # of x86-64: syscalls(2), clone(2), prctl(2)
 
 
 class Copy:
-    """A process that was forked: what tests want of a Popen."""
+    """A forked process, with the methods of Popen that tests use."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
-        """Its exit code, minus the number of the signal that killed it; None while it runs."""
+        """Return the exit code, or the negative signal number if a signal killed the process; None while it runs."""
         if self.returncode is None:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             self.returncode = os.waitstatus_to_exitcode(status) if pid else None
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
-        """`poll` once it has ended; raises TimeoutExpired."""
+        """Wait for the end and return the code of `poll`. Raises TimeoutExpired."""
         if self.returncode is None:
             handle = os.pidfd_open(self.pid)
             try:
@@ -101,13 +103,13 @@ class Copy:
         return code
 
     def send_signal(self, number: int) -> None:
-        """Send it a signal; nothing happens where it has ended."""
+        """Send a signal. Does nothing if the process has ended."""
         if self.poll() is None:
             os.kill(self.pid, number)
 
 
 class ForkServer:
-    """The server of this process, from its first copy on."""
+    """The fork server of this process, started with the first copy."""
 
     def __init__(self, requests: socket.socket) -> None:
         self._environ = dict(os.environ)
@@ -116,7 +118,7 @@ class ForkServer:
 
     @classmethod
     def started(cls, *, moves_clock: bool) -> "ForkServer":
-        """A new process."""
+        """Start a fork server process."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             process = subprocess.Popen(
@@ -132,7 +134,9 @@ class ForkServer:
         return cls(ours)
 
     def heard(self, environ: Mapping[str, str]) -> bool:
-        """Whether what processes are told when they begin is what the server was told."""
+        """Return whether a fork can run with this environment: no variable that is read at start differs from the
+        server's.
+        """
         changed = {name for name, _ in environ.items() ^ self._environ.items()}
         return not any(name.startswith(EARLY) for name in changed - ALLOCATION.keys())
 
@@ -149,12 +153,14 @@ class ForkServer:
 
 
 _servers: dict[tuple[int, bool], ForkServer] = {}
-"""By the pid of the process whose it is, as what is forked of a test run has none yet, and by whether it moves its
-clock."""
+"""Fork servers by the pid of the process that started them, and by whether they move their clock.
+
+The pid is part of the key because a process forked from a test run inherits this table but owns none of its servers.
+"""
 
 
 def may_fork(command: Sequence[str], environ: Mapping[str, str]) -> bool:
-    """Whether this command is the product's, and would be no other for having been started by exec."""
+    """Return whether a fork of this command would behave like a start by exec. False for commands of other programs."""
     moves_clock = has_moved_clock(command)
     if not moves_clock and tuple(command[:3]) not in (COMMAND, STEPPING) and tuple(command[:4]) != WORKER:
         return False
@@ -163,26 +169,30 @@ def may_fork(command: Sequence[str], environ: Mapping[str, str]) -> bool:
     key = os.getpid(), moves_clock
     if key not in _servers:
         if threading.current_thread() is not threading.main_thread():
-            return False  # PR_SET_PDEATHSIG means the thread that started the server, which may end any time.
+            # PR_SET_PDEATHSIG watches the thread that started the server, and this thread may end at any time.
+            return False
         _servers[key] = ForkServer.started(moves_clock=moves_clock)
     return _servers[key].heard(environ)
 
 
 def has_moved_clock(command: Sequence[str]) -> bool:
-    """Whether it is a collector's whose clock a file moves."""
+    """Return whether this is the command of a collector with a moved clock."""
     return tuple(command[:3]) == MOVED_CLOCK and command[4] == "collector"
 
 
 def fork(command: Sequence[str], environ: Mapping[str, str], files: Mapping[int, int], *, leashed: bool = True) -> Copy:
-    """Start this command, which may_fork; `files` are all its descriptors, standard input and outputs among them, and
-    ours that these shall be. It is told to end when this process does, unless it is not `leashed`."""
+    """Start a command that `may_fork` accepts.
+
+    `files` maps all descriptors of the copy, standard input and outputs among them, to ours. A `leashed` copy gets
+    SIGTERM when this process ends.
+    """
     return _servers[os.getpid(), has_moved_clock(command)].fork(command, environ, files, leashed)
 
 
 def start_worker(
     command: Sequence[str], *, stdin: int, pass_fds: Sequence[int], start_new_session: bool, env: Mapping[str, str]
 ) -> Copy | subprocess.Popen[bytes]:
-    """What a supervisor calls in place of Popen."""
+    """Start a worker; replaces Popen in a supervisor."""
     assert (stdin, start_new_session) == (subprocess.DEVNULL, True)
     if not may_fork(command, env):
         return subprocess.Popen(command, stdin=stdin, pass_fds=pass_fds, start_new_session=True, env=env)
@@ -195,11 +205,11 @@ def start_worker(
 
 
 def serve(requests: socket.socket) -> list[str] | None:
-    """Fork whatever is asked for. Returns the command in each copy, and None once nobody can ask any more."""
+    """Fork a copy for each request. Returns the command in each copy, and None once the requesting side is closed."""
     while True:
         try:
             asked, files, _, _ = socket.recv_fds(requests, 1 << 20, 250)
-        except ConnectionResetError:  # Who asked was killed before it read the last answer.
+        except ConnectionResetError:  # The requesting process was killed before it read the last answer.
             return None
         if not asked:
             return None
@@ -217,18 +227,18 @@ def serve(requests: socket.socket) -> list[str] | None:
             return [str(each) for each in command]
         for each in files:
             os.close(each)
-        with contextlib.suppress(BrokenPipeError):  # Who asked was killed meanwhile.
+        with contextlib.suppress(BrokenPipeError):  # The requesting process was killed meanwhile.
             requests.send(str(pid).encode())
 
 
 def serve_workers() -> list[str] | None:
-    """Fork a server of this supervisor's own, and have it make the workers. Returns None in the supervisor, and the
-    command in each worker."""
+    """Fork a fork server for this supervisor's workers. Returns None in the supervisor, the command in each worker."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if os.fork() == 0:
-        os.setsid()  # What a terminal or a test tells the supervisor's group is not for it.
+        os.setsid()  # Signals of a terminal or a test to the supervisor's group must not reach the server.
         ours.close()
-        become(["a fork server of workers"], {})  # It is of no family: what is looked for there is the product's.
+        # Tests look for edgeproxy processes by command line and must not find this one.
+        become(["a fork server of workers"], {})
         return serve(theirs) or os._exit(0)
     theirs.close()
     _servers[os.getpid(), False] = ForkServer(ours)
@@ -238,7 +248,7 @@ def serve_workers() -> list[str] | None:
 
 
 def sibling() -> int:
-    """fork(2), but the child's parent is that of this process."""
+    """Fork like fork(2), but as a child of this process's parent."""
     python = ctypes.pythonapi
     python.PyOS_BeforeFork()
     pid = int(ctypes.PyDLL(None).syscall(CLONE, CLONE_PARENT | signal.SIGCHLD, 0, 0, 0, 0))
@@ -247,37 +257,37 @@ def sibling() -> int:
 
 
 def keep(files: Sequence[int], numbers: Sequence[int]) -> None:
-    """Have these files by these numbers, and no others."""
+    """Give these files these descriptor numbers, and close all other descriptors."""
     above = [fcntl.fcntl(each, fcntl.F_DUPFD, max(numbers) + 1) for each in files]
     for each, number in zip(above, numbers, strict=True):
         os.dup2(each, number)
     for before, after in pairwise([-1, *sorted(numbers), os.sysconf("SC_OPEN_MAX")]):
-        if before + 1 < after:  # Python takes an empty range for an endless one.
+        if before + 1 < after:  # Python treats an empty range as an endless one.
             os.closerange(before + 1, after)
 
 
 def become(command: Sequence[str], environ: Mapping[str, str]) -> None:
-    """Be told this, and nothing of what the server was told."""
+    """Take over this command line and environment, and drop the fork server's."""
     os.environ.clear()
     os.environ.update(environ)
     for name, option in ALLOCATION.items():
         if name in environ:
             ctypes.CDLL(None).mallopt(option, int(environ[name]))
-    # proc(5): the 48th to 51st are where arguments and environment begin and end.
+    # proc(5): fields 48 to 51 are the start and end addresses of the arguments and the environment.
     places = [int(each) for each in Path("/proc/self/stat").read_text().rpartition(")")[2].split()[45:49]]
     tell(places[0], places[1], command)
     tell(places[2], places[3], [f"{name}={value}" for name, value in environ.items()])
 
 
 def tell(start: int, end: int, texts: Sequence[str]) -> None:
-    """Write these where /proc reads them, as much as there is room for."""
+    """Write these texts where /proc reads them, cut to the available room."""
     content = b"".join(os.fsencode(each) + b"\0" for each in texts)[: end - start - 1]
     ctypes.memset(start, 0, end - start)
     ctypes.memmove(start, content, len(content))
 
 
 def end_at_once(codes: Sequence[int]) -> None:
-    """Leave with this code, where there is one, and take nothing apart: a copy would make every page its own for it."""
+    """Exit with this code, if there is one, without freeing objects: freeing would copy every shared memory page."""
     if codes:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -285,9 +295,12 @@ def end_at_once(codes: Sequence[int]) -> None:
 
 
 def rehearse() -> None:
-    """Do once what every command does first, and what then is there in each copy: pydantic makes the models of a
-    configuration when it is read, typer the tree of commands when one is called, a third of what a start costs."""
-    # Not at the top: tests import this file, and what it starts imports it first.
+    """Do the work that every command does first, so that each copy inherits the result.
+
+    This is a third of the cost of a start: pydantic builds a configuration's models at the first load, and typer builds
+    the tree of commands at the first call.
+    """
+    # Not at the top of the file: tests import this file too, and MODULES must be imported before these.
     import typer
 
     from edgeproxy import cli
@@ -306,23 +319,25 @@ def rehearse() -> None:
 
 
 def main() -> None:
-    """Import, fork, and in each copy be the command."""
+    """Import the modules, serve requests for forks, and run the command in each copy."""
     codes: list[int] = []
-    atexit.register(end_at_once, codes)  # What is registered first is called last.
+    atexit.register(end_at_once, codes)  # atexit calls the function registered first last.
     requests = socket.socket(fileno=int(sys.argv[1]))
     moved_clock = importlib.import_module(MOVED_CLOCK[2]) if sys.argv[3:] else None
     if moved_clock is not None:
-        moved_clock.move_clock()  # Before anything is imported that keeps the clock as a default.
+        # Some modules store the clock as a default argument, so this comes before their import.
+        moved_clock.move_clock()
     for module in MODULES:
         importlib.import_module(module)
     rehearse()
     assert len(os.listdir("/proc/self/task")) == 1, "an import has started a thread, which no copy would have"
     gc.collect()
-    gc.freeze()  # Looking through what was imported would make a copy's own of every page.
+    gc.freeze()  # A garbage collection in a copy would touch, and so copy, every page of the imported modules.
     command = serve(requests)
     if command is None:
         return
-    os.environ["EDGEPROXY_TEMPLATE"] = "0"  # It would begin once more by exec, and has a server of workers instead.
+    # The supervisor would start anew by exec otherwise. It has a fork server for its workers instead.
+    os.environ["EDGEPROXY_TEMPLATE"] = "0"
     if command[3:4] in SUPERVISORS or (tuple(command[:3]) == STEPPING and command[4:5] in SUPERVISORS):
         command = serve_workers() or command
     name = command.index("-m") + 1

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server of the tests' own, on a port of its own."""
+"""A real PostgreSQL server that belongs to the tests, on its own port."""
 
 import contextlib
 import os
@@ -21,20 +21,24 @@ from loadtest.testbed.waiting import until
 
 OLDEST = 15
 PLACES = "/usr/lib/postgresql/*/bin"
-"""Where Debian and Ubuntu have it, a directory for each version."""
+"""The directories of Debian and Ubuntu, one per version."""
 MEMORY = Path("/dev/shm")
-"""Where files need no disk. To make the hundreds that each database has, and to remove them, takes half of the CPU."""
+"""A file system in memory: creating and removing the hundreds of files of each database takes half the CPU there."""
 MEMORY_FREE_MIN = 8 << 30
-"""Bytes: in a container there is often less, and then it is the disk. Five servers may look at the same time."""
+"""Bytes that must be free, because five servers may check at the same time. Containers often have less: then the files
+are on disk.
+"""
 OWNER = "edgeproxy"
-"""Whose the databases are, as operators have it: no superuser, whom row-level security would not hold."""
+"""The owner of the databases, as in production: no superuser, because row-level security does not apply to
+superusers.
+"""
 USER = "postgres"
-"""Whose processes they are where the tests run as root, for which PostgreSQL does not start."""
+"""The user of the server's processes if tests run as root: PostgreSQL refuses to start as root."""
 
 
 @cache
 def programs() -> Path | None:
-    """The directory of a PostgreSQL that is new enough; None where there is none."""
+    """Return the directory of the programs of a recent PostgreSQL, or None."""
     named = shutil.which("postgres")
     found = [Path(named).resolve().parent] if named else []
     found += sorted(Path("/").glob(PLACES.lstrip("/")), key=lambda place: place.parent.name, reverse=True)
@@ -49,7 +53,7 @@ def programs() -> Path | None:
 
 @cache
 def _owner() -> tuple[int, int] | None:
-    """The user and the group that it runs as; None where root has nobody to run it as."""
+    """Return the user and group of the server; None if the tests run as root and the user `postgres` is missing."""
     if os.getuid() != 0:
         return os.getuid(), os.getgid()
     try:
@@ -60,8 +64,10 @@ def _owner() -> tuple[int, int] | None:
 
 
 class Postgresql:
-    """A server that runs; anybody may connect from this host. Only where it is `durable` does it wait for the disk, and
-    only where it `archives` does it copy its WAL. With `in_memory` its files are in MEMORY, if there is room.
+    """A running server. Any process on this host may connect to it.
+
+    Only a `durable` server waits for the disk, and only a server that `archives` copies its WAL. `in_memory` puts
+    its files in MEMORY if there is room.
     """
 
     def __init__(self, *, durable: bool = False, archives: bool = False, in_memory: bool = False) -> None:
@@ -74,12 +80,12 @@ class Postgresql:
         self._programs, self._owner = found, owner
         self._numbers = count(1)
         self._with_tables: str | None = None
-        """The name of the database of which others are copies."""
-        # Not in a directory of pytest's: whoever it runs as could not get there.
+        """The name of the template database that others are copies of."""
+        # Not in a directory of pytest: the server's user could not enter it.
         has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_FREE_MIN
         place = MEMORY if in_memory and has_room else None
         self._strategy = "file_copy" if place else "wal_log"
-        """How databases are copied: as files, each of which a disk would have to sync, or page by page."""
+        """How databases are copied: as files, each synced if it is on disk, or page by page."""
         self._kept = TemporaryDirectory(prefix="edgeproxy-postgresql-", dir=place, ignore_cleanup_errors=True)
         self._folder = Path(self._kept.name)
         self.data, self.wal, self.backups = (self._folder / name for name in ("data", "wal", "backups"))
@@ -96,8 +102,8 @@ class Postgresql:
         self.ask(f"CREATE ROLE {OWNER} LOGIN CREATEROLE")
 
     def start(self) -> None:
-        """Start the server on what is there; returns once it takes connections."""
-        # Right after a kill -9 what the old one has started may still be there, and the new one leaves at once.
+        """Start the server on its existing data. Returns once it accepts connections."""
+        # Just after SIGKILL, child processes of the old server may still exist; a new server exits at once then.
         until(self._starts, "PostgreSQL takes connections", seconds=60)
 
     def _starts(self) -> bool:
@@ -123,22 +129,22 @@ class Postgresql:
             )
 
     def database(self) -> str:
-        """The URL of a new database that has the collector's tables."""
+        """Create a database with the collector's tables. Returns its URL."""
         if self._with_tables is None:
             make_tables(with_tables := self.empty_database())
             self._with_tables = with_tables.rpartition("/")[2]
         return self.empty_database(f"--template={self._with_tables}", f"--strategy={self._strategy}")
 
     def database_of_owner(self) -> str:
-        """The URL of a new database whose tables belong to another role than the user of the URL."""
+        """Create a database whose tables belong to another role than the URL's user. Returns its URL."""
         url, owner = self.empty_database_of_owner()
         make_tables(owner, "edgeproxy_login")
         return url
 
     def empty_database_of_owner(self) -> tuple[str, str]:
-        """The URLs of a new database: that of a login, and that of the role that is to own the tables."""
+        """Create an empty database. Returns its URLs for a login role and for the future owner of the tables."""
         for user in ("edgeproxy_owner", "edgeproxy_login"):
-            # Roles are the server's: another test may have made them.
+            # Roles belong to the whole server, so another test may have created them.
             if not self.ask(f"SELECT 1 FROM pg_roles WHERE rolname = '{user}'"):
                 self.ask(f"CREATE ROLE {user} LOGIN")
                 self.ask(roles_sql(user))
@@ -147,13 +153,13 @@ class Postgresql:
         return login, owner
 
     def empty_database(self, *options: str) -> str:
-        """The URL of a new database."""
+        """Create an empty database. Returns its URL."""
         name = f"ledger{next(self._numbers)}"
         self._run("createdb", "-h", HOST, "-p", str(self.port), "-U", "postgres", "-O", OWNER, *options, name)
         return f"postgresql://{OWNER}@{HOST}:{self.port}/{name}"
 
     def cpu(self) -> float:
-        """Seconds of CPU that the server has used, and all that it has started, also what has ended since."""
+        """Return the seconds of CPU of the server and all its child processes, ended ones included."""
         own = str(self._server.pid)
         found = {}
         for place in Path("/proc").glob("[0-9]*/stat"):
@@ -164,40 +170,38 @@ class Postgresql:
         return (sum(ticks) + ended) / os.sysconf("SC_CLK_TCK")
 
     def dump(self, url: str, *options: str) -> Path:
-        """A backup of a database, by pg_dump as its user."""
+        """Back up a database with pg_dump, as its user."""
         file = self._folder / f"{url.rpartition('/')[2]}.dump"
         self._run("pg_dump", "--format=custom", *options, f"--file={file}", url)
         return file
 
     def restore(self, file: Path, url: str) -> None:
-        """Put a backup into a database that is empty."""
+        """Restore a backup into an empty database."""
         self._run("pg_restore", "--exit-on-error", "--no-owner", f"--dbname={url}", str(file))
 
     def base_backup(self) -> Path:
-        """A backup of all that it has, by pg_basebackup, named by the time when it was done."""
+        """Back up the whole server with pg_basebackup. The name is the time of completion."""
         at = ("-h", HOST, "-p", str(self.port), "-U", "postgres")
         self._run("pg_basebackup", "--checkpoint=fast", *at, "-D", "backups/new")
         name = time.strftime("base-%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return (self.backups / "new").rename(self.backups / name)
 
     def ask(self, statement: str) -> str:
-        """What psql prints of a statement."""
+        """Return psql's output for a statement."""
         at = ("-h", HOST, "-p", str(self.port), "-U", "postgres")
         return self._run("psql", *at, "-Atc", statement).stdout.strip()
 
     def ask_in(self, database: str, statement: str, user: str = "postgres") -> str:
-        """The same in a database, as a user."""
+        """Return psql's output for a statement in this database, as this user."""
         at = ("-h", HOST, "-p", str(self.port), "-U", user, "-d", database)
         return self._run("psql", *at, "-v", "ON_ERROR_STOP=1", "-Atc", statement).stdout.strip()
 
     def size(self) -> int:
-        """Bytes of all that it keeps."""
+        """Return the bytes of all its files."""
         return sum(place.stat().st_size for place in self._folder.rglob("*") if place.is_file())
 
     def restart(self) -> None:
-        """End it in order and start it again, with nothing in memory of what is on disk: neither its own nor the
-        system's.
-        """
+        """Restart the server with cold caches: neither the server nor the system holds file contents in memory."""
         self._server.send_signal(signal.SIGINT)
         self._server.wait(60)
         for place in self._folder.rglob("*"):
@@ -209,12 +213,12 @@ class Postgresql:
         self.start()
 
     def kill(self) -> None:
-        """kill -9 of the server; those that it has started end by themselves."""
+        """Send SIGKILL to the server. Its child processes end by themselves."""
         self._server.kill()
         self._server.wait(30)
 
     def close(self) -> None:
-        """End it at once, with all connections."""
+        """Stop the server at once, with all connections."""
         self._server.send_signal(signal.SIGQUIT)
         try:
             self._server.wait(30)
@@ -235,5 +239,5 @@ class Postgresql:
         return done
 
     def as_owner(self) -> dict[str, Any]:
-        """How to start a process that may do with its files what it may: of subprocess."""
+        """Return subprocess arguments that start a process with the server's rights to its files."""
         return {"user": self._owner[0], "group": self._owner[1]} if os.getuid() == 0 else {}

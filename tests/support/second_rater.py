@@ -1,6 +1,6 @@
-"""A second opinion on what usage costs: fractions, unit by unit in thought, written from what the plan says alone.
+"""An independent computation of usage charges: fractions, unit by unit, derived from the plan alone.
 
-It shares no code with the product. A plan here is what its YAML says, as plain values.
+It shares no code with the product. A plan here is its YAML as plain values.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,23 +11,23 @@ from math import floor
 from typing import Any, NamedTuple
 
 Where = tuple[str, str, int]
-"""Meter, dimension value, number of the price: 0 is what is included, tiers count from 1."""
+"""Meter, dimension value, number of the price: 0 for included units, tiers count from 1."""
 
 
 SMALLEST = {"usd": 100, "eur": 100, "gbp": 100, "jpy": 1, "kwd": 1000}
 """Smallest units in one of each currency."""
 PAID_IN = {"kwd": 10}
-"""Smallest units of which all payments are multiples, where it is not one."""
+"""All payments in these currencies are multiples of this many smallest units; 1 in other currencies."""
 
 
 def smallest(price: str, currency: str) -> Fraction:
-    """Smallest units of money a unit of usage."""
+    """Return the smallest units of money per unit of usage."""
     amount, _, units = price.partition("/")
     return Fraction(amount) * SMALLEST[currency] / int(units.replace("M", "000000") or 1)
 
 
 def nearest(value: Fraction, currency: str) -> int:
-    """The nearest amount that can be paid, a half away from zero."""
+    """Return the nearest payable amount; halves round away from zero."""
     value /= PAID_IN.get(currency, 1)
     whole = floor(value + Fraction(1, 2)) if value >= 0 else -floor(-value + Fraction(1, 2))
     return whole * PAID_IN.get(currency, 1)
@@ -36,7 +36,7 @@ def nearest(value: Fraction, currency: str) -> int:
 def usage_charges(
     plan: Mapping[str, Any], usage: Mapping[str, Mapping[str, int]], currency: str = "usd"
 ) -> dict[Where, tuple[int, int]]:
-    """(quantity, amount) of each price that any usage meets; `usage`: by meter, then by dimension value."""
+    """Return (quantity, amount) of each price that applies to usage; `usage` is by meter, then by dimension value."""
     charges: dict[Where, tuple[int, int]] = {}
     for meter, meter_plan in plan["meters"].items():
         if meter not in usage:
@@ -65,7 +65,7 @@ def usage_charges(
 
 
 def volume_tier(tiers: Sequence[Mapping[str, Any]], units: int, currency: str) -> tuple[int, Fraction]:
-    """(number, price) of the tier that all of these units have."""
+    """Return (number, price) of the tier that applies to all of these units."""
     for number, tier in enumerate(tiers, start=1):
         if tier["up_to"] == "none" or units <= int(tier["up_to"]):
             return number, smallest(tier["price"], currency)
@@ -75,7 +75,7 @@ def volume_tier(tiers: Sequence[Mapping[str, Any]], units: int, currency: str) -
 def intervals(
     meter_plan: Mapping[str, Any], own: str | None, currency: str
 ) -> list[tuple[int, int, int | None, Fraction]]:
-    """(number, first, last, price) of each price: units from `first` up to but without `last`."""
+    """Return (number, first, last, price) of each price: units from `first` up to but without `last`."""
     if "tiers" in meter_plan:
         ends = [None if tier["up_to"] == "none" else int(tier["up_to"]) for tier in meter_plan["tiers"]]
         firsts = [0, *(end for end in ends if end is not None)]
@@ -88,7 +88,7 @@ def intervals(
 
 
 def fee(plan: Mapping[str, Any], *, seconds: int, of: int, currency: str = "usd") -> int:
-    """A part of a month's fee for so many seconds of so many."""
+    """Return the part of a month's fee for `seconds` of `of` seconds."""
     return nearest(smallest(plan["fee"], currency) * seconds / of, currency)
 
 
@@ -100,14 +100,14 @@ def minimum(
     of: int,
     currency: str = "usd",
 ) -> int:
-    """What so many seconds of a period lack of the minimum fee."""
+    """Return how much the charges for this part of a period fall short of the minimum fee."""
     least = nearest(smallest(plan.get("minimum", "0"), currency) * seconds / of, currency)
     charged = sum(amount for _, amount in usage_charges(plan, usage, currency).values())
     return max(0, least - fee(plan, seconds=seconds, of=of, currency=currency) - charged)
 
 
 def discount(coupon: Mapping[str, Any], cost: int, currency: str = "usd") -> int:
-    """What a coupon takes off a period that costs so much, by what its YAML says."""
+    """Return the discount that a coupon, as YAML, gives on a period with this cost."""
     if cost <= 0:
         return 0
     if "amount_off" in coupon:
@@ -116,18 +116,18 @@ def discount(coupon: Mapping[str, Any], cost: int, currency: str = "usd") -> int
 
 
 def discounted_periods(coupon: Mapping[str, Any]) -> int | None:
-    """Of how many periods a coupon is, from the first on; None: of all."""
+    """Return for how many periods, from the first on, a coupon applies; None for all."""
     return {"once": 1, "forever": None}.get(coupon.get("duration", "once"), int(coupon.get("periods", "0")))
 
 
 def first_of_next_month(second: int) -> int:
-    """The Unix second at which the month after that of a moment begins, in UTC."""
+    """Return the Unix second of the start of the next month in UTC."""
     day = datetime.fromtimestamp(second, UTC)
     return int(datetime(day.year + day.month // 12, day.month % 12 + 1, 1, tzinfo=UTC).timestamp())
 
 
 def first_of_month(second: int) -> int:
-    """The Unix second at which the month of a moment begins, in UTC."""
+    """Return the Unix second of the start of this month in UTC."""
     day = datetime.fromtimestamp(second, UTC)
     return int(datetime(day.year, day.month, 1, tzinfo=UTC).timestamp())
 
@@ -140,10 +140,11 @@ def invoice_totals(
     has_trial: bool,
     currency: str = "usd",
 ) -> list[int]:
-    """The totals of all invoices of a subscription, by months of UTC: the first fee, once the trial is over; in each
-    period one whenever the usage that is not invoiced costs as much as the threshold; and one at its end.
+    """Return the totals of all invoices of a subscription, by months of UTC.
 
-    `periods` has what was used by each look at the threshold, and the last time by the end of the period.
+    The first invoice is the fee, after the trial. Each period has one invoice whenever its usage not yet invoiced
+    costs as much as the threshold, and one at its end. `periods` holds the usage so far at each check of the
+    threshold, and at last the usage at the end of the period.
     """
     start = begun // 60 * 60 + (int(plan["trial"]["days"]) * 86400 if has_trial and "trial" in plan else 0)
     end, month = first_of_next_month(start), first_of_month(start)
@@ -164,7 +165,7 @@ def invoice_totals(
 
 
 class PlanPart(NamedTuple):
-    """A part of a subscription with one plan, in a period, and paid with all of a month or a year."""
+    """A part of a subscription with one plan, within a period; its fee is paid for a whole month or year."""
 
     version: str
     is_yearly: bool
@@ -175,11 +176,11 @@ class PlanPart(NamedTuple):
     paid_start: int
     paid_end: int
     is_resting: bool = False
-    """Nothing is charged in advance for it."""
+    """No fee is charged in advance for this part."""
     is_trial: bool = False
-    """Nothing is charged for it."""
+    """Nothing is charged for this part."""
     quantity: int = 1
-    """How many of the plan it has."""
+    """The number of units of the plan."""
 
 
 def changed_totals(
@@ -188,11 +189,11 @@ def changed_totals(
     usage: Mapping[int, Mapping[str, Mapping[str, int]]],
     currency: str,
 ) -> list[int]:
-    """The totals of all invoices of a subscription whose plan changes within periods: the first fee, what each change
-    costs at once, and at the end of each period its usage and the next fee. The last part has just begun.
+    """Return the totals of all invoices of a subscription whose plan changes within periods.
 
-    `usage` is by the start of the part in which it was. A plan includes its amounts once in a period, in whatever
-    versions and parts it is held.
+    These are the first fee, the immediate charge of each change, and at the end of each period its usage and the
+    next fee. The last part has just begun. `usage` is by the start of its part. A plan includes its amounts once per
+    period, across all versions and parts.
     """
     totals = [rest_of_fee(plans, parts[0], parts[0], currency)]
     period: list[PlanPart] = [parts[0]]
@@ -213,7 +214,7 @@ def changed_totals(
 
 
 def rest_of_fee(plans: Mapping[str, Mapping[str, Any]], paid: PlanPart, begun: PlanPart, currency: str) -> int:
-    """The part of what is paid in advance for the time from which another part begins."""
+    """Return the part of an advance payment for the time from the start of another part on."""
     if paid.is_resting:
         return 0
     whole = nearest(smallest(plans[paid.version]["fee"], currency), currency)
@@ -231,7 +232,7 @@ def _used_in_period(
     usage: Mapping[int, Mapping[str, Mapping[str, int]]],
     currency: str,
 ) -> int:
-    """What the usage of a period costs."""
+    """Return the cost of a period's usage."""
     return sum(amount for _, amount in usage_items(plans, period, usage, currency))
 
 
@@ -241,8 +242,9 @@ def usage_items(
     usage: Mapping[int, Mapping[str, Mapping[str, int]]],
     currency: str,
 ) -> Iterator[tuple[tuple[object, ...], int]]:
-    """What each price of each part of a period costs: each part goes on at the price at which its plan was left
-    before."""
+    """Yield the cost of each price of each part of a period. A part continues at the price that its plan had reached
+    before.
+    """
     known: dict[str, dict[str, dict[str, int]]] = {}
     for part in period:
         counted = known.setdefault(part.version.partition("@")[0], {})
@@ -263,7 +265,7 @@ def usage_items(
 
 
 def _price_of(meter_plan: Mapping[str, Any], where: Where, currency: str) -> Fraction:
-    """The price of a unit, or package, at a place."""
+    """Return the price of a unit, or package, at a place."""
     _, value, number = where
     if meter_plan.get("tiers_mode") == "volume":
         return smallest(meter_plan["tiers"][number - 1]["price"], currency)

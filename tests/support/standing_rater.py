@@ -1,6 +1,6 @@
-"""A second opinion on invoices of which something is taken off: void ones, credit notes, lost disputes and others.
+"""An independent computation of reduced invoices: void ones, credit notes, lost disputes and others.
 
-It follows *Standing lines* and *Coupons* of docs/billing/billing.md alone, and shares no code with the product. It
+It follows only *Standing lines* and *Coupons* of docs/billing/billing.md, and shares no code with the product. It
 keeps each cent of a charge in a set, by its number: usage that costs $1.00 reaches the cents 1 to 100.
 """
 
@@ -25,21 +25,21 @@ class Charge(NamedTuple):
     """A line of an invoice."""
 
     item: tuple[object, ...]
-    """The fee, unused fee, usage of one price, or discount that it is of."""
+    """The charged item: a fee, an unused fee, usage of one price, or a discount."""
     amount: int
     period: int
-    """The beginning of the period with whose coupon it counts."""
+    """The start of the period whose coupon applies."""
 
 
 class WrittenInvoice:
-    """An invoice of this opinion, and what was taken off it."""
+    """An expected invoice and its reductions."""
 
     def __init__(self, lines: Sequence[Charge], unit: int = 1) -> None:
         """All amounts are multiples of `unit`."""
         self.lines = lines
         self._unit = unit
         self.is_off = False
-        """Whether it is void or uncollectible."""
+        """The invoice is void or uncollectible."""
         self.amount_off = 0
         """The sum of its credit notes and lost disputes."""
 
@@ -50,13 +50,13 @@ class WrittenInvoice:
 
     @property
     def share_off(self) -> Fraction:
-        """The share of each line that does not stand."""
+        """Return the share of each line that does not stand."""
         if self.is_off:
             return Fraction(1)
         return Fraction(self.amount_off, self.total) if self.total > 0 else Fraction(0)
 
     def amounts_off(self) -> list[int]:
-        """The part of each line that does not stand. Their sums, from the first line on, are rounded."""
+        """Return the part of each line that does not stand. Running sums, from the first line on, are rounded."""
         sums, whole = [0], 0
         for line in self.lines:
             whole += line.amount
@@ -65,7 +65,7 @@ class WrittenInvoice:
 
 
 class Account:
-    """A subscription by this opinion: its invoices, in the order in which their lines were written."""
+    """The expected invoices of a subscription, in the order in which their lines were written."""
 
     def __init__(self, plans: Mapping[str, Any], currency: str, coupon: Mapping[str, Any] | None) -> None:
         self._plans, self._currency, self._coupon = plans, currency, coupon
@@ -81,7 +81,7 @@ class Account:
         parts = [part for part in parts if not part.is_trial]
         now = [*self._fees(parts)]
         for period in sorted({part.period_start for part in parts}):
-            # Parts before which one of the same plan goes on have to be known, too.
+            # `usage_items` needs the earlier parts of a plan too, because a later part continues their prices.
             own = [part for part in parts if part.period_start == period and part in ended]
             items = usage_items(self._plans, own, usage or {}, self._currency)
             now += [Charge(item, amount, period) for item, amount in items]
@@ -98,8 +98,10 @@ class Account:
         running: Sequence[PlanPart],
         usage: Mapping[int, Mapping[str, Mapping[str, int]]],
     ) -> WrittenInvoice | None:
-        """Return the invoice of the usage by now of the parts that are `running`, the last of which is in force; None
-        where it is below the threshold of its plan."""
+        """Return the invoice for the usage so far of the `running` parts, or None if it is below the threshold.
+
+        The last of these parts is in force, and its plan has the threshold.
+        """
         plan = self._plans[parts[-1].version]
         if "threshold" not in plan or parts[-1].is_trial:
             return None
@@ -112,11 +114,13 @@ class Account:
         return self._write([part for part in parts if not part.is_trial], lines)
 
     def _due_lines(self, now: Sequence[Charge], rated: Mapping[str, set[int]]) -> list[Charge]:
-        """What has to be charged if these items cost so much by now. `rated` has the parts whose items are all among
-        them, by the kind of item."""
+        """Return the charges due if these items cost this much by now.
+
+        `rated` holds, by kind of item, the parts whose items are all among them.
+        """
         before = self._known_items()
         current = {charge.item for charge in now}
-        # Others were corrected to nothing.
+        # The other items were corrected to zero.
         nothing = [
             Charge(item, 0, period)
             for item, (_, period) in before.items()
@@ -135,7 +139,7 @@ class Account:
         return invoice
 
     def _minimums(self, settled: Sequence[PlanPart], charges: Sequence[Charge]) -> Iterator[Charge]:
-        """What each period lacks of the minimum fees of its parts, each by its time, as are their fees."""
+        """Yield each period's shortfall from the minimum fees of its parts. Minimum fees are prorated like fees."""
         for period in sorted({part.period_start for part in settled}):
             parts = [part for part in settled if part.period_start == period and not part.is_resting]
             parts = [part for part in parts if "minimum" in self._plans[part.version]]
@@ -152,7 +156,7 @@ class Account:
                 yield Charge(("minimum", parts[-1].version, parts[-1].start), missing, period)
 
     def _known_items(self) -> dict[tuple[object, ...], tuple[list[tuple[int, int]], int]]:
-        """The (amount, part off) of all lines until now, and the period, by item."""
+        """Return, by item, the (amount, part off) of all lines until now, and the period."""
         items: dict[tuple[object, ...], tuple[list[tuple[int, int]], int]] = {}
         for invoice in self.invoices:
             for line, off in zip(invoice.lines, invoice.amounts_off(), strict=True):
@@ -160,7 +164,7 @@ class Account:
         return items
 
     def _fees(self, parts: Sequence[PlanPart]) -> Iterator[Charge]:
-        """The fees of all parts. A change gives back the unused time of what stands of the fee before."""
+        """Yield the fees of all parts. A change returns the unused time of the standing part of the earlier fee."""
         items = self._known_items()
         last: PlanPart | None = None
         fee = Charge((), 0, 0)
@@ -184,7 +188,7 @@ class Account:
             last = part
 
     def _discounts(self, parts: Sequence[PlanPart], lines: Sequence[Charge]) -> Iterator[Charge]:
-        """What the coupon takes off each of its periods, less what it took off before."""
+        """Yield the coupon's discount for each of its periods, less the discounts given before."""
         if self._coupon is None:
             return
         periods = sorted({part.period_start for part in parts})[: discounted_periods(self._coupon)]
@@ -198,8 +202,10 @@ class Account:
 
 
 def _due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
-    """What has to be charged if an item costs so much by now, after lines of (amount, part off). Cents that were taken
-    off are neither charged nor given back again."""
+    """Return the charge due if an item costs this much by now, after lines of (amount, part off).
+
+    Cents that were taken off are neither charged nor returned again.
+    """
     if not any(off for _, off in lines):
         return amount - sum(charged for charged, _ in lines)
     first = next(charged for charged, _ in lines if charged)
@@ -209,11 +215,13 @@ def _due(amount: int, lines: Sequence[tuple[int, int]]) -> int:
 
 
 def _due_of_cents(amount: int, lines: Sequence[tuple[int, int]], *, is_given: bool) -> int:
-    """The cents that are due. A customer keeps what `is_given` to it, once a charge that corrected it is credited."""
+    """Return the cents that are due. If `is_given`, a customer keeps a returned amount after the charge that corrected
+    it is credited.
+    """
     owed: set[int] = set()
     dead: set[int] = set()
     too_much = 0
-    """Cents that were given back of what is not owed any more, as it was taken off."""
+    """Cents that were returned although the customer no longer owed them, because they were taken off."""
     for charged, off in lines:
         if charged < 0:
             back = sorted(owed)[charged:]
@@ -224,7 +232,7 @@ def _due_of_cents(amount: int, lines: Sequence[tuple[int, int]], *, is_given: bo
                 owed -= set(back)
                 too_much -= -off - len(kept)
                 continue
-            restored = min(-off, too_much)  # Of a line that gave something back, what is off is owed again.
+            restored = min(-off, too_much)  # If a line that returned money is taken off, that part is owed again.
             too_much -= restored
             owed -= set(back[-off - restored :])
             continue

@@ -1,7 +1,7 @@
-"""A stage for transcripts: a real worker on real sockets, with scripted clients before it and upstreams behind it.
+"""A test bed for transcripts: a real worker on real sockets, with scripted clients before it and upstreams behind it.
 
-A test reads as what each side sends and gets. When it is over the stage checks what every test promises without
-saying so: nothing was sent that nobody looked at, nothing is outstanding, no connection, task or error is left.
+A test reads as a list of messages that each side sends and gets. At its end the bed checks what every test promises:
+each sent message was read, and no request, connection, task or error is left.
 """
 
 import asyncio
@@ -49,43 +49,43 @@ EXPIRED = "key-of-old"
 
 
 def digest(key: str) -> str:
-    """A key as the configuration has it."""
+    """Return the hash of a key for the configuration."""
     return hashlib.sha256(key.encode()).hexdigest()
 
 
 def draft(settings: EdgeSettings, serving: Mapping[str, ClientTls] | None = None) -> PreparedConfiguration:
-    """These settings as they reach a worker."""
+    """Return these settings in the form that a worker receives."""
     return PreparedConfiguration(dump_settings(settings), serving)
 
 
 def head(*lines: str) -> bytes:
-    """The head of a message, from its lines."""
+    """Return the head of a message, from its lines."""
     return "".join(f"{line}\r\n" for line in (*lines, "")).encode("latin-1")
 
 
 def get(path: str = "/public/", *fields: str) -> bytes:
-    """A GET without anything special."""
+    """Return a plain GET."""
     return head(f"GET {path} HTTP/1.1", "Host: edge.test", *fields)
 
 
 def post(body: bytes, path: str = "/public/", *fields: str) -> bytes:
-    """A POST with a length."""
+    """Return a POST with a length."""
     return head(f"POST {path} HTTP/1.1", "Host: edge.test", f"Content-Length: {len(body)}", *fields) + body
 
 
 def ok(body: bytes = b"hello", *fields: str) -> bytes:
-    """An ordinary answer with a length."""
+    """Return a plain 200 response with a length."""
     return head("HTTP/1.1 200 OK", f"Content-Length: {len(body)}", *fields) + body
 
 
 def chunks(*pieces: bytes, trailers: tuple[str, ...] = ()) -> bytes:
-    """A whole chunked body."""
+    """Return a whole chunked body."""
     payload = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
     return payload + b"0\r\n" + "".join(f"{line}\r\n" for line in (*trailers, "")).encode()
 
 
 class Upstream:
-    """A service's endpoint: a listening socket whose connections a test takes one by one."""
+    """An endpoint of a service: a listening socket whose connections a test accepts one by one."""
 
     def __init__(self) -> None:
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=64)
@@ -93,11 +93,11 @@ class Upstream:
         self.port: int = self.listening.getsockname()[1]
         self.wires: list[Wire] = []
         self.requests: list[Message] = []
-        """What came while it answered by itself."""
+        """Requests that it received while it answered automatically."""
         self.tls: ssl.SSLContext | None = None
-        """How it speaks TLS, if it does."""
+        """The TLS context of its connections, if it speaks TLS."""
         self.answer: Callable[[Message], bytes] = lambda request: ok()
-        """How it answers by itself."""
+        """Returns the automatic answer to a request."""
         self._tasks: Tasks | None = None
 
     @property
@@ -105,7 +105,7 @@ class Upstream:
         return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     async def accepts(self) -> Wire:
-        """The next connection that the edge opens."""
+        """Accept and return the next connection that the edge opens."""
         async with asyncio.timeout(PATIENCE):
             end, _ = await asyncio.get_running_loop().sock_accept(self.listening)
         wire = self._wire(end)
@@ -114,7 +114,7 @@ class Upstream:
         return wire
 
     async def takes(self) -> Wire:
-        """The same, once it has got a whole request over it."""
+        """Accept the next connection, and return it once a whole request has arrived."""
         wire = await self.accepts()
         await wire.gets_request()
         return wire
@@ -124,22 +124,22 @@ class Upstream:
         return self.wires[-1]
 
     def refuses(self) -> None:
-        """Be there no longer."""
+        """Stop listening, so that connections are refused."""
         self.listening.close()
 
     def answers(self, answer: Callable[[Message], bytes]) -> None:
-        """From now on take every connection, and answer every request by itself."""
+        """Accept every connection and answer every request automatically from now on."""
         self.answer = answer
         if self._tasks is None:
             self._tasks = Tasks()
 
     def begins(self) -> None:
-        """Take connections, if it is to answer by itself. Needs a loop."""
+        """Accept connections, if it answers automatically. Needs a running loop."""
         if self._tasks is not None and not self._tasks._running:
             self._tasks.start("upstream", self._accept(self._tasks))
 
     async def rests(self) -> None:
-        """Answer no more."""
+        """Stop answering automatically."""
         if self._tasks is not None:
             await self._tasks.cancel()
 
@@ -161,7 +161,7 @@ class Upstream:
         wire.closes()
 
     def is_asked(self) -> bool:
-        """Whether a connection is there that nobody accepted; it is then accepted and closed."""
+        """Return whether a connection is waiting that the test has not accepted; it is accepted and closed."""
         try:
             end, _ = self.listening.accept()
         except OSError:
@@ -171,7 +171,7 @@ class Upstream:
 
 
 class Edge:
-    """The stage. `config` may be changed until something is asked of the edge; then it starts."""
+    """The test bed. `config` may be changed until the first request starts the edge."""
 
     def __init__(self, folder: Path) -> None:
         self.runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -181,11 +181,11 @@ class Edge:
         self.errors: list[dict[str, Any]] = []
         self.worker: Worker
         self.address: tuple[str, int]
-        """Where it listens."""
+        """The address that the edge listens on."""
         self.uses: list[LimitsUsed] | None = None
-        """What its supervisor is told of limits that other hosts share; None where none does."""
+        """Reports that the supervisor gets about limits shared with other hosts; None if no limit is shared."""
         self.inquiries: list[LookUpKeys | FetchIssuerKeys] = []
-        """For which keys its supervisor is asked."""
+        """Keys that the supervisor was asked to look up."""
         self._folder = folder
         self._supervisor: Store | None = None
         self._listening: socket.socket | None = None
@@ -203,7 +203,7 @@ class Edge:
                 {"sha256": digest(READER), "customer": "free", "scopes": ["read"]},
                 {"sha256": digest(EXPIRED), "customer": "free", "expires": "2025-06-01"},
             ],
-            # A machine that runs many tests at once stands still for a second now and then.
+            # A machine that runs many tests at once may stall for a second.
             "upstreams": {"api": {"endpoints": [self.upstream.url], "timeouts": {"connect": "10s"}}},
             "routes": [
                 {"name": "v1", "path": "/v1/*", "upstream": "api"},
@@ -214,28 +214,28 @@ class Edge:
             ],
         }
 
-    # ---- the stage
+    # ---- the test bed
 
     def adds_endpoint(self, upstream: str = "api") -> Upstream:
-        """One more endpoint of a service."""
+        """Add an endpoint to a service."""
         added = Upstream()
         self.upstreams.append(added)
         self.config["upstreams"].setdefault(upstream, {"endpoints": []})["endpoints"].append(added.url)
         return added
 
     def settings(self) -> EdgeSettings:
-        """What `config` says."""
+        """Return the settings in `config`."""
         file = self._folder / "edge.yaml"
-        file.write_text(json.dumps(self.config))  # which YAML is too, and is ten times as fast
+        file.write_text(json.dumps(self.config))  # JSON is also YAML, and ten times as fast to write
         return load_edge(file, {})
 
     @property
     def runtime(self) -> Runtime:
-        """What everything in its worker shares."""
+        """The objects that all parts of the worker share."""
         return self.worker.runtime
 
     async def starts(self) -> None:
-        """Serve, as `config` says."""
+        """Start the edge with `config`."""
         for upstream in self.upstreams:
             upstream.begins()
         if self._listening is not None:
@@ -277,18 +277,18 @@ class Edge:
         return True
 
     async def prepares(self, endpoints: Services | None = None) -> int:
-        """Be ready to serve what `config` says now, with this told of endpoints; returns its number."""
+        """Prepare the configuration in `config` with these endpoints. Returns the number of its generation."""
         generations = self.worker.generations
         made = await asyncio.to_thread(draft, self.settings(), self.runtime.snapshot.upstream_tls)
         generations.prepare(generations.number + 1, made, endpoints or {})
         return generations.number + 1
 
     async def reloads(self) -> None:
-        """Serve what `config` says now."""
+        """Serve the configuration in `config`."""
         assert self.worker.generations.commit(await self.prepares())
 
     async def client(self, address: str = "127.0.0.1", receives: int = 0) -> Wire:
-        """A new client's connection, from this address. Its kernel holds `receives` bytes for it, if that is said."""
+        """Connect a new client from this address. `receives` sets the size of its receive buffer in bytes."""
         await self.starts()
         end = socket.socket()
         end.setblocking(False)
@@ -303,7 +303,7 @@ class Edge:
     async def secure_client(
         self, context: ssl.SSLContext, name: str | None = "edge.test", session: ssl.SSLSession | None = None
     ) -> TlsWire:
-        """A new client's connection after its handshake; what that raises where it comes to nothing, this does."""
+        """Connect a new client and do its TLS handshake. Raises the error of a failed handshake."""
         plain = await self.client()
         self.clients.remove(plain)
         wire = TlsWire(plain._end, context, name=name, session=session)
@@ -312,12 +312,14 @@ class Edge:
         return wire
 
     async def forwards(self, *request: bytes) -> tuple[Wire, Wire]:
-        """A new client, and the new connection on which the upstream has got its request: a GET unless it is said."""
+        """Send a request (by default a GET) on a new client; return the client and the upstream's new connection that
+        got it.
+        """
         client = await self.client()
         return client, await self.brings(client, *(request or (get(),)))
 
     async def opens(self, *request: bytes) -> tuple[Wire, Wire]:
-        """The same once the upstream has its head; what comes behind that is still to be read."""
+        """Like `forwards`, but return once the upstream has the request's head. The body is still to be read."""
         client = await self.client()
         await client.sends(*(request or (get(),)))
         upstream = await self.upstream.accepts()
@@ -325,19 +327,19 @@ class Edge:
         return client, upstream
 
     async def brings(self, client: Wire, *request: bytes) -> Wire:
-        """The new connection on which the upstream has got this request of a client that is there already."""
+        """Send a request on an existing client and return the new connection on which the upstream got it."""
         await client.sends(*request)
         return await self.upstream.takes()
 
     async def serves(self, *request: bytes) -> tuple[Wire, Wire]:
-        """The same once the request is answered; both connections stay open."""
+        """Like `forwards`, and answer the request. Both connections stay open."""
         client, upstream = await self.forwards(*request)
         await upstream.sends(ok())
         await client.gets_answer()
         return client, upstream
 
     async def passes(self, request: bytes, answer: bytes, to: str = "GET") -> tuple[Message, Message]:
-        """One exchange over new connections: (what the upstream got, what the client got)."""
+        """Exchange one request and answer over new connections. Returns the messages that both sides received."""
         client = await self.client()
         await client.sends(request)
         upstream = await self.upstream.accepts()
@@ -349,7 +351,7 @@ class Edge:
         return received, answered
 
     async def refuses(self, request: bytes, to: str = "GET") -> Message:
-        """The answer to a request that the edge does not forward."""
+        """Send a request that the edge must not forward, and return its answer."""
         client = await self.client()
         await client.sends(request)
         answer = await client.gets_answer(to)
@@ -359,39 +361,39 @@ class Edge:
         return answer
 
     async def settles(self) -> None:
-        """Let everything happen that is already on its way."""
+        """Run the loop until all pending events are handled."""
         for _ in range(40):
             await asyncio.sleep(0)
 
     def passes_time(self, seconds: float) -> None:
-        """Edge time goes on by so much, as when a supervisor publishes another offset; limits then look at it."""
+        """Move edge time ahead, as when a supervisor publishes another offset. Limits then use the new time."""
         assert self._supervisor is not None
         control = self._supervisor.control
         control.begin_boot(control.boot, control.offset + seconds)
         self.runtime.offset = self.worker.store.offset
 
     def now(self) -> float:
-        """Edge time."""
+        """Return the edge time."""
         return monotonic() + self.runtime.offset
 
     async def until(self, condition: Callable[[], object], what: str = "") -> None:
         """Wait for a condition."""
         try:
             async with asyncio.timeout(PATIENCE):
-                while not condition():  # noqa: ASYNC110, the edge tells nobody what a test waits for
+                while not condition():  # noqa: ASYNC110, the edge has no event for the awaited condition
                     await asyncio.sleep(0.001)
         except TimeoutError:
             raise AssertionError(f"it never came to pass: {what or condition}") from None
 
-    # ---- what the edge counted and holds
+    # ---- counters and state of the edge
 
     def endpoint(self, n: int = 0, route: str = "/public/x") -> Endpoint:
-        """The edge's side of the n-th endpoint of a route's service."""
+        """Return the edge's object for the n-th endpoint of a route's service."""
         found = self.runtime.snapshot.router.find_site(None).match(route.encode(), b"GET")
         return found.service.endpoints[n]
 
     def endpoints(self) -> list[Endpoint]:
-        """All of them."""
+        """Return the edge's objects for all endpoints."""
         routes = self.config["routes"]
         router = self.runtime.snapshot.router
         sites = {route.get("host", "").replace("*", "x").encode() or None for route in routes}
@@ -401,29 +403,31 @@ class Edge:
         return [endpoint for service in services if service for endpoint in service.endpoints]
 
     def usage(self) -> dict[tuple[str, str, str], int]:
-        """(customer, meter, route) -> what is billed, as the supervisor reads it in the map at this moment."""
+        """(customer, meter, route) -> billed amount, as the supervisor reads it in the shared map now."""
         assert self._supervisor is not None
         return {(customer, meter, route): n for customer, meter, route, n in self._supervisor.usage_totals() if n}
 
     def metrics(self, name: str) -> dict[tuple[str, ...], list[int]]:
-        """label values -> words of a metric, as the supervisor reads it in the map once the worker has looked."""
+        """label values -> words of a metric, as the supervisor reads it in the map after the worker updated it."""
         assert self._supervisor is not None
         self.runtime.metrics.settle()
         totals = self._supervisor.metric_totals()
         return {labels: words for each, labels, words in totals if each == name and any(words)}
 
     def count(self, name: str, *labels: str) -> int:
-        """A counter or a gauge."""
+        """Return the value of a counter or a gauge."""
         return sum(self.metrics(name).get(labels, [0]))
 
     def in_use(self) -> int:
-        """How many slots of all customers and addresses are taken, as the supervisor reads it in the map."""
+        """Return how many slots of all customers and addresses are in use, as the supervisor reads it in the
+        shared map.
+        """
         assert self._supervisor is not None
         tables = (self._supervisor.customers, self._supervisor.addresses)
         return sum(table.in_use(row) for table in tables for row in table.rows() if has_gauges(table, row))
 
     def used(self, customer: str = "acme") -> dict[str, int]:
-        """Name of a policy -> what a customer has used of it, in all, as operators are told at this moment."""
+        """Name of a policy -> total usage of a customer, as operators see it now."""
         assert self._supervisor is not None
         settings = self.settings()
         who = find_file_customer(settings, customer)
@@ -437,7 +441,7 @@ class Edge:
     # ---- the end
 
     async def stops(self) -> None:
-        """End everything, and check what every test promises."""
+        """Stop the edge and check what every test promises."""
         if self._listening is None:
             return
         worker = self.worker
@@ -493,7 +497,7 @@ class Edge:
 
 
 def has_gauges(table: LimitTable, row: int) -> bool:
-    """Whether a row says what is in use now."""
+    """Return whether a row holds numbers of slots in use."""
     return bool(table.words[row + at.ROW_STATE] & HAS_GAUGES)
 
 

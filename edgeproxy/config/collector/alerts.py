@@ -171,14 +171,14 @@ class Channel(Part):
     """
 
     webhook: Annotated[str, BeforeValidator(read_webhook)] | None = Field(
-        default=None, repr=False, description="URL to which alerts are posted, [signed](alerting.md#webhooks)."
+        default=None, repr=False, description="URL that receives alerts by POST, [signed](alerting.md#webhooks)."
     )
     secret: Annotated[
         tuple[Annotated[str, BeforeValidator(read_signing_secret)], ...], BeforeValidator(parsers.read_list)
     ] = Field(
         default=(),
         repr=False,
-        description="Secret of the signature (Standard Webhooks). A list while one replaces another.",
+        description="Secret of the signature (Standard Webhooks). Write a list while one secret replaces another.",
     )
     slack: Annotated[str, BeforeValidator(read_webhook)] | None = Field(
         default=None, repr=False, description="URL of an incoming webhook of Slack."
@@ -188,23 +188,23 @@ class Channel(Part):
     )
     url: Annotated[str, BeforeValidator(read_webhook)] = Field(
         default=PAGERDUTY_URL,
-        description="URL for events of PagerDuty; in its EU region `https://events.eu.pagerduty.com/v2/enqueue`.",
+        description="URL for PagerDuty events; in the EU region `https://events.eu.pagerduty.com/v2/enqueue`.",
     )
     alertmanager: Annotated[str, BeforeValidator(read_alertmanager)] | None = Field(
         default=None,
         repr=False,
-        description="URL to which an [Alertmanager](alerting.md#alertmanager) takes alerts, "
-        "such as `https://alertmanager.internal:9093/api/v2/alerts`. With `private: true` it may be `http://`.",
+        description="URL where an [Alertmanager](alerting.md#alertmanager) receives alerts, such as "
+        "`https://alertmanager.internal:9093/api/v2/alerts`. With `private: true` it may be `http://`.",
     )
     smtp: Annotated[str, BeforeValidator(read_smtp)] | None = Field(
         default=None,
         repr=False,
-        description="Mail server: `smtps://` or `smtp://` and `[USER:PASSWORD@]HOST[:PORT]`. `smtp://` needs "
-        "STARTTLS, except on this host.",
+        description="Mail server: `smtps://` or `smtp://` and `[USER:PASSWORD@]HOST[:PORT]`. `smtp://` needs STARTTLS, unless "
+        "the server is on this host.",
     )
-    from_: MailAddress | None = Field(default=None, alias="from", description="Sender of that mail.")
+    from_: MailAddress | None = Field(default=None, alias="from", description="Sender of alert mails.")
     to: Annotated[tuple[MailAddress, ...], BeforeValidator(parsers.read_list)] = Field(
-        default=(), description="Recipients."
+        default=(), description="Recipients of alert mails."
     )
     private: Switch = Field(
         default=False,
@@ -219,46 +219,45 @@ class Channel(Part):
 
 
 class Routes(Part):
-    """Channels by severity. A severity without channels uses those of the next lower one."""
+    """Channels by severity. A severity without channels uses those of the next lower severity."""
 
-    page: tuple[Name, ...] = Field(default=(), description="Channels of what somebody must look at now.")
-    warn: tuple[Name, ...] = Field(default=(), description="Channels of what somebody should look at today.")
-    info: tuple[Name, ...] = Field(default=(), description="Channels of what is good to know.")
+    page: tuple[Name, ...] = Field(default=(), description="Channels for alerts that need a person now.")
+    warn: tuple[Name, ...] = Field(default=(), description="Channels for alerts that need a person today.")
+    info: tuple[Name, ...] = Field(default=(), description="Channels for alerts that need no action.")
 
 
 class Alerts(Part):
-    """[Alerts](alerting.md). Each is a line of the log too. A reload applies all of it."""
+    """[Alerts](alerting.md). The log has each alert too. A reload applies all of it."""
 
     channels: dict[Name, Channel] = Field(default_factory=dict, description="Channels, by name.")
-    routes: Routes = Field(default=Routes(), description="Channels of each severity.")
+    routes: Routes = Field(default=Routes(), description="Channels for each severity.")
     customers: Name | None = Field(
         default=None,
-        description="Channel, of `smtp`, by which customers get their own alerts, at `alert_email` of their metadata. "
-        "By default they get none.",
+        description="Channel, of `smtp`, that sends customers their own alerts, to the `alert_email` of their metadata. By "
+        "default they get none.",
     )
     runbooks: Annotated[str, BeforeValidator(read_runbooks)] = Field(
         default="",
-        description="URL of the folder that has `docs/`, such as `https://git.example.com/edgeproxy/blob/main/`: "
-        "messages link to what to do. By default they name the file.",
+        description="URL of the folder that contains `docs/`, such as `https://git.example.com/edgeproxy/blob/main/`: "
+        "messages link to the instructions there. By default they name the file.",
     )
     language: Language = Field(
         default=DEFAULT,
-        description="Language of mails to operators, and to customers whose contact has not signed in at the pages.",
+        description="Language of mails to operators, and to customers whose contacts have not signed in to the pages.",
     )
     thresholds: Annotated[tuple[int, ...], BeforeValidator(read_thresholds)] = Field(
-        default=(80, 100, 120), description="Rising percentages of a quota at which there is an alert."
+        default=(80, 100, 120), description="Percentages of a quota that raise an alert, in ascending order."
     )
     escalate: Annotated[float, BeforeValidator(Time(60.0, DAY_SECONDS))] = Field(
         default=900.0,
-        description="Time after which an alert that no channel has taken goes to the channels of the next higher "
-        "severity too.",
+        description="Time until an undelivered alert goes to the channels of the next higher severity too.",
     )
     denials: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = Field(
-        default=100, description="Denied requests in a minute that raise an alert."
+        default=100, description="Number of denied requests in a minute that raises an alert."
     )
     rotation: Annotated[float, BeforeValidator(Time(3600.0, 90 * DAY_SECONDS))] = Field(
         default=7 * DAY_SECONDS,
-        description="Time before a [key is due](accounts.md#keys-that-are-due) at which there is an alert.",
+        description="Time of the alert before a [key is due](accounts.md#keys-that-are-due).",
     )
 
 

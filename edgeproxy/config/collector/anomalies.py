@@ -70,27 +70,32 @@ class Thresholds(Part):
 
     score: Score = Field(
         default=3.0,
-        description="Robust z-score of an hour or a day above the usual. Raise it if there are too many alerts.",
+        description="Robust z-score of an hour or a day that is too far above the usual. Raise it if there are too many "
+        "alerts.",
     )
     similarity: Similarity = Field(
         default=0.9,
-        description="Cosine of a day's hours to the usual ones. Lower it if days differ; `0` looks at volume alone.",
+        description="Cosine similarity of a day's hours to the usual ones. Lower it if days differ. `0` judges the volume "
+        "only.",
     )
     pause: PauseAt = Field(
         default=None,
-        description="Multiple of an hour's usual usage at which a customer is paused, until a person resumes it.",
+        description="Multiple of an hour's usual usage that pauses a customer until a person resumes it.",
     )
 
 
 class OwnThresholds(Part):
     """A customer's own thresholds."""
 
-    score: Score | None = Field(default=None, description="Own score. By default as for all.")
-    similarity: Similarity | None = Field(default=None, description="Own similarity. By default as for all.")
-    pause: PauseAt = Field(  # Not a plain None: an unset field means the general value.
-        default_factory=lambda: None, description="Own multiple; `off` exempts the customer. By default as for all."
+    score: Score | None = Field(default=None, description="Own score. By default the score for all customers.")
+    similarity: Similarity | None = Field(
+        default=None, description="Own similarity. By default the similarity for all customers."
     )
-    ignore: Switch = Field(default=False, description="Leaves out this customer's usage.")
+    pause: PauseAt = Field(  # Not a plain None: an unset field means the general value.
+        default_factory=lambda: None,
+        description="Own multiple; `off` exempts the customer. By default the multiple for all customers.",
+    )
+    ignore: Switch = Field(default=False, description="Ignores this customer's usage.")
 
 
 class Anomalies(Thresholds):
@@ -98,13 +103,13 @@ class Anomalies(Thresholds):
 
     enabled: Switch = Field(default=True, description="Detects anomalies.")
     keep: Annotated[float, BeforeValidator(Days(1, KEEP_DAYS_MAX))] = Field(
-        default=90 * DAY_SECONDS, description="Time for which findings are kept."
+        default=90 * DAY_SECONDS, description="How long findings are kept."
     )
     estimates: Annotated[float | None, BeforeValidator(read_share)] = Field(
         default=0.2,
-        description="Share of a customer's units of a day that edges have [estimated](ai.md#what-is-not-stated), as "
-        "answers did not state them, from which on an alert is raised; of meters with the dimension `estimated`, and "
-        "from 1,000 such units on. `off`: never.",
+        description="Share of a customer's daily units that raises an alert if edges [estimated](ai.md#what-is-not-stated) "
+        "them, because answers did not state them. It applies to meters with the dimension `estimated`, from "
+        "1,000 estimated units on. `off`: never.",
     )
     customers: dict[Name, OwnThresholds] = Field(
         default_factory=dict, description="Customers' own thresholds, by name."

@@ -58,49 +58,53 @@ class Stripe(Part):
     """Access to Stripe."""
 
     base: Annotated[str, BeforeValidator(read_base)] = Field(
-        default=STRIPE, description="URL of Stripe; any other is that of a sandbox."
+        default=STRIPE, description="URL of Stripe. Any other URL is a sandbox."
     )
     key: KeyFile | None = Field(
         default=None,
-        description="File with the secret or restricted key; the key itself is refused here. By default "
-        "`STRIPE_SECRET_KEY` of the environment.",
+        description="File with the secret or restricted key. The key itself is refused here. By default `STRIPE_SECRET_KEY` "
+        "of the environment.",
     )
     webhook_secrets: KeyFile | None = Field(
         default=None,
-        description="File with the webhook secrets, one a line. By default `STRIPE_WEBHOOK_SECRETS` of the "
-        "environment, with spaces between.",
+        description="File with the webhook secrets, one per line. By default `STRIPE_WEBHOOK_SECRETS` of the environment, "
+        "separated by spaces.",
     )
     live: Switch = Field(
         default=False,
-        description="States that the key moves real money. A live key is refused without it, and a test key with it.",
+        description="States that the key moves real money. Without it a live key is refused; with it a test key is refused.",
     )
 
 
 class Rollout(Part):
-    """Customers that are charged under `mode: live`."""
+    """Customers charged under `mode: live`."""
 
     percent: Annotated[int, BeforeValidator(Whole(0, 100))] = Field(
         default=100,
-        description="Bound of the percentage of customers that are charged. A lower one holds at once; a higher one "
-        "charges nobody more until `edgeproxy billing rollout` does. An installation that begins with `mode: live` "
-        "begins with it.",
+        description="Upper bound of the percentage of customers charged. A lower bound applies at once. A higher one charges "
+        "no further customers until `edgeproxy billing rollout` does. An installation that starts with `mode: "
+        "live` starts at this percentage.",
     )
     shadow_for: Annotated[float, BeforeValidator(Time(0.0, 90 * DAY_SECONDS))] = Field(
         default=4 * 3600.0,
-        description="Time for which nobody but `allow` is charged before the gates of the first step can open.",
+        description="Time for which only the customers in `allow` are charged. The gates of the first step can open after it.",
     )
     allow: tuple[Name, ...] = Field(
-        default=(), description="Customers that are charged in any case, also under `mode: shadow`."
+        default=(), description="Customers that are always charged, also under `mode: shadow`."
     )
-    stop: Sentence | None = Field(default=None, description="Text for customers; if set, nobody is charged any more.")
+    stop: Sentence | None = Field(
+        default=None, description="Text for customers. If it is set, no customer is charged any more."
+    )
 
 
 class BreakerThresholds(Part):
-    """The [breaker](anomalies.md#the-breaker-by-money): customers who spend many times what is usual for them."""
+    """The [breaker](anomalies.md#the-breaker-by-money): it finds customers who spend many times their usual amount."""
 
-    enabled: Switch = Field(default=True, description="Looks for such customers, and raises an alert.")
+    enabled: Switch = Field(default=True, description="Looks for such customers and raises an alert.")
     times: Annotated[int, BeforeValidator(Whole(2, 1000))] = Field(
-        default=5, description="Multiple of what is usual for the hour of the week; of new customers, of their plan."
+        default=5,
+        description="Multiple of the usual spending in the hour of the week; for new customers, of the usual spending in "
+        "their plan.",
     )
     least: Annotated[dict[str, int], BeforeValidator(read_amounts)] = Field(
         default={USD: 500},
@@ -115,100 +119,97 @@ class Tax(Part):
 
     stripe_tax: Switch = Field(
         default=False,
-        description="Stripe computes the tax of each invoice, on top of the prices. An invoice whose tax is unknown "
-        "is held.",
+        description="Stripe computes the tax of each invoice and adds it to the prices. An invoice whose tax is unknown is "
+        "held.",
     )
     vat: Switch = Field(default=False, description="Checkout asks businesses for their tax id.")
     business_id_required: Switch = Field(default=False, description="Businesses without a valid tax id cannot buy.")
 
 
 class Unpaid(Part):
-    """The end of service to a customer who does not pay: see [unpaid plans](runbook.md#somebody-has-not-paid)."""
+    """The end of service for a customer who does not pay: see [unpaid plans](runbook.md#somebody-has-not-paid)."""
 
     after: Literal["pause", "cancel", "uncollectible", "keep"] = Field(
         default="pause",
-        description="What becomes of a plan at the end of its period if its customer is refused for unpaid invoices "
-        "and the last retry is over. `pause`: its fees rest until all is paid. `cancel`: it ends. `uncollectible`: it "
-        "ends, and the invoices are written off. `keep`: its fees are invoiced further on.",
+        description="Treatment of a plan at the end of its period, if its customer is refused for unpaid invoices and the "
+        "last retry is over. `pause`: no fees until all invoices are paid. `cancel`: the plan ends. "
+        "`uncollectible`: the plan ends, and the invoices are written off. `keep`: its fees are still invoiced.",
     )
     periods: Annotated[int, BeforeValidator(Whole(1, 120))] = Field(
-        default=2, description="Open invoices of a customer from which on `after` holds."
+        default=2, description="Number of a customer's open invoices at which `after` applies."
     )
 
 
 class Billing(Part):
     """Plans and charging: see [what usage costs](billing.md)."""
 
-    plans: File = Field(
-        description="Plans that are sold: a [plans.yaml](billing.md#plans), which is checked with this file."
-    )
+    plans: File = Field(description="Plans on sale: a [plans.yaml](billing.md#plans). `check` reads it with this file.")
     mode: Literal["off", "shadow", "live"] = Field(
         default="off",
-        description="`off` invoices nothing. `shadow` computes all invoices, and sends only those of `rollout.allow` "
-        "to Stripe. `live` charges customers as `rollout` says.",
+        description="`off` invoices nothing. `shadow` computes all invoices, and sends only those for customers in "
+        "`rollout.allow` to Stripe. `live` charges customers according to `rollout`.",
     )
     collection: Literal["invoice_items", "meters"] = Field(
         default="invoice_items",
-        description="Usage is rated here and Stripe collects (`invoice_items`), or is [reported to "
-        "Stripe](stripe.md#usage-by-meters), which rates it too (`meters`). A change holds from each customer's next "
-        "period.",
+        description="Usage is rated here and Stripe collects the money (`invoice_items`), or usage is [reported to "
+        "Stripe](stripe.md#usage-by-meters), which rates it too (`meters`). A change applies from each customer's "
+        "next period.",
     )
     currency: Literal["usd"] = Field(
         default="usd",
-        description="Currency of amounts in this section that name none. Plans say [theirs](billing.md#currencies).",
+        description="Currency of amounts in this section that name none. Plans name [their own](billing.md#currencies).",
     )
     currencies: Currencies = Field(
         default={},
-        description="Currencies in which [pages](pages.md#other-currencies) show approximate amounts beside US "
-        "dollars, by code.",
+        description="Currencies for approximate amounts beside US dollars on [pages](pages.md#other-currencies), by code.",
     )
     anchor: Literal["month", "signup"] = Field(
         default="month",
-        description="Begin of periods: the 1st, or the day of the month of the subscription. Existing subscriptions "
-        "keep theirs.",
+        description="Start of periods: the 1st, or the day of the month of the subscription. Existing subscriptions keep "
+        "their start.",
     )
     freeze: Annotated[float, BeforeValidator(Time(0.0, 14 * DAY_SECONDS))] = Field(
         default=2 * DAY_SECONDS,
-        description="Time after a period in which late usage still gets onto its invoice. Later usage is a line on "
-        "the next one.",
+        description="Time after a period when late usage still gets onto its invoice. Later usage is a line on the next "
+        "invoice.",
     )
     payment_grace: Annotated[float, BeforeValidator(Time(0.0, 90 * DAY_SECONDS))] = Field(
         default=21 * DAY_SECONDS,
-        description="Time after an invoice is closed, or goes out if it was held, for which a customer who has not "
-        "paid it is served, at least until it is due; then edges answer 402 until it is paid. Invoices that are sent "
-        "are due after 14 days.",
+        description="Time after an invoice is closed (or sent, if it was held) for which a customer who has not paid it is "
+        "still served, at least until the invoice is due. Then edges answer 402 until it is paid. Invoices that "
+        "are sent are due after 14 days.",
     )
     payment_retries: tuple[Annotated[float, BeforeValidator(Time(3600.0, 60 * DAY_SECONDS))], ...] = Field(
         default=tuple(days * DAY_SECONDS for days in (1, 3, 5, 7)),
-        description="Times after a payment was first declined at which it is tried again, by default 1, 3, 5 and 7 "
-        "days. With another payment method it is tried at once.",
+        description="Times after the first declined payment when it is tried again, by default 1, 3, 5 and 7 days. A new "
+        "payment method is tried at once.",
     )
     unpaid: Unpaid = Field(
-        default=Unpaid(), description="What becomes of a plan whose invoices stay unpaid after the last retry."
+        default=Unpaid(), description="Treatment of a plan whose invoices stay unpaid after the last retry."
     )
     price_notice: Annotated[float, BeforeValidator(Time(0.0, 365 * DAY_SECONDS))] = Field(
         default=30 * DAY_SECONDS,
-        description="Time before the price of a customer's plan changes at which the customer has an alert: see [price "
+        description="Time before a price change of its plan when a customer gets an alert: see [price "
         "changes](price-changes.md#what-customers-are-told).",
     )
     purchase: Switch = Field(default=True, description="Allows purchases.")
     charging: Switch = Field(
         default=True,
-        description="Allows charges. When off, service goes on, invoices wait, and usage in the meantime is [never "
+        description="Allows charges. If it is off, service goes on, invoices wait, and usage in the meantime is [never "
         "charged](runbook.md#stop-charging).",
     )
-    rollout: Rollout = Field(default=Rollout(), description="Customers that are charged under `mode: live`.")
+    rollout: Rollout = Field(default=Rollout(), description="Customers charged under `mode: live`.")
     breaker: BreakerThresholds = Field(
-        default=BreakerThresholds(), description="Customers who spend many times what is usual for them."
+        default=BreakerThresholds(), description="The check for customers who spend many times their usual amount."
     )
     stripe: Stripe = Field(
         default=Stripe(),
-        description="Access to Stripe. `stripe`, `collection`, and `mode` from or to `off`, need a restart.",
+        description="Access to Stripe. Changes of `stripe` and `collection`, and of `mode` from or to `off`, need a restart.",
     )
     seller: Seller | None = Field(
         default=None,
-        description="Who sells, as pages of invoices say it; the PDF has what is set at Stripe. By default the name of "
-        "the account at Stripe.",
+        description="The seller on pages of invoices. The PDF has the seller set at Stripe. By default the name of the "
+        "account at Stripe.",
     )
     tax: Tax = Field(default=Tax(), description="Taxes.")
     credits: Credits | None = Field(

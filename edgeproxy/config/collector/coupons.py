@@ -28,30 +28,32 @@ def read_code(value: object) -> str:
 
 
 class Coupon(Part):
-    """A [coupon](billing.md#coupons), by its code. It holds as it was when somebody redeemed it."""
+    """A [coupon](billing.md#coupons), by its code. A subscription keeps the terms from the time of redemption."""
 
     percent_off: Annotated[float, BeforeValidator(read_sample)] | None = Field(
-        default=None, description="Share that it takes off fees and usage of a period, such as `20%`."
+        default=None, description="Percentage off fees and usage of a period, such as `20%`."
     )
     amount_off: Annotated[dict[str, int], BeforeValidator(read_amounts)] | None = Field(
         default=None,
-        description='Amount that it takes off a period, or all of one that costs less: `"10"`, or `{usd: "10", jpy: '
-        '"1500"}` for customers who are charged in these.',
+        description='Amount off each period, at most the whole charge: `"10"`, or `{usd: "10", jpy: "1500"}` for customers '
+        "charged in these currencies.",
     )
     duration: Literal["once", "repeating", "forever"] = Field(
-        default="once", description="`once` is one period, `repeating` so many `periods`."
+        default="once", description="`once` is one period, `repeating` is the number in `periods`."
     )
     periods: Annotated[int, BeforeValidator(Whole(1, PERIODS_MAX))] | None = Field(
-        default=None, description="Periods of `repeating`."
+        default=None, description="Number of periods for `repeating`."
     )
     max_redemptions: Annotated[int, BeforeValidator(Whole(1, REDEMPTIONS_MAX))] | None = Field(
-        default=None, description="Customers who can redeem it. By default any number."
+        default=None, description="Number of customers who can redeem it. By default any number."
     )
     redeem_by: Annotated[float, BeforeValidator(read_moment)] | None = Field(
-        default=None, description="Date or time before which it is redeemed. By default it has no end."
+        default=None, description="Date or time when redemption ends. By default it has no end."
     )
     plans: tuple[Name, ...] = Field(
-        default=(), description="Plans, by name, whose subscribers can redeem it and whose lines count. By default all."
+        default=(),
+        description="Plans, by name. Only their subscribers can redeem the coupon, and only their lines are discounted. By "
+        "default all.",
     )
 
     @property

@@ -82,15 +82,15 @@ def read_foreign_package(value: object) -> int:
 
 
 class ForeignCredits(Part):
-    """Credits in another currency than US dollars. Ten of them are its smallest unit."""
+    """Credits in another currency than US dollars. Ten credits are its smallest unit."""
 
-    currency: Currency = Field(description="Currency in which they are sold, such as `eur`.")
+    currency: Currency = Field(description="Currency of the credits, such as `eur`.")
     meter: Name = Field(description="Meter with the cost of requests in these credits, in millicredits.")
     packages: Annotated[
         tuple[Annotated[int, BeforeValidator(read_foreign_package)], ...], Field(min_length=1, max_length=PACKAGES_MAX)
     ] = Field(
-        description='Packages that the portal offers, in this currency: `["10", "50"]`. Other amounts between the '
-        "smallest and the largest can be bought too."
+        description='Packages in the portal, in this currency: `["10", "50"]`. Customers can also buy other amounts between '
+        "the smallest and the largest."
     )
 
     @model_validator(mode="wrap")
@@ -109,12 +109,12 @@ class Credits(Part):
         tuple[Annotated[int, BeforeValidator(read_package)], ...], Field(min_length=1, max_length=PACKAGES_MAX)
     ] = Field(
         default=(1_000, 2_500, 5_000, 10_000, 25_000, 100_000),
-        description='Packages that the portal offers, in USD from `"5"` to `"10000"`. Other amounts can be bought too.',
+        description='Packages in the portal, in USD from `"5"` to `"10000"`. Customers can also buy other amounts.',
     )
     cogs: dict[Name, Annotated[dict[str, int], BeforeValidator(read_unit_costs)]] = Field(
         default={},
-        description='Your cost of a unit of each meter: `"0.002/1000"` in USD, or `{usd: "0.002/1000", eur: '
-        '"0.0018/1000"}` in each currency. It is booked with the usage of credits.',
+        description='Your cost for a unit of each meter: `"0.002/1000"` in USD, or `{usd: "0.002/1000", eur: "0.0018/1000"}` '
+        "in each currency. The cost is booked with the usage of credits.",
     )
     others: tuple[ForeignCredits, ...] = Field(
         default=(), description="Credits in [other currencies](credits.md#other-currencies). By default there are none."

@@ -42,7 +42,7 @@ Code = Annotated[str, BeforeValidator(read_code)]
 
 
 class ExchangeRate(Part):
-    """An exchange rate, by the code of a currency such as `EUR`. Nothing is charged in it."""
+    """An exchange rate, by the code of a currency such as `EUR`. Nothing is charged at this rate."""
 
     rate: Annotated[Decimal, BeforeValidator(read_rate)] = Field(
         description="Amount of the currency for one US dollar, in quotes."

@@ -71,21 +71,21 @@ def read_description_file(value: object) -> str:
 
 
 class CustomerApi(Part):
-    """The API for which customers have keys: [commands to try](pages.md#get-started) and a reference in the portal."""
+    """The API that customers' keys are for: [commands to try](pages.md#get-started) and a reference in the portal."""
 
     url: Annotated[str, BeforeValidator(read_region_url)] = Field(
-        description="URL at which customers reach it, as in their commands: that of the edges."
+        description="URL of the API for customers, as in their commands: the URL of the edges."
     )
     example: Annotated[str, BeforeValidator(read_example_path)] = Field(
-        default="/", description="Path of a GET request that each customer may send, for the first one."
+        default="/", description="Path of a GET request that each customer may send, for the first command."
     )
     field: FieldName = Field(
         default="Authorization",
-        description="Field of the request with the key: in `Authorization` as `Bearer KEY`, in any other as the whole "
-        "value. It has to be one of `auth.fields` of the edges.",
+        description="Request field for the key: in `Authorization` as `Bearer KEY`, in any other as the whole value. It must "
+        "be one of the edges' `auth.fields`.",
     )
     openapi: Annotated[Path, BeforeValidator(read_description_file)] | None = Field(
         default=None,
-        description="File with the OpenAPI 3 description of the API, as JSON or YAML of at most 4 MiB, of which the "
-        "reference is made at the start. By default there is no reference.",
+        description="File with the OpenAPI 3 description of the API, as JSON or YAML of at most 4 MiB. The reference is made "
+        "from it at the start. By default there is no reference.",
     )

@@ -36,23 +36,23 @@ def read_kms(value: object) -> str:
 
 
 class KeyService(Part):
-    """The holder of the master key: a file, or a command that asks a service for keys, a vault or an HSM."""
+    """The holder of the master key: a file, or a command that asks a key service, a vault or an HSM."""
 
     file: File | None = Field(
         default=None,
-        description="File with the master key: 32 random bytes, or these in hex or Base64, for its owner alone. "
-        "Keep it apart from the database and its backups.",
+        description="File with the master key: 32 random bytes, or these in hex or Base64, readable by its owner only. Keep "
+        "it apart from the database and its backups.",
     )
     command: Annotated[Command, BeforeValidator(parsers.read_list)] | None = Field(
         default=None,
-        description="Program and arguments of what wraps and unwraps keys. It is called with `wrap` or `unwrap` as the "
-        "last argument, gets the key in Base64 on standard input, and writes the result in Base64 to standard output; "
-        "it has 10 seconds.",
+        description="Program that wraps and unwraps keys, and its arguments. It is called with `wrap` or `unwrap` as the last "
+        "argument, gets the key in Base64 on standard input, and writes the result in Base64 to standard output. "
+        "It has 10 seconds.",
     )
     kms: Annotated[str, BeforeValidator(read_kms)] | None = Field(
         default=None,
-        description="Symmetric key of AWS KMS that wraps and unwraps keys: `aws-kms:` and its ARN. Credentials are "
-        "those of AWS's tools, from the environment, a profile or a role. Needs `pip install 'edgeproxy[kms]'`.",
+        description="Symmetric AWS KMS key that wraps and unwraps keys: `aws-kms:` and its ARN. AWS's usual credentials are "
+        "used, from the environment, a profile or a role. Needs `pip install 'edgeproxy[kms]'`.",
     )
 
     @model_validator(mode="after")
@@ -63,14 +63,14 @@ class KeyService(Part):
 
 
 class Encryption(KeyService):
-    """[Encryption at rest](encryption.md): columns with personal data are encrypted by a key of each customer."""
+    """[Encryption at rest](encryption.md): columns with personal data are encrypted with a key for each customer."""
 
     cache: Annotated[float, BeforeValidator(read_duration)] = Field(
         default=3600.0,
-        description="For how long keys are used that were unwrapped once. They are unwrapped anew four times in it; "
-        "where that fails until its end, nothing that is encrypted can be read or written.",
+        description="How long unwrapped keys are used. They are unwrapped again four times within it. If that fails until its "
+        "end, encrypted data can be neither read nor written.",
     )
     old: tuple[KeyService, ...] = Field(
         default=(),
-        description="Earlier master keys, which unwrap and do not wrap: until `edgeproxy encryption rotate` is done.",
+        description="Earlier master keys. They unwrap but do not wrap, until `edgeproxy encryption rotate` is done.",
     )

@@ -25,7 +25,7 @@ class Tls(Certificate):
 
     client_ca: File | None = Field(
         default=None,
-        description="Authorities of edges' certificates. If set, edges must have a certificate of one of them to ship.",
+        description="Authorities of edges' certificates. If set, an edge must have a certificate from one of them to ship.",
     )
 
 
@@ -39,49 +39,50 @@ OwnTls = Annotated[
 class CollectorListener(Part):
     """A listener of the collector.
 
-    Several can serve different groups of endpoints ([an example](collector.md#listeners)). A change needs a restart;
-    certificates are read again when their files change.
+    Several listeners can serve different groups of endpoints ([an example](collector.md#listeners)). A change needs a
+    restart; certificates are read again when their files change.
 
     - `edges`: endpoints of the roles `edge` and `beacon`: batches, the directory, reports of regions;
     - `api`: endpoints of the roles `service`, `read`, `support`, `billing` and `admin`, and of operators;
     - `customers`: endpoints of customers' tokens: their usage, keys, billing; and the report of leaked keys, which is
       open to all;
-    - `console`, `portal`, `status`: the operators', the customers' and the public pages; `pages` is all three. What
-      [issuers send browsers back to](pages.md#signing-in) is with the pages;
+    - `console`, `portal`, `status`: the operators', the customers' and the public pages; `pages` is all three. The
+      paths that [issuers send browsers back to](pages.md#signing-in) belong to the pages;
     - `webhooks`: `POST /billing/webhooks/stripe`;
     - `metrics`: `GET /metrics`.
 
-    Every listener has `/healthz` and `/readyz`. `/v1/openapi.json`, `/billing/plans` and `/billing/status` are with
-    `api` and `customers`. An endpoint of several roles answers each only where its group is served: an admin's token
-    gets 403 at a listener for `customers`, and that is on record.
+    Every listener has `/healthz` and `/readyz`. `/v1/openapi.json`, `/billing/plans` and `/billing/status` belong to
+    `api` and `customers`. An endpoint for several roles answers a role only if the listener serves that role's group:
+    an admin's token gets 403 at a listener for `customers`, and the audit log records it.
 
-    `check` refuses a file in which a needed group is served nowhere: `edges` with tokens for them, pages with `pages`,
-    `webhooks` unless `billing` is off. It warns of any other group.
+    `check` refuses a file if no listener serves a needed group: `edges` if there are tokens for edges, the pages if
+    there is `pages`, `webhooks` unless `billing` is off. For any other group it warns.
     """
 
     address: Address = Field(description="Address to listen on.")
     serve: Annotated[tuple[Group, ...], BeforeValidator(parsers.read_one_or_more)] | None = Field(
         default=None,
-        description="Groups that are served. All else is answered as if it did not exist. By default everything.",
+        description="Groups served. Requests to other groups get the answer for unknown paths. By default everything is "
+        "served.",
     )
     allow: tuple[Network, ...] = Field(
         default=(),
-        description="Networks of clients; connections of others are closed before a byte is read. A proxy of "
-        "`trusted_proxies` may always connect: its clients are judged by `X-Forwarded-For`, and get 403, as "
-        "do those of whom it states no address; without that field the proxy's own address counts, but for `/healthz` "
-        "and `/readyz`. By default all.",
+        description="Networks of clients. Connections from other addresses are closed before a byte is read. A proxy in "
+        "`trusted_proxies` may always connect: its clients are judged by `X-Forwarded-For`, and get 403 if they "
+        "are not allowed or if the field has no address for them. Without that field the proxy's own address "
+        "counts, except for `/healthz` and `/readyz`. By default all.",
     )
-    tls: OwnTls | None = Field(default=None, description="TLS of this listener alone. By default that at the top.")
+    tls: OwnTls | None = Field(default=None, description="TLS of this listener only. By default the `tls` at the top.")
     behind_tls: Switch = Field(
         default=False,
-        description="States that a proxy in front ends TLS, or that the network is one of containers on one host, and "
-        "that the listener is reached only so. Without it a listener in clear text on an address that other hosts "
-        "reach is refused.",
+        description="States that TLS ends at a proxy in front, or that the network consists of containers on one host, and "
+        "that the listener is reached only that way. Without it, a clear-text listener on an address that other "
+        "hosts reach is refused.",
     )
     url: Annotated[str, BeforeValidator(addresses.read_collector)] | None = Field(
         default=None,
-        description="URL of this listener's pages for browsers; `https://` unless it is on this host. By default "
-        "`url` of `pages`.",
+        description="URL of this listener's pages for browsers; `https://` unless it is on this host. By default the `url` of "
+        "`pages`.",
     )
 
     @property

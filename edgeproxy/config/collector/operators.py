@@ -71,7 +71,7 @@ class Operators(Part):
     """Operators, who sign in at an issuer of OpenID Connect."""
 
     issuer: Annotated[str, BeforeValidator(read_issuer)] = Field(
-        description="Issuer: the `iss` of tokens. Its keys are found by its `/.well-known/openid-configuration`."
+        description="Issuer: the `iss` of tokens. Its `/.well-known/openid-configuration` leads to its keys."
     )
     audience: Word = Field(description="Audience of the tokens: their `aud`.")
     roles: OperatorRoles = Field(description="Values of a claim that give operators their roles.")
@@ -79,7 +79,7 @@ class Operators(Part):
         default=("RS256", "ES256"), description="Signature algorithms of tokens."
     )
     second_factor: SecondFactor = Field(
-        default=SecondFactor(), description="Evidence of a second factor, without which sensitive actions are refused."
+        default=SecondFactor(), description="Evidence of a second factor. Sensitive actions are refused without it."
     )
 
 

@@ -43,7 +43,7 @@ class SignInMail(Part):
     sender: Annotated[str, BeforeValidator(read_mailbox)] = Field(description="Sender.")
     tls: Literal["starttls", "tls", "none"] = Field(
         default="starttls",
-        description="`starttls` sends nothing before TLS; `tls` begins with it; `none` is for a server on this host.",
+        description="`starttls` sends nothing before TLS; `tls` starts with it; `none` is for a server on this host.",
     )
     user: Word | None = Field(default=None, description="User to log in as, if the server needs one.")
     password: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
@@ -52,12 +52,12 @@ class SignInMail(Part):
 
 
 class CustomerSignIn(Part):
-    """An issuer of OpenID Connect at which contacts of customers [sign in](pages.md#signing-in)."""
+    """An OpenID Connect issuer where contacts of customers [sign in](pages.md#signing-in)."""
 
     issuer: Annotated[str, BeforeValidator(read_issuer)] = Field(
-        description="Issuer that has verified the e-mail address (`email_verified`), exactly as `iss` of its tokens."
+        description="Issuer that has verified the e-mail address (`email_verified`), exactly as in the `iss` of its tokens."
     )
-    client: Word = Field(description="Client id with which customers sign in.")
+    client: Word = Field(description="Client id for customers' sign-in.")
     client_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
         default=None, repr=False, description="Secret of this client, from the environment. By default none."
     )
@@ -67,15 +67,15 @@ class CustomerSignIn(Part):
 
 
 class SignUp(Part):
-    """[Sign-up](pages.md#signing-up): people make themselves customers, once they have proved their address."""
+    """[Sign-up](pages.md#signing-up): people create their own customer after proving their e-mail address."""
 
     tier: Name = Field(description="Tier of new customers.")
     plan: Name | None = Field(
-        default=None, description="Plan without a fee to which they are subscribed. By default they choose one."
+        default=None, description="Plan without a fee that new customers are subscribed to. By default they choose one."
     )
     per_hour: Count = Field(
         default=100,
-        description="Addresses that may sign up in an hour, all together. Each network and each domain has a "
+        description="Addresses that may sign up in an hour, in total. Each network and each domain has a "
         "[share](scarce-goods.md).",
     )
 
@@ -84,21 +84,21 @@ class WatchedRegion(Part):
     """The check of a region, or of another part of the service."""
 
     url: Annotated[str, BeforeValidator(read_region_url)] = Field(
-        description="URL that is requested with GET and without a key; a status from 200 to 399 within 10 s is a "
-        "success. Choose a route through the edge to an upstream; these requests are usage of the customer `-`."
+        description="URL that is requested with GET and without a key. A status from 200 to 399 within 10 s is a success. "
+        "Choose a route through the edge to an upstream. These requests are usage of the customer `-`."
     )
     latency: Annotated[float, BeforeValidator(Time(0.001, 10.0))] = Field(
-        default=1.0, description="Time within which an answer is fast."
+        default=1.0, description="Time within which an answer counts as fast."
     )
 
 
 class StatusPage(Part):
     """The [status page](pages.md#the-public-status), which is open to all."""
 
-    name: Sentence = Field(default="edgeproxy", description="Name at the head of all pages.")
+    name: Sentence = Field(default="edgeproxy", description="Name at the top of all pages.")
     subscribe: Switch = Field(
         default=False,
-        description="Anybody may subscribe to [updates of incidents by mail](pages.md#updates-by-mail); needs `mail`.",
+        description="Anybody may subscribe to [updates of incidents by mail](pages.md#updates-by-mail). Needs `mail`.",
     )
     usage: Annotated[tuple[Name, ...], Field(max_length=USAGE_METERS_MAX)] = Field(
         default=(),
@@ -108,8 +108,10 @@ class StatusPage(Part):
     every: Annotated[float, BeforeValidator(Time(1.0, 3600.0))] = Field(
         default=30.0, description="Time between two checks of a region."
     )
-    availability: Sample = Field(default=0.999, description="Objective: share of checks that succeed, over 90 days.")
-    fast: Sample = Field(default=0.95, description="Objective: share of successful checks that are fast.")
+    availability: Sample = Field(
+        default=0.999, description="Objective: the share of checks that succeed, over 90 days."
+    )
+    fast: Sample = Field(default=0.95, description="Objective: the share of successful checks that are fast.")
     regions: Annotated[dict[Name, WatchedRegion], Field(max_length=REGIONS_MAX)] = Field(
         default_factory=dict, description="Check of each region."
     )
@@ -132,13 +134,12 @@ class Pages(Part):
 
     url: Annotated[str, BeforeValidator(addresses.read_collector)] | None = Field(
         default=None,
-        description="URL of the pages for browsers, such as that of a proxy; `https://` unless it is on this host. "
-        "Links in mails begin with it. By default the address of the listener.",
+        description="URL of the pages for browsers, such as the URL of a proxy; `https://` unless it is on this host. Links "
+        "in mails start with it. By default the address of the listener.",
     )
     client: Word | None = Field(
         default=None,
-        description="Client id with which operators sign in at their issuer. By default they sign in by a printed "
-        "link.",
+        description="Client id for operators' sign-in at their issuer. By default they sign in with a printed link.",
     )
     client_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
         default=None, repr=False, description="Secret of this client, from the environment. By default none."
@@ -148,19 +149,18 @@ class Pages(Part):
     )
     customers: CustomerSignIn | None = Field(
         default=None,
-        description="Issuer of OpenID Connect at which customers sign in too. By default they use mailed links.",
+        description="OpenID Connect issuer where customers can also sign in. By default they use mailed links.",
     )
     sign_up: SignUp | None = Field(
         default=None,
-        description="Sign-up by customers themselves, which needs `mail` or `customers`. By default operators create "
-        "them.",
+        description="Sign-up by customers themselves. Needs `mail` or `customers`. By default operators create customers.",
     )
     api: CustomerApi | None = Field(
         default=None,
-        description="API for which customers have keys: with it new keys come with commands to try, and the portal has "
-        "a reference. By default neither.",
+        description="API that customers' keys are for. With it, new keys come with commands to try, and the portal has a "
+        "reference. By default neither.",
     )
-    brand: Brand = Field(default=Brand(), description="Logo and colour. By default those of edgeproxy.")
+    brand: Brand = Field(default=Brand(), description="Logo and colour. By default edgeproxy's.")
     status: StatusPage = Field(default=StatusPage(), description="Status page.")
 
 

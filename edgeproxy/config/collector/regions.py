@@ -39,13 +39,13 @@ def read_region_url(value: object) -> str:
 
 
 class Measured(Part):
-    """Regions between which clients are sent to the nearest."""
+    """Regions for sending clients to the nearest one."""
 
     names: Annotated[tuple[Name, ...], Field(min_length=1, max_length=REGIONS_MAX)] = Field(
-        description="Regions about which beacons report, two at least."
+        description="Regions in beacons' reports, at least two."
     )
     default: Name | None = Field(
-        default=None, description="Region of clients without measurements. By default the first."
+        default=None, description="Region for clients without measurements. By default the first."
     )
 
     @property

@@ -15,7 +15,7 @@ RESIDENCIES_MAX = 20
 
 
 class OtherResidency(Part):
-    """The collector of another residency, of which [sums alone](residency.md#sums-of-all-residencies) are read.
+    """The collector of another residency. Only [sums](residency.md#sums-of-all-residencies) are read from it.
 
     ```yaml
     residencies:
@@ -24,7 +24,7 @@ class OtherResidency(Part):
     """
 
     url: Annotated[str, BeforeValidator(addresses.read_collector)] = Field(
-        description="`https://HOST:PORT` of its collector; `http://` reaches this host alone."
+        description="`https://HOST:PORT` of its collector; `http://` is allowed for this host only."
     )
     token: Annotated[str | None, BeforeValidator(parsers.read_token)] = Field(
         default=None,

@@ -38,28 +38,29 @@ class Rotation(Part):
 
     every: Annotated[float, BeforeValidator(Time(3600.0, 3650 * DAY_SECONDS))] | None = Field(
         default=None,
-        description="Age at which a key is due for rotation, where its customer has no `rotate_every`. Without, such "
-        "keys are never due.",
+        description="Age at which a key is due for rotation, unless its customer has a `rotate_every`. Without it, such keys "
+        "are never due.",
     )
     grace: Annotated[float, BeforeValidator(Time(3600.0, 90 * DAY_SECONDS))] = Field(
         default=GRACE_SECONDS,
-        description="Time for which a key works on once its customer has collected the one that replaces it, where a "
-        "request does not say. A key whose replacement nobody collects works on; so long after it was due, customer "
-        "and operators are alerted.",
+        description="How long a key stays valid after its customer has collected the replacement, unless the request sets a "
+        "time. A key whose replacement is not collected stays valid. When it has been due for this long, customer "
+        "and operators get an alert.",
     )
     deliver: Literal["portal", "webhook"] = Field(
-        description="Way in which a customer gets the key that replaces one that is due. `portal`: a contact makes it "
-        "at `/account/keys`, which shows it once. `webhook`: the collector makes it and sends it to the customer's "
-        "[webhook](webhooks.md), encrypted to the [public key](accounts.md#delivery-by-webhook) that the customer "
-        "registered; customers without one use the portal."
+        description="How a customer gets the replacement of a key that is due. `portal`: a contact creates it at "
+        "`/account/keys`, which shows it once. `webhook`: the collector creates it and sends it to the customer's "
+        "[webhook](webhooks.md), encrypted with the [public key](accounts.md#delivery-by-webhook) that the "
+        "customer registered. Customers without a public key use the portal."
     )
     remind: Annotated[tuple[float, ...], BeforeValidator(read_reminders)] = Field(
         default=(7 * DAY_SECONDS, 30 * DAY_SECONDS),
-        description="Rising times after which customer and operators are alerted again of a key that is still due.",
+        description="Times, in ascending order, after which customer and operators get another alert about a key that is "
+        "still due.",
     )
     remind_end: Annotated[tuple[float, ...], BeforeValidator(read_reminders)] = Field(
         default=(DAY_SECONDS, 3 * DAY_SECONDS),
-        description="Rising times before the end of a key that was replaced. Customer and operators are reminded.",
+        description="Times, in ascending order, before the end of a replaced key. Customer and operators get a reminder.",
     )
 
     @property

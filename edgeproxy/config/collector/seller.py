@@ -9,10 +9,10 @@ from edgeproxy.config.part import Part
 
 
 class Seller(Part):
-    """Who sells, on pages of invoices."""
+    """The seller, on pages of invoices."""
 
     name: Sentence = Field(description="Name of the company.")
     address: Annotated[tuple[Sentence, ...], Field(max_length=6)] = Field(
-        default=(), description="Lines of its address."
+        default=(), description="Lines of the company's address."
     )
-    tax_number: Sentence | None = Field(default=None, description="Its tax number, such as a VAT number.")
+    tax_number: Sentence | None = Field(default=None, description="Tax number of the company, such as a VAT number.")

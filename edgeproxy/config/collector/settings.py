@@ -68,30 +68,32 @@ class Token(Part):
 
     name: Name | None = Field(
         default=None,
-        description="Name that edges are bound to, and that the audit log has. By default `token-` and eight digits "
-        "of the first hash.",
+        description="Name of the token. Edges are bound to it, and the audit log shows it. By default `token-` and eight "
+        "digits of the first hash.",
     )
     sha256: Annotated[tuple[str, ...], BeforeValidator(read_digests)] = Field(
-        description="SHA-256 of the token: `printf %s TOKEN | sha256sum`. A list while one secret replaces another; "
-        "then it needs a name."
+        description="SHA-256 of the token: `printf %s TOKEN | sha256sum`. Write a list while one secret replaces another; the "
+        "token then needs a name."
     )
     role: Literal["edge", "beacon", "service", "aggregates", "read", "support", "billing", "admin"] | None = Field(
         default=None,
-        description="`edge` ships usage, `beacon` reports latencies, `service` reports its own usage. `aggregates` "
-        "reads [sums of the residency](residency.md#sums-of-all-residencies) and nothing else. `read` reads "
-        "everything; `support` also helps customers, `billing` also sees money; `admin` may do everything.",
+        description="`edge` ships usage, `beacon` reports latencies, `service` reports its own usage. `aggregates` reads only "
+        "the [sums of the residency](residency.md#sums-of-all-residencies). `read` reads everything; `support` "
+        "also helps customers, `billing` also sees money; `admin` may do everything.",
     )
-    customer: Name | None = Field(default=None, description="Customer whose own usage may be read, instead of a role.")
-    edge: Name | None = Field(default=None, description="The only edge that may ship with it. By default any.")
+    customer: Name | None = Field(
+        default=None, description="Customer whose own usage the token may read, instead of a role."
+    )
+    edge: Name | None = Field(default=None, description="The only edge that may ship with the token. By default any.")
     region: Name | None = Field(
-        default=None, description="The only region whose edges may ship with it. By default any."
+        default=None, description="The only region whose edges may ship with the token. By default any."
     )
     expires: Moment | None = Field(
         default=None,
         description="End of the token: a date (its beginning in UTC) or an RFC 3339 time. By default never.",
     )
     sensitive: Switch = Field(
-        default=False, description="Allows what people need a second factor for, such as to delete a customer."
+        default=False, description="Allows actions that need a second factor from people, such as deleting a customer."
     )
 
     @property
@@ -105,7 +107,8 @@ class Published(Part):
 
     key: File = Field(description="Private key that signs the directory, as `edgeproxy directory keygen` writes it.")
     hub: Annotated[Hub, BeforeValidator(hub_settings.read_hub)] | None = Field(
-        default=None, description="Hub to which the directory is copied, for edges that read it there. By default none."
+        default=None,
+        description="Hub that gets a copy of the directory, for edges that read it there. By default none.",
     )
 
 
@@ -117,13 +120,13 @@ class Retention(Part):
 
     minutes: RetentionTime = Field(
         default=400 * DAY_SECONDS,
-        description="Usage by minute. PostgreSQL drops whole months. With `billing`, unless its `mode` is `off`, at "
-        "least 31 days and `freeze`.",
+        description="Usage by minute. PostgreSQL drops whole months. With `billing`, unless its `mode` is `off`, at least 31 "
+        "days and at least `freeze`.",
     )
     hours: RetentionTime = Field(default=None, description="Usage by hour; not shorter than `minutes`.")
     batches: RetentionTime = Field(
         default=100 * DAY_SECONDS,
-        description="Batches of edges, by which `edgeproxy verify` proves the ledger. Older ones leave their sums by "
+        description="Batches of edges. `edgeproxy verify` proves the ledger with them. Older batches leave only their sums by "
         "day.",
     )
     traffic_minutes: RetentionTime = Field(
@@ -134,18 +137,18 @@ class Retention(Part):
     traffic_hours: RetentionTime = Field(default=400 * DAY_SECONDS, description="Traffic by hour.")
     deleted: RetentionTime = Field(
         default=30 * DAY_SECONDS,
-        description="Personal data of a customer after the begin of its [deletion](accounts.md#a-customer): see [what "
-        "is erased](privacy.md#erasure). Name, id, tier and counts stay.",
+        description="Personal data of a customer after the start of its [deletion](accounts.md#a-customer): see [what is "
+        "erased](privacy.md#erasure). Name, id, tier and counts stay.",
     )
     webhooks: RetentionTime = Field(
         default=60 * DAY_SECONDS,
-        description="[Events of Stripe](stripe.md#webhooks) with their payload, from their arrival. Those still to be "
+        description="[Events of Stripe](stripe.md#webhooks) with their payload, from their arrival. Events still to be "
         "applied, and dead letters, stay.",
     )
     invoices: RetentionTime = Field(
         default=3653 * DAY_SECONDS,
-        description="What tells about people on invoices and in the journal, from the end of their calendar year (UTC) "
-        "on: see [the end of the books](privacy.md#the-end-of-the-books). By default ten years. Sums stay.",
+        description="Personal data on invoices and in the journal, from the end of their calendar year (UTC): see [the end of "
+        "the books](privacy.md#the-end-of-the-books). By default ten years. Sums stay.",
     )
 
 
@@ -154,9 +157,9 @@ class Edges(Part):
 
     per_token: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = Field(
         default=500,
-        description="Edges that may be bound to one token, without "
-        "[retired](collector.md#edges-that-are-gone-for-good) ones. The first batch of a further one gets 429, and "
-        "waits at its edge. Raise it, or give each region a token.",
+        description="Edges that may be bound to one token, without [retired](collector.md#edges-that-are-gone-for-good) ones. "
+        "The first batch of a further edge gets 429, and waits at the edge. Raise it, or give each region its own "
+        "token.",
     )
 
 
@@ -169,31 +172,30 @@ class ChangesPerMinute(Part):
 
     customers: PerMinute = Field(
         default=60,
-        description="Of a customer's token, and of a contact in the portal. Raise it if customers make keys by "
-        "machine.",
+        description="For a customer's token, and for a contact in the portal. Raise it if customers create keys by program.",
     )
     operators: PerMinute = Field(
         default=1200,
-        description="Of a token of the role `support`, `billing` or `admin`, and of an operator. Raise it to create "
-        "many customers over HTTP; `edgeproxy import` is exempt.",
+        description="For a token of the role `support`, `billing` or `admin`, and for an operator. Raise it to create many "
+        "customers over HTTP; `edgeproxy import` is exempt.",
     )
 
 
 class Metrics(Part):
     """Access to `GET /metrics`.
 
-    Without tokens everybody who reaches the collector may read it, but for business metrics (revenue, cost, margin,
-    credits, refunds, purchases, invoices). Those are for this host alone: for requests to a loopback address, by its
-    name, without fields of proxies (`X-Forwarded-*`, `X-Real-IP`, `Forwarded`, `Via`) and of pages (`Origin`). A proxy
-    on this host that adds none of these, such as `proxy_pass` of nginx alone, looks like Prometheus: use tokens behind
-    one.
+    Without tokens anybody who reaches the collector may read it, except business metrics (revenue, cost, margin,
+    credits, refunds, purchases, invoices). Only this host may read these: in requests to a loopback address and its
+    name, without fields that proxies add (`X-Forwarded-*`, `X-Real-IP`, `Forwarded`, `Via`) or browsers do (`Origin`).
+    A proxy on this host that adds none of these fields, such as nginx with `proxy_pass` alone, cannot be told from
+    Prometheus: use tokens behind such a proxy.
     """
 
     tokens: Annotated[tuple[AdminToken, ...], BeforeValidator(read_pairs)] = Field(
         default=(),
-        description="Tokens of readers, like [those of `admin`](#admintokens): `{name: prometheus, sha256: HEX}`. "
-        "Prometheus sends one with `authorization: {credentials: TOKEN}`. Other metrics name edges and certificates: "
-        "use tokens if others than your Prometheus reach the collector.",
+        description="Tokens of readers, like [tokens of `admin`](#admintokens): `{name: prometheus, sha256: HEX}`. Prometheus "
+        "sends one with `authorization: {credentials: TOKEN}`. Other metrics name edges and certificates: use "
+        "tokens if others than your Prometheus reach the collector.",
     )
 
 
@@ -206,18 +208,18 @@ class CollectorFile(Part):
         FieldMark.RESTART,
     ] = Field(
         default=(CollectorListener(address=addresses.Address("127.0.0.1", 9100)),),
-        description="Addresses where edges, services, readers and browsers connect. An address alone serves "
-        "everything to everybody; `check` warns of one that outsiders may reach without TLS.",
+        description="Addresses for connections of edges, services, readers and browsers. An address alone serves everything "
+        "to everybody; `check` warns of an address that outsiders may reach without TLS.",
     )
     tls: Tls | None = Field(
         default=None,
-        description="TLS of all listeners without their own. Use it if clients are on other hosts: tokens are on the "
-        "way. By default HTTP.",
+        description="TLS of all listeners without their own. Use it if clients are on other hosts, because requests carry "
+        "tokens. By default HTTP.",
     )
     trusted_proxies: tuple[Network, ...] = Field(
         default=(),
-        description="Proxies whose `X-Forwarded-For` names the client: for limits by address, `allow` of a listener, "
-        "and the audit log. Without them all clients behind a proxy share one limit.",
+        description="Proxies whose `X-Forwarded-For` names the client: for limits by address, the `allow` of a listener, and "
+        "the audit log. Without them all clients behind a proxy share one limit.",
     )
     changes_per_minute: Annotated[ChangesPerMinute, FieldMark.RESTART] = Field(
         default=ChangesPerMinute(), description="Changes that a caller may make in a minute."
@@ -226,25 +228,25 @@ class CollectorFile(Part):
     metrics: Metrics = Field(default=Metrics(), description="Access to `GET /metrics`.")
     database: Annotated[str, BeforeValidator(read_database), FieldMark.RESTART] = Field(
         default="sqlite:///var/collector/ledger.db",
-        description="Database of the ledger. PostgreSQL takes [parameters](collector.md#connections-to-postgresql) "
-        "after a `?`: to another host write `?sslmode=verify-full`. Its user owns the tables, or [another "
-        "one](collector.md#an-owner-of-its-own); [row-level security](collector.md#row-level-security) needs two "
-        "roles. Take the password from the environment.",
+        description="Database of the ledger. PostgreSQL takes [parameters](collector.md#connections-to-postgresql) after a "
+        "`?`: for another host write `?sslmode=verify-full`. Its user owns the tables, or [another "
+        "one](collector.md#an-owner-of-its-own) does; [row-level security](collector.md#row-level-security) needs "
+        "two roles. Take the password from the environment.",
     )
     trust: Trust = Field(default=Trust(), description=TRUST)
     proxy: ProxyField | None = Field(default=None, repr=False, description=PROXY_DESCRIPTION)
     residency: Annotated[ResidencyName | None, FieldMark.RESTART] = Field(
         default=None,
-        description="[Residency](residency.md) of this collector's customers, such as `eu`. Batches that an edge ships "
-        "for another one are refused. By default there is one residency, without a name.",
+        description="[Residency](residency.md) of this collector's customers, such as `eu`. Batches that an edge ships for "
+        "another residency are refused. By default there is one residency, without a name.",
     )
     residencies: Annotated[dict[ResidencyName, OtherResidency], Field(max_length=RESIDENCIES_MAX)] = Field(
         default_factory=dict,
-        description="Collectors of the other residencies, whose [sums](residency.md#sums-of-all-residencies) the "
-        "console shows. By default none.",
+        description="Collectors of the other residencies. The console shows their "
+        "[sums](residency.md#sums-of-all-residencies). By default none.",
     )
     retention: Annotated[Retention, FieldMark.RESTART] = Field(
-        default=Retention(), description="Times for which counts are kept."
+        default=Retention(), description="How long counts are kept."
     )
     tokens: Annotated[tuple[Token, ...], Field(min_length=1), FieldMark.FILLED] = Field(
         description="Tokens of callers."
@@ -259,28 +261,30 @@ class CollectorFile(Part):
     )
     meters: dict[Name, Meter] = Field(
         default_factory=lambda: {"requests": Meter(count="requests")},
-        description="Meters of the edges. Usage of other meters is kept and flagged.",
+        description="Meters of the edges. Usage of other meters is stored and flagged.",
     )
-    tiers: dict[Name, Tier] = Field(default_factory=dict, description="Tiers of customers, as at the edges.")
+    tiers: dict[Name, Tier] = Field(
+        default_factory=dict, description="Tiers of customers, with the same names as at the edges."
+    )
     customers: dict[Name, Customer] = Field(
-        default_factory=dict, description="Customers. Usage of others is kept and flagged."
+        default_factory=dict, description="Customers. Usage of others is stored and flagged."
     )
     keys: tuple[Key, ...] = Field(default=(), description="Keys that customers send to edges.")
     flags: dict[Name, Flag] = Field(
-        default_factory=dict, description="Flags of customers who see routes that others do not."
+        default_factory=dict, description="Flags: some customers see routes that others do not."
     )
     regions: Measured | None = Field(
         default=None,
-        description="Regions between which clients are sent to the nearest: see [routing by "
-        "region](region-routing.md). By default none.",
+        description="Regions for sending clients to the nearest one: see [routing by region](region-routing.md). By default "
+        "none.",
     )
     alerts: Alerts = Field(
-        default=Alerts(), description="[Alerts](alerting.md) and where they go. By default to the log."
+        default=Alerts(), description="[Alerts](alerting.md) and their channels. By default alerts go to the log."
     )
     rotation: Rotation | None = Field(
         default=None,
-        description="Rotation of keys that are due. By default there is one alert of each, and operators or customers "
-        "rotate it.",
+        description="Rotation of keys that are due. By default each key that is due raises one alert, and operators or "
+        "customers rotate it.",
     )
     webhooks: Webhooks | None = Field(
         default=None, description="Customers' own [webhooks](webhooks.md). By default they have none."
@@ -291,11 +295,11 @@ class CollectorFile(Part):
     )
     encryption: Annotated[Encryption | None, FieldMark.RESTART] = Field(
         default=None,
-        description="[Encryption at rest](encryption.md) of columns with personal data, by a key of each customer. By "
-        "default they are in the clear.",
+        description="[Encryption at rest](encryption.md) of columns with personal data, with a key for each customer. By "
+        "default they are stored in clear text.",
     )
     tracing: Annotated[Tracing | None, FieldMark.RESTART] = Field(
-        default=None, description="[Tracing](tracing.md) by OpenTelemetry. By default nothing is traced."
+        default=None, description="[Tracing](tracing.md) with OpenTelemetry. By default nothing is traced."
     )
     anomalies: Anomalies = Field(default=Anomalies(), description="Detection of [anomalies](anomalies.md) in usage.")
     billing: Billing | None = Field(default=None, description="Plans and charging. By default nothing is sold.")

@@ -296,7 +296,7 @@ class EdgeFile(Part):
     )
     tracing: Tracing | None = Field(
         default=None,
-        description="[Tracing](tracing.md) by OpenTelemetry. By default nothing is traced.",
+        description="[Tracing](tracing.md) with OpenTelemetry. By default nothing is traced.",
     )
     legacy_headers: Switch = Field(
         default=False,

@@ -85,7 +85,7 @@ TESTS = {
     "usage decompression": f"{CODING}::test_a_bomb_does_not_go_off",
     "usage window": f"{CODING}::test_what_is_not_zstd_is_told",
     "usage members": f"{CODING}::test_members_of_nothing_are_not_decoded_for_long",
-    "usage read on": "edge/proxy/test_body_metering.py::test_it_is_read_on_within_bounds",
+    "usage read on": "edge/proxy/test_body_metering.py::test_reading_on_is_bounded_in_time_and_size",
     "issuer keys": f"{SERVICES_WALK}::test_a_key_set_has_so_many_keys_that_count",
     "collector batch": "collector/ledger/test_batches.py::test_a_body_that_is_too_long_does_not_stop_its_edge",
     "collector events": "collector/events/test_event.py::test_bodies_without_events",

@@ -1,4 +1,4 @@
-"""Names that must exist, and things that may be there only once."""
+"""Checks across sections: names must be defined, and entries must be unique."""
 
 import pytest
 
@@ -16,7 +16,7 @@ UPSTREAM = "upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}\n"
 
 
 def routes(problems, *lines):
-    """What is said of these routes, the first of which is in line 3."""
+    """Return the problems of these routes. The first route is in line 3."""
     return problems(UPSTREAM + "routes:\n" + "".join(f"  - {{upstream: api, {line}}}\n" for line in lines))
 
 
@@ -36,7 +36,7 @@ def test_two_routes_cannot_take_the_same_requests(problems, first, second):
     ]
 
 
-def test_a_route_has_a_name_of_its_own(problems):
+def test_route_names_are_unique(problems):
     assert routes(problems, "path: /a, name: x", "path: /b, name: x") == [
         "edge.yaml:4: routes.1.name: is defined already at edge.yaml:3, give one of them another name"
     ]
@@ -51,7 +51,7 @@ def test_a_long_label_needs_a_name(problems):
     assert routes(problems, f"host: {host}, path: {path}, name: x") == []
 
 
-def test_challenge_needs_the_place_that_it_asks_for(problems):
+def test_a_challenge_needs_basic_auth(problems):
     assert routes(problems, "path: /a, challenge: basic") == [
         "edge.yaml:3: routes.0.challenge: asks for what the edge does not read, write auth: {basic: on}, too"
     ]
@@ -64,11 +64,11 @@ def test_scopes_need_a_key(problems):
     assert routes(problems, "path: /a, auth: none, scopes: []", "path: /b, auth: optional, scopes: [read]") == []
 
 
-def test_routes_of_another_shape_are_left_to_the_models(problems):
+def test_malformed_routes_are_reported_by_the_models(problems):
     assert len(routes(problems, "path: [a], name: [b]", "path: /b, host: [c], methods: [[d]]")) == 4
 
 
-def test_no_file_has_the_flag_by_which_no_one_is_held_to_credits(problems):
+def test_a_file_cannot_define_the_flag_billing_stopped(problems):
     assert problems(LEAST + "flags: {billing-stopped: {percent: 100}}\n") == [
         "edge.yaml:3: flags.billing-stopped: is the flag by which billing frees everybody, take another name"
     ]
@@ -81,14 +81,14 @@ def test_a_signature_needs_a_secret(problems, secret):
     ]
 
 
-def test_a_key_is_there_once(problems):
+def test_a_repeated_key_is_a_problem(problems):
     keys = "".join(f"  - {{sha256: {sha}, customer: acme}}\n" for sha in ("ab" * 32, "cd" * 32, "AB" * 32))
     assert problems(LEAST + "tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys) == [
         "edge.yaml:8: keys.2.sha256: is the key that is defined already at edge.yaml:6, leave one of them out"
     ]
 
 
-def test_a_certificate_is_there_once_and_stands_in_the_place_of_a_digest(problems):
+def test_a_key_has_a_digest_or_a_certificate_and_each_is_unique(problems):
     written = (f"certificate: a, sha256: {'ab' * 32}", "certificate: b", "certificate: b", "certificate: [c]")
     keys = "".join(f"  - {{{each}, customer: acme}}\n" for each in (*written, "certificate: ''"))
     result = problems(LEAST + "tiers: {t: {}}\ncustomers: {acme: {tier: t}}\nkeys:\n" + keys)
@@ -103,7 +103,7 @@ def test_a_certificate_is_there_once_and_stands_in_the_place_of_a_digest(problem
     ]
 
 
-def test_an_issuer_is_there_once(problems):
+def test_a_repeated_issuer_is_a_problem(problems):
     issuers = "".join(
         f"  {name}: {{issuer: {issuer}, jwks: https://{name}.example/keys, audiences: [api]}}\n"
         for name, issuer in (("a", "https://id.example"), ("b", "https://id.example/"), ("c", "https://id.example"))
@@ -151,14 +151,14 @@ def test_an_issuer_is_there_once(problems):
         ),
     ],
 )
-def test_limits_that_are_alike_would_be_one(problems, section, limits, index, what, hint):
+def test_limits_with_equal_keys_or_names_are_a_problem(problems, section, limits, index, what, hint):
     text = LEAST + section.replace("LIMITS", limits)
     line = len(text.splitlines())
     whose = "customers.a" if "customers" in section else "tiers.t"
     assert problems(text) == [f"edge.yaml:{line}: {whose}.limits.{index}: {what} edge.yaml:{line}, {hint}"]
 
 
-def test_what_costs_afterwards_is_not_strict(problems):
+def test_a_limit_with_a_cost_header_cannot_be_strict(problems):
     limits = "[{rate: 5/s, cost_header: X-C, sync: strict}, {rate: 5/min, cost_header: X-C}, {rate: 5/h, sync: strict}]"
     text = LEAST + f"tiers: {{t: {{limits: {limits}}}}}"
     line = len(text.splitlines())
@@ -168,7 +168,7 @@ def test_what_costs_afterwards_is_not_strict(problems):
     ]
 
 
-def test_limits_of_a_route_count_a_customer_on_it(problems):
+def test_limits_of_a_route_have_the_scope_customer_route(problems):
     assert routes(problems, "path: /a, limits: [{rate: 5/s}, {rate: 6/s, scope: customer_route}]") == [
         "edge.yaml:3: routes.0.limits.1: has the window, algorithm, scope and mode of the one at edge.yaml:3, "
         "leave one of them out"
@@ -180,7 +180,7 @@ def test_limits_of_a_route_count_a_customer_on_it(problems):
 
 
 @pytest.mark.parametrize(("one", "other"), [("customer", "key"), ("ip", "customer"), ("key", "ip")])
-def test_those_without_a_key_are_known_by_their_address_alone(problems, one, other):
+def test_without_keys_customer_key_and_ip_limits_all_count_by_address(problems, one, other):
     limits = f"limits: [{{rate: 5/s, scope: {one}}}, {{rate: 6/s, scope: {other}}}, {{rate: 5/s, scope: route}}]"
     what = (
         "limits.1: counts by address, with the window, algorithm and mode of the one at edge.yaml:3, "
@@ -193,7 +193,7 @@ def test_those_without_a_key_are_known_by_their_address_alone(problems, one, oth
 
 
 @pytest.mark.parametrize("algorithm", ["", ", algorithm: sliding_window"])
-def test_only_a_bucket_is_deep(problems, algorithm):
+def test_burst_needs_a_bucket_algorithm(problems, algorithm):
     complaints = (
         "burst: is the depth of a bucket, which a sliding_window has not, "
         "write algorithm: token_bucket or hybrid, or leave it out"
@@ -207,7 +207,7 @@ def test_only_a_bucket_is_deep(problems, algorithm):
 
 
 @pytest.mark.parametrize("algorithm", ["token_bucket", "hybrid"])
-def test_a_bucket_may_be_as_deep_as_it_says(problems, algorithm):
+def test_a_bucket_may_have_any_burst(problems, algorithm):
     assert problems(LEAST + f"tiers: {{t: {{limits: [{{rate: 5/s, burst: 500, algorithm: {algorithm}}}]}}}}\n") == []
 
 
@@ -216,7 +216,7 @@ MONTHLY = "{meter: requests, per: month, included: 5}"
 
 @pytest.mark.parametrize("same", ["timezone: UTC", "cap: hard", "included: 6"])
 @pytest.mark.parametrize("section", ["tiers: {t: {QUOTAS}}", "tiers: {t: {}}\ncustomers: {c: {tier: t, QUOTAS}}"])
-def test_quotas_that_are_alike_would_be_one(problems, section, same):
+def test_quotas_with_equal_meter_and_period_are_a_problem(problems, section, same):
     quota = {"meter": "requests", "per": "month", "included": 5, **dict([same.split(": ")])}
     second = ", ".join(f"{field}: {value}" for field, value in quota.items())
     text = LEAST + section.replace("QUOTAS", f"quotas: [{MONTHLY}, {{{second}}}]")
@@ -227,12 +227,12 @@ def test_quotas_that_are_alike_would_be_one(problems, section, same):
     ]
 
 
-def test_quotas_of_another_shape_are_left_to_the_models(problems):
+def test_malformed_quotas_are_reported_by_the_models(problems):
     text = LEAST + "tiers: {t: {quotas: [x, {meter: [y]}, {meter: [y]}]}, u: {quotas: {}}}\n"
     assert len(problems(text)) == 1 + 2 + 2 + 1
 
 
-def test_what_exists_has_no_days_and_all_else_needs_them(problems):
+def test_a_quota_of_holdings_has_no_period_and_others_need_one(problems):
     meters = "meters: {tokens: {count: events}, seats: {count: holdings}, hits: {count: requests}}\n"
 
     def complaints(quota):
@@ -270,7 +270,7 @@ def test_the_meter_of_a_quota_must_exist(problems):
 
 
 @pytest.mark.parametrize("what", ["response_header", "response_trailer"])
-def test_what_upstreams_report_is_in_a_field_of_its_own(problems, what):
+def test_a_reported_meter_needs_a_header_of_its_own(problems, what):
     def complaints(rest):
         return problems(LEAST + f"meters: {{m: {{count: {what}{rest}}}}}\n")
 
@@ -286,7 +286,7 @@ def test_what_upstreams_report_is_in_a_field_of_its_own(problems, what):
 
 
 @pytest.mark.parametrize("what", ["requests", "bytes_in", "bytes_out", "cost"])
-def test_nothing_else_is(problems, what):
+def test_other_meters_have_no_header(problems, what):
     result = problems(LEAST + f"meters: {{m: {{count: {what}, header: X-Usage-Tokens, pass: true}}}}\n")
     hint = "write count: response_header, or leave it out"
     assert result == [
@@ -297,7 +297,7 @@ def test_nothing_else_is(problems, what):
 
 
 @pytest.mark.parametrize("what", ["grpc_messages", "grpc_messages_in", "grpc_messages_out"])
-def test_messages_count_once_there_is_an_answer(problems, what):
+def test_grpc_messages_cannot_count_at_admission(problems, what):
     assert problems(LEAST + f"meters: {{m: {{count: {what}, when: admitted}}}}\n") == [
         "edge.yaml:3: meters.m.when: counts before the answer, which says whether a call is one of gRPC, write when: "
         "answered, or leave it out"
@@ -305,19 +305,19 @@ def test_messages_count_once_there_is_an_answer(problems, what):
     assert problems(LEAST + f"meters: {{m: {{count: {what}, when: success}}}}\n") == []
 
 
-def test_the_fields_of_the_edge_itself_are_those_that_are_read_or_dropped_in_answers():
-    """The two tables are in rooms of which the lower must not know the other."""
+def test_own_fields_equal_the_response_fields_that_the_edge_handles():
+    """The layers forbid one module to import the other table, so this test keeps the two equal."""
     own = {name.decode() for name, kind in RESPONSE.items() if kind not in (FieldKind.SECURITY, FieldKind.PLACE)}
     assert own == parsers.OWN_FIELDS
 
 
-def test_the_meters_of_a_part_may_be_elsewhere(problems):
+def test_a_quota_may_name_a_meter_of_an_included_file(problems):
     text = f"tiers: {{t: {{quotas: [{MONTHLY.replace('requests', 'hits')}]}}}}\n"
     files = {"meters.yaml": "meters: {hits: {count: requests}}\n"}
     assert problems(LEAST + text + "include: meters.yaml\n", {}, files) == []
 
 
-def test_what_flags_name_must_exist(problems):
+def test_names_in_flags_must_be_defined(problems):
     text = LEAST.replace("upstream: api}", "upstream: api, flag: new-ap}") + (
         "tiers: {pro: {}}\ncustomers: {acme: {tier: pro}}\n"
         "flags: {new-api: {tiers: [pro, prp], customers: [nobody, acme]}, old: {tiers: pro}, more: [x]}\n"
@@ -331,13 +331,13 @@ def test_what_flags_name_must_exist(problems):
     ]
 
 
-def test_a_flag_without_any_is_defined_nowhere(problems):
+def test_a_route_cannot_name_a_flag_without_a_flags_section(problems):
     assert routes(problems, "path: /, flag: new-api") == [
         "edge.yaml:3: routes.0.flag: there is no flag new-api, define it in flags"
     ]
 
 
-def test_no_one_prefers_a_region_that_does_not_serve_them(problems):
+def test_a_preferred_region_must_be_allowed(problems):
     def customer(regions):
         return problems(LEAST + f"tiers: {{t: {{}}}}\ncustomers: {{c: {{tier: t, regions: {regions}}}}}\n")
 
@@ -354,13 +354,13 @@ def test_no_one_prefers_a_region_that_does_not_serve_them(problems):
 
 
 @pytest.mark.parametrize("field", ["algorithm", "mode", "scope", "burst", "name", "cost_header"])
-def test_a_limit_with_a_list_where_a_word_should_be_is_left_to_the_models(problems, field):
+def test_a_limit_with_a_list_as_a_value_is_reported_by_the_models(problems, field):
     bucket = "" if field == "algorithm" else "algorithm: hybrid, "
     (result,) = problems(LEAST + f"tiers: {{t: {{limits: [{{rate: 1/min}}, {{rate: 5/s, {bucket}{field}: [x]}}]}}}}\n")
     assert result.startswith(f"edge.yaml:3: tiers.t.limits.1.{field}: is not a single value, ")
 
 
-def test_limits_of_units_have_nothing_beside_them_that_counts_otherwise(problems):
+def test_limits_of_units_exclude_other_ways_of_counting(problems):
     meters = (
         "meters: {all: {count: total_tokens}, units: {count: response_json, json: u}, requests: {count: requests}}\n"
     )
@@ -389,7 +389,7 @@ def test_limits_of_units_have_nothing_beside_them_that_counts_otherwise(problems
     assert "tiers.t.limits.0.of: requests counts nothing that bodies of answers state, write " in problem
 
 
-def test_limits_of_another_shape_are_left_to_the_models(problems):
+def test_malformed_limits_are_reported_by_the_models(problems):
     assert problems(LEAST + "tiers: {t: {limits: [x, {rate: y}]}, u: {limits: z}}\n") == [
         "edge.yaml:3: tiers.t.limits.0: is not a mapping, its fields are algorithm, burst, cost_header, mode, name, "
         "of, per, rate, reserve, reserve_max, routes, scope, scopes, sync",
@@ -399,12 +399,12 @@ def test_limits_of_another_shape_are_left_to_the_models(problems):
 
 
 def listener_tls(problems, tls):
-    """What is said of a listener with this TLS, which is in line 3."""
+    """Return the problems of a listener with this TLS. The listener is in line 3."""
     return problems(LEAST + f"listen: {{address: 0.0.0.0:443, tls: {tls}}}\n")
 
 
 @pytest.mark.parametrize("tls", ["{}", "{certificates: []}", "{client_ca: ca.pem}"])
-def test_a_listener_with_tls_has_a_certificate(problems, tls):
+def test_tls_of_a_listener_needs_a_certificate(problems, tls):
     assert listener_tls(problems, tls) == [
         "edge.yaml:3: listen.tls: has no certificate, write cert: FILE and key: FILE"
     ]
@@ -412,7 +412,7 @@ def test_a_listener_with_tls_has_a_certificate(problems, tls):
 
 @pytest.mark.parametrize(("one", "other"), [("cert", "key"), ("key", "cert")])
 @pytest.mark.parametrize("rest", ["", ", client_ca: ca", ", certificates: [{cert: a, key: b}]"])
-def test_a_listeners_certificate_has_its_key(problems, one, other, rest):
+def test_a_listeners_certificate_needs_its_key(problems, one, other, rest):
     assert listener_tls(problems, f"{{{one}: x{rest}}}") == [
         f"edge.yaml:3: listen.tls.{one}: stands without its {other}, write {other}: FILE beside it"
     ]
@@ -421,12 +421,12 @@ def test_a_listeners_certificate_has_its_key(problems, one, other, rest):
 @pytest.mark.parametrize(
     "tls", ["{cert: a, key: b}", "{certificates: [{cert: a, key: b}]}", "{cert: a, key: a, certificates: []}"]
 )
-def test_a_listener_with_a_certificate_and_its_key_is_well(problems, tls):
+def test_a_listener_with_a_certificate_and_its_key_is_valid(problems, tls):
     assert listener_tls(problems, tls) == []
 
 
 def upstream(problems, fields):
-    """What is said of an upstream with these fields, which is in line 2."""
+    """Return the problems of an upstream with these fields. The upstream is in line 2."""
     return problems(f"routes: [{{path: /, upstream: api}}]\nupstreams: {{api: {{{fields}}}}}\n")
 
 
@@ -439,7 +439,7 @@ def upstream(problems, fields):
         ("http://[::1]:1", "http://[0::1]:1", "http://[::1]:1"),
     ],
 )
-def test_an_endpoint_is_there_once(problems, one, same, url):
+def test_a_repeated_endpoint_is_a_problem(problems, one, same, url):
     same = same if same.startswith("{") else f"'{same}'"
     assert upstream(problems, f"endpoints: ['{one}', 'http://other', {same}]") == [
         f"edge.yaml:2: upstreams.api.endpoints.2: is {url} like edge.yaml:2, "
@@ -452,18 +452,18 @@ def test_upstreams_may_share_an_endpoint(problems):
 
 
 @pytest.mark.parametrize("tls", ["{ca: x}", "{verify: false}", "{server_name: x}", "{cert: a, key: b}"])
-def test_tls_needs_an_endpoint_that_speaks_it(problems, tls):
+def test_tls_of_an_upstream_needs_an_https_endpoint(problems, tls):
     assert upstream(problems, f"endpoints: ['http://a', {{url: 'http://b'}}], tls: {tls}") == [
         "edge.yaml:2: upstreams.api.tls: says nothing to http:// endpoints, write https:// there, or leave it out"
     ]
     assert upstream(problems, f"endpoints: ['http://a', 'https://b'], tls: {tls}") == []
 
 
-def test_tls_that_says_nothing_needs_no_endpoint(problems):
+def test_empty_tls_needs_no_https_endpoint(problems):
     assert upstream(problems, "endpoints: ['http://a'], tls: {}") == []
 
 
-def test_http2_to_upstreams_is_spoken_over_tls_or_without(problems):
+def test_h2_needs_https_endpoints_and_h2c_needs_http(problems):
     hint = "write the other protocol, h2 or h2c"
     assert upstream(problems, "endpoints: ['http://a', 'https://b'], protocol: h2c") == [
         f"edge.yaml:2: upstreams.api.endpoints.1: is not http://, as h2c is spoken without TLS, {hint}"
@@ -474,7 +474,7 @@ def test_http2_to_upstreams_is_spoken_over_tls_or_without(problems):
     assert upstream(problems, "endpoints: ['https://a'], protocol: h2") == []
 
 
-def test_probes_and_upgrades_are_in_the_protocol_of_their_service(problems):
+def test_probes_and_upgrades_must_fit_the_protocol_of_the_upstream(problems):
     at, named = "edge.yaml:2: upstreams.api.health", "write grpc with the name of a service"
     for health, protocol, expected in (
         (
@@ -496,20 +496,20 @@ def test_probes_and_upgrades_are_in_the_protocol_of_their_service(problems):
     ]
 
 
-def test_endpoints_that_cannot_be_read_may_have_been_meant_to_speak_tls(problems):
+def test_an_unreadable_endpoint_may_count_as_an_https_one(problems):
     assert len(upstream(problems, "endpoints: ['http://a', 'b:443'], tls: {ca: x}")) == 1
     assert len(upstream(problems, "endpoints: ['http://a', '${B}'], tls: {ca: x}")) == 1
     assert len(upstream(problems, "endpoints: ['http://a', {weight: 2}], tls: {ca: x}")) == 1
 
 
 @pytest.mark.parametrize(("one", "other"), [("cert", "key"), ("key", "cert")])
-def test_the_certificate_of_the_edge_has_its_key(problems, one, other):
+def test_a_client_certificate_needs_its_key(problems, one, other):
     assert upstream(problems, f"endpoints: ['https://a'], tls: {{{one}: x}}") == [
         f"edge.yaml:2: upstreams.api.tls.{one}: stands without its {other}, write {other}: FILE beside it"
     ]
 
 
-def test_who_vouches_is_not_named_where_no_one_is_requested(problems):
+def test_a_ca_without_verification_is_a_problem(problems):
     assert upstream(problems, "endpoints: ['https://a'], tls: {verify: No, ca: x}") == [
         "edge.yaml:2: upstreams.api.tls.verify: false leaves ca unread, leave one of them out"
     ]
@@ -518,7 +518,7 @@ def test_who_vouches_is_not_named_where_no_one_is_requested(problems):
     assert len(upstream(problems, "endpoints: ['https://a'], tls: {verify: [false], ca: x}")) == 1
 
 
-def test_upstreams_of_another_shape_are_left_to_the_models(problems):
+def test_malformed_upstreams_are_reported_by_the_models(problems):
     assert upstream(problems, "endpoints: 'http://a', tls: [x]") == [
         "edge.yaml:2: upstreams.api.endpoints: is not a list, write [ ] around it",
         "edge.yaml:2: upstreams.api.tls: is not a mapping, write tls: {ca: certs/ca.pem}, or leave it out: "
@@ -527,11 +527,11 @@ def test_upstreams_of_another_shape_are_left_to_the_models(problems):
 
 
 def usage(problems, complaints):
-    """What is said of this `usage`, which is in line 3."""
+    """Return the problems of this `usage`. The section is in line 3."""
     return problems(LEAST + f"usage: {{{complaints}}}\n")
 
 
-def test_tls_needs_a_collector_that_speaks_it(problems):
+def test_tls_of_usage_needs_an_https_collector(problems):
     assert usage(problems, "collector: HTTP://a, tls: {ca: x}")[-1:] == [
         "edge.yaml:3: usage.tls: says nothing to a collector of http://, write https:// there, or leave it out"
     ]
@@ -543,30 +543,30 @@ def test_tls_needs_a_collector_that_speaks_it(problems):
 
 
 def hub(problems, complaints):
-    """What is said of this `hub`, which is in line 3."""
+    """Return the problems of this `hub`. The section is in line 3."""
     return problems(LEAST + f"hub: {{{complaints}}}\n")
 
 
 @pytest.mark.parametrize("half", ["service: hub", "sentinel: [a, b]"])
-def test_sentinels_look_after_a_service(problems, half):
+def test_sentinels_need_a_service(problems, half):
     assert "edge.yaml:3: hub: has one of sentinel and service, write both, or sentinel and url: redis://SERVICE" in hub(
         problems, half
     )
 
 
 @pytest.mark.parametrize("url", ["url: redis://a", "sentinel: [a], url: redis://hub"])
-def test_a_service_is_named_once(problems, url):
+def test_a_service_named_twice_is_a_problem(problems, url):
     assert hub(problems, f"{url}, service: hub") == [
         "edge.yaml:3: hub.service: is named in url, write service, or url: redis://USER:PASSWORD@SERVICE"
     ]
 
 
 @pytest.mark.parametrize("whole", ["service: hub, sentinel: [a, b]", "url: redis://hub, sentinel: [a, b]"])
-def test_a_service_with_its_sentinels_is_well(problems, whole):
+def test_a_service_with_its_sentinels_is_valid(problems, whole):
     assert hub(problems, whole) == []
 
 
-def test_tls_needs_a_hub_that_speaks_it(problems):
+def test_tls_of_a_hub_needs_a_rediss_url(problems):
     says_nothing = "edge.yaml:3: hub.tls: says nothing to a hub of %s, write rediss:// there, or leave it out"
     assert hub(problems, "url: REDIS://a, tls: {verify: no}") == [says_nothing % "redis://"]
     assert hub(problems, "tls: {verify: no}") == [says_nothing % "memory://"]
@@ -617,17 +617,19 @@ hub: {url: "rediss://h", tls: {ca: hub.pem}}
     ],
 )
 @pytest.mark.parametrize(("log", "field"), [("%s", "access_log"), ("{file: %s, sample: 1%%}", "access_log.file")])
-def test_requests_are_not_logged_to_what_has_another_use(problems, file, line, log, field):
+def test_an_access_log_cannot_be_a_file_with_another_use(problems, file, line, log, field):
     text = USES_OF_FILES.replace(", x]", "]") + f"access_log: {log % file}\n"
     assert problems(text) == [f"edge.yaml:18: {field}: {file} is named already at edge.yaml:{line}, name another file"]
 
 
-def test_a_log_of_its_own_is_well_wherever_it_is(problems):
-    assert len(problems(USES_OF_FILES + "access_log: var/edge/access.log\n")) == 1  # The x among the certificates.
+def test_an_access_log_of_its_own_is_valid(problems):
+    assert (
+        len(problems(USES_OF_FILES + "access_log: var/edge/access.log\n")) == 1
+    )  # The only problem is the x among the certificates.
     assert problems(LEAST + "access_log: access.log\n") == []
 
 
-def test_an_address_is_listened_on_once(problems):
+def test_two_listeners_cannot_share_an_address(problems):
     text = (
         LEAST
         + "listen: [127.0.0.1:80, {address: '[::1]:80'}, '[0::1]:80', 127.0.0.1:0, 127.0.0.1:0]\nadmin: 127.0.0.1:80\n"
@@ -662,10 +664,10 @@ def test_an_address_is_listened_on_once(problems):
         ("0.0.0.0:80", "127.0.0.1:81", False),
     ],
 )
-def test_an_address_is_within_that_which_means_any(problems, listen, admin, overlap):
+def test_a_wildcard_address_overlaps_others_of_its_family(problems, listen, admin, overlap):
     one, other = listen.strip("'"), admin.strip("'")
     what = f"edge.yaml:4: admin: is {other}, which overlaps {one} at edge.yaml:3, listen at another port"
-    tokens = f"tokens: 'ops:{'0' * 64}'"  # So that it may be any address.
+    tokens = f"tokens: 'ops:{'0' * 64}'"  # With tokens, admin may listen on any address.
     assert problems(LEAST + f"listen: {listen}\nadmin: {{address: {admin}, {tokens}}}\n") == ([what] if overlap else [])
 
 
@@ -677,11 +679,11 @@ def test_a_directory_needs_a_hub(problems, hub):
 
 
 @pytest.mark.parametrize("hub", ["hub: redis://[::1]", "hub: {url: redis://localhost:1}"])
-def test_a_directory_with_one_is_well(problems, hub):
+def test_a_directory_with_a_hub_is_valid(problems, hub):
     assert problems(LEAST + f"{hub}\ndirectory: {{from: hub, ttl: 5s}}\n") == []
 
 
-def test_a_directory_that_is_none_is_reported_once(problems):
+def test_a_malformed_directory_is_reported_once(problems):
     assert len(problems(LEAST + "directory: hub\n")) == 1
     assert problems(LEAST + "directory: {ttl: 5s}\n") == ["edge.yaml:3: directory.from: is missing, write from: hub"]
     assert len(problems(LEAST + "hub: [a]\ndirectory: {from: hub}\n")) == 1
@@ -695,7 +697,7 @@ def test_flags_may_name_customers_of_the_directory(problems):
     assert problems(LEAST + flags + "hub: redis://localhost\ndirectory: {from: hub}\n") == [no_tier]
 
 
-def test_a_body_that_an_upstream_takes_whole_has_room_on_disk(problems):
+def test_the_buffer_of_an_upstream_fits_the_disk_limit(problems):
     assert upstream(problems, "endpoints: ['http://a'], buffer: 2GiB") == [
         "edge.yaml:2: upstreams.api.buffer: is more than limits.buffered, 1GiB, write as much there, or less here"
     ]
@@ -708,7 +710,7 @@ def test_a_body_that_an_upstream_takes_whole_has_room_on_disk(problems):
     )
 
 
-def test_caps_are_of_what_upstreams_report_that_requests_cost(problems):
+def test_caps_need_a_reported_cost_meter(problems):
     cost = "meters: {cost: {count: %s}}\n"
     reported = cost % "response_header, header: X-Cost"
     hint = "write meters: {cost: {count: response_header, header: X-Cost}}"
@@ -736,7 +738,7 @@ def test_caps_are_of_what_upstreams_report_that_requests_cost(problems):
 @pytest.mark.parametrize(
     ("aggregate", "grows"), [("sum", True), ("max", True), ("unique", True), ("last", False), ("average", False)]
 )
-def test_a_quota_of_what_may_fall_holds_at_any_time(problems, aggregate, grows):
+def test_a_quota_of_a_value_that_may_fall_has_no_period(problems, aggregate, grows):
     meters = f"meters: {{users: {{count: events, aggregate: {aggregate}}}}}\n"
     tiers = (
         "tiers: {t: {quotas: [{meter: users, included: 5}]}, u: {quotas: [{meter: users, per: day, included: 5}]}}\n"
@@ -746,7 +748,7 @@ def test_a_quota_of_what_may_fall_holds_at_any_time(problems, aggregate, grows):
     assert problems(LEAST + meters + tiers) == [lacks if grows else needless]
 
 
-def test_the_key_is_a_dimension_of_whatever_edges_count_and_no_field(problems):
+def test_key_is_a_dimension_of_every_edge_meter(problems):
     for meter in ("count: requests", "count: requests, when: admitted", "count: bytes_out", "count: total_tokens"):
         assert problems(LEAST + f"meters: {{m: {{{meter}, dimensions: {{key: 50}}}}}}\n") == []
     both = "dimensions: {key: 50, model: {header: X-M, values: 5}}"
@@ -759,7 +761,7 @@ def test_the_key_is_a_dimension_of_whatever_edges_count_and_no_field(problems):
     assert "write model, estimated, service_tier, prompt_size or key" in problem
 
 
-def test_refusals_are_split_by_themselves_and_bound_nothing(problems):
+def test_a_meter_of_refusals_has_no_options_and_no_quota(problems):
     assert problems(LEAST + "meters: {refused: {count: refusals}}\n") == []
     complaints = problems(
         LEAST + "meters: {refused: {count: refusals, when: success, dimensions: {limit: {values: 3}}}}\n"
@@ -773,7 +775,7 @@ def test_refusals_are_split_by_themselves_and_bound_nothing(problems):
     assert "refused counts what was refused" in bound
 
 
-def test_people_are_in_dimensions_of_events_alone(problems):
+def test_person_dimensions_need_a_meter_of_events(problems):
     def complaints(count, header=""):
         return problems(
             LEAST + f"meters: {{m: {{count: {count}, dimensions: {{user: {{values: 9{header}, person: true}}}}}}}}\n"

@@ -48,6 +48,6 @@ def test_a_play(stage: Stage, scene: Play) -> None:
 
 
 @each("scene", SLOW)
-def test_who_is_late(late: dict[Play, BaseException | None], scene: Play) -> None:
+def test_timeouts(late: dict[Play, BaseException | None], scene: Play) -> None:
     if (wrong := late[scene]) is not None:
         raise wrong

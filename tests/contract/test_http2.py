@@ -1,7 +1,7 @@
-"""The rows over HTTP/2: they come to the same as over HTTP/1.1, but for the connection.
+"""Run the contract rows over HTTP/2. The results must equal those over HTTP/1.1, except for connection fields.
 
-Requests are asked of two edges that are alike, over either protocol, and all that these say and note is compared. What
-HTTP/2 has no form of is counted by its reason in `UNSAID`; `python -m tests.contract --http2` lists the rows.
+The request rows run on two equal edges, one for each protocol, and the tests compare all answers and records. `UNSAID`
+counts the rows without a form in HTTP/2 by reason. `python -m tests.contract --http2` lists them.
 """
 
 from collections import Counter
@@ -39,19 +39,19 @@ UNSAID = {
     over_http2.ENDLESS: 6,
     over_http2.INCOMPLETE: 3,
 }
-"""How many rows HTTP/2 has no form of, by the reason."""
+"""The number of rows without a form in HTTP/2, by reason."""
 
 PROTOCOLS_OWN = ("edge_http2_", "edge_identities_", "edge_usage_batches_", "edge_loop_lag_", "edge_loop_turn_")
-"""Metrics that need not be alike: of the protocol, of keys in heads that were not remembered, of how often an absent
-collector was tried, and of how often a worker's lag and turns were measured."""
+"""Metrics that may differ: of the protocol, of keys in uncached heads, of attempts to reach the absent collector, and
+of the measurements of a worker's lag and turns."""
 
 PLAYED = [(family, row) for family, row in PLAYS if row.name not in UNPLAYED]
 LATE = [(family, row) for family, row in SLOW if row.name not in UNPLAYED]
 
 
 def sort_rows() -> tuple[list[tuple[str, Asked]], list[tuple[str, Asked]], Counter[str]]:
-    """Return the rows that both protocols answer, those of which HTTP/2 resets a request as malformed, and how many it
-    has no form of."""
+    """Return the rows that both protocols answer, the rows with a request that HTTP/2 resets as malformed, and the
+    number of rows without a form in HTTP/2, by reason."""
     same, malformed, unsaid = [], [], Counter[str]()
     for family, row in ASKED:
         try:
@@ -71,14 +71,14 @@ def each_asked(rows: list[tuple[str, Asked]]) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("case", [row for _, row in rows], ids=names)
 
 
-def test_every_row_is_said_in_http2_or_has_a_reason() -> None:
+def test_every_row_has_a_form_in_http2_or_a_reason() -> None:
     assert dict(MISSING) == UNSAID
     assert len(SAME) + len(MALFORMED) + sum(UNSAID.values()) == len(ASKED)
 
 
 @pytest.fixture(scope="module")
 def books(tmp_path_factory: pytest.TempPathFactory) -> tuple[Side, Side, Books, Books]:
-    """Both edges, asked and ended, and what they have noted."""
+    """Both edges after all rows, ended, with their records."""
     older = Side(tmp_path_factory.mktemp("older"), over_http2=False)
     newer = Side(tmp_path_factory.mktemp("newer"), over_http2=True)
     for side in (older, newer):
@@ -95,7 +95,7 @@ def test_a_request(books: tuple[Side, Side, Books, Books], case: Asked) -> None:
     assert newer.outcomes[id(case)] == older.outcomes[id(case)]
 
 
-def test_the_log_has_the_same_lines(books: tuple[Side, Side, Books, Books]) -> None:
+def test_the_access_logs_of_both_protocols_are_equal(books: tuple[Side, Side, Books, Books]) -> None:
     *_, older, newer = books
     assert {line.get("protocol") for line in older.log} == {"HTTP/1.1", None}
     assert {line.get("protocol") for line in newer.log} == {"HTTP/2", None}
@@ -103,12 +103,12 @@ def test_the_log_has_the_same_lines(books: tuple[Side, Side, Books, Books]) -> N
 
 
 def compare_line(line: dict[str, Any]) -> dict[str, Any]:
-    """A line without what is of a moment. Nothing of a head that is too large is read in HTTP/2, the path neither."""
+    """Return the comparable members of a log line. HTTP/2 reads no part of a head that is too large, nor its path."""
     of_head = {"method", "path"} if line["status"] == 431 else set()
     return {name: value for name, value in line.items() if name not in MOMENTS | of_head | {"protocol"}}
 
 
-def test_tables_spool_and_metrics_count_the_same(books: tuple[Side, Side, Books, Books]) -> None:
+def test_tables_spools_and_metrics_of_both_protocols_are_equal(books: tuple[Side, Side, Books, Books]) -> None:
     *_, older, newer = books
     assert sum(newer.spool.values()) > len(SAME)
     assert newer.spool == older.spool
@@ -117,7 +117,7 @@ def test_tables_spool_and_metrics_count_the_same(books: tuple[Side, Side, Books,
 
 
 def count(books: Books) -> dict[Any, float]:
-    """What metrics count, but for times."""
+    """Return the counting metrics that must be equal."""
     return {
         (name, labels): value
         for (name, labels), value in books.metrics.items()
@@ -153,7 +153,7 @@ def test_an_answer(http2_stage: Stage, case: Answered) -> None:
 
 
 async def answer(stage: Stage, case: Answered) -> None:
-    """As `Stage.answer`; the client's connection serves the next request whatever became of this one."""
+    """Run a row as `Stage.answer` does. The client's connection must serve the next request in any case."""
     endpoint = stage.endpoint_of(case)
     client = await Http2Wire(await stage.client()).begins()
     upstream = None
@@ -221,12 +221,12 @@ def _trailers(message: Message) -> tuple[str, ...]:
 # ---- plays
 
 
-def test_every_play_that_is_left_out_is_one() -> None:
+def test_every_omitted_play_exists() -> None:
     assert UNPLAYED.keys() <= {row.name for _, row in (*PLAYS, *SLOW)}
 
 
 async def act(stage: Stage, row: Play) -> None:
-    """Act a play whose client speaks HTTP/2."""
+    """Run a play with a client that speaks HTTP/2."""
 
     async def connect(source: str) -> Wire:
         client = Http2Wire(await stage.client(source))
@@ -247,7 +247,7 @@ def test_a_play(http2_stage: Stage, scene: Play) -> None:
 
 @pytest.fixture(scope="module")
 def late_over_http2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Play, BaseException | None]]:
-    """What became of each row about who is late, as `late` of conftest.py has it."""
+    """The outcome of each row about timeouts, as in the fixture `late` of conftest.py."""
     rows = [row for _, row in LATE]
     timeouts = {"connect": "500ms", "response_head": "500ms", "idle": "500ms"}
     stage = Stage(tmp_path_factory.mktemp("hasty"), rows, http2=True, limits=HASTY, timeouts=timeouts)
@@ -257,6 +257,6 @@ def late_over_http2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[P
 
 
 @pytest.mark.parametrize("scene", [row for _, row in LATE], ids=[f"{family}-{row.name}" for family, row in LATE])
-def test_who_is_late(late_over_http2: dict[Play, BaseException | None], scene: Play) -> None:
+def test_timeouts(late_over_http2: dict[Play, BaseException | None], scene: Play) -> None:
     if (wrong := late_over_http2[scene]) is not None:
         raise wrong

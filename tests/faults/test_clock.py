@@ -1,4 +1,4 @@
-"""The clock that edges go by, an hour forth and an hour back: nobody is free, or shut out, for longer than a window."""
+"""Clock steps of an hour forwards and back on a running edge: limits are wrong for one window at most."""
 
 import asyncio
 from contextlib import AsyncExitStack, closing
@@ -24,17 +24,17 @@ WORKERS = 2
 LIMIT = 20
 WINDOW = 2.0
 GUARD = 200
-"""Requests of an address in a window: more than any of the others are asked."""
+"""Requests of an address in a window, more than any other limit gets."""
 DEPTH = 10
 SWEEP = 0.5
-"""Seconds between two looks of a worker at what time it is."""
+"""Seconds between two checks of the clock by a worker."""
 DELAY = 0.3
-"""Seconds between a decision and what a client notes of it that are allowed for."""
+"""Seconds allowed between a decision and its observation by the client."""
 PHASE = 2 * WINDOW + SWEEP
 INCLUDED = 5
 
 LATE = datetime(2026, 6, 15, 23, 30, tzinfo=UTC).timestamp() - EPOCH
-"""Edge time at first: half an hour before a day ends in UTC, and long before it does in Tokyo."""
+"""The initial edge time: half an hour before midnight in UTC, and long before midnight in Tokyo."""
 
 LIMITS: dict[str, dict[str, Any]] = {
     "window": {},
@@ -45,12 +45,12 @@ LIMITS: dict[str, dict[str, Any]] = {
 
 
 def quota(timezone: str) -> dict[str, Any]:
-    """What a customer has of a hard quota a day."""
+    """Return a hard daily quota in this time zone."""
     return {"quotas": [{"meter": "requests", "per": "day", "included": INCLUDED, "cap": "hard", "timezone": timezone}]}
 
 
 def settings() -> dict[str, Any]:
-    """Customers with one limit each; those with quotas; one who is held by their address alone."""
+    """Return customers with one limit each, customers with quotas, and a limit by address."""
     described = people(**dict.fromkeys([*LIMITS, "night", "noon", "absent", "pair"], "free"))
     customers = described["customers"]
     for name, terms in LIMITS.items():
@@ -64,7 +64,7 @@ def settings() -> dict[str, Any]:
 
 @pytest.fixture
 def edge(start_edge: StartEdge, service: Service, tmp_path: Path) -> Edge:
-    """An edge whose time begins at LATE."""
+    """An edge whose clock starts at LATE."""
     terms = {"workers": WORKERS, "customers": 2000, "addresses": 2000}
     with closing(Store.prepare(tmp_path / "edge" / "state", offset=LATE - monotonic(), **terms)) as store:
         assert abs(monotonic() + store.offset - LATE) < 10
@@ -72,21 +72,23 @@ def edge(start_edge: StartEdge, service: Service, tmp_path: Path) -> Edge:
 
 
 def step(edge: Edge, seconds: float) -> float:
-    """Set the edge's clock so far forth, or back; returns when that was (monotonic)."""
+    """Step the edge's clock by some seconds. Return the monotonic time of the step."""
     with closing(Control.open(Path(edge.settings["state"]) / "control")) as control:
         control.begin_boot(control.boot, control.offset + seconds)
     return monotonic()
 
 
 def fullest(asking: Asking, span: float, since: float, until: float) -> int:
-    """The most that was let through within any such span between these moments."""
+    """Return the highest number of admitted requests in any `span` seconds between these times."""
     asked = sorted(asked for asked, _ in asking.passed() if since <= asked < until)
     return max((sum(first <= each < first + span for each in asked) for first in asked), default=0)
 
 
 def emptiest(asking: Asking, span: float) -> int:
-    """The least that was let through within such a span before a refusal, at any time that it asked for as long before:
-    who asks less than they may, as a busy machine makes them, is not refused for that."""
+    """Return the lowest number of admitted requests in the `span` seconds before a refusal.
+
+    Only refusals count. A client that a busy machine slows down makes few requests, but it is not refused for that.
+    """
     refused = [answered for _, answered, status in asking.told if status == 429]
     begun = min(asked for asked, *_ in asking.told)
     passed = sorted(asked for asked, _ in asking.passed())
@@ -94,7 +96,7 @@ def emptiest(asking: Asking, span: float) -> int:
 
 
 async def hour_forth_and_back(edge: Edge) -> tuple[dict[str, Asking], list[float]]:
-    """All customers ask while the clock is set forth and back; what they were told, and when that was."""
+    """Let all customers make requests during both clock steps. Return their results and the times of the steps."""
     everyone = {name: Asking(edge.port, name, fields={"X-Forwarded-For": f"192.0.2.{n}"})
                 for n, name in enumerate([*LIMITS, "night", "noon"], 1)}  # fmt: skip
     everyone["guard"] = Asking(edge.port, "umbra", connections=5, pause=0.025, fields={"X-Forwarded-For": "192.0.2.99"})
@@ -108,19 +110,19 @@ async def hour_forth_and_back(edge: Edge) -> tuple[dict[str, Asking], list[float
         for asking in everyone.values():
             await ends.enter_async_context(asking)
         async with absent:
-            await turned(lambda: absent.statuses[429] > 3, "one quota is used up")
+            await turned(lambda: absent.statuses[429] > 3, "the quota of absent is used up")
         await turned(lambda: monotonic() > begun + WINDOW + SWEEP, "a window has passed")
         for seconds in (HOUR, -HOUR):
             moments.append(await asyncio.to_thread(step, edge, seconds))
             await turned(lambda: monotonic() > moments[-1] + PHASE, "two windows have passed")
     again = Asking(edge.port, "absent", fields={"X-Forwarded-For": "192.0.2.100"})
     async with again:
-        await turned(lambda: len(again.told) > 3 * INCLUDED, "it is asked for long enough")
+        await turned(lambda: len(again.told) > 3 * INCLUDED, "absent has made enough requests")
     everyone["absent"] = again
     return everyone, moments
 
 
-def test_an_hour_forth_and_back_frees_and_freezes_nobody_for_longer_than_a_window(edge: Edge, service: Service) -> None:
+def test_clock_steps_of_an_hour_distort_limits_for_one_window_at_most(edge: Edge, service: Service) -> None:
     everyone, moments = asyncio.run(hour_forth_and_back(edge))
     for name, asking in everyone.items():
         assert not asking.lost
@@ -131,12 +133,12 @@ def test_an_hour_forth_and_back_frees_and_freezes_nobody_for_longer_than_a_windo
         ("window", LIMIT, LIMIT, LIMIT - 2),
         ("bucket", 2 * LIMIT, LIMIT, LIMIT - 2),
         ("shallow", LIMIT + DEPTH, DEPTH, LIMIT - 2),
-        # As its window is freed and its bucket is not, less may be left of the next window.
+        # A step frees the window but not the bucket, so less of the next window may be usable.
         ("hybrid", LIMIT, DEPTH, LIMIT - DEPTH),
         ("guard", GUARD, GUARD, GUARD * 0.9),
     ):
         asking = everyone[name]
-        # Within SWEEP both workers may let through what they may, and do not know of the other.
+        # Within SWEEP of a step, each worker may admit the whole limit without the counts of the other.
         whole = fullest(asking, WINDOW - DELAY, 0.0, monotonic())
         usual = [fullest(asking, WINDOW - DELAY, *span) for span in quiet]
         least = emptiest(asking, WINDOW * 29 / 28 + DELAY)
@@ -144,11 +146,11 @@ def test_an_hour_forth_and_back_frees_and_freezes_nobody_for_longer_than_a_windo
         assert max(usual) <= limit + excess
         assert whole <= 2 * limit + apart + excess
         assert least >= bound
-    # A day began, and did not end again; the other one went on.
+    # In UTC a day began once and did not begin again. In Tokyo the day went on.
     assert everyone["night"].statuses[200] == 2 * INCLUDED
     assert everyone["noon"].statuses[200] == INCLUDED
     assert everyone["absent"].statuses[200] == 0
-    # What is under way is no matter of time.
+    # A clock step does not change concurrency.
     assert everyone["pair"].statuses[429] > 0
     assert not service.of("pair").above(2)
     assert in_use(edge, "pair") == shown(edge, "pair") == 0

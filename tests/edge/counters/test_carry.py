@@ -43,7 +43,7 @@ def new(tmp_path: Path) -> LimitTable:
 
 
 def count(table: LimitTable, key: bytes, column: int, cell: int, count: int) -> None:
-    """Count in a column, as a worker does."""
+    """Count in a column as a worker does."""
     row = claim(table, key)
     table.words[row + table.first_ring + 32 * column + cell % 32] = pack(cell, count)
     table.words[row + table.layout.head(column) + at.CUM] += count
@@ -56,7 +56,7 @@ def foreign(table: LimitTable, key: bytes) -> dict[int, int]:
     return dict(unpack(word) for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist() if word)
 
 
-def test_all_columns_of_a_row_are_one_foreign_count_in_the_new_table(old: LimitTable, new: LimitTable) -> None:
+def test_the_columns_of_a_row_become_one_foreign_count(old: LimitTable, new: LimitTable) -> None:
     count(old, b"acme", 0, CELL, 3)
     count(old, b"acme", 1, CELL, 4)
     count(old, b"acme", 3, CELL - 28, 5)
@@ -65,7 +65,7 @@ def test_all_columns_of_a_row_are_one_foreign_count_in_the_new_table(old: LimitT
     assert foreign(new, b"acme") == {CELL: 7, CELL - 28: 5}
 
 
-def test_rows_in_which_nothing_counts_any_more_are_left(old: LimitTable, new: LimitTable) -> None:
+def test_rows_without_current_counts_are_not_carried(old: LimitTable, new: LimitTable) -> None:
     claim(old, b"acme")
     count(old, b"globex", 0, CELL - 40, 3)
     old.free(number_of(old, claim(old, b"freed")))
@@ -73,9 +73,7 @@ def test_rows_in_which_nothing_counts_any_more_are_left(old: LimitTable, new: Li
     assert new.rows_in_use == 0
 
 
-def test_what_another_process_is_in_the_way_of_is_tried_again_before_the_round_has_come_to_its_end(
-    old: LimitTable, new: LimitTable
-) -> None:
+def test_a_round_does_not_end_while_the_new_table_is_locked(old: LimitTable, new: LimitTable) -> None:
     count(old, b"acme", 0, CELL, 3)
     carry = Carry(old, new)
     other = limits(new.file.path)
@@ -87,7 +85,7 @@ def test_what_another_process_is_in_the_way_of_is_tried_again_before_the_round_h
     assert carry.slice(NOW, NEVER) == (0, True)
 
 
-def test_what_a_full_table_has_no_row_for_is_tried_in_every_round(old: LimitTable, tmp_path: Path) -> None:
+def test_a_key_without_a_free_row_is_tried_in_every_round(old: LimitTable, tmp_path: Path) -> None:
     new = limits(make(tmp_path, CUSTOMERS._replace(rows=1), generation=2), 0)
     claim(new, b"globex")
     count(old, b"acme", 0, CELL, 3)
@@ -97,8 +95,8 @@ def test_what_a_full_table_has_no_row_for_is_tried_in_every_round(old: LimitTabl
     assert carry.slice(NOW, NEVER) == (1, True)
 
 
-def test_a_long_table_is_carried_by_the_piece(tmp_path: Path) -> None:
-    # In a table that is full to the last row a key may find no place in the index.
+def test_a_large_table_is_carried_in_slices(tmp_path: Path) -> None:
+    # The table has spare rows, because in a full table a key may find no place in the index.
     layout, rows = CUSTOMERS._replace(rows=4 * ROWS_PER_CLOCK_READ), 2 * ROWS_PER_CLOCK_READ + 50
     old, new = limits(make(tmp_path, layout), 0), limits(make(tmp_path, layout, generation=2), 0)
     for number in range(rows):
@@ -116,7 +114,7 @@ def test_a_long_table_is_carried_by_the_piece(tmp_path: Path) -> None:
 
 
 def set_head(table: LimitTable, key: bytes, column: int, head: tuple[int, ...]) -> int:
-    """Have these be the first words of a column's head. Returns where the row begins."""
+    """Store the first words of a column's head. Return the place of the row."""
     row = claim(table, key)
     for place, word in enumerate(head, row + table.layout.head(column)):
         table.words[place] = word
@@ -134,7 +132,7 @@ def foreign_head(table: LimitTable, key: bytes) -> list[int] | None:
 UNTIL = int(NOW * 1000) + 50_000
 
 
-def test_a_bucket_is_carried_with_the_level_that_knows_of_the_most(old: LimitTable, new: LimitTable) -> None:
+def test_a_bucket_is_carried_with_its_latest_level(old: LimitTable, new: LimitTable) -> None:
     set_head(old, b"acme", 0, (10, 111, 17, UNTIL - 1))
     set_head(old, b"acme", 3, (12, 333, 22, UNTIL - 2))
     set_head(old, b"acme", -1, (2, 999, 2, UNTIL))
@@ -142,23 +140,21 @@ def test_a_bucket_is_carried_with_the_level_that_knows_of_the_most(old: LimitTab
     assert foreign_head(new, b"acme") == [24, 333, 22, UNTIL, 0, 0, 0]
 
 
-def test_a_level_that_was_left_by_an_even_older_file_is_handed_on(old: LimitTable, new: LimitTable) -> None:
+def test_a_level_carried_from_an_older_table_is_carried_on(old: LimitTable, new: LimitTable) -> None:
     set_head(old, b"acme", -1, (7, 999, 6, UNTIL))
     Carry(old, new).slice(NOW, NEVER)
     assert foreign_head(new, b"acme") == [7, 999, 6, UNTIL, 0, 0, 0]
 
 
-def test_a_level_is_said_to_know_of_no_more_than_was_counted(old: LimitTable, new: LimitTable) -> None:
-    # As where one counts, and another sees that and says so, while the heads are read one after another.
+def test_a_carried_level_covers_at_most_the_counted_total(old: LimitTable, new: LimitTable) -> None:
+    # This happens if one worker counts and another stores a level with that count while the heads are being read.
     set_head(old, b"acme", 0, (10, 0, 0, UNTIL))
     set_head(old, b"acme", 1, (5, 111, 17, 0))
     Carry(old, new).slice(NOW, NEVER)
     assert foreign_head(new, b"acme") == [15, 111, 15, UNTIL, 0, 0, 0]
 
 
-def test_a_bucket_that_has_still_to_drain_is_carried_though_its_window_is_over(
-    old: LimitTable, new: LimitTable
-) -> None:
+def test_an_undrained_bucket_is_carried_after_its_window(old: LimitTable, new: LimitTable) -> None:
     count(old, b"acme", 0, CELL - 100, 3)
     set_head(old, b"acme", 0, (3, 111, 3, UNTIL))
     count(old, b"globex", 0, CELL - 100, 3)
@@ -169,18 +165,18 @@ def test_a_bucket_that_has_still_to_drain_is_carried_though_its_window_is_over(
     assert foreign_head(new, b"globex") is None
 
 
-def test_a_head_is_carried_again_whatever_changes_in_it(old: LimitTable, new: LimitTable) -> None:
+def test_a_changed_head_is_carried_again(old: LimitTable, new: LimitTable) -> None:
     set_head(old, b"acme", 0, (10, 111, 10, UNTIL))
     carry = Carry(old, new)
     assert carry.slice(NOW, NEVER)[0] == 1
-    # Words whose sum is the same, though one has been counted.
+    # One more is counted, but the sum of the words is unchanged.
     set_head(old, b"acme", 0, (11, 109, 11, UNTIL))
     assert carry.slice(NOW, NEVER)[0] == 1
     assert foreign_head(new, b"acme") == [11, 109, 11, UNTIL, 0, 0, 0]
     assert carry.slice(NOW, NEVER)[0] == 0
 
 
-def test_readers_are_told_of_what_was_carried(old: LimitTable, new: LimitTable) -> None:
+def test_a_carry_changes_the_sync_version_of_the_row(old: LimitTable, new: LimitTable) -> None:
     row = claim(new, b"acme")
     sync = new.words[row + at.ROW_SYNC]
     set_head(old, b"acme", 0, (10, 111, 10, UNTIL))
@@ -190,11 +186,11 @@ def test_readers_are_told_of_what_was_carried(old: LimitTable, new: LimitTable) 
 
 
 CARRY_STORES = 7
-"""Stores of what is carried into a row that is there: a cell, four words of a head, the state, the sync version."""
+"""Stores into an existing row per carry: a cell, four words of a head, the state, the sync version."""
 
 
 @pytest.mark.parametrize("stores", range(1, CARRY_STORES + 1))
-def test_what_a_killed_supervisor_had_begun_to_carry_the_next_one_carries_whole(
+def test_a_carry_interrupted_by_a_kill_is_completed_by_the_next_supervisor(
     old: LimitTable, new: LimitTable, stores: int
 ) -> None:
     count(old, b"acme", 0, CELL, 3)
@@ -208,14 +204,14 @@ def test_what_a_killed_supervisor_had_begun_to_carry_the_next_one_carries_whole(
     assert Carry(old, new).slice(NOW, NEVER) == (1, True)
     assert foreign(new, b"acme") == {CELL: 3}
     assert foreign_head(new, b"acme") == [3, 111, 3, UNTIL, 0, 0, 0]
-    # Whatever readers have made of the half of it, they are to look again.
+    # Readers may have read the partial counts, so a new sync version makes them read again.
     assert new.words[row + at.ROW_SYNC] == told + 1
 
 
 # ---- files of the former format
 
 
-def test_what_was_counted_in_the_former_format_is_carried(tmp_path: Path, new: LimitTable) -> None:
+def test_counts_in_the_former_format_are_carried(tmp_path: Path, new: LimitTable) -> None:
     old = limits(make(tmp_path, FORMER))
     count_as_formerly(old, b"acme", 0, CELL, 3)
     count_as_formerly(old, b"acme", 3, CELL, 4)
@@ -225,7 +221,7 @@ def test_what_was_counted_in_the_former_format_is_carried(tmp_path: Path, new: L
     assert carry.slice(NOW, NEVER) == (2, True)
     assert foreign(new, b"acme") == {CELL: 7}
     assert foreign(new, b"globex") == {CELL - 1: 5}
-    # What the cells were counted into says nothing of levels, or of how long a row is wanted.
+    # The former format has no levels and no retention times.
     assert foreign_head(new, b"acme") == [0] * at.HEAD_WORDS
     assert carry.slice(NOW, NEVER) == (0, True)
     count_as_formerly(old, b"acme", 3, CELL, 6)
@@ -233,7 +229,7 @@ def test_what_was_counted_in_the_former_format_is_carried(tmp_path: Path, new: L
     assert foreign(new, b"acme") == {CELL: 9}
 
 
-# ---- what is in use
+# ---- slots in use
 
 
 def in_use(table: LimitTable, key: bytes = b"acme") -> int | None:
@@ -242,14 +238,12 @@ def in_use(table: LimitTable, key: bytes = b"acme") -> int | None:
 
 
 def worker(path: Path) -> LimitTable:
-    """A worker on a column of its own."""
+    """Return the table as a worker with a column of its own has it."""
     file = opened(path)
     return LimitTable(file, acquire_column([file]))
 
 
-def test_what_is_in_use_in_the_old_table_is_in_use_in_the_new_one_until_it_is_given_back(
-    tmp_path: Path, new: LimitTable
-) -> None:
+def test_slots_in_use_are_carried_until_they_are_released(tmp_path: Path, new: LimitTable) -> None:
     path = make(tmp_path, CUSTOMERS)
     one, other = worker(path), worker(path)
     use(one, b"acme", 2)
@@ -268,25 +262,25 @@ def test_what_is_in_use_in_the_old_table_is_in_use_in_the_new_one_until_it_is_gi
     assert in_use(new) == 0
 
 
-def test_what_was_in_use_is_given_back_by_another_supervisor_too(tmp_path: Path, new: LimitTable) -> None:
+def test_released_slots_are_carried_by_a_second_supervisor(tmp_path: Path, new: LimitTable) -> None:
     path = make(tmp_path, CUSTOMERS)
     busy = worker(path)
     use(busy, b"acme", 2)
     Carry(limits(path), new).slice(NOW, NEVER)
     use(busy, b"acme", 0)
-    # It has carried nothing itself, and what its predecessor wrote is no longer so.
+    # The second supervisor has carried nothing itself, and the counts of the first are out of date.
     assert Carry(limits(path), new).slice(NOW, NEVER) == (1, True)
     assert in_use(new) == 0
 
 
-def test_nobody_gets_a_row_for_what_is_not_in_use(tmp_path: Path, new: LimitTable) -> None:
+def test_a_row_without_slots_in_use_is_not_carried(tmp_path: Path, new: LimitTable) -> None:
     path = make(tmp_path, CUSTOMERS)
     use(worker(path), b"acme", 0)
     assert Carry(limits(path), new).slice(NOW, NEVER) == (0, True)
     assert new.rows_in_use == 0
 
 
-def test_what_a_killed_process_used_is_given_back_in_the_new_table(tmp_path: Path, new: LimitTable) -> None:
+def test_slots_of_a_killed_process_are_free_in_the_new_table(tmp_path: Path, new: LimitTable) -> None:
     path = make(tmp_path, CUSTOMERS)
     old = limits(path)
     carry = Carry(old, new)
@@ -295,7 +289,7 @@ def test_what_a_killed_process_used_is_given_back_in_the_new_table(tmp_path: Pat
         assert carry.slice(NOW, NEVER) == (1, True)
         assert in_use(new) == 3
         dying.kill()
-        # Nothing has changed in the table.
+        # The old table still has the killed process's slots.
         assert old.words[claim(old, b"acme") + CUSTOMERS.head(dying.column) + at.GAUGE] & 0xFFFF == 3
         assert carry.slice(NOW, NEVER) == (1, True)
     assert in_use(new) == 0
@@ -306,7 +300,7 @@ def test_what_a_killed_process_used_is_given_back_in_the_new_table(tmp_path: Pat
 TODAY = 5e7
 MAY, JUNE = 24_305, 24_306
 END = int(TODAY * 1000) + 1_000_000
-"""Of the period, in milliseconds of edge time."""
+"""The end of the period, in milliseconds of edge time."""
 
 
 @pytest.fixture
@@ -327,13 +321,13 @@ def test_a_quota_is_carried_as_the_sum_of_its_period(quotas: tuple[LimitTable, L
     assert foreign_head(new, b"acme") == [42, JUNE, 0, END, 0, 0, 0]
     assert new.words[claim(new, b"acme") + at.ROW_WIDTH] == old.words[claim(old, b"acme") + at.ROW_WIDTH]
     assert carry.slice(TODAY, NEVER) == (0, True)
-    # Given back, as what is not counted after all.
+    # A refund lowers the count.
     set_head(old, b"acme", 0, (39,))
     assert carry.slice(TODAY, NEVER) == (1, True)
     assert foreign_head(new, b"acme") == [41, JUNE, 0, END, 0, 0, 0]
 
 
-def test_what_an_even_older_file_has_left_of_a_quota_is_handed_on(quotas: tuple[LimitTable, LimitTable]) -> None:
+def test_a_quota_carried_from_an_older_table_is_carried_on(quotas: tuple[LimitTable, LimitTable]) -> None:
     old, new = quotas
     set_head(old, b"acme", -1, (1000, JUNE, 0, END))
     set_head(old, b"acme", 3, (1, JUNE, 0, END))
@@ -341,7 +335,7 @@ def test_what_an_even_older_file_has_left_of_a_quota_is_handed_on(quotas: tuple[
     assert foreign_head(new, b"acme") == [1001, JUNE, 0, END, 0, 0, 0]
 
 
-def test_a_period_that_a_wrong_clock_has_begun_is_not_taken_for_this_one(
+def test_a_period_begun_by_a_wrong_clock_is_ignored(
     quotas: tuple[LimitTable, LimitTable],
 ) -> None:
     old, new = quotas
@@ -352,11 +346,11 @@ def test_a_period_that_a_wrong_clock_has_begun_is_not_taken_for_this_one(
 
 
 @pytest.mark.parametrize("ended", [1_000_000, -1_000_000])
-def test_a_period_that_was_begun_goes_on_though_the_clock_has_it_before_its_beginning_again(
+def test_a_begun_period_goes_on_after_the_clock_is_set_back_before_it(
     quotas: tuple[LimitTable, LimitTable], ended: int
 ) -> None:
     old, new = quotas
-    # One has not looked since June began; whether May is over depends on when the clock was set back, or will be.
+    # One worker has not read since June began. The clock step decides whether May counts as over.
     set_head(old, b"acme", 0, (500, MAY, 0, int(TODAY * 1000) + ended))
     set_head(old, b"acme", 1, (40, JUNE, 0, END + 2_592_000_000))
     set_head(old, b"acme", 2, (2, JUNE, 0, END + 2_592_000_000))
@@ -364,7 +358,7 @@ def test_a_period_that_was_begun_goes_on_though_the_clock_has_it_before_its_begi
     assert foreign_head(new, b"acme") == [42, JUNE, 0, END + 2_592_000_000, 0, 0, 0]
 
 
-def test_a_period_that_is_just_over_is_carried_for_the_clock_may_be_set_back(
+def test_a_period_that_has_just_ended_is_carried(
     quotas: tuple[LimitTable, LimitTable],
 ) -> None:
     old, new = quotas
@@ -374,7 +368,7 @@ def test_a_period_that_is_just_over_is_carried_for_the_clock_may_be_set_back(
     assert foreign_head(new, b"acme") == [500, MAY, 0, ended, 0, 0, 0]
 
 
-def test_what_the_hub_knows_of_a_row_it_knows_of_the_next(old: LimitTable, new: LimitTable) -> None:
+def test_acknowledged_counts_are_carried(old: LimitTable, new: LimitTable) -> None:
     count(old, b"acme", 0, CELL, 7)
     old.words[claim(old, b"acme") + at.ROW_ACKNOWLEDGED] = 5
     Carry(old, new).slice(NOW, NEVER)
@@ -384,4 +378,4 @@ def test_what_the_hub_knows_of_a_row_it_knows_of_the_next(old: LimitTable, new: 
     new.words[row + at.ROW_ACKNOWLEDGED] = 9
     count(old, b"acme", 0, CELL, 7)
     Carry(old, new).slice(NOW, NEVER)
-    assert new.words[row + at.ROW_ACKNOWLEDGED] == 9, "more than that was told from there"
+    assert new.words[row + at.ROW_ACKNOWLEDGED] == 9, "a carry does not lower the acknowledged count of the new table"

@@ -1,9 +1,9 @@
-"""Random frames without sockets: legal ones, nearly legal ones, and bytes, cut anywhere, in both roles.
+"""Random frames without sockets, in both roles: legal frames, nearly legal frames and random bytes, cut anywhere.
 
-What a connection tells its streams and writes depends on the bytes and not on where a read ends. So each conversation
-is had twice, in one piece and cut anywhere, and must come to the same. Nothing is raised, what is written are frames
-within the windows that were given, and what is stored is bounded. As in each test here, every head is read a second
-time without the memory of blocks.
+The events and the output of a connection must depend on the bytes alone, not on the boundaries of reads. So each
+conversation runs twice, in one piece and cut, with equal results. The connection raises no error, writes only frames
+within the peer's windows, and stores a bounded number of bytes. As in each test of this folder, every head is read a
+second time without the cache of blocks.
 """
 
 import random
@@ -52,10 +52,10 @@ ANSWERS = ("whole", "pieces", "trailers", "early", "never")
 
 
 class Answering(Stream):
-    """A stream of a client's: how it is answered follows from its number."""
+    """A stream opened by a client. Its number decides on the kind of its answer."""
 
     has_ended = False
-    """Whether it was told of the end of its request, behind which nothing may come."""
+    """Whether the stream has seen the end of its request. No event of the request may follow."""
 
     def __init__(self, tape: "Tape", number: int, send_window: int, receive_window: int) -> None:
         super().__init__(number, send_window, receive_window)
@@ -113,7 +113,7 @@ class Answering(Stream):
 
 
 class Calling(AnsweredStream):
-    """A call of the edge's own, with a request of some bytes."""
+    """A stream opened by the edge to an upstream."""
 
     def __init__(self, tape: "Tape") -> None:
         super().__init__(0, 0, 0)
@@ -142,7 +142,7 @@ class Calling(AnsweredStream):
 
 
 class Tape:
-    """A connection, and what it told and wrote."""
+    """A connection with its recorded events and output."""
 
     connection: Http2Connection
 
@@ -166,7 +166,7 @@ def create_client_side() -> Tape:
 
 
 def create_upstream_side() -> Tape:
-    """With six calls under way, of which every second one has a body that does not end."""
+    """Return the upstream side with six open calls. Every second one has a body without an end."""
     tape = Tape()
     connection = tape.connection = Requester(tape.written.extend, tape.write_many, LIMITS)
     for number in range(6):
@@ -178,7 +178,7 @@ def create_upstream_side() -> Tape:
 
 
 class Frames:
-    """The bytes of a peer, drawn at random; and the windows that they give."""
+    """The random bytes of a peer, and the windows that they open."""
 
     def __init__(self, draw: random.Random, *, upstream: bool) -> None:
         self._draw = draw
@@ -204,7 +204,7 @@ class Frames:
         return [(b":status", status), *draw_fields(self._draw)[3:]]
 
     def _number(self) -> int:
-        """A stream, one of the last that have begun; sometimes any."""
+        """Draw the number of a recently opened stream, or rarely any number."""
         begun = self._begun[-6:]
         return (
             self._draw.choice(begun) if begun and self._draw.random() < 0.99 else self._draw.randrange(self._next + 3)
@@ -217,7 +217,7 @@ class Frames:
             number, self._next = self._next, self._next + draw.choice((2, 2, 2, 6))
             self._begun.append(number)
         elif not self._upstream and draw.random() < 0.8:
-            return self._data()  # For trailers, of streams that are still open.
+            return self._data()  # Open streams get data, so that trailers may follow.
         fields = draw.choice(self._usual) if draw.random() < 0.7 else self._draw_fields()
         if draw.random() < 0.1:
             fields = [(b"x-sum", b"1")]
@@ -270,7 +270,7 @@ class Frames:
         )
 
     def _damage(self) -> bytes:
-        """Something that is not allowed, or may not be."""
+        """Return bytes that are illegal, or illegal in some states."""
         draw = self._draw
         return draw.choice(
             (
@@ -291,7 +291,7 @@ class Frames:
 
 
 def check_written(tape: Tape, frames: Frames) -> None:
-    """Check that what was written are frames within the windows that were given at any time."""
+    """Check that the output consists of frames within the windows that the peer opened."""
     written = bytes(tape.written).removeprefix(PREFACE)
     sent: dict[int, int] = {0: 0}
     ended: set[int] = set()
@@ -304,7 +304,7 @@ def check_written(tape: Tape, frames: Frames) -> None:
         assert size <= FRAME_BYTES_MAX
         assert position <= len(written)
         if kind in (HEADERS, DATA):
-            assert number not in ended, "something follows the end of a stream"
+            assert number not in ended, "a frame follows the end of its stream"
             if flags & END_STREAM:
                 ended.add(number)
         if kind == RST_STREAM:
@@ -314,14 +314,14 @@ def check_written(tape: Tape, frames: Frames) -> None:
             sent[number] = sent.get(number, 0) + size
         assert kind != WINDOW_UPDATE or size == 4
     if not frames.is_legal:
-        return  # Some of that opens windows.
+        return  # Damaged bytes may open windows too.
     assert sent.pop(0) <= 65_535 + frames.stream_windows.get(0, 0)
     for number, size in sent.items():
         assert size <= frames.initial_window + frames.stream_windows.get(number, 0)
 
 
 def converse(draw: random.Random) -> int:
-    """Have one conversation; return how many things were told of it."""
+    """Run one conversation and return its number of events."""
     upstream = draw.random() < 0.3
     frames = Frames(draw, upstream=upstream)
     create = create_upstream_side if upstream else create_client_side
@@ -345,12 +345,12 @@ def converse(draw: random.Random) -> int:
     return len(whole.events)
 
 
-def test_conversations_come_to_the_same_however_they_are_cut(seed: int) -> None:
+def test_read_boundaries_do_not_change_a_conversation(seed: int) -> None:
     events = sum(converse(random.Random(f"{seed} {number}")) for number in range(CONVERSATIONS))
-    assert events > 5 * CONVERSATIONS, "a run in which little happened proves little"
+    assert events > 5 * CONVERSATIONS, "too few events to prove anything"
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-def test_conversations_come_to_the_same_however_they_are_cut_for_long(seed: int) -> None:
+def test_read_boundaries_do_not_change_long_series_of_conversations(seed: int) -> None:
     fuzz_for_long(seed, converse)

@@ -1,4 +1,4 @@
-"""Meters of what the bodies of answers state: counted once the answer has passed, which is neither changed nor held."""
+"""Meters of usage stated in response bodies. They count after the response, which passes unchanged and undelayed."""
 
 import gzip
 from typing import Any
@@ -48,7 +48,7 @@ def edge(edge: Edge) -> Edge:
 
 
 def counted(edge: Edge) -> dict[tuple[str, str], int]:
-    """(meter, dimensions as text) -> what is billed of acme."""
+    """Return the billed usage of acme by meter and dimensions as text."""
     assert edge._supervisor is not None
     totals = edge._supervisor.usage_totals()
     return {(row[1], row[4] if len(row) == 5 else ""): row[3] for row in totals if row[0] == "acme" and row[3]}
@@ -70,7 +70,7 @@ async def asked(edge: Edge, data: bytes = REQUEST) -> tuple[Wire, Wire]:
     return client, upstream
 
 
-# ---- answers of every framing
+# ---- responses with every framing
 
 ANSWERS: dict[str, tuple[bytes, ...]] = {
     "whole": (answer(CHAT, JSON),),
@@ -102,7 +102,7 @@ ANSWERS: dict[str, tuple[bytes, ...]] = {
 
 @pytest.mark.parametrize("minor", [0, 1])
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_what_an_answer_states_is_counted_however_it_comes(edge: Edge, name: str, minor: int) -> None:
+async def test_stated_usage_is_counted_with_every_framing(edge: Edge, name: str, minor: int) -> None:
     client, upstream = await asked(edge, REQUEST.replace(b"HTTP/1.1", b"HTTP/1.%d" % minor))
     pieces = ANSWERS[name]
     for piece in pieces:
@@ -119,8 +119,8 @@ async def test_what_an_answer_states_is_counted_however_it_comes(edge: Edge, nam
     assert times == ([1, 1] if b"event-stream" in pieces[0] else [0, 0])
 
 
-async def test_the_relay_is_neither_changed_nor_held(edge: Edge) -> None:
-    """Each byte of a stream arrives before the next is sent, and is what was sent."""
+async def test_metering_neither_changes_nor_delays_a_stream(edge: Edge) -> None:
+    """Each byte of a stream arrives unchanged before the upstream sends the next."""
     client, upstream = await asked(edge)
     await upstream.sends(head("HTTP/1.1 200 OK", STREAM, f"Content-Length: {len(CHAT_STREAM)}"))
     got = await client.gets_head()
@@ -150,14 +150,14 @@ async def test_usage_is_counted_before_the_last_byte_is_written(edge: Edge, name
     assert seen == [0] * (len(seen) - 1) + [29]
 
 
-async def test_the_upstream_is_asked_for_no_compression_and_only_there(edge: Edge) -> None:
+async def test_a_metered_route_requests_identity_encoding(edge: Edge) -> None:
     request, _ = await edge.passes(REQUEST, answer(CHAT, JSON))
     assert request.all("Accept-Encoding") == ["identity"]
     del find_route(edge)["response_usage"]
     await edge.reloads()
     request, _ = await edge.passes(REQUEST, answer(CHAT, JSON))
     assert request.all("Accept-Encoding") == ["gzip, br"]
-    assert counted(edge) == CHAT_COUNTS, "the second one is of a route that reads nothing"
+    assert counted(edge) == CHAT_COUNTS, "the second response has a route without response_usage"
 
 
 async def test_a_connection_serves_one_answer_after_another(edge: Edge) -> None:
@@ -174,7 +174,7 @@ async def test_a_connection_serves_one_answer_after_another(edge: Edge) -> None:
     assert counted(edge)[("all", "")] == 87
 
 
-# ---- what is not stated
+# ---- responses without stated usage
 
 
 @pytest.mark.parametrize(
@@ -191,7 +191,7 @@ async def test_a_connection_serves_one_answer_after_another(edge: Edge) -> None:
     ids=["json", "stream", "number", "broken", "br", "gzip", "zstd"],
 )
 @pytest.mark.parametrize("in_pieces", [False, True])
-async def test_what_is_not_stated_is_estimated(
+async def test_unstated_usage_is_estimated(
     edge: Edge, body: bytes, fields: tuple[str, ...], reason: str, in_pieces: bool
 ) -> None:
     body = body[:30].ljust(30)
@@ -202,7 +202,7 @@ async def test_what_is_not_stated_is_estimated(
         await edge.settles()
     assert (await client.gets_answer()).body == body
     guessed = '{"estimated":"yes"}'
-    # What is no number is a prompt all the same, of which no output is stated: that is none.
+    # An invalid number still shows that there was a prompt. The output is not stated and counts as none.
     estimates = {("in", guessed): 11} if b"-4" in body else {("in", guessed): 11, ("out", guessed): 3}
     assert counted(edge) == estimates
     assert missing(edge) == {reason: 1}
@@ -221,7 +221,7 @@ async def test_what_is_not_stated_is_estimated(
         (200, b"no model speaks here" * 10, (), {"type": 1}),
     ],
 )
-async def test_of_what_no_model_says_nothing_is_counted(
+async def test_responses_without_model_output_count_nothing(
     edge: Edge, status: int, body: bytes, fields: tuple[str, ...], reasons: dict[str, int]
 ) -> None:
     for pieces in (
@@ -238,22 +238,22 @@ async def test_of_what_no_model_says_nothing_is_counted(
     assert missing(edge) == {reason: 2 * n for reason, n in reasons.items()}
 
 
-async def test_a_stream_that_comes_at_once_tells_nothing_of_its_tokens_times(edge: Edge) -> None:
+async def test_a_stream_that_arrives_at_once_gives_no_time_per_token(edge: Edge) -> None:
     client, upstream = await asked(edge)
     await upstream.sends(answer(CHAT_STREAM, STREAM))
     await client.gets_answer()
     assert [len(edge.metrics(f"edge_time_{each}_seconds")) for each in TIMES] == [1, 0]
 
 
-async def test_an_answer_to_head_states_nothing(edge: Edge) -> None:
+async def test_a_response_to_head_counts_nothing(edge: Edge) -> None:
     request = get("/v1/x", f"X-API-Key: {KEY}").replace(b"GET", b"HEAD")
     await edge.passes(request, head("HTTP/1.1 200 OK", JSON, "Content-Length: 5000"), to="HEAD")
     assert (counted(edge), missing(edge)) == ({}, {})
 
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Content-Length: 9000"])
-async def test_an_answer_that_the_upstream_breaks_off_is_estimated(edge: Edge, framing: str) -> None:
-    """Of Anthropic's stream the input has been stated by then, and counts as it is."""
+async def test_a_response_cut_off_by_the_upstream_is_estimated(edge: Edge, framing: str) -> None:
+    """Anthropic's stream has stated the input before the cut, so the input counts as stated."""
     find_route(edge)["response_usage"] = "anthropic"
     part = ANTHROPIC_STREAM[: ANTHROPIC_STREAM.index(b"event: message_delta")]
     client, upstream = await asked(edge)
@@ -263,7 +263,7 @@ async def test_an_answer_that_the_upstream_breaks_off_is_estimated(edge: Edge, f
     upstream.closes()
     await client.gets_cut()
     model = '"model":"claude-sonnet-4-20250514"}'
-    estimate = 50  # Its text has a hundred bytes.
+    estimate = 50  # The text has a hundred bytes.
     await edge.until(lambda: len(counted(edge)) == 3)
     assert counted(edge) == {
         ("in", '{"estimated":"no",' + model): 20,
@@ -279,7 +279,7 @@ BEFORE, AFTER = CHAT_STREAM[:700], CHAT_STREAM[700:]
 
 
 async def leaves(edge: Edge, framing: str = "Transfer-Encoding: chunked") -> Wire:
-    """A client that has left amid an answer; returns the upstream that goes on with it."""
+    """Let a client leave during a response. Return the upstream, which goes on sending."""
     client, upstream = await asked(edge)
     await upstream.sends(head("HTTP/1.1 200 OK", STREAM, *([framing] if framing else [])))
     await upstream.sends(chunks(BEFORE)[: -len(chunks())] if "chunked" in framing else BEFORE)
@@ -290,7 +290,7 @@ async def leaves(edge: Edge, framing: str = "Transfer-Encoding: chunked") -> Wir
 
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", f"Content-Length: {len(CHAT_STREAM)}", ""])
-async def test_a_client_that_leaves_pays_for_what_was_generated(edge: Edge, framing: str) -> None:
+async def test_a_client_that_leaves_pays_for_the_generated_output(edge: Edge, framing: str) -> None:
     upstream = await leaves(edge, framing)
     assert counted(edge) == {}
     assert len(edge.runtime.connections.readers) == 1
@@ -304,7 +304,7 @@ async def test_a_client_that_leaves_pays_for_what_was_generated(edge: Edge, fram
     assert missing(edge) == {}
 
 
-async def test_a_stream_of_http2_that_its_client_resets_is_read_on_at_either_kind_of_upstream(edge: Edge) -> None:
+async def test_the_response_to_a_reset_http2_stream_is_read_to_its_end(edge: Edge) -> None:
     edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
     client = await http2(edge)
     number = await client.begins_request("POST", "/v1/x", ("x-api-key", KEY), ("content-length", "2"), ended=False)
@@ -322,7 +322,7 @@ async def test_a_stream_of_http2_that_its_client_resets_is_read_on_at_either_kin
     await edge.until(lambda: not edge.runtime.connections.readers)
     assert counted(edge) == CHAT_COUNTS
     assert missing(edge) == {}
-    # The connection goes on.
+    # The client's connection stays usable.
     edge.config["upstreams"]["api"]["protocol"] = "h2c"
     await edge.reloads()
     number = await client.begins_request("GET", "/v1/x", ("x-api-key", KEY))
@@ -341,17 +341,17 @@ async def test_a_stream_of_http2_that_its_client_resets_is_read_on_at_either_kin
 
 ESTIMATED_STATED = '{"estimated":"yes","model":"gpt-4o-2024-08-06"}'
 ESTIMATES = {("in", ESTIMATED_STATED): 11, ("out", ESTIMATED_STATED): 50}
-"""The text that came has a hundred bytes, and a token two of them at least."""
+"""The received text has a hundred bytes, and a token has at least two bytes."""
 
 
-async def test_an_upstream_that_breaks_off_then_is_estimated_by_what_it_has_sent(edge: Edge) -> None:
+async def test_a_cut_after_the_client_left_is_estimated_from_the_received_part(edge: Edge) -> None:
     upstream = await leaves(edge)
     upstream.closes()
     await edge.until(lambda: not edge.runtime.connections.readers)
     assert (counted(edge), missing(edge)) == (ESTIMATES, {"client": 1})
 
 
-async def test_what_is_malformed_then_is_read_no_further(edge: Edge) -> None:
+async def test_reading_on_stops_at_a_malformed_body(edge: Edge) -> None:
     upstream = await leaves(edge)
     await upstream.sends(b"no chunk\r\n")
     await upstream.gets_cut()
@@ -359,7 +359,7 @@ async def test_what_is_malformed_then_is_read_no_further(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("read_on", [{"read_on": "0s"}, {"read_on_size": "10B"}, {"read_on": "500ms"}])
-async def test_it_is_read_on_within_bounds(edge: Edge, read_on: dict[str, str]) -> None:
+async def test_reading_on_is_bounded_in_time_and_size(edge: Edge, read_on: dict[str, str]) -> None:
     find_route(edge)["response_usage"] = {"format": "openai", **read_on}
     upstream = await leaves(edge)
     if "read_on_size" in read_on:
@@ -370,7 +370,7 @@ async def test_it_is_read_on_within_bounds(edge: Edge, read_on: dict[str, str]) 
     assert counted(edge)[("in", ESTIMATED_STATED)] == 11
 
 
-async def test_only_so_many_are_read_on_at_a_time(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_number_of_responses_read_on_is_bounded(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "READERS_MAX", 1)
     first, second = await leaves(edge), await leaves(edge)
     await second.gets_cut()
@@ -381,7 +381,7 @@ async def test_only_so_many_are_read_on_at_a_time(edge: Edge, monkeypatch: pytes
     assert (counted(edge), missing(edge)) == (twice, {"client": 2})
 
 
-async def test_a_worker_that_leaves_counts_what_it_has_once(edge: Edge) -> None:
+async def test_a_worker_that_ends_counts_partial_responses_once(edge: Edge) -> None:
     upstream = await leaves(edge)
     for _ in range(2):
         edge.runtime.connections.end_readers()
@@ -402,7 +402,7 @@ async def test_models_are_bounded_and_paths_counted(edge: Edge) -> None:
         await edge.passes(REQUEST, answer(compact({"model": model, "usage": {"units": 3}}), JSON))
     a, b, other = '{"model":"a"}', '{"model":"b"}', '{"model":"~other"}'
     assert counted(edge) == {("units", a): 6, ("units", b): 3, ("units", other): 9, ("units", ""): 3}
-    assert missing(edge) == {}, "of tokens this format says nothing"
+    assert missing(edge) == {}, "this format states no tokens"
 
 
 async def test_a_quota_of_tokens_is_charged(edge: Edge) -> None:

@@ -1,6 +1,6 @@
-"""The collector without its sockets: the database, the queue and the judging as they are, in the test's own loop.
+"""The collector without sockets: its real database, queue and verdicts in the test's event loop.
 
-It can die before or after it commits, come back on what its database has, and be put back to an earlier copy of that.
+It can die before or after a commit, restart on its database, and be restored from an earlier copy of the database.
 """
 
 import asyncio
@@ -36,11 +36,11 @@ Said = tuple[int, bytes]
 
 
 class Died(BaseException):
-    """The process ends here."""
+    """The simulated death of the process."""
 
 
 class Mortal(Database):
-    """A database whose user dies at its next transaction: `dies` is `before` or `after` its commit, or empty."""
+    """A database whose next transaction ends the process. `dies` is `before` or `after` the commit, or empty."""
 
     dies = ""
 
@@ -55,10 +55,10 @@ class Mortal(Database):
 
 
 class Books:
-    """A collector. `take` is what it does with a request; nobody else uses its database."""
+    """A collector with a database of its own. `take` handles a request."""
 
     def __init__(self, folder: Path, empty: Path) -> None:
-        """`empty` is a database with tables that have no rows: see `make_empty`."""
+        """`empty` is a database with empty tables, made by `make_empty`."""
         folder.mkdir(parents=True)
         self._file = folder / "ledger.db"
         shutil.copy(empty, self._file)
@@ -79,7 +79,7 @@ class Books:
         return self._up
 
     async def take(self, fields: dict[str, str], body: bytes, coding: str = "identity") -> Said:
-        """The answer to a batch that came with these fields; raises OSError where it dies meanwhile."""
+        """Settle a batch with these header fields and return the answer. Raises OSError if the collector dies."""
         database, ingest = await self._start()
         database.dies = self.dies
         said = parse_headers(fields)
@@ -95,7 +95,7 @@ class Books:
         except DatabaseUnavailableError:
             return 503, b"{}"
         if result.verdict is Verdict.UNANNOUNCED:
-            # An admin looks into it, and consents.
+            # An admin allows the gap.
             async with database.writing() as connection:
                 assert await edges.allow_initial_gap(connection, database, said.edge, GAP_SEQ_MAX) == 0
             return 403, b"{}"
@@ -104,13 +104,13 @@ class Books:
         return answer.status, answer.body
 
     async def revive(self) -> None:
-        """Start it again where it died."""
+        """Prepare for a restart if the collector has died."""
         if self._up is not None and self._settling.done():
             self.dies = ""
             await self.die()
 
     async def die(self) -> None:
-        """End at once; `take` starts another one."""
+        """End the collector at once. `take` starts a new one."""
         if self._up is not None:
             database, _ = self._up
             self._up = None
@@ -118,7 +118,7 @@ class Books:
             await database.close()
 
     async def copy(self) -> None:
-        """Make a backup."""
+        """Make a backup of the database."""
         await self._start()
         with closing(sqlite3.connect(self._file)) as source, closing(sqlite3.connect(self._copies)) as target:
             source.backup(target)
@@ -135,15 +135,15 @@ class Books:
         self._file.write_bytes(self._copies.read_bytes())
         return True
 
-    # ---- what it has
+    # ---- contents of the database
 
     async def verify(self) -> LedgerTotals:
-        """What `edgeproxy verify` finds; raises Broken."""
+        """Verify the ledger as `edgeproxy verify` does, and return its totals."""
         database, _ = await self._start()
         return await verify_ledger(database)
 
     async def counted(self) -> dict[str, Counter[Name]]:
-        """The ledger, by edge."""
+        """Return the sums of the ledger by edge."""
         database, _ = await self._start()
         names = series.c
         statement = (
@@ -158,7 +158,7 @@ class Books:
         return found
 
     async def settled(self) -> dict[str, dict[int, tuple[int, str, str]]]:
-        """The batches of each edge, by seq: the last seq that each stands for, its hash, and what became of it."""
+        """Return the batches of each edge by number: the last number covered, the hash and the state."""
         database, _ = await self._start()
         found: dict[str, dict[int, tuple[int, str, str]]] = {}
         columns = batches.c
@@ -169,7 +169,7 @@ class Books:
         return found
 
     async def total(self, by: str) -> int:
-        """What `/v1/usage` says of all times, grouped so."""
+        """Return the total of `/v1/usage` over all times with this grouping."""
         database, _ = await self._start()
         async with database.reading() as connection:
             found = await fetch_usage(connection, parse_query({"from": "1970-01-01", "by": by}, time.time()))
@@ -179,7 +179,7 @@ class Books:
 
 
 async def make_empty(file: Path) -> Path:
-    """A new database with its tables, which takes half a second to make, and none to copy."""
+    """Create a database with empty tables. Creation takes half a second, so tests copy the file instead."""
     database = await Database.connect(f"sqlite:///{file}")
     await database.close()
     with closing(sqlite3.connect(file)) as connection:

@@ -1,4 +1,4 @@
-"""Edges and one collector, round after round, and what must hold of their counts when all is well again."""
+"""Simulated edges and their collector in rounds of faults, and checks of their counts after the faults have ended."""
 
 import asyncio
 import random
@@ -22,15 +22,15 @@ sync, mark = seal._sync_tables, TallyTable.mark
 
 ROUNDS = 40
 STEPS = 4
-"""Attempts to ship in a row, at most."""
+"""The highest number of shipping steps in a round."""
 DARK = 5
-"""One of so many edges is on a host that loses its power now and then."""
+"""One of this many edges is on a host that sometimes loses power."""
 HEALED = 400
-"""Steps within which everything has arrived once all is well."""
+"""Steps within which all batches must arrive after the faults have ended."""
 
 
 class World:
-    """Some edges and their collector. Its course follows from `seed`."""
+    """Some edges and their collector. `seed` determines the sequence of events."""
 
     def __init__(self, folder: Path, empty: Path, seed: str, edges: int) -> None:
         self.chance = random.Random(seed)
@@ -45,20 +45,20 @@ class World:
         return (Dark if dark else Life)(state, Wire(self.books, chance), chance, self.deadly)
 
     def _dark(self) -> Iterator[tuple[Path, Pages]]:
-        """Those whose hosts may lose power, and what the disk may have of their tables."""
+        """Yield the state directory and the disk pages of each edge whose host may lose power."""
         for life in self.lives:
             if isinstance(life, Dark) and life.pages is not None:
                 yield life.state, life.pages
 
     def sync(self, folder: Path) -> None:
-        """The disk is waited for."""
+        """Sync the tables, and record the sync for the simulated disk."""
         sync(folder)
         for state, pages in self._dark():
             if state == folder:
                 pages.synced()
 
     def _marking(self) -> Callable[[TallyTable, int, int], None]:
-        """A method in the place of `TallyTable.mark`."""
+        """Return a method that replaces `TallyTable.mark` and records the moment for the simulated disk."""
 
         def marking(table: TallyTable, number: int, total: int) -> None:
             mark(table, number, total)
@@ -69,7 +69,7 @@ class World:
         return marking
 
     def write_whole(self, path: Path, content: bytes) -> None:
-        """A watermark is written; some are killed before that, and some after."""
+        """Write a watermark. In a deadly directory, the process is killed before or after the write."""
         if path.parent not in self.deadly:
             write_whole(path, content)
             return
@@ -78,7 +78,7 @@ class World:
         raise Killed
 
     async def run(self) -> None:
-        """Everything, from the first count until all is well."""
+        """Run all rounds, end the faults, and check the counts."""
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(spool, "write_whole", self.write_whole)
             patched.setattr(seal, "_sync_tables", self.sync)
@@ -110,7 +110,7 @@ class World:
         await self.books.revive()
 
     async def _heal(self) -> None:
-        """No more faults: all that was counted arrives."""
+        """End all faults and ship until all counts have arrived."""
         self.books.dies = ""
         await self.books.revive()
         left = []
@@ -119,8 +119,8 @@ class World:
             life.seal(trouble=0)
         await asyncio.gather(*(life.wire.late() for life in self.lives))
         for life in self.lives:
-            # A collector that was put back lacks what it had, and says so to who asks: with the next batch, which comes
-            # within a minute though nothing more is counted.
+            # A restored collector lacks batches and says so in the answer to the next batch. The next batch comes
+            # within a minute, even without new counts.
             life.count()
             life.minute()
             life.seal(trouble=0)
@@ -157,11 +157,11 @@ class World:
     def _check_life(self, life: Life, ledger: Counter[Name], settled: dict[int, tuple[int, str, str]]) -> None:
         life.remember()
         assert life.sealer is not None
-        # What was counted is what the tables have, and what all batches come to that there ever were.
+        # The true counts equal the tables, and the sums of all batches ever sealed.
         assert totals(life.sealer.store) == life.counted
         assert life.sums(life.sealed) == life.counted
         assert sorted(life.sealed) == list(range(1, len(life.sealed) + 1))
-        # The collector has each batch, or was told that it is gone, and then it is.
+        # The collector has each batch or a gap for it. A batch in a gap must really be gone.
         gaps: set[int] = set()
         unread: set[int] = set()
         wanted = 1
@@ -176,7 +176,7 @@ class World:
                 assert (last, found, state) == (seq, compute_digest(life.sealed[seq]), "counted")
         assert wanted == len(life.sealed) + 1
         assert gaps <= life.gone
-        # What came garbled is sent once more; not where whoever ships was killed before, or the collector put back.
+        # A garbled batch is sent again, except if the shipper was killed or the collector was restored in between.
         assert unread <= life.wire.garbled
         assert ledger == life.counted - life.sums(gaps | unread)
         if not life.gone:
@@ -186,7 +186,7 @@ class World:
         assert life.shipper.status.state == "idle"
 
     async def close(self) -> None:
-        """End everything."""
+        """End the collector and all edges."""
         await self.books.die()
         for life in self.lives:
             life.close()

@@ -1,6 +1,6 @@
-"""The command: starts what is to be loaded and Locust, lets things happen, judges, and writes the report.
+"""The load test command: starts the servers under test and Locust, causes faults, judges, and writes the report.
 
-It never imports Locust, which patches the standard library on import and runs in processes of its own.
+It never imports Locust, which patches the standard library on import. Locust runs in processes of its own.
 """
 
 import io
@@ -102,12 +102,12 @@ class Generator:
         return {int(number): one["pid"] for number, one in self.told("workers.json")["workers"].items()}
 
     def rows(self) -> bytes:
-        """What became of each request."""
+        """The results of all requests, packed."""
         file = self.folder / "rows"
         return file.read_bytes() if file.exists() else b""
 
     def _follow(self) -> None:
-        """Say the lines of progress as they come."""
+        """Print the lines of progress as they arrive."""
         with self._process.log.open(errors="replace") as log:
             running = True
             while running:
@@ -119,10 +119,10 @@ class Generator:
 
 
 def prepared(given: Any) -> Workload:
-    """The workload as it will be played; raises ConfigErrors."""
+    """Return the workload as it will be played. Raises ConfigError."""
     workload = load(given.workload, os.environ)
     if given.edges is not None:
-        # What the regions of others lack is not asked, and what only the command can do there does not happen.
+        # Edges of another party may lack regions, and this command can cause no faults there.
         workload = workload.model_copy(update={"events": ()})
         if not given.direct:
             workload = workload.without_direct()
@@ -135,7 +135,7 @@ def prepared(given: Any) -> Workload:
 
 
 class Run:
-    """One run from its preparation to its verdict."""
+    """A run from its preparation to its verdict."""
 
     def __init__(self, given: Any, workload: Workload, folder: Path, say: Callable[..., None]) -> None:
         self.given, self.workload, self.folder, self.say = given, workload, folder, say
@@ -146,10 +146,10 @@ class Run:
         self.told: dict[str, Any] = {}
         self.begin = 0.0
         self.clocks: list[tuple[float, float, machine.Counters]] = []
-        """Before and after: Unix seconds, CPU seconds of this process, and what the kernel has counted."""
+        """Before and after: Unix seconds, CPU seconds of this process, and the kernel's counters."""
 
     def evidence(self) -> Evidence:
-        """Play it, and gather what is known of it."""
+        """Play the workload and return the evidence."""
         talk = self.folder / "talk"
         talk.mkdir(parents=True)
         with Generator(talk, self.given.processes, self.given.locustfile, self.say) as generator:
@@ -168,7 +168,7 @@ class Run:
     def _play(
         self, generator: Generator, where: Mapping[str, str], planned: Callable[[], Any], **also: str
     ) -> Timeline:
-        """Let the generator go and wait for its end, while what is planned happens."""
+        """Start the generator and wait for its end, while the planned events happen."""
         given = self.given
         self.begin = generator.begin(
             workload=str(given.workload),
@@ -194,14 +194,14 @@ class Run:
         return timeline
 
     def _machine(self) -> machine.Machine:
-        """What became of the cores meanwhile."""
+        """Return the use of the cores during the run."""
         (begun, mine_before, before), (ended, mine_after, after) = self.clocks
         own = mine_after - mine_before + sum(one["cpu"] for one in self.told.get("workers", {}).values())
         own += sum(one["workers_cores"] * EVERY for samples in self.samples.values() for one in samples)
         return machine.compare_counters(before, after, ended - begun, own)
 
     def _outside(self, generator: Generator) -> Evidence:
-        """Against edges that are there: what can be known from outside."""
+        """Run against existing edges and return the evidence that is visible from outside."""
         given = self.given
         keys = str(given.keys) if given.keys else ""
         direct = ",".join(f"{region}={url}" for region, url in given.direct.items())
@@ -218,7 +218,7 @@ class Run:
         )
 
     def _inside(self, generator: Generator, topology: Topology) -> Evidence:
-        """Against edges of its own."""
+        """Run against edges that this command starts, and return the evidence."""
         injected = FAULTS[self.given.inject] if self.given.inject else None
 
         def planned() -> Iterator[Any]:
@@ -240,7 +240,7 @@ class Run:
         anonymous = {name: "-" for name, tier in self.workload.tiers.items() if tier.addresses}
         answered, unanswered = judge.accounted(evidence, anonymous)
         for region in topology.lost.copy():
-            topology.restore(region)  # What it counted is on its disk.
+            topology.restore(region)  # Its unshipped counts are on its disk.
         evidence.missed = timeline.missed()
         self._settle(topology)
         counts = topology.upstream.counts()
@@ -249,7 +249,7 @@ class Run:
         return evidence
 
     def _settle(self, topology: Topology) -> None:
-        """Wait until the ledger has what the edges have counted; the judge finds what is missing."""
+        """Wait until the edges have shipped all counts to the ledger. If some are missing, the judge reports it."""
         deadline = time.monotonic() + SETTLE
         quiet = 0
         while quiet < 3 and time.monotonic() < deadline:
@@ -277,7 +277,7 @@ class Run:
 
 
 def main(arguments: list[str]) -> int:
-    """The command; its exit code."""
+    """Run the command and return its exit code."""
     given = options.parse(arguments)
     stdout = sys.stdout
 
@@ -298,7 +298,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with ExitStack() as undo:
         folder = Path(undo.enter_context(tempfile.TemporaryDirectory(prefix="loadtest-")))
-        undo.enter_context(redirect_stdout(io.StringIO()))  # What edges wrote is shown by whoever started them.
+        undo.enter_context(redirect_stdout(io.StringIO()))  # The party that started the edges shows their output.
         try:
             run = Run(given, workload, folder, say)
             evidence = run.evidence()
@@ -313,7 +313,7 @@ def main(arguments: list[str]) -> int:
 
 
 def report(run: Run, evidence: Evidence, verdict: Verdict, before: Any, say: Callable[..., None]) -> int:
-    """Write the report; the exit code of the run."""
+    """Write the report and return the exit code of the run."""
     out = run.given.out
     if out is None:
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")

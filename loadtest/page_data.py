@@ -1,9 +1,9 @@
-"""A service of many customers, as it is after some months: what the measurement of its pages (pages.py) looks at.
+"""Data of a service with many customers after some months, for the measurement of its pages (pages.py).
 
-The database makes all of it by itself, out of a table of numbers. Every customer has two series, one of them by model,
-a key and a contact; every tenth pays for a plan, and every hundredth is refused now and then. The audit log has two
-entries and an alert for every customer each, 300 edges have shipped 300,000 batches, and Stripe has told of a million
-events. Where text says what nobody reads here (hashes, secrets), there is little of it.
+The database creates all of it from a table of numbers. Every customer has two series, one of them by model, a key
+and a contact. Every tenth customer pays for a plan, and every hundredth is refused now and then. Every customer has
+two entries in the audit log and an alert. 300 edges have shipped 300,000 batches, and Stripe has sent a million
+events. Texts that no page reads (hashes, secrets) are short.
 """
 
 import asyncio
@@ -24,13 +24,13 @@ from edgeproxy.collector.pages.sessions import compute_digest
 
 MODELS, REGIONS, EDGES, BATCHES = 5, 10, 300, 1000
 PAYING, REFUSED, ACTIVE = 10, 100, 10
-"""One in so many customers pays, is refused, and has used something in the last hour."""
+"""One in this many customers pays, is refused, or has usage in the last hour."""
 MONTHS = 4
-"""Months of which there are invoices."""
+"""Months with invoices."""
 DAYS = 30
-"""Days of which there are hours."""
+"""Days with hourly rows."""
 SESSIONS = 20
-"""Operators, and customers, who have signed in: by `secret_of`."""
+"""The number of signed-in operators, and of customers; `secret_of` returns their cookies."""
 PLAN = "standard@1"
 FEE = 9900
 PER_CENT = 10_000
@@ -38,22 +38,22 @@ PER_CENT = 10_000
 
 
 def name_of(number: int) -> str:
-    """The name of a customer."""
+    """Return the name of a customer."""
     return f"c{10_000_000 + number}"
 
 
 def secret_of(who: str, number: int) -> str:
-    """The cookie by which an `operator` or a `customer` of this number has signed in."""
+    """Return the session cookie of the `operator` or `customer` with this number."""
     return f"{who}-{number}"
 
 
 def customer_of(number: int, customers: int) -> int:
-    """The customer for whom the one of this number has signed in: all of them pay."""
+    """Return the customer of the session with this number; all of them pay."""
     return number * customers // SESSIONS // PAYING * PAYING
 
 
 def fill(url: str, customers: int, rows: int) -> int:
-    """Fill the tables that a collector has made; return how many hours the ledger has."""
+    """Fill the tables of a collector; return the number of hours in the ledger."""
     now = int(time.time())
     kinds = [list(kind(customers, now)) for kind in (accounts, business, upkeep, history, sign_ins)]
     if url.startswith("sqlite"):
@@ -70,7 +70,7 @@ KEY_HASH = "'" + "0" * 56 + "' || (10000000 + n)"
 
 
 def accounts(customers: int, now: int) -> Iterator[str]:
-    """Customers, keys, contacts, and what each of them is counted by."""
+    """Yield statements for customers, keys, contacts and series."""
     yield f"""INSERT INTO customers (id, name, external_id, tier, settings, metadata, created_at, version)
         SELECT {ID}, {NAME}, 'crm-' || n, 'basic', '{{"tier":"basic"}}', '{{}}', {now * 1000}, 1 FROM numbers"""
     yield f"""INSERT INTO keys (id, customer, sha256, start, created_at, version)
@@ -89,7 +89,7 @@ def accounts(customers: int, now: int) -> Iterator[str]:
 
 
 def business(customers: int, now: int) -> Iterator[str]:
-    """Plans, invoices, their bookings, and what Stripe has told."""
+    """Yield statements for plans, invoices, their bookings, and Stripe's events."""
     paying = f"FROM numbers WHERE n % {PAYING} = 0"
     first, following = month_of(now, 0), month_of(now, 1)
     yield f"""INSERT INTO subscriptions (id, customer, plan_version, is_yearly, state, period_start, period_end,
@@ -136,12 +136,12 @@ ZEROS_AS_BYTES = "(SELECT body FROM blank)"
 
 
 def n_ms(place: int) -> int:
-    """The milliseconds after the end of a month at which this is booked."""
+    """Return the milliseconds from the end of a month to this booking."""
     return DAY * 1000 + place
 
 
 def upkeep(customers: int, now: int) -> Iterator[str]:
-    """Edges and their batches, dead letters, checks and incidents."""
+    """Yield statements for edges and their batches, dead letters, checks and incidents."""
     yield f"""INSERT INTO edges (edge, region, seq, hash, since, until, received, latest, token)
         SELECT 'edge-' || (1000 + n), 'region-' || n % {REGIONS}, {BATCHES}, '', {now - 60}, {now}, {now * 1000}, {now},
             'edges' FROM numbers WHERE n < {EDGES}"""
@@ -166,7 +166,7 @@ def upkeep(customers: int, now: int) -> Iterator[str]:
 
 
 def history(customers: int, now: int) -> Iterator[str]:
-    """The audit log and alerts."""
+    """Yield statements for the audit log and alerts."""
     yield f"""INSERT INTO audit (seq, at, actor, origin, action, target, after, request_id, hash)
         SELECT n + 1, {now * 1000}, 'admin', '192.0.2.1', 'customer.create', {NAME}, '{{"tier":"basic"}}', '', {ZEROS}
         FROM numbers"""
@@ -184,7 +184,7 @@ def history(customers: int, now: int) -> Iterator[str]:
 
 
 def sign_ins(customers: int, now: int) -> Iterator[str]:
-    """Sessions of operators and of customers."""
+    """Yield statements for sessions of operators and of customers."""
     into = "INSERT INTO sessions (sha256, label, roles, customer, created_at, seen_at) VALUES"
     for number in range(SESSIONS):
         name = name_of(customer_of(number, customers))
@@ -197,7 +197,7 @@ def sign_ins(customers: int, now: int) -> Iterator[str]:
 
 
 def month_of(second: int, step: int) -> int:
-    """The Unix second at which the month begins that is so many after this one."""
+    """Return the Unix second of the start of the month that is `step` months after this one."""
     first = datetime.fromtimestamp(second, UTC).replace(day=1, hour=0, minute=0, second=0, microsecond=0)
     for _ in range(abs(step)):
         first = (first + timedelta(days=32)).replace(day=1) if step > 0 else (first - timedelta(days=1)).replace(day=1)
@@ -208,7 +208,7 @@ def month_of(second: int, step: int) -> int:
 
 
 def times_of(rows: int, series: int, now: int) -> list[int]:
-    """The hours that each series has, as Unix seconds: they spread over DAYS."""
+    """Return the hours of each series as Unix seconds, spread over DAYS."""
     each = max(1, rows // series)
     hour = now // HOUR * HOUR
     step = max(HOUR, DAYS * DAY // each // HOUR * HOUR)
@@ -216,13 +216,13 @@ def times_of(rows: int, series: int, now: int) -> list[int]:
 
 
 def ledger_of(times: list[int]) -> Iterator[tuple[str, list[tuple[int, int]]]]:
-    """The tables of sums: the times of each, and what each series comes to in them."""
+    """Yield the tables of sums, with the times and values of each series."""
     yield "hours", [(second, 7) for second in times]
     yield "days", sorted((day, 7 * count) for day, count in Counter(second // DAY * DAY for second in times).items())
 
 
 def recent(now: int) -> str:
-    """The minutes that are not rolled up."""
+    """Return the statement for minutes that are not rolled up."""
     hour = now // HOUR * HOUR
     at = [hour + MINUTE * number for number in range(max(1, min(5, (now - hour) // MINUTE)))]
     union = " UNION ALL ".join(f"SELECT {minute} AS minute" for minute in at)
@@ -246,7 +246,7 @@ def _sqlite(file: Path, customers: int, rows: int, now: int, kinds: list[list[st
         for table, sums in ledger_of(times):
             connection.execute("CREATE TEMP TABLE sums (second INTEGER, value INTEGER)")
             connection.executemany("INSERT INTO sums VALUES (?, ?)", sums)
-            # Series outside, so that rows come in the order of the table, which is that of its key.
+            # `series` is the outer table, so that rows are inserted in the order of the table's key.
             connection.execute(f"INSERT INTO {table} SELECT id, second, sums.value FROM series CROSS JOIN sums")
             connection.execute("DROP TABLE sums")
         connection.execute(recent(now))
@@ -259,7 +259,7 @@ def _sqlite(file: Path, customers: int, rows: int, now: int, kinds: list[list[st
 
 
 async def _postgresql(url: str, customers: int, rows: int, now: int, kinds: list[list[str]]) -> int:
-    """Several connections at once, as each is one process of the server."""
+    """Several connections at once, because each is one process of the server."""
 
     async def do(statements: Iterable[str]) -> None:
         connection = await asyncpg.connect(url, command_timeout=3600)
@@ -284,7 +284,7 @@ async def _postgresql(url: str, customers: int, rows: int, now: int, kinds: list
 
     async def count() -> None:
         await do(accounts_first)
-        # Rows lie in the order in which they would have come, and the index is made at the end.
+        # Rows are inserted in the order of their times, and the index is created at the end.
         await asyncio.gather(
             do([recent(now), f"UPDATE rollup SET hour = {now // HOUR * HOUR}, series = 0"]),
             *(

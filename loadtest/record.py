@@ -1,8 +1,8 @@
-"""What became of each request, a row of 32 bytes, and HDR histograms of many.
+"""The result of each request as a row of 32 bytes, and HDR histograms of many requests.
 
-Workers report rows, not histograms: an `HdrHistogram` holds 137 KiB, and encoding the sixty of a second would stop the
-generator for 25 ms. The master only joins what it gets, so nothing is lost in merging, and whatever the judge asks is
-asked of every single request.
+Workers report rows, not histograms: an `HdrHistogram` holds 137 KiB, and encoding the sixty of a second would stop
+the generator for 25 ms. The master only joins rows, so merging loses nothing, and the judge can check every single
+request.
 """
 
 import base64
@@ -19,19 +19,20 @@ ROW = struct.Struct("<dfffBBBBHHH2x")
 HIGHEST_US = 120_000_000
 """Longer times are recorded as this."""
 UNREACHABLE, BROKEN, TIMED_OUT, UNFINISHED = 0, 1, 2, 3
-"""In place of a status: no region took the connection; the connection broke after the request was sent; no answer in
-time; the run was over before there was one."""
+"""In place of a status: no region accepted the connection; the connection broke after the request was sent; no answer
+in time; the run ended before the answer.
+"""
 NO_REGION = 255
-"""In place of a region: the upstream was asked itself."""
+"""In place of a region: the request went to the upstream directly."""
 
 
 class Request(NamedTuple):
     """A request. Times are seconds; `due` counts from the beginning of the run, warm-up included.
 
-    `response`: from when it was due to the last byte of its answer (of slow readers: the first); `service`: from when
-    it was started to the same; `lag`: how late the generator was. `home` and `asked` are the numbers of regions,
-    `kind` that of a kind, `worker` that of a process of the generator, `request` that of a name of the workload's own
-    requests, from 1; 0: the usual one.
+    `response` runs from the due time, and `service` from the start, to the last byte of the answer (the first byte
+    for slow readers). `lag` is the generator's delay. `home` and `asked` are numbers of regions, `kind` is the
+    number of a kind, and `worker` that of a process of the generator. `request` is the number of a name of the
+    workload's own requests, from 1; 0 is the usual request.
     """
 
     due: float
@@ -48,26 +49,26 @@ class Request(NamedTuple):
 
     @property
     def sent(self) -> float:
-        """When it was really started."""
+        """When the request started."""
         return self.due + self.response - self.service
 
     @property
     def end(self) -> float:
-        """When its answer was there."""
+        """When its answer was complete."""
         return self.due + self.response
 
     def packed(self) -> bytes:
-        """The row, for `unpacked`."""
+        """Return the row for `unpacked`."""
         return ROW.pack(*self)
 
 
 def unpacked(rows: bytes) -> Iterator[Request]:
-    """The requests of rows one behind the other."""
+    """Yield the requests of consecutive rows."""
     return map(Request._make, ROW.iter_unpack(rows))
 
 
 def new_histogram() -> HdrHistogram:
-    """1 µs to two minutes with three significant digits."""
+    """Return a histogram of 1 µs to two minutes with three significant digits."""
     return HdrHistogram(1, HIGHEST_US, 3)
 
 
@@ -78,36 +79,38 @@ class Times:
         self.histogram = new_histogram() if histogram is None else histogram
 
     def add(self, seconds: float) -> None:
-        """Record one."""
+        """Record one time."""
         self.histogram.record_value(min(max(int(seconds * 1e6), 1), HIGHEST_US))
 
     def merge(self, other: "Times") -> None:
-        """Record all that `other` has; nothing is lost by it."""
+        """Add all times of `other`, without loss."""
         self.histogram.add(other.histogram)
 
     @property
     def count(self) -> int:
-        """How many were recorded."""
+        """The number of recorded times."""
         return int(self.histogram.get_total_count())
 
     def percentile(self, percent: float) -> float:
-        """Seconds that so many per cent do not exceed; NaN of none."""
+        """Return the percentile in seconds; NaN if there are no times."""
         return self.histogram.get_value_at_percentile(percent) / 1e6 if self.count else float("nan")
 
     def encoded(self) -> str:
-        """In the format of HdrHistogram V2, which Java, C and JavaScript read too: zlib and base64."""
+        """Return the histogram in the format of HdrHistogram V2, which Java, C and JavaScript read too: zlib and
+        base64.
+        """
         text: str = self.histogram.encode().decode()
         return text
 
     @classmethod
     def decoded(cls, text: str) -> "Times":
-        """What was `encoded`."""
+        """Decode a text of `encoded`."""
         base64.b64decode(text, validate=True)
         return cls(HdrHistogram.decode(text.encode()))
 
 
 def write_hdr(file: Path, times: Times, begin: float, seconds: float, comment: str) -> None:
-    """Write a histogram log of one interval, values in microseconds; `begin`: Unix seconds."""
+    """Write a histogram log of one interval, values in microseconds; `begin` is in Unix seconds."""
     with file.open("w") as stream:
         log = HistogramLogWriter(stream)
         log.output_comment(f"[{comment}; values are microseconds]")
@@ -117,7 +120,7 @@ def write_hdr(file: Path, times: Times, begin: float, seconds: float, comment: s
 
 
 def read_hdr(file: Path) -> Times:
-    """All intervals of a histogram log in one."""
+    """Return all intervals of a histogram log as one."""
     total = Times()
     log = HistogramLogReader(str(file), new_histogram())
     while (interval := log.get_next_interval_histogram()) is not None:
@@ -133,31 +136,31 @@ class PerSecond:
         self._seconds: dict[int, array[float]] = {}
 
     def add(self, due: float, seconds: float) -> None:
-        """Record one."""
+        """Record one time."""
         second = int(due)
         if second not in self._seconds:
             self._seconds[second] = array("f")
         self._seconds[second].append(seconds)
 
     def percentile(self, second: int, percent: float) -> float:
-        """Of one second; NaN where nothing was due."""
+        """Return the percentile of one second; NaN if no request was due."""
         return quantile(self._seconds.get(second, ()), percent)
 
     def count(self, second: int) -> int:
-        """How many."""
+        """Return the number of times in a second."""
         return len(self._seconds.get(second, ()))
 
     def above(self, percent: float, threshold: float) -> tuple[int, int] | None:
-        """From which second to the end of which the percentile was above a threshold; None where it never was."""
+        """Return the first second and the end of the last second with a percentile above a threshold, or None."""
         found = [second for second in self._seconds if self.percentile(second, percent) > threshold]
         return (min(found), max(found) + 1) if found else None
 
     def between(self, begin: int, end: int) -> list[float]:
-        """All times of these seconds, the last one not included."""
+        """Return all times of these seconds, the last one not included."""
         return [time for second in range(begin, end) for time in self._seconds.get(second, ())]
 
 
 def quantile(values: Iterable[float], percent: float) -> float:
-    """The smallest that at least so many per cent do not exceed; NaN of none."""
+    """Return the smallest value that at least `percent` of the values do not exceed; NaN if there are none."""
     ordered: Sequence[float] = sorted(values)
     return ordered[max(-(-len(ordered) * percent // 100), 1).__int__() - 1] if ordered else float("nan")

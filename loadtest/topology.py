@@ -1,7 +1,7 @@
-"""What a load test runs against: a real edge in each region, a Redis, a collector, and a service behind them.
+"""The servers of a load test: a real edge in each region, a Redis, a collector, and a service behind them.
 
-Regions reach the hub through links of 1, 80 and 150 ms, and clients of one region reach another one through a link of
-80 ms; the way to their own is none. Everything is on this machine, on free ports.
+Regions reach the hub through links of 1, 80 and 150 ms. Clients reach their own region directly, and another region
+through a link of 80 ms. Everything is on this machine, on free ports.
 """
 
 import os
@@ -28,25 +28,25 @@ from loadtest.testbed.waiting import until
 from loadtest.workload import BURST, BURSTING, HOLE, SLOW_READER, Tier, Workload
 
 HUBS = (0.001, 0.080, 0.150)
-"""Seconds from the regions to the hub and back, in their order."""
+"""Seconds of a round trip from the regions to the hub, in their order."""
 DISTANCE = 0.080
-"""Seconds from the clients of one region to another region and back."""
+"""Seconds of a round trip from the clients of one region to another region."""
 DELAY = 0.020
-"""Seconds that the service takes."""
+"""Seconds of the service's response time."""
 WORKERS = 2
 ANONYMOUS, UNLIMITED = "anonymous", "unlimited"
-"""The tier of those without a key, and one for slow readers."""
+"""The tier of clients without a key, and one for slow readers."""
 RELAY = "127.0.0.1/32"
-"""Where relays connect from, and no client: they cannot say for whom, so their clients do."""
+"""The address that only relays connect from. A relay cannot name its client, so clients state their own address."""
 MANY = 10_000
-"""Connections from one address, so many that no stall makes them matter: what piles up then is the run's to judge."""
+"""Connections from one address: so many that a stall does not reach the limit. The judge judges a backlog."""
 
 
 class Door(Link):
-    """The way to an edge for its own clients, where packets are to vanish: no delay, until `hole`.
+    """The way of an edge's own clients to the edge, if packets must vanish there: no delay, until `hole`.
 
-    Then nothing comes through on connections that are there, and attempts to make one are not answered: a socket
-    whose queue is full listens in the place of the edge's, and the kernel drops what comes.
+    After `hole`, existing connections carry no data and new attempts get no answer. A listening socket with a full
+    queue replaces the edge's, and the kernel drops its packets.
     """
 
     def __init__(self, target: int) -> None:
@@ -80,7 +80,7 @@ class Door(Link):
 
 
 Settings = Callable[[str], Mapping[str, Any]]
-"""Further settings of a region's edge."""
+"""Returns further settings of a region's edge."""
 
 
 class Upstream:
@@ -94,27 +94,27 @@ class Upstream:
         self._process = Process(command, folder / "upstream.log")
 
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Return whether it answers."""
         try:
             return ask(self.port, "/-/counts").status == 200
         except OSError:
             return False
 
     def counts(self) -> dict[str, int]:
-        """Requests that it answered, by customer."""
+        """Return the requests that it answered, by customer."""
         told: dict[str, int] = ask(self.port, "/-/counts").json()["counts"]
         return told
 
     def slow(self, by: float) -> None:
-        """Let it take so much longer, in seconds; 0: as it was."""
+        """Add this many seconds to its response time; 0 restores it."""
         ask(self.port, f"/-/delay?ms={1000 * (self._delay + by):g}")
 
     def stop(self) -> None:
-        """Let it hang."""
+        """Stop the process, so that requests hang."""
         self._process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it run again."""
+        """Resume the process."""
         self._process.send_signal(signal.SIGCONT)
 
     def close(self) -> None:
@@ -124,7 +124,7 @@ class Upstream:
 
 
 def tier_settings(tier: Tier) -> dict[str, Any]:
-    """A tier, as the edge has it."""
+    """Return a tier in the form of the edge's settings."""
     settings: dict[str, Any] = {
         "limits": [{"rate": f"{tier.limit.count}/{tier.limit.seconds:g}s"}] if tier.limit else []
     }
@@ -135,7 +135,7 @@ def tier_settings(tier: Tier) -> dict[str, Any]:
 
 
 def people(workload: Workload) -> dict[str, Any]:
-    """The settings `tiers`, `customers` and `keys` for everybody who asks in a workload."""
+    """Return the settings `tiers`, `customers` and `keys` for all clients of a workload."""
     tiers: dict[str, Any] = {UNLIMITED: {"limits": []}}
     customers: dict[str, Any] = {f"{SLOW_READER}-0": {"tier": UNLIMITED}}
     bursting = UNLIMITED
@@ -152,25 +152,25 @@ def people(workload: Workload) -> dict[str, Any]:
 
 
 class Topology:
-    """All of it, from `with` to its end."""
+    """All servers, from `with` to its end."""
 
     def __init__(
         self, folder: Path, workload: Workload, *, delay: float = DELAY, settings: Settings = lambda region: {}
     ) -> None:
-        """`settings` are further ones of a region's edge, in the place of what is said here."""
+        """`settings` returns further settings of a region's edge, which override the defaults here."""
         self._folder, self._workload, self._delay, self._more = folder, workload, delay, settings
         folder.mkdir(parents=True, exist_ok=True)
         self.edges: dict[str, Edge] = {}
         self.links: dict[str, Link] = {}
-        """To the hub, by region."""
+        """Links to the hub, by region."""
         self._relays: dict[str, Link] = {}
         self.doors: dict[str, Door] = {}
-        """Of the regions at which packets are to vanish."""
+        """Links of the regions that may drop packets."""
         self.lost: set[str] = set()
-        # The kernel ends a child of ours with the *thread* that started it, so this one lives until all is over.
+        # The kernel ends a child when the *thread* that started it ends, so this thread lives until the end.
         self._starter = ThreadPoolExecutor(1)
         self.trouble: list[str] = []
-        """What edges wrote that none may ever write, or how they ended, once all is over."""
+        """Log lines that no edge may ever write, and wrong exits of edges; filled at the end."""
 
     def __enter__(self) -> Self:
         with ExitStack() as undo:
@@ -227,25 +227,25 @@ class Topology:
 
     @property
     def urls(self) -> dict[str, str]:
-        """Of each region, for its own clients."""
+        """Return the URL of each region for its own clients."""
         ports = {region: edge.port for region, edge in self.edges.items()}
         ports |= {region: door.port for region, door in self.doors.items()}
         return {region: f"http://{HOST}:{port}" for region, port in ports.items()}
 
     @property
     def relays(self) -> dict[str, str]:
-        """Of each region, for clients of others."""
+        """Return the URL of each region for clients of other regions."""
         return {region: f"http://{HOST}:{relay.port}" for region, relay in self._relays.items()}
 
     @property
     def direct(self) -> str:
-        """Of the service itself."""
+        """The URL of the service itself."""
         return f"http://{HOST}:{self.upstream.port}"
 
     # ---- what happens to it
 
     def lose(self, region: str) -> None:
-        """Kill every process of an edge, after all have been stopped, so that none serves longer than others."""
+        """Kill every process of an edge. All are stopped first, so that none serves longer than others."""
         self.lost.add(region)
         pids = family(self.edges[region].family_name)
         for pid in pids:
@@ -254,7 +254,7 @@ class Topology:
             kill(pid)
 
     def restore(self, region: str) -> None:
-        """Start it again on what it left."""
+        """Start an edge again on its state."""
         edge = self.edges[region]
         started = self._starter.submit(edge.begin).result()
         until(lambda: edge.ready() or not started.running, f"the edge of {region} is ready", seconds=START)
@@ -262,32 +262,32 @@ class Topology:
         self.lost.discard(region)
 
     def cut_hub(self) -> None:
-        """Nobody reaches the hub, and nobody is told so."""
+        """Drop all packets to the hub. Connections stay open."""
         for link in self.links.values():
             link.hole()
 
     def heal_hub(self) -> None:
-        """As it was."""
+        """Restore the links to the hub."""
         for link in self.links.values():
             link.heal()
 
-    # ---- what it knows
+    # ---- state
 
     def shipped(self) -> bool:
-        """Whether the ledger has all that the edges have counted."""
+        """Return whether the edges have shipped all counts to the ledger."""
         try:
             return all(edge.status()["usage"]["unshipped"] == 0 for edge in self.edges.values())
         except OSError:
             return False
 
     def ledger(self) -> dict[str, int]:
-        """Requests by customer."""
+        """Return the requests in the ledger by customer."""
         rows = self.collector.usage(by="customer", meter="requests")["rows"]
         return {row["customer"]: row["value"] for row in rows}
 
 
 def _closed(named: tuple[str, Edge]) -> str:
-    """End an edge; what is wrong with how it ended, or with what it wrote."""
+    """Stop an edge. Returns the faults of its exit or of its output."""
     region, edge = named
     ended = ""
     if edge.supervisors and not edge.supervisor.running:

@@ -30,15 +30,15 @@ from loadtest.testbed.redis import SERVER
 
 LATENCY = "latency"
 AFTER = 6.0
-"""Seconds beyond a window for which it goes on after a cut."""
+"""Seconds for which the scenario continues after a cut, beyond a window."""
 ROUNDS = 8
-"""Of the measurement of latencies."""
+"""Rounds of the latency measurement."""
 
 Say = Callable[..., None]
 
 
 def look(folder: Path, given: argparse.Namespace, say: Say) -> int:
-    """Serve, and do what is typed, until Ctrl-C."""
+    """Run the regions and execute typed commands until Ctrl-C."""
     with World(folder, CUSTOMERS, seed=given.seed, prepare=clocks_of(given)) as world:
         console = Console(world)
         say(console.welcome())
@@ -49,7 +49,7 @@ def look(folder: Path, given: argparse.Namespace, say: Say) -> int:
 
 
 def table(folder: Path, names: Iterable[str], given: argparse.Namespace, say: Say) -> int:
-    """Play scenarios; 1 where one is outside what is accepted."""
+    """Play scenarios and print a table. Returns 1 if one is outside the accepted range."""
     found: list[Found] = []
     wanted = parts([name for name in names if name in SCENARIOS], given.limits, given.mode, given.window)
     for number, (together, seconds) in enumerate(phases(wanted, given.window)):
@@ -69,7 +69,7 @@ def table(folder: Path, names: Iterable[str], given: argparse.Namespace, say: Sa
 
 
 def phases(wanted: Sequence[Part], window: float) -> list[tuple[list[Part], float]]:
-    """What is played at the same time, and for how long."""
+    """Return the parts that are played at once, with their seconds."""
     calm = [part for part in wanted if not part.played.cut]
     cut = [part for part in wanted if part.played.cut]
     both = (calm, 2 * window + 10), (cut, LEAD + window + CUT + window + AFTER)
@@ -77,7 +77,7 @@ def phases(wanted: Sequence[Part], window: float) -> list[tuple[list[Part], floa
 
 
 def latencies(folder: Path, given: argparse.Namespace, say: Say) -> int:
-    """Measure what a request takes with the hub near, far and away; 1 where that makes a difference."""
+    """Measure a request's latency with a near, a distant and an unreachable hub. Returns 1 if they differ."""
     measured = latency.measure(folder, ROUNDS, given.seed)
     latency.table(measured, say)
     faults = latency.faults(measured)
@@ -86,7 +86,7 @@ def latencies(folder: Path, given: argparse.Namespace, say: Say) -> int:
 
 
 def clocks_of(given: argparse.Namespace) -> Callable[[str, Edge], None]:
-    """What sets an edge's clock, where clocks are to be wrong."""
+    """Return the function that sets an edge's clock, which changes it only with `--skew`."""
 
     def prepare(region: str, edge: Edge) -> None:
         if given.skew and region in clocks.SKEWS:
@@ -96,7 +96,7 @@ def clocks_of(given: argparse.Namespace) -> Callable[[str, Edge], None]:
 
 
 def options(arguments: Sequence[str]) -> argparse.Namespace:
-    """What the command was given."""
+    """Parse the command line."""
     names = [*SCENARIOS, LATENCY]
     parser = argparse.ArgumentParser(
         "scripts/regions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -123,7 +123,7 @@ def options(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command; its exit code: 2 where nothing can be played here."""
+    """Run the command. Returns its exit code: 2 if this machine cannot play scenarios."""
     given = options(arguments)
     say = partial(print, file=sys.stdout, flush=True)
     if SERVER is None:
@@ -132,7 +132,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = monotonic()
     say(f"seed {given.seed}")
-    # What an edge has written is a test's to see.
+    # Only tests show the output of edges.
     with tempfile.TemporaryDirectory() as made, redirect_stdout(io.StringIO()):
         folder = Path(made)
         try:

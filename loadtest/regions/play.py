@@ -1,4 +1,4 @@
-"""Playing scenarios on a world, and what came of each: what the upstream was asked is what was let through."""
+"""Play scenarios on a world and measure each: the upstream's requests are the admitted requests."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -18,16 +18,16 @@ SETTLED = 2.0
 BETWEEN = 1.0
 """Seconds between two bursts."""
 LEAD = 2.0
-"""Seconds more than a window for which there is load before the hub is cut, where there is time for so much."""
+"""Seconds of load beyond a window before the hub is cut, if there is time."""
 WINDOWS = 1.4
-"""For which the others last at most where the hub is cut off afterwards."""
+"""The most windows for which other parts last if the hub is cut afterwards."""
 CELLS = 28
-"""Of a window: a refusal may be wrong by one."""
+"""Cells of a window: a refusal may be wrong by one cell."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What came of a part. `worst`: the most that passed in any window."""
+    """The result of a part. `worst` is the most requests admitted in any window."""
 
     part: Part
     accept: float | None
@@ -36,25 +36,25 @@ class Found:
     seconds: float
     passed: int
     arrived: int
-    """At the upstream: as many as passed, or the measurement is wrong."""
+    """Requests at the upstream: equal to the admitted ones, or the measurement is wrong."""
     lost: dict[str, int]
     """Requests without an answer, or with one that is neither 200 nor 429, by status."""
     refused_wrongly: int
-    """Although the last window and a cell held less than the limit."""
+    """Refusals although the last window and a cell held less than the limit."""
     waited: int
     longest: float
-    """Seconds until an answer at most, the wait and all else in it."""
+    """The most seconds until an answer, with all waits."""
     calls: int
-    """To the hub, of all hosts."""
+    """Calls to the hub, of all hosts."""
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong with it; nothing where it is as it should be."""
+        """The faults of this result."""
         said = []
         if self.accept is not None and self.worst > self.accept:
             said.append(f"{self.worst} passed in a window, {self.accept:g} may")
         allowed = self.part.played.false_denials
-        # With `strict` a request may wait in vain; and less than one is not to be seen.
+        # In mode `strict` a request may wait in vain, and a share below one request is not measurable.
         if allowed is not None and self.part.mode != "strict" and self.refused_wrongly > max(1, allowed * self.asked):
             said.append(f"{self.refused_wrongly} of {self.asked} were refused although there was room")
         if self.arrived != self.passed:
@@ -64,12 +64,12 @@ class Found:
         return said
 
     def row(self) -> dict[str, Any]:
-        """For a file."""
+        """Return the result as a row for a file."""
         return asdict(self) | {"faults": self.faults}
 
 
 def wrongly(refused_at: Sequence[float], passed: Sequence[float], limit: int, window: float) -> int:
-    """How many were refused while the last window and a cell held less than the limit."""
+    """Return the number of refusals while the last window and a cell held less than the limit."""
     span = window * (1 + 1 / CELLS)
     return sum(bisect_right(passed, at) - bisect_left(passed, at - span) < limit for at in refused_at)
 
@@ -85,10 +85,10 @@ def play(
     cut_seconds: float = CUT,
     burst_seconds: float = BURST_SECONDS,
 ) -> list[Found]:
-    """Play these at the same time, for so long; bursts one after the other, each for `burst_seconds` at least.
+    """Play parts at once. Bursts follow each other, each for at least `burst_seconds`.
 
-    Where the hub is cut off in one of them it is so for all in the manner of `cut` (cut or hole), after `cut_at`
-    seconds, a window's and a little unless said otherwise; the others are over then.
+    If one part cuts the hub, it is cut for all parts, as `cut` says (cut or hole), after `cut_at` seconds. The
+    default is a window and LEAD seconds. The other parts are over by then.
     """
     edges = [region.edge for region in world]
     if cut_at is None:
@@ -140,7 +140,7 @@ def play(
 
 
 def notes(world: World) -> list[str]:
-    """What befell the edges meanwhile that explains a figure: a machine that stands still loses its hub."""
+    """Return events at the edges that explain a figure: for example, a stalled machine loses its hub."""
     said = []
     for region in world:
         samples = region.edge.metrics()
@@ -157,7 +157,7 @@ def notes(world: World) -> list[str]:
 
 
 def calls(world: World) -> Counter[str]:
-    """All calls to the hub so far, by customer."""
+    """Return all calls to the hub so far, by customer."""
     return sum((region.link.calls for region in world), Counter())
 
 
@@ -191,7 +191,7 @@ HEAD = (
 
 
 def line(found: Found) -> str:
-    """A row of the table."""
+    """Return a row of the table."""
     part = found.part
     limit = part.limit
     accept = "" if found.accept is None else f"{found.accept / limit:.3f}"

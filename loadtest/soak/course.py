@@ -1,8 +1,8 @@
-"""What is done when: drawn from a seed. Each deed is done at least once where there is time for it.
+"""The schedule of a soak test's deeds, drawn from a seed. Each deed happens at least once if there is time.
 
-First everything happens, then for a while only what leaves all processes of the edge alive, so that it can be seen
-what they hold as time goes on, then everything again. A short course is the first part alone: nobody could tell in
-some seconds who grows.
+The course has three phases. In the first and last, all deeds happen. In the calm phase between them, only deeds
+happen that end no process of the edge, so that growth can be measured. A short course has only the first phase,
+because some seconds show no growth.
 """
 
 import random
@@ -24,7 +24,7 @@ EDGE = {
     Deed.KILL_SUPERVISOR: 2,
     Deed.ROLL: 2,
 }
-"""How often what clients are served by is changed and broken."""
+"""Weights of the deeds that change or break the way from clients to upstreams."""
 WAY = {
     Deed.KILL_STEP: 6,
     Deed.KILL_EDGE: 2,
@@ -41,7 +41,7 @@ WAY = {
     Deed.COLLECTOR_COPY: 3,
     Deed.COLLECTOR_BACK: 1,
 }
-"""How often the way of counts is."""
+"""Weights of the deeds on the way of counts to the ledger."""
 ENDPOINT_DEEDS = (Deed.RESTART, Deed.OUTAGE)
 CALM = (
     Deed.RELOAD,
@@ -55,29 +55,29 @@ ROUND = 120.0
 BETWEEN = (0.0, 3.0)
 """Seconds between two deeds on the edge."""
 ENDPOINTS = (3.0, 8.0)
-"""Seconds between two deeds on endpoints; more than one stays ejected for."""
+"""Seconds between two deeds on endpoints: longer than an ejection lasts."""
 OUTAGES = 0.2
-"""How many of these are outages."""
+"""The share of outages among these deeds."""
 RETRIES = 11.0
 """Seconds after an outage until the retries that it cost are forgotten (edge/proxy/retry_budget.py)."""
 HASTE = 0.5
-"""How often a reload comes while a killed worker's successor is still on its way up."""
+"""The share of killed workers after which a reload comes before the successor serves."""
 PARTS = (0.4, 0.7)
-"""Where the calm begins and where it ends, as shares of the whole."""
+"""The start and end of the calm phase, as shares of the whole."""
 WITH_CALM = 100.0
-"""Seconds of a course from which on there is one."""
+"""The shortest course, in seconds, with a calm phase."""
 
 
 @dataclass
 class Calm:
-    """When no process ended; never, where both are 0."""
+    """The time in which no process ends; empty if both are 0."""
 
     began: float = 0.0
     ended: float = 0.0
 
 
 class Course:
-    """The deeds of one soak."""
+    """The deeds of one soak test."""
 
     def __init__(self, site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> None:
         self.calm = Calm()
@@ -99,11 +99,11 @@ class Course:
 
     @property
     def deeds(self) -> frozenset[Deed]:
-        """What is done at least once."""
+        """The deeds that happen at least once."""
         return frozenset({*self._weights, *ENDPOINT_DEEDS})
 
     def run(self) -> None:
-        """All of it; raises what went wrong with a deed."""
+        """Run the whole course. Raises the error of a failed deed."""
         endpoints = threading.Thread(target=self._endpoints, name="endpoints", daemon=True)
         endpoints.start()
         try:
@@ -128,7 +128,9 @@ class Course:
             raise self._failures[0]
 
     def _several(self, deeds: list[Deed], until: float, *, each: bool = True) -> None:
-        """Each of these once, however long that takes, and then any until that moment, or until a sum is wrong."""
+        """Do each deed once, however long that takes, and then random ones until that moment or until a sum is
+        wrong.
+        """
         due = self._draw.sample(deeds, len(deeds)) if each else []
         rest = monotonic() + ROUND
         while (due or monotonic() < until) and not self._failures and not self._site.is_wrong:
@@ -151,7 +153,7 @@ class Course:
         self._site.settle()
 
     def _endpoints(self) -> None:
-        """One of them now and then, or all; first one, then all, so that both happen in any case."""
+        """Stop one endpoint or all of them now and then: first one, then all, so that both happen in any case."""
         draw, times = self._draw_endpoints, 0
         wait = draw.uniform(*ENDPOINTS)
         try:

@@ -1,4 +1,4 @@
-"""Looks on all the time: at every counter of `/metrics` and `/usage`, and at what each process of the edge holds."""
+"""A thread that reads all counters of `/metrics` and `/usage`, and the resources of each process of the edge."""
 
 import threading
 from collections import Counter
@@ -13,7 +13,7 @@ from loadtest.soak.site import Site
 from loadtest.testbed.http_client import ask
 
 EVERY = 1.0
-"""Seconds between two looks."""
+"""Seconds between two readings."""
 EXEMPT = frozenset(
     {
         "edge_worker_restarts_total",
@@ -22,39 +22,39 @@ EXEMPT = frozenset(
         "edge_usage_batches_total",
     }
 )
-"""Counters that begin anew with each supervisor, as they are kept in its memory."""
+"""Counters in a supervisor's memory, which start from zero with each supervisor."""
 RISING = ("counter", "histogram")
 
 
 @dataclass(frozen=True)
 class Vitals:
-    """What a process held at a moment: open descriptors, and KiB of memory of its own (RssAnon of proc(5))."""
+    """A process's open descriptors, and its own memory in KiB (RssAnon of proc(5)), at a moment."""
 
     look: int
-    """Which look it was."""
+    """The number of the reading."""
     at: float
     descriptors: int
     memory: int
 
 
 class Watch(threading.Thread):
-    """The onlooker. What it found is whole after `end`."""
+    """The thread. Its results are complete after `end`."""
 
     def __init__(self, site: Site) -> None:
         super().__init__(name="watch", daemon=True)
         self._site = site
         self._over = threading.Event()
         self.readings = self.silent = 0
-        """Looks that told something, and those to which nobody answered."""
+        """Readings that succeeded, and readings that got no answer."""
         self.falls: list[str] = []
         """Counters that fell and must not."""
         self.began_anew: Counter[str] = Counter()
-        """Falls of the exempt ones, by name."""
+        """Falls of exempt counters, by name."""
         self.ended_with: Counter[str] = Counter()
-        """How often a supervisor ended that had counted in an exempt one, by name."""
+        """How often a supervisor ended after it had counted in an exempt counter, by name."""
         self.series = 0
         self.connections: dict[int, float] = {}
-        """How many connections the edge said it had, on both of its sides, by look."""
+        """The edge's own number of connections, on both of its sides, by reading."""
         self.vitals: dict[int, list[Vitals]] = {}
         self.roles: dict[int, str] = {}
         self.failures: list[BaseException] = []
@@ -74,13 +74,13 @@ class Watch(threading.Thread):
                 raise
 
     def end(self) -> None:
-        """Look no more."""
+        """Stop the readings."""
         self._over.set()
         self.join(30)
 
     @property
     def needlessly_exempt(self) -> set[str]:
-        """Exempt counters that went on where a supervisor ended: no exemption is wanted for them."""
+        """Exempt counters that did not fall when a supervisor ended, so that they need no exemption."""
         return {name for name in self.ended_with if not self.began_anew[name]}
 
     def _look_at_counters(self) -> None:
@@ -120,7 +120,7 @@ class Watch(threading.Thread):
 
 
 def vitals(pid: int, look: int = 0) -> Vitals | None:
-    """Of this process, at this moment; None where it is gone, or not yet what it will be."""
+    """Read a process's vitals; None if it has ended, also as a zombie."""
     try:
         descriptors = len(list(Path(f"/proc/{pid}/fd").iterdir()))
         status = Path(f"/proc/{pid}/status").read_text()
@@ -138,7 +138,7 @@ class Trend:
 
     begin: float
     end: float
-    """What it says at the first and at the last moment."""
+    """The line's values at the first and the last moment."""
 
     @property
     def growth(self) -> float:
@@ -146,7 +146,7 @@ class Trend:
 
 
 def trend(points: list[tuple[float, float]]) -> Trend:
-    """The line through (time, value); at least two moments."""
+    """Fit a line to (time, value); needs at least two moments."""
     count = len(points)
     middle, mean = sum(at for at, _ in points) / count, sum(value for _, value in points) / count
     spread = sum((at - middle) ** 2 for at, _ in points)

@@ -1,4 +1,4 @@
-"""A real edge: a supervisor and its workers, from a configuration file, on ports of its own."""
+"""A real edge: a supervisor and its workers, with their own configuration file and ports."""
 
 import os
 import re
@@ -21,18 +21,20 @@ from loadtest.testbed.waiting import stretched, until
 
 COMMAND = edge_command("edgeproxy", "edge", "-c")
 START = 60.0
-"""Seconds within which an edge is ready."""
+"""Seconds within which an edge becomes ready."""
 TROUBLE = re.compile(r'.*(?:Traceback|"level": ?"(?:critical|exception)"|task died|never retrieved|never awaited).*')
-"""What no edge may ever write, however it is treated."""
+"""Log lines that no edge may ever write, whatever happens to it."""
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
 class Edge:
-    """An edge and its state directory. It can be ended, or killed in parts, and started again on what is there."""
+    """An edge and its state directory. It can be stopped, or killed in parts, and started again on its state."""
 
     def __init__(self, folder: Path, upstream: int, **settings: Any) -> None:
-        """`settings` replace those below; `upstream` is the port of `api`, which gets everything by default."""
+        """`settings` replace the defaults below. `upstream` is the port of `api`, which gets all requests by
+        default.
+        """
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.file = folder / "edge.yaml"
@@ -41,7 +43,7 @@ class Edge:
         self.supervisors: list[Process] = []
         self.command: tuple[str, ...] = COMMAND
         self.environ: dict[str, str] = {}
-        """What starts it, and in which environment; both may be changed between two starts."""
+        """The command and environment of the next start. Both may be changed between two starts."""
         self.settings: dict[str, Any] = {
             "region": "eu-test",
             "listen": f"{HOST}:{self.port}",
@@ -55,7 +57,7 @@ class Edge:
             "routes": [{"name": "all", "path": "/*", "upstream": "api"}],
             "tables": {"customers": 2000, "addresses": 2000},
             "drain": "5s",
-            # A machine that runs many tests at once stands still now and then: nobody is to be shed for that.
+            # A machine that runs many tests at once stalls now and then. The edge must not shed requests for that.
             "overload": {"lag": "5s"},
             **people(),
             **settings,
@@ -64,14 +66,14 @@ class Edge:
     # ---- life
 
     def start(self, **settings: Any) -> "Edge":
-        """Start a supervisor, with these settings changed, beside whatever runs; returns once it is ready."""
+        """Start a supervisor, with these settings changed, beside running ones. Returns once it is ready."""
         supervisor = self.begin(**settings)
         until(lambda: not supervisor.running or self.ready(), "the edge is ready", seconds=START)
         assert supervisor.running, supervisor.output
         return self
 
     def begin(self, **settings: Any) -> Process:
-        """`start` without waiting."""
+        """Start a supervisor without waiting."""
         self.write(**settings)
         command: list[str | Path] = [*self.command, self.file]
         supervisor = Process(command, self._folder / "log", family=self.family_name, environ=self.environ)
@@ -79,17 +81,17 @@ class Edge:
         return supervisor
 
     def write(self, **settings: Any) -> None:
-        """Change these settings in the file; nobody is told."""
+        """Change these settings in the file, without a reload."""
         self.settings.update(settings)
         self.file.write_text(yaml.safe_dump(self.settings, sort_keys=False))
 
     def reload(self, **settings: Any) -> Answer:
-        """`POST /reload` with these settings changed."""
+        """Change these settings and send `POST /reload`."""
         self.write(**settings)
         return ask(self.admin, "/reload", method="POST")
 
     def ready(self) -> bool:
-        """Whether `/readyz` says so."""
+        """Return whether `/readyz` answers 200."""
         try:
             return ask(self.admin, "/readyz").status == 200
         except OSError:
@@ -101,17 +103,17 @@ class Edge:
 
     @property
     def supervisor(self) -> Process:
-        """The one that was started last."""
+        """The last started supervisor."""
         return self.supervisors[-1]
 
     def end(self) -> None:
-        """SIGTERM: the supervisor must leave with code 0, and nothing of it may stay behind."""
+        """Send SIGTERM and require exit code 0 and the end of all processes."""
         code = self.supervisor.wait_after(signal.SIGTERM, 60.0)
         assert code == 0, f"exit code {code}: {self.supervisor.output}"
         until(lambda: not self.supervisor.family(), "nothing of the edge is left")
 
     def close(self) -> None:
-        """`end` where it still runs, and look at what it wrote. Kills what is left, however it went."""
+        """Stop the edge if it still runs, and check its output. Kills all remaining processes in any case."""
         try:
             if self.supervisors and self.supervisor.running:
                 self.end()
@@ -119,35 +121,36 @@ class Edge:
         finally:
             if self.supervisors:
                 self.supervisor.kill_all()
-                print(self.output[-20_000:])  # shown where the test failed
+                print(self.output[-20_000:])  # pytest shows it if the test failed
             self._ports.close()
 
     @property
     def output(self) -> str:
-        """All that its processes have written."""
+        """The output of all its processes."""
         return self.supervisor.output
 
     def trouble(self) -> list[str]:
-        """Lines of the output that tell of a fault in the edge."""
+        """Return the lines of the output that report a fault in the edge."""
         return TROUBLE.findall(self.output) if self.supervisors else []
 
     def worker_pids(self) -> list[int]:
-        """The workers that serve and have this supervisor."""
+        """Return the pids of the current supervisor's serving workers."""
         return [worker["pid"] for worker in self.status()["workers"]]
 
     def template_pids(self) -> set[int]:
-        """The processes that workers are forked from: one for each supervisor, and none where a fork server makes them
-        (fork_server.py)."""
+        """Return the template processes that workers are forked from: one per supervisor, or none with a fork server
+        (fork_server.py).
+        """
         family = self.supervisor.family()
-        if sys.executable != EDGE_PYTHON:  # Of an emulated process the command line is the emulator's.
+        if sys.executable != EDGE_PYTHON:  # The command line of an emulated process is the emulator's.
             return {pid for pid in family if not _has_event_loop(pid)}
         lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in family}
         return {pid for pid, line in lines.items() if line.rstrip(b"\0").endswith(b"\0template")}
 
-    # ---- what it knows
+    # ---- state
 
     def ask(self, path: str = "/", **how: Any) -> Answer:
-        """One request of a client."""
+        """Send one request as a client."""
         return ask(self.port, path, **how)
 
     def _told(self, path: str) -> Answer:
@@ -160,7 +163,7 @@ class Edge:
         return told
 
     def usage(self, name: str = "requests") -> dict[str, int]:
-        """The requests that were counted, or the units of another meter, by customer."""
+        """Return the counted requests, or units of another meter, by customer."""
         counted: dict[str, int] = {}
         for customer, meter, _, total in self._told("/usage").json()["rows"]:
             if meter == name:
@@ -168,17 +171,17 @@ class Edge:
         return counted
 
     def limits(self, customer: str) -> list[dict[str, Any]]:
-        """The policies of this customer, as they stand."""
+        """Return the current state of this customer's policies."""
         policies: list[dict[str, Any]] = self._told(f"/limits/{customer}").json()["policies"]
         return policies
 
     def limit(self, customer: str) -> dict[str, Any]:
-        """The only policy of this customer."""
+        """Return the only policy of this customer."""
         (policy,) = self.limits(customer)
         return policy
 
     def metrics(self) -> Samples:
-        """Every sample of `/metrics`: by name and sorted labels."""
+        """Return every sample of `/metrics`, by name and sorted labels."""
         families = text_string_to_metric_families(self._told("/metrics").body.decode())
         return {
             (sample.name, tuple(sorted(sample.labels.items()))): sample.value
@@ -197,10 +200,10 @@ def _has_event_loop(pid: int) -> bool:
 
 
 StartEdge = Callable[..., Edge]
-"""The fixture `start_edge`: its keywords are settings, and `port` that of another upstream."""
+"""The type of the fixture `start_edge`: keywords are settings; `port` is the port of another upstream."""
 
 
 def total(samples: Samples, name: str, /, **labels: str) -> float:
-    """The sum of all samples of this name that have these labels."""
+    """Return the sum of all samples of this name that have these labels."""
     wanted = set(labels.items())
     return sum(value for (found, its), value in samples.items() if found == name and wanted <= set(its))

@@ -1,4 +1,4 @@
-"""An edge that ships what it counts over a bad network, on a bad disk, with a wrong clock, and dies at any step."""
+"""An edge that ships its counts over a bad network, with a bad disk and a wrong clock, and dies at any step."""
 
 import shutil
 import signal
@@ -26,14 +26,14 @@ from loadtest.testbed.waiting import until
 EVERY = 0.2
 """Seconds between two seals."""
 ARRIVED = 180.0
-"""Seconds within which all that was counted is in the ledger, on a busy machine."""
+"""Seconds within which all counts reach the ledger, on a busy machine."""
 PATHS = ["/?wait=5", "/?wait=20", "POST /?wait=10", "/?status=404&wait=10", "/?status=503&wait=10", "/?wait=40"]
-"""What clients ask for: at a steady pace, for what is measured is not speed."""
+"""The requests of clients. Their pace is steady, because the test does not measure speed."""
 CUSTOMERS = ["acme", "bolt", UNLIMITED]
 
 
 class Counted(Edge):
-    """An edge that ships what it counts, over a relay of its own, from a region of its own."""
+    """An edge that ships its counts over a relay of its own, from a region of its own."""
 
     def __init__(self, folder: Path, upstream: int, collector: Collector, name: str, seed: object, **more: Any) -> None:
         self.relay = Relay(collector.port, f"{seed} {name}")
@@ -47,7 +47,7 @@ class Counted(Edge):
         self._full = folder / "full"
         self._clock.write_bytes(OFFSET.pack(0.0))
         self.clock = 0.0
-        """By how many seconds the supervisor's clock is wrong."""
+        """The error of the supervisor's clock in seconds."""
         self.environ = {CLOCK: str(self._clock), FULL: str(self._full)}
         self.command = stepping("-", "edge")
         self.collector = collector
@@ -64,17 +64,17 @@ class Counted(Edge):
     # ---- its clients
 
     def load(self, connections: int = 6) -> None:
-        """Clients ask, until `unload`."""
+        """Start clients, which send requests until `unload`."""
         self._numbers += 1
         plan = Plan(self.port, CUSTOMERS, PATHS, connections=connections)
         self._loads.append(Load(self._folder, f"clients-{self._numbers}", plan))
 
     def unload(self) -> None:
-        """They end what they have begun."""
+        """Let clients finish their requests, and stop them."""
         while self._loads:
             self.accounts.append(self._loads.pop().finish())
 
-    # ---- what is done to it
+    # ---- faults
 
     def dies_at(self, step: str, number: int) -> None:
         """Start a supervisor that is killed at a step, and wait until it is dead; its workers stay."""
@@ -87,18 +87,18 @@ class Counted(Edge):
         assert said(where) in self.output
 
     def kill_all(self) -> None:
-        """kill -9 of the supervisor and all workers."""
+        """Send SIGKILL to the supervisor and all workers."""
         self.supervisor.kill_all()
         self.supervisor.wait(10)
 
     def set_clock(self, seconds: float) -> None:
-        """By how much the supervisor's clock is wrong from now on."""
+        """Set the error of the supervisor's clock."""
         self.clock = seconds
         with self._clock.open("r+b") as file:
             file.write(OFFSET.pack(seconds))
 
     def fill_disk(self, full: bool) -> None:
-        """Whether the disk has no room for the spool."""
+        """Fill the spool's disk, or free it."""
         if full:
             self._full.touch()
         else:
@@ -106,11 +106,11 @@ class Counted(Edge):
 
     @property
     def is_full(self) -> bool:
-        """Whether it has none."""
+        """The spool's disk is full."""
         return self._full.exists()
 
     def spool(self, *arguments: str) -> tuple[int, str]:
-        """The exit code of `edgeproxy spool`, and what it said."""
+        """Run `edgeproxy spool`; return its exit code and output."""
         done = CliRunner().invoke(cli.app, ["spool", *arguments, "-c", str(self.file)])
         return done.exit_code, done.output
 
@@ -121,31 +121,31 @@ class Counted(Edge):
 
     @property
     def id(self) -> str:
-        """What the collector knows it by."""
+        """The edge's id at the collector."""
         mine = identity.load_identity(self.state)
         assert mine is not None
         return mine.id
 
     @property
     def watermark(self) -> int:
-        """The last batch that the collector has of it, as the collector says."""
+        """The last batch that the collector reports for this edge."""
         edges = self.collector.edges()
         return int(edges[self.id]["watermark"]) if self.id in edges else 0
 
     # ---- the sums
 
     def ledger(self) -> dict[str, int]:
-        """What the collector counts of it, by customer."""
+        """Return the collector's counts of this edge, by customer."""
         rows = self.collector.usage(by="region,customer")["rows"]
         return {row["customer"]: row["value"] for row in rows if row["region"] == self.region}
 
     def shipped_more(self, count: int = 2) -> None:
-        """Wait until so many batches more are acknowledged."""
+        """Wait until this many more batches are acknowledged."""
         wanted = self.watermark + count
         until(lambda: self.watermark >= wanted, f"{count} batches more", seconds=ARRIVED)
 
     def arrived(self) -> dict[str, int]:
-        """Wait until all that was counted is in the ledger; what that is."""
+        """Wait until all counts are in the ledger; return them."""
 
         def same() -> list[dict[str, int]]:
             # Anew each time: a request whose client has given up may be answered, and counted, a while later.
@@ -155,15 +155,15 @@ class Counted(Edge):
         return until(same, f"the ledger has what {self.region} counted", seconds=ARRIVED)[0]
 
     def answered(self) -> int:
-        """Billable answers that clients received whole."""
+        """Return the number of billable answers that clients received whole."""
         return sum(account.answered(customer) for account in self.accounts for customer in CUSTOMERS)
 
     def lost(self) -> int:
-        """Requests that clients sent and got no whole answer to."""
+        """Return the number of requests without a whole answer."""
         return sum(sum(account.lost.values()) for account in self.accounts)
 
     def sealed(self) -> dict[str, int]:
-        """What its batches come to, by customer: they are a chain, all of which the collector has."""
+        """Return the sums of its batches by customer. The batches form a chain that the collector has completely."""
         sums: Counter[str] = Counter()
         found = batches(self.state / "spool", torn=True)
         for batch in found:
@@ -175,7 +175,7 @@ class Counted(Edge):
 
 
 def dies_at(collector: Collector, step: str, number: int) -> None:
-    """In the place of the collector there is one that is killed at a step; then there is none."""
+    """Replace the collector with one that is killed at a step, and wait until it is dead."""
     usual, where = collector.command, f"{step} {number}"
     collector.kill()
     collector.command = stepping(where, "collector")
@@ -186,13 +186,13 @@ def dies_at(collector: Collector, step: str, number: int) -> None:
 
 
 def copied(collector: Collector, to: Path) -> None:
-    """A backup of its database, which is in use, and of SQLite."""
+    """Back up the collector's SQLite database while it is in use."""
     with closing(sqlite3.connect(collector.database)) as source, closing(sqlite3.connect(to)) as target:
         source.backup(target)
 
 
 def put_back(collector: Collector, copy: Path) -> None:
-    """It is killed, and goes on with an earlier copy of its database."""
+    """Kill the collector and restart it on an earlier copy of its database."""
     collector.kill()
     for suffix in ("-wal", "-shm"):
         Path(f"{collector.database}{suffix}").unlink(missing_ok=True)

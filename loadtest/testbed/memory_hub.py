@@ -7,26 +7,26 @@ from edgeproxy.hub.calls import JUMP_SECONDS, KEY_RETENTION_SECONDS
 from edgeproxy.hub.report import Bucket, Gauge, GaugeTotal, Period, PeriodTotal, Report, ReportAnswer, Window
 
 BEHIND = 2
-"""Cells below a window that are kept, for hosts whose clocks are behind."""
+"""Cells below a window that are stored, for hosts whose clocks are behind."""
 FORGOTTEN = 60.0
-"""Seconds beyond its span after which a host that says nothing is forgotten."""
+"""Seconds beyond its span after which a silent host is forgotten."""
 
 
 class Host:
-    """What the hub knows of one host on one rate."""
+    """The hub's state of one host on one rate."""
 
     def __init__(self, born: int, spent: int) -> None:
         self.seq = 0
         self.born = born
         self.cum = 0
-        # What the host has in hand was granted by somebody who has forgotten it, and counts when it is used.
+        # A hub that lost its state granted the host's claims. They count when they are used.
         self.spent = self.claims = spent
         self.used: dict[int, int] = {}
         self.settled: dict[int, int] = {}
         self.granted: dict[int, int] = {}
 
     def holds(self, cell: int) -> int:
-        """What of a cell's total is this host's."""
+        """Return this host's part of a cell's total."""
         return self.used.get(cell, 0) + self.granted.get(cell, 0) - self.settled.get(cell, 0)
 
     def prune(self, lowest: int) -> None:
@@ -37,16 +37,16 @@ class Host:
 
 
 class Rate:
-    """What the hub knows of one rate."""
+    """The hub's state of one rate."""
 
     def __init__(self) -> None:
         self.totals: dict[int, int] = {}
         self.seen: dict[int, float] = {}
-        """By host: when it last said something, edge time."""
+        """By host, the edge time of its last report."""
         self.level = 0.0
         self.now = 0.0
         self.in_hand: dict[int, int] = {}
-        """By host: claims on the bucket that are not spent. They do not drain: what is used drains from then on."""
+        """By host, unspent claims on the bucket. They do not drain; used claims drain from then on."""
 
 
 class Memory:
@@ -59,20 +59,20 @@ class Memory:
         self._gauges: dict[bytes, dict[int, tuple[int, float]]] = {}
 
     def forget(self) -> None:
-        """Know nothing any more."""
+        """Drop all state."""
         self._rates.clear()
         self._hosts.clear()
         self._periods.clear()
         self._gauges.clear()
 
     def period(self, said: Period) -> PeriodTotal:
-        """Take what was counted in a period."""
+        """Record the counts of a period."""
         counts = self._periods.setdefault((said.key, said.period), {})
         counts[said.instance] = said.amount
         return PeriodTotal(said.period, sum(count for of, count in counts.items() if of != said.instance))
 
     def gauge(self, said: Gauge) -> GaugeTotal:
-        """Take what is in use on a host."""
+        """Record a host's slots in use."""
         gauges = self._gauges.setdefault(said.key, {})
         gauges[said.instance] = said.amount, said.until
         latest = said.now + math.ceil(said.until - said.now) + KEY_RETENTION_SECONDS
@@ -81,7 +81,7 @@ class Memory:
         return GaugeTotal(sum(count for of, (count, _) in gauges.items() if of != said.instance), len(gauges))
 
     def report(self, said: Report) -> ReportAnswer:
-        """Take a report, and answer it."""
+        """Record a report and return the answer."""
         rate = self._rates.setdefault(said.key, Rate())
         host = self._hosts.get((said.key, said.instance))
         known = host is not None
@@ -106,7 +106,7 @@ class Memory:
         return _told(said, rate, host, known)
 
     def _take(self, said: Report, rate: Rate, host: Host, known: bool) -> None:
-        """Count what is new, and grant what there is room for."""
+        """Add new counts, and grant claims if there is room."""
         goes_on = known and said.born == host.born
         if said.born != host.born:
             host.born, host.cum, host.spent, host.claims = said.born, 0, said.spent, said.spent
@@ -141,7 +141,7 @@ class Memory:
 
 
 def _rooms(said: Report, rate: Rate) -> Iterable[int]:
-    """How many claims suit the window, and the bucket."""
+    """Yield how many claims fit into the window, and into the bucket."""
     window: Window | None = said.window
     if window is not None:
         yield window.limit - sum(n for cell, n in rate.totals.items() if abs(cell - window.cell) <= window.cells)

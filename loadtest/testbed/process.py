@@ -1,4 +1,4 @@
-"""A process that the tests started, with all that it started in turn, whatever sessions those chose."""
+"""A process that the tests started, with all its descendants, whatever sessions they chose."""
 
 import os
 import select
@@ -13,23 +13,23 @@ from loadtest.testbed import fork_server
 from loadtest.testbed.waiting import SLOWNESS
 
 MARK = "EDGEPROXY_TEST_FAMILY"
-"""A variable of the environment by which the descendants of one process are known, orphans among them."""
+"""An environment variable that marks the descendants of one process, orphans among them."""
 
 ENVIRON_MAX = 1 << 20
-"""Bytes of a process's environment that are looked at."""
+"""The most bytes of a process's environment that are read."""
 
 ROOT = Path(__file__).parent.parent.parent
-"""The project's root, where every process starts."""
+"""The project's root, the working directory of every process."""
 
 LEASH = f"import ctypes, os, sys; ctypes.CDLL(None).prctl(1, {signal.SIGTERM:d}); os.execv(sys.argv[1], sys.argv[1:])"
-"""A command that becomes another one, to which the kernel sends a SIGTERM should its parent die (PR_SET_PDEATHSIG)."""
+"""A command that runs another one by exec. The kernel sends it SIGTERM when its parent dies (PR_SET_PDEATHSIG)."""
 
 
 class Process:
-    """A child in a session of its own, which ends with the test run even where that is killed."""
+    """A child in a session of its own, which ends with the test run even if that is killed."""
 
     forks = False
-    """Whether it may be a copy of a fork server: so it is where tests run, not where something is measured."""
+    """The process may be a fork of a fork server: true in tests, false in measurements."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Process:
         keep: Sequence[int] = (),
         fork: bool | None = None,
     ) -> None:
-        """Start it: by exec, or where it is a command of edgeproxy, and `fork` does not forbid it, as a copy."""
+        """Start the process by exec, or as a fork if it is a command of edgeproxy and `fork` does not forbid it."""
         self.family_name = family or uuid.uuid4().hex
         self.log = log
         words = [str(each) for each in command]
@@ -67,37 +67,39 @@ class Process:
 
     @property
     def running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Return whether the process still runs."""
         return self._child.poll() is None
 
     @property
     def output(self) -> str:
-        """What it has written so far, on both of its outputs."""
+        """Its output so far, from both standard streams."""
         return self.log.read_text(errors="replace")
 
     def family(self) -> set[int]:
-        """The processes of its family that live, itself included."""
+        """Return the pids of its living family, itself included."""
         return family(self.family_name)
 
     def send_signal(self, number: signal.Signals) -> None:
-        """Send it a signal; nothing happens where it has ended."""
+        """Send a signal. Does nothing if the process has ended."""
         self._child.send_signal(number)
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM."""
         self.send_signal(signal.SIGTERM)
 
     def wait(self, seconds: float) -> int:
-        """Its exit code, minus the number of the signal that killed it; raises TimeoutExpired. SLOWNESS counts."""
+        """Wait for the end; return the exit code or the negative signal number. Raises TimeoutExpired. SLOWNESS
+        counts.
+        """
         return self._child.wait(seconds * SLOWNESS)
 
     def wait_after(self, number: signal.Signals, seconds: float) -> int:
-        """Send it a signal; its exit code."""
+        """Send a signal, wait for the end, and return the exit code."""
         self.send_signal(number)
         return self.wait(seconds)
 
     def stop(self, seconds: float = 10.0) -> int:
-        """SIGTERM, and its exit code. What then is left of the family is killed, as nobody else would end it."""
+        """Send SIGTERM and return the exit code. Kills the rest of the family, because no other process would."""
         try:
             return self.wait_after(signal.SIGTERM, seconds)
         finally:
@@ -105,7 +107,7 @@ class Process:
             self.wait(seconds)
 
     def kill_all(self) -> None:
-        """kill -9 of its family: itself first, as it would replace the others, and what they started meanwhile."""
+        """Send SIGKILL to its family: to the process itself first, because it would replace the others."""
         if self.running:
             kill(self.pid)
         while members := self.family():
@@ -114,10 +116,11 @@ class Process:
 
 
 def family(name: str) -> set[int]:
-    """The living processes whose environment has this mark; those that ended and wait to be reaped are not."""
+    """Return the living processes whose environment has this mark, without zombies."""
     mark = f"{MARK}={name}".encode()
     found = set()
-    for entry in os.listdir("/proc"):  # Not pathlib, and no file of Python's: this goes through all there are.
+    # Neither pathlib nor Python's file objects: this loop reads all processes, so it must be fast.
+    for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         try:
@@ -127,13 +130,13 @@ def family(name: str) -> set[int]:
                     found.add(int(entry))
             finally:
                 os.close(environ)
-        except OSError:  # gone, or somebody else's
+        except OSError:  # gone, or another user's
             continue
     return found
 
 
 def kill(pid: int, *, seconds: float = 10.0) -> None:
-    """kill -9, and wait until it is gone; nothing happens where it is gone already."""
+    """Send SIGKILL and wait for the end. Does nothing if the process has ended."""
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -148,6 +151,6 @@ def kill(pid: int, *, seconds: float = 10.0) -> None:
 
 
 def memory_of(pids: list[int]) -> int:
-    """Bytes of resident memory, of all of them."""
+    """Return the bytes of resident memory of these processes together."""
     pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
     return pages * 4096

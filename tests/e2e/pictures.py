@@ -1,4 +1,4 @@
-"""Pictures of all pages for the docs: `python -m tests.e2e.pictures`.
+"""Take the pictures of all pages for the docs: `python -m tests.e2e.pictures`.
 
 It fills docs/pages/: each page wide and light, and narrow and dark, and README.md, which shows them. Look at each.
 """
@@ -46,7 +46,7 @@ from tests.support.visitor import Visitor
 FOLDER = ROOT / "docs/pages"
 LOOKS = {"wide": (1280, "light"), "narrow": (360, "dark")}
 HEIGHT_MAX = 2000
-"""Pixels; what is below is not in the picture."""
+"""The largest height of a picture in pixels. Anything below is cut off."""
 QUALITY = 55
 WHOSE: dict[Audience, str] = {
     "operator": "The operators' console",
@@ -54,7 +54,7 @@ WHOSE: dict[Audience, str] = {
     "anyone": "Everybody's",
 }
 API = {"url": "https://api.example.com", "example": "/v1/ping", "openapi": str(ROOT / "tests/e2e/example_api.yaml")}
-"""An API with a description such as owners write."""
+"""An API with a description as owners write it."""
 HEAD = """# Pictures of all pages
 
 Made by `python -m tests.e2e.pictures`, of what the tests have on the pages: wide and light, narrow and dark. What each
@@ -63,11 +63,11 @@ page is for is in [pages.md](pages.md).
 
 
 HISTORY_DAYS = 20
-"""Days of usage, so that charts, changes and projections have something to go by."""
+"""Days of usage, so that charts, changes and projections have data."""
 
 
 class Showcase(PagesStage):
-    """The site of the pictures: a service that sells tokens and requests, and has one name for each of its meters."""
+    """The site of the pictures: a service that sells tokens and requests. Each of its meters has one name."""
 
     def __init__(self, folder: Path) -> None:
         meters = {
@@ -93,7 +93,7 @@ class Showcase(PagesStage):
 
 
 def enliven(stage: PagesStage) -> None:
-    """Have a past beside what is on each page: customers who were there, usage of weeks, traffic of the hour before."""
+    """Add history to the data on the pages: earlier customers, weeks of usage, and the traffic of the last hour."""
     now = int(time.time())
     today = now // DAY * DAY
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
@@ -161,15 +161,15 @@ def enliven(stage: PagesStage) -> None:
         columns = [row[1] for row in database.execute("PRAGMA table_info(traffic)")]
         moved = ", ".join("start - 600" if name == "start" else name for name in columns)
         reports = f"SELECT {moved} FROM traffic WHERE step = 60 AND start BETWEEN ? AND ?"
-        first = now // 60 * 60 - 7080  # What is older than two hours no edge may report.
+        first = now // 60 * 60 - 7080  # Edges may report nothing older than two hours.
         database.execute(f"INSERT INTO traffic ({', '.join(columns)}) {reports}", [first, first + 540])
-        limit = "replace(dimensions, 'pro', 'standard')"  # Its tier is another one since.
+        limit = "replace(dimensions, 'pro', 'standard')"  # The customer's tier has changed since.
         refused = "customer = 'acme' AND meter = 'refused'"
         database.execute(f"UPDATE series SET dimensions = {limit} WHERE {refused}")
         own = f"series IN (SELECT id FROM series WHERE {refused})"
         database.execute(f"UPDATE series_dimensions SET value = 'standard' WHERE value = 'pro' AND {own}")
         database.execute(f"DELETE FROM dimension_values WHERE value = 'pro' AND {refused}")
-        for table in ("traffic", "traffic_routes"):  # What the incident below tells of.
+        for table in ("traffic", "traffic_routes"):  # The errors of the incident below.
             failed = f"UPDATE {table} SET server_errors = requests * (28 + start / 60 % 9) / 100"
             database.execute(f"{failed} WHERE region = 'us-east' AND start >= ?", [now // 60 * 60 - 1500])
         own = "UPDATE customer_errors SET requests = requests * 30 WHERE status = 503 AND region = 'us-east'"
@@ -208,7 +208,7 @@ def enliven(stage: PagesStage) -> None:
 
 
 def spread_alerts(file: Path) -> None:
-    """Have what acme was told happen over weeks, and what came with and after its invoice today; its keys as old."""
+    """Spread acme's alerts over weeks, and the alerts since its invoice over today. Backdate its keys accordingly."""
     with closing(sqlite3.connect(file, timeout=30)) as database, database:
         ids = "SELECT id FROM alerts WHERE customer = 'acme' AND {} ORDER BY id"
         issued = "id >= (SELECT MIN(id) FROM alerts WHERE kind = 'invoice_issued' AND customer = 'acme')"
@@ -225,13 +225,13 @@ def spread_alerts(file: Path) -> None:
 
 
 PEOPLE = {"key": "operator:jonas", "incident": "operator:mara", "maintenance": "operator:mara", "customer": "sales"}
-"""Who makes changes, by the first word of an action."""
+"""The people who make changes, by the first word of an action."""
 ORIGINS = {"operator": "203.0.113.24", "contact": "198.51.100.7"}
-"""From where they come, by the first word of who they are; others come from 10.0.4.18."""
+"""Addresses by the first word of the actor; other actors use 10.0.4.18."""
 
 
 def spread_audit(file: Path) -> None:
-    """Have the audit log be of weeks and of several people, in a chain that holds; incidents keep their times."""
+    """Spread the audit log over weeks and several people, with valid hashes. Incidents keep their times."""
     now, ages, before = time.time_ns() // 1_000_000, {}, audit.FIRST_HASH
     with closing(sqlite3.connect(file, timeout=30)) as database, database:
         database.row_factory = sqlite3.Row
@@ -272,7 +272,7 @@ def spread_audit(file: Path) -> None:
 
 
 def sign_in_person(stage: PagesStage, provider: Provider) -> None:
-    """Have the operator be a person who signed in at an issuer, with a second factor, and mails of the status page."""
+    """Sign the operator in at an issuer, as a person with a second factor and mails of the status page."""
     stage.collector.settings["pages"] |= {"client": "console", "client_secret": "secret-of-console"}
     stage.collector.settings["pages"]["status"]["subscribe"] = True
     roles = {"claim": "groups", "admin": ["ops"]}
@@ -286,7 +286,7 @@ def sign_in_person(stage: PagesStage, provider: Provider) -> None:
 
 
 def backdate_fees(file: Path) -> None:
-    """Have the fees that were booked pay for HISTORY_DAYS more, in books that hold: each hash is of the one before."""
+    """Move the booked fees HISTORY_DAYS back, with valid hashes: each hash covers the hash before it."""
     with closing(sqlite3.connect(file, timeout=30)) as database, database:
         database.row_factory = sqlite3.Row
         before, moved = FIRST_HASH, HISTORY_DAYS * DAY
@@ -307,18 +307,18 @@ def backdate_fees(file: Path) -> None:
 
 
 def name_of(path: str) -> str:
-    """Return what the picture of a page is called."""
+    """Return the name of a page's picture."""
     return re.sub(r"[{}]", "", path).strip("/").replace("/", "-")
 
 
 CHOSEN = dict.fromkeys(("/account/usage", "/console/customers/{customer}/usage"), "&range=7")
-"""What is chosen on the picture of a page: there is usage of the week before, too."""
+"""The selection on a page's picture. There is also usage of the week before."""
 SEARCHED = "acme"
-"""What is searched for on the picture of the search."""
+"""The search text on the picture of the search."""
 
 
 async def visit(page: Tab, url: str, name: str) -> None:
-    """Open a page; on that of the search, search."""
+    """Open a page. On the search page, run a search."""
     await page.goto(url)
     if name == "console-search":
         async with page.loading():
@@ -343,7 +343,7 @@ async def take(page: Tab, url: str, name: str) -> str:
 
 
 def assign_alerts(stage: PagesStage) -> None:
-    """Have somebody look after an alert."""
+    """Assign an alert to a person."""
     listed = partial(stage.collector.get, "/v1/alerts", token=ADMIN, kind="events_rejected")
     until(lambda: listed().json()["alerts"], "the alert is raised")
     (alert, *_) = listed().json()["alerts"]
@@ -351,12 +351,14 @@ def assign_alerts(stage: PagesStage) -> None:
 
 
 def find_change(stage: PagesStage) -> str:
-    """Return the id of the price change that is scheduled."""
+    """Return the id of the scheduled price change."""
     return str(stage.collector.get("/billing/price-changes", token=ADMIN).json()["price_changes"][0]["id"])
 
 
 async def gallery(stage: PagesStage, residencies: Visitor, browser: Chromium) -> str:
-    """Take all pictures; return the page that shows them. `residencies` is at a collector that knows others."""
+    """Take all pictures and return the page that shows them. `residencies` visits a collector with other
+    residencies.
+    """
     said, held_one = HEAD, held(stage)
     visitors: dict[Audience, Visitor | None] = {
         "operator": stage.operator,
@@ -390,7 +392,7 @@ async def gallery(stage: PagesStage, residencies: Visitor, browser: Chromium) ->
 
 
 def main() -> None:
-    """Take them all anew."""
+    """Take all pictures."""
     for old in FOLDER.glob("*.webp"):
         old.unlink()
     chromium = shutil.which("chromium")

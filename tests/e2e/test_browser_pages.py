@@ -1,6 +1,7 @@
-"""Chromium at the pages: by keyboard alone, narrow and wide, light and dark, in each language, without scripts.
+"""The pages in Chromium: by keyboard alone, narrow and wide, light and dark, in each language, without scripts.
 
-axe-core finds nothing. Pages are light, nothing on them jumps while they load, and everyday tasks take few clicks.
+axe-core finds no fault. Pages are small, their layout does not shift while they load, and everyday tasks take few
+clicks.
 """
 
 import asyncio
@@ -45,9 +46,9 @@ JUDGED: dict[str, tuple[tuple[tuple[int, str], ...], list[str] | None]] = {
     "nl": (((WIDE, "light"), (NARROW, "dark")), None),
     CODE: (((WIDE, "dark"), (NARROW, "light")), None),
 }
-"""For each language the looks of a page, and by which of its rules axe-core judges the last one: [] are all, None none.
+"""By language: the looks of a page, and the axe-core rules for the last look. [] means all rules, None means no check.
 
-Dutch is seen without scripts; the fourth language is made up, and no English word may be left in it.
+Dutch is loaded without scripts. The fourth language is made up, and no English word may be left in it.
 """
 LANGUAGES_SEEN = ("en", "de", "nl", CODE)
 ALL_LOOKS = [(width, scheme) for scheme in ("light", "dark") for width in (NARROW, 360, 768, WIDE)]
@@ -68,13 +69,13 @@ DATA = re.compile(
     r"|model)\b",
     re.I,
 )
-"""What no language has other words for: names of things, units, and what the tests made."""
+"""Texts that are equal in all languages: names, units, and data of the tests."""
 DOLLARS = re.compile(r"Nu te betalen US\$ \d+,\d\d ")
 TAB, ENTER = ("Tab", 9, ""), ("Enter", 13, "\r")
 PARTS = {"operator": 3, "customer": 2}
 """The number of tests over which the pages of a reader are distributed."""
 SECONDS = 90
-"""For all that a test does in the browser: machines may be busy."""
+"""Seconds for all browser work of a test; machines may be busy."""
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +119,7 @@ async def press(page: Tab, key: tuple[str, int, str], *, shift: bool = False) ->
 
 
 async def reach(page: Tab, what: str) -> None:
-    """Press Tab until what the expression `it` says holds of the element that has the focus."""
+    """Press Tab until the focused element `it` satisfies an expression."""
     for _ in range(80):
         if await page.run(f"const it = document.activeElement; return Boolean(it && it !== document.body && ({what}))"):
             return
@@ -134,7 +135,7 @@ async def enter(page: Tab, what: str) -> None:
 
 
 async def choose(page: Tab, menu: str, what: str) -> None:
-    """Choose a link or a button of a menu, which is opened first where it is not seen."""
+    """Choose a link or a button of a menu. Opens the menu first if it is hidden."""
     if not await page.run(f"return document.getElementById('{menu}').checkVisibility()"):
         await reach(page, f"it.getAttribute('popovertarget') === '{menu}'")
         await press(page, ENTER)
@@ -142,22 +143,22 @@ async def choose(page: Tab, menu: str, what: str) -> None:
 
 
 def text(said: str) -> str:
-    """The condition of an element that is called so."""
+    """Return the condition of an element with this text."""
     return f"it.textContent.trim() === {orjson.dumps(said).decode()}"
 
 
 async def judge(page: Tab, where: str, rules: list[str] | None = None) -> list[str]:
-    """What axe-core finds wrong with a page, by these rules or by all."""
+    """Return axe-core's findings on a page, by these rules or by all."""
     if not await page.run("return 'axe' in window"):
         await page.call("Runtime.evaluate", expression=AXE.read_text())
-    # Of elements that pass, which are most, axe-core says nothing then.
+    # Without results for passing elements, which are most.
     options = orjson.dumps({"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}).decode()
     found = await page.run(f"return (await axe.run({options})).violations.map(one => [one.id, one.nodes[0].html])")
     return [f"{where}: {rule}: {html}" for rule, html in found]
 
 
 async def overflowing(page: Tab, where: str) -> list[str]:
-    """Whether a page is wider than the window."""
+    """Return an error if a page is wider than the window."""
     wider, width = await page.run("return [document.documentElement.scrollWidth - innerWidth, innerWidth]")
     return [f"{where}: {wider} px wider than {width}"] if wider > 0 else []
 
@@ -165,7 +166,7 @@ async def overflowing(page: Tab, where: str) -> list[str]:
 async def walk(
     browser: Chromium, site: str, visitor: Visitor | None, paths: list[str], other: Visitor | None = None
 ) -> list[str]:
-    """Load pages in each language and look; return their faults. The made-up language is that of `other`, if any."""
+    """Load pages in each language and return their faults. The made-up language is that of `other`, if any."""
     faults: list[str] = []
     async with tab(browser, painted=False) as page:
         if visitor is not None:
@@ -300,7 +301,9 @@ def test_every_page_and_state_in_every_look_and_language(
 
 @pytest.fixture(scope="module")
 def odd(stage: PagesStage) -> list[str]:
-    """Make neighbours with long and foreign names; return operators' pages of them, and of what is not there."""
+    """Create customers with long and foreign names. Returns operators' pages about them, and pages of missing
+    objects.
+    """
     stage.join("empty")
     name = "long-" + "n" * 59
     stage.join(name)
@@ -358,7 +361,7 @@ def test_a_customer_asks_for_a_link_changes_plan_and_pays_at_stripe_by_keyboard_
             return found
 
         async def preview(page: Tab, plan: str) -> str:
-            """Ask what a plan would cost; what the page says, of which nothing is done yet."""
+            """Request the cost of a plan. Returns the text of the page, before anything is changed."""
             await enter(page, f"it.tagName === 'BUTTON' && it.form?.elements.plan?.value === '{plan}'")
             faults = [*await judge(page, f"preview of {plan}"), *await overflowing(page, f"preview of {plan}")]
             assert faults == []
@@ -522,7 +525,7 @@ def test_pages_are_painted_within_a_second_on_a_processor_that_is_four_times_slo
     browser: Chromium,
 ) -> None:
     busy = os.getloadavg()[0]
-    # What a browser takes for the first page after its own start, in a tab of its own, is no page's.
+    # The first page after a browser's start takes longer, so it is loaded in a tab of its own and not judged.
     asyncio.run(asyncio.wait_for(visit_pages(stage, browser, [(None, ["/status"])]), SECONDS))
     seen = asyncio.run(asyncio.wait_for(visit_pages(stage, browser, list_pages(stage, invoice), SLOWER), SECONDS))
     painted = {path: largest for path, (_, _, largest) in seen.items()}
@@ -537,7 +540,7 @@ def test_pages_are_painted_within_a_second_on_a_processor_that_is_four_times_slo
 
 @pytest.fixture(scope="module")
 def credited(stage: PagesStage, invoice: str) -> str:
-    """The id of an open invoice, of which $1.00 was credited."""
+    """The id of an open invoice with a credit note of $1.00."""
     assert invoice, "some of what operators look at is there"
     credited = invoice_of(stage, "acme")
     path = f"/billing/invoices/{credited}"

@@ -1,7 +1,7 @@
-"""The Autobahn WebSocket cases, stated anew in websocket_cases.py: through the edge they end as they do directly.
+"""The Autobahn WebSocket cases, restated in websocket_cases.py, end through the edge as they end directly.
 
-Each case is played twice, over raw sockets: against an echo server, and against the same server behind the edge. What
-comes back must be the same bytes with the same end, and what the case takes for a pass.
+Each case is played twice, over raw sockets: against an echo server, and against that server behind the edge. Both
+must return equal bytes with an equal end, and both must pass the case.
 """
 
 import asyncio
@@ -27,10 +27,11 @@ from tests.e2e.websocket_cases import GROUPS, Case, Chops, Compressed, Event, He
 
 SERVERS = ("websockets", "aiohttp")
 NOT_PASSED = {"websockets": {"7.1.5"}, "aiohttp": {"7.9.5"}}
-"""Where a server by itself does not do what Autobahn wants, and the edge must still make no difference: to the one a
-close within a message is a protocol error, to the other 1006 is a code like any other."""
+"""Cases that a server fails even without the edge; the edge must still make no difference. One server treats a close
+within a message as a protocol error, the other accepts code 1006.
+"""
 NOT_PLAYED = {"websockets": {"9.3.1"}, "aiohttp": set()}
-"""The one server takes no more than 4,096 fragments; the other shows how these go."""
+"""One server accepts at most 4,096 fragments. The other server covers these cases."""
 PATIENCE = 60.0
 """Seconds for one case."""
 AT_ONCE = 8
@@ -38,20 +39,20 @@ WAYS = ("directly", "through the edge")
 KEY = base64.b64encode(b"the sample nonce")
 ACCEPT = base64.b64encode(hashlib.sha1(KEY + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
 ABNORMAL = 1006
-"""Stands for an end of the connection without a close frame (RFC 6455 section 7.1.5)."""
+"""The code for a connection that ends without a close frame (RFC 6455 section 7.1.5)."""
 
 
 # ---- servers
 
 
 async def echo_of_websockets(tunnel: websockets.ServerConnection) -> None:
-    """Every message as it came."""
+    """Send every message back."""
     async for message in tunnel:
         await tunnel.send(message)
 
 
 async def echo_of_aiohttp(request: web.Request) -> web.WebSocketResponse:
-    """Every message as it came; what is wrong aiohttp answers by itself."""
+    """Send every message back. aiohttp itself answers invalid ones."""
     tunnel = web.WebSocketResponse(max_msg_size=0)
     await tunnel.prepare(request)
     async for message in tunnel:
@@ -64,7 +65,7 @@ async def echo_of_aiohttp(request: web.Request) -> web.WebSocketResponse:
 
 @asynccontextmanager
 async def serving(ports: dict[str, int]) -> AsyncIterator[None]:
-    """Both echo servers."""
+    """Run both echo servers."""
     app = web.Application()
     app.router.add_get("/{any:.*}", echo_of_aiohttp)
     runner = web.AppRunner(app, shutdown_timeout=1, access_log=None)
@@ -88,7 +89,7 @@ def ports() -> Iterator[dict[str, int]]:
 
 @pytest.fixture(scope="module")
 def edge(folder: Path, ports: dict[str, int]) -> Iterator[Edge]:
-    """An edge with one worker: the case's own CPU is needed elsewhere."""
+    """Run an edge with one worker: the clients need the other cores."""
     upstreams = {name: {"endpoints": [f"http://{HOST}:{port}"]} for name, port in ports.items()}
     routes = [{"name": name, "path": f"/{name}", "upstream": name, "auth": "none"} for name in ports]
     with closing(Edge(folder / "tunnels", 0, upstreams=upstreams, routes=routes, workers=1)) as edge:
@@ -100,14 +101,14 @@ def edge(folder: Path, ports: dict[str, int]) -> Iterator[Edge]:
 
 @dataclass
 class Played:
-    """How a case went: the server's head, what followed it, and how the connection ended."""
+    """The result of a case: the server's head, the bytes after it, and the end of the connection."""
 
     head: bytes
     data: bytearray
     frames: list[Frame]
     end: str
     quiet: bool = False
-    """The last that the client sent was its close frame. What is sent later may meet a closed socket, and a reset."""
+    """The client sent nothing after its close frame. Later bytes may meet a closed socket and cause a reset."""
 
     @property
     def accepted(self) -> bytes | None:
@@ -117,14 +118,14 @@ class Played:
 
     @property
     def code(self) -> int | None:
-        """Of the server's close frame: None where it has none, 1006 where there was no such frame."""
+        """The code of the server's close frame: None if the frame has no code, 1006 if there is no frame."""
         for frame in self.frames:
             if frame.opcode == CLOSE:
                 return int.from_bytes(frame.payload[:2], "big") if frame.payload else None
         return ABNORMAL
 
     def events(self) -> tuple[Event, ...]:
-        """The messages and pongs before the close frame."""
+        """Return the messages and pongs before the close frame."""
         found: list[Event] = []
         inflating = Deflate()
         opcode, packed, parts = 0, False, []
@@ -152,13 +153,13 @@ class Player:
         self._heard = asyncio.Condition()
         self._parsed = 0
         self._closed = False
-        """Whether this side has said close."""
+        """The client has sent a close frame."""
         self._refused: Frame | None = None
-        """The server's close frame where it was the first to say so: then nothing more of the case is sent."""
+        """The server's close frame, if the server closed first: the client then sends no more steps of the case."""
         self.played = Played(b"", bytearray(), [], "")
 
     async def shake(self, path: str, offer: str | None) -> None:
-        """The opening handshake."""
+        """Do the opening handshake."""
         extensions = f"Sec-WebSocket-Extensions: {offer}\r\n" if offer else ""
         asked = (
             f"GET {path} HTTP/1.1\r\nHost: tunnels.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
@@ -174,12 +175,12 @@ class Player:
         self.played.data += rest
 
     async def hear(self) -> None:
-        """Take what comes, until the connection ends."""
+        """Receive bytes until the connection ends."""
         played = self.played
         while not played.end:
             try:
                 piece = await self._loop.sock_recv(self._sock, 1 << 18)
-            except (BrokenPipeError, ConnectionResetError):  # the former where the other side had closed before
+            except (BrokenPipeError, ConnectionResetError):  # EPIPE if the other side had closed before
                 piece, played.end = b"", "reset"
             else:
                 played.data += piece
@@ -193,7 +194,7 @@ class Player:
                 self._heard.notify_all()
 
     async def play(self, case: Case) -> None:
-        """Send what the case says, for as long as the server has not ended it; its close frame gets an answer."""
+        """Send the steps of the case until the server ends it. The server's close frame is answered."""
         accepted = self.played.accepted or b""
         bits = re.search(rb"client_max_window_bits=(\d+)", accepted)
         deflate = Deflate(int(bits[1]) if bits else 15, takeover=b"client_no_context_takeover" not in accepted)
@@ -233,7 +234,7 @@ class Player:
         try:
             await self._loop.sock_sendall(self._sock, data)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # what was read tells how it ended
+            pass  # the bytes read show how it ended
 
 
 async def play(case: Case, port: int, path: str) -> Played:
@@ -253,7 +254,7 @@ async def play(case: Case, port: int, path: str) -> Played:
 
 
 def not_passed(case: Case, played: Played) -> Iterator[str]:
-    """What the case does not take for a pass."""
+    """Yield the reasons why a case failed."""
     if not played.head.startswith(b"HTTP/1.1 101 ") or ACCEPT not in played.head:
         yield f"{played.head!r}"
     if played.events() not in case.outcomes:
@@ -263,7 +264,7 @@ def not_passed(case: Case, played: Played) -> Iterator[str]:
 
 
 def unlike(case: Case, through: Played, direct: Played) -> Iterator[str]:
-    """What the edge has changed."""
+    """Yield the differences that the edge made."""
     if through.accepted != direct.accepted:
         yield f"extensions {through.accepted!r}, but directly {direct.accepted!r}"
     quiet = through.quiet and direct.quiet
@@ -272,12 +273,12 @@ def unlike(case: Case, through: Played, direct: Played) -> Iterator[str]:
 
 
 def shown(played: Played) -> str:
-    """In short."""
+    """Return a short description."""
     return f"{len(played.data)} bytes {bytes(played.data[:80])!r}…, then {played.end}"
 
 
 async def compare(server: str, cases: Iterable[Case], direct: int, through: int) -> tuple[int, list[str]]:
-    """Play all cases both ways, some at once; how many there were, and what is wrong."""
+    """Play all cases both ways, some at once. Returns their number and the errors."""
     places = asyncio.Semaphore(AT_ONCE)
     wrong: list[str] = []
     count = 0

@@ -1,4 +1,4 @@
-"""The collector's ledger in the test's own process, on a clock of the test's, beside a reference of what is counted."""
+"""The collector's ledger in the test's process, with a test clock, beside a reference of the counts."""
 
 import asyncio
 from collections import Counter
@@ -27,17 +27,17 @@ from loadtest.testbed.batch_chains import NOON
 from loadtest.testbed.tables_ready import put_tables
 
 Cell = tuple[int, str, str, str, str]
-"""When a minute (hour, day) begins, region, customer, meter, route."""
+"""Start of the minute (hour, day), region, customer, meter, route."""
 
 
 class Clock:
-    """The time of day that batches are received at."""
+    """The clock that stamps received batches."""
 
     def __init__(self, now: float = NOON) -> None:
         self.now = now
 
     def time(self) -> float:
-        """Unix seconds."""
+        """Return the Unix seconds."""
         return self.now
 
 
@@ -48,16 +48,16 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 def set_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """`clock` where the patch ends at another time than with a test."""
+    """Set the clock of ingest with a patch that another scope than a test undoes."""
     made = Clock()
     monkeypatch.setattr(batch_writer, "time", SimpleNamespace(time=made.time, monotonic=batch_writer.time.monotonic))
     return made
 
 
 class Books:
-    """A collector's ingest and upkeep on a database that others may use too; made by `open`.
+    """A collector's ingest and maintenance on a database that others may share; created by `open`.
 
-    `counted` is the reference: what each minute has come to, by all who share it.
+    `counted` is the reference: the counts of each minute by all that share it.
     """
 
     def __init__(self, database: Database, clock: Clock, kept: Kept, counted: Counter[Cell]) -> None:
@@ -73,7 +73,7 @@ class Books:
     async def open(
         cls, url: str, clock: Clock, kept: Kept | None = None, counted: Counter[Cell] | None = None
     ) -> "Books":
-        """Open them; tables are made where there are none."""
+        """Connect to a database; create missing tables."""
         counted = Counter() if counted is None else counted
         database = await Database.connect(put_tables(url))
         if database.is_sqlite:
@@ -81,19 +81,19 @@ class Books:
         return cls(database, clock, kept or forever(), counted)
 
     async def close(self) -> None:
-        """Close the database, once all is settled."""
+        """Settle all batches and close the database."""
         self.ingest.end()
         await self._running
         await self.database.close()
 
     async def ship(self, batch: Batch, sent: bytes | None = None) -> BatchOutcome:
-        """Have a batch settled; with `sent`, these bytes come in the place of its body."""
+        """Settle a batch. `sent` replaces the bytes of its body."""
         whole = format_batch(batch)
         said = BatchHeaders(batch.edge, batch.seq, compute_digest(whole))
         return await self.settle(decode_batch(said, whole if sent is None else sent, "identity"))
 
     async def settle(self, arrival: ReceivedBatch) -> BatchOutcome:
-        """Have it settled, and note what is counted."""
+        """Settle a received batch, and add its rows to the reference if they count."""
         outcome = await self.ingest.settle_batch(arrival, Shipper("edges"))
         batch = arrival.batch
         if outcome.verdict in (Verdict.COUNT, Verdict.MEND) and batch is not None:
@@ -102,18 +102,20 @@ class Books:
         return outcome
 
     async def roll_up(self, *, size: int = rollup.SERIES_PER_STEP) -> None:
-        """All that is due."""
+        """Roll up all that is due."""
         while await rollup.roll_up_slice(self.database, self.clock.now, size=size):
             pass
 
     async def retain(self) -> None:
-        """A round of retention."""
+        """Run retention once."""
         await self.retention.begin_round(self.clock.now)
         while await self.retention.drop_next(self.clock.now):
             pass
 
     async def check(self) -> RollupState:
-        """Whether each table has what it should, in one snapshot, and all of it is proved; what is rolled up."""
+        """Check in one snapshot that each table holds the expected rows and all hashes are valid. Returns the roll-up
+        state.
+        """
         async with self.database.reading(whole=True) as connection:
             at = await rollup.fetch_state(connection)
             kept: dict[str, dict[Cell, int]] = {}
@@ -140,16 +142,16 @@ class Books:
         return at
 
     async def verify(self) -> LedgerTotals:
-        """What `edgeproxy verify` finds."""
+        """Return the totals of `edgeproxy verify`."""
         return await verify_ledger(self.database)
 
     async def rows(self, table: sa.Table) -> int:
-        """How many there are."""
+        """Return the number of rows of a table."""
         async with self.database.reading() as connection:
             return (await connection.execute(sa.select(sa.func.count()).select_from(table))).scalar_one()
 
     async def all(self, statement: sa.Select[Any]) -> list[tuple[Any, ...]]:
-        """The rows of a statement."""
+        """Return the rows of a statement."""
         async with self.database.reading() as connection:
             return [tuple(row) for row in await connection.execute(statement)]
 
@@ -166,19 +168,19 @@ class Books:
 
 
 def hurry(connection: Any, *_: object) -> None:
-    """Wait for no disk, as the tests' PostgreSQL: what is tested here does not depend on it."""
+    """Switch off SQLite's waits for the disk, like the tests' PostgreSQL. These tests do not depend on it."""
     cursor = connection.cursor()
     cursor.execute("PRAGMA synchronous=OFF")
     cursor.close()
 
 
 def forever() -> Kept:
-    """What keeps everything."""
+    """Return a retention that keeps all rows."""
     return Kept(minutes=None, hours=None, batches=None)
 
 
 def of_days(minutes: float | None, hours: float | None, batches: float | None) -> Kept:
-    """What keeps these for so many days, however short."""
+    """Return a retention of these days, which may be very short."""
     seconds = {
         name: days and days * DAY for name, days in (("minutes", minutes), ("hours", hours), ("batches", batches))
     }
@@ -186,12 +188,12 @@ def of_days(minutes: float | None, hours: float | None, batches: float | None) -
 
 
 def only(cells: dict[Cell, int], since: int) -> dict[Cell, int]:
-    """Those from a Unix second on."""
+    """Return the cells from a Unix second on."""
     return {cell: value for cell, value in cells.items() if cell[0] >= since}
 
 
 def summed(*some: Iterable[Any]) -> dict[Cell, int]:
-    """All of these together."""
+    """Return the sum of all of these."""
     found: Counter[Cell] = Counter()
     for one in some:
         found.update(one)

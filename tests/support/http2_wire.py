@@ -1,7 +1,7 @@
-"""A client of HTTP/2 in the hands of a test, with the library h2 for its protocol; and one that passes for a Wire.
+"""An HTTP/2 client for tests, based on the library h2, and a variant with the interface of a Wire.
 
-What it sends is a request of HTTP/1.1 as bytes, and what it gets a Message, so that a row of HTTP/1.1 can be run over
-HTTP/2 as well.
+The variant takes an HTTP/1.1 request as bytes and returns a Message, so that a test for HTTP/1.1 can run over
+HTTP/2.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ from tests.support.wire import Cut, Message, Wire
 
 Fields = list[tuple[str, str]]
 DROPPED = frozenset(("connection", "transfer-encoding", "keep-alive", "proxy-connection", "upgrade", "host"))
-"""Fields of HTTP/1.1 that no request of HTTP/2 has."""
+"""Fields of HTTP/1.1 that HTTP/2 requests must not have."""
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
@@ -36,7 +36,7 @@ class Http2Wire:
     """A connection of streams. `wire` is the connection of bytes below it."""
 
     def __init__(self, wire: Wire, *, authority: str = "edge.test", checks: bool = True) -> None:
-        """`checks`: the library refuses to send what is against the rules."""
+        """With `checks`, the library refuses to send invalid frames."""
         self.wire = wire
         self.authority = authority
         config = H2Configuration(
@@ -47,11 +47,11 @@ class Http2Wire:
         )
         self.protocol = H2Connection(config)
         self.events: dict[int, list[Event]] = defaultdict(list)
-        """What has come of each stream; of the connection under 0."""
+        """Received events by stream; events of the connection are under 0."""
         self.asked: list[int] = []
-        """Streams whose answers were not looked at yet."""
+        """Streams whose answers the test has not read yet."""
         self.window = True
-        """Whether what comes is acknowledged, so that more may come."""
+        """Received data is acknowledged, so that the edge may send more."""
 
     @property
     def open(self) -> bool:
@@ -66,11 +66,11 @@ class Http2Wire:
         return self
 
     async def flushes(self) -> None:
-        """Send what the protocol has to say."""
+        """Send the protocol's pending bytes."""
         await self.wire.sends(self.protocol.data_to_send())
 
     async def reads(self) -> None:
-        """Wait for bytes, and take the events in them. Raises Cut at the end of the connection."""
+        """Wait for bytes, and process their events. Raises Cut at the end of the connection."""
         if not self.wire._held:
             await self.wire._read_on()
         for event in self.protocol.receive_data(self.wire._take(len(self.wire._held))):
@@ -93,7 +93,7 @@ class Http2Wire:
         return number
 
     async def sends_data(self, number: int, data: bytes, *, ended: bool = False) -> None:
-        """Send this of a body, as the windows allow."""
+        """Send part of a body, as the windows allow."""
         protocol = self.protocol
         while data or ended:
             room = min(protocol.local_flow_control_window(number), protocol.max_outbound_frame_size)
@@ -107,11 +107,11 @@ class Http2Wire:
                 await self.reads()
 
     async def asks(self, path: str = "/public/", *fields: tuple[str, str], method: str = "GET") -> Message:
-        """The answer to a request without a body."""
+        """Send a request without a body and return the answer."""
         return await self.answer_of(await self.begins_request(method, path, *fields))
 
     async def posts(self, path: str, body: bytes, *fields: tuple[str, str]) -> Message:
-        """The answer to a request with a body of unknown length."""
+        """Send a request with a body of unknown length and return the answer."""
         number = await self.begins_request("POST", path, *fields, ended=False)
         await self.sends_data(number, body, ended=True)
         return await self.answer_of(number)
@@ -119,8 +119,10 @@ class Http2Wire:
     # ---- answers
 
     async def next_event(self, number: int, *kinds: type) -> Any:
-        """The next event of a stream of one of these kinds; those before it are dropped. Raises Cut where it is reset,
-        or the connection ends."""
+        """Return the next event of a stream of one of these kinds, and drop the events before it.
+
+        Raises Cut if the stream is reset or the connection ends.
+        """
         while True:
             while self.events[number]:
                 event = self.events[number].pop(0)
@@ -131,29 +133,29 @@ class Http2Wire:
             await self.reads()
 
     async def reset_of(self, number: int) -> int:
-        """The code with which a stream is reset."""
+        """Wait for the reset of a stream; return its code."""
         event = await self.next_event(number, StreamReset)
         return int(event.error_code)
 
     async def goaway(self) -> ConnectionTerminated:
-        """The GOAWAY of the edge."""
+        """Wait for the GOAWAY of the edge."""
         event: ConnectionTerminated = await self.next_event(0, ConnectionTerminated)
         return event
 
     async def head_of(self, number: int) -> Message:
-        """The head of the next answer of a stream, be it an interim one."""
+        """Return the head of the next response of a stream, interim or final."""
         event = await self.next_event(number, ResponseReceived, InformationalResponseReceived)
         return _format_head(event.headers)
 
     async def answer_of(self, number: int) -> Message:
-        """The whole final answer of a stream."""
+        """Return the whole final response of a stream."""
         answer = await self.head_of(number)
         while answer.status < 200:
             answer = await self.head_of(number)
         return await self.rest_of(number, answer)
 
     async def rest_of(self, number: int, answer: Message) -> Message:
-        """An answer whose head has come, with its body and trailers."""
+        """Return a response whose head has arrived, with its body and trailers."""
         while True:
             event = await self.next_event(number, DataReceived, TrailersReceived, StreamEnded)
             if isinstance(event, DataReceived):
@@ -167,7 +169,7 @@ class Http2Wire:
     # ---- as a Wire of HTTP/1.1
 
     async def sends(self, *parts: bytes) -> None:
-        """Send one whole request of HTTP/1.1."""
+        """Send one whole HTTP/1.1 request."""
         head, _, body = b"".join(parts).partition(b"\r\n\r\n")
         request = Message(head + b"\r\n\r\n")
         method, path, _ = request.first.split(" ")
@@ -179,12 +181,12 @@ class Http2Wire:
             await self.sends_data(number, body, ended=True)
 
     async def gets_answer(self, to: str = "GET") -> Message:
-        """The next answer, interim or final, to the oldest request."""
+        """Return the next response, interim or final, to the oldest request."""
         answer = await self.head_of(self.asked[0])
         return answer if answer.status < 200 else await self.rest_of(self.asked.pop(0), answer)
 
     def has(self) -> bytes:
-        """What nobody has looked at: of frames about the connection nobody has to."""
+        """Return the unread bytes: always none, because a test need not read connection frames."""
         return b""
 
     def closes(self) -> None:
@@ -193,7 +195,7 @@ class Http2Wire:
 
 
 async def http2(edge: Edge, address: str = "127.0.0.1", **how: bool) -> Http2Wire:
-    """A new client of this stage that speaks HTTP/2 with prior knowledge."""
+    """Return a new client of this test bed that speaks HTTP/2 with prior knowledge."""
     wire = await edge.client(address)
     client = Http2Wire(wire, **how)
     edge.clients[edge.clients.index(wire)] = client  # type: ignore[call-overload]
@@ -201,14 +203,14 @@ async def http2(edge: Edge, address: str = "127.0.0.1", **how: bool) -> Http2Wir
 
 
 def compute_accept(key: str) -> bytes:
-    """Sec-WebSocket-Accept for a key (RFC 6455 section 4.2.2)."""
+    """Return Sec-WebSocket-Accept for a key (RFC 6455 section 4.2.2)."""
     return b64encode(hashlib.sha1(key.encode() + GUID).digest())
 
 
 async def opens_websocket(
     edge: Edge, client: Http2Wire, *fields: tuple[str, str], accept: bytes | None = None, path: str = "/ws"
 ) -> tuple[int, Wire]:
-    """A stream whose request for a WebSocket the upstream has answered with 101."""
+    """Open a WebSocket stream that the upstream accepts. Returns the stream and the upstream's connection."""
     fields = (("sec-websocket-version", "13"), *fields)
     number = await client.begins_request("CONNECT", path, *fields, ended=False, protocol="websocket")
     upstream = await edge.upstream.accepts()

@@ -1,7 +1,7 @@
-"""One end of a TCP connection in the hands of a test: it sends exactly these bytes, and says exactly what it got.
+"""A TCP connection controlled by a test: it sends exactly the given bytes and returns exactly the received ones.
 
-Everything waits for at most PATIENCE seconds. Nothing is read until a test asks for it, so a test decides when a
-peer is slow. Messages are taken apart strictly, and by other code than the edge's.
+Each wait lasts at most PATIENCE seconds. Bytes are read only when a test asks for them, so a test decides when a
+peer is slow. Messages are parsed strictly, by other code than the edge's.
 """
 
 import asyncio
@@ -10,21 +10,21 @@ import socket
 import struct
 
 PATIENCE = 15.0
-"""Seconds after which something that a test waits for is not going to come."""
+"""Seconds until a wait fails."""
 
 READ = 1 << 18
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER with no time: closing sends a reset."""
+"""SO_LINGER with a time of zero: closing sends a reset."""
 
 CHUNK = re.compile(rb"([0-9a-f]+)\r\n")
 
 
 class Cut(AssertionError):
-    """The connection ended within something."""
+    """The connection ended within a message."""
 
 
 class Message:
-    """A request or an answer as it came: its first line, its fields in order, and its body once that was read."""
+    """A received request or response: its first line, its fields in order, and its body once that was read."""
 
     def __init__(self, head: bytes) -> None:
         first, *lines = head.removesuffix(b"\r\n\r\n").split(b"\r\n")
@@ -33,18 +33,18 @@ class Message:
         self.fields = [_field(line) for line in lines]
         self.body = b""
         self.pieces: list[bytes] = []
-        """The payload of each chunk, where the body was chunked."""
+        """The payload of each chunk, if the body was chunked."""
         self.trailers: list[tuple[str, str]] = []
 
     @property
     def status(self) -> int:
-        """Of an answer."""
+        """The status of a response."""
         version, status, _ = self.first.split(" ", 2)
         assert version == "HTTP/1.1", self.first
         return int(status)
 
     def all(self, name: str) -> list[str]:
-        """Every value of a field, in order; `name` in any case."""
+        """Return every value of a field, in order; `name` in any case."""
         return [value for each, value in self.fields if each.lower() == name.lower()]
 
     def __getitem__(self, name: str) -> str:
@@ -60,30 +60,30 @@ class Message:
 
 
 class Wire:
-    """A connection. Its verbs are a transcript's: what this side sends, gets and does."""
+    """A connection. Its verbs are a transcript's: each says an action of this side."""
 
     is_http2 = False
-    """Whether a stream of HTTP/2 passes for it (tests/contract/stream_wire.py)."""
+    """The object is an HTTP/2 stream with the interface of a Wire (tests/contract/stream_wire.py)."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._end = end
         self._held = bytearray()
-        """Read, and not yet asked for."""
+        """Received bytes that the test has not read."""
         self._begun = b""
-        """The rest of a piece of which only a part was taken."""
+        """The rest of a piece that the kernel accepted only in part."""
         self.open = True
 
-    # ---- what this side does
+    # ---- actions of this side
 
     async def sends(self, *parts: bytes) -> None:
-        """Send all of this, in one write where it fits."""
+        """Send all of this, in one write if it fits."""
         async with asyncio.timeout(PATIENCE):
             await asyncio.get_running_loop().sock_sendall(self._end, b"".join(parts))
 
     async def sends_within(self, data: bytes, seconds: float) -> bool:
-        """Whether all of this is taken in so many seconds; otherwise it is unknown what was."""
+        """Return whether the kernel accepts all of this within these seconds. If not, the accepted part is unknown."""
         try:
             async with asyncio.timeout(seconds):
                 await asyncio.get_running_loop().sock_sendall(self._end, data)
@@ -92,20 +92,21 @@ class Wire:
         return True
 
     def sends_now(self, data: bytes) -> None:
-        """Send this little, before the loop goes on."""
+        """Send a few bytes before the loop continues."""
         assert self._end.send(data) == len(data)
 
     def tries(self, data: bytes) -> None:
-        """Send this little, if anybody is still there to take it."""
+        """Send a few bytes; a closed connection is no error."""
         try:
             self.sends_now(data)
         except ConnectionError:
             pass
 
     async def sends_while_taken(self, piece: bytes, most: int) -> int:
-        """Send `piece` over and over until nobody takes it any more, or `most` bytes are gone; returns how many.
+        """Send `piece` repeatedly until the receiver stops reading, or `most` bytes are sent. Returns the number of
+        bytes.
 
-        Called again, it goes on where the last piece was cut.
+        A further call continues where the last piece was cut.
         """
         sent = idle = 0
         self._begun = self._begun or piece
@@ -140,28 +141,28 @@ class Wire:
     # ---- what this side gets
 
     async def gets_bytes(self, n: int) -> bytes:
-        """The next `n` bytes."""
+        """Return the next `n` bytes."""
         while len(self._held) < n:
             await self._read_on()
         return self._take(n)
 
     async def gets(self, expected: bytes) -> None:
-        """The next bytes are these."""
+        """Require that the next bytes are these."""
         got = await self.gets_bytes(len(expected))
         assert got == expected
 
     async def gets_until(self, end: bytes) -> bytes:
-        """The bytes up to the next `end`, and that."""
+        """Return the bytes up to and including the next `end`."""
         while (at := self._held.find(end)) < 0:
             await self._read_on()
         return self._take(at + len(end))
 
     async def gets_head(self) -> Message:
-        """The head of a message; its body is still to be read."""
+        """Return the head of a message; its body is still to be read."""
         return Message(await self.gets_until(b"\r\n\r\n"))
 
     async def gets_request(self) -> Message:
-        """A whole request."""
+        """Return a whole request."""
         request = await self.gets_head()
         if "Transfer-Encoding" in request:
             await self.gets_chunks(request)
@@ -170,7 +171,7 @@ class Wire:
         return request
 
     async def gets_answer(self, to: str = "GET") -> Message:
-        """A whole answer to a request with the method `to`."""
+        """Return a whole response to a request with the method `to`."""
         answer = await self.gets_head()
         if to == "HEAD" or answer.status < 200 or answer.status in (204, 304):
             pass
@@ -184,27 +185,27 @@ class Wire:
         return answer
 
     async def asks(self, *request: bytes, to: str = "GET") -> Message:
-        """The answer to this request."""
+        """Send this request and return the response."""
         await self.sends(*request)
         return await self.gets_answer(to)
 
     async def tells(self, client: "Wire", *answer: bytes, to: str = "GET") -> Message:
-        """Send this; what a client on the other side of the edge is answered then."""
+        """Send this, and return the response that a client on the other side of the edge then gets."""
         await self.sends(*answer)
         return await client.gets_answer(to)
 
     async def serves(self, client: "Wire", *answer: bytes, to: str = "GET") -> Message:
-        """The same, once a whole request has come."""
+        """Like `tells`, but first receive a whole request."""
         await self.gets_request()
         return await self.tells(client, *answer, to=to)
 
     async def reaches(self, other: "Wire", data: bytes) -> None:
-        """Send this, and the other side of the edge gets it as it is."""
+        """Send this, and require that the other side of the edge receives it unchanged."""
         await self.sends(data)
         await other.gets(data)
 
     async def gets_chunks(self, message: Message) -> None:
-        """The rest of a chunked body, for `message`; strictly as RFC 9112 section 7.1 has it, without extensions."""
+        """Receive the rest of a chunked body into `message`, strictly by RFC 9112 section 7.1, without extensions."""
         assert message["Transfer-Encoding"] == "chunked"
         while True:
             line = await self.gets_until(b"\r\n")
@@ -220,17 +221,17 @@ class Wire:
         message.body = b"".join(message.pieces)
 
     async def gets_rest(self) -> bytes:
-        """Everything up to the end of the stream, which must come without a reset."""
+        """Return all bytes up to the end of the stream, which must end without a reset."""
         while await self._read():
             pass
         return self._take(len(self._held))
 
     async def gets_eof(self) -> None:
-        """Nothing more, and the end of the stream."""
+        """Require the end of the stream without further bytes."""
         assert await self.gets_rest() == b""
 
     async def gets_cut(self) -> bytes:
-        """Whatever comes up to the end of the stream or a reset, which are alike here."""
+        """Return the bytes up to the end of the stream or a reset; both are accepted."""
         try:
             while await self._read():
                 pass
@@ -239,7 +240,7 @@ class Wire:
         return self._take(len(self._held))
 
     async def gets_reset(self) -> bytes:
-        """Whatever comes before a reset, which must come."""
+        """Return the bytes before a reset, and require the reset."""
         try:
             while await self._read():
                 pass
@@ -248,7 +249,7 @@ class Wire:
         raise AssertionError(f"an end of the stream and no reset, after {shown(self._held)}")
 
     async def has_more(self) -> bool:
-        """Wait, for as long as it takes, for a byte (True) or the end of the connection."""
+        """Wait without limit for a byte (True) or the end of the connection."""
         if self._held:
             return True
         try:
@@ -258,7 +259,7 @@ class Wire:
         return bool(self._held)
 
     def has(self) -> bytes:
-        """What is there at this moment, without waiting, and without taking it."""
+        """Return the bytes that have arrived, without waiting and without consuming them."""
         try:
             self._held += self._end.recv(READ)
         except (BlockingIOError, ConnectionError):
@@ -266,7 +267,7 @@ class Wire:
         return bytes(self._held)
 
     def takes_all(self) -> int:
-        """Drop what is there at this moment; returns how many bytes that was."""
+        """Drop the bytes that have arrived; return their number."""
         taken = len(self._held)
         self._held.clear()
         try:
@@ -277,7 +278,7 @@ class Wire:
         return taken
 
     def at_end(self) -> bool:
-        """Whether the other side has closed its direction, and everything before that was read."""
+        """Return whether the other side has closed its direction and all its bytes were read."""
         try:
             return not self._held and self._end.recv(1, socket.MSG_PEEK) == b""
         except BlockingIOError:
@@ -302,7 +303,7 @@ class Wire:
 
 
 def shown(data: bytes | bytearray) -> str:
-    """Bytes for a person: their beginning, and how many there are."""
+    """Return bytes for a person: their beginning and number."""
     return repr(bytes(data)) if len(data) < 500 else f"{bytes(data[:500])!r}… ({len(data)} bytes)"
 
 
@@ -316,5 +317,5 @@ def _field(line: bytes) -> tuple[str, str]:
 
 
 def narrow(transport: asyncio.Transport) -> None:
-    """Let the kernel hold little of what this end of the edge's sends, so that a test need not send much."""
+    """Shrink the send buffer of the edge's end, so that a test need not send much."""
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)

@@ -1,11 +1,11 @@
 """The program whose instructions are counted: `python scripted.py FOLDER SCENARIO EXCHANGES`; no network, no clock.
 
 SCENARIO is one of the bench, `http2` with or without one (scripted_http2.py), or that of a crowd (crowd.py). With
-`--workers N` the tables are those of so many workers, each of which has counted in its column. With `--callgrind` it
-tells Valgrind's callgrind when to begin to count.
+`--workers N` the tables have N workers, and each worker has counted in its column. With `--callgrind` it tells
+Valgrind's callgrind when to start counting.
 
-A client and an upstream, both scripted, talk to a worker's own objects, one exchange after another. Time goes on by
-5 µs whenever it is asked for, so each run does the same.
+A scripted client and a scripted upstream exchange messages with a worker's own objects, one exchange after another.
+Each read of the clock adds 5 µs, so every run does equal work.
 """
 
 import itertools
@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 
-time.monotonic = itertools.count(1000.0, 5e-6).__next__  # Before anybody imports it by name.
+time.monotonic = itertools.count(1000.0, 5e-6).__next__  # Before other modules import it by name.
 
 import argparse  # noqa: E402
 import asyncio  # noqa: E402
@@ -43,22 +43,22 @@ from loadtest.bench.peers.peer import Place  # noqa: E402
 from loadtest.bench.scenario import CHANGES, FALLBACK, SCENARIOS, SMALL_ANSWER, STREAMS, Scenario  # noqa: E402
 
 DISTINCT = 5000
-"""Requests that differ, of a scenario in which they do: more than an edge remembers, so all are new to it."""
+"""Different requests in a scenario that changes them: more than an edge caches, so each is new to the edge."""
 
 FAILURE = b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n"
-"""What the first upstream answers where the second one is asked."""
+"""The first upstream's answer in a scenario with a fallback to the second."""
 
 WARM_UP = 300
-"""Exchanges after which what is remembered is."""
+"""Exchanges after which all caches are filled."""
 
 
 class Transport:
-    """One end of a connection; it keeps what is written."""
+    """One end of a connection; it records the written data."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
         self.write = self.writelines = self.written.append
-        # Somebody may look whether there is anything to be read, which there never is.
+        # The edge may check for readable data. There is never any.
         self._silent = socket.socketpair()
 
     def is_closing(self) -> bool:
@@ -71,10 +71,10 @@ class Transport:
         return self._silent[0].fileno()
 
     def setsockopt(self, *option: int) -> None:
-        """Set an option of the socket that there is not."""
+        """Ignore a socket option: there is no socket."""
 
     def pause_reading(self) -> None:
-        """Never needed: nothing waits here."""
+        """Do nothing: no data waits here."""
 
 
 class Connector:
@@ -92,7 +92,7 @@ class Connector:
 
 
 def requests(scenario: Scenario, distinct: int = DISTINCT) -> list[str]:
-    """What is sent, over and over."""
+    """Return the requests to send in turn."""
     text = scenario.text()
     if CHANGES not in text:
         return [text]
@@ -101,7 +101,7 @@ def requests(scenario: Scenario, distinct: int = DISTINCT) -> list[str]:
 
 
 def answer(scenario: Scenario) -> tuple[bytes, ...]:
-    """The pieces in which the upstream of the bench answers: one, or of a stream the head and each chunk."""
+    """Return the pieces of the bench upstream's answer: one piece, or for a stream the head and each chunk."""
     some = SMALL_ANSWER if scenario.answer == len(SMALL_ANSWER) else b"x" * scenario.answer
     pieces = scenario.content or (some,)
     is_stream = len(pieces) > 1
@@ -116,12 +116,12 @@ def answer(scenario: Scenario) -> tuple[bytes, ...]:
 
 
 def join_workers(state: Path, workers: int) -> list[Store]:
-    """Join so many workers, each of which counts in a column of its own."""
+    """Join this many workers. Each counts in a column of its own."""
     stores = [Store.join(state)]
     with ThreadPoolExecutor(1) as joining:
         while len(stores) < workers:
             joined = joining.submit(Store.join, state)
-            while not joined.done():  # It waits until all others know of its column.
+            while not joined.done():  # A join waits until all other workers know its column.
                 for store in stores:
                     store.refresh_columns()
             stores.append(joined.result())
@@ -142,7 +142,7 @@ class Stand:
         self._attempts = attempts
 
     def connect(self) -> Callable[[Iterable[bytes]], None]:
-        """Connect a client; returns what lets an exchange take place for each of these requests."""
+        """Connect a client. Returns a function that does an exchange for each given request."""
         runtime, attempts, sent = self.runtime, self._attempts, self.transport.written
         client: Any = PlainClient(runtime, "127.0.0.1", runtime.snapshot.addresses.compute_subject("127.0.0.1"))
         client.connection_made(self.transport)
@@ -163,7 +163,7 @@ class Stand:
 
 
 def exchanges(folder: Path, name: str, times: int, workers: int = 1) -> Callable[[], None]:
-    """Set up an edge as the bench does, and warm it; returns what lets so many exchanges take place."""
+    """Set up an edge as the bench does and warm it up. Returns a function that does this many exchanges."""
     http2, crowd = KINDS.get(name), parse_crowd(name)
     if crowd is not None:
         scenario = SCENARIOS["small"]
@@ -208,7 +208,7 @@ def exchanges(folder: Path, name: str, times: int, workers: int = 1) -> Callable
 
 
 def switch_counting(state: str) -> None:
-    """Switch callgrind's counting `on` or `off`; it listens while this process runs, and counts what waiting takes."""
+    """Switch callgrind's counting `on` or `off`. Callgrind reacts only while this process runs, so the wait is counted."""
     command = ["callgrind_control", f"--instr={state}", str(os.getpid())]
     asking = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while asking.poll() is None:

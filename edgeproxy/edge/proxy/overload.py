@@ -264,14 +264,14 @@ class Overload:
         take_queued: Callable[[int], None],
         time_turn: Callable[[], None],
         observe_lag: Callable[[float], None],
-        count_by_address: Callable[[], Counter[bytes]],
+        count_by_address: Callable[[], Counter[bytes]] = Counter,
     ) -> None:
         """Create the shedding of a worker.
 
         `under_way`: returns the number of active requests in this worker. `clients`: returns the number of connections
         and streams, which is never smaller and quick to get. `take_queued`: accepts that many waiting connections.
         `observe_lag`: records the lag of a sample, in seconds.
-        `count_by_address`: returns the number of active requests of each address.
+        `count_by_address`: returns the number of active requests of each address; by default none is counted.
         """
         self.shedding = False
         """True if `should_shed` must be asked: some requests are shed at present, or may be soon."""

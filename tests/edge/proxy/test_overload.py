@@ -405,7 +405,7 @@ async def test_an_idle_worker_looks_seldom_and_a_busy_one_often(edge: Edge) -> N
 
 async def test_before_it_has_begun_there_is_nothing_to_change_or_to_end(edge: Edge) -> None:
     await edge.starts()
-    nothing: dict[str, Any] = {"time_turn": lambda: None, "observe_lag": lambda _: None, "count_by_address": Counter}
+    nothing: dict[str, Any] = {"time_turn": lambda: None, "observe_lag": lambda _: None}
     over = Overload(edge.worker.generations.count_requests, lambda: 0, edge.worker.take_queued, **nothing)
     over.change_bounds(edge.runtime.snapshot.overload)
     over.stop()

@@ -37,12 +37,12 @@ from loadtest.bench.stage import Stage
 
 CONNECTIONS = 64
 FAULT_SECONDS = 0.5e-6
-"""What one minor page fault takes, to the order of magnitude."""
+"""The time of a minor page fault, to the order of magnitude."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Of one peer in one round: its latency, faults a request, and when that was, by the monotonic clock."""
+    """A peer's result in one round: its latency, faults per request, and the time by the monotonic clock."""
 
     latency: Latency
     faults: float
@@ -75,7 +75,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def measured(stage: Stage, number: int, peer: Peer) -> Found:
-    """One turn of a peer that is started for it."""
+    """Measure one turn of a peer that is started for it."""
     with stage.serving(peer) as running:
         rate = latency.half_load(stage, peer, running)
         workers = running.workers()
@@ -87,17 +87,17 @@ def measured(stage: Stage, number: int, peer: Peer) -> Found:
 
 
 def minor_faults(pid: int) -> int:
-    """Minor page faults of a process so far."""
+    """Return the minor page faults of a process so far."""
     return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[7])
 
 
 def newest(folder: Path) -> Path:
-    """What the last watched worker wrote."""
+    """Return the output of the last watched worker."""
     return max(folder.glob("*watched/*.json"), key=lambda file: file.stat().st_mtime)
 
 
 def inside(file: Path, found: Found) -> list[float]:
-    """The causes, as in HEADINGS, within the time that the load took."""
+    """Return the causes, as in HEADINGS, during the load."""
     said = json.loads(file.read_text())
     begun, ended = found.window
 
@@ -140,12 +140,12 @@ HEADINGS = (
 
 
 def pairs(numbers: Sequence[float], step: int) -> list[tuple[float, float]]:
-    """The first two of each `step` numbers."""
+    """Return the first two of each `step` numbers."""
     return list(zip(numbers[::step], numbers[1::step], strict=True))
 
 
 def waiting(lengths: Sequence[float], elapsed: float, share: float) -> float:
-    """How long at most this share of messages waits that come at any moment: none, or what is left of a turn."""
+    """Return the longest wait for this share of messages that arrive at random: zero, or the rest of a turn."""
     ordered = sorted(lengths)
     low, high = 0.0, ordered[-1]
     for _ in range(40):
@@ -159,7 +159,7 @@ def waiting(lengths: Sequence[float], elapsed: float, share: float) -> float:
 
 
 def imbalance(stage: Stage) -> list[int]:
-    """How many of the connections each of two workers serves."""
+    """Return how many of the connections each of two workers serves."""
     place = stage.place(Edge())
     place.folder.mkdir(parents=True)
     port, admin, secure_port = ports.free(3)
@@ -181,7 +181,7 @@ def imbalance(stage: Stage) -> list[int]:
 
 
 def of_workers(admin: int) -> list[int]:
-    """The connections of each worker, as the edge's metrics have it."""
+    """Return the connections of each worker, from the edge's metrics."""
     try:
         with urlopen(f"http://127.0.0.1:{admin}/metrics", timeout=10) as answer:
             text = answer.read().decode()

@@ -1,8 +1,8 @@
-"""One attempt at a request, from an address of its own, at the nearest region or else at the next.
+"""A single attempt at a request, with its own source address, at the nearest region or else at the next.
 
-What was sent is never sent again: geventhttpclient by itself sends a GET up to twelve times where a server closes
-without an answer, and says nothing of it. What could not be sent, because nobody took the connection, goes to the next
-region, and the region is tried again a second later.
+A sent request is never sent again. geventhttpclient alone would send a GET up to twelve times if a server closes
+without an answer, and would not report it. If no server accepts the connection, the request goes to the next region;
+the first region is tried again a second later.
 """
 
 import socket as plain
@@ -18,26 +18,26 @@ from locust import User
 from locust.contrib.fasthttp import FastHttpSession
 
 CONNECT, ANSWER = 1.0, 10.0
-"""Seconds until a connection is given up, and until a server that says nothing is."""
+"""Seconds until a connection attempt is given up, and until a silent server is given up."""
 AGAIN = 1.0
-"""Seconds after which a region that took no connection is tried again, by one request."""
+"""Seconds until a region that accepted no connection is tried again, by one request."""
 
 
 class NotConnected(OSError):
-    """Nobody took the connection, so nothing was sent."""
+    """No server accepted the connection, so nothing was sent."""
 
 
 class SingleAttempt(ConnectionPool):
-    """At most one connection, which is given up where it cannot be used at once."""
+    """A pool of at most one connection, which is dropped if it is not usable at once."""
 
     source: tuple[str, int] | None = None
-    """The address that connections come from."""
+    """The source address of connections."""
 
     def _create_tcp_socket(self, family: int, socktype: int, protocol: int) -> gevent.socket.socket:
         made = gevent.socket.socket(family, socktype, protocol)
         made.setsockopt(plain.IPPROTO_TCP, plain.TCP_NODELAY, 1)
         if self.source is not None:
-            # The kernel chooses the port once it knows where the connection goes.
+            # The kernel chooses the port once it knows the destination.
             made.setsockopt(plain.IPPROTO_IP, getattr(plain, "IP_BIND_ADDRESS_NO_PORT", 24), 1)
             made.bind(self.source)
         return made
@@ -49,7 +49,9 @@ class SingleAttempt(ConnectionPool):
             raise NotConnected(*error.args) from error
 
     def _is_socket_alive(self, sock: gevent.socket.socket | None) -> bool:
-        """Whether an idle connection is still one. Theirs asks select, which knows no descriptor above 1023."""
+        """Return whether an idle connection is still open. The library calls select, which fails for descriptors above
+        1023.
+        """
         if sock is None or sock.fileno() < 0:
             return False
         try:
@@ -58,15 +60,15 @@ class SingleAttempt(ConnectionPool):
             return True
         except OSError:
             pass
-        return False  # Closed, or it has something to say that nobody asked.
+        return False  # It is closed, or has data that no request caused.
 
 
 class SingleAttemptTls(SingleAttempt, SSLConnectionPool):
-    """The same over TLS."""
+    """A pool of at most one TLS connection."""
 
 
 class SingleAttemptClients(HTTPClientPool):
-    """Makes clients that make one attempt."""
+    """Creates clients that make one attempt."""
 
     def __init__(self, source: str | None = None) -> None:
         super().__init__(concurrency=1, connection_timeout=CONNECT, network_timeout=ANSWER)
@@ -83,28 +85,28 @@ class SingleAttemptClients(HTTPClientPool):
 
 
 def session(base_url: str, event: Any, user: User, source: str | None = None) -> FastHttpSession:
-    """A session that tells Locust through `event`, an object with `fire`, and neither retries nor follows."""
+    """Return a session that reports to Locust through `event` (an object with `fire`), without retries or redirects."""
     return FastHttpSession(base_url, event, user, client_pool=SingleAttemptClients(source), max_retries=0)
 
 
 class Way(NamedTuple):
-    """A way from clients of one region to an edge: that edge's region, by its number, and its URL."""
+    """A way from the clients of one region to an edge: the number of the edge's region, and its URL."""
 
     region: int
     url: str
 
 
 class Ways:
-    """The ways of each region's clients, their own region first, and which of them nobody takes connections on now."""
+    """The ways of each region's clients, their own region first, and which ways currently accept no connections."""
 
     def __init__(self, ways: Mapping[int, Sequence[Way]]) -> None:
         self._ways = ways
         self._closed_until: dict[Way, float] = {}
         self.closings: Counter[Way] = Counter()
-        """How often each was closed: connections from before are not to be used, as nothing may come through."""
+        """How often each way was closed. Connections from before a closing may be dead, so they are not used again."""
 
     def of(self, home: int) -> list[Way]:
-        """Those to try, in order. Of the closed ones one that is due is tried, by whoever asks first."""
+        """Return the ways to try, in order. When a closed way is due again, the next request tries it."""
         now = time.perf_counter()
         open_ones = []
         for way in self._ways[home]:
@@ -116,11 +118,11 @@ class Ways:
         return open_ones or list(self._ways[home][:1])
 
     def closed(self, way: Way) -> None:
-        """Nobody took a connection there."""
+        """Close a way, because its edge accepted no connection."""
         if way not in self._closed_until:
             self.closings[way] += 1
         self._closed_until[way] = time.perf_counter() + AGAIN
 
     def opened(self, way: Way) -> None:
-        """Somebody did."""
+        """Open a way, because its edge accepted a connection."""
         self._closed_until.pop(way, None)

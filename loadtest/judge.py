@@ -1,4 +1,4 @@
-"""From what was measured to a verdict: pure. A run is invalid where the generator spoilt it, whatever else it shows."""
+"""Compute the verdict from the measurements. Pure. If the generator spoilt a run, it is invalid in any case."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,11 +31,11 @@ from loadtest.unjudged import list_unjudged
 from loadtest.workload import BAD_KEY, BURST, DIRECT
 
 LAG_SHARE = 1 / 8
-"""Of a latency threshold: how late the generator may be at the same percentile."""
+"""The generator's lag may be this share of a latency threshold, at the threshold's percentile."""
 AFTER_CUT = 11.0
-"""Seconds for which edges keep to their part of a limit once the hub is back; and a little."""
+"""Seconds for which edges keep to their share of a limit after the hub is back, plus a margin."""
 MOSTLY = 0.5
-"""Of the time of a region: what its upstream itself takes is more than what the edge adds."""
+"""A share of a region's time: above it, the upstream takes longer than the edge."""
 
 
 def judge(evidence: Evidence) -> Verdict:
@@ -58,7 +58,7 @@ def judge(evidence: Evidence) -> Verdict:
 
 
 def _measure(evidence: Evidence) -> Verdict:
-    """One pass over all requests."""
+    """Measure all requests in one pass."""
     workload = evidence.workload
     regions, kinds = [*workload.regions], [*workload.kinds]
     histograms: defaultdict[Key, Times] = defaultdict(Times)
@@ -101,7 +101,7 @@ def _measure(evidence: Evidence) -> Verdict:
 
 
 def ms(seconds: float) -> str:
-    """Milliseconds, as findings have them."""
+    """Format milliseconds for findings."""
     return (
         "nothing answered"
         if isnan(seconds)
@@ -112,12 +112,12 @@ def ms(seconds: float) -> str:
 
 
 def percent(share: float) -> str:
-    """A share, as findings have it."""
+    """Format a share for findings."""
     return f"{100 * share:.3g} %"
 
 
 def _of_generator(evidence: Evidence, found: Verdict) -> Iterator[str]:
-    """What makes a run invalid."""
+    """Yield the reasons that make a run invalid."""
     for number, at in evidence.lost_workers:
         yield f"generator: worker {number} was lost, {at:.0f} s after the beginning"
     for name in evidence.missed:
@@ -154,7 +154,7 @@ def _of_latency(evidence: Evidence, found: Verdict) -> Iterator[str]:
 
 
 def _when(found: Verdict, region: str, control: str, threshold: float) -> str:
-    """In which seconds, and what the region's upstream itself took then."""
+    """Return the seconds in which it happened, and the upstream's own time then."""
     span = found.regions[region].above(JUDGED, threshold)
     if span is None:
         return ""
@@ -169,7 +169,7 @@ def _when(found: Verdict, region: str, control: str, threshold: float) -> str:
 
 
 def _of_errors(evidence: Evidence, found: Verdict) -> Iterator[str]:
-    """Errors, and requests that were lost."""
+    """Yield findings on errors and lost requests."""
     thresholds, counts = evidence.workload.thresholds, found.counts
     due = max(counts["due"], 1)
     errors = counts["failed"] + counts["lost"]
@@ -180,7 +180,7 @@ def _of_errors(evidence: Evidence, found: Verdict) -> Iterator[str]:
 
 
 def _of_achieved(evidence: Evidence, found: Verdict) -> Iterator[str]:
-    """What was answered at all."""
+    """Yield a finding if too few due requests were answered."""
     thresholds, due = evidence.workload.thresholds, max(found.counts["due"], 1)
     if found.achieved < thresholds.achieved * due:
         yield f"achieved {percent(found.achieved / due)} < {percent(thresholds.achieved)} of what was due was answered"
@@ -195,7 +195,7 @@ NO_STATUS = {
 
 
 def _wrong(evidence: Evidence, wanted: Sequence[str]) -> Iterator[tuple[Request, str, str]]:
-    """Judged requests with these outcomes outside any grace, with their region and kind."""
+    """Yield judged requests with these outcomes outside any grace time, with their region and kind."""
     workload = evidence.workload
     regions, kinds = [*workload.regions], [*workload.kinds]
     for one in record.unpacked(evidence.rows):
@@ -207,7 +207,7 @@ def _wrong(evidence: Evidence, wanted: Sequence[str]) -> Iterator[tuple[Request,
 
 
 def _statuses(evidence: Evidence) -> str:
-    """The most frequent errors, with what and where they were."""
+    """Return the most frequent errors, with status, kind and region."""
     found = Counter(
         f"{NO_STATUS.get(one.status, one.status)} {kind} {home}"
         for one, home, kind in _wrong(evidence, ("failed", "lost"))
@@ -222,7 +222,7 @@ def _where_lost(evidence: Evidence) -> str:
 
 
 def _of_limits(evidence: Evidence, found: Verdict) -> Iterator[str]:
-    """Limits as their clients saw them, and 429s that were not due."""
+    """Yield findings on limits as clients saw them, and on wrong 429s."""
     workload = evidence.workload
     kinds, hosts = [*workload.kinds], len(workload.regions)
     people: defaultdict[tuple[str, int], limits.Asked] = defaultdict(lambda: limits.Asked([], [], []))
@@ -297,16 +297,16 @@ def _of_conservation(evidence: Evidence) -> Iterator[str]:
 
 
 def _of_promises(evidence: Evidence) -> Iterator[str]:
-    """Limits that edges themselves say are others."""
+    """Yield the limits for which an edge states other values than the workload."""
     for (region, tier), said in sorted(evidence.promised.items()):
         limit, window = evidence.workload.limits[tier]
         yield f"limit {tier} {region}: the edge says {said}, the workload {limit} in {window:g} s"
 
 
 def accounted(evidence: Evidence, names: Mapping[str, str]) -> tuple[Counter[str], Counter[str]]:
-    """Billable answers that clients got, and requests sent without an answer, by customer.
+    """Count billable answers that clients got, and requests sent without an answer, by customer.
 
-    `names`: of kinds whose customer is always the same one.
+    `names` holds the kinds that always have one customer.
     """
     answered: Counter[str] = Counter()
     unanswered: Counter[str] = Counter()
@@ -324,7 +324,7 @@ def accounted(evidence: Evidence, names: Mapping[str, str]) -> tuple[Counter[str
 
 
 def due_by_second(schedule: Iterable[Arrival], warm_up: float) -> tuple[list[int], int]:
-    """Arrivals by the second in which they are due, and how many of them are judged."""
+    """Return arrivals by the second in which they are due, and how many of them are judged."""
     seconds: Counter[int] = Counter()
     judged = 0
     for one in schedule:

@@ -1,5 +1,7 @@
-"""What is asked instead of the usual request: an API's own methods, paths, headers and bodies, from a workload file or
-in the proportions of an access log. Pure but for the files that it reads."""
+"""Requests that replace the usual one: an API's own methods, paths, headers and bodies. Pure except for file reads.
+
+They come from a workload file, or from an access log in its proportions.
+"""
 
 import re
 import uuid
@@ -22,7 +24,7 @@ from loadtest import replay
 
 KEY_FIELD = "X-API-Key"
 NAMES_MAX = 200
-"""Names by which times are told apart; the requests of a log that are rarer share one."""
+"""The most names that reports distinguish. Rarer requests of a log share one name."""
 OTHER = "others"
 PLACEHOLDER = re.compile(r"\{(?:(key|customer|uuid)|(\d{1,9})\.\.(\d{1,9}))\}")
 
@@ -32,7 +34,7 @@ A_HEADER = "a line of text"
 
 
 def read_method(value: object) -> str:
-    """A method."""
+    """Parse a method."""
     written = read_text(value, A_METHOD).upper()
     if written not in replay.METHODS:
         raise value_error(f"{format_value(written)} is not a method", A_METHOD)
@@ -40,7 +42,7 @@ def read_method(value: object) -> str:
 
 
 def read_path(value: object) -> str:
-    """A path with its query, in visible ASCII."""
+    """Parse a path with its query, in visible ASCII."""
     written = read_text(value, A_PATH)
     if not re.fullmatch(r"/[!-~]*", written) or "#" in written:
         raise value_error(f"{format_value(written)} is not a path", A_PATH)
@@ -48,7 +50,7 @@ def read_path(value: object) -> str:
 
 
 def read_header(value: object) -> str:
-    """The value of a header."""
+    """Parse the value of a header."""
     written = read_text(value, A_HEADER)
     if not re.fullmatch(r"[ -~]*", written):
         raise value_error(f"{format_value(written)} is not one line of visible ASCII", A_HEADER)
@@ -56,8 +58,11 @@ def read_header(value: object) -> str:
 
 
 class RequestSpec(Part):
-    """One kind of request, or with `log` those of an access log; in paths, headers and bodies `{key}`, `{customer}`,
-    `{uuid}` and `{1..500}` (a number at random) are filled in for each request."""
+    """One kind of request, or with `log` the requests of an access log.
+
+    In paths, headers and bodies, `{key}`, `{customer}`, `{uuid}` and `{1..500}` (a random number) are replaced for
+    each request.
+    """
 
     share: Share = 0.0
     method: Annotated[str, BeforeValidator(read_method)] = "GET"
@@ -66,14 +71,14 @@ class RequestSpec(Part):
     body: Annotated[str | None, BeforeValidator(lambda value: read_text(value, "text"))] = None
     body_file: File | None = None
     expect: tuple[Annotated[int, BeforeValidator(Whole(100, 599))], ...] = ()
-    """Statuses that are right; by default 200 to 399."""
+    """Expected statuses; by default 200 to 399."""
     name: Annotated[str | None, BeforeValidator(read_header)] = None
-    """In reports; by default the method and the path without its query."""
+    """The name in reports; by default the method and the path without its query."""
     log: File | None = None
 
 
 class Template(NamedTuple):
-    """A request to be filled in. `weight`: its part of all requests; `name`: what reports call it."""
+    """A request to be filled in. `weight` is its part of all requests, `name` its name in reports."""
 
     weight: float
     name: str
@@ -85,16 +90,16 @@ class Template(NamedTuple):
 
     @property
     def has_key(self) -> bool:
-        """Whether the request itself says where the customer's key is."""
+        """Return whether the template contains the place of the customer's key."""
         return any("{key}" in value for value in (self.path, *self.headers.values()))
 
     def is_expected(self, status: int) -> bool:
-        """Whether an answer with this status is right."""
+        """Return whether this status is expected."""
         return status in self.expected if self.expected else 200 <= status < 400
 
 
 class Filled(NamedTuple):
-    """A request as it is sent."""
+    """A request that is ready to be sent."""
 
     path: str
     headers: dict[str, str]
@@ -102,7 +107,7 @@ class Filled(NamedTuple):
 
 
 def fill(template: Template, customer: str, key: str | None, random: Random) -> Filled:
-    """Fill a template in for a customer; without `key` there is none in it."""
+    """Fill in a template for a customer; without `key` the request has none."""
 
     def value(match: re.Match[str]) -> str:
         word, low, high = match.groups()
@@ -124,7 +129,9 @@ def fill(template: Template, customer: str, key: str | None, random: Random) -> 
 
 
 def fetch_templates(specs: Sequence[RequestSpec]) -> list[Template]:
-    """All requests of a workload with their weights; those of logs by how often they are there. Raises OSError."""
+    """Return all requests of a workload with their weights. Requests of logs are weighted by frequency. Raises
+    OSError.
+    """
     made: list[Template] = []
     for spec in specs:
         if spec.log is not None:
@@ -145,12 +152,12 @@ def fetch_templates(specs: Sequence[RequestSpec]) -> list[Template]:
 
 
 def name_of(method: str, path: str) -> str:
-    """What reports call a request that has no name."""
+    """Return the report name of a request without a name."""
     return f"{method} {urlsplit(path).path}"
 
 
 def list_names(made: Sequence[Template], recorded: Iterable[tuple[str, str]]) -> list[str]:
-    """The names of all requests, by their weight; beyond NAMES_MAX they are OTHER."""
+    """Return the names of all requests by weight; beyond NAMES_MAX they are OTHER."""
     weights = Counter[str]()
     for one in made:
         weights[one.name] += one.weight  # type: ignore[assignment]  # A counter of shares.
@@ -160,12 +167,12 @@ def list_names(made: Sequence[Template], recorded: Iterable[tuple[str, str]]) ->
 
 
 def read_mix(lines: Iterable[str]) -> Counter[tuple[str, str]]:
-    """How often each method and path are in an access log, of the requests that can be asked again."""
+    """Count each method and path among the repeatable requests of an access log."""
     return Counter((one.method, one.path) for one in replay.logged(lines, "") if replay.is_repeatable(one))
 
 
 def find_request_faults(tree: Table, whole: Callable[..., Iterator[Fault]]) -> Iterator[Fault]:
-    """What `requests` lacks, or has too much. `whole` looks whether shares make a whole."""
+    """Yield the missing and surplus fields of `requests`. `whole` checks that shares make a whole."""
     section = tree.get("requests")
     if section is None:
         return
@@ -191,7 +198,7 @@ def _faults_of(path: Steps, request: Table) -> Iterator[Fault]:
 
 
 def list_missing_files(specs: Sequence[RequestSpec]) -> Iterator[tuple[str, Path]]:
-    """Files that are named and not there, each with the field."""
+    """Yield missing files, each with its field."""
     for index, spec in enumerate(specs):
         for field in ("log", "body_file"):
             file = getattr(spec, field)

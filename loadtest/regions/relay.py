@@ -1,4 +1,6 @@
-"""A link between an edge and its hub, as long as an ocean is wide, which can be cut, slowed down and made to lose."""
+"""A link between an edge and its hub with an ocean's latency, which can be cut, slowed down or made to lose
+connections.
+"""
 
 import asyncio
 import random
@@ -13,19 +15,19 @@ from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.threaded_server import Threaded
 
 KEPT = 1 << 20
-"""Bytes on their way in one direction, beyond which their sender has to wait."""
+"""The most bytes under way in one direction; beyond them the sender waits."""
 KEY = re.compile(rb"\brl:\{([^}]+)\}:(?:total|quota|gauge)\r")
-"""Of a call in what the edge says: each has one such key in it (hub/redis.py)."""
+"""The limited customer in a call of the edge. Each call contains one such key (hub/redis.py)."""
 LONGEST_KEY = 200
 RESET = struct.pack("ii", 1, 0)
-"""SO_LINGER by which the end of a connection is a reset."""
+"""SO_LINGER with a time of zero: closing sends a reset."""
 
 
 class Link(Threaded):
-    """The thread, from `with` to its end: a port, behind which the hub's is `rtt` seconds away, there and back.
+    """A link thread, from `with` to its end: a port with the hub's port behind it, `rtt` seconds away (round trip).
 
-    What comes goes on half of that later, piece by piece and in order. All else is done from outside, at any time,
-    and holds until `heal`.
+    Data is passed on half of that later, piece by piece and in order. The methods may be called from other threads
+    at any time, and their effect lasts until `heal`.
     """
 
     def __init__(self, target: int, rtt: float, seed: object = 0) -> None:
@@ -36,9 +38,9 @@ class Link(Threaded):
         super().__init__(f"link {self.port}", lambda: asyncio.SelectorEventLoop(selectors.SelectSelector()))
         self.state = "up"
         self.calls: Counter[str] = Counter()
-        """Of the edge to the hub, by what is limited: the customer."""
+        """The edge's calls to the hub, by limited customer."""
         self.bytes = [0, 0]
-        """To the hub, and from it."""
+        """Bytes to the hub, and from it."""
         self.delay = self._usual = rtt / 2
         self.stands_still = False
         self._target = target
@@ -52,27 +54,27 @@ class Link(Threaded):
         self._ports.close()
 
     def cut(self) -> None:
-        """What there is is reset, and what is tried is refused."""
+        """Reset all connections and refuse new ones."""
         self._do(self._cut)
 
     def hole(self) -> None:
-        """Everything is accepted, and nothing comes through. What was sent meanwhile arrives late, as TCP has it."""
+        """Accept all connections, but pass nothing on. After `heal`, the data arrives late, as with TCP."""
         self._do(self._hole)
 
     def slow(self, rtt: float) -> None:
-        """It takes so many seconds there and back."""
+        """Set the round trip in seconds."""
         self._do(lambda: self._set(f"{1000 * rtt:g} ms", delay=rtt / 2))
 
     def drop(self, every: float) -> None:
-        """Connections are lost at random, on average every so many seconds."""
+        """Lose connections at random, one every `every` seconds on average."""
         self._do(lambda: self._drop(every))
 
     def heal(self) -> None:
-        """As it was at first."""
+        """Restore the initial state."""
         self._do(lambda: self._set("up"))
 
     def _do(self, what: Callable[[], None]) -> None:
-        """Do it in the loop; returns once it is done."""
+        """Run this in the loop; returns once it is done."""
 
         async def done() -> None:
             what()
@@ -93,7 +95,7 @@ class Link(Threaded):
         self._reset()
 
     async def _listen(self) -> None:
-        """Listen, or no more."""
+        """Start or stop listening."""
         wanted = self.state not in ("cut", "closed")
         if wanted and self._server is None:
             made = lambda: Side(self, None)  # noqa: E731
@@ -131,13 +133,13 @@ class Link(Threaded):
             side.reset()
 
     def opened(self, side: "Side") -> None:
-        """A side of a connection is there; behind an edge's the hub's is made."""
+        """Register a side of a new connection. For an edge's side, connect to the hub."""
         self._sides.add(side)
         if side.to_hub:
             self._loop.create_task(self._connect(side)).add_done_callback(_looked_at)
 
     def closed(self, side: "Side") -> None:
-        """It is gone."""
+        """Remove a closed side."""
         self._sides.discard(side)
 
     async def _connect(self, side: "Side") -> None:
@@ -147,7 +149,7 @@ class Link(Threaded):
             side.reset()
 
     def heard(self, side: "Side", data: bytes) -> None:
-        """Account for what goes through."""
+        """Count the bytes and calls that pass."""
         self.bytes[not side.to_hub] += len(data)
         if side.to_hub:
             data = side.rest + data
@@ -164,21 +166,21 @@ def _looked_at(task: "asyncio.Task[None]") -> None:
 
 
 class Side(asyncio.Protocol):
-    """One end of a connection: what comes in here goes out at the other one, later."""
+    """One end of a connection. Data received here leaves at the other end later."""
 
     transport: asyncio.Transport
 
     def __init__(self, link: Link, other: "Side | None") -> None:
         self.to_hub = other is None
-        """Whether what comes in here goes to the hub."""
+        """The data received here goes to the hub."""
         self.rest = b""
-        """What may be the beginning of a key."""
+        """Bytes that may be the beginning of a key."""
         self._link = link
         self._other = other
         if other is not None:
             other._other = self
         self._under_way: deque[tuple[float, bytes | None]] = deque()
-        """With the moment of its arrival; None is the end."""
+        """Data with the time of its arrival; None marks the end."""
         self._size = 0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -209,7 +211,7 @@ class Side(asyncio.Protocol):
             self.deliver()
 
     def deliver(self) -> None:
-        """Pass on what has arrived by now."""
+        """Pass on the data that has arrived by now."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -230,7 +232,7 @@ class Side(asyncio.Protocol):
             self._timer = loop.call_at(self._under_way[0][0], self.deliver)
 
     def reset(self) -> None:
-        """End both at once; what is on its way is lost."""
+        """Reset both ends at once; data under way is lost."""
         for side in (self, self._other):
             if side is not None and hasattr(side, "transport"):
                 side._under_way.clear()

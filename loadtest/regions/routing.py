@@ -1,10 +1,10 @@
-"""Routing by what clients measured, played: a world of networks, some liars in each, and how near the choice comes.
+"""A simulation of routing by client measurements: networks, some dishonest clients, and the quality of the choice.
 
-    python -m loadtest.regions.routing [SEED]       prints the table of docs/edge/region-routing.md
+  python -m loadtest.regions.routing [SEED]       prints the table of docs/edge/region-routing.md
 
-A path is longer than the way through the air, by a factor of its own: fibre goes round, and networks meet where they
-meet. So the nearest region on a map is often not the nearest one. What a client measures is the path, its own access
-line, and noise that only ever adds; it reports the least of five.
+A path is longer than the straight distance by its own factor, because fibre takes detours and networks meet at few
+places. So the nearest region on a map is often not the nearest one. A client measures the path, its own access line,
+and noise that only adds; it reports the least of five measurements.
 """
 
 import math
@@ -26,16 +26,16 @@ COUNTRIES = {
     "GB": (52.5, -1.5), "DE": (51.2, 10.4), "TR": (39.0, 35.2), "US": (39.8, -98.6), "BR": (-10.8, -52.9),
     "ZA": (-29.0, 25.1), "IN": (22.4, 79.7), "JP": (36.6, 138.0), "AU": (-25.7, 134.5), "NG": (9.6, 8.1),
 }  # fmt: skip
-"""The middle of each; networks are up to 800 km from it."""
+"""The centre of each; networks are up to 800 km from it."""
 KM_PER_MS = 100.0
-"""There and back, in fibre."""
+"""Kilometres of fibre per millisecond of a round trip."""
 EARTH_KM = 6371.0
 PINGS = 5
 NOW = 1_000_000.0
 
 
 class Place(NamedTuple):
-    """A network: where it is, and the true milliseconds from it to each region."""
+    """A network: its country, and the true milliseconds from it to each region."""
 
     network: str
     country: str
@@ -44,21 +44,21 @@ class Place(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How near choices came: the sum of their paths by that of the best ones, and how many were within 5 %."""
+    """The quality of choices: the sum of their paths divided by that of the best paths, and the share within 5 %."""
 
     ratio: float
     within: float
 
 
 def distance(a: tuple[float, float], b: tuple[float, float]) -> float:
-    """The kilometres between two places, along the surface."""
+    """Return the kilometres between two places, along the surface."""
     (lat_a, lon_a), (lat_b, lon_b) = (tuple(map(math.radians, place)) for place in (a, b))
     half = math.sin((lat_b - lat_a) / 2) ** 2 + math.cos(lat_a) * math.cos(lat_b) * math.sin((lon_b - lon_a) / 2) ** 2
     return 2 * EARTH_KM * math.asin(math.sqrt(half))
 
 
 def world(rng: random.Random, networks: int) -> list[Place]:
-    """Networks at random in these countries. Those of one country share most of what its paths go round."""
+    """Return random networks in these countries. Networks of one country share most of their detours."""
     detours = {(country, region): rng.uniform(1.2, 2.4) for country in COUNTRIES for region in REGIONS}
     places = []
     for number in range(networks):
@@ -75,7 +75,7 @@ def world(rng: random.Random, networks: int) -> list[Place]:
 
 
 def measured(rng: random.Random, place: Place) -> dict[str, float]:
-    """What an honest client reports."""
+    """Return the report of an honest client."""
     access = rng.uniform(2, 30)
     return {
         region: min(path + access + rng.lognormvariate(1.0, 1.2) for _ in range(PINGS))
@@ -84,13 +84,13 @@ def measured(rng: random.Random, place: Place) -> dict[str, float]:
 
 
 def forged(place: Place) -> dict[str, float]:
-    """What a liar reports: the farthest region is next door, and all others are far."""
+    """Return the report of a dishonest client: the farthest region is very near, and all others are far."""
     worst = max(place.paths, key=place.paths.__getitem__)
     return {region: 1.0 if region == worst else 900.0 for region in REGIONS}
 
 
 def gathered(rng: random.Random, places: list[Place], clients: int, liars: float) -> Latencies:
-    """What the collector knows once so many clients of each network have reported, this share of them liars."""
+    """Return the collector's data after this many reports per network, with this share of dishonest clients."""
     known = Latencies(tuple(REGIONS))
     for place in places:
         lying = round(clients * liars)

@@ -1,4 +1,4 @@
-"""What clients write down: how many requests of each kind came to what, and of each that went wrong everything."""
+"""The clients' account: the results of requests by kind, and full details of each failed request."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -24,22 +24,22 @@ COUNTED = ("asked", "answered", "unbilled", "whole", "refused", "connections")
 
 @dataclass
 class Trouble:
-    """A request that went wrong. Times are seconds of the monotonic clock, which all processes share."""
+    """A failed request. Times are seconds of the monotonic clock, which all processes share."""
 
     kind: str
     how: How
     began: float
     at: float
     port: int
-    """The client's own port, by which the worker is known; 0 where there was no connection."""
+    """The client's own port, which identifies the worker; 0 without a connection."""
     endpoint: str
-    """Who answered, as far as that was heard."""
+    """The endpoint that answered, if known."""
     status: int = 0
     detail: str = ""
     new: bool = False
-    """Whether nothing was ever answered over this connection."""
+    """No request was answered over this connection before."""
     idle: float = 0.0
-    """Seconds from the end of the answer before on this connection to this request; 0 where there was none."""
+    """Seconds from the end of the previous answer on this connection to this request; 0 if there was none."""
 
 
 @dataclass
@@ -55,39 +55,41 @@ class Seen:
 
 @dataclass
 class Account:
-    """All of it."""
+    """The whole account."""
 
     asked: Counter[str] = field(default_factory=Counter)
-    """Requests begun, those without a connection among them."""
+    """Requests begun, including requests without a connection."""
     answered: Counter[str] = field(default_factory=Counter)
-    """Requests of which the head of a service's answer arrived that is billed."""
+    """Requests with a received head of a billable answer."""
     unbilled: Counter[str] = field(default_factory=Counter)
-    """The same of answers of 500 and above, which are not."""
+    """Requests with a received head of an answer of 500 and above, which is not billed."""
     whole: Counter[str] = field(default_factory=Counter)
-    """Of both, the ones that arrived whole and right."""
+    """Answers of both kinds that arrived whole and correct."""
     refused: Counter[str] = field(default_factory=Counter)
-    """Refusals that the kind must expect: 429, 401 or 404 by the edge."""
+    """Refusals that the kind expects: 429, 401 or 404 by the edge."""
     connections: Counter[str] = field(default_factory=Counter)
     troubles: list[Trouble] = field(default_factory=list)
     seen: dict[str, list[Seen]] = field(default_factory=dict)
 
     def lost(self, kind: str) -> int:
-        """Requests that got neither a service's answer nor a refusal: it is unknown what the edge did with them."""
+        """Return the number of requests with neither an answer nor a refusal; the edge may or may not have counted
+        them.
+        """
         return self.asked[kind] - self.answered[kind] - self.unbilled[kind] - self.refused[kind]
 
     def __add__(self, more: "Account") -> "Account":
-        """This and what came after it."""
+        """Return the sum of this account and a later one."""
         both: dict[str, Any] = {name: getattr(self, name) + getattr(more, name) for name in (*COUNTED, "troubles")}
         seen = {kind: self.seen.get(kind, []) + several for kind, several in more.seen.items()}
         return Account(**both, seen=seen)
 
     def write(self, file: Path) -> None:
-        """Put it into a file."""
+        """Write the account to a file."""
         file.write_bytes(orjson.dumps(self))
 
     @classmethod
     def read(cls, file: Path) -> "Account":
-        """What `write` wrote."""
+        """Read a file of `write`."""
         told = orjson.loads(file.read_bytes())
         told["troubles"] = [Trouble(**each) for each in told["troubles"]]
         told["seen"] = {kind: [Seen(**each) for each in several] for kind, several in told["seen"].items()}

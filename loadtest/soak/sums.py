@@ -1,4 +1,4 @@
-"""What everybody says of what was sent, and how these must agree: docs/design/counting.md#proof-obligations."""
+"""The counts of all parties, and the rules for how they must agree: docs/design/counting.md#proof-obligations."""
 
 from dataclasses import dataclass
 
@@ -9,36 +9,36 @@ from loadtest.soak.tally import ODD
 
 @dataclass
 class Sums:
-    """All of it, by customer, at a moment at which nothing is under way and everything has arrived."""
+    """All counts by customer, at a moment without requests under way, after all batches have arrived."""
 
     account: Account
-    """Of all clients until then."""
+    """The account of all clients until then."""
     counted: dict[str, int]
     """Requests in `/usage`."""
     sealed: dict[str, int]
-    """The same in the edge's batches."""
+    """Requests in the edge's batches."""
     ledger: dict[str, int]
-    """The same in the collector."""
+    """Requests in the collector."""
     metered: float
-    """The same in `/metrics`, all together."""
+    """Requests in `/metrics`, all together."""
     given: dict[str, int]
-    """Billable answers of endpoints; `odd` for what no customer can have asked."""
+    """Billable answers of endpoints; `odd` for requests that no customer can have sent."""
     retries: float
-    """Requests that the edge sent once more."""
+    """Requests that the edge retried."""
     limited: float
     """Refusals by a limit in `/metrics`."""
     verdicts: dict[str, tuple[int, str]]
-    """What commands said that look at all of it: exit code and output."""
+    """Results of the commands that check all data: exit code and output."""
 
     def complaints(self) -> list[str]:
-        """Whatever does not agree; none is good."""
+        """Return all disagreements; an empty list is a pass."""
         return [*self._edge(), *self._way()]
 
     def _edge(self) -> list[str]:
-        """For each kind of traffic: answered <= counted <= answered + lost, and counted <= given.
+        """Check each kind of traffic: answered <= counted <= answered + lost, and counted <= given.
 
-        And given <= answered + lost + retries. So where no request of a kind was lost, what clients got is what is
-        counted; and where it cannot be sent twice, what was given.
+        Also given <= answered + lost + retries. So if no request of a kind was lost, the clients' answers are the
+        counts. If a kind cannot be retried, the counts are also the endpoints' answers.
         """
         found = []
         for name, kind in KINDS.items():
@@ -62,7 +62,7 @@ class Sums:
         return found
 
     def _way(self) -> list[str]:
-        """What the edge counted is in its batches and in the ledger, once."""
+        """Check that the edge's counts are in its batches and in the ledger, once."""
         found = []
         if self.metered != sum(self.counted.values()):
             found.append(f"/metrics counts {self.metered:g} requests, /usage {sum(self.counted.values())}")

@@ -1,7 +1,7 @@
-"""The clients: a process that sends every kind of traffic until SIGTERM, waits for what is under way, and accounts.
+"""The soak test's clients: a process that sends every kind of traffic until SIGTERM and then writes an account.
 
-`python -m loadtest.soak.traffic PLAN` with the Plan as JSON. The load is moderate on purpose: whatever goes wrong
-is then the edge's doing, and not the machine's.
+Run as `python -m loadtest.soak.traffic PLAN` with the Plan as JSON. It waits for requests under way before it writes
+the account. The load is moderate on purpose, so that errors are the edge's fault and not the machine's.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ from loadtest.testbed.frames import BINARY, close, frame
 from loadtest.testbed.upstream import content
 
 PATIENCE = 25.0
-"""Seconds for a whole exchange; none is meant to take more than five."""
+"""Seconds for a whole exchange; none should take more than five."""
 PIECE = 1 << 16
 BLOCK = content(4 << 20)
 GOING_AWAY = 1001
@@ -41,7 +41,7 @@ HANDSHAKE = (
 
 @dataclass
 class Plan:
-    """What the process is told."""
+    """The plan that the process receives."""
 
     port: int
     secure_port: int
@@ -50,7 +50,7 @@ class Plan:
     told: str
     """The file for the account."""
     slower: float = 1.0
-    """How many times longer clients pause than their kind says; but for those that are to be refused."""
+    """A factor on the pauses of each kind, except kinds whose requests are refused."""
 
 
 class Clients:
@@ -63,7 +63,7 @@ class Clients:
         self._tls = ssl.create_default_context(cafile=plan.authority)
 
     async def run(self) -> None:
-        """Everything until SIGTERM, and the account."""
+        """Run all clients until SIGTERM, and write the account."""
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.over.set)
         async with asyncio.TaskGroup() as group:
             for kind in KINDS.values():
@@ -72,7 +72,7 @@ class Clients:
         self.account.write(Path(self.plan.told))
 
     async def connect(self, kind: Kind) -> Line:
-        """A connection for this kind; raises Broken."""
+        """Open a connection for this kind; raises Broken."""
         secure = kind.name == SECURE
         line = await Line.open(self.plan.secure_port if secure else self.plan.port, self._tls if secure else None)
         self.account.connections[kind.name] += 1
@@ -80,7 +80,7 @@ class Clients:
 
 
 class Client:
-    """One client: one request after another."""
+    """A client that sends one request after another."""
 
     def __init__(self, clients: Clients, kind: Kind, number: int) -> None:
         self._clients, self._account = clients, clients.account
@@ -92,7 +92,7 @@ class Client:
         self._heard: Head | None = None
 
     async def run(self) -> None:
-        """Until the end of the load."""
+        """Run until the end of the load."""
         conduct = CONDUCTS.get(self.kind.name, get)
         while not self._clients.over.is_set():
             await self._one(conduct)
@@ -104,7 +104,7 @@ class Client:
             self._line.close()
 
     async def _one(self, conduct: "Conduct") -> None:
-        """One request, and what became of it."""
+        """Send one request and record its result."""
         account, name = self._account, self.kind.name
         began, line = monotonic(), None
         self._heard = None
@@ -130,7 +130,7 @@ class Client:
 
     @property
     def status(self) -> int:
-        """Of the answer; 0 where there is none."""
+        """The status of the answer; 0 without an answer."""
         return 0 if self._heard is None else self._heard.status
 
     async def _connected(self) -> Line:
@@ -139,7 +139,7 @@ class Client:
         return self._line
 
     def done(self) -> None:
-        """No further request over this connection."""
+        """Send no further request over this connection."""
         if self._line is not None:
             self._line.close()
             self._line = None
@@ -157,11 +157,11 @@ class Client:
     # ---- what conducts are made of
 
     def head_of(self, method: str, query: str, *fields: str) -> bytes:
-        """The head of a request of this client."""
+        """Return the head of a request of this client."""
         return request(method, f"/{self.kind.name}/{self.draw.randrange(100)}?{query}", self._key, fields)
 
     async def hear(self, line: Line) -> Head | None:
-        """The head of an answer; None where it is a refusal that the kind has to expect, whose body is read then."""
+        """Return the head of an answer. For a refusal that the kind expects, read the body and return None."""
         self._heard = head = await line.head()
         if not head.endpoint:
             body = await line.body(head)
@@ -173,7 +173,7 @@ class Client:
         return head
 
     async def whole(self, line: Line, wanted: bytes) -> None:
-        """The whole answer, which must be this."""
+        """Read the whole answer, which must be equal to `wanted`."""
         head = await self.hear(line)
         if head is None:
             return
@@ -188,7 +188,7 @@ Conduct = Callable[[Client, Line], Awaitable[None]]
 
 
 async def get(client: Client, line: Line) -> None:
-    """A small thing, over a connection that is kept."""
+    """Get a small body over a persistent connection."""
     size = client.draw.choice((2, 200, 30_000))
     wait = client.draw.choice((0, 0, 1, 20, 60))
     status = client.draw.choice((200, 200, 200, 404, 204))
@@ -197,7 +197,7 @@ async def get(client: Client, line: Line) -> None:
 
 
 async def get_once(client: Client, line: Line) -> None:
-    """A small thing, or what is not billed, and the connection is closed: by the edge or by the client."""
+    """Get a small or unbilled answer and close the connection, from either side."""
     fields = ["Connection: close"] if client.draw.random() < 0.5 else []
     status = client.draw.choice((200, 200, 200, 200, 404, 503))
     await line.send(client.head_of("GET", f"size=100&status={status}", *fields))
@@ -206,14 +206,14 @@ async def get_once(client: Client, line: Line) -> None:
 
 
 async def get_ten(client: Client, line: Line) -> None:
-    """Ten to a connection, so that there are handshakes too."""
+    """Get ten answers per connection, so that there are handshakes too."""
     await get(client, line)
     if line.requests >= 10:
         client.done()
 
 
 async def download(client: Client, line: Line) -> None:
-    """Something large."""
+    """Get a large body."""
     size = client.draw.randrange(1 << 20, len(BLOCK))
     chunked = client.draw.choice(("", "&chunked=1"))
     await line.send(client.head_of("GET", f"size={size}{chunked}"))
@@ -221,7 +221,7 @@ async def download(client: Client, line: Line) -> None:
 
 
 async def upload(client: Client, line: Line, *, chunked: bool, slow: bool = False) -> None:
-    """A body, of which the service says how long it was and what it sums up to."""
+    """Send a body and check the length and sum that the service reports."""
     size = client.draw.randrange(5_000, 50_000) if slow else client.draw.randrange(1 << 20, 3 << 20)
     body = BLOCK[:size]
     step = size // 10 if slow else PIECE
@@ -243,14 +243,14 @@ async def upload(client: Client, line: Line, *, chunked: bool, slow: bool = Fals
 
 
 async def events(client: Client, line: Line) -> None:
-    """A stream, of which no event may be missing."""
+    """Get a stream of events, all of which must arrive."""
     count = client.draw.randrange(10, 40)
     await line.send(client.head_of("GET", f"events={count}"))
     await client.whole(line, b"".join(b"data: %d\n\n" % number for number in range(count)))
 
 
 async def socket(client: Client, line: Line) -> None:
-    """A WebSocket: messages that come back, then the client's close, answered in kind."""
+    """Use a WebSocket: messages are echoed, then the client closes and the close is answered."""
     await line.send(client.head_of("GET", "socket", *HANDSHAKE))
     head = await client.hear(line)
     if head is None or head.status != 101:

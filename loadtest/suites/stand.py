@@ -1,8 +1,8 @@
-"""What stands between a suite's clients and its servers: nothing, nginx, or edges.
+"""The proxy between a suite's clients and its servers: none, nginx, or edges.
 
-A suite starts its servers one after another, each on a port of its own. So the proxy has a number of slots, each with a
-public port, where it listens, and a hidden one, to which it passes everything. An edge does not route by the port that
-it is asked on, so each of its slots is an edge.
+A suite starts its servers one after another, each on its own port. So the proxy has slots. Each slot has a public
+port, where the proxy listens, and a hidden port, where the suite's server listens. An edge does not route by its
+listening port, so each of its slots is an edge.
 """
 
 import os
@@ -27,14 +27,14 @@ STOP_SECONDS = 20.0
 
 
 class Slot(NamedTuple):
-    """Where a proxy listens, and where what it is asked for goes."""
+    """The port that a proxy listens on, and the port that it forwards to."""
 
     public: int
     hidden: int
 
 
 def slots(count: int, fixed: tuple[int, ...]) -> tuple[list[Slot], list[Slot]]:
-    """`count` slots for servers that take any port, and one for each port that the suite insists on."""
+    """Return `count` slots for servers that accept any port, and one for each port that the suite requires."""
     ports = free(2 * count + len(fixed))
     any_port = [Slot(*ports[2 * index : 2 * index + 2]) for index in range(count)]
     return any_port, [Slot(port, ports[2 * count + index]) for index, port in enumerate(fixed)]
@@ -42,7 +42,7 @@ def slots(count: int, fixed: tuple[int, ...]) -> tuple[list[Slot], list[Slot]]:
 
 @contextmanager
 def direct(folder: Path, places: list[Slot]) -> Iterator[None]:
-    """Nothing: a slot's two ports are to be one."""
+    """Run no proxy; a slot's two ports must be equal."""
     yield
 
 
@@ -61,7 +61,7 @@ SERVER = "server {{ {listen} location / {{ proxy_pass http://127.0.0.1:{hidden};
 
 @contextmanager
 def behind_nginx(folder: Path, places: list[Slot]) -> Iterator[None]:
-    """One nginx that buffers nothing, with a server for each slot."""
+    """Run one nginx without buffering, with a server for each slot."""
     servers = [
         SERVER.format(listen=" ".join(f"listen {host}:{slot.public};" for host in hosts()), hidden=slot.hidden)
         for slot in places
@@ -76,7 +76,7 @@ def behind_nginx(folder: Path, places: list[Slot]) -> Iterator[None]:
 
 @contextmanager
 def behind_edges(folder: Path, places: list[Slot]) -> Iterator[None]:
-    """An edge for each slot, with what is the default where nothing is said here."""
+    """Run an edge for each slot, with defaults for all settings that are not stated here."""
     running: list[Process] = []
     try:
         for slot in places:
@@ -98,8 +98,11 @@ def behind_edges(folder: Path, places: list[Slot]) -> Iterator[None]:
 
 
 def settings(folder: Path, slot: Slot) -> dict[str, object]:
-    """An open route to the slot's server; clients are trusted proxies, as anybody is to nginx, and the route names the
-    protocol that a test asks for. Small tables, and no shedding on a machine that is busy with tests."""
+    """Return settings with an open route to the slot's server.
+
+    Clients are trusted proxies, because nginx trusts every client too. The route names the protocol that a test
+    needs. Tables are small, and a machine that is busy with tests causes no shedding.
+    """
     return {
         "listen": [f"{host}:{slot.public}" for host in hosts()],
         "workers": 1,
@@ -114,7 +117,7 @@ def settings(folder: Path, slot: Slot) -> dict[str, object]:
 
 
 def wait_for(running: list[Process], places: list[Slot]) -> None:
-    """Return once all edges serve; RuntimeError where one ended, or is late."""
+    """Return once all edges serve. Raises RuntimeError if one ends or is late."""
     late = time.monotonic() + START_SECONDS + len(places)
     for process, slot in zip(running, places, strict=True):
         while not accepts(slot.public):
@@ -124,7 +127,7 @@ def wait_for(running: list[Process], places: list[Slot]) -> None:
 
 
 def hosts() -> tuple[str, ...]:
-    """The loopback addresses of this machine, as listeners write them."""
+    """Return the loopback addresses of this machine, as listeners write them."""
     try:
         with socket.socket(socket.AF_INET6) as probe:
             probe.bind(("::1", 0))
@@ -134,7 +137,7 @@ def hosts() -> tuple[str, ...]:
 
 
 def accepts(port: int) -> bool:
-    """Whether somebody listens on this port of the loopback."""
+    """Return whether a server listens on this loopback port."""
     try:
         socket.create_connection(("127.0.0.1", port), 1.0).close()
     except OSError:
@@ -143,4 +146,4 @@ def accepts(port: int) -> bool:
 
 
 WAYS = {"direct": direct, "nginx": behind_nginx, "edge": behind_edges}
-"""Everything that may stand there, in the order in which it takes its turn."""
+"""All kinds of proxies, in the order of the runs."""

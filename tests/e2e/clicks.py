@@ -1,6 +1,6 @@
 """Everyday tasks of customers and operators, click by click, from the first page after signing in.
 
-A click is one on a link, a button or a heading that opens, or Enter in the search. Typing is none.
+A click is a click on a link, a button or an expandable heading, or Enter in the search. Typing does not count.
 """
 
 import asyncio
@@ -12,18 +12,18 @@ from tests.support.site import PagesStage
 
 CLICKS_MAX = 4
 LOAD_SECONDS = 30.0
-"""Longest that a page takes to load, on a machine that does other things too."""
+"""The longest time for a page to load, on a busy machine."""
 KEYS_MAX = 150
-"""Presses of Tab until something must have been reached."""
+"""The most presses of Tab until an element must be reached."""
 ENTER = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13}
 
 
 class Click(NamedTuple):
-    """A click on the first link, button or heading that opens whose `it` meets a condition in JavaScript."""
+    """A click on the first link, button or expandable heading whose `it` meets a condition in JavaScript."""
 
     on: str
     leads: bool = True
-    """Whether another page is loaded by it."""
+    """The click loads another page."""
 
 
 class Write(NamedTuple):
@@ -43,7 +43,7 @@ Step = Click | Write | Search
 
 
 class Task(NamedTuple):
-    """A task, who has it, what they do, and the expression that is true of the page where it is done."""
+    """A task, its reader, its steps, and an expression that is true of the page at the end."""
 
     name: str
     who: str
@@ -57,30 +57,30 @@ class Task(NamedTuple):
 
 
 def begins(text: str) -> str:
-    """The condition of an element whose text begins so."""
+    """Return the condition of an element whose text begins with this."""
     return f"it.textContent.trim().startsWith('{text}')"
 
 
 def is_called(text: str) -> str:
-    """The condition of an element whose whole text is this one."""
+    """Return the condition of an element whose whole text is this."""
     return f"it.textContent.trim() === '{text}'"
 
 
 def shows(text: str) -> str:
-    """The condition of a page that shows a text."""
+    """Return the condition of a page that shows a text."""
     return f"document.querySelector('main').innerText.includes('{text}')"
 
 
 def sends(path: str) -> str:
-    """The condition of a button that sends a form to a path that ends so."""
+    """Return the condition of a button that sends a form to a path with this end."""
     return f"it.tagName === 'BUTTON' && it.form?.getAttribute('action')?.endsWith('{path}')"
 
 
 def list_tasks(customer: str, key: str, leaked: str, credited: str, colleague: str) -> list[Task]:
-    """The tasks about a customer with a plan, an open invoice and an alert, in the order in which they are done.
+    """Return the tasks about a customer with a plan, an open invoice and an alert, in order.
 
-    `key` is how one key begins, `leaked` another whole one; `credited` is the id of an invoice, of which $1.00 was
-    credited; `colleague` is an address that is no contact yet.
+    `key` is the start of one key, `leaked` is another whole key. `credited` is the id of an invoice with a credit of
+    $1.00. `colleague` is an address that is no contact yet.
     """
     keys, plan = Click(begins("API keys")), Click(begins("Plan"))
     found = Search(customer[1:])
@@ -215,7 +215,7 @@ def list_tasks(customer: str, key: str, leaked: str, credited: str, colleague: s
 
 
 async def do(page: Tab, step: Step) -> None:
-    """Do a step with the mouse, or the keyboard where something is typed."""
+    """Do a step with the mouse, or with the keyboard for text."""
     if isinstance(step, Click):
         await _click(page, step)
     else:
@@ -230,7 +230,7 @@ async def do(page: Tab, step: Step) -> None:
 
 
 async def do_by_keys(page: Tab, step: Step) -> int:
-    """Do a step with the keyboard alone; return the keys that were pressed, of which what is typed is none."""
+    """Do a step with the keyboard alone. Returns the number of pressed keys, without typed text."""
     if isinstance(step, Search):
         await _press(page, "/", 191, "/")
         assert await page.run("return 'key' in document.activeElement.dataset"), "/ goes to the search"
@@ -263,7 +263,7 @@ async def _click_by_keys(page: Tab, click: Click) -> int:
 
 
 async def _tab_to(page: Tab, condition: str) -> int:
-    """Press Tab until the element with the focus meets a condition; it must be seen, with its outline."""
+    """Press Tab until the focused element meets a condition. The element and its outline must be visible."""
     for keys in range(KEYS_MAX):
         seen = "it.checkVisibility({visibilityProperty: true})"
         if await page.run(f"const it = document.activeElement; return Boolean({condition}) && {seen}"):
@@ -310,7 +310,7 @@ async def _click(page: Tab, click: Click) -> None:
 
 
 def prepare_tasks(stage: PagesStage, credited: str, hands: str) -> list[Task]:
-    """Return the tasks as they are done with a mouse or a keyboard, with what one of each kind uses up."""
+    """Return the tasks for use with a mouse or a keyboard, with the data that each consumes."""
     kept, leaked = (stage.collector.send("POST", "/v1/customers/acme/keys", {}).json() for _ in range(2))
     return list_tasks("acme", kept["start"], leaked["secret"], credited, f"{hands}@example.com")
 
@@ -322,7 +322,7 @@ async def do_tasks(
     width: int,
     do_step: Callable[[Tab, Step], Awaitable[object]],
 ) -> list[str]:
-    """Do all tasks; return what could not be done."""
+    """Do all tasks; return the failed ones."""
     faults = []
     async with tab(browser) as page:
         await page.look(width, "light")
@@ -332,7 +332,7 @@ async def do_tasks(
         ):
             await page.lend(visitor)
             for task in [task for task in tasks if task.who == who]:
-                # The navigation is the same on each page, and the first one asks much of what is limited.
+                # Each page has the navigation, and the first page makes many rate-limited requests.
                 if not task.steps or not await page.run(f"return location.pathname.startsWith('{home}')"):
                     await page.goto(f"{stage.site}{home}?lang=en")
                 try:

@@ -1,6 +1,4 @@
-"""The dashboards: files that Grafana can load, whose every query a live Prometheus answers about a live edge and what
-it is billed for.
-"""
+"""Grafana loads the dashboards, and a live Prometheus answers every query about a live edge and its billing."""
 
 import asyncio
 import json
@@ -60,17 +58,17 @@ QUIET = {
     "edge_usage_missing_total",
     "edge_usage_unreadable_total",
 }
-"""What the edge and the collector of this test have nothing of: not in use here, or never went wrong."""
+"""Metrics that are empty in this test: the feature is not used here, or the fault never happened."""
 
 
 def read(file: Path) -> dict[str, Any]:
-    """A dashboard."""
+    """Load a dashboard."""
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 
 
 def queries(file: Path) -> list[str]:
-    """The expressions of a dashboard's panels and of its annotations."""
+    """Return the expressions of a dashboard's panels and annotations."""
     made = read(file)
     drawn = [target["expr"] for panel in made["panels"] for target in panel.get("targets", ())]
     return drawn + [note["expr"] for note in made["annotations"]["list"]]
@@ -101,11 +99,11 @@ def test_a_dashboard_is_as_grafana_loads_it(file: Path) -> None:
 
 
 OF_PROMETHEUS = {"/annotations/list/step", "/annotations/list/titleFormat"}
-"""What the schema leaves to the data source: Prometheus' reads it of annotations."""
+"""Fields that the schema leaves to the data source. Prometheus reads them from annotations."""
 
 
 def unknown(written: Any, loaded: Any, place: str = "") -> Iterator[str]:
-    """Yield where `written` has something that `loaded`, the same as Grafana's models have it, does not have."""
+    """Yield the places of values that `written` has and `loaded`, its form in Grafana's models, lacks."""
     if isinstance(written, dict) and isinstance(loaded, dict):
         for name, value in written.items():
             if name in loaded:
@@ -161,11 +159,11 @@ APART: dict[ReconciliationKind, list[Comparison]] = {
     "B": [Comparison("sold", "llm_tokens", 10_000, 9998), Comparison("sold", "api_calls", 1000, 998)],
     "D": [Comparison("sold", "payments", 9900, 9900)],
 }
-"""What books have of the same: enough to warn of, enough to page for, and nothing."""
+"""Comparisons of books: a difference for a warning, one for a page, and none."""
 
 
 async def sell(folder: Path, url: str, stripe_url: str) -> None:
-    """Have sold plans and counted usage yesterday, one invoice of which is held, and compared books today."""
+    """Create a history: plans sold and usage counted yesterday, one invoice held, books compared today."""
     now = time.time()
     async with sold(folder, put_tables(url), stripe_url) as (books, _):
         for name in ("sold", "held"):
@@ -181,7 +179,7 @@ async def sell(folder: Path, url: str, stripe_url: str) -> None:
 
 
 async def invoice(client: stripe.StripeClient) -> None:
-    """Have Stripe tell of an invoice."""
+    """Create an invoice at Stripe, which reports it."""
     customer = await client.v1.customers.create_async({"name": "told"})
     made = await client.v1.invoices.create_async({"customer": customer.id, "auto_advance": False})
     await client.v1.invoice_items.create_async(
@@ -191,7 +189,7 @@ async def invoice(client: stripe.StripeClient) -> None:
 
 
 def billed(folder: Path, sandbox: Sandbox) -> Collector:
-    """A collector that sells and charges at this sandbox, and has done so yesterday."""
+    """Return a collector with plans at this sandbox and charges of yesterday."""
     key, secrets = folder / "key", folder / "secrets"
     way = {"base": sandbox.url, "key": str(key), "webhook_secrets": str(secrets)}
     url = f"sqlite:///{folder}/ledger.db"
@@ -205,7 +203,7 @@ def billed(folder: Path, sandbox: Sandbox) -> Collector:
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
-    """One that has scraped an edge in use twice: with a hub, a collector that bills, TLS, and things that go wrong."""
+    """A Prometheus that scraped an edge in use twice: with a hub, a billing collector, TLS, and faults."""
     folder = tmp_path_factory.mktemp("dashboards")
     with ExitStack() as ends:
         upstream = Upstream(folder / "upstream")
@@ -247,7 +245,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
         sandbox.run(invoice)
 
         def seen(expression: str) -> bool:
-            """Whether that is so; asks the edge for this and that, so that rates have something to tell."""
+            """Return whether an expression holds. Sends some requests to the edge, so that rates have values."""
             for path, key in (
                 ("/", key_of("acme")),
                 ("/", key_of(UNLIMITED)),
@@ -280,7 +278,7 @@ def test_prometheus_answers_each_query_with_what_a_live_edge_tells(file: Path, p
     assert not QUIET - METRICS.keys()
     without: set[str] = set()
     for query in queries(file):
-        # What is there in any case says nothing.
+        # Parts with a constant fallback prove nothing.
         asked = query.replace("$__rate_interval", "5m").replace(" or vector(0)", "")
         found = prometheus.asked(re.sub(r"\$\{?\w+\}?", ".*", asked))
         if all(sample["value"][1] == "NaN" for sample in found):
@@ -297,5 +295,5 @@ def test_without_grafana_the_dashboards_are_drawn_with_every_panel(prometheus: P
     for file in FILES:
         titles = [panel["title"] for panel in read(file)["panels"]]
         assert [escape(title) for title in titles if escape(title) not in drawn[file.stem]] == []
-    # Two of them are of models' streams, of which there are none here.
+    # Two of them show streams of models, and this test has none.
     assert 2 < sum(page.count("nothing of it happened") for page in drawn.values()) < 17

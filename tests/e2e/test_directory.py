@@ -36,14 +36,16 @@ pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server
 
 
 class Pusher:
-    """Whoever has the file of the customers."""
+    """The owner of the customers' file."""
 
     def __init__(self, folder: Path, hub: str) -> None:
         self.file = folder / "people.yaml"
         self.hub = hub
 
     def writes(self, customers: dict[str, Any], keys: list[dict[str, object]] | None = None, **tiers: Any) -> None:
-        """Have these in the file, each with a key unless they are given; tiers besides the usual."""
+        """Write these customers to the file, each with a key unless `keys` is given; `tiers` are added to the
+        usual ones.
+        """
         said = {name: plan if isinstance(plan, dict) else {"tier": plan} for name, plan in customers.items()}
         listed = [key_line(name) for name in said] if keys is None else keys
         whole = {"hub": self.hub, "tiers": TIERS | tiers, "customers": said, "keys": listed}
@@ -54,7 +56,7 @@ class Pusher:
         return [sys.executable, "-m", "edgeproxy", "directory", "push", "-c", str(self.file), "--force"]
 
     def pushes(self, *given: Any, signer: Signer | None = None, back: bool = False, **tiers: Any) -> None:
-        """Push it, with these in it."""
+        """Write these customers and push the file."""
         self.writes(*given, **tiers)
         hub_push.run_push(load_customers(self.file, {}), hub_push.PushOptions(force=True, signer=signer, back=back))
 
@@ -69,19 +71,21 @@ def asks(edge: Edge, customer: str) -> int:
 
 
 def each(edge: Edge, customer: str, status: int, what: str) -> None:
-    """Wait until all workers answer so."""
+    """Wait until all workers answer with this status."""
     until(lambda: {asks(edge, customer) for _ in range(8)} == {status}, what)
 
 
 def known(edge: Edge) -> dict[str, Any]:
-    """What `/status` says."""
+    """Return the directory part of `/status`."""
     found: dict[str, Any] = edge.status()["directory"]
     return found
 
 
 def found(edge: Edge) -> float:
-    """How often a worker asked for a key that its supervisor knows: once for each key, until a push changes whose it
-    is."""
+    """Return how often a worker asked for a key that its supervisor knows.
+
+    A worker asks once for each key, until a push changes the key's customer.
+    """
     return total(edge.metrics(), "edge_directory_lookups_total", result="known")
 
 
@@ -156,7 +160,7 @@ def test_another_supervisor_and_another_worker_know_them_too(
     os.kill(worker, signal.SIGKILL)
     until(lambda: worker not in edge.worker_pids() and len(edge.worker_pids()) == 2, "there is another worker")
     until(lambda: asks(edge, "dora") == 200 and found(edge) == 3, "it knows her too")
-    # The supervisor dies: its workers go on with whom they know, and with nobody else, until there is another one.
+    # The supervisor dies. Its workers keep serving the customers that they know, and no others, until a new supervisor.
     os.kill(edge.supervisor.pid, signal.SIGKILL)
     edge.supervisor.wait(10)
     assert {asks(edge, "dora") for _ in range(8)} == {200}
@@ -221,7 +225,7 @@ def ask_limits(edge: Edge, customer: str) -> tuple[int, str]:
 def test_a_push_that_is_killed_is_seen_whole_or_not_at_all(
     start_edge: StartEdge, redis: Redis, pusher: Pusher, seed: int
 ) -> None:
-    """kill -9 at any moment: in the hub and on an edge's disk is the version before, or the one after."""
+    """After SIGKILL at any moment, hub and edge disk hold the version before or the one after."""
     chance = random.Random(seed)
     many = {f"c{n}": "free" for n in range(2000)}
     pusher.pushes(many)
@@ -232,7 +236,7 @@ def test_a_push_that_is_killed_is_seen_whole_or_not_at_all(
         pusher.writes(dict.fromkeys(many, pushed))
         calls = scripts(redis)
         process = subprocess.Popen(pusher.command, stdout=subprocess.DEVNULL)
-        # It spends its time with the file; what it does at the hub takes a moment, and that is the one meant.
+        # The process spends most time on the file. The short part at the hub is the interesting one.
         until(lambda process=process, calls=calls: process.poll() is not None or scripts(redis) > calls, "it pushes")
         time.sleep(chance.uniform(0, 0.01))
         process.kill()
@@ -249,7 +253,7 @@ def test_a_push_that_is_killed_is_seen_whole_or_not_at_all(
 
 
 def scripts(redis: Redis) -> int:
-    """How many parts of directories, and versions, the hub was sent."""
+    """Return how many directory parts and versions the hub received."""
 
     async def asked() -> Any:
         link = await Link.open(redis.url)
@@ -263,7 +267,7 @@ def scripts(redis: Redis) -> int:
 
 
 async def hub_tiers(redis: Redis) -> dict[str, str]:
-    """The tier of each customer in the hub."""
+    """Return the tier of each customer in the hub."""
     link = await Link.open(redis.url)
     try:
         return await told(link.ask)
@@ -272,7 +276,7 @@ async def hub_tiers(redis: Redis) -> dict[str, str]:
 
 
 def tiers(edge: Edge) -> tuple[str, ...]:
-    """The tiers that customers have on an edge's disk."""
+    """Return the customers' tiers on an edge's disk."""
     with closing(sqlite3.connect(Path(edge.settings["state"]) / FILE, timeout=10)) as db:
         return tuple(sorted(tier for (tier,) in db.execute("SELECT DISTINCT CAST(tier AS TEXT) FROM customers")))
 
@@ -334,7 +338,7 @@ def signer(tmp_path: Path) -> Signer:
 
 
 def at_hub(redis: Redis, *commands: tuple[Any, ...]) -> list[Any]:
-    """What the hub answers to somebody who may write to it."""
+    """Send commands to the hub with write access, and return its answers."""
 
     async def asked() -> list[Any]:
         link = await Link.open(redis.url, deadline=30.0)
@@ -359,7 +363,7 @@ def test_who_can_write_to_the_hub_cannot_make_keys_or_bring_them_back(
         until(lambda: what in (known(edge)["refused"] or ""), f"it names what it refuses: {what}")
         assert [asks(edge, name) for name in ("dora", "eve")] == [200, 401], "what was known counts"
 
-    # A raw write: a version with a key of eve's, in the form of old, signed by somebody, and appended to the real one.
+    # A forged version with a key of eve's, in the old format, signed by another key and appended to the real log.
     forged = part.replace(b"dora", b"eve").replace(key_hash("dora"), key_hash("eve"))
     directory_signatures.create_key_file(tmp_path / "forger.key")
     version = parse_line(first).version._replace(number=2, token="forged", before=parse_line(first).hash)
@@ -385,7 +389,7 @@ def test_who_can_write_to_the_hub_cannot_make_keys_or_bring_them_back(
     at_hub(redis, ("DEL", LOG, TIME), ("RPUSH", LOG, first), ("RPUSH", TIME, time_signed))
     until(lambda: "version 1 is older than version 2" in (known(edge)["refused"] or ""), "it is named")
     assert asks(edge, "dora") == 401
-    # What the owner of the key says of going back counts.
+    # A push back that the key's owner signed is accepted.
     pusher.pushes({"dora": "own"}, signer=signer, back=True)
     each(edge, "dora", 200, "it was meant")
     assert (known(edge)["refused"], known(edge)["signed"]) == (None, True)
@@ -394,7 +398,7 @@ def test_who_can_write_to_the_hub_cannot_make_keys_or_bring_them_back(
 def test_a_log_of_before_a_push_back_brings_no_key_back(
     start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer
 ) -> None:
-    """Numbers begin anew with `--back`, so those of the log that somebody has copied before are higher."""
+    """`--back` restarts the numbers, so the versions of an earlier copied log have higher numbers."""
     log: list[bytes] = []
     while not log or parse_line(log[0]).version.number < 3:
         pusher.pushes({"dora": "own", f"c{len(log)}": "own"}, signer=signer)
@@ -459,8 +463,9 @@ def key_hash(customer: str) -> bytes:
 def test_an_edge_without_state_serves_nobody_of_an_old_log(
     start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer
 ) -> None:
-    """Whoever can write to the hub brings back a log of two days ago, in which a revoked key is alive; `max_age` is
-    not written."""
+    """An attacker with write access to the hub restores a log of two days ago, with a key revoked since. `max_age` is
+    absent.
+    """
     pusher.pushes({"dora": "own"}, signer=signer)
     (line,) = at_hub(redis, ("LINDEX", LOG, -1))
     long_ago = time.time() - 2 * 86_400

@@ -1,7 +1,7 @@
-"""The SDKs of OpenAI, Anthropic and Google, and LiteLLM, show the same usage with and without an edge.
+"""The SDKs of OpenAI, Anthropic and Google, and LiteLLM, show equal usage with and without an edge.
 
 A stand-in for all providers returns the recorded answers of the table of dialects. The edge has the routes of
-config/ai.yaml, one for each format, and counts what the SDKs show.
+config/ai.yaml, one for each format, and must count the numbers that the SDKs show.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ RECORDED = "X-Recorded"
 SECONDS_MAX = 220.0
 """Seconds for the session: some 30 on a quiet machine, half of them for imports."""
 PIECE_BYTES = 61
-"""Bytes of a stream that are written at once: no event ends with them."""
+"""Bytes of a stream per write. No event ends at a write's end."""
 LIMIT = {"rate": "100000000/min", "of": "all", "reserve": "request"}
-"""A limit for which the edge reads each request."""
+"""A limit that makes the edge read each request."""
 OPENAI_CALLS = {
     "/chat/completions": "chat",
     "/completions": "completions",
@@ -49,7 +49,7 @@ NOT_READ = {
     ("litellm", "application/json", "streamGenerateContent"): "no SDK asks for a stream as a list",
     ("litellm", "text/event-stream", "/v2/chat"): "LiteLLM cannot read the names of Cohere's events",
 }
-"""Answers that an SDK does not read, and why."""
+"""Answers that an SDK cannot read, and why."""
 OTHERWISE = {
     "messages, start of a stream": "LiteLLM takes the first of two final events",
     "chat v2": "LiteLLM shows `tokens`, of which Cohere bills a part",
@@ -58,7 +58,7 @@ OTHERWISE = {
 
 
 def is_shown_otherwise(asked: "Asked") -> bool:
-    """Whether LiteLLM shows other numbers: it does not add the steps beside a message either, and guesses for Groq."""
+    """Return whether LiteLLM shows other numbers. It also ignores the steps beside a message, and guesses for Groq."""
     body = asked.answer["body"]
     return asked.sdk == "litellm" and (
         asked.answer["operation"] in OTHERWISE or "iterations" in body or ("x_groq" in body and asked.is_stream)
@@ -75,7 +75,7 @@ class Asked(NamedTuple):
     call: str
     answer: dict[str, Any]
     name: str
-    """The customer who asks."""
+    """The customer who sends the request."""
 
     @property
     def is_stream(self) -> bool:
@@ -83,7 +83,7 @@ class Asked(NamedTuple):
 
 
 def list_calls(answer: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """The SDKs, and their calls, that read a recorded answer."""
+    """Yield the SDKs, and their calls, that can read a recorded answer."""
     path = answer["path"]
     if answer["method"] != "POST" or answer["type"] == "websocket":
         return
@@ -118,7 +118,9 @@ ASKED = list_asked()
 
 
 def build_settings(port: int) -> dict[str, Any]:
-    """The settings of config/ai.yaml, with its route for each format; Google's SDK has a field of its own for keys."""
+    """Return the settings of config/ai.yaml, with its route for each format. Google's SDK sends keys in another
+    field.
+    """
     shipped: dict[str, Any] = yaml.safe_load((ROOT / "config/ai.yaml").read_text())
     (route,) = shipped["routes"]
     route["rewrite"]["request"]["set"]["Authorization"] = "Bearer none"
@@ -138,7 +140,7 @@ def build_settings(port: int) -> dict[str, Any]:
 
 
 async def answer_recorded(request: web.Request) -> web.StreamResponse:
-    """The recorded answer that the request names."""
+    """Return the recorded answer that the request names."""
     await request.read()
     if RECORDED not in request.headers:
         return web.Response(status=404)  # LiteLLM asks Ollama which abilities a model has.
@@ -155,7 +157,7 @@ async def answer_recorded(request: web.Request) -> web.StreamResponse:
 
 @asynccontextmanager
 async def serve_recorded(port: int) -> Any:
-    """Serve the recorded answers on this port, whatever the path."""
+    """Serve the recorded answers on this port, for every path."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", answer_recorded)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
@@ -168,7 +170,7 @@ async def serve_recorded(port: int) -> Any:
 
 
 async def run_session(port: int, edge_port: int) -> list[dict[str, list[Any]]]:
-    """What the users of the SDKs get, directly and behind the edge, in the order of ASKED."""
+    """Return the results of the SDKs, directly and behind the edge, in the order of ASKED."""
     cases = [
         {
             "sdk": asked.sdk,
@@ -192,9 +194,9 @@ async def run_session(port: int, edge_port: int) -> list[dict[str, list[Any]]]:
 
 class Session(NamedTuple):
     results: dict[str, dict[str, list[Any]]]
-    """What each customer got, by the address."""
+    """The results of each customer by the address."""
     counted: dict[str, Counter[str]]
-    """What the edge has counted for each, by meter, estimates apart under their own name."""
+    """The edge's counts by customer and meter. Estimates have their own names."""
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +215,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 
 def find_usage(answers: list[Any]) -> dict[str, Any]:
-    """The last usage that the user of an SDK is shown, whatever the SDK calls it."""
+    """Return the last usage that an SDK shows, under the SDK's own name for it."""
     shown = [
         answer.get("usage")
         or answer.get("usage_metadata")
@@ -225,7 +227,7 @@ def find_usage(answers: list[Any]) -> dict[str, Any]:
 
 
 def read_shown(sdk: str, usage: dict[str, Any]) -> dict[str, int]:
-    """The numbers of all that was asked and answered, as an SDK documents its own."""
+    """Return the numbers of input and output as the SDK documents them."""
 
     def add(*names: str) -> int:
         return sum([usage.get(name) or 0 for name in names])
@@ -285,7 +287,9 @@ def test_the_edge_counts_what_providers_bill(session: Session) -> None:
 
 
 def test_the_edge_counts_the_numbers_that_sdks_show(session: Session) -> None:
-    """But for answers whose parts and total disagree, of which a rule of the table decides: their total is the same."""
+    """Except for answers whose parts and total disagree: a rule of the table decides there, and only totals are
+    equal.
+    """
     compared, differing = Counter[str](), {}
     for asked in ASKED:
         usage, counted = find_usage(session.results[asked.name]["behind"]), session.counted[asked.name]

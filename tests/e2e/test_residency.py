@@ -32,9 +32,11 @@ from loadtest.testbed.waiting import until
 
 NAMES = ("eu", "us")
 PAUSE_SECONDS = 0.02
-"""Between two rounds of requests during a move: without it they take a core from the move itself."""
+"""Seconds between two rounds of requests during a move. Without a pause they would take a core from the move itself."""
 KILLS = 16
-"""The calls of a move behind each of which its command is killed, one after the other; the last ones wait for edges."""
+"""The number of API calls of a move; the command is killed after each of them in turn. The last calls wait for
+edges.
+"""
 KILLED_COMMAND = """
 import os, signal, sys
 from edgeproxy.cli import api, main
@@ -49,11 +51,11 @@ def call_and_die(*arguments, **options):
 api.Api.call = call_and_die
 main()
 """
-"""Runs `edgeproxy`, which is killed (kill -9) once so many calls of the API are answered; 0: not at all."""
+"""Runs `edgeproxy` and sends it SIGKILL after this many API calls; 0: never."""
 
 
 def planted(what: str) -> str:
-    """A text that only the residency eu may have."""
+    """Return a text that only the residency eu may hold."""
     return f"planted-{what}"
 
 
@@ -62,21 +64,21 @@ ANNA = planted("name")
 
 
 DIRECTED = ("203.0.113.77", "directed-message")
-"""What edges need to serve a customer, and so have in their directories everywhere; and nothing else has there."""
+"""Data that edges need to serve a customer, so every directory holds it, and no other place may."""
 
 
 class World:
-    """A collector and an edge for each of the residencies eu and us; each edge has its own as its home."""
+    """A collector and an edge for each of the residencies eu and us. Each edge has its own residency as its home."""
 
     def __init__(self, folder: Path, databases: dict[str, str], upstream: int, ends: ExitStack) -> None:
         self.folder, self.upstream = folder, upstream
         (folder / "hub").mkdir()
         self.hub = ends.enter_context(Redis(folder / "hub", "--rdbcompression", "no"))
-        """The hub, which all edges share: what is in it can be written to a file."""
+        """The hub that all edges share. Its content can be written to a file."""
         self.answered: Counter[tuple[str, str]] = Counter()
         """Billable answers that clients got, by residency and customer."""
         self.lost = 0
-        """Requests that clients sent and got no answer to."""
+        """Requests that clients sent without an answer."""
         self.signers = {}
         self.collectors: dict[str, Collector] = {}
         for name in NAMES:
@@ -97,7 +99,7 @@ class World:
             (region, residency): ends.enter_context(Link(self.collectors[residency].port, 0.0))
             for region, residency in (NAMES, NAMES[::-1])
         }
-        """What an edge has to the collector of the other residency."""
+        """An edge's link to the collector of the other residency."""
         self.edges: dict[str, Edge] = {}
         for name in NAMES:
             log = {"file": str(folder / f"{name}-edge/access.log")}
@@ -113,7 +115,7 @@ class World:
             self.edges[name] = ends.enter_context(closing(edge))
 
     def settings(self, home: str) -> dict[str, Any]:
-        """The residencies as an edge with this home has them, and its own customer."""
+        """Return the residencies in an edge's settings with this home, and its own customer."""
         residencies = {}
         for name, collector in self.collectors.items():
             port = collector.port if name == home else self.links[home, name].port
@@ -129,14 +131,14 @@ class World:
         }
 
     def create(self, residency: str, customer: str, **more: object) -> None:
-        """A customer of the database of a residency, with a key."""
+        """Create a customer with a key in the database of a residency."""
         collector = self.collectors[residency]
         assert collector.send("POST", "/v1/customers", {"name": customer, "tier": "pro", **more}).status == 201
         digest = hashlib.sha256(key_of(customer).encode()).hexdigest()
         assert collector.send("POST", f"/v1/customers/{customer}/keys", {"sha256": digest}).status == 201
 
     def ask(self, region: str, customer: str, residency: str) -> int:
-        """One request in a region; a billable answer is counted."""
+        """Send one request in a region; a billable answer is counted."""
         try:
             status = self.edges[region].ask(fields={"Authorization": f"Bearer {key_of(customer)}"}).status
         except OSError:
@@ -151,28 +153,28 @@ class World:
         until(lambda: self.ask(region, customer, residency) == 200, f"{region} knows {customer}")
 
     def ledger(self, residency: str) -> dict[str, int]:
-        """The requests in the ledger of a residency, by customer."""
+        """Return the requests in the ledger of a residency, by customer."""
         rows = self.collectors[residency].usage(by="customer", meter="requests")["rows"]
         return {row["customer"]: row["value"] for row in rows if row["value"]}
 
     def expected(self, residency: str) -> dict[str, int]:
-        """The requests that it should have, where nothing was killed."""
+        """Return the requests that the ledger should hold if nothing was killed."""
         return {customer: count for (where, customer), count in self.answered.items() if where == residency}
 
     def settle(self) -> None:
-        """Wait until each ledger has what clients were answered, and prove both."""
+        """Wait until each ledger holds all answered requests, and verify both."""
         for name in NAMES:
             until(lambda name=name: self.ledger(name) == self.expected(name), f"the ledger of {name} is complete")
             code, said = checked(self.collectors[name])
             assert code == 0, said
 
     def end(self) -> None:
-        """End everything but the hub."""
+        """Stop everything except the hub."""
         for part in (*self.edges.values(), *self.collectors.values()):
             part.end()
 
     def start(self) -> None:
-        """Start what was ended."""
+        """Start the stopped parts."""
         for part in (*self.collectors.values(), *self.edges.values()):
             part.start()
 
@@ -183,7 +185,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, postgresql: Postgresql) -> Iterator[World]:
-    """A world that tests share, and leave settled; eu is on PostgreSQL, us on SQLite."""
+    """A world that tests share and leave settled; eu is on PostgreSQL, us on SQLite."""
     folder = tmp_path_factory.mktemp("world")
     with ExitStack() as ends:
         databases = {"eu": postgresql.database(), "us": f"sqlite:///{folder}/us-data/ledger.db"}
@@ -293,7 +295,7 @@ def test_a_customer_moves_without_a_refusal_and_without_a_count_in_two_ledgers(w
     served = Counter[str]()
 
     def is_over(region: str) -> bool:
-        """Whether the latest request was counted in us."""
+        """Return whether the latest request was counted in us."""
         assert world.ask(region, "mara", "moving") == 200
         served[region] += 1
         return world.edges[region].usage().get(counted_as("us", region, world), 0) > 0
@@ -316,8 +318,9 @@ def test_a_customer_moves_without_a_refusal_and_without_a_count_in_two_ledgers(w
 
 @contextmanager
 def asking(world: World, customer: str, *others: tuple[str, str]) -> Iterator[Counter[int]]:
-    """Have a customer make requests in both regions all along, beside others, each with its residency; gives the
-    statuses."""
+    """Send a customer's requests in both regions continuously, beside others in their residencies. Yields the
+    statuses.
+    """
     statuses, stop = Counter[int](), Event()
 
     def ask_on() -> None:
@@ -337,7 +340,9 @@ def asking(world: World, customer: str, *others: tuple[str, str]) -> Iterator[Co
 
 
 def run_move(world: World, customer: str, calls: int, *, wait: int = 200) -> tuple[int, str]:
-    """Move a customer from eu to us by a command that is killed after so many calls; return how it ended."""
+    """Move a customer from eu to us with a command that is killed after this many calls. Returns its exit and
+    output.
+    """
     urls = {name: f"http://{HOST}:{collector.port}" for name, collector in world.collectors.items()}
     command = ["residency", "move", customer, "--from", urls["eu"], "--to", urls["us"], "--quiet", "3"]
     command += ["--wait", str(wait)]
@@ -355,7 +360,7 @@ def run_move(world: World, customer: str, calls: int, *, wait: int = 200) -> tup
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 def test_whatever_is_killed_in_a_move_no_request_is_refused_and_each_is_counted_once(world: World) -> None:
-    """The command behind each of its calls, and a collector with it: of eu and of us in turns."""
+    """The command is killed after each of its calls, and with it a collector, eu and us in turn."""
     lost = world.lost
     for calls in range(1, KILLS + 1):
         customer = f"killed-{calls}"
@@ -402,7 +407,7 @@ def test_while_an_edge_does_not_reach_one_collector_a_move_waits_and_each_reques
 
 
 def await_each_once(world: World, customer: str) -> None:
-    """Wait until both ledgers together have each request of a customer who has moved."""
+    """Wait until both ledgers together hold each request of a moved customer."""
     expected = world.answered.pop(("moving", customer)) + world.answered["eu", customer]
     until(lambda: count_in_both(world, customer) == expected, "each is counted once")
     for name in NAMES:
@@ -410,17 +415,17 @@ def await_each_once(world: World, customer: str) -> None:
 
 
 def count_in_both(world: World, customer: str) -> int:
-    """The requests of a customer in both ledgers together."""
+    """Return the requests of a customer in both ledgers together."""
     return sum(world.ledger(name).get(customer, 0) for name in NAMES)
 
 
 def is_counted_in_us(region: str, customer: str, world: World) -> bool:
-    """Whether an edge counts a customer as one of us."""
+    """Return whether an edge counts a customer as one of us."""
     return world.edges[region].usage().get(counted_as("us", region, world, customer), 0) > 0
 
 
 def counted_as(residency: str, region: str, world: World, customer: str = "mara") -> str:
-    """The name under which an edge counts a customer of a residency."""
+    """Return the name under which an edge counts a customer of a residency."""
     collector = world.collectors[residency]
     pseudonym = f"c-{collector.get(f'/v1/customers/{customer}', token=ADMIN).json()['id']}"
     return pseudonym if region == residency else f"{residency}:{pseudonym}"

@@ -1,4 +1,4 @@
-"""The files of config/ as they are shipped: two edges of two regions, their hub, the collector, a Stripe sandbox."""
+"""The files of config/ as shipped: two edges of two regions, their hub, the collector, a Stripe sandbox."""
 
 import os
 import re
@@ -39,7 +39,7 @@ REGIONS = ("eu-west", "us-east")
 ADMIN = "admin-token"
 METRICS = "demo-metrics-token"
 LIFTED_SECONDS = 2.0
-"""Within which another plan holds at every edge; in a run with others, ten times that."""
+"""Seconds until a changed plan applies at every edge; ten times that in a run with other tests."""
 
 ASKED: dict[str, dict[str, Any]] = {
     # requests a minute, requests at once, executions a day, workflows, days of detail, support
@@ -106,7 +106,7 @@ def test_both_files_know_the_same_and_what_an_owner_has_on_is_on() -> None:
 
 
 class Company:
-    """The shipped files, running, with an admin's token beside those of the file."""
+    """The running servers of the shipped files, with an admin's token beside the file's tokens."""
 
     def __init__(self, folder: Path, api: int, ends: ExitStack) -> None:
         trust = directory_signatures.create_key_file(folder / "directory.key")
@@ -147,7 +147,7 @@ class Company:
 
         def end() -> None:
             process.stop()
-            print(process.output[-8000:])  # shown where the test failed
+            print(process.output[-8000:])  # pytest shows it if the test failed
 
         ends.callback(end)
 
@@ -161,7 +161,7 @@ class Company:
         until(is_ready, f"{command[0]} is ready")
 
     def call(self, method: str, path: str, body: object = None, token: str = ADMIN) -> Any:
-        """What the collector answers, which is a success."""
+        """Send a request to the collector. Require success and return the answer."""
         fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         sent = None if body is None else orjson.dumps(body)
         answer = ask(self.port, path, method=method, fields=fields, body=sent)
@@ -169,13 +169,13 @@ class Company:
         return answer.json() if answer.body else None
 
     def command(self, *arguments: str) -> str:
-        """What a command prints, which ends well."""
+        """Run a command. Require success and return its output."""
         environ = {**os.environ, **self.environ}
         done = subprocess.run([*COMMAND, *arguments], check=True, capture_output=True, text=True, env=environ, cwd=ROOT)
         return done.stdout.strip()
 
     def join(self, name: str, plan: str) -> None:
-        """Make a customer with a plan and a key, whom both edges serve."""
+        """Create a customer with a plan and a key, whom both edges serve."""
         self.call("POST", "/v1/customers", {"name": name, "tier": "free"})
         key = {"sha256": sha256(key_of(name)), "name": "key"}
         self.call("POST", f"/v1/customers/{name}/keys", key)
@@ -187,7 +187,7 @@ class Company:
         return ask(self.edges[region], path, key=key_of(name))
 
     def report(self, name: str, meter: str, value: int, **dimensions: str) -> list[str]:
-        """Report usage as a service does; the reasons for which it was refused."""
+        """Report usage as a service does. Returns the reasons of refusals."""
         event: dict[str, Any] = {"id": f"{name}-{meter}-{value}-{time.monotonic_ns()}", "source": "agents"}
         event |= {"customer": name, "meter": meter, "value": value}
         if dimensions:
@@ -196,7 +196,7 @@ class Company:
         return [one["error"] for one in body["rejected"]]
 
     def pages(self, name: str) -> Visitor:
-        """A browser in which a contact of the customer has signed in by a printed link."""
+        """Return a browser session of a contact who signed in by a printed link."""
         visitor = Visitor(f"http://{HOST}:{self.port}")
         visitor.get(self.command("sign-in", "--customer", name, "-c", str(self.file)))
         visitor.send("/sign-in/link")
@@ -213,7 +213,7 @@ def company(tmp_path_factory: pytest.TempPathFactory, httpbin: Httpbin) -> Itera
 
 def test_a_call_through_an_edge_is_what_the_plan_prices_and_tokens_are_by_model(company: Company) -> None:
     company.join("acme", "standard")
-    before = len(REGIONS)  # Requests by which the key was awaited, or more.
+    before = len(REGIONS)  # The requests that waited for the key; there may have been more.
     assert [company.send(region, "acme").status for region in REGIONS] == [200, 200]
     assert company.send("eu-west", "acme", "/status/404").status == 404
 
@@ -379,7 +379,7 @@ def test_jobs_that_run_for_as_long_as_their_lock_is_held_say_so(company: Company
 
 
 def scrape(port: int, host: str, token: str = "") -> tuple[int, set[str]]:
-    """What a Prometheus at another host gets: the status, and the names of the samples."""
+    """Scrape as a Prometheus on another host. Returns the status and the names of the samples."""
     fields = {"Host": host, **({"Authorization": f"Bearer {token}"} if token else {})}
     answer = ask(port, "/metrics", fields=fields)
     families = text_string_to_metric_families(answer.body.decode()) if answer.status == 200 else ()
@@ -411,7 +411,7 @@ def test_an_operator_runs_checks_sees_baselines_and_previews_a_close_over_http(c
     month = time.strftime("%Y-%m", time.gmtime())
 
     def agrees() -> bool:
-        """Whether the command shows the same; invoices go on meanwhile."""
+        """Return whether the command shows equal counts; invoices continue meanwhile."""
         printed = company.command("billing", "close", "--period", month, "--dry-run", "-c", str(company.file))
         counts = {state: int(count) for count, state in re.findall(r"^(\d+) invoices? (\w+)$", printed, re.MULTILINE)}
         closing: dict[str, int] = company.call("GET", f"/billing/invoices/closing?period={month}")["invoices"]

@@ -1,4 +1,4 @@
-"""What a thief of one secret can do, and what not: rows of docs/operations/security.md that no other test has."""
+"""The powers and limits of a thief with one secret: rows of docs/operations/security.md that no other test covers."""
 
 import asyncio
 import hashlib
@@ -85,12 +85,12 @@ COMMANDS: dict[tuple[Argument, ...], set[str]] = {
     ("MONITOR",): set(),
     ("SHUTDOWN", "NOSAVE"): set(),
 }
-"""Who of the hub's users may send what."""
+"""Which commands each user of the hub may send."""
 DENIED = re.compile(r"(?i)no permissions|NOPERM|can't run this command|ACL failure")
 
 
 async def create_users(operator: Link, url: str) -> dict[str, Link]:
-    """Make the users of the documentation, with their rights and no more; return a connection of each."""
+    """Create the documented users with exactly their rights. Returns a connection of each."""
     rights = {
         "edge": [*documented(), *documented_for_directory()],
         "loader": documented_for_loader(),
@@ -180,7 +180,7 @@ OPENS: dict[str, set[str]] = {
     STAMP: set(),
     "cookie": set(),
 }
-"""What each secret opens at the collector, of what is not for everybody; `key` and `cookie` are made below."""
+"""The non-public endpoints of the collector that each secret opens. `key` and `cookie` are created below."""
 
 
 @pytest.fixture(scope="module")
@@ -201,7 +201,7 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def cookie(collector: Collector) -> str:
-    """The cookie of an operator, who signed in by the printed link."""
+    """Return the cookie of an operator who signed in by the printed link."""
     link = until(lambda: re.search(r"http://\S+/sign-in/link\?token=\S+", collector.output), "the link is printed")
     with Visitor(f"http://{HOST}:{collector.port}") as operator:
         operator.get(link[0])
@@ -211,7 +211,7 @@ def cookie(collector: Collector) -> str:
 
 
 def make_key(collector: Collector, name: str, **fields: str) -> str:
-    """Make a customer and a key; return its secret."""
+    """Create a customer and a key; return its secret."""
     assert collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201
     secret: str = collector.send("POST", f"/v1/customers/{name}/keys", {}, **fields).json()["secret"]
     return secret
@@ -279,7 +279,7 @@ def test_the_stamp_secret_forges_nothing_through_an_edge(start_edge: StartEdge) 
     assert received["x-customer-id"] == "acme"
     made = re.fullmatch(r"t=(\d+),v1=(\w+)", received["x-edge-signature"])
     assert made
-    # What the service gets is signed for who asked; whoever has the secret can make the same, for a service in reach.
+    # The stamp to the service is signed for the caller. A thief of the secret can sign too, for services within reach.
     assert made[2] == sign(made[1], received["x-request-id"], "acme", "basic", "eu-test")
     assert "victim" not in answer.body.decode()
 
@@ -288,7 +288,7 @@ def test_the_stamp_secret_forges_nothing_through_an_edge(start_edge: StartEdge) 
 def test_who_owns_the_host_of_an_edge_is_that_edge_and_no_more(
     start_edge: StartEdge, redis: Redis, tmp_path: Path
 ) -> None:
-    """All that is in the files of an edge, used by somebody else."""
+    """A thief uses all secrets in the files of an edge."""
     folder = tmp_path / "owned"
     directory_signatures.create_key_file(tmp_path / "directory.key")
     signer = Signer.load(tmp_path / "directory.key")

@@ -1,5 +1,7 @@
-"""Months of two residencies: invoices add up, nothing of a person is anywhere on the other side, and nothing of who was
-erased is anywhere, also not in backups that are restored."""
+"""Months of customers in two residencies: invoices add up, and personal data never reaches the other side.
+
+After an erasure, no data of the person remains anywhere, not even after an older backup is restored.
+"""
 
 import os
 from collections import Counter
@@ -28,15 +30,15 @@ LENGTH = int(os.environ.get("EDGEPROXY_YEAR_MONTHS", "1"))
 DISPUTES = LENGTH // 3
 """The month in which payments are disputed."""
 RETRY_DAYS = (1, 3, 5, 7)
-"""Days after which a payment that has failed is tried again."""
+"""Days after which a failed payment is retried."""
 GRACE_DAYS = 31
-"""Days after which the deletion of a customer is an erasure."""
+"""Days after which a deleted customer is erased."""
 START_SECONDS = 900.0
-"""Seconds in which a collector is ready, as all of these processes share a machine."""
+"""Seconds within which a collector becomes ready; all processes share one machine."""
 
 
 class Year:
-    """The year of these customers, and what is known of it by hand."""
+    """The year of these customers, with the results computed by hand."""
 
     def __init__(self, world: World, seed: int) -> None:
         self.world, self.seed = world, seed
@@ -47,7 +49,7 @@ class Year:
         self.erased = {name: choose_erased(seed, some) for name, some in self.people.items()}
         self.pseudonyms: dict[str, str] = {}
         self.names_at_stripe: dict[str, str] = {}
-        """The names of people by the ids that Stripe has for them."""
+        """The names of people by their ids at Stripe."""
         self._began = monotonic()
 
     def tell(self, text: str) -> None:
@@ -57,7 +59,7 @@ class Year:
         return {name: [one for one in some if which(one)] for name, some in self.people.items()}
 
     def live(self) -> None:
-        """Live through the months."""
+        """Play all months."""
         world, sides = self.world, self.world.sides
         world.each(life.join, self.people)
         for name, side in sides.items():
@@ -75,7 +77,7 @@ class Year:
             world.settle()
 
     def live_month(self, month: int) -> None:
-        """Live through a month, up to when its invoices are paid."""
+        """Play a month until its invoices are paid."""
         world, sides, begin, end = self.world, self.world.sides, begin_of(month), begin_of(month + 1)
         world.to(begin + 12 * DAY)
         for name, side in sides.items():
@@ -111,13 +113,13 @@ class Year:
     # ---- the erasure
 
     def keep_names(self) -> None:
-        """Write down who is who, as nobody can tell once they are erased."""
+        """Record the pseudonyms and Stripe ids of all people, because they cannot be found after the erasure."""
         for name, side in self.world.sides.items():
             self.pseudonyms |= {one.name: side.find_pseudonym(one.name) for one in self.people[name]}
             self.names_at_stripe |= {one["id"]: one["name"] for one in life.list_at_stripe(side, "/v1/customers")}
 
     def erase(self) -> dict[str, Path]:
-        """Have people erased, every other one by the API; return a backup of each side from before."""
+        """Erase people, every other one through the API. Returns a backup of each side from before."""
         world, sides = self.world, self.world.sides
         backups = {name: erasure.back_up(side, world.server) for name, side in sides.items()}
         world.each(erasure.delete, {name: some[1::2] for name, some in self.erased.items()})
@@ -150,7 +152,7 @@ class Year:
         return there & self.erased_names
 
     def restore(self, backups: dict[str, Path]) -> None:
-        """Restore the backups, with everybody in them, and have the collectors start on them."""
+        """Restore the backups, which contain all people, and start the collectors on them."""
         for name, side in self.world.sides.items():
             erasure.restore(side, self.world.server, backups[name])
             backups[name].unlink()
@@ -164,7 +166,7 @@ class Year:
     # ---- what must hold
 
     def check_nothing_left(self) -> None:
-        """No byte of who was erased is in anything but backups, if there are any, and Stripe's invoices."""
+        """Require that no byte of erased people remains outside backups and Stripe's invoices."""
         marks = {mark for some in self.erased.values() for one in some for mark in one.marks}
         for side in self.world.sides.values():
             found = self.world.search(side, side.apart)
@@ -172,7 +174,7 @@ class Year:
             assert {mark: places for mark, places in left.items() if places} == {}
 
     def check_money(self) -> None:
-        """Our invoices, those of Stripe, and the sums by hand are the same."""
+        """Require that our invoices, Stripe's, and the sums by hand are equal."""
         for name, side in self.world.sides.items():
             names = self.names_at_stripe
             theirs: dict[str, Counter[int]] = {}
@@ -186,7 +188,7 @@ class Year:
             assert ours == expected
 
     def check_sides(self) -> None:
-        """No byte of a person is in anything of the other side, ever."""
+        """Require that the other side has never held a byte of a person."""
         for name, other in (RESIDENCIES, RESIDENCIES[::-1]):
             marks = {mark for one in self.people[other] for mark in one.marks}
             side = self.world.sides[name]

@@ -1,14 +1,14 @@
-"""The cases of the Autobahn WebSocket test suite, stated anew as frames to send and answers to expect.
+"""The cases of the Autobahn WebSocket test suite, restated as frames to send and answers to expect.
 
-This is not the Autobahn program, which needs Python 2. It is what the program's fuzzing client sends to a server in
-its cases 1 to 7, 9, 10, 12 and 13 (github.com/crossbario/autobahn-testsuite, release 25.10.1), each under its number
-there, and what it takes for a pass. What differs:
+Autobahn itself needs Python 2. These are the frames that its fuzzing client sends to a server in its cases 1 to 7,
+9, 10, 12 and 13 (github.com/crossbario/autobahn-testsuite, release 25.10.1), each under its number there, and the
+answers that pass. Differences:
 
-- Where Autobahn waits for a second to see that nothing comes, a case here waits for what must come, or not at all.
-  Where it leaves to chance whether an echo comes before a failure, the case waits for the echo first.
-- In 12 and 13 there are fewer sizes, and 5 messages of each instead of 1,000, of data that is made here.
-- In 9 nothing is larger than 4 MiB, what goes in fragments or chops is smaller, half of it text and half of it binary,
-  and there are 20 messages one after another instead of 1,000.
+- Autobahn waits for a second to check that no answer arrives. A case here waits for the required answer, or not at
+  all. If Autobahn leaves the order of an echo and a failure to chance, the case waits for the echo first.
+- 12 and 13 have fewer sizes, and 5 messages of each instead of 1,000, with data created here.
+- In 9 nothing is larger than 4 MiB. Messages in fragments or chops are smaller, half of them text and half binary,
+  and there are 20 messages in sequence instead of 1,000.
 """
 
 import random
@@ -22,12 +22,12 @@ KIB, MIB = 1 << 10, 1 << 20
 NORMAL, PROTOCOL_ERROR, INVALID_PAYLOAD = 1000, 1002, 1007
 
 Event = tuple[int, bytes]
-"""What came back: (TEXT, BINARY or PONG, the whole payload)."""
+"""A received event: (TEXT, BINARY or PONG, the whole payload)."""
 
 
 @dataclass(frozen=True)
 class Chops:
-    """Bytes to send in so many writes of `size`."""
+    """Bytes to send in writes of `size`."""
 
     data: bytes
     size: int
@@ -35,14 +35,14 @@ class Chops:
 
 @dataclass(frozen=True)
 class Heard:
-    """Wait until so many frames have come back in all."""
+    """Wait until this many frames have been received in total."""
 
     frames: int
 
 
 @dataclass(frozen=True)
 class Compressed:
-    """A message to be compressed as was agreed, and to be sent in frames of `size` octets (0: in one)."""
+    """A message that is compressed as negotiated and sent in frames of `size` octets (0: one frame)."""
 
     opcode: int
     payload: bytes
@@ -55,9 +55,9 @@ Step = bytes | Chops | Heard | Compressed
 
 @dataclass(frozen=True)
 class Case:
-    """One connection. A server passes that answers with one of `outcomes`, then closes with one of `codes`.
+    """One connection. A server passes if it answers with one of `outcomes` and closes with one of `codes`.
 
-    `clean`: it must say so in a close frame; else it may also just end the connection.
+    If `clean`, it must send a close frame; otherwise it may also just end the connection.
     """
 
     number: str
@@ -66,29 +66,29 @@ class Case:
     codes: frozenset[int] = frozenset((NORMAL,))
     clean: bool = True
     offer: str | None = None
-    """What the client says in Sec-WebSocket-Extensions."""
+    """The client's Sec-WebSocket-Extensions."""
     informational: bool = False
-    """Anything is right, also something else each time."""
+    """Any result passes, and it may differ between runs."""
 
 
 def cut(data: bytes, size: int) -> Step:
-    """`data` in chops of this size; 0 for one write."""
+    """Return `data` in chops of this size; 0 for one write."""
     return Chops(data, size) if size else data
 
 
 def passing(number: str, *steps: Step, answers: tuple[Event, ...]) -> Case:
-    """All is legal: these answers come, then the client closes."""
+    """Return a legal case: the answers arrive, then the client closes."""
     return Case(number, (*steps, Heard(len(answers)), close(NORMAL)), (answers,))
 
 
 def failing(number: str, *steps: Step, after: tuple[Event, ...] = (), strictly: bool = False) -> Case:
-    """The server must fail the connection; `after` may come first, or must where `strictly`."""
+    """Return a case in which the server must fail the connection; `after` may come first, or must if `strictly`."""
     outcomes = (after,) if strictly or not after else (after, ())
     return Case(number, steps, outcomes, frozenset((PROTOCOL_ERROR,)), clean=False)
 
 
 def closing(number: str, *steps: Step, codes: tuple[int, ...] = (NORMAL,), clean: bool = True) -> Case:
-    """The client closes by itself, in whatever way."""
+    """Return a case in which the client closes, in any way."""
     return Case(number, steps, ((),), frozenset(codes), clean)
 
 
@@ -96,7 +96,7 @@ def closing(number: str, *steps: Step, codes: tuple[int, ...] = (NORMAL,), clean
 
 
 def framing() -> Iterator[Case]:
-    """Data of every length that the head of a frame tells differently (RFC 6455 section 5.2)."""
+    """Payloads of every form of length in a frame's head (RFC 6455 section 5.2)."""
     sizes = ((0, 0), (125, 0), (126, 0), (127, 0), (128, 0), (65535, 0), (65536, 0), (65536, 997))
     for kind, opcode, octet in ((1, TEXT, b"*"), (2, BINARY, b"\xfe")):
         for number, (size, chop) in enumerate(sizes, 1):
@@ -127,7 +127,7 @@ HELLO = b"Hello, world!"
 
 
 def after_hello(number: str, wrong: bytes, how: str) -> Case:
-    """A message, a frame that is wrong, a ping: `how` is one write for all, "frames", or "octets"."""
+    """Return a case of a message, an invalid frame and a ping. `how` is one write for all, "frames", or "octets"."""
     hello, ping, answer = frame(TEXT, HELLO), frame(PING), ((TEXT, HELLO),)
     if how == "at once":
         return failing(number, hello + wrong + ping, after=answer)
@@ -137,7 +137,7 @@ def after_hello(number: str, wrong: bytes, how: str) -> Case:
 
 
 def reserved_bits() -> Iterator[Case]:
-    """RFC 6455 section 5.2: zero where no extension has given them a meaning."""
+    """RFC 6455 section 5.2: reserved bits are zero unless an extension defines them."""
     yield failing("3.1", frame(TEXT, HELLO, rsv=1))
     yield after_hello("3.2", frame(TEXT, HELLO, rsv=2), "at once")
     yield after_hello("3.3", frame(TEXT, HELLO, rsv=3), "frames")
@@ -148,7 +148,7 @@ def reserved_bits() -> Iterator[Case]:
 
 
 def reserved_opcodes() -> Iterator[Case]:
-    """RFC 6455 section 5.2: those of no known frame fail the connection."""
+    """RFC 6455 section 5.2: unknown opcodes fail the connection."""
     for kind, first in ((1, 3), (2, 11)):
         yield failing(f"4.{kind}.1", frame(first))
         yield failing(f"4.{kind}.2", frame(first + 1, b"reserved opcode payload"))
@@ -200,7 +200,7 @@ GREETING = "Hello-µ@ßöäüàá-UTF-8!!".encode()
 
 
 def invalid(number: str, *steps: Step, after: tuple[Event, ...] = ()) -> Case:
-    """A text that is no UTF-8 fails the connection, with a code of its own."""
+    """Return a case in which invalid UTF-8 fails the connection, with its own code."""
     return Case(number, steps, (after,), frozenset((INVALID_PAYLOAD,)), clean=False)
 
 
@@ -269,7 +269,7 @@ def close_handling() -> Iterator[Case]:
 
 
 def limits() -> Iterator[Case]:
-    """Up to 4 MiB: in one frame, in fragments, in chops."""
+    """Messages up to 4 MiB: in one frame, in fragments, in chops."""
     kinds = ((1, TEXT, b"BAsd7&jh23"), (2, BINARY, b"\x00\xfe\x23\xfa\xf0"))
     for kind, opcode, pattern in kinds:
         for number, size in enumerate((64 * KIB, 256 * KIB, MIB, 4 * MIB), 1):
@@ -288,7 +288,7 @@ def limits() -> Iterator[Case]:
 
 
 def round_trips() -> Iterator[Case]:
-    """Messages one after another, each sent once the last one has been answered."""
+    """Messages in sequence, each sent after the answer to the last one."""
     for kind, opcode, octet in ((7, TEXT, b"*"), (8, BINARY, b"\xfe")):
         for number, size in enumerate((0, 16, 64, 256, 1024, 4096), 1):
             payload, count = octet * size, 20
@@ -308,13 +308,13 @@ SIZES = (
     *((16, 0), (1024, 0), (131072, 0)),
     *((8192, 256), (131072, 1024)),
 )
-"""Octets of a message, and of the frames that it goes in (0: one)."""
+"""Octets of a message, and of its frames (0: one)."""
 MESSAGES = 5
-"""How many a case sends."""
+"""Messages per case."""
 
 
 def material() -> Iterator[tuple[int, bytes]]:
-    """JSON and something incompressible, of some 200 KiB each, with the opcode to use."""
+    """Yield JSON and incompressible data, of some 200 KiB each, with the opcode to use."""
     draw = random.Random(6455)
     words = ["".join(draw.choices("etaoinshrdluäöüß", k=draw.randrange(2, 11))) for _ in range(2000)]
     some = [" ".join(draw.choices(words, k=12)) for _ in range(2600)]
@@ -324,7 +324,7 @@ def material() -> Iterator[tuple[int, bytes]]:
 
 
 def messages(opcode: int, data: bytes, length: int) -> list[bytes]:
-    """As many messages as a case sends: each goes on in `data` where the last one ended, by code points in text."""
+    """Return the messages of a case. Each continues in `data` after the last one; in text, by code points."""
     whole = data.decode() if opcode == TEXT else data.decode("latin-1")
     cuts = ((whole * 2)[at % len(whole) :][:length] for at in range(0, MESSAGES * length, length))
     return [part.encode() if opcode == TEXT else part.encode("latin-1") for part in cuts]
@@ -333,7 +333,7 @@ def messages(opcode: int, data: bytes, length: int) -> list[bytes]:
 def compressed(
     kind: str, opcode: int, data: bytes, offer: str, sizes: tuple[tuple[int, int], ...] = SIZES
 ) -> Iterator[Case]:
-    """Messages of all sizes, each sent once the last one has been answered."""
+    """Messages of all sizes, each sent after the answer to the last one."""
     for number, (length, size) in enumerate(sizes, 1):
         several = messages(opcode, data, length)
         steps = [step for at, one in enumerate(several, 1) for step in (Compressed(opcode, one, size), Heard(at))]
@@ -381,4 +381,4 @@ GROUPS: dict[str, Callable[[], Iterator[Case]]] = {
     "12-compression": compression,
     "13-negotiation": negotiation,
 }
-"""By the name of each group. They are made as they are asked for: some are large."""
+"""Generators by group name. Cases are created on demand, because some are large."""

@@ -1,7 +1,7 @@
-"""Search of every byte for marks of people, in whatever form a program may have written them.
+"""Search bytes for marks of people, in every encoding that a program may have used.
 
-A mark begins with STEM and ends with the number of a person, such as `planted-eu-017`. It is made of letters, digits
-and hyphens, so it is the same in a URL, in JSON and in HTML.
+A mark begins with STEM and ends with the number of a person, such as `planted-eu-017`. It consists of letters,
+digits and hyphens, so URLs, JSON and HTML do not change it.
 """
 
 import base64
@@ -19,18 +19,18 @@ import zstandard
 STEM = "planted-"
 MARK = re.compile(rb"planted-(?:[a-z]{2}-)?[0-9]{3}")
 ADDRESS = re.compile(rb"2001:db8:77:[ea][0-9]{3}")
-"""The part of a person's IPv6 address that says whose it is; `mask_addresses` leaves what is before it."""
+"""The part of a person's IPv6 address that identifies the person; `mask_addresses` keeps the part before it."""
 WIDE = re.compile(rb"p\0l\0a\0n\0t\0e\0d\0(?:[!-~]\0)*[!-~]")
 ADDRESS_STEM = b"2001:db8:77:"
 HEX = re.compile(rb"706c616e746564(?:[0-9a-f]{2})*")
 BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{8,}")
 ZSTD, GZIP, PARQUET, ZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b\x08", b"PAR1", b"PK\x03\x04"
 DEPTH_MAX = 4
-"""Forms within forms, such as Base64 in a compressed batch."""
+"""The deepest nesting of encodings, such as Base64 in a compressed batch."""
 
 
 def _encode_stem(offset: int) -> bytes:
-    """Return what Base64 makes of the stem after so many bytes, without the letters that its neighbours decide."""
+    """Return the Base64 of the stem at this byte offset, without the letters that depend on adjacent bytes."""
     begin, end = -(-offset * 8 // 6), (offset + len(STEM)) * 8 // 6
     return base64.b64encode(bytes(offset) + STEM.encode())[begin:end]
 
@@ -41,7 +41,7 @@ HEX_STEM = binascii.hexlify(STEM.encode())
 
 
 def find_marks(content: bytes) -> Iterator[str]:
-    """Yield the marks in bytes, as they are and in all forms that these may be in."""
+    """Yield the marks in bytes, in plain form and in all encodings."""
     for form in expand(content):
         lower = form.lower()
         for pattern in (MARK, ADDRESS) if STEM.encode() in lower or ADDRESS_STEM in lower else ():
@@ -49,14 +49,14 @@ def find_marks(content: bytes) -> Iterator[str]:
 
 
 def expand(content: bytes, depth: int = DEPTH_MAX) -> Iterator[bytes]:
-    """Yield bytes, and what they have in them: all that is compressed, and what is encoded where a mark may be."""
+    """Yield the bytes, and all bytes that are compressed or encoded in them."""
     yield content
     for inner in _list_inner(content, content.lower()) if depth else ():
         yield from expand(inner, depth - 1)
 
 
 def _list_inner(content: bytes, lower: bytes) -> Iterator[bytes]:
-    """Yield what is compressed or encoded in bytes."""
+    """Yield the compressed or encoded parts of bytes, decoded."""
     if WIDE_STEM in lower:
         yield from (found[::2] for found in WIDE.findall(lower))
     if HEX_STEM in lower:
@@ -78,7 +78,7 @@ def _list_inner(content: bytes, lower: bytes) -> Iterator[bytes]:
 
 
 def _list_frames(content: bytes, magic: bytes) -> Iterator[bytes]:
-    """Yield what is compressed in each frame, as far as it is whole."""
+    """Yield the content of each compressed frame, as far as it is complete."""
     at = content.find(magic)
     while at >= 0:
         try:
@@ -87,7 +87,7 @@ def _list_frames(content: bytes, magic: bytes) -> Iterator[bytes]:
             else:
                 yield zlib.decompressobj(wbits=31).decompress(memoryview(content)[at:])
         except (zstandard.ZstdError, zlib.error):
-            pass  # Bytes that happen to be the same, or a frame in pages of a database.
+            pass  # Bytes that only look like a frame, or a frame split over database pages.
         at = content.find(magic, at + 1)
 
 
@@ -99,7 +99,7 @@ def _read_parquet(content: bytes) -> bytes:
 
 
 def search_files(*folders: Path) -> dict[str, set[str]]:
-    """The marks that are in files below folders, in their contents or names, each with the files that have it."""
+    """Return the marks in names and contents of files below folders, each with its files."""
     files_by_mark: dict[str, set[str]] = defaultdict(set)
     for folder in folders:
         for file in sorted(folder.rglob("*")):
@@ -111,7 +111,7 @@ def search_files(*folders: Path) -> dict[str, set[str]]:
 
 
 def search_texts(texts: Mapping[str, bytes]) -> dict[str, set[str]]:
-    """The marks that are in texts, each with the names of those that have it."""
+    """Return the marks in texts, each with the names of its texts."""
     names_by_mark: dict[str, set[str]] = defaultdict(set)
     for name, content in texts.items():
         for mark in find_marks(content):

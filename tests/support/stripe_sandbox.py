@@ -1,4 +1,4 @@
-"""The Stripe sandbox as a process of its own, and Stripe's own client for it, each answer of which is checked."""
+"""The Stripe sandbox as a process, and Stripe's own client for it. The client checks every answer."""
 
 import asyncio
 import functools
@@ -24,17 +24,17 @@ COMMAND = (sys.executable, "-m", "edgeproxy", "stripe-sandbox")
 KEY = "sk_test_sandbox"
 T = TypeVar("T")
 START = 30.0
-"""Seconds within which it is ready."""
+"""Seconds within which the sandbox becomes ready."""
 
 
 class Api:
-    """Stripe's API somewhere: in a sandbox, or in Stripe's own test mode."""
+    """Stripe's API in a sandbox, or in Stripe's own test mode."""
 
     url: str
     key: str
 
     def run(self, work: Callable[[stripe.StripeClient], Awaitable[T]], key: str | None = None) -> T:
-        """What `work` gives, with Stripe's own client, which asks once."""
+        """Run `work` with Stripe's own client, which does not retry, and return its result."""
 
         async def with_client() -> T:
             http = Checked()
@@ -51,7 +51,7 @@ class Api:
         return asyncio.run(with_client())
 
     def call(self, method: str, path: str, body: str = "", **fields: str) -> Answer:
-        """A bare call of the API; fields that are empty are not sent."""
+        """Call the API without Stripe's client; empty fields are not sent."""
         headers = {"Authorization": f"Bearer {self.key}", "Content-Type": "application/x-www-form-urlencoded"}
         headers |= {name.replace("_", "-"): value for name, value in fields.items()}
         sent = {name: value for name, value in headers.items() if value}
@@ -60,12 +60,12 @@ class Api:
         return answer
 
     def ask(self, path: str, method: str, fields: Mapping[str, str], body: bytes) -> Answer:
-        """A request over a connection of its own."""
+        """Send a request over a connection of its own."""
         raise NotImplementedError
 
 
 class TestMode(Api):
-    """Stripe's own test mode, in the version that the sandbox speaks."""
+    """Stripe's own test mode, in the API version of the sandbox."""
 
     __test__ = False  # It is no test.
     url = "https://api.stripe.com"
@@ -74,7 +74,7 @@ class TestMode(Api):
         self.key = key
 
     def ask(self, path: str, method: str, fields: Mapping[str, str], body: bytes) -> Answer:
-        """A request to Stripe."""
+        """Send a request to Stripe."""
         connection = HTTPSConnection("api.stripe.com", timeout=60)
         try:
             fields = {"Stripe-Version": load_description().version, **fields}
@@ -91,7 +91,7 @@ class SandboxAt:
         self.port, self.url = port, f"http://{HOST}:{port}"
 
     def control(self, path: str, said: object = None) -> Any:
-        """Ask for something below `/_sandbox/`: what is said is posted."""
+        """Call a control below `/_sandbox/`: POST with a body, else GET."""
         method = "GET" if said is None else "POST"
         body = None if said is None else orjson.dumps(said)
         fields = {} if said is None else {"Content-Type": "application/json"}
@@ -105,7 +105,7 @@ class SandboxAt:
 
 
 class Sandbox(SandboxAt, Api):
-    """A sandbox on a port of its own. It can be killed, and started again on what is there."""
+    """A sandbox on its own port. It can be killed, and started again on its state."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ class Sandbox(SandboxAt, Api):
         self.process: Process | None = None
 
     def start(self) -> "Sandbox":
-        """Start it; returns once it answers."""
+        """Start the sandbox and return once it answers."""
         listen, state = f"{HOST}:{self.port}", self._folder / "sandbox.db"
         command = [*COMMAND, "--listen", listen, "--state", state, "--rates", "off", "--lag", "0", "--mail", "optional"]
         command += self._arguments
@@ -127,7 +127,7 @@ class Sandbox(SandboxAt, Api):
         return self
 
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Return whether it answers."""
         try:
             return ask(self.port, "/_sandbox/ready").status == 200
         except OSError:
@@ -135,18 +135,18 @@ class Sandbox(SandboxAt, Api):
 
     @property
     def output(self) -> str:
-        """What it wrote."""
+        """Its output."""
         assert self.process is not None
         return self.process.output
 
     def kill(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         assert self.process is not None
         kill(self.process.pid)
         self.process.wait(10.0)
 
     def close(self) -> None:
-        """End it; it must leave with code 0, unless it was killed."""
+        """Stop the sandbox. It must exit with code 0, unless it was killed."""
         try:
             if self.process is not None and self.process.running:
                 code = self.process.wait_after(signal.SIGTERM, 30.0)
@@ -155,21 +155,21 @@ class Sandbox(SandboxAt, Api):
             if self.process is not None:
                 for pid in self.process.family():
                     kill(pid)
-                print(self.process.output[-20_000:])  # shown where the test failed
+                print(self.process.output[-20_000:])  # pytest shows it if the test failed
             self._ports.close()
 
-    # ---- what it is asked
+    # ---- requests
 
     def ask(self, path: str, method: str, fields: Mapping[str, str], body: bytes) -> Answer:
-        """A request to the sandbox."""
+        """Send a request to the sandbox."""
         return ask(self.port, path, method=method, fields=fields, body=body)
 
     def faults(self, *faults: Mapping[str, Any], seed: int = 0) -> None:
-        """Have these faults happen, and no others."""
+        """Set the faults that happen, in place of earlier ones."""
         self.control("faults", {"seed": seed, "faults": faults})
 
     def journal(self, what: str = "", after: int = 0) -> list[dict[str, Any]]:
-        """Every effect, once, the oldest first; those whose name begins so."""
+        """Return every effect once, oldest first, whose name starts with `what`."""
         entries: list[dict[str, Any]] = []
         while True:
             got = self.control(f"journal?what={what}&after={after}")
@@ -179,7 +179,7 @@ class Sandbox(SandboxAt, Api):
             after = got["last"]
 
     def uncounted(self, event_name: str, identifier: str) -> None:
-        """Send a meter event that cannot be counted, and return once a thin event reports it."""
+        """Send an invalid meter event, and return once a thin event reports it."""
         before = len(self.journal("v1.billing.meter."))
         body = (
             f"event_name={event_name}&identifier={identifier}&payload[stripe_customer_id]=cus_nobody&payload[value]=1"
@@ -188,7 +188,7 @@ class Sandbox(SandboxAt, Api):
         until(lambda: len(self.journal("v1.billing.meter.")) > before, "it is reported")
 
     def listen(self, url: str) -> str:
-        """Send all events there; the secret that signs them."""
+        """Send all events to a URL. Returns the secret that signs them."""
 
         async def listen(client: stripe.StripeClient) -> str:
             made = await client.v1.webhook_endpoints.create_async({"url": url, "enabled_events": ["*"]})
@@ -198,17 +198,17 @@ class Sandbox(SandboxAt, Api):
 
 
 class Checked(stripe.AIOHTTPClient):
-    """Stripe's client for aiohttp. It checks that what comes is as described."""
+    """Stripe's client for aiohttp, which checks each answer against Stripe's description."""
 
     async def request_async(self, *arguments: Any, **more: Any) -> Any:
-        """A request and its answer, which is checked."""
+        """Send a request and check the answer."""
         answer = await super().request_async(*arguments, **more)
         check(orjson.loads(answer[0]))
         return answer
 
 
 async def advance_clock(client: stripe.StripeClient, clock: str, to: int) -> None:
-    """Let time pass on a test clock, until all is done that comes due."""
+    """Move a test clock forward, until all due work is done."""
     await client.v1.test_helpers.test_clocks.advance_async(clock, {"frozen_time": to})
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
@@ -221,7 +221,7 @@ async def advance_clock(client: stripe.StripeClient, clock: str, to: int) -> Non
 
 
 def with_nulls(schema: Any) -> Any:
-    """A schema of OpenAPI 3.0 as JSON Schema."""
+    """Convert a schema of OpenAPI 3.0 to JSON Schema."""
     if isinstance(schema, list):
         return [with_nulls(one) for one in schema]
     if not isinstance(schema, dict):
@@ -232,7 +232,7 @@ def with_nulls(schema: Any) -> Any:
 
 @functools.cache
 def validator(kind: str) -> jsonschema_rs.Draft7Validator:
-    """What checks objects of a type."""
+    """Return the validator of a type of objects."""
     schemas = with_nulls(dict(load_description().schemas))
     return jsonschema_rs.Draft7Validator(
         {"components": {"schemas": schemas}, "$ref": f"#/components/schemas/{kind}"}, validate_formats=False
@@ -240,8 +240,8 @@ def validator(kind: str) -> jsonschema_rs.Draft7Validator:
 
 
 def check(body: dict[str, Any]) -> None:
-    """That an answer is as described, with all that it has in it; AssertionError where it is not."""
-    if not body:  # A stream of meter events answers nothing.
+    """Check an answer with all its objects against the description. Raises AssertionError."""
+    if not body:  # A stream of meter events has an empty answer.
         return
     if "error" in body:
         expired = "v2.error.billing_meter_event_session_expired"

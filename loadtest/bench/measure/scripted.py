@@ -208,7 +208,7 @@ def exchanges(folder: Path, name: str, times: int, workers: int = 1) -> Callable
 
 
 def switch_counting(state: str) -> None:
-    """Switch callgrind's counting `on` or `off`. Callgrind reacts only while this process runs, so the wait is counted."""
+    """Switch callgrind's counting `on` or `off`. Callgrind reacts only while this process runs, so waiting counts."""
     command = ["callgrind_control", f"--instr={state}", str(os.getpid())]
     asking = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     while asking.poll() is None:

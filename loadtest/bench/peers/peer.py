@@ -15,10 +15,10 @@ _START_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Place:
-    """Where a peer runs: a folder of its own, its core, its upstream's ports, the Python for those that need one.
+    """The place of a peer: its folder, core, upstream ports, and the Python for peers that need one.
 
-    With a `certificate` (its file, and that of its key) a peer that can serves TLS beside, on a port of its own. With
-    `http2` it speaks HTTP/2 too.
+    With a `certificate` (files of certificate and key) a capable peer also serves TLS, on its own port. With `http2`
+    it also speaks HTTP/2.
     """
 
     folder: Path
@@ -33,8 +33,8 @@ class Place:
 class Running:
     """A peer that serves on `port`.
 
-    `counted` tells how many requests of the customer ACME it has counted, None where it does not count.
-    `control` names processes that are not on the request path; their CPU is reported apart.
+    `counted` returns how many requests of the customer ACME it has counted; None if it does not count. `control`
+    holds processes outside the request path; their CPU is reported separately.
     """
 
     child: Child
@@ -42,14 +42,14 @@ class Running:
     counted: Callable[[], int] | None = None
     control: frozenset[int] = frozenset()
     secure_port: int = 0
-    """Where it serves TLS, if it does."""
+    """The TLS port, if it has one."""
     http2_port: int = 0
-    """Where it speaks HTTP/2 without TLS, if it does."""
+    """The port for HTTP/2 without TLS, if it has one."""
     beside: tuple[Child, ...] = ()
-    """What it needs and is not measured: ends with it."""
+    """Processes that it needs and that are not measured. They end with it."""
 
     def workers(self) -> list[int]:
-        """The processes that serve, and whatever else of it is not `control`."""
+        """Return the serving processes: all of its processes except `control`."""
         return [pid for pid in tree(self.child.pid) if pid not in self.control]
 
     def stop(self) -> None:
@@ -58,13 +58,13 @@ class Running:
 
 
 class Peer(ABC):
-    """One kind of proxy. `does_job`: it identifies, limits, stamps and counts, and is checked for that."""
+    """One kind of proxy. With `does_job` it identifies, limits, stamps and counts, and the bench checks that."""
 
     name: str
     does_job: bool = True
 
     def missing(self) -> str | None:
-        """What must be installed before it can be measured, or None."""
+        """Return a missing dependency that must be installed before the measurement, or None."""
         return None
 
     @abstractmethod
@@ -75,7 +75,7 @@ class Peer(ABC):
         """Start the processes; they need not serve yet."""
 
     def start(self, place: Place) -> Running:
-        """Start it and wait until it relays; raises RuntimeError with its last words where it does not."""
+        """Start the peer and wait until it relays. Raises RuntimeError with its last output if it does not."""
         place.folder.mkdir(parents=True, exist_ok=True)
         running = self.launch(place)
         try:

@@ -1,4 +1,4 @@
-"""The plan of a year: who the customers are, what they buy and use, and who is erased at its end. Pure."""
+"""The plan of a year: the customers, their purchases and usage, and the people erased at its end. Pure."""
 
 import random
 from collections import Counter
@@ -17,12 +17,12 @@ PLANS = yaml.safe_load((ROOT / "loadtest/testbed/plans.yaml").read_text())["plan
 SOLD_AS = {"free": 50, "standard": 35, "enterprise": 15}
 """Plans, with their weights."""
 DISPUTED_EVERY, CREDITED_EVERY, ASKING_EVERY = 10, 8, 5
-"""Of how many customers one disputes a payment, buys credits, and makes requests at edges."""
+"""One in this many customers disputes a payment, buys credits, or sends requests to edges."""
 ADDRESS_LETTERS = {"eu": "e", "us": "a"}
 
 
 def begin_of(month: int) -> int:
-    """Return the Unix second at which a month of the year begins, the first being 0."""
+    """Return the Unix second of the start of a month of the year, from month 0 on."""
     year, number = divmod(FIRST[0] * 12 + FIRST[1] - 1 + month, 12)
     return at(year, number + 1, 1)
 
@@ -36,7 +36,7 @@ class Person(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The name, which is the mark; no other one's begins with it."""
+        """The name, which is the mark. No other name begins with it."""
         return f"planted-{self.residency}-{self.number:03}"
 
     @property
@@ -45,17 +45,17 @@ class Person(NamedTuple):
 
     @property
     def address(self) -> str:
-        """The address from which the person comes."""
+        """The person's client address."""
         return f"2001:db8:77:{self.address_mark}::{self.number:x}"
 
     @property
     def address_mark(self) -> str:
-        """The part of the address that is the person's alone."""
+        """The part of the address that is unique to the person."""
         return f"{ADDRESS_LETTERS[self.residency]}{self.number:03}"
 
     @property
     def marks(self) -> frozenset[str]:
-        """What is searched for."""
+        """The marks to search for."""
         return frozenset((self.name, f"2001:db8:77:{self.address_mark}"))
 
     @property
@@ -68,11 +68,11 @@ class Person(NamedTuple):
 
     @property
     def asks(self) -> bool:
-        """Whether the person's programs make requests at edges, and the person signs in."""
+        """Return whether the person's programs send requests to edges, and the person signs in."""
         return self.number % ASKING_EVERY == 0
 
     def use(self, seed: int, month: int) -> dict[str, int]:
-        """Return what a month has of each meter that is sold, on both sides of what is included."""
+        """Return a month's usage of each meter on sale, below and above the included amounts."""
         chance = random.Random(f"{seed} {self.name} {month}")
         used = {}
         for meter, meter_plan in PLANS[f"{self.plan}@1"]["meters"].items():
@@ -88,8 +88,10 @@ class Person(NamedTuple):
         return charges + (fee(plan, seconds=1, of=1) if month < months - 1 else 0)
 
     def expected(self, seed: int, months: int, begins: int) -> Counter[int]:
-        """Return the totals of the invoices that a year comes to, in cents: the first fee, of the month from a Unix
-        second on, and with each end of a month its usage and the next fee; after the last month there is none.
+        """Return the totals of the year's invoices in cents.
+
+        The first is the fee for the first month from the Unix second `begins` on. At each month's end there is its
+        usage and the next fee; after the last month there is no further fee.
         """
         plan = PLANS[f"{self.plan}@1"]
         month = begin_of(1) - begin_of(0)
@@ -114,8 +116,9 @@ def choose_erased(seed: int, people: Sequence[Person]) -> list[Person]:
 
 
 def make_events(person: Person, seed: int, month: int, second: int) -> list[dict[str, Any]]:
-    """Return the events that a service reports of a month: what is sold, and what the person's own users do."""
-    said = f"{person.residency}-{person.number}-{month}"  # Ids of events and dimensions stay, and name nobody.
+    """Return a service's events of a month: usage of the sold meters, and usage of the person's own users."""
+    # Ids of events and dimensions are never erased, so they contain no name.
+    said = f"{person.residency}-{person.number}-{month}"
     common = {"source": "year", "customer": person.name, "time": second}
     events = [
         common | {"id": f"{said}-{meter}", "meter": meter, "value": value}

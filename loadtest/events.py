@@ -1,4 +1,4 @@
-"""What happens in the middle of a run: when, which is pure, and the thread that does it and notes when it was done."""
+"""Events during a run: their times (pure), and the thread that causes them and records when."""
 
 import threading
 import time
@@ -11,11 +11,11 @@ from loadtest.topology import Topology
 from loadtest.workload import HOLE, Event, Workload
 
 CONNECT = 1.0
-"""Seconds until a client gives a connection up: it cannot know sooner that packets vanish."""
+"""Seconds until a client gives a connection attempt up: only then it notices that packets vanish."""
 
 
 class Moment(NamedTuple):
-    """Something to do, so many seconds after the beginning of the run, and what to call it."""
+    """An action, its time in seconds after the beginning of the run, and its name."""
 
     at: float
     do: Callable[[], None]
@@ -23,7 +23,7 @@ class Moment(NamedTuple):
 
 
 def moments(workload: Workload, seconds: float, topology: Topology) -> Iterator[Moment]:
-    """The beginning and the end of each event; `seconds`: of the whole schedule."""
+    """Yield the beginning and the end of each event. `seconds` is the length of the whole schedule."""
     judged = seconds - workload.warm_up
     for event in workload.events:
         begin = workload.warm_up + event.at * judged
@@ -33,7 +33,7 @@ def moments(workload: Workload, seconds: float, topology: Topology) -> Iterator[
 
 
 def deed(event: Event, topology: Topology) -> tuple[Callable[[], None], Callable[[], None], str]:
-    """What an event does, what ends it, and its name."""
+    """Return the functions that start and end an event, and its name."""
     if event.lose is not None:
         region = event.lose
         if event.how == HOLE:
@@ -46,7 +46,7 @@ def deed(event: Event, topology: Topology) -> tuple[Callable[[], None], Callable
 
 
 class Timeline(threading.Thread):
-    """Does what is due, from `begin` (Unix seconds) on, until all is done or `stop`."""
+    """Runs due actions from `begin` (Unix seconds) on, until all are done or `stop`."""
 
     def __init__(self, planned: list[Moment], begin: float) -> None:
         super().__init__(name="events", daemon=True)
@@ -54,7 +54,7 @@ class Timeline(threading.Thread):
         self._begin = begin
         self._stopped = threading.Event()
         self.done: list[tuple[str, float, float]] = []
-        """What was done, when it was begun, and when it was over, in seconds after the beginning."""
+        """The name of each done action, with its start and end in seconds after the beginning."""
         self.failed: BaseException | None = None
         self._doing: list[threading.Thread] = []
 
@@ -62,7 +62,8 @@ class Timeline(threading.Thread):
         for moment in self._planned:
             if self._stopped.wait(max(0.0, self._begin + moment.at - time.time())):
                 break
-            # In a thread of its own: an edge may take seconds to come back, and what is next must not wait for that.
+            # Each action has its own thread: an edge may take seconds to return, and the next action must not wait for
+            # it.
             doing = threading.Thread(target=self._do, args=(moment,), name=moment.name, daemon=True)
             self._doing.append(doing)
             doing.start()
@@ -77,7 +78,7 @@ class Timeline(threading.Thread):
             self.done.append((moment.name, began, time.time() - self._begin))
 
     def stop(self) -> None:
-        """Do nothing more; what is being done is done first."""
+        """Start no further actions, and wait for running ones."""
         self._stopped.set()
         self.join(5)
         for doing in self._doing:
@@ -85,11 +86,11 @@ class Timeline(threading.Thread):
         self.done.sort(key=lambda one: one[1])
 
     def missed(self) -> list[str]:
-        """What was planned and not done."""
+        """Return the actions that were planned and not done."""
         return [moment.name for moment in self._planned[len(self.done) :]]
 
     def spans(self, name: str, end: float) -> Iterator[Span]:
-        """From when to when something was so: until `end` where it was not undone."""
+        """Yield the spans of an event; one that never ended lasts until `end`."""
         begin = None
         for did, began, over in self.done:
             if did == name:
@@ -101,7 +102,7 @@ class Timeline(threading.Thread):
             yield begin, end
 
     def losses(self, workload: Workload, end: float) -> list[Loss]:
-        """When each region was lost."""
+        """Return when each region was lost."""
         return [
             Loss(region, *span, grace)
             for region in workload.regions

@@ -1,7 +1,7 @@
-"""Whether a limit was kept, as its clients saw it: pure.
+"""Check whether a limit was kept, as its clients saw it. Pure.
 
-What is accepted is the accept column of the algorithm's targets: what bounded sync admits in any window, of L, with
-hosts that report to each other once a second.
+The bound is the accept column of the algorithm's targets: the requests, as a share of the limit L, that bounded sync
+admits in any window, with hosts that report to each other once a second.
 """
 
 from bisect import bisect_left, bisect_right
@@ -9,15 +9,16 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 CELLS = 28
-"""Of a window: a request counts for up to one cell longer than the window."""
+"""Cells of a window: a request counts for up to one cell longer than the window."""
 
 Span = tuple[float, float]
-"""From one moment to another, in seconds."""
+"""Begin and end in seconds."""
 
 
 class Asked(NamedTuple):
-    """A customer's requests: when each was started and answered. `unsure`: those without an answer, which an edge may
-    have admitted."""
+    """A customer's requests: the start and the answer of each. `unsure` requests got no answer; an edge may have
+    admitted them.
+    """
 
     admitted: list[Span]
     refused: list[Span]
@@ -25,7 +26,7 @@ class Asked(NamedTuple):
 
 
 class Worst(NamedTuple):
-    """The window that is furthest from what is accepted: its begin, requests in it, and how many are accepted."""
+    """The window that exceeds its bound most: its begin, its requests, and the accepted number."""
 
     begin: float
     admitted: int
@@ -33,10 +34,11 @@ class Worst(NamedTuple):
 
 
 def false_refusals(asked: Asked, limit: int, window: float) -> list[Span]:
-    """Those that were not due: fewer than `limit` can have been admitted in the window and a cell before them.
+    """Return the wrong refusals: fewer than `limit` requests can have been admitted in the window and a cell before
+    them.
 
-    An edge may have admitted a request at any moment between its start and its answer, so whatever may have counted
-    is held to have done so.
+    An edge may have admitted a request at any moment between its start and its answer. Each request that may have
+    counted is treated as counted.
     """
     counted = asked.admitted + asked.unsure
     sent = sorted(begin for begin, _ in counted)
@@ -50,10 +52,10 @@ def false_refusals(asked: Asked, limit: int, window: float) -> list[Span]:
 
 
 def accepted(limit: int, hosts: int, demand: float, *, first: bool, moved: bool, cut: bool) -> float:
-    """Requests in one window that are accepted of `limit`, at a demand of so many times the limit.
+    """Return the accepted requests in one window, at a demand of this many times the limit.
 
-    `first`: the window begins at a customer who was idle before, or who comes in bursts; `moved`: clients went to
-    another region in it; `cut`: the hub was away in it.
+    `first`: the window begins with a customer who was idle before, or who sends in bursts. `moved`: clients went to
+    another region in it. `cut`: the hub was down in it.
     """
     rows = [limit + (max(0.03 * limit, hosts) if demand <= 5 else max(0.05 * limit, hosts + 1))]
     if first:
@@ -66,7 +68,7 @@ def accepted(limit: int, hosts: int, demand: float, *, first: bool, moved: bool,
 
 
 def overlaps(begin: float, end: float, spans: Iterable[Span]) -> bool:
-    """Whether one of `spans` has a part in [begin, end)."""
+    """Return whether one of `spans` overlaps [begin, end)."""
     return any(first < end and last > begin for first, last in spans)
 
 
@@ -82,11 +84,11 @@ def worst(
     moved: Sequence[Span] = (),
     cut: Sequence[Span] = (),
 ) -> Worst | None:
-    """The window that is furthest above what is accepted, or nearest below; None where nothing was admitted.
+    """Return the window that exceeds the accepted number most, or comes closest to it; None if nothing was admitted.
 
-    `seconds`: for which there was demand; `share`: what is accepted above the limit instead of the targets; `bursts`:
-    whether the customer comes in bursts, each of them from idle; `moved` and `cut`: when clients had to go to other
-    regions, and when the hub was away.
+    `seconds` is the time with demand. `share` is the accepted excess over the limit and replaces the targets.
+    `bursts` means that the customer sends in bursts, each after idle time. `moved` and `cut` say when clients had to
+    use other regions, and when the hub was down.
     """
     times = sorted(end for _, end in asked.admitted)
     if not times:

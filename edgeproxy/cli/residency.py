@@ -1,7 +1,8 @@
 """Commands about residencies: `residency move | moves`.
 
-A move asks the collectors of both for one step after the other. Each step may be repeated, and both have on record how
-far the move has come: whoever is cut off runs the command again. It prints ids, and nothing of the customer.
+A move calls the collectors of both residencies, one step after the other. Each step may be repeated, and both record
+the progress of the move. After an interruption, run the command again. It prints ids, and no other data of the
+customer.
 """
 
 import time
@@ -34,12 +35,12 @@ class Move:
             fail("the collector of --to has no residency: set residency in its file", 2)
         self._path = source.customer_path(customer, "move")
         self.progress: JsonObject = {}
-        """The move as the residency has it that is left."""
+        """The move as the source residency reports it."""
         self.residency = ""
-        """The residency that is left."""
+        """The source residency."""
 
     def preview(self, *, end_plan: bool) -> JsonObject:
-        """Return what the move would do, and try it at the other residency, which changes nothing."""
+        """Return the effects of the move, and try it at the target residency without changes."""
         query = {"residency": self._to, "end_plan": "true" if end_plan else "false"}
         departure: JsonObject = self._source.call("GET", self._path, query=query)
         self.residency = str(departure["residency"])
@@ -48,7 +49,7 @@ class Move:
         return departure
 
     def run(self, *, end_plan: bool, quiet: float, wait: float) -> None:
-        """Bring the move to its end, or as far as it comes within `wait` seconds."""
+        """Complete the move, or as much of it as possible within `wait` seconds."""
         self.progress = self._source.call("POST", self._path, {"to": self._to, "end_plan": end_plan})
         self._say(f"move {self.progress['id']} of {self.progress['customer_id']}: {self.progress['state']}")
         id_ = str(self.progress["id"])
@@ -72,7 +73,7 @@ class Move:
         self._report()
 
     def withdraw(self) -> None:
-        """Withdraw a move of which nothing has gone over; the customer that was made there is erased."""
+        """Withdraw a move before any transfer. The customer created at the target is erased."""
         self._step("withdraw")
         self._target.call("DELETE", f"/v1/arrivals/{self.progress['id']}", may_be_missing=True)
         self._say(f"move {self.progress['id']}: withdrawn")
@@ -81,7 +82,7 @@ class Move:
         self.progress = self._source.call("POST", f"{self._path}/steps", {"step": step, **more})
 
     def _arrive(self, id_: str, *, is_last: bool, keys: bool = True, dry_run: str | None = None) -> JsonObject:
-        """Send the customer as it is now, with its keys, some at a time."""
+        """Send the current customer, with its keys in portions."""
         document: JsonObject = self._source.call("GET", f"{self._path}/document")["document"]
         all_keys = document["keys"] if keys else []
         assert isinstance(all_keys, list)
@@ -94,14 +95,14 @@ class Move:
         return answered
 
     def _transfer(self, id_: str) -> None:
-        """Have all credits booked there that were promised here; what is booked is booked no more."""
+        """Book all promised credits at the target. Repeated bookings have no effect."""
         transfers = self.progress["transfers"]
         assert isinstance(transfers, list)
         for transfer in transfers:
             self._target.call("POST", f"/v1/arrivals/{id_}/transfers", transfer)
 
     def _settle(self, id_: str) -> None:
-        """Bring over what is left of credits: what was promised first, and then what there is beyond."""
+        """Transfer the remaining credits: the promised ones first, then the rest."""
         self._transfer(id_)
         self._step("book")
         while self.progress["millicredits"]:
@@ -110,10 +111,11 @@ class Move:
             self._step("book")
 
     def _await_edges(self, quiet: float, wait: float) -> None:
-        """Wait until each edge has shipped since they go over, and nothing new is counted here for `quiet` seconds.
+        """Wait until each edge has shipped since the edges switched, and nothing new is counted here for `quiet`
+        seconds.
 
-        Those of the other residency, too: an edge that does not reach it knows nobody there, and would refuse the
-        customer, even one without requests now, once it is being deleted here.
+        This includes the edges of the target residency. An edge that does not reach it knows no customer there. It
+        would refuse this customer, even if it has no requests now, once the customer is being deleted here.
         """
         began = time.monotonic()
         deadline, counted, since = began + wait, -1, began
@@ -134,7 +136,9 @@ class Move:
             time.sleep(POLL_SECONDS)
 
     def _list_behind_there(self, seconds: float) -> list[str]:
-        """Return the edges that may have shipped nothing to the other residency for so long; lags are whole seconds."""
+        """Return the edges that may have shipped nothing to the target for this many seconds; lags are whole
+        seconds.
+        """
         edges = [edge for edge in self._target.fetch_list("/v1/edges", "edges") if not edge["retired"]]
         return [str(edge["edge"]) for edge in edges if edge["lag_s"] is None or int(str(edge["lag_s"])) + 1 > seconds]
 

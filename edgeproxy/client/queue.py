@@ -1,7 +1,8 @@
-"""Events on their way, in files of a directory: what was added is there after a kill -9 of whoever added it.
+"""A queue of events in files of a directory. Added events survive a kill -9 of the adding process.
 
-A segment is a file of lines, each the JSON of an event. It is written by one process and removed once all of its events
-were settled. A kill in between sends the whole segment once more, with the same ids: the collector counts each once.
+A segment is a file of lines, each the JSON of an event. One process writes it, and removes it once all of its events
+are settled. After a kill in between, the whole segment is sent again with equal ids, and the collector counts each
+event once.
 """
 
 import fcntl
@@ -11,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 
 SEGMENT_BYTES = 1 << 20
-"""Bytes from which on a segment is closed."""
+"""The size in bytes at which a segment is closed."""
 SUFFIX = ".jsonl"
 
 
@@ -68,7 +69,7 @@ class Queue:
                 self._close()
 
     def sync(self) -> None:
-        """Wait until the disk has what was added: a power cut then takes nothing of it."""
+        """Wait until added events are on disk, so that they survive a power cut."""
         with self._mutex:
             fd = None if self._fd is None or self._is_synced else os.dup(self._fd)
             self._is_synced = True
@@ -79,7 +80,7 @@ class Queue:
                 os.close(fd)
 
     def oldest(self) -> Path | None:
-        """Return the segment that is to be sent next, to which nothing is added any more; None where nothing waits."""
+        """Return the next segment to send, which receives no further events, or None."""
         closed = self._closed()
         if not closed:
             with self._mutex:
@@ -106,7 +107,7 @@ class Queue:
             return self._bytes
 
     def close(self) -> None:
-        """Give the directory to whoever comes next."""
+        """Release the directory for the next process."""
         with self._mutex:
             self._close()
         os.close(self._lock)
@@ -118,7 +119,7 @@ class Queue:
             self._next += 1
 
     def _closed(self) -> list[Path]:
-        """Return the segments in their order, but for the one that is written or about to be."""
+        """Return the segments in order, without the current one."""
         there = [path for path in self._folder.glob(f"*{SUFFIX}") if path.stem.isdigit()]
         return sorted(path for path in there if int(path.stem) < self._next)
 

@@ -1,6 +1,6 @@
-"""Who buys at the demonstration: customers with keys, tokens and cards, made by the APIs that an owner would use.
+"""The demonstration's customers with keys, tokens and cards, created by the APIs that an owner would use.
 
-Each step may run again: what is there stays.
+Each step may run again: existing objects stay.
 """
 
 import secrets
@@ -14,7 +14,7 @@ from edgeproxy.demo.services import STRIPE_KEY, Services
 from edgeproxy.demo.web import require, send
 
 SERVICE_TOKEN = "demo-service-token"
-"""The token in config/collector.yaml with which services report usage."""
+"""The token in config/collector.yaml that services use to report usage."""
 
 
 class Customer(NamedTuple):
@@ -34,8 +34,9 @@ PULSE = Customer("pulse", "pro", "pm_card_visa")
 VEGA = Customer("vega", "free", "pm_card_visa", plan="standard")
 ATLAS = Customer("atlas", "free", "pm_card_visa", plan="enterprise")
 TOKENS = {"large": 1_500_000, "small": 2_000_000}
-"""Tokens by model, for an invoice. A million is included in Standard, of which `large` takes all: 500,000 at $0.03 a
-thousand are above it, and 2,000,000 of `small` at $0.004."""
+"""Tokens by model, for an invoice. Standard includes a million, and `large` uses all of it: 500,000 more cost $0.03 a
+thousand. 2,000,000 of `small` cost $0.004 a thousand.
+"""
 TOKENS_CENTS = (("large", 1500), ("small", 800))
 HISTORY_DAYS = 20
 """Days of usage before the first start."""
@@ -50,10 +51,10 @@ class Company:
         self._data = data
         self._admin_token = admin_token
         self._begun: dict[str, str] = {}
-        """By customer the time at which a plan began that the staff gave to it at this start."""
+        """By customer, the start of the plan that the staff gave to it at this start."""
 
     def create_customers(self) -> None:
-        """Create all customers that are not there yet."""
+        """Create the missing customers."""
         for customer in CUSTOMERS:
             self._create_customer(customer)
             self.key(customer)
@@ -75,19 +76,20 @@ class Company:
         return self._data.secret(f"key of {customer.name}", create)
 
     def token(self, customer: Customer) -> str:
-        """Return the token with which a customer uses the collector's API."""
+        """Return the customer's token for the collector's API."""
 
         def create() -> str:
-            name = f"{customer.name}-{secrets.token_hex(4)}"  # Another than one whose secret was not stored.
+            # A token with another secret, which was not stored, may exist under the plain name.
+            name = f"{customer.name}-{secrets.token_hex(4)}"
             token = self._send("POST", "/v1/tokens", {"name": name, "customer": customer.name}, 201)
             return str(token["secret"])
 
         return self._data.secret(f"token of {customer.name}", create)
 
     def report_usage(self) -> None:
-        """Report usage, for pages and invoices: what services did for customers, by model, and a mistake in it."""
-        # Vega's is of the minute in which its plan began: the plan may end with the next one, and usage of that is no
-        # part of it. At a later start all of it is known.
+        """Report usage for pages and invoices: services' usage by customer and model, and one invalid event."""
+        # Vega's usage is in the minute in which its plan began. The plan may end with the next minute, and would not
+        # include usage in it. At a later start all of this usage is already counted.
         vega = {"time": self._begun[VEGA.name]} if VEGA.name in self._begun else {}
         events = [
             *list_history(time.time()),
@@ -106,7 +108,7 @@ class Company:
         self._send("PUT", f"/v1/customers/{customer.name}/contacts", {"emails": [address]}, 200)
 
     def _leave_card(self, customer: Customer) -> None:
-        """Leave a card at Stripe, as the customer does on the page to which the portal sends browsers."""
+        """Save a card at Stripe, as the customer does on the page that the portal sends browsers to."""
         returning = {"return_url": f"{self._services.collector}/account"}
         self._send("POST", f"/billing/portal?customer={customer.name}", returning, 201)
         customers = self._stripe("/v1/customers?limit=100")["data"]
@@ -125,7 +127,7 @@ class Company:
 
 
 def build_event(number: str, customer: Customer, meter: str, value: int, **dimensions: str) -> dict[str, object]:
-    """Return an event as a service reports it; one with the same number counts once."""
+    """Return an event in the form of a service's reports. An event with an earlier number counts once."""
     event: dict[str, object] = {
         "source": "demo", "id": f"start-{number}", "customer": customer.name, "meter": meter, "value": value
     }  # fmt: skip
@@ -133,7 +135,7 @@ def build_event(number: str, customer: Customer, meter: str, value: int, **dimen
 
 
 def list_history(now: float) -> Iterator[dict[str, object]]:
-    """Yield what Atlas used on the last days: less at weekends."""
+    """Yield Atlas's usage of the last days: less at weekends."""
     for ago in range(HISTORY_DAYS):
         day = time.gmtime(now - ago * 86400)
         at = time.strftime("%Y-%m-%dT%H:%M:00Z", day)

@@ -1,4 +1,4 @@
-"""What there is to try: a line for a shell for each thing that the product does, and what its output must show."""
+"""The tour of the demonstration: a shell line for each feature, and the expected output."""
 
 import json
 from collections.abc import Sequence
@@ -11,19 +11,23 @@ from edgeproxy.demo.judgements import Judgement
 LIMIT, PAID_LIMIT = 60, 600
 """Requests a minute of the plans Free and Standard, all regions together (config/tiers.yaml)."""
 PASSED = range(48, 73)
-"""What may pass of it within seconds, by turns in all regions: what one holds for requests to come is not at once free
-for another, and docs/design/limits.md#what-is-accepted bounds what passes above the limit."""
+"""How many of the limit's requests may pass within seconds, sent to all regions in turn.
+
+Requests reserved by one region are not free for another at once, and docs/design/limits.md#what-is-accepted bounds
+the excess above the limit.
+"""
 BURST = 100
 """Requests to all regions together."""
 P95_MS = 250
-"""The most that the 95th percentile of the load may be: its goal is 80 ms, on a machine that does nothing else."""
+"""The highest accepted 95th percentile of the load; the goal is 80 ms on an otherwise idle machine."""
 LOAD_PER_SECOND, LOAD_SECONDS = 40, 10
 LOADED = 90.0
-"""Seconds in which the machine must have been fit for a verdict: a load that other work spoils is repeated."""
+"""Seconds for the load test to find the machine fit for a verdict. A load disturbed by other work is repeated."""
 MINUTE = 60.0
 DIRECTORY, SHIPPED, STRIPE, MAIL, SCRAPED = 5.0, 15.0, 30.0, 15.0, 20.0
-"""Seconds in which edges follow the directory, the ledger has what was counted, Stripe has charged, a mail has arrived,
-and Prometheus has scraped."""
+"""Seconds until edges follow the directory, the ledger has all counts, Stripe has charged, a mail arrives, and
+Prometheus has scraped.
+"""
 
 EVENTS = [
     {"id": f"tokens-{model}", "source": "demo", "customer": "nova", "meter": "llm_tokens", "value": tokens}
@@ -33,9 +37,9 @@ EVENTS = [
 
 
 class Stop(NamedTuple):
-    """A stop of the tour: what it shows, a line for a shell, and the judgement of that line's output.
+    """A stop of the tour: its subject, a line for a shell, and the judgement of that line's output.
 
-    `within`: seconds that what it shows may take to come true. The line is repeated until then.
+    `within` is the seconds until the judgement must hold. The line is repeated until then.
     """
 
     shows: str
@@ -74,7 +78,7 @@ def post(token: str, body: object, url: str) -> str:
 
 
 def build_tour(regions: Sequence[str], *, with_prometheus: bool, with_load: bool) -> list[Stop]:
-    """Return the stops, in their order, for edges in these regions; with the load test where it is at hand."""
+    """Return the stops in order, for edges in these regions. The load test is included if it is available."""
     tour = [
         *list_identity_stops(),
         *list_limit_stops(len(regions)),
@@ -92,7 +96,7 @@ def build_tour(regions: Sequence[str], *, with_prometheus: bool, with_load: bool
 
 
 def list_identity_stops() -> list[Stop]:
-    """Return the stops about who is served."""
+    """Return the stops about identities."""
     return [
         Stop(
             "A request with a key passes. The answer has its region and limit, and what reached the API: no key",
@@ -138,7 +142,7 @@ def list_limit_stops(regions: int) -> list[Stop]:
 
 
 def list_money_stops() -> list[Stop]:
-    """Return the stops about usage that costs, and a payment that fails."""
+    """Return the stops about paid usage, and a payment that fails."""
     return [
         Stop(
             "A service reports tokens that Nova used, by model; again they count once",
@@ -228,7 +232,7 @@ def build_last_invoice_stop() -> Stop:
 
 
 def list_figure_stops(regions: Sequence[str]) -> list[Stop]:
-    """Return the stops about what can be read of all this."""
+    """Return the stops about metrics, reports and other figures."""
     usage = "$COLLECTOR/v1/usage?customer=nova&meter=requests&by=region"
     return [
         Stop(
@@ -241,7 +245,7 @@ def list_figure_stops(regions: Sequence[str]) -> list[Stop]:
 
 
 def build_load_stop() -> Stop:
-    """Return the stop about latency under load, which only a checkout has: the load test is no part of the package."""
+    """Return the stop about latency under load. Only a checkout has it: the load test is no part of the package."""
     return Stop(
         f"Ten seconds of load by Locust: the P95 of each region is at most {P95_MS} ms",
         'loadtest --workload "$DATA/load.yaml" --edges "$EDGES" --keys "$DATA/keys.json" --out "$DATA/load"',

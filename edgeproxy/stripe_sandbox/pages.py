@@ -35,7 +35,7 @@ STATUSES = {
 
 
 class CardChoice(msgspec.Struct, forbid_unknown_fields=True):
-    """The card by which a customer pays, and the promotion code that they enter."""
+    """The customer's payment card and promotion code."""
 
     card: str = "pm_card_visa"
     promotion_code: str | None = None
@@ -75,7 +75,7 @@ class Pages:
 
     @contextmanager
     def _change(self) -> Iterator[None]:
-        """Commit what is done within, and have its events delivered; raises ApiError."""
+        """Commit the changes made within, and deliver their events. Raises ApiError."""
         try:
             with transaction(self._state.connection):
                 yield
@@ -85,7 +85,7 @@ class Pages:
     # ---- Checkout
 
     async def get_checkout(self, request: web.Request) -> web.Response:
-        """Return the page of a session of Checkout; that of a complete one leads back to its shop."""
+        """Return the page of a session of Checkout. The page of a complete session redirects to its shop."""
         return self._render_checkout(request)
 
     def _render_checkout(self, request: web.Request, error: ApiError | None = None) -> web.Response:
@@ -166,7 +166,9 @@ class Pages:
         raise web.HTTPNotFound(text=message)
 
     async def get_authentication(self, request: web.Request) -> web.Response:
-        """Return the page of a challenge; that of a finished one leads back to the `return_url` of its intent."""
+        """Return the page of a challenge. The page of a finished challenge redirects to the `return_url` of its
+        intent.
+        """
         client_secret = request.query.get("client_secret", "")
         tx, intent = self._find_intent(request, client_secret)
         if intent["status"] == "requires_action":
@@ -199,7 +201,7 @@ class Pages:
     # ---- invoices
 
     async def get_invoice(self, request: web.Request) -> web.Response:
-        """Return the page of an invoice, on which it can be paid."""
+        """Return the page of an invoice, with a form to pay it."""
         return self._render_invoice(request)
 
     def _render_invoice(self, request: web.Request, error: ApiError | None = None) -> web.Response:
@@ -292,7 +294,7 @@ def build_challenge(intent: Fields) -> str | None:
 
 
 def describe_error(intent: Fields, error: ApiError | None) -> str | None:
-    """Describe why a payment failed: of this call, or of the one before; None where none did."""
+    """Describe why a payment failed: in this call, or in the one before. None if none failed."""
     if error is not None:
         return str(error)
     failure: Fields = intent.get("last_payment_error") or intent.get("last_setup_error") or {}
@@ -300,7 +302,7 @@ def describe_error(intent: Fields, error: ApiError | None) -> str | None:
 
 
 def redirect(location: str | None) -> web.Response:
-    """Build the response that leads to another page."""
+    """Build the response that redirects to another page."""
     return web.Response(status=303, headers={"Location": location or "/"})
 
 

@@ -1,4 +1,4 @@
-"""The edge, its endpoints, clients and collector, and what is done to the first two. Each deed is written down."""
+"""The edge, its endpoints, clients and collector, and the deeds on the edge and endpoints. Each deed is recorded."""
 
 import random
 import signal
@@ -36,18 +36,18 @@ from loadtest.testbed.waiting import until
 
 WORKERS = 2
 DRAIN = 12
-"""Seconds; no stream is meant to last half as long."""
+"""Seconds of a drain; no stream should last half as long."""
 LATE = 3.0
 """Seconds that the end of an old edge may take beyond its drain."""
 PROBED = 1.0
 """Seconds between two probes of an endpoint."""
 LASTING, GUEST = ("a", "b"), "c"
-"""The endpoints that are killed now and then, and the one that reloads add and take away."""
+"""The endpoints that are killed now and then, and the endpoint that reloads add and remove."""
 LIMITS = ("100/10s", "150/10s", "60/10s")
 
 
 class Site:
-    """All of it, from `open` to `close`. Deeds on the edge come from one thread, those on endpoints from another."""
+    """The whole site, from `open` to `close`. One thread does deeds on the edge, another one those on endpoints."""
 
     def __init__(self, folder: Path, seed: int, *, slower: float = 1.0) -> None:
         """`slower`: see traffic.Plan."""
@@ -55,7 +55,7 @@ class Site:
         self.faults: list[Fault] = []
         self.held = {COMER: Held(), DETOUR: Held()}
         self.well = threading.Lock()
-        """Held while the edge may still take an endpoint that is up for one that is down."""
+        """Held while the edge may still treat a stopped endpoint as up."""
         self._ends = ExitStack()
         self._ports = Ports(4)
         self._ends.callback(self._ports.close)
@@ -64,7 +64,7 @@ class Site:
         self.tallies = {name: Tally(folder / f"{name}.tally") for name in self.services}
         self._running: dict[str, Process] = {}
         self._hand = ThreadPoolExecutor(1)
-        """Starts endpoints: they are ended together with the thread that started them (PR_SET_PDEATHSIG)."""
+        """Starts endpoints: they end with the thread that started them (PR_SET_PDEATHSIG)."""
         self._ends.callback(self._hand.shutdown)
         self._authority = Authority(folder)
         self.collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
@@ -74,7 +74,7 @@ class Site:
         self._clients: Process | None = None
         self._account = Account()
         self.sums: list[Sums] = []
-        """What everybody said whenever nothing was under way."""
+        """The sums of all parties whenever no request was under way."""
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -103,7 +103,7 @@ class Site:
     # ---- life
 
     def open(self) -> "Site":
-        """Start everything but the clients."""
+        """Start everything except the clients."""
         for name in self.services:
             self._hand.submit(self._start_service, name).result()
             self._ends.callback(self._stop_service, name)
@@ -116,7 +116,7 @@ class Site:
         return self
 
     def close(self) -> None:
-        """End everything."""
+        """Stop everything."""
         if self._clients is not None:
             self._clients.stop()
         self._ends.close()
@@ -131,7 +131,7 @@ class Site:
         until(lambda: all(self.given(name) for name in KINDS), "every kind of traffic arrives")
 
     def unload(self) -> None:
-        """Let the clients end what they have begun, and take their account."""
+        """Let the clients finish their requests, and add their account."""
         assert self._clients is not None
         assert self._clients.running, self._clients.output
         assert self._clients.wait_after(signal.SIGTERM, 40) == 0, self._clients.output
@@ -139,7 +139,7 @@ class Site:
         self._account += Account.read(self.folder / "account.json")
 
     def rest(self) -> None:
-        """All is well, nothing is sent, everything arrives: what everybody says of it."""
+        """Remove all faults, stop the clients, wait until all counts have arrived, and record the sums."""
         with self.well:
             self.edge.fill_disk(False)
             self.edge.set_clock(0.0)
@@ -169,11 +169,11 @@ class Site:
 
     @property
     def is_wrong(self) -> bool:
-        """Whether it is plain already that some count is."""
+        """Return whether a count is already known to be wrong."""
         return bool(self.sums and self.sums[-1].complaints())
 
     def _arrived(self) -> tuple[dict[str, int], dict[str, int]]:
-        """What is counted, and the ledger: once it has all of that, or when it is plain that it never will."""
+        """Return the edge's counts and the ledger, once they are equal or after ARRIVED seconds."""
         end = monotonic() + ARRIVED
         while True:
             counted, ledger = self.edge.usage(), self.edge.ledger()
@@ -182,24 +182,24 @@ class Site:
             sleep(0.1)
 
     def given(self, name: str) -> int:
-        """Answers of all endpoints together to this customer."""
+        """Return the answers of all endpoints together to this customer."""
         return sum(tally.given(name) for tally in self.tallies.values())
 
     def received(self, name: str) -> int:
-        """Requests of this customer that came to an endpoint."""
+        """Return the requests of this customer that an endpoint received."""
         return sum(tally.received(name) for tally in self.tallies.values())
 
     def go_on(self, requests: int) -> None:
-        """Wait until so many answers more were given."""
+        """Wait until this many more answers were given."""
         wanted = sum(map(self.given, KINDS)) + requests
         until(lambda: sum(map(self.given, KINDS)) >= wanted, f"{requests} answers more", seconds=30)
 
     def kin(self) -> set[int]:
-        """All processes of the edge, of supervisors and workers that are on their way out too."""
+        """Return all processes of the edge, including stopping supervisors and workers."""
         return self.edge.supervisor.family()
 
     def settle(self) -> None:
-        """Wait until there is one supervisor, with all of its workers, and nothing else of the edge."""
+        """Wait until exactly one supervisor with all of its workers is left."""
 
         def settled() -> bool:
             return whole_crew(self.edge, set()) and self.kin() == {self.edge.supervisor.pid, *self.edge.worker_pids()}
@@ -210,16 +210,16 @@ class Site:
 
     @contextmanager
     def deed(self, deed: Deed, endpoints: frozenset[str] = frozenset(), note: str = "") -> Iterator[Fault]:
-        """Write down that this is done from the beginning of the block to its end, unless the block says otherwise."""
+        """Record that this deed happens during the block, unless the block states other times."""
         fault = Fault(deed, monotonic(), endpoints=endpoints, note=note)
         self.faults.append(fault)
         yield fault
         fault.ended = min(fault.ended, monotonic())
 
     def kill_worker(self, draw: random.Random) -> None:
-        """kill -9 of one worker, which stands still before that, so that it is known whom it serves.
+        """Kill one worker with SIGKILL. It is stopped first, so that its connections are known.
 
-        Another one comes in its place; who is in a hurry need not wait for that, see `settle`.
+        Its successor may still be starting on return; `settle` waits for it.
         """
         pid = draw.choice(self.edge.worker_pids())
         with self.deed(Deed.KILL_WORKER) as fault:
@@ -228,7 +228,7 @@ class Site:
             kill(pid)
 
     def hang_worker(self, draw: random.Random) -> None:
-        """A worker stands still until its supervisor has another one in its place."""
+        """Stop a worker until its supervisor has replaced it."""
         pid = draw.choice(self.edge.worker_pids())
         with self.deed(Deed.HANG_WORKER) as fault:
             sockets.stop(pid)
@@ -236,7 +236,9 @@ class Site:
             until(lambda: sockets.state(pid) in "ZX", "the worker that hangs is ended", seconds=30)
 
     def kill_supervisor(self, draw: random.Random) -> None:
-        """kill -9 of the supervisor; workers serve on, and leave once another one serves."""
+        """Kill the supervisor with SIGKILL. Workers continue to serve, and leave once another supervisor's workers
+        serve.
+        """
         with self.deed(Deed.KILL_SUPERVISOR) as fault:
             with self.well:
                 orphans = set(self.edge.worker_pids())
@@ -249,7 +251,7 @@ class Site:
             fault.note = f"{len(orphans)} workers served on and left"
 
     def roll(self, _: random.Random) -> None:
-        """A new edge beside the old one, which then drains."""
+        """Start a new edge beside the old one, which then drains."""
         with self.deed(Deed.ROLL) as fault:
             old = self.edge.supervisor
             served = self.edge.output.count('"event": "edge serving"')
@@ -262,7 +264,9 @@ class Site:
             self.settle()
 
     def restart(self, draw: random.Random, names: tuple[str, ...]) -> None:
-        """kill -9 of these endpoints, which come back on the same ports, and are known to be back when it ends."""
+        """Kill these endpoints with SIGKILL and start them again on their ports. Returns once the edge knows that they
+        are up.
+        """
         with self.well, self.deed(Deed.OUTAGE if len(names) > 1 else Deed.RESTART, frozenset(names)) as fault:
             for name in names:
                 self._stop_service(name)

@@ -1,4 +1,4 @@
-"""A relay between an edge and its collector, over which requests and answers are lost, doubled, held up and cut."""
+"""A relay between an edge and its collector that loses, duplicates, delays and cuts requests and answers."""
 
 import asyncio
 import random
@@ -22,10 +22,10 @@ STORMY = {
     "answer cut": 1,
     "somebody else answers": 1,
 }
-"""What may become of a request, and how often."""
+"""The possible fates of a request, with their weights."""
 DOWN = {"lost": 1}
 HELD_UP = 0.2
-"""Seconds."""
+"""Seconds of a delay."""
 SHORT = b"Content-Length: 0\r\nConnection: close\r\n\r\n"
 BUSY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: 1\r\n" + SHORT
 NO_DATABASE = b"HTTP/1.1 503 Service Unavailable\r\n" + SHORT
@@ -33,7 +33,7 @@ SOMEBODY_ELSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 
 
 
 class Relay(Threaded):
-    """The thread, from `with` to its end. `fates` says what becomes of requests, and may be changed at any time."""
+    """The relay's thread, from `with` to its end. `fates` holds the weights of fates and may change at any time."""
 
     def __init__(self, target: int, seed: object = 0) -> None:
         """`target` is the collector's port."""
@@ -41,13 +41,13 @@ class Relay(Threaded):
         self.port = 0
         self.fates: Mapping[str, int] = CALM
         self.met: Counter[str] = Counter()
-        """How often each came about."""
+        """How often each fate occurred."""
         self._target = target
         self._chance = random.Random(f"{seed} relay")
         self._later: list[bytes] = []
 
     def late(self) -> int:
-        """What was kept arrives once more, whatever became of it meanwhile; returns how many these were."""
+        """Send the stored requests again, whatever their first fate was. Returns their number."""
         return asyncio.run_coroutine_threadsafe(self._late(), self._loop).result(60)
 
     async def _late(self) -> int:
@@ -82,7 +82,7 @@ class Relay(Threaded):
             writer.transport.abort()
 
     async def _answer(self, request: bytes) -> bytes | None:
-        """What is answered, an end of the connection behind it where it says so; None: nothing is."""
+        """Return the answer, or None for none. `Connection: close` in it ends the connection."""
         fates = self.fates
         fate = self._chance.choices(list(fates), list(fates.values()))[0]
         self.met[fate] += 1
@@ -104,7 +104,7 @@ class Relay(Threaded):
         if fate == "answer lost" or answer is None:
             return None
         if fate == "answer cut":
-            # What is left of it says nowhere that it is not whole.
+            # The rest of the answer looks complete.
             head, _, body = answer.partition(b"\r\n\r\n")
             lines = [line for line in head.split(b"\r\n") if not line.lower().startswith(b"content-length")]
             half = body[: len(body) // 2]
@@ -112,7 +112,7 @@ class Relay(Threaded):
         return answer
 
     async def _forwarded(self, request: bytes) -> bytes | None:
-        """The collector's answer; None where it gives none."""
+        """Return the collector's answer, or None."""
         try:
             reader, writer = await asyncio.open_connection(HOST, self._target)
         except OSError:

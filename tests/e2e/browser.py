@@ -1,8 +1,7 @@
-"""Chromium without a screen, driven over its DevTools protocol, and all that its page complains of.
+"""Chromium without a screen, driven over its DevTools protocol, and all problems that it reports about a page.
 
-The protocol is what Playwright and Puppeteer speak to Chromium too; the few commands here have been in it for a
-decade. Playwright for Python cannot be in one environment with httpbin on Python 3.11: they ask for different
-releases of greenlet.
+Playwright and Puppeteer use the protocol too, and the few commands here have been in it for a decade. Playwright for
+Python cannot be in one environment with httpbin on Python 3.11: they need different releases of greenlet.
 """
 
 import asyncio
@@ -34,11 +33,11 @@ FLAGS = (
     "--remote-debugging-port=0",
 )
 ARRIVE_SECONDS = 30.0
-"""Longest that pages which lead on by themselves take, on a machine that does other things too."""
+"""The longest time for pages that redirect by themselves, on a busy machine."""
 
 
 class Chromium(Process):
-    """The running browser; `devtools` is the address at which it is driven."""
+    """The running browser; `devtools` is the address of its protocol."""
 
     def __init__(self, binary: str, folder: Path) -> None:
         profile = folder / "profile"
@@ -52,15 +51,15 @@ class Chromium(Process):
 
 
 class Tab:
-    """A page in a context of its own: no cookie, connection or kept answer of another test's."""
+    """A page in its own context, without cookies, connections or cached answers of other tests."""
 
     def __init__(self, tunnel: aiohttp.ClientWebSocketResponse) -> None:
         self.troubles: list[str] = []
-        """Errors and warnings of the console, exceptions that no script caught, loads that failed."""
+        """Errors and warnings of the console, uncaught exceptions, and failed loads."""
         self.responses: list[dict[str, Any]] = []
-        """What the page was answered, as `Network.Response`, in order."""
+        """The answers to the page as `Network.Response`, in order."""
         self.connections: Counter[int] = Counter()
-        """Answers by the connection on which they came."""
+        """Answers by connection."""
         self._tunnel = tunnel
         self._session: str | None = None
         self._calls: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -76,20 +75,20 @@ class Tab:
         await self._loaded.wait()
 
     async def reload(self) -> None:
-        """Load the page again, as its user would: what is kept of it is used where its freshness allows."""
+        """Reload the page as its user would: fresh cached files are used."""
         self._loaded.clear()
         await self.call("Page.reload")
         await self._loaded.wait()
 
     @asynccontextmanager
     async def loading(self) -> AsyncIterator[None]:
-        """What is done herein leads to another page; returns after its `load` event."""
+        """Expect the actions in this context to load another page; returns after its `load` event."""
         self._loaded.clear()
         yield
         await self._loaded.wait()
 
     async def arrive(self, part: str) -> None:
-        """Wait until pages that lead on by themselves have led to an address with this part, and it is loaded."""
+        """Wait until pages that redirect by themselves have loaded an address with this part."""
         deadline, url = time.monotonic() + ARRIVE_SECONDS, ""
         while part not in url or not url.endswith(" complete"):
             assert time.monotonic() < deadline, f"{url} leads not to {part}"
@@ -99,7 +98,7 @@ class Tab:
                 url = (await self.call("Runtime.evaluate", expression=expression))["result"]["value"]
 
     async def run(self, script: str) -> Any:
-        """What this body of an async JavaScript function returns, which must be something that JSON has."""
+        """Run this body of an async JavaScript function and return its result, which must be valid JSON."""
         expression = f"(async () => {{{script}}})()"
         done = await self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in done, done["exceptionDetails"]
@@ -110,12 +109,12 @@ class Tab:
         await self.run(f"while (!({condition})) await new Promise(again => setTimeout(again, 5));")
 
     async def lend(self, visitor: Visitor) -> None:
-        """Give the page the session of somebody."""
+        """Give the page a visitor's session."""
         for name, value in visitor.client.cookies.items():
             await self.call("Network.setCookie", name=name, value=value, url=visitor.site, httpOnly=True)
 
     async def look(self, width: int, scheme: str) -> None:
-        """Have the page so wide, and light or dark."""
+        """Set the width and the colour scheme of the page."""
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         await self.call("Emulation.setDeviceMetricsOverride", **size)
         features = [{"name": "prefers-color-scheme", "value": scheme}]
@@ -124,7 +123,7 @@ class Tab:
     # ---- the protocol
 
     async def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """The result of a command, sent to the page once there is one and to the browser before."""
+        """Send a command to the page, or to the browser before there is a page. Returns its result."""
         number = len(self._calls)
         self._calls[number] = asked = asyncio.get_running_loop().create_future()
         session = {"sessionId": self._session} if self._session else {}
@@ -132,7 +131,7 @@ class Tab:
         return await asked
 
     async def open(self, painted: bool) -> None:
-        """Make the page, and have it tell of everything that happens in it."""
+        """Create the page and subscribe to its events."""
         context = (await self.call("Target.createBrowserContext", disposeOnDetach=True))["browserContextId"]
         wanted = {"url": "about:blank", "browserContextId": context, "hidden": not painted}
         made = await self.call("Target.createTarget", **wanted)
@@ -142,7 +141,7 @@ class Tab:
             await self.call(f"{domain}.enable")
 
     async def hear(self) -> None:
-        """Take what the browser says, until it says no more."""
+        """Read the browser's messages until the connection ends."""
         async for frame in self._tunnel:
             message = frame.json()
             if "id" in message:
@@ -174,7 +173,9 @@ class Tab:
 
 @asynccontextmanager
 async def tab(chromium: Chromium, *, painted: bool = True) -> AsyncIterator[Tab]:
-    """A new page, which is gone after it; one that is not painted is laid out only: no keys, no animation frames."""
+    """Yield a new page, which is closed at the end. A page that is not painted has a layout, but no keys and no
+    animation frames.
+    """
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(chromium.devtools, max_msg_size=0, compress=0) as tunnel,

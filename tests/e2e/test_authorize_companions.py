@@ -1,7 +1,7 @@
-"""nginx, Envoy, Traefik, Caddy and HAProxy in front, which ask the edge: their configurations are those of the docs.
+"""nginx, Envoy, Traefik, Caddy and HAProxy that ask the edge for a decision, configured as in the docs.
 
-Behind them are services that match prefixes of the path as it came (Flask, Express). What a client cannot do behind the
-edge it cannot do here: choose what is decided on, speak for another customer, hand its key to a service.
+Their services match prefixes of the raw path (Flask, Express). As behind an edge, a client cannot change the path of
+the decision, act as another customer, or pass its key on to a service.
 """
 
 import hmac
@@ -65,12 +65,14 @@ class Statuses(NamedTuple):
 
 REFUSED = Statuses(400, 400, 400, 400, 400)
 ODDLY_SPELLED = Statuses(200, 400, 400, 200, 400)
-"""nginx and Caddy drop fields with another separator than the hyphen; Envoy refuses them, and the edge the others'."""
+"""nginx and Caddy drop fields with a separator other than the hyphen. Envoy refuses them. For the other two the edge
+refuses them.
+"""
 
 
 @pytest.fixture(scope="module")
 def listeners() -> Iterator[dict[str, int]]:
-    """The ports of the edge's listeners for proxies, by how these state requests."""
+    """The ports of the edge's listeners for proxies, by their way to describe a request."""
     kinds = sorted(set(STATED.values()))
     with closing(Ports(len(kinds))) as ports:
         yield dict(zip(kinds, ports.numbers, strict=True))
@@ -102,7 +104,7 @@ def edge(folder: Path, listeners: dict[str, int], services: dict[str, int]) -> I
 def fronts(
     folder: Path, edge: Edge, listeners: dict[str, int], services: dict[str, int]
 ) -> Iterator[dict[tuple[str, str], Companion]]:
-    """Each proxy before each service; all start at once."""
+    """Start each proxy before each service, all at once."""
     with ExitStack() as stack:
         started = {}
         for proxy, service in ATTACKS:
@@ -127,7 +129,7 @@ def serves(port: int) -> bool:
 
 
 def send(front: Companion, target: str, *fields: str, method: str = "GET", host: str = "front.test") -> Answer:
-    """One request, byte for byte."""
+    """Send one request, byte for byte."""
     lines = [f"{method} {target} HTTP/1.1", f"Host: {host}", *fields]
     if not any(line.lower().startswith("connection:") for line in fields):
         lines.append("Connection: close")
@@ -137,7 +139,7 @@ def send(front: Companion, target: str, *fields: str, method: str = "GET", host:
 
 
 def served(answer: Answer) -> str | None:
-    """The prefix that a service has served; None where none has."""
+    """Return the prefix that a service has served, or None."""
     return answer.json()["served"] if answer.status == 200 else None
 
 
@@ -152,9 +154,9 @@ def test_the_proxy_keeps_forwarding_and_the_edge_keeps_count(edge: Edge, front: 
         assert (report["method"], report["length"]) == (method, len(body))
         assert report["target"] == "/v1/%C3%A4;a=b?echo=1&x=%2f../%2e"
         assert report["fields"]["x-customer-id"] == customer
-        # Traefik can add nothing of an answer that passes to what the client gets.
+        # Traefik cannot add fields of a positive decision to the client's answer.
         assert ("ratelimit" in answer) == (front.name != "traefik")
-    with Wire(front.port) as wire:  # A body of unknown length, of which the edge is told nothing.
+    with Wire(front.port) as wire:  # A body of unknown length, which the edge does not learn.
         head = "POST /open/x HTTP/1.1\r\nHost: front.test\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n"
         wire.send(head.encode() + b"5\r\nhello\r\n" * 100 + b"0\r\n\r\n")
         unlimited = wire.hear()
@@ -218,7 +220,7 @@ ODD_TARGETS = {
     "/open/..;/v1/x": 400,
     "/open/..\\v1/x": 400,
 }
-"""Each with the status behind Traefik, which brings most paths into their normal form first, and forwards that."""
+"""Each with the status behind Traefik, which normalizes most paths first and forwards the result."""
 NORMAL_TARGETS = ["/open/x?/../../v1/x", "/open/x?a=http://a/../b%2e", "/open/a;b/c", "/open/a//b", "/open/a%2Fb"]
 
 
@@ -348,7 +350,7 @@ def test_the_host_that_is_decided_on_is_the_one_that_is_served(front: Companion)
 def test_a_clients_word_on_its_address_does_not_count(front: Companion) -> None:
     for named in ((), ("Connection: close, X-Forwarded-For",)):
         answer = send(front, "/open/x", f"X-Forwarded-For: {DENIED}", f"X-Real-IP: {DENIED}", *named)
-        # Envoy refuses to have it removed; nobody takes the client's word.
+        # Envoy refuses to remove it. No proxy trusts the client's value.
         assert answer.status == (400 if named and front.name == "envoy" else 200), answer
 
 
@@ -372,7 +374,7 @@ ASKED_FOR: list[tuple[str, str | None, str | None, str | None]] = [
     ("/maybe/x", KEY, "acme", "free"),
     ("/v1/x", KEY, "acme", "free"),
 ]
-"""Targets and keys, and the customer and the tier that the service is to see."""
+"""Targets and keys, and the customer and tier that the service must receive."""
 
 
 @each_front
@@ -444,7 +446,7 @@ def test_an_upgrade_is_no_way_past(front: Companion) -> None:
 
 @pytest.fixture(scope="module")
 def switches(folder: Path, listeners: dict[str, int], fronts: object) -> Iterator[dict[str, Companion]]:
-    """Each proxy before a service that switches to any protocol."""
+    """Start each proxy before a service that accepts a switch to any protocol."""
     with ExitStack() as stack:
         service = stack.enter_context(closing(SwitchingService()))
         started = {}
@@ -471,11 +473,11 @@ PROTOCOLS = {
     "named twice": (PLAIN, "Connection: upgrade, upgrade", "Connection: upgrade", "Upgrade: h2c"),
     "with a version": (FORBIDDEN, "Connection: upgrade", "Upgrade: websocket/13"),
 }
-"""Each with the status; 101 where the service is asked for WebSockets alone."""
+"""Each with its status; 101 if the service gets a request for WebSocket only."""
 
 
 def open_tunnel(front: Companion, *fields: str) -> tuple[bytes, bytes]:
-    """Ask for another protocol; return the head of the answer, and what the service says to a request in it."""
+    """Request another protocol. Returns the head of the answer, and the service's answer in that protocol."""
     with socket.create_connection((HOST, front.port), timeout=20) as client:
         head = "\r\n".join(["GET /open/x HTTP/1.1", "Host: front.test", *fields, "", ""])
         client.sendall(head.encode())
@@ -517,7 +519,7 @@ def test_without_an_answer_of_the_edge_nothing_passes(edge: Edge, fronts: dict[t
     asking = {proxy: companion for (proxy, service), companion in fronts.items() if service == "flask"}
 
     def ask_all(*proxies: str) -> dict[str, int]:
-        """The status that each answers to who may come."""
+        """Return each proxy's status for a request with a valid key."""
         with ThreadPoolExecutor() as pool:
             answers = pool.map(lambda proxy: send(asking[proxy], "/open/x", f"X-API-Key: {KEY}"), proxies)
             return {proxy: answer.status for proxy, answer in zip(proxies, answers, strict=True)}

@@ -1,6 +1,7 @@
-"""Customers of the collector's database: real edges, which follow the collector or a hub to which it publishes.
+"""Customers of the collector's database: real edges that follow the collector, or a hub that it publishes to.
 
-A test asks for its edge after its collector, so that the edge ends first: it waits for one that takes what it counted.
+A test requests its edge after its collector, so that the edge stops first. A stopping edge waits for a collector
+that accepts its counts.
 """
 
 import asyncio
@@ -54,7 +55,7 @@ def hashed(key: str) -> str:
 
 
 def adds(collector: Collector, *names: str) -> None:
-    """Customers of a tier without limits, with a key each."""
+    """Create customers of a tier without limits, each with a key."""
 
     async def add(connection: AsyncConnection) -> None:
         own = {"tier": "own", "metadata": "{}", "created_at": 1, "version": 1, "settings": json.dumps({"tier": "own"})}
@@ -72,7 +73,7 @@ def adds(collector: Collector, *names: str) -> None:
 
 
 def flags(collector: Collector, **said: Any) -> None:
-    """Put the flag `new`."""
+    """Set the flag `new`."""
 
     async def put(connection: AsyncConnection) -> None:
         await accounts_flags.put_flag(connection, Caller("test"), "new", Flag.model_validate(said))
@@ -104,12 +105,12 @@ def asks(edge: Edge, customer: str) -> int:
 
 
 def each(edge: Edge, customer: str, status: int, what: str) -> None:
-    """Wait until all workers answer so."""
+    """Wait until all workers answer with this status."""
     until(lambda: {asks(edge, customer) for _ in range(8)} == {status}, what)
 
 
 def reported_and_restored(collector: Collector, edge: Edge) -> None:
-    """Have a key of a customer served, refused as it leaked, and served again."""
+    """Serve a customer's key, report it as leaked until it is refused, and restore it."""
     key = collector.send("POST", "/v1/customers/dora/keys", {}).json()
     bearer = {"Authorization": f"Bearer {key['secret']}"}
 
@@ -124,7 +125,7 @@ def reported_and_restored(collector: Collector, edge: Edge) -> None:
 
 
 def follows(collector: Collector, signer: Signer) -> dict[str, Any]:
-    """The settings of an edge that follows this collector."""
+    """Return the settings of an edge that follows this collector."""
     return {
         "usage": {"collector": f"http://127.0.0.1:{collector.port}", "token": EDGE},
         "directory": {"from": "collector", "trust": signer.public_key},
@@ -153,7 +154,7 @@ def test_an_edge_without_a_hub_follows_the_collector(
     each(edge, "fay", 200, "nothing was lost")
     with closing(sqlite3.connect(Path(edge.settings["state"]) / FILE)) as db:
         assert b"eve" not in b"".join(row[0] for row in db.execute("SELECT said FROM customers"))
-    # Who may read it: edges' tokens, and nobody else.
+    # Only edges' tokens may read it.
     for token, status in ((READ, 403), ("nobody", 401), (EDGE, 200)):
         answer = ask(collector.port, "/v1/directory", fields={"Authorization": f"Bearer {token}"})
         assert answer.status == status
@@ -182,7 +183,7 @@ def test_a_flag_flips_at_the_edge_without_a_deploy(
     flags(collector, percent=0)
     each(edge, "dora", 404, "nobody has it any more")
     each(edge, UNLIMITED, 404, "nor those of the files")
-    # A flag of the edge's own files counts there, and what was learnt is known after a restart without the collector.
+    # A flag in the edge's own files applies there, and the edge keeps its data in a restart without the collector.
     flags(collector, customers=["dora"])
     each(edge, "dora", 200, "she has it again")
     collector.kill()
@@ -241,7 +242,7 @@ def test_the_collector_publishes_to_a_hub_whatever_becomes_of_it(
         reported_and_restored(collector, edge)
         redis.kill()
         adds(collector, "eve")
-        redis.start()  # It keeps nothing on disk: what the collector has is copied anew.
+        redis.start()  # It has no data on disk, so the collector copies everything again.
         make_users(redis)
         each(edge, "eve", 200, "the copy is whole again")
         until(lambda: edge.status()["hub"]["state"] == "up", "the functions are there again")
@@ -252,7 +253,7 @@ def test_the_collector_publishes_to_a_hub_whatever_becomes_of_it(
 
 
 def readiness(edge: Edge) -> tuple[int, str | None]:
-    """What the admin listener says: the status, and why it is not ready."""
+    """Return the answer of the admin listener: the status, and the reason for not being ready."""
     answer = ask(edge.admin, "/readyz")
     return answer.status, answer.json()["reason"]
 
@@ -260,7 +261,9 @@ def readiness(edge: Edge) -> tuple[int, str | None]:
 def test_an_edge_is_ready_once_it_knows_its_customers(
     start_collector: StartCollector, upstream: Upstream, signer: Signer, tmp_path: Path
 ) -> None:
-    """It says what it waits for, then every first request is served; what is on its disk is known at once."""
+    """The edge states the reason for its wait, then serves every first request. It knows the data on its disk at
+    once.
+    """
     collector = start_collector()
     adds(collector, "dora")
     collector.kill()
@@ -277,13 +280,13 @@ def test_an_edge_is_ready_once_it_knows_its_customers(
         collector.kill()
         edge.start()
         assert asks(edge, "dora") == 200
-        collector.start()  # It takes what the edge has counted.
+        collector.start()  # It accepts the edge's counts.
 
 
 def test_a_reload_of_each_side_turns_the_directory_on_and_changes_its_key(
     start_collector: StartCollector, start_edge: StartEdge, signer: Signer, tmp_path: Path
 ) -> None:
-    """The edge never stops being ready meanwhile, and nothing waits for a restart."""
+    """The edge stays ready meanwhile, and no change needs a restart."""
     collector = start_collector()
     adds(collector, "dora")
     edge = start_edge(usage=follows(collector, signer)["usage"])
@@ -310,7 +313,7 @@ def test_a_reload_of_each_side_turns_the_directory_on_and_changes_its_key(
     assert edge.reload(directory={"from": "collector", "trust": trust[1:], "max_age": "1h"}).status == 200
     adds(collector, "eve")
     each(edge, "eve", 200, "what the new key has signed is followed")
-    # A file that cannot be used changes nothing, and what was published goes on.
+    # An invalid file changes nothing, and the published directory stays valid.
     collector.settings["directory"] = {"key": str(tmp_path / "none.key")}
     collector.write()
     assert collector.process is not None
@@ -327,7 +330,7 @@ def test_a_reload_of_each_side_turns_the_directory_on_and_changes_its_key(
 def test_limits_are_raised_within_seconds_and_fall_back_without_a_collector(
     start_collector: StartCollector, start_edge: StartEdge, signer: Signer, tmp_path: Path
 ) -> None:
-    """The end is the edge's own affair; a collector that was killed takes the raise back once it runs again."""
+    """The edge ends the raise by itself. A killed collector ends it once it runs again."""
     collector = start_collector(directory={"key": str(tmp_path / "directory.key")})
     edge = start_edge(tiers={**TIERS, "own": {"limits": [{"rate": "100/day"}]}}, **follows(collector, signer))
     adds(collector, "dora")
@@ -369,7 +372,7 @@ def test_limits_are_raised_within_seconds_and_fall_back_without_a_collector(
 def test_a_customer_moves_to_another_region_by_its_own_token(
     start_collector: StartCollector, start_edge: StartEdge, upstream: Upstream, signer: Signer, tmp_path: Path
 ) -> None:
-    """Its requests are executed there within seconds, as each answer says; others stay, and nobody moves these."""
+    """Other regions execute its requests within seconds, as each answer states. Other customers stay."""
     regions = {"names": ["eu-test", "us-east", "moon"]}
     directory = {"key": str(tmp_path / "directory.key")}
     collector = start_collector(directory=directory, regions=regions, tiers={"own": {}, "basic": {}})
@@ -397,7 +400,7 @@ def test_a_customer_moves_to_another_region_by_its_own_token(
     until(lambda: executes("dora") == {"us-east"}, "she has moved")
     assert executes("eve") == {"eu-test"}
     assert collector.get("/v1/regions/best", token=READ, customer="dora").json()["because"] == "prefer"
-    # Whom the operator keeps in one region chooses among no others, and loses none of that by choosing.
+    # If the operator allows only some regions, the customer can choose among those only, and the choice keeps them.
     allowed = {"regions": {"allow": ["eu-test", "moon"]}}
     assert collector.send("PATCH", "/v1/customers/dora", allowed).status == 200
     assert collector.send("PUT", path, {"region": "us-east"}, token=tokens["dora"]).status == 422

@@ -1,4 +1,4 @@
-"""Limits that operators change while real workers serve: what was used stays used, and /limits shows what holds."""
+"""Operators change limits while real workers serve: usage stays, and /limits shows the new limits."""
 
 from contextlib import ExitStack
 from typing import Any
@@ -11,22 +11,22 @@ from loadtest.testbed.waiting import until
 from tests.support.structured import parse_list
 
 OPEN = b"POST /open HTTP/1.1\r\nHost: a\r\nX-API-Key: %b\r\nContent-Length: 2\r\n\r\n" % key_of("acme").encode()
-"""A request that is under way for as long as its body does not come."""
+"""A request that stays under way, because its body does not arrive."""
 
 
 def acme(tier: dict[str, Any], name: str = "small", **more: Any) -> dict[str, Any]:
-    """Settings in which acme, who has two keys, is a customer of this tier."""
+    """Return settings in which acme has two keys and this tier."""
     keys = [key_line("acme"), {**key_line("other"), "customer": "acme"}]
     return {"tiers": {name: tier}, "customers": {"acme": {"tier": name}}, "keys": keys, **more}
 
 
 def ask(edge: Edge, times: int = 1, key: str = "acme", path: str = "/") -> list[int]:
-    """The statuses of so many requests, each over a connection of its own: either worker may serve it."""
+    """Return the statuses of this many requests, each over its own connection, so that either worker may serve it."""
     return [edge.ask(path, key=key_of(key)).status for _ in range(times)]
 
 
 def used(edge: Edge, *what: str) -> dict[str, tuple[Any, ...]]:
-    """By policy what is used, what remains, and whatever else is wanted; of each name there is one."""
+    """Return used and remaining units, and other fields, by policy. Names are unique."""
     lines = edge.limits("acme")
     found = {line["name"]: tuple(line.get(field) for field in ("used", "remaining", *what)) for line in lines}
     assert len(found) == len(lines)
@@ -34,7 +34,7 @@ def used(edge: Edge, *what: str) -> dict[str, tuple[Any, ...]]:
 
 
 def changed(edge: Edge, settings: dict[str, Any]) -> None:
-    """A reload that goes well."""
+    """Reload successfully."""
     answer = edge.reload(**settings)
     assert (answer.status, answer.json()["result"]) == (200, "ok"), answer
 
@@ -81,11 +81,11 @@ def test_usage_survives_other_names_another_order_other_counts_and_another_tier(
     assert used(edge)["w1"] == (9, 1)
     assert ask(edge) == [200]
     assert violated(edge.ask(key=key_of("acme"))) == ["w1"]
-    # What was refused is used nowhere.
+    # A refused request uses nothing.
     ten = {"w1": (10, 0), "w2": (10, 22), "w3": (10, 5), "requests-month": (10, 10)}
     assert used(edge) == ten
 
-    # Another tier, whose limits are the same but for names and counts; another window begins anew.
+    # Another tier with equal limits, except for names and counts. A new window starts from zero.
     hard = {**quota, "included": 12, "cap": "hard"}
     big = {"limits": [{"rate": "600/h"}, {"rate": "7/min"}], "quotas": [hard]}
     changed(edge, acme(big, "big"))
@@ -180,14 +180,14 @@ def test_each_key_each_route_and_everybody_are_shown_apart(start_edge: StartEdge
         ("key", one): 2,
         ("key", other): 4,
         ("address", None): None,
-        # What is beyond it passes, and is not charged to it.
+        # Requests beyond it pass and are not charged to it.
         ("trial", None): 2,
         ("route", "all"): 3,
         ("route", "dear"): 3,
         ("dear", "dear"): 1,
     }
     assert shown() == expected
-    # Other names for routes are other routes; a key is the same wherever it stands.
+    # A renamed route is a new route. A key keeps its state wherever it is listed.
     edge.settings["routes"][1]["name"] = "cheap"
     edge.settings["keys"].reverse()
     changed(edge, {})

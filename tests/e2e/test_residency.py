@@ -432,7 +432,7 @@ def counted_as(residency: str, region: str, world: World, customer: str = "mara"
 
 
 def find_planted(folder: Path) -> list[str]:
-    """The files below a folder in which a planted text is."""
+    """Return the files below a folder that contain a planted text."""
     return [str(path) for path in sorted(folder.rglob("*")) if path.is_file() and b"planted-" in path.read_bytes()]
 
 
@@ -458,10 +458,10 @@ def test_no_byte_of_a_person_is_in_anything_of_the_other_side(world: World) -> N
         if path.is_file() and any(text.encode() in path.read_bytes() for text in DIRECTED)
     }
     assert {place for place in directed if place.startswith(("us-", "hub"))} == {"us-edge/directory.db"}, directed
-    # Edges know a pseudonym, wherever they are.
+    # Edges of every region know only a pseudonym.
     assert find_planted(world.folder / "eu-edge") == []
     assert "planted-" not in shown["eu"]
-    # Found where it has to be: the test looks for what is there.
+    # The text is present in its own residency, so the search works.
     world.start()
     assert b"planted-name" in world.collectors["eu"].get(f"/v1/customers/{ANNA}", token=ADMIN).body
     assert world.collectors["us"].get(f"/v1/customers/{ANNA}", token=ADMIN).status == 404

@@ -1,4 +1,4 @@
-"""Upstreams that fail, come back, move and are healed around: real workers, real names, real deaths of services."""
+"""Upstreams that fail, return, move and are replaced: real workers, real names, real stops of services."""
 
 import json
 import os
@@ -31,7 +31,7 @@ HEALTH = {"path": "/healthz", "every": "500ms"}
 
 
 class Service(ThreadingHTTPServer):
-    """A service that says who it is. It can end, and begin again on its port."""
+    """A service that answers with its name. It can stop, and start again on its port."""
 
     daemon_threads = True
     request_queue_size = 128
@@ -62,12 +62,12 @@ class Service(ThreadingHTTPServer):
         super().shutdown_request(request)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Connections that break are no news here; anything else is."""
+        """Ignore broken connections; report all other errors."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
     def die(self) -> None:
-        """End as a process that is killed: nobody listens, and every connection is cut."""
+        """Stop like a killed process: the port is closed, and every connection is cut."""
         self.shutdown()
         self.server_close()
         for connection in tuple(self.connections):
@@ -97,7 +97,7 @@ class Answer(BaseHTTPRequestHandler):
 
 @contextmanager
 def services(*names: str, host: str = HOST) -> Iterator[list[Service]]:
-    """Services by these names; those of them that are still alive end with the context."""
+    """Run services with these names. Those still running stop with the context."""
     made = [Service(name, host) for name in names]
     try:
         yield made
@@ -107,18 +107,18 @@ def services(*names: str, host: str = HOST) -> Iterator[list[Service]]:
 
 
 def upstreams(*endpoints: str, **settings: Any) -> dict[str, Any]:
-    """The upstream `api` with these endpoints, all routes to it."""
+    """Return the upstream `api` with these endpoints, and all routes to it."""
     return {"upstreams": {"api": {"endpoints": list(endpoints), **settings}}, "routes": OPEN}
 
 
 def states(edge: Edge) -> dict[str, float]:
-    """How many addresses are up and down, by the metrics."""
+    """Return how many addresses are up and down, from the metrics."""
     samples = edge.metrics()
     return {state: total(samples, "edge_upstream_endpoints", upstream="api", state=state) for state in ("up", "down")}
 
 
 def addresses(edge: Edge) -> list[tuple[str, str, bool, str]]:
-    """What `/status` says of the upstream: URL, address, whether it is up, why not."""
+    """Return the upstream's addresses in `/status`: URL, address, up or not, reason."""
     return [
         (endpoint["url"], known["address"], known["up"], known["why"])
         for endpoint in edge.status()["upstreams"]["api"]
@@ -127,14 +127,17 @@ def addresses(edge: Edge) -> list[tuple[str, str, bool, str]]:
 
 
 def served_by(edge: Edge, times: int = 40) -> Counter[bytes]:
-    """Who answers so many requests, each over a connection of its own, so that all workers are asked; all are 200."""
+    """Count the services that answer this many requests; all answers must be 200.
+
+    Each request has a connection of its own, so that all workers take part.
+    """
     answers = [edge.ask("/who") for _ in range(times)]
     assert {answer.status for answer in answers} == {200}, Counter(answer.status for answer in answers)
     return Counter(answer.body for answer in answers)
 
 
 class Load:
-    """GETs from several threads over connections that are kept, as long as the context lasts."""
+    """GETs from several threads over persistent connections, until the context ends."""
 
     def __init__(self, edge: Edge, threads: int = 4) -> None:
         self.statuses: Counter[int | str] = Counter()
@@ -160,7 +163,7 @@ class Load:
         connection.close()
 
     def more(self, n: int = 200) -> None:
-        """Wait until so many more requests are answered."""
+        """Wait until this many more requests are answered."""
         wanted = self.statuses.total() + n
         until(lambda: self.statuses.total() >= wanted, f"{n} more requests are answered")
 
@@ -229,7 +232,7 @@ def test_what_was_down_when_the_supervisor_died_is_not_taken_for_down_ever_after
 
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """The URL of somebody who takes connections, and says nothing."""
+    """The URL of a server that accepts connections and sends nothing."""
     with socket.create_server((HOST, 0), backlog=64) as listening:
         yield f"http://{HOST}:{listening.getsockname()[1]}"
 
@@ -257,26 +260,26 @@ def test_an_edge_can_be_stopped_while_it_waits_for_the_first_probes(tmp_path: Pa
 
 
 class Hosts:
-    """A hosts file of a process of its own, in a mount namespace; it may change while the process runs."""
+    """A hosts file for some processes, in a mount namespace; it may change while they run."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "hosts"
         self.write()
 
     def write(self, **names: list[str]) -> None:
-        """From now on these names have these addresses; `a_test` stands for a.test."""
+        """Set the names and addresses; `a_test` stands for a.test."""
         lines = [f"{address} {name.replace('_', '.')}" for name, known in names.items() for address in known]
-        # In place: what is mounted is the file, not its name.
+        # Rewrite the file in place: the mount holds the file, not its name.
         self.file.write_text("\n".join(["127.0.0.1 localhost", *lines, ""]))
 
     @property
     def command(self) -> tuple[str, ...]:
-        """What to put before a command."""
+        """The prefix of a command that runs with this hosts file."""
         mount = f'mount --bind "{self.file}" /etc/hosts && exec "$@"'
         return (shutil.which("unshare") or "unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh")
 
     def works(self) -> bool:
-        """Whether processes can be given one here."""
+        """Return whether this machine can give processes a hosts file."""
         self.write(works_test=["127.0.0.9"])
         look = "import socket; print(socket.gethostbyname('works.test'))"
         try:
@@ -288,7 +291,7 @@ class Hosts:
 
 @pytest.fixture
 def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hosts:
-    """Edges of this test look names up in a hosts file of their own."""
+    """Edges of this test resolve names with their own hosts file."""
     made = Hosts(tmp_path)
     if not made.works():
         pytest.skip("this machine gives no process a hosts file of its own (unshare --mount)")
@@ -309,7 +312,7 @@ def test_a_name_that_moves_is_followed(start_edge: StartEdge, hosts: Hosts) -> N
                 until(lambda: set(served_by(edge, 10)) == {b"new"}, "the new address is asked")
                 assert addresses(edge) == [(f"http://api.test:{old.port}", "127.0.0.3", True, "")]
                 load.more()
-                hosts.write()  # the name is gone: what was known last is kept
+                hosts.write()  # the name is gone: the last known addresses stay
                 until(lambda: total(edge.metrics(), "edge_dns_failures_total", upstream="api") >= 1, "look-ups fail")
                 load.more()
             assert set(load.statuses) == {200}, load.statuses
@@ -321,7 +324,7 @@ def test_a_name_that_moves_is_followed(start_edge: StartEdge, hosts: Hosts) -> N
 
 
 def certificate(port: int, authority: Authority) -> int:
-    """The serial number of the certificate that a listener shows."""
+    """Return the serial number of a listener's certificate."""
     context = ssl.create_default_context(cafile=authority.file)
     with (
         socket.create_connection((HOST, port), timeout=10) as plain,
@@ -333,7 +336,7 @@ def certificate(port: int, authority: Authority) -> int:
 
 
 def serial(pair: Pair) -> int:
-    """The serial number of the certificate in a file."""
+    """Return the serial number of the certificate in a file."""
     return x509.load_pem_x509_certificate(pair.cert.read_bytes()).serial_number
 
 

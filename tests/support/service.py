@@ -1,12 +1,12 @@
-"""An upstream that says what is under way in it, served in a thread of the test.
+"""An upstream that reports its requests under way, served in a thread of the test.
 
-    /quick                 answered at once
-    /hold?ms=20            answered after so many milliseconds
-    /held                  answered once the test lets go
-    /stream?ms=2&n=50      a head, then so many pieces, one every so many milliseconds
-    /model?ms=20&n=150     after so many milliseconds an answer in OpenAI's format that states so many tokens
+  /quick                 answers at once
+  /hold?ms=20            answers after this many milliseconds
+  /held                  answers once the test releases it
+  /stream?ms=2&n=50      a head, then this many pieces, with a pause in milliseconds before each
+  /model?ms=20&n=150     answers after this many milliseconds, in OpenAI's format with this many tokens
 
-Whatever is asked with the field `X-Cost: N` is answered with that field.
+If a request has the field `X-Cost: N`, the answer has it too.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ PIECE = b"5\r\npiece\r\n"
 
 
 class Under:
-    """What was under way when."""
+    """A history of the requests under way."""
 
     def __init__(self) -> None:
         self.changes: list[tuple[float, int]] = []
-        """When one began (+1) or ended (-1), in seconds of the monotonic clock."""
+        """The time of each begin (+1) or end (-1), in seconds of the monotonic clock."""
 
     def begins(self) -> None:
         self.changes.append((monotonic(), 1))
@@ -36,16 +36,16 @@ class Under:
 
     @property
     def now(self) -> int:
-        """How many are under way."""
+        """The number of requests under way."""
         return sum([change for _, change in self.changes])
 
     @property
     def begun(self) -> list[float]:
-        """When each began."""
+        """When each request began."""
         return [moment for moment, change in tuple(self.changes) if change > 0]
 
     def above(self, most: int) -> list[tuple[float, float, int]]:
-        """When there were more than so many: (from, until, how many at most), of those times that are over."""
+        """Return the finished times with more requests than `most`: (from, until, highest number)."""
         spans = []
         under = peak = 0
         since = 0.0
@@ -60,25 +60,27 @@ class Under:
 
 
 class Service(Threaded):
-    """The thread, from `with` to its end. `under` is by customer, `-` where a request has none."""
+    """The service's thread, from `with` to its end. `under` is by customer; requests without a customer are under
+    `-`.
+    """
 
     def __init__(self) -> None:
         super().__init__("service")
         self.port = 0
         self.under: dict[str, Under] = {}
         self.held: list[Callable[[], None]] = []
-        """What answers those that are held."""
+        """Functions that answer the held requests."""
         self.stated = 0
-        """Tokens that answers have stated."""
+        """The tokens stated in answers."""
 
     def let_go(self) -> None:
-        """Answer all that are held now."""
+        """Answer all held requests."""
         held, self.held = self.held, []
         for answer in held:
             self._loop.call_soon_threadsafe(answer)
 
     def of(self, customer: str) -> Under:
-        """What this customer has, or had, under way."""
+        """Return this customer's requests under way."""
         return self.under.setdefault(customer, Under())
 
     async def _begin(self) -> None:
@@ -90,7 +92,7 @@ class Service(Threaded):
 
 
 class Connection(asyncio.Protocol):
-    """One connection of the edge; what it sends has no body."""
+    """One connection of the edge; its requests have no body."""
 
     transport: asyncio.Transport
 

@@ -1,4 +1,4 @@
-"""A collector with pages: its mail, its operator, its customers, and a Stripe at which they pay."""
+"""A collector with pages: its mail, its operator, its customers, and a Stripe sandbox for their payments."""
 
 import asyncio
 import base64
@@ -28,7 +28,7 @@ from tests.support.visitor import Visitor
 
 LINK = re.compile(r"http://\S+/sign-in/link\?token=\S+")
 SCRAPE = "scrape-token"
-"""The token by which its metrics are read."""
+"""The token for its metrics."""
 AN_ID = "00000000-0000-7000-8000-000000000000"
 PLACES = {"endpoint": "we_0", "customer": "acme", "key": AN_ID, "edge": "e", "seq": "1", "letter": "l", "alert": "1"}
 PLACES |= {
@@ -43,7 +43,7 @@ PLACES |= {
     "line": "0",
     "change": AN_ID,
 }
-"""What paths of pages may name, which is nothing that there is but for the customer."""
+"""Values for the parameters of page paths. Only the customer exists."""
 
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>\u202e"
@@ -89,7 +89,7 @@ API: dict[str, Any] = {
 
 
 class PagesStage:
-    """A collector with pages, and an operator who signed in by the link that it printed."""
+    """A collector with pages, and an operator who signed in by the printed link."""
 
     def __init__(
         self,
@@ -100,9 +100,10 @@ class PagesStage:
         command: tuple[str, ...] = COMMAND,
         **pages: object,
     ) -> None:
-        """The database is one of SQLite unless its URL is given.
+        """By default the database is SQLite; `database` is the URL of another one.
 
-        `command` starts the collector, `collector` are further settings of the collector, `pages` those of its pages.
+        `command` starts the collector. `collector` holds further settings of the collector, `pages` those of its
+        pages.
         """
         self.mailbox = Mailbox()
         self._addresses = itertools.cycle(range(2, 255))
@@ -156,7 +157,7 @@ class PagesStage:
             }
             | pages,
             "regions": {"names": list(regions)},
-            "rotation": {"deliver": "webhook", "grace": "2d"},  # The portal, for who has no public key.
+            "rotation": {"deliver": "webhook", "grace": "2d"},  # A customer without a public key uses the portal.
             "webhooks": {"encryption": base64.b64encode(b"w" * 32).decode(), "networks": ["127.0.0.0/8"]},
         }
         self.collector.settings |= collector or {}
@@ -171,13 +172,13 @@ class PagesStage:
             self.join(name)
 
     def _described(self, folder: Path) -> dict[str, str]:
-        """The API for which customers have keys, with a description that has markup in it."""
+        """Return the API that customers' keys are for, with a description that contains markup."""
         file = folder / "openapi.json"
         file.write_bytes(orjson.dumps(API))
         return {"url": "https://api.example.com", "example": "/v1/ping", "openapi": str(file)}
 
     def _paying(self, folder: Path) -> dict[str, Any]:
-        """What makes a collector charge at the sandbox, which tells it what was paid."""
+        """Return the settings for charges at the sandbox, whose webhooks report payments."""
         key, secrets = folder / "key", folder / "secrets"
         key.write_text(KEY)
         secrets.write_text(self.sandbox.listen(f"http://{HOST}:{self.collector.port}/billing/webhooks/stripe"))
@@ -188,13 +189,13 @@ class PagesStage:
         return {"mode": "live", "stripe": way, "currencies": currencies, "credits": sold, "seller": seller}
 
     def join(self, name: str) -> None:
-        """Make a customer, and a contact who may sign in."""
+        """Create a customer, and a contact who may sign in."""
         assert self.collector.send("POST", "/v1/customers", {"name": name, "tier": "pro"}).status == 201
         emails = {"emails": [f"{name}@example.com"]}
         assert self.collector.send("PUT", f"/v1/customers/{name}/contacts", emails).status == 200
 
     def buy(self, visitor: Visitor, usd: str) -> str:
-        """Have a customer buy credits and pay them at the sandbox; returns the id of the purchase once it is booked."""
+        """Buy credits as a customer and pay them at the sandbox. Returns the id of the purchase once it is booked."""
         (form, *_) = [one for one in visitor.get("/account/credits").forms if one.action.endswith("/buy")]
         visitor.post(form.action, {**form.fields, "amount": usd})
         (url,) = [link for link in visitor.read.links if link.startswith(self.sandbox.url)]
@@ -210,7 +211,7 @@ class PagesStage:
         return session
 
     def customer(self, name: str) -> Visitor:
-        """Somebody who signs in for a customer by a link that is mailed."""
+        """Return a visitor who signed in for a customer by a mailed link."""
         visitor = Visitor(self.site)
         visitor.get(self.mailed_link(name))
         visitor.send("/sign-in/link")
@@ -218,7 +219,7 @@ class PagesStage:
         return visitor
 
     def mailed_link(self, name: str) -> str:
-        """The link that a customer's contact gets who asks for one."""
+        """Return the link that a customer's contact gets on request."""
         before = len(self.mailbox.mails)
         with Visitor(self.site, f"127.0.0.{next(self._addresses)}") as visitor:  # One may ask a few times a minute.
             visitor.get("/sign-in")
@@ -226,7 +227,7 @@ class PagesStage:
         return self.wait_for_link(f"{name}@example.com", before)
 
     def wait_for_link(self, email: str, before: int = 0) -> str:
-        """The link of the first mail to this address that has one, after so many mails of all; notices have none."""
+        """Return the link of the first mail with a link to this address, after `before` mails; notices have no link."""
 
         def find() -> str | None:
             theirs = [mail for mail in self.mailbox.mails[before:] if mail["To"] == email]
@@ -236,13 +237,13 @@ class PagesStage:
         return find() or ""
 
     def link_in(self, mail: EmailMessage) -> str:
-        """The link that a mail has."""
+        """Return the link in a mail."""
         found = LINK.search(text_of(mail))
         assert found
         return found[0]
 
     def link_of(self, link: Link, seconds: int = sessions.LINK_SECONDS) -> str:
-        """A link that nobody is sent, made in the database."""
+        """Create a link in the database, without a mail."""
 
         async def make() -> str:
             database = await Database.connect(self.collector.settings["database"])
@@ -255,13 +256,13 @@ class PagesStage:
         return format_link(self.site, asyncio.run(make()))
 
     def close(self) -> None:
-        """End it all."""
+        """Stop everything."""
         self.operator.client.close()
         self.collector.close()
         self.sandbox.close()
         self.mailbox.close()
 
     def entries(self, action: str) -> list[dict[str, object]]:
-        """The audit log's entries of an action."""
+        """Return the audit log's entries of an action."""
         found: list[dict[str, object]] = self.collector.get("/v1/audit", token=ADMIN, action=action).json()["entries"]
         return found

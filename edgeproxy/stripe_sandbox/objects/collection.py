@@ -67,7 +67,7 @@ def finalize_draft(tx: Transaction, invoice: Body) -> Body:
 
 
 def _open_invoice(tx: Transaction, invoice: Body, now: int) -> None:
-    """Save a draft as an open invoice, with an intent to pay what is due."""
+    """Save a draft as an open invoice, with an intent to pay the amount due."""
     links = f"{tx.account.base}/_sandbox/invoices/{invoice['id']}"
     invoice.update(
         status="open",
@@ -149,7 +149,7 @@ def advance_invoice(tx: Transaction, invoice: Body) -> Body:
         return mark_sent(tx, invoice)
     try:
         return collect_payment(tx, invoice, None)
-    except ApiError:  # What was declined is on record, and tried again.
+    except ApiError:  # The declined payment is recorded and will be retried.
         return tx.get("invoice", invoice["id"])
 
 
@@ -176,9 +176,9 @@ def pay(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def collect_payment(tx: Transaction, invoice: Body, method: str | None, *, off_session: bool = True) -> Body:
-    """Charge the amount due; raises the refusal of the bank, once the failure is recorded.
+    """Charge the amount due. Raises the bank's refusal, after the failure is recorded.
 
-    A card whose owner must authenticate is such a failure; the intent awaits them.
+    A card whose owner must authenticate is such a failure. The intent then waits for the owner.
     """
     customer = tx.get("customer", invoice["customer"])
     chosen = method or payment_methods.find_default_method(tx, invoice, customer)
@@ -216,7 +216,7 @@ def collect_payment(tx: Transaction, invoice: Body, method: str | None, *, off_s
 
 
 def record_failure(tx: Transaction, invoice: Body, error: ApiError) -> ApiError:
-    """Record a failed attempt, and schedule the next one where the invoice advances by itself."""
+    """Record a failed attempt, and schedule the next one if the invoice advances automatically."""
     tries = invoice.get("_retries", 0)
     invoice["next_payment_attempt"] = None
     if invoice["auto_advance"] and invoice["billing_reason"] != "subscription_create" and tries < len(RETRIES):
@@ -260,14 +260,14 @@ def mark_paid(tx: Transaction, invoice: Body, intent: Body | None) -> Body:
 
 
 def record_paid_intent(tx: Transaction, intent: Body) -> None:
-    """Mark the invoice of an intent as paid, where it has one and was paid by itself, as on the customer's page."""
+    """Mark an intent's invoice as paid, if the intent has one and was paid directly, as on the customer's page."""
     invoice = tx.find("invoice", intent.get("_invoice", ""))
     if invoice is not None and intent["status"] == "succeeded" and invoice["status"] in ("open", "uncollectible"):
         mark_paid(tx, invoice, intent)
 
 
 def record_declined_intent(tx: Transaction, intent: Body) -> None:
-    """Record that a payment of the invoice of an intent failed, where it has one; no attempt is scheduled by it."""
+    """Record a failed payment of an intent's invoice, if it has one. No retry is scheduled."""
     invoice = tx.find("invoice", intent.get("_invoice", ""))
     if invoice is not None and invoice["status"] == "open":
         tx.save({**invoice, "attempted": True})
@@ -328,7 +328,7 @@ def void(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def void_invoice(tx: Transaction, invoice: Body) -> Body:
-    """Void an invoice, and restore what it took of the customer's balance."""
+    """Void an invoice, and return the part of the customer's balance that it used."""
     transitions = {**invoice["status_transitions"], "voided_at": tx.get_time(invoice["test_clock"])}
     invoice.update(status="void", auto_advance=False, next_payment_attempt=None, status_transitions=transitions)
     tx.save(invoice)
@@ -349,7 +349,7 @@ def _drop_payment(tx: Transaction, invoice: Fields) -> None:
     if not invoice.get("_intent"):
         return
     intent = tx.get("payment_intent", invoice["_intent"])
-    if intent["status"] == "processing":  # A bank that debits is not stopped: the money may come all the same.
+    if intent["status"] == "processing":  # A bank debit cannot be stopped: the money may still arrive.
         return
     if intent["status"] in payments.UNFINISHED:
         payments.cancel_intent(tx, intent, "void_invoice")
@@ -378,7 +378,7 @@ def mark_invoice_uncollectible(tx: Transaction, invoice: Body) -> Body:
     return invoice
 
 
-# ---- what comes due
+# ---- due timers
 
 
 def due_to_finalize(tx: Transaction, id: str) -> None:

@@ -1,4 +1,4 @@
-"""Discounts: redeemed coupons and promotion codes, and what they take off the lines of an invoice."""
+"""Discounts: redeemed coupons and promotion codes, and the amounts that they take off the lines of an invoice."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
@@ -11,9 +11,9 @@ from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, no_such_
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 ENTRIES_MAX = 20
-"""Discounts of an object."""
+"""The most discounts of an object."""
 LASTING = ("subscription", "subscription_item")
-"""Owners whose discounts end when their time is over, and have events."""
+"""Owners whose discounts expire, and have events."""
 
 
 class Redemption(NamedTuple):
@@ -26,16 +26,16 @@ class Redemption(NamedTuple):
     now: int
     clock: str | None = None
     amount: int | None = None
-    """The amount of the order; None where promotion codes with a least amount cannot be redeemed."""
+    """The amount of the order; None if promotion codes with a minimum amount cannot be redeemed."""
     attached: Sequence[str] = ()
-    """Discounts of the object, or of one above it, that may be named."""
+    """Discounts of the object, or of a parent object, that may be named."""
 
 
 # ---- redemption
 
 
 def redeem(tx: Transaction, entries: Sequence[Fields], param: str, redemption: Redemption) -> list[str]:
-    """Redeem the coupons and promotion codes of a parameter; returns the ids of its discounts in their order."""
+    """Redeem the coupons and promotion codes of a parameter. Returns the ids of the discounts in order."""
     if len(entries) > ENTRIES_MAX:
         raise invalid_request(f"You can pass up to {ENTRIES_MAX} discounts.", param)
     ids: list[str] = []
@@ -75,7 +75,7 @@ def _redeem_entry(tx: Transaction, way: str, id: str, param: str, redemption: Re
 
 
 def require_usable_code(tx: Transaction, id: str, param: str, redemption: Redemption) -> Body:
-    """Return a promotion code that this order can redeem; raises ApiError."""
+    """Return a promotion code that this order can redeem. Raises ApiError."""
     code = tx.get("promotion_code", id, param)
     if not promotion_codes.is_redeemable(tx, code):
         coupons.require_redeemable(tx, tx.find_any(code["promotion"]["coupon"]) or {}, param)
@@ -139,14 +139,14 @@ def _create_discount(tx: Transaction, coupon: Body, code: Body | None, redemptio
 
 
 def replace(tx: Transaction, owner: Body, params: Fields, param: str, redemption: Redemption) -> None:
-    """Set `discounts` of an object by a parameter: those that it does not name are removed."""
+    """Set an object's `discounts` from a parameter. Discounts that are not named are removed."""
     if "discounts" not in params:
         return
     redemption = redemption._replace(attached=[*redemption.attached, *owner["discounts"]])
     ids = redeem(tx, params["discounts"] or (), param, redemption)
     for id in owner["discounts"]:
         discount = get_discount(tx, id)
-        # An invoice also has those of its subscription.
+        # An invoice also has its subscription's discounts.
         if id not in ids and all(discount.get(name) == value for name, value in redemption.owner.items()):
             remove(tx, discount)
     owner["discounts"] = ids
@@ -156,7 +156,7 @@ def replace(tx: Transaction, owner: Body, params: Fields, param: str, redemption
 
 
 def get_discount(tx: Transaction, id: str) -> Body:
-    """Return a discount, also one that was removed: invoices go on naming it."""
+    """Return a discount, even a removed one: invoices still name it."""
     discount = tx.find_any(id)
     if discount is None:
         raise no_such_object("discount", id)
@@ -164,7 +164,7 @@ def get_discount(tx: Transaction, id: str) -> Body:
 
 
 def is_lasting(discount: Fields) -> bool:
-    """Return whether a discount is of a subscription or one of its items."""
+    """Return whether a discount belongs to a subscription or one of its items."""
     return any(discount.get(owner) for owner in LASTING)
 
 
@@ -181,7 +181,7 @@ def remove(tx: Transaction, discount: Body) -> Body:
 
 
 def due_to_end(tx: Transaction, id: str) -> None:
-    """Remove a discount whose months are over from its owner."""
+    """Remove a discount from its owner, because its months are over."""
     discount = tx.find("discount", id)
     if discount is None:
         return
@@ -193,7 +193,7 @@ def due_to_end(tx: Transaction, id: str) -> None:
 
 
 def end_once(tx: Transaction, owner: Body, invoice: Fields) -> None:
-    """Remove the discounts of an object that apply once, where an invoice had them."""
+    """Remove the object's discounts that apply once, if an invoice had them."""
     applied = {entry["discount"] for entry in invoice["total_discount_amounts"] if entry["amount"]}
     for id in owner["discounts"]:
         discount = get_discount(tx, id)
@@ -219,7 +219,7 @@ def _get_coupon(tx: Transaction, discount: Fields) -> Body:
 
 
 def compute_off(coupon: Fields, amount: int, currency: str) -> int:
-    """Compute what a coupon takes off an amount."""
+    """Compute a coupon's discount on an amount."""
     if coupon.get("percent_off") is not None:
         return round_to_cents(amount * Fraction(str(coupon["percent_off"])) / 100)
     return min(amount, coupon["amount_off"]) if coupon["currency"] == currency else 0

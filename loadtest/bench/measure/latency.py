@@ -1,7 +1,7 @@
-"""Added latency at half load: the same rate straight to the upstream and through a peer, one after the other.
+"""Added latency at half load: one rate, first straight to the upstream and then through a peer.
 
-All peers take turns, round by round, each started anew and at half of what it has just answered at most: what disturbs
-the machine for a while disturbs all of them.
+All peers take turns, round by round. Each is started anew and runs at half of its own maximum rate, so a temporary
+disturbance of the machine affects all of them.
 """
 
 import json
@@ -28,7 +28,7 @@ _SCENARIO = SCENARIOS["small"]
 
 @dataclass(frozen=True)
 class Latency:
-    """Of one peer in one round at `rate` requests a second: `p50`, `p99` and the generator's own `late`, in ms.
+    """A peer's result in one round at `rate` requests a second: `p50`, `p99` and the generator's own `late`, in ms.
 
     `busy` is the share of its core that the peer used, `waited` the share of the time that it waited for others.
     """
@@ -41,20 +41,20 @@ class Latency:
     direct: dict[str, float]
     through: dict[str, float]
     requests: int
-    """Through it."""
+    """Requests through the peer."""
 
     @property
     def disturbed(self) -> bool:
-        """The proxy or the generator was kept from its core so often that p99 says nothing about the proxy."""
+        """The proxy or the generator lost its core so often that p99 says nothing about the proxy."""
         return self.waited > _WAITED_AT_MOST or max(self.direct["late"], self.through["late"]) > _LATE_AT_MOST_MS
 
     def added(self, quantile: str) -> float:
-        """ms over direct at `p50` or `p99`."""
+        """Return the ms over direct at `p50` or `p99`."""
         return self.through[quantile] - self.direct[quantile]
 
 
 def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Latency], dict[str, str]]:
-    """The latencies, and by name why a peer was left out of the rounds that followed."""
+    """Return the latencies, and by name the reason why a peer left the later rounds."""
     found: list[Latency] = []
     failures: dict[str, str] = {}
     for number in range(1, stage.options.rounds + 1):
@@ -70,13 +70,13 @@ def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tupl
 
 
 def undisturbed(latencies: Sequence[Latency], peer: str) -> list[Latency]:
-    """The peer's rounds that were not disturbed; all of them where none was."""
+    """Return the peer's undisturbed rounds, or all of them if none was."""
     own = [each for each in latencies if each.peer == peer]
     return [each for each in own if not each.disturbed] or own
 
 
 def against(latencies: Sequence[Latency], peer: str, reference: str, quantile: str) -> float | None:
-    """What the peer adds in proportion to the reference in the same round, the median over the rounds of both."""
+    """Return the peer's added latency relative to the reference in each round: the median over their common rounds."""
     added = {(each.peer, each.round): each.added(quantile) for each in latencies}
     ratios = [own / added[reference, n] for (name, n), own in added.items() if name == peer and (reference, n) in added]
     return median(ratios) if ratios else None
@@ -88,7 +88,7 @@ def _turn(stage: Stage, number: int, peer: Peer) -> Latency:
 
 
 def at_rate(stage: Stage, number: int, peer: Peer, running: Running, rate: float) -> Latency:
-    """What the peer adds at this rate: straight to the upstream first, then through it."""
+    """Measure the peer's added latency at this rate: straight to the upstream first, then through the peer."""
     direct = pace(stage, stage.upstream.ports[0], rate)
     before = cpu.of_processes(running.workers())
     through = pace(stage, running.port, rate)
@@ -99,7 +99,7 @@ def at_rate(stage: Stage, number: int, peer: Peer, running: Running, rate: float
 
 
 def half_load(stage: Stage, peer: Peer, running: Running) -> float:
-    """Half of the requests a second that it answers under wrk."""
+    """Return half of the requests per second that it answers under wrk."""
     options = stage.options
     return (
         median(
@@ -121,7 +121,7 @@ def half_load(stage: Stage, peer: Peer, running: Running) -> float:
 
 
 def pace(stage: Stage, port: int, rate: float) -> Pace:
-    """Requests at this rate; raises RuntimeError where an answer was wrong or missing."""
+    """Send requests at this rate. Raises RuntimeError if an answer is wrong or missing."""
     options = stage.options
     settings: dict[str, Any] = {
         "port": port,

@@ -1,4 +1,4 @@
-"""What customers, their colleagues and operators do in a year: each call that takes a text about a person gets one."""
+"""The actions of customers, colleagues and operators in a year. Every text field about a person contains the mark."""
 
 from collections import Counter
 from datetime import datetime
@@ -20,12 +20,12 @@ from tests.support.visitor import Visitor
 
 
 def build_origin(person: Person) -> dict[str, str]:
-    """Return the field that says where a person's calls come from, by which the API holds each to limits of its own."""
+    """Return the field with a person's address. The API limits calls by address."""
     return {"X_Forwarded_For": person.address}
 
 
 def join(side: Side, person: Person) -> None:
-    """Become a customer, with a plan."""
+    """Create a customer with a plan."""
     path, name, come_from = f"/v1/customers/{person.name}", person.name, build_origin(person)
     send = side.send
     told = {"external_id": f"crm-{name}", "metadata": {"note": f"the one of {name}, {person.address}"}}
@@ -40,7 +40,7 @@ def join(side: Side, person: Person) -> None:
 
 
 def enter_cards(side: Side, people: list[Person]) -> None:
-    """Have Stripe know a card of each who pays."""
+    """Save a card at Stripe for each paying person."""
     for customer in list_at_stripe(side, "/v1/customers"):
         if customer["name"] in {one.name for one in people}:
             post(
@@ -49,13 +49,13 @@ def enter_cards(side: Side, people: list[Person]) -> None:
 
 
 def pay_open(side: Side) -> None:
-    """Pay what is open by the page that Stripe has for each invoice: whoever has no card yet was mailed it."""
+    """Pay open invoices on Stripe's pages, whose links are mailed to customers without a card."""
     for invoice in list_at_stripe(side, "/v1/invoices", status="open"):
         post(side, f"/v1/invoices/{invoice['id']}/pay", payment_method="pm_card_visa")
 
 
 def list_at_stripe(side: Side, path: str, **query: Any) -> list[dict[str, Any]]:
-    """Return a whole list of Stripe's."""
+    """Return a whole list of Stripe's objects."""
     listed: list[dict[str, Any]] = []
     while True:
         after = {"starting_after": listed[-1]["id"]} if listed else {}
@@ -66,14 +66,14 @@ def list_at_stripe(side: Side, path: str, **query: Any) -> list[dict[str, Any]]:
 
 
 def post(side: Side, path: str, **form: Any) -> dict[str, Any]:
-    """Do something at Stripe."""
+    """Send a change to Stripe."""
     answer = side.sandbox.call("POST", path, urlencode(form))
     assert answer.status == 200, answer
     return dict(answer.json())
 
 
 def report_month(side: Side, people: list[Person], seed: int, month: int, second: int) -> None:
-    """Have a service report what all have used, and one event of each that cannot count."""
+    """Report all usage as a service, and one invalid event per person."""
     events = [event for person in people for event in make_events(person, seed, month, second)]
     for event in events:
         event["time"] = format_timestamp(event["time"] * 1000)
@@ -95,7 +95,7 @@ def buy_credits(side: Side, person: Person) -> None:
 
 
 def dispute(side: Side, people: list[Person]) -> int:
-    """Have cards of some dispute from now on what is charged; return how many."""
+    """Give some customers cards that dispute all later charges. Returns their number."""
     names = {one.name for one in people if one.disputes}
     customers = [one for one in list_at_stripe(side, "/v1/customers") if one["name"] in names]
     for customer in customers:
@@ -113,7 +113,7 @@ def win_disputes(side: Side) -> int:
 
 
 def sign_in(side: Side, person: Person) -> None:
-    """Sign in at the portal, look around, invite a colleague, and download what there is."""
+    """Sign in at the portal, open its pages, invite a colleague, and download all files."""
     count = len(side.mailbox.mails)
     with Visitor(f"http://127.0.0.1:{side.collector.port}") as visitor:
         visitor.client.headers["X-Forwarded-For"] = person.address
@@ -131,14 +131,14 @@ def sign_in(side: Side, person: Person) -> None:
 
 
 def find_link(side: Side, person: Person, after: int) -> str | None:
-    """Return the link that was mailed to a person, once it is there."""
+    """Return the link that was mailed to a person, if it has arrived."""
     mails = [mail for mail in side.mailbox.mails[after:] if mail["To"] == person.email]
     links = [found[0] for mail in mails if (found := LINK.search(text_of(mail)))]
     return links[-1] if links else None
 
 
 def trouble_operators(side: Side, person: Person) -> None:
-    """Have operators do what they write a reason for."""
+    """Do the operators' actions that take a written reason."""
     path, name, come_from = f"/v1/customers/{person.name}", person.name, build_origin(person)
     side.send("POST", f"{path}/limits/raise", {"factor": 2, "for": "8h", "why": f"launch of {name}"}, **come_from)
     asked = {"customer": name, "kind": "access", "person": person.email, "note": f"letter of {name}"}
@@ -157,13 +157,13 @@ def cancel(side: Side, person: Person) -> None:
 
 
 def fetch_begin(side: Side, person: Person) -> int:
-    """Return the Unix second at which the minute begins from which the person pays for its plan, while it has one."""
+    """Return the Unix second of the minute from which the person pays for its plan. The plan must still exist."""
     began = parse_second(side.send("GET", f"/billing/subscription?customer={person.name}").json()["created_at"])
     return began - began % 60
 
 
 def list_own_totals(side: Side, pseudonym: str) -> Counter[int]:
-    """Return the totals of invoices that the collector has of a person, all of which are paid."""
+    """Return the totals of a person's invoices at the collector, which must all be paid."""
     invoices = side.send("GET", f"/billing/invoices?customer={pseudonym}&limit=100").json()["invoices"]
     listed = [one for one in invoices if one["total"]]
     assert {one["state"] for one in listed} <= {"paid"}, listed
@@ -171,5 +171,5 @@ def list_own_totals(side: Side, pseudonym: str) -> Counter[int]:
 
 
 def parse_second(text: str) -> int:
-    """Return the Unix second of a time as the API has it."""
+    """Return the Unix second of a time in the API's format."""
     return int(datetime.fromisoformat(text).timestamp())

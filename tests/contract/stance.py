@@ -1,8 +1,8 @@
-"""Where other proxies do otherwise than we do, and why we do as we do.
+"""Differences between this edge and other proxies, with reasons.
 
-What is said of nginx and Caddy was measured by `python -m tests.contract --beside nginx,caddy` with nginx 1.22.1 and
-Caddy 2.6.2, both as plain reverse proxies with the configuration of `beside/peers.py`; in the words of
-`beside/observe.py`: the statuses, then what reached the upstream, then whether the connection was closed.
+The results of nginx and Caddy were measured with `python -m tests.contract --beside nginx,caddy`, nginx 1.22.1 and
+Caddy 2.6.2, both as plain reverse proxies with the configuration of `beside/peers.py`. `beside/observe.py` defines
+their form: the statuses, then the requests that reached the upstream, then whether the connection was closed.
 """
 
 from collections.abc import Mapping
@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 
 class Stance(NamedTuple):
-    """What we decided, and the rows that show it."""
+    """A decision of this edge, its reason, and the rows that show it."""
 
     decided: str
     why: str
     rows: tuple[tuple[str, str, str], ...]
-    """(row, what nginx did, what Caddy did)"""
+    """(row, result of nginx, result of Caddy)"""
 
 
 STANCES = (
@@ -190,11 +190,11 @@ STANCES = (
         (("start_line-an empty line before the request", "200 | GET /e", "400 | closed"),),
     ),
 )
-"""All that is worth knowing. Rows that are not here are ones in which nobody differs, or in which it tells nothing."""
+"""All relevant differences. In other rows, the proxies agree or their difference does not matter."""
 
 
 def check(cells: Mapping[str, Mapping[str, str]]) -> list[str]:
-    """What is said here of others and was not seen now; `cells` as `beside.table.observe` gives them."""
+    """Return the recorded results that differ from `cells`, which `beside.table.observe` returns."""
     outdated = []
     for stance in STANCES:
         for row, nginx, caddy in stance.rows:

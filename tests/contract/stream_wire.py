@@ -1,8 +1,7 @@
-"""A client of HTTP/2 that passes for a Wire of HTTP/1.1, so that plays can be run over either.
+"""A client of HTTP/2 with the interface of a Wire of HTTP/1.1, so that plays run over both protocols.
 
-The bytes that a play sends are taken apart and go out as frames; what comes is put together as HTTP/1.1 would have it.
-Each request has a stream of its own. The end of a stream is what the end of a connection is in HTTP/1.1, and a reset of
-one a reset.
+It parses the bytes that a play sends and sends them as frames, and formats received frames as HTTP/1.1. Each request
+has a stream of its own. The end of a stream counts as the end of a connection, and the reset of a stream as its reset.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ SIZED, CHUNKED, TUNNEL = range(3)
 
 
 class StreamWire(Wire):
-    """A connection, of which one stream after the other is in use."""
+    """A connection whose streams are used one after the other."""
 
     is_http2 = True
 
@@ -39,16 +38,16 @@ class StreamWire(Wire):
         self.open = True
         self._input = b""
         self._mode: int | None = None
-        """What the next bytes that are sent are; None: a head."""
+        """The kind of the next bytes to send: SIZED, CHUNKED or TUNNEL, or None for a head."""
         self._left = 0
-        """Bytes of a body, or of a chunk, that are still to be sent; -1 between two chunks."""
+        """The remaining bytes of a body or a chunk, or -1 between two chunks."""
         self._sending = 0
         self._streams: list[int] = []
-        """Streams whose answers have not ended, in order."""
+        """The streams whose answers have not ended, in order."""
         self._tunnel = 0
         self._is_chunked = False
 
-    # ---- what it sends
+    # ---- sending
 
     async def sends(self, *parts: bytes) -> None:
         self._input += b"".join(parts)
@@ -60,7 +59,7 @@ class StreamWire(Wire):
             raise ConnectionResetError("the stream is closed") from error
 
     async def _send_some(self) -> bool:
-        """Send what there is of the next part; returns whether there was any."""
+        """Send the available bytes of the next part. Return whether there were any."""
         if self._mode is None:
             return await self._send_head()
         if self._mode == CHUNKED and self._left <= 0:
@@ -103,7 +102,7 @@ class StreamWire(Wire):
         return True
 
     async def _begin_chunk(self) -> bool:
-        """Read the size of a chunk, with what ends the one before it; behind the last one the trailers."""
+        """Read the end of the previous chunk and the size of the next one. After the last chunk, read the trailers."""
         data = self._input.removeprefix(b"\r\n") if self._left < 0 else self._input
         line, end, rest = data.partition(b"\r\n")
         if not end:
@@ -136,10 +135,10 @@ class StreamWire(Wire):
         self._http2.protocol.send_data(self._sending, b"", end_stream=True)
         self._http2.wire.tries(self._http2.protocol.data_to_send())
 
-    # ---- what it gets
+    # ---- receiving
 
     async def _read(self) -> bool:
-        """Take the next event of the stream whose turn it is; False at its end, if there is no other."""
+        """Handle the next event of the oldest stream. Return False at its end if there is no other stream."""
         if not self._streams:
             return False
         number = self._streams[0]

@@ -1,4 +1,4 @@
-"""More addresses, keys and customers than tables have rows for: who pays keeps their limits, and memory is bounded."""
+"""More addresses, keys and customers than table rows: paying customers keep their limits, and memory is bounded."""
 
 import asyncio
 import random
@@ -20,7 +20,7 @@ from tests.support.service import Service
 WORKERS = 2
 EXCESS = 2 * (WORKERS - 1)
 PEOPLE, ADDRESSES = 40, 64
-"""Rows that there are."""
+"""Rows of the tables."""
 LIMIT = 50
 PAYERS: dict[str, dict[str, Any]] = {
     "window": {"limits": [{"rate": f"{LIMIT}/day"}]},
@@ -29,17 +29,17 @@ PAYERS: dict[str, dict[str, Any]] = {
     "quota": {"quotas": [{"meter": "requests", "per": "month", "included": LIMIT, "cap": "hard"}]},
 }
 LATE = {f"late-{name}": terms for name, terms in PAYERS.items()}
-"""Payers who come while the flood is at its highest."""
+"""Paying customers whose first request comes during the flood."""
 CROWD = 50
-"""Customers with two limits each: more than there are rows."""
+"""Customers with two limits each, more than the table has rows."""
 BATCH = 25
-"""Requests that are sent at once over a connection."""
+"""Requests pipelined on a connection."""
 EACH, ALL = 16 << 10, 256 << 20
-"""Bytes of memory, of all workers, that an address may cost for which there is no row, and that all of them may."""
+"""Bytes of all workers' memory that an address without a row may take, and that all such addresses may take."""
 
 
 def settings() -> dict[str, Any]:
-    """Payers of every kind, a crowd, and anybody on a path that is open, held by their address in every way."""
+    """Return paying customers with each kind of limit, a crowd, and an open path with all limits by address."""
     crowd = [f"one-{number}" for number in range(CROWD)]
     described = people(**dict.fromkeys([*PAYERS, *LATE, *crowd], "free"))
     for name, terms in (PAYERS | LATE).items():
@@ -66,7 +66,7 @@ def settings() -> dict[str, Any]:
 
 
 def strangers(chance: random.Random, count: int) -> Iterator[bytes]:
-    """Requests from so many addresses, of IPv4 and of IPv6, each without a key or with one that nobody has."""
+    """Yield requests from `count` addresses of IPv4 and IPv6, each without a key or with an unknown one."""
     for number in range(count):
         address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
         if number & 1:
@@ -78,7 +78,7 @@ def strangers(chance: random.Random, count: int) -> Iterator[bytes]:
 
 
 async def flood(port: int, requests: Iterator[bytes], connections: int = 6) -> Counter[bytes]:
-    """Send all of them, as fast as answers come; how often which status was told."""
+    """Send all requests as fast as answers come. Return the number of answers by status."""
     statuses: Counter[bytes] = Counter()
 
     async def send() -> None:
@@ -100,23 +100,23 @@ async def flood(port: int, requests: Iterator[bytes], connections: int = 6) -> C
 
 
 def used_up(edge: Edge, names: list[str]) -> dict[str, int]:
-    """How much passes for each of these customers until they are refused."""
+    """Return the number of admitted requests of each customer until its limit refuses."""
     everyone = [Asking(edge.port, name, connections=4, pause=0.005) for name in names]
     with at_work(*everyone):
-        until(lambda: all(asking.statuses[429] > 10 for asking in everyone), "all are refused")
+        until(lambda: all(asking.statuses[429] > 10 for asking in everyone), "all customers are refused")
     assert not any(asking.lost for asking in everyone)
     return {asking.customer: asking.statuses[200] for asking in everyone}
 
 
 @pytest.mark.parametrize("addresses", [3000, pytest.param(80_000, marks=pytest.mark.soak)])
-def test_a_flood_of_addresses_and_keys_touches_no_limit_of_those_who_pay(
+def test_a_flood_of_addresses_and_keys_changes_no_limit_of_paying_customers(
     start_edge: StartEdge, service: Service, seed: int, addresses: int
 ) -> None:
     chance = random.Random(seed)
     edge = start_edge(port=service.port, workers=WORKERS, **settings())
     some = [Asking(edge.port, name, connections=1, pause=0.1) for name in PAYERS]
     with at_work(*some):
-        until(lambda: all(asking.statuses[200] >= 5 for asking in some), "payers have begun")
+        until(lambda: all(asking.statuses[200] >= 5 for asking in some), "paying customers have begun")
         asyncio.run(flood(edge.port, strangers(chance, 500)))
         workers = edge.worker_pids()
         before = memory_of(workers)
@@ -131,7 +131,7 @@ def test_a_flood_of_addresses_and_keys_touches_no_limit_of_those_who_pay(
     print(f"{dict(statuses)}, {grown >> 10} KiB, {full:.0f} times full, payers {early | late}")
     assert statuses[b"200"] > 0.6 * addresses
     assert statuses[b"401"] > 0.2 * addresses
-    # Nobody is refused for having come when there was no row left.
+    # No address is refused because the table is full.
     assert sum(statuses.values()) == statuses[b"200"] + statuses[b"401"] == addresses
     for name, passed in (early | late).items():
         assert LIMIT <= passed <= LIMIT + EXCESS, name
@@ -141,7 +141,7 @@ def test_a_flood_of_addresses_and_keys_touches_no_limit_of_those_who_pay(
     assert grown < min(EACH * addresses, ALL)
 
 
-def test_customers_for_whom_there_is_no_row_are_held_all_the_same(start_edge: StartEdge, service: Service) -> None:
+def test_customers_without_a_row_are_limited_to_shares(start_edge: StartEdge, service: Service) -> None:
     edge = start_edge(port=service.port, workers=WORKERS, **settings())
     (first,) = used_up(edge, ["window"]).values()
     assert LIMIT <= first <= LIMIT + EXCESS
@@ -153,8 +153,8 @@ def test_customers_for_whom_there_is_no_row_are_held_all_the_same(start_edge: St
     assert total(samples, "edge_table_rows", table="customers") == PEOPLE
     whole = [name for name, passed in crowd.items() if passed >= LIMIT]
     print(f"{len(whole)} have all of it; the others {sorted({*crowd.values()})}")
-    # A worker that holds somebody alone lets through its part, and not every worker may have been asked.
+    # Without a row, each worker admits its share, and some customers may not have reached every worker.
     assert all(LIMIT // WORKERS <= passed <= LIMIT + EXCESS for passed in crowd.values())
     assert len(whole) >= (PEOPLE - 2) // 2
-    # Who had a row before still has it.
+    # A customer with a row keeps the row.
     assert edge.ask("/quick", key=key_of("window")).status == 429

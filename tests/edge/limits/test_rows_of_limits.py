@@ -1,4 +1,4 @@
-"""Plans and routes as rows: whom each limit counts by, which are one, and what a head says of a cost."""
+"""The rows of the limits of plans and routes: the subject of each, equal limits, and reported costs in a head."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -66,7 +66,7 @@ def create_limits(
     key: bytes = b"",
     claims: Mapping[str, bytes] = NO_CLAIMS,
 ) -> RouteLimits:
-    """The limits of a customer on a route; None: of nobody known."""
+    """Return the limits of a customer on a route, or of an anonymous client if `customer` is None."""
     terms = LimitTerms(tables, route, allowance, meters, is_anonymous=customer is None)
     return RouteLimits(terms, customer, key, claims)
 
@@ -80,11 +80,11 @@ def nobody(scope: str) -> tuple[str, str, bytes]:
 
 
 def names(found: list[AppliedLimit]) -> list[tuple[str, bool]]:
-    """Which limits apply, each with whether it is of the plan."""
+    """Return the names of the applied limits, each with whether the plan defines it."""
     return [(each.rule.name, each.is_own) for each in found]
 
 
-def test_whom_a_limit_of_a_customer_counts_by() -> None:
+def test_the_subject_of_each_scope_with_a_customer() -> None:
     assert acme("customer") == ("customers", "customer", b"acme")
     assert acme("key") == ("customers", "key", DIGEST)
     assert acme("ip") == ("addresses", "ip", ADDRESS)
@@ -92,25 +92,25 @@ def test_whom_a_limit_of_a_customer_counts_by() -> None:
     assert acme("customer_route") == ("customers", "customer_route", b"acme\0v1")
 
 
-def test_whom_a_limit_of_those_without_a_key_counts_by() -> None:
+def test_the_subject_of_each_scope_without_a_key() -> None:
     for scope in ("customer", "key", "ip"):
         assert nobody(scope) == ("addresses", "ip", ADDRESS)
     assert nobody("route") == ("customers", "route", b"v1")
     assert nobody("customer_route") == ("addresses", "customer_route", ADDRESS + b"\0v1")
 
 
-def test_no_two_of_them_have_one_row() -> None:
+def test_different_subjects_have_different_rows() -> None:
     scopes = ("customer", "key", "ip", "route", "customer_route")
     rows = {
         (table, build_rule(limit("a"), scope).key(subject))
         for by in (acme, nobody)
         for table, scope, subject in map(by, scopes)
     }
-    # By address, and on a route, it is the same whoever asks.
+    # Limits by address and by route have one row for customers and anonymous clients.
     assert len(rows) == 5 + 1
 
 
-def test_limits_that_differ_in_anything_are_all_held_to() -> None:
+def test_limits_that_differ_all_apply() -> None:
     limits = [
         (True, limit("a")),
         (True, limit("b", "60/h")),
@@ -123,7 +123,7 @@ def test_limits_that_differ_in_anything_are_all_held_to() -> None:
 
 
 @pytest.mark.parametrize(("of_plan", "of_route", "holds"), [(60, 70, "plan"), (70, 60, "route"), (60, 60, "route")])
-def test_of_two_that_are_one_the_lesser_holds(of_plan: int, of_route: int, holds: str) -> None:
+def test_the_lower_of_two_limits_with_one_row_applies(of_plan: int, of_route: int, holds: str) -> None:
     limits = [
         (True, limit("other", "60/h")),
         (True, limit("plan", f"{of_plan}/min")),
@@ -135,13 +135,13 @@ def test_of_two_that_are_one_the_lesser_holds(of_plan: int, of_route: int, holds
     assert [each.is_own for each in found] == sorted([each.is_own for each in found], reverse=True)
 
 
-def test_of_two_buckets_that_are_one_the_shallower_holds() -> None:
+def test_the_shallower_of_two_buckets_with_one_row_applies() -> None:
     bucket = {"algorithm": "token_bucket", "scope": "route"}
     limits = [(True, limit("plan", burst=10, **bucket)), (False, route_limit("route", burst=20, **bucket))]
     assert names(apply_limits(limits, lambda each: acme(each.scope))) == [("plan", True)]
 
 
-def test_what_is_charged_in_another_way_is_one_row_all_the_same() -> None:
+def test_a_reported_and_a_plain_limit_can_share_a_row() -> None:
     limits = [(True, limit("plan", "50/min", cost_header="X-Cost")), (False, route_limit("route", scope="customer"))]
     (found,) = apply_limits(limits, lambda each: acme(each.scope))
     assert (found.rule.name, found.is_reported, found.is_shadow) == ("plan", True, False)
@@ -173,24 +173,24 @@ def test_the_rules_of_slots_and_credits() -> None:
     ],
     ids=lambda said: None if isinstance(said, int | None) else said[:20],
 )
-def test_what_a_head_says_of_a_cost(said: bytes, cost: int | None) -> None:
+def test_the_reported_cost_is_parsed_from_a_head(said: bytes, cost: int | None) -> None:
     assert parse_cost(b"HTTP/1.1 200 OK\r\nA: 1\r\n" + said + b"\r\nB: 2\r\n", cost_pattern("X-Cost")) == cost
     assert parse_cost(b"HTTP/1.1 200 OK\r\n" + said + b"\r\n", cost_pattern("X-Cost")) == cost
 
 
-def test_no_head_says_nothing() -> None:
+def test_an_empty_head_has_no_cost() -> None:
     assert parse_cost(b"", cost_pattern("X-Cost")) is None
 
 
-def test_what_a_name_has_of_a_pattern_is_no_pattern() -> None:
-    """These are letters of names of fields too (RFC 9110 section 5.6.2)."""
+def test_a_header_name_is_matched_literally() -> None:
+    """Characters with a meaning in a pattern may be part of a field name (RFC 9110 section 5.6.2)."""
     head = b"HTTP/1.1 200 OK\r\nX.Cost*|^$+: 7\r\nXyCost: 8\r\n"
     assert parse_cost(head, cost_pattern("X.Cost*|^$+")) == 7
     assert parse_cost(head, cost_pattern("X.Cost")) is None
 
 
 class Sharing:
-    """Makes limits known to other hosts, and remembers in which mode."""
+    """Shares limits with other hosts, and records the mode of each."""
 
     def __init__(self) -> None:
         self.modes: list[str] = []
@@ -235,7 +235,7 @@ METERS = {"requests": Meter(count="requests"), "bytes": Meter(count="bytes_out")
 
 @pytest.fixture
 def tables(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[PolicyTables]:
-    """Tables with a column for the hub, of limits that the `Sharing` of the parameter shares, or nobody does."""
+    """Tables with a column for the hub. The `Sharing` of the parameter, if any, shares their limits."""
     sharing = request.param() if getattr(request, "param", None) else None
 
     def policies(name: str, layout: Layout) -> Policies:
@@ -261,7 +261,7 @@ def test_a_customers_limits_on_a_route_are_one_set(tables: PolicyTables) -> None
     made = held.build_limit_set(ADDRESS)
     assert [policy.rule.name for policy in made.policies] == ["plain", "by-ip", "all"]
     assert made.plan_policies == 2
-    # A request costs three in the plan's limits, and one in the route's own.
+    # A request costs three in the plan's limits, and one in the route's limit.
     assert [policy.cost for policy in made.policies] == [3, 3, 1]
     assert made.credits is not None
     others = made.other_rates
@@ -278,7 +278,7 @@ def test_a_customers_limits_on_a_route_are_one_set(tables: PolicyTables) -> None
 def test_limits_that_hosts_share_have_gates_and_totals(tables: PolicyTables) -> None:
     made = create_limits(tables, ROUTE, PLAN, METERS, b"acme", DIGEST).build_limit_set(ADDRESS)
     assert [policy.rule.name for policy, _ in made.sharing.gates] == ["plain", "by-ip", "all"]
-    # Nobody asks at the gates of those that refuse nothing at admission.
+    # Limits that refuse nothing at admission have no admission gates.
     assert {policy.rule.name: gate.mode for policy, gate in made.sharing.reporting_gates.items()} == dict.fromkeys(
         ("told", "shadow", "trial"), "eventual"
     )
@@ -290,13 +290,13 @@ def test_without_a_key_all_is_counted_by_address(tables: PolicyTables) -> None:
     held = create_limits(tables, ROUTE, PLAN, METERS, None)
     assert held.terms.by_address
     made = held.build_limit_set(ADDRESS)
-    # Then the plan's limit of a customer and that of an address are one row, and the lesser holds.
+    # Without a key, the plan's limits by customer and by address share a row, and the lower limit applies.
     assert [(policy.rule.name, policy.rule.scope) for policy in made.policies] == [
         ("by-ip", "ip"), ("all", "customer_route")
     ]  # fmt: skip
 
 
-def test_a_route_without_limits_holds_nobody_without_a_plan(tables: PolicyTables) -> None:
+def test_a_route_without_limits_and_plan_has_no_limits(tables: PolicyTables) -> None:
     bare = ROUTE.model_copy(update={"limits": ()})
     held = create_limits(tables, bare, None, METERS, b"acme")
     assert (bool(held.terms), held.terms.by_address) == (False, False)
@@ -312,19 +312,17 @@ def test_a_route_without_limits_holds_nobody_without_a_plan(tables: PolicyTables
         ([{"name": "a", "rate": "1/s", "sync": "strict", "mode": "shadow"}], "bounded"),
     ],
 )
-def test_credits_are_shared_as_closely_as_the_limits_beyond_which_they_buy(
-    limits: list[dict[str, str]], mode: str
-) -> None:
+def test_credits_have_the_strictest_sync_of_the_plans_limits(limits: list[dict[str, str]], mode: str) -> None:
     assert credits_sync(compute_allowance(Tier.model_validate({"limits": limits}), None)) == mode
 
 
-def test_a_plan_of_rates_alone_takes_no_slots_and_buys_nothing(tables: PolicyTables) -> None:
+def test_a_plan_of_rates_has_no_slots_quotas_and_credits(tables: PolicyTables) -> None:
     plain = compute_allowance(Tier.model_validate({"limits": [{"name": "plain", "rate": "60/min"}]}), None)
     made = create_limits(tables, ROUTE, plain, METERS, b"acme").build_limit_set()
     assert (len(made.policies), made.slots, made.quotas, made.credits) == (2, (), (), None)
 
 
-def test_a_route_whose_requests_cost_more_than_one_may_holds_everybody(tables: PolicyTables) -> None:
+def test_a_cap_per_request_below_the_cost_of_a_route_refuses_all_requests(tables: PolicyTables) -> None:
     def made(most: int | None) -> RouteLimits:
         caps = {} if most is None else {"request": str(most)}
         plan = apply_caps(compute_allowance(Tier.model_validate({"caps": caps}), None), METERS)
@@ -357,11 +355,11 @@ def test_a_soft_cap_with_grace_serves_all_of_its_grace(tables: PolicyTables, met
         marked.append(notes is not None)
     assert marked == [False] * 10 + [True] * 2
     assert admit(limit_set, NOW)[0], "the 13th"
-    limit_set.refund(NOW, lambda when: False)  # As where the last one is not counted after all.
+    limit_set.refund(NOW, lambda when: False)  # The last request is refunded.
     assert admit(limit_set, NOW)[0] == (meter == "bytes")
 
 
-def test_what_exists_is_no_matter_of_requests(tables: PolicyTables) -> None:
+def test_a_quota_of_holdings_does_not_apply_to_requests(tables: PolicyTables) -> None:
     meters = {**METERS, "seats": Meter(count="holdings"), "tokens": Meter(count="events")}
     seats = {"meter": "seats", "included": "3", "cap": "hard"}
 
@@ -374,10 +372,10 @@ def test_what_exists_is_no_matter_of_requests(tables: PolicyTables) -> None:
     assert held
     (tokens,) = held.build_limit_set().quotas
     assert (tokens.name, tokens.cost, tokens.needs) == ("tokens-day", 0, 1)
-    assert held.build_limit_set().metered == {}, "nothing of it is counted here"
+    assert held.build_limit_set().metered == {}, "the edge counts neither of the meters"
 
 
-def test_requests_reserve_tokens_of_their_keys_budget_where_answers_state_them(tables: PolicyTables) -> None:
+def test_requests_reserve_tokens_of_a_key_budget_if_responses_state_usage(tables: PolicyTables) -> None:
     terms = {"per": "day", "included": 1000, "id": "0" * 36, "why": "The budget of the key is used up."}
     budgets = [KeyBudget.model_validate({**terms, "meter": meter}) for meter in ("all", "json")]
     plan = replace(compute_allowance(Tier(), None), quotas=tuple(budgets))
@@ -394,7 +392,7 @@ def test_requests_reserve_tokens_of_their_keys_budget_where_answers_state_them(t
 
 
 @pytest.mark.parametrize("tables", [Sharing], indirect=True)
-def test_a_limit_of_units_is_held_with_other_hosts_and_only_where_answers_state_them(tables: PolicyTables) -> None:
+def test_a_limit_of_units_applies_only_if_responses_state_usage(tables: PolicyTables) -> None:
     plan = compute_allowance(Tier.model_validate({"limits": [limit("tokens", "900/min", of="all", reserve=300)]}), None)
     meters = {"all": Meter.model_validate({"count": "total_tokens"})}
 
@@ -411,7 +409,7 @@ def test_a_limit_of_units_is_held_with_other_hosts_and_only_where_answers_state_
     assert [admit(held, NOW)[0] for _ in range(4)] == [False, False, False, True]
     units.count(500, NOW)
     held.release()
-    assert admit(held, NOW)[0], "400 are left, which two under way have reserved"
+    assert admit(held, NOW)[0], "400 are left, and two requests in progress have reserved them"
     held.release()
     held.release()
     assert not admit(held, NOW)[0]
@@ -419,7 +417,7 @@ def test_a_limit_of_units_is_held_with_other_hosts_and_only_where_answers_state_
     assert units.policy.left(NOW) < 0
 
 
-def test_a_request_that_tells_what_it_takes_reserves_that(tables: PolicyTables) -> None:
+def test_reserve_request_reads_the_reservation_from_the_prompt(tables: PolicyTables) -> None:
     meters = {"all": Meter.model_validate({"count": "total_tokens"})}
 
     def build(**settings: Any) -> RouteLimits:
@@ -435,7 +433,7 @@ def test_a_request_that_tells_what_it_takes_reserves_that(tables: PolicyTables) 
     assert (units.by_request.has_input, units.by_request.has_output, units.by_request.most) == (True, True, 400)
 
 
-def test_each_end_user_has_a_row_by_where_the_name_stands_and_by_the_name(tables: PolicyTables) -> None:
+def test_end_users_have_a_row_per_source_and_name(tables: PolicyTables) -> None:
     field, claim = EndUser(header="X-User"), EndUser(claim="sub")
     places = [field.model_dump(exclude_none=True), claim.model_dump(exclude_none=True), "ip"]
     limits = [{"name": f"by-{place}", "rate": "9/min", "per": each} for place, each in enumerate(places)]
@@ -473,9 +471,7 @@ def test_each_end_user_has_a_row_by_where_the_name_stands_and_by_the_name(tables
         (Tier(), Route(path="/v1/*", upstream="api", name="v1")),
     ],
 )
-def test_limits_that_are_plain_are_the_same_set_as_when_all_is_looked_at(
-    tables: PolicyTables, plan: Tier, route: Route
-) -> None:
+def test_the_short_path_for_plain_limits_builds_an_equal_set(tables: PolicyTables, plan: Tier, route: Route) -> None:
     def show(limits: RouteLimits) -> tuple[object, ...]:
         made = limits.build_limit_set()
         rates = [(one.rule, one.cost, one._counts) for one in made.policies]  # type: ignore[attr-defined]

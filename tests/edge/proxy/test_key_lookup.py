@@ -1,4 +1,4 @@
-"""Customers who are in no file: the supervisor is asked, requests wait, and what was told is remembered."""
+"""Keys that are in no file: the worker asks the supervisor, requests wait for it, and the answer is cached."""
 
 import gc
 import json
@@ -17,46 +17,46 @@ from tests.support.transcript import KEY, Edge, digest, get, ok, post
 from tests.support.wire import Wire
 
 MINE = "key-of-dora"
-"""A key of `dora`, whom the directory knows."""
+"""A key of `dora`, a customer in the directory."""
 DORA = {"tier": "basic"}
 
 
 def hashed(key: str) -> bytes:
-    """A key as workers and supervisors name it."""
+    """Return the digest by which workers and supervisors name a key."""
     return bytes.fromhex(digest(key))
 
 
 class Supervisor:
-    """What an edge asks, and what it is told. The test is its supervisor."""
+    """The supervisor of an edge, played by the test. It collects lookups and answers them."""
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
         self.people: dict[bytes, KeyOwner] = {}
-        """By digest."""
+        """The owners of the keys in the directory, by digest of the key."""
 
     def knows(self, key: str = MINE, name: str = "dora", customer: Any = DORA, **said: Any) -> None:
-        """Somebody is in the directory."""
+        """Put a key and its owner into the directory."""
         self.people[hashed(key)] = KeyOwner(name, json.dumps(customer), json.dumps(said))
 
     def asked(self) -> list[bytes]:
-        """The digests that it was asked for so far, in the order of the questions."""
+        """Return the digests of the lookups so far, in order."""
         return [key for message in self.edge.inquiries for key in message.digests]
 
     async def is_asked(self, *keys: str) -> None:
-        """Wait until these are what it was asked for since this was looked at last."""
+        """Wait for lookups of exactly these keys since the last call."""
         await self.edge.until(lambda: len(self.asked()) >= len(keys), "the supervisor is asked")
         assert self.asked() == [hashed(key) for key in keys]
         self.edge.inquiries.clear()
 
     def tells(self, *keys: str, untold: bool = False) -> None:
-        """Answer for these."""
+        """Answer the lookups of these keys. With `untold`, answer that the supervisor cannot tell."""
         digests = [hashed(key) for key in keys]
         known = {each: self.people[each] for each in digests if each in self.people and not untold}
         unknown = [each for each in digests if each not in self.people and not untold]
         self.edge.runtime.key_lookup.on_answer(KeysLookedUp(known, unknown, digests if untold else []))
 
     async def meets(self, client: Wire, key: str = MINE, path: str = "/v1/x") -> int:
-        """The status of a first request with this key."""
+        """Send the first request with a key, answer its lookup, and return the status of the response."""
         await client.sends(request(path, key=key))
         await self.is_asked(key)
         self.tells(key)
@@ -71,7 +71,7 @@ def supervisor(edge: Edge) -> Supervisor:
     return Supervisor(edge)
 
 
-async def test_the_first_request_waits_and_those_after_it_do_not(edge: Edge, supervisor: Supervisor) -> None:
+async def test_only_the_first_request_with_a_key_waits_for_the_lookup(edge: Edge, supervisor: Supervisor) -> None:
     supervisor.knows()
     client = await edge.client()
     await client.sends(request("/v1/first", key=MINE))
@@ -90,7 +90,7 @@ async def test_the_first_request_waits_and_those_after_it_do_not(edge: Edge, sup
     assert edge.usage() == {("dora", "requests", "v1"): 3}
 
 
-async def test_a_key_in_the_query_is_asked_for_too(edge: Edge, supervisor: Supervisor) -> None:
+async def test_a_key_in_the_query_is_looked_up(edge: Edge, supervisor: Supervisor) -> None:
     edge.config["auth"] = {"query": "key"}
     supervisor.knows()
     client = await edge.client()
@@ -104,12 +104,12 @@ async def test_a_key_in_the_query_is_asked_for_too(edge: Edge, supervisor: Super
     assert edge.usage() == {("dora", "requests", "v1"): 2}
 
 
-async def test_of_all_who_wait_for_a_key_one_asks(edge: Edge, supervisor: Supervisor) -> None:
+async def test_waiting_requests_with_one_key_share_a_lookup(edge: Edge, supervisor: Supervisor) -> None:
     supervisor.knows()
     clients = [await edge.client() for _ in range(20)]
     for client in clients:
         await client.sends(request(key=MINE))
-    await edge.until(lambda: len(edge.runtime.key_lookup._waiting.get(hashed(MINE), ())) == 20, "all wait")
+    await edge.until(lambda: len(edge.runtime.key_lookup._waiting.get(hashed(MINE), ())) == 20, "all requests wait")
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
     assert [(await client.gets_answer()).status for client in clients] == [200] * 20
@@ -117,7 +117,7 @@ async def test_of_all_who_wait_for_a_key_one_asks(edge: Edge, supervisor: Superv
     assert len(known) == 1
 
 
-async def test_what_comes_behind_a_request_that_waits_is_served_after_it(edge: Edge, supervisor: Supervisor) -> None:
+async def test_requests_pipelined_after_a_waiting_one_are_served_in_order(edge: Edge, supervisor: Supervisor) -> None:
     supervisor.knows()
     client = await edge.client()
     body = post(b"abcdef", "/v1/body", f"X-API-Key: {MINE}")
@@ -130,18 +130,20 @@ async def test_what_comes_behind_a_request_that_waits_is_served_after_it(edge: E
     assert edge.upstream.requests[0].body == b"abcdef"
 
 
-async def test_who_was_unknown_is_asked_for_again_after_a_while(
+async def test_an_unknown_key_is_looked_up_again_after_a_time(
     edge: Edge, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(key_lookup, "UNKNOWN_SECONDS", 0.3)
     client = await edge.client()
     assert await supervisor.meets(client) == 401
     supervisor.knows()
-    await edge.until(lambda: not edge.runtime.key_lookup.is_unknown(hashed(MINE)), "it is forgotten")
+    await edge.until(
+        lambda: not edge.runtime.key_lookup.is_unknown(hashed(MINE)), "the unknown key is no longer cached"
+    )
     assert await supervisor.meets(client) == 200
 
 
-async def test_without_an_answer_a_request_is_refused_in_time(edge: Edge, supervisor: Supervisor) -> None:
+async def test_a_lookup_without_an_answer_ends_in_503(edge: Edge, supervisor: Supervisor) -> None:
     client = await edge.client()
     answer = await asks(client, key=MINE)
     said = is_problem(answer, 503)
@@ -150,10 +152,10 @@ async def test_without_an_answer_a_request_is_refused_in_time(edge: Edge, superv
     assert edge.count("edge_auth_failures_total", "untold") == 1
     supervisor.knows()
     supervisor.tells(MINE)
-    assert (await asks(client, key=MINE)).status == 200, "the answer was late, and counts"
+    assert (await asks(client, key=MINE)).status == 200, "a late answer is cached"
 
 
-async def test_a_supervisor_that_cannot_tell_is_left_alone_for_a_moment(edge: Edge, supervisor: Supervisor) -> None:
+async def test_lookups_pause_after_the_supervisor_could_not_answer(edge: Edge, supervisor: Supervisor) -> None:
     client = await edge.client()
     await client.sends(request(key=MINE))
     await supervisor.is_asked(MINE)
@@ -161,10 +163,12 @@ async def test_a_supervisor_that_cannot_tell_is_left_alone_for_a_moment(edge: Ed
     assert (await client.gets_answer()).status == 503
     assert (await asks(client, key="another")).status == 503
     assert not supervisor.asked()
-    assert (await asks(client, key=KEY)).status == 200, "whom the files know, is served"
+    assert (await asks(client, key=KEY)).status == 200, "a key of the files is served"
 
 
-async def test_who_has_left_waits_no_more(edge: Edge, supervisor: Supervisor, tmp_path: Path) -> None:
+async def test_a_client_that_left_no_longer_waits_for_a_lookup(
+    edge: Edge, supervisor: Supervisor, tmp_path: Path
+) -> None:
     edge.config["access_log"] = str(tmp_path / "access.log")
     supervisor.knows()
     client = await edge.client()
@@ -183,14 +187,14 @@ async def test_who_has_left_waits_no_more(edge: Edge, supervisor: Supervisor, tm
     assert line["request_id"]
 
 
-async def test_a_route_that_looks_at_no_key_asks_for_none(edge: Edge, supervisor: Supervisor) -> None:
+async def test_a_route_without_authentication_looks_up_no_key(edge: Edge, supervisor: Supervisor) -> None:
     client = await edge.client()
     assert (await asks(client, "/public/x", key=MINE)).status == 200
     assert (await asks(client, "/nowhere", key=MINE)).status == 404
     assert not supervisor.asked()
 
 
-async def test_the_guard_comes_before_any_question(edge: Edge, supervisor: Supervisor) -> None:
+async def test_the_limit_per_address_applies_before_a_lookup(edge: Edge, supervisor: Supervisor) -> None:
     edge.config["per_ip"] = {"rate": "1/min"}
     client = await edge.client()
     assert await supervisor.meets(client, "guess") == 401
@@ -198,10 +202,10 @@ async def test_the_guard_comes_before_any_question(edge: Edge, supervisor: Super
     assert not supervisor.asked()
 
 
-# ---- what holds for how long
+# ---- the lifetime of cached owners
 
 
-async def test_a_customer_who_changed_is_asked_for_anew_and_others_are_not(edge: Edge, supervisor: Supervisor) -> None:
+async def test_a_changed_customer_is_looked_up_again_and_others_are_not(edge: Edge, supervisor: Supervisor) -> None:
     supervisor.knows()
     supervisor.knows("of-eve", "eve", {"tier": "free"})
     client = await edge.client()
@@ -220,8 +224,8 @@ async def test_a_customer_who_changed_is_asked_for_anew_and_others_are_not(edge:
     assert await supervisor.meets(client, "of-eve") == 200
 
 
-async def test_a_revocation_ends_what_every_memory_has(edge: Edge, supervisor: Supervisor) -> None:
-    """Over the same connection, with the same bytes."""
+async def test_a_revocation_clears_all_caches(edge: Edge, supervisor: Supervisor) -> None:
+    """The test sends identical requests over one connection, so that all caches could answer."""
     supervisor.knows()
     client = await edge.client()
     assert await supervisor.meets(client) == 200
@@ -232,7 +236,7 @@ async def test_a_revocation_ends_what_every_memory_has(edge: Edge, supervisor: S
     assert (await asks(client, key=MINE)).status == 401
 
 
-async def test_after_its_time_a_key_goes_on_while_the_supervisor_is_asked(
+async def test_an_expired_cache_entry_is_used_while_its_key_is_looked_up_again(
     edge: Edge, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(identity, "STALE_SECONDS", -1.0)
@@ -246,13 +250,13 @@ async def test_after_its_time_a_key_goes_on_while_the_supervisor_is_asked(
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
     assert (await asks(client, key=MINE)).status == 200
-    assert bindings(edge) == binding, "with what it had"
+    assert bindings(edge) == binding, "the bindings are kept"
     a_minute_passes(edge)
     supervisor.knows(customer={"tier": "free"})
     assert (await asks(client, key=MINE)).status == 200
     await supervisor.is_asked(MINE)
     supervisor.tells(MINE)
-    assert not (await asks(client, key=MINE)).all("RateLimit"), "another tier"
+    assert not (await asks(client, key=MINE)).all("RateLimit"), "the new tier has no limit"
     a_minute_passes(edge)
     del supervisor.people[hashed(MINE)]
     assert (await asks(client, key=MINE)).status == 200
@@ -269,19 +273,19 @@ def a_minute_passes(edge: Edge) -> None:
 
 
 def bindings(edge: Edge) -> list[int]:
-    """Which route bindings strangers have."""
+    """Return the ids of the route bindings of keys from the directory."""
     known = edge.runtime.snapshot.directory._identities.values()
     return [id(binding) for each in known if isinstance(each, UnresolvedIdentity) for binding in each.bindings.values()]
 
 
-async def test_a_key_ends_at_its_time(edge: Edge, supervisor: Supervisor) -> None:
+async def test_an_expired_key_of_the_directory_answers_401(edge: Edge, supervisor: Supervisor) -> None:
     client = await edge.client()
     supervisor.knows("old", expires="2025-06-01")
     assert await supervisor.meets(client, "old") == 401
     assert edge.count("edge_auth_failures_total", "expired") == 1
 
 
-async def test_scopes_pauses_and_regions_hold_as_in_the_files(edge: Edge, supervisor: Supervisor) -> None:
+async def test_scopes_pauses_and_regions_apply_to_keys_of_the_directory(edge: Edge, supervisor: Supervisor) -> None:
     client = await edge.client()
     supervisor.knows("reads", scopes=["read"])
     assert await supervisor.meets(client, "reads", "/read/x") == 200
@@ -293,7 +297,7 @@ async def test_scopes_pauses_and_regions_hold_as_in_the_files(edge: Edge, superv
     assert await supervisor.meets(client, "abroad") == 403
 
 
-async def test_orphans_know_whom_they_knew(edge: Edge, supervisor: Supervisor) -> None:
+async def test_a_worker_without_a_supervisor_serves_cached_keys(edge: Edge, supervisor: Supervisor) -> None:
     supervisor.knows()
     client, waiting = await edge.client(), await edge.client()
     assert await supervisor.meets(client) == 200
@@ -307,7 +311,7 @@ async def test_orphans_know_whom_they_knew(edge: Edge, supervisor: Supervisor) -
     assert not supervisor.asked()
 
 
-# ---- what the edge itself has to know
+# ---- plans that the edge must know
 
 
 @pytest.mark.parametrize(
@@ -319,7 +323,7 @@ async def test_orphans_know_whom_they_knew(edge: Edge, supervisor: Supervisor) -
         ({"tier": "basic"}, {"of_a_later_version": 1}),
     ],
 )
-async def test_nobody_is_served_without_what_holds_them(
+async def test_a_customer_with_an_unknown_plan_is_not_served(
     edge: Edge, supervisor: Supervisor, customer: Any, key: Any
 ) -> None:
     supervisor.knows(customer=customer, **key)
@@ -333,16 +337,16 @@ async def test_nobody_is_served_without_what_holds_them(
     assert edge.usage() == {("-", "requests", "public"): 1}
 
 
-async def test_whom_the_files_name_they_name_whole(edge: Edge, supervisor: Supervisor) -> None:
+async def test_a_customer_of_the_files_is_not_looked_up(edge: Edge, supervisor: Supervisor) -> None:
     supervisor.knows(name="acme", customer={"tier": "free"})
     supervisor.knows(KEY, "eve", {"tier": "free"})
     client = await edge.client()
     assert await supervisor.meets(client) == 401
-    assert (await asks(client, key=KEY))["RateLimit"], "the file's key, and its customer"
+    assert (await asks(client, key=KEY))["RateLimit"], "the file's key keeps its customer"
     assert not supervisor.asked()
 
 
-async def test_a_request_that_waits_over_a_reload_is_served_by_what_serves_then(
+async def test_a_request_that_waits_during_a_reload_uses_the_new_configuration(
     edge: Edge, supervisor: Supervisor
 ) -> None:
     supervisor.knows()
@@ -359,16 +363,16 @@ async def test_a_request_that_waits_over_a_reload_is_served_by_what_serves_then(
     await edge.reloads()
     supervisor.tells("another")
     assert (await removed.gets_answer()).status == 401
-    assert (await asks(client, key=MINE)).status == 401, "there is no directory any more"
+    assert (await asks(client, key=MINE)).status == 401, "the directory is no longer configured"
     edge.config["directory"] = {"from": "hub"}
     await edge.reloads()
     assert (await asks(client, key=MINE)).status == 200
 
 
-# ---- what may be asked
+# ---- bounds of lookups
 
 
-async def test_a_flood_of_guesses_fills_no_memory_and_stops_nobody(
+async def test_guessed_keys_use_bounded_memory_and_block_no_known_key(
     edge: Edge, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(key_lookup, "PENDING_KEYS_MAX", 3)
@@ -377,7 +381,7 @@ async def test_a_flood_of_guesses_fills_no_memory_and_stops_nobody(
     supervisor.knows()
     client, known = await edge.client(), await edge.client()
     there = edge.runtime.key_lookup
-    there._places.amount = 15  # Of which an address gets 3.
+    there._places.amount = 15  # An address gets 3 of them.
     assert await supervisor.meets(known) == 200
     waiting = []
     for n in range(3):
@@ -391,9 +395,9 @@ async def test_a_flood_of_guesses_fills_no_memory_and_stops_nobody(
     await elsewhere.sends(get("/v1/x", "Authorization: Bearer another", "X-Forwarded-For: 192.0.2.9"))
     await supervisor.is_asked("another")
     supervisor.tells("another")
-    assert (await elsewhere.gets_answer()).status == 200, "another address has a share of its own"
+    assert (await elsewhere.gets_answer()).status == 200, "another address has its own share"
     edge.worker.generations.forget_customers(None)
-    assert await supervisor.meets(known) == 200, "who was known has a place still"
+    assert await supervisor.meets(known) == 200, "a cached key keeps its place"
     supervisor.tells("guess-0", "guess-1", "guess-2")
     assert [(await each.gets_answer()).status for each in waiting] == [401] * 3
     for n in range(20):
@@ -404,7 +408,7 @@ async def test_a_flood_of_guesses_fills_no_memory_and_stops_nobody(
     assert not there._waiting
 
 
-async def test_questions_go_out_together_and_again_until_they_are_taken(edge: Edge) -> None:
+async def test_lookups_are_batched_and_repeated_until_they_are_sent(edge: Edge) -> None:
     taken: list[LookUpKeys] = []
     offers: list[int] = []
 
@@ -417,13 +421,13 @@ async def test_questions_go_out_together_and_again_until_they_are_taken(edge: Ed
     there = KeyLookup(offer)
     for n in range(5):
         assert there.look_up(b"%d" % n)
-        assert there.look_up(b"%d" % n), "the same once more"
-    await edge.until(lambda: taken, "they are taken")
+        assert there.look_up(b"%d" % n), "a repeated lookup is accepted"
+    await edge.until(lambda: taken, "the lookups are sent")
     assert offers == [5, 5, 5]
     assert taken == [LookUpKeys([b"%d" % n for n in range(5)])]
 
 
-async def test_nothing_of_who_was_forgotten_stays(edge: Edge, supervisor: Supervisor) -> None:
+async def test_a_forgotten_customer_leaves_no_objects(edge: Edge, supervisor: Supervisor) -> None:
     supervisor.knows()
     client = await edge.client()
     assert await supervisor.meets(client) == 200

@@ -1,4 +1,4 @@
-"""What a worker process does when its supervisor tells it, and what it answers."""
+"""The messages of a supervisor to its worker process, and the worker's answers."""
 
 import asyncio
 import os
@@ -32,20 +32,20 @@ from tests.support.transcript import KEY, Edge, digest, get
 
 
 async def prepares(worker: Process, edge: Edge, number: int) -> ToSupervisor:
-    """Tell it to prepare what `config` says now; its answer."""
+    """Let the worker prepare the present `config`. Return its answer."""
     await worker.channel.send(Prepare(number, dump_settings(edge.settings()), {}))
     return await worker.hears()
 
 
 async def commits(worker: Process, edge: Edge, number: int) -> None:
-    """Have it serve what `config` says now."""
+    """Let the worker prepare and serve the present `config`."""
     assert await prepares(worker, edge, number) == Prepared(number)
     await worker.channel.send(Commit(number))
     assert await worker.hears() == Committed(number)
 
 
-async def test_of_the_orders(edge: Edge, worker: Process) -> None:
-    """Nothing but a commit changes what is served, and only one of what was prepared."""
+async def test_only_a_commit_of_a_prepared_configuration_changes_the_served_one(edge: Edge, worker: Process) -> None:
+    """Only a commit of a prepared configuration changes the served one."""
     await worker.begins()
     edge.config["routes"].append({"path": "/new/*", "upstream": "api"})
     assert await prepares(worker, edge, 2) == Prepared(2)
@@ -62,9 +62,7 @@ async def test_of_the_orders(edge: Edge, worker: Process) -> None:
     assert worker.ends()[0] == 0
 
 
-async def test_an_order_that_makes_no_sense_ends_neither_the_taking_of_orders_nor_the_signs_of_life(
-    edge: Edge, worker: Process
-) -> None:
+async def test_an_invalid_message_stops_neither_messages_nor_heartbeats(edge: Edge, worker: Process) -> None:
     await worker.begins()
     await worker.channel.send(SetEndpoints(1, {"api": []}))
     await commits(worker, edge, 2)
@@ -74,7 +72,7 @@ async def test_an_order_that_makes_no_sense_ends_neither_the_taking_of_orders_no
                 pass
 
 
-async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge: Edge, worker: Process) -> None:
+async def test_an_unusable_configuration_is_refused_and_the_served_one_stays(edge: Edge, worker: Process) -> None:
     await worker.begins()
     for number, dumped in enumerate((b"", b"{}\nkey", dump_settings(edge.settings()) + b"\nkey nonsense {}"), 2):
         await worker.channel.send(Prepare(number, dumped, {}))
@@ -102,7 +100,7 @@ async def test_what_cannot_be_served_is_refused_and_what_is_served_goes_on(edge:
     await commits(worker, edge, 7)
 
 
-async def test_the_drain_does_not_wait_for_what_is_prepared(edge: Edge, worker: Process) -> None:
+async def test_a_drain_does_not_wait_for_pending_prepares(edge: Edge, worker: Process) -> None:
     await worker.begins()
     edge.config["keys"] += [{"sha256": digest(f"{n}"), "customer": "free"} for n in range(10_000)]
     message = Prepare(2, dump_settings(edge.settings()), {})
@@ -117,14 +115,12 @@ async def test_the_drain_does_not_wait_for_what_is_prepared(edge: Edge, worker: 
     assert worker.ends()[0] == 0
 
 
-async def test_without_a_word_of_the_supervisor_the_drain_is_that_of_what_is_served(
-    edge: Edge, worker: Process
-) -> None:
+async def test_sigterm_drains_with_the_time_of_the_served_configuration(edge: Edge, worker: Process) -> None:
     await worker.begins()
     edge.config["drain"] = "100ms"
     await commits(worker, edge, 2)
     client = socket.create_connection(worker.address)
-    client.sendall(get())  # The upstream takes it, and never answers.
+    client.sendall(get())  # The upstream accepts the request and never answers.
     end, _ = await asyncio.get_running_loop().sock_accept(edge.upstream.listening)
     began = monotonic()
     os.kill(worker.process.pid, signal.SIGTERM)
@@ -135,7 +131,7 @@ async def test_without_a_word_of_the_supervisor_the_drain_is_that_of_what_is_ser
     end.close()
 
 
-async def test_signs_of_life_do_not_pile_up(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_unread_heartbeats_do_not_accumulate(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control_handler, "ALIVE_SECONDS", 0.0)
     mine, theirs = socket.socketpair()
     channel = await Channel.from_socket(theirs, messages.WORKER)
@@ -144,7 +140,7 @@ async def test_signs_of_life_do_not_pile_up(edge: Edge, monkeypatch: pytest.Monk
     handler = ControlHandler(channel, worker.runtime, worker.generations, worker.reload_certificates)
     task = edge.runtime.tasks.start("alive", handler.send_heartbeats())
     transport = channel._writer.transport
-    await edge.until(transport.get_write_buffer_size, "the other side takes no more")
+    await edge.until(transport.get_write_buffer_size, "the receiver reads no more")
     held = transport.get_write_buffer_size()
     for _ in range(200):
         await asyncio.sleep(0)
@@ -155,13 +151,13 @@ async def test_signs_of_life_do_not_pile_up(edge: Edge, monkeypatch: pytest.Monk
 
 
 def memory(pid: int) -> int:
-    """Resident KiB of a process."""
+    """Return the resident KiB of a process."""
     with open(f"/proc/{pid}/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS:"))
 
 
-async def test_forty_configurations_later_it_holds_as_much_as_before(edge: Edge, worker: Process) -> None:
-    """Every one has other upstreams, routes, limits and half of the keys; requests are served under each."""
+async def test_memory_stays_level_over_forty_reloads(edge: Edge, worker: Process) -> None:
+    """Each configuration has other upstreams, routes, limits and half of the keys, and serves requests."""
     keys = [{"sha256": digest(f"key {n}"), "customer": "free"} for n in range(600)]
     variants = []
     for n in range(4):
@@ -188,7 +184,7 @@ async def test_forty_configurations_later_it_holds_as_much_as_before(edge: Edge,
         return memory(worker.process.pid)
 
     held = [await reloads(*stretch) for stretch in pairwise(range(2, 43, 10))]
-    # What is kept of each adds up over every stretch; what the allocator rounds up does not.
+    # A leak grows in every stretch of ten reloads. The allocator's rounding does not, so the minimum counts.
     assert min(after - before for before, after in pairwise(held)) < 100, f"KiB, 10 configurations apart: {held}"
     descriptors = len(os.listdir(f"/proc/{worker.process.pid}/fd"))
     assert descriptors < 40

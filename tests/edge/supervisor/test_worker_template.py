@@ -1,4 +1,4 @@
-"""Workers that a template forks: what they know, whose children they are, and what becomes of them where it is lost."""
+"""Workers forked by a template: their memory, their parent, and their replacement after the template is lost."""
 
 import asyncio
 import os
@@ -26,7 +26,7 @@ SECRET = "f3b1c0ffee" * 4
 
 @pytest.fixture
 def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
-    """An edge as operators start it, with a secret in its environment."""
+    """An edge started as operators start it, with a secret in its environment."""
     monkeypatch.setattr(Process, "forks", False)
     upstream = Upstream(tmp_path)
     with closing(Edge(tmp_path, upstream.port)) as edge:
@@ -36,7 +36,7 @@ def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
 
 
 def roles(edge: Edge) -> dict[int, str]:
-    """What `ps` shows of each process of an edge."""
+    """Return the title of each process of an edge, as `ps` shows it."""
     lines = {pid: Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0") for pid in edge.supervisor.family()}
     return {pid: line.split(b"\0")[-1].decode() for pid, line in lines.items()}
 
@@ -51,7 +51,7 @@ def parent_of(pid: int) -> int:
 
 
 def knows(pid: int, text: str) -> bool:
-    """Whether this is anywhere in what a process has written to its memory."""
+    """Return whether the writable memory of a process contains the text."""
     with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb", buffering=0) as memory:
         for line in maps:
             addresses, rights, *rest = line.split()
@@ -62,13 +62,13 @@ def knows(pid: int, text: str) -> bool:
             try:
                 if text.encode() in memory.read(end - start):
                     return True
-            except OSError:  # A table's file, of which this page was not made yet.
+            except OSError:  # This page of a table's file does not exist yet.
                 continue
     return False
 
 
 def replaced(edge: Edge, pid: int) -> int:
-    """Kill a worker; the one that serves in its place."""
+    """Kill a worker and return its successor."""
     others = {*edge.worker_pids()} - {pid}
     kill(pid)
 
@@ -80,22 +80,22 @@ def replaced(edge: Edge, pid: int) -> int:
     return new
 
 
-def test_workers_are_forked_children_of_the_supervisor_that_know_no_secret_and_are_replaced(edge: Edge) -> None:
+def test_forked_workers_are_children_of_the_supervisor_without_its_secrets(edge: Edge) -> None:
     supervisor, template, workers = edge.supervisor.pid, template_of(edge), edge.worker_pids()
     assert {pid: role for pid, role in roles(edge).items() if pid != supervisor} == {
         template: "template",
         **dict.fromkeys(workers, "worker"),
     }
     assert [parent_of(pid) for pid in (template, *workers)] == [supervisor] * 3
-    assert knows(supervisor, SECRET), "it needs it for ${A_SECRET}"
+    assert knows(supervisor, SECRET), "the supervisor needs the secret for ${A_SECRET}"
     for pid in (template, *workers):
         assert not knows(pid, SECRET)
         assert b"A_SECRET" not in Path(f"/proc/{pid}/environ").read_bytes()
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         has = {name: bool(int(status[name], 16) & 1 << signal.SIGHUP - 1) for name in ("SigBlk", "SigIgn")}
-        assert has == {"SigBlk": False, "SigIgn": True}, "a SIGHUP to all of the edge ends none"
+        assert has == {"SigBlk": False, "SigIgn": True}, "a SIGHUP to all processes ends none of them"
         assert len({*resource.prlimit(pid, resource.RLIMIT_NOFILE)}) == 1
-    # One that is lost is forked too, and executed where the template is lost as well.
+    # A replacement is forked too. Without the template, it is executed.
     forked = replaced(edge, edge.worker_pids()[0])
     assert roles(edge)[forked] == "worker"
     kill(template_of(edge))
@@ -106,21 +106,26 @@ def test_workers_are_forked_children_of_the_supervisor_that_know_no_secret_and_a
     assert edge.ask().status == 401
 
 
-def test_the_template_leaves_with_a_killed_supervisor_and_workers_serve_on(edge: Edge) -> None:
+def test_a_killed_supervisor_ends_the_template_but_not_the_workers(edge: Edge) -> None:
     template, workers = template_of(edge), edge.worker_pids()
     kill(edge.supervisor.pid)
     until(lambda: edge.supervisor.family() == {*workers}, "the template has left")
     assert edge.ask().status == 401
     first = edge.supervisor
     edge.start()
-    until(lambda: not first.family() - edge.supervisor.family() - {*edge.worker_pids()}, "those before have left")
+    until(
+        lambda: not first.family() - edge.supervisor.family() - {*edge.worker_pids()},
+        "the processes of the first supervisor have left",
+    )
     assert template not in edge.supervisor.family()
 
 
-def test_there_is_none_where_its_workers_would_not_be_children_of_the_supervisor(
+def test_no_template_starts_if_it_cannot_make_workers_children_of_the_supervisor(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(worker_template, "PR_SET_CHILD_SUBREAPER", -1)  # Refused, as qemu refuses the right one.
+    monkeypatch.setattr(
+        worker_template, "PR_SET_CHILD_SUBREAPER", -1
+    )  # An invalid option, because qemu refuses the valid one.
     assert WorkerTemplate.create() is None
     assert capfd.readouterr().err.endswith("started by exec, and take more memory: prctl: Invalid argument\n")
 
@@ -131,7 +136,7 @@ def fails(requests: socket.socket) -> WorkerTemplate:
 
 
 def is_reaped(child: int) -> bool:
-    """Whether a child is gone, and no zombie either."""
+    """Return whether a child has ended and is no zombie."""
     try:
         os.waitpid(child, os.WNOHANG)
     except ChildProcessError:
@@ -140,9 +145,7 @@ def is_reaped(child: int) -> bool:
 
 
 @pytest.mark.parametrize("answer", [None, b"0x", b""])
-def test_a_template_that_does_not_answer_is_given_up_and_killed(
-    answer: bytes | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_template_that_does_not_answer_is_killed(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         monkeypatch.setattr(worker_template, "ANSWER_SECONDS_MAX", 0.1)
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -161,7 +164,7 @@ def test_a_template_that_does_not_answer_is_given_up_and_killed(
     asyncio.run(play())
 
 
-def test_a_template_whose_answer_nobody_waits_for_any_more_is_given_up() -> None:
+def test_a_template_is_given_up_when_the_wait_for_its_answer_is_cancelled() -> None:
     async def play() -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
@@ -175,9 +178,7 @@ def test_a_template_whose_answer_nobody_waits_for_any_more_is_given_up() -> None
     asyncio.run(play())
 
 
-def test_an_environment_without_a_template_is_that_of_a_worker_that_is_executed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_executed_worker_gets_a_reduced_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     environ = {"PATH": "/bin", "EDGEPROXY_PURE": "1", "A_SECRET": SECRET, "EDGEPROXY_TEMPLATE": "0"}
     assert inherit(environ) == {"PATH": "/bin", "EDGEPROXY_PURE": "1"}
     assert build_environment({**environ, "MALLOC_TRIM_THRESHOLD_": "1"}) == {

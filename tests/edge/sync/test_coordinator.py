@@ -1,4 +1,4 @@
-"""A supervisor that tells a real hub what limits its workers use: what becomes of claims, and who speaks for whom."""
+"""A supervisor that reports its workers' limits to a real hub: the path of claims, and one leader per host."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -43,7 +43,7 @@ def _nothing_left(redis: Redis) -> None:
 
 
 class Host:
-    """Supervisors on one state directory, with a worker of which the test plays the part."""
+    """Supervisors on one state directory. The test acts as their worker."""
 
     def __init__(self, state: Path, redis: Redis) -> None:
         self._state, self._url = state, redis.url
@@ -59,7 +59,7 @@ class Host:
 
     @asynccontextmanager
     async def coordinator(self, store: Store) -> AsyncIterator[tuple[Coordinator, list[FromLeader]]]:
-        """A supervisor, and what it tells its workers."""
+        """Run a coordinator. Yield it with the messages to its workers."""
         told: list[FromLeader] = []
         coordinator = Coordinator(store, Hub(url=self._url), told.append)
         coordinator.begin()
@@ -72,7 +72,7 @@ class Host:
         return self.table.words[self.row + self.table.layout.head(column) + word]
 
     def wants(self, many: int) -> LimitsUsed:
-        """The worker waits for so many claims; what it says then."""
+        """Let the worker wait for more claims. Return its message."""
         self.table.words[self.row + self.table.layout.head(0) + at.WANT] = self.word(at.GIVEN) + many
         terms = RateTerms(LIMIT, 60.0, self.table.layout.cells)
         use = RateUse.from_terms(
@@ -84,7 +84,7 @@ class Host:
         self.table.words[self.row + self.table.layout.head(0) + at.WANT] = 0
 
     def at_hub(self, field: str) -> int:
-        """Of this host there: g, the claims granted, p, those of them that are spent."""
+        """Return a field of this host at the hub: g for granted claims, p for spent ones."""
         keys = self._client.keys(f"rl:*:host:{self.first.control.instance}")
         return int(parse_state(self._client.get(keys[0])).get(field, 0)) if keys else 0
 
@@ -94,7 +94,7 @@ class Host:
         self._client.close()
 
 
-def test_a_hub_that_was_never_reached_is_not_told_of_as_well(tmp_path: Path, redis: Redis) -> None:
+def test_metrics_and_report_show_a_hub_that_was_never_reached(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path / "state", redis)) as host:
             secured = Redis(tmp_path, "--requirepass", "s3cret")
@@ -111,18 +111,22 @@ def test_a_hub_that_was_never_reached_is_not_told_of_as_well(tmp_path: Path, red
                 coordinator.begin()
                 await turned(lambda: told("edge_hub_errors_total") >= 2, "each attempt is an error")
                 assert (told("edge_hub_up"), told("edge_hub_nodes_away")) == (0, 1)
-                await turned(lambda: told("edge_limit_sync_age_seconds") >= 1, "it has not been heard for so long")
+                await turned(lambda: told("edge_limit_sync_age_seconds") >= 1, "the age of the last answer grows")
                 asked = monotonic()
                 assert coordinator.report()["behind_s"] >= asked - made - 0.001
                 await coordinator.follow(Hub(url=f"redis://:s3cret@127.0.0.1:{secured.port}/0"))
-                await turned(lambda: told("edge_hub_up") == 1, "it is reached")
-                assert monotonic() - coordinator.report()["behind_s"] > asked, "from now on since its last answer"
+                await turned(lambda: told("edge_hub_up") == 1, "the hub is reached")
+                assert monotonic() - coordinator.report()["behind_s"] > asked, "the age counts from the last answer"
                 heard, errors = coordinator._hub.last_answer_at, told("edge_hub_errors_total")
                 assert errors >= 2
                 await coordinator.follow(Hub(url=f"redis://:wrong@127.0.0.1:{secured.port}/0"))
-                await turned(lambda: told("edge_hub_errors_total") > errors, "it is tried by another password")
+                await turned(
+                    lambda: told("edge_hub_errors_total") > errors, "the hub was tried with the other password"
+                )
                 now = monotonic()
-                assert coordinator.report()["behind_s"] >= now - heard - 0.001, "since the one before has answered"
+                assert coordinator.report()["behind_s"] >= now - heard - 0.001, (
+                    "the age counts from the last answer of the former link"
+                )
             finally:
                 await coordinator.end()
                 secured.kill()
@@ -134,13 +138,13 @@ NOBODY = "redis://127.0.0.1:1/0"
 """A hub that refuses connections."""
 
 
-def test_how_many_hosts_there_are_is_known_without_the_hub_too(tmp_path: Path, redis: Redis) -> None:
+def test_a_new_supervisor_knows_the_number_of_hosts_without_the_hub(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path / "one", redis)) as one, closing(Host(tmp_path / "two", redis)) as two:
             words = one.table.words
             async with two.coordinator(two.first), one.coordinator(one.first):
-                await turned(lambda: words[at.HOSTS] == 2, "each knows of the other")
-            # Another supervisor, on the same tables and on others; of the hub nobody hears any more.
+                await turned(lambda: words[at.HOSTS] == 2, "both hosts count two hosts")
+            # A new supervisor without a reachable hub, first on the same tables and then on others.
             for workers in (1, 2):
                 store = Store.prepare(tmp_path / "one", workers=workers, customers=10, addresses=10, hub=True)
                 coordinator = Coordinator(store, Hub(url=NOBODY, on_loss="deny"), lambda said: None)
@@ -148,7 +152,7 @@ def test_how_many_hosts_there_are_is_known_without_the_hub_too(tmp_path: Path, r
                 one.first.identity.release()
                 coordinator.begin()
                 words = store.customers.words
-                await turned(lambda words=words: words[at.HOSTS] == 2 | at.AWAY, "it goes by two hosts")
+                await turned(lambda words=words: words[at.HOSTS] == 2 | at.AWAY, "the tables have two hosts")
                 assert words[at.ON_LOSS] == at.DENY
                 assert coordinator.report()["hosts"] == 2
                 await coordinator.follow(Hub(url=NOBODY, on_loss="share"))
@@ -161,9 +165,7 @@ def test_how_many_hosts_there_are_is_known_without_the_hub_too(tmp_path: Path, r
 
 
 @pytest.mark.parametrize("said", [0, 3])
-def test_until_the_hub_was_tried_it_is_as_a_supervisor_before_this_one_said(
-    tmp_path: Path, redis: Redis, said: int
-) -> None:
+def test_until_the_hub_was_tried_the_former_supervisors_state_applies(tmp_path: Path, redis: Redis, said: int) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             words = host.table.words
@@ -180,17 +182,17 @@ def test_until_the_hub_was_tried_it_is_as_a_supervisor_before_this_one_said(
                 port = server.sockets[0].getsockname()[1]
                 coordinator = Coordinator(host.first, Hub(url=f"redis://127.0.0.1:{port}/0"), lambda said: None)
                 coordinator.begin()
-                await turned(lambda: hangs.is_set() and coordinator._tables, "it is being tried")
+                await turned(lambda: hangs.is_set() and coordinator._tables, "the hub is being tried")
                 before, is_tried = words[at.HOSTS], coordinator._hub.tried
                 assert before == (3 if said else 3 | at.AWAY) or is_tried
-                await turned(lambda: coordinator._hub.tried, "it did not answer in time")
+                await turned(lambda: coordinator._hub.tried, "the hub did not answer in time")
                 assert words[at.HOSTS] == 3 | at.AWAY
                 await coordinator.end()
 
     asyncio.run(play())
 
 
-def test_claims_that_come_when_nobody_waits_go_back(tmp_path: Path, redis: Redis) -> None:
+def test_claims_that_arrive_too_late_are_returned(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             async with host.coordinator(host.first) as (coordinator, told):
@@ -200,7 +202,7 @@ def test_claims_that_come_when_nobody_waits_go_back(tmp_path: Path, redis: Redis
                 await turned(lambda: host.word(at.GIVEN) >= 3, "claims are given")
                 host.waits_no_more()
                 await turned(
-                    lambda: any(isinstance(each, ClaimsUnused) for each in told), "the worker is asked for them"
+                    lambda: any(isinstance(each, ClaimsUnused) for each in told), "the worker is asked to return them"
                 )
                 (said,) = {tuple(each.rows) for each in told if isinstance(each, ClaimsUnused)}
                 assert said == (LimitRow("customers", host.table.file.generation, host.row, host.generation),)
@@ -209,13 +211,13 @@ def test_claims_that_come_when_nobody_waits_go_back(tmp_path: Path, redis: Redis
                 await turned(lambda: host.at_hub("p") == host.at_hub("g") == given, "the hub has them again")
                 told.clear()
                 rates = coordinator._tables["customers", 1].rates
-                await turned(lambda: not rates.has_claims, "nothing is left to be looked at")
+                await turned(lambda: not rates.has_claims, "no claims are left")
                 assert not [each for each in told if isinstance(each, ClaimsUnused)]
 
     asyncio.run(play())
 
 
-def test_claims_of_a_worker_that_died_go_back(tmp_path: Path, redis: Redis) -> None:
+def test_claims_of_a_dead_worker_are_returned(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             async with host.coordinator(host.first) as (coordinator, _):
@@ -224,34 +226,38 @@ def test_claims_of_a_worker_that_died_go_back(tmp_path: Path, redis: Redis) -> N
                 assert host.word(at.USED) == 0
                 coordinator.record_uses(host.wants(2))
                 host.worker.close()
-                await turned(lambda: host.word(at.USED) == host.word(at.GIVEN) == host.word(at.WANT), "they go back")
+                await turned(
+                    lambda: host.word(at.USED) == host.word(at.GIVEN) == host.word(at.WANT), "the claims are returned"
+                )
                 await turned(lambda: host.at_hub("p") == host.at_hub("g") > 0, "the hub has them again")
 
     asyncio.run(play())
 
 
-def test_one_supervisor_speaks_for_two_and_the_other_takes_over(tmp_path: Path, redis: Redis) -> None:
+def test_one_of_two_supervisors_leads_and_the_other_takes_over(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host, closing(host.prepared()) as second:
             async with host.coordinator(second) as (newer, its):
-                # It speaks as long as it is alone.
+                # The second supervisor leads while it is alone.
                 await turned(lambda: second.identity.held, "the second holds the lock")
                 async with host.coordinator(host.first) as (older, mine):
                     older.record_uses(host.wants(3))
-                    await turned(lambda: host.word(at.GIVEN) == 3, "who waits is heard of by the one that speaks")
-                    await turned(lambda: HubAnswered() in mine, "its workers are told")
+                    await turned(lambda: host.word(at.GIVEN) == 3, "the leader hears of the waiting request")
+                    await turned(lambda: HubAnswered() in mine, "the workers of the follower are told")
                     assert HubAnswered() in its
-                    assert not older._tables, "it has no part in it"
+                    assert not older._tables, "the follower has no tables"
                     await newer.end()
                     host.wants(2)
                     second.identity.release()
-                    await turned(lambda: host.word(at.GIVEN) == 5, "it knows who was in use, and is heard by the hub")
-                    assert host.at_hub("g") == 5, "what was granted before was not given again"
+                    await turned(
+                        lambda: host.word(at.GIVEN) == 5, "the new leader knows the used rows, and the hub answers it"
+                    )
+                    assert host.at_hub("g") == 5, "earlier grants were not given again"
 
     asyncio.run(play())
 
 
-def test_what_a_worker_of_another_version_says_ends_nothing(tmp_path: Path, redis: Redis) -> None:
+def test_an_unknown_row_or_table_in_a_message_is_ignored(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             async with host.coordinator(host.first) as (coordinator, _):
@@ -259,7 +265,7 @@ def test_what_a_worker_of_another_version_says_ends_nothing(tmp_path: Path, redi
                 for place in (("customers", 1, 1 << 40, 2), ("nobody", 1, host.row, 2)):
                     rate = RateUse.from_terms(*place, terms=RateTerms(LIMIT, 60.0), refused=False)
                     coordinator.record_uses(LimitsUsed([rate], [TotalUse(*place, limit=1)]))
-                    await turned(lambda: not coordinator._pending_uses, "it is looked at")
+                    await turned(lambda: not coordinator._pending_uses, "the message is handled")
                 coordinator.record_uses(host.wants(3))
                 await turned(lambda: host.word(at.GIVEN) == 3, "claims are given")
 
@@ -267,7 +273,7 @@ def test_what_a_worker_of_another_version_says_ends_nothing(tmp_path: Path, redi
 
 
 @pytest.mark.parametrize("fault", ["build_reports", "hold_next_rows"])
-def test_a_fault_with_one_row_ends_nothing(
+def test_a_fault_with_one_row_does_not_stop_the_coordinator(
     tmp_path: Path, redis: Redis, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def play() -> None:
@@ -285,8 +291,8 @@ def test_a_fault_with_one_row_ends_nothing(
                     coordinator.record_uses(host.wants(3))
                     if fault == "hold_next_rows":
                         await coordinator.follow(Hub(url=NOBODY))
-                        assert host.table.words[at.HOSTS] & at.AWAY, "at once, as another hub is meant"
-                    await turned(lambda: faults, "it has happened")
+                        assert host.table.words[at.HOSTS] & at.AWAY, "the change of the hub applies at once"
+                    await turned(lambda: faults, "the fault has occurred")
                 if fault == "hold_next_rows":
                     await coordinator.follow(Hub(url=redis.url))
                 await turned(lambda: coordinator._hub.is_up, "the hub is reached")
@@ -296,7 +302,7 @@ def test_a_fault_with_one_row_ends_nothing(
     asyncio.run(play())
 
 
-def test_a_clock_that_was_ahead_holds_nobody_up(tmp_path: Path, redis: Redis) -> None:
+def test_a_clock_that_was_ahead_does_not_delay_claims(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             right = host.first.offset
@@ -311,7 +317,7 @@ def test_a_clock_that_was_ahead_holds_nobody_up(tmp_path: Path, redis: Redis) ->
     asyncio.run(play())
 
 
-def test_nothing_is_told_by_a_clock_that_is_not_the_hubs(tmp_path: Path, redis: Redis) -> None:
+def test_reports_use_the_clock_of_the_hub(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             right = host.first.offset
@@ -325,12 +331,12 @@ def test_nothing_is_told_by_a_clock_that_is_not_the_hubs(tmp_path: Path, redis: 
                 cells = [int(name) for name in parse_state(client.get(key)) if name.isdigit()]
                 width = host.table.words[host.row + at.ROW_WIDTH] / 1e6
             assert cells
-            assert max(cells) < (now + 60) / width, "cells of an hour that is to come"
+            assert max(cells) < (now + 60) / width, "the hub has cells of a future hour"
 
     asyncio.run(play())
 
 
-def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> None:
+def test_a_removed_table_does_not_stop_the_coordinator(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             async with host.coordinator(host.first) as (coordinator, _):
@@ -345,7 +351,7 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
                     host.first.maintain(host.first.offset + asyncio.get_running_loop().time())
                     return host.table.file.is_closed
 
-                await turned(is_removed, "nobody counts in the old file any more")
+                await turned(is_removed, "the old file is unused")
                 coordinator._handle_hub_change()
                 terms = RateTerms(LIMIT, 60.0, 28)
                 rate = RateUse.from_terms(
@@ -360,11 +366,11 @@ def test_a_table_that_is_removed_ends_nothing(tmp_path: Path, redis: Redis) -> N
     asyncio.run(play())
 
 
-def test_what_another_supervisor_says_and_nobody_here_knows_ends_nothing(tmp_path: Path, redis: Redis) -> None:
+def test_a_leader_ignores_an_unknown_message_of_a_follower(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host:
             async with host.coordinator(host.first) as (_, told):
-                await turned((tmp_path / SOCKET_NAME).exists, "it leads")
+                await turned((tmp_path / SOCKET_NAME).exists, "the supervisor leads")
                 reader, writer = await asyncio.open_unix_connection(tmp_path / SOCKET_NAME)
                 uses = messages.FOLLOWER.pack(host.wants(3)).data
                 writer.write(LENGTH.pack(14) + b'{"type":"new"}' + uses)
@@ -373,13 +379,13 @@ def test_what_another_supervisor_says_and_nobody_here_knows_ends_nothing(tmp_pat
                 assert await reader.readexactly(LENGTH.size + 16) == messages.LEADER.pack(HubAnswered()).data
                 writer.write(LENGTH.pack(2) + b"{]")
                 while await reader.read(1 << 16):
-                    pass  # To the end: it has closed the line.
+                    pass  # Read to the end: the leader closes the connection.
                 writer.close()
 
     asyncio.run(play())
 
 
-def test_a_supervisor_that_follows_passes_over_what_it_does_not_know(tmp_path: Path, redis: Redis) -> None:
+def test_a_follower_ignores_an_unknown_message_of_its_leader(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host, closing(host.prepared()) as before:
             assert before.identity.try_acquire()
@@ -391,6 +397,6 @@ def test_a_supervisor_that_follows_passes_over_what_it_does_not_know(tmp_path: P
                 await asyncio.start_unix_server(answer, tmp_path / SOCKET_NAME),
                 host.coordinator(host.first) as (_, told),
             ):
-                await turned(lambda: told == [HubAnswered()], "its workers are told what it knows")
+                await turned(lambda: told == [HubAnswered()], "its workers get the known message")
 
     asyncio.run(play())

@@ -165,7 +165,7 @@ MailAddress = Annotated[str, BeforeValidator(read_mail_address)]
 
 
 class Channel(Part):
-    """A channel of alerts: one of `webhook`, `slack`, `pagerduty`, `alertmanager` and `smtp`, and its details.
+    """A channel for alerts: one of `webhook`, `slack`, `pagerduty`, `alertmanager` and `smtp`, and its details.
 
     Take secrets from the environment.
     """
@@ -199,8 +199,8 @@ class Channel(Part):
     smtp: Annotated[str, BeforeValidator(read_smtp)] | None = Field(
         default=None,
         repr=False,
-        description="Mail server: `smtps://` or `smtp://` and `[USER:PASSWORD@]HOST[:PORT]`. `smtp://` needs STARTTLS, unless "
-        "the server is on this host.",
+        description="Mail server: `smtps://` or `smtp://` and `[USER:PASSWORD@]HOST[:PORT]`. `smtp://` needs STARTTLS, "
+        "unless the server is on this host.",
     )
     from_: MailAddress | None = Field(default=None, alias="from", description="Sender of alert mails.")
     to: Annotated[tuple[MailAddress, ...], BeforeValidator(parsers.read_list)] = Field(
@@ -233,8 +233,8 @@ class Alerts(Part):
     routes: Routes = Field(default=Routes(), description="Channels for each severity.")
     customers: Name | None = Field(
         default=None,
-        description="Channel, of `smtp`, that sends customers their own alerts, to the `alert_email` of their metadata. By "
-        "default they get none.",
+        description="Channel, of `smtp`, that sends customers their own alerts, to the `alert_email` of their "
+        "metadata. By default they get none.",
     )
     runbooks: Annotated[str, BeforeValidator(read_runbooks)] = Field(
         default="",

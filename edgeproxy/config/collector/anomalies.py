@@ -70,13 +70,13 @@ class Thresholds(Part):
 
     score: Score = Field(
         default=3.0,
-        description="Robust z-score of an hour or a day that is too far above the usual. Raise it if there are too many "
-        "alerts.",
+        description="Robust z-score of an hour or a day that is too far above the usual. Raise it if there are too "
+        "many alerts.",
     )
     similarity: Similarity = Field(
         default=0.9,
-        description="Cosine similarity of a day's hours to the usual ones. Lower it if days differ. `0` judges the volume "
-        "only.",
+        description="Cosine similarity of a day's hours to the usual ones. Lower it if days differ. `0` judges the "
+        "volume only.",
     )
     pause: PauseAt = Field(
         default=None,
@@ -107,9 +107,9 @@ class Anomalies(Thresholds):
     )
     estimates: Annotated[float | None, BeforeValidator(read_share)] = Field(
         default=0.2,
-        description="Share of a customer's daily units that raises an alert if edges [estimated](ai.md#what-is-not-stated) "
-        "them, because answers did not state them. It applies to meters with the dimension `estimated`, from "
-        "1,000 estimated units on. `off`: never.",
+        description="Share of a customer's daily units that raises an alert if edges "
+        "[estimated](ai.md#what-is-not-stated) them, because answers did not state them. It applies to meters with "
+        "the dimension `estimated`, from 1,000 estimated units on. `off`: never.",
     )
     customers: dict[Name, OwnThresholds] = Field(
         default_factory=dict, description="Customers' own thresholds, by name."

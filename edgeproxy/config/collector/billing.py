@@ -62,17 +62,18 @@ class Stripe(Part):
     )
     key: KeyFile | None = Field(
         default=None,
-        description="File with the secret or restricted key. The key itself is refused here. By default `STRIPE_SECRET_KEY` "
-        "of the environment.",
+        description="File with the secret or restricted key. The key itself is refused here. By default "
+        "`STRIPE_SECRET_KEY` of the environment.",
     )
     webhook_secrets: KeyFile | None = Field(
         default=None,
-        description="File with the webhook secrets, one per line. By default `STRIPE_WEBHOOK_SECRETS` of the environment, "
-        "separated by spaces.",
+        description="File with the webhook secrets, one per line. By default `STRIPE_WEBHOOK_SECRETS` of the "
+        "environment, separated by spaces.",
     )
     live: Switch = Field(
         default=False,
-        description="States that the key moves real money. Without it a live key is refused; with it a test key is refused.",
+        description="States that the key moves real money. Without it a live key is refused; with it a test key is "
+        "refused.",
     )
 
 
@@ -81,13 +82,14 @@ class Rollout(Part):
 
     percent: Annotated[int, BeforeValidator(Whole(0, 100))] = Field(
         default=100,
-        description="Upper bound of the percentage of customers charged. A lower bound applies at once. A higher one charges "
-        "no further customers until `edgeproxy billing rollout` does. An installation that starts with `mode: "
+        description="Upper bound of the percentage of customers charged. A lower bound applies at once. A higher one "
+        "charges no further customers until `edgeproxy billing rollout` does. An installation that starts with `mode: "
         "live` starts at this percentage.",
     )
     shadow_for: Annotated[float, BeforeValidator(Time(0.0, 90 * DAY_SECONDS))] = Field(
         default=4 * 3600.0,
-        description="Time for which only the customers in `allow` are charged. The gates of the first step can open after it.",
+        description="Time for which only the customers in `allow` are charged. The gates of the first step can open "
+        "after it.",
     )
     allow: tuple[Name, ...] = Field(
         default=(), description="Customers that are always charged, also under `mode: shadow`."
@@ -103,8 +105,8 @@ class BreakerThresholds(Part):
     enabled: Switch = Field(default=True, description="Looks for such customers and raises an alert.")
     times: Annotated[int, BeforeValidator(Whole(2, 1000))] = Field(
         default=5,
-        description="Multiple of the usual spending in the hour of the week; for new customers, of the usual spending in "
-        "their plan.",
+        description="Multiple of the usual spending in the hour of the week; for new customers, of the usual spending "
+        "in their plan.",
     )
     least: Annotated[dict[str, int], BeforeValidator(read_amounts)] = Field(
         default={USD: 500},
@@ -119,8 +121,8 @@ class Tax(Part):
 
     stripe_tax: Switch = Field(
         default=False,
-        description="Stripe computes the tax of each invoice and adds it to the prices. An invoice whose tax is unknown is "
-        "held.",
+        description="Stripe computes the tax of each invoice and adds it to the prices. An invoice whose tax is "
+        "unknown is held.",
     )
     vat: Switch = Field(default=False, description="Checkout asks businesses for their tax id.")
     business_id_required: Switch = Field(default=False, description="Businesses without a valid tax id cannot buy.")
@@ -131,8 +133,8 @@ class Unpaid(Part):
 
     after: Literal["pause", "cancel", "uncollectible", "keep"] = Field(
         default="pause",
-        description="Treatment of a plan at the end of its period, if its customer is refused for unpaid invoices and the "
-        "last retry is over. `pause`: no fees until all invoices are paid. `cancel`: the plan ends. "
+        description="Treatment of a plan at the end of its period, if its customer is refused for unpaid invoices and "
+        "the last retry is over. `pause`: no fees until all invoices are paid. `cancel`: the plan ends. "
         "`uncollectible`: the plan ends, and the invoices are written off. `keep`: its fees are still invoiced.",
     )
     periods: Annotated[int, BeforeValidator(Whole(1, 120))] = Field(
@@ -157,32 +159,33 @@ class Billing(Part):
     )
     currency: Literal["usd"] = Field(
         default="usd",
-        description="Currency of amounts in this section that name none. Plans name [their own](billing.md#currencies).",
+        description="Currency of amounts in this section without one. Plans name [their own](billing.md#currencies).",
     )
     currencies: Currencies = Field(
         default={},
-        description="Currencies for approximate amounts beside US dollars on [pages](pages.md#other-currencies), by code.",
+        description="Currencies for approximate amounts beside US dollars on [pages](pages.md#other-currencies), by "
+        "code.",
     )
     anchor: Literal["month", "signup"] = Field(
         default="month",
-        description="Start of periods: the 1st, or the day of the month of the subscription. Existing subscriptions keep "
-        "their start.",
+        description="Start of periods: the 1st, or the day of the month of the subscription. Existing subscriptions "
+        "keep their start.",
     )
     freeze: Annotated[float, BeforeValidator(Time(0.0, 14 * DAY_SECONDS))] = Field(
         default=2 * DAY_SECONDS,
-        description="Time after a period when late usage still gets onto its invoice. Later usage is a line on the next "
-        "invoice.",
+        description="Time after a period when late usage still gets onto its invoice. Later usage is a line on the "
+        "next invoice.",
     )
     payment_grace: Annotated[float, BeforeValidator(Time(0.0, 90 * DAY_SECONDS))] = Field(
         default=21 * DAY_SECONDS,
-        description="Time after an invoice is closed (or sent, if it was held) for which a customer who has not paid it is "
-        "still served, at least until the invoice is due. Then edges answer 402 until it is paid. Invoices that "
+        description="Time after an invoice is closed (or sent, if it was held) for which a customer who has not paid "
+        "it is still served, at least until the invoice is due. Then edges answer 402 until it is paid. Invoices that "
         "are sent are due after 14 days.",
     )
     payment_retries: tuple[Annotated[float, BeforeValidator(Time(3600.0, 60 * DAY_SECONDS))], ...] = Field(
         default=tuple(days * DAY_SECONDS for days in (1, 3, 5, 7)),
-        description="Times after the first declined payment when it is tried again, by default 1, 3, 5 and 7 days. A new "
-        "payment method is tried at once.",
+        description="Times after the first declined payment when it is tried again, by default 1, 3, 5 and 7 days. A "
+        "new payment method is tried at once.",
     )
     unpaid: Unpaid = Field(
         default=Unpaid(), description="Treatment of a plan whose invoices stay unpaid after the last retry."
@@ -204,7 +207,8 @@ class Billing(Part):
     )
     stripe: Stripe = Field(
         default=Stripe(),
-        description="Access to Stripe. Changes of `stripe` and `collection`, and of `mode` from or to `off`, need a restart.",
+        description="Access to Stripe. Changes of `stripe` and `collection`, and of `mode` from or to `off`, need a "
+        "restart.",
     )
     seller: Seller | None = Field(
         default=None,

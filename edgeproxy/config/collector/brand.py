@@ -79,17 +79,18 @@ class Brand(Part):
 
     logo: Annotated[Path, BeforeValidator(read_logo_file)] | None = Field(
         default=None,
-        description="PNG image that replaces the sign before the name, 24 pixels high on the page; at most 32 KiB and 1024 "
-        "pixels a side, read at the start. SVG is refused, because it can contain scripts.",
+        description="PNG image that replaces the sign before the name, 24 pixels high on the page; at most 32 KiB and "
+        "1024 pixels a side, read at the start. SVG is refused, because it can contain scripts.",
     )
     light: Annotated[str, BeforeValidator(read_colour)] | None = Field(
         default=None,
-        description="Colour of links and main buttons in the light scheme. White text on it, and this colour on the pages' "
-        "backgrounds, must have a contrast of 4.5:1.",
+        description="Colour of links and main buttons in the light scheme. White text on it, and this colour on the "
+        "pages' backgrounds, must have a contrast of 4.5:1.",
     )
     dark: Annotated[str, BeforeValidator(read_colour)] | None = Field(
         default=None,
-        description="A light colour for links and main buttons in the dark scheme. Set both `light` and `dark`, or neither.",
+        description="A light colour for links and main buttons in the dark scheme. Set both `light` and `dark`, or "
+        "neither.",
     )
 
 

@@ -35,8 +35,8 @@ class Coupon(Part):
     )
     amount_off: Annotated[dict[str, int], BeforeValidator(read_amounts)] | None = Field(
         default=None,
-        description='Amount off each period, at most the whole charge: `"10"`, or `{usd: "10", jpy: "1500"}` for customers '
-        "charged in these currencies.",
+        description='Amount off each period, at most the whole charge: `"10"`, or `{usd: "10", jpy: "1500"}` for '
+        "customers charged in these currencies.",
     )
     duration: Literal["once", "repeating", "forever"] = Field(
         default="once", description="`once` is one period, `repeating` is the number in `periods`."
@@ -52,8 +52,8 @@ class Coupon(Part):
     )
     plans: tuple[Name, ...] = Field(
         default=(),
-        description="Plans, by name. Only their subscribers can redeem the coupon, and only their lines are discounted. By "
-        "default all.",
+        description="Plans, by name. Only their subscribers can redeem the coupon, and only their lines are "
+        "discounted. By default all.",
     )
 
     @property

@@ -89,8 +89,8 @@ class ForeignCredits(Part):
     packages: Annotated[
         tuple[Annotated[int, BeforeValidator(read_foreign_package)], ...], Field(min_length=1, max_length=PACKAGES_MAX)
     ] = Field(
-        description='Packages in the portal, in this currency: `["10", "50"]`. Customers can also buy other amounts between '
-        "the smallest and the largest."
+        description='Packages in the portal, in this currency: `["10", "50"]`. Customers can also buy other amounts '
+        "between the smallest and the largest."
     )
 
     @model_validator(mode="wrap")
@@ -113,8 +113,8 @@ class Credits(Part):
     )
     cogs: dict[Name, Annotated[dict[str, int], BeforeValidator(read_unit_costs)]] = Field(
         default={},
-        description='Your cost for a unit of each meter: `"0.002/1000"` in USD, or `{usd: "0.002/1000", eur: "0.0018/1000"}` '
-        "in each currency. The cost is booked with the usage of credits.",
+        description='Your cost for a unit of each meter: `"0.002/1000"` in USD, or `{usd: "0.002/1000", eur: '
+        '"0.0018/1000"}` in each currency. The cost is booked with the usage of credits.',
     )
     others: tuple[ForeignCredits, ...] = Field(
         default=(), description="Credits in [other currencies](credits.md#other-currencies). By default there are none."

@@ -81,11 +81,11 @@ class CustomerApi(Part):
     )
     field: FieldName = Field(
         default="Authorization",
-        description="Request field for the key: in `Authorization` as `Bearer KEY`, in any other as the whole value. It must "
-        "be one of the edges' `auth.fields`.",
+        description="Request field for the key: in `Authorization` as `Bearer KEY`, in any other as the whole value. "
+        "It must be one of the edges' `auth.fields`.",
     )
     openapi: Annotated[Path, BeforeValidator(read_description_file)] | None = Field(
         default=None,
-        description="File with the OpenAPI 3 description of the API, as JSON or YAML of at most 4 MiB. The reference is made "
-        "from it at the start. By default there is no reference.",
+        description="File with the OpenAPI 3 description of the API, as JSON or YAML of at most 4 MiB. The reference "
+        "is made from it at the start. By default there is no reference.",
     )

@@ -40,19 +40,19 @@ class KeyService(Part):
 
     file: File | None = Field(
         default=None,
-        description="File with the master key: 32 random bytes, or these in hex or Base64, readable by its owner only. Keep "
-        "it apart from the database and its backups.",
+        description="File with the master key: 32 random bytes, or these in hex or Base64, readable by its owner only. "
+        "Keep it apart from the database and its backups.",
     )
     command: Annotated[Command, BeforeValidator(parsers.read_list)] | None = Field(
         default=None,
-        description="Program that wraps and unwraps keys, and its arguments. It is called with `wrap` or `unwrap` as the last "
-        "argument, gets the key in Base64 on standard input, and writes the result in Base64 to standard output. "
-        "It has 10 seconds.",
+        description="Program that wraps and unwraps keys, and its arguments. It is called with `wrap` or `unwrap` as "
+        "the last argument, gets the key in Base64 on standard input, and writes the result in Base64 to standard "
+        "output. It has 10 seconds.",
     )
     kms: Annotated[str, BeforeValidator(read_kms)] | None = Field(
         default=None,
-        description="Symmetric AWS KMS key that wraps and unwraps keys: `aws-kms:` and its ARN. AWS's usual credentials are "
-        "used, from the environment, a profile or a role. Needs `pip install 'edgeproxy[kms]'`.",
+        description="Symmetric AWS KMS key that wraps and unwraps keys: `aws-kms:` and its ARN. AWS's usual "
+        "credentials are used, from the environment, a profile or a role. Needs `pip install 'edgeproxy[kms]'`.",
     )
 
     @model_validator(mode="after")
@@ -67,8 +67,8 @@ class Encryption(KeyService):
 
     cache: Annotated[float, BeforeValidator(read_duration)] = Field(
         default=3600.0,
-        description="How long unwrapped keys are used. They are unwrapped again four times within it. If that fails until its "
-        "end, encrypted data can be neither read nor written.",
+        description="How long unwrapped keys are used. They are unwrapped again four times within it. If that fails "
+        "until its end, encrypted data can be neither read nor written.",
     )
     old: tuple[KeyService, ...] = Field(
         default=(),

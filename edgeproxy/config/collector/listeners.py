@@ -25,7 +25,8 @@ class Tls(Certificate):
 
     client_ca: File | None = Field(
         default=None,
-        description="Authorities of edges' certificates. If set, an edge must have a certificate from one of them to ship.",
+        description="Authorities of edges' certificates. If set, an edge must have a certificate from one of them to "
+        "ship.",
     )
 
 
@@ -62,27 +63,27 @@ class CollectorListener(Part):
     address: Address = Field(description="Address to listen on.")
     serve: Annotated[tuple[Group, ...], BeforeValidator(parsers.read_one_or_more)] | None = Field(
         default=None,
-        description="Groups served. Requests to other groups get the answer for unknown paths. By default everything is "
-        "served.",
+        description="Groups served. Requests to other groups get the answer for unknown paths. By default everything "
+        "is served.",
     )
     allow: tuple[Network, ...] = Field(
         default=(),
-        description="Networks of clients. Connections from other addresses are closed before a byte is read. A proxy in "
-        "`trusted_proxies` may always connect: its clients are judged by `X-Forwarded-For`, and get 403 if they "
-        "are not allowed or if the field has no address for them. Without that field the proxy's own address "
-        "counts, except for `/healthz` and `/readyz`. By default all.",
+        description="Networks of clients. Connections from other addresses are closed before a byte is read. A proxy "
+        "in `trusted_proxies` may always connect: its clients are judged by `X-Forwarded-For`, and get 403 if they "
+        "are not allowed or if the field has no address for them. Without that field the proxy's own address counts, "
+        "except for `/healthz` and `/readyz`. By default all.",
     )
     tls: OwnTls | None = Field(default=None, description="TLS of this listener only. By default the `tls` at the top.")
     behind_tls: Switch = Field(
         default=False,
-        description="States that TLS ends at a proxy in front, or that the network consists of containers on one host, and "
-        "that the listener is reached only that way. Without it, a clear-text listener on an address that other "
+        description="States that TLS ends at a proxy in front, or that the network consists of containers on one host, "
+        "and that the listener is reached only that way. Without it, a clear-text listener on an address that other "
         "hosts reach is refused.",
     )
     url: Annotated[str, BeforeValidator(addresses.read_collector)] | None = Field(
         default=None,
-        description="URL of this listener's pages for browsers; `https://` unless it is on this host. By default the `url` of "
-        "`pages`.",
+        description="URL of this listener's pages for browsers; `https://` unless it is on this host. By default the "
+        "`url` of `pages`.",
     )
 
     @property

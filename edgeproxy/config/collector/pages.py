@@ -55,7 +55,8 @@ class CustomerSignIn(Part):
     """An OpenID Connect issuer where contacts of customers [sign in](pages.md#signing-in)."""
 
     issuer: Annotated[str, BeforeValidator(read_issuer)] = Field(
-        description="Issuer that has verified the e-mail address (`email_verified`), exactly as in the `iss` of its tokens."
+        description="Issuer that has verified the e-mail address (`email_verified`), exactly as in the `iss` of its "
+        "tokens."
     )
     client: Word = Field(description="Client id for customers' sign-in.")
     client_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
@@ -84,8 +85,8 @@ class WatchedRegion(Part):
     """The check of a region, or of another part of the service."""
 
     url: Annotated[str, BeforeValidator(read_region_url)] = Field(
-        description="URL that is requested with GET and without a key. A status from 200 to 399 within 10 s is a success. "
-        "Choose a route through the edge to an upstream. These requests are usage of the customer `-`."
+        description="URL that is requested with GET and without a key. A status from 200 to 399 within 10 s is a "
+        "success. Choose a route through the edge to an upstream. These requests are usage of the customer `-`."
     )
     latency: Annotated[float, BeforeValidator(Time(0.001, 10.0))] = Field(
         default=1.0, description="Time within which an answer counts as fast."
@@ -127,15 +128,15 @@ class StatusPage(Part):
 
 
 class Pages(Part):
-    """[Pages](pages.md), where the collector listens, or where [`serve`](#listen) says.
+    """[Pages](pages.md), at the collector's address, or at the listeners whose [`serve`](#listen) names them.
 
-    `pages: {}` gives all of them, without sign-in at an issuer, mail and measured regions.
+    `pages: {}` serves all of them, without sign-in at an issuer, mail and measured regions.
     """
 
     url: Annotated[str, BeforeValidator(addresses.read_collector)] | None = Field(
         default=None,
-        description="URL of the pages for browsers, such as the URL of a proxy; `https://` unless it is on this host. Links "
-        "in mails start with it. By default the address of the listener.",
+        description="URL of the pages for browsers, such as the URL of a proxy; `https://` unless it is on this host. "
+        "Links in mails start with it. By default the address of the listener.",
     )
     client: Word | None = Field(
         default=None,
@@ -153,12 +154,13 @@ class Pages(Part):
     )
     sign_up: SignUp | None = Field(
         default=None,
-        description="Sign-up by customers themselves. Needs `mail` or `customers`. By default operators create customers.",
+        description="Sign-up by customers themselves. Needs `mail` or `customers`. By default operators create "
+        "customers.",
     )
     api: CustomerApi | None = Field(
         default=None,
-        description="API that customers' keys are for. With it, new keys come with commands to try, and the portal has a "
-        "reference. By default neither.",
+        description="API that customers' keys are for. With it, new keys come with commands to try, and the portal has "
+        "a reference. By default neither.",
     )
     brand: Brand = Field(default=Brand(), description="Logo and colour. By default edgeproxy's.")
     status: StatusPage = Field(default=StatusPage(), description="Status page.")

@@ -11,20 +11,20 @@ class Privacy(Part):
 
     erasures: File | None = Field(
         default=None,
-        description="List of the erased customers, one line each with an id and a time. The collector appends to it. At its "
-        "start it erases listed customers again that a restored database contains. Keep the file apart from the "
-        "database and its backups, such as on another disk. Each collector has its own. By default a restored "
+        description="List of the erased customers, one line each with an id and a time. The collector appends to it. "
+        "At its start it erases listed customers again that a restored database contains. Keep the file apart from "
+        "the database and its backups, such as on another disk. Each collector has its own. By default a restored "
         "backup brings back the customers erased since.",
     )
     mask_addresses: Switch = Field(
         default=False,
-        description="Makes the audit log store networks instead of addresses: `192.0.2.0/24`, `2001:db8:1::/48`. Existing "
-        "entries stay as they are.",
+        description="Makes the audit log store networks instead of addresses: `192.0.2.0/24`, `2001:db8:1::/48`. "
+        "Existing entries stay as they are.",
     )
     pseudonyms: Switch = Field(
         default=False,
-        description="Gives customers who are added from now on a [pseudonym](privacy.md#pseudonyms). Edges, usage and all "
-        "data derived from it use the pseudonym, so that the name is in one place only. Once a customer has one, "
+        description="Gives customers who are added from now on a [pseudonym](privacy.md#pseudonyms). Edges, usage and "
+        "all data derived from it use the pseudonym, so that the name is in one place only. Once a customer has one, "
         "the collector does not start without this setting. Existing customers keep their name.",
     )
     hash_end_users: Switch = Field(

@@ -38,14 +38,14 @@ class Rotation(Part):
 
     every: Annotated[float, BeforeValidator(Time(3600.0, 3650 * DAY_SECONDS))] | None = Field(
         default=None,
-        description="Age at which a key is due for rotation, unless its customer has a `rotate_every`. Without it, such keys "
-        "are never due.",
+        description="Age at which a key is due for rotation, unless its customer has a `rotate_every`. Without it, "
+        "such keys are never due.",
     )
     grace: Annotated[float, BeforeValidator(Time(3600.0, 90 * DAY_SECONDS))] = Field(
         default=GRACE_SECONDS,
-        description="How long a key stays valid after its customer has collected the replacement, unless the request sets a "
-        "time. A key whose replacement is not collected stays valid. When it has been due for this long, customer "
-        "and operators get an alert.",
+        description="How long a key stays valid after its customer has collected the replacement, unless the request "
+        "sets a time. A key whose replacement is not collected stays valid. When it has been due for this long, "
+        "customer and operators get an alert.",
     )
     deliver: Literal["portal", "webhook"] = Field(
         description="How a customer gets the replacement of a key that is due. `portal`: a contact creates it at "
@@ -55,12 +55,13 @@ class Rotation(Part):
     )
     remind: Annotated[tuple[float, ...], BeforeValidator(read_reminders)] = Field(
         default=(7 * DAY_SECONDS, 30 * DAY_SECONDS),
-        description="Times, in ascending order, after which customer and operators get another alert about a key that is "
-        "still due.",
+        description="Times, in ascending order, after which customer and operators get another alert about a key that "
+        "is still due.",
     )
     remind_end: Annotated[tuple[float, ...], BeforeValidator(read_reminders)] = Field(
         default=(DAY_SECONDS, 3 * DAY_SECONDS),
-        description="Times, in ascending order, before the end of a replaced key. Customer and operators get a reminder.",
+        description="Times, in ascending order, before the end of a replaced key. Customer and operators get a "
+        "reminder.",
     )
 
     @property

@@ -63,23 +63,23 @@ RetentionTime = Annotated[float | None, BeforeValidator(read_retention)]
 class Token(Part):
     """A token of a caller: with a `role` or a `customer`. Holders send `Authorization: Bearer TOKEN`.
 
-    [Tokens](collector.md#tokens) has how to replace one.
+    [Tokens](collector.md#tokens) explains how to replace one.
     """
 
     name: Name | None = Field(
         default=None,
-        description="Name of the token. Edges are bound to it, and the audit log shows it. By default `token-` and eight "
-        "digits of the first hash.",
+        description="Name of the token. Edges are bound to it, and the audit log shows it. By default `token-` and "
+        "eight digits of the first hash.",
     )
     sha256: Annotated[tuple[str, ...], BeforeValidator(read_digests)] = Field(
-        description="SHA-256 of the token: `printf %s TOKEN | sha256sum`. Write a list while one secret replaces another; the "
-        "token then needs a name."
+        description="SHA-256 of the token: `printf %s TOKEN | sha256sum`. Write a list while one secret replaces "
+        "another; the token then needs a name."
     )
     role: Literal["edge", "beacon", "service", "aggregates", "read", "support", "billing", "admin"] | None = Field(
         default=None,
-        description="`edge` ships usage, `beacon` reports latencies, `service` reports its own usage. `aggregates` reads only "
-        "the [sums of the residency](residency.md#sums-of-all-residencies). `read` reads everything; `support` "
-        "also helps customers, `billing` also sees money; `admin` may do everything.",
+        description="`edge` ships usage, `beacon` reports latencies, `service` reports its own usage. `aggregates` "
+        "reads only the [sums of the residency](residency.md#sums-of-all-residencies). `read` reads everything; "
+        "`support` also helps customers, `billing` also sees money; `admin` may do everything.",
     )
     customer: Name | None = Field(
         default=None, description="Customer whose own usage the token may read, instead of a role."
@@ -113,21 +113,21 @@ class Published(Part):
 
 
 class Retention(Part):
-    """Times for which counts are kept.
+    """How long counts are kept.
 
-    Days, events, and the times at which [places](billing.md#places) were held, are kept for ever.
+    Days, events, and the times when [places](billing.md#places) were held are kept for ever.
     """
 
     minutes: RetentionTime = Field(
         default=400 * DAY_SECONDS,
-        description="Usage by minute. PostgreSQL drops whole months. With `billing`, unless its `mode` is `off`, at least 31 "
-        "days and at least `freeze`.",
+        description="Usage by minute. PostgreSQL drops whole months. With `billing`, unless its `mode` is `off`, at "
+        "least 31 days and at least `freeze`.",
     )
     hours: RetentionTime = Field(default=None, description="Usage by hour; not shorter than `minutes`.")
     batches: RetentionTime = Field(
         default=100 * DAY_SECONDS,
-        description="Batches of edges. `edgeproxy verify` proves the ledger with them. Older batches leave only their sums by "
-        "day.",
+        description="Batches of edges. `edgeproxy verify` proves the ledger with them. Older batches leave only their "
+        "sums by day.",
     )
     traffic_minutes: RetentionTime = Field(
         default=7 * DAY_SECONDS,
@@ -137,8 +137,8 @@ class Retention(Part):
     traffic_hours: RetentionTime = Field(default=400 * DAY_SECONDS, description="Traffic by hour.")
     deleted: RetentionTime = Field(
         default=30 * DAY_SECONDS,
-        description="Personal data of a customer after the start of its [deletion](accounts.md#a-customer): see [what is "
-        "erased](privacy.md#erasure). Name, id, tier and counts stay.",
+        description="Personal data of a customer after the start of its [deletion](accounts.md#a-customer): see [what "
+        "is erased](privacy.md#erasure). Name, id, tier and counts stay.",
     )
     webhooks: RetentionTime = Field(
         default=60 * DAY_SECONDS,
@@ -147,8 +147,8 @@ class Retention(Part):
     )
     invoices: RetentionTime = Field(
         default=3653 * DAY_SECONDS,
-        description="Personal data on invoices and in the journal, from the end of their calendar year (UTC): see [the end of "
-        "the books](privacy.md#the-end-of-the-books). By default ten years. Sums stay.",
+        description="Personal data on invoices and in the journal, from the end of their calendar year (UTC): see [the "
+        "end of the books](privacy.md#the-end-of-the-books). By default ten years. Sums stay.",
     )
 
 
@@ -157,27 +157,28 @@ class Edges(Part):
 
     per_token: Annotated[int, BeforeValidator(Whole(1, 1_000_000))] = Field(
         default=500,
-        description="Edges that may be bound to one token, without [retired](collector.md#edges-that-are-gone-for-good) ones. "
-        "The first batch of a further edge gets 429, and waits at the edge. Raise it, or give each region its own "
-        "token.",
+        description="Edges that may be bound to one token, without "
+        "[retired](collector.md#edges-that-are-gone-for-good) ones. The first batch of a further edge gets 429, and "
+        "waits at the edge. Raise it, or give each region its own token.",
     )
 
 
 class ChangesPerMinute(Part):
     """Changes that a caller may make in a minute; beyond it 429 with `Retry-After`.
 
-    Each token and each signed-in person counts alone, at each collector. Attempts count. Batches, events, reports of
-    latencies and allocations are no changes. `/billing/…` has [limits](billing.md#subscriptions) beside these.
+    Each token and each signed-in person has its own count, at each collector. Attempts count. Batches, events, reports
+    of latencies and allocations are not changes. `/billing/…` has [further limits](billing.md#subscriptions).
     """
 
     customers: PerMinute = Field(
         default=60,
-        description="For a customer's token, and for a contact in the portal. Raise it if customers create keys by program.",
+        description="For a customer's token, and for a contact in the portal. Raise it if customers create keys by "
+        "program.",
     )
     operators: PerMinute = Field(
         default=1200,
-        description="For a token of the role `support`, `billing` or `admin`, and for an operator. Raise it to create many "
-        "customers over HTTP; `edgeproxy import` is exempt.",
+        description="For a token of the role `support`, `billing` or `admin`, and for an operator. Raise it to create "
+        "many customers over HTTP; `edgeproxy import` is exempt.",
     )
 
 
@@ -193,9 +194,9 @@ class Metrics(Part):
 
     tokens: Annotated[tuple[AdminToken, ...], BeforeValidator(read_pairs)] = Field(
         default=(),
-        description="Tokens of readers, like [tokens of `admin`](#admintokens): `{name: prometheus, sha256: HEX}`. Prometheus "
-        "sends one with `authorization: {credentials: TOKEN}`. Other metrics name edges and certificates: use "
-        "tokens if others than your Prometheus reach the collector.",
+        description="Tokens of readers, like [tokens of `admin`](#admintokens): `{name: prometheus, sha256: HEX}`. "
+        "Prometheus sends one with `authorization: {credentials: TOKEN}`. Other metrics name edges and certificates: "
+        "use tokens if others than your Prometheus reach the collector.",
     )
 
 
@@ -208,18 +209,18 @@ class CollectorFile(Part):
         FieldMark.RESTART,
     ] = Field(
         default=(CollectorListener(address=addresses.Address("127.0.0.1", 9100)),),
-        description="Addresses for connections of edges, services, readers and browsers. An address alone serves everything "
-        "to everybody; `check` warns of an address that outsiders may reach without TLS.",
+        description="Addresses for connections of edges, services, readers and browsers. An address alone serves "
+        "everything to everybody; `check` warns of an address that outsiders may reach without TLS.",
     )
     tls: Tls | None = Field(
         default=None,
-        description="TLS of all listeners without their own. Use it if clients are on other hosts, because requests carry "
-        "tokens. By default HTTP.",
+        description="TLS of all listeners without their own. Use it if clients are on other hosts, because requests "
+        "carry tokens. By default HTTP.",
     )
     trusted_proxies: tuple[Network, ...] = Field(
         default=(),
-        description="Proxies whose `X-Forwarded-For` names the client: for limits by address, the `allow` of a listener, and "
-        "the audit log. Without them all clients behind a proxy share one limit.",
+        description="Proxies whose `X-Forwarded-For` names the client: for limits by address, the `allow` of a "
+        "listener, and the audit log. Without them all clients behind a proxy share one limit.",
     )
     changes_per_minute: Annotated[ChangesPerMinute, FieldMark.RESTART] = Field(
         default=ChangesPerMinute(), description="Changes that a caller may make in a minute."
@@ -228,17 +229,17 @@ class CollectorFile(Part):
     metrics: Metrics = Field(default=Metrics(), description="Access to `GET /metrics`.")
     database: Annotated[str, BeforeValidator(read_database), FieldMark.RESTART] = Field(
         default="sqlite:///var/collector/ledger.db",
-        description="Database of the ledger. PostgreSQL takes [parameters](collector.md#connections-to-postgresql) after a "
-        "`?`: for another host write `?sslmode=verify-full`. Its user owns the tables, or [another "
-        "one](collector.md#an-owner-of-its-own) does; [row-level security](collector.md#row-level-security) needs "
-        "two roles. Take the password from the environment.",
+        description="Database of the ledger. PostgreSQL takes [parameters](collector.md#connections-to-postgresql) "
+        "after a `?`: for another host write `?sslmode=verify-full`. Its user owns the tables, or [another "
+        "one](collector.md#an-owner-of-its-own) does; [row-level security](collector.md#row-level-security) needs two "
+        "roles. Take the password from the environment.",
     )
     trust: Trust = Field(default=Trust(), description=TRUST)
     proxy: ProxyField | None = Field(default=None, repr=False, description=PROXY_DESCRIPTION)
     residency: Annotated[ResidencyName | None, FieldMark.RESTART] = Field(
         default=None,
-        description="[Residency](residency.md) of this collector's customers, such as `eu`. Batches that an edge ships for "
-        "another residency are refused. By default there is one residency, without a name.",
+        description="[Residency](residency.md) of this collector's customers, such as `eu`. Batches that an edge ships "
+        "for another residency are refused. By default there is one residency, without a name.",
     )
     residencies: Annotated[dict[ResidencyName, OtherResidency], Field(max_length=RESIDENCIES_MAX)] = Field(
         default_factory=dict,
@@ -275,8 +276,8 @@ class CollectorFile(Part):
     )
     regions: Measured | None = Field(
         default=None,
-        description="Regions for sending clients to the nearest one: see [routing by region](region-routing.md). By default "
-        "none.",
+        description="Regions for sending clients to the nearest one: see [routing by region](region-routing.md). By "
+        "default none.",
     )
     alerts: Alerts = Field(
         default=Alerts(), description="[Alerts](alerting.md) and their channels. By default alerts go to the log."
@@ -295,8 +296,8 @@ class CollectorFile(Part):
     )
     encryption: Annotated[Encryption | None, FieldMark.RESTART] = Field(
         default=None,
-        description="[Encryption at rest](encryption.md) of columns with personal data, with a key for each customer. By "
-        "default they are stored in clear text.",
+        description="[Encryption at rest](encryption.md) of columns with personal data, with a key for each customer. "
+        "By default they are stored in clear text.",
     )
     tracing: Annotated[Tracing | None, FieldMark.RESTART] = Field(
         default=None, description="[Tracing](tracing.md) with OpenTelemetry. By default nothing is traced."

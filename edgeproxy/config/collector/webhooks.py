@@ -33,16 +33,16 @@ EncryptionKey = Annotated[str, BeforeValidator(read_encryption_key)]
 
 
 class Webhooks(Part):
-    """[Webhooks of customers](webhooks.md): their permitted targets, and the storage of secrets. A reload applies it."""
+    """[Webhooks of customers](webhooks.md): the permitted targets, and the storage of secrets. A reload applies it."""
 
     encryption: Annotated[tuple[EncryptionKey, ...], BeforeValidator(parsers.read_list), Field(min_length=1)] = Field(
         repr=False,
-        description="Key that encrypts the secrets of endpoints in the database: 32 bytes in Base64. In a list, the first key "
-        "encrypts and all keys decrypt. Keep the previous key until each endpoint has a secret encrypted with the "
-        "new one.",
+        description="Key that encrypts the secrets of endpoints in the database: 32 bytes in Base64. In a list, the "
+        "first key encrypts and all keys decrypt. Keep the previous key until each endpoint has a secret encrypted "
+        "with the new one.",
     )
     networks: tuple[Network, ...] = Field(
         default=(),
-        description="Networks beside the public Internet that customers may send to, also over `http://`. By default none: "
-        "see [what an endpoint may reach](webhooks.md#what-an-endpoint-may-reach).",
+        description="Networks beside the public Internet that customers may send to, also over `http://`. By default "
+        "none: see [what an endpoint may reach](webhooks.md#what-an-endpoint-may-reach).",
     )

@@ -15,7 +15,7 @@ ANY = "*"
 ORIGIN = re.compile(
     r"([a-z][a-z0-9+.-]*)://(\*\.)?((?:[a-z0-9_-]+\.)*[a-z0-9_-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?", re.IGNORECASE
 )
-WEB_ORIGIN = r"[A-Za-z][A-Za-z0-9+.-]*://((\*\.)?([A-Za-z0-9_-]+\.)+[A-Za-z0-9_-]+|[A-Za-z0-9_-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
+WEB_ORIGIN = "[A-Za-z][A-Za-z0-9+.-]*://((\\*\\.)?([A-Za-z0-9_-]+\\.)+[A-Za-z0-9_-]+|[A-Za-z0-9_-]+|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?"
 PORTS = {"http": "80", "https": "443"}
 """Default ports, which browsers leave out of origins."""
 

@@ -1,10 +1,11 @@
 """Plans of customers who are refused for unpaid invoices, against the Stripe sandbox."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Literal
+from typing import Any, Literal
 
 import orjson
 import pytest
@@ -17,7 +18,12 @@ from edgeproxy.collector.billing.rating.rater import sum_amounts
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
-from edgeproxy.collector.billing.subscriptions import resumed_fees, subscription_rows, unpaid_plans
+from edgeproxy.collector.billing.subscriptions import (
+    resumed_fees,
+    subscription_rows,
+    subscriptions,
+    unpaid_plans,
+)
 from edgeproxy.collector.billing.subscriptions.unpaid_plans import UnpaidInvoices, decide_step
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 from edgeproxy.collector.database.alert_tables import alerts
@@ -27,7 +33,7 @@ from edgeproxy.collector.jobs import billing as billing_jobs
 from edgeproxy.collector.jobs.billing import BillingJobs
 from edgeproxy.config.collector.billing import Unpaid
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, amounts, apply_stripe_events, at, fetch_invoices
-from tests.support.sold import KEY, Sold, sold
+from tests.support.sold import CALLER, KEY, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
 DAY = 86400
@@ -148,7 +154,7 @@ def test_a_plan_that_nobody_pays_ends_or_goes_on_as_the_setting_says(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str, after: str
 ) -> None:
     async def work() -> None:
-        more = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
+        more: dict[str, Any] = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
         async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **more) as (of, closing):
             await stay_unpaid(of, closing, after, APRIL)
             async with of.database.writing() as connection:
@@ -163,6 +169,79 @@ def test_a_plan_that_nobody_pays_ends_or_goes_on_as_the_setting_says(
             # The retries of the second invoice are not over: it is written off once they are.
             assert of_customer["2027-01-01 start"]["state"] == expected
             assert await fetch_stopped(of) == ([] if after == "keep" else [after])
+
+    asyncio.run(work())
+
+
+async def set_states(of: Sold, name: str, *states: str) -> None:
+    """Give the open invoices of a customer, the oldest first, the states that Stripe reports."""
+    unpaid = [
+        one for one in (await fetch_invoices(of, name)).values() if one["state"] == invoices.OPEN and one["total"]
+    ]
+    async with of.database.writing() as connection:
+        for one, state in zip(unpaid, states, strict=False):
+            await invoices.transition(connection, one["id"], invoices.OPEN, state)
+
+
+async def end_and_begin_again(of: Sold, name: str) -> None:
+    async with of.database.writing() as connection:
+        ended = subscriptions.cancel_subscription(
+            connection, CALLER, name, "now", settings=of.known, now=MARCH + 9 * DAY
+        )
+        await ended
+    await of.subscribe(name, "small", now=NOON)
+
+
+async def change_interval(of: Sold, name: str) -> None:
+    async with of.database.writing() as connection:
+        await subscriptions.change_subscription(
+            *(connection, CALLER, name, "small", None), settings=of.known, now=NOON, is_yearly=True
+        )
+
+
+RESTING_ACTS: dict[str, tuple[Callable[[Sold, str], Awaitable[None]], list[int], int]] = {
+    "void": (lambda of, name: set_states(of, name, invoices.VOID, invoices.VOID), [5000], 10000),
+    "written off": (
+        lambda of, name: set_states(of, name, invoices.UNCOLLECTIBLE, invoices.UNCOLLECTIBLE),
+        [5000],
+        10000,
+    ),
+    "paid and void": (lambda of, name: set_states(of, name, invoices.PAID, invoices.VOID), [5000], 10000),
+    "a dearer plan": (lambda of, name: of.change(name, "large", now=NOON), [25000], 50000),
+    "a year": (change_interval, [round(108000 * 350.5 / 366)], 0),
+    "ended and begun": (end_and_begin_again, [5000], 10000),
+}
+"""What is done while a fee of $100 rests, the lines of March that it leads to, and the fee of April."""
+
+
+@pytest.mark.parametrize("act", RESTING_ACTS)
+def test_a_fee_that_rests_is_charged_once_whatever_ends_the_rest(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, act: str
+) -> None:
+    file = tmp_path / "resting.yaml"
+    file.write_text(
+        'plans:\n  small@1: {fee: "100", tier: standard, annual: {discount: 10%}}\n'
+        '  large@1: {fee: "500", tier: enterprise}\n'
+    )
+    name = f"{database.partition(':')[0]}-rests-{act.replace(' ', '-')}"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, plans=str(file)) as (of, closing):
+            await stay_unpaid(of, closing, name, MARCH)
+            do, lines, fee = RESTING_ACTS[act]
+            await do(of, name)
+            for time in (NOON, NOON + DAY):
+                async with of.database.writing() as connection:
+                    for customer in await resumed_fees.list_paid(connection, time, 10):
+                        await resumed_fees.resume_fees(connection, customer, time)
+                await set_states(of, name, *[invoices.PAID] * 9)
+            months = await fetch_invoices(of, name)
+            assert [period for period in months if "03-01 change" in period] == ["2027-03-01 change"]
+            assert [amount for amount in amounts(months["2027-03-01 change"]) if amount] == lines
+            for time in (APRIL, APRIL + FREEZE):
+                await closing.step(time)
+            months = await fetch_invoices(of, name)
+            assert sum(one["total"] for period, one in months.items() if "03-01 period" in period) == fee
 
     asyncio.run(work())
 
@@ -190,7 +269,7 @@ def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
         raise StripeUnavailableError("Stripe is away")
 
     async def work() -> None:
-        more = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
+        more: dict[str, Any] = {"plans": plans, "unpaid": {"after": after, "periods": 2}}
         async with sold(tmp_path, database, stripe_sandbox.url, **more) as (of, closing):
             await apply_stripe_events(of)
             await stay_unpaid(of, closing, name, FEBRUARY)

@@ -285,6 +285,7 @@ def test_compose_has_the_edge_and_what_is_around_it_with_the_files_that_they_wan
         "alertmanager",
         "grafana",
         "probe",
+        "stripe",
     }
     stages = re.findall(r"^FROM .* AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     volumes = yaml.safe_load(COMPOSE.read_text())["volumes"]
@@ -309,14 +310,15 @@ def test_compose_is_as_its_specification_has_it() -> None:
 def test_compose_lets_speak_to_each_other_only_who_have_to() -> None:
     known = yaml.safe_load(COMPOSE.read_text())["networks"]
     # That of the edge is of a service whose place it has there, by its name.
-    joined = {
-        name: set(service["networks"])
-        for name, service in services().items()
-        if service.get("network_mode") != "service:edge-address"
-    }
+    joined = {name: set(service["networks"]) for name, service in services().items() if "network_mode" not in service}
+    # The probe and the sandbox share the collector's network: the sandbox listens on its loopback alone.
+    guests = {name: service.get("network_mode") for name, service in services().items() if "network_mode" in service}
+    assert guests == {"edge": "service:edge-address", **dict.fromkeys(("probe", "stripe"), "service:collector")}
+    assert services()["collector"]["networks"]["metrics"]["aliases"] == ["probe"], "by which Prometheus reaches it"
+    assert any(word.startswith("127.0.0.1:") for word in services()["stripe"]["command"])
     assert {tuple(each["aliases"]) for each in services()["edge-address"]["networks"].values()} == {("edge",)}
     there = {"edge" if name == "edge-address" else name: networks for name, networks in joined.items()}
-    assert there.keys() == services().keys() - {"edge-address"}
+    assert there.keys() == services().keys() - {"edge-address", "probe", "stripe"}
     assert set().union(*there.values()) == set(known)
     reached = {frozenset((one, other)) for one in there for other in there if one < other and there[one] & there[other]}
     for pair in (("edge", "upstream"), ("edge", "redis"), ("edge", "collector"), ("prometheus", "edge")):
@@ -348,7 +350,8 @@ def test_compose_gives_the_edge_a_configuration_that_fits_its_ports_and_time_to_
 def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
     collector, edge = services()["collector"], services()["edge"]
     assert collector["image"] == edge["image"]
-    environ = {**collector["environment"], "PLANS": str(ROOT / "config" / "plans.yaml")}
+    defaults = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in collector["environment"].items()}
+    environ = {**defaults, "PLANS": str(ROOT / "config" / "plans.yaml")}
     assert environ["PLANS"] != collector["environment"]["PLANS"] == "/etc/edgeproxy/plans.yaml"
     settings = load_collector(ROOT / "config" / "collector.yaml", environ)
     url = edge["environment"]["COLLECTOR_URL"]

@@ -1,5 +1,6 @@
 """The command `stripe-sandbox`."""
 
+import os
 from enum import StrEnum
 from typing import Annotated
 
@@ -41,9 +42,14 @@ def stripe_sandbox(
         Versions, typer.Option(help="Whether calls of another version of the API are refused, or taken as of its own.")
     ] = Versions.own,
     lag: Annotated[str, typer.Option(metavar="DURATION", help="How long until a meter event is counted.")] = "1s",
+    webhook: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="An endpoint for all events, signed with the STRIPE_WEBHOOK_SECRETS."),
+    ] = None,
 ) -> None:
     """Serve a stand-in for Stripe to test with, without real money, until SIGTERM or SIGINT."""
     from edgeproxy.config.addresses import AN_ADDRESS, is_loopback, split_address
+    from edgeproxy.config.collector.billing import SECRETS_VARIABLE
     from edgeproxy.config.units import read_duration
 
     address = split_address(listen)
@@ -55,7 +61,10 @@ def stripe_sandbox(
         seconds = 0.0 if lag == "0" else read_duration(lag)
     except ValueError as error:
         fail(f"--lag: {error}", 2)
-    from edgeproxy.stripe_sandbox.main import run
+    secret = os.environ.get(SECRETS_VARIABLE, "").strip()
+    if webhook is not None and not (webhook.startswith(("http://", "https://")) and secret):
+        fail(f"--webhook: takes a URL, and a secret in {SECRETS_VARIABLE}", 2)
+    from edgeproxy.stripe_sandbox.main import Webhook, run
 
     raise typer.Exit(
         run(
@@ -65,5 +74,6 @@ def stripe_sandbox(
             seconds,
             requires_email=mail is Mail.required,
             takes_any_version=versions is Versions.any,
+            webhook=None if webhook is None else Webhook(webhook, secret),
         )
     )

@@ -1,7 +1,7 @@
 """A round of the probe: one request through the edge, its usage and its charge, and on demand a purchase."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 from urllib.parse import urlencode
@@ -49,11 +49,11 @@ def run_round(target: ProbeTarget, fetch: Fetch) -> Iterator[Step]:
         readings["usage"] = lambda: fetch_usage(target, usage_url, fetch)
     if target.charge:
         readings["charge"] = credits.fetch_available
-    for name, read in readings.items():
-        try:
-            before[name] = read()
-        except ProbeError as error:
-            yield Step(name, 0.0, str(error))
+    yield from _read_before(readings, before)
+    buys_first = target.checkout and before.get("charge", 1) <= 0
+    if buys_first:  # Only customers who have had credits are charged.
+        yield from _purchase(credits)
+        yield from _read_before({"charge": credits.fetch_available}, before)
     yield (step := _time_step("request", request))
     if step.why is None:
         yield _time_step("limits", lambda: check_limits(answers[0].fields))
@@ -63,8 +63,18 @@ def run_round(target: ProbeTarget, fetch: Fetch) -> Iterator[Step]:
             yield _time_step("charge", lambda: credits.wait_for_charge(before["charge"]))
     if target.charge:
         yield _time_step("books", credits.check_books)
-    if target.checkout:
+    if target.checkout and not buys_first:
         yield from _purchase(credits)
+
+
+def _read_before(readings: Mapping[str, Callable[[], int]], before: dict[str, int]) -> Iterator[Step]:
+    """Put readings before the request into `before`; yield the steps whose reading failed."""
+    for name, read in readings.items():
+        before.pop(name, None)
+        try:
+            before[name] = read()
+        except ProbeError as error:
+            yield Step(name, 0.0, str(error))
 
 
 def _purchase(credits: Credits) -> Iterator[Step]:

@@ -5,6 +5,7 @@ import signal
 import socket
 import sqlite3
 import sys
+from typing import NamedTuple
 
 from aiohttp import web
 
@@ -19,12 +20,15 @@ from edgeproxy.stripe_sandbox.delivery import Deliveries
 from edgeproxy.stripe_sandbox.description import load_description
 from edgeproxy.stripe_sandbox.due import DueWork
 from edgeproxy.stripe_sandbox.idempotency import IdempotencyKeys
+from edgeproxy.stripe_sandbox.objects.webhooks import replace_endpoint
 from edgeproxy.stripe_sandbox.operations import WORK
 from edgeproxy.stripe_sandbox.page_guard import refuse_foreign_pages
 from edgeproxy.stripe_sandbox.pages import Pages
 from edgeproxy.stripe_sandbox.rates import Rates
 from edgeproxy.stripe_sandbox.server import BODY_MAX, Server
 from edgeproxy.stripe_sandbox.state import State
+from edgeproxy.stripe_sandbox.store import transaction
+from edgeproxy.stripe_sandbox.transaction import Transaction
 
 CONNECTIONS = Bounds(all=2000, per_address=2000)
 DRAIN_SECONDS = 2.0
@@ -34,8 +38,22 @@ PURGE_SECONDS = 3600.0
 """Seconds between two purges of idempotency keys."""
 
 
+class Webhook(NamedTuple):
+    """An endpoint that gets all events in test mode."""
+
+    url: str
+    secret: str
+
+
 def run(
-    address: Address, file: str, rates: str, usage_lag: float, *, requires_email: bool, takes_any_version: bool
+    address: Address,
+    file: str,
+    rates: str,
+    usage_lag: float,
+    *,
+    requires_email: bool,
+    takes_any_version: bool,
+    webhook: Webhook | None = None,
 ) -> int:
     """Serve until a signal to stop, and return the exit code: 0, or 2 where the address or the file cannot be used."""
     log.configure("stripe-sandbox")
@@ -49,6 +67,7 @@ def run(
                 usage_lag,
                 requires_email=requires_email,
                 takes_any_version=takes_any_version,
+                webhook=webhook,
             )
         )
     except OSError as error:
@@ -61,7 +80,14 @@ def run(
 
 
 async def serve(
-    address: Address, file: str, rates: str, usage_lag: float, *, requires_email: bool, takes_any_version: bool
+    address: Address,
+    file: str,
+    rates: str,
+    usage_lag: float,
+    *,
+    requires_email: bool,
+    takes_any_version: bool,
+    webhook: Webhook | None = None,
 ) -> None:
     """Serve in the running loop; raises OSError and sqlite3.Error."""
     stop = asyncio.Event()
@@ -72,6 +98,9 @@ async def serve(
     bound = Address(*listening.getsockname()[:2])
     state = State(file, load_description(), f"http://{bound}", usage_lag, rates != "off")
     state.account.requires_email = requires_email
+    if webhook is not None:
+        with transaction(state.connection):
+            replace_endpoint(Transaction(state.account, False, int(state.clock())), *webhook)
     deliveries = Deliveries(state.account, state.clock)
     server = Server(load_description(), state, Rates(rates), takes_any_version=takes_any_version)
     tasks, logger, connections = Tasks(), log.get_logger(), WebListener(CONNECTIONS)

@@ -3,12 +3,20 @@
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 import stripe
+from typer.testing import CliRunner
 
+from edgeproxy import cli
+from edgeproxy.stripe_sandbox.description import load_description
+from edgeproxy.stripe_sandbox.objects.webhooks import replace_endpoint
+from edgeproxy.stripe_sandbox.state import State
+from edgeproxy.stripe_sandbox.store import transaction
+from edgeproxy.stripe_sandbox.transaction import Transaction
 from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import Api, Sandbox
 
@@ -213,3 +221,22 @@ def test_thin_events_are_listed_page_by_page_the_newest_first(stripe_sandbox: Sa
     sandbox.run(flow)
     for query in ("page=2027", "created[gte]=yesterday", "limit=101", "&".join(f"types[{n}]=a" for n in range(21))):
         assert sandbox.call("GET", f"/v2/core/events?{query}").status == 400, query
+
+
+@pytest.mark.parametrize(
+    ("url", "secret"), [("http://127.0.0.1:9/", ""), ("ftp://127.0.0.1/", "whsec_1"), ("x", "whsec_1")]
+)
+def test_endpoint_of_the_command_line_needs_a_url_and_a_secret(url: str, secret: str) -> None:
+    runner = CliRunner(env={"STRIPE_WEBHOOK_SECRETS": secret})
+    result = runner.invoke(cli.app, ["stripe-sandbox", "--webhook", url, "--state", ":memory:"])
+    assert (result.exit_code, "STRIPE_WEBHOOK_SECRETS" in result.stderr) == (2, True)
+
+
+def test_endpoint_of_the_command_line_is_there_once(tmp_path: Path) -> None:
+    state = State(tmp_path / "sandbox.db", load_description(), "http://127.0.0.1:1", 0.0, limited=False)
+    for secret in ("whsec_1", "whsec_2"):
+        with transaction(state.connection):
+            replace_endpoint(Transaction(state.account, False, 1), "http://127.0.0.1:9/", secret)
+    endpoints = Transaction(state.account, False, 1).all("webhook_endpoint")
+    assert [(one["secret"], one["enabled_events"]) for one in endpoints] == [("whsec_2", ["*"])]
+    state.connection.close()

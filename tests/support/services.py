@@ -91,9 +91,9 @@ class Httpbin(Process):
         assert self.running, self.output
 
 
-def answers(port: int, path: str) -> bool:
+def answers(port: int, path: str, key: str | None = None) -> bool:
     """Whether a server is there and content."""
     try:
-        return ask(port, path).status == 200
+        return ask(port, path, key=key).status == 200
     except OSError:
         return False

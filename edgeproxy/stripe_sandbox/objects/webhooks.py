@@ -39,6 +39,15 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     return {**endpoint, "_reveal": True}
 
 
+def replace_endpoint(tx: Transaction, url: str, secret: str) -> None:
+    """Replace the endpoint of a URL by one that gets all events, signed with this secret."""
+    for endpoint in tx.all("webhook_endpoint"):
+        if endpoint["url"] == url:
+            tx.delete(endpoint)
+    created = create(tx, {}, {"url": url, "enabled_events": ["*"]})
+    tx.save({**{name: value for name, value in created.items() if name != "_reveal"}, "secret": secret})
+
+
 def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
     """Update an endpoint, or enable or disable it."""
     endpoint = tx.get("webhook_endpoint", ids["id"])

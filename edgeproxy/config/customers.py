@@ -27,7 +27,7 @@ from edgeproxy.config.selection import is_of_all
 class Paused(Part):
     """A pause of a customer's service."""
 
-    why: Sentence = Field(description="Text for the customer.")
+    why: Sentence = Field(description="Reason for the customer.")
     status: Annotated[Literal[403, 402], BeforeValidator(units.read_pause)] = Field(
         default=403, description="Status of the answer; 402 if a payment would end the pause."
     )
@@ -38,11 +38,11 @@ class Regions(Part):
 
     allow: Annotated[tuple[Name, ...], Field(min_length=1)] | None = Field(
         default=None,
-        description="[Regions](#at-the-top) that serve the customer; edges of all others answer 403. For data that "
+        description="[Regions](#at-the-top) that serve the customer. Edges of all others answer 403. For data that "
         "must not leave a country. By default all.",
     )
     prefer: Name | None = Field(
-        default=None, description="Region whose endpoints are used first; one of `allow`. By default that of the edge."
+        default=None, description="Region whose endpoints are used first; one of `allow`. By default the edge's region."
     )
 
 
@@ -82,40 +82,40 @@ class Customer(Part):
     ```
     """
 
-    tier: Name = Field(description="Tier that the customer pays for.")
+    tier: Name = Field(description="Tier of the customer.")
     limits: tuple[Limit, ...] | None = Field(
-        default=None, description="Limits in place of the tier's; an empty list is none."
+        default=None, description="Limits that replace the tier's; an empty list means none."
     )
     concurrency: OwnConcurrency | None = Field(
-        default=None, description="Concurrency in place of the tier's; `none`: any number."
+        default=None, description="Concurrency that replaces the tier's; `none`: any number."
     )
     quotas: tuple[Quota, ...] | None = Field(
-        default=None, description="Quotas in place of the tier's; an empty list is none."
+        default=None, description="Quotas that replace the tier's; an empty list means none."
     )
     burst_credits: OwnCredits | None = Field(
-        default=None, description="Burst credits in place of the tier's; `off`: none."
+        default=None, description="Burst credits that replace the tier's; `off`: none."
     )
-    caps: Caps | None = Field(default=None, description="Caps in place of the tier's; an empty mapping is none.")
-    priority: Priority | None = Field(default=None, description="Priority in place of the tier's.")
-    message: Message | None = Field(default=None, description="Message in place of the tier's.")
+    caps: Caps | None = Field(default=None, description="Caps that replace the tier's; an empty mapping means none.")
+    priority: Priority | None = Field(default=None, description="Priority that replaces the tier's.")
+    message: Message | None = Field(default=None, description="Message that replaces the tier's.")
     revoked: tuple[str, ...] = Field(
         default=(), description="Tokens of [issuers](jwt.md) that are no longer valid, by their claim `jti`."
     )
     paused: Paused | None = Field(
-        default=None, description="Reason why the customer is not served for now. The keys stay as they are."
+        default=None, description="A pause: the customer is not served for now. The keys stay as they are."
     )
     regions: Regions | None = Field(default=None, description="Regions that serve the customer. By default all.")
     networks: Networks | None = Field(
         default=None,
-        description="Networks where the customer's keys may be used; elsewhere they get 403. By default all.",
+        description="Networks where the customer's keys may be used. In other networks they get 403. By default all.",
     )
     flags: tuple[Name, ...] = Field(
-        default=(), description="[Flags](#flagsname) of the customer, beside those by tier and share."
+        default=(), description="[Flags](#flagsname) of the customer, in addition to flags by tier and share."
     )
     moved: ResidencyName | None = Field(
         default=None,
-        description="[Residency](residency.md#a-customer-moves) to which the customer of a collector's database has "
-        "moved: it counts as soon as its directory has the key.",
+        description="[Residency](residency.md#a-customer-moves) that the customer of a collector's database has moved "
+        "to. It applies as soon as that residency's directory has the key.",
     )
 
 
@@ -154,16 +154,16 @@ class Key(Part):
     certificate: Annotated[str, BeforeValidator(read_certificate_name)] | None = Field(
         default=None,
         exclude=True,
-        description="Name in the customer's [certificate](tls.md#customers-by-certificate), in place of `sha256`.",
+        description="Name in the customer's [certificate](tls.md#customers-by-certificate), instead of `sha256`.",
     )
-    customer: Name = Field(description="Customer whose key it is.")
+    customer: Name = Field(description="Customer of the key.")
     scopes: frozenset[Scope] | None = Field(
-        default=None, description="Scopes of the key. A route with `scopes` needs all of them here."
+        default=None, description="Scopes of the key. A route with `scopes` requires all of its scopes here."
     )
     expires: Moment | None = Field(
         default=None, description="End of the key: a date (its beginning in UTC) or an RFC 3339 time. By default never."
     )
-    limits: tuple[KeyLimit, ...] = Field(default=(), description="Limits of this key, beside those of the customer.")
+    limits: tuple[KeyLimit, ...] = Field(default=(), description="Limits of this key, in addition to the customer's.")
 
     _digested = model_validator(mode="before")(add_certificate_digest)
 
@@ -189,7 +189,8 @@ class Flag(Part):
     """
 
     percent: Annotated[int, BeforeValidator(units.Whole(0, 100))] = Field(
-        default=0, description="Share of all customers, always the same ones: those among 10 are among 20 too."
+        default=0,
+        description="Share of all customers. The choice is stable: the customers among 10 % are among 20 % too.",
     )
     tiers: tuple[Name, ...] = Field(default=(), description="Tiers whose customers have the flag.")
     customers: tuple[Name, ...] = Field(default=(), description="Customers who have the flag.")

@@ -16,16 +16,12 @@ A_PLACE: Final = "write one of header, query and claim"
 
 
 class EndUser(Part):
-    """The place where a request names the end user: a field, a parameter of the query, or a claim of its
-    [token](jwt.md).
-    """
+    """The place in a request that names the end user: a field, a query parameter, or a claim of its [token](jwt.md)."""
 
     header: FieldName | None = Field(
-        default=None, description="Field of the request, such as `X-End-User`. Two lines of it are refused with 400."
+        default=None, description="Field of the request, such as `X-End-User`. A request with two lines of it gets 400."
     )
-    query: ClaimName | None = Field(
-        default=None, description="Parameter of the query. One that is there twice is refused with 400."
-    )
+    query: ClaimName | None = Field(default=None, description="Query parameter. A request that has it twice gets 400.")
     claim: ClaimName | None = Field(
         default=None, description="Claim of the token, such as `sub`: a text or a whole number."
     )

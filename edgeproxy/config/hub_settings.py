@@ -175,32 +175,33 @@ class Hub(Part):
         default=MEMORY,
         repr=False,
         description="`redis://` or `rediss://` (TLS) and `[USER[:PASSWORD]@]HOST[:PORT][/DATABASE]`, by default port "
-        "6379 and database 0. `redis+cluster://` or `rediss+cluster://` and some nodes, `HOST[:PORT],HOST[:PORT]`, by "
-        "which the others are found. `redis+sentinel://` or `rediss+sentinel://` and some Sentinels, then `/SERVICE`. "
-        "Take the password from the environment, escaped as in URLs: `%2F` for `/`. "
-        "`check` warns of a password to another host without TLS.",
+        "6379 and database 0. `redis+cluster://` or `rediss+cluster://` and some nodes, `HOST[:PORT],HOST[:PORT]`; "
+        "these lead to the others. `redis+sentinel://` or `rediss+sentinel://` and some Sentinels, then `/SERVICE`. "
+        "Take the password from the environment, escaped as in URLs: `%2F` for `/`. `check` warns of a password to "
+        "another host without TLS.",
     )
     sentinel: Annotated[tuple[str, ...], BeforeValidator(read_list)] = Field(
         default=(),
-        description="Redis Sentinels, `HOST[:PORT]` each, by default port 26379: the hub is the primary that they "
+        description="Redis Sentinels, `HOST[:PORT]` each, by default port 26379. The hub is the primary that they "
         "name. They have no password of their own.",
     )
     service: str | None = Field(
         default=None,
-        description="Name of the service that the Sentinels look after. A user, a password, TLS and a database stand "
-        "in `url` with that name in the place of the host: `rediss://USER:PASSWORD@SERVICE/0`.",
+        description="Name of the service that the Sentinels monitor. User, password, TLS and database are in `url`, "
+        "with this name instead of the host: `rediss://USER:PASSWORD@SERVICE/0`.",
     )
     sync: Annotated[float, BeforeValidator(units.Time(0.1, 10.0))] = Field(
         default=1.0,
-        description="Time after which the hub gets the count of a limit in use; sooner while it is nearly used up, "
-        "after 2.4 times as long if no other host uses it. Longer for fewer calls: the hosts then err by more.",
+        description="Time after which the hub gets the count of a limit in use: sooner while the limit is nearly used "
+        "up, 2.4 times as long if no other host uses it. A longer time needs fewer calls, but the hosts' counts "
+        "differ by more.",
     )
     on_loss: Literal["share", "full", "deny"] = Field(
         default="share",
-        description="What this host lets through without the hub: its `share` of each limit, as the hub last knew it "
-        "or an equal part if that is more; the `full` limit, as if it were alone; or nothing that a limit or "
-        "`concurrency` holds (`deny`). Limits with `sync: strict` pass nothing; quotas go on with what is known. See "
-        "[several hosts](limits.md#several-hosts).",
+        description="Requests that this host lets through without the hub: its `share` of each limit, as the hub last "
+        "knew it or an equal part if that is more; the `full` limit, as if the host were alone; or no requests under "
+        "a limit or `concurrency` (`deny`). Limits with `sync: strict` let nothing through; quotas go on with the "
+        "last known counts. See [several hosts](limits.md#several-hosts).",
     )
     tls: OutwardTls = Field(
         default=OutwardTls(),

@@ -48,21 +48,21 @@ class Limit(Rated):
     """
 
     rate: Rate = Field(
-        description="Requests in a time. `sliding_window`: at most so many in *any* window of that length. "
-        "`token_bucket`: how fast the bucket empties."
+        description="Requests in a time. `sliding_window`: at most this number in *any* window of that length. "
+        "`token_bucket`: the rate at which the bucket empties."
     )
     name: Annotated[Name, FieldMark.FILLED] = Field(
         description="Label in the RateLimit fields. By default the tier's name, then `<tier>-2` and so on."
     )
     algorithm: AlgorithmName = Field(
         default=DEFAULT_ALGORITHM,
-        description="How requests are counted. `sliding_window` promises what can be checked. `token_bucket` lets a "
-        "steady rate pass, and bursts now and then. `hybrid` is both: the window, and a bucket that spreads its "
-        "requests.",
+        description="How requests are counted. `sliding_window` keeps a promise that clients can check. `token_bucket` "
+        "lets a steady rate pass, and bursts now and then. `hybrid` is both: the window, and a bucket that spreads "
+        "its requests.",
     )
     burst: Count | None = Field(
         default=None,
-        description="Depth of the bucket: requests that may come at once. Only for `token_bucket` (by default the "
+        description="Depth of the bucket: requests that may arrive at once. Only for `token_bucket` (by default the "
         "count of the rate) and `hybrid` (by default a tenth of it, at least 1).",
     )
     scope: Literal["customer", "key", "ip", "route", "customer_route"] = Field(
@@ -73,46 +73,46 @@ class Limit(Rated):
     per: Per | None = Field(
         default=None,
         description="Each [end user](limits.md#end-users) has a limit of their own, within the scope: `{header: "
-        "X-End-User}`, `{query: user}`, `{claim: sub}` of a token, or `ip`. Requests that name nobody count together, "
-        "as one end user.",
+        "X-End-User}`, `{query: user}`, `{claim: sub}` of a token, or `ip`. Requests without an end user count "
+        "together, as one.",
     )
     routes: HeldRoutes = ()
     scopes: HeldScopes = ()
     mode: Literal["enforce", "shadow"] = Field(
         default="enforce",
         description="`enforce` refuses requests above the limit with 429. `shadow` refuses nothing: the answer has "
-        "`X-Edge-Shadow`, and a metric counts it. For a limit that is to come.",
+        "`X-Edge-Shadow`, and a metric counts it. For trying a new limit.",
     )
     cost_header: FieldName | None = Field(
         default=None,
         description="Field of the upstream's answer with the cost of the request, such as `X-Cost: 12`. The cost is "
-        "known afterwards: an excess is paid before the next request passes. Without a whole number, or an answer, "
-        "the route's `cost` counts.",
+        "known only afterwards: the next request passes only when an excess is paid off. Without a whole number, or "
+        "without an answer, the route's `cost` counts.",
     )
     of: Name | None = Field(
         default=None,
-        description="Meter of what the answers' bodies state, such as one of `total_tokens`: the rate is of [its "
-        "units](limits.md#limits-in-tokens) in place of requests. It holds on routes with `response_usage`. Not with "
-        "`cost_header`, `mode: shadow` or `sync: strict`.",
+        description="Meter of a number in the answers' bodies, such as `total_tokens`. The rate then counts [its "
+        "units](limits.md#limits-in-tokens) instead of requests. It applies to routes with `response_usage`. Not "
+        "with `cost_header`, `mode: shadow` or `sync: strict`.",
     )
     reserve: Annotated[int | Literal["request"] | None, BeforeValidator(units.read_reserve)] = Field(
         default=None,
-        description="Units that each request reserves until its answer has stated what it took; only with `of`. A "
-        "request passes if they fit beside those of the requests under way. By default a hundredth of the count. "
-        "`request`: [as many as its body tells](limits.md#what-a-request-reserves), its `max_tokens` and a quarter of "
+        description="Units that each request reserves until its answer states the real usage; only with `of`. A "
+        "request passes if its units fit beside those of the requests under way. By default a hundredth of the count. "
+        "`request`: [an estimate from its body](limits.md#what-a-request-reserves), its `max_tokens` and a quarter of "
         "its bytes.",
     )
     reserve_max: Count | None = Field(
         default=None,
-        description="Units that a request reserves at most, with `reserve: request`; as many reserves one that tells "
-        "nothing. By default a tenth of the count.",
+        description="Maximum units that a request reserves, with `reserve: request`. A request whose body states "
+        "nothing reserves as many. By default a tenth of the count.",
     )
     sync: Literal["bounded", "eventual", "strict"] = Field(
         default="bounded",
-        description="How closely the hosts of a [hub](#hub) keep the limit together. `bounded`: in a burst and near "
-        "the limit a request may wait once for the hub. `eventual`: none waits, and bursts at several hosts may go "
-        "well beyond the limit. `strict`: requests pass only on what the hub has granted, and most wait for it; "
-        "without the hub nothing passes. For prepaid usage; not with `cost_header` or `of`.",
+        description="How closely the hosts of a [hub](#hub) share the limit. `bounded`: in a burst and near the limit "
+        "a request may wait once for the hub. `eventual`: no request waits, and bursts at several hosts may go well "
+        "beyond the limit. `strict`: requests pass only if the hub has granted them, and most wait for it; without "
+        "the hub nothing passes. For prepaid usage; not with `cost_header` or `of`.",
     )
 
     @property
@@ -162,7 +162,9 @@ class KeyLimit(Limit):
     name: Annotated[Name, FieldMark.FILLED] = Field(
         description="Label in the RateLimit fields. By default `key`, then `key-2` and so on."
     )
-    scope: Literal["key"] = Field(default="key", description="Requests that share the limit: those of the key.")
+    scope: Literal["key"] = Field(
+        default="key", description="Requests that share the limit: the requests with this key."
+    )
 
 
 class Quota(Part):
@@ -175,12 +177,13 @@ class Quota(Part):
     meter: Name = Field(description="Meter of the quota.")
     per: Literal["day", "month"] | None = Field(
         default=None,
-        description="Calendar period after which the count starts again. Required, but for `holdings` and [levels]"
-        "(events.md#levels-with-a-cap): how much [exists](quotas.md#what-exists) does not depend on a period.",
+        description="Calendar period after which the count starts again. Required, except for `holdings` and "
+        "[levels](events.md#levels-with-a-cap): the number of things that [exist](quotas.md#what-exists) does not "
+        "depend on a period.",
     )
     included: Annotated[int, BeforeValidator(units.Whole(0, (1 << 53) - 1))] = Field(
-        description="Amount that is included. Of bytes and reports, which are known only later, a request passes "
-        "while anything is left."
+        description="Units that are included. Bytes and reports are known only after a request, so a request passes "
+        "while any units are left."
     )
     cap: Literal["soft", "hard"] = Field(
         default="soft",
@@ -272,23 +275,23 @@ class Caps(Part):
 
     request: Count | None = Field(
         default=None,
-        description="Cost of a request. A route with a higher `cost` answers 429, so set that to the expected cost of "
-        "its requests.",
+        description="Maximum cost of a request. A route with a higher `cost` answers 429, so set that to the expected "
+        "cost of its requests.",
     )
     day: Annotated[int, BeforeValidator(units.Whole(1, (1 << 53) - 1))] | None = Field(
-        default=None, description="Spending of a customer in a day (UTC): a hard quota, `cost-day`."
+        default=None, description="Maximum spending of a customer in a day (UTC): a hard quota, `cost-day`."
     )
     session: Rate | None = Field(
         default=None,
-        description="Spending of a customer in any time of that length: `100000/60min`. It is a limit, `session`, "
-        "which is charged what the upstream reports.",
+        description="Maximum spending of a customer in any time of this length: `100000/60min`. It is a limit, "
+        "`session`, which counts the cost that the upstream reports.",
     )
     routes: HeldRoutes = ()
     scopes: HeldScopes = ()
 
 
 class ConcurrencyLimit(Part):
-    """A limit of requests at once. A number alone is its `max`.
+    """A limit of concurrent requests. A number alone is its `max`.
 
     ```yaml
     tiers:
@@ -298,7 +301,7 @@ class ConcurrencyLimit(Part):
     ```
     """
 
-    max: Count = Field(description="Requests that may be under way.")
+    max: Count = Field(description="Concurrent requests allowed.")
     routes: HeldRoutes = ()
     scopes: HeldScopes = ()
 
@@ -312,13 +315,13 @@ class Messages(Part):
     ```
     """
 
-    rate: Sentence | None = Field(default=None, description="Text behind refusals by rates.")
-    concurrency: Sentence | None = Field(default=None, description="Text behind refusals by concurrency.")
-    quota: Sentence | None = Field(default=None, description="Text behind refusals by quotas of tiers and customers.")
-    plan: Sentence | None = Field(default=None, description="Text behind refusals by amounts that a plan includes.")
-    cap: Sentence | None = Field(default=None, description="Text behind refusals by caps.")
-    budget: Sentence | None = Field(default=None, description="Text behind refusals by budgets of keys.")
-    credits: Sentence | None = Field(default=None, description="Text behind refusals as credits are spent.")
+    rate: Sentence | None = Field(default=None, description="Text for refusals by rates.")
+    concurrency: Sentence | None = Field(default=None, description="Text for refusals by concurrency.")
+    quota: Sentence | None = Field(default=None, description="Text for refusals by quotas of tiers and customers.")
+    plan: Sentence | None = Field(default=None, description="Text for refusals by a plan's included amounts.")
+    cap: Sentence | None = Field(default=None, description="Text for refusals by caps.")
+    budget: Sentence | None = Field(default=None, description="Text for refusals by budgets of keys.")
+    credits: Sentence | None = Field(default=None, description="Text for refusals when credits are spent.")
 
 
 Message = Annotated[
@@ -334,4 +337,4 @@ class BurstCredits(Part):
     """
 
     earn: Rate = Field(description="Requests that are earned in a time: `10/s`.")
-    max: Count = Field(description="Requests that can be saved up.")
+    max: Count = Field(description="Maximum number of requests saved up.")

@@ -193,22 +193,21 @@ class Dimension(Part):
     named: list[DimensionValue] = Field(
         default_factory=list,
         max_length=VALUES_MAX,
-        description="Values that always have a place, also beyond `values`, such as those with a price: edges do not "
-        "know the plans.",
+        description="Values that always have a place, also beyond `values`, such as values with a price. Edges do not "
+        "know the plans, so list them here.",
     )
     header: FieldName | None = Field(
         default=None,
         description="Field in the head of the upstream's answer with the value: 1 to 64 visible ASCII characters, the "
-        "first not `~`; anything else counts as `~other`. Required, but for events, which have the value themselves, "
-        "for meters of what bodies state, which have `model`, `estimated`, `service_tier` and `prompt_size` alone, and "
-        "for `key`: the [API key]"
-        "(usage.md#by-key) by which the request came.",
+        "first not `~`; anything else counts as `~other`. Required, with three exceptions: events contain the value; "
+        "meters of numbers in bodies have only `model`, `estimated`, `service_tier` and `prompt_size`; and `key` is "
+        "the [API key](usage.md#by-key) of the request.",
     )
     person: Switch = Field(
         default=False,
-        description="Whether its values name people. The collector stores a [pseudonym]"
-        "(privacy.md#people-in-dimensions) of each, so that one of them can be erased. Of events alone: edges ship "
-        "what they count as it is.",
+        description="States that the values name people. The collector stores a "
+        "[pseudonym](privacy.md#people-in-dimensions) for each, so that a person can be erased. For events only: "
+        "edges ship values unchanged.",
     )
 
 
@@ -235,105 +234,108 @@ class Meter(Part):
       compute:  {count: events, label: Build time, unit: seconds, scale: 3600}
     ```
 
-    Each counts for every customer and route, from the first request after it is configured. None can be called
-    `cost-over-cap`: edges count in it what [answers cost above `caps.request`](quotas.md#caps).
+    A meter counts for every customer and route, from the first request after it is configured. The name
+    `cost-over-cap` is reserved: edges count in it the [cost of answers above `caps.request`](quotas.md#caps).
 
     - `requests`: 1, before the head of the answer is written to the client. A WebSocket is one request.
-    - `cost`: the `cost` of the route, like `requests`.
-    - `bytes_in`: the content of the request's body, without chunk framing and heads, once however often it is sent.
-      Bytes before the answer's head count with that; later ones, and all with `when: admitted`, before they are sent
-      on.
+    - `cost`: the `cost` of the route, at the same moment as `requests`.
+    - `bytes_in`: the content of the request's body, without chunk framing and heads. It counts once, even if the body
+      is sent several times. Bytes before the answer's head count with the head; later bytes, and all bytes with
+      `when: admitted`, count before they are sent on.
     - `bytes_out`: the content of the answer's body as it is passed on, compressed or not, before it is written. If the
-      answer breaks off, the bytes until then. HEAD, 204, 304 and 1xx have none.
-    - `grpc_messages`: the messages of gRPC calls in both directions, each once it is whole and before its last bytes
-      are passed on; `grpc_messages_in` counts those of callers alone, `grpc_messages_out` those of services.
+      answer breaks off, the bytes until then count. HEAD, 204, 304 and 1xx have none.
+    - `grpc_messages`: the messages of gRPC calls in both directions. A message counts once it is whole, before its last
+      bytes are passed on. `grpc_messages_in` counts only callers' messages, `grpc_messages_out` only services'.
       [Which calls these are](grpc.md#messages).
     - `response_header`: the whole number in the field `header` of the answer's head, such as `X-Usage-Tokens: 321`.
-    - `response_trailer`: the same in a trailer field. An answer that breaks off has none. Upstreams must send trailers
-      without being asked; they do not get `TE`.
-    - `input_tokens`, `cached_tokens`, `uncached_tokens`, `output_tokens`, `total_tokens`: what the body of a model's
-      answer states, on routes with [`response_usage`](#routesresponse_usage): [which numbers these are](ai.md). They
-      are counted with the last bytes of the answer, and only of a 2xx.
+    - `response_trailer`: the whole number in a trailer field. An answer that breaks off has none. Upstreams must send
+      trailers without being asked; they do not get `TE`.
+    - `input_tokens`, `cached_tokens`, `uncached_tokens`, `output_tokens`, `total_tokens`: numbers from the body of a
+      model's answer, on routes with [`response_usage`](#routesresponse_usage): [which numbers these are](ai.md). They
+      are counted with the last bytes of the answer, and only for a 2xx.
     - `cache_write_tokens`, `fresh_tokens` (neither read from a cache nor written to one), `reasoning_tokens`,
-      `audio_input_tokens`, `audio_output_tokens`, `image_input_tokens`, `image_output_tokens`: parts of these, which
-      can have prices of their own. They are never estimated, but for `fresh_tokens`.
-    - `response_json`: the whole number at the path `json` of the answer's JSON, or of the last event of its stream that
-      has one there, on the same routes.
-    - `events`: nothing at the edge; services report it to the collector ([events](events.md)).
+      `audio_input_tokens`, `audio_output_tokens`, `image_input_tokens`, `image_output_tokens`: parts of these numbers
+      that can have their own prices. Of these only `fresh_tokens` is ever estimated.
+    - `response_json`: the whole number at the path `json` of the answer's JSON, on the same routes. In a stream, the
+      last event with such a number counts.
+    - `events`: nothing at the edge; services report usage to the collector ([events](events.md)).
     - `holdings`: nothing at the edge; services tell the collector [what exists](quotas.md#what-exists).
     - `refusals`: 1 for each request that a limit, a quota or a bound of concurrency answers with 429. It has two
-      dimensions: `limit`, the first that refused, and `certain`: `no` if the edge did not know all that counts, because
-      the hub was away, late or out of date. No quota can be of such a meter. [The console](pages.md) shows whose
-      requests are refused.
+      dimensions: `limit` is the first limit that refused. `certain` is `no` if the edge did not know all counts,
+      because the hub was away, late or out of date. Quotas cannot use such a meter. [The console](pages.md) shows the
+      customers whose requests are refused.
 
-    With `routes` or `scopes` only requests of these routes feed the meter. Of `events` they are the routes whose
-    requests make services report: [quotas](quotas.md#which-requests-a-quota-holds) of the meter hold them, and no
-    others.
+    With `routes` or `scopes` only requests of these routes feed the meter. For `events` these are the routes whose
+    requests make services report: [quotas](quotas.md#which-requests-a-quota-holds) of the meter refuse requests of
+    these routes only.
 
-    With dimensions everything that an answer counts is counted under the values in its head. They are known only with
-    the answer, so `when: admitted` allows no dimensions but `key`. After a 101 the bytes of the tunnel count, with the
-    heads of WebSocket frames and without close frames of the edge; 101 is an answer, and no success.
+    With dimensions, everything that an answer counts is counted under the values in its head. They are known only with
+    the answer, so `when: admitted` allows only the dimension `key`. After a 101 the bytes of the tunnel count, with
+    the heads of WebSocket frames and without close frames from the edge. 101 is an answer, but not a success.
 
-    A report is digits for a number from 0 to 1000000000000. Without the field nothing is counted. Anything else, the
-    field twice included, counts nothing and increases `edge_usage_unreadable_total`; the log has the value.
+    A reported number consists of digits, from 0 to 1000000000000. Without the field nothing is counted. Anything else,
+    including the field twice, counts nothing and increases `edge_usage_unreadable_total`; the log has the value.
     """
 
-    count: CountName = Field(description="Quantity that is counted; see above.")
+    count: CountName = Field(description="Quantity to count; see above.")
     when: Literal["answered", "success", "admitted"] = Field(
         default="answered",
         description="Requests that count: answered below 500, successful (2xx and 3xx), or all that were let through. "
-        "Of requests that an upstream did not answer (502, 503, 504) only `admitted` counts.",
+        "If an upstream did not answer (502, 503, 504), a request counts only with `admitted`.",
     )
     header: FieldName | None = Field(
         default=None,
-        description="Field in which the upstream reports the number. Required with `response_header` and "
-        "`response_trailer`, and only with these; none of the connection or the framing, such as `Content-Length`.",
+        description="Field that contains the upstream's number. Required with `response_header` and "
+        "`response_trailer`, and only with these. Fields of the connection or the framing, such as `Content-Length`, "
+        "are refused.",
     )
     pass_: Switch = Field(
         default=False,
         alias="pass",
-        description="Passes the fields in which upstreams report to the client, those of dimensions included. By "
-        "default they are removed from heads and trailers.",
+        description="Passes the fields with the upstream's numbers to the client, including the fields of dimensions. "
+        "By default they are removed from heads and trailers.",
     )
     json_path: Annotated[str, BeforeValidator(parsers.read_json_path)] | None = Field(
         default=None,
         alias="json",
-        description="Path of the number in the answer's JSON: the keys from its top, such as `usage.total_tokens`. "
+        description="Path of the number in the answer's JSON: the keys from the top, such as `usage.total_tokens`. "
         "Required with `response_json`, and only with it.",
     )
     missing: Annotated[str, BeforeValidator(parsers.read_estimate)] = Field(
         default="0",
-        description="Count of an answer whose body should state the number and does not: nothing (`0`), or an estimate "
-        "by its text, such as `text/4`: of the request for input, of the answer for output and `response_json`, of "
-        "both for `total_tokens`. `bytes/250` takes all bytes of the answer in the place of its text, those around the "
-        "text included, and its text alone as the most. [How it is estimated](ai.md#what-is-not-stated).",
+        description="Count for an answer whose body should state the number but does not: nothing (`0`), or an "
+        "estimate from its text, such as `text/4`: from the request for input, from the answer for output and "
+        "`response_json`, from both for `total_tokens`. `bytes/250` uses all bytes of the answer instead of its text, "
+        "including bytes around the text, but counts at most as many as the text has. [How it is "
+        "estimated](ai.md#what-is-not-stated).",
     )
     aggregate: AggregateName = Field(
         default="sum",
-        description="How [events](events.md#what-events-come-to) add up; all but `sum` need `count: events`, or, but "
-        "for `unique`, [`holdings`](billing.md#places).",
+        description="How [events](events.md#what-events-come-to) add up. All values except `sum` need `count: events` "
+        "or, except `unique`, [`holdings`](billing.md#places).",
     )
     routes: HeldRoutes = ()
     scopes: HeldScopes = ()
     label: Annotated[str, BeforeValidator(parsers.read_label)] | None = Field(
         default=None,
-        description="What pages call the meter, in the language of the customers. By default its name: `llm_tokens` is "
-        '"LLM tokens". Files and the API keep the name.',
+        description="Name of the meter on pages, in the language of the customers. By default from its own name: "
+        '`llm_tokens` is "LLM tokens". Files and the API keep the meter\'s name.',
     )
     unit: UnitName | None = Field(
         default=None,
-        description="What it counts, as pages write it behind a number, in the reader's language. By default requests, "
-        "bytes or tokens where `count` says it, and nothing for other meters.",
+        description="Unit of the meter after a number on pages, in the reader's language. By default requests, bytes "
+        "or tokens if `count` implies it, and nothing for other meters.",
     )
     scale: Annotated[int, BeforeValidator(units.Whole(1, SCALE_MAX))] | None = Field(
         default=None,
-        description="Units that pages write a price for, such as `1000`: $0.01 per 1,000 tokens. Packages keep their "
-        "size. Of bytes 1000, 1000000, 1000000000 or 1000000000000, and of seconds 60, 3600 or 86400: pages write "
-        "quantities so too, in GB or in hours. By default a price is for as many units as make it readable, and bytes "
-        "are in the unit that fits.",
+        description="Number of units that pages write a price for, such as `1000`: $0.01 per 1,000 tokens. Packages "
+        "keep their size. For bytes use 1000, 1000000, 1000000000 or 1000000000000, and for seconds 60, 3600 or "
+        "86400: pages then write quantities in the same unit, in GB or in hours. By default a price is for a number "
+        "of units that makes it readable, and bytes are in the unit that fits.",
     )
     dimensions: dict[DimensionName, Annotated[Dimension, BeforeValidator(parsers.read_dimension)]] = Field(
-        default={}, description="Dimensions that split usage beside customer and route, such as `model`; four at most."
+        default={},
+        description="Dimensions that split usage in addition to customer and route, such as `model`; at most four.",
     )
 
     _split = model_validator(mode="before")(add_refusal_dimensions)

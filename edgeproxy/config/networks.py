@@ -15,7 +15,7 @@ LISTS = ("allow", "deny")
 
 
 class Networks(Part):
-    """Networks at the top, of a route or of a customer: each that applies has to let an address in.
+    """Networks at the top, of a route or of a customer. All that apply must allow an address.
 
     ```yaml
     networks: {deny: [192.0.2.0/24], deny_file: lists/drop.txt}
@@ -25,14 +25,14 @@ class Networks(Part):
     It is one look-up, however many networks there are: [which addresses are let in](access.md).
     """
 
-    allow: tuple[Network, ...] | None = Field(default=None, description="Networks that are let in. By default all.")
-    deny: tuple[Network, ...] = Field(default=(), description="Networks that are not, even if they are in `allow`.")
+    allow: tuple[Network, ...] | None = Field(default=None, description="Networks that are allowed. By default all.")
+    deny: tuple[Network, ...] = Field(default=(), description="Networks that are denied, even if they are in `allow`.")
     allow_file: File | None = Field(
         default=None,
-        description="File with further networks for `allow`, one a line; a `#` begins a remark. Read again at a "
-        "reload.",
+        description="File with further networks for `allow`, one per line; a `#` starts a comment. A reload reads it "
+        "again.",
     )
-    deny_file: File | None = Field(default=None, description="File with further networks for `deny`, of the same form.")
+    deny_file: File | None = Field(default=None, description="File with further networks for `deny`, in the same form.")
 
 
 class InvalidNetworkListError(Exception):

@@ -56,8 +56,8 @@ class Trust(Part):
 
     files: Annotated[tuple[File, ...], BeforeValidator(read_list)] = Field(
         default=(),
-        description="PEM files with authorities that are trusted beside the system's, or beside those of "
-        "`SSL_CERT_FILE` and `SSL_CERT_DIR`. New connections follow a file that is replaced.",
+        description="PEM files with authorities that are trusted in addition to the system's, or to those of "
+        "`SSL_CERT_FILE` and `SSL_CERT_DIR`. If a file is replaced, new connections use its new content.",
     )
 
 
@@ -66,20 +66,20 @@ class ProxySettings(Part):
 
     url: Annotated[str, BeforeValidator(read_proxy_url)] = Field(
         repr=False,
-        description="`http://HOST:PORT` of the proxy, with `USER:PASSWORD@` where it asks for one; take it from the "
+        description="`http://HOST:PORT` of the proxy, with `USER:PASSWORD@` if the proxy needs it; take these from the "
         "environment.",
     )
     past: Annotated[tuple[Annotated[str, BeforeValidator(read_exception)], ...], BeforeValidator(read_list)] = Field(
         default=(),
-        description="Hosts, domains and networks that are asked directly, as in `NO_PROXY`. Loopback addresses always "
-        "are.",
+        description="Hosts, domains and networks that are reached directly, as in `NO_PROXY`. Loopback addresses "
+        "always are.",
     )
 
 
-TRUST = "Authorities that are trusted beside the system's."
+TRUST = "Authorities that are trusted in addition to the system's."
 PROXY_DESCRIPTION = (
-    "Proxy of HTTP calls that leave the site. By default that of the variables `HTTPS_PROXY`, `HTTP_PROXY` and "
-    "`NO_PROXY`."
+    "Proxy for HTTP calls that leave the site. By default the variables `HTTPS_PROXY`, `HTTP_PROXY` and "
+    "`NO_PROXY` decide."
 )
 ProxyField = Annotated[ProxySettings, BeforeValidator(read_proxy)]
 

@@ -94,7 +94,7 @@ def build_schema(file: str, root: type[Part]) -> JsonObject:
     generated: JsonObject = root.model_json_schema(schema_generator=FileSchema)
     include: JsonObject = {
         **build_any_of({"type": "string", "title": "file"}, {"type": "array", "items": {"type": "string"}}),
-        "description": "Further files, relative to this one. They add to what is named (such as `tiers`) and listed "
+        "description": "Further files, relative to this one. They add to named settings (such as `tiers`) and lists "
         "(such as `keys`); a name that two files define is an error.",
     }
     properties = generated["properties"]

@@ -16,13 +16,13 @@ HeldRoutes = Annotated[
     tuple[RoutePattern, ...],
     Field(
         default=(),
-        description="[Routes whose requests it is of](limits.md#routes): names, or patterns such as `chat-*`. By "
-        "default all; of a quota, a cap or a budget the routes that feed its meter.",
+        description="[Routes that it applies to](limits.md#routes): names, or patterns such as `chat-*`. By default "
+        "all; for a quota, a cap or a budget, the routes that feed its meter.",
     ),
 ]
 HeldScopes = Annotated[
     tuple[Scope, ...],
-    Field(default=(), description="Scopes: it is of the requests of each route that asks for one of them, too."),
+    Field(default=(), description="Scopes: it also applies to each route that requires one of these scopes."),
 ]
 
 

@@ -26,28 +26,30 @@ class Tier(Part):
     The tier `anonymous` holds requests without a key, each address by itself.
     """
 
-    limits: tuple[Limit, ...] = Field(default=(), description="Rate limits of each customer. All must hold.")
+    limits: tuple[Limit, ...] = Field(
+        default=(), description="Rate limits of each customer. A request must fit all of them."
+    )
     concurrency: Annotated[ConcurrencyLimit | None, BeforeValidator(units.read_concurrency_limit)] = Field(
         default=None,
-        description="Requests that a customer may have under way, until the answer has ended or the client has left; "
-        "beyond it 429. For long work, which a rate does not see.",
+        description="Concurrent requests of a customer, until the answer has ended or the client has left; beyond it "
+        "429. For long work that a rate does not limit.",
     )
     quotas: tuple[Quota, ...] = Field(
-        default=(), description="Amounts that are included in a calendar day or month, or may exist at once."
+        default=(), description="Units that are included in a calendar day or month, or that may exist at once."
     )
     burst_credits: Annotated[BurstCredits | None, BeforeValidator(parsers.read_unless_off)] = Field(
         default=None, description="Requests that may be saved up for later."
     )
     caps: Caps | None = Field(default=None, description="Bounds of spending, in millicredits.")
     priority: Priority = Field(
-        default=0, description="Order of [shedding](#overload): requests of the lowest priority get 503 first."
+        default=0, description="Order of [shedding](#overload). Requests of the lowest priority get 503 first."
     )
     message: Message | None = Field(
-        default=None, description="Text for refused clients behind the reason, such as whom to ask for more."
+        default=None, description="Text for refused clients after the reason, such as a contact for more."
     )
     analytics: Annotated[float | None, BeforeValidator(units.read_analytics)] = Field(
         default=None,
         description="How far back customers see their own usage in detail ([`GET "
-        "/v1/usage`](usage.md#how-far-back-customers-see)), such as `30day`; before that as totals of whole months. "
-        "By default always.",
+        "/v1/usage`](usage.md#how-far-back-customers-see)), such as `30day`. Older usage is shown as totals of "
+        "whole months. By default there is no end.",
     )

@@ -71,7 +71,7 @@ class Tracing(Part):
 
     endpoint: Annotated[str, BeforeValidator(read_otlp_endpoint)] = Field(
         description="Base URL of the OTLP receiver. With `http/protobuf` spans go to `/v1/traces` below it. Use "
-        "`https://` to another host: spans say what customers do."
+        "`https://` to another host: spans reveal customers' requests."
     )
     protocol: Literal["http/protobuf", "grpc"] = Field(
         default="http/protobuf",
@@ -80,7 +80,7 @@ class Tracing(Part):
     headers: dict[FieldName, Annotated[str, BeforeValidator(read_header)]] = Field(
         default={},
         repr=False,
-        description="Fields that each request to the receiver has, such as `authorization`; secrets from the "
+        description="Fields of each request to the receiver, such as `authorization`; take secrets from the "
         'environment: `"${OTLP_TOKEN:-}"`.',
     )
     timeout: Annotated[float, BeforeValidator(units.Time(0.1, 60.0))] = Field(
@@ -89,30 +89,30 @@ class Tracing(Part):
     tls: UpstreamTls = Field(
         default=UpstreamTls(), description="TLS towards a receiver of `https://`; an error with `http://`."
     )
-    sample: Share = Field(default=0.01, description="Share of the traces begun here that are recorded.")
+    sample: Share = Field(default=0.01, description="Share of recorded traces, among traces that start here.")
     parent: Literal["respect", "ignore"] = Field(
         default="respect",
-        description="What counts if a request comes with `traceparent`: `respect` records it if its sender does, up to "
-        "`parent_rate`; `ignore` draws by `sample` as if it had none. The trace goes on either way.",
+        description="Treatment of a request with `traceparent`: `respect` records it if its sender does, up to "
+        "`parent_rate`; `ignore` samples by `sample` as if it had none. The trace goes on either way.",
     )
     parent_rate: Rate = Field(
         default=units.Rate(10, 1.0),
-        description="Requests of one worker that are recorded because their senders say so; those beyond are drawn by "
-        "`sample`. Those of `trusted_proxies`, such as an edge of another region, do not count.",
+        description="Requests of one worker that are recorded because their senders record them. Further requests are "
+        "sampled by `sample`. Requests from `trusted_proxies`, such as an edge of another region, do not count.",
     )
     service_name: Attribute = Field(default="edgeproxy", description="`service.name` of the spans.")
     resource_attributes: dict[Attribute, Attribute] = Field(
         default={},
-        description="Further attributes of the resource, such as `deployment.environment.name`. Beside them are "
-        "`service.version`, `service.instance.id` (the host and the process) and `edgeproxy.region`.",
+        description="Further attributes of the resource, such as `deployment.environment.name`. `service.version`, "
+        "`service.instance.id` (the host and the process) and `edgeproxy.region` are always added.",
     )
     customer: Literal["pseudonym", "id", "none"] = Field(
         default="pseudonym",
-        description="What spans say of who asks: `pseudonym` is `enduser.pseudo.id`, a hash of the customer's name; "
-        "`id` is `enduser.id`, the name itself.",
+        description="The customer's attribute on spans: `pseudonym` is `enduser.pseudo.id`, a hash of the customer's "
+        "name; `id` is `enduser.id`, the name itself.",
     )
     client_address: Switch = Field(
-        default=False, description="Adds `client.address` to spans: personal data where customers are people."
+        default=False, description="Adds `client.address` to spans. It is personal data if customers are people."
     )
 
     @property

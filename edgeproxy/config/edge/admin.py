@@ -32,8 +32,8 @@ class Admin(Part):
 
     address: Annotated[addresses.Address, BeforeValidator(addresses.read_address), PlainSerializer(str)] | None = Field(
         default=None,
-        description="Address beside the socket. `/healthz`, `/readyz` and `/metrics` are open there; all else needs a "
-        "token. At a loopback address tokens may be left out: then everybody on the host may ask.",
+        description="Address in addition to the socket. There, `/healthz`, `/readyz` and `/metrics` are open; all else "
+        "needs a token. At a loopback address tokens may be left out: then anybody on the host may use it.",
     )
     tokens: Annotated[tuple[AdminToken, ...], BeforeValidator(read_pairs)] = Field(
         default=(),
@@ -43,7 +43,7 @@ class Admin(Part):
         tuple[Annotated[str, BeforeValidator(addresses.read_server_name)], ...], BeforeValidator(parsers.read_words)
     ] = Field(
         default=(),
-        description="Further names of the address, such as that of a service in Kubernetes. A request with any other "
+        description="Further names of the address, such as the name of a Kubernetes service. A request with any other "
         "`Host` gets 421.",
     )
 

@@ -32,29 +32,29 @@ class Auth(Part):
     ] = Field(
         default=("X-API-Key", "Authorization"),
         description="Fields that may hold a key: in `Authorization` as `Bearer KEY`, in any other as the whole value. "
-        "Leave out those that your application uses.",
+        "Leave out fields that your application uses.",
     )
     query: Annotated[str | None, BeforeValidator(readers.read_parameter)] = Field(
         default=None,
-        description="Parameter of the query that may hold a key, for clients that cannot set fields. URLs get into "
-        "logs and histories: give such keys few rights. The edge logs no queries, and removes the parameter.",
+        description="Query parameter that may hold a key, for clients that cannot set fields. URLs get into logs and "
+        "histories: give such keys few rights. The edge does not log queries, and removes the parameter.",
     )
     cookie: Annotated[str | None, BeforeValidator(readers.read_parameter)] = Field(
         default=None,
-        description="Cookie that may hold a key. Browsers send cookies with requests of other sites' pages too: set "
+        description="Cookie that may hold a key. Browsers send cookies with requests from other sites' pages too: set "
         "it with `SameSite=Strict`, `Secure` and `HttpOnly`.",
     )
     websocket_protocol: Annotated[bool, BeforeValidator(units.read_switch)] = Field(
         default=False,
         description='Accepts the key of a WebSocket among its subprotocols: `new WebSocket(url, ["chat", '
-        '"api-key.KEY"])`. Browsers can set no other field. Offer a subprotocol of your service too, or browsers give '
-        "up.",
+        '"api-key.KEY"])`. Browsers can set no other field. Also offer a subprotocol of your service, or browsers '
+        "close the connection.",
     )
     basic: Annotated[bool, BeforeValidator(units.read_switch)] = Field(
         default=False,
-        description="Accepts a key in `Authorization` with the scheme Basic too: as password, or as user where that is "
-        "empty. For `curl -u KEY:`, git, docker, pip, npm and Maven. Most of these send it only after an answer with "
-        "a [`challenge`](#routes) of the route.",
+        description="Also accepts a key in `Authorization` with the scheme Basic: as the password, or as the user if "
+        "the password is empty. For `curl -u KEY:`, git, docker, pip, npm and Maven. Most of these send it only after "
+        "an answer with a [`challenge`](#routes) of the route.",
     )
     certificate: Literal["CN", "DNS", "URI", "email"] = Field(
         default="CN",

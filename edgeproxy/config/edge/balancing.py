@@ -41,18 +41,18 @@ class Balance(Part):
 
     hash: Annotated[str, BeforeValidator(read_hash)] | None = Field(
         default=None,
-        description="Value of a request by which its endpoint is chosen: the client's `address`, the `customer` "
-        "(without one the address), `header NAME` or `cookie NAME`. An endpoint that leaves moves only its own "
-        "requests. A request without the value goes to any endpoint.",
+        description="Request value that chooses the endpoint: the client's `address`, the `customer` (without one the "
+        "address), `header NAME` or `cookie NAME`. An endpoint that leaves moves only its own requests. A request "
+        "without the value goes to any endpoint.",
     )
     cookie: Annotated[str | None, BeforeValidator(readers.read_parameter)] = Field(
         default=None,
-        description="Cookie that the edge sets, with the endpoint of the first answer in a form that only the edge can "
-        "write. Another endpoint is chosen, and the cookie set again, once that one is not up.",
+        description="Cookie that the edge sets with the endpoint of the first answer, in a form that only the edge can "
+        "write. If that endpoint is not up, another one is chosen and the cookie is set again.",
     )
     secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
         default=None,
-        description="Secret of 16 characters or more, from the environment, and the same at all edges. Needed with "
-        "`cookie` and with a hash of a header or a cookie: without it a client could compute a value that leads to one "
-        "endpoint.",
+        description="Secret of at least 16 characters, from the environment, and the same at all edges. Needed with "
+        "`cookie`, and with a hash of a header or a cookie: without it a client could compute a value that leads to a "
+        "chosen endpoint.",
     )

@@ -41,16 +41,17 @@ class Compress(Part):
     """
 
     algorithms: Annotated[tuple[Literal["zstd", "gzip"], ...], Field(min_length=1)] = Field(
-        default=("zstd", "gzip"), description="Algorithms, the best first. The first one in `Accept-Encoding` is used."
+        default=("zstd", "gzip"),
+        description="Algorithms in order of preference. The first one in `Accept-Encoding` is used.",
     )
     types: Annotated[tuple[Annotated[str, BeforeValidator(read_media_type)], ...], Field(min_length=1)] = Field(
         default=(
             *("text/*", "application/json", "application/problem+json", "application/javascript"),
             *("application/xml", "image/svg+xml"),
         ),
-        description="Media types that are compressed. `text/*` is all of `text` but `text/event-stream`, which is "
-        "never compressed.",
+        description="Media types to compress. `text/*` is all of `text` except `text/event-stream`, which is never "
+        "compressed.",
     )
     min_size: Annotated[int, BeforeValidator(Size(1, 1 << 30))] = Field(
-        default=1024, description="Size below which answers that state theirs stay as they are."
+        default=1024, description="Minimum size. An answer that states a smaller size is not compressed."
     )

@@ -75,18 +75,18 @@ class Cors(Part):
     )
     headers: tuple[Annotated[str, BeforeValidator(read_header)], ...] = Field(
         default=("Authorization", "Content-Type", "X-API-Key"),
-        description="Fields that pages may send, beside those that every page may. `*` is any.",
+        description="Fields that pages may send, in addition to the fields that every page may send. `*` is any.",
     )
     expose: tuple[FieldName, ...] = Field(
         default=(),
-        description="Fields of answers that pages may read, beside `RateLimit`, `RateLimit-Policy`, `Retry-After` and "
-        "`X-Request-Id`.",
+        description="Answer fields that pages may read, in addition to `RateLimit`, `RateLimit-Policy`, `Retry-After` "
+        "and `X-Request-Id`.",
     )
     credentials: Annotated[bool, BeforeValidator(units.read_switch)] = Field(
         default=False,
-        description="Lets browsers send cookies and show pages the answers. For applications with sessions; API keys "
-        "do not need it. Not with the origin `*`.",
+        description="Lets browsers send cookies and show the answers to pages. For applications with sessions; API "
+        "keys do not need it. Not with the origin `*`.",
     )
     max_age: Annotated[float, BeforeValidator(units.Time(0.0, 86_400.0))] = Field(
-        default=600.0, description="Time for which browsers may cache this."
+        default=600.0, description="How long browsers may cache these rules."
     )

@@ -73,12 +73,12 @@ class CacheKey(Part):
     rest](directory.md#at-rest).
     """
 
-    key: str | None = Field(default=None, repr=False, description="The key itself: `cache_key: KEY` is short for it.")
+    key: str | None = Field(default=None, repr=False, description="The key itself. `cache_key: KEY` is short for it.")
     file: Annotated[Path, BeforeValidator(parsers.read_file)] | None = Field(
-        default=None, description="File that has the key."
+        default=None, description="File that contains the key."
     )
     command: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
-        default=None, description="Program that prints it, and its arguments."
+        default=None, description="Program that prints the key, and its arguments."
     )
 
 
@@ -102,23 +102,23 @@ class Directory(Part):
         tuple[Annotated[str, BeforeValidator(read_public_key)], ...], BeforeValidator(parsers.read_list)
     ] = Field(
         default=(),
-        description="Public keys that sign the directory, as `edgeproxy directory keygen` prints them; two while one "
-        "is replaced. Required, but for a hub at a loopback address: without it whoever can write to the hub can make "
-        "keys.",
+        description="Public keys for the signatures of the directory, as `edgeproxy directory keygen` prints them; two "
+        "while one replaces the other. Required, except for a hub at a loopback address: without it, anybody who can "
+        "write to the hub can create keys.",
     )
     max_age: Annotated[float | Literal["none"] | None, BeforeValidator(units.read_age)] = Field(
         default=None,
-        description="Age of the newest signed time; beyond it customers of the directory get 503, and those of the "
-        "files are served. Needs `trust`. By default `24h`.",
+        description="Maximum age of the newest signed time. Beyond it, customers of the directory get 503; customers "
+        "in the files are still served. Needs `trust`. By default `24h`.",
     )
     revoked: Literal["close", "finish"] = Field(
         default="close",
-        description="Open requests, streams and WebSockets of a key that is revoked, or a customer that is paused: "
+        description="Treatment of open requests, streams and WebSockets when a key is revoked or a customer is paused: "
         "they end within two seconds (`close`), or go on (`finish`).",
     )
     ttl: Annotated[float, BeforeValidator(units.Time(1.0, DAY_SECONDS))] = Field(
         default=60.0,
-        description="Time after which a worker looks up a known key again. Changes arrive within seconds in any case.",
+        description="Time after which a worker looks a known key up again. Changes arrive within seconds in any case.",
     )
 
     @property

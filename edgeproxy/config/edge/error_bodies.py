@@ -38,17 +38,17 @@ class Errors(Part):
 
     format: ErrorFormat = Field(
         default="problem",
-        description="Form of the body: `problem` is `application/problem+json` (RFC 9457), `openai` and `anthropic` "
+        description="Format of the body: `problem` is `application/problem+json` (RFC 9457); `openai` and `anthropic` "
         "are the [errors of these APIs](errors.md#formats), which their client libraries print.",
     )
     template: File | None = Field(
-        default=None, description="File with the body, with variables, in UTF-8. At most 64 KiB."
+        default=None, description="File with the body and its variables, in UTF-8. At most 64 KiB."
     )
-    text: str | None = Field(default=None, description="The template itself, in place of a file.")
+    text: str | None = Field(default=None, description="The template itself, instead of a file.")
     type: Annotated[str, BeforeValidator(read_media_type)] | None = Field(
         default=None,
-        description="`Content-Type` of a template. By default by the name of the file: `.html`, `.json`, `.txt` or "
-        "`.xml`; else `text/html`.",
+        description="`Content-Type` of a template. By default it follows from the file's extension: `.html`, `.json`, "
+        "`.txt` or `.xml`; else `text/html`.",
     )
 
     @property

@@ -55,27 +55,28 @@ class Fallback(Part):
     ```
     """
 
-    upstream: Name = Field(description="Upstream that is asked then.")
+    upstream: Name = Field(description="Upstream that gets the request then.")
     statuses: Annotated[tuple[Annotated[str, BeforeValidator(read_statuses)], ...], Field(min_length=1)] = Field(
         default=("429", "5xx"),
-        description="Statuses of the first one's answers for which its answer is not passed on. They count as errors "
-        "of the endpoint (`eject`).",
+        description="Statuses of the first upstream that trigger the fallback. Its answer is discarded, and counts as "
+        "an error of the endpoint (`eject`).",
     )
     after: Duration | None = Field(
         default=None,
-        description="Time that the first one has for the head of its answer: of a model's stream the first token, else "
-        "the whole answer. Where the second one cannot be asked, and by default, it is its `response_head`.",
+        description="Time for the first upstream to send the head of its answer; for a model's stream the first token, "
+        "else the whole answer. If the second upstream cannot be used, and by default, this time is the first "
+        "upstream's `response_head`.",
     )
     buffer: Annotated[int, BeforeValidator(Size(1, 1 << 50))] = Field(
         default=10 << 20,
-        description="Largest body that is held until the request is over, as `buffer` of an upstream holds it. A "
-        "request with a longer one, or one that does not say its length, goes to the first upstream alone, unless all "
-        "of it comes with its head.",
+        description="Largest body that is held until the request is over, like the `buffer` of an upstream. A request "
+        "with a longer body, or a body of unknown length, goes only to the first upstream, unless all of it arrives "
+        "with its head.",
     )
     rewrite: Rewrite = Field(
         default=Rewrite(),
-        description="Changes of its requests, in the place of the route's, which are for the first upstream alone, as "
-        "its credentials are. Answers of both are changed as the route says.",
+        description="Changes of the second upstream's requests. They replace the route's changes, which apply to the "
+        "first upstream only, because they may contain its credentials. Answers of both are changed as the route says.",
     )
 
     def list_statuses(self) -> frozenset[int]:

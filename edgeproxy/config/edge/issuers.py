@@ -73,25 +73,25 @@ class Issuer(Part):
 
     issuer: Annotated[str, Field(min_length=1)] = Field(description="Claim `iss` of the tokens.")
     jwks: Annotated[str, BeforeValidator(read_jwks)] = Field(
-        description="JWK Set with the public keys: `https://`, `http://` of this host, or a file. The supervisor "
+        description="JWK Set with the public keys: `https://`, `http://` on this host, or a file. The supervisor "
         "fetches it every minute, and keeps the last one if that fails."
     )
     audiences: Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(parsers.read_list)] = Field(
-        description="Audiences of which the claim `aud` must name one."
+        description="Audiences. The claim `aud` must name one of them."
     )
     algorithms: Annotated[tuple[Algorithm, ...], Field(min_length=1), BeforeValidator(parsers.read_list)] = Field(
         default=("RS256", "ES256"), description="Signature algorithms of tokens."
     )
     customer: Annotated[str, Field(min_length=1)] = Field(
         default="sub",
-        description="Claim with the customer's name. A value that is no name, such as `auth0|5f7c`, [gets "
-        "one](jwt.md#names).",
+        description="Claim with the customer's name. A value that is not a valid name, such as `auth0|5f7c`, [is "
+        "turned into one](jwt.md#names).",
     )
     tier: str | None = Field(
         default=None,
-        description="Claim with the tier of customers who are neither in the files nor in the directory. By default "
-        "they have to be there.",
+        description="Claim with the tier, for customers who are neither in the files nor in the directory. By default "
+        "customers must be there.",
     )
     scopes: str | None = Field(
-        default="scope", description="Claim with the scopes: a text with spaces between them, or a list."
+        default="scope", description="Claim with the scopes: a text separated by spaces, or a list."
     )

@@ -13,20 +13,21 @@ from edgeproxy.config.tls import Certificate
 class ListenerTls(Part):
     """TLS towards clients: at least one certificate, as `cert` and `key` or in `certificates`.
 
-    `check` reads the files: what OpenSSL would refuse is an error there.
+    `check` reads the files, and reports an error for anything that OpenSSL would refuse.
     """
 
     cert: File | None = Field(
-        default=None, description="Certificate and its intermediates, in PEM: short for `certificates` with one member."
+        default=None,
+        description="Certificate and its intermediates, in PEM. It is short for `certificates` with one member.",
     )
     key: File | None = Field(default=None, description="Private key of `cert`, in PEM and without a password.")
     certificates: tuple[Certificate, ...] = Field(
         default=(),
-        description="Several certificates: a client gets the one for the name that it asks for (SNI), else the first.",
+        description="Several certificates. A client gets the one for the name that it asks for (SNI), else the first.",
     )
     client_ca: File | None = Field(
         default=None,
-        description="Authorities of client certificates. If set, a client must have a certificate of one of them.",
+        description="Authorities of client certificates. If set, a client must have a certificate from one of them.",
     )
 
     @property
@@ -55,15 +56,15 @@ class Listener(Part):
     tls: ListenerTls | None = Field(default=None, description="TLS towards clients. By default HTTP without TLS.")
     http2: Annotated[bool, BeforeValidator(units.read_switch)] = Field(
         default=True,
-        description="Also speaks [HTTP/2](http2.md): under TLS with clients that choose it (ALPN), without TLS with "
-        "those that begin with it (prior knowledge). Never on a listener with `authorize`.",
+        description="Also speaks [HTTP/2](http2.md): over TLS with clients that choose it (ALPN), without TLS with "
+        "clients that start with it (prior knowledge). Never on a listener with `authorize`.",
     )
     authorize: Literal["original", "forwarded", "path"] | None = Field(
         default=None,
-        description="Makes this a listener for [proxies that ask](authorize.md) whether a request of theirs may pass, "
-        "and says [where they state it](authorize.md#where-the-request-is-stated): nginx in `X-Original-*` "
-        "(`original`), Traefik and Caddy in `X-Forwarded-*` (`forwarded`), Envoy in the `path`. Nothing is forwarded, "
-        "and only `trusted_proxies` are answered.",
+        description="Makes this a listener for [proxies that ask](authorize.md) whether their request may pass. The "
+        "value says [where the proxy states the request](authorize.md#where-the-request-is-stated): nginx in "
+        "`X-Original-*` (`original`), Traefik and Caddy in `X-Forwarded-*` (`forwarded`), Envoy in the `path`. "
+        "Nothing is forwarded, and only `trusted_proxies` get answers.",
     )
 
     @property

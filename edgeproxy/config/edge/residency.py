@@ -32,14 +32,14 @@ class Residency(Part):
 
     home: Switch = Field(
         default=False,
-        description="Whether this is the residency of the edge itself: its collector gets the usage of customers in "
-        "files and of requests without a key, and the reports of traffic. One residency has it, for as long as the "
-        "state directory lives.",
+        description="Makes this the edge's own residency. Its collector gets the usage of customers in files, of "
+        "requests without a key, and the traffic reports. Exactly one residency has it, for as long as the state "
+        "directory lives.",
     )
-    usage: Usage = Field(description="Collector of the residency, as [`usage`](#usage).")
+    usage: Usage = Field(description="Collector of the residency, in the form of [`usage`](#usage).")
     directory: Directory = Field(
-        description="Its directory, as [`directory`](#directory): `from: collector`, with a key in `trust` that no "
-        "other residency has. `ttl` and `revoked` are those of the home."
+        description="Directory of the residency, in the form of [`directory`](#directory): `from: collector`, with a "
+        "key in `trust` that no other residency has. `ttl` and `revoked` are taken from the edge's own residency."
     )
 
 

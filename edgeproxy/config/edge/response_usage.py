@@ -33,7 +33,7 @@ class OwnFormat(Part):
     """
 
     like: FormatName = Field(
-        default="json", description="Format of the table that is read as well, after these paths: `json` reads no more."
+        default="json", description="Format of the table that is also read, after these paths: `json` reads no more."
     )
     model: Paths = Field(default=(), description="Name of the model. `model` is read as well.")
     input: Paths = Field(default=(), description="Tokens of the prompt.")
@@ -44,8 +44,8 @@ class OwnFormat(Part):
     reasoning: Paths = Field(default=(), description="Tokens of reasoning.")
     beside: tuple[CountedPart, ...] = Field(
         default=(),
-        description="Numbers that stand beside others: `cached` and `cache_written` beside `input`, `reasoning` beside "
-        "`output`. By default they are parts of these.",
+        description="Numbers that are not included in others: `cached` and `cache_written` in `input`, `reasoning` in "
+        "`output`. By default they are included.",
     )
 
 
@@ -94,9 +94,9 @@ class AskForUsage(Part):
     else_: Literal["pass", "refuse"] = Field(
         default="pass",
         alias="else",
-        description="Requests whose body cannot be changed, as it is chunked, longer than 128 KiB, compressed, no "
-        "JSON, or vouched for by a digest: `pass` lets them pass, and estimates their streams; `refuse` answers 400, "
-        "411, 413, 415 or 505.",
+        description="Treatment of requests whose body cannot be changed, because it is chunked, longer than 128 KiB, "
+        "compressed, not JSON, or covered by a digest. `pass` lets them pass, and estimates the usage of their "
+        "streams; `refuse` answers 400, 411, 413, 415 or 505.",
     )
 
 
@@ -115,24 +115,24 @@ class ResponseUsage(Part):
         Discriminator(get_format_tag),
         BeforeValidator(read_format),
     ] = Field(
-        description="Format of the answers: that of OpenAI's API and of the many that are like it, of Anthropic's, "
+        description="Format of the answers: the format of OpenAI's API and the many similar ones, of Anthropic's, "
         "Gemini's, Bedrock's, Cohere's, Ollama's or llama.cpp's own ([the table](dialects.md) has all of them), in "
-        "JSON, in server-sent events and in lines. `any` reads all of these, where upstreams differ. `json` "
-        "knows no tokens, and is for meters with `count: response_json`. A mapping is [a format of your own]"
-        "(#routesresponse_usageformat).",
+        "JSON, in server-sent events and in lines. `any` reads all of these, for upstreams that differ. `json` knows "
+        "no tokens; it is for meters with `count: response_json`. A mapping is [a format of your "
+        "own](#routesresponse_usageformat).",
     )
     read_on: Annotated[float, BeforeValidator(Time(0.0, 600.0))] = Field(
         default=30.0,
-        description="Time for which the edge reads an answer to its end, for the usage there, once its client has "
-        "left. `0s`: not at all. At most 256 answers of a worker are read so at the same time.",
+        description="How long the edge goes on reading an answer whose client has left, to find the usage at its end. "
+        "`0s`: not at all. A worker does this for at most 256 answers at the same time.",
     )
     read_on_size: Annotated[int, BeforeValidator(Size(0, 1 << 30))] = Field(
-        default=1 << 20, description="Size that is read of such an answer at most."
+        default=1 << 20, description="Maximum size that is read from such an answer."
     )
     ask_for_usage: Annotated[AskForUsage | None, BeforeValidator(read_ask_for_usage)] = Field(
         default=None,
-        description="Asks for the usage of streams whose clients forget it, with `format: openai`: [what changes for "
-        "that](ai.md#streams-without-usage).",
+        description="Asks for the usage of streams if clients forget it, with `format: openai`: [the "
+        "effects](ai.md#streams-without-usage).",
     )
 
     @property

@@ -213,8 +213,8 @@ class RequestFields(Part):
 
     set: dict[Annotated[str, BeforeValidator(read_set_request_field)], Template] = Field(
         default={},
-        description="Fields that upstreams get with these values, whatever the client sent, such as an "
-        "`Authorization` for the upstream. [Variables](rewrites.md#variables) may stand in them: `{client.address}`.",
+        description="Fields that upstreams get with these values, whatever the client sent, such as an `Authorization` "
+        "for the upstream. Values may contain [variables](rewrites.md#variables): `{client.address}`.",
     )
     remove: tuple[Annotated[str, BeforeValidator(read_request_field)], ...] = Field(
         default=(), description="Fields that upstreams do not get."
@@ -253,17 +253,17 @@ class Rewrite(Part):
 
     strip: Base | None = Field(
         default=None,
-        description="Beginning of the path that is removed: all of the route's path, or its first segments.",
+        description="Start of the path to remove: the whole path of the route, or its first segments.",
     )
-    prefix: Base | None = Field(default=None, description="Path that is put before the rest.")
+    prefix: Base | None = Field(default=None, description="Path to put before the rest.")
     locations: Switch = Field(
         default=True,
-        description="Gives `Location` and the like [the path by which clients reach them](rewrites.md#the-way-back).",
+        description="Gives `Location` and similar fields [the path that clients use](rewrites.md#the-way-back).",
     )
     cookies: Switch = Field(
         default=True,
-        description="Gives cookies with a path what was stripped as path. `false` for a service whose cookies are for "
-        "the whole host, such as one that signs users in.",
+        description="Puts the stripped path before the path of cookies. `false` for a service whose cookies are for "
+        "the whole host, such as a service that signs users in.",
     )
     request: RequestFields = Field(default=RequestFields(), description="Changes of request fields.")
     response: ResponseFields = Field(default=ResponseFields(), description="Changes of response fields.")
@@ -281,14 +281,14 @@ class Redirect(Part):
     """
 
     to: Annotated[str, BeforeValidator(read_redirect_target)] = Field(
-        description="`https`: the same host, path and query over TLS, at port 443; requests that came over TLS go on "
-        "to the `upstream`, and those of HTTP/1.0 without a host get 400. Else a URL or a path: a `/*` at its end "
-        "stands for what follows the route's prefix, and the query is added unless this has one."
+        description="Target. `https`: the same host, path and query over TLS, at port 443; requests over TLS go on to "
+        "the `upstream`, and HTTP/1.0 requests without a host get 400. Else a URL or a path: a final `/*` stands for "
+        "the rest after the route's prefix, and the query is appended unless the target has one."
     )
     status: Annotated[Redirecting, BeforeValidator(read_redirect_status)] = Field(
         default=308,
-        description="308 and 307 keep the method, 301 and 302 may not, 303 asks with GET. Browsers keep 301 and 308 "
-        "for ever.",
+        description="308 and 307 keep the method, 301 and 302 may change it, 303 changes it to GET. Browsers remember "
+        "301 and 308 for ever.",
     )
 
 

@@ -23,16 +23,16 @@ Protocol = Annotated[str, BeforeValidator(readers.read_protocol)]
 
 
 class RouteLimit(Limit):
-    """A limit of a route, beside those of the customer."""
+    """A limit of a route, in addition to the customer's."""
 
     name: Annotated[Name, FieldMark.FILLED] = Field(
-        description="Label in the RateLimit fields. By default the route's name, else one made of its path, such as "
-        "`v1-orders`; then `<name>-2` and so on."
+        description="Label in the RateLimit fields. By default the route's name, else a name made from its path, such "
+        "as `v1-orders`; then `<name>-2` and so on."
     )
     scope: Literal["customer", "key", "ip", "route", "customer_route"] = Field(
         default="customer_route",
         description="Requests that share the limit: those of a customer on this route (`customer_route`), all on the "
-        "route (`route`), or as in tiers. Clients without a key are known by their address.",
+        "route (`route`), or as in tiers. Clients without a key are identified by their address.",
     )
 
 
@@ -54,8 +54,8 @@ class Route(Part):
 
     name: Name | None = Field(
         default=None,
-        description="Name in usage and metrics. Give one before you change a path, and the counts go on. By default "
-        "host and path as written.",
+        description="Name in usage and metrics. Set a name before you change a path, so that the counts go on. By "
+        "default host and path as written.",
     )
     host: Annotated[str, BeforeValidator(readers.read_host)] | None = Field(
         default=None, description="Host of the request, without a port: exact, or `*.SUFFIX`. By default any."
@@ -66,29 +66,28 @@ class Route(Part):
     methods: Annotated[frozenset[Annotated[str, BeforeValidator(readers.read_method)]], Field(min_length=1)] | None = (
         Field(
             default=None,
-            description="Methods of the route; a request with another one gets 405. All but `CONNECT` and `TRACE` are "
-            "[forwarded](compatibility.md#methods). By default all.",
+            description="Methods of the route. A request with another one gets 405. All except `CONNECT` and `TRACE` "
+            "are [forwarded](compatibility.md#methods). By default all.",
         )
     )
     upstream: Name | None = Field(
         default=None,
-        description="Upstream of the route. Required, but for a [`redirect`](#routesredirect) or "
-        "[`respond`](#routesrespond) of all requests.",
+        description="Upstream of the route. Required, unless a [`redirect`](#routesredirect) or "
+        "[`respond`](#routesrespond) answers all requests.",
     )
     fallback: Annotated[Fallback, BeforeValidator(read_fallback)] | None = Field(
         default=None,
-        description="[Second upstream](upstreams.md#fallback), which is asked where the first one fails. By default "
-        "none.",
+        description="[Second upstream](upstreams.md#fallback), used if the first one fails. By default none.",
     )
     auth: Annotated[RouteAuth, BeforeValidator(read_auth)] = Field(
         default="required",
-        description="Credentials that the route takes: a key (`required` or `key`), a [token of an issuer](jwt.md), a "
-        "[client certificate](tls.md#customers-by-certificate), or any of a list. `optional` takes requests with a "
-        "key or token and without; `none` looks at no credentials, and forwards them.",
+        description="Credentials that the route accepts: a key (`required` or `key`), a [token of an issuer](jwt.md), "
+        "a [client certificate](tls.md#customers-by-certificate), or any in a list. `optional` accepts requests with "
+        "or without a key or token; `none` ignores credentials, and forwards them.",
     )
     challenge: Literal["key", "basic"] = Field(
         default="key",
-        description="Scheme that `WWW-Authenticate` of a 401 asks for: that of keys, or `basic`, for clients that send "
+        description="Scheme in the `WWW-Authenticate` of a 401: the scheme of keys, or `basic`, for clients that send "
         "a name and a password when they are asked. Browsers then show a form. Needs [`auth.basic`](#auth).",
     )
     scopes: frozenset[Scope] = Field(
@@ -96,23 +95,25 @@ class Route(Part):
     )
     cost: Count = Field(
         default=1,
-        description="Count of a request in the customer's limits. More for an expensive route. In the route's own "
-        "limits each request counts once.",
+        description="Number of requests that one request counts as in the customer's limits. Use more for an expensive "
+        "route. In the route's own limits each request counts once.",
     )
     limits: tuple[RouteLimit, ...] = Field(
-        default=(), description="Limits of this route, beside those of the customer. All must hold."
+        default=(), description="Limits of this route, in addition to the customer's. A request must fit all of them."
     )
     flag: Name | None = Field(
         default=None,
-        description="One of [`flags`](#flagsname). Customers without it get 404. By default everybody sees the route.",
+        description="One of [`flags`](#flagsname). Customers without the flag get 404. By default everybody sees the "
+        "route.",
     )
     timeouts: RouteTimeouts = Field(
-        default=RouteTimeouts(), description="Timeouts in place of the upstream's. Longer for reports and long polling."
+        default=RouteTimeouts(),
+        description="Timeouts that replace the upstream's. Use longer ones for reports and long polling.",
     )
     networks: Networks | None = Field(
         default=None,
-        description="Networks that may use the route, beside those at the top; others get 403 before their key is "
-        "looked up. By default all.",
+        description="Networks that may use the route, in addition to the rules at the top. Other networks get 403 "
+        "before their key is looked up. By default all.",
     )
     redirect: Annotated[Redirect, BeforeValidator(read_redirect)] | None = Field(
         default=None, description="Redirect of clients: `https`, or a target."
@@ -120,33 +121,34 @@ class Route(Part):
     respond: Respond | None = Field(default=None, description="Fixed answer to all requests.")
     rewrite: Rewrite = Field(default=Rewrite(), description="Changes of paths and fields.")
     compress: Annotated[Compress | None, BeforeValidator(read_compress)] = Field(
-        default=None, description="[Compression](compression.md) of answers, for clients that take it."
+        default=None, description="[Compression](compression.md) of answers, for clients that accept it."
     )
     response_usage: Annotated[ResponseUsage, BeforeValidator(read_response_usage)] | None = Field(
         default=None,
         description="[Usage that answers state](ai.md), such as tokens: `openai`, `anthropic`, `gemini`, `json`, or a "
-        "mapping. Upstreams of such a route are asked for answers without compression.",
+        "mapping. The edge asks upstreams of such a route for uncompressed answers.",
     )
     cors: OwnCors | None = Field(
         default=None,
-        description="Pages of other origins that may call this route, in place of `cors` at the top. `off`: the edge "
-        "adds nothing, and upstreams may. Routes of one host and path must have the same.",
+        description="Pages of other origins that may call this route. It replaces `cors` at the top. `off`: the edge "
+        "adds nothing, and upstreams may. Routes with the same host and path must have the same value.",
     )
     errors: Annotated[Errors, BeforeValidator(read_errors)] | None = Field(
         default=None,
-        description="[Bodies of errors](errors.md) of the edge's own: `problem`, `openai`, `anthropic`, or a mapping. "
-        "By default that of `response_usage` where this is `openai` or `anthropic`, else `errors` at the top.",
+        description="[Bodies of errors](errors.md) from the edge itself: `problem`, `openai`, `anthropic`, or a "
+        "mapping. By default the format of `response_usage` if it is `openai` or `anthropic`, else `errors` at the "
+        "top.",
     )
     isolation_headers: Switch = Field(
         default=False,
         description="Adds to answers of the upstream the fields of `security_headers` at the top, and "
-        "[`Permissions-Policy`, `Cross-Origin-Opener-Policy` and `Cross-Origin-Resource-Policy`](security-headers.md), "
-        "each unless the upstream has set it. For APIs, and pages that need no camera, open no windows of other "
-        "origins and are loaded by none.",
+        "[`Permissions-Policy`, `Cross-Origin-Opener-Policy` and "
+        "`Cross-Origin-Resource-Policy`](security-headers.md). A field that the upstream has set stays. For APIs, and "
+        "for pages that need no camera, open no windows of other origins and are loaded by no other origin.",
     )
     upgrade: tuple[Protocol, ...] = Field(
         default=("websocket",),
-        description="Protocols to which a connection may [switch](compatibility.md#upgrades), such as `[websocket, "
+        description="Protocols that a connection may [switch](compatibility.md#upgrades) to, such as `[websocket, "
         "SPDY/3.1]`; `[]`: none.",
     )
 

@@ -41,16 +41,16 @@ class RequestRule(Part):
     name: Annotated[str, BeforeValidator(parsers.read_name)] = Field(description="Name in logs and metrics.")
     path: Annotated[str, BeforeValidator(readers.read_path)] | None = Field(
         default=None,
-        description="Condition: the path, as that of a [route](#routes), also if it is written with `%2F` or `//` for "
-        "a `/`.",
+        description="Condition: the path, in the form of a [route's path](#routes). A request that writes `%2F` or "
+        "`//` for a `/` matches too.",
     )
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] | None = Field(
         default=None, description="Condition: the method is one of these."
     )
     field: Annotated[str, BeforeValidator(parsers.read_field_name)] | None = Field(
         default=None,
-        description="Condition: the request has this field. Not one in which keys come; of `Cookie` and "
-        "`Sec-WebSocket-Protocol` what is beside a key.",
+        description="Condition: the request has this field. Fields for keys are refused here; in `Cookie` and "
+        "`Sec-WebSocket-Protocol`, everything except the key is compared.",
     )
     contains: Annotated[str, BeforeValidator(parsers.read_sentence)] | None = Field(
         default=None, description="Condition: `field` contains this text, in any case."
@@ -64,5 +64,5 @@ class RequestRule(Part):
         "within `rate`, else 429.",
     )
     rate: Annotated[units.Rate, BeforeValidator(units.read_rate), PlainSerializer(str)] | None = Field(
-        default=None, description="Requests of one address that pass with `limit`."
+        default=None, description="Requests per address that pass with `limit`."
     )

@@ -42,10 +42,11 @@ Rows = Annotated[int, BeforeValidator(units.Whole(1, 16_000_000))]
 
 
 class PerIp(Rated):
-    """The coarse limit of an address."""
+    """The coarse limit for each address."""
 
     rate: Rate = Field(
-        description="Requests of one address, whatever their keys. Well above what one office or mobile network sends."
+        description="Requests from one address, whatever their keys. Set it well above the requests of one office or "
+        "mobile network."
     )
 
 
@@ -59,11 +60,13 @@ class Overload(Part):
 
     lag: Duration = Field(
         default=0.05,
-        description="Delay of the worker's event loop, again and again. Less if latency matters more than serving all.",
+        description="Delay of the worker's event loop that starts shedding if it recurs. Use less if latency matters "
+        "more than serving all requests.",
     )
     requests: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = Field(
         default=4000,
-        description="Requests under way in one worker. From three quarters on some are shed. Less if memory is short.",
+        description="Concurrent requests in one worker. From three quarters of it on, some are shed. Use less if "
+        "memory is short.",
     )
 
 
@@ -72,20 +75,23 @@ class Tables(Part):
 
     dir: Folder | None = Field(
         default=None,
-        description="Another directory for the tables, such as `/dev/shm/edge` if the disk stalls writes. In memory "
-        "the counts go at a reboot. By default within `state`.",
+        description="Another directory for the tables, such as `/dev/shm/edge` if the disk stalls writes. In memory, a "
+        "reboot loses the counts. By default within `state`.",
     )
     customers: Rows = Field(
-        default=200_000, description="Limits of customers and keys at once. Twice as many as you expect."
+        default=200_000,
+        description="Number of limits of customers and keys in use at once. Set twice the expected number.",
     )
-    addresses: Rows = Field(default=200_000, description="Addresses at once, for `per_ip` and the tier `anonymous`.")
+    addresses: Rows = Field(
+        default=200_000, description="Number of addresses at once, for `per_ip` and the tier `anonymous`."
+    )
     end_users: Rows = Field(
-        default=20_000, description="Users of customers at once, for limits with [`per`](limits.md#end-users)."
+        default=20_000, description="Number of customers' users at once, for limits with [`per`](limits.md#end-users)."
     )
 
 
 class Limits(Part):
-    """Bounds on what a client may send."""
+    """Bounds on a client's requests."""
 
     head: Annotated[int, BeforeValidator(units.Size(1024, 1 << 20))] = Field(
         default=32 * 1024, description="Size of a request's head; above it 431 or 414."
@@ -100,44 +106,44 @@ class Limits(Part):
     buffered: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] = Field(
         default=units.BUFFERED_BYTES,
         description="Bodies on disk at once, in each worker, for all upstreams with [`buffer`](#upstreamsname) "
-        "together, and half of it for one address (IPv6: a /64); beyond it 503 with `Retry-After`. The state directory "
-        "is on the same disk: leave room for the spool.",
+        "together; one address (IPv6: a /64) may have half of them. Beyond it 503 with `Retry-After`. The state "
+        "directory is on the same disk: leave room for the spool.",
     )
     held: Annotated[int, BeforeValidator(units.Size(1 << 20, 1 << 40))] = Field(
         default=units.HELD_BYTES,
-        description="Bytes that each worker holds in memory for clients: bodies and requests read ahead, answers that "
-        "clients do not take. From a quarter of it on bodies for upstreams with [`buffer`](#upstreamsname) go to disk. "
-        "An address or an HTTP/2 connection may hold half; whoever holds most beyond that gets 503, or a reset "
-        "within an answer. More if many clients are slow: see [memory](bounds.md#memory).",
+        description="Bytes that each worker holds in memory for clients: bodies and requests read ahead, and answers "
+        "that clients do not read. From a quarter of it on, bodies for upstreams with [`buffer`](#upstreamsname) go "
+        "to disk. One address or HTTP/2 connection may hold half. Beyond that, the largest holder gets 503, or a "
+        "reset within an answer. Use more if many clients are slow: see [memory](bounds.md#memory).",
     )
     remembered: Annotated[int, BeforeValidator(units.Size(1 << 20, 1 << 40))] = Field(
         default=units.REMEMBERED_BYTES,
-        description="Bytes that each worker holds in memory for customers who asked lately: some 5 KiB for each "
-        "on each route. Who asked longest ago is forgotten, and looked up again at the next request.",
+        description="Bytes that each worker holds in memory for recent customers: about 5 KiB for each customer on "
+        "each route. The least recently used customer is dropped, and looked up again at its next request.",
     )
     header_timeout: Duration = Field(default=10.0, description="Time for the whole head to arrive; then 408.")
     body_idle: Duration = Field(default=60.0, description="Time between two pieces of a request's body; then 408.")
     body_rate: Annotated[int | None, BeforeValidator(units.read_body)] = Field(
         default=240,
-        description="Bytes a second that a body must make within each `body_idle`, in either direction; a slower "
-        "client gets 408, or its answer is cut. A body without a length is exempt once its upstream answers, or if the "
-        "upstream speaks [h2c](grpc.md#deadlines). `none`: one byte each time is enough, and [a slow "
+        description="Minimum bytes per second of a body within each `body_idle`, in either direction. A slower client "
+        "gets 408, or its answer is cut. A body without a length is exempt once its upstream answers, or if the "
+        "upstream speaks [h2c](grpc.md#deadlines). `none`: one byte in each `body_idle` is enough, and [a slow "
         "client](upstreams.md#slow-clients) may hold an upstream connection for ever.",
     )
     keepalive_idle: Duration = Field(
         default=75.0,
-        description="Time between two requests of a connection. Longer than that of the load balancer in front of the "
-        "edge.",
+        description="Time between two requests of a connection. Set it longer than the idle timeout of the load "
+        "balancer in front of the edge.",
     )
     connections: Annotated[int, BeforeValidator(units.Whole(1, 10_000_000))] = Field(
         default=20_000,
-        description="Open client connections of all workers together; beyond it 503, or a closed connection under "
-        "TLS. Within `LimitNOFILE` of the service manager.",
+        description="Open client connections of all workers together; beyond it 503, or a closed connection under TLS. "
+        "Keep it below `LimitNOFILE` of the service manager.",
     )
     connections_per_ip: Annotated[int | None, BeforeValidator(units.read_concurrency)] = Field(
         default=None,
         description="Open connections of one address (IPv6: a /64); beyond it 429, or a closed connection under TLS. "
-        "Set it if clients connect to the edge themselves, well above what one office or mobile network opens: "
+        "Set it if clients connect to the edge directly, well above the connections of one office or mobile network: "
         "without it one address may take all `connections`. `trusted_proxies` are exempt; any other load balancer or "
         "NAT is one address.",
     )
@@ -148,8 +154,8 @@ class Limits(Part):
     )
     ipv6_prefix: Annotated[int, BeforeValidator(units.Whole(40, 128))] = Field(
         default=64,
-        description="Bits of an IPv6 address that count as one address, here and in limits. Less if providers give "
-        "each customer a `/56` or `/48`.",
+        description="Bits of an IPv6 address that count as one address, here and in limits. Use fewer if providers "
+        "give each customer a `/56` or `/48`.",
     )
     pipelined: Annotated[int, BeforeValidator(units.Whole(1, 10_000))] = Field(
         default=16, description="Requests of a connection that are read before the current one is answered."
@@ -165,16 +171,16 @@ class AccessLog(Part):
     """
 
     file: Annotated[Path, BeforeValidator(readers.read_log)] = Field(
-        description="File to which lines are added; if it is moved away, a new one is created. `/dev/stdout` is the "
-        "output of the edge."
+        description="File that gets the lines. If it is moved away, a new one is created. `/dev/stdout` is the output "
+        "of the edge."
     )
     sample: Sample = Field(
         default=1.0,
-        description="Share of requests that are logged. Less if the disk or the reader of the log cannot keep up.",
+        description="Share of requests that are logged. Use less if the disk or the reader of the log cannot keep up.",
     )
     mask_addresses: Switch = Field(
         default=False,
-        description="Whether lines have the networks of clients instead of their addresses: `192.0.2.0/24`, "
+        description="Makes lines contain the networks of clients instead of their addresses: `192.0.2.0/24`, "
         "`2001:db8:1::/48`.",
     )
 
@@ -184,14 +190,14 @@ class EdgeFile(Part):
 
     region: Annotated[Name, FieldMark.RESTART] = Field(
         default="local",
-        description="Label of the region, which upstreams get as `X-Edge-Region`. Endpoints with the same "
+        description="Label of the region. Upstreams get it as `X-Edge-Region`. Endpoints with the same "
         "[`region`](#upstreamsnameendpoints) are near. Many edges may share one.",
     )
     region_fields: tuple[Literal["X-Edge-Region", "Server-Timing", "Proxy-Status"], ...] = Field(
         default=(),
-        description="Fields of answers that name the region in which a request was executed: that of the endpoint, or "
-        "the edge's own. An upstream's `X-Edge-Region` is replaced then; the other two are lists, to which the edge "
-        "adds. See [executing region](region-routing.md#executing-region). By default none.",
+        description="Answer fields that name the region that executed the request: the endpoint's region, or the "
+        "edge's own. An upstream's `X-Edge-Region` is then replaced; the other two fields are lists, and the edge "
+        "adds to them. See [executing region](region-routing.md#executing-region). By default none.",
     )
     listen: Annotated[
         tuple[Annotated[Listener, BeforeValidator(parsers.read_listener)], ...],
@@ -204,50 +210,50 @@ class EdgeFile(Part):
     admin: Annotated[Admin, AfterValidator(validate_admin), BeforeValidator(read_admin), FieldMark.RESTART] = Field(
         default=Admin(),
         description="Listener for health, metrics, status, limits and usage: a socket in the state directory, which "
-        "always exists, and an address if one is given.",
+        "always exists, and an address if you set one.",
     )
     workers: Annotated[int, BeforeValidator(units.read_workers), FieldMark.RESTART] = Field(
         default_factory=units.count_cores,
-        description="Processes that serve, each on one core at a time; `auto` is one for each core. Fewer where the "
-        "host has other work to do.",
+        description="Number of processes that serve, each on one core at a time; `auto` is one for each core. Use "
+        "fewer if the host has other work to do.",
     )
     state: Annotated[Folder, FieldMark.RESTART] = Field(
         default=Path("var/edge"),
-        description="Directory of the tables with all counts, for one edge. Keep it between restarts: usage that is "
-        "counted and not yet shipped is nowhere else.",
+        description="Directory of the tables with all counts, for one edge. Keep it between restarts: it is the only "
+        "place of usage that is counted but not yet shipped.",
     )
     trusted_proxies: tuple[Network, ...] = Field(
         default=(),
         description="Networks that may set `X-Forwarded-*` and `X-Request-Id`, such as the load balancer in front of "
-        "the edge. The edge drops these fields from all others.",
+        "the edge. The edge drops these fields from all other clients.",
     )
     strip: tuple[Annotated[str, BeforeValidator(readers.read_stripped)], ...] = Field(
         default=(),
-        description="Further fields that only `trusted_proxies` may send, beside [those of the "
-        "table](proxy-fields.md): a name, or `PREFIX*`. For fields by which your services trust each other.",
+        description="Further fields that only `trusted_proxies` may send, in addition to [the table](proxy-fields.md): "
+        "a name, or `PREFIX*`. For fields that your services trust in requests from each other.",
     )
     strip_except: tuple[Annotated[str, BeforeValidator(readers.read_strip_exception)], ...] = Field(
         default=(),
         description="Fields of [the table](proxy-fields.md) that every client may send, such as "
-        "`X-HTTP-Method-Override`. Fields in `strip` are dropped all the same.",
+        "`X-HTTP-Method-Override`. Fields in `strip` are still dropped.",
     )
     auth: Auth = Field(default=Auth(), description="Places where clients send their keys.")
     hub: Annotated[Hub, BeforeValidator(hub_settings.read_hub)] = Field(
         default=Hub(),
-        description="Redis by which several hosts agree on limits; `memory://` is this host alone. A change between "
+        description="Redis that lets several hosts share limits; `memory://` is this host alone. A change between "
         "`memory://` and a Redis needs a restart.",
     )
     usage: Usage | None = Field(
         default=None,
-        description="Collector to which counts are [shipped](shipping.md). By default they stay in the tables.",
+        description="Collector that gets the counts by [shipping](shipping.md). By default they stay in the tables.",
     )
     issuers: dict[Name, Issuer] = Field(
         default={}, description="Issuers of [tokens](jwt.md) (JWT) that name a customer, for routes with `auth: jwt`."
     )
     directory: Directory | None = Field(
         default=None,
-        description="[Customer directory](directory.md): further customers and keys, from the hub or the collector. "
-        "By default those of the files are all.",
+        description="[Customer directory](directory.md): further customers and keys, from the hub or the collector. By "
+        "default there are only those in the files.",
     )
     cache_key: Annotated[CacheKey, BeforeValidator(read_cache_key)] | None = Field(
         default=None,
@@ -257,8 +263,8 @@ class EdgeFile(Part):
     )
     residency: dict[ResidencyName, Residency] = Field(
         default={},
-        description="[Residencies](residency.md) of customers, by name, in place of `usage` and `directory`: each "
-        "customer's usage goes to the collector of its own. By default there is one collector.",
+        description="[Residencies](residency.md) of customers, by name, instead of `usage` and `directory`. Each "
+        "customer's usage goes to the collector of its own residency. By default there is one collector.",
     )
     per_ip: PerIp | None = Field(
         default=None,
@@ -267,32 +273,32 @@ class EdgeFile(Part):
     )
     security_headers: Switch | None = Field(
         default=None,
-        description="Adds to answers of upstreams the [fields by which browsers protect their users]"
-        "(security-headers.md), each unless the upstream has set it: `X-Content-Type-Options`, `X-Frame-Options`, "
+        description="Adds to answers of upstreams the [fields that make browsers protect their "
+        "users](security-headers.md), unless the upstream has set them: `X-Content-Type-Options`, `X-Frame-Options`, "
         "`Content-Security-Policy` (`frame-ancestors` only), `X-XSS-Protection`, `Referrer-Policy`, and over TLS "
-        "`Strict-Transport-Security`. By default the edge's own answers alone have them, and `false` leaves them out "
-        "there, too.",
+        "`Strict-Transport-Security`. By default only the edge's own answers have them; `false` removes them there "
+        "too.",
     )
     networks: Networks | None = Field(
         default=None,
-        description="Addresses that may connect, or for which a trusted proxy may ask: see [who may come](access.md). "
+        description="Addresses that may connect, directly or through a trusted proxy: see [who may come](access.md). "
         "By default all.",
     )
     rules: tuple[RequestRule, ...] = Field(
-        default=(), description="Rules that deny, log or limit requests by what is in them."
+        default=(), description="Rules that deny, log or limit requests by their content."
     )
     cors: Cors | None = Field(
         default=None,
-        description="Pages of other origins that may call: see [browsers](browsers.md). Holds for each route without "
-        "a `cors` of its own. By default the edge adds nothing, and upstreams may.",
+        description="Pages of other origins that may call: see [browsers](browsers.md). It applies to each route "
+        "without its own `cors`. By default the edge adds nothing, and upstreams may.",
     )
     errors: Annotated[Errors, BeforeValidator(read_errors)] | None = Field(
         default=None,
-        description="[Bodies of errors](errors.md) of the edge's own, for requests of no route and of routes without "
-        "`errors` of their own. By default `problem`.",
+        description="[Bodies of errors](errors.md) from the edge itself, for requests that match no route, and for "
+        "routes without their own `errors`. By default `problem`.",
     )
     access_log: Annotated[AccessLog | None, BeforeValidator(readers.read_access_log)] = Field(
-        default=None, description="File that gets a line of JSON for each request."
+        default=None, description="Log with one line of JSON for each request."
     )
     tracing: Tracing | None = Field(
         default=None,
@@ -306,10 +312,10 @@ class EdgeFile(Part):
     stamp_secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
         default=None,
         repr=False,
-        description='Secret with which the edge signs requests, best from the environment: `"${STAMP_SECRET:-}"`. '
+        description='Secret that signs the edge\'s requests, best from the environment: `"${STAMP_SECRET:-}"`. '
         "Upstreams get `X-Edge-Signature: t=UNIX,v1=HEX`, an HMAC-SHA-256 over "
-        "`UNIX.request-id.customer.tier.region`. Without a key the customer is `-`, and the tier `anonymous`, or `-` "
-        "if there is no such tier. By default, or if empty, nothing is signed.",
+        "`UNIX.request-id.customer.tier.region`. Without a key the customer is `-`, and the tier is `anonymous`, or "
+        "`-` if there is no such tier. By default, or if empty, nothing is signed.",
     )
     stamp_signature: Literal["v1", "v2"] = Field(
         default="v1",
@@ -320,10 +326,10 @@ class EdgeFile(Part):
     )
     meters: dict[Name, Meter] = Field(
         default={"requests": Meter(count="requests")},
-        description="Meters: what is counted for billing. By default `requests` alone.",
+        description="Meters: the quantities counted for billing. By default only `requests`.",
     )
     tiers: dict[Name, Tier] = Field(
-        default={}, description="Plans. The tier `anonymous` holds requests without a key, by address."
+        default={}, description="Plans. The tier `anonymous` limits requests without a key, by address."
     )
     customers: dict[Name, Annotated[Customer, AfterValidator(intern_customer)]] = Field(
         default={}, description="Customers, by name."
@@ -333,21 +339,21 @@ class EdgeFile(Part):
         description="Services behind the edge, by name."
     )
     routes: Annotated[tuple[Route, ...], Field(min_length=1), FieldMark.FILLED] = Field(
-        description="Routes: which requests go to which upstream."
+        description="Routes: they lead requests to upstreams."
     )
     flags: dict[Name, Flag] = Field(
-        default={}, description="Flags of customers who see [routes](#routes) that others do not."
+        default={}, description="Flags: some customers see [routes](#routes) that others do not."
     )
     paths: Paths = Field(default=Paths(), description="Well-formed paths that are refused.")
-    overload: Overload = Field(default=Overload(), description="Bounds above which a worker sheds requests.")
+    overload: Overload = Field(default=Overload(), description="Bounds that make a worker shed requests.")
     tables: Annotated[Tables, FieldMark.RESTART] = Field(default=Tables(), description="Memory-mapped tables.")
-    limits: Limits = Field(default=Limits(), description="Bounds on what one client may send.")
+    limits: Limits = Field(default=Limits(), description="Bounds on one client's requests.")
     trust: Trust = Field(default=Trust(), description=TRUST)
     proxy: ProxyField | None = Field(default=None, repr=False, description=PROXY_DESCRIPTION)
     drain: Wait = Field(
         default=30.0,
-        description="Time that open requests have to end after SIGTERM. Longer for long uploads or streams; the "
-        "service manager must wait at least as long.",
+        description="Time for open requests to end after SIGTERM. Use more for long uploads or streams. The service "
+        "manager must wait at least as long.",
     )
 
 
@@ -355,7 +361,7 @@ class Pushed(EdgeFile):
     """A file for `edgeproxy directory push`, with customers and without required routes."""
 
     upstreams: dict[Name, Upstream] = Field(default={}, description="Services behind the edge, by name.")
-    routes: tuple[Route, ...] = Field(default=(), description="Routes: which requests go to which upstream.")
+    routes: tuple[Route, ...] = Field(default=(), description="Routes: they lead requests to upstreams.")
 
 
 class EdgeSettings(EdgeFile):

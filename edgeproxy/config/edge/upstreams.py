@@ -23,17 +23,18 @@ class Endpoint(Part):
     )
     path: Base | None = Field(
         default=None,
-        description="Path before that of each request; the same for all endpoints of an upstream. Not for `health`.",
+        description="Path to put before the path of each request; the same for all endpoints of an upstream. Not for "
+        "`health`.",
     )
     weight: Annotated[int, BeforeValidator(units.Whole(1, 1000))] = Field(
         default=1,
-        description="Share of the requests, relative to the other endpoints. More for a larger machine, less for a "
+        description="Share of the requests, relative to the other endpoints. Use more for a larger machine, less for a "
         "new version.",
     )
     region: Name | None = Field(
         default=None,
-        description="Region of the endpoint. Other regions are used only while none of the edge's own is available, "
-        "in their order here. By default that of the edge.",
+        description="Region of the endpoint. Endpoints of other regions are used only while none of the edge's own "
+        "region is available, in their order here. By default the edge's region.",
     )
 
     @property
@@ -72,17 +73,17 @@ class Health(Part):
 
     path: Annotated[str, BeforeValidator(parsers.read_target)] | None = Field(
         default=None,
-        description="Path of the probe, with GET; 2xx and 3xx are successes. Something cheap that fails when the "
+        description="Path of the probe, with GET; 2xx and 3xx are successes. Choose a cheap one that fails when the "
         "service cannot serve.",
     )
     grpc: str | None = Field(
         default=None,
         max_length=127,
-        description='Service of which `grpc.health.v1` is asked, `""` for the server; SERVING is a success. In the '
-        "place of `path` where the `protocol` is `h2` or `h2c`.",
+        description='Service name for the check with `grpc.health.v1`, `""` for the whole server; SERVING is a '
+        "success. It replaces `path` if the `protocol` is `h2` or `h2c`.",
     )
     every: Duration = Field(
-        default=5.0, description="Time between two probes of an endpoint, and the longest that one may take."
+        default=5.0, description="Time between two probes of an endpoint, and the timeout of a probe."
     )
 
 
@@ -96,11 +97,11 @@ class Retry(Part):
     """
 
     attempts: Annotated[int, BeforeValidator(units.Whole(1, 10))] = Field(
-        default=2, description="How often a request is sent at most. `1`: no retry."
+        default=2, description="Maximum number of times that a request is sent. `1`: no retry."
     )
     budget: Share = Field(
         default=0.2,
-        description="Retries as a share of the requests of the last seconds, so that they do not finish off a "
+        description="Retries as a share of the requests in the last seconds. This keeps retries from overloading a "
         "struggling service. The first few are always allowed.",
     )
 
@@ -113,13 +114,13 @@ class Eject(Part):
 
     errors: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = Field(
         default=5,
-        description="Requests in a row that ended in a fault, or a status of 500 and above. More if 500 is an "
+        description="Requests in a row that ended in a fault, or with a status of 500 and above. Use more if 500 is an "
         "ordinary answer.",
     )
     for_: Duration = Field(
         default=30.0,
         alias="for",
-        description="Time for which the endpoint is left out. Once it is back, its next error ejects it again.",
+        description="How long the endpoint is left out. Once it is back, its next error ejects it again.",
     )
 
 
@@ -127,8 +128,8 @@ class Breaker(Part):
     """The circuit breaker of an upstream."""
 
     pending: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = Field(
-        description="Requests that may wait for the head of an answer, in all workers together; beyond it 503 at "
-        "once. A few times what the service works on at once."
+        description="Requests that may wait for the head of an answer, in all workers together; beyond it 503 at once. "
+        "Set a few times the number that the service works on at once."
     )
 
 
@@ -151,43 +152,47 @@ class Upstream(Part):
     endpoints: Annotated[
         tuple[Annotated[Endpoint, BeforeValidator(readers.read_endpoint)], ...], Field(min_length=1)
     ] = Field(
-        description="Addresses of the service, each once; a host name with several addresses is as many endpoints."
+        description="Addresses of the service, each once. A host name with several addresses is as many endpoints."
     )
     protocol: Literal["http/1.1", "h2", "h2c"] = Field(
         default="http/1.1",
-        description="Protocol of the service. `h2`: HTTP/2 over TLS, `h2c`: without, by prior knowledge; for [gRPC]"
-        "(grpc.md). A worker opens one connection to each endpoint, and another where that has no stream to spare.",
+        description="Protocol of the service. `h2`: HTTP/2 over TLS; `h2c`: HTTP/2 without TLS, by prior knowledge; "
+        "for [gRPC](grpc.md). A worker opens one connection to each endpoint, and another one if that has no free "
+        "stream.",
     )
     timeouts: Timeouts = Field(default=Timeouts(), description="Times that the service may take.")
     buffer: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] | None = Field(
         default=None,
-        description="Largest body that the edge holds until it is whole before it sends the request, so that no [slow "
-        "client](upstreams.md#slow-clients) holds a thread of the service; a larger one is 413. Up to 256 KiB of a "
-        "request are in memory, the rest in an unnamed file in the state directory. For servers with few threads. By "
-        "default bodies pass as they come.",
+        description="Largest body that the edge collects before it sends the request, so that no [slow "
+        "client](upstreams.md#slow-clients) holds a thread of the service. A larger body gets 413. Up to 256 KiB "
+        "of a request are in memory, the rest in an unnamed file in the state directory. For servers with few "
+        "threads. By default bodies pass as they arrive.",
     )
     head: Annotated[int, BeforeValidator(units.Size(16 << 10, 256 << 10))] = Field(
-        default=64 << 10, description="Size of an answer's head; a longer one is 502. Memory of each request under way."
+        default=64 << 10,
+        description="Size of an answer's head; a longer one gets 502. Each concurrent request needs this memory.",
     )
     pool: Annotated[int, BeforeValidator(units.Whole(1, 65_535))] = Field(
-        default=256, description="Idle connections of a worker to each endpoint. Less if the service can hold few open."
+        default=256,
+        description="Idle connections of a worker to each endpoint. Use less if the service can hold few open.",
     )
     host: Annotated[str, BeforeValidator(readers.read_sent_host)] | None = Field(
         default=None,
-        description="`Host` that the service gets: the client's (`pass`), that of the endpoint's URL (`upstream`), or "
-        "this name. By default `upstream` where an endpoint is `https://` with a name, as such services tell hosts "
-        "apart, else `pass`. `X-Forwarded-Host` always has the client's. Probes send this name, else that of the URL.",
+        description="`Host` that the service gets: the client's (`pass`), the one in the endpoint's URL (`upstream`), "
+        "or this name. By default `upstream` if an endpoint is `https://` with a name, because such services select "
+        "by host, else `pass`. `X-Forwarded-Host` always has the client's. Probes send this name, else the one in the "
+        "URL.",
     )
     balance: Balance | None = Field(
         default=None,
-        description="[Affinity](affinity.md) of requests to endpoints, for services that keep sessions. By default the "
-        "less loaded of two endpoints gets a request.",
+        description="[Affinity](affinity.md) of requests to endpoints, for services that keep sessions. By default a "
+        "request goes to the less loaded of two endpoints.",
     )
     request_id_field: FieldName | None = Field(
         default=None,
-        description="Field of answers with the service's own id of a request, such as `x-request-id` of OpenAI or "
-        "`Request-Id` of Stripe, for the [access log](access-log.md): `upstream_request_id`. Its support asks for "
-        "that one. By default none.",
+        description="Answer field with the service's own id of a request, such as `x-request-id` of OpenAI or "
+        "`Request-Id` of Stripe, for the [access log](access-log.md): `upstream_request_id`. The service's support "
+        "asks for this id. By default none.",
     )
     forward_key: Switch = Field(
         default=False,
@@ -195,12 +200,12 @@ class Upstream(Part):
         "case.",
     )
     health: Health | None = Field(default=None, description="Probes of endpoints. By default none.")
-    retry: Retry = Field(default=Retry(), description="Rules by which a request is sent again.")
+    retry: Retry = Field(default=Retry(), description="Rules for sending a request again.")
     eject: Annotated[Eject | None, BeforeValidator(parsers.read_unless_off)] = Field(
-        default=Eject(), description="Rules by which a failing endpoint is left out for a while."
+        default=Eject(), description="Rules for leaving out a failing endpoint for a while."
     )
     breaker: Breaker | None = Field(
-        default=None, description="Bound above which the service gets no requests. By default none."
+        default=None, description="Bound on waiting requests. Above it the service gets no more. By default none."
     )
     tls: UpstreamTls = Field(
         default=UpstreamTls(), description="TLS towards endpoints of `https://`; an error if there is none."

@@ -22,7 +22,7 @@ class Usage(Part):
 
     collector: Annotated[str, BeforeValidator(addresses.read_collector)] = Field(
         description="`http://HOST:PORT` or `https://HOST:PORT` of the collector. Use `https://` to another host: "
-        "batches say what customers do, and the token lets anybody ship."
+        "batches reveal customers' usage, and anybody with the token can ship."
     )
     token: Annotated[str | None, BeforeValidator(parsers.read_token)] = Field(
         default=None,
@@ -32,8 +32,8 @@ class Usage(Part):
     )
     every: Annotated[float, BeforeValidator(units.Time(0.1, 60.0))] = Field(
         default=5.0,
-        description="Time after which counts are sealed and shipped; also at the end of each minute. A host that "
-        "loses power may lose this much.",
+        description="Time after which counts are sealed and shipped. They are also shipped at the end of each minute. "
+        "A host that loses power may lose the counts of this time.",
     )
     tls: UpstreamTls = Field(
         default=UpstreamTls(), description="TLS towards a collector of `https://`; an error with `http://`."

@@ -223,7 +223,7 @@ def test_every_page_can_be_used_by_everybody_narrow_and_wide_light_and_dark(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize(("whose", "part"), [("operator", 0), ("operator", 1), ("operator", 2)])
+@pytest.mark.parametrize(("whose", "part"), [("operator", 0), ("operator", 1), ("operator", 2), ("customer", 0)])
 def test_the_button_of_each_form_can_be_pressed_at_its_coordinates(
     stage: PagesStage, invoice: str, browser: Chromium, whose: Audience, part: int
 ) -> None:

@@ -70,7 +70,7 @@ OwnCredits = Annotated[
 
 
 class Customer(Part):
-    """A customer. Each setting replaces that of the tier, and changes no other.
+    """A customer. Each setting replaces only the same setting of the tier.
 
     ```yaml
     tiers:
@@ -184,8 +184,8 @@ class Flag(Part):
     routes: [{path: /v2/*, upstream: api, flag: new-api}]
     ```
 
-    A customer in any of these has the flag. Requests without a key have it if `tiers` names `anonymous`. With a
-    [`directory`](#directory), flags may be [there](accounts.md#flags) instead.
+    A customer in any of these groups has the flag. Requests without a key have it if `tiers` names `anonymous`. With a
+    [`directory`](#directory), flags may be [in it](accounts.md#flags) instead.
     """
 
     percent: Annotated[int, BeforeValidator(units.Whole(0, 100))] = Field(

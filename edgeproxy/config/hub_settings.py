@@ -162,7 +162,7 @@ def _join_sentinels(hub: Mapping[str, object]) -> str:
 
 
 class Hub(Part):
-    """The hub: a Redis or Valkey by which hosts keep limits together. A URL alone is a hub with the defaults below.
+    """The hub: a Redis or Valkey that lets hosts share limits. A URL alone is a hub with the defaults below.
 
     ```yaml
     hub: {url: "rediss://edge:${REDIS_PASSWORD:-}@redis.example.com:6379/0", on_loss: share, tls: {ca: certs/ca.pem}}

@@ -154,7 +154,7 @@ class Limit(Rated):
 
 
 class KeyLimit(Limit):
-    """A limit of a key, beside those of its customer.
+    """A limit of a key, in addition to the limits of its customer.
 
     It replaces a limit of the tier or the customer with `scope: key` and the same window, algorithm and mode.
     """
@@ -170,8 +170,8 @@ class KeyLimit(Limit):
 class Quota(Part):
     """A quota of a meter, in a time and a time zone. Clients see it as `requests-month`.
 
-    Usage that services report counts too: see [quotas](quotas.md). All usage of the meter counts; a quota that is used
-    up refuses [the requests that it names](quotas.md#which-requests-a-quota-holds), and no others.
+    Usage that services report counts too: see [quotas](quotas.md). All usage of the meter counts. A used-up quota
+    refuses only [the requests that it names](quotas.md#which-requests-a-quota-holds).
     """
 
     meter: Name = Field(description="Meter of the quota.")
@@ -270,7 +270,7 @@ class KeyBudget(Quota):
 class Caps(Part):
     """Bounds of spending in millicredits (1,000,000 are one dollar), as the [meter](#metersname) `cost` counts it.
 
-    [Caps](quotas.md#caps) has how each works. Not in the tier `anonymous`.
+    [Caps](quotas.md#caps) explains each. Not in the tier `anonymous`.
     """
 
     request: Count | None = Field(

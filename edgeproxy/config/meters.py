@@ -181,7 +181,7 @@ class Dimension(Part):
       runs:     {count: events, dimensions: {model: 50, agent: 200}}
     ```
 
-    No dimension can be called `customer`, `meter`, `route`, `region`, `edge`, `minute`, `hour`, `day`, `month` or
+    A dimension cannot have the name `customer`, `meter`, `route`, `region`, `edge`, `minute`, `hour`, `day`, `month` or
     `value`. A row of the usage table has 232 bytes for customer, meter, route and values; a longer one is counted
     without its dimensions.
     """
@@ -235,7 +235,7 @@ class Meter(Part):
     ```
 
     A meter counts for every customer and route, from the first request after it is configured. The name
-    `cost-over-cap` is reserved: edges count in it the [cost of answers above `caps.request`](quotas.md#caps).
+    `cost-over-cap` is reserved: edges count in it the [part of a cost above `caps.request`](quotas.md#caps).
 
     - `requests`: 1, before the head of the answer is written to the client. A WebSocket is one request.
     - `cost`: the `cost` of the route, at the same moment as `requests`.

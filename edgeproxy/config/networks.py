@@ -22,7 +22,7 @@ class Networks(Part):
     routes: [{path: /admin/*, upstream: api, networks: {allow: [10.0.0.0/8, "fd00::/8"]}}]
     ```
 
-    It is one look-up, however many networks there are: [which addresses are let in](access.md).
+    The check is one look-up for any number of networks: [which addresses are let in](access.md).
     """
 
     allow: tuple[Network, ...] | None = Field(default=None, description="Networks that are allowed. By default all.")

@@ -23,7 +23,7 @@ class Tier(Part):
       enterprise: {burst_credits: {earn: 10/s, max: 600}, priority: 1}   # no limit
     ```
 
-    The tier `anonymous` holds requests without a key, each address by itself.
+    The tier `anonymous` limits requests without a key. Each address has its own limits.
     """
 
     limits: tuple[Limit, ...] = Field(

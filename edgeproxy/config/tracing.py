@@ -59,13 +59,13 @@ Attribute = Annotated[str, BeforeValidator(read_attribute)]
 
 
 class Tracing(Part):
-    """Tracing by OpenTelemetry.
+    """Tracing with OpenTelemetry.
 
     ```yaml
     tracing: {endpoint: "http://127.0.0.1:4318", sample: 1%}
     ```
 
-    Without it nothing is recorded; `traceparent` is passed on, or begun, all the same. It needs
+    Without it nothing is recorded, but `traceparent` is still passed on, or started. It needs
     `pip install 'edgeproxy[tracing]'`, which the image has, and with `protocol: grpc` `'edgeproxy[tracing-grpc]'`.
     """
 

@@ -26,8 +26,8 @@ class Admin(Part):
       tokens: [{name: ops, sha256: 91c16f0d6cc1bec3c3603972182a07c66ff4fa71618a975e963d6dbe42b6dd37}]
     ```
 
-    `admin: unix` is the socket alone: `admin.sock` in the state directory, for its owner only. Who may open it may do
-    everything, without a token. A reload changes tokens and hosts; another address needs a restart.
+    `admin: unix` is the socket alone: `admin.sock` in the state directory, for its owner only. Access to the socket
+    permits everything, without a token. A reload changes tokens and hosts; another address needs a restart.
     """
 
     address: Annotated[addresses.Address, BeforeValidator(addresses.read_address), PlainSerializer(str)] | None = Field(

@@ -21,9 +21,9 @@ class Auth(Part):
     The edge looks at `fields` in their order, then at subprotocols, the cookie and the query. The first key counts, and
     nothing else is tried: with an unknown key in `X-API-Key` the answer is 401, whatever `Authorization` says.
 
-    A field behind the one with the key belongs to the application and is forwarded unchanged: a key in `X-API-Key` and
-    the application's `Authorization: Bearer TOKEN` go together. The upstream does not get the key, unless it has
-    [`forward_key`](#upstreamsname) or the route `auth: none`.
+    The fields listed after the one with the key belong to the application and are forwarded unchanged. So a key in
+    `X-API-Key` and the application's `Authorization: Bearer TOKEN` can be in one request. The upstream does not get
+    the key, unless it has [`forward_key`](#upstreamsname) or the route has `auth: none`.
     """
 
     fields: Annotated[

@@ -29,7 +29,7 @@ def read_hash(value: object) -> str:
 
 
 class Balance(Part):
-    """[Affinity](affinity.md): requests that belong together go to one endpoint, while it is up.
+    """[Affinity](affinity.md): related requests go to the same endpoint while it is up.
 
     ```yaml
     upstreams:

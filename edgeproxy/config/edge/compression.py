@@ -33,7 +33,7 @@ def read_compress(value: object) -> object:
 
 
 class Compress(Part):
-    """Compression of a route's answers: [when it is of use](compression.md).
+    """Compression of a route's answers: [when it helps](compression.md).
 
     ```yaml
     routes: [{path: /reports/*, upstream: api, compress: {types: [text/csv, application/json], min_size: 4KiB}}]

@@ -59,7 +59,7 @@ FieldName = Annotated[str, BeforeValidator(parsers.read_field_name)]
 class Cors(Part):
     """Cross-origin requests (the Fetch standard, section 3.3).
 
-    [Browsers](browsers.md) has what this does not protect from.
+    [Browsers](browsers.md) lists attacks that this does not prevent.
 
     ```yaml
     cors: {origins: ["https://app.example.com", "https://*.preview.example.com"], headers: [X-API-Key, Content-Type]}

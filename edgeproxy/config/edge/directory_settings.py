@@ -68,9 +68,9 @@ class CacheKey(Part):
     cache_key: {command: [/usr/local/bin/unseal, edge-directory]}
     ```
 
-    A program, such as the client of a key management service, runs when the edge starts to follow the directory and
-    prints the key within ten seconds. Another key, or none any more, replaces `directory.db`: [at
-    rest](directory.md#at-rest).
+    A program, such as the client of a key management service, runs when the edge starts to follow the directory. It
+    must print the key within ten seconds. If the key changes or is removed, `directory.db` is replaced: see
+    [at rest](directory.md#at-rest).
     """
 
     key: str | None = Field(default=None, repr=False, description="The key itself. `cache_key: KEY` is short for it.")
@@ -90,7 +90,7 @@ class Directory(Part):
     directory: {from: hub, trust: "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", max_age: 24h}
     ```
 
-    A name that the files have too counts as it is there, with a warning.
+    If the files have the same name, the entry in the files applies, with a warning.
     """
 
     from_: Literal["hub", "collector"] = Field(

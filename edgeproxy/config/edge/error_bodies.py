@@ -23,8 +23,8 @@ def read_errors(value: object) -> object:
 
 
 class Errors(Part):
-    """Bodies of the errors that the edge answers itself, also of those of upstreams that cannot be reached. A format
-    alone is its `format`.
+    """Bodies of the edge's own errors, including errors for upstreams that cannot be reached. A format alone is its
+    `format`.
 
     ```yaml
     routes:
@@ -32,7 +32,7 @@ class Errors(Part):
       - {path: /*, upstream: api, auth: none, errors: {template: errors/page.html}}
     ```
 
-    In a template `{{detail}}` stands for a value: see [the variables](errors.md#templates). Values are escaped for
+    A template contains variables such as `{{detail}}`: see [the variables](errors.md#templates). Values are escaped for
     HTML, XML or JSON, by `type`. A reload reads the file again.
     """
 

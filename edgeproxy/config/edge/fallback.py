@@ -35,10 +35,10 @@ def read_fallback(value: object) -> object:
 
 
 class Fallback(Part):
-    """A second upstream of a route, which is asked where the first one fails; its name alone is its `upstream`.
+    """A second upstream of a route. It gets the request if the first one fails. A name alone is its `upstream`.
 
-    It gets a request whatever its method, also a POST that the first one may have begun to work on. [When that
-    happens](upstreams.md#fallback).
+    It gets requests with any method, also a POST that the first upstream may have started to process:
+    [when that happens](upstreams.md#fallback).
 
     ```yaml
     upstreams:

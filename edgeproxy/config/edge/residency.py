@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Residency(Part):
-    """A place where the data of some customers lies: one collector, with its database, bucket and Stripe account.
+    """A place for the data of some customers: one collector, with its database, bucket and Stripe account.
 
     ```yaml
     residency:
@@ -27,7 +27,7 @@ class Residency(Part):
         directory: {from: collector, trust: "ed25519:PUAXw+hDiVqStwqnTRt+vJyYLM8uxJaMwM1V8Sr0Zgw="}
     ```
 
-    A customer is in the directory of one of them, and its usage is shipped there, in a chain of batches of its own.
+    A customer is in the directory of one residency. Its usage is shipped there, in a separate chain of batches.
     """
 
     home: Switch = Field(

@@ -21,15 +21,15 @@ Paths = Annotated[
 
 
 class OwnFormat(Part):
-    """A format of your own: where the answers of a service state their numbers, where no format of the table does.
+    """A format of your own: the places of the numbers in a service's answers, if no format in the table fits.
 
     ```yaml
     routes: [{path: /v1/*, upstream: api, response_usage: {format: {input: meta.in, output: [meta.out, tokens_out]}}}]
     meters: {output: {count: output_tokens}}
     ```
 
-    Each is a path, whose keys have dots between them, or a list of paths: the first that has a number counts. They are
-    looked for in JSON and in each event of a stream.
+    Each setting is a path, with dots between its keys, or a list of paths: the first path with a number counts. The
+    paths are looked up in JSON, and in each event of a stream.
     """
 
     like: FormatName = Field(
@@ -83,7 +83,7 @@ def read_ask_for_usage(value: object) -> object:
 
 
 class AskForUsage(Part):
-    """Streams whose usage the edge asks for, in the place of their clients.
+    """Streams: the edge asks for their usage if the client does not.
 
     ```yaml
     routes: [{path: /v1/*, upstream: api, response_usage: {format: openai, ask_for_usage: {else: refuse}}}]
@@ -101,8 +101,8 @@ class AskForUsage(Part):
 
 
 class ResponseUsage(Part):
-    """Usage that the bodies of a route's answers state, for [meters](#metersname) such as `output_tokens`. A format
-    alone is its `format`: [how it is read](ai.md).
+    """Usage in the bodies of a route's answers, for [meters](#metersname) such as `output_tokens`. A format alone is
+    its `format`: [how it is read](ai.md).
 
     ```yaml
     routes: [{path: /v1/*, upstream: api, response_usage: {format: openai, read_on: 10s}}]

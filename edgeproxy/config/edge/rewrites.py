@@ -207,8 +207,9 @@ Switch = Annotated[bool, BeforeValidator(read_switch)]
 class RequestFields(Part):
     """Changes of request fields.
 
-    Not of `Host`, stamps, `X-Forwarded-*` but `X-Forwarded-Prefix`, and fields of the connection or the framing, in any
-    spelling that an upstream may take for the same name. `Via` can be removed, not set.
+    These fields cannot be changed: `Host`, stamps, `X-Forwarded-*` except `X-Forwarded-Prefix`, and fields of the
+    connection or the framing, in any spelling that an upstream may treat as the same name. `Via` can be removed but
+    not set.
     """
 
     set: dict[Annotated[str, BeforeValidator(read_set_request_field)], Template] = Field(
@@ -222,10 +223,10 @@ class RequestFields(Part):
 
 
 class ResponseFields(Part):
-    """Changes of response fields; answers of the edge itself are not changed.
+    """Changes of response fields. The edge's own answers are not changed.
 
-    Not of `Date`, `X-Request-Id`, RateLimit fields, those of [CORS](#cors), `Content-Encoding`, and fields of the
-    connection or the framing.
+    These fields cannot be changed: `Date`, `X-Request-Id`, RateLimit fields, [CORS](#cors) fields, `Content-Encoding`,
+    and fields of the connection or the framing.
     """
 
     set: dict[Annotated[str, BeforeValidator(read_set_response_field)], Value] = Field(
@@ -244,7 +245,7 @@ class Rewrite(Part):
       - path: /shop/v1/*
         upstream: api
         rewrite:
-          strip: /shop            # /shop/v1/orders is asked for as /internal/v1/orders
+          strip: /shop            # the upstream gets /shop/v1/orders as /internal/v1/orders
           prefix: /internal
           request: {set: {X-Channel: web}, remove: [Cookie, Via]}
           response: {set: {Cache-Control: no-store}, remove: [Server, X-Powered-By]}
@@ -270,13 +271,13 @@ class Rewrite(Part):
 
 
 class Redirect(Part):
-    """A redirect. [Rewrites](rewrites.md) has the order in which all this happens.
+    """A redirect. [Rewrites](rewrites.md) explains the order of these steps.
 
     ```yaml
     routes:
       - {path: /old/*, redirect: "https://www.example.com/new/*"}   # /old/a?b=c leads to …/new/a?b=c
       - {path: /docs, redirect: {to: /docs/start, status: 302}}
-      - {path: /*, upstream: api, redirect: https}                  # what comes without TLS, to the same over TLS
+      - {path: /*, upstream: api, redirect: https}                  # requests without TLS, to the same URL over TLS
     ```
     """
 

@@ -44,12 +44,13 @@ OwnCors = Annotated[
 
 
 class Route(Part):
-    """A route: which requests go to which upstream.
+    """A route: it leads requests to an upstream.
 
-    Routes with an exact `host` go first, then those of a suffix, then those of any host. Among these an exact path
-    wins, then the longest that ends in `/*`. `/v1/*` includes `/v1`, with the same key, limits and counts, as in Envoy
-    and Traefik; the service gets the path as it came. A route with the path `/v1` has it for itself, whatever its
-    methods and though it be for any host. A request that matches no route gets 404, before its key is looked up.
+    Routes with an exact `host` go first, then routes with a suffix, then routes for any host. Among these an exact path
+    wins, then the longest path that ends in `/*`. `/v1/*` includes `/v1`, with the same key, limits and counts, as in
+    Envoy and Traefik; the service gets the path unchanged. If a route has the path `/v1`, all requests for it go to
+    that route, whatever its methods, even if it is for any host. A request that matches no route gets 404, before its
+    key is looked up.
     """
 
     name: Name | None = Field(

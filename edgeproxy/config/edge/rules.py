@@ -33,8 +33,8 @@ class RequestRule(Part):
       - {name: log-ins, path: /login, methods: [POST], action: limit, rate: 10/min}
     ```
 
-    A rule applies to the requests that meet all of its conditions. Rules run in this order, before keys are looked up,
-    and each that applies counts in `edge_rules_total`: see [what a WAF does
+    A rule applies to requests that meet all of its conditions. Rules run in this order, before keys are looked up.
+    Each application counts in `edge_rules_total`: see [what a WAF does
     better](access.md#rules-and-what-a-waf-does-better).
     """
 

@@ -53,9 +53,9 @@ class PerIp(Rated):
 class Overload(Part):
     """Load shedding.
 
-    Near its bounds a worker answers some requests with 503 and `Retry-After`, before the rest wait longer. Requests of
-    the lowest [`priority`](#tiersname) are shed first, and near the bound of requests the addresses with most requests
-    under way. An address gets at most seven eighths of that bound.
+    Near its bounds a worker answers some requests with 503 and `Retry-After`, so that the others do not wait longer.
+    Requests of the lowest [`priority`](#tiersname) are shed first. Near the bound of `requests`, the addresses with the
+    most concurrent requests come first too. An address gets at most seven eighths of that bound.
     """
 
     lag: Duration = Field(

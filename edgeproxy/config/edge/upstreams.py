@@ -88,12 +88,12 @@ class Health(Part):
 
 
 class Retry(Part):
-    """Retries of a request where that does no harm.
+    """Retries of a request if a retry does no harm.
 
-    Nothing of it was sent, or its method is idempotent and the connection ended before any byte of an answer; and the
-    edge still has its whole body. A request that timed out is not sent again. One that a reused connection lost,
-    because the service closed it at that moment, goes out over a new one in any case: [when a request is sent
-    again](upstreams.md#when-a-request-is-sent-again).
+    This needs one of two conditions: no byte of the request was sent, or its method is idempotent and the connection
+    ended before the first byte of an answer. The edge must also still have the whole body. A request that timed out is
+    not sent again. If the service closes a reused connection at the moment of the request, the request always goes out
+    again over a new connection: [when a request is sent again](upstreams.md#when-a-request-is-sent-again).
     """
 
     attempts: Annotated[int, BeforeValidator(units.Whole(1, 10))] = Field(
@@ -109,7 +109,7 @@ class Retry(Part):
 class Eject(Part):
     """Outlier detection. Each worker counts for itself.
 
-    If all endpoints are left out, all are used, and the first that answers well is back.
+    If all endpoints are left out, all are used. The first one that answers without an error is back.
     """
 
     errors: Annotated[int, BeforeValidator(units.Whole(1, 1_000_000))] = Field(

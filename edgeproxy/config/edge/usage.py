@@ -17,7 +17,7 @@ class Usage(Part):
     ```
 
     Counts are sealed into numbered batches, which stay on disk until the collector has them. A reload may add, change
-    and remove this. Without it nothing is sealed or shipped, and counting goes on.
+    and remove `usage`. Without it nothing is sealed or shipped, but counting goes on.
     """
 
     collector: Annotated[str, BeforeValidator(addresses.read_collector)] = Field(

@@ -29,7 +29,7 @@ PEERS = "e2e/test_hostile_peers.py::test_hostile_answer_ends_its_own_call_alone"
 
 HELD, REFUSED = (
     "edge/proxy/test_held_budget.py",
-    "test_refused_streams_are_sent_again_a_bounded_number_of_times_and_eject_nobody",
+    "test_refused_streams_are_retried_three_times_without_ejection",
 )
 CODING = "edge/body_usage/test_content_coding.py"
 RESOLVER, STRIPE = "edge/supervisor/test_resolver.py", "collector/api/test_billing_delivery.py"
@@ -62,10 +62,10 @@ TESTS = {
     "client unsent bytes": f"{ATTACKS}::test_who_takes_no_heads_is_read_no_further_until_it_does",
     "tunnel silence": f"{TUNNEL}::test_a_silent_websocket_gets_a_close_frame_on_both_sides",
     "tunnel close": f"{TUNNEL}::test_a_websocket_whose_client_is_gone_frees_its_place_though_the_service_stays",
-    "upstream body window": f"{H2C}::test_a_body_beyond_its_window_is_a_fault_of_the_upstream",
+    "upstream body window": f"{H2C}::test_a_body_beyond_the_window_is_a_fault_of_the_upstream",
     "upstream streams": "edge/http2/test_requester.py::test_no_more_streams_than_the_upstream_allows",
     "upstream refused streams": f"{H2C}::{REFUSED}",
-    "upstream kept request": f"{H2C}::test_a_stream_refused_within_its_body_is_sent_again_while_the_request_is_small",
+    "upstream kept request": f"{H2C}::test_a_stream_refused_within_its_body_is_retried_if_the_body_is_small",
     "upstream resets": "edge/http2/test_reset_budget.py::test_a_burst_is_bounded_and_comes_back_with_time",
     "upstream first settings": f"{H2C}::test_a_burst_waits_for_the_settings_of_a_new_connection",
     "upstream buffered body": "edge/proxy/test_buffer.py::test_a_body_that_is_too_large_is_413",

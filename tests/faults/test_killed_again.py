@@ -1,4 +1,4 @@
-"""Supervisors killed one after another: no request is lost, each is counted once, and the last one soon serves."""
+"""Supervisors killed one after another: no request is lost, each is counted once, and the last one serves soon."""
 
 import random
 import signal
@@ -21,14 +21,14 @@ from tests.support.edge_tables import in_use, shown
 from tests.support.service import Service
 
 SERVES = "before serve 1"
-"""The step at which all workers of a supervisor are ready, and nobody knows of it yet."""
+"""The step at which all workers of a supervisor are ready and it has not yet reported this."""
 KILLS = 5
 MOMENTS = ('"event": "edge starting"', '"event": "worker ready"', '"event": "edge serving"', "")
-"""What a supervisor has said last when it is killed; or it serves for a while."""
+"""The last log event before a supervisor is killed. The empty one stands for a serving supervisor."""
 
 
 class Held:
-    """Requests that are under way for as long as the service wants, each over a connection of its own."""
+    """Requests that last until the service answers, each on a connection of its own."""
 
     def __init__(self, edge: Edge, customer: str, path: str, count: int) -> None:
         self.wires = [socket.create_connection((HOST, edge.port), 60 * SLOWNESS) for _ in range(count)]
@@ -36,7 +36,7 @@ class Held:
             wire.sendall(request(path, customer))
 
     def answers(self) -> list[bytes]:
-        """Status and last bytes of each, once it is whole."""
+        """Wait for the responses. Return the status and the last bytes of each."""
         return [_whole(wire) for wire in self.wires]
 
 
@@ -52,14 +52,14 @@ def _whole(wire: socket.socket) -> bytes:
 
 
 def settings(**more: str) -> dict[str, object]:
-    """A customer whose requests at once are counted, and who has as many as there are here."""
+    """Return settings of a customer with a concurrency limit that these tests never reach."""
     described = people(acme="free")
     described["customers"]["acme"]["concurrency"] = 1000
     return {**described, **more}
 
 
 def killed(edge: Edge, *, lately: bool = True) -> None:
-    """kill -9 of the supervisor alone; where not `lately` it seems to be so long ago that nobody takes it for alive."""
+    """Kill the supervisor with `kill -9`. Without `lately`, its heartbeat is made so old that it counts as dead."""
     kill(edge.supervisor.pid)
     edge.supervisor.wait(10)
     if not lately:
@@ -68,36 +68,38 @@ def killed(edge: Edge, *, lately: bool = True) -> None:
 
 
 def dies_before_it_serves(edge: Edge) -> None:
-    """Start a supervisor that is killed when its workers are ready, and before it has said so."""
+    """Start a supervisor that is killed after its workers are ready and before it reports this."""
     before = edge.output.count(said(SERVES))
     edge.command = stepping(SERVES, "edge")
     supervisor = edge.begin()
     edge.command = COMMAND
-    until(lambda: not supervisor.running, "it is killed", seconds=60)
+    until(lambda: not supervisor.running, "the supervisor is killed", seconds=60)
     assert edge.output.count(said(SERVES)) > before, edge.output[-3000:]
 
 
 def answers_more(asking: Asking, count: int = 10) -> None:
-    """Wait until so many requests more have been let through."""
+    """Wait until `count` more requests have been answered."""
     wanted = asking.statuses[200] + count
     until(lambda: asking.statuses[200] >= wanted, "requests are answered")
 
 
 def assert_whole(edge: Edge, *everyone: Asking, held: int = 0) -> None:
-    """One supervisor with its workers is there and nobody else, nothing was lost, and all was counted once."""
-    until(lambda: whole_crew(edge, set()), "all workers are there")
+    """Assert that one supervisor runs with its workers, that no request was lost, and that each was counted once."""
+    until(lambda: whole_crew(edge, set()), "all workers run")
     until(lambda: len(edge.template_pids()) <= 1, "no other supervisor's template is left")
     own = {edge.supervisor.pid, *edge.template_pids()}
-    until(lambda: edge.supervisor.family() == {*own, *edge.worker_pids()}, "the others leave")
+    until(lambda: edge.supervisor.family() == {*own, *edge.worker_pids()}, "all other processes end")
     for asking in everyone:
         assert (asking.lost, asking.refused, set(asking.statuses)) == (0, 0, {200}), (asking.lost, asking.statuses)
     answered = sum(asking.statuses[200] for asking in everyone) + held
     assert edge.usage()["acme"] == answered
-    until(lambda: shown(edge, "acme") == in_use(edge, "acme") == 0, "nothing is in use")
+    until(lambda: shown(edge, "acme") == in_use(edge, "acme") == 0, "no slot is in use")
     print(f"{answered} answered and counted")
 
 
-def test_of_those_that_died_before_they_served_the_workers_make_room(start_edge: StartEdge, service: Service) -> None:
+def test_workers_of_supervisors_that_died_before_serving_free_their_columns(
+    start_edge: StartEdge, service: Service
+) -> None:
     edge = start_edge(port=service.port, **settings())
     asking = Asking(edge.port, "acme", connections=4, pause=0.02)
     with at_work(asking):
@@ -110,20 +112,22 @@ def test_of_those_that_died_before_they_served_the_workers_make_room(start_edge:
     assert_whole(edge, asking)
 
 
-def test_one_whose_workers_find_no_room_says_so_and_has_it_once_others_have_finished(
+def test_a_supervisor_waits_for_columns_until_old_workers_have_finished(
     start_edge: StartEdge, service: Service
 ) -> None:
     edge = start_edge(port=service.port, **settings(drain=stretched(60)))
     asking = Asking(edge.port, "acme", connections=4, pause=0.02)
     with at_work(asking):
         held = Held(edge, "acme", "/held", 16)
-        until(lambda: service.of("acme").now >= 16, "they are under way")
-        until(lambda: all(worker["connections"] for worker in edge.status()["workers"]), "in both workers")
+        until(lambda: service.of("acme").now >= 16, "all held requests are in progress")
+        until(
+            lambda: all(worker["connections"] for worker in edge.status()["workers"]), "both workers have some of them"
+        )
         killed(edge)
         edge.start()
         killed(edge)
         waits_for_room(edge)
-        # Whoever waits for it to be ready may lose patience, and start another one.
+        # An operator may stop the waiting supervisor and start another one.
         assert edge.supervisor.wait_after(signal.SIGTERM, 20) == 0
         waits_for_room(edge)
         answers_more(asking)
@@ -135,7 +139,7 @@ def test_one_whose_workers_find_no_room_says_so_and_has_it_once_others_have_fini
 
 
 def waits_for_room(edge: Edge) -> None:
-    """Start a supervisor, which says that it has to wait, and for whom."""
+    """Start a supervisor and wait until it reports that it waits for the killed one's workers."""
     supervisor = edge.begin()
 
     def says_so() -> bool:
@@ -146,10 +150,12 @@ def waits_for_room(edge: Edge) -> None:
             return False
         return why.startswith("starting: 0 of 2 workers are ready; ") and "killed" in why
 
-    until(says_so, "it waits")
+    until(says_so, "the supervisor reports that it waits")
 
 
-def test_whenever_they_are_killed_the_last_one_serves(start_edge: StartEdge, service: Service, seed: int) -> None:
+def test_the_last_supervisor_serves_after_kills_at_any_moment(
+    start_edge: StartEdge, service: Service, seed: int
+) -> None:
     draw = random.Random(seed)
     edge = start_edge(port=service.port, **settings(drain=stretched(20)))
     asking = Asking(edge.port, "acme", connections=4, pause=0.02)

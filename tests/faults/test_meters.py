@@ -1,4 +1,4 @@
-"""kill -9 of workers in the middle of streams: what was received was counted, and no more than was sent."""
+"""Workers killed during streams: counted bytes are at least the received and at most the sent bytes."""
 
 import socket
 import threading
@@ -16,9 +16,9 @@ from loadtest.testbed.waiting import until
 
 METERS = {"in": {"count": "bytes_in"}, "out": {"count": "bytes_out"}}
 ENOUGH = 500_000
-"""Bytes that each client has received before anybody is killed."""
+"""Bytes that each client receives before the kill."""
 PIECE = b"x" * 9000
-"""Of content; no framing here has an x."""
+"""A piece of content. No framing in this file contains an x."""
 
 SIZED = b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -27,7 +27,7 @@ SWITCH = b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r
 
 
 class Streams:
-    """An upstream whose answers never end, on threads of this process; what each side sent and got of their content."""
+    """An upstream with endless responses, and clients, on threads. Counts the content that each side sent and got."""
 
     def __init__(self) -> None:
         self.sums: Counter[str] = Counter()
@@ -49,12 +49,12 @@ class Streams:
         assert not any(thread.is_alive() for thread in self._threads), "streams go on"
 
     def runs(self, work: Callable[..., None], *given: object) -> None:
-        """Do this on a thread of its own."""
+        """Run the work on a thread of its own."""
         self._threads.append(threading.Thread(target=work, args=given))
         self._threads[-1].start()
 
     def counts(self, what: str, data: bytes) -> None:
-        """So much content."""
+        """Add the content of the data to a sum."""
         with self._lock:
             self.sums[what] += data.count(b"x")
 
@@ -67,7 +67,7 @@ class Streams:
             self.runs(self._serves, self._ends.enter_context(end))
 
     def _serves(self, end: socket.socket) -> None:
-        """Without end; what is sent is counted before, what is received after."""
+        """Serve without end. Count sent content before sending it, and received content after receiving it."""
         head, rest = gets_head(end)
         try:
             if b"/ws" in head:
@@ -83,7 +83,7 @@ class Streams:
             return
 
     def echoes(self, end: socket.socket, data: bytes) -> None:
-        """Whatever comes goes back, until the connection breaks."""
+        """Send all received bytes back until the connection breaks."""
         while True:
             self.counts("got from clients", data)
             self.counts("sent to clients", data)
@@ -93,7 +93,7 @@ class Streams:
                 raise ConnectionError
 
     def asks(self, port: int, path: str) -> None:
-        """A client: it takes what comes, and in a tunnel sends as much, until the connection breaks."""
+        """Act as a client: read until the connection breaks, and in a tunnel send as well."""
         end = self._ends.enter_context(socket.create_connection((HOST, port), 15))
         upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\n" if path == "/ws" else ""
         end.sendall(f"GET {path} HTTP/1.1\r\nHost: h\r\nX-API-Key: {key_of(UNLIMITED)}\r\n{upgrade}\r\n".encode())
@@ -113,7 +113,7 @@ class Streams:
 
 
 def gets_head(end: socket.socket) -> tuple[bytes, bytes]:
-    """The head that comes, and what came with it of what follows."""
+    """Read a head. Return it with the bytes received after it."""
     data = b""
     while b"\r\n\r\n" not in data:
         got = end.recv(1 << 16)
@@ -123,7 +123,7 @@ def gets_head(end: socket.socket) -> tuple[bytes, bytes]:
     return head, rest
 
 
-def test_what_anybody_got_before_a_kill_was_counted(start_edge: StartEdge) -> None:
+def test_bytes_received_before_a_kill_were_counted(start_edge: StartEdge) -> None:
     paths = ["/sized", "/chunk", "/close", "/ws"]
     with Streams() as streams:
         edge = start_edge(port=streams.port, meters=METERS)
@@ -133,7 +133,7 @@ def test_what_anybody_got_before_a_kill_was_counted(start_edge: StartEdge) -> No
         until(lambda: all(streams.sums[each] > ENOUGH for each in flow), "the streams flow", seconds=20)
         for pid in edge.worker_pids():
             kill(pid)
-    # All streams have ended by that.
+    # All streams have ended now.
     rows = ask(edge.admin, "/usage").json()["rows"]
     counted = {meter: total for customer, meter, _, total in rows if customer == UNLIMITED}
     sums = streams.sums

@@ -1,4 +1,4 @@
-"""An edge replaced by one with another number of workers, so that tables are carried to another layout, under load."""
+"""An edge under load, replaced by one with another number of workers, so that tables are carried to a new layout."""
 
 import signal
 from collections.abc import Callable
@@ -23,11 +23,11 @@ TERMS: dict[str, dict[str, Any]] = {
     "quota": {"quotas": [{"meter": "requests", "per": "month", "included": LIMIT, "cap": "hard"}]},
 }
 STEPS = 3
-"""Requests that a customer gets through between two changes, at least."""
+"""The least number of admitted requests of a customer between two changes."""
 
 
 def settings() -> dict[str, Any]:
-    """A customer for each kind of limit, none of which empties while the test lasts."""
+    """Return a customer for each kind of limit. No limit refills during the test."""
     described = people(**dict.fromkeys([*TERMS, "slots"], "free"))
     for name, terms in TERMS.items():
         described["customers"][name] |= terms
@@ -36,26 +36,26 @@ def settings() -> dict[str, Any]:
 
 
 def used(edge: Edge, name: str) -> int:
-    """What is shown of what this customer has used."""
+    """Return the reported usage of a customer."""
     return int(edge.limit(name)["used"])
 
 
 def alone(edge: Edge) -> bool:
-    """Whether what the tables of before held has been handed on."""
+    """Return whether all old tables have been carried and removed."""
     state = Path(edge.settings["state"])
     return all(len(list(state.glob(f"{kind}.*.tbl"))) == 1 for kind in ("customers", "quotas", "addresses"))
 
 
 def replace_in_order(edge: Edge) -> None:
-    """Another edge with three workers serves, then this one is told to leave."""
+    """Start an edge with three workers, then end the old one."""
     old = edge.supervisor
     edge.begin(workers=3)
-    until(lambda: edge.output.count('"event": "edge serving"') == 2, "the new one serves")
+    until(lambda: edge.output.count('"event": "edge serving"') == 2, "the new edge serves")
     assert old.wait_after(signal.SIGTERM, 20) == 0
 
 
 def replace_what_died(edge: Edge) -> None:
-    """The supervisor dies; its workers serve on until another one does, with one worker."""
+    """Kill the supervisor, then start one with one worker. The old workers serve until it does."""
     orphans = set(edge.worker_pids())
     kill(edge.supervisor.pid)
     edge.supervisor.wait(10)
@@ -64,16 +64,14 @@ def replace_what_died(edge: Edge) -> None:
 
 
 def used_up(edge: Edge) -> dict[str, Asking]:
-    """Everybody asks until they are refused."""
+    """Let all customers make requests until they are refused."""
     everyone = {name: Asking(edge.port, name, pause=0.01) for name in TERMS}
     with at_work(*everyone.values()):
-        until(lambda: all(asking.statuses[429] > 5 for asking in everyone.values()), "all are refused")
+        until(lambda: all(asking.statuses[429] > 5 for asking in everyone.values()), "all customers are refused")
     return everyone
 
 
-def test_what_is_used_stays_used_when_an_edge_with_more_or_fewer_workers_takes_over(
-    start_edge: StartEdge, service: Service
-) -> None:
+def test_usage_survives_a_change_of_the_number_of_workers(start_edge: StartEdge, service: Service) -> None:
     edge = start_edge(port=service.port, workers=2, **settings())
     everyone = {name: Asking(edge.port, name, connections=2, pause=0.4) for name in TERMS}
     everyone["slots"] = Asking(edge.port, "slots", path="/hold?ms=100", connections=4, pause=0.02)
@@ -81,7 +79,10 @@ def test_what_is_used_stays_used_when_an_edge_with_more_or_fewer_workers_takes_o
 
     def all_get_through() -> None:
         wanted = {name: asking.statuses[200] + STEPS for name, asking in everyone.items()}
-        until(lambda: all(everyone[name].statuses[200] >= n for name, n in wanted.items()), "all get through")
+        until(
+            lambda: all(everyone[name].statuses[200] >= n for name, n in wanted.items()),
+            "all customers have requests admitted",
+        )
 
     replacements: list[Callable[[Edge], None]] = [replace_in_order, replace_what_died]
     with at_work(*everyone.values()):
@@ -94,18 +95,18 @@ def test_what_is_used_stays_used_when_an_edge_with_more_or_fewer_workers_takes_o
             assert all(used(edge, name) >= n for name, n in told.items())
             all_get_through()
     slots = service.of("slots")
-    until(lambda: slots.now == 0, "nothing is under way")
+    until(lambda: slots.now == 0, "no request is in progress")
     for name, asking in everyone.items():
         print(f"{name}: {dict(asking.statuses)}, {asking.lost} lost")
     spans = slots.above(AT_ONCE)
     print([f"{since - settled[0]:+.1f} to {end - settled[0]:+.1f} s: {peak}" for since, end, peak in spans])
     assert in_use(edge, "slots") == shown(edge, "slots") == 0
-    # Old workers do not know of new ones: while both serve, each have as many.
+    # Old workers do not know the new ones. While both serve, each edge allows the whole limit.
     assert max([peak for *_, peak in spans], default=0) <= 2 * AT_ONCE
     for name, asking in used_up(edge).items():
         passed = everyone[name].statuses[200] + asking.statuses[200]
         assert not asking.lost
         assert everyone[name].statuses[429] == 0
-        # What a drained connection lost may have been counted.
+        # A request lost with a drained connection may have been counted.
         assert LIMIT - everyone[name].lost <= passed <= LIMIT, name
         assert used(edge, name) in (LIMIT, LIMIT - 1)

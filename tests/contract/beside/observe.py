@@ -1,4 +1,4 @@
-"""What a proxy does with a row, in a few words, whatever that is."""
+"""Observe a proxy's behaviour on a row and describe it in a few words."""
 
 import asyncio
 import re
@@ -9,20 +9,20 @@ from tests.contract.upstream import Endpoint, Recorder, meanwhile
 from tests.support.wire import Cut, Message, Wire
 
 SILENCE = 0.6
-"""Seconds after which a proxy that has said nothing is not going to."""
+"""Seconds without data after which a proxy counts as silent."""
 
 STATUS = re.compile(rb"(?:^|\n|(?<=[^\n]))HTTP/1\.[01] ([0-9]{3})")
 
 
 def request_words(request: Message) -> str:
-    """A request that reached the upstream: its line without the version, and how long its body is."""
+    """Describe a request at the upstream: its line without the version, and the length of its body."""
     line = request.first.rpartition(" ")[0]
     line = line if len(line) <= 40 else f"{line[:37]}..."
     return f"{line} +{len(request.body)}" if request.body else line
 
 
 def expected_of(row: Asked | Answered) -> str:
-    """What the row expects of us, in the same words."""
+    """Describe the expectation of a row for this edge in the same form."""
     if isinstance(row, Asked):
         requests = [_seen(seen.line, len(seen.body)) for seen in row.seen]
         return words([str(status) for status in row.answers], requests, ended=row.ends)
@@ -39,19 +39,19 @@ def _seen(line: str, body: int) -> str:
 
 
 def words(statuses: list[str], requests: list[str], *, ended: bool) -> str:
-    """Statuses, what was forwarded, and whether the connection was ended."""
+    """Describe statuses, forwarded requests, and the end of the connection."""
     said = ", ".join(statuses) or "no answer"
     passed = f" | {', '.join(requests)}" if requests else ""
     return f"{said}{passed}{' | closed' if ended else ''}"
 
 
 def answer_words(status: int, body: int) -> str:
-    """An answer that came whole."""
+    """Describe a complete answer."""
     return f"{status} +{body}" if body else str(status)
 
 
 async def observe_asked(row: Asked, port: int, recorder: Recorder) -> str:
-    """Send a client's bytes to a proxy before this recorder."""
+    """Send a row's bytes to a proxy in front of this recorder. Describe the results."""
     client = await connect(port, row.source)
     async with meanwhile(dribble(client, row.sent)):
         heard, ended = await _hear(client)
@@ -63,7 +63,7 @@ async def observe_asked(row: Asked, port: int, recorder: Recorder) -> str:
 
 
 async def _hear(client: Wire) -> tuple[bytes, bool]:
-    """All that comes until the end, or until nothing comes for a while; whether it was the end."""
+    """Read until the end or until SILENCE. Return the bytes and whether the connection ended."""
     heard = b""
     while True:
         try:
@@ -78,7 +78,7 @@ async def _hear(client: Wire) -> tuple[bytes, bool]:
 
 
 async def observe_answered(row: Answered, port: int, endpoint: Endpoint) -> str:
-    """Answer a request that comes by a proxy with an upstream's bytes."""
+    """Answer a request through a proxy with a row's bytes. Describe the client's answer."""
     client = await connect(port)
     try:
         async with meanwhile(_serve(row, endpoint)), asyncio.timeout(SILENCE * 3):
@@ -91,7 +91,7 @@ async def observe_answered(row: Answered, port: int, endpoint: Endpoint) -> str:
         return "waits"
     except (Cut, ConnectionError):
         return "cut off"
-    except (AssertionError, ValueError) as odd:  # what no strict reader reads
+    except (AssertionError, ValueError) as odd:  # The strict reader rejects the answer.
         return f"odd: {str(odd)[:60]}"
     finally:
         await asyncio.sleep(0)

@@ -1,4 +1,4 @@
-"""Rows × proxies, as text."""
+"""Run rows on several proxies and print the results as a table."""
 
 import asyncio
 import socket
@@ -15,18 +15,18 @@ from tests.contract.case import Answered, Asked
 from tests.contract.upstream import Endpoint, Recorder
 
 BATCH = 150
-"""Rows for which one proxy is started; each has two sockets open all the while."""
+"""Rows per proxy process. Each row keeps two sockets open."""
 
 AT_ONCE = 16
 """Rows that are observed at the same time."""
 
 Row = Asked | Answered
 Cells = dict[str, dict[str, str]]
-"""row -> proxy -> what it did."""
+"""row -> proxy -> description of its behaviour."""
 
 
 def observe(rows: Sequence[tuple[str, Row]], names: Iterable[str]) -> Cells:
-    """What each of these proxies does with each row; rows are named `family-name`."""
+    """Run each row on each of these proxies. Rows are named `family-name`."""
     cells: Cells = {f"{family}-{row.name}": {} for family, row in rows}
     for name in names:
         for start in range(0, len(rows), BATCH):
@@ -75,7 +75,7 @@ def _listens(port: int) -> bool:
 
 
 def lay_out(rows: Sequence[tuple[str, Row]], cells: Cells, *, all_: bool, say: Callable[[str], None] = print) -> int:
-    """Print the table; without `all_` only rows in which somebody differs from us. Returns how many rows differ."""
+    """Print the table, without `all_` only rows with a difference. Return the number of rows with a difference."""
     differing = 0
     for family, row in rows:
         own, others = expected_of(row), cells[f"{family}-{row.name}"]

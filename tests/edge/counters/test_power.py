@@ -1,4 +1,4 @@
-"""The host loses power: of each page of a table the disk has what stood in it at some moment, not all at the same."""
+"""Loss of power: the disk has each page of a table as of some earlier time, and these times differ."""
 
 import random
 from collections.abc import Callable
@@ -19,24 +19,24 @@ ROUNDS = 25
 
 
 class Disk:
-    """What the disk has of a file: a page at a time."""
+    """The simulated disk contents of a file, page by page."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.before: list[bytes] = []
 
     def moment(self) -> None:
-        """Any page may have been written at this one."""
+        """Record the present contents. Any page may have been written now."""
         self.before.append(self.path.read_bytes())
 
     def cut(self, chance: random.Random) -> None:
-        """Have each page be as it was at some moment."""
+        """Replace each page by its contents at a random recorded time."""
         pages = range(0, len(self.before[-1]), at.PAGE)
         self.path.write_bytes(b"".join([chance.choice(self.before)[page : page + at.PAGE] for page in pages]))
 
 
 def count(table: LimitTable, key: bytes, period: int) -> None:
-    """Count one in a quota, as a worker does."""
+    """Count one in a quota as a worker does."""
     row, _, _ = table.find(table.make_key(key), 10_000, NOW, HAS_PERIODS)
     head = row + table.head_at
     if table.words[head + at.PERIOD] != period:
@@ -46,20 +46,20 @@ def count(table: LimitTable, key: bytes, period: int) -> None:
 
 
 def counted(table: LimitTable, key: bytes) -> int:
-    """What stands in the row of a quota for the present period."""
+    """Return the count of a quota's row in the present period."""
     row = table.peek(table.make_key(key))
     head = 0 if row is None else row + table.head_at
     return table.words[head + at.CUM] if row is not None and table.words[head + at.PERIOD] == JUNE else 0
 
 
-def test_nobody_is_charged_for_another_after_a_power_cut(supervise: Supervise, work: Work, seed: int) -> None:
+def test_after_a_loss_of_power_no_key_has_the_counts_of_another(supervise: Supervise, work: Work, seed: int) -> None:
     chance = random.Random(seed)
     for number in range(ROUNDS):
         cut_off(supervise, work, chance, f"boot {number}")
 
 
 def cut_off(supervise: Supervise, work: Work, chance: random.Random, boot: str) -> None:
-    """Count a while, lose power, and look at what is left."""
+    """Count, lose power, and check the remaining counts."""
     before = supervise(boot=boot)
     worker = work()
     disks = [Disk(table.file.path) for table in (before.quotas, before.usage)]
@@ -75,8 +75,8 @@ def cut_off(supervise: Supervise, work: Work, chance: random.Random, boot: str) 
                 count(worker.quotas, key, JUNE)
                 had[key] += 1
         elif row is not None:
-            # It has counted in a period only that is over: the row may be given to another. If it lay on two pages, of
-            # which the disk has one of before, the two might be taken for each other: of that there is no way to know.
+            # The row has counts of a past period only, so it may be freed for another key. A row across two pages is
+            # not freed: with an old page and a new one, the table could not tell the two keys from each other.
             if row * at.WORD // at.PAGE == (row + worker.quotas.layout.row_words - 1) * at.WORD // at.PAGE:
                 worker.quotas.free(number_of(worker.quotas, row))
         elif worker.quotas.rows_in_use < 40:
@@ -101,7 +101,7 @@ def cut_off(supervise: Supervise, work: Work, chance: random.Random, boot: str) 
     left = list(after.usage_totals())
     for customer, _, _, total in left:
         assert total <= used[customer]
-    # And it goes on: whoever comes now has a row of their own, in which nothing stands.
+    # The table stays usable: a new key gets a row of its own without counts.
     for other in range(40 - table.rows_in_use):
         key = b"new %d" % other
         count(table, key, JUNE)

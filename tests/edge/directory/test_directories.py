@@ -1,4 +1,4 @@
-"""Several directories as one: whose a key is that two have, and what is said while one of them cannot tell."""
+"""Several directories as one: the owner of a key in two of them, and answers while one cannot answer."""
 
 import asyncio
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ def create(folder: Path, text: str) -> tuple[Directories, list[Any]]:
 
 
 def look_up(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, *answers: Answer) -> tuple[KeysLookedUp, int]:
-    """What a worker is told where the directories answer so, and how many conflicts there were."""
+    """Look up a key with these answers of the directories. Return the reply and the number of conflicts."""
     directories, _ = create(folder, text)
     for followed, answer in zip(directories._followed, answers, strict=True):
 
@@ -66,19 +66,19 @@ def look_up(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str, *answers: 
     [
         (({KEY: EU}, NOBODY), EU, 0),
         ((NOBODY, {KEY: US}), US._replace(residency="us"), 0),
-        # While one cannot tell, the other's customers are served.
+        # While one directory cannot answer, customers of the other are served.
         ((None, {KEY: US}), US._replace(residency="us"), 0),
         (({KEY: EU}, None), EU, 0),
-        # A customer who moves is the old residency's until the new one has the key.
+        # The key of a moving customer belongs to the old residency until the new one has it.
         (({KEY: MOVED}, NOBODY), MOVED, 0),
         (({KEY: MOVED}, None), MOVED, 0),
         (({KEY: MOVED}, {KEY: US}), US._replace(residency="us"), 0),
-        # Who moves back at once is nobody's alone: the first named counts.
+        # If both residencies mark the customer as moved, the first one in the file counts.
         (({KEY: MOVED}, {KEY: US._replace(customer='{"tier":"own","moved":"eu"}')}), MOVED, 1),
         (({KEY: EU}, {KEY: US}), EU, 1),
     ],
 )
-def test_whose_a_key_is(
+def test_the_owner_of_a_key_in_two_directories(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: tuple[Answer, Answer], owner: KeyOwner, conflicts: int
 ) -> None:
     reply, seen = look_up(tmp_path, monkeypatch, TWO, *answers)
@@ -94,7 +94,7 @@ def test_the_order_of_the_file_decides_and_not_the_home(tmp_path: Path, monkeypa
     ("answers", "unknown", "untold"),
     [((NOBODY, NOBODY), [KEY], []), ((NOBODY, None), [], [KEY]), ((None, None), [], [KEY])],
 )
-def test_a_key_is_unknown_only_where_every_directory_says_so(
+def test_a_key_is_unknown_only_if_every_directory_says_so(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     answers: tuple[Answer, Answer],
@@ -105,7 +105,7 @@ def test_a_key_is_unknown_only_where_every_directory_says_so(
     assert (reply.known, reply.unknown, reply.untold) == ({}, unknown, untold)
 
 
-def test_a_residency_that_a_reload_takes_away_is_forgotten(tmp_path: Path) -> None:
+def test_a_residency_removed_by_a_reload_is_forgotten(tmp_path: Path) -> None:
     directories, published = create(tmp_path, TWO)
     file = tmp_path / "edge.yaml"
 

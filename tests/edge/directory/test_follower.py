@@ -1,4 +1,4 @@
-"""The directory of one supervisor: what it tells its workers, while the hub, the disk and the files do what they do."""
+"""The directory of one supervisor and its messages to workers, with faults of the hub, the disk and the files."""
 
 import asyncio
 import hashlib
@@ -46,14 +46,14 @@ def line(name: str, tier: str = "t") -> bytes:
 
 
 class Room:
-    """An edge's state directory, its hub, and what its workers are told."""
+    """An edge's state directory, its hub, and the messages to its workers."""
 
     def __init__(self, folder: Path, ask: Callable[..., Awaitable[Any]]) -> None:
         self.folder = folder
         self.hub = ask
         self.is_away = False
         self.looks = 0
-        """How often the hub was asked something."""
+        """The number of commands to the hub."""
         self.told: list[ForgetCustomers] = []
         self.replies: list[KeysLookedUp] = []
         self.people = Directories(self.settings(), self.ask, self.told.append)
@@ -72,14 +72,14 @@ class Room:
         self.looks += 1
         try:
             return await self.hub(*command)
-        except ResponseError as error:  # As HubReader has it.
+        except ResponseError as error:  # HubReader converts it alike.
             raise HubRefusalError(format_error(error)) from error
 
     async def pushes(self, *lines: bytes) -> None:
         await push_lines(self.hub, {orjson.loads(each)["name"]: each for each in lines}, PushOptions(force=True))
 
     async def asks(self, *names: str) -> KeysLookedUp:
-        """The answer to a worker that asks for these."""
+        """Look up these names as a worker does. Return the answer."""
         self.people.queue_lookup(LookUpKeys([hashed(name) for name in names]), self.replies.append)
         return await turned(lambda: self.replies and self.replies.pop(), "there is an answer")
 
@@ -118,20 +118,20 @@ def played(folder: Path, port: int, scene: Callable[[Room], Awaitable[None]], ki
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(follower, "POLL_SECONDS", 0.02)
     monkeypatch.setattr(follower, "FIRST_POLL_SECONDS", 0.02)
-    # To begin ends once the directory was read, on a busy machine too; those who want it to give up say so.
+    # `begin` returns once the directory was read, even on a busy machine. Tests of its time-out use the fixture `soon`.
     monkeypatch.setattr(follower, "PROGRESS_SECONDS", 20.0)
 
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
-    """To begin gives up soon."""
+    """Let `begin` give up early."""
     monkeypatch.setattr(follower, "PROGRESS_SECONDS", 0.3)
 
 
-def test_a_time_far_ahead_counts_once_however_often_it_is_shown(
+def test_a_repeated_signed_time_far_ahead_counts_once(
     tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Somebody who can write to the hub shows a time that was signed by a wrong clock, for as long as it is ahead."""
+    """An attacker with write access to the hub repeats a time signed by a clock that was ahead."""
     directory_signatures.create_key_file(tmp_path / "key")
     signer = Signer.load(tmp_path / "key")
     clock = SimpleNamespace(time=time.time)
@@ -149,18 +149,18 @@ def test_a_time_far_ahead_counts_once_however_often_it_is_shown(
         assert room.said()["signed_age_s"] < 60
         clock.time = lambda: time.time() + 3600
         looks = room.looks
-        await turned(lambda: room.looks > looks + 2, "it has looked again")
+        await turned(lambda: room.looks > looks + 2, "the follower has polled again")
         assert room.said()["signed_age_s"] > 3000
         await room.hub("RPUSH", TIME, format_time(newest, clock.time() + 60, signer))
-        await turned(lambda: room.said()["signed_age_s"] < 60, "a clock that is a little ahead is believed")
+        await turned(lambda: room.said()["signed_age_s"] < 60, "a time slightly ahead is accepted")
 
     played(tmp_path, redis_port, scene)
 
 
-def test_news_arrive_of_a_signer_whose_clock_was_set_back(
+def test_versions_arrive_from_a_signer_whose_clock_was_set_back(
     tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The edge was away meanwhile, and finds a log that does not begin with what it has."""
+    """The edge was offline. The log it finds no longer contains its own version."""
     directory_signatures.create_key_file(tmp_path / "key")
     options = PushOptions(force=True, signer=Signer.load(tmp_path / "key"))
     assert options.signer is not None
@@ -186,19 +186,19 @@ def test_news_arrive_of_a_signer_whose_clock_was_set_back(
 
 
 @pytest.mark.usefixtures("soon")
-def test_a_right_that_the_edges_user_lacks_is_told_as_such(tmp_path: Path, redis_port: int) -> None:
+def test_a_missing_right_of_the_edges_redis_user_is_reported(tmp_path: Path, redis_port: int) -> None:
     async def scene(room: Room) -> None:
         await room.hub("ACL", "SETUSER", "without", "on", ">s3cret", "~*", "+@all", "-lindex")
         edges = await Link.open(f"redis://without:s3cret@127.0.0.1:{redis_port}/0")
         room.hub = edges.ask
         await room.people.begin()
-        await turned(lambda: re.search("^NOPERM .*lindex", room.said()["why"]), "it says what it lacks")
+        await turned(lambda: re.search("^NOPERM .*lindex", room.said()["why"]), "the report names the missing right")
         await edges.close()
 
     played(tmp_path, redis_port, scene)
 
 
-def test_where_many_have_changed_everybody_is_forgotten(
+def test_many_changes_make_workers_forget_all_customers(
     tmp_path: Path,
     redis_port: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -218,12 +218,12 @@ def test_where_many_have_changed_everybody_is_forgotten(
     played(tmp_path, redis_port, scene)
 
 
-def test_who_asks_while_it_changes_is_told_what_is_so_afterwards(
+def test_a_lookup_during_a_change_gets_the_new_version(
     tmp_path: Path,
     redis_port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Told what was before, after workers had forgotten it, they would remember it."""
+    """An old answer that arrives after workers have dropped their cache would be cached again."""
     looked = DirectoryCache.find_owners
     looks = 0
 
@@ -252,13 +252,13 @@ def test_who_asks_while_it_changes_is_told_what_is_so_afterwards(
 
 
 @pytest.mark.usefixtures("soon")
-def test_nobody_can_be_told_of_before_anything_was_read(tmp_path: Path, redis_port: int) -> None:
+def test_lookups_are_untold_before_the_directory_is_read(tmp_path: Path, redis_port: int) -> None:
     async def scene(room: Room) -> None:
         untold = KeysLookedUp({}, [], [hashed("a")])
         assert await room.asks("a") == untold, "before it begins"
         room.is_away = True
         await room.people.begin()
-        await turned(lambda: room.said()["why"] == "cut off", "it says why")
+        await turned(lambda: room.said()["why"] == "cut off", "the report says why")
         assert (room.said()["state"], room.said()["version"]) == ("unknown", None)
         assert room.people.describe_lack() == "the directory is not read yet: cut off"
         assert await room.asks("a") == untold
@@ -278,7 +278,7 @@ def test_nobody_can_be_told_of_before_anything_was_read(tmp_path: Path, redis_po
 
 
 class Slow(Room):
-    """One with a hub that gives a part of a version now and then."""
+    """A room whose hub delivers each part of a version slowly."""
 
     seconds = 0.3
 
@@ -288,12 +288,12 @@ class Slow(Room):
         return await super().ask(*command)
 
 
-def test_an_edge_waits_for_a_directory_that_takes_long_to_read(
+def test_begin_waits_for_a_directory_that_is_slow_to_read(
     tmp_path: Path,
     redis_port: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Whoever has a key would be refused until it is read."""
+    """Until the directory is read, all of its keys would be refused."""
     monkeypatch.setattr(hub_push, "PART_BYTES", 1)
     monkeypatch.setattr(follower, "PROGRESS_SECONDS", 2.0)
 
@@ -309,7 +309,7 @@ def test_an_edge_waits_for_a_directory_that_takes_long_to_read(
 
 
 class Held(Room):
-    """One with a hub that gives no part of a version until it may."""
+    """A room whose hub delivers no part of a version until `may` is set."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -321,7 +321,7 @@ class Held(Room):
         return await super().ask(*command)
 
 
-def test_it_waits_for_no_longer_than_an_edge_may_take_to_begin(
+def test_begin_stops_waiting_after_the_start_time_of_an_edge(
     tmp_path: Path,
     redis_port: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -342,7 +342,7 @@ def test_it_waits_for_no_longer_than_an_edge_may_take_to_begin(
     played(tmp_path, redis_port, scene, Held)
 
 
-def test_who_asks_when_it_ends_is_answered(
+def test_lookups_pending_at_the_end_are_answered(
     tmp_path: Path,
     redis_port: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -366,7 +366,7 @@ def test_who_asks_when_it_ends_is_answered(
     played(tmp_path, redis_port, scene)
 
 
-def test_a_version_whose_parts_are_lost_leaves_the_one_before(tmp_path: Path, redis_port: int) -> None:
+def test_a_version_with_lost_parts_leaves_the_former_version(tmp_path: Path, redis_port: int) -> None:
     async def scene(room: Room) -> None:
         await room.pushes(line("a"), line("b"))
         await room.people.begin()
@@ -388,7 +388,7 @@ def test_a_version_whose_parts_are_lost_leaves_the_one_before(tmp_path: Path, re
 
 
 @pytest.mark.parametrize("field", ["number", "token", "parts", "sha256", "customers", "at"])
-def test_whatever_is_in_the_hub_it_is_followed_again_once_that_is_gone(
+def test_following_resumes_after_an_invalid_log_line_is_removed(
     tmp_path: Path,
     redis_port: int,
     field: str,
@@ -400,14 +400,14 @@ def test_whatever_is_in_the_hub_it_is_followed_again_once_that_is_gone(
         await room.hub("RPUSH", LOG, orjson.dumps(odd))
         await turned(lambda: "has a line that" in room.said().get("why", ""), "it says what is wrong")
         await room.hub("RPOP", LOG)
-        await turned(lambda: room.said()["state"] == "current", "it is followed")
+        await turned(lambda: room.said()["state"] == "current", "the directory is followed again")
         await room.pushes(line("a"), line("b"))
         await room.knows(2)
 
     played(tmp_path, redis_port, scene)
 
 
-def test_what_nobody_has_foreseen_ends_neither_what_follows_nor_what_answers(
+def test_unexpected_errors_stop_neither_the_follower_nor_lookups(
     tmp_path: Path,
     redis_port: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -423,7 +423,7 @@ def test_what_nobody_has_foreseen_ends_neither_what_follows_nor_what_answers(
             broken.setattr(DirectoryCache, "find_owners", fail)
             broken.setattr(DirectoryCache, "begin_version", fail)
             await room.pushes(line("a"), line("b"))
-            await turned(lambda: "unforeseen" in room.said().get("why", ""), "it says that it failed")
+            await turned(lambda: "unforeseen" in room.said().get("why", ""), "the report names the failure")
             assert (await room.asks("a")).untold == [hashed("a")]
         await room.knows(2)
         assert set((await room.asks("a", "b")).known) == {hashed("a"), hashed("b")}
@@ -457,7 +457,7 @@ def test_damage_on_the_disk_is_repaired_from_the_hub(
     played(tmp_path, redis_port, scene)
 
 
-def test_a_customer_of_whom_the_disk_does_not_tell_is_no_unknown_one(
+def test_a_disk_error_does_not_make_a_customer_unknown(
     tmp_path: Path,
     redis_port: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -480,7 +480,7 @@ def test_a_customer_of_whom_the_disk_does_not_tell_is_no_unknown_one(
     played(tmp_path, redis_port, scene)
 
 
-def test_a_file_that_somebody_has_removed_is_made_anew(tmp_path: Path, redis_port: int) -> None:
+def test_a_removed_cache_file_is_created_again(tmp_path: Path, redis_port: int) -> None:
     def removed() -> None:
         for file in tmp_path.glob(f"{FILE}*"):
             file.unlink()
@@ -498,7 +498,7 @@ def test_a_file_that_somebody_has_removed_is_made_anew(tmp_path: Path, redis_por
     played(tmp_path, redis_port, scene)
 
 
-def test_a_disk_that_cannot_be_written_to_leaves_what_is_known(
+def test_a_full_disk_keeps_the_stored_version(
     tmp_path: Path,
     redis_port: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -513,7 +513,7 @@ def test_a_disk_that_cannot_be_written_to_leaves_what_is_known(
         with monkeypatch.context() as patched:
             patched.setattr(DirectoryCache, "begin_version", full)
             await room.pushes(line("a"), line("b"))
-            await turned(lambda: room.said().get("why") == "database or disk is full", "it says so")
+            await turned(lambda: room.said().get("why") == "database or disk is full", "the report names the full disk")
             assert (room.said()["state"], room.said()["version"]) == ("behind", 1)
             assert list((await room.asks("a", "b")).known) == [hashed("a")]
         await room.knows(2)
@@ -521,7 +521,7 @@ def test_a_disk_that_cannot_be_written_to_leaves_what_is_known(
     played(tmp_path, redis_port, scene)
 
 
-def test_what_the_files_know_too_is_told_once_a_change(
+def test_customers_in_files_and_directory_are_logged_once_per_change(
     tmp_path: Path,
     redis_port: int,
     capsys: pytest.CaptureFixture[str],

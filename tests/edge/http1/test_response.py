@@ -1,4 +1,4 @@
-"""What a response's head means, and what of it is passed on."""
+"""Reading a response's head: its meaning, and the lines that the edge forwards."""
 
 import pytest
 from hypothesis import given
@@ -23,12 +23,12 @@ OK = "HTTP/1.1 200 OK"
 
 
 def block(*some: str) -> bytes:
-    """A head of these lines, without its blank line."""
+    """Return a head of these lines, without its blank line."""
     return "".join(f"{line}\r\n" for line in some).encode("latin-1")
 
 
 PLAIN = [
-    # section, lines, status, length, what is passed on
+    # section, lines, status, length, forwarded lines
     ("RFC 9112 6.2", [OK, "Content-Length: 3", "A: b"], 200, 3, [OK, "Content-Length: 3", "A: b"]),
     ("RFC 9112 6.2 nothing", [OK, "content-length: 0"], 200, 0, [OK, "Content-Length: 0"]),
     ("RFC 9110 8.6 leading zeros", [OK, "Content-Length: 03"], 200, 3, [OK, "Content-Length: 3"]),
@@ -81,9 +81,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize(("rule", "head", "status", "length", "kept"), PLAIN, ids=[case[0] for case in PLAIN])
-def test_a_plain_head_is_read_by_either_reader(
-    rule: str, head: list[str], status: int, length: int, kept: list[str]
-) -> None:
+def test_both_readers_read_a_plain_head(rule: str, head: list[str], status: int, length: int, kept: list[str]) -> None:
     said = ALL if status == 304 else 0
     if "Set-Cookie: a" in head:
         said |= NAMES_PLACES
@@ -98,7 +96,7 @@ def test_a_plain_head_is_read_by_either_reader(
 RATE = ["RateLimit-Policy: a", "RateLimit: b", "RateLimit-Limit: c", "RateLimit-Remaining: d", "RateLimit-Reset: e"]
 
 
-def test_rate_limit_lines_of_the_upstream_are_kept_apart() -> None:
+def test_rate_limit_lines_of_the_upstream_are_separated() -> None:
     head = block(OK, RATE[0], "X-RateLimit-Limit: 1", *RATE[1:], "Content-Length: 0")
     kept = block(OK, "X-RateLimit-Limit: 1", "Content-Length: 0")
     assert read_plain_response(head) == (200, 0, kept, block(*RATE), 0, False)
@@ -119,14 +117,14 @@ SAID = [
 
 
 @pytest.mark.parametrize(("head", "said"), SAID)
-def test_what_an_answer_says_to_browsers_is_passed_on_and_known(head: list[str], said: int) -> None:
+def test_security_fields_are_forwarded_and_flagged(head: list[str], said: int) -> None:
     kept = block(OK, *(line.replace(" :", ":") for line in head), "Content-Length: 0")
     assert read_plain_response(block(OK, *head, "Content-Length: 0")) == (200, 0, kept, b"", said, False)
     careful = read_response(block(OK, *head, "Content-Length: 0"))
     assert (careful.keep, careful.flags) == (kept, said)
 
 
-def test_what_connection_names_is_not_said() -> None:
+def test_security_fields_named_in_connection_are_not_flagged() -> None:
     """RFC 9110 section 7.6.1."""
     lines = ["X-Frame-Options: DENY", "X-XSS-Protection: 1", "Content-Length: 0"]
     careful = read_response(block(OK, "Connection: x-frame-options", *lines))
@@ -134,7 +132,7 @@ def test_what_connection_names_is_not_said() -> None:
 
 
 @pytest.mark.parametrize("line", ["Date: a", "date: a", "DATE:", "Date:a", "Date : a"])
-def test_a_date_is_passed_on_and_known(line: str) -> None:
+def test_a_date_is_forwarded_and_flagged(line: str) -> None:
     kept = block(OK, "A: b", line.replace(" :", ":"), "Content-Length: 0")
     assert read_plain_response(block(OK, "A: b", line, "Content-Length: 0")) == (200, 0, kept, b"", 0, True)
     careful = read_response(block(OK, "A: b", line, "Content-Length: 0"))
@@ -142,13 +140,13 @@ def test_a_date_is_passed_on_and_known(line: str) -> None:
 
 
 @pytest.mark.parametrize("line", ["X-Date: a", "Dates: a", "A: Date: b", "Da_te: a"])
-def test_what_only_looks_like_a_date_is_none(line: str) -> None:
+def test_fields_similar_to_date_are_not_flagged(line: str) -> None:
     assert not read_plain_response(block(OK, line, "Content-Length: 0"))[5]
     assert not read_response(block(OK, line, "Content-Length: 0")).dated
 
 
 CAREFUL = [
-    # section, lines, attributes, what is passed on
+    # section, lines, attributes, forwarded lines
     ("RFC 9112 7.1", [OK, "Transfer-Encoding: Chunked"], {"chunked": True}, [OK]),
     ("RFC 9112 6.3 until close", [OK, "A: b"], {}, [OK, "A: b"]),
     (
@@ -251,7 +249,7 @@ CAREFUL = [
 
 
 @pytest.mark.parametrize(("rule", "head", "said", "kept"), CAREFUL, ids=[case[0] for case in CAREFUL])
-def test_a_head_that_needs_care_is_read_by_the_reader_that_has_every_rule(
+def test_the_quick_reader_leaves_unusual_heads_to_the_full_reader(
     rule: str, head: list[str], said: dict[str, object], kept: list[str]
 ) -> None:
     assert read_plain_response(block(*head)) == NOT_PLAIN
@@ -307,7 +305,7 @@ HEADS = st.tuples(st.sampled_from(FIRST), st.lists(st.sampled_from(LINES), max_s
 
 
 def plainly(head: bytes) -> tuple[int, int, bytes, bytes, int, bool] | str:
-    """What the quick reader says."""
+    """Read a head with the quick reader. Return its result, or "fault"."""
     try:
         return read_plain_response(head)
     except UpstreamError:
@@ -315,7 +313,7 @@ def plainly(head: bytes) -> tuple[int, int, bytes, bytes, int, bool] | str:
 
 
 def carefully(head: bytes) -> ResponseHead | None:
-    """What the reader says that has every rule; None for a fault."""
+    """Read a head with the full reader, which knows every rule. Return None for a fault."""
     try:
         return read_response(head)
     except UpstreamError:
@@ -336,19 +334,19 @@ def test_both_readers_agree(head: bytes) -> None:
 
 
 @given(HEADS, st.integers(0, 400))
-def test_no_beginning_of_a_head_that_can_be_read_is_refused(head: bytes, end: int) -> None:
+def test_no_prefix_of_a_valid_head_is_refused(head: bytes, end: int) -> None:
     if carefully(head) is not None:
         check_unfinished((head + b"\r\n")[:end])
 
 
 @pytest.mark.parametrize("begun", [b"\r\n", b"220 ready\r\n", b"http/1.1 200", b"HTTP/2", b"HTTP/1.1 200 OK\nA: b\n\n"])
-def test_the_beginning_of_something_else_is_refused_before_its_end(begun: bytes) -> None:
+def test_an_invalid_beginning_is_refused_before_the_end_of_the_head(begun: bytes) -> None:
     with pytest.raises(UpstreamError, match=r"status line|carriage return"):
         check_unfinished(begun)
 
 
 @given(st.lists(HEADS, min_size=1, max_size=5))
-def test_what_a_head_means_depends_on_nothing_that_was_read_before(heads: list[bytes]) -> None:
+def test_reading_a_head_does_not_depend_on_heads_read_before(heads: list[bytes]) -> None:
     def outcome(head: bytes) -> object:
         careful = carefully(head)
         return plainly(head), careful and vars(careful)
@@ -364,7 +362,7 @@ def test_what_a_head_means_depends_on_nothing_that_was_read_before(heads: list[b
 
 
 @given(HEADS)
-def test_what_is_passed_on_reads_the_same_again(head: bytes) -> None:
+def test_a_forwarded_head_is_read_equally_again(head: bytes) -> None:
     careful = carefully(head)
     if careful is not None:
         again = read_response(careful.keep)

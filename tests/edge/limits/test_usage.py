@@ -1,4 +1,4 @@
-"""What those who only look find: the same as a worker that decides now, whoever has counted."""
+"""Reports of usage equal the state that a deciding worker sees, whichever worker has counted."""
 
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -35,7 +35,7 @@ SLOTS = Rule("concurrency", 3, 0.0, algorithm="concurrency")
 
 
 def charge(table: LimitTable, rule: Rule, cost: int, now: float = START) -> Policy:
-    """A request that costs this much, whatever is left."""
+    """Charge a request of this cost, whatever the remaining amount."""
     policy = Policies(table).get_policy(rule, SUBJECT)
     policy.left(now)
     policy.charge(cost)
@@ -45,29 +45,29 @@ def charge(table: LimitTable, rule: Rule, cost: int, now: float = START) -> Poli
 @pytest.mark.parametrize(
     ("rule", "left"), [(WINDOW, 10), (BUCKET, 20), (HYBRID, 2), (CREDITS, 600), (SLOTS, 3)], ids=lambda it: str(it)[:30]
 )
-def test_who_was_never_seen_has_used_nothing_and_gets_no_row(worker: Worker, rule: Rule, left: int) -> None:
+def test_an_unknown_subject_has_no_usage_and_gets_no_row(worker: Worker, rule: Rule, left: int) -> None:
     table = worker(0)
     assert compute_usage(table, rule, SUBJECT, START) == Usage(0, left, 0)
     assert compute_quota_usage(table, "requests-day", 5, "day", UTC, SUBJECT, START)[:2] == (0, 5)
     assert table.rows_in_use == 0
 
 
-def test_a_clock_that_is_a_little_ahead_is_heeded(worker: Worker) -> None:
+def test_counts_of_a_clock_slightly_ahead_are_reported(worker: Worker) -> None:
     policy = charge(worker(0), WINDOW, 4, START + 3)
     assert compute_usage(worker(7), WINDOW, SUBJECT, START) == Usage(4, 6, charge(worker(1), WINDOW, 0).reset(START))
     assert policy.left(START + 3) == 6
 
 
-# ---- requests at once
+# ---- concurrency
 
 
 def running(path: Path, count: int) -> list[LimitTable]:
-    """The table as processes have it that hold a column each."""
+    """Return the table as seen by `count` processes, each with a column."""
     files = [opened(path) for _ in range(count)]
     return [LimitTable(file, columns.acquire_column([file])) for file in files]
 
 
-def test_requests_under_way_in_all_workers_are_in_use_until_they_are_over() -> None:
+def test_slots_of_all_workers_are_in_use_until_released() -> None:
     with fresh(CUSTOMERS) as path:
         slots = [Policies(table).get_concurrency(SLOTS, SUBJECT) for table in running(path, 2)]
         looker = limits(path)
@@ -82,7 +82,7 @@ def test_requests_under_way_in_all_workers_are_in_use_until_they_are_over() -> N
         assert compute_usage(looker, SLOTS, SUBJECT, START) == Usage(0, 3, 0)
 
 
-def test_what_a_dead_worker_had_under_way_is_in_use_no_more_even_for_whoever_takes_its_column() -> None:
+def test_slots_of_a_dead_worker_are_free_before_and_after_its_succession() -> None:
     with fresh(CUSTOMERS) as path:
         dies, stays = running(path, 2)
         slots = [Policies(table).get_concurrency(SLOTS, SUBJECT) for table in (dies, stays)]
@@ -102,7 +102,7 @@ def test_what_a_dead_worker_had_under_way_is_in_use_no_more_even_for_whoever_tak
 # ---- quotas
 
 
-def test_a_quota_is_that_of_the_present_period_in_its_time_zone() -> None:
+def test_a_quota_reports_the_present_period_of_its_time_zone() -> None:
     with fresh(QUOTAS) as path:
         zone = ZoneInfo("Europe/Berlin")
         _, since, until = period_of(START, "day", zone)
@@ -121,15 +121,15 @@ def test_a_quota_is_that_of_the_present_period_in_its_time_zone() -> None:
         assert found(until - 0.5) == Usage(8, 1, 1)
         assert found(since, included=5) == Usage(8, 0, round(until - since) + 1)
         assert found(since, of="UTC").used == 0
-        # Nobody has counted in the next one.
+        # The next period has no counts yet.
         assert found(until)[:2] == (0, 9)
-        # A clock that is set back over its beginning goes on with it.
+        # If the clock is set back before the beginning of a period, the period goes on.
         quota.left(until + 1)
         quota.charge(2)
         assert found(until - 1)[:2] == (quota.limit - quota.left(until - 1), quota.left(until - 1)) == (2, 7)
 
 
-# ---- the same as a worker finds
+# ---- reports and workers agree
 
 RULES = st.builds(
     Rule,
@@ -142,18 +142,20 @@ RULES = st.builds(
 CHARGES = st.lists(
     st.tuples(st.integers(0, 3), st.integers(1, 200), st.floats(0, 2, allow_subnormal=False)), min_size=1, max_size=30
 )
-"""Who counts how much, and how long after the one before, in parts of the window."""
+"""The worker, the cost, and the time since the last charge as a fraction of the window."""
 
 
 @given(RULES, CHARGES, st.booleans())
-def test_a_looker_finds_what_every_worker_does(rule: Rule, charges: list[tuple[int, int, float]], asks: bool) -> None:
+def test_reported_usage_equals_the_view_of_every_worker(
+    rule: Rule, charges: list[tuple[int, int, float]], asks: bool
+) -> None:
     with fresh(CUSTOMERS) as path:
         workers = [Policies(limits(path, column)).get_policy(rule, SUBJECT) for column in range(4)]
         looker = limits(path)
         now = START
         for who, cost, after in charges:
             now += after * rule.window / 4
-            # A charge follows a look, be there room or not; some workers have a row only from later on.
+            # A charge follows a read, with or without room. Without `asks`, workers get their rows later.
             for policy in workers if asks else ():
                 assert_same(looker, rule, policy, now)
             if workers[who].left(now) >= cost or cost % 7 == 0:
@@ -167,13 +169,13 @@ def test_a_looker_finds_what_every_worker_does(rule: Rule, charges: list[tuple[i
 
 
 def assert_same(looker: LimitTable, rule: Rule, policy: Policy, now: float) -> None:
-    """A look finds what this worker would decide."""
+    """Assert that the report equals this worker's view."""
     usage, left = compute_usage(looker, rule, SUBJECT, now), policy.left(now)
     assert usage.remaining == max(0, left)
     if rule.algorithm in ("token_bucket", "burst_credits"):
         reset = policy.reset(now) if usage.used else 0
         assert usage.used == rule.depth - left
-        # A level is rounded up where it is written down.
+        # A stored level is rounded up.
         assert 0 <= reset - usage.reset <= 1 + (compute_room(rule.depth) - rule.depth) * rule.window / rule.limit
     else:
         assert isinstance(policy, SlidingWindow)
@@ -187,7 +189,7 @@ def assert_same(looker: LimitTable, rule: Rule, policy: Policy, now: float) -> N
     st.integers(0, 500),
     st.lists(st.tuples(st.integers(0, 3), st.integers(1, 200), st.floats(0, 1.5)), min_size=1, max_size=20),
 )
-def test_a_looker_finds_what_every_worker_does_of_a_quota(
+def test_reported_quota_usage_equals_the_view_of_every_worker(
     per: str, zone: str, most: int, charges: list[tuple[int, int, float]]
 ) -> None:
     with fresh(QUOTAS) as path:

@@ -1,4 +1,4 @@
-"""Whom a request is counted for: the peer, or the client that a trusted proxy acts for."""
+"""The address that a request counts for: the peer, or the client behind a trusted proxy."""
 
 from ipaddress import ip_network
 
@@ -14,7 +14,7 @@ GUARD = Rule("per_ip", 200, 1.0, scope="guard")
 
 
 class Asked:
-    """Stands where the policies of the table of addresses are, and answers with what it was asked for."""
+    """A fake of the policies of the address table. It returns its arguments."""
 
     def __init__(self) -> None:
         self.times = 0
@@ -25,14 +25,14 @@ class Asked:
 
 
 class RouteLimits:
-    """Stands where the limits of a route are: those of an address are its subject, made anew each time."""
+    """A fake of a route's limits. It returns a new list with the subject each time."""
 
     def build_limit_set(self, subject: bytes) -> list[bytes]:
         return [subject]
 
 
 class Binding:
-    """The one thing of a route binding that an address wants."""
+    """A fake of a route binding, with the attributes that an address reads."""
 
     def __init__(self) -> None:
         self.limits = RouteLimits()
@@ -69,20 +69,20 @@ def test_addresses_inside_a_trusted_network_are_trusted() -> None:
 # ---- the client behind trusted proxies
 
 
-def test_the_client_is_the_rightmost_entry_that_no_trusted_proxy_wrote() -> None:
+def test_the_client_is_the_rightmost_untrusted_entry() -> None:
     some = addresses("10.0.0.0/8")
     assert some.find_client("10.0.0.1", b"192.0.2.1") == "192.0.2.1"
     assert some.find_client("10.0.0.1", b"192.0.2.1, 10.0.0.9") == "192.0.2.1"
     assert some.find_client("10.0.0.1", b"192.0.2.1, 10.0.0.9, 10.0.0.8") == "192.0.2.1"
 
 
-def test_what_a_client_wrote_itself_stands_further_left_and_is_not_believed() -> None:
+def test_entries_forged_by_the_client_are_ignored() -> None:
     some = addresses("10.0.0.0/8")
     assert some.find_client("10.0.0.1", b"198.51.100.66, 192.0.2.1") == "192.0.2.1"
     assert some.find_client("10.0.0.1", b"10.9.9.9, 192.0.2.1, 10.0.0.2") == "192.0.2.1"
 
 
-def test_where_every_entry_is_trusted_the_leftmost_is_the_client() -> None:
+def test_the_leftmost_entry_is_the_client_if_all_are_trusted() -> None:
     assert addresses("10.0.0.0/8").find_client("10.0.0.1", b"10.0.0.5, 10.0.0.6") == "10.0.0.5"
 
 
@@ -93,14 +93,14 @@ def test_without_entries_the_proxy_itself_is_the_client() -> None:
 
 
 @pytest.mark.parametrize("entry", [b"unknown", b"_hidden", b"256.1.1.1", b"a.b", b"\xff\xfe", b"1.2.3", b"::g", b" "])
-def test_an_entry_that_is_no_address_ends_the_search_at_the_proxy_that_passed_it_on(entry: bytes) -> None:
+def test_an_invalid_entry_makes_its_forwarding_proxy_the_client(entry: bytes) -> None:
     some = addresses("10.0.0.0/8")
     assert some.find_client("10.0.0.1", entry) == "10.0.0.1"
     assert some.find_client("10.0.0.1", entry + b", 10.0.0.9") == "10.0.0.9"
     assert some.find_client("10.0.0.1", entry + b", 192.0.2.1") == "192.0.2.1"
 
 
-def test_ports_brackets_and_whitespace_around_an_entry_are_no_part_of_it() -> None:
+def test_ports_brackets_and_whitespace_of_an_entry_are_ignored() -> None:
     some = addresses("10.0.0.0/8")
     for entry in (b"192.0.2.1:4711", b"\t192.0.2.1 ", b"::ffff:192.0.2.1", b"[::ffff:192.0.2.1]:80"):
         assert some.find_client("10.0.0.1", entry) == "192.0.2.1", entry
@@ -108,7 +108,7 @@ def test_ports_brackets_and_whitespace_around_an_entry_are_no_part_of_it() -> No
         assert some.find_client("10.0.0.1", entry) == "2001:db8::1", entry
 
 
-def test_a_zone_is_no_part_of_an_entry() -> None:
+def test_the_zone_of_an_entry_is_ignored() -> None:
     assert addresses("10.0.0.0/8").find_client("10.0.0.1", b'fe80::1%"}\xff') == "fe80::1"
 
 
@@ -116,10 +116,10 @@ def test_an_entry_with_a_port_is_still_recognised_as_a_trusted_proxy() -> None:
     assert addresses("10.0.0.0/8").find_client("10.0.0.1", b"192.0.2.1, 10.0.0.9:1234") == "192.0.2.1"
 
 
-# ---- what the upstream is told
+# ---- the forwarded fields
 
 
-def test_the_proxy_is_added_to_what_it_says_of_its_client() -> None:
+def test_the_proxy_is_appended_to_x_forwarded_for() -> None:
     client, lines = addresses("10.0.0.0/8").resolve_forwarded(
         "10.0.0.1", head(forwarded_for=b"203.0.113.9, 192.0.2.1", forwarded_proto=b"https")
     )
@@ -127,20 +127,20 @@ def test_the_proxy_is_added_to_what_it_says_of_its_client() -> None:
     assert lines == (b"X-Forwarded-For: 203.0.113.9, 192.0.2.1, 10.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Request-Id: ")
 
 
-def test_a_proxy_that_says_nothing_is_the_client() -> None:
+def test_a_proxy_without_forwarding_fields_is_the_client() -> None:
     client, lines = addresses("10.0.0.0/8").resolve_forwarded("10.0.0.1", head())
     assert client == "10.0.0.1"
     assert lines == b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded-Proto: http\r\nX-Request-Id: "
 
 
-# ---- what is counted
+# ---- limits of an address
 
 
 def test_an_address_has_the_guard_of_its_subject() -> None:
     assert addresses().get_address("192.0.2.1").guard == ("per_ip", subject_of("192.0.2.1"))
 
 
-def test_what_holds_an_address_on_a_lane_is_made_once_for_its_subject() -> None:
+def test_an_addresss_limit_set_on_a_route_is_cached() -> None:
     found, binding = addresses().get_address("192.0.2.1"), Binding()
     terms = found.get_limit_set(binding)
     assert terms == [subject_of("192.0.2.1")]
@@ -148,25 +148,25 @@ def test_what_holds_an_address_on_a_lane_is_made_once_for_its_subject() -> None:
     assert found.get_limit_set(Binding()) is not terms
 
 
-def test_the_lanes_that_an_address_remembers_are_bounded() -> None:
+def test_the_cached_limit_sets_of_an_address_are_bounded() -> None:
     found, binding = addresses().get_address("192.0.2.1"), Binding()
     terms = found.get_limit_set(binding)
     for _ in range(4 * address.LIMIT_SETS_MAX):
         found.get_limit_set(Binding())
-        assert found.get_limit_set(binding) is terms, "it is in use"
+        assert found.get_limit_set(binding) is terms, "a limit set in use stays cached"
     for _ in range(address.LIMIT_SETS_MAX):
         found.get_limit_set(Binding())
     assert found.get_limit_set(binding) is not terms
 
 
-def test_lanes_of_another_configuration_are_not_remembered() -> None:
+def test_forget_bindings_clears_cached_limit_sets() -> None:
     some, binding = addresses(), Binding()
     terms = some.get_address("192.0.2.1").get_limit_set(binding)
     some.forget_bindings()
     assert some.get_address("192.0.2.1").get_limit_set(binding) is not terms
 
 
-def test_it_is_the_same_where_it_would_be_made_of_the_same() -> None:
+def test_equal_settings_of_addresses_compare_equal() -> None:
     networks = (ip_network("10.0.0.0/8"),)
     some = addresses("10.0.0.0/8")
     assert some.settings == AddressSettings(networks, Rule("per_ip", 200, 1.0, scope="guard"))
@@ -175,16 +175,16 @@ def test_it_is_the_same_where_it_would_be_made_of_the_same() -> None:
     assert some.settings != AddressSettings(networks, GUARD, prefix=56)
 
 
-def test_without_a_guard_there_is_none() -> None:
+def test_without_a_guard_rule_an_address_has_no_guard() -> None:
     assert addresses(guard=None).get_address("192.0.2.1").guard is None
 
 
-def test_an_address_is_made_once_and_remembered() -> None:
+def test_an_address_is_cached() -> None:
     some = addresses()
     assert some.get_address("192.0.2.1") is some.get_address("192.0.2.1")
 
 
-def test_the_addresses_remembered_are_bounded_and_the_one_unused_longest_goes(
+def test_the_cache_of_addresses_evicts_the_least_recently_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(address, "ADDRESSES_MAX", 2)

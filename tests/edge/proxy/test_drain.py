@@ -1,4 +1,4 @@
-"""A worker that leaves: it finishes what it has begun, takes what is queued, and tells its clients."""
+"""Draining a worker: it finishes requests, serves queued connections, and announces the end to its clients."""
 
 import asyncio
 import socket
@@ -21,7 +21,7 @@ def moment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeproxy.edge.proxy.client.LAST_REQUEST_SECONDS", 0.05)
 
 
-async def test_an_idle_client_is_closed_without_a_word(edge: Edge) -> None:
+async def test_an_idle_connection_is_closed_without_a_response(edge: Edge) -> None:
     client, upstream = await edge.opens()
     await upstream.tells(client, ok())
     silent = await edge.client()
@@ -33,8 +33,8 @@ async def test_an_idle_client_is_closed_without_a_word(edge: Edge) -> None:
     await drain.ends()
 
 
-async def test_a_request_that_was_on_its_way_to_an_idle_connection_is_served(edge: Edge) -> None:
-    """Closed at once, the client could not know whether it was."""
+async def test_a_request_sent_on_an_idle_connection_at_the_drain_is_served(edge: Edge) -> None:
+    """If the edge closed the connection at once, the client could not know whether its request was processed."""
     client, upstream = await edge.opens()
     await upstream.tells(client, ok())
     drain = Drain(edge)
@@ -53,7 +53,7 @@ async def test_a_request_that_was_on_its_way_to_an_idle_connection_is_served(edg
     [ok(), head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"hello")],
     ids=["whole", "chunked"],
 )
-async def test_a_request_under_way_is_answered_and_told_that_the_connection_ends(edge: Edge, answered: bytes) -> None:
+async def test_a_request_in_progress_is_answered_with_connection_close(edge: Edge, answered: bytes) -> None:
     client, upstream = await edge.opens()
     drain = Drain(edge)
     await edge.settles()
@@ -65,7 +65,7 @@ async def test_a_request_under_way_is_answered_and_told_that_the_connection_ends
     await drain.ends()
 
 
-async def test_of_requests_in_line_the_one_under_way_is_the_last(edge: Edge) -> None:
+async def test_pipelined_requests_end_with_the_one_in_progress(edge: Edge) -> None:
     client, upstream = await edge.opens(get("/public/1") + get("/public/2"))
     drain = Drain(edge)
     await edge.settles()
@@ -79,7 +79,7 @@ async def test_of_requests_in_line_the_one_under_way_is_the_last(edge: Edge) -> 
 
 
 @pytest.mark.parametrize("refused", [get("/nowhere"), get("/v1/x"), get("/read/x", f"X-API-Key: {UNLIMITED}")])
-async def test_a_refused_request_is_told_that_the_connection_ends(edge: Edge, refused: bytes) -> None:
+async def test_a_refusal_during_a_drain_has_connection_close(edge: Edge, refused: bytes) -> None:
     client = await edge.client()
     await client.sends(refused[:5])
     await edge.settles()
@@ -111,7 +111,7 @@ async def test_connections_that_wait_to_be_accepted_are_served(edge: Edge) -> No
     await drain.ends()
 
 
-async def test_what_is_not_finished_in_time_is_cut(edge: Edge) -> None:
+async def test_unfinished_requests_are_cut_after_the_drain_time(edge: Edge) -> None:
     waiting, first = await edge.opens()
     begun, second = await edge.opens()
     await second.sends(head("HTTP/1.1 200 OK", "Content-Length: 6"), b"abc")
@@ -125,7 +125,7 @@ async def test_what_is_not_finished_in_time_is_cut(edge: Edge) -> None:
     await drain.ends()
 
 
-async def test_a_tunnel_that_is_no_websocket_lasts_until_the_drain_is_over(edge: Edge) -> None:
+async def test_another_tunnel_than_a_websocket_lasts_until_the_drain_ends(edge: Edge) -> None:
     client, upstream = await tunnel(edge)
     await client.reaches(upstream, b"still")
     drain = Drain(edge, 0.2)
@@ -143,13 +143,13 @@ HELLO = b"\x81\x05hello"
 
 
 async def gets_away(upstream: Wire) -> None:
-    """A client's close frame with 1001: masked, and by what nobody has seen before (RFC 6455 section 5.3)."""
+    """Read a client's close frame with 1001, masked with a random key (RFC 6455 section 5.3)."""
     word = await upstream.gets_bytes(8)
     assert word[:2] == b"\x88\x82"
     assert bytes(byte ^ over for byte, over in zip(word[6:], word[2:6], strict=False)) == b"\x03\xe9"
 
 
-async def test_both_ends_of_a_websocket_are_told_and_close_as_they_do_with_each_other(edge: Edge) -> None:
+async def test_both_ends_of_a_websocket_get_close_frames(edge: Edge) -> None:
     client, upstream = await tunnel(edge)
     await client.reaches(upstream, frame(TEXT, b"hello"))
     drain = Drain(edge, 60.0)
@@ -165,8 +165,8 @@ async def test_both_ends_of_a_websocket_are_told_and_close_as_they_do_with_each_
     await drain.ends()
 
 
-async def test_websockets_are_told_one_after_the_other(edge: Edge) -> None:
-    """Their clients connect again at once: all together they would be a flood."""
+async def test_websockets_are_closed_one_after_the_other(edge: Edge) -> None:
+    """Clients reconnect at once, so closing all WebSockets together would cause a flood of connections."""
     loop, ends = asyncio.get_running_loop(), [await tunnel(edge) for _ in range(3)]
     drain = Drain(edge, 1.5)
     moments = []
@@ -196,7 +196,7 @@ EVENT = b"data: 1\n\n"
 
 @pytest.mark.parametrize("coded", [True, False], ids=["in chunks", "until close"])
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-async def test_a_stream_of_events_goes_on_and_ends_as_a_whole_answer(edge: Edge, version: str, coded: bool) -> None:
+async def test_an_event_stream_goes_on_and_ends_as_a_complete_response(edge: Edge, version: str, coded: bool) -> None:
     client, upstream = await edge.forwards(head(f"GET /public/events HTTP/{version}", "Host: edge.test"))
     await upstream.sends(head("HTTP/1.1 200 OK", EVENTS, *["Transfer-Encoding: chunked"] * coded))
     await client.gets_head()
@@ -212,7 +212,7 @@ async def test_a_stream_of_events_goes_on_and_ends_as_a_whole_answer(edge: Edge,
     await drain.ends()
 
 
-async def test_a_frame_that_has_begun_is_finished_before_its_receiver_is_told(edge: Edge) -> None:
+async def test_a_begun_frame_is_finished_before_the_close_frame(edge: Edge) -> None:
     client, upstream = await tunnel(edge)
     up, down = frame(BINARY, bytes(range(256)) * 300), HELLO
     await client.reaches(upstream, up[:70_000])
@@ -234,10 +234,10 @@ async def test_a_frame_that_has_begun_is_finished_before_its_receiver_is_told(ed
     await drain.ends()
 
 
-async def test_nothing_follows_what_a_websocket_was_told(edge: Edge) -> None:
-    """A close frame is the last (RFC 6455 section 5.5.1): what the other end still sends is for nobody."""
+async def test_no_frame_follows_the_close_frame(edge: Edge) -> None:
+    """A close frame is the last frame (RFC 6455 section 5.5.1), so later frames of the other end are dropped."""
     client, upstream = await tunnel(edge)
-    await upstream.sends(HELLO[:2] + b"h")  # told late
+    await upstream.sends(HELLO[:2] + b"h")  # An unfinished frame delays the close frame to the client.
     await client.gets(HELLO[:2] + b"h")
     drain = Drain(edge, 60.0)
     await gets_away(upstream)
@@ -254,7 +254,7 @@ async def test_nothing_follows_what_a_websocket_was_told(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("first", ["client", "upstream"])
-async def test_who_is_closing_already_is_told_nothing_and_finishes(edge: Edge, first: str) -> None:
+async def test_a_websocket_that_is_closing_gets_no_second_close_frame(edge: Edge, first: str) -> None:
     client, upstream = await tunnel(edge)
     one, word, other, answer = (client, close(1000), upstream, b"\x88\x02\x03\xe8")
     if first == "upstream":
@@ -270,7 +270,7 @@ async def test_who_is_closing_already_is_told_nothing_and_finishes(edge: Edge, f
 
 
 @pytest.mark.parametrize("first", ["client", "upstream"])
-async def test_a_websocket_of_which_one_side_has_ended_is_told_nothing(edge: Edge, first: str) -> None:
+async def test_a_half_closed_websocket_gets_no_close_frame(edge: Edge, first: str) -> None:
     client, upstream = await tunnel(edge)
     one, other = (client, upstream) if first == "client" else (upstream, client)
     one.sends_eof()
@@ -284,7 +284,7 @@ async def test_a_websocket_of_which_one_side_has_ended_is_told_nothing(edge: Edg
     await drain.ends()
 
 
-async def test_a_websocket_that_opens_during_a_drain_is_told_at_once(edge: Edge) -> None:
+async def test_a_websocket_opened_during_a_drain_gets_close_frames_at_once(edge: Edge) -> None:
     client, upstream = await edge.opens(get("/public/ws", *UPGRADE))
     drain = Drain(edge, 60.0)
     await edge.settles()
@@ -301,7 +301,7 @@ async def test_a_websocket_that_opens_during_a_drain_is_told_at_once(edge: Edge)
     await drain.ends()
 
 
-async def test_a_websocket_over_tls_is_told_as_well(edge: Edge, tmp_path: Path) -> None:
+async def test_a_websocket_over_tls_gets_close_frames(edge: Edge, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     cert, key = map(str, authority.issues("edge.test"))
     edge.config["listen"] = {"address": "127.0.0.1:0", "tls": {"cert": cert, "key": key}}
@@ -323,8 +323,8 @@ async def test_a_websocket_over_tls_is_told_as_well(edge: Edge, tmp_path: Path) 
     await drain.ends()
 
 
-async def test_an_answer_that_is_still_on_its_way_out_is_not_cut(edge: Edge) -> None:
-    """The exchange is over and the connection idle, but its client has yet to take what was written."""
+async def test_a_buffered_response_is_not_cut(edge: Edge) -> None:
+    """The exchange is over and the connection idle, but the client has not yet read the whole response."""
     client, upstream = await edge.opens()
     (held,) = edge.runtime.connections.clients
     narrow(held.transport)

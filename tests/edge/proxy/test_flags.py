@@ -1,4 +1,4 @@
-"""Flags: a route that has one exists for those who have it, and for nobody else."""
+"""Flags: a route with a flag exists only for customers with the flag."""
 
 import math
 import random
@@ -16,7 +16,7 @@ NEW = {"name": "new", "path": "/new/*", "upstream": "api", "flag": "new-api"}
 
 
 def flagged(edge: Edge, flag: dict[str, Any], **route: Any) -> None:
-    """There is a route that this flag opens."""
+    """Configure a route with this flag."""
     edge.config["flags"] = {"new-api": flag}
     edge.config["routes"] = [each for each in edge.config["routes"] if each["name"] != "new"] + [NEW | route]
 
@@ -29,33 +29,33 @@ def edge(edge: Edge) -> Edge:
 
 
 def bare(answer: Message) -> tuple[str, list[tuple[str, str]], bytes]:
-    """An answer without what is different each time: its request id and its date."""
+    """Return an answer without its request id and its date, which differ each time."""
     rid = answer["X-Request-Id"]
     fields = [(name, value) for name, value in answer.fields if name not in ("X-Request-Id", "Date")]
     return answer.first, fields, answer.body.replace(rid.encode(), b"")
 
 
 async def statuses(client: Wire, path: str = "/new/x") -> dict[str, int]:
-    """What each who asks is answered."""
+    """Return the status of a request with each key."""
     return {key: (await asks(client, path, key=key)).status for key in (KEY, UNLIMITED, "", "nobody", EXPIRED)}
 
 
-# ---- who has it
+# ---- customers with a flag
 
 
-async def test_it_is_there_for_the_tiers_that_it_names(edge: Edge) -> None:
+async def test_a_flag_opens_its_route_to_the_named_tiers(edge: Edge) -> None:
     flagged(edge, {"tiers": ["free"]})
     client = await edge.client()
     assert await statuses(client) == {KEY: 404, UNLIMITED: 200, "": 404, "nobody": 404, EXPIRED: 404}
 
 
-async def test_a_flag_that_names_nobody_is_nobodys(edge: Edge) -> None:
+async def test_an_empty_flag_opens_its_route_to_nobody(edge: Edge) -> None:
     flagged(edge, {})
     client = await edge.client()
     assert set((await statuses(client)).values()) == {404}
 
 
-async def test_a_share_of_the_customers_has_it_whatever_their_key(edge: Edge) -> None:
+async def test_percent_chooses_customers_independently_of_their_keys(edge: Edge) -> None:
     names = [f"customer-{n}" for n in range(40)]
     edge.config["customers"] = {name: {"tier": "free"} for name in names}
     edge.config["keys"] = [
@@ -72,7 +72,7 @@ async def test_a_share_of_the_customers_has_it_whatever_their_key(edge: Edge) ->
             assert answer.status == (200 if name in have else 404)
 
 
-def test_a_larger_share_has_all_of_a_smaller_one(seed: int) -> None:
+def test_a_larger_percentage_includes_the_customers_of_a_smaller_one(seed: int) -> None:
     chance = random.Random(seed)
     names = [f"{chance.getrandbits(64):x}" for _ in range(600)]
     before: set[str] = set()
@@ -87,19 +87,19 @@ def test_a_larger_share_has_all_of_a_smaller_one(seed: int) -> None:
     assert not any(has_flag("new-api", Flag(), "free", name) for name in names)
 
 
-def test_who_is_in_a_share_stays_in_it_for_ever() -> None:
-    """What these are follows from their names and the flag's alone, in every version."""
+def test_percent_chooses_these_customers_in_every_version() -> None:
+    """The choice depends only on the names of customer and flag, so it must stay equal in every version."""
     have = [n for n in range(60) if has_flag("new-api", Flag(percent=10), "free", f"customer-{n}")]
     assert have == [19, 20, 22, 26, 28, 30, 35, 45, 47, 52, 54, 56]
 
 
-# ---- what the others see
+# ---- customers without the flag
 
 
 @pytest.mark.parametrize("auth", ["required", "optional"])
 @pytest.mark.parametrize("key", ["", "nobody", EXPIRED, UNLIMITED])
-async def test_for_those_without_it_a_route_looks_like_none(edge: Edge, key: str, auth: str) -> None:
-    """Nothing tells them that there is one: no challenge, no other words, no other fields."""
+async def test_without_the_flag_a_route_looks_like_a_missing_one(edge: Edge, key: str, auth: str) -> None:
+    """No challenge, text or field of the response shows that the route exists."""
     flagged(edge, {"customers": ["acme"]}, auth=auth, scopes=["read"], limits=[{"rate": "1/min"}], cost=3)
     edge.config["per_ip"] = {"rate": "1000/s"}
     client = await edge.client()
@@ -117,7 +117,7 @@ async def test_for_those_without_it_a_route_looks_like_none(edge: Edge, key: str
 
 
 @pytest.mark.parametrize("methods", [["POST"], ["POST", "PUT"]])
-async def test_nor_does_it_tell_of_its_methods(edge: Edge, methods: list[str]) -> None:
+async def test_without_the_flag_a_route_does_not_show_its_methods(edge: Edge, methods: list[str]) -> None:
     flagged(edge, {"customers": ["acme"]}, methods=methods)
     client = await edge.client()
     for key in (UNLIMITED, "", "nobody"):
@@ -128,10 +128,10 @@ async def test_nor_does_it_tell_of_its_methods(edge: Edge, methods: list[str]) -
     assert (await client.asks(post(b"abc", "/new/x", f"X-API-Key: {KEY}"))).status == 200
 
 
-# ---- routes that ask for no key
+# ---- routes without a required key
 
 
-async def test_where_no_key_is_looked_at_only_the_tier_of_those_without_one_can_have_it(edge: Edge) -> None:
+async def test_a_route_without_keys_opens_only_by_the_anonymous_tier(edge: Edge) -> None:
     flagged(edge, {"customers": ["acme"], "percent": 100}, auth="none")
     client = await edge.client()
     assert set((await statuses(client)).values()) == {404}
@@ -141,7 +141,7 @@ async def test_where_no_key_is_looked_at_only_the_tier_of_those_without_one_can_
     assert set((await statuses(client)).values()) == {200}
 
 
-async def test_where_a_key_is_optional_everybody_has_what_is_theirs(edge: Edge) -> None:
+async def test_a_route_with_an_optional_key_applies_the_flag_to_each_client(edge: Edge) -> None:
     flagged(edge, {"customers": ["acme"]}, auth="optional")
     client = await edge.client()
     assert await statuses(client) == {KEY: 200, UNLIMITED: 404, "": 404, "nobody": 404, EXPIRED: 404}
@@ -151,10 +151,10 @@ async def test_where_a_key_is_optional_everybody_has_what_is_theirs(edge: Edge) 
     assert await statuses(client) == {KEY: 404, UNLIMITED: 404, "": 200, "nobody": 404, EXPIRED: 404}
 
 
-# ---- before all else
+# ---- reloads
 
 
-async def test_a_reload_gives_and_takes_it_on_an_open_connection(edge: Edge) -> None:
+async def test_a_reload_changes_a_flag_on_open_connections(edge: Edge) -> None:
     client = await edge.client()
     for have in (["acme"], ["free"], ["acme", "free"], []):
         flagged(edge, {"customers": have})

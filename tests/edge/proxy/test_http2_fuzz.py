@@ -1,7 +1,7 @@
-"""Random conversations over HTTP/2 with a real worker, cut anywhere: each request has its own answer, or was reset.
+"""Random conversations over HTTP/2 with a real worker, cut anywhere: each request gets its own answer or was reset.
 
-The frames are legal and drawn at random, also in their order and in where a read ends; then bytes that are not. What a
-stream must get follows from what was sent on it alone. The stage checks that nothing is left, and that nothing raised.
+The frames are legal. Their kinds, their order and the boundaries of reads are random. Then random bytes follow. The
+expected answer of a stream depends only on the frames of that stream. The test bed checks for leaks and exceptions.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ def edge(edge: Edge) -> Edge:
 
 
 def expected_body(method: str, path: str, body: bytes) -> bytes:
-    """What the upstream answers, as long as the path says."""
+    """Return the upstream's answer, with the size given in the path."""
     size = int(path.partition("size=")[2])
     text = f"{method} {path} {hashlib.sha256(body).hexdigest()}\n".encode()
     return (text * (size // len(text) + 1))[: max(size, len(text))]
@@ -66,21 +66,21 @@ def answer(request: Message) -> bytes:
 
 
 class Conversation:
-    """The frames of one connection, drawn at random; and what each stream must get."""
+    """The random frames of one connection, and the expected answer of each stream."""
 
     def __init__(self, chance: random.Random) -> None:
         self._chance = chance
         self._encoder = hpack.Encoder()
         self._open: dict[int, tuple[str, str, list[bytes]]] = {}
-        """Streams whose request has not ended: method, path, and the pieces of the body."""
+        """The method, path and body pieces of each stream whose request has not ended."""
         self._number = 1
         self.expected: dict[int, bytes] = {}
-        """The body of the answer to each request that has ended and was not reset."""
+        """The expected response body of each request that has ended and was not reset."""
         steps = [self._begin, self._begin, self._send, self._send, self._finish, self._reset, self._bother]
         parts = [PREFACE + settings((4, chance.choice(WINDOWS))), update(0, 1 << 28)]
         parts += [chance.choice(steps)() for _ in range(chance.randrange(10, 80))]
         parts += [self._end(number) for number in tuple(self._open)]
-        parts.append(settings((4, 1 << 24)))  # Now everything may come.
+        parts.append(settings((4, 1 << 24)))  # Open the windows for all answers.
         self.data = b"".join(parts)
 
     def _begin(self) -> bytes:
@@ -101,7 +101,7 @@ class Conversation:
         return self._frame_head(number, self._encoder.encode(fields), ended=not has_body)
 
     def _frame_head(self, number: int, block: bytes, *, ended: bool) -> bytes:
-        """HEADERS, perhaps padded and with a priority, and perhaps CONTINUATION."""
+        """Return a HEADERS frame, in some cases with padding, a priority or CONTINUATION frames."""
         chance, flags = self._chance, END_STREAM if ended else 0
         cuts = sorted(chance.randrange(len(block) + 1) for _ in range(chance.choice((0, 0, 1, 3))))
         first, *rest = [block[a:b] for a, b in zip([0, *cuts], [*cuts, len(block)], strict=True)]
@@ -158,7 +158,7 @@ class Conversation:
 
 
 async def send_in_pieces(client: Wire, data: bytes, chance: random.Random) -> None:
-    """Send it cut anywhere: into bytes, or into what several frames are."""
+    """Send the data in random pieces, from single bytes to several frames."""
     size = chance.choice((3, 20, 200, 2000, 100_000))
     while data:
         length = chance.randrange(1, size + 1)
@@ -169,7 +169,7 @@ async def send_in_pieces(client: Wire, data: bytes, chance: random.Random) -> No
 
 
 async def read_answers(client: Wire, numbers: set[int]) -> dict[int, bytes]:
-    """Read until all these streams have ended; return their bodies."""
+    """Read until all these streams have ended. Return their bodies."""
     decoder = hpack.Decoder()
     bodies: dict[int, bytearray] = {}
     left = set(numbers)
@@ -191,7 +191,7 @@ async def read_answers(client: Wire, numbers: set[int]) -> dict[int, bytes]:
 
 
 async def converse(edge: Edge, chance: random.Random) -> int:
-    """Have one conversation; return how many answers were looked at."""
+    """Run one conversation. Return the number of checked answers."""
     conversation = Conversation(chance)
     client = await edge.client()
     async with asyncio.TaskGroup() as both:
@@ -200,7 +200,7 @@ async def converse(edge: Edge, chance: random.Random) -> int:
     bodies = reading.result()
     for number, body in conversation.expected.items():
         assert bodies[number] == body, number
-    if chance.random() < 0.5:  # What comes now need not be anything.
+    if chance.random() < 0.5:  # Now random or repeated bytes follow.
         garbage = chance.randbytes(chance.choice((1, 9, 200))) if chance.random() < 0.5 else conversation.data[24:]
         try:
             await client.sends(garbage, chance.randbytes(9))
@@ -216,7 +216,7 @@ async def test_conversations_cut_anywhere(edge: Edge, seed: int) -> None:
     answers = 0
     for number in range(CONVERSATIONS):
         answers += await converse(edge, random.Random(f"{seed} {number}"))
-    assert answers > 3 * CONVERSATIONS, "a run in which little happened proves little"
+    assert answers > 3 * CONVERSATIONS, "too few answers to prove anything"
 
 
 @pytest.mark.soak

@@ -1,4 +1,4 @@
-"""Upstreams that speak HTTP/2: what an exchange is over streams that many share."""
+"""Upstreams with HTTP/2: exchanges over streams of shared connections."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -37,7 +37,7 @@ def edge(edge: Edge) -> Edge:
 
 
 async def asked(edge: Edge, *requests: bytes, **settings: int) -> tuple[Wire, Http2Server]:
-    """A new client that has sent these, and the upstream's side of the connection that it led to."""
+    """Send requests from a new client. Return it with the upstream's side of the connection."""
     client = await edge.client()
     await client.sends(*requests)
     return client, await accepts(edge, **settings)
@@ -88,7 +88,7 @@ async def test_bodies_with_a_length_in_chunks_and_with_trailers(edge: Edge) -> N
 
 
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
-async def test_an_expectation_of_100_is_forwarded_and_its_answer_comes_back(edge: Edge, version: str) -> None:
+async def test_expect_100_continue_and_its_response_are_forwarded(edge: Edge, version: str) -> None:
     expecting = ("expect", "100-continue")
     if version == "HTTP/2":
         streams = await http2(edge)
@@ -112,8 +112,8 @@ async def test_an_expectation_of_100_is_forwarded_and_its_answer_comes_back(edge
 
 
 @pytest.mark.parametrize("is_answered", [False, True])
-async def test_a_call_of_small_messages_outlives_the_rate_of_bodies(edge: Edge, is_answered: bool) -> None:
-    """The service is silent meanwhile, before its answer or within it."""
+async def test_a_call_with_small_messages_is_not_ended_by_body_idle(edge: Edge, is_answered: bool) -> None:
+    """The service is silent during the call, before or after the head of its response."""
     edge.config["limits"] = {"body_idle": "1s"}
     edge.config["upstreams"]["api"]["timeouts"]["idle"] = "1s"
     client = await http2(edge)
@@ -133,7 +133,7 @@ async def test_a_call_of_small_messages_outlives_the_rate_of_bodies(edge: Edge, 
     assert (await client.answer_of(number)).body == b"ok"
 
 
-async def test_a_sized_body_that_trickles_ends_towards_any_upstream(edge: Edge) -> None:
+async def test_a_trickling_body_with_a_length_is_ended(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "1s"}
     client = await http2(edge)
     number = await client.begins_request("POST", "/public/", ("content-length", "100"), ended=False)
@@ -149,7 +149,7 @@ async def test_a_sized_body_that_trickles_ends_towards_any_upstream(edge: Edge) 
 @pytest.mark.parametrize(
     ("method", "status", "ended"), [("HEAD", 200, True), ("GET", 204, True), ("GET", 304, True), ("GET", 200, True)]
 )
-async def test_answers_without_a_body(edge: Edge, method: str, status: int, ended: bool) -> None:
+async def test_responses_without_a_body(edge: Edge, method: str, status: int, ended: bool) -> None:
     client, upstream = await asked(edge, head(f"{method} /public/ HTTP/1.1", "Host: edge.test"))
     await upstream.gets_request(1)
     await upstream.sends_head(1, status, ended=ended)
@@ -162,7 +162,7 @@ async def test_answers_without_a_body(edge: Edge, method: str, status: int, ende
     assert (await client.gets_answer()).body == b"ok"
 
 
-# ---- answers that are none
+# ---- malformed responses
 
 
 @pytest.mark.parametrize(
@@ -195,8 +195,8 @@ async def test_a_malformed_answer_is_a_fault(
     assert (await client.gets_answer()).status == 200
 
 
-async def test_a_head_that_is_too_long_is_502_for_its_request_alone(edge: Edge) -> None:
-    """At a service with h2: it sends such a head over any number of frames."""
+async def test_a_response_head_that_is_too_long_answers_502_for_its_request_only(edge: Edge) -> None:
+    """A service with HTTP/2 may send such a head in any number of frames."""
     client, upstream = await asked(edge, get())
     other = await edge.client()
     await other.sends(get("/public/other"))
@@ -217,7 +217,7 @@ async def test_a_head_that_is_too_long_is_502_for_its_request_alone(edge: Edge) 
     assert (await other.gets_answer()).body == b"ok"
 
 
-async def test_a_body_beyond_its_window_is_a_fault_of_the_upstream(edge: Edge) -> None:
+async def test_a_body_beyond_the_window_is_a_fault_of_the_upstream(edge: Edge) -> None:
     client = await http2(edge)
     client.window = False
     number = await client.begins_request("GET", "/public/")
@@ -231,7 +231,7 @@ async def test_a_body_beyond_its_window_is_a_fault_of_the_upstream(edge: Edge) -
     assert edge.endpoint().errors == 1
 
 
-async def test_an_answer_that_breaks_off_passes_for_no_whole(edge: Edge) -> None:
+async def test_a_cut_off_response_never_looks_complete(edge: Edge) -> None:
     for fields in ((), (("content-length", "10"),)):
         client = await edge.client()
         await client.sends(POST)
@@ -247,8 +247,8 @@ async def test_an_answer_that_breaks_off_passes_for_no_whole(edge: Edge) -> None
         await edge.until(lambda: not edge.runtime.connections.upstreams)
 
 
-async def test_the_frame_that_ends_an_answer_may_come_behind_its_last_byte(edge: Edge) -> None:
-    """Each such answer was reset, and servers end connections with many resets."""
+async def test_end_stream_may_come_after_the_last_byte_of_a_response(edge: Edge) -> None:
+    """A reset of each such response would be wrong, because servers end connections with many resets."""
     client, upstream = await asked(edge, get())
     await upstream.gets_request(1)
     await upstream.sends_head(1, 200, ("content-length", "5"))
@@ -262,7 +262,7 @@ async def test_the_frame_that_ends_an_answer_may_come_behind_its_last_byte(edge:
     assert (await client.gets_answer()).status == 200
 
 
-async def test_a_call_of_grpc_has_its_status_though_its_length_is_given(edge: Edge) -> None:
+async def test_a_grpc_call_with_a_content_length_gets_its_status(edge: Edge) -> None:
     client = await http2(edge)
     call = await client.begins_request("POST", "/public/", ("content-type", "application/grpc"), ("te", "trailers"))
     upstream = await accepts(edge)
@@ -275,7 +275,7 @@ async def test_a_call_of_grpc_has_its_status_though_its_length_is_given(edge: Ed
 
 
 @pytest.mark.parametrize("more", [b"", b" and more"])
-async def test_an_answer_that_does_not_end_behind_its_last_byte_is_reset(
+async def test_a_response_without_end_stream_after_its_last_byte_is_reset(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, more: bytes
 ) -> None:
     monkeypatch.setattr(upstream_stream, "END_SECONDS", PATIENCE if more else 0.01)
@@ -293,8 +293,8 @@ async def test_an_answer_that_does_not_end_behind_its_last_byte_is_reset(
     assert (await client.gets_answer()).status == 200
 
 
-async def test_an_answer_that_ends_with_its_head_lacks_the_body_that_it_promised(edge: Edge) -> None:
-    """RFC 9113 section 8.1.1. The client waited for it until its time-out."""
+async def test_a_response_that_ends_before_its_length_is_cut(edge: Edge) -> None:
+    """RFC 9113 section 8.1.1. Without this check, the client waits for the body until its time-out."""
     client, upstream = await asked(edge, get())
     await upstream.gets_request(1)
     await upstream.sends_head(1, 200, ("content-length", "5"), ended=True)
@@ -312,10 +312,10 @@ async def test_an_upstream_that_speaks_http1(edge: Edge) -> None:
     await upstream.gets_cut()
 
 
-# ---- streams that nothing was done for
+# ---- unprocessed streams
 
 
-async def test_a_refused_stream_is_sent_again_whatever_its_method(edge: Edge) -> None:
+async def test_a_refused_stream_is_retried_with_any_method(edge: Edge) -> None:
     client, upstream = await asked(edge, POST)
     await upstream.gets_request(1)
     await upstream.resets(1, ErrorCodes.REFUSED_STREAM)
@@ -325,7 +325,7 @@ async def test_a_refused_stream_is_sent_again_whatever_its_method(edge: Edge) ->
     assert edge.count("edge_upstream_retries_total", "api") == 1
 
 
-async def test_refused_streams_are_sent_again_a_bounded_number_of_times_and_eject_nobody(edge: Edge) -> None:
+async def test_refused_streams_are_retried_three_times_without_ejection(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["eject"] = {"errors": 1}
     client, upstream = await asked(edge, POST)
     for number in (1, 3, 5, 7):
@@ -340,9 +340,7 @@ async def test_refused_streams_are_sent_again_a_bounded_number_of_times_and_ejec
 
 
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
-async def test_a_stream_refused_within_its_body_is_sent_again_while_the_request_is_small(
-    edge: Edge, version: str
-) -> None:
+async def test_a_stream_refused_within_its_body_is_retried_if_the_body_is_small(edge: Edge, version: str) -> None:
     edge.config["upstreams"]["api"]["eject"] = {"errors": 1}
     if version == "HTTP/2":
         http2_client = await http2(edge)
@@ -420,17 +418,17 @@ BYES: dict[str, tuple[bytes, int, str | None, str, int]] = {
     ),
     "bound of the edge": (settings(*[(1, 4096)] * 33), 502, "http_protocol_error", "a bound of its own", 0),
 }
-"""Last frames of a service: status, error and detail at the client, and failures that the endpoint is charged with."""
+"""Last frames of a service, with status, error and detail at the client, and the failures charged to the endpoint."""
 
 
 @pytest.mark.parametrize("is_lost", [False, True], ids=["connection is ended", "connection is reset"])
 @pytest.mark.parametrize("version", ["HTTP/1.1", "HTTP/2"])
 @pytest.mark.parametrize("name", BYES)
-async def test_last_frames_of_a_service_decide_the_answer_within_a_body(
+async def test_the_last_frames_of_a_service_decide_the_response(
     edge: Edge, name: str, version: str, is_lost: bool
 ) -> None:
-    """So much of the body has gone that the request cannot be sent again. Where the connection is reset, the edge
-    learns that while it writes, and these frames are still unread."""
+    """The forwarded body is too long for a retry. If the connection is reset, the edge notices the reset during a
+    write, with these frames still unread."""
     frames, status, error, detail, charged = BYES[name]
     edge.config["upstreams"]["api"]["eject"] = {"errors": 5}
     body, last = b"a" * (KEPT_BYTES_MAX + 1), b"b" * 100
@@ -463,7 +461,7 @@ async def test_last_frames_of_a_service_decide_the_answer_within_a_body(
     assert detail.encode() in answer.body
     assert edge.endpoint().errors == charged
     assert edge.count("edge_upstream_ejections_total", "api") == 0
-    upstream.wire.closes()  # What the edge says to it at the end is of no matter here.
+    upstream.wire.closes()  # The edge's last frames do not matter here.
 
 
 async def test_a_burst_waits_for_the_settings_of_a_new_connection(edge: Edge) -> None:
@@ -481,7 +479,7 @@ async def test_a_burst_waits_for_the_settings_of_a_new_connection(edge: Edge) ->
     assert edge.count("edge_upstream_retries_total", "api") == 0
 
 
-async def test_what_a_leaving_upstream_does_not_serve_goes_over_another_connection(edge: Edge) -> None:
+async def test_streams_not_served_before_goaway_use_another_connection(edge: Edge) -> None:
     client, upstream = await asked(edge, POST)
     await upstream.gets_request(1)
     other = await edge.client()
@@ -492,7 +490,8 @@ async def test_what_a_leaving_upstream_does_not_serve_goes_over_another_connecti
     assert (await again.gets_request(1))[1] == b"hello"
     await again.sends_head(1, 200, ended=True)
     assert (await other.gets_answer()).status == 200
-    # What it does serve ends where it began, and the connection with it. The library h2 says nothing more by itself.
+    # The stream that the upstream still serves ends on the old connection, which then closes. The library h2 sends
+    # no more frames after GOAWAY, so the test writes the frame itself.
     await upstream.wire.sends(b"\0\0\1\1\5\0\0\0\1\x88")
     assert (await client.gets_answer()).status == 200
     await upstream.wire.gets_cut()
@@ -501,7 +500,7 @@ async def test_what_a_leaving_upstream_does_not_serve_goes_over_another_connecti
 # ---- many streams
 
 
-async def test_streams_share_a_connection_up_to_what_the_upstream_allows(edge: Edge) -> None:
+async def test_streams_share_a_connection_up_to_the_upstreams_limit(edge: Edge) -> None:
     client = await http2(edge)
     numbers = [await client.begins_request("GET", "/public/0")]
     upstream = await accepts(edge, MAX_CONCURRENT_STREAMS=2)
@@ -519,7 +518,7 @@ async def test_streams_share_a_connection_up_to_what_the_upstream_allows(edge: E
     await upstream.sends_head(5, 200, ended=True)
 
 
-async def test_a_slow_client_holds_up_its_own_stream_alone(edge: Edge) -> None:
+async def test_a_slow_client_delays_only_its_own_stream(edge: Edge) -> None:
     slow, upstream = await asked(edge, get("/public/large"))
     await upstream.gets_request(1)
     await upstream.sends_head(1, 200)
@@ -563,8 +562,8 @@ async def test_an_upload_waits_for_the_windows_of_its_upstream(edge: Edge) -> No
     assert reset.error_code == ErrorCodes.CANCEL
 
 
-async def test_pieces_that_come_with_the_reset_of_the_upstream_are_dropped(edge: Edge) -> None:
-    """They are kept to the end of the turn, and by then nothing can be written."""
+async def test_body_pieces_that_arrive_with_an_upstream_reset_are_dropped(edge: Edge) -> None:
+    """The edge collects pieces until the end of the event loop's turn. By then it cannot write any more."""
     upload = head("POST /public/ HTTP/1.1", "Host: edge.test", "Content-Length: 10")
     first, upstream = await asked(edge, upload)
     await upstream.gets_head(1)
@@ -578,7 +577,7 @@ async def test_pieces_that_come_with_the_reset_of_the_upstream_are_dropped(edge:
         assert (await client.gets_answer()).status == 502
 
 
-async def test_a_connection_that_says_nothing_any_more_is_given_up(edge: Edge) -> None:
+async def test_a_silent_connection_is_replaced(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"]["response_head"] = "1100ms"
     client, upstream = await asked(edge, get("/public/0"))
     await upstream.gets_request(1)
@@ -608,7 +607,7 @@ async def test_an_idle_connection_is_closed_even_if_its_last_stream_was_cancelle
 
 
 @pytest.mark.parametrize(("patience", "ends"), [("200m", True), ("1H", False), ("x", False)])
-async def test_a_call_ends_when_its_caller_waits_no_longer(edge: Edge, patience: str, ends: bool) -> None:
+async def test_a_call_ends_at_its_grpc_timeout(edge: Edge, patience: str, ends: bool) -> None:
     client = await http2(edge)
     call = (("content-type", "application/grpc"), ("grpc-timeout", patience))
     number = await client.begins_request("POST", "/public/a.B/C", *call, ended=False)
@@ -625,7 +624,7 @@ async def test_a_call_ends_when_its_caller_waits_no_longer(edge: Edge, patience:
         assert (await client.answer_of(number))["grpc-status"] == "0"
 
 
-async def test_a_refused_call_has_its_status_in_one_block(edge: Edge) -> None:
+async def test_a_refused_call_has_its_grpc_status_in_its_head(edge: Edge) -> None:
     client = await http2(edge)
     call = (("content-type", "application/grpc+proto"), ("x-api-key", key_of("nobody")))
     number = await client.begins_request("POST", "/v1/a.B/C", *call)
@@ -638,10 +637,10 @@ async def test_a_refused_call_has_its_status_in_one_block(edge: Edge) -> None:
     assert plain.status == 401
     number = await client.begins_request("POST", "/v1/a.B/C", *call, *[("x-a", "b" * 10_000)] * 4)
     answer = await client.answer_of(number)
-    assert (answer.status, answer["grpc-status"]) == (200, "8"), "a head beyond its bound, which is read no further"
+    assert (answer.status, answer["grpc-status"]) == (200, "8"), "the head is too large and is not read"
 
 
-async def test_a_client_that_asks_for_an_upgrade_and_ends_its_side_breaks_nothing(edge: Edge) -> None:
+async def test_a_half_closed_client_with_an_upgrade_request_is_served(edge: Edge) -> None:
     upgrade = ("Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: a")
     client, upstream = await asked(edge, get("/public/", *upgrade))
     await upstream.gets_head(1)

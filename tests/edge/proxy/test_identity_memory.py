@@ -1,4 +1,4 @@
-"""Who is remembered: within a bound of bytes, those who asked last, and nobody who made a key up."""
+"""The cache of identities: bounded in bytes, with the last used ones, and without invented keys."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def begin(stand):
 Stand.connect = begin
 exchanges(Path(sys.argv[1]), "many-1500", 1)
 """
-"""Prints the bytes that each of 1,200 customers takes who ask for the first time."""
+"""Prints the bytes per customer of the first requests of 1,200 customers."""
 
 
 def make(route: Any) -> Any:
@@ -39,7 +39,7 @@ def make(route: Any) -> Any:
 
 
 def identities(*routes: int) -> list[Identity]:
-    """Identities with so many bindings."""
+    """Return identities with these numbers of bindings."""
     made = [Identity(make) for _ in routes]
     for identity, number in zip(made, routes, strict=True):
         for route in range(number):
@@ -51,14 +51,14 @@ def memory_of(bindings: int) -> IdentityMemory[str, Identity]:
     return IdentityMemory(bindings * BINDING_BYTES)
 
 
-def test_a_customer_takes_no_more_than_is_taken_off_for_it(tmp_path: Path) -> None:
+def test_a_customer_takes_at_most_its_accounted_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEASURE, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
     assert 0.7 * BINDING_BYTES < int(ended.stdout.split()[0]) < BINDING_BYTES
 
 
-def test_all_bindings_of_somebody_count(seed: int) -> None:
+def test_all_bindings_of_an_identity_count(seed: int) -> None:
     memory, (one, two, three) = memory_of(5), identities(2, 1, 0)
     for key, identity in zip("abc", (one, two, three), strict=True):
         memory.remember(key, identity)
@@ -67,7 +67,7 @@ def test_all_bindings_of_somebody_count(seed: int) -> None:
     assert list(memory) == ["a", "b", "c"]
     three.bindings[2]  # type: ignore[index]
     assert (list(memory), memory.evicted) == (["b", "c"], 1)
-    one.bindings[7]  # type: ignore[index] # It is not remembered any more, and counts for nobody.
+    one.bindings[7]  # type: ignore[index] # The identity was evicted, so its bindings do not count.
     assert list(memory) == ["b", "c"]
     for route in range(50):
         three.bindings[route]  # type: ignore[index]
@@ -79,7 +79,7 @@ def test_all_bindings_of_somebody_count(seed: int) -> None:
     assert (list(memory), memory._further) == (["b", "a"], 3)
 
 
-def test_bindings_that_are_replaced_or_cleared_count_no_more() -> None:
+def test_replaced_and_cleared_bindings_do_not_count() -> None:
     memory, (one, two) = memory_of(6), identities(3, 3)
     memory.remember("a", one)
     memory.remember("b", two)
@@ -92,7 +92,7 @@ def test_bindings_that_are_replaced_or_cleared_count_no_more() -> None:
     assert (list(memory), memory._further, two.bindings.memory) == (["a", "b"], 1, None)
 
 
-async def test_a_flood_of_invented_keys_forgets_no_customer(edge: Edge) -> None:
+async def test_a_flood_of_invented_keys_evicts_no_customer(edge: Edge) -> None:
     await edge.starts()
     snapshot = edge.runtime.snapshot
     people = snapshot.directory
@@ -114,7 +114,7 @@ async def test_a_flood_of_invented_keys_forgets_no_customer(edge: Edge) -> None:
     assert [len(memory) for memory in memories] == sizes
 
 
-async def test_a_customer_who_changes_tier_has_the_other_one_at_once(edge: Edge) -> None:
+async def test_a_changed_tier_applies_at_once(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok(dict(request.fields)["X-Customer-Tier"].encode()))
     client = await edge.client()
     for tier in ("basic", "free", "basic"):
@@ -125,7 +125,7 @@ async def test_a_customer_who_changes_tier_has_the_other_one_at_once(edge: Edge)
             assert (answer.body, "RateLimit" in answer) == (expected.encode(), expected == "basic")
 
 
-async def test_how_keys_are_found_is_counted(edge: Edge) -> None:
+async def test_lookups_and_cache_hits_are_counted(edge: Edge) -> None:
     edge.config["keys"] += [{"sha256": digest(f"key {n}"), "customer": "free"} for n in range(20)]
     edge.upstream.answers(lambda request: ok(b"here"))
     client = await edge.client()
@@ -134,5 +134,5 @@ async def test_how_keys_are_found_is_counted(edge: Edge) -> None:
             assert (await client.asks(get("/v1/x", f"X-API-Key: key {number}"))).status == 200
     edge.runtime.snapshot.directory.count_lookups()
     counted = [edge.count("edge_identities_total", result) for result in ("looked_up", "remembered")]
-    # What is remembered as a whole is no look-up.
+    # A request whose whole head is cached needs no look-up.
     assert counted[0] >= 20 >= counted[1]

@@ -1,4 +1,4 @@
-"""Fields that tell browsers what not to do: on every answer where the operator wants them, never twice."""
+"""Security fields for browsers: on every response if configured, and never twice."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def edge(edge: Edge) -> Edge:
 
 
 def said(answer: Message) -> dict[str, str]:
-    """What an answer says to browsers; each field once."""
+    """Return the security fields of a response. Each may occur once."""
     return {name: answer[name] for name in NAMES if name in answer}
 
 
@@ -42,20 +42,20 @@ ANSWERS = {
 }
 
 
-async def test_an_upstreams_answer_gets_what_it_lacks(edge: Edge) -> None:
+async def test_missing_fields_are_added_to_an_upstreams_response(edge: Edge) -> None:
     for answered in ANSWERS.values():
         _, answer = await edge.passes(get(), answered)
         assert said(answer) == PLAIN
 
 
-async def test_an_answer_until_close_gets_them(edge: Edge) -> None:
+async def test_a_response_until_close_gets_the_fields(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK"), b"x")
     upstream.closes()
     assert said(await client.gets_answer()) == PLAIN
 
 
-async def test_none_is_sent_unless_it_is_asked_for(edge: Edge) -> None:
+async def test_no_fields_are_added_if_turned_off(edge: Edge) -> None:
     edge.config["security_headers"] = False
     for answered in (ok(), CHUNKED):
         _, answer = await edge.passes(get(), answered)
@@ -63,7 +63,7 @@ async def test_none_is_sent_unless_it_is_asked_for(edge: Edge) -> None:
     assert said(await edge.refuses(get("/nowhere"))) == {}
 
 
-async def test_the_edges_own_answers_have_them_by_default_and_an_upstreams_have_none(edge: Edge) -> None:
+async def test_by_default_only_the_edges_own_responses_have_the_fields(edge: Edge) -> None:
     del edge.config["security_headers"]
     for answered in (ok(), CHUNKED):
         _, answer = await edge.passes(get(), answered)
@@ -72,9 +72,7 @@ async def test_the_edges_own_answers_have_them_by_default_and_an_upstreams_have_
 
 
 @pytest.mark.parametrize("at_top", [True, False, None])
-async def test_a_route_asks_for_the_fields_of_isolation_and_those_of_the_upstream_stay(
-    edge: Edge, at_top: bool | None
-) -> None:
+async def test_isolation_headers_of_a_route_keep_the_upstreams_fields(edge: Edge, at_top: bool | None) -> None:
     edge.config["security_headers"] = at_top
     if at_top is None:
         del edge.config["security_headers"]
@@ -89,7 +87,7 @@ async def test_a_route_asks_for_the_fields_of_isolation_and_those_of_the_upstrea
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 0", "Transfer-Encoding: chunked"])
-async def test_what_the_upstream_set_stays_in_whatever_case(edge: Edge, framing: str) -> None:
+async def test_fields_set_by_the_upstream_stay_in_any_letter_case(edge: Edge, framing: str) -> None:
     theirs = ("x-frame-options: DENY", "CONTENT-SECURITY-POLICY: default-src 'self'", "X-Xss-Protection: 1; mode=block")
     body = chunks() if "chunked" in framing else b""
     _, answer = await edge.passes(get(), head("HTTP/1.1 200 OK", *theirs, framing) + body)
@@ -101,28 +99,28 @@ async def test_what_the_upstream_set_stays_in_whatever_case(edge: Edge, framing:
     }
 
 
-async def test_fields_that_an_upstream_repeats_are_its_own_affair(edge: Edge) -> None:
+async def test_repeated_fields_of_the_upstream_are_forwarded(edge: Edge) -> None:
     policies = ("Content-Security-Policy: img-src 'self'", "Content-Security-Policy: script-src 'self'")
     _, answer = await edge.passes(get(), ok(b"", *policies))
     assert answer.all("Content-Security-Policy") == ["img-src 'self'", "script-src 'self'"]
 
 
-async def test_each_answer_gets_what_it_lacks_itself(edge: Edge) -> None:
-    """What is remembered of one answer does not hold for the next."""
+async def test_each_response_gets_its_own_missing_fields(edge: Edge) -> None:
+    """The cached state of one response must not apply to the next."""
     edge.upstream.answers(lambda request: ok(b"", *(["Referrer-Policy: origin"] if "/own" in request.first else [])))
     client = await edge.client()
     for path, expected in (("/public/own", "origin"), ("/public/", PLAIN["Referrer-Policy"])) * 3:
         assert (await client.asks(get(path)))["Referrer-Policy"] == expected
 
 
-async def test_a_304_is_left_as_it_is(edge: Edge) -> None:
-    """RFC 9111 section 3.2: what is in it would replace what the upstream said with the answer that it confirms."""
+async def test_a_304_gets_no_fields(edge: Edge) -> None:
+    """RFC 9111 section 3.2: fields of a 304 would replace those of the stored response."""
     for connection in ((), ("Connection: close",)):
         _, answer = await edge.passes(get(), head("HTTP/1.1 304 Not Modified", "ETag: a", *connection))
         assert said(answer) == {}
 
 
-async def test_interim_answers_and_tunnels_have_none(edge: Edge) -> None:
+async def test_interim_responses_and_tunnels_get_no_fields(edge: Edge) -> None:
     client, upstream = await edge.forwards(get("/public/", "Connection: upgrade", "Upgrade: websocket"))
     await upstream.sends(head("HTTP/1.1 103 Early Hints", "Link: </a>"))
     assert said(await client.gets_head()) == {}
@@ -132,13 +130,13 @@ async def test_interim_answers_and_tunnels_have_none(edge: Edge) -> None:
     upstream.closes()
 
 
-async def test_rate_limit_fields_are_there_as_well(edge: Edge) -> None:
+async def test_rate_limit_fields_stand_beside_security_fields(edge: Edge) -> None:
     _, answer = await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
     assert said(answer) == PLAIN
     assert "RateLimit" in answer
 
 
-async def test_head_gets_what_get_gets(edge: Edge) -> None:
+async def test_head_gets_the_fields_of_get(edge: Edge) -> None:
     _, answer = await edge.passes(
         head("HEAD /public/ HTTP/1.1", "Host: h"), head("HTTP/1.1 200 OK", "Content-Length: 5"), "HEAD"
     )
@@ -162,13 +160,13 @@ REFUSED = {
 }
 
 
-async def test_the_edges_own_refusals_have_them(edge: Edge) -> None:
+async def test_the_edges_own_refusals_have_the_fields(edge: Edge) -> None:
     for status, asked in REFUSED.items():
         answer = await edge.refuses(asked)
         assert (answer.status, said(answer)) == (status, OWN)
 
 
-async def test_a_429_has_them(edge: Edge) -> None:
+async def test_a_429_has_the_fields(edge: Edge) -> None:
     edge.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}]}
     await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
     for method in ("GET", "HEAD"):
@@ -177,7 +175,7 @@ async def test_a_429_has_them(edge: Edge) -> None:
         assert (answer.status, said(answer)) == (429, OWN)
 
 
-async def test_a_connection_that_is_one_too_many_has_them(edge: Edge) -> None:
+async def test_the_refusal_of_an_excess_connection_has_the_fields(edge: Edge) -> None:
     edge.config["limits"] = {"connections_per_ip": 1}
     await edge.client()
     other = await edge.client()
@@ -188,7 +186,7 @@ async def test_a_connection_that_is_one_too_many_has_them(edge: Edge) -> None:
 @pytest.mark.parametrize(
     ("proto", "secure"), [("https", True), ("HTTPS", True), ("https, http", True), ("http", False)]
 )
-async def test_a_trusted_proxy_says_whether_the_client_came_over_tls(edge: Edge, proto: str, secure: bool) -> None:
+async def test_hsts_follows_the_trusted_proxys_x_forwarded_proto(edge: Edge, proto: str, secure: bool) -> None:
     edge.config["trusted_proxies"] = ["127.0.0.0/8"]
     _, answer = await edge.passes(get("/public/", f"X-Forwarded-Proto: {proto}"), ok())
     assert (HSTS in answer) is secure

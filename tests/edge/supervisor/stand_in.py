@@ -1,19 +1,19 @@
-"""A process that Workers can start in a worker's place: it speaks the channel, and does as it is told at its start.
+"""A process that Workers can start instead of a worker. It speaks the channel's protocol and behaves as configured.
 
-`python stand_in.py --channel FD --listen FD,FD`. What it does is said by the settings that it starts with:
+`python stand_in.py --channel FD --listen FD,FD`. The settings of its start name its behaviour:
 
-- `serves` answers every connection with a report of itself, says that it lives, and leaves when told to drain;
-- `reports` serves, and says what limits it uses in the place of that it lives;
-- `deaf` serves, but does not hear of drains;
-- `fails` says why it cannot start, `crowded` that others have all columns; `dies` says nothing; `mute` lives on but
-  never gets ready;
-- `late` serves once it is told to load certificates, not before, and leaves when told to drain;
-- `hangs up` is ready, then closes its channel and lives on; `babbles` sends what no channel carries.
+- `serves` answers every connection with a report about itself, sends heartbeats, and ends on a drain;
+- `reports` serves, and sends used limits instead of heartbeats;
+- `deaf` serves, but ignores drains;
+- `fails` reports a failed start, `crowded` a start without a free column; `dies` ends without a message; `mute` lives
+  but never becomes ready;
+- `late` serves only after it was told to load certificates, and ends on a drain;
+- `hangs up` becomes ready, then closes its channel and lives on; `babbles` sends an invalid message.
 
-It takes on each configuration that it is told to prepare, unless the settings, in JSON, name its pid: those in `refuse`
-do not want it, those in `ignore` say nothing, and those in `die` end.
+It prepares each configuration, unless the settings, in JSON, list its pid: pids in `refuse` refuse it, pids in `ignore`
+do not answer, and pids in `die` end.
 
-Tests start many, so it imports nothing of the messages but their encoding: a message is a mapping here.
+Tests start many of these processes, so to start fast it imports only the encoding of messages. A message is a mapping.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ from msgspec import msgpack
 from edgeproxy.edge.channel import Channel, ChannelClosedError, Codec
 
 BEAT = 0.02
-"""Seconds between two words that it lives."""
+"""Seconds between two heartbeats."""
 
 Said = dict[str, Any]
 WorkerEnd = Channel[Said, Said]
@@ -37,15 +37,15 @@ WorkerEnd = Channel[Said, Said]
 PID = os.getpid()
 
 TOLD: list[Said] = []
-"""The messages that came down the channel after the configuration."""
+"""The messages received after the configuration."""
 
 PREPARED: set[int] = set()
 SERVED: list[int] = []
-"""The numbers of the configurations that it served, one after another."""
+"""The numbers of the served configurations, in order."""
 
 
 def report() -> bytes:
-    """What this process is, as JSON: its pid, its session, the descriptors that it was started with, what it heard."""
+    """Describe this process as JSON: its pid, its session, its inherited descriptors, and the received messages."""
     known = {"pid": PID, "session": os.getsid(0), "inherited": INHERITED, "told": TOLD, "served": SERVED}
     body = json.dumps(known, default=bytes.decode).encode()
     return b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
@@ -68,7 +68,7 @@ async def beat(channel: WorkerEnd, message: Said) -> None:
 
 
 async def hear(channel: WorkerEnd) -> str:
-    """Do what the next message says; its type."""
+    """Handle the next message. Return its type."""
     message = await channel.receive()
     TOLD.append(message)
     kind, number = message["type"], message.get("number")

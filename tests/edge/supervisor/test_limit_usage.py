@@ -1,4 +1,4 @@
-"""What a supervisor reports of limits: those of customers whom a collector names, to that one alone."""
+"""A supervisor reports limit usage of watched customers, only to the collector that watches them."""
 
 import asyncio
 from http import HTTPStatus
@@ -12,13 +12,13 @@ from edgeproxy.wire.limit_usage import LIMITS_MAX, WATCHED_MAX, LimitUsageReport
 
 
 def policy(name: str, used: int | None, limit: int = 100, window: float = 10.0, **more: str) -> Policy:
-    """A line of `GET /limits/CUSTOMER`."""
+    """Return a line of `GET /limits/CUSTOMER`."""
     line: Policy = {"name": name, "scope": "customer", "limit": limit, "window_s": window, "used": used}
     return {**line, "mode": "enforce", "algorithm": "sliding_window", **more}
 
 
 class Scene:
-    """A reporter, what customers use by residency and name, and what each collector answers."""
+    """A reporter, the usage of customers by residency and name, and the answers of each collector."""
 
     def __init__(self, *residencies: str) -> None:
         self.used: dict[tuple[str, str], list[Policy]] = {}
@@ -40,17 +40,17 @@ class Scene:
         return Reply(self.status, orjson.dumps({"watched": self.watched.get(residency, [])}))
 
     def turn(self) -> None:
-        """One report, and one reading after it."""
+        """Send a report, then read usage once."""
         asyncio.run(self.reporter.report())
         asyncio.run(self.reporter.read())
 
     def reported(self) -> dict[str, list[tuple[str, int, int]]]:
-        """What the last report has, by customer: limits with what is used, and the peak."""
+        """Return the limits of the last report by customer, each with usage and peak."""
         usage = self.sent[-1][1].usage
         return {customer: [(one.limit, one.used, one.peak) for one in limits] for customer, limits in usage.items()}
 
 
-def test_nothing_is_read_of_customers_at_whom_nobody_looks_and_peaks_last_while_somebody_does() -> None:
+def test_only_watched_customers_are_read_and_peaks_last_during_a_watch() -> None:
     scene = Scene()
     scene.used["", "acme"] = [policy("burst", 40)]
     scene.turn()
@@ -66,10 +66,10 @@ def test_nothing_is_read_of_customers_at_whom_nobody_looks_and_peaks_last_while_
     scene.watched[""] = ["acme"]
     scene.turn()
     scene.turn()
-    assert scene.reported() == {"acme": [("burst", 7, 7)]}, "the peak of a look before is forgotten"
+    assert scene.reported() == {"acme": [("burst", 7, 7)]}, "the peak of an earlier watch is forgotten"
 
 
-def test_customers_of_a_residency_are_reported_to_their_collector_alone_even_where_another_names_them() -> None:
+def test_a_customer_is_reported_only_to_the_collector_of_its_residency() -> None:
     scene = Scene("", "us")
     scene.used["", "anna"] = [policy("burst", 3)]
     scene.watched = {"": ["anna"], "us": ["anna"]}
@@ -80,7 +80,7 @@ def test_customers_of_a_residency_are_reported_to_their_collector_alone_even_whe
     assert reports["us"] == {}
 
 
-def test_a_report_is_bounded_by_the_limits_that_are_used_most_and_by_the_key_that_uses_most() -> None:
+def test_a_report_keeps_the_most_used_limits_and_the_most_used_key() -> None:
     scene = Scene()
     scene.watched[""] = ["acme"]
     keys = [policy("by-key", n, scope="key", key=f"{n:08x}") for n in (3, 9, 5)]
@@ -98,7 +98,7 @@ def test_a_report_is_bounded_by_the_limits_that_are_used_most_and_by_the_key_tha
         assert parse_watched(body) == []
 
 
-def test_a_collector_of_an_earlier_version_is_left_alone_for_a_while() -> None:
+def test_a_collector_without_the_api_is_tried_again_after_ten_minutes() -> None:
     scene = Scene()
     scene.status = HTTPStatus.NOT_FOUND
     scene.turn()

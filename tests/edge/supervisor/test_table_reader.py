@@ -1,4 +1,4 @@
-"""How a customer stands: which policies are listed, and that they say what workers go by."""
+"""The limit report of a customer: the listed policies, and their agreement with the workers' decisions."""
 
 import hashlib
 from collections.abc import Iterator
@@ -63,7 +63,7 @@ def digest(key: str) -> str:
 
 
 class Room:
-    """A configuration, a supervisor's side of its tables, and two workers'."""
+    """A configuration, with tables as seen by a supervisor and by two workers."""
 
     def __init__(self, folder: Path) -> None:
         lines = [f'{{sha256: "{digest(key)}", customer: {name}}}' for name, keys in KEYS.items() for key in keys]
@@ -82,7 +82,7 @@ class Room:
             store.close()
 
     def terms(self, customer: str, route: str, key: str = "one", worker: int = 0) -> LimitSet | None:
-        """What holds a customer on a route in a worker; None where nobody is known there."""
+        """Return a customer's limits on a route in a worker, or None if the route has no customers."""
         settings = self.settings
         known = settings.customers[customer]
         (on,) = (each for each in settings.routes if each.label == route)
@@ -101,7 +101,7 @@ class Room:
         return list_policies(self.store.limits, self.settings, who, self.now)
 
     def line(self, customer: str, name: str, **of: Any) -> Policy:
-        """The only line of this name, and about this route or key."""
+        """Return the only line with this name and these members, such as its route or key."""
         (found,) = (
             line
             for line in self.limit_report(customer)
@@ -117,7 +117,7 @@ def room(tmp_path: Path) -> Iterator[Room]:
     made.close()
 
 
-def test_a_line_has_the_fields_that_are_promised(room: Room) -> None:
+def test_a_line_has_the_documented_fields(room: Room) -> None:
     gold = room.line("acme", "gold")
     assert gold == {
         "name": "gold",
@@ -140,27 +140,27 @@ def test_a_line_has_the_fields_that_are_promised(room: Room) -> None:
     assert month["cap"], day["cap"] == ("soft", "hard")
     assert 1 <= month["reset_s"] <= month["window_s"] + 1
     assert day["window_s"] in (82800, 86400, 90000)
-    # What can be saved up, and how long it takes to earn.
+    # The limit of credits is the highest balance, and the window is the time to earn it.
     credits = room.line("acme", "burst-credits")
     assert (credits["limit"], credits["window_s"], credits["remaining"]) == (90, 90.0, 90)
     at_once = room.line("acme", "concurrency")
     assert (at_once["limit"], at_once["window_s"], at_once["reset_s"]) == (4, 0, 0)
 
 
-def test_a_customers_own_replace_the_tiers_and_those_of_routes_stay(room: Room) -> None:
+def test_limits_of_a_customer_replace_the_tiers_but_not_the_routes(room: Room) -> None:
     names = [line["name"] for line in room.limit_report("small")]
     assert names == ["own", "export", "lesser", "looser", "anyone", "either"]
     assert [line["name"] for line in room.limit_report("plain")] == ["export", "lesser", "anyone", "either"]
 
 
-def test_a_request_counts_where_it_is_listed_and_nowhere_else(room: Room) -> None:
+def test_a_request_counts_only_in_its_listed_limits(room: Room) -> None:
     terms = room.terms("acme", "export", "two")
     assert terms is not None
     assert not admit(terms, room.now)[0]
     two = digest("two")[:8]
     used = {(line["name"], line.get("route"), line.get("key")): line["used"] for line in room.limit_report("acme")}
     assert {of: count for of, count in used.items() if count} == {
-        # What it costs is for the plan's. Those of the route count requests, in a row that is gold's too.
+        # The cost counts in the plan's limits. The route's limits count requests, one of them in the row of gold.
         ("smooth", None, None): 3,
         ("each-key", None, two): 3,
         ("everybody", "export", None): 3,

@@ -1,4 +1,4 @@
-"""What is sealed, when it says that it was counted, and what becomes of the tables' files."""
+"""Sealing counts into batches: the rows, their time span, and the tables' files."""
 
 import errno
 import os
@@ -47,7 +47,7 @@ class Edge:
         self.sealer = Sealer.open(self.store, "here", now, disk=self.disk)
 
     def again(self, now: float, customers: int = 40) -> None:
-        """The supervisor dies, and another one comes."""
+        """Let the supervisor die and start a new one."""
         self.sealer.close()
         self.store.close()
         self.supervise(customers)
@@ -58,7 +58,7 @@ class Edge:
         return batches(self.state / "spool")[-1]
 
     def span(self) -> tuple[float, float, bool]:
-        """From and to of the last batch in seconds of the minute, and whether it is flagged."""
+        """Return the start and the end of the last batch in seconds from MINUTE, and whether it is flagged as long."""
         return self.last.since - MINUTE, self.last.until - MINUTE, self.last.long
 
     def assert_sealed(self) -> None:
@@ -73,7 +73,7 @@ def edge(tmp_path: Path) -> Iterator[Edge]:
         store.close()
 
 
-def test_only_what_grew_is_sealed_and_once(edge: Edge) -> None:
+def test_only_new_counts_are_sealed_and_each_once(edge: Edge) -> None:
     edge.open()
     assert edge.sealer.seal(MINUTE + 1) == (0, 0, ())
     count(edge.worker, ACME, 3)
@@ -88,7 +88,7 @@ def test_only_what_grew_is_sealed_and_once(edge: Edge) -> None:
     edge.assert_sealed()
 
 
-def test_a_batch_says_when_it_was_counted(edge: Edge) -> None:
+def test_a_batch_spans_the_time_of_its_counts(edge: Edge) -> None:
     edge.open()
     for now in (5, 10.9, 55):
         count(edge.worker, ACME)
@@ -100,7 +100,7 @@ def test_a_batch_says_when_it_was_counted(edge: Edge) -> None:
     count(edge.worker, ACME)
     edge.sealer.seal(MINUTE + 61)
     assert edge.span() == (60, 61, False)
-    # Nothing is counted for an hour: what comes then was not counted in the minute before it.
+    # After an hour without counts, the next batch spans only the last interval.
     for now in range(65, 3600, 5):
         edge.sealer.seal(MINUTE + now)
     count(edge.worker, ACME)
@@ -108,12 +108,12 @@ def test_a_batch_says_when_it_was_counted(edge: Edge) -> None:
     assert edge.span() == (3595, 3600, False)
 
 
-def test_where_nothing_grows_a_batch_without_rows_says_so_each_minute(edge: Edge) -> None:
+def test_without_new_counts_an_empty_batch_is_sealed_each_minute(edge: Edge) -> None:
     edge.open()
     first = edge.sealer.identity.made_at
     assert edge.sealer.seal(first + 59) == (0, 0, ())
     assert edge.sealer.seal(first + 60) == (1, 0, ())
-    # What it begins with was counted before there was a spool, and was nothing.
+    # The first batch covers the counts before the spool existed. There were none.
     assert (edge.last.seq, edge.last.rows, edge.last.since) == (1, (), first + 59)
     assert edge.sealer.seal(first + 119) == (0, 0, ())
     edge.again(first + 119)
@@ -122,16 +122,16 @@ def test_where_nothing_grows_a_batch_without_rows_says_so_each_minute(edge: Edge
     count(edge.worker, ACME)
     assert edge.sealer.seal(first + 130) == (1, 1, ())
     assert edge.sealer.seal(first + 185) == (0, 0, ())
-    # Nobody was there for a while.
+    # No supervisor ran for a time.
     edge.again(first + 900)
     assert edge.sealer.seal(first + 900) == (1, 0, ())
     assert (edge.last.since, edge.last.until, edge.last.long) == (first + 185, first + 900, True)
-    # The clock was put back: it stands still, and so does this.
+    # After the clock was set back, no batch is sealed until it has caught up.
     assert edge.sealer.seal(first).batches == 0
     edge.assert_sealed()
 
 
-def test_a_supervisor_that_was_away_flags_the_time(edge: Edge) -> None:
+def test_the_first_batch_after_a_pause_is_flagged_as_long(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME)
     edge.sealer.seal(MINUTE + 5)
@@ -146,7 +146,7 @@ def test_a_supervisor_that_was_away_flags_the_time(edge: Edge) -> None:
     assert edge.span() == (205, 215, False)
 
 
-def test_a_clock_that_is_put_back_stands_still_until_it_has_caught_up(edge: Edge) -> None:
+def test_after_the_clock_is_set_back_batch_times_stand_still(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME)
     edge.sealer.seal(MINUTE + 40)
@@ -163,7 +163,7 @@ def test_a_clock_that_is_put_back_stands_still_until_it_has_caught_up(edge: Edge
     assert edge.span() == (40, 41, False)
 
 
-def test_a_clock_that_goes_back_amid_a_seal_that_failed_does_not_go_back(
+def test_a_failed_seal_before_a_clock_step_does_not_move_times_back(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("edgeproxy.edge.usage.seal.ROWS_MAX", 2)
@@ -182,12 +182,12 @@ def test_a_clock_that_goes_back_amid_a_seal_that_failed_does_not_go_back(
 @pytest.mark.parametrize(
     ("now", "every", "seconds"), [(0, 5, 5), (51, 5, 5), (57, 5, 3.001), (59.5, 5, 0.501), (60, 90, 60.001)]
 )
-def test_the_next_look_is_after_a_while_or_at_the_minute(now: float, every: float, seconds: float) -> None:
+def test_the_next_seal_is_after_the_interval_or_at_the_minute(now: float, every: float, seconds: float) -> None:
     assert seconds_until_seal(MINUTE + now, every) == pytest.approx(seconds, abs=1e-6)
 
 
-def test_what_was_counted_before_there_was_a_spool_is_sealed_once(edge: Edge) -> None:
-    """Sums of files that are gone, of a file that a worker still counts in, and of the current one."""
+def test_counts_from_before_the_spool_are_sealed_once(edge: Edge) -> None:
+    """The first batch has the sums of removed files, of an old file still in use, and of the current one."""
     for customers in (45, 50):
         count(edge.worker, ACME, 7)
         count(edge.worker, name(customers))
@@ -216,7 +216,7 @@ def test_what_was_counted_before_there_was_a_spool_is_sealed_once(edge: Edge) ->
     assert edge.store.load_base().sealed == {tally_key(*ACME): 14, tally_key(*name(45)): 1, tally_key(*name(50)): 1}
 
 
-def test_what_could_not_be_marked_in_the_base_is_not_sealed_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_whose_mark_in_the_base_failed_are_not_sealed_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     count(edge.worker, ACME, 7)
     edge.store.close()
     edge.worker.close()
@@ -243,7 +243,7 @@ def usage_files(edge: Edge) -> list[str]:
     return sorted(path.name for path in edge.state.glob("usage.*.tbl"))
 
 
-def test_where_nobody_seals_any_more_files_are_kept(edge: Edge) -> None:
+def test_without_a_sealer_old_files_are_kept(edge: Edge) -> None:
     edge.open()
     edge.sealer.close()
     edge.store.close()
@@ -253,7 +253,7 @@ def test_where_nobody_seals_any_more_files_are_kept(edge: Edge) -> None:
     assert usage_files(edge) == ["usage.1.tbl", "usage.2.tbl"]
 
 
-def test_a_file_in_which_somebody_still_counts_is_not_closed(edge: Edge) -> None:
+def test_a_file_with_a_counting_worker_is_not_closed(edge: Edge) -> None:
     edge.open()
     edge.again(MINUTE, customers=50)
     edge.sealer.seal(MINUTE + 1)
@@ -288,7 +288,7 @@ def test_two_supervisors_seal_one_after_the_other(edge: Edge) -> None:
     edge.assert_sealed()
 
 
-def test_a_row_that_no_batch_takes_is_told_of_and_the_others_are_sealed(edge: Edge) -> None:
+def test_an_invalid_row_is_reported_and_the_others_are_sealed(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME, 1)
     for bad in ((" ", "requests", "v1"), ("acme", "-", "v1"), ("acme", "requests", "a b"), ("acme", "requests", "")):
@@ -302,7 +302,7 @@ def test_a_row_that_no_batch_takes_is_told_of_and_the_others_are_sealed(edge: Ed
     assert edge.last.rows == ((*ACME, 1),)
 
 
-def test_a_row_that_has_less_than_was_sealed_is_told_of(edge: Edge) -> None:
+def test_a_row_below_its_sealed_count_is_reported(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME, 5)
     edge.sealer.seal(MINUTE + 1)
@@ -310,7 +310,7 @@ def test_a_row_that_has_less_than_was_sealed_is_told_of(edge: Edge) -> None:
     assert edge.sealer.seal(MINUTE + 2).faults == ("row 0 of file 1 has 3, and 5 was sealed",)
 
 
-def test_a_broken_spool_is_set_aside_and_the_counts_go_on_under_another_identity(edge: Edge) -> None:
+def test_a_broken_spool_is_quarantined_and_sealing_goes_on_as_a_new_identity(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME, 5)
     edge.sealer.seal(MINUTE + 1)
@@ -326,7 +326,7 @@ def test_a_broken_spool_is_set_aside_and_the_counts_go_on_under_another_identity
     assert (edge.state / "aside.1" / "spool" / path.name).read_bytes() == content
     edge.sealer.seal(MINUTE + 3)
     assert edge.last.edge == edge.sealer.identity.id != before.id
-    # What the other identity sealed is not sealed again.
+    # Counts sealed under the old identity are not sealed again.
     assert (edge.last.seq, edge.last.rows) == (1, ((*ACME, 2),))
     edge.again(MINUTE + 4)
     assert edge.sealer.aside is None
@@ -341,7 +341,7 @@ def test_a_spool_without_its_identity_is_refused(edge: Edge) -> None:
         edge.again(MINUTE + 2)
 
 
-def test_the_tables_of_a_file_that_is_gone_are_left_out(edge: Edge) -> None:
+def test_a_removed_table_file_is_skipped(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME, 5)
     edge.sealer.seal(MINUTE + 1)
@@ -359,8 +359,8 @@ def test_the_tables_of_a_file_that_is_gone_are_left_out(edge: Edge) -> None:
         edge.sealer.find_growth(MINUTE + 4)
 
 
-def test_what_is_lost_and_cannot_be_put_back_is_told_of(edge: Edge) -> None:
-    """As when the power was cut, and workers have all columns before the supervisor looks."""
+def test_lost_counts_that_cannot_be_restored_are_reported(edge: Edge) -> None:
+    """This happens after a loss of power, if workers hold all columns before the supervisor restores the counts."""
     edge.open()
     count(edge.worker, ACME, 5)
     edge.sealer.seal(MINUTE + 1)
@@ -374,17 +374,17 @@ def test_what_is_lost_and_cannot_be_put_back_is_told_of(edge: Edge) -> None:
     assert edge.sealer.seal(MINUTE + 3) == (0, 0, ())
 
 
-def test_a_name_that_has_a_second_row_since_a_power_cut_gets_back_what_either_had(edge: Edge) -> None:
+def test_a_name_with_two_rows_after_a_loss_of_power_regains_both_counts(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME)
     edge.sealer.seal(MINUTE + 5)
     table, key = edge.store.usage, tally_key(*ACME)
-    # The disk had its row, and not the page of the index that leads there.
+    # The disk has the row, but not the page of the index that leads to it.
     table.index.remove(table.index.hash(key), 0)
     count(edge.worker, ACME)
     edge.sealer.seal(MINUTE + 10)
     assert [(key, mark) for key, mark in table.marks()] == [(key, 1), (key, 1)]
-    # And the next time neither the new row nor what leads there.
+    # After the next loss of power, the new row and its index entry are missing too.
     table.index.remove(table.index.hash(key), 1)
     start = table.layout.first_row + table.layout.row_words
     table.words[start : start + table.layout.row_words] = memoryview(bytes(8 * table.layout.row_words)).cast("Q")
@@ -394,7 +394,7 @@ def test_a_name_that_has_a_second_row_since_a_power_cut_gets_back_what_either_ha
     assert sums(edge.state / "spool") == {ACME: 2}
 
 
-def test_an_identity_whose_spool_is_gone_and_cannot_be_followed_is_left_for_another(edge: Edge) -> None:
+def test_an_identity_without_its_spool_is_replaced(edge: Edge) -> None:
     edge.open()
     count(edge.worker, ACME, 5)
     edge.sealer.seal(MINUTE + 1)

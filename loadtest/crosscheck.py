@@ -41,21 +41,21 @@ CUSTOMER = "free-0"
 
 
 class Measured(NamedTuple):
-    """What a generator measured: seconds of each request."""
+    """A generator's measurement: seconds of each request."""
 
     name: str
     times: Sequence[float]
 
 
 class Stalls:
-    """The upstream as it is, or standing still in the middle of each `EVERY` seconds of a slice."""
+    """The upstream, unchanged or stopped in the middle of each `EVERY` seconds of a slice."""
 
     def __init__(self, upstream: Upstream, stall: bool) -> None:
         self._upstream, self._stall = upstream, stall
 
     @contextmanager
     def slice(self, begin: float, seconds: float) -> Iterator[None]:
-        """A slice that begins at this moment (Unix seconds)."""
+        """Run a slice that begins at this moment (Unix seconds)."""
         timeline = Timeline(list(self._moments(seconds)) if self._stall else [], begin)
         timeline.start()
         try:
@@ -73,7 +73,7 @@ class Stalls:
 
 
 def ours(folder: Path, topology: Topology, stalls: Stalls, workload: Workload, processes: int) -> Measured:
-    """A run of the load test's own generator."""
+    """Run the load test's own generator."""
     folder.mkdir()
     with Generator(folder, processes, None, lambda *_: None) as generator:
         begin = generator.begin(
@@ -88,7 +88,7 @@ def ours(folder: Path, topology: Topology, stalls: Stalls, workload: Workload, p
 
 
 def h2load(folder: Path, topology: Topology, stalls: Stalls, rate: float, seconds: float) -> Measured:
-    """So many h2load processes; their logs have each request."""
+    """Run h2load processes, whose logs list each request."""
     folder.mkdir()
     (url,) = topology.urls.values()
     number = round(rate / EACH)
@@ -119,7 +119,7 @@ def h2load(folder: Path, topology: Topology, stalls: Stalls, rate: float, second
 
 
 def closed(folder: Path, topology: Topology, stalls: Stalls, seconds: float) -> Measured:
-    """Locust as it comes. When it begins to ask is not known, so it meets the stalls of a longer slice."""
+    """Run plain Locust. Its start time is unknown, so its slice with stalls is longer."""
     folder.mkdir()
     (url,) = topology.urls.values()
     command = [sys.executable, "-m", "locust", "-f", str(Path(__file__).with_name("closed.py")), "--headless"]
@@ -132,7 +132,7 @@ def closed(folder: Path, topology: Topology, stalls: Stalls, seconds: float) -> 
 
 
 def table(found: dict[str, list[Sequence[float]]]) -> Iterator[str]:
-    """Milliseconds: the median of the rounds."""
+    """Yield a table of milliseconds: the medians of the rounds."""
     yield f"{'ms':26} {'requests':>8} " + " ".join(f"{f'p{p:g}':>8}" for p in PERCENTILES)
     for name, rounds in found.items():
         figures = " ".join(f"{1000 * middle(rounds, p):8.1f}" for p in PERCENTILES)
@@ -140,12 +140,12 @@ def table(found: dict[str, list[Sequence[float]]]) -> Iterator[str]:
 
 
 def middle(rounds: Sequence[Sequence[float]], percent: float) -> float:
-    """The median of a percentile over rounds."""
+    """Return the median of a percentile over rounds."""
     return median(record.quantile(times, percent) for times in rounds)
 
 
 def disagreements(mine: Sequence[Sequence[float]], its: Sequence[Sequence[float]]) -> list[str]:
-    """Percentiles in which two generators differ by more than may be."""
+    """Return the percentiles in which two generators differ by too much."""
     said = []
     for p in (50.0, 95.0):
         here, there = middle(mine, p), middle(its, p)
@@ -155,7 +155,7 @@ def disagreements(mine: Sequence[Sequence[float]], its: Sequence[Sequence[float]
 
 
 def main(arguments: list[str]) -> int:
-    """The command; its exit code."""
+    """Run the command and return its exit code."""
     parser = argparse.ArgumentParser("python -m loadtest.crosscheck", description="Ours, h2load and plain Locust.")
     parser.add_argument("--stall", action="store_true", help="the upstream stands still for 300 ms every 3.3 s")
     parser.add_argument("--rounds", type=int, default=3)

@@ -35,11 +35,11 @@ from loadtest.workload import Workload, load
 __all__ = ["Arrivals", "UntilFinished"]
 
 LEAD, PATIENCE = 1.0, 5.0
-"""Seconds from the plan to the first arrival, and until a worker that says nothing is given up."""
+"""Seconds from the plan to the first arrival, and until a silent worker is given up."""
 
 
 class Joined:
-    """What all workers have measured, on the master (or on the only process)."""
+    """The measurements of all workers, on the master (or on the only process)."""
 
     def __init__(self, plan: dict[str, Any], folder: Path | None) -> None:
         self.plan, self._folder = plan, folder
@@ -53,11 +53,11 @@ class Joined:
         self._line = Counter[str]()
 
     def clock(self) -> float:
-        """Seconds since the beginning of the run."""
+        """Return the seconds since the beginning of the run."""
         return time.perf_counter() - self._origin
 
     def receive(self, report: dict[str, Any]) -> None:
-        """Join a worker's report."""
+        """Add a worker's report."""
         number, rows = report["worker"], report["rows"]
         self.rows += rows
         new = number not in self.workers
@@ -74,7 +74,7 @@ class Joined:
                 self.write("workers.json")
 
     def over(self) -> bool:
-        """Whether every worker has finished, or one is silent that has not."""
+        """Return whether every worker has finished, or an unfinished one is silent."""
         silent_since = self.clock() - LEAD - PATIENCE
         missing = [number for number in range(len(self.plan["workers"])) if number not in self.finished]
         for number in missing:
@@ -83,14 +83,14 @@ class Joined:
         return not missing or bool(self.lost)
 
     def told(self) -> dict[str, Any]:
-        """All but the rows, as JSON has it."""
+        """Return everything except the rows, for JSON."""
         return {
             "begin": self.plan["begin"], "workers": {str(number): one for number, one in self.workers.items()},
             "finished": sorted(self.finished), "gave_up": sorted(self.gave_up), "lost": sorted(self.lost.items()),
         }  # fmt: skip
 
     def write(self, name: str) -> None:
-        """Write it to the folder at once or not at all."""
+        """Write the results to the folder atomically."""
         assert self._folder is not None
         part = self._folder / f"{name}.part"
         part.write_text(json.dumps(self.told()))
@@ -98,7 +98,7 @@ class Joined:
 
 
 class UntilFinished(LoadTestShape):
-    """Keeps one `Arrivals` on each worker until all have reported that they finished, or one is lost."""
+    """Keeps one `Arrivals` on each worker until all have reported their end, or one is lost."""
 
     def tick(self) -> tuple[int, float] | None:
         joined: Joined | None = self.runner.environment.joined  # type: ignore[union-attr]  # `register_messages` sets it.
@@ -108,17 +108,17 @@ class UntilFinished(LoadTestShape):
 
 
 def pairs(given: str) -> dict[str, str]:
-    """`REGION=URL,…` as a mapping."""
+    """Return `REGION=URL,…` as a mapping."""
     return dict(pair.split("=", 1) for pair in given.split(",") if "=" in pair)
 
 
 def urls_of(given: str, regions: list[str]) -> dict[str, str]:
-    """`REGION=URL,…`, or one URL for all, as a mapping."""
+    """Return `REGION=URL,…`, or one URL for all, as a mapping."""
     return dict.fromkeys(regions, given) if given.startswith("http") else pairs(given)
 
 
 def plan_of(workload: Workload, given: Any, workers: list[str]) -> dict[str, Any]:
-    """What each worker is told."""
+    """Return the plan for each worker."""
     edges, relays = pairs(given.edges), pairs(given.relays)
     names = [*workload.regions]
     ways = {}
@@ -148,7 +148,7 @@ def plan_of(workload: Workload, given: Any, workers: list[str]) -> dict[str, Any
 
 
 def workload_of(given: Any) -> Workload:
-    """The workload of the options, with the rate and the seconds that the web UI may have changed."""
+    """Return the workload of the options, with the rate and seconds that the web UI may have changed."""
     workload = load(Path(given.workload), os.environ)
     if not given.direct:
         workload = workload.without_direct()
@@ -213,7 +213,7 @@ def send_plan(environment: Any, **_: Any) -> None:
 
 
 def progress(joined: Joined, workload: Workload) -> None:
-    """A line a second."""
+    """Print a line a second."""
     said = 0
     while True:
         gevent.sleep(1.0)
@@ -240,7 +240,7 @@ def end(environment: Any, **_: Any) -> None:
 
 
 def evidence(workload: Workload, joined: Joined, direct: dict[str, str]) -> Evidence:
-    """What is known of a run against edges that nobody else looked at."""
+    """Return the evidence of a run against edges without further observation."""
     due, judged = judge.due_by_second(Run(joined.plan).schedule(), workload.warm_up)
     return Evidence(
         workload=workload,

@@ -1,4 +1,4 @@
-"""Whether this machine was fit for a load test: how much of it other work took meanwhile."""
+"""Check whether this machine was fit for a load test: how much CPU other work used meanwhile."""
 
 import os
 from pathlib import Path
@@ -6,14 +6,16 @@ from typing import NamedTuple
 
 TICK = 1 / os.sysconf("SC_CLK_TCK")
 BUSY_SHARE = 0.5
-"""Of the cores: other work that takes more leaves too little to a run that needs a third of them."""
+"""A share of the cores. If other work uses more, too little is left for a run, which needs a third of them."""
 IDLE_SHARE = 0.1
-"""Of the cores: where more is idle nothing waits for long, whoever works."""
+"""A share of the cores. If more is idle, no process waits for long, whatever else runs."""
 
 
 class Counters(NamedTuple):
-    """Seconds that all cores together have been busy and idle, and those in which something waited for one (0 where the
-    kernel does not say)."""
+    """Busy and idle seconds of all cores together, and seconds in which a process waited for a core.
+
+    The wait is 0 if the kernel does not report it.
+    """
 
     busy: float
     idle: float
@@ -21,18 +23,18 @@ class Counters(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """What became of the cores during a run: shares of all of them."""
+    """The use of the cores during a run, as shares of all cores."""
 
     cores: int
     idle: float
     others: float
-    """Taken by what is neither the generator nor a worker of an edge."""
+    """The share of all processes except the generator and the workers of edges."""
     waiting: float
-    """Of the time: something was ready to run and had no core."""
+    """The share of time in which a process was ready to run and had no core."""
 
     @property
     def is_unfit(self) -> bool:
-        """Whether latencies of this run say more of other work than of what was to be tested."""
+        """Return whether the latencies of this run reflect other work more than the tested edges."""
         return self.others > BUSY_SHARE and self.idle < IDLE_SHARE
 
     def __str__(self) -> str:
@@ -43,7 +45,7 @@ class Machine(NamedTuple):
 
 
 def read_counters() -> Counters:
-    """Read what the kernel has counted since it began."""
+    """Read the kernel's counters since its start."""
     fields = [int(field) * TICK for field in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
     user, nice, system, idle, iowait, irq, softirq, steal = fields[:8]
     return Counters(user + nice + system + irq + softirq + steal, idle + iowait, _read_pressure())
@@ -58,7 +60,9 @@ def _read_pressure() -> float:
 
 
 def compare_counters(before: Counters, after: Counters, seconds: float, own: float) -> Machine:
-    """Tell what became of the cores in these seconds; `own`: CPU seconds of the generator and the edges' workers."""
+    """Return the use of the cores in these seconds; `own` is the CPU seconds of the generator and the edges'
+    workers.
+    """
     busy, idle = after.busy - before.busy, after.idle - before.idle
     everything = max(busy + idle, 1e-9)
     return Machine(

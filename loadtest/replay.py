@@ -1,5 +1,7 @@
-"""An access log, in combined format or edgeproxy's own, as a schedule: its requests at their moments, faster, without
-idle times, and without its people."""
+"""An access log as a schedule of its requests: faster, without idle times, and without personal data.
+
+The log has the combined format or edgeproxy's own.
+"""
 
 import gzip
 import hashlib
@@ -19,15 +21,16 @@ LINE = re.compile(r'(\S+) \S+ \S+ \[([^\]]+)\] "([A-Z]+) (\S*)[^"]*" (\d+) (\d+|
 PATH = re.compile(r"/[!-~]*")
 TIME = "%d/%b/%Y:%H:%M:%S %z"
 LARGEST = 256 << 10
-"""Bytes: larger answers are asked for as this, or a few downloads would be all that is measured."""
+"""Bytes. Requests for larger answers ask for this, or a few downloads would dominate the measurement."""
 SAFE = frozenset(("GET", "HEAD"))
-"""Methods that are asked again: others would change something, and their bodies are in no log."""
+"""Methods that are repeated. Others would change something, and logs lack their bodies."""
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 
 
 class Logged(NamedTuple):
-    """A line of a log: Unix seconds, who asked (a number made of the customer or the address), how, the bytes of the
-    answer, its status, and the path with its query, if the log has one; empty where it cannot be asked again."""
+    """A line of a log: Unix seconds, the sender (a number made of the customer or address), method, bytes of the
+    answer, its status, and the path with its query. The path is empty if the request cannot be repeated.
+    """
 
     at: float
     person: int
@@ -38,13 +41,13 @@ class Logged(NamedTuple):
 
 
 def person(address: str, key: object) -> int:
-    """A number of 63 bits that stands for an address; nobody finds that again who does not have the key."""
+    """Return a number of 63 bits that stands for an address. Without the key it does not reveal the address."""
     digest = hashlib.blake2b(address.encode(), key=str(key).encode()[:64], digest_size=8).digest()
     return int.from_bytes(digest) >> 1
 
 
 def logged(lines: Iterable[str], key: object) -> Iterator[Logged]:
-    """What the lines say, of edgeproxy's own log or in combined format; those of another form are left out."""
+    """Yield the parsed lines of edgeproxy's own log or of the combined format; other lines are skipped."""
     for line in lines:
         found = _of_json(line) if line.startswith("{") else LINE.match(line)
         if found is None:
@@ -61,7 +64,9 @@ def logged(lines: Iterable[str], key: object) -> Iterator[Logged]:
 
 
 def _of_json(line: str) -> tuple[str, str, str, str, str, str] | None:
-    """The same fields of a line of edgeproxy's access log; None of what was not answered, or is no such line."""
+    """Return these fields of a line of edgeproxy's access log; None for another line, or a request without an
+    answer.
+    """
     try:
         row = orjson.loads(line)
         who = row.get("customer", "-")
@@ -72,16 +77,15 @@ def _of_json(line: str) -> tuple[str, str, str, str, str, str] | None:
 
 
 def is_repeatable(one: Logged) -> bool:
-    """Whether a request can be asked again: it changes nothing, and was answered well."""
+    """Return whether a request can be repeated: it changes nothing, and succeeded."""
     return bool(one.path) and one.method in SAFE and one.status < 400
 
 
 def recorded(lines: Iterable[str], key: object, *, speed: float, longest_gap: float, paths: bool = False) -> Recorded:
-    """The requests of a log, `speed` times as fast, no two further apart than `longest_gap` seconds; with `paths` those
-    that can be asked again, with their paths.
+    """Return the requests of a log, `speed` times as fast, with gaps of at most `longest_gap` seconds.
 
-    Logs have whole seconds, in the order in which answers ended: they are sorted, and the requests of one second are
-    spread evenly over it.
+    With `paths` these are the repeatable requests, with their paths. Logs have whole seconds, in the order in which
+    answers ended. So lines are sorted, and the requests of one second are spread evenly over it.
     """
     ordered = sorted(logged(lines, key), key=lambda one: one.at)
     if paths:
@@ -101,7 +105,7 @@ def recorded(lines: Iterable[str], key: object, *, speed: float, longest_gap: fl
 
 
 def read(log: Path) -> list[str]:
-    """The lines of a log, gzipped or not; raises OSError."""
+    """Return the lines of a log, gzipped or not; raises OSError."""
     content = log.read_bytes()
     text = gzip.decompress(content) if log.suffix == ".gz" else content
     return text.decode("latin-1").splitlines()

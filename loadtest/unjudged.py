@@ -1,4 +1,4 @@
-"""What a pass of a run does not mean: thresholds of which it says nothing, or nothing of a part. Pure."""
+"""Limits of a pass: thresholds that a run does not judge, or judges only in part. Pure."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from loadtest.evidence import MOVED, REFUSED, Evidence, Unjudged, Verdict
 
 
 def list_unjudged(evidence: Evidence, found: Verdict) -> Iterator[Unjudged]:
-    """What a pass of this run does not mean."""
+    """Yield the thresholds that a pass of this run does not cover."""
     workload = evidence.workload
     if evidence.accounts is None:
         yield Unjudged("conserved", "the ledger of these edges is not read")
@@ -35,7 +35,7 @@ def list_unjudged(evidence: Evidence, found: Verdict) -> Iterator[Unjudged]:
 
 
 def _list_unjudged_limits(evidence: Evidence, found: Verdict) -> Iterator[Unjudged]:
-    """Limits that nobody reached, so that nothing could leak, and those that are no number."""
+    """Yield limits that no customer reached, so that no excess was possible, and limits that are no number."""
     workload = evidence.workload
     reached = {name.rpartition("-")[0] for name, worst in found.worst.items()
                if worst.admitted >= workload.limits[name.rpartition("-")[0]][0]}  # fmt: skip

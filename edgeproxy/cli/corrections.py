@@ -1,4 +1,4 @@
-"""Commands about money by hand: corrections of invoices and credits, each with its reason, and why a line is."""
+"""Commands for corrections of invoices and credits, each with its reason, and the explanation of an invoice line."""
 
 from decimal import Decimal
 from typing import Annotated
@@ -11,9 +11,9 @@ from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, show, ta
 from edgeproxy.cli.outcome import fail
 
 MILLICREDITS_PLACES = 4
-"""Places of a smallest unit that millicredits have."""
+"""Decimal places of a currency's smallest unit in millicredits."""
 AMOUNT_MAX = Decimal(10) ** 13
-"""The largest amount that is read: more than any, and quick to convert."""
+"""The largest accepted amount: above any real amount, and quick to convert."""
 
 InvoiceId = Annotated[str, typer.Argument(metavar="INVOICE", help="Its id.")]
 Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help="Such as 12.34.")]
@@ -213,7 +213,7 @@ def consumptions(customer: CustomerRef, as_json: Json = False, collector: Url = 
 
 
 def _parse_invoice_amount(api: Api, invoice: str, written: str) -> int:
-    """Return an amount in the currency of an invoice, in its smallest units; exits with 2 where it is none."""
+    """Return an amount in an invoice's currency, in smallest units; exits with 2 if it is invalid."""
     from edgeproxy.config.collector.currency_units import parse_amount
 
     currency = api.call("GET", f"/billing/invoices/{quote(invoice, safe='')}")["currency"]
@@ -224,12 +224,12 @@ def _parse_invoice_amount(api: Api, invoice: str, written: str) -> int:
 
 
 def _parse_credits(api: Api, customer: str, written: str) -> int:
-    """Return an amount in the currency of a customer's credits, in millicredits; exits with 2 where it is none."""
+    """Return an amount in the currency of a customer's credits, in millicredits; exits with 2 if it is invalid."""
     return parse_millicredits(written, api.call("GET", "/billing/balance", query={"customer": customer})["currency"])
 
 
 def parse_millicredits(written: str, currency: str) -> int:
-    """Return an amount such as 12.34 in millicredits; exits with 2 where it is none."""
+    """Return an amount such as 12.34 in millicredits; exits with 2 if it is invalid."""
     from edgeproxy.config.collector.currency_units import DECIMALS
 
     unit = 10 ** (DECIMALS[currency] + MILLICREDITS_PLACES)
@@ -247,7 +247,7 @@ def _invoice_path(invoice: str, action: str) -> str:
 
 
 def _send(api: Api, path: str, body: JsonObject, dry: bool, key: str | None, as_json: bool) -> JsonObject:
-    """Send a correction, print what came of it, and return that."""
+    """Send a correction, print the result, and return it."""
     result: JsonObject = api.call("POST", path, body, create=True, key=key, dry_run="true" if dry else None)
     show({name: value for name, value in result.items() if as_json or name != "lines"}, as_json)
     if dry and not as_json:
@@ -260,11 +260,11 @@ ACCEPTED = {
     "stripe": "{} goes out: the invoice as it is at Stripe",
     "usage": "its amount is not known before it is closed",
 }
-"""What an accepted invoice comes to, by what its amount is of."""
+"""The sentence on an accepted invoice's amount, by the amount's origin."""
 
 
 def _describe_acceptance(accepted: JsonObject) -> str:
-    """Return the sentence that says over which amount an accepted invoice goes out."""
+    """Return the sentence on the amount of an accepted invoice."""
     from edgeproxy.config.collector.currency_units import to_decimal
 
     acceptance, currency = accepted["acceptance"], str(accepted["currency"])

@@ -1,8 +1,8 @@
-"""The plain forms of `edgeproxy probe`, for what asks every second: without the libraries of commands and of
-configurations, which take ten times the CPU of the question.
+"""Fast forms of `edgeproxy probe`, for health checks every second, without the libraries of commands and settings.
 
-Only what goes well is said here. Anything else, arguments of other forms and an edge that is not ready among them, is
-left to the command itself (running.py), which says what is wrong.
+Those libraries would cost ten times the CPU of the request. This module answers only if the edge is healthy.
+Everything else, such as other arguments or an edge that is not ready, is left to the command itself (running.py),
+which reports the fault.
 """
 
 import os
@@ -13,18 +13,20 @@ from collections.abc import Sequence
 from edgeproxy.base.admin_socket import NAME, short_path
 
 SECONDS_MAX = 3.0
-"""Seconds for an answer, as `probe` has it."""
+"""Seconds to wait for an answer, as in `probe`."""
 EDGE = re.compile(r"^(?:upstreams|routes)[ \t]*:", re.MULTILINE)
-"""Only the file of an edge has one of these."""
+"""Only an edge's configuration file has one of these."""
 STATE = re.compile(r"^(state|include)\b[ \t]*:?(.*)$", re.MULTILINE)
-"""The lines that can say where the state directory is."""
+"""The lines that can name the state directory."""
 PLAIN_PATH = re.compile(r"[ \t]+([\"']?)([^\"'#${}\[\]\s]+)\1[ \t]*")
 ADDRESS = re.compile(r"([0-9A-Za-z.-]{1,253}):([0-9]{1,5})")
 DEFAULT_STATE = "var/edge"
 
 
 def check_quickly(words: Sequence[str]) -> str | None:
-    """Ask an edge as `probe` with these arguments does; return what it prints, or None where that must say it."""
+    """Check an edge as `probe` does with these arguments. Returns its output, or None if the command must run
+    instead.
+    """
     options = _parse(words)
     if options is None:
         return None
@@ -42,7 +44,7 @@ def check_quickly(words: Sequence[str]) -> str | None:
 
 
 def _parse(words: Sequence[str]) -> dict[str, str] | None:
-    """Parse `--live` and at most one option that says which edge; None where there is anything else."""
+    """Parse `--live` and at most one option that names the edge; None for all other arguments."""
     options: dict[str, str] = {}
     rest = iter(words)
     for word in rest:
@@ -56,7 +58,7 @@ def _parse(words: Sequence[str]) -> dict[str, str] | None:
 
 
 def _connect(options: dict[str, str]) -> socket.socket:
-    """Connect to the admin listener. Raises OSError, and ValueError where it is not plain which one is meant."""
+    """Connect to the admin listener. Raises OSError, and ValueError if the target is ambiguous."""
     if (address := options.get("--admin")) is not None:
         plain = ADDRESS.fullmatch(address)
         if plain is None:
@@ -76,7 +78,7 @@ def _connect(options: dict[str, str]) -> socket.socket:
 
 
 def _read_state(path: str) -> str:
-    """Read the state directory in the file of an edge; raises ValueError where it has to be read as YAML, OSError."""
+    """Read the state directory from an edge's file. Raises OSError, and ValueError if that needs a YAML parser."""
     with open(path, encoding="utf-8") as file:
         text = file.read()
     lines = STATE.findall(text)

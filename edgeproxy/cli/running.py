@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 Rendered = TypeVar("Rendered")
 
 ADMIN = "127.0.0.1:9090"
-"""Address of an edge without a socket at the usual place, unless an option says otherwise."""
+"""The address of an edge without a socket at the usual place, unless an option names another."""
 TOKEN = "EDGEPROXY_ADMIN_TOKEN"
-"""Variable of the environment with the token of an address."""
+"""The environment variable with the token for an address."""
 AT_SOCKET = "unix:"
-"""Beginning of the URL of a socket."""
+"""The start of a socket's URL."""
 RESPONSE_SECONDS = 10.0
 """Seconds for the admin listener to answer."""
 PROBE_SECONDS = 3.0
@@ -110,7 +110,7 @@ def limits(
 
 
 def _render_access(access: "Access") -> str:
-    """Return whether a customer may call now for people, with the limits that refuse or soon will."""
+    """Return, for people, whether a customer may call now, with the limits that refuse or soon will."""
     lines = [f"may call now: {access['may_call']}"]
     for limit in access["limits"]:
         if limit["state"] in ("reached", "near"):
@@ -128,7 +128,7 @@ def _limits_path(customer: str) -> str:
 
 
 def _fetch_edge_name(customer: str) -> str:
-    """Return the name by which edges know the customer that a person means, or `customer` if the collector has none."""
+    """Return the edges' name for the customer that a person means, or `customer` if the collector has none."""
     from edgeproxy.cli.api import Api
     from edgeproxy.collector.accounts.ids import build_pseudonym
 
@@ -141,7 +141,7 @@ def _fetch_edge_name(customer: str) -> str:
 
 
 def _render_limits(answer: JsonObject) -> tuple[JsonObject, str]:
-    """Return the response of `/limits/CUSTOMER`, and its rendering for people; empty where there are no limits."""
+    """Return the response of `/limits/CUSTOMER`, and its rendering for people; empty without limits."""
     from edgeproxy.edge.supervisor.overview import render_limits
 
     policies = answer["policies"]
@@ -190,7 +190,7 @@ def probe(
 
 
 def _ask(url: str, live: bool, wait: str | None, process: int | None, log: Path | None) -> None:
-    """Ask whether a server is alive or ready, again and again where `wait` is given; exits with 1 where it is not."""
+    """Ask whether a server is alive or ready, repeatedly with `wait`; exits with 1 if it is not."""
     if wait is None and (process is not None or log is not None):
         fail("--pid and --log go with --wait", 2)
     path = "/healthz" if live else "/readyz"
@@ -217,14 +217,16 @@ def _get_probed_url(config: Path | None, admin: str | None, state: Path | None) 
 
 
 def _reach(address: "Address") -> "Address":
-    """Return the address at which this host reaches a listener."""
+    """Return the address that this host uses to reach a listener."""
     anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
     return address._replace(host=anywhere.get(address.host, address.host))
 
 
 def get_admin_url(config: Path | None, admin: str | None, state: Path | None = None) -> str:
-    """Return the URL of the admin listener: that of the option; else the socket in the state directory, as an address
-    may be another edge's. Where nothing says which edge is meant, and there is no socket, the usual address.
+    """Return the URL of the admin listener.
+
+    This is the option's URL, or else the socket in the state directory, because an address may belong to another
+    edge. If no edge is named and there is no socket, it is the usual address.
     """
     from edgeproxy.config.addresses import AN_ADDRESS, split_address
 
@@ -239,7 +241,7 @@ def get_admin_url(config: Path | None, admin: str | None, state: Path | None = N
 
 
 def query(url: str, path: str, render: Callable[[JsonObject], Rendered]) -> Rendered:
-    """Render the response of the admin listener; exits with 1 and the reason where it cannot be had."""
+    """Render the response of the admin listener; exits with 1 and the reason if there is no response."""
     import json
 
     body = fetch(url, path, RESPONSE_SECONDS)
@@ -252,7 +254,7 @@ def query(url: str, path: str, render: Callable[[JsonObject], Rendered]) -> Rend
 def fetch(url: str, path: str, seconds: float, *, may_be_missing: bool = False) -> bytes | None:
     """Fetch a body of the admin listener within `seconds`; exits with 1 and the reason unless the status is 200.
 
-    Returns None of what `may_be_missing`, and is.
+    Returns None if the path `may_be_missing`, and is.
     """
     try:
         return _fetch_body(url, path, seconds, may_be_missing=may_be_missing)
@@ -261,8 +263,9 @@ def fetch(url: str, path: str, seconds: float, *, may_be_missing: bool = False) 
 
 
 def _fetch_body(url: str, path: str, seconds: float, *, may_be_missing: bool = False) -> bytes | None:
-    """Fetch as `fetch` does; raises UnansweredError. Over https:// certificates are not verified: the question is
-    whether the server is healthy.
+    """Fetch as `fetch` does; raises UnansweredError.
+
+    Over https:// certificates are not verified: the question is whether the server is healthy.
     """
     import os
     from http.client import HTTPException
@@ -290,7 +293,7 @@ def _fetch_body(url: str, path: str, seconds: float, *, may_be_missing: bool = F
 
 
 def _build_handlers(url: str) -> "list[BaseHandler]":
-    """Build the handlers of a URL: without proxies, for a socket or TLS where the URL says so."""
+    """Build the handlers of a URL: without proxies, and for a socket or TLS according to the URL."""
     from urllib.request import HTTPSHandler, ProxyHandler
 
     handlers: list[BaseHandler] = [ProxyHandler({})]
@@ -308,7 +311,7 @@ def _build_handlers(url: str) -> "list[BaseHandler]":
 
 
 def _find_detail(body: bytes) -> str | None:
-    """Return the detail of a problem (RFC 9457), or why an edge is not ready; None where the body is not an edge's."""
+    """Return the detail of a problem (RFC 9457), or why an edge is not ready; None if the body is not from an edge."""
     import json
 
     try:

@@ -16,7 +16,7 @@ from edgeproxy.probe.steps import ProbeError
 ANSWER_TIMEOUT = 10.0
 """Seconds to connect, for TLS, and for the whole of an answer."""
 BODY_BYTES_MAX = 16 << 20
-"""Bytes of an answer's body that are read: a month's statement of a customer who buys every five minutes has 2 MB."""
+"""The most bytes of a body that are read. A month's statement of a customer who buys every five minutes has 2 MB."""
 AGENT = "edgeproxy-probe"
 
 
@@ -29,21 +29,23 @@ class Answer(NamedTuple):
 
 
 class Fetch(Protocol):
-    """Requests a URL with these fields, by POST with a body; raises ProbeError where there is no response."""
+    """Requests a URL with these fields, by POST if there is a body. Raises ProbeError without a response."""
 
     def __call__(self, url: str, fields: Mapping[str, str], body: bytes | None = None) -> Answer:
         """Send the request and read the response."""
 
 
 class _NoRedirects(HTTPRedirectHandler):
-    """Follows no redirection: the key is for the edge alone."""
+    """Follows no redirect: only the edge may get the key."""
 
     def redirect_request(self, *_: object) -> None:
         return None
 
 
 def create_fetch(ca: str | None) -> Fetch:
-    """Return a function that sends requests, over TLS by the system's authorities and those of `ca`; raises OSError."""
+    """Return a function that sends requests. Its TLS trusts the system's authorities and those of `ca`. Raises
+    OSError.
+    """
     context = ssl.create_default_context()
     load_trusted(context)
     if ca is not None:
@@ -70,7 +72,7 @@ def create_fetch(ca: str | None) -> Fetch:
 
 
 def wait_until(holds: Callable[[], bool], patience: float, pause: float, otherwise: str) -> None:
-    """Poll until something holds; raises ProbeError, with `otherwise`, where it does not within `patience` seconds."""
+    """Poll until `holds` is true. After `patience` seconds, raises ProbeError with the text `otherwise`."""
     deadline = time.monotonic() + patience
     while not holds():
         if time.monotonic() >= deadline:

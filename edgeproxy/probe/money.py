@@ -1,4 +1,4 @@
-"""The steps of a round that are about money: the charge of the request, the books, and a purchase of credits."""
+"""The billing steps of a round: the charge of the request, the books, and a purchase of credits."""
 
 import uuid
 from typing import NamedTuple
@@ -10,13 +10,13 @@ from edgeproxy.probe.fetch import Answer, Fetch, wait_until
 from edgeproxy.probe.steps import ProbeError, Statement, parse_latest_month, parse_numbers, parse_statement, parse_texts
 
 POLL_SECONDS = 2.0
-"""Between two requests: each customer may ask a hundred times a minute."""
+"""Seconds between two requests: each customer may send a hundred per minute."""
 PURCHASE_MILLICREDITS = 5_000_000
-"""Millicredits of a purchase, 5 US dollars: the least that can be bought."""
+"""Millicredits of a purchase, 5 US dollars: the smallest purchase."""
 SANDBOX = "/_sandbox/checkout/"
-"""Beginning of the paths of payment pages that need no person (docs/billing/stripe-sandbox.md)."""
+"""The start of the paths of payment pages that need no person (docs/billing/stripe-sandbox.md)."""
 TRIES = 3
-"""Times that the books are checked, as something may be booked between two requests."""
+"""How often the books are checked: a booking between two requests can make one check fail."""
 
 
 class Session(NamedTuple):
@@ -27,7 +27,7 @@ class Session(NamedTuple):
 
     @property
     def is_payable(self) -> bool:
-        """Whether it can be paid without a person: at the sandbox alone. Stripe's own page needs a browser."""
+        """The session can be paid without a person: only at the sandbox. Stripe's own page needs a browser."""
         return urlsplit(self.url).path.startswith(SANDBOX)
 
 
@@ -41,11 +41,11 @@ class Credits:
         self._patience = patience
 
     def fetch_available(self) -> int:
-        """Return the millicredits that are left, less usage that is not booked yet."""
+        """Return the remaining millicredits, less usage that is not booked yet."""
         return parse_numbers(self._request("/billing/balance"), "available")[0]
 
     def wait_for_charge(self, before: int) -> None:
-        """Wait until less is left than there was `before`."""
+        """Wait until the remaining credits are below `before`."""
         wait_until(
             lambda: self.fetch_available() < before,
             self._patience,
@@ -64,7 +64,7 @@ class Credits:
         raise ProbeError(f"the balance has changed {TRIES} times while it was checked: do others use this customer?")
 
     def create_session(self) -> Session:
-        """Create a session of Checkout, and check that its payment page is there."""
+        """Create a session of Checkout, and check that its payment page exists."""
         purchase = {"millicredits": PURCHASE_MILLICREDITS, "success_url": self._collector}
         fields = {"Content-Type": "application/json", "Idempotency-Key": str(uuid.uuid4())}
         id_, url = parse_texts(self._request("/billing/checkout", orjson.dumps(purchase), fields), "id", "url")
@@ -90,7 +90,7 @@ class Credits:
         return parse_numbers(self._request("/billing/balance"), "balance")[0]
 
     def _fetch_statement(self) -> Statement:
-        """Return the statement of the latest month; an empty one where there is none."""
+        """Return the statement of the latest month, or an empty one."""
         month = parse_latest_month(self._request("/billing/statements"))
         return (
             Statement(0, 0, 0, ()) if month is None else parse_statement(self._request(f"/billing/statements/{month}"))

@@ -1,4 +1,4 @@
-"""A round of the probe: one request through the edge, its usage and its charge, and on demand a purchase."""
+"""A round of the probe: one request through the edge, its usage and charge, and on demand a purchase."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -11,30 +11,30 @@ from edgeproxy.probe.money import Credits, Session
 from edgeproxy.probe.steps import ProbeError, Step, check_answer, check_limits, parse_total
 
 POLL_SECONDS = 0.5
-"""Between two requests to the collector."""
+"""Seconds between two requests to the collector."""
 SPAN = timedelta(hours=1)
-"""Time before and after now of which usage is fetched: clocks may differ by so much."""
+"""Usage is fetched from this time before now until this time after now, because clocks may differ."""
 
 
 class ProbeTarget(NamedTuple):
-    """The target of a probe: URLs, secrets, and the steps that are made."""
+    """The target of a probe: URLs, secrets, and the selected steps."""
 
     url: str
     key: str
     collector: str | None = None
     token: str = ""
     patience: float = 60.0
-    """Seconds within which usage is in the collector, a request is charged and a purchase is booked."""
+    """Seconds within which usage must reach the collector, a request be charged and a purchase be booked."""
     ca: str | None = None
     """A file with authorities of https:// URLs, beside the system's."""
     charge: bool = False
-    """Whether the charge of the request and the books are checked."""
+    """Check the charge of the request and the books."""
     checkout: bool = False
-    """Whether credits are bought."""
+    """Buy credits."""
 
 
 def run_round(target: ProbeTarget, fetch: Fetch) -> Iterator[Step]:
-    """Make the steps of one round, in order; after one that failed, those that build on it are not made."""
+    """Run the steps of one round, in order. After a failed step, the steps that depend on it are skipped."""
     answers: list[Answer] = []
 
     def request() -> None:
@@ -78,7 +78,7 @@ def _read_before(readings: Mapping[str, Callable[[], int]], before: dict[str, in
 
 
 def _purchase(credits: Credits) -> Iterator[Step]:
-    """Make the steps of a purchase; only the first one where a person has to pay."""
+    """Run the steps of a purchase; only the first one if a person has to pay."""
     sessions: list[Session] = []
     yield _time_step("checkout", lambda: sessions.append(credits.create_session()))
     if sessions and sessions[0].is_payable:

@@ -11,16 +11,16 @@ from edgeproxy.base.json_values import JsonObject
 POLICY = re.compile(r'"([^"]+)"(?=[^,]*;q=(\d+))(?=[^,]*;w=\d+)')
 """A member of RateLimit-Policy: its name and its quota."""
 STATE = re.compile(r'"([^"]+)"(?=[^,]*;r=(\d+))')
-"""A member of RateLimit: its name and what remains."""
+"""A member of RateLimit: its name and the remaining quota."""
 NO_COLLECTOR = "the collector does not answer as a collector does"
 
 
 class ProbeError(Exception):
-    """A step has failed; the text says why."""
+    """A step has failed; the text gives the reason."""
 
 
 class Step(NamedTuple):
-    """A step that was made: its duration, and why it failed."""
+    """A completed step: its duration, and the reason of a failure."""
 
     name: str
     seconds: float
@@ -28,13 +28,13 @@ class Step(NamedTuple):
 
 
 def check_answer(status: int) -> None:
-    """Raise ProbeError unless a status is that of a success or a redirection."""
+    """Raise ProbeError unless a status is a success or a redirect."""
     if not 200 <= status < 400:
         raise ProbeError(f"the request was answered {status}")
 
 
 def check_limits(fields: Mapping[str, str]) -> None:
-    """Raise ProbeError unless the head of an answer has RateLimit fields that go together (draft 10)."""
+    """Raise ProbeError unless the head of an answer has consistent RateLimit fields (draft 10)."""
     quotas = {name: int(quota) for name, quota in POLICY.findall(fields.get("RateLimit-Policy", ""))}
     left = {name: int(rest) for name, rest in STATE.findall(fields.get("RateLimit", ""))}
     if not quotas or not left:
@@ -99,7 +99,7 @@ def parse_texts(body: bytes, *names: str) -> tuple[str, ...]:
 
 
 def parse_latest_month(body: bytes) -> str | None:
-    """Return the latest month of which the collector has statements; None where there is none; raises ProbeError."""
+    """Return the latest month with statements in the collector, or None. Raises ProbeError."""
     match _parse_object(body).get("statements"):
         case []:
             return None

@@ -1,4 +1,4 @@
-"""Networks and voters: which measurements belong together, and how many votes an address has."""
+"""Networks and voters: how measurements are grouped, and how many votes an address has."""
 
 import hashlib
 import ipaddress
@@ -8,9 +8,9 @@ from edgeproxy.base.addresses import IP, parse_forwarded, parse_ip
 from edgeproxy.config.addresses import Network
 
 NETWORK_BITS = {4: 24, 6: 48}
-"""Bits of an address that name its network: what an access network gives to a place, or to a customer."""
+"""Bits of an address that name its network: an access network gives such a block to a place or a customer."""
 VOTER_BITS = {4: 32, 6: 64}
-"""Bits of an address that name a voter: whoever has an IPv6 address has all of its /64."""
+"""Bits of an address that name a voter. The user of an IPv6 address controls all of its /64."""
 
 
 def get_network(address: IP) -> str:
@@ -19,7 +19,7 @@ def get_network(address: IP) -> str:
 
 
 def mask_address(text: str) -> str:
-    """Return the name of the network of an address; what is no address stays as it is."""
+    """Return the network of an address. A text that is no address is returned unchanged."""
     address = parse_ip(text)
     return text if address is None else get_network(address)
 
@@ -31,9 +31,10 @@ def get_voter(address: IP, secret: bytes) -> str:
 
 
 def find_client(peer: str, forwarded_for: str | None, trusted: Sequence[Network]) -> tuple[IP | None, IP | None]:
-    """Return the address of a client, and that of the trusted proxy to which it connected, None where it is the peer.
+    """Return the client's address, and the address of the trusted proxy that it connected to (None: none).
 
-    The client is the peer, or the rightmost of X-Forwarded-For that no trusted proxy wrote; None where that is none.
+    The client is the rightmost entry of X-Forwarded-For that no trusted proxy wrote, or else the peer. It is None if
+    that entry is no address.
     """
     client, proxy = parse_ip(peer), None
     entries = forwarded_for.split(",") if forwarded_for else []
@@ -43,5 +44,5 @@ def find_client(peer: str, forwarded_for: str | None, trusted: Sequence[Network]
 
 
 def is_in(address: IP | None, networks: Sequence[Network]) -> bool:
-    """Return whether there is an address, and it is in one of these networks."""
+    """Return whether the address is not None and is in one of these networks."""
     return address is not None and any(address in network for network in networks)

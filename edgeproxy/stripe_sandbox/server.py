@@ -35,7 +35,7 @@ BODY_MAX = 1 << 20
 
 
 class Call(NamedTuple):
-    """A call, as far as it is parsed."""
+    """A partly parsed call."""
 
     operation: Operation
     ids: dict[str, str]
@@ -46,9 +46,9 @@ class Call(NamedTuple):
     query: str
     body: bytes
     publishable: bool
-    """Whether the key is one that everybody may know."""
+    """The key is publishable, so browsers may have it."""
     is_older: bool
-    """Whether it names another version of the API than the description's."""
+    """The call names an earlier API version than the description's."""
 
     @property
     def path(self) -> str:
@@ -74,7 +74,7 @@ class Server:
         self._state = state
         self._rates = rates
         self._takes_any_version = takes_any_version
-        """Whether calls of other versions of the API are answered too, in the version of the description."""
+        """Calls with other API versions are answered too, in the version of the description."""
         self._keys = IdempotencyKeys(state.connection)
         self._metering: set[tuple[bool, str, str]] = set()
         """Customers and event names with a meter event under way."""
@@ -155,7 +155,7 @@ class Server:
                 self._metering.discard(lock)
 
     def _get_lock(self, call: Call) -> tuple[bool, str, str] | None:
-        """Return the lock of a call: one at a time for each customer and meter."""
+        """Return the lock of a call: one call at a time for each customer and meter."""
         if call.operation.path != METER_EVENTS:
             return None
         form = dict(parse_qsl(call.body.decode(errors="replace")))
@@ -303,7 +303,7 @@ def is_list(result: Body) -> bool:
 SECRET_FIELDS = ("customer", "latest_charge", "latest_attempt", "metadata", "transfer_group", "amount_received")
 """Fields of an object that answers to a publishable key do not have."""
 BROWSER_EXPANSIONS = ("payment_method",)
-"""What a call with a publishable key may expand."""
+"""The only fields that a call with a publishable key may expand."""
 
 
 def check_client_secret(tx: Transaction, call: Call, values: Body, client_secret: object) -> None:

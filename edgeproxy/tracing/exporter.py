@@ -1,6 +1,6 @@
-"""The exporter of one process: finished spans wait here, within a bound, until a receiver has them.
+"""The exporter of one process. Finished spans wait in a bounded queue until a receiver accepts them.
 
-Nobody who hands spans over waits for the receiver. Where it is away, slow or refuses, spans are dropped and counted.
+Producers of spans never wait for the receiver. If it is down, slow or refuses, spans are dropped and counted.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
     from edgeproxy.tracing.transport import Outcome, Transport
 
 QUEUE_BYTES_MAX: Final = 4 << 20
-"""Bytes of spans that wait; those beyond are dropped: some ten thousand spans."""
+"""The most bytes of waiting spans, some ten thousand spans; further spans are dropped."""
 BATCH_BYTES_MAX: Final = 256 << 10
-"""Bytes of spans in one request. Receivers refuse requests of megabytes by default."""
+"""The most bytes of spans in one request. Receivers refuse requests of megabytes by default."""
 BATCH_SECONDS: Final = 0.5
-"""Seconds for which spans wait for others."""
+"""Seconds for which spans wait for further spans."""
 RETRY_SECONDS: Final = 60.0
-"""Seconds for which a request is repeated; then its spans are dropped."""
+"""Seconds for which a request is retried; then its spans are dropped."""
 BACKOFF_SECONDS_FIRST, BACKOFF_SECONDS_MAX = 0.5, 15.0
 FLUSH_SECONDS: Final = 3.0
-"""Seconds that the last spans have at the end."""
+"""Seconds for the export of the last spans at the end."""
 LOG_SECONDS: Final = 60.0
 
 QUEUE_FULL, REFUSED, UNANSWERED, ENDED = "queue_full", "refused", "unanswered", "ended"
@@ -39,17 +39,17 @@ DROP_REASONS: Final = (QUEUE_FULL, REFUSED, UNANSWERED, ENDED)
 
 
 class Batch(NamedTuple):
-    """Encoded spans, and how many they are."""
+    """Encoded spans, and their number."""
 
     data: bytes
     spans: int
 
 
 class SpanExporter:
-    """Exports spans while `settings` say where to. Lives in one event loop."""
+    """Exports spans to the receiver of `settings`, if any. Lives in one event loop."""
 
     def __init__(self, settings: "Tracing | None", attributes: dict[str, str]) -> None:
-        """`attributes`: those of the resource, beside what all processes have."""
+        """`attributes` describe the resource, in addition to the common attributes of all processes."""
         self._settings = settings
         self._attributes = attributes
         self.exported = 0
@@ -69,7 +69,7 @@ class SpanExporter:
             self._running = self._tasks.start("export spans", self._run(self._settings))
 
     async def follow(self, settings: "Tracing | None") -> None:
-        """Apply the settings of another configuration. Spans that wait go to its receiver, if it has one."""
+        """Apply the settings of another configuration. Waiting spans go to its receiver, if it has one."""
         if settings != self._settings:
             await self._tasks.cancel()
             self._settings = settings
@@ -87,7 +87,7 @@ class SpanExporter:
         self._wake.set()
 
     async def end(self) -> None:
-        """Export what waits, within a few seconds."""
+        """Export waiting spans, within a few seconds."""
         self._ending.set()
         self._wake.set()
         if self._running is not None:
@@ -101,7 +101,7 @@ class SpanExporter:
         self._queued_bytes = 0
 
     async def _run(self, settings: "Tracing") -> None:
-        # What tracing needs is of an extra, and without it nothing else may fail.
+        # Tracing needs an optional extra; other features must work without it.
         from edgeproxy.tracing.transport import create_transport
 
         resource = {
@@ -123,7 +123,7 @@ class SpanExporter:
             await transport.close()
 
     async def _export(self, transport: "Transport", resource: dict[str, str]) -> None:
-        """Export the first spans of the queue, which stay in it until it is settled what becomes of them."""
+        """Export the first spans of the queue. They stay in it until their outcome is known."""
         from edgeproxy.tracing.spans import create_request
 
         batches: list[Batch] = []
@@ -145,13 +145,13 @@ class SpanExporter:
         self._settle(batches, outcome)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait; the end of the process ends it."""
+        """Wait until the time is over or the process ends."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._ending.wait()
 
     def _settle(self, batches: list[Batch], outcome: "Outcome") -> None:
-        """Count what became of the first of the queue."""
+        """Remove the first spans from the queue and count their outcome."""
         spans = 0
         for _ in batches:
             batch = self._queue.popleft()

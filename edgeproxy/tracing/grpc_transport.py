@@ -24,7 +24,7 @@ RETRIED_CODES: Final = frozenset(
         *("UNAVAILABLE", "DATA_LOSS"),
     )
 )
-"""Status codes of gRPC after which the same request may succeed (OTLP/gRPC, failures)."""
+"""gRPC status codes after which a retry may succeed (OTLP/gRPC, failures)."""
 
 
 class GrpcTransport:

@@ -1,7 +1,7 @@
-"""Traces of a process of one event loop: spans within each other, by the context in which their work is done.
+"""Traces of a process with one event loop. The context of the work determines the parent of each span.
 
-Where nothing is recorded this costs a look at the context. Each span is handed to the exporter when it ends: work that
-a span has begun may outlive it.
+Without recording, the cost is one read of the context. Each span goes to the exporter when it ends, because work
+that it has started may last longer.
 """
 
 import os
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from edgeproxy.tracing.spans import Attributes
 
 TRACEPARENT: Final = re.compile(r"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]([0-9a-f])")
-"""A traceparent of W3C Trace Context: the trace-id, the parent-id, and the digit with the flag of who records it."""
+"""A traceparent of W3C Trace Context: the trace-id, the parent-id, and the digit with the sampled flag."""
 DRAWN_BITS: Final = 64
-"""Bits of a trace-id by which it is drawn, as OpenTelemetry's TraceIdRatioBased does."""
+"""The bits of a trace-id that decide about sampling, as in OpenTelemetry's TraceIdRatioBased."""
 
 
 class OpenSpan:
@@ -35,10 +35,10 @@ class OpenSpan:
         self.trace_id, self.span_id = trace_id, os.urandom(8).hex()
         self.attributes: dict[str, str | int | bool] = {}
         self.failure: str | None = None
-        """Why its work failed; "" where there is nothing more to say than that it has."""
+        """The reason of a failure; "" for a failure without further details."""
 
     def set_status(self, status: int, *, fails_from: int = 400) -> None:
-        """State the status of an answer: of a call a failure from 400 on, of a request that was served from 500 on."""
+        """Set the status of an answer. A call fails from 400 on, a served request from 500 on."""
         self.attributes["http.response.status_code"] = status
         if status >= fails_from:
             self.failure, self.attributes["error.type"] = "", str(status)
@@ -49,7 +49,7 @@ _RECORDER: ContextVar["SpanRecorder | None"] = ContextVar("the recorder of this 
 
 
 class SpanRecorder:
-    """Records traces while `settings` say where to."""
+    """Records traces for the receiver of `settings`, if any."""
 
     def __init__(self, settings: "Tracing | None") -> None:
         self.exporter = SpanExporter(settings, {})
@@ -57,17 +57,17 @@ class SpanRecorder:
         self._budget = None if settings is None else ParentBudget(settings.parent_rate)
 
     def begin(self) -> None:
-        """Record what is done in this context, and in those of tasks that begin in it, from now on."""
+        """Record the work in this context, and in tasks that start in it, from now on."""
         if self._settings is not None:
             self.exporter.begin()
             _RECORDER.set(self)
 
     async def end(self) -> None:
-        """Export what waits, within a few seconds."""
+        """Export waiting spans, within a few seconds."""
         await self.exporter.end()
 
     def draw(self, traceparent: str) -> tuple[str, str] | None:
-        """Return the trace-id and the parent-id of a trace that is recorded, which may go on; None for another."""
+        """Return the trace-id and parent-id of a recorded trace; None if it is not recorded."""
         settings, budget = self._settings, self._budget
         if settings is None or budget is None:
             return None
@@ -82,7 +82,7 @@ class SpanRecorder:
 
 @contextmanager
 def trace(name: str, *, of_request: bool, traceparent: str = "") -> Iterator[OpenSpan | None]:
-    """Record what is done within as the first span of this process, of a request or of a job, if it is drawn."""
+    """Record the work within as the first span of this process, for a request or a job, if the trace is sampled."""
     recorder = _RECORDER.get()
     drawn = None if recorder is None else recorder.draw(traceparent)
     if recorder is None or drawn is None:

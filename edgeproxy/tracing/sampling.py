@@ -1,10 +1,10 @@
-"""How many requests are recorded because their senders say so; pure, time is an argument."""
+"""The limit on requests that are recorded because their senders ask for it. Pure: time is an argument."""
 
 from edgeproxy.config.units import Rate
 
 
 class ParentBudget:
-    """A token bucket: a sender who marks each request as sampled cannot make each one cost what a recorded one does."""
+    """A token bucket, so that a sender cannot make every request expensive by marking it as sampled."""
 
     __slots__ = ("_at", "_left", "_most", "_per_second")
 
@@ -15,7 +15,7 @@ class ParentBudget:
         self._at = 0.0
 
     def take(self, now: float) -> bool:
-        """Take one, at `now` of the monotonic clock; False where none is left."""
+        """Take one token, at `now` of the monotonic clock; False if none is left."""
         self._left = min(self._most, self._left + (now - self._at) * self._per_second)
         self._at = now
         if self._left < 1:

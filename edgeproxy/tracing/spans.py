@@ -1,8 +1,8 @@
-"""Spans as messages of OTLP (opentelemetry/proto/trace/v1/trace.proto), by the classes of opentelemetry-proto.
+"""Spans as OTLP messages (opentelemetry/proto/trace/v1/trace.proto), in the classes of opentelemetry-proto.
 
-The classes are filled directly. The SDK of OpenTelemetry would make objects of its own first, which cost more than all
-that a request without spans does. Repeated fields of protocol buffers are joined by joining their bytes: attributes
-that recur are encoded once and kept, and so are the spans on their way from a worker to the exporter.
+The classes are filled directly. The SDK of OpenTelemetry would first create its own objects, which cost more than a
+whole request without spans. Concatenated bytes join repeated fields of protocol buffers. So recurring attributes are
+encoded once and cached, and spans travel encoded from a worker to the exporter.
 """
 
 from collections.abc import Mapping
@@ -23,14 +23,14 @@ Attributes = Mapping[str, AttributeValue]
 
 INTERNAL, SERVER, CLIENT = Span.SPAN_KIND_INTERNAL, Span.SPAN_KIND_SERVER, Span.SPAN_KIND_CLIENT
 SAMPLED: Final = 0x01
-"""The flag of W3C Trace Context, which each span has that is recorded."""
+"""The sampled flag of W3C Trace Context, which each recorded span has."""
 HAS_IS_REMOTE: Final = SpanFlags.SPAN_FLAGS_CONTEXT_HAS_IS_REMOTE_MASK
 IS_REMOTE: Final = SpanFlags.SPAN_FLAGS_CONTEXT_IS_REMOTE_MASK
 SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.44.0"
-"""The version of the semantic conventions whose names attributes have."""
+"""The version of the semantic conventions that define the attribute names."""
 
 RECURRING_MAX: Final = 1024
-"""Sets of attributes that are kept as they are encoded."""
+"""The most encoded sets of attributes that are cached."""
 
 
 class SpanBatch:
@@ -59,13 +59,13 @@ class SpanBatch:
         return span
 
     def encode(self) -> bytes:
-        """Encode the spans, as bytes that those of other batches may follow."""
+        """Encode the spans, as bytes that the spans of other batches may follow."""
         encoded: bytes = self._message.SerializeToString()
         return encoded
 
 
 def set_attributes(into: "RepeatedCompositeFieldContainer[KeyValue]", attributes: Attributes) -> None:
-    """Add attributes to those of a message."""
+    """Add attributes to a message."""
     add = into.add
     for name, value in attributes.items():
         member = add(key=name).value
@@ -87,18 +87,18 @@ def encode_attributes(attributes: Attributes) -> bytes:
 
 @lru_cache(maxsize=RECURRING_MAX)
 def encode_recurring(attributes: tuple[tuple[str, AttributeValue], ...]) -> bytes:
-    """Encode attributes that many spans have, names with values."""
+    """Encode attributes, names and values, that many spans have."""
     return encode_attributes(dict(attributes))
 
 
 def set_failure(span: Span, message: str) -> None:
-    """State that what a span is of has failed."""
+    """Mark a span as failed."""
     span.status.code = Status.STATUS_CODE_ERROR
     span.status.message = replace_surrogates(message)
 
 
 def replace_surrogates(text: str) -> str:
-    """Return a text as UTF-8 can have it: fields of protocol buffers take no other."""
+    """Return a text that UTF-8 can encode, as fields of protocol buffers require."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 

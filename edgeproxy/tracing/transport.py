@@ -1,8 +1,8 @@
-"""Transports of OTLP, and that over HTTP by aiohttp.
+"""Transports of OTLP, and the transport over HTTP with aiohttp.
 
-The exporters of OpenTelemetry's SDK take its own spans only, block a thread, follow redirects and proxies of the
-environment, and do not say how many spans a receiver has rejected. A receiver is not trusted here: redirects are not
-followed, an answer is read up to a bound, and each attempt has an end.
+The exporters of OpenTelemetry's SDK accept its own spans only, block a thread, follow redirects and environment
+proxies, and do not report how many spans a receiver rejected. A receiver is not trusted here: redirects are not
+followed, an answer is read up to a bound, and each attempt has a deadline.
 """
 
 import ssl
@@ -25,22 +25,22 @@ from edgeproxy.base.trust import TlsFilesError
 from edgeproxy.config.tracing import TRACES_PATH, Tracing
 
 ANSWER_BYTES_MAX: Final = 64 << 10
-"""Bytes of an answer that are read; what receivers say takes less than a hundred."""
+"""The most bytes of an answer that are read; receivers send less than a hundred."""
 PEER: Final = HttpPeer("the receiver of traces", 60.0, ANSWER_BYTES_MAX, reads_prefix=True)
 WHY_CHARACTERS_MAX: Final = 200
 RETRIED_STATUSES: Final = frozenset((429, 502, 503, 504))
-"""Statuses after which the same request may succeed (OTLP/HTTP, failures)."""
+"""Statuses after which a retry may succeed (OTLP/HTTP, failures)."""
 PHRASES: Final = {status.value: status.phrase for status in HTTPStatus}
 
 
 class Outcome(NamedTuple):
-    """What became of a request: accepted, to be sent again, or neither."""
+    """The outcome of a request: accepted, to be retried, or neither."""
 
     is_accepted: bool
     may_retry: bool = False
     why: str = ""
     retry_after: float = 0.0
-    """Seconds that the receiver asks for."""
+    """The seconds in the receiver's Retry-After."""
     rejected: int = 0
     """Spans of an accepted request that the receiver has rejected."""
 
@@ -53,14 +53,14 @@ class Transport(Protocol):
         """The URL of the receiver."""
 
     async def send(self, request: ExportTraceServiceRequest) -> Outcome:
-        """Send a request. Raises nothing that a receiver or the network may cause."""
+        """Send a request. Raises no error that a receiver or the network may cause."""
 
     async def close(self) -> None:
         """Close the connection."""
 
 
 class HttpTransport:
-    """OTLP over HTTP, in protocol buffers, on one connection that is kept."""
+    """OTLP over HTTP, in protocol buffers, on one persistent connection."""
 
     def __init__(self, settings: Tracing) -> None:
         self.endpoint = settings.endpoint + TRACES_PATH

@@ -35,13 +35,13 @@ STEADY, ATTACK, AT_ONCE, ONE_BY_ONE, ROAMING, BELOW = (
     "0.8 L",
 )
 FEW = 0.005
-"""Parts of requests that wait of which no median is given: so few."""
+"""A share of waiting requests below which no median is shown."""
 NAMED = {scenario.name: scenario for scenario in SCENARIOS}
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is simulated: `on` hosts of `hosts` are used."""
+    """A simulated point: `on` of `hosts` hosts are used."""
 
     scenario: str
     limit: int
@@ -52,20 +52,20 @@ class Point:
 
     @property
     def seeds(self) -> int:
-        """What few hosts do differs more from one time to the next, and what one client does most."""
+        """The number of runs: more for few hosts, and most for one client, because their results vary more."""
         if self.scenario == ROAMING:
             return 20
         return 5 if self.on <= 20 else 2 if self.on <= 100 else 1
 
     @property
     def seconds(self) -> float:
-        """Of an attack on many hosts only until what passed at first has left the window, and all begins anew."""
+        """An attack on many hosts is simulated only until its first requests leave the window; then it repeats."""
         seconds = NAMED[self.scenario].seconds
         return 66.0 if self.scenario == ATTACK and self.on >= 100 else seconds
 
 
 def points() -> Iterator[Point]:
-    """Everything that is shown."""
+    """Yield all points."""
     for limit in LIMITS:
         for hosts in HOSTS:
             for scenario in (STEADY, ATTACK, AT_ONCE, ONE_BY_ONE, ROAMING, BELOW):
@@ -81,7 +81,7 @@ def points() -> Iterator[Point]:
 
 
 def simulated(point: Point) -> Found:
-    """One point, over its seeds."""
+    """Simulate one point over its seeds."""
     terms = window(point.limit, mode="eventual" if point.way == "delta" else point.way)
     scenario = replace(NAMED[point.scenario], seconds=point.seconds)
     trips = round_trips(point.on)
@@ -97,7 +97,7 @@ Figures = dict[Point, Found]
 
 
 def figures(file: Path | None) -> Figures:
-    """All points, simulated or read."""
+    """Return all points, simulated or read from a file."""
     if file is not None and file.exists():
         return {Point(**point): Found(**found) for point, found in json.loads(file.read_text())}
     # The long ones first.
@@ -134,7 +134,7 @@ STYLE: Any = {
 }
 
 Lines = Sequence[tuple[str, Sequence[tuple[float, float]]]]
-"""Names, and (x, y) of each."""
+"""Names, each with its points (x, y)."""
 
 
 def _number(value: float) -> str:
@@ -142,7 +142,7 @@ def _number(value: float) -> str:
 
 
 def _lines(axes: Axes, lines: Lines, apart: float = 0.08) -> None:
-    """Lines with their names at their ends, which are kept apart. After the scales and limits were set."""
+    """Draw lines with separated names at their ends. Call this after scales and limits are set."""
     ends = []
     for (name, line), colour in zip(lines, COLOURS, strict=False):
         axes.plot(*zip(*line, strict=True), marker="o", color=colour)
@@ -160,7 +160,7 @@ def _lines(axes: Axes, lines: Lines, apart: float = 0.08) -> None:
 
 
 def _scale(axes: Axes, of: Literal["x", "y"], ticks: Sequence[float], low: float, high: float) -> None:
-    """A logarithmic axis, `x` or `y`, with these numbers on it."""
+    """Set a logarithmic axis, `x` or `y`, with these ticks."""
     axis = getattr(axes, f"{of}axis")
     getattr(axes, f"set_{of}scale")("log")
     getattr(axes, f"set_{of}lim")(low, high)
@@ -170,7 +170,7 @@ def _scale(axes: Axes, of: Literal["x", "y"], ticks: Sequence[float], low: float
 
 
 def _panels(rows: int) -> tuple[Figure, list[Axes]]:
-    """Three panels in each of so many rows."""
+    """Create rows of three panels."""
     height = 0.75 + 2.1 * rows
     figure = Figure(figsize=(9.2, height))
     grid = figure.subplots(rows, 3, sharex=True, sharey="row", squeeze=False)
@@ -194,7 +194,7 @@ def _by_limit(found: Figures, scenario: str, of: Callable[[Found], float], on: i
 
 
 def draw_hosts(found: Figures) -> None:
-    """The error against the number of hosts."""
+    """Draw the error against the number of hosts."""
     figure, panels = _panels(2)
     titles = {
         STEADY: "3 L over all hosts",
@@ -217,7 +217,7 @@ def draw_hosts(found: Figures) -> None:
 
 
 def draw_interval(found: Figures) -> None:
-    """The error against the sync interval."""
+    """Draw the error against the sync interval."""
     figure, panels = _panels(1)
     titles = {STEADY: "3 L over all six hosts", ATTACK: "20 L at every host", AT_ONCE: "burst at all hosts at once"}
     for axes, (scenario, title) in zip(panels, titles.items(), strict=True):
@@ -233,7 +233,7 @@ def draw_interval(found: Figures) -> None:
 
 
 def draw_waits(found: Figures) -> None:
-    """Who waits, and for how long, against the number of hosts."""
+    """Draw the share and length of waits against the number of hosts."""
     figure, panels = _panels(2)
     titles = {BELOW: "0.8 L over all hosts", ATTACK: "20 L at every host", AT_ONCE: "burst at all hosts at once"}
     for column, (scenario, title) in enumerate(titles.items()):
@@ -253,7 +253,7 @@ def draw_waits(found: Figures) -> None:
 
 
 def draw_calls(found: Figures) -> None:
-    """Calls of the hub against the number of hosts."""
+    """Draw calls of the hub against the number of hosts."""
     figure, panels = _panels(1)
     titles = {BELOW: "0.8 L over all hosts", STEADY: "3 L over all hosts", ATTACK: "20 L at every host"}
     for axes, (scenario, title) in zip(panels, titles.items(), strict=True):
@@ -270,7 +270,7 @@ def draw_calls(found: Figures) -> None:
 
 
 def table(head: Iterable[object], rows: Iterable[Iterable[object]]) -> str:
-    """A table in Markdown."""
+    """Return a Markdown table."""
     lines = [list(map(str, head)), *(list(map(str, row)) for row in rows)]
     lines.insert(1, ["---"] * len(lines[0]))
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
@@ -281,7 +281,7 @@ def _times(worst: float) -> str:
 
 
 def tables(found: Figures) -> str:
-    """All figures that docs/limits/regions.md has."""
+    """Return all tables of docs/limits/regions.md."""
     by_hosts = [
         [f"{scenario}, L = {limit:,}", *(_times(found[Point(scenario, limit, hosts, hosts)].worst) for hosts in HOSTS)]
         for scenario in (STEADY, ATTACK, AT_ONCE, ONE_BY_ONE, ROAMING)

@@ -1,4 +1,4 @@
-"""The servers: how each is started, and for how long it keeps a connection that is idle."""
+"""Application servers: their commands, and how long they keep an idle connection."""
 
 import shutil
 import subprocess
@@ -11,14 +11,14 @@ PROGRAMS = Path(__file__).with_name("programs")
 
 @dataclass(frozen=True)
 class Means:
-    """Where the programs are that servers need."""
+    """The paths of programs that servers need."""
 
     python: str
     """A Python with aiohttp, uvicorn, gunicorn and Django."""
     modules: str = ""
     """A folder `node_modules` with Express."""
     folder: Path = field(default_factory=Path)
-    """Where programs may be built."""
+    """The directory in which programs may be built."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +26,15 @@ class Server:
     """An application server."""
 
     command: "Callable[[Means, int], list[str]]"
-    """(means, port) -> its command; FileNotFoundError where a program that it needs is not there."""
+    """(means, port) -> command. Raises FileNotFoundError if a required program is missing."""
     keeps: float
-    """Seconds for which it keeps an idle connection: as it is set by default where it has a default, else as it is set
-    here. 0: it closes after each answer."""
+    """Seconds for which it keeps an idle connection: its default, or the value set here if it has none. 0 closes the
+    connection after each answer.
+    """
     clients: int = 32
-    """At once. Where a server's backlog is short, the kernel resets what comes beyond it, whoever asks."""
+    """Concurrent clients. If a server's backlog is short, the kernel resets further connections, even without an
+    edge.
+    """
 
 
 def uvicorn(means: Means, port: int) -> list[str]:
@@ -65,7 +68,7 @@ def runserver(means: Means, port: int) -> list[str]:
 
 
 def express(means: Means, port: int) -> list[str]:
-    # `require` looks beside the program and above it, so it has to be where the modules are.
+    # `require` searches the program's directory and its parents, so the program must be beside the modules.
     program = Path(means.modules).parent / "edgeproxy-express.cjs"
     if not (Path(means.modules) / "express").is_dir():
         raise FileNotFoundError("node_modules with Express: --modules DIR")
@@ -84,7 +87,7 @@ def go(means: Means, port: int) -> list[str]:
 
 
 def program_of(name: str) -> str:
-    """The path of a program; raises FileNotFoundError."""
+    """Return the path of a program; raises FileNotFoundError."""
     found = shutil.which(name)
     if found is None:
         raise FileNotFoundError(name)

@@ -1,4 +1,4 @@
-"""Load on an edge while it loses parts, and what must hold of all counts when the load is over."""
+"""Load on an edge that loses parts, and the rules for all counts after the load."""
 
 import re
 import threading
@@ -16,13 +16,15 @@ from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import SLOWNESS, until
 
 PATHS = ["/", "/?wait=2", "POST /?wait=1", "/?size=30000", "/?status=404", "/?status=503", "/?status=204", "/?wait=7"]
-"""What clients ask for: some of it takes a while, so that kills find requests at every stage."""
+"""The requests of clients. Some take a while, so that kills hit requests at every stage."""
 OUTAGE = 3.0 * SLOWNESS
-"""Seconds without any answer that a loss of one worker of two may cost on a busy machine; usually some milliseconds."""
+"""Seconds without any answer that the loss of one worker of two may cost on a busy machine; usually some
+milliseconds.
+"""
 
 
 class Watch(threading.Thread):
-    """Reads what the edge shows all the time, and notes whatever falls. A silent admin listener is no fall."""
+    """Reads the edge's counters continuously, and records each fall. A silent admin listener is no fall."""
 
     def __init__(self, edge: Edge) -> None:
         super().__init__(name="watch")
@@ -55,8 +57,8 @@ class Watch(threading.Thread):
 class Storm:
     """Client processes against an edge, from `with` to `over`.
 
-    A process sends for the customer without limits for as long as the storm lasts. `steady`, a customer with a
-    limit, is asked for some 150 times a second, until its limit has refused it for a while.
+    One process sends for the customer without limits during the whole storm. If there is a `steady` customer with a
+    limit, it sends some 150 requests a second, until its limit has refused it for a while.
     """
 
     def __init__(self, edge: Edge, upstream: Upstream, folder: Path, *, steady: str | None = None) -> None:
@@ -85,24 +87,24 @@ class Storm:
                 load.stop()
 
     def received(self, customer: str = UNLIMITED) -> int:
-        """Requests of this customer that the upstream has got."""
+        """Return the requests of this customer that the upstream received."""
         count: int = self.upstream.seen()["received"].get(customer, 0)
         return count
 
     def go_on(self, requests: int = 150) -> None:
-        """Wait until the upstream has got this many requests more: the edge serves."""
+        """Wait until the upstream has received this many more requests: the edge serves."""
         wanted = self.received() + requests
         until(lambda: self.received() >= wanted, f"{requests} requests more arrive", seconds=20)
 
     def kill_workers(self, *pids: int) -> None:
-        """kill -9 of these workers, and wait until others are in their places."""
+        """Send SIGKILL to these workers, and wait for their successors."""
         for pid in pids:
             kill(pid)
             self.kills += 1
         until(lambda: whole_crew(self.edge, {*pids}), "there are new workers", seconds=20)
 
     def kill_supervisor(self) -> set[int]:
-        """kill -9 of the supervisor; returns the workers that it leaves behind."""
+        """Send SIGKILL to the supervisor; return the workers that it leaves behind."""
         orphans = set(self.edge.worker_pids())
         kill(self.edge.supervisor.pid)
         self.edge.supervisor.wait(10)
@@ -110,7 +112,7 @@ class Storm:
         return orphans
 
     def kill_everything(self) -> None:
-        """kill -9 of the supervisor and of all workers at once: nobody listens any more."""
+        """Send SIGKILL to the supervisor and all workers at once, so that no process listens."""
         supervisor = self.edge.supervisor
         for pid in (supervisor.pid, *supervisor.family() - {supervisor.pid}):
             kill(pid)
@@ -118,11 +120,11 @@ class Storm:
         supervisor.wait(10)
 
     def orphans_leave(self, orphans: set[int]) -> None:
-        """Wait until the workers of a dead supervisor have left by themselves, now that another one serves."""
+        """Wait until the workers of a dead supervisor have left by themselves, because another supervisor serves."""
         until(lambda: not self.edge.supervisor.family() & orphans, "the orphans leave", seconds=15)
 
     def over(self, seconds: float = 30) -> None:
-        """End the load, let `steady` get to its limit, and take the accounts."""
+        """Stop the load, let `steady` reach its limit, and collect the accounts."""
         endless, limited = self._loads[:1], self._loads[1:]
         self.accounts = [load.account(seconds) for load in limited]
         self.accounts += [load.finish() for load in endless]
@@ -134,24 +136,24 @@ class Storm:
     # ---- the sums
 
     def answered(self, customer: str) -> int:
-        """Billable answers that clients received whole."""
+        """Return the billable answers that clients received whole."""
         return sum(account.answered(customer) for account in self.accounts)
 
     def lost(self, customer: str) -> int:
-        """Requests that clients sent and got no whole answer to."""
+        """Return the requests without a whole answer."""
         return sum(account.lost.get(customer, 0) for account in self.accounts)
 
     def counted(self, customer: str) -> int:
-        """Requests in `/usage`."""
+        """Return the requests in `/usage`."""
         return self.edge.usage().get(customer, 0)
 
     def billable(self, customer: str) -> int:
-        """Billable answers that the upstream gave."""
+        """Return the billable answers of the upstream."""
         given: int = self.upstream.seen()["billable"].get(customer, 0)
         return given
 
     def figures(self) -> str:
-        """What came of it, in a line for each customer."""
+        """Return the results in a line for each customer."""
         customers = [UNLIMITED, *([self.steady] if self.steady else [])]
         statuses: Counter[str] = Counter()
         for account in self.accounts:
@@ -167,16 +169,18 @@ class Storm:
         return "\n".join(lines)
 
     def assert_counted(self) -> None:
-        """Answered to clients <= counted <= given by the upstream (docs/design/counting.md#proof-obligations)."""
+        """Require: answered to clients <= counted <= given by the upstream
+        (docs/design/counting.md#proof-obligations).
+        """
         for customer in [UNLIMITED, *([self.steady] if self.steady else [])]:
             answered, counted, given = self.answered(customer), self.counted(customer), self.billable(customer)
             assert answered <= counted <= given, customer
             assert given - answered <= self.lost(customer)
 
     def assert_held(self, limit: int, workers: int) -> None:
-        """The limit of `steady` held: no more than L + 2(N - 1) admitted, and none refused while there was room.
+        """Require the limit of `steady`: at most L + 2(N - 1) admitted, and no refusal while there was room.
 
-        What was charged and then lost with a worker is admitted as well, so room may be that much less.
+        A lost worker may have charged requests that no client saw, so the room may be smaller by these.
         """
         assert self.steady is not None
         bound = limit + 2 * (workers - 1)
@@ -187,7 +191,7 @@ class Storm:
         assert self.counted(self.steady) + self.lost(self.steady) >= limit
 
     def assert_served_throughout(self) -> None:
-        """Nobody was refused a connection, and answers never stopped for long."""
+        """Require that no connection was refused, and that answers never stopped for long."""
         for account in self.accounts:
             assert account.refused == 0
             assert account.silence < OUTAGE
@@ -198,7 +202,7 @@ READY = re.compile(r'"pid": ?(\d+)[^\n]*"event": ?"worker ready"')
 
 
 def whole_crew(edge: Edge, gone: set[int]) -> bool:
-    """Whether all workers are there again, each ready, and none of those that were killed is among them."""
+    """Return whether all workers run and are ready, and none of the killed ones is among them."""
     pids = set(edge.worker_pids())
     ready = {int(pid) for pid in READY.findall(edge.output)}
     return not pids & gone and len(pids) == edge.settings["workers"] and pids <= ready

@@ -1,4 +1,4 @@
-"""A Redis of a test's own: on a port of its own, killed, stopped and started again at will."""
+"""A Redis for one test, on its own port, which the test can kill, stop and start again."""
 
 import shutil
 import signal
@@ -18,7 +18,7 @@ SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """Return a port that no server listens on now."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port: int = free.getsockname()[1]
@@ -26,7 +26,7 @@ def free_port() -> int:
 
 
 class Redis:
-    """A server that keeps nothing on disk."""
+    """A server without data on disk."""
 
     def __init__(self, folder: Path, *arguments: str, port: int | None = None) -> None:
         assert SERVER is not None
@@ -47,22 +47,22 @@ class Redis:
 
     @property
     def is_alive(self) -> bool:
-        """Whether it was started, and not killed since."""
+        """Return whether it was started, and not killed since."""
         return self._process is not None
 
     def setting(self, name: str) -> str:
-        """What it was started with."""
+        """Return the value of an option of its command."""
         return self._command[self._command.index(f"--{name}") + 1]
 
     def start(self) -> None:
-        """Start it, and wait until it serves."""
+        """Start the server, and wait until it serves."""
         listening = [] if "--tls-port" in self._command else ["--port", str(self.port)]
         self._process = subprocess.Popen([*self._command, *listening], stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         assert any("eady to accept connections" in line for line in self._process.stdout), "the server did not start"
 
     def kill(self) -> None:
-        """kill -9; nothing happens where it is gone."""
+        """Send SIGKILL. Does nothing if it has ended."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -71,21 +71,21 @@ class Redis:
             self._process = None
 
     def stop(self) -> None:
-        """Let it hang."""
+        """Stop the process, so that calls hang."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """Let it run again."""
+        """Resume the process."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
 
 
 class Sentinels:
-    """A primary, a replica, and three Sentinels that look after them as the service `hub`."""
+    """A primary, a replica, and three Sentinels that monitor them as the service `hub`."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
-        """`arguments` are of both servers."""
+        """`arguments` apply to both servers."""
         homes = [folder / name for name in ("primary", "replica", "sentinel-0", "sentinel-1", "sentinel-2")]
         for home in homes:
             home.mkdir()
@@ -122,11 +122,11 @@ class Sentinels:
 
     @property
     def where(self) -> str:
-        """The Sentinels, as the URL names them."""
+        """The Sentinels in the form of the URL."""
         return ",".join(f"127.0.0.1:{one.port}" for one in self.sentinels)
 
     def swap(self) -> None:
-        """Have the replica take over while the primary is alive; returns at once."""
+        """Make the replica take over while the primary is alive; returns at once."""
         with redis.Redis(port=self.sentinels[0].port) as client:
             client.execute_command("SENTINEL", "FAILOVER", "hub")
 
@@ -142,7 +142,7 @@ class _Sentinel(Redis):
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it serves."""
+        """Start the Sentinel, and wait until it serves."""
         self._process = subprocess.Popen([*self._command, "--port", str(self.port)], stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         assert any("monitor master" in line for line in self._process.stdout), "the Sentinel did not start"
@@ -152,7 +152,7 @@ SLOTS = 16384
 
 
 class Cluster:
-    """A Redis Cluster of three primaries, each with as many replicas; nothing on disk but who is who."""
+    """A Redis Cluster of three primaries, each with `replicas` replicas. Only the nodes' roles are on disk."""
 
     def __init__(self, folder: Path, *arguments: str, replicas: int = 0) -> None:
         self.nodes: list[Redis] = []
@@ -202,7 +202,7 @@ class Cluster:
         return linked and len(self._primaries(node)) == 3 and "cluster_state:ok" in self.text(node, "CLUSTER", "INFO")
 
     def _primaries(self, node: Redis) -> dict[tuple[int, int], int]:
-        """By slots, the ports of those who have them, as a node knows it."""
+        """Return the port of the owner of each range of slots, as a node knows it."""
         return {(first, last): primary[1] for first, last, primary, *_ in self.tell(node, "CLUSTER", "SLOTS")}
 
     def _is_known(self, node: Redis) -> bool:
@@ -210,7 +210,7 @@ class Cluster:
         return len(lines) == len(self.nodes) and not any("handshake" in line for line in lines)
 
     def name(self, node: Redis) -> str:
-        """Its id in the cluster."""
+        """Return its id in the cluster."""
         return self.text(node, "CLUSTER", "MYID")
 
     @property
@@ -222,7 +222,7 @@ class Cluster:
         return told
 
     def tell(self, node: Redis, *command: Any) -> Any:
-        """A command to one node, as an operator; its answer as it comes."""
+        """Send a command to one node as an operator; return the raw answer."""
         if node.port not in self._operator:
             self._operator[node.port] = redis.Connection(port=node.port, protocol=2, socket_timeout=10)  # type: ignore[no-untyped-call]
         connection = self._operator[node.port]
@@ -236,13 +236,13 @@ class Cluster:
             return connection.read_response()
 
     def owner(self, key: bytes) -> Redis:
-        """The node that has a key now, by the word of the first that is alive."""
+        """Return the current owner of a key, from the first living node."""
         slot, asked = key_slot(key), self._alive()
         port = next(port for (first, last), port in self._primaries(asked).items() if first <= slot <= last)
         return next(node for node in self.nodes if node.port == port)
 
     def primaries(self) -> list[Redis]:
-        """Those who have slots now, and are alive."""
+        """Return the living nodes that currently have slots."""
         ports = set(self._primaries(self._alive()).values())
         return [node for node in self.nodes if node.port in ports and node.is_alive]
 
@@ -250,11 +250,11 @@ class Cluster:
         return next(node for node in self.nodes if node.is_alive)
 
     def replica(self, primary: Redis) -> Redis:
-        """The replica that a primary began with."""
+        """Return a primary's first replica."""
         return self.nodes[3 + self.nodes.index(primary)]
 
     def kill(self) -> None:
-        """kill -9 for all."""
+        """Send SIGKILL to all nodes."""
         for connection in self._operator.values():
             connection.disconnect()  # type: ignore[no-untyped-call]
         for node in self.nodes:

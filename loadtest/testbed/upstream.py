@@ -1,14 +1,14 @@
-"""An upstream that does as the request says, keeps count of all that it is sent, and outlives the edge.
+"""An upstream that answers as the request says, counts all requests, and outlives the edge.
 
-It runs as a process of its own (`python -m loadtest.testbed.upstream`). The parser is llhttp, which is not the edge's,
-so what the edge forwards is read by somebody else. A request's query steers its answer:
+It runs as a process of its own (`python -m loadtest.testbed.upstream`). It parses with llhttp, not with the edge's
+parser, so forwarded requests are checked independently. A request's query controls its answer:
 
-    status=503    of this status              wait=20       after so many milliseconds
-    size=1000     with so many bytes          chunked=1     in chunks
-    echo=1        with what was received, as JSON
-    held=1        once the test releases it
+  status=503    with this status            wait=20       after this many milliseconds
+  size=1000     with this many bytes        chunked=1     in chunks
+  echo=1        with the received request, as JSON
+  held=1        once the test releases it
 
-Paths under /-/ are the tests' own questions, asked directly and not counted.
+Paths under /-/ are for the tests themselves, which call them directly. They are not counted.
 """
 
 import asyncio
@@ -33,29 +33,29 @@ from loadtest.testbed.waiting import until
 OWN = "/-/"
 RELEASE = "/-/release"
 SINGLE = (b"x-request-id", b"host", b"content-length", b"transfer-encoding", b"x-customer-id")
-"""Fields of which a request may have one at most; the first two it must have."""
+"""Fields that a request may have once at most. The first two are required."""
 
 
 FILL = (bytes(range(256)) * 4)[:1016]
 
 
 class Log:
-    """What the upstream was sent and what it answered, by the customer's stamp (`-` without one)."""
+    """The received requests and the answers, by the customer's stamp (`-` without one)."""
 
     def __init__(self) -> None:
         self.received: Counter[str] = Counter()
         self.billable: Counter[str] = Counter()
-        """Answers below 500; counted before they are written, so never fewer than anybody received."""
+        """Answers below 500. They are counted before they are written, so clients never have more."""
         self.paths: Counter[str] = Counter()
         self.odd: list[str] = []
         """Requests that the edge must never forward, and why."""
         self.requests: Counter[str] = Counter()
         """How often each request id was seen."""
         self.held: list[Callable[[], None]] = []
-        """Give the answers that wait for the test."""
+        """Functions that send the held answers."""
 
     def release(self) -> None:
-        """Give all answers that wait for the test."""
+        """Send all held answers."""
         held, self.held = self.held, []
         for answer in held:
             answer()
@@ -72,7 +72,7 @@ class Log:
 
 
 class Connection(asyncio.Protocol):
-    """One connection of the edge, requests one after another."""
+    """One connection of the edge, with one request after another."""
 
     transport: asyncio.Transport
 
@@ -186,18 +186,18 @@ class Connection(asyncio.Protocol):
 
 
 def content(size: int) -> bytes:
-    """The bytes of an answer of this size: no KiB of them is like another."""
+    """Return the bytes of an answer of this size. No two KiB of it are equal."""
     return b"".join(b"%07d %b" % (number, FILL) for number in range(size // 1024 + 1))[:size]
 
 
 def chunks(body: bytes) -> list[bytes]:
-    """The body in chunks of some 50,000 bytes."""
+    """Return the body in chunks of some 50,000 bytes."""
     parts = [body[at : at + 50_001] for at in range(0, len(body), 50_001)]
     return [b"%x\r\n%b\r\n" % (len(part), part) for part in parts]
 
 
 async def serve(told: Path) -> None:
-    """Listen on a free port and write its number to `told`; until killed or terminated."""
+    """Listen on a free port and write its number to `told`; runs until killed or terminated."""
     log = Log()
     server = await asyncio.get_running_loop().create_server(lambda: Connection(log), HOST, 0, backlog=4096)
     fresh = told.with_suffix(".new")
@@ -207,7 +207,7 @@ async def serve(told: Path) -> None:
 
 
 class Upstream(Process):
-    """The running process, and what it knows."""
+    """The running process, and its counts."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -218,12 +218,12 @@ class Upstream(Process):
         self.port = int(told.read_text())
 
     def seen(self) -> dict[str, Any]:
-        """`received` and `billable` by customer, `paths`, `odd` requests, request ids seen `twice`."""
+        """Return `received` and `billable` by customer, `paths`, `odd` requests, and request ids seen `twice`."""
         told: dict[str, Any] = ask(self.port, "/-/seen").json()
         return told
 
     def release(self) -> None:
-        """Have it give the answers to all requests that are held."""
+        """Send the answers to all held requests."""
         ask(self.port, RELEASE)
 
 

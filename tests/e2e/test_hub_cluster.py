@@ -1,4 +1,4 @@
-"""One limit over two hosts whose hub is a Redis Cluster, a primary of which is killed."""
+"""One limit over two hosts on a Redis Cluster, one of whose primaries is killed."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server
 
 LIMIT = 60
 MANY = [f"customer-{letter}" for letter in "abcdefghijkl"]
-"""Who have limits that nobody comes near to: some in each node."""
+"""Customers who stay far below their limits; each node holds some of them."""
 
 
 @pytest.fixture
@@ -50,14 +50,14 @@ def edges(tmp_path: Path, upstream: Upstream, cluster: Cluster) -> Iterator[list
 
 
 def ask(edge: Edge, customer: str) -> tuple[int, float]:
-    """The status of an answer, and how long it took."""
+    """Return the status and the duration of a request."""
     began = monotonic()
     status = edge.ask(fields={"Authorization": f"Bearer {key_of(customer)}"}).status
     return status, monotonic() - began
 
 
 def at_hub(cluster: Cluster, customer: str) -> int:
-    """What all hosts have counted, by the word of whoever has it; -1 where nobody has."""
+    """Return the count of all hosts, from the primary that has it; -1 if none has it."""
     for node in cluster.primaries():
         for key in cluster.tell(node, "KEYS", f"rl:{{*{customer}*}}:total"):
             return int(sum_cells(cluster.tell(node, "GET", key)))
@@ -105,5 +105,5 @@ def test_a_limit_holds_and_nothing_is_lost_or_waits_when_a_primary_is_killed(
 
 
 def fullest(cluster: Cluster) -> Redis:
-    """The primary that has the counts of most customers."""
+    """Return the primary with the counts of most customers."""
     return max(cluster.primaries(), key=lambda node: len(cluster.tell(node, "KEYS", "rl:*:total")))

@@ -1,4 +1,6 @@
-"""What money decides at the edge: spent credits, the caps of plans, and what is lifted while nobody is charged."""
+"""Billing decisions at the edge: spent credits, the caps of plans, and no refusals while billing charges no
+customer.
+"""
 
 import time
 from contextlib import closing
@@ -49,7 +51,7 @@ PLANS = {
 
 
 class Money:
-    """An edge without a hub, which follows a collector that sells credits and plans."""
+    """An edge without a hub. It follows a collector that sells credits and plans."""
 
     def __init__(self, folder: Path, start_collector: StartCollector, start_edge: StartEdge) -> None:
         directory_signatures.create_key_file(folder / "directory.key")
@@ -71,7 +73,7 @@ class Money:
         )
 
     def adds(self, name: str, tier: str = "basic") -> str:
-        """A customer with a key; returns the id."""
+        """Create a customer with a key; return the id."""
         made = self.collector.send("POST", "/v1/customers", {"name": name, "tier": tier})
         assert made.status == 201, made
         key = {"sha256": sha256(key_of(name)), "name": "key"}
@@ -86,7 +88,7 @@ class Money:
         until(lambda: {self.asks(name).status for _ in range(4)} == {status}, what)
 
     def buys(self, customer: str, session: str, cents: int) -> None:
-        """Credits are paid for, as Stripe reports it."""
+        """Pay for credits, as Stripe reports it."""
 
         async def book(connection: AsyncConnection) -> None:
             await credits.book_purchase(connection, customer, Payment(session, f"pi_{session}", cents * CENT))
@@ -132,7 +134,7 @@ def test_who_has_spent_the_credits_is_refused_until_there_are_more(money: Money)
     overdraft = -money.balance("acme")
     print(f"served {served}, {overdraft} millicredits below zero")
     assert overdraft <= COST
-    # More credits release within seconds, and only those are there: what was used is not there again.
+    # Bought credits unblock the customer within seconds. Used credits do not return.
     began = time.monotonic()
     money.buys(number, "cs_2", 1)
     until(lambda: money.asks("acme").status == 200, "they are released")
@@ -140,7 +142,7 @@ def test_who_has_spent_the_credits_is_refused_until_there_are_more(money: Money)
     money.is_answered("acme", 402, "they are spent too")
     until(lambda: money.balance("acme") <= 0, "the ledger knows")
     assert -money.balance("acme") <= 2 * COST
-    # A new edge, or one that has lost what it counted, knows it of the ledger.
+    # A new edge, or one that lost its counts, learns the balance from the ledger.
     money.edge.end()
     for file in Path(money.edge.settings["state"]).glob("*quotas*"):
         file.unlink()
@@ -163,7 +165,7 @@ def test_while_nobody_is_charged_neither_credits_nor_caps_in_money_hold_anybody(
     money.charges(True)
     money.is_answered("capped", 429, "caps hold again")
     money.is_answered("acme", 402, "there are no credits still")
-    # What was free was not spent, neither here nor there.
+    # Free usage spent no credits, neither at the edge nor at the collector.
     money.buys(number, "cs_2", 10)
     until(lambda: money.asks("acme").status == 200, "there are credits")
     assert money.balance("acme") > 0
@@ -187,7 +189,7 @@ def test_the_caps_of_a_plan_hold_at_the_edge(money: Money) -> None:
     money.reports("soft", "tokens", 2, 199)
     until(lambda: money.asks("soft").status == 429, "a fifth more, and it is as hard")
     assert "upgrade is required" in money.asks("soft").json()["detail"]
-    # Or its time is over: the moment at which the cap was passed is put back by an hour.
+    # The other way: the grace time ends. The moment at which the cap was passed is moved back by an hour.
     money.reports("slow", "tokens", 1, 1001)
     until(lambda: money.asks("slow").all("x-quota") == ['"tokens-month";over'], "it marks")
 
@@ -200,7 +202,7 @@ def test_the_caps_of_a_plan_hold_at_the_edge(money: Money) -> None:
     changes(money.collector, put_back)
     until(lambda: money.asks("slow").status == 429, "the grace is over", seconds=30)
     assert "upgrade is required" in money.asks("slow").json()["detail"]
-    # Who upgrades is served at once.
+    # A customer who upgrades is served at once.
     answer = money.collector.send("PUT", "/billing/subscription?customer=slow", {"plan": "standard"})
     assert answer.status == 200, answer
     until(lambda: money.asks("slow").status == 200, "an upgrade releases")

@@ -1,5 +1,7 @@
-"""The caps of plans with exact counts: hard, soft, and soft with grace, each of what the edge counts, of what services
-report and of places, by one worker, by two, and by two hosts."""
+"""The caps of plans with exact counts: hard, soft, and soft with grace.
+
+Each is tested for counts of the edge, for reported usage and for seats, with one worker, two workers, and two hosts.
+"""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -20,7 +22,7 @@ from loadtest.testbed.waiting import until
 
 INCLUDED = 10
 SERVED = {"hard": INCLUDED, "grace": 12, "soft": 14}
-"""The units that each cap serves; soft ones serve more as well."""
+"""The units that each cap serves; soft caps also serve more."""
 METERS = {"requests": {"count": "requests"}, "tokens": {"count": "events"}, "seats": {"count": "holdings"}}
 TIERS: dict[str, Any] = {"basic": {}, **{cap: {} for cap in SERVED}}
 
@@ -38,7 +40,7 @@ class Capped:
         self.collector, self.edges = collector, edges
 
     def add(self, name: str, cap: str) -> None:
-        """A customer whom each edge knows, with a first request at each."""
+        """Create a customer, and send a first request at each edge, which then knows it."""
         assert self.collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201
         answer = self.collector.send("POST", f"/billing/subscription?customer={name}", {"plan": cap})
         assert answer.status == 201, answer
@@ -51,11 +53,11 @@ class Capped:
         return edge.ask(fields={"Authorization": f"Bearer {key_of(name)}"})
 
     def knows(self, edge: Edge, name: str, meter: str, used: int) -> bool:
-        """Whether an edge knows what is used of a meter at all of them."""
+        """Return whether an edge knows the usage of a meter across all edges."""
         return {one["used"] for one in edge.limits(name) if one["name"] == f"{meter}-month"} == {used}
 
     def hear(self, name: str, meter: str, used: int) -> None:
-        """Wait until each edge knows what is used of a meter at all of them."""
+        """Wait until each edge knows the usage of a meter across all edges."""
         until(lambda: all(self.knows(edge, name, meter, used) for edge in self.edges), f"{used} are known")
 
     def report(self, name: str, value: int) -> None:
@@ -67,7 +69,7 @@ class Capped:
 def capped(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, upstream: Upstream
 ) -> Iterator[Capped]:
-    """Hosts with so many workers each, for customers with each of the caps."""
+    """Start hosts with this many workers each, for customers with each of the caps."""
     hosts, workers = request.param
     if hosts > 1 and SERVER is None:
         pytest.skip("there is no redis-server on this machine")
@@ -115,10 +117,10 @@ def test_a_cap_serves_what_it_says_to_the_unit(capped: Capped, cap: str) -> None
     first, last = capped.edges[0], capped.edges[-1]
     counting, reporting = f"counting-{cap}", f"reporting-{cap}"
     most, why = SERVED[cap], "upgrade is required" if cap == "grace" else ""
-    # What the edge counts: the last two units are of another host, or by any worker.
+    # Counts of the edge: another host, or any worker, serves the last two units.
     capped.add(counting, cap)
     served = len(capped.edges)
-    # Whose request came second at the hub knows of both; the other host hears of it with its next one.
+    # The later report at the hub gets both counts. The other host gets them with its next report.
     until(lambda: any(capped.knows(edge, counting, "requests", served) for edge in capped.edges), "all are at the hub")
     while served < most - 2:
         answer = capped.ask(counting, first)
@@ -137,7 +139,7 @@ def test_a_cap_serves_what_it_says_to_the_unit(capped: Capped, cap: str) -> None
         assert why in answers[-1].json().get("detail", "")
         capped.hear(counting, "requests", most)
         assert [capped.ask(counting, edge).status for edge in capped.edges] == [429] * len(capped.edges)
-    # What services report.
+    # Usage that services report.
     capped.add(reporting, cap)
     for used in range(1, most + 1):
         capped.report(reporting, used)

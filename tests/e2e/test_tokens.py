@@ -1,4 +1,4 @@
-"""Tokens from models' answers to the ledger: config/ai.yaml before stand-ins for OpenAI and Anthropic."""
+"""Token counts from models' answers to the ledger: config/ai.yaml before stand-ins for OpenAI and Anthropic."""
 
 import asyncio
 import hashlib
@@ -27,7 +27,7 @@ HEADERS = {"Authorization": f"Bearer {key_of('acme')}"}
 
 
 class Served:
-    """An edge as config/ai.yaml has it, with a route for Anthropic beside; it ships to a collector."""
+    """An edge with config/ai.yaml and a route for Anthropic. It ships to a collector."""
 
     def __init__(self, folder: Path, ends: ExitStack) -> None:
         self.ports = ends.enter_context(closing(Ports(1)))
@@ -50,7 +50,7 @@ class Served:
         self.edge.start()
 
     def list_counts(self) -> Counter[tuple[str, str]]:
-        """What the edge has counted and is no estimate, by model and kind."""
+        """Return the edge's counts without estimates, by model and kind."""
         counts: Counter[tuple[str, str]] = Counter()
         for _, meter, _, number, split in self.list_rows():
             if meter in KINDS and split.get("estimated") != "yes":
@@ -58,12 +58,12 @@ class Served:
         return counts
 
     def list_rows(self) -> list[tuple[str, str, str, int, dict[str, str]]]:
-        """What the edge has counted: customer, meter, route, number, dimensions."""
+        """Return the edge's rows: customer, meter, route, number, dimensions."""
         rows = self.edge._told("/usage").json()["rows"]
         return [(*row[:4], json.loads(row[4]) if len(row) > 4 and row[4] else {}) for row in rows]
 
     def list_ledger(self) -> Counter[tuple[str, str]]:
-        """What the ledger has of the same."""
+        """Return the ledger's counts without estimates, by model and kind."""
         rows = self.collector.usage(by="meter,model,estimated")["rows"]
         counts: Counter[tuple[str, str]] = Counter()
         for row in rows:
@@ -81,14 +81,14 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def read_config() -> dict[str, Any]:
-    """config/ai.yaml, whose requests are counted by key as well."""
+    """Return config/ai.yaml, with a count of requests by key too."""
     shipped: dict[str, Any] = yaml.safe_load((ROOT / "config/ai.yaml").read_text())
     shipped["meters"]["calls"] = {"count": "requests", "dimensions": {"key": 100}}
     return shipped
 
 
 def build_request(number: int) -> tuple[str, dict[str, Any]]:
-    """A request of each kind in turn: path and body."""
+    """Return a request of each kind in turn: path and body."""
     path = (CHAT, MESSAGES)[number % 2]
     body: dict[str, Any] = {
         "model": f"{'gpt' if path is CHAT else 'claude'}-{number % 3}",
@@ -101,8 +101,10 @@ def build_request(number: int) -> tuple[str, dict[str, Any]]:
 
 
 async def ask(session: aiohttp.ClientSession, edge: Edge, number: int, *, leaves: bool = False) -> int:
-    """Ask once; returns how many tokens the client got, 0 where its answer did not come whole. `leaves`: the client
-    goes once the answer has begun."""
+    """Send one request. Returns the tokens of the answer, or 0 for an incomplete answer.
+
+    If it `leaves`, the client disconnects once the answer has begun.
+    """
     path, body = build_request(number)
     try:
         async with session.post(f"http://{HOST}:{edge.port}{path}", json=body, headers=HEADERS) as answer:
@@ -118,8 +120,11 @@ async def ask(session: aiohttp.ClientSession, edge: Edge, number: int, *, leaves
 
 
 async def play(served: Served, models: Models, requests: int, *, leaving: bool = False, kills: bool = False) -> int:
-    """Ask so often, ten at a time, and wait until all that was stated is counted; returns how many tokens clients got
-    in whole answers. `kills`: a worker, amid it all; then only what has come is waited for."""
+    """Send this many requests, ten at a time, and wait until all stated tokens are counted.
+
+    Returns the tokens of complete answers. With `kills`, a worker is killed meanwhile, and only received answers are
+    awaited.
+    """
     places, before = asyncio.Semaphore(10), served.list_counts()
 
     async def ask_once(session: aiohttp.ClientSession, number: int) -> int:
@@ -143,7 +148,7 @@ def sum_output(counts: Counter[tuple[str, str]]) -> int:
 
 
 def test_what_models_state_is_what_the_edge_counts_and_the_ledger_has(served: Served) -> None:
-    """Also of clients that leave amid their answers: these are read to their ends."""
+    """The edge also reads the whole answer if the client disconnects."""
     before, models = served.list_counts(), Models(pause=0.005)
     got = asyncio.run(play(served, models, 48, leaving=True))
     counts = served.list_counts()
@@ -179,7 +184,7 @@ def test_what_clients_got_whole_is_counted_whoever_is_killed(served: Served) -> 
 
 
 def test_what_is_not_stated_is_an_estimate_apart(served: Served) -> None:
-    """A stream of OpenAI's for whose usage nobody has asked."""
+    """A stream of OpenAI without a request for usage."""
     before, models = served.list_counts(), Models()
     body = {"model": "gpt-0", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
 

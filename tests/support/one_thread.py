@@ -1,7 +1,7 @@
-"""SQLite for thousands of short lives in one process: no thread for each connection, and no waiting for the disk.
+"""SQLite for thousands of short database lives in one process, without threads and without waits for the disk.
 
-Each statement is done where it is asked for, so that nothing of what happens depends on how the machine shares out its
-threads. What a killed machine would leave is for tests of the database.
+Each statement runs at once in the calling thread, so the results do not depend on the scheduling of threads. Tests
+of the database cover power loss.
 """
 
 import sqlite3
@@ -21,7 +21,7 @@ from edgeproxy.collector.database.database import Database
 
 
 class Done:
-    """What has come when it is awaited."""
+    """An awaitable that is already complete."""
 
     def __await__(self) -> Iterator[None]:
         return iter(())
@@ -31,21 +31,21 @@ DONE = Done()
 
 
 class Cursor(sqlite3.Cursor):
-    """All of an answer is there, until it is read."""
+    """A cursor whose whole result is stored until it is read."""
 
     async def _async_soft_close(self) -> None:
         pass
 
 
 class Connection(sqlite3.Connection):
-    """Answers as one whose answers are awaited."""
+    """A connection with the interface of an asynchronous one."""
 
     def cursor(self, *_: Any) -> Cursor:
         return super().cursor(Cursor)
 
 
 class AtOnce(SQLiteDialect_pysqlite):
-    """The driver of the standard library, for who awaits its answers: they are there when they are asked for."""
+    """The driver of the standard library for asynchronous callers: results are ready at once."""
 
     driver = "at_once"
     is_async = True
@@ -53,16 +53,16 @@ class AtOnce(SQLiteDialect_pysqlite):
 
     @classmethod
     def get_pool_class(cls, url: sa.URL) -> type[sa.Pool]:
-        """As that of the driver with threads."""
+        """Return the pool class of the driver with threads."""
         return sa.AsyncAdaptedQueuePool
 
     def do_execute(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        """SQLAlchemy insists that something is awaited."""
+        """Await something, because SQLAlchemy requires an await."""
         await_(DONE)
         cursor.execute(statement, parameters)
 
     def do_executemany(self, cursor: Any, statement: str, parameters: Any, context: Any = None) -> None:
-        """The same for many."""
+        """Await something, because SQLAlchemy requires an await."""
         await_(DONE)
         cursor.executemany(statement, parameters)
 
@@ -71,8 +71,8 @@ registry.register(f"sqlite.{AtOnce.driver}", __name__, AtOnce.__name__)
 
 
 def in_memory(url: str) -> Database:
-    """A database of SQLite that has its tables, and leaves its file to the operating system. It can be closed, its file
-    replaced, and used again: what is known of statements stays.
+    """Return a SQLite database with the tables, without disk syncs. It can be closed, its file replaced, and used
+    again; compiled statements stay cached.
     """
 
     def engine(given: sa.URL, *, connect_args: dict[str, Any], **options: Any) -> AsyncEngine:

@@ -1,4 +1,4 @@
-"""A disk on which the host loses power: what was waited for is there, of the rest a part at most."""
+"""A disk whose host loses power: synced data survives, and of other data at most a part."""
 
 import os
 import random
@@ -10,7 +10,7 @@ from loadtest.testbed.sealing import Killed
 
 
 class Memory(Disk):
-    """What the disk has of the spool: what was waited for, and of what is under way a part at most."""
+    """The spool's disk: it holds all synced data, and at most a part of the data under way."""
 
     def __init__(self, chance: random.Random) -> None:
         self.chance = chance
@@ -39,13 +39,13 @@ class Memory(Disk):
             if not rest:
                 continue
             part = rest[: self.chance.randrange(len(rest) + 1)]
-            # The size may be known before what is there.
+            # The size may reach the disk before the content.
             junk = self.chance.choice((b"", bytes(len(rest) - len(part)), self.chance.randbytes(20)))
             Path(path).write_bytes(has + part + junk)
 
 
 class Pages:
-    """What the disk may have of each page of a file."""
+    """The states that the disk may hold of each page of a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -1,4 +1,4 @@
-"""A database with customers who have plans, and usage, without a collector: what billing works on."""
+"""A database with subscribed customers and their usage, for billing without a collector."""
 
 import os
 import time
@@ -40,7 +40,7 @@ def settings(
     meters: Mapping[str, Any] | None = None,
     **billing: Any,
 ) -> CollectorSettings:
-    """What a collector has that charges all customers at this Stripe; without `meters`, all are sums."""
+    """Return the settings of a collector that charges all customers at this Stripe. By default all meters are sums."""
     way = {"base": stripe, "live": live}
     said = {"plans": str(ROOT / "loadtest/testbed/plans.yaml"), "mode": "live", "stripe": way, **billing}
     file = folder / "collector.yaml"
@@ -53,17 +53,17 @@ def settings(
 
 
 class Sold:
-    """Customers, what they have and what they used."""
+    """Customers with their plans and usage."""
 
     def __init__(self, database: Database, known: CollectorSettings) -> None:
         self.database = database
         self.known = known
         self.began = int(time.time())
-        """The second before which nothing was done for it at Stripe."""
+        """No action at Stripe is older than this second."""
         self._seconds = count()
 
     async def customer(self, name: str, plan: str | None = None, *, now: float, **more: Any) -> None:
-        """Make a customer, with a plan from now on."""
+        """Create a customer, with a plan from now on."""
         async with self.database.writing() as connection:
             new = CreateCustomerRequest.model_validate({"name": name, "tier": "basic"})
             await customers.create_customer(connection, CALLER, new, self.known)
@@ -85,7 +85,7 @@ class Sold:
             )
 
     async def use(self, name: str, used: Mapping[str, int], *, at: float, split: Mapping[str, str] = {}) -> None:
-        """Count usage in a minute; `split`: its dimensions."""
+        """Count usage in a minute; `split` are its dimensions."""
         minute = int(at) // 60 * 60
         text = orjson.dumps(split, option=orjson.OPT_SORT_KEYS).decode() if split else ""
         async with self.database.writing() as connection:
@@ -102,17 +102,17 @@ class Sold:
 
 
 class Killed(BaseException):
-    """What ends a process at once."""
+    """The exception that stands for a process killed at once."""
 
 
 class Mortal(Stripe):
-    """A client whose process ends as soon as a call has changed anything: nobody hears of it."""
+    """A client whose process dies as soon as a call has changed something, before it handles the answer."""
 
     keys: ClassVar[set[str]] = set()
-    """By which something was changed before."""
+    """Idempotency keys of earlier changes."""
 
     async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
-        """Make the call, and die of it where it changes something."""
+        """Make the call. Raises Killed if it changes something."""
         answer = await super().call(name, *ids, key=key, **params)
         if key is not None and key not in self.keys:
             self.keys.add(key)
@@ -135,7 +135,7 @@ async def sold(
     live: bool = False,
     **billing: Any,
 ) -> AsyncIterator[tuple[Sold, PeriodCloseJob]]:
-    """The database with the plans, and what closes invoices; only where it is `live` at the pace that Stripe allows."""
+    """The database with the plans, and the job that closes invoices. Only a `live` job keeps Stripe's rate limit."""
     known = settings(folder, url, stripe, live=live, **billing)
     database = await Database.connect(url)
     assert known.billing is not None

@@ -1,6 +1,6 @@
-"""What customers and a person at Stripe's dashboard do with plans, invoices, cards and credits, drawn from a seed.
+"""Actions of customers, and of a person at Stripe's dashboard, on plans, invoices, cards and credits, from a seed.
 
-Stripe's sandbox is the truth of it: what it refuses, or an answer that is lost, is no fault here, and not done again.
+Stripe's sandbox decides: its refusals and lost answers are no faults here, and such actions are not repeated.
 """
 
 import itertools
@@ -18,14 +18,14 @@ from loadtest.testbed.waiting import until
 from tests.support.stripe_sandbox import Sandbox
 
 ANSWER_SECONDS = 200.0
-"""Seconds in which a collector answers: a limit by the minute may have been used up by tries that Stripe failed."""
+"""Seconds for a collector's answer. Attempts that Stripe failed may have used up a limit per minute."""
 NUMBERS = itertools.count()
 USED = {
     "standard": {"llm_tokens": 3_000_000, "agent_executions": 5_010, "api_calls": 150_000, "seats": 30},
     "enterprise": {"llm_tokens": 12_000_000, "agent_executions": 50_040, "storage_gb": 1_020},
     "free": {"llm_tokens": 9_000},
 }
-"""The most that a month of a plan has of each meter."""
+"""The highest monthly usage of each meter in each plan."""
 CARDS = {
     "pm_card_visa": 50,
     "pm_card_chargeCustomerFail": 20,
@@ -33,7 +33,7 @@ CARDS = {
     "pm_card_createDispute": 10,
     "": 10,
 }
-"""The cards that are entered, with their weights; one in ten has none, and is mailed its invoices."""
+"""The cards of customers, with weights. One customer in ten has none, and gets invoices by mail."""
 
 
 class Company:
@@ -43,14 +43,14 @@ class Company:
         self.sandbox = sandbox
         self.collectors = collectors
         self.done: Counter[str] = Counter()
-        """The number of each thing that was done at Stripe, by hand."""
+        """The number of actions at Stripe, by kind."""
         self.names: dict[str, str] = {}
         """Customers by their ids at Stripe."""
         self.invoices: dict[str, list[dict[str, Any]]] = {}
-        """What Stripe has of each customer, by name, when it was looked at last: the newest first."""
+        """Stripe's invoices of each customer at the last look, by name, newest first."""
 
     def ask(self, method: str, path: str, said: Any = None, token: str = ADMIN) -> Answer:
-        """Ask a collector that is up, as often as it takes: each is killed now and then."""
+        """Send a request to a running collector, repeated if necessary, because each is killed now and then."""
         number = next(NUMBERS)
         fields = {"Authorization": f"Bearer {token}", "Idempotency-Key": f"story-{number}"}
         source = f"127.{number // 60_000 + 1}.{number // 250 % 240}.{number % 250 + 1}"
@@ -73,7 +73,7 @@ class Company:
         return answers[-1]
 
     def act(self, what: str, path: str, method: str = "POST", **form: Any) -> dict[str, Any] | None:
-        """Do something at Stripe; None where it is refused, or not known to be done."""
+        """Do something at Stripe. Returns None if it is refused or its result is unknown."""
         try:
             answer = self.sandbox.call(method, path, urlencode(form))
         except (OSError, HTTPException, ValueError):
@@ -84,7 +84,7 @@ class Company:
         return dict(answer.json())
 
     def list_all(self, path: str, **query: Any) -> list[dict[str, Any]]:
-        """Return a whole list of Stripe's, the newest first. There must be no faults."""
+        """Return a whole list of Stripe's objects, newest first. No faults may be active."""
         listed: list[dict[str, Any]] = []
         while True:
             after = {"starting_after": listed[-1]["id"]} if listed else {}
@@ -94,7 +94,7 @@ class Company:
                 return listed
 
     def look(self) -> None:
-        """See what Stripe has by now."""
+        """Fetch Stripe's current data."""
         self.names = {one["id"]: one["name"] for one in self.list_all("/v1/customers")}
         self.invoices = {}
         for invoice in self.list_all("/v1/invoices"):
@@ -102,7 +102,7 @@ class Company:
 
 
 class Story:
-    """A customer, and what becomes of it."""
+    """A customer and its actions."""
 
     def __init__(self, company: Company, name: str, seed: str) -> None:
         self.company = company
@@ -117,7 +117,7 @@ class Story:
     # ---- as a customer
 
     def begin(self) -> None:
-        """Become a customer with a plan."""
+        """Create the customer with a plan."""
         company, emails = self.company, {"emails": [f"{self.name}@example.org"]}
         self._made(company.ask("POST", "/v1/customers", {"name": self.name, "tier": "basic"}))
         self._made(company.ask("PUT", f"/v1/customers/{self.name}/contacts", emails))
@@ -125,7 +125,7 @@ class Story:
         self._made(company.ask("POST", path, {"plan": self.plan}))
 
     def use(self, at: int) -> None:
-        """Report usage of a minute, on both sides of what is included."""
+        """Report usage of a minute, below and above the included amounts."""
         events = []
         for meter, most in USED[self.plan].items():
             value = self.chance.randint(0, most) if self.chance.random() < 0.7 else 0
@@ -134,7 +134,7 @@ class Story:
         self._made(self.company.ask("POST", "/v1/events", events, SERVICE))
 
     def change_plan(self) -> None:
-        """Upgrade, downgrade, or end: once in a while."""
+        """Upgrade, downgrade, or end the plan, once in a while."""
         path, drawn = f"/billing/subscription?customer={self.name}", self.chance.random()
         if self.is_ended or drawn > 0.4:
             return
@@ -148,20 +148,20 @@ class Story:
             self.plan = plan
 
     def enter_card(self) -> None:
-        """Enter the card that is charged from now on, on the page that Stripe has for that."""
+        """Enter the card for later charges on Stripe's page."""
         stripe_ids = [id_ for id_, name in self.company.names.items() if name == self.name]
         if stripe_ids and self.card:
             form = {"invoice_settings[default_payment_method]": self.card}
             self.company.act("card", f"/v1/customers/{stripe_ids[0]}", **form)
 
     def change_card(self) -> None:
-        """Enter one that pays, maybe."""
+        """Perhaps enter a card that pays."""
         if self.card not in ("", "pm_card_visa") and self.chance.random() < 0.6:
             self.card = "pm_card_visa"
             self.enter_card()
 
     def buy_credits(self) -> None:
-        """Buy credits, maybe, and pay; then have some of the money back, from us or by the dashboard."""
+        """Perhaps buy credits and pay. Later have some of the money refunded, by us or by the dashboard."""
         if self.chance.random() > 0.3:
             return
         buy = {"millicredits": self.chance.randint(1, 40) * 1_000_000, "success_url": "https://shop.example/"}
@@ -181,7 +181,7 @@ class Story:
             self.purchases.append(session)
 
     def refund_credits(self) -> None:
-        """Have money of purchases back."""
+        """Refund purchases."""
         for session in self.purchases:
             drawn = self.chance.random()
             if drawn < 0.3:
@@ -197,14 +197,14 @@ class Story:
     # ---- at the dashboard
 
     def adjust_balance(self) -> None:
-        """Set the balance of the customer by hand, up or down: once in a while."""
+        """Change the customer's balance by hand, once in a while."""
         stripe_ids = [id_ for id_, name in self.company.names.items() if name == self.name]
         if stripe_ids and self._hand.random() < 0.1:
             path, cents = f"/v1/customers/{stripe_ids[0]}/balance_transactions", self._hand.randint(-3000, 3000)
             self.company.act("balance adjusted", path, amount=cents or 1, currency="usd")
 
     def touch_draft(self) -> None:
-        """Touch the draft of a period that is over and not closed yet."""
+        """Change the draft of an ended period that is not closed yet."""
         for invoice in self.company.invoices.get(self.name, ()):
             if invoice["status"] != "draft" or self.chance.random() > 0.15:
                 continue
@@ -220,7 +220,7 @@ class Story:
                 self.company.act("draft voided", f"{path}/void")
 
     def decide_held(self) -> None:
-        """Accept or void what is held, as the console allows."""
+        """Accept or void held invoices, as the console allows."""
         listed = self.company.ask("GET", f"/billing/invoices?customer={self.name}").json()
         for invoice in listed["invoices"]:
             if invoice["state"] == "held":
@@ -233,7 +233,7 @@ class Story:
                     self.company.done[f"held: {decision}"] += 1
 
     def settle_invoices(self) -> None:
-        """Do something about each invoice that is not a draft, or nothing."""
+        """Do something with each invoice that is not a draft, or nothing."""
         for invoice in self.company.invoices.get(self.name, ()):
             if invoice["status"] == "open":
                 self._settle_open(invoice)
@@ -298,7 +298,7 @@ class Story:
                     self._give_back(payment["payment"]["payment_intent"], "refund of an invoice")
 
     def _credit(self, invoice: dict[str, Any]) -> None:
-        """Have us credit a part of an invoice."""
+        """Credit a part of an invoice through us."""
         number = invoice["metadata"].get("edgeproxy_invoice")
         note = {"amount": self.chance.randint(1, 2000), "why": "sorry"}
         if number and self.company.ask("POST", f"/billing/invoices/{number}/credit", note).status < 300:

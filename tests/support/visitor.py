@@ -1,4 +1,4 @@
-"""Somebody who looks at pages without scripts: follows links, fills in forms, keeps cookies."""
+"""A browser without scripts: it follows links, fills in forms and stores cookies."""
 
 from html.parser import HTMLParser
 from types import TracebackType
@@ -9,7 +9,7 @@ import httpx
 
 
 class Form:
-    """A form of a page: where it goes, and its fields as they are."""
+    """A form of a page: its target, and the current values of its fields."""
 
     def __init__(self, action: str, method: str) -> None:
         self.action = action
@@ -28,15 +28,15 @@ class Read(HTMLParser):
         self.tags: set[str] = set()
         self.attributes: set[str] = set()
         self.loaded: list[str] = []
-        """What the page has the browser load."""
+        """The URLs that the page makes the browser load."""
         self._area: str | None = None
         self._select: str | None = None
         self.feed(html)
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        """Note what a tag is."""
+        """Record a start tag."""
         said = {name: value or "" for name, value in attributes}
-        if tag != "script" or not said.get("src", "").startswith("/pages/"):  # One that is the site's own.
+        if tag != "script" or not said.get("src", "").startswith("/pages/"):  # The site's own script is allowed.
             self.tags.add(tag)
         self.attributes |= said.keys()
         if "src" in said or (tag == "link" and said.get("rel") not in ("alternate", "expect")):
@@ -58,20 +58,20 @@ class Read(HTMLParser):
             self.forms[-1].fields[self._select] = said.get("value", "")
 
     def handle_endtag(self, tag: str) -> None:
-        """Note its end."""
+        """Record an end tag."""
         if tag == "textarea":
             self._area = None
         elif tag == "select":
             self._select = None
 
     def handle_data(self, data: str) -> None:
-        """Note text."""
+        """Record text."""
         self.text += data
         if self._area is not None:
             self.forms[-1].fields[self._area] += data
 
     def form(self, action: str) -> Form:
-        """Return the form that changes something whose action ends so."""
+        """Return the POST form whose action ends with this."""
         (found,) = [one for one in self.forms if one.method == "post" and one.action.endswith(action)]
         return found
 
@@ -80,7 +80,7 @@ class Visitor:
     """A browser without scripts, at one site."""
 
     def __init__(self, site: str, address: str = "127.0.0.1", **fields: str) -> None:
-        """`address` is where it comes from."""
+        """`address` is the client address."""
         self.site = site
         self.client = httpx.Client(
             base_url=site,
@@ -106,7 +106,7 @@ class Visitor:
         return self._took(self.client.get(path))
 
     def send(self, action: str, **said: str) -> Read:
-        """Fill in the form of this page whose action ends so, and send it; what is not said stays as it is."""
+        """Fill in the form whose action ends with this, and send it; other fields keep their values."""
         form = self.read.form(action)
         where = urljoin(str(self.answer.url), form.action)
         return self.post(where, {**form.fields, **said})

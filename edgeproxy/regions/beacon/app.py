@@ -1,4 +1,4 @@
-"""The HTTP application of the beacon. Pages of any origin may use it; it sets no cookie, and reads none."""
+"""The HTTP application of the beacon. Pages of any origin may use it. It neither sets nor reads cookies."""
 
 import asyncio
 import secrets
@@ -69,7 +69,7 @@ class Beacon:
         return application
 
     async def ping(self, _: web.Request) -> web.Response:
-        """Answer at once: this is what clients measure."""
+        """Answer at once. Clients measure this request."""
         return web.Response(status=204)
 
     async def script(self, _: web.Request) -> web.Response:
@@ -137,8 +137,10 @@ class Beacon:
         return ticket, measured
 
     def _find_client(self, request: web.Request) -> tuple[IP, IP | None]:
-        """Return the address of the client, and that of the trusted proxy to which it connected, None without a proxy;
-        raises HTTPBadRequest where a proxy names no address."""
+        """Return the client's address, and the address of the trusted proxy that it connected to (None: none).
+
+        Raises HTTPBadRequest if X-Forwarded-For contains an invalid address.
+        """
         forwarded = ", ".join(request.headers.getall("X-Forwarded-For", []))
         client, proxy = find_client(request[PEER].address, forwarded, self._settings.trusted_proxies)
         if client is None:
@@ -146,9 +148,10 @@ class Beacon:
         return client, proxy
 
     def _find_country(self, request: web.Request, client: IP, proxy: IP | None) -> str | None:
-        """Return the country of a client by the database, or by the header of the proxy to which the client connected.
+        """Return the client's country from the database, or from the header of the proxy that the client connected to.
 
-        The header of a client that connects to another proxy, such as an edge that passes it on, is its own.
+        If the client connects to another proxy, such as a forwarding edge, the client itself may have set the
+        header.
         """
         if self._countries is not None:
             return self._countries.find_country(client)
@@ -157,7 +160,7 @@ class Beacon:
 
     @web.middleware
     async def _open_to_all(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Give every answer the fields by which pages of any origin may read it; every error is JSON."""
+        """Add the fields that let pages of any origin read an answer. Turn every error into JSON."""
         try:
             answer = await handler(request)
         except web.HTTPException as error:

@@ -17,15 +17,15 @@ REPORTS_AT_ONCE = 500
 REJECTED_STATUSES = (400, 413, 422)
 """Statuses of a batch that the collector will never accept: it is malformed or too large."""
 QUEUED_MAX = 5_000
-"""Queued reports; beyond them the oldest are dropped: later ones say the same."""
+"""The most queued reports. Beyond them the oldest are dropped, because later reports repeat the data."""
 PEER = HttpPeer("the collector", 5.0, 1 << 20)
 CACHED_MAX = 10_000
-"""Cached best regions."""
+"""The most cached best regions."""
 CACHE_SECONDS = 60.0
 
 
 class CollectorUnavailableError(Exception):
-    """The collector does not answer, or with an error; the text says why."""
+    """The collector does not answer, or answers with an error; the text gives the reason."""
 
 
 class RejectedReportsError(CollectorUnavailableError):
@@ -51,14 +51,16 @@ class Collector:
         self._queue.append(report)
 
     async def run(self, every: float) -> None:
-        """Send the queued reports `every` so many seconds, until cancelled."""
+        """Send the queued reports every `every` seconds, until cancelled."""
         while True:
             await asyncio.sleep(every)
             await self.send()
 
     async def send(self) -> None:
-        """Send the queued reports; those that cannot be sent stay queued. A report that the collector rejects by itself
-        is dropped, so that it does not stop the others."""
+        """Send the queued reports. Reports that cannot be sent stay queued.
+
+        A single report that the collector rejects is dropped, so that it does not stop the others.
+        """
         while self._queue:
             batch = [self._queue.popleft() for _ in range(min(self._at_once, len(self._queue)))]
             try:
@@ -79,12 +81,12 @@ class Collector:
                 self._at_once = min(2 * self._at_once, REPORTS_AT_ONCE)
 
     def _put_back(self, batch: list[Report]) -> None:
-        """Queue these reports before all others, as far as there is room."""
+        """Put these reports at the front of the queue, as far as there is room."""
         for report in reversed(batch[: QUEUED_MAX - len(self._queue)]):
             self._queue.appendleft(report)
 
     def find_cached_best(self, network: str, country: str | None, now: float) -> JsonObject | None:
-        """Return the cached best region of a network; None where there is none, or it is too old."""
+        """Return the cached best region of a network; None if it is missing or too old."""
         fetched_at, best = self._cache.get((network, country), (0.0, None))
         return best if best is not None and now - fetched_at < CACHE_SECONDS else None
 

@@ -20,7 +20,7 @@ class InvalidCountryDatabaseError(Exception):
 
 
 def parse_country_code(written: str | None) -> str | None:
-    """Parse the country code of a proxy's header or a database; None where it is of no country."""
+    """Parse the country code of a proxy's header or a database; None if it names no country."""
     return written if written is not None and CODE.fullmatch(written) and written not in UNKNOWN else None
 
 
@@ -50,7 +50,7 @@ class Countries:
         self._codes = [code for _, _, _, code in spans]
 
     def find_country(self, address: IP) -> str | None:
-        """Find the country of an address; None where no line has it."""
+        """Find the country of an address; None if no line covers it."""
         place = bisect_right(self._begins, (address.version, int(address))) - 1
         if place < 0 or self._begins[place][0] != address.version or int(address) > self._ends[place]:
             return None

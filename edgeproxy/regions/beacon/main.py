@@ -26,11 +26,11 @@ CONNECTIONS = Bounds(all=4096, per_address=256)
 DRAIN_SECONDS = 5.0
 """Seconds that open requests have after a signal to end."""
 END_SECONDS = 15.0
-"""Seconds after which it ends whatever hangs. Service managers wait for 20 s."""
+"""Seconds until a stopping process is ended by force. Service managers wait for 20 s."""
 
 
 def run(settings: BeaconSettings) -> int:
-    """Serve until a signal to stop, and return the exit code: 0, or 2 where an address or a file cannot be used."""
+    """Serve until a signal to stop, and return the exit code: 0, or 2 if an address or a file is unusable."""
     log.configure("beacon")
     raise_descriptor_limit()
     forbid_core_dumps()
@@ -72,7 +72,7 @@ async def serve(
 
 
 def bind(address: Address) -> socket.socket:
-    """Return a socket that is bound to this address; raises OSError."""
+    """Return a socket bound to this address; raises OSError."""
     try:
         return socket.create_server(address, family=socket.AF_INET6 if ":" in address.host else socket.AF_INET)
     except OSError as error:

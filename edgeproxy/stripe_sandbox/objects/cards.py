@@ -7,8 +7,10 @@ from edgeproxy.stripe_sandbox.refusal import ApiError
 from edgeproxy.stripe_sandbox.transaction import Body
 
 Authentication = Literal["never", "always", "until_set_up", "on_session"]
-"""When the owner of a card must authenticate (3D Secure): `until_set_up` off session, and always on session, where
-`on_session` is set up already."""
+"""When the owner of a card must authenticate (3D Secure).
+
+`until_set_up`: off session until it is set up, and always on session. `on_session`: only on session.
+"""
 
 
 class Card(NamedTuple):
@@ -17,18 +19,18 @@ class Card(NamedTuple):
     number: str
     brand: str = "visa"
     declined: str | None = None
-    """Code with which its bank declines."""
+    """The code of the bank's decline."""
     attaches: bool = True
-    """Whether it can be attached to a customer."""
+    """The card can be attached to a customer."""
     authentication: Authentication = "never"
     dispute: str | None = None
-    """Reason for which its owner disputes each payment."""
+    """The reason of the owner's dispute of each payment."""
     refund: Literal["succeeded", "pending", "failed"] = "succeeded"
-    """How its refunds begin or end: `pending` ones succeed later, `failed` ones fail later."""
+    """The result of its refunds: `pending` ones succeed later, `failed` ones fail later."""
     funding: Literal["credit", "debit", "prepaid"] = "credit"
     country: str = "US"
     available: bool = False
-    """Whether its payments are available at once."""
+    """Its payments are available at once."""
 
 
 CARDS = {
@@ -101,7 +103,7 @@ MESSAGES = {
     "processing_error": "An error occurred while processing your card. Try again in a little bit.",
 }
 YEARS_MAX = 50
-"""Years that a card is valid for at most."""
+"""The most years that a card is valid."""
 
 
 def find_token(id: str) -> str | None:
@@ -112,7 +114,7 @@ def find_token(id: str) -> str | None:
 
 
 def build_decline(why: str | None) -> ApiError:
-    """Build the refusal with which a bank declines."""
+    """Build the refusal of a declining bank."""
     why = why or "generic_decline"
     code = why if why in OWN_CODES else "card_declined"
     message = MESSAGES.get(why, "Your card was declined.")
@@ -120,9 +122,9 @@ def build_decline(why: str | None) -> ApiError:
 
 
 def check_card(number: str, exp_month: int, exp_year: int, cvc: str | None, year: int, month: int) -> str:
-    """Check a card as it is typed in, in the month of a year; returns the token of the test card with this number.
+    """Check an entered card in this month; return the token of the test card with its number.
 
-    Raises the refusals of Stripe's test mode, with `param` as the part of the card that is wrong.
+    Raises the refusals of Stripe's test mode, with the wrong part of the card as `param`.
     """
     digits = number.replace(" ", "").replace("-", "")
     token = NUMBERS.get(digits)
@@ -155,7 +157,7 @@ def _build_card_error(code: str, message: str, param: str) -> ApiError:
 
 
 def _has_check_digit(digits: str) -> bool:
-    """Return whether the last digit is right (Luhn)."""
+    """Return whether the check digit at the end is correct (Luhn)."""
     doubled = [int(digit) * (1 + place % 2) for place, digit in enumerate(reversed(digits))]
     return sum(value - 9 if value > 9 else value for value in doubled) % 10 == 0
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 
 class Spent(NamedTuple):
-    """Nanoseconds since the start of a process: on a core, and ready but waiting for one.
+    """Nanoseconds of a process since its start: on a core, and ready but waiting for a core.
 
-    `user` and `system` are ticks of a hundredth of a second, by which what it ran is shared between its own code and
-    the kernel's.
+    `user` and `system` are ticks of a hundredth of a second. They divide `ran` between the process's own code and
+    the kernel.
     """
 
     ran: int
@@ -28,7 +28,7 @@ class Spent(NamedTuple):
 
     @property
     def system_share(self) -> float:
-        """The part of what it ran that was the kernel's; 0 where no tick was seen."""
+        """The kernel's part of the CPU time; 0 if there was no tick."""
         return self.system / (self.user + self.system) if self.user + self.system else 0.0
 
 
@@ -42,12 +42,12 @@ def parse(schedstat: str) -> Spent:
 
 
 def of_process(pid: int) -> Spent:
-    """All threads together; raises FileNotFoundError or ProcessLookupError where it is gone."""
+    """Return the sum of all threads. Raises FileNotFoundError or ProcessLookupError if the process has ended."""
     total = NOTHING
     for thread in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # A thread may end between the two.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # A thread may end between the two calls.
             total += parse((thread / "schedstat").read_text())
-    # proc(5): the 14th and 15th field, behind the name, in which anything may be.
+    # proc(5): the 14th and 15th field. The name before them may contain any character.
     user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
     return total._replace(user=int(user), system=int(system))
 
@@ -57,9 +57,9 @@ def of_processes(pids: Iterable[int]) -> dict[int, Spent]:
 
 
 def between(before: Mapping[int, Spent], after: Mapping[int, Spent]) -> Spent:
-    """What was spent between two readings; a process that only the later one knows began in between.
+    """Return the CPU time between two readings. A process only in the later one started in between.
 
-    Raises ValueError for one that ended in between: what it spent is unknown.
+    Raises ValueError if a process ended in between, because its CPU time is unknown.
     """
     if gone := before.keys() - after.keys():
         raise ValueError(f"process {min(gone)} ended while it was measured")

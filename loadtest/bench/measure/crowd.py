@@ -1,8 +1,8 @@
-"""Requests of many customers, for the program whose instructions are counted: who is served, and who asks.
+"""Requests of many customers, for the program whose instructions are counted.
 
-A scenario is `many-CUSTOMERS`, and may go on with `-zipf` (the k-th customer asks 1/k as often as the first; else all
-alike), `-routes100`, `-new` (each path is new, as with ids) and `-first` (each customer asks for the first time;
-else each has asked before).
+A scenario is `many-CUSTOMERS`, optionally with `-zipf` (the k-th customer sends 1/k as many requests as the first;
+otherwise all send equally), `-routes100`, `-new` (each path is new, as with ids) and `-first` (each request is the
+first of its customer; otherwise each customer has sent one before).
 """
 
 import itertools
@@ -22,15 +22,15 @@ NAME = re.compile(
 """The name of such a scenario."""
 
 WARM_UP = 300
-"""Customers who have asked before those who are counted, where these ask for the first time."""
+"""With `-first`, customers who sent requests before the counted ones."""
 
 EXAMPLES = ("many-1", "many-1000", "many-10000", "many-100000", "many-100000-first")
-"""Those that are counted where `many` is asked for."""
+"""The scenarios that `many` stands for."""
 
 
 @dataclass(frozen=True)
 class Crowd:
-    """Who asks, and for which paths."""
+    """The customers and paths of a scenario."""
 
     customers: int
     routes: int = 1
@@ -39,7 +39,7 @@ class Crowd:
     is_first: bool = False
 
     def add_to(self, settings: EdgeSettings) -> EdgeSettings:
-        """Return the settings with these customers, each of the tier of the bench's own, in the place of all others."""
+        """Return the settings with these customers instead of all others, each with the bench's own tier."""
         names = [f"c{number}" for number in range(self.customers)]
         customer = Customer(tier=ACME.tier)
         keys = [
@@ -49,17 +49,17 @@ class Crowd:
         return settings.model_copy(update={"customers": dict.fromkeys(names, customer), "keys": tuple(keys)})
 
     def list_routes(self) -> list[dict[str, str]]:
-        """Return the routes, as settings have them."""
+        """Return the routes in the form of settings."""
         return [{"path": f"{path}/*", "upstream": "api"} for path in self._list_paths()]
 
     def count_rows(self, times: int) -> int:
-        """Count the rows that a table needs before so many requests: some to spare."""
+        """Return the rows that a table needs for this many requests, with some to spare."""
         bindings = self.customers if self.routes == 1 else self.customers + times
         return 1000 + 3 * bindings
 
     def warm_up(self, customers: int | None = None) -> Iterator[bytes]:
-        """Yield a request of each customer, or of the first `customers`: of the last ones where all others ask for the
-        first time.
+        """Yield a request of each customer, or of `customers` of them: of the last ones, if all others are counted at
+        their first request.
         """
         numbers = range(self.customers)
         chosen = numbers[-WARM_UP:] if self.is_first else numbers[:customers]
@@ -70,7 +70,7 @@ class Crowd:
         return [f"/r{number}" for number in range(self.routes)]
 
     def ask(self, times: int) -> list[bytes]:
-        """Return so many requests."""
+        """Return this many requests."""
         chance, numbers, paths = random.Random(1), range(self.customers), self._list_paths()
         if self.is_first:
             who = list(itertools.islice(itertools.cycle(numbers), times))
@@ -85,7 +85,7 @@ class Crowd:
 
 
 def parse_crowd(name: str) -> Crowd | None:
-    """Return what a scenario of this name is about; None where it is none of these."""
+    """Return the crowd of a scenario's name, or None for another scenario."""
     found = NAME.fullmatch(name)
     if found is None:
         return None
@@ -105,7 +105,7 @@ def format_key(number: int) -> str:
 
 
 def format_request(number: int, path: str) -> bytes:
-    """Return a customer's request: `small` of the scenarios, with another key."""
+    """Return a customer's request: the scenario `small` with another key."""
     return (
         f"GET {path} HTTP/1.1\r\nHost: api.example.com\r\nAuthorization: Bearer {format_key(number)}\r\n\r\n"
     ).encode()

@@ -1,4 +1,4 @@
-"""One slice: some seconds of one scenario at one peer, and whether its answers were right."""
+"""One slice: some seconds of one scenario at one peer, with a check of the answers."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,10 @@ _WAITED_AT_MOST = 0.03
 
 @dataclass(frozen=True)
 class Slice:
-    """CPU in µs a request: `cpu` of what serves, `system` the kernel's part of it, `control` of what does not serve.
+    """CPU in µs per request: `cpu` of the serving processes, `system` the kernel's part, `control` of other processes.
 
-    `busy` is the share of the time in which it ran, `waited` in which it waited for others on its core.
-    `wrong` says why the slice does not count, empty where it does.
+    `busy` is the share of time in which the peer ran, `waited` the share in which it waited for its core. `wrong` is
+    the reason why the slice does not count, or empty.
     """
 
     round: int
@@ -36,17 +36,17 @@ class Slice:
 
     @property
     def user(self) -> float:
-        """The part of `cpu` that is not the kernel's."""
+        """The part of `cpu` outside the kernel."""
         return self.cpu - self.system
 
     @property
     def disturbed(self) -> bool:
-        """Something else had its core: the figure may be too high."""
+        """Other work used its core: the figure may be too high."""
         return self.waited > _WAITED_AT_MOST
 
     @property
     def idle(self) -> bool:
-        """The load did not keep it busy: it may be too high too, as a proxy does more at a time when it is busy."""
+        """The load did not keep it busy. The figure may be too high, because a busy proxy handles more at once."""
         return self.busy < _BUSY_AT_LEAST
 
 
@@ -62,7 +62,7 @@ def take(
     core: int,
     folder: Path,
 ) -> Slice:
-    """Run the load and read off what it cost. Raises RuntimeError or ValueError where that cannot be said."""
+    """Run the load and measure its cost. Raises RuntimeError or ValueError if the cost is unknown."""
     workers, control = running.workers(), running.control
     seen = upstream.seen()
     before, control_before = cpu.of_processes(workers), cpu.of_processes(control)
@@ -89,7 +89,7 @@ def take(
 
 
 def fault(scenario: Scenario, load: wrk.Load, seen: int, connections: int) -> str:
-    """What was not right about the answers; empty where all was. `seen` is what the upstream counted."""
+    """Return the fault of the answers, or an empty text. `seen` is the upstream's count."""
     if load.failed:
         return f"{load.failed} connections failed"
     passed = load.requests - load.refused
@@ -97,11 +97,11 @@ def fault(scenario: Scenario, load: wrk.Load, seen: int, connections: int) -> st
         return f"{load.refused} of {load.requests} were refused"
     if not scenario.passes and passed > scenario.customer.limit:
         return f"{passed} passed of a limit of {scenario.customer.limit}"
-    # When wrk stops, each connection may have a request under way that it does not count; where the machine is
-    # disturbed, such a request of the slice before may arrive in this one.
+    # When wrk stops, each connection may have a request under way that wrk does not count. On a disturbed machine such
+    # a request of the slice before may arrive in this one.
     if not passed <= seen <= passed + 2 * connections:
         return f"the upstream saw {seen} requests of {passed} that were answered"
-    # wrk counts bytes as they come, those of answers that it does not see the end of too.
+    # wrk counts bytes as they arrive, also those of answers whose end it does not see.
     least, most = scenario.answer * load.requests, (scenario.answer + _HEAD_AT_MOST) * (load.requests + connections)
     if scenario.passes and not least < load.bytes <= most:
         return f"{load.bytes} bytes of {load.requests} answers with {scenario.answer} each and a head"

@@ -1,4 +1,4 @@
-"""edgeproxy itself, with one worker and everything on that the budgets name: alone, and on a hub with another."""
+"""edgeproxy itself, with one worker and every feature that the budgets name: alone, and on a hub with another edge."""
 
 import json
 import os
@@ -18,12 +18,12 @@ from loadtest.bench.people import ACME, ADDRESS_RATE, CUSTOMERS, REGION, ROUTES
 _ROOT = Path(__file__).parents[3]
 _AGREED_SECONDS = 20.0
 TOKENS_ROUTE = "v2"
-"""The route on which tokens are counted: of each count that an answer states, by model."""
+"""The route that counts tokens: each stated count, by model."""
 COUNTS = ("input_tokens", "cached_tokens", "output_tokens")
 
 
 class RunningEdge(Running):
-    """An edge; the process that its workers are forked from does not serve."""
+    """A running edge. The template process of its workers does not serve."""
 
     def workers(self) -> list[int]:
         return [pid for pid in super().workers() if not _is_template(pid)]
@@ -48,12 +48,12 @@ class Edge(Peer):
         )
 
     def environment(self, place: Place) -> dict[str, str]:
-        """Return the variables that the edge is started with: which edgeproxy it is, above all."""
+        """Return the environment of the edge, above all the path of its edgeproxy."""
         return _own_environment(place)
 
 
 class Hubbed(Edge):
-    """The same on a hub, a Redis, with another edge: every limit but the address's is one that hosts share."""
+    """The edge on a hub (a Redis) with another edge. All limits except those by address are shared."""
 
     name = "edgeproxy+hub"
 
@@ -62,7 +62,7 @@ class Hubbed(Edge):
 
     def launch(self, place: Place) -> Running:
         port, admin, secure_port, redis, *others = ports.free(7)
-        # Where the bench itself is, off the proxy's core.
+        # On the bench's own cores, not on the proxy's.
         away = replace(place, folder=place.folder / "beside", core=min(os.sched_getaffinity(0)), certificate=None)
         away.folder.mkdir()
         options = ["--port", str(redis), "--bind", "127.0.0.1", "--save", "", "--dir", str(away.folder)]
@@ -82,7 +82,7 @@ class Hubbed(Edge):
 
 
 class Watched(Edge):
-    """The same, watched from within (loadtest/bench/watched): what that finds is in its folder once it has ended."""
+    """The edge with internal measurements (loadtest/bench/watched), which it writes to its folder when it ends."""
 
     name = "edgeproxy, watched"
 
@@ -93,14 +93,14 @@ class Watched(Edge):
 
 
 class OtherVersionError(Exception):
-    """A commit cannot be unpacked; the text says which and why."""
+    """A commit cannot be unpacked; the text names it and the reason."""
 
 
 class OtherVersion(Edge):
-    """edgeproxy as it is in another commit, by the same Python and with the same packages."""
+    """edgeproxy of another commit, with this Python and its packages."""
 
     def __init__(self, ref: str, folder: Path) -> None:
-        """Unpack the commit into `folder`. Raises OtherVersionError where there is none of that name."""
+        """Unpack the commit into `folder`. Raises OtherVersionError if there is no such commit."""
         self.name = f"{Edge.name}@{ref}"
         self.folder = folder
         folder.mkdir()
@@ -116,7 +116,9 @@ class OtherVersion(Edge):
 
 
 def _own_environment(place: Place) -> dict[str, str]:
-    """Return what makes the bench's own interpreter run these sources; another one runs what is installed there."""
+    """Return the variables that make the bench's own interpreter run these sources. Others run their installed
+    package.
+    """
     return {"PYTHONPATH": str(_ROOT)} if place.python == Path(sys.executable).absolute() else {}
 
 
@@ -134,7 +136,7 @@ def _started(place: Place, configuration: dict[str, object], env: dict[str, str]
 
 
 def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str, object]:
-    """What would be its edge.yaml: limits that are charged but not reached, and one customer with a small one."""
+    """Return the content of edge.yaml: limits that are charged but not reached, and one customer with a small limit."""
     listen: list[dict[str, object]] = [{"address": f"127.0.0.1:{port}"}]
     if place.certificate is not None:
         cert, key = map(str, place.certificate)
@@ -175,7 +177,7 @@ def _counted(admin: int) -> int:
 
 
 def _hosts(admin: int) -> int:
-    """How many edges are on its hub, as it says itself; 0 while nobody says so."""
+    """Return how many edges are on its hub, from its status; 0 while it is unknown."""
     try:
         with urlopen(f"http://127.0.0.1:{admin}/status", timeout=10) as answer:
             hub = json.load(answer)["hub"]

@@ -1,4 +1,4 @@
-"""The same requests for each algorithm, and what each admits of them, decided by the edge's own code."""
+"""Equal requests for each algorithm, and the requests that it admits, decided by the edge's own code."""
 
 import heapq
 import tempfile
@@ -20,7 +20,7 @@ from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.route_limits import LimitTerms, PolicyTables, RouteLimits
 
 BEGIN = 60_000_000.0
-"""Edge time at which it begins, after no request at all."""
+"""The edge time of the beginning; no request came before."""
 ANSWERED_AFTER = 1.0
 """Seconds that each request is under way."""
 MINUTE = 60.0
@@ -36,11 +36,11 @@ class Phase(NamedTuple):
 
     @property
     def until(self) -> float:
-        """When it is over."""
+        """The end of the phase."""
         return self.since + self.seconds
 
     def times(self) -> list[float]:
-        """When each request comes."""
+        """Return the time of each request."""
         return [self.since + self.seconds * number / self.requests for number in range(self.requests)]
 
 
@@ -54,7 +54,7 @@ END = 300.0
 
 @dataclass(frozen=True)
 class Plan:
-    """A tier as it is written in tiers.yaml, and what the picture says of it."""
+    """A tier as written in tiers.yaml, and its caption."""
 
     name: str
     tier: str
@@ -80,31 +80,31 @@ PLANS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """The times of a plan's requests (seconds after the beginning) that were admitted."""
+    """The times of a plan's admitted requests (seconds after the beginning)."""
 
     plan: Plan
     admitted: tuple[float, ...]
 
     def of(self, phase: Phase) -> int:
-        """How many of a phase's requests were admitted."""
+        """Return how many of a phase's requests were admitted."""
         return self.between(phase.since, phase.until)
 
     def between(self, since: float, until: float) -> int:
-        """How many were admitted from one moment to just before another."""
+        """Return how many requests were admitted from one moment to just before another."""
         return sum(since <= time < until for time in self.admitted)
 
     def last_minute(self, now: float) -> int:
-        """How many were admitted in the minute that ends with this moment."""
+        """Return how many requests were admitted in the minute that ends at this moment."""
         return sum(now - MINUTE < time <= now for time in self.admitted)
 
     @property
     def most(self) -> int:
-        """The most that were admitted in any minute."""
+        """The most requests admitted in any minute."""
         return max(map(self.last_minute, self.admitted))
 
 
 def outcomes() -> list[Outcome]:
-    """What each plan admits of all requests of all phases."""
+    """Return the outcome of all requests of all phases for each plan."""
     times = sorted(time for phase in PHASES for time in phase.times())
     with tempfile.TemporaryDirectory(prefix="edgeproxy-picture-") as folder:
         supervisor = Store.prepare(Path(folder), workers=1, customers=100, addresses=100)
@@ -135,7 +135,7 @@ def _admitted(limits: LimitSet, times: Sequence[float]) -> Iterator[float]:
 
 
 def table(found: Sequence[Outcome]) -> str:
-    """The figures, as the rows of a table in Markdown."""
+    """Return the figures as the rows of a Markdown table."""
     asked = " | ".join([phase.what for phase in PHASES])
     rows = [f"| admitted of | {asked} | most in any minute |", "|---|" + "---:|" * (len(PHASES) + 1)]
     for outcome in found:

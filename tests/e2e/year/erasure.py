@@ -1,4 +1,4 @@
-"""The erasure of people at the end of the year, by command and by the API, and the restore of backups from before."""
+"""The erasure of people at the end of the year, by command and by the API, and the restore of earlier backups."""
 
 import shutil
 from pathlib import Path
@@ -8,12 +8,12 @@ from tests.e2e.year.plan import Person
 from tests.e2e.year.side import Side
 
 WRITTEN_ANEW = ("VACUUM (FULL, ANALYZE)", "VACUUM FULL pg_statistic", "CHECKPOINT")
-"""What leaves nothing of deleted rows in the files of a database, nor in what the planner knows of its columns."""
+"""Statements that purge deleted rows from the files of a database, and from the planner's statistics."""
 NEXT_WAL = "SELECT pg_logical_emit_message(true, '', ''), pg_switch_wal()"
 
 
 def keep_no_wal(server: Postgresql) -> None:
-    """Have a server remove WAL that it needs no more, in place of using the files again with what is in them."""
+    """Make a server delete old WAL files, because recycled files keep their old content."""
     server.ask("ALTER SYSTEM SET wal_recycle = off")
     server.ask("SELECT pg_reload_conf()")
 
@@ -25,18 +25,18 @@ def erase_by_command(side: Side, person: Person) -> None:
 
 
 def delete(side: Side, person: Person) -> None:
-    """Begin the deletion of a person, who is erased after the grace time."""
+    """Start the deletion of a person, who is erased after the grace time."""
     side.send("DELETE", f"/v1/customers/{side.find_pseudonym(person.name)}")
 
 
 def is_erased(side: Side, pseudonym: str) -> bool:
-    """Whether nothing but a customer's pseudonym is left here, and at Stripe no more than invoices."""
+    """Return whether only a customer's pseudonym is left here, and only invoices at Stripe."""
     customer = side.send("GET", f"/v1/customers/{pseudonym}").json()
     return bool(customer["state"] == "deleted" and customer["name"] == pseudonym)
 
 
 def back_up(side: Side, server: Postgresql) -> Path:
-    """Make a backup of a side's database, and return its file."""
+    """Back up a side's database, and return the file."""
     file, url = side.apart / "backup", str(side.collector.settings["database"])
     if side.is_on_sqlite:
         side.run("backup", "-c", side.collector.file, file)
@@ -46,21 +46,21 @@ def back_up(side: Side, server: Postgresql) -> Path:
 
 
 def restore(side: Side, server: Postgresql, backup: Path) -> None:
-    """Put a backup in the place of a database whose collector has ended."""
+    """Replace the database of a stopped collector with a backup."""
     if side.is_on_sqlite:
         for file in side.database_file.parent.glob("ledger.db*"):
             file.unlink()
         shutil.copy(backup, side.database_file)
     else:
         side.collector.settings["database"] = url = server.empty_database()
-        file = Path(shutil.copy(backup, server.backups))  # Whose user may not read what is the tests'.
+        file = Path(shutil.copy(backup, server.backups))  # The server's user may not read files of the tests.
         file.chmod(0o644)
         server.restore(file, url)
         file.unlink()
 
 
 def leave_nothing(side: Side, server: Postgresql) -> None:
-    """Have the server write anew what it keeps of a side, whose collector has ended, and go on with new WAL."""
+    """Make the server rewrite the files of a side whose collector has ended, and start new WAL."""
     if not side.is_on_sqlite:
         for statement in WRITTEN_ANEW:
             server.ask_in(side.database_name, statement)

@@ -1,4 +1,4 @@
-"""Both residencies on one clock, and the hub and the upstream that their edges share."""
+"""Both residencies with one clock, and the hub and upstream that their edges share."""
 
 import asyncio
 import time
@@ -27,14 +27,14 @@ from tests.support.byte_search import search_files, search_texts
 from tests.support.moved_clock import write_offset
 
 AT_ONCE = 6
-"""People who do something at the same time."""
+"""People who act at once."""
 SETTLE_SECONDS = 900.0
 TRY_SECONDS = 61
-"""Seconds after which most of what failed is tried again."""
+"""Seconds after which most failed actions are retried."""
 
 
 class World:
-    """Two sides. `people` are asked for by residency."""
+    """Two sides, by residency."""
 
     def __init__(self, folder: Path, upstream: int, server: Postgresql, ends: ExitStack) -> None:
         self.folder, self._upstream, self.server = folder, upstream, server
@@ -54,17 +54,17 @@ class World:
     # ---- time
 
     def now(self) -> float:
-        """The time that all have."""
+        """Return the common time."""
         return float(self.sides["eu"].sandbox.control("clock")["now"])
 
     def to(self, moment: float) -> None:
-        """Let time pass up to a moment, here and at Stripe."""
+        """Move the clocks to this moment, here and at Stripe."""
         for side in self.sides.values():
             side.sandbox.control("clock", {"now": moment})
         write_offset(self.clock, moment - time.time())
 
     def settle(self) -> None:
-        """Wait until all that is due is done; meanwhile minutes pass, after which failures are tried again."""
+        """Wait until all due work is done. The clock advances by minutes meanwhile, so that failures are retried."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while any(left := [asyncio.run(count_due(side, self.now())) for side in self.sides.values()]):
             assert time.monotonic() < deadline, left
@@ -74,7 +74,7 @@ class World:
     # ---- people
 
     def each(self, act: Callable[[Side, Person], object], people: dict[str, list[Person]]) -> None:
-        """Have each of these do something, several at a time."""
+        """Run an action for each of these people, several at once."""
         work = [self.pool.submit(act, self.sides[name], one) for name in RESIDENCIES for one in people[name]]
         for one in work:
             one.result()
@@ -82,7 +82,7 @@ class World:
     # ---- edges
 
     def start_edges(self) -> None:
-        """Start the edge of each region, on what its state has, on the clock of now."""
+        """Start the edge of each region, on its state and with the current clock."""
         residencies: dict[str, Any] = {}
         for name, side in self.sides.items():
             usage = {"collector": f"http://{HOST}:{side.collector.port}", "token": EDGE, "every": "200ms"}
@@ -92,14 +92,14 @@ class World:
             self._ends.callback(edge.close)
 
     def ask(self, region: str, person: Person) -> int:
-        """The status that a person's program gets in a region."""
+        """Return the status of a request by a person's program in a region."""
         edge = self.sides[region].edge
         assert edge is not None
         fields = {"Authorization": f"Bearer {key_of(person.name)}", "X-Forwarded-For": person.address}
         return edge.ask(f"/v1/orders?of={person.number}", fields=fields).status
 
     def send_traffic(self, people: dict[str, list[Person]]) -> int:
-        """Have programs of these make requests in both regions, some with a wrong key; return how many were served."""
+        """Send requests of these people's programs in both regions, some with a wrong key. Returns the served ones."""
         served = 0
         for person in [one for name in RESIDENCIES for one in people[name]]:
             for region in RESIDENCIES:
@@ -112,7 +112,7 @@ class World:
         return served
 
     def end_edges(self) -> None:
-        """End the edges, once collectors have what they counted."""
+        """Stop the edges, once the collectors have their counts."""
         for side in self.sides.values():
             assert side.edge is not None
             until(lambda side=side: is_shipped(side), "all is shipped", seconds=120.0)
@@ -124,13 +124,13 @@ class World:
     # ---- the end
 
     def leave_nothing(self) -> None:
-        """End the collectors, and have nothing of what was deleted in the files of their databases."""
+        """Stop the collectors, and purge deleted data from the files of their databases."""
         for side in self.sides.values():
             side.collector.end()
             erasure.leave_nothing(side, self.server)
 
     def search(self, side: Side, *more: Path) -> dict[str, set[str]]:
-        """The marks in any byte of a side, of the hub, and of more folders, with the files that have them."""
+        """Return the marks in any byte of a side, of the hub, and of further folders, with their files."""
         Client.from_url(self.hub.url).save()
         objects = {f"{side.name}: {url}/{path}": body for url, path, body in side.list_objects()}
         assert objects, "something was exported"
@@ -142,21 +142,21 @@ class World:
         return found
 
     def verify(self) -> None:
-        """Prove both ledgers, and what was exported of them."""
+        """Verify both ledgers and their exports."""
         for side in self.sides.values():
             assert side.run("verify", "-c", side.collector.file).startswith("OK")
             assert "OK: " in side.export("verify")
 
 
 def is_shipped(side: Side) -> bool:
-    """Whether no chain of a side's edge has batches that wait."""
+    """Return whether all batches of a side's edge are shipped."""
     assert side.edge is not None
     chains = side.edge.status()["usage"]["residencies"]
     return all(chain["batches"] == 0 for chain in chains.values())
 
 
 async def count_due(side: Side, now: float) -> dict[str, int]:
-    """Return the number of what is due, by what it is, without zeros."""
+    """Return the numbers of due work by kind, without zeros."""
     table, count = invoices.c, sa.select(sa.func.count())
     is_closing = table.state.in_(("closing", "voiding"))
     is_due = (table.state == "draft") & ((table.closes_at <= now) | (table.stripe_id.is_(None) & (table.try_at <= now)))

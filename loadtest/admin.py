@@ -1,5 +1,4 @@
-"""What is seen of edges meanwhile, once a second: the age of what the hub said, usage not yet shipped, and the CPU that
-their workers take."""
+"""Samples of edges during a run, once a second: age of the hub's data, unshipped usage, and CPU of their workers."""
 
 import os
 import threading
@@ -14,11 +13,11 @@ from loadtest.topology import Topology
 
 EVERY = 1.0
 TICK = 1 / os.sysconf("SC_CLK_TCK")
-"""Seconds of the unit in which the kernel counts a process's time."""
+"""Seconds per tick, the unit of the kernel's CPU times."""
 
 
 class Sampler:
-    """Asks each admin listener, from `with` to its end."""
+    """Reads each admin listener, from `with` to its end."""
 
     def __init__(self, topology: Topology) -> None:
         self._edges = dict(topology.edges)
@@ -40,7 +39,7 @@ class Sampler:
             thread.join(5.0)
 
     def samples(self, begin: float) -> dict[str, list[dict[str, float]]]:
-        """By region; `at` is seconds after `begin` (Unix seconds). Where a region did not answer there is none."""
+        """Return samples by region; `at` is seconds after `begin` (Unix seconds). A failed read leaves no sample."""
         return {
             region: [one | {"at": one["at"] - begin} for one in found if one["at"] >= begin]
             for region, found in self._found.items()
@@ -61,7 +60,7 @@ class Sampler:
 
 
 def figures_of(status: dict[str, Any]) -> dict[str, float]:
-    """Of an answer of `/status`."""
+    """Return the figures of an answer of `/status`."""
     hub, usage = status["hub"], status["usage"]
     age = hub.get("age_s")
     found = {"unshipped": float(usage["unshipped"]), "spool_bytes": float(usage["spool_bytes"])}
@@ -69,7 +68,7 @@ def figures_of(status: dict[str, Any]) -> dict[str, float]:
 
 
 def cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
-    """The CPU time that each process has taken since it began; those that are gone are left out."""
+    """Return the CPU seconds of each process since its start. Ended processes are left out."""
     found = {}
     for pid in pids:
         try:
@@ -81,5 +80,5 @@ def cpu_seconds(pids: Iterable[int]) -> dict[int, float]:
 
 
 def cores_of(before: Mapping[int, float], now: Mapping[int, float], seconds: float) -> float:
-    """How many cores processes took in these seconds. One that was not there before has begun meanwhile."""
+    """Return how many cores the processes used in these seconds. New processes started meanwhile."""
     return sum(used - before.get(pid, 0.0) for pid, used in now.items()) / seconds

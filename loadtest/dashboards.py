@@ -30,7 +30,7 @@ UNITS = {
     "reqps": (1.0, "/s"),
     "ops": (1.0, "/s"),
 }
-"""By what a unit of Grafana is multiplied, and what then stands behind the figure."""
+"""The factor and the suffix for each of Grafana's units."""
 STYLE = """
 body { font: 13px system-ui, sans-serif; margin: 16px; width: 1240px; color: #1d2430; background: #fff }
 h1 { font-size: 18px } h2 { font-size: 14px; grid-column: span 24; margin: 10px 0 0 }
@@ -57,24 +57,24 @@ for (const [id, x, series, unit] of PLOTS) {
 
 
 def ask(prometheus: str, path: str, **query: object) -> list[dict[str, Any]]:
-    """What Prometheus answers; raises OSError."""
+    """Return Prometheus's answer; raises OSError."""
     with build_opener(ProxyHandler({})).open(f"{prometheus}/api/v1/{path}?{urlencode(query)}", timeout=30) as answer:
         found: list[dict[str, Any]] = json.loads(answer.read())["data"]["result"]
     return found
 
 
 def without_variables(expression: str, step: int) -> str:
-    """A query for all that there is."""
+    """Return a query with its variables replaced by matches of everything."""
     return re.sub(r"\$\{?\w+\}?", ".*", expression.replace("$__rate_interval", f"{max(20, 4 * step)}s"))
 
 
 def label(written: str, metric: dict[str, str]) -> str:
-    """What a series is called."""
+    """Return the name of a series."""
     return re.sub(r"\{\{(\w+)\}\}", lambda match: metric.get(match[1], ""), written) or "value"
 
 
 def drawn(prometheus: str, panel: dict[str, Any], end: float, minutes: float) -> tuple[str, list[Any] | None]:
-    """A panel as HTML, and what is plotted in it."""
+    """Return a panel as HTML, and its plotted series."""
     step = max(1, round(minutes * 60 / POINTS))
     times, unit = UNITS.get(panel["fieldConfig"]["defaults"]["unit"], (1.0, ""))
     name, at = f"panel-{panel['id']}", panel["gridPos"]
@@ -98,7 +98,7 @@ def drawn(prometheus: str, panel: dict[str, Any], end: float, minutes: float) ->
 
 
 def pages(prometheus: str, minutes: float) -> Iterator[tuple[str, str]]:
-    """The name of each dashboard, and its page."""
+    """Yield the name of each dashboard, and its page."""
     end = float(int(time.time()))
     for file in sorted(DASHBOARDS.glob("*.json")):
         made, body, plots = json.loads(file.read_text()), [], []

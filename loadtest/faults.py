@@ -1,6 +1,6 @@
-"""Faults that a load test must find: `--inject NAME` spoils a run, and the verdict says so or is worth nothing.
+"""Faults that a load test must detect. `--inject NAME` spoils a run, and the verdict must report it.
 
-With them whoever reads "pass" can see for themselves that it means something.
+They let readers check that a "pass" is meaningful.
 """
 
 import os
@@ -18,13 +18,13 @@ from loadtest.topology import Topology, people
 from loadtest.workload import Workload
 
 STALL, EVERY = 0.3, 3.3
-"""Seconds for which the upstream stands still, and from one such time to the next."""
+"""Seconds of a stall of the upstream, and from the start of one stall to the next."""
 STARVED, OF = 0.2, 1.0
-"""Seconds of each second in which a worker of the generator is stopped."""
+"""Seconds of each second for which a worker of the generator is stopped."""
 
 
 class Injected(NamedTuple):
-    """A run, as those see it who spoil it. `pids`: of the generator's workers, once they have said."""
+    """A run as faults see it. `pids` are the generator's workers, once they have reported."""
 
     workload: Workload
     seconds: float
@@ -33,17 +33,17 @@ class Injected(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """`settings` of an edge, given workload and region; `moments` in the run."""
+    """A fault: `settings` of an edge by workload and region, and `moments` in the run."""
 
     what: str
     settings: Callable[[Workload, str], Mapping[str, Any]] = lambda workload, region: {}
     slower: float = 0.0
-    """What the upstream takes, as a part of what p95 may be; 0: as usual."""
+    """The upstream's response time as a share of the p95 threshold; 0 leaves it unchanged."""
     moments: Callable[[Injected], Iterator[Moment]] = lambda run: iter(())
 
 
 def last(workload: Workload) -> str:
-    """The region in which an edge is wrong."""
+    """Return the region whose edge is faulty."""
     return [*workload.regions][-1]
 
 
@@ -104,7 +104,7 @@ def _killed(run: Injected) -> Iterator[Moment]:
 
 
 def _drops(run: Injected) -> Iterator[Moment]:
-    """From the middle on batches go to somebody who acknowledges them and forgets."""
+    """From the middle of the run on, a collector receives the batches that acknowledges and drops them."""
     forgetful = Forgetful()
 
     def forget() -> None:
@@ -117,7 +117,7 @@ def _drops(run: Injected) -> Iterator[Moment]:
 
 
 class Forgetful(threading.Thread):
-    """A collector that acknowledges every batch and keeps none."""
+    """A collector that acknowledges every batch and stores none."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)

@@ -28,9 +28,9 @@ from loadtest.instructions_history import Run, append_run, find_changes, load_hi
 
 LOADTEST = Path(__file__).parent
 NIGHTLY = ("small", "rich", "vary", "429", "64k", "post10k", "fallback", "http2", "http2-10", "http2-vary")
-"""The scenarios that are counted where none is named."""
+"""The scenarios that are counted by default."""
 FEW, MANY = 500, 2500
-"""Exchanges of two runs; all but the exchanges between is the same in both."""
+"""Exchanges of two runs; the runs differ only by the exchanges in between."""
 WORKERS_MAX = 64
 
 
@@ -71,13 +71,13 @@ def main(argv: Sequence[str]) -> int:
 
 
 def ask_git(*arguments: str) -> str:
-    """Return what git answers in this checkout."""
+    """Return git's output in this checkout."""
     asked = subprocess.run(["git", *arguments], cwd=LOADTEST, capture_output=True, text=True, check=True)
     return asked.stdout.strip()
 
 
 def describe(python: str) -> tuple[str, str]:
-    """Return the version and compiler of an interpreter, and the build of the edgeproxy that is installed there."""
+    """Return the version and compiler of an interpreter, and the build of its installed edgeproxy."""
     program = (
         "import platform; from edgeproxy.base.build import describe_build\n"
         "print(platform.python_version(), platform.python_compiler(), describe_build(), sep='\\n')"
@@ -89,8 +89,10 @@ def describe(python: str) -> tuple[str, str]:
 
 
 def count_per_exchange(python: str, scenario: str, sources: Path | None = None, workers: int = 1) -> int:
-    """Count the instructions of an exchange. `sources`: a folder with the edgeproxy that is meant, in the place of the
-    one that is installed. Raises CalledProcessError where this harness does not fit it."""
+    """Count the instructions of an exchange. `sources` is a directory with another edgeproxy than the installed one.
+
+    Raises CalledProcessError if this harness does not fit that version.
+    """
     if workers > 1 or crowd.parse_crowd(scenario) is not None:
         return count_warm(python, scenario, sources, workers)
     few, many = (instructions(python, scenario, times, sources, workers) for times in (FEW, MANY))
@@ -98,15 +100,17 @@ def count_per_exchange(python: str, scenario: str, sources: Path | None = None, 
 
 
 def count_warm(python: str, scenario: str, sources: Path | None, workers: int) -> int:
-    """Count the instructions of an exchange from when all is set up: of many customers who have asked before that would
-    take too long under cachegrind, and of many workers no two runs are the same until all of them have joined.
+    """Count the instructions of an exchange after the setup.
+
+    With many customers who have sent requests before, the setup would take too long under cachegrind. With many
+    workers, no two runs are equal until all of them have joined.
     """
     watched = ["--tool=callgrind", "--instr-atstart=no", "--vgdb-poll=100", "--callgrind-out-file=/dev/null"]
     return run_watched(python, watched, scenario, MANY, sources, workers, "--callgrind") // MANY
 
 
 def instructions(python: str, scenario: str, times: int, sources: Path | None = None, workers: int = 1) -> int:
-    """How many it takes to start and to let so many exchanges take place."""
+    """Return the instructions of the start and of this many exchanges."""
     watched = ["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
     return run_watched(python, watched, scenario, times, sources, workers)
 
@@ -114,9 +118,9 @@ def instructions(python: str, scenario: str, times: int, sources: Path | None = 
 def run_watched(
     python: str, watched: Sequence[str], scenario: str, times: int, sources: Path | None, workers: int, *more: str
 ) -> int:
-    """Run the exchanges under Valgrind with these options, and return how many instructions it counted."""
+    """Run the exchanges under Valgrind with these options, and return the number of counted instructions."""
     with tempfile.TemporaryDirectory() as folder:
-        # Where there is no edgeproxy: the one that is installed for this interpreter is meant, compiled or not.
+        # A directory without edgeproxy, so that the interpreter's installed one is used, compiled or not.
         (Path(folder) / "loadtest").symlink_to(LOADTEST)
         program = [python, "-m", "loadtest.bench.measure.scripted", folder, scenario, str(times), *more]
         command = ["valgrind", *watched, *program, "--workers", str(workers)]

@@ -1,4 +1,4 @@
-"""The history of instruction counts: a file with a line of JSON for each run, and what differs from the run before."""
+"""The history of instruction counts: a file with a line of JSON for each run, and the changes since the run before."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 CHANGE_FRACTION = 0.02
-"""The part of a count above which a change is to be explained in docs/start/performance.md."""
+"""A larger change of a count must be explained in docs/start/performance.md."""
 
 
 class Run(NamedTuple):
-    """The counts of one commit by scenario. Only runs of the same Python and build can be compared."""
+    """The counts of one commit by scenario. Only runs of one Python and build are comparable."""
 
     commit: str
     time: str
@@ -20,7 +20,7 @@ class Run(NamedTuple):
 
 
 def load_history(file: Path) -> list[Run]:
-    """Load all runs, oldest first; none where there is no file yet. Raises ValueError where a line is not a run."""
+    """Load all runs, oldest first; empty if the file does not exist yet. Raises ValueError if a line is not a run."""
     lines = file.read_text().splitlines() if file.exists() else []
     try:
         return [Run(**json.loads(line)) for line in lines]
@@ -35,9 +35,7 @@ def append_run(file: Path, run: Run) -> None:
 
 
 def find_changes(history: Sequence[Run], run: Run) -> dict[str, float]:
-    """Find the scenarios whose counts differ by more than CHANGE_FRACTION from those of the last comparable run, as
-    ratios.
-    """
+    """Return the scenarios whose counts differ by more than CHANGE_FRACTION from the last comparable run, as ratios."""
     comparable = [each for each in history if (each.python, each.build) == (run.python, run.build)]
     before = comparable[-1].counts if comparable else {}
     return {

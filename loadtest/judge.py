@@ -140,7 +140,7 @@ def _of_generator(evidence: Evidence, found: Verdict) -> Iterator[str]:
 
 
 def _of_latency(evidence: Evidence, found: Verdict) -> Iterator[str]:
-    """p95 of home clients region by region, and of those that moved."""
+    """Yield findings on the p95 of home clients by region, and of moved clients."""
     thresholds = evidence.workload.thresholds
     for region in evidence.workload.regions:
         p95 = found.p95[region] = total(found.histograms, region, TIMED, HOME).percentile(JUDGED)

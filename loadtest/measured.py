@@ -1,4 +1,6 @@
-"""What was measured beside what is accepted, threshold by threshold: pure. Times are milliseconds, shares per cent."""
+"""The measured values beside the accepted ones, threshold by threshold. Pure. Times are milliseconds, shares
+percent.
+"""
 
 from collections.abc import Iterator
 from math import isnan
@@ -11,7 +13,9 @@ HOLDS, BROKEN, NOT_JUDGED = "holds", "broken", "not judged"
 
 
 class Measured(NamedTuple):
-    """A threshold, and of what; `measured` is None where nothing was. `is_least`: less is wrong, and not more."""
+    """A threshold and its subject. `measured` is None without a measurement. If `is_least`, the value must not be
+    lower.
+    """
 
     threshold: str
     of: str
@@ -22,7 +26,7 @@ class Measured(NamedTuple):
 
     @property
     def state(self) -> str:
-        """Whether it holds."""
+        """Return whether the threshold holds."""
         if self.measured is None:
             return NOT_JUDGED
         broken = self.measured < self.accepted if self.is_least else self.measured > self.accepted
@@ -35,7 +39,7 @@ class Measured(NamedTuple):
 
 
 def list_measured(evidence: Evidence, found: Verdict) -> Iterator[Measured]:
-    """All thresholds of a run, in the order in which the workload file has them."""
+    """Yield all thresholds of a run, in the order of the workload file."""
     workload, thresholds = evidence.workload, evidence.workload.thresholds
     counts = found.counts
     due = max(counts["due"], 1)
@@ -67,7 +71,7 @@ def _latency(threshold: str, of: str, seconds: float, accepted: float) -> Measur
 
 
 def _is_unjudged(found: Verdict, threshold: str, kind: str) -> bool:
-    """Whether nothing at all is said of a tier's threshold."""
+    """Return whether a tier's threshold is not judged at all."""
     return any(
         one.threshold == threshold
         if one.whole
@@ -77,7 +81,7 @@ def _is_unjudged(found: Verdict, threshold: str, kind: str) -> bool:
 
 
 def _list_limits(evidence: Evidence, found: Verdict) -> Iterator[Measured]:
-    """The fullest window of each tier, beside what is accepted in it."""
+    """Yield the fullest window of each tier, beside the accepted number."""
     for kind in evidence.workload.limits:
         those = [(one, name) for name, one in found.worst.items() if name.rpartition("-")[0] == kind]
         if those:

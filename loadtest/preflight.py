@@ -1,5 +1,7 @@
-"""What edges that are there say of themselves before they are loaded: whether they know the keys, and what limits they
-promise in `RateLimit-Policy`. One request for each tier and region."""
+"""A check of existing edges before a load: whether they know the keys, and their limits in `RateLimit-Policy`.
+
+It sends one request for each tier and region.
+"""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -19,18 +21,18 @@ USUAL = Template(1.0, "GET /v1/x", "GET", "/v1/x", {}, b"")
 
 
 class Policy(NamedTuple):
-    """A limit that an answer promises: requests, and the seconds of its window."""
+    """A limit in an answer: requests, and the seconds of its window."""
 
     quota: int
     window: float
 
 
 class UnusableKeyError(Exception):
-    """An edge does not take a customer of the workload; the message says which, and what it answered."""
+    """An edge rejects a customer of the workload; the message names the customer and the answer."""
 
 
 def read_policies(field: str) -> list[Policy]:
-    """Read the policies of a `RateLimit-Policy` field; those without a quota and a window are left out."""
+    """Return the policies of a `RateLimit-Policy` field that have a quota and a window."""
     found = []
     for parameters in POLICY.findall(field):
         values = dict(re.findall(r';\s*([a-z]+)="?([^;,"]*)"?', parameters))
@@ -44,9 +46,9 @@ def read_policies(field: str) -> list[Policy]:
 def find_differences(
     workload: Workload, edges: Mapping[str, str], keys: Mapping[str, str]
 ) -> dict[tuple[str, str], str]:
-    """Ask each edge once for each tier with a limit: what it promises, by region and tier, where that is another limit.
+    """Send each edge a request for each tier with a limit. Returns deviating limits by region and tier.
 
-    Raises UnusableKeyError where an edge knows no such key. An edge that promises nothing, or does not answer, is not
+    Raises UnusableKeyError if an edge does not know a key. An edge that states no limit, or does not answer, is not
     judged here.
     """
     template = next((one for one in workload.templates() or [USUAL] if one.method in SAFE), None)
@@ -67,14 +69,14 @@ def find_differences(
 
 
 def _list_limited(workload: Workload) -> Iterator[tuple[str, Policy]]:
-    """The tiers whose customers have keys and a limit."""
+    """Yield the tiers whose customers have keys and a limit."""
     for name, tier in workload.tiers.items():
         if name in workload.limits and not tier.addresses:
             yield name, Policy(*workload.limits[name])
 
 
 def _ask(url: str, template: Template, customer: str, key: str) -> tuple[int, str]:
-    """The status of an answer, and its policies; (0, "") where there is none."""
+    """Return the status of an answer, and its policies; (0, "") without an answer."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection

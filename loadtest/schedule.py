@@ -1,4 +1,4 @@
-"""The schedule of arrivals: pure, from a seed, the same for any number of workers."""
+"""The schedule of arrivals, from a seed. Pure; it does not depend on the number of workers."""
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,14 +16,18 @@ class Phase(NamedTuple):
 
 class Recorded(NamedTuple):
     """Requests of an access log: `(seconds after the beginning, person, method, bytes of the answer, path)`, in order.
-    Without a path it is the usual request."""
+
+    Without a path it is the usual request.
+    """
 
     seconds: float
     requests: Sequence[tuple[float, int, str, int, str]]
 
 
 class Kind(NamedTuple):
-    """A share (any unit) of the requests, from so many customers or addresses, of which `at_once` are due together."""
+    """A share (any unit) of the requests, and the number of its customers or addresses. `at_once` requests are due
+    together.
+    """
 
     share: float
     people: int
@@ -31,8 +35,11 @@ class Kind(NamedTuple):
 
 
 class Arrival(NamedTuple):
-    """One request, whose intended start is `due` seconds after the beginning of the run. `size` 0: the usual one.
-    `request`: which of the workload's own requests, from 0; `path`: that of a log. Without either, the usual one."""
+    """One request; its intended start is `due` seconds after the beginning of the run. `size` 0 is the usual size.
+
+    `request` is the number of one of the workload's own requests, from 0; `path` is the path of a log's request.
+    Without either, it is the usual request.
+    """
 
     due: float
     region: str
@@ -51,15 +58,15 @@ def arrivals(
     seed: object,
     requests: Sequence[float] = (),
 ) -> Iterator[Arrival]:
-    """Yield all arrivals in order: a Poisson process whose rate may change (thinning: Lewis and Shedler, 1979).
+    """Yield all arrivals in order: a Poisson process with a variable rate (thinning: Lewis and Shedler, 1979).
 
-    `regions` maps names to weights; `requests` are the weights of a workload's own requests. Of a
-    recorded phase the moments are as they are, and each person is given a region and a kind for good.
+    `regions` maps names to weights; `requests` are the weights of a workload's own requests. A recorded phase keeps
+    its moments, and each of its people has one region and kind throughout.
     """
     rng = random.Random(f"{seed} arrivals")
     region_names, region_weights = [*regions], [*regions.values()]
     kind_names = [*kinds]
-    # Those who come together are one event of the process.
+    # Requests that are due together are one event of the process.
     kind_weights = [kind.share / kind.at_once for kind in kinds.values()]
     events_a_request = sum(kind_weights) / sum(kind.share for kind in kinds.values())
     which = random.Random(f"{seed} requests")
@@ -91,10 +98,10 @@ def arrivals(
 
 
 def share(schedule: Iterator[Arrival], worker: int, workers: int) -> Iterator[Arrival]:
-    """What worker number `worker` (from 0) of `workers` starts."""
+    """Yield the arrivals that worker number `worker` (from 0) of `workers` starts."""
     return islice(schedule, worker, None, workers)
 
 
 def length(phases: Sequence[Phase | Recorded]) -> float:
-    """Seconds from the beginning of the first phase to the end of the last."""
+    """Return the seconds from the beginning of the first phase to the end of the last."""
     return sum(phase.seconds for phase in phases)

@@ -1,4 +1,4 @@
-"""A process that the bench started: pinned to a core, its output in a file, ended with the bench."""
+"""A process of the bench: pinned to a core, with its output in a file, and ended with the bench."""
 
 import os
 import signal
@@ -11,12 +11,12 @@ _STOP_SECONDS = 5.0
 
 
 def pinned(core: int, argv: Sequence[str | Path]) -> list[str]:
-    """The command `argv` on one core, with SIGTERM to it when the process that starts it dies (util-linux)."""
+    """Return the command `argv` on one core; it gets SIGTERM when the process that starts it dies (util-linux)."""
     return ["taskset", "-c", str(core), "setpriv", "--pdeathsig", "TERM", "--", *map(str, argv)]
 
 
 def output(core: int, argv: Sequence[str | Path], *, seconds: float, env: dict[str, str] | None = None) -> str:
-    """What a short-lived command prints; RuntimeError with its last words when it fails or takes longer than that."""
+    """Return the output of a short command. Raises RuntimeError with its last output if it fails or takes too long."""
     try:
         asked = subprocess.run(
             pinned(core, argv),
@@ -34,7 +34,7 @@ def output(core: int, argv: Sequence[str | Path], *, seconds: float, env: dict[s
 
 
 class Child:
-    """Ends with the bench, even where the bench is killed."""
+    """A child that ends with the bench, even if the bench is killed."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Child:
         return self._process.poll() is None
 
     def last_words(self) -> str:
-        """The last lines of its output, for the person who must find out why it failed."""
+        """Return the last lines of its output, to show why it failed."""
         return _last_lines(self.log.read_text(errors="replace"))
 
     def wait_until(self, ready: Callable[[], bool], seconds: float, what: str) -> None:
@@ -77,7 +77,7 @@ class Child:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """SIGTERM, and SIGKILL to what is left of it after some seconds."""
+        """Send SIGTERM, and after some seconds SIGKILL to the remaining processes."""
         descendants = tree(self.pid)[1:]
         if self.running():
             self._process.terminate()
@@ -86,14 +86,14 @@ class Child:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        # Whoever outlived the parent is still ours: it has our child's session.
+        # Descendants that outlived the parent are still in our child's session.
         for pid in descendants:
             if _session(pid) == self.pid:
                 os.kill(pid, signal.SIGKILL)
 
 
 def tree(pid: int) -> list[int]:
-    """`pid` and all its descendants, parents first; empty where it is gone."""
+    """Return `pid` and all its descendants, parents first; empty if it has ended."""
     found = []
     pending = [pid]
     while pending:

@@ -1,4 +1,4 @@
-"""The kinds of request that are measured, in a literal table."""
+"""The measured kinds of request, in a literal table."""
 
 from dataclasses import dataclass, replace
 
@@ -15,7 +15,7 @@ _OPENING = (
 _OPENING += b'"message":{"role":"assistant","content":"'
 _CLOSING = b'"},"finish_reason":"stop"}],' + _STATED
 COMPLETION = _OPENING + b"word " * ((COMPLETION_BYTES - len(_OPENING + _CLOSING)) // 5) + _CLOSING
-"""The answer of a model as JSON, as OpenAI's chat completions write it."""
+"""The answer of a model as JSON, in the form of OpenAI's chat completions."""
 _EVENT = b'"object":"chat.completion.chunk","created":1764028800,"model":"gpt-4.1","service_tier":"default",'
 STREAM = (
     *(
@@ -26,9 +26,9 @@ STREAM = (
     ),
     b'data: {"id":"chatcmpl-8Kx",' + _EVENT + b'"choices":[],' + _STATED + b"\n\ndata: [DONE]\n\n",
 )
-"""The same as a stream of events."""
+"""The answer of a model as a stream of events."""
 CHANGES = "{n}"
-"""Stands for twelve hexadecimal digits that are others in each request, at random as in real ids."""
+"""Stands for twelve hexadecimal digits that change with each request, at random as in real ids."""
 
 _HOST = ("Host", "api.example.com")
 _BROWSER = (
@@ -69,11 +69,11 @@ class Scenario:
     answer: int = len(SMALL_ANSWER)
     passes: bool = True
     content: tuple[bytes, ...] = ()
-    """The answer, where it is not just some bytes: of a stream the pieces in which it comes."""
+    """The answer if it has a specific content; for a stream, its pieces."""
     media: str = "application/json"
 
     def text(self) -> str:
-        """The request as it is sent, with CHANGES where it differs from one to the next."""
+        """Return the request text, with CHANGES in place of the variable digits."""
         fields = [*self.fields, ("Authorization", f"Bearer {self.customer.key}")]
         if self.body:
             fields += [("Content-Type", "application/octet-stream"), ("Content-Length", str(len(self.body)))]
@@ -140,11 +140,11 @@ STREAMS = {
         ),
     )
 }
-"""The streams, of which instructions alone are counted: how many events come at once is up to the network."""
+"""The streams. Only their instructions are counted, because the network decides how many events arrive at once."""
 
 FALLBACK = replace(
     SCENARIOS["post10k"],
     name="fallback",
     what="10 KiB request bodies, answered by a second upstream",
 )
-"""Of this, too, instructions alone are counted: versions before fallbacks could not be compared."""
+"""Only its instructions are counted, because versions before fallbacks could not be compared."""

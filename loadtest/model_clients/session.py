@@ -1,8 +1,8 @@
-"""Asks by the Python SDKs of OpenAI, Anthropic and Google, and by LiteLLM, and prints what their users get, as JSON.
+"""Sends requests by the Python SDKs of OpenAI, Anthropic and Google, and by LiteLLM, and prints the results as JSON.
 
-It runs in an environment of its own, which `scripts/environment sdks` makes. Standard input has `addresses`, URLs by
-name, and `cases`: each is asked at each address in turn. No field of an answer differs from run to run, but for those
-that LiteLLM makes up.
+It runs in its own environment, which `scripts/environment sdks` creates. Standard input holds `addresses`, URLs by
+name, and `cases`; each case is sent to each address in turn. Results are equal in every run, except for fields that
+LiteLLM makes up.
 """
 
 import json
@@ -19,13 +19,13 @@ from google import genai
 MESSAGES: Any = [{"role": "user", "content": "one two three"}]
 MADE_BY_LITELLM = ("id", "created", "_response_ms", "_hidden_params")
 HEADS = ("sdk_http_response",)
-"""The fields of an answer's head, which Google's SDK shows: an edge has some of its own."""
+"""The fields of an answer's head in Google's SDK. An edge adds fields of its own."""
 STREAM: Any = {"stream": True, "stream_options": {"include_usage": True}}
 
 
 @cache
 def connect(create: Callable[[], Any]) -> Any:
-    """A client of HTTP that an SDK's clients share: each would read all certificates anew."""
+    """Return an HTTP client that an SDK's clients share, because each new one would read all certificates again."""
     return create()
 
 
@@ -37,7 +37,7 @@ class Case(NamedTuple):
     is_stream: bool
     key: str
     fields: dict[str, str]
-    """Fields that the request has beside those of the SDK."""
+    """Request fields in addition to the SDK's own."""
 
 
 def ask_openai(url: str, case: Case) -> list[Any]:
@@ -101,7 +101,7 @@ LITELLM = {
 
 
 def ask_litellm(url: str, case: Case) -> list[Any]:
-    # It keeps a client of HTTP for each key. Of Anthropic's API the key is in the same field.
+    # LiteLLM caches an HTTP client per key. For Anthropic's API the key is in the SDK's own field.
     keys = {"api_key": case.key} if case.call == "anthropic" else {"api_key": "none"}
     fields = {**case.fields, **({} if case.call == "anthropic" else {"X-API-Key": case.key})}
     common: Any = {**keys, "extra_headers": fields, "num_retries": 0}
@@ -130,7 +130,7 @@ ASK = {"openai": ask_openai, "anthropic": ask_anthropic, "google": ask_google, "
 
 
 def ask(url: str, case: Case) -> list[Any]:
-    """What the user of an SDK gets. An error is what it says, so that errors are compared too."""
+    """Return the result of an SDK. An error becomes its text, so that errors are compared too."""
     try:
         return ASK[case.sdk](url, case)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""What a request takes whose limit is known here, with the hub near, far, out of reach, and without one."""
+"""The latency of a request with a known limit: with a near, distant or unreachable hub, and without a hub."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -12,24 +12,24 @@ from loadtest.regions.world import World
 from loadtest.testbed.edge import Edge
 
 HUBS = {"hub-near": 0.0, "hub-at-150-ms": 0.150, "hub-cut-off": 0.150}
-"""By region, seconds to the hub and back; the last one is cut off before anything is measured."""
+"""By region, seconds of a round trip to the hub. The last one is cut off before the measurement."""
 ALONE = "memory://"
 CUSTOMERS = 20
 LIMITS = {"rate": "600/20s"}
-"""Of each customer, of which some 60 % are used: each turn a third of it in a hub's region."""
+"""The limit of each customer. Some 60 % of it are used, a third of that in each region with a hub."""
 RATE = 20.0
 """Requests a second of a customer in the region whose turn it is."""
 QUIET = 1.0
-"""The same in all others, so that no limit grows cold."""
+"""Requests a second in all other regions, so that no limit is idle."""
 TURN = 2.0
-"""Seconds."""
+"""Seconds of a turn."""
 WARMING = 3
-"""Rounds of turns until the windows are as full as they will be."""
+"""Rounds of turns until the windows are full."""
 PERCENTILES = {"p50": 49, "p95": 94, "p99": 98}
 
 
 class Spread(NamedTuple):
-    """A figure of each round: the one in the middle, the least and the most."""
+    """A figure of all rounds: median, minimum and maximum."""
 
     middle: float
     least: float
@@ -45,7 +45,7 @@ class Spread(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """Of one setting: latencies in seconds by percentile, and seconds of its workers' CPU a request."""
+    """One setting: latencies in seconds by percentile, and CPU seconds of its workers per request."""
 
     latencies: Mapping[str, Spread]
     cpu: Spread
@@ -53,7 +53,7 @@ class Measured(NamedTuple):
 
 
 def measure(folder: Path, rounds: int, seed: object) -> dict[str, Measured]:
-    """Measure all settings in turn, `rounds` times; by setting."""
+    """Measure all settings in turn, `rounds` times. Returns results by setting."""
     customers = [f"warm-{number}" for number in range(CUSTOMERS)]
     with World(folder, {name: [LIMITS | {"name": name}] for name in customers}, regions=HUBS, seed=seed) as world:
         alone = world.edge(ALONE.partition(":")[0], hub=ALONE)
@@ -104,13 +104,13 @@ def _of(name: str, rounds: int, accounts: Mapping[str, Account], used: Mapping[t
 
 
 def cpu(pids: Sequence[int]) -> float:
-    """Seconds that these processes have run, all threads of each."""
+    """Return the CPU seconds of these processes, all threads of each."""
     tasks = [task for pid in pids for task in Path(f"/proc/{pid}/task").iterdir()]
     return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
 
 
 def faults(measured: Mapping[str, Measured]) -> list[str]:
-    """Where a hub makes a difference that is more than one setting's rounds differ; or somebody was refused."""
+    """Return where a hub makes a larger difference than one setting's rounds, or where a request was refused."""
     said = []
     for name, one in measured.items():
         if set(one.answers) != {"200"}:
@@ -125,7 +125,7 @@ def faults(measured: Mapping[str, Measured]) -> list[str]:
 
 
 def table(measured: Mapping[str, Measured], say: Callable[[str], None]) -> None:
-    """Print it."""
+    """Print a table."""
     say(f"{'':15}" + "".join(f"{label + ' ms':>24}" for label in PERCENTILES) + f"{'CPU µs a request':>24}")
     for name, one in measured.items():
         figures = [(one.latencies[label], 1e3) for label in PERCENTILES] + [(one.cpu, 1e6)]

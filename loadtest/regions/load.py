@@ -1,7 +1,7 @@
-"""Clients of all regions: each load is requests at random moments at a set rate, whether or not answers come.
+"""Clients of all regions. Each load sends requests at random moments at a set rate, whether or not answers arrive.
 
-A process of its own (`python -m loadtest.regions.load FILE PLAN`), some 40 µs of a core a request. A request takes a
-connection that is idle, or a new one where none is; latencies count from the moment at which it was due.
+It runs as a process (`python -m loadtest.regions.load FILE PLAN`), with some 40 µs of a core per request. A request
+uses an idle connection, or a new one if none is idle. Latencies count from the due moment.
 """
 
 import asyncio
@@ -29,16 +29,16 @@ from loadtest.testbed.process import Process
 from loadtest.testbed.waiting import turned
 
 CONNECTIONS = 400
-"""To one region at most; beyond them requests queue. An edge lets one address have 500."""
+"""The most connections to one region; further requests queue. An edge allows 500 from one address."""
 OPENED = 8
-"""Before it begins."""
+"""Connections that are opened before the start."""
 LAST_ANSWERS = 3.0
-"""Seconds within which answers that are still to come have come, once the last request is out."""
+"""Seconds to wait for outstanding answers after the last request."""
 GRACE = 30.0
 
 
 class Load(NamedTuple):
-    """So many requests a second of a customer to a port, from one moment (seconds after the beginning) to another."""
+    """A customer's requests per second to a port, from one moment (seconds after the beginning) to another."""
 
     customer: str
     port: int
@@ -46,25 +46,25 @@ class Load(NamedTuple):
     end: float
     rate: float
     account: str = ""
-    """Where it is accounted for; the customer's unless said otherwise."""
+    """The name of the account; by default the customer."""
 
 
 @dataclass
 class Account:
-    """What became of a customer's requests. Times are monotonic, durations seconds."""
+    """The results of a customer's requests. Times are monotonic, durations seconds."""
 
     asked: int = 0
     answers: dict[str, int] = field(default_factory=dict)
     lost: int = 0
-    """Without an answer."""
+    """Requests without an answer."""
     longest: float = 0.0
     took: list[float] = field(default_factory=list)
     refused_at: list[float] = field(default_factory=list)
-    """When the answer was there. This and `took` of those who are to be looked at closely."""
+    """When each refusal arrived. This and `took` are recorded only for customers that are watched closely."""
 
 
 class Counted:
-    """An account that grows."""
+    """A growing account."""
 
     __slots__ = ("answers", "asked", "closely", "longest", "refused_at", "took")
 
@@ -76,7 +76,7 @@ class Counted:
         self.took, self.refused_at = array("d"), array("d")
 
     def heard(self, status: int, due: float) -> None:
-        """An answer is whole."""
+        """Record a whole answer."""
         now = monotonic()
         self.answers[status] += 1
         if now - due > self.longest:
@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
         self._region.free(self)
 
     def ask(self, request: bytes, counted: Counted, due: float) -> None:
-        """Send a request, which was due then."""
+        """Send a request and record its due time."""
         self._counted, self._due = counted, due
         self.transport.write(request)
 
@@ -142,7 +142,7 @@ class Region:
         self._opening: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """One more connection."""
+        """Open one more connection."""
         self._count += 1
         try:
             await asyncio.get_running_loop().create_connection(lambda: Connection(self), HOST, self._port)
@@ -150,7 +150,7 @@ class Region:
             self._count -= 1
 
     def ask(self, request: bytes, counted: Counted, due: float) -> None:
-        """A request, at once or as soon as there is a connection."""
+        """Send a request, at once or as soon as a connection is free."""
         if self._idle:
             self._idle.popleft().ask(request, counted, due)
             return
@@ -161,21 +161,21 @@ class Region:
             task.add_done_callback(self._opening.discard)
 
     def free(self, connection: Connection) -> None:
-        """A connection has nothing to do."""
+        """Record that a connection is idle."""
         if self._queue:
             connection.ask(*self._queue.popleft())
         else:
             self._idle.append(connection)
 
     def gone(self, connection: Connection) -> None:
-        """A connection was lost."""
+        """Record that a connection was lost."""
         self._count -= 1
         if connection in self._idle:
             self._idle.remove(connection)
 
 
 async def play(loads: Sequence[Load], begin: float, closely: Sequence[str], seed: object) -> dict[str, Account]:
-    """All loads, from `begin` (monotonic) on; the accounts by name."""
+    """Play all loads, from `begin` (monotonic) on. Returns the accounts by name."""
     chance = random.Random(f"{seed} load")
     names = [load.account or load.customer for load in loads]
     counts = {name: Counted(name in closely) for name in names}
@@ -216,17 +216,17 @@ async def play(loads: Sequence[Load], begin: float, closely: Sequence[str], seed
 
 
 def request(customer: str) -> bytes:
-    """The bytes of one request of this customer."""
+    """Return the bytes of one request of this customer."""
     return f"GET / HTTP/1.1\r\nHost: load.test\r\nX-API-Key: {key_of(customer)}\r\n\r\n".encode()
 
 
 def sleep_until(moment: float) -> None:
-    """Until then (monotonic), if it is still to come."""
+    """Sleep until this moment (monotonic), if it is in the future."""
     sleep(max(0.0, moment - monotonic()))
 
 
 class Clients(Process):
-    """The running clients."""
+    """The running client process."""
 
     def __init__(
         self, folder: Path, loads: Sequence[Load], begin: float, closely: Sequence[str] = (), seed: object = 0
@@ -239,7 +239,7 @@ class Clients(Process):
         super().__init__([sys.executable, "-m", "loadtest.regions.load", self._told, plan], folder / "clients.log")
 
     def accounts(self) -> dict[str, Account]:
-        """Wait for the end; what became of the requests, by account."""
+        """Wait for the end; return the accounts by name."""
         assert self.wait(self._begin + self._seconds - monotonic() + LAST_ANSWERS + GRACE) == 0, self.output
         told = orjson.loads(self._told.read_bytes())
         return {name: Account(**account) for name, account in told.items()}

@@ -1,27 +1,27 @@
-"""The scenarios of docs/design/limits.md#what-is-accepted: what is asked of whom, and the most that may pass of it."""
+"""The scenarios of docs/design/limits.md#what-is-accepted: their requests, and the most that may pass."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 MOST = 3400.0
-"""Requests a second of one customer: what two cores carry beside everything else."""
+"""Requests a second of one customer: the most that two cores handle beside everything else."""
 BURST = 1000.0
 """Requests a second of a burst, at each host."""
 BURST_SECONDS = 1.0
-"""For which they come at least."""
+"""The shortest burst in seconds."""
 WINDOW = 60.0
-"""Seconds that each limit is for, unless said otherwise."""
+"""Seconds of each limit's window, unless stated otherwise."""
 CUT = 30.0
-"""Seconds for which the hub is cut off."""
+"""Seconds of a cut from the hub."""
 
 MODES = ("bounded", "eventual", "strict")
 CLOSELY_LIMITED = 600
-"""The highest limit for which there are targets with `eventual` and `strict`."""
+"""The highest limit with targets for `eventual` and `strict`."""
 
 
 class Asked(NamedTuple):
-    """Requests at a host (by number), from one moment to another, so many a second."""
+    """Requests at a host (by number), from one moment to another, at a rate per second."""
 
     host: int
     begin: float
@@ -30,26 +30,26 @@ class Asked(NamedTuple):
 
 
 Loads = Callable[[int, float, int, float], Iterator[Asked]]
-"""Of so many hosts, at a rate of so many a second, a limit, and for so many seconds; a burst for as many at least."""
+"""Maps (hosts, rate per second, limit, seconds) to requests. For a burst, `seconds` is the shortest length."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """`accept`: the most that may pass in any window, of L, hosts and workers."""
+    """A scenario. `accept` maps limit, hosts and workers to the most requests that may pass in any window."""
 
     name: str
     loads: Loads
     accept: Callable[[int, int, int], float]
     brief: bool = False
-    """It is over once everything was asked, and takes its turn."""
+    """The scenario ends when all requests are sent, and runs after the others."""
     cut: bool = False
-    """Meanwhile nobody reaches the hub for 30 s."""
+    """The hub is out of reach for 30 s meanwhile."""
     false_denials: float | None = None
-    """The part of the requests that may be refused although there was room."""
+    """The share of requests that may be refused although there was room."""
 
 
 def everywhere(times: float) -> Loads:
-    """`times` the limit over all hosts together."""
+    """Return loads of `times` the limit, spread over all hosts."""
 
     def loads(hosts: int, r: float, _: int, seconds: float) -> Iterator[Asked]:
         for host in range(hosts):
@@ -59,14 +59,16 @@ def everywhere(times: float) -> Loads:
 
 
 def attack(hosts: int, r: float, _: int, seconds: float) -> Iterator[Asked]:
-    """20 times the limit at each host, as far as this machine gives that."""
+    """Yield 20 times the limit at each host, as far as this machine can send it."""
     for host in range(hosts):
         yield Asked(host, 0, seconds, min(20 * r, MOST / hosts))
 
 
 def burst(apart: float, at: Callable[[int], Sequence[int]]) -> Loads:
-    """1,000 a second at some hosts, one after the other, for long enough to use the limit up by half as much again, and
-    for so many seconds at least."""
+    """Return loads of 1,000 requests a second at some hosts in turn.
+
+    Each lasts long enough to use up the limit and half as much again, and at least `seconds`.
+    """
 
     def loads(hosts: int, r: float, limit: int, seconds: float) -> Iterator[Asked]:
         places = at(hosts)
@@ -78,7 +80,7 @@ def burst(apart: float, at: Callable[[int], Sequence[int]]) -> Loads:
 
 
 def roaming(hosts: int, r: float, _: int, seconds: float) -> Iterator[Asked]:
-    """A client that moves on every five seconds."""
+    """Yield the requests of a client that changes its host every five seconds."""
     for step in range(int(seconds / 5)):
         yield Asked(step % hosts, step * 5, step * 5 + 5, 1.5 * r)
 
@@ -104,7 +106,7 @@ SCENARIOS = {
 
 @dataclass(frozen=True)
 class Part:
-    """One row of the table: a scenario with a limit and a mode, played by a customer of its own."""
+    """A row of the table: a scenario with a limit and a mode, played by its own customer."""
 
     scenario: str
     limit: int
@@ -121,11 +123,11 @@ class Part:
 
     @property
     def limits(self) -> list[dict[str, str]]:
-        """Of the customer, as the configuration has them."""
+        """The customer's limits, in the form of the configuration."""
         return [{"name": self.customer, "rate": f"{self.limit}/{self.window:g}s", "sync": self.mode}]
 
     def accept(self, hosts: int, workers: int) -> float | None:
-        """The most that may pass in any window; None where there is no target."""
+        """Return the most requests that may pass in any window; None without a target."""
         if self.mode == "eventual":
             return None
         if self.mode == "strict":
@@ -133,14 +135,14 @@ class Part:
         return self.played.accept(self.limit, hosts, workers)
 
     def loads(self, hosts: int, seconds: float) -> list[Asked]:
-        """What is asked, of so many hosts."""
+        """Return the requests for this many hosts."""
         return list(self.played.loads(hosts, self.limit / self.window, self.limit, seconds))
 
 
 def parts(
     names: Sequence[str], limits: Sequence[int], modes: Sequence[str] = MODES, window: float = WINDOW
 ) -> list[Part]:
-    """All of these with each other; the highest limits in mode bounded only, unless nothing else is asked for."""
+    """Return all combinations of these. The highest limits run in mode bounded only, unless only they are selected."""
     return [
         Part(name, limit, mode, window)
         for name in names

@@ -1,5 +1,7 @@
-"""The load: rounds of GET and POST over kept connections, with a quiet between two rounds that is as long as the server
-keeps an idle connection, give or take a little. That is when a proxy writes to connections that are just being closed.
+"""The load: rounds of GET and POST over persistent connections, with a pause after each round.
+
+The pause is about as long as the server keeps an idle connection. So a proxy writes to connections that are just
+being closed.
 """
 
 import asyncio
@@ -10,23 +12,23 @@ from dataclasses import dataclass, field
 import aiohttp
 
 AROUND = (-0.040, 0.010)
-"""Seconds by which the quiet of each client differs from what the server keeps."""
+"""Seconds by which each client's pause differs from the server's idle time."""
 BODIES = (b"", b"x" * 100, b"x" * 10_000, b"x" * 200_000)
 WITHOUT_KEEPING = 0.02
-"""Seconds of quiet before a server that keeps nothing."""
+"""Seconds of pause for a server that keeps no connection."""
 
 
 @dataclass
 class Outcome:
-    """What came of all requests."""
+    """The results of all requests."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     broken: Counter[str] = field(default_factory=Counter)
-    """Answers that did not come whole, or said something else than was asked for, by what was wrong."""
+    """Incomplete or wrong answers, by kind."""
 
     @property
     def faults(self) -> int:
-        """Requests that did not get the answer that the server gives to all."""
+        """Requests that did not get the server's usual answer."""
         return sum(count for status, count in self.statuses.items() if status != 200) + self.broken.total()
 
     def __str__(self) -> str:
@@ -35,7 +37,7 @@ class Outcome:
 
 
 async def rounds(port: int, keeps: float, requests: int, *, clients: int, each: int, seed: int) -> Outcome:
-    """Ask for `requests` answers in all: in each round every client asks `each` times, and then is quiet."""
+    """Request `requests` answers in all: in each round every client sends `each` requests, and then pauses."""
     outcome, chance = Outcome(), random.Random(seed)
     timeout = aiohttp.ClientTimeout(total=60)
     connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
@@ -52,7 +54,7 @@ async def rounds(port: int, keeps: float, requests: int, *, clients: int, each: 
 
 
 async def turn(session: aiohttp.ClientSession, outcome: Outcome, each: int, quiet: float, draw: float) -> None:
-    """One client's round. `draw` is where in the list of bodies it begins."""
+    """Run one client's round. `draw` is its start in the list of bodies."""
     await asyncio.sleep(quiet)
     for index in range(each):
         body = BODIES[(int(draw * len(BODIES)) + index) % len(BODIES)]

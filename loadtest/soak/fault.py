@@ -1,11 +1,11 @@
-"""What was done, from when to when, and by what a client's trouble that comes of it is known."""
+"""The deeds of a soak test, their times, and the marks of the client troubles that they cause."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 
 class Deed(StrEnum):
-    """What is done to the edge, to what stands behind it, and to what its counts are shipped to."""
+    """A deed on the edge, on its endpoints, or on the way of its counts to the ledger."""
 
     RELOAD = "reload"
     BAD_RELOAD = "invalid reload"
@@ -33,31 +33,31 @@ class Deed(StrEnum):
 
 @dataclass
 class Fault:
-    """One deed. Times are seconds of the monotonic clock."""
+    """A deed. Times are seconds of the monotonic clock."""
 
     deed: Deed
     began: float
     ended: float = float("inf")
-    """When whatever it broke was whole again."""
+    """When everything that it broke worked again."""
     ports: frozenset[int] = frozenset()
-    """Of a worker that is lost: the ports of the clients that it held at that moment."""
+    """For a lost worker, the ports of the clients that it held at that moment."""
     endpoints: frozenset[str] = frozenset()
-    """Those that were down."""
+    """The endpoints that were down."""
     note: str = ""
 
 
 @dataclass
 class Held:
-    """A setting that reloads change, and since when every process goes by it."""
+    """A setting that reloads change, and when all processes had applied each value."""
 
     turns: list[tuple[float, bool | None]] = field(default_factory=list)
-    """(since, what); None: some go by the one, some by the other."""
+    """(since, value); None while processes have different values."""
 
     def turn(self, since: float, what: bool | None) -> None:
-        """From now on."""
+        """Record a new value from now on."""
         self.turns.append((since, what))
 
     def between(self, began: float, at: float) -> set[bool | None]:
-        """All that held at some moment from the one to the other."""
+        """Return all values between the two moments."""
         before = [what for since, what in self.turns if since <= began]
         return {*before[-1:], *(what for since, what in self.turns if began < since <= at)}

@@ -1,4 +1,4 @@
-"""A client's connection: HTTP/1.1 by hand, so that each way in which it can go wrong has a name of its own."""
+"""A client's connection with hand-written HTTP/1.1, so that each kind of failure has its own name."""
 
 import asyncio
 import socket
@@ -14,13 +14,13 @@ LIMIT = 1 << 20
 
 
 class Broken(Exception):
-    """It went wrong."""
+    """The connection failed."""
 
     def __init__(self, how: How, detail: object = "", *, port: int = 0) -> None:
         super().__init__(how, detail)
         self.how = how
         self.port = port
-        """The client's own, where the connection came to nothing."""
+        """The client's own port, if the connection failed."""
         self.detail = str(detail) or type(detail).__name__
 
 
@@ -34,17 +34,17 @@ class Head:
 
     @property
     def endpoint(self) -> str:
-        """Which endpoint answered; empty where the edge did."""
+        """The name of the answering endpoint; empty if the edge itself answered."""
         return self.fields.get("x-endpoint", "")
 
     @property
     def last(self) -> bool:
-        """No further request over this connection."""
+        """The connection accepts no further request."""
         return self.fields.get("connection", "").lower() == "close"
 
 
 class Line:
-    """One connection. Made by `open`."""
+    """One connection. Created by `open`."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
@@ -71,15 +71,15 @@ class Line:
 
     @property
     def usable(self) -> bool:
-        """Whether another request may be sent: nobody has ended it."""
+        """Return whether another request may be sent, because neither side has ended the connection."""
         return not self._reader.at_eof() and self._reader.exception() is None and not self._writer.is_closing()
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
         self._writer.close()
 
     async def send(self, *pieces: bytes, pause: float = 0) -> None:
-        """Write these, with so many seconds after each. Whether anybody took them is for `head` to find out."""
+        """Write these pieces, with a pause after each. `head` reports failures."""
         try:
             for piece in pieces:
                 self._writer.write(piece)
@@ -90,7 +90,7 @@ class Line:
             pass
 
     async def head(self) -> Head:
-        """The head of the next answer; raises Broken."""
+        """Read the head of the next answer; raises Broken."""
         self.requests += 1
         try:
             return Head(await self._reader.readuntil(b"\r\n\r\n"))
@@ -100,11 +100,11 @@ class Line:
             raise Broken("reset", failure) from failure
 
     async def body(self, head: Head) -> bytes:
-        """The whole body; raises Broken."""
+        """Read the whole body; raises Broken."""
         return b"".join([piece async for piece in self.pieces(head)])
 
     async def pieces(self, head: Head) -> AsyncIterator[bytes]:
-        """The body as it comes; raises Broken."""
+        """Yield the body in pieces; raises Broken."""
         try:
             if head.status in (204, 304):
                 return
@@ -125,7 +125,7 @@ class Line:
             raise Broken("cut", end) from end
 
     async def frame(self) -> Frame:
-        """The next frame of a WebSocket; raises Broken."""
+        """Read the next frame of a WebSocket; raises Broken."""
         while True:
             for frame, end in read(self._frames):
                 self._frames = self._frames[end:]
@@ -139,7 +139,7 @@ class Line:
             self._frames += data
 
     async def ended(self) -> None:
-        """Wait for the other side's end, behind a close frame."""
+        """Wait for the other side's end after a close frame."""
         try:
             await self._reader.read()
         except OSError as failure:
@@ -147,11 +147,11 @@ class Line:
 
 
 def request(method: str, target: str, key: str, fields: Sequence[str] = ()) -> bytes:
-    """The bytes of a request's head."""
+    """Return the bytes of a request's head."""
     lines = [f"{method} {target} HTTP/1.1", "Host: soak.test", f"X-API-Key: {key}", *fields, "", ""]
     return "\r\n".join(lines).encode()
 
 
 def says(frame: Frame) -> int:
-    """The code of a close frame; 0 for any other."""
+    """Return the code of a close frame; 0 for any other frame."""
     return int.from_bytes(frame.payload[:2], "big") if frame.opcode == CLOSE else 0

@@ -1,4 +1,4 @@
-"""Reloads: good ones that change what can be changed at noon, and bad ones that must change nothing but `/status`."""
+"""Reloads: good ones that change live settings, and bad ones that may change only `/status`."""
 
 import random
 import signal
@@ -24,19 +24,21 @@ Settings = dict[str, Any]
 
 
 class Reloads:
-    """The edge's configuration file, as it is written anew again and again."""
+    """The edge's configuration file, which is rewritten again and again."""
 
     def __init__(self, site: Site) -> None:
         self._site, self._edge = site, site.edge
         self._whole: Settings = unshared(self._edge.settings)
-        """With everybody there that comes and goes."""
+        """The settings with all temporary customers, routes and endpoints."""
         self._gone_at: int | None = None
-        """What the guest endpoint had received when it was taken out; None while it is in, or has never been."""
+        """The requests that the guest endpoint had received when it was removed; None while it is configured, or never
+        was.
+        """
 
     # ---- deeds
 
     def good(self, draw: random.Random) -> None:
-        """One or two changes, which all workers go by when the reload is over."""
+        """Make one or two changes, which all workers apply by the end of the reload."""
         changes = draw.sample(list(CHANGES), draw.choice((1, 1, 2)))
         settings: Settings = unshared(self._edge.settings)
         for name in changes:
@@ -54,7 +56,9 @@ class Reloads:
         self._look_for_guest()
 
     def bad(self, draw: random.Random) -> None:
-        """A file that cannot be: refused whole, visible since when and why, and gone with the next good one."""
+        """Write an invalid file. It is refused as a whole, `/status` shows since when and why, and the next good one
+        clears it.
+        """
         what = draw.choice(list(FLAWS))
         before = self._edge.status()["config"]
         with self._site.deed(Deed.BAD_RELOAD, note=what):
@@ -73,23 +77,23 @@ class Reloads:
             self.repair()
 
     def repair(self) -> None:
-        """Put the file back as it is served, and say so."""
+        """Restore the served file, and reload."""
         self._write(self._edge.settings)
         answer = self._post()
         assert answer.status == 200, answer
         self._assert_well()
 
-    # ---- what they are made of
+    # ---- parts of deeds
 
     def _write(self, settings: Settings, flaw: Callable[[str], str] = lambda text: text) -> None:
-        """Put the file in place at once, as an editor does."""
+        """Replace the file atomically, as an editor does."""
         text = flaw(yaml.safe_dump(settings, sort_keys=False))
         fresh = self._edge.file.with_suffix(".fresh")
         fresh.write_text(text)
         Path(fresh).replace(self._edge.file)
 
     def _reload(self, draw: random.Random, wanted: int) -> None:
-        """By a request or by a signal; returns once it has had its effect."""
+        """Reload by a request or a signal; returns once it has taken effect."""
         if draw.random() < 0.6:
             answer = self._post()
             assert answer.status == wanted, answer
@@ -111,11 +115,11 @@ class Reloads:
         assert total(self._edge.metrics(), "edge_config_ok") == 1
 
     def _now(self) -> float:
-        """By the supervisor's clock."""
+        """Return the time of the supervisor's clock."""
         return time() + self._edge.clock
 
     def _hold(self, before: Settings, after: Settings, *, certain: bool) -> None:
-        """Write down who is there from now on; `certain`: for every process."""
+        """Record the present customers and routes; `certain` means that every process has applied the change."""
         now = monotonic()
         for name, there in THERE.items():
             if certain or there(before) != there(after):
@@ -125,7 +129,7 @@ class Reloads:
         return self._site.tallies[GUEST].total()
 
     def _look_for_guest(self) -> None:
-        """An endpoint that was put in is asked; one that was taken out is not, once what had begun is over."""
+        """Require that an added endpoint gets requests, and a removed one none, after running requests have ended."""
         if len(self._edge.settings["upstreams"][API]["endpoints"]) == len(self._site.services):
             self._gone_at = None
             before = self._guest_received()
@@ -136,7 +140,7 @@ class Reloads:
 
 
 def unshared(settings: Settings) -> Settings:
-    """A copy in which nothing stands twice: YAML would write that as an alias."""
+    """Return a copy without shared parts, because YAML would write those as aliases."""
     copied: Settings = orjson.loads(orjson.dumps(settings))
     return copied
 
@@ -145,13 +149,13 @@ def unshared(settings: Settings) -> Settings:
 
 
 def other_limit(settings: Settings, _: Settings, draw: random.Random) -> None:
-    """Another rate for the customer that has one."""
+    """Set another rate for the customer that has one."""
     limit = settings["customers"][LIMITED]["limits"][0]
     limit["rate"] = draw.choice([rate for rate in LIMITS if rate != limit["rate"]])
 
 
 def customer(settings: Settings, whole: Settings, _: random.Random) -> None:
-    """A customer comes, or goes with its key."""
+    """Add a customer, or remove it with its key."""
     if settings["customers"].pop(COMER, None) is None:
         settings["customers"][COMER] = whole["customers"][COMER]
         settings["keys"].append(key_line(COMER))
@@ -160,7 +164,7 @@ def customer(settings: Settings, whole: Settings, _: random.Random) -> None:
 
 
 def route(settings: Settings, whole: Settings, _: random.Random) -> None:
-    """A route comes or goes."""
+    """Add or remove a route."""
     (one,) = [each for each in whole["routes"] if each["name"] == DETOUR]
     if one in settings["routes"]:
         settings["routes"].remove(one)
@@ -169,7 +173,7 @@ def route(settings: Settings, whole: Settings, _: random.Random) -> None:
 
 
 def endpoint(settings: Settings, whole: Settings, _: random.Random) -> None:
-    """An endpoint comes or goes."""
+    """Add or remove an endpoint."""
     (*lasting, guest), now = whole["upstreams"][API]["endpoints"], settings["upstreams"][API]["endpoints"]
     settings["upstreams"][API]["endpoints"] = lasting if guest in now else [*lasting, guest]
 

@@ -1,4 +1,4 @@
-"""Asking a server one thing, with nothing but the standard library's client."""
+"""Single requests to a server, with only the standard library's client."""
 
 import io
 import select
@@ -14,19 +14,19 @@ from loadtest.testbed.ports import HOST
 from loadtest.testbed.waiting import SLOWNESS
 
 PATIENCE = 15.0 * SLOWNESS
-"""Seconds within which a server that works answers, however busy the machine is."""
+"""Seconds within which a working server answers, however busy the machine is."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer as it came: field names in lower case, in their order, repeated ones repeatedly."""
+    """An answer: field names in lower case, in order, with repetitions."""
 
     status: int
     fields: list[tuple[str, str]]
     body: bytes
 
     def __getitem__(self, name: str) -> str:
-        """The value of a field that is there exactly once."""
+        """Return the value of a field that occurs exactly once."""
         (value,) = self.all(name)
         return value
 
@@ -34,16 +34,16 @@ class Answer:
         return any(field == name for field, _ in self.fields)
 
     def all(self, name: str) -> list[str]:
-        """Every value of a field."""
+        """Return every value of a field."""
         return [value for field, value in self.fields if field == name]
 
     def json(self) -> Any:
-        """The body, which is JSON."""
+        """Return the body, parsed as JSON."""
         return orjson.loads(self.body)
 
 
 def answer_of(response: HTTPResponse) -> Answer:
-    """The rest of a response, read to its end."""
+    """Read a response to its end."""
     fields = [(name.lower(), value) for name, value in response.getheaders()]
     return Answer(response.status, fields, response.read())
 
@@ -58,7 +58,7 @@ def ask(
     body: bytes | None = None,
     source: str | None = None,
 ) -> Answer:
-    """One request over a connection of its own, from the address `source` of this machine."""
+    """Send one request over a new connection, from the address `source` of this machine."""
     address = None if source is None else (source, 0)
     connection = HTTPConnection(HOST, port, timeout=PATIENCE, source_address=address)
     headers = dict(fields or {})
@@ -72,7 +72,7 @@ def ask(
 
 
 class Wire:
-    """A bare connection: bytes out, answers in. Every operation fails rather than waits too long."""
+    """A bare connection: bytes out, answers in. Every operation fails instead of waiting too long."""
 
     def __init__(self, port: int) -> None:
         self.socket = socket.create_connection((HOST, port), timeout=PATIENCE)
@@ -88,29 +88,29 @@ class Wire:
         self.socket.sendall(data)
 
     def hear(self, method: str = "GET") -> Answer:
-        """The next answer; `method` is that of its request."""
+        """Read the next answer, to a request with this `method`."""
         response = HTTPResponse(self, method=method)  # type: ignore[arg-type]
         response.begin()
         return answer_of(response)
 
     def rest(self) -> bytes:
-        """All that still comes until the other side ends the connection."""
+        """Return all bytes until the other side ends the connection."""
         return self._file.read()
 
     def makefile(self, _: str) -> io.BufferedReader:
-        """What HTTPResponse asks a socket for."""
+        """Return the file that HTTPResponse requests from a socket."""
         return self._file
 
 
 class _Kept(io.BufferedReader):
-    """Stays open where one answer ends: what was read ahead belongs to the next."""
+    """Stays open at the end of an answer, because bytes read ahead belong to the next one."""
 
     def close(self) -> None:
         pass
 
 
 def send_until_stalled(raw: socket.socket, body: bytes) -> int:
-    """How many bytes of the body are taken before nobody takes any for half a second."""
+    """Return how many bytes of the body are accepted before the receiver stalls for half a second."""
     sent = 0
     while sent < len(body) and select.select([], [raw], [], 0.5)[1]:
         sent += raw.send(memoryview(body)[sent : sent + (1 << 16)])

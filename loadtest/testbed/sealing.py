@@ -1,5 +1,5 @@
-"""What tests of sealing share: an edge's state directory with tables small enough for thousands of starts, and disks
-that fail.
+"""Helpers for tests of sealing: an edge's state directory with small tables, for thousands of starts, and faulty
+disks.
 """
 
 import errno
@@ -16,17 +16,17 @@ from edgeproxy.edge.usage.spool import Spool, list_segments
 from edgeproxy.wire.batch import Batch, compute_digest, is_long, parse_batch
 
 NOW = 1_790_000_000.0
-"""A Unix second at which a minute does not begin."""
+"""A Unix second that is not the start of a minute."""
 
 Name = tuple[str, str, str]
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """The exception that stands for the end of the process."""
 
 
 class Faulty(Disk):
-    """A disk at whose nth act something happens. `acts` counts down; what happens is one of `WAYS`."""
+    """A disk whose nth act fails. `acts` counts down; the failure is one of `WAYS`."""
 
     def __init__(self, acts: int = 0, way: str = "") -> None:
         self.acts = acts
@@ -76,24 +76,24 @@ WAYS = ("before", "torn", "full", "after")
 
 
 def prepare(state: Path, workers: int = 2, customers: int = 40, boot: str = "one") -> Store:
-    """The state directory as a supervisor has it, which tends it if nobody else does."""
+    """Return a state directory as a supervisor has it. It maintains the directory if no other process does."""
     store = Store.prepare(state, workers=workers, customers=customers, addresses=8, boot=boot, offset=5e7)
     store.identity.try_acquire()
     return store
 
 
 def count(worker: Store, name: Name, n: int = 1) -> None:
-    """Count in a worker's column, as it does."""
+    """Count in a worker's column, as the worker does."""
     worker.usage.words[worker.usage.own(tally_key(*name), 1)] += n
 
 
 def name(number: int) -> Name:
-    """Some name of usage."""
+    """Return a name of usage."""
     return f"customer-{number % 7}", ("requests", "egress")[number % 2], f"api.example.com/v{number}/*"
 
 
 def totals(store: Store) -> Counter[Name]:
-    """What the tables have counted since the state was made."""
+    """Return the counts of the tables since the state was created."""
     found: Counter[Name] = Counter()
     for customer, meter, route, total, *_ in store.usage_totals():
         if total:
@@ -102,7 +102,7 @@ def totals(store: Store) -> Counter[Name]:
 
 
 def batches(folder: Path, *, torn: bool = False) -> list[Batch]:
-    """All batches of a spool; that they are a chain is asserted. `torn`: there may be junk behind the last one."""
+    """Return all batches of a spool, and require that they form a chain. If `torn`, junk may follow the last one."""
     found: list[Batch] = []
     prev, seq = "0" * 64, 0
     for path in list_segments(folder):
@@ -124,7 +124,7 @@ def batches(folder: Path, *, torn: bool = False) -> list[Batch]:
 
 
 def sums(folder: Path, *, torn: bool = False) -> Counter[Name]:
-    """What the batches of a spool come to."""
+    """Return the sums of a spool's batches."""
     found: Counter[Name] = Counter()
     for batch in batches(folder, torn=torn):
         for customer, meter, route, value, *_ in batch.rows:
@@ -133,11 +133,11 @@ def sums(folder: Path, *, torn: bool = False) -> Counter[Name]:
 
 
 def acknowledge(spool: Spool, seq: int) -> None:
-    """As when the collector has said so, and the disk has noted it."""
+    """Acknowledge batches, as if the collector had, and record it on disk."""
     spool.acknowledge(find_position(spool, seq))
     spool.save()
 
 
 def choose(chance: random.Random) -> Name:
-    """A name, some more often than others."""
+    """Choose a name; some are more frequent than others."""
     return name(int(chance.random() ** 2 * 24))

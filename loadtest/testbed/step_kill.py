@@ -1,10 +1,11 @@
 """An edge or a collector that is killed at a step: `python -m loadtest.testbed.step_kill STEP COMMAND …`.
 
-STEP is `before NAME N` or `after NAME N`: at the Nth time that the process comes there, it kills itself, and says so
-before. `torn write N` kills it in the midst of a write. `-` is never. COMMAND is one of edgeproxy's, with arguments.
+STEP is `before NAME N` or `after NAME N`: the process kills itself when it reaches this point for the Nth time, and
+prints that before. `torn write N` kills it in the middle of a write. `-` is never. COMMAND is one of edgeproxy's,
+with arguments.
 
-    EDGEPROXY_TEST_CLOCK    a file of eight bytes, a double: by how many seconds this process's clock is wrong
-    EDGEPROXY_TEST_FULL     the disk has no room for the spool while there is a file of this name
+  EDGEPROXY_TEST_CLOCK    a file of eight bytes, a double: the error of this process's clock in seconds
+  EDGEPROXY_TEST_FULL     the disk has no room for the spool while a file of this name exists
 """
 
 import errno
@@ -30,29 +31,29 @@ EDGE_STEPS = ("look", "write", "sync", "mark", "end", "send", "acknowledge", "sa
 COLLECTOR_STEPS = ("settle", "work", "commit", "answer")
 NEVER = "-"
 SOON = 0.3
-"""Seconds within which what failed is tried again here, however often it failed before."""
+"""The longest pause in seconds before a retry here, however often it failed before."""
 
 
 def boundaries(steps: tuple[str, ...]) -> list[str]:
-    """Where a process can be killed: before and after each step, and in the midst of a write."""
+    """Return the points at which a process can be killed: before and after each step, and in the middle of a write."""
     found = [f"{when} {step}" for step in steps for when in ("before", "after")]
     return found + ["torn write"] * ("write" in steps)
 
 
 def stepping(step: str, command: str) -> tuple[str, ...]:
-    """What starts an edge, or a collector, that is killed at a step."""
+    """Return the command of an edge or a collector that is killed at a step."""
     if command == "edge":
         return edge_command(STEPPING[2], step, command, "-c")
     return (*STEPPING, step, command, "-c")
 
 
 def said(step: str) -> str:
-    """What is said before it is killed there."""
+    """Return the text that the process prints before it dies at a step."""
     return f"killed {step}"
 
 
 class Step:
-    """Where to die."""
+    """The point of death."""
 
     def __init__(self, step: str) -> None:
         self._step = step
@@ -60,24 +61,24 @@ class Step:
         self._left = int(number) if self._where else 0
 
     def comes(self, where: str) -> bool:
-        """The process comes there: whether it is to die."""
+        """Record that the process reaches a point; return whether it must die there."""
         if where != self._where:
             return False
         self._left -= 1
         return self._left == 0
 
     def at(self, where: str) -> None:
-        """The process comes there, and dies if it is to."""
+        """Record that the process reaches a point, and die there if it must."""
         if self.comes(where):
             self.die()
 
     def die(self) -> None:
-        """Now."""
+        """Die now."""
         os.write(2, f"{said(self._step)}\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
     def wrap(self, owner: Any, function: str, name: str) -> None:
-        """Have `before NAME` and `after NAME` around a function, or a coroutine."""
+        """Add the points `before NAME` and `after NAME` to a function or a coroutine."""
         real: Callable[..., Any] = getattr(owner, function)
         if inspect.iscoroutinefunction(real):
 
@@ -100,7 +101,7 @@ class Step:
 
 
 def set_clock() -> None:
-    """Have this process's clock be wrong, if it is to be."""
+    """Set the error of this process's clock, if one is given."""
     path = os.environ.get(CLOCK)
     if path is None:
         return
@@ -111,7 +112,7 @@ def set_clock() -> None:
 
 
 def step_edge(step: Step) -> None:
-    """An edge's supervisor."""
+    """Add the points of an edge's supervisor."""
     from edgeproxy.edge.counters.control import Control
     from edgeproxy.edge.counters.tallies import TallyTable
     from edgeproxy.edge.usage import ship
@@ -152,7 +153,7 @@ def step_edge(step: Step) -> None:
 
 
 def step_collector(step: Step) -> None:
-    """A collector."""
+    """Add the points of a collector."""
     from sqlalchemy.ext.asyncio import AsyncConnection
 
     from edgeproxy.collector.api.edges import handlers
@@ -176,7 +177,7 @@ def step_collector(step: Step) -> None:
 
 
 def main() -> None:
-    """Become the command."""
+    """Run the command."""
     set_clock()
     step, command = Step(sys.argv[1]), sys.argv[2]
     del sys.argv[1]

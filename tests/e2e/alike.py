@@ -1,4 +1,4 @@
-"""Whether an answer through the edge is the one that the service gives to who asks it directly."""
+"""Check that an answer through the edge equals the service's direct answer."""
 
 from collections.abc import Iterable
 
@@ -14,18 +14,18 @@ STAMPED = frozenset(
 OWNED = frozenset(("x-request-id", "ratelimit", "ratelimit-policy"))
 """Fields of answers that the edge sets."""
 OF_A_CONNECTION = frozenset(("connection", "keep-alive", "transfer-encoding"))
-"""Of these only the coding matters here, and is compared apart: the edge chunks anew."""
+"""Only the transfer coding matters here, and it is compared separately: the edge chunks anew."""
 OF_THE_MOMENT = frozenset(("date",))
 
 
 def kept(fields: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The fields that nobody on the way may touch."""
+    """Return the fields that no intermediary may change."""
     left_out = OWNED | OF_A_CONNECTION | OF_THE_MOMENT
     return [(name, value) for name, value in fields if name not in left_out]
 
 
 def assert_alike(through: Answer, direct: Answer) -> None:
-    """Same status, same body, same fields in the same order, apart from those that are the edge's."""
+    """Require equal status, body and fields in order, apart from the edge's own fields."""
     assert through.status == direct.status
     assert kept(through.fields) == kept(direct.fields)
     assert through.all("transfer-encoding") == direct.all("transfer-encoding")

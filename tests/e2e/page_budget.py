@@ -1,4 +1,4 @@
-"""What pages weigh, whether anything on them jumps, and when the largest part of them is painted, in Chromium."""
+"""The size, layout shifts and largest contentful paint of pages in Chromium."""
 
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.support.filled_site import invoice_of, key_of, pages_of
@@ -6,12 +6,12 @@ from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
 
 BYTES_MAX = 100_000
-"""Of a page with all that it loads, as it is sent."""
+"""The most bytes of a page with all its resources, as sent."""
 LCP_MS_MAX = 1000.0
 SLOWER = 4
-"""How many times slower the processor is made for that."""
+"""The factor by which the processor is slowed down for that."""
 OFTEN = ("/console", "/console/customers/{customer}", "/account", "/account/usage", "/account/plan")
-"""The pages that are looked at in each run."""
+"""The pages that every run measures."""
 OBSERVE = """
     window.seen = {shift: 0, largest: 0};
     new PerformanceObserver(list => list.getEntries().forEach(one => seen.shift += one.value))
@@ -27,11 +27,11 @@ MEASURE = """
 """
 
 Seen = tuple[int, float, float]
-"""Bytes, the sum of layout shifts, and the milliseconds until the largest part was painted."""
+"""Bytes, the sum of layout shifts, and the milliseconds until the largest contentful paint."""
 
 
 async def measure(page: Tab, url: str) -> Seen:
-    """Load a page; return what it took."""
+    """Load a page; return its measurements."""
     await page.goto(url)
     size, shift, largest = await page.run(MEASURE)
     return size, shift, largest
@@ -43,7 +43,7 @@ async def visit_pages(
     audiences: list[tuple[Visitor | None, list[str]]],
     slower: int = 1,
 ) -> dict[str, Seen]:
-    """Return what each of these pages took on a telephone."""
+    """Return the measurements of these pages on a telephone."""
     seen = {}
     for visitor, paths in audiences:
         async with tab(browser) as page:
@@ -58,7 +58,7 @@ async def visit_pages(
 
 
 def list_pages(stage: PagesStage, invoice: str) -> list[tuple[Visitor | None, list[str]]]:
-    """Return all pages, by who sees them."""
+    """Return all pages, by their reader."""
     own = pages_of("customer", invoice_of(stage, "acme"), key=key_of(stage, "acme"))
     return [
         (stage.operator, list(pages_of("operator", invoice).values())),

@@ -1,4 +1,4 @@
-"""A web site as browsers know them, which the tests serve with aiohttp in their own loop to see both of its sides."""
+"""A typical web site, which the tests serve with aiohttp in their own loop to see both of its sides."""
 
 import asyncio
 import gzip
@@ -17,11 +17,11 @@ from loadtest.testbed.ports import HOST
 
 IMAGES, SCRIPTS, SHEETS = 30, 8, 4
 ASSETS = IMAGES + SCRIPTS + SHEETS
-"""What the front page refers to."""
+"""The number of resources of the front page."""
 
 
 def picture(number: int) -> bytes:
-    """A PNG of one grey column, `number` + 1 pixels high."""
+    """Return a PNG of one grey column, `number` + 1 pixels high."""
     rows = b"".join(b"\0" + bytes((row % 256,)) for row in range(number + 1))
 
     def chunk(name: bytes, data: bytes) -> bytes:
@@ -32,7 +32,7 @@ def picture(number: int) -> bytes:
 
 
 def asset(name: str) -> tuple[str, bytes]:
-    """The type and the content of one thing that the front page refers to; scripts and sheets are of some 100 KiB."""
+    """Return the type and content of a resource of the front page; scripts and sheets have some 100 KiB."""
     number, _, kind = name.partition(".")
     if kind == "png":
         return "image/png", picture(int(number))
@@ -42,7 +42,7 @@ def asset(name: str) -> tuple[str, bytes]:
 
 
 def front() -> bytes:
-    """The page with all of them."""
+    """Return the front page with all resources."""
     sheets = "".join(f'<link rel="stylesheet" href="/asset/{n}.css">' for n in range(SHEETS))
     scripts = "".join(f'<script src="/asset/{n}.js" defer></script>' for n in range(SCRIPTS))
     images = "".join(f'<img src="/asset/{n}.png" alt="">' for n in range(IMAGES))
@@ -50,13 +50,13 @@ def front() -> bytes:
 
 
 class Site:
-    """The service. What it was asked, and by how many connections, is kept for the test to look at."""
+    """The service. It records its requests and the number of connections."""
 
     def __init__(self) -> None:
         self.cue = asyncio.Event()
-        """Lets the next piece of a stream go."""
+        """Releases the next piece of a stream."""
         self.gone: asyncio.Queue[str] = asyncio.Queue()
-        """Paths of streams whose reader went away."""
+        """Paths of streams whose reader disconnected."""
         self.asked: list[web.Request] = []
         self.statuses: Counter[int] = Counter()
         self.app = web.Application(client_max_size=1 << 30, middlewares=[self._noted])
@@ -82,7 +82,7 @@ class Site:
         return answer
 
     def paths(self) -> list[str]:
-        """Of all that was asked."""
+        """The paths of all requests."""
         return [request.path_qs for request in self.asked]
 
     async def front(self, _: web.Request) -> web.Response:
@@ -93,7 +93,7 @@ class Site:
         return web.Response(body=picture(1), content_type="image/png")
 
     async def asset(self, request: web.Request) -> web.Response:
-        """Kept by the browser, which must ask each time whether it still holds."""
+        """Serve a cacheable resource that the browser must revalidate."""
         kind, body = asset(request.match_info["name"])
         etag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
         fields = {"ETag": etag, "Cache-Control": "no-cache"}
@@ -121,7 +121,7 @@ class Site:
         return web.json_response({"length": length, "sha256": digest.hexdigest()})
 
     async def form(self, request: web.Request) -> web.Response:
-        """Each field of a multipart form: its value, or a file's name, type and digest."""
+        """Return each field of a multipart form: its value, or a file's name, type and digest."""
         told: dict[str, Any] = {}
         async for part in await request.multipart():
             body = bytes(await part.read())
@@ -130,7 +130,7 @@ class Site:
         return web.json_response(told)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events 0 to 2, then the end, after which the browser asks for what comes after the last."""
+        """Send the events 0 to 2 and end the stream. The browser then requests the events after the last one."""
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         await answer.prepare(request)
         first = int(request.headers.get("Last-Event-ID", -1)) + 1
@@ -142,7 +142,7 @@ class Site:
         return answer
 
     async def pieces(self, request: web.Request) -> web.StreamResponse:
-        """Pieces for ever, each on its cue."""
+        """Send pieces for ever, each on its cue."""
         answer = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
         await answer.prepare(request)
         try:
@@ -154,7 +154,7 @@ class Site:
             self.gone.put_nowait(request.path)
 
     async def socket(self, request: web.Request) -> web.WebSocketResponse:
-        """Echoes text and binary; on "bye" it closes with 4001."""
+        """Echo text and binary; close with 4001 on "bye"."""
         tunnel = web.WebSocketResponse(protocols=["echo"], max_msg_size=0)
         await tunnel.prepare(request)
         async for message in tunnel:
@@ -168,7 +168,7 @@ class Site:
         return tunnel
 
     async def echo(self, request: web.Request) -> web.Response:
-        """Method, fields and the length of the body."""
+        """Return method, fields and the length of the body."""
         body = await request.read()
         told = {"method": request.method, "fields": dict(request.headers), "length": len(body)}
         return web.json_response(told, headers={"X-Own": "yes"})

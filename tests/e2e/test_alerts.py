@@ -1,4 +1,4 @@
-"""The alerts by what real edges say of themselves: who is well raises none, however it is set up."""
+"""Alert rules on the metrics of real edges: a healthy edge raises none, in any setup."""
 
 import json
 import shutil
@@ -28,14 +28,14 @@ pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promto
 PROMETHEUS = Path(__file__).parents[2] / "config" / "prometheus"
 RULES = [str(PROMETHEUS / name) for name in ("alerts.yml", "objectives.yml")]
 SOON, LATE = 8, 40
-"""Minutes at which it is looked what fires: in between everything has passed that is forgotten at all."""
+"""Minutes at which firing alerts are checked. Between them, every temporary condition has expired."""
 
 Said = Mapping[str, float]
-"""What a scrape has, by its series as Prometheus writes them."""
+"""The samples of a scrape, by series in Prometheus's notation."""
 
 
 def scraped(port: int, job: str) -> Said:
-    """What Prometheus gets of this port."""
+    """Return the samples that Prometheus gets from this port."""
     answer = ask(port, "/metrics")
     assert answer.status == 200, answer
     found = {f'up{{job="{job}", instance="a"}}': 1.0}
@@ -48,7 +48,7 @@ def scraped(port: int, job: str) -> Said:
 
 
 def check_firing(folder: Path, before: Said, after: Said, *expected: str) -> None:
-    """Whether these alerts fire, and no others, of an edge that says `before` for a minute and then `after`."""
+    """Require that exactly these alerts fire for an edge with the metrics `before` for a minute and then `after`."""
     series = [{"series": name, "values": f"{before.get(name, '_')} {value}x{LATE}"} for name, value in after.items()]
     fires = [{"labels": f'{{alertname="{name}"}}', "value": 1} for name in expected]
     looks = [
@@ -63,14 +63,14 @@ def check_firing(folder: Path, before: Said, after: Said, *expected: str) -> Non
 
 
 def asked(edge: Edge) -> None:
-    """A few requests that are answered."""
+    """Send a few requests that are answered."""
     fields = {"Authorization": f"Bearer {key_of(UNLIMITED)}"}
     assert {edge.ask(fields=fields).status for _ in range(5)} == {200}
 
 
 @pytest.fixture
 def edge(tmp_path: Path, upstream: Upstream) -> Iterator[Edge]:
-    """An edge without anything beside it, not started yet."""
+    """An edge without other servers, not started yet."""
     with closing(Edge(tmp_path / "edge", upstream.port, workers=1)) as made:
         yield made
 

@@ -1,4 +1,4 @@
-"""Markers of an erased customer are in no byte of a deployment that goes on running: each copy forgets by itself."""
+"""Markers of an erased customer vanish from every byte of a running deployment: each copy expires by itself."""
 
 import base64
 import gzip
@@ -30,15 +30,15 @@ from tests.support.used_database import use_database
 
 GONE, STAYS = "planted-000", "planted-001"
 NAMES = {GONE: "cust-000", STAYS: "cust-001"}
-"""Markers, each in all texts of a customer but its name, which stays in the ledger."""
+"""Markers that occur in all texts of a customer except its name, which stays in the ledger."""
 EXPORTED_SECONDS = 3 * 3600
 """The age in seconds of usage whose hour is closed, so that it is exported."""
 KEY_SECONDS_MAX = 600
-"""Seconds for which the hub may keep a part of a version that is replaced."""
+"""Seconds for which the hub may hold a part of a replaced version."""
 
 
 def live(collector: Collector, mark: str) -> None:
-    """Have a customer whose marker is in whatever takes a text."""
+    """Create a customer with its marker in every field that accepts text."""
     name = NAMES[mark]
     path, email = f"/v1/customers/{name}", f"ada@{mark}.example"
 
@@ -78,7 +78,7 @@ def live(collector: Collector, mark: str) -> None:
 
 
 def age_versions(collector: Collector) -> None:
-    """Have the versions of the directory as old as they are once nobody reads those that are replaced."""
+    """Age the versions of the directory until replaced ones may be deleted."""
 
     async def do(database: Database) -> None:
         async with database.writing() as connection:
@@ -91,12 +91,14 @@ def age_versions(collector: Collector) -> None:
 
 
 def list_hub_keys(client: "Client[bytes]", mark: str) -> dict[bytes, int]:
-    """The keys of the hub with a marker, each with the seconds that it has left; -1: it stays."""
+    """Return the hub's keys with a marker, each with its remaining seconds; -1 for no expiry."""
     return {key: client.ttl(key) for key in client.scan_iter() if mark in find_marks(key + (client.dump(key) or b""))}
 
 
 def read_all(collector: Collector, *customers: str) -> dict[str, set[str]]:
-    """The markers in whatever the API returns of these customers and of nobody, archives too, each with its paths."""
+    """Return the markers in all API answers about these customers and in general, archives included, with their
+    paths.
+    """
     answers = {path: collector.get(path, token=ADMIN) for path in list_paths(customers) if "stream" not in path}
     assert all(answer.status < 500 for answer in answers.values())
     return search_texts({path: answer.body for path, answer in answers.items()})

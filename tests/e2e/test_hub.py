@@ -24,7 +24,7 @@ CREDITS = 40
 
 @pytest.fixture
 def edges(tmp_path: Path, upstream: Upstream, redis: Redis, request: pytest.FixtureRequest) -> Iterator[list[Edge]]:
-    """Two hosts with two workers each. The parameter is what the tier has besides."""
+    """Two hosts with two workers each. The parameter holds further settings of the tier."""
     tier = {"limits": [{"rate": f"{LIMIT}/min"}], **getattr(request, "param", {})}
     with ExitStack() as ends:
         made = []
@@ -41,14 +41,14 @@ def edges(tmp_path: Path, upstream: Upstream, redis: Redis, request: pytest.Fixt
 
 
 def asked(edge: Edge, times: int) -> int:
-    """How many of so many requests pass."""
+    """Return how many of these requests pass."""
     answers = [edge.ask(fields=KEY).status for _ in range(times)]
     assert set(answers) <= {200, 429}
     return answers.count(200)
 
 
 def have_heard(edges: list[Edge]) -> None:
-    """Ask each as often, until each knows of nearly as many requests of the other as it had itself."""
+    """Send requests to both until each knows nearly as many of the other's requests as it had itself."""
 
     def heard() -> bool:
         assert [asked(edge, 1) for edge in edges] == [1] * len(edges)
@@ -72,7 +72,7 @@ def test_a_limit_holds_for_both_together(edges: list[Edge]) -> None:
 def test_credits_are_spent_once_by_both_together(edges: list[Edge]) -> None:
     one, other = edges
     passed = sum(asked(edge, 5) for _ in range(24) for edge in (one, other))
-    # What passes unheard, of the limit and of the credits, counts for more than it may.
+    # Unreported requests may exceed the limit and the credits slightly.
     assert (LIMIT + CREDITS) * 0.95 <= passed <= LIMIT + CREDITS + 12
     assert asked(one, 10) + asked(other, 10) <= 3, "nor does more pass then"
     spent = [total(edge.metrics(), "edge_burst_credits_spent_total") for edge in edges]
@@ -99,7 +99,7 @@ def test_without_the_hub_each_keeps_its_part(edges: list[Edge], redis: Redis) ->
     for edge in edges:
         assert asked(edge, LIMIT) >= 10, "a part is still there"
     passed = sum(sum(edge.usage().values()) for edge in edges)
-    # Each may use its own part, or an equal one where that is more: not twice the limit.
+    # Each host may use its own part, or an equal part if that is larger, but not twice the limit.
     assert passed <= LIMIT * 1.5
     assert total(one.metrics(), "edge_hub_up") == 0
     redis.start()
@@ -108,7 +108,7 @@ def test_without_the_hub_each_keeps_its_part(edges: list[Edge], redis: Redis) ->
 
 
 def burst(edge: Edge, customer: str) -> int:
-    """How many of a hundred requests pass that come as close together as may be."""
+    """Return how many of a hundred nearly simultaneous requests pass."""
     with ThreadPoolExecutor(10) as threads:
         fields = {"Authorization": f"Bearer {key_of(customer)}"}
         answers = list(threads.map(lambda _: edge.ask(fields=fields).status, range(100)))
@@ -145,7 +145,7 @@ def test_without_the_hub_a_part_is_what_the_first_burst_passes_and_what_a_new_su
 
 
 def in_use(edge: Edge) -> int:
-    """How many requests of the customer are under way, as a host has it."""
+    """Return a host's number of the customer's requests under way."""
     return next(int(policy["used"]) for policy in edge.limits("acme") if policy["name"] == "concurrency")
 
 
@@ -165,7 +165,7 @@ def test_who_moves_to_another_host_is_not_held_up_by_requests_that_are_over(edge
 
 
 INCLUDED = 24
-"""More than a host lets pass in 10 s, at one request in 0.5 s, before it has heard of the other host."""
+"""More than a host admits in 10 s, at one request in 0.5 s, before it knows the other host's count."""
 QUOTA = {"limits": [], "quotas": [{"meter": "requests", "included": INCLUDED, "per": "day", "cap": "hard"}]}
 
 
@@ -178,7 +178,7 @@ def test_what_one_host_gives_back_of_a_quota_is_there_at_the_other(edges: list[E
         try:
             until(lambda: one.limit("acme")["used"] == INCLUDED - 1, "all are charged")
             assert asked(other, 1) == 1
-            # It hears of them as it is asked, and may not have heard of all at once.
+            # The host learns the count when it gets requests, perhaps not all of it at once.
             until(lambda: asked(other, 1) == 0, "the other host has heard of them", seconds=10.0, step=0.5)
         finally:
             upstream.release()

@@ -1,4 +1,6 @@
-"""Two supervisors on one state directory, as during an upgrade, and another host: one limit, told to the hub by one."""
+"""Two supervisors on one state directory, as in an upgrade, and another host share one limit; one reports to the
+hub.
+"""
 
 import signal
 import time
@@ -47,17 +49,17 @@ def edges(tmp_path: Path, upstream: Upstream, redis: Redis) -> Iterator[list[Edg
 
 
 def pids(edge: Edge) -> tuple[int, ...]:
-    """The workers of whichever supervisor answers."""
+    """Return the workers of the supervisor that answers."""
     return tuple(edge.worker_pids())
 
 
 def knows_both(edge: Edge) -> bool:
-    """Whether the host knows of both, whichever supervisor answers."""
+    """Return whether the host knows both hosts, with every answering supervisor."""
     return all(edge.status()["hub"].get("hosts") == 2 for _ in range(20))
 
 
 def asked(edges: list[Edge], times: int) -> int:
-    """How many of so many requests to each pass, several at once."""
+    """Return how many of these requests to each pass, several at once."""
     with ThreadPoolExecutor(12) as clients:
         answers = list(clients.map(lambda edge: edge.ask(fields=KEY).status, [*edges] * times))
     assert set(answers) <= {200, 429}
@@ -65,7 +67,7 @@ def asked(edges: list[Edge], times: int) -> int:
 
 
 class Books:
-    """What the hub has granted a host of the only rate ever, and what its columns were given."""
+    """The claims that the hub has granted to a host for the only rate, and the claims given to its columns."""
 
     def __init__(self, edge: Edge, redis: Redis) -> None:
         state = Path(edge.settings["state"])
@@ -92,7 +94,7 @@ class Books:
 
 
 def spoken(edge: Edge) -> int:
-    """How often a supervisor has begun to tell the hub."""
+    """Return how often a supervisor has started to report to the hub."""
     return edge.output.count(SPEAKS)
 
 
@@ -109,7 +111,7 @@ def test_a_limit_holds_over_the_workers_of_both_and_who_is_left_takes_over(edges
     until(lambda: spoken(one) == 2, "the other supervisor takes over")
     until(lambda: len(one.supervisor.family()) == 2, "workers leave whose supervisor is gone")
     assert newer.running
-    # Well within the minute. What was granted too late for who asked goes back unused after 10 s.
+    # Well within the minute. Claims that arrive too late for their request return unused after 10 s.
     give_up = time.monotonic() + 25
     while passed < LIMIT * 0.9 and time.monotonic() < give_up:
         passed += asked(edges, 12)

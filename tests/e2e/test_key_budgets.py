@@ -1,4 +1,4 @@
-"""Budgets of keys, in money and in units: a spent key is refused by its name, the customer's others go on."""
+"""Budgets of keys, in money and in units: a spent key is refused by its name, the customer's other keys still work."""
 
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ class Keys:
         return self.edge.ask(fields={"Authorization": f"Bearer {key}"})
 
     def spend(self, secret: str, most: int) -> int:
-        """Ask until the key is refused, `most` times at most; return how often it was served."""
+        """Send requests until the key is refused, at most `most`; return how many were served."""
         for served in range(most):
             if self.ask(secret).status != 200:
                 return served
@@ -115,16 +115,16 @@ def test_a_key_that_has_spent_its_money_is_refused_and_the_others_go_on(keys: Ke
     until(lambda: keys.ask(rotated["secret"]).status == 429, "the new key has the spent budget")
     keys.change_key(rotated, {"amount": 10_000, "per": "month"})
     until(lambda: keys.ask(rotated["secret"]).status == 200, "a hundred dollars are not spent")
-    # Who lowers it below what is spent has it spent with the next usage.
+    # If the new budget is below the spending, the key is refused after its next usage.
     keys.change_key(rotated, {"amount": 50, "per": "month"})
     until(lambda: keys.ask(rotated["secret"]).status == 429, "it is spent")
-    # A new edge, or one that has lost what it counted, knows it of the ledger.
+    # A new edge, or one that lost its counts, learns the spending from the ledger.
     keys.edge.end()
     for file in Path(keys.edge.settings["state"]).glob("*quotas*"):
         file.unlink()
     keys.edge.start()
     until(lambda: keys.ask(rotated["secret"]).status == 429, "the ledger knows what was spent")
-    # While nobody is charged no money is spent.
+    # While billing charges no customer, no budget is spent.
     answer = keys.collector.send("PUT", "/billing/rollout", {"charging": False, "why": "a test"})
     assert answer.status == 200, answer
     until(lambda: keys.ask(rotated["secret"]).status == 200, "it holds nobody")

@@ -1,4 +1,4 @@
-"""Gateways in a row, and providers of several dialects behind one route: each answer counts once."""
+"""Gateways in a row, and providers with several dialects behind one route: each answer counts once."""
 
 import asyncio
 import json
@@ -31,7 +31,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Site(NamedTuple):
-    """An edge behind an edge, by one protocol, and the ports of what is behind them."""
+    """An edge behind an edge, over one protocol, and the ports of their upstreams."""
 
     outer: Edge
     inner: Edge
@@ -39,12 +39,12 @@ class Site(NamedTuple):
     models: int
     """The port of the models behind the inner edge."""
     gateway: int
-    """The port of a gateway that is no edge, which the outer edge has too."""
+    """The port of a gateway that is no edge; the outer edge uses it too."""
     other: int
     """The port of the models of another dialect, which the outer edge falls back to."""
 
     def count(self, edge: Edge) -> Counter[tuple[str, str]]:
-        """What an edge has counted for `acme`, by model and kind, estimates under their own kind."""
+        """Return an edge's counts for `acme`, by model and kind; estimates have their own kind."""
         counts: Counter[tuple[str, str]] = Counter()
         for customer, meter, _, number, *split in edge._told("/usage").json()["rows"]:
             dimensions = json.loads(split[0] or "{}") if split else {}
@@ -98,7 +98,7 @@ def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 @asynccontextmanager
 async def serve(port: int, handler: Handler) -> Any:
-    """Serve on this port, whatever the path."""
+    """Serve on this port, for every path."""
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handler)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
@@ -112,7 +112,7 @@ async def serve(port: int, handler: Handler) -> Any:
 
 @asynccontextmanager
 async def connect(site: Site) -> Any:
-    """A client of the outer edge, by the protocol that is tested."""
+    """Return a client of the outer edge, over the tested protocol."""
     is_http2 = site.protocol == "h2c"
     headers = {"X-API-Key": key_of("acme"), "Accept-Encoding": "identity"}
     base = f"http://{HOST}:{site.outer.port}"
@@ -126,7 +126,7 @@ async def ask(client: httpx.AsyncClient, path: str, model: str, **more: Any) -> 
 
 
 def test_an_answer_through_two_edges_counts_once_at_each(site: Site) -> None:
-    """Both ask for the usage of streams, and the client gets what it has asked for."""
+    """Both edges request usage in streams, but the client gets it only if it requested it."""
     models = Models()
 
     async def ask_all() -> list[str]:
@@ -175,7 +175,7 @@ REWRITTEN: dict[str, tuple[list[Any], int]] = {
     "usage as text beside the object": ([{**PLAIN, "raw": json.dumps({"prompt_tokens": 9_999})}], 0),
     "provider's own object beside": ([{**PLAIN, "provider_usage": {"input_tokens": 1000, "output_tokens": 50}}], 0),
 }
-"""What gateways make of usage in the chunks of a stream, and how many tokens were cached."""
+"""Forms of usage in stream chunks of gateways, and the number of cached tokens."""
 
 
 def build_chunks(usages: list[Any], model: str, end: list[Any]) -> list[dict[str, Any]]:

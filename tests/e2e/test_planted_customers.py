@@ -1,4 +1,4 @@
-"""Names, e-mail addresses and end users of erased customers are in no byte of anything, a restored backup included."""
+"""Names, e-mail addresses and end users of erased customers are nowhere in any byte, even after a restored backup."""
 
 import base64
 import gzip
@@ -36,12 +36,12 @@ SECRET = b"mail=ada@planted-eu-017.example&more"
 
 
 def name_of(number: int) -> str:
-    """The name of a customer; no other one's begins with it."""
+    """Return the name of a customer. No other name begins with it."""
     return f"planted-{number:03}"
 
 
 def live(collector: Collector, edge: Edge, number: int) -> None:
-    """Have a customer whose people are in all that takes any, and who is served by an edge."""
+    """Create a customer with its people in every field that accepts text, served by an edge."""
     name = name_of(number)
     path, email, person = f"/v1/customers/{name}", f"ada@{name}.example", f"user-{name}"
 
@@ -64,30 +64,30 @@ def live(collector: Collector, edge: Edge, number: int) -> None:
 
 
 def ask(edge: Edge, name: str) -> int:
-    """The status that a customer gets."""
+    """Return the status that a customer gets."""
     return edge.ask(fields={"Authorization": f"Bearer {key_of(name)}"}).status
 
 
 def read_files(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, with what is compressed or encoded in them, by their paths."""
+    """Return all files below a folder by path, with their compressed and encoded parts expanded."""
     files = (file for file in sorted(folder.rglob("*")) if file.is_file())
     return {str(file.relative_to(folder)): b"\n".join(expand(file.read_bytes())) for file in files}
 
 
 def find_text(files: Mapping[str, bytes], text: str) -> list[str]:
-    """The files that have a text anywhere."""
+    """Return the files that contain a text."""
     return [path for path, content in files.items() if text.encode() in content]
 
 
 def run(*words: object) -> str:
-    """What a command of edgeproxy prints."""
+    """Return the output of a command of edgeproxy."""
     done = CliRunner().invoke(cli.app, list(map(str, words)))
     assert done.exit_code == 0, done.output
     return done.output
 
 
 def erase_twice_at_once(collector: Collector, name: str) -> set[str]:
-    """What two processes say that erase a customer at the same time."""
+    """Erase a customer by two processes at once, and return their outputs."""
     command = (sys.executable, "-m", "edgeproxy", "privacy", "erase", "-c", str(collector.file), name, "--yes")
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     return {process.communicate(timeout=60.0)[0].partition(":")[0].strip() for process in both}

@@ -1,4 +1,4 @@
-"""Quotas over what services report and what all edges count: real edges, and the collector that tells them."""
+"""Quotas over reported usage and the counts of all edges: real edges, and the collector that informs them."""
 
 import time
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ SHARED: dict[str, Any] = {
     "customers": {name: {"tier": tier} for name, tier in NAMES.items()},
 }
 SECONDS_MAX = 1.0
-"""Within which a hard cap holds everywhere; in a run with others, ten times that."""
+"""Seconds until a hard cap holds everywhere; ten times that in a run with other tests."""
 MANY = [f"customer-{number}" for number in range(50)]
 
 
@@ -61,7 +61,7 @@ def asks(edge: Edge, customer: str) -> int:
 
 
 def is_over(edge: Edge, customer: str) -> bool:
-    """Whether an answer says that a soft quota is used up."""
+    """Return whether an answer states that a soft quota is used up."""
     answer = edge.ask(fields={"Authorization": f"Bearer {key_of(customer)}"})
     assert answer.status == 200
     return answer.all("x-quota") == ['"tokens-month";over']
@@ -99,15 +99,15 @@ def test_a_hard_cap_holds_at_every_edge(start_edges: Any, start_collector: Start
     assert [asks(edge, "bolt") for edge in edges] == [429, 429]
     told = quota_of(collector, "bolt")
     assert (told["used"], told["limit"], told["percent"], told["cap"]) == (2 * INCLUDED, INCLUDED, 200.0, "hard")
-    # Nobody knows since when a customer of a file is here: six days were without usage, and today's is all.
+    # A file does not say since when its customers exist, so six days without usage and today's usage count.
     assert (told["projected"]["days"], told["projected"]["low"]) == (7, told["used"])
-    # What one edge counts holds at the other once it is shipped: none can be used up twice.
+    # Counts of one edge reach the other once they are shipped, so no quota can be used twice.
     passed = 0
     while asks(edges[0], "busy") == 200:
         passed += 1
     assert passed == 10
     until(lambda: asks(edges[1], "busy") == 429, "the other edge knows")
-    # An edge that is new in the middle of the month forgets nothing, and a collector that is gone frees nobody.
+    # An edge started in the middle of the month learns all usage, and without a collector customers stay refused.
     new = start_edges("ap-c", collector)
     until(lambda: [asks(new, name) for name in ("acme", "bolt", "busy")] == [429] * 3, "a new edge knows")
     collector.kill()
@@ -127,7 +127,7 @@ def test_a_hard_cap_holds_at_every_edge(start_edges: Any, start_collector: Start
 def test_edges_hear_of_it_through_the_hub_whatever_becomes_of_it(
     start_edges: Any, start_collector: StartCollector, tmp_path: Path
 ) -> None:
-    """They ship to nobody here, so that the hub alone can have told them."""
+    """These edges ship to no collector, so only the hub can inform them."""
     directory_signatures.create_key_file(tmp_path / "directory.key")
     signer = Signer.load(tmp_path / "directory.key")
     redis = Redis(tmp_path)
@@ -153,7 +153,7 @@ def test_edges_hear_of_it_through_the_hub_whatever_becomes_of_it(
 @pytest.mark.soak
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
 def test_a_hard_cap_holds_in_three_regions_within_a_second(start_edges: Any, start_collector: StartCollector) -> None:
-    """Half of the customers ask all the while, the others for the first time a second after their event."""
+    """Half of the customers send requests continuously, the others a first request a second after their event."""
     people = {"customers": {name: {"tier": "pro"} for name in MANY}}
     collector = start_collector(**{**SHARED, **people})
     keys = [key_line(name) for name in MANY]

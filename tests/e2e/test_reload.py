@@ -1,4 +1,4 @@
-"""A configuration that changes while real workers serve: nobody who uses the edge notices, and nothing is uncounted."""
+"""The configuration changes while real workers serve: no client notices, and every request is counted."""
 
 import asyncio
 import threading
@@ -27,11 +27,11 @@ FLIP = b"GET /flip HTTP/1.1\r\nHost: a\r\nX-API-Key: %b\r\n\r\n" % key_of(UNLIMI
 
 ALL = {"name": "all", "path": "/*", "upstream": "api"}
 POSTED = {"name": "posted", "path": "/flip", "methods": ["POST"], "upstream": "api"}
-"""With this one, a GET of /flip is a 405, which the edge itself answers."""
+"""With this route, a GET of /flip is a 405, which the edge itself answers."""
 
 
 def reloads(edge: Edge) -> dict[str, float]:
-    """How many there were, by result, of those that there were."""
+    """Return the number of reloads by result, without zeros."""
     counted = {
         result: total(edge.metrics(), "edge_config_reloads_total", result=result)
         for result in ("ok", "unchanged", "refused", "failed")
@@ -51,7 +51,7 @@ def test_fifty_reloads_under_load_lose_nothing_and_each_is_whole(start_edge: Sta
             routes = [ALL, POSTED] if number % 2 == 0 else [ALL]
             answer = edge.reload(routes=routes)
             assert (answer.status, answer.json()["result"]) == (200, "ok"), answer
-            # What was answered after the reload is by the new configuration, on connections of before too.
+            # Answers after the reload follow the new configuration, also on older connections.
             for _ in range(4):
                 wire.send(FLIP)
                 assert wire.hear().status == (405 if number % 2 == 0 else 200)
@@ -186,7 +186,7 @@ def test_an_access_log_that_cannot_be_written_is_refused(start_edge: StartEdge, 
 
 @pytest.fixture
 def watched(tmp_path: Path, upstream: Upstream) -> Iterator[tuple[Edge, Path]]:
-    """An edge that watches its files, which are behind a link; and the folder where that is."""
+    """An edge that watches its files behind a symbolic link, and the folder of the link."""
     folder = tmp_path / "edge"
     with closing(Edge(folder, upstream.port)) as edge:
         for name in ("one", "two"):

@@ -1,4 +1,4 @@
-"""A site's real traffic replayed: addresses are held each to its own limit, whatever their order and mix."""
+"""Replayed traffic of a real site: each address is held to its own limit, in any order and mix."""
 
 import asyncio
 import gzip
@@ -16,7 +16,7 @@ from loadtest.testbed.process import ROOT
 from loadtest.testbed.upstream import Upstream
 
 RECORDED = ROOT.parent / "shared" / "data" / "access.log.gz"
-"""10,000 requests in Apache's combined format, where they are at hand. Its addresses are people's: never shown."""
+"""10,000 requests in Apache's combined format, if available. Its addresses belong to people and are never printed."""
 LINE = re.compile(r'(\S+) \S+ \S+ \[[^]]*\] "(GET|HEAD|POST|OPTIONS|PUT|DELETE) (/\S*) HTTP/[\d.]+" .*?(?:"([^"]*)")?$')
 
 Request = tuple[str, str, str, str]
@@ -24,14 +24,14 @@ Request = tuple[str, str, str, str]
 
 
 def recorded() -> list[Request]:
-    """The requests of the log, in their order."""
+    """Return the requests of the log, in order."""
     lines = gzip.decompress(RECORDED.read_bytes()).decode("latin-1").splitlines()
     found = (LINE.match(line) for line in lines)
     return [(one[1], one[2], one[3], one[4] or "-") for one in found if one]
 
 
 def generated(seed: int) -> list[Request]:
-    """Traffic of the same shape: some addresses ask hundreds of times, most of them twice or thrice."""
+    """Return similar traffic: some addresses send hundreds of requests, most of them two or three."""
     draw = random.Random(seed)
     requests = []
     for _ in range(10_000):
@@ -44,7 +44,9 @@ def generated(seed: int) -> list[Request]:
 
 
 async def replay(port: int, requests: list[Request], connections: int) -> Counter[tuple[str, int]]:
-    """Send all, each connection its share, as a proxy in front of the edge would; answers by (address, status)."""
+    """Send all requests over these connections, as a proxy in front of the edge would. Returns answers by (address,
+    status).
+    """
     answers: Counter[tuple[str, int]] = Counter()
     rest = iter(requests)
 
@@ -90,7 +92,7 @@ def test_each_address_of_real_traffic_is_held_to_its_own_limit(
     answers = asyncio.run(replay(edge.port, requests, 32))
     assert answers.total() == len(requests)
     asked = Counter(address for address, *_ in requests)
-    # What the site itself would have been asked badly (an escaped slash, say) is refused for what it is.
+    # Malformed requests (with an escaped slash, for example) are refused with 400.
     malformed = Counter(address for address, status in answers.elements() if status == 400)
     assert malformed.total() < len(requests) / 100
     wrong = 0

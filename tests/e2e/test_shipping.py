@@ -25,12 +25,12 @@ _regions = count(1)
 
 
 def usage_of(collector: Collector, **settings: str) -> dict[str, str]:
-    """The `usage` of an edge that ships to a collector."""
+    """Return the `usage` settings of an edge that ships to a collector."""
     return {"collector": f"http://{HOST}:{collector.port}", "token": EDGE, "every": "100ms", **settings}
 
 
 class Shipping(Edge):
-    """An edge that ships to a collector, from a region of its own, by which its usage is told."""
+    """An edge that ships to a collector, from its own region, which identifies its usage."""
 
     def __init__(self, folder: Path, upstream: int, collector: Collector, **settings: Any) -> None:
         self.collector = collector
@@ -39,31 +39,31 @@ class Shipping(Edge):
         super().__init__(folder, upstream, **{**said, **settings})
 
     def request(self, times: int = 1) -> None:
-        """So many requests of acme that are answered."""
+        """Send answered requests of acme."""
         for _ in range(times):
             assert self.ask(fields=KEY).status == 200
 
     @property
     def ledger(self) -> int:
-        """What the collector has of it."""
+        """The edge's usage in the ledger."""
         rows = self.collector.usage(by="region")["rows"]
         return sum(row["value"] for row in rows if row["region"] == self.region)
 
     def arrive(self, wanted: int) -> None:
-        """Wait until the ledger has so much, and no more."""
+        """Wait until the ledger has exactly this usage."""
         until(lambda: self.ledger >= wanted, f"the ledger has {wanted} of {self.region}")
         assert self.ledger == wanted
 
     @property
     def shipped(self) -> dict[str, Any]:
-        """What `/status` says of usage."""
+        """The usage part of `/status`."""
         told: dict[str, Any] = self.status()["usage"]
         return told
 
 
 @pytest.fixture(scope="module")
 def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
-    """A collector that tests share. Who ends it starts it again."""
+    """A collector that tests share. A test that stops it starts it again."""
     folder = tmp_path_factory.mktemp("collector")
     with closing(Collector(folder, f"sqlite:///{folder}/ledger.db")) as made:
         yield made.start()
@@ -72,7 +72,7 @@ def collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory, upstream: Upstream, collector: Collector) -> Iterator[Shipping]:
-    """An edge that tests share, and leave as it is."""
+    """An edge that tests share, and leave unchanged."""
     with closing(Shipping(tmp_path_factory.mktemp("edge"), upstream.port, collector)) as edge:
         edge.start()
         yield edge
@@ -83,7 +83,7 @@ Start = Callable[..., Shipping]
 
 @pytest.fixture
 def start(tmp_path: Path, upstream: Upstream, collector: Collector) -> Iterator[Start]:
-    """Start an edge of a test's own: `start(**settings)`."""
+    """Start an edge for one test: `start(**settings)`."""
     with ExitStack() as ends:
 
         def started(**settings: Any) -> Shipping:

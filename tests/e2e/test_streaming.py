@@ -1,4 +1,4 @@
-"""What flows through the edge flows at once, both ways, and nobody who stalls is bought with memory."""
+"""Data flows through the edge at once in both directions, and stalled clients cost little memory."""
 
 import asyncio
 import shutil
@@ -25,7 +25,7 @@ from tests.support.clients import own_session
 
 KEY = {"X-API-Key": key_of(UNLIMITED)}
 HOARD = 16 << 20
-"""Bytes by which a worker may grow for clients that stall: what its sockets' and its own buffers hold, and some."""
+"""Bytes that a worker may gain for stalled clients: the buffers of its sockets and its own, with a margin."""
 
 
 class Stage:
@@ -41,7 +41,7 @@ class Stage:
         self.app.router.add_get("/socket", self.socket)
 
     async def events(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events, each only when the test gives its cue."""
+        """Send server-sent events, each on the test's cue."""
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         await answer.prepare(request)
         for number in range(5):
@@ -51,7 +51,7 @@ class Stage:
         return answer
 
     async def heartbeats(self, request: web.Request) -> web.StreamResponse:
-        """Comments for ever, some fifty a second."""
+        """Send comments for ever, some fifty a second."""
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await answer.prepare(request)
         try:
@@ -62,13 +62,13 @@ class Stage:
             self.seen.put_nowait("gone")
 
     async def upload(self, request: web.Request) -> web.Response:
-        """Tells the test of each piece as it comes."""
+        """Report each received piece to the test."""
         async for piece in request.content.iter_any():
             self.seen.put_nowait(piece)
         return web.Response(text="done")
 
     async def socket(self, request: web.Request) -> web.WebSocketResponse:
-        """Echoes, until it is told to say goodbye."""
+        """Echo, until the test ends it."""
         tunnel = web.WebSocketResponse(protocols=["chat"])
         await tunnel.prepare(request)
         async for message in tunnel:
@@ -83,7 +83,7 @@ class Stage:
 
     @asynccontextmanager
     async def open(self, port: int) -> Any:
-        """Serve on this port, and a client's session beside it."""
+        """Serve on this port, beside a client's session."""
         runner = web.AppRunner(self.app, handler_cancellation=True, shutdown_timeout=1, access_log=None)
         await runner.setup()
         await web.TCPSite(runner, HOST, port).start()
@@ -100,7 +100,8 @@ Play = Callable[[Stage, aiohttp.ClientSession, str], Awaitable[None]]
 @pytest.fixture(scope="module")
 def play(folder: Path) -> Iterator[Callable[[Play], int]]:
     """Run a play: a coroutine with a stage behind an edge, a client's session, and the edge's authority. Returns how
-    many requests the edge has counted of it."""
+    many of its requests the edge has counted.
+    """
     with closing(Ports(1)) as ports, closing(Edge(folder / "stage", ports.numbers[0])) as edge:
         edge.start()
 
@@ -131,7 +132,7 @@ def test_each_server_sent_event_arrives_before_the_next_is_made(play: Callable[[
 
 
 async def lines_of_curl(url: str) -> AsyncIterator[str]:
-    """As a shell script reads them."""
+    """Yield the lines as a shell script reads them."""
     command = [
         "curl",
         "-sN",
@@ -187,7 +188,7 @@ def test_a_service_that_goes_on_notices_that_its_client_has_left(play: Callable[
     async def scene(stage: Stage, session: aiohttp.ClientSession, edge: str) -> None:
         answer = await session.get(f"http://{edge}/heartbeats")
         await answer.content.readuntil(b"\n\n")
-        # The end of its side alone may mean that it only listens now; what is sent to it then tells.
+        # A half-close alone may mean that the client only listens; a failed write to it is the proof.
         answer.close()
         assert await stage.seen.get() == "gone"
 
@@ -319,7 +320,7 @@ def test_a_service_that_stalls_stops_the_upload_and_costs_no_memory(start_edge: 
 
 
 def take_request(service: socket.socket, length: int, received: bytearray) -> None:
-    """Read a request whole, put its body into `received` and answer it."""
+    """Read a whole request, append its body to `received` and answer it."""
     data = b""
     while b"\r\n\r\n" not in data:
         data += service.recv(1 << 16)

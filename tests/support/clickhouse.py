@@ -27,13 +27,13 @@ SCHEMAS = {
 
 
 def read_tables() -> list[str]:
-    """Return the statements of docs/usage/export.md that make the tables."""
+    """Return the statements of docs/usage/export.md that create the tables."""
     page = (ROOT / "docs" / "usage" / "export.md").read_text()
     return re.findall(r"CREATE TABLE.*?;", page, re.DOTALL)
 
 
 class Engine(Protocol):
-    """What answers statements."""
+    """An engine that answers statements."""
 
     def run(self, statement: str, settings: dict[str, str], body: bytes) -> bytes:
         """Return the answer; raises an Exception with the reason."""
@@ -41,7 +41,7 @@ class Engine(Protocol):
 
 
 class Model:
-    """The two tables, each a list of blocks, and the tokens that were seen."""
+    """The two tables, each a list of blocks, and the known tokens."""
 
     def __init__(self) -> None:
         self.blocks: dict[str, list[pa.Table]] = {table: [] for table in SCHEMAS}

@@ -19,12 +19,12 @@ CRUN = shutil.which("crun") or "crun"
 IP = shutil.which("ip", path="/usr/sbin:/sbin:/usr/bin:/bin") or "ip"
 UNSHARE = shutil.which("unshare") or "unshare"
 UNIFIED = 'umount -R /sys/fs/cgroup; mount -t cgroup2 none /sys/fs/cgroup; exec "$@"'
-"""A shell's words that run a command where control groups are of version 2 alone: crun takes no mixture of both."""
+"""A shell command that runs another one with only version 2 of control groups, because crun refuses a mixture."""
 STOPPED_SECONDS = 15
 
 
 def run(*command: str | Path) -> str:
-    """Run a command to its end, and return what it prints; raises CalledProcessError."""
+    """Run a command to its end and return its output; raises CalledProcessError."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -34,7 +34,7 @@ def interpolate(text: str, environ: Mapping[str, str]) -> str:
 
 
 class Image:
-    """An image of this machine's storage, mounted: what it holds, and how it says that it is run."""
+    """A mounted image of this machine's storage: its files and its settings."""
 
     def __init__(self, name: str, ends: ExitStack) -> None:
         self.settings = json.loads(run("buildah", "inspect", "--type", "image", name))["Docker"]["config"]
@@ -44,8 +44,8 @@ class Image:
 
 
 class Compose:
-    """The services of a compose file that are built here, each started when it is asked for; in a network of their own,
-    if it is not the `host`'s.
+    """The services of a compose file that are built here. Each starts on demand, in a network of their own or the
+    `host`'s.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Compose:
         self._hosts = folder / "hosts"
         self._hosts.write_text(f"127.0.0.1 localhost {' '.join(self._services)}\n")
         self.environ: dict[str, str] = {}
-        """What compose takes from its environment."""
+        """The environment of docker compose."""
 
     def start_beside(self, *command: str) -> Process:
         """Start a program of this machine in the namespace."""
@@ -73,7 +73,7 @@ class Compose:
         return process
 
     def ask(self, *arguments: str) -> str:
-        """Ask with curl from within the namespace; raises CalledProcessError for a status of 400 or more."""
+        """Send a request with curl from within the namespace; raises CalledProcessError for a status of 400 or more."""
         return run(
             "ip", "netns", "exec", self.space, "curl", "--silent", "--show-error", "--fail-with-body", *arguments
         )
@@ -89,13 +89,13 @@ class Compose:
         return container
 
     def run(self, service: str, *command: str) -> str:
-        """Run a command of a service's image to its end, and return what it prints; fails unless it ends with 0."""
+        """Run a command of a service's image to its end, and return its output; fails unless it exits with 0."""
         container = self.start(service, command)
         assert container.process.wait(120) == 0, container.process.output
         return container.process.output
 
     def _runtime_settings(self, service: Mapping[str, Any], command: Sequence[str] | None) -> dict[str, Any]:
-        """Return what the OCI runtime is told: the image's settings under the service's."""
+        """Return the settings of the OCI runtime: the service's settings over the image's."""
         image = self.images[service["image"]]
         environ = {
             name: interpolate(str(value), self.environ) for name, value in service.get("environment", {}).items()
@@ -135,21 +135,21 @@ class Compose:
         }
 
     def _mount(self, volume: str, user: int, group: int) -> dict[str, Any]:
-        """Return a mount of the runtime: a folder of the project, or a named volume, which is a folder here."""
+        """Return a mount of the runtime: a directory of the project, or a named volume, which is a directory here."""
         source, destination, *options = volume.split(":")
         path = (
             (self._file.parent / source).resolve()
             if source.startswith((".", "/"))
             else self._folder / f"volume-{source}"
         )
-        if not path.exists():  # A new volume has the owner of what the image has there.
+        if not path.exists():  # A new volume gets the owner of the image's directory.
             path.mkdir(mode=0o700)
             os.chown(path, user, group)
         return {"destination": destination, "type": "bind", "source": str(path), "options": ["bind", *options]}
 
 
 class Container:
-    """A container that runs."""
+    """A running container."""
 
     def __init__(self, name: str, bundle: Path, state: Path) -> None:
         self._crun = (
@@ -168,16 +168,16 @@ class Container:
         self.process = Process(command, bundle / "log", fork=False)
 
     def execute(self, *command: str) -> int:
-        """Run a command in it, and return its exit code."""
+        """Run a command in the container, and return its exit code."""
         return subprocess.run(
             [*self._crun, "exec", self._name, *command], capture_output=True, text=True, check=False
         ).returncode
 
     def kill(self, signal: str) -> None:
-        """Send its first process a signal."""
+        """Send a signal to its first process."""
         run(*self._crun, "kill", self._name, signal)
 
     def delete(self) -> None:
-        """End it, if it runs, and forget it."""
+        """Stop the container, if it runs, and delete it."""
         subprocess.run([*self._crun, "delete", "--force", self._name], capture_output=True, check=False)
         self.process.stop(STOPPED_SECONDS)

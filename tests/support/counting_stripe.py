@@ -1,7 +1,8 @@
-"""What Stripe does with meter events, with faults by a seed: for the exporter's many schedules, within one process.
+"""A model of Stripe's meter events, with faults by a seed: for the exporter's many schedules, within one process.
 
-Replayed Idempotency-Keys, identifiers that are unique for a day, sums by time; answers lost before and after the
-effect, failures with and without one, storms of refusals. `Killed` is raised where the exporter is to die.
+It replays Idempotency-Keys, counts each identifier once a day, and sums by time. Its faults are answers lost before
+and after the effect, failures with and without effect, and storms of refusals. It raises `Killed` if the exporter
+must die.
 """
 
 import random
@@ -19,11 +20,11 @@ FAULTS += ("killed after",)
 
 
 class Killed(BaseException):
-    """As by kill -9: nothing after it is done."""
+    """The exception that stands for a kill -9: no later code runs."""
 
 
 class CountingStripe:
-    """Counts each identifier once a day; `share` of the calls go wrong."""
+    """Counts each identifier once a day; a `share` of the calls fails."""
 
     def __init__(self, seed: int, clock: Callable[[], float], share: float = 0.3) -> None:
         self._random = random.Random(seed)
@@ -32,13 +33,13 @@ class CountingStripe:
         self.away_until = 0.0
         self.skew = 0.0
         self.events: list[tuple[str, str, str, int, int]] = []
-        """Identifier, customer, meter, value and time of all that is counted."""
+        """Identifier, customer, meter, value and time of all counted events."""
         self.calls: Counter[str] = Counter()
         self._seen: dict[str, float] = {}
         self._answers: dict[str, tuple[float, Answer]] = {}
 
     async def send(self, row: OutboxRow) -> Answer:
-        """Take an event, or not."""
+        """Accept or refuse an event."""
         now = self._clock()
         if now < self.away_until:
             return Answer(None)
@@ -58,7 +59,7 @@ class CountingStripe:
         return Answer(None) if fault == "lost after" else answer
 
     def _early(self, fault: str) -> Answer:
-        """What comes before anything is done, and is not remembered."""
+        """Return the answer of a fault before the effect, which is not stored for replays."""
         if fault == "killed before":
             raise Killed
         answers = {
@@ -80,7 +81,7 @@ class CountingStripe:
         return Answer(200)
 
     async def fetch_sum(self, customer: str, meter: str, span: Span) -> int:
-        """The sum of a time."""
+        """Return the sum of a span."""
         if self._clock() < self.away_until:
             raise MeterEventsUnavailableError("no answer")
         return sum(
@@ -88,7 +89,7 @@ class CountingStripe:
         )
 
     def totals(self) -> Counter[tuple[str, str]]:
-        """What is counted of each customer and meter."""
+        """Return the counts by customer and meter."""
         found: Counter[tuple[str, str]] = Counter()
         for _, customer, meter, value, _ in self.events:
             found[customer, meter] += value

@@ -1,4 +1,4 @@
-"""A month with Stripe's sandbox, on one clock: what a collector does again and again is done when time has passed."""
+"""A month with Stripe's sandbox on one clock: the test advances time and runs the collector's periodic jobs."""
 
 import asyncio
 import time
@@ -24,29 +24,29 @@ from tests.support.sold import KEY, Sold, settings
 
 
 class Clocked(Protocol):
-    """A sandbox, of this process or another, by its clock."""
+    """A sandbox with its clock, in this process or another."""
 
     url: str
 
     def control(self, path: str, said: object = None) -> Any:
-        """Ask for something below `/_sandbox/`."""
+        """Call a control below `/_sandbox/`."""
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
 
 
 class Heard:
-    """Hears how exports go, and nothing of it is wanted."""
+    """Ignores the results of exports."""
 
     def count_export(self, reply: Reply) -> None:
-        """An event was sent."""
+        """Ignore a sent event."""
 
     def record_slicing(self, seconds: float) -> None:
-        """Slices were fixed."""
+        """Ignore fixed slices."""
 
 
 class Era:
-    """A collector's jobs of billing, by hand."""
+    """The collector's billing jobs, run by hand."""
 
     def __init__(self, sandbox: Clocked, database: Database, stripe: Stripe, known: Any) -> None:
         self.sandbox = sandbox
@@ -58,11 +58,11 @@ class Era:
         self.exports.bucket = Bucket(1e6, 0.0)
 
     def now(self) -> float:
-        """What time it is, there as here."""
+        """Return the common time of test and sandbox."""
         return time.time() + self._offset
 
     def follow(self) -> None:
-        """Have the time that the sandbox has, which others move as well."""
+        """Adopt the sandbox's time, which others change too."""
         self._offset = self.sandbox.control("clock")["now"] - time.time()
 
     async def to(self, moment: float) -> None:
@@ -73,12 +73,12 @@ class Era:
             self._offset += seconds
 
     async def turn(self) -> None:
-        """Do what is due."""
+        """Run the due jobs."""
         await self.closing.step(self.now())
         await self.export()
 
     async def export(self) -> None:
-        """Export what is due."""
+        """Export all due usage."""
         await self.exports.subscriptions.step()
         while await self.exports.fix_slices():
             pass
@@ -86,7 +86,7 @@ class Era:
         await self.exports.resolve_doubts()
 
     async def turns(self, count: int, seconds: float = 61.0) -> None:
-        """Do it so often, with time between."""
+        """Run the due jobs this many times, with time between."""
         for _ in range(count):
             await self.turn()
             await self.to(self.now() + seconds)
@@ -96,8 +96,11 @@ class Era:
 async def era(
     folder: Path, url: str, sandbox: Clocked, begin: float | None, client_of: type[Stripe] = Stripe, **billing: Any
 ) -> AsyncIterator[Era]:
-    """Plans that are sold by meters, unless `collection` says otherwise, from a moment on; None: by others as well, at
-    the time that the sandbox has. Slices are a day: a month of them is soon cut."""
+    """Plans that Stripe's meters charge, unless `collection` selects others, from a moment on.
+
+    None starts at the sandbox's time, and includes other ways of collection. Slices are a day long, so a month has
+    few.
+    """
     known = settings(folder, url, sandbox.url, **{"collection": "meters", **billing})
     database = await Database.connect(url)
     assert known.billing is not None

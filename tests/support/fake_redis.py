@@ -1,4 +1,4 @@
-"""Servers that are not the Redis that they seem to be: each command is answered as a test says."""
+"""Fake Redis servers: the test decides the answer to each command."""
 
 import asyncio
 import time
@@ -11,24 +11,24 @@ from edgeproxy.hub import calls
 from edgeproxy.hub.functions import LIBRARY
 
 Answers = Callable[[list[bytes]], bytes | None]
-"""What is answered to a command, given its words; None: what Redis does."""
+"""Returns the answer to a command, given its words; None for Redis's own answer."""
 NAMES = {LIBRARY.functions[name].encode(): name.encode() for name in calls.SCRIPTS}
 """The scripts by the names of their functions."""
 
 
 def clock(now: float | None = None) -> bytes:
-    """The hub's clock as the end of an answer, two of its elements."""
+    """Return the hub's clock as the end of an answer, two of its elements."""
     seconds, rest = divmod(int((time.time() if now is None else now) * 1e6), 1_000_000)
     return bulk(b"%d" % seconds) + bulk(b"%d" % rest)
 
 
 def bulk(text: bytes) -> bytes:
-    """A string in an answer."""
+    """Return a string as part of an answer."""
     return b"$%d\r\n%b\r\n" % (len(text), text)
 
 
 def well(command: list[bytes]) -> bytes:
-    """What a Redis says of which there is nothing to say: it is a hub of one host, on which nothing was counted."""
+    """Return the answer of a healthy Redis: a hub of one host, without counts."""
     name = b" ".join(command[:2]).upper()
     if name.startswith(b"HELLO"):
         return b"%1\r\n" + bulk(b"proto") + b":3\r\n"
@@ -49,7 +49,7 @@ def well(command: list[bytes]) -> bytes:
 
 @asynccontextmanager
 async def fake(answers: Answers) -> AsyncIterator[str]:
-    """Such a server; its URL."""
+    """Run such a server; yield its URL."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         commands = hiredis.Reader()
@@ -72,5 +72,5 @@ async def fake(answers: Answers) -> AsyncIterator[str]:
 
 
 def to(script: str, said: bytes) -> Answers:
-    """Only this script is answered so."""
+    """Return answers in which only this script has a special answer."""
     return lambda command: said if NAMES.get(command[1]) == script.encode() else None

@@ -1,4 +1,4 @@
-"""A collector with something on each of its pages, and where each of them is."""
+"""A collector with data on each of its pages, and the addresses of the pages."""
 
 import sqlite3
 import time
@@ -26,14 +26,14 @@ from tests.support.used_database import use_database
 from tests.support.visitor import Visitor
 
 ELSEWHERE = ("/receipt", "/pdf", "/csv", "/{change}", "/{edge}", "/residencies")
-"""How paths end that lead to another site, and to what is not there unless a test or another collector makes it."""
+"""Ends of paths that lead to another site, or to objects that only some tests or another collector create."""
 KEY = "/account/keys/{key}"
 
 
 def pages_of(who: Audience, invoice: str, customer: str = "acme", key: str = "") -> dict[str, str]:
-    """By its path in the table of all pages the path of each that is for operators, or for a customer.
+    """Return the path of each page for operators, or for a customer, by its path in the table of all pages.
 
-    The page of a key is among them where its id is given.
+    The page of a key is included if its id is given.
     """
     month = datetime.now(UTC).strftime("%Y-%m")
     places = PLACES | {"customer": customer, "invoice": invoice, "month": month, "key": key}
@@ -42,7 +42,7 @@ def pages_of(who: Audience, invoice: str, customer: str = "acme", key: str = "")
 
 
 def fill(stage: PagesStage) -> None:
-    """Have something on each page."""
+    """Put data on each page."""
     now = int(time.time())
     today = now // DAY * DAY
     about = format_fields(1.0)
@@ -105,7 +105,7 @@ def fill(stage: PagesStage) -> None:
 
 
 def name_payer(stage: PagesStage) -> None:
-    """Have acme's name and address on its invoices."""
+    """Put acme's name and address on its invoices."""
     address = {"line1": "Keizersgracht 1", "postal_code": "1015 CN", "city": "Amsterdam", "country": "NL"}
     body = {"name": "Acme B.V.", "address": address, "tax_number": "NL123456789B01"}
     path = "/billing/details?customer=acme"
@@ -113,7 +113,7 @@ def name_payer(stage: PagesStage) -> None:
 
 
 def give_card(stage: PagesStage) -> None:
-    """Have a card by which later invoices of acme are paid: the first one is open."""
+    """Add a card that pays later invoices of acme: the first one is open."""
     query = {"token": ADMIN, "customer": "acme", "state": "open"}
     until(lambda: stage.collector.get("/billing/invoices", **query).json()["invoices"], "the first fee is due")
     (customer,) = [
@@ -130,9 +130,9 @@ def give_card(stage: PagesStage) -> None:
 def report_traffic(
     collector: Collector, edge: str, region: str, minute: int, requests: int, *, varies: bool = False
 ) -> None:
-    """Report so many requests of an edge in a minute: 2 of 100 were answered with 429, 1 with 503, in 2 to 5 ms.
+    """Report an edge's requests of a minute: 2 of 100 were answered with 429, 1 with 503, in 2 to 5 ms.
 
-    Of these some are of acme. With `varies` the shares and the times are about so, as those of real traffic are.
+    Some of them are acme's. With `varies` the shares and times vary as in real traffic.
     """
     slow, wave = (requests // 12, minute // 60 % 7) if varies else (0, 2)
     spread = {5: requests - slow, 7: slow - slow // 4, 8: slow // 4}
@@ -145,20 +145,20 @@ def report_traffic(
 
 
 def invoice_of(stage: PagesStage, customer: str) -> str:
-    """The id of a customer's last invoice."""
+    """Return the id of a customer's last invoice."""
     (found, *_) = stage.collector.get("/billing/invoices", token=ADMIN, customer=customer).json()["invoices"]
     return str(found["id"])
 
 
 def key_of(stage: PagesStage, customer: str) -> str:
-    """The id of the key that a customer used last."""
+    """Return the id of the key that a customer used last."""
     query = {"token": ADMIN, "sort": "-last_used_on", "limit": "1"}
     (found,) = stage.collector.get(f"/v1/customers/{customer}/keys", **query).json()["keys"]
     return str(found["id"])
 
 
 def held(stage: PagesStage) -> str:
-    """The id of an invoice, which waits for somebody to decide; and what comes of two comparisons."""
+    """Create a held invoice, which needs a decision, and the results of two comparisons. Returns its id."""
     invoice = invoice_of(stage, "zebra")
     now = int(time.time())
     told = stage.collector.get(f"/billing/invoices/{invoice}", token=ADMIN).json()
@@ -183,5 +183,5 @@ def held(stage: PagesStage) -> str:
 
 
 def is_worked_out(stage: PagesStage, path: str) -> bool:
-    """Whether a page has its figures."""
+    """Return whether a page has its figures."""
     return "One moment" not in stage.operator.get(path).text

@@ -1,6 +1,6 @@
 """The service of gRPC's interoperability tests (grpc.testing.TestService), with its messages.
 
-Numbers and meanings of fields are those of grpc/testing/messages.proto, and what the methods do is in gRPC's
+Numbers and meanings of fields are from grpc/testing/messages.proto, and the methods follow gRPC's
 doc/interop-test-descriptions.md.
 """
 
@@ -41,7 +41,7 @@ MESSAGES: Final[dict[str, list[Field]]] = {
 
 
 def create_messages() -> dict[str, Any]:
-    """The classes of the messages, by name."""
+    """Return the classes of the messages, by name."""
     file = descriptor_pb2.FileDescriptorProto(name="interop.proto", package="grpc.testing", syntax="proto3")
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
@@ -80,7 +80,7 @@ def create_payload(size: int) -> Any:
 
 
 def echo_metadata(context: Any) -> None:
-    """Send back what the case custom_metadata asks for."""
+    """Send back the metadata of the case custom_metadata."""
     sent = dict(context.invocation_metadata())
     if INITIAL in sent:
         context.send_initial_metadata(((INITIAL, sent[INITIAL]),))
@@ -95,9 +95,9 @@ def echo_status(request: Any, context: Any) -> None:
 
 
 class TestService:
-    """What the methods do."""
+    """The methods of the service."""
 
-    __test__ = False  # It is no test of pytest's.
+    __test__ = False  # pytest must not collect it.
 
     def EmptyCall(self, request: Any, context: Any) -> Any:
         return create("Empty")
@@ -140,12 +140,12 @@ class InteropServer:
         self.grpc.start()
 
     def close(self) -> None:
-        """End it at once."""
+        """Stop the server at once."""
         self.grpc.stop(0).wait()
 
 
 def open_method(channel: grpc.Channel, name: str, service: str = SERVICE) -> Any:
-    """A method of the service, as its client calls it."""
+    """Return a method of the service for a client."""
     kind, request, response = METHODS[name]
     serialize = CLASSES[request].SerializeToString
     return getattr(channel, kind)(f"/{service}/{name}", serialize, CLASSES[response].FromString)

@@ -1,4 +1,4 @@
-"""What the documentation says that users of a hub may do."""
+"""The rights of a hub's users in the documentation."""
 
 import re
 from pathlib import Path
@@ -9,34 +9,34 @@ CUSTOMERS = DOCS / "customers" / "directory.md"
 
 
 def rights_in(page: Path, user: str, first: str = "on >PASSWORD ") -> list[str]:
-    """The rights that a page gives a user, in the command that begins so."""
+    """Return the rights that a page gives a user, in the command that begins with `first`."""
     found = re.search(rf"^ACL SETUSER {user} {re.escape(first)}(.*)$", page.read_text(), re.MULTILINE)
     assert found is not None
     return found[1].split()
 
 
 def documented_for_directory() -> list[str]:
-    """What the documentation adds for edges to those of the hub, for the directory."""
+    """Return the rights that the directory adds to those of the hub for edges."""
     return ["%R~dir:*", *rights_in(HUB, "edge", "%R~dir:* ")]
 
 
 def documented() -> list[str]:
-    """The rights of the hub's user for edges that the documentation names."""
+    """Return the documented rights of the hub's user for edges."""
     return rights_in(HUB, "edge")
 
 
 def documented_for_loader() -> list[str]:
-    """Those of the user that loads functions."""
+    """Return the documented rights of the user that loads functions."""
     return rights_in(HUB, "loader")
 
 
 def documented_for_push() -> list[str]:
-    """Those of the user that brings customers."""
+    """Return the documented rights of the user that pushes customers."""
     return rights_in(CUSTOMERS, "push")
 
 
 def documented_settings() -> dict[str, str]:
-    """The settings of Redis that the documentation names, by name."""
+    """Return the documented settings of Redis, by name."""
     found = re.search(r"^```text\n(proto-max-bulk-len .*?)```", HUB.read_text(), re.MULTILINE | re.DOTALL)
     assert found is not None
     return dict(line.split(" ", 1) for line in found[1].splitlines())

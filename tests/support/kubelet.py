@@ -1,6 +1,6 @@
-"""What Kubernetes does with a pod of a rendered StatefulSet, with processes of this host in place of containers.
+"""Kubernetes's handling of a pod of a rendered StatefulSet, with processes of this host as containers.
 
-Arguments, settings, probes, preStop, signals and times are those of the manifest. Only paths and ports are others, as
+Arguments, settings, probes, preStop, signals and times are from the manifest. Only paths and ports differ, because
 pods here share a file system and a network.
 """
 
@@ -24,11 +24,11 @@ from loadtest.testbed.threaded_server import Threaded
 from loadtest.testbed.waiting import until
 
 PROPAGATION_SECONDS = 1.0
-"""Seconds until nodes know that a pod is ready, or is none any more."""
+"""Seconds until nodes know that a pod became ready or unready."""
 
 
 class Service(Threaded):
-    """What a Service is to clients: new connections go to the pods that nodes take for ready, in turn."""
+    """A Service as clients see it: new connections go in turn to the pods that nodes consider ready."""
 
     def __init__(self) -> None:
         super().__init__("service")
@@ -74,7 +74,7 @@ class Pod:
         self._spec = stateful_set["spec"]["template"]["spec"]
         (self._container,) = self._spec["containers"]
         self.environ = environ
-        """That of the container; may be changed between two starts."""
+        """The environment of the container; may be changed between two starts."""
         self._folder = folder
         self._ports = Ports(2)
         self.port, self.admin = self._ports.numbers
@@ -109,7 +109,7 @@ class Pod:
             return False
 
     def terminate(self) -> float:
-        """Run preStop, then send SIGTERM; the container has to end in time. Returns the seconds that it took."""
+        """Run preStop, then send SIGTERM; the container must end in time. Returns the seconds that it took."""
         assert self.process is not None
         began = time.monotonic()
         subprocess.run(self._container["lifecycle"]["preStop"]["exec"]["command"], check=True)
@@ -120,7 +120,7 @@ class Pod:
         return took
 
     def close(self) -> None:
-        """Kill what is left."""
+        """Kill all remaining processes."""
         if self.process is not None:
             self.process.kill_all()
             print(self.process.output[-10_000:])
@@ -129,7 +129,7 @@ class Pod:
 
 @contextmanager
 def ready_pods(service: Service, pods: list[Pod]) -> Iterator[None]:
-    """Have these pods run and in the Service."""
+    """Run these pods in the Service."""
     try:
         for pod in pods:
             pod.start()
@@ -155,7 +155,7 @@ def roll_out(service: Service, pods: list[Pod]) -> None:
 
 @contextmanager
 def told_later(service: Service, endpoints: list[int]) -> Iterator[None]:
-    """Have nodes know of these pods after a while; by the end they do."""
+    """Tell nodes of these pods after a delay, at the latest at the end."""
     news = threading.Timer(PROPAGATION_SECONDS, setattr, (service, "endpoints", endpoints))
     news.start()
     yield

@@ -1,7 +1,7 @@
-"""A command of edgeproxy whose wall clock is ahead by what a file says at that moment, and whose jobs have short rests:
-`python -m tests.support.moved_clock FILE collector -c …`. A quarter is then over in minutes.
+"""A command of edgeproxy whose wall clock is ahead by the offset in a file, and whose jobs pause briefly: `python -m
+tests.support.moved_clock FILE collector -c …`. A quarter then passes in minutes.
 
-A collector begins as a copy of a fork server of its own kind, which has moved its clock before it imports the product.
+A collector starts as a fork of a special fork server, which has moved its clock before it imports the product.
 """
 
 import mmap
@@ -14,7 +14,7 @@ OFFSET = struct.Struct("<d")
 
 
 def write_offset(file: Path, seconds: float) -> None:
-    """Have the clocks that follow this file ahead by so many seconds."""
+    """Set the clocks that follow this file ahead by this many seconds."""
     if file.exists():
         with file.open("r+b") as stream, mmap.mmap(stream.fileno(), OFFSET.size) as memory:
             OFFSET.pack_into(memory, 0, seconds)
@@ -23,7 +23,7 @@ def write_offset(file: Path, seconds: float) -> None:
 
 
 _followed: list[mmap.mmap] = []
-"""What has the offset of this process's clock, once it follows a file."""
+"""The map of the offset, once this process follows a file."""
 
 
 def read_offset() -> float:
@@ -32,21 +32,22 @@ def read_offset() -> float:
 
 
 def move_clock() -> None:
-    """Have the clock of this process, and of what is forked of it, be ahead by `read_offset`."""
+    """Set the clock of this process and its forks ahead by `read_offset`."""
     read, read_ns = time.time, time.time_ns
     time.time = lambda: read() + read_offset()  # type: ignore[assignment]
     time.time_ns = lambda: read_ns() + int(read_offset() * 1e9)  # type: ignore[assignment]
 
 
 def follow_offset(file: Path) -> None:
-    """Have the clock that was moved follow a file."""
+    """Make the moved clock follow a file."""
     with file.open("rb") as stream:
         _followed[:] = [mmap.mmap(stream.fileno(), OFFSET.size, access=mmap.ACCESS_READ)]
 
 
 def shorten_rests() -> None:
-    """Have the jobs of billing rest for seconds where they rest for minutes or hours, calls follow at once, and usage
-    be exported by the day."""
+    """Shorten the pauses of billing jobs from minutes or hours to seconds, retry calls at once, and export usage
+    by day.
+    """
     from edgeproxy.collector.billing.jobs import credits, period_close
     from edgeproxy.collector.billing.meter_export import slices
     from edgeproxy.collector.billing.stripe import client

@@ -1,4 +1,4 @@
-"""Makes edgeproxy/stripe_sandbox/stripe-api.json of Stripe's OpenAPI description, of which it is a part.
+"""Extracts edgeproxy/stripe_sandbox/stripe-api.json from Stripe's OpenAPI description.
 
 python -m tests.support.stripe_api ../shared/data/stripe-openapi.json
 """
@@ -15,7 +15,7 @@ MADE = ROOT / "edgeproxy/stripe_sandbox/stripe-api.json"
 WHOLE = ROOT.parent / "shared/data/stripe-openapi.json"
 EXAMPLES = ROOT.parent / "shared/data/stripe-fixtures3.json"
 SAID = ("description", "summary", "x-resourceId")
-"""What is for people alone, and is left out."""
+"""Members for people only, which are left out."""
 
 
 def _asked(name: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -62,12 +62,13 @@ PRUNED: dict[str, dict[str, Any]] = {
         }
     }
 }
-"""What the description beside the project leaves out and billing uses, as stripe 16.1.0 for Python has it in its types.
-`page` is in the addresses of further pages alone."""
+"""Members that billing uses and the description lacks, from the types of stripe 16.1.0 for Python. `page` occurs only
+in the addresses of further pages.
+"""
 
 
 def bare(schema: Any) -> Any:
-    """A schema without what is for people."""
+    """Return a schema without members for people."""
     if isinstance(schema, list):
         return [bare(one) for one in schema]
     if not isinstance(schema, dict):
@@ -81,7 +82,7 @@ def bare(schema: Any) -> Any:
 
 
 def operation(path: str, method: str, said: dict[str, Any]) -> dict[str, Any]:
-    """One operation: what may be sent, in the query or the body, as one object."""
+    """Return one operation, with its query or body parameters as one object."""
     query = [one for one in said.get("parameters", ()) if one["in"] == "query"]
     parameters: dict[str, Any] = {
         "type": "object",
@@ -106,7 +107,7 @@ def operation(path: str, method: str, said: dict[str, Any]) -> dict[str, Any]:
 
 
 def made(whole: dict[str, Any]) -> bytes:
-    """The file, an operation or an object on each line."""
+    """Return the file, with an operation or an object on each line."""
     operations = [
         operation(path, method, said)
         for path, methods in (whole["paths"] | PRUNED).items()

@@ -1,7 +1,7 @@
-"""Makes parts of the sandbox's description of the types in Stripe's package for Node.
+"""Generates parts of the sandbox's description from the types in Stripe's package for Node.
 
-Stripe generates these from its OpenAPI specification. They have objects and operations that the description beside the
-project leaves out.
+Stripe generates these types from its OpenAPI specification. They have objects and operations that the project's copy
+of the description lacks.
 
 python -m tests.support.stripe_types
 """
@@ -51,7 +51,7 @@ PARTS = {
         ("SubscriptionSchedule",),
     ),
 }
-"""The files. Some operations replace those of stripe-api.json, which leave out ways to pay."""
+"""The files. Some operations replace those of stripe-api.json, which lack payment methods."""
 UNSUPPORTED = frozenset(
     (
         *("account", "allowed_payment_method_types", "amount_details", "application", "application_fee"),
@@ -62,11 +62,11 @@ UNSUPPORTED = frozenset(
         *("single_use_mandate", "source_transfer", "transfer", "transfer_data", "verification_session"),
     )
 )
-"""Names whose values the sandbox does not describe: of other products, and of ways to pay other than a card."""
+"""Names whose values the sandbox does not describe: other products, and payment methods other than cards."""
 
 
 class Field(NamedTuple):
-    """A field or a parameter: its type as it is written."""
+    """A field or a parameter, with its type as text."""
 
     name: str
     optional: bool
@@ -74,7 +74,7 @@ class Field(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """An interface, the names of those that it extends, and its fields."""
+    """An interface, the names of its parents, and its fields."""
 
     extends: list[str]
     fields: list[Field]
@@ -120,7 +120,7 @@ def read_module(name: str) -> Declarations:
 
 @cache
 def find_module(name: str) -> str:
-    """Return the module with an exported interface, before whose name its folder may be."""
+    """Return the module with an exported interface; the name may start with the module's folder."""
     folder, _, name = name.rpartition(".")
     pattern = re.compile(rf"^export interface {name}(?:<\w+>)?(?: extends .+)? \{{", re.MULTILINE)
     for path in (TYPES / "shared.d.ts", *sorted((TYPES / "resources" / folder).glob("*.d.ts"))):
@@ -131,7 +131,7 @@ def find_module(name: str) -> str:
 
 @cache
 def list_payment_method_types() -> frozenset[str]:
-    """Return Stripe's ways to pay that are not cards."""
+    """Return Stripe's payment methods except cards."""
     alias = read_module("PaymentMethods")["PaymentMethod.Type"]
     assert isinstance(alias, str)
     return frozenset(re.findall(r"'(\w+)'", alias)) - {"card"}
@@ -139,7 +139,7 @@ def list_payment_method_types() -> frozenset[str]:
 
 @cache
 def list_described_objects() -> frozenset[str]:
-    """Return the objects that the other descriptions have, and this one."""
+    """Return the objects of all descriptions, including this one."""
     schemas = [orjson.loads((FOLDER / name).read_bytes())["schemas"] for name in OTHER_DESCRIPTIONS]
     return frozenset(name for part in schemas for name in part) | {
         get_object_name(name) for part in PARTS.values() for name in part.objects
@@ -147,7 +147,7 @@ def list_described_objects() -> frozenset[str]:
 
 
 def get_object_name(interface: str) -> str:
-    """Return the `object` of an interface of the package; those of deleted objects begin with `deleted_`."""
+    """Return the `object` of an interface of the package; `deleted_` and the object for deleted ones."""
     declared = read_module(find_module(interface))[interface.rpartition(".")[2]]
     assert isinstance(declared, Interface)
     written = {field.name: field.written for field in declared.fields}
@@ -155,7 +155,7 @@ def get_object_name(interface: str) -> str:
 
 
 class Writer:
-    """Writes schemas of one module: of answers, or of parameters."""
+    """Writes schemas of one module, for answers or parameters."""
 
     def __init__(self, module: str, *, parameters: bool) -> None:
         self._module = module
@@ -191,7 +191,7 @@ class Writer:
         yield from declared.fields
 
     def _write_field(self, field: Field, scope: Sequence[str]) -> Schema:
-        """Write the schema of a field; ways to pay that are not cards are left out."""
+        """Write the schema of a field, without payment methods other than cards."""
         if field.name in UNSUPPORTED or (self._parameters and field.name in list_payment_method_types()):
             pruned = self._write_type(field.written, scope, pruned=True)
             return {**pruned, "x-pruned": True}
@@ -240,7 +240,7 @@ class Writer:
         return self._write_reference(option)
 
     def _write_reference(self, name: str) -> Schema:
-        """Write the schema of what another module has."""
+        """Write the schema of a type from another module."""
         if name in read_module("shared"):
             shared = Writer("shared", parameters=self._parameters)
             return shared.write_object(name)
@@ -263,7 +263,7 @@ def split(written: str) -> list[str]:
 
 
 def write_list(items: Schema) -> Schema:
-    """Write the schema of a list as it is answered."""
+    """Write the schema of a list in an answer."""
     properties = {
         "data": items,
         "has_more": {"type": "boolean"},
@@ -296,7 +296,7 @@ def write_operation(module: str, method: str) -> Schema:
 
 
 def made(name: str) -> bytes:
-    """A file, an operation or an object on each line."""
+    """Return a file, with an operation or an object on each line."""
     part = PARTS[name]
     operations = [orjson.dumps(write_operation(module, one)) for module, all in part.operations.items() for one in all]
     objects = [

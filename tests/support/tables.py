@@ -1,4 +1,4 @@
-"""What tests of tables share: small files of each kind, opened as often as a test needs processes."""
+"""Helpers for tests of tables: small files of each kind, opened once for each simulated process."""
 
 import shutil
 import tempfile
@@ -17,13 +17,13 @@ INSTANCE = 0xED6E
 CUSTOMERS = Layout("customers", rows=12, columns=4, ring=32, cells=28, width=HEAD_WORDS)
 QUOTAS = Layout("quotas", rows=12, columns=4, ring=1, cells=1, width=HEAD_WORDS)
 FORMER = CUSTOMERS._replace(width=0)
-"""As releases made it in which only windows were counted, and the foreign column had no head."""
+"""The layout of earlier releases, with only windows and without a head in the foreign column."""
 USAGE = Layout("usage", rows=8, columns=4, width=1)
 METRICS = Layout("metrics", rows=16, columns=4, width=24)
 
 
 def make(folder: Path, layout: Layout, generation: int = 1) -> Path:
-    """A new file of this layout."""
+    """Create a file of this layout."""
     path = folder / f"{layout.kind}.{generation}.tbl"
     TableFile.create(path, layout, generation=generation, instance=INSTANCE, boot=1)
     return path
@@ -33,21 +33,21 @@ OPENED: list[TableFile] = []
 
 
 def opened(path: Path) -> TableFile:
-    """The file, through a descriptor of its own, as another process has it; open until `close_all`."""
+    """Open the file through a new descriptor, as another process does; `close_all` closes it."""
     file = TableFile.open(path, kind=path.name.split(".")[0], instance=INSTANCE)
     OPENED.append(file)
     return file
 
 
 def close_all() -> None:
-    """Close what a test, or an example of one, has opened."""
+    """Close the files that a test, or an example of one, has opened."""
     while OPENED:
         OPENED.pop().close()
 
 
 @contextmanager
 def fresh(layout: Layout) -> Iterator[Path]:
-    """A new file for one example of a property test."""
+    """Yield a new file for one example of a property test."""
     folder = Path(tempfile.mkdtemp(prefix="edgeproxy-table-"))
     try:
         yield make(folder, layout)
@@ -57,12 +57,12 @@ def fresh(layout: Layout) -> Iterator[Path]:
 
 
 def limits(path: Path, column: int | None = None) -> LimitTable:
-    """The file as a table of limits."""
+    """Open the file as a table of limits."""
     return LimitTable(opened(path), column)
 
 
 def tallies(path: Path, column: int | None = None) -> TallyTable:
-    """The file as a table of totals."""
+    """Open the file as a table of totals."""
     return TallyTable(opened(path), column)
 
 
@@ -71,24 +71,24 @@ WIDTH = 2_142_858
 
 
 def claim(table: LimitTable, key: bytes, now: float = 1000.0) -> int:
-    """The row of `key`, claimed if need be."""
+    """Return the row of `key`, claimed if need be."""
     flags = HAS_PERIODS if table.name == QUOTAS.kind else 0
     row, _, _ = table.find(table.make_key(key), WIDTH, now, flags)
     return row
 
 
 def taken(table: LimitTable) -> set[int]:
-    """The numbers of the rows that the index leads to."""
+    """Return the numbers of the rows in the index."""
     return {number for _, _, number in table.index.entries()}
 
 
 def number_of(table: LimitTable, row: int) -> int:
-    """The number of the row that begins there."""
+    """Return the number of the row at this offset."""
     return (row - table.layout.first_row) // table.layout.row_words
 
 
 def count_as_formerly(table: LimitTable, key: bytes, column: int, cell: int, count: int) -> None:
-    """Count in a column of a file in which heads had four words, and the foreign column none."""
+    """Count in a column of an older file, whose heads have four words and whose foreign column has none."""
     row = claim(table, key)
     ring = table.layout.ring
     table.words[row + table.first_ring + ring * column + cell % ring] = pack(cell, count)
@@ -96,11 +96,11 @@ def count_as_formerly(table: LimitTable, key: bytes, column: int, cell: int, cou
 
 
 class Killed(BaseException):
-    """The process ends here."""
+    """The exception that stands for the end of the process."""
 
 
 class Cut:
-    """Words of a table in which a process is killed at its nth store."""
+    """Words of a table whose writer is killed at its nth store."""
 
     def __init__(self, words: memoryview, stores: int) -> None:
         self._words = words

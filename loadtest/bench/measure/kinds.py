@@ -1,7 +1,7 @@
-"""The program that times what each kind of policy costs: `python kinds.py FOLDER` prints JSON; no network.
+"""The program that times each kind of policy: `python kinds.py FOLDER` prints JSON; no network.
 
-A decision is all that a request pays for what holds it: the check, the charge, and the settlement when it is over.
-Costs are CPU time of this thread. Time goes on by 20 µs a decision, as under 50,000 requests a second.
+A decision is all that a request costs for its policy: the check, the charge, and the settlement at its end. Costs
+are CPU time of this thread. The clock advances 20 µs per decision, as at 50,000 requests a second.
 """
 
 import json
@@ -34,7 +34,7 @@ Decide = Callable[[float], object]
 
 
 class Pace(NamedTuple):
-    """How much is measured: decisions in a row, how often, new cells, new subjects."""
+    """The size of a measurement: decisions in a row, repeats, new cells, new subjects."""
 
     decisions: int
     repeats: int
@@ -47,7 +47,7 @@ FULL = Pace(decisions=10_000, repeats=5, cells=300, subjects=300)
 
 @cache
 def rule(algorithm: str, limit: int, mode: str = "enforce") -> Rule:
-    """Rules are made with a configuration, not with a request. Credits come back so slowly that they do not count."""
+    """Return a rule, which is created with a configuration, not per request. Credits return too slowly to count."""
     window = 0.0 if algorithm == "concurrency" else 3600.0 if algorithm == "burst_credits" else WINDOW
     return Rule(algorithm, limit, window, algorithm=algorithm, mode=mode, depth=limit)
 
@@ -56,7 +56,7 @@ GUARD = Rule("per_ip", PLENTY, 1.0, scope="guard")
 
 
 class Worker:
-    """What one worker decides with. `subject` is a customer's name or an address."""
+    """The tables that one worker decides with. `subject` is a customer's name or an address."""
 
     def __init__(self, store: Store) -> None:
         self.customers, self.addresses = Policies(store.customers), Policies(store.addresses)
@@ -88,11 +88,11 @@ class Worker:
         return LimitSet(reported=(self.rate(subject, limit),))
 
     def credits(self, subject: bytes, limit: int) -> LimitSet:
-        """A window with room, and credits that need not be spent."""
+        """Return a window with room, and credits that are not needed."""
         return LimitSet((self.rate(subject, limit),), plan_policies=1, credits=self._credits(subject, limit))
 
     def bought(self, subject: bytes, limit: int) -> LimitSet:
-        """A window without room, past which credits buy."""
+        """Return a window without room, whose excess is paid with credits."""
         return LimitSet((self.rate(subject, 1),), plan_policies=1, credits=self._credits(subject, limit))
 
     def _credits(self, subject: bytes, limit: int) -> Policy:
@@ -103,8 +103,9 @@ class Worker:
 
 
 class Kind(NamedTuple):
-    """`guarded`: behind a limit per address, which is charged first. `celled`: cells or levels are read anew at times.
-    `refuses`: there is a refusal to be measured."""
+    """A kind of policy. `guarded`: behind a limit per address, which is charged first. `celled`: cells or levels are
+    refreshed at times. `refuses`: there is a refusal to measure.
+    """
 
     what: str
     terms: Callable[[Worker, bytes, int], LimitSet]
@@ -128,7 +129,7 @@ KINDS = (
 
 
 def deciding(worker: Worker, kind: Kind, subject: bytes, limit: int) -> Decide:
-    """All that a request pays for: what of Exchange.guard, .admit, .reported and .settle is a policy's."""
+    """Return the complete cost of a request: the policy's part of Exchange.guard, .admit, .reported and .settle."""
     terms = kind.terms(worker, subject, limit)
     guard = worker.addresses.get_policy(GUARD, subject) if kind.guarded else None
 
@@ -159,7 +160,7 @@ def deciding(worker: Worker, kind: Kind, subject: bytes, limit: int) -> Decide:
 
 
 def refusing(workers: tuple[Worker, Worker], kind: Kind, subject: bytes, now: float) -> Decide:
-    """A refusal and what it says, where each of two workers has used one of two."""
+    """Return a refusal with its text, after each of two workers has used one of two."""
     terms = kind.terms(workers[0], subject, 2)
     for each in workers:
         own = kind.terms(each, subject, 2)
@@ -191,7 +192,7 @@ class Clock:
 
 
 def in_a_row(decides: tuple[Decide, ...], clock: Clock, pace: Pace) -> float:
-    """µs of one decision where these take turns: the best of some repeats."""
+    """Return the µs of one decision if these take turns: the best of some repeats."""
     best = float("inf")
     for _ in range(pace.repeats):
         times = list(clock.steps(pace.decisions))
@@ -211,7 +212,7 @@ def in_a_row(decides: tuple[Decide, ...], clock: Clock, pace: Pace) -> float:
 
 
 def one_by_one(timed: Iterator[Callable[[], object]]) -> float:
-    """µs of what is called, each by itself and less the look at the clock: the mean of the best of some batches."""
+    """Return the µs per call, each timed alone without the cost of the clock: the mean of the best batch."""
     look = min(-perf_counter_ns() + perf_counter_ns() for _ in range(1000))
     best, spent = float("inf"), 0
     for number, call in enumerate(timed, 1):
@@ -224,7 +225,7 @@ def one_by_one(timed: Iterator[Callable[[], object]]) -> float:
 
 
 def measure(kind: Kind, workers: tuple[Worker, Worker], clock: Clock, pace: Pace) -> dict[str, float | str | None]:
-    """All columns of one kind: µs."""
+    """Return all columns of one kind, in µs."""
     number = count()
     name = kind.what.encode()
 
@@ -256,7 +257,7 @@ def measure(kind: Kind, workers: tuple[Worker, Worker], clock: Clock, pace: Pace
 
 
 def run(folder: Path, pace: Pace) -> list[dict[str, float | str | None]]:
-    """One row for each kind."""
+    """Return one row for each kind."""
     with two_workers(folder, rows=len(KINDS) * (pace.subjects + 10) * 3) as (first, second):
         clock = Clock(monotonic() + first.offset)
         return [measure(kind, (Worker(first), Worker(second)), clock, pace) for kind in KINDS]

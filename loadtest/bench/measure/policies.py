@@ -1,4 +1,4 @@
-"""What each kind of policy costs, in the interpreter that is measured and on the proxy's core."""
+"""The cost of each kind of policy, in the measured interpreter and on the proxy's core."""
 
 import json
 from dataclasses import dataclass
@@ -15,9 +15,10 @@ _ROOT = Path(__file__).parents[3]
 class Policy:
     """CPU in µs for one request, from the check to the settlement.
 
-    `alone`: the only worker that counts in these rows. `turns`: another counts between each two requests. `refused`:
-    a refusal with what it says. `new_cell`: the first request of a new cell, in all of which the other worker has
-    counted. `stranger`: the first of a subject, with its rows. None where there is nothing of the kind.
+    `alone`: no other worker counts in these rows. `turns`: another worker counts between each two requests.
+    `refused`: a refusal with its text. `new_cell`: the first request of a new cell, and the other worker has counted
+    in all cells. `stranger`: the first request of a subject, which creates its rows. None if the kind has no such
+    case.
     """
 
     what: str
@@ -29,7 +30,7 @@ class Policy:
 
 
 def run(stage: Stage) -> list[Policy]:
-    """Raises RuntimeError with the last lines of what went wrong."""
+    """Measure all kinds. Raises RuntimeError with the last lines of a failed program."""
     folder = stage.folder / "policies"
     folder.mkdir()
     path = {"PYTHONPATH": f"{_ROOT}:{_ROOT / 'tests'}"}

@@ -1,4 +1,4 @@
-"""What TLS costs: connections with a handshake, full and resumed; idle ones; and requests beside those without it."""
+"""The cost of TLS: full and resumed handshakes, idle connections, and requests with and without TLS."""
 
 import datetime
 import socket
@@ -30,10 +30,11 @@ _KEYS: dict[str, Callable[[], ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey]] =
 
 @dataclass(frozen=True)
 class Tls:
-    """Of one peer with one certificate. CPU in µs of what serves.
+    """One peer with one certificate. CPU in µs of the serving processes.
 
-    `full` and `resumed`: of a connection with such a handshake, one request, and its end. `relay`: by scenario, of a
-    request on a kept connection, with TLS and without. `connection`: bytes of memory of an idle one; 0: not measured.
+    `full` and `resumed`: a connection with such a handshake, one request, and its end. `relay`: by scenario, a
+    request on a persistent connection, with TLS and without. `connection`: bytes of memory of an idle one; 0 if not
+    measured.
     """
 
     peer: str
@@ -45,7 +46,7 @@ class Tls:
 
 
 def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Tls], dict[str, str]]:
-    """What TLS costs each peer that has it, and by name why one was left out."""
+    """Return the cost of TLS of each capable peer, and by name the reason why a peer was left out."""
     found: list[Tls] = []
     failures: dict[str, str] = {}
     for kind in _KEYS:
@@ -55,7 +56,7 @@ def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tupl
             try:
                 with stage.serving(peer, certificate=certificate) as running:
                     if running.secure_port:
-                        # What is not a matter of the certificate is measured once.
+                        # Figures that do not depend on the certificate are measured once.
                         found.append(_of_peer(stage, peer.name, kind, running, all_of_it=kind == next(iter(_KEYS))))
             except (OSError, RuntimeError, ValueError) as error:
                 failures[peer.name] = f"TLS: {error}"
@@ -73,7 +74,7 @@ def _of_peer(stage: Stage, name: str, kind: str, running: Running, *, all_of_it:
 
 
 def _handshakes(running: Running, *, resumed: bool) -> float:
-    """CPU of one connection after the other."""
+    """Return the CPU of successive connections."""
     context = _trusting()
     session = _connected(running, context).session if resumed else None
     before = cpu.of_processes(running.workers())
@@ -87,7 +88,9 @@ def _handshakes(running: Running, *, resumed: bool) -> float:
 
 
 def _idle(running: Running) -> float:
-    """Bytes of an idle connection that has had its first answer, over what two hundred before it have left."""
+    """Return the bytes of an idle connection after its first answer, beyond the memory left by two hundred earlier
+    ones.
+    """
     context = _trusting()
     for _ in range(200):
         _connected(running, context).close()
@@ -125,7 +128,7 @@ def _slice(stage: Stage, running: Running, name: str, scheme: str, port: int) ->
 def _connected(
     running: Running, context: ssl.SSLContext, session: ssl.SSLSession | None = None, source: str = "127.0.0.1"
 ) -> ssl.SSLSocket:
-    """A connection that has had its first answer; so its tickets have come as well."""
+    """Return a connection after its first answer; its session tickets have arrived too."""
     plain = socket.create_connection(("127.0.0.1", running.secure_port), timeout=5, source_address=(source, 0))
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection = context.wrap_socket(plain, server_hostname="bench.test", session=session)
@@ -140,7 +143,7 @@ def _connected(
 
 
 def _trusting() -> ssl.SSLContext:
-    """A client that believes anybody: it is not what is measured."""
+    """Return a client context that accepts every certificate: the client is not measured."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -148,7 +151,7 @@ def _trusting() -> ssl.SSLContext:
 
 
 def create_certificate(folder: Path, kind: str) -> tuple[Path, Path]:
-    """The files of a certificate that vouches for itself, and of its key."""
+    """Create a self-signed certificate; return its file and its key's file."""
     key = _KEYS[kind]()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench.test")])
     now = datetime.datetime.now(datetime.UTC)

@@ -1,4 +1,4 @@
-"""What is measured, in the order in which it takes its turns."""
+"""The measured peers, in the order of their turns."""
 
 from loadtest.bench.peers.edge import Edge, Hubbed
 from loadtest.bench.peers.envoy import Envoy
@@ -9,6 +9,6 @@ from loadtest.bench.peers.peer import Peer
 
 PEERS: tuple[Peer, ...] = (Edge(), Hubbed(), Plain(), Lua(), HAProxy(), Handmade())
 HTTP2_PEERS: tuple[Peer, ...] = (PEERS[0], PEERS[2], PEERS[4], Envoy())
-"""Those of which HTTP/2 is measured: edgeproxy, nginx, HAProxy, Envoy."""
+"""The peers with HTTP/2 measurements: edgeproxy, nginx, HAProxy, Envoy."""
 REFERENCE = Lua.name
-"""The peer to which the others' CPU is set in proportion."""
+"""The reference for the relative CPU of the others."""

@@ -1,6 +1,6 @@
-"""The picture as SVG, written by hand: bars of what is asked and admitted, and lines of what the last minute holds.
+"""The picture as SVG, written by hand: bars of sent and admitted requests, and lines of the last minute's count.
 
-Its colours follow the reader's preference for light or dark, on a ground of their own: so it can be read on any page.
+Its colours follow the reader's preference for light or dark, on their own background, so it is readable on any page.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,9 +12,9 @@ BIN = 5.0
 LIMIT = 60
 WIDTH, LEFT, RIGHT = 860, 172, 36
 SCALE = (WIDTH - LEFT - RIGHT) / END
-"""Units a second."""
+"""Units per second."""
 TOP, ROW, BARS = 98, 96, 62
-"""Where the first row begins; the height of a row, and within it of the highest bar."""
+"""The top of the first row, the height of a row, and the height of its highest bar."""
 GAP, LINES, FOOT = 44, 190, 38
 """The space above the lines, their height, and the space below."""
 HIGHEST = 80
@@ -28,7 +28,9 @@ LABELS = {
     "hybrid": (141.0, 22.0),
     "burst_credits": (43.0, 98.0),
 }
-"""Where the names of the lines stand (seconds, requests). How many are at once has nothing to do with a minute."""
+"""Positions of the lines' names (seconds, requests). The concurrency limit has no line, because it does not count
+requests per minute.
+"""
 
 COLOURS = {
     "sliding_window": ("#1f6fd0", "#6aaef5"),
@@ -37,7 +39,7 @@ COLOURS = {
     "burst_credits": ("#7547c4", "#b197f5"),
     "concurrency": ("#b8306f", "#f083b3"),
 }
-"""By plan, on a light ground and on a dark one."""
+"""Colours by plan, on a light background and on a dark one."""
 INK = {
     "ground": ("#ffffff", "#15181d"),
     "ink": ("#1c2128", "#e8ebef"),
@@ -48,7 +50,7 @@ INK = {
 
 
 def drawing(found: Sequence[Outcome]) -> str:
-    """All of it."""
+    """Return the whole picture."""
     below = TOP + ROW * len(found)
     height = below + GAP + LINES + FOOT
     parts = [
@@ -155,7 +157,7 @@ def _last_minute(found: Sequence[Outcome], top: float) -> list[str]:
         parts.append(f'<path class="thin" d="M{LEFT} {y(count):.5g}H{WIDTH - RIGHT}"/>')
         parts.append(_text(LEFT - 8, y(count) + 4, str(count), "end quiet"))
     parts.append(f'<path class="dashed" d="M{LEFT} {y(LIMIT):.5g}H{WIDTH - RIGHT}"/>')
-    # The widest first: where lines lie on each other, that of the window is to be seen.
+    # The widest line first: the window's line must be on top of lines at equal positions.
     for outcome in sorted(found, key=lambda outcome: -outcome.most):
         path = "".join(
             f"{'M' if second == 0 else 'L'}{_x(second):.5g} {y(outcome.last_minute(second)):.5g}"

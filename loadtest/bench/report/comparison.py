@@ -1,4 +1,4 @@
-"""Two versions of edgeproxy beside each other: by how much they differ, and whether that can be said at all."""
+"""Two versions of edgeproxy side by side: their difference, and whether it is significant."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,19 +10,19 @@ from loadtest.bench.measure.slice import Slice
 
 RESAMPLES = 2000
 TOLERANCE = 0.02
-"""A share of the CPU: less is no change, and an interval that is wider on either side says nothing."""
+"""A share of the CPU. A smaller difference is no change, and a wider interval on either side proves nothing."""
 
 PARTS: dict[str, Callable[[Slice], float]] = {
     "cpu": attrgetter("cpu"),
     "user": attrgetter("user"),
     "system": attrgetter("system"),
 }
-"""What is compared: a change that spares instructions may cost system calls, and their sum is what counts."""
+"""The compared figures. A change that saves instructions may cost system calls, so their sum decides."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What this version costs in proportion to the other one: the median over the rounds, and its 95 % interval."""
+    """This version's cost relative to the other one: the median over the rounds, and its 95 % interval."""
 
     scenario: str
     part: str
@@ -34,7 +34,7 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """A few words: `same`, `dearer`, `cheaper`, or `too noisy` where the interval allows for more than one."""
+        """The verdict: `same`, `dearer`, `cheaper`, or `too noisy` if the interval allows more than one."""
         if self.low > 1 + TOLERANCE:
             return "dearer"
         if self.high < 1 - TOLERANCE:
@@ -43,9 +43,9 @@ class Difference:
 
 
 def compare(slices: Sequence[Slice], this: str, other: str) -> list[Difference]:
-    """Compare two peers by scenario, from slices of the same round; wrong and disturbed slices do not count.
+    """Compare two peers by scenario, from slices of equal rounds. Wrong and disturbed slices do not count.
 
-    The interval is of the median by bootstrap over the rounds (Efron 1979), and the same for the same slices.
+    The interval of the median is a bootstrap over the rounds (Efron 1979), with a fixed seed.
     """
     by_scenario: dict[str, dict[int, dict[str, Slice]]] = {}
     for each in slices:

@@ -1,7 +1,7 @@
-"""Watches an edge's worker from within, for `python -m loadtest.causes`, which puts this folder on its path.
+"""Measures an edge's worker from inside, for `python -m loadtest.causes`, which puts this directory on its path.
 
-Python imports a module of this name by itself. In a worker it notes each pause of the garbage collector, each turn of
-the loop in which something came, and how long each message was held in it; it writes them to a file at the end.
+Python imports a module of this name automatically. In a worker it records each pause of the garbage collector, each
+loop turn with input, and how long each message was held in it. At the end it writes them to a file.
 """
 
 import asyncio
@@ -20,17 +20,17 @@ FOLDER = "EDGEPROXY_TEST_WATCHED"
 
 
 class Watch:
-    """What happens in one worker; all times are of the monotonic clock, in seconds.
+    """The events in one worker; all times are of the monotonic clock, in seconds.
 
-    A turn lasts from its first message until the first of the next turn, or until the loop looks for more and finds
-    nothing. What a callback writes goes out at once: a message is held from its turn's first one until it is handled.
+    A turn lasts from its first message until the first message of the next turn, or until the loop polls and finds
+    nothing. Callbacks write at once: a message is held from the first message of its turn until it is handled.
     """
 
     def __init__(self) -> None:
         self.turns = array("d")
-        """Begin, end and the number of messages, of each."""
+        """Begin, end and number of messages of each turn."""
         self.held = array("d")
-        """When a message's turn began, and for how long until what it made the edge write was out."""
+        """The start of a message's turn, and the time until the resulting output was written."""
         self.pauses: list[tuple[float, float, int]] = []
         """When, for how long, and which generation was collected."""
         self._came: list[float] = []
@@ -53,7 +53,7 @@ class Watch:
         self._came.append(now)
 
     def _callbacks_done(self) -> None:
-        # The loop looks for more before it does what is asked for here.
+        # The loop polls for input before it runs this callback.
         self._over = True
         asyncio.get_running_loop().call_soon(self._nothing_more)
 

@@ -33,13 +33,13 @@ METERS = {
 
 
 class Side:
-    """All that a residency runs, and all of its files but backups below one folder."""
+    """All processes of a residency. All of its files except backups are below one folder."""
 
     def __init__(self, folder: Path, name: str, database: str, clock: Path, ends: ExitStack) -> None:
         self.folder, self.name, self.clock = folder, name, clock
         folder.mkdir()
         self.apart = folder.parent / f"{name}-apart"
-        """Where backups and the list of erasures are."""
+        """The folder of backups and of the list of erasures."""
         self.apart.mkdir()
         self.key = folder / "directory.key"
         directory_signatures.create_key_file(self.key)
@@ -55,7 +55,7 @@ class Side:
         self.edge: Edge | None = None
 
     def command(self, *words: str) -> tuple[str, ...]:
-        """What runs a command on the clock of the year."""
+        """Return a command that runs with the clock of the year."""
         return (sys.executable, "-m", "tests.support.moved_clock", str(self.clock), *words)
 
     def _settings(self) -> dict[str, Any]:
@@ -88,11 +88,11 @@ class Side:
         }
 
     def tracing(self, service: str) -> dict[str, str]:
-        """The settings of a process that traces all it does."""
+        """Return the settings of a process that traces everything."""
         return {"endpoint": f"http://{HOST}:{self.receiver.port}", "sample": "100%", "service_name": service}
 
     def start_edge(self, upstream: int, residencies: dict[str, Any], hub: str, seconds: float) -> Edge:
-        """Start an edge of this region on what its state has, with a clock that is so many seconds ahead."""
+        """Start an edge of this region on its state, with its clock ahead by this many seconds."""
         log = {"file": str(self.folder / "edge/access.log"), "mask_addresses": True}
         residency = {
             name: {**one, **({"home": True} if name == self.name else {})} for name, one in residencies.items()
@@ -114,13 +114,13 @@ class Side:
         return edge.start()
 
     def send(self, method: str, path: str, body: object = None, *, token: str = ADMIN, **fields: str) -> Answer:
-        """Ask the collector for something, which must be done."""
+        """Send a request to the collector, which must succeed."""
         answer = self.collector.send(method, path, body, token=token, **fields)
         assert answer.status < 300, (path, answer)
         return answer
 
     def report(self, events: list[dict[str, Any]]) -> None:
-        """Report events, each of which must count."""
+        """Report events, all of which must count."""
         receipt = self.send("POST", "/v1/events", events, token=SERVICE).json()
         assert (receipt["accepted"], receipt["rejected"]) == (len(events), [])
 
@@ -130,7 +130,7 @@ class Side:
 
     @property
     def database_file(self) -> Path:
-        """The file of its database of SQLite."""
+        """The file of its SQLite database."""
         return Path(str(self.collector.settings["database"]).removeprefix("sqlite:///"))
 
     @property
@@ -143,7 +143,7 @@ class Side:
         return f"c-{self.send('GET', f'/v1/customers/{name}').json()['id']}"
 
     def run(self, *words: object, environ: dict[str, str] | None = None) -> str:
-        """What a command of edgeproxy prints, on the clock of the year."""
+        """Run a command of edgeproxy with the clock of the year, and return its output."""
         log = self.folder / "commands" / f"{time.monotonic_ns()}.log"
         log.parent.mkdir(exist_ok=True)
         process = Process([*self.command(), *map(str, words)], log, environ=environ)
@@ -153,7 +153,7 @@ class Side:
 
     @property
     def places(self) -> list[str]:
-        """The two buckets that Parquet files go to."""
+        """The two buckets for Parquet files."""
         return ["s3://usage/hours", "s3://copies/hours"]
 
     def export(self, word: str) -> str:
@@ -169,7 +169,7 @@ class Side:
                 yield place, path, storage.get(path)[0]
 
     def keep_observed(self, month: int) -> None:
-        """Write down what a scraper and a receiver of traces have seen of this side in a month."""
+        """Record the data that a scraper and a receiver of traces got from this side in a month."""
         seen = self.folder / "observed"
         seen.mkdir(exist_ok=True)
         metrics = self.collector.get("/metrics").body

@@ -99,7 +99,7 @@ class Customer(Part):
     priority: Priority | None = Field(default=None, description="Priority that replaces the tier's.")
     message: Message | None = Field(default=None, description="Message that replaces the tier's.")
     revoked: tuple[str, ...] = Field(
-        default=(), description="Tokens of [issuers](jwt.md) that are no longer valid, by their claim `jti`."
+        default=(), description="Revoked tokens of [issuers](jwt.md), by their claim `jti`."
     )
     paused: Paused | None = Field(
         default=None, description="A pause: the customer is not served for now. The keys stay as they are."

@@ -205,8 +205,8 @@ class Hub(Part):
     )
     tls: OutwardTls = Field(
         default=OutwardTls(),
-        description="TLS towards a hub of `rediss://`, `rediss+cluster://` or `rediss+sentinel://`, and towards its "
-        "Sentinels; an error with any other.",
+        description="TLS towards a hub with `rediss://`, `rediss+cluster://` or `rediss+sentinel://`, and towards its "
+        "Sentinels. An error with any other scheme.",
     )
 
     @property

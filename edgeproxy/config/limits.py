@@ -268,7 +268,7 @@ class KeyBudget(Quota):
 
 
 class Caps(Part):
-    """Bounds of spending in millicredits (1,000,000 are one dollar), as the [meter](#metersname) `cost` counts it.
+    """Bounds of spending in millicredits (1,000,000 are one dollar), counted by the [meter](#metersname) `cost`.
 
     [Caps](quotas.md#caps) explains each. Not in the tier `anonymous`.
     """
@@ -331,7 +331,7 @@ Message = Annotated[
 
 
 class BurstCredits(Part):
-    """Burst credits: earned while a customer is within the limits, spent on requests beyond them.
+    """Burst credits. A customer earns them while it is within its limits, and spends them on requests beyond them.
 
     In a plan without limits they let requests pass while others are [shed](#overload).
     """

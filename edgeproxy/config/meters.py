@@ -187,8 +187,9 @@ class Dimension(Part):
     """
 
     values: Annotated[int, BeforeValidator(units.Whole(1, VALUES_MAX))] = Field(
-        description="Values that a customer may have in a month, as the collector counts them; further ones count as "
-        "`~other`, except values with a price of their own in a plan. A worker of an edge takes as many in a day."
+        description="Values that a customer may have in a month, as counted by the collector. Further values count as "
+        "`~other`, except values with their own price in a plan. Each worker of an edge accepts the same number "
+        "in a day."
     )
     named: list[DimensionValue] = Field(
         default_factory=list,
@@ -306,8 +307,8 @@ class Meter(Part):
         description="Count for an answer whose body should state the number but does not: nothing (`0`), or an "
         "estimate from its text, such as `text/4`: from the request for input, from the answer for output and "
         "`response_json`, from both for `total_tokens`. `bytes/250` uses all bytes of the answer instead of its text, "
-        "including bytes around the text, but counts at most as many as the text has. [How it is "
-        "estimated](ai.md#what-is-not-stated).",
+        "including bytes around the text; the text alone bounds the estimate. "
+        "[How it is estimated](ai.md#what-is-not-stated).",
     )
     aggregate: AggregateName = Field(
         default="sum",

@@ -13,7 +13,7 @@ class OutwardTls(Part):
     """TLS towards a server that the edge connects to."""
 
     ca: File | None = Field(default=None, description="Authorities of its certificate. By default the system's.")
-    cert: File | None = Field(default=None, description="Own certificate, if the server asks for one; with `key`.")
+    cert: File | None = Field(default=None, description="Own certificate, if the server asks for one. Set `key` too.")
     key: File | None = Field(default=None, description="Private key of `cert`, in PEM and without a password.")
     verify: Switch = Field(
         default=True, description="Verifies the certificate of the server. `false` trusts any server: for tests."
@@ -25,7 +25,7 @@ class UpstreamTls(OutwardTls):
 
     server_name: Annotated[str, BeforeValidator(addresses.read_server_name)] | None = Field(
         default=None,
-        description="Name that the certificate must have, if not the host of the URL.",
+        description="Name that the certificate must have, if it is not the host of the URL.",
     )
 
 

@@ -44,7 +44,7 @@ class AdminToken(Part):
 
     name: Annotated[str, BeforeValidator(parsers.read_name)] = Field(description="Name of the holder in the log.")
     sha256: Annotated[tuple[str, ...], BeforeValidator(read_digests)] = Field(
-        description="SHA-256 of the token: `printf %s TOKEN | sha256sum`. Two while one replaces the other."
+        description="SHA-256 of the token: `printf %s TOKEN | sha256sum`. Write two while one replaces the other."
     )
     expires: Annotated[float, BeforeValidator(units.read_moment)] | None = Field(
         default=None, description="End of the token: a date (its beginning in UTC) or an RFC 3339 time."

@@ -87,7 +87,7 @@ class Tracing(Part):
         default=10.0, description="Time for a request to the receiver."
     )
     tls: UpstreamTls = Field(
-        default=UpstreamTls(), description="TLS towards a receiver of `https://`; an error with `http://`."
+        default=UpstreamTls(), description="TLS towards a receiver with `https://`. An error with `http://`."
     )
     sample: Share = Field(default=0.01, description="Share of recorded traces, among traces that start here.")
     parent: Literal["respect", "ignore"] = Field(

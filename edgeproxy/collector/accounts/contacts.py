@@ -60,7 +60,7 @@ class Contacts(Body):
     """All contacts of a customer."""
 
     emails: Annotated[tuple[str, ...], BeforeValidator(parse_contacts), WithJsonSchema(EMAILS_SCHEMA)]
-    """The e-mail addresses of all contacts; an address that is not in the list loses its access."""
+    """The e-mail addresses of all contacts. A contact whose address is not in the list loses access."""
 
 
 class Contact(TypedDict):
@@ -91,7 +91,7 @@ class AlertAddress(Body):
 
 
 class CustomerAlertAddress(TypedDict):
-    """The address of a customer's own alerts, and whether this collector mails any."""
+    """The address for a customer's own alerts, and whether this collector mails alerts."""
 
     email: str | None
     """The e-mail address; null if no alerts are mailed."""

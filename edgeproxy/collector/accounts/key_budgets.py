@@ -47,7 +47,7 @@ def parse_written(value: object) -> object:
 
 
 class KeyBudgetRequest(BaseModel):
-    """The budget of a key, in units of a meter or, without one, in money."""
+    """The budget of a key, in units of a meter, or in money if it names no meter."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,7 +56,7 @@ class KeyBudgetRequest(BaseModel):
     per: Literal["day", "month"]
     """The calendar period (UTC) after which the count starts again."""
     meter: Name | None = None
-    """The meter, which must have the dimension `key`; by default the budget is in money."""
+    """The meter. It must have the dimension `key`. By default the budget is in money."""
     currency: Currency | None = None
     """The currency; the customer's plan must have prices in it. By default the plan's currency."""
     routes: Annotated[tuple[RoutePattern, ...], PATTERNS] = ()
@@ -88,7 +88,7 @@ class KeyBudgetTerms(TypedDict):
     per: Literal["day", "month"]
     """The calendar period (UTC) after which the count starts again."""
     meter: str | None
-    """The meter that is counted; null for a budget in money."""
+    """The counted meter; null for a budget in money."""
     currency: str | None
     """The currency; null for a budget in units of a meter."""
     routes: NotRequired[list[str]]

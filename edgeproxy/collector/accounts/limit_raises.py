@@ -52,7 +52,7 @@ def parse_factor(value: object) -> int:
 
 
 class RaiseLimitsRequest(Body):
-    """A raise of a customer's rates and concurrency. Quotas, credits and caps stay."""
+    """A raise of a customer's rates and concurrency. Quotas, credits and caps are not raised."""
 
     factor: Annotated[Literal[2, 5], BeforeValidator(parse_factor)]
     """The multiple of the usual limits."""

@@ -61,7 +61,7 @@ def dump_settings(customer: Customer) -> JsonObject:
 
 
 class CreateCustomerRequest(Customer):
-    """A new customer: the settings of `customers` in edge.yaml, and fields that edges do not get."""
+    """A new customer: the settings of `customers` in edge.yaml, and fields that edges do not see."""
 
     name: Annotated[Name, AfterValidator(parse_customer_name)]
     """The name of the customer; it cannot be changed."""
@@ -115,7 +115,7 @@ class CreateKeyRequest(_Limited):
     prefix: Prefix = PREFIX
     """The prefix of the key: letters and digits."""
     sha256: Digest | None = None
-    """The SHA-256 of an existing key that moves here, in hex digits; no secret is created then."""
+    """The SHA-256 of an existing key from another system, in hex digits. No secret is created then."""
     scopes: Scopes | None = None
     """The scopes that the key has; by default all."""
     limits: tuple[KeyLimit, ...] | None = None
@@ -182,7 +182,7 @@ class LeakReport(Body):
 
 
 class FlagRequest(Flag):
-    """The customers that have a flag: a share of all, tiers, and names."""
+    """The customers that have a flag: a share of all, customers of tiers, and named customers."""
 
 
 ShownKeyState = Literal["active", "rotating", "due", "expired", "revoked"]
@@ -229,7 +229,7 @@ class LimitSettings(TypedDict):
     cost_header: NotRequired[str]
     """The response header field that states the cost of a request."""
     of: NotRequired[str]
-    """The meter whose units are limited, in place of requests."""
+    """The meter whose units are limited, instead of requests."""
     routes: NotRequired[list[str]]
     """The routes whose requests count: names, or patterns such as `chat-*`; by default all."""
     scopes: NotRequired[list[str]]
@@ -248,7 +248,7 @@ class QuotaSettings(TypedDict):
     per: NotRequired[Literal["day", "month"]]
     """The period after which the count starts again; missing if the quota limits items that exist at once."""
     cap: NotRequired[Literal["soft", "hard"]]
-    """`soft` marks requests above the included units, which is the default; `hard` refuses them."""
+    """`soft` (the default) marks requests above the included units; `hard` refuses them."""
     timezone: NotRequired[str]
     """The time zone whose midnight starts a period, such as Europe/Berlin; by default UTC."""
     name: NotRequired[str]
@@ -353,7 +353,7 @@ class Key(TypedDict):
 
 
 class KeyWithSecret(Key):
-    """A key with its secret, which no other response has."""
+    """A key with its secret. No other response contains the secret."""
 
     secret: NotRequired[str]
     """The key itself. No other response has it."""

@@ -93,7 +93,7 @@ class TokenResponse(TypedDict):
 
 
 class TokenWithSecret(TokenResponse):
-    """A token with its secret, which no other response has."""
+    """A token with its secret. No other response contains the secret."""
 
     secret: NotRequired[str]
     """The secret itself. No other response has it."""

@@ -55,12 +55,12 @@ class CreateWebhookEndpointRequest(Body):
 
 
 class UpdateWebhookEndpointRequest(Body):
-    """The fields of an endpoint that change. A field that is missing stays."""
+    """The fields of an endpoint to change. A missing field stays unchanged."""
 
     url: EndpointUrl | None = None
     """The URL that receives messages by POST: `https://`."""
     description: Text | None = None
-    """A text for people; null takes it away."""
+    """A text for people; null removes it."""
     types: EventTypes | None = None
     """The types of events to send; null: all, including types added later."""
     state: EndpointState | None = None
@@ -93,7 +93,7 @@ class WebhookEndpoint(TypedDict):
 
 
 class WebhookEndpointWithSecret(WebhookEndpoint):
-    """An endpoint with its secret, which no other answer has."""
+    """An endpoint with its secret. No other answer contains the secret."""
 
     secret: NotRequired[str]
     """The secret that signs messages, such as `whsec_…`; missing in a dry run."""
@@ -132,7 +132,7 @@ class WebhookDelivery(TypedDict):
 
 
 class WebhookDeliveryList(TypedDict):
-    """A page of messages to an endpoint, the latest first."""
+    """A page of messages to an endpoint, latest first."""
 
     messages: list[WebhookDelivery]
     """The messages of this page, the latest first."""

@@ -16,7 +16,7 @@ SEVERITIES: tuple[Severity, ...] = ("page", "warn", "info")
 
 
 class AlertKind(StrEnum):
-    """The name of a kind of alerts, as the API, metrics and webhooks have it."""
+    """The name of a kind of alerts, as in the API, metrics and webhooks."""
 
     QUOTA_REACHED = "quota_reached"
     SPEND_REACHED = "spend_reached"

@@ -31,7 +31,7 @@ TITLES = {
 
 
 class FieldError(TypedDict):
-    """The error of a field, as in `errors` of a problem."""
+    """The error of a field, in `errors` of a problem."""
 
     field: str
     """The field, such as `limits.0.rate`."""

@@ -51,7 +51,7 @@ class Comparison(NamedTuple):
 
 
 class InvoiceDifference(TypedDict):
-    """A line of a held invoice that has another amount at Stripe."""
+    """A line of a held invoice whose amount differs at Stripe."""
 
     meter: str
     """The meter of the line. A line without a meter has its kind: `fee`, `proration`, `subtotal`, `total`, or `another

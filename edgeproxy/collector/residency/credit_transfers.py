@@ -39,7 +39,7 @@ class MovedGrant(TypedDict):
 
 
 class Transfer(TypedDict):
-    """Credits, or an overdraft, on the way from one residency to another."""
+    """Credits, or an overdraft, that move from one residency to another."""
 
     number: int
     """The number of the transfer within its move."""

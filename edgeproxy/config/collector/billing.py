@@ -113,7 +113,7 @@ class BreakerThresholds(Part):
         description='Value of an hour\'s usage below which nothing is reported: `"5"`, or `{usd: "5", jpy: "700"}` '
         'with each currency of the plans. By default `"5"`, in US dollars.',
     )
-    pause: Switch = Field(default=False, description="Pauses such a customer (403) until a person resumes it.")
+    pause: Switch = Field(default=False, description="Pauses such customers (403) until a person resumes them.")
 
 
 class Tax(Part):
@@ -178,9 +178,9 @@ class Billing(Part):
     )
     payment_grace: Annotated[float, BeforeValidator(Time(0.0, 90 * DAY_SECONDS))] = Field(
         default=21 * DAY_SECONDS,
-        description="Time after an invoice is closed (or sent, if it was held) for which a customer who has not paid "
-        "it is still served, at least until the invoice is due. Then edges answer 402 until it is paid. Invoices that "
-        "are sent are due after 14 days.",
+        description="How long a customer is still served after an unpaid invoice was closed (or sent, if it was held), "
+        "at least until the invoice is due. Then edges answer 402 until it is paid. Invoices that are sent are due "
+        "after 14 days.",
     )
     payment_retries: tuple[Annotated[float, BeforeValidator(Time(3600.0, 60 * DAY_SECONDS))], ...] = Field(
         default=tuple(days * DAY_SECONDS for days in (1, 3, 5, 7)),
@@ -222,8 +222,8 @@ class Billing(Part):
     coupons: Coupons = Field(default={}, description="[Coupons](billing.md#coupons), by code.")
     accounts: Accounts = Field(
         default={},
-        description="Names of accounts [in your books](accounting.md#accounts), by their names here. By default those "
-        "in English.",
+        description="Names of accounts [in your books](accounting.md#accounts), by their names here. By default the "
+        "English names.",
     )
 
     @model_validator(mode="wrap")

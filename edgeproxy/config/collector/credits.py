@@ -85,7 +85,7 @@ class ForeignCredits(Part):
     """Credits in another currency than US dollars. Ten credits are its smallest unit."""
 
     currency: Currency = Field(description="Currency of the credits, such as `eur`.")
-    meter: Name = Field(description="Meter with the cost of requests in these credits, in millicredits.")
+    meter: Name = Field(description="Meter that counts the cost of requests in these credits, in millicredits.")
     packages: Annotated[
         tuple[Annotated[int, BeforeValidator(read_foreign_package)], ...], Field(min_length=1, max_length=PACKAGES_MAX)
     ] = Field(

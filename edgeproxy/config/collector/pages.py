@@ -103,8 +103,8 @@ class StatusPage(Part):
     )
     usage: Annotated[tuple[Name, ...], Field(max_length=USAGE_METERS_MAX)] = Field(
         default=(),
-        description="Meters whose sum over all customers is public: of the last 7 whole days, rounded down to two "
-        "digits. By default none.",
+        description="Meters whose sum over all customers is public. The sum covers the last 7 whole days, rounded down "
+        "to two digits. By default none.",
     )
     every: Annotated[float, BeforeValidator(Time(1.0, 3600.0))] = Field(
         default=30.0, description="Time between two checks of a region."

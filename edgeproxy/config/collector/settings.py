@@ -105,7 +105,9 @@ class Token(Part):
 class Published(Part):
     """Publication of the customer directory."""
 
-    key: File = Field(description="Private key that signs the directory, as `edgeproxy directory keygen` writes it.")
+    key: File = Field(
+        description="Private key that signs the directory, in the form that `edgeproxy directory keygen` writes."
+    )
     hub: Annotated[Hub, BeforeValidator(hub_settings.read_hub)] | None = Field(
         default=None,
         description="Hub that gets a copy of the directory, for edges that read it there. By default none.",

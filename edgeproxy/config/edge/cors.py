@@ -67,7 +67,7 @@ class Cors(Part):
     """
 
     origins: Annotated[tuple[Origin, ...], Field(min_length=1)] = Field(
-        description="Origins whose pages may call. `https://*.example.com` is every site below `example.com`, without "
+        description="Origins whose pages may call. `https://*.example.com` is every site below `example.com`, but not "
         "`example.com` itself; `*` is any page. `null`, the origin of every sandboxed page, is refused."
     )
     methods: Annotated[tuple[Method, ...], Field(min_length=1)] = Field(

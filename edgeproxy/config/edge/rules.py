@@ -56,7 +56,7 @@ class RequestRule(Part):
         default=None, description="Condition: `field` contains this text, in any case."
     )
     larger: Annotated[int, BeforeValidator(units.read_bytes)] | None = Field(
-        default=None, description="Condition: the body is larger than this, or of unknown length."
+        default=None, description="Condition: the body is larger than this, or its length is unknown."
     )
     action: Literal["deny", "log", "limit"] = Field(
         default="deny",

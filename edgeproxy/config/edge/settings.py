@@ -101,7 +101,7 @@ class Limits(Part):
     )
     body: Annotated[int | None, BeforeValidator(units.read_body)] = Field(
         default=None,
-        description="Size of a request's body; above it 413. Bodies stream, so a large one costs no memory.",
+        description="Size of a request's body; above it 413. Bodies are streamed, so a large one costs no memory.",
     )
     buffered: Annotated[int, BeforeValidator(units.Size(1, 1 << 50))] = Field(
         default=units.BUFFERED_BYTES,

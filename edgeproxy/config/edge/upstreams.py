@@ -208,7 +208,7 @@ class Upstream(Part):
         default=None, description="Bound on waiting requests. Above it the service gets no more. By default none."
     )
     tls: UpstreamTls = Field(
-        default=UpstreamTls(), description="TLS towards endpoints of `https://`; an error if there is none."
+        default=UpstreamTls(), description="TLS towards endpoints with `https://`. An error if there are none."
     )
 
     @property

@@ -36,7 +36,7 @@ class Usage(Part):
         "A host that loses power may lose the counts of this time.",
     )
     tls: UpstreamTls = Field(
-        default=UpstreamTls(), description="TLS towards a collector of `https://`; an error with `http://`."
+        default=UpstreamTls(), description="TLS towards a collector with `https://`. An error with `http://`."
     )
 
     @property

@@ -26,7 +26,7 @@ class AlertsQuery(Query):
     cursor: Annotated[int, BeforeValidator(Whole(1, SEQ_MAX)), in_query(1, SEQ_MAX)] | None = None
     """The `next` of the page before; by default the first page."""
     customer: Printed | None = None
-    """Only alerts of this customer, by name. A customer's own token lists its own alone."""
+    """Only alerts of this customer, by name. A customer's own token lists only its own alerts."""
     kind: Printed | None = None
     """Only alerts of this kind, such as `quota_reached`."""
     severity: Severity | None = None
@@ -84,7 +84,7 @@ class Anomaly(TypedDict):
 
 
 class AnomalyList(TypedDict):
-    """A page of days with unusual usage, those found last first."""
+    """A page of days with unusual usage, latest finding first."""
 
     anomalies: list[Anomaly]
     """The findings of this page, latest first."""

@@ -7,7 +7,7 @@ from edgeproxy.collector.api.group import Group
 
 GROUP = Group(
     "audit",
-    "The audit log: each change, who made it, before and after.",
+    "The audit log: each change, its actor, and the values before and after.",
     AuditHandlers,
     (
         Endpoint(

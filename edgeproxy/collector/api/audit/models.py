@@ -57,7 +57,7 @@ class AuditLogEntry(TypedDict):
     request_id: str
     """The id of the request; empty for changes by the collector itself."""
     hash: str
-    """The hash of this entry and of the hash before it, in hex digits."""
+    """The hash over this entry and the previous entry's hash, in hex digits."""
 
 
 class AuditPage(TypedDict):

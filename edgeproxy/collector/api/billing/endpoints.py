@@ -137,7 +137,7 @@ GROUP = Group(
             errors={
                 404: "Nothing is sold here, or the customer does not exist.",
                 409: "The change contradicts the subscription, or the plan is not on sale any more.",
-                422: "The query names no customer, or a field cannot be used.",
+                422: "The query names no customer, or a field is invalid.",
             },
             rate=RequestRate(10, "address"),
             own="the handler reads and changes what is the customer's alone",

@@ -186,7 +186,7 @@ class PlanResponse(TypedDict):
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     tier: str
-    """The tier of the edge whose limits and quotas come with the plan."""
+    """The tier of the edge. Its limits and quotas come with the plan."""
     fee: int
     """The monthly fee."""
     year_fee: int | None
@@ -268,7 +268,7 @@ class BillingStatusResponse(TypedDict):
     """The status of purchases and charges."""
 
     mode: Mode
-    """`off` charges nobody, `shadow` computes invoices without sending them, `live` charges."""
+    """`off` charges no customers, `shadow` computes invoices without sending them, `live` charges customers."""
     purchase: bool
     """True if customers can buy plans and credits now."""
     charging: bool

@@ -26,7 +26,7 @@ class MeterBaseline(TypedDict):
     meter: str
     """The meter."""
     hours: list[float]
-    """The usual units of each hour of the week, 168 of them; the first begins on Thursday at 00:00 UTC."""
+    """The usual units of each hour of the week, 168 numbers. The first hour starts on Thursday at 00:00 UTC."""
     days: list[float]
     """The usual units of each day of the week, starting with Thursday."""
     likeness: float

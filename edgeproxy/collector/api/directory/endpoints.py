@@ -45,7 +45,7 @@ GROUP = Group(
         ),
     ),
     parameters={
-        "place": PathParameter("The number of the part, as the directory's lines name it."),
+        "place": PathParameter("The number of the part, from the directory's lines."),
         "token": PathParameter("The name of the token; in paths of the directory, the token of a version."),
     },
 )

@@ -173,7 +173,7 @@ GROUP = Group(
             response=Invoice,
             change=CREATE,
             errors={
-                409: "The invoice is neither open nor uncollectible, or a credit note of it is on its way.",
+                409: "The invoice is neither open nor uncollectible, or a credit note for it is under way.",
                 422: "The amount is not the amount due.",
             },
             is_sensitive=True,
@@ -190,7 +190,7 @@ GROUP = Group(
             body=ReasonRequest,
             response=Invoice,
             change=CREATE,
-            errors={409: "The invoice is not open, or a credit note of it is on its way."},
+            errors={409: "The invoice is not open, or a credit note for it is under way."},
             is_sensitive=True,
             rate=RequestRate(100, "customer"),
             example={"why": "the customer is insolvent"},

@@ -175,7 +175,7 @@ class PaidShareResponse(TypedDict):
 
 
 class LineExplanationResponse(TypedDict):
-    """Why a line has its amount: `rated` less the amounts of earlier lines."""
+    """The computation of a line's amount: `rated` minus the amounts of earlier lines."""
 
     invoice: str
     """The id of the invoice."""

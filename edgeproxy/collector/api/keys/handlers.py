@@ -46,7 +46,7 @@ class KeyHandlers(ChangeHandlers):
         return answer_page("keys", rows, rows.next)
 
     async def list_budgets(self, call: Call[Query, Nothing]) -> web.Response:
-        """List the budgets of a customer's keys, and what is used of each."""
+        """List the budgets of a customer's keys, and the use of each."""
         async with self._database.reading(whole=True) as connection:
             name = (await customers.get_row(connection, call.path("customer"))).name
             uses = await key_spend.fetch_uses(connection, [name], self._settings.meters, time.time() - EPOCH)

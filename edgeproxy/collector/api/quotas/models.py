@@ -100,7 +100,7 @@ class QuotaCountsQuery(Query):
 
 
 class QuotaCountEntry(TypedDict):
-    """The count of a quota in the ledger for a day or a month of its time zone."""
+    """The count of a quota in the ledger, for a day or a month in its time zone."""
 
     seq: int
     """The number of the change."""
@@ -113,13 +113,13 @@ class QuotaCountEntry(TypedDict):
     timezone: str
     """The time zone whose midnight starts a period, such as Europe/Berlin."""
     period: int
-    """The number of the day or month that is counted."""
+    """The number of the counted day or month."""
     used: int
     """The units that the ledger has counted in that period."""
 
 
 class QuotaCounts(TypedDict):
-    """The changes of quotas that are nearly used up, oldest first; `newest` is the number of the latest change."""
+    """The changes of quotas that are nearly used up, oldest first. `newest` is the number of the latest change."""
 
     newest: int
     """The number of the latest change."""

@@ -46,7 +46,7 @@ GROUP = Group(
             "GET",
             "/billing/accounting/{date}",
             ReportHandlers.fetch_accounting,
-            "Fetch the accounting journal of a day that is over.",
+            "Fetch the accounting journal of a completed day.",
             roles=BILLING,
             query=AccountingQuery,
             response=AccountingDay,

@@ -43,7 +43,7 @@ class DriftRow(TypedDict):
     ours: int
     """The number in the collector's book."""
     theirs: int
-    """The number in the book that it is compared with."""
+    """The number in the other book."""
     action: str
     """Advice for the operator."""
 
@@ -66,7 +66,7 @@ class Reconciliation(TypedDict):
     compared: int
     """The number of rows compared."""
     units: int
-    """The units compared, or cents in kinds that compare money."""
+    """The compared units; for kinds that compare money, cents."""
     different: int
     """The units or cents that differ."""
     ratio: float

@@ -172,7 +172,7 @@ class TrafficQueryParameters(Query):
     since: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="from")
     """The start of the time, in UTC; by default an hour before `to`."""
     until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
-    """The end of the time, in UTC; by default the last whole minute that edges have reported by now."""
+    """The end of the time, in UTC; by default the last whole minute that edges have reported."""
     step: Annotated[int, BeforeValidator(parse_span), WithJsonSchema(STEP_SCHEMA)] | None = None
     """The length of a step, such as 5min or 1h. It must divide a day. By default a length that makes at most 60 steps.
     """
@@ -211,7 +211,7 @@ class TrafficGroup(TrafficTotals):
 
 
 class TrafficStep(TrafficGroup):
-    """The requests of a group in a step of the time."""
+    """The requests of a group in one step."""
 
     start: str
     """The beginning of the step."""

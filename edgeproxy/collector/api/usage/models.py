@@ -31,7 +31,7 @@ class UsageSpanQuery(Query):
     its tier allows.
     """
     until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
-    """The end of the time, in UTC; usage at this moment is not counted."""
+    """The end of the time, in UTC. It is exclusive."""
     where: Annotated[str, WithJsonSchema({"type": "string", "pattern": A_FILTER})] | None = None
     """Only usage with this value of a field: a route, a region or a dimension of a meter, with the value after a colon,
     such as `model:m-large`. An empty value selects usage without the dimension. Not for meters that cannot be added up.
@@ -244,7 +244,7 @@ class LiveLimit(TypedDict):
     used: int
     """The number in use now; for a limit by key, the number of the key that used most."""
     peak: int
-    """The largest number that the edge has seen since somebody started to watch."""
+    """The largest number that the edge has seen since the customer was first watched."""
 
 
 class LiveEdge(TypedDict):
@@ -291,9 +291,9 @@ class CustomerLimits(TypedDict):
     concurrency_scopes: list[str]
     """The scopes of further routes whose requests count for concurrency."""
     live: list[LiveEdge]
-    """The current use at each edge. Edges report it while somebody asks, the first time within 20 seconds. The number
-    of customers reported at a time is limited; customers that operators ask for come first. Edges of earlier versions
-    report nothing.
+    """The current use at each edge. Edges report it while clients ask for it, the first time within 20 seconds. The
+    number of customers reported at a time is limited; customers that operators ask for come first. Edges of earlier
+    versions report nothing.
     """
     is_counted: bool
     """True if a meter counts refusals (`count: refusals`). Without such a meter no refusals are listed."""

@@ -109,7 +109,7 @@ GROUP = Group(
             "POST",
             f"{ONE}/messages/{{message}}/redeliver",
             WebhookEndpointHandlers.redeliver_message,
-            "Send a message again, also one that was taken.",
+            "Send a message again, even if it was accepted before.",
             roles=SUPPORT | OWN,
             query=ChangeQuery,
             response=WebhookDelivery,

@@ -32,7 +32,7 @@ class ClosingPreview(TypedDict):
     period: str
     """The period from the query."""
     invoices: dict[str, int]
-    """The number of invoices by state; those in `draft` would be closed."""
+    """The number of invoices by state. Closing closes those in `draft`."""
     held: list[HeldInvoice]
     """The held invoices. Closing does not change them."""
 

@@ -105,7 +105,7 @@ class ListedDispute(InvoiceDispute):
     invoice: str | None
     """The id of the invoice that was paid; null if the payment bought credits."""
     purchase: str | None
-    """The id of the purchase of credits that was paid; null if the payment was for an invoice."""
+    """The id of the credit purchase that was paid; null if the payment was for an invoice."""
     currency: str
     """The currency of the amounts."""
     stripe_id: str | None

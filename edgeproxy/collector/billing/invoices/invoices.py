@@ -156,9 +156,9 @@ class Invoice(TypedDict):
     stripe_id: str | None
     """The id of the invoice at Stripe; null until Stripe has it."""
     url: str | None
-    """Stripe's page of the invoice; null until it is open."""
+    """The invoice's page at Stripe; null until the invoice is open."""
     number: str | None
-    """The number of the invoice as Stripe prints it; null until it is open."""
+    """The number that Stripe prints on the invoice; null until the invoice is open."""
     issued_at: str | None
     """The time when the invoice was issued; null until it is open."""
     due_at: str | None

@@ -211,7 +211,7 @@ RESTING_ACTS: dict[str, tuple[Callable[[Sold, str], Awaitable[None]], list[int],
     "a year": (change_interval, [round(108000 * 350.5 / 366)], 0),
     "ended and begun": (end_and_begin_again, [5000], 10000),
 }
-"""What is done while a fee of $100 rests, the lines of March that it leads to, and the fee of April."""
+"""Acts while a fee of $100 rests, with the lines of March and the fee of April."""
 
 
 @pytest.mark.parametrize("act", RESTING_ACTS)

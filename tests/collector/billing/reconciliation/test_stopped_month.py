@@ -1,5 +1,7 @@
-"""A collector that stops at any step of a month and starts days later: no comparison reports a difference that is none,
-nobody suffers for a payment that arrived meanwhile, and each invoice is the one of a collector that never stopped.
+"""A collector that stops at a step of a month and starts days later.
+
+No comparison reports a false difference, no alert is false, and the invoices are those of a collector that never
+stopped.
 """
 
 import asyncio
@@ -37,13 +39,13 @@ from tests.support.stripe_sandbox import Sandbox
 DAY = 86400
 STOPPED_SECONDS = 5 * DAY
 ROUNDS = 2
-"""Rounds of the jobs, a minute apart, in which all that is due is done."""
+"""Rounds of the jobs, a minute apart."""
 PLANS = {
     "small@1": {"fee": "100", "tier": "standard", "meters": {"calls": {"included": 10, "price": "1"}}},
     "large@1": {"fee": "500", "tier": "enterprise", "meters": {"calls": {"included": 10, "price": "1"}}},
 }
 EXPECTED_ALERTS = {"payment_failed", "payment_disputed", "dispute_closed", "invoice_issued", "invoice_unpaid"}
-"""Kinds of alerts that tell what really happened."""
+"""The kinds of alerts that are true in this month."""
 
 
 class Month:
@@ -63,7 +65,7 @@ class Month:
 
     @property
     def acts(self) -> list[tuple[int, Callable[[], Awaitable[None]]]]:
-        """What happens, and when. A collector that stopped before one of them is back before the next."""
+        """The acts of the month with their times. A collector that stops at one of them is back before the next."""
         return [
             (JANUARY + 60, self.subscribe),
             (JANUARY + 8 * DAY, lambda: self.use(30)),
@@ -102,13 +104,13 @@ class Month:
                 await self.stripe.call("v1.invoices.pay", str(one["stripe_id"]), payment_method="pm_card_visa")
 
     async def refund(self) -> None:
-        """Somebody refunds a part of a payment at Stripe's dashboard."""
+        """Refund a part of a payment at Stripe's dashboard."""
         paid = [one for one in (await fetch_invoices(self.of.of, self.names[0])).values() if one["amount_paid"]]
         (payment,) = await self.stripe.list_all("v1.invoice_payments.list", invoice=str(paid[0]["stripe_id"]))
         await self.stripe.call("v1.refunds.create", payment_intent=payment["payment"]["payment_intent"], amount=700)
 
     async def start(self) -> None:
-        """Do what a collector does as soon as it starts: comparisons and refusals come first, in the worst order."""
+        """Run the jobs of a collector that has just started, in the worst order: comparisons and refusals first."""
         database, now = self.of.of.database, self.of.now
         await self.jobs._pause_unpaid()
         try:
@@ -122,7 +124,7 @@ class Month:
         await self.turn()
 
     async def turn(self) -> None:
-        """Do what is due, until nothing is."""
+        """Run the jobs, until nothing is due."""
         for _ in range(ROUNDS):
             await self.of.closing.step(self.of.now())
             await self.of.export()
@@ -182,7 +184,7 @@ EXPECTED = {
         for stop in (-1, *STOPS)
     ],
 )
-def test_a_collector_that_stopped_at_a_step_of_a_month_catches_up_without_a_false_word(
+def test_a_collector_that_stopped_at_a_step_of_a_month_catches_up_without_a_false_alert(
     new_sandbox: Sandbox, tmp_path: Path, database: str, collection: str, stop: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])

@@ -301,6 +301,8 @@ class BillingJobs:
             return
         now = time.time()
         async with self._database.reading() as connection:
+            if not (await charging.fetch_charging(connection, settings.billing)).is_on:
+                return
             due = await dunning.list_due_customers(connection, settings, now)
         for names in (due.paid, list(due.unpaid_since)):
             if names and names is not due.paid:

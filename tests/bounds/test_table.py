@@ -24,7 +24,7 @@ ATTACKS, FLOODS = "edge/proxy/test_http2_attacks.py", "edge/http2/test_floods.py
 HTTP2, SERVICES_WALK = "edge/http2/test_connection.py", "bounds/test_services.py"
 H2C, TIMES = "edge/proxy/test_http2_upstream.py", "edge/proxy/test_timeouts.py"
 PROBES = "edge/supervisor/test_probe.py::test_an_answer_to_a_probe_has_the_bounds_of_the_upstream"
-LISTENER, HUB = "base/test_web_listener.py", "hub/test_bounds.py::test_what_is_too_much_or_no_answer_does_not_pass"
+LISTENER, HUB = "base/test_web_listener.py", "hub/test_bounds.py::test_too_large_or_invalid_answers_are_rejected"
 PEERS = "e2e/test_hostile_peers.py::test_hostile_answer_ends_its_own_call_alone"
 
 HELD, REFUSED = (
@@ -93,7 +93,7 @@ TESTS = {
     "collector Stripe event": f"{STRIPE}::test_what_stripe_has_not_signed_is_refused_and_not_kept",
     "hub elements": HUB,
     "hub depth": HUB,
-    "hub answer": "hub/test_bounds.py::test_an_answer_without_end_does_not_pass",
+    "hub answer": "hub/test_bounds.py::test_an_endless_answer_is_rejected",
     "hub line": HUB,
     "hub time": "hub/test_hub.py::test_a_server_that_hangs_is_away_after_a_second",
     **{f"called server {name}": PEERS for name in ("head", "fields", "field", "interim answers", "framing")},

@@ -1,4 +1,4 @@
-"""The commands: what they print, and how they end."""
+"""The commands: their output and their exit codes."""
 
 import hashlib
 import json
@@ -38,18 +38,18 @@ from loadtest.testbed.waiting import until
 ROOT = Path(__file__).parents[2]
 EXAMPLE = str(ROOT / "config" / "edge.yaml")
 TRUST = {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}="}
-"""What its user has to say."""
+"""The environment that a user must set."""
 
 
 def run(*arguments: str, environ: dict[str, str] | None = None) -> Result:
-    """A command in this process, with nothing in the environment but `environ` and whom to trust."""
+    """Run a command in this process, with TRUST and `environ` as its environment."""
     clean: dict[str, str | None] = dict.fromkeys(("EDGE_LISTEN", "EDGE_ADMIN", "EDGE_STATE", "API_URL"))
     return CliRunner().invoke(cli.app, arguments, env={**clean, **TRUST, **(environ or {})})
 
 
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> list[tuple[EdgeSettings, Path | None]]:
-    """What would have been served: the supervisor says 7 and is gone."""
+    """Record the settings to serve, instead of serving. The supervisor returns 7 at once."""
     calls: list[tuple[EdgeSettings, Path | None]] = []
 
     def serve(
@@ -76,7 +76,7 @@ def broken(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_check_says_ok_and_what_there_is() -> None:
+def test_check_prints_ok_and_a_summary() -> None:
     result = run("check", "-c", EXAMPLE)
     assert result.exit_code == 0
     assert re.fullmatch(
@@ -86,7 +86,7 @@ def test_check_says_ok_and_what_there_is() -> None:
     )
 
 
-def test_check_passes_what_others_include_and_edge_does_not_serve_it(served: list[Any], tmp_path: Path) -> None:
+def test_check_accepts_an_included_part_and_edge_refuses_it(served: list[Any], tmp_path: Path) -> None:
     part = str(ROOT / "config" / "tiers.yaml")
     result = run("check", "-c", part)
     assert (result.exit_code, result.stdout) == (0, "OK: a part, which another file has to include\n")
@@ -97,7 +97,7 @@ def test_check_passes_what_others_include_and_edge_does_not_serve_it(served: lis
     assert served == []
 
 
-def test_check_takes_its_file_without_an_option_and_tells_programs_all_of_it(broken: str) -> None:
+def test_check_takes_a_file_argument_and_prints_json(broken: str) -> None:
     assert run("check", EXAMPLE).stdout == run("check", "-c", EXAMPLE).stdout
     for arguments in ((), (EXAMPLE, "-c", EXAMPLE)):
         assert run("check", *arguments).stderr == "name one file: edgeproxy check FILE\n"
@@ -124,7 +124,7 @@ def test_check_takes_its_file_without_an_option_and_tells_programs_all_of_it(bro
         (["alerts", ""], {"ls", "replay"}),
         (["schema", ""], {"edge", "collector"}),
         (["status", "--j"], {"--json"}),
-        (["check", "conf"], set()),  # For files, bash has a completion of its own.
+        (["check", "conf"], set()),  # Bash completes file names by itself.
     ],
 )
 def test_a_shell_completes_commands_and_options(words: list[str], completed: set[str]) -> None:
@@ -145,7 +145,7 @@ def test_groups_of_commands_have_the_same_verbs() -> None:
     assert verbs.isdisjoint({"list", "get", "new", "create", "remove", "rm"})
 
 
-def test_check_finds_what_is_wrong_in_a_part(tmp_path: Path) -> None:
+def test_check_reports_problems_of_a_part(tmp_path: Path) -> None:
     part = tmp_path / "tiers.yaml"
     part.write_text("tiers: {basic: {limits: [{rate: 60}]}}\ncustomers: {acme: {tier: elsewhere}}\n")
     result = run("check", "-c", str(part))
@@ -230,7 +230,7 @@ def test_check_warns_of_an_access_log_that_could_not_be_written_here(tmp_path: P
         assert result.stderr == (said if warning else "")
 
 
-def test_who_asks_a_running_edge_need_not_be_able_to_read_its_keys(served: list[Any], tmp_path: Path) -> None:
+def test_queries_of_a_running_edge_do_not_read_its_key_files(served: list[Any], tmp_path: Path) -> None:
     config = with_tls(tmp_path, Authority(tmp_path))
     (tmp_path / "a.test-1.key").unlink()
     for command, code in (("check", 1), ("edge", 2)):
@@ -251,7 +251,7 @@ def test_check_prints_every_problem_and_fails(broken: str) -> None:
     ]
 
 
-def test_a_command_of_its_own_needs_no_more_environment_and_shows_no_traceback(broken: str) -> None:
+def test_a_command_process_shows_no_traceback(broken: str) -> None:
     for arguments, code in ((("check", "-c", EXAMPLE), 0), (("edge", "-c", broken), 2)):
         command = [sys.executable, "-m", "edgeproxy", *arguments]
         ended = subprocess.run(command, env=TRUST, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -259,7 +259,7 @@ def test_a_command_of_its_own_needs_no_more_environment_and_shows_no_traceback(b
         assert "Traceback" not in ended.stderr
 
 
-def test_check_loads_nothing_of_the_edge() -> None:
+def test_check_does_not_import_the_edge() -> None:
     look = (
         "import sys; from typer.testing import CliRunner; from edgeproxy import cli; "
         f"assert CliRunner().invoke(cli.app, ['check', '-c', {EXAMPLE!r}]).exit_code == 0; "
@@ -278,14 +278,14 @@ def test_edge_serves_a_file(served: list[tuple[EdgeSettings, Path | None]]) -> N
     assert (settings.listen, path) == ((Listener(address=Address("127.0.0.1", 1234)),), Path(EXAMPLE))
 
 
-def test_edge_watches_its_files_where_it_is_told_to(served: list[Any], tmp_path: Path) -> None:
+def test_edge_watches_its_files_with_watch(served: list[Any], tmp_path: Path) -> None:
     path = tmp_path / "edge.yaml"
     path.write_text("upstreams: {a: {endpoints: [http://a]}}\nroutes: [{path: /, upstream: a}]\n")
     assert run("edge", "-c", str(path), "--watch").exit_code == 8
     assert len(served) == 1
 
 
-def test_edge_starts_nothing_on_a_broken_configuration(served: list[Any], broken: str) -> None:
+def test_edge_does_not_start_with_a_broken_configuration(served: list[Any], broken: str) -> None:
     result = run("edge", "-c", broken)
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 2
@@ -303,18 +303,18 @@ def test_quick_serves_without_a_file_and_leaves_nothing(served: list[tuple[EdgeS
     assert not settings.state.exists()
 
 
-def test_nothing_of_quick_serves_on_once_it_is_killed(tmp_path: Path) -> None:
+def test_killing_quick_ends_its_workers(tmp_path: Path) -> None:
     with closing(Ports(1)) as ports:
         address = HOST, ports.numbers[0]
         command = [*COMMAND, "quick", "--to", "http://127.0.0.1:1", "--listen", f"{HOST}:{address[1]}"]
         quick = Process(command, tmp_path / "log", environ={"TMPDIR": str(tmp_path)})
-        until(lambda: listens(address), "it serves")
+        until(lambda: listens(address), "quick serves")
         quick.wait_after(signal.SIGKILL, 20.0)
-        until(lambda: not listens(address), "its workers have left")
+        until(lambda: not listens(address), "the workers of quick have ended")
 
 
 def listens(address: tuple[str, int]) -> bool:
-    """Whether somebody accepts connections there."""
+    """Return whether the address accepts connections."""
     with closing(socket.socket()) as client:
         return client.connect_ex(address) == 0
 
@@ -329,11 +329,11 @@ def test_quick_refuses_options_that_cannot_be_used(served: list[Any]) -> None:
 @pytest.mark.parametrize(
     "arguments", [["check"], ["edge"], ["quick"], ["limits"], ["nonsense"], [], ["key"], ["check", "-c"]]
 )
-def test_unusable_arguments_are_2(arguments: list[str]) -> None:
+def test_unusable_arguments_exit_with_2(arguments: list[str]) -> None:
     assert run(*arguments).exit_code == 2
 
 
-def test_schema_prints_that_of_an_edge_and_that_of_a_collector() -> None:
+def test_schema_prints_the_schema_of_an_edge_or_a_collector() -> None:
     for arguments, title, field in (
         ((), "edgeproxy: edge.yaml", "routes"),
         (("collector",), "edgeproxy: collector.yaml", "tokens"),
@@ -354,13 +354,13 @@ def test_key_add_prints_a_key_once_and_its_line() -> None:
     assert run("key", "add", "--customer", "acme").stdout.splitlines()[0] != secret
 
 
-def test_key_add_wants_a_name() -> None:
+def test_key_add_needs_a_valid_name() -> None:
     result = run("key", "add", "--customer", "a b")
     assert result.exit_code == 2
     assert result.stderr.startswith("--customer: 'a b' is not a name, ")
 
 
-def test_a_subject_of_tokens_has_a_name_and_back() -> None:
+def test_customers_name_converts_token_subjects_both_ways() -> None:
     assert run("customers", "name", "user@example.com").stdout == "sub--user_40example_2ecom\n"
     assert run("customers", "name", "--back", "sub--user_40example_2ecom").stdout == "user@example.com\n"
     for wrong in (("",), ("--back", "sha--x")):
@@ -382,7 +382,7 @@ def test_billing_rate_shows_what_usage_costs() -> None:
         assert why in result.stderr
 
 
-def test_a_value_that_billing_rate_is_given_may_have_an_equals_sign(tmp_path: Path) -> None:
+def test_billing_rate_accepts_a_value_with_an_equals_sign(tmp_path: Path) -> None:
     plans = tmp_path / "plans.yaml"
     plans.write_text(
         'plans: {models@1: {fee: "0", meters: {tokens: {price: "3", by: {dimension: model, prices: {"m=1": "2"}}}}}}\n'
@@ -398,7 +398,7 @@ def test_billing_rate_shows_a_plan_in_another_of_its_currencies(tmp_path: Path) 
         assert shown.split()[-1] == total
 
 
-def test_the_plan_of_the_page_in_several_currencies_costs_what_the_page_says(tmp_path: Path) -> None:
+def test_billing_rate_prints_the_example_of_the_billing_page(tmp_path: Path) -> None:
     section = (ROOT / "docs/billing/billing.md").read_text().partition("\n### Currencies\n")[2]
     example, shown = (section.split("```")[place].partition("\n")[2] for place in (1, 3))
     plans = tmp_path / "plans.yaml"
@@ -408,12 +408,12 @@ def test_the_plan_of_the_page_in_several_currencies_costs_what_the_page_says(tmp
     assert (result.exit_code, result.stdout) == (0, expected)
 
 
-# ---- what asks a running edge
+# ---- commands that query a running edge
 
 
 @pytest.fixture(scope="module")
 def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
-    """An edge that serves, in front of nothing."""
+    """A serving edge without an upstream behind it."""
     people = {
         "tiers": {"basic": {"limits": [{"rate": "60/min"}, {"rate": "9/s"}]}, "free": {}},
         "customers": {"acme": {"tier": "basic"}, "unlimited": {"tier": "free"}},
@@ -423,7 +423,7 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Edge]:
         yield running.start()
 
 
-def test_status_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
+def test_status_queries_a_running_edge(edge: Edge, tmp_path: Path) -> None:
     result = run("status", "--admin", f"127.0.0.1:{edge.admin}")
     assert result.exit_code == 0
     moment = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC"
@@ -440,12 +440,12 @@ def test_status_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
     told = json.loads(run("status", "--json", "--admin", f"127.0.0.1:{edge.admin}").stdout)
     assert [*told] == [*edge.status()]
     assert len(told["workers"]) == 2
-    # What may change at any moment is left out.
+    # Numbers may change at any moment, so they are removed.
     digits = re.compile(r" *\d+")
     assert digits.sub("", run("status", "-c", str(config)).stdout) == digits.sub("", result.stdout)
 
 
-def test_limits_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
+def test_limits_queries_a_running_edge(edge: Edge, tmp_path: Path) -> None:
     admin = ["--admin", f"127.0.0.1:{edge.admin}"]
     result = run("limits", "acme", *admin)
     assert result.exit_code == 0
@@ -460,7 +460,7 @@ def test_limits_asks_a_running_edge(edge: Edge, tmp_path: Path) -> None:
     assert run("limits", "unlimited", *admin).stdout == "unlimited has no limits\n"
 
 
-def test_limits_are_told_to_programs_as_the_edge_does(edge: Edge) -> None:
+def test_limits_json_equals_the_answer_of_the_edge(edge: Edge) -> None:
     admin = f"127.0.0.1:{edge.admin}"
     result = run("limits", "acme", "--json", "--admin", admin)
     assert result.exit_code == 0
@@ -470,7 +470,7 @@ def test_limits_are_told_to_programs_as_the_edge_does(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b"[]", b'{"policies": 7}', b'{"policies": [{"name": "a"}]}'])
-def test_what_is_no_answer_about_limits_is_not_shown_as_one(body: bytes) -> None:
+def test_limits_rejects_an_invalid_answer(body: bytes) -> None:
     with answering(200, body) as address:
         result = run("limits", "acme", "--admin", address)
     assert result.exit_code == 1
@@ -498,7 +498,7 @@ def test_probe_says_why_an_edge_is_not_ready() -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (1, "", "draining\n")
 
 
-def test_probe_fails_where_nobody_answers_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_probe_fails_without_an_answer_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "PROBE_SECONDS", 0.1)
     with closing(socket.create_server(("127.0.0.1", 0))) as silent:
         result = run("probe", "--admin", f"127.0.0.1:{silent.getsockname()[1]}")
@@ -506,7 +506,7 @@ def test_probe_fails_where_nobody_answers_in_time(monkeypatch: pytest.MonkeyPatc
     assert result.stderr.endswith("timed out\n")
 
 
-def test_nobody_answers() -> None:
+def test_status_reports_a_refused_connection() -> None:
     with closing(socket.socket()) as bound:
         bound.bind(("127.0.0.1", 0))
         port = bound.getsockname()[1]
@@ -517,7 +517,7 @@ def test_nobody_answers() -> None:
 
 @contextmanager
 def answering(status: int, body: bytes) -> Iterator[str]:
-    """An admin listener that always gives this answer; its address."""
+    """Run an admin listener that always gives this answer. Yield its address."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -549,14 +549,14 @@ def answering(status: int, body: bytes) -> Iterator[str]:
         (503, b'{"detail": "not now"}', "not now\n"),
     ],
 )
-def test_somebody_else_answers(status: int, body: bytes, said: str) -> None:
+def test_status_reports_an_answer_of_another_server(status: int, body: bytes, said: str) -> None:
     with answering(status, body) as address:
         result = run("status", "--admin", address)
     assert result.exit_code == 1
     assert result.stderr == said.format(address)
 
 
-def test_something_that_is_not_http_answers() -> None:
+def test_status_reports_an_answer_that_is_not_http() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as server:
 
         def answer() -> None:
@@ -574,7 +574,7 @@ def test_something_that_is_not_http_answers() -> None:
     assert result.stderr == f"http://{address}/status does not answer as an edge does\n"
 
 
-def test_an_edge_without_workers_is_not_well() -> None:
+def test_status_of_an_edge_without_workers_exits_with_1() -> None:
     body = {
         "region": "x",
         "version": "1",
@@ -622,13 +622,13 @@ def test_an_edge_without_workers_is_not_well() -> None:
     assert result.stderr == "no worker is running\n"
 
 
-def test_the_admin_listener_must_be_known() -> None:
+def test_an_invalid_admin_address_exits_with_2() -> None:
     result = run("status", "--admin", "nowhere")
     assert result.exit_code == 2
     assert result.stderr.startswith("--admin: 'nowhere' is not an address with a port, ")
 
 
-def test_the_socket_is_asked_where_a_file_names_no_address(tmp_path: Path) -> None:
+def test_without_an_admin_address_the_socket_is_queried(tmp_path: Path) -> None:
     without = tmp_path / "without.yaml"
     without.write_text(
         f"state: {tmp_path}\nupstreams: {{a: {{endpoints: [http://a]}}}}\nroutes: [{{path: /, upstream: a}}]\n"
@@ -647,11 +647,11 @@ def test_the_socket_is_asked_where_a_file_names_no_address(tmp_path: Path) -> No
         ("[::2]:9", "http://[::2]:9"),
     ],
 )
-def test_listeners_everywhere_are_asked_here(admin: str | None, url: str) -> None:
+def test_a_wildcard_admin_address_is_queried_at_localhost(admin: str | None, url: str) -> None:
     assert running.get_admin_url(None, admin) == url
 
 
-def test_main_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_main_runs_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["edgeproxy", "check", "-c", EXAMPLE])
     monkeypatch.setenv("DIRECTORY_TRUST", TRUST["DIRECTORY_TRUST"])
     leave: Callable[[], None] = cli.main
@@ -661,7 +661,7 @@ def test_main_is_the_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert capsys.readouterr().out.startswith("OK: ")
 
 
-def test_a_running_edge_is_found_though_its_file_is_broken(tmp_path: Path) -> None:
+def test_a_running_edge_is_found_with_a_broken_file(tmp_path: Path) -> None:
     path = tmp_path / "edge.yaml"
     path.write_text(f"state: {tmp_path / 'state'}\nupstreams: {{api: 1}}\nroutes: 7\ntiers: {{")
     for command in (("status",), ("limits", "acme"), ("probe",)):
@@ -684,12 +684,12 @@ def test_a_file_of_another_kind_is_named(tmp_path: Path, command: tuple[str, ...
 
 
 @pytest.mark.parametrize("command", [("collector",), ("verify",), ("quarantine", "ls")])
-def test_an_edge_s_file_is_no_collector_s(command: tuple[str, ...]) -> None:
+def test_collector_commands_reject_the_file_of_an_edge(command: tuple[str, ...]) -> None:
     result = run(*command, "-c", EXAMPLE)
     said = f"{EXAMPLE} is the configuration of an edge, and this command takes the configuration of a collector\n"
     assert (result.exit_code, result.stderr) == (2, said)
 
 
-def test_the_version_is_told() -> None:
+def test_version_is_printed() -> None:
     result = run("--version")
     assert (result.exit_code, result.stdout) == (0, f"edgeproxy {__version__} ({describe_build()})\n")

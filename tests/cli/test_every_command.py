@@ -26,14 +26,14 @@ from tests.support.command_table import find_functions
 from tests.support.used_database import use_database
 
 SERVE_FOR_EVER = frozenset({"quick", "demo", "stripe-sandbox"})
-"""Commands without a file to be wrong about: they would serve."""
+"""Commands that take no configuration file and would serve."""
 SERVE = frozenset({"edge", "collector", "regions"})
 """Commands that serve if their file is right."""
 ENVIRON = {
     "EDGEPROXY_COLLECTOR": f"http://{HOST}:1",
     **dict.fromkeys(("EDGEPROXY_TOKEN", "EDGEPROXY_FROM_TOKEN", "EDGEPROXY_TO_TOKEN"), "token"),
 }
-"""A collector that is away, and tokens for it."""
+"""An unreachable collector, and tokens for it."""
 CODES = (0, 1, 2)
 """The exit codes that `edgeproxy.cli.outcome` documents."""
 CONFIG = ("config", "file", "path")
@@ -44,7 +44,7 @@ FUNCTIONS = find_functions()
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files to give to commands, by what is right or wrong about them."""
+    """Files for commands, by their kind or their fault."""
     folder = tmp_path_factory.mktemp("files")
 
     def write(name: str, database: str, **more: object) -> Path:
@@ -87,8 +87,8 @@ async def _do_nothing(_: Database) -> None:
 
 
 def list_words(words: str, file: Path, text: str, **values: str) -> list[str]:
-    """Return the words that give each parameter a value of its type; options that can be left out are, unless they are
-    in `values`."""
+    """Return arguments that give each parameter a value of its type. Optional options are left out, unless they are in
+    `values`."""
     given = []
     function = FUNCTIONS[words]
     hints = get_type_hints(function, include_extras=True)
@@ -101,7 +101,7 @@ def list_words(words: str, file: Path, text: str, **values: str) -> list[str]:
             given.append("--yes")
         elif parameter.default is inspect.Parameter.empty or is_config or name in values:
             value = values.get(name, str(file) if is_path else "1" if kind in (int, float) else text)
-            # In Annotated the first name of an option is its default.
+            # In Annotated, the attribute `default` has the first name of an option.
             names = (getattr(about, "default", None), *(getattr(about, "param_decls", None) or ()))
             option = next((one for one in names if isinstance(one, str) and one.startswith("-")), f"--{name}")
             given += [option, value] if is_option else [value]
@@ -113,7 +113,7 @@ def run(words: str, file: Path, text: str) -> Result:
 
 
 @pytest.mark.parametrize("words", sorted(FUNCTIONS.keys() - SERVE_FOR_EVER))
-def test_command_ends_in_a_sentence(
+def test_command_prints_an_error_without_a_traceback(
     words: str, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(api, "CONNECT_SECONDS", 0.0)
@@ -131,24 +131,24 @@ def test_command_ends_in_a_sentence(
                 assert result.exit_code in (1, 2), (about, text, result.output)
 
 
-# ---- commands beside a collector that runs
+# ---- commands beside a running collector
 
 NO_REFS = {
     "key add": "it writes a key of a customer of files, who has a name alone",
     "keys public-key": "it sends a file, which is another one for each name here",
     "residency move": "it needs collectors of two residencies; it finds the customer as the others do",
-    "limits": "it asks an edge first: test_edge_is_asked_by_the_name_that_it_knows",
+    "limits": "it asks an edge first: test_edge_commands_use_the_name_of_a_customer_at_the_edge",
 }
-"""Commands that take a customer and are not held to take each name and id of it here, with the reason."""
+"""Commands that take a customer but are exempt from the test of names and ids, each with the reason."""
 
 
 def takes_customer(words: str) -> bool:
-    """Whether a command has a parameter for a customer."""
+    """Return whether a command has a parameter for a customer."""
     return "customer" in inspect.signature(FUNCTIONS[words]).parameters
 
 
 class Running(NamedTuple):
-    """A collector that runs, and its configuration with a database of its own that nobody else uses."""
+    """A running collector with its configuration and a database of its own."""
 
     collector: Collector
     file: Path
@@ -188,8 +188,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 def test_customer_is_found_by_each_name_and_id(
     words: str, running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """A command of the API does the same calls for each, of which this sends no change; one of the database does the
-    same to a copy of it."""
+    """A command of the API makes equal calls for each name and id. The test does not send calls that change data. A
+    command of the database runs on a copy of it."""
     calls: list[object] = []
     send = api.Api.call
 
@@ -222,7 +222,7 @@ def test_customer_is_found_by_each_name_and_id(
 @pytest.mark.parametrize(
     "words", sorted(words for words, one in FUNCTIONS.items() if "collector" in inspect.signature(one).parameters)
 )
-def test_command_beside_a_collector_ends_in_a_sentence(
+def test_command_beside_a_collector_prints_no_traceback(
     words: str, running: Running, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -237,7 +237,9 @@ def test_command_beside_a_collector_ends_in_a_sentence(
         assert " answered 500" not in result.output, (text, result.output)
 
 
-def test_edge_is_asked_by_the_name_that_it_knows(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edge_commands_use_the_name_of_a_customer_at_the_edge(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in running.environ.items():
         monkeypatch.setenv(name, value)
     assert {running_commands._fetch_edge_name(ref) for ref in running.refs} == {running.refs[-1]}

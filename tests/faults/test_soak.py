@@ -1,4 +1,4 @@
-"""Mixed traffic while everything happens at once: nothing that a fault does not explain, and all sums agree."""
+"""Mixed traffic during all kinds of faults: each error has a fault as its cause, and all sums agree."""
 
 import os
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from loadtest.testbed.process import ROOT, Process
 from loadtest.testbed.waiting import until
 
 SHORT, LONG = 40.0, float(os.environ.get("EDGEPROXY_SOAK_SECONDS", "1800"))
-"""Seconds of the course; the load begins before it and ends after it."""
+"""Seconds of the fault schedule. The load starts before it and ends after it."""
 SLOWER = 3.0
-"""How many times longer clients pause in the short course: what is done to the edge is the same."""
+"""Factor by which clients pause longer in the short run, which has the faults of the long one."""
 REPORT = ROOT / "bench-results" / "soak.md"
-"""Where the long run leaves its report."""
+"""The report of the long run."""
 LEFT_OVER = 4
-"""Descriptors that a process may hold more after the load than one had before it."""
+"""Descriptors by which a process may exceed its number before the load."""
 POOL_IDLE = 20.0
-"""Seconds after which the edge has closed what it kept to upstreams."""
+"""Seconds after which the edge has closed its idle upstream connections."""
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def site(tmp_path: Path, seed: int, request: pytest.FixtureRequest, monkeypatch:
     long = request.node.get_closest_marker("soak") is not None
     site = Site(tmp_path, seed, slower=1.0 if long else SLOWER)
     if long:
-        monkeypatch.setattr(Process, "forks", False)  # the memory of processes is looked at: copies share theirs
+        monkeypatch.setattr(Process, "forks", False)  # The test measures memory, and forked processes share theirs.
     try:
         yield site.open()
     finally:
@@ -40,7 +40,7 @@ def site(tmp_path: Path, seed: int, request: pytest.FixtureRequest, monkeypatch:
 
 
 def soak(site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> Outcome:
-    """Load, the course, and all that was written down."""
+    """Run the load and the fault schedule. Return the records."""
     before = descriptors(site)
     idle = min(held.memory for pid in site.kin() if (held := vitals(pid)) is not None)
     watch, course = Watch(site), Course(site, seed, seconds, weights)
@@ -51,7 +51,7 @@ def soak(site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> Out
         site.rest()
     finally:
         watch.end()
-    until(lambda: descriptors(site) <= before + LEFT_OVER, "what was open is closed", seconds=POOL_IDLE)
+    until(lambda: descriptors(site) <= before + LEFT_OVER, "the descriptors of the load are closed", seconds=POOL_IDLE)
     return Outcome(
         seed=seed,
         seconds=seconds,
@@ -67,18 +67,18 @@ def soak(site: Site, seed: int, seconds: float, weights: dict[Deed, int]) -> Out
 
 
 def timeline(outcome: Outcome) -> str:
-    """Every deed, so that a complaint can be held against it."""
+    """Return every fault with its times, to compare with complaints."""
     return "\n".join(f"{each.began:.3f} to {each.ended:.3f}: {each.deed} ({each.note})" for each in outcome.faults)
 
 
 def descriptors(site: Site) -> int:
-    """Of the process of the edge that has most of them."""
+    """Return the highest number of descriptors of a process of the edge."""
     return max(held.descriptors for pid in site.kin() if (held := vitals(pid)) is not None)
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(400)
-def test_less_than_a_minute_of_everything(site: Site, seed: int) -> None:
+def test_a_minute_of_all_faults_leaves_no_complaint(site: Site, seed: int) -> None:
     outcome = soak(site, seed, SHORT, EDGE)
     print(report(outcome), timeline(outcome), sep="\n")
     assert not outcome.complaints()
@@ -86,7 +86,7 @@ def test_less_than_a_minute_of_everything(site: Site, seed: int) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(2 * LONG)
-def test_half_an_hour_of_everything(site: Site, seed: int) -> None:
+def test_half_an_hour_of_all_faults_leaves_no_complaint(site: Site, seed: int) -> None:
     outcome = soak(site, seed, LONG, EDGE | WAY)
     REPORT.parent.mkdir(exist_ok=True)
     REPORT.write_text(report(outcome))

@@ -1,4 +1,4 @@
-"""What passes the bounds is what the parser reads, and nothing that would have it make room for much more than came."""
+"""Bounds on Redis answers: the parser reads what passes them, and never allocates far more than it received."""
 
 import random
 import re
@@ -19,13 +19,13 @@ from edgeproxy.hub.bounds import (
 
 
 def written(chance: random.Random, depth: int = 0) -> bytes:
-    """An answer."""
+    """Return a random Redis answer."""
     kind = chance.choice(":+-$=_#,(n" if depth > 3 or chance.random() < 0.4 else "*%~")
     if kind in "*%~":
         many = chance.choice([0, 1, 2, 5])
         values = [written(chance, depth + 1) for _ in range(many)]
         if kind == "%":
-            # What is not hashable is no key.
+            # Keys must be hashable.
             values = [part for value in values for part in (b":%d\r\n" % chance.randrange(1000), value)]
         if kind == "~":
             values = [b":%d\r\n" % chance.randrange(1000) for _ in values]
@@ -38,7 +38,7 @@ def written(chance: random.Random, depth: int = 0) -> bytes:
     return (others | {",": b",1.5\r\n", "(": b"(123456789012345678901\r\n", "n": b"$-1\r\n*-1\r\n"})[kind]
 
 
-def test_answers_pass_however_they_are_cut_and_it_is_known_when_each_is_complete(seed: int) -> None:
+def test_answers_pass_with_any_read_boundaries_and_their_ends_are_found(seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(300):
         answers = [written(chance) for _ in range(chance.randrange(1, 8))]
@@ -49,8 +49,8 @@ def test_answers_pass_however_they_are_cut_and_it_is_known_when_each_is_complete
         assert (bounds._open, bounds._string, bounds._rest, bounds._size) == ([], 0, b"", 0), data
 
 
-def test_what_passes_the_parser_reads_too(seed: int) -> None:
-    """Answers of which something was changed by chance: never is more read, or otherwise, than was looked at."""
+def test_the_parser_reads_what_the_bounds_pass(seed: int) -> None:
+    """In randomly damaged answers, the parser never reads more or other data than the bounds have checked."""
     chance, passed = random.Random(seed), 0
     for _ in range(3000):
         data = bytearray(b"".join(written(chance, 2) for _ in range(3)))
@@ -74,7 +74,7 @@ def test_what_passes_the_parser_reads_too(seed: int) -> None:
 
 
 def look(chunks: list[bytes]) -> None:
-    """Look at what comes in these."""
+    """Check these chunks."""
     bounds = AnswerBounds()
     for chunk in chunks:
         bounds.check(chunk)
@@ -104,14 +104,14 @@ TOO_MUCH = {
 
 @pytest.mark.parametrize(("data", "why"), TOO_MUCH.values(), ids=TOO_MUCH)
 @pytest.mark.parametrize("step", [1, 7, 1 << 20])
-def test_what_is_too_much_or_no_answer_does_not_pass(data: bytes, why: str | None, step: int) -> None:
+def test_too_large_or_invalid_answers_are_rejected(data: bytes, why: str | None, step: int) -> None:
     with pytest.raises(ValueError) as odd:
         look([*[data[since : since + step] for since in range(0, len(data), step)], b":1\r\n" * 5])
     if why is not None:
         assert re.search(why, str(odd.value)), odd.value
 
 
-def test_an_answer_without_end_does_not_pass() -> None:
+def test_an_endless_answer_is_rejected() -> None:
     part = b"$1000000\r\n" + bytes(1_000_000) + b"\r\n"
     look([b"*60000\r\n", *[part] * 67])
     with pytest.raises(ValueError, match="more than 64 MiB"):
@@ -136,5 +136,5 @@ def test_long_answers_pass_one_after_another() -> None:
         (None, "None"),
     ],
 )
-def test_answers_are_shown_in_a_few_characters(answer: Any, text: str) -> None:
+def test_excerpts_of_answers_are_short(answer: Any, text: str) -> None:
     assert format_excerpt(answer) == text

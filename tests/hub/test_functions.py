@@ -1,4 +1,4 @@
-"""The functions that edges call: who loads them, who cannot, and what is said where they are missing."""
+"""The Redis functions that edges call: the users that may load them, and errors while they are missing."""
 
 import asyncio
 from pathlib import Path
@@ -39,18 +39,18 @@ RUNS: tuple[tuple[bytes | str | int, ...], ...] = (
     ("FUNCTION", "FLUSH"),
     ("FUNCTION", "KILL"),
 )
-"""What whoever has stolen an edge's password may try, to keep the hub from everybody or to have it run other code."""
+"""Commands that a thief of an edge's password may try, to block the hub or to run other code on it."""
 
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub that was tried in vain is tried again at once."""
+    """Retry an unreachable hub at once."""
     monkeypatch.setattr(breaker, "FIRST_RETRY_SECONDS", 0.01)
     monkeypatch.setattr(breaker, "RETRY_SECONDS_MAX", 0.05)
 
 
 async def with_rights(operator: Link, *more: str) -> None:
-    """Make the user of the documentation, with nothing but its rights."""
+    """Create the documented user with exactly its documented rights."""
     await operator.ask("ACL", "SETUSER", "edge", "reset", "on", ">s3cret", *documented(), *more)
 
 
@@ -62,7 +62,7 @@ def as_edge(url: str) -> str:
     return url.replace("://", "://edge:s3cret@")
 
 
-def test_the_edges_user_calls_functions_and_brings_no_code_along(redis: Redis) -> None:
+def test_the_edges_user_can_call_functions_but_not_load_code(redis: Redis) -> None:
     async def play() -> None:
         operator = await Link.open(redis.url)
         await operator.load_functions()
@@ -82,7 +82,7 @@ def test_the_edges_user_calls_functions_and_brings_no_code_along(redis: Redis) -
 
 
 def people(folder: Path, url: str) -> Path:
-    """A file with a hub, as an operator has it."""
+    """Write an operator's file with a hub."""
     file = folder / "people.yaml"
     file.write_text(yaml.safe_dump({"hub": url, "tiers": {"t": {}}, "customers": {"acme": {"tier": "t"}}}))
     return file
@@ -92,7 +92,7 @@ def run_load(file: Path) -> Result:
     return CliRunner().invoke(cli.app, ["hub", "load", "-c", str(file)])
 
 
-def test_who_loads_functions_hears_that_the_hub_answers_without_a_password(redis: Redis, tmp_path: Path) -> None:
+def test_hub_load_warns_of_a_hub_without_a_password(redis: Redis, tmp_path: Path) -> None:
     warning = f"127.0.0.1:{redis.port} answers without a password, so rights bound nobody: ACL SETUSER default off"
     file = people(tmp_path, redis.url.replace("://", "://loader:s3cret@"))
 
@@ -110,13 +110,13 @@ def test_who_loads_functions_hears_that_the_hub_answers_without_a_password(redis
 
 
 async def lacking(hub: Hub) -> None:
-    """Wait until the hub is away as it lacks the functions."""
-    # A call may fail first, for a function that is not found; the next attempt at the hub finds out why.
+    """Wait until the hub counts as unavailable because its functions are missing."""
+    # The first error may be a call of a missing function. The next connection attempt finds the cause.
     await until(lambda: hub.functions_missing == 1 and not hub.is_up and LIBRARY.name in (hub.why or ""))
     assert "`edgeproxy hub load`" in (hub.why or "")
 
 
-def test_functions_that_are_lost_are_missed_until_somebody_loads_them(redis: Redis, tmp_path: Path) -> None:
+def test_missing_functions_are_reported_until_they_are_loaded(redis: Redis, tmp_path: Path) -> None:
     file = people(tmp_path, redis.url)
 
     async def play() -> None:
@@ -126,14 +126,14 @@ def test_functions_that_are_lost_are_missed_until_somebody_loads_them(redis: Red
             await lacking(hub)
             loaded = await asyncio.to_thread(run_load, file)
             assert loaded.exit_code == 0
-            # The hub's own log goes to the same stream meanwhile.
+            # The hub's log uses this stream too.
             assert f"{LIBRARY.name} is loaded on 1 node\n" in loaded.stdout
             await until(lambda: hub.is_up)
             assert hub.functions_missing == 0
-            assert (await asyncio.to_thread(run_load, file)).exit_code == 0, "they are there already"
+            assert (await asyncio.to_thread(run_load, file)).exit_code == 0, "loading again succeeds"
             await operator.ask("FUNCTION", "FLUSH")
             await lacking(hub)
-            # Whoever pushes customers needs them too, and brings them along where its user may.
+            # A push of customers needs the functions too, and loads them if its user may.
             await operator.ask("ACL", "SETUSER", "push", "on", ">s3cret", *documented_for_push())
             people(tmp_path, redis.url.replace("://", "://push:s3cret@"))
             with pytest.raises(FunctionsMissingError, match="edgeproxy hub load"):
@@ -165,7 +165,7 @@ def test_the_printed_functions_are_those_that_edges_call(redis: Redis) -> None:
     asyncio.run(play())
 
 
-def test_libraries_of_two_versions_are_there_side_by_side(redis: Redis) -> None:
+def test_libraries_of_two_versions_coexist(redis: Redis) -> None:
     scripts = {name: calls.read_script(name) for name in calls.SCRIPTS}
     other = build_library(scripts, calls.read_script(calls.PREAMBLE) + b"\n-- Of another version.")
 
@@ -181,7 +181,7 @@ def test_libraries_of_two_versions_are_there_side_by_side(redis: Redis) -> None:
     asyncio.run(play())
 
 
-def test_each_primary_of_a_cluster_has_them(tmp_path: Path) -> None:
+def test_functions_are_loaded_on_each_primary_of_a_cluster(tmp_path: Path) -> None:
     with Cluster(tmp_path) as three:
         for node in three.nodes:
             three.tell(node, "ACL", "SETUSER", "edge", "on", ">s3cret", *documented())
@@ -196,7 +196,7 @@ def test_each_primary_of_a_cluster_has_them(tmp_path: Path) -> None:
         asyncio.run(play())
 
 
-def test_a_redis_without_functions_is_named_as_such() -> None:
+def test_a_redis_without_support_for_functions_is_reported() -> None:
     async def play() -> None:
         unknown = b"-ERR unknown command 'FCALL', with args beginning with: 'edgeproxy'\r\n"
         async with fake(lambda command: unknown if command[0] == b"FCALL" else None) as url, tried(url) as hub:

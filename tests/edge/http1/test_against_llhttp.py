@@ -1,4 +1,4 @@
-"""No head is read differently from llhttp, but for the differences that we stand by (tests/edge/http1/stance.py)."""
+"""The edge reads heads as llhttp does, except for the intended differences in tests/edge/http1/stance.py."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ from tests.edge.http1.stance import COMMON, Different, Looser, Stance, Stricter
 MUTATED_REQUESTS = 50_000
 MUTATED_RESPONSES = 25_000
 IN_A_SOAK = 20
-"""Times as many in a long run."""
+"""Factor for the number of heads in a long run."""
 
 Read = Callable[[bytes], Request | Response | Rejected | Unfinished]
 Hear = Callable[[bytes], Outcome]
@@ -31,17 +31,17 @@ DIRECTIONS: dict[str, tuple[Stance, Read, Hear]] = {
 
 
 def read_by_us(head: bytes, read: Read) -> Outcome:
-    """What we make of a head, without what we would forward of it."""
+    """Return the edge's outcome for a head as a Reading."""
     ours = read(head)
     return ours.reading() if isinstance(ours, Request | Response) else ours
 
 
-# ---- heads with things wrong with them
+# ---- mutated heads
 
 
 @pytest.fixture
 def times(pytestconfig: pytest.Config) -> int:
-    """By what the numbers of heads are multiplied."""
+    """The factor for the numbers of heads."""
     return IN_A_SOAK if pytestconfig.getoption("soak") else 1
 
 
@@ -72,7 +72,7 @@ def test_no_mutated_response_is_read_differently(seed: int, times: int) -> None:
         forwarded = oracle.their_response(ours.forwarded())
         assert isinstance(forwarded, Reading), (seed, ours)
         assert (forwarded.start, forwarded.version) == (reading.start, "1.1"), (seed, ours)
-        # The caller adds the framing of a body that has no length.
+        # The caller adds the framing of a body without a length.
         framed = reading.body if reading.body >= 0 else UNTIL_CLOSE
         assert forwarded.body == framed, (seed, ours)
     assert read_alike > MUTATED_RESPONSES * times // 10
@@ -81,7 +81,7 @@ def test_no_mutated_response_is_read_differently(seed: int, times: int) -> None:
 def compared(
     direction: str, heads: Iterator[bytes], seed: int
 ) -> Iterator[tuple[Request | Response | Rejected | Unfinished, Reading]]:
-    """Each head that we accept, with our reading of it, once it is clear that llhttp has no other."""
+    """Yield each accepted head with the edge's reading, after llhttp's reading was compared."""
     attitude, read, hear = DIRECTIONS[direction]
     unexcused: list[str] = []
     outcomes: Counter[str] = Counter()
@@ -105,7 +105,7 @@ def compared(
 
 
 def quick_agrees(ours: Request) -> None:
-    """The quick reader says what the careful one says."""
+    """Assert that the quick reader agrees with the full reader."""
     if ours.line.version != (1, 1):
         return
     head = ours.head
@@ -116,7 +116,7 @@ def quick_agrees(ours: Request) -> None:
 
 
 def plain_agrees(ours: Response) -> None:
-    """The quick reader says what the careful one says, or nothing."""
+    """Assert that the quick reader agrees with the full reader or leaves the head to it."""
     head = ours.head
     try:
         plain = read_plain_response(ours.block)
@@ -145,7 +145,7 @@ NEVER_FORWARDED = frozenset(
 
 
 def assert_nothing_forged(forwarded: Reading, ours: Request) -> None:
-    """What only the edge may say, no client has said."""
+    """Assert that no forwarded field is reserved for the edge."""
     names = Counter(name for name, _ in forwarded.fields)
     for name in names:
         assert name.replace(b"_", b"-") not in NEVER_FORWARDED, ours
@@ -158,7 +158,7 @@ def assert_nothing_forged(forwarded: Reading, ours: Request) -> None:
     ], ours
 
 
-# ---- heads as they come in life, and every entry of the lists
+# ---- real heads, and every entry of the lists
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ ENTRIES = [
 
 @pytest.mark.parametrize(("direction", "entry"), ENTRIES, ids=[f"{d}: {entry.rule}" for d, entry in ENTRIES])
 def test_every_difference_that_we_stand_by_is_there(direction: str, entry: Stricter | Looser | Different) -> None:
-    """An entry whose example is read alike has outlived its reason: a newer llhttp may have followed the rule."""
+    """If both read an entry's example alike, the entry is obsolete. A newer llhttp may follow the rule."""
     attitude, read, hear = DIRECTIONS[direction]
     ours, theirs = read_by_us(entry.example, read), hear(entry.example)
     excuses = attitude.excuses(ours, theirs, entry.example)
@@ -190,7 +190,7 @@ def test_every_difference_that_we_stand_by_is_there(direction: str, entry: Stric
     assert others.excuses(ours, theirs, entry.example) is None
 
 
-# ---- the lists excuse nothing else
+# ---- the lists excuse no other difference
 
 PLAIN_READING = Reading((b"GET", b"/"), "1.1", ((b"host", b"a"),), 0, True, False)
 

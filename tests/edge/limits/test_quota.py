@@ -29,7 +29,7 @@ NEVER = float("inf")
 
 
 def edge(text: str) -> float:
-    """Edge time of a moment in UTC."""
+    """Return the edge time of a time in UTC."""
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() - EPOCH
 
 
@@ -57,14 +57,14 @@ def worker(path: Path) -> Worker:
 
 
 def take(quota: Quota, now: float, amount: int = 1) -> bool:
-    """One decision about a hard quota."""
+    """Decide on a request under a hard quota and charge it if it passes."""
     if quota.left(now) < amount:
         return False
     quota.charge(amount)
     return True
 
 
-def test_a_soft_quota_is_passed_and_says_by_how_much(worker: Worker) -> None:
+def test_an_exceeded_soft_quota_has_a_negative_remainder(worker: Worker) -> None:
     one = quota(worker(0), 1, hard=False)
     for left in (1, 0, -1, -2):
         assert one.left(NOON) == left
@@ -72,7 +72,7 @@ def test_a_soft_quota_is_passed_and_says_by_how_much(worker: Worker) -> None:
     assert one.retry_after(NOON) == 0
 
 
-def test_a_hard_quota_says_when_the_next_period_begins(worker: Worker) -> None:
+def test_retry_after_of_a_hard_quota_is_the_next_period(worker: Worker) -> None:
     one = quota(worker(0), 1)
     assert one.retry_after(NOON) == 0
     assert take(one, NOON)
@@ -83,7 +83,7 @@ def test_a_hard_quota_says_when_the_next_period_begins(worker: Worker) -> None:
     assert one.left(NOON + wait) == 1
 
 
-def test_no_wait_helps_who_has_spent_the_credits(worker: Worker) -> None:
+def test_spent_credits_do_not_return_with_time(worker: Worker) -> None:
     table = worker(0)
     credits = Policies(table).get_quota(
         "credits", 2, "ever@1", UTC_ZONE, SUBJECT, hard=True, when="answered", is_balance=True
@@ -98,7 +98,7 @@ def test_a_quota_of_nothing_lets_nothing_pass(worker: Worker) -> None:
     assert take(quota(worker(0), 0, hard=False), NOON, amount=0)
 
 
-def test_quotas_of_other_meters_periods_and_zones_are_others(worker: Worker) -> None:
+def test_quotas_of_other_meters_periods_and_zones_count_separately(worker: Worker) -> None:
     table = worker(0)
     day, month = quota(table), quota(table, per="month")
     elsewhere = quota(table, zone=ZoneInfo("Asia/Beirut"))
@@ -107,7 +107,7 @@ def test_quotas_of_other_meters_periods_and_zones_are_others(worker: Worker) -> 
     assert [one.left(NOON) for one in (day, month, elsewhere, tokens)] == [3, 5, 5, 5]
 
 
-def test_counts_are_as_large_as_they_come(worker: Worker) -> None:
+def test_counts_may_be_as_large_as_two_to_the_53(worker: Worker) -> None:
     one, other = quota(worker(0), 1 << 53), quota(worker(1), 1 << 53)
     assert take(one, NOON, 1 << 52)
     assert take(other, NOON, 1 << 52)
@@ -123,10 +123,10 @@ def test_a_changed_quota_keeps_what_is_used(worker: Worker) -> None:
     assert quota(worker(1), 100, hard=False).left(NOON) == 96
 
 
-# ---- what is given back
+# ---- refunds
 
 
-def test_what_was_charged_in_a_period_before_is_not_given_back_in_this_one(worker: Worker) -> None:
+def test_a_charge_of_a_past_period_is_not_refunded_in_the_present_one(worker: Worker) -> None:
     one = quota(worker(0))
     assert take(one, MIDNIGHT - 1)
     assert take(one, MIDNIGHT + 1, 2)
@@ -149,14 +149,14 @@ def test_counts_never_fall_below_zero(worker: Worker) -> None:
     assert one.left(NOON) == other.left(NOON) == 2
 
 
-def test_what_was_counted_in_a_row_that_is_gone_is_not_given_back(worker: Worker, path: Path) -> None:
+def test_a_charge_in_a_freed_row_is_not_refunded(worker: Worker, path: Path) -> None:
     one, table = quota(worker(0)), worker(1)
     assert take(one, NOON)
     row = table.peek(table.make_key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
     assert row is not None
     table.words[row + at.ROW_GENERATION] += 1
     table.free(number_of(table, row))
-    # Another key has got the row, and the same process has counted in it.
+    # Another key has the row now, and this process has counted in it.
     heir = quota(limits(path, 0), per="month")
     assert take(heir, NOON, 4)
     assert table.rows_in_use == 1
@@ -166,7 +166,7 @@ def test_what_was_counted_in_a_row_that_is_gone_is_not_given_back(worker: Worker
     assert [one.left(NOON), quota(worker(1), per="month").left(NOON)] == [5, 1]
 
 
-# ---- what comes later, and what a request needs
+# ---- later counts, and costs of requests
 
 
 def of_meter(table: LimitTable, included: int, cost: int, *, hard: bool = True) -> Quota:
@@ -174,14 +174,14 @@ def of_meter(table: LimitTable, included: int, cost: int, *, hard: bool = True) 
     return Policies(table).get_quota(name, included, "day", zone, SUBJECT, hard=hard, when="answered", cost=cost)
 
 
-def test_what_comes_later_is_charged_whatever_is_left_in_the_period_of_then(worker: Worker) -> None:
+def test_later_counts_are_charged_in_the_period_of_their_time(worker: Worker) -> None:
     one, other = of_meter(worker(0), 100, 0), of_meter(worker(1), 100, 0)
     assert one.left(NOON) == 100
     one.count(70, NOON)
     other.count(70, NOON)
     assert [one.left(NOON), other.left(NOON)] == [-40, -40]
     assert one.retry_after(NOON) == pytest.approx(12 * HOUR, abs=1)
-    # Nobody has looked since midnight, and the answer is still under way.
+    # No request has read the quota since midnight, and the response is still in progress.
     one.count(30, MIDNIGHT + 1)
     assert [one.left(MIDNIGHT + 1), other.left(MIDNIGHT + 1)] == [70, 70]
 
@@ -221,7 +221,7 @@ STEPS = st.lists(
     ),
     hard=st.booleans(),
 )
-def test_a_period_has_just_what_is_included(
+def test_a_quota_decides_as_the_exact_reference(
     steps: list[tuple[str, float, int, int]], included: int, per: str, zone: ZoneInfo, start: float, hard: bool
 ) -> None:
     with fresh(QUOTAS) as path:

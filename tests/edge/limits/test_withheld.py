@@ -1,5 +1,5 @@
-"""What a host keeps for others while the hub is away: nobody has used it, and it is told neither as used nor as over
-soon. A supervisor's rows, a worker's policies, and who only looks, on one table."""
+"""The part of a limit that a host withholds for other hosts without the hub. Reports show it neither as used nor as
+available soon. The tests use a supervisor's rows, a worker's policies and a report on one table."""
 
 import itertools
 import random
@@ -43,7 +43,7 @@ NAME = b"acme"
 
 
 class Host:
-    """One of two."""
+    """One of two hosts."""
 
     def __init__(self, folder: Path) -> None:
         path = make(folder, LAYOUT)
@@ -60,7 +60,7 @@ class Host:
         self._held: list[object] = []
 
     def use(self, rule: Rule, count: int, mode: Mode = "bounded", *, refused: bool = False) -> Policy:
-        """So much is counted, and the supervisor hears of it."""
+        """Count usage and report it to the supervisor."""
         policy = self.policies.get_policy(rule, NAME)
         policy.left(self.now)
         if count:
@@ -79,7 +79,7 @@ class Host:
         return counts.row
 
     def others(self, rule: Rule, count: int) -> None:
-        """The other host has used so much, and said so."""
+        """Let the other host use and report this amount."""
         cell = cell_number(self.now, width_us(rule.window, LAYOUT.cells))
         window = Window(rule.limit, LAYOUT.cells, cell, (Cell(cell, count, 0),))
         key = self.table.stored_key(self.row(rule))
@@ -89,7 +89,7 @@ class Host:
         self.after(1.0)
 
     def lost(self, on_loss: OnLoss) -> None:
-        """The hub is away."""
+        """Make the hub unavailable."""
         self.on_loss = on_loss
         self.table.words[at.HOSTS] = 2 | at.AWAY
         self.table.words[at.ON_LOSS] = ON_LOSS[on_loss]
@@ -97,14 +97,14 @@ class Host:
         self.totals.hold_next_rows(on_loss)
 
     def found(self) -> None:
-        """It is there again."""
+        """Make the hub available again."""
         self.table.words[at.HOSTS] = 2
         self.shared.resume()
         self.totals.resume()
         self.after(6.0)
 
     def after(self, seconds: float) -> None:
-        """So much later; what is due is told, or held."""
+        """Advance the time, and report or hold the due rows."""
         for _ in range(int(seconds) + 1):
             self.now += seconds / (int(seconds) + 1)
             if self.table.words[at.HOSTS] & at.AWAY:
@@ -126,7 +126,7 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
-def test_what_this_host_has_used_is_used_and_what_it_keeps_for_others_is_held_back(host: Host) -> None:
+def test_reports_separate_used_and_withheld_amounts(host: Host) -> None:
     policy = host.use(WINDOW, 20)
     host.others(WINDOW, 20)
     assert host.looked(WINDOW)[:2] == (40, 20)
@@ -143,7 +143,7 @@ def test_what_this_host_has_used_is_used_and_what_it_keeps_for_others_is_held_ba
 @pytest.mark.parametrize("rule", [WINDOW, BUCKET, HYBRID], ids=lambda rule: rule.algorithm)
 @pytest.mark.parametrize(("on_loss", "mode"), [("deny", "bounded"), ("share", "strict"), ("full", "strict")])
 @pytest.mark.parametrize("used", [0, 20])
-def test_where_nothing_passes_it_is_said_when_the_hub_is_tried_again(
+def test_retry_after_is_the_next_hub_attempt_if_nothing_may_pass(
     host: Host, rule: Rule, on_loss: OnLoss, mode: Mode, used: int
 ) -> None:
     policy = host.use(rule, used, mode)
@@ -156,7 +156,7 @@ def test_where_nothing_passes_it_is_said_when_the_hub_is_tried_again(
         if rule is not BUCKET:
             assert policy.tail(host.now) == b";t=%d\r\n" % HUB_RETRY_SECONDS
         usage = host.looked(rule)
-        assert usage.used <= used, "what is held back was used by nobody"
+        assert usage.used <= used, "the withheld part does not count as used"
         assert usage.remaining == 0
         assert usage.used + usage.held_back >= 60 - 1
         host.after(1.7)
@@ -165,7 +165,7 @@ def test_where_nothing_passes_it_is_said_when_the_hub_is_tried_again(
     assert host.looked(rule).held_back == 0
 
 
-def test_of_a_bucket_what_drains_for_others_is_held_back(host: Host) -> None:
+def test_a_bucket_withholds_the_share_that_drains_for_others(host: Host) -> None:
     policy = host.use(BUCKET, 20)
     host.after(0.5)
     host.lost("share")
@@ -178,7 +178,7 @@ def test_of_a_bucket_what_drains_for_others_is_held_back(host: Host) -> None:
         host.after(4.0)
 
 
-def test_for_a_while_after_that_a_part_is_held_back_still(host: Host) -> None:
+def test_a_share_stays_withheld_for_a_time_after_the_hub_returns(host: Host) -> None:
     host.use(WINDOW, 10)
     host.others(WINDOW, 10)
     host.lost("share")
@@ -192,15 +192,15 @@ def test_for_a_while_after_that_a_part_is_held_back_still(host: Host) -> None:
     assert host.looked(WINDOW) == Usage(22, 38, host.looked(WINDOW).reset, 0)
 
 
-def test_whose_cells_are_over_has_none_held_back(host: Host) -> None:
+def test_expired_cells_withhold_nothing(host: Host) -> None:
     host.use(WINDOW, 1)
     host.after(1.0)
     host.lost("deny")
-    host.now += 100.0  # The supervisor is gone.
+    host.now += 100.0  # No supervisor runs any more.
     assert host.looked(WINDOW) == Usage(0, 60, 0, 0)
 
 
-def test_requests_at_once(host: Host) -> None:
+def test_withheld_slots_of_a_concurrency_limit(host: Host) -> None:
     slots = host.policies.get_concurrency(SLOTS, NAME)
     assert isinstance(slots, Concurrency)
     for _ in range(3):
@@ -232,7 +232,9 @@ def test_requests_at_once(host: Host) -> None:
         ("deny", "strict", False, 1),
     ],
 )
-def test_who_is_refused_at_a_gate(host: Host, on_loss: OnLoss, mode: Mode, is_away: bool, seconds: int) -> None:
+def test_retry_after_of_a_refusal_at_a_gate(
+    host: Host, on_loss: OnLoss, mode: Mode, is_away: bool, seconds: int
+) -> None:
     policy, other = host.policies.get_policy(WINDOW, NAME), host.policies.get_policy(HYBRID, NAME)
     policy.left(host.now)
     counts = host.worker.readers[WINDOW.key(NAME)]
@@ -245,11 +247,11 @@ def test_who_is_refused_at_a_gate(host: Host, on_loss: OnLoss, mode: Mode, is_aw
     assert compute_gate_denial(terms, (other,)) == ((other,), 1)
 
 
-# ---- what is said otherwise while the hub is away
+# ---- changes without the hub
 
 
 def says(host: Host, rule: Rule, *, limit: int = 60, window: float = 60.0) -> Policy:
-    """A worker uses the row, whose rule says this now."""
+    """Let a worker use the row with a changed rule."""
     changed = replace(rule, limit=limit, depth=min(rule.depth, limit))
     policy = host.policies.get_policy(changed, NAME)
     policy.left(host.now)
@@ -263,16 +265,14 @@ def says(host: Host, rule: Rule, *, limit: int = 60, window: float = 60.0) -> Po
 
 
 def begins_anew(host: Host) -> None:
-    """Another supervisor takes over while the hub is away."""
+    """Let a new supervisor take over without the hub."""
     host.shared = SharedRates(host.table, 1, random.Random(2))
     host.shared.hosts = 2
 
 
 @pytest.mark.parametrize("rule", [WINDOW, BUCKET, HYBRID], ids=lambda rule: rule.algorithm)
 @pytest.mark.parametrize("on_loss", ["share", "full", "deny"])
-def test_a_limit_that_is_lowered_while_the_hub_is_away_is_held_to_its_new_part(
-    host: Host, rule: Rule, on_loss: OnLoss
-) -> None:
+def test_a_lowered_limit_without_the_hub_allows_its_new_share(host: Host, rule: Rule, on_loss: OnLoss) -> None:
     host.use(rule, 3)
     host.after(1.0)
     host.lost(on_loss)
@@ -281,10 +281,10 @@ def test_a_limit_that_is_lowered_while_the_hub_is_away_is_held_to_its_new_part(
     host.after(60.0)
     most = {"share": 10, "full": 10, "deny": 0}[on_loss]
     assert policy.left(host.now) <= most
-    assert host.row(rule) in host.shared._rows, "and goes on to be"
+    assert host.row(rule) in host.shared._rows, "the row stays held"
 
 
-def test_a_limit_that_is_raised_while_the_hub_is_away_has_its_part_of_the_new_one(host: Host) -> None:
+def test_a_raised_limit_without_the_hub_allows_its_new_share(host: Host) -> None:
     host.use(WINDOW, 3)
     host.others(WINDOW, 20)
     host.lost("share")
@@ -294,7 +294,7 @@ def test_a_limit_that_is_raised_while_the_hub_is_away_has_its_part_of_the_new_on
     assert policy.left(host.now) == 300
 
 
-def test_a_supervisor_that_never_heard_of_others_does_not_take_them_for_none(host: Host) -> None:
+def test_a_new_supervisor_without_the_hub_still_withholds_for_others(host: Host) -> None:
     host.use(WINDOW, 10)
     host.others(WINDOW, 50)
     host.lost("share")
@@ -304,10 +304,10 @@ def test_a_supervisor_that_never_heard_of_others_does_not_take_them_for_none(hos
     host.lost("deny")
     assert says(host, WINDOW).left(host.now) <= 0
     host.lost("share")
-    assert says(host, WINDOW).left(host.now) == 20, "of an equal part of 30"
+    assert says(host, WINDOW).left(host.now) == 20, "10 of an equal share of 30 are used"
 
 
-def test_what_was_used_of_a_bucket_outlives_a_supervisor_and_another_on_loss(host: Host) -> None:
+def test_usage_of_a_bucket_survives_a_new_supervisor_and_on_loss(host: Host) -> None:
     slow = Rule("bucket", 60, 3600.0, algorithm="token_bucket", depth=60)
     policy = host.policies.get_policy(slow, NAME)
     host._held.append(policy)
@@ -323,7 +323,7 @@ def test_what_was_used_of_a_bucket_outlives_a_supervisor_and_another_on_loss(hos
 
 
 @pytest.mark.parametrize("on_loss", ["deny", "share"])
-def test_started_anew_with_full_nothing_is_kept_for_others_any_more(host: Host, on_loss: OnLoss) -> None:
+def test_a_new_supervisor_with_full_withholds_nothing(host: Host, on_loss: OnLoss) -> None:
     host.use(WINDOW, 2)
     host.others(WINDOW, 5)
     host.lost(on_loss)
@@ -333,7 +333,7 @@ def test_started_anew_with_full_nothing_is_kept_for_others_any_more(host: Host, 
     assert says(host, WINDOW).left(host.now) >= 53
 
 
-def test_nothing_is_kept_for_others_once_they_had_time_to_come_back_though_nobody_asks(host: Host) -> None:
+def test_an_unused_row_withholds_nothing_after_other_hosts_had_time_to_return(host: Host) -> None:
     long = Rule("basic", 60, 3600.0)
     policy = host.policies.get_policy(long, NAME)
     host._held.append(policy)
@@ -346,7 +346,7 @@ def test_nothing_is_kept_for_others_once_they_had_time_to_come_back_though_nobod
     host.after(30.0)
     assert host.looked(long).held_back == 30
     host.found()
-    assert host.looked(long).held_back == 25, "five of them are known of now"
+    assert host.looked(long).held_back == 25, "five of the other host's share are used"
     host.after(20.0)
     assert host.looked(long).held_back == 0
-    assert len(host.shared) == 0, "it sleeps"
+    assert len(host.shared) == 0, "the row is no longer active"

@@ -1,4 +1,4 @@
-"""Large bodies, and peers that do not take what they are sent: nobody is read faster than the other side takes it."""
+"""Large bodies and slow peers: the edge reads one side no faster than the other side receives."""
 
 import asyncio
 import random
@@ -15,7 +15,7 @@ from tests.support.wire import Wire, narrow
 MIB = 1 << 20
 SIZES = pytest.mark.parametrize("size", [64 << 10, 5 * MIB], ids=["64KiB", "5MiB"])
 MOST_HELD = MIB
-"""Bytes that the edge may hold for a connection whose peer takes nothing: a read and the transport's own marks."""
+"""Bytes that the edge may hold for a connection whose peer reads nothing: one read plus the transport's buffer."""
 
 
 def payload(size: int, seed: int) -> bytes:
@@ -23,7 +23,7 @@ def payload(size: int, seed: int) -> bytes:
 
 
 async def one_more(client: Wire, upstream: Wire) -> None:
-    """Both connections still serve."""
+    """Check that both connections still serve a request."""
     await client.sends(get())
     assert (await upstream.serves(client, ok(b"one more"))).body == b"one more"
 
@@ -56,11 +56,11 @@ async def test_a_large_request_arrives_whole(edge: Edge, size: int, seed: int) -
     await one_more(client, upstream)
 
 
-# ---- peers that take nothing
+# ---- peers that read nothing
 
 
-async def test_what_is_written_is_on_its_way_before_the_next_message_is_looked_at(edge: Edge) -> None:
-    """To the upstream and to the client: neither waits for the end of a turn of the loop, which may have many more."""
+async def test_each_message_is_written_before_the_next_one_is_handled(edge: Edge) -> None:
+    """Writes do not wait for the end of the event loop's turn, which may handle many messages."""
     client, upstream = await edge.opens(get())
     await upstream.tells(client, ok(b"first"))
     (held,) = edge.runtime.connections.clients
@@ -77,7 +77,7 @@ async def test_what_is_written_is_on_its_way_before_the_next_message_is_looked_a
     assert left == [0, 0]
 
 
-async def test_an_upstream_is_not_read_faster_than_the_client_reads(edge: Edge) -> None:
+async def test_the_edge_reads_an_upstream_no_faster_than_the_client_reads(edge: Edge) -> None:
     client, upstream = await edge.opens(get())
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {64 * MIB}"))
     await client.gets_head()
@@ -103,7 +103,7 @@ async def test_an_upstream_is_not_read_faster_than_the_client_reads(edge: Edge) 
 
 
 @pytest.mark.parametrize("framing", [f"Content-Length: {64 * MIB}", "Transfer-Encoding: chunked"])
-async def test_a_client_is_not_read_faster_than_the_upstream_reads(edge: Edge, framing: str) -> None:
+async def test_the_edge_reads_a_client_no_faster_than_the_upstream_reads(edge: Edge, framing: str) -> None:
     client, upstream = await edge.opens(head("POST /public/ HTTP/1.1", "Host: edge.test", framing))
     piece = bytes(1 << 16) if "Length" in framing else b"10000\r\n" + bytes(1 << 16) + b"\r\n"
     sent = await client.sends_while_taken(piece, 64 * MIB)
@@ -116,12 +116,12 @@ async def test_a_client_is_not_read_faster_than_the_upstream_reads(edge: Edge, f
     before = sent
     await edge.until(lambda: upstream.takes_all() > 2 * MIB)
     sent = await client.sends_while_taken(piece, 4 * MIB)
-    assert sent > 0, f"the client is read on after {before} bytes"
+    assert sent > 0, f"the edge goes on reading the client after {before} bytes"
     client.aborts()
     await upstream.gets_cut()
 
 
-async def test_a_client_is_read_no_further_than_a_bound_while_its_upstream_is_connected_to(edge: Edge) -> None:
+async def test_a_request_body_is_bounded_while_its_upstream_connects(edge: Edge) -> None:
     client = await edge.client()
     connect, connecting = edge.runtime.connector.connect, []
     edge.runtime.connector.connect = connecting.append
@@ -147,7 +147,7 @@ async def test_a_client_is_read_no_further_than_a_bound_while_its_upstream_is_co
     edge.runtime.connector.connect = connect
 
 
-async def test_a_client_whose_next_request_is_not_taken_is_not_read_on(edge: Edge) -> None:
+async def test_a_client_is_not_read_while_the_upstream_does_not_take_its_request(edge: Edge) -> None:
     client, upstream = await edge.opens(get())
     await upstream.tells(client, ok())
     (kept,) = edge.endpoint().idle
@@ -173,7 +173,7 @@ async def test_a_connection_whose_last_client_stopped_reading_serves_the_next_on
     held.transport.set_write_buffer_limits(high=MIB)
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 250000"), bytes(200_000))
     await edge.settles()
-    # The last piece is what its client does not take any more.
+    # The client no longer reads the last piece.
     held.transport.set_write_buffer_limits(high=held.transport.get_write_buffer_size() + 10_000)
     await upstream.sends(bytes(50_000))
     await edge.until(lambda: held.write_paused and held.exchange is None)
@@ -198,8 +198,8 @@ async def test_a_half_closed_client_that_reads_late_gets_every_answer(edge: Edge
     await client.gets_eof()
 
 
-async def test_a_client_that_never_reads_is_not_answered_without_end(edge: Edge) -> None:
-    """Refusals cost the edge memory as soon as nobody takes them."""
+async def test_responses_to_a_client_that_never_reads_are_bounded(edge: Edge) -> None:
+    """Unread refusals take memory of the edge."""
     client = await edge.client()
     sent = await client.sends_while_taken(get("/nowhere") * 1000, 64 * MIB)
     assert sent < 64 * MIB
@@ -213,7 +213,7 @@ async def test_a_client_that_never_reads_is_not_answered_without_end(edge: Edge)
 async def test_a_slow_client_gets_the_end_of_a_connection_that_is_closing(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The moment for which a closing connection lingers is not counted against those who still read."""
+    """The linger time of a closing connection does not apply while its client still reads."""
     monkeypatch.setattr("edgeproxy.edge.proxy.client_transport.LINGER_SECONDS", 0.01)
     client, upstream = await edge.opens(get("/public/", "Connection: close") + get())
     (held,) = edge.runtime.connections.clients
@@ -228,7 +228,7 @@ async def test_a_slow_client_gets_the_end_of_a_connection_that_is_closing(
     await client.gets_eof()
 
 
-async def test_a_closing_connection_whose_client_takes_nothing_is_cut(edge: Edge) -> None:
+async def test_a_closing_connection_is_cut_if_its_client_reads_nothing(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "100ms"}
     client, upstream = await edge.opens(get("/public/", "Connection: close") + get())
     (held,) = edge.runtime.connections.clients
@@ -240,15 +240,15 @@ async def test_a_closing_connection_whose_client_takes_nothing_is_cut(edge: Edge
     await client.gets_cut()
 
 
-async def test_a_client_that_stopped_reading_while_its_upstream_was_connected_to(edge: Edge) -> None:
-    """Then the upstream is not read either, until the client reads again."""
+async def test_a_client_that_stops_reading_during_the_connect_pauses_the_upstream(edge: Edge) -> None:
+    """The edge does not read the upstream until the client reads again."""
     client = await edge.client()
     connect, connecting = edge.runtime.connector.connect, []
     edge.runtime.connector.connect = connecting.append
     await client.sends(get())
     await edge.until(lambda: connecting)
     (held,) = edge.runtime.connections.clients
-    held.pause_writing()  # As its transport does when what was written before is not taken.
+    held.pause_writing()  # The transport does this when earlier data is unread.
     connect(connecting[0])
     upstream = await edge.upstream.takes()
     await upstream.sends(ok())
@@ -259,15 +259,15 @@ async def test_a_client_that_stopped_reading_while_its_upstream_was_connected_to
     edge.runtime.connector.connect = connect
 
 
-async def test_a_client_that_stopped_reading_while_its_body_was_gathered(edge: Edge) -> None:
-    """Then the kept connection that takes the request is not read either, until the client reads again."""
+async def test_a_client_that_stops_reading_during_buffering_pauses_the_upstream(edge: Edge) -> None:
+    """The edge does not read the kept connection with the request until the client reads again."""
     edge.config["upstreams"]["api"]["buffer"] = "1MiB"
     client, upstream = await edge.opens(get())
     await upstream.tells(client, ok())
     (held,) = edge.runtime.connections.clients
     await client.sends(head("POST /public/ HTTP/1.1", "Host: edge.test", "Content-Length: 4"))
     await edge.until(lambda: held.exchange is not None)
-    held.pause_writing()  # As its transport does when the 100 that it was sent is not taken.
+    held.pause_writing()  # The transport does this when the 100 is unread.
     await client.sends(b"body")
     await upstream.gets_request()
     await upstream.sends(ok())
@@ -277,11 +277,11 @@ async def test_a_client_that_stopped_reading_while_its_body_was_gathered(edge: E
     assert (await client.gets_answer()).body == b"hello"
 
 
-# ---- answers before the request has ended
+# ---- responses before the end of the request
 
 
-async def test_an_early_answer_ends_an_upload_that_nobody_reads(edge: Edge) -> None:
-    """RFC 9112 section 9.6: the answer reaches the client though it is still sending."""
+async def test_an_early_response_ends_an_unread_upload(edge: Edge) -> None:
+    """RFC 9112 section 9.6: the response reaches the client even though it is still sending."""
     client, upstream = await edge.opens(
         head("POST /public/ HTTP/1.1", "Host: edge.test", f"Content-Length: {64 * MIB}")
     )
@@ -292,8 +292,8 @@ async def test_an_early_answer_ends_an_upload_that_nobody_reads(edge: Edge) -> N
     await upstream.gets_cut()
 
 
-async def test_an_early_answer_to_a_body_that_is_not_sent_on_yet_leaves_the_client_served(edge: Edge) -> None:
-    """The body is all here, but the upstream has not taken it: its connection is not fit for another request."""
+async def test_an_early_response_to_an_unforwarded_body_keeps_the_client(edge: Edge) -> None:
+    """The edge has the whole body, but the upstream has not read it, so its connection cannot serve another request."""
     client, upstream = await edge.opens(get())
     await upstream.tells(client, ok())
     (kept,) = edge.endpoint().idle

@@ -1,4 +1,4 @@
-"""The fallback of a route: another upstream gets a request where the first one fails, and nothing that was for that."""
+"""The fallback of a route: if the first upstream fails, a second gets the request, without data for the first."""
 
 import hashlib
 import os
@@ -27,14 +27,14 @@ BODY = b'{"model":"gpt-4o"}'
 
 
 def ask(path: str = "/v1/chat", body: bytes = BODY) -> bytes:
-    """A request of the customer that is never sent twice by itself."""
+    """Return a POST of the customer, which is not retried without a fallback."""
     fields = "".join(f"{each}\r\n" for each in FIELDS)
     return f"POST {path} HTTP/1.1\r\n{fields}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 @pytest.fixture
 def second(edge: Edge) -> Upstream:
-    """The fallback of the route `v1`."""
+    """The fallback upstream of the route `v1`."""
     added = edge.adds_endpoint("other")
     edge.config["upstreams"]["other"]["host"] = "upstream"
     edge.config["upstreams"]["other"]["endpoints"] = [added.url + "/compatible"]
@@ -92,7 +92,7 @@ def answer_early_then_busy(edge: Edge, wire: Wire) -> None:
         (answer_early_then_busy, "429"),
     ],
 )
-async def test_what_the_first_fails_the_second_gets_with_nothing_that_was_for_the_first(
+async def test_a_failed_request_goes_to_the_fallback_without_data_for_the_first(
     edge: Edge, second: Upstream, fails: Callable[[Edge, Wire], None], reason: str
 ) -> None:
     client = await edge.client()
@@ -117,22 +117,22 @@ async def test_what_the_first_fails_the_second_gets_with_nothing_that_was_for_th
     assert edge.metrics("edge_fallbacks_total") == {("v1", reason): [1]}
     assert edge.count("edge_requests_total", "v1", "basic", "200") == 1
     assert edge.usage()["acme", "requests", "v1"] == 1
-    # Both ends of what is left go on.
+    # The connections on both sides stay usable.
     await client.sends(ask())
     first = await (edge.upstream.takes() if reason != "429" else first_again(first))
     assert (await first.tells(client, ok(b"first"))).body == b"first"
 
 
 async def first_again(wire: Wire) -> Wire:
-    """The connection that is kept, as all of the answer that was not passed on has come."""
+    """Return the first upstream's connection, which is kept because its dropped response was complete."""
     await wire.gets_request()
     return wire
 
 
-async def test_nothing_listens_at_the_first(edge: Edge, second: Upstream) -> None:
+async def test_a_refused_connection_leads_to_the_fallback(edge: Edge, second: Upstream) -> None:
     edge.upstream.refuses()
     client = await edge.client()
-    for body in (b"one", b"two"):  # The second time there is a connection already.
+    for body in (b"one", b"two"):  # The second request reuses a connection.
         await client.sends(ask(body=body))
         other = second.wires[0] if second.wires else await second.accepts()
         assert (await other.gets_request()).body == body
@@ -141,12 +141,12 @@ async def test_nothing_listens_at_the_first(edge: Edge, second: Upstream) -> Non
     assert edge.count("edge_upstream_retries_total", "other") == 0
 
 
-async def test_a_first_that_is_too_slow_is_left(edge: Edge, second: Upstream) -> None:
+async def test_a_slow_first_upstream_leads_to_the_fallback(edge: Edge, second: Upstream) -> None:
     route(edge)["fallback"]["after"] = "50ms"
     client, first = await edge.forwards(ask())
     other = await second.takes()
     await first.gets_eof()
-    # The second has the time that upstreams have.
+    # The second upstream has its own, usual time-out.
     assert edge.runtime.snapshot.services["other"].timeouts.response_head == 60
     (connection,) = edge.runtime.connections.clients
     assert connection.exchange is not None
@@ -156,14 +156,14 @@ async def test_a_first_that_is_too_slow_is_left(edge: Edge, second: Upstream) ->
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "404 Not Found", "200 OK", "304 Not Modified"])
-async def test_other_answers_of_the_first_are_passed_on(edge: Edge, second: Upstream, status: str) -> None:
+async def test_other_statuses_of_the_first_are_forwarded(edge: Edge, second: Upstream, status: str) -> None:
     answer = head(f"HTTP/1.1 {status}", *([] if "304" in status else ["Content-Length: 0"]))
     _, got = await edge.passes(ask(), answer)
     assert got.first.startswith(f"HTTP/1.1 {status[:3]}")
     assert not second.is_asked()
 
 
-async def test_the_statuses_are_those_of_the_configuration(edge: Edge, second: Upstream) -> None:
+async def test_configured_statuses_lead_to_the_fallback(edge: Edge, second: Upstream) -> None:
     route(edge)["fallback"]["statuses"] = [404, "5xx"]
     _, got = await edge.passes(ask(), BUSY)
     assert (got.status, got["Retry-After"]) == (429, "9")
@@ -172,7 +172,7 @@ async def test_the_statuses_are_those_of_the_configuration(edge: Edge, second: U
     assert (await (await second.takes()).tells(client, ok())).status == 200
 
 
-async def test_what_the_second_answers_is_the_answer(edge: Edge, second: Upstream) -> None:
+async def test_a_failure_of_the_fallback_is_the_response(edge: Edge, second: Upstream) -> None:
     client, first = await edge.forwards(ask())
     await first.sends(BUSY)
     answer = await (await second.takes()).tells(client, head("HTTP/1.1 503 No", "Content-Length: 2") + b"no")
@@ -180,14 +180,14 @@ async def test_what_the_second_answers_is_the_answer(edge: Edge, second: Upstrea
     assert edge.count("edge_requests_total", "v1", "basic", "503") == 1
 
 
-async def test_both_are_away(edge: Edge, second: Upstream) -> None:
+async def test_both_upstreams_refuse_connections(edge: Edge, second: Upstream) -> None:
     edge.upstream.refuses()
     second.refuses()
     client = await edge.client()
     is_fault(await client.asks(ask()), 502, "connection_refused")
 
 
-async def test_the_first_answers_where_the_second_may_not_be_asked(edge: Edge, second: Upstream) -> None:
+async def test_the_first_response_is_used_if_the_fallback_has_no_room(edge: Edge, second: Upstream) -> None:
     edge.config["upstreams"]["other"]["breaker"] = {"pending": 1}
     waiting, first = await edge.forwards(ask())
     await first.sends(BUSY)
@@ -200,7 +200,7 @@ async def test_the_first_answers_where_the_second_may_not_be_asked(edge: Edge, s
     assert edge.metrics("edge_fallbacks_total") == {("v1", "429"): [1]}
 
 
-async def test_an_answer_that_has_begun_is_cut_as_ever(edge: Edge, second: Upstream) -> None:
+async def test_a_begun_response_that_fails_is_cut_without_a_fallback(edge: Edge, second: Upstream) -> None:
     client, first = await edge.forwards(ask())
     await first.sends(head("HTTP/1.1 200 OK", "Content-Length: 100"), b"begun")
     await client.gets_head()
@@ -209,7 +209,7 @@ async def test_an_answer_that_has_begun_is_cut_as_ever(edge: Edge, second: Upstr
     assert not second.is_asked()
 
 
-async def test_a_request_that_takes_too_long_as_a_whole_is_over(edge: Edge, second: Upstream) -> None:
+async def test_the_total_time_of_a_request_ends_it_without_a_fallback(edge: Edge, second: Upstream) -> None:
     route(edge)["timeouts"] = {"total": "100ms"}
     client, _ = await edge.forwards(ask())
     is_fault(await client.gets_answer(), 504, "http_response_timeout")
@@ -240,8 +240,8 @@ def is_same(request: Message, body: bytes) -> bool:
     return hashlib.sha256(request.body).digest() == hashlib.sha256(body).digest()
 
 
-async def test_a_first_that_fails_amid_a_body_from_disk(edge: Edge, second: Upstream) -> None:
-    """What is being sent to it ends there, and the second gets all of it from the beginning."""
+async def test_a_failure_during_a_body_from_disk_leads_to_the_fallback(edge: Edge, second: Upstream) -> None:
+    """The edge stops sending to the first upstream, and the second gets the whole body."""
     body = os.urandom(6 << 20)
     client = await edge.client()
     await client.sends(ask(body=body))
@@ -255,7 +255,7 @@ async def test_a_first_that_fails_amid_a_body_from_disk(edge: Edge, second: Upst
 
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "Content-Length: 10"])
-async def test_a_body_that_is_not_held_goes_to_the_first_alone(edge: Edge, second: Upstream, framing: str) -> None:
+async def test_a_body_beyond_the_buffer_goes_only_to_the_first(edge: Edge, second: Upstream, framing: str) -> None:
     route(edge)["fallback"]["buffer"] = "9B"
     client = await edge.client()
     await client.sends(head("POST /v1/x HTTP/1.1", *FIELDS, framing))
@@ -268,7 +268,7 @@ async def test_a_body_that_is_not_held_goes_to_the_first_alone(edge: Edge, secon
     assert not second.is_asked()
 
 
-async def test_a_stream_that_is_asked_for_its_usage_at_the_second_too(edge: Edge, second: Upstream) -> None:
+async def test_ask_for_usage_applies_to_the_fallback(edge: Edge, second: Upstream) -> None:
     edge.config["meters"] = {"all": {"count": "total_tokens"}}
     route(edge)["response_usage"] = {"format": "openai", "ask_for_usage": True}
     body = compact({"model": "gpt-4o", "stream": True, "messages": [{"role": "user", "content": "Größe"}]})
@@ -282,9 +282,9 @@ async def test_a_stream_that_is_asked_for_its_usage_at_the_second_too(edge: Edge
     assert edge.usage() == {("acme", "all", "v1"): 29}
 
 
-async def test_no_other_request_goes_over_a_connection_that_has_half_a_body(edge: Edge, second: Upstream) -> None:
-    """Its first upstream answers before it has taken all: what followed would be the rest of the body to it, or a
-    request that the client has made up."""
+async def test_a_connection_with_half_a_body_serves_no_other_request(edge: Edge, second: Upstream) -> None:
+    """The first upstream answers before it has read the whole body. On its connection, it would read a further request
+    as the rest of the body, and the rest of the body might be read as a forged request."""
     client = await edge.client()
     await client.sends(ask(body=b"x" * (6 << 20)))
     first = await edge.upstream.accepts()
@@ -296,7 +296,7 @@ async def test_no_other_request_goes_over_a_connection_that_has_half_a_body(edge
     assert set(await first.gets_cut()) == {ord("x")}
 
 
-async def test_a_body_that_the_disk_is_slow_to_take_is_sent_once(
+async def test_a_body_on_a_slow_disk_is_sent_once(
     edge: Edge, second: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     route(edge)["fallback"]["after"] = "50ms"
@@ -312,7 +312,9 @@ async def test_a_body_that_the_disk_is_slow_to_take_is_sent_once(
     await client.sends(ask(body=body))
     (connection,) = edge.runtime.connections.clients
     await edge.until(lambda: connection.exchange and connection.exchange.bytes_in == len(body))
-    assert connection.deadline > monotonic() + 30  # That of a body: nobody was asked who could be too slow.
+    assert (
+        connection.deadline > monotonic() + 30
+    )  # The deadline of the body applies, because no upstream has the request yet.
     go_on.set()
     first = await edge.upstream.accepts()
     assert is_same(await first.gets_request(), body)
@@ -321,9 +323,7 @@ async def test_a_body_that_the_disk_is_slow_to_take_is_sent_once(
 
 
 @pytest.mark.parametrize("why", ["chunked", "the second is full"])
-async def test_a_first_has_all_its_time_where_the_second_cannot_be_asked(
-    edge: Edge, second: Upstream, why: str
-) -> None:
+async def test_without_a_usable_fallback_the_first_has_its_whole_time(edge: Edge, second: Upstream, why: str) -> None:
     route(edge)["fallback"]["after"] = "50ms"
     edge.config["upstreams"]["other"]["breaker"] = {"pending": 1}
     client = await edge.client()
@@ -340,15 +340,15 @@ async def test_a_first_has_all_its_time_where_the_second_cannot_be_asked(
         await client.sends(ask())
         first = await edge.upstream.takes()
     (connection,) = edge.runtime.connections.clients
-    await edge.until(lambda: connection.deadline > monotonic() + 30, "it waits on")
+    await edge.until(lambda: connection.deadline > monotonic() + 30, "the first upstream keeps its usual time")
     assert (await first.tells(client, ok(b"late"))).body == b"late"
     assert edge.metrics("edge_fallbacks_total") == {}
     if why != "chunked":
         breaker.leave()
 
 
-async def test_the_second_is_sent_no_signature_of_chunks(edge: Edge, second: Upstream) -> None:
-    """Of a body that came with its head, and in chunks."""
+async def test_the_signature_of_a_chunked_body_is_a_dash_at_both_upstreams(edge: Edge, second: Upstream) -> None:
+    """The chunked body arrived together with its head."""
     edge.config["stamp_secret"], edge.config["stamp_signature"] = "0123456789abcdef0123456789abcdef", "v2"
     client = await edge.client()
     await client.sends(head("POST /v1/x HTTP/1.1", *FIELDS, "Transfer-Encoding: chunked") + b"3\r\nabc\r\n0\r\n\r\n")
@@ -359,10 +359,10 @@ async def test_the_second_is_sent_no_signature_of_chunks(edge: Edge, second: Ups
     assert [each["X-Edge-Signature"].rpartition("=")[2] for each in (asked, got)] == ["-", "-"]
 
 
-# ---- who is asked
+# ---- the choice of the upstream
 
 
-async def test_a_first_that_is_ejected_is_not_asked(edge: Edge, second: Upstream) -> None:
+async def test_an_ejected_first_upstream_is_skipped(edge: Edge, second: Upstream) -> None:
     edge.config["upstreams"]["api"]["eject"] = {"errors": 2, "for": "1min"}
     edge.upstream.answers(lambda request: BUSY)
     second.answers(lambda request: ok(b"second"))
@@ -370,7 +370,7 @@ async def test_a_first_that_is_ejected_is_not_asked(edge: Edge, second: Upstream
     assert [(await client.asks(ask())).body for _ in range(5)] == [b"second"] * 5
     assert len(edge.upstream.requests) == 2
     assert edge.metrics("edge_fallbacks_total") == {("v1", "429"): [2], ("v1", "ejected"): [3]}
-    # Where the second is down, the first is asked as without one.
+    # If the second is down, the first gets the request as without a fallback.
     other = edge.runtime.snapshot.services["other"]
     other.endpoints[0].state = DOWN
     other._redraw()
@@ -378,7 +378,7 @@ async def test_a_first_that_is_ejected_is_not_asked(edge: Edge, second: Upstream
     assert (answer.status, answer["Retry-After"], len(edge.upstream.requests)) == (429, "9", 3)
 
 
-async def test_a_second_that_is_dead_keeps_nobody_from_a_first_that_is_well_again(edge: Edge, second: Upstream) -> None:
+async def test_a_dead_fallback_does_not_block_a_recovered_first_upstream(edge: Edge, second: Upstream) -> None:
     second.refuses()
     answers = [BUSY] * 5 + [ok(b"well again")] * 2
     edge.upstream.answers(lambda request: answers.pop(0))
@@ -386,7 +386,7 @@ async def test_a_second_that_is_dead_keeps_nobody_from_a_first_that_is_well_agai
     assert [(await client.asks(ask())).status for _ in range(7)] == [502] * 5 + [200] * 2
 
 
-async def test_a_repeatable_request_goes_to_the_first_twice_before(edge: Edge, second: Upstream) -> None:
+async def test_a_repeatable_request_is_retried_at_the_first_before_the_fallback(edge: Edge, second: Upstream) -> None:
     client = await edge.client()
     await client.sends(get("/v1/x", f"X-API-Key: {KEY}"))
     for _ in range(2):
@@ -396,7 +396,7 @@ async def test_a_repeatable_request_goes_to_the_first_twice_before(edge: Edge, s
 
 
 @pytest.mark.parametrize("which", ["api", "other"])
-async def test_each_gets_the_clients_key_only_if_it_is_said_of_it(edge: Edge, second: Upstream, which: str) -> None:
+async def test_forward_key_applies_to_each_upstream_separately(edge: Edge, second: Upstream, which: str) -> None:
     edge.config["upstreams"][which]["forward_key"] = True
     client = await edge.client()
     await client.sends(ask())
@@ -407,14 +407,14 @@ async def test_each_gets_the_clients_key_only_if_it_is_said_of_it(edge: Edge, se
     assert (asked.all("X-API-Key"), got.all("X-API-Key")) == (([KEY], []) if which == "api" else ([], [KEY]))
 
 
-async def test_no_connection_switches_its_protocol_at_the_second(edge: Edge, second: Upstream) -> None:
+async def test_an_upgrade_has_no_fallback(edge: Edge, second: Upstream) -> None:
     upgrade = ("Connection: upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", "Sec-WebSocket-Key: a")
     client, first = await edge.forwards(get("/v1/x", f"X-API-Key: {KEY}", *upgrade))
     assert (await first.tells(client, BUSY)).status == 429
     assert not second.is_asked()
 
 
-async def test_from_http2_to_http1(edge: Edge, second: Upstream) -> None:
+async def test_a_fallback_from_http2_to_http1(edge: Edge, second: Upstream) -> None:
     edge.config["upstreams"]["api"]["protocol"] = "h2c"
     client = await edge.client()
     await client.sends(ask())
@@ -428,7 +428,9 @@ async def test_from_http2_to_http1(edge: Edge, second: Upstream) -> None:
     assert (await other.tells(client, ok())).status == 200
 
 
-async def test_a_trace_has_both(edge: Edge, second: Upstream, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_trace_has_spans_of_both_upstreams(
+    edge: Edge, second: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("edgeproxy.edge.proxy.span_buffer.SpanBuffer.flush", lambda self: None)
     edge.config["tracing"] = {"endpoint": "http://127.0.0.1:4318", "sample": "100%"}
     client = await edge.client()

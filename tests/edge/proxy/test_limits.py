@@ -1,4 +1,4 @@
-"""Limits as clients see them: who passes, what a refusal says, and what the RateLimit fields say of it."""
+"""Limits as clients see them: admitted requests, refusals, and the RateLimit fields."""
 
 import json
 
@@ -8,7 +8,7 @@ from tests.edge.proxy.asking import asks, is_limited, left, limited
 from tests.support.transcript import KEY, UNLIMITED, Edge, chunks, head, ok, post
 
 CELL = 60 / 28
-"""Seconds of one cell of a minute's window: as much later than possible a retry may be told."""
+"""Seconds of one cell of a minute's window. A retry time may be this much too late."""
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def edge(edge: Edge) -> Edge:
     return edge
 
 
-async def test_exactly_as_many_pass_as_the_limit_says_and_a_429_says_which_and_when_to_come_back(edge: Edge) -> None:
+async def test_the_limit_passes_and_a_429_names_the_policy_and_the_retry_time(edge: Edge) -> None:
     """draft-ietf-httpapi-ratelimit-headers-10 section 5.1, RFC 6585 section 4."""
     client = await edge.client()
     statuses = []
@@ -38,8 +38,8 @@ async def test_exactly_as_many_pass_as_the_limit_says_and_a_429_says_which_and_w
     assert edge.count("edge_requests_total", "v1", "basic", "429") == 20
 
 
-async def test_a_refusal_that_repeats_the_one_before_says_what_one_by_itself_would(edge: Edge) -> None:
-    """Answers to GET are made of the latest one, those to HEAD are not; they differ in the request id alone."""
+async def test_a_refusal_built_from_the_previous_one_equals_a_new_one(edge: Edge) -> None:
+    """The edge builds a refusal of GET from the previous one, but not one of HEAD. Only request ids may differ."""
     pages = ["https://one.test", "https://two.test"]
     edge.config |= {"region_fields": ["X-Edge-Region"], "cors": {"origins": pages}}
     limited(edge, {"rate": "2/min", "name": "minute"}, {"rate": "3/h", "name": "hour"})
@@ -62,7 +62,7 @@ async def test_a_refusal_that_repeats_the_one_before_says_what_one_by_itself_wou
             ]
             is_limited(answer, *refusing)
             ids += [each["X-Request-Id"] for each in (before, answer, after)]
-            # A second may begin between two of them, and not before and behind the middle one.
+            # At most one second boundary falls between the three answers, so one neighbour equals the middle one.
             said, *alone = [
                 [field for field in each.fields if field[0] != "X-Request-Id"] for each in (answer, before, after)
             ]
@@ -70,23 +70,23 @@ async def test_a_refusal_that_repeats_the_one_before_says_what_one_by_itself_wou
     assert len(set(ids)) == len(ids)
 
 
-async def test_refused_requests_are_charged_nowhere_but_at_the_guard(edge: Edge) -> None:
+async def test_refused_requests_count_only_at_the_guard(edge: Edge) -> None:
     edge.config["per_ip"] = {"rate": "75/min"}
     client = await edge.client()
     for _ in range(60):
         await asks(client)
     for _ in range(15):
         assert left(await asks(client))[0] == "basic"
-    # By now the guard has counted them all.
+    # The guard has counted all of them now.
     answer = await asks(client)
     assert answer.status == 429
     assert json.loads(answer.body)["violated-policies"] == ["per_ip"]
-    # The customer's own limit is not a request further than at first: what was refused did not prolong it.
+    # Refused requests did not count in the customer's limit, so they did not delay its reset.
     edge.passes_time(65)
     assert left(await asks(client))[:2] == ("basic", 59)
 
 
-async def test_a_customers_own_limits_take_the_place_of_the_tiers(edge: Edge) -> None:
+async def test_limits_of_a_customer_replace_those_of_its_tier(edge: Edge) -> None:
     edge.config["customers"]["acme"]["limits"] = [{"rate": "2/min", "name": "own"}]
     client = await edge.client()
     assert [left(await asks(client))[:2] for _ in range(2)] == [("own", 1), ("own", 0)]
@@ -105,7 +105,7 @@ async def test_a_customer_with_an_empty_list_has_no_limit(edge: Edge) -> None:
 # ---- the guard per address
 
 
-async def test_the_guard_counts_what_is_refused_too(edge: Edge) -> None:
+async def test_the_guard_counts_refused_requests(edge: Edge) -> None:
     edge.config["per_ip"] = {"rate": "6/min"}
     client = await edge.client()
     script = [("/nowhere", "", 404), ("/v1/x", "", 401), ("/v1/x", "nobody", 401), ("/read/x", UNLIMITED, 403)]
@@ -122,7 +122,7 @@ async def test_the_guard_counts_what_is_refused_too(edge: Edge) -> None:
     assert edge.count("edge_rate_limited_total", "-", "per_ip", "enforce") == 3
 
 
-async def test_a_flood_at_the_guard_uses_up_nothing_of_the_customers(edge: Edge) -> None:
+async def test_requests_refused_by_the_guard_do_not_use_up_customer_limits(edge: Edge) -> None:
     edge.config["per_ip"] = {"rate": "3/min"}
     client, other = await edge.client(), await edge.client("127.0.0.2")
     for _ in range(10):
@@ -130,8 +130,8 @@ async def test_a_flood_at_the_guard_uses_up_nothing_of_the_customers(edge: Edge)
     assert left(await asks(other))[:2] == ("basic", 56)
 
 
-async def test_the_guard_is_shown_where_nothing_else_applied(edge: Edge) -> None:
-    """RateLimit fields are on every answer to which a rate policy applied, allowed or not."""
+async def test_ratelimit_shows_the_guard_if_no_other_policy_applied(edge: Edge) -> None:
+    """A response has RateLimit fields if a rate policy applied to its request, admitted or not."""
     edge.config["per_ip"] = {"rate": "200/s"}
     client = await edge.client()
     assert left(await asks(client, key=UNLIMITED))[0] == "per_ip"
@@ -153,7 +153,7 @@ async def test_the_guard_is_shown_where_nothing_else_applied(edge: Edge) -> None
         ok(b"hello", "Connection: close"),
     ],
 )
-async def test_every_kind_of_answer_has_the_fields_and_not_the_upstreams(edge: Edge, answered: bytes) -> None:
+async def test_ratelimit_fields_replace_the_upstreams_on_every_kind_of_response(edge: Edge, answered: bytes) -> None:
     theirs = b'RateLimit: "theirs";r=1;t=1\r\nRateLimit-Policy: "theirs";q=1;w=1\r\nX-Other: 1\r\n\r\n'
     at = answered.index(b"\r\n\r\n")
     edge.upstream.answer = lambda request: answered[: at + 2] + theirs + answered[at + 4 :]
@@ -182,7 +182,7 @@ async def test_legacy_fields_stand_beside_the_others(edge: Edge) -> None:
 @pytest.mark.parametrize(
     "answered", [ok(b"hello"), head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"hello")]
 )
-async def test_legacy_fields_of_the_upstream_give_way(edge: Edge, answered: bytes) -> None:
+async def test_legacy_fields_of_the_upstream_are_replaced(edge: Edge, answered: bytes) -> None:
     theirs = b"X-RateLimit-Limit: 7\r\nx-ratelimit-remaining:6\r\nX-Other: 1\r\nX-RATELIMIT-RESET: 5\r\n\r\n"
     at = answered.index(b"\r\n\r\n")
     edge.upstream.answer = lambda request: answered[: at + 2] + theirs + answered[at + 4 :]
@@ -196,7 +196,7 @@ async def test_legacy_fields_of_the_upstream_give_way(edge: Edge, answered: byte
     assert (await asks(client, key=UNLIMITED))["x-ratelimit-remaining"] == "6"
 
 
-async def test_an_upstreams_fault_has_the_fields_too(edge: Edge) -> None:
+async def test_a_502_has_ratelimit_fields(edge: Edge) -> None:
     await edge.upstream.rests()
     edge.upstream.refuses()
     client = await edge.client()
@@ -205,7 +205,7 @@ async def test_an_upstreams_fault_has_the_fields_too(edge: Edge) -> None:
     assert left(answer)[:2] == ("basic", 59)
 
 
-async def test_a_refusal_with_its_body_still_to_come_ends_the_connection(edge: Edge) -> None:
+async def test_a_refusal_before_the_end_of_the_body_closes_the_connection(edge: Edge) -> None:
     edge.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}]}
     client = await edge.client()
     await asks(client)

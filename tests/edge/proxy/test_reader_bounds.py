@@ -1,4 +1,4 @@
-"""The table of bounds: those of clients and upstreams, just below and just above each, over each of its protocols."""
+"""The table of bounds for clients and upstreams: each bound is tested just below and just above, over each protocol."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from tests.support.wire import Cut, Message, Wire
 
 LIMITS = {"head": 4 << 10, "fields": 20, "body": 8 << 10}
 UPSTREAM_HEAD = 16 << 10
-"""The settings of the stage, in the units of the table."""
+"""The settings of the test bed, in the units of the table."""
 
 Fields = tuple[tuple[str, str], ...]
 
@@ -40,7 +40,7 @@ class Request(NamedTuple):
     body: bytes | None = None
     trailers: Fields = ()
     wire_body: bytes = b""
-    """A chunked body as bytes, which HTTP/1.1 alone has."""
+    """A chunked body as bytes, for HTTP/1.1 only."""
 
     @property
     def method(self) -> str:
@@ -78,7 +78,7 @@ def request_of_target(size: int) -> Request:
 
 
 def request_of_extensions(size: int) -> Request:
-    """A chunked body whose extensions have so many bytes beyond what is free."""
+    """Return a request whose chunk extensions have `size` bytes beyond the free ones."""
     pieces = []
     while size:
         excess = min(size, 3000)
@@ -88,7 +88,7 @@ def request_of_extensions(size: int) -> Request:
 
 
 CLIENT_CASES: dict[str, tuple[Callable[[int], Request], int]] = {
-    # Beside a line of this length Host must fit into the head.
+    # Beside a target of this length, Host must still fit into the head.
     "client target": (request_of_target, -len(FEW)),
     "client head": (request_of_head, 0),
     "client fields": (lambda count: Request(fields=(("x-a", "b"),) * (count - len(["Host"]))), 0),
@@ -110,7 +110,7 @@ CLIENT_CASES: dict[str, tuple[Callable[[int], Request], int]] = {
     ),
     "client chunk extensions": (request_of_extensions, 0),
 }
-"""By row: the request that reaches a bound of so many units, and how much less a request must have to pass."""
+"""By row: a function that returns the request at a bound, and an offset from the bound for a request that passes."""
 
 OTHER_NAMES = {"client body of known length": "client body"}
 
@@ -120,7 +120,7 @@ def find_row(name: str) -> Bound:
 
 
 def get_number(row: Bound) -> int:
-    """The number of a row on this stage."""
+    """Return the number of a row in this test bed."""
     setting = (row.setting or "").rpartition(".")[2]
     number = UPSTREAM_HEAD if row.setting == "upstreams.NAME.head" else LIMITS.get(setting, row.number)
     assert number is not None
@@ -142,7 +142,7 @@ def edge(edge: Edge) -> Edge:
 
 
 async def find_log_line(edge: Edge, status: int, path: str) -> dict[str, Any]:
-    """The line of the access log of the request that failed with this status, once it is there."""
+    """Wait for the access log line of the request that failed with this status, and return it."""
     file = edge._folder / "access.log"
 
     def find() -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ async def find_log_line(edge: Edge, status: int, path: str) -> dict[str, Any]:
 
 
 def check_client_is_blamed(edge: Edge, answer: Message, line: dict[str, Any]) -> None:
-    """No upstream is named, counted or charged."""
+    """Check that no upstream is named, counted or charged."""
     detail = orjson.loads(answer.body)["detail"]
     assert line["error"] == detail
     assert "the upstream" not in detail.lower()
@@ -193,7 +193,7 @@ async def _walk_http1(edge: Edge, row: Bound, below: Request, above: Request) ->
 
 
 async def _walk_http2(edge: Edge, row: Bound, below: Request, above: Request) -> Message | None:
-    """None where the stream is reset, as HTTP/2 has it."""
+    """Send both requests. Return the second answer, or None if HTTP/2 requires a reset of its stream."""
     client = await http2(edge)
     held = await client.begins_request("POST", "/public/held", ended=False)
     assert (await client.answer_of(await below.send_http2(client))).status == 200
@@ -204,8 +204,8 @@ async def _walk_http2(edge: Edge, row: Bound, below: Request, above: Request) ->
     else:
         answer = await client.answer_of(number)
     await client.sends_data(held, b"goes on", ended=True)
-    assert (await client.answer_of(held)).status == 200, "another stream goes on"
-    assert (await client.asks()).status == 200, "and so does the connection"
+    assert (await client.answer_of(held)).status == 200, "another stream is served"
+    assert (await client.asks()).status == 200, "the connection is served"
     return answer
 
 
@@ -250,7 +250,7 @@ class Answer(NamedTuple):
 NUMBER = b"\0\0\x7f\x7f"
 """The stream in raw frames."""
 UNKNOWN = 0xBB
-"""A type of frames that nobody knows, which are ignored (RFC 9113 section 5.5)."""
+"""An unknown frame type. Receivers ignore such frames (RFC 9113 section 5.5)."""
 STREAM = int.from_bytes(NUMBER, "big")
 OWN = {HTTP1: len("HTTP/1.1 200 OK\r\ncontent-length: 0"), HTTP2: len("HTTP/1.1 200 \r\ncontent-length: 0")}
 CHUNKED = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked")
@@ -263,7 +263,7 @@ def answer_of_head(size: int, protocol: Protocol) -> Answer:
 
 
 def answer_of_block(factor: int, protocol: Protocol) -> Answer:
-    """A field block of so many times `head` and one byte less, or of more than that."""
+    """Return a field block of `factor` times `head`, which is just below or above the bound."""
     parts = [b"\x82" * 16384] * (factor * UPSTREAM_HEAD // 16384)
     first = block([(b":status", b"200")]).ljust(16384, b"\x82")
     middle = b"".join(frame(CONTINUATION, 0, STREAM, part) for part in parts[2:])
@@ -281,21 +281,21 @@ UPSTREAM_CASES: dict[str, Callable[[int, Protocol], Answer]] = {
     ),
     "upstream chunk extensions": lambda size, _: Answer(raw=CHUNKED + request_of_extensions(size).wire_body),
 }
-"""By row: the answer that reaches a bound of so many units."""
+"""By row: a function that returns the answer at a bound of this number of units."""
 
 BEGUN = {"upstream trailers", "upstream chunk line", "upstream chunk extensions"}
-"""Rows whose answers have begun to go out when the bound is exceeded."""
+"""Rows whose answers have begun to pass to the client when they exceed the bound."""
 
 CONNECTION_CASES: dict[str, Callable[[int], tuple[bytes, int]]] = {
     "upstream settings": lambda count: (settings(*[(1, 4096)] * count) + SERVED, 200),
     "upstream frame": lambda size: (frame(UNKNOWN, 0, 0, bytes(size)) + SERVED, 200),
     "upstream field block": lambda factor: (answer_of_block(factor, HTTP2).raw, 502),
 }
-"""By row: frames of the upstream beyond whose bound the connection ends, and the status of the answer below it."""
+"""By row: a function that returns frames at a bound of the connection, and the status of the answer below it."""
 
 
 class Asker:
-    """A client of either protocol, which asks for paths. Over HTTP/1.1 each path has a connection of its own."""
+    """A client of either protocol that requests paths. Over HTTP/1.1, each path has a connection of its own."""
 
     def __init__(self, edge: Edge, connection: Http2Wire | None) -> None:
         self._edge, self._http2 = edge, connection
@@ -312,7 +312,7 @@ class Asker:
         await self._wires[path].sends(head(f"{method} {path} HTTP/1.1", "Host: edge.test", *map(": ".join, fields)))
 
     async def gets_answer(self, path: str) -> Message:
-        """The final answer. Raises Cut or ConnectionError where it is cut off."""
+        """Return the final answer. Raises Cut or ConnectionError if it is cut off."""
         if self._http2 is not None:
             return await self._http2.answer_of(self._streams[path])
         answer = await self._wires[path].gets_answer()
@@ -326,7 +326,7 @@ async def create_asker(edge: Edge, protocol: Protocol) -> Asker:
 
 
 async def _ask(edge: Edge, client: Asker, server: Http2Server | None) -> tuple[Any, int]:
-    """Send a POST; return the upstream's side of it: a connection, and a stream."""
+    """Send a POST. Return the upstream's connection and stream."""
     await client.asks("/public/x")
     if server is None:
         return await edge.upstream.takes(), 0
@@ -340,7 +340,7 @@ async def _send(answer: Answer, side: Any, stream: int) -> None:
 
 
 def check_edge_is_blamed(edge: Edge, row: Bound, line: dict[str, Any]) -> None:
-    """The error of the row is what is logged and counted, and the endpoint is charged for its own faults alone."""
+    """Check that the row's error is logged and counted, and that the endpoint is charged only for its own faults."""
     assert row.error is not None
     assert line["error"] == row.error
     assert edge.count("edge_upstream_errors_total", "api", row.error) == 1
@@ -380,7 +380,7 @@ async def test_a_bound_of_upstreams(edge: Edge, name: str, protocol: Protocol, c
             reset = frame(RST_STREAM, 0, stream, ErrorCodes.CANCEL.to_bytes(4, "big"))
             assert await server.wire.gets_bytes(len(reset)) == reset
     await _send(Answer(), accepted if server is None else server, 0 if server is None else 1)
-    assert (await client.gets_answer("/public/other")).status == 200, "another request of the service goes on"
+    assert (await client.gets_answer("/public/other")).status == 200, "another request to the service is served"
 
 
 @pytest.mark.parametrize("clients", BOTH, ids=lambda protocol: f"a client over {protocol.value}")
@@ -396,7 +396,7 @@ async def test_a_bound_of_a_connection_to_an_upstream(edge: Edge, name: str, cli
     _, stream = await _ask(edge, client, server)
     frames, status = create(get_number(row))
     await _send(Answer(raw=frames), server, stream)
-    assert (await client.gets_answer("/public/x")).status == status, "its connection goes on"
+    assert (await client.gets_answer("/public/x")).status == status, "the connection is still used"
     is_counted = edge.count("edge_upstream_errors_total", "api", row.error)
     _, stream = await _ask(edge, client, server)
     await _send(Answer(raw=create(get_number(row) + 1)[0]), server, stream)
@@ -405,10 +405,12 @@ async def test_a_bound_of_a_connection_to_an_upstream(edge: Edge, name: str, cli
     detail = orjson.loads(answer.body)["detail"]
     assert ("The upstream breaks" if row.side is Side.UPSTREAM else "a bound of its own") in detail
     assert (await find_log_line(edge, answer.status, "/public/x"))["error"] == row.error
-    assert edge.count("edge_upstream_errors_total", "api", row.error) == is_counted + 2, "the other one was tried again"
+    assert edge.count("edge_upstream_errors_total", "api", row.error) == is_counted + 2, "the other request was retried"
     assert (edge.endpoint().errors > 0) is (row.side is Side.UPSTREAM)
     await server.wire.gets_cut()
     again = await Http2Server(await edge.upstream.accepts()).begins()
     await again.gets_request(1)
     await again.sends_head(1, 200, ended=True)
-    assert (await client.gets_answer("/public/other")).status == 200, "over another connection"
+    assert (await client.gets_answer("/public/other")).status == 200, (
+        "the other request is served over a new connection"
+    )

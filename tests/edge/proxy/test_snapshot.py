@@ -1,4 +1,4 @@
-"""What a worker remembers of header blocks, and what it must not."""
+"""The worker's cache of header blocks: blocks that it stores, and blocks that it must not store."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def block(*lines: str) -> bytes:
     return "".join(f"{line}\r\n" for line in ("Host: edge.test", *lines)).encode()
 
 
-async def test_ordinary_blocks_are_remembered_with_their_meaning(edge: Edge) -> None:
+async def test_ordinary_blocks_are_cached_with_their_meaning(edge: Edge) -> None:
     made = await snapshot(edge)
     for lines in ((), ("Accept: */*",), (f"X-API-Key: {KEY}",), (f"Authorization: Bearer {UNLIMITED}",)):
         meaning = made.read_block(block(*lines), False)
@@ -36,14 +36,14 @@ async def test_ordinary_blocks_are_remembered_with_their_meaning(edge: Edge) -> 
     ],
     ids=["trace", "unknown key", "unknown bearer", "long"],
 )
-async def test_what_is_new_each_time_or_made_up_is_not_remembered(edge: Edge, lines: tuple[str, ...]) -> None:
+async def test_blocks_with_unique_or_invented_values_are_not_cached(edge: Edge, lines: tuple[str, ...]) -> None:
     made = await snapshot(edge)
     made.read_block(block(*lines), False)
     assert not made.heads[False]
 
 
 @pytest.mark.parametrize("line", ["X-Forwarded-For: 192.0.2.1", "X-Request-Id: abc"])
-async def test_what_a_trusted_proxy_says_of_one_client_is_not_remembered(edge: Edge, line: str) -> None:
+async def test_blocks_with_a_trusted_proxys_client_fields_are_not_cached(edge: Edge, line: str) -> None:
     made = await snapshot(edge)
     made.read_block(block(line), True)
     assert not made.heads[True]
@@ -52,8 +52,8 @@ async def test_what_a_trusted_proxy_says_of_one_client_is_not_remembered(edge: E
 
 
 @pytest.mark.patches_methods
-async def test_a_flood_of_heads_has_no_regular_head_read_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever comes once in 100 requests, with the same request or with others of the same fields, is read once."""
+async def test_a_flood_of_heads_does_not_evict_regular_heads(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that sends one in 100 requests, with constant or with varying fields, is read once."""
     edge.config["tiers"]["basic"] = {"limits": []}
     edge.upstream.answers(lambda request: ok())
     made = await snapshot(edge)
@@ -79,7 +79,7 @@ async def test_a_flood_of_heads_has_no_regular_head_read_again(edge: Edge, monke
         assert len(caches[False]) + len(caches[False]._older) <= HEADS_MAX
 
 
-async def test_nothing_is_remembered_of_anybody_once_no_request_begins_under_it(edge: Edge) -> None:
+async def test_a_retired_snapshot_clears_its_caches(edge: Edge) -> None:
     made = await snapshot(edge)
     made.read_block(block(f"X-API-Key: {KEY}"), False)
     made.read_block(block(), True)

@@ -1,4 +1,4 @@
-"""Which of many rows are told to the hub, and when: real tables, the reference of a hub, a clock of the test's own."""
+"""The choice and the time of rows reported to the hub, with real tables, a reference hub and a simulated clock."""
 
 import itertools
 import random
@@ -32,7 +32,7 @@ STEP = 0.05
 
 
 class Edge:
-    """A supervisor and one worker on a table; the hub answers at once. Times are edge time."""
+    """A supervisor and one worker on a table. The hub answers at once. Times are edge time."""
 
     def __init__(self, folder: Path, seed: int, hosts: int = 2) -> None:
         path = make(folder, LAYOUT)
@@ -47,14 +47,14 @@ class Edge:
         self._used: dict[str, Callable[[], None]] = {}
 
     def begin(self) -> None:
-        """The supervisor starts, perhaps after another."""
+        """Start a supervisor, which may replace another one."""
         self.shared = SharedRates(self._table, 1, random.Random(self._seed))
         self.shared.hosts = self._hosts
         self._table.words[at.HOSTS] = self._hosts
         self._seqs = itertools.count(next(self._starts) << 32)
 
     def count(self, name: str) -> None:
-        """A request is counted, and the supervisor is not told."""
+        """Count a request without telling the supervisor."""
         policy = self._policies.get_policy(RULE, name.encode())
         policy.left(self.now)
         policy.charge(1)
@@ -62,22 +62,22 @@ class Edge:
         self.rows[name] = self._worker.readers[RULE.key(name.encode())].row  # type: ignore[attr-defined]
 
     def left(self, name: str) -> int:
-        """What would still pass."""
+        """Return the remaining amount."""
         return self._policies.get_policy(RULE, name.encode()).left(self.now)
 
     def use(self, name: str, *, refused: bool = False) -> None:
-        """The supervisor is told that it is used."""
+        """Tell the supervisor that the row is in use."""
         row = self.rows[name]
         generation = self._worker.words[row + at.ROW_GENERATION]
         self.shared.record_use(RowUse(row, generation, TERMS, refused), self.now)
 
     def wait(self, name: str, column: int = 0) -> None:
-        """A request waits for a claim."""
+        """Let a request wait for a claim."""
         head = self.rows[name] + LAYOUT.head(column)
         self._worker.words[head + at.WANT] = self._worker.words[head + at.GIVEN] + 1
 
     def told(self, most: int = 1000) -> list[str]:
-        """Whom the hub is told of now; it answers."""
+        """Send the due reports to the hub and apply its answers. Return the reported names."""
         names = {row: name for name, row in self.rows.items()}
         said: list[tuple[SharedRate, Report]] = list(self.shared.build_reports(self.now, self._seqs, most))
         for row, report in said:
@@ -85,7 +85,7 @@ class Edge:
         return [names[row.row] for row, _ in said]
 
     def over(self, seconds: float, most: int = 1000) -> Iterator[list[str]]:
-        """Step by step, whom the hub is told of in the next seconds."""
+        """Yield the reported names of each step in the next seconds."""
         for _ in range(round(seconds / STEP)):
             self.now += STEP
             yield self.told(most)
@@ -100,12 +100,12 @@ def names(many: int) -> list[str]:
     return [f"customer-{number}" for number in range(many)]
 
 
-def test_first_are_those_who_wait_then_those_that_matter_and_the_others_have_their_turn(edge: Edge) -> None:
+def test_waiting_rows_are_reported_first_then_urgent_ones_then_the_others(edge: Edge) -> None:
     for name in names(60):
         edge.count(name)
         edge.use(name)
     assert len(edge.told()) == 60
-    # The hub's answers are good still, and the time of all has come.
+    # The hub's answers are still valid, and all rows are due.
     edge.now += GOOD_SECONDS - 0.01
     for name in names(60):
         edge.count(name)
@@ -120,10 +120,10 @@ def test_first_are_those_who_wait_then_those_that_matter_and_the_others_have_the
     assert set(told[12:15]) <= set(matter)
     assert set(told[15:]) <= set(names(20))
     rest = [name for _ in range(4) for name in edge.told(16)]
-    assert len({*told, *rest}) == 60, "nobody twice as long as others have not been told of"
+    assert len({*told, *rest}) == 60, "no row is reported twice before all others are reported"
 
 
-def test_what_no_other_host_uses_is_told_less_often_and_never_becomes_cold(edge: Edge) -> None:
+def test_a_row_used_by_one_host_is_reported_less_often(edge: Edge) -> None:
     edge.count("alone")
     edge.count("shared")
     edge.use("alone")
@@ -145,7 +145,7 @@ def test_what_no_other_host_uses_is_told_less_often_and_never_becomes_cold(edge:
     assert told["shared"] >= 20
 
 
-def test_a_hub_that_comes_back_is_told_first_of_what_was_counted_and_of_the_rest_little_by_little(edge: Edge) -> None:
+def test_a_returning_hub_gets_new_counts_first_and_the_rest_gradually(edge: Edge) -> None:
     for name in names(300):
         edge.count(name)
         edge.use(name)
@@ -160,10 +160,10 @@ def test_a_hub_that_comes_back_is_told_first_of_what_was_counted_and_of_the_rest
     told = Counter(name for said in steps for name in said)
     assert set(told) == set(names(300))
     assert set(names(10)) <= {name for said in steps[:3] for name in said}
-    assert max(len(said) for said in steps[3:]) <= 40, "a second's worth would be 60"
+    assert max(len(said) for said in steps[3:]) <= 40, "the rate of a whole second would be 60"
 
 
-def test_so_many_rows_at_a_time_are_held_while_the_hub_is_away(edge: Edge) -> None:
+def test_without_the_hub_rows_are_held_in_batches(edge: Edge) -> None:
     for name in names(50):
         edge.count(name)
         edge.use(name)
@@ -176,8 +176,8 @@ def test_so_many_rows_at_a_time_are_held_while_the_hub_is_away(edge: Edge) -> No
     assert held() == 0
     edge.shared.hold_next_rows(edge.now, "share", 20)
     assert held() == 20
-    assert edge.shared.find_next_due() == 0, "there is more to be done"
-    # Whoever is used meanwhile comes next.
+    assert edge.shared.find_next_due() == 0, "rows are left to hold"
+    # A newly used row is held next.
     edge.count("new")
     edge.use("new")
     edge.shared.hold_next_rows(edge.now, "share", 1)
@@ -187,27 +187,25 @@ def test_so_many_rows_at_a_time_are_held_while_the_hub_is_away(edge: Edge) -> No
     assert (edge.shared.find_next_due() or 0) > edge.now
 
 
-def test_what_is_counted_while_a_row_is_held_makes_its_part_no_larger(
-    edge: Edge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_count_during_a_hold_does_not_enlarge_the_share(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     edge.count("new")
     edge.use("new")
     (row,) = edge.shared._rows.values()
     read = row.read_counts
 
     def counted(self: SharedRate, now: float) -> HostCounts:
-        """Another request is counted after the sums were read, and before the cells are."""
+        """Count a request after the sums were read and before the cells are read."""
         found = read(now)
         edge._used["new"]()
         return found._replace(cells={of: count + 1 for of, count in found.cells.items()}, left=found.left - 1)
 
     monkeypatch.setattr(SharedRate, "read_counts", counted)
     edge.shared.hold_next_rows(edge.now, "share", 1)
-    assert row.held == 300, "half of it, and not all"
+    assert row.held == 300, "half of the limit is held"
 
 
 @pytest.mark.parametrize("algorithm", ["sliding_window", "token_bucket"])
-def test_what_is_said_anew_while_the_hub_is_away_is_done(edge: Edge, algorithm: str) -> None:
+def test_a_changed_on_loss_applies_without_the_hub(edge: Edge, algorithm: str) -> None:
     rule = Rule("basic", 600, 600.0, algorithm=algorithm, depth=600)
     policy = Policies(edge._worker).get_policy(rule, b"acme")
     policy.left(edge.now)
@@ -223,13 +221,13 @@ def test_what_is_said_anew_while_the_hub_is_away_is_done(edge: Edge, algorithm: 
     bucket = None if cells else Bucket(600, 1.0, 0.0, 100.0)
     edge.hub.report(Report(key, 2, 1, 1, edge.now, 600.0, 100, window=window, bucket=bucket))
     assert edge.told() == ["acme"]
-    # Half of what there is, or of what is left of a bucket; nothing; all that is left.
+    # share: half of the limit or of a bucket's remainder. deny: nothing. full: the whole remainder.
     for on_loss, left in (("share", 200), ("deny", 0), ("full", 400), ("share", 200), ("full", 400)):
         edge.shared.hold_next_rows(edge.now, on_loss)  # type: ignore[arg-type]
         assert max(0, policy.left(edge.now)) == pytest.approx(left, abs=1), on_loss
 
 
-def test_what_an_answer_has_allowed_is_over_in_all_rows_at_once(edge: Edge) -> None:
+def test_losing_the_hub_ends_the_allowance_of_all_rows_at_once(edge: Edge) -> None:
     for name in names(50):
         edge.count(name)
         edge.use(name)
@@ -245,7 +243,7 @@ def test_what_an_answer_has_allowed_is_over_in_all_rows_at_once(edge: Edge) -> N
 
 
 @pytest.mark.parametrize(("on_loss", "is_whole"), [("share", True), ("deny", True), ("deny", False)])
-def test_of_a_bucket_too_nothing_passes_where_that_is_said(edge: Edge, on_loss: OnLoss, is_whole: bool) -> None:
+def test_without_the_hub_a_bucket_follows_on_loss(edge: Edge, on_loss: OnLoss, is_whole: bool) -> None:
     bucket = Rule("basic", 600, 60.0, algorithm="token_bucket", depth=20)
     worker = Policies(edge._worker)
     policy = worker.get_policy(bucket, b"acme")
@@ -266,7 +264,7 @@ def test_of_a_bucket_too_nothing_passes_where_that_is_said(edge: Edge, on_loss: 
         if is_whole:
             edge.shared.hold_next_rows(edge.now, on_loss)
         elif number % 20 == 0:
-            # The part of the hub that has it does not answer, second by second.
+            # The hub node of the row does not answer, and the row is held again each second.
             edge.shared.hold_row(row, edge.now, on_loss)
         left = policy.left(edge.now)
         if left >= 1 and (gate.is_open(edge.now, 1) or not gate.must_ask(edge.now, 1, left)):
@@ -277,7 +275,7 @@ def test_of_a_bucket_too_nothing_passes_where_that_is_said(edge: Edge, on_loss: 
     assert passed == 0 if on_loss == "deny" else 50 <= passed <= 65
 
 
-def test_a_clock_that_is_set_back_holds_nothing_up(edge: Edge) -> None:
+def test_a_clock_set_back_does_not_delay_reports(edge: Edge) -> None:
     for name in names(20):
         edge.count(name)
         edge.use(name)
@@ -291,7 +289,7 @@ def test_a_clock_that_is_set_back_holds_nothing_up(edge: Edge) -> None:
     assert "customer-0" in [name for said in edge.over(0.5) for name in said]
 
 
-def test_what_is_said_of_moments_far_ahead_does_not_hide_what_counts_now(edge: Edge) -> None:
+def test_counts_of_a_far_future_do_not_hide_present_counts(edge: Edge) -> None:
     edge.count("customer")
     edge.use("customer")
     key = edge.shared.table.stored_key(edge.rows["customer"])
@@ -303,7 +301,7 @@ def test_what_is_said_of_moments_far_ahead_does_not_hide_what_counts_now(edge: E
     assert edge.left("customer") == 600 - 1 - 200
 
 
-def test_what_the_hub_refused_is_in_vain_until_the_next_cell(edge: Edge) -> None:
+def test_a_refused_claim_is_not_repeated_before_the_next_cell(edge: Edge) -> None:
     edge.count("customer")
     edge.use("customer")
     key = edge.shared.table.stored_key(edge.rows["customer"])
@@ -319,7 +317,7 @@ def test_what_the_hub_refused_is_in_vain_until_the_next_cell(edge: Edge) -> None
 
 
 @pytest.mark.parametrize("column", [0, 1])
-def test_claims_that_nobody_uses_are_given_back_also_where_another_supervisor_got_them(edge: Edge, column: int) -> None:
+def test_unused_claims_are_returned_even_by_another_supervisor(edge: Edge, column: int) -> None:
     edge.count("customer")
     edge.use("customer")
     edge.told()
@@ -337,10 +335,10 @@ def test_claims_that_nobody_uses_are_given_back_also_where_another_supervisor_go
     assert edge.shared.list_unused_claims(edge.now) == []
     for _ in edge.over(15.0):
         pass
-    assert len(edge.shared) == 0, "it is in use no more"
+    assert len(edge.shared) == 0, "the row is no longer in use"
 
 
-def test_what_counts_still_is_told_again_to_a_hub_that_forgot_it_though_nobody_uses_it(edge: Edge) -> None:
+def test_current_counts_of_unused_rows_are_reported_again_to_an_empty_hub(edge: Edge) -> None:
     for name in names(50):
         edge.count(name)
         edge.use(name)
@@ -356,7 +354,7 @@ def test_what_counts_still_is_told_again_to_a_hub_that_forgot_it_though_nobody_u
     for _ in edge.over(15.0):
         pass
     assert len(edge.shared) == 0
-    # Again, of those that are in one part of it.
+    # A second renewal covers only the keys of one node.
     keys = {edge.shared.table.stored_key(edge.rows[name]) for name in names(20)}
     edge.shared.schedule_renewal(lambda key: key in keys, edge.now)
     told = Counter(name for said in edge.over(SPREAD_SECONDS + 0.5) for name in said)
@@ -364,7 +362,7 @@ def test_what_counts_still_is_told_again_to_a_hub_that_forgot_it_though_nobody_u
     for _ in edge.over(RULE.window):
         pass
     edge.shared.resume()
-    assert not [name for said in edge.over(SPREAD_SECONDS + 0.5) for name in said], "it counts no more"
+    assert not [name for said in edge.over(SPREAD_SECONDS + 0.5) for name in said], "the counts have expired"
     edge.count("new")
     edge.use("new")
     assert edge.told() == ["new"]

@@ -70,7 +70,7 @@ class CreateCustomerRequest(Customer):
     metadata: Metadata | None = None
     """Texts of your own, by name."""
     rotate_every: Span | None = None
-    """The age at which a key is due for rotation, such as 90d. By default keys are never due."""
+    """The age that makes a key due for rotation, such as 90d. By default keys are never due."""
 
     @model_validator(mode="before")
     @classmethod
@@ -219,7 +219,7 @@ class LimitSettings(TypedDict):
     burst: NotRequired[int]
     """The depth of the bucket, in requests."""
     scope: NotRequired[Literal["customer", "key", "ip", "route", "customer_route"]]
-    """The requests that share the limit; by default those of the customer."""
+    """The requests that share the limit; by default all requests of the customer."""
     per: NotRequired[Literal["ip"] | dict[Literal["header", "query", "claim"], str]]
     """The place in a request that names the end user. Each end user has a limit of their own."""
     mode: NotRequired[Literal["enforce", "shadow"]]
@@ -285,7 +285,7 @@ class CustomerResponse(TypedDict):
     regions: RegionSettings | None
     """The regions that the customer may use and prefers; null if it may use all and prefers none."""
     rotate_every: str | None
-    """The age at which a key is due for rotation, such as 90d; null if the customer has no such age."""
+    """The age that makes a key due for rotation, such as 90d; null if the customer has no such age."""
     created_at: str
     """The time when the customer was created."""
     state: Literal["active", "paused", "deleting", "deleted"]
@@ -303,7 +303,7 @@ class ListedCustomer(CustomerResponse):
     """A customer of a list."""
 
     matched: NotRequired[CustomerMatch]
-    """The field that `search` matched; missing without `search`. `email` and `domain` are those of a contact."""
+    """The field that `search` matched; missing without `search`. `email` and `domain` belong to a contact."""
 
 
 class CustomerList(TypedDict):

@@ -62,7 +62,7 @@ class KeyRotation(TypedDict):
     customer: str
     """The customer, by name."""
     every: str | None
-    """The age at which a key is due; null if keys never are."""
+    """The age that makes a key due; null if keys never are."""
     grace: str
     """How long a key stays valid after its replacement was collected."""
     deliver: Literal["portal", "webhook"]

@@ -127,7 +127,7 @@ class Reference:
         roles = cast(list[str], operation.get("x-roles", []))
         access = f"Roles: {', '.join(roles)}." if roles else "Anyone, without a token."
         if operation.get("x-sensitive"):
-            access += " It is sensitive: people need a second factor, machines the configuration's leave."
+            access += " It is sensitive: people need a second factor, tokens need `sensitive: true`."
         return Operation(
             id=str(operation["operationId"]),
             method=method,
@@ -233,8 +233,8 @@ def render_markdown(document: Schema) -> str:
 
 def _render_sections(reference: Reference) -> Iterator[str]:
     yield f"# {reference.title.partition(',')[0]}\n"
-    yield "Made by `scripts/api-page` of the API's description. A collector serves that as `/v1/openapi.json`, and this"
-    yield f"page as `/docs`.\n\n{reference.about}\n\n| error | |\n|---|---|"
+    yield "`scripts/api-page` makes this page from the API's description. A collector serves the description as"
+    yield f"`/v1/openapi.json`, and this page as `/docs`.\n\n{reference.about}\n\n| error | |\n|---|---|"
     yield from (f"| {status} | {meaning} |" for status, meaning in COMMON_ERRORS.items())
     yield ""
     for section in reference.sections:
@@ -258,7 +258,7 @@ def _render_operation(operation: Operation) -> Iterator[str]:
         if kinds or name != "Request":
             yield f"{name}: {kinds or 'no content'}.\n"
     for example in (body.example for body in operation.answers if body.example is not None):
-        yield f"<details><summary>An answer</summary>\n\n```json\n{example}\n```\n\n</details>\n"
+        yield f"<details><summary>An example</summary>\n\n```json\n{example}\n```\n\n</details>\n"
     yield f"Errors: {', '.join(status for status, _ in operation.errors)}."
     yield from (f"{status}: {meaning}" for status, meaning in operation.errors if meaning)
 

@@ -69,7 +69,7 @@ class Departure(TypedDict):
     staying: list[str]
     """The data that stays and its handling, each a sentence."""
     move: MoveProgress | None
-    """The current move of the customer, or the one by which it left; null if there is none."""
+    """The current move of the customer, or its last one if it has left; null if there is none."""
 
 
 def get_residency(settings: CollectorSettings) -> str:

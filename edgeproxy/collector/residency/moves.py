@@ -74,7 +74,7 @@ class Move(TypedDict):
     customer_id: str
     """The id of the customer here."""
     side: Side
-    """`out` at the residency that the customer leaves, `in` at the residency where it arrives."""
+    """`out` at the residency that the customer leaves, `in` at the other one."""
     residency: str
     """The other residency."""
     peer: str | None

@@ -38,8 +38,8 @@ class Rotation(Part):
 
     every: Annotated[float, BeforeValidator(Time(3600.0, 3650 * DAY_SECONDS))] | None = Field(
         default=None,
-        description="Age at which a key is due for rotation, unless its customer has a `rotate_every`. Without it, "
-        "such keys are never due.",
+        description="Age that makes a key due for rotation, unless its customer has a `rotate_every`. Without it, such "
+        "keys are never due.",
     )
     grace: Annotated[float, BeforeValidator(Time(3600.0, 90 * DAY_SECONDS))] = Field(
         default=GRACE_SECONDS,

@@ -233,7 +233,7 @@ class PlanList(TypedDict):
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     currencies: list[str]
-    """All currencies in which plans have prices."""
+    """The currencies of all plans' prices."""
     plans: list[PlanResponse]
     """The plans that have prices in this currency or are free, each in its newest version."""
     meters: dict[str, MeterDisplayResponse]
@@ -259,7 +259,7 @@ class PlanCostList(TypedDict):
     currency: str
     """The currency of all amounts (ISO 4217), such as `usd`."""
     period_start: str | None
-    """The time from which usage counts: the start of the period, or of a subscription that started later."""
+    """The start of the usage that counts: the start of the period, or of a subscription that started later."""
     plans: list[PlanCostResponse]
     """The plans, as in the list of plans."""
 

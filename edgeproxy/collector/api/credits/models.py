@@ -174,7 +174,7 @@ class CreditBalanceResponse(TypedDict):
     available: int
     """The booked credits minus the pending ones, in millicredits."""
     currency: str
-    """The currency of the credits. Before the first credits it is the currency in which they would be sold."""
+    """The currency of the credits. Before the first credits, the currency of their sale."""
     amount: str
     """The available credits in their currency, as a decimal number."""
     usd: str | None

@@ -38,7 +38,7 @@ class AllocateItemRequest(Body):
     """The options of an allocation."""
 
     ttl: Span | None = None
-    """The time after which the allocation is released by itself, such as 12h; by default never."""
+    """The lifetime of the allocation, such as 12h. It is then released. By default it has no end."""
 
 
 class AllocationResponse(TypedDict):

@@ -265,7 +265,7 @@ class BusinessReport(TypedDict):
     currency: str
     """The currency of the report (ISO 4217), such as `usd`."""
     currencies: list[str]
-    """The currencies in which customers are charged. Each has its own report."""
+    """The currencies of customers' charges. Each has its own report."""
     month: BusinessMonth
     """The figures of the month."""
     days: list[BusinessDay]

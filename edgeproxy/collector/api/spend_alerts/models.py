@@ -11,7 +11,7 @@ from edgeproxy.collector.billing.reports.spend_alerts import AMOUNTS_MAX
 
 
 class SpendAlertsRequest(Body):
-    """All amounts at which a customer gets an alert."""
+    """All amounts that trigger an alert for a customer."""
 
     amounts: Annotated[tuple[Cents, ...], Field(max_length=AMOUNTS_MAX)]
     """The amounts, in the smallest unit of the currency, such as cents, before tax. An empty list turns the alerts off.
@@ -19,7 +19,7 @@ class SpendAlertsRequest(Body):
 
 
 class SpendAlertsResponse(TypedDict):
-    """The amounts at which a customer gets an alert, and the cost of its period so far."""
+    """The amounts that trigger an alert for a customer, and the cost of its period so far."""
 
     customer: str
     """The customer's name."""

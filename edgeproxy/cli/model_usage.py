@@ -63,6 +63,7 @@ def explain(
     for text in texts:
         reader.feed(text)
     reader.finish()
+    lines = lines or usage_format.read_results(reader.values)
     work, has_output = find_work(*operation)
     print(f"{request}: {WORKS[work]}")
     for values in lines or [dict(reader.values)]:

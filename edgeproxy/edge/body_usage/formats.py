@@ -142,6 +142,13 @@ class UsageFormat:
         self._fields.read(text, values)
         return self.compute_counts(values)
 
+    def read_results(self, values: Mapping[str, Value]) -> list[dict[str, Value]]:
+        """Return the facts of each answer of a batch that stand in one body."""
+        results = values.get(dialects.RESULTS)
+        if not isinstance(results, list):
+            return []
+        return [self.read_json(msgspec.json.encode(each))[0].values for each in results]
+
     def take(self, stated_values: dict[str, Value], values: dict[str, Value]) -> None:
         """Put the values at the paths of one text into `values`, by fact.
 

@@ -10,8 +10,6 @@ from hashlib import blake2b
 from time import monotonic, time
 from typing import TYPE_CHECKING, Final, Protocol
 
-import msgspec
-
 from edgeproxy.config import dimensions
 from edgeproxy.config.dimensions import OTHER
 from edgeproxy.config.meters import ESTIMATED, MODEL, PROMPT_SIZE, PROMPT_SIZES, SERVICE_TIER
@@ -251,12 +249,10 @@ class BodyMetering:
 
     def _count_results(self, answer: "Answer", counts: StatedCounts) -> None:
         """Count the answers of a batch that are in one body, each once."""
-        batch, results = counts.find_text(ANSWER_ID), counts.values[RESULTS]
-        if batch is None or not isinstance(results, list):
-            return
-        for number, each in enumerate(results, 1):
-            stated, _ = self.usage_format.read_json(msgspec.json.encode(each))
-            self.count_line(answer, batch.encode(), number, stated.values)
+        batch = counts.find_text(ANSWER_ID)
+        if batch is not None:
+            for number, values in enumerate(self.usage_format.read_results(counts.values), 1):
+                self.count_line(answer, batch.encode(), number, values)
 
     def _claim(self, counts: StatedCounts, *, is_deferred: bool = False) -> bool:
         """Claim the id of a stored answer. Return whether its usage must be counted, because it has not been yet.

@@ -1,14 +1,14 @@
-"""Whether another generator measures the same: ours, h2load and plain Locust, in turn, through one edge.
+"""A comparison with other generators: ours, h2load and plain Locust, in turn, through one edge.
 
     python -m loadtest.crosscheck [--stall] [--rounds N]
 
-h2load runs as so many processes of one connection (rate × 0.2 s of them, five requests/s each, started evenly within an
-interval) that a request seldom has to wait for the answer to the one before. With `--stall` the upstream stands still
-for 300 ms every 3.3 s, at the same moments of each slice, which holds three such times whole: p95 lies among the
-requests that meet a stall, so one more or less of them would decide it.
+h2load runs as many processes of one connection (rate × 0.2 s of them, five requests/s each, started evenly within an
+interval), so that a request seldom waits for the previous answer. With `--stall` the upstream stops for 300 ms every
+3.3 s, at equal moments of each slice. A slice holds three whole stalls: p95 lies among the requests that meet a
+stall, so one stall more or less would decide it.
 
-The exit code is 0 where p50 and p95 of ours and of h2load agree within 10 % (the median of the rounds); p99 is shown,
-as one pause of the machine decides it.
+The exit code is 0 if p50 and p95 of ours and of h2load agree within 10 % (the median of the rounds). p99 is only
+shown, because a single pause of the machine decides it.
 """
 
 import argparse

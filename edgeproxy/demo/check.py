@@ -1,4 +1,4 @@
-"""What is printed, tried: each page, and each line of the tour, in one shell, as somebody pastes them."""
+"""The check of the printed demonstration: it opens each page, and runs each line of the tour in one shell."""
 
 import re
 import shlex
@@ -12,11 +12,11 @@ from edgeproxy.demo.tour import Stop
 from edgeproxy.demo.web import send
 
 RETRY_SECONDS = 0.5
-"""Seconds between two attempts at a line whose effect takes a while."""
+"""Seconds between two attempts at a line with a delayed effect."""
 
 
 def check_pages(rows: Sequence[Row]) -> bool:
-    """Open each page and say which do not answer; return whether all do."""
+    """Open each page and print which do not answer; return whether all do."""
     broken = [row for row in rows if row.page is not None and not _answers(row.page)]
     for row in broken:
         print(f"FAIL  {row.name}: {row.page} does not answer 200", flush=True)
@@ -31,7 +31,7 @@ def _answers(url: str) -> bool:
 
 
 def check_tour(tour: Sequence[Stop], environment: Path, folder: Path) -> bool:
-    """Run each line of the tour and say what it showed; return whether all show what they should."""
+    """Run each line of the tour and print the result; return whether all results are as expected."""
     good = True
     with Shell(folder) as shell:
         shell.run(f"source {shlex.quote(str(environment))}")
@@ -54,7 +54,7 @@ def check_tour(tour: Sequence[Stop], environment: Path, folder: Path) -> bool:
 
 
 def judge_output(stop: Stop, output: str) -> str | None:
-    """Return what is wrong with the output of a line, or None."""
+    """Return the error in the output of a line, or None."""
     try:
         return stop.judge(output)
     except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""What the output of a line of the tour must show. Each returns what is wrong with it, or None."""
+"""Judgements of a tour line's output. Each returns the error, or None."""
 
 import json
 import re
@@ -15,7 +15,7 @@ STAMPS = (
 
 
 def field(name: str, head: str) -> str | None:
-    """Return the value of a field in the head of a response; None where it is not there."""
+    """Return the value of a field in the head of a response, or None."""
     match = re.search(rf"^{name}: *(.*)$", head, re.MULTILINE | re.IGNORECASE)
     return match[1] if match else None
 
@@ -44,7 +44,7 @@ def stamped(output: str) -> str | None:
 
 
 def counts(limit: Collection[int], sent: int) -> Judgement:
-    """Judge `uniq -c` of statuses: as many passed as the limit allows, and the rest was refused."""
+    """Judge `uniq -c` of statuses: as many passed as the limit allows, and the others were refused."""
 
     def judge(output: str) -> str | None:
         numbers = {status: int(count) for count, status in (line.split() for line in output.splitlines())}
@@ -57,7 +57,7 @@ def counts(limit: Collection[int], sent: int) -> Judgement:
 
 
 def refused(output: str) -> str | None:
-    """A 429 that says when to come back, within the window."""
+    """Judge a 429 that says when to retry, within the window."""
     if fault := status(429, "Retry-After", "RateLimit", "RateLimit-Policy")(output):
         return fault
     seconds = int(field("Retry-After", output) or 0)

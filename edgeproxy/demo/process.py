@@ -1,4 +1,4 @@
-"""A process that the demonstration started, with everything that it started in turn."""
+"""A process started by the demonstration, with all of its descendants."""
 
 import os
 import re
@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 TAIL_BYTES = 4096
-"""Bytes at the end of a log in which its last line is looked for."""
+"""The last bytes of a log that may contain its last line."""
 LISTEN = "0A"
 """The state of listening sockets in /proc/net/tcp."""
 END_SECONDS = 35.0
-"""Seconds that a process gets to end by itself: more than config/edge.yaml gives open requests."""
+"""Seconds for a process to end by itself: more than config/edge.yaml gives open requests."""
 
 
 class Process:
@@ -45,7 +45,7 @@ class Process:
         self._keep = tuple(keep)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.unlink(missing_ok=True)
-        # The collector prints a link there by which an operator signs in.
+        # The collector prints a sign-in link for an operator into it.
         self._output = os.fdopen(os.open(log, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600), "a+b")
         self._start()
 
@@ -88,7 +88,7 @@ class Process:
         os.close(self._pidfd)
 
     def describe_end(self) -> str:
-        """How a dead child ended, and the last line that it wrote, as one line."""
+        """Return how a dead child ended, and the last line of its output, as one line."""
         ended = os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOWAIT)
         assert ended is not None, "it is dead, so this does not wait"
         how = "with exit code" if ended.si_code == os.CLD_EXITED else "by signal"
@@ -109,7 +109,7 @@ def find_dead(processes: Sequence[Process], patience: float | None = None) -> Pr
 
 
 def measure_memory() -> int:
-    """Return the bytes of memory that this process and its descendants have, shared pages divided among their users."""
+    """Return the bytes of memory of this process and its descendants, with shared pages divided among their users."""
     return sum(_read_pss(pid) for pid in [os.getpid(), *_list_descendants(os.getpid())])
 
 
@@ -140,7 +140,7 @@ def _list_descendants(pid: int) -> Iterator[int]:
 
 
 def _read_pss(pid: int) -> int:
-    """Return the proportional set size of a process, in bytes; 0 where it has ended."""
+    """Return the proportional set size of a process, in bytes; 0 if it has ended."""
     try:
         pss = re.search(r"^Pss: +(\d+) kB$", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     except OSError:

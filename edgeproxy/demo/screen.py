@@ -1,4 +1,4 @@
-"""What the demonstration prints: what runs where, links that sign in, and the lines of the tour."""
+"""The output of the demonstration: addresses, sign-in links, and the lines of the tour."""
 
 import json
 import re
@@ -21,7 +21,7 @@ LINK = re.compile(r"http://\S+/sign-in/link\?token=[\w-]+")
 
 
 class Row(NamedTuple):
-    """A line that says where something is."""
+    """A line with an address."""
 
     name: str
     text: str
@@ -30,7 +30,7 @@ class Row(NamedTuple):
 
 
 def write_environment(services: Services, company: Company, data: Data, admin_token: str) -> Path:
-    """Write the file that a shell sources before it runs the printed lines, and what they read; return its path."""
+    """Write the file that a shell sources before it runs the printed lines, and the lines' data; return its path."""
     regions = services.regions
     edges = {region: services.edge(region) for region in regions}
     variables = {
@@ -63,20 +63,20 @@ def write_environment(services: Services, company: Company, data: Data, admin_to
 
 
 def create_customer_link(services: Services) -> str:
-    """Create a link that signs in once, as a customer who has something to see."""
+    """Create a link for a single sign-in as a customer with data on the pages."""
     command = [*EDGEPROXY, "sign-in", "-c", str(services.collector_file), "--customer", ATLAS.name]
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=SIGN_IN_SECONDS)
     return done.stdout.strip() if done.returncode == 0 else f"no link: {done.stderr.strip()}"
 
 
 def find_operator_link(services: Services) -> str:
-    """Return the link that signs in once, as an operator, which the collector has written when it started."""
+    """Return the operator's link for a single sign-in, which the collector printed at its start."""
     links = LINK.findall(services.collector_log.read_text())
     return links[-1] if links else f"no link in {services.collector_log}"
 
 
 def build_rows(services: Services, data: Data) -> list[Row]:
-    """Return what runs where, and create the links that sign in once."""
+    """Return the rows of addresses, and create the links for single sign-ins."""
     admins = {region: f"{services.admin(region)}/status" for region in services.regions}
     hub = f"{services.hub}, where the edges agree on limits" if services.hub else "none: this edge is alone"
     return [
@@ -110,12 +110,12 @@ def print_tour(tour: Sequence[Stop], environment: Path, data: Data) -> None:
 
 
 def print_rows(rows: Sequence[Row]) -> None:
-    """Print what runs where, and where to look."""
+    """Print the addresses."""
     print()
     for row in rows:
         print(f"  {row.name:15} {row.text}")
 
 
 def print_figures(seconds: float, memory: int) -> None:
-    """Print what it took to come here."""
+    """Print the start time and the memory use."""
     print(f"\nReady after {seconds:.0f} s, with {memory / MIB:.0f} MiB. Ctrl-C ends it all.", flush=True)

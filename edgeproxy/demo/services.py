@@ -1,4 +1,4 @@
-"""The services of the demonstration: each as a process, on ports of its own, configured by the files in config/."""
+"""The services of the demonstration: each a process with its own ports, configured by the files in config/."""
 
 import shutil
 import sys
@@ -14,7 +14,7 @@ from edgeproxy.demo.ports import HOST, Ports
 from edgeproxy.demo.process import Process
 
 PACKED = Path(__file__).parent / "config"
-"""The files of config/ in a wheel, where setup.py has copied them."""
+"""The files of config/ in a wheel, copied by setup.py."""
 CHECKOUT = None if PACKED.is_dir() else Path(__file__).parents[2]
 CONFIG = PACKED if CHECKOUT is None else CHECKOUT / "config"
 PYTHON = (sys.executable, "-P", "-m")
@@ -23,12 +23,12 @@ REGIONS = ("eu-west", "us-east")
 STRIPE_KEY = "sk_test_demo"
 ALERTS_FROM, ALERTS_TO = "alerts@edgeproxy.example", "ops@edgeproxy.example"
 TABLE_ROWS = 2000
-"""Limits, and addresses, that an edge has room for: few, as there are few customers."""
+"""Rows for limits and for addresses in an edge's tables: few, because there are few customers."""
 PROMETHEUS = shutil.which("prometheus")
 
 
 class Services:
-    """Where each service listens, and how it is started."""
+    """The addresses of all services, and how to start each."""
 
     def __init__(self, data: Data, ports: Ports, regions: Sequence[str], *, with_hub: bool) -> None:
         """Claim the ports; raises NoFreePortError."""
@@ -66,12 +66,12 @@ class Services:
 
     @property
     def prometheus(self) -> str | None:
-        """The URL of Prometheus; None where none is installed."""
+        """The URL of Prometheus; None if it is not installed."""
         return None if self._prometheus is None else _url(self._prometheus)
 
     @property
     def hub(self) -> str | None:
-        """The address of the hub, without who may use it; None where there is none."""
+        """The address of the hub, without credentials; None without a hub."""
         return None if self._hub is None else f"{HOST}:{self._hub}"
 
     def edge(self, region: str) -> str:
@@ -95,7 +95,7 @@ class Services:
     # ---- processes
 
     def start_api(self) -> Process:
-        """Start httpbin, the API that is sold."""
+        """Start httpbin, the API on sale."""
         server: list[str | Path] = [*PYTHON, "gunicorn", "--bind", f"{HOST}:{self._api}"]
         shape = ["--worker-class", "gthread", "--threads", "16", "--keep-alive", "75", "--no-control-socket"]
         return self._start("the API", [*server, *shape, "httpbin:app"])
@@ -190,7 +190,7 @@ class Services:
         return self._start("Prometheus", [PROMETHEUS, f"--config.file={file}", storage, listen])
 
     def _start(self, name: str, command: Sequence[str | Path], *, stdin: bytes = b"") -> Process:
-        # What configures the shipped files elsewhere must not configure these.
+        # Variables that configure the shipped files elsewhere must not affect these.
         environ = {"no_proxy": HOST, "EDGEPROXY_COLLECTOR": self.collector}
         environ |= dict.fromkeys(("METRICS_TOKENS", "STRIPE_SECRET_KEY"), "")
         return Process(name, command, log=self._log(name), environ=environ, stdin=stdin)
@@ -206,7 +206,7 @@ class Services:
 
 
 def _read(name: str) -> dict[str, JsonDocument]:
-    """Return a shipped file, its includes by where they are."""
+    """Return a shipped file, with absolute paths of its includes."""
     settings: dict[str, JsonDocument] = yaml.safe_load((CONFIG / name).read_text())
     if "include" in settings:
         settings["include"] = [str(CONFIG / file) for file in settings["include"]]

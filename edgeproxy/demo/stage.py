@@ -1,4 +1,4 @@
-"""The processes of a demonstration: started in an order in which each finds what it needs, and kept alive."""
+"""The processes of a demonstration: started in the order of their dependencies, and restarted when they die."""
 
 import hashlib
 import subprocess
@@ -14,18 +14,18 @@ from edgeproxy.demo.services import EDGEPROXY, Services
 from edgeproxy.demo.web import send
 
 START_SECONDS = 120.0
-"""Seconds in which each service must be ready, on a machine that does other things too."""
+"""Seconds until each service must be ready, on a busy machine."""
 POLL_SECONDS = 0.1
 RESTART_SECONDS = 5.0
-"""Seconds that a process must have lived to be started again when it dies, if it has been before."""
+"""A process that has been restarted before is restarted again only if it lived for this many seconds."""
 
 
 class NotReadyError(Exception):
-    """The demonstration cannot be served; the message says why."""
+    """The demonstration cannot be served; the message gives the reason."""
 
 
 class Stage:
-    """The processes of a demonstration, ended in the reverse order of their start."""
+    """The processes of a demonstration, stopped in the reverse order of their start."""
 
     def __init__(self, services: Services, data: Data, ends: ExitStack) -> None:
         self._services = services
@@ -64,11 +64,11 @@ class Stage:
             self._await(f"{services.edge(region)}/get", {"X-API-Key": self.company.key(ATLAS)})
 
     def supervise(self) -> None:
-        """Start again what dies, for ever; raises NotReadyError where that does not help."""
+        """Restart dead processes for ever; raises NotReadyError if that does not help."""
         restarted: set[Process] = set()
         while (dead := find_dead(self._processes)) is not None:
             end = dead.describe_end()
-            # At first it served, however long ago it was started.
+            # The first death is always followed by a restart, because the process has served.
             if dead in restarted and time.monotonic() - dead.started_at < RESTART_SECONDS:
                 raise NotReadyError(end)
             restarted.add(dead)
@@ -90,7 +90,7 @@ class Stage:
     def _await(self, url: str, headers: dict[str, str] | None = None) -> None:
         """Return once a URL of ours answers 200; raises NotReadyError when a process dies first, or it takes too long.
 
-        Somebody else's process may have taken the port since it was claimed: then the answer is its, and ours dies.
+        Another process may have taken the port since it was claimed: then that process answers, and ours dies.
         """
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
@@ -104,7 +104,7 @@ class Stage:
         raise NotReadyError(f"{url} was not ready within {START_SECONDS:.0f} s")
 
     def _create_signing_key(self) -> str:
-        """Create the key that signs the directory, the first time; return its public half."""
+        """Create the key that signs the directory, at the first start; return its public half."""
 
         def create() -> str:
             file = self._data.path("directory.key")

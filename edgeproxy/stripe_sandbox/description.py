@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 Schema = Mapping[str, Any]
-"""A part of the description: JSON Schema of OpenAPI 3.0, with `x-pruned` where something was left out."""
+"""A part of the description: JSON Schema of OpenAPI 3.0, with `x-pruned` if members were left out."""
 
 REFERENCE = "#/components/schemas/"
 FILES = (
@@ -21,9 +21,12 @@ FILES = (
     "stripe-api-payments.json",
     "stripe-api-schedules.json",
 )
-"""The files of the description; an operation of a later one replaces that of an earlier one. Disputes, payouts and the
-balance, promotion codes, discounts in full, and the meter events of v2 are by the types of stripe 16.1.0;
-ways to pay and schedules by those of stripe 23.1.0 for Node, see tests/support/stripe_types.py."""
+"""The files of the description. An operation of a later file replaces one of an earlier file.
+
+Disputes, payouts, the balance, promotion codes, discounts in full, and the meter events of v2 follow the types of
+stripe 16.1.0. Payment methods and schedules follow those of stripe 23.1.0 for Node, see
+tests/support/stripe_types.py.
+"""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Operation:
 
     @property
     def changes(self) -> bool:
-        """Whether it may change something."""
+        """The operation may change objects."""
         return self.method != "GET"
 
 
@@ -70,7 +73,7 @@ class Description:
         return None
 
     def resolve(self, schema: Schema) -> Schema:
-        """Resolve the reference of a schema, or what one file leaves out of an object that another file has."""
+        """Resolve the reference of a schema, or the members of an object that one file omits and another file has."""
         reference = schema.get("$ref")
         if reference is not None:
             return self.schemas[reference.removeprefix(REFERENCE)]

@@ -1,4 +1,4 @@
-"""Invoices and credit notes as people read them, on pages and as PDF."""
+"""Invoices and credit notes for people, on pages and as PDF."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -24,13 +24,13 @@ class Document(NamedTuple):
     """An invoice or a credit note, all of it as text."""
 
     title: str
-    """What it is, and its number."""
+    """The kind of document, and its number."""
     facts: tuple[tuple[str, str], ...]
-    """Dates and the like, with their names."""
+    """Dates and further facts, with their names."""
     recipient: tuple[str, ...]
     lines: tuple[Line, ...]
     sums: tuple[tuple[str, str], ...]
-    """Amounts below the lines, with their names; the last one is what matters."""
+    """Amounts below the lines, with their names; the last one is the most important."""
     notes: tuple[str, ...]
 
 
@@ -104,7 +104,7 @@ def _describe_line(line: Fields, currency: str) -> Line:
 
 
 def _list_sums(tx: Transaction, invoice: Fields) -> Iterator[tuple[str, int]]:
-    """Yield the amounts of an invoice from the subtotal to what is left to be paid, those of 0 left out."""
+    """Yield the amounts of an invoice from the subtotal to the amount due, without zeros."""
     yield "Subtotal", invoice["subtotal"]
     for entry in invoice["total_discount_amounts"]:
         coupon = tx.find_any(get_discount(tx, entry["discount"])["source"]["coupon"]) or {}

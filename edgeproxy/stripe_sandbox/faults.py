@@ -11,7 +11,7 @@ AFTER = ("answer_lost", "answer_cut", "error_after", "restart_after")
 DELAYS = ("latency",)
 DELIVERIES = ("webhook_lost", "webhook_late", "webhook_duplicated", "webhook_shuffled", "webhook_forged")
 LASTING_FAULTS = ("lag", "summary_lag", "search_lag", "summary_wrong", "clock")
-"""Faults that hold for as long as they are in the plan."""
+"""Faults that last as long as they are in the plan."""
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -42,12 +42,12 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     probability: float = 1.0
     """Probability that it meets a call."""
     count: int | None = None
-    """Calls that it meets at most."""
+    """The most calls that it meets."""
     skip: int = 0
-    """Calls that it lets pass first."""
+    """Calls that it skips first."""
     method: str | None = None
     path: str | None = None
-    """Beginning of the path of a call, or of the type of an event."""
+    """The start of the path of a call, or of the type of an event."""
     status: int | None = None
     seconds: float = 0.0
     by: int = 0
@@ -68,7 +68,7 @@ class FaultPlan(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Faults:
-    """Decides which faults happen. The same seed and the same calls in the same order meet the same faults."""
+    """Decides which faults happen. One seed and one order of calls always give equal faults."""
 
     def __init__(self, plan: FaultPlan) -> None:
         self.plan = plan
@@ -78,7 +78,7 @@ class Faults:
         return list(self._met(kinds, name, method))
 
     def match_fault(self, kinds: Sequence[str], name: str, method: str | None = None) -> Fault | None:
-        """Return the first such fault, where a call can meet one alone."""
+        """Return the first such fault, if a call can meet only one."""
         return next(self._met(kinds, name, method), None)
 
     def _met(self, kinds: Sequence[str], name: str, method: str | None) -> Iterator[Fault]:

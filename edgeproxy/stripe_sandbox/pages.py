@@ -1,4 +1,4 @@
-"""Pages on which customers pay, authenticate and read their invoices. They need no scripts."""
+"""Pages for customers' payments, authentication and invoices. They need no scripts."""
 
 import asyncio
 import re
@@ -281,13 +281,13 @@ def parse_card(form: Fields) -> Body:
 
 
 def build_success_url(session: Fields) -> str:
-    """Build the address to which a complete session leads."""
+    """Build the address to redirect to after a complete session."""
     url: str = session["success_url"].replace("{CHECKOUT_SESSION_ID}", session["id"])
     return url
 
 
 def build_challenge(intent: Fields) -> str | None:
-    """Build the path of the page on which the owner of a card authenticates; None where nobody need."""
+    """Build the path of the page for a card owner's authentication; None if none is required."""
     if intent.get("status") != "requires_action":
         return None
     return f"/_sandbox/authenticate/{intent['id']}?{urlencode({'client_secret': intent['client_secret']})}"

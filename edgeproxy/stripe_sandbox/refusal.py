@@ -1,14 +1,14 @@
-"""Errors as Stripe answers them."""
+"""Errors in the form of Stripe's."""
 
 from collections.abc import Mapping
 
 from edgeproxy.base.json_values import JsonValue
 
 SANDBOX_CODE = "sandbox_unsupported"
-"""The code of what Stripe knows and the sandbox does not."""
+"""The code for requests that Stripe supports and the sandbox does not."""
 
 DOCUMENTATION = "https://stripe.com/docs/error-codes/"
-"""Where Stripe says more of an error, by its code."""
+"""The start of Stripe's documentation of an error, by its code."""
 
 
 class ApiError(Exception):
@@ -29,10 +29,10 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.commits = commits
-        """Whether the transaction is committed all the same, as with a declined payment."""
+        """Commit the transaction even though the request failed, as for a declined payment."""
         self.headers = dict(headers or {})
         fields = {"code": code, "message": message, "param": param, "type": kind, **more}
-        if code not in (None, SANDBOX_CODE) and kind.endswith("_error"):  # Errors of v2 have none.
+        if code not in (None, SANDBOX_CODE) and kind.endswith("_error"):  # Errors of v2 have no such URL.
             fields["doc_url"] = DOCUMENTATION + code.replace("_", "-")
         self.body = {"error": {name: value for name, value in fields.items() if value is not None}}
 
@@ -43,7 +43,7 @@ def invalid_request(message: str, param: str | None = None, code: str | None = N
 
 
 def no_such_object(name: str, id: str, param: str | None = None) -> ApiError:
-    """Build the refusal of an unknown object: 404 where the path names it, 400 where the parameter `param` does."""
+    """Build the refusal of an unknown object: 404 if the path names it, 400 if the parameter `param` does."""
     return ApiError(
         404 if param is None else 400, f"No such {name}: '{id}'", code="resource_missing", param=param or "id"
     )

@@ -53,12 +53,12 @@ def connect(file: Path | str) -> sqlite3.Connection:
     """Open the file, or create it for its owner alone; raises sqlite3.Error."""
     if str(file) != ":memory:":
         try:
-            # It has webhook secrets and people's addresses. What SQLite writes beside it gets the same mode.
+            # It holds webhook secrets and people's addresses. SQLite's files beside it get its mode.
             os.close(os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         except OSError as error:
             raise sqlite3.OperationalError(error.strerror) from error
     connection = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
-    # What is committed is with the kernel, so a killed process loses nothing; only a power cut could.
+    # The kernel holds committed data, so a killed process loses nothing; only a power cut could.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = OFF")
     connection.executescript(TABLES)
@@ -69,7 +69,7 @@ def connect(file: Path | str) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit what is done within, or roll it back where it fails, but for a refusal that commits."""
+    """Commit the changes within, or roll them back after an error, unless it is a refusal that commits."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield

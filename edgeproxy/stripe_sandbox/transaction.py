@@ -15,9 +15,9 @@ from edgeproxy.stripe_sandbox.refusal import no_such_object, too_many_requests
 from edgeproxy.stripe_sandbox.shapes import Shapes
 
 Fields = Mapping[str, Any]
-"""Fields of a Stripe object or parameters, to be read: what each holds, the description says and not the type."""
+"""Read-only fields of a Stripe object or parameters. The description, not this type, defines their values."""
 Body = dict[str, Any]
-"""A Stripe object, as far as its fields are set. Names that begin with an underscore are the sandbox's own."""
+"""A Stripe object with the fields set so far. Names that begin with an underscore are the sandbox's own."""
 
 SqlValue = str | int | float | None
 
@@ -68,9 +68,9 @@ class Account:
     summary_lag: float = 0.0
     """Seconds from then until summaries include it."""
     limited: bool = False
-    """Whether Stripe's rate limits hold."""
+    """Stripe's rate limits apply."""
     requires_email: bool = True
-    """Whether a customer needs an e-mail for invoices that are sent."""
+    """A customer needs an e-mail address for sent invoices."""
     search_lag: float = 0.0
     """Seconds until a search returns a new object."""
     summary_error: Callable[[], int] = lambda: 0
@@ -94,7 +94,7 @@ class Transaction:
     # ---- objects
 
     def find(self, kind: str, id: str) -> Body | None:
-        """Find the object of this type and id; None where there is none, or it was deleted."""
+        """Find the object of this type and id; None if it does not exist or was deleted."""
         row = self._fetch_row(
             "SELECT body FROM objects WHERE id = ? AND kind = ? AND live = ? AND NOT deleted", id, kind
         )
@@ -170,7 +170,7 @@ class Transaction:
         return row
 
     def render(self, body: Body) -> Body:
-        """Return an object as it is answered, nothing expanded."""
+        """Return an object as the API returns it, without expansion."""
         view = self.account.views.get(body["object"])
         return self.account.shapes.complete(body if view is None or body.get("deleted") else view(self, body))
 
@@ -190,7 +190,7 @@ class Transaction:
         return self._clocks[clock]
 
     def set_timer(self, at: int, what: str, id: str, clock: str | None = None) -> None:
-        """Set a timer: `what` is done with this object at `at`."""
+        """Set a timer: at `at`, the action `what` runs for this object."""
         self.account.connection.execute(
             "INSERT INTO timers (clock, at, what, id, live) VALUES (?, ?, ?, ?, ?)",
             (clock or "", at, what, id, self.live),
@@ -203,7 +203,7 @@ class Transaction:
     # ---- record
 
     def check_rate(self, what: str, id: str, many: int, seconds: int) -> None:
-        """Raise the refusal of an effect that an object has had too often, where limits hold."""
+        """Raise the refusal of an effect that an object has had too often, if rate limits apply."""
         if not self.account.limited or self.request is None:
             return
         (had,) = self.account.connection.execute(
@@ -245,7 +245,7 @@ class Transaction:
             self.account.deliver(self, event, endpoint, "snapshot")
 
     def record_thin_event(self, what: str, related: Body | None, data: Body) -> None:
-        """Insert an event of v2, of which notifications have only the id."""
+        """Insert an event of v2. Its notifications contain only the id."""
         event: Body = {
             "id": generate_id("evt_test" if not self.live else "evt"),
             "object": "v2.core.event",

@@ -25,7 +25,7 @@ from loadtest.bench.upstream.echo import Echo
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when edgeproxy was measured and all answers were right, 1 when not, 2 when nothing can be measured here."""
+    """Return 0 if edgeproxy was measured and all answers were right, 1 if not, 2 if this machine cannot measure."""
     options = parse(argv)
     if lacking := _lacking(options):
         say(lacking)
@@ -59,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def say(line: str) -> None:
-    """What is going on, for whoever waits."""
+    """Print the progress."""
     print(f"bench: {line}", file=sys.stderr, flush=True)
 
 
@@ -68,7 +68,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 
 def _lacking(options: Options) -> str | None:
-    """Why nothing can be measured on this machine."""
+    """Return why this machine cannot measure, or None."""
     packages = [name for name, path in (("nginx", nginx_binary()), ("wrk", wrk.binary())) if path is None]
     if packages:
         return f"the upstream and the load need {' and '.join(packages)}: apt-get install {' '.join(packages)}"
@@ -123,7 +123,7 @@ def _measure(stage: Stage, results: Results) -> None:
 
 
 def _fit(stage: Stage, peer: Peer, results: Results) -> bool:
-    """Whether `peer` is here and does what it must."""
+    """Return whether `peer` is installed and does its job."""
     if package := peer.missing():
         results.left_out[peer.name] = f"not here: install {package}"
         return False

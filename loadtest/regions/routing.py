@@ -1,6 +1,6 @@
 """A simulation of routing by client measurements: networks, some dishonest clients, and the quality of the choice.
 
-  python -m loadtest.regions.routing [SEED]       prints the table of docs/edge/region-routing.md
+    python -m loadtest.regions.routing [SEED]       prints the table of docs/edge/region-routing.md
 
 A path is longer than the straight distance by its own factor, because fibre takes detours and networks meet at few
 places. So the nearest region on a map is often not the nearest one. A client measures the path, its own access line,

@@ -1,7 +1,7 @@
-"""An endpoint behind the edge: answers, streams, echoes and takes uploads, and keeps count whatever becomes of it.
+"""An endpoint behind the edge: it answers, streams, echoes and accepts uploads, and its counts survive kills.
 
-`python -m loadtest.soak.service NAME PORT TALLY`. It is killed and started again on the same port and tally.
-A request's query steers its answer: `size`, `chunked`, `wait` (milliseconds), `status`, `events` (their number).
+`python -m loadtest.soak.service NAME PORT TALLY`. It is killed, and started again on its port and tally. A request's
+query controls its answer: `size`, `chunked`, `wait` (milliseconds), `status`, `events` (their number).
 """
 
 import asyncio
@@ -87,7 +87,7 @@ class Connection(asyncio.Protocol):
         if self.transport.is_closing():
             return
         status = int(query.get("status", 200))
-        if status < 500:  # what is billed
+        if status < 500:  # a billed answer
             self._tally.give(customer)
         if self._parser.should_upgrade():
             self._head(101, b"Connection: Upgrade\r\nUpgrade: websocket\r\n")
@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
         asyncio.get_running_loop().call_later(EVERY, self._events, number + 1, count)
 
     def _echo(self, data: bytes) -> None:
-        """Frames of a client: each comes back unmasked, and a close ends the connection after that."""
+        """Echo a client's frames unmasked; a close frame also ends the connection."""
         if self._frames is None:
             self._frames = bytearray()
         self._frames += data
@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
 
 
 def unmasked(data: bytearray) -> tuple[bytes, int] | None:
-    """The first whole frame as its server sends it back, and where it ended; None where it is not whole."""
+    """Return the first whole frame as the server sends it back, and its end; None if it is incomplete."""
     if len(data) < 2:
         return None
     length, start = data[1] & 127, 2

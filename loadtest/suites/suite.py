@@ -1,4 +1,4 @@
-"""The suites: how each is run in a checkout of its project, and what its tests are called."""
+"""The suites: how each runs in a checkout of its project, and the names of its tests."""
 
 import json
 import os
@@ -15,7 +15,7 @@ HERE = Path(__file__).parent
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
 Places = tuple[list[Slot], list[Slot]]
-"""Slots for servers that take any port, and for those that insist on one."""
+"""Slots for servers that accept any port, and for those with a fixed port."""
 
 Outcomes = dict[str, str]
 """Each test by name: passed, failed or skipped."""
@@ -26,10 +26,10 @@ class Suite:
     """A project's test suite."""
 
     tests: tuple[str, ...]
-    """Files and options that its runner is given."""
+    """Files and options for its runner."""
     run: "Callable[[Suite, Path, Path, dict[str, str], float], Outcomes]"
     fixed: tuple[int, ...] = ()
-    """Ports on which its servers listen whatever is free."""
+    """Fixed ports of its servers."""
     env: tuple[tuple[str, str], ...] = ()
 
 
@@ -75,7 +75,7 @@ def by_pytest(suite: Suite, checkout: Path, folder: Path, env: dict[str, str], l
 
 
 def carried_out(command: list[str], checkout: Path, folder: Path, env: dict[str, str], late: float) -> None:
-    """Run a command, its output in a file; what has not ended in time is ended, and what it has said by then counts."""
+    """Run a command with its output in a file. After the time limit it is stopped, and its output so far counts."""
     with (folder / "output").open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -97,7 +97,7 @@ def carried_out(command: list[str], checkout: Path, folder: Path, env: dict[str,
 
 
 def numbered(found: Iterable[tuple[str, str]]) -> Outcomes:
-    """Outcomes by name, where tests of one name have a number from the second on."""
+    """Return outcomes by name. Further tests with one name get a number, from the second on."""
     seen: Counter[str] = Counter()
     named = {}
     for name, state in found:

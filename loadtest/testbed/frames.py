@@ -1,4 +1,4 @@
-"""WebSocket frames (RFC 6455 section 5) as a client writes them, right or wrong, and as it reads a server's."""
+"""WebSocket frames (RFC 6455 section 5): written like a client, valid or not, and read from a server."""
 
 import zlib
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from struct import pack, unpack_from
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 MASK = b"\x37\xfa\x21\x3d"
-"""Of every frame here (that of the RFC's example): a case is the same bytes each time it is played."""
+"""The mask of every frame here (from the RFC's example), so that a case has equal bytes in each run."""
 COMPRESSED = 4
 """The reserved bit that permessage-deflate has taken (RFC 7692 section 6)."""
 FLUSH = b"\x00\x00\xff\xff"
@@ -15,7 +15,7 @@ FLUSH = b"\x00\x00\xff\xff"
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0) -> bytes:
-    """A frame of a client, masked; nothing about it is checked."""
+    """Return a masked client frame, without any checks."""
     first = fin << 7 | rsv << 4 | opcode
     if len(payload) < 126:
         head = pack(">BB", first, 0x80 | len(payload))
@@ -27,13 +27,13 @@ def frame(opcode: int, payload: bytes = b"", *, fin: bool = True, rsv: int = 0) 
 
 
 def masked(payload: bytes) -> bytes:
-    """RFC 6455 section 5.3, as one exclusive-or of long numbers."""
+    """Apply a mask (RFC 6455 section 5.3), as one exclusive-or of long numbers."""
     mask = (MASK * (len(payload) // 4 + 1))[: len(payload)]
     return (int.from_bytes(payload, "big") ^ int.from_bytes(mask, "big")).to_bytes(len(payload), "big")
 
 
 def fragments(opcode: int, payload: bytes, size: int, *, rsv: int = 0) -> list[bytes]:
-    """A message in frames of `size` octets, the last one shorter where it must be; `size` 0: in one."""
+    """Return a message in frames of `size` octets, with a shorter last one if needed; `size` 0: one frame."""
     parts = [payload[at : at + size] for at in range(0, len(payload), size)] if size else [payload]
     last = len(parts) - 1
     return [
@@ -43,7 +43,7 @@ def fragments(opcode: int, payload: bytes, size: int, *, rsv: int = 0) -> list[b
 
 
 def close(code: int | None = None, reason: bytes = b"") -> bytes:
-    """A close frame."""
+    """Return a close frame."""
     return frame(CLOSE, reason if code is None else pack(">H", code) + reason)
 
 
@@ -58,7 +58,7 @@ class Frame:
 
 
 def read(data: bytes | bytearray, at: int = 0) -> Iterator[tuple[Frame, int]]:
-    """The whole frames that begin at `at`, each with where it ends."""
+    """Yield the whole frames from `at` on, each with its end."""
     while len(data) >= at + 2:
         first, length = data[at], data[at + 1]
         assert length < 128, "a server masks nothing"

@@ -1,8 +1,8 @@
-"""Clients that send requests as fast as answers come, in a process of their own, and keep exact accounts.
+"""Clients in their own process that send requests as fast as answers arrive, and keep exact accounts.
 
-`python -m loadtest.testbed.load_clients` takes a Plan as JSON on its command line, and writes an Account as JSON to a
-file when it is done: after so many requests or refusals, or after SIGTERM. Either way requests under way are waited
-for, so that an account tells of each request what became of it.
+`python -m loadtest.testbed.load_clients` takes a Plan as JSON on its command line. It ends after a number of
+requests or refusals, or after SIGTERM, waits for requests under way, and writes an Account as JSON to a file. So the
+account has the result of each request.
 """
 
 import asyncio
@@ -24,50 +24,50 @@ from loadtest.testbed.process import Process
 from loadtest.testbed.waiting import SLOWNESS
 
 LAST_ANSWERS = 10.0 * SLOWNESS
-"""Seconds that answers get after the end of the load."""
+"""Seconds to wait for answers after the end of the load."""
 RECONNECT = 0.005
 """Seconds between attempts to connect."""
 
 
 @dataclass
 class Plan:
-    """What to send, and until when. Connections use the customers' keys in turn."""
+    """The requests, and the condition for the end. Connections use the customers' keys in turn."""
 
     port: int
     customers: list[str]
     paths: list[str] = field(default_factory=lambda: ["/"])
-    """Each connection asks for them in turn; `POST /path` is sent with a body."""
+    """Paths that each connection requests in turn; `POST /path` is sent with a body."""
     connections: int = 8
     requests: int = 0
-    """Stop after as many answers in all; 0: never."""
+    """Stop after this many answers in all; 0: never."""
     refusals: int = 0
-    """Stop after as many 429; 0: never."""
+    """Stop after this many 429; 0: never."""
 
 
 @dataclass
 class Account:
-    """What became of the requests."""
+    """The results of the requests."""
 
     answers: dict[str, dict[str, int]] = field(default_factory=dict)
     """Whole answers, by customer and status."""
     lost: dict[str, int] = field(default_factory=dict)
-    """Requests that were sent and not, or not wholly, answered, by customer."""
+    """Requests without a whole answer, by customer."""
     refused: int = 0
-    """Attempts to connect that were refused: nobody listened."""
+    """Refused connection attempts: no server listened."""
     reset: int = 0
     """Connections that ended with a request under way."""
     closed: int = 0
     """Connections that ended between two requests."""
     wrong: int = 0
-    """Answers that were followed by more than was asked for."""
+    """Answers followed by unrequested data."""
     silence: float = 0.0
-    """Longest time without any answer, in seconds."""
+    """The longest time without any answer, in seconds."""
     recovery: float = 0.0
-    """Longest time from a lost connection to the first answer over the next, in seconds."""
+    """The longest time from a lost connection to the first answer over the next, in seconds."""
     seconds: float = 0.0
 
     def answered(self, customer: str, *statuses: int) -> int:
-        """Whole answers to this customer of these statuses; of all below 500 but 429 where none is named."""
+        """Return the whole answers to this customer with these statuses; by default all below 500 except 429."""
         counts = self.answers.get(customer, {})
         if statuses:
             return sum(counts.get(str(status), 0) for status in statuses)
@@ -88,7 +88,7 @@ class Clients:
         self._requests = self._refusals = 0
 
     def heard(self, customer: str, status: int) -> None:
-        """An answer is whole."""
+        """Record a whole answer."""
         now = time.monotonic()
         self.account.silence = max(self.account.silence, now - self.last)
         self.last = now
@@ -100,7 +100,7 @@ class Clients:
             self.ended.set()
 
     async def run(self) -> Account:
-        """Everything, from the first connection to the account."""
+        """Run all connections, and return the account."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.ended.set)
@@ -121,7 +121,7 @@ class Clients:
         return account
 
     async def drive(self, customer: str) -> None:
-        """One connection after another, until the end of the load."""
+        """Open one connection after another, until the end of the load."""
         loop = asyncio.get_running_loop()
         lost_at = 0.0
         while not self.ended.is_set():
@@ -198,7 +198,7 @@ class Connection(asyncio.Protocol):
 
 
 def request(path: str, customer: str) -> bytes:
-    """The bytes of one request of this customer."""
+    """Return the bytes of one request of this customer."""
     method, _, target = path.rpartition(" ")
     fields = f"Host: load.test\r\nX-API-Key: {key_of(customer)}\r\n"
     if method == "POST":
@@ -207,13 +207,13 @@ def request(path: str, customer: str) -> bytes:
 
 
 def content_length(head: bytes) -> int:
-    """Of an answer's head."""
+    """Return the Content-Length in an answer's head."""
     at = head.lower().find(b"\r\ncontent-length:")
     return int(head[at + 17 : head.index(b"\r\n", at + 2)]) if at >= 0 else 0
 
 
 class Load(Process):
-    """The running clients."""
+    """The running client process."""
 
     def __init__(self, folder: Path, name: str, plan: Plan) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -222,18 +222,18 @@ class Load(Process):
         super().__init__([*module, self._told, orjson.dumps(asdict(plan)).decode()], folder / f"{name}.log")
 
     def account(self, seconds: float) -> Account:
-        """Wait for the end of the plan; its account."""
+        """Wait for the end of the plan; return the account."""
         assert self.wait(seconds) == 0, self.output
         return Account(**orjson.loads(self._told.read_bytes()))
 
     def finish(self) -> Account:
-        """End the load now; its account."""
+        """Stop the load now; return the account."""
         self.send_signal(signal.SIGTERM)
         return self.account(LAST_ANSWERS / SLOWNESS + 5)
 
 
 async def main(plan: Plan) -> Account:
-    """The process."""
+    """Run the process."""
     return await Clients(plan).run()
 
 

@@ -1,4 +1,4 @@
-"""A real PgBouncer of a test's own, before a real PostgreSQL."""
+"""A real PgBouncer for one test, in front of a real PostgreSQL."""
 
 import os
 import pwd
@@ -17,16 +17,18 @@ from loadtest.testbed.waiting import until
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 UNPRIVILEGED = "postgres"
-"""Whose the process is where the tests run as root, for which PgBouncer does not start."""
+"""The user of the process if tests run as root: PgBouncer refuses to start as root."""
 
 
 class PgBouncer:
-    """It gives each transaction any of a few sessions of the server, and refuses startup parameters as it does by
-    default. `mode` is its pool_mode.
+    """A PgBouncer that runs each transaction on any of a few server sessions, and refuses startup parameters by
+    default.
+
+    `mode` is its pool_mode.
     """
 
     def __init__(self, port: int, *, mode: str = "transaction", sessions: int = 20) -> None:
-        """`port`: where the PostgreSQL is."""
+        """`port` is the port of the PostgreSQL."""
         assert PROGRAM is not None, "the test skips where there is none"
         self._ports = Ports(1)
         (self.port,) = self._ports.numbers
@@ -37,7 +39,7 @@ class PgBouncer:
             f"[databases]\n* = host={HOST} port={port}\n[pgbouncer]\nlisten_addr = {HOST}\nlisten_port = {self.port}\n"
             f"auth_type = any\npool_mode = {mode}\ndefault_pool_size = {sessions}\nunix_socket_dir =\n"
         )
-        # With auth_type = any the server's user is that of the database's line.
+        # With auth_type = any, the database's line sets the server's user.
         self._file.write_text(self._file.read_text().replace("* = ", "* = user=edgeproxy "))
         self.start()
 
@@ -50,7 +52,7 @@ class PgBouncer:
         self._folder.cleanup()
 
     def start(self) -> None:
-        """Start it; returns once it takes connections."""
+        """Start it and return once it accepts connections."""
         user = pwd.getpwnam(UNPRIVILEGED).pw_uid if os.getuid() == 0 else None
         assert PROGRAM is not None
         self._process = subprocess.Popen(
@@ -64,11 +66,11 @@ class PgBouncer:
             return probe.connect_ex((HOST, self.port)) == 0
 
     def kill(self) -> None:
-        """End it at once, with all connections."""
+        """Stop it at once, with all connections."""
         self._process.send_signal(signal.SIGQUIT)
         self._process.kill()
         self._process.wait(30)
 
     def url(self, database: str) -> str:
-        """The URL of a database, by way of it."""
+        """Return the URL of a database through it."""
         return sa.make_url(database).set(port=self.port).render_as_string(hide_password=False)

@@ -4,8 +4,8 @@ STEP is `before NAME N` or `after NAME N`: the process kills itself when it reac
 prints that before. `torn write N` kills it in the middle of a write. `-` is never. COMMAND is one of edgeproxy's,
 with arguments.
 
-  EDGEPROXY_TEST_CLOCK    a file of eight bytes, a double: the error of this process's clock in seconds
-  EDGEPROXY_TEST_FULL     the disk has no room for the spool while a file of this name exists
+    EDGEPROXY_TEST_CLOCK    a file of eight bytes, a double: the error of this process's clock in seconds
+    EDGEPROXY_TEST_FULL     the disk has no room for the spool while a file of this name exists
 """
 
 import errno

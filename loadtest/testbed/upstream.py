@@ -3,10 +3,10 @@
 It runs as a process of its own (`python -m loadtest.testbed.upstream`). It parses with llhttp, not with the edge's
 parser, so forwarded requests are checked independently. A request's query controls its answer:
 
-  status=503    with this status            wait=20       after this many milliseconds
-  size=1000     with this many bytes        chunked=1     in chunks
-  echo=1        with the received request, as JSON
-  held=1        once the test releases it
+    status=503    with this status            wait=20       after this many milliseconds
+    size=1000     with this many bytes        chunked=1     in chunks
+    echo=1        with the received request, as JSON
+    held=1        once the test releases it
 
 Paths under /-/ are for the tests themselves, which call them directly. They are not counted.
 """

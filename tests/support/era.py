@@ -96,10 +96,10 @@ class Era:
 async def era(
     folder: Path, url: str, sandbox: Clocked, begin: float | None, client_of: type[Stripe] = Stripe, **billing: Any
 ) -> AsyncIterator[Era]:
-    """Plans that Stripe's meters charge, unless `collection` selects others, from a moment on.
+    """Plans charged by Stripe's meters, unless `collection` says otherwise, from `begin` on.
 
-    None starts at the sandbox's time, and includes other ways of collection. Slices are a day long, so a month has
-    few.
+    With `begin` None the era follows the sandbox's clock, which others move too. Slices are a day long, so a month
+    has few.
     """
     known = settings(folder, url, sandbox.url, **{"collection": "meters", **billing})
     database = await Database.connect(url)

@@ -1,4 +1,4 @@
-"""A Stripe account that has been in use: odd customers with subscriptions, in a sandbox."""
+"""A Stripe account that was in use before: odd customers with subscriptions, in a sandbox."""
 
 from pathlib import Path
 from typing import Any
@@ -29,20 +29,20 @@ OURS = (
     "planned",
     "quiet",
 )
-"""Our customers; the account has all of them and some whom nobody knows."""
+"""Our customers. The account has all of them, and some that are unknown to us."""
 TAKEN = ("plain", "filed", "mailed", "yearly", "trying", "late", "lost", "metered")
-"""Whose subscription can be taken over."""
+"""Customers whose subscription can be taken over."""
 
 
 def settings(folder: Path) -> dict[str, Any]:
-    """What `sold` takes for these plans."""
+    """Return the settings of these plans for `sold`."""
     file = folder / "plans.yaml"
     file.write_text(PLANS)
     return {"plans": str(file), "meters": METERS, "anchor": "signup"}
 
 
 class ExistingAccount:
-    """An account and what it has, by the names of our customers."""
+    """An account and its objects, by the names of our customers."""
 
     def __init__(self, stripe: Stripe, run: str) -> None:
         self.stripe = stripe
@@ -52,7 +52,7 @@ class ExistingAccount:
         self.prices: dict[str, str] = {}
 
     async def price(self, name: str, amount: int | None, **more: Any) -> None:
-        """Make a price with a product of its own."""
+        """Create a price with its own product."""
         recurring = {"interval": "month", **more.pop("recurring", {})}
         made = await self.stripe.call(
             "v1.prices.create",
@@ -67,7 +67,7 @@ class ExistingAccount:
         self.prices[name] = made["id"]
 
     async def customer(self, name: str, *, card: bool = True, **more: Any) -> str:
-        """Make a customer with a card that is charged."""
+        """Create a customer with a card that is charged."""
         made = await self.stripe.call("v1.customers.create", name=name, **more)
         self.customers[name] = str(made["id"])
         if card:
@@ -82,7 +82,7 @@ class ExistingAccount:
         return self.subscriptions[name]
 
     async def fill_prices(self) -> None:
-        """Make all prices."""
+        """Create all prices."""
         await self.price("team", 3100)
         await self.price("year", 33480, recurring={"interval": "year"})
         await self.price("old", 2500)
@@ -104,20 +104,20 @@ class ExistingAccount:
         )
 
     async def fill_late(self) -> None:
-        """Make the customers whose next payment is declined: a month has to pass."""
+        """Create the customers whose next payment is declined: a month has to pass."""
         for name in ("late", "lost"):
             await self.customer(name, metadata={"edgeproxy_customer": name})
             await self.subscribe(name, "team")
             await self.use_card(name, "pm_card_chargeCustomerFail")
 
     async def use_card(self, name: str, card: str) -> None:
-        """Have a customer be charged by another card."""
+        """Charge a customer by another card."""
         attached = await self.stripe.call("v1.payment_methods.attach", card, customer=self.customers[name])
         default = {"default_payment_method": attached["id"]}
         await self.stripe.call("v1.customers.update", self.customers[name], invoice_settings=default)
 
     async def fill(self) -> None:
-        """Make all others."""
+        """Create all others."""
         for name in ("plain", "yearly", "trying", "twice", "euro", "metered", "cheap", "planned"):
             await self.customer(name, metadata={"edgeproxy_customer": name}, email=f"{name}@example.com")
         await self.subscribe("plain", "team")
@@ -149,7 +149,7 @@ class ExistingAccount:
 
 
 async def add_customers(of: Sold, now: float) -> None:
-    """Make our customers, none of whom has a plan."""
+    """Create our customers, without plans."""
     for name in OURS:
         await of.customer(name, now=now)
     for name, emails in (("mailed", ("mailed@example.com",)), ("quiet", ("twin@example.com",))):

@@ -1,10 +1,10 @@
 """An upstream that reports its requests under way, served in a thread of the test.
 
-  /quick                 answers at once
-  /hold?ms=20            answers after this many milliseconds
-  /held                  answers once the test releases it
-  /stream?ms=2&n=50      a head, then this many pieces, with a pause in milliseconds before each
-  /model?ms=20&n=150     answers after this many milliseconds, in OpenAI's format with this many tokens
+    /quick                 answers at once
+    /hold?ms=20            answers after this many milliseconds
+    /held                  answers once the test releases it
+    /stream?ms=2&n=50      a head, then this many pieces, with a pause in milliseconds before each
+    /model?ms=20&n=150     answers after this many milliseconds, in OpenAI's format with this many tokens
 
 If a request has the field `X-Cost: N`, the answer has it too.
 """

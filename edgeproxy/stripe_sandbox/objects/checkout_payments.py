@@ -1,6 +1,6 @@
-"""Payments of Checkout sessions, by the card that a customer enters; its owner authenticates where the bank demands it.
+"""Payments of Checkout sessions by an entered card, with authentication by its owner if the bank requires it.
 
-A session has one intent: a card that is declined, or whose owner fails to authenticate, leaves it to the next card.
+A session has one intent. If a card is declined, or its owner fails to authenticate, the next card uses that intent.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ def enter_code(tx: Transaction, session: Body, code: str) -> Body:
 def pay(tx: Transaction, id: str, card: str | Fields, promotion_code: str | None = None, email: str = "") -> Body:
     """Pay a session with a card, a test token or number, or the data of a payment method; raises ApiError.
 
-    The session is open still where the owner of the card must authenticate: on the page of its intent.
+    If the owner of the card must authenticate, on the page of the intent, the session stays open.
     """
     session = get_open_session(tx, id)
     if promotion_code:
@@ -68,7 +68,7 @@ def pay(tx: Transaction, id: str, card: str | Fields, promotion_code: str | None
 
 
 def confirm_intent(tx: Transaction, intent: Body) -> Body:
-    """Confirm an intent on the page that its customer sees; raises the refusal of a bank, once that is recorded."""
+    """Confirm an intent on the customer's page. Raises a bank's refusal after recording it."""
     if intent["object"] == "setup_intent":
         return setup_intents.confirm_intent(tx, intent)
     try:
@@ -97,7 +97,7 @@ def _get_method(tx: Transaction, card: str | Fields, customer: str | None) -> Bo
 
 
 def _find_or_create_customer(tx: Transaction, session: Body) -> Body | None:
-    """Return the customer of a session, created where its mode needs one; None for a guest's payment."""
+    """Return the customer of a session, created if its mode needs one; None for a guest's payment."""
     if session["customer"]:
         return tx.get("customer", session["customer"])
     if (
@@ -114,7 +114,7 @@ def _find_or_create_customer(tx: Transaction, session: Body) -> Body | None:
 
 
 def _begin(tx: Transaction, session: Body) -> Body | None:
-    """Return the intent by which a session is paid, begun by the first card; None where nothing is to be paid."""
+    """Return the intent of a session, created for its first card; None if nothing is due."""
     if session.get("_intent"):
         return get_intent(tx, session["_intent"])
     intent = BEGINNINGS[_get_kind(session)](tx, session)
@@ -186,10 +186,10 @@ BEGINNINGS: Mapping[str, Callable[[Transaction, Body], Body | None]] = {
     "setup": _begin_setup,
     "subscription": _begin_subscription,
 }
-"""What a payment begins with, by the kind of its session."""
+"""The first step of a payment, by the kind of its session."""
 
 
-# ---- complete, or never
+# ---- completion and expiry
 
 
 def complete(tx: Transaction, session: Body, intent: Body | None, method_id: str) -> Body:
@@ -258,7 +258,7 @@ COMPLETIONS: Mapping[str, Callable[[Transaction, Body, Body | None, str], None]]
 
 
 def abandon(tx: Transaction, session: Fields) -> None:
-    """Cancel the payment that was begun on a session that expires."""
+    """Cancel the started payment of a session that expires."""
     if session.get("_subscription"):
         subscription_renewal.due_to_expire(tx, session["_subscription"])
     elif session.get("_invoice"):

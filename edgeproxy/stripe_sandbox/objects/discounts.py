@@ -228,7 +228,7 @@ def compute_off(coupon: Fields, amount: int, currency: str) -> int:
 def apply_discounts(tx: Transaction, invoice: Fields, lines: Sequence[Body]) -> list[Body]:
     """Set `discount_amounts` of the lines; returns the sums by discount.
 
-    Discounts of items come first, then those of the invoice, each on what the one before has left.
+    Discounts of items come first, then those of the invoice. Each applies to the remainder after the one before.
     """
     left = {line["id"]: max(line["amount"], 0) if line["discountable"] else 0 for line in lines}
     for line in lines:
@@ -260,7 +260,7 @@ def applies_to(coupon: Fields, line: Fields) -> bool:
 
 
 def compute_amounts(tx: Transaction, ids: Iterable[str], line: Fields, currency: str) -> list[Body]:
-    """Compute what discounts take off one amount, of which `line` has `amount` and `pricing`, one after the other."""
+    """Compute the discounts on one amount, in order. `line` has `amount` and `pricing`."""
     left, amounts = max(line["amount"], 0), []
     for id in ids:
         coupon = _get_coupon(tx, get_discount(tx, id))

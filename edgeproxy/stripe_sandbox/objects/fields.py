@@ -1,4 +1,4 @@
-"""Fields that calls of several objects set in the same way."""
+"""Fields that calls of several objects set alike."""
 
 import re
 from collections.abc import Mapping
@@ -31,8 +31,9 @@ def merge_metadata(body: Body, params: Fields, name: str = "metadata") -> None:
 
 
 def compute_previous_attributes(before: Fields, after: Fields) -> Body:
-    """Return `previous_attributes` of an event: the former values of changed fields, null where there was none, and of
-    objects those of their changed fields alone.
+    """Return `previous_attributes` of an event: the former values of changed fields.
+
+    New fields have null. An object has only its changed fields.
     """
     changed: Body = {}
     for name in sorted({*before, *after}):
@@ -60,7 +61,7 @@ def require_supported(params: Fields, *names: str) -> None:
 
 
 def get_customer(tx: Transaction, params: Fields) -> Body:
-    """Return the customer of a call; raises the refusal of one that is not there."""
+    """Return the customer of a call; raises the refusal of an unknown one."""
     require_supported(params, "customer_account")
     if "customer" not in params:
         raise invalid_request("Missing required param: customer.", "customer", "parameter_missing")
@@ -68,6 +69,6 @@ def get_customer(tx: Transaction, params: Fields) -> Body:
 
 
 def set_test_clock(body: Body, customer: Fields) -> Body:
-    """Set the test clock of an object to that of its customer."""
+    """Set an object's test clock to its customer's test clock."""
     body["test_clock"] = customer.get("test_clock")
     return body

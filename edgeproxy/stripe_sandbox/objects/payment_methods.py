@@ -18,7 +18,7 @@ ADDRESS = dict.fromkeys(("city", "country", "line1", "line2", "postal_code", "st
 
 
 def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Create a payment method of a card, which belongs to nobody yet."""
+    """Create a payment method of a card, without a customer yet."""
     require_supported(params, "payment_method", "customer", "radar_options")
     if "type" not in params:
         raise invalid_request("Missing required param: type.", "type", "parameter_missing")
@@ -26,7 +26,7 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def create_from_data(tx: Transaction, data: Fields, param: str) -> Body:
-    """Create a payment method of `payment_method_data`, or of the parameters of a call where `param` is empty."""
+    """Create a payment method from `payment_method_data`, or from the parameters of a call if `param` is empty."""
 
     def name(field: str) -> str:
         return f"{param}[{field}]" if param else field
@@ -52,7 +52,7 @@ def create_from_data(tx: Transaction, data: Fields, param: str) -> Body:
 
 
 def _insert(tx: Transaction, token: str, card: Body | None) -> Body:
-    """Store a new payment method: a card, or a bank account where there is none."""
+    """Store a new payment method: a card, or a bank account if `card` is None."""
     return tx.insert(
         {
             "id": generate_id("pm"),
@@ -140,7 +140,7 @@ def attach(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def detach(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Detach a payment method from its customer, who pays by it no longer; it cannot be used again."""
+    """Detach a payment method from its customer. It cannot be used again."""
     method = tx.get("payment_method", ids["id"])
     if method["customer"] is None:
         raise invalid_request(
@@ -170,7 +170,7 @@ def get_card(method: Fields) -> cards.Card:
 
 
 def find_bank_account(method: Fields) -> bank_accounts.BankAccount | None:
-    """Return the test bank account of a payment method; None where it is a card."""
+    """Return the test bank account of a payment method; None for a card."""
     return bank_accounts.BANK_ACCOUNTS.get(method["_token"])
 
 
@@ -210,7 +210,9 @@ def attach_method(tx: Transaction, id: str, customer: str, param: str) -> Body:
 
 
 def save_to_customer(tx: Transaction, method: Body, customer: str, *, checked: bool = False) -> Body:
-    """Attach a payment method that is free; raises the refusal of its bank, unless a payment was its check."""
+    """Attach a payment method without a customer. Raises the bank's refusal, unless a payment has already checked
+    it.
+    """
     if method["customer"] is not None:
         return method
     if not checked:
@@ -225,7 +227,7 @@ def save_to_customer(tx: Transaction, method: Body, customer: str, *, checked: b
 
 
 def pass_checks(method: Body) -> None:
-    """Mark the security code of a card as right, where one was given."""
+    """Mark the security code of a card as correct, if one was given."""
     if method["type"] == "card" and method["card"]["checks"]["cvc_check"] == "unchecked":
         method["card"] = {**method["card"], "checks": {**method["card"]["checks"], "cvc_check": "pass"}}
 
@@ -241,7 +243,7 @@ def require_unused(method: Fields) -> None:
 
 
 def require_customer(method: Fields, customer: str | None, what: str) -> None:
-    """Raise the refusal of a payment method that belongs to another customer than that of an intent, `what`."""
+    """Raise the refusal of a payment method whose customer differs from the customer of an intent, `what`."""
     owner = method["customer"]
     if owner is not None and owner != customer:
         raise ApiError(

@@ -1,5 +1,4 @@
-"""Payments: what becomes of payment intents, by charges of cards, by the authentication of their owners, and by debits
-of bank accounts."""
+"""Payments: the processing of payment intents by card charges, owners' authentication, and debits of bank accounts."""
 
 import os
 from collections.abc import Sequence
@@ -17,13 +16,13 @@ FEE_SHARE, FEE_CENTS = Fraction(29, 1000), 30
 AMOUNT_MAX = 99_999_999
 UNFINISHED = ("requires_payment_method", "requires_capture", "requires_confirmation", "requires_action", "processing")
 CHANGEABLE = ("requires_payment_method", "requires_confirmation", "requires_action")
-"""Statuses in which an intent can be confirmed, and its amount can change."""
+"""Statuses that allow an intent's confirmation and a change of its amount."""
 KINDS = {"payment_intent": "PaymentIntent", "setup_intent": "SetupIntent"}
 """The names of intents in messages."""
 
 
 class Session(NamedTuple):
-    """The presence of the customer: `off` at a payment that goes without, and whether one that needs them fails."""
+    """The presence of the customer: `off` in a payment without them, and whether a payment that needs them fails."""
 
     off: bool = False
     fails: bool = False
@@ -69,7 +68,7 @@ def create_intent(tx: Transaction, amount: int, currency: str, customer: str | N
 
 
 def generate_client_secret(id: str) -> str:
-    """Generate the secret by which a customer's browser may confirm an intent."""
+    """Generate the secret that lets a customer's browser confirm an intent."""
     return f"{id}_secret_{os.urandom(16).hex()}"
 
 
@@ -77,7 +76,7 @@ def generate_client_secret(id: str) -> str:
 
 
 def confirm_intent(tx: Transaction, intent: Body, session: Session = ON_SESSION) -> Body:
-    """Pay an intent, or ask the owner of the card; raises the refusal of a bank that declines."""
+    """Pay an intent, or ask the owner of the card to authenticate. Raises the refusal of a declining bank."""
     require_confirmable(tx, intent)
     if not intent.get("payment_method"):
         raise invalid_request(
@@ -106,7 +105,9 @@ def must_authenticate(method: Fields, *, off_session: bool) -> bool:
 
 
 def request_authentication(tx: Transaction, intent: Body) -> Body:
-    """Ask the owner of a card to authenticate, on a page: that of `redirect_to_url` leads back to the `return_url`."""
+    """Ask the owner of a card to authenticate on a page. The page of `redirect_to_url` redirects to the
+    `return_url`.
+    """
     url = f"{tx.account.base}/_sandbox/authenticate/{intent['id']}?client_secret={intent['client_secret']}"
     back = intent.get("_return_url")
     intent["status"] = "requires_action"
@@ -123,7 +124,7 @@ def request_authentication(tx: Transaction, intent: Body) -> Body:
 
 
 def finish_authentication(tx: Transaction, intent: Body, *, succeeded: bool) -> Body:
-    """Pay an intent whose owner has authenticated, or not; raises the refusal, once that is recorded."""
+    """Pay an intent after its owner's authentication, or refuse it. Raises the refusal after recording it."""
     method = tx.get("payment_method", intent["payment_method"])
     intent["next_action"] = None
     if succeeded:
@@ -190,7 +191,7 @@ def _require_debit(intent: Fields) -> None:
 
 
 def _begin_debit(tx: Transaction, intent: Body, charge: Body, account: bank_accounts.BankAccount) -> Body:
-    """Begin to debit a bank account: the intent is under way until its bank has answered."""
+    """Begin to debit a bank account: the intent is processing until its bank has answered."""
     charge.update(paid=False, status="pending", receipt_url=None)
     tx.save(charge)
     intent["status"] = "processing"
@@ -231,7 +232,7 @@ def settle_debit(tx: Transaction, intent: Body) -> ApiError | None:
 
 
 def _record_decline(tx: Transaction, intent: Body, method: Body, why: str) -> ApiError:
-    """Record that a bank declined, and return its refusal, which has the intent in it."""
+    """Record the decline of a bank, and return its refusal, which contains the intent."""
     refusal = cards.build_decline(why)
     error = refusal.body["error"]
     charge = charges.create_charge(tx, intent, method, error)
@@ -273,7 +274,7 @@ def capture_charge(tx: Transaction, intent: Body, charge: Body, amount: int, eve
 
 
 def cancel_intent(tx: Transaction, intent: Body, reason: str | None) -> Body:
-    """Cancel an intent for this reason; an amount that was authorized is released."""
+    """Cancel an intent for this reason, and release an authorized amount."""
     if intent["status"] == "requires_capture":
         charge = tx.get("charge", intent["latest_charge"])
         charge.update(amount_refunded=charge["amount"], refunded=True)
@@ -292,7 +293,7 @@ def cancel_intent(tx: Transaction, intent: Body, reason: str | None) -> Body:
 
 
 def require_confirmable(tx: Transaction, intent: Fields) -> None:
-    """Raise the refusal of a confirmation that comes too late."""
+    """Raise the refusal of a late confirmation."""
     if intent["status"] == "succeeded":
         name = KINDS[intent["object"]]
         why = "it has already succeeded after being previously confirmed"
@@ -303,7 +304,7 @@ def require_confirmable(tx: Transaction, intent: Fields) -> None:
 def require_status(
     tx: Transaction, intent: Fields, statuses: Sequence[str], action: str, verb: str | None = None
 ) -> None:
-    """Raise the refusal of an action (such as `captured`) that needs an intent in one of these statuses."""
+    """Raise the refusal of an action (for example `captured`) that needs an intent in one of these statuses."""
     if intent["status"] in statuses:
         return
     name = KINDS[intent["object"]]
@@ -313,7 +314,7 @@ def require_status(
 
 
 def build_state_error(tx: Transaction, intent: Fields, message: str) -> ApiError:
-    """Build the refusal of an action that the intent's state does not allow; it has the intent in it."""
+    """Build the refusal of an action that the intent's state does not allow. It contains the intent."""
     kind = intent["object"]
     error = ApiError(400, message, code=f"{kind}_unexpected_state")
     error.body["error"][kind] = tx.render(dict(intent))

@@ -1,4 +1,4 @@
-"""Refunds of charges: those of some test cards are pending first, or fail later."""
+"""Refunds of charges. Refunds of some test cards are pending first, or fail later."""
 
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list
 from edgeproxy.stripe_sandbox.objects import balance, payment_methods
@@ -7,7 +7,7 @@ from edgeproxy.stripe_sandbox.refusal import invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 OUTCOME_SECONDS = 60
-"""Seconds until a bank says what became of a refund that is pending, or fails."""
+"""Seconds until a bank reports the outcome of a pending or failing refund."""
 
 
 def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
@@ -33,7 +33,7 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def refund_charge(tx: Transaction, charge: Body, amount: int | None, params: Fields) -> Body:
-    """Refund an amount of a charge, or its remainder; raises ApiError. Credit notes refund by this too."""
+    """Refund an amount of a charge, or its remainder; raises ApiError. Credit notes use this too."""
     _require_undisputed(tx, charge)
     left = charge["amount_captured"] - charge["amount_refunded"]
     if left <= 0:
@@ -83,14 +83,14 @@ def _require_undisputed(tx: Transaction, charge: Fields) -> None:
 
 
 def _build_destination(tx: Transaction, charge: Fields) -> Body:
-    """Return where the money of a refund goes."""
+    """Return the destination of a refund's money."""
     if tx.get("payment_method", charge["payment_method"])["type"] == "us_bank_account":
         return {"type": "us_bank_transfer", "us_bank_transfer": {"reference": None, "reference_status": "pending"}}
     return {"type": "card", "card": {"type": "refund", "reference_status": "pending"}}
 
 
 def _get_outcome(tx: Transaction, charge: Fields) -> str:
-    """Return what becomes of refunds of a charge, by its test card; banks take time for those of debits."""
+    """Return the outcome of a charge's refunds, from its test card. Refunds of debits are pending first."""
     method = tx.get("payment_method", charge["payment_method"])
     if method["type"] == "us_bank_account":
         return "pending"
@@ -108,7 +108,7 @@ def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def cancel(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Refuse to cancel a refund: by the API, only those that await an action of the customer can be."""
+    """Refuse to cancel a refund: the API cancels only refunds that await an action of the customer."""
     refund = tx.get("refund", ids["id"])
     raise invalid_request(
         f"Refund {refund['id']} cannot be canceled: it has a status of {refund['status']}. Only refunds that require "
@@ -126,7 +126,7 @@ def cancel_pending(tx: Transaction, id: str) -> Body:
 
 
 def due_to_settle(tx: Transaction, id: str) -> None:
-    """Settle a refund: one that is pending succeeds, one that had succeeded fails."""
+    """Settle a refund: a pending one succeeds, a succeeded one fails."""
     refund = tx.get("refund", id)
     if refund["status"] == "pending":
         _save_changed(tx, {**refund, "status": "succeeded"}, refund, "refund.updated")
@@ -135,7 +135,7 @@ def due_to_settle(tx: Transaction, id: str) -> None:
 
 
 def _take_back(tx: Transaction, refund: Body, status: str, reason: str) -> Body:
-    """End a refund whose money comes back to the account, so that its charge can be refunded again."""
+    """End a refund whose money returns to the account, so that its charge can be refunded again."""
     before = dict(refund)
     booked = balance.record_transaction(tx, refund, "refund_failure", refund["amount"], 0)
     refund.update(status=status, failure_reason=reason, failure_balance_transaction=booked["id"])

@@ -20,7 +20,7 @@ from edgeproxy.stripe_sandbox.refusal import ApiError
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 
 INVOICES = ((10, 60), (20, 86400))
-"""New invoices of a subscription by calls: in a minute, in a day."""
+"""The most new invoices of a subscription by calls: in a minute, in a day."""
 
 
 def fetch_items(tx: Transaction, subscription: Fields) -> list[Body]:
@@ -109,7 +109,7 @@ def add_trial(tx: Transaction, invoice: Body, subscription: Body, item: Body) ->
 
 
 def add_usage(invoice: Body, subscription: Body, item: Body, end: int) -> None:
-    """Add an item's usage until a moment; the quantity is taken when the invoice is finalized."""
+    """Add an item's usage until a moment. The quantity is read when the invoice is finalized."""
     invoice["_metered"].append(
         {
             "item": item["id"],
@@ -137,7 +137,7 @@ def open_draft(tx: Transaction, subscription: Body, invoice: Body) -> Body:
 
 
 def advance_later(tx: Transaction, invoice: Body) -> None:
-    """Have a draft finalized in an hour; that of a paused collection is void or uncollectible at once."""
+    """Finalize a draft in an hour. If collection is paused, the invoice becomes void or uncollectible at once."""
     if subscription_state.find_pause(tx, invoice) in collection.PAUSES:
         collection.settle_paused(tx, collection.finalize_draft(tx, invoice))
     else:
@@ -174,7 +174,7 @@ def charge_now(tx: Transaction, subscription: Body, invoice: Body) -> Body:
 
 
 def credit_unused(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
-    """Credit the remainder of a fee that was charged in advance, less what was taken off it."""
+    """Credit the remainder of a fee charged in advance, less its discounts."""
     if is_free(subscription, at):
         return
     price = get_price(tx, item)
@@ -189,7 +189,7 @@ def credit_unused(tx: Transaction, subscription: Body, item: Body, at: int) -> N
 
 
 def charge_remaining(tx: Transaction, subscription: Body, item: Body, at: int) -> None:
-    """Charge a fee for the rest of a period, less what the discounts of the subscription take off."""
+    """Charge a fee for the rest of a period, less the subscription's discounts."""
     if is_free(subscription, at):
         return
     price = get_price(tx, item)
@@ -205,7 +205,7 @@ def charge_remaining(tx: Transaction, subscription: Body, item: Body, at: int) -
 
 
 def is_free(subscription: Fields, at: int) -> bool:
-    """Return whether nothing is charged at a moment, as in a trial."""
+    """Return whether the subscription is free at a moment, as in a trial."""
     return bool(subscription.get("trial_end")) and at < subscription["trial_end"]
 
 
@@ -216,7 +216,7 @@ def _compute_share(subscription: Body, price: Body, quantity: int, at: int, end:
 
 
 def _find_charged(tx: Transaction, item: Fields, at: int) -> Body | None:
-    """Find the last charge of an item for a moment: its amount, and what discounts took off it."""
+    """Find the last charge of an item for a moment: its amount and its discounts."""
     of_item = {"parent.subscription_item_details.subscription_item": item["id"]}
     prorated = {"parent.subscription_details.subscription_item": item["id"], "proration": True}
     charges = [
@@ -264,7 +264,7 @@ def get_product_name(tx: Transaction, price: Fields) -> str:
 
 
 def restart_cycle(tx: Transaction, subscription: Body, at: int, anchor: int, *, prorate: bool) -> None:
-    """Begin new periods at a moment, by a new anchor; what is open of the old ones is charged and credited."""
+    """Begin new periods at a moment, by a new anchor; the open part of the old periods is charged and credited."""
     items = fetch_items(tx, subscription)
     for item in items if prorate else ():
         if is_metered(get_price(tx, item)):
@@ -281,7 +281,7 @@ def restart_cycle(tx: Transaction, subscription: Body, at: int, anchor: int, *, 
 
 
 def charge_fees(tx: Transaction, subscription: Body, at: int) -> Body | None:
-    """Charge the fees of the current periods at once; returns the invoice, or None where there is nothing to charge."""
+    """Charge the fees of the current periods at once. Returns the invoice, or None if nothing is due."""
     invoice = create_draft(tx, subscription, "subscription_update", at, at)
     for item in fetch_items(tx, subscription):
         if not is_metered(get_price(tx, item)):

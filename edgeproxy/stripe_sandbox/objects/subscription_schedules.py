@@ -17,7 +17,7 @@ OPEN = ("not_started", "active")
 
 
 def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Create a schedule, of phases or of a subscription as it is."""
+    """Create a schedule from phases or from an existing subscription."""
     require_supported(params, "pause_schedules", "customer_account")
     if params.get("billing_mode", {}).get("type") == "classic":
         raise unsupported("the billing mode classic", "billing_mode[type]")
@@ -109,7 +109,7 @@ def _create_from_subscription(tx: Transaction, params: Parameters) -> Body:
 
 
 def _get_unscheduled(tx: Transaction, id: str) -> Body:
-    """Return a subscription that goes on and has no schedule."""
+    """Return a subscription that has not ended and has no schedule."""
     subscription = tx.get("subscription", id, "from_subscription")
     if subscription["status"] in (*ENDED, "incomplete"):
         raise invalid_request(
@@ -138,7 +138,7 @@ def _set_parameters(schedule: Body, params: Parameters) -> None:
 
 
 def due_to_advance(tx: Transaction, id: str) -> None:
-    """Begin a schedule, or its next phase; after the last one its subscription goes on without it."""
+    """Begin a schedule, or its next phase. After the last phase its subscription continues without it."""
     schedule = tx.find(KIND, id)
     if schedule is None or schedule["status"] not in OPEN:
         return
@@ -171,7 +171,7 @@ def _start(tx: Transaction, schedule: Body) -> Body:
 
 
 def _enter(tx: Transaction, schedule: Body, behavior: str) -> None:
-    """Change the subscription to the current phase. One that begins with a period leaves its fees to the renewal."""
+    """Change the subscription to the current phase. If it begins with a period, the renewal charges its fees."""
     phase, subscription = _get_phase(schedule), tx.get("subscription", schedule["subscription"])
     at, items = tx.get_time(schedule["test_clock"]), fetch_items(tx, subscription)
     anchor = phase.get("billing_cycle_anchor") or schedule["default_settings"]["billing_cycle_anchor"]
@@ -193,7 +193,7 @@ def _list_intervals(prices: Sequence[Fields]) -> set[tuple[str, int]]:
 
 
 def _list_changes(phase: Fields, items: Sequence[Fields]) -> list[Body]:
-    """Return what becomes of items: those with a price of the phase stay, the others go."""
+    """Return the changes of items: items with a price of the phase stay, the others are removed."""
     there = {item["price"]: item["id"] for item in items}
     changes = []
     for item in phase["items"]:
@@ -218,7 +218,7 @@ def _list_settings(schedule: Fields, phase: Fields) -> Body:
 
 
 def _schedule_next(tx: Transaction, schedule: Body) -> None:
-    """Set the timer of the next phase, before that of a renewal at the same time; and the end of the subscription."""
+    """Set the timers of the next phase, which runs before a renewal at that time, and of the subscription's end."""
     tx.cancel_timer("advance_schedule", schedule["id"])
     subscription = tx.get("subscription", schedule["subscription"])
     ends = schedule["end_behavior"] == "cancel"
@@ -233,7 +233,7 @@ def _schedule_next(tx: Transaction, schedule: Body) -> None:
 
 
 def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Update a schedule. Its phases are replaced; what changes in the current one holds at once."""
+    """Update a schedule. Its phases are replaced; changes of the current phase apply at once."""
     require_supported(params, "pause_schedules")
     schedule = _get_open(tx, ids["id"], "update", "updated")
     _set_parameters(schedule, params)
@@ -253,7 +253,7 @@ def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def _replace_phases(tx: Transaction, schedule: Body, phases: Sequence[Fields], now: int) -> bool:
-    """Replace the phases; returns whether the current one is another than before."""
+    """Replace the phases; return whether the current phase has changed."""
     start = phases[0].get("start_date") if phases else None
     if start is None:
         raise invalid_request("The first phase must have a start_date.", "phases[0][start_date]", "parameter_missing")
@@ -299,7 +299,7 @@ def cancel(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def release(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Release the subscription of a schedule, which goes on as it is."""
+    """Release the subscription of a schedule, which continues unchanged."""
     schedule = _get_open(tx, ids["id"], "release", "released")
     return _release(tx, schedule, preserve_cancel_date=params.get("preserve_cancel_date", False))
 

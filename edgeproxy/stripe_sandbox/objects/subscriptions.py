@@ -44,7 +44,7 @@ REFUSED = (
 
 
 def create(tx: Transaction, ids: Ids, params: Parameters, schedule: str | None = None) -> Body:
-    """Create a subscription; the first invoice has the fees, and is finalized at once, or that of a schedule later."""
+    """Create a subscription. The first invoice has the fees and is finalized at once, or later for a schedule."""
     require_supported(params, *REFUSED, "backdate_start_date", "currency")
     _check_mode(params.get("billing_mode", {}))
     customer = get_customer(tx, params)

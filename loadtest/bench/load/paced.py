@@ -1,9 +1,9 @@
-"""An open-loop load generator: requests at a rate that is set, whether or not answers come.
+"""An open-loop load generator: requests at a set rate, whether or not answers arrive.
 
-A program of its own: `python paced.py SETTINGS` (JSON) prints JSON. Gaps between requests are exponential
-(a Poisson process, as independent clients make), and a latency counts from the moment at which the request
-was *due*, so that a stalled proxy cannot hide behind requests that were not sent. It needs nothing but the
-standard library, and about 15 µs of its core a request.
+A program of its own: `python paced.py SETTINGS` (JSON) prints JSON. Gaps between requests are exponential (a Poisson
+process, as independent clients make). A latency counts from the moment at which the request was *due*, so that a
+stalled proxy cannot hide behind requests that were not sent. It needs nothing but the standard library, and about 15
+µs of its core a request.
 """
 
 import gc
@@ -22,12 +22,12 @@ from typing import Any
 _DRAIN_SECONDS = 2.0
 _SPIN_BELOW = 20e-6
 WARM_UP_SECONDS = 0.3
-"""For as long it asks at the same rate before what counts."""
+"""Seconds of load before the measurement, at the measured rate."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """Latencies in seconds. `late`: of 99 % of the requests this generator knew at most so long after they were due."""
+    """Latencies in seconds. `late`: the generator started 99 % of the requests within this time after they were due."""
 
     requests: int
     seconds: float
@@ -39,7 +39,7 @@ class Pace:
 
 
 class Generator:
-    """Keep-alive connections with at most one request under way on each; what is due beyond that queues."""
+    """Keep-alive connections with at most one request under way on each; further due requests queue."""
 
     def __init__(self, port: int, connections: int, request: bytes, ending: bytes) -> None:
         self._request = request
@@ -61,7 +61,7 @@ class Generator:
         self._wrong = 0
 
     def run(self, rate: float, seconds: float) -> Pace:
-        """`rate` requests a second for `seconds`, then whatever is still under way. Runs before it do not count."""
+        """Send `rate` requests a second for `seconds`, and wait for requests under way. Earlier runs do not count."""
         self._latencies, self._lateness, self._wrong = [], [], 0
         gap = random.Random(1).expovariate
         clock = time.perf_counter
@@ -94,7 +94,7 @@ class Generator:
         self._sockets[number].send(self._request)
 
     def _receive(self, patience: float) -> None:
-        """Take what has come; wait at most `patience` seconds for something to come."""
+        """Receive available data; wait at most `patience` seconds for it."""
         if patience > _SPIN_BELOW:
             # epoll waits in whole milliseconds; select does in microseconds.
             select.select([self._poll], (), (), patience)
@@ -113,7 +113,7 @@ class Generator:
 
 
 def quantile(values: list[float], share: float) -> float:
-    """The smallest value that at least this share of them does not exceed; NaN of none."""
+    """Return the smallest value that at least this share of them does not exceed; NaN if there are none."""
     if not values:
         return math.nan
     ordered = sorted(values)

@@ -1,6 +1,6 @@
-"""What a request over HTTP/2 costs beside one over HTTP/1.1: by streams of a connection, with TLS and without.
+"""The cost of a request over HTTP/2 compared with HTTP/1.1: by streams of a connection, with and without TLS.
 
-One load generator, h2load, asks for both. Each round starts every peer anew, and all take their turns in each row.
+One load generator, h2load, sends both. Each round starts every peer anew, and all take turns in each row.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,12 +17,12 @@ from loadtest.bench.scenario import SCENARIOS
 from loadtest.bench.stage import Stage
 
 WAITED_FRACTION_MAX: Final = 0.03
-"""The share of a slice in which a peer may have waited for others on its core."""
+"""The accepted share of a slice in which a peer waited for its core."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A kind of load: so many connections with so many streams each; no streams: HTTP/1.1."""
+    """A kind of load: connections, and streams of each; no streams: HTTP/1.1."""
 
     name: str
     scenario: str
@@ -54,12 +54,12 @@ class Http2Cost:
 
     @property
     def disturbed(self) -> bool:
-        """Whether something else had its core."""
+        """Return whether other work used its core."""
         return self.waited > WAITED_FRACTION_MAX
 
 
 def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Http2Cost], dict[str, str]]:
-    """Return what requests cost each peer that speaks HTTP/2, and by name why one was left out."""
+    """Return the cost of requests for each peer with HTTP/2, and by name the reason why a peer was left out."""
     costs: list[Http2Cost] = []
     failures: dict[str, str] = {}
     certificate = create_certificate(stage.folder, "ECDSA P-256")

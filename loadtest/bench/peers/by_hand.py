@@ -1,6 +1,6 @@
-"""The program of the peer "aiohttp": edgeproxy's job with aiohttp's server, its client, and dictionaries.
+"""The program of the peer "aiohttp": edgeproxy's job with aiohttp's server and client, and dictionaries.
 
-Started as `python by_hand.py SETTINGS` (JSON); no part of it is edgeproxy's. What it counts is in its own memory.
+Started as `python by_hand.py SETTINGS` (JSON). It shares no code with edgeproxy, and counts in its own memory.
 """
 
 import asyncio
@@ -52,7 +52,7 @@ STREAM_ABOVE = 64 << 10
 
 
 class Window:
-    """A sliding window of two counts, the one before weighted by what is left of it."""
+    """A sliding window of two counts; the earlier one is weighted by its remaining share of the window."""
 
     def __init__(self, limit: int, seconds: int) -> None:
         self.limit = limit
@@ -61,7 +61,7 @@ class Window:
         self._counts = (0, 0)
 
     def charge(self, now: float) -> int | None:
-        """What is left after this request, None where nothing is (which is not charged)."""
+        """Charge a request; return the remaining ones, or None if there is no room (and no charge)."""
         position = now / self.seconds
         cell = int(position)
         if cell != self._cell:
@@ -86,7 +86,7 @@ class Person:
 
 
 class Proxy:
-    """One upstream connection pool, the people, and everything that is counted."""
+    """One upstream connection pool, the customers, and all counts."""
 
     def __init__(self, settings: dict[str, Any], session: aiohttp.ClientSession) -> None:
         self._session = session
@@ -153,7 +153,7 @@ class Proxy:
         return None if key is None else self._people.get(sha256(key.encode()).hexdigest())
 
     def _stamped(self, request: web.BaseRequest, person: Person, request_id: str) -> CIMultiDict[str]:
-        """The upstream request's fields."""
+        """Return the fields of the upstream request."""
         given = request.headers
         fields = CIMultiDict((name, value) for name, value in given.items() if name.lower() not in DROPPED)
         trace = TRACEPARENT.fullmatch(given.get("traceparent", ""))
@@ -224,7 +224,7 @@ async def main(settings: dict[str, Any]) -> None:
             return web.json_response(proxy.usage)
 
         for handler, port in ((proxy.handle, settings["port"]), (usage, settings["counts"])):
-            # Cancelled when its client leaves, so that what it held is free again.
+            # Cancelled when its client disconnects, so that its resources are freed.
             runner = web.ServerRunner(web.Server(handler, access_log=None, handler_cancellation=True))
             await runner.setup()
             await web.TCPSite(runner, "127.0.0.1", port, backlog=4096).start()

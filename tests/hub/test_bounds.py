@@ -38,7 +38,7 @@ def written(chance: random.Random, depth: int = 0) -> bytes:
     return (others | {",": b",1.5\r\n", "(": b"(123456789012345678901\r\n", "n": b"$-1\r\n*-1\r\n"})[kind]
 
 
-def test_answers_pass_with_any_read_boundaries_and_their_ends_are_found(seed: int) -> None:
+def test_answers_pass_with_any_read_boundaries_and_their_ends_are_known(seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(300):
         answers = [written(chance) for _ in range(chance.randrange(1, 8))]

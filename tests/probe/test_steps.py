@@ -127,24 +127,24 @@ def test_what_only_a_person_can_pay_is_begun_and_not_paid(url: str, made: list[s
 @pytest.mark.parametrize("failing", [False, True])
 def test_customer_without_credits_buys_some_before_its_request(failing: bool) -> None:
     """`failing`: the collector ends after the purchase has begun."""
-    asked: list[str] = []
+    paths: list[str] = []
 
     def fetch(url: str, fields: Mapping[str, str], body: bytes | None = None) -> Answer:
-        asked.append(url.rpartition("/")[2].partition("?")[0])
-        bought = "checkout" in asked
-        if failing and bought and url.endswith("/billing/balance"):
+        paths.append(url.rpartition("/")[2].partition("?")[0])
+        has_checkout = "checkout" in paths
+        if failing and has_checkout and url.endswith("/billing/balance"):
             return Answer(503, {}, b"")
-        spent = asked.count("request")
+        spent = paths.count("request")
         response: dict[str, Any] = {"id": "cs_1", "url": "https://checkout.stripe.com/c/pay/cs_1", "statements": []}
-        response |= {"available": 500 * bought - spent, "balance": 0, "total": spent}
+        response |= {"available": 500 * has_checkout - spent, "balance": 0, "total": spent}
         return Answer(200, {}, orjson.dumps(response))
 
     target = ProbeTarget("http://edge/request", "key", "https://collector.example", "token")
     steps = {
         step.name: step.why for step in run_round(target._replace(patience=0.5, charge=True, checkout=True), fetch)
     }
-    assert asked.index("checkout") < asked.index("request")
-    assert asked.count("checkout") == 1, "once a round"
+    assert paths.index("checkout") < paths.index("request")
+    assert paths.count("checkout") == 1, "once a round"
     why = "the collector answered 503 to /billing/balance"
     assert steps.pop("limits") is not None, "this answer has no such fields"
     assert steps == {

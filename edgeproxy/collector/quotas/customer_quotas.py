@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -124,7 +124,7 @@ async def _fetch_subscribers(connection: AsyncConnection, condition: sa.ColumnEl
     return dict(parse_rows(schema.customers.name, rows, _parse_subscriber, itemgetter(0)))
 
 
-def _parse_subscriber(row: Sequence[Any]) -> tuple[str, Subscriber]:
+def _parse_subscriber(row: Sequence[str]) -> tuple[str, Subscriber]:
     """Return a customer's name, and the customer with the entitlements of its plan."""
     name, settings_json, quotas = row
     plan = documents.compute_entitlements(quotas, None, None)

@@ -73,7 +73,7 @@ class SweptConnection(Protocol):
         """Do the periodic work; it must be quick."""
 
 
-class AddressedClient(Protocol):
+class ActiveClient(Protocol):
     """The client's side of a request."""
 
     @property
@@ -85,7 +85,7 @@ class ActiveRequest(Protocol):
     """A current request of a connection."""
 
     @property
-    def client(self) -> AddressedClient:
+    def client(self) -> ActiveClient:
         """The client's side."""
 
 

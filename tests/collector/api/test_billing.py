@@ -459,7 +459,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
     assert call(charging, "GET", f"/billing/invoices?customer={name}").json()["invoices"] == []
 
 
-def test_changes_may_be_asked_for_ten_times_a_minute(charging: Collector) -> None:
+def test_a_customer_may_request_ten_changes_a_minute(charging: Collector) -> None:
     answers = [ask(charging.port, "/billing/subscription", method="DELETE", fields=OF_NOBODY) for _ in range(12)]
     statuses = [answer.status for answer in answers]
     assert statuses == [404] * 10 + [429] * 2

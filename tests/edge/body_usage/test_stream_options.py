@@ -199,7 +199,7 @@ def test_stream_of_a_body_that_is_no_object_is_not_asked() -> None:
     assert ask_for_usage(b"[NaN]") is None
 
 
-def test_odd_body_that_wants_no_stream_is_not_asked() -> None:
+def test_odd_body_that_wants_no_stream_is_not_changed() -> None:
     assert ask_for_usage(b'{"stream": false, "n": NaN}') is None
     assert ask_for_usage(b'{"stream": null} x') is None
 

@@ -33,8 +33,8 @@ def test_usage_is_invoiced_once_the_invoice_of_its_part_of_the_period_is_closed(
             async def find() -> list[int]:
                 async with of.database.reading() as connection:
                     assert await find_invoiced(connection, set()) == set()
-                    found = await find_invoiced(connection, {*uses, ("nobody", before)})
-                return sorted(second - ENDED for _, second in found)
+                    invoiced = await find_invoiced(connection, {*uses, ("nobody", before)})
+                return sorted(second - ENDED for _, second in invoiced)
 
             await of.customer(name, "small", now=JANUARY)
             async with of.database.writing() as connection:

@@ -314,7 +314,7 @@ def test_a_customer_who_paid_while_no_collector_ran_is_not_paused(
             await closing.step(JANUARY + 5)
             await pay_at_stripe(of, names[0])
             monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: float(back_at)))
-            jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda takings: None)
+            jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda revenue: None)
             jobs._complete_events = fail
             with pytest.raises(StripeUnavailableError):
                 await jobs._pause_unpaid()

@@ -1,4 +1,4 @@
-"""The access log: one line for each request, whatever came of it, with nothing on it that must not be there."""
+"""The access log: one line for each request, with any outcome, and without keys and other secrets."""
 
 import itertools
 import re
@@ -27,7 +27,7 @@ def log_of(edge: Edge) -> Path:
 
 
 async def lines(edge: Edge, n: int) -> list[dict[str, Any]]:
-    """All lines of the log, of which there are to be `n`."""
+    """Wait for `n` lines of the log and return them."""
     file = log_of(edge)
     await edge.until(lambda: file.exists() and file.read_bytes().count(b"\n") >= n, f"{n} lines")
     text = file.read_bytes()
@@ -45,7 +45,7 @@ async def lines(edge: Edge, n: int) -> list[dict[str, Any]]:
 
 
 async def line(edge: Edge, n: int = 1) -> dict[str, Any]:
-    """The last line of the log, of which it has `n`."""
+    """Wait for `n` lines of the log and return the last one."""
     return (await lines(edge, n))[-1]
 
 
@@ -62,7 +62,7 @@ CHUNKED = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked") + chunks(b"hel",
 
 
 @pytest.mark.parametrize("answered", [ok(), CHUNKED], ids=["whole", "in pieces"])
-async def test_a_line_says_who_asked_for_what_and_what_came_of_it(edge: Edge, answered: bytes) -> None:
+async def test_a_line_describes_a_request_and_its_outcome(edge: Edge, answered: bytes) -> None:
     asked = head("POST /v1/%41?token=hush HTTP/1.1", "Host: Edge.test:80", f"X-API-Key: {KEY}", "Content-Length: 3")
     _, answer = await edge.passes(asked + b"abc", answered)
     found = await line(edge)
@@ -91,7 +91,7 @@ async def test_a_line_says_who_asked_for_what_and_what_came_of_it(edge: Edge, an
 @pytest.mark.parametrize(
     ("fields", "logged"),
     [
-        (["x-request-ID:  req_7f"], "req_7f"),  # The field that the edge replaces in what the client gets.
+        (["x-request-ID:  req_7f"], "req_7f"),  # The edge replaces this field in the client's response.
         (['X-Request-Id: a"}\\,{"b'], 'a"}\\,{"b'),
         (["X-Request-Id: " + "a" * 300], "a" * 200 + "..."),
         (["X-Request-Id: one", "X-Request-Id: two"], None),
@@ -99,7 +99,7 @@ async def test_a_line_says_who_asked_for_what_and_what_came_of_it(edge: Edge, an
         ([], None),
     ],
 )
-async def test_an_upstream_is_asked_about_a_request_by_its_own_id(
+async def test_the_upstreams_own_request_id_is_logged(
     edge: Edge, framing: str, fields: list[str], logged: str | None
 ) -> None:
     edge.config["upstreams"]["api"]["request_id_field"] = "X-Request-Id"
@@ -112,7 +112,7 @@ async def test_an_upstream_is_asked_about_a_request_by_its_own_id(
     assert found["request_id"] == answer["X-Request-Id"] != logged
 
 
-async def test_nothing_is_logged_unless_it_is_asked_for(edge: Edge) -> None:
+async def test_access_log_off_logs_nothing(edge: Edge) -> None:
     edge.config["access_log"] = "off"
     await edge.passes(get(), ok())
     assert edge.runtime.snapshot.access_log is None
@@ -130,7 +130,7 @@ BODIES = {
 }
 
 
-async def test_bytes_are_those_of_bodies_without_their_framing(edge: Edge) -> None:
+async def test_logged_bytes_are_those_of_bodies_without_framing(edge: Edge) -> None:
     for n, (into, out) in enumerate(itertools.product(SIZES.values(), BODIES.values()), 1):
         (asked, bytes_in), (answered, bytes_out) = into, out
         await edge.passes(asked, answered)
@@ -139,7 +139,7 @@ async def test_bytes_are_those_of_bodies_without_their_framing(edge: Edge) -> No
 
 
 REFUSED = {
-    # what is asked, status, error, what else is known of it
+    # request, status, error, known fields
     "malformed": (b"nonsense\r\n\r\n", 400, "The request line is not a method", set()),
     "no host": (get("/public/").replace(b"Host: edge.test\r\n", b""), 400, "Host is missing", {"method", "path"}),
     "bad field": (get("/public/?q", "X-A : b"), 400, "A header field line is malformed", {"method", "path"}),
@@ -162,7 +162,7 @@ REFUSED = {
 }
 
 
-async def test_a_customer_who_is_not_served_is_named(edge: Edge) -> None:
+async def test_a_paused_customer_is_logged(edge: Edge) -> None:
     edge.config["customers"]["acme"] = {"tier": "basic", "paused": {"why": "Unpaid"}}
     await edge.refuses(get("/v1/x", f"X-API-Key: {KEY}"))
     found = await line(edge)
@@ -170,7 +170,7 @@ async def test_a_customer_who_is_not_served_is_named(edge: Edge) -> None:
     assert found["error"] == "Unpaid"
 
 
-async def test_refusals_are_logged_with_what_is_known_of_them(edge: Edge) -> None:
+async def test_refusals_are_logged_with_their_known_fields(edge: Edge) -> None:
     for n, (asked, status, error, known) in enumerate(REFUSED.values(), 1):
         answer = await edge.refuses(asked)
         found = await line(edge, n)
@@ -184,7 +184,7 @@ async def test_refusals_are_logged_with_what_is_known_of_them(edge: Edge) -> Non
             assert found.keys().isdisjoint({"method", "path", "host", "route"})
 
 
-async def test_a_429_says_which_limit(edge: Edge) -> None:
+async def test_a_429_is_logged_with_its_limit(edge: Edge) -> None:
     edge.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}]}
     await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
     answer = await edge.refuses(get("/v1/x", f"X-API-Key: {KEY}"))
@@ -193,7 +193,7 @@ async def test_a_429_says_which_limit(edge: Edge) -> None:
     assert found["bytes_out"] == len(answer.body)
 
 
-async def test_a_connection_that_is_one_too_many_is_logged(edge: Edge) -> None:
+async def test_a_refused_connection_is_logged(edge: Edge) -> None:
     edge.config["limits"] = {"connections_per_ip": 1}
     await edge.client()
     other = await edge.client()
@@ -205,7 +205,7 @@ async def test_a_connection_that_is_one_too_many_is_logged(edge: Edge) -> None:
     assert "path" not in found
 
 
-async def test_a_request_that_is_not_sent_for_its_upstreams_sake_names_that(edge: Edge) -> None:
+async def test_a_request_refused_by_a_breaker_names_its_upstream(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["breaker"] = {"pending": 1}
     client, other = await edge.client(), await edge.client()
     upstream = await edge.brings(client, get())
@@ -216,7 +216,7 @@ async def test_a_request_that_is_not_sent_for_its_upstreams_sake_names_that(edge
     await upstream.tells(client, ok())
 
 
-async def test_an_answer_that_breaks_off_is_logged_once(edge: Edge) -> None:
+async def test_a_cut_off_response_is_logged_once(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 100"), b"begun")
     await client.gets_head()
@@ -232,7 +232,7 @@ async def test_retries_are_counted(edge: Edge) -> None:
     client, upstream = await edge.serves()
     await client.sends(get())
     await upstream.gets_request()
-    upstream.aborts()  # One that was kept: that is no retry.
+    upstream.aborts()  # A failure of a kept connection does not count as a retry.
     fresh = await edge.upstream.takes()
     fresh.aborts()
     other = await edge.upstream.takes()
@@ -240,7 +240,7 @@ async def test_retries_are_counted(edge: Edge) -> None:
     assert [found["retries"] for found in await lines(edge, 2)] == [0, 1]
 
 
-async def test_a_client_that_leaves_is_said_to_have_left(edge: Edge) -> None:
+async def test_a_client_that_leaves_is_logged_as_aborted(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     client.aborts()
     await upstream.gets_cut()
@@ -250,7 +250,7 @@ async def test_a_client_that_leaves_is_said_to_have_left(edge: Edge) -> None:
     assert found["upstream"] == "api"
 
 
-async def test_what_the_edge_cuts_itself_is_not_said_of_the_client(edge: Edge) -> None:
+async def test_a_connection_cut_by_the_edge_is_not_logged_as_aborted(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"idle": "50ms"}
     client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 100"), b"begun")
@@ -262,7 +262,7 @@ async def test_what_the_edge_cuts_itself_is_not_said_of_the_client(edge: Edge) -
 
 
 @pytest.mark.parametrize("first", ["client", "upstream"])
-async def test_a_tunnel_is_one_line_at_its_end(edge: Edge, first: str) -> None:
+async def test_a_tunnel_is_logged_in_one_line_at_its_end(edge: Edge, first: str) -> None:
     client, upstream = await edge.forwards(get("/public/socket", "Connection: upgrade", "Upgrade: websocket"))
     await upstream.sends(head("HTTP/1.1 101 Switching", "Connection: upgrade", "Upgrade: websocket"), b"hi")
     await client.gets_head()
@@ -280,7 +280,7 @@ async def test_a_tunnel_is_one_line_at_its_end(edge: Edge, first: str) -> None:
     assert found.keys().isdisjoint({"aborted", "error"})
 
 
-async def test_a_host_that_a_trusted_proxy_names_is_the_one_that_was_asked_for(edge: Edge) -> None:
+async def test_the_host_named_by_a_trusted_proxy_is_logged(edge: Edge) -> None:
     edge.config["trusted_proxies"] = ["127.0.0.0/8"]
     await edge.passes(get("/public/", "X-Forwarded-Host: shop.example", "Via: 1.1 X-Forwarded-Host: evil"), ok())
     assert (await line(edge))["host"] == "shop.example"
@@ -299,7 +299,7 @@ INJECTED = [
 ]
 
 
-async def test_nothing_that_a_client_sends_breaks_a_line(edge: Edge) -> None:
+async def test_client_data_cannot_break_a_line(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok())
     for asked in INJECTED:
         client = await edge.client()
@@ -309,14 +309,14 @@ async def test_nothing_that_a_client_sends_breaks_a_line(edge: Edge) -> None:
     assert found[4]["path"] == "/public/%0D%0A%22%1B"
 
 
-async def test_a_request_id_with_quotes_breaks_none_either(edge: Edge) -> None:
+async def test_a_request_id_with_quotes_cannot_break_a_line(edge: Edge) -> None:
     edge.config["trusted_proxies"] = ["127.0.0.0/8"]
     await edge.passes(get("/public/", 'X-Request-Id: a"}\\,{"b'), ok())
     assert (await line(edge))["request_id"] == 'a"}\\,{"b'
 
 
-async def test_a_long_path_is_cut(edge: Edge) -> None:
-    """So that no line is longer than what a pipe takes in one piece."""
+async def test_a_long_path_is_truncated(edge: Edge) -> None:
+    """The limit keeps a line within the size of an atomic write to a pipe."""
     await edge.passes(get("/public/" + "x" * 8000), ok())
     file = log_of(edge)
     await edge.until(lambda: file.exists() and file.read_bytes())
@@ -325,7 +325,7 @@ async def test_a_long_path_is_cut(edge: Edge) -> None:
     assert len(file.read_bytes()) < 4096
 
 
-async def test_the_sample_is_drawn_for_each_request_and_told(edge: Edge) -> None:
+async def test_the_sample_is_drawn_per_request_and_logged(edge: Edge) -> None:
     edge.config["access_log"] = {"file": str(log_of(edge)), "sample": "25%"}
     edge.upstream.answers(lambda request: ok())
     client = await edge.client()
@@ -339,7 +339,7 @@ async def test_the_sample_is_drawn_for_each_request_and_told(edge: Edge) -> None
     assert [(each["path"], each["sample"]) for each in found] == [("/public/1", 0.25), ("/public/3", 0.25)]
 
 
-async def test_lines_have_networks_in_place_of_addresses_whatever_came_of_the_request(edge: Edge) -> None:
+async def test_mask_addresses_logs_networks_for_every_outcome(edge: Edge) -> None:
     edge.config["access_log"] = {"file": str(log_of(edge)), "mask_addresses": True}
     edge.config["trusted_proxies"] = ["127.0.0.1/32"]
     edge.config["limits"] = {"connections_per_ip": 1}
@@ -364,9 +364,7 @@ async def test_lines_have_networks_in_place_of_addresses_whatever_came_of_the_re
     assert not re.search(rb"113\.7|7:8|127\.0\.0\.[59]", log_of(edge).read_bytes())
 
 
-async def test_lines_that_cannot_be_written_are_counted_and_said_once(
-    edge: Edge, capfd: pytest.CaptureFixture[str]
-) -> None:
+async def test_unwritable_lines_are_counted_and_reported_once(edge: Edge, capfd: pytest.CaptureFixture[str]) -> None:
     edge.config["access_log"] = "/dev/full"
     edge.upstream.answers(lambda request: ok())
     client = await edge.client()
@@ -378,7 +376,7 @@ async def test_lines_that_cannot_be_written_are_counted_and_said_once(
     assert "No space left on device" in said
 
 
-async def test_keys_of_every_kind_stay_out_of_it(edge: Edge) -> None:
+async def test_no_key_appears_in_the_log(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok())
     for key in (KEY, UNLIMITED, READER, EXPIRED, "key-of-nobody"):
         for asked in (

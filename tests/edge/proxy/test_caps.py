@@ -1,4 +1,4 @@
-"""How many connections there may be, and what becomes of those that are too many."""
+"""Limits on the number of connections, and the refusal of excess connections."""
 
 import ssl
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.wire import Message, Wire
 
 
 async def turned_away(edge: Edge, address: str = "127.0.0.1") -> Message:
-    """A connection gets this answer, whatever it asks, and ends."""
+    """Open a connection that the edge refuses. Return its answer after its end."""
     client = await edge.client(address)
     answer = await client.asks(get())
     await client.gets_eof()
@@ -21,13 +21,13 @@ async def turned_away(edge: Edge, address: str = "127.0.0.1") -> Message:
 
 
 async def let_in(edge: Edge, address: str = "127.0.0.1") -> Wire:
-    """A connection on which requests are served."""
+    """Open a connection that the edge serves."""
     client = await edge.client(address)
     assert (await client.asks(get("/nowhere"))).status == 404
     return client
 
 
-async def test_an_address_has_so_many_connections_and_no_more(edge: Edge) -> None:
+async def test_connections_per_ip_bounds_an_address(edge: Edge) -> None:
     edge.config["limits"] = {"connections_per_ip": 3}
     clients = [await let_in(edge) for _ in range(3)]
     answer = await turned_away(edge)
@@ -45,8 +45,8 @@ async def test_an_address_has_so_many_connections_and_no_more(edge: Edge) -> Non
     assert (await turned_away(edge)).status == 429
 
 
-async def test_very_many_idle_connections_of_one_address_change_nothing_for_others(edge: Edge) -> None:
-    """A short form of five thousand, of which the first and the last are served like anybody."""
+async def test_many_idle_connections_of_one_address_do_not_affect_others(edge: Edge) -> None:
+    """A small version of a test with five thousand connections. The first and the last one are served normally."""
     edge.upstream.answers(lambda request: ok())
     idle = [await edge.client() for _ in range(700)]
     for client in (await edge.client("127.0.0.2"), idle[0], idle[-1], await edge.client()):
@@ -54,7 +54,7 @@ async def test_very_many_idle_connections_of_one_address_change_nothing_for_othe
     assert edge.count("edge_connections_refused_total", "address") == 0
 
 
-async def test_a_bound_that_a_reload_brings_counts_those_who_are_there(edge: Edge) -> None:
+async def test_a_new_bound_after_a_reload_counts_open_connections(edge: Edge) -> None:
     clients = [await let_in(edge) for _ in range(3)]
     edge.config["limits"] = {"connections_per_ip": 3}
     await edge.reloads()
@@ -64,7 +64,7 @@ async def test_a_bound_that_a_reload_brings_counts_those_who_are_there(edge: Edg
     await let_in(edge)
 
 
-async def test_the_edge_has_so_many_connections_and_no_more(edge: Edge) -> None:
+async def test_connections_bounds_the_whole_edge(edge: Edge) -> None:
     edge.config["limits"] = {"connections": 3}
     clients = [await let_in(edge, f"127.0.0.{n}") for n in (1, 2, 3)]
     answer = await turned_away(edge, "127.0.0.4")
@@ -76,7 +76,7 @@ async def test_the_edge_has_so_many_connections_and_no_more(edge: Edge) -> None:
     await let_in(edge, "127.0.0.4")
 
 
-async def test_a_trusted_proxy_carries_the_connections_of_many(edge: Edge) -> None:
+async def test_a_trusted_proxy_is_not_bound_by_connections_per_ip(edge: Edge) -> None:
     edge.config["limits"] = {"connections_per_ip": 1, "connections": 4}
     edge.config["trusted_proxies"] = ["127.0.0.1"]
     for _ in range(3):
@@ -86,8 +86,8 @@ async def test_a_trusted_proxy_carries_the_connections_of_many(edge: Edge) -> No
     assert (await turned_away(edge)).status == 503
 
 
-async def test_what_was_sent_does_not_cost_the_answer(edge: Edge) -> None:
-    """A connection closed over unread input is reset, which may destroy what was sent just before."""
+async def test_unread_input_does_not_destroy_the_refusal(edge: Edge) -> None:
+    """A close with unread input resets the connection, which may destroy the answer sent just before."""
     edge.config["limits"] = {"connections_per_ip": 1}
     await let_in(edge)
     client = await edge.client()
@@ -95,7 +95,7 @@ async def test_what_was_sent_does_not_cost_the_answer(edge: Edge) -> None:
     await client.gets_eof()
 
 
-async def test_who_was_turned_away_and_stays_is_cut(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refused_connection_that_stays_is_cut(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeproxy.edge.proxy.acceptor.LINGER_SECONDS", 0.05)
     edge.config["limits"] = {"connections_per_ip": 1}
     await let_in(edge)
@@ -106,7 +106,7 @@ async def test_who_was_turned_away_and_stays_is_cut(edge: Edge, monkeypatch: pyt
     assert not edge.runtime.connections.limits.lingering
 
 
-async def test_a_flood_is_turned_away_and_little_is_kept_of_it(
+async def test_a_flood_of_connections_is_refused_with_bounded_memory(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("edgeproxy.edge.proxy.acceptor.LINGERING_MAX", 5)

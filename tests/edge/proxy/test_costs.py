@@ -1,4 +1,4 @@
-"""What a request counts for: the cost of its route, or what its answer says that it has cost."""
+"""The cost of a request: the cost of its route, or the cost reported by its response."""
 
 import json
 from typing import Any
@@ -18,7 +18,7 @@ def adds_route(edge: Edge, **settings: Any) -> None:
 # ---- the cost of a route
 
 
-async def test_a_dear_route_uses_up_more_of_the_limits_of_who_asks(answering: Edge) -> None:
+async def test_the_cost_of_a_route_is_charged_to_the_customers_limits(answering: Edge) -> None:
     adds_route(answering, cost=25)
     client = await answering.client()
     assert left(await asks(client, "/export/x"))[:2] == ("basic", 35)
@@ -27,13 +27,13 @@ async def test_a_dear_route_uses_up_more_of_the_limits_of_who_asks(answering: Ed
     answer = await asks(client, "/export/x")
     is_limited(answer, "basic")
     assert left(answer)[:2] == ("basic", 9)
-    assert left(await asks(client))[:2] == ("basic", 8), "what is too little for that is enough for others"
+    assert left(await asks(client))[:2] == ("basic", 8), "the remainder is enough for cheaper requests"
     assert answering.used() == {"basic": 52}
     answering.passes_time(int(answer["Retry-After"]))
     assert (await asks(client, "/export/x")).status == 200
 
 
-async def test_a_cost_that_no_wait_helps_is_refused_with_the_reason(answering: Edge) -> None:
+async def test_a_cost_above_the_limit_is_refused_without_retry_after(answering: Edge) -> None:
     adds_route(answering, cost=61)
     answering.config["tiers"]["basic"]["message"] = "Write to us."
     client = await answering.client()
@@ -45,12 +45,12 @@ async def test_a_cost_that_no_wait_helps_is_refused_with_the_reason(answering: E
     assert (await asks(client)).status == 200, "others are served"
 
 
-# ---- what the answer says
+# ---- reported costs
 
 
 @pytest.fixture
 def told(edge: Edge) -> Edge:
-    """An edge with a limit that is charged what answers say."""
+    """An edge with a limit that is charged reported costs."""
     limited(edge, {"rate": "100/min", "cost_header": "X-Cost"})
     return edge
 
@@ -70,17 +70,17 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_an_answer_says_what_the_request_has_cost(told: Edge, name: str) -> None:
+async def test_a_response_reports_the_cost_of_its_request(told: Edge, name: str) -> None:
     client, upstream = await asked(told)
-    assert told.used() == {"basic": 0}, "nothing is known before that"
+    assert told.used() == {"basic": 0}, "the cost is unknown before the response"
     answer = await upstream.tells(client, ANSWERS[name])
     assert answer.status < 600
-    assert left(answer)[:2] == ("basic", 88), "the field tells of it already"
+    assert left(answer)[:2] == ("basic", 88), "RateLimit includes the reported cost"
     assert answer["X-Cost"] == "12"
     assert told.used() == {"basic": 12}
 
 
-async def test_it_is_charged_with_the_head_of_a_long_answer_and_once(told: Edge) -> None:
+async def test_a_reported_cost_is_charged_once_with_the_head(told: Edge) -> None:
     client, upstream = await asked(told)
     await upstream.sends(head("HTTP/1.1 200 OK", COST, "Content-Length: 100"), b"begun")
     await client.gets_head()
@@ -116,11 +116,11 @@ SAID = {
     "a longer name": (("X-Cost-More: 12", "My-X-Cost: 13"), 1),
     "in another field": (("X-Other: X-Cost: 12",), 1),
 }
-"""What an answer says -> what is charged of a hundred."""
+"""Fields of a response, and the charge out of a hundred."""
 
 
 @pytest.mark.parametrize("framing", ["Content-Length: 16", "Transfer-Encoding: chunked"])
-async def test_what_is_no_number_counts_as_nothing_said(told: Edge, framing: str) -> None:
+async def test_an_invalid_cost_counts_as_not_reported(told: Edge, framing: str) -> None:
     body = b"\r\nX-Cost: 55\r\n\r\n"
     client = await told.client()
     for name, (fields, expected) in SAID.items():
@@ -133,7 +133,7 @@ async def test_what_is_no_number_counts_as_nothing_said(told: Edge, framing: str
         told.passes_time(130)
 
 
-async def test_where_it_says_nothing_the_cost_of_the_route_is_charged(told: Edge) -> None:
+async def test_without_a_reported_cost_the_cost_of_the_route_is_charged(told: Edge) -> None:
     adds_route(told, cost=7, limits=[{"rate": "30/min", "cost_header": "X-Cost"}])
     told.upstream.answers(lambda request: ok(b"", *(["X-Cost: 5"] if "/export/5" in request.first else [])))
     client = await told.client()
@@ -146,8 +146,8 @@ async def test_where_it_says_nothing_the_cost_of_the_route_is_charged(told: Edge
 
 
 @pytest.mark.parametrize("how", ["aborted", "fault", "refused"])
-async def test_where_no_answer_comes_nothing_is_said_either(told: Edge, how: str) -> None:
-    """Or whoever leaves before the answer would have it for nothing."""
+async def test_without_a_response_the_cost_of_the_route_is_charged(told: Edge, how: str) -> None:
+    """Otherwise a client that leaves before the response would pay nothing."""
     if how == "refused":
         told.upstream.refuses()
         client = await told.client()
@@ -164,7 +164,7 @@ async def test_where_no_answer_comes_nothing_is_said_either(told: Edge, how: str
     await told.until(lambda: told.used() == {"basic": 1})
 
 
-async def test_a_request_that_is_sent_twice_is_charged_once(told: Edge) -> None:
+async def test_a_retried_request_is_charged_once(told: Edge) -> None:
     client, stale = await asked(told)
     await stale.tells(client, ok(b"", "X-Cost: 2"))
     await client.sends(request())
@@ -177,7 +177,7 @@ async def test_a_request_that_is_sent_twice_is_charged_once(told: Edge) -> None:
 # ---- debt
 
 
-async def test_those_under_way_are_charged_whatever_is_left_by_then(told: Edge) -> None:
+async def test_requests_in_progress_are_charged_beyond_the_limit(told: Edge) -> None:
     waiting = [await asked(told) for _ in range(3)]
     lefts = []
     for client, upstream in waiting:
@@ -190,7 +190,7 @@ async def test_those_under_way_are_charged_whatever_is_left_by_then(told: Edge) 
 # ---- beside others
 
 
-async def test_each_limit_has_a_field_of_its_own(edge: Edge) -> None:
+async def test_each_limit_has_its_own_cost_header(edge: Edge) -> None:
     limited(
         edge,
         {"name": "tokens", "rate": "1000/min", "cost_header": "X-Tokens"},
@@ -203,7 +203,7 @@ async def test_each_limit_has_a_field_of_its_own(edge: Edge) -> None:
     assert left(await asks(client))[:2] == ("calls", 399)
     assert edge.used() == {"tokens": 100, "rows": 1, "calls": 1}
     said[:] = ["X-Rows: 200"]
-    assert left(await asks(client))[:2] == ("rows", 299), "closest to refusal once it is charged"
+    assert left(await asks(client))[:2] == ("rows", 299), "the limit closest to refusal after the charge"
     said[:] = ["X-Tokens: 2000", "X-Rows: 7"]
     assert left(await asks(client))[:2] == ("tokens", 0)
     assert edge.used() == {"tokens": 2101, "rows": 208, "calls": 3}
@@ -211,7 +211,7 @@ async def test_each_limit_has_a_field_of_its_own(edge: Edge) -> None:
     assert edge.used() == {"tokens": 2101, "rows": 208, "calls": 3}
 
 
-async def test_where_nothing_is_charged_by_it_the_field_means_nothing(edge: Edge) -> None:
+async def test_a_cost_field_without_a_limit_has_no_effect(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok(b"", "X-Cost: 50"))
     client = await edge.client()
     assert left(await asks(client))[:2] == ("basic", 59)

@@ -1,4 +1,4 @@
-"""What the supervisor tells of endpoints reaches the requests: no address, none up, addresses that come and go."""
+"""Endpoint updates of the supervisor take effect on requests: no address, no address up, changing addresses."""
 
 import asyncio
 import socket
@@ -15,24 +15,24 @@ from tests.support.wire import Wire
 
 
 def named(edge: Edge) -> None:
-    """The upstream's endpoint is configured by a name."""
+    """Configure the upstream's endpoint by a name."""
     edge.config["upstreams"]["api"]["endpoints"] = [f"http://api.internal:{edge.upstream.port}"]
 
 
 def tell(edge: Edge, *listing: tuple[str, str]) -> None:
-    """What a supervisor says: of each endpoint as configured its addresses, and those that are up."""
+    """Update endpoints as a supervisor does: for each endpoint, all addresses and the addresses that are up."""
     entries = [EndpointAddresses(every.split(), up.split()) for every, up in listing]
     edge.runtime.snapshot.update_endpoints({"api": entries})
 
 
 def another_address(edge: Edge) -> socket.socket:
-    """The upstream listens on 127.0.0.2 as well, at the same port."""
+    """Let the upstream also listen on 127.0.0.2, at the same port."""
     listening = socket.create_server(("127.0.0.2", edge.upstream.port))
     listening.setblocking(False)
     return listening
 
 
-async def test_a_name_without_an_address_is_502_until_one_is_told(edge: Edge) -> None:
+async def test_a_name_without_an_address_answers_502_until_an_update(edge: Edge) -> None:
     named(edge)
     client = await edge.client()
     for _ in range(2):
@@ -46,7 +46,7 @@ async def test_a_name_without_an_address_is_502_until_one_is_told(edge: Edge) ->
     assert (await upstream.tells(client, ok())).status == 200
 
 
-async def test_with_no_endpoint_up_it_is_503_and_the_connection_goes_on(edge: Edge) -> None:
+async def test_without_an_endpoint_up_requests_answer_503_and_the_connection_stays(edge: Edge) -> None:
     client = await edge.client()
     tell(edge, ("127.0.0.1", ""))
     await client.sends(get(), post(b"body"), get())
@@ -62,7 +62,7 @@ async def test_with_no_endpoint_up_it_is_503_and_the_connection_goes_on(edge: Ed
     assert (await upstream.tells(client, ok())).status == 200
 
 
-async def test_idle_connections_to_an_address_that_is_gone_are_closed(edge: Edge) -> None:
+async def test_idle_connections_to_a_removed_address_are_closed(edge: Edge) -> None:
     named(edge)
     client = await edge.client()
     tell(edge, ("127.0.0.1", "127.0.0.1"))
@@ -82,7 +82,7 @@ async def test_idle_connections_to_an_address_that_is_gone_are_closed(edge: Edge
             assert (await client.gets_answer()).body == b"moved"
 
 
-async def test_a_connection_in_use_to_an_address_that_is_gone_serves_its_request_and_no_other(edge: Edge) -> None:
+async def test_a_busy_connection_to_a_removed_address_serves_only_its_request(edge: Edge) -> None:
     named(edge)
     client = await edge.client()
     tell(edge, ("127.0.0.1", "127.0.0.1"))
@@ -95,9 +95,9 @@ async def test_a_connection_in_use_to_an_address_that_is_gone_serves_its_request
     is_fault(await client.asks(get()), 502, "dns_error")
 
 
-async def test_streams_to_an_address_that_is_gone_end_there_and_new_ones_go_to_the_new_address(edge: Edge) -> None:
-    """A name that changes its address while a stream of each kind is open: an answer under way, a body under way, and
-    one that the old address then refuses."""
+async def test_streams_to_a_removed_address_end_there_and_new_ones_use_the_new(edge: Edge) -> None:
+    """The name changes its address while three streams are open: one with a response in progress, one with a request
+    body in progress, and one that the old address then refuses."""
     named(edge)
     edge.config["upstreams"]["api"]["protocol"] = "h2c"
     answered, uploading, refused, later = [await edge.client() for _ in range(4)]
@@ -134,13 +134,13 @@ async def test_streams_to_an_address_that_is_gone_end_there_and_new_ones_go_to_t
     assert edge.metrics("edge_upstream_ejections_total") == {}
 
 
-async def test_what_is_told_of_services_that_are_not_configured_is_ignored(edge: Edge) -> None:
+async def test_updates_of_unconfigured_services_are_ignored(edge: Edge) -> None:
     await edge.starts()
     edge.runtime.snapshot.update_endpoints({"other": [], "api": [EndpointAddresses([], [])]})
     assert edge.endpoints() == []
 
 
-def test_a_worker_begins_once_it_is_told_of_endpoints_and_heeds_what_it_is_told_then(edge: Edge) -> None:
+def test_a_worker_starts_with_its_first_endpoint_update_and_follows_later_ones(edge: Edge) -> None:
     named(edge)
     process = Process(edge)
 

@@ -1,4 +1,4 @@
-"""Who asks: keys, what look-ups gave, and for how long that holds."""
+"""The identity of a request: keys, look-ups, and the lifetime of cached results."""
 
 import hashlib
 import json
@@ -40,7 +40,7 @@ def refusal(people: Directory, key: str | None, leads: Route) -> RejectedError:
     return raised.value
 
 
-async def test_no_key_and_an_unknown_key_are_each_one_identity(edge: Edge) -> None:
+async def test_missing_and_unknown_keys_have_one_identity_each(edge: Edge) -> None:
     people = await directory(edge)
     assert people.resolve(None) is people.anonymous
     assert people.resolve(b"whoever") is people.unknown
@@ -54,7 +54,7 @@ async def test_a_known_key_is_looked_up_once(edge: Edge) -> None:
     assert people.resolve(UNLIMITED.encode()) is not who
 
 
-async def test_what_is_remembered_is_bounded_and_the_one_unused_longest_goes(
+async def test_the_cache_of_identities_evicts_the_least_recently_used(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(identity_memory, "BINDING_BYTES", units.REMEMBERED_BYTES // 2)
@@ -78,14 +78,14 @@ async def test_a_key_with_a_wrong_check_is_unknown_without_hash_or_look_up(
         people.resolve(key.encode())
 
 
-async def test_unknown_keys_are_not_remembered(edge: Edge) -> None:
+async def test_unknown_keys_are_not_cached(edge: Edge) -> None:
     people = await directory(edge)
     for n in range(100):
         people.resolve(b"guess %d" % n)
     assert not people._identities
 
 
-async def test_a_lane_is_made_once_for_each_route(edge: Edge) -> None:
+async def test_a_route_binding_is_created_once_per_route(edge: Edge) -> None:
     people = await directory(edge)
     who = people.resolve(KEY.encode())
     binding = who.bindings[route(edge, "/v1/x")]
@@ -94,18 +94,18 @@ async def test_a_lane_is_made_once_for_each_route(edge: Edge) -> None:
     assert (binding.customer, binding.tier) == ("acme", "basic")
 
 
-async def test_the_lane_of_an_open_route_is_nobodys(edge: Edge) -> None:
+async def test_the_binding_of_an_open_route_has_no_customer(edge: Edge) -> None:
     people = await directory(edge)
     for key in (KEY, None, "whoever", EXPIRED):
         who = people.resolve(None if key is None else key.encode())
         binding = who.bindings[route(edge, "/public/x")]
         assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "-", 0, None)
-        # Without a tier for them nothing holds them, and one route binding does for all addresses.
+        # Without an anonymous tier there are no limits, so all addresses share one route binding.
         assert binding.limit_set is not None
         assert not binding.limit_set.applies
 
 
-async def test_the_lane_of_an_open_route_is_held_by_address_where_there_is_a_tier(edge: Edge) -> None:
+async def test_an_open_route_with_an_anonymous_tier_has_limits_by_address(edge: Edge) -> None:
     edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "2/min"}], "priority": 3, "message": "Get a key"}
     people = await directory(edge)
     binding = people.anonymous.bindings[route(edge, "/public/x")]
@@ -113,8 +113,8 @@ async def test_the_lane_of_an_open_route_is_held_by_address_where_there_is_a_tie
     assert binding.limit_set is None
 
 
-async def test_refusals_are_made_anew_each_time(edge: Edge) -> None:
-    """What is not allowed today is not remembered as a route binding."""
+async def test_refusals_are_not_cached(edge: Edge) -> None:
+    """A refusal must not be cached as a route binding."""
     people = await directory(edge)
     for _ in range(2):
         for key, path, reason in ((None, "/v1/x", "missing"), ("whoever", "/maybe/x", "unknown")):
@@ -125,7 +125,7 @@ async def test_refusals_are_made_anew_each_time(edge: Edge) -> None:
     assert edge.count("edge_auth_failures_total", "scope") == 2
 
 
-async def test_a_route_wants_all_of_its_scopes(edge: Edge) -> None:
+async def test_a_route_requires_all_of_its_scopes(edge: Edge) -> None:
     edge.config["routes"][3]["scopes"] = ["read", "write"]
     edge.config["keys"].append({"sha256": digest("both"), "customer": "free", "scopes": ["write", "read", "more"]})
     people = await directory(edge)
@@ -135,8 +135,8 @@ async def test_a_route_wants_all_of_its_scopes(edge: Edge) -> None:
     assert people.resolve(b"both").bindings[leads].customer == "free"
 
 
-async def test_a_key_ends_at_its_time_whatever_is_remembered_of_it(edge: Edge) -> None:
-    """The same bytes, over the same connection, of which everything is remembered."""
+async def test_a_cached_key_expires_at_its_time(edge: Edge) -> None:
+    """The test sends identical requests over one connection, so that all caches could answer."""
     ends = datetime.now(UTC) + timedelta(seconds=100)
     edge.config["keys"].append({"sha256": digest("short"), "customer": "free", "expires": ends.isoformat()})
     edge.upstream.answers(lambda request: ok())
@@ -153,7 +153,7 @@ async def test_a_key_ends_at_its_time_whatever_is_remembered_of_it(edge: Edge) -
     assert edge.count("edge_auth_failures_total", "expired") == 2
 
 
-async def test_the_digest_of_a_token_is_no_key_and_one_with_an_unknown_key_has_keys_fetched(edge: Edge) -> None:
+async def test_a_token_with_an_unknown_signing_key_fetches_the_issuers_keys(edge: Edge) -> None:
     edge.config["issuers"] = {
         "id": {"issuer": "https://id.example", "jwks": "https://id.example/k", "audiences": ["x"]}
     }
@@ -165,9 +165,9 @@ async def test_the_digest_of_a_token_is_no_key_and_one_with_an_unknown_key_has_k
     token = jwt.encode(said, signing, "ES256").encode()
     holder = people.refresh(people.resolve(token), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
     assert holder is not None
-    assert people.resolve(token) is holder, "it is remembered"
+    assert people.resolve(token) is holder, "the holder is cached"
     assert people.resolve(hashlib.sha256(token).digest()) is not holder
     stale = jwt.encode(said, signing, "ES256", {"kid": "new"}).encode()
     for _ in range(2):
         people.refresh(people.resolve(stale), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
-    assert edge.inquiries == [FetchIssuerKeys("id")], "its keys are asked for, once"
+    assert edge.inquiries == [FetchIssuerKeys("id")], "the issuer's keys are requested once"

@@ -1,4 +1,4 @@
-"""Meters of more than requests: bytes both ways, costs, and what upstreams report. Sums are exact."""
+"""Meters of bytes in both directions, costs, and amounts reported by upstreams. Sums are exact."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -24,7 +24,7 @@ def edge(edge: Edge) -> Edge:
 
 
 def counted(edge: Edge, route: str = "v1", customer: str = "acme") -> dict[str, int]:
-    """What each meter has counted, all of it for this customer on this route."""
+    """Return the counts of each meter. All counts must belong to this customer and this route."""
     usage = edge.usage()
     assert all((who, where) == (customer, route) for who, _, where in usage), usage
     return {meter: total for (_, meter, _), total in usage.items()}
@@ -48,12 +48,12 @@ ANSWERS: dict[str, tuple[list[bytes], list[int]]] = {
     "no content": ([head("HTTP/1.1 204 No Content")], [0]),
     "not modified": ([head("HTTP/1.1 304 Not Modified", "Content-Length: 999")], [0]),
 }
-"""What the upstream sends, piece by piece, and how many bytes are counted whenever something of it is passed on."""
+"""The pieces that the upstream sends, and the counted bytes at each write to the client."""
 
 
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_the_content_of_answers_is_counted_before_it_is_written(edge: Edge, name: str) -> None:
-    """And nothing else of them. What is counted is read in the map at the very moment of each write."""
+    """Only content counts. The test reads the counts in the shared table at each write."""
     pieces, counts = ANSWERS[name]
     client, upstream = await asked(edge)
     (held,) = edge.runtime.connections.clients
@@ -112,12 +112,12 @@ async def test_the_content_of_requests_is_counted(edge: Edge, pieces: list[bytes
         await edge.settles()
     upstream = await edge.upstream.accepts()
     assert len((await upstream.gets_request()).body) == size
-    assert counted(edge) == {}, "there is no answer yet"
+    assert counted(edge) == {}, "bytes are not counted before the response"
     await upstream.tells(client, answered)
     assert counted(edge) == {"out": 1, **({"in": size} if size else {})}
 
 
-async def test_what_still_comes_after_an_early_answer_is_counted_as_it_passes(edge: Edge) -> None:
+async def test_body_bytes_after_an_early_response_are_counted_as_they_pass(edge: Edge) -> None:
     edge.config["meters"] = {**BYTES, "all": {"count": "bytes_in", "when": "admitted"}}
     client = await edge.client()
     await client.sends(head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, "Content-Length: 100") + b"abc")
@@ -137,7 +137,7 @@ async def test_what_still_comes_after_an_early_answer_is_counted_as_it_passes(ed
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_every_piece_is_counted_before_the_upstream_gets_it(edge: Edge, chunked: bool) -> None:
-    """Of `admitted` ones; others wait for the answer."""
+    """This holds for meters with `when: admitted`. Others count with the response."""
     edge.config["meters"] = {"in": {"count": "bytes_in", "when": "admitted"}}
     framing = "Transfer-Encoding: chunked" if chunked else "Content-Length: 8"
     client, upstream = await edge.opens(head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, framing))
@@ -164,7 +164,7 @@ async def test_every_piece_is_counted_before_the_upstream_gets_it(edge: Edge, ch
     assert counted(edge) == {"in": 8}
 
 
-async def test_what_is_sent_to_two_upstreams_came_once(edge: Edge) -> None:
+async def test_a_request_retried_at_another_upstream_counts_once(edge: Edge) -> None:
     edge.config["meters"] = {**BYTES, "all": {"count": "bytes_in", "when": "admitted"}}
     client, stale = await asked(edge)
     await stale.tells(client, ok(b""))
@@ -177,7 +177,7 @@ async def test_what_is_sent_to_two_upstreams_came_once(edge: Edge) -> None:
     assert counted(edge) == {"in": 7, "all": 7}
 
 
-async def test_what_is_too_large_is_counted_up_to_what_passed(edge: Edge) -> None:
+async def test_a_too_large_body_counts_its_forwarded_part(edge: Edge) -> None:
     edge.config["meters"] = {**BYTES, "all": {"count": "bytes_in", "when": "admitted"}}
     edge.config["limits"] = {"body": "10B"}
     client = await edge.client()
@@ -191,7 +191,7 @@ async def test_what_is_too_large_is_counted_up_to_what_passed(edge: Edge) -> Non
     assert counted(edge) == {"all": 4}
 
 
-# ---- which answers
+# ---- the setting `when`
 
 ALL_OF = {
     "requests": {"count": "requests"},
@@ -226,13 +226,13 @@ async def test_the_when_of_each_meter(edge: Edge, status: int, whens: set[str], 
     answered = head(f"HTTP/1.1 {status} X", framing, "X-Usage-Tokens: 11")
     answered += chunks(b"hello", trailers=("X-Late: 13",)) if chunked else b"hello"
     _, got = await edge.passes(post(b"abc", "/v1/x", WITH_KEY), answered)
-    assert "X-Usage-Tokens" not in got, "hidden whatever the status"
+    assert "X-Usage-Tokens" not in got, "the field is hidden with every status"
     assert got.trailers == []
     names = AMOUNTS if chunked else {name: n for name, n in AMOUNTS.items() if name != "tail"}
     assert counted(edge) == {f"{name}-{when}": n for name, n in names.items() for when in whens}
 
 
-async def test_of_what_the_edge_answers_itself_nothing_is_counted_but_what_was_let_through(edge: Edge) -> None:
+async def test_refusals_of_the_edge_count_only_admitted_bytes(edge: Edge) -> None:
     edge.config["meters"] = {
         f"{name}-{when}": {**meter, "when": when} for name, meter in ALL_OF.items() for when in ("answered", "admitted")
     }
@@ -266,7 +266,7 @@ async def test_the_bytes_of_a_tunnel_are_counted_both_ways(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize(("when", "counts"), [("answered", 1), ("success", 0), ("admitted", 1)])
-async def test_a_tunnel_is_an_answer_and_no_success(edge: Edge, when: str, counts: int) -> None:
+async def test_a_tunnel_counts_as_answered_and_not_as_success(edge: Edge, when: str, counts: int) -> None:
     edge.config["meters"] = {name: {**meter, "when": when} for name, meter in BYTES.items()}
     client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
     await client.reaches(upstream, b"abc")
@@ -275,8 +275,8 @@ async def test_a_tunnel_is_an_answer_and_no_success(edge: Edge, when: str, count
     await ends(client, upstream)
 
 
-async def test_what_the_edge_says_in_a_websocket_is_nobodys(edge: Edge) -> None:
-    """It leaves: each side is told so between two frames, and these frames are not billed."""
+async def test_the_edges_own_websocket_frames_are_not_counted(edge: Edge) -> None:
+    """At a drain, the edge sends close frames between two frames of the peers. These frames are not billed."""
     client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
     await client.reaches(upstream, b"\x81\x85mask1")
     await upstream.reaches(client, b"\x81\x05abc")
@@ -292,10 +292,10 @@ async def test_what_the_edge_says_in_a_websocket_is_nobodys(edge: Edge) -> None:
     await upstream.gets_cut()
 
 
-# ---- what upstreams report
+# ---- reported amounts
 
 
-async def test_what_is_reported_is_counted_and_hidden(edge: Edge) -> None:
+async def test_a_reported_amount_is_counted_and_its_field_hidden(edge: Edge) -> None:
     edge.config["meters"] = {"tokens": TOKENS}
     edge.upstream.answers(lambda request: ok(b"", "x-usage-tokens:  0321 ", "X-Usage-Tokens-Left: 5", "X-Else: y"))
     client = await edge.client()
@@ -308,7 +308,7 @@ async def test_what_is_reported_is_counted_and_hidden(edge: Edge) -> None:
 
 @pytest.mark.parametrize("last", ["X-Else: y", ""])
 @pytest.mark.parametrize("answered", ["Content-Length: 0", "Transfer-Encoding: chunked"])
-async def test_it_may_be_passed_on(edge: Edge, answered: str, last: str) -> None:
+async def test_pass_forwards_the_reporting_field(edge: Edge, answered: str, last: str) -> None:
     edge.config["meters"] = {"tokens": {**TOKENS, "pass": True}, "also": {**TOKENS, "header": "x-usage-tokens"}}
     lines = ["X-Usage-Tokens: 5", answered, *([last] if last else [])]
     body = chunks(trailers=("X-Usage-Tokens: 6",)) if "chunked" in answered else b""
@@ -338,7 +338,7 @@ UNREADABLE = [
 ]
 
 
-async def test_what_is_none_is_not_counted_and_told(edge: Edge) -> None:
+async def test_an_invalid_amount_is_not_counted_and_reported_as_unreadable(edge: Edge) -> None:
     edge.config["meters"] = {"tokens": TOKENS, "out": BYTES["out"]}
     for n, values in enumerate(UNREADABLE, 1):
         lines = [f"X-Usage-Tokens: {value}".encode().decode("latin-1") for value in values]
@@ -348,7 +348,7 @@ async def test_what_is_none_is_not_counted_and_told(edge: Edge) -> None:
         assert edge.metrics("edge_usage_unreadable_total") == {("tokens",): [n]}, values
 
 
-async def test_what_is_not_there_is_no_report(edge: Edge) -> None:
+async def test_a_missing_field_is_no_report(edge: Edge) -> None:
     edge.config["meters"] = {"tokens": TOKENS, "late": LATE_TOKENS}
     await edge.passes(with_key(), ok(b"", "X-Usage: 1"))
     await edge.passes(with_key(), CHUNKED + chunks(b"a", trailers=("X-Sum: 1",)))
@@ -357,13 +357,13 @@ async def test_what_is_not_there_is_no_report(edge: Edge) -> None:
 
 
 def cuts(whole: bytes) -> Iterator[list[bytes]]:
-    """In one piece, in two at every point, and byte by byte."""
+    """Yield the data in one piece, in two pieces cut at every point, and byte by byte."""
     yield [whole]
     yield from ([whole[:at], whole[at:]] for at in range(1, len(whole)))
     yield [whole[at : at + 1] for at in range(len(whole))]
 
 
-async def test_trailers_are_counted_and_hidden_however_they_are_cut(edge: Edge) -> None:
+async def test_reporting_trailers_are_counted_and_hidden_with_any_read_boundaries(edge: Edge) -> None:
     edge.config["meters"] = {"late": LATE_TOKENS, "out": BYTES["out"]}
     edge.config["tiers"]["basic"] = {"limits": []}
     whole = chunks(b"abc", trailers=("X-Sum: 1", "x-USAGE-tokens: 21", "X-More: 2"))
@@ -381,21 +381,21 @@ async def test_trailers_are_counted_and_hidden_however_they_are_cut(edge: Edge) 
         assert counted(edge) == {"late": 21 * (before + 1), "out": 3 * (before + 1)}
 
 
-async def test_a_trailer_may_be_passed_on(edge: Edge) -> None:
+async def test_pass_forwards_the_reporting_trailer(edge: Edge) -> None:
     edge.config["meters"] = {"late": {**LATE_TOKENS, "pass": True}}
     _, answer = await edge.passes(with_key(), CHUNKED + chunks(b"a", trailers=("X-Usage-Tokens: 21",)))
     assert answer.trailers == [("X-Usage-Tokens", "21")]
     assert counted(edge) == {"late": 21}
 
 
-async def test_a_trailer_that_is_no_number_is_told(edge: Edge) -> None:
+async def test_an_invalid_trailer_is_reported_as_unreadable(edge: Edge) -> None:
     edge.config["meters"] = {"late": LATE_TOKENS}
     _, answer = await edge.passes(with_key(), CHUNKED + chunks(b"a", trailers=("X-Usage-Tokens: many",)))
     assert answer.trailers == []
     assert edge.metrics("edge_usage_unreadable_total") == {("late",): [1]}
 
 
-async def test_an_answer_that_breaks_off_has_no_trailers(edge: Edge) -> None:
+async def test_trailers_of_a_cut_off_response_are_not_counted(edge: Edge) -> None:
     edge.config["meters"] = {"late": LATE_TOKENS, "out": BYTES["out"]}
     client, upstream = await asked(edge)
     await upstream.sends(CHUNKED, b"3\r\nabc\r\n0\r\nX-Usage-Tokens: 21\r\n")
@@ -405,7 +405,7 @@ async def test_an_answer_that_breaks_off_has_no_trailers(edge: Edge) -> None:
     assert counted(edge) == {"out": 3}
 
 
-async def test_a_field_is_one_in_heads_and_trailers_and_each_meter_counts_its_own(edge: Edge) -> None:
+async def test_head_and_trailer_fields_of_one_name_count_separately(edge: Edge) -> None:
     edge.config["meters"] = {"tokens": TOKENS, "late": LATE_TOKENS}
     answered = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "X-Usage-Tokens: 4")
     _, answer = await edge.passes(with_key(), answered + chunks(b"a", trailers=("X-Usage-Tokens: 21",)))
@@ -414,7 +414,7 @@ async def test_a_field_is_one_in_heads_and_trailers_and_each_meter_counts_its_ow
 
 
 @pytest.mark.parametrize("passes", [False, True])
-async def test_what_hints_report_is_hidden_and_not_counted(edge: Edge, passes: bool) -> None:
+async def test_fields_of_early_hints_are_hidden_and_not_counted(edge: Edge, passes: bool) -> None:
     edge.config["meters"] = {"tokens": {**TOKENS, "pass": passes}}
     client, upstream = await asked(edge)
     await upstream.sends(head("HTTP/1.1 103 Early Hints", "X-Usage-Tokens: 4", "Link: </a>"))
@@ -424,7 +424,7 @@ async def test_what_hints_report_is_hidden_and_not_counted(edge: Edge, passes: b
     assert counted(edge) == {"tokens": 5}
 
 
-# ---- quotas of them
+# ---- quotas
 
 
 def quota(edge: Edge, meter: dict[str, Any], included: int, cap: str = "hard") -> None:
@@ -445,7 +445,7 @@ def quota(edge: Edge, meter: dict[str, Any], included: int, cap: str = "hard") -
     ],
 )
 @pytest.mark.parametrize("cap", ["hard", "soft"])
-async def test_a_request_passes_while_anything_is_left(
+async def test_a_request_passes_while_its_quota_has_a_remainder(
     edge: Edge, meter: dict[str, Any], answered: bytes, cap: str
 ) -> None:
     quota(edge, meter, 100, cap)
@@ -479,7 +479,7 @@ async def test_a_quota_is_charged_piece_by_piece(edge: Edge) -> None:
     assert edge.used() == {"m-month": 105}
 
 
-async def test_a_quota_of_costs_has_room_for_all_of_a_request_or_refuses_it(edge: Edge) -> None:
+async def test_a_quota_of_costs_refuses_a_request_beyond_its_remainder(edge: Edge) -> None:
     quota(edge, {"count": "cost"}, 25)
     edge.config["routes"] += [{"name": "dear", "path": "/dear/*", "upstream": "api", "cost": 10}]
     edge.upstream.answers(lambda request: ok() if request.first != "GET /dear/fault HTTP/1.1" else ok()[:9] + b"500 X")

@@ -1,4 +1,4 @@
-"""Whom a limit counts by, and several limits at once: all are checked, then all are charged, or none is."""
+"""Scopes of limits, and several limits at once: the edge checks all of them, then charges all or none."""
 
 import json
 import random
@@ -16,7 +16,7 @@ OTHER = "key-of-other"
 
 @pytest.fixture
 def edge(edge: Edge) -> Edge:
-    """The customer `acme` has two keys, and the customer `other` one; both are of the tier `basic`."""
+    """An edge with the customers `acme`, with two keys, and `other`, with one key, both in the tier `basic`."""
     edge.config["customers"]["other"] = {"tier": "basic"}
     edge.config["keys"] += [
         {"sha256": digest(SECOND), "customer": "acme"},
@@ -27,7 +27,7 @@ def edge(edge: Edge) -> Edge:
 
 
 async def passing(client: Wire, key: str = KEY, path: str = "/v1/x", *fields: str, most: int = 20) -> int:
-    """How many requests pass until one does not."""
+    """Send requests until one is refused. Return the number of requests that passed."""
     for n in range(most):
         answer = await asks(client, path, *fields, key=key)
         if answer.status == 429:
@@ -36,7 +36,7 @@ async def passing(client: Wire, key: str = KEY, path: str = "/v1/x", *fields: st
     return most
 
 
-# ---- by whom
+# ---- scopes
 
 
 @pytest.mark.parametrize(
@@ -52,25 +52,27 @@ async def passing(client: Wire, key: str = KEY, path: str = "/v1/x", *fields: st
     ],
     ids=["customer", "key", "route", "customer and route"],
 )
-async def test_by_whom(edge: Edge, scope: dict[str, str], asked: list[tuple[str, str, int]]) -> None:
-    """Who asks where, one after another, and how many of their requests pass."""
+async def test_a_limit_counts_by_its_scope(
+    edge: Edge, scope: dict[str, str], asked: list[tuple[str, str, int]]
+) -> None:
+    """The parameters are keys and paths, in order, with the number of requests that pass."""
     limited(edge, {"rate": "3/min", **scope})
     client = await edge.client()
     for key, path, passed in asked:
         assert await passing(client, key, path) == passed, (key, path)
 
 
-async def test_by_address(edge: Edge) -> None:
+async def test_the_scope_ip_counts_by_address(edge: Edge) -> None:
     limited(edge, {"rate": "3/min", "scope": "ip"})
     client, elsewhere = await edge.client(), await edge.client("127.0.0.2")
     assert await passing(client) == 3
     assert await passing(client, SECOND) == 0
-    assert await passing(client, OTHER) == 0, "an address is one, whoever asks from there"
+    assert await passing(client, OTHER) == 0, "all keys share the limit of an address"
     assert await passing(elsewhere) == 3
 
 
 @pytest.mark.parametrize("scope", ["customer", "key", "ip"])
-async def test_without_a_key_all_of_these_are_an_address(edge: Edge, scope: str) -> None:
+async def test_without_a_key_customer_key_and_ip_limits_count_by_address(edge: Edge, scope: str) -> None:
     limited(edge, {"rate": "3/min", "scope": scope}, tier="anonymous")
     client, elsewhere = await edge.client(), await edge.client("127.0.0.2")
     assert await passing(client, "", "/public/x") == 3
@@ -78,7 +80,7 @@ async def test_without_a_key_all_of_these_are_an_address(edge: Edge, scope: str)
     assert await passing(elsewhere, "", "/public/x") == 3
 
 
-async def test_without_a_key_a_route_is_shared_by_all(edge: Edge) -> None:
+async def test_without_a_key_the_scope_route_is_shared_by_all(edge: Edge) -> None:
     limited(edge, {"rate": "3/min", "scope": "route"}, tier="anonymous")
     client, elsewhere = await edge.client(), await edge.client("127.0.0.2")
     assert await passing(client, "", "/public/x") == 3
@@ -90,28 +92,30 @@ async def test_without_a_key_a_route_is_shared_by_all(edge: Edge) -> None:
 
 
 async def behind(edge: Edge) -> Wire:
-    """A client that is a proxy whose word is believed."""
+    """Return a client that is a trusted proxy."""
     edge.config["trusted_proxies"] = ["127.0.0.1"]
     return await edge.client()
 
 
 @pytest.mark.parametrize(("scope", "key", "path"), [("ip", KEY, "/v1/x"), ("customer", "", "/public/x")])
-async def test_behind_a_proxy_each_client_is_an_address(edge: Edge, scope: str, key: str, path: str) -> None:
+async def test_clients_behind_a_trusted_proxy_count_by_their_own_address(
+    edge: Edge, scope: str, key: str, path: str
+) -> None:
     limited(edge, {"rate": "3/min", "scope": scope}, tier="basic" if key else "anonymous")
     proxy = await behind(edge)
     for n in range(3):
         assert await passing(proxy, key, path, f"X-Forwarded-For: 192.0.2.{n}") == 3
-    # Further left is what the client wrote itself.
+    # The client wrote the left entry itself.
     assert await passing(proxy, key, path, "X-Forwarded-For: 198.51.100.1, 192.0.2.1") == 0
     direct = await edge.client("127.0.0.2")
     assert await passing(direct, key, path, "X-Forwarded-For: 192.0.2.77") == 3
-    assert await passing(direct, key, path, "X-Forwarded-For: 192.0.2.78") == 0, "nobody believes it"
+    assert await passing(direct, key, path, "X-Forwarded-For: 192.0.2.78") == 0, "the edge does not trust this client"
 
 
 # ---- routes
 
 
-async def test_a_routes_own_limits_are_each_customers_on_it(edge: Edge) -> None:
+async def test_limits_of_a_route_count_per_customer(edge: Edge) -> None:
     edge.config["routes"][0]["limits"] = [{"rate": "2/min"}]
     client = await edge.client()
     assert await passing(client) == 2
@@ -124,7 +128,7 @@ async def test_a_routes_own_limits_are_each_customers_on_it(edge: Edge) -> None:
     assert edge.used() == {"basic": 2, "v1": 2}
 
 
-async def test_a_route_has_them_whether_there_is_a_tier_for_those_without_a_key_or_not(edge: Edge) -> None:
+async def test_limits_of_a_route_apply_without_an_anonymous_tier(edge: Edge) -> None:
     for route in edge.config["routes"][1:3]:
         route["limits"] = [{"rate": "2/min"}]
     client, elsewhere = await edge.client(), await edge.client("127.0.0.2")
@@ -148,7 +152,7 @@ async def test_a_routes_limits_may_count_by_any_scope(edge: Edge, scope: str, sh
     assert shared == shares
 
 
-async def test_a_plans_limit_and_a_routes_that_are_one_are_charged_once_and_the_lesser_holds(edge: Edge) -> None:
+async def test_equal_limits_of_plan_and_route_are_charged_once_and_the_lower_applies(edge: Edge) -> None:
     limited(edge, {"rate": "5/min"})
     edge.config["routes"][0]["limits"] = [{"rate": "3/min", "scope": "customer"}]
     client = await edge.client()
@@ -161,8 +165,8 @@ async def test_a_plans_limit_and_a_routes_that_are_one_are_charged_once_and_the_
 # ---- several at once
 
 
-async def test_where_one_refuses_none_is_charged(edge: Edge) -> None:
-    """Whichever it is: each in its turn is the one that has no room."""
+async def test_if_one_limit_refuses_no_limit_is_charged(edge: Edge) -> None:
+    """Each limit in turn is the one without room."""
     limits = {
         "by-customer": {"rate": "100/min"},
         "by-key": {"rate": "100/min", "scope": "key"},
@@ -197,7 +201,7 @@ async def test_where_one_refuses_none_is_charged(edge: Edge) -> None:
     assert edge.usage() == {("acme", "requests", "v1"): 2}
 
 
-async def test_all_that_refuse_are_named_and_the_longest_wait_is_told(edge: Edge) -> None:
+async def test_a_429_names_all_refusing_limits_and_the_longest_wait(edge: Edge) -> None:
     limited(
         edge,
         {"name": "roomy", "rate": "100/min"},
@@ -222,7 +226,7 @@ async def test_all_that_refuse_are_named_and_the_longest_wait_is_told(edge: Edge
     assert (await asks(client)).status == 200
 
 
-async def test_concurrency_is_named_with_the_rest(edge: Edge) -> None:
+async def test_a_429_names_concurrency_beside_rates(edge: Edge) -> None:
     await edge.upstream.rests()
     limited(edge, {"rate": "1/min"}, concurrency=1)
     client, upstream = await asking.asked(edge)
@@ -234,7 +238,7 @@ async def test_concurrency_is_named_with_the_rest(edge: Edge) -> None:
     is_limited(await asks(full), "basic")
 
 
-async def test_the_fields_tell_of_the_one_closest_to_refusal(edge: Edge) -> None:
+async def test_ratelimit_shows_the_limit_closest_to_refusal(edge: Edge) -> None:
     limited(
         edge,
         {"name": "minute", "rate": "10/min"},
@@ -256,8 +260,8 @@ async def test_the_fields_tell_of_the_one_closest_to_refusal(edge: Edge) -> None
     assert left(refused)[:2] == ("hour", 0)
 
 
-async def test_at_random_what_is_counted_is_what_passed(edge: Edge, seed: int) -> None:
-    """Windows of an hour, and no time passes: every count is the number of requests that passed under it."""
+async def test_random_requests_count_exactly_the_admitted_ones(edge: Edge, seed: int) -> None:
+    """All windows are long, and no time passes, so every count equals the number of requests admitted under it."""
     chance = random.Random(seed)
     limited(
         edge,

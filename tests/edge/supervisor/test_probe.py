@@ -1,4 +1,4 @@
-"""Probes of real servers, which answer as each test says, over TCP and TLS."""
+"""Health probes of real servers over TCP and TLS, with the answers of each test."""
 
 import asyncio
 import socket
@@ -24,7 +24,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Server:
-    """A server that reads one head from each connection, unless it `listens` to none, and writes what it is to."""
+    """A server that reads a head from each connection, unless `listens` is False, and writes its answer."""
 
     def __init__(self, answer: bytes = OK, *, listens: bool = True, closes: bool = True) -> None:
         self.answer = answer
@@ -56,7 +56,7 @@ def play(
     host: str = "127.0.0.1",
     context: ssl.SSLContext | None = None,
 ) -> None:
-    """Play `scene` with a server that runs."""
+    """Run `scene` with a running server."""
     serving = server or Server()
 
     async def run() -> None:
@@ -70,7 +70,7 @@ async def asked(server: Server, seconds: float = 10.0, path: str = "/healthz") -
     return await probe_address(Endpoint(url=f"http://127.0.0.1:{server.port}"), "127.0.0.1", path, seconds)
 
 
-# ---- what is asked
+# ---- the request of a probe
 
 
 def test_a_probe_is_a_get_of_the_path_with_the_configured_authority() -> None:
@@ -85,7 +85,7 @@ def test_a_probe_is_a_get_of_the_path_with_the_configured_authority() -> None:
     play(scene)
 
 
-def test_a_probe_may_ask_for_another_host() -> None:
+def test_a_probe_may_use_another_host() -> None:
     async def scene(server: Server) -> None:
         endpoint = Endpoint(url=f"http://api.internal:{server.port}")
         assert await probe_address(endpoint, "127.0.0.1", "/", 10.0, host="shop.test:81") is None
@@ -94,7 +94,7 @@ def test_a_probe_may_ask_for_another_host() -> None:
     play(scene)
 
 
-def test_an_address_of_ipv6_is_probed_too() -> None:
+def test_an_ipv6_address_is_probed() -> None:
     async def scene(server: Server) -> None:
         assert await probe_address(Endpoint(url=f"http://api.internal:{server.port}"), "::1", "/", 10.0) is None
         assert await probe_address(Endpoint(url=f"http://[::1]:{server.port}"), "::1", "/", 10.0) is None
@@ -103,7 +103,7 @@ def test_an_address_of_ipv6_is_probed_too() -> None:
     play(scene, host="::1")
 
 
-# ---- what is heard
+# ---- the answer to a probe
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_an_address_of_ipv6_is_probed_too() -> None:
         ("503 Service Unavailable", "status 503"),
     ],
 )
-def test_the_status_decides(status: str, why: str | None) -> None:
+def test_the_status_of_a_probe_decides(status: str, why: str | None) -> None:
     async def scene(server: Server) -> None:
         assert await asked(server) == why
         assert len(server.heads) == 1, "redirects are not followed"
@@ -141,14 +141,14 @@ def test_a_body_is_read_up_to_a_bound() -> None:
     [b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf"],
     ids=["nothing", "half a head", "half a body"],
 )
-def test_an_answer_that_does_not_end_in_time_is_none(answer: bytes) -> None:
+def test_an_incomplete_answer_fails_after_the_time_out(answer: bytes) -> None:
     async def scene(server: Server) -> None:
         assert await asked(server, 0.1) == "no answer within 0.1 s"
 
     play(scene, Server(answer, closes=False))
 
 
-def test_what_is_no_http_is_no_answer() -> None:
+def test_an_answer_that_is_not_http_fails() -> None:
     async def scene(server: Server) -> None:
         why = await asked(server)
         assert why is not None
@@ -157,7 +157,7 @@ def test_what_is_no_http_is_no_answer() -> None:
     play(scene, Server(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"))
 
 
-def test_a_port_that_nobody_listens_on() -> None:
+def test_a_refused_connection_fails() -> None:
     async def scene() -> None:
         with socket.socket() as held:
             held.bind(("127.0.0.1", 0))
@@ -188,7 +188,7 @@ async def over_tls(upstream: Upstream) -> str | None:
         (["api.internal"], "api.internal", {}, "unable to get local issuer certificate"),
     ],
 )
-def test_a_certificate_is_verified_as_the_upstream_says(
+def test_a_certificate_is_verified_by_the_upstreams_settings(
     tmp_path: Path, names: list[str], host: str, tls: dict[str, object], why: str | None
 ) -> None:
     authority = Authority(tmp_path)
@@ -207,7 +207,7 @@ def test_a_certificate_is_verified_as_the_upstream_says(
     play(scene, context=serving(authority.issue(*names)))
 
 
-def test_the_edge_shows_its_own_certificate(tmp_path: Path) -> None:
+def test_the_edge_presents_its_client_certificate(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     own = authority.issue("edge.internal")
 
@@ -220,7 +220,7 @@ def test_the_edge_shows_its_own_certificate(tmp_path: Path) -> None:
     play(scene, context=serving(authority.issue("127.0.0.1"), authority.file))
 
 
-def test_a_server_that_speaks_no_tls(tmp_path: Path) -> None:
+def test_a_server_without_tls_fails(tmp_path: Path) -> None:
     async def scene(server: Server) -> None:
         said = await over_tls(tls_upstream(server.port, verify=False))
         assert said is not None
@@ -229,7 +229,7 @@ def test_a_server_that_speaks_no_tls(tmp_path: Path) -> None:
     play(scene, Server(b"HTTP/1.1 400 Bad Request\r\n\r\n", listens=False))
 
 
-def test_renewed_certificates_are_those_of_the_next_probe(tmp_path: Path) -> None:
+def test_renewed_certificates_apply_to_the_next_probe(tmp_path: Path) -> None:
     old, new = Authority(tmp_path, "old"), Authority(tmp_path, "new")
     file = tmp_path / "ca.pem"
     file.write_bytes(old.file.read_bytes())
@@ -246,12 +246,12 @@ def test_renewed_certificates_are_those_of_the_next_probe(tmp_path: Path) -> Non
         with capture_logs() as logs:
             prober.renew()
         assert [line["upstream"] for line in logs] == ["api"]
-        assert await prober(target) is None, "what was loaded before stays"
+        assert await prober(target) is None, "the loaded certificates stay in use"
 
     play(scene, context=serving(new.issue("127.0.0.1")))
 
 
-def test_an_upstream_whose_certificates_were_never_there_is_not_well(tmp_path: Path) -> None:
+def test_missing_certificates_fail_the_probe(tmp_path: Path) -> None:
     async def scene() -> None:
         assert await over_tls(tls_upstream(1, ca=str(tmp_path / "gone"))) == "its certificates cannot be loaded"
 
@@ -272,7 +272,7 @@ def test_an_endpoint_without_tls_beside_others_with_it(tmp_path: Path) -> None:
     play(scene)
 
 
-def test_after_a_reload_both_old_and_new_terms_hold_until_the_old_are_forgotten(tmp_path: Path) -> None:
+def test_old_and_new_probe_terms_coexist_after_a_reload(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
 
     async def scene(server: Server) -> None:
@@ -291,7 +291,7 @@ def test_after_a_reload_both_old_and_new_terms_hold_until_the_old_are_forgotten(
     play(scene, context=serving(authority.issue("127.0.0.1")))
 
 
-# ---- bounds: those of the upstream's other answers
+# ---- bounds of answers
 
 
 HEAD_BYTES = 16 << 10
@@ -299,13 +299,13 @@ HEAD_BYTES = 16 << 10
 
 
 def answer_of(size: int) -> bytes:
-    """An answer whose head has so many bytes."""
+    """Return an answer with a head of `size` bytes."""
     start = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-A: "
     return start + b"a" * (size - len(start)) + b"\r\n\r\n"
 
 
 def call_of(size: int, trailers_size: int = 0) -> bytes:
-    """An answer of SERVING whose head, or trailers, have so many bytes and some."""
+    """Return an answer of SERVING whose head or trailers have slightly more than the given bytes."""
     head = block([(b":status", b"200"), (b"content-type", b"application/grpc"), *[(b"x", b"~" * 97)] * (size // 100)])
     trailers = block([(b"grpc-status", b"0"), *[(b"x", b"~" * 97)] * (trailers_size // 100)])
     body = frame(DATA, 0, 1, b"\0\0\0\0\2\x08\x01")
@@ -313,7 +313,7 @@ def call_of(size: int, trailers_size: int = 0) -> bytes:
 
 
 def framed(whole: bytes, flags: int) -> bytes:
-    """A field block in as many frames as it needs."""
+    """Return a field block, split into frames."""
     first, *rest = [whole[start : start + 16384] for start in range(0, len(whole), 16384)]
     frames = [frame(HEADERS, flags, 1, first), *[frame(CONTINUATION, 0, 1, part) for part in rest]]
     return b"".join(frames) + frame(CONTINUATION, END_HEADERS, 1)
@@ -333,7 +333,7 @@ PROBES = {
         "trailers of more than 16384 bytes",
     ),
 }
-"""The service that is asked for, an answer just below a bound, one above it, and what the second one is said to be."""
+"""The probed service, an answer just below a bound, one above it, and the expected reason for the second."""
 
 
 @pytest.mark.parametrize("name", PROBES)
@@ -352,7 +352,7 @@ def test_an_answer_to_a_probe_has_the_bounds_of_the_upstream(name: str) -> None:
 
 
 @pytest.mark.parametrize("code", [b"\xff\xfe", b"", b"-1", b"9" * 60_000])
-def test_status_that_is_none_of_grpc_is_a_short_reason(code: bytes) -> None:
+def test_an_invalid_grpc_status_gives_a_short_reason(code: bytes) -> None:
     call = HealthCall()
     call.on_trailers([STATUS + code])
     assert call.describe("api") == "no status of gRPC"

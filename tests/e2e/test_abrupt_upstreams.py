@@ -73,7 +73,7 @@ def test_no_get_is_lost_to_connections_that_are_closed_after_each_answer(start_e
     assert statuses == {200: 300}
 
 
-def test_an_answer_to_an_upload_that_nobody_reads_arrives(start_edge: StartEdge) -> None:
+def test_an_answer_to_an_unread_upload_arrives(start_edge: StartEdge) -> None:
     with service(refuses_early) as url:
         edge = start_edge(upstreams={"api": {"endpoints": [url]}}, routes=OPEN)
         body = bytes(20 << 20)

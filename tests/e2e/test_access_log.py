@@ -57,7 +57,7 @@ def test_every_request_has_one_line_through_rotations_and_workers(start_edge: St
     assert b"hush" not in b"".join(each.read_bytes() for each in (file, *rotated))
 
 
-def test_what_was_answered_before_a_drain_is_in_the_file_after_it(start_edge: StartEdge, tmp_path: Path) -> None:
+def test_drain_writes_all_answers_to_the_log(start_edge: StartEdge, tmp_path: Path) -> None:
     file = tmp_path / "access.log"
     edge = start_edge(access_log=str(file), drain="500ms")
 
@@ -101,7 +101,7 @@ def test_an_edge_that_could_not_log_does_not_start(tmp_path: Path, upstream: Ups
     edge.close()
 
 
-def test_a_log_in_the_state_directory_needs_nothing_to_be_there(start_edge: StartEdge, tmp_path: Path) -> None:
+def test_edge_creates_a_log_in_the_state_directory(start_edge: StartEdge, tmp_path: Path) -> None:
     state = tmp_path / "new" / "state"
     edge = start_edge(state=str(state), access_log=str(state / "access.log"))
     ask(edge.port)

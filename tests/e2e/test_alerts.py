@@ -75,7 +75,7 @@ def edge(tmp_path: Path, upstream: Upstream) -> Iterator[Edge]:
         yield made
 
 
-def test_an_edge_that_is_well_raises_nothing_alone_or_with_a_collector(edge: Edge, tmp_path: Path) -> None:
+def test_healthy_edge_raises_no_alert_alone_or_with_a_collector(edge: Edge, tmp_path: Path) -> None:
     edge.start()
     before = scraped(edge.admin, "edgeproxy")
     asked(edge)

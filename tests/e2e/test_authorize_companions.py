@@ -225,7 +225,7 @@ NORMAL_TARGETS = ["/open/x?/../../v1/x", "/open/x?a=http://a/../b%2e", "/open/a;
 
 
 @each_front
-def test_what_is_decided_on_is_what_is_served(front: Companion) -> None:
+def test_service_serves_the_decided_request(front: Companion) -> None:
     for target, at_traefik in ODD_TARGETS.items():
         answer = send(front, target)
         assert answer.status == (at_traefik if front.name == "traefik" else 400), (target, answer)
@@ -236,7 +236,7 @@ def test_what_is_decided_on_is_what_is_served(front: Companion) -> None:
 
 
 @each_front
-def test_what_is_in_its_normal_form_passes_as_it_came(front: Companion) -> None:
+def test_normalized_path_passes_unchanged(front: Companion) -> None:
     for target in NORMAL_TARGETS:
         answer = send(front, target)
         assert (answer.status, served(answer)) == (200, "open"), (target, answer)
@@ -275,7 +275,7 @@ CLAIMS = {
 
 
 @each_front
-def test_a_client_does_not_choose_what_is_decided_on(front: Companion) -> None:
+def test_client_cannot_change_the_decided_request(front: Companion) -> None:
     for claim, (statuses, *fields) in CLAIMS.items():
         for method, target in (("PUT", "/put/x"), ("GET", "/v1/x")):
             answer = send(front, target, *fields, method=method)
@@ -299,7 +299,7 @@ OVERRIDES = {
 
 
 @each_front
-def test_what_was_decided_on_is_not_overridden_at_the_service(front: Companion) -> None:
+def test_client_cannot_override_the_decision_at_the_service(front: Companion) -> None:
     for name, statuses in OVERRIDES.items():
         answer = send(front, "/open/x", f"{name}: /v1/override")
         assert answer.status == statuses.at(front.name), (name, answer)
@@ -425,7 +425,7 @@ def test_no_key_goes_on_to_the_service(front: Companion) -> None:
 
 
 @each_front
-def test_what_is_not_a_key_reaches_the_service(front: Companion) -> None:
+def test_other_credentials_reach_the_service(front: Companion) -> None:
     own = ["Authorization: Basic dTpw", f"Cookie: a=b; c={'d' * 7000}", "Sec-WebSocket-Protocol: chat", "X-Own: x"]
     for target, key in (("/v1/x", KEY), ("/maybe/x", None), ("/open/x", None)):
         fields = send(front, target, *own, *([f"X-API-Key: {key}"] if key else [])).json()["fields"]
@@ -502,7 +502,7 @@ def test_no_protocol_but_websockets_is_a_tunnel_past_the_edge(switches: dict[str
 
 
 @each_proxy
-def test_nobody_but_the_proxy_gets_to_the_endpoint(front: Companion) -> None:
+def test_only_the_proxy_reaches_the_endpoint(front: Companion) -> None:
     fields = ["X-Original-Method: GET", "X-Original-URI: /open/x", f"X-API-Key: {KEY}"]
     # nginx and HAProxy overwrite the claims, and KEY may ask for the service's own paths; none leads to the endpoint.
     for target, overwritten in (("/_edge", 404), ("/v1/authorize", 200), ("/v1/authorize/open/x", 200)):
@@ -515,7 +515,7 @@ NOT_THERE = Statuses(503, 503, 500, 502, 503)
 SILENT = NOT_THERE._replace(caddy=504)
 
 
-def test_without_an_answer_of_the_edge_nothing_passes(edge: Edge, fronts: dict[tuple[str, str], Companion]) -> None:
+def test_no_request_passes_without_an_answer_of_the_edge(edge: Edge, fronts: dict[tuple[str, str], Companion]) -> None:
     asking = {proxy: companion for (proxy, service), companion in fronts.items() if service == "flask"}
 
     def ask_all(*proxies: str) -> dict[str, int]:

@@ -95,7 +95,7 @@ def test_kongs_script_states_the_request_and_takes_over_the_whole_answer(tmp_pat
 
 
 @pytest.mark.skipif(HAPROXY is None, reason="there is no haproxy on this machine")
-def test_kongs_script_lets_nothing_pass_that_the_edge_did_not(tmp_path: Path) -> None:
+def test_kongs_script_forwards_only_allowed_requests(tmp_path: Path) -> None:
     refused = run(tmp_path, {"status": 429, "headers": {"retry-after": "7", "server": "x"}, "body": "late"})
     assert {"exits 429 late", "answers retry-after 7"} <= refused
     assert "answers server x" not in refused
@@ -105,7 +105,7 @@ def test_kongs_script_lets_nothing_pass_that_the_edge_did_not(tmp_path: Path) ->
     assert run(tmp_path, {"status": 200, "headers": {}}, truncated="truncated") == {"exits 431 -"}
 
 
-def test_kong_forwards_what_the_edge_decided_on() -> None:
+def test_kong_forwards_the_decided_request() -> None:
     (service,) = yaml.safe_load(shown("kong"))["services"]
     assert service["url"].count("/") == 2
     assert [(route["strip_path"], route["preserve_host"]) for route in service["routes"]] == [(False, True)]

@@ -147,7 +147,7 @@ def test_a_client_speaks_for_its_own_network_once_a_ticket(site: Site) -> None:
     assert site.report("2001:db8:1:2::3", site.ask("/ticket", "2001:db8:1:3::4").json()["ticket"], eu=1).status == 204
 
 
-def test_one_address_that_reports_again_and_again_decides_nothing_and_is_slowed_down(site: Site) -> None:
+def test_frequent_reports_of_one_address_decide_nothing_and_are_limited(site: Site) -> None:
     for client in ("203.0.113.1", "203.0.113.2", "203.0.113.3"):
         assert site.report(client, eu=10, us=90).status == 204
     until(lambda: site.known("203.0.113.9")["because"] == "network", "the reports are known")
@@ -176,7 +176,7 @@ def test_one_address_that_reports_again_and_again_decides_nothing_and_is_slowed_
     ],
     ids=lambda given: None if isinstance(given, bytes) else str(given),
 )
-def test_what_is_no_report_is_refused_with_fields_that_a_page_can_read(body: bytes, status: int, site: Site) -> None:
+def test_invalid_report_is_refused_with_readable_fields(body: bytes, status: int, site: Site) -> None:
     answer = site.ask("/report", f"10.1.{len(body) % 256}.{status % 256}", method="POST", body=body)
     assert answer.status == status
     assert answer["access-control-allow-origin"] == "*"
@@ -185,7 +185,7 @@ def test_what_is_no_report_is_refused_with_fields_that_a_page_can_read(body: byt
     assert site.ask("/ticket", "no address").status == 400
 
 
-def test_a_country_is_what_the_proxy_says_that_sets_it(site: Site) -> None:
+def test_country_comes_from_the_proxy_that_sets_the_header(site: Site) -> None:
     for network in range(3):
         for voter in range(3):
             client = f"172.16.{network}.{voter}"

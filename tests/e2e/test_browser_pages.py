@@ -501,7 +501,7 @@ def test_an_operator_signs_in_at_the_issuer_and_flips_the_kill_switch_by_keyboar
 # ---- what pages weigh, and how they load
 
 
-def test_pages_are_light_and_nothing_on_them_jumps(
+def test_pages_are_small_and_do_not_shift(
     stage: PagesStage,
     invoice: str,
     browser: Chromium,

@@ -78,7 +78,7 @@ def subject(*attributes: tuple[x509.ObjectIdentifier, str]) -> x509.Name:
     return x509.Name([x509.NameAttribute(kind, value) for kind, value in attributes])
 
 
-def test_a_certificate_names_its_customer_and_nothing_else_passes_for_one(certified: Certified, tmp_path: Path) -> None:
+def test_only_a_valid_certificate_names_its_customer(certified: Certified, tmp_path: Path) -> None:
     edge, asks, issue = certified.edge, certified.asks, certified.clients.issue
     edge.start()
     acme, nobody = issue(common="acme"), issue(common="nobody")
@@ -133,7 +133,7 @@ def test_a_certificate_names_its_customer_and_nothing_else_passes_for_one(certif
     assert edge.ask("/cert", fields={"X-Client-Cert": "acme"}).status == 401, "without TLS nobody has a certificate"
 
 
-def test_one_connection_follows_what_the_configuration_says_of_its_certificate(certified: Certified) -> None:
+def test_open_connection_follows_changes_to_certificate_settings(certified: Certified) -> None:
     edge = certified.edge
     edge.start()
     pair = certified.clients.issue("acme", common="other")

@@ -132,7 +132,7 @@ def test_nginx_answers_as_if_asked_directly(
     assert_alike(through, direct)
 
 
-def test_what_a_service_compresses_is_left_alone(send: Send, api: Edge) -> None:
+def test_edge_leaves_compressed_answers_unchanged(send: Send, api: Edge) -> None:
     answer = send(api.port, "/gzip", fields=KEYED)
     assert answer["content-encoding"] == "gzip"
     assert answer["content-length"] == str(len(answer.body))

@@ -274,7 +274,7 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
 @pytest.mark.skipif(PROMETHEUS is None, reason="there is no prometheus on this machine")
 @pytest.mark.skipif(REDIS is None, reason="there is no redis-server on this machine")
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
-def test_prometheus_answers_each_query_with_what_a_live_edge_tells(file: Path, prometheus: Prometheus) -> None:
+def test_prometheus_answers_each_query_about_a_live_edge(file: Path, prometheus: Prometheus) -> None:
     assert not QUIET - METRICS.keys()
     without: set[str] = set()
     for query in queries(file):

@@ -126,7 +126,7 @@ def test_from_a_push_to_its_end(start_edge: StartEdge, redis: Redis, pusher: Pus
     assert total(samples, "edge_directory_lookups_total", result="unknown") >= 2
 
 
-def test_what_an_edge_knows_outlives_the_hub_and_its_own_processes(
+def test_directory_survives_the_hub_and_the_edges_processes(
     start_edge: StartEdge, redis: Redis, pusher: Pusher
 ) -> None:
     pusher.pushes({"dora": "basic"})
@@ -281,7 +281,7 @@ def tiers(edge: Edge) -> tuple[str, ...]:
         return tuple(sorted(tier for (tier,) in db.execute("SELECT DISTINCT CAST(tier AS TEXT) FROM customers")))
 
 
-def test_a_flood_of_unknown_keys_keeps_nobody_out(start_edge: StartEdge, redis: Redis, pusher: Pusher) -> None:
+def test_flood_of_unknown_keys_locks_out_no_customer(start_edge: StartEdge, redis: Redis, pusher: Pusher) -> None:
     pusher.pushes({"dora": "free", "eve": "free"})
     edge = start_edge(**settings(redis))
     each(edge, "dora", 200, "both workers know her")
@@ -350,7 +350,7 @@ def at_hub(redis: Redis, *commands: tuple[Any, ...]) -> list[Any]:
     return asyncio.run(asked())
 
 
-def test_who_can_write_to_the_hub_cannot_make_keys_or_bring_them_back(
+def test_hub_writer_can_neither_create_nor_restore_keys(
     start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer, tmp_path: Path
 ) -> None:
     pusher.pushes({"dora": "own"}, signer=signer)
@@ -422,7 +422,7 @@ def test_a_log_of_before_a_push_back_brings_no_key_back(
     each(edge, "fay", 200, "the next push counts, whatever is in the hub before it")
 
 
-def test_no_log_that_somebody_writes_takes_an_edge_off_the_hub(
+def test_forged_log_does_not_disconnect_an_edge_from_the_hub(
     start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer
 ) -> None:
     customers = {"dora": "basic", "eve": "own", "fay": "own"}
@@ -460,7 +460,7 @@ def key_hash(customer: str) -> bytes:
     return hashlib.sha256(key_of(customer).encode()).hexdigest().encode()
 
 
-def test_an_edge_without_state_serves_nobody_of_an_old_log(
+def test_edge_without_state_serves_no_customer_of_an_old_log(
     start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer
 ) -> None:
     """An attacker with write access to the hub restores a log of two days ago, with a key revoked since. `max_age` is
@@ -479,7 +479,7 @@ def test_an_edge_without_state_serves_nobody_of_an_old_log(
     each(edge, "dora", 200, "it was signed now")
 
 
-def test_knowledge_that_nobody_has_signed_for_too_long_serves_nobody(
+def test_directory_without_a_recent_signature_serves_no_customer(
     start_edge: StartEdge, redis: Redis, pusher: Pusher, signer: Signer
 ) -> None:
     pusher.pushes({"dora": "own"}, signer=signer)

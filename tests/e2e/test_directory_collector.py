@@ -193,7 +193,7 @@ def test_a_flag_flips_at_the_edge_without_a_deploy(
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_once_nobody_is_charged_edges_serve_who_has_not_paid(
+def test_edges_serve_unpaid_customers_while_charging_is_off(
     start_collector: StartCollector, start_edge: StartEdge, signer: Signer, tmp_path: Path
 ) -> None:
     sold = {"plans": str(ROOT / "loadtest/testbed/plans.yaml")}
@@ -226,7 +226,7 @@ def make_users(redis: Redis) -> tuple[str, str]:
 
 @pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_the_collector_publishes_to_a_hub_whatever_becomes_of_it(
+def test_collector_republishes_after_the_hub_loses_its_data(
     start_collector: StartCollector, start_edge: StartEdge, signer: Signer, tmp_path: Path
 ) -> None:
     redis = Redis(tmp_path)

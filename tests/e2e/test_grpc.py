@@ -179,7 +179,7 @@ def test_large_messages_and_many_calls_share_one_connection(channel: grpc.Channe
     assert len(server.echo.peers) == 1
 
 
-def test_what_the_edge_refuses_is_a_status_of_grpc(channel: grpc.Channel, edge: Edge, server: Server) -> None:
+def test_refusal_of_the_edge_is_a_grpc_status(channel: grpc.Channel, edge: Edge, server: Server) -> None:
     unary = channel.unary_unary("/test.Echo/Unary")
     error = status_of(lambda: unary(b"", metadata=(("x-api-key", "nobody's"),)))
     assert error.code() == grpc.StatusCode.UNAUTHENTICATED
@@ -218,7 +218,7 @@ def test_limits_and_meters_by_method(edge: Edge) -> None:
     assert edge.usage("messages") == {UNLIMITED: 2 * 2 + 2 * 3 + 31 + 1}
 
 
-def test_who_waits_no_longer_ends_the_call_at_the_service(channel: grpc.Channel, edge: Edge, server: Server) -> None:
+def test_cancelled_client_ends_the_call_at_the_service(channel: grpc.Channel, edge: Edge, server: Server) -> None:
     wait = channel.unary_unary("/test.Echo/Wait")
     began = time.monotonic()
     error = status_of(lambda: wait(b"", metadata=KEYED, timeout=0.5))

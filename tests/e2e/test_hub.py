@@ -83,7 +83,7 @@ def test_credits_are_spent_once_by_both_together(edges: list[Edge]) -> None:
         assert used["burst-credits"] >= CREDITS - 1, "each knows what both have spent"
 
 
-def test_what_one_has_used_up_the_other_knows(edges: list[Edge]) -> None:
+def test_usage_on_one_host_counts_on_the_other(edges: list[Edge]) -> None:
     one, other = edges
     assert LIMIT <= asked(one, LIMIT + 20) <= LIMIT + 2
     assert asked(other, 20) <= 6, "what passes before it has heard of it"
@@ -150,7 +150,7 @@ def in_use(edge: Edge) -> int:
 
 
 @pytest.mark.parametrize("edges", [{"concurrency": 2}], indirect=True)
-def test_who_moves_to_another_host_is_not_held_up_by_requests_that_are_over(edges: list[Edge]) -> None:
+def test_finished_requests_do_not_block_the_customer_on_another_host(edges: list[Edge]) -> None:
     one, other = edges
     with ThreadPoolExecutor(2) as threads:
         slow = [threads.submit(one.ask, "/?wait=5000", fields=KEY) for _ in range(2)]
@@ -170,7 +170,7 @@ QUOTA = {"limits": [], "quotas": [{"meter": "requests", "included": INCLUDED, "p
 
 
 @pytest.mark.parametrize("edges", [QUOTA], indirect=True)
-def test_what_one_host_gives_back_of_a_quota_is_there_at_the_other(edges: list[Edge], upstream: Upstream) -> None:
+def test_quota_released_on_one_host_is_free_on_the_other(edges: list[Edge], upstream: Upstream) -> None:
     one, other = edges
     with ThreadPoolExecutor(INCLUDED - 1) as threads:
         # They fail in the end, and are given back.

@@ -76,9 +76,7 @@ def told(edges: list[Edge], cluster: Cluster) -> bool:
     return all(at_hub(cluster, customer) == counted(edges, customer) for customer in MANY)
 
 
-def test_a_limit_holds_and_nothing_is_lost_or_waits_when_a_primary_is_killed(
-    edges: list[Edge], cluster: Cluster
-) -> None:
+def test_limit_holds_without_loss_or_delay_when_a_primary_is_killed(edges: list[Edge], cluster: Cluster) -> None:
     passed = [ask(edge, "acme")[0] for _ in range(60) for edge in edges].count(200)
     assert LIMIT * 0.95 <= passed <= LIMIT + 6
     assert {ask(edge, customer)[0] for customer in MANY for edge in edges} == {200}

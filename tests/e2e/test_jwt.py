@@ -99,9 +99,7 @@ def asks(edge: Edge, credential: str, path: str = "/jwt") -> int:
     return edge.ask(path, fields={"Authorization": f"Bearer {credential}"}).status
 
 
-def test_a_genuine_token_names_its_customer_and_nothing_else_passes_for_one(
-    start_edge: StartEdge, issuer: IssuerKeys
-) -> None:
+def test_only_a_genuine_token_names_its_customer(start_edge: StartEdge, issuer: IssuerKeys) -> None:
     edge = start_edge(**settings(issuer))
     before: set[int] = set()
 

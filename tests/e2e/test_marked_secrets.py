@@ -52,7 +52,7 @@ def write(folder: Path, **settings: object) -> Path:
 
 @pytest.mark.parametrize("url", URLS)
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
-def test_command_shows_no_password_whatever_is_wrong_with_the_url(tmp_path: Path, command: list[str], url: str) -> None:
+def test_command_hides_the_password_of_a_wrong_url(tmp_path: Path, command: list[str], url: str) -> None:
     file = write(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "edgeproxy", *command, file],
@@ -65,7 +65,7 @@ def test_command_shows_no_password_whatever_is_wrong_with_the_url(tmp_path: Path
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_start_shows_no_password_whatever_is_wrong_with_the_url(tmp_path: Path, url: str) -> None:
+def test_start_hides_the_password_of_a_wrong_url(tmp_path: Path, url: str) -> None:
     file = write(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "edgeproxy", "collector", "-c", file],

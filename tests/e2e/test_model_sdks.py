@@ -276,7 +276,7 @@ def test_sdks_get_the_same_answer_with_and_without_the_edge(session: Session) ->
     }
 
 
-def test_the_edge_counts_what_providers_bill(session: Session) -> None:
+def test_edge_counts_the_tokens_that_providers_bill(session: Session) -> None:
     for asked in ASKED:
         expected = {count: asked.answer["counts"].get(count) or 0 for count in ("input_tokens", "output_tokens")}
         counted = session.counted[asked.name]

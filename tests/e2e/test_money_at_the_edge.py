@@ -115,7 +115,7 @@ def money(tmp_path: Path, start_collector: StartCollector, start_edge: StartEdge
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
-def test_who_has_spent_the_credits_is_refused_until_there_are_more(money: Money) -> None:
+def test_spent_credits_refuse_until_a_purchase(money: Money) -> None:
     number = money.adds("acme")
     money.adds("other")
     money.buys(number, "cs_1", 2)  # 20 requests
@@ -151,7 +151,7 @@ def test_who_has_spent_the_credits_is_refused_until_there_are_more(money: Money)
 
 
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_while_nobody_is_charged_neither_credits_nor_caps_in_money_hold_anybody(money: Money) -> None:
+def test_credits_and_money_caps_are_off_while_charging_is_off(money: Money) -> None:
     number = money.adds("acme")
     money.adds("capped", "capped")
     money.buys(number, "cs_1", 1)

@@ -113,7 +113,7 @@ def is_marked(answer: Answer, meter: str) -> bool:
 
 
 @pytest.mark.parametrize("cap", SERVED)
-def test_a_cap_serves_what_it_says_to_the_unit(capped: Capped, cap: str) -> None:
+def test_cap_serves_exactly_its_units(capped: Capped, cap: str) -> None:
     first, last = capped.edges[0], capped.edges[-1]
     counting, reporting = f"counting-{cap}", f"reporting-{cap}"
     most, why = SERVED[cap], "upgrade is required" if cap == "grace" else ""

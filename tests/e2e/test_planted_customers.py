@@ -96,7 +96,7 @@ def erase_twice_at_once(collector: Collector, name: str) -> set[str]:
 @only_sqlite("database")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("count", "erased"), [(2, 1), pytest.param(YEAR, 50, marks=pytest.mark.soak)])
-def test_nothing_has_a_byte_of_who_was_erased(
+def test_no_byte_of_an_erased_customer_remains(
     start_collector: StartCollector,
     start_edge: StartEdge,
     tmp_path: Path,

@@ -217,7 +217,7 @@ def test_a_probe_that_fails_names_the_step_and_why(
 
 
 @pytest.mark.usefixtures("secrets")
-def test_an_edge_that_ships_nothing_fails_the_probe_and_nobody_at_all_does(site: Site) -> None:
+def test_probe_fails_without_an_edge_and_for_one_that_does_not_ship(site: Site) -> None:
     well = site.edge.settings["usage"]
     with closing(Ports(1)) as ports:
         nobody = f"http://{HOST}:{ports.numbers[0]}"
@@ -234,7 +234,7 @@ def test_an_edge_that_ships_nothing_fails_the_probe_and_nobody_at_all_does(site:
     assert done.stderr == "usage    FAILED: the request is not in the collector's usage after 1 s\n"
 
 
-def test_a_probe_goes_on_and_serves_what_it_found_until_it_is_ended(site: Site, tmp_path: Path) -> None:
+def test_probe_runs_and_serves_its_results_until_stopped(site: Site, tmp_path: Path) -> None:
     environ = {"EDGEPROXY_PROBE_KEY": key_of("probe"), "EDGEPROXY_PROBE_TOKEN": TOKEN}
     with closing(Ports(1)) as ports:
         (port,) = ports.numbers

@@ -124,7 +124,7 @@ def test_a_hard_cap_holds_at_every_edge(start_edges: Any, start_collector: Start
 
 @pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 @pytest.mark.parametrize("database", ["sqlite"], indirect=True)
-def test_edges_hear_of_it_through_the_hub_whatever_becomes_of_it(
+def test_edges_learn_quotas_through_a_failing_hub(
     start_edges: Any, start_collector: StartCollector, tmp_path: Path
 ) -> None:
     """These edges ship to no collector, so only the hub can inform them."""

@@ -65,7 +65,7 @@ def test_fifty_reloads_under_load_lose_nothing_and_each_is_whole(start_edge: Sta
     assert ok(edge) == 1
 
 
-def test_what_a_removed_route_and_customer_and_meter_counted_stays(start_edge: StartEdge) -> None:
+def test_counts_of_removed_routes_customers_and_meters_stay(start_edge: StartEdge) -> None:
     meters = {"requests": {"count": "requests"}, "wins": {"count": "requests", "when": "success"}}
     goes = {"name": "goes", "path": "/goes/*", "upstream": "api"}
     edge = start_edge(**people(acme="free", gone="basic"), meters=meters, routes=[ALL, goes])
@@ -156,7 +156,7 @@ def test_a_worker_that_is_killed_in_the_middle_of_a_reload_is_no_reason_to_stop(
     assert reloads(edge) == {"ok": 4}
 
 
-def test_what_waits_for_a_restart_is_named_and_the_rest_applies(start_edge: StartEdge) -> None:
+def test_reload_names_settings_that_need_a_restart_and_applies_the_rest(start_edge: StartEdge) -> None:
     edge = start_edge()
     answer = edge.reload(region="other", workers=3, state="elsewhere", routes=[ALL, POSTED])
     assert answer.json() == {"result": "ok", "needs_restart": ["region", "workers", "state"]}

@@ -239,7 +239,7 @@ def test_limits_in_use_are_reported_by_both_regions_to_the_customers_own_collect
     assert world.collectors["us"].get(path).status == 404
 
 
-def test_a_collector_that_is_away_holds_up_nobody_else(world: World) -> None:
+def test_unreachable_collector_does_not_delay_other_residencies(world: World) -> None:
     world.settle()
     world.collectors["eu"].end()
     for region in NAMES:
@@ -359,7 +359,7 @@ def run_move(world: World, customer: str, calls: int, *, wait: int = 200) -> tup
 
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
-def test_whatever_is_killed_in_a_move_no_request_is_refused_and_each_is_counted_once(world: World) -> None:
+def test_move_with_kills_refuses_no_request_and_counts_each_once(world: World) -> None:
     """The command is killed after each of its calls, and with it a collector, eu and us in turn."""
     lost = world.lost
     for calls in range(1, KILLS + 1):

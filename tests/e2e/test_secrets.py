@@ -248,7 +248,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_no_secret_is_in_what_is_said_of_a_configuration(tmp_path: Path, name: str) -> None:
+def test_no_secret_appears_in_messages_about_a_configuration(tmp_path: Path, name: str) -> None:
     file = tmp_path / "edge.yaml"
     file.write_text(BROKEN[name].format(SECRET) + "\nroutes: [{path: /*, upstream: api}]\n")
     with pytest.raises(ConfigError) as errors:

@@ -87,7 +87,7 @@ def test_a_plan_has_the_numbers_that_were_asked_for(name: str) -> None:
     assert plan.meters.keys() | {"requests", "workflows", "refusals"} == METERS
 
 
-def test_both_files_know_the_same_and_what_an_owner_has_on_is_on() -> None:
+def test_edge_and_collector_files_agree_and_have_features_on() -> None:
     settings = shipped()
     edge = load_edge(CONFIG / "edge.yaml", {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}=", "REGION": "eu-west"})
     assert (edge.tiers, edge.meters) == (settings.tiers, settings.meters)
@@ -211,7 +211,7 @@ def company(tmp_path_factory: pytest.TempPathFactory, httpbin: Httpbin) -> Itera
         yield Company(tmp_path_factory.mktemp("company"), httpbin.port, ends)
 
 
-def test_a_call_through_an_edge_is_what_the_plan_prices_and_tokens_are_by_model(company: Company) -> None:
+def test_plan_prices_calls_through_an_edge_and_tokens_by_model(company: Company) -> None:
     company.join("acme", "standard")
     before = len(REGIONS)  # The requests that waited for the key; there may have been more.
     assert [company.send(region, "acme").status for region in REGIONS] == [200, 200]
@@ -253,7 +253,7 @@ def test_a_call_through_an_edge_is_what_the_plan_prices_and_tokens_are_by_model(
         assert "LLM tokens by agent" in text
 
 
-def test_another_plan_lifts_the_limit_at_every_edge_and_a_cap_of_what_is_stored_holds(company: Company) -> None:
+def test_upgrade_lifts_the_limit_at_every_edge_and_a_storage_cap_holds(company: Company) -> None:
     company.join("dora", "free")
     while (answer := company.send("eu-west", "dora")).status == 200:
         pass
@@ -280,7 +280,7 @@ def test_another_plan_lifts_the_limit_at_every_edge_and_a_cap_of_what_is_stored_
     assert list_limits() <= {"free", "concurrency"}, "the other region may hear late that a request is over"
 
 
-def test_what_an_answer_costs_is_held_to_the_caps(company: Company) -> None:
+def test_cost_of_answers_counts_towards_caps(company: Company) -> None:
     company.join("bolt", "enterprise")
     costly = "/response-headers?X-Cost=60000"
     served = 0

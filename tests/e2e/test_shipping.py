@@ -112,7 +112,7 @@ def test_requests_appear_in_the_ledger(edge: Shipping, collector: Collector) -> 
     assert total(samples, "edge_usage_batches_total", result="acknowledged") >= 1
 
 
-def test_what_nobody_takes_waits_for_the_collector(edge: Shipping, collector: Collector) -> None:
+def test_unshipped_batches_wait_for_the_collector(edge: Shipping, collector: Collector) -> None:
     before = edge.ledger
     collector.kill()
     edge.request(3)
@@ -162,7 +162,7 @@ def test_a_copy_is_another_edge(edge: Shipping, start: Start, tmp_path: Path) ->
     assert "the state was set aside" in copy.output
 
 
-def test_whoever_ends_has_delivered(start: Start, collector: Collector) -> None:
+def test_stopping_edge_ships_its_counts(start: Start, collector: Collector) -> None:
     edge = start(workers=2, usage=usage_of(collector, every="1min"))
     edge.request(7)
     edge.end()
@@ -190,7 +190,7 @@ def test_one_edge_follows_another_on_one_chain(start: Start, collector: Collecto
     assert [one for one, told in collector.edges().items() if told["region"] == edge.region] == [known]
 
 
-def test_where_nothing_can_be_sealed_all_is_served_and_nothing_lost(start: Start, tmp_path: Path) -> None:
+def test_edge_serves_and_loses_no_count_while_it_cannot_seal(start: Start, tmp_path: Path) -> None:
     spool = tmp_path / "edge" / "state" / "spool"
     spool.parent.mkdir(parents=True)
     spool.write_text("in the way")

@@ -102,7 +102,7 @@ async def create_users(operator: Link, url: str) -> dict[str, Link]:
 
 
 @needs_redis
-def test_each_user_of_the_hub_may_do_what_is_its_own(redis: Redis) -> None:
+def test_each_user_of_the_hub_has_only_its_own_rights(redis: Redis) -> None:
     async def play() -> None:
         operator = await Link.open(redis.url)
         await operator.load_functions()
@@ -217,7 +217,7 @@ def make_key(collector: Collector, name: str, **fields: str) -> str:
     return secret
 
 
-def test_each_secret_opens_what_is_its_own_at_the_collector(collector: Collector, cookie: str) -> None:
+def test_each_secret_opens_only_its_own_paths_at_the_collector(collector: Collector, cookie: str) -> None:
     key = make_key(collector, "holder")
     held = {"key": {"Authorization": f"Bearer {key}"}, "cookie": {"Cookie": cookie}}
     described = collector.get("/v1/openapi.json", token=None).json()["paths"]
@@ -236,7 +236,7 @@ def test_each_secret_opens_what_is_its_own_at_the_collector(collector: Collector
 SHA256 = re.compile(rb"(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])")
 
 
-def test_a_backup_tells_who_there_is_and_opens_nothing(collector: Collector, cookie: str, tmp_path: Path) -> None:
+def test_backup_lists_customers_and_opens_nothing(collector: Collector, cookie: str, tmp_path: Path) -> None:
     key = make_key(collector, "in-backup", Idempotency_Key="by-which-it-is-encrypted")
     assert collector.send("PUT", "/v1/customers/in-backup/contacts", {"emails": ["jo@example.com"]}).status == 200
     token = collector.send("POST", "/v1/tokens", {"name": "in-backup", "role": "read"}).json()["secret"]
@@ -285,7 +285,7 @@ def test_the_stamp_secret_forges_nothing_through_an_edge(start_edge: StartEdge) 
 
 
 @needs_redis
-def test_who_owns_the_host_of_an_edge_is_that_edge_and_no_more(
+def test_owner_of_an_edges_host_has_the_rights_of_that_edge_only(
     start_edge: StartEdge, redis: Redis, tmp_path: Path
 ) -> None:
     """A thief uses all secrets in the files of an edge."""

@@ -86,7 +86,7 @@ def test_one_edge_asks_another_over_tls(secure: Secure, tmp_path: Path) -> None:
         assert total(front.metrics(), "edge_upstream_errors_total") == 0
 
 
-def test_who_is_not_vouched_for_is_not_asked(secure: Secure, tmp_path: Path) -> None:
+def test_upstream_with_an_untrusted_certificate_gets_no_request(secure: Secure, tmp_path: Path) -> None:
     api = {"endpoints": [f"https://localhost:{secure.port}"]}
     with closing(Edge(tmp_path / "front", 0, upstreams={"api": api})) as front:
         front.start()

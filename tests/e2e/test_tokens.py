@@ -147,7 +147,7 @@ def sum_output(counts: Counter[tuple[str, str]]) -> int:
     return sum(number for (_, kind), number in counts.items() if kind == "output")
 
 
-def test_what_models_state_is_what_the_edge_counts_and_the_ledger_has(served: Served) -> None:
+def test_stated_tokens_reach_the_edges_counts_and_the_ledger(served: Served) -> None:
     """The edge also reads the whole answer if the client disconnects."""
     before, models = served.list_counts(), Models(pause=0.005)
     got = asyncio.run(play(served, models, 48, leaving=True))
@@ -174,7 +174,7 @@ def test_usage_by_key_comes_to_the_ledger(served: Served) -> None:
     )
 
 
-def test_what_clients_got_whole_is_counted_whoever_is_killed(served: Served) -> None:
+def test_complete_answers_are_counted_despite_kills(served: Served) -> None:
     before, models = sum_output(served.list_counts()), Models(pause=0.005)
     got = asyncio.run(play(served, models, 48, kills=True))
     counts = served.list_counts()
@@ -183,7 +183,7 @@ def test_what_clients_got_whole_is_counted_whoever_is_killed(served: Served) -> 
     until(lambda: served.list_ledger() == counts, "the ledger has it all")
 
 
-def test_what_is_not_stated_is_an_estimate_apart(served: Served) -> None:
+def test_unstated_usage_is_a_separate_estimate(served: Served) -> None:
     """A stream of OpenAI without a request for usage."""
     before, models = served.list_counts(), Models()
     body = {"model": "gpt-0", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}

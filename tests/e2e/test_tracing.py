@@ -140,7 +140,7 @@ def test_a_receiver_that_fails_gets_them_later_and_one_that_refuses_none_and_nob
     assert exported(edge) == 6
 
 
-def test_what_was_recorded_before_a_drain_and_a_reload_arrives(start_edge: StartEdge, receiver: Receiver) -> None:
+def test_spans_recorded_before_a_drain_and_a_reload_arrive(start_edge: StartEdge, receiver: Receiver) -> None:
     with Receiver() as other:
         edge = start_edge(routes=OPEN, workers=2, tracing=tracing(receiver))
         for _ in range(10):

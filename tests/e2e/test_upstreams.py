@@ -205,7 +205,7 @@ def test_one_of_two_endpoints_dies_and_comes_back_and_no_client_notices(start_ed
         assert "upstream address is up" in edge.output
 
 
-def test_what_was_down_when_the_supervisor_died_is_not_taken_for_down_ever_after(start_edge: StartEdge) -> None:
+def test_endpoint_down_at_the_supervisors_death_recovers(start_edge: StartEdge) -> None:
     with services("one", "two") as (one, two):
         edge = start_edge(**upstreams(one.url, two.url, health=HEALTH))
         one.die()
@@ -237,7 +237,7 @@ def silent() -> Iterator[str]:
         yield f"http://{HOST}:{listening.getsockname()[1]}"
 
 
-def test_a_service_that_says_nothing_does_not_hold_up_the_start(start_edge: StartEdge, silent: str) -> None:
+def test_silent_service_does_not_delay_the_start(start_edge: StartEdge, silent: str) -> None:
     with services("one") as (one,):
         edge = start_edge(**upstreams(one.url, silent, health={"path": "/healthz", "every": "30s"}))
         assert served_by(edge) == {b"one": 40}

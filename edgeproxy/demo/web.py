@@ -14,14 +14,14 @@ SECONDS = 15.0
 
 
 class Response(NamedTuple):
-    """A response; `json` is None where the body is none."""
+    """A response; `json` is None if the body is not JSON."""
 
     status: int
     json: JsonDocument
 
 
 class UnexpectedResponseError(Exception):
-    """A service did not do what was requested; the message has its answer."""
+    """A service did not do its task; the message has its answer."""
 
 
 _directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -38,7 +38,7 @@ def send(
     headers: Mapping[str, str] | None = None,
     seconds: float = SECONDS,
 ) -> Response:
-    """Send a request, and return the response whatever its status; raises OSError where there is none."""
+    """Send a request, and return the response with any status. Raises OSError without a response."""
     fields = dict(headers or {})
     data = None
     if token is not None:

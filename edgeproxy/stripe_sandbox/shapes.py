@@ -1,4 +1,4 @@
-"""Objects as they are answered: with every field of the description, unset ones null."""
+"""Objects in responses: with every field of the description, unset ones null."""
 
 from collections.abc import Callable, Mapping
 
@@ -17,7 +17,7 @@ class Shapes:
         self._by_type: dict[str, ObjectShape] = {}
 
     def complete(self, body: Mapping[str, JsonValue]) -> JsonObject:
-        """Return a complete object; raises LookupError where a required field is missing, a bug of the sandbox."""
+        """Return a complete object. Raises LookupError if a required field is missing, a bug of the sandbox."""
         kind = str(body["object"])
         if kind in ("list", "search_result"):
             return {**body, "data": _map_members(self._complete_value, body["data"])}
@@ -34,7 +34,7 @@ class Shapes:
         schema = self._description.schemas.get(kind)
         if schema is not None and _has_fields(schema):
             return self._build_object(schema, kind)
-        # Left out of the description, such as payment_method.
+        # Types outside the description, for example payment_method.
         return lambda body: {name: field for name, field in body.items() if not name.startswith("_")}
 
     def _build_shape(self, schema: Schema, where: str) -> Shape:

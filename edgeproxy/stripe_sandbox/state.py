@@ -1,4 +1,4 @@
-"""State of the sandbox beside objects: the time, the fault plan, the wake-up of timers."""
+"""State of the sandbox besides objects: the time, the fault plan, the wake-up of timers."""
 
 import asyncio
 import functools
@@ -18,7 +18,7 @@ from edgeproxy.stripe_sandbox.transaction import Account, Body, Transaction
 
 
 class State:
-    """The state of a sandbox, in one file; raises sqlite3.Error where that cannot be used."""
+    """The state of a sandbox, in one file. Raises sqlite3.Error if the file is unusable."""
 
     def __init__(self, file: Path | str, description: Description, base: str, usage_lag: float, limited: bool) -> None:
         self.connection = connect(file)
@@ -74,7 +74,7 @@ class State:
     # ---- faults
 
     def apply_fault_plan(self, plan: FaultPlan) -> None:
-        """Apply a fault plan in place of the one before."""
+        """Replace the fault plan."""
         self.faults = Faults(plan)
         lag, summary_lag = self.faults.find_lasting("lag"), self.faults.find_lasting("summary_lag")
         self.account.usage_lag = self._usage_lag if lag is None else lag.seconds
@@ -87,13 +87,13 @@ class State:
         self._set_setting("faults", msgspec.json.encode(self.faults.plan).decode())
 
     def get_delay(self, path: str, method: str) -> float:
-        """Return the seconds by which a call is delayed."""
+        """Return the delay of a call in seconds."""
         if not self.faults.plan.faults:
             return 0.0
         return sum(fault.seconds for fault in self.faults.match_faults(DELAYS, path, method))
 
     def match_fault(self, kinds: Sequence[str], path: str, method: str) -> Fault | None:
-        """Return the fault of these kinds that a call meets; that it met one survives a restart."""
+        """Return the fault of these kinds that a call meets, and store that it met it, across restarts."""
         if not self.faults.plan.faults:
             return None
         met = self.faults.match_fault(kinds, path, method)
@@ -103,7 +103,7 @@ class State:
     def _summary_error(self) -> int:
         return sum(fault.by for fault in self.faults.match_faults(("summary_wrong",), ""))
 
-    # ---- what it is asked
+    # ---- reports
 
     def count_payments(self) -> int:
         """Count the payments, which determine the allowed reads."""

@@ -1,4 +1,4 @@
-"""Edges and upstreams for the tests that use the whole of it."""
+"""Edges and upstreams for tests of the whole product."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -15,13 +15,13 @@ from tests.support.services import Httpbin, Nginx  # noqa: E402
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the processes that many tests share have their files."""
+    """The folder for processes that many tests share."""
     return tmp_path_factory.mktemp("shared")
 
 
 @pytest.fixture(scope="session")
 def upstream(folder: Path) -> Iterator[Upstream]:
-    """The scripted upstream. It must have been sent nothing odd by the end, whatever clients did."""
+    """The scripted upstream. At the end it must not have received an odd request."""
     upstream = Upstream(folder / "upstream")
     try:
         yield upstream
@@ -48,7 +48,7 @@ def files(folder: Path, nginx: str, seed: int) -> Iterator[Nginx]:
 
 @pytest.fixture(scope="session")
 def edge(folder: Path, upstream: Upstream) -> Iterator[Edge]:
-    """An edge with two workers in front of the scripted upstream, shared by tests that leave it as it is."""
+    """An edge with two workers in front of the scripted upstream, shared by tests that leave it unchanged."""
     with closing(Edge(folder / "edge", upstream.port)) as edge:
         yield edge.start()
 
@@ -62,7 +62,7 @@ def api(folder: Path, httpbin: Httpbin) -> Iterator[Edge]:
 
 @pytest.fixture(scope="session")
 def site(folder: Path, files: Nginx) -> Iterator[Edge]:
-    """An edge in front of nginx that asks nobody for a key."""
+    """An edge in front of nginx, without keys."""
     routes = [{"name": "files", "path": "/*", "upstream": "api", "auth": "none"}]
     with closing(Edge(folder / "site", files.port, routes=routes)) as edge:
         yield edge.start()

@@ -1,4 +1,4 @@
-"""Upstreams that close connections when it suits them: clients get every answer that there is."""
+"""Upstreams that close connections at any time: clients get every available answer."""
 
 import random
 import socket
@@ -19,7 +19,7 @@ OPEN = [{"name": "all", "path": "/*", "upstream": "api", "auth": "none"}]
 
 @contextmanager
 def service(serve: Callable[[socket.socket], None]) -> Iterator[str]:
-    """The URL of a service that deals with each connection in a thread of its own."""
+    """The URL of a service that handles each connection in its own thread."""
     with socket.create_server((HOST, 0), backlog=64) as listening:
 
         def accept() -> None:
@@ -38,18 +38,18 @@ def service(serve: Callable[[socket.socket], None]) -> Iterator[str]:
 
 
 def read_head(connection: socket.socket) -> None:
-    """Read a request's head, and what happens to come with it."""
+    """Read a request's head, and any bytes that arrive with it."""
     data = b""
     while b"\r\n\r\n" not in data and (more := connection.recv(65536)):
         data += more
 
 
 def closes_soon(connection: socket.socket) -> None:
-    """Answer a request as if the connection were to be kept, and close it within 3 ms."""
+    """Answer a request as if the connection would stay open, and close it within 3 ms."""
     with connection:
         read_head(connection)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        time.sleep(random.random() * 0.003)  # What is tested is the race with the next request.
+        time.sleep(random.random() * 0.003)  # The test is about the race with the next request.
 
 
 def refuses_early(connection: socket.socket) -> None:

@@ -1,4 +1,4 @@
-"""What operators and dashboards see: exact figures, whichever worker counted them."""
+"""Figures for operators and dashboards are exact, whichever worker counted them."""
 
 import json
 from contextlib import ExitStack
@@ -87,7 +87,7 @@ def test_every_request_is_counted_once_by_whichever_worker_served_it(edge: Edge)
 
 
 def spread(edge: Edge, open_until: ExitStack) -> list[Wire]:
-    """Connections of which each worker has some."""
+    """Open connections until each worker has some."""
     wires: list[Wire] = []
 
     def shared() -> bool:
@@ -141,7 +141,7 @@ def test_an_address_with_tokens_answers_their_holders_by_its_names_and_the_socke
             {"name": "gone", "sha256": digest["gone"], "expires": "2020-01-01"},
         ],
     }
-    # Tokens are put to use by a reload, here one that anybody on this host may still ask for.
+    # A reload activates the tokens. Here every process on this host may still request it.
     assert edge.reload(admin=guarded).json()["needs_restart"] == []
 
     def holding(name: str, **fields: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The beacon: a browser measures two regions through an edge, and reports; what is forged or floods changes nothing."""
+"""The beacon: a browser measures two regions through an edge, and reports. Forged reports and floods change nothing."""
 
 import asyncio
 import sys
@@ -23,7 +23,7 @@ from tests.e2e.browser import Chromium, Tab, tab
 
 TOKEN = "token-of-beacon"
 FAR = 0.12
-"""Seconds to the other region, there and back."""
+"""Seconds of a round trip to the other region."""
 
 
 class Site(NamedTuple):
@@ -34,7 +34,7 @@ class Site(NamedTuple):
     beacon: int
 
     def ask(self, path: str, client: str | None = None, **more: Any) -> Answer:
-        """Ask the beacon itself, as the proxy of this client."""
+        """Send a request to the beacon itself, as this client's proxy."""
         fields = more.pop("fields", {}) | ({"X-Forwarded-For": client} if client else {})
         return ask(self.beacon, f"/beacon{path}", fields=fields, **more)
 
@@ -44,14 +44,14 @@ class Site(NamedTuple):
         return self.ask("/report", client, method="POST", body=orjson.dumps({"ticket": ticket, "measured": measured}))
 
     def known(self, address: str) -> Any:
-        """What the collector says."""
+        """Return the collector's best region for an address."""
         path = f"/v1/regions/best?address={address}"
         return ask(self.collector.port, path, fields={"Authorization": f"Bearer {READ}"}).json()
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One that is well; `us` is the default and far, `eu` near."""
+    """A healthy site; `us` is the default and far, `eu` near."""
     folder = tmp_path_factory.mktemp("beacon")
     with ExitStack() as ends:
         upstream = Upstream(folder / "upstream")

@@ -1,4 +1,4 @@
-"""The clients that people use, in front of httpbin and nginx: nothing tells them that there is an edge."""
+"""Common clients in front of httpbin and nginx: the edge is invisible to them."""
 
 import gzip
 import hashlib
@@ -32,7 +32,9 @@ def send(request: pytest.FixtureRequest) -> Send:
 
 
 def played(some: list[Any], more: list[Any]) -> list[Any]:
-    """Who sends what, each for a test: `some` every client, and `more` one alone, as clients are alike in it."""
+    """Return the pairs of client and request: every client for `some`, and one client for `more`, as all behave
+    alike.
+    """
     sent = {name: [*some, *more] if client is with_http_client else some for name, client in CLIENTS.items()}
     return [
         pytest.param(CLIENTS[name], what, id=f"{name}-{number}")
@@ -60,7 +62,7 @@ def test_a_request_arrives_as_it_was_sent(send: Send, how: tuple[str, bool], api
 
 
 def echoed(answer: Answer) -> dict[str, Any]:
-    """What httpbin says that it received, without the edge's stamps."""
+    """Return httpbin's report of the received request, without the edge's stamps."""
     told: dict[str, Any] = answer.json()
     assert key_of(UNLIMITED) not in answer.body.decode()
     told["headers"] = {

@@ -1,9 +1,8 @@
-"""The cases of h2spec at a whole edge, in turns over TLS and by prior knowledge, each over a connection of its own.
+"""The cases of h2spec at a whole edge, in turn over TLS and with prior knowledge, each over its own connection.
 
-`tests/edge/http2/test_h2spec.py` has all of them on the protocol alone, which knows nothing of TLS. Only the preface is
-read elsewhere, so its case runs over both.
-
-As h2spec does, this client waits for what a request gets before it sends what stands behind it in its row.
+`tests/edge/http2/test_h2spec.py` runs all of them on the protocol alone, without TLS. Only the preface is parsed
+elsewhere, so its case runs over both. Like h2spec, this client waits for the answer to a request before it sends the
+following frames of its row.
 """
 
 import asyncio
@@ -41,14 +40,14 @@ FENCE = frame(PING, 0, 0, b"fence\0\0\0")
 
 
 class Client:
-    """A connection whose frames are written and read by hand."""
+    """A connection with hand-written frames."""
 
     def __init__(self, wire: Wire) -> None:
         self.wire = wire
         self.frames: list[Frame] = []
-        """All that has come."""
+        """All received frames."""
         self.window = 65535
-        """That of a stream that begins now."""
+        """The window of a new stream."""
 
     async def read(self) -> bool:
         """Read one more frame; return whether there was one before the end of the connection."""
@@ -64,7 +63,7 @@ class Client:
         return [each for each in self.frames if each.kind == kind]
 
     async def send_row(self, row: bytes) -> None:
-        """Send the frames of a row, and behind each request wait for as much of its answer as its window lets come."""
+        """Send the frames of a row. After each request, wait for as much of its answer as its window allows."""
         ending = 0
         while row and not self.list_of(GOAWAY):
             size, kind, flags = int.from_bytes(row[:3], "big"), row[3], row[4]
@@ -92,7 +91,7 @@ class Client:
                 return
 
     async def pings(self) -> None:
-        """Wait until the edge has answered a ping, and so read all that was sent before it."""
+        """Wait until the edge has answered a ping, and so has read everything before it."""
         with suppress(ConnectionError):
             await self.wire.sends(FENCE)
         while not any(each.payload == FENCE[9:] for each in self.list_of(PING)):
@@ -132,7 +131,7 @@ async def check(site: Http2Site, case: str, frames: bytes, expected: Expected, s
         if case == INVALID_PREFACE:
             await client.wire.sends(frames)
             if not secure:
-                # Whoever does not begin with the preface speaks HTTP/1.1 there, and gets the answer to a bad request.
+                # Without the preface, the connection is HTTP/1.1, and a bad request is answered.
                 assert (await client.wire.gets_answer()).status == 400
                 await client.wire.gets_eof()
                 return

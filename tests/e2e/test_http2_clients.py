@@ -1,4 +1,4 @@
-"""The clients that people use over HTTP/2 are answered as over HTTP/1.1; a browser has one connection for all."""
+"""Common clients get equal answers over HTTP/2 and HTTP/1.1; a browser uses one connection for all requests."""
 
 import asyncio
 import base64
@@ -28,7 +28,7 @@ RESOURCES = 200
 
 
 class Request(NamedTuple):
-    """What is asked. `size`: of a body of the letter u; 0: there is none."""
+    """A request. `size` is the length of its body of the letter u; 0: no body."""
 
     method: str
     target: str
@@ -52,7 +52,7 @@ REQUESTS = [
 ]
 
 Answer = tuple[int, object]
-"""A status, and the body or what the upstream says that it got."""
+"""A status, and the body or the upstream's report of the request."""
 
 
 def read_answer(status: int, body: bytes) -> Answer:
@@ -211,7 +211,7 @@ def test_a_browser_loads_two_hundred_resources_over_one_connection(
 
 
 def test_a_client_that_offers_no_protocol_gets_http11(site: Http2Site) -> None:
-    """TLS without ALPN: nobody may be answered in a protocol that it has not chosen."""
+    """TLS without ALPN: a server may not answer in a protocol that the client has not chosen."""
     program = (
         "import socket, ssl, sys\n"
         "context = ssl.create_default_context(cafile=sys.argv[2])\n"

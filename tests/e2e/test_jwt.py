@@ -1,4 +1,4 @@
-"""Tokens of an issuer: real edges, an issuer's keys over HTTP, and what must not pass for a token."""
+"""Tokens of an issuer: real edges, an issuer's keys over HTTP, and texts that must not pass as tokens."""
 
 import base64
 import json
@@ -33,7 +33,7 @@ SUBJECTS = {
     "user@example.com": "sub--user_40example_2ecom",
     "sub--abc_40clients": "sub--sub--abc_5f40clients",
 }
-"""What issuers call those who ask, and one who would like to be another; the customers that they are."""
+"""The issuers' names of their users, and a user who imitates another; with their customer names."""
 
 
 def jwk(key: Any, kid: str) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def test_only_a_genuine_token_names_its_customer(start_edge: StartEdge, issuer: 
     )
     assert asks(edge, token(OTHER, kid="private")) == 401, "a private key in the set is everybody's"
     assert asks(edge, key_of(UNLIMITED), "/both") == 200, "whatever an issuer publishes, keys of the edge count"
-    # The keys are kept while nobody answers, also by an edge that starts then.
+    # The keys stay valid without the issuer, also for an edge that starts then.
     issuer.end()
     edge.end()
     edge.start()
@@ -230,7 +230,7 @@ def test_pausing_a_customer_and_revoking_a_token_work_as_for_keys(
 
 
 def test_each_end_user_whom_a_claim_names_has_the_limit(start_edge: StartEdge, issuer: IssuerKeys) -> None:
-    """The tier says whom a claim tells apart; a key has no claims, and all who use it are one."""
+    """The tier names the claim that identifies end users. A key has no claims, so all its users count as one."""
     config = settings(issuer)
     config["routes"][1]["limits"] = [{"rate": "2/h", "per": {"claim": "member"}}]
     edge = start_edge(**config)

@@ -1,4 +1,4 @@
-"""The first five minutes of the README: its lines, as written, lead from nothing to a request with a customer's key.
+"""The first five minutes of the README: its lines, unchanged, lead from nothing to a request with a customer's key.
 
 The usual ports are taken meanwhile, and answer `ready` as the demonstration does.
 """
@@ -31,7 +31,7 @@ USAGE = r'"requests","value":1\b'
 
 
 class OtherServer(BaseHTTPRequestHandler):
-    """A server of somebody else, which is ready whoever asks."""
+    """A foreign server that answers `ready` to every request."""
 
     def do_GET(self) -> None:
         self.send_response(200)
@@ -48,7 +48,7 @@ class OtherListener(ThreadingHTTPServer):
 
 @pytest.fixture(autouse=True)
 def taken_ports() -> Iterator[None]:
-    """All usual ports have a listener: one of these, or whoever has them on this machine already."""
+    """Put listeners on all usual ports: these servers, or processes of this machine that hold them already."""
     servers = []
     for port in USUAL_PORTS:
         with suppress(OSError):
@@ -62,7 +62,7 @@ def taken_ports() -> Iterator[None]:
 
 
 def paste(folder: Path, *blocks: str, log: str = "log") -> Process:
-    """Start a shell that runs these blocks as a reader's does, and then waits until it is ended."""
+    """Start a shell that runs these blocks as a reader does, and then waits until it is stopped."""
     script = [f"cd {folder}", *blocks, "trap 'kill $(jobs -p)' TERM", "touch pasted", "wait; wait || :"]
     return Process(["/usr/bin/env", *UNSET, "bash", "-c", "\n".join(script)], folder / log)
 
@@ -94,7 +94,7 @@ def test_the_first_five_minutes_lead_to_a_request_of_a_customer(tmp_path: Path) 
 
 
 def ask(folder: Path, line: str) -> str:
-    """Run a line of the README with the variables of the first shell, and return what it prints."""
+    """Run a line of the README with the variables of the first shell, and return its output."""
     log = folder / "asked"
     log.unlink(missing_ok=True)
     asked = Process(
@@ -105,7 +105,7 @@ def ask(folder: Path, line: str) -> str:
 
 
 def test_a_process_of_the_five_minutes_that_ended_is_told_at_once(tmp_path: Path) -> None:
-    """Its log has the reason: here the edge's port is somebody else's."""
+    """The log has the reason: here another process holds the edge's port."""
     setup, _, start, _ = BLOCK.findall(SECTION)
     (tmp_path / ".venv").symlink_to(sys.prefix)
     with socket.create_server((HOST, 0)) as other:

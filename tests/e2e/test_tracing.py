@@ -1,4 +1,4 @@
-"""Traces of whole edges, as a receiver of OTLP gets them: over HTTP and gRPC, through regions, reloads and faults."""
+"""Traces of whole edges at a receiver of OTLP: over HTTP and gRPC, through regions, reloads and faults."""
 
 import re
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ def tracing(receiver: Receiver, **settings: Any) -> dict[str, Any]:
 
 
 def list_spans(requests: list[ExportTraceServiceRequest]) -> list[tuple[dict[str, str], Any]]:
-    """The spans of requests, each with the attributes of its resource."""
+    """Return the spans of requests, each with the attributes of its resource."""
     return [
         ({each.key: each.value.string_value for each in of_resource.resource.attributes}, span)
         for request in requests
@@ -56,12 +56,12 @@ def list_spans(requests: list[ExportTraceServiceRequest]) -> list[tuple[dict[str
 
 
 def received(receiver: Receiver) -> list[tuple[dict[str, str], Any]]:
-    """What a receiver has got over HTTP."""
+    """Return the spans that a receiver got over HTTP."""
     return list_spans([ExportTraceServiceRequest.FromString(hook.body) for hook in receiver.on(PATH)])
 
 
 def exported(edge: Edge) -> float:
-    """How many spans a receiver has accepted, as the edge's metrics say."""
+    """Return the number of spans that a receiver has accepted, from the edge's metrics."""
     return total(edge.metrics(), "edge_trace_spans_exported_total")
 
 
@@ -157,7 +157,7 @@ def test_spans_recorded_before_a_drain_and_a_reload_arrive(start_edge: StartEdge
 
 
 class Service(TraceServiceServicer):  # type: ignore[misc]
-    """Takes spans over gRPC; the first request it does not."""
+    """Accepts spans over gRPC, but refuses the first request."""
 
     def __init__(self) -> None:
         self.got: list[ExportTraceServiceRequest] = []

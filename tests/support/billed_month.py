@@ -1,4 +1,4 @@
-"""A month of customers with plans, usage and changes, and what it comes to by the second rater."""
+"""A month of customers with plans, usage and changes, and its charges by the second rater."""
 
 import random
 from calendar import timegm
@@ -19,7 +19,7 @@ UPGRADES = {"free@1": "standard@1", "standard@1": "enterprise@1"}
 
 
 class Payer:
-    """A customer, and what the month should come to, from what was sent alone."""
+    """A customer, and the expected charges of the month, computed only from the sent data."""
 
     def __init__(self, name: str, chance: random.Random) -> None:
         self.name = name
@@ -40,7 +40,7 @@ class Payer:
         return quantities
 
     def expected(self) -> Counter[int]:
-        """The totals of the invoices that Stripe has, in cents."""
+        """Return the expected totals of the invoices at Stripe, in cents."""
         spans = [(self.plan, self.sent[0][1])] + ([(self.to, self.sent[1][1])] if self.to else [])
         period = fee(PLANS[spans[-1][0]], seconds=1, of=1)
         for plan, used in spans:
@@ -55,7 +55,7 @@ class Payer:
 
 
 async def fetch_charged_totals(client: Any) -> dict[str, Counter[int]]:
-    """The totals of the invoices of each customer at Stripe that are not drafts; nobody is there twice."""
+    """Return the totals of each customer's finalized invoices at Stripe. Names of customers must be unique."""
     names = {
         one.id: one.name async for one in (await client.v1.customers.list_async({"limit": 100})).auto_paging_iter()
     }

@@ -1,4 +1,4 @@
-"""The chart of deploy/helm as Helm renders it, with the values that docs/operations/kubernetes.md begins with."""
+"""The chart of deploy/helm as Helm renders it, with the first values of docs/operations/kubernetes.md."""
 
 import os
 import subprocess
@@ -16,13 +16,13 @@ HELM = str(Path(sys.executable).with_name("helm"))
 VALUES: dict[str, Any] = yaml.safe_load(
     (ROOT / "docs" / "operations" / "kubernetes.md").read_text().partition("```yaml\n")[2].partition("```")[0]
 )
-"""What the page on Kubernetes begins with."""
+"""The first values on the page about Kubernetes."""
 ENVIRON = {
     "HUB_URL": "memory://",
     "EDGE_TOKEN": EDGE,
     "DATABASE_URL": "postgresql://edgeproxy@127.0.0.1:1/ledger",
 }
-"""What Secrets bring."""
+"""The environment from Secrets."""
 
 
 def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

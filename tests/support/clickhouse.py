@@ -1,5 +1,6 @@
-"""ClickHouse's HTTP interface as far as exports use it: on ClickHouse itself (chdb) where that is installed, else on a
-model of its tables in memory, which takes nothing but the two statements of an export.
+"""ClickHouse's HTTP interface for exports: ClickHouse itself (chdb) if it is installed, or a model in memory.
+
+The model has the tables and accepts only the two statements of an export.
 """
 
 import json
@@ -97,8 +98,9 @@ class Embedded:
 
 
 class ClickHouseServer(Threaded):
-    """The server. It can lose a connection before or after the nth request is done, or answer from before the last
-    INSERT, as a replica that is behind.
+    """The server. It can lose a connection before or after the nth request is done.
+
+    It can also answer with the state before the last INSERT, like a replica that is behind.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -109,7 +111,7 @@ class ClickHouseServer(Threaded):
         self.loses: int | None = None
         """The number of the request whose connection is lost; None for none."""
         self.loses_done = False
-        """Whether that request is done all the same."""
+        """The lost request still takes effect."""
         self.is_behind = False
         self._last: dict[str, bytes] = {}
 

@@ -1,4 +1,4 @@
-"""The clients that people use, all with one face: what to send, and the answer as it came, nothing decoded."""
+"""Common HTTP clients with one interface: the request to send, and the answer as received, without decoding."""
 
 import asyncio
 import shutil
@@ -21,13 +21,13 @@ Send = Callable[..., Answer]
 """(port, path, *, method, fields, body, chunked) -> Answer. No client follows redirects."""
 
 PIECE = 1 << 16
-"""Bytes of a piece where a body is sent as it comes, without a length."""
+"""Bytes of a piece of a body that is sent without a length."""
 LONG = 60.0
 """Seconds for a whole exchange, a large body included."""
 
 
 def pieces(body: bytes) -> Iterator[bytes]:
-    """The body as something that a client does not know the length of."""
+    """Yield the body in pieces, so that a client does not know its length."""
     return (body[at : at + PIECE] for at in range(0, len(body), PIECE))
 
 
@@ -88,7 +88,7 @@ def with_requests(
 
 
 def own_session() -> requests.Session:
-    """A session that looks for no proxy in the environment."""
+    """Return a session that ignores proxies of the environment."""
     session = requests.Session()
     session.trust_env = False
     return session
@@ -120,7 +120,7 @@ def with_aiohttp(
 def with_curl(
     port: int, path: str, *, method: str = "GET", fields: Fields | None = None, body: bytes = b"", chunked: bool = False
 ) -> Answer:
-    """curl, as on the command line."""
+    """curl on the command line."""
     with TemporaryDirectory() as folder:
         (sent, received, head) = (Path(folder) / name for name in ("sent", "received", "head"))
         command: list[str | Path] = [
@@ -151,7 +151,7 @@ def with_curl(
 
 
 def curl_answer(heads: bytes, body: bytes) -> Answer:
-    """From what --dump-header wrote, of which all but the last are interim answers."""
+    """Parse the output of --dump-header; all heads but the last are interim answers."""
     line, _, fields = heads.removesuffix(b"\r\n\r\n").split(b"\r\n\r\n")[-1].partition(b"\r\n")
     named = [(name.lower(), value) for name, value in parse_headers(BytesIO(fields + b"\r\n\r\n")).items()]
     return Answer(int(line.split()[1]), named, body)

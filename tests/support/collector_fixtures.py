@@ -1,8 +1,8 @@
-"""Fixtures: collectors and databases, and on which kind of database a test runs.
+"""Fixtures: collectors and databases, and the kind of database for each test.
 
 A test that uses `collector`, `database` or `empty_database` runs on one kind, by its file, so each kind runs half of
-the files. A test that is marked `both_databases` runs on both: its SQL, its locks or its types differ, or no other test
-runs its SQL on the other kind. With `--both-databases`, as each night, all tests run on both.
+the files. A test that is marked `both_databases` runs on both: its SQL, its locks or its types differ, or no other
+test runs its SQL on the other kind. With `--both-databases`, as each night, all tests run on both.
 """
 
 import zlib
@@ -28,8 +28,9 @@ METERS = {"requests": {"count": "requests"}, "keyed": {"count": "requests", "dim
 
 
 def only_sqlite(fixture: str) -> pytest.MarkDecorator:
-    """Have a test use SQLite alone, since what it is about is not decided by the database. The fixture by which it has
-    one is `collector` or `database`.
+    """Make a test use SQLite only, because the database does not affect its subject.
+
+    `fixture` is the fixture with its database: `collector` or `database`.
     """
     return pytest.mark.parametrize(fixture, ["sqlite"], indirect=True)
 
@@ -60,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def postgresql(pytestconfig: pytest.Config) -> Iterator[Postgresql]:
-    """A PostgreSQL server that all tests share, each with databases of its own. What long runs have is too much for
+    """A PostgreSQL server that all tests share, each with databases of its own. Long runs have too much data for
     memory.
     """
     if programs() is None:
@@ -79,7 +80,7 @@ def sqlite_collector(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Colle
 
 @pytest.fixture(scope="session")
 def postgresql_collector(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> Iterator[Collector]:
-    """The same on PostgreSQL, with a login that owns nothing."""
+    """A shared collector on PostgreSQL, with a login that owns no table."""
     folder = tmp_path_factory.mktemp("postgresql")
     with closing(Collector(folder / "collector", postgresql.database_of_owner(), meters=METERS)) as made:
         yield made.start()
@@ -87,8 +88,10 @@ def postgresql_collector(tmp_path_factory: pytest.TempPathFactory, postgresql: P
 
 @pytest.fixture(scope="module", params=KINDS)
 def collector(request: pytest.FixtureRequest) -> Collector:
-    """A collector that runs, on each kind of database. It takes a second and a half of CPU to start one, so tests share
-    it: each ships under names of its own (`Chain()`) and asks for these, and none ends it.
+    """A running collector, on each kind of database.
+
+    Its start takes a second and a half of CPU, so tests share it: each ships under its own names (`Chain()`),
+    queries only those, and does not stop it.
     """
     shared: Collector = request.getfixturevalue(f"{request.param}_collector")
     return shared
@@ -96,7 +99,7 @@ def collector(request: pytest.FixtureRequest) -> Collector:
 
 @pytest.fixture(params=KINDS)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """The URL of a database that has the tables and no row, of each kind."""
+    """The URL of a database with the tables and no rows, of each kind."""
     if request.param == "sqlite":
         return put_tables(f"sqlite:///{tmp_path}/data/ledger.db")
     server: Postgresql = request.getfixturevalue("postgresql")
@@ -114,7 +117,7 @@ def empty_database(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture
 def start_collector(tmp_path: Path, database: str) -> Iterator[StartCollector]:
-    """Start a collector of a test's own on the test's database: `start_collector(**settings)`."""
+    """Start a collector for one test on the test's database: `start_collector(**settings)`."""
     with ExitStack() as ends:
 
         def start(**settings: Any) -> Collector:

@@ -1,8 +1,8 @@
-"""Hosts to which deploy/release and deploy/rollout release: ssh, docker, a registry and Prometheus are stood in for.
+"""Hosts for deploy/release and deploy/rollout, with stand-ins for ssh, docker, a registry and Prometheus.
 
-The scripts are the real ones, with the real curl. An image is a digest, and a host has folders: what it fetched, what
-is tagged, what runs, and a line for each time that another image serves. One server is the registry, Prometheus and
-each host's admin listener.
+The scripts are the real ones, with the real curl. An image is a digest. A host has folders for fetched, tagged and
+running images, and a line for each start of another image. One server is the registry, Prometheus and each host's
+admin listener.
 """
 
 import json
@@ -49,16 +49,16 @@ cd "$HOST_STATE" && exec sh -c "$2"
 
 
 class Hosts:
-    """Hosts that run an image, in whose place another one is released."""
+    """Hosts that run an image and get a release of another one."""
 
     def __init__(self, folder: Path, names: Iterable[str], running: str) -> None:
         self.folder = folder
         self.registry: set[str] = set()
         self.fetched: list[tuple[str, str]] = []
         self.serves: Callable[[str, list[str]], bool] = lambda host, starts: True
-        """Whether a host with these starts is ready."""
+        """Returns whether a host with these starts is ready."""
         self.answers: Callable[[str], dict[str, float] | None] = lambda query: {}
-        """The numbers that Prometheus has for a query, by the label `failed`; None: it answers with an error."""
+        """Returns Prometheus's numbers for a query, by the label `failed`; None for an error."""
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), self._build_handler())
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         programs = folder / "bin"
@@ -92,7 +92,7 @@ class Hosts:
         return (self.folder / host / "starts").read_text().split()
 
     def cut_off(self, host: str) -> None:
-        """Let no ssh reach a host any more."""
+        """Make a host unreachable by ssh."""
         (self.folder / host / "cut-off").touch()
 
     def run(self, *command: str | Path, **environ: str) -> subprocess.CompletedProcess[str]:

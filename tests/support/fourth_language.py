@@ -1,6 +1,6 @@
-"""A copy of the package with one file more: a language that is written from right to left, as translators would add it.
+"""A copy of the package with one more language, which is written from right to left, as translators would add it.
 
-Its texts are the English ones in Arabic letters, and mean nothing; no word of English is left in them.
+Its texts are the English ones in meaningless Arabic letters; no English word is left in them.
 """
 
 import shutil
@@ -20,7 +20,7 @@ LETTERS = str.maketrans("abcdefghijklmnopqrstuvwxyz", "ابتثجحخدذرزس�
 
 
 def write_in_arabic(text: str) -> str:
-    """Return a text in Arabic letters; what is filled in stays as it is."""
+    """Return a text in Arabic letters, with its placeholders unchanged."""
     pieces, holes = HOLE.split(text)[::2], [found[0] for found in HOLE.finditer(text)]
     letters = [piece.lower().translate(LETTERS) for piece in pieces]
     return "".join(map("".join, zip(letters, [*holes, ""], strict=True)))
@@ -32,9 +32,9 @@ def translate(text: Text) -> Text:
 
 
 def add_language(folder: Path, first: str = "pass") -> tuple[str, ...]:
-    """Make the copy in a folder; return the command that starts a collector of it, and runs a line before it serves.
+    """Create the copy in a folder. Returns the command of its collector, which first runs the line `first`.
 
-    The copy has what the modules were compiled to: to compile them takes seconds of CPU.
+    The copy includes the compiled modules, because compiling them takes seconds of CPU.
     """
     shutil.copytree(ROOT / "edgeproxy", folder / "edgeproxy")
     entries = [write_entry(text, translate(text), PLURAL.num_plurals) for text in sorted(texts())]

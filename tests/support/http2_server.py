@@ -1,4 +1,4 @@
-"""An upstream that speaks HTTP/2, in the hands of a test: the other side of a Wire, with the library h2."""
+"""An HTTP/2 upstream controlled by a test: the other side of a Wire, with the library h2."""
 
 from collections import defaultdict
 from typing import Any
@@ -29,7 +29,7 @@ class Http2Server:
         self._settings = {SettingCodes[name]: value for name, value in settings.items()}
         self.events: dict[int, list[Event]] = defaultdict(list)
         self.window = True
-        """Whether what comes is acknowledged, so that more may come."""
+        """Received data is acknowledged, so that more may come."""
 
     async def begins(self) -> "Http2Server":
         """Send the preface."""
@@ -40,11 +40,11 @@ class Http2Server:
         return self
 
     async def flushes(self) -> None:
-        """Send what the protocol has to say."""
+        """Send the protocol's pending bytes."""
         await self.wire.sends(self.protocol.data_to_send())
 
     async def reads(self) -> None:
-        """Wait for bytes, and take the events in them. Raises Cut at the end of the connection."""
+        """Wait for bytes, and process their events. Raises Cut at the end of the connection."""
         if not self.wire._held:
             await self.wire._read_on()
         for event in self.protocol.receive_data(self.wire._take(len(self.wire._held))):
@@ -54,7 +54,7 @@ class Http2Server:
         self.wire.tries(self.protocol.data_to_send())
 
     async def next_event(self, number: int, *kinds: type) -> Any:
-        """The next event of a stream of one of these kinds; those before it are dropped."""
+        """Return the next event of a stream of one of these kinds, and drop the events before it."""
         while True:
             while self.events[number]:
                 event = self.events[number].pop(0)
@@ -64,16 +64,16 @@ class Http2Server:
             await self.reads()
 
     async def gets_head(self, number: int) -> dict[str, str]:
-        """The fields of a request whose body is still to be read."""
+        """Return the fields of a request; its body is still to be read."""
         event = await self.next_event(number, RequestReceived)
         return dict(event.headers)
 
     async def gets_request(self, number: int) -> tuple[dict[str, str], bytes, Fields]:
-        """The fields of a request, its body and its trailers."""
+        """Return the fields of a request, its body and its trailers."""
         return await self.gets_head(number), *await self.gets_body(number)
 
     async def gets_body(self, number: int) -> tuple[bytes, Fields]:
-        """The body of a request whose head has come, and its trailers."""
+        """Return the body and trailers of a request whose head was read."""
         body, trailers = b"", ()
         while True:
             event = await self.next_event(number, DataReceived, TrailersReceived, StreamEnded)
@@ -90,7 +90,7 @@ class Http2Server:
         await self.flushes()
 
     async def sends_data(self, number: int, data: bytes, *, ended: bool = False) -> None:
-        """Send this of a body, as the windows allow."""
+        """Send part of a body, as the windows allow."""
         while data or ended:
             room = min(self.protocol.local_flow_control_window(number), self.protocol.max_outbound_frame_size)
             piece, data = data[:room], data[room:]
@@ -113,7 +113,7 @@ class Http2Server:
         await self.flushes()
 
     async def leaves(self, last: int) -> None:
-        """Say that streams above this one are not served."""
+        """Send GOAWAY: streams above `last` are not served."""
         self.protocol.close_connection(last_stream_id=last)
         await self.flushes()
 

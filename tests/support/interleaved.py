@@ -1,4 +1,4 @@
-"""Two transactions on PostgreSQL, one of which stops in the middle until the other one is done or waits for it."""
+"""Two transactions on PostgreSQL. The first stops in the middle until the second is done or waits for a lock."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,7 +11,7 @@ from sqlalchemy.util import await_only
 from edgeproxy.collector.database.database import Database
 
 Act = Callable[[Database], Awaitable[object]]
-"""What is done in transactions of a database."""
+"""Work in transactions of a database."""
 WAITING = sa.text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
@@ -19,8 +19,11 @@ DEADLINE_SECONDS = 60
 
 
 async def interleave(database: Database, url: str, first: Act, stop: str, second: Act) -> None:
-    """Do both at once, the second one over connections of its own. The first one stops behind its first statement that
-    has the text `stop`, and goes on once the second one is done or waits. Raises what one of them has raised."""
+    """Run both at once, the second over connections of its own.
+
+    The first stops after its first statement that contains `stop`, and continues once the second is done or waits.
+    Raises the error of either.
+    """
     other, tasks = await Database.connect(url), list["asyncio.Task[object]"]()
 
     async def act() -> object:

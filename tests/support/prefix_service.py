@@ -1,4 +1,4 @@
-"""A service on Flask that guards nothing: it serves whatever begins with a prefix that it knows, as the path came.
+"""A Flask service without protection: it serves every raw path with a known prefix.
 
 It runs under gunicorn, see tests/support/companions.py, beside prefix_service.mjs, which does the same on Express.
 """
@@ -15,7 +15,9 @@ app = flask.Flask(__name__)
 
 
 def report(rest: str) -> dict[str, Any]:
-    """What was served, and the variables that WSGI makes of the fields: X_Customer_Id and X-Customer-Id are one."""
+    """Return the served prefix, and the variables that WSGI makes of the fields: X_Customer_Id and X-Customer-Id
+    collide.
+    """
     environ = flask.request.environ
     fields = {name[5:].lower().replace("_", "-"): value for name, value in environ.items() if name.startswith("HTTP_")}
     served = flask.request.url_rule.rule.split("/")[1] if flask.request.url_rule else ""

@@ -1,4 +1,4 @@
-"""What can be read of a collector's API: each of its paths, about each of some customers and about nobody."""
+"""All readable paths of a collector's API, for each of some customers and without a customer."""
 
 from collections.abc import Collection, Iterator
 
@@ -8,19 +8,19 @@ from tests.support.site import AN_ID, PLACES
 
 
 class Places(dict[str, str]):
-    """The values of parameters; those of other parameters are an id of nothing."""
+    """The values of parameters; unknown parameters get an id of no object."""
 
     def __missing__(self, key: str) -> str:
         return AN_ID
 
 
 def list_endpoints() -> Iterator[AnyEndpoint]:
-    """List all endpoints that can be read."""
+    """List all readable endpoints."""
     yield from (one for group in GROUPS for one in group.endpoints if one.method == "GET")
 
 
 def list_paths(customers: Collection[str]) -> list[str]:
-    """The paths of what can be read, of each customer and without one."""
+    """Return the paths of readable objects, of each customer and without one."""
     paths = []
     for endpoint in list_endpoints():
         for customer in customers:

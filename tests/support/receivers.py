@@ -1,4 +1,4 @@
-"""Servers that alerts are sent to: one that takes webhooks, and one that takes mail, in threads of the test."""
+"""Servers that receive alerts: one for webhooks and one for mail, in threads of the test."""
 
 import asyncio
 import ssl
@@ -17,19 +17,19 @@ from loadtest.testbed.waiting import STEP
 
 
 class Hook(NamedTuple):
-    """A request as it came."""
+    """A received request."""
 
     path: str
     fields: dict[str, str]
     body: bytes
 
     def json(self) -> Any:
-        """Its body."""
+        """Return its body, parsed as JSON."""
         return orjson.loads(self.body)
 
 
 class Receiver(Threaded):
-    """Takes webhooks. What is in `statuses` is answered first, then 204; a path in `held` is answered never."""
+    """Accepts webhooks. It answers with the entries of `statuses` first, then 204, and never to a path in `held`."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__("receiver")
@@ -43,7 +43,7 @@ class Receiver(Threaded):
         self.connections = 0
 
     def on(self, path: str) -> list[Hook]:
-        """What came at a path."""
+        """Return the requests to a path."""
         return [hook for hook in tuple(self.got) if hook.path == path]
 
     async def _take(self, request: web.Request) -> web.StreamResponse:
@@ -75,7 +75,7 @@ class Receiver(Threaded):
 
 
 class MailTaker(Threaded):
-    """Takes mail from `me` with the password `p@ss`. Recipients in `refused` are answered with their code."""
+    """Accepts mail from `me` with the password `p@ss`. Recipients in `refused` are answered with their code."""
 
     def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         super().__init__("mail")
@@ -85,7 +85,7 @@ class MailTaker(Threaded):
         self.refused: dict[str, int] = {}
 
     def to(self, address: str) -> list[EmailMessage]:
-        """The mails to an address."""
+        """Return the mails to an address."""
         return [mail for recipients, mail in tuple(self.got) if address in recipients]
 
     async def handle_RCPT(self, _: SMTP, __: Session, envelope: Envelope, address: str, ___: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""A server that speaks as S3 does: SeaweedFS, in a process of its own, with a key of its own."""
+"""A server with S3's protocol: SeaweedFS in its own process, with its own key."""
 
 import json
 import shutil
@@ -17,7 +17,7 @@ PARTS = ("master", "volume", "filer", "s3")
 
 
 class S3:
-    """It has a bucket, `usage`."""
+    """A server with a bucket, `usage`."""
 
     def __init__(self, folder: Path) -> None:
         assert PROGRAM is not None, "the fixture skips where there is none"
@@ -41,7 +41,7 @@ class S3:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What clients must know."""
+        """The environment of clients."""
         return {
             "AWS_ENDPOINT_URL": self.endpoint,
             "AWS_ACCESS_KEY_ID": KEY,
@@ -53,13 +53,13 @@ class S3:
         try:
             urlopen(self.endpoint, timeout=5).close()
         except HTTPError as answer:
-            return answer.code == 403  # As nobody asks.
+            return answer.code == 403  # The request has no key.
         except (URLError, OSError):
             return False
         return True
 
     def _has_bucket(self) -> bool:
-        """Whether something can be put there, which makes the bucket."""
+        """Return whether a write succeeds, which creates the bucket."""
         from edgeproxy.collector.exports.storage import Storage, StorageUnavailableError
 
         try:
@@ -69,7 +69,7 @@ class S3:
         return True
 
     def close(self) -> None:
-        """kill -9."""
+        """Send SIGKILL."""
         kill(self._process.pid)
         self._process.wait(10.0)
         for left in (one for number in self._ports.numbers for one in Path("/tmp").glob(f"seaweedfs-*-{number}.sock")):

@@ -1,4 +1,4 @@
-"""An edge of which there is nothing but what it ships."""
+"""A minimal edge that only ships."""
 
 import asyncio
 import math
@@ -14,7 +14,7 @@ from loadtest.testbed.ports import HOST
 
 
 class SpooledEdge:
-    """An edge's spool, of batches as they are made, and its shipping."""
+    """The spool of an edge with its new batches, and its shipping."""
 
     def __init__(self, folder: Path) -> None:
         self.chain = Chain()
@@ -26,7 +26,7 @@ class SpooledEdge:
             self._spool.append(batch, format_batch(batch), ())
 
     def ship(self, collector: Collector) -> dict[str, int]:
-        """Ship until nothing is left; how often which answer came."""
+        """Ship until the spool is empty; return how often each answer occurred."""
 
         async def ship() -> dict[str, int]:
             send = HttpTransport(f"http://{HOST}:{collector.port}", EDGE)

@@ -1,4 +1,4 @@
-"""Fixtures: the Stripe sandbox. Stripe's package takes a while to import, so only tests that want it wait."""
+"""Fixtures: the Stripe sandbox. Stripe's package takes a while to import, so only tests that use it import it."""
 
 import os
 from collections.abc import Iterator
@@ -12,14 +12,15 @@ if TYPE_CHECKING:
     from tests.support.stripe_sandbox import Api, Sandbox
 
 TEST_KEY = os.environ.get("STRIPE_SECRET_KEY", "")
-"""A key of Stripe's test mode, where tests are to be held against that too."""
+"""A key of Stripe's test mode, to run the tests against Stripe too."""
 APIS = ("sandbox", "test mode") if TEST_KEY.startswith("sk_test_") else ("sandbox",)
 
 
 @pytest.fixture(scope="session")
 def stripe_sandbox(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sandbox]":
-    """A sandbox that tests share, without rate limits and lag. Each makes customers of its own, takes back the
-    faults that it asks for, and does not end it.
+    """A sandbox that tests share, without rate limits and lag.
+
+    Each test creates its own customers, removes the faults that it sets, and does not stop the sandbox.
     """
     from tests.support.stripe_sandbox import Sandbox
 
@@ -29,7 +30,7 @@ def stripe_sandbox(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sandbo
 
 @pytest.fixture(scope="module")
 def own_sandbox(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sandbox]":
-    """A sandbox of a module's own, for tests whose faults must meet nobody else's calls."""
+    """A sandbox for one module, whose faults must not meet other tests' calls."""
     from tests.support.stripe_sandbox import Sandbox
 
     with closing(Sandbox(tmp_path_factory.mktemp("stripe"))) as made:
@@ -38,7 +39,7 @@ def own_sandbox(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Sandbox]"
 
 @pytest.fixture
 def new_sandbox(tmp_path: Path) -> "Iterator[Sandbox]":
-    """A sandbox of a test's own, whose clock nobody has moved yet."""
+    """A sandbox for one test, with an unmoved clock."""
     from tests.support.stripe_sandbox import Sandbox
 
     with closing(Sandbox(tmp_path / "stripe")) as made:
@@ -47,7 +48,7 @@ def new_sandbox(tmp_path: Path) -> "Iterator[Sandbox]":
 
 @pytest.fixture(params=APIS)
 def stripe_api(request: pytest.FixtureRequest) -> "Api":
-    """The sandbox, and Stripe's own test mode where STRIPE_SECRET_KEY is a key of it."""
+    """The sandbox, and Stripe's own test mode if STRIPE_SECRET_KEY is a test key."""
     from tests.support.stripe_sandbox import Api, TestMode
 
     if request.param == "test mode":

@@ -1,4 +1,4 @@
-"""Collectors of two residencies, of which one knows the sums of the other."""
+"""Collectors of two residencies; one of them has the sums of the other."""
 
 import re
 import time
@@ -23,8 +23,11 @@ LINK = re.compile(r"http\S+/sign-in/link\?token=\S+")
 
 @contextmanager
 def two_residencies(folder: Path, command: tuple[str, ...] = COMMAND) -> Iterator[dict[str, Collector]]:
-    """The collectors of us, and of eu, which knows us; us has six customers with usage of yesterday, one of them of a
-    meter that nobody else uses. `command` starts that of eu, whose pages are seen."""
+    """The collectors of us, and of eu, which fetches the sums of us.
+
+    us has six customers with usage of yesterday; one of them is the only user of its meter. `command` starts the
+    collector of eu, whose pages are tested.
+    """
     with ExitStack() as ends:
 
         def start(name: str, **more: Any) -> Collector:
@@ -55,7 +58,7 @@ def two_residencies(folder: Path, command: tuple[str, ...] = COMMAND) -> Iterato
 
 
 def sign_in_operator(collector: Collector) -> Visitor:
-    """An operator who signs in by the link that a collector prints."""
+    """Return an operator who signed in by the link that a collector printed."""
     until(lambda: LINK.search(collector.output), "the link of operators is printed")
     link = LINK.search(collector.output)
     assert link is not None

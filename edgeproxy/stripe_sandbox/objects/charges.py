@@ -1,4 +1,4 @@
-"""Charges as they begin, and how they describe what was charged and what a bank said."""
+"""The creation of charges, with descriptions of the charged method and the bank's outcome."""
 
 from collections.abc import Mapping
 
@@ -11,7 +11,7 @@ AUTHORIZATION_SECONDS = 7 * 86400
 
 
 def create_charge(tx: Transaction, intent: Body, method: Body, error: Mapping[str, JsonValue] | None) -> Body:
-    """Create the charge of an intent, which failed where there is an `error`."""
+    """Create the charge of an intent; with an `error` it has failed."""
     id = generate_id("ch")
     customer = (tx.find("customer", intent["customer"]) if intent["customer"] else None) or {}
     billing = method["billing_details"]

@@ -22,7 +22,7 @@ EMPTY_LISTS = ("discount_amounts", "pretax_credit_amounts", "refunds", "total_ta
 
 
 def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Create a credit note: of the amount due, or by a refund, a credit to the balance, or out of band."""
+    """Create a credit note: off the amount due, or as a refund, a credit to the balance, or out of band."""
     note, lines = _build_note(tx, params)
     invoice = tx.get("invoice", params["invoice"], "invoice")
     customer = tx.get("customer", invoice["customer"])
@@ -116,10 +116,12 @@ def _check_invoice(invoice: Fields, params: Fields) -> None:
 
 
 def _check_amounts(tx: Transaction, invoice: Fields, params: Fields, total: int) -> None:
-    """Raise the refusal of a credit note above what is left of its invoice, or whose parts are not its total."""
+    """Raise the refusal of a credit note above the remainder of its invoice, or with parts that do not add up to its
+    total.
+    """
     refund, credit, outside = (params.get(name, 0) for name in ("refund_amount", "credit_amount", "out_of_band_amount"))
     if invoice["status"] == "paid":
-        # The part that the customer's balance has paid can be credited to the balance again.
+        # The part paid from the customer's balance can be credited to the balance again.
         left = invoice["total"] - sum(invoice[f"{name}_payment_credit_notes_amount"] for name in ("pre", "post"))
         if total > left:
             raise invalid_request(
@@ -145,7 +147,7 @@ def _check_amounts(tx: Transaction, invoice: Fields, params: Fields, total: int)
 
 
 def _compute_refundable(tx: Transaction, invoice: Fields) -> int:
-    """Return what is left of the charge that paid an invoice: nothing where it was paid out of band."""
+    """Return the refundable remainder of the charge that paid an invoice: 0 if it was paid out of band."""
     intent = tx.get("payment_intent", invoice["_intent"]) if invoice.get("_intent") else {}
     if intent.get("status") != "succeeded":
         return 0
@@ -214,7 +216,7 @@ def view(tx: Transaction, body: Body) -> Body:
 
 
 def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Update the fields of a credit note beside amounts."""
+    """Update the fields of a credit note except amounts."""
     note = tx.get("credit_note", ids["id"])
     before = dict(note)
     set_fields(note, params, "memo")

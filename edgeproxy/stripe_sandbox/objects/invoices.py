@@ -18,7 +18,7 @@ from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 
 DRAFT_SECONDS = 3600
-"""Seconds of a draft that advances by itself."""
+"""Seconds until a draft with automatic advance is finalized."""
 COPIED = (
     ("customer_address", "address"),
     ("customer_email", "email"),
@@ -144,7 +144,7 @@ def _set_discounts(tx: Transaction, invoice: Body, params: Parameters) -> None:
 
 
 def _require_email(tx: Transaction, customer: str) -> None:
-    """Raise the refusal of an invoice that is to be sent to a customer without an e-mail."""
+    """Raise the refusal of an invoice to send if its customer has no e-mail address."""
     if not tx.get("customer", customer).get("email"):
         raise invalid_request(
             "Missing email. In order to create invoices that are sent to the customer, the customer must have a valid "
@@ -186,7 +186,7 @@ def schedule_advance(tx: Transaction, invoice: Body) -> None:
 
 
 def refresh(tx: Transaction, invoice: Body) -> Body:
-    """Return an invoice as it is now: usage on a draft grows until it is finalized."""
+    """Return the current state of an invoice: usage on a draft grows until it is finalized."""
     return metered_lines.update_metered_lines(tx, invoice)
 
 
@@ -196,7 +196,7 @@ def retrieve(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Update a draft; of a finalized invoice, fields that change no amount."""
+    """Update a draft, or fields of a finalized invoice that change no amount."""
     require_supported(params, *REFUSED)
     invoice = tx.get("invoice", ids["id"])
     before = dict(invoice)
@@ -218,7 +218,7 @@ def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def delete(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Delete a draft that is not of a subscription. Its formerly pending items are pending again."""
+    """Delete a draft without a subscription. Its pending items are pending again."""
     invoice = tx.get("invoice", ids["id"])
     if invoice["status"] != "draft":
         raise invalid_request("You can only delete draft invoices.", code="invoice_not_editable")
@@ -269,7 +269,7 @@ def list_payments(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def expand_confirmation_secret(tx: Transaction, invoice: Body) -> Body | None:
-    """Return what confirms the payment of an invoice in a browser; None where nothing is to be paid."""
+    """Return the secret that confirms an invoice's payment in a browser; None if nothing is due."""
     intent = (tx.find("invoice", invoice["id"]) or {}).get("_intent")  # A preview has none.
     if intent is None:
         return None

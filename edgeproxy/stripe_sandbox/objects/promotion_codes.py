@@ -1,4 +1,4 @@
-"""Promotion codes: what customers enter to redeem a coupon."""
+"""Promotion codes, which customers enter to redeem a coupon."""
 
 import random
 import re
@@ -13,11 +13,11 @@ from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, gene
 
 CODE = re.compile(r"[A-Za-z0-9-]{1,500}")
 GENERATED = 8
-"""Characters of a code that is generated."""
+"""Characters of a generated code."""
 
 
 def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Create a promotion code of a coupon; its limits may not exceed those of the coupon."""
+    """Create a promotion code of a coupon. Its limits may not exceed the coupon's."""
     require_supported(params, "customer_account")
     if "coupon" not in params["promotion"]:
         raise invalid_request("Missing required param: promotion[coupon].", "promotion[coupon]", "parameter_missing")
@@ -46,7 +46,7 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def _parse_code(tx: Transaction, params: Parameters, customer: str | None) -> str:
-    """Return the code of a call, or a generated one; raises ApiError where an active one is the same."""
+    """Return the code of a call, or a generated one. Raises ApiError if an active code is equal."""
     code: str = params.get("code") or "".join(random.choices(string.ascii_uppercase + string.digits, k=GENERATED))
     if not CODE.fullmatch(code):
         raise invalid_request("Promotion codes may only contain letters, digits and dashes.", "code")
@@ -87,7 +87,7 @@ def _check_limits(tx: Transaction, promotion_code: Fields, coupon: Fields) -> No
 
 
 def update(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Update whether a promotion code is active, unless it is so no more for ever."""
+    """Activate or deactivate a promotion code, unless it is inactive for ever."""
     require_supported(params.get("restrictions", {}), "currency_options")
     promotion_code = tx.get("promotion_code", ids["id"])
     before = dict(promotion_code)
@@ -119,7 +119,7 @@ def is_redeemable(tx: Transaction, promotion_code: Fields) -> bool:
 
 
 def list_codes(tx: Transaction, code: str) -> list[Body]:
-    """List the redeemable promotion codes that a customer enters so, in any case."""
+    """List the redeemable promotion codes with this code, in any case."""
     codes = tx.all("promotion_code", active=True)
     return [
         promotion_code

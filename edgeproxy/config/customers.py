@@ -123,15 +123,15 @@ class LimitRaise(Part):
     """A temporary raise of a customer's rates and concurrency. The collector creates it. Files cannot configure it."""
 
     factor: Annotated[int, BeforeValidator(units.Whole(2, 100))] = Field(
-        description="Multiple of what the tier or the customer has."
+        description="Multiple of the tier's or the customer's limits."
     )
-    ends_at: float = Field(description="Unix seconds; from then on edges leave it out, also without a collector.")
+    ends_at: float = Field(description="End in Unix seconds. Edges ignore it afterwards, even without a collector.")
 
 
 class Subscriber(Customer):
     """A customer in the directory: with the entitlements of its plan and its credits, and a raise of its limits."""
 
-    entitled: tuple[Entitlement, ...] = Field(default=(), description="Quotas beside those of the tier.")
+    entitled: tuple[Entitlement, ...] = Field(default=(), description="Quotas in addition to the tier's.")
     raised: LimitRaise | None = Field(default=None, description="Raise of rates and concurrency for a while.")
 
 
@@ -171,7 +171,7 @@ class Key(Part):
 class DirectoryKey(Key):
     """A key in the directory: with its budget."""
 
-    budget: KeyBudget | None = Field(default=None, description="Budget beside the quotas of its customer.")
+    budget: KeyBudget | None = Field(default=None, description="Budget in addition to the customer's quotas.")
 
 
 class Flag(Part):

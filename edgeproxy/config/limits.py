@@ -217,12 +217,12 @@ class Entitlement(Quota):
 
     per: EntitlementPeriod | None = Field(  # type: ignore[assignment]
         default=None,
-        description="`month`: of the calendar; `month@SECOND`: counted from that Unix second on; `ever@NUMBER`: of "
-        "credits.",
+        description="`month`: a calendar month; `month@SECOND`: months counted from that Unix second; `ever@NUMBER`: "
+        "for credits.",
     )
-    why: Sentence | None = Field(default=None, description="Text for refused clients; None: that of any quota.")
+    why: Sentence | None = Field(default=None, description="Text for refused clients; None: the text for all quotas.")
     grace: int | None = Field(
-        default=None, description="Seconds after which a soft quota that was passed refuses; None: never."
+        default=None, description="Seconds after which an exceeded soft quota refuses requests; None: never."
     )
 
     @property
@@ -251,9 +251,10 @@ class KeyBudget(Quota):
     cap: Literal["hard"] = "hard"
     is_of_money: bool = Field(
         default=False,
-        description="Whether it is of money, in smallest units of a currency. The ledger alone counts it, as SPEND.",
+        description="True for an amount of money, in the smallest unit of a currency. Only the ledger counts it, as "
+        "SPEND.",
     )
-    id: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")] = Field(description="Id, under which it is counted.")
+    id: Annotated[str, Field(pattern=r"^[0-9a-f-]{36}$")] = Field(description="Id of the count.")
     why: Sentence = Field(description="Text for refused clients.")
 
     @property

@@ -91,7 +91,8 @@ class PriceTier(Part):
     """A tier of a graduated price."""
 
     up_to: Annotated[int | None, BeforeValidator(read_end)] = Field(
-        description="Last unit at this price, counted from the first of the period; `none`: all further units."
+        description="Number of the last unit at this price, counted from the start of the period; `none`: all further "
+        "units."
     )
     price: Price = Field(description="Price of a unit.")
 
@@ -101,8 +102,8 @@ class PricesBy(Part):
 
     dimension: Name = Field(description="Dimension of the meter, such as `model`.")
     prices: dict[DimensionValue, Price] = Field(
-        description="Price of a unit with each value, such as `gpt-4.1`. The included amount is used up in this order; "
-        "other values come last and cost the meter's `price`."
+        description="Price of a unit for each value, such as `gpt-4.1`. The included units are used up in this order. "
+        "Other values come last, at the meter's `price`."
     )
 
 
@@ -118,24 +119,26 @@ class MeterPrice(Part):
     )
     cap: Literal["soft", "hard"] | None = Field(
         default=None,
-        description="Above what is included, `soft` serves without a price for the plan's grace, and `hard` refuses.",
+        description="Treatment of usage above the included units: `soft` serves it, without a price only within the "
+        "plan's grace; `hard` refuses it.",
     )
     price: Price | None = Field(
         default=None,
-        description='Price of a unit above what is included: `"0.10"`, `"0.01/1000"` for a thousand units, '
+        description='Price of a unit above the included ones: `"0.10"`, `"0.01/1000"` for a thousand units, '
         '`"1.25/1M"` for a million, or `{usd: "0.10", jpy: "15"}`.',
     )
     package: Annotated[int | None, BeforeValidator(read_package)] = Field(
         default=None,
-        description="Units of a package: `price` is for each package that is begun above what is included.",
+        description="Units of a package. `price` is for each package above the included units; a partly used package "
+        "counts as a whole one.",
     )
     tiers: tuple[PriceTier, ...] = Field(
-        default=(), description="Price by quantity, in place of `included` and `price`: see `tiers_mode`."
+        default=(), description="Prices by quantity, instead of `included` and `price`: see `tiers_mode`."
     )
     tiers_mode: Literal["graduated", "volume"] = Field(
         default="graduated",
-        description="`graduated`: each unit costs what its tier says. `volume`: all units of a period cost what the "
-        "tier of the last one says.",
+        description="`graduated`: each unit has the price of its own tier. `volume`: all units of a period have the "
+        "price of the last unit's tier.",
     )
     by: PricesBy | None = Field(default=None, description="Prices that differ by a dimension.")
     routes: HeldRoutes = ()
@@ -180,7 +183,7 @@ class Grace(Part):
     """The grace above a soft cap without a price: it ends at the first of two bounds; then the cap is hard."""
 
     percent: Annotated[float, BeforeValidator(read_share)] = Field(
-        description="Usage above what is included, as a share of it."
+        description="Usage above the included units, as a share of them."
     )
     for_: Annotated[float, BeforeValidator(read_duration)] = Field(alias="for", description="Time, such as `3day`.")
 
@@ -194,14 +197,14 @@ class Annual(Part):
 class Trial(Part):
     """A time before the first fee in which nothing is charged, once for a customer."""
 
-    days: Annotated[int, BeforeValidator(Whole(1, TRIAL_DAYS_MAX))] = Field(description="Days that it lasts.")
+    days: Annotated[int, BeforeValidator(Whole(1, TRIAL_DAYS_MAX))] = Field(description="Length in days.")
     card: Literal["required", "not_required"] = Field(
-        default="not_required", description="`required`: customers begin it with a payment method at Stripe alone."
+        default="not_required", description="`required`: customers need a payment method at Stripe to start the trial."
     )
     missing_payment_method: Literal["cancel", "create_invoice"] = Field(
         default="cancel",
-        description="What becomes of a subscription whose customer has no payment method at the end: it ends, or goes "
-        "on with an invoice that is mailed.",
+        description="Treatment of a subscription if its customer has no payment method at the end of the trial. "
+        "`cancel`: it ends. `create_invoice`: it goes on, with an invoice by mail.",
     )
 
 
@@ -223,32 +226,32 @@ class Plan(Part):
     )
     quantity: PlanQuantity | None = Field(
         default=None,
-        description="Subscriptions choose a quantity, such as seats: the fee is for each. What meters include is for "
-        "all together. By default the quantity is 1.",
+        description="Subscriptions choose a quantity, such as the number of seats. The fee is charged for each. The "
+        "units that meters include are for all together. By default the quantity is 1.",
     )
     minimum: Annotated[int, BeforeValidator(read_fee)] | None = Field(
         default=None,
-        description="Minimum fee: the least that a month costs, fee and usage together. What is missing is a line at "
-        "the end of the month.",
+        description="Minimum charge for a month, fee and usage together. The difference is a line at the end of the "
+        "month.",
     )
     annual: Annual | None = Field(
         default=None, description="Price of a year in advance. By default the plan is not sold by the year."
     )
-    tier: Name | None = Field(default=None, description="Tier at the edge. By default the one with the plan's name.")
+    tier: Name | None = Field(default=None, description="Tier at the edge. By default the tier with the plan's name.")
     meters: dict[Name, MeterPrice] = Field(
         default={}, description="Included amount and price of each meter. Other meters are not billed."
     )
     entitlements: dict[Name, str] = Field(
-        default={}, description="Features that are not billed, such as `concurrent_jobs: 10`, as customers read them."
+        default={}, description="Features that are not billed, such as `concurrent_jobs: 10`, in words for customers."
     )
     grace: Grace | None = Field(default=None, description="Grace above soft caps without a price.")
     threshold: Annotated[int, BeforeValidator(read_fee)] | None = Field(
         default=None,
-        description="Amount of usage that is not invoiced yet at which it is, within the month. By default it is when "
-        "the month ends.",
+        description="Amount of usage that triggers an invoice within the month. By default usage is invoiced at the "
+        "end of the month.",
     )
     trial: Trial | None = Field(
-        default=None, description="Trial with which subscriptions begin. By default there is none."
+        default=None, description="Trial at the start of subscriptions. By default there is none."
     )
 
     _currency: str = PrivateAttr(default=USD)
@@ -415,7 +418,7 @@ class PlansFile(Part):
     """Settings of plans.yaml."""
 
     currency: Currency = Field(
-        default=USD, description="Currency of prices that are written without one, such as `usd`. Each plan has it."
+        default=USD, description="Currency of prices without one, such as `usd`. Each plan has prices in it."
     )
     plans: dict[Version, Plan] = Field(description="Plans by version, such as `standard@3`.")
 

@@ -60,7 +60,7 @@ class Country(Part):
     header: Name | None = Field(default=None, description="Field that trusted proxies set, such as `CF-IPCountry`.")
     set_by: tuple[Network, ...] | None = Field(
         default=None,
-        description="Networks of the proxies that set the header: it counts if the client has connected to one of "
+        description="Networks of the proxies that set the header. It counts if the client has connected to one of "
         "them. By default all of `trusted_proxies`.",
     )
     file: File | None = Field(
@@ -75,18 +75,18 @@ class RegionsFile(Part):
         default=addresses.Address("127.0.0.1", 8090), description="Address where clients connect, best through an edge."
     )
     path: Annotated[str, BeforeValidator(parsers.read_target)] = Field(
-        default="/beacon", description="Beginning of the paths of requests."
+        default="/beacon", description="Start of the paths of requests."
     )
     regions: Annotated[
         dict[Name, Annotated[str, BeforeValidator(read_region_url)]], Field(min_length=1, max_length=REGIONS_MAX)
     ] = Field(description="URL of the beacon in each region, for clients.")
     collector: Annotated[str, BeforeValidator(addresses.read_collector)] = Field(
-        description="URL of the collector, which gets reports and computes the best region."
+        description="URL of the collector. It gets the reports and computes the best region."
     )
     token: Annotated[str | None, BeforeValidator(parsers.read_token)] = Field(
         default=None, repr=False, description="Token of the collector with the role `beacon`. By default none."
     )
-    tls: UpstreamTls = Field(default=UpstreamTls(), description="TLS towards a collector of `https://`.")
+    tls: UpstreamTls = Field(default=UpstreamTls(), description="TLS towards a collector with `https://`.")
     trust: Trust = Field(default=Trust(), description=TRUST)
     proxy: ProxyField | None = Field(default=None, repr=False, description=PROXY_DESCRIPTION)
     secret: Annotated[str | None, BeforeValidator(parsers.read_secret)] = Field(
@@ -106,7 +106,7 @@ class RegionsFile(Part):
 class BeaconSettings(RegionsFile):
     """Settings of a beacon that passed every check."""
 
-    sha256: str = Field(description="Over the bytes of all files in the order of reading, in hex.")
+    sha256: str = Field(description="Hash over the bytes of all files in the order of reading, in hex.")
 
 
 def find_faults(tree: Table) -> Iterator[Fault]:

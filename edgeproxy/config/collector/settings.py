@@ -316,5 +316,5 @@ class CollectorFile(Part):
 class CollectorSettings(CollectorFile):
     """Settings of a collector that passed every check."""
 
-    plans: dict[str, Plan] = Field(default={}, description="Plans by version, of the file that `billing.plans` names.")
-    sha256: str = Field(description="Over the bytes of all files in the order of reading, in hex.")
+    plans: dict[str, Plan] = Field(default={}, description="Plans by version, from the file in `billing.plans`.")
+    sha256: str = Field(description="Hash over the bytes of all files in the order of reading, in hex.")

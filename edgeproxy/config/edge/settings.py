@@ -367,4 +367,4 @@ class Pushed(EdgeFile):
 class EdgeSettings(EdgeFile):
     """Settings of an edge that passed every check."""
 
-    sha256: str = Field(description="Over the bytes of all files in the order of reading, in hex.")
+    sha256: str = Field(description="Hash over the bytes of all files in the order of reading, in hex.")

@@ -1,4 +1,4 @@
-"""Every row there is, with the family it belongs to."""
+"""All rows, with their families."""
 
 from collections.abc import Sequence
 from typing import TypeVar
@@ -25,7 +25,7 @@ Rows = tuple[tuple[str, Row], ...]
 
 
 def rows(**families: Sequence[Row]) -> Rows[Row]:
-    """The rows of these families; no two of a family may have one name."""
+    """Return the rows of these families. Names must be unique within a family."""
     for family, own in families.items():
         names = [row.name for row in own]
         twice = {name for name in names if names.count(name) > 1}
@@ -52,4 +52,4 @@ ANSWERED: Rows[Answered] = rows(answers=ANSWERS, faults=FAULTS, excess=EXCESS, h
 PLAYS: Rows[Play] = rows(streams=STREAMS, tunnels=TUNNELS)
 SLOW: Rows[Play] = rows(abuse=SLOW_ROWS)
 AT_ONCE = frozenset(id(row) for row in (*EXCESS, *READ_OVER))
-"""Rows whose outcome depends on what comes together: run in one piece only."""
+"""Rows that run in one piece only, because their result depends on bytes that arrive together."""

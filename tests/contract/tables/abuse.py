@@ -1,4 +1,4 @@
-"""What a client, or an upstream, may cost: limits in time and bytes, on an edge that waits for half a second."""
+"""Bounds on the time and the bytes of a client or an upstream, on an edge with time-outs of half a second."""
 
 from tests.contract.case import HOST, get, lines
 from tests.contract.play import Play, client, play, upstream
@@ -189,4 +189,4 @@ SLOW: tuple[Play, ...] = (
         upstream.gets_cut_anywhere(),
     ),
 )
-"""Rows about who is late."""
+"""Rows about time-outs."""

@@ -1,4 +1,4 @@
-"""Answers of upstreams that are right, in all ways: RFC 9112 sections 4, 6 and 7, RFC 9110 section 15."""
+"""Valid answers of upstreams: RFC 9112 sections 4, 6 and 7, RFC 9110 section 15."""
 
 from tests.contract.case import HOST, Answered, Whole, get, lines
 
@@ -14,7 +14,7 @@ STREAM = b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n"
 def of(
     status: str, *fields: str, reused: bool = True, lacks: tuple[str, ...] = (), rule: str = "RFC 9110 15"
 ) -> Answered:
-    """An answer with this status, and no body."""
+    """Return a row of an answer with this status and no body."""
     return Answered(
         f"{status or 'no reason phrase'}",
         rule,
@@ -295,4 +295,4 @@ ANSWERS = (
         to=get("/", "Connection: close"),
     ),
 )
-"""Rows about answers that are right."""
+"""Rows about valid answers."""

@@ -1,4 +1,4 @@
-"""Where a request's body ends, and what comes after it: RFC 9112 sections 6, 7 and 9."""
+"""The end of a request's body, and the bytes after it: RFC 9112 sections 6, 7 and 9."""
 
 from tests.contract.case import HOST, Asked, Seen, chunked, cut_short, forwarded, get, lines, post, refused
 
@@ -10,13 +10,13 @@ CHUNKED = "Transfer-Encoding: chunked"
 
 
 def decoded(name: str, rule: str, *texts: bytes, body: bytes, trailers: tuple[str, ...] = ()) -> Asked:
-    """A chunked body that arrives as these bytes, and a request behind it."""
+    """Return a row with a chunked body of these bytes and a request after it."""
     seen = Seen(POST, body, has=(CHUNKED,), lacks=("Content-Length",), trailers=trailers)
     return forwarded(name, rule, chunked(*texts) + NEXT, seen, NEXT_LINE)
 
 
 def no_chunk(name: str, *texts: bytes, rule: str = "RFC 9112 7.1", status: int = 400) -> Asked:
-    """A chunked body that is malformed; what follows it is nobody's request."""
+    """Return a row with a malformed chunked body. The bytes after it must not count as a request."""
     return cut_short(name, rule, chunked(*texts, NEXT), status)
 
 
@@ -108,7 +108,7 @@ LENGTHS = (
     ),
     refused("an obsolete coding", "RFC 9112 6.1", post("Transfer-Encoding: identity", body=b"x") + NEXT, 501),
 )
-"""Rows about which rule says where a body ends."""
+"""Rows about the rule that determines the end of a body."""
 
 CHUNKS = (
     decoded("no chunk", "RFC 9112 7.1", b"0\r\n\r\n", body=b""),
@@ -390,4 +390,4 @@ PERSISTENCE = (
         "OPTIONS / HTTP/1.1",
     ),
 )
-"""Rows about what connections serve."""
+"""Rows about the requests of a connection."""

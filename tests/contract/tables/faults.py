@@ -1,4 +1,4 @@
-"""Upstreams that answer nonsense: 502 with Proxy-Status (RFC 9209), or an answer that is visibly cut off.
+"""Upstreams with malformed answers: the client gets 502 with Proxy-Status (RFC 9209) or a visibly cut-off answer.
 
 Never a wrong answer, never one that looks complete, and nothing more over that connection.
 """
@@ -12,35 +12,35 @@ CHUNKED = "Transfer-Encoding: chunked"
 HEAD = lines("HEAD / HTTP/1.1", H)
 HTTP10 = lines("GET / HTTP/1.0", H)
 POST = lines("POST / HTTP/1.1", H, "Content-Length: 0")
-"""A request that is not sent again, whatever becomes of it (RFC 9110 section 9.2.2)."""
+"""A request that the edge must not retry (RFC 9110 section 9.2.2)."""
 NONSENSE = Fault("http_protocol_error")
 ENDED = Fault("connection_terminated")
 POISON = lines("HTTP/1.1 200 Poison", "Content-Length: 6") + b"poison"
-"""What a client must never take for the answer to its next request."""
+"""Bytes that a client must never read as the answer to its next request."""
 
 
 def no_head(name: str, sent: bytes, rule: str = "RFC 9112 4") -> Answered:
-    """A head that is none."""
+    """Return a row with a malformed head."""
     return Answered(name, rule, sent, NONSENSE)
 
 
 def no_line(name: str, line: bytes) -> Answered:
-    """A status line that is none, before an ordinary answer."""
+    """Return a row with a malformed status line before an ordinary answer."""
     return no_head(name, line + b"\r\nContent-Length: 5\r\n\r\nhello")
 
 
 def no_field(name: str, line: bytes, rule: str = "RFC 9112 5") -> Answered:
-    """A field line that is none, in an ordinary answer."""
+    """Return a row with a malformed field line in an ordinary answer."""
     return no_head(name, b"HTTP/1.1 200 OK\r\n" + line + b"\r\nContent-Length: 5\r\n\r\nhello", rule)
 
 
 def no_framing(name: str, *fields: str, rule: str = "RFC 9112 6.3", body: bytes = b"hello") -> Answered:
-    """A body whose end is in doubt."""
+    """Return a row with a body of uncertain end."""
     return no_head(name, lines(OK, *fields) + body, rule)
 
 
 def no_chunk(name: str, body: bytes, rule: str = "RFC 9112 7.1", error: str = "http_protocol_error") -> Answered:
-    """A chunked body that is malformed, or beyond a bound of the edge."""
+    """Return a row with a chunked body that is malformed or exceeds a bound of the edge."""
     return Answered(name, rule, lines(OK, CHUNKED) + body, Broken(error))
 
 
@@ -360,4 +360,4 @@ EXCESS = (
         to=HTTP10,
     ),
 )
-"""Rows about answers that go on where they should end: whole, and nothing more over that connection."""
+"""Rows about answers with bytes after their end: the answer is whole, and its connection serves no more requests."""

@@ -1,4 +1,4 @@
-"""Field lines: RFC 9112 section 5, RFC 9110 section 5, and how many of them there may be (RFC 6585 section 5)."""
+"""Field lines: RFC 9112 section 5, RFC 9110 section 5, and their highest number (RFC 6585 section 5)."""
 
 from tests.contract.case import HOST, Asked, Seen, forwarded, get, lines, refused
 
@@ -18,7 +18,7 @@ def malformed(name: str, *between: bytes, rule: str = "RFC 9112 5.1") -> Asked:
 
 
 def value(name: str, byte: bytes, rule: str = "RFC 9110 5.5") -> tuple[Asked, ...]:
-    """A byte that no field value has: first, within, and last."""
+    """Return rows with a byte that is invalid in a field value: first, in the middle, and last."""
     return (
         malformed(f"{name} first in a value", b"X-A: " + byte + b"b\r\n", rule=rule),
         malformed(f"{name} within a value", b"X-A: a" + byte + b"b\r\n", rule=rule),
@@ -27,12 +27,12 @@ def value(name: str, byte: bytes, rule: str = "RFC 9110 5.5") -> tuple[Asked, ..
 
 
 def field_name(name: str, text: bytes) -> Asked:
-    """Something that is no field name."""
+    """Return a row with an invalid field name."""
     return malformed(name, text + b": b\r\n", rule="RFC 9110 5.1")
 
 
 def padded(size: int) -> bytes:
-    """A request whose head has so many bytes, its blank line among them."""
+    """Return a request with a head of this size, including its blank line."""
     lots = ["X-Pad: " + "p" * 4000] * (size // 5000)
     missing = size - len(get("/f", *lots, "X-Pad: "))
     return get("/f", *lots, "X-Pad: " + "p" * missing)

@@ -1,4 +1,4 @@
-"""Fields that are for one connection only, in both directions: RFC 9110 section 7.6.1."""
+"""Hop-by-hop fields in both directions: RFC 9110 section 7.6.1."""
 
 from tests.contract.case import HOST, Answered, Asked, Fault, Seen, Whole, forwarded, get, lines
 
@@ -9,14 +9,14 @@ FIVE = "Content-Length: 5"
 
 
 def dropped(name: str, rule: str, *fields: str, lacks: tuple[str, ...], has: tuple[str, ...] = ()) -> Asked:
-    """Fields of a request of which these do not reach the upstream."""
+    """Return a row of a request with fields that must not reach the upstream."""
     return forwarded(name, rule, get("/h", *fields), Seen(LINE, has=has, lacks=lacks))
 
 
 def answered(
     name: str, rule: str, *fields: str, lacks: tuple[str, ...] = (), has: tuple[str, ...] = (), reused: bool = True
 ) -> Answered:
-    """Fields of an answer of which these do not reach the client."""
+    """Return a row of an answer with fields that must not reach the client."""
     return Answered(
         name, rule, lines(OK, FIVE, *fields) + b"hello", Whole(body=b"hello", has=(*has, FIVE), lacks=lacks), reused
     )

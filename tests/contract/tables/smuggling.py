@@ -1,7 +1,7 @@
-"""Requests that two readers could take for different ones: RFC 9112 section 11.2 and what is known of attacks on it.
+"""Requests that two parsers may read differently: RFC 9112 section 11.2 and known attacks.
 
 The names are those of the public literature: CL.TE, TE.CL, TE.TE, CL.0, 0.CL, and the lists of findings of HTTP Garden.
-`/smuggled` is the request that an attack would have somebody else's server see.
+`/smuggled` is the request that an attack tries to pass to the upstream.
 """
 
 from tests.contract.case import HOST, Asked, Seen, chunked, cut_short, forwarded, get, lines, post, refused
@@ -17,22 +17,22 @@ RULE = "RFC 9112 11.2"
 
 
 def raw(fields: bytes, body: bytes = b"", line: str = POST) -> bytes:
-    """A request whose field lines, behind Host, are these bytes."""
+    """Return a request with these bytes as its field lines after Host."""
     return f"{line}\r\n{H}\r\n".encode() + fields + b"\r\n" + body
 
 
 def coding(name: str, value: bytes, status: int = 501, rule: str = "RFC 9112 6.1") -> Asked:
-    """A Transfer-Encoding that some server may take for chunked, and some for nothing."""
+    """Return a row with a Transfer-Encoding that some servers may read as chunked and others may ignore."""
     return refused(name, rule, raw(b"Transfer-Encoding:" + value + b"\r\n", NO_CHUNK + SMUGGLED), status)
 
 
 def hidden(name: str, fields: bytes, status: int = 400, rule: str = RULE) -> Asked:
-    """Field lines among which a coding or a length is hidden from some."""
+    """Return a row with field lines that hide a coding or a length from some parsers."""
     return refused(name, rule, raw(fields, NO_CHUNK + SMUGGLED), status)
 
 
 def length(name: str, *values: bytes, rule: str = "RFC 9112 6.3 (5)") -> Asked:
-    """Content-Length lines that are refused."""
+    """Return a row with Content-Length lines that the edge must refuse."""
     return refused(
         name, rule, raw(b"".join(b"Content-Length:" + value + b"\r\n" for value in values), b"hello" + SMUGGLED)
     )
@@ -107,7 +107,7 @@ LENGTH_AND_CODING = (
         post("Connection: Transfer-Encoding", CHUNKED, "Content-Length: 5", body=NO_CHUNK + SMUGGLED),
     ),
 )
-"""Content-Length beside Transfer-Encoding."""
+"""Rows with Content-Length beside Transfer-Encoding."""
 
 CODINGS = (
     refused("chunked in two lines", "RFC 9112 6.1", post(CHUNKED, CHUNKED, body=NO_CHUNK + SMUGGLED)),
@@ -196,7 +196,7 @@ CODINGS = (
         NEXT_LINE,
     ),
 )
-"""Transfer-Encoding that not everybody sees, or sees alike."""
+"""Rows with a Transfer-Encoding that parsers may miss or read differently."""
 
 LENGTHS = (
     length("two lengths", b" 5", b" 6"),
@@ -250,7 +250,7 @@ LENGTHS = (
         NEXT_LINE,
     ),
 )
-"""Content-Length that not everybody reads alike."""
+"""Rows with a Content-Length that parsers may read differently."""
 
 ENDS = (
     # ---- bodies where some expect none
@@ -449,7 +449,7 @@ ENDS = (
         NEXT_LINE,
     ),
 )
-"""Where one request ends, and whose the next one is."""
+"""Rows about the end of a request and the start of the next one."""
 
 READ_OVER = (
     Asked(
@@ -474,7 +474,7 @@ READ_OVER = (
         (404, 200),
     ),
 )
-"""Bodies that nobody wants. What came with the head is read over; were more to come, the connection would end."""
+"""Rows with unwanted bodies. The edge skips a body that came with its head, and closes the connection otherwise."""
 
 SMUGGLING = (*LENGTH_AND_CODING, *CODINGS, *LENGTHS, *ENDS, *READ_OVER)
-"""Rows about requests that two readers could take for different ones."""
+"""Rows about requests that two parsers may read differently."""

@@ -1,4 +1,4 @@
-"""The directory in a real Redis: what a push leaves there, whatever becomes of it, and what is read of it."""
+"""The directory in a real Redis: the data of pushes, interrupted or not, and its reading."""
 
 import asyncio
 import hashlib
@@ -45,7 +45,7 @@ def key(name: str) -> str:
 
 
 def lines(**tiers: str) -> dict[str, bytes]:
-    """Customers with these tiers and a key each."""
+    """Return the lines of customers with these tiers and one key each."""
     return {
         name: orjson.dumps({"customer": {"tier": tier}, "keys": {key(name): {}}, "name": name})
         for name, tier in tiers.items()
@@ -54,7 +54,7 @@ def lines(**tiers: str) -> dict[str, bytes]:
 
 @asynccontextmanager
 async def asking(port: int) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
-    """An empty hub."""
+    """Yield the commands of an empty hub."""
     link = await Link.open(f"redis://127.0.0.1:{port}/0")
     try:
         await link.ask("FLUSHALL")
@@ -72,7 +72,7 @@ def played(port: int, scene: Callable[[Callable[..., Awaitable[Any]]], Awaitable
     asyncio.run(play())
 
 
-def test_only_what_changed_is_sent(redis_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_push_sends_only_changes(redis_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_push, "PART_BYTES", 1000)
 
     async def scene(ask: directory_versions.CallHub) -> None:
@@ -93,8 +93,8 @@ def test_only_what_changed_is_sent(redis_port: int, monkeypatch: pytest.MonkeyPa
     played(redis_port, scene)
 
 
-def test_what_has_to_be_read_stays_within_what_there_is_to_know(redis_port: int) -> None:
-    """After many pushes, for one who knows nothing; and who had begun to read the ones before can end that."""
+def test_the_data_to_read_stays_bounded_after_many_pushes(redis_port: int) -> None:
+    """After many pushes, a new reader reads little. A reader that began earlier can finish."""
 
     async def scene(ask: directory_versions.CallHub) -> None:
         tiers = {f"c{n}": "0" for n in range(20)}
@@ -131,7 +131,7 @@ def test_the_log_is_bounded(redis_port: int, monkeypatch: pytest.MonkeyPatch) ->
     played(redis_port, scene)
 
 
-def test_the_hub_takes_as_many_lines_as_a_publisher_writes(redis_port: int) -> None:
+def test_the_hub_bounds_the_lines_of_a_log(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
         await ask("RPUSH", LOG, *[b"line"] * (LINES_MAX - 1))
         for number, answer in ((LINES_MAX, 1), (LINES_MAX + 1, None)):
@@ -148,7 +148,7 @@ def test_the_hub_takes_as_many_lines_as_a_publisher_writes(redis_port: int) -> N
     played(redis_port, scene)
 
 
-def test_of_two_pushes_at_once_one_counts_and_the_other_hears_of_it(redis_port: int) -> None:
+def test_one_of_two_concurrent_pushes_is_rejected(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
         await push_lines(ask, lines(a="0", b="0"))
         for turn in range(10):
@@ -171,7 +171,7 @@ def test_of_two_pushes_at_once_one_counts_and_the_other_hears_of_it(redis_port: 
         ({"d": "x", "e": "x", "f": "x"}, "3 of 3 customers would be gone; if that is meant, say --force"),
     ],
 )
-def test_a_file_that_looks_like_another_one_is_refused(redis_port: int, wanted: dict[str, str], why: str) -> None:
+def test_a_push_that_removes_most_customers_is_refused(redis_port: int, wanted: dict[str, str], why: str) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
         await push_lines(ask, lines(a="x", b="x", c="x"))
         would = await push_lines(ask, lines(**wanted), PushOptions(dry=True))
@@ -188,7 +188,7 @@ def test_a_file_that_looks_like_another_one_is_refused(redis_port: int, wanted: 
     played(redis_port, scene)
 
 
-def test_a_key_that_another_customer_has_now_is_not_lost(redis_port: int) -> None:
+def test_a_key_moved_to_another_customer_is_kept(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
         await push_lines(ask, lines(a="x", b="x"))
         keys: dict[str, dict[str, str]] = {key("a"): {}, key("b"): {}}
@@ -208,7 +208,7 @@ def test_a_dry_run_changes_nothing(redis_port: int) -> None:
     played(redis_port, scene)
 
 
-def test_a_hub_that_has_lost_a_part_gets_all_of_them_anew(redis_port: int) -> None:
+def test_a_push_to_a_hub_with_a_lost_part_replaces_all_parts(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
         await push_lines(ask, lines(a="x", b="x"))
         version = await directory_versions.fetch_last_version(ask)
@@ -224,7 +224,7 @@ def test_a_hub_that_has_lost_a_part_gets_all_of_them_anew(redis_port: int) -> No
     played(redis_port, scene)
 
 
-def test_parts_that_are_not_what_was_pushed_do_not_count(redis_port: int) -> None:
+def test_altered_parts_are_rejected(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
         await push_lines(ask, lines(a="x"))
         version = await directory_versions.fetch_last_version(ask)
@@ -242,8 +242,8 @@ def test_parts_that_are_not_what_was_pushed_do_not_count(redis_port: int) -> Non
 
 
 @pytest.mark.parametrize("garbage", [b"garbage", b"5", b'{"name":[]}', b'{"customer":{}}'])
-def test_lines_that_nobody_understands_are_pushed_anew(redis_port: int, garbage: bytes) -> None:
-    """Also where they are what was pushed."""
+def test_unreadable_lines_are_replaced_by_a_push(redis_port: int, garbage: bytes) -> None:
+    """This holds even if the digest of the lines is right."""
 
     async def scene(ask: directory_versions.CallHub) -> None:
         await ask("RPUSH", parts_key("t"), garbage)
@@ -255,7 +255,7 @@ def test_lines_that_nobody_understands_are_pushed_anew(redis_port: int, garbage:
     played(redis_port, scene)
 
 
-def test_a_log_of_a_later_version_is_left_alone(redis_port: int) -> None:
+def test_a_log_of_a_later_format_is_not_changed(redis_port: int) -> None:
     version = Version(1, "t", True, 0, 0, hashlib.sha256().hexdigest(), 0, 0, 1.5)
     assert parse_version(format_version(version)) == version
     odd = [orjson.dumps(version._asdict() | {field: None}) for field in Version._fields]
@@ -278,7 +278,7 @@ def test_a_log_of_a_later_version_is_left_alone(redis_port: int) -> None:
     played(redis_port, scene)
 
 
-def test_what_an_interrupted_push_leaves_behind_goes_away_by_itself(redis_port: int) -> None:
+def test_data_of_an_interrupted_push_expires(redis_port: int) -> None:
     class Cut(Exception):
         pass
 
@@ -323,7 +323,7 @@ def people(url: str, tier: str, many: int = 3) -> str:
     return yaml.safe_dump(said)
 
 
-def test_the_command_says_what_it_did(redis_port: int, tmp_path: Path) -> None:
+def test_the_push_command_prints_its_changes(redis_port: int, tmp_path: Path) -> None:
     url = f"redis://127.0.0.1:{redis_port}/7"
     file = tmp_path / "people.yaml"
     file.write_text(people(url, "x"))
@@ -348,7 +348,7 @@ def test_the_command_says_what_it_did(redis_port: int, tmp_path: Path) -> None:
     )
 
 
-def test_a_file_that_is_wrong_is_told_as_check_does(tmp_path: Path) -> None:
+def test_push_reports_problems_of_a_file_as_check_does(tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
     file.write_text("hub: redis://h\ntiers: {t: {}}\ncustomers: {c: {tier: tt}}\nkeys: [{sha256: aa, customer: d}]\n")
     came = run_push(file)
@@ -364,7 +364,7 @@ def test_a_file_that_is_wrong_is_told_as_check_does(tmp_path: Path) -> None:
     assert (came.exit_code, came.stderr) == (2, f"{file} has no hub to push to: write hub: redis://HOST:PORT\n")
 
 
-def test_what_is_not_signed_goes_to_no_hub_of_another_host(tmp_path: Path) -> None:
+def test_an_unsigned_push_to_another_host_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
     file.write_text(people("redis://192.0.2.1", "x"))
     came = run_push(file)
@@ -372,7 +372,7 @@ def test_what_is_not_signed_goes_to_no_hub_of_another_host(tmp_path: Path) -> No
     assert came.stderr.endswith("edges refuse what is not signed, but from a hub of their own host: say --key FILE\n")
 
 
-def test_a_hub_that_is_away_is_told_without_its_password(tmp_path: Path) -> None:
+def test_the_error_of_an_unreachable_hub_hides_its_password(tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
     file.write_text(people("redis://me:s3cret@127.0.0.1:1/0", "x"))
     came = run_push(file)
@@ -381,7 +381,7 @@ def test_a_hub_that_is_away_is_told_without_its_password(tmp_path: Path) -> None
     assert "s3cret" not in came.stderr
 
 
-def test_no_secret_gets_into_the_hub(redis_port: int, tmp_path: Path) -> None:
+def test_a_push_sends_no_secret(redis_port: int, tmp_path: Path) -> None:
     secret = secrets.token_hex(8)
     file = tmp_path / "people.yaml"
     said = yaml.safe_load(people(f"redis://127.0.0.1:{redis_port}/0", "x"))
@@ -399,7 +399,7 @@ def test_no_secret_gets_into_the_hub(redis_port: int, tmp_path: Path) -> None:
     played(redis_port, scene)
 
 
-def test_a_server_that_is_full_refuses_and_keeps_what_it_has(redis: Redis, tmp_path: Path) -> None:
+def test_a_full_redis_refuses_a_push_and_keeps_its_data(redis: Redis, tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
     file.write_text(people(redis.url, "x"))
 
@@ -415,7 +415,7 @@ def test_a_server_that_is_full_refuses_and_keeps_what_it_has(redis: Redis, tmp_p
     played(redis.port, scene)
 
 
-def test_in_a_cluster_one_node_has_it_all(tmp_path: Path) -> None:
+def test_in_a_cluster_one_node_has_the_whole_directory(tmp_path: Path) -> None:
     file = tmp_path / "people.yaml"
 
     async def there(url: str) -> dict[str, str]:

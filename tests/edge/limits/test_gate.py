@@ -1,4 +1,4 @@
-"""The gate before a shared limit: who must ask, who is told, and what becomes of claims."""
+"""The gate of a shared limit: requests that must wait for the hub, reports, and claims."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +27,7 @@ RULE = Rule("basic", 600, 60.0)
 
 
 class Stand:
-    """One worker's table, and the supervisor's words in it."""
+    """A worker's table, with the words that the supervisor writes."""
 
     def __init__(self, folder: Path, mode: str) -> None:
         self.table: LimitTable = limits(make(folder, SHARED), 0)
@@ -45,7 +45,7 @@ class Stand:
         self.table.words[at.HOSTS] = count
 
     def answer(self, *, allowed: int = NEVER, worth: int = NEVER, until: float = NOW + 3, no_use: float = 0.0) -> None:
-        """What the hub's answer allows."""
+        """Write an answer of the hub."""
         hub = self.gate.row + self.table.layout.head(4)
         words = self.table.words
         words[self.gate.row + at.ROW_ACKNOWLEDGED] = words[self.gate.row + self.table.head_at + at.CUM]
@@ -58,31 +58,31 @@ class Stand:
         self.table.words[self.gate.row + self.table.head_at + at.GIVEN] += claims
 
     def lost(self, on_loss: int, hosts: int = 3) -> None:
-        """The hub is away."""
+        """Make the hub unavailable."""
         self.table.words[at.ON_LOSS] = on_loss
         self.hosts(hosts | at.AWAY)
 
     def others(self, count: int, now: float = NOW) -> None:
-        """So much is counted elsewhere."""
+        """Write a count of other hosts."""
         layout, words, row = self.table.layout, self.table.words, self.gate.row
         cell = cell_number(now, words[row + at.ROW_WIDTH])
         words[row + layout.rings + layout.ring * 4 + cell % layout.ring] = pack(cell, count)
         words[row + at.ROW_SYNC] += 1
 
     def held(self, part: int, now: float = NOW) -> None:
-        """The supervisor holds it to so much."""
+        """Hold the row to a share, as the supervisor does."""
         self.answer(allowed=NEVER, worth=NEVER, until=now + 3)
         self.others(600 - part, now)
 
     def passed(self, now: float = NOW) -> int:
-        """How many requests pass in a row."""
+        """Return the number of consecutive requests that pass."""
         count = 0
         while self.policy.left(now) >= 1 and self.passes(now):
             count += 1
         return count
 
     def passes(self, now: float = NOW) -> bool:
-        """Whether a request passes without asking; it is counted then."""
+        """Count a request if it passes without waiting for the hub. Return whether it does."""
         left = self.policy.left(now)
         assert left >= 1
         if self.gate.must_ask(now, 1, left):
@@ -101,26 +101,26 @@ def stand(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stand]:
 @pytest.mark.parametrize(
     ("most", "hosts", "allowed"), [(60, 6, 6), (600, 6, 12), (600, 2, 60), (5, 6, 1), (600, 1, 60)]
 )
-def test_what_may_pass_before_anything_was_heard(most: int, hosts: int, allowed: int) -> None:
+def test_the_cold_allowance_of_a_limit(most: int, hosts: int, allowed: int) -> None:
     assert compute_cold_allowance(most, hosts) == allowed
 
 
-def test_a_limit_that_was_not_heard_of_passes_a_little(stand: Stand) -> None:
+def test_an_unreported_limit_passes_its_cold_allowance(stand: Stand) -> None:
     allowed = compute_cold_allowance(600, 3)
     assert sum(stand.passes() for _ in range(allowed + 5)) == allowed
-    assert stand.told == [stand.gate], "once in a while"
+    assert stand.told == [stand.gate], "reports are rare"
     stand.answer(until=NOW)
     assert stand.passes(NOW + QUIET_SECONDS)
     assert stand.told == [stand.gate] * 2
 
 
 @pytest.mark.parametrize("allowed", [1, 7])
-def test_after_an_answer_it_passes_as_much_as_that_allows(stand: Stand, allowed: int) -> None:
+def test_after_an_answer_its_allowance_passes(stand: Stand, allowed: int) -> None:
     stand.answer(allowed=allowed)
     assert sum(stand.passes() for _ in range(allowed + 5)) == allowed
 
 
-def test_it_is_told_when_that_is_worth_it(stand: Stand) -> None:
+def test_usage_is_reported_at_the_threshold_of_the_answer(stand: Stand) -> None:
     stand.answer(worth=4)
     for _ in range(3):
         assert stand.passes()
@@ -129,7 +129,7 @@ def test_it_is_told_when_that_is_worth_it(stand: Stand) -> None:
     assert stand.told == [stand.gate]
 
 
-def test_a_gate_is_open_where_there_is_nothing_to_ask_or_to_tell(stand: Stand) -> None:
+def test_a_gate_is_open_if_no_wait_and_no_report_is_due(stand: Stand) -> None:
     stand.answer(allowed=5, worth=4)
     assert [stand.gate.is_open(NOW, cost) for cost in (1, 3, 4)] == [True, True, False]
     assert [stand.gate.is_open(now, 1) for now in (NOW + 2.999, NOW + 3)] == [True, False]
@@ -141,10 +141,10 @@ def test_a_gate_is_open_where_there_is_nothing_to_ask_or_to_tell(stand: Stand) -
     assert [stand.gate.is_open(NOW, cost) for cost in (8, 9)] == [True, False]
     stand.give(1)
     stand.answer()
-    assert not stand.gate.is_open(NOW, 1), "a claim is to be used"
+    assert not stand.gate.is_open(NOW, 1), "a claim must be used first"
 
 
-def test_what_was_seen_of_a_row_is_not_believed_of_another_in_its_place(stand: Stand) -> None:
+def test_a_gate_closes_when_its_row_is_replaced(stand: Stand) -> None:
     stand.answer()
     assert stand.gate.is_open(NOW, 1)
     stand.policies.get_policy(RULE, b"other").left(NOW)
@@ -157,9 +157,7 @@ def test_what_was_seen_of_a_row_is_not_believed_of_another_in_its_place(stand: S
 
 @pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 600), (at.SHARE, 200), (at.DENY, 0)])
 @pytest.mark.parametrize("mode", ["bounded", "eventual"])
-def test_while_the_hub_is_away_what_nobody_has_looked_at_goes_by_on_loss(
-    stand: Stand, on_loss: int, passed: int, mode: str
-) -> None:
+def test_without_the_hub_an_unhandled_row_follows_on_loss(stand: Stand, on_loss: int, passed: int, mode: str) -> None:
     stand.gate.update_terms(600, mode)
     stand.lost(on_loss)
     assert stand.passed() == passed
@@ -167,10 +165,10 @@ def test_while_the_hub_is_away_what_nobody_has_looked_at_goes_by_on_loss(
         assert stand.gate.is_asking_useless(NOW)
         stand.told.clear()
         stand.gate.record_refusal(NOW + QUIET_SECONDS)
-        assert stand.told == [stand.gate], "the supervisor looks at it next"
+        assert stand.told == [stand.gate], "the supervisor handles the row next"
 
 
-def test_a_part_is_of_what_was_left(stand: Stand) -> None:
+def test_a_share_is_of_the_remaining_amount(stand: Stand) -> None:
     stand.lost(at.FULL)
     assert [stand.passes() for _ in range(60)] == [True] * 60
     stand.answer(allowed=5, worth=4, until=NOW)
@@ -179,34 +177,34 @@ def test_a_part_is_of_what_was_left(stand: Stand) -> None:
     assert stand.passed() == (600 - 60 - 120) // 3
 
 
-def test_as_much_passes_as_of_any_limit_that_was_not_heard_of(stand: Stand) -> None:
+def test_a_share_is_at_least_the_cold_allowance(stand: Stand) -> None:
     stand.lost(at.SHARE, hosts=300)
     assert stand.passed() == compute_cold_allowance(600, 300) == 6
 
 
-def test_nobody_has_looked_for_long_and_each_window_has_its_part(stand: Stand) -> None:
+def test_each_window_has_its_share_without_the_supervisor(stand: Stand) -> None:
     stand.lost(at.SHARE)
     assert [stand.passed(NOW + 100 * number) for number in range(5)] == [200] * 5
 
 
-def test_what_the_supervisor_holds_passes_its_part(stand: Stand) -> None:
+def test_a_held_row_passes_its_share(stand: Stand) -> None:
     stand.lost(at.SHARE)
     stand.held(350)
     assert [stand.passes() for _ in range(240)] == [True] * 240
-    # Nobody has used it for a while, and the supervisor comes by every quarter of a window only.
+    # The row was unused for a time, and the supervisor renews a hold only every quarter of a window.
     later = NOW + 3 + 15
     assert not stand.gate.is_open(later, 1)
     assert stand.passed(later) == 350 - 240
 
 
-def test_what_was_held_long_ago_is_not_any_more(stand: Stand) -> None:
+def test_an_old_hold_expires(stand: Stand) -> None:
     stand.lost(at.SHARE)
     stand.held(350)
     assert stand.table.words[stand.gate.row + stand.table.layout.head(4) + at.THRESHOLDS] == HELD
     assert stand.passed(NOW + 100) == 200
 
 
-def test_who_is_charged_later_is_refused_only_while_the_hub_is_away(stand: Stand) -> None:
+def test_reported_costs_are_withheld_only_without_the_hub_and_with_deny(stand: Stand) -> None:
     assert not stand.gate.is_withheld(NOW, 600)
     stand.lost(at.DENY)
     assert stand.gate.is_withheld(NOW, 600)
@@ -214,13 +212,13 @@ def test_who_is_charged_later_is_refused_only_while_the_hub_is_away(stand: Stand
     assert not stand.gate.is_withheld(NOW, 600)
 
 
-def test_asking_is_in_vain_for_a_while_where_the_hub_has_nothing_left(stand: Stand) -> None:
+def test_waiting_is_useless_for_a_time_if_the_hub_has_nothing_left(stand: Stand) -> None:
     stand.answer(allowed=0, no_use=NOW + 1)
     assert stand.gate.is_asking_useless(NOW)
     assert not stand.gate.is_asking_useless(NOW + 1.1)
 
 
-def test_who_waits_is_written_where_the_supervisor_reads_it(stand: Stand) -> None:
+def test_waiting_requests_are_written_to_the_table(stand: Stand) -> None:
     words, own = stand.table.words, stand.gate.row + stand.table.head_at
     stand.give(1)
     stand.gate.add_waiting(2)
@@ -229,17 +227,17 @@ def test_who_waits_is_written_where_the_supervisor_reads_it(stand: Stand) -> Non
     assert words[own + at.WANT] == 1
 
 
-def test_claims_that_nobody_used_are_given_back_once(stand: Stand) -> None:
+def test_unused_claims_are_returned_once(stand: Stand) -> None:
     stand.give(3)
     stand.gate.add_waiting(1)
     claims.return_claims(stand.table, stand.gate.row)
-    assert stand.gate.unspent_claims == 3, "somebody waits for some"
+    assert stand.gate.unspent_claims == 3, "a request waits for claims"
     stand.gate.remove_waiting(1)
     claims.return_claims(stand.table, stand.gate.row)
     assert stand.gate.unspent_claims == 0
 
 
-def test_there_is_news_where_an_answer_was_written_or_the_hub_was_lost(stand: Stand) -> None:
+def test_news_changes_with_an_answer_or_the_loss_of_the_hub(stand: Stand) -> None:
     news = [stand.gate.news]
     stand.table.words[stand.gate.row + at.ROW_SYNC] += 1
     news.append(stand.gate.news)
@@ -250,28 +248,28 @@ def test_there_is_news_where_an_answer_was_written_or_the_hub_was_lost(stand: St
     assert len(set(news)) == 4
 
 
-def test_a_refusal_is_certain_where_the_hub_spoke_a_moment_ago(stand: Stand) -> None:
+def test_a_refusal_is_certain_after_a_recent_answer_of_the_hub(stand: Stand) -> None:
     limit_set = LimitSet((stand.policy,), gates=((stand.policy, stand.gate),))
 
     def certain(*held: Policy) -> bool:
         return is_certain(limit_set, NOW, (stand.policy,), held)
 
-    assert not certain(), "nobody has spoken yet"
+    assert not certain(), "the hub has not answered yet"
     stand.answer(until=NOW + 3)
     assert certain()
-    assert not certain(stand.policy), "it waited, and nobody answered"
+    assert not certain(stand.policy), "the request waited without an answer"
     stand.answer(until=NOW - 1, no_use=NOW + 1)
-    assert not certain(), "the last word is too old"
-    assert certain(stand.policy), "the hub has just said that nothing is left"
-    assert is_certain(limit_set, NOW, (), ()), "something that no hub has refuses"
+    assert not certain(), "the last answer is too old"
+    assert certain(stand.policy), "the hub has just reported that nothing is left"
+    assert is_certain(limit_set, NOW, (), ()), "a limit outside the hub refuses"
     stand.hosts(1)
-    assert certain(), "nobody else counts"
+    assert certain(), "no other host counts"
     stand.lost(at.SHARE, 1)
     assert not certain()
     assert not certain(stand.policy)
 
 
-def test_a_refusal_is_told(stand: Stand) -> None:
+def test_a_refusal_is_reported_once(stand: Stand) -> None:
     stand.gate.record_refusal(NOW)
     stand.gate.record_refusal(NOW)
     assert stand.told == [stand.gate]
@@ -279,7 +277,7 @@ def test_a_refusal_is_told(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("stand", ["eventual"], indirect=True)
-def test_eventual_never_asks(stand: Stand) -> None:
+def test_eventual_never_waits_for_the_hub(stand: Stand) -> None:
     stand.answer(allowed=0, worth=1)
     assert all(stand.passes() for _ in range(10))
     assert stand.told
@@ -287,13 +285,13 @@ def test_eventual_never_asks(stand: Stand) -> None:
 
 @pytest.mark.parametrize("stand", ["strict"], indirect=True)
 @pytest.mark.parametrize("hosts", [3, 3 | at.AWAY, 1])
-def test_strict_always_asks(stand: Stand, hosts: int) -> None:
+def test_strict_always_waits_for_the_hub(stand: Stand, hosts: int) -> None:
     stand.hosts(hosts)
     stand.answer()
     assert not stand.passes()
 
 
-def test_without_a_row_everybody_counts_alone(tmp_path: Path) -> None:
+def test_without_a_row_a_worker_has_a_share_of_the_share(tmp_path: Path) -> None:
     table = limits(make(tmp_path, SHARED._replace(rows=1)), 0)
     policies = Policies(table)
     policies.get_policy(RULE, b"first").left(NOW)
@@ -306,7 +304,7 @@ def test_without_a_row_everybody_counts_alone(tmp_path: Path) -> None:
     table.words[at.HOSTS] = 3
     assert not gate.must_ask(NOW, 1, 1)
     table.words[at.HOSTS] |= at.AWAY
-    assert not gate.must_ask(NOW, 1, 1), "it is held to its part of a part"
+    assert not gate.must_ask(NOW, 1, 1), "the worker has its share of the host's share"
     table.words[at.ON_LOSS] = at.DENY
     assert gate.must_ask(NOW, 1, 1)
     gate.record_charge(NOW, 1)

@@ -1,4 +1,4 @@
-"""The short way through open gates does what the long way does: to each count, each word and each thing told."""
+"""The short path through open gates has exactly the effects of the long path on counts, words and reports."""
 
 import random
 from pathlib import Path
@@ -31,7 +31,7 @@ AT_ONCE = Rule("concurrency", 5, 0.0, "customer", "concurrency")
 
 
 class Total:
-    """Who is told that requests at once are in use."""
+    """Records the reports of slots in use."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -41,7 +41,7 @@ class Total:
 
 
 class World:
-    """A worker, another one, and who writes the hub's answers, on a table of their own."""
+    """Two workers and a writer of the hub's answers, on one table."""
 
     def __init__(self, folder: Path, chance: random.Random, *, short: bool) -> None:
         folder.mkdir()
@@ -75,7 +75,7 @@ class World:
     def notify_hosts(self, gate: Gate) -> None:
         self.told.append((gate.mode, gate.has_refused))
 
-    # ---- what happens
+    # ---- events
 
     def request(self) -> Admission | str:
         terms = self.terms
@@ -97,7 +97,7 @@ class World:
             self.terms.release()
 
     def answer(self, chance: random.Random) -> None:
-        """As edge/sync/shared.py writes it: the row's version is moved last."""
+        """Write an answer as edge/sync/shared.py does: the version of the row changes last."""
         words, layout = self.table.words, self.table.layout
         hosts, on_loss = chance.choice((1, 2, 3, 3 | at.AWAY)), chance.choice((at.FULL, at.SHARE, at.DENY))
         for _, gate in self.terms.sharing.gates:
@@ -117,7 +117,7 @@ class World:
             words[hub + at.THRESHOLDS] = (NEVER if tight < 0.3 else int(tight * 30)) << 32 | worth
             words[hub + at.WARM_UNTIL] = int((self.now + 3 * warm) * 1000)
             if hosts & at.AWAY:
-                # It is held to a part, or nothing that was answered holds any more.
+                # Either the row is held to a share, or the last answer has expired.
                 words[hub + at.THRESHOLDS] = HELD if tight < 0.5 and on_loss != at.DENY else 0
                 words[hub + at.WARM_UNTIL] *= words[hub + at.THRESHOLDS] == HELD
             words[row + at.ROW_SYNC] += 1
@@ -134,13 +134,13 @@ class World:
             gate.update_terms(gate.most, chance.choice(MODES))
 
     def back(self, chance: random.Random) -> None:
-        """Claims that nobody used."""
+        """Return unused claims."""
         for _, gate in self.terms.sharing.gates:
             if gate.row and not gate.is_local:
                 claims.return_claims(self.table, gate.row)
 
     def seen(self) -> list[list[int]]:
-        """All that is in the rows."""
+        """Return all words of the rows."""
         words, layout = self.table.words, self.table.layout
         end = layout.head(layout.columns)
         return [
@@ -148,7 +148,7 @@ class World:
         ]
 
 
-def test_the_short_way_does_what_the_long_one_does(tmp_path: Path, seed: int) -> None:
+def test_the_short_path_has_the_effects_of_the_long_path(tmp_path: Path, seed: int) -> None:
     shortly = asked = 0
     for story in range(STORIES):
         worlds = [World(tmp_path / f"{story}-{n}", random.Random(f"{seed}/{story}"), short=n == 0) for n in range(2)]

@@ -1,4 +1,4 @@
-"""Sealing and shipping as a supervisor does it: over a real state directory, to a collector that takes all."""
+"""Sealing and shipping by a supervisor: a real state directory and a collector that accepts every batch."""
 
 import asyncio
 import threading
@@ -34,13 +34,13 @@ TOKEN = "edge-token"
 
 
 class Collecting:
-    """A collector that acknowledges what it is sent, on a port of its own."""
+    """A collector that acknowledges every batch, on a port of its own."""
 
     def __init__(self) -> None:
         self.port = 0
         self.units = 0
         self.edges: list[str] = []
-        """Who has shipped, one after another."""
+        """The edges that have shipped, in order."""
         self._seq: dict[str, int] = {}
 
     async def start(self, pair: Pair | None = None) -> web.AppRunner:
@@ -66,7 +66,7 @@ class Collecting:
 
 
 class Room:
-    """A state directory, a worker that counts, and supervisors that account for it."""
+    """A state directory with a counting worker and supervisors that seal and ship its counts."""
 
     def __init__(self, folder: Path) -> None:
         self.state = folder / "state"
@@ -77,7 +77,7 @@ class Room:
         self.counted = self.worker.billing.counter("acme", "requests", "v1")
 
     def supervise(self) -> Store:
-        """The state directory as one more supervisor has it."""
+        """Open the state directory as a further supervisor."""
         self.stores.append(Store.prepare(self.state, workers=1, customers=40, addresses=8))
         return self.stores[-1]
 
@@ -107,7 +107,7 @@ Scene = Callable[[], Awaitable[None]]
 
 
 def play(room: Room, scene: Scene, pair: Pair | None = None) -> None:
-    """Play this with the collector running."""
+    """Run the scene with a running collector."""
 
     async def played() -> None:
         runner = await room.collecting.start(pair)
@@ -123,7 +123,7 @@ def said(logs: list[Any], event: str) -> list[Any]:
     return [line for line in logs if line["event"] == event]
 
 
-def test_one_supervisor_seals_and_another_takes_over_once_it_may(room: Room) -> None:
+def test_one_supervisor_seals_and_another_takes_over_the_lock(room: Room) -> None:
     async def scene() -> None:
         other = room.supervise()
         assert other.identity.try_acquire()
@@ -137,17 +137,15 @@ def test_one_supervisor_seals_and_another_takes_over_once_it_may(room: Room) -> 
         assert ("edge_usage_shipping_ok", (), (1,)) in await accounts.series()
         assert room.collecting.units == 0
         other.identity.release()
-        # Whoever tends the tables takes the lock.
+        # The supervisor that maintains the tables takes the lock.
         assert room.store.maintain(5e7).holder
-        await turned(lambda: room.collecting.units == 3, "what was counted arrives")
+        await turned(lambda: room.collecting.units == 3, "the counts arrive")
         await accounts.end()
 
     play(room, scene)
 
 
-def test_a_disk_that_does_not_answer_is_told_of_and_does_not_keep_the_edge_from_ending(
-    room: Room, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hanging_disk_is_reported_and_does_not_block_the_end(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accounting, "SLOW_SEAL_SECONDS", 0.05)
     monkeypatch.setattr(accounting, "LAST_SEAL_SECONDS", 0.1)
     answers, append = threading.Event(), Sealer.append_batch
@@ -184,7 +182,7 @@ def test_a_disk_that_does_not_answer_is_told_of_and_does_not_keep_the_edge_from_
     play(room, scene)
 
 
-def test_what_is_odd_is_said_once_and_all_is_sealed(room: Room) -> None:
+def test_faults_are_logged_once_and_all_counts_are_sealed(room: Room) -> None:
     identity.create_identity(room.state, time.time() + 1000)
 
     async def scene() -> None:
@@ -203,7 +201,7 @@ def test_what_is_odd_is_said_once_and_all_is_sealed(room: Room) -> None:
     play(room, scene)
 
 
-def test_what_nobody_foresaw_is_tried_again(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sealing_is_retried_after_an_unexpected_error(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     look, fails = Chains.find_growth, [True, True]
 
     def looks(chains: Chains, now: float) -> tuple[list[ChainGrowth], tuple[str, ...]]:
@@ -228,7 +226,7 @@ def test_what_nobody_foresaw_is_tried_again(room: Room, monkeypatch: pytest.Monk
     play(room, scene)
 
 
-def test_a_shipper_that_dies_is_told_of(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dead_shipper_is_reported(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     async def dies(shipper: Shipper) -> None:
         raise RuntimeError("unforeseen")
 
@@ -238,7 +236,7 @@ def test_a_shipper_that_dies_is_told_of(room: Room, monkeypatch: pytest.MonkeyPa
         with capture_logs() as logs:
             accounts = room.accounting(room.usage())
             await accounts.begin()
-            await turned(lambda: said(logs, "task died"), "it dies")
+            await turned(lambda: said(logs, "task died"), "the shipper dies")
             told = await accounts.report()
             assert ("edge_usage_shipping_ok", (), (0,)) in await accounts.series()
             await accounts.end()
@@ -247,7 +245,7 @@ def test_a_shipper_that_dies_is_told_of(room: Room, monkeypatch: pytest.MonkeyPa
     play(room, scene)
 
 
-def test_who_ships_believes_the_collector_that_it_was_told_to(room: Room, tmp_path: Path) -> None:
+def test_shipping_uses_the_configured_tls(room: Room, tmp_path: Path) -> None:
     authority, pair = Authority(tmp_path), tmp_path / "edge.pem"
 
     async def scene() -> None:
@@ -266,16 +264,16 @@ def test_who_ships_believes_the_collector_that_it_was_told_to(room: Room, tmp_pa
         await turned(lambda: room.collecting.units == 2, "it arrives")
         accounts.renew()
         room.counted.add(2)
-        await turned(lambda: room.collecting.units == 4, "it arrives over another connection")
+        await turned(lambda: room.collecting.units == 4, "the counts arrive over a new connection")
         await accounts.end()
 
     play(room, scene, authority.issue("collector.test"))
 
 
-def test_a_token_that_others_can_read_is_warned_of(room: Room) -> None:
+def test_a_token_sent_without_tls_is_warned_of(room: Room) -> None:
     async def scene() -> None:
         with capture_logs() as logs:
-            # Another name for this host, as far as anybody can tell.
+            # This address reaches the host, but it is not a loopback address.
             accounts = room.accounting(room.usage(collector=f"http://0.0.0.0:{room.collecting.port}"))
             await accounts.begin()
             await accounts.end()

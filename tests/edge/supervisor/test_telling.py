@@ -1,4 +1,4 @@
-"""A supervisor with thousands of limits in use, and a real hub: all are told, and nothing else waits for that."""
+"""A supervisor with thousands of limits and a real hub: it reports all of them without delaying other work."""
 
 import asyncio
 import struct
@@ -24,11 +24,11 @@ pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server
 
 MANY = 3000
 BUSY = 0.1
-"""Seconds of its own work for which a supervisor may keep others waiting here; mostly it is a tenth of that."""
+"""Seconds that a supervisor may work without a pause in this test. Usually it takes a tenth of this."""
 
 
 def used(store: Store, now: float) -> LimitsUsed:
-    """What a worker says that uses many limits at once."""
+    """Return the message of a worker that uses many limits."""
     table = store.customers
     rates = []
     for number in range(MANY):
@@ -40,7 +40,7 @@ def used(store: Store, now: float) -> LimitsUsed:
 
 
 async def stretches(found: list[float]) -> None:
-    """For how long this process works at a stretch; others who use the machine do not count."""
+    """Record this thread's CPU time between two turns of the event loop. Other load on the machine does not count."""
     while True:
         began = time.thread_time()
         await asyncio.sleep(0)
@@ -48,7 +48,7 @@ async def stretches(found: list[float]) -> None:
         await asyncio.sleep(0.001)
 
 
-def test_thousands_of_limits_are_told_and_nothing_else_is_held_up(tmp_path: Path, redis: Redis) -> None:
+def test_reports_of_thousands_of_limits_do_not_delay_other_work(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         store = Store.prepare(tmp_path / "state", workers=1, customers=2 * MANY, addresses=10, hub=True)
         busy: list[float] = []
@@ -62,26 +62,26 @@ def test_thousands_of_limits_are_told_and_nothing_else_is_held_up(tmp_path: Path
             coordinator.begin()
             try:
                 await turned(lambda: coordinator.report()["state"] == "up", "the hub is reached")
-                await turned(lambda: store.identity.held, "it speaks")
+                await turned(lambda: store.identity.held, "the supervisor holds the identity")
                 message = used(store, store.offset + time.monotonic())
                 tasks.start("stretches", stretches(busy))
                 coordinator.record_uses(message)
-                await turned(lambda: len(client.keys("rl:*:total")) == MANY, "all are told")
+                await turned(lambda: len(client.keys("rl:*:total")) == MANY, "all limits are reported")
                 once = told()
                 assert once < 1.2 * MANY
 
-                # Another host has come: that is no reason to tell everything again.
+                # A new host does not cause a report of all limits.
                 client.append(HOSTS_KEY, struct.pack(">3I", 0, 4711, int(time.time())))
-                await turned(lambda: coordinator.report()["hosts"] == 2, "both know of each other")
+                await turned(lambda: coordinator.report()["hosts"] == 2, "both hosts count two hosts")
                 assert told() - once < MANY / 2
 
-                # Who has lost the hub for a moment tells it everything again, and not at once.
+                # After a short loss of the hub, the supervisor reports all limits again, spread over time.
                 coordinator.record_uses(message)
                 once = told()
                 client.client_kill_filter(_type="normal", skipme=True)
                 await turned(lambda: coordinator.report()["state"] == "away", "the hub is lost")
-                await turned(lambda: told() - once >= MANY, "all are told again")
-                await turned(lambda: coordinator.report()["behind_s"] < 3, "nothing is overdue")
+                await turned(lambda: told() - once >= MANY, "all limits are reported again")
+                await turned(lambda: coordinator.report()["behind_s"] < 3, "no report is overdue")
             finally:
                 await tasks.cancel()
                 await coordinator.end()

@@ -1,4 +1,4 @@
-"""When quotas and requests at once are told to the hub: real tables, a hub in memory, a clock of the test's own."""
+"""The time of reports of quotas and concurrency to the hub, with real tables, a fake hub and a simulated clock."""
 
 import random
 from collections import Counter
@@ -31,7 +31,7 @@ OTHER = 2
 
 
 class Edge:
-    """A supervisor, and what is counted in a worker's column. The hub answers at once."""
+    """A supervisor with the counts of a worker's column. The hub answers at once."""
 
     def __init__(self, folder: Path, seed: int) -> None:
         self.now = 50_000_000.0
@@ -41,14 +41,14 @@ class Edge:
         self.totals.hosts = 2
 
     def quota(self, name: str, count: int) -> int:
-        """A quota of which so many were counted in the seventh period."""
+        """Set a quota's count in the seventh period. Return its row."""
         row, _, _ = self.table.find(self.table.make_key(name.encode()), WIDTH, self.now, HAS_PERIODS)
         head = row + QUOTAS.head(0)
         self.table.words[head + at.PERIOD], self.table.words[head + at.CUM] = 7, count
         return row
 
     def in_use(self, name: str, count: int) -> int:
-        """So many requests are under way, as of older files, which count as long as they say so."""
+        """Set the number of requests in progress, in the column of older files. Return the row."""
         row, _, _ = self.table.find(self.table.make_key(name.encode()), WIDTH, self.now, HAS_GAUGES)
         self.table.words[row + QUOTAS.head(-1) + at.GAUGE] = count
         return row
@@ -64,7 +64,7 @@ class Edge:
         return [report.key for _, report in said]
 
     def over(self, seconds: float) -> Iterator[list[bytes]]:
-        """Step by step, what the hub is told of in the next seconds."""
+        """Yield the reported keys of each step in the next seconds."""
         for _ in range(round(seconds / STEP)):
             self.now += STEP
             yield self.told()
@@ -75,7 +75,7 @@ def edge(tmp_path: Path, seed: int) -> Edge:
     return Edge(tmp_path, seed)
 
 
-def test_a_quota_that_is_used_is_told_with_every_tick(edge: Edge) -> None:
+def test_a_used_quota_is_reported_at_every_tick(edge: Edge) -> None:
     told = 0
     for step in range(200):
         edge.use(edge.quota("q", 3 + step // 20))
@@ -84,7 +84,7 @@ def test_a_quota_that_is_used_is_told_with_every_tick(edge: Edge) -> None:
     assert 8 <= told <= 14
 
 
-def test_a_quota_that_grows_without_word_is_told_too(edge: Edge) -> None:
+def test_a_growing_quota_is_reported_without_a_message(edge: Edge) -> None:
     row = edge.quota("q", 3)
     edge.use(row)
     assert edge.told() == [b"q"]
@@ -93,7 +93,7 @@ def test_a_quota_that_grows_without_word_is_told_too(edge: Edge) -> None:
     assert sum(len(said) for said in edge.over(3.0)) == 1
 
 
-def test_what_is_in_use_is_told_again_before_others_forget_it(edge: Edge) -> None:
+def test_slots_in_use_are_reported_again_before_they_expire(edge: Edge) -> None:
     edge.use(edge.in_use("g", 2))
     moments = [edge.now for said in edge.over(60.0) if said]
     assert max(after - before for before, after in pairwise(moments)) < GAUGE_HOLDS_SECONDS - 1
@@ -104,7 +104,7 @@ def test_what_is_in_use_is_told_again_before_others_forget_it(edge: Edge) -> Non
     assert len(edge.totals) == 0
 
 
-def test_a_hub_that_comes_back_is_told_everything_little_by_little(edge: Edge) -> None:
+def test_a_returning_hub_gets_all_totals_gradually(edge: Edge) -> None:
     rows = [edge.quota(f"q-{number}", 3) for number in range(200)]
     for row in rows:
         edge.use(row)
@@ -118,10 +118,10 @@ def test_a_hub_that_comes_back_is_told_everything_little_by_little(edge: Edge) -
     told = Counter(key for said in steps for key in said)
     assert len(told) == 200
     assert changed <= {key for said in steps[:3] for key in said}
-    assert max(len(said) for said in steps[3:]) <= 40, "a second's worth would be 40"
+    assert max(len(said) for said in steps[3:]) <= 40, "the rate of a whole second would be 40"
 
 
-def test_while_the_hub_is_away_this_host_keeps_its_part_of_what_may_be_in_use(edge: Edge) -> None:
+def test_without_the_hub_a_host_has_its_share_of_concurrency(edge: Edge) -> None:
     rows = [edge.in_use(f"g-{number}", 1) for number in range(30)]
     for row in rows:
         edge.use(row, 10)
@@ -132,7 +132,7 @@ def test_while_the_hub_is_away_this_host_keeps_its_part_of_what_may_be_in_use(ed
     edge.totals.hold_next_rows("share")
     assert all(edge.table.words[row + HUB + at.GAUGE] == 5 for row in rows)
     assert edge.totals.find_next_due() is None
-    # Somebody says otherwise, and again.
+    # The operator changes `on_loss` twice.
     edge.totals.hold_next_rows("deny")
     assert all(edge.table.words[row + HUB + at.GAUGE] == 10 for row in rows)
     edge.totals.hold_next_rows("full")
@@ -140,29 +140,29 @@ def test_while_the_hub_is_away_this_host_keeps_its_part_of_what_may_be_in_use(ed
 
 
 def elsewhere(edge: Edge, key: bytes, count: int) -> None:
-    """Another host says that it has so many requests under way, as the hub has it."""
+    """Let another host report its requests in progress to the hub."""
     edge.hub.gauge(Gauge(key, OTHER, count, edge.now, edge.now + GAUGE_HOLDS_SECONDS))
 
 
 def held(edge: Edge, row: int) -> int:
-    """What the map says that others have in use."""
+    """Return the number that the table has for other hosts."""
     return edge.table.words[row + HUB + at.GAUGE]
 
 
-def test_what_others_have_in_use_holds_no_longer_than_they_say_so(edge: Edge) -> None:
+def test_slots_of_other_hosts_expire_without_new_reports(edge: Edge) -> None:
     row = edge.in_use("g", 0)
     elsewhere(edge, b"g", 3)
     edge.use(row)
     edge.told()
     assert held(edge, row) == 3
     list(edge.over(GAUGE_HOLDS_SECONDS + GAUGE_REPEAT_SECONDS + 0.5))
-    assert held(edge, row) == 0, "the other one has died"
+    assert held(edge, row) == 0, "the other host has died"
     edge.use(row)
-    assert sum(len(said) for said in edge.over(IDLE_SECONDS - 1)) <= 2, "and nobody asks on"
+    assert sum(len(said) for said in edge.over(IDLE_SECONDS - 1)) <= 2, "reports stop"
     assert not any(edge.over(60.0))
 
 
-def test_what_others_use_is_nobodys_once_no_worker_asks(edge: Edge) -> None:
+def test_slots_of_other_hosts_are_dropped_without_requests_here(edge: Edge) -> None:
     row = edge.in_use("g", 0)
     elsewhere(edge, b"g", 3)
     edge.use(row)
@@ -174,7 +174,7 @@ def test_what_others_use_is_nobodys_once_no_worker_asks(edge: Edge) -> None:
     assert told <= (IDLE_SECONDS + GAUGE_REPEAT_SECONDS + 2) / GAUGE_REPEAT_SECONDS + 1
 
 
-def test_what_a_supervisor_has_left_behind_is_asked_anew(edge: Edge) -> None:
+def test_a_new_supervisor_refreshes_the_totals_of_the_former_one(edge: Edge) -> None:
     rows = [edge.in_use(f"g-{number}", 0) for number in range(20)]
     quota = edge.quota("q", 3)
     for row in (*rows, quota):
@@ -191,7 +191,7 @@ def test_what_a_supervisor_has_left_behind_is_asked_anew(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize(("on_loss", "kept"), [("share", 5), ("deny", 0), ("full", 10)])
-def test_a_hub_that_is_away_says_nothing_of_what_others_use(edge: Edge, on_loss: OnLoss, kept: int) -> None:
+def test_without_the_hub_the_last_totals_of_other_hosts_do_not_apply(edge: Edge, on_loss: OnLoss, kept: int) -> None:
     row = edge.in_use("g", 1)
     elsewhere(edge, b"g", 9)
     edge.use(row, 10)
@@ -201,7 +201,7 @@ def test_a_hub_that_is_away_says_nothing_of_what_others_use(edge: Edge, on_loss:
     assert held(edge, row) == 10 - kept
 
 
-def test_what_is_asked_for_when_the_hub_is_back_need_not_wait_for_its_turn(edge: Edge) -> None:
+def test_used_rows_are_reported_first_when_the_hub_returns(edge: Edge) -> None:
     rows = [edge.in_use(f"g-{number}", 0) for number in range(20)]
     for row in rows:
         edge.use(row, 10)

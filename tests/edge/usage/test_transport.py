@@ -1,4 +1,4 @@
-"""Batches over HTTP: what is sent, and what comes of servers that answer oddly, or not at all; and a real collector."""
+"""Batches over HTTP: the request, servers with odd or missing answers, and a real collector."""
 
 import asyncio
 import socket
@@ -28,7 +28,7 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter, bytes], Awaitable
 
 
 class Server:
-    """A server that answers each request with bytes, or as a function does; `requests` are their heads and bodies."""
+    """A server that answers each request with bytes or by a function. `requests` has the heads and bodies."""
 
     def __init__(self, answer: bytes | Answer = OK, tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
@@ -66,7 +66,7 @@ class Server:
 
 
 def with_server(server: Server, work: Callable[[HttpTransport], Awaitable[None]], **options: object) -> None:
-    """Do `work` with a transport to it, which is closed then."""
+    """Run `work` with a transport to the server, and close the transport."""
 
     async def both() -> None:
         async with asyncio.timeout(20), server:
@@ -80,7 +80,7 @@ def with_server(server: Server, work: Callable[[HttpTransport], Awaitable[None]]
 
 
 def ask(server: Server, **options: object) -> Reply | OSError:
-    """What becomes of one batch."""
+    """Send one batch. Return the reply or the error."""
     found: list[Reply | OSError] = []
 
     async def work(http: HttpTransport) -> None:
@@ -93,7 +93,7 @@ def ask(server: Server, **options: object) -> Reply | OSError:
     return found[0]
 
 
-def test_what_is_sent_is_what_the_contract_says() -> None:
+def test_the_request_follows_the_contract() -> None:
     server = Server()
     assert ask(server, token="s3cret") == Reply(200, b'{"watermark": 3}')
     ((fields, content),) = server.requests
@@ -114,9 +114,9 @@ def test_one_connection_is_kept_and_closed_at_the_end(monkeypatch: pytest.Monkey
         assert (server.connections, server.ended) == (1, 0)
         await http.close()
         await http.close()
-        while not server.ended:  # noqa: ASYNC110, what is waited for is another task
+        while not server.ended:  # noqa: ASYNC110, another task changes the condition
             await asyncio.sleep(0.001)
-        # It is opened again by who has more.
+        # The next batch opens a new connection.
         assert (await http(BATCH, BODY)).status == 200
 
     with_server(server, work)
@@ -131,18 +131,18 @@ def test_one_connection_is_kept_and_closed_at_the_end(monkeypatch: pytest.Monkey
         (b"HTTP/1.1 302 X\r\nLocation: /elsewhere\r\nContent-Length: 0\r\n\r\n", Reply(302, b"")),
         (b"HTTP/1.1 307 X\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n", Reply(307, b"")),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwell", Reply(200, b"well")),
-        # Said to be compressed, and never unpacked.
+        # The transport does not decompress answers.
         (b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nwell", Reply(200, b"well")),
         (b"HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 2\r\n\r\n{}", Reply(200, b"{}")),
     ],
 )
-def test_what_is_answered_is_told(answer: bytes, reply: Reply) -> None:
+def test_the_answer_is_returned(answer: bytes, reply: Reply) -> None:
     server = Server(answer)
     assert ask(server) == reply
     assert len(server.requests) == 1
 
 
-def test_no_more_of_an_answer_is_read_than_a_collector_says() -> None:
+def test_the_size_of_an_answer_is_bounded() -> None:
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: bytes) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while True:
@@ -156,7 +156,7 @@ def test_no_more_of_an_answer_is_read_than_a_collector_says() -> None:
             transport.UnansweredError, match="the collector's answer had a body of more than 65536 bytes"
         ):
             await http(BATCH, BODY)
-        # The rest is not waited for: its connection is closed, and the next one has another.
+        # The transport closes the connection with the unread rest, and the next batch uses a new one.
         server.answer = OK
         assert (await http(BATCH, BODY)).body == b'{"watermark": 3}'
         assert server.connections == 2
@@ -176,7 +176,7 @@ def test_no_more_of_an_answer_is_read_than_a_collector_says() -> None:
         bytes(999),
     ],
 )
-def test_what_is_no_answer_is_none(answer: bytes) -> None:
+def test_an_invalid_answer_is_an_error(answer: bytes) -> None:
     async def close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: bytes) -> None:
         writer.write(answer)
         writer.close()
@@ -186,7 +186,7 @@ def test_what_is_no_answer_is_none(answer: bytes) -> None:
     assert str(failure)
 
 
-def test_who_answers_nothing_or_slowly_is_given_up() -> None:
+def test_a_silent_or_slow_server_times_out() -> None:
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: bytes) -> None:
         await reader.read()
 
@@ -198,7 +198,7 @@ def test_who_answers_nothing_or_slowly_is_given_up() -> None:
         assert isinstance(ask(Server(answer), total=0.05), TimeoutError)
 
 
-def test_nobody_there_is_an_error_of_the_system() -> None:
+def test_a_refused_connection_is_an_os_error() -> None:
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
         port = listening.getsockname()[1]
 
@@ -211,7 +211,7 @@ def test_nobody_there_is_an_error_of_the_system() -> None:
     asyncio.run(work())
 
 
-def test_over_tls_the_name_is_checked_and_a_certificate_shown(tmp_path: Path) -> None:
+def test_tls_checks_the_name_and_presents_a_client_certificate(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     served, shown = authority.issue("collector.example"), authority.issue("edge")
     serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=authority.file)
@@ -243,7 +243,7 @@ def test_over_tls_the_name_is_checked_and_a_certificate_shown(tmp_path: Path) ->
     asyncio.run(work())
 
 
-def test_a_real_collector_that_does_not_know_the_token_is_told_of(tmp_path: Path, sqlite_collector: Collector) -> None:
+def test_an_unknown_token_at_a_real_collector_is_reported(tmp_path: Path, sqlite_collector: Collector) -> None:
     spool = Spool.open(tmp_path / "spool")
     append(spool)
 

@@ -1,4 +1,4 @@
-"""Words with a form."""
+"""Parsers of single values of the configuration."""
 
 import hashlib
 import ipaddress
@@ -27,33 +27,33 @@ def test_names(name):
 
 
 @pytest.mark.parametrize("name", ["", "-", "_a", "a b", "a.b", "é", "a" * 65, "a\n", "٣"])
-def test_what_is_no_name_is_refused(name):
+def test_an_invalid_name_is_refused(name):
     what, hint = refusal(parsers.read_name, name)
     assert what.endswith("is not a name")
     assert hint == parsers.A_NAME
 
 
 @pytest.mark.parametrize("value", ["gpt-4.1", "meta-llama/Llama-3.3-70B", "llama3:8b", "!", "m" * 64])
-def test_values_of_dimensions_are_what_usage_can_have(value):
+def test_valid_values_of_dimensions_are_read(value):
     assert parsers.read_dimension_value(value) == value
     assert is_dimensions({"model": value})
 
 
 @pytest.mark.parametrize("value", ["", "gpt 5", "~other", "é", "m" * 65, "m\n"])
-def test_what_usage_cannot_have_is_no_value_of_a_dimension(value):
+def test_an_invalid_value_of_a_dimension_is_refused(value):
     what, hint = refusal(parsers.read_dimension_value, value)
     assert what.endswith("is not a value of a dimension")
     assert hint == A_VALUE
 
 
 @pytest.mark.parametrize("pattern", ["", "a b", "a\n"])
-def test_text_with_spaces_is_no_pattern_of_routes(pattern):
+def test_a_route_pattern_with_spaces_is_refused(pattern):
     what, hint = refusal(parsers.read_route_pattern, pattern)
     assert what.endswith("is not the name of a route")
     assert hint == parsers.A_ROUTE
 
 
-def test_scopes_may_have_signs_in_them():
+def test_scopes_may_have_punctuation():
     assert parsers.read_scope("orders:read/all") == "orders:read/all"
     assert refusal(parsers.read_scope, "a b") == ("'a b' is not a scope", parsers.A_SCOPE)
 
@@ -92,7 +92,7 @@ def test_addresses(written, address):
         "http://a:80",
     ],
 )
-def test_what_is_no_address_is_refused(written):
+def test_an_invalid_address_is_refused(written):
     assert refusal(addresses.read_address, written) == (
         f"{written!r} is not an address with a port",
         "HOST:PORT such as 127.0.0.1:8080 or [::1]:8080",
@@ -129,19 +129,19 @@ def test_hosts_are_in_lower_case_without_a_trailing_dot():
 
 
 @pytest.mark.parametrize("host", ["", "*", "a..b", "a:80", "-a", "a.*.b", "**.a", "é.com", "a" * 64, "a." * 127 + "a"])
-def test_what_is_no_host_is_refused(host):
+def test_an_invalid_host_is_refused(host):
     what, hint = refusal(readers.read_host, host)
     assert what.endswith("is not a host name")
     assert hint == "a name such as api.example.com, or *.example.com, without a port"
 
 
 @pytest.mark.parametrize("host", ["pass", "upstream", "api.internal", "API.internal:8080", "127.0.0.1:1"])
-def test_what_upstreams_get_as_host(host):
+def test_valid_hosts_sent_to_upstreams_are_read(host):
     assert readers.read_sent_host(host) == host.lower()
 
 
 @pytest.mark.parametrize("host", ["", "a b", "a:", "a:x", "a:0", "a:65536", "a:1:2", "http://a", "a\r\nX: 1", "*.a"])
-def test_what_no_upstream_can_get_as_host_is_refused(host):
+def test_an_invalid_host_sent_to_upstreams_is_refused(host):
     what, hint = refusal(readers.read_sent_host, host)
     assert what.endswith("is not a host name")
     assert hint == readers.A_SENT_HOST
@@ -173,11 +173,11 @@ def test_paths(path):
         ("/a/..;x", "'/a/..;x' has a dot segment", "write the path that it leads to"),
     ],
 )
-def test_what_is_no_path_is_refused_with_the_reason(path, what, hint):
+def test_an_invalid_path_is_refused_with_the_reason(path, what, hint):
     assert refusal(readers.read_path, path) == (what, hint)
 
 
-def test_methods_are_those_that_are_forwarded():
+def test_only_forwarded_methods_are_read():
     assert readers.read_method("PATCH") == "PATCH"
     assert refusal(readers.read_method, "get") == ("'get' is not a method that the edge forwards", "write GET")
     assert refusal(readers.read_method, "CONNECT") == (
@@ -189,7 +189,7 @@ def test_methods_are_those_that_are_forwarded():
     assert [readers.read_method(method) for method in ("PROPFIND", "BREW")] == ["PROPFIND", "BREW"]
 
 
-def test_protocols_are_those_in_which_no_request_passes_unseen():
+def test_protocols_that_carry_http_are_refused():
     assert [readers.read_protocol(name) for name in ("websocket", "SPDY/3.1")] == ["websocket", "SPDY/3.1"]
     assert refusal(readers.read_protocol, "a b") == ("'a b' is not a protocol", readers.A_PROTOCOL)
     for name in ("h2c", "H2C", "h2", "HTTP/2.0", "TLS/1.0"):
@@ -232,7 +232,7 @@ def test_origins_have_a_port(written, origin):
         ("http://a_b c", "'http://a_b c' has no host, or a port that cannot be", addresses.AN_ORIGIN),
     ],
 )
-def test_what_is_no_origin_is_refused_with_the_reason(written, what, hint):
+def test_an_invalid_origin_is_refused_with_the_reason(written, what, hint):
     assert refusal(addresses.read_origin, written) == (what, hint)
 
 
@@ -248,7 +248,7 @@ def test_a_collector_has_a_port_once_read(written, read):
     assert addresses.read_collector(written) == addresses.read_collector(read) == read
 
 
-def test_where_batches_go_at_a_collector_is_not_for_the_operator_to_say():
+def test_a_collector_with_a_path_or_credentials_is_refused():
     assert refusal(addresses.read_collector, "http://a/v1/batches") == (
         "'http://a/v1/batches' has a path",
         "http://HOST:PORT such as http://127.0.0.1:9100, or https://HOST:PORT: the edge knows where batches go",
@@ -311,11 +311,11 @@ def test_a_hub_has_a_port_and_a_database_once_read(written, read):
         ("redis://a b", "has no host, or a port that cannot be"),
     ],
 )
-def test_what_is_no_hub_is_refused_with_the_reason(written, what):
+def test_an_invalid_hub_is_refused_with_the_reason(written, what):
     assert refusal(hub_settings.read_hub_url, written) == (what, hub_settings.A_HUB)
 
 
-def test_a_node_of_a_cluster_is_named_once():
+def test_a_repeated_cluster_node_is_refused():
     assert refusal(hub_settings.read_hub_url, "redis+cluster://A,a:6379") == (
         "names a node twice",
         "leave one of them out",
@@ -361,7 +361,7 @@ def test_raw_character_in_a_password_is_refused(read, form, raw):
 
 @given(st.text(st.characters(blacklist_categories=("Cs",)), min_size=1))
 def test_escaped_password_is_read_whole(password):
-    """Each character has a form in which a URL may have it."""
+    """Each character has an escaped form in a URL."""
     read = hub_settings.read_hub_url(f"redis://me:{quote(password, safe='')}@h/0")
     assert unquote(hub_settings.HubUrl.parse(read).who) == f"me:{password}"
     url = database_url.read_database(f"postgresql://me:{quote(password, safe='')}@h/ledger")
@@ -418,14 +418,14 @@ def test_names_of_fields(name):
 
 
 @pytest.mark.parametrize("name", ["", "X Cost", "X-Cost:", "(x)", "é", "a" * 65, "a\n"])
-def test_what_is_no_name_of_a_field_is_refused(name):
+def test_an_invalid_field_name_is_refused(name):
     assert refusal(parsers.read_field_name, name) == (
         f"{units.format_value(name)} is not the name of a field",
         parsers.A_FIELD_NAME,
     )
 
 
-def test_sentences_are_in_one_line():
+def test_sentences_are_joined_into_one_line():
     assert parsers.read_sentence("  Schreib an\n\tsüd@example.com \n") == "Schreib an süd@example.com"
     assert parsers.read_sentence("x" * parsers.SENTENCE_CHARACTERS_MAX) == "x" * 500
 
@@ -441,7 +441,7 @@ def test_sentences_are_in_one_line():
         (["a"], "is not a single value"),
     ],
 )
-def test_what_is_no_sentence_is_refused(written, what):
+def test_an_invalid_sentence_is_refused(written, what):
     assert refusal(parsers.read_sentence, written) == (what, parsers.A_SENTENCE)
 
 
@@ -468,13 +468,13 @@ def test_time_zones(zone):
         ("", parsers.A_TIMEZONE),
     ],
 )
-def test_what_is_no_time_zone_on_every_host_is_refused(zone, hint):
+def test_an_unknown_time_zone_is_refused(zone, hint):
     what, instead = refusal(parsers.read_timezone, zone)
     assert what == f"{zone!r} is not a time zone"
     assert instead == hint or hint is None
 
 
-def test_every_zone_of_iana_has_the_form_of_one():
+def test_every_iana_time_zone_is_read():
     zones = [zone for zone in zoneinfo.available_timezones() if zone not in ("Factory", "localtime", "posixrules")]
     assert len(zones) > 400
     assert [parsers.read_timezone(zone) for zone in zones] == zones
@@ -482,19 +482,19 @@ def test_every_zone_of_iana_has_the_form_of_one():
 
 @pytest.fixture
 def only_in(monkeypatch):
-    """`only_in(folder)`: time zones are looked for in this folder, or in none, and in `tzdata`."""
+    """`only_in(folder)` restricts the search for time zones to this folder, or to none, and to `tzdata`."""
     monkeypatch.setattr(parsers, "ZoneInfo", zoneinfo.ZoneInfo.no_cache)
     yield lambda *folder: zoneinfo.reset_tzpath(to=folder)
     zoneinfo.reset_tzpath()
 
 
-def test_time_zones_are_known_where_the_system_has_none(only_in):
+def test_time_zones_are_known_without_those_of_the_system(only_in):
     only_in()
     assert parsers.read_timezone("Europe/Berlin") == "Europe/Berlin"
     assert refusal(parsers.read_timezone, "Europe/Berln")[1] == "did you mean Europe/Berlin?"
 
 
-def test_a_file_that_is_beside_the_time_zones_is_none(only_in, tmp_path):
+def test_other_files_beside_the_time_zones_are_no_time_zones(only_in, tmp_path):
     (tmp_path / "leapseconds").write_text("# Leap seconds")
     (tmp_path / "Moon").mkdir()
     only_in(str(tmp_path))
@@ -528,24 +528,24 @@ def test_logs_are_files(file):
     assert readers.read_log(file) == file
 
 
-def test_paths_that_were_read_already_pass():
+def test_path_objects_are_read():
     for reader in (parsers.read_folder, parsers.read_file, readers.read_log):
         assert reader(Path("var/x")) == "var/x"
 
 
 @pytest.mark.parametrize("file", ["true", "Yes", "on", "off", "-", "stdout", "var/log/"])
-def test_what_only_looks_like_a_log_is_refused(file):
+def test_words_and_folders_are_no_log_file(file):
     assert refusal(readers.read_log, file) == (f"{file!r} is not a file to write to", readers.A_LOG)
     assert refusal(readers.read_log, "") == ("'' is not a path", readers.A_LOG)
 
 
 @pytest.mark.parametrize("target", ["/", "/healthz", "/a?b=c&d", "/%41/..;x", "//"])
-def test_what_a_probe_asks_for(target):
+def test_valid_probe_targets_are_read(target):
     assert parsers.read_target(target) == target
 
 
 @pytest.mark.parametrize("target", ["", "healthz", "http://a/healthz", "/a b", "/a#b", "/é", "/a\r\nX: y", "*"])
-def test_what_cannot_be_requested_for_is_refused(target):
+def test_an_invalid_probe_target_is_refused(target):
     assert refusal(parsers.read_target, target) == (f"{target!r} is not a path that can be asked for", parsers.A_TARGET)
 
 
@@ -564,7 +564,7 @@ def test_the_name_of_a_server_is_a_host_or_an_ip_address(written, name):
 
 
 @pytest.mark.parametrize("name", ["", "*.a.example", "https://a", "a:443", "[::1]", "a b", "é"])
-def test_what_is_no_name_of_a_server_is_refused(name):
+def test_an_invalid_server_name_is_refused(name):
     assert refusal(addresses.read_server_name, name) == (f"{name!r} is not a host name", addresses.A_SERVER_NAME)
 
 
@@ -575,7 +575,7 @@ def test_an_empty_secret_is_none():
     assert refusal(parsers.read_secret, ["s"])[0] == "is not a single value"
 
 
-def test_what_may_stand_alone_or_as_a_url():
+def test_short_forms_become_lists_and_mappings():
     assert parsers.read_one_or_more("a") == ("a",)
     assert parsers.read_one_or_more(["a", "b"]) == ["a", "b"]
     assert parsers.read_listener("a:1") == {"address": "a:1"}
@@ -589,12 +589,12 @@ def test_a_url_is_no_listener():
 
 
 @pytest.mark.parametrize("word", ["off", "Off", "false", "no", "NO"])
-def test_parts_are_switched_off_in_yamls_words(word):
+def test_parts_are_switched_off_with_yamls_words(word):
     assert parsers.read_unless_off(word) is None
     assert readers.read_access_log(word) is None
 
 
-def test_what_is_not_switched_off_is_left_to_its_reader():
+def test_other_values_than_off_are_left_unchanged():
     assert parsers.read_unless_off({"errors": "5"}) == {"errors": "5"}
     assert parsers.read_unless_off("on") == "on"
     assert parsers.read_unless_off(None) is None
@@ -605,7 +605,7 @@ def test_what_is_not_switched_off_is_left_to_its_reader():
 
 
 @pytest.mark.parametrize("word", ["off", "OFF", "false", "no"])
-def test_what_is_switched_off_for_one_alone_says_so(word):
+def test_read_or_off_returns_off(word):
     assert parsers.read_or_off(word) == "off"
     assert parsers.get_union_tag("off") == "off"
     assert parsers.get_union_tag({"earn": "1/s"}) == parsers.get_union_tag("on") == parsers.GIVEN
@@ -615,11 +615,11 @@ def test_what_is_switched_off_for_one_alone_says_so(word):
     ("host", "known"),
     [("10.0.0.1", True), ("::1", True), ("api.internal", False), ("10.0.0.256", False), ("1.2.3", False)],
 )
-def test_an_ip_address_is_reported_from_a_name(host: str, known: bool) -> None:
+def test_is_address_tells_an_ip_address_from_a_name(host: str, known: bool) -> None:
     assert addresses.is_address(host) is known
 
 
-def test_the_digest_of_nothing_is_no_key():
+def test_the_digest_of_an_empty_key_is_refused():
     with pytest.raises(PydanticCustomError, match="the SHA-256 of nothing"):
         parsers.read_digest(hashlib.sha256(b"").hexdigest().upper())
 

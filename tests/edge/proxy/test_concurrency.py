@@ -1,6 +1,6 @@
-"""Requests at once: a slot is taken at admission and given back when the request is over, however it ends.
+"""Concurrency limits: a request acquires a slot at admission and releases it at any kind of end.
 
-The stage checks at the end of every test of this room that no slot is taken any more.
+The test bed checks after every test that all slots are free.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ WITH_KEY = f"X-API-Key: {KEY}"
 
 @pytest.fixture
 def edge(edge: Edge) -> Edge:
-    """Customers of the tier `basic` may have two requests under way."""
+    """An edge whose tier `basic` allows two requests at once."""
     edge.config["tiers"]["basic"] = {"limits": [], "concurrency": 2}
     return edge
 
 
 async def is_over(edge: Edge) -> None:
-    """Nothing is in use any more."""
-    await edge.until(lambda: not edge.in_use(), "every slot is given back")
+    """Wait until all slots are released."""
+    await edge.until(lambda: not edge.in_use(), "every slot is released")
 
 
 # ---- the bound
 
 
-async def test_who_has_two_under_way_is_refused_a_third(edge: Edge) -> None:
+async def test_a_third_request_at_once_is_refused(edge: Edge) -> None:
     one, upstream = await asked(edge)
     other, _ = await asked(edge)
     assert edge.in_use() == 2
@@ -55,7 +55,7 @@ async def test_who_has_two_under_way_is_refused_a_third(edge: Edge) -> None:
     await is_over(edge)
 
 
-async def test_it_holds_over_all_workers(edge: Edge) -> None:
+async def test_concurrency_is_bounded_over_all_workers(edge: Edge) -> None:
     await asked(edge)
     second = Second(edge)
     await second.starts()
@@ -71,7 +71,7 @@ async def test_it_holds_over_all_workers(edge: Edge) -> None:
     await second.ends()
 
 
-# ---- when it is given back
+# ---- the end of a request
 
 
 ANSWERS = {
@@ -87,7 +87,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_with_the_last_byte_of_an_answer(edge: Edge, name: str) -> None:
+async def test_a_slot_is_released_with_the_last_byte_of_a_response(edge: Edge, name: str) -> None:
     client, upstream = await asked(edge)
     assert edge.in_use() == 1
     await upstream.sends(ANSWERS[name])
@@ -105,7 +105,7 @@ STREAMS = {
 
 
 @pytest.mark.parametrize("name", STREAMS)
-async def test_a_stream_has_it_until_its_end(edge: Edge, name: str) -> None:
+async def test_a_stream_holds_its_slot_until_its_end(edge: Edge, name: str) -> None:
     first, piece, rest = STREAMS[name]
     client, upstream = await asked(edge)
     await upstream.sends(first)
@@ -125,7 +125,7 @@ async def test_a_stream_has_it_until_its_end(edge: Edge, name: str) -> None:
     await client.gets_until(b"abc" if "Content-Length" in answer else b"0\r\n\r\n")
 
 
-async def test_requests_in_line_have_one_after_the_other(edge: Edge) -> None:
+async def test_pipelined_requests_hold_a_slot_one_after_the_other(edge: Edge) -> None:
     edge.config["customers"]["acme"]["concurrency"] = 1
     client, upstream = await asked(edge, request() * 20)
     for n in range(20):
@@ -139,8 +139,8 @@ async def test_requests_in_line_have_one_after_the_other(edge: Edge) -> None:
 # ---- clients that leave
 
 
-async def test_a_client_that_takes_nothing_and_has_all_of_its_answer_does_not(edge: Edge) -> None:
-    """What waits for it is bounded by its connection; the request is over."""
+async def test_an_unread_buffered_response_holds_no_slot(edge: Edge) -> None:
+    """The connection bounds the unread response. The request is over."""
     client = await edge.client(receives=4096)
     await edge.until(lambda: edge.runtime.connections.clients)
     (kept,) = edge.runtime.connections.clients
@@ -152,7 +152,7 @@ async def test_a_client_that_takes_nothing_and_has_all_of_its_answer_does_not(ed
     assert len((await client.gets_answer()).body) == 100_000
 
 
-async def test_a_storm_of_clients_that_come_and_go_leaves_nothing_in_use(edge: Edge, seed: int) -> None:
+async def test_many_leaving_clients_leave_no_slot_in_use(edge: Edge, seed: int) -> None:
     chance = random.Random(seed)
     edge.upstream.answers(
         lambda request: chance.choice(
@@ -198,11 +198,11 @@ async def test_a_storm_of_clients_that_come_and_go_leaves_nothing_in_use(edge: E
     assert edge.in_use() == 0
 
 
-# ---- upstreams that fail, and what is refused after admission
+# ---- failing upstreams, and refusals after admission
 
 
 @pytest.mark.parametrize("name", ["sized", "chunked"])
-async def test_an_answer_that_breaks_off_gives_it_back(edge: Edge, name: str) -> None:
+async def test_a_cut_off_response_releases_its_slot(edge: Edge, name: str) -> None:
     client, upstream = await asked(edge)
     await upstream.sends(*STREAMS[name][:2])
     await client.gets_until(b"abc")
@@ -211,14 +211,14 @@ async def test_an_answer_that_breaks_off_gives_it_back(edge: Edge, name: str) ->
     await client.gets_reset()
 
 
-async def test_an_answer_that_takes_too_long_gives_it_back(edge: Edge) -> None:
+async def test_a_timed_out_response_releases_its_slot(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"response_head": "100ms"}
     client, _ = await asked(edge)
     assert (await client.gets_answer()).status == 504
     assert edge.in_use() == 0
 
 
-async def test_a_request_that_is_sent_twice_has_one(edge: Edge) -> None:
+async def test_a_retried_request_holds_one_slot(edge: Edge) -> None:
     edge.config["customers"]["acme"]["concurrency"] = 1
     client, stale = await asked(edge)
     await stale.tells(client, ok())
@@ -232,7 +232,7 @@ async def test_a_request_that_is_sent_twice_has_one(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_a_body_that_is_too_large_gives_it_back(edge: Edge, at_once: bool) -> None:
+async def test_a_too_large_body_releases_its_slot(edge: Edge, at_once: bool) -> None:
     edge.config["limits"] = {"body": "8B"}
     first = head("POST /v1/x HTTP/1.1", "Host: h", WITH_KEY, "Transfer-Encoding: chunked")
     if at_once:
@@ -246,7 +246,7 @@ async def test_a_body_that_is_too_large_gives_it_back(edge: Edge, at_once: bool)
     assert edge.in_use() == 0
 
 
-async def test_a_body_that_stops_coming_gives_it_back(edge: Edge) -> None:
+async def test_a_stalled_body_releases_its_slot(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "100ms"}
     client, upstream = await asked(edge, post(b"abcdef", "/v1/x", WITH_KEY)[:-3])
     assert (await client.gets_answer()).status == 408
@@ -258,7 +258,7 @@ async def test_a_body_that_stops_coming_gives_it_back(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("who", ["client", "upstream"])
-async def test_a_tunnel_holds_it_until_either_side_leaves(edge: Edge, who: str) -> None:
+async def test_a_tunnel_holds_its_slot_until_one_side_leaves(edge: Edge, who: str) -> None:
     client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
     assert edge.in_use() == 1
     await client.reaches(upstream, b"\x81\x02hi")
@@ -270,10 +270,10 @@ async def test_a_tunnel_holds_it_until_either_side_leaves(edge: Edge, who: str) 
     await is_over(edge)
 
 
-# ---- a worker that leaves
+# ---- a draining worker
 
 
-async def test_a_worker_that_drains_gives_back_what_it_finishes(edge: Edge) -> None:
+async def test_a_draining_worker_releases_slots_of_finished_requests(edge: Edge) -> None:
     client, upstream = await asked(edge)
     drain = Drain(edge)
     await edge.settles()
@@ -285,12 +285,12 @@ async def test_a_worker_that_drains_gives_back_what_it_finishes(edge: Edge) -> N
     await drain.ends()
 
 
-async def test_a_worker_that_drains_gives_back_what_it_cuts(edge: Edge) -> None:
+async def test_a_draining_worker_releases_slots_of_cut_requests(edge: Edge) -> None:
     waiting, first = await asked(edge)
     socket, second = await asked(edge, get("/v1/ws", *UPGRADE, WITH_KEY))
     await second.sends(SWITCH)
     assert (await socket.gets_head()).status == 101
-    await socket.sends(b"\x00")  # No WebSocket, so it cannot be told to go.
+    await socket.sends(b"\x00")  # Invalid WebSocket data, so the edge cannot send a close frame.
     await second.gets(b"\x00")
     drain = Drain(edge, 0.1)
     await edge.settles()
@@ -301,10 +301,10 @@ async def test_a_worker_that_drains_gives_back_what_it_cuts(edge: Edge) -> None:
     assert edge.in_use() == 0
 
 
-# ---- other configurations while requests are under way
+# ---- reloads during requests
 
 
-async def test_a_number_that_was_lowered_holds_from_the_next_request_on(edge: Edge) -> None:
+async def test_a_lowered_concurrency_applies_to_the_next_request(edge: Edge) -> None:
     one, first = await asked(edge)
     other, second = await asked(edge)
     edge.config["tiers"]["basic"]["concurrency"] = 1
@@ -321,7 +321,7 @@ async def test_a_number_that_was_lowered_holds_from_the_next_request_on(edge: Ed
     assert (await second.tells(client, ok())).status == 200
 
 
-async def test_where_it_is_taken_away_and_comes_back_what_was_held_is_counted_once(edge: Edge) -> None:
+async def test_a_removed_and_restored_limit_counts_held_slots_once(edge: Edge) -> None:
     held, first = await asked(edge)
     del edge.config["tiers"]["basic"]["concurrency"]
     await edge.reloads()
@@ -335,13 +335,13 @@ async def test_where_it_is_taken_away_and_comes_back_what_was_held_is_counted_on
     is_limited(await asks(client), "concurrency")
     for waits, upstream in free:
         await upstream.tells(waits, ok())
-    assert edge.in_use() == 2, "what came while there was no limit gives nothing back"
+    assert edge.in_use() == 2, "requests admitted without the limit release no slot"
     for waits, upstream in ((held, first), (last, second)):
         await upstream.tells(waits, ok())
     assert edge.in_use() == 0
 
 
-async def test_a_tunnel_of_a_customer_who_is_no_more_gives_it_back(edge: Edge) -> None:
+async def test_a_tunnel_of_a_removed_customer_releases_its_slot(edge: Edge) -> None:
     client, upstream = await tunnel(edge, "/v1/ws", WITH_KEY)
     del edge.config["customers"]["acme"]
     edge.config["keys"] = [key for key in edge.config["keys"] if key["customer"] != "acme"]

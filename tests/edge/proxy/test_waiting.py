@@ -1,4 +1,4 @@
-"""Requests that wait until the hub was asked: what becomes of them, of what follows, and of who leaves meanwhile."""
+"""Requests that wait for the hub: their outcome, pipelined requests behind them, and clients that leave."""
 
 import asyncio
 import gc
@@ -24,7 +24,7 @@ from tests.edge.proxy.sharing import LIMIT, Shared
 from tests.support.transcript import UNLIMITED, Edge, get, ok
 
 PASSES = 1
-"""Of these pass before anything was heard from another host."""
+"""Requests that pass before the first report of another host."""
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def shared(edge: Edge) -> Shared:
     return Shared(edge)
 
 
-async def test_it_goes_on_with_a_claim(edge: Edge, shared: Shared) -> None:
+async def test_a_waiting_request_goes_on_with_a_claim(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
     client, gate = await shared.asked(request("/v1/waits"))
     assert shared.wanted(gate) == 1
@@ -46,13 +46,13 @@ async def test_it_goes_on_with_a_claim(edge: Edge, shared: Shared) -> None:
     assert gate.unspent_claims == gate.waiting == 0
     assert edge.used()["basic"] == 2
     assert edge.count("edge_limit_waits_total", "basic") == 1
-    # The connection goes on as if nothing had been.
+    # The connection stays usable.
     assert (await client.asks(request("/v1/next", key=""))).status == 401
     assert client.open
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_without_an_answer_it_is_refused_in_time(edge: Edge, shared: Shared, method: str) -> None:
+async def test_a_waiting_request_is_refused_after_its_time(edge: Edge, shared: Shared, method: str) -> None:
     await shared.begins()
     client = await edge.client()
     answer = await asks(client, "/v1/x", method=method)
@@ -61,12 +61,12 @@ async def test_without_an_answer_it_is_refused_in_time(edge: Edge, shared: Share
     if method == "GET":
         is_limited(answer, "basic")
     assert edge.count("edge_limit_waits_total", "basic") == 1
-    assert edge.used()["basic"] == 1, "what is refused is not counted"
+    assert edge.used()["basic"] == 1, "a refused request is not counted"
     assert not shared.gates()
-    assert (await asks(client, "/v1/x", key="")).status == 401, "the connection goes on"
+    assert (await asks(client, "/v1/x", key="")).status == 401, "the connection is served"
 
 
-async def test_the_time_that_it_waits_is_not_the_edges_own(edge: Edge, shared: Shared) -> None:
+async def test_waiting_time_does_not_count_as_overhead(edge: Edge, shared: Shared) -> None:
     def seconds() -> dict[str, float]:
         names = ("edge_request_seconds", "edge_overhead_seconds", "edge_upstream_seconds", "edge_limit_wait_seconds")
         return {name: sum(words[-1] for words in edge.metrics(name).values()) / 1e9 for name in names}
@@ -74,7 +74,7 @@ async def test_the_time_that_it_waits_is_not_the_edges_own(edge: Edge, shared: S
     upstream = await shared.begins()
     before = seconds()
     client, gate = await shared.asked(request())
-    for _ in range(2):  # The first answer is of no use to it.
+    for _ in range(2):  # The first answer brings no claim.
         began = monotonic()
         await edge.until(lambda began=began: monotonic() > began + 0.02, "time passes")
         shared.grants(gate, 0)
@@ -84,10 +84,10 @@ async def test_the_time_that_it_waits_is_not_the_edges_own(edge: Edge, shared: S
     assert wait >= 0.04
     assert own + its + wait == pytest.approx(whole, abs=1e-6)
     (words,) = edge.metrics("edge_limit_wait_seconds").values()
-    assert sum(words[:-1]) == edge.count("edge_limit_waits_total", "basic") == 1, "it is one wait"
+    assert sum(words[:-1]) == edge.count("edge_limit_waits_total", "basic") == 1, "both count as one wait"
 
 
-async def test_who_leaves_waits_no_more(edge: Edge, shared: Shared, tmp_path: Path) -> None:
+async def test_a_client_that_leaves_stops_waiting(edge: Edge, shared: Shared, tmp_path: Path) -> None:
     edge.config["access_log"] = {"file": str(tmp_path / "access.log")}
     upstream = await shared.begins()
     client, gate = await shared.asked(request("/v1/left"))
@@ -108,7 +108,7 @@ async def test_who_leaves_waits_no_more(edge: Edge, shared: Shared, tmp_path: Pa
     assert "status" not in said[-1]
 
 
-async def test_what_is_sent_behind_it_waits_for_its_turn(edge: Edge, shared: Shared) -> None:
+async def test_pipelined_requests_wait_for_their_turn(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
     client, gate = await shared.asked(request("/v1/one") + get("/public/two"))
     await client.sends(get("/public/three"))
@@ -122,7 +122,7 @@ BODY = b"x" * 1000
 
 
 @pytest.mark.parametrize("first", [0, 10, 1000])
-async def test_a_body_comes_while_it_waits(edge: Edge, shared: Shared, first: int) -> None:
+async def test_a_body_may_arrive_during_the_wait(edge: Edge, shared: Shared, first: int) -> None:
     upstream = await shared.begins()
     client, gate = await shared.asked(request("/v1/x", "Content-Length: 1000", method="POST") + BODY[:first])
     await client.sends(BODY[first:])
@@ -132,7 +132,7 @@ async def test_a_body_comes_while_it_waits(edge: Edge, shared: Shared, first: in
     assert (await upstream.tells(client, ok())).status == 200
 
 
-async def test_a_body_that_is_no_body_is_refused_and_gives_everything_back(edge: Edge, shared: Shared) -> None:
+async def test_a_malformed_body_is_refused_and_releases_everything(edge: Edge, shared: Shared) -> None:
     await shared.begins()
     client = await edge.client()
     await client.sends(request("/v1/x", "Transfer-Encoding: chunked", method="POST") + b"nonsense\r\n")
@@ -142,9 +142,7 @@ async def test_a_body_that_is_no_body_is_refused_and_gives_everything_back(edge:
 
 
 @pytest.mark.parametrize("first", [0, 10])
-async def test_what_ends_it_ends_the_connection_where_its_body_could_pass_for_a_request(
-    edge: Edge, shared: Shared, first: int
-) -> None:
+async def test_a_refusal_with_an_unread_body_closes_the_connection(edge: Edge, shared: Shared, first: int) -> None:
     upstream = await shared.begins()
     client = await edge.client()
     body = get("/public/smuggled") * 2
@@ -161,21 +159,23 @@ async def test_what_ends_it_ends_the_connection_where_its_body_could_pass_for_a_
     assert not upstream.has()
 
 
-async def test_more_than_is_read_ahead_comes_while_it_waits(edge: Edge, shared: Shared) -> None:
+async def test_a_large_body_may_arrive_during_the_wait(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
     client = await edge.client()
     body = bytes(300_000)
     await client.sends(request("/v1/x", f"Content-Length: {len(body)}", method="POST"))
     gate = await shared.waits()
     await client.sends(body[:100_000])
-    await edge.until(lambda: len(next(iter(edge.runtime.connections.clients)).buffer) > 64 << 10, "it was read")
+    await edge.until(
+        lambda: len(next(iter(edge.runtime.connections.clients)).buffer) > 64 << 10, "the edge has read ahead"
+    )
     shared.grants(gate)
     await client.sends(body[100_000:])
     assert (await upstream.gets_request()).body == body
     assert (await upstream.tells(client, ok())).status == 200
 
 
-async def test_a_client_that_waits_for_100_is_told_of_the_refusal_and_closed(edge: Edge, shared: Shared) -> None:
+async def test_a_refused_expectation_of_100_closes_the_connection(edge: Edge, shared: Shared) -> None:
     await shared.begins()
     client = await edge.client()
     asked = request("/v1/x", "Content-Length: 5", "Expect: 100-continue", method="POST")
@@ -183,7 +183,7 @@ async def test_a_client_that_waits_for_100_is_told_of_the_refusal_and_closed(edg
     await client.gets_eof()
 
 
-async def test_a_drain_waits_for_it_and_closes(edge: Edge, shared: Shared) -> None:
+async def test_a_drain_waits_for_a_waiting_request(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
     client, gate = await shared.asked(request("/v1/x"))
     for each in tuple(edge.runtime.connections.clients):
@@ -196,7 +196,7 @@ async def test_a_drain_waits_for_it_and_closes(edge: Edge, shared: Shared) -> No
 
 
 @pytest.mark.parametrize("supervisor", ["answers", "dies"])
-async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
+async def test_a_draining_worker_receives_the_answer_of_the_hub(
     edge: Edge, shared: Shared, monkeypatch: pytest.MonkeyPatch, supervisor: str
 ) -> None:
     monkeypatch.setitem(WAIT_SECONDS_MAX, "bounded", 60.0)
@@ -221,7 +221,7 @@ async def test_a_worker_that_was_told_to_leave_hears_of_the_answer(
     await edge.runtime.tasks.cancel()
 
 
-async def test_a_reload_meanwhile_holds_from_the_next_request_on(edge: Edge, shared: Shared) -> None:
+async def test_a_reload_during_the_wait_applies_to_the_next_request(edge: Edge, shared: Shared) -> None:
     edge.config["trusted_proxies"] = ["127.0.0.1/32"]
     upstream = await shared.begins()
     client, gate = await shared.asked(request("/v1/x"))
@@ -230,11 +230,11 @@ async def test_a_reload_meanwhile_holds_from_the_next_request_on(edge: Edge, sha
     shared.grants(gate)
     assert (await upstream.serves(client, ok())).status == 200
     await client.sends(get("/public/", "X-Forwarded-For: 192.0.2.1"))
-    assert (await upstream.gets_request())["X-Forwarded-For"] == "127.0.0.1", "it is trusted no more"
+    assert (await upstream.gets_request())["X-Forwarded-For"] == "127.0.0.1", "the proxy is no longer trusted"
     assert (await upstream.tells(client, ok())).status == 200
 
 
-async def test_one_claim_is_for_one_request_first_come_first_served(edge: Edge, shared: Shared) -> None:
+async def test_each_claim_serves_one_request_in_order(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
     clients = []
     for number in range(3):
@@ -249,7 +249,7 @@ async def test_one_claim_is_for_one_request_first_come_first_served(edge: Edge, 
     assert edge.used()["basic"] == 4
 
 
-async def test_an_answer_that_is_of_no_use_leaves_everybody_in_place(edge: Edge, shared: Shared) -> None:
+async def test_an_answer_without_claims_keeps_the_order_of_waiting_requests(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
     clients = []
     for number in range(3):
@@ -259,11 +259,11 @@ async def test_an_answer_that_is_of_no_use_leaves_everybody_in_place(edge: Edge,
     waiting = edge.runtime.claim_waiter._waiting
     first, second, third = waiting[gate]
     edge.runtime.claim_waiter.on_hub_answer()
-    assert list(waiting[gate]) == [first, second, third], "there is no news"
+    assert list(waiting[gate]) == [first, second, third], "the answer brings no news"
     shared.grants(gate, 0)
     again, *behind = waiting[gate]
     assert again.who is first.who
-    assert behind == [second, third], "who is behind has not even been asked"
+    assert behind == [second, third], "the requests behind were not tried"
     assert shared.wanted(gate) == gate.waiting == 3
     shared.grants(gate, 3)
     for number, client in enumerate(clients):
@@ -273,7 +273,7 @@ async def test_an_answer_that_is_of_no_use_leaves_everybody_in_place(edge: Edge,
             upstream = await edge.upstream.accepts()
 
 
-async def test_who_waits_for_another_row_is_not_woken(edge: Edge, shared: Shared) -> None:
+async def test_a_claim_wakes_only_requests_of_its_row(edge: Edge, shared: Shared) -> None:
     edge.config["customers"]["free"] = {"tier": "basic"}
     upstream = await shared.begins()
     one, other = await edge.client(), await edge.client()
@@ -295,7 +295,7 @@ async def test_who_waits_for_another_row_is_not_woken(edge: Edge, shared: Shared
     assert (await upstream.tells(other, ok())).status == 200
 
 
-async def test_claims_that_come_too_late_are_given_back(edge: Edge, shared: Shared) -> None:
+async def test_late_claims_are_returned(edge: Edge, shared: Shared) -> None:
     await shared.begins()
     client, gate = await shared.asked(request("/v1/left"))
     client.aborts()
@@ -305,10 +305,10 @@ async def test_claims_that_come_too_late_are_given_back(edge: Edge, shared: Shar
     assert gate.unspent_claims == 2
     shared.says_unused(gate)
     assert gate.unspent_claims == 0
-    assert edge.used()["basic"] == 1, "nothing is charged"
+    assert edge.used()["basic"] == 1, "the request is not charged"
 
 
-async def test_claims_of_a_row_at_which_somebody_waits_stay(edge: Edge, shared: Shared) -> None:
+async def test_claims_of_a_row_with_waiting_requests_are_not_returned(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
     client, gate = await shared.asked(request("/v1/waits"))
     shared.says_unused(gate)
@@ -319,11 +319,11 @@ async def test_claims_of_a_row_at_which_somebody_waits_stay(edge: Edge, shared: 
     for wrong in (("nothing", 1, 0, 0), ("customers", 99, gate.row, 2), ("customers", 1, gate.row, 99)):
         words[gate.row + edge.worker.store.customers.head_at + at.GIVEN] += 1
         edge.runtime.claim_waiter.return_claims([LimitRow(*wrong)])
-        assert gate.unspent_claims == 1, "it is another row, of another table"
+        assert gate.unspent_claims == 1, "the message names another row or table"
         shared.says_unused(gate)
 
 
-async def test_two_limits_are_asked_in_turn_and_what_a_third_refuses_gives_all_back(edge: Edge, shared: Shared) -> None:
+async def test_a_refusal_by_a_third_limit_releases_the_claims_of_two(edge: Edge, shared: Shared) -> None:
     limits = [{"name": name, "rate": f"{LIMIT}/{unit}"} for name, unit in (("basic", "min"), ("hourly", "h"))]
     edge.config["tiers"]["basic"] = {"limits": limits, "concurrency": 1}
     upstream = await shared.begins()
@@ -333,7 +333,7 @@ async def test_two_limits_are_asked_in_turn_and_what_a_third_refuses_gives_all_b
         await client.sends(request())
         for _ in limits:
             gates.append(await shared.waits())
-            # For both requests: what is in hand of one limit while the other is asked is there for who comes next.
+            # This serves both requests: a claim unused after a refusal is there for the next request.
             shared.grants(gates[-1])
         if client is held:
             await upstream.gets_request()
@@ -349,7 +349,7 @@ async def test_two_limits_are_asked_in_turn_and_what_a_third_refuses_gives_all_b
     assert edge.used()["basic"] == edge.used()["hourly"] == 2
 
 
-async def test_without_its_supervisor_the_edge_goes_on_with_what_it_knows(edge: Edge, shared: Shared) -> None:
+async def test_without_a_supervisor_the_worker_decides_alone(edge: Edge, shared: Shared) -> None:
     upstream = await shared.begins()
     client = await edge.client()
     await client.sends(request("/v1/x"))
@@ -363,14 +363,14 @@ async def test_without_its_supervisor_the_edge_goes_on_with_what_it_knows(edge: 
 
 
 def loses_the_hub(shared: Shared, on_loss: int) -> None:
-    """As its supervisor says it."""
+    """Write the loss of the hub as the supervisor does."""
     shared.table.words[at.ON_LOSS] = on_loss
     shared.table.words[at.HOSTS] = 2 | at.AWAY
 
 
 @pytest.mark.parametrize("sync", ["bounded", "eventual"])
 @pytest.mark.parametrize("limit", [{}, {"cost_header": "X-Cost"}], ids=["asked", "charged later"])
-async def test_where_nothing_is_to_pass_without_the_hub_the_first_is_refused_and_nobody_waits(
+async def test_with_deny_and_without_the_hub_requests_are_refused_at_once(
     edge: Edge, shared: Shared, sync: str, limit: dict[str, str]
 ) -> None:
     edge.config["tiers"]["basic"]["limits"] = [{"name": "basic", "rate": f"{LIMIT}/min", "sync": sync, **limit}]
@@ -383,7 +383,7 @@ async def test_where_nothing_is_to_pass_without_the_hub_the_first_is_refused_and
 
 
 @pytest.mark.parametrize(("on_loss", "passed"), [(at.FULL, 5), (at.SHARE, 5), (at.DENY, 0)])
-async def test_without_its_supervisor_it_keeps_to_what_was_said_for_a_hub_that_is_away(
+async def test_without_hub_and_supervisor_a_worker_applies_on_loss(
     edge: Edge, shared: Shared, on_loss: int, passed: int
 ) -> None:
     edge.config["tiers"]["basic"]["limits"][0]["rate"] = f"{LIMIT if on_loss else 5}/min"
@@ -395,7 +395,7 @@ async def test_without_its_supervisor_it_keeps_to_what_was_said_for_a_hub_that_i
     assert [(await asks(client)).status for _ in range(8)] == [200] * passed + [429] * (8 - passed)
 
 
-async def test_addresses_that_come_no_more_leave_nothing_behind(edge: Edge, shared: Shared) -> None:
+async def test_addresses_that_left_leave_no_state(edge: Edge, shared: Shared) -> None:
     edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "100/min"}]}
     edge.upstream.answers(lambda _: ok())
     await edge.starts()
@@ -403,7 +403,7 @@ async def test_addresses_that_come_no_more_leave_nothing_behind(edge: Edge, shar
         client = await edge.client(f"127.0.1.{last}")
         assert (await client.asks(get())).status == 200
         client.closes()
-    await edge.until(lambda: not edge.runtime.connections.clients, "they are gone")
+    await edge.until(lambda: not edge.runtime.connections.clients, "all clients have left")
     assert edge.runtime.claim_waiter._gates
     edge.runtime.snapshot.addresses._cached.clear()
     gc.collect()

@@ -1,4 +1,4 @@
-"""Reloads: what they decide, one after another, and how a workers changes from one configuration to another."""
+"""Reloads: their decisions, their order, and the change of workers from one configuration to another."""
 
 import asyncio
 import json
@@ -50,10 +50,10 @@ def file(tmp_path: Path) -> Path:
     return made
 
 
-# ---- what a reload decides
+# ---- decisions of a reload
 
 
-def test_what_needs_a_restart_is_named_and_stays_and_the_rest_is_applied(file: Path) -> None:
+def test_settings_that_need_a_restart_are_named_and_others_apply(file: Path) -> None:
     before = load_edge(file, {})
     file.write_text(
         CONFIG.replace("here", "there").replace("workers: 2", "workers: 3")
@@ -72,7 +72,7 @@ def test_what_needs_a_restart_is_named_and_stays_and_the_rest_is_applied(file: P
     assert plan_reload(before, load_edge(file, {})).needs_restart == ()
 
 
-def test_trouble_lasts_from_its_first_day_until_a_good_end() -> None:
+def test_a_problem_lasts_from_its_first_failure_to_the_next_success() -> None:
     first = next_problem(None, ReloadOutcome("refused", ("a",)), 1.0)
     assert first == (1.0, 1.0, "refused", ("a",))
     assert next_problem(first, ReloadOutcome("failed", ("b",)), 2.0) == (1.0, 2.0, "failed", ("b",))
@@ -97,7 +97,7 @@ C: dict[str, FileSignature] = {"edge.yaml": None}
         ([(A, B), (A, A), (A, A)], "..."),
     ],
 )  # fmt: skip
-def test_a_change_is_loaded_once_it_has_settled_and_once(looks: list[tuple[Any, Any]], reloads: str) -> None:
+def test_a_settled_change_is_loaded_once(looks: list[tuple[Any, Any]], reloads: str) -> None:
     settling = SettlingFiles()
     assert "".join(".*"[settling.is_reload_due(read, seen)] for read, seen in looks) == reloads
 
@@ -106,7 +106,7 @@ def test_a_change_is_loaded_once_it_has_settled_and_once(looks: list[tuple[Any, 
 
 
 class Room:
-    """Reloads of a file, applied as a test wants."""
+    """Reloads of a file, with the results that a test chooses."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -148,7 +148,7 @@ def play(file: Path, scene: Callable[[Room, Tasks], Awaitable[None]]) -> None:
     uvloop.run(run())
 
 
-def test_whoever_asks_while_a_reload_runs_waits_for_the_next_one(file: Path) -> None:
+def test_requests_during_a_reload_share_the_next_one(file: Path) -> None:
     async def scene(room: Room, tasks: Tasks) -> None:
         room.gate.clear()
         room.write("drain: 1s\n")
@@ -167,7 +167,7 @@ def test_whoever_asks_while_a_reload_runs_waits_for_the_next_one(file: Path) -> 
     play(file, scene)
 
 
-def test_a_file_that_is_gone_or_unreadable_or_half_written_changes_nothing(file: Path) -> None:
+def test_a_missing_unreadable_or_partial_file_changes_nothing(file: Path) -> None:
     async def scene(room: Room, tasks: Tasks) -> None:
         serving = room.reloads.serving
         room.file = file.parent / "gone.yaml"
@@ -187,7 +187,7 @@ def test_a_file_that_is_gone_or_unreadable_or_half_written_changes_nothing(file:
     play(file, scene)
 
 
-def test_what_workers_do_not_take_does_not_serve_and_is_said(file: Path) -> None:
+def test_a_configuration_refused_by_workers_is_not_served(file: Path) -> None:
     async def scene(room: Room, tasks: Tasks) -> None:
         room.whys = ["worker 7: no row is left"]
         room.write("drain: 1s\n")
@@ -204,7 +204,7 @@ def test_what_workers_do_not_take_does_not_serve_and_is_said(file: Path) -> None
     play(file, scene)
 
 
-def test_a_reload_that_dies_is_not_the_last_one(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reloads_go_on_after_an_unexpected_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(room: Room, tasks: Tasks) -> None:
         def broken() -> Loaded:
             raise MemoryError
@@ -217,14 +217,14 @@ def test_a_reload_that_dies_is_not_the_last_one(file: Path, monkeypatch: pytest.
     play(file, scene)
 
 
-def test_a_file_system_that_does_not_answer_keeps_nobody_from_ending(file: Path) -> None:
-    """Played to the end of the loop, which waits for what asyncio itself has in threads."""
+def test_a_hanging_file_system_does_not_block_the_end(file: Path) -> None:
+    """The scene runs until the event loop closes, which waits for asyncio's own threads."""
 
     async def scene(room: Room, tasks: Tasks) -> None:
         room.file.unlink()
         os.mkfifo(room.file)
         asked = room.reloads.request()
-        await turned(lambda: room.begun == [True], "it is being read")
+        await turned(lambda: room.begun == [True], "the file is being read")
         await tasks.cancel()
         assert (await asked).result == "failed"
 
@@ -234,7 +234,7 @@ def test_a_file_system_that_does_not_answer_keeps_nobody_from_ending(file: Path)
     assert not ending.is_alive()
 
 
-def test_at_the_end_nobody_waits_for_a_reload_for_ever(file: Path) -> None:
+def test_the_end_of_reloads_answers_pending_requests(file: Path) -> None:
     async def scene(room: Room, tasks: Tasks) -> None:
         room.gate.clear()
         room.write("drain: 1s\n")
@@ -245,13 +245,13 @@ def test_at_the_end_nobody_waits_for_a_reload_for_ever(file: Path) -> None:
         assert (await waiting).errors == (await room.reloads.request()).errors == ("the edge is draining",)
         room.gate.set()
         assert (await running).result == "ok"
-        await turned(lambda: room.begun == [True, False], "it has ended")
+        await turned(lambda: room.begun == [True, False], "the reload has ended")
         assert len(room.applied) == 1
 
     play(file, scene)
 
 
-def test_a_reload_that_is_cut_off_is_told_as_failed(file: Path) -> None:
+def test_a_cancelled_reload_counts_as_failed(file: Path) -> None:
     async def scene(room: Room, tasks: Tasks) -> None:
         room.gate.clear()
         room.write("drain: 1s\n")
@@ -263,7 +263,7 @@ def test_a_reload_that_is_cut_off_is_told_as_failed(file: Path) -> None:
     play(file, scene)
 
 
-def test_files_are_watched_with_what_they_include_and_by_whatever_links(tmp_path: Path) -> None:
+def test_watching_covers_included_files_and_links(tmp_path: Path) -> None:
     for name, extra in (("one", ""), ("two", "include: [more.yaml]\n"), ("three", "include: [more.yaml]\nx: 1\n")):
         folder = tmp_path / name
         folder.mkdir()
@@ -273,7 +273,7 @@ def test_files_are_watched_with_what_they_include_and_by_whatever_links(tmp_path
     current.symlink_to("one")
 
     def turn(to: str) -> None:
-        """As Kubernetes does it."""
+        """Replace the link as Kubernetes does."""
         (tmp_path / "new").symlink_to(to)
         (tmp_path / "new").rename(current)
 
@@ -288,33 +288,33 @@ def test_files_are_watched_with_what_they_include_and_by_whatever_links(tmp_path
         await turned(lambda: results(room.reloads) == [2, 0, 0, 0], "it is reloaded")
         assert set(room.reloads.serving.tiers) == {"basic", "pro"}
         turn("three")
-        await turned(lambda: results(room.reloads) == [2, 0, 1, 0], "it is refused")
+        await turned(lambda: results(room.reloads) == [2, 0, 1, 0], "the reload is refused")
         await asyncio.sleep(0.1)
-        assert results(room.reloads) == [2, 0, 1, 0], "and not tried again before it changes"
+        assert results(room.reloads) == [2, 0, 1, 0], "an unchanged file is not read again"
         turn("two")
-        await turned(lambda: results(room.reloads) == [2, 1, 1, 0], "all is well again")
+        await turned(lambda: results(room.reloads) == [2, 1, 1, 0], "the file is loaded again")
         assert room.reloads.problem is None
 
     play(current / "edge.yaml", scene)
 
 
-# ---- a workers that changes over
+# ---- workers that change to another configuration
 
 
 def offer(number: int, **pids: list[int]) -> Prepare:
-    """A configuration, and which stand-ins make what of it."""
+    """Return a configuration that tells stand-ins, by pid, how to react to it."""
     return Prepare(number, json.dumps(pids).encode(), {})
 
 
 async def served(address: Address, wanted: dict[int, list[int]]) -> None:
-    """Wait until each of these workers, by pid, has served these configurations."""
+    """Wait until each of these workers, by pid, has served exactly these configurations."""
     found: dict[int, list[int]] = {}
     while found != wanted:
         answer = await ask(address)
         found[answer["pid"]] = answer["served"]
 
 
-def test_all_prepare_and_then_all_serve_it() -> None:
+def test_all_workers_prepare_a_configuration_before_one_serves_it() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         pids = [process.pid for process in made.workers]
@@ -328,7 +328,7 @@ def test_all_prepare_and_then_all_serve_it() -> None:
     assert run(scene) == [0, 0]
 
 
-def test_where_one_refuses_none_serves_it() -> None:
+def test_a_configuration_refused_by_one_worker_is_served_by_none() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         pids = [process.pid for process in made.workers]
@@ -343,7 +343,7 @@ def test_where_one_refuses_none_serves_it() -> None:
     assert run(scene) == [0, 0]
 
 
-def test_where_one_is_silent_none_serves_it() -> None:
+def test_a_silent_worker_prevents_a_configuration() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         silent, other = made.workers
@@ -355,7 +355,7 @@ def test_where_one_is_silent_none_serves_it() -> None:
     assert run(scene) == [0, 0]
 
 
-def test_one_that_dies_while_it_prepares_is_replaced_and_the_others_go_on() -> None:
+def test_a_worker_that_dies_during_prepare_is_replaced() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         dies, other = made.workers
@@ -364,7 +364,7 @@ def test_one_that_dies_while_it_prepares_is_replaced_and_the_others_go_on() -> N
         await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
         assert await made.wait_until_followed(10) == []
         (new,) = {process.pid for process in made.workers} - {other.pid}
-        await turned(lambda: {process.number for process in made.workers} == {2}, "both serve it")
+        await turned(lambda: {process.number for process in made.workers} == {2}, "both workers serve it")
         answers: dict[int, list[int]] = {}
         while answers.keys() != {new, other.pid}:
             answer = await ask(address)
@@ -375,7 +375,7 @@ def test_one_that_dies_while_it_prepares_is_replaced_and_the_others_go_on() -> N
     assert run(scene) == [0, 0]
 
 
-def test_one_that_hangs_is_waited_for_no_longer_than_it_lives() -> None:
+def test_a_killed_hanging_worker_no_longer_delays_a_configuration() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         hanging = made.workers[0]
@@ -392,7 +392,7 @@ def test_one_that_hangs_is_waited_for_no_longer_than_it_lives() -> None:
     assert run(scene) == [0, 0]
 
 
-def test_one_that_starts_meanwhile_is_brought_up_to_date_before_it_counts() -> None:
+def test_a_worker_that_starts_during_a_change_is_updated_first() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
@@ -409,7 +409,7 @@ def test_one_that_starts_meanwhile_is_brought_up_to_date_before_it_counts() -> N
     assert run(scene, "late") == [0, 0]
 
 
-def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
+def test_a_late_worker_gets_endpoints_after_its_configuration() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
@@ -430,18 +430,18 @@ def test_one_that_prepared_late_is_told_of_endpoints_after_that() -> None:
     assert run(scene, "late") == [0, 0]
 
 
-def test_one_that_is_behind_when_the_next_is_not_wanted_is_replaced() -> None:
+def test_a_worker_left_behind_by_a_refused_change_is_replaced() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
         one.outbox.send_latest(LoadCertificates())
         await turned(lambda: one.has_served, "one is ready")
-        # As if this had been overtaken by what is offered next.
+        # The next configuration is offered before this worker has followed.
         assert await made.prepare(2, offer(2, ignore=[other.pid]), 10) == []
         made.commit(2, start(number=2))
         assert await made.wait_until_followed(0.1) == [other.pid]
         other.outbox.send_latest(LoadCertificates())
-        await turned(lambda: other.ready, "the other serves, but not what it should")
+        await turned(lambda: other.ready, "the other worker serves the old configuration")
         assert await made.prepare(3, offer(3, refuse=[one.pid]), 10) == [f"worker {one.pid}: no row is left"]
         made.discard(3)
         await turned(lambda: made.restarts == 1 and made.ready == 2, "it is replaced")
@@ -451,7 +451,7 @@ def test_one_that_is_behind_when_the_next_is_not_wanted_is_replaced() -> None:
     assert run(scene, "late") == [0, 0]
 
 
-def test_one_that_cannot_follow_is_replaced() -> None:
+def test_a_worker_that_cannot_follow_is_replaced() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await turned(lambda: len(made.workers) == 2, "they are started")
         one, other = made.workers
@@ -469,7 +469,7 @@ def test_one_that_cannot_follow_is_replaced() -> None:
     assert run(scene, "late") == [0, 0]
 
 
-def test_a_drain_ends_what_is_being_prepared() -> None:
+def test_a_drain_cancels_a_configuration_in_preparation() -> None:
     async def scene(made: Workers, address: Address) -> None:
         await ready(made)
         pids = [process.pid for process in made.workers]
@@ -482,10 +482,10 @@ def test_a_drain_ends_what_is_being_prepared() -> None:
     run(scene)
 
 
-# ---- all that changes over
+# ---- upstreams and workers together
 
 
-def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None:
+def test_upstreams_change_only_together_with_the_workers(tmp_path: Path) -> None:
     def settings(upstreams: str) -> EdgeSettings:
         file = tmp_path / "edge.yaml"
         file.write_text(f"upstreams: {upstreams}\nroutes: [{{path: /*, upstream: api}}]\n")
@@ -518,14 +518,14 @@ def test_upstreams_change_with_the_workers_or_not_at_all(tmp_path: Path) -> None
         await changeover.begin()
         await ready(made)
         assert await within(20, changeover(two)) == []
-        assert probed == ["10.0.0.1", "10.0.0.2"], "what was known is not asked again"
+        assert probed == ["10.0.0.1", "10.0.0.2"], "a known address is not probed again"
         (prepare,) = await told(address, "Prepare")
         assert prepare["services"]["more"] == [{"addresses": ["10.0.0.2"], "up": ["10.0.0.2"]}]
         assert upstreams.report().keys() == {"api", "more"}
-        await turned(lambda: made.number == 2, "it is committed")
+        await turned(lambda: made.number == 2, "the configuration is committed")
         while [message["number"] for message in await told(address, "Endpoints")] != [1, 2]:
             pass
-        # Not taken: as if it had not been offered.
+        # A refused configuration has no effect.
         made.workers[0].refused = (3, "no row is left")
         assert await within(20, changeover(one)) == [f"worker {made.workers[0].pid}: no row is left"]
         assert upstreams.report().keys() == {"api", "more"}

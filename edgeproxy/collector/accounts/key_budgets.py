@@ -54,7 +54,7 @@ class KeyBudgetRequest(BaseModel):
     amount: Amount
     """The allowed amount: units of the meter, or the smallest unit of the currency, such as cents."""
     per: Literal["day", "month"]
-    """The calendar period (UTC) after which the count starts again."""
+    """The calendar period (UTC). The count starts again with each period."""
     meter: Name | None = None
     """The meter. It must have the dimension `key`. By default the budget is in money."""
     currency: Currency | None = None
@@ -86,7 +86,7 @@ class KeyBudgetTerms(TypedDict):
     amount: int
     """The allowed amount: units of the meter, or the smallest unit of the currency, such as cents."""
     per: Literal["day", "month"]
-    """The calendar period (UTC) after which the count starts again."""
+    """The calendar period (UTC). The count starts again with each period."""
     meter: str | None
     """The counted meter; null for a budget in money."""
     currency: str | None

@@ -68,7 +68,7 @@ class CreateCustomerRequest(Customer):
     external_id: Text | None = None
     """The id of the customer in another system."""
     metadata: Metadata | None = None
-    """Texts of your own, by name."""
+    """Your own texts, by name."""
     rotate_every: Span | None = None
     """The age that makes a key due for rotation, such as 90d. By default keys are never due."""
 
@@ -193,7 +193,7 @@ class Pause(TypedDict):
     """A customer that is not served."""
 
     why: str
-    """The reason, which clients see."""
+    """The reason. Clients see it."""
     status: NotRequired[int]
     """The HTTP status of the edge's answers: 403 (the default) or 402."""
 
@@ -273,7 +273,7 @@ class CustomerResponse(TypedDict):
     external_id: str | None
     """The id of the customer in another system; null if there is none."""
     metadata: dict[str, str]
-    """Texts of the operator's own, by name."""
+    """The operator's own texts, by name."""
     flags: list[str]
     """The flags that are set for this customer by name."""
     paused: Pause | None

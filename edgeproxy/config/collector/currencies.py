@@ -47,7 +47,7 @@ class ExchangeRate(Part):
     rate: Annotated[Decimal, BeforeValidator(read_rate)] = Field(
         description="Amount of the currency for one US dollar, in quotes."
     )
-    date: Annotated[float, BeforeValidator(read_moment)] = Field(description="Date of the rate, which pages show.")
+    date: Annotated[float, BeforeValidator(read_moment)] = Field(description="Date of the rate. Pages show it.")
 
 
 Currencies = dict[Code, ExchangeRate]

@@ -60,7 +60,7 @@ class UpgradeQuery(CustomerChangeQuery):
     """The tier of the edge that is bought."""
 
     tier: Name
-    """The tier of the edge whose plan is chosen."""
+    """The tier at the edge. The plan with this tier is chosen."""
 
 
 class CancelQuery(CustomerChangeQuery):
@@ -112,7 +112,7 @@ class PreviewSubscriptionRequest(UpdateSubscriptionRequest):
 
 
 class PriceTier(TypedDict):
-    """Units with a price of their own."""
+    """A tier of units with its own price."""
 
     up_to: int | None
     """The number of the last unit of the tier; null in the last tier."""

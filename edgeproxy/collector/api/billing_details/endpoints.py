@@ -22,7 +22,7 @@ GROUP = Group(
             query=CustomerQuery,
             response=BillingDetails,
             errors={
-                404: "Nothing is sold here, or the customer does not exist.",
+                404: "Billing is not configured, or the customer does not exist.",
                 422: "The query names no customer.",
             },
             rate=RequestRate(100, "customer"),
@@ -38,7 +38,7 @@ GROUP = Group(
             body=UpdateBillingDetailsRequest,
             response=BillingDetails,
             errors={
-                404: "Nothing is sold here, or the customer does not exist.",
+                404: "Billing is not configured, or the customer does not exist.",
                 409: "Billing is off, the customer is being deleted, or Stripe refuses.",
             },
             rate=RequestRate(10, "customer"),

@@ -23,7 +23,7 @@ GROUP = Group(
             body=CancelSubscriptionRequest,
             response=ChangedSubscription,
             change=UPDATE,
-            errors={404: "Nothing is sold here, or the customer or its subscription does not exist."},
+            errors={404: "Billing is not configured, or the customer or its subscription does not exist."},
             rate=RequestRate(10, "customer"),
             own="the handler reads and changes what is the customer's alone",
             example={"reason": "missing_features", "comment": "We need invoices in Swiss francs."},
@@ -37,7 +37,7 @@ GROUP = Group(
             query=CustomerQuery,
             response=CancellationList,
             errors={
-                404: "Nothing is sold here, or the customer does not exist.",
+                404: "Billing is not configured, or the customer does not exist.",
                 422: "The query names no customer.",
             },
             rate=RequestRate(100, "customer"),

@@ -7,7 +7,7 @@ from edgeproxy.collector.api.endpoint import BILLING, MONEY_READERS, OWN, UPDATE
 from edgeproxy.collector.api.group import Group
 from edgeproxy.collector.api.request_limits import RequestRate
 
-ERRORS = {404: "Nothing is sold here, or the customer, its subscription or a coupon of it does not exist."}
+ERRORS = {404: "Billing is not configured, or the customer, its subscription or a coupon of it does not exist."}
 GROUP = Group(
     "coupons",
     "Coupons of subscriptions.",

@@ -37,7 +37,7 @@ GROUP = Group(
             roles=MONEY_READERS | OWN,
             query=InvoicesQuery,
             response=InvoiceList,
-            errors={404: "Nothing is sold here, or the customer does not exist."},
+            errors={404: "Billing is not configured, or the customer does not exist."},
             rate=RequestRate(100, "customer"),
             own="the handler lists those of the customer alone",
         ),
@@ -48,7 +48,7 @@ GROUP = Group(
             "Sum up the open and overdue invoices of all customers by currency.",
             roles=MONEY_READERS,
             response=ReceivableList,
-            errors={404: "Nothing is sold here."},
+            errors={404: "Billing is not configured."},
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(
@@ -59,7 +59,7 @@ GROUP = Group(
             roles=MONEY_READERS,
             query=DisputesQuery,
             response=DisputeList,
-            errors={404: "Nothing is sold here, or the customer does not exist."},
+            errors={404: "Billing is not configured, or the customer does not exist."},
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(
@@ -70,7 +70,7 @@ GROUP = Group(
             roles=MONEY_READERS,
             query=ClosingQuery,
             response=ClosingPreview,
-            errors={404: "Nothing is sold here."},
+            errors={404: "Billing is not configured."},
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(
@@ -82,7 +82,7 @@ GROUP = Group(
             query=UpcomingQuery,
             response=UpcomingInvoiceResponse,
             errors={
-                404: "Nothing is sold here, or the customer or its subscription does not exist.",
+                404: "Billing is not configured, or the customer or its subscription does not exist.",
                 422: "The query names no customer, or the usage of the period is not stored any more.",
             },
             rate=RequestRate(100, "customer"),

@@ -22,7 +22,7 @@ plans:
     fee: "109"
     meters: {api_calls: {included: 100000, price: "0.002"}}
 """
-NOT_SOLD = "Nothing is sold here."
+NOT_SOLD = "Billing is not configured."
 
 GROUP = Group(
     "price-changes",
@@ -100,7 +100,7 @@ GROUP = Group(
             query=CustomerQuery,
             response=SubscribedPlanResponse,
             errors={
-                404: "Nothing is sold here, or the customer or its subscription does not exist.",
+                404: "Billing is not configured, or the customer or its subscription does not exist.",
                 422: "The query names no customer.",
             },
             rate=RequestRate(100, "customer"),

@@ -28,7 +28,7 @@ GROUP = Group(
             roles=BILLING,
             query=ReconciliationQuery,
             response=ReconciliationList,
-            errors={404: "Nothing is sold here."},
+            errors={404: "Billing is not configured."},
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(
@@ -39,7 +39,7 @@ GROUP = Group(
             roles=BILLING,
             query=RatingReportQuery,
             response=RatingReport,
-            errors={404: "Nothing is sold here."},
+            errors={404: "Billing is not configured."},
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(
@@ -51,7 +51,7 @@ GROUP = Group(
             query=AccountingQuery,
             response=AccountingDay,
             response_media=(CSV,),
-            errors={404: "Nothing is sold here, or the day does not exist.", 409: "The day is not over."},
+            errors={404: "Billing is not configured, or the day does not exist.", 409: "The day is not over."},
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(
@@ -63,7 +63,7 @@ GROUP = Group(
             query=BusinessReportQuery,
             response=BusinessReport,
             errors={
-                404: "Nothing is sold here.",
+                404: "Billing is not configured.",
                 429: "The report is being computed. Retry-After says when to try again.",
             },
         ),

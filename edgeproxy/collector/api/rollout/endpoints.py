@@ -18,7 +18,7 @@ GROUP = Group(
             "Fetch the roll-out of billing: the charged customers, the gates of the next step, and past stops.",
             roles=BILLING,
             response=RolloutRequirements,
-            errors={404: "Nothing is sold here."},
+            errors={404: "Billing is not configured."},
             rate=RequestRate(100, "customer"),
         ),
         Endpoint(
@@ -30,7 +30,7 @@ GROUP = Group(
             body=UpdateRolloutRequest,
             response=Rollout,
             errors={
-                404: "Nothing is sold here.",
+                404: "Billing is not configured.",
                 409: "A gate is closed, the roll-out has changed meanwhile, or the collector's file stops charging.",
             },
             is_sensitive=True,

@@ -8,7 +8,7 @@ from edgeproxy.collector.api.spend_alerts.handlers import SpendAlertHandlers
 from edgeproxy.collector.api.spend_alerts.models import SpendAlertsRequest, SpendAlertsResponse
 
 ERRORS = {
-    404: "Nothing is sold here, or the customer does not exist.",
+    404: "Billing is not configured, or the customer does not exist.",
     422: "The query names no customer, or the usage of the period is not stored any more.",
 }
 GROUP = Group(

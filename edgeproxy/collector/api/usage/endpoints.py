@@ -41,7 +41,7 @@ GROUP = Group(
             query=UsageValueQuery,
             response=UsageValue,
             errors={
-                404: "Nothing is sold here, or the customer or its subscription does not exist.",
+                404: "Billing is not configured, or the customer or its subscription does not exist.",
                 422: "The query names no customer, or it names a meter whose usage cannot be added up.",
             },
             rate=RequestRate(100, "customer"),

@@ -28,7 +28,10 @@ GROUP = Group(
             response=WebhookReceipt,
             request_media={JSON: dict[str, object]},
             headers=SIGNATURE,
-            errors={404: "Nothing is sold here, or no webhook secret is configured.", 413: "The event is too large."},
+            errors={
+                404: "Billing is not configured, or no webhook secret is configured.",
+                413: "The event is too large.",
+            },
             listener_groups=frozenset({"webhooks"}),
         ),
         Endpoint(

@@ -1,16 +1,16 @@
-# Scheduled jobs in a cluster (docs/operations/kubernetes.md): the image of the edge with PostgreSQL's programs, AWS's, and what
-# exports of Parquet files need.
+# Scheduled jobs in a cluster (docs/operations/kubernetes.md): the image of the edge with the programs of PostgreSQL and AWS,
+# and the packages for Parquet exports.
 #
 #   docker build -f deploy/jobs.Dockerfile --build-arg EDGEPROXY=registry.example.com/edgeproxy@sha256:… \
 #       --build-arg POSTGRESQL=15 -t edgeproxy-jobs .
 #
-# POSTGRESQL is the version of the database, where Debian's release has it.
+# POSTGRESQL is the version of the database; Debian's release must have it.
 ARG EDGEPROXY
 FROM ${EDGEPROXY}
 ARG POSTGRESQL=15
 USER root
 COPY requirements/parquet.txt /opt/edgeproxy/requirements/
-# PostgreSQL does not run as a user without a name. pip is here for as long as it takes.
+# PostgreSQL refuses to run as a user without a name. pip is removed after its use.
 RUN apt-get -q update \
     && apt-get -q install --yes --no-install-recommends postgresql-${POSTGRESQL} awscli \
     && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \

@@ -1,4 +1,4 @@
-"""Configurations as files, and what edgeproxy says of them."""
+"""Configurations as files, and the problems that edgeproxy finds in them."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,13 +23,13 @@ Problems = Callable[..., list[str]]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty directory, which is the current one."""
+    """An empty directory that is the current directory."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def refusal(reader: Callable[[Any], object], value: object) -> tuple[str, str]:
-    """What is wrong with the value, and what would be right."""
+    """Return the error of a rejected value and its hint."""
     with pytest.raises(PydanticCustomError) as caught:
         reader(value)
     reported = caught.value.context
@@ -38,7 +38,7 @@ def refusal(reader: Callable[[Any], object], value: object) -> tuple[str, str]:
 
 
 def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
-    """Put these files into the folder."""
+    """Write these files into the folder."""
     for name, content in files.items():
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)

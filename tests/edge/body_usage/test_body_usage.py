@@ -1,4 +1,4 @@
-"""Usage in bodies: the formats of models' answers, in every split, and what others write into them."""
+"""Usage stated in bodies: the formats of model responses, with any read boundaries, and odd or forged contents."""
 
 import json
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ NOTHING = (None,) * 5
 
 @cache
 def usage_format_of(format_: FormatName, paths: tuple[str, ...]) -> UsageFormat:
-    """Return the format as an edge has it: made once, and used for all answers."""
+    """Return a format as the edge creates it, once for all responses."""
     return UsageFormat(format_, paths)
 
 
@@ -62,7 +62,7 @@ def read_stream(*pieces: bytes, format_: FormatName = "openai") -> tuple[int | N
 
 
 def cuts(body: bytes) -> Iterator[tuple[bytes, ...]]:
-    """In one piece, in two at every byte, and byte by byte."""
+    """Yield the body in one piece, in two pieces cut at every byte, and byte by byte."""
     yield (body,)
     yield from ((body[:at], body[at:]) for at in range(1, len(body)))
     yield tuple(body[at : at + 1] for at in range(len(body)))
@@ -72,7 +72,7 @@ def cuts(body: bytes) -> Iterator[tuple[bytes, ...]]:
 
 
 @pytest.mark.parametrize("name", TRANSCRIPTS)
-def test_every_split_of_a_transcript_counts_the_same(name: str) -> None:
+def test_read_boundaries_do_not_change_the_counts_of_a_transcript(name: str) -> None:
     format_, is_stream, body, counts, model = TRANSCRIPTS[name]
     for pieces in cuts(body):
         result = read(format_, *pieces, is_stream=is_stream)
@@ -83,8 +83,8 @@ def test_every_split_of_a_transcript_counts_the_same(name: str) -> None:
 
 
 @given(st.sampled_from([name for name, one in TRANSCRIPTS.items() if one.is_stream]), st.data())
-def test_lines_may_end_as_they_like_and_pieces_anywhere(name: str, data: st.DataObject) -> None:
-    """Each line of CR, LF or CRLF; with comments, ids, a BOM, with and without the space, data in several lines."""
+def test_line_ends_and_read_boundaries_do_not_change_the_counts(name: str, data: st.DataObject) -> None:
+    """Lines end in CR, LF or CRLF. Comments, ids, a BOM, a missing space and data in several lines are valid."""
     format_, _, body, counts, model = TRANSCRIPTS[name]
     ends = st.sampled_from([b"\n", b"\r", b"\r\n"])
     written = data.draw(st.sampled_from([b"", b"\xef\xbb\xbf"]))
@@ -97,7 +97,7 @@ def test_lines_may_end_as_they_like_and_pieces_anywhere(name: str, data: st.Data
                 text = line.replace(b',"', b"," + data.draw(ends) + b'data:"', 1)
             if data.draw(st.booleans()):
                 text = text.replace(b"data: ", b"data:", 1)
-        # Behind a CR an LF would end no line of its own.
+        # An LF after a CR does not end another line.
         written += text + (b"\r" if not line and written.endswith(b"\r") else data.draw(ends))
     at = sorted(data.draw(st.lists(st.integers(0, len(written)), max_size=5)))
     pieces = [written[start:end] for start, end in zip([0, *at], [*at, len(written)], strict=True)]
@@ -105,8 +105,8 @@ def test_lines_may_end_as_they_like_and_pieces_anywhere(name: str, data: st.Data
     assert (list_counts(result), result.model) == (counts, model)
 
 
-def test_a_stream_that_breaks_off_states_what_has_come() -> None:
-    """Each proper beginning of a stream: an event counts once its JSON is whole, and output is stated last."""
+def test_a_cut_off_stream_states_its_complete_events() -> None:
+    """For each prefix of a stream, an event counts once its JSON is complete. The output is stated last."""
     done = len(CHAT_STREAM) - len(b"\n\ndata: [DONE]\n\n")
     for end in range(len(CHAT_STREAM)):
         assert read_stream(CHAT_STREAM[:end]) == (NOTHING if end < done else (19, 7, 12, 10, 29))
@@ -135,7 +135,7 @@ def test_the_model_is_known_of_a_stream_that_states_no_usage() -> None:
         (b'"\xff"', '"\ufffd"'),
     ],
 )
-def test_a_model_is_text_or_what_is_written_there(written: bytes, model: str | None) -> None:
+def test_the_model_is_text_or_the_written_json(written: bytes, model: str | None) -> None:
     assert read("openai", b'{"model":%b}' % written, is_stream=False).model == model
 
 
@@ -154,7 +154,7 @@ def test_numbers_by_path() -> None:
     assert (counts.find_number("$.usage.prompt_tokens"), counts.find_number("input_tokens")) == (19, 19)
 
 
-def test_formats_say_what_they_may_state() -> None:
+def test_formats_list_the_counts_that_they_may_state() -> None:
     usage_format = UsageFormat("json", ("usage.n",))
     counts = ("$.usage.n", "$.usage", "total_tokens")
     assert [usage_format.states(count) for count in counts] == [True, False, False]
@@ -170,14 +170,14 @@ def test_a_piece_is_read_for_each_marker(named: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("odd", [b"[]", b'"x"', b"7", b"null", b"{}"])
-def test_what_stands_beside_an_odd_member_is_read(odd: bytes) -> None:
+def test_members_beside_an_odd_one_are_read(odd: bytes) -> None:
     for before, after in ((b"", b',"response":%b' % odd), (b'"message":%b,' % odd, b""), (b'"usage":%b,' % odd, b"")):
         body = b'{%b"model":"m","usage":{"prompt_tokens":4,"prompt_tokens_details":%b}%b}' % (before, odd, after)
         counts = read("openai", body, is_stream=False)
         assert (list_counts(counts), counts.model) == ((4, 0, 4, 0, 4), "m")
 
 
-# ---- what others write
+# ---- odd and forged contents
 
 
 NO_NUMBERS = (
@@ -188,14 +188,14 @@ NO_NUMBERS = (
 
 @pytest.mark.parametrize("number", NO_NUMBERS, ids=range(len(NO_NUMBERS)))
 @pytest.mark.parametrize("is_stream", [False, True])
-def test_what_is_no_whole_number_is_not_stated(number: bytes, is_stream: bool) -> None:
+def test_an_invalid_number_is_not_stated(number: bytes, is_stream: bool) -> None:
     body = b'{"usage":{"prompt_tokens":%b,"completion_tokens":5}}' % number
     counts = read("openai", b"data:%b\n\n" % body if is_stream else body, is_stream=is_stream)
     assert list_counts(counts) == (None, 0, None, 5, None)
     assert list_unreadable(counts) == dict.fromkeys(("input_tokens", "uncached_tokens", "total_tokens"), number)
 
 
-def test_one_number_that_is_none_leaves_the_others() -> None:
+def test_an_invalid_number_leaves_the_others_stated() -> None:
     counts = read("openai", b'{"usage":{"prompt_tokens":4,"completion_tokens":"x"}}', is_stream=False)
     assert list_counts(counts) == (4, 0, 4, None, None)
     assert list_unreadable(counts) == dict.fromkeys(("output_tokens", "total_tokens"), b'"x"')
@@ -231,19 +231,19 @@ def test_one_number_that_is_none_leaves_the_others() -> None:
     ],
     ids=range(20),
 )
-def test_what_states_nothing(body: bytes) -> None:
+def test_bodies_without_usage_state_nothing(body: bytes) -> None:
     assert read_json(body) == NOTHING
     assert read_stream(b"data: " + body + b"\n\n") == NOTHING
 
 
-def test_of_keys_that_are_there_twice_the_last_one_counts() -> None:
+def test_the_last_of_repeated_keys_counts() -> None:
     assert read_json(b'{"usage":{"prompt_tokens":4},"usage":{"prompt_tokens":5,"prompt_tokens":6}}')[0] == 6
     assert read_json(b'{"us\\u0061ge":{"prompt_tokens":4}}')[0] == 4
     assert read_json(b'\xef\xbb\xbf{"usage":{"prompt_tokens":4}}')[0] == 4
     assert read_json(b' [ {"usage":{"prompt_tokens":4}}, {"usage":5}, 7, {} ] ')[0] == 4
 
 
-def test_what_users_make_models_say_is_no_usage() -> None:
+def test_text_written_by_models_is_not_read_as_usage() -> None:
     for text in (TEXT, '","usage":{"prompt_tokens":1}', "\\", '\\"}', "\r\n\r\ndata: {}"):
         body = {"choices": [{"message": {"content": text, "usage": CHAT_USAGE}}], "usage": {"prompt_tokens": 4}}
         assert read_json(body)[0] == 4
@@ -251,7 +251,7 @@ def test_what_users_make_models_say_is_no_usage() -> None:
         assert read_stream(events(chat_chunk({"content": text, "usage": CHAT_USAGE}))) == NOTHING
 
 
-def test_a_million_events_keep_nothing() -> None:
+def test_a_million_events_use_no_memory() -> None:
     usage_format = UsageFormat("openai")
     reader = usage_format.create_reader(BodyKind.STREAM)
     piece = events(*[chat_chunk({"content": "x"})] * 1000)
@@ -271,11 +271,11 @@ def test_a_stream_may_begin_with_a_mark_in_pieces_and_have_empty_lines() -> None
     assert read_stream(b'\xef\xbbdata:{"usage":{"prompt_tokens":4}}\n\n') == NOTHING
 
 
-def test_after_an_empty_piece_a_line_goes_on_where_it_was() -> None:
+def test_an_empty_piece_does_not_end_a_line() -> None:
     assert read_stream(b'data:{"usage":{"prompt_tokens"', b"", b":4}}\r", b"", b"\n\r", b"\n", b"")[0] == 4
 
 
-def test_a_line_that_does_not_end_is_not_kept() -> None:
+def test_an_endless_line_is_not_stored() -> None:
     reader = UsageFormat("openai").create_reader(BodyKind.STREAM)
     reader.feed(b": ")
     inner = reader.inner
@@ -299,7 +299,7 @@ def test_results_of_a_batch_are_read_by_line_whatever_their_label(kind: BodyKind
     assert len(lines) == 2
 
 
-def test_json_that_is_none_is_not_readable() -> None:
+def test_invalid_json_is_reported_as_unreadable() -> None:
     for body, is_readable in ((b"{}", True), (b"[]", True), (b"<html>", False), (b"{", False)):
         usage_format = UsageFormat("json")
         assert usage_format.read_json(body)[1] == is_readable
@@ -350,8 +350,8 @@ json_values = st.recursive(
 )
 
 
-def test_a_long_text_of_brackets_is_looked_at_so_far() -> None:
-    """The members of its first two levels can be read that are nearest to its ends."""
+def test_a_long_text_of_brackets_is_read_near_its_ends() -> None:
+    """The reader finds members of the first two levels near the ends of the text."""
     dense = [[]] * (60 * TOKENS_MAX)
     for body, tokens in (
         ({"model": "m", "choices": dense, "usage": {"prompt_tokens": 4}}, 4),
@@ -368,7 +368,7 @@ def test_a_long_text_of_brackets_is_looked_at_so_far() -> None:
 
 
 @pytest.mark.parametrize("body", [b"}" * 100 + b"{" * 100, b"x" * 200, b'"' + b"x" * 200, b"{" * 200, b"," * 200])
-def test_what_is_left_of_what_is_no_json_is_none(body: bytes) -> None:
+def test_the_end_of_invalid_json_is_not_read(body: bytes) -> None:
     text = JsonText(20, 20)
     text.add(body)
     for part in [*text.list_texts()][1:]:
@@ -382,10 +382,10 @@ def test_what_is_left_of_what_is_no_json_is_none(body: bytes) -> None:
     st.integers(1, 120),
     st.integers(1, 120),
 )
-def test_what_is_left_of_a_long_text_never_states_anything_else(
+def test_the_ends_of_a_long_text_never_state_wrong_usage(
     before: dict[str, object], after: dict[str, object], size: int, begin: int, end: int
 ) -> None:
-    """Whatever stands around it, wherever it is cut: what is found on the first level is what stands there."""
+    """With any surroundings and any cut, the reader finds on the first level only values that are there."""
     body = compact({**before, "usage": {"prompt_tokens": 4}, **after})
     assert list_counts(read_long(body, size=size, begin=begin, end=end))[0] in (4, None)
     assert list_counts(read_long(body, size=size, begin=len(body), end=1))[0] == 4
@@ -394,7 +394,7 @@ def test_what_is_left_of_a_long_text_never_states_anything_else(
 
 
 def look_up(body: object, path: str) -> object:
-    """What stands at a path, as the reader of Python finds it."""
+    """Return the value at a path in a parsed body."""
     for key in path.split("."):
         body = body.get(key) if isinstance(body, dict) else None
     return body
@@ -409,13 +409,13 @@ nested = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from("abc"), nested), st.booleans())
-def test_numbers_are_where_another_reader_finds_them(body: dict[str, object], is_stream: bool) -> None:
+def test_numbers_are_found_as_by_a_json_parser(body: dict[str, object], is_stream: bool) -> None:
     written = json.dumps(body).encode()
     counts = read("json", b"data: %b\n\n" % written if is_stream else written, is_stream=is_stream, paths=PATHS)
     for path in PATHS:
         value = look_up(body, path)
         if value in ([], {}, ""):
-            value = None  # Nothing is stated with it.
+            value = None  # An empty value states no usage.
         number = value if type(value) is int and value >= 0 else None
         assert counts.find_number(f"$.{path}") == number
         assert (counts.find_unreadable(f"$.{path}") is None) == (value is None or number is not None)
@@ -432,14 +432,14 @@ FRAGMENTS = (
 
 
 @given(st.lists(st.sampled_from(FRAGMENTS)), st.booleans(), st.integers(1, 9))
-def test_nothing_that_comes_is_more_than_not_stated(fragments: list[bytes], is_stream: bool, size: int) -> None:
-    """No bytes raise anything: the answer under way would be cut."""
+def test_no_input_raises_an_error(fragments: list[bytes], is_stream: bool, size: int) -> None:
+    """No bytes may raise an error, because an error would cut the response."""
     body = b'data: {"model":"m"}\n\n' * is_stream + b"".join(fragments) + b"\n\n"
     counts = read("openai", *[body[at : at + size] for at in range(0, len(body), size)], is_stream=is_stream)
     assert set(str(list_counts(counts)[0])) in ({"4"}, set("None"))
 
 
-def test_events_without_markers_are_passed_over_and_those_after_them_are_read() -> None:
+def test_events_without_markers_are_skipped() -> None:
     named = b'data: {"model":"m","usage":null}\n\n'
     stated = b'data: {"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}\n\n'
     filler = b"data: x\n\n" * 500 + b"\n\n" * 500 + b"data: [1,\ndata: 2]\r\n\r\n"

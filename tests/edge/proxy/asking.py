@@ -1,4 +1,4 @@
-"""Requests of people who have a plan, and what is said to those whom it refuses."""
+"""Requests of customers with a plan, and checks of refusals."""
 
 import json
 import re
@@ -9,17 +9,17 @@ from tests.support.wire import Message, Wire
 
 
 def request(path: str = "/v1/x", *fields: str, key: str = KEY, method: str = "GET") -> bytes:
-    """A request without a body; with this key, or with none where it is empty."""
+    """Return a request without a body, with this key, or without a key if it is empty."""
     return head(f"{method} {path} HTTP/1.1", "Host: edge.test", *([f"X-API-Key: {key}"] if key else []), *fields)
 
 
 async def asks(client: Wire, path: str = "/v1/x", *fields: str, key: str = KEY, method: str = "GET") -> Message:
-    """What a client is answered over a connection that it has."""
+    """Send a request over an open connection and return the answer."""
     return await client.asks(request(path, *fields, key=key, method=method), to=method)
 
 
 async def asked(edge: Edge, data: bytes = b"", address: str = "127.0.0.1") -> tuple[Wire, Wire]:
-    """A client whose request waits for its answer, and the upstream that has its head."""
+    """Send a request from a new client. Return the client and the upstream's connection after the head."""
     client = await edge.client(address)
     await client.sends(data or request())
     upstream = await edge.upstream.accepts()
@@ -28,12 +28,12 @@ async def asked(edge: Edge, data: bytes = b"", address: str = "127.0.0.1") -> tu
 
 
 def limited(edge: Edge, *limits: dict[str, Any], tier: str = "basic", **besides: Any) -> None:
-    """These are the limits of a tier."""
+    """Set the limits of a tier."""
     edge.config["tiers"][tier] = {"limits": list(limits), **besides}
 
 
 def is_limited(answer: Message, *policies: str) -> dict[str, Any]:
-    """A 429 that names these; returns what its body says."""
+    """Check a 429 that names these policies. Return its parsed body."""
     said = is_problem(answer, 429)
     assert said["violated-policies"] == list(policies)
     assert said["type"] == "https://iana.org/assignments/http-problem-types#quota-exceeded"
@@ -43,7 +43,7 @@ def is_limited(answer: Message, *policies: str) -> dict[str, Any]:
 
 
 def is_problem(answer: Message, status: int) -> dict[str, object]:
-    """An error of the edge's own (RFC 9457); returns what its body says."""
+    """Check an error of the edge (RFC 9457). Return its parsed body."""
     assert answer.status == status
     assert answer["Content-Type"] == "application/problem+json"
     said = json.loads(answer.body)
@@ -57,7 +57,7 @@ def is_problem(answer: Message, status: int) -> dict[str, object]:
 
 
 def left(answer: Message) -> tuple[str, int, int]:
-    """(policy, left, seconds) of the RateLimit field."""
+    """Return (policy, remaining, seconds) of the RateLimit field."""
     match = LEFT.fullmatch(answer["RateLimit"])
     assert match is not None, answer["RateLimit"]
     return match[1], int(match[2]), int(match[3])

@@ -1,4 +1,4 @@
-"""A limit that hosts share, and a supervisor whose answers a test gives."""
+"""A limit shared by hosts, and a supervisor whose answers the test gives."""
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.rows import LimitTable
@@ -12,19 +12,19 @@ LIMIT = 10
 
 
 class Shared:
-    """An edge with a limit that another host shares; the test is its supervisor."""
+    """An edge with a limit shared with another host. The test acts as its supervisor."""
 
     def __init__(self, edge: Edge) -> None:
         self.edge = edge
 
     @property
     def table(self) -> LimitTable:
-        """As the supervisor has it."""
+        """The table as the supervisor sees it."""
         assert self.edge._supervisor is not None
         return self.edge._supervisor.customers
 
     async def begins(self) -> Wire:
-        """An upstream's connection, free again, after the request that nobody has to ask for."""
+        """Serve the request that passes without a claim. Return the upstream's connection, which is idle then."""
         await self.edge.starts()
         self.table.words[at.HOSTS] = 2
         client = await self.edge.client()
@@ -35,39 +35,39 @@ class Shared:
         return upstream
 
     def gates(self) -> list[Gate]:
-        """Where requests wait."""
+        """Return the gates with waiting requests."""
         return [gate for gate, waiting in self.edge.runtime.claim_waiter._waiting.items() if waiting]
 
     async def waits(self, many: int = 1) -> Gate:
-        """So many requests wait at one gate."""
-        await self.edge.until(lambda: sum(gate.waiting for gate in self.gates()) == many, "they wait")
+        """Wait until `many` requests wait at one gate. Return the gate."""
+        await self.edge.until(lambda: sum(gate.waiting for gate in self.gates()) == many, "the requests wait")
         (gate,) = self.gates()
         return gate
 
     async def asked(self, data: bytes) -> tuple[Wire, Gate]:
-        """A client whose request waits, and where."""
+        """Send a request that has to wait. Return its client and its gate."""
         client = await self.edge.client()
         await client.sends(data)
         return client, await self.waits()
 
     def grants(self, gate: Gate, many: int = 1) -> None:
-        """Claims come."""
+        """Grant claims and tell the worker."""
         self.gives(gate, many)
         self.edge.runtime.claim_waiter.on_hub_answer()
 
     def gives(self, gate: Gate, many: int = 1) -> None:
-        """An answer with so many claims is written, of which the worker is still to be told."""
+        """Write an answer of the hub with claims, without telling the worker."""
         worker = self.edge.worker.store.customers
         self.table.words[gate.row + worker.head_at + at.GIVEN] += many
         self.table.words[gate.row + at.ROW_SYNC] += 1
 
     def says_unused(self, gate: Gate) -> None:
-        """The supervisor says that nobody has used the claims of this row for a while."""
+        """Tell the worker that the claims of this row are unused."""
         table = self.table
         place = LimitRow("customers", table.file.generation, gate.row, table.words[gate.row + at.ROW_GENERATION])
         self.edge.runtime.claim_waiter.return_claims([place])
 
     def wanted(self, gate: Gate) -> int:
-        """Claims that the worker would like to have beyond those that it was given."""
+        """Return the number of claims that the worker wants beyond the granted ones."""
         own = gate.row + self.edge.worker.store.customers.head_at
         return self.table.words[own + at.WANT] - self.table.words[own + at.GIVEN]

@@ -1,4 +1,4 @@
-"""Customers who are paused, served in some regions only, or have plans of their own, and what they are told."""
+"""Customers that are paused, bound to regions, or have plans of their own, and their refusals."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ PAUSED = {"why": "The invoice of May is unpaid"}
 
 
 def customer(edge: Edge, name: str = "acme", **settings: Any) -> None:
-    """A customer has this."""
+    """Configure a customer with these settings."""
     edge.config["customers"][name] = {"tier": edge.config["customers"][name]["tier"], **settings}
 
 
@@ -23,7 +23,7 @@ def customer(edge: Edge, name: str = "acme", **settings: Any) -> None:
 
 
 @pytest.mark.parametrize("status", [None, 403, 402])
-async def test_who_is_paused_is_told_why(answering: Edge, status: int | None) -> None:
+async def test_a_paused_customer_gets_the_reason(answering: Edge, status: int | None) -> None:
     customer(answering, paused=PAUSED | ({} if status is None else {"status": status}))
     client = await answering.client()
     for path in ("/v1/x", "/maybe/x"):
@@ -37,7 +37,7 @@ async def test_who_is_paused_is_told_why(answering: Edge, status: int | None) ->
     assert (await asks(client, key=UNLIMITED)).status == 200
 
 
-async def test_what_nobody_looks_at_keys_for_is_open_to_the_paused_as_well(answering: Edge) -> None:
+async def test_a_paused_customer_may_use_open_routes(answering: Edge) -> None:
     customer(answering, paused=PAUSED)
     client = await answering.client()
     assert (await asks(client, "/public/x")).status == 200
@@ -50,13 +50,13 @@ async def test_a_pause_begins_and_ends_with_a_reload(answering: Edge) -> None:
         customer(answering, **({"paused": paused} if paused else {}))
         await answering.reloads()
         assert (await asks(client)).status == status
-    assert left(await asks(client))[:2] == ("basic", 57), "nothing was counted meanwhile"
+    assert left(await asks(client))[:2] == ("basic", 57), "refused requests were not counted"
 
 
 # ---- regions
 
 
-async def test_who_is_not_served_in_this_region_is_refused(answering: Edge) -> None:
+async def test_a_customer_of_another_region_is_refused(answering: Edge) -> None:
     customer(answering, regions={"allow": ["eu-west", "eu-north"]})
     client = await answering.client()
     said = is_problem(await asks(client), 403)
@@ -70,7 +70,7 @@ async def test_who_is_not_served_in_this_region_is_refused(answering: Edge) -> N
     assert (await asks(client)).status == 200
 
 
-async def test_the_fence_is_about_customers_not_about_addresses(answering: Edge) -> None:
+async def test_regions_bind_customers_and_not_addresses(answering: Edge) -> None:
     customer(answering, regions={"allow": ["eu-west"]})
     client = await answering.client()
     assert (await asks(client, "/public/x")).status == 200
@@ -78,8 +78,8 @@ async def test_the_fence_is_about_customers_not_about_addresses(answering: Edge)
     assert (await asks(client, "/maybe/x", key="")).status == 200
 
 
-async def test_of_several_reasons_the_first_is_told(answering: Edge) -> None:
-    """The flag, then the pause, then scopes, then the region."""
+async def test_the_first_of_several_reasons_is_named(answering: Edge) -> None:
+    """The order is flag, pause, scopes, region."""
     answering.config["flags"] = {"new": {}}
     answering.config["routes"][3]["flag"] = "new"
     customer(answering, paused=PAUSED, regions={"allow": ["eu-west"]})
@@ -104,7 +104,7 @@ async def test_of_several_reasons_the_first_is_told(answering: Edge) -> None:
     assert (await asks(client, "/read/x")).status == 200
 
 
-async def test_limits_are_asked_after_all_of_them(answering: Edge) -> None:
+async def test_limits_apply_after_all_other_reasons(answering: Edge) -> None:
     answering.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}], "concurrency": 1}
     client = await answering.client()
     assert (await asks(client)).status == 200
@@ -114,12 +114,12 @@ async def test_limits_are_asked_after_all_of_them(answering: Edge) -> None:
     assert (await asks(client)).status == 403
 
 
-# ---- whose endpoints are asked
+# ---- endpoints of regions
 
 
 @pytest.fixture
 def regions(edge: Edge) -> Edge:
-    """An edge of the region `test` whose service has endpoints in three; each says which one it is."""
+    """An edge of the region `test` with three endpoints in two regions. Each answers with its number."""
     edge.adds_endpoint()
     edge.adds_endpoint()
     names = ("test", "far", "far")
@@ -132,22 +132,22 @@ def regions(edge: Edge) -> Edge:
 
 
 async def servers(edge: Edge, key: str = KEY, times: int = 60) -> Counter[int]:
-    """Which endpoints answer a customer, and how often."""
+    """Return how often each endpoint answers a customer."""
     client = await edge.client()
     found = Counter([int((await asks(client, key=key)).body) for _ in range(times)])
     client.closes()
     return found
 
 
-async def test_a_customer_is_served_by_the_region_that_it_prefers(regions: Edge) -> None:
+async def test_a_customer_is_served_by_its_preferred_region(regions: Edge) -> None:
     customer(regions, regions={"prefer": "far"})
     shared = await servers(regions)
     assert set(shared) == {1, 2}
-    assert min(shared.values()) > 10, "by all of its endpoints"
+    assert min(shared.values()) > 10, "all endpoints of the region serve"
     assert set(await servers(regions, UNLIMITED)) == {0}
 
 
-async def test_where_nobody_there_is_up_the_nearest_serves(regions: Edge) -> None:
+async def test_the_nearest_region_serves_if_the_preferred_one_is_down(regions: Edge) -> None:
     customer(regions, regions={"prefer": "far"})
     await regions.starts()
     listing = [EndpointAddresses(["127.0.0.1"], up) for up in (["127.0.0.1"], [], [])]
@@ -159,31 +159,29 @@ async def test_where_nobody_there_is_up_the_nearest_serves(regions: Edge) -> Non
 
 
 @pytest.mark.parametrize("prefer", ["test", "nowhere"])
-async def test_who_prefers_the_edges_own_region_or_one_that_has_nobody_is_served_by_the_nearest(
-    regions: Edge, prefer: str
-) -> None:
+async def test_an_own_or_unknown_preferred_region_means_the_nearest(regions: Edge, prefer: str) -> None:
     customer(regions, regions={"prefer": prefer})
     assert set(await servers(regions, times=10)) == {0}
 
 
-async def test_one_that_cannot_be_reached_is_replaced_by_another(regions: Edge) -> None:
+async def test_an_unreachable_endpoint_of_the_preferred_region_is_replaced(regions: Edge) -> None:
     customer(regions, regions={"prefer": "far"})
     regions.upstreams[1].refuses()
     assert set(await servers(regions, times=10)) <= {0, 2}
 
 
-async def test_the_region_that_upstreams_are_told_of_is_the_edges(regions: Edge) -> None:
+async def test_x_edge_region_is_the_region_of_the_edge(regions: Edge) -> None:
     customer(regions, regions={"prefer": "far"})
     await servers(regions, times=5)
     asked_there = [request for upstream in regions.upstreams[1:] for request in upstream.requests]
     assert {request["X-Edge-Region"] for request in asked_there} == {"test"}
 
 
-# ---- what is said
+# ---- messages of refusals
 
 
 @pytest.mark.parametrize("fits", [True, False])
-async def test_an_operators_own_words_stand_in_a_refusal(answering: Edge, fits: bool) -> None:
+async def test_the_message_of_a_tier_stands_in_a_429(answering: Edge, fits: bool) -> None:
     words = "Write to sales@example.com" if fits else 'Größere "Pläne" \\ mehr: </script> ' + "x" * 400
     answering.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}], "message": words}
     client = await answering.client()
@@ -197,7 +195,7 @@ async def test_an_operators_own_words_stand_in_a_refusal(answering: Edge, fits: 
     assert int(answer["Content-Length"]) == len((await asks(client)).body)
 
 
-async def test_a_customers_own_words_take_the_place_of_the_tiers(answering: Edge) -> None:
+async def test_the_message_of_a_customer_replaces_that_of_its_tier(answering: Edge) -> None:
     answering.config["tiers"]["basic"] = {"limits": [{"rate": "1/min"}], "message": "of the tier"}
     answering.config["customers"]["other"] = {"tier": "basic"}
     answering.config["keys"].append({"sha256": digest("key of other"), "customer": "other"})
@@ -208,7 +206,7 @@ async def test_a_customers_own_words_take_the_place_of_the_tiers(answering: Edge
         assert is_limited(await asks(client, key=key), "basic")["detail"].endswith(f" s. {words}")
 
 
-async def test_the_words_are_about_limits_and_nothing_else(answering: Edge) -> None:
+async def test_messages_stand_only_in_refusals_by_limits(answering: Edge) -> None:
     answering.config["tiers"]["free"] = {"message": "Write to us"}
     answering.config["per_ip"] = {"rate": "3/min"}
     client = await answering.client()
@@ -217,14 +215,14 @@ async def test_the_words_are_about_limits_and_nothing_else(answering: Edge) -> N
     assert (await asks(client, "/read/x", key=READER)).body == b"none"
     assert (await asks(client, "/nowhere", key=UNLIMITED)).status == 404
     answer = await asks(client, key=UNLIMITED)
-    # Nobody has asked who that is yet.
+    # The customer is not identified yet at this point.
     assert is_limited(answer, "per_ip")["detail"].startswith("The rate limit is reached (per_ip: 3 of 3 in 60 s)")
 
 
-# ---- whom a worker turns away first
+# ---- priorities during load shedding
 
 
-async def test_priorities_are_the_tiers_or_the_customers_own(answering: Edge) -> None:
+async def test_the_priority_of_a_customer_replaces_that_of_its_tier(answering: Edge) -> None:
     answering.config["tiers"]["basic"] |= {"priority": 4, "message": "Come back"}
     answering.config["customers"]["other"] = {"tier": "basic", "priority": 7}
     answering.config["keys"].append({"sha256": digest("key of other"), "customer": "other"})
@@ -241,11 +239,11 @@ async def test_priorities_are_the_tiers_or_the_customers_own(answering: Edge) ->
         assert said["detail"] == "There is more to do than this edge can"
     assert shedding.asked == [4, 7, 0, 2]
     assert answering.metrics("edge_shed_total") == {("4",): [1], ("0",): [1], ("2",): [1]}
-    assert answering.used() == {"basic": 0}, "who is turned away is charged nothing"
+    assert answering.used() == {"basic": 0}, "a shed request is not charged"
     assert answering.usage() == {("other", "requests", "v1"): 1}
 
 
-async def test_who_is_refused_for_another_reason_is_none_of_its_business(answering: Edge) -> None:
+async def test_other_refusals_come_before_load_shedding(answering: Edge) -> None:
     await answering.starts()
     shedding = Shedding(answering, 5)
     client = await answering.client()
@@ -254,10 +252,10 @@ async def test_who_is_refused_for_another_reason_is_none_of_its_business(answeri
     assert shedding.asked == []
 
 
-# ---- a plan of one's own
+# ---- plans of customers
 
 
-async def test_everything_of_a_tier_may_be_another_for_a_customer(answering: Edge) -> None:
+async def test_a_customer_may_replace_all_settings_of_its_tier(answering: Edge) -> None:
     answering.config["tiers"]["basic"] = {
         "limits": [{"rate": "1/min"}],
         "concurrency": 1,
@@ -280,7 +278,7 @@ async def test_everything_of_a_tier_may_be_another_for_a_customer(answering: Edg
     assert answering.used() == {"basic": 1, "concurrency": 0, "requests-day": 1, "burst-credits": 0}
 
 
-async def test_stamps_name_the_customer_and_the_tier_whatever_is_their_own(edge: Edge) -> None:
+async def test_stamps_name_customer_and_tier_with_an_own_plan(edge: Edge) -> None:
     customer(edge, limits=[], priority=9)
     received, _ = await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
     assert (received["X-Customer-Id"], received["X-Customer-Tier"]) == ("acme", "basic")

@@ -1,4 +1,4 @@
-"""TLS on listeners: handshakes, certificates, ends, and what goes through."""
+"""TLS on listeners: handshakes, certificates, closes, and data."""
 
 import asyncio
 import gc
@@ -35,32 +35,32 @@ def secure(edge: Edge, authority: Authority) -> Edge:
 
 
 def listens(edge: Edge, authority: Authority, *names: tuple[str, ...]) -> Edge:
-    """Its listener has certificates for these names."""
+    """Give the listener certificates for these names."""
     listed = [{"cert": str(cert), "key": str(key)} for cert, key in (authority.issues(*each) for each in names)]
     edge.config["listen"] = {"address": "127.0.0.1:0", "tls": {"certificates": listed}}
     return edge
 
 
 async def exchanged(edge: Edge, client: Wire, request: bytes, answer: bytes) -> None:
-    """A request of this client, and its answer."""
+    """Exchange a request of this client and its answer."""
     upstream = await edge.brings(client, request)
     await upstream.tells(client, answer)
     upstream.closes()
 
 
 async def guests(edge: Edge) -> list[TlsHandshake]:
-    """Those whose handshake is under way, once there is one."""
+    """Wait for a handshake in progress, and return all of them."""
     await edge.until(lambda: edge.runtime.connections.handshakes)
     return list(edge.runtime.connections.handshakes)
 
 
 def logged(capsys: pytest.CaptureFixture[str]) -> str:
-    """All that was written."""
+    """Return all captured output."""
     return "".join(capsys.readouterr())
 
 
 def names_of(client: ssl.SSLObject) -> set[str]:
-    """The names of the certificate that the edge showed."""
+    """Return the names of the certificate that the edge presented."""
     certificate = client.getpeercert()
     assert certificate
     return {value for _, value in certificate["subjectAltName"]}
@@ -69,9 +69,7 @@ def names_of(client: ssl.SSLObject) -> set[str]:
 # ---- requests
 
 
-async def test_a_request_is_served_and_its_upstream_told_that_it_came_over_tls(
-    secure: Edge, authority: Authority
-) -> None:
+async def test_a_request_over_tls_is_served_and_stamped_as_https(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     assert client.tls.version() == "TLSv1.3"
     assert client.tls.selected_alpn_protocol() == "http/1.1"
@@ -85,7 +83,7 @@ async def test_a_request_is_served_and_its_upstream_told_that_it_came_over_tls(
         upstream.closes()
 
 
-async def test_what_is_written_under_tls_does_not_wait_for_the_end_of_a_turn_either(
+async def test_each_message_under_tls_is_written_at_once(
     secure: Edge, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await secure.secure_client(authority.trusted())
@@ -104,7 +102,7 @@ async def test_what_is_written_under_tls_does_not_wait_for_the_end_of_a_turn_eit
     assert unsent == [0]
 
 
-async def test_tls_1_2_is_spoken_and_nothing_older(secure: Edge, authority: Authority) -> None:
+async def test_tls_1_2_is_the_oldest_version(secure: Edge, authority: Authority) -> None:
     context = authority.trusted()
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     client = await secure.secure_client(context)
@@ -147,7 +145,7 @@ async def test_a_request_in_the_same_packet_as_the_end_of_the_handshake_is_serve
             pass
 
 
-async def test_a_session_is_gone_on_with(secure: Edge, authority: Authority) -> None:
+async def test_a_session_is_resumed(secure: Edge, authority: Authority) -> None:
     context = authority.trusted()
     client = await secure.secure_client(context)
     await exchanged(secure, client, get(), ok())
@@ -160,7 +158,7 @@ async def test_a_session_is_gone_on_with(secure: Edge, authority: Authority) -> 
 # ---- certificates
 
 
-async def test_the_certificate_is_that_of_the_name_asked_for(edge: Edge, authority: Authority) -> None:
+async def test_the_certificate_follows_the_requested_name(edge: Edge, authority: Authority) -> None:
     listens(edge, authority, ("edge.test",), ("*.wild.test", "exact.test"), ("b.wild.test",))
     context = authority.trusted()
     context.check_hostname = False
@@ -178,7 +176,7 @@ async def test_the_certificate_is_that_of_the_name_asked_for(edge: Edge, authori
         assert shown in names_of(client.tls), asked
 
 
-async def test_a_name_that_is_no_text_fails_the_handshake_without_a_word_in_the_log(
+async def test_an_invalid_server_name_fails_the_handshake_without_a_log_line(
     secure: Edge, authority: Authority, capsys: pytest.CaptureFixture[str]
 ) -> None:
     context = authority.trusted()
@@ -207,7 +205,7 @@ async def test_new_connections_get_the_new_certificate_and_old_ones_stay(secure:
         await exchanged(secure, client, get(), ok())
 
 
-async def test_files_that_cannot_be_used_leave_the_certificate_in_place(
+async def test_unusable_files_keep_the_old_certificate(
     secure: Edge, authority: Authority, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = await secure.secure_client(authority.trusted())
@@ -220,7 +218,7 @@ async def test_files_that_cannot_be_used_leave_the_certificate_in_place(
     assert logged(capsys).count("certificates not loaded") == 2
 
 
-async def test_clients_show_a_certificate_where_one_is_asked_for(
+async def test_client_certificates_are_required_with_client_ca(
     secure: Edge, authority: Authority, tmp_path: Path
 ) -> None:
     clients, strangers = Authority(tmp_path, "clients"), Authority(tmp_path, "strangers")
@@ -242,7 +240,7 @@ async def test_clients_show_a_certificate_where_one_is_asked_for(
         await exchanged(secure, client, get(), ok())
 
 
-async def test_who_may_come_changes_with_the_files(secure: Edge, authority: Authority, tmp_path: Path) -> None:
+async def test_a_changed_client_ca_applies_after_a_reload(secure: Edge, authority: Authority, tmp_path: Path) -> None:
     clients, others = Authority(tmp_path, "clients"), Authority(tmp_path, "others")
     secure.config["listen"]["tls"]["client_ca"] = str(clients.file)
     context = authority.trusted()
@@ -255,7 +253,7 @@ async def test_who_may_come_changes_with_the_files(secure: Edge, authority: Auth
     await exchanged(secure, await secure.secure_client(context), get(), ok())
 
 
-async def test_certificates_are_verified_beside_the_loop(secure: Edge, authority: Authority, tmp_path: Path) -> None:
+async def test_client_certificates_are_verified_in_a_thread(secure: Edge, authority: Authority, tmp_path: Path) -> None:
     clients = Authority(tmp_path, "clients")
     secure.config["listen"]["tls"]["client_ca"] = str(clients.file)
     context = authority.trusted()
@@ -284,7 +282,7 @@ async def test_flood_of_key_updates_ends_its_connection_and_a_few_do_not(secure:
         inbox += client._take(len(client._held))
     few = [next(pieces), next(pieces)]
     await client.sends(*few)
-    await client.gets_bytes(len(b"".join(few)))  # Each update is answered by one.
+    await client.gets_bytes(len(b"".join(few)))  # The edge answers each update with one.
     assert secure.runtime.connections.clients
     await client.sends(*(next(pieces) for _ in range(20)))
     await client.gets_cut()
@@ -294,14 +292,14 @@ async def test_flood_of_key_updates_ends_its_connection_and_a_few_do_not(secure:
 # ---- handshakes that fail
 
 
-async def test_a_protocol_that_is_not_spoken_fails_the_handshake(secure: Edge, authority: Authority) -> None:
+async def test_an_unknown_alpn_protocol_fails_the_handshake(secure: Edge, authority: Authority) -> None:
     with pytest.raises(ssl.SSLError, match=r"(?i)no application protocol"):
         await secure.secure_client(authority.trusted(("h3",)))
     assert secure.count("edge_tls_handshake_failures_total") == 1
 
 
 @pytest.mark.parametrize("offered", [("h2", "http/1.1"), ("http/1.0", "http/1.1"), ("http/1.0",)])
-async def test_of_the_protocols_that_are_offered_the_best_one_is_spoken(
+async def test_the_best_offered_alpn_protocol_is_chosen(
     secure: Edge, authority: Authority, offered: tuple[str, ...]
 ) -> None:
     secure.config["listen"]["http2"] = False
@@ -311,10 +309,10 @@ async def test_of_the_protocols_that_are_offered_the_best_one_is_spoken(
 
 
 @pytest.mark.parametrize("first", [1, 4, 5, 60, -1])
-async def test_a_protocol_that_is_not_spoken_fails_a_handshake_that_comes_in_pieces(
+async def test_an_unknown_alpn_protocol_fails_a_handshake_in_pieces(
     secure: Edge, authority: Authority, first: int
 ) -> None:
-    """As a first message does that is longer than a packet."""
+    """A first message longer than a packet arrives in pieces."""
     outgoing = ssl.MemoryBIO()
     tls = authority.trusted(("h3",)).wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="edge.test")
     with pytest.raises(ssl.SSLWantReadError):
@@ -328,7 +326,7 @@ async def test_a_protocol_that_is_not_spoken_fails_a_handshake_that_comes_in_pie
     assert await client.gets_cut() == NO_APPLICATION_PROTOCOL
 
 
-async def test_a_request_without_tls_is_told_so(secure: Edge, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_plain_request_answers_400_with_a_hint(secure: Edge, capsys: pytest.CaptureFixture[str]) -> None:
     """A body that follows must not reset the connection before the answer is read (RFC 9112 section 9.6)."""
     client = await secure.client()
     await client.sends(post(bytes(10_000)))
@@ -348,7 +346,9 @@ async def test_a_request_without_tls_is_told_so(secure: Edge, capsys: pytest.Cap
 
 
 @pytest.mark.parametrize("sent", [b"\x16\x03\x01\x00\x05hello", b"\x80\x2e\x01\x00\x02" + bytes(60), bytes(100)])
-async def test_what_is_no_tls_is_closed(secure: Edge, sent: bytes, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_other_bytes_than_tls_close_the_connection(
+    secure: Edge, sent: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
     client = await secure.client()
     await client.sends(sent)
     assert len(await client.gets_cut()) <= 7  # An alert at most.
@@ -358,7 +358,7 @@ async def test_what_is_no_tls_is_closed(secure: Edge, sent: bytes, capsys: pytes
     assert "Traceback" not in written
 
 
-async def test_many_failed_handshakes_are_one_line(secure: Edge, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_many_failed_handshakes_are_logged_in_one_line(secure: Edge, capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(20):
         client = await secure.client()
         await client.sends(bytes(100))
@@ -367,7 +367,7 @@ async def test_many_failed_handshakes_are_one_line(secure: Edge, capsys: pytest.
     assert logged(capsys).count("TLS handshake failed") == 1
 
 
-async def test_who_comes_and_goes_without_a_word_is_no_failure(secure: Edge) -> None:
+async def test_a_connection_closed_without_data_is_no_failure(secure: Edge) -> None:
     client = await secure.client()
     client.closes()
     await secure.until(lambda: not secure.count("edge_connections", "client"))
@@ -388,7 +388,7 @@ async def test_handshake_of_a_client_that_has_gone_costs_no_signature(
 
 
 async def test_handshake_beyond_its_bound_is_closed(secure: Edge, capsys: pytest.CaptureFixture[str]) -> None:
-    """The messages of one that has many certificates: OpenSSL would take 100 KiB of them."""
+    """A handshake with many certificates is long. OpenSSL would accept 100 KiB."""
     client = await secure.client()
     await client.sends(b"\x16\x03\x01\x40\x00\x01\x00\xff\xff" + bytes(16380))
     await guests(secure)
@@ -410,7 +410,9 @@ async def test_a_handshake_that_stops_half_way_is_closed_at_its_deadline(secure:
     await secure.until(lambda: not secure.count("edge_connections", "client"))
 
 
-async def test_damaged_handshakes_hurt_nobody(secure: Edge, authority: Authority, seed: int) -> None:
+async def test_damaged_handshakes_do_not_affect_other_connections(
+    secure: Edge, authority: Authority, seed: int
+) -> None:
     chance = random.Random(seed)
     kept = await secure.secure_client(authority.trusted())
     for _ in range(60):
@@ -443,9 +445,7 @@ async def test_damaged_handshakes_hurt_nobody(secure: Edge, authority: Authority
     await exchanged(secure, kept, get(), ok())
 
 
-async def test_a_handshake_that_stands_still_does_not_hold_up_a_drain(
-    secure: Edge, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_stalled_handshake_does_not_delay_a_drain(secure: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeproxy.edge.proxy.acceptor.LAST_REQUEST_SECONDS", 0.05)
     silent = await secure.client()
     await secure.until(lambda: secure.count("edge_connections", "client"))
@@ -454,27 +454,25 @@ async def test_a_handshake_that_stands_still_does_not_hold_up_a_drain(
     await silent.gets_cut()
 
 
-# ---- ends
+# ---- closes
 
 
-async def test_the_last_word_is_said_when_the_edge_closes(secure: Edge, authority: Authority) -> None:
+async def test_the_edge_sends_close_notify_when_it_closes(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     upstream = await secure.brings(client, get("/public/", "Connection: close"))
     await upstream.tells(client, ok())
     await client.gets_eof()
 
 
-async def test_an_answer_with_a_close_is_read_whole_although_more_was_sent(secure: Edge, authority: Authority) -> None:
-    """A connection closed over unread input is reset, and the answer lost; see Client.close."""
+async def test_an_answer_with_close_is_read_whole_despite_unread_input(secure: Edge, authority: Authority) -> None:
+    """A close with unread input resets the connection and loses the answer. See Client.close."""
     client = await secure.secure_client(authority.trusted())
     answer = await client.asks(head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: x"), bytes(60_000))
     assert answer.status == 400
     await client.gets_eof()
 
 
-async def test_a_client_that_says_its_last_word_is_gone_and_its_upstream_free(
-    secure: Edge, authority: Authority
-) -> None:
+async def test_close_notify_of_a_client_ends_its_request(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     upstream = await secure.brings(client, get())
     client.says_last_word()
@@ -483,7 +481,7 @@ async def test_a_client_that_says_its_last_word_is_gone_and_its_upstream_free(
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_an_idle_client_that_says_its_last_word_gets_one(
+async def test_close_notify_of_an_idle_client_is_answered(
     secure: Edge, authority: Authority, version: ssl.TLSVersion
 ) -> None:
     context = authority.trusted()
@@ -494,7 +492,7 @@ async def test_an_idle_client_that_says_its_last_word_gets_one(
     await secure.until(lambda: not secure.count("edge_connections", "client"))
 
 
-async def test_a_last_word_behind_what_is_held_back_is_heard_in_its_turn(secure: Edge, authority: Authority) -> None:
+async def test_close_notify_after_pipelined_requests_is_handled_in_order(secure: Edge, authority: Authority) -> None:
     secure.config["limits"] = {"pipelined": 1}
     client = await secure.secure_client(authority.trusted())
     upstream = await secure.brings(client, get())
@@ -508,7 +506,7 @@ async def test_a_last_word_behind_what_is_held_back_is_heard_in_its_turn(secure:
     await upstream.gets_cut()
 
 
-async def test_a_chunked_answer_that_breaks_off_has_no_last_word(secure: Edge, authority: Authority) -> None:
+async def test_a_cut_off_response_has_no_close_notify(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     upstream = await secure.brings(client, get())
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 100"), b"begun")
@@ -518,7 +516,7 @@ async def test_a_chunked_answer_that_breaks_off_has_no_last_word(secure: Edge, a
     await client.gets_truncated()
 
 
-async def test_what_is_not_what_was_sent_ends_the_connection(secure: Edge, authority: Authority) -> None:
+async def test_an_altered_record_ends_the_connection(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     await exchanged(secure, client, get(), ok())
     client.sends_now(b"\x17\x03\x03\x00\x20" + bytes(32))
@@ -526,8 +524,8 @@ async def test_what_is_not_what_was_sent_ends_the_connection(secure: Edge, autho
         await client.gets_rest()
 
 
-async def test_a_connection_that_is_over_leaves_nothing_for_the_collector(secure: Edge, authority: Authority) -> None:
-    """It runs seldom, and what TLS holds is large."""
+async def test_a_closed_connection_is_freed_without_the_garbage_collector(secure: Edge, authority: Authority) -> None:
+    """The garbage collector runs rarely, and TLS state is large."""
     client = await secure.secure_client(authority.trusted())
     await exchanged(secure, client, get(), ok())
     (held,) = secure.worker.runtime.connections.clients
@@ -544,7 +542,7 @@ async def test_a_connection_that_is_over_leaves_nothing_for_the_collector(secure
 # ---- flow
 
 
-async def test_a_client_that_reads_nothing_stops_its_upstream(secure: Edge, authority: Authority) -> None:
+async def test_a_client_that_does_not_read_pauses_its_upstream(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     upstream = await secure.brings(client, get())
     await upstream.sends(head("HTTP/1.1 200 OK", f"Content-Length: {200 * MIB}"))
@@ -557,7 +555,7 @@ async def test_a_client_that_reads_nothing_stops_its_upstream(secure: Edge, auth
     await client.gets_truncated()
 
 
-async def test_an_upstream_that_reads_nothing_stops_its_client(secure: Edge, authority: Authority) -> None:
+async def test_an_upstream_that_does_not_read_pauses_its_client(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     await client.sends(head("POST /public/ HTTP/1.1", "Host: h", f"Content-Length: {200 * MIB}"))
     upstream = await secure.upstream.accepts()
@@ -578,7 +576,7 @@ UPGRADE = ("Connection: Upgrade", "Upgrade: websocket")
 SWITCHED = head("HTTP/1.1 101 Switching Protocols", *UPGRADE)
 
 
-async def test_a_tunnel_goes_on_in_one_direction_when_the_other_has_ended(secure: Edge, authority: Authority) -> None:
+async def test_a_tunnel_goes_on_after_the_client_has_closed_its_direction(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     await client.sends(get("/public/", *UPGRADE))
     upstream = await secure.upstream.accepts()
@@ -597,7 +595,7 @@ async def test_a_tunnel_goes_on_in_one_direction_when_the_other_has_ended(secure
     await client.gets_eof()
 
 
-async def test_a_tunnel_goes_on_when_the_upstream_has_ended(secure: Edge, authority: Authority) -> None:
+async def test_a_tunnel_goes_on_after_the_upstream_has_closed_its_direction(secure: Edge, authority: Authority) -> None:
     client = await secure.secure_client(authority.trusted())
     await client.sends(get("/public/", *UPGRADE))
     upstream = await secure.upstream.accepts()

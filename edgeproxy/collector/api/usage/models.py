@@ -27,8 +27,8 @@ class UsageSpanQuery(Query):
     meter: Annotated[str, WithJsonSchema(A_SUBJECT)] | None = None
     """Only usage of this meter."""
     since: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="from")
-    """The start of the time, in UTC. By default the start of the month; a customer sees only as many days in detail as
-    its tier allows.
+    """The start of the time, in UTC. By default the start of the month. If the customer's tier shows fewer days in the
+    detail of the query, the default is the start of these days.
     """
     until: Annotated[str, WithJsonSchema(A_MOMENT)] | None = Field(default=None, alias="to")
     """The end of the time, in UTC. It is exclusive."""

@@ -1,4 +1,4 @@
-"""A run beside an earlier one of the same workload: quotients of percentiles, and what is slower beyond doubt. Pure."""
+"""Comparison with an earlier run of an equal workload: quotients of percentiles, and significant slowdowns. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import quantiles
@@ -8,15 +8,15 @@ from loadtest.record import Times
 
 PERCENTILES = (50.0, 95.0, 99.0)
 BLOCK = 5
-"""Seconds: each has percentiles of its own, whose quartiles say how much a run differs from itself."""
+"""Seconds of a block. Each has its own percentiles, whose quartiles show how much a run varies."""
 
 
 class Different(Exception):
-    """Two runs that cannot be compared: why."""
+    """The two runs cannot be compared; the text gives the reason."""
 
 
 class Compared(NamedTuple):
-    """A region and a tier: the percentiles now over those of before, and whether it is slower beyond doubt."""
+    """A region and a tier: the percentiles now over the earlier ones, and whether it is significantly slower."""
 
     region: str
     tier: str

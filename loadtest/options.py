@@ -26,7 +26,7 @@ def edges(given: str) -> dict[str, str]:
 
 
 def seconds(given: str) -> float:
-    """A time such as 80ms, or a number of seconds."""
+    """Parse a time such as 80ms, or a number of seconds."""
     try:
         return read_wait(given if given[-1:].isalpha() else f"{given}s")
     except PydanticCustomError as error:
@@ -42,14 +42,14 @@ def positive(given: str) -> float:
 
 
 def processes(given: str) -> int:
-    """How many workers of the generator."""
+    """Parse the number of the generator's workers."""
     if not given.isdigit() or not 1 <= int(given) <= 64:
         raise argparse.ArgumentTypeError(f"{given} is not a number from 1 to 64")
     return int(given)
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options; exits with 2 where they cannot be used."""
+    """Parse the options; exits with 2 if they are unusable."""
     parser = argparse.ArgumentParser(
         "scripts/loadtest",
         description="Load three regions, lose one of them, and say whether latency, limits and counts held. "

@@ -27,7 +27,7 @@ Fields = Annotated[
     typer.Option("--set", metavar="FIELD=VALUE", help="A field of the customer, its value a text or JSON; repeatable."),
 ]
 KEY_MARK = "_v1_"
-"""The mark of keys that are made here, behind their prefix."""
+"""The mark of keys that the product creates, after their prefix."""
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would come of it, and change nothing.")]
 
 CUSTOMER_COLUMNS = ("name", "tier", "state", "external_id", "created_at", "id")
@@ -188,7 +188,7 @@ def keys_show(key: ShownKeyRef, as_json: Json = False, collector: Url = None, ca
 
 
 def _find_key(api: Api, start: str) -> str:
-    """Return the id of the key that begins with these characters; exits with 1 where there is none, or several."""
+    """Return the id of the key that begins with these characters; exits with 1 unless there is exactly one."""
     start = start[: start.index(KEY_MARK) + len(KEY_MARK) + START_CHARACTERS]
     owners = api.fetch_list("/v1/customers", "customers", search=start)
     keys = [key for owner in owners for key in api.fetch_all(api.customer_path(str(owner["id"]), "keys"), "keys")]
@@ -369,7 +369,7 @@ def tokens_revoke(name: TokenRef, collector: Url = None, ca: Authorities = None)
 
 
 def _print_secret(created: JsonObject, as_json: bool) -> None:
-    """Print what was created; the secret alone goes to standard output, where a script takes it."""
+    """Print a created object. Only the secret goes to standard output, for scripts."""
     if as_json:
         typer.echo(json.dumps(created, indent=2))
         return
@@ -382,7 +382,7 @@ def _raise_path(api: Api, ref: str) -> str:
 
 
 def _key_path(ref: str) -> str:
-    """Return the path of a key; of a secret it has the hash."""
+    """Return the path of a key; a secret is replaced by its hash."""
     if FORM.fullmatch(ref.encode()):
         ref = sha256(ref.encode()).hexdigest()
     return f"/v1/keys/{quote(ref, safe='')}"

@@ -1,5 +1,5 @@
-"""All commands of `edgeproxy`, in the order in which `--help` lists them. What a command runs is imported when it is
-called: health checks call one every second.
+"""All commands of `edgeproxy`, in the order of `--help`. Each command's imports happen when it is called, because
+health checks call one every second.
 """
 
 import importlib
@@ -32,7 +32,7 @@ COMMANDS = {
     "import": "transfer.import_customers",
     "export": "transfer.export",
 }
-"""Commands, and the function of each in a module of this room."""
+"""Commands, and the function of each in a module of this package."""
 
 GROUPS: dict[str, tuple[str, dict[str, str]]] = {
     "key": ("API keys for files.", {"add": "keys.add"}),
@@ -205,11 +205,11 @@ GROUPS: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
 }
-"""Groups of commands: what each is about, and the function of each command."""
+"""Groups of commands: a description, and the function of each command."""
 
 
 class LazyGroup(TyperGroup):
-    """The group of all commands, each made when it is asked for."""
+    """The group of all commands, each created on demand."""
 
     def list_commands(self, ctx: Context) -> list[str]:
         """List the names of all commands."""
@@ -218,20 +218,20 @@ class LazyGroup(TyperGroup):
     def get_command(self, ctx: Context, cmd_name: str) -> Command | None:
         """Return a command, or None."""
         if cmd_name not in COMMANDS and cmd_name not in GROUPS:
-            self.load_all()  # It is told which ones there are.
+            self.load_all()  # An error about an unknown command lists all commands.
         elif cmd_name not in self.commands:
             self.commands[cmd_name] = _build_command(cmd_name)
         return self.commands.get(cmd_name)
 
     def invoke(self, ctx: Context) -> object:
-        """Run a command; one that cannot write an argument anywhere, as it is no UTF-8, ends with 2."""
+        """Run a command. If it cannot write an argument, because that is no UTF-8, it ends with 2."""
         try:
             return super().invoke(ctx)
         except UnicodeEncodeError:
             fail("an argument is no UTF-8", 2)
 
     def load_all(self) -> None:
-        """Make all commands."""
+        """Create all commands."""
         for name in (*COMMANDS, *GROUPS):
             if name not in self.commands:
                 self.commands[name] = _build_command(name)
@@ -290,7 +290,7 @@ def _options(
 
 
 def main() -> None:
-    """Run the command `edgeproxy`. One that lacks a package of collectors says so, and ends with 2."""
+    """Run the command `edgeproxy`. If a package of collectors is missing, it names the package and ends with 2."""
     try:
         app(prog_name="edgeproxy")
     except ModuleNotFoundError as error:

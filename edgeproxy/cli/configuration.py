@@ -53,7 +53,7 @@ def check(
 
 
 class CheckResult(NamedTuple):
-    """The result of a check of a file: errors, warnings, and a line about its content where there is no error."""
+    """The result of a file's check: errors, warnings, and a line about its content if there is no error."""
 
     file: str
     problems: "Sequence[Problem]" = ()
@@ -79,7 +79,7 @@ def _print_result(result: CheckResult, as_json: bool) -> None:
 
 
 def _summarize(settings: "CheckedSettings") -> tuple[Iterable[str], str]:
-    """Return the warnings about the settings of a file, and what is in it in a line."""
+    """Return the warnings about the settings of a file, and a line about its content."""
     from edgeproxy.config.collector.catalog import PlansFile
     from edgeproxy.config.collector.regions import BeaconSettings
     from edgeproxy.config.collector.settings import CollectorSettings
@@ -99,7 +99,7 @@ def _summarize(settings: "CheckedSettings") -> tuple[Iterable[str], str]:
 
 
 def _list_collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
-    """List the warnings about a collector: those of its settings, and of the certificates that it names."""
+    """List the warnings about a collector: about its settings and its certificates."""
     from edgeproxy.config.certificates import format_expiry_warnings
     from edgeproxy.config.collector.warnings import list_collector_warnings
 
@@ -110,7 +110,7 @@ def _list_collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
 
 
 def _list_edge_warnings(settings: "EdgeSettings") -> Iterator[str]:
-    """List the warnings about an edge: those of its settings, and of the files that it names."""
+    """List the warnings about an edge: about its settings and its files."""
     from edgeproxy.config.edge.certificates import list_expiry_warnings
     from edgeproxy.config.edge.residency import list_usages
     from edgeproxy.config.edge.warnings import list_edge_warnings
@@ -128,7 +128,7 @@ def _list_edge_warnings(settings: "EdgeSettings") -> Iterator[str]:
         from edgeproxy.edge.proxy.log_file import describe_problem
 
         file = settings.access_log.file
-        # The state directory is made when the edge starts.
+        # The edge creates the state directory when it starts.
         problem = None if file.parent == settings.state else describe_problem(file)
         if problem is not None:
             yield f"the access log {file} cannot be written from here: {problem}"

@@ -82,7 +82,7 @@ def read_recorded(file: str) -> bytes:
 
 
 def split_head(recorded: bytes) -> tuple[bytes, bytes]:
-    """Return the head of a recorded answer as lines with CRLF, empty where there is none, and its body."""
+    """Return the head of a recorded answer as lines with CRLF, or empty without a head, and its body."""
     if not recorded.startswith(b"HTTP/"):
         return b"", recorded
     blank = min(BLANK_LINES, key=lambda each: recorded.find(each) % (len(recorded) + 1))
@@ -91,7 +91,7 @@ def split_head(recorded: bytes) -> tuple[bytes, bytes]:
 
 
 def print_counts(format_name: str, counts: StatedCounts, *, has_content: bool) -> None:
-    """Print what one answer, or one line of results, counts, and by which members."""
+    """Print the counts of one answer, or of one line of results, and the members that state them."""
     if is_failure(counts, has_content=has_content):
         print("  it is an error and nothing else: it counts nothing")
     if is_pending(counts):

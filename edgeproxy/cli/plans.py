@@ -1,4 +1,4 @@
-"""Commands about what is sold: changes of prices, scheduled, tried and withdrawn."""
+"""Commands about plans: changes of prices, scheduled, tried and withdrawn."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
@@ -15,7 +15,7 @@ from edgeproxy.cli.outcome import fail
 
 PRICE_CHANGES = "/billing/price-changes"
 CUSTOMERS_SHOWN = 10
-"""Customers who pay most more, and most less, that are printed."""
+"""How many customers with the largest increase, and with the largest decrease, are printed."""
 
 
 def apply(

@@ -1,4 +1,4 @@
-"""`edgeproxy probe --wait`: asking until a server is ready, or until its process has ended."""
+"""`edgeproxy probe --wait`: poll until a server is ready, or until its process has ended."""
 
 import os
 import time
@@ -12,15 +12,15 @@ from edgeproxy.cli.outcome import fail
 from edgeproxy.config.units import read_duration
 
 PAUSE_SECONDS = 0.2
-"""Seconds between two questions."""
+"""Seconds between two requests."""
 LISTEN = "0A"
 """The state of a listening socket in /proc/net/tcp."""
 LOG_BYTES = 8192
-"""Bytes at the end of a log in which its last line is looked for."""
+"""The last bytes of a log that may contain its last line."""
 
 
 class UnansweredError(Exception):
-    """A server is not ready, or does not answer; the text says why."""
+    """A server is not ready, or does not answer; the text gives the reason."""
 
 
 def wait_until_ready(
@@ -28,8 +28,8 @@ def wait_until_ready(
 ) -> None:
     """Ask until no UnansweredError is raised; exit with 1 once the time `wait` is over or the process has ended.
 
-    At a TCP port an answer counts once the process listens there: until then it is somebody else's. The reason of a
-    failure is the last answer, and the last line of `log` where there is one.
+    At a TCP port an answer counts once the process listens there: before that, another process may answer. The
+    printed reason of a failure is the last answer, and the last line of `log` if there is one.
     """
     try:
         deadline = time.monotonic() + read_duration(wait)
@@ -54,7 +54,7 @@ def wait_until_ready(
 
 
 def _is_running(process: int) -> bool:
-    """Return whether a process runs; one that has ended and that its parent has not asked about (a zombie) does not."""
+    """Return whether a process runs. A zombie, which has ended and awaits its parent, does not run."""
     try:
         status = Path(f"/proc/{process}/stat").read_text()
     except OSError:
@@ -63,12 +63,12 @@ def _is_running(process: int) -> bool:
 
 
 def _listens(process: int, port: int) -> bool:
-    """Return whether a process has a socket that listens at this port; True where its files cannot be looked at."""
+    """Return whether a process has a socket that listens at this port; True if its files are not readable."""
     try:
         files = {os.readlink(file.path) for file in os.scandir(f"/proc/{process}/fd") if file.is_symlink()}
         tables = [Path(f"/proc/{process}/net/{name}").read_text() for name in ("tcp", "tcp6")]
     except FileNotFoundError:
-        return False  # A file that is closed meanwhile, or the end of the process: it is looked at again.
+        return False  # A file was closed meanwhile, or the process has ended: the caller tries again.
     except OSError:
         return True
     rows = (line.split() for table in tables for line in table.splitlines()[1:])
@@ -85,7 +85,7 @@ def _fail_with_log(why: str, log: Path | None) -> NoReturn:
 
 
 def _read_last_line(log: Path) -> str | None:
-    """Return the last line of a log that is not empty, without control characters; None where there is none."""
+    """Return the last non-empty line of a log, without control characters, or None."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - LOG_BYTES))

@@ -1,4 +1,4 @@
-"""`edgeproxy init`: the files of a first edge and its collector, which work as they are."""
+"""`edgeproxy init`: the files of a first edge and its collector, which work unchanged."""
 
 import errno
 import hashlib
@@ -17,7 +17,7 @@ from edgeproxy.cli.outcome import fail
 
 EDGE, COLLECTOR, TIERS, PLANS = "edge.yaml", "collector.yaml", "tiers.yaml", "plans.yaml"
 KEY, OPERATOR = "directory.key", "operator.env"
-"""Names of the files, none of which may be there yet."""
+"""Names of the files; none of them may exist yet."""
 
 USUAL_PORTS = frozenset({8080, 9001, 9090, 9100})
 REFUSED = frozenset("$?#%")
@@ -180,7 +180,7 @@ class Addresses(NamedTuple):
 
 
 def _choose_addresses(upstream: str | None, listen: str | None, admin: str | None, collector: str | None) -> Addresses:
-    """Return these addresses, with free ports of this host for those that are None; exits with 2 where one is none."""
+    """Return these addresses, with free ports of this host in place of None; exits with 2 if one is invalid."""
     from edgeproxy.base.free_ports import HOST, NoFreePortError, find_free_port
     from edgeproxy.config.addresses import AN_ADDRESS, split_address
 
@@ -247,10 +247,10 @@ def _print_next_steps(folder: Path) -> None:
 
 @contextmanager
 def _new_files(folder: Path) -> Iterator[Callable[[str, str | None], Path]]:
-    """Yield what writes a new file of this name for its owner alone, and returns its path; without a text, its caller
-    creates it. Where one of them is there already, or anything else fails, none is left.
+    """Yield a function that writes a new file of this name for its owner alone, and returns its path.
 
-    Raises OSError.
+    Without a text, its caller creates the file. If one of the files exists already, or anything else fails, none is
+    left. Raises OSError.
     """
     created: list[Path] = []
     is_new = not folder.exists()

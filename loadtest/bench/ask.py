@@ -1,4 +1,4 @@
-"""Single requests to a peer, for checks: not what is measured."""
+"""Single requests to a peer, for checks and not for measurements."""
 
 import http.client
 from collections.abc import Iterator, Sequence
@@ -30,14 +30,14 @@ class Asker:
         return self.answer()
 
     def ask(self, target: str, fields: Sequence[tuple[str, str]] = ()) -> None:
-        """Send a request; `answer` is to be called next."""
+        """Send a request; call `answer` next."""
         self._connection.putrequest("GET", target, skip_host=True, skip_accept_encoding=True)
         for name, value in (("Host", "api.example.com"), *fields):
             self._connection.putheader(name, value)
         self._connection.endheaders()
 
     def answer(self) -> Answer:
-        """The answer to what was asked."""
+        """Return the answer to the last request."""
         answer = self._connection.getresponse()
         return Answer(
             answer.status,

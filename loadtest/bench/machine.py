@@ -1,4 +1,4 @@
-"""What the figures were measured on and with: without it they mean nothing."""
+"""The machine and programs of a measurement, without which its figures mean nothing."""
 
 import json
 import os
@@ -68,13 +68,13 @@ class Machine:
 
 
 def interpreter(path: Path) -> Interpreter:
-    """Asks the interpreter at `path` itself; raises CalledProcessError where it does not run."""
+    """Ask the interpreter at `path` itself; raises CalledProcessError if it does not run."""
     asked = subprocess.run([path, "-c", _ASK], capture_output=True, text=True, timeout=30, check=True)
     return Interpreter(path=str(path), **json.loads(asked.stdout))
 
 
 def this() -> Machine:
-    """`load` is the load average of the last minute: above 0.3 somebody else is at work here."""
+    """Return this machine. `load` is the load average of the last minute: above 0.3, other work runs here."""
     return Machine(
         cpu=cpu_model(Path("/proc/cpuinfo").read_text()),
         cores=os.cpu_count() or 1,

@@ -1,4 +1,4 @@
-"""nginx as an upstream and as a peer: where it is, and how a configuration of ours is started."""
+"""nginx as an upstream and as a peer: its path, and the start of a configuration of ours."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def binary() -> str | None:
 
 @cache
 def build() -> str:
-    """What `nginx -V` says: version and configure arguments."""
+    """Return the output of `nginx -V`: version and configure arguments."""
     path = binary()
     if path is None:
         return ""
@@ -57,7 +57,7 @@ def start(folder: Path, http: str, *, core: int, load_modules: tuple[str, ...] =
     configuration.write_text(
         fill(
             _PREFACE.read_text(),
-            # Without this a worker of root's becomes nobody, who may not read the bench's folder.
+            # Otherwise root's workers would run as nobody, which may not read the bench's folder.
             USER="user root;" if os.geteuid() == 0 else "",
             MODULES="\n".join(f"load_module {modules() / name};" for name in load_modules),
             DIR=folder,

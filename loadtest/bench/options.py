@@ -1,4 +1,4 @@
-"""What can be asked of `scripts/bench`."""
+"""The options of `scripts/bench`."""
 
 import argparse
 import sys
@@ -35,7 +35,7 @@ class Options:
 
 
 def parse(argv: Sequence[str]) -> Options:
-    """Exits with 2 and a line that says what is wrong where they are unusable."""
+    """Parse the options. Exits with 2 and the error if they are unusable."""
     parser = argparse.ArgumentParser(
         prog="scripts/bench",
         description="What a request costs through edgeproxy and its peers, on one core, in one run.",
@@ -70,7 +70,7 @@ def parse(argv: Sequence[str]) -> Options:
         only=given.only or _NAMES,
         scenarios=given.scenarios or (("small", "rich", "vary", "429") if given.quick else tuple(SCENARIOS)),
         parts=given.parts or DEFAULT_PARTS,
-        # Not resolved: the interpreter of a virtual environment is a link, and knows by its path where it belongs.
+        # Not resolved: the interpreter of a virtual environment is a link, and finds its environment by its path.
         python=python.absolute(),
         against=given.against,
         json=given.json,

@@ -73,9 +73,9 @@ class Neighbour:
     """Connections of each attacker at a time."""
     reads: bool = True
     listens: bool = False
-    """Whether the pieces need received bytes."""
+    """The pieces depend on received bytes."""
     resets: bool = False
-    """Whether connections end with a reset."""
+    """Connections end with a reset."""
     chop: int = 0
     """Bytes of each write (under TLS: of each record); 0 is as many as possible."""
     pause: float = 0.01

@@ -1,4 +1,4 @@
-"""Wall clocks that are wrong, for processes that are started with them (libfaketime); their monotonic ones are not."""
+"""Wrong wall clocks for processes (libfaketime). Their monotonic clocks are right."""
 
 import os
 import subprocess
@@ -7,16 +7,18 @@ import time
 from pathlib import Path
 
 LIBRARY = next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), None)
-"""Of Debian's package faketime; None where it is not here."""
+"""The library of Debian's package faketime; None if it is not installed."""
 SKEWS = {"eu": 0.5, "us": -0.5}
 """Seconds by which these regions' clocks are ahead."""
 CLOCKS = "import time; time.sleep(1e-5); print(time.time(), time.monotonic())"
 SITE = Path(__file__).with_name("wrong_clock")
-"""What Python has to know first."""
+"""The code that Python must run first."""
 
 
 def ahead(seconds: float) -> dict[str, str]:
-    """The environment of a process whose wall clock is ahead by so much; raises OSError where it would not be."""
+    """Return the environment of a process whose wall clock is ahead by this much. Raises OSError if that would not
+    work.
+    """
     if LIBRARY is None:
         raise OSError("there is no libfaketime on this machine")
     environ = {

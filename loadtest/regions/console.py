@@ -1,4 +1,4 @@
-"""Three regions to look at: what is typed is done to their links, or asked of their edges."""
+"""Three regions for manual use: typed commands change their links or query their edges."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -37,13 +37,13 @@ Type here, and see what becomes of it:
 
 
 class Console:
-    """What may be typed about a world that has these customers."""
+    """The commands for a world with these customers."""
 
     def __init__(self, world: World) -> None:
         self._world = world
 
     def welcome(self) -> str:
-        """Where the regions are, and what to try."""
+        """Return the addresses of the regions, and commands to try."""
         edges = [region.edge for region in self._world]
         lines = ["Three regions share one limit of 60 a minute; ask any of them, by hand:", ""]
         lines += [f"  curl -i http://{HOST}:{edge.port}/ -H 'X-API-Key: {key_of('acme')}'" for edge in edges]
@@ -92,7 +92,7 @@ class Console:
 
 
 def asked(region: Region, many: int, customer: str) -> str:
-    """Ask one after the other; what came of it."""
+    """Send requests one after the other; return a summary of the answers."""
     answers: Counter[int] = Counter()
     longest = 0.0
     for _ in range(many):

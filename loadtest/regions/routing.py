@@ -101,7 +101,7 @@ def gathered(rng: random.Random, places: list[Place], clients: int, liars: float
 
 
 def judged(places: list[Place], chosen: list[str]) -> Result:
-    """How near these choices come to the best ones."""
+    """Return how near these choices come to the best ones."""
     paths = [place.paths[region] for place, region in zip(places, chosen, strict=True)]
     best = [min(place.paths.values()) for place in places]
     within = sum(path <= 1.05 * least for path, least in zip(paths, best, strict=True))

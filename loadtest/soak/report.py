@@ -12,7 +12,7 @@ from loadtest.soak.watch import EXEMPT, trend
 
 
 def report(outcome: Outcome) -> str:
-    """All of it."""
+    """Return the whole report."""
     complaints, last = outcome.complaints(), outcome.sums[-1]
     parts = [
         f"Seed {outcome.seed}, {outcome.seconds:.0f} s of load. "
@@ -97,7 +97,7 @@ def sums(outcome: Outcome) -> str:
 
 
 def deeds(outcome: Outcome) -> str:
-    """How often what, and how long it took."""
+    """Return the number and durations of each deed."""
     rows = []
     for deed in Deed:
         took = [fault.ended - fault.began for fault in outcome.faults if fault.deed is deed]
@@ -107,7 +107,7 @@ def deeds(outcome: Outcome) -> str:
 
 
 def troubles(outcome: Outcome) -> str:
-    """What is explained by what, and how much is not."""
+    """Return the explained troubles by cause, and the number of unexplained ones."""
     rows = [[deed, how, status, HOW[how], count] for (deed, how, status), count in sorted(outcome.explained().items())]
     rows.append(["no fault", "", "", "unexplained", len(outcome.unexplained())])
     return table(["because of", "how", "status", "which is", "times"], rows)
@@ -140,7 +140,7 @@ def held(outcome: Outcome) -> str:
 
 
 def calm(outcome: Outcome) -> str:
-    """How processes grew that lived throughout."""
+    """Return the growth of processes that lived throughout the calm phase."""
     rows = []
     for pid, several in outcome.in_calm().items():
         memory = trend([(held.at, held.memory / 1024) for held in several])

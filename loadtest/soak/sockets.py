@@ -1,4 +1,4 @@
-"""Which clients a worker holds: looked up from outside, while the worker stands still."""
+"""The clients that a worker holds, found from outside while the worker is stopped."""
 
 import os
 import signal
@@ -9,13 +9,13 @@ from loadtest.testbed.waiting import until
 
 
 def stop(pid: int) -> None:
-    """SIGSTOP, and wait until it stands still; raises ProcessLookupError where it is gone."""
+    """Send SIGSTOP and wait until the process has stopped; raises ProcessLookupError if it has ended."""
     os.kill(pid, signal.SIGSTOP)
     until(lambda: state(pid) in "TZX", f"{pid} stands still", seconds=5)
 
 
 def state(pid: int) -> str:
-    """The letter of proc(5); X where it is gone."""
+    """Return the state letter of proc(5); X if it has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -23,7 +23,7 @@ def state(pid: int) -> str:
 
 
 def clients(pid: int, listening: Collection[int]) -> frozenset[int]:
-    """The ports of the clients whose connections this process holds, of those that came to these ports."""
+    """Return the client ports of this process's connections to these listening ports."""
     held = set()
     for each in Path(f"/proc/{pid}/fd").iterdir():
         try:

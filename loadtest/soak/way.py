@@ -1,4 +1,4 @@
-"""What happens to counts on their way: the edge that seals and ships them, its disk and clock, network, collector."""
+"""Deeds on the way of counts: the edge that seals and ships them, its disk and clock, the network, the collector."""
 
 import random
 import shutil
@@ -17,7 +17,7 @@ from loadtest.testbed.step_kill import COLLECTOR_STEPS, EDGE_STEPS, boundaries
 from loadtest.testbed.waiting import until
 
 CLOCKS = (-3600.0, -90.0, -5.0, 0.0, 5.0, 90.0, 3600.0)
-"""By how many seconds clocks are wrong."""
+"""Errors of clocks in seconds."""
 WEATHERS = (CALM, STORMY, STORMY, DOWN)
 
 
@@ -72,7 +72,7 @@ class Way:
             path = list_segments(self._edge.state / "spool")[-1]
             content = path.read_bytes()
             last = [one for one in parse_records(content) if isinstance(one, Record)][-1:]
-            # Half of a record, as it is when the power goes; or what the file system makes of it.
+            # Half of a record, as after a power cut, or junk from the file system.
             part = content[last[0].offset :][: last[0].size // 2] if last else b""
             with path.open("ab") as file:
                 file.write(draw.choice((part, bytes(4096), draw.randbytes(99))))

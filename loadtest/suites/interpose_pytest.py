@@ -1,7 +1,7 @@
-"""Loaded into a suite by `pytest -p`: puts the stand's proxy before each HTTP server that a test starts.
+"""A pytest plugin, loaded into a suite by `pytest -p`: puts the stand's proxy before each HTTP server of a test.
 
-A server listens on the hidden port of a slot, and tells the public one, where the proxy listens. It runs in the suite's
-own environment, so it imports nothing of this project.
+A server listens on the hidden port of a slot, and reports the public one, where the proxy listens. The plugin runs
+in the suite's own environment, so it imports nothing of this project.
 """
 
 import itertools
@@ -13,7 +13,7 @@ _turn = itertools.cycle(SLOTS)
 
 
 def take():
-    """The next slot whose hidden port is free; None where none is."""
+    """Return the next slot with a free hidden port, or None."""
     for _ in SLOTS:
         public, hidden = next(_turn)
         with socket.socket() as probe:

@@ -1,4 +1,4 @@
-"""A real Squid of a test's own: an outgoing proxy that knows names which nobody else does."""
+"""A real Squid for one test: an outgoing proxy that knows private names."""
 
 import os
 import pwd
@@ -18,11 +18,13 @@ PROGRAM = shutil.which("squid", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 PASSWORDS = "/usr/lib/squid/basic_ncsa_auth"
 """Debian's helper that looks passwords up in a file."""
 UNPRIVILEGED = "proxy"
-"""Whose the process is where the tests run as root."""
+"""The user of the process if tests run as root."""
 
 
 class Squid:
-    """The process. `names` have addresses for it alone; with a `password` it answers 407 to who does not send it."""
+    """The process. Only it knows addresses of `names`. With a `password` it answers 407 to clients that do not
+    send it.
+    """
 
     def __init__(self, names: Mapping[str, str], password: str | None = None) -> None:
         assert PROGRAM is not None, "the test skips where there is none"

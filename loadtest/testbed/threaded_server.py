@@ -1,4 +1,4 @@
-"""A server of a test's own, in a thread with an event loop of its own."""
+"""A server for one test, in a thread with its own event loop."""
 
 import asyncio
 import threading
@@ -10,7 +10,7 @@ class Threaded:
     """The thread, from `with` to its end: `_begin` and `_end` run in its loop."""
 
     def __init__(self, name: str, loop: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
-        """`loop` makes the loop, where it is to be another one than usual."""
+        """`loop` creates a special event loop."""
         self._make = loop
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -36,9 +36,9 @@ class Threaded:
         await self._end()
 
     async def _begin(self) -> None:
-        """Whoever is within `with` goes on after this."""
+        """Start; the body of `with` runs after this."""
         raise NotImplementedError
 
     async def _end(self) -> None:
-        """It is over."""
+        """Stop."""
         raise NotImplementedError

@@ -23,8 +23,10 @@ def stretched(seconds: float) -> str:
 
 
 def until(condition: Callable[[], T], what: str, *, seconds: float = 60.0, step: float | None = None) -> T:
-    """What `condition` gives once it is true, asked every `step` seconds, or ever less often; fails after `seconds`
-    (times SLOWNESS), saying `what` did not come about."""
+    """Poll `condition` every `step` seconds, or ever less often, and return its first true result.
+
+    Fails after `seconds` (times SLOWNESS), with `what` in the message.
+    """
     seconds *= SLOWNESS
     deadline, pause = time.monotonic() + seconds, step or STEP
     while not (found := condition()):
@@ -45,11 +47,11 @@ async def turned(condition: Callable[[], T], what: str, *, seconds: float = 60.0
 
 
 async def within(seconds: float, work: Awaitable[T]) -> T:
-    """What `work` gives; fails where it takes longer."""
+    """Return the result of `work`; fails if it takes longer."""
     async with asyncio.timeout(seconds * SLOWNESS):
         return await work
 
 
 def wait_until(moment: float) -> None:
-    """Until the monotonic clock says so: the time is the condition here."""
+    """Wait until the monotonic clock shows this time: time itself is the condition here."""
     until(lambda: time.monotonic() >= moment, "time passes", seconds=120, step=STEP)

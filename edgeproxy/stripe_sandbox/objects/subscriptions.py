@@ -132,7 +132,7 @@ def _add_invoice_items(tx: Transaction, subscription: Body, params: Parameters) 
 
 
 def _set_discounts(tx: Transaction, subscription: Body, params: Parameters, amount: int | None) -> None:
-    """Set the discounts of a subscription; `amount` is that of its first invoice, None once it has had that."""
+    """Set the discounts of a subscription. `amount` is the amount of its first invoice, or None after that invoice."""
     now, clock = tx.get_time(subscription["test_clock"]), subscription["test_clock"]
     owner, customer = {"subscription": subscription["id"]}, subscription["customer"]
     redemption = discounts.Redemption(owner, customer, subscription["currency"], now, clock, amount)
@@ -188,7 +188,7 @@ def _pause_collection(tx: Transaction, subscription: Body, pause: Body | None) -
 
 
 def _charge_first_invoice(tx: Transaction, subscription: Body, params: Parameters, now: int) -> None:
-    """Charge the fees, unless there are none. The invoice of a trial is paid at once, as it is of 0."""
+    """Charge the fees, if there are any. The invoice of a trial is paid at once, because its amount is 0."""
     invoice = subscription_invoices.create_draft(tx, subscription, "subscription_create", now, now)
     trial = subscription["status"] == "trialing"
     free = subscription["billing_cycle_anchor"] > now and params.get("proration_behavior") == "none"

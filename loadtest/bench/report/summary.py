@@ -1,4 +1,4 @@
-"""Medians, best slices and ratios of what was measured."""
+"""Medians, best slices and ratios of the measurements."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from loadtest.bench.measure.slice import Slice
 
 @dataclass(frozen=True)
 class Cost:
-    """CPU in µs a request of one peer in one scenario.
+    """CPU in µs per request of one peer in one scenario.
 
-    `ratio` is the median over the rounds of its proportion to the reference *in the same round*, None where that
-    was not measured. Of `slices` slices `disturbed` shared their core, `idle` were not kept busy.
+    `ratio` is the median over the rounds of its ratio to the reference *in that round*, or None if that was not
+    measured. Of `slices` slices, `disturbed` shared their core, and `idle` were not kept busy.
     """
 
     peer: str
@@ -54,7 +54,7 @@ def _cost(slices: Sequence[Slice], yardsticks: dict[tuple[int, str], float]) -> 
 
 
 def proportion(slices: Iterable[Slice], of: tuple[str, str], to: tuple[str, str]) -> float | None:
-    """The median over the rounds of one (peer, scenario) in proportion to another in the same round."""
+    """Return the median over the rounds of the ratio of one (peer, scenario) to another in that round."""
     by_round: dict[int, dict[tuple[str, str], float]] = {}
     for each in slices:
         if not each.wrong:

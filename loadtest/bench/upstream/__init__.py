@@ -1,1 +1,1 @@
-"""What the peers proxy to: an nginx that is never the bottleneck, and an echo that shows what it was sent."""
+"""The upstream of the peers: an nginx that is never the bottleneck, and an echo that shows received requests."""

@@ -17,6 +17,7 @@ from edgeproxy.collector.billing.invoices.credit_notes import COUNTED
 from edgeproxy.collector.billing.invoices.line_rows import parse_line
 from edgeproxy.collector.billing.rating.rater import RatedLine
 from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines, invoices
+from edgeproxy.collector.database.unreadable_rows import reading_row
 from edgeproxy.config.collector.currency_units import get_payable_unit
 
 TAKEN_OFF = frozenset({states.VOIDING, states.VOID, states.WRITING_OFF, states.UNCOLLECTIBLE, states.WAIVED})
@@ -24,7 +25,7 @@ TAKEN_OFF = frozenset({states.VOIDING, states.VOID, states.WRITING_OFF, states.U
 
 
 async def fetch_lines_of_subscription(connection: AsyncConnection, subscription: str) -> list[RatedLine]:
-    """Return all invoiced lines of a subscription, in the order of their creation."""
+    """Return all invoiced lines of a subscription, in the order of their creation. Raises UnreadableRowError."""
     credited = states.sum_credit_notes(credit_notes.c.amount, COUNTED) + states.AMOUNT_LOST
     joined = invoice_lines.join(invoices, invoices.c.id == invoice_lines.c.invoice)
     statement = (
@@ -35,9 +36,10 @@ async def fetch_lines_of_subscription(connection: AsyncConnection, subscription:
     )
     rows = (await connection.execute(statement)).mappings()
     lines: list[RatedLine] = []
-    for (_, state, total, taken, currency), of_invoice in groupby(rows, key=_get_invoice):
-        share = compute_share_taken_off(state, total, taken)
-        lines += take_off([parse_line(row) for row in of_invoice], share, get_payable_unit(currency))
+    for (number, state, total, taken, currency), of_invoice in groupby(rows, key=_get_invoice):
+        with reading_row(invoices.name, number):
+            share = compute_share_taken_off(state, total, taken)
+            lines += take_off([parse_line(row) for row in of_invoice], share, get_payable_unit(currency))
     return lines
 
 

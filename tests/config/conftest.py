@@ -47,7 +47,7 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 @pytest.fixture
 def reads_files() -> bool:
-    """Whether certificates that are named have to be there. Modules whose tests name some that are not say no."""
+    """Whether named certificates must exist. Modules with tests that name missing ones override it with False."""
     return True
 
 
@@ -69,7 +69,7 @@ def loaded(folder: Path, reads_files: bool) -> Load:
 
 @pytest.fixture
 def problems(folder: Path, reads_files: bool) -> Problems:
-    """`problems(text, environ, files)`: what is said of an edge.yaml that is `text` alone, a line each."""
+    """`problems(text, environ, files)`: the problems of an edge.yaml with this `text`, a line each."""
 
     def problems_of(
         text: str | bytes, environ: Mapping[str, str] | None = None, files: Mapping[str, str | bytes] | None = None

@@ -1,4 +1,4 @@
-"""What holds a customer, of what their tier says and what they have of their own."""
+"""The allowance of a customer, from the tier's settings and the customer's own."""
 
 import dataclasses
 

@@ -1,4 +1,4 @@
-"""Certificates and keys as files have them, and what is said of those that cannot be used."""
+"""Certificates and keys in files, and the problems of unusable ones."""
 
 import base64
 import time

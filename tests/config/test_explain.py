@@ -1,4 +1,4 @@
-"""What pydantic finds, in words."""
+"""Explanations of pydantic's errors."""
 
 import re
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""What meters may count."""
+"""The amounts that meters may count."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""What `check` warns of."""
+"""The warnings of `check`."""
 
 import re
 

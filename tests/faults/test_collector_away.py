@@ -1,4 +1,4 @@
-"""An edge whose collector is away for long, or has moved to another host: it serves, and nothing is lost.
+"""An edge whose collector is unavailable for long or has moved to another host: it serves, and no count is lost.
 
 The short forms are among the ordinary tests; with --soak the collector is away for half an hour.
 """
@@ -24,7 +24,7 @@ from tests.support.service import Service
 AWAY = [pytest.param(5.0, id="short"), pytest.param(1800.0, id="half-an-hour", marks=pytest.mark.soak)]
 """Seconds without a collector."""
 GROWTH_MAX = 16 << 10
-"""KiB by which the supervisor may grow while batches wait on its disk, however many."""
+"""KiB by which the supervisor may grow, independent of the number of batches that wait on its disk."""
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def collector(tmp_path: Path) -> Iterator[Collector]:
 
 
 def hosted(folder: Path, host: str) -> Collector:
-    """A collector with a directory of its own for all it has, and an address of its own."""
+    """Create a collector with its own state directory and address."""
     (folder / host).mkdir()
     ledger = f"sqlite:///{folder / host}/ledger.db"
     return Collector(folder / host, ledger, directory={"key": str(folder / "directory.key")})
@@ -53,7 +53,7 @@ def ledger(collector: Collector) -> dict[str, int]:
 
 
 def all_arrived(edge: Edge, collector: Collector, asking: Asking) -> None:
-    """Wait until the ledger has what the edge has counted, which is what clients were answered."""
+    """Wait until the ledger equals the edge's counts, and check that these equal the clients' answers."""
     assert (asking.lost, asking.refused) == (0, 0)
     until(lambda: edge.status()["usage"]["unshipped"] == 0, "everything is shipped", seconds=60)
     until(lambda: ledger(collector).get(UNLIMITED) == edge.usage()[UNLIMITED], "the ledger has it", seconds=60)
@@ -89,7 +89,7 @@ def test_without_a_collector_everything_is_kept_and_memory_is_not(
 def test_a_collector_moves_to_another_host_and_nothing_is_lost(
     collector: Collector, start_edge: StartEdge, service: Service, tmp_path: Path
 ) -> None:
-    """It is ended, its database is copied, another address has it, and edges are reloaded: clients notice nothing."""
+    """The collector ends, its database moves to another address, and the edge is reloaded. Clients see no error."""
     edge = start_edge(port=service.port, **people(), **follows(collector, tmp_path))
     asking = Asking(edge.port, UNLIMITED)
     with closing(hosted(tmp_path, "second")) as second:
@@ -112,5 +112,5 @@ def test_a_collector_moves_to_another_host_and_nothing_is_lost(
 
 
 def answers(edge: Edge, customer: str) -> set[int]:
-    """What the workers answer."""
+    """Return the statuses of several requests of a customer, over all workers."""
     return {edge.ask(fields={"Authorization": f"Bearer {key_of(customer)}"}).status for _ in range(8)}

@@ -1,4 +1,4 @@
-"""Requests at once: whatever becomes of clients and workers, no slot is lost and hardly any is lent twice."""
+"""Concurrency with aborted clients and killed workers: no slot is lost, and double use of a slot is short."""
 
 import asyncio
 import random
@@ -21,28 +21,28 @@ from tests.support.service import Service
 CLIENTS = 4000
 KILLS = 6
 AT_ONCE = 40
-"""Clients at the same time."""
+"""The number of clients at once."""
 PAUSE = 0.06
-"""Seconds between one of them and the next, at most: workers that start shall not wait for the processor."""
+"""The longest pause between two clients in seconds. The pauses leave processor time for starting workers."""
 MOST = 2
 """The concurrency of the customer."""
 OVERLAP = 0.5 * SLOWNESS
-"""Seconds for which more than that may be under way: until the upstream hears that a client, or a worker, is gone."""
+"""Seconds for which more requests may be in progress, until the upstream notices that a client or a worker is gone."""
 PATIENCE = 10.0 * SLOWNESS
 
 
 class Aborting:
-    """Clients who leave at any moment, each in their own way."""
+    """Clients that leave at random moments, in random ways."""
 
     def __init__(self, port: int, chance: random.Random) -> None:
         self.outcomes: Counter[str] = Counter()
         self.left = 0
-        """Clients that have come and gone."""
+        """The number of clients that have come and left."""
         self._port = port
         self._chance = chance
 
     async def come_and_go(self, stop: threading.Event) -> None:
-        """One client after another, some at the same time, until there were enough and `stop` is set."""
+        """Run AT_ONCE clients at a time, until there were CLIENTS of them and `stop` is set."""
         async with asyncio.TaskGroup() as group:
             for _ in range(AT_ONCE):
                 group.create_task(self._binding(stop))
@@ -85,7 +85,7 @@ class Aborting:
 
 
 def is_whole(answer: bytes) -> bool:
-    """Whether these answers of the edge's and of the service's end here."""
+    """Return whether an answer of the edge or of the service is complete."""
     head, found, body = answer.partition(b"\r\n\r\n")
     if b"chunked" in head.lower():
         return body.endswith(b"0\r\n\r\n")
@@ -94,7 +94,7 @@ def is_whole(answer: bytes) -> bool:
 
 
 def kill_some(edge: Edge, chance: random.Random, over: threading.Event) -> None:
-    """Kill workers, one or both at once, whenever all are there."""
+    """Kill one or both workers, each time after all workers have started."""
     try:
         kills = 0
         while kills < KILLS:
@@ -102,20 +102,20 @@ def kill_some(edge: Edge, chance: random.Random, over: threading.Event) -> None:
             for victim in victims:
                 kill(victim)
             kills += len(victims)
-            until(lambda gone={*victims}: whole_crew(edge, gone), "there are new workers")  # type: ignore[misc]
+            until(lambda gone={*victims}: whole_crew(edge, gone), "new workers have started")  # type: ignore[misc]
     finally:
         over.set()
 
 
 def takes_as_many_as_it_says(edge: Edge, service: Service) -> None:
-    """As many requests as are allowed get in at once, and no more."""
+    """Check that exactly the allowed number of requests is admitted at once."""
     held = b"GET /hold?ms=700 HTTP/1.1\r\nHost: a\r\nX-API-Key: key-of-acme\r\n\r\n"
     wires = [socket.create_connection((HOST, edge.port), PATIENCE) for _ in range(MOST)]
     try:
         before = len(service.of("acme").begun)
         for number, wire in enumerate(wires, 1):
             wire.sendall(held)
-            until(lambda n=number: len(service.of("acme").begun) == before + n, "it is under way")  # type: ignore[misc]
+            until(lambda n=number: len(service.of("acme").begun) == before + n, "the request is in progress")  # type: ignore[misc]
         assert shown(edge, "acme") == in_use(edge, "acme") == MOST
         assert edge.ask("/quick", key="key-of-acme").status == 429
         assert [wire.recv(100)[9:12] for wire in wires] == [b"200"] * MOST
@@ -124,7 +124,7 @@ def takes_as_many_as_it_says(edge: Edge, service: Service) -> None:
             wire.close()
 
 
-def test_after_thousands_of_aborted_clients_and_several_killed_workers_nothing_is_in_use(
+def test_aborted_clients_and_killed_workers_leave_no_slot_in_use(
     start_edge: StartEdge, service: Service, seed: int
 ) -> None:
     chance = random.Random(seed)
@@ -149,7 +149,7 @@ def test_after_thousands_of_aborted_clients_and_several_killed_workers_nothing_i
     until(lambda: shown(edge, "acme") == 0 and in_use(edge, "acme") == 0, "nothing is in use", seconds=5)
     assert under.now == 0
     assert longest < OVERLAP
-    assert len(under.begun) > 200, "hardly anything was tried"
+    assert len(under.begun) > 200, "too few requests reached the upstream"
     assert clients.outcomes["begun 429"] > 200
     takes_as_many_as_it_says(edge, service)
     until(lambda: in_use(edge, "acme") == 0, "nothing is in use")

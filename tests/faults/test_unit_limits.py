@@ -1,7 +1,7 @@
 """Limits in tokens while workers are killed, over several workers and over two hosts with a real hub.
 
-Each answer takes more than its request reserved, so that the limit is exceeded, and by no more than the page on limits
-says: what the answers under way take beyond their reservations. What was charged is what was counted, once.
+Each response takes more tokens than its request reserved. So the limit is exceeded, at most by the documented amount:
+the excess of the responses in progress over their reservations. Charges equal counts, each once.
 """
 
 import math
@@ -25,13 +25,13 @@ from loadtest.testbed.waiting import SLOWNESS, until
 from tests.support.service import Service
 
 RESERVE, TOKENS = 100, 150
-"""Tokens that a request reserves, and that its answer takes."""
+"""Tokens that a request reserves, and tokens that its response takes."""
 CLIENTS = 24
 KILLS = 4
 LIMIT = 600_000 * math.ceil(SLOWNESS)
-"""So that workers are killed, and replaced, before it is reached."""
+"""The limit is so high that workers are killed and replaced before it is reached."""
 SECONDS_MAX = 50.0 * SLOWNESS
-"""Seconds for which clients ask: less than the limit's minute."""
+"""Seconds during which clients make requests, less than the limit's minute."""
 PATH = f"/model?ms=20&n={TOKENS}"
 
 
@@ -46,7 +46,7 @@ def settings(limit: int) -> dict[str, object]:
 
 
 class Asking:
-    """Clients that ask until all of them were refused, and until `is_over` says so."""
+    """Clients that make requests until the block has ended and each client was refused `refusals` times."""
 
     def __init__(self, edges: list[Edge], refusals: int = 3) -> None:
         self.passed = self.lost = 0
@@ -86,12 +86,12 @@ class Asking:
 
 
 def count_tokens(edge: Edge) -> int:
-    """The tokens that this edge has counted."""
+    """Return the tokens that this edge has counted."""
     rows = ask(edge.admin, "/usage").json()["rows"]
     return sum(number for customer, meter, _, number in rows if (customer, meter) == ("acme", "tokens"))
 
 
-def test_whatever_workers_are_killed_charges_are_counts_and_the_excess_is_what_was_not_reserved(
+def test_with_killed_workers_charges_equal_counts_and_the_excess_is_bounded(
     start_edge: StartEdge, service: Service, seed: int
 ) -> None:
     chance, workers = random.Random(seed), 3
@@ -104,18 +104,18 @@ def test_whatever_workers_are_killed_charges_are_counts_and_the_excess_is_what_w
             kill(victim)
             until(lambda victim=victim: whole_crew(edge, {victim}), "there is a new worker")  # type: ignore[misc]
         before = count_tokens(edge)
-        assert before < LIMIT - CLIENTS * TOKENS, "all were killed before the limit was reached"
+        assert before < LIMIT - CLIENTS * TOKENS, "all kills happened before the limit was reached"
     counted = count_tokens(edge)
     used = edge.limit("acme")["used"]
     print(f"{counted} tokens of {LIMIT}; {asking.passed} answers, {asking.lost} lost with {KILLS} workers")
-    assert asking.lost, "requests were under way in workers that were killed"
-    assert counted == used, "what was charged is what was counted"
-    assert asking.passed * TOKENS <= counted <= service.stated, "each answer once, and those that came whole"
+    assert asking.lost, "killed workers had requests in progress"
+    assert counted == used, "charges equal counts"
+    assert asking.passed * TOKENS <= counted <= service.stated, "each complete response counts once"
     assert counted <= asking.passed * TOKENS + asking.lost * TOKENS
     most_at_once = CLIENTS + workers - 1
     assert LIMIT - RESERVE < counted <= LIMIT + most_at_once * (TOKENS - RESERVE) + (workers - 1) * TOKENS
     assert ask(edge.port, PATH, key="key-of-acme").status == 429
-    until(lambda: not service.of("acme").now, "nothing is under way")
+    until(lambda: not service.of("acme").now, "no request is in progress")
 
 
 @pytest.fixture
@@ -134,15 +134,15 @@ def hosts(tmp_path: Path, service: Service, redis: Redis) -> Iterator[list[Edge]
 
 
 @pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
-def test_two_hosts_hold_one_limit_and_know_what_both_were_charged(hosts: list[Edge], service: Service) -> None:
+def test_two_hosts_share_one_limit_and_know_the_charges_of_both(hosts: list[Edge], service: Service) -> None:
     def know() -> bool:
         charged = sum(map(count_tokens, hosts))
         return charged >= LIMIT * 0.95 and all(edge.limit("acme")["used"] == charged for edge in hosts)
 
     begun = monotonic()
     with Asking(hosts) as asking:
-        # Both are asked meanwhile: one that has not used a limit for three seconds may let requests pass once more.
-        until(know, "each knows what both were charged", step=0.1)
+        # Both hosts keep getting requests, because a host without use for three seconds may admit unreported requests.
+        until(know, "each host knows the charges of both", step=0.1)
     counted = [count_tokens(edge) for edge in hosts]
     seconds = monotonic() - begun
     print(f"{counted} tokens of {LIMIT} in {seconds:.1f} s")

@@ -34,7 +34,7 @@ from tests.support.made_up_versions import BEFORE, unpack_version_after, unpack_
 RATE_MIN = 200.0
 """Requests a second that clients send at least."""
 CUSTOMERS = ("acme", "bolt")
-"""Both have limits that edges share, and that nobody reaches."""
+"""Both customers have limits shared by edges. The load stays below the limits."""
 
 
 @pytest.mark.soak

@@ -1,9 +1,8 @@
-"""Thousands of schedules of the code as it is, from the tables of an edge to the collector's ledger.
+"""Thousands of fault schedules on the real code, from the tables of an edge to the collector's ledger.
 
-Counting, sealing, shipping and settling, with deaths at any step of each, disks that fail, clocks that are set, a
-network that loses, doubles and delays, and a collector that is put back to an earlier copy. Once all is well again,
-whatever happened: what was counted is in the tables, in the batches, and in the ledger, once; or a gap says that it is
-gone.
+The schedules kill processes at any step of counting, sealing, shipping and settling. Disks fail, clocks step, the
+network loses, repeats and delays messages, and the collector is restored from an earlier copy. After the faults have
+ended, each count is once in the tables, in the batches and in the ledger, or a gap reports its loss.
 """
 
 import asyncio
@@ -20,21 +19,21 @@ from tests.support.logs import capture_logs
 
 EDGES = 50
 FEW, MANY = 1, 100
-"""Worlds; each has so many edges."""
+"""The number of worlds in a short and in a long run. Each world has EDGES edges."""
 MEMORY = Path("/dev/shm")
-"""Where waiting for the disk costs nothing: what a disk may lose is made up."""
+"""A directory in memory, where a sync takes no time. The tests simulate the losses of a disk."""
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A directory in memory where there is one."""
+    """A directory in memory, if the system has one."""
     with TemporaryDirectory(prefix="edgeproxy-worlds-", dir=MEMORY if MEMORY.is_dir() else tmp_path) as made:
         yield Path(made)
 
 
 @pytest.fixture
 def silent() -> Iterator[None]:
-    """Thousands of deaths are not worth a line each."""
+    """Discard the log lines of thousands of deaths."""
     with capture_logs() as lines:
         yield
         lines.clear()
@@ -42,10 +41,10 @@ def silent() -> Iterator[None]:
 
 @pytest.mark.parametrize("worlds", [FEW, pytest.param(MANY, marks=[pytest.mark.soak, pytest.mark.timeout(3600)])])
 @pytest.mark.usefixtures("silent")
-def test_each_count_is_in_the_ledger_once_whatever_happens(
+def test_each_count_is_in_the_ledger_once_after_all_faults(
     worlds: int, folder: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Segments are begun often, and batches are several.
+    # Small bounds lead to many segments and to several batches per seal.
     monkeypatch.setattr("edgeproxy.edge.usage.spool.SEGMENT_BYTES", 600)
     monkeypatch.setattr("edgeproxy.edge.usage.seal.ROWS_MAX", 5)
     met: Counter[str] = Counter()

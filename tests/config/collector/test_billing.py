@@ -1,4 +1,4 @@
-"""What may be written under `billing` of collector.yaml."""
+"""The settings under `billing` of collector.yaml."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The fallback of a route as it is written, and what is wrong with one."""
+"""The setting `fallback` of a route and its problems."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""What a route may change, and what it must leave alone."""
+"""The fields that a route may change, and the fields that it must not change."""
 
 import pytest
 from pydantic_core import PydanticCustomError

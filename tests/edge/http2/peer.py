@@ -1,6 +1,6 @@
-"""A client of Http2Connection that writes frames by hand, and streams that note what they are told.
+"""A client of Http2Connection that formats frames itself, and streams that record their events.
 
-Nothing here is formatted by the code under test.
+The code under test formats none of these frames.
 """
 
 import struct
@@ -23,7 +23,7 @@ GET_HEAD = b"GET /a?b=c HTTP/1.1\r\nHost: api.example.com\r\n\r\n"
 
 
 def integer(value: int, bits: int, high: int = 0) -> bytes:
-    """An integer with a prefix of so many bits, RFC 7541 section 5.1."""
+    """Encode an integer with a prefix of `bits` bits (RFC 7541 section 5.1)."""
     top = (1 << bits) - 1
     if value < top:
         return bytes([high | value])
@@ -35,7 +35,7 @@ def integer(value: int, bits: int, high: int = 0) -> bytes:
 
 
 def literal(name: bytes, value: bytes, kind: int = 0) -> bytes:
-    """A literal field with a new name, as it is: 0x00 without indexing, 0x40 with, 0x10 never indexed."""
+    """Encode a literal field with a new name. `kind` is 0x00 without indexing, 0x40 with, 0x10 never indexed."""
     return bytes([kind]) + integer(len(name), 7) + name + integer(len(value), 7) + value
 
 
@@ -88,7 +88,7 @@ class Frame(NamedTuple):
 
 
 class Recorder(Stream):
-    """A stream that notes what it is told, and answers a request that is whole as its peer says."""
+    """A stream that records its events, and answers a complete request with the body of its peer."""
 
     def __init__(self, peer: "Peer", number: int, send_window: int, receive_window: int) -> None:
         super().__init__(number, send_window, receive_window)
@@ -128,7 +128,7 @@ class Recorder(Stream):
 
 
 class Peer:
-    """One connection and its client. `body`: that of the answer to each request; None: nothing answers."""
+    """One connection and its client. `body` is the body of each answer. With None, requests get no answer."""
 
     def __init__(
         self,
@@ -163,7 +163,7 @@ class Peer:
         return Recorder(self, number, send_window, receive_window)
 
     def send(self, *frames: bytes) -> "Peer":
-        """Send all of this in one piece."""
+        """Send these frames in one piece."""
         self.connection.receive(b"".join(frames))
         return self
 

@@ -1,8 +1,8 @@
-"""The service behind all edges of a load test: it answers after a while, and counts by customer what it answered.
+"""The service behind all edges of a load test: it answers after a delay, and counts its answers by customer.
 
-A process of its own (`python -m loadtest.upstream PORT DELAY`, seconds). `?size=N` asks for so many bytes. Asked
-directly, `GET /-/counts` tells how many requests it answered by customer (`direct`: those through no edge), and
-`GET /-/delay?ms=N` sets the delay.
+A process of its own (`python -m loadtest.upstream PORT DELAY`, seconds). `?size=N` requests N bytes. Direct requests
+of the test: `GET /-/counts` returns the answered requests by customer (`direct`: without an edge), and `GET
+/-/delay?ms=N` sets the delay.
 """
 
 import asyncio
@@ -79,7 +79,7 @@ class Connection(asyncio.Protocol):
 
 
 class Service:
-    """What all connections share."""
+    """The state that all connections share."""
 
     def __init__(self, delay: float) -> None:
         self.delay = delay

@@ -49,7 +49,7 @@ class EventClient:
     """A reporter of usage to a collector. Each process needs a queue of its own; its threads may share the client.
 
     `rejected` is called, in the client's thread, with each event that the collector refuses to count and why; by
-    default that is logged. Raises QueueBusyError, or OSError where the queue's directory cannot be used.
+    default that is logged. Raises QueueBusyError, or OSError if the queue's directory is unusable.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Requests to the collector over one connection, which is opened again where it is lost."""
+"""Requests to the collector over one connection, which is reopened after a loss."""
 
 import http.client
 import ssl
@@ -15,11 +15,11 @@ class Answer(NamedTuple):
     status: int
     body: bytes
     retry_after: float
-    """Seconds that it asks to wait; 0 where it does not."""
+    """Seconds of Retry-After; 0 without one."""
 
 
 class Transport:
-    """A connection to a collector; raises ValueError where its URL is none."""
+    """A connection to a collector. Raises ValueError for an invalid URL."""
 
     def __init__(self, url: str, token: str, ca_file: str | None) -> None:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""A run as text: a line a second while it goes on, and one screen at its end."""
+"""A run as text: a line a second during the run, and one screen at its end."""
 
 from collections.abc import Iterator, Sequence
 from math import isnan
@@ -24,11 +24,13 @@ from loadtest.workload import BAD_KEY
 
 PERCENTILES = (50.0, 95.0, 99.0, 99.9)
 REQUESTS_SHOWN = 20
-"""Of the workload's own requests, on the screen."""
+"""Rows of the workload's own requests on the screen."""
 
 
 def progress(seconds: float, requests: Sequence[Request], kinds: Sequence[str]) -> str:
-    """`23 s · 600/s · p95 22 22 23 ms · 429 31 · lag 0.6 ms`: p95 region by region, of what was answered since then."""
+    """Return `23 s · 600/s · p95 22 22 23 ms · 429 31 · lag 0.6 ms`, with p95 by region of the answers since the last
+    line.
+    """
     by_region: dict[int, list[float]] = {}
     for one in requests:
         if one.status != 429 and kinds[one.kind] != BAD_KEY and one.asked == one.home:
@@ -77,7 +79,7 @@ def requests_table(evidence: Evidence, verdict: Verdict) -> Iterator[str]:
 
 
 def said_verdict(verdict: Verdict) -> str:
-    """The verdict, with the thresholds of which a pass says nothing."""
+    """Return the verdict, with the thresholds that a pass does not cover."""
     unjudged = [one.threshold for one in verdict.unjudged if one.whole]
     told = f" (not judged: {', '.join(unjudged)})" if unjudged and verdict.verdict == PASS else ""
     return f"verdict: {verdict.verdict}{told}"

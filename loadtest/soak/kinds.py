@@ -1,4 +1,4 @@
-"""The kinds of traffic: each is a customer with a route of its own, so that its sums stand for themselves."""
+"""The kinds of traffic. Each is a customer with its own route, so that its sums are separate."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ API, BULK = "api", "bulk"
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of traffic; its name is that of its customer, its route and its first path segment."""
+    """One kind of traffic. Its customer, its route and its first path segment have its name."""
 
     name: str
     what: str
@@ -20,9 +20,9 @@ class Kind:
     repeatable: bool = True
     """The edge may send it twice: no body, and an idempotent method (RFC 9110 section 9.2.2)."""
     streams: bool = False
-    """Its answer takes long to end, so that it may be cut after it has begun."""
+    """Its answer takes long to end, so a fault may cut it after it has begun."""
     refusal: int = 0
-    """What else than a service's answer it may get, as what holds it is changed by reloads; 0: nothing."""
+    """The status of its expected refusals, which depend on reloads; 0: none."""
 
 
 KINDS = {

@@ -1,4 +1,4 @@
-"""Clients who ask all the time, each at a pace of their own, and note what they were told."""
+"""Clients that send requests continuously, each at its own pace, and record the answers."""
 
 import asyncio
 import threading
@@ -60,11 +60,11 @@ class Asking:
 
     @property
     def statuses(self) -> Counter[int]:
-        """How often each status was told."""
+        """The number of answers by status."""
         return Counter([status for *_, status in self.told])
 
     def passed(self) -> list[tuple[float, float]]:
-        """When those were asked and answered that were let through, in the order of the answers."""
+        """Return the times of request and answer of admitted requests, in the order of the answers."""
         return [(asked, answered) for asked, answered, status in self.told if status == 200]
 
     async def _ask(self, number: int) -> None:

@@ -1,4 +1,4 @@
-"""A process that closes invoices, as long as it lives: for tests that kill it."""
+"""A process that closes invoices until it is killed, for tests that kill it."""
 
 import asyncio
 import multiprocessing
@@ -15,10 +15,10 @@ from tests.support.sold import Sold, sold
 from tests.support.stripe_sandbox import SandboxAt
 
 CONTEXT = multiprocessing.get_context("forkserver")
-"""It imports all once, so that processes which live for a moment do something in it."""
+"""It imports everything once, so that short-lived processes can do some work."""
 CONTEXT.set_forkserver_preload(["stripe", __name__])
 UNSETTLED = (invoices.DRAFT, invoices.CLOSING)
-"""Of invoices with which it is not done."""
+"""States of invoices that still need work."""
 REST_SECONDS = 0.05
 
 
@@ -76,7 +76,7 @@ async def _close_by_meters(folder: Path, url: str, port: int) -> None:
 
 
 async def _due(of: Sold) -> int | None:
-    """When the next invoice is to be taken up."""
+    """Return when the next invoice is due."""
     due = sa.select(sa.func.min(table.c.try_at)).where(table.c.state.in_(UNSETTLED))
     async with of.database.reading() as connection:
         found: int | None = (await connection.execute(due)).scalar_one()

@@ -1,4 +1,4 @@
-"""Rows of customers in every table that can have any, with a marker of its own in each text column."""
+"""Rows of customers in every table that can have them, with a unique marker in each text column."""
 
 from collections.abc import Iterator
 
@@ -27,7 +27,7 @@ def marker(table: str, column: str, customer: str) -> str:
 
 
 def find_value(table: str, column: str, customer: str) -> object:
-    """Return the value of a column of the customer's row, the same wherever another row refers to it."""
+    """Return the value of a column of the customer's row; it is equal in every row that refers to it."""
     owner, of = TABLES[table].owner, metadata.tables[table].c[column]
     if owner is not None and owner.column == column and owner.by not in ("id", "name"):
         return find_value(owner.by, owner.key, customer)
@@ -46,7 +46,7 @@ def find_value(table: str, column: str, customer: str) -> object:
 
 
 def list_planted() -> Iterator[sa.Table]:
-    """List the tables in which rows are planted, parents first."""
+    """List the tables with planted rows, parents first."""
     for table in metadata.sorted_tables:
         if table.name in NAMED or (TABLES[table.name].owner is not None and table.name not in WITHOUT):
             yield table

@@ -1,4 +1,4 @@
-"""Trials of subscriptions: nothing is charged until they end."""
+"""Trials of subscriptions, which are free until they end."""
 
 from edgeproxy.stripe_sandbox.objects import subscription_invoices, subscription_state
 from edgeproxy.stripe_sandbox.objects.periods import find_anchor
@@ -9,11 +9,11 @@ from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 DAY = 86400
 DAYS_MAX = 730
 WARNING_SECONDS = 3 * DAY
-"""Seconds before the end of a trial at which `customer.subscription.trial_will_end` is sent."""
+"""Seconds from `customer.subscription.trial_will_end` to the end of a trial."""
 
 
 def parse_trial_end(tx: Transaction, params: Fields, now: int) -> int | None:
-    """Parse the end of a new trial; None where there is none."""
+    """Parse the end of a new trial; None without a trial."""
     if "trial_end" in params and "trial_period_days" in params:
         raise invalid_request(
             "You may only specify one of these parameters: trial_end, trial_period_days.", "trial_period_days"

@@ -1,4 +1,4 @@
-"""Does a peer do the job? Asked before it is measured, so that none is cheap because it leaves something out."""
+"""The check of a peer's job before its measurement, so that no peer is cheap because it omits something."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -38,11 +38,11 @@ _PATIENCE = 5.0
 
 
 class Wrong(Exception):
-    """What the peer did otherwise than it must."""
+    """The peer's deviation from its job."""
 
 
 def check_relay(running: Running) -> None:
-    """For every peer, before the measured upstream: the answer passes whole. Raises Wrong."""
+    """Check, for every peer and before the measured upstream, that the answer passes whole. Raises Wrong."""
     with asking(running.port) as asker:
         answer = asker.get("/v1/small", [bearer(ACME.key)])
         if (answer.status, answer.body) != (200, SMALL_ANSWER):

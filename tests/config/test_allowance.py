@@ -76,9 +76,7 @@ def test_who_is_no_customer_has_what_the_tier_says(loaded, tier):
     ],
 )
 @pytest.mark.parametrize("tier", ["pro", "free"])
-def test_what_customers_have_of_their_own_replaces_what_the_tier_says_of_it_and_nothing_else(
-    loaded, tier, own, field, value
-):
+def test_settings_of_a_customer_replace_only_the_same_ones_of_its_tier(loaded, tier, own, field, value):
     of_tier, of_customer = allowance(loaded, tier), allowance(loaded, tier, f", {own}")
     assert of_customer == dataclasses.replace(of_tier, **{field: value})
 

@@ -14,7 +14,7 @@ routes: [{path: /*, upstream: api}]
 """
 
 
-def test_a_file_is_another_one_once_it_was_written_replaced_removed_or_its_link_was_turned(tmp_path: Path) -> None:
+def test_a_signature_changes_with_a_write_replacement_removal_or_link(tmp_path: Path) -> None:
     one, two, link = (tmp_path / name for name in ("one", "two", "link"))
     one.write_text("a")
     two.write_text("a")

@@ -171,7 +171,7 @@ def test_people_are_loaded_of_a_file_that_serves_nothing(folder):
     assert [problem.field for problem in result.value.problems] == ["keys.0.customer", "keys.0.sha256"]
 
 
-def test_people_are_loaded_of_a_whole_configuration_whose_certificates_are_elsewhere(folder):
+def test_customers_load_from_a_configuration_with_missing_certificates(folder):
     tls = "listen: {address: 127.0.0.1:1, tls: {cert: not/here.pem, key: not/here.key}}\n"
     write(folder, {"edge.yaml": LEAST + tls})
     assert len(load_customers(Path("edge.yaml"), {}).routes) == 1

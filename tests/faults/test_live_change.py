@@ -118,7 +118,7 @@ async def change_while_they_ask(edge: Edge, chance: random.Random, first: dict[s
     return everyone, said
 
 
-def test_limits_that_change_while_they_are_hammered_let_no_more_pass_than_the_larger(
+def test_limits_changed_under_load_never_pass_more_than_the_larger_one(
     start_edge: StartEdge, service: Service, seed: int
 ) -> None:
     chance = random.Random(seed)

@@ -162,7 +162,7 @@ def test_nothing_fails_while_all_parts_change_their_version_and_back(
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(programs() is None or SERVER is None, reason="needs PostgreSQL and Redis on this machine")
-def test_an_edge_is_upgraded_and_each_process_is_killed_under_as_many_requests_as_it_serves(
+def test_an_edge_is_upgraded_and_each_process_killed_under_full_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two versions of an edge serve side by side until the old one is told to leave; then workers, supervisor,

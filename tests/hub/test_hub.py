@@ -282,7 +282,7 @@ def test_why_it_is_away_is_said(tmp_path: Path, commands: list[str], why: str) -
         asyncio.run(play())
 
 
-def test_who_accepts_and_never_answers_is_tried_by_one_connection_and_why_is_logged_once() -> None:
+def test_a_silent_hub_is_tried_by_one_connection_and_logged_once() -> None:
     async def play() -> None:
         there, most, times = 0, 0, 0
 

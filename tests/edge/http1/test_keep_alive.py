@@ -26,9 +26,7 @@ def block(*lines: str) -> bytes:
         ("Keep-Alive: timeout=999999999", 999999998.0),
     ],
 )
-def test_a_connection_is_given_up_a_second_before_the_server_does_or_at_half_its_time(
-    line: str, seconds: float
-) -> None:
+def test_an_idle_connection_is_closed_a_second_before_the_server_or_at_half_time(line: str, seconds: float) -> None:
     assert parse_idle_timeout(block("Content-Length: 0", line, "X-A: b")) == seconds
     assert parse_idle_timeout(block(line)) == seconds
 

@@ -179,7 +179,7 @@ def test_blocks_whose_strings_are_new_cost_what_they_are_long() -> None:
     assert peer.closed is None
 
 
-def test_a_client_that_downloads_for_long_may_open_its_windows_as_often_as_it_takes_data() -> None:
+def test_a_long_download_may_send_a_window_update_for_each_piece() -> None:
     peer = Peer()
     peer.send(get())
     peer.connection.send_head(peer.stream(), b"\x88")

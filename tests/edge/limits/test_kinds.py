@@ -6,7 +6,7 @@ from edgeproxy.config.algorithms import DEFAULT_DEPTHS, AlgorithmName
 from edgeproxy.edge.limits.kinds import KINDS
 
 
-def test_every_algorithm_that_may_be_written_is_a_rate_with_a_bucket_where_it_may_have_a_depth() -> None:
+def test_configurable_algorithms_have_a_bucket_exactly_if_they_have_a_depth() -> None:
     written = {name: depth is not None for name, depth in DEFAULT_DEPTHS.items()}
     assert set(get_args(AlgorithmName)) == written.keys()
     rates = {name: kind.rate for name, kind in KINDS.items()}

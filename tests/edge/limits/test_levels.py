@@ -101,7 +101,7 @@ def test_a_level_that_was_said_after_the_counts_were_read_knows_of_them() -> Non
     assert found(head(10, 4.0, 12)) == Level(4.0, START, 12, True)
 
 
-def test_a_level_of_a_clock_that_is_a_little_ahead_begins_to_drain_when_its_moment_has_come() -> None:
+def test_a_level_slightly_ahead_starts_to_drain_at_its_time() -> None:
     ahead = START + AHEAD_SECONDS_MAX / 2
     assert found(head(9, 4.0, 9, ahead)) == Level(4.0, ahead, 9, True)
     assert found(head(9, 4.0, 9, ahead), now=ahead + 1) == Level(3.0, ahead + 1, 9, True)

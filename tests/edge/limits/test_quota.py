@@ -324,7 +324,7 @@ def test_a_clock_that_is_set_back_over_midnight_begins_no_day_anew(worker: Worke
     assert one.left(MIDNIGHT - 3000 + wait) == 5
 
 
-def test_all_workers_count_in_the_same_day_though_one_was_asked_while_the_clock_was_ahead(worker: Worker) -> None:
+def test_workers_share_a_day_after_one_read_a_clock_that_was_ahead(worker: Worker) -> None:
     one, other = quota(worker(0)), quota(worker(1))
     assert take(one, MIDNIGHT - HOUR / 2, 2)
     assert take(other, MIDNIGHT + HOUR / 2, 3)

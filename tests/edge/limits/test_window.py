@@ -101,7 +101,7 @@ WINDOWS = st.sampled_from((0.5, 1.0, 10.0, 60.0, 3600.0, 86400.0 * 31))
 
 
 @given(steps=STEPS, window=WINDOWS, limit=st.integers(1, 40), start=st.floats(0, 6e8), small=st.booleans())
-def test_never_more_than_the_limit_in_any_window_and_never_less_than_it_in_a_window_and_a_cell(
+def test_window_decides_as_the_exact_reference_within_one_cell(
     steps: list[tuple[float, int, int]],
     window: float,
     limit: int,

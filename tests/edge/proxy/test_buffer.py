@@ -123,7 +123,7 @@ async def test_an_upstream_that_leaves_within_a_body_from_the_disk_is_a_fault(ed
     await edge.until(lambda: not files(edge))
 
 
-async def test_an_answer_before_the_body_was_taken_arrives_and_the_connection_is_not_used_again(edge: Edge) -> None:
+async def test_an_early_response_arrives_and_its_connection_is_not_reused(edge: Edge) -> None:
     client, upstream = await edge.opens(sized(len(BODY)), BODY)
     assert (
         await upstream.tells(client, head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
@@ -204,7 +204,7 @@ async def test_all_bodies_together_have_so_much_room_and_no_more(
 
 
 @pytest.mark.parametrize(("most", "again"), [(256 << 10, True), (100, False)], ids=["memory", "disk"])
-async def test_a_request_that_a_kept_connection_lost_goes_again_from_memory_and_not_from_disk(
+async def test_a_request_lost_by_a_kept_connection_is_retried_from_memory_not_disk(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, most: int, again: bool
 ) -> None:
     monkeypatch.setattr(buffered_body, "MEMORY_BYTES_MAX", most)

@@ -88,7 +88,7 @@ async def test_a_client_that_sends_a_bad_body_says_nothing_of_the_upstream(edge:
     assert edge.endpoint().state is not EJECTED
 
 
-async def test_a_kept_connection_that_was_closed_says_nothing_where_the_request_went_again(edge: Edge) -> None:
+async def test_a_closed_kept_connection_with_a_retry_is_no_failure(edge: Edge) -> None:
     client, stale = await ask(edge)
     edge.endpoint().service.attempts = 2
     await stale.tells(client, ok())

@@ -162,7 +162,7 @@ async def test_whose_key_is_revoked_loses_its_streams_and_not_its_connection(edg
 # ---- streams that stay open
 
 
-async def test_a_stream_of_events_comes_piece_by_piece_may_be_silent_and_is_ended_as_a_whole(edge: Edge) -> None:
+async def test_an_event_stream_passes_in_pieces_may_pause_and_ends_complete(edge: Edge) -> None:
     edge.config["routes"][1]["timeouts"] = {"idle": "50ms"}
     client = await http2(edge)
     number = await client.begins_request("GET", "/public/events")

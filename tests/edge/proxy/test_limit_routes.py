@@ -37,7 +37,7 @@ async def test_a_limit_of_a_scope_is_of_the_routes_that_ask_for_it(answering: Ed
     assert await list_statuses(answering, "/v1/a", "/read/a", "/v1/a", "/read/a", key=READER) == [200, 200, 200, 429]
 
 
-async def test_a_reload_that_names_other_routes_begins_the_count_anew_and_leaves_spending_alone(
+async def test_a_reload_with_other_routes_restarts_the_count_but_not_spending(
     answering: Edge,
 ) -> None:
     add_route(answering)

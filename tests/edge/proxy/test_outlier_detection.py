@@ -52,7 +52,7 @@ def test_back_on_probation_one_error_ejects_again_and_one_success_ends_it() -> N
     assert bad.state is EJECTED
 
 
-def test_what_was_sent_before_an_ejection_neither_prolongs_it_nor_ends_the_probation() -> None:
+def test_requests_sent_before_an_ejection_do_not_change_it() -> None:
     of = service(2, eject={"errors": 3, "for": "30s"})
     bad, _ = of.endpoints
     fails(bad, 3, 0.0)

@@ -123,7 +123,7 @@ def test_another_region_is_the_other_one_only_where_the_near_one_has_none() -> N
     assert several.select_other([near, also_near]) is far
 
 
-def test_who_is_down_is_nobodys_other_and_who_is_left_out_only_where_there_is_no_better() -> None:
+def test_select_other_skips_down_endpoints_and_prefers_those_not_ejected() -> None:
     several = service(3)
     first, second, third = several.endpoints
     third.state = EJECTED

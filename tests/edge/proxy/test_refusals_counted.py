@@ -17,7 +17,7 @@ class Tally:
         self.total += n
 
 
-def test_refusals_are_counted_by_limit_and_certainty_and_a_busy_table_refuses_nobody() -> None:
+def test_refusals_count_by_limit_and_certainty_and_a_busy_table_refuses_none() -> None:
     made: dict[str, Tally] = {}
     busy = True
 

@@ -95,7 +95,7 @@ async def test_a_post_finds_no_connection_that_is_known_to_be_closed(edge: Edge)
 
 @pytest.mark.parametrize("how", ["closes", "aborts"])
 @pytest.mark.parametrize(("method", "length"), [("POST", 3), ("POST", 4), ("GET", 4)])
-async def test_a_request_that_could_not_go_again_finds_no_connection_that_is_about_to_close(
+async def test_a_request_without_retry_gets_no_connection_that_may_close_soon(
     edge: Edge, how: str, method: str, length: int
 ) -> None:
     """The end has come, and the loop has not seen it: it serves the client first."""

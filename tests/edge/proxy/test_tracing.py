@@ -276,7 +276,7 @@ async def test_an_upstream_that_fails_is_an_error_of_the_request(edge: Edge) -> 
     assert attributes(spans["GET /public/*"])["http.response.status_code"] == 502
 
 
-async def test_an_answer_in_pieces_ends_its_spans_at_its_end_and_a_client_that_leaves_is_no_error(edge: Edge) -> None:
+async def test_spans_end_with_the_response_and_a_leaving_client_is_no_error(edge: Edge) -> None:
     client, upstream = await edge.forwards(get("/public/"))
     await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"))
     await client.gets_head()
@@ -332,7 +332,7 @@ async def test_tokens_and_model_of_an_answer_are_those_of_the_conventions(edge: 
     }
 
 
-async def test_the_access_log_names_trace_and_span_of_what_is_recorded_and_of_nothing_else(edge: Edge) -> None:
+async def test_the_access_log_names_trace_and_span_of_recorded_requests_only(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok())
     file = edge._folder / "access.log"
     edge.config["access_log"] = str(file)

@@ -191,7 +191,7 @@ async def test_a_websocket_whose_client_is_gone_frees_its_place_though_the_servi
     upstream.closes()
 
 
-async def test_a_client_that_closed_its_side_before_the_switch_has_closed_it_in_the_tunnel(edge: Edge) -> None:
+async def test_a_client_half_closed_before_the_switch_is_half_closed_in_the_tunnel(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(get("/public/ws", *UPGRADE), b"last words")
     client.sends_eof()
@@ -209,7 +209,7 @@ async def test_a_client_that_closed_its_side_before_the_switch_has_closed_it_in_
     await client.gets_eof()
 
 
-async def test_what_an_upstream_had_said_before_it_broke_reaches_the_client_and_then_the_end(edge: Edge) -> None:
+async def test_data_of_an_upstream_reaches_the_client_before_its_reset_does(edge: Edge) -> None:
     """It was not read yet when a write to the upstream failed."""
     client, upstream = await tunnel(edge)
     (held,) = edge.runtime.connections.clients

@@ -66,7 +66,7 @@ def test_without_its_supervisor_it_serves_on_until_another_one_serves(worker: Pr
     assert worker.ends()[0] == 0
 
 
-def test_without_a_supervisor_who_stays_admits_handshakes_and_the_last_to_leave_refuses_them(
+def test_an_orphan_admits_handshakes_and_refuses_them_when_it_leaves_last(
     worker: Process,
 ) -> None:
     async def scene() -> None:
@@ -171,7 +171,7 @@ def test_with_nobody_to_configure_it_it_ends(worker: Process) -> None:
     assert "the other side is gone" in written
 
 
-def test_what_it_cannot_understand_is_the_end_of_its_supervisor_and_not_of_its_requests(worker: Process) -> None:
+def test_an_unknown_message_ends_the_supervisors_channel_and_not_the_requests(worker: Process) -> None:
     async def scene() -> None:
         worker.supervisor.control.write_heartbeat(TOKEN, monotonic())
         await worker.begins()

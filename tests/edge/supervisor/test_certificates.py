@@ -104,9 +104,7 @@ def test_a_link_that_leads_to_another_directory_is_followed(authority: Authority
 
 
 @pytest.mark.parametrize("first", [0, 1], ids=["the certificate first", "the key first"])
-def test_a_pair_is_loaded_when_both_files_are_there_and_the_time_between_is_said_once(
-    authority: Authority, first: int
-) -> None:
+def test_a_pair_is_loaded_when_both_files_exist_and_a_gap_is_logged_once(authority: Authority, first: int) -> None:
     pair, new = authority.issue("a.test"), authority.issue("a.test", days=200)
     watched = Watched(settings(pair))
     old = [words for _, _, words in watched.certificates.series()]

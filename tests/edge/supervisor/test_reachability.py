@@ -8,7 +8,7 @@ import uvloop
 from edgeproxy.edge.supervisor.reachability import ConnectTarget, Reachability
 
 
-def test_what_refuses_is_found_once_a_request_has_failed_and_until_it_takes_connections() -> None:
+def test_a_refusing_endpoint_is_probed_from_the_first_failure_until_it_accepts() -> None:
     refused: dict[str, int] = {}
     with socket.create_server(("127.0.0.1", 0)) as open_one, socket.socket() as shut_one:
         shut_one.bind(("127.0.0.1", 0))

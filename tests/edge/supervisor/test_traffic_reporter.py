@@ -101,7 +101,7 @@ def test_a_supervisor_that_begins_or_sleeps_leaves_a_gap_and_reports_nothing_twi
     assert minutes == [(1, 7), (5, 2), (7, 3)]
 
 
-def test_reports_wait_for_a_collector_that_is_away_and_are_dropped_for_one_that_takes_none(edge: Edge) -> None:
+def test_reports_wait_for_an_unreachable_collector_and_are_dropped_if_refused(edge: Edge) -> None:
     reporter = edge.reporter()
     edge.turn(reporter)
     for reply in (OSError("away"), BUSY, ACCEPTED):
@@ -139,7 +139,7 @@ def test_a_report_names_the_busiest_routes_and_its_total_has_all(edge: Edge) -> 
     assert report.total.requests == 2 * ROUTES_MAX + 5
 
 
-def test_errors_of_customers_go_with_the_minute_that_they_came_in_and_too_many_are_told_as_a_number(edge: Edge) -> None:
+def test_errors_are_reported_with_their_minute_and_excess_ones_as_a_number(edge: Edge) -> None:
     reporter = edge.reporter()
     reporter.record_errors(ErrorsCounted([("acme", "v1", 500, "edge", 9)], 0))
     edge.turn(reporter)

@@ -34,14 +34,14 @@ def test_an_answer_after_all_is_told_anew_gives_nothing_twice() -> None:
     assert plan.apply_answer(NOW, CELL, 4, told(5 + 3)) == 3, "what was granted without an answer is made up for"
 
 
-def test_of_a_window_with_a_bucket_the_same_part_is_kept_for_others_as_while_the_hub_was_away() -> None:
+def test_a_hybrid_withholds_an_equal_share_after_the_hub_returns() -> None:
     plan = RatePlan(b"k", RateTerms(LIMIT, 60.0, 28, depth=60, rate=10.0), 1, hosts=2)
     plan.resume(NOW, 30)
     assert plan.compute_withheld(NOW) == LIMIT // 2
     assert plan.compute_withheld(NOW + RETURNING_SECONDS) == 0
 
 
-def test_another_row_of_a_host_that_has_counted_for_long_is_not_poured_into_the_bucket_at_once() -> None:
+def test_a_new_row_with_old_counts_does_not_fill_the_bucket_at_once() -> None:
     hub = Memory()
 
     def report(seq: int, born: int, cum: int, level: float, own: float) -> float:
@@ -78,7 +78,7 @@ class Strict:
         return self.plan.apply_answer(self.now, cell, seq, told)
 
 
-def test_claims_that_a_hub_forgot_are_known_to_it_again_before_it_is_taken_to_have_none_left() -> None:
+def test_claims_are_reported_to_an_empty_hub_before_it_counts_as_exhausted() -> None:
     strict = Strict()
     assert strict.asks(1) > 1000
     strict.asks(20)

@@ -134,7 +134,7 @@ def test_a_disk_that_stays_full_costs_nothing_but_time(folder: Path) -> None:
     assert len(batches(folder)) == 3
 
 
-def test_a_record_whose_sync_failed_and_that_could_not_be_cut_off_is_cut_off_by_the_next(folder: Path) -> None:
+def test_the_next_append_truncates_a_record_left_by_a_failed_sync(folder: Path) -> None:
     class Broke(Faulty):
         broke = False
 

@@ -230,7 +230,7 @@ def poison(
 ) -> None:
     """Damage rows of a filled site, and try everything."""
     stage, collector, url = filled.stage, filled.stage.collector, filled.stage.collector.settings["database"]
-    with kept(stage, tmp_path):
+    with restore_database(stage, tmp_path):
         if isinstance(damage, int):
             damaged = draw_damages(url, random.Random(seed + damage))
         elif isinstance(damage, dict):
@@ -264,7 +264,7 @@ def poison(
 
 
 @contextmanager
-def kept(stage: PagesStage, folder: Path) -> Iterator[None]:
+def restore_database(stage: PagesStage, folder: Path) -> Iterator[None]:
     """Put a database of SQLite back as it was."""
     file = stage.collector.database
     if not stage.collector.settings["database"].startswith("sqlite"):

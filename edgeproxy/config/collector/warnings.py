@@ -66,10 +66,9 @@ def _list_meter_warnings(settings: CollectorSettings) -> Iterator[str]:
             meter = settings.meters.get(name)
             if price.by is None or meter is None or MEASURES[meter.count].is_of_services:
                 continue
-            dimension = meter.dimensions.get(price.by.dimension)
-            if dimension is not None:
-                lacking = [value for value in price.by.prices if value not in dimension.named]
-                priced.setdefault((name, price.by.dimension), {}).update(dict.fromkeys(lacking))
+            named = meter.dimensions[price.by.dimension].named
+            lacking = [value for value in price.by.prices if value not in named]
+            priced.setdefault((name, price.by.dimension), {}).update(dict.fromkeys(lacking))
     for (name, by), values in priced.items():
         if values:
             yield (

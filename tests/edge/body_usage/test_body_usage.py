@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from edgeproxy.config.edge.response_usage import FormatName
 from edgeproxy.edge.body_usage.body_kind import BodyKind
-from edgeproxy.edge.body_usage.formats import UsageFormat
+from edgeproxy.edge.body_usage.formats import UsageFormat, get_usage_format
 from edgeproxy.edge.body_usage.json_fields import NUMBER_MAX, Value
 from edgeproxy.edge.body_usage.json_text import TOKENS_MAX, JsonText
 from edgeproxy.edge.body_usage.readers import EVENTS_WITHOUT_MODEL_MAX, EventStreamReader
@@ -152,6 +152,19 @@ def test_numbers_by_path() -> None:
         assert counts.model == "m"
     counts = read("openai", compact({"usage": CHAT_USAGE}), is_stream=False, paths=("usage.prompt_tokens",))
     assert (counts.find_number("$.usage.prompt_tokens"), counts.find_number("input_tokens")) == (19, 19)
+
+
+def test_answers_within_a_batch_are_read_one_by_one() -> None:
+    usage = {"promptTokenCount": 3, "candidatesTokenCount": 4, "totalTokenCount": 7}
+    answers = [{"response": {"modelVersion": "m", "usageMetadata": usage}}, {"error": {"code": 3}}]
+    gemini = get_usage_format("gemini")
+    batch = {"response": {"inlinedResponses": {"inlinedResponses": answers}}}
+    counts, is_readable = gemini.read_json(json.dumps(batch).encode())
+    assert is_readable
+    first, second = gemini.read_results(counts.values)
+    assert gemini.compute_counts(first).find_number("total_tokens") == 7
+    assert gemini.compute_counts(second).find_number("total_tokens") is None
+    assert gemini.read_results({}) == []
 
 
 def test_formats_list_the_counts_that_they_may_state() -> None:

@@ -1,4 +1,4 @@
-"""What nobody could read is kept as it came, and counted after all, once."""
+"""The quarantine keeps unreadable batches byte for byte, and a replay counts each of them once."""
 
 import asyncio
 import time
@@ -29,7 +29,7 @@ from loadtest.testbed.http_client import Answer, ask
 
 
 class Kept:
-    """A database into which batches come by the collector's own way, without a process around it."""
+    """A database that receives batches through the collector's batch writer, without a collector process."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -37,7 +37,7 @@ class Kept:
         self._ingest = BatchWriter(database, KnownNames((), (), metrics), metrics)
 
     async def settle(self, *arrivals: ReceivedBatch) -> list[str]:
-        """What becomes of each."""
+        """Store the batches, and return the verdict on each."""
         running = asyncio.ensure_future(self._ingest.run())  # noqa: TID251 - awaited below
         outcomes = await asyncio.gather(*[self._ingest.settle_batch(arrival, Shipper("edges")) for arrival in arrivals])
         self._ingest.end()
@@ -70,7 +70,7 @@ class Kept:
 
 @pytest.fixture
 def keeping(database: str) -> Callable[[Callable[[Kept], Awaitable[None]]], None]:
-    """Runs a test on an empty database, and holds its ledger against its batches at the end."""
+    """Run a test on an empty database, and verify its ledger against its batches at the end."""
 
     async def kept(work: Callable[[Kept], Awaitable[None]]) -> None:
         opened = await Database.connect(database)
@@ -87,7 +87,7 @@ Keeping = Callable[[Callable[[Kept], Awaitable[None]]], None]
 
 
 def whole(batch: Batch) -> ReceivedBatch:
-    """A batch as it arrives."""
+    """Return a batch as the collector receives it."""
     sent = format_batch(batch)
     said = parse_headers(format_headers(batch, sent))
     assert not isinstance(said, str)
@@ -95,7 +95,10 @@ def whole(batch: Batch) -> ReceivedBatch:
 
 
 def broken(batch: Batch, sent: bytes = b"torn", *, hashed: bytes | None = None) -> ReceivedBatch:
-    """What arrives in its place where it was torn: before its edge hashed it, unless something else was `hashed`."""
+    """Return the torn body that arrives instead of a batch.
+
+    The edge hashed the torn body, or the bytes `hashed` if given.
+    """
     said = parse_headers(
         {"Edge-Id": batch.edge, "Edge-Seq": str(batch.seq), "Edge-Hash": compute_digest(hashed or sent)}
     )
@@ -104,14 +107,14 @@ def broken(batch: Batch, sent: bytes = b"torn", *, hashed: bytes | None = None) 
 
 
 def torn_chain() -> tuple[Chain, Batch, list[ReceivedBatch]]:
-    """Three batches, the second torn at its edge; the second as it was meant, and the three as they come."""
+    """Return a chain of three batches, its intact second batch, and the three as received: the second is torn."""
     chain = Chain()
     first, second = chain.next(), chain.next()
     chain.prev = compute_digest(b"torn")
     return chain, second, [whole(first), broken(second), whole(chain.next())]
 
 
-def test_a_token_fills_no_disk_with_what_nobody_can_read(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_token_cannot_fill_the_disk_with_unreadable_batches(keeping: Keeping, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quarantine_capacity, "BATCHES_MAX", 3)
 
     def torn(count: int) -> tuple[Chain, list[ReceivedBatch]]:
@@ -138,7 +141,7 @@ def test_a_token_fills_no_disk_with_what_nobody_can_read(keeping: Keeping, monke
     keeping(work)
 
 
-def test_a_corrected_body_is_counted_once_in_its_minute_whoever_repeats_it(keeping: Keeping) -> None:
+def test_repeated_replay_counts_a_corrected_body_once_in_its_minute(keeping: Keeping) -> None:
     async def work(kept: Kept) -> None:
         chain, second, arrivals = torn_chain()
         assert await kept.settle(*arrivals) == ["counted", "quarantined", "counted"]
@@ -157,16 +160,14 @@ def test_a_corrected_body_is_counted_once_in_its_minute_whoever_repeats_it(keepi
         assert (shown["state"], shown["hash"], shown["begins"]) == ("counted", compute_digest(b"torn"), "torn")
         assert str(shown["why"]).startswith("replayed on 20")
         assert (await kept.refused(chain, 2, b"{}"))[0] == 409
-        # What its edge has of it is what was torn: once more it changes nothing.
+        # The edge still has the torn body: sending it again changes nothing.
         assert await kept.settle(arrivals[1]) == ["again"]
 
     keeping(work)
 
 
 @pytest.mark.parametrize("at_once", [False, True])
-def test_what_comes_whole_and_follows_another_batch_than_the_one_before_stays_there(
-    keeping: Keeping, at_once: bool
-) -> None:
+def test_whole_batch_with_a_wrong_previous_hash_stays_quarantined(keeping: Keeping, at_once: bool) -> None:
     async def work(kept: Kept) -> None:
         chain = Chain()
         first, second = chain.next(), chain.next()._replace(prev="a" * 64)
@@ -183,7 +184,7 @@ def test_what_comes_whole_and_follows_another_batch_than_the_one_before_stays_th
 
 
 @pytest.mark.parametrize("seq", [2, 3])
-def test_a_replay_before_and_right_after_what_was_dropped_for_its_age(keeping: Keeping, seq: int) -> None:
+def test_replay_succeeds_beside_batches_that_retention_deleted(keeping: Keeping, seq: int) -> None:
     async def work(kept: Kept) -> None:
         chain = Chain()
         made = [chain.next() for _ in range(seq)]
@@ -209,7 +210,7 @@ def test_a_replay_before_and_right_after_what_was_dropped_for_its_age(keeping: K
     keeping(work)
 
 
-def test_a_body_that_can_be_read_by_now_needs_no_other(keeping: Keeping) -> None:
+def test_replay_uses_the_stored_body_once_it_is_readable(keeping: Keeping) -> None:
     async def work(kept: Kept) -> None:
         chain = Chain()
         first = whole(chain.next())
@@ -222,7 +223,7 @@ def test_a_body_that_can_be_read_by_now_needs_no_other(keeping: Keeping) -> None
     keeping(work)
 
 
-def test_what_is_not_the_batch_that_is_missing_is_refused_and_changes_nothing(keeping: Keeping) -> None:
+def test_replay_rejects_another_batch_and_changes_nothing(keeping: Keeping) -> None:
     async def work(kept: Kept) -> None:
         chain, second, arrivals = torn_chain()
         await kept.settle(*arrivals)
@@ -256,7 +257,7 @@ def test_what_is_not_the_batch_that_is_missing_is_refused_and_changes_nothing(ke
     keeping(work)
 
 
-def test_a_batch_of_which_nobody_will_know_anything_counts_nothing(keeping: Keeping) -> None:
+def test_replay_of_an_empty_body_counts_nothing(keeping: Keeping) -> None:
     async def work(kept: Kept) -> None:
         chain, _, arrivals = torn_chain()
         await kept.settle(*arrivals)
@@ -271,11 +272,11 @@ def test_a_batch_of_which_nobody_will_know_anything_counts_nothing(keeping: Keep
     keeping(work)
 
 
-# ---- over HTTP, and by the commands, while a collector runs
+# ---- over HTTP and by commands, while a collector runs
 
 
 def ship_torn(collector: Collector) -> tuple[Chain, Batch]:
-    """The same as torn_chain, shipped."""
+    """Send the batches of `torn_chain` to a collector."""
     chain, second, arrivals = torn_chain()
     fields = {"Edge-Id": chain.edge, "Edge-Seq": "2", "Edge-Hash": arrivals[1].hash}
     assert collector.post(chain.made[0]).status == 200
@@ -353,7 +354,7 @@ def test_quarantine_by_commands_while_the_collector_runs(collector: Collector, t
         done = run(collector, "replay", chain.edge, "2", "--body", str(file))
         said = f"batch 2 of {chain.edge} {was}: 2 rows with a total of 7 in the minute 2026-09-21T12:00:00Z\n"
         assert (done.exit_code, done.stdout) == (0, said)
-    # The series that it may have begun are the collector's too.
+    # The replay may have created series: the running collector knows them too.
     assert collector.post(chain.next()).status == 200
     assert collector.counted(chain) == chain.total
     assert run(collector, "show", chain.edge, "1").exit_code == 1

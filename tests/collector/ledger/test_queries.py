@@ -1,4 +1,4 @@
-"""What questions come to: the same at every granularity, whatever is rolled up and dropped; page by page; and how."""
+"""Ledger queries return equal totals at every granularity, before and after roll-ups and deletions, page by page."""
 
 import asyncio
 import random
@@ -30,10 +30,10 @@ from tests.collector.api.year import fill, month
 from tests.support.books import Books, Cell, Clock, clock, of_days  # noqa: F401
 
 D = NOON - NOON % DAY
-"""The Unix second at which a day begins."""
+"""The Unix time of the midnight before NOON."""
 NOTHING = RollupState(0, 0, 0, 0)
 
-# ---- where the answer is
+# ---- tables that a query reads
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ NOTHING = RollupState(0, 0, 0, 0)
         ),
     ],
 )
-def test_each_count_is_taken_from_the_coarsest_table_that_has_it(
+def test_query_reads_each_count_from_the_coarsest_table(
     seconds: int, since: int, until: int, rolled: RollupState, found: list[Any]
 ) -> None:
     assert select_sources(seconds, since, until, rolled) == [Source(*each) for each in found]
@@ -84,8 +84,8 @@ def test_each_count_is_taken_from_the_coarsest_table_that_has_it(
         (DAY, D - 2 * DAY + HOUR, D, D - DAY),
     ],
 )
-def test_what_was_dropped_is_not_answered(seconds: int, since: int, until: int, kept: int | None) -> None:
-    """`kept`: from when on what is missing is kept; None where all that is asked for is."""
+def test_query_for_deleted_rows_raises_not_retained(seconds: int, since: int, until: int, kept: int | None) -> None:
+    """`kept` is the start of the rows that are left in the table, or None if no requested row is missing."""
     minutes_from = D + 1 if kept == D + 1 else D
     rolled = RollupState(D, 0, minutes_from, D - DAY)
     if kept is None:
@@ -96,11 +96,11 @@ def test_what_was_dropped_is_not_answered(seconds: int, since: int, until: int, 
     assert caught.value.since == kept
 
 
-# ---- what it comes to
+# ---- totals
 
 
 @pytest.mark.both_databases
-def test_any_question_at_any_moment_is_answered_as_it_was_counted(
+def test_query_totals_equal_the_counted_values_at_any_time(
     database: str,
     clock: Clock,  # noqa: F811
     seed: int,
@@ -144,7 +144,7 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random, moments:
 
 
 def _drawn(chance: random.Random, now: int) -> LedgerQuery:
-    """A question of some time before now, or around it."""
+    """Return a random query for a time before or around `now`."""
     step = chance.choice([1, MINUTE, HOUR, DAY])
     since = (now - chance.choice([HOUR, DAY, 5 * DAY, 60 * DAY])) // step * step
     until = chance.choice([since + chance.choice([0, 1, 7 * MINUTE, HOUR, 2 * DAY]), now, now + 2 * DAY]) // step * step
@@ -154,7 +154,7 @@ def _drawn(chance: random.Random, now: int) -> LedgerQuery:
 
 
 def _of(counted: Mapping[Cell, int], question: LedgerQuery) -> dict[tuple[Any, ...], int]:
-    """What was counted of it, by the fields of its rows."""
+    """Return the counted values that a query covers, by the fields of its rows."""
     found: dict[tuple[Any, ...], int] = defaultdict(int)
     for (minute, region, customer, meter, route), value in counted.items():
         times = {name: minute - minute % seconds for name, seconds in queries.SECONDS.items()}
@@ -179,7 +179,7 @@ def _rows(question: LedgerQuery, wanted: Mapping[tuple[Any, ...], int]) -> list[
 
 
 async def _paged(connection: Any, question: LedgerQuery, chance: random.Random, size: int) -> list[dict[str, Any]]:
-    """The rows of its pages, at most three; each page must tell the same total."""
+    """Return the rows of all pages of a query, at most three. Every page must state one total."""
     rows, totals = [], Counter[int]()
     said = {"by": ",".join(question.by), "from": format_time(question.since), "to": format_time(question.until)}
     said |= {name: value for name in ("customer", "meter") if (value := getattr(question, name)) is not None}
@@ -197,7 +197,7 @@ async def _paged(connection: Any, question: LedgerQuery, chance: random.Random, 
     return rows
 
 
-def test_pages_are_neither_repeated_nor_passed_over_while_batches_come(
+def test_pages_neither_repeat_nor_skip_rows_while_batches_arrive(
     database: str,
     clock: Clock,  # noqa: F811
 ) -> None:
@@ -212,7 +212,7 @@ def test_pages_are_neither_repeated_nor_passed_over_while_batches_come(
             async with books.database.reading(whole=True) as connection:
                 page = await fetch_usage(connection, parse_query({**said, **cursor}, clock.now))
             seen += [row["customer"] for row in page["rows"]]
-            # Before where the next page begins, and behind all.
+            # One new row lies before the next page, and one after all rows.
             await books.ship(chain.next((f"c{len(seen) // 2}x", "requests", "v1", 1), ("z", "requests", "v1", 1)))
         assert seen[:-1] == sorted({f"c{number}" for number in range(0, 20, 2)} | set(seen[:-1]))
         assert seen[-1] == "z"
@@ -225,11 +225,11 @@ def test_pages_are_neither_repeated_nor_passed_over_while_batches_come(
 
 
 def question(**query: str) -> LedgerQuery:
-    """A question that is asked at noon."""
+    """Return a query that is sent at noon."""
     return parse_query({"by": "customer,hour", **query}, NOON)
 
 
-def test_a_cursor_keeps_the_times_of_its_question() -> None:
+def test_cursor_keeps_the_times_of_its_query() -> None:
     first = question()
     cursor = first.build_cursor(("acme", D))
     later = parse_query({"by": "customer,hour", "cursor": cursor}, NOON + 40 * DAY)
@@ -238,7 +238,7 @@ def test_a_cursor_keeps_the_times_of_its_question() -> None:
 
 
 @pytest.mark.parametrize("query", [{"customer": "acme"}, {"meter": "x"}, {"from": "2026-01-01"}, {"to": "2027-01-01"}])
-def test_a_cursor_is_of_one_question(query: dict[str, str]) -> None:
+def test_cursor_of_another_query_is_refused(query: dict[str, str]) -> None:
     cursor = question().build_cursor(("acme", D))
     with pytest.raises(InvalidQueryError, match="of another question"):
         question(cursor=cursor, **query)
@@ -247,21 +247,21 @@ def test_a_cursor_is_of_one_question(query: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "after", [(), ("acme",), ("acme", "x"), (D, "acme"), ("a\0", D), ("acme", -1), ("acme", 2**63)]
 )
-def test_a_cursor_that_was_made_up_is_refused(after: Any) -> None:
+def test_cursor_with_forged_position_is_refused(after: Any) -> None:
     with pytest.raises(InvalidQueryError, match="none that was given here"):
         question(cursor=question().build_cursor(after))
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "!", "eyJ9", "W10", "WzEsMiwzXQ", "ä", "W1sxXSwxLDJd"])
-def test_what_is_no_cursor_is_refused(cursor: str) -> None:
+def test_malformed_cursor_is_refused(cursor: str) -> None:
     with pytest.raises(InvalidQueryError, match="none that was given here"):
         question(cursor=cursor)
 
 
-# ---- how it is found
+# ---- query plans
 
 
-def test_a_month_of_a_customer_is_looked_up_in_indexes(postgresql: Postgresql) -> None:
+def test_query_for_a_month_of_a_customer_uses_indexes(postgresql: Postgresql) -> None:
     url = postgresql.database()
     months = (1, 2)
 
@@ -287,11 +287,11 @@ def test_a_month_of_a_customer_is_looked_up_in_indexes(postgresql: Postgresql) -
         assert "ledger_2026_01" not in plan, plan
 
 
-def test_a_ledger_that_somebody_has_changed_is_looked_at_anew(
+def test_writer_reloads_its_cached_rows_after_the_ledger_changed(
     postgresql: Postgresql,
     clock: Clock,  # noqa: F811
 ) -> None:
-    """What is remembered of its rows is no longer true where another database is in its place."""
+    """The writer caches which ledger rows exist. Its cache is wrong after another database took its place."""
 
     async def run() -> int:
         books = await Books.open(postgresql.database(), clock)

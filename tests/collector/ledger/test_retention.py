@@ -1,4 +1,4 @@
-"""What is dropped for its age: what is left has the same totals, and is still proved."""
+"""Retention deletes old rows. Totals stay equal and the ledger still verifies."""
 
 import asyncio
 
@@ -30,18 +30,18 @@ PARTITIONS = "SELECT relname FROM pg_inherits JOIN pg_class ON oid = inhrelid WH
 
 
 async def partitions(books: Books) -> list[str]:
-    """Those of the ledger."""
+    """Return the names of the ledger's partitions, oldest first."""
     async with books.database.reading() as connection:
         return list((await connection.exec_driver_sql(PARTITIONS)).scalars())
 
 
-def test_minutes_and_hours_are_dropped_and_what_they_came_to_stays(database: str, clock: Clock) -> None:  # noqa: F811
+def test_retention_deletes_minutes_and_hours_but_keeps_daily_totals(database: str, clock: Clock) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock, of_days(40, 80, None))
         chain = Chain()
         for day in range(0, 120, 7):
             chain.since = clock.now = NOON + day * DAY
-            await books.roll_up()  # While nothing is to be rolled up, as it need not look at each hour then.
+            await books.roll_up()  # Without new rows this is cheap: the roll-up skips the empty hours.
             await books.ship(chain.next())
             clock.now += 2 * HOUR
             await books.roll_up()
@@ -50,7 +50,7 @@ def test_minutes_and_hours_are_dropped_and_what_they_came_to_stays(database: str
         await books.retain()
         at = await books.check()
         whole = books.database.has_partitions
-        # NOON is in September; of day 119, in January, 40 days before are in December.
+        # NOON is in September. Day 119 is in January, and 40 days before it is December.
         assert at.minutes_from == (1_796_083_200 if whole else MIDNIGHT + 79 * DAY)
         assert at.hours_from == MIDNIGHT + 39 * DAY
         after = await books.rows(ledger), await books.rows(hours), await books.rows(days)
@@ -59,13 +59,13 @@ def test_minutes_and_hours_are_dropped_and_what_they_came_to_stays(database: str
         assert after[2] == before[2]
         if whole:
             assert await partitions(books) == ["ledger_2026_12", "ledger_2027_01"]
-        # What comes later than that is in the days alone.
+        # Usage older than the retention of minutes and hours is counted in `days` only.
         late = Chain(since=NOON)
         await books.ship(late.next())
         await books.check()
         assert await books.rows(ledger) == after[0]
         assert await books.rows(hours) == after[1]
-        # Once given up, nothing is kept again.
+        # A longer retention does not bring deleted rows back.
         longer = Books(books.database, clock, of_days(100, None, None), books.counted)
         await longer.retain()
         assert await books.check() == at
@@ -75,7 +75,7 @@ def test_minutes_and_hours_are_dropped_and_what_they_came_to_stays(database: str
     asyncio.run(run())
 
 
-def test_a_partition_is_made_for_each_month_that_comes(database: str, clock: Clock) -> None:  # noqa: F811
+def test_ingest_creates_one_partition_per_month(database: str, clock: Clock) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock)
         other = await Books.open(database, clock, counted=books.counted)
@@ -98,7 +98,7 @@ def test_a_partition_is_made_for_each_month_that_comes(database: str, clock: Clo
     asyncio.run(run())
 
 
-def test_a_month_that_somebody_reads_is_dropped_later(database: str, clock: Clock) -> None:  # noqa: F811
+def test_retention_keeps_a_partition_while_a_transaction_reads_it(database: str, clock: Clock) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock, of_days(2, None, None))
         await books.ship(Chain().next())
@@ -118,7 +118,7 @@ def test_a_month_that_somebody_reads_is_dropped_later(database: str, clock: Cloc
     asyncio.run(run())
 
 
-def test_batches_are_dropped_but_for_the_last_and_those_that_need_somebody(
+def test_retention_keeps_gaps_quarantined_and_last_batches(
     database: str,
     clock: Clock,  # noqa: F811
 ) -> None:
@@ -142,14 +142,14 @@ def test_batches_are_dropped_but_for_the_last_and_those_that_need_somebody(
         ]
         await books.check()
         assert str(await books.verify()) == "1 edge, 6 batches (5 of them dropped), 1 gap, 1 quarantined; total 42"
-        # What is mended after all is dropped in its time.
+        # A corrected batch is deleted once it is old enough.
         assert (await books.ship(torn)).verdict is Verdict.MEND
         await books.check()
         clock.now += 3 * DAY
         await books.retain()
         assert await books.all(sa.select(*kept).order_by(batches.c.seq)) == [(4, GAP), (10, COUNTED)]
         await books.check()
-        # The last may be sent again, whenever; what is dropped is no longer known.
+        # An edge may always repeat its last batch. The collector no longer knows a deleted one.
         assert (await books.ship(chain.made[-1])).verdict is Verdict.AGAIN
         assert (await books.ship(chain.made[0])).verdict is Verdict.FORK
         await books.ship(chain.next())
@@ -162,11 +162,11 @@ def test_batches_are_dropped_but_for_the_last_and_those_that_need_somebody(
 
 
 def digest_of(chain: Chain, index: int) -> str:
-    """The hash of a batch: what the one after it names."""
+    """Return the hash of the batch before `index`, which batch `index` names."""
     return chain.made[index].prev
 
 
-def test_batches_that_prove_nothing_are_not_dropped(database: str, clock: Clock) -> None:  # noqa: F811
+def test_retention_keeps_batches_of_a_broken_chain(database: str, clock: Clock) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock, of_days(None, None, 2))
         chain, other = Chain("broken"), Chain("whole")
@@ -187,8 +187,8 @@ def test_batches_that_prove_nothing_are_not_dropped(database: str, clock: Clock)
     asyncio.run(run())
 
 
-def test_sweeping_goes_on_where_it_was_left(tmp_path, clock: Clock) -> None:  # type: ignore[no-untyped-def] # noqa: F811
-    """However many series and days there are, a little at a time, and all of it in the end."""
+def test_sweep_continues_after_its_last_step(tmp_path, clock: Clock) -> None:  # type: ignore[no-untyped-def] # noqa: F811
+    """The sweep deletes a limited number of rows in each step, for any number of series and days."""
 
     async def run() -> None:
         books = await Books.open(f"sqlite:///{tmp_path}/ledger.db", clock)

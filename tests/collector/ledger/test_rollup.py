@@ -1,4 +1,4 @@
-"""Hours and days out of minutes: the same totals at any moment, whatever comes when."""
+"""The roll-up sums minutes into hours and days. All tables have equal totals at any time, for any order of batches."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ HOURS = NOON // HOUR * HOUR
 T = TypeVar("T")
 
 
-def test_an_edge_whose_clock_is_ahead_is_rolled_up_in_its_time(database: str, clock: Clock) -> None:  # noqa: F811
+def test_rollup_waits_for_the_hour_of_an_edge_whose_clock_is_ahead(database: str, clock: Clock) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock)
         ahead, other = Chain(since=NOON + 400 * DAY), Chain(since=NOON)
@@ -40,7 +40,7 @@ def test_an_edge_whose_clock_is_ahead_is_rolled_up_in_its_time(database: str, cl
         await books.roll_up()
         assert (await books.check()).hour == clock.now - HOUR
         assert await books.rows(hours) == 2
-        ahead.since = int(clock.now)  # Its clock is set right; what it counts goes to its minutes all the same.
+        ahead.since = int(clock.now)  # Its clock is corrected. Its usage is counted in the minutes that it states.
         await books.ship(ahead.next())
         clock.now += HOUR + GRACE
         await books.roll_up()
@@ -53,7 +53,7 @@ def test_an_edge_whose_clock_is_ahead_is_rolled_up_in_its_time(database: str, cl
     asyncio.run(run())
 
 
-def test_what_a_day_of_the_most_comes_to_can_be_held(database: str, clock: Clock) -> None:  # noqa: F811
+def test_largest_daily_value_fits_into_64_bits(database: str, clock: Clock) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock)
         chain = Chain(since=NOON)
@@ -73,14 +73,15 @@ def test_what_a_day_of_the_most_comes_to_can_be_held(database: str, clock: Clock
 
 
 @pytest.mark.timeout(600)
-def test_whatever_comes_when_all_tables_have_the_same_totals(
+def test_all_tables_have_equal_totals_for_any_order_of_batches(
     database: str,
     clock: Clock,  # noqa: F811
     seed: int,
     pytestconfig: pytest.Config,
 ) -> None:
-    """Batches in time, late, of the future, torn and mended, and gaps; roll-up and retention stopped anywhere; by two
-    collectors in turns.
+    """Two collectors take turns. Batches are on time, late, from the future, torn and corrected, or gaps.
+
+    Roll-up and retention may stop after any step.
     """
     print(f"seed {seed}")
     steps = 200 if pytestconfig.getoption("soak") else 60
@@ -110,7 +111,7 @@ async def at_random(url: str, clock: Clock, chance: random.Random, steps: int) -
                 assert again is Verdict.AGAIN
         elif what < 0.55:
             seq = chain.made[-1].last + 1 if chain.made else 1
-            if not chain.made:  # An admin consents to a chain that begins so.
+            if not chain.made:  # An admin must allow a chain that begins with a gap.
                 async with books.database.writing() as connection:
                     assert await allow_initial_gap(connection, books.database, chain.edge, seq + 2) == 0
             gap = chain.next(gap=Gap(seq, seq + chance.randrange(3), "lost"))
@@ -147,12 +148,12 @@ def rows(chance: random.Random) -> list[Row]:
     ] or [("c0", "requests", "v1", 1)]
 
 
-def test_collectors_that_do_all_at_once_do_not_disturb_each_other(
+def test_two_collectors_ingest_roll_up_and_delete_concurrently(
     database: str,
     clock: Clock,  # noqa: F811
     seed: int,
 ) -> None:
-    """Two of them, each taking batches of its edges, rolling up and dropping at the same time."""
+    """Two collectors receive batches of their edges, roll up and delete rows at one time."""
     print(f"seed {seed}")
 
     async def run() -> None:
@@ -192,8 +193,11 @@ def test_collectors_that_do_all_at_once_do_not_disturb_each_other(
 
 
 @only_sqlite("database")
-def test_what_is_lost_at_its_commit_is_done_again_as_if_it_never_was(database: str, clock: Clock) -> None:  # noqa: F811
-    """Every other commit fails: where a step had two, of which one says that the other was made, sums would differ."""
+def test_step_with_a_failed_commit_is_repeated_without_a_trace(database: str, clock: Clock) -> None:  # noqa: F811
+    """Every other commit fails.
+
+    Sums would differ if a step had two commits and one recorded that the other had succeeded.
+    """
 
     class Lost(Exception):
         pass
@@ -231,11 +235,11 @@ def test_what_is_lost_at_its_commit_is_done_again_as_if_it_never_was(database: s
     asyncio.run(run())
 
 
-def test_an_hour_is_not_rolled_up_while_another_collector_counts_in_it(
+def test_rollup_of_an_hour_waits_for_another_collectors_writes(
     postgresql: Postgresql,
     clock: Clock,  # noqa: F811
 ) -> None:
-    """On SQLite only one writes at a time."""
+    """SQLite needs no such test: it has one writer at a time."""
 
     async def run() -> None:
         url = postgresql.database()

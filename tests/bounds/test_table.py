@@ -83,7 +83,7 @@ TESTS = {
     "discovery look-up": f"{RESOLVER}::test_a_look_up_without_end_counts_as_failed_and_holds_up_no_other",
     "usage text": "edge/body_usage/test_body_usage.py::test_the_ends_of_a_long_text_are_read",
     "usage decompression": f"{CODING}::test_a_bomb_does_not_go_off",
-    "usage window": f"{CODING}::test_what_is_not_zstd_is_told",
+    "usage window": f"{CODING}::test_zstd_decoder_reports_invalid_data_as_broken",
     "usage members": f"{CODING}::test_members_of_nothing_are_not_decoded_for_long",
     "usage read on": "edge/proxy/test_body_metering.py::test_reading_on_is_bounded_in_time_and_size",
     "issuer keys": f"{SERVICES_WALK}::test_a_key_set_has_so_many_keys_that_count",

@@ -51,7 +51,7 @@ def test_text_that_is_cut_off_counts_so_far() -> None:
     assert text.size == len("one two th")
 
 
-def test_events_beside_those_that_repeat_text_count() -> None:
+def test_repeated_text_in_responses_events_is_counted_once() -> None:
     events = (ANSWERS["Responses, delta"], ANSWERS["Responses, the same again"], ANSWERS["Responses, delta"])
     text = AnswerText()
     text.add(b"".join(b"data: %b\n\n" % json.dumps(body).encode() for body, _ in events))

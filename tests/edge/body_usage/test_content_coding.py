@@ -36,7 +36,7 @@ NOT_PACKED = [b"{}", gzip.compress(TEXT)[:50_000] + b"x" * 100_000, gzip.compres
 
 
 @pytest.mark.parametrize("body", NOT_PACKED, ids=range(3))
-def test_what_is_not_compressed_is_told(body: bytes) -> None:
+def test_inflater_reports_invalid_data_as_broken(body: bytes) -> None:
     inflater = Inflater()
     list(inflater.feed(body))
     assert inflater.is_broken
@@ -91,7 +91,7 @@ def test_zstd_in_any_split_becomes_the_text(size: int, frames: int) -> None:
     ],
     ids=["text", "cut", "text behind it", "a window of 128 MiB"],
 )  # fmt: skip
-def test_what_is_not_zstd_is_told(body: bytes) -> None:
+def test_zstd_decoder_reports_invalid_data_as_broken(body: bytes) -> None:
     decoder = ZstdDecoder()
     list(decoder.feed(body))
     assert decoder.is_broken

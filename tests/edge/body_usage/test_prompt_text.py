@@ -315,7 +315,7 @@ def test_files_of_a_form_are_media_and_its_fields_text(media_type: str, count_to
     assert measure_prompt(body) == PromptSize(SIZE, count_tokens())
 
 
-def test_long_text_counts_behind_what_is_kept_and_its_maximum_is_read_at_its_end() -> None:
+def test_long_prompt_counts_in_full_and_max_tokens_at_its_end_is_read() -> None:
     from edgeproxy.edge.body_usage.prompts import PromptReader
 
     words = "some words " * 30_000

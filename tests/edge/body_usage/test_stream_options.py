@@ -169,7 +169,7 @@ def test_comments_pass_at_once() -> None:
     ],
     ids=["with a choice", "no usage", "null", "list", "broken", "comment", "long", "not ended"],
 )
-def test_what_is_no_event_of_usage_stays(event: bytes) -> None:
+def test_stream_filter_passes_events_other_than_usage(event: bytes) -> None:
     for size in (1, 7, 1000, len(event)):
         assert filtered(*[event[at : at + size] for at in range(0, len(event), size)]) == event
     assert filtered(event + b"data: 1\n\n") == event + b"data: 1\n\n"

@@ -17,7 +17,7 @@ def test_a_base_is_empty_until_something_is_folded(tmp_path: Path) -> None:
     assert base.tables == {}
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_base_file_round_trips(tmp_path: Path) -> None:
     path = tmp_path / "base.json"
     base = Base().fold("usage.1.tbl", "usage", ROWS, present=frozenset())
     base.write(path)
@@ -26,7 +26,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert read.tables == {"usage": ROWS}
 
 
-def test_folding_adds_to_what_was_there_and_changes_nothing_in_place() -> None:
+def test_folding_adds_to_existing_sums_and_does_not_mutate_the_base() -> None:
     one = Base().fold("usage.1.tbl", "usage", ROWS, present=frozenset())
     more: Sums = {b"acme\0requests\0v1": (COUNTER, [7]), b"globex\0requests\0v1": (COUNTER, [1])}
     two = one.fold("usage.2.tbl", "usage", more, present=frozenset({"usage.1.tbl"}))

@@ -45,7 +45,7 @@ def test_a_count_saturates() -> None:
 
 
 @given(st.integers(0, 1 << 35), st.integers(-40, 10), st.integers(1, MASK))
-def test_the_words_that_count_are_those_of_c_cells_back_to_two_ahead(cell: int, away: int, count: int) -> None:
+def test_counted_words_are_28_cells_back_to_two_ahead(cell: int, away: int, count: int) -> None:
     low, high = bounds(cell, 28)
     other = cell + away
     if other >= 0:

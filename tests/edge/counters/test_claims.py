@@ -23,7 +23,7 @@ def read(table: LimitTable, row: int, column: int) -> tuple[int, ...]:
     return tuple(table.words[head + at.WANT : head + at.GIVEN + 1].tolist())
 
 
-def test_what_was_left_in_a_column_is_settled_there_and_nowhere_else(tmp_path: Path) -> None:
+def test_clearing_a_column_settles_its_claims_only(tmp_path: Path) -> None:
     table = limits(make(tmp_path, SHARED), 1)
     rows = [claim(table, b"%d" % number) for number in range(4)]
     for row, words in zip(rows, ((7, 3, 5), (0, 0, 0), (6, 6, 6), (2, 0, 0)), strict=True):
@@ -36,7 +36,7 @@ def test_what_was_left_in_a_column_is_settled_there_and_nowhere_else(tmp_path: P
     assert [read(table, row, 2) for row in rows] == [(7, 3, 5), (0, 0, 0), (6, 6, 6), (2, 0, 0)]
 
 
-def test_a_table_that_is_shared_with_nobody_has_none(tmp_path: Path) -> None:
+def test_clearing_a_column_changes_nothing_in_an_unshared_table(tmp_path: Path) -> None:
     table = limits(make(tmp_path, CUSTOMERS), 1)
     row = claim(table, b"acme")
     write(table, row, 1, 9, 8, 7)
@@ -44,7 +44,7 @@ def test_a_table_that_is_shared_with_nobody_has_none(tmp_path: Path) -> None:
     assert read(table, row, 1) == (9, 8, 7)
 
 
-def test_nothing_is_given_back_for_which_somebody_waits(tmp_path: Path) -> None:
+def test_claims_are_not_returned_while_a_request_waits(tmp_path: Path) -> None:
     table = limits(make(tmp_path, SHARED), 1)
     row = claim(table, b"acme")
     write(table, row, 1, 6, 3, 5)
@@ -69,7 +69,7 @@ def test_a_worker_begins_without_the_claims_of_the_one_before(tmp_path: Path) ->
     supervisor.close()
 
 
-def test_a_column_is_borrowed_from_nobody(tmp_path: Path) -> None:
+def test_borrowed_column_is_held_by_one_process_only(tmp_path: Path) -> None:
     path = make(tmp_path, SHARED)
     here, there = opened(path), opened(path)
     with columns.borrow_column(here, 1) as mine:

@@ -46,7 +46,7 @@ def test_a_column_must_be_free_in_every_file(paths: tuple[Path, Path]) -> None:
     assert list_held_columns(opened(paths[1])) == {0, 1}
 
 
-def test_a_reader_sees_who_holds_what_and_takes_nothing(paths: tuple[Path, Path]) -> None:
+def test_reader_lists_held_columns_and_holds_none(paths: tuple[Path, Path]) -> None:
     files = both(paths)
     column = acquire_column(files)
     reader = opened(paths[0])
@@ -57,7 +57,7 @@ def test_a_reader_sees_who_holds_what_and_takes_nothing(paths: tuple[Path, Path]
     assert list_held_columns(reader) == frozenset()
 
 
-def test_who_serves_on_without_a_supervisor_is_known_by_a_lock_of_its_own(paths: tuple[Path, Path]) -> None:
+def test_orphaned_worker_is_listed_by_its_own_lock(paths: tuple[Path, Path]) -> None:
     workers = [opened(paths[0]) for _ in range(3)]
     columns = [acquire_column([file]) for file in workers]
     declare_orphan(workers[0], columns[0], 1, last=True)

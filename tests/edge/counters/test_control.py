@@ -37,7 +37,7 @@ def test_every_table_has_a_word_of_its_own() -> None:
     assert len(set(GENERATIONS.values())) == len(KINDS)
 
 
-def test_workers_see_who_serves_and_since_when_it_is_silent(tmp_path: Path) -> None:
+def test_worker_reads_the_supervisor_token_and_heartbeat_age(tmp_path: Path) -> None:
     supervisor, worker = Control.prepare(tmp_path / "control"), Control.open(tmp_path / "control")
     assert worker.read_heartbeat(50.0) == (0, 50.0)
     supervisor.write_heartbeat((1 << 64) - 1, 100.25)
@@ -66,7 +66,7 @@ def test_a_control_file_that_is_not_there_cannot_be_opened(tmp_path: Path) -> No
         Control.open(tmp_path / "control")
 
 
-def test_where_it_is_is_said_once(tmp_path: Path) -> None:
+def test_place_is_written_once(tmp_path: Path) -> None:
     control = Control.prepare(tmp_path / "control")
     assert control.place == 0
     control.write_place(7)
@@ -80,7 +80,7 @@ def test_a_closed_control_file_is_unmapped(tmp_path: Path) -> None:
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
-def test_the_layout_is_what_it_always_was(tmp_path: Path) -> None:
+def test_control_file_layout_is_unchanged(tmp_path: Path) -> None:
     control = Control.prepare(tmp_path / "control")
     control.begin_boot(7, 0.000_011)
     control.write_heartbeat(13, 0.017)

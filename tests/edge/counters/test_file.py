@@ -118,7 +118,7 @@ def test_the_flock_is_had_by_one_descriptor_at_a_time(tmp_path: Path) -> None:
     one.close()
 
 
-def test_a_change_that_was_cut_off_is_noticed_by_the_next_who_locks(tmp_path: Path) -> None:
+def test_next_lock_after_an_interrupted_change_marks_damage(tmp_path: Path) -> None:
     file = opened(make(tmp_path, CUSTOMERS))
     file.words[at.PENDING] = 1
     assert not file.words[at.DAMAGED]
@@ -169,7 +169,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing(small_disk: Path) -> No
     assert os.listdir(small_disk) == []
 
 
-def test_writing_whole_replaces_what_was_there(tmp_path: Path) -> None:
+def test_write_whole_replaces_the_file(tmp_path: Path) -> None:
     path = tmp_path / "base.json"
     write_whole(path, b"one")
     write_whole(path, b"another")
@@ -177,7 +177,7 @@ def test_writing_whole_replaces_what_was_there(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["base.json"]
 
 
-def test_what_cannot_be_written_whole_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_whole_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "base.json"
     write_whole(path, b"one")
 

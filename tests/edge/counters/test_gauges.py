@@ -47,7 +47,7 @@ def row_of(table: LimitTable) -> int:
     return row
 
 
-def test_what_all_processes_use_is_summed(path: Path, start: Start) -> None:
+def test_gauges_of_all_processes_are_summed(path: Path, start: Start) -> None:
     one, other = start(), start()
     one.use(KEY, 3)
     other.use(KEY, 4)
@@ -62,7 +62,7 @@ def test_what_all_processes_use_is_summed(path: Path, start: Start) -> None:
     assert mine.in_use(row) == supervisor.in_use(row) == 11
 
 
-def test_a_process_that_hangs_uses_what_it_used(path: Path, start: Start) -> None:
+def test_stopped_process_still_counts_in_gauges(path: Path, start: Start) -> None:
     hung = start()
     hung.use(KEY, 3)
     hung.process.send_signal(signal.SIGSTOP)
@@ -88,14 +88,14 @@ def test_a_process_keeps_its_number_when_others_come(path: Path, start: Start) -
     assert spare.in_use(row) == 2
 
 
-def test_what_is_in_use_elsewhere_counts_without_an_owner(path: Path) -> None:
+def test_foreign_gauge_counts_without_an_owner(path: Path) -> None:
     table = worker(path)
     row = use(table, KEY, 2)
     table.write_foreign(row, {}, (0, 5))
     assert table.in_use(row) == 7
 
 
-def test_what_counts_is_known_from_the_row_itself(path: Path) -> None:
+def test_row_state_marks_rows_with_gauges(path: Path) -> None:
     table = worker(path)
     row = use(table, KEY, 0)
     assert table.words[row + at.ROW_STATE] == len(KEY) | HAS_GAUGES

@@ -34,7 +34,7 @@ def test_only_tables_of_limits_have_one_and_only_with_a_hub() -> None:
     )
 
 
-def test_quotas_have_one_where_a_ledger_knows_what_others_count() -> None:
+def test_quota_table_has_a_hub_column_if_there_is_a_ledger() -> None:
     assert [layout.hub for layout in layouts(2, 100, 100, ledger=True)] == [None, None, 4, None, None, None, None]
     assert layouts(2, 100, 100, ledger=True, hub=True) == layouts(2, 100, 100, hub=True)
 
@@ -97,7 +97,7 @@ def test_it_is_never_let_go_of(tmp_path: Path) -> None:
         store.close()
 
 
-def test_what_is_in_use_on_other_hosts_counts_though_nobody_holds_the_column(tmp_path: Path) -> None:
+def test_hub_column_gauge_counts_without_a_holder(tmp_path: Path) -> None:
     table = LimitTable(opened(make(tmp_path, SHARED)))
     row, _, _ = table.find(table.make_key(b"acme"), WIDTH, NOW, HAS_GAUGES)
     table.words[row + table.layout.head(HUB) + at.GAUGE] = 3
@@ -133,7 +133,7 @@ def test_supervisors_that_tell_the_hub_are_counted_and_the_clock_can_be_moved(tm
     assert starts == [1, 2]
 
 
-def test_what_the_supervisor_says_of_the_hub_is_read_back(tmp_path: Path) -> None:
+def test_hub_status_written_by_the_supervisor_is_read_back(tmp_path: Path) -> None:
     hub = limits(make(tmp_path, SHARED), 0).hub
     assert hub is not None
     assert (hub.is_known, hub.hosts, hub.is_away) == (False, 1, False)

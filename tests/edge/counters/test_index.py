@@ -98,7 +98,7 @@ def test_tombstones_before_an_empty_slot_become_empty(index: Index) -> None:
     assert index.words[slots[0]] == EMPTY
 
 
-def test_burying_what_is_not_there_changes_nothing(index: Index) -> None:
+def test_removing_an_absent_index_entry_changes_nothing(index: Index) -> None:
     slot = put(index, near(index, 0, 0), 3)
     index.remove(near(index, 0, 0), 4)
     index.remove(near(index, 0, 1), 3)

@@ -31,7 +31,7 @@ def test_many_share_it_and_none_of_them_alone(tmp_path: Path) -> None:
     alone.release()
 
 
-def test_who_waits_too_long_is_told_for_what(tmp_path: Path) -> None:
+def test_lock_timeout_names_the_lock_file(tmp_path: Path) -> None:
     one, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     one.acquire()
     with pytest.raises(TableError, match="lock: has been held by another process for 0 s"):

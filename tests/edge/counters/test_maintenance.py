@@ -63,7 +63,7 @@ def tables(state: Path, kind: str) -> list[str]:
     return sorted(path.name for path in state.glob(f"{kind}.*.tbl"))
 
 
-def test_rows_that_nobody_uses_are_reclaimed(supervise: Supervise, work: Work) -> None:
+def test_idle_rows_are_reclaimed(supervise: Supervise, work: Work) -> None:
     supervisor, worker = supervise(), work()
     for number in range(30):
         count(worker.customers, b"%d" % number, 1)
@@ -79,7 +79,7 @@ def test_rows_that_nobody_uses_are_reclaimed(supervise: Supervise, work: Work) -
     assert supervisor.customers.rows_in_use == 0
 
 
-def test_what_a_killed_claimer_left_is_mended(supervise: Supervise, work: Work) -> None:
+def test_maintenance_repairs_a_killed_claimers_row_count(supervise: Supervise, work: Work) -> None:
     supervisor, worker = supervise(), work()
     count(worker.customers, b"acme", 1)
     worker.customers.words[at.PENDING] = 1
@@ -230,7 +230,7 @@ def test_two_supervisors_with_different_tables_serve_at_once(supervise: Supervis
 
 
 @pytest.mark.parametrize("slices_before", range(12, 17))
-def test_what_the_oldest_file_left_at_last_reaches_the_newest(
+def test_last_counts_of_the_oldest_file_reach_the_newest(
     supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch, slices_before: int
 ) -> None:
     # A row at a time, and the rounds of the two old files of different lengths: so it happens that the younger's ends

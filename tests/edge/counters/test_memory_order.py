@@ -77,7 +77,7 @@ class Moving:
     ],
     ids=["quota", "bucket"],
 )
-def test_nothing_old_is_read_with_what_says_that_it_is_new(before: list[int], stores: list[tuple[int, int]]) -> None:
+def test_new_stamps_are_never_read_with_old_values(before: list[int], stores: list[tuple[int, int]]) -> None:
     for moments in itertools.product(range(4), repeat=3):
         words = Moving([*before, 0, 0, 0, 0], stores, moments)
         heads = read_heads(words, 0, 7, 7)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ def test_there_is_one_object_for_each_name_and_labels(metrics: Metrics) -> None:
     assert metrics.histogram("edge_overhead_seconds") is metrics.histogram("edge_overhead_seconds")
 
 
-def test_a_gauge_says_what_is_now(metrics: Metrics, path: Path) -> None:
+def test_gauge_holds_its_last_value(metrics: Metrics, path: Path) -> None:
     gauge = metrics.gauge("edge_connections", "client")
     gauge.set(5)
     gauge.set(2)
@@ -74,7 +74,7 @@ def test_no_more_is_claimed_than_the_bound_by_all_workers_together(path: Path) -
     assert not two.claim(3)
 
 
-def test_what_a_dead_worker_left_takes_no_place(path: Path) -> None:
+def test_shared_gauge_frees_places_of_a_dead_worker(path: Path) -> None:
     metrics, alive = worker(path)
     gauge = metrics.shared_gauge("edge_connections", "client")
     others, dead = worker(path)
@@ -131,7 +131,7 @@ def test_every_histogram_fits_its_row() -> None:
     assert {metric.kind for metric in METRICS.values()} == {"counter", "gauge", "histogram"}
 
 
-def test_what_is_not_in_the_table_of_metrics_is_not_counted(metrics: Metrics) -> None:
+def test_undeclared_metric_raises_value_error(metrics: Metrics) -> None:
     with pytest.raises(ValueError, match="no counter edge_nonsense_total with 0 labels"):
         metrics.counter("edge_nonsense_total")
     with pytest.raises(ValueError, match="no gauge edge_requests_total"):
@@ -156,7 +156,7 @@ def test_usage_is_one_counter_as_long_as_anyone_holds_it(usage: TallyTable) -> N
     assert [words for _, _, words in usage.totals()] == [[5]]
 
 
-def test_what_finds_no_room_is_counted_for_nobody_rather_than_not_at_all(usage: TallyTable) -> None:
+def test_usage_without_a_free_row_counts_in_the_shared_fallback_row(usage: TallyTable) -> None:
     full: list[str] = []
     meters = UsageMeters(usage, full=lambda: full.append("full"))
     nobody = meters.counter("-", "requests", "-")
@@ -181,7 +181,7 @@ def test_no_one_need_be_told(usage: TallyTable) -> None:
     assert meters.counter("one-more", "requests", "v1") is nobody
 
 
-def test_what_is_split_is_counted_unsplit_where_there_is_no_room_for_its_parts(usage: TallyTable) -> None:
+def test_split_usage_counts_unsplit_if_no_row_or_key_fits(usage: TallyTable) -> None:
     full: list[str] = []
     meters = UsageMeters(usage, full=lambda: full.append("full"))
     nobody = meters.counter("-", "tokens", "-")

@@ -38,7 +38,7 @@ def test_a_bound_holds_over_all_workers(supervise: Supervise, work: Work) -> Non
     assert not one.claim(HERE, 3)
 
 
-def test_what_is_over_leaves_its_word_to_others(supervise: Supervise, work: Work) -> None:
+def test_released_occupancy_leaves_no_words_in_the_table(supervise: Supervise, work: Work) -> None:
     supervise(workers=1)
     store = work()
     table = store.connected._table
@@ -50,7 +50,7 @@ def test_what_is_over_leaves_its_word_to_others(supervise: Supervise, work: Work
     assert not any(table.words[first:].tolist())
 
 
-def test_what_a_dead_worker_had_open_is_over(supervise: Supervise, work: Work) -> None:
+def test_occupancy_of_a_dead_worker_ends_at_the_next_refresh(supervise: Supervise, work: Work) -> None:
     supervise(workers=2)
     one, other = work(), work()
     for _ in range(4):

@@ -7,7 +7,7 @@ from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.rule import Rule
 
 
-def test_it_holds_who_is_counted_in_it() -> None:
+def test_private_table_counts_each_subject_separately() -> None:
     policies = Policies(private_table(16))
     gc.collect()
     policy = policies.get_policy(Rule("requests", 2, 60.0, "ip"), b"somebody")

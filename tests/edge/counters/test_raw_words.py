@@ -56,7 +56,7 @@ def by_words(source: str) -> bool:
         ("from edgeproxy.edge.counters.rows import LimitTable\nwords = [1]\nfirst = words[0]", False),
     ],
 )
-def test_what_is_found(source: str, expected: bool) -> None:
+def test_raw_word_access_is_detected(source: str, expected: bool) -> None:
     assert by_words(source) is expected
 
 

@@ -61,7 +61,7 @@ def test_a_row_is_kept_until_no_column_wants_it(table: LimitTable, column: int) 
     assert reclaim.slice(FROM + 500, NEVER) == (1, 0, 0)
 
 
-def test_what_includes_type_while_it_closes_is_revived(table: LimitTable) -> None:
+def test_row_in_use_again_while_closing_is_revived(table: LimitTable) -> None:
     row = claim(table, b"acme", BORN)
     reclaim = Reclaim(table)
     assert reclaim.slice(FROM, NEVER) == (1, 0, 0)
@@ -95,7 +95,7 @@ def test_a_row_that_was_claimed_by_a_clock_that_was_ahead_is_not_kept_for_that(t
     assert not Reclaim(table).idle(row, BORN + 3599.5)
 
 
-def test_rows_that_were_closing_when_the_clock_was_set_back_hold_nobody_up(table: LimitTable) -> None:
+def test_closing_rows_are_reclaimed_after_the_clock_is_set_back(table: LimitTable) -> None:
     claim(table, b"acme", BORN)
     reclaim = Reclaim(table)
     assert reclaim.slice(FROM + 3600, NEVER) == (1, 0, 0)
@@ -118,7 +118,7 @@ def test_while_the_flock_is_not_to_be_had_a_row_stays_closing(table: LimitTable,
     assert reclaim.slice(idle + GRACE_SECONDS, NEVER) == (0, 1, 0)
 
 
-def test_another_holder_of_the_identity_goes_on_with_what_was_closing(table: LimitTable, path: Path) -> None:
+def test_successor_reclaims_rows_that_were_closing(table: LimitTable, path: Path) -> None:
     claim(table, b"acme", BORN)
     idle = FROM
     Reclaim(table).slice(idle, NEVER)

@@ -108,7 +108,7 @@ def test_while_another_holds_the_flock_known_rows_are_found_and_new_ones_refused
     claim(table, b"globex")
 
 
-def test_who_holds_the_flock_for_a_moment_is_waited_for(table: LimitTable, path: Path) -> None:
+def test_claim_waits_for_a_briefly_held_flock(table: LimitTable, path: Path) -> None:
     other = limits(path, 1)
     assert other.file.lock()
     released = threading.Timer(FLOCK_WAIT_SECONDS / 10, other.file.unlock)
@@ -117,7 +117,7 @@ def test_who_holds_the_flock_for_a_moment_is_waited_for(table: LimitTable, path:
     released.join()
 
 
-def test_who_keeps_the_flock_is_waited_for_once_a_second(
+def test_claim_waits_for_a_held_flock_at_most_once_per_retry_interval(
     table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
@@ -186,7 +186,7 @@ def test_a_row_that_became_anothers_while_it_was_looked_up_is_left(
     assert claim(table, b"acme") != heir
 
 
-def test_what_a_killed_claimer_published_at_the_last_moment_is_seen(
+def test_find_sees_a_row_published_just_before_its_claimer_died(
     table: LimitTable, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dying = limits(path, 1)
@@ -330,7 +330,7 @@ def test_whoever_is_killed_while_freeing_leaves_a_table_that_repair_puts_right(p
     assert table.rows_in_use == CUSTOMERS.rows
 
 
-def test_what_stands_in_a_row_that_was_never_handed_out_is_nobodys(table: LimitTable) -> None:
+def test_claim_clears_a_row_with_stale_content(table: LimitTable) -> None:
     # After a power cut: the row was written to the disk, and that it was handed out was not.
     row = table.row(0)
     table.words[row : row + CUSTOMERS.row_words] = memoryview(b"\x7e" * 8 * CUSTOMERS.row_words).cast("Q")

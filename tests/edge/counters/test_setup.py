@@ -47,7 +47,7 @@ def test_another_layout_is_another_file_and_only_that(supervise: Supervise, stat
     assert "addresses.1.tbl" in tables(state)
 
 
-def test_what_was_counted_of_a_quota_outlives_a_boot_and_what_of_a_rate_does_not(supervise: Supervise) -> None:
+def test_quota_counts_survive_a_boot_and_rate_counts_do_not(supervise: Supervise) -> None:
     before = supervise()
     for table in (before.customers, before.quotas):
         row = claim(table, b"acme")
@@ -165,7 +165,7 @@ def test_rates_of_the_former_release_and_another_boot_are_forgotten(supervise: S
     assert not {"people.1.tbl", "addresses.1.tbl"} & set(tables(state))
 
 
-def test_what_is_current_is_on_the_disk_before_anything_is_counted_in_it(
+def test_control_file_is_flushed_after_all_generations_are_published(
     supervise: Supervise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     flushed: list[list[int]] = []
@@ -208,7 +208,7 @@ def test_the_tables_of_another_state_are_refused(supervise: Supervise, tmp_path:
         Store.prepare(tmp_path / "two", workers=1, customers=5, addresses=5, tables_dir=shared)
 
 
-def test_what_a_setup_left_that_was_cut_off_is_removed(supervise: Supervise, state: Path) -> None:
+def test_setup_removes_files_of_an_interrupted_setup(supervise: Supervise, state: Path) -> None:
     supervise()
     os.link(state / "customers.1.tbl", state / "customers.2.tbl")
     (state / "usage.2.tbl.123.tmp").write_bytes(b"half")
@@ -217,7 +217,9 @@ def test_what_a_setup_left_that_was_cut_off_is_removed(supervise: Supervise, sta
     assert tables(state) == sorted([*FIRST, "customers.notes.tbl"])
 
 
-def test_where_one_cannot_be_made_none_is(supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_setup_creates_no_table_if_one_fails(
+    supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     supervise(workers=1)
     allocate = os.posix_fallocate
 
@@ -235,7 +237,7 @@ def test_where_one_cannot_be_made_none_is(supervise: Supervise, state: Path, mon
     assert numbers(supervise(workers=2)) == [2, 2, 2, 2, 2]
 
 
-def test_where_limits_cannot_be_carried_nothing_is_left(
+def test_setup_leaves_no_new_tables_if_limits_cannot_be_carried(
     supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     supervise(workers=1)

@@ -19,7 +19,7 @@ from tests.edge.counters.conftest import Supervise
 Work = Callable[[], Store]
 
 
-def test_a_directory_that_nobody_prepared_cannot_be_joined(work: Work, state: Path) -> None:
+def test_joining_an_unprepared_state_directory_fails(work: Work, state: Path) -> None:
     state.mkdir()
     with pytest.raises(TableError, match="control: cannot be opened"):
         work()
@@ -136,7 +136,7 @@ def test_limits_continue_at_the_present_edge_time_once_the_clock_was_set_back(su
     assert all(len(each.times) == 1 and before <= each.times[0] < before + 60 for each in readers.values())
 
 
-def test_the_kernel_says_which_boot_and_what_time_it_is(state: Path, stores: list[Store]) -> None:
+def test_store_takes_its_clock_offset_from_the_kernel(state: Path, stores: list[Store]) -> None:
     stores.append(Store.prepare(state, workers=1, customers=5, addresses=5))
     assert stores[0].offset == pytest.approx(clock.wall_offset(), abs=5)
     stores.append(Store.prepare(state, workers=1, customers=5, addresses=5, offset=1.0))

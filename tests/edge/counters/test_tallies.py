@@ -154,7 +154,7 @@ def test_usage_has_a_word_for_each_column(tmp_path: Path) -> None:
     assert list(table.totals()) == [(COUNTER, b"acme\0requests\0v1", [9])]
 
 
-def test_rows_that_grew_are_those_whose_total_is_not_their_mark(tmp_path: Path) -> None:
+def test_unsealed_rows_have_a_total_above_their_mark(tmp_path: Path) -> None:
     path = make(tmp_path, USAGE)
     one, two, reader = tallies(path, 0), tallies(path, 1), tallies(path)
     for number, key in enumerate((b"a", b"b", b"c")):
@@ -189,7 +189,7 @@ def test_a_row_is_found_by_its_key_wherever_it_is(tmp_path: Path) -> None:
     assert table.number(b"c") is None
 
 
-def test_what_a_row_lacks_of_a_total_is_put_back(tmp_path: Path) -> None:
+def test_restore_total_adds_the_missing_part(tmp_path: Path) -> None:
     path = make(tmp_path, USAGE)
     one, two = tallies(path, 0), tallies(path, 1)
     one.words[one.own(b"a", COUNTER)] = 7

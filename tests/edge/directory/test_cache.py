@@ -65,7 +65,7 @@ def there(tmp_path: Path) -> DirectoryCache:
     return DirectoryCache(tmp_path)
 
 
-def test_a_version_changes_those_it_names(there: DirectoryCache) -> None:
+def test_version_changes_only_the_customers_that_it_names(there: DirectoryCache) -> None:
     write(there, 1, line("a", "t", "a1", "a2"), line("b", "t", "b1"), line("c", "t", "c1"))
     write(there, 2, line("a", "t", "a2", "a3"), render_removal("b"))
     assert [who(there, key) for key in ("a1", "a2", "a3", "b1", "c1")] == [None, "a", "a", None, "c"]
@@ -80,7 +80,7 @@ def test_a_key_may_go_from_one_customer_to_another(there: DirectoryCache, first:
     assert who(there, "k") == "b"
 
 
-def test_it_is_told_who_has_changed_unless_they_are_many(
+def test_commit_returns_the_changed_names_or_none_if_there_are_too_many(
     there: DirectoryCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crowd = [line(f"c{n}", "t", f"k{n}") for n in range(5)]
@@ -93,7 +93,7 @@ def test_it_is_told_who_has_changed_unless_they_are_many(
     assert write(there, 5, *(line(f"m{n}") for n in range(5))) is None
 
 
-def test_nobody_sees_a_version_before_it_is_complete(there: DirectoryCache, tmp_path: Path) -> None:
+def test_incomplete_version_is_invisible_to_readers(there: DirectoryCache, tmp_path: Path) -> None:
     write(there, 1, line("a", "t", "k"))
     writing = there.begin_version("token 1")
     writing.write_lines([line("b", "t", "k"), render_removal("a")])
@@ -143,7 +143,7 @@ class HeldUp(list[bytes]):
 
 
 @pytest.mark.parametrize("ends", ["discard", "close", "recreate"])
-def test_nothing_is_closed_under_a_thread_that_uses_it(there: DirectoryCache, ends: str) -> None:
+def test_closing_waits_for_threads_that_use_the_cache(there: DirectoryCache, ends: str) -> None:
     """It would end the process: threads go on when nobody waits for them any more."""
     write(there, 1, line("a", "t", "k"))
     writing = there.begin_version("token 1")
@@ -161,7 +161,7 @@ def test_nothing_is_closed_under_a_thread_that_uses_it(there: DirectoryCache, en
         ended.result(10)
 
 
-def test_what_follows_another_version_is_not_written(there: DirectoryCache, tmp_path: Path) -> None:
+def test_version_with_another_parent_raises_outdated_version_error(there: DirectoryCache, tmp_path: Path) -> None:
     write(there, 1, line("a"))
     for token in (None, "another"):
         with pytest.raises(OutdatedVersionError):
@@ -186,7 +186,7 @@ def test_a_line_that_is_none_spoils_the_version(there: DirectoryCache, odd: byte
     assert there.fetch_version() is None
 
 
-def test_it_is_told_what_the_files_have_and_what_they_lack(there: DirectoryCache) -> None:
+def test_survey_returns_known_names_known_keys_and_missing_tiers(there: DirectoryCache) -> None:
     write(there, 1, line("a", "gold", "a1"), line("b", "tin", "b1"), line("c", "tin"))
     assert there.survey(["b", "x"], [digest("a1"), digest("x1")], {"gold"}) == (["b"], [digest("a1")], {"tin": 2})
 
@@ -203,7 +203,7 @@ def test_the_log_of_a_large_version_leaves_the_disk(
     assert who(there, "k4999") == "c4999"
 
 
-def test_nobody_else_may_read_the_file(there: DirectoryCache, tmp_path: Path) -> None:
+def test_cache_files_have_mode_0600(there: DirectoryCache, tmp_path: Path) -> None:
     write(there, 1, line("a"))
     for file in tmp_path.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file

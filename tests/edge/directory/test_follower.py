@@ -157,7 +157,7 @@ def test_a_repeated_signed_time_far_ahead_counts_once(
     played(tmp_path, redis_port, scene)
 
 
-def test_versions_arrive_from_a_signer_whose_clock_was_set_back(
+def test_follower_accepts_versions_of_a_signer_with_a_clock_set_back(
     tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The edge was offline. The log it finds no longer contains its own version."""

@@ -29,7 +29,7 @@ async def ask_until_answered(reader: HubReader) -> Any:
                 await asyncio.sleep(0.05)
 
 
-def test_a_log_whose_slot_has_moved_is_read_where_it_is(tmp_path: Path) -> None:
+def test_reader_follows_a_log_whose_cluster_slot_moved(tmp_path: Path) -> None:
     async def play(cluster: Cluster) -> None:
         reader, slot = HubReader(Hub(url=cluster.url)), key_slot(LOG)
         await reader.ask("RPUSH", LOG, "a version")
@@ -50,7 +50,7 @@ def test_a_log_whose_slot_has_moved_is_read_where_it_is(tmp_path: Path) -> None:
         asyncio.run(play(cluster))
 
 
-def test_what_is_no_answer_costs_the_connection_and_the_next_look_makes_another(redis: Redis) -> None:
+def test_unreadable_answer_closes_the_connection_and_the_next_query_reconnects(redis: Redis) -> None:
     async def play() -> None:
         reader = HubReader(Hub(url=redis.url))
         assert await reader.ask("LINDEX", LOG, -1) is None

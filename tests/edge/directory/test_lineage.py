@@ -77,7 +77,7 @@ def why(had: Line | None, found: News, signer: Signer) -> str:
     return str(rejected.value)
 
 
-def test_children_of_what_an_edge_has_count_and_so_does_all_of_a_later_log(ours: Signer) -> None:
+def test_lineage_accepts_children_of_the_held_version_and_a_later_whole_log(ours: Signer) -> None:
     log = chain(ours, range(1, 6))
     assert numbers(None, news(*log), ours) == [1, 2, 3, 4, 5]
     assert numbers(log[2], news(*log[3:], follows=True), ours) == [4, 5]
@@ -86,7 +86,7 @@ def test_children_of_what_an_edge_has_count_and_so_does_all_of_a_later_log(ours:
     assert numbers(log[1], news(made(6, log[4], ours, whole=True)), ours) == [6], "the ones between are not there"
 
 
-def test_what_is_not_signed_by_who_is_trusted_is_refused(ours: Signer, theirs: Signer) -> None:
+def test_version_without_a_trusted_signature_is_refused(ours: Signer, theirs: Signer) -> None:
     (first,) = chain(ours, range(1, 2))
     assert why(first, news(made(2, first, None), follows=True), ours) == "version 2 is not signed"
     forged = "version 2 has no signature of a key that is trusted here"
@@ -103,7 +103,7 @@ def test_what_is_not_signed_by_who_is_trusted_is_refused(ours: Signer, theirs: S
     )
 
 
-def test_what_is_older_or_no_child_is_refused(ours: Signer) -> None:
+def test_older_version_or_version_that_is_no_child_is_refused(ours: Signer) -> None:
     log = chain(ours, range(1, 6))
     other = chain(ours, range(2, 6))
     older = "version 3 is older than version 5, which this edge has, and is not signed as going back"

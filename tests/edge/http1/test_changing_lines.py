@@ -46,7 +46,7 @@ def test_a_head_that_is_refused_for_its_lines_is_not_looked_at(request_lines: Re
     assert find_changing(USUAL + b"X-Seq: 1\r\n", request_lines, 2) is None
 
 
-def test_what_is_left_comes_again() -> None:
+def test_cut_lines_returns_the_constant_rest_of_a_block() -> None:
     block = b"\r\nX-Seq: 7\r\nHost: a.example\r\n" + PARENT + b"Accept: */*\r\n"
     cut = cut_lines(block, (b"\r\ntraceparent:", b"\r\nX-Seq:"))
     assert cut == (b"\r\n" + USUAL, b"X-Seq: 7\r\n", TRACE)
@@ -68,7 +68,7 @@ def test_what_is_left_comes_again() -> None:
         LATER + b"X-Seq: 1\r\n",
     ],
 )
-def test_a_line_that_is_missing_or_invalid_is_left_to_who_reads_all(line: bytes) -> None:
+def test_cut_lines_returns_none_for_a_missing_or_invalid_line(line: bytes) -> None:
     assert cut_lines(b"\r\n" + USUAL + line, (b"\r\ntraceparent:", b"\r\nX-Seq:")) is None
 
 

@@ -107,7 +107,7 @@ def test_a_chunk_line_of_4096_bytes_is_the_longest() -> None:
     assert decode([b"3;" + b"a" * 4092 + b"\r\nabc\r\n"])[0] == b"abc"
 
 
-def test_extensions_are_limited_by_what_the_payload_amounts_to() -> None:
+def test_chunk_extensions_are_limited_in_proportion_to_the_payload() -> None:
     """RFC 9112 section 7.1.1: a recipient limits their total length."""
     signed = b"1000;signature=" + b"a" * 64 + b"\r\n" + b"x" * 4096 + b"\r\n"
     assert len(decode([signed * 2000 + END])[0]) == 2000 * 4096
@@ -171,7 +171,7 @@ def test_a_field_that_has_no_place_in_a_trailer_section_is_dropped(what: str, na
     assert decode([b"0\r\nX-Sum: 1\r\n" + section + b"\r\n"]) == (b"", True, b"", [b"X-Sum: 1"])
 
 
-def test_what_follows_the_body_is_kept_over_several_reads() -> None:
+def test_bytes_after_the_body_are_kept_over_several_reads() -> None:
     assert decode([END + b"G", b"E", b"", b"T"]) == (b"", True, b"GET", [])
 
 
@@ -208,7 +208,7 @@ def test_pieces_become_one_chunk() -> None:
     assert encode_chunk([b"abc", b"", b"0123456789abc"]) == b"10\r\nabc0123456789abc\r\n"
 
 
-def test_nothing_becomes_nothing_and_not_the_last_chunk() -> None:
+def test_encoding_no_data_yields_no_chunk() -> None:
     """RFC 9112 section 7.1: a chunk of size 0 would end the body."""
     assert encode_chunk([]) == encode_chunk([b"", b""]) == b""
 
@@ -234,9 +234,7 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 
 @given(PAYLOADS, TRAILERS, st.binary(max_size=10), st.lists(st.integers(0, 1000), max_size=12))
-def test_what_is_encoded_decodes_to_the_same(
-    pieces: list[bytes], trailers: list[bytes], rest: bytes, places: list[int]
-) -> None:
+def test_chunked_coding_round_trips(pieces: list[bytes], trailers: list[bytes], rest: bytes, places: list[int]) -> None:
     data = b"".join(encode_chunk([piece]) for piece in pieces) + encode_last_chunk(trailers) + rest
     assert decode(cut(data, places)) == (b"".join(pieces), True, rest, trailers)
 

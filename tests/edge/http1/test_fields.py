@@ -61,7 +61,7 @@ ORIGINS = (
 
 
 @pytest.mark.parametrize("name", ORIGINS)
-def test_what_services_believe_of_a_proxy_is_for_trusted_proxies(name: str) -> None:
+def test_proxy_identity_fields_are_reserved_for_trusted_proxies(name: str) -> None:
     assert request_kind(name.encode()) in (FieldKind.ORIGIN, REQUEST.get(name.lower().encode()))
     assert request_kind(name.replace("-", "_").encode()) is (FieldKind.HOP if "-" in name else FieldKind.ORIGIN)
 
@@ -81,7 +81,7 @@ def test_a_configuration_says_which_of_them_pass_from_everybody() -> None:
     assert both(b"X-Envoy-Internal") is FieldKind.ORIGIN
 
 
-def test_fields_of_keys_are_those_that_a_configuration_names() -> None:
+def test_only_configured_fields_are_key_fields() -> None:
     kind = FieldRules((b"x-key",), cookie=b"key", protocols=True).classify
     assert [kind(name) for name in (b"X-Key", b"X_Key", b"X-API-Key", b"Authorization")] == [
         *(FieldKind.API_KEY, FieldKind.HOP, FieldKind.PASS, FieldKind.PASS),
@@ -108,7 +108,7 @@ def test_other_fields_pass(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " Accept", "Accept ", "Acc ept", "Acc(ept", "Acc\x00ept", "Accépt"])
-def test_what_is_no_token_is_no_name(name: str) -> None:
+def test_field_name_that_is_no_token_is_malformed(name: str) -> None:
     """RFC 9110 section 5.6.2."""
     assert request_kind(name.encode("latin-1")) is FieldKind.MALFORMED
     assert classify_response_field(name.encode("latin-1")) is FieldKind.MALFORMED

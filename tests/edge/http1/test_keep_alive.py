@@ -47,5 +47,5 @@ def test_an_idle_connection_is_closed_a_second_before_the_server_or_at_half_time
         ("Keep-Alive: max=5", "X-A: timeout=5"),
     ],
 )
-def test_where_nothing_is_said_nothing_is_known(lines: tuple[str, ...]) -> None:
+def test_idle_timeout_is_infinite_without_a_valid_keep_alive_field(lines: tuple[str, ...]) -> None:
     assert parse_idle_timeout(block(*lines)) == inf

@@ -89,7 +89,7 @@ def test_a_refusal_by_limits_names_the_policies(instance: bytes, close: bool) ->
 @pytest.mark.parametrize(
     ("detail", "stated"), [(None, "Prepaid credits are spent"), ("Buy some", "Buy some")], ids=["", "words"]
 )
-def test_who_has_spent_the_credits_is_told_so(detail: str | None, stated: str) -> None:
+def test_spent_credits_answer_402_with_a_problem(detail: str | None, stated: str) -> None:
     head, _, body = format_credits_spent(b"X-A: 1\r\n", ("credits",), b"018f-id", detail=detail).partition(b"\r\n\r\n")
     assert head.split(b"\r\n")[:4] == [
         b"HTTP/1.1 402 Payment Required",

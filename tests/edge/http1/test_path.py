@@ -93,7 +93,7 @@ TARGETS = st.one_of(
 
 
 @given(TARGETS)
-def test_what_is_resolved_is_in_its_one_form(target: bytes) -> None:
+def test_normalizing_a_target_is_idempotent_and_leaves_no_dot_segments(target: bytes) -> None:
     try:
         resolved = normalize_target(target)
     except RejectedError:
@@ -121,7 +121,7 @@ def test_a_plain_path_stays_as_it_is(target: bytes) -> None:
 
 
 @given(TARGETS, TARGETS)
-def test_what_is_resolved_does_not_depend_on_what_was_resolved_before(one: bytes, other: bytes) -> None:
+def test_normalization_does_not_depend_on_earlier_targets(one: bytes, other: bytes) -> None:
     def outcome(target: bytes) -> bytes | int:
         try:
             return normalize_target(target)

@@ -77,7 +77,7 @@ def test_places_and_regions_that_an_answer_names_change_nothing(lines: tuple[tup
 
 
 @pytest.mark.parametrize(("options", "ancestors"), [("DENY", "'none'"), ("deny", "'none'"), ("SAMEORIGIN", "'self'")])
-def test_the_policy_says_what_the_upstreams_frame_options_say(options: str, ancestors: str) -> None:
+def test_x_frame_options_of_the_upstream_becomes_frame_ancestors(options: str, ancestors: str) -> None:
     """Browsers heed frame-ancestors and no longer look at X-Frame-Options (CSP level 3 section 6.4.2.1)."""
     assert added(f"X-Frame-Options: {options}")["content-security-policy"] == f"frame-ancestors {ancestors}"
 
@@ -87,7 +87,7 @@ def test_frame_options_that_no_policy_can_repeat_stand_alone() -> None:
         assert "content-security-policy" not in added(*(f"X-Frame-Options: {options}" for options in several))
 
 
-def test_nothing_is_added_where_all_is_said() -> None:
+def test_no_line_is_added_if_all_security_fields_are_present() -> None:
     for lines in (MISSING_LINES, build_isolation_lines()):
         assert lines[False][ALL] == lines[True][ALL] == b""
 

@@ -30,7 +30,7 @@ FIELDS = [
 ]
 
 
-def test_a_head_of_http11_is_encoded_without_what_is_about_its_connection() -> None:
+def test_connection_fields_are_left_out_of_an_http2_head() -> None:
     assert read(encode_head(HEAD)) == FIELDS
     assert read(encode_head(HEAD)) == FIELDS  # As it is remembered.
 

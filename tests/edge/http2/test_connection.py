@@ -163,7 +163,7 @@ FRAMES = st.lists(
 
 
 @given(DAMAGE, FRAMES, st.integers(1, 4000), st.sampled_from([None, b"", b"z" * 20_000]))
-def test_no_bytes_raise_anything_and_what_they_leave_is_bounded(
+def test_damaged_bytes_raise_nothing_and_leave_bounded_state(
     damage: list[tuple[int, int]], more: list[bytes], step: int, body: bytes | None
 ) -> None:
     blob = bytearray(CONVERSATION + b"".join(more))
@@ -488,7 +488,7 @@ def test_a_stream_error_ends_one_stream(case: str, frames: bytes, number: int, c
     assert peer.frames()[-1].kind == PING
 
 
-def test_uploads_that_nobody_takes_leave_the_window_of_the_connection_open() -> None:
+def test_unread_uploads_leave_the_connection_window_open() -> None:
     peer = Peer(consumes=False)
     for number in range(1, 199, 2):
         peer.send(post(number), *[data(number, b"x" * 16384)] * 4)
@@ -532,7 +532,7 @@ def test_a_block_that_has_not_come_whole_is_known_by_its_stream_and_bytes() -> N
     assert (peer.connection.partial_block, peer.connection.partial_bytes) == (7, 50 + 9 + 15)
 
 
-def test_codes_that_nobody_has_registered_have_one_label() -> None:
+def test_unregistered_error_codes_share_one_label() -> None:
     assert [format_code(code) for code in (0, 13, 14)] == ["NO_ERROR", "HTTP_1_1_REQUIRED", "_OTHER"]
 
 

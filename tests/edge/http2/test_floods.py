@@ -170,7 +170,7 @@ def test_windows_that_open_byte_by_byte_are_a_flood_though_they_move_data() -> N
     assert sent <= 1001
 
 
-def test_blocks_whose_strings_are_new_cost_what_they_are_long() -> None:
+def test_blocks_with_new_huffman_strings_stay_within_the_time_bound() -> None:
     peer = Peer()
     units = [fresh_huffman(number) for number in range(1, 101, 2)]
     began = process_time()

@@ -57,13 +57,13 @@ def compare_readers(draw: random.Random) -> int:
 
 
 @given(st.integers(0, 1 << 32))
-def test_the_memory_says_what_another_reader_without_one_does(number: int) -> None:
+def test_head_memory_agrees_with_a_reader_without_memory(number: int) -> None:
     compare_readers(random.Random(number))
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
-def test_the_memory_says_what_another_reader_without_one_does_for_long(seed: int) -> None:
+def test_head_memory_agrees_with_a_reader_without_memory_for_long(seed: int) -> None:
     fuzz_for_long(seed, compare_readers)
 
 
@@ -99,7 +99,7 @@ def test_heads_are_forgotten_whenever_the_table_changes(change: str) -> None:
     assert reader.read_head(data, ended=True)[0] == GET_HEAD[:-2] + b"x: 2\r\n\r\n"
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_head_memory_is_bounded() -> None:
     reader = HeadReader(LIMITS, websockets=False)
     for number in range(HEADS_MAX + 1):
         reader.read_head(block([*GET, (b"x", b"%d" % number)]), ended=True)
@@ -112,7 +112,7 @@ def test_what_is_remembered_is_bounded() -> None:
     assert reader.stored_bytes <= before
 
 
-def test_a_head_whose_target_is_too_long_is_read_for_its_refusal() -> None:
+def test_head_with_too_long_a_target_is_still_read() -> None:
     reader = HeadReader(HeadLimits(head=120), websockets=False)
     path = [GET[0], (b":path", b"/" + b"p" * 200), *GET[2:]]
     assert reader.read_head(block(path), ended=True)[0].startswith(b"GET /" + b"p" * 200)

@@ -29,7 +29,7 @@ def lines(fields: Fields) -> list[Line]:
         ("the longest", "7fffffffff7f", 0x7F, 127 + (1 << 35) - 1),
     ],
 )
-def test_integers_are_those_of_the_rfc(section: str, data: str, mask: int, value: int) -> None:
+def test_integers_match_the_examples_of_the_rfc(section: str, data: str, mask: int, value: int) -> None:
     encoded = bytes.fromhex(data)
     assert read_integer(encoded + b"\0", 0, mask) == (value, len(encoded))
 
@@ -206,7 +206,7 @@ def test_crumbs_of_a_cookie_count_as_one_field() -> None:
             assert (lines == [OVERSIZED]) is not is_whole
 
 
-def test_a_head_that_is_too_large_still_tells_whose_it_is() -> None:
+def test_oversized_head_still_yields_method_path_origin_and_host() -> None:
     fields = [(b":method", b"GET"), (b":path", b"/a"), *[(b"a", b"b")] * 20, (b"origin", b"o"), (b"host", b"h")]
     told = [(Pseudo.METHOD, b"GET"), (Pseudo.PATH, b"/a"), b"origin: o", b"host: h", OVERSIZED]
     assert HpackDecoder(9, 4000).decode(block(fields)) == told
@@ -255,7 +255,7 @@ BLOCKS = st.lists(st.lists(st.tuples(NAMES, VALUES, st.booleans()), max_size=8),
 
 
 @given(BLOCKS, st.booleans(), st.lists(st.integers(0, 4096), max_size=8))
-def test_what_another_encoder_writes_is_read(
+def test_decoder_reads_blocks_of_another_encoder(
     blocks: list[list[tuple[bytes, bytes, bool]]], huffman: bool, sizes: list[int]
 ) -> None:
     reader, encoder = decoder(), hpack.Encoder()

@@ -13,14 +13,14 @@ from edgeproxy.edge.http2.errors import CompressionError
 OTHER = HuffmanEncoder(REQUEST_CODES, REQUEST_CODES_LENGTH)
 
 
-def test_the_codes_are_those_of_appendix_b() -> None:
+def test_codes_equal_appendix_b() -> None:
     assert [(int(code, 2), len(code)) for code in huffman.CODES] == list(
         zip(REQUEST_CODES, REQUEST_CODES_LENGTH, strict=True)
     )
 
 
 @given(st.binary(max_size=80))
-def test_what_is_encoded_is_decoded_again(data: bytes) -> None:
+def test_huffman_code_round_trips_and_equals_the_library(data: bytes) -> None:
     encoded = huffman.encode(data)
     assert encoded == OTHER.encode(data)
     assert huffman.decode(encoded) == data

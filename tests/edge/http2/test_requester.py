@@ -112,7 +112,7 @@ def test_settings_about_anything_else_leave_the_number_of_streams() -> None:
     assert http2.streams_max == 7
 
 
-def test_where_numbers_of_streams_end_no_more_are_opened() -> None:
+def test_connection_has_no_room_once_stream_numbers_run_out() -> None:
     http2, _, _ = opened()
     http2.receive(settings())
     http2.last_stream = STREAM_MASK - 4
@@ -128,7 +128,7 @@ def test_a_head_for_an_answer_that_has_ended_is_read_and_forgotten() -> None:
     assert not http2.is_over
 
 
-def test_a_head_behind_the_end_of_an_answer_resets_its_stream_whose_request_goes_on() -> None:
+def test_second_head_after_an_answers_end_resets_an_unfinished_request() -> None:
     http2, _, _ = opened(0)
     call = Call()
     http2.open(call, encode_pseudo_fields(b"POST", b"http", b"/", b"a"), ended=False)
@@ -306,7 +306,7 @@ def test_resets_beyond_the_budget_are_sent_later_in_order() -> None:
     assert len(streams[0].events) == 1
 
 
-def test_an_answer_that_nobody_waits_for_is_dropped_as_it_comes() -> None:
+def test_abandoned_answer_is_dropped_as_it_arrives() -> None:
     http2, streams, written, _ = abandoned(44)
     number = streams[-1].number
     written.clear()
@@ -324,14 +324,14 @@ def test_an_answer_that_nobody_waits_for_is_dropped_as_it_comes() -> None:
     assert not http2.unread
 
 
-def test_an_empty_head_of_an_answer_that_nobody_waits_for_raises_nothing() -> None:
+def test_empty_head_of_an_abandoned_answer_raises_nothing() -> None:
     http2, streams, _, _ = abandoned(44)
     number = streams[-1].number
     http2.receive(settings() + frame(HEADERS, END_HEADERS, number))
     assert not http2.is_over
 
 
-def test_a_whole_request_that_nobody_waits_for_ends_with_its_answer() -> None:
+def test_abandoned_whole_request_ends_with_its_answer() -> None:
     http2, (call, *_), _, _ = abandoned(44)
     http2.send_data(call, b"", ended=True)
     http2.reset(call, ErrorCode.CANCEL)

@@ -97,7 +97,7 @@ def test_a_large_head_goes_on_in_continuations(size: int) -> None:
     assert body == Frame(DATA, END_STREAM, 1, b"body")
 
 
-def test_what_a_stream_s_window_does_not_let_waits() -> None:
+def test_data_beyond_the_stream_window_waits() -> None:
     peer = begun(window=5)
     peer.connection.respond(peer.stream(), OK, b"0123456789")
     assert sizes(peer.frames()) == [(1, 5, 0)]
@@ -126,7 +126,7 @@ def test_a_window_may_become_negative_and_is_then_paid_back_first() -> None:
     assert sizes(peer.frames()) == [(1, 4, END_STREAM)]
 
 
-def test_trailers_go_out_behind_what_waits() -> None:
+def test_trailers_follow_waiting_data() -> None:
     peer = begun(window=5)
     peer.connection.send_head(peer.stream(), OK)
     peer.connection.send_data(peer.stream(), b"01234567")
@@ -164,7 +164,7 @@ def test_a_stream_without_a_window_does_not_stop_the_others() -> None:
     assert list(peer.connection.blocked) == [1]
 
 
-def test_nothing_of_a_body_is_written_while_the_transport_takes_no_more() -> None:
+def test_body_waits_while_the_transport_is_paused() -> None:
     peer = begun(1, 3)
     peer.connection.write_paused = True
     for number in (1, 3):
@@ -248,7 +248,7 @@ def test_a_stream_that_waits_and_is_reset_leaves_nothing_behind() -> None:
     assert peer.events[-1] == ("reset", 1, "CANCEL")
 
 
-def test_answers_give_patience_back_up_to_what_it_was() -> None:
+def test_answer_restores_patience_up_to_its_maximum() -> None:
     peer = begun()
     peer.connection.patience.frames = PATIENCE_MAX - 3
     peer.connection.respond(peer.stream(), OK, b"abc")
@@ -258,7 +258,7 @@ def test_answers_give_patience_back_up_to_what_it_was() -> None:
 # ---- the end
 
 
-def test_a_drain_serves_what_was_begun_before_the_peer_knew() -> None:
+def test_drain_serves_streams_begun_before_the_final_goaway() -> None:
     peer = begun()
     peer.connection.announce_shutdown()
     assert peer.frames() == [Frame(GOAWAY, 0, 0, word((1 << 31) - 1) + word(0))]
@@ -277,7 +277,7 @@ def test_a_drain_serves_what_was_begun_before_the_peer_knew() -> None:
     assert peer.frames() == [Frame(GOAWAY, 0, 0, word(3) + word(0))]
 
 
-def test_nothing_is_written_once_it_is_over() -> None:
+def test_closed_connection_writes_no_further_frames() -> None:
     peer = begun(window=0)
     stream, connection = peer.stream(), peer.connection
     connection.send_head(stream, OK)

@@ -38,12 +38,12 @@ def test_whoever_has_no_limits_is_let_through() -> None:
     assert admit(terms, START) == (False, None, 0, None)
 
 
-def test_of_those_equally_close_the_first_is_shown(table: LimitTable) -> None:
+def test_first_of_equally_close_limits_is_shown(table: LimitTable) -> None:
     policies = several(table, 5, 5)
     assert admit(LimitSet(policies), START)[1] is policies[0]
 
 
-def test_what_is_left_is_never_shown_as_negative(table: LimitTable) -> None:
+def test_remaining_is_shown_as_zero_rather_than_negative(table: LimitTable) -> None:
     policies = Policies(table)
     before = policies.get_policy(Rule("before", 10, 1.0), b"acme")
     before.left(START)
@@ -74,7 +74,7 @@ def test_a_refusal_by_the_only_policy_names_it_and_its_wait(table: LimitTable) -
     assert compute_denial(terms, START) == ((policy,), policy.retry_after(START))
 
 
-def test_the_wait_is_for_what_a_request_costs(table: LimitTable) -> None:
+def test_retry_after_allows_for_the_cost_of_a_request(table: LimitTable) -> None:
     (dear,) = several(table, 10, cost=4)
     terms = LimitSet((dear,))
     assert [admit(terms, START)[0] for _ in range(3)] == [False, False, True]
@@ -84,7 +84,7 @@ def test_the_wait_is_for_what_a_request_costs(table: LimitTable) -> None:
     assert not admit(terms, START + refusal[1])[0]
 
 
-def test_where_one_refuses_none_is_charged(table: LimitTable) -> None:
+def test_no_limit_is_charged_if_one_refuses(table: LimitTable) -> None:
     policies = several(table, 10, 2, 10, cost=3)
     assert admit(LimitSet(policies), START) == (True, policies[1], 2, None)
     assert left(policies) == [10, 2, 10]
@@ -94,7 +94,7 @@ def test_where_one_refuses_none_is_charged(table: LimitTable) -> None:
     assert left(policies) == [8, 0, 8]
 
 
-def test_of_several_slots_all_are_taken_or_none(table: LimitTable) -> None:
+def test_request_takes_all_of_its_slots_or_none(table: LimitTable) -> None:
     policies = Policies(table)
     one, other = policies.get_concurrency(AT_ONCE, b"acme"), policies.get_concurrency(AT_ONCE, b"globex")
     assert [admit(LimitSet(slots=(other,)), START)[0] for _ in range(3)] == [False, False, True]
@@ -104,7 +104,7 @@ def test_of_several_slots_all_are_taken_or_none(table: LimitTable) -> None:
     assert [admit(LimitSet(slots=(one,)), START)[0] for _ in range(3)] == [False, False, True]
 
 
-def test_who_shares_with_nobody_is_decided_on_alike_in_the_fast_way(table: LimitTable) -> None:
+def test_fast_admission_decides_like_the_general_one(table: LimitTable) -> None:
     policies = several(table, 3, 2)
     slots = (Policies(table).get_concurrency(AT_ONCE, b"acme"),)
     assert admit_fast(LimitSet(policies, slots=slots), START) == (False, policies[1], 1, None)

@@ -111,7 +111,7 @@ def test_a_row_that_was_given_to_another_is_left_to_it(worker: Worker) -> None:
     assert policy.left(later + GRACE_SECONDS) == 9
 
 
-def test_what_a_row_of_another_width_left_is_nobodys(worker: Worker) -> None:
+def test_reclaimed_row_of_another_cell_width_counts_nothing(worker: Worker) -> None:
     table = worker(0)
     slow, quick = Rule("slow", 10, 60.001), Rule("quick", 10, 60.0)
     charge(Policies(table).get_policy(slow, b"acme"), START, cost=5)
@@ -186,7 +186,7 @@ def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(wor
         newcomer.charge()
 
 
-def test_a_table_that_nobody_counts_in_is_told_of_nothing(path: Path) -> None:
+def test_unused_table_refreshes_its_columns(path: Path) -> None:
     table: LimitTable = limits(path, 0)
     policy = Policies(table).get_policy(RULE, b"acme")
     limits(path, 5).declare_column()

@@ -8,7 +8,7 @@ from tests.edge.limits.conftest import Worker
 START = 51_000_000.0
 
 
-def test_the_lines_are_those_of_the_draft(worker: Worker) -> None:
+def test_rate_limit_lines_follow_the_draft(worker: Worker) -> None:
     policy = Policies(worker(0)).get_policy(Rule("basic", 60, 60.0), b"acme")
     left = policy.left(START)
     policy.charge()

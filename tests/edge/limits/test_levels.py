@@ -78,7 +78,7 @@ def found(*heads: tuple[int, ...], now: float = START, rate: float = 1.0) -> Lev
     return compute_level([word for each in heads for word in each], at.HEAD_WORDS, now, rate, SCALE)
 
 
-def test_where_nothing_was_counted_the_bucket_is_empty() -> None:
+def test_bucket_without_counts_is_empty() -> None:
     assert found(NO_HEAD, NO_HEAD) == Level(0.0, START, 0, True)
 
 
@@ -88,12 +88,12 @@ def test_the_level_that_knows_of_the_most_is_taken_and_has_drained_since() -> No
     assert found(one, other, rate=10.0) == Level(0.0, START, 15, True)
 
 
-def test_what_it_does_not_know_of_is_taken_to_have_come_just_now() -> None:
+def test_unseen_counts_are_taken_to_have_arrived_now() -> None:
     assert found(head(10, 4.0, 10, START - 5), head(3)) == Level(3.0, START, 13, False)
     assert found(head(10, 4.0, 10, START - 1), head(3)) == Level(6.0, START, 13, False)
 
 
-def test_where_nobody_has_said_a_level_all_that_was_counted_came_just_now() -> None:
+def test_without_a_stored_level_all_counts_are_taken_to_have_arrived_now() -> None:
     assert found(head(7), NO_HEAD, head(2)) == Level(9.0, START, 9, False)
 
 
@@ -117,7 +117,7 @@ def test_a_level_of_a_clock_that_was_set_back_is_of_now_and_has_to_be_said_anew(
     later=st.floats(0, 30),
     rate=st.floats(0.01, 100),
 )
-def test_what_heads_say_is_never_below_the_exact_level(
+def test_level_from_heads_is_never_below_the_exact_level(
     charges: list[tuple[float, int]], unseen: int, later: float, rate: float
 ) -> None:
     level = Fraction(0)

@@ -55,7 +55,7 @@ def test_a_full_table_is_told_of_once_a_second(table: LimitTable) -> None:
     assert len(full) == 2
 
 
-def test_the_row_is_taken_once_there_is_one_and_what_was_let_through_counts(table: LimitTable, path: Path) -> None:
+def test_local_counts_move_into_the_row_once_there_is_one(table: LimitTable, path: Path) -> None:
     policy = Policies(table).get_policy(RULE, b"initech")
     assert spend(policy) == 10
     free(table, b"acme")
@@ -67,7 +67,7 @@ def test_the_row_is_taken_once_there_is_one_and_what_was_let_through_counts(tabl
     assert table.words[row + table.head_at] == 21
 
 
-def test_what_was_let_through_in_cells_gone_by_is_seen_by_the_others_at_once(path: Path) -> None:
+def test_local_counts_of_past_cells_are_seen_by_other_workers_at_once(path: Path) -> None:
     one, two = limits(path, 0), limits(path, 1)
     for each in (one, two, one):
         each.declare_column()
@@ -82,7 +82,7 @@ def test_what_was_let_through_in_cells_gone_by_is_seen_by_the_others_at_once(pat
     assert late.left(START + 3) == early.left(START + 3) == 11
 
 
-def test_what_was_let_through_is_added_to_what_the_column_has_counted(table: LimitTable, path: Path) -> None:
+def test_local_counts_are_added_to_those_of_the_column(table: LimitTable, path: Path) -> None:
     free(table, b"acme")
     known = Policies(limits(path, 0)).get_policy(RULE, b"initech")
     for now in (START, START + 5):
@@ -117,7 +117,7 @@ def test_while_the_flock_is_not_to_be_had_it_is_tried_at_every_request(table: Li
     assert full == []
 
 
-def test_counts_without_a_row_are_kept_though_nobody_holds_the_policy(
+def test_local_counts_outlive_their_policy_object_up_to_a_maximum(
     table: LimitTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "SUBJECTS_MAX", 2)

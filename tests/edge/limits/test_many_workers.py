@@ -59,7 +59,7 @@ def test_rings_are_joined_where_they_stand_side_by_side() -> None:
     assert list(join_rings([0, 3, 6, 12, 15, 30], 3)) == [(0, 9), (12, 18), (30, 33)]
 
 
-def test_whatever_siblings_count_each_decision_is_what_it_is_word_by_word(join: Join, seed: int) -> None:
+def test_summed_siblings_give_the_decision_of_word_by_word_sums(join: Join, seed: int) -> None:
     chance, limit = random.Random(seed), 1 << 40
     tables = join_all(join, range(WORKERS))
     windows = [get_window(table, limit) for table in tables]
@@ -98,7 +98,7 @@ def test_words_that_fall_and_rise_at_once_do_not_pass_for_each_other(join: Join)
 
 
 @pytest.mark.parametrize("seats", [1, 100])
-def test_sixty_four_workers_in_turns_let_through_just_what_is_allowed(join: Join, seed: int, seats: int) -> None:
+def test_sixty_four_workers_in_turns_admit_exactly_the_limit(join: Join, seed: int, seats: int) -> None:
     chance = random.Random(seed)
     windows = [get_window(table, 500) for table in join_all(join, range(WORKERS))]
     passed, now = 0, START

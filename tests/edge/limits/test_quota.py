@@ -107,14 +107,14 @@ def test_quotas_of_other_meters_periods_and_zones_count_separately(worker: Worke
     assert [one.left(NOON) for one in (day, month, elsewhere, tokens)] == [3, 5, 5, 5]
 
 
-def test_counts_may_be_as_large_as_two_to_the_53(worker: Worker) -> None:
+def test_two_workers_count_up_to_a_quota_of_two_to_the_53(worker: Worker) -> None:
     one, other = quota(worker(0), 1 << 53), quota(worker(1), 1 << 53)
     assert take(one, NOON, 1 << 52)
     assert take(other, NOON, 1 << 52)
     assert not take(one, NOON)
 
 
-def test_a_changed_quota_keeps_what_is_used(worker: Worker) -> None:
+def test_changed_quota_keeps_its_usage(worker: Worker) -> None:
     table = worker(0)
     before = quota(table, 5)
     assert take(before, NOON, 4)
@@ -285,7 +285,7 @@ def test_a_worker_on_a_spare_column_counts_as_soon_as_the_others_have_looked(wor
     assert one.left(NOON) == newcomer.left(NOON) == 2
 
 
-def test_what_was_counted_elsewhere_counts_in_its_period(worker: Worker) -> None:
+def test_foreign_counts_apply_to_their_own_period(worker: Worker) -> None:
     one, table = quota(worker(0)), worker(7)
     assert take(one, NOON)
     row = table.peek(table.make_key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
@@ -362,7 +362,7 @@ def test_a_day_is_found_also_where_every_word_is_of_a_clock_that_was_wrong(tmp_p
     hours=st.sampled_from((-1, 1)),
     start=st.floats(NOON, NOON + DAY),
 )
-def test_a_clock_that_is_set_frees_and_freezes_nobody_for_longer_than_a_day(
+def test_set_clock_frees_or_blocks_a_subject_for_at_most_a_day(
     steps: list[tuple[float, int]], turn: int, hours: int, start: float
 ) -> None:
     with fresh(QUOTAS) as path:
@@ -423,7 +423,7 @@ def test_without_a_row_a_worker_has_its_share(full: LimitTable) -> None:
     assert count(one, MIDNIGHT) == 4
 
 
-def test_what_was_counted_alone_counts_once_there_is_a_row(full: LimitTable) -> None:
+def test_local_quota_counts_move_into_the_row_once_there_is_one(full: LimitTable) -> None:
     one, other = quota(full, 9), quota(limits(full.file.path, 1), 9)
     assert count(one, NOON) == 4
     let_go(full)
@@ -434,7 +434,7 @@ def test_what_was_counted_alone_counts_once_there_is_a_row(full: LimitTable) -> 
     assert one.left(NOON + 1) == other.left(NOON + 1) == 8
 
 
-def test_what_was_counted_alone_is_of_its_day(full: LimitTable) -> None:
+def test_local_quota_counts_apply_to_their_own_day(full: LimitTable) -> None:
     one = quota(full, 9)
     assert count(one, MIDNIGHT - 1) == 4
     let_go(full)
@@ -452,7 +452,7 @@ def test_a_clock_that_is_set_back_over_midnight_begins_no_day_anew_without_a_row
     assert one.left(MIDNIGHT - HOUR + 5) == 5
 
 
-def test_what_was_counted_alone_is_added_to_what_the_column_has_counted_before(worker: Worker, path: Path) -> None:
+def test_local_quota_counts_are_added_to_those_of_the_column(worker: Worker, path: Path) -> None:
     assert take(quota(worker(1), 20), NOON - DAY, 3)
     assert take(quota(worker(0), 20), NOON, 2)
     table = limits(path)

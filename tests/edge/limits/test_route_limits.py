@@ -535,7 +535,7 @@ def test_a_refusal_without_a_possible_retry_has_no_retry_after(paths: Paths) -> 
     assert compute_denial(terms, START)[1] == 0
 
 
-def test_a_refusal_whose_cause_is_gone_names_the_first_limit(paths: Paths) -> None:
+def test_refusal_without_a_remaining_cause_names_the_first_limit(paths: Paths) -> None:
     plan = Plan(
         policies=[(rule("basic", 2, 1), 1)],
         reported=[(Rule("tokens", 100, 4.0, "key"), 1)],

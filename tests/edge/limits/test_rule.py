@@ -26,7 +26,7 @@ def test_another_window_scope_mode_or_algorithm_is_another_limit(other: Rule) ->
 
 
 @pytest.mark.parametrize("algorithm", BUCKETS)
-def test_a_bucket_whose_depth_is_changed_keeps_its_usage(algorithm: str) -> None:
+def test_bucket_keeps_its_row_key_if_its_depth_changes(algorithm: str) -> None:
     one, other = (Rule("basic", 60, 60.0, algorithm=algorithm, depth=depth) for depth in (10, 20))
     assert one != other
     assert one.key(b"acme") == other.key(b"acme")
@@ -70,7 +70,7 @@ def test_the_policy_is_shown_with_its_window_in_whole_seconds(window: float, sec
     ("algorithm", "depth", "most"),
     [("sliding_window", 0, 60), ("token_bucket", 90, 90), ("hybrid", 90, 60), ("hybrid", 6, 6), ("concurrency", 0, 60)],
 )
-def test_what_passes_at_once_where_nothing_is_used(algorithm: str, depth: int, most: int) -> None:
+def test_largest_burst_of_an_unused_limit(algorithm: str, depth: int, most: int) -> None:
     window = 0.0 if algorithm == "concurrency" else 60.0
     assert Rule("basic", 60, window, algorithm=algorithm, depth=depth).most == most
 

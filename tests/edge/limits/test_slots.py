@@ -77,7 +77,7 @@ def start(path: Path) -> Start:
     return lambda limit=2, hosts=1: Process(path, limit, hosts)
 
 
-def test_a_changed_limit_keeps_what_is_in_use(start: Start) -> None:
+def test_changed_concurrency_limit_keeps_its_slots_in_use(start: Start) -> None:
     worker = start(3)
     assert [worker.slots.acquire(START) for _ in range(3)] == [True] * 3
     fewer, more = (Policies(worker.table).get_concurrency(rule(limit), SUBJECT) for limit in (2, 4))

@@ -45,7 +45,7 @@ def test_requests_under_way_reserve_until_they_end(table: LimitTable) -> None:
     assert limit.retry_after(START) == limit.policy.retry_after(START, 40) > 1
 
 
-def test_what_an_answer_takes_is_charged_though_it_is_more_than_there_was(table: LimitTable) -> None:
+def test_answer_is_charged_in_full_beyond_the_remaining_units(table: LimitTable) -> None:
     limit = build_limit(table, 100, 10)
     assert limit.acquire(START)
     limit.count(250, START)
@@ -65,7 +65,7 @@ def test_the_limit_with_least_left_beside_its_reservation_is_shown(table: LimitT
     assert admit(LimitSet((plain,), units=(large,)), START)[1:3] == (plain, 2)
 
 
-def test_where_all_units_are_reserved_the_limit_refuses_and_says_so(table: LimitTable) -> None:
+def test_limit_with_all_units_reserved_refuses_and_is_named(table: LimitTable) -> None:
     limit = build_limit(table, 20, 10)
     terms = LimitSet(units=(limit,))
     assert [admit(terms, START)[0] for _ in range(3)] == [False, False, True]
@@ -87,11 +87,11 @@ def test_where_all_units_are_reserved_the_limit_refuses_and_says_so(table: Limit
         ("total_tokens", UNKNOWN, 90),
     ],
 )
-def test_a_request_reserves_what_it_tells_within_a_bound(count: str, prompt: Prompt, units: int) -> None:
+def test_request_reserves_its_stated_units_within_a_bound(count: str, prompt: Prompt, units: int) -> None:
     assert RequestReserve(*PARTS[count], output=7, most=90).compute(prompt) == units
 
 
-def test_requests_that_reserve_differently_share_what_there_is(table: LimitTable) -> None:
+def test_requests_with_different_reservations_share_one_limit(table: LimitTable) -> None:
     limit = build_limit(table, 100, 10, by_request=RequestReserve(False, True, 10, 60))
     terms = LimitSet(units=(limit,))
     large, small = terms.with_request(Prompt(1, 60)), terms.with_request(Prompt(1, 15))

@@ -43,7 +43,7 @@ def test_a_single_worker_reads_no_siblings(tmp_path: Path) -> None:
     assert [ask(window, START) for _ in range(4)] == [True, True, True, False]
 
 
-def test_a_sibling_whose_clock_is_ahead_by_up_to_two_cells_is_counted(worker: Worker) -> None:
+def test_sibling_with_a_clock_up_to_two_cells_ahead_is_counted(worker: Worker) -> None:
     for ahead in range(4):
         now = START + ahead * 1000
         behind, before = policy(worker, 0), policy(worker, 1)
@@ -58,7 +58,7 @@ def test_a_sibling_far_ahead_does_not_count(worker: Worker) -> None:
     assert one.left(START) == 10
 
 
-def test_a_worker_whose_clock_goes_back_goes_on_from_what_is_in_the_map(worker: Worker) -> None:
+def test_worker_with_a_clock_set_back_continues_from_the_map(worker: Worker) -> None:
     window = policy(worker)
     for now in (START, START + CELL, START + 2 * CELL, START, START + CELL, START + 4 * CELL, START + 3 * CELL):
         assert ask(window, now)
@@ -181,7 +181,7 @@ def happenings(draw: st.DrawFn) -> list[tuple[str, int, int]]:
 
 
 @given(events=happenings())
-def test_whatever_happens_all_workers_see_what_stands_in_the_map(events: list[tuple[str, int, int]]) -> None:
+def test_all_workers_see_the_counts_in_the_map_after_any_events(events: list[tuple[str, int, int]]) -> None:
     with fresh(CUSTOMERS) as path:
         happen(path, events)
 
@@ -285,7 +285,7 @@ def test_the_reset_is_when_the_oldest_leaves(worker: Worker) -> None:
     assert all(one - two <= 1 for one, two in pairwise(resets))
 
 
-def test_what_was_counted_elsewhere_is_the_oldest_too(worker: Worker) -> None:
+def test_reset_regards_foreign_counts_as_the_oldest(worker: Worker) -> None:
     window = policy(worker)
     table = worker(1)
     window.left(START)

@@ -143,7 +143,7 @@ def test_reports_separate_used_and_withheld_amounts(host: Host) -> None:
 @pytest.mark.parametrize("rule", [WINDOW, BUCKET, HYBRID], ids=lambda rule: rule.algorithm)
 @pytest.mark.parametrize(("on_loss", "mode"), [("deny", "bounded"), ("share", "strict"), ("full", "strict")])
 @pytest.mark.parametrize("used", [0, 20])
-def test_retry_after_is_the_next_hub_attempt_if_nothing_may_pass(
+def test_retry_after_is_the_hub_retry_interval_if_nothing_may_pass(
     host: Host, rule: Rule, on_loss: OnLoss, mode: Mode, used: int
 ) -> None:
     policy = host.use(rule, used, mode)

@@ -75,7 +75,7 @@ async def test_clients_gone_with_requests_waiting_in_line_leave_nothing(edge: Ed
     assert await upstream.gets_cut() == b""
 
 
-async def test_an_answer_that_breaks_off_takes_none_of_those_before_it_along(edge: Edge) -> None:
+async def test_broken_answer_keeps_earlier_answers_whole(edge: Edge) -> None:
     """A reset drops what has not arrived yet, so it waits for that. Found by tests/fuzz."""
     client = await edge.client(receives=4096)
     upstream = await edge.brings(client, get("/public/1"), get("/public/2"))
@@ -88,7 +88,7 @@ async def test_an_answer_that_breaks_off_takes_none_of_those_before_it_along(edg
     assert (await client.gets_reset()).endswith(b"5\r\nhello\r\n")
 
 
-async def test_a_broken_answer_that_nobody_takes_is_not_kept_for_ever(edge: Edge) -> None:
+async def test_unread_broken_answer_is_reset_after_body_idle(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "1s"}
     client = await edge.client(receives=4096)
     upstream = await edge.brings(client, get())

@@ -130,7 +130,7 @@ BODIES = {
 }
 
 
-async def test_logged_bytes_are_those_of_bodies_without_framing(edge: Edge) -> None:
+async def test_logged_bytes_count_bodies_without_framing(edge: Edge) -> None:
     for n, (into, out) in enumerate(itertools.product(SIZES.values(), BODIES.values()), 1):
         (asked, bytes_in), (answered, bytes_out) = into, out
         await edge.passes(asked, answered)

@@ -53,7 +53,7 @@ def head(**said: bytes) -> RequestHead:
 # ---- trust
 
 
-def test_nobody_is_trusted_unless_configured() -> None:
+def test_no_proxy_is_trusted_by_default() -> None:
     assert not addresses().trusts("127.0.0.1")
     assert not addresses().trusts("::1")
 

@@ -65,7 +65,7 @@ def test_workers_and_edges_agree_whatever_the_order_of_endpoints() -> None:
     assert owners(one) == owners(other)
 
 
-def test_a_secret_decides_so_that_nobody_can_compute_an_endpoint() -> None:
+def test_affinity_depends_on_a_secret() -> None:
     endpoints = three().endpoints
     of_secret = [find_owner(endpoints, value, b"one").address for value in VALUES]
     of_other = [find_owner(endpoints, value, b"two").address for value in VALUES]

@@ -28,7 +28,7 @@ async def answered(edge: Edge, data: bytes, to: str = "GET") -> Message:
     return await edge.refuses(data, to)  # nothing is ever forwarded
 
 
-async def test_what_may_pass_is_told_whose_it_is_and_counts(edge: Edge) -> None:
+async def test_admitted_authorization_names_the_customer_and_counts(edge: Edge) -> None:
     answer = await answered(edge, question(key=KEY))
     assert (answer.status, answer.body) == (200, b"")
     assert (answer["X-Customer-Id"], answer["X-Customer-Tier"], answer["X-Edge-Region"]) == ("acme", "basic", "test")
@@ -152,7 +152,7 @@ async def test_one_connection_carries_many_questions(edge: Edge) -> None:
          b"Access-Control-Request-Method: GET\r\n\r\n", 401),
     ],
 )  # fmt: skip
-async def test_what_may_not_pass_is_told_why(edge: Edge, data: bytes, status: int) -> None:
+async def test_refused_authorization_has_its_status_and_counts_no_usage(edge: Edge, data: bytes, status: int) -> None:
     answer = await answered(edge, data)
     assert answer.status == status
     assert "X-Customer-Id" not in answer

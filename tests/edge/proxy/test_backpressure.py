@@ -166,7 +166,7 @@ async def test_a_client_is_not_read_while_the_upstream_does_not_take_its_request
     await upstream.gets_cut()
 
 
-async def test_a_connection_whose_last_client_stopped_reading_serves_the_next_one(edge: Edge) -> None:
+async def test_upstream_connection_of_a_stalled_client_serves_the_next_client(edge: Edge) -> None:
     slow, upstream = await edge.opens(get())
     (held,) = edge.runtime.connections.clients
     narrow(held.transport)

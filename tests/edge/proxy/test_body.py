@@ -24,7 +24,7 @@ def test_a_sized_body_passes_as_it_comes_and_ends_at_its_length() -> None:
     assert (body.done, body.rest) == (True, b"")
 
 
-def test_what_follows_a_sized_body_is_left_for_the_next_request() -> None:
+def test_bytes_after_a_sized_body_are_left_for_the_next_request() -> None:
     body = SizedBody(3)
     assert fed(body, b"abcGET / HTTP/1.1\r\n") == b"abc"
     assert (body.done, body.rest) == (True, b"GET / HTTP/1.1\r\n")
@@ -45,14 +45,14 @@ def test_a_part_of_a_chunk_line_gives_nothing_yet() -> None:
     assert body.feed(b"\nab") == b"2\r\nab\r\n"
 
 
-def test_trailers_go_on_but_not_those_that_could_change_the_message() -> None:
+def test_trailers_pass_except_those_that_change_the_message() -> None:
     """RFC 9110 section 6.5.1."""
     body = ChunkedBody()
     sent = b"0\r\nX-Sum: 1\r\nContent-Length: 3\r\nX-Customer-Id: me\r\nAuthorization: Bearer k\r\n\r\n"
     assert body.feed(sent) == b"0\r\nX-Sum: 1\r\n\r\n"
 
 
-def test_no_trailer_says_what_only_a_proxy_may_say() -> None:
+def test_proxy_and_key_fields_in_trailers_are_dropped() -> None:
     """Some servers take trailers for fields of the head."""
     body = ChunkedBody(names=RequestLines(FieldRules((b"x-key",), strip=("x-internal-*",))).names)
     sent = b"0\r\nX-Sum: 1\r\nX-Remote-User: root\r\nX_Envoy_Internal: 1\r\nX-Internal-Role: root\r\nx-key: k\r\n\r\n"
@@ -66,7 +66,7 @@ def test_no_trailer_says_what_only_a_proxy_may_say() -> None:
         *(b"3\r\nabcd", b"3\nabc", b"3\r\nabc\n"),
     ],
 )
-def test_what_is_no_chunked_body_is_refused(malformed: bytes) -> None:
+def test_malformed_chunked_body_is_refused_with_400(malformed: bytes) -> None:
     with pytest.raises(RejectedError) as raised:
         fed(ChunkedBody(), malformed, b"\r\n\r\n")
     assert (raised.value.status, raised.value.close) == (400, True)

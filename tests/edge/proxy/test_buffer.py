@@ -133,7 +133,7 @@ async def test_an_early_response_arrives_and_its_connection_is_not_reused(edge: 
     assert (await another.tells(client, ok())).status == 200
 
 
-async def test_what_cannot_be_connected_to_goes_to_another_endpoint_from_the_disk_too(edge: Edge) -> None:
+async def test_buffered_request_goes_to_another_endpoint_on_connection_refusal(edge: Edge) -> None:
     other = edge.adds_endpoint()
     edge.upstream.refuses()
     edge.config["upstreams"]["api"]["host"] = "upstream"
@@ -148,7 +148,7 @@ async def test_what_cannot_be_connected_to_goes_to_another_endpoint_from_the_dis
     assert (await upstream.tells(client, ok())).status == 200
 
 
-async def test_where_none_is_up_any_more_the_client_is_told(edge: Edge) -> None:
+async def test_buffered_request_without_a_healthy_endpoint_answers_503(edge: Edge) -> None:
     client = await edge.client()
     await client.sends(sized(4), b"ab")
     await edge.until(lambda: any(client.exchange for client in edge.runtime.connections.clients))
@@ -223,7 +223,7 @@ async def test_a_request_lost_by_a_kept_connection_is_retried_from_memory_not_di
         is_fault(await client.gets_answer(), 502, "connection_terminated")
 
 
-async def test_what_is_counted_is_what_came(edge: Edge) -> None:
+async def test_bytes_in_of_a_buffered_request_equal_its_body(edge: Edge) -> None:
     edge.config["meters"] = {"in": {"count": "bytes_in"}}
     client = await edge.client()
     head_ = head("POST /v1/x HTTP/1.1", "Host: h", f"X-API-Key: {UNLIMITED}", f"Content-Length: {len(BODY)}")

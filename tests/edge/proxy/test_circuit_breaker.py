@@ -60,7 +60,7 @@ def test_the_bound_is_that_of_all_workers_together(stores: list[Store]) -> None:
         store.close()
 
 
-def test_what_waited_in_a_worker_that_died_waits_no_more(stores: list[Store]) -> None:
+def test_circuit_breaker_frees_requests_of_a_dead_worker(stores: list[Store]) -> None:
     one, two = (CircuitBreaker(3, store.meters.shared_gauge("edge_upstream_pending", "api")) for store in stores)
     for _ in range(3):
         two.enter()
@@ -99,7 +99,7 @@ async def test_as_many_as_the_bound_may_wait(edge: Edge) -> None:
     await is_closed(edge)
 
 
-async def test_an_answer_whose_head_has_come_waits_no_more(edge: Edge) -> None:
+async def test_circuit_breaker_frees_a_request_at_its_answers_head(edge: Edge) -> None:
     limited(edge)
     client, upstream = await edge.forwards()
     await upstream.sends(head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked"))

@@ -41,7 +41,7 @@ def chunked(body: bytes) -> bytes:
 
 @pytest.mark.parametrize("algorithm", ["gzip", "zstd"])
 @pytest.mark.parametrize("answer", [sized, chunked])
-async def test_what_arrives_is_what_was_sent(edge: Edge, algorithm: str, answer: Any) -> None:
+async def test_compressed_answer_decompresses_to_the_original(edge: Edge, algorithm: str, answer: Any) -> None:
     content = random.Random(3).randbytes(40_000).hex().encode() + TEXT
     edge.upstream.answers(lambda request: answer(content))
     client = await edge.client()
@@ -133,7 +133,7 @@ async def test_http_1_0_gets_it_as_it_is(edge: Edge) -> None:
     assert got.body == TEXT
 
 
-async def test_head_is_told_what_get_is(edge: Edge) -> None:
+async def test_head_request_gets_the_fields_of_a_compressed_get(edge: Edge) -> None:
     request = head("HEAD /public/ HTTP/1.1", "Host: h", "Accept-Encoding: gzip")
     told = head("HTTP/1.1 200 OK", JSON, 'ETag: "v1"', f"Content-Length: {len(TEXT)}")
     edge.upstream.answers(lambda _: told)
@@ -144,7 +144,7 @@ async def test_head_is_told_what_get_is(edge: Edge) -> None:
         assert "Content-Length" not in got
 
 
-async def test_what_a_client_holds_compressed_is_confirmed_under_its_name(edge: Edge) -> None:
+async def test_not_modified_answer_keeps_the_clients_etag(edge: Edge) -> None:
     confirmed = head("HTTP/1.1 304 Not Modified", 'ETag: "v1"')
     for known, etag in (('W/"v1"', 'W/"v1"'), ('"v1"', '"v1"'), ('"v0", W/"v1"', 'W/"v1"')):
         received, got = await edge.passes(
@@ -160,7 +160,7 @@ async def test_a_request_is_never_unpacked(edge: Edge) -> None:
     assert received.body == bomb
 
 
-def test_what_is_accepted_is_what_is_named() -> None:
+def test_accepted_codings_are_the_named_ones_with_weight_above_zero() -> None:
     assert parse_accepted_codings(b"Accept-Encoding: GZIP;q=0.5, br\r\naccept-encoding: zstd;q=1.0\r\n") == {
         b"gzip",
         b"br",

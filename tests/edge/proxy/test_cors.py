@@ -80,7 +80,7 @@ ANSWERS = {
 }
 
 
-async def test_an_answer_says_once_who_may_see_it(edge: Edge) -> None:
+async def test_answer_has_one_allow_origin_field(edge: Edge) -> None:
     for answered in ANSWERS.values():
         received, answer = await edge.passes(get("/v1/x", f"X-API-Key: {UNLIMITED}", f"Origin: {PAGE}"), answered)
         assert received["Origin"] == PAGE
@@ -191,7 +191,7 @@ async def test_a_page_of_the_same_origin_opens_a_websocket(
     upstream.closes()
 
 
-async def test_who_is_not_trusted_does_not_say_what_the_own_origin_is(edge: Edge) -> None:
+async def test_untrusted_forwarded_host_does_not_set_the_own_origin(edge: Edge) -> None:
     assert (await edge.refuses(upgrade("Origin: http://a.example", "X-Forwarded-Host: a.example"))).status == 403
 
 

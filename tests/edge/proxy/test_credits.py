@@ -41,7 +41,7 @@ async def test_they_buy_passage_beyond_the_window(edge: Edge) -> None:
     assert edge.count("edge_rate_limited_total", "basic", "basic", "enforce") == 1
 
 
-async def test_where_the_limits_have_room_sooner_that_is_told(edge: Edge) -> None:
+async def test_retry_after_is_of_the_limit_if_it_frees_before_credits(edge: Edge) -> None:
     plan(edge, {"rate": "3/10s"}, burst_credits={"earn": "1/h", "max": 1})
     client = await edge.client()
     for _ in range(4):
@@ -81,7 +81,7 @@ async def test_slots_are_not_bought_off(edge: Edge) -> None:
 # ---- other configurations
 
 
-async def test_what_is_saved_is_known_to_the_next_configuration(edge: Edge) -> None:
+async def test_saved_burst_credits_survive_a_reload(edge: Edge) -> None:
     client = await edge.client()
     for _ in range(5):
         await asks(client)

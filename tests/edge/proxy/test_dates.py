@@ -93,7 +93,7 @@ async def test_an_answer_that_ends_with_its_connection_gets_a_date(edge: Edge) -
         assert (answer["Date"], answer.body) == (NOW, b"hello")
 
 
-async def test_what_was_seen_before_gets_the_time_of_each_answer(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_repeated_answer_gets_the_date_of_its_arrival(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [await dates(edge, ok()) for _ in range(2)] == [[NOW]] * 2
     is_at(monkeypatch, LATER)
     await edge.until(lambda: LATER.encode() in edge.runtime.date_line)

@@ -36,7 +36,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0)
 
 
-def test_whoever_is_late_is_told_once_and_nobody_else() -> None:
+def test_sweep_calls_each_late_item_once() -> None:
     async def scene() -> None:
         sweeps = Deadlines()
         late, punctual, patient = Late(monotonic() - 1), Late(monotonic() + 60), Late(NEVER)
@@ -65,7 +65,7 @@ def test_a_deadline_set_anew_is_noticed_anew() -> None:
     uvloop.run(scene())
 
 
-def test_those_who_leave_while_others_are_told_do_not_disturb_the_sweep() -> None:
+def test_sweep_survives_removals_during_its_calls() -> None:
     async def scene() -> None:
         sweeps = Deadlines()
         late = [Late(monotonic() - 1, then=sweeps.timed.clear) for _ in range(3)]
@@ -77,7 +77,7 @@ def test_those_who_leave_while_others_are_told_do_not_disturb_the_sweep() -> Non
     uvloop.run(scene())
 
 
-def test_the_timer_outlives_an_error_in_what_it_calls() -> None:
+def test_timer_continues_after_a_callback_error() -> None:
     async def scene() -> None:
         errors: list[object] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
@@ -97,7 +97,7 @@ def test_the_timer_outlives_an_error_in_what_it_calls() -> None:
     uvloop.run(scene())
 
 
-def test_after_stop_nobody_is_told() -> None:
+def test_stopped_timer_calls_nothing() -> None:
     async def scene() -> None:
         sweeps, other = Deadlines(), Deadlines()
         late = Late(monotonic() - 1)

@@ -102,7 +102,7 @@ STREAMED = ("event-stream", "ndjson", "amazon")
 
 
 @pytest.mark.parametrize("name", FORMATS)
-async def test_client_that_leaves_pays_what_each_dialect_states_at_its_end(edge: Edge, name: str) -> None:
+async def test_aborted_stream_is_billed_by_its_final_usage_in_each_dialect(edge: Edge, name: str) -> None:
     (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
     route["response_usage"] = name
     answers = [each for each in ANSWERS if each["format"] == name and any(kind in each["type"] for kind in STREAMED)]

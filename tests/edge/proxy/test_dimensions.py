@@ -36,7 +36,7 @@ CHUNKED = ("Transfer-Encoding: chunked", chunks(b"hello"))
 
 
 @pytest.mark.parametrize(("framing", "content"), [WHOLE, CHUNKED])
-async def test_an_answer_is_counted_by_what_its_head_says(edge: Edge, framing: str, content: bytes) -> None:
+async def test_answer_counts_by_the_dimension_in_its_head(edge: Edge, framing: str, content: bytes) -> None:
     edge.config["meters"] = METERS
     said: list[tuple[str, ...]] = [
         ("X-Usage-Model: m/1", "X-Usage-Tokens: 7"),
@@ -61,7 +61,7 @@ async def test_an_answer_is_counted_by_what_its_head_says(edge: Edge, framing: s
     }
 
 
-async def test_what_a_row_has_no_room_for_is_counted_without_it(edge: Edge) -> None:
+async def test_dimensions_too_long_for_a_row_are_left_out(edge: Edge) -> None:
     edge.config["meters"] = {
         "runs": {"count": "requests", "dimensions": {"d" * 64: MODEL["model"], "e" * 64: MODEL["model"]}}
     }
@@ -129,7 +129,7 @@ async def test_usage_is_counted_by_key_without_a_field(edge: Edge) -> None:
     }, f"a customer has as many keys there as are allowed; {both} is the second"
 
 
-async def test_who_has_no_key_is_counted_without_one(edge: Edge) -> None:
+async def test_keyless_request_counts_without_a_key_dimension(edge: Edge) -> None:
     edge.config["meters"] = {"runs": {"count": "requests", "dimensions": {"key": 5}}}
     await edge.passes(get(), ok())
     assert edge._supervisor is not None

@@ -138,7 +138,7 @@ async def test_an_error_cut_off_is_one_error(edge: Edge) -> None:
     assert edge.endpoint().errors == 1
 
 
-async def test_an_answer_whose_end_is_missing_does_not_count_as_a_success_before(edge: Edge) -> None:
+async def test_truncated_answer_is_a_failure_and_no_success(edge: Edge) -> None:
     client, upstream = await ask(edge, errors=2)
     edge.endpoint().record_failure(0.0)
     await upstream.sends(head("HTTP/1.1 200 OK", "Content-Length: 10") + b"half")

@@ -39,13 +39,13 @@ async def test_no_name_takes_long_to_read(named: Edge) -> None:
     assert time.process_time() - began < 1
 
 
-async def test_requests_that_name_nobody_are_one_end_user(named: Edge) -> None:
+async def test_requests_without_an_end_user_share_one_limit(named: Edge) -> None:
     client = await named.client()
     statuses = [(await asks(client, "/v1/x", *field)).status for field in ((), (f"{USER}:",), (), (f"{USER}: ",))]
     assert statuses == [200, 200, 429, 429]
 
 
-async def test_who_names_two_is_refused_and_charged_nothing(named: Edge) -> None:
+async def test_request_with_two_end_users_answers_400_uncharged(named: Edge) -> None:
     client = await named.client()
     assert (await asks(client, "/v1/x", f"{USER}: ada", f"{USER}: bob")).status == 400
     assert named.upstream.requests == []
@@ -95,7 +95,7 @@ async def test_an_end_user_counts_within_the_customer_and_the_route(answering: E
     assert [(await asks(client, path, f"{USER}: ada", key=key)).status for path, key in asking] == [200, 200, 429]
 
 
-async def test_a_flood_of_invented_names_takes_no_row_of_those_who_pay(answering: Edge) -> None:
+async def test_flood_of_end_user_names_takes_no_customer_row(answering: Edge) -> None:
     answering.config["tables"] = {"customers": 10, "addresses": 10, "end_users": 8}
     limited(answering, {"name": "user", "rate": "2/min", "per": {"header": USER}}, {"name": "all", "rate": "500/min"})
     client = await answering.client()

@@ -37,7 +37,7 @@ def test_an_address_that_is_removed_stays_so_whatever_happens(event: EndpointEve
         (EJECTED, {EndpointEvent.CHECK_PASSED, EndpointEvent.SUCCEEDED, EndpointEvent.EJECTION_EXPIRED}),
     ],
 )
-def test_nothing_else_brings_an_endpoint_back_into_the_choice(state: EndpointState, events: set[EndpointEvent]) -> None:
+def test_only_listed_events_bring_an_endpoint_back(state: EndpointState, events: set[EndpointEvent]) -> None:
     assert {event for event in EndpointEvent if advance(state, event) in CHOSEN} == events
 
 

@@ -49,7 +49,7 @@ async def test_an_upstream_that_is_away_is_an_error_of_the_edge_and_a_limit_is_n
     assert taken(edge) == {("acme", "v1", 502, "edge"): 1}
 
 
-async def test_who_is_refused_as_a_customer_is_told_by_the_customer(edge: Edge) -> None:
+async def test_refusal_of_a_known_customer_counts_for_that_customer(edge: Edge) -> None:
     edge.config["customers"]["free"]["paused"] = {"why": "unpaid", "status": 402}
     await started(edge)
     client = await edge.client()
@@ -57,7 +57,7 @@ async def test_who_is_refused_as_a_customer_is_told_by_the_customer(edge: Edge) 
     assert taken(edge) == {("free", "v1", 402, "edge"): 1}
 
 
-def test_what_is_not_taken_waits_and_what_is_too_much_is_counted_without_a_name(
+def test_untaken_error_counts_wait_and_surplus_groups_count_unnamed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(error_counts, "GROUPS_MAX", 2)

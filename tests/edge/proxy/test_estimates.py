@@ -75,7 +75,7 @@ async def test_estimate_is_never_more_than_the_request_allows(edge: Edge, name: 
     assert counted(edge) == {"in": TEXT_TOKENS, "out": MOST[name], "all": TEXT_TOKENS + MOST[name]}
 
 
-async def test_output_is_estimated_by_text_and_not_by_what_is_around_it(edge: Edge) -> None:
+async def test_output_estimate_counts_text_without_its_json(edge: Edge) -> None:
     probabilities = {"content": [{"token": "word", "logprob": -0.5, "bytes": [119] * 40}] * 20}
     answer = ok(events(40, logprobs=probabilities), STREAM)
     await edge.passes(post(chat(), "/v1/chat/completions", NAMED), answer)

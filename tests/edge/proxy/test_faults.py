@@ -72,7 +72,7 @@ async def test_the_log_says_which_request_met_an_upstream_that_cannot_be_reached
     assert line["request_id"] == answer["X-Request-Id"]
 
 
-async def test_where_no_endpoint_can_be_reached_it_is_a_fault_after_two(edge: Edge) -> None:
+async def test_request_answers_502_after_two_unreachable_endpoints(edge: Edge) -> None:
     for _ in range(2):
         edge.adds_endpoint().refuses()
     edge.upstream.refuses()

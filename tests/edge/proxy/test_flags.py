@@ -49,7 +49,7 @@ async def test_a_flag_opens_its_route_to_the_named_tiers(edge: Edge) -> None:
     assert await statuses(client) == {KEY: 404, UNLIMITED: 200, "": 404, "nobody": 404, EXPIRED: 404}
 
 
-async def test_an_empty_flag_opens_its_route_to_nobody(edge: Edge) -> None:
+async def test_empty_flag_hides_its_route_from_all_customers(edge: Edge) -> None:
     flagged(edge, {})
     client = await edge.client()
     assert set((await statuses(client)).values()) == {404}

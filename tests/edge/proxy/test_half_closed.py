@@ -130,7 +130,9 @@ async def test_the_upstream_hears_at_once_of_a_client_that_left(edge: Edge, monk
     await edge.until(lambda: not edge.runtime.connections.clients)
 
 
-async def test_a_client_of_whose_end_nothing_else_tells_is_watched(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_reset_of_a_half_closed_client_is_noticed_without_a_probe(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(probe_schedule, "PROBE_SECONDS", (3600.0,))
     monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 3600.0)
     first, upstream = await edge.forwards(get())

@@ -10,7 +10,7 @@ from edgeproxy.edge.supervisor import sockets
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_where_handshakes_are_refused_the_queue_stays_and_nobody_joins_it(host: str) -> None:
+def test_refusing_handshakes_keeps_the_queue_and_admits_no_new_connection(host: str) -> None:
     bound = sockets.bind(Address(host, 0))
     bound.listen()
     address = sockets.get_address(bound)

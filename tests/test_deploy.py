@@ -1,4 +1,4 @@
-"""What the edge is deployed and watched with: image, compose file, unit, alerts, and the page about them."""
+"""Deployment files of the edge: image, compose file, systemd units, alerts, and the alerts page."""
 
 import json
 import os
@@ -44,12 +44,12 @@ UNIT_OF_COLLECTOR = ROOT / "deploy" / "edgeproxy-collector.service"
 PROMETHEUS = ROOT / "config" / "prometheus"
 PAGE = (ROOT / "docs" / "operations" / "alerts.md").read_text()
 TRUST = {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}="}
-"""What whoever starts the edge of config/edge.yaml has to say."""
+"""The environment that config/edge.yaml requires."""
 NOBODY = "65532"
-"""The user of the image."""
+"""The user id of the image."""
 
 MEMORY = Path("/dev/shm")
-"""Where files need no disk."""
+"""A folder in memory, so that files need no disk."""
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
 needs_systemd = pytest.mark.skipif(
     shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here, as in most containers"
@@ -60,28 +60,28 @@ needs_systemd = pytest.mark.skipif(
 
 
 def instructions(file: str = "Dockerfile") -> list[tuple[str, str]]:
-    """Those of a file, with what follows each; of the Dockerfile's last stage, the edge, and of those before it."""
+    """Return the instructions of a Dockerfile with their arguments, for all stages in order."""
     text = re.sub(r"\\\n\s*|^#.*\n", "", (ROOT / file).read_text(), flags=re.MULTILINE)
     return [(line.split()[0], line.split(maxsplit=1)[1]) for line in text.splitlines() if line.strip()]
 
 
 def last_stage() -> dict[str, str]:
-    """The instructions that make the image of the edge."""
+    """Return the instructions of the last stage, the edge's image."""
     found = instructions()
     begin = max(number for number, (name, _) in enumerate(found) if name == "FROM")
     return dict(found[begin:])
 
 
-def test_every_file_of_the_package_that_is_no_module_is_packed() -> None:
+def test_package_data_contains_every_file_that_is_not_a_module() -> None:
     patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["edgeproxy"]
     packed = {path for pattern in patterns for path in (ROOT / "edgeproxy").glob(pattern)}
     tracked = subprocess.run(["git", "ls-files", "edgeproxy"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert packed == {
         ROOT / name for name in tracked.stdout.split() if not name.endswith((".py", ".pxd"))
-    }  # What compiles it is read where it is built.
+    }  # Cython reads the .pxd files at build time only.
 
 
-def test_the_image_installs_nothing_without_a_hash() -> None:
+def test_image_installs_only_packages_with_hashes() -> None:
     words = [*instructions(), *instructions("deploy/jobs.Dockerfile")]
     commands = [command for name, rest in words if name == "RUN" for command in rest.split("&&")]
     installs = [command for command in commands if "pip " in command and " install " in command]
@@ -90,8 +90,8 @@ def test_the_image_installs_nothing_without_a_hash() -> None:
         assert "--require-hashes" in command or "--no-index" in command
 
 
-def test_builders_without_buildkit_read_the_platforms() -> None:
-    """Docker's classic builder takes no empty platform, and buildah 1.28 none without an architecture."""
+def test_platforms_are_valid_for_builders_without_buildkit() -> None:
+    """Docker's classic builder rejects an empty platform; buildah 1.28 rejects one without an architecture."""
     platforms = [
         words.split()[0] for name, words in instructions() if name == "FROM" and words.startswith("--platform")
     ]
@@ -101,7 +101,7 @@ def test_builders_without_buildkit_read_the_platforms() -> None:
 
 
 @pytest.mark.skipif(shutil.which("buildah") is None, reason="there is no buildah on this machine")
-def test_buildah_gets_as_far_as_the_base(tmp_path: Path) -> None:
+def test_buildah_parses_the_dockerfile_up_to_the_base_image(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Dockerfile", tmp_path)
     isolated = {**os.environ, "STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
     stored = ("--root", str(tmp_path / "root"), "--runroot", str(tmp_path / "run"))
@@ -111,10 +111,10 @@ def test_buildah_gets_as_far_as_the_base(tmp_path: Path) -> None:
 
 
 OWN_IMAGES = {"edgeproxy", "edgeproxy-address", "edgeproxy-upstream"}
-"""Built here, of the Dockerfile."""
+"""Images that are built from the Dockerfile."""
 
 
-def test_images_of_others_are_named_by_digest() -> None:
+def test_third_party_images_are_pinned_by_digest() -> None:
     stages = [words.split() for name, words in instructions() if name == "FROM"]
     assert {words[words.index("AS") - 1] for words in stages} == {"${PYTHON}", "${BUILD_PYTHON}"}
     assert ("ARG", "BUILD_PYTHON=${PYTHON}") in instructions()
@@ -126,7 +126,7 @@ def test_images_of_others_are_named_by_digest() -> None:
         assert re.fullmatch(r"[\w./-]+:[\w.-]+@sha256:[0-9a-f]{64}", image), image
 
 
-def test_the_image_is_not_roots_and_signals_reach_the_supervisor() -> None:
+def test_image_runs_without_root_and_signals_reach_the_supervisor() -> None:
     stage = last_stage()
     assert stage["USER"] == f"{NOBODY}:{NOBODY}"
     assert stage["STOPSIGNAL"] == "SIGTERM"
@@ -137,7 +137,7 @@ def test_the_image_is_not_roots_and_signals_reach_the_supervisor() -> None:
     assert result.stderr.startswith(f"{arguments[-1]}:1: file: {arguments[-1]} cannot be read")
 
 
-def test_the_health_check_of_the_image_is_a_command_of_the_edge() -> None:
+def test_image_health_check_is_an_edgeproxy_command() -> None:
     name, *arguments = json.loads(last_stage()["HEALTHCHECK"].partition("CMD ")[2])
     assert name == "edgeproxy"
     with closing(Ports(1)) as ports:
@@ -147,10 +147,10 @@ def test_the_health_check_of_the_image_is_a_command_of_the_edge() -> None:
     assert result.stderr.startswith("nobody answers at")
 
 
-# ---- the same without Docker: another user, a root that cannot be written, process 1
+# ---- the image's environment without Docker: another user, a read-only root, process 1
 
 READS = "+dac_read_search"
-"""The only capability left: the Python that runs the tests may be in a home that is closed to others."""
+"""The only capability kept: the Python of the tests may be in a home directory that is closed to others."""
 SANDBOX = f"""
 mount -t tmpfs -o size=64m,mode=0755 tmpfs /mnt
 mkdir -m 0700 /mnt/state
@@ -174,13 +174,13 @@ WRITES = "import os, pathlib; assert os.getpid() == 1; pathlib.Path('/mnt/state/
 
 
 def sandboxed(*command: str) -> list[str]:
-    """The command line that runs this one as the image would: on a read-only root, as its user, as process 1."""
+    """Return a command line that runs `command` as the image does: read-only root, the image's user, process 1."""
     return [*UNSHARE, "sh", "-euc", SANDBOX, "sh", sys.executable, *command]
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> None:
-    """Skips where there can be none: it takes root."""
+    """Skip the test if the sandbox cannot be created, for example without root."""
     environ = {**os.environ, "CONFIG": ""}
     tried = subprocess.run(sandboxed("-c", WRITES), check=False, capture_output=True, text=True, env=environ)
     if "Read-only file system: '/x'" not in tried.stderr:
@@ -189,7 +189,7 @@ def sandbox() -> None:
 
 @pytest.fixture
 def contained(sandbox: None, tmp_path: Path) -> Iterator[tuple[Process, int]]:
-    """An edge in the sandbox, ready, and the port of its admin listener."""
+    """A ready edge in the sandbox, and the port of its admin listener."""
     with closing(Ports(2)) as ports:
         settings = {
             "listen": f"{HOST}:{ports.numbers[0]}",
@@ -213,7 +213,7 @@ def contained(sandbox: None, tmp_path: Path) -> Iterator[tuple[Process, int]]:
 
 
 def ready(admin: int) -> bool:
-    """Whether `/readyz` says so."""
+    """Return whether `/readyz` answers 200."""
     try:
         return ask(admin, "/readyz").status == 200
     except OSError:
@@ -221,17 +221,17 @@ def ready(admin: int) -> bool:
 
 
 def children(pid: int) -> list[int]:
-    """The children of a process, zombies among them."""
+    """Return the child processes of a process, zombies included."""
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def workers_of(supervisor: int) -> set[int]:
-    """Its workers, zombies among them; not the template that they are forked from."""
+    """Return the workers of a supervisor, zombies included, without the template that forks them."""
     return {child for child in children(supervisor) if not command_of(child).endswith(b"\0template")}
 
 
 def command_of(pid: int) -> bytes:
-    """The command line of a process, empty for a zombie and where there is none."""
+    """Return the command line of a process; empty for a zombie or an ended process."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0")
     except (FileNotFoundError, ProcessLookupError):
@@ -239,14 +239,14 @@ def command_of(pid: int) -> bytes:
 
 
 def state_of(pid: int) -> str:
-    """A letter: S for one that sleeps, Z for a zombie; empty where there is none."""
+    """Return the state letter of a process: S if it sleeps, Z for a zombie; empty if it has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (FileNotFoundError, ProcessLookupError):
         return ""
 
 
-def test_an_edge_that_is_process_1_of_a_read_only_root_serves_replaces_workers_and_ends_with_0(
+def test_edge_as_process_1_on_a_read_only_root_replaces_workers_and_exits_with_0(
     contained: tuple[Process, int],
 ) -> None:
     process, admin = contained
@@ -269,12 +269,12 @@ def test_an_edge_that_is_process_1_of_a_read_only_root_serves_replaces_workers_a
 
 
 def services() -> dict[str, Any]:
-    """Those of the compose file."""
+    """Return the services of the compose file."""
     found: dict[str, Any] = yaml.safe_load(COMPOSE.read_text())["services"]
     return found
 
 
-def test_compose_has_the_edge_and_what_is_around_it_with_the_files_that_they_want() -> None:
+def test_compose_services_have_existing_volumes_and_build_stages() -> None:
     assert set(services()) == {
         "edge",
         "edge-address",
@@ -301,15 +301,15 @@ def test_compose_has_the_edge_and_what_is_around_it_with_the_files_that_they_wan
             assert source in volumes or (COMPOSE.parent / source).is_dir(), source
 
 
-def test_compose_is_as_its_specification_has_it() -> None:
+def test_compose_file_matches_its_schema() -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_compose_lets_speak_to_each_other_only_who_have_to() -> None:
+def test_compose_networks_connect_only_the_required_services() -> None:
     known = yaml.safe_load(COMPOSE.read_text())["networks"]
-    # That of the edge is of a service whose place it has there, by its name.
+    # The edge uses the network of the service edge-address, which has the alias "edge".
     joined = {name: set(service["networks"]) for name, service in services().items() if "network_mode" not in service}
     # The probe and the sandbox share the collector's network: the sandbox listens on its loopback alone.
     guests = {name: service.get("network_mode") for name, service in services().items() if "network_mode" in service}
@@ -330,7 +330,7 @@ def test_compose_lets_speak_to_each_other_only_who_have_to() -> None:
         assert "ports" not in services()[name]
 
 
-def test_compose_gives_the_edge_a_configuration_that_fits_its_ports_and_time_to_drain() -> None:
+def test_compose_edge_settings_match_its_ports_and_drain_time() -> None:
     edge = services()["edge"]
     environ = TRUST | {name: value for name, value in edge["environment"].items() if not value.startswith("$")}
     settings = load_edge(ROOT / "config" / "edge.yaml", environ)
@@ -347,7 +347,7 @@ def test_compose_gives_the_edge_a_configuration_that_fits_its_ports_and_time_to_
             assert published.startswith("127.0.0.1:"), "it is not for the public"
 
 
-def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
+def test_compose_collector_accepts_the_edges_usage() -> None:
     collector, edge = services()["collector"], services()["edge"]
     assert collector["image"] == edge["image"]
     defaults = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in collector["environment"].items()}
@@ -373,7 +373,7 @@ def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
     name, *arguments = collector["command"]
     result = CliRunner().invoke(cli.app, [name, *arguments])
     assert (result.exit_code, result.stderr.split(": ")[1]) == (2, "file")
-    # Its health check is one that it answers, and an edge that outlives it waits for nothing of it.
+    # The collector answers its health check. The edge does not depend on the collector.
     assert collector["healthcheck"]["test"][1:3] == ["edgeproxy", "probe"]
     assert collector["healthcheck"]["test"][-1].endswith(f":{settings.listen[0].address.port}")
     assert "collector" not in edge["depends_on"]
@@ -384,7 +384,7 @@ def test_compose_gives_the_edge_a_collector_that_takes_what_it_ships() -> None:
 
 
 def unit(file: Path = UNIT) -> dict[str, list[str]]:
-    """The settings of a unit, each with its values in order."""
+    """Return the settings of a unit, each with its values in order."""
     found: dict[str, list[str]] = {}
     for line in file.read_text().splitlines():
         name, equals, value = line.partition("=")
@@ -393,7 +393,7 @@ def unit(file: Path = UNIT) -> dict[str, list[str]]:
     return found
 
 
-def test_the_unit_starts_a_command_of_the_edge_and_waits_longer_than_it_drains() -> None:
+def test_edge_unit_starts_the_edge_and_waits_longer_than_it_drains() -> None:
     found = unit()
     assert found["Type"] == ["notify"]
     (start,) = found["ExecStart"]
@@ -410,7 +410,7 @@ def test_the_unit_starts_a_command_of_the_edge_and_waits_longer_than_it_drains()
     assert int(found["LimitNOFILE"][0]) > settings.limits.connections
 
 
-def test_the_unit_of_the_collector_starts_it_reloads_it_and_tries_again_whatever_it_ended_with() -> None:
+def test_collector_unit_starts_reloads_and_always_restarts_it() -> None:
     found = unit(UNIT_OF_COLLECTOR)
     (start,) = found["ExecStart"]
     command, *arguments = shlex.split(start)
@@ -425,7 +425,7 @@ def test_the_unit_of_the_collector_starts_it_reloads_it_and_tries_again_whatever
     assert found["User"] != unit()["User"], "whoever has the edge has not the ledger"
 
 
-def test_the_unit_of_the_beacon_starts_it() -> None:
+def test_beacon_unit_starts_the_beacon() -> None:
     found = unit(UNIT_OF_BEACON)
     (start,) = found["ExecStart"]
     result = CliRunner().invoke(cli.app, shlex.split(start)[1:])
@@ -434,7 +434,7 @@ def test_the_unit_of_the_beacon_starts_it() -> None:
 
 
 def probe(arguments: list[str], secrets: dict[str, str]) -> Result:
-    """What the probe does with a command line of ours, once, where nobody answers."""
+    """Run the probe once with a command line from a deployment file, against a port without a server."""
     assert arguments.pop(0) == "probe"
     with closing(Ports(1)) as ports:
         for option in ("--through", "--collector"):
@@ -442,7 +442,7 @@ def probe(arguments: list[str], secrets: dict[str, str]) -> Result:
         return CliRunner(env=secrets).invoke(cli.app, ["probe", *arguments])
 
 
-def test_the_unit_of_the_probe_makes_one_round_with_its_secrets_and_where_metrics_are_read(tmp_path: Path) -> None:
+def test_probe_unit_runs_one_round_and_writes_its_metrics_file(tmp_path: Path) -> None:
     found = unit(UNIT_OF_PROBE)
     assert found["Type"] == ["oneshot"]
     (start,) = found["ExecStart"]
@@ -457,7 +457,7 @@ def test_the_unit_of_the_probe_makes_one_round_with_its_secrets_and_where_metric
     assert set(re.findall(r"[A-Z]+_[A-Z_]+", UNIT_OF_PROBE.read_text())) >= {"EDGEPROXY_PROBE_KEY", "PROBE_THROUGH"}
 
 
-def test_compose_probes_its_edge_with_a_key_and_a_token_of_the_demonstration() -> None:
+def test_compose_probe_uses_the_key_and_token_of_the_demo_customer() -> None:
     service, edge = services()["probe"], services()["edge"]
     assert "import -c /etc/edgeproxy/demo.yaml" in COMPOSE.read_text(), "how the customer comes to be"
     name, *arguments = service["command"]
@@ -472,7 +472,7 @@ def test_compose_probes_its_edge_with_a_key_and_a_token_of_the_demonstration() -
 
 
 def find_started_unit(file: Path) -> Path:
-    """Return the unit that a timer starts, or the file itself where it is none."""
+    """Return the unit that a timer starts, or the file itself if it is not a timer."""
     if file.suffix != ".timer":
         return file
     named = unit(file).get("Unit", [f"{file.stem}.service"])[0]
@@ -483,7 +483,7 @@ def find_started_unit(file: Path) -> Path:
 @pytest.mark.parametrize(
     "file", [UNIT, UNIT_OF_COLLECTOR, UNIT_OF_PROBE, UNIT_OF_BEACON, *TIMERS], ids=lambda file: file.name
 )
-def test_systemd_understands_the_units(file: Path, tmp_path: Path) -> None:
+def test_systemd_verifies_the_units(file: Path, tmp_path: Path) -> None:
     for unit in {file, find_started_unit(file)}:
         copy = tmp_path / unit.name
         copy.write_text(re.sub(r"/opt/edgeproxy/\S+/(edgeproxy|job)", "/bin/true", unit.read_text()))
@@ -501,11 +501,11 @@ RECORDED = {rule["record"] for rule in RULES if "record" in rule}
 TRIALS = ("tests/alerts.yml", "tests/alerts_of_hours.yml", "tests/alerts_of_days.yml")
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "counter": ("",), "gauge": ("",)}
 PARTS = {name + suffix: metric for name, metric in METRICS.items() for suffix in SUFFIXES[metric.kind]}
-"""What Prometheus knows of an edge, by the names of its samples."""
+"""The edge's metrics by the names of their samples in Prometheus."""
 
 
 def told_by_collector() -> dict[str, tuple[str, ...]]:
-    """The samples of a collector and their labels."""
+    """Return the names of the collector's samples and their labels."""
     metrics = Metrics()
     metrics.expiry = lambda: {"collector.pem": 0.0}
     metrics.row_security = lambda: True
@@ -519,7 +519,7 @@ TOLD = {name: metric.labels for name, metric in PARTS.items()} | told_by_collect
 
 
 def check_asks_for_what_is_told(expression: str) -> None:
-    """Every metric of this expression is told by something, with the labels that it asks for, or is recorded."""
+    """Assert that each metric of an expression exists with the labels used, or that a rule records it."""
     assert set(re.findall(r"\b\w+:\w+:\w+", expression)) <= RECORDED
     for name in re.findall(r"(?<![:\w])(?:edge|collector)_\w+", expression):
         assert name in TOLD, name
@@ -530,12 +530,12 @@ def check_asks_for_what_is_told(expression: str) -> None:
 
 
 @pytest.mark.parametrize("rule", [rule for rule in RULES if "record" in rule], ids=lambda rule: rule["record"])
-def test_what_is_recorded_is_made_of_what_is_told(rule: dict[str, Any]) -> None:
+def test_recording_rule_uses_existing_metrics_and_labels(rule: dict[str, Any]) -> None:
     check_asks_for_what_is_told(rule["expr"])
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
-def test_an_alert_asks_for_what_is_told_and_says_what_to_do(rule: dict[str, Any]) -> None:
+def test_alert_uses_existing_metrics_and_links_to_its_runbook(rule: dict[str, Any]) -> None:
     check_asks_for_what_is_told(rule["expr"])
     assert rule["labels"]["severity"] in ("warning", "critical") or rule["alert"] == "Watchdog"
     assert rule["labels"]["team"] in ("platform", "billing", "security")
@@ -551,10 +551,10 @@ ABSENT = [rule for group in yaml.safe_load(absent_alerts.FILE.read_text())["grou
 
 
 @needs_promtool
-def test_each_alert_for_an_absent_metric_fires_and_ends_and_one_of_a_target_that_is_down_does_not(
+def test_absent_metric_alerts_fire_and_end_and_ignore_targets_that_are_down(
     tmp_path: Path,
 ) -> None:
-    """The metrics are away for 25 minutes and then there. Another pair of targets is down, and sells nothing."""
+    """The metrics are absent for 25 minutes. A second pair of targets is down and has no metrics at all."""
     there = dict.fromkeys(('up{job="edgeproxy", instance="a"}', 'up{job="collector", instance="a"}'), "1x60")
     there |= {name.replace('"a"', '"b"'): "0x60" for name in there}
     for guard in set(absent_alerts.GUARDS.values()):
@@ -577,7 +577,7 @@ def test_each_alert_for_an_absent_metric_fires_and_ends_and_one_of_a_target_that
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_each_metric_that_is_read_has_an_alert_for_its_absence() -> None:
+def test_each_metric_read_by_rules_has_an_absence_alert() -> None:
     assert absent_alerts.FILE.read_text() == absent_alerts.render(), "python -m tests.support.absent_alerts writes it"
     read = absent_alerts.list_metrics()
     assert set(absent_alerts.SOMETIMES) <= set(read)
@@ -585,17 +585,17 @@ def test_each_metric_that_is_read_has_an_alert_for_its_absence() -> None:
 
 
 def headings() -> list[str]:
-    """Those of the page of alerts."""
+    """Return the headings of the alerts page."""
     return re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
 
 
-def test_every_alert_is_tried_and_its_job_is_the_one_that_is_scraped() -> None:
+def test_every_alert_has_a_trial_and_names_a_scraped_job() -> None:
     tried = "".join((ROOT / file).read_text() for file in TRIALS)
     for rule in ALERTS:
         if rule["alert"] == "Watchdog":
-            continue  # e2e/test_alertmanager.py has seen it arrive.
+            continue  # e2e/test_alertmanager.py tests it.
         if rule in ABSENT:
-            continue  # Each of these is tried below.
+            continue  # The test of absent metrics covers these.
         assert f'alertname="{rule["alert"]}"' in tried, rule["alert"]
     jobs = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
     scraped = {job["job_name"] for job in jobs}
@@ -615,8 +615,8 @@ def test_every_alert_is_tried_and_its_job_is_the_one_that_is_scraped() -> None:
     ],
     ids=lambda arguments: " ".join(arguments[:2]) + "".join(f" {each}" for each in arguments[2:] if each in TRIALS),
 )
-def test_prometheus_understands_its_files_and_the_alerts_fire_when_they_should(arguments: tuple[str, ...]) -> None:
-    # Collecting garbage was a quarter of the work, and each case has a database, of which a disk would sync each file.
+def test_promtool_accepts_the_files_and_alert_trials_pass(arguments: tuple[str, ...]) -> None:
+    # Garbage collection was a quarter of the work. Each case has a database, and a disk would sync each of its files.
     environ = {**os.environ, "GOGC": "400", **({"TMPDIR": str(MEMORY)} if os.access(MEMORY, os.W_OK) else {})}
     done = subprocess.run(["promtool", *arguments], check=False, cwd=ROOT, capture_output=True, text=True, env=environ)
     assert done.returncode == 0, done.stdout + done.stderr

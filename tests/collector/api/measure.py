@@ -1,7 +1,7 @@
-"""How many usage rows a second a collector takes: `python -m tests.collector.api.measure [sqlite] [postgresql]`.
+"""Measure the usage rows accepted a second: `python -m tests.collector.api.measure [sqlite] [postgresql]`.
 
-A collector of its own process, edges that ship one batch at a time each, over sockets, compressed, each answered once
-it is on disk. What is sent was made beforehand, by another process than that which is measured.
+The collector runs in its own process. Each edge ships one compressed batch at a time over a socket, and the collector
+answers once the batch is on disk. The measuring process creates all batches beforehand, outside the collector.
 """
 
 import argparse
@@ -19,12 +19,12 @@ from loadtest.testbed.collector import EDGE, Collector
 from loadtest.testbed.postgresql import Postgresql
 
 BEGIN = int(time.time()) // 60 * 60
-"""The minute in which this begins: what is of hours that are rolled up takes longer, as it is added to these too."""
+"""The current minute. Usage of rolled-up hours would take longer, since it is added to the hours too."""
 EVERY = 5
 
 
 def made(edge: str, batches: int, rows: int) -> list[tuple[bytes, dict[str, str]]]:
-    """What an edge ships: as many rows in each batch, of the same series, a minute's worth being twelve batches."""
+    """Return an edge's compressed batches with their headers. All have the same series; twelve cover a minute."""
     squeeze = zstandard.ZstdCompressor(level=3)
     found, prev = [], FIRST
     for seq in range(1, batches + 1):
@@ -40,7 +40,7 @@ def made(edge: str, batches: int, rows: int) -> list[tuple[bytes, dict[str, str]
 
 
 async def ship(port: int, chains: list[list[tuple[bytes, dict[str, str]]]]) -> float:
-    """The seconds that it takes until all of it is acknowledged."""
+    """Ship all batches. Return the seconds until the last acknowledgement."""
     url = f"http://127.0.0.1:{port}/v1/batches"
     connector = aiohttp.TCPConnector(limit=0)
     async with aiohttp.ClientSession(connector=connector) as client:

@@ -1,4 +1,4 @@
-"""Each command of the operator's day, as its page has it, by a collector that charges at the Stripe sandbox."""
+"""Each command of the page "operator's day", run against a collector that charges at the Stripe sandbox."""
 
 import asyncio
 import re
@@ -45,12 +45,12 @@ REFUSED = [
     ("refund $PURCHASE 14.99 --why x", "at most"),
     ("refund cs_none --why x", "there is no such purchase"),
 ]
-"""What is more than there is by then, or was done already."""
+"""Commands refused after the page's commands: the amount is too large, or the step was done already."""
 
 
 @pytest.fixture(scope="module")
 def selling(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> Iterator[Collector]:
-    """A collector that charges everybody, for a month from the day on which they subscribe."""
+    """A collector that charges each customer monthly from the day of the subscription."""
     folder = tmp_path_factory.mktemp("selling")
     (folder / "key").write_text(f"{KEY}\n")
     made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
@@ -62,7 +62,7 @@ def selling(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> I
 
 
 def edgeproxy(collector: Collector, line: str, token: str = ADMIN) -> tuple[int, str]:
-    """The exit code of a command line, and what it wrote."""
+    """Run a command line. Return its exit code and its output."""
     environ = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{collector.port}", "EDGEPROXY_TOKEN": token}
     done = CliRunner().invoke(cli.app, shlex.split(line)[1:], env=environ)
     return done.exit_code, done.output
@@ -75,13 +75,13 @@ def send(collector: Collector, method: str, path: str, said: Any) -> Any:
 
 
 def fetch(collector: Collector, table: str, columns: str) -> list[tuple[Any, ...]]:
-    """What the database has: who asks the API too often is refused."""
+    """Return rows from the database, because the API limits the request rate."""
     with closing(sqlite3.connect(collector.database)) as connection:
         return connection.execute(f"SELECT {columns} FROM {table}").fetchall()
 
 
 def make_credits(collector: Collector, customer: str, intent: str) -> dict[str, str]:
-    """A purchase of $20 and an hour of usage that it has paid for, as webhooks and the hourly job book them."""
+    """Book a purchase of $20 and an hour of usage paid by it, as webhooks and the hourly job do."""
     hour = 1_790_000_000 // 3600 * 3600
 
     async def book() -> None:
@@ -100,7 +100,7 @@ def make_credits(collector: Collector, customer: str, intent: str) -> dict[str, 
     return {"CUSTOMER": customer, "PURCHASE": "cs_day", "CONSUMPTION": f"{customer}/{hour}/0"}
 
 
-def test_each_command_of_the_page_does_what_it_says(selling: Collector, own_sandbox: Sandbox) -> None:
+def test_each_command_of_the_page_has_its_documented_effect(selling: Collector, own_sandbox: Sandbox) -> None:
     names = {}
     for name in INVOICES:
         customer = f"day-{name.lower()}"
@@ -151,22 +151,22 @@ def test_each_command_of_the_page_does_what_it_says(selling: Collector, own_sand
         assert (code in (1, 2), why in text) == (True, True), text
 
 
-def test_what_an_accepted_invoice_comes_to_is_said_before(selling: Collector) -> None:
+def test_accept_dry_run_shows_the_amount_of_the_invoice(selling: Collector) -> None:
     send(selling, "POST", "/v1/customers", {"name": "held", "tier": "basic"})
     send(selling, "POST", "/billing/subscription?customer=held", {"plan": "standard"})
     (listed,) = selling.get("/billing/invoices", token=ADMIN, customer="held").json()["invoices"]
     number = listed["id"]
     until(lambda: dict(fetch(selling, "invoices", "id, state"))[number] == "open", "it is sent")
     lines = "DELETE FROM invoice_lines WHERE invoice = ?"
-    # What Stripe still reports of the one that it has sent changes nothing.
+    # Stripe still reports on the invoice that it sent. Such reports change nothing.
     held = "UPDATE invoices SET state = 'held', replaced_ids = stripe_id, stripe_id = 'in_other' WHERE id = ?"
     not_rated = f"UPDATE invoices SET held_why = '{invoices.NOT_RATED} too many' WHERE id = ?"
     for change, said, why in (
         (held, "99.00 USD goes out: the sum of its lines", "x"),
-        # As one that somebody has finalized at Stripe: that amount was seen, and is not compared with ours.
+        # An invoice finalized by hand at Stripe: its amount was seen there, and is not compared with ours.
         (lines, "99.00 USD goes out: the invoice as it is at Stripe", "x"),
         ("UPDATE invoices SET total = 0 WHERE id = ?", "its amount is not known before it is closed", None),
-        # What cannot be billed is left out then, for good.
+        # Usage that cannot be rated is then left out for good.
         (not_rated, "its amount is not known before it is closed", "x"),
     ):
         with closing(sqlite3.connect(selling.database, timeout=30)) as database, database:

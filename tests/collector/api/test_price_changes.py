@@ -50,7 +50,7 @@ def edgeproxy(collector: Collector, line: str, token: str = ADMIN) -> tuple[int,
     return done.exit_code, done.output
 
 
-def test_each_command_of_the_page_does_what_it_says(
+def test_each_command_of_the_page_has_its_documented_effect(
     selling: Collector, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

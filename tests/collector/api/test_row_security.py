@@ -1,4 +1,4 @@
-"""Row-level security on PostgreSQL: SQL that asks without a handler, or by one with a bug, sees one customer's rows."""
+"""Row-level security on PostgreSQL: SQL for a customer sees only its rows, without a handler or in a faulty one."""
 
 import asyncio
 import io
@@ -44,15 +44,15 @@ PARENTS = {
     "seq": "credit_transactions",
     "message": "webhook_messages",
 }
-"""The tables that columns of others name a row of."""
+"""By the name of a foreign key column: the table that it refers to."""
 OF_OWN_PRICE = {("plan_versions", "version"), ("price_moves", "before"), ("price_moves", "after")}
-"""Columns with a version of a plan, whose name has the customer whose own price it is."""
+"""Columns that hold a plan version. The version of a customer's own price contains the customer's name."""
 NOT_OWN = "42501"
-"""The SQLSTATE of a row that a policy keeps out, and of a right that is missing."""
+"""The SQLSTATE for a row that a policy rejects, and for a missing right."""
 
 
 class Customer:
-    """A customer with something of everything, and a token."""
+    """A customer with a token and with rows of every kind that the API creates."""
 
     def __init__(self, stage: PagesStage, name: str) -> None:
         self.name = name
@@ -87,7 +87,7 @@ class Customer:
 
     @property
     def secrets(self) -> tuple[str, ...]:
-        """What nobody else may be shown."""
+        """Values that no other customer may see."""
         return (
             self.id,
             self.key,
@@ -98,11 +98,11 @@ class Customer:
         )
 
     def ask(self, method: str, path: str, body: object = None, *, port: int | None = None, once: str = "") -> Answer:
-        """A request with the customer's token."""
+        """Send a request with the customer's token."""
         return send(port or self._collector.port, self.token, method, path, body, once)
 
     def made(self, method: str, path: str, body: object = None, token: str = ADMIN, **query: str) -> Any:
-        """What comes of a request that succeeds."""
+        """Send a request, assert that it succeeds, and return the decoded answer."""
         path += "".join(f"?{name}={value}" for name, value in query.items())
         answer = send(self._collector.port, token, method, path, body)
         expected = 202 if path == "/v1/events" else {"GET": 200, "POST": 201, "PUT": 201}[method]
@@ -111,7 +111,7 @@ class Customer:
 
 
 def send(port: int, token: str, method: str, path: str, body: object, once: str = "") -> Answer:
-    """A request from an address of which nothing came before: some may be asked a few times a minute only."""
+    """Send a request from a new source address: some endpoints allow only a few requests a minute per address."""
     number = next(SOURCES)
     source = f"127.{port % 200 + 1}.{number // 250}.{number % 250 + 1}"
     fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
@@ -138,7 +138,7 @@ def both(stage: PagesStage) -> tuple[Customer, Customer]:
 def unguarded(
     tmp_path_factory: pytest.TempPathFactory, stage: PagesStage, both: tuple[Customer, Customer]
 ) -> Iterator[Collector]:
-    """Another collector on the same database, whose handlers ask nobody whose it is that a request names."""
+    """Another collector on the same database. Its handlers do not check the owner of the requested object."""
     settings = {name: value for name, value in stage.collector.settings.items() if name not in ("listen", "database")}
     with closing(Collector(tmp_path_factory.mktemp("bug") / "collector", url_of(stage), **settings)) as made:
         made.command = (sys.executable, "-m", "tests.support.unguarded", "collector", "-c")
@@ -153,13 +153,13 @@ def url_of(stage: PagesStage) -> str:
 # ---- the schema
 
 
-def test_each_table_says_whether_it_has_customers() -> None:
+def test_each_table_is_protected_shared_or_closed() -> None:
     tables = [*PROTECTED, *SHARED, *CLOSED]
     assert sorted(tables) == sorted([*metadata.tables, "alembic_version"])
 
 
 def test_each_table_with_a_customer_is_secured(postgresql: Postgresql) -> None:
-    """As PostgreSQL itself says it, of each table: also of those that somebody adds without a thought of this."""
+    """Asks PostgreSQL's catalogue about every table, so a table added later is checked too."""
 
     async def run() -> None:
         database = await Database.connect(postgresql.database())
@@ -189,7 +189,7 @@ def test_each_table_with_a_customer_is_secured(postgresql: Postgresql) -> None:
 
 
 class Filler:
-    """Rows of tables that the scenario leaves empty, made of nothing but the schema."""
+    """Fills tables that the scenario leaves empty with rows built from the schema alone."""
 
     def __init__(self, connection: AsyncConnection, customers: Mapping[str, str]) -> None:
         self._connection = connection
@@ -197,7 +197,7 @@ class Filler:
         self._numbers = itertools.count(900_000_000)
 
     async def fill(self, table: str, name: str) -> None:
-        """Make a row of a customer."""
+        """Insert a row that belongs to a customer."""
         row: dict[str, Any] = {}
         for column in metadata.tables[table].columns:
             parent = PARENTS.get(column.name)
@@ -229,29 +229,29 @@ class Filler:
         await self._connection.execute(sa.insert(metadata.tables[table]).values(row))
 
     async def _make_change(self, name: str) -> str:
-        """A price change, which names no customer itself."""
+        """Insert a price change and return its id. A price change itself names no customer."""
         row = {"id": f"change-of-{name}", "at": 0, "state": "done", "why": "-", "created_at": 0, "created_by": "-"}
         await self._connection.execute(sa.insert(metadata.tables["price_changes"]), [row])
         return row["id"]
 
     async def _make_key(self) -> int:
-        """A key that wraps data keys, which is of no customer."""
+        """Insert a key that wraps data keys and return its id. It belongs to no customer."""
         row: dict[str, Any] = {"id": next(self._numbers), "wrapped": b"-", "sha256": "-", "created_at": 0}
         await self._connection.execute(sa.insert(metadata.tables["encryption_keys"]), [row])
         return int(row["id"])
 
 
 async def visible(connection: AsyncConnection, table: str, customer: str, column: str = "ctid::text") -> list[Any]:
-    """A column of the rows of a table that a transaction sees which serves a customer."""
+    """Return a column of the rows of `table` that a transaction for `customer` sees."""
     async with connection.begin_nested() as tried:
         await row_security.serve(connection, customer)
         rows = list((await connection.exec_driver_sql(f"SELECT {column} FROM {table}")).scalars())
-        await tried.rollback()  # With it goes whom it serves.
+        await tried.rollback()  # This also resets the served customer.
     return rows
 
 
 async def fails(connection: AsyncConnection, customer: str, statement: str, *values: Any) -> str | int:
-    """Try a statement for a customer, and take it back: the SQLSTATE of its failure, or how many rows it took."""
+    """Run a statement for a customer and roll it back. Return the SQLSTATE of its error, or its row count."""
     async with connection.begin_nested() as tried:
         await row_security.serve(connection, customer)
         try:
@@ -262,10 +262,10 @@ async def fails(connection: AsyncConnection, customer: str, statement: str, *val
             await tried.rollback()
 
 
-def test_sql_for_one_customer_sees_and_changes_its_rows_alone(
+def test_sql_for_one_customer_sees_and_changes_only_its_own_rows(
     stage: PagesStage, both: tuple[Customer, Customer]
 ) -> None:
-    """Each table: with all rights, so that nothing but its policy stands between the customers."""
+    """The customer role gets all rights on each table, so that only the policy separates the customers."""
 
     async def run() -> None:
         database = await Database.connect(url_of(stage), as_it_is=True)
@@ -310,10 +310,10 @@ def test_sql_for_one_customer_sees_and_changes_its_rows_alone(
     asyncio.run(run())
 
 
-def test_a_customer_sends_its_messages_to_no_endpoint_of_another(
+def test_a_customer_cannot_send_messages_to_another_customers_endpoint(
     stage: PagesStage, both: tuple[Customer, Customer]
 ) -> None:
-    """There they would be signed with the secret of the other, whose server would believe them."""
+    """The other endpoint's secret would sign the message, so the other customer's server would trust it."""
     message = "INSERT INTO webhook_messages (id, customer, type, body, at) VALUES ($1, $2, 'invoice.paid', '{}', 0)"
     delivery = (
         "INSERT INTO webhook_deliveries (message, endpoint, state, attempts, due_at, busy_until)"
@@ -336,7 +336,9 @@ def test_a_customer_sends_its_messages_to_no_endpoint_of_another(
     asyncio.run(run())
 
 
-def test_what_has_no_customer_is_out_of_reach_of_one(stage: PagesStage, both: tuple[Customer, Customer]) -> None:
+def test_customer_role_cannot_access_tables_without_customers(
+    stage: PagesStage, both: tuple[Customer, Customer]
+) -> None:
     async def run() -> None:
         database = await Database.connect(url_of(stage), as_it_is=True)
         async with database.writing() as connection:
@@ -360,8 +362,10 @@ def test_what_has_no_customer_is_out_of_reach_of_one(stage: PagesStage, both: tu
     asyncio.run(run())
 
 
-def test_whom_a_transaction_serves_ends_with_it(stage: PagesStage, both: tuple[Customer, Customer]) -> None:
-    """Also where it fails, and though the next one has the same connection: there is one for writing."""
+def test_served_customer_is_reset_at_the_end_of_a_transaction(
+    stage: PagesStage, both: tuple[Customer, Customer]
+) -> None:
+    """This holds after a failure too, and on a reused connection: all writing transactions share one connection."""
 
     async def run() -> None:
         database = await Database.connect(url_of(stage), as_it_is=True)
@@ -371,7 +375,7 @@ def test_whom_a_transaction_serves_ends_with_it(stage: PagesStage, both: tuple[C
             async with database.writing() if writes else database.reading(whole=whole) as connection:
                 return str((await connection.exec_driver_sql(who)).scalar_one())
 
-        for _ in range(2 * 4):  # All connections for reading, and again.
+        for _ in range(2 * 4):  # Uses each connection for reading twice.
             for how in ({"writes": True}, {"writes": False}, {"writes": False, "whole": True}):
                 with serving(A):
                     assert await current_role(**how) == f"{CUSTOMER_ROLE} {A}"
@@ -385,7 +389,7 @@ def test_whom_a_transaction_serves_ends_with_it(stage: PagesStage, both: tuple[C
                     async with row_security.across_customers(connection):
                         assert (await connection.exec_driver_sql(who)).scalar_one() == f"edgeproxy {A}"
                         async with row_security.across_customers(connection):
-                            pass  # As an entry of the audit log does.
+                            pass  # Writing an audit entry nests in this way.
                         assert (await connection.exec_driver_sql(who)).scalar_one() == f"edgeproxy {A}"
                         raise LookupError
                 assert (await connection.exec_driver_sql(who)).scalar_one() == f"{CUSTOMER_ROLE} {A}"
@@ -416,7 +420,9 @@ async def raise_alert(stage: PagesStage) -> int:
     return number
 
 
-def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: tuple[Customer, Customer]) -> None:
+def test_every_endpoint_for_customers_works_under_row_security(
+    stage: PagesStage, both: tuple[Customer, Customer]
+) -> None:
     own, other = both
     path, change = f"/v1/customers/{A}", {"plan": "standard"}
     month = time.strftime("%Y-%m", time.gmtime())
@@ -434,7 +440,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", "/v1/customers", None, 200),
         ("GET", path, None, 200),
         ("GET", f"{path}/contacts", None, 200),
-        ("POST", f"{path}/contacts", {"email": f"new@{A}.example", "role": "owner"}, 403),  # People alone may.
+        ("POST", f"{path}/contacts", {"email": f"new@{A}.example", "role": "owner"}, 403),  # Only people may.
         ("POST", f"{path}/contacts/remove", {"email": f"{A}@example.com"}, 403),
         ("GET", "/v1/incidents", None, 200),
         ("GET", f"{path}/data", None, 403),
@@ -499,7 +505,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         ("GET", "/billing/cancellations", None, 200),
         ("DELETE", "/billing/subscription?when=now", None, 200),
     ]
-    requested = {("POST", "/billing/subscription")}  # By the fixture, with the customer's token, as it works once.
+    requested = {("POST", "/billing/subscription")}  # The fixture sent it with the customer's token: it works once.
     for method, path, body, status in rows:
         answer = own.ask(method, path, body)
         assert answer.status == status, (method, path, answer)
@@ -512,7 +518,7 @@ def test_every_endpoint_that_a_customer_may_ask_works(stage: PagesStage, both: t
         assert any(one == method and shape.fullmatch(path) for one, path in requested), (method, template)
 
 
-def test_an_owner_invites_changes_and_removes_a_colleague_who_has_a_session(stage: PagesStage) -> None:
+def test_owner_changes_and_removes_a_signed_in_colleague(stage: PagesStage) -> None:
     body = {"email": "ann@example.com", "role": "owner"}
     assert stage.collector.send("POST", f"/v1/customers/{A}/contacts", body).status == 201
     with stage.customer("ann") as ann, stage.customer(A) as owner:
@@ -529,7 +535,7 @@ def test_an_owner_invites_changes_and_removes_a_colleague_who_has_a_session(stag
     assert [(one["email"], one["role"]) for one in answer["contacts"]] == [(f"{A}@example.com", "owner")]
 
 
-def test_an_owner_downloads_what_tables_have_that_customers_may_not_read_and_nothing_of_another(
+def test_owners_download_includes_closed_tables_and_no_other_customer(
     stage: PagesStage,
 ) -> None:
     with stage.customer(A) as owner:
@@ -543,7 +549,7 @@ def test_an_owner_downloads_what_tables_have_that_customers_may_not_read_and_not
     assert f"{B}@example.com".encode() not in everything
 
 
-def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(
+def test_faulty_handler_neither_shows_nor_changes_another_customer(
     unguarded: Collector, both: tuple[Customer, Customer]
 ) -> None:
     own, other = both
@@ -607,11 +613,11 @@ def test_a_handler_with_a_bug_shows_and_changes_nothing_of_another(
         answer = own.ask(method, path, body, port=unguarded.port)
         assert answer.status == 404, (method, path, answer)
     assert state_of(other) == before
-    # What it asks for itself is there, with the bug or without.
+    # The customer's own objects remain available in spite of the bug.
     assert own.ask("GET", f"/v1/customers/{A}", port=unguarded.port).json()["id"] == own.id
 
 
-def test_a_session_of_the_portal_is_held_as_a_token_is(
+def test_portal_session_is_limited_to_its_customer_like_a_token(
     stage: PagesStage, unguarded: Collector, both: tuple[Customer, Customer]
 ) -> None:
     own, other = both
@@ -622,7 +628,7 @@ def test_a_session_of_the_portal_is_held_as_a_token_is(
 
 
 def state_of(customer: Customer) -> list[bytes]:
-    """What a customer reads of what another one might have changed."""
+    """Return the customer's answers that show whether another customer changed its objects."""
     paths = (f"/v1/customers/{customer.name}", f"/v1/customers/{customer.name}/keys", "/billing/subscription")
     return [customer.ask("GET", path).body for path in paths]
 
@@ -632,7 +638,7 @@ def leaked(other: Customer, answer: Answer) -> bool:
 
 
 def open_to_customers(collector: Collector) -> list[tuple[str, str]]:
-    """Method and path of each endpoint that customers may ask."""
+    """Return the method and path of each endpoint that allows customers."""
     paths = collector.get("/v1/openapi.json", token=None).json()["paths"]
     return [
         (method.upper(), path)
@@ -642,12 +648,12 @@ def open_to_customers(collector: Collector) -> list[tuple[str, str]]:
     ]
 
 
-# ---- who puts it in force
+# ---- how row-level security is put in force
 
 
 @pytest.fixture
 def plain(tmp_path: Path) -> Iterator[tuple[Postgresql, Collector]]:
-    """A collector on a server where nothing of ours is, whose user may not make roles."""
+    """A collector on a server without the product's roles. Its database user may not create roles."""
     with closing(Postgresql(in_memory=True)) as server:
         server.ask("CREATE ROLE plain LOGIN")
         server.ask("CREATE DATABASE ledger OWNER plain")
@@ -656,10 +662,10 @@ def plain(tmp_path: Path) -> Iterator[tuple[Postgresql, Collector]]:
             yield server, made
 
 
-def test_where_roles_cannot_be_made_it_says_so_and_an_administrator_makes_them(
+def test_an_administrator_creates_roles_that_the_collector_may_not_create(
     plain: tuple[Postgresql, Collector], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A database with the rows of a collector that knew nothing of this becomes one of this."""
+    """A database filled by a version without row-level security gets it later."""
     server, collector = plain
     url: str = collector.settings["database"]
     with monkeypatch.context() as before:
@@ -686,7 +692,7 @@ def test_where_roles_cannot_be_made_it_says_so_and_an_administrator_makes_them(
     assert collector.post(chain.next(*usage)).status == 200
     assert {row["customer"]: row["value"] for row in collector.usage(by="customer")["rows"]} == {"acme": 10, "bolt": 14}
     assert checked(collector)[0] == 0
-    # What somebody has changed by hand is put right by the next start; so is a dump that was restored without rights.
+    # The next start repairs manual changes, and also a dump that was restored without rights.
     server.ask_in(
         "ledger", "ALTER TABLE keys NO FORCE ROW LEVEL SECURITY; REVOKE ALL ON series FROM edgeproxy_customer"
     )
@@ -698,7 +704,7 @@ def test_where_roles_cannot_be_made_it_says_so_and_an_administrator_makes_them(
     assert collector.metric("collector_row_security") == 1
     collector.end()
 
-    # To whom all looks empty is no collector.
+    # A user that sees no rows cannot run a collector.
     server.ask("REVOKE edgeproxy_collector FROM plain")
     process = collector.begin()
     until(lambda: not process.running, "it has ended", seconds=60)
@@ -710,22 +716,24 @@ def test_where_roles_cannot_be_made_it_says_so_and_an_administrator_makes_them(
 
 
 async def no_gap(_: object) -> None:
-    """What a collector did of row-level security that knew nothing of it."""
+    """Do nothing, as a collector version without row-level security did."""
 
 
 def owner_sees(server: Postgresql) -> str:
-    """How many series the owner of the tables has for acme."""
+    """Return how many series of acme the owner of the tables sees."""
     return server.ask_in("ledger", "SELECT count(*) FROM series WHERE customer = 'acme'", user="plain")
 
 
 def rights(collector: Collector) -> tuple[int, str, str]:
-    """What `edgeproxy database rights` ends with, says, and prints of SQL."""
+    """Run `edgeproxy database rights`. Return its exit code, its message and the SQL that it prints."""
     done = CliRunner().invoke(cli.app, ["database", "rights", "-c", str(collector.file)])
     return (done.exit_code, done.stderr, done.stdout) if done.exit_code else (0, done.stdout, done.stderr)
 
 
-def test_a_table_that_is_in_use_is_secured_later(postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Meanwhile the collector serves as it did before, and says so."""
+def test_row_security_of_a_locked_table_is_put_in_force_later(
+    postgresql: Postgresql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the collector works without row-level security and reports the gap."""
     monkeypatch.setattr(row_security, "LOCK_TIMEOUT", "100ms")
     url = postgresql.database()
 
@@ -748,7 +756,7 @@ def test_a_table_that_is_in_use_is_secured_later(postgresql: Postgresql, monkeyp
 
 
 def test_a_dump_by_the_owner_has_every_row_or_fails(postgresql: Postgresql) -> None:
-    """pg_dump as backups were made before fails; it must not make a backup without rows."""
+    """pg_dump without --enable-row-security fails. It must not write a backup without rows."""
     url = postgresql.database()
 
     async def begin() -> None:

@@ -1,4 +1,4 @@
-"""The collector is killed in the middle of roll-up and retention, and does both by itself."""
+"""The collector performs roll-up and retention by itself, and loses nothing if it is killed during them."""
 
 import asyncio
 import multiprocessing
@@ -24,11 +24,11 @@ pytestmark = pytest.mark.both_databases
 __all__ = ["clock"]
 FORK = multiprocessing.get_context("fork")
 STEP = 4
-"""Before one of so many statements it is killed; which, follows from the seed, which is new each night."""
+"""The test kills the process at every STEPth statement. The seed, new each night, decides the first."""
 
 
 def kill_before(books: Books, number: int) -> None:
-    """kill -9 of this process before so many statements and commits more."""
+    """Kill this process with SIGKILL before its `number`th statement or commit."""
     left = count(1)
 
     def one(*_: object) -> None:
@@ -41,7 +41,7 @@ def kill_before(books: Books, number: int) -> None:
 
 
 def keep_up(url: str, clock: Clock, number: int) -> None:
-    """Roll up and drop what there is, in a process that is killed on its way."""
+    """Run roll-up and retention in a process that is killed before a statement."""
 
     async def run() -> None:
         books = await Books.open(url, clock, of_days(2, 9, 2))
@@ -54,7 +54,7 @@ def keep_up(url: str, clock: Clock, number: int) -> None:
 
 
 async def fill(url: str, clock: Clock) -> Counter[Cell]:
-    """Some days of two edges; what they have counted."""
+    """Ship some days of usage of two edges. Return the counted usage."""
     books = await Books.open(url, clock)
     chains = [Chain("one"), Chain("two")]
     for day in (0, 11, 12):
@@ -64,7 +64,7 @@ async def fill(url: str, clock: Clock) -> Counter[Cell]:
             chain.since += 60
             await books.ship(chain.next())
         clock.now += HOUR + 600
-        # The last hour of each is still to be rolled up, and of the last day all.
+        # The last hour of each day, and all of the last day, have no roll-up yet.
         await books.roll_up() if day < 12 else None
     clock.now += DAY
     await books.close()
@@ -72,15 +72,15 @@ async def fill(url: str, clock: Clock) -> Counter[Cell]:
 
 
 async def look(url: str, clock: Clock, counted: Counter[Cell]) -> None:
-    """Whether all is as it should be."""
+    """Assert that the ledger is consistent and holds the counted usage."""
     books = await Books.open(url, clock, counted=counted)
     await books.check()
     await books.close()
 
 
-@pytest.mark.filterwarnings("ignore:This process")  # Python 3.12 on: forks beside threads, of which none is used here.
-def test_killed_at_any_statement_it_loses_nothing(database: str, clock: Clock, seed: int) -> None:
-    """What was done before it was killed stays done, so that each time it comes further."""
+@pytest.mark.filterwarnings("ignore:This process")  # Python 3.12+ warns of forks beside threads; the child uses none.
+def test_upkeep_killed_at_any_statement_loses_nothing(database: str, clock: Clock, seed: int) -> None:
+    """Committed work stays, so that each run proceeds further than the last."""
     counted = asyncio.run(fill(database, clock))
     for number in count(1 + seed % STEP, STEP):
         process = FORK.Process(target=keep_up, args=(database, clock, number))
@@ -107,8 +107,8 @@ def test_killed_at_any_statement_it_loses_nothing(database: str, clock: Clock, s
 
 
 @only_sqlite("database")
-def test_a_collector_rolls_up_and_drops_by_itself(start_collector: StartCollector) -> None:
-    """What it finds when it starts; of what comes later it knows when it looks again."""
+def test_collector_runs_roll_up_and_retention_at_its_start(start_collector: StartCollector) -> None:
+    """The run at the start handles the usage found there. Later usage waits for the next run."""
     collector = start_collector(retention={"minutes": "2day", "hours": "3day", "batches": "forever"})
     now = int(time.time())
     old, young = Chain(since=now - 40 * DAY), Chain(since=now - HOUR)

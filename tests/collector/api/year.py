@@ -1,9 +1,8 @@
-"""A year of many customers in a ledger on PostgreSQL, made by the database itself; and how long questions of it take:
-`python -m tests.collector.api.year [--customers 10000]`.
+"""Measure usage queries on a year in PostgreSQL: `python -m tests.collector.api.year [--customers 10000]`.
 
-Of 10,000 customers 2 are active in every minute, 60 in one of ten, 1,000 in one of a hundred, the rest in one of a
-thousand, each on two edges and with two meters, one of them by model, three series together: 42 million rows of
-minutes, which with hours and days take some 11 GB. They lie on disk in the order in which they would have come.
+The database generates the ledger itself. 2 of 10,000 customers are active in every minute, 60 in one of ten, 1,000 in
+one of a hundred, the rest in one of a thousand. Each customer has two edges and two meters, one of them by model, so
+three series. That makes 42 million minute rows, some 11 GB with hours and days, on disk in the order of their arrival.
 """
 
 import argparse
@@ -26,9 +25,9 @@ from loadtest.testbed.postgresql import Postgresql
 
 YEAR = 2026
 PACES = ((2, 1), (60, 10), (1_000, 100))
-"""So many of 10,000 customers are active in one of so many minutes."""
+"""Pairs (n, m): n of 10,000 customers are active in one of m minutes."""
 REST = 1_000
-"""The same of all others."""
+"""All other customers are active in one of this many minutes."""
 QUESTIONS: dict[str, dict[str, str]] = {
     "total": {},
     "by model": {"by": "model"},
@@ -44,10 +43,10 @@ QUESTIONS: dict[str, dict[str, str]] = {
     "tokens by model and day": {"meter": "tokens", "by": "model,day"},
 }
 RATIO_MAX = 1.5
-"""A question by a dimension takes at most so many times as long as the same one without it."""
+"""The allowed time of a query by dimension, as a multiple of the query without the dimension."""
 METERS = {"requests": {"count": "requests"}, "tokens": {"count": "events", "dimensions": {"model": 50}}}
 UNROLLED = 2 * 3600
-"""Seconds at the year's end that are not rolled up."""
+"""Seconds before the year's end without a roll-up."""
 
 SERIES = """
 INSERT INTO series (edge, region, customer, meter, route, dimensions)
@@ -65,7 +64,7 @@ EDGES = """
 INSERT INTO edges (edge, region, seq, hash, received, latest)
 SELECT edge, region, 0, '', 0, $1 FROM (VALUES ('a', 'eu'), ('b', 'us')) both_of_them(edge, region)
 """
-"""`latest`: what is counted of them is rolled up as far as that."""
+"""`latest`: the roll-up of an edge's usage may proceed to this second."""
 MINUTES = """
 INSERT INTO {name} (series, minute, value)
 SELECT id, {since} + 60 * minute, 1 + id % 97
@@ -82,7 +81,7 @@ WHERE minute < {until} GROUP BY 1, 2 ORDER BY 2, 1
 
 
 def month(number: int) -> tuple[int, int]:
-    """The Unix second at which a month of the year begins, and that at which the next one does."""
+    """Return the Unix seconds at which a month of the year begins and ends."""
     begin = calendar.timegm((YEAR, number, 1, 0, 0, 0))
     return begin, begin + calendar.monthrange(YEAR, number)[1] * 86400
 
@@ -90,7 +89,7 @@ def month(number: int) -> tuple[int, int]:
 async def fill(
     url: str, customers: int, months: Sequence[int] = range(1, 13), paces: Sequence[tuple[int, int]] = PACES
 ) -> int:
-    """Make the tables and fill them; the rows of minutes."""
+    """Create and fill the tables. Return the number of minute rows."""
     database = await Database.connect(url)
     await database.close()
     connection = await asyncpg.connect(url, command_timeout=3600)
@@ -100,7 +99,7 @@ async def fill(
     await connection.execute(SPLITS)
     end = month(months[-1])[1] - UNROLLED
     await connection.execute(EDGES, end + UNROLLED - 60)
-    for table in ("hours", "days"):  # Their indexes are made at the end.
+    for table in ("hours", "days"):  # Their indexes are created at the end, which is faster.
         await connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {table}_pkey")
     bounds, above = ["WHEN n < 0 THEN 1"], 0
     for count, pace in paces:
@@ -127,7 +126,7 @@ async def fill(
 
 
 def asked(collector: Collector, customer: int, number: int, query: dict[str, str]) -> tuple[float, int]:
-    """Ask for a customer's month: the seconds until the answer is there, and its total."""
+    """Query a customer's month. Return the seconds until the answer, and its total."""
     since, until = (time.strftime("%Y-%m-%d", time.gmtime(second)) for second in month(number))
     began = time.perf_counter()
     answer = collector.get("/v1/usage", **{"customer": f"customer-{customer}", "from": since, "to": until, **query})
@@ -139,9 +138,9 @@ def asked(collector: Collector, customer: int, number: int, query: dict[str, str
 
 
 def measured(collector: Collector, drawn: Sequence[tuple[int, int]]) -> dict[str, list[float]]:
-    """Milliseconds of each question about these customers' months; all of them must come to the same totals.
+    """Return the milliseconds of each query for these customers' months, and assert that all totals agree.
 
-    Each month is asked for in all ways, another one first each time: what else the machine does meets all alike.
+    Each month gets all queries, each time starting with another one, so that other load affects all queries alike.
     """
     taken: dict[str, list[float]] = {name: [] for name in QUESTIONS}
     totals: dict[tuple[int, int, str], set[int]] = {}
@@ -157,7 +156,7 @@ def measured(collector: Collector, drawn: Sequence[tuple[int, int]]) -> dict[str
 
 
 def ratios(taken: dict[str, list[float]]) -> dict[str, float]:
-    """By question by model, how many times as long it took as the same one without, by their medians."""
+    """Return, for each query by model, its median time as a multiple of the query without the model."""
     found = {}
     for name, query in QUESTIONS.items():
         by = query.get("by", "").split(",")
@@ -170,7 +169,7 @@ def ratios(taken: dict[str, list[float]]) -> dict[str, float]:
 
 
 def drawn(chance: random.Random, customers: int, months: Sequence[int], size: int) -> list[tuple[int, int]]:
-    """Customers and months that are asked for: of those that are less active than one minute in ten."""
+    """Draw customers and months to query, among customers who are active in less than one minute in ten."""
     busy = sum(max(1, count * customers // 10_000) for count, pace in PACES if pace <= 10)
     return [(chance.randrange(busy, customers), chance.choice(months)) for _ in range(size)]
 

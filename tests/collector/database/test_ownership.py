@@ -1,4 +1,4 @@
-"""Tables of PostgreSQL that belong to an owner of their own: the collector serves, and its login can do no more."""
+"""PostgreSQL tables with a separate owner: the collector's login can read and write rows, and nothing more."""
 
 import asyncio
 import re
@@ -25,7 +25,7 @@ __all__ = ["clock"]
 
 PAGE = ROOT / "docs/operations/collector.md"
 NEW, EXISTING = re.findall(r"```sql\n(.*?)```", PAGE.read_text().partition("## An owner of its own\n")[2], re.DOTALL)
-"""What an administrator runs for a new database, and for one whose login owns the tables, as the page has it."""
+"""The page's SQL for an administrator: for a new database, and for one where the login owns the tables."""
 BEFORE = "0000"
 """A revision before the first."""
 OWNER, LOGIN = "edgeproxy_owner", "edgeproxy"
@@ -58,7 +58,7 @@ ATTACKS = {
     "DELETE FROM credit_entries": NO_RIGHT,
     "UPDATE invoice_lines SET amount = 0": NO_RIGHT,
     "UPDATE alembic_version SET version_num = '0001'": NO_RIGHT,
-    # Becoming the owner.
+    # Attempts to become the owner.
     "SET ROLE edgeproxy_owner": NO_RIGHT,
     "SELECT set_config('role', 'edgeproxy_owner', false)": NO_RIGHT,
     "SET SESSION AUTHORIZATION edgeproxy_owner": NO_RIGHT,
@@ -89,7 +89,7 @@ ATTACKS = {
     "INSERT INTO minutes_floor VALUES (0)": NO_RIGHT,
     "SET ROLE edgeproxy_customer; SELECT edgeproxy_create_partition('2030-01-01')": NO_RIGHT,
 }
-"""What who has the login tries, and the SQLSTATE that each is refused with."""
+"""Statements that an attacker with the login tries, each with the SQLSTATE of its refusal."""
 SHADOWS = """
     CREATE TEMP TABLE rollup (minutes_from bigint);
     INSERT INTO pg_temp.rollup VALUES (9223372036854775807);
@@ -101,11 +101,11 @@ SHADOWS = """
     CREATE FUNCTION pg_temp.to_char(timestamp, text) RETURNS text LANGUAGE sql AS 'SELECT ''keys''';
     SET search_path = pg_temp, public, pg_catalog;
 """
-"""What the functions would find in the place of what they name, if they looked where the caller does."""
+"""Objects that would replace the functions' own ones if the functions used the caller's search_path."""
 
 
 class SeparateOwner:
-    """A server with the roles of the page, a database of its owner's, and a collector's file with the login."""
+    """A server with the page's roles, a database of the owner, and a collector configuration with the login."""
 
     def __init__(self, server: Postgresql, folder: Path) -> None:
         self.server = server
@@ -119,13 +119,13 @@ class SeparateOwner:
         return self.server.ask_in("ledger", statements, user=user)
 
     def run_command(self, name: str, owner: str | None = OWNER) -> tuple[int, str]:
-        """The exit code of `edgeproxy database NAME`, and what it says."""
+        """Run `edgeproxy database NAME`. Return its exit code and its output."""
         environ = {} if owner is None else {"EDGEPROXY_DATABASE_OWNER": self.url(owner)}
         done = CliRunner().invoke(cli.app, ["database", name, "-c", str(self.collector.file)], env=environ)
         return done.exit_code, done.output.strip()
 
     def list_owners(self) -> str:
-        """Whose the tables, sequences and functions of the collector are."""
+        """Return the owners of the collector's tables, sequences and functions."""
         return self.run_sql(
             "SELECT DISTINCT pg_get_userbyid(owner) FROM (SELECT relowner FROM pg_class WHERE relnamespace ="
             " 'public'::regnamespace UNION SELECT proowner FROM pg_proc WHERE pronamespace = 'public'::regnamespace)"
@@ -133,7 +133,7 @@ class SeparateOwner:
         )
 
     def fail_start(self) -> str:
-        """What a collector says that does not start."""
+        """Start a collector that fails to start, and return its output."""
         process = self.collector.begin()
         until(lambda: not process.running, "it has ended", seconds=60)
         assert process.wait(10.0) == 2
@@ -142,7 +142,7 @@ class SeparateOwner:
 
 @contextmanager
 def start_bare(folder: Path) -> Iterator[SeparateOwner]:
-    """The same on a server where nobody has run anything yet."""
+    """Yield a setting on a new server, before the administrator runs any SQL."""
     with closing(Postgresql(in_memory=True)) as server:
         server.ask(f"DROP ROLE {LOGIN}")
         setting = SeparateOwner(server, folder)
@@ -151,8 +151,8 @@ def start_bare(folder: Path) -> Iterator[SeparateOwner]:
 
 
 def run_new(setting: SeparateOwner) -> None:
-    """Make an owner and a login as the page says, and no tables yet."""
-    for statement in NEW.strip().split(";\n"):  # Each by itself: a database is made outside of a transaction.
+    """Create the owner and the login as the page says, without tables."""
+    for statement in NEW.strip().split(";\n"):  # One by one: CREATE DATABASE cannot run in a transaction.
         setting.server.ask(statement)
 
 
@@ -170,15 +170,15 @@ def separate(bare: SeparateOwner) -> SeparateOwner:
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SeparateOwner]:
-    """An owner with its tables, for tests that take back what they change."""
+    """An owner with its tables, shared by tests that undo their changes."""
     with start_bare(tmp_path_factory.mktemp("shared-owner")) as setting:
         run_new(setting)
         assert setting.run_command("migrate")[0] == 0
         yield setting
 
 
-def test_a_login_that_owns_nothing_serves(separate: SeparateOwner, clock: Clock) -> None:
-    """It counts, makes the partitions of months to come and drops those that are over, and nothing becomes its own."""
+def test_login_without_ownership_counts_and_manages_partitions(separate: SeparateOwner, clock: Clock) -> None:
+    """The login counts usage, creates and drops monthly partitions, and still owns no object."""
     assert "there are no tables, and the user edgeproxy may not make them: have the owner run" in separate.fail_start()
     code, text = separate.run_command("migrate")
     assert (code, text.partition("; ")[2]) == (0, "edgeproxy reads and writes its rows")
@@ -223,7 +223,7 @@ def test_a_login_that_owns_nothing_serves(separate: SeparateOwner, clock: Clock)
     assert separate.list_owners() == OWNER
 
 
-def test_each_attack_with_the_login_of_a_collector_is_refused(separate: SeparateOwner) -> None:
+def test_each_attack_with_the_collectors_login_is_refused(separate: SeparateOwner) -> None:
     assert separate.run_command("migrate")[0] == 0
     separate.run_sql("SELECT edgeproxy_create_partition('2026-09-01')", user=LOGIN)
 
@@ -254,15 +254,15 @@ def test_each_attack_with_the_login_of_a_collector_is_refused(separate: Separate
     assert separate.run_command("rights")[0] == 0
 
 
-def test_a_database_whose_login_owned_it_is_handed_to_an_owner(bare: SeparateOwner) -> None:
-    """With what was counted."""
+def test_database_owned_by_the_login_moves_to_a_separate_owner(bare: SeparateOwner) -> None:
+    """The counted usage is kept."""
     bare.server.ask(f"CREATE ROLE {LOGIN} LOGIN CREATEROLE")
     bare.server.ask(f"CREATE DATABASE ledger OWNER {LOGIN}")
     collector = bare.collector.start()
     chain = Chain(since=int(time.time()) // 60 * 60 - 120)
     assert collector.post(chain.next(("acme", "requests", "v1", 5))).status == 200
     assert "the user edgeproxy owns the tables, and could switch row-level security off" in collector.output
-    bare.run_sql("ALTER TABLE keys NO FORCE ROW LEVEL SECURITY", user=LOGIN)  # So it could.
+    bare.run_sql("ALTER TABLE keys NO FORCE ROW LEVEL SECURITY", user=LOGIN)  # The warning is true.
     collector.end()
 
     bare.run_sql(EXISTING)
@@ -278,7 +278,7 @@ def test_a_database_whose_login_owned_it_is_handed_to_an_owner(bare: SeparateOwn
         bare.run_sql("ALTER TABLE keys NO FORCE ROW LEVEL SECURITY", user=LOGIN)
 
 
-def test_the_owner_brings_tables_up_to_date_before_a_collector_starts(
+def test_collector_starts_only_after_the_owner_migrates(
     separate: SeparateOwner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert separate.run_command("migrate")[0] == 0
@@ -305,8 +305,10 @@ def test_the_owner_brings_tables_up_to_date_before_a_collector_starts(
         (f"GRANT TRUNCATE, UPDATE ON audit TO {LOGIN}", None, "has the rights UPDATE, TRUNCATE to audit"),
     ],
 )
-def test_a_login_that_could_do_more_is_named(shared: SeparateOwner, weaken: str, restore: str | None, why: str) -> None:
-    """What the owner may take back, it does when it migrates."""
+def test_rights_command_names_excess_rights_of_the_login(
+    shared: SeparateOwner, weaken: str, restore: str | None, why: str
+) -> None:
+    """The owner's next migration revokes the rights that the owner may revoke."""
     shared.run_sql(weaken)
     code, text = shared.run_command("rights")
     assert why in text
@@ -321,8 +323,8 @@ def test_a_login_that_could_do_more_is_named(shared: SeparateOwner, weaken: str,
 @pytest.mark.parametrize(
     "setting", ["role = 'edgeproxy_customer'", "row_security = off", "search_path = pg_temp, public"]
 )
-def test_settings_that_a_login_has_altered_of_itself_are_named(shared: SeparateOwner, setting: str) -> None:
-    """Whoever has stolen it can do so, and they outlive its password."""
+def test_rights_command_names_session_settings_stored_by_the_login(shared: SeparateOwner, setting: str) -> None:
+    """A thief of the login can store such settings, and they survive a change of the password."""
     shared.run_sql(f"ALTER ROLE {LOGIN} SET statement_timeout = '1min'", user=LOGIN)
     code, text = shared.run_command("rights")
     assert (code, text.splitlines()[-1]) == (0, "its sessions begin with statement_timeout=1min")
@@ -336,7 +338,7 @@ def test_settings_that_a_login_has_altered_of_itself_are_named(shared: SeparateO
     shared.run_sql(f"ALTER ROLE {LOGIN} RESET ALL")
 
 
-def test_a_collector_whose_login_was_altered_says_so(separate: SeparateOwner) -> None:
+def test_collector_reports_altered_settings_of_its_login(separate: SeparateOwner) -> None:
     assert separate.run_command("migrate")[0] == 0
     separate.run_sql(f"ALTER ROLE {LOGIN} SET search_path = pg_temp, public", user=LOGIN)
     collector = separate.collector.start()
@@ -344,7 +346,7 @@ def test_a_collector_whose_login_was_altered_says_so(separate: SeparateOwner) ->
     assert "somebody has altered the settings of the collector's login" in collector.output
 
 
-def test_an_owner_of_another_database_is_refused(separate: SeparateOwner) -> None:
+def test_migrate_refuses_an_owner_url_of_another_database(separate: SeparateOwner) -> None:
     for owner, why in (
         (
             f"postgresql://{OWNER}:SECRET@localhost/other",

@@ -1,4 +1,4 @@
-"""Encrypted columns: what is stored, what is read, what is found, and what nobody can read any more."""
+"""Encrypted columns: storage, reading, search, key rotation, and data that is unreadable after an erasure."""
 
 import asyncio
 import io
@@ -69,14 +69,14 @@ Result = TypeVar("Result")
 
 
 def make_key(path: Path) -> Encryption:
-    """Settings with a new master key in a file."""
+    """Return settings with a new master key in a file."""
     path.write_bytes(os.urandom(32))
     path.chmod(0o600)
     return Encryption.model_validate({"file": str(path)})
 
 
 def run(url: str, settings: Encryption | None, work: Callable[[Database, Keyring | None], Awaitable[Result]]) -> Result:
-    """Do something with the database at a URL, opened as a collector opens it."""
+    """Run `work` with the database at `url`, opened as a collector opens it."""
 
     async def do() -> Result:
         database = await Database.connect(url)
@@ -89,7 +89,7 @@ def run(url: str, settings: Encryption | None, work: Callable[[Database, Keyring
 
 
 async def create(connection: AsyncConnection, name: str, email: str = EMAIL) -> None:
-    """A customer with something in each encrypted column."""
+    """Create a customer with a value in each encrypted column."""
     fields = {"name": name, "tier": "basic", "external_id": f"crm-{name}", "metadata": {"note": f"{NOTE} {name}"}}
     await customers.create_customer(connection, CALLER, CreateCustomerRequest.model_validate(fields), SETTINGS)
     body = contacts.Contacts.model_validate({"emails": [email, f"other@{name}.example"]})
@@ -97,7 +97,7 @@ async def create(connection: AsyncConnection, name: str, email: str = EMAIL) -> 
 
 
 async def read(connection: AsyncConnection, name: str) -> tuple[str | None, str, list[str]]:
-    """The same as it is read."""
+    """Return the customer's decrypted values: external id, metadata and contacts."""
     row = await customers.get_row(connection, name)
     return row.external_id, row.metadata, await contacts.list_contacts(connection, name)
 
@@ -107,12 +107,12 @@ def expected(name: str, email: str = EMAIL) -> tuple[str, str, list[str]]:
 
 
 async def fetch_stored(connection: AsyncConnection) -> str:
-    """What is stored of it, as whoever has the database sees it."""
+    """Return the stored rows as a thief of the database sees them."""
     tables = (customers_table, contacts_table, data_keys, encryption_keys)
     return "\n".join([str(tuple(row)) for table in tables for row in await connection.execute(sa.select(table))])
 
 
-def test_values_are_read_and_found_as_ever_and_none_is_stored(database: str, tmp_path: Path) -> None:
+def test_encrypted_values_are_readable_and_searchable_but_not_stored(database: str, tmp_path: Path) -> None:
     async def do(opened: Database, _: Keyring | None) -> None:
         async with opened.writing() as connection:
             for name in ("acme", "bolt"):
@@ -120,7 +120,7 @@ def test_values_are_read_and_found_as_ever_and_none_is_stored(database: str, tmp
             assert await read(connection, "acme") == expected("acme")
             stored = await fetch_stored(connection)
             assert not [one for one in (EMAIL, NOTE, "crm-", "other@") if one in stored]
-            # By what is hashed:
+            # Search uses the stored hashes:
             assert await contacts.list_customers(connection, EMAIL.upper()) == ["acme", "bolt"]
             found = await search_customers(connection, opened, "crm-bolt", 10)
             assert [one["name"] for one in found] == ["bolt"]
@@ -129,7 +129,7 @@ def test_values_are_read_and_found_as_ever_and_none_is_stored(database: str, tmp
             taken = UpdateCustomerRequest.model_validate({"external_id": "crm-acme"})
             with pytest.raises(ChangeRejectedError, match="external_id"):
                 await customers.update_customer(connection, CALLER, "bolt", taken, SETTINGS)
-            # A hash that is stored is no value: whoever has read it finds nothing by it.
+            # A stored hash is not accepted as a search value, so a thief of the database finds nothing with it.
             hashed = (await connection.execute(sa.select(contacts_table.c.email).limit(1))).scalar_one()
             assert await contacts.list_customers(connection, hashed) == []
             left = contacts.Contacts.model_validate({"emails": [EMAIL]})
@@ -140,7 +140,7 @@ def test_values_are_read_and_found_as_ever_and_none_is_stored(database: str, tmp
 
 
 @pytest.mark.both_databases
-def test_the_domain_of_an_address_is_found_and_is_a_hash(database: str, tmp_path: Path) -> None:
+def test_search_finds_the_domain_of_an_address_by_its_hash(database: str, tmp_path: Path) -> None:
     key = make_key(tmp_path / "key")
 
     async def find(opened: Database, text: str) -> list[str]:
@@ -172,7 +172,7 @@ def test_the_domain_of_an_address_is_found_and_is_a_hash(database: str, tmp_path
         hashes = await domains(opened)
         assert len(hashes) == 5
         assert not any("example" in str(value) for value in hashes)
-        async with opened.writing() as connection:  # As an earlier version has sealed them.
+        async with opened.writing() as connection:  # An earlier version sealed addresses without the domain's hash.
             await connection.execute(sa.update(contacts_table).values(domain=None))
         assert await find(opened, "acme.example") == []
         assert await migration.seal_clear_rows(opened) == 6
@@ -183,7 +183,7 @@ def test_the_domain_of_an_address_is_found_and_is_a_hash(database: str, tmp_path
     run(database, key, sealed)
 
 
-def test_a_value_is_bound_to_its_row_and_column(database: str, tmp_path: Path) -> None:
+def test_sealed_value_is_bound_to_its_row_and_column(database: str, tmp_path: Path) -> None:
     async def do(opened: Database, _: Keyring | None) -> None:
         async with opened.writing() as connection:
             await create(connection, "acme")
@@ -192,7 +192,7 @@ def test_a_value_is_bound_to_its_row_and_column(database: str, tmp_path: Path) -
             await connection.execute(sa.update(customers_table).where(own).values(metadata=sealed))
             with pytest.raises(SealedValueError, match=r"customers\.metadata of a row was changed"):
                 await customers.get_row(connection, "acme")
-            # Contacts of one customer, exchanged.
+            # Exchange the sealed addresses of two contacts of one customer.
             rows = (await connection.execute(sa.select(contacts_table))).all()
             for row, other in zip(rows, reversed(rows), strict=True):
                 one = contacts_table.c.email == row.email
@@ -205,7 +205,7 @@ def test_a_value_is_bound_to_its_row_and_column(database: str, tmp_path: Path) -
 
 
 @pytest.mark.both_databases
-def test_each_column_is_stored_encrypted_read_as_ever_and_bound_to_its_row(database: str, tmp_path: Path) -> None:
+def test_each_sealed_column_is_encrypted_readable_and_bound_to_its_row(database: str, tmp_path: Path) -> None:
     async def do(opened: Database, _: Keyring | None) -> None:
         async with opened.writing() as connection:
             await plant(connection)
@@ -239,8 +239,8 @@ def test_each_column_is_stored_encrypted_read_as_ever_and_bound_to_its_row(datab
     run(database, make_key(tmp_path / "key"), do)
 
 
-def test_a_list_is_opened_without_a_call_for_each_of_its_values(database: str, tmp_path: Path) -> None:
-    """Calls of Python are what a list takes beside AES-GCM and Base64: one for a row, and none for a value."""
+def test_opening_a_list_takes_one_python_call_per_row(database: str, tmp_path: Path) -> None:
+    """Beside AES-GCM and Base64, Python calls are the cost of a list: one per row, and none per value."""
     calls = Counter[str]()
 
     def count(frame: FrameType, event: str, _: object) -> None:
@@ -253,7 +253,7 @@ def test_a_list_is_opened_without_a_call_for_each_of_its_values(database: str, t
             for name in names:
                 await create(connection, name)
         async with opened.reading() as connection:
-            await customers.list_customers(connection, None, len(names))  # Data keys are in memory from now on.
+            await customers.list_customers(connection, None, len(names))  # This loads the data keys into memory.
             sys.setprofile(count)
             try:
                 rows = await customers.list_customers(connection, None, len(names))
@@ -268,7 +268,7 @@ def test_a_list_is_opened_without_a_call_for_each_of_its_values(database: str, t
 
 
 @pytest.mark.both_databases
-def test_people_who_sign_in_and_subscribe_are_found_as_ever_and_none_is_stored(database: str, tmp_path: Path) -> None:
+def test_addresses_of_sessions_and_subscribers_are_found_but_not_stored(database: str, tmp_path: Path) -> None:
     label, now = f"contact:{EMAIL}", 1_800_000_000
 
     async def do(opened: Database, _: Keyring | None) -> None:
@@ -301,10 +301,8 @@ def test_people_who_sign_in_and_subscribe_are_found_as_ever_and_none_is_stored(d
     run(database, make_key(tmp_path / "key"), do)
 
 
-def test_a_data_key_in_memory_is_neither_one_of_a_rollback_nor_used_to_write_for_who_is_erased(
-    database: str, tmp_path: Path
-) -> None:
-    """Two collectors on a database: one erases, and the other one, which hears nothing of it, has the key still."""
+def test_cached_data_key_is_unused_after_rollback_or_erasure(database: str, tmp_path: Path) -> None:
+    """Of two collectors on a database one erases. The other is not notified and still has the key in memory."""
     settings = make_key(tmp_path / "key")
 
     async def do(opened: Database, keyring: Keyring | None) -> None:
@@ -351,13 +349,13 @@ def test_a_data_key_in_memory_is_neither_one_of_a_rollback_nor_used_to_write_for
     run(database, settings, do)
 
 
-def test_without_the_data_key_a_copy_from_before_the_erasure_says_nothing(database: str, tmp_path: Path) -> None:
+def test_copy_from_before_an_erasure_is_unreadable_without_the_data_key(database: str, tmp_path: Path) -> None:
     async def do(opened: Database, _: Keyring | None) -> None:
         async with opened.writing() as connection:
             await create(connection, "acme")
             before = (await connection.execute(sa.select(contacts_table))).all()
             keyring = find_keyring(connection)
-            opened.set_option(OPTION, Keyring([], 0.0))  # An erasure waits for no key.
+            opened.set_option(OPTION, Keyring([], 0.0))  # An erasure works without the key service.
         async with opened.writing() as connection:
             row = await customers.find_stored_row(connection, "acme")
             assert row is not None
@@ -375,7 +373,7 @@ def test_without_the_data_key_a_copy_from_before_the_erasure_says_nothing(databa
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_no_byte_of_a_key_that_is_gone_is_left_in_a_file_of_postgresql(
+def test_destroyed_keys_are_purged_from_the_files_of_postgresql(
     database: str, tmp_path: Path, postgresql: Postgresql
 ) -> None:
     def is_left(wrapped: bytes) -> bool:
@@ -399,7 +397,7 @@ def test_no_byte_of_a_key_that_is_gone_is_left_in_a_file_of_postgresql(
             replaced = (await connection.execute(sa.select(encryption_keys.c.wrapped))).scalars().all()
         assert keyring is not None
         await migration.rotate_keys(opened, keyring)
-        deadline = time.monotonic() + 30  # Statistics, by which dead rows are known, are a moment behind.
+        deadline = time.monotonic() + 30  # PostgreSQL's statistics of dead rows lag a moment behind.
         while not await opened.purge_deleted() or any(map(is_left, replaced)):
             assert time.monotonic() < deadline, "what a rotation has replaced is still there"
             await asyncio.sleep(0.2)
@@ -408,7 +406,7 @@ def test_no_byte_of_a_key_that_is_gone_is_left_in_a_file_of_postgresql(
 
 
 @pytest.mark.both_databases
-def test_a_transaction_that_serves_a_customer_reads_and_writes_its_own(database: str, tmp_path: Path) -> None:
+def test_transaction_for_a_customer_reads_and_writes_its_sealed_values(database: str, tmp_path: Path) -> None:
     async def do(opened: Database, _: Keyring | None) -> None:
         async with opened.writing() as connection:
             for name in ("acme", "bolt"):
@@ -418,7 +416,7 @@ def test_a_transaction_that_serves_a_customer_reads_and_writes_its_own(database:
             await connection.execute(sa.update(customers_table).values(metadata="{}"))
             await connection.execute(sa.delete(data_keys))
         with serving("acme"):
-            async with opened.writing() as connection:  # It makes the customer's data key.
+            async with opened.writing() as connection:  # This creates the customer's data key.
                 change = UpdateCustomerRequest.model_validate({"metadata": {"note": NOTE}})
                 await customers.update_customer(connection, CALLER, "acme", change, SETTINGS)
             async with opened.reading() as connection:
@@ -432,7 +430,7 @@ def test_a_transaction_that_serves_a_customer_reads_and_writes_its_own(database:
 # ---- keys
 
 
-def test_a_master_key_that_is_wrong_or_away_is_an_error_of_the_start(database: str, tmp_path: Path) -> None:
+def test_wrong_or_missing_master_key_fails_the_start(database: str, tmp_path: Path) -> None:
     async def nothing(opened: Database, keyring: Keyring | None) -> None: ...
 
     settings = make_key(tmp_path / "key")
@@ -451,18 +449,16 @@ def test_a_master_key_that_is_wrong_or_away_is_an_error_of_the_start(database: s
         run(database, settings, nothing)
 
 
-def test_a_service_that_cannot_unwrap_what_it_wraps_is_refused_before_anything_is_stored(
-    database: str, tmp_path: Path
-) -> None:
+def test_key_service_that_cannot_unwrap_is_refused_before_use(database: str, tmp_path: Path) -> None:
     async def nothing(opened: Database, keyring: Keyring | None) -> None: ...
 
-    lost = "read key; echo QUJD"  # The same for each verb: what was wrapped is gone.
+    lost = "read key; echo QUJD"  # The same output for wrap and unwrap: the wrapped key is lost.
     with pytest.raises(UnusableDatabaseError, match="command sh unwraps another key than it has wrapped"):
         run(database, Encryption.model_validate({"command": ["sh", "-c", lost]}), nothing)
-    run(database, make_key(tmp_path / "key"), nothing)  # The database has no keys yet, and can be used.
+    run(database, make_key(tmp_path / "key"), nothing)  # The database has no keys yet, so another service works.
 
 
-def test_keys_serve_while_their_service_is_away_until_their_time_is_over(database: str, tmp_path: Path) -> None:
+def test_keys_work_without_their_service_until_they_expire(database: str, tmp_path: Path) -> None:
     file = tmp_path / "key"
     settings = make_key(file)
 
@@ -497,10 +493,8 @@ def test_keys_serve_while_their_service_is_away_until_their_time_is_over(databas
     run(database, settings, do)
 
 
-def test_an_alert_is_raised_while_keys_are_away_and_no_webhook_is_told_in_the_clear(
-    database: str, tmp_path: Path
-) -> None:
-    """As batches of edges raise alerts, which are taken all the same."""
+def test_alert_without_keys_is_raised_but_stores_no_webhook_in_the_clear(database: str, tmp_path: Path) -> None:
+    """Batches of edges are accepted without the key service, and their alerts must be raised."""
     file = tmp_path / "key"
     settings = make_key(file)
 
@@ -539,9 +533,7 @@ def test_an_alert_is_raised_while_keys_are_away_and_no_webhook_is_told_in_the_cl
 
 
 @pytest.mark.both_databases
-def test_secrets_of_end_users_are_stored_encrypted_those_of_before_too_and_hash_as_ever(
-    database: str, tmp_path: Path
-) -> None:
+def test_end_user_secrets_are_sealed_without_changing_their_values(database: str, tmp_path: Path) -> None:
     settings = make_key(tmp_path / "key")
 
     async def fetch_stored(connection: AsyncConnection) -> dict[str, bytes]:
@@ -560,7 +552,7 @@ def test_secrets_of_end_users_are_stored_encrypted_those_of_before_too_and_hash_
         assert await seal_clear_secrets(opened) == 0
         async with opened.writing() as connection:
             after = await get_or_create_secrets(connection, [*before, "later"])
-            await create(connection, "of-a-file")  # Who was in a file has an id by now.
+            await create(connection, "of-a-file")  # A customer from the configuration file now has an id.
             assert {one: after[one] for one in before} == before
             assert await fetch_secrets(connection, [*after]) == after
             stored = await fetch_stored(connection)
@@ -584,10 +576,10 @@ def test_secrets_of_end_users_are_stored_encrypted_those_of_before_too_and_hash_
     run(database, settings, seal)
 
 
-# ---- rows of before, and rotation
+# ---- rows from before the encryption, and rotation
 
 
-def test_rows_in_the_clear_are_read_found_and_sealed(
+def test_clear_rows_are_readable_searchable_and_then_sealed(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(migration, "ROWS_MAX", 10)
@@ -624,7 +616,7 @@ def test_rows_in_the_clear_are_read_found_and_sealed(
     run(database, make_key(tmp_path / "key"), seal)
 
 
-def test_a_rotation_to_another_master_key_leaves_the_first_one_useless(database: str, tmp_path: Path) -> None:
+def test_rotation_to_another_master_key_makes_the_first_useless(database: str, tmp_path: Path) -> None:
     first = make_key(tmp_path / "first")
     make_key(tmp_path / "second")
     both = Encryption.model_validate({"file": str(tmp_path / "second"), "old": [{"file": str(tmp_path / "first")}]})
@@ -636,7 +628,7 @@ def test_a_rotation_to_another_master_key_leaves_the_first_one_useless(database:
 
     async def rotate(opened: Database, keyring: Keyring | None) -> None:
         assert keyring is not None
-        other = await Database.connect(database)  # A collector that serves meanwhile, and has unwrapped the first key.
+        other = await Database.connect(database)  # A second collector, which has unwrapped the first key.
         await open_keyring(other, both)
         assert await migration.rotate_keys(opened, keyring) == (2, 1)
         async with other.writing() as connection:
@@ -660,7 +652,7 @@ def test_a_rotation_to_another_master_key_leaves_the_first_one_useless(database:
 
 
 @only_sqlite("database")
-def test_unreadable_data_key_keeps_no_other_from_being_sealed_and_rotated(database: str, tmp_path: Path) -> None:
+def test_unreadable_data_key_does_not_block_sealing_or_rotation(database: str, tmp_path: Path) -> None:
     settings = make_key(tmp_path / "master.key")
 
     async def write_clear(connection: AsyncConnection) -> None:
@@ -707,7 +699,7 @@ def test_unreadable_data_key_keeps_no_other_from_being_sealed_and_rotated(databa
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_a_data_key_that_is_made_beside_a_rotation_is_wrapped_anew_too(database: str, tmp_path: Path) -> None:
+def test_rotation_rewraps_a_data_key_created_during_it(database: str, tmp_path: Path) -> None:
     settings = make_key(tmp_path / "key")
 
     async def rotate(opened: Database, keyring: Keyring | None) -> None:
@@ -737,7 +729,7 @@ def test_a_data_key_that_is_made_beside_a_rotation_is_wrapped_anew_too(database:
 
 
 @pytest.mark.both_databases
-def test_the_audit_log_says_nothing_of_a_customer_once_its_key_is_gone(database: str, tmp_path: Path) -> None:
+def test_audit_details_of_a_customer_are_unreadable_after_its_erasure(database: str, tmp_path: Path) -> None:
     person = Caller(f"contact:{EMAIL}")
 
     async def do(opened: Database, _: Keyring | None) -> None:
@@ -760,7 +752,7 @@ def test_the_audit_log_says_nothing_of_a_customer_once_its_key_is_gone(database:
             assert "third note" in str(entries), "whoever may read it reads it"
             theirs = await audit.list_entries(connection, 0, 100, actor=person.actor)
             assert [one["action"] for one in theirs] == ["customer.change", "session.begin", "customer.change"]
-            # Details that are moved to another entry.
+            # Details that were moved to another entry are unreadable.
             row = (await connection.execute(sa.select(audit_table).where(audit_table.c.seq == 1))).one()
             wrong = Details("customer.change", row.target, None, row.after)
             (unreadable,) = await open_details(connection, [wrong])
@@ -779,9 +771,7 @@ def test_the_audit_log_says_nothing_of_a_customer_once_its_key_is_gone(database:
     run(database, make_key(tmp_path / "key"), do)
 
 
-def test_what_is_said_of_a_customers_key_alert_or_invoice_is_sealed_and_gone_with_the_customer(
-    database: str, tmp_path: Path
-) -> None:
+def test_audit_text_about_a_customer_is_sealed_and_erased_with_it(database: str, tmp_path: Path) -> None:
     said = "said by ada@acme.example"
 
     async def do(opened: Database, _: Keyring | None) -> None:
@@ -821,9 +811,7 @@ def test_what_is_said_of_a_customers_key_alert_or_invoice_is_sealed_and_gone_wit
     run(database, make_key(tmp_path / "key"), do)
 
 
-def test_a_customers_tokens_and_plans_are_its_own_in_the_audit_log_and_an_operators_are_for_all_to_read(
-    database: str, tmp_path: Path
-) -> None:
+def test_audit_details_are_sealed_for_customers_and_clear_for_operators(database: str, tmp_path: Path) -> None:
     async def do(opened: Database, _: Keyring | None) -> None:
         async with opened.writing() as connection:
             await create(connection, "acme")
@@ -852,9 +840,7 @@ def test_a_customers_tokens_and_plans_are_its_own_in_the_audit_log_and_an_operat
     run(database, make_key(tmp_path / "key"), do)
 
 
-def test_a_late_contact_of_an_erased_customer_is_not_in_the_audit_log_which_is_read_on(
-    database: str, tmp_path: Path
-) -> None:
+def test_late_contact_of_an_erased_customer_stays_out_of_the_audit_log(database: str, tmp_path: Path) -> None:
     late = "late@acme.example"
 
     async def do(opened: Database, _: Keyring | None) -> None:
@@ -865,7 +851,7 @@ def test_a_late_contact_of_an_erased_customer_is_not_in_the_audit_log_which_is_r
             body = contacts.Contacts.model_validate({"emails": [late]})
             with pytest.raises(AccountStateError, match="was deleted"):
                 await contacts.put_contacts(connection, CALLER, "acme", body)
-            # As of a transaction that the erasure did not see:
+            # A concurrent transaction, invisible to the erasure, may insert this:
             row = {"email": late, "customer": (await customers.get_row(connection, "acme")).id, "role": "owner"}
             sealed = await seal_rows(connection, contacts_table.name, [row])
             await connection.execute(sa.insert(contacts_table), sealed)

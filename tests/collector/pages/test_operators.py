@@ -1,4 +1,4 @@
-"""People who sign in with a browser at a real OpenID provider: code flow, PKCE, roles, a second factor; contacts."""
+"""Operators and contacts sign in with a browser at a real OpenID provider: code flow, PKCE, roles, second factor."""
 
 import re
 import sqlite3
@@ -29,7 +29,7 @@ INVOICE_FORMS = ("hold", "accept", "void", "credit", "settle", "write-off")
 
 
 class Stage:
-    """A collector whose operators sign in at a provider."""
+    """A collector with operators who sign in at an OpenID provider."""
 
     def __init__(self, folder: Path) -> None:
         self.provider = Provider(folder)
@@ -43,24 +43,24 @@ class Stage:
         self.collector.start()
 
     def sign_in(self, visitor: Visitor, person: str, path: str = "/sign-in/operator") -> None:
-        """Sign in as somebody."""
+        """Sign in as `person` at the provider."""
         visitor.get(path)
         visitor.read.form("").fields["person"] = person
         visitor.send("", person=person)
 
     def age_sessions(self) -> None:
-        """Let the time pass after which the issuer is asked about them again."""
+        """Make all sessions so old that the collector confirms them at the issuer again."""
         with closing(sqlite3.connect(self.collector.database, timeout=30)) as database, database:
             database.execute("UPDATE sessions SET created_at = created_at - ?", (CONFIRM_SECONDS,))
 
     @property
     def rollout(self) -> dict[str, object]:
-        """Who is charged."""
+        """The status of the billing rollout."""
         told: dict[str, object] = self.collector.get("/billing/rollout", token=ADMIN).json()
         return told
 
     def close(self) -> None:
-        """End it all."""
+        """Stop the collector and the provider."""
         self.collector.close()
         self.provider.close()
 
@@ -73,8 +73,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield made
 
 
-def test_roles_of_the_issuer_are_those_of_the_pages(stage: Stage) -> None:
-    assert "sign-in/link" not in stage.collector.output  # There is an issuer, and no link.
+def test_issuer_roles_decide_the_visible_pages(stage: Stage) -> None:
+    assert "sign-in/link" not in stage.collector.output  # With an issuer the collector prints no link.
     with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk, Visitor(stage.site) as stranger:
         stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/audit")
         assert (ops.status, ops.answer.url.path) == (200, "/console/audit"), " ".join(ops.read.text.split())
@@ -102,7 +102,7 @@ def test_roles_of_the_issuer_are_those_of_the_pages(stage: Stage) -> None:
         assert stranger.answer.url.path == "/sign-in"
 
 
-def test_what_comes_back_must_belong_to_what_was_begun_here(stage: Stage) -> None:
+def test_sign_in_callback_requires_the_state_of_its_own_browser(stage: Stage) -> None:
     with Visitor(stage.site) as victim, Visitor(stage.site) as attacker:
         attacker.client.follow_redirects = False
         attacker.get("/sign-in/operator")
@@ -120,7 +120,7 @@ def test_what_comes_back_must_belong_to_what_was_begun_here(stage: Stage) -> Non
         assert "edgeproxy-session" not in attacker.client.cookies
 
 
-def test_a_session_is_confirmed_at_the_issuer_and_whoever_has_left_is_out(stage: Stage) -> None:
+def test_session_ends_when_the_issuer_no_longer_knows_the_operator(stage: Stage) -> None:
     with Visitor(stage.site) as ops, Visitor(stage.site) as leaver:
         stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/customers")
         stage.sign_in(leaver, "leaver", "/sign-in/operator?next=/console/audit")
@@ -135,12 +135,12 @@ def test_a_session_is_confirmed_at_the_issuer_and_whoever_has_left_is_out(stage:
         leaver.get("/console/audit")
         assert (leaver.status, leaver.answer.url.path) == (403, "/sign-in/back")
         assert stage.collector.get("/v1/customers/made-by-leaver").status == 404
-        # Whoever is still an operator sees nothing of it.
+        # An operator who has not left stays signed in.
         ops.get("/console/audit?order=newest")
         assert (ops.status, str(ops.answer.url)) == (200, f"{stage.site}/console/audit?order=newest")
 
 
-def test_a_second_factor_is_asked_for_anew(stage: Stage) -> None:
+def test_second_factor_requires_a_new_sign_in_at_the_issuer(stage: Stage) -> None:
     with Visitor(stage.site) as ops:
         ops.client.follow_redirects = False
         ops.get("/sign-in/operator?again=1")
@@ -148,7 +148,7 @@ def test_a_second_factor_is_asked_for_anew(stage: Stage) -> None:
         assert (asked["prompt"], asked["max_age"]) == (["login"], ["0"])
 
 
-def test_the_kill_switch_is_for_whom_may_and_who_showed_a_second_factor_a_moment_ago(stage: Stage) -> None:
+def test_billing_stop_requires_the_role_and_a_recent_second_factor(stage: Stage) -> None:
     why = {"why": "a wrong price", "message": "Free today."}
     with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk:
         stage.sign_in(helpdesk, "helpdesk", "/sign-in/operator?next=/console/rollout")
@@ -165,11 +165,11 @@ def test_the_kill_switch_is_for_whom_may_and_who_showed_a_second_factor_a_moment
         assert ops.status == 401
         assert stage.rollout["charging"] is True
         (step_up,) = [link for link in ops.read.links if link.startswith("/sign-in/operator?again=1")]
-        for cookie in list(ops.client.cookies.jar):  # The provider takes whoever comes for who came before.
+        for cookie in list(ops.client.cookies.jar):  # The provider would reuse its own session of the first person.
             if not cookie.name.startswith("edgeproxy"):
                 ops.client.cookies.delete(cookie.name)
         stage.sign_in(ops, "ops", step_up)
-        assert (ops.status, ops.answer.url.path) == (200, "/console/rollout")  # Back where the form is.
+        assert (ops.status, ops.answer.url.path) == (200, "/console/rollout")  # Back on the page of the form.
         ops.send("/console/rollout/stop", **why)
         assert "Free today." in ops.read.text
         assert stage.rollout["message"] == "Free today."
@@ -188,7 +188,7 @@ def test_the_kill_switch_is_for_whom_may_and_who_showed_a_second_factor_a_moment
         assert done == ["billing.stop", "billing.resume", "billing.rollout", "billing.rollout"]
 
 
-def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(stage: Stage) -> None:
+def test_only_sensitive_forms_require_a_second_factor(stage: Stage) -> None:
     sensitive = {
         *(f"/console/customers/{{customer}}/{what}" for what in ("delete", "restore")),
         *(f"/console/rollout/{what}" for what in ("stop", "resume", "percent")),
@@ -196,7 +196,7 @@ def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(st
         *(f"/console/customers/{{customer}}/credits/{what}" for what in ("gift", "withdraw", "refund", "reverse")),
         *(f"/console/price-changes{what}" for what in ("", "/amounts", "/preview", "/{change}/withdraw")),
         "/console/keys/{key}/restore",
-        "/console/tokens",  # Of a role of people.
+        "/console/tokens",  # A token with a role of people.
     }
     said = {
         "once": "0" * 32,
@@ -213,7 +213,7 @@ def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(st
         for page in list_signed_in_pages(sells=True):
             if page.method == "POST" and page.who == "operator":
                 ops.post(page.path.format(**PLACES | {"customer": "nobody", "alert": "999999999"}), token | said)
-                # A search changes nothing: one without a text shows all.
+                # A search changes nothing; without a text it lists all customers.
                 assert ops.status == 200 if page.path == "/console/search" else 400 <= ops.status < 500, page
                 if ops.status == 401:
                     asks.add(page.path)
@@ -222,7 +222,7 @@ def test_whatever_is_sensitive_asks_for_a_second_factor_and_nothing_else_does(st
         assert "asks for a second factor" in ops.get("/console/rollout").text
 
 
-def test_a_price_change_is_shown_before_it_is_scheduled_and_is_just_that(stage: Stage) -> None:
+def test_only_a_previewed_price_change_can_be_scheduled(stage: Stage) -> None:
     assert stage.collector.send("POST", "/v1/customers", {"name": "subscribed", "tier": "basic"}).status == 201
     body = {"plan": "standard"}
     assert stage.collector.send("POST", "/billing/subscription?customer=subscribed", body).status == 201
@@ -275,7 +275,7 @@ def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None
     (one,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="billed").json()["invoices"]
 
     def invoice(**now: str) -> dict[str, object]:
-        """The invoice as it is; first as `now` says, which the run would make of it."""
+        """Return the invoice. First set the columns in `now`, which the billing run would set."""
         if now:
             with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
                 columns = ", ".join(f"{name} = ?" for name in now)
@@ -338,7 +338,7 @@ def test_an_operator_gives_credits_and_takes_them_back(stage: Stage) -> None:
         assert (helpdesk.status, [one for one in helpdesk.read.forms if page in one.action]) == (200, [])
 
 
-def test_a_contact_signs_in_by_the_address_that_the_issuer_has_verified(stage: Stage) -> None:
+def test_contact_signs_in_by_an_address_verified_by_the_issuer(stage: Stage) -> None:
     contacts = {"emails": ["jane@example.com"]}
     for name in ("first", "second"):
         assert stage.collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201
@@ -356,14 +356,14 @@ def test_a_contact_signs_in_by_the_address_that_the_issuer_has_verified(stage: S
             assert visitor.status == 403
             visitor.get("/account")
             assert visitor.answer.url.path == "/sign-in"
-        # Of two customers: asked for which; and no contact any more: signed out.
+        # A contact of two customers chooses one. A removed contact is signed out.
         assert stage.collector.send("PUT", "/v1/customers/second/contacts", contacts).status == 200
         jane.send("/sign-out")
-        jane.get(way)  # At the issuer she is signed in still.
+        jane.get(way)  # She is still signed in at the issuer.
         assert [form.action for form in jane.read.forms] == ["/sign-in/link"] * 2
         jane.post("/sign-in/link", jane.read.forms[1].fields)
         assert "second" in jane.get("/account").text
-        # The issuer is asked again, without her seeing anything of it, and it is the customer that she chose.
+        # The issuer confirms the session without a page for her, and her chosen customer is kept.
         keys = jane.get("/account/keys").form("/account/keys").fields
         stage.age_sessions()
         jane.post("/account/keys", keys)
@@ -377,7 +377,7 @@ def test_a_contact_signs_in_by_the_address_that_the_issuer_has_verified(stage: S
         assert jane.answer.url.path == "/sign-in"
 
 
-def test_what_is_sensitive_asks_a_contact_to_sign_in_again_at_the_issuer_however_new_the_session_is(
+def test_sensitive_form_requires_a_contacts_new_sign_in_at_the_issuer(
     stage: Stage,
 ) -> None:
     owner = {"email": "ann@example.com", "role": "owner"}
@@ -393,7 +393,7 @@ def test_what_is_sensitive_asks_a_contact_to_sign_in_again_at_the_issuer_however
     assert stage.collector.get("/v1/customers/confirmed").json()["state"] == "active"
 
 
-def test_a_customer_is_deleted_by_whom_wrote_its_name_and_can_be_had_back(stage: Stage) -> None:
+def test_deleting_a_customer_requires_its_name_and_can_be_undone(stage: Stage) -> None:
     assert stage.collector.send("POST", "/v1/customers", {"name": "leaver", "tier": "basic"}).status == 201
     with Visitor(stage.site) as ops:
         stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/customers/leaver")
@@ -406,7 +406,7 @@ def test_a_customer_is_deleted_by_whom_wrote_its_name_and_can_be_had_back(stage:
         assert stage.collector.get("/v1/customers/leaver").json()["state"] == "active"
 
 
-def test_a_revoked_key_is_had_back_from_the_page_of_its_customer(stage: Stage) -> None:
+def test_operator_restores_a_revoked_key_on_the_customers_page(stage: Stage) -> None:
     assert stage.collector.send("POST", "/v1/customers", {"name": "careless", "tier": "basic"}).status == 201
     key = stage.collector.send("POST", "/v1/customers/careless/keys", {}).json()["id"]
     with Visitor(stage.site) as ops:
@@ -419,7 +419,7 @@ def test_a_revoked_key_is_had_back_from_the_page_of_its_customer(stage: Stage) -
         assert not [form for form in ops.read.forms if form.action.endswith("/restore")]
 
 
-def test_the_figures_of_the_business_are_for_who_looks_after_money(stage: Stage) -> None:
+def test_business_metrics_are_hidden_from_support_operators(stage: Stage) -> None:
     with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk:
         stage.sign_in(ops, "ops", "/sign-in/operator?next=/console/business-metrics")
 
@@ -438,7 +438,7 @@ def test_the_figures_of_the_business_are_for_who_looks_after_money(stage: Stage)
         assert helpdesk.status == 403
 
 
-def test_the_overview_has_the_traffic_that_edges_report(stage: Stage) -> None:
+def test_overview_shows_the_traffic_reported_by_edges(stage: Stage) -> None:
     chain = Chain()
     assert stage.collector.post(chain.next()).status == 200
     minute = int(time.time()) // 60 * 60 - 600

@@ -1,4 +1,4 @@
-"""What the client has accepted is counted, once: whatever is killed, refused or full."""
+"""The collector counts each event accepted by the client once, despite kills, refusals and a full queue."""
 
 import random
 import sys
@@ -29,7 +29,7 @@ Key = tuple[str, str, str, str]
 
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_event_of_clients_that_are_killed_counts_once(
+def test_each_event_of_killed_clients_counts_once(
     kind: str, tmp_path: Path, seed: int, pytestconfig: pytest.Config
 ) -> None:
     print(f"seed {seed}")
@@ -62,7 +62,7 @@ def test_each_event_of_clients_that_are_killed_counts_once(
 
 
 class Reporter:
-    """A service that reports, started again where it left off each time that it is killed."""
+    """A service that reports events. After each kill it restarts and continues."""
 
     def __init__(self, ends: ExitStack, folder: Path, number: int, count: int, port: int) -> None:
         self._folder, self._number, self._count, self._base = folder / f"r{number}", number, count, int(time.time())
@@ -84,7 +84,7 @@ class Reporter:
         return file.stat().st_size if file.exists() else 0
 
     def wanted(self) -> Counter[Key]:
-        """What it has to say, counted by somebody else."""
+        """Return the expected counts of all its reports, computed independently of the service."""
         found: Counter[Key] = Counter()
         for report in {report.id: report for report in reports(self._number, self._count, self._base)}.values():
             said = report.dimensions
@@ -100,7 +100,7 @@ def with_kills(
     tenths: Sequence[int],
     chance: random.Random,
 ) -> None:
-    """Kill a reporter at each of these tenths of the way, the collector and the database too at some of them."""
+    """Kill a reporter at each of these tenths of the total, and at some also the collector and the database."""
 
     def counted() -> int:
         return int(sum(row["value"] for row in collector.usage(by="meter")["rows"]))
@@ -119,10 +119,10 @@ def with_kills(
         reporter.start()
 
 
-# ---- what it is told, and what it has room for
+# ---- rejected events and a full queue
 
 
-def test_what_is_refused_is_told_and_holds_up_nothing(sqlite_collector: Collector, tmp_path: Path) -> None:
+def test_rejected_event_is_reported_and_blocks_no_other(sqlite_collector: Collector, tmp_path: Path) -> None:
     told: list[tuple[str, str]] = []
 
     def rejected(event: dict[str, Any], error: str) -> None:
@@ -146,7 +146,7 @@ def test_what_is_refused_is_told_and_holds_up_nothing(sqlite_collector: Collecto
     assert len(list(tmp_path.glob("*.jsonl"))) == 1, "what was accepted is still there"
 
 
-def test_the_caller_hears_where_there_is_no_room(tmp_path: Path) -> None:
+def test_full_queue_raises_an_error(tmp_path: Path) -> None:
     with ExitStack() as ends:
         queue = Queue(tmp_path, 25)
         ends.callback(queue.close)
@@ -155,13 +155,13 @@ def test_the_caller_hears_where_there_is_no_room(tmp_path: Path) -> None:
             queue.add(b"xxxxxx\n")
         segment = queue.oldest()
         assert segment is not None
-        segment.write_bytes(segment.read_bytes() + b"torn")  # As by a power cut.
+        segment.write_bytes(segment.read_bytes() + b"torn")  # A power cut can leave such a partial line.
         assert queue.lines(segment) == [b"x" * 19]
         queue.remove(segment)
         assert queue.oldest() is None
 
 
-def test_a_batch_is_no_larger_than_a_request_may_be() -> None:
+def test_batch_stays_within_the_size_of_a_request() -> None:
     lines = [b"x" * 600_000] * 3
     assert len(take_batch(lines, 1000)) == 1
     assert len(take_batch([b"x" * 2_000_000], 1000)) == 1

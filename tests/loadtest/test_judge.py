@@ -1,4 +1,4 @@
-"""What is judged, fault by fault: the verdict, and the words in which it is told."""
+"""The judge's verdict and message for each fault."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ BASIC, PRO = (list(WORKLOAD.kinds).index(kind) for kind in ("basic", "pro"))
 
 
 def slow(seconds: float, where: str, begin: float = 0, end: float = 99) -> Change:
-    """Requests of a region (or `direct`) are answered so much later."""
+    """Return a change that delays the answers of a region (or of `direct`) by `seconds`."""
 
     def change(one: Request, region: str, kind: str) -> dict[str, Any]:
         its = kind == "direct" if where == "direct" else region == where and kind != "direct"
@@ -33,7 +33,7 @@ def late(one: Request, *_: str) -> dict[str, Any]:
     return {"lag": 0.03, "response": 0.05} if 8 <= one.due < 10 and one.worker == 0 else {}
 
 
-def test_a_run_that_went_well_passes() -> None:
+def test_good_run_passes() -> None:
     verdict = judge(evidence())
     assert (verdict.verdict, verdict.exit_code, verdict.findings) == ("pass", 0, [])
     assert verdict.p95 == {"eu": pytest.approx(0.02, rel=0.01), "us": pytest.approx(0.02, rel=0.01)}
@@ -61,13 +61,13 @@ def test_a_run_that_went_well_passes() -> None:
         (with_status(200, list(WORKLOAD.kinds).index("bad_key")), "fail: error_rate"),
     ],
 )
-def test_each_fault_is_told(change: Change, told: str) -> None:
+def test_each_fault_has_its_own_finding(change: Change, told: str) -> None:
     verdict = judge(evidence(change))
     assert verdict.exit_code == (3 if told.startswith("generator") else 1)
     assert any(str(finding).startswith(told) for finding in verdict.findings), verdict.findings
 
 
-def test_an_upstream_that_is_slow_itself_is_told_by_direct() -> None:
+def test_direct_requests_reveal_a_slow_upstream() -> None:
     def change(one: Request, region: str, kind: str) -> dict[str, Any]:
         return {"response": 0.12, "service": 0.12}
 
@@ -76,7 +76,7 @@ def test_an_upstream_that_is_slow_itself_is_told_by_direct() -> None:
 
 
 def slow_us(seconds: float, upstream: float) -> Change:
-    """us answers late, and its upstream itself takes so much of it; that of eu is as usual."""
+    """Return a change that delays us by `seconds`, of which its upstream takes `upstream`. eu is unchanged."""
 
     def change(one: Request, region: str, kind: str) -> dict[str, Any]:
         its = upstream if kind == "direct" else seconds
@@ -93,7 +93,7 @@ def slow_us(seconds: float, upstream: float) -> Change:
         (0.02, "direct us 20 ms, so not the upstream"),
     ],
 )
-def test_each_region_has_the_control_of_its_own_upstream(upstream: float, told: str) -> None:
+def test_each_region_is_compared_with_its_own_upstream(upstream: float, told: str) -> None:
     controls = {"eu": "direct eu", "us": "direct us"}
     verdict = judge(evidence(slow_us(0.173, upstream), controls=controls))
     assert [str(finding) for finding in verdict.findings] == [f"fail: p95 us 173 ms > 80 ms, 1 s to 11 s; {told}"]
@@ -101,7 +101,7 @@ def test_each_region_has_the_control_of_its_own_upstream(upstream: float, told: 
     assert str(mostly[0]).endswith("direct us 79 ms, so mostly the upstream")
 
 
-def test_an_upstream_behind_two_regions_is_one_control() -> None:
+def test_shared_upstream_of_two_regions_has_one_control() -> None:
     url, other = "http://10.0.0.5:9000", "http://10.0.0.6:9000"
     assert name_controls({"eu": url, "us": url}) == {}
     assert name_controls({"eu": url, "us": other, "asia": url}) == {
@@ -112,11 +112,11 @@ def test_an_upstream_behind_two_regions_is_one_control() -> None:
 
 
 def unjudged(run: Evidence) -> dict[str, bool]:
-    """What a run says nothing of, and whether of all of it."""
+    """Return the thresholds that a run did not judge, and whether each was not judged at all."""
     return {one.threshold: one.whole for one in judge(run).unjudged}
 
 
-def test_what_was_not_judged_is_named() -> None:
+def test_thresholds_not_judged_are_named() -> None:
     outside = evidence(outside=True, fresh=False)
     assert unjudged(outside) == {"conserved": True, "moved_p95": True, "limit_error of pro": False, "false_429": True}
     states = {(one.threshold, one.of): one.state for one in list_measured(outside, judge(outside))}
@@ -126,14 +126,14 @@ def test_what_was_not_judged_is_named() -> None:
     assert unjudged(inside) == {"limit_error of pro": False}
 
 
-def test_a_limit_that_the_edge_itself_calls_another_one_fails_the_run() -> None:
+def test_limit_reported_differently_by_the_edge_fails_the_run() -> None:
     verdict = judge(evidence(promised={("us", "basic"): "40 in 60 s"}, outside=True, fresh=False))
     assert [str(finding) for finding in verdict.findings] == [
         "fail: limit basic us: the edge says 40 in 60 s, the workload 60 in 60 s"
     ]
 
 
-def test_statuses_that_are_expected_of_a_request_are_right() -> None:
+def test_expected_error_status_is_no_error() -> None:
     def change(one: Request, region: str, kind: str) -> dict[str, Any]:
         return {"status": 404, "request": 1} if one.kind == PRO else {}
 
@@ -153,7 +153,7 @@ def test_statuses_that_are_expected_of_a_request_are_right() -> None:
         (Machine(2, idle=0.02, others=0.2, waiting=0.9), "fail"),
     ],
 )
-def test_a_machine_that_other_work_takes_is_unfit_and_no_edge_is_blamed(machine: Machine, verdict: str) -> None:
+def test_overloaded_machine_invalidates_timing_but_not_usage_loss(machine: Machine, verdict: str) -> None:
     found = judge(evidence(slow(0.2, "us"), machine=machine))
     assert found.verdict == verdict
     said = (
@@ -166,7 +166,7 @@ def test_a_machine_that_other_work_takes_is_unfit_and_no_edge_is_blamed(machine:
     assert lost_usage.verdict == "fail", "no machine is too busy to keep books"
 
 
-def test_a_spoilt_run_is_invalid_whatever_else_it_shows() -> None:
+def test_run_with_a_lost_worker_is_invalid_despite_other_findings() -> None:
     verdict = judge(evidence(slow(0.5, "us"), lost_workers=[(1, 8.0)]))
     assert (verdict.verdict, verdict.exit_code) == ("invalid", 3)
     assert str(verdict.findings[0]) == "generator: worker 1 was lost, 8 s after the beginning"
@@ -174,13 +174,13 @@ def test_a_spoilt_run_is_invalid_whatever_else_it_shows() -> None:
 
 
 def lost_us(one: Request, region: str, kind: str) -> dict[str, Any]:
-    """us is lost from 4 s to 6 s: what is under way breaks, the rest goes to eu."""
+    """us is lost from 4 s to 6 s: requests in progress break, later ones go to eu."""
     if region != "us" or kind == "direct" or not 3.9 < one.due < 6:
         return {}
     return {"status": BROKEN, "response": 0.15} if one.due < 4 else {"asked": 0, "response": 0.11, "service": 0.1095}
 
 
-def test_what_was_under_way_in_a_lost_region_has_an_account_of_its_own() -> None:
+def test_requests_in_progress_in_a_lost_region_are_counted_apart() -> None:
     lost = {"losses": [Loss("us", 4, 6)], "distance": 0.08}
     verdict = judge(evidence(lost_us, **lost))
     assert verdict.findings == []
@@ -188,7 +188,7 @@ def test_what_was_under_way_in_a_lost_region_has_an_account_of_its_own() -> None
     assert any(finding.text.startswith("lost") for finding in judge(evidence(lost_us)).findings), "without a loss"
 
 
-def test_who_moved_has_a_threshold_of_their_own() -> None:
+def test_clients_moved_from_a_lost_region_have_their_own_threshold() -> None:
     def change(one: Request, region: str, kind: str) -> dict[str, Any]:
         return lost_us(one, region, kind) | ({"response": 0.2} if region == "us" and 5 < one.due < 6 else {})
 
@@ -197,7 +197,7 @@ def test_who_moved_has_a_threshold_of_their_own() -> None:
     assert told == ["p95 of clients moved from us 200 ms > 160 ms"]
 
 
-def test_what_is_lost_after_the_grace_is_a_failure() -> None:
+def test_request_lost_after_the_grace_fails_the_run() -> None:
     def change(one: Request, region: str, kind: str) -> dict[str, Any]:
         return {"status": BROKEN} if region == "us" and 5.2 < one.due < 5.25 else lost_us(one, region, kind)
 
@@ -216,29 +216,29 @@ def test_what_is_lost_after_the_grace_is_a_failure() -> None:
         (Accounts({"a": 5}, {}, {"a": 5}, {"a": 6}), "a: 1 answered by the upstream and not in the ledger"),
     ],
 )
-def test_conservation_customer_by_customer(accounts: Accounts, told: str | None) -> None:
+def test_usage_is_conserved_for_each_customer(accounts: Accounts, told: str | None) -> None:
     verdict = judge(evidence(accounts=accounts))
     assert [told] == [told for f in verdict.findings if told and told in f.text] or (
         told is None and not verdict.findings
     )
 
 
-def test_a_run_in_which_not_all_happened_is_invalid() -> None:
+def test_run_with_a_missed_event_is_invalid() -> None:
     verdict = judge(evidence(missed=["cut hub"]))
     assert (verdict.exit_code, str(verdict.findings[0])) == (3, "events: cut hub was planned and did not happen")
 
 
-def test_an_edge_that_wrote_a_traceback_fails_the_run() -> None:
+def test_traceback_of_an_edge_fails_the_run() -> None:
     verdict = judge(evidence(trouble=["edge of us: ['Traceback']"]))
     assert [str(finding) for finding in verdict.findings] == ["fail: edge of us: ['Traceback']"]
 
 
-def test_limits_that_were_used_before_the_run_are_not_held_against_it() -> None:
+def test_limits_used_before_the_run_cause_no_finding() -> None:
     run: Evidence = evidence(with_status(429, BASIC, 0, 3), fresh=False)
     assert judge(run).findings == []
 
 
-def test_while_the_hub_is_away_a_host_may_refuse_with_its_share_used_up() -> None:
+def test_host_may_refuse_beyond_its_share_while_the_hub_is_cut_off() -> None:
     refused = with_status(429, BASIC, 2)
     assert any(finding.text.startswith("false_429") for finding in judge(evidence(refused)).findings)
     assert judge(evidence(refused, cuts=[(1.5, 10.5)])).findings == []

@@ -1,4 +1,4 @@
-"""Each channel against a real server: what is taken, what is not and why, and what a URL must not lead to."""
+"""Each channel against a real server: accepted and failed deliveries with their reasons, and forbidden URLs."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ from loadtest.testbed.ports import HOST
 from tests.support.receivers import MailTaker, Receiver
 
 KEY = b"k" * 32
-pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # In the clear, on this host.
+pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # The test server uses AUTH without TLS on this host.
 SECRET = "whsec_" + base64.b64encode(KEY).decode()
 SAID = AlertMessage(
     1, "gap:edge-1", "batches_lost", "page", None, "edge-1 lost something", {"seq": 3}, 1_790_000_000_000
@@ -32,7 +32,7 @@ NOW = 1_790_000_001.5
 
 @dataclass
 class Servers:
-    """What there is to send to: in the clear, and with a certificate that nobody vouches for."""
+    """The receiving servers: without TLS, and with an untrusted certificate."""
 
     hooks: Receiver
     mail: MailTaker
@@ -51,7 +51,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
 
 
 def sent(recipient: str | None = None, **channel: Any) -> DeliveryFailure | None:
-    """What comes of sending SAID by a channel with these settings, and that it is over soon."""
+    """Send SAID by a channel with these settings within 10 seconds. Return the failure, or None."""
 
     async def run() -> DeliveryFailure | None:
         async with asyncio.timeout(10):
@@ -60,7 +60,7 @@ def sent(recipient: str | None = None, **channel: Any) -> DeliveryFailure | None
     return asyncio.run(run())
 
 
-def test_a_webhook_is_signed_by_each_secret_and_its_answer_is_not_read(servers: Servers) -> None:
+def test_webhook_is_signed_with_each_secret_and_its_answer_is_not_read(servers: Servers) -> None:
     hooks = servers.hooks
     where = f"http://{HOST}:{hooks.port}/signed"
     hooks.statuses["/signed"] = [204, 200]
@@ -85,14 +85,16 @@ def test_a_webhook_is_signed_by_each_secret_and_its_answer_is_not_read(servers: 
         (307, {"Location": "/elsewhere"}, DeliveryFailure("it answers 307", status=307)),
     ],
 )
-def test_what_is_not_taken(servers: Servers, status: int, fields: dict[str, str], failed: DeliveryFailure) -> None:
+def test_refused_delivery_returns_its_failure(
+    servers: Servers, status: int, fields: dict[str, str], failed: DeliveryFailure
+) -> None:
     hooks = servers.hooks
     hooks.statuses["/refuses"], hooks.fields = [status], fields
     assert sent(slack=f"http://{HOST}:{hooks.port}/refuses") == failed
     assert hooks.on("/elsewhere") == [], "redirections are not followed"
 
 
-def test_slack_and_pagerduty_take_theirs(servers: Servers) -> None:
+def test_slack_and_pagerduty_receive_their_formats(servers: Servers) -> None:
     hooks = servers.hooks
     hooks.fields = {}
     assert sent(slack=f"http://{HOST}:{hooks.port}/services/T/B/x") is None
@@ -102,7 +104,7 @@ def test_slack_and_pagerduty_take_theirs(servers: Servers) -> None:
     assert event.json()["event_action"] == "trigger"
 
 
-def test_no_secret_is_in_why_it_failed_and_nothing_that_nobody_vouches_for_is_told(servers: Servers) -> None:
+def test_failures_hide_secrets_and_untrusted_servers_get_no_message(servers: Servers) -> None:
     with socket.socket() as closed:
         closed.bind((HOST, 0))
         nobody = closed.getsockname()[1]
@@ -122,8 +124,8 @@ def test_no_secret_is_in_why_it_failed_and_nothing_that_nobody_vouches_for_is_to
     assert servers.mail_tls.got == []
 
 
-def test_a_url_that_leads_to_this_host_is_not_connected_to() -> None:
-    """0.0.0.0 is this host to the kernel, and no loopback address to who reads the configuration."""
+def test_channel_does_not_connect_to_a_url_of_this_host() -> None:
+    """The kernel treats 0.0.0.0 as this host, although it is not a loopback address."""
     with socket.socket() as listening:
         listening.bind((HOST, 0))
         listening.listen()
@@ -135,7 +137,7 @@ def test_a_url_that_leads_to_this_host_is_not_connected_to() -> None:
             listening.accept()
 
 
-def test_mail_is_taken_or_refused_for_good_or_for_now(servers: Servers) -> None:
+def test_mail_is_accepted_or_refused_permanently_or_temporarily(servers: Servers) -> None:
     mail = servers.mail
     mail.refused = {"gone@b.c": 550, "later@b.c": 451}
     channel = {"smtp": f"smtp://me:p%40ss@{HOST}:{mail.port}", "from": "alerts@example.com", "to": ["a@b.c", "d@e.f"]}

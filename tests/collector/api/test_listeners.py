@@ -1,4 +1,4 @@
-"""Listeners that serve a part of what a collector answers: what is served where, to whom, and what others learn."""
+"""Listeners that serve only some groups of endpoints: their paths, their clients, and the answers to all others."""
 
 import re
 import socket
@@ -29,9 +29,9 @@ ROLES = {
     **dict.fromkeys(("service", "aggregates", "read", "support", "billing", "admin"), "api"),
     "customer": "customers",
 }
-"""Who is answered at listeners of which group."""
+"""By role: the group of listeners that answers it."""
 TOKENS = (None, "made-up", *ROLES)
-"""The tokens with which an endpoint is asked for: none, one that nobody has, and one of each role."""
+"""Tokens for requests to an endpoint: none, an unknown one, and one of each role."""
 OPEN = {
     "/healthz": set(GROUPS),
     "/readyz": set(GROUPS),
@@ -43,7 +43,7 @@ OPEN = {
     "/v1/keys/leaked": {"customers"},
     "/billing/webhooks/stripe": {"webhooks"},
 }
-"""Where endpoints are that anyone may ask."""
+"""The groups of listeners that serve the endpoints without authentication."""
 SIGN_IN = {("POST", "/sign-in"): {"portal"}, "/sign-in/operator": {"console"}, "/sign-in/back": {"console"}}
 SIGN_IN |= {"/sign-in/customer": {"portal"}, "/sign-in/customer/back": {"portal"}}
 SOMETHING = {
@@ -87,14 +87,14 @@ def parted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parted]:
 
 
 def opened(folder: Path, *listeners: dict[str, Any], **settings: Any) -> Collector:
-    """A collector that runs, with these listeners beside one for everything and everybody."""
+    """Start a collector with these listeners beside one that serves everything."""
     made = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", **settings)
     made.settings["listen"] = [made.settings["listen"], *listeners]
     return made.start()
 
 
 class Asking:
-    """A client of one listener, on a connection that it keeps."""
+    """A client of one listener that keeps its connection."""
 
     def __init__(self, port: int) -> None:
         self._connection = HTTPConnection(HOST, port, timeout=30)
@@ -109,16 +109,16 @@ class Asking:
 
 
 def known(answer: Answer) -> tuple[int, bytes, list[tuple[str, str]]]:
-    """All that an answer tells but when it was given."""
+    """Return an answer's status, body and fields without its date."""
     return answer.status, answer.body, [field for field in answer.fields if field[0] != "date"]
 
 
 def find_status(table: Mapping[tuple[str, str], Collection[str]], group: str, path: str) -> int:
-    """Return the status of a method that a listener does not serve: 405 where it serves the path by another one."""
+    """Return the status for a method that a listener does not serve: 405 if it serves another one of the path."""
     return 405 if any(other == path and group in groups for (_, other), groups in table.items()) else 404
 
 
-def test_each_endpoint_is_answered_where_its_group_is_served_and_elsewhere_is_none(parted: Parted) -> None:
+def test_endpoint_is_answered_only_by_listeners_of_its_group(parted: Parted) -> None:
     described = ask(parted.port, "/v1/openapi.json").json()["paths"]
     table = {
         (method.upper(), path): {ROLES[role] for role in operation.get("x-roles", ())} or OPEN[path]
@@ -133,7 +133,7 @@ def test_each_endpoint_is_answered_where_its_group_is_served_and_elsewhere_is_no
             for number, ((method, path), groups) in enumerate(table.items()):
                 at = path.format(**SOMETHING)
                 unknown = known(listener("LOCK", at))
-                # A listener that does not serve an endpoint reads no token: one at each is enough.
+                # A listener that does not serve an endpoint reads no token, so one token per endpoint is enough.
                 tokens = TOKENS if group in groups else [TOKENS[number % len(TOKENS)]]
                 for token in tokens:
                     answer = listener(method, at, token)
@@ -157,7 +157,7 @@ def test_each_endpoint_is_answered_where_its_group_is_served_and_elsewhere_is_no
     assert min(served.values()) >= 2 * len(ROLES), served
 
 
-def test_each_page_is_where_its_group_is_served_and_elsewhere_is_none(parted: Parted) -> None:
+def test_page_is_served_only_by_listeners_of_its_group(parted: Parted) -> None:
     site: Any = Site(Any, Pages(), "https://a.test", Any, Any, Any)  # type: ignore[arg-type]
     pages = [*list_signed_in_pages(sells=True), *SignInPages(site, None).pages()]
     table = {(page.method, page.path): {"console", "portal"} for page in pages}
@@ -184,7 +184,7 @@ def test_each_page_is_where_its_group_is_served_and_elsewhere_is_none(parted: Pa
                 )
 
 
-def test_a_listener_describes_what_it_answers_and_for_whom(parted: Parted) -> None:
+def test_openapi_of_a_listener_has_only_its_endpoints_and_roles(parted: Parted) -> None:
     ports = (parted.port, parted.ports["customers"], parted.ports["api"])
     whole, own, api = (ask(port, "/v1/openapi.json").json()["paths"] for port in ports)
     assert {"/v1/batches", "/v1/audit", "/billing/webhooks/stripe"} <= whole.keys()
@@ -195,7 +195,7 @@ def test_a_listener_describes_what_it_answers_and_for_whom(parted: Parted) -> No
     assert api.keys() & {"/v1/batches", "/v1/directory"} == set()
 
 
-def test_an_admin_s_token_opens_nothing_at_a_listener_for_customers_and_is_on_record(tmp_path: Path) -> None:
+def test_admin_token_is_denied_and_audited_at_a_customer_listener(tmp_path: Path) -> None:
     with closing(Parted(tmp_path)) as collector:
         collector.start()
         public = collector.ports["customers"]
@@ -211,7 +211,7 @@ def test_an_admin_s_token_opens_nothing_at_a_listener_for_customers_and_is_on_re
         assert entry["after"]["why"].endswith("here: this listener does not serve api")
 
 
-def test_operators_and_customers_sign_in_each_where_their_pages_are(parted: Parted) -> None:
+def test_operators_and_customers_sign_in_at_their_own_listeners(parted: Parted) -> None:
     until(lambda: LINK.search(parted.output) is not None, "the link is printed")
     link = LINK.findall(parted.output)[0]
     secret = link.partition("/sign-in")[2]
@@ -227,7 +227,7 @@ def test_operators_and_customers_sign_in_each_where_their_pages_are(parted: Part
         operator.send("/console/customers", name="carol", tier="basic")
         assert operator.status == 200, "the console changes things where no API is served"
         assert not [one for one in operator.read.links if one == "/status"]
-        # Cookies know no ports: the session comes along, and finds no page of its own.
+        # Cookies are shared between ports: the browser sends the session, but the portal has no operator pages.
         thief.client.cookies = operator.client.cookies
         assert "carol" not in thief.get("/console/customers").text
         assert thief.status == 404
@@ -241,7 +241,7 @@ def test_operators_and_customers_sign_in_each_where_their_pages_are(parted: Part
 ELSEWHERE, PROXY = "127.0.0.2", "127.0.0.3"
 
 
-def test_a_listener_with_networks_hangs_up_on_others_and_believes_its_proxies(tmp_path: Path) -> None:
+def test_listener_rejects_other_networks_and_trusts_its_proxies(tmp_path: Path) -> None:
     with closing(Ports(2)) as ports:
         inner, near = ports.numbers
         own = {"address": f"{HOST}:{inner}", "serve": ["api"], "allow": [ELSEWHERE]}
@@ -262,7 +262,7 @@ def test_a_listener_with_networks_hangs_up_on_others_and_believes_its_proxies(tm
                     answer = ask_from(PROXY, path, client)
                     assert (answer.status, b"this listener is not for" in answer.body) == (403, True), answer
                 assert ask_from(PROXY, "/healthz", client).status == 200
-            # A proxy that may come by itself does not bring along whom it names in a way of its own, or not at all.
+            # An allowed proxy does not pass on clients that it names in an invalid form or not at all.
             for client in ("198.51.100.7:4711", "[2001:db8::1]:443", "nonsense", "unknown", "198.51.100.7,"):
                 assert ask_from(PROXY, client=client, port=near).status == 403, client
             for client in (None, ELSEWHERE, f"{ELSEWHERE}:4711", f"[::ffff:{ELSEWHERE}]:443"):
@@ -271,13 +271,13 @@ def test_a_listener_with_networks_hangs_up_on_others_and_believes_its_proxies(tm
             assert "connections refused: the listener is not for this address" in collector.output
 
 
-def test_connections_of_one_listener_shut_nobody_out_of_another(tmp_path: Path) -> None:
+def test_full_listener_does_not_block_another_listener(tmp_path: Path) -> None:
     head = f"POST /v1/customers/bound/keys HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {OWN}\r\n"
     with closing(Ports(1)) as ports, ExitStack() as held:
         (public,) = ports.numbers
         own = {"address": f"{HOST}:{public}", "serve": ["customers"]}
         with closing(opened(tmp_path, own)) as collector:
-            # As many as an address may have, and each waits for a body: none gives way to others.
+            # An address may have this many connections. Each waits for a body, so none is closed for others.
             for _ in range(500):
                 one = held.enter_context(socket.create_connection((HOST, public), timeout=PATIENCE))
                 one.sendall(f"{head}Content-Length: 9\r\nExpect: 100-continue\r\n\r\n".encode())

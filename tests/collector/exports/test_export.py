@@ -1,4 +1,4 @@
-"""Usage as Parquet: each closed hour once, late usage too, whatever is broken off; what is not so is named."""
+"""Usage export as Parquet: each closed hour once, late usage too, even after a kill. Verification names damage."""
 
 import asyncio
 import random
@@ -24,17 +24,17 @@ from edgeproxy.collector.exports.storage import Storage  # noqa: E402
 pytestmark = pytest.mark.both_databases
 
 HOURS = NOON // HOUR * HOUR + 7 * DAY
-"""Noon of the 28th of a month of 30 days."""
+"""Noon of the 28th day of a month with 30 days."""
 STEPS = (0, 1, 4, 30, 24 * 3)
 """The hours that have usage in `some_days`."""
 
 
 class Killed(BaseException):
-    """What ends an exporter in a test."""
+    """Ends the exporter in a test, as a kill does."""
 
 
 class Frail(Storage):
-    """A directory, at whose nth writing the exporter is killed, before or after it is done."""
+    """A directory that kills the exporter at its nth write, before or after the write is done."""
 
     def __init__(self, folder: Path, left: int | None = None, *, is_done: bool = False) -> None:
         super().__init__(f"file://{folder}", {})
@@ -59,12 +59,12 @@ class Frail(Storage):
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """All files."""
+    """Return all files of a folder, by path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def summed(folder: Path) -> Counter[tuple[int, files.Key]]:
-    """What anybody would read there: all files, added up."""
+    """Return the sums of all exported files, as a reader computes them."""
     found: Counter[tuple[int, files.Key]] = Counter()
     for path in folder.glob("usage/*/*.parquet"):
         day, name = path.parent.name.removeprefix("day="), path.name
@@ -75,7 +75,7 @@ def summed(folder: Path) -> Counter[tuple[int, files.Key]]:
 
 
 async def in_ledger(books: Books) -> Counter[tuple[int, files.Key]]:
-    """The closed hours of the ledger, asked for in another way."""
+    """Return the closed hours of the ledger, by a query independent of the exporter's."""
     of, at = series.c, hours.c
     names = (of.customer, of.meter, of.region, of.edge, of.route, of.dimensions)
     rows = await books.all(sa.select(at.hour, at.value, *names).join_from(hours, series, at.series == of.id))
@@ -84,7 +84,7 @@ async def in_ledger(books: Books) -> Counter[tuple[int, files.Key]]:
 
 
 async def some_days(books: Books, clock: Clock) -> Chain:  # noqa: F811
-    """Usage of three days over the end of a month, with hours and the last day of the month of nothing in between."""
+    """Ship usage of three days across the end of a month, with empty hours and an empty last day of the month."""
     chain = Chain("edge-1", "eu")
     for step in STEPS:
         chain.since = HOURS + step * HOUR
@@ -96,7 +96,7 @@ async def some_days(books: Books, clock: Clock) -> Chain:  # noqa: F811
     return chain
 
 
-def test_wherever_it_is_killed_the_next_run_leaves_what_an_undisturbed_one_does(
+def test_export_after_a_kill_equals_an_undisturbed_export(
     clock: Clock,  # noqa: F811
     tmp_path: Path,
 ) -> None:
@@ -120,7 +120,7 @@ def test_wherever_it_is_killed_the_next_run_leaves_what_an_undisturbed_one_does(
                     await exporter.export_hours(books.database, Frail(folder, writing, is_done=is_done))
                 await exporter.export_hours(books.database, Frail(folder))
                 assert content(folder) == whole
-        # Nothing is written where nothing is new.
+        # A run without new usage writes nothing.
         again = await exporter.export_hours(books.database, Frail(tmp_path / "whole", 0))
         assert (again.hours, again.late, again.files) == (0, 0, 0)
         await books.close()
@@ -129,13 +129,13 @@ def test_wherever_it_is_killed_the_next_run_leaves_what_an_undisturbed_one_does(
 
 
 @pytest.mark.timeout(300)
-def test_whatever_comes_when_and_is_killed_all_files_together_are_the_ledger(
+def test_sum_of_files_equals_the_ledger_after_random_kills(
     database: str,
     clock: Clock,  # noqa: F811
     tmp_path: Path,
     seed: int,
 ) -> None:
-    """Usage in time, late, and from before anything was exported; exports that are killed anywhere."""
+    """Usage arrives in time, late, and from before the first export; exports are killed at random points."""
     print(f"seed {seed}")
     asyncio.run(at_random(database, clock, tmp_path / "there", random.Random(seed)))
 
@@ -143,7 +143,7 @@ def test_whatever_comes_when_and_is_killed_all_files_together_are_the_ledger(
 async def at_random(url: str, clock: Clock, folder: Path, chance: random.Random) -> None:  # noqa: F811
     books = await Books.open(url, clock)
     chains = [Chain(f"edge-{number}", "eu", since=NOON) for number in range(3)]
-    # What differs between the two is asked in other tests too.
+    # PostgreSQL gets fewer rounds, because other tests cover its differences too.
     for _ in range(60 if url.startswith("sqlite") else 20):
         chain, what = chance.choice(chains), chance.random()
         if what < 0.5:
@@ -167,7 +167,7 @@ async def at_random(url: str, clock: Clock, folder: Path, chance: random.Random)
     await books.close()
 
 
-def test_what_comes_after_a_run_was_broken_off_is_in_files_of_its_own(
+def test_usage_after_an_aborted_run_is_written_to_separate_files(
     database: str,
     clock: Clock,  # noqa: F811
     tmp_path: Path,
@@ -194,7 +194,7 @@ def test_what_comes_after_a_run_was_broken_off_is_in_files_of_its_own(
     asyncio.run(run())
 
 
-def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
+def test_verification_names_each_damage(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock)
         chain = await some_days(books, clock)
@@ -203,7 +203,7 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
         await exporter.export_hours(books.database, Frail(folder))
         chain.since = HOURS
         await books.ship(chain.next(("acme", "tokens", "v1", 5)))
-        # What came late is exported by the next run; until then nothing is wrong.
+        # Late usage is exported by the next run. Until then the verification does not report it.
         assert (await verification.verify_export(books.database, Frail(folder))).files == 5
         assert (await exporter.export_hours(books.database, Frail(folder))).late == 1
         assert (await verification.verify_export(books.database, Frail(folder))).files == 6
@@ -231,7 +231,7 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
         for other in (b"{}", whole[listed].replace(b'"rows": 2', b'"rows": "2"', 1), whole[listed][:100]):
             (folder / listed).write_bytes(other)
             assert (await broken()).startswith(f"{listed}: is no manifest: ")
-        # A file and its line of the manifest taken out together.
+        # A file is removed together with its line in the manifest.
         book = manifest.Manifests({path: body for path, body in whole.items() if path.startswith(manifest.FOLDER)})
         book.hours[HOURS] = manifest.Hour(manifest.to_datetime(HOURS), 1, book.hours[HOURS].files[:1])
         (folder / listed).write_bytes(book.month(HOURS)[1])
@@ -240,7 +240,7 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
             await broken()
             == f"the hour {manifest.to_datetime(HOURS):%Y-%m-%dT%H}:00:00Z has 1 row in the ledger that no file has"
         )
-        # A ledger with less than was exported, which the exporter does not pass over either.
+        # The ledger has less usage than the export. The exporter fails on this too.
         async with books.database.writing() as connection:
             await connection.execute(sa.update(hours).values(value=hours.c.value - 1).where(hours.c.hour == HOURS))
         assert f"{one}: has more of " in await broken_ledger(books, folder)
@@ -254,14 +254,14 @@ def test_what_is_not_as_it_should_be_is_named(database: str, clock: Clock, tmp_p
     asyncio.run(run())
 
 
-def test_readings_are_exported_once_whenever_they_come(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
+def test_each_reading_is_exported_once_even_if_late(database: str, clock: Clock, tmp_path: Path) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock)
         await some_days(books, clock)
         folder = tmp_path / "there"
 
         async def export(*at: int) -> tuple[int, int, int]:
-            """Report a level at each of these times."""
+            """Report a reading at each of these times, and export."""
             async with books.database.writing() as connection:
                 made = [
                     UsageEvent("s", f"{one}", "acme", "seats", 7, one, dimensions='{"team":"a"}', is_summed=False)
@@ -278,7 +278,7 @@ def test_readings_are_exported_once_whenever_they_come(database: str, clock: Clo
         def manifests() -> int:
             return len([*(folder / "manifest").iterdir()])
 
-        # Before an export, in an hour of usage and in one of nothing; late; and before all that was ever exported.
+        # Readings before an export, in an hour with and in one without usage; then late ones; then before all exports.
         assert (await export(HOURS + 1, HOURS + HOUR - 1, HOURS + 3 * HOUR))[1:] == (0, 7)
         assert await export() == (0, 0, 0)
         assert await export(HOURS + 2, HOURS - 5 * DAY) == (0, 2, 2)
@@ -296,7 +296,7 @@ def test_readings_are_exported_once_whenever_they_come(database: str, clock: Clo
     asyncio.run(run())
 
 
-def test_hours_that_are_dropped_before_they_are_exported_are_told(
+def test_export_reports_hours_dropped_before_their_export(
     database: str,
     clock: Clock,  # noqa: F811
     tmp_path: Path,
@@ -312,11 +312,11 @@ def test_hours_that_are_dropped_before_they_are_exported_are_told(
         await books.roll_up()
         await exporter.export_hours(books.database, Frail(tmp_path / "whole"))
         await books.retain()
-        # What was exported may be dropped.
+        # Exported usage may be dropped.
         assert (await verification.verify_export(books.database, Frail(tmp_path / "there"))).files == 1
         with pytest.raises(exporter.MissedHoursError, match="are not kept any more"):
             await exporter.export_hours(books.database, Frail(tmp_path / "there"))
-        # Readings are kept, and exported of hours whose usage is dropped: beside the files of that, and where none are.
+        # Readings are kept. They are exported for hours with dropped usage too, with or without files of that usage.
         level = UsageEvent("s", "1", "acme", "seats", 7, HOURS + 1, is_summed=False)
         async with books.database.writing() as connection:
             await books.database.insert_events(connection, [level])
@@ -333,7 +333,7 @@ def test_hours_that_are_dropped_before_they_are_exported_are_told(
     [("meter", pa.array([b"\xb9"]).view(pa.string())), ("hour", pa.array([2**62]).cast(pa.timestamp("ms", tz="UTC")))],
     ids=["text", "time"],
 )
-def test_file_with_a_value_that_python_cannot_hold_is_named(field: str, value: Any) -> None:
+def test_file_with_a_value_outside_pythons_range_is_named(field: str, value: Any) -> None:
     body = files.format_file(HOURS, {("acme", "tokens", "eu", "edge-1", "v1", ""): 1})
     table = pq.read_table(pa.BufferReader(body))
     number = table.schema.get_field_index(field)

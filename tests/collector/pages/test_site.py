@@ -1,4 +1,4 @@
-"""Pages without scripts, over real sockets: signing in, the console, the portal, and whoever may not."""
+"""Pages without scripts, over real sockets: sign-in, the console, the portal, and refused visitors."""
 
 import csv
 import hashlib
@@ -34,7 +34,7 @@ from tests.support.visitor import Read, Visitor
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>"
 NOBODYS = {"operation", "customer", "edge", "seq", "letter", "alert", "incident", "maintenance", "month", "token"}
-"""Parameters of paths that name nothing of a customer's: of a month everybody sees what is their own."""
+"""Path parameters that do not name an object of one customer. For a month each customer sees its own data."""
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
         yield made
 
 
-def test_the_printed_link_signs_in_once_and_leaves_a_cookie_that_scripts_cannot_read(stage: PagesStage) -> None:
+def test_printed_link_works_once_and_sets_an_http_only_cookie(stage: PagesStage) -> None:
     assert str(stage.operator.get("/").text)
     assert stage.operator.answer.url.path == "/console"
     (cookie,) = [one for one in stage.operator.client.cookies.jar if one.name == "edgeproxy-session"]
@@ -76,7 +76,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8", "Accept-Langua
         ("GET", "/nowhere", {}, 404, False),
     ],
 )
-def test_browsers_get_a_page_wherever_they_go_wrong_and_programs_a_problem(
+def test_browsers_get_error_pages_and_programs_get_problem_json(
     stage: PagesStage, method: str, path: str, accept: dict[str, str], status: int, is_page: bool
 ) -> None:
     answer = httpx.request(method, f"{stage.site}{path}", headers=accept)
@@ -89,12 +89,12 @@ def test_browsers_get_a_page_wherever_they_go_wrong_and_programs_a_problem(
         assert "script-src" in answer.headers["Content-Security-Policy"]
 
 
-def test_an_operator_makes_a_customer_and_a_key_rotates_it_and_revokes_it(stage: PagesStage) -> None:
+def test_operator_creates_a_customer_and_a_key_rotates_and_revokes_it(stage: PagesStage) -> None:
     operator = stage.operator
     operator.get("/console/new-customer")
     operator.send("/console/customers", name="zebra", tier="pro", external_id=HOSTILE)
     assert operator.status == 200
-    assert HOSTILE in operator.read.text  # As text, and no tag.
+    assert HOSTILE in operator.read.text  # It is shown as text, not as a tag.
     assert not operator.read.tags & {"img", "script"}
     operator.send("/keys", name="server")
     secret = operator.read.secret
@@ -132,7 +132,7 @@ def test_an_operator_makes_a_customer_and_a_key_rotates_it_and_revokes_it(stage:
     assert stage.collector.get("/v1/customers/zebra/limits/raise").json()["raised"] is None
 
 
-def test_a_customer_sees_what_is_its_own_and_makes_keys(stage: PagesStage) -> None:
+def test_customer_sees_only_its_own_objects_and_creates_keys(stage: PagesStage) -> None:
     with stage.customer("acme") as acme:
         assert {"/account", "/account/limits", "/account/keys"} <= set(acme.read.links)
         assert "/ 600 in 1 minute" in acme.get("/account/limits").text
@@ -152,7 +152,7 @@ def test_a_customer_sees_what_is_its_own_and_makes_keys(stage: PagesStage) -> No
                 bolt.post(action, {**form, "form": acme.read.form("/account/keys").fields["form"]})
                 assert bolt.status == 403
         assert stage.collector.get(f"/v1/keys/{mine}").json()["state"] == "active"
-        # Whoever is no contact any more is signed out, and a link that was being made meanwhile is of no use.
+        # A removed contact is signed out, and a sign-in link created meanwhile does not work.
         assert stage.collector.send("PUT", "/v1/customers/acme/contacts", {"emails": []}).status == 200
         assert acme.get("/account").forms[0].action == "/sign-in"
         acme.get(stage.link_of(Link("contact:acme@example.com", "acme")))
@@ -163,7 +163,7 @@ def test_a_customer_sees_what_is_its_own_and_makes_keys(stage: PagesStage) -> No
         assert stage.collector.send("PUT", "/v1/customers/acme/contacts", emails).status == 200
 
 
-def test_a_new_key_comes_with_commands_and_its_first_request_is_seen(stage: PagesStage) -> None:
+def test_new_key_is_shown_with_commands_and_its_first_request(stage: PagesStage) -> None:
     with stage.customer("acme") as acme, stage.customer("bolt") as bolt:
         acme.get("/account/keys")
         acme.send("/account/keys", name="first")
@@ -187,7 +187,7 @@ def test_a_new_key_comes_with_commands_and_its_first_request_is_seen(stage: Page
     assert "api.example.com" not in stage.operator.answer.text, "the commands are for customers"
 
 
-def test_the_reference_shows_a_hostile_description_as_text(stage: PagesStage) -> None:
+def test_api_reference_shows_a_hostile_description_as_text(stage: PagesStage) -> None:
     with stage.customer("acme") as acme:
         links = [link for link in acme.get("/account/docs").links if link.startswith("/account/docs/")]
         assert links == ["/account/docs/createOrder", "/account/docs/get-v1-ping"]
@@ -207,7 +207,7 @@ def test_the_reference_shows_a_hostile_description_as_text(stage: PagesStage) ->
         assert acme.status == 404
 
 
-def test_a_customer_sees_what_a_plan_would_cost_before_it_begins(stage: PagesStage) -> None:
+def test_plan_preview_shows_the_cost_and_changes_nothing(stage: PagesStage) -> None:
     with stage.customer("acme") as acme:
         acme.get("/account/plan")
         assert "You have no plan yet." in acme.read.text
@@ -242,8 +242,8 @@ def test_a_customer_sees_what_a_plan_would_cost_before_it_begins(stage: PagesSta
                 assert bolt.status == 403
 
 
-def test_what_is_due_paid_credited_and_paid_back_is_shown_wherever_an_invoice_is(stage: PagesStage) -> None:
-    """A dollar of an invoice was credited while it was open, and half of what was paid was paid back."""
+def test_invoice_pages_show_amounts_due_paid_credited_and_refunded(stage: PagesStage) -> None:
+    """One dollar was credited while the invoice was open. Later half of the payment was refunded."""
     stage.join("credited")
     body = {"plan": "standard"}
     assert stage.collector.send("POST", "/billing/subscription?customer=credited", body, token=ADMIN).status == 201
@@ -282,7 +282,7 @@ def test_what_is_due_paid_credited_and_paid_back_is_shown_wherever_an_invoice_is
     assert {name: row[name] for name in numbers} == dict(zip(numbers, ("0.00", "98.00", "50.00", "49.00"), strict=True))
 
 
-def test_a_customer_begins_with_a_coupon(stage: PagesStage) -> None:
+def test_customer_subscribes_with_a_coupon(stage: PagesStage) -> None:
     stage.join("thrifty")
     with stage.customer("thrifty") as thrifty:
         thrifty.get("/account/plan")
@@ -297,7 +297,7 @@ def test_a_customer_begins_with_a_coupon(stage: PagesStage) -> None:
         assert "Coupon LAUNCH20, 20 % off" in thrifty.get(f"/account/invoices/{invoice['id']}").text
 
 
-def test_a_customer_buys_credits_at_stripe_and_has_a_receipt_and_a_statement(stage: PagesStage) -> None:
+def test_bought_credits_have_a_receipt_and_a_statement(stage: PagesStage) -> None:
     with stage.customer("bolt") as bolt:
         assert "0 credits" in bolt.get("/account/credits").text
         assert "1,000 credits are $1.00. Only actual usage is charged." in bolt.read.text
@@ -323,21 +323,21 @@ def test_a_customer_buys_credits_at_stripe_and_has_a_receipt_and_a_statement(sta
         assert bolt.client.get("/account/credits/statements/2027-13").status_code == 404
 
 
-def test_amounts_are_shown_in_another_currency_as_approximate(stage: PagesStage) -> None:
+def test_amounts_in_another_currency_are_marked_approximate(stage: PagesStage) -> None:
     stage.join("tourist")
     with stage.customer("tourist") as tourist:
         assert "≈" not in tourist.get("/account/plan").text
         text = tourist.get("/account/plan?currency=JPY").text
-        assert "$99.00 ≈ ¥14,900" in text  # 14,899.5: yen have no parts.
+        assert "$99.00 ≈ ¥14,900" in text  # 14,899.5, rounded: the yen has no smaller unit.
         assert "Amounts in JPY are approximate: one US dollar is ¥150.50, by the rate of Nov 20, 2026." in text
-        assert "≈ ¥" in tourist.get("/account/plan").text  # It is remembered.
+        assert "≈ ¥" in tourist.get("/account/plan").text  # The chosen currency is remembered.
         assert "≈" not in tourist.get("/account/plan?currency=USD").text
         tourist.client.cookies.delete("edgeproxy-currency")
         tourist.client.headers["Accept-Language"] = "nl-BE"
         assert "≈ €\xa079,20" in tourist.get("/account/plan").text
 
 
-def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) -> None:
+def test_usage_by_dimension_is_shown_with_its_cost(stage: PagesStage) -> None:
     stage.join("metered")
     made = stage.collector.send("POST", "/billing/subscription?customer=metered", {"plan": "standard"})
     assert made.status == 201, made
@@ -362,7 +362,7 @@ def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) ->
     with stage.customer("metered") as metered:
         text = " ".join(metered.get("/account/month").text.split())
         assert "LLM tokens by model" in text
-        # Neither model has a price of its own: they share what is above the included amount by their units.
+        # Neither model has its own price: the units above the included amount are split in proportion to usage.
         assert "m-large900,00086.9%$0.30 m-small134,56713.0%$0.05 Total1,034,567$0.35" in text
         assert "This period so far1,034,567" in text
         assert "1,934,567" not in text, "what was used before the plan is on no invoice, nor in the sums beside it"
@@ -379,7 +379,7 @@ def test_usage_is_shown_by_dimension_with_what_it_comes_to(stage: PagesStage) ->
         assert "The projection goes by the last 5 days" in text
 
 
-def test_usage_by_key_has_the_names_of_keys(stage: PagesStage) -> None:
+def test_usage_by_key_shows_key_names(stage: PagesStage) -> None:
     stage.join("keyed")
     chain = Chain("edge-keyed", "eu-west", int(time.time()) - 60)
     keys = [stage.collector.send("POST", "/v1/customers/keyed/keys", {"name": name}).json() for name in ("<i>", None)]
@@ -396,7 +396,7 @@ def test_usage_by_key_has_the_names_of_keys(stage: PagesStage) -> None:
             assert named not in text, page
 
 
-def test_a_plan_that_was_to_end_goes_on_when_its_customer_changes_their_mind(stage: PagesStage) -> None:
+def test_customer_can_keep_a_plan_that_was_set_to_end(stage: PagesStage) -> None:
     stage.join("fickle")
     made = stage.collector.send("POST", "/billing/subscription?customer=fickle", {"plan": "standard"}).json()
     with stage.customer("fickle") as fickle:
@@ -410,7 +410,7 @@ def test_a_plan_that_was_to_end_goes_on_when_its_customer_changes_their_mind(sta
         assert (held["state"], held["cancel_at"], held["plan"]) == ("active", None, made["plan"])
 
 
-def test_alerts_are_mailed_to_a_contact_whom_the_customer_chooses(stage: PagesStage) -> None:
+def test_alerts_are_mailed_to_the_contact_chosen_by_the_customer(stage: PagesStage) -> None:
     address = "/v1/customers/bolt/alert-address"
     with stage.customer("bolt") as bolt:
         bolt.get("/account/alerts")
@@ -420,7 +420,7 @@ def test_alerts_are_mailed_to_a_contact_whom_the_customer_chooses(stage: PagesSt
         assert stage.collector.get(address).json() == {"email": "bolt@example.com", "is_mailed": True}
         form = bolt.read.form("/account/alerts/address")
         bolt.post(form.action, {**form.fields, "email": "victim@example.com"})
-        assert bolt.status == 422  # Mail goes to nobody who is no contact.
+        assert bolt.status == 422  # Alerts can be mailed to contacts only.
         bolt.get("/account/alerts")
         bolt.send("/account/alerts/address", email="")
         assert stage.collector.get(address).json()["email"] is None
@@ -935,7 +935,7 @@ def test_a_form_of_a_tab_counts_for_no_other_customer_than_the_one_that_it_showe
         assert "of-the-second" in list_key_names(stage, "second")
 
 
-def test_nothing_of_a_customer_is_kept_by_a_browser_after_signing_out(stage: PagesStage) -> None:
+def test_sign_out_leaves_no_customer_data_in_the_browser(stage: PagesStage) -> None:
     pages = ("/account", "/account/keys", "/account/invoices", "/account/usage")
     with stage.customer("acme") as browser:
         for page in pages:
@@ -951,7 +951,7 @@ def test_nothing_of_a_customer_is_kept_by_a_browser_after_signing_out(stage: Pag
                 assert "acme" not in back.read.text
 
 
-def test_ten_thousand_keys_of_one_customer_are_pages_of_ordinary_size(stage: PagesStage) -> None:
+def test_page_size_is_bounded_for_ten_thousand_keys(stage: PagesStage) -> None:
     stage.join("keyring")
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
         (own,) = database.execute("SELECT id FROM customers WHERE name = 'keyring'").fetchone()

@@ -1,7 +1,8 @@
 """Measure what events cost a collector: `python -m tests.collector.events.measure [sqlite] [postgresql]`.
 
-Senders with a connection each send batches of new events with two dimensions, of 100 customers, and wait for the answer
-to each, which comes once its events are on disk. CPU is the collector's own, and the server's apart.
+Each sender has one connection. It sends batches of new events of 100 customers with two dimensions, and waits for each
+answer. The collector answers once the events are on disk. The CPU time of the collector and of the database server are
+reported separately.
 """
 
 import argparse
@@ -27,7 +28,7 @@ FIELDS = {"Authorization": f"Bearer {SERVICE}", "Content-Type": "application/jso
 
 
 def event(chance: random.Random, now: int) -> dict[str, Any]:
-    """An event like no other, of the last two minutes."""
+    """Return a unique event of the last two minutes."""
     return {
         "id": f"{chance.getrandbits(128):032x}",
         "source": "measured",
@@ -40,14 +41,14 @@ def event(chance: random.Random, now: int) -> dict[str, Any]:
 
 
 class Senders:
-    """Send bodies, each once; `seconds` has how long each waited for its 202."""
+    """Send each body once. `seconds` holds the time from each request to its 202."""
 
     def __init__(self, port: int, bodies: Iterator[bytes]) -> None:
         self.seconds: list[float] = []
         self._port, self._bodies, self._lock = port, bodies, Lock()
 
     def send(self) -> None:
-        """Send until there is nothing left."""
+        """Send bodies until none is left."""
         connection = HTTPConnection("127.0.0.1", self._port)
         while (body := self._next()) is not None:
             began = time.perf_counter()
@@ -64,7 +65,7 @@ class Senders:
 
 
 def measure(kind: str, count: int, size: int, senders: int) -> str:
-    """What came of so many events in batches of `size`."""
+    """Send `count` events in batches of `size`, and return the result as text."""
     chance, now = random.Random(1), int(time.time())
     bodies = [json.dumps([event(chance, now) for _ in range(size)]).encode() for _ in range(count // size)]
     with ExitStack() as ends:

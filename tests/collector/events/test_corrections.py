@@ -1,4 +1,4 @@
-"""Usage that was reported is taken back: what counts then, who may, what is recorded, and what is refused."""
+"""Corrections take back reported usage: totals, permission, audit records and refusals."""
 
 import asyncio
 import time
@@ -78,9 +78,7 @@ def run(url: str, clock: Clock, work: Callable[[Reporter], Awaitable[None]], fin
 
 
 @pytest.mark.both_databases
-def test_replacement_counts_in_the_place_of_the_event_before_and_after_its_hour_is_rolled_up(
-    database: str, clock: Clock
-) -> None:
+def test_replacement_counts_instead_of_its_event_before_and_after_rollup(database: str, clock: Clock) -> None:
     async def work(of: Reporter) -> None:
         wrong = of.event(100, dimensions='{"model":"m1"}')
         await of.send(wrong, of.event(7))
@@ -105,9 +103,7 @@ def test_replacement_counts_in_the_place_of_the_event_before_and_after_its_hour_
     run(database, clock, work)
 
 
-def test_correction_is_refused_without_the_right_twice_of_others_and_of_closed_invoices(
-    database: str, clock: Clock
-) -> None:
+def test_invalid_and_repeated_corrections_are_refused(database: str, clock: Clock) -> None:
     async def is_invoiced(_: AsyncConnection, uses: Any) -> set[tuple[str, int]]:
         return {use for use in uses if use[1] < NOON}
 
@@ -135,7 +131,7 @@ def test_correction_is_refused_without_the_right_twice_of_others_and_of_closed_i
 
 
 @pytest.mark.both_databases
-def test_events_and_their_corrections_of_one_request_count_as_one_after_the_other(database: str, clock: Clock) -> None:
+def test_events_and_corrections_of_one_request_apply_in_sequence(database: str, clock: Clock) -> None:
     async def work(of: Reporter) -> None:
         wrong = of.event(100)
         better = of.event(60, replaces=wrong.id)
@@ -159,7 +155,7 @@ def test_events_and_their_corrections_of_one_request_count_as_one_after_the_othe
 
 
 @pytest.mark.parametrize("number", [1, 2, CHAIN_MAX - 1])
-def test_corrections_of_each_other_end_and_are_refused(database: str, clock: Clock, number: int) -> None:
+def test_circular_corrections_are_refused_and_chains_are_bounded(database: str, clock: Clock, number: int) -> None:
     async def work(of: Reporter) -> None:
         events = [of.event(1) for _ in range(number)]
         circle = [event._replace(replaces=events[at - 1].id) for at, event in enumerate(events)]
@@ -178,7 +174,7 @@ def test_corrections_of_each_other_end_and_are_refused(database: str, clock: Clo
     run(database, clock, work)
 
 
-def test_level_that_was_taken_back_is_no_peak(database: str, clock: Clock) -> None:
+def test_corrected_level_is_not_the_peak(database: str, clock: Clock) -> None:
     async def work(of: Reporter) -> None:
         high, low = (of.event(value, meter="seats", is_summed=False) for value in (1000, 5))
         await of.send(high, low)
@@ -191,7 +187,7 @@ def test_level_that_was_taken_back_is_no_peak(database: str, clock: Clock) -> No
     run(database, clock, work)
 
 
-def test_credits_come_back_for_usage_that_was_taken_back(
+def test_correction_returns_the_credits_of_the_usage(
     database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(journal, "now_ms", lambda: int(clock.now * 1000))
@@ -223,14 +219,14 @@ def test_credits_come_back_for_usage_that_was_taken_back(
     ("text", "second"),
     [("2026-12-31T23:59:60Z", 1_798_761_599), ("2026-12-31T15:59:60.5-08:00", 1_798_761_599)],
 )
-def test_leap_second_belongs_to_the_day_that_ends(text: str, second: int) -> None:
+def test_leap_second_counts_in_the_day_that_ends(text: str, second: int) -> None:
     body = {"id": "1", "source": "s", "customer": "acme", "meter": "cost", "value": 1, "time": text}
     assert parse_event(body, {"cost": Meter(count="events")}, 1_798_761_700).time == second
     with pytest.raises(InvalidEventError, match="is not a time"):
         parse_event({**body, "time": "2026-12-31T12:30:60Z"}, {"cost": Meter(count="events")}, 1_798_761_700)
 
 
-def test_customers_that_stay_unknown_raise_an_alert_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_customers_that_remain_unknown_raise_one_alert(monkeypatch: pytest.MonkeyPatch) -> None:
     alerts: list[Any] = []
     now = 1000.0
     monkeypatch.setattr(known_names.time, "monotonic", lambda: now)

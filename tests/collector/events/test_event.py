@@ -1,4 +1,4 @@
-"""What is an event, and what is told of what is none."""
+"""Parsing of events, and the errors for invalid ones."""
 
 import contextlib
 import random
@@ -58,13 +58,13 @@ EVENT = UsageEvent(
 
 
 @pytest.mark.parametrize("said", [OURS, CLOUD])
-def test_both_forms_say_the_same(said: dict[str, Any]) -> None:
+def test_own_form_and_cloud_event_parse_to_one_event(said: dict[str, Any]) -> None:
     assert parse_event(said, METERS, NOW) == EVENT
     assert EVENT.minute == 1_799_999_940
 
 
 @pytest.mark.parametrize("form", [OURS, CLOUD])
-def test_dimensions_are_the_same_in_any_order_and_part_of_the_content(form: dict[str, Any]) -> None:
+def test_order_of_dimensions_is_irrelevant_and_their_values_are_compared(form: dict[str, Any]) -> None:
     def event(dimensions: dict[str, str]) -> UsageEvent:
         if form is CLOUD:
             return parse_event({**CLOUD, "data": {"value": 12, "dimensions": dimensions}}, METERS, NOW)
@@ -77,7 +77,7 @@ def test_dimensions_are_the_same_in_any_order_and_part_of_the_content(form: dict
     assert event({}).dimensions == ""
 
 
-def test_an_event_that_was_counted_is_the_same_whomever_it_names_since() -> None:
+def test_repeated_event_may_name_another_pseudonym_of_a_person() -> None:
     def of(value: str, *, dimension: str = "agent", request_id: str | None = "r") -> UsageEvent:
         return EVENT._replace(dimensions=f'{{"{dimension}":"{value}"}}', request_id=request_id)
 
@@ -89,7 +89,7 @@ def test_an_event_that_was_counted_is_the_same_whomever_it_names_since() -> None
     assert list_differences(one, one._replace(request_id="s")) == ["request_id"]
 
 
-def test_what_counts_once_is_a_text_or_a_number_and_a_reading_is_no_sum() -> None:
+def test_unique_values_are_texts_or_numbers_and_readings_are_not_summed() -> None:
     users = [parse_event({**OURS, "meter": "users", "value": value}, METERS, NOW) for value in ("u-1", 7, "7")]
     assert [(user.value, user.item, user.is_summed) for user in users] == [
         (1, "u-1", False),
@@ -101,7 +101,7 @@ def test_what_counts_once_is_a_text_or_a_number_and_a_reading_is_no_sum() -> Non
     assert (seats.value, seats.item, seats.is_summed) == (12, None, False)
 
 
-def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> None:
+def test_undated_event_gets_the_current_time_and_equals_its_repetition() -> None:
     undated = {name: value for name, value in OURS.items() if name != "time"}
     first, again = parse_event(undated, METERS, NOW), parse_event(undated, METERS, NOW + 99)
     assert (first.time, first.is_dated) == (int(NOW), False)
@@ -143,7 +143,7 @@ def test_without_a_time_it_is_of_now_and_the_same_when_it_is_sent_again() -> Non
         ({"meter": "users", "value": ""}, "value: is neither a whole number nor a text"),
     ],
 )
-def test_what_is_no_event_is_told_by_its_field(change: dict[str, Any], why: str) -> None:
+def test_error_of_an_invalid_event_names_the_field(change: dict[str, Any], why: str) -> None:
     said = {**OURS, **change}
     with pytest.raises(InvalidEventError) as caught:
         parse_event(said, METERS, NOW)
@@ -164,7 +164,7 @@ def test_what_is_no_event_is_told_by_its_field(change: dict[str, Any], why: str)
         ({**CLOUD, "tenant": [[1]]}, "tenant: is neither a text nor a number nor a boolean"),
     ],
 )
-def test_what_is_no_cloud_event(said: Any, why: str) -> None:
+def test_error_of_an_invalid_cloud_event_names_the_field(said: Any, why: str) -> None:
     with pytest.raises(InvalidEventError, match=why):
         parse_event(said, METERS, NOW)
 
@@ -180,7 +180,7 @@ SOUND: list[dict[str, Any]] = [
 ]
 
 
-def test_events_that_are_sound_are_read_together_as_they_are_one_by_one() -> None:
+def test_valid_events_parse_together_as_they_parse_one_by_one() -> None:
     said = [{**OURS, **change} for change in SOUND]
     lines = b"\n".join(map(orjson.dumps, said)) + b"\n"
     for body in (orjson.dumps(said), lines):
@@ -196,7 +196,7 @@ def test_dimensions_too_long_for_the_cache_are_parsed_with_the_whole_body() -> N
     assert _parse_short_split.cache_info().currsize == cached
 
 
-def test_one_object_an_array_and_lines_are_alike() -> None:
+def test_body_may_be_an_object_an_array_or_json_lines() -> None:
     lines = b"\n".join(orjson.dumps({"n": number}) for number in range(3))
     assert parse_objects(lines + b"\n\n") == parse_objects(orjson.dumps([{"n": 0}, {"n": 1}, {"n": 2}]))
     assert parse_objects(b'{"n": 0}') == [{"n": 0}]
@@ -215,12 +215,12 @@ def test_one_object_an_array_and_lines_are_alike() -> None:
         (b"[" * 100_000, "neither JSON"),
     ],
 )
-def test_bodies_without_events(body: bytes, why: str) -> None:
+def test_invalid_bodies_are_refused(body: bytes, why: str) -> None:
     with pytest.raises(InvalidEventBodyError, match=why):
         parse_body(body, METERS, NOW)
 
 
-def test_any_json_is_an_event_or_told_why_not(seed: int) -> None:
+def test_random_json_is_an_event_or_raises_invalid_event(seed: int) -> None:
     chance = random.Random(seed)
     odd = [None, True, -1, 10**30, 1.5, "", "x", "\ud800", "a" * 300, [], {}, "2027-01-15T08:00:00Z", NOW]
     for _ in range(2000):

@@ -1,4 +1,4 @@
-"""Events count once: whoever sends them, however often, and whatever is killed meanwhile."""
+"""Each event counts once, for any number of senders and repeats, and after kills of the collector."""
 
 import asyncio
 import random
@@ -69,7 +69,7 @@ def counted(collector: Collector) -> Counter[tuple[str, str]]:
     return Counter({(row["customer"], row["meter"]): row["value"] for row in rows})
 
 
-def test_an_event_counts_once_and_another_one_of_its_id_is_a_dead_letter(collector: Collector) -> None:
+def test_event_counts_once_and_a_different_one_with_its_id_is_a_dead_letter(collector: Collector) -> None:
     assert outcome(send(collector, event(5))) == (1, 0, [])
     assert outcome(send(collector, [event(5), event(6), event(6), event(5, value=4), "?"])) == (1, 2, [3, 4])
     assert outcome(send(collector, event(5, customer="bolt"))) == (0, 0, [0])
@@ -108,7 +108,7 @@ def test_an_event_counts_once_and_another_one_of_its_id_is_a_dead_letter(collect
 
 
 @only_sqlite("database")
-def test_nobody_else_reports_events_and_they_come_in_every_form(collector: Collector) -> None:
+def test_only_services_report_events_in_each_supported_form(collector: Collector) -> None:
     for token in (EDGE, READ, ADMIN, OWN):
         assert send(collector, event(1), token).status == 403
     for path, method in (("", "GET"), ("/x", "GET"), ("/x/replay", "POST"), ("/x?why=y", "DELETE")):
@@ -131,8 +131,10 @@ def test_nobody_else_reports_events_and_they_come_in_every_form(collector: Colle
 
 
 @pytest.mark.parametrize("number", [3000, pytest.param(250_000, marks=pytest.mark.soak)])
-def test_shuffled_sent_twice_by_many_and_the_collector_killed(collector: Collector, number: int, seed: int) -> None:
-    """Each counts once, and the ledger is what an independent sum says."""
+def test_events_sent_twice_count_once_while_the_collector_is_killed(
+    collector: Collector, number: int, seed: int
+) -> None:
+    """Each event counts once, and the ledger equals an independent sum."""
     chance = random.Random(seed)
     made = [
         event(one, customer=chance.choice(["acme", "bolt"]), meter=chance.choice(["tokens", "runs"]))
@@ -187,7 +189,7 @@ def test_shuffled_sent_twice_by_many_and_the_collector_killed(collector: Collect
     assert checked(collector)[0] == 0
 
 
-def test_events_are_no_edge_and_verify_names_what_was_changed(collector: Collector, database: str) -> None:
+def test_events_create_no_edge_and_verify_names_a_changed_event(collector: Collector, database: str) -> None:
     assert outcome(send(collector, [event(number) for number in range(20)])) == (20, 0, [])
     assert outcome(send(collector, [{**event(20), "customer": "bolt", "value": 0}])) == (1, 0, [])
     assert collector.get("/v1/edges").json() == {"edges": []}
@@ -207,7 +209,7 @@ def test_events_are_no_edge_and_verify_names_what_was_changed(collector: Collect
 
 
 def change(database: str, statement: str) -> int:
-    """Change the database behind the collector's back; how many rows."""
+    """Change the database without the collector, and return the number of changed rows."""
 
     async def run() -> int:
         opened = await Database.connect(database)
@@ -220,9 +222,9 @@ def change(database: str, statement: str) -> int:
     return asyncio.run(run())
 
 
-def test_whoever_sends_more_than_can_be_held_is_asked_to_come_back() -> None:
+def test_sender_with_too_many_waiting_events_gets_429() -> None:
     async def play() -> None:
-        database: Any = None  # It never gets so far.
+        database: Any = None  # The writer never reaches the database.
         metrics = Metrics()
         intake = EventWriter(database, KnownNames((), (), metrics), metrics)
         waiting = EventRequest("worker", [(0, UsageEvent("s", "1", "acme", "tokens", 1, 0))] * WAITING_EVENTS_MAX, ())
@@ -245,7 +247,7 @@ def test_whoever_sends_more_than_can_be_held_is_asked_to_come_back() -> None:
     asyncio.run(asyncio.wait_for(play(), 10))
 
 
-def test_token_with_many_dead_letters_leaves_room_for_those_of_others() -> None:
+def test_token_with_many_dead_letters_leaves_room_for_other_tokens() -> None:
     def create(token: str, count: int) -> list[DeadLetterRow]:
         return [DeadLetterRow(f"{token}{number}", 0, token, "why", "{}") for number in range(count)]
 

@@ -1,4 +1,4 @@
-"""What readings come to, against a second by second reference."""
+"""Aggregates of readings equal a second-by-second reference."""
 
 import random
 
@@ -8,7 +8,7 @@ from edgeproxy.collector.ledger.aggregates import GAUGES, Reading
 
 
 def levels(before: dict[str, int], readings: list[Reading], since: int, until: int) -> list[int]:
-    """The gauge's level in each second, the plain way."""
+    """Return the gauge's level in each second, computed the simple way."""
     found = []
     for second in range(since, until):
         total = 0
@@ -20,7 +20,7 @@ def levels(before: dict[str, int], readings: list[Reading], since: int, until: i
     return found
 
 
-def test_a_gauge_is_what_it_is_second_by_second(seed: int) -> None:
+def test_gauge_aggregates_equal_a_second_by_second_reference(seed: int) -> None:
     chance = random.Random(seed)
     for _ in range(300):
         since = chance.randrange(100)
@@ -38,10 +38,10 @@ def test_a_gauge_is_what_it_is_second_by_second(seed: int) -> None:
 
 
 @pytest.mark.parametrize(("name", "level"), [("max", 10), ("last", 10), ("average", 10)])
-def test_a_gauge_carries_its_level_through_a_time_without_readings(name: str, level: int) -> None:
+def test_gauge_keeps_its_level_without_new_readings(name: str, level: int) -> None:
     assert GAUGES[name]({"": 10}, [], 0, 60) == level
 
 
-def test_what_moves_from_one_series_to_another_is_not_there_twice() -> None:
+def test_move_between_series_in_one_second_counts_once() -> None:
     moved = [Reading(5, "a", 0), Reading(5, "b", 7)]
     assert GAUGES["max"]({"a": 7}, moved, 0, 10) == 7

@@ -1,4 +1,4 @@
-"""`POST /v1/batches`, as the contract has it, on both databases."""
+"""`POST /v1/batches` follows the contract on both databases."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ from tests.support.collector_fixtures import StartCollector
 pytestmark = pytest.mark.both_databases
 
 
-def test_the_same_batch_again_is_counted_once(collector: Collector) -> None:
+def test_repeated_batch_is_counted_once(collector: Collector) -> None:
     chain = Chain()
     first, second = chain.next(), chain.next()
     for batch, watermark in ((first, 1), (first, 1), (second, 2), (first, 2), (second, 2)):
@@ -33,7 +33,7 @@ def test_the_same_batch_again_is_counted_once(collector: Collector) -> None:
     assert collector.counted(chain) == chain.total
 
 
-def test_another_batch_with_a_seq_that_is_settled_is_a_fork(collector: Collector) -> None:
+def test_different_batch_with_a_stored_seq_is_a_fork(collector: Collector) -> None:
     chain = Chain()
     first = chain.next()
     collector.post(first)
@@ -42,7 +42,7 @@ def test_another_batch_with_a_seq_that_is_settled_is_a_fork(collector: Collector
     assert collector.counted(chain) == chain.total
 
 
-def test_a_batch_after_one_that_is_missing_is_told_which_is_expected(collector: Collector) -> None:
+def test_batch_after_a_missing_one_answers_409_with_the_expected_seq(collector: Collector) -> None:
     chain = Chain()
     assert collector.post(chain.next()).status == 200
     chain.next()
@@ -53,7 +53,7 @@ def test_a_batch_after_one_that_is_missing_is_told_which_is_expected(collector: 
     assert collector.post(chain.made[1]).json() == {"watermark": 2}
 
 
-def test_a_body_that_nobody_can_read_is_set_aside_and_the_watermark_moves(collector: Collector) -> None:
+def test_unreadable_body_is_quarantined_and_the_watermark_moves(collector: Collector) -> None:
     chain = Chain()
     collector.post(chain.next())
     broken = b'{"edge": '
@@ -70,7 +70,7 @@ def test_a_body_that_nobody_can_read_is_set_aside_and_the_watermark_moves(collec
     assert collector.counted(chain) == 14
 
 
-def test_a_batch_that_was_set_aside_is_counted_when_it_comes_whole(collector: Collector) -> None:
+def test_quarantined_batch_is_counted_when_it_arrives_intact(collector: Collector) -> None:
     chain = Chain()
     first, second = chain.next(), chain.next()
     fields = format_headers(first, format_batch(first))
@@ -88,7 +88,7 @@ def test_a_batch_that_was_set_aside_is_counted_when_it_comes_whole(collector: Co
     "changed",
     [{"Edge-Hash": "0" * 64}, {"Edge-Id": "another"}, {"Content-Encoding": "br"}, {"Content-Encoding": "zstd"}],
 )
-def test_a_body_that_is_not_what_its_headers_say_is_set_aside(collector: Collector, changed: dict[str, str]) -> None:
+def test_body_that_differs_from_its_headers_is_quarantined(collector: Collector, changed: dict[str, str]) -> None:
     chain = Chain()
     answer = collector.post(chain.next(), fields=changed)
     assert (answer.status, answer.json()["watermark"]) == (422, 1)
@@ -108,7 +108,7 @@ def test_a_body_that_is_not_what_its_headers_say_is_set_aside(collector: Collect
         {"Edge-Hash": "0" * 63},
     ],
 )
-def test_without_whole_headers_nothing_moves(collector: Collector, changed: dict[str, str]) -> None:
+def test_batch_with_invalid_headers_changes_nothing(collector: Collector, changed: dict[str, str]) -> None:
     chain = Chain()
     answer = collector.post(chain.next(), fields=changed)
     assert (answer.status, answer.json()["error"]) == (422, "headers")
@@ -117,13 +117,13 @@ def test_without_whole_headers_nothing_moves(collector: Collector, changed: dict
     assert collector.post(chain.made[0]).status == 200
 
 
-def test_a_gap_owns_up_to_what_is_gone(collector: Collector) -> None:
+def test_gap_moves_the_watermark_past_lost_batches(collector: Collector) -> None:
     chain = Chain()
     collector.post(chain.next())
     gap = chain.next(gap=Gap(2, 5, "the disk was damaged"))
     for _ in range(2):
         assert collector.post(gap).json() == {"watermark": 5}
-    # Nobody knows the hash of what is gone: the next batch's is taken as it is, and the one after it must follow it.
+    # The hash of the lost batches is unknown. The next batch may have any `prev`, and the one after it must follow it.
     chain.prev = "e" * 64
     assert collector.post(chain.next()).json() == {"watermark": 6}
     assert collector.post(chain.next()._replace(prev="d" * 64)).json()["error"] == "chain"
@@ -138,7 +138,7 @@ def test_a_gap_owns_up_to_what_is_gone(collector: Collector) -> None:
 
 
 @pytest.mark.parametrize("last", [2, 5])
-def test_a_gap_that_came_broken_is_taken_when_it_comes_whole(collector: Collector, last: int) -> None:
+def test_quarantined_gap_is_accepted_when_it_arrives_intact(collector: Collector, last: int) -> None:
     chain = Chain()
     collector.post(chain.next())
     gap = chain.next(gap=Gap(2, last, "the disk was damaged"))._replace(prev=FIRST)
@@ -153,7 +153,7 @@ def test_a_gap_that_came_broken_is_taken_when_it_comes_whole(collector: Collecto
     assert checked(collector)[0] == 0
 
 
-def test_zstd_is_inflated_within_a_bound(collector: Collector) -> None:
+def test_zstd_body_is_decompressed_within_a_bound(collector: Collector) -> None:
     chain = Chain()
     batch = chain.next()
     squeeze = zstandard.ZstdCompressor()
@@ -170,14 +170,14 @@ def test_zstd_is_inflated_within_a_bound(collector: Collector) -> None:
     assert peak < 300_000, "KiB"
 
 
-def test_a_body_that_is_too_long_does_not_stop_its_edge(collector: Collector) -> None:
+def test_too_long_body_is_quarantined_and_does_not_stop_its_edge(collector: Collector) -> None:
     chain = Chain()
     fields = format_headers(chain.next(), b"")
     answer = collector.post(bytes(BODY_BYTES_MAX + 1), fields=fields)
     assert (answer.status, answer.json()["watermark"]) == (422, 1)
 
 
-def test_a_batch_of_more_than_a_day_ahead_is_set_aside_and_an_operator_may_count_it(collector: Collector) -> None:
+def test_batch_from_over_a_day_ahead_is_quarantined_and_can_be_replayed(collector: Collector) -> None:
     now, chain = int(time.time()), Chain()
     assert collector.post(chain.next()).status == 200
     chain.since = now + 86400 + 600
@@ -194,7 +194,7 @@ def test_a_batch_of_more_than_a_day_ahead_is_set_aside_and_an_operator_may_count
     assert collector.counted(chain) == 21
 
 
-def test_a_batch_of_long_ago_is_set_aside_and_makes_no_partition(collector: Collector) -> None:
+def test_batch_over_five_years_old_is_quarantined(collector: Collector) -> None:
     chain = Chain()
     for since in (0, 600_000_000, int(time.time()) - BEHIND_SECONDS_MAX - 600):
         chain.since = since
@@ -206,7 +206,7 @@ def test_a_batch_of_long_ago_is_set_aside_and_makes_no_partition(collector: Coll
     assert collector.counted(chain) == 7
 
 
-def test_what_no_database_can_hold_is_set_aside_alone(collector: Collector) -> None:
+def test_batch_above_the_largest_value_is_quarantined_alone(collector: Collector) -> None:
     large, other = Chain(), Chain()
     most = ("acme", "requests", "v1", MINUTE_VALUE_MAX)
     assert collector.post(large.next(most)).status == 200
@@ -267,7 +267,7 @@ def test_names_are_no_longer_unknown_once_the_database_knows_them() -> None:
     asyncio.run(play())
 
 
-def test_who_may_ship(collector: Collector) -> None:
+def test_only_edge_tokens_ship_and_only_for_their_edge_or_region(collector: Collector) -> None:
     before = collector.metric("collector_denied_total")
     chain, other, far = Chain("bound"), Chain(region="eu-bound"), Chain()
     first = chain.next()
@@ -284,12 +284,12 @@ def test_who_may_ship(collector: Collector) -> None:
     assert collector.metric("collector_denied_total") == before + 8
 
 
-def test_an_edge_is_its_tokens_alone(collector: Collector) -> None:
+def test_edge_accepts_batches_of_its_own_token_only(collector: Collector) -> None:
     chain, thief = Chain(region="eu-bound"), Chain(region="eu-bound")
     assert collector.post(chain.next()).status == 200
     before, counted = collector.edges()[chain.edge], collector.counted(chain)
     assert before["token"] == f"token-{sha256(EDGE)[:8]}"
-    # Another token of the same region: the next batch, the same one again, one that cannot be read, a fork, a gap.
+    # Another token of this region sends the next batch, a repeated batch, an unreadable body and a gap.
     thief.edge, thief.made, thief.prev, thief.since = chain.edge, [*chain.made], chain.prev, chain.since
     broken = {"Edge-Id": chain.edge, "Edge-Seq": "2", "Edge-Hash": "a" * 64}
     stolen = thief.next(("acme", "requests", "v1", 1000))
@@ -298,14 +298,14 @@ def test_an_edge_is_its_tokens_alone(collector: Collector) -> None:
     assert collector.post(chain.made[0], token=REGIONAL).status == 403
     assert collector.post(b"x", token=REGIONAL, fields=broken).status == 403
     assert collector.post(thief.next(gap=Gap(3, 9, "x")), token=REGIONAL).status == 403
-    # Its own token, from another region.
+    # The edge's own token sends a batch of another region.
     moved = Chain(chain.edge, "elsewhere", chain.since)
     moved.made, moved.prev = [*chain.made], chain.prev
     assert "bound to region eu-bound" in collector.post(moved.next()).json()["detail"]
     assert {**collector.edges()[chain.edge], "lag_s": before["lag_s"]} == before
     assert collector.counted(chain) == counted
     assert collector.post(chain.next()).status == 200
-    # An admin moves it, and then it is the other's.
+    # An admin binds the edge to the other token.
     body = orjson.dumps({"token": "regional", "region": "eu-bound"})
     assert collector.patch(f"/v1/edges/{chain.edge}", body, READ).status == 403
     assert collector.patch(f"/v1/edges/{chain.edge}", body).status == 200
@@ -314,13 +314,13 @@ def test_an_edge_is_its_tokens_alone(collector: Collector) -> None:
     assert collector.post(following, token=REGIONAL).status == 200
 
 
-def test_nothing_is_written_of_an_edge_that_may_not_ship(collector: Collector) -> None:
+def test_rejected_batch_of_a_new_edge_records_no_edge(collector: Collector) -> None:
     far, lost = Chain(), Chain()
     assert collector.post(far.next(), token=REGIONAL).status == 403
     refused = collector.post(lost.next(gap=Gap(1, 5, "the disk was lost")))
     assert (refused.status, "admin has to consent" in refused.json()["detail"]) == (403, True)
     assert not {far.edge, lost.edge} & collector.edges().keys()
-    # With consent the gap passes, no further than that, and never again.
+    # An admin's consent admits the gap once, up to the stated number.
     path = f"/v1/edges/{lost.edge}"
     assert collector.patch(path, b'{"gap_to": 4}').status == 200
     assert collector.post(lost.made[0]).status == 403
@@ -363,8 +363,8 @@ def test_hostile_requests_change_nothing(collector: Collector, seed: int) -> Non
     assert "a fault in the collector" not in collector.output
 
 
-def test_what_waits_is_bounded_and_senders_are_asked_to_come_back(collector: Collector) -> None:
-    """Bodies that are announced and do not come hold what there is; then there is room again."""
+def test_full_memory_answers_429_until_there_is_room(collector: Collector) -> None:
+    """Announced bodies reserve all memory until their connections close."""
     fields = {"Edge-Id": "e", "Edge-Seq": "1", "Edge-Hash": "0" * 64, "Authorization": f"Bearer {EDGE}"}
     lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     head = f"POST /v1/batches HTTP/1.1\r\nHost: c\r\n{lines}Content-Length: {BODY_BYTES_MAX}\r\n\r\n".encode()
@@ -382,7 +382,7 @@ def test_what_waits_is_bounded_and_senders_are_asked_to_come_back(collector: Col
     assert collector.metric("collector_busy_total") >= 1
 
 
-def test_other_paths_and_methods_say_what_there_is(collector: Collector) -> None:
+def test_unknown_path_names_the_openapi_document(collector: Collector) -> None:
     assert "/v1/openapi.json" in orjson.loads(collector.get("/nowhere").body)["detail"]
     assert "/v1/batches" in collector.get("/v1/openapi.json", token=None).json()["paths"]
     assert collector.get("/v1/batches").status == 405

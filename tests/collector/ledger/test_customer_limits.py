@@ -1,4 +1,4 @@
-"""What is used of a rate, of the requests of each minute."""
+"""The use of a rate limit, computed from the requests of each minute."""
 
 import pytest
 
@@ -13,11 +13,11 @@ def limit(rate: str, **more: str) -> Limit:
 
 
 def minutes(*counts: int) -> dict[int, int]:
-    """Requests of the last whole minutes, the latest first."""
+    """Return the request counts of the last whole minutes, latest first."""
     return {NOW // 60 * 60 - (ago + 1) * 60: count for ago, count in enumerate(counts)}
 
 
-def test_the_last_whole_window_is_what_is_used_and_the_fullest_is_the_peak() -> None:
+def test_use_is_the_last_whole_window_and_peak_is_the_fullest() -> None:
     counted = minutes(5, 20, 30, 0, 7)
     assert compute_use(limit("100/min"), counted, NOW) == LimitUse(5, 30)
     assert compute_use(limit("100/2min"), counted, NOW) == LimitUse(25, 50)
@@ -26,6 +26,6 @@ def test_the_last_whole_window_is_what_is_used_and_the_fullest_is_the_peak() -> 
 
 
 @pytest.mark.parametrize("odd", [limit("10/s"), limit("10/90s"), limit("100/min", scope="key")])
-def test_what_minutes_of_a_customer_do_not_say_is_not_known(odd: Limit) -> None:
+def test_use_is_unknown_for_limits_that_minutes_cannot_show(odd: Limit) -> None:
     assert compute_use(odd, minutes(5), NOW) == LimitUse(None, None)
     assert compute_use(limit("100/min"), None, NOW) == LimitUse(None, None)

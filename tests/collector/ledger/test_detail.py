@@ -1,4 +1,4 @@
-"""How far back customers see detail, and what of older usage they see."""
+"""Customers see recent usage in detail, and older usage in coarse totals."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery
 from edgeproxy.wire.batch import UNIX_SECONDS_MAX
 
 NOW = 1_795_305_600.0 + 3600
-"""An hour into the 22nd of a November."""
+"""01:00 on 22 November 2026 (UTC)."""
 TODAY = int(NOW) - 3600
 NOVEMBER, OCTOBER = TODAY - 21 * DAY, TODAY - 52 * DAY
 WEEK = 7.0 * DAY
@@ -36,7 +36,7 @@ BILLED = NOVEMBER + 3 * DAY + 61
         (BILLED + 1, UNIX_SECONDS_MAX, ("meter",), WEEK, False),
     ],
 )
-def test_older_usage_is_shown_by_the_month_and_by_what_is_billed(
+def test_older_usage_is_shown_only_by_month_or_since_the_subscription(
     since: int, until: int, by: tuple[str, ...], kept: float | None, is_shown: bool
 ) -> None:
     question = LedgerQuery("acme", None, since, until, by)

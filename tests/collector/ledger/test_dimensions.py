@@ -1,4 +1,4 @@
-"""Usage by dimension: of edges and events, at every granularity, before and after it is rolled up; and its bound."""
+"""Usage of edges and events by dimension, at every granularity, before and after roll-ups, and its bound on values."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ METERS = {
 
 
 class Quiet:
-    """Metrics of nothing."""
+    """Metrics that record nothing."""
 
     def __init__(self) -> None:
         self.goods: list[Any] = []
@@ -47,7 +47,7 @@ class Quiet:
 
 
 class Services:
-    """Services that report to the same books."""
+    """Services that report events to the database of `books`."""
 
     def __init__(self, books: Books) -> None:
         self._intake = EventWriter(books.database, books.ingest._names, Quiet())
@@ -72,7 +72,7 @@ def split(model: str | None, agent: str | None = None) -> str:
     return queries.dimensions.format_dimensions({name: value for name, value in said.items() if value is not None})
 
 
-def test_each_count_is_of_its_dimensions_whatever_is_rolled_up(
+def test_usage_by_dimension_equals_the_counts_before_and_after_rollup(
     database: str,
     clock: Clock,  # noqa: F811
     seed: int,
@@ -90,7 +90,7 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
     taken: dict[tuple[int, str], list[str]] = {}
 
     def as_counted(minute: int, customer: str, model: str | None) -> str:
-        """The value that a customer's usage counts as, of those that came first."""
+        """Return the counted value: `model` while the customer's month has room for it, else "~other"."""
         if model is None:
             return ""
         values = taken.setdefault((find_month_start(minute), customer), [])
@@ -166,7 +166,7 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
         customer for _, customer in passed
     )
 
-    # Whoever moves usage from one value to another is found out, wherever it is done.
+    # Verification finds usage that was moved from one value to another, in each table.
     of = series_dimensions.c
     (some,), *_ = await books.all(sa.select(of.value).where(of.name == "model", of.value != "~other"))
     async with books.database.writing() as connection:
@@ -182,9 +182,11 @@ async def _at_any_moment(url: str, clock: Clock, chance: random.Random) -> None:
     await books.close()
 
 
-def test_a_value_with_a_price_has_a_place_beyond_the_bound(database: str, clock: Clock) -> None:  # noqa: F811
-    """Values without a price or a name arrive first. The plan of the first version was recorded, and another one comes
-    later."""
+def test_priced_and_named_values_are_counted_beyond_the_bound(database: str, clock: Clock) -> None:  # noqa: F811
+    """Values without a price or a name arrive first and fill the bound.
+
+    One plan version is recorded before usage arrives, another one later.
+    """
 
     async def run() -> None:
         books = await Books.open(database, clock)
@@ -226,7 +228,7 @@ async def record_prices(books: Books, version: str, model: str) -> None:
         await record_plans(connection, {version: Plan.model_validate(plan)})
 
 
-def test_what_was_folded_can_be_nothing_else(database: str, clock: Clock) -> None:  # noqa: F811
+def test_verify_rejects_a_changed_record_of_folded_values(database: str, clock: Clock) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock)
         chain = Chain()
@@ -241,7 +243,7 @@ def test_what_was_folded_can_be_nothing_else(database: str, clock: Clock) -> Non
     asyncio.run(run())
 
 
-def test_q_is_what_the_readings_say(database: str, clock: Clock) -> None:  # noqa: F811
+def test_quantities_of_gauges_and_unique_counts_follow_the_readings(database: str, clock: Clock) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock)
         services = Services(books)

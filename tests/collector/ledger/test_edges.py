@@ -1,4 +1,4 @@
-"""How edges are, in metrics and in `/v1/edges`; and edges that are gone for good."""
+"""The status of edges in metrics and in `/v1/edges`, and retired edges."""
 
 import asyncio
 import sqlite3
@@ -29,13 +29,13 @@ def change(collector: Collector, edge: str, body: bytes, token: str = ADMIN) -> 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
-    """A collector to which no other module ships: metrics name the worst edges only."""
+    """A collector that no other module uses, because metrics name only the worst edges."""
     folder = tmp_path_factory.mktemp("fleet")
     with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")) as made:
         yield made.start()
 
 
-def test_lag_and_gaps_of_each_edge(alone: Collector) -> None:
+def test_metrics_report_lag_and_gaps_of_each_edge(alone: Collector) -> None:
     collector, now = alone, int(time.time())
     behind, current = Chain(since=now - 7200), Chain(since=now - 4)
     for chain in (behind, current):
@@ -56,7 +56,7 @@ def test_lag_and_gaps_of_each_edge(alone: Collector) -> None:
     assert collector.metric("collector_edge_lag_seconds", edge=behind.edge) > 7000
 
 
-def test_an_edge_that_is_gone_for_good_lags_no_more_until_it_ships_again(collector: Collector) -> None:
+def test_retired_edge_is_active_again_after_a_new_batch(collector: Collector) -> None:
     before = collector.metric("collector_edges"), collector.metric("collector_edges_retired")
     chain = Chain(since=int(time.time()) - 7200)
     assert collector.post(chain.next()).status == 200
@@ -67,7 +67,7 @@ def test_an_edge_that_is_gone_for_good_lags_no_more_until_it_ships_again(collect
     assert after == (before[0], before[1] + 1)
     assert collector.edges()[chain.edge]["retired"] is True
     assert collector.counted(chain) == chain.total
-    # The same again is no sign of life; a new batch is.
+    # A repeated batch is no sign of life. A new batch is.
     assert collector.post(chain.made[0]).status == 200
     assert collector.edges()[chain.edge]["retired"] is True
     assert collector.post(chain.next()).status == 200
@@ -77,7 +77,7 @@ def test_an_edge_that_is_gone_for_good_lags_no_more_until_it_ships_again(collect
     assert collector.edges()[chain.edge]["retired"] is False
 
 
-def test_who_may_retire_an_edge_and_how(collector: Collector) -> None:
+def test_only_admins_retire_edges_with_valid_bodies(collector: Collector) -> None:
     for token, status in ((READ, 403), (EDGE, 403), (OWN, 403), ("x", 401)):
         assert change(collector, "x", b'{"retired": true}', token).status == status
     for nobody in ("nobody-at-all", "%00"):
@@ -87,7 +87,7 @@ def test_who_may_retire_an_edge_and_how(collector: Collector) -> None:
         assert change(collector, "nobody-at-all", body).status == 422
 
 
-def test_metrics_name_those_that_are_worst_and_count_the_rest(database: str) -> None:
+def test_metrics_name_the_worst_edges_and_count_the_rest(database: str) -> None:
     most = SHOWN_MAX + 50
 
     def row(number: int) -> dict[str, Any]:
@@ -119,14 +119,14 @@ def test_metrics_name_those_that_are_worst_and_count_the_rest(database: str) -> 
     assert len(names) == len(set(names))
 
 
-def test_what_is_not_known_of_edges_is_not_told() -> None:
+def test_metrics_omit_unknown_edge_state() -> None:
     told = Metrics().exposition(False, None).decode()
     assert "collector_ready 0.0" in told
     assert "collector_edges" not in told
     assert "collector_lag_seconds" not in told
 
 
-def test_a_collector_that_can_settle_nothing_is_not_ready_until_it_can(alone: Collector) -> None:
+def test_collector_is_unready_while_commits_fail(alone: Collector) -> None:
     chain = Chain()
     with closing(sqlite3.connect(alone.database, isolation_level=None)) as other:
         other.execute("ALTER TABLE batches RENAME TO elsewhere")
@@ -142,8 +142,8 @@ def test_a_collector_that_can_settle_nothing_is_not_ready_until_it_can(alone: Co
     assert alone.metric("collector_ready") == 1
 
 
-def test_who_has_a_token_invents_few_edges_and_has_few_alerts_raised(start_collector: StartCollector) -> None:
-    """A hundred and fifty names with bodies that nobody can read; then later batches of as many others."""
+def test_token_creates_a_bounded_number_of_edges_and_alerts(start_collector: StartCollector) -> None:
+    """A token sends unreadable bodies for 150 invented edges, then later batches for 20 others."""
     collector = start_collector(edges={"per_token": 5})
     known = Chain("known")
     assert collector.post(known.next()).status == 200

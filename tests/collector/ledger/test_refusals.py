@@ -1,4 +1,4 @@
-"""Who was refused most, out of the ledger's minutes and hours alike."""
+"""Refusals are ranked by customer and limit, from the ledger's minutes and hours."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""`edgeproxy verify`: all agrees, or the first break is told by name."""
+"""`edgeproxy verify` accepts an intact ledger and names the first break of a broken one."""
 
 import asyncio
 import sqlite3
@@ -20,7 +20,7 @@ from tests.support.books import Books, of_days, set_clock
 
 
 def fill(collector: Collector) -> None:
-    """Batches, a gap, one that nobody can read, and what comes after these; and another edge."""
+    """Send two batches, a gap, a batch, an unreadable body and a batch of one edge, and a batch of another edge."""
     chain = Chain("edge-1", "eu-test")
     for _ in range(2):
         assert collector.post(chain.next()).status == 200
@@ -32,7 +32,7 @@ def fill(collector: Collector) -> None:
     assert collector.post(Chain("edge-2", "eu-test").next()).status == 200
 
 
-def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_verify_does_not_create_a_missing_database(tmp_path: Path) -> None:
     with closing(Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/ledger.db")) as collector:
         collector.write()
         assert checked(collector) == (2, f"sqlite:///{tmp_path}/ledger.db is not there")
@@ -41,7 +41,7 @@ def test_a_database_that_is_not_there_is_not_made(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Collector, Path]]:
-    """A collector that has ended, and its file."""
+    """A collector that has ended, and its database file."""
     folder = tmp_path_factory.mktemp("whole")
     with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")) as collector:
         fill(collector.start())
@@ -52,24 +52,24 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Collector,
 AGREES = "2 edges, 5 batches, 1 gap, 1 quarantined; total 35; 0 audit records"
 
 
-def test_what_agrees(whole: tuple[Collector, Path]) -> None:
+def test_verify_accepts_an_intact_ledger(whole: tuple[Collector, Path]) -> None:
     assert verified(whole[0]) == (0, f"OK: {AGREES}\n")
 
 
-def test_what_agrees_on_postgresql_while_it_runs(tmp_path: Path, postgresql: Postgresql) -> None:
+def test_verify_accepts_the_ledger_of_a_running_collector(tmp_path: Path, postgresql: Postgresql) -> None:
     with closing(Collector(tmp_path / "collector", postgresql.database())) as collector:
         fill(collector.start())
         assert checked(collector) == (0, AGREES)
 
 
-def test_a_break_is_told_with_exit_code_1(whole: tuple[Collector, Path]) -> None:
+def test_verify_exits_1_for_a_broken_ledger(whole: tuple[Collector, Path]) -> None:
     with changed(whole[1], "DELETE FROM edges WHERE edge = 'edge-2'"):
         assert verified(whole[0]) == (1, "edge edge-2 has usage, and never shipped\n")
 
 
 @contextmanager
 def changed(file: Path, change: str) -> Iterator[None]:
-    """A database with a change, meanwhile."""
+    """Apply a change to a database file inside the context, and restore the file afterwards."""
     kept = file.read_bytes()
     try:
         with closing(sqlite3.connect(file)) as other, other:
@@ -106,7 +106,7 @@ AT = "acme requests v1 of eu-test in the minute 1789992000"
         ("DELETE FROM edges WHERE edge = 'edge-2'", "edge edge-2 has usage, and never shipped"),
     ],
 )  # fmt: skip
-def test_the_first_break_is_told_by_name(whole: tuple[Collector, Path], change: str, said: str) -> None:
+def test_verify_names_the_first_break(whole: tuple[Collector, Path], change: str, said: str) -> None:
     collector, file = whole
     with changed(file, change):
         code, found = checked(collector)
@@ -116,8 +116,10 @@ def test_the_first_break_is_told_by_name(whole: tuple[Collector, Path], change: 
 
 @pytest.fixture(scope="module")
 def aged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file of an edge of six days: of the oldest only days and what batches came to are left, then hours too, then
-    minutes and batches; what is of the last day is not rolled up.
+    """The database file of an edge with six days of usage, after retention.
+
+    The oldest days have only daily rows and sums of deleted batches. Later days also have hours, then minutes and
+    batches. The last day is not rolled up.
     """
     file = tmp_path_factory.mktemp("aged") / "ledger.db"
 
@@ -143,7 +145,7 @@ def aged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def found(file: Path) -> str:
-    """What verify says of a file."""
+    """Return the result of verifying a database file."""
 
     async def look() -> str:
         database = await Database.connect(f"sqlite:///{file}", as_it_is=True)
@@ -157,7 +159,7 @@ def found(file: Path) -> str:
     return asyncio.run(look())
 
 
-def test_what_is_left_of_older_ones_agrees(aged: Path) -> None:
+def test_verify_accepts_a_ledger_after_retention(aged: Path) -> None:
     assert found(aged) == "1 edge, 12 batches (8 of them dropped), 0 gaps, 0 quarantined; total 81"
 
 
@@ -193,6 +195,6 @@ def of(unit: str, day: int, at: int = 0) -> str:
         ("UPDATE batches SET since = since + 1 WHERE seq = 9", "edge aged: batch 9 is not what is said of it"),
     ],
 )  # fmt: skip
-def test_a_break_in_what_is_left_is_told_by_name(aged: Path, change: str, said: str) -> None:
+def test_verify_names_a_break_after_retention(aged: Path, change: str, said: str) -> None:
     with changed(aged, change):
         assert said in found(aged)

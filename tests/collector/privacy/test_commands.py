@@ -1,4 +1,4 @@
-"""`edgeproxy privacy` beside a collector that runs: erased at once, also by a collector of a restored backup."""
+"""`edgeproxy privacy` beside a running collector, and erasures after a backup was restored."""
 
 import json
 import sqlite3
@@ -21,13 +21,13 @@ EMAIL = "ada.lovelace@acme.example"
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:
-    """The exit code of a command of edgeproxy, and what it printed."""
+    """Run a command of edgeproxy, and return its exit code and output."""
     done = CliRunner().invoke(cli.app, list(map(str, arguments)))
     return done.exit_code, done.output
 
 
 def fill(collector: Collector) -> None:
-    """A customer with a contact and a key."""
+    """Create a customer with a contact and a key."""
     body = {"name": "carol", "tier": "basic", "external_id": "crm-7", "metadata": {"note": EMAIL}}
     assert collector.send("POST", "/v1/customers", body).status == 201
     assert collector.send("PUT", "/v1/customers/carol/contacts", {"emails": [EMAIL]}).status == 200
@@ -35,14 +35,16 @@ def fill(collector: Collector) -> None:
 
 
 def find_tables(database: Path, text: str) -> set[str]:
-    """The tables of a file of SQLite that have a text anywhere."""
+    """Return the tables of a SQLite file that contain a text."""
     with closing(sqlite3.connect(database)) as opened:
         tables = [name for (name,) in opened.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         return {name for name in tables if text in str(opened.execute(f'SELECT * FROM "{name}"').fetchall())}
 
 
 @only_sqlite("database")
-def test_whoever_is_erased_stays_so_when_a_backup_is_restored(start_collector: StartCollector, tmp_path: Path) -> None:
+def test_erased_customer_stays_erased_after_a_backup_is_restored(
+    start_collector: StartCollector, tmp_path: Path
+) -> None:
     listed = tmp_path / "apart.jsonl"
     collector = start_collector(privacy={"erasures": str(listed)})
     fill(collector)
@@ -86,7 +88,7 @@ def test_whoever_is_erased_stays_so_when_a_backup_is_restored(start_collector: S
 
 
 @pytest.mark.parametrize(("place", "warned"), [("data/list/erasures", True), ("erasures", False)])
-def test_a_list_beside_the_database_is_warned_of(tmp_path: Path, place: str, warned: bool) -> None:
+def test_erasure_list_beside_the_database_causes_a_warning(tmp_path: Path, place: str, warned: bool) -> None:
     settings = {"privacy": {"erasures": str(tmp_path / place)}}
     with closing(Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/data/ledger.db", **settings)) as collector:
         collector.write()
@@ -95,7 +97,7 @@ def test_a_list_beside_the_database_is_warned_of(tmp_path: Path, place: str, war
 
 
 @only_sqlite("database")
-def test_the_audit_log_has_networks_in_place_of_addresses_and_limits_go_by_the_whole(
+def test_audit_log_masks_addresses_and_limits_use_whole_ones(
     start_collector: StartCollector,
 ) -> None:
     collector = start_collector(privacy={"mask_addresses": True}, trusted_proxies=["127.0.0.1/32"])
@@ -114,13 +116,13 @@ def test_the_audit_log_has_networks_in_place_of_addresses_and_limits_go_by_the_w
     assert report("198.51.100.2") == 202, "another address of the same network"
 
 
-def test_the_map_is_printed() -> None:
+def test_command_prints_the_data_map() -> None:
     code, text = run("privacy", "map")
     assert code == 0
     assert "| `contacts.email` |" in text
 
 
-def test_metadata_has_every_table_whatever_a_process_imports() -> None:
+def test_schema_module_defines_every_table_of_the_data_map() -> None:
     code = (
         "from edgeproxy.collector.database.personal_data import TABLES;"
         "from edgeproxy.collector.database.schema import metadata;"

@@ -1,4 +1,4 @@
-"""The map of personal data names what is there: each column, field, label and object of Stripe."""
+"""The map of personal data names each column, log field, metric label and Stripe object."""
 
 import re
 from pathlib import Path
@@ -20,14 +20,14 @@ from edgeproxy.edge.metrics import METRICS
 
 ROOT = Path(__file__).parents[3]
 BY_VERSION = {"plan_versions", "price_moves", "directory_outbox"}
-"""Tables in which rows of one customer are known by a name within a text."""
+"""Tables that name a row's customer only within a text."""
 
 
-def test_each_text_column_is_marked() -> None:
+def test_each_text_column_is_on_the_data_map() -> None:
     assert list(coverage.find_gaps()) == []
 
 
-def test_a_column_that_nobody_has_marked_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_finds_an_unmarked_column(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = TABLES["contacts"]
     unmarked = TableEntry(
         entry.retention, {"customer": entry.personal["customer"]}, "email_sealed domain role language gone"
@@ -39,12 +39,12 @@ def test_a_column_that_nobody_has_marked_is_found(monkeypatch: pytest.MonkeyPatc
     ]
 
 
-def test_rows_that_row_level_security_holds_apart_have_an_owner_on_the_map() -> None:
+def test_tables_with_row_level_security_have_an_owner_on_the_data_map() -> None:
     owned = {table for table, entry in TABLES.items() if entry.owner is not None}
     assert owned == PROTECTED.keys() - BY_VERSION
 
 
-def test_what_is_cleared_can_be() -> None:
+def test_cleared_columns_are_personal_and_nullable() -> None:
     for table, entry in TABLES.items():
         for name in entry.cleared:
             assert name in entry.personal, (table, name)
@@ -53,18 +53,18 @@ def test_what_is_cleared_can_be() -> None:
             assert isinstance(select_own(table, ["id"], ["name"]), sa.ColumnElement)
 
 
-def test_the_page_is_what_the_code_says() -> None:
+def test_data_map_page_is_current() -> None:
     assert (ROOT / "docs/privacy/data-map.md").read_text() == render_page(), "run scripts/data-map"
 
 
-def test_each_column_is_encrypted_or_has_a_reason_to_be_in_the_clear() -> None:
+def test_each_personal_column_is_encrypted_or_has_a_reason() -> None:
     assert "in the clear: None" not in render_page()
     sealed = {f"{table}.{one}" for table, columns in SEALED.items() for one in (*columns.plain, *columns.looked_up)}
     marked = {f"{table}.{one}" for table, entry in TABLES.items() for one in entry.personal}
     assert sealed <= marked, "what is encrypted is about people"
 
 
-def test_each_table_and_place_with_data_about_people_says_for_how_long() -> None:
+def test_each_table_and_place_with_personal_data_states_its_retention() -> None:
     assert [name for name, entry in TABLES.items() if entry.personal and not entry.retention] == []
     assert [name for name, place in places.PLACES.items() if not place.retention] == []
 

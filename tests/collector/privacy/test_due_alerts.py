@@ -1,4 +1,4 @@
-"""Alerts of requests of people: once five days before they are due, once when they were, of open ones alone."""
+"""Open privacy requests raise one alert five days before they are due, and one when they are overdue."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ CALLER = Caller("test")
 DAY = DAY_MS / 1000
 
 
-def test_operators_hear_of_what_is_open_in_time_and_of_no_person(database: str) -> None:
+def test_due_alerts_name_open_requests_and_no_person(database: str) -> None:
     async def do() -> None:
         opened = await Database.connect(database)
         async with opened.writing() as connection:
@@ -54,7 +54,7 @@ def test_operators_hear_of_what_is_open_in_time_and_of_no_person(database: str) 
     asyncio.run(do())
 
 
-def test_a_deletion_that_waits_for_a_move_is_not_answered_by_itself(database: str) -> None:
+def test_deletion_request_that_waits_for_a_move_raises_an_alert(database: str) -> None:
     async def do(opened: Database) -> None:
         async with opened.writing() as connection:
             row = customers.build_row("acme", Customer(tier="standard"))

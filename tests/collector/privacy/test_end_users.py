@@ -1,4 +1,4 @@
-"""End users that are hashed by a secret of their customer: counted once, released, erased, and from before."""
+"""End users are hashed with a secret of their customer, counted once, and erased one by one."""
 
 import sqlite3
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ HASHING = {"hash_end_users": True}
 
 
 def report(collector: Collector, *reported: tuple[str, str], customer: str = "acme") -> tuple[int, int]:
-    """Report that these people were seen, each with the id of the event; return what is accepted and known before."""
+    """Report pairs of event id and person. Return the numbers of accepted and duplicate events."""
     sent = [
         {"id": id_, "source": "app", "customer": customer, "meter": "people", "value": who} for id_, who in reported
     ]
@@ -35,25 +35,25 @@ def report(collector: Collector, *reported: tuple[str, str], customer: str = "ac
 
 
 def count(collector: Collector, customer: str = "acme") -> int:
-    """How many different people were seen."""
+    """Return the number of different people that a customer reported."""
     rows = collector.usage(customer=customer, meter="people")["rows"]
     return sum(row["value"] for row in rows)
 
 
 def hold(collector: Collector, method: str, item: str) -> Any:
-    """Take a desk, or release it."""
+    """Take a desk (PUT) or release it (DELETE)."""
     return collector.send(method, f"/v1/customers/acme/holdings/desks/{item}", token=SERVICE)
 
 
 def list_stored(collector: Collector) -> Sequence[str]:
-    """The items that are stored."""
+    """Return the stored items of events and places."""
     with closing(sqlite3.connect(collector.database)) as opened:
         both = "SELECT item FROM events WHERE item IS NOT NULL UNION ALL SELECT item FROM holdings"
         return [item for (item,) in opened.execute(both)]
 
 
 def erase(collector: Collector, customer: str, end_user: str) -> str:
-    """What the command says that erases an end user."""
+    """Erase an end user by the command, and return its output."""
     words = ["privacy", "erase", "-c", str(collector.file), customer, "--end-user", end_user, "--yes"]
     done = CliRunner().invoke(cli.app, words)
     assert done.exit_code == 0, done.output
@@ -61,12 +61,12 @@ def erase(collector: Collector, customer: str, end_user: str) -> str:
 
 
 def holds_nothing_of(collector: Collector, text: str) -> bool:
-    """Whether no byte of the database's files is of a text."""
+    """Return whether no file of the database contains a text."""
     return not any(text.encode() in file.read_bytes() for file in collector.database.parent.glob("ledger.db*"))
 
 
 @only_sqlite("database")
-def test_people_are_counted_once_across_the_switch_and_erased_one_by_one(start_collector: StartCollector) -> None:
+def test_people_count_once_after_hashing_is_enabled_and_are_erased_singly(start_collector: StartCollector) -> None:
     collector = start_collector(meters=METERS)
     assert report(collector, ("1", ADA), ("2", BOB)) == (2, 0)
     assert hold(collector, "PUT", ADA).status == 201
@@ -106,12 +106,12 @@ def test_people_are_counted_once_across_the_switch_and_erased_one_by_one(start_c
 
 
 @only_sqlite("database")
-def test_a_rejected_event_that_is_replayed_has_the_person_that_it_had(start_collector: StartCollector) -> None:
+def test_replayed_dead_letter_keeps_its_person(start_collector: StartCollector) -> None:
     collector = start_collector(meters=METERS, privacy=HASHING)
     assert report(collector, ("1", ADA), ("2", BOB)) == (2, 0)
 
     def reject(who: str) -> dict[str, Any]:
-        """Have an event rejected for the person that it has; return its dead letter."""
+        """Send a different person with a known event id, and return the dead letter."""
         event = {"id": "1", "source": "app", "customer": "acme", "meter": "people", "value": who}
         assert len(collector.send("POST", "/v1/events", event, token=SERVICE).json()["rejected"]) == 1
         (letter,) = collector.get("/v1/dead-letters", token=ADMIN).json()["dead_letters"]
@@ -132,7 +132,7 @@ def test_a_rejected_event_that_is_replayed_has_the_person_that_it_had(start_coll
 
 
 def use(collector: Collector, id_: str, **dimensions: str) -> tuple[int, int]:
-    """Report tokens that a person has used; return how many events are accepted and known before."""
+    """Report tokens with dimensions. Return the numbers of accepted and duplicate events."""
     event = {"id": id_, "source": "app", "customer": "acme", "meter": "tokens", "value": 5, "dimensions": dimensions}
     event["request_id"] = f"of-{id_}"
     taken = collector.send("POST", "/v1/events", event, token=SERVICE).json()
@@ -141,13 +141,13 @@ def use(collector: Collector, id_: str, **dimensions: str) -> tuple[int, int]:
 
 
 def list_users(collector: Collector, **where: str) -> dict[str, int]:
-    """The tokens of each person, by the value that usage has."""
+    """Return the tokens of each person, by the value that `/v1/usage` returns."""
     rows = collector.usage(customer="acme", meter="tokens", by="user", **where)["rows"]
     return {row.get("user", ""): row["value"] for row in rows}
 
 
 @only_sqlite("database")
-def test_a_person_in_a_dimension_has_a_pseudonym_which_is_nobodys_after_its_erasure(
+def test_erasure_detaches_the_pseudonym_of_a_person_in_a_dimension(
     start_collector: StartCollector,
 ) -> None:
     collector = start_collector(meters=METERS)

@@ -1,4 +1,4 @@
-"""The erasure of customers: each place that the map names, twice, after a restore, and what a crash leaves."""
+"""The erasure of customers covers each place on the data map, and is repeated after restores and crashes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -55,7 +55,7 @@ async def erase(connection: AsyncConnection, name: str) -> None:
 
 
 async def fetch_texts(connection: AsyncConnection) -> dict[tuple[str, str], str]:
-    """All that text and binary columns have, by table and column."""
+    """Return the contents of all text and binary columns, by table and column."""
     texts = {}
     for table in [*list_planted(), metadata.tables["dead_letters"]]:
         for column in table.columns:
@@ -65,7 +65,7 @@ async def fetch_texts(connection: AsyncConnection) -> dict[tuple[str, str], str]
     return texts
 
 
-def test_each_marked_place_of_a_customer_is_erased_and_no_other(database: str) -> None:
+def test_erasure_clears_each_marked_column_of_one_customer(database: str) -> None:
     async def do(opened: Database) -> dict[tuple[str, str], str]:
         async with opened.writing() as connection:
             await plant(connection)
@@ -92,7 +92,7 @@ def test_each_marked_place_of_a_customer_is_erased_and_no_other(database: str) -
 
 
 @only_sqlite("database")
-def test_no_byte_of_what_was_erased_is_left_in_the_file(database: str) -> None:
+def test_database_file_contains_no_byte_of_erased_data(database: str) -> None:
     file = Path(database.removeprefix("sqlite:///"))
 
     def read() -> bytes:
@@ -125,7 +125,7 @@ def test_no_byte_of_what_was_erased_is_left_in_the_file(database: str) -> None:
     use_database(database, do)
 
 
-def test_an_erasure_is_whole_or_not_at_all_and_nothing_takes_it_back(database: str) -> None:
+def test_erasure_is_atomic_and_final(database: str) -> None:
     async def do(opened: Database) -> None:
         async with opened.writing() as connection:
             await plant(connection)
@@ -146,8 +146,8 @@ def test_an_erasure_is_whole_or_not_at_all_and_nothing_takes_it_back(database: s
 
 
 @pytest.mark.both_databases
-def test_what_comes_of_a_customer_after_the_erasure_goes_too_and_what_operators_need_stays(database: str) -> None:
-    """Every row comes anew: of transactions that were under way, cut-off edges, webhooks and sign-in pages."""
+def test_late_rows_of_an_erased_customer_are_erased_except_operator_records(database: str) -> None:
+    """Insert every row again, as open transactions, disconnected edges, webhooks and sign-in pages may do."""
 
     async def insert_again(connection: AsyncConnection) -> None:
         for table in list_planted():
@@ -189,7 +189,7 @@ def test_what_comes_of_a_customer_after_the_erasure_goes_too_and_what_operators_
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
-def test_a_transaction_that_an_erasure_does_not_see_leaves_nothing_for_long(database: str) -> None:
+def test_rows_committed_after_an_erasure_are_erased_later(database: str) -> None:
     async def do(opened: Database) -> None:
         async with opened.writing() as connection:
             await plant(connection)
@@ -214,8 +214,8 @@ def test_a_transaction_that_an_erasure_does_not_see_leaves_nothing_for_long(data
 
 
 @pytest.mark.both_databases
-def test_events_are_cleared_some_at_a_time_by_an_index(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An erasure that reads all events of everybody times out once there are many, and is never done."""
+def test_events_are_cleared_in_parts_by_an_index(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An erasure that reads the events of all customers would time out on a large table and never end."""
     monkeypatch.setattr(erasure, "EVENTS_MAX", 2)
     columns = {"meter": "m", "value": 1, "time": 1, "is_dated": 1}
     sent = [{**columns, "source": "s", "id": str(number), "customer": name} for number in range(5) for name in "ab"]
@@ -232,7 +232,9 @@ def test_events_are_cleared_some_at_a_time_by_an_index(database: str, monkeypatc
             assert set((await connection.execute(left)).scalars()) == {"b"}
             explain = "EXPLAIN" if opened.is_sqlite is False else "EXPLAIN QUERY PLAN"
             if not opened.is_sqlite:
-                await connection.execute(sa.text("SET LOCAL enable_seqscan = off"))  # Of so few rows it reads all.
+                await connection.execute(
+                    sa.text("SET LOCAL enable_seqscan = off")
+                )  # PostgreSQL scans tables with so few rows.
             statement = erasure.build_clearing(["a"]).compile(connection.sync_engine, compile_kwargs=LITERAL)
             plan = (await connection.exec_driver_sql(f"{explain} {statement}")).all()
             assert "events_personal" in str(plan), plan
@@ -245,7 +247,7 @@ def test_events_are_cleared_some_at_a_time_by_an_index(database: str, monkeypatc
 
 @contextmanager
 def restored(tmp_path: Path, server: Postgresql | None = None) -> Iterator[tuple[str, ErasureList]]:
-    """A database of before the erasure of one of two customers, on SQLite or a server, and the list of after it."""
+    """Yield a copy of a database from before the erasure of one of two customers, and the list from after it."""
     url = put_tables(f"sqlite:///{tmp_path}/a.db") if server is None else server.database()
     ids = {name: generate_id() for name in NUMBERS}
     listed = ErasureList(tmp_path / "apart" / "erasures.jsonl")
@@ -271,7 +273,7 @@ def restored(tmp_path: Path, server: Postgresql | None = None) -> Iterator[tuple
     yield use_database(url, do), listed
 
 
-def test_who_is_erased_is_listed_at_once_and_all_are_compared_once_a_round(
+def test_erasures_are_listed_at_once_and_compared_once_a_round(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed, compared = ErasureList(tmp_path / "apart.jsonl"), []
@@ -303,9 +305,7 @@ async def list_external_ids(opened: Database) -> set[str | None]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_restored_database_forgets_again_who_was_erased(
-    kind: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_restored_database_repeats_listed_erasures(kind: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     server = None if kind == "sqlite" else request.getfixturevalue("postgresql")
     with restored(tmp_path, server) as (url, listed):
 
@@ -322,7 +322,7 @@ def test_a_restored_database_forgets_again_who_was_erased(
         assert listed.path.stat().st_mode & 0o777 == 0o600
 
 
-def test_a_crash_before_or_within_the_line_is_made_good(tmp_path: Path) -> None:
+def test_replay_completes_an_erasure_list_after_a_crash(tmp_path: Path) -> None:
     with restored(tmp_path) as (_, listed):
         whole = listed.path.read_bytes()
         for left in (b"", whole[:-1], whole[:20]):
@@ -332,7 +332,7 @@ def test_a_crash_before_or_within_the_line_is_made_good(tmp_path: Path) -> None:
             assert listed.path.read_bytes() == whole, left
 
 
-def test_a_list_that_cannot_be_read_is_an_error_with_its_line(tmp_path: Path) -> None:
+def test_error_of_an_invalid_erasure_list_names_the_line(tmp_path: Path) -> None:
     with restored(tmp_path) as (url, listed):
         whole = listed.path.read_bytes()
         for wrong in (b"{}\n", b"acme\n", b'{"customer": "acme"}\n'):

@@ -1,4 +1,4 @@
-"""The export of a customer: all that the map names, nothing of others, no secrets, and a manifest that proves it."""
+"""The export of a customer has its data by the map, no other customer's data, no secrets, and a manifest."""
 
 import asyncio
 import csv
@@ -43,13 +43,13 @@ Content = dict[str, bytes]
 
 @pytest.fixture(autouse=True)
 def _many_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What there is of a table comes in several parts."""
+    """Read each table in several parts."""
     monkeypatch.setattr(export_module, "ROWS_AT_ONCE", 2)
 
 
 @pytest.fixture(params=[False, True], ids=["in the clear", "encrypted"])
 def encryption(request: pytest.FixtureRequest, tmp_path: Path) -> Encryption | None:
-    """The settings of a database that encrypts, or of one that does not."""
+    """Return the encryption settings of a database, or None for one without encryption."""
     key = tmp_path / "master.key"
     key.write_bytes(os.urandom(32))
     key.chmod(0o600)
@@ -85,7 +85,7 @@ def export(
 
 
 async def write_about_two(connection: AsyncConnection) -> None:
-    """Write into the audit log what is about each of two customers, in each of the ways in which an entry is."""
+    """Write audit entries about two customers, with each way in which an entry can name a customer."""
     for name in ("acme", "bolt"):
         said = f"of {name}, by hand"
         event = orjson.loads(orjson.dumps({"customer": name, "dimensions": {"customer": "acme"}, "id": said}))
@@ -105,7 +105,7 @@ async def write_about_two(connection: AsyncConnection) -> None:
             await audit.append_entry(connection, CALLER, entry)
 
 
-def test_an_export_has_each_marked_column_and_nothing_of_others(database: str, encryption: Encryption | None) -> None:
+def test_export_has_each_marked_column_and_no_data_of_others(database: str, encryption: Encryption | None) -> None:
     content = export(database, encryption, write_about_two)
     manifest = orjson.loads(content.pop(MANIFEST))
     assert {one["path"]: (one["bytes"], one["sha256"]) for one in manifest["files"]} == {
@@ -134,9 +134,7 @@ def test_an_export_has_each_marked_column_and_nothing_of_others(database: str, e
     assert sorted(orjson.loads(one["event"])["id"].split(".")[2] for one in letters) == ["cloud", "own"]
 
 
-def test_an_export_has_each_entry_of_the_audit_log_about_the_customer(
-    database: str, encryption: Encryption | None
-) -> None:
+def test_export_has_each_audit_entry_about_the_customer(database: str, encryption: Encryption | None) -> None:
     entries = orjson.loads(export(database, encryption, write_about_two)["json/audit.json"])
     assert [(one["action"], "of acme, by hand" in f"{one['before']}{one['after']}") for one in entries] == [
         (action, True)
@@ -148,8 +146,10 @@ def test_an_export_has_each_entry_of_the_audit_log_about_the_customer(
 
 
 async def act_on_both_sides(connection: AsyncConnection) -> None:
-    """Have an operator, a contact and a token of the customer change it, and both sides mute its alerts; another
-    operator gives it credits, and says why."""
+    """Let an operator, a contact and a token change a customer, and let both sides mute its alerts.
+
+    Another operator gives it credits with a reason.
+    """
     acme, noted = str(find_value("customers", "id", "acme")), Caller("operator:linus")
     await connection.execute(sa.delete(credit_entries))
     await connection.execute(sa.delete(credit_transactions))
@@ -163,7 +163,7 @@ async def act_on_both_sides(connection: AsyncConnection) -> None:
         await connection.execute(sa.insert(alert_mutes), mute)
 
 
-def test_a_customers_own_export_has_nothing_of_its_operators(database: str, encryption: Encryption | None) -> None:
+def test_customers_own_export_omits_operators(database: str, encryption: Encryption | None) -> None:
     content = export(database, encryption, act_on_both_sides, is_own=True)
     said = [one["after"] for one in orjson.loads(content["json/audit.json"])]
     assert [text and orjson.loads(text)["why"] for text in said] == [
@@ -178,7 +178,7 @@ def test_a_customers_own_export_has_nothing_of_its_operators(database: str, encr
     assert not [name for name, body in content.items() if b"grace" in body or b"linus" in body]
 
 
-def test_what_is_not_exported_has_a_reason() -> None:
+def test_each_table_without_export_has_a_reason() -> None:
     about_customers = {Subject.CUSTOMER, Subject.END_USER}
     without_owner = {
         name

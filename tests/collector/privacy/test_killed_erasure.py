@@ -1,4 +1,4 @@
-"""An erasure that is killed at any step (kill -9), or meets others: all of it is done, once, or nothing."""
+"""An erasure that is killed at any step (kill -9) or runs beside others is done completely and once, or not at all."""
 
 import os
 from collections.abc import Callable
@@ -62,7 +62,7 @@ def after_the_line() -> None:
 
 
 class Dying:
-    """A module of the audit log, with whose entry a process dies."""
+    """The audit module, but the process dies after the first entry."""
 
     def __init__(self, module: Any) -> None:
         self._module = module
@@ -73,7 +73,7 @@ class Dying:
 
 
 class Replaced:
-    """The module os with other functions."""
+    """The module `os` with some functions replaced."""
 
     def __init__(self, **functions: Callable[..., object]) -> None:
         self.__dict__.update(functions)
@@ -83,7 +83,7 @@ class Replaced:
 
 
 async def fill(database: Database) -> None:
-    """Two customers, each with a contact."""
+    """Insert two customers with one contact each."""
     async with database.writing() as connection:
         for name in NAMES:
             row = {"id": generate_id(), "name": name, "tier": "basic", "settings": '{"tier":"basic"}', "metadata": "{}"}
@@ -109,7 +109,7 @@ async def list_contacts(database: Database) -> set[str]:
         (after_the_line, True),
     ],
 )
-def test_an_erasure_that_is_killed_is_whole_or_not_at_all_and_the_next_one_finishes_it(
+def test_killed_erasure_is_atomic_and_the_next_one_finishes_it(
     database: str, tmp_path: Path, step: Callable[[], None], is_done: bool
 ) -> None:
     listed = ErasureList(tmp_path / "apart.jsonl")
@@ -125,7 +125,7 @@ def test_an_erasure_that_is_killed_is_whole_or_not_at_all_and_the_next_one_finis
     assert len(listed.read()) == len(listed.path.read_text().splitlines()) == 1
 
 
-def test_two_who_erase_a_customer_at_once_and_a_third_one_all_get_an_answer_and_it_is_on_record_once(
+def test_concurrent_erasures_all_succeed_and_each_is_recorded_once(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = ErasureList(tmp_path / "apart.jsonl")
@@ -136,7 +136,7 @@ def test_two_who_erase_a_customer_at_once_and_a_third_one_all_get_an_answer_and_
     all_three, read = Barrier(3, timeout=60.0), ErasureList.read
 
     def read_together(own: ErasureList) -> set[str]:
-        """Read the list before anybody appends to it."""
+        """Read the list before any thread appends to it."""
         ids = read(own)
         all_three.wait()
         return ids
@@ -160,7 +160,7 @@ def test_two_who_erase_a_customer_at_once_and_a_third_one_all_get_an_answer_and_
     assert sorted(use_database(database, list_entries)) == ["acme", "bolt"]
 
 
-def test_a_restored_collector_that_is_killed_amidst_erasing_again_goes_on(
+def test_killed_replay_of_erasures_continues_on_the_next_start(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = ErasureList(tmp_path / "apart.jsonl")

@@ -1,4 +1,4 @@
-"""Names, addresses and texts of people, put into everything that takes any, are in no log, metric or trace."""
+"""Personal names, addresses and texts from every kind of request are in no log, metric or trace."""
 
 import sqlite3
 import time
@@ -20,7 +20,7 @@ EMAIL, ADDRESS = "ada@planted.example", "203.0.113.77"
 
 
 def live_a_day(stage: PagesStage) -> None:
-    """Have each call that takes a text about a person get one, and each page that takes an address; some fail."""
+    """Send a personal text to each call that takes one, and an address to each page. Some calls fail."""
     path, collector = "/v1/customers/acme", stage.collector
 
     def send(method: str, where: str, body: Any = None, **options: Any) -> Any:
@@ -73,7 +73,7 @@ def live_a_day(stage: PagesStage) -> None:
     stage.operator.get(f"/console/search?q={EMAIL}")
 
 
-def test_no_name_address_or_text_of_a_person_is_in_a_log_a_metric_or_a_trace(tmp_path: Path) -> None:
+def test_logs_metrics_and_traces_contain_no_personal_data(tmp_path: Path) -> None:
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver())
         tracing = {"endpoint": f"http://{HOST}:{receiver.port}", "sample": "100%", "service_name": "collector"}

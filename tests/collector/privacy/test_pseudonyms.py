@@ -1,4 +1,4 @@
-"""Customers with pseudonyms: people and programs use names, and all that is stored or sent to edges has pseudonyms."""
+"""People and programs use customer names. Stored data and edges have pseudonyms instead."""
 
 import sqlite3
 import time
@@ -35,12 +35,12 @@ EMAIL = "ada@acme.example"
     ],
     ids=["JSON", "key", "texts", "URLs", "parts of words"],
 )
-def test_names_are_shown_in_texts_and_not_in_urls(text: str, shown: str | None) -> None:
+def test_pseudonyms_are_replaced_in_texts_but_not_in_urls(text: str, shown: str | None) -> None:
     expected = text.replace(f">{ONE}<", ">acme<") if shown is None else shown
     assert show_names(text.encode(), {ONE: "acme"}).decode() == expected
 
 
-def test_a_customer_sees_its_own_name_alone() -> None:
+def test_customer_sees_only_its_own_name() -> None:
     text = f"{ONE} {OTHER}".encode()
     assert find_pseudonyms(text, Readers()) == set()
     assert find_pseudonyms(text, Readers(pseudonyms=frozenset({ONE}))) == {ONE}
@@ -49,14 +49,14 @@ def test_a_customer_sees_its_own_name_alone() -> None:
 
 
 def create(collector: Collector, name: str, **fields: Any) -> str:
-    """Create a customer of a name; return its pseudonym."""
+    """Create a customer, and return its pseudonym."""
     created = collector.send("POST", "/v1/customers", {"name": name, "tier": "basic", **fields})
     assert (created.status, created.json()["name"]) == (201, name)
     return f"c-{created.json()['id']}"
 
 
 def find_tables(database: Path, text: str) -> dict[str, int]:
-    """How many rows of each table of a file of SQLite have a text anywhere."""
+    """Return the number of rows that contain a text, by table of a SQLite file."""
     with closing(sqlite3.connect(database)) as opened:
         tables = [name for (name,) in opened.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
         counts = {
@@ -67,7 +67,7 @@ def find_tables(database: Path, text: str) -> dict[str, int]:
 
 
 @only_sqlite("database")
-def test_a_name_is_in_one_place_and_then_in_none(start_collector: StartCollector, tmp_path: Path) -> None:
+def test_name_is_stored_in_one_row_until_its_erasure(start_collector: StartCollector, tmp_path: Path) -> None:
     collector = start_collector(privacy=PSEUDONYMS, meters={"llm_tokens": {"count": "events"}})
     tried = collector.send("POST", "/v1/customers?dry_run=true", {"name": "planted", "tier": "basic"})
     assert (tried.status, tried.json()["name"]) == (200, "planted"), "though nobody finds it afterwards"
@@ -152,7 +152,7 @@ def test_a_name_is_in_one_place_and_then_in_none(start_collector: StartCollector
 
 
 @only_sqlite("database")
-def test_pseudonyms_are_not_switched_off(start_collector: StartCollector) -> None:
+def test_collector_with_pseudonyms_does_not_start_without_them(start_collector: StartCollector) -> None:
     collector = start_collector()
     assert collector.send("POST", "/v1/customers", {"name": "old", "tier": "basic"}).status == 201
     collector.end()
@@ -172,7 +172,7 @@ def test_pseudonyms_are_not_switched_off(start_collector: StartCollector) -> Non
     assert "customers have pseudonyms" in process.output
 
 
-def test_pages_and_mails_have_names_and_addresses_have_none(tmp_path: Path) -> None:
+def test_pages_and_mails_show_names_and_urls_contain_pseudonyms(tmp_path: Path) -> None:
     with closing(PagesStage(tmp_path, collector={"privacy": PSEUDONYMS})) as stage:
         pseudonym = create(stage.collector, "planted")
         owner = {"email": "ada@example.com", "role": "owner"}

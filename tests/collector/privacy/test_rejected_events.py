@@ -1,4 +1,4 @@
-"""Rejected events name customers in forms that services choose: an erasure finds each."""
+"""Rejected events may name customers in any form. An erasure finds each one."""
 
 import base64
 import gzip
@@ -82,7 +82,7 @@ def test_erasure_finds_an_end_user_with_any_name(name: str) -> None:
         assert has_text(format_document(document), [name])
 
 
-def test_event_of_many_forms_is_read_in_bounded_time() -> None:
+def test_event_with_many_encodings_is_read_in_bounded_time() -> None:
     packed = encode(gzip.compress(b"x" * (1 << 20), 9))
     bomb = encode(gzip.compress("\n".join([packed] * 700).encode(), 9))
     started = time.process_time()
@@ -91,7 +91,7 @@ def test_event_of_many_forms_is_read_in_bounded_time() -> None:
     assert time.process_time() - started < 5.0
 
 
-def test_search_of_the_database_passes_by_none(database: str) -> None:
+def test_database_search_misses_no_event_of_the_customer(database: str) -> None:
     async def do(opened: Database) -> None:
         async with opened.writing() as connection:
             rows = [
@@ -106,7 +106,7 @@ def test_search_of_the_database_passes_by_none(database: str) -> None:
     use_database(database, do)
 
 
-def test_export_has_no_event_that_may_be_anothers() -> None:
+def test_export_has_no_event_with_a_doubtful_owner() -> None:
     events = {kind: format_document(document) for kind, (document, _) in EVENTS.items()}  # type: ignore[arg-type]
     kept = [kind for kind, event in events.items() if names_one(event, [NAME], if_doubtful=False)]
     assert kept == ["own", "cloud", "list", "object"]

@@ -1,4 +1,4 @@
-"""Each table says for how long its rows are kept, and rows whose time is over are gone though nobody comes."""
+"""Each table states its retention, and maintenance deletes expired rows without any request."""
 
 import asyncio
 import re
@@ -26,13 +26,13 @@ from tests.support.planted import list_planted, plant
 
 TIMED = re.compile(r"\d+ (minutes|hours|days)|an hour|until (`expires_at`|the raise ends|they unsubscribe; a day)")
 OTHERWISE = {
-    "batches": "tests/collector/ledger",  # They are a chain, and leave their sums.
-    "ledger": "tests/collector/ledger",  # PostgreSQL drops months.
-    "checks": "tests/collector/pages/test_checks.py",  # No personal data: dropped when a day is added.
+    "batches": "tests/collector/ledger",  # Batches form a chain, and retention keeps their sums.
+    "ledger": "tests/collector/ledger",  # PostgreSQL drops the partitions of whole months.
+    "checks": "tests/collector/pages/test_checks.py",  # No personal data. A new day deletes old ones.
 }
-"""Tables whose rows go by their age, and where that is tested."""
+"""Tables with expiring rows that other tests cover, and the paths of these tests."""
 IDLE_STEPS = 5
-"""Steps that fail or find nothing, after which maintenance has tried all that it does."""
+"""The number of idle or failed steps after which maintenance has tried all of its jobs."""
 REASON = re.compile(r"for good, (as|unless) ")
 UNTIL = re.compile(r"until |as `|a row for each ")
 
@@ -47,27 +47,27 @@ def test_each_table_has_a_bound_or_a_reason_to_be_kept_for_good() -> None:
 
 
 async def plant_others(connection: AsyncConnection) -> None:
-    """Plant a row in each table whose rows have no customer and end by their age."""
+    """Plant a row in each table with expiring rows that have no customer."""
     for name in sorted(list_timed() - {table.name for table in list_planted()}):
         row = {column.name: make_value(column) for column in metadata.tables[name].columns if not column.nullable}
         await connection.execute(sa.insert(metadata.tables[name]), [row])
 
 
 def make_value(column: sa.Column[Any]) -> object:
-    """Return a value of a row that is as old as can be."""
+    """Return a value for a column of a row of the greatest age."""
     if isinstance(column.type, sa.Text | BookText):
         return "applied" if column.name == "state" else f"planted.{column.name}"
     return b"planted" if isinstance(column.type, sa.LargeBinary) else {"step": MINUTE}.get(column.name, 7)
 
 
 def list_timed() -> set[str]:
-    """List the tables whose rows go by their age, and are not looked at elsewhere."""
+    """List the tables with expiring rows that no other test covers."""
     return {name for name, entry in TABLES.items() if TIMED.match(entry.retention)} - OTHERWISE.keys()
 
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("is_failing", [False, True], ids=["all", "but for erasures and roll-up"])
-def test_rows_whose_time_is_over_are_gone_though_nobody_comes(
+def test_maintenance_deletes_expired_rows_without_requests(
     is_failing: bool, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(maintenance, "list_due_alerts", no_alerts)

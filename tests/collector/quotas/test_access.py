@@ -29,7 +29,7 @@ CAP = SpendingCap.model_validate({"meter": "cost", "per": "day", "included": 12,
 
 
 def describe_all(used: int) -> list[AccessLimit]:
-    """Describe a limit of 12 of each kind of which so many are used."""
+    """Describe one limit of 12 of each kind, with `used` units used."""
     return [
         describe_rate(RATE, used),
         describe_concurrency(12, (), used),
@@ -39,7 +39,7 @@ def describe_all(used: int) -> list[AccessLimit]:
     ]
 
 
-def test_each_kind_is_reached_with_the_status_and_remedy_of_the_edge() -> None:
+def test_each_reached_limit_has_the_status_and_remedy_of_the_edge() -> None:
     by_kind = {limit["kind"]: limit for limit in describe_all(12)}
     assert by_kind.keys() == TERMS.keys() - {"account", "key"}
     for kind, limit in by_kind.items():
@@ -50,7 +50,7 @@ def test_each_kind_is_reached_with_the_status_and_remedy_of_the_edge() -> None:
 
 
 @pytest.mark.parametrize(("used", "verdict"), [(0, "yes"), (12, "no")])
-def test_spent_credits_refuse_everything_and_other_limits_a_part(used: int, verdict: str) -> None:
+def test_spent_credits_refuse_all_requests_and_other_limits_only_some(used: int, verdict: str) -> None:
     limits = describe_all(used)
     assert find_verdict(limits) == verdict
     if used:
@@ -58,14 +58,14 @@ def test_spent_credits_refuse_everything_and_other_limits_a_part(used: int, verd
         assert find_verdict([limit for limit in limits if limit["kind"] != "credits"]) == "partly"
 
 
-def test_soft_quotas_and_what_is_not_charged_refuse_nobody() -> None:
+def test_soft_quotas_and_limits_that_are_not_enforced_refuse_nothing() -> None:
     assert describe_quota(QuotaUsage(SOFT, 99, DAY), SOFT)["state"] == "near"
     assert describe_credits(0, 5, "usd", is_charged=False)["state"] == "near"
     assert describe_budget("ek", (None, "usd"), 99, 12, "", is_held=False)["state"] == "near"
     assert describe_rate(RATE, None)["state"] == "unknown"
 
 
-def test_a_pause_for_money_ends_by_payment_and_another_by_a_person() -> None:
+def test_unpaid_pause_names_payment_and_another_pause_names_contact() -> None:
     paused = describe_account(False, {"why": "unpaid", "status": 402})
     assert (paused["state"], paused["status"], paused["remedy"], paused["why"]) == ("reached", 402, "pay", "unpaid")
     paused = describe_account(False, {"why": "abuse", "status": 403})
@@ -74,7 +74,7 @@ def test_a_pause_for_money_ends_by_payment_and_another_by_a_person() -> None:
     assert find_verdict([describe_account(True, None)]) == "yes"
 
 
-def test_a_customer_whose_keys_have_all_ended_cannot_call() -> None:
+def test_customer_without_valid_keys_cannot_call() -> None:
     assert find_verdict(describe_keys(0, 2)) == "no"
     assert find_verdict(describe_keys(1, 2)) == "yes"
     assert describe_keys(0, 0) == [], "who never had a key may be known otherwise"

@@ -1,4 +1,4 @@
-"""Places are taken exactly as often as there are any, by however many at once, and given back by themselves."""
+"""Concurrent requests take exactly the available places, and expired places become free."""
 
 import asyncio
 import sqlite3
@@ -62,11 +62,11 @@ def test_places_over_http(start_collector: StartCollector) -> None:
         assert send(collector, "DELETE", "acme/holdings/seats/cleo") == (204, None)
     seats, _ = send(collector, "GET", "acme/quotas", token=READ)[1]["quotas"]
     assert (seats["used"], seats["limit"], seats["percent"], seats["resets"]) == (1, 2, 50.0, None)
-    # A soft one lets more be taken, and says so; none lets any number.
+    # A soft quota allows more places and reports the excess. Without a quota any number is allowed.
     assert [send(collector, "PUT", f"acme/holdings/flows/f{n}")[1]["used"] for n in range(3)] == [1, 2, 3]
     assert send(collector, "GET", "acme/quotas", token=READ)[1]["quotas"][1]["percent"] == 300.0
     assert {send(collector, "PUT", f"bound/holdings/seats/s{n}")[1]["allowed"] for n in range(3)} == {None}
-    # Who may, and what cannot be.
+    # Other tokens and invalid requests are refused.
     for token in (READ, EDGE, OWN, ADMIN):
         assert send(collector, "PUT", "bound/holdings/seats/x", token=token)[0] == 403
         assert send(collector, "DELETE", "bound/holdings/seats/s1", token=token)[0] == 403
@@ -84,7 +84,7 @@ def test_places_over_http(start_collector: StartCollector) -> None:
         ("acme/holdings/seats/x", b"{", 400),
     ):
         assert send(collector, "PUT", path, body)[0] == wanted, path
-    # What was taken and given back is on record, gathered.
+    # The audit log sums up the changes of each meter.
     collector.end()
     with closing(sqlite3.connect(collector.settings["database"].removeprefix("sqlite:///"))) as opened:
         made = opened.execute("SELECT actor, target, after FROM audit WHERE action = 'holdings.change'").fetchall()
@@ -96,8 +96,8 @@ def test_places_over_http(start_collector: StartCollector) -> None:
     assert {actor for actor, *_ in made} == {f"token-{sha256(SERVICE)[:8]}"}
 
 
-def test_of_many_at_once_as_many_get_one_as_there_are(database: str) -> None:
-    """Two collectors on one database, each of which takes as many as it can at once."""
+def test_concurrent_requests_take_exactly_the_available_places(database: str) -> None:
+    """Two collectors on one database take places concurrently, each as many as it can."""
     asyncio.run(take_at_once(database, 120, 20))
 
 
@@ -111,7 +111,7 @@ async def take_at_once(url: str, takers: int, places: int) -> None:
         return taken.holding is not None
 
     try:
-        # Those of the same item are one, whoever was first; one that was taken before has ended.
+        # Two requests for one item share a place. The place that was taken before has expired.
         assert await take(both[0], "gone", places, 0)
         got = await asyncio.gather(*(take(both[n % 2], f"item-{n // 2}", places) for n in range(takers)))
         async with both[0].reading() as connection:
@@ -125,8 +125,8 @@ async def take_at_once(url: str, takers: int, places: int) -> None:
             await database.close()
 
 
-def test_who_is_erased_has_none(database: str) -> None:
-    """Ids of what exists may be those of people, and addresses to which alerts were mailed are."""
+def test_erased_customer_has_no_places_and_no_mailed_alerts(database: str) -> None:
+    """Item ids may identify people, and so do the recipients of mailed alerts."""
 
     async def run() -> None:
         opened = await Database.connect(database)
@@ -168,7 +168,7 @@ def test_who_is_erased_has_none(database: str) -> None:
 
 @pytest.mark.soak
 def test_ten_thousand_takes_over_http(database: str, tmp_path: Path) -> None:
-    """10,000 requests for 50 places, at two collectors, 400 at a time at each."""
+    """Two collectors get 10,000 requests for 50 places, 400 at a time each."""
     settings = {**SETTINGS, "tiers": {"basic": {"quotas": [{"meter": "seats", "included": PLACES, "cap": "hard"}]}}}
     settings["customers"] = {"acme": {"tier": "basic"}}
     with (

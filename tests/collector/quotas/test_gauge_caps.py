@@ -17,14 +17,18 @@ from tests.support.collector_fixtures import StartCollector
     [
         ([], [(5, "", 10)], {}),
         ([], [(5, "", 11)], {0: 11}),
-        ([(1, "", 20)], [(5, "", 19), (6, "", 20)], {1: 20}),  # A smaller plan than before: it may shrink alone.
-        ([(1, "", 20)], [(6, "", 20), (5, "", 9)], {0: 20}),  # By their times, not by their order.
+        (
+            [(1, "", 20)],
+            [(5, "", 19), (6, "", 20)],
+            {1: 20},
+        ),  # The level is above a smaller plan's cap: it may only fall.
+        ([(1, "", 20)], [(6, "", 20), (5, "", 9)], {0: 20}),  # Readings apply in the order of their times.
         ([(1, "a", 6)], [(5, "b", 4), (6, "c", 1), (7, "a", 5), (8, "c", 1)], {1: 11}),  # The sum of its series.
-        ([(7, "", 10)], [(8, "", 11), (6, "", 90)], {0: 11}),  # What is over changes nothing that is stored now.
-        ([(9, "a", 6)], [(5, "b", 5)], {0: 11}),  # A new series does, whatever its date.
+        ([(7, "", 10)], [(8, "", 11), (6, "", 90)], {0: 11}),  # An older reading does not change the current level.
+        ([(9, "a", 6)], [(5, "b", 5)], {0: 11}),  # A new series adds to the level, whatever its time.
     ],
 )
-def test_what_would_lift_a_level_above_its_cap_is_found(
+def test_reading_that_lifts_a_level_above_its_cap_is_found(
     latest: list[Any], new: list[Any], excess: dict[int, int]
 ) -> None:
     assert find_excess([Reading(*one) for one in latest], [Reading(*one) for one in new], 10) == excess
@@ -38,7 +42,7 @@ def plans(folder: Path) -> str:
 
 
 @pytest.mark.parametrize(("aggregate", "split"), [("average", {}), ("last", {"dimensions": {"disk": 5}})])
-def test_what_is_stored_is_refused_above_a_hard_cap(
+def test_reading_above_a_hard_cap_is_rejected(
     start_collector: StartCollector, tmp_path: Path, aggregate: str, split: dict[str, Any]
 ) -> None:
     held = {"quotas": [{"meter": "storage_gb", "included": 7, "cap": "hard"}]}
@@ -61,7 +65,7 @@ def test_what_is_stored_is_refused_above_a_hard_cap(
 
     why = "value: makes {} of storage_gb, and the plan has a hard cap of 10"
     assert report(1, 500) == (1, 0, []), "without a plan there is no cap"
-    # `acme` is in the file of the collector too: its plan holds it all the same.
+    # The collector's settings file also defines `acme`. The cap of its plan applies nevertheless.
     for name in ("acme", "dora"):
         collector.send("POST", "/v1/customers", {"name": name, "tier": "basic"})
         answer = collector.send("POST", f"/billing/subscription?customer={name}", {"plan": "free"})

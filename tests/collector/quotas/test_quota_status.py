@@ -1,4 +1,4 @@
-"""How a customer stands with a quota, at any moment of its period."""
+"""The status of a customer's quota at any time of its period."""
 
 from zoneinfo import ZoneInfo
 
@@ -13,7 +13,7 @@ from edgeproxy.config.limits import Quota
 
 DAY = 86400
 JUNE = 1_780_272_000 - EPOCH
-"""The first of June 2026, of edge time."""
+"""The first of June 2026, in edge time."""
 
 
 def standing(used: int, included: int = 1000, **more: str) -> QuotaUsage:
@@ -21,7 +21,7 @@ def standing(used: int, included: int = 1000, **more: str) -> QuotaUsage:
     return QuotaUsage(quota, used, period_of(JUNE + 1, "month", ZoneInfo(quota.timezone)))
 
 
-def test_what_is_told() -> None:
+def test_response_states_limit_use_and_projection() -> None:
     projected = standing(250).compute_projection([10, 20, 30], JUNE + 15 * DAY)
     told = standing(250, cap="hard").to_response(projected)
     assert told == {
@@ -41,7 +41,7 @@ def test_what_is_told() -> None:
     assert QuotaUsage(seats, 3, None).to_response(None)["quota"] == "seats"
 
 
-def test_a_projection_is_that_of_the_low_and_of_the_high_day_once_there_are_three() -> None:
+def test_projection_spans_the_lowest_and_highest_day_once_there_are_three() -> None:
     at = JUNE + 20 * DAY
     assert standing(100).compute_projection([5, 9], at) == {"days": 2, "low": None, "high": None}
     assert standing(100).compute_projection([5, 9, 7], at) == {"days": 3, "low": 150, "high": 190}
@@ -50,7 +50,7 @@ def test_a_projection_is_that_of_the_low_and_of_the_high_day_once_there_are_thre
 
 
 @given(st.integers(0, 1 << 70), st.lists(st.integers(-5, 1 << 52), min_size=3, max_size=7), st.integers(0, 30 * DAY))
-def test_no_less_is_foreseen_than_is_used(used: int, days: list[int], at: int) -> None:
+def test_projection_is_never_below_the_use(used: int, days: list[int], at: int) -> None:
     projected = standing(used).compute_projection(days, JUNE + at)
     assert projected is not None
     assert projected["low"] is not None
@@ -59,7 +59,7 @@ def test_no_less_is_foreseen_than_is_used(used: int, days: list[int], at: int) -
 
 
 @pytest.mark.parametrize(("used", "included", "reached"), [(799, 1000, []), (800, 1000, [80]), (1000, 1000, [80, 100])])
-def test_thresholds(used: int, included: int, reached: list[int]) -> None:
+def test_threshold_is_reached_at_its_percentage(used: int, included: int, reached: list[int]) -> None:
     assert [percent for percent in (80, 100, 120) if standing(used, included).has_reached(percent)] == reached
     assert all(standing(0, 0).has_reached(percent) for percent in (80, 100, 120)), "of nothing all is used"
     assert standing(0, 0).percent == 100.0

@@ -1,4 +1,4 @@
-"""Who has usage is looked at: edges are told what is nearly used up, and each threshold is an alert once ever."""
+"""The quota monitor publishes nearly used-up quotas to edges and raises one alert for each threshold."""
 
 import asyncio
 import time
@@ -65,7 +65,7 @@ SETTINGS: Any = SimpleNamespace(
 
 
 class World:
-    """Two collectors' intakes and watches on one database."""
+    """The event writers and quota monitors of two collectors on one database."""
 
     def __init__(self, databases: list[Database]) -> None:
         metrics = Metrics()
@@ -128,7 +128,7 @@ def in_a_world(url: str, play: Callable[[World], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def test_edges_and_people_hear_of_it_once(database: str) -> None:
+def test_each_threshold_is_published_to_edges_and_alerted_once(database: str) -> None:
     async def play(world: World) -> None:
         month = period_of(time.time() - EPOCH, "month", BERLIN).number
 
@@ -144,7 +144,7 @@ def test_edges_and_people_hear_of_it_once(database: str) -> None:
         assert await world.news(0, 0) == (1, [known(800)])
         assert await world.news(1, 0) == (1, [known(800)]), "the other collector tells it too"
         assert await world.raised() == ["80 info"]
-        # What both take adds up, and both look.
+        # Usage that two collectors receive adds up, and both monitors check it.
         await asyncio.gather(world.report(0, 150), world.report(1, 50))
         newest, told = await world.news(1, 1)
         while told[-1] != known(1000):
@@ -154,14 +154,14 @@ def test_edges_and_people_hear_of_it_once(database: str) -> None:
         await world.report(1, 200)
         assert (await world.news(0, newest))[1] == [known(1200)]
         assert sorted(await world.raised()) == ["100 warn", "120 page", "80 info"]
-        # One that begins anew looks at all who have usage, and tells nothing twice.
+        # A new monitor checks all customers with usage, and repeats no alert.
         again = QuotaMonitor(world.databases[0], Metrics())
         again.use(SETTINGS)
         world.tasks.start("rounds", again.run_rounds())
         await turned(lambda: len(again._raised) == 3, "it has looked at all")
         assert (await world.news(0, 0))[1] == [known(1200)]
         assert len(await world.raised()) == 3
-        # Of another database, or of one that was restored, all is told.
+        # An edge gets all counts if its sequence number is ahead, as after a restore of the database.
         assert (await world.news(0, 99))[1] == [known(1200)]
         again.end()
         newest = (await again.behind(0, 0.0))[0]
@@ -170,7 +170,7 @@ def test_edges_and_people_hear_of_it_once(database: str) -> None:
     in_a_world(database, play)
 
 
-def test_what_is_used_is_what_the_ledger_has_from_the_first_minute_of_the_zone_on(database: str) -> None:
+def test_use_is_the_ledgers_count_since_the_periods_start_in_its_time_zone(database: str) -> None:
     async def play(world: World) -> None:
         now = time.time()
         since = round(period_of(now - EPOCH, "month", BERLIN).since + EPOCH)
@@ -198,7 +198,7 @@ def test_what_is_used_is_what_the_ledger_has_from_the_first_minute_of_the_zone_o
     in_a_world(database, play)
 
 
-def test_what_is_rolled_up_while_it_is_looked_at_counts_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rollup_during_a_check_counts_usage_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     now, read = NOON + 3 * HOUR, rollup.fetch_state
 
     async def overtaken(connection: AsyncConnection) -> rollup.RollupState:
@@ -226,7 +226,7 @@ def test_what_is_rolled_up_while_it_is_looked_at_counts_once(database: str, monk
     in_a_world(database, play)
 
 
-def test_what_is_worth_telling() -> None:
+def test_count_is_published_from_80_percent_and_after_each_step() -> None:
     def count(used: int, period: int = 5) -> QuotaCount:
         return QuotaCount("acme", "tokens", "day", "UTC", period, used)
 
@@ -240,7 +240,7 @@ def test_what_is_worth_telling() -> None:
     assert is_worth_publishing(None, count(1), 0)
 
 
-def test_a_count_never_falls_and_a_day_that_is_over_never_returns(database: str) -> None:
+def test_count_never_falls_and_an_ended_day_never_returns(database: str) -> None:
     async def play(world: World) -> None:
         first = QuotaCount("acme", "tokens", "day", "UTC", 5, 10)
         for one in (first, first._replace(used=9), first._replace(period=4, used=99), first):
@@ -254,7 +254,7 @@ def test_a_count_never_falls_and_a_day_that_is_over_never_returns(database: str)
     in_a_world(database, play)
 
 
-def test_levels_are_alerted_of_once_a_month_when_they_rise_and_not_while_they_stay(database: str) -> None:
+def test_rising_levels_alert_once_a_month_and_constant_levels_do_not(database: str) -> None:
     last_month = period_of(time.time() - EPOCH, "month", ZoneInfo("UTC")).since + EPOCH - DAY
     month = time.strftime("%Y-%m", time.gmtime())
 
@@ -276,7 +276,7 @@ def test_levels_are_alerted_of_once_a_month_when_they_rise_and_not_while_they_st
                     assert len(raised) <= len(expected), raised
                     await asyncio.sleep(0.02)
 
-        # Two seats of three and nine gigabytes of ten since last month: nothing new, but for the third seat.
+        # Two of three seats and nine of ten gigabytes are unchanged since last month. Only the third seat is new.
         await store("full", 9, last_month)
         for item in ("a", "b", "c"):
             await take_seat(world, "full", item, last_month if item != "c" else None)
@@ -284,12 +284,12 @@ def test_levels_are_alerted_of_once_a_month_when_they_rise_and_not_while_they_st
         for watch in world.watches:
             watch.counted([("full", "seats")])
         await until_raised("full", f"seats:{month}:80", f"seats:{month}:100")
-        # Storage that grows in this month, and holds at its cap.
+        # Storage grows this month and stays at its cap.
         await store("acme", 8)
         await until_raised("acme", f"storage_gb:{month}:80")
         await store("acme", 10)
         await until_raised("acme", f"storage_gb:{month}:80", f"storage_gb:{month}:100")
-        # What a kill left is seen by whoever begins anew, with places alone too.
+        # A new monitor finds the levels that a killed one missed, seats included.
         await take_seat(world, "free", "a")
         for item in ("a", "b", "c"):
             await take_seat(world, "acme", item)

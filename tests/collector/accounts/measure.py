@@ -1,9 +1,9 @@
 """How long the accounts API takes to answer: `python -m tests.collector.accounts.measure [sqlite] [postgresql]`.
 
-A collector of its own process that signs a directory, with so many customers. Requests begin at a steady rate, whether
-those before them are answered or not, and each is timed from when it was due. Nine of ten read: a customer, its keys, a
-page of customers. The others make a customer, change one, or make a key. Beside it, once a second, what the disk takes
-for an fsync: each change takes longer. The host must be idle: where it is not, requests wait for a CPU.
+A collector process signs the customer directory. Requests start at a steady rate without waiting for earlier answers,
+and each is timed from its due time. Nine of ten requests read a customer, its keys or a page of customers. The others
+create a customer, change one or create a key. One fsync a second is timed beside them, because each change waits for
+the disk. The host must be idle, or else requests wait for a CPU.
 """
 
 import argparse
@@ -38,7 +38,7 @@ READS, WRITES = "reads", "writes"
 
 
 class Asked(NamedTuple):
-    """A request."""
+    """A request to the accounts API."""
 
     kind: str
     method: str
@@ -47,7 +47,7 @@ class Asked(NamedTuple):
 
 
 def mix(there: int, count: int, chance: random.Random) -> list[Asked]:
-    """So many requests, one of ten a change."""
+    """Return `count` requests. One of ten is a change."""
     found = []
     for number in range(count):
         one = f"/v1/customers/c{chance.randrange(there)}"
@@ -63,7 +63,7 @@ def mix(there: int, count: int, chance: random.Random) -> list[Asked]:
 
 
 async def ask(port: int, asked: list[Asked], rate: float) -> dict[str, list[float]]:
-    """Milliseconds from when each was due to its answer, by kind."""
+    """Send the requests, and return the milliseconds from each due time to the answer, by kind."""
     taken: dict[str, list[float]] = {READS: [], WRITES: []}
     connector = aiohttp.TCPConnector(limit=CONNECTIONS)
     fields = {"Authorization": f"Bearer {ADMIN}"}
@@ -86,7 +86,7 @@ async def ask(port: int, asked: list[Asked], rate: float) -> dict[str, list[floa
 
 
 async def fsyncs(folder: Path, taken: list[float]) -> None:
-    """Write a page once a second, and see how long it takes until it is on disk."""
+    """Write a page once a second, and append the milliseconds of its fsync to `taken`."""
     with (folder / "page").open("wb", buffering=0) as file:
         while True:
             file.write(bytes(4096))
@@ -97,7 +97,7 @@ async def fsyncs(folder: Path, taken: list[float]) -> None:
 
 
 def adds(url: str, names: list[str]) -> None:
-    """Make customers with a key each."""
+    """Create customers with one key each."""
 
     async def add(connection: Any) -> None:
         rows = [
@@ -111,7 +111,7 @@ def adds(url: str, names: list[str]) -> None:
 
 
 def is_published(url: str) -> bool:
-    """Whether nothing waits to be told to edges."""
+    """Return whether all changes are published to edges."""
     found: list[int] = []
 
     async def look(connection: Any) -> None:
@@ -126,7 +126,7 @@ def is_published(url: str) -> bool:
 async def measure(
     port: int, asked: list[Asked], rate: float, folder: Path
 ) -> tuple[dict[str, list[float]], list[float]]:
-    """What was taken by requests, and by the disk meanwhile."""
+    """Return the times of the requests, and of the disk's fsyncs meanwhile."""
     synced: list[float] = []
     beside = Tasks()
     beside.start("fsyncs", fsyncs(folder, synced))
@@ -137,7 +137,7 @@ async def measure(
 
 
 def percentiles(taken: list[float]) -> str:
-    """How long it took."""
+    """Format the percentiles of times in milliseconds."""
     cuts = statistics.quantiles(taken, n=100, method="inclusive")
     return f"p50 {cuts[49]:.1f} ms, p95 {cuts[94]:.1f} ms, p99 {cuts[98]:.1f} ms"
 

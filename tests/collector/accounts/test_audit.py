@@ -1,4 +1,4 @@
-"""The audit log: every change and denial is in it, in a chain of which nothing can be changed or taken out unseen."""
+"""The audit log records every change and denial in a hash chain that reveals changed and removed entries."""
 
 import asyncio
 import base64
@@ -22,7 +22,7 @@ ALICE = Caller("alice", "192.0.2.1", "request-1")
 
 
 def entries(collector: Collector, **only: str) -> list[dict[str, Any]]:
-    """All entries, page by page."""
+    """Fetch all entries, page by page."""
     found: list[dict[str, Any]] = []
     after = "0"
     while True:
@@ -35,7 +35,7 @@ def entries(collector: Collector, **only: str) -> list[dict[str, Any]]:
         after = str(page["next"])
 
 
-def test_changes_of_an_edge_are_on_record_with_who_and_what_was_before(collector: Collector) -> None:
+def test_changes_of_an_edge_are_recorded_with_actor_and_previous_values(collector: Collector) -> None:
     chain = Chain()
     assert collector.post(chain.next()).status == 200
     path = f"/v1/edges/{chain.edge}"
@@ -62,7 +62,7 @@ def test_changes_of_an_edge_are_on_record_with_who_and_what_was_before(collector
         assert collector.get("/v1/audit", token=ADMIN, **wrong).status == 400
 
 
-def test_denials_are_on_record_gathered_whatever_a_token_says_that_nobody_signed(
+def test_denials_are_recorded_with_counts_even_for_forged_tokens(
     start_collector: StartCollector,
 ) -> None:
     issuer = {"issuer": "http://127.0.0.1:1", "audience": "us", "roles": {"admin": ["ops"]}}
@@ -111,7 +111,7 @@ def test_a_flood_of_different_denials_is_bounded(database: str, monkeypatch: pyt
 
 
 async def filled(database: str, count: int = 5) -> Database:
-    """A database whose log has so many entries."""
+    """Open a database, and append `count` entries to its audit log."""
     opened = await Database.connect(database)
     for number in range(count):
         async with opened.writing() as connection:
@@ -121,7 +121,7 @@ async def filled(database: str, count: int = 5) -> Database:
     return opened
 
 
-def test_an_entry_is_there_only_with_its_change(database: str) -> None:
+def test_entry_is_rolled_back_with_its_change(database: str) -> None:
     async def change() -> int:
         opened = await filled(database, 1)
         try:
@@ -140,7 +140,7 @@ def test_an_entry_is_there_only_with_its_change(database: str) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 7])
-def test_entries_of_a_time_are_those_from_its_begin_and_before_its_end(database: str, count: int) -> None:
+def test_time_filter_includes_its_start_and_excludes_its_end(database: str, count: int) -> None:
     async def compare() -> None:
         opened = await filled(database, count)
         try:
@@ -193,13 +193,13 @@ TAMPERING: list[tuple[Any, str]] = [
 
 
 async def after(connection: Any, statement: Any) -> None:
-    """Verify what is there after a change, which is taken back where it is found."""
+    """Change the log and verify it. The error rolls the change back."""
     await connection.execute(statement)
     await audit.verify_chain(connection)
 
 
 @pytest.mark.both_databases
-def test_what_was_changed_or_taken_out_is_named(database: str) -> None:
+def test_verification_names_changed_and_removed_entries(database: str) -> None:
     async def tamper() -> None:
         opened = await filled(database)
         try:

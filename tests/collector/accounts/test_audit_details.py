@@ -1,4 +1,4 @@
-"""Whose the details of entries of the audit log are: each action says it, and none stays in the clear by oversight."""
+"""Each audit action states the owner of its details, so that no details stay unencrypted by oversight."""
 
 import ast
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from edgeproxy.collector.accounts.audit_details import CLEAR_ACTIONS, SEALED_ACT
 
 COLLECTOR = Path(__file__).parents[3] / "edgeproxy/collector"
 OWNER_ARGUMENTS = 5
-"""The arguments of an entry that says whose its details are."""
+"""The number of arguments of an entry that names the owner of its details."""
 
 
 def list_entries() -> Iterator[tuple[str, bool]]:
-    """List the actions of entries in the code, each with whether the entry says whose its details are.
+    """Yield the action of each entry in the code, and whether the entry names the owner of its details.
 
-    An action in a variable is one of some that are named elsewhere.
+    Actions in variables are skipped: they are literals elsewhere.
     """
     for file in sorted(COLLECTOR.rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
@@ -24,7 +24,7 @@ def list_entries() -> Iterator[tuple[str, bool]]:
                     yield str(action.value), len(node.args) == OWNER_ARGUMENTS
 
 
-def test_each_action_is_sealed_has_an_owner_or_a_reason_to_stay_in_the_clear() -> None:
+def test_each_action_is_encrypted_has_an_owner_or_a_reason() -> None:
     entries = dict(list_entries())
     assert len(entries) > 40
     assert not SEALED_ACTIONS & CLEAR_ACTIONS.keys()

@@ -1,4 +1,4 @@
-"""Who tries what is not theirs is refused, and the audit log names them."""
+"""Forbidden requests are refused, and the audit log names their tokens."""
 
 import re
 import signal
@@ -28,7 +28,7 @@ TOKENS = [
     {"name": "ended", "sha256": sha256(PAST), "role": "read", "expires": "2020-01-01"},
     {"name": "renewed", "sha256": [sha256(OLD), sha256(NEW)], "role": "read"},
 ]
-"""Of a configuration; the secret OLD is one that NEW replaces."""
+"""The tokens of the settings file. The secret NEW replaces OLD."""
 
 
 @pytest.fixture
@@ -40,7 +40,9 @@ def provider(tmp_path: Path) -> Iterator[Provider]:
 
 
 @only_sqlite("database")
-def test_each_is_refused_and_named_on_record(start_collector: StartCollector, provider: Provider) -> None:
+def test_each_forbidden_request_is_refused_and_recorded_with_its_actor(
+    start_collector: StartCollector, provider: Provider
+) -> None:
     second_factor = {"amr": ["mfa"]}
     roles = {"claim": "groups", "admin": ["ops"]}
     operators = {"issuer": provider.issuer, "audience": AUDIENCE, "roles": roles, "second_factor": second_factor}
@@ -52,7 +54,7 @@ def test_each_is_refused_and_named_on_record(start_collector: StartCollector, pr
     shown = made(collector, name="shown", role="read")
     soon = format_timestamp(int(time.time() * 1000) + 5000)
     short = made(collector, name="short", role="read", expires_at=soon)
-    # Replaced over HTTP and in the file, and expired.
+    # One token is replaced over HTTP, one in the file, and one expires.
     for token in (shown["secret"], OLD):
         assert collector.get("/v1/usage", token=token).status == 200
     assert collector.send("POST", "/v1/tokens/shown", {"overlap": "0s"}).status == 201
@@ -81,7 +83,7 @@ def test_each_is_refused_and_named_on_record(start_collector: StartCollector, pr
         ("ended", usage, 401, "ended has expired", collector.get("/v1/usage", token=PAST)),
         ("short", usage, 401, "short has expired", collector.get("/v1/usage", token=short["secret"])),
         ("shown", usage, 401, "shown was replaced", collector.get("/v1/usage", token=shown["secret"])),
-        # Of a secret that is no longer in the file nobody knows whose it was.
+        # The collector cannot know the name of a secret that is no longer in the file.
         ("unknown", usage, 401, "not known here", collector.get("/v1/usage", token=OLD)),
     ]
     for path, methods in collector.get("/v1/openapi.json").json()["paths"].items():

@@ -1,4 +1,4 @@
-"""What is wrong with the settings of a customer that come over the API."""
+"""Faults of customer settings that arrive over the API."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -34,13 +34,13 @@ def said(settings: dict[str, Any], **meters: Meter) -> list[tuple[str, str]]:
         ({"meter": "gigabytes", "per": "day"}, [("quotas.0.per", "is not of what exists, leave it out")]),
     ],
 )
-def test_quotas_of_what_exists_have_no_days(quota: dict[str, Any], found: list[tuple[str, str]]) -> None:
+def test_quotas_of_levels_have_no_period(quota: dict[str, Any], found: list[tuple[str, str]]) -> None:
     wrong = said({"quotas": [{**quota, "included": 5}]})
     assert [one for one in wrong if one[0] == "quotas.0.per"] == found
     assert bool(wrong) == bool(found)
 
 
-def test_caps_are_of_the_meter_cost() -> None:
+def test_caps_require_the_cost_meter() -> None:
     caps = {"caps": {"session": "100/min"}}
     assert said(caps, cost=REPORTED) == []
     assert [field for field, _ in said(caps)] == ["caps"]

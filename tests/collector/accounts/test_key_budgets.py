@@ -1,4 +1,4 @@
-"""Budgets of keys: as people write them, and which of two is the wider one."""
+"""Budgets of keys: their written form, and the comparison of two budgets."""
 
 import re
 
@@ -26,7 +26,7 @@ TOKENS = StoredBudget("1", 100, "day", "tokens", None)
         ("1000000 input_tokens/day", {"amount": 1_000_000, "per": "day", "meter": "input_tokens"}),
     ],
 )
-def test_a_budget_is_read_as_people_write_it(written: str, body: dict[str, object]) -> None:
+def test_written_budget_is_parsed(written: str, body: dict[str, object]) -> None:
     assert parse_written(written) == body
 
 
@@ -37,7 +37,7 @@ def test_a_budget_is_read_as_people_write_it(written: str, body: dict[str, objec
         *("0 usd/month", "1.5 jpy/month", "1.5 tokens/month"),
     ],
 )
-def test_what_is_no_budget_says_so(written: str) -> None:
+def test_error_quotes_an_invalid_budget(written: str) -> None:
     with pytest.raises(ValidationError, match=f"{re.escape(repr(written))} is no budget"):
         KeyBudgetRequest.model_validate(written)
 
@@ -52,11 +52,11 @@ def test_what_is_no_budget_says_so(written: str) -> None:
         (TOKENS._replace(meter=None, currency="usd"), False),
     ],
 )
-def test_a_budget_is_within_another_of_the_same_kind_alone(other: StoredBudget, is_within: bool) -> None:
+def test_budget_is_within_a_larger_one_of_its_kind_only(other: StoredBudget, is_within: bool) -> None:
     assert other.is_within(TOKENS) is is_within
 
 
-def test_another_amount_goes_on_counting_and_another_kind_begins_anew() -> None:
+def test_new_amount_keeps_the_count_and_a_new_kind_starts_at_zero() -> None:
     def change(before: StoredBudget | None, **fields: object) -> StoredBudget | None:
         requested = KeyBudgetRequest.model_validate({"amount": 5, "per": "day", "meter": "tokens", **fields})
         return parse_budget(dump_budget(requested, before))

@@ -1,4 +1,4 @@
-"""Keys that replace those that are due, on their way to customers' webhooks: made once, encrypted, never cut off."""
+"""Replacements of due keys are created once, encrypted and delivered by webhook. No customer loses a working key."""
 
 import asyncio
 import base64
@@ -56,7 +56,7 @@ def build_settings() -> CollectorSettings:
 
 
 class Stage:
-    """A customer, acme, with a key that was made 91 days ago, and the jobs."""
+    """The customer acme with a key that is 91 days old, and the jobs for rotation and webhooks."""
 
     def __init__(self, database: Database, receiver: Receiver) -> None:
         self.database, self.receiver, self.now = database, receiver, time.time()
@@ -65,7 +65,7 @@ class Stage:
         self.job = KeyRotationJob(database, Metrics(), build_settings)
 
     async def begin(self, public_key: OKPKey | RSAKey | None = OWN, types: list[str] | None = None) -> str:
-        """Make the customer, its key and an endpoint; return the key's id."""
+        """Create the customer, its key and an endpoint. Return the key's id."""
         new = CreateCustomerRequest.model_validate({"name": "acme", "tier": "basic"})
         async with self.database.writing() as connection:
             await customers.create_customer(connection, CALLER, new, build_settings())
@@ -90,7 +90,7 @@ class Stage:
             await key_delivery.put_public_key(connection, CALLER, "acme", stored)
 
     async def step(self, after: float = 0.0) -> None:
-        """Do what is due so many seconds from now."""
+        """Run the rotation job as if `after` seconds had passed."""
         await self.job.step(self.now + after)
 
     async def send(self, after: float = 1.0) -> None:
@@ -137,7 +137,7 @@ def decrypt(message: Any, key: OKPKey | RSAKey = OWN) -> Any:
 
 
 @pytest.mark.both_databases
-def test_a_due_key_is_replaced_once_its_owner_has_taken_the_encrypted_secret(database: str, receiver: Receiver) -> None:
+def test_due_key_is_replaced_after_its_owner_received_the_encrypted_secret(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver) as stage:
             old = await stage.begin()
@@ -174,7 +174,7 @@ def test_a_due_key_is_replaced_once_its_owner_has_taken_the_encrypted_secret(dat
     asyncio.run(run())
 
 
-def test_the_database_has_the_secret_nowhere(tmp_path: Any, receiver: Receiver) -> None:
+def test_database_does_not_contain_the_secret(tmp_path: Any, receiver: Receiver) -> None:
     from loadtest.testbed.tables_ready import put_tables
 
     url = put_tables(f"sqlite:///{tmp_path}/data/ledger.db")
@@ -193,7 +193,7 @@ def test_the_database_has_the_secret_nowhere(tmp_path: Any, receiver: Receiver) 
 
 
 @pytest.mark.both_databases
-def test_a_receiver_that_is_down_cuts_nobody_off_and_leaves_no_heap_of_keys(database: str, receiver: Receiver) -> None:
+def test_failing_receiver_keeps_the_old_key_and_one_replacement(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver) as stage:
             old = await stage.begin()
@@ -205,11 +205,11 @@ def test_a_receiver_that_is_down_cuts_nobody_off_and_leaves_no_heap_of_keys(data
                 assert await stage.live() == 2
                 row = await stage.row(old)
                 assert (row.expires_at, row.successor) == (None, None)
-                if row.next_key is not None:  # As though it had been made then.
+                if row.next_key is not None:  # Set its creation to the simulated time.
                     made = round((stage.now + day * 2 * DAY) * 1000) - 1
                     age = sa.update(keys_table).where(keys_table.c.id == row.next_key).values(created_at=made)
                     await stage.change(lambda connection, age=age: connection.execute(age))  # type: ignore[misc]
-                await stage.step((day * 2 + 1.5) * DAY)  # It is withdrawn, and the next one made.
+                await stage.step((day * 2 + 1.5) * DAY)  # The job withdraws it and creates the next one.
             assert "key_rotation_due" in await stage.alerts()
             await stage.step(8 * DAY)
             assert (await stage.alerts()).count("key_rotation_overdue") == 1, "at the end of the grace"
@@ -222,14 +222,14 @@ def test_a_receiver_that_is_down_cuts_nobody_off_and_leaves_no_heap_of_keys(data
     [(None, ["key.delivered"]), (OWN, []), (OWN, ["key.rotated"])],
     ids=["no-public-key", "no-endpoint", "an-endpoint-of-other-types"],
 )
-def test_a_customer_who_can_be_sent_nothing_gets_no_key_and_loses_none(
+def test_customer_without_delivery_gets_no_new_key_and_keeps_the_old(
     database: str, receiver: Receiver, public_key: OKPKey | None, types: list[str]
 ) -> None:
     async def run() -> None:
         async with staged(database, receiver) as stage:
             old = await stage.begin(public_key, types)
             if not types:
-                await stage.add_endpoint(None)  # All types: it may be a log.
+                await stage.add_endpoint(None)  # An endpoint for all types gets no secrets: it may be a log.
             await stage.step()
             await stage.step(8 * DAY)
             assert await stage.live() == 1
@@ -263,7 +263,7 @@ async def remove_public_key(stage: Stage, _: str) -> None:
 
 
 @pytest.mark.parametrize("act", [rotate, revoke, narrow, change_public_key, remove_public_key])
-def test_a_key_on_its_way_is_withdrawn_where_its_terms_or_its_owner_have_changed(
+def test_undelivered_key_is_withdrawn_after_changes_of_terms_or_owner(
     database: str, receiver: Receiver, act: Callable[[Stage, str], Awaitable[None]]
 ) -> None:
     async def run() -> None:
@@ -288,7 +288,7 @@ def test_a_key_on_its_way_is_withdrawn_where_its_terms_or_its_owner_have_changed
     asyncio.run(run())
 
 
-def test_a_new_key_that_is_revoked_or_used_settles_its_delivery(database: str, receiver: Receiver) -> None:
+def test_revocation_or_use_of_a_new_key_ends_its_delivery(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver) as stage:
             old = await stage.begin()
@@ -299,7 +299,7 @@ def test_a_new_key_that_is_revoked_or_used_settles_its_delivery(database: str, r
             await stage.step(60)
             second = (await stage.row(old)).next_key
             assert second not in (None, first)
-            # Its owner has decrypted it, and answered 500: use is proof.
+            # The receiver decrypted the key but answered 500. Its use proves the delivery.
             used = sa.update(keys_table).where(keys_table.c.id == second).values(last_used_on=round(stage.now))
             await stage.change(lambda connection: connection.execute(used))
             await stage.step(120)
@@ -308,7 +308,7 @@ def test_a_new_key_that_is_revoked_or_used_settles_its_delivery(database: str, r
     asyncio.run(run())
 
 
-def test_changing_the_public_key_again_and_again_makes_no_heap_of_keys(
+def test_repeated_changes_of_the_public_key_create_few_keys(
     database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(key_delivery, "WITHDRAWN_MAX", 3)
@@ -327,7 +327,7 @@ def test_changing_the_public_key_again_and_again_makes_no_heap_of_keys(
     asyncio.run(run())
 
 
-def test_a_key_that_cannot_be_read_stops_no_other(database: str, receiver: Receiver) -> None:
+def test_unreadable_key_does_not_stop_the_delivery_of_others(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver) as stage:
             old = await stage.begin()
@@ -361,7 +361,7 @@ asyncio.run(main())
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_kill_leaves_no_key_or_one_whose_secret_arrives(database: str, receiver: Receiver, moment: str) -> None:
+def test_kill_leaves_no_key_or_one_that_is_delivered(database: str, receiver: Receiver, moment: str) -> None:
     async def prepare() -> str:
         async with staged(database, receiver) as stage:
             return await stage.begin()
@@ -384,7 +384,7 @@ def test_a_kill_leaves_no_key_or_one_whose_secret_arrives(database: str, receive
 
 
 @pytest.mark.both_databases
-def test_the_end_of_a_replaced_key_is_announced_at_each_time_once(database: str, receiver: Receiver) -> None:
+def test_end_of_a_replaced_key_is_announced_once_at_each_time(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver) as stage:
             old = await stage.begin(None, [])

@@ -1,4 +1,4 @@
-"""Public keys of customers: which are taken, and what is encrypted to them."""
+"""Public keys of customers: accepted keys, and encryption to them."""
 
 import base64
 import json
@@ -25,7 +25,7 @@ RSA = {"kty": "RSA", "n": to_text(2**2047 + 1), "e": "AQAB"}
 
 
 @pytest.mark.parametrize("key", PRIVATE_KEYS.values(), ids=PRIVATE_KEYS)
-def test_the_owner_alone_reads_what_is_encrypted_to_a_public_key(key: RSAKey | ECKey | OKPKey) -> None:
+def test_owner_decrypts_a_message_to_its_public_key(key: RSAKey | ECKey | OKPKey) -> None:
     stored = public_keys.parse_public_key(key.as_dict(private=False))
     assert not public_keys.PRIVATE_MEMBERS & json.loads(stored).keys()
     message = public_keys.encrypt(stored, b'{"secret": "edge_v1_x"}')
@@ -38,7 +38,7 @@ def test_the_owner_alone_reads_what_is_encrypted_to_a_public_key(key: RSAKey | E
 
 
 @pytest.mark.parametrize("key", PRIVATE_KEYS.values(), ids=PRIVATE_KEYS)
-def test_a_private_key_is_refused_and_is_in_no_text(key: RSAKey | ECKey | OKPKey) -> None:
+def test_private_key_is_refused_and_never_quoted(key: RSAKey | ECKey | OKPKey) -> None:
     private = key.as_dict(private=True)
     with pytest.raises(ChangeRejectedError) as caught:
         public_keys.parse_public_key(private)
@@ -76,7 +76,7 @@ def test_a_private_key_is_refused_and_is_in_no_text(key: RSAKey | ECKey | OKPKey
         ({"kty": "OKP", "crv": "X25519", "x": "\ud800"}, "is no public key"),
     ],
 )
-def test_a_weak_or_unusable_key_is_refused_with_its_reason(jwk: dict[str, object], why: str) -> None:
+def test_weak_or_unusable_key_is_refused_with_a_reason(jwk: dict[str, object], why: str) -> None:
     with pytest.raises(ChangeRejectedError) as caught:
         public_keys.parse_public_key(jwk)
     ((field, text),) = caught.value.faults

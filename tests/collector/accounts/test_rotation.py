@@ -1,4 +1,4 @@
-"""Keys that are due for rotation: their alerts and reminders, each once however many collectors raise them."""
+"""Keys that are due for rotation raise each alert and reminder once, with any number of collectors."""
 
 import asyncio
 
@@ -23,7 +23,7 @@ from tests.support.credited import run
 
 DAY = 86400
 NOW = 1_790_812_800.0
-"""The first of October, 2026."""
+"""1 October 2026 (UTC)."""
 CALLER = Caller("test")
 
 
@@ -35,7 +35,7 @@ def settings(rotation: Rotation | None) -> CollectorSettings:
 
 
 async def join(database: Database, name: str, every: str | None) -> str:
-    """Make a customer with a key that was made on the first of October; return the key's id."""
+    """Create a customer with a key from the first of October, and return the key's id."""
     new = CreateCustomerRequest.model_validate({"name": name, "tier": "basic", "rotate_every": every})
     async with database.writing() as connection:
         await customers.create_customer(connection, CALLER, new, settings(None))
@@ -45,18 +45,18 @@ async def join(database: Database, name: str, every: str | None) -> str:
 
 
 async def raised(database: Database) -> list[str]:
-    """The keys of all alerts, in the order in which they were raised."""
+    """Return the keys of all alerts, oldest first."""
     async with database.reading() as connection:
         return list((await connection.execute(sa.select(alerts.c.key).order_by(alerts.c.id))).scalars())
 
 
 def overdue(metrics: Metrics) -> float:
-    """The number of keys in the metrics."""
+    """Return the number of due keys from the metrics."""
     (family,) = metrics.keys_due_for_rotation.collect()
     return family.samples[0].value
 
 
-def test_keys_are_alerted_of_a_week_before_they_are_due_or_in_the_last_fifth_of_their_time(database: str) -> None:
+def test_due_alert_comes_a_week_ahead_or_in_the_last_fifth_of_the_time(database: str) -> None:
     async def work(opened: Database) -> None:
         ids = {name: await join(opened, name, every) for name, every in (("often", "10d"), ("rare", "100d"))}
         await join(opened, "never", None)
@@ -84,7 +84,7 @@ def test_keys_are_alerted_of_a_week_before_they_are_due_or_in_the_last_fifth_of_
 
 
 @pytest.mark.both_databases
-def test_two_collectors_remind_once_at_each_time_until_the_key_is_rotated(database: str) -> None:
+def test_two_collectors_send_each_reminder_once_until_rotation(database: str) -> None:
     rotation = Rotation.model_validate({"deliver": "portal", "remind": ["2d", "5d"], "grace": "2d"})
 
     async def work(opened: Database) -> None:
@@ -108,7 +108,7 @@ def test_two_collectors_remind_once_at_each_time_until_the_key_is_rotated(databa
         assert (last.kind, last.customer) == ("key_rotation_overdue", "acme")
         for part in ('"days_overdue":5', '"rotate_at":"https://console.example.com/account/keys"', '"overlap":"2day"'):
             assert part in last.details
-        # A shorter time makes another key due long ago: its first alert comes first, and reminders as long after it.
+        # A shorter rotation time makes another key overdue. Its first alert comes first, and reminders count from it.
         late = await join(opened, "late", None)
         async with opened.writing() as connection:
             await keys.rotate_key(connection, CALLER, key, DAY)

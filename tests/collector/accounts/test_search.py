@@ -1,4 +1,4 @@
-"""The search for customers by a part of a name: what begins with it first, in whichever case, and no pattern."""
+"""The search finds customers by part of a name, ignores case, lists prefixes first and treats no text as a pattern."""
 
 import asyncio
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.both_databases
 NAMES = ("north-acme", "acme", "Acme-Europe", "acme-2", "a_b.c", "axb.c", "zebra")
 
 
-def test_a_part_of_a_name_is_found_in_whichever_case_and_what_begins_with_it_is_first(database: str) -> None:
+def test_search_finds_parts_in_any_case_and_lists_prefixes_first(database: str) -> None:
     async def do() -> None:
         opened = await Database.connect(database)
         rows = [
@@ -58,8 +58,8 @@ def test_a_part_of_a_name_is_found_in_whichever_case_and_what_begins_with_it_is_
     asyncio.run(do())
 
 
-def test_a_part_is_looked_for_by_an_index(database: str) -> None:
-    """The index has an expression: were it written otherwise in the search, all customers would be read."""
+def test_search_for_a_part_uses_the_index(database: str) -> None:
+    """The index has an expression. A search with a different expression would read all customers."""
 
     async def do() -> list[str]:
         opened = await Database.connect(database)
@@ -78,6 +78,6 @@ def test_a_part_is_looked_for_by_an_index(database: str) -> None:
     assert any("customers_searched" in step for step in plans), plans
 
 
-def test_a_part_has_the_trigrams_of_what_it_is_in() -> None:
+def test_text_is_split_into_sorted_unique_trigrams() -> None:
     assert list_trigrams(fold("ÄAcMe/%")) == sorted(["Äac", "acm", "cme", "me/", "e/%"])
     assert list_trigrams("aaaa") == ["aaa"]

@@ -1,4 +1,4 @@
-"""The states of customers and keys: the steps of the tables, and no others."""
+"""Customers and keys change state only by the transitions of the tables."""
 
 import itertools
 
@@ -64,7 +64,7 @@ KEY_STEPS = {
 }
 
 
-def test_customers_take_the_steps_of_the_table_and_no_others() -> None:
+def test_customers_change_state_only_by_the_transitions_of_the_table() -> None:
     assert CUSTOMER_TRANSITIONS == CUSTOMER_STEPS
     for before, after in itertools.product(CUSTOMERS, CUSTOMERS):
         if after in CUSTOMER_STEPS[before]:
@@ -74,7 +74,7 @@ def test_customers_take_the_steps_of_the_table_and_no_others() -> None:
                 require_customer_transition(CUSTOMERS[before], CUSTOMERS[after])
 
 
-def test_keys_take_the_steps_of_the_table_and_no_others() -> None:
+def test_keys_change_state_only_by_the_transitions_of_the_table() -> None:
     assert KEY_TRANSITIONS == KEY_STEPS
     for before, after in itertools.product(KEYS, KEYS):
         if after in KEY_STEPS[before]:

@@ -1,4 +1,4 @@
-"""From files into the database and back: each is the other's inverse."""
+"""Import of files into the database, and export into files."""
 
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,7 @@ async def told(database: Database) -> str:
 
 
 async def state(database: Database) -> tuple[int, int]:
-    """How many audit entries there are, in a chain that holds, and how many changes edges are to be told."""
+    """Verify the audit chain. Return the numbers of audit entries and of changes that wait for edges."""
     async with database.reading(whole=True) as connection:
         outbox = (await connection.execute(sa.select(sa.func.count()).select_from(directory_outbox))).scalar_one()
         return await audit.verify_chain(connection), outbox
@@ -64,7 +64,7 @@ def same(one: CollectorSettings, other: CollectorSettings) -> bool:
 
 
 @pytest.mark.both_databases
-def test_import_and_export_are_each_others_inverse(database: str, tmp_path: Path) -> None:
+def test_export_returns_the_imported_settings(database: str, tmp_path: Path) -> None:
     async def work(opened: Database) -> None:
         files = settings(tmp_path, ACCOUNTS)
         dry = await transfer.import_settings(opened, files, ME, dry=True)
@@ -72,7 +72,7 @@ def test_import_and_export_are_each_others_inverse(database: str, tmp_path: Path
         done = await transfer.import_settings(opened, files, ME, dry=False)
         assert done == dry
         assert [part.added for part in done.values()] == [4, 3, 1]
-        assert await state(opened) == (8, 7)  # Edges are told of the keys of a customer at once.
+        assert await state(opened) == (8, 7)  # All keys of a customer are one change for edges.
         out = await told(opened)
         assert same(settings(tmp_path, out), files)
 
@@ -89,7 +89,7 @@ def test_import_and_export_are_each_others_inverse(database: str, tmp_path: Path
     run(database, work)
 
 
-def test_what_is_revoked_or_being_deleted_stays_so(database: str, tmp_path: Path) -> None:
+def test_import_restores_no_revoked_key_and_no_deleted_customer(database: str, tmp_path: Path) -> None:
     async def work(opened: Database) -> None:
         files = settings(tmp_path, ACCOUNTS)
         await transfer.import_settings(opened, files, ME, dry=False)
@@ -112,7 +112,7 @@ def test_what_is_revoked_or_being_deleted_stays_so(database: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("stop", ["FROM customers", "FROM keys", "FROM flags"])
-def test_two_imports_of_the_same_at_once_create_it_once(postgresql: Postgresql, tmp_path: Path, stop: str) -> None:
+def test_two_concurrent_imports_create_each_object_once(postgresql: Postgresql, tmp_path: Path, stop: str) -> None:
     url, accounts = postgresql.database(), settings(tmp_path, ACCOUNTS)
     results: list[dict[str, transfer.ImportResult]] = []
 
@@ -131,8 +131,8 @@ def test_two_imports_of_the_same_at_once_create_it_once(postgresql: Postgresql, 
     assert totals == {"customers": [4, 0, 4], "keys": [3, 0, 3], "flags": [1, 0, 1]}
 
 
-def test_an_import_beside_other_changes_undoes_none(postgresql: Postgresql, tmp_path: Path) -> None:
-    """A customer gets no key once its deletion has begun, and a flag has one content of each version."""
+def test_import_undoes_no_concurrent_change(postgresql: Postgresql, tmp_path: Path) -> None:
+    """A customer gets no key after its deletion has begun, and each version of a flag has one content."""
     url, accounts = postgresql.database(), settings(tmp_path, ACCOUNTS)
     more = ACCOUNTS.replace("flags:\n", f'  - {{sha256: "{"4" * 64}", customer: late}}\nflags:\n')
     changed = settings(tmp_path, more.replace("percent: 12", "percent: 13"))

@@ -1,4 +1,4 @@
-"""A release in three regions: the gate between them, and the way back of all from each place where it may fail."""
+"""A release in three regions: the gate between regions, and the rollback of all after each kind of failure."""
 
 import json
 import re
@@ -26,7 +26,7 @@ QUICK = ("--soak", "0", "--every", "0.02", "--patience", "0")
 
 
 class Regions(Hosts):
-    """Three regions with a Prometheus that has requests of each, and errors where a test says so."""
+    """Three regions and a Prometheus with requests of each region, and with errors if a test sets them."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, ALL, OLD)
@@ -48,12 +48,12 @@ class Regions(Hosts):
         return {"": self.requests[region[1]] - errors, "5xx": errors}
 
     def roll_out(self, *options: str) -> tuple[int, str]:
-        """Return the exit code of a rollout of the new image, and what it said."""
+        """Roll out the new image. Return the exit code and the messages."""
         done = self.rollout("--regions", str(self.file), *QUICK, *options, IMAGE)
         return done.returncode, done.stderr
 
     def images(self) -> dict[str, str]:
-        """Return what each host runs."""
+        """Return the image that each host runs."""
         return {host: self.starts(host)[-1] for host in ALL}
 
 
@@ -64,7 +64,7 @@ def regions(tmp_path: Path) -> Iterator[Regions]:
     regions.close()
 
 
-def test_each_region_gets_the_same_digest_one_after_the_other_with_errors_that_the_objective_allows(
+def test_regions_get_one_digest_in_order_despite_errors_within_the_objective(
     regions: Regions,
 ) -> None:
     regions.errors_of_new = dict.fromkeys(REGIONS, 72.0)  # Of 10,000: 14.4 times 0.05 %.
@@ -79,13 +79,13 @@ def test_each_region_gets_the_same_digest_one_after_the_other_with_errors_that_t
     ("region", "released", "fault"),
     [("us-east", 3, "is not ready"), ("ap-southeast", 4, "has errors"), ("us-east", 3, "another has errors")],
 )
-def test_all_regions_go_back_where_one_is_not_good(regions: Regions, region: str, released: int, fault: str) -> None:
+def test_one_bad_region_rolls_back_all(regions: Regions, region: str, released: int, fault: str) -> None:
     host = REGIONS[region][0]
     if fault == "is not ready":
         regions.serves = lambda name, starts: (name, starts[-1]) != (host, NEW)
     elif fault == "has errors":
         regions.errors_of_new[region] = 73.0
-    else:  # A region that was good, and is not any more once the next one has been released.
+    else:  # A good region gets errors after the release of the next one.
         quiet = regions.answer
         regions.answers = lambda query: (
             {"": 0.0, "5xx": 5.0} if "eu-west" in query and regions.starts(host)[-1] == NEW else quiet(query)
@@ -103,7 +103,7 @@ def test_all_regions_go_back_where_one_is_not_good(regions: Regions, region: str
     ("requests", "says"),
     [(None, "eu-west: Prometheus does not answer on eu-1"), (299.0, "us-east: 299 requests are too few")],
 )
-def test_a_gate_that_learns_nothing_is_one_that_fails(regions: Regions, requests: float | None, says: str) -> None:
+def test_gate_without_enough_data_fails(regions: Regions, requests: float | None, says: str) -> None:
     quiet = regions.answer
     regions.requests["us-east"] = requests or 300.0
     if requests is None:
@@ -113,7 +113,7 @@ def test_a_gate_that_learns_nothing_is_one_that_fails(regions: Regions, requests
     assert says in said
 
 
-def test_a_gate_is_waited_for_that_answers_again(regions: Regions) -> None:
+def test_rollout_waits_for_a_gate_without_an_answer(regions: Regions) -> None:
     regions.file.write_text("us-east us-1\n")
     quiet, missed = regions.answer, []
 
@@ -140,7 +140,7 @@ def test_a_gate_is_waited_for_that_answers_again(regions: Regions) -> None:
         ("no daemon", f"us-east: us-1 cannot be reached, or has no {IMAGE}"),
     ],
 )
-def test_nothing_is_changed_where_a_region_cannot_be_released(regions: Regions, fault: str, says: str) -> None:
+def test_rollout_changes_nothing_if_a_region_cannot_be_released(regions: Regions, fault: str, says: str) -> None:
     quiet = regions.answer
     match fault:
         case "spent":
@@ -163,16 +163,16 @@ def test_nothing_is_changed_where_a_region_cannot_be_released(regions: Regions, 
     assert [regions.starts(host) for host in ALL] == [[OLD]] * 4
 
 
-def test_what_mends_a_spent_budget_is_released_when_asked_to(regions: Regions) -> None:
+def test_fix_option_releases_with_a_spent_error_budget(regions: Regions) -> None:
     regions.file.write_text("us-east us-1\n")
     regions.left["us-east"] = -3.0
     assert regions.roll_out()[0] == 2
     assert regions.roll_out("--fix")[0] == 0
 
 
-def test_a_way_back_that_fails_is_tried_again_stops_no_other_and_is_told(regions: Regions) -> None:
+def test_failed_rollback_of_a_host_is_reported_and_stops_no_other(regions: Regions) -> None:
     regions.errors_of_new["ap-southeast"] = 1_000.0
-    # The old image is not what it was on a host, and another host was cut off after it had been released.
+    # On one host the old image does not become ready again. Another host is unreachable after its release.
     regions.serves = lambda host, starts: host != "eu-2" or starts.count(OLD) == 1 or starts[-1] == NEW
     quiet = regions.answer
 
@@ -189,7 +189,7 @@ def test_a_way_back_that_fails_is_tried_again_stops_no_other_and_is_told(regions
     for host in ("us-1", "eu-2"):
         assert f"{host}: is not back; there: cd edgeproxy && ./deploy/release {OLD}\n" in said
     assert json.loads((regions.folder / "rollout.json").read_text()) == dict.fromkeys(ALL, OLD)
-    # Once the hosts are what they should be, the same way back is gone again.
+    # Once the hosts are repaired, the rollback can be repeated.
     regions.serves = lambda host, starts: True
     (regions.folder / "us-1/cut-off").unlink()
     assert regions.rollout("--every", "0.02", "--back").returncode == 1
@@ -197,7 +197,7 @@ def test_a_way_back_that_fails_is_tried_again_stops_no_other_and_is_told(regions
     assert regions.rollout("--back").returncode == 2
 
 
-def test_a_rollout_that_is_cancelled_goes_back(regions: Regions) -> None:
+def test_cancelled_rollout_rolls_back(regions: Regions) -> None:
     command = [
         ROOT / "deploy/rollout",
         "--prometheus",
@@ -220,7 +220,7 @@ def test_a_rollout_that_is_cancelled_goes_back(regions: Regions) -> None:
     assert regions.images() == dict.fromkeys(ALL, OLD)
 
 
-def test_a_rollout_that_is_killed_is_taken_back_by_what_it_wrote(regions: Regions) -> None:
+def test_killed_rollout_is_rolled_back_from_its_state_file(regions: Regions) -> None:
     command = [
         ROOT / "deploy/rollout",
         "--prometheus",
@@ -242,14 +242,14 @@ def test_a_rollout_that_is_killed_is_taken_back_by_what_it_wrote(regions: Region
     assert regions.images() == dict.fromkeys(ALL, OLD)
 
 
-def test_an_image_is_named_by_its_digest(regions: Regions) -> None:
+def test_image_without_a_digest_is_refused(regions: Regions) -> None:
     done = regions.rollout(f"{REGISTRY}:latest")
     assert done.returncode == 2
     assert "name the image by its digest" in done.stderr
     assert regions.fetched == []
 
 
-# ---- what is in the tree
+# ---- files in the repository
 
 
 def load_rollout() -> ModuleType:
@@ -257,13 +257,13 @@ def load_rollout() -> ModuleType:
     loader = SourceFileLoader("rollout", str(ROOT / "deploy/rollout"))
     spec = spec_from_loader("rollout", loader)
     assert spec
-    module = sys.modules["rollout"] = module_from_spec(spec)  # Where its data classes look for their types.
+    module = sys.modules["rollout"] = module_from_spec(spec)  # Its data classes look up their types here.
     loader.exec_module(module)
     return module
 
 
 @pytest.mark.parametrize("text", ["", "eu-west", "eu-west a\neu-west b", "eu-west a\nus-east a", "eu-west -oProxy=x"])
-def test_a_file_of_regions_that_cannot_be_meant_is_refused(text: str, tmp_path: Path) -> None:
+def test_invalid_regions_file_is_refused(text: str, tmp_path: Path) -> None:
     file = tmp_path / "regions"
     file.write_text(text)
     rollout = load_rollout()
@@ -271,7 +271,7 @@ def test_a_file_of_regions_that_cannot_be_meant_is_refused(text: str, tmp_path: 
         rollout.read_regions(file)
 
 
-def test_the_order_is_in_one_place_and_has_the_regions_of_the_beacon() -> None:
+def test_regions_file_lists_the_beacons_regions_and_the_workflow_none() -> None:
     rollout = load_rollout()
     regions = rollout.read_regions(ROOT / "deploy/regions")
     beacons = yaml.safe_load((ROOT / "config/regions.yaml").read_text())["regions"]
@@ -281,7 +281,7 @@ def test_the_order_is_in_one_place_and_has_the_regions_of_the_beacon() -> None:
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not on this machine")
-def test_prometheus_understands_what_the_gate_asks(tmp_path: Path) -> None:
+def test_prometheus_evaluates_the_queries_of_the_gate(tmp_path: Path) -> None:
     rollout = load_rollout()
     answers, budget = rollout.ANSWERS, rollout.BUDGET
     labels = 'job="edgeproxy",region="eu-west"'
@@ -320,7 +320,7 @@ def test_prometheus_understands_what_the_gate_asks(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_the_gate_allows_what_the_alert_does() -> None:
+def test_gate_and_alert_have_the_same_objective() -> None:
     rollout = load_rollout()
     rules = (ROOT / "config/prometheus/objectives.yml").read_text()
     objective = rollout.OBJECTIVE

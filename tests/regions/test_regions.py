@@ -1,4 +1,4 @@
-"""Three regions share a limit as closely as docs/design/limits.md#what-is-accepted says: part of `scripts/regions`."""
+"""Three regions share a limit within the bounds of docs/design/limits.md#what-is-accepted. (`scripts/regions`)"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,23 +20,23 @@ from loadtest.testbed.waiting import until
 pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 
 CUT_AT = 27.0
-"""Seconds after which the hub is cut off, and all else is over."""
+"""Seconds until the hub is cut off. All other scenarios have ended by then."""
 CUT_SECONDS = 12.0
-"""For which it is: longer than the hub remembers a host that it does not hear from."""
+"""Seconds of the cut: longer than the hub remembers a silent host."""
 BURST_SECONDS = 0.5
-"""More than three round trips to the hub from the most distant region: by then each has been told."""
+"""More than three round trips from the most distant region to the hub: each region has the hub's answer by then."""
 STILL = 0.15
-"""Seconds longer than a request may wait that one took: then the machine stood still, and with it who keeps limits."""
+"""Seconds above the longest allowed wait. A slower request shows that the machine, and so the edges, stood still."""
 TIMES = 3
-"""How often it is played at most where that was so."""
+"""Maximum number of runs if the machine stood still."""
 HELD = ["bounded", "strict"]
-"""Modes that promise something."""
+"""Modes with a guaranteed bound."""
 PLAYED = [
     *parts(["steady", "burst", "cut"], [60, 600], HELD),
     # Twenty times the higher limit would be half of all requests. `test_simulate.py` asks so much of six hosts, and
-    # `test_every_scenario` of these.
+    # `test_every_scenario_stays_within_its_bounds` of these.
     *parts(["attack", "siege"], [60], HELD),
-    # Of a minute none is over while the hub is cut off; of this one is.
+    # A window of a minute does not end while the hub is cut off; this shorter one does.
     *parts(["cut"], [60], HELD, window=20.0),
     *parts(["steady", "waves", "flash"], [60, 600], HELD, window=10.0),
     # What asks for little would not come near the limit of a minute before the hub is cut off. Near that of 60, chance
@@ -47,19 +47,19 @@ PLAYED = [
 
 
 def shown(found: list[Found]) -> list[str]:
-    """Print the table; what is wrong with it."""
+    """Print the table and return its faults."""
     print(HEAD, *map(line, found), sep="\n")
     return [f"{one.part.customer}: {fault}" for one in found for fault in one.faults]
 
 
 def stood_still(found: list[Found]) -> bool:
-    """Whether requests took longer than they could have on a machine that goes on all the time."""
+    """Return whether a request took longer than is possible unless the machine stood still."""
     return any(one.longest > WAIT_SECONDS_MAX[one.part.mode] + STILL for one in found if one.part.mode != "eventual")
 
 
 @contextmanager
 def world(folder: Path, seed: int) -> Iterator[World]:
-    """The regions with everybody who plays a part; their clocks a second apart, if that can be."""
+    """The regions with all customers of the scenarios. Their clocks differ if libfaketime is available."""
     customers = {part.customer: part.limits for part in PLAYED}
     with World(folder, customers, seed=seed, prepare=skewed) as made:
         for name in clocks.SKEWS if clocks.LIBRARY is not None else ():
@@ -76,7 +76,7 @@ def skewed(region: str, edge: Edge) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(150 * TIMES)
-def test_limits_hold_over_all_regions_also_while_the_hub_is_cut_off(tmp_path: Path, seed: int) -> None:
+def test_limits_hold_across_regions_even_without_the_hub(tmp_path: Path, seed: int) -> None:
     for time in range(TIMES):
         with world(tmp_path / str(time), seed) as regions:
             found = play(
@@ -101,7 +101,7 @@ def regions(tmp_path: Path, seed: int) -> Iterator[World]:
         yield made
 
 
-def test_what_is_typed_is_done(regions: World) -> None:
+def test_console_executes_its_commands(regions: World) -> None:
     console = Console(regions)
     assert all(f":{region.edge.port}/" in console.welcome() for region in regions)
     assert "5 passed,    0 refused" in console.obey("ask 5 us")
@@ -120,7 +120,7 @@ def test_what_is_typed_is_done(regions: World) -> None:
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("cut", [None, "hole", "cut"])
-def test_every_scenario(tmp_path: Path, seed: int, cut: str | None) -> None:
+def test_every_scenario_stays_within_its_bounds(tmp_path: Path, seed: int, cut: str | None) -> None:
     names = [name for name, one in SCENARIOS.items() if one.cut == (cut is not None)]
     played = parts(names, [60, 600, 10_000], MODES)
     with World(tmp_path, {part.customer: part.limits for part in played}, seed=seed) as regions:
@@ -131,7 +131,7 @@ def test_every_scenario(tmp_path: Path, seed: int, cut: str | None) -> None:
 
 @pytest.mark.soak
 @pytest.mark.timeout(600)
-def test_the_hub_makes_no_difference_to_what_a_request_takes(tmp_path: Path, seed: int) -> None:
+def test_hub_does_not_add_latency_to_requests(tmp_path: Path, seed: int) -> None:
     measured = latency.measure(tmp_path, 8, seed)
     latency.table(measured, print)
     assert not latency.faults(measured)
@@ -139,12 +139,12 @@ def test_the_hub_makes_no_difference_to_what_a_request_takes(tmp_path: Path, see
 
 @pytest.mark.skipif(clocks.LIBRARY is None, reason="there is no libfaketime on this machine")
 @pytest.mark.parametrize("seconds", [0.5, -0.5])
-def test_a_process_can_have_a_wrong_clock(seconds: float) -> None:
-    environ = clocks.ahead(seconds)  # It looks for itself.
+def test_clock_of_a_process_can_be_shifted(seconds: float) -> None:
+    environ = clocks.ahead(seconds)  # `ahead` itself checks that the clock is shifted.
     assert environ["FAKETIME"] == f"{seconds:+.12g}s"
 
 
-def test_a_refusal_is_wrong_where_the_window_and_a_cell_held_less() -> None:
+def test_refusal_is_wrong_if_the_window_and_a_cell_held_less() -> None:
     passed = [float(number) for number in range(60)]
     assert wrongly([59.5], passed, 60, 60) == 0
     assert wrongly([61.0], passed, 60, 60) == 0, "a cell's time may be over before it is seen"
@@ -152,18 +152,18 @@ def test_a_refusal_is_wrong_where_the_window_and_a_cell_held_less() -> None:
 
 
 def found(**changed: object) -> Found:
-    """A part that went well, but for this."""
+    """Return a good result except for these changes."""
     part = Part("calm", 60)
     good = Found(part, 60.0, 60, 100, 60.0, 90, 90, {}, 1, 0, 0.0, 10)
     return Found(**{**good.__dict__, **changed})
 
 
-def test_a_machine_that_stood_still_shows_in_what_requests_took() -> None:
+def test_long_requests_reveal_a_machine_that_stood_still() -> None:
     assert not stood_still([found(longest=0.39), found(longest=1.0, part=Part("calm", 60, "eventual"))])
     assert stood_still([found(), found(longest=0.41)])
 
 
-def test_what_is_outside_is_said() -> None:
+def test_result_outside_a_bound_has_a_fault() -> None:
     assert not found().faults
     assert "61 passed in a window" in found(worst=61).faults[0]
     assert "2 of 100 were refused" in found(refused_wrongly=2).faults[0]

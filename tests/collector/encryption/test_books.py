@@ -1,4 +1,4 @@
-"""The books under keys of their years: what is stored, read and found, and the end of a key."""
+"""The books are sealed by one key per year: storage, reading, search, and the destruction of a key."""
 
 import asyncio
 import time
@@ -65,7 +65,7 @@ def at(year: int, month: int = 1, day: int = 1) -> int:
 
 
 def run(url: str, settings: Encryption | None, work: Callable[[Database], Awaitable[Result]]) -> Result:
-    """Do something with the database at a URL, opened as a collector opens it."""
+    """Run `work` with the database at `url`, opened as a collector opens it."""
 
     async def do() -> Result:
         database = await Database.connect(url)
@@ -79,11 +79,11 @@ def run(url: str, settings: Encryption | None, work: Callable[[Database], Awaita
 
 
 async def fill(opened: Database) -> None:
-    """Plant rows with a marker in each column; the invoices are paid, and of the year after 2019."""
+    """Plant rows with a marker in each column. The invoices are paid and dated 2020."""
     async with opened.writing() as connection:
         await plant(connection)
         for table, column in ((data_keys, data_keys.c.encryption_key), (encryption_keys, encryption_keys.c.id)):
-            await connection.execute(sa.delete(table).where(column.in_(NUMBERS.values())))  # They are no real ones.
+            await connection.execute(sa.delete(table).where(column.in_(NUMBERS.values())))  # These are no real keys.
         second = at(2020, 5)
         paid = {"state": "paid", "booked": "paid", "issued_at": second, "created_at": second * 1000}
         await connection.execute(sa.update(invoices).values(paid))
@@ -93,7 +93,7 @@ async def fill(opened: Database) -> None:
 
 
 async def fetch_stored(opened: Database) -> dict[tuple[str, str], list[str]]:
-    """Return what is stored in each column of the books."""
+    """Return the stored values of each column of the books."""
     async with opened.reading() as connection:
         return {
             (table, column): list(
@@ -104,7 +104,7 @@ async def fetch_stored(opened: Database) -> dict[tuple[str, str], list[str]]:
 
 
 async def check_read(opened: Database, *names: str) -> None:
-    """Assert that the rows of these customers are read as they were planted, and found by what is looked up."""
+    """Assert that the planted rows of these customers are readable, and are found by their looked-up columns."""
     async with opened.reading() as connection:
         for table, column in COLUMNS:
             read = set((await connection.execute(sa.select(metadata.tables[table].c[column]))).scalars())
@@ -116,7 +116,7 @@ async def check_read(opened: Database, *names: str) -> None:
                 assert list((await connection.execute(found)).scalars()) == [value]
 
 
-def test_each_column_of_the_books_is_sealed_and_read_and_found_as_ever(database: str, tmp_path: Path) -> None:
+def test_each_column_of_the_books_is_sealed_readable_and_searchable(database: str, tmp_path: Path) -> None:
     assert len(COLUMNS) == 15
 
     async def do(opened: Database) -> None:
@@ -133,9 +133,7 @@ def test_each_column_of_the_books_is_sealed_and_read_and_found_as_ever(database:
 
 
 @pytest.mark.both_databases
-def test_rows_in_the_clear_are_read_and_found_and_sealed_by_the_keys_of_their_years(
-    database: str, tmp_path: Path
-) -> None:
+def test_clear_rows_are_readable_and_then_sealed_by_their_years_keys(database: str, tmp_path: Path) -> None:
     key = make_key(tmp_path / "key")
 
     async def check(opened: Database) -> None:
@@ -159,7 +157,7 @@ def test_rows_in_the_clear_are_read_and_found_and_sealed_by_the_keys_of_their_ye
 
 
 @pytest.mark.both_databases
-def test_damaged_value_is_unreadable_alone_and_the_alert_names_its_row(database: str, tmp_path: Path) -> None:
+def test_only_the_damaged_value_is_unreadable_and_an_alert_names_its_row(database: str, tmp_path: Path) -> None:
     async def do(opened: Database) -> None:
         await fill(opened)
         acme = str(find_value("invoices", "id", "acme"))
@@ -176,7 +174,9 @@ def test_damaged_value_is_unreadable_alone_and_the_alert_names_its_row(database:
             for use in (str, bool, hash, len, "{}".format, lambda value: value == "x", lambda value: value.startswith):
                 with pytest.raises(UnreadableRowError, match=f"invoices.{target.name} of a row cannot be decrypted"):
                     use(damaged)
-            with pytest.raises(UnreadableRowError):  # Else the placeholder would replace what may be repaired.
+            with pytest.raises(
+                UnreadableRowError
+            ):  # Else the placeholder would overwrite a value that can be repaired.
                 async with opened.writing() as connection:
                     await connection.execute(sa.update(invoices).values({target: damaged}))
         await OperatorAlerts(opened, Alerts(), dict).step(1.0)
@@ -187,14 +187,14 @@ def test_damaged_value_is_unreadable_alone_and_the_alert_names_its_row(database:
     run(database, make_key(tmp_path / "key"), do)
 
 
-def test_a_comparison_that_would_miss_what_is_sealed_is_an_error_and_null_and_nothing_are_stored_as_they_are() -> None:
+def test_comparing_a_sealed_column_directly_is_an_error() -> None:
     for compare in (lambda: invoices.c.stripe_id == "in_1", lambda: invoices.c.held_why.startswith("Stripe")):
         with pytest.raises(TypeError, match="compare it by match_book_text"):
             compare()
     assert str(invoices.c.error.is_(None) | (credit_notes.c.why != ""))
 
 
-def test_an_erasure_leaves_the_keys_of_the_books_and_what_they_have_sealed(database: str, tmp_path: Path) -> None:
+def test_erasure_keeps_the_books_and_their_keys(database: str, tmp_path: Path) -> None:
     async def do(opened: Database) -> None:
         await fill(opened)
         stored = await fetch_stored(opened)
@@ -206,9 +206,7 @@ def test_an_erasure_leaves_the_keys_of_the_books_and_what_they_have_sealed(datab
     run(database, make_key(tmp_path / "key"), do)
 
 
-def test_while_keys_are_away_nothing_is_written_in_the_clear_and_the_error_says_why(
-    database: str, tmp_path: Path
-) -> None:
+def test_without_keys_books_are_not_written_and_the_error_says_why(database: str, tmp_path: Path) -> None:
     async def do(opened: Database) -> None:
         await fill(opened)
         stored = await fetch_stored(opened)
@@ -235,7 +233,7 @@ async def _get_keyring(connection: AsyncConnection) -> Keyring:
     return keyring
 
 
-def test_a_rotation_to_another_master_key_keeps_the_books_readable(database: str, tmp_path: Path) -> None:
+def test_books_stay_readable_after_a_rotation_of_the_master_key(database: str, tmp_path: Path) -> None:
     first, second = make_key(tmp_path / "first"), make_key(tmp_path / "second")
     both = Encryption.model_validate({"file": str(tmp_path / "second"), "old": [{"file": str(tmp_path / "first")}]})
 
@@ -250,7 +248,7 @@ def test_a_rotation_to_another_master_key_keeps_the_books_readable(database: str
     run(database, second, lambda opened: check_read(opened, "acme", "bolt"))
 
 
-def test_the_key_of_the_next_year_is_there_before_it_begins(
+def test_key_of_the_next_year_is_created_in_advance(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def do(opened: Database) -> None:
@@ -277,7 +275,7 @@ async def book_gift(opened: Database) -> None:
 
 
 async def fetch_details(opened: Database) -> tuple[list[str], list[str]]:
-    """Return the details of all transactions as they are read, and as they are stored."""
+    """Return the details of all transactions, decrypted and as stored."""
     column = credit_transactions.c.details
     async with opened.reading() as connection:
         rows = await connection.execute(sa.select(column, as_stored(column).label("stored")).order_by("seq"))
@@ -286,9 +284,7 @@ async def fetch_details(opened: Database) -> tuple[list[str], list[str]]:
 
 
 @pytest.mark.both_databases
-def test_details_of_the_journal_are_sealed_before_they_are_hashed_and_verify_needs_no_key(
-    database: str, tmp_path: Path
-) -> None:
+def test_journal_hashes_sealed_details_so_verify_needs_no_key(database: str, tmp_path: Path) -> None:
     key = make_key(tmp_path / "key")
 
     async def in_the_clear(opened: Database) -> None:
@@ -338,7 +334,7 @@ def test_details_of_the_journal_are_sealed_before_they_are_hashed_and_verify_nee
 
 
 async def begin_end(opened: Database) -> None:
-    """Have the books of 2020 of two customers, sealed by its key; acme is erased, and bolt is there."""
+    """Seal the books of 2020 of two customers by the key of that year. acme is erased; bolt remains."""
     await migration.seal_clear_rows(opened)
     async with opened.writing() as connection:
         await connection.execute(sa.update(customers).where(customers.c.name == "acme").values(erased_at=5))
@@ -349,7 +345,7 @@ async def end(opened: Database) -> None:
 
 
 async def check_end(opened: Database) -> None:
-    """Assert that the key of 2020 is gone with what it sealed, and that what is kept is under another one."""
+    """Assert that the key of 2020 and its sealed values are gone, and that kept values have another key."""
     async with opened.reading(whole=True) as connection:
         keyring = await _get_keyring(connection)
         years = list((await connection.execute(sa.select(book_keys.c.year))).scalars())
@@ -369,9 +365,7 @@ def prepare(database: str, key: Encryption) -> None:
 
 
 @pytest.mark.both_databases
-def test_the_key_of_a_year_is_destroyed_with_its_end_and_a_copy_of_its_rows_opens_no_more(
-    database: str, tmp_path: Path
-) -> None:
+def test_destroyed_key_of_an_ended_year_opens_no_copied_rows(database: str, tmp_path: Path) -> None:
     key = make_key(tmp_path / "key")
     prepare(database, key)
 
@@ -385,7 +379,7 @@ def test_the_key_of_a_year_is_destroyed_with_its_end_and_a_copy_of_its_rows_open
             pass
         await check_end(opened)
         assert await destroy_ended_keys(opened, KEPT_SECONDS, at(2031) + 86400, CALLER) == []
-        async with opened.writing() as connection:  # What somebody has copied before.
+        async with opened.writing() as connection:  # Restore a copy made before the destruction.
             copied = before["invoices", "stripe_id"][0]
             await connection.execute(sa.update(invoices).values(stripe_id=None, url=sa.literal(copied, sa.Text())))
             values = (await connection.execute(sa.select(invoices.c.url))).scalars().all()
@@ -419,7 +413,7 @@ def after_it() -> None:
         after_it,
     ],
 )
-def test_a_destruction_that_is_killed_loses_nothing_that_is_kept_and_the_next_one_finishes_it(
+def test_killed_key_destruction_loses_no_kept_row_and_can_be_finished(
     database: str, tmp_path: Path, step: Callable[[], None]
 ) -> None:
     key = make_key(tmp_path / "key")

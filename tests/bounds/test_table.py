@@ -90,7 +90,7 @@ TESTS = {
     "collector batch": "collector/ledger/test_batches.py::test_too_long_body_is_quarantined_and_does_not_stop_its_edge",
     "collector events": "collector/events/test_event.py::test_invalid_bodies_are_refused",
     "collector event count": "collector/events/test_event.py::test_invalid_bodies_are_refused",
-    "collector Stripe event": f"{STRIPE}::test_what_stripe_has_not_signed_is_refused_and_not_kept",
+    "collector Stripe event": f"{STRIPE}::test_event_without_stripes_signature_is_refused_and_not_stored",
     "hub elements": HUB,
     "hub depth": HUB,
     "hub answer": "hub/test_bounds.py::test_an_endless_answer_is_rejected",

@@ -1,4 +1,4 @@
-"""Three regions share a limit within the bounds of docs/design/limits.md#what-is-accepted. (`scripts/regions`)"""
+"""Three regions share a limit within the bounds of docs/design/limits.md#what-is-accepted (`scripts/regions`)."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""The job on a ledger: baselines, findings and their alerts, once each; and a pause that a person takes back."""
+"""The anomaly job on a ledger: baselines, findings, one alert per finding, and a pause undone by an operator."""
 
 import asyncio
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ from tests.support.books import hurry
 from tests.support.credited import run
 
 TODAY = 1_790_812_800
-"""The beginning of a day, some months after the first use."""
+"""The start of a day, some months after the first usage."""
 assert TODAY % DAY == 0
 
 
@@ -42,7 +42,7 @@ def settings(**said: Any) -> CollectorSettings:
 
 
 class Books:
-    """A ledger that is written by the hour, and a job that looks at it."""
+    """A ledger filled hour by hour, and an anomaly job on it."""
 
     def __init__(self, database: Database, **said: Any) -> None:
         self.database = database
@@ -52,7 +52,7 @@ class Books:
         self.job = AnomalyJob(database, self.known)
 
     async def create(self, *names: str) -> None:
-        """Make customers of the API."""
+        """Create customers as the API does."""
         async with self.database.writing() as connection:
             for name in names:
                 await customers.create_customer(
@@ -60,7 +60,7 @@ class Books:
                 )
 
     async def count(self, used: Mapping[int, Mapping[str, int]]) -> None:
-        """Count requests of customers, by the Unix second at which an hour begins."""
+        """Write requests of customers to the ledger. `used` maps the Unix second of an hour to counts by customer."""
         batches = [
             Batch(
                 "edge-1", "eu", n, hour, hour + 60, FIRST, tuple((name, "requests", "v1", some[name]) for name in some)
@@ -78,7 +78,7 @@ class Books:
             await self.job.step(now)
 
     async def told(self) -> list[tuple[str, str, str]]:
-        """The alerts there are: kind, severity and the key."""
+        """Return the kind, severity and key of each alert."""
         async with self.database.reading() as connection:
             columns = (alerts.c.kind, alerts.c.severity, alerts.c.key)
             return [tuple(row) for row in await connection.execute(sa.select(*columns).order_by(alerts.c.id))]
@@ -89,7 +89,7 @@ class Books:
 
 
 def usual(hour: int) -> int:
-    """What is used by everybody, a little otherwise at each hour."""
+    """Return the usual usage of each customer, which varies a little by hour."""
     at = hour // HOUR
     return 200 + 100 * (at % 24 > 8) + at * 7919 % 13
 
@@ -98,10 +98,8 @@ def weeks(*names: str, until: int = TODAY, count: int = 3) -> dict[int, dict[str
     return {hour: dict.fromkeys(names, usual(hour)) for hour in range(until - count * WEEK, until, HOUR)}
 
 
-def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(store, "NAMES_MAX", 2)  # They are more than are looked at together.
+def test_each_anomaly_raises_one_alert(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "NAMES_MAX", 2)  # Fewer than the customers, so that the job needs several rounds.
 
     async def work(opened: Database) -> None:
         books = Books(opened, customers={"ignored": {"ignore": "true"}}, keep="7day")
@@ -121,7 +119,7 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
         await books.look(noon + HOUR + GRACE_SECONDS, 2)
         one = ("usage_anomaly", "page", "anomaly:acme:2026-10-01:page")
         assert await books.told() == [one]
-        # Another collector, which knows of nothing.
+        # Another collector, without the state of the first.
         again = Books(opened, customers={"ignored": {"ignore": "true"}})
         async with opened.writing() as connection:
             await store.record_progress(connection, "hours", noon)
@@ -140,7 +138,7 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
             details = [orjson.loads(one) for one in (await connection.execute(sa.select(alerts.c.details))).scalars()]
         assert all(one["action"] and one["meter"] == "requests" for one in details)
 
-        # What was found is dropped when its time is over, and a baseline is made anew after a week.
+        # Findings are deleted after their retention, and a baseline is computed again after a week.
         async with opened.reading() as connection:
             before = await store.fetch_build_times(connection, names)
         assert before == {"acme": TODAY, "bolt": TODAY, "ignored": TODAY}
@@ -153,7 +151,7 @@ def test_each_is_found_and_told_once_and_gets_louder_only_where_it_does(
 
 
 @pytest.mark.both_databases
-def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) -> None:
+def test_pause_happens_once_a_day_and_an_operator_can_undo_it(database: str) -> None:
     async def work(opened: Database) -> None:
         books = Books(opened, pause="5")
         await books.create("acme", "bolt")
@@ -182,7 +180,7 @@ def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) ->
             assert (await connection.execute(sa.select(directory_outbox.c.name))).scalars().all() == ["acme"]
             by = sa.select(audit.c.action, audit.c.target).where(audit.c.actor == "anomalies")
             assert (await connection.execute(by)).all() == [("customer.change", "acme")]
-        # Who took it back is not contradicted.
+        # The job does not repeat a pause that an operator undid.
         async with opened.writing() as connection:
             back = UpdateCustomerRequest.model_validate({"paused": None})
             await customers.update_customer(connection, Caller("person"), "acme", back, books.known)
@@ -194,7 +192,7 @@ def test_a_pause_is_made_once_a_day_and_taken_back_by_a_person(database: str) ->
     run(database, work)
 
 
-def test_nobody_looks_where_it_is_switched_off(tmp_path: Any) -> None:
+def test_disabled_anomaly_job_does_not_read_the_database(tmp_path: Any) -> None:
     async def run() -> None:
         opened = Database(f"sqlite:///{tmp_path}/none.db")
         try:
@@ -205,7 +203,7 @@ def test_nobody_looks_where_it_is_switched_off(tmp_path: Any) -> None:
     asyncio.run(run())
 
 
-def test_a_customer_who_cannot_be_paused_keeps_no_other_from_it(tmp_path: Any) -> None:
+def test_failed_pause_of_one_customer_does_not_block_another(tmp_path: Any) -> None:
     async def work(opened: Database) -> None:
         books = Books(opened, pause="5")
         await books.create("acme", "bolt")
@@ -226,7 +224,7 @@ def test_a_customer_who_cannot_be_paused_keeps_no_other_from_it(tmp_path: Any) -
     run(put_tables(f"sqlite:///{tmp_path}/ledger.db"), work)
 
 
-def test_customer_whose_units_are_largely_estimated_raises_an_alert_of_each_day(database: str) -> None:
+def test_largely_estimated_usage_raises_one_alert_a_day(database: str) -> None:
     def build_batch(number: int, minute: int, **amounts: tuple[int, int]) -> Batch:
         rows = tuple(
             (customer, "tokens", "v1", amount, f'{{"estimated":"{is_estimated}","model":"m"}}')

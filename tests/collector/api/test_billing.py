@@ -1,4 +1,4 @@
-"""Plans, subscriptions and invoices over HTTP, by a collector that charges at the Stripe sandbox."""
+"""Plans, subscriptions and invoices over HTTP. The collector charges at the Stripe sandbox."""
 
 import itertools
 import json
@@ -29,13 +29,13 @@ BILLING = "billing-token"
 METERS = ("llm_tokens", "agent_executions", "api_calls", "storage_gb", "seats")
 WORKED = dict(zip(METERS, (1_234_567, 5003, 100_015, 112, 27), strict=True))
 ADDRESSES = (f"127.0.{number // 250}.{number % 250 + 2}" for number in itertools.count())
-"""Changes are limited by address, and the tests make more than one may."""
+"""Source addresses. Changes are limited per address, and the tests make more than one address may."""
 NUMBERS = itertools.count()
 
 
 @pytest.fixture(scope="module")
 def charging(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> Iterator[Collector]:
-    """A collector on SQLite that charges everybody."""
+    """A collector on SQLite that charges all customers."""
     folder = tmp_path_factory.mktemp("charging")
     (folder / "key").write_text(f"{KEY}\n")
     stripe = {"base": own_sandbox.url, "key": str(folder / "key")}
@@ -60,7 +60,7 @@ def charging(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> 
 def call(
     collector: Collector, method: str, path: str, said: Any = None, *, token: str | None = ADMIN, **fields: str
 ) -> Answer:
-    """Ask from an address of its own."""
+    """Send a request from a new source address."""
     connection = HTTPConnection(HOST, collector.port, timeout=15, source_address=(next(ADDRESSES), 0))
     sent = {name.replace("_", "-"): value for name, value in fields.items()}
     if token is not None:
@@ -71,7 +71,7 @@ def call(
 
 
 def customer(collector: Collector, *, has_contact: bool = True) -> str:
-    """A new customer."""
+    """Create a customer and return its name."""
     name = f"payer-{next(NUMBERS)}"
     assert call(collector, "POST", "/v1/customers", {"name": name, "tier": "basic"}).status == 201
     if has_contact:
@@ -85,7 +85,7 @@ def add_contact(collector: Collector, name: str) -> None:
 
 
 def own(collector: Collector, name: str) -> str:
-    """A token of a customer."""
+    """Create a token of a customer and return its secret."""
     made = call(collector, "POST", "/v1/tokens", {"name": f"of-{name}", "customer": name})
     return str(made.json()["secret"])
 
@@ -101,20 +101,20 @@ def use(collector: Collector, name: str, used: dict[str, int]) -> None:
 
 
 def amounts(charging: Any, invoice: str, token: str) -> tuple[int, ...]:
-    """What is due of an invoice, was paid, credited and paid back, as its customer reads it."""
+    """Return an invoice's amounts due, paid, credited and refunded, as its customer reads them."""
     listed = call(charging, "GET", "/billing/invoices", token=token).json()["invoices"]
     (one,) = [one for one in listed if one["id"] == invoice]
     return tuple(one[f"amount_{name}"] for name in ("due", "paid", "credited", "refunded"))
 
 
 def states(collector: Collector, name: str) -> list[str]:
-    """How the invoices of a customer are, by the database: whoever asks too often is refused."""
+    """Return the states of a customer's invoices from the database, because the API limits the request rate."""
     of = "SELECT state FROM invoices JOIN customers ON customers.id = invoices.customer WHERE name = ?"
     with closing(sqlite3.connect(collector.database)) as connection:
         return [state for (state,) in connection.execute(of, [name])]
 
 
-def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox) -> None:
+def test_subscription_leads_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox) -> None:
     sold = call(charging, "GET", "/billing/plans", token=None).json()
     plans = {one["plan"]: one for one in sold["plans"]}
     assert sold["meters"]["llm_tokens"] == {"label": "LLM tokens", "unit": None, "scale": None}
@@ -172,7 +172,7 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox
     assert paid.json()["status"] == "paid"
     until(lambda: states(charging, name) == ["paid"], "a webhook says so")
 
-    # Some of it is given back, once.
+    # Part of it is credited, once.
     note = {"amount": 100, "why": "an outage"}
     asked = call(charging, "POST", f"/billing/invoices/{sent['id']}/credit", note)
     assert asked.status == 201, asked
@@ -188,7 +188,7 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox
     one = call(charging, "GET", f"/billing/invoices/{sent['id']}", token=token).json()
     assert [(note["amount"], note["refunded"], note["state"]) for note in one["credit_notes"]] == [(100, 100, "made")]
 
-    # An upgrade is at once, a downgrade is not, and there is one change in a period.
+    # An upgrade takes effect at once, a downgrade does not, and a period allows one change.
     before = call(charging, "GET", "/billing/subscription", token=token)
     dry = call(charging, "PUT", "/billing/subscription?dry_run=true", {"plan": "enterprise"}, token=token)
     assert (dry.status, dry.json()["plan"]) == (200, "enterprise@1")
@@ -218,7 +218,7 @@ def test_from_a_plan_to_a_paid_invoice(charging: Collector, own_sandbox: Sandbox
     assert {one["actor"] for one in entries if one["action"].startswith("subscription")} == {f"of-{name}"}
 
 
-def test_what_is_another_customer_s_stays_theirs(charging: Collector) -> None:
+def test_customer_cannot_read_another_customers_billing(charging: Collector) -> None:
     name = customer(charging)
     assert call(charging, "POST", f"/billing/subscription?customer={name}", {"plan": "standard"}).status == 201
     (theirs,) = call(charging, "GET", f"/billing/invoices?customer={name}").json()["invoices"]
@@ -253,7 +253,7 @@ def test_what_is_another_customer_s_stays_theirs(charging: Collector) -> None:
     until(lambda: states(charging, name) == ["void"], "it is taken back")
 
 
-def test_a_customer_chooses_amounts_and_has_an_alert_of_its_own_once_they_are_spent(charging: Collector) -> None:
+def test_spend_alert_is_raised_for_amounts_chosen_by_the_customer(charging: Collector) -> None:
     name = customer(charging)
     token = own(charging, name)
     put = call(charging, "PUT", "/billing/spend-alerts", {"amounts": [500_000_000, 1, 1]}, token=token)
@@ -274,8 +274,8 @@ def test_a_customer_chooses_amounts_and_has_an_alert_of_its_own_once_they_are_sp
     assert call(charging, "GET", "/v1/alerts", token=OWN).json()["alerts"] == [], "nobody else hears of it"
 
 
-def test_a_large_plan_s_month_comes_to_the_cent(charging: Collector) -> None:
-    """The second row of the worked table; the first is in the test above."""
+def test_month_of_a_large_plan_is_exact_to_the_cent(charging: Collector) -> None:
+    """The second row of the example table; a test above covers the first."""
     name = customer(charging)
     token = own(charging, name)
     assert call(charging, "POST", "/billing/subscription", {"plan": "enterprise"}, token=token).status == 201
@@ -285,7 +285,7 @@ def test_a_large_plan_s_month_comes_to_the_cent(charging: Collector) -> None:
     assert [line["amount"] for line in coming["lines"] if line["amount"]] == [49900, 1173, 1, 25]
 
 
-def test_a_customer_says_why_it_ends_its_plan_and_that_is_gone_where_the_plan_goes_on(charging: Collector) -> None:
+def test_cancellation_reason_is_removed_if_the_plan_continues(charging: Collector) -> None:
     name = customer(charging)
     token = own(charging, name)
     ending, listed = "/billing/subscription/cancel", f"/billing/cancellations?customer={name}"
@@ -310,7 +310,7 @@ def test_a_customer_says_why_it_ends_its_plan_and_that_is_gone_where_the_plan_go
 
 
 def refuse_both(charging: Collector, method: str, terms: dict[str, str], token: str) -> Answer:
-    """The refusal of a change, as it is that of its preview."""
+    """Return the refusal of a change, and assert that its preview has the same refusal."""
     preview = call(charging, "POST", "/billing/subscription/preview", terms, token=token)
     refused = call(charging, method, "/billing/subscription", terms, token=token)
     seen, said = ((one.status, one.json().get("detail"), one.json().get("errors")) for one in (preview, refused))
@@ -318,7 +318,7 @@ def refuse_both(charging: Collector, method: str, terms: dict[str, str], token: 
     return refused
 
 
-def test_only_a_trial_that_begins_needs_a_payment_method(charging: Collector) -> None:
+def test_plan_without_a_new_trial_needs_no_payment_method(charging: Collector) -> None:
     token, _ = subscribe(charging, plan="free")
     preview, changed = preview_and_change(charging, token, plan="tried")
     assert (preview["when"], changed["plan"], changed["trial_ends_at"]) == ("now", "tried@1", None)
@@ -328,7 +328,7 @@ def test_only_a_trial_that_begins_needs_a_payment_method(charging: Collector) ->
     assert (again["plan"], again["state"]) == ("tried@1", "active"), "what goes on in its period has no trial"
 
 
-def test_a_trial_that_needs_a_payment_method_is_refused_without_one_but_to_staff(
+def test_trial_without_its_payment_method_is_refused_except_for_staff(
     charging: Collector, own_sandbox: Sandbox
 ) -> None:
     name, other = customer(charging), customer(charging)
@@ -352,7 +352,7 @@ def test_a_trial_that_needs_a_payment_method_is_refused_without_one_but_to_staff
     assert (again["state"], again["trial_ends_at"]) == ("active", None), "a customer has one trial"
 
 
-def test_a_customer_whom_no_invoice_would_reach_takes_no_plan_that_costs_anything(charging: Collector) -> None:
+def test_customer_without_a_contact_cannot_take_a_paid_plan(charging: Collector) -> None:
     name, other = customer(charging, has_contact=False), customer(charging, has_contact=False)
     token, plan = own(charging, name), {"plan": "standard"}
     refused = refuse_both(charging, "POST", plan, token)
@@ -492,13 +492,13 @@ def preview_and_change(charging: Collector, token: str, method: str = "PUT", **t
 
 
 def compute_rest(line: Any, fee: int) -> int:
-    """The part of a month's fee for the rest of the month."""
+    """Return the share of a monthly fee for the rest of the month."""
     start, end = (datetime.fromisoformat(line[name]) for name in ("start", "end"))
     month = period_at(start.timestamp(), None)
     return nearest(fee * Fraction(int((end - start).total_seconds()), month.end - month.start), "usd")
 
 
-def test_more_seats_cost_the_rest_of_the_month_and_fewer_come_when_it_ends(charging: Collector) -> None:
+def test_more_seats_are_prorated_and_fewer_start_next_month(charging: Collector) -> None:
     token, begun = subscribe(charging, plan="crew", quantity=3)
     assert (begun["quantity"], begun["next_quantity"]) == (3, None)
     preview, changed = preview_and_change(charging, token, plan="crew", quantity=5)
@@ -520,7 +520,7 @@ def test_more_seats_cost_the_rest_of_the_month_and_fewer_come_when_it_ends(charg
     assert (changed["plan"], changed["quantity"]) == ("standard@1", 1), "standard has no quantity"
 
 
-def test_commands_change_a_quantity_as_the_api_does(charging: Collector) -> None:
+def test_commands_change_a_quantity_like_the_api(charging: Collector) -> None:
     name = customer(charging)
     environ = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{charging.port}", "EDGEPROXY_TOKEN": ADMIN}
 
@@ -556,7 +556,7 @@ def test_commands_change_a_quantity_as_the_api_does(charging: Collector) -> None
     assert "has 20 × crew@1 at most" in run("change {} --quantity 21", 1)
 
 
-def test_a_plan_changes_twice_in_a_period_and_each_change_is_one_invoice(charging: Collector) -> None:
+def test_each_plan_change_in_a_period_has_one_invoice(charging: Collector) -> None:
     token, _ = subscribe(charging, plan="crew", quantity=2)
     _, changed = preview_and_change(charging, token, plan="standard")
     assert changed["plan"] == "standard@1"
@@ -584,7 +584,9 @@ def test_a_plan_changes_twice_in_a_period_and_each_change_is_one_invoice(chargin
         ("POST", "/subscription/cancel", {"when": "period_end"}),
     ],
 )
-def test_a_change_says_which_one_it_withdraws(charging: Collector, method: str, path: str, terms: Any) -> None:
+def test_change_names_the_waiting_change_that_it_withdraws(
+    charging: Collector, method: str, path: str, terms: Any
+) -> None:
     token, _ = subscribe(charging, plan="crew", quantity=5)
     waiting = {"plan": "crew@1", "interval": None, "quantity": 3}
     less = {"plan": "crew", "quantity": 3}
@@ -600,7 +602,7 @@ def test_a_change_says_which_one_it_withdraws(charging: Collector, method: str, 
     assert answer["next_quantity"] != 3
 
 
-def test_months_become_years_at_once_and_years_become_months_when_they_end(charging: Collector) -> None:
+def test_yearly_billing_starts_at_once_and_monthly_after_the_year(charging: Collector) -> None:
     token, begun = subscribe(charging, plan="crew", quantity=2)
     assert begun["interval"] == "month"
     preview, changed = preview_and_change(charging, token, plan="crew", interval="year")
@@ -616,7 +618,7 @@ def test_months_become_years_at_once_and_years_become_months_when_they_end(charg
     assert (changed["interval"], changed["next_interval"]) == ("year", None)
 
 
-def test_a_coupon_of_a_subscription_that_begins_again_is_previewed(charging: Collector) -> None:
+def test_preview_of_a_resumed_subscription_includes_its_coupon(charging: Collector) -> None:
     token, _ = subscribe(charging, plan="crew", quantity=2)
     assert call(charging, "DELETE", "/billing/subscription?when=now", token=token).status == 200
     preview, again = preview_and_change(charging, token, "POST", plan="crew", quantity=5, coupon="HALF")
@@ -626,7 +628,7 @@ def test_a_coupon_of_a_subscription_that_begins_again_is_previewed(charging: Col
     assert refused.status == 409, refused
 
 
-def test_a_subscription_begins_again_in_the_period_in_which_it_ended(charging: Collector) -> None:
+def test_ended_subscription_resumes_within_its_period(charging: Collector) -> None:
     token, begun = subscribe(charging, plan="crew", quantity=4)
     assert call(charging, "DELETE", "/billing/subscription?when=now", token=token).status == 200
     assert call(charging, "GET", "/billing/subscription", token=token).status == 404

@@ -1,4 +1,4 @@
-"""Webhooks of a sandbox, the kill switch and the roll-out, in a collector that runs."""
+"""Stripe webhooks from the sandbox, the kill switch and the rollout, in a running collector."""
 
 import re
 import sqlite3
@@ -21,11 +21,11 @@ from tests.support.stripe_sandbox import KEY, Sandbox
 PATH = "/billing/webhooks/stripe"
 OTHER = "whsec_another"
 PROXY = "127.0.0.7"
-"""What says for whom it asks, and is believed."""
+"""The address of a trusted proxy."""
 
 
 class World:
-    """A sandbox whose webhooks go to a collector."""
+    """A sandbox that sends its webhooks to a collector."""
 
     def __init__(self, sandbox: Sandbox, collector: Collector, secret: str) -> None:
         self.sandbox = sandbox
@@ -39,7 +39,7 @@ class World:
         return told
 
     def post(self, body: bytes, secret: str | None = None, at: float | None = None) -> Answer:
-        """Send what is signed as Stripe signs."""
+        """Send a body with a signature like Stripe's."""
         header = stripe.WebhookSignature.generate_signature_header(
             body.decode(), self.secret if secret is None else secret, timestamp=int(at or time.time())
         )
@@ -68,7 +68,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             yield World(sandbox, collector.start(), secret)
 
 
-def test_events_are_kept_once_and_applied_and_the_payload_is_told_to_nobody(world: World) -> None:
+def test_events_are_stored_once_and_applied_without_exposing_payloads(world: World) -> None:
     world.sandbox.faults({"kind": "webhook_duplicated"}, {"kind": "webhook_shuffled"})
 
     async def sell(client: stripe.StripeClient) -> str:
@@ -85,7 +85,7 @@ def test_events_are_kept_once_and_applied_and_the_payload_is_told_to_nobody(worl
     database = world.collector.database
 
     def states() -> set[str]:
-        """Of all events of the invoice, by the database: whoever asks too often is refused."""
+        """Return the states of the invoice's events from the database, because the API limits the request rate."""
         with closing(sqlite3.connect(database)) as opened:
             found = opened.execute("SELECT state FROM webhook_events WHERE object = ?", [number]).fetchall()
         return {row[0] for row in found} if len(found) >= 2 else set()
@@ -98,13 +98,13 @@ def test_events_are_kept_once_and_applied_and_the_payload_is_told_to_nobody(worl
     assert b"Jane Roe" not in stored
     assert b"Jane Roe" not in world.collector.output.encode()
     assert KEY not in world.collector.output
-    # By hand once more: of those that are kept, and of one that nobody knows.
+    # Replay stored events by hand, and an unknown one.
     assert world.collector.send("POST", f"/billing/webhooks/{ids[0]}/replay").status == 202
     until(lambda: states() == {"applied"}, "it is applied once more")
     assert world.collector.send("POST", "/billing/webhooks/evt_nobody/replay").status == 404
 
 
-def test_what_stripe_has_not_signed_is_refused_and_not_kept(world: World) -> None:
+def test_event_without_stripes_signature_is_refused_and_not_stored(world: World) -> None:
     before = world.events()["states"]
     body = b'{"id":"evt_forged","object":"event","type":"invoice.paid","created":1,"livemode":false,'
     body += b'"data":{"object":{"object":"invoice","id":"in_forged"}}}'
@@ -118,14 +118,14 @@ def test_what_stripe_has_not_signed_is_refused_and_not_kept(world: World) -> Non
     assert ask(world.collector.port, PATH, method="POST", fields=garbage, body=body).status == 400
     assert world.events()["states"] == before
     assert world.collector.metric("billing_webhooks_refused_total") >= 5
-    # Any current secret will do. Of the other mode: kept, and not applied.
+    # Any current secret is accepted. An event of the other mode is stored but not applied.
     live = body.replace(b"false", b"true").replace(b"forged", b"live")
     assert world.post(live, OTHER).status == 200
     assert [event["id"] for event in world.events(state="other_mode")["events"]] == ["evt_live"]
 
 
-def test_who_has_the_secret_of_webhooks_gives_nobody_credits(world: World) -> None:
-    """An event with a true signature, that a purchase was paid which nobody has paid."""
+def test_forged_payment_event_adds_no_credits(world: World) -> None:
+    """A validly signed event reports an unpaid purchase as paid."""
     collector = world.collector
     assert collector.send("POST", "/v1/customers", {"name": "thief", "tier": "basic"}).status == 201
     buy = {"millicredits": 20_000_000, "success_url": "https://shop.example/paid"}
@@ -145,8 +145,8 @@ def test_who_has_the_secret_of_webhooks_gives_nobody_credits(world: World) -> No
     assert balance["balance"] == 0
 
 
-def test_who_has_the_secret_of_webhooks_keeps_no_operator_from_the_list_and_wakes_nobody(world: World) -> None:
-    """Events with a true signature, of a time that no list can show and of credit notes that Stripe does not have."""
+def test_forged_events_break_no_event_list_and_raise_no_alert(world: World) -> None:
+    """Validly signed events have a time outside the range of lists, or credit notes unknown to Stripe."""
     event = {"object": "event", "type": "credit_note.voided", "livemode": False, "created": int(time.time())}
 
     def forge(number: int, **changed: object) -> bytes:
@@ -169,9 +169,9 @@ def test_who_has_the_secret_of_webhooks_keeps_no_operator_from_the_list_and_wake
     )
 
 
-def test_an_address_is_held_to_its_limit_by_its_64_bits_and_as_trusted_proxies_tell_it(world: World) -> None:
+def test_address_limit_uses_64_bits_and_trusted_proxies(world: World) -> None:
     def asked(source: str, *clients: str) -> list[int]:
-        """What preview answers to an empty body, which may be asked ten times a minute."""
+        """Return the statuses of previews with an empty body. An address may send ten a minute."""
         found = []
         for client in clients:
             fields = {"X-Forwarded-For": client, "Authorization": "Bearer admin-token"}
@@ -184,7 +184,7 @@ def test_an_address_is_held_to_its_limit_by_its_64_bits_and_as_trusted_proxies_t
     assert asked(PROXY, *(f"2001:db8::{number:x}:1" for number in range(12))) == [422] * 10 + [429] * 2
     assert asked(PROXY, "2001:db8:0:1::1") == [422], "its neighbour is not held"
     assert asked(PROXY, "192.0.2.99, 198.51.100.1", "198.51.100.1", "garbage") == [422] * 3
-    # Whoever is no proxy speaks for itself.
+    # X-Forwarded-For of an untrusted peer is ignored.
     assert asked("127.0.0.42", *(f"192.0.2.{number}" for number in range(12))) == [422] * 10 + [429] * 2
     assert world.collector.send("POST", "/v1/customers", {"name": "from-afar", "tier": "basic"}).status == 201
     fields = {"X-Forwarded-For": "192.0.2.7", "Authorization": "Bearer admin-token"}
@@ -195,7 +195,7 @@ def test_an_address_is_held_to_its_limit_by_its_64_bits_and_as_trusted_proxies_t
     assert entry[0]["origin"] == "192.0.2.7"
 
 
-def test_what_was_taken_is_told_on_this_host_alone(world: World) -> None:
+def test_revenue_metrics_are_served_only_on_this_host(world: World) -> None:
     def told(**fields: str) -> bytes:
         return ask(world.collector.port, "/metrics", fields=fields).body
 
@@ -213,7 +213,7 @@ def test_what_was_taken_is_told_on_this_host_alone(world: World) -> None:
         assert b"\nbilling_webhook_events{" in other
 
 
-def test_who_may_see_and_change_what(world: World) -> None:
+def test_billing_administration_requires_its_role(world: World) -> None:
     for path in ("/billing/webhooks", "/billing/reconciliation", "/billing/rollout"):
         assert world.collector.get(path).status == 403
         assert world.collector.get(path, token=None).status == 401
@@ -222,7 +222,7 @@ def test_who_may_see_and_change_what(world: World) -> None:
     assert world.collector.send("PUT", "/billing/rollout", {"percent": 5}).status == 422
 
 
-def test_the_kill_switch_holds_within_five_seconds_and_says_so(world: World) -> None:
+def test_kill_switch_takes_effect_within_five_seconds(world: World) -> None:
     collector = world.collector
     status = collector.get("/billing/status", token=None)
     assert status.json()["charging"] is True
@@ -272,8 +272,8 @@ def test_the_kill_switch_holds_within_five_seconds_and_says_so(world: World) -> 
 CREATED = ("customers", "checkout/sessions")
 
 
-def test_a_failure_that_stripe_would_repeat_for_a_day_keeps_nobody_from_buying(world: World) -> None:
-    """Stripe creates the customer, and the session, and answers 500 to both."""
+def test_stored_stripe_failure_does_not_block_a_purchase(world: World) -> None:
+    """Stripe creates the customer and the session, but answers both requests with 500."""
     collector, sandbox = world.collector, world.sandbox
     made = collector.send("POST", "/v1/customers", {"name": "patient", "tier": "basic"})
     assert made.status == 201, made
@@ -285,8 +285,8 @@ def test_a_failure_that_stripe_would_repeat_for_a_day_keeps_nobody_from_buying(w
     assert len(sandbox.journal("customer.created")) == after + 1
 
 
-def test_credits_are_bought_once_and_their_money_goes_back_once(world: World) -> None:
-    """From Checkout by way of webhooks, duplicated and shuffled, to the refund."""
+def test_credits_are_bought_once_and_refunded_once(world: World) -> None:
+    """From Checkout through duplicated and shuffled webhooks to the refund."""
     collector, sandbox = world.collector, world.sandbox
     made = collector.send("POST", "/v1/customers", {"name": "buyer", "tier": "basic"})
     assert made.status == 201, made
@@ -334,7 +334,7 @@ def test_credits_are_bought_once_and_their_money_goes_back_once(world: World) ->
     refunds = [entry for entry in sandbox.journal("refund") if entry["what"] == "refund.created"]
     assert len(refunds) == 1, refunds
     sandbox.faults()
-    # Somebody refunds the rest at Stripe.
+    # The rest is refunded at Stripe by hand.
 
     async def all_of_it(client: stripe.StripeClient) -> None:
         paid = await client.v1.checkout.sessions.retrieve_async(session["id"])

@@ -1,4 +1,4 @@
-"""Credits over HTTP: what a customer has, statements, corrections and refunds, and who may ask for them."""
+"""Credits over HTTP: balances, statements, corrections and refunds, and the permissions for each."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ NUMBERS = itertools.count()
 
 
 def post(collector: Collector, path: str, said: dict[str, Any], token: str = ADMIN) -> Answer:
-    """Send something from an address of which nothing came before: some may be asked a few times a minute only."""
+    """Send a request from a new source address: some endpoints allow only a few requests a minute per address."""
     number = next(NUMBERS)
     source = f"127.{collector.port % 200 + 1}.{number // 250}.{number % 250 + 1}"
     fields = {"Authorization": f"Bearer {token}"}
@@ -34,7 +34,7 @@ def made(answer: Answer, status: int = 201) -> Any:
 
 
 class Payer:
-    """A customer that no other test has, with a token of its own."""
+    """A new customer with its own token."""
 
     def __init__(self, collector: Collector) -> None:
         self.collector = collector
@@ -55,7 +55,7 @@ class Payer:
         return told["balance"], told["pending"], told["available"]
 
 
-def test_what_is_given_is_there_and_what_is_used_is_pending(collector: Collector) -> None:
+def test_given_credits_are_available_and_usage_is_pending(collector: Collector) -> None:
     payer = Payer(collector)
     assert payer.balance() == (0, 0, 0)
     assert made(payer.adjust(5_000_000))["balance"] == 5_000_000
@@ -84,8 +84,8 @@ def test_what_is_given_is_there_and_what_is_used_is_pending(collector: Collector
     assert entries[0]["after"]["why"] == "sorry"
 
 
-def test_a_key_that_came_with_another_customer_is_refused(collector: Collector) -> None:
-    """Else the one would be told what was done for the other, and nothing would be done."""
+def test_idempotency_key_of_another_customer_is_refused(collector: Collector) -> None:
+    """Else the second customer would get the first one's answer, and no change would happen."""
     payers = [Payer(collector), Payer(collector)]
     plan = collector.get("/billing/plans", token=None).json()["plans"][0]["plan"]
     fields = {"Authorization": f"Bearer {ADMIN}", "Idempotency-Key": f"plan-of-{payers[0].name}"}
@@ -104,7 +104,7 @@ def test_a_key_that_came_with_another_customer_is_refused(collector: Collector) 
     assert statuses == [201, 201, 422]
 
 
-def test_a_request_that_comes_again_and_one_that_is_only_tried(collector: Collector) -> None:
+def test_adjustment_is_idempotent_and_a_dry_run_changes_nothing(collector: Collector) -> None:
     payer = Payer(collector)
     said = {"customer": payer.name, "millicredits": 500, "why": "sorry"}
     answers = [
@@ -119,7 +119,7 @@ def test_a_request_that_comes_again_and_one_that_is_only_tried(collector: Collec
     assert payer.balance() == (500, 0, 500)
 
 
-def test_statements_as_json_csv_and_pdf(collector: Collector) -> None:
+def test_statements_are_available_as_json_csv_and_pdf(collector: Collector) -> None:
     payer = Payer(collector)
     assert made(payer.get("statements"), 200)["statements"] == []
     payer.adjust(1234)
@@ -144,7 +144,7 @@ def test_statements_as_json_csv_and_pdf(collector: Collector) -> None:
 
 
 @only_sqlite("collector")
-def test_who_may_not(collector: Collector) -> None:
+def test_credits_of_a_customer_require_its_token_or_a_role(collector: Collector) -> None:
     payer, other = Payer(collector), Payer(collector)
     payer.adjust(100)
     for path in ("balance", "statements", "statements/2027-01", "statements/2027-01.pdf", "statements/2027-01/usage"):
@@ -177,11 +177,11 @@ BODIES: dict[str, Any] = {
     "/billing/details": {"name": "Acme"},
     "/billing/subscription/cancel": {"when": "period_end"},
 }
-"""What is sent where a customer may send something: who it is about is asked after that."""
+"""Valid request bodies by endpoint. An endpoint checks the body before the customer."""
 
 
 @only_sqlite("collector")
-def test_no_endpoint_of_billing_answers_for_another_customer_or_for_nobody(collector: Collector) -> None:
+def test_every_billing_endpoint_refuses_another_or_no_customer(collector: Collector) -> None:
     payer, other = Payer(collector), Payer(collector)
     payer.adjust(100)
     described = made(collector.get("/v1/openapi.json"), 200)["paths"]
@@ -231,7 +231,7 @@ def test_no_endpoint_of_billing_answers_for_another_customer_or_for_nobody(colle
         ("refunds", {"purchase": "cs_1", "why": "asked", "millicredits": 15_000}, 422, "millicredits"),
     ],
 )
-def test_what_cannot_be_done_says_why(
+def test_refused_credit_request_names_the_invalid_field(
     collector: Collector, path: str, said: dict[str, Any], status: int, field: str | None
 ) -> None:
     body = {"customer": "bolt", "why": "sorry", **said} if path == "credits/adjust" else said
@@ -240,7 +240,7 @@ def test_what_cannot_be_done_says_why(
     assert [one["field"] for one in answer.json().get("errors", [])] == ([] if field is None else [field])
 
 
-def test_a_day_of_the_books_over_http_and_by_command(collector: Collector) -> None:
+def test_accounting_day_is_available_over_http_and_by_command(collector: Collector) -> None:
     today = time.strftime("%Y-%m-%d", time.gmtime())
     for day, status in ((today, 409), ("2099-01-01", 409), ("2026-02-30", 404), ("20260101", 404), ("x", 404)):
         assert collector.get(f"/billing/accounting/{day}", token=ADMIN).status == status

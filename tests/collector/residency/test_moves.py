@@ -1,4 +1,4 @@
-"""A customer moves between two residencies by a command, whatever is cut off in between: each thing is there once."""
+"""A command moves a customer between two residencies. After any interruption each object exists exactly once."""
 
 import hashlib
 import os
@@ -28,17 +28,17 @@ from loadtest.testbed.postgresql import Postgresql
 from tests.support.byte_search import search_files
 
 CALLS_MAX = 40
-"""Calls of a move, at most."""
+"""Maximum number of API calls of a move."""
 TOKENS = {"EDGEPROXY_FROM_TOKEN": ADMIN, "EDGEPROXY_TO_TOKEN": ADMIN}
 TOLD = {"external_id": "crm-7", "metadata": {"note": "likes tea"}, "limits": [{"rate": "7/min"}]}
 
 
 class CutOffError(Exception):
-    """The command ends here, as if it were killed."""
+    """Ends the command at this point, as a kill does."""
 
 
 class Pair:
-    """The collectors of two residencies, and the command between them."""
+    """The collectors of two residencies, and the move command between them."""
 
     def __init__(self, collectors: dict[str, Collector]) -> None:
         self.collectors = collectors
@@ -109,7 +109,7 @@ def pair(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> It
 
 
 def require_moved(pair: Pair, name: str, source: str = "eu", target: str = "us") -> None:
-    """Everything of a customer is at the target, once, and the source deletes it."""
+    """Assert that all data of a customer is at the target once, and that the source is deleting the customer."""
     there, here = pair.fetch(target, name), pair.fetch(source, name)
     assert (there["state"], here["state"], here["moved"]) == ("active", "deleting", target)
     assert "moved" not in there
@@ -125,7 +125,7 @@ def require_moved(pair: Pair, name: str, source: str = "eu", target: str = "us")
     ]
 
 
-def test_a_dry_run_says_what_goes_and_changes_nothing(pair: Pair) -> None:
+def test_dry_run_lists_the_data_to_move_and_changes_nothing(pair: Pair) -> None:
     pair.create("dora")
     pair.give("dora", 5000)
     done = pair.move("dora", "--dry-run", "--json")
@@ -143,7 +143,7 @@ def list_moves(pair: Pair, residency: str) -> list[dict[str, Any]]:
     return moves
 
 
-def test_what_the_other_residency_cannot_take_is_refused_before_anything_changes(pair: Pair) -> None:
+def test_move_with_a_name_conflict_is_refused_before_any_change(pair: Pair) -> None:
     pair.create("nora")
     pair.create("nora", "us")
     done = pair.move("nora")
@@ -153,7 +153,7 @@ def test_what_the_other_residency_cannot_take_is_refused_before_anything_changes
     assert "moved" not in pair.fetch("eu", "nora")
 
 
-def test_what_is_open_keeps_a_customer_from_leaving(pair: Pair) -> None:
+def test_open_request_or_plan_blocks_a_move(pair: Pair) -> None:
     id_ = pair.create("olga")
     request = {"kind": "access", "law": "gdpr", "person": "Olga", "note": "By mail.", "customer": id_}
     assert pair.collectors["eu"].send("POST", "/v1/privacy/requests", request).status == 201
@@ -166,7 +166,7 @@ def test_what_is_open_keeps_a_customer_from_leaving(pair: Pair) -> None:
     assert pair.fetch("us", "olga") is None
 
 
-def test_a_customer_moves_with_all_that_goes(pair: Pair) -> None:
+def test_customer_moves_with_its_keys_contacts_and_credits(pair: Pair) -> None:
     pair.create("mia")
     pair.give("mia", 7000)
     pair.give("mia", 2000, expires_at="2099-01-01T00:00:00Z")
@@ -175,7 +175,7 @@ def test_a_customer_moves_with_all_that_goes(pair: Pair) -> None:
     assert "mia" not in done.output.replace("residency", "")
     require_moved(pair, "mia")
     assert (pair.balance("eu", "mia"), pair.balance("us", "mia")) == (0, 9000)
-    # Keys are changed there alone: a revocation here would end nothing.
+    # Keys can be changed at the target only: a revocation at the source would have no effect.
     (key,) = pair.fetch("eu", "mia", "/keys")["keys"]
     answer = pair.collectors["eu"].send("DELETE", f"/v1/keys/{key['id']}")
     assert answer.status == 409
@@ -186,14 +186,14 @@ def test_a_customer_moves_with_all_that_goes(pair: Pair) -> None:
 
 
 def cut_off_after(count: int) -> Callable[..., Any]:
-    """Return `Api.call` for a command that ends once so many calls were answered."""
+    """Return a replacement for `Api.call` that ends the command after `count` answered calls."""
     call, left = api.Api.call, count
 
     def counted(self: api.Api, *arguments: Any, **options: Any) -> Any:
         nonlocal left
         answer = call(self, *arguments, **options)
         if "ref" in (options.get("query") or {}):
-            return answer  # The look-up of the customer is no step of the move.
+            return answer  # The lookup of the customer is not a step of the move.
         left -= 1
         if left == 0:
             raise CutOffError
@@ -203,8 +203,7 @@ def cut_off_after(count: int) -> Callable[..., Any]:
 
 
 def cut_and_go_on(pair: Pair, count: int) -> bool:
-    """Move a customer by a command that ends after so many calls, and by another one; False where the first came to
-    its end."""
+    """Cut a move off after `count` calls, then run it again. Return False if the first run was already complete."""
     name = f"cut-{count}"
     pair.create(name)
     pair.give(name, 4000)
@@ -223,22 +222,22 @@ def cut_and_go_on(pair: Pair, count: int) -> bool:
     return True
 
 
-def test_a_command_that_is_cut_off_goes_on(pair: Pair) -> None:
-    """After the customer is made there, after credits are booked there, and after edges go over."""
+def test_interrupted_move_can_be_continued(pair: Pair) -> None:
+    """The cuts follow the creation at the target, the booking of credits there, and the switch of the edges."""
     for count in (6, 9, 10):
         assert cut_and_go_on(pair, count)
     pair.prove()
 
 
 @pytest.mark.soak
-def test_a_command_that_is_cut_off_after_any_call_goes_on(pair: Pair) -> None:
+def test_move_interrupted_after_any_call_can_be_continued(pair: Pair) -> None:
     counts = next(count for count in range(11, CALLS_MAX) if not cut_and_go_on(pair, count))
     assert counts > 12
     assert all(cut_and_go_on(pair, count) for count in (1, 2, 3, 4, 5, 7, 8))
     pair.prove()
 
 
-def test_credits_that_were_used_late_go_over_too_and_nothing_is_erased_before(pair: Pair) -> None:
+def test_late_credit_usage_is_moved_before_the_erasure(pair: Pair) -> None:
     pseudonym = f"c-{pair.create('lea')}"
     chain = Chain(since=int(time.time()) - 60)
     assert pair.collectors["eu"].post(chain.next((pseudonym, "cost", "v1", 300))).status == 200
@@ -253,11 +252,11 @@ def test_credits_that_were_used_late_go_over_too_and_nothing_is_erased_before(pa
     assert done.exit_code == 0, done.output
     before = (pair.balance("eu", "lea"), pair.balance("us", "lea"))
     assert sum(before) == 1000
-    # An edge that was cut off ships what it has counted for the residency that was left.
+    # An edge that was offline ships its usage to the old residency.
     assert pair.collectors["eu"].post(chain.next((pseudonym, "requests", "v1", 5))).status == 200
     done = pair.move("lea", "--json")
     assert "late usage, which came here after the move: 5 requests" in done.output
-    # Somebody gives credits where the customer is no more: it is not erased until they are over.
+    # An operator adds credits at the old residency: the customer is not erased there until they are moved.
     pair.give("lea", 250)
     assert erase(pair, "eu", pseudonym) is False
     assert pair.move("lea").exit_code == 0
@@ -268,10 +267,10 @@ def test_credits_that_were_used_late_go_over_too_and_nothing_is_erased_before(pa
     pair.prove()
 
 
-def test_an_edge_that_does_not_reach_the_other_residency_keeps_the_customer_here(pair: Pair) -> None:
+def test_move_fails_until_each_edge_reaches_the_other_residency(pair: Pair) -> None:
     pair.create("kim")
     chain = Chain(since=int(time.time()) - 600)
-    for since in (chain.since, int(time.time()) - 5):  # Long ago, and just now, but before edges go over.
+    for since in (chain.since, int(time.time()) - 5):  # Long ago, and recently but before the edges switch.
         chain.since = since
         assert pair.collectors["us"].post(chain.next(("other", "requests", "v1", 1))).status == 200
         done = pair.move("kim", "--wait", "0")
@@ -285,7 +284,7 @@ def test_an_edge_that_does_not_reach_the_other_residency_keeps_the_customer_here
 
 
 def erase(pair: Pair, residency: str, pseudonym: str) -> bool:
-    """Erase who was deleted by now; return whether this customer was."""
+    """Erase customers that are due. Return whether this customer was among them."""
     names: list[str] = []
 
     async def do(database: Database) -> str:
@@ -297,7 +296,7 @@ def erase(pair: Pair, residency: str, pseudonym: str) -> bool:
     return pseudonym in names
 
 
-def test_a_customer_who_comes_back_is_who_it_was(pair: Pair) -> None:
+def test_customer_keeps_its_id_after_moving_back(pair: Pair) -> None:
     id_ = pair.create("rita")
     pair.give("rita", 600)
     assert pair.move("rita").exit_code == 0
@@ -307,7 +306,7 @@ def test_a_customer_who_comes_back_is_who_it_was(pair: Pair) -> None:
     require_moved(pair, "rita", "us", "eu")
     assert pair.fetch("eu", "rita")["id"] == id_
     assert (pair.balance("eu", "rita"), pair.balance("us", "rita")) == (600, 0)
-    # A key that was revoked there does not work again here, and the way is open once more.
+    # A key revoked at the target stays revoked after the return, and the customer can move again.
     (key,) = pair.fetch("eu", "rita", "/keys")["keys"]
     assert pair.collectors["eu"].send("DELETE", f"/v1/keys/{key['id']}").status == 200
     again = pair.move("rita")
@@ -316,7 +315,7 @@ def test_a_customer_who_comes_back_is_who_it_was(pair: Pair) -> None:
     pair.prove()
 
 
-def test_who_comes_back_does_not_bring_credits_that_are_still_here(pair: Pair) -> None:
+def test_moving_back_does_not_duplicate_credits(pair: Pair) -> None:
     pair.create("vera")
     assert pair.move("vera").exit_code == 0
     pair.give("vera", 250)
@@ -333,7 +332,7 @@ def test_who_comes_back_does_not_bring_credits_that_are_still_here(pair: Pair) -
 
 
 def run_at_once(runs: list[tuple[Pair, str, str, str]]) -> list[int]:
-    """Run several moves at the same time; return how each ended."""
+    """Run several moves at the same time. Return the exit code of each."""
 
     def run(one: tuple[Pair, str, str, str]) -> int:
         pair, name, *urls = one
@@ -347,10 +346,8 @@ def run_at_once(runs: list[tuple[Pair, str, str, str]]) -> list[int]:
         return list(pool.map(run, runs))
 
 
-def test_a_target_of_an_earlier_version_is_told_before_anything_changes(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It answers as a collector does where there is no such path."""
+def test_target_of_an_earlier_version_is_refused_before_any_change(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The earlier version answers as any collector does to an unknown path."""
     pair.create("ulf")
     call = api.Api.call
 
@@ -364,9 +361,7 @@ def test_a_target_of_an_earlier_version_is_told_before_anything_changes(
     assert pair.fetch("us", "ulf") is None
 
 
-def test_of_two_moves_in_opposite_directions_one_waits_for_the_other(
-    pair: Pair, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_simultaneous_opposite_moves_leave_one_customer(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     pair.create("ole")
     pair.give("ole", 800)
     for name, token in TOKENS.items():
@@ -380,7 +375,7 @@ def test_of_two_moves_in_opposite_directions_one_waits_for_the_other(
     pair.prove()
 
 
-def test_two_moves_of_a_customer_at_once_are_one(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_simultaneous_equal_moves_act_as_one(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
     pair.create("tom")
     pair.give("tom", 900)
     for name, token in TOKENS.items():
@@ -392,7 +387,7 @@ def test_two_moves_of_a_customer_at_once_are_one(pair: Pair, monkeypatch: pytest
     pair.prove()
 
 
-def test_a_move_is_withdrawn_before_edges_go_over_and_can_begin_anew(pair: Pair) -> None:
+def test_move_can_be_withdrawn_before_edges_switch_and_restarted(pair: Pair) -> None:
     pair.create("wim")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(api.Api, "call", cut_off_after(8))
@@ -408,9 +403,9 @@ def test_a_move_is_withdrawn_before_edges_go_over_and_can_begin_anew(pair: Pair)
     assert pair.move("wim", "--withdraw").exit_code == 1
 
 
-def test_who_is_on_the_way_is_not_deleted_and_so_does_not_live_on_there(pair: Pair) -> None:
+def test_customer_cannot_be_deleted_during_a_move(pair: Pair) -> None:
     pair.create("eva")
-    for count in (8, 5):  # Until it is created there, and until edges go over.
+    for count in (8, 5):  # Up to the creation at the target, and up to the switch of the edges.
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(api.Api, "call", cut_off_after(count))
             assert isinstance(pair.move("eva").exception, CutOffError)
@@ -423,8 +418,8 @@ def test_who_is_on_the_way_is_not_deleted_and_so_does_not_live_on_there(pair: Pa
     assert pair.collectors["us"].send("DELETE", "/v1/customers/eva").status == 202
 
 
-def test_nothing_of_the_person_is_left_where_an_arrival_was_withdrawn(pair: Pair) -> None:
-    """Also where the command died before it knew that the customer was there; a late call of it changes nothing."""
+def test_withdrawn_arrival_leaves_no_personal_data(pair: Pair) -> None:
+    """This holds if the command died before it knew of the arrival, and if one of its calls comes late."""
     pair.create("planted-100", metadata={"note": "the one of planted-100"})
     late: list[tuple[Any, ...]] = []
 

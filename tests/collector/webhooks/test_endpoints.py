@@ -1,4 +1,4 @@
-"""Endpoints of webhooks through a real collector: their life, who may, and what a kill -9 leaves."""
+"""Webhook endpoints of a real collector: creation to deletion, permissions, and recovery after SIGKILL."""
 
 import base64
 import time
@@ -37,7 +37,7 @@ def make(collector: Collector, *names: str) -> None:
         assert made.status == 201, made
 
 
-def test_the_life_of_an_endpoint(start_collector: StartCollector, receiver: Receiver) -> None:
+def test_endpoint_from_creation_to_deletion(start_collector: StartCollector, receiver: Receiver) -> None:
     collector = start_collector(webhooks=WEBHOOKS)
     make(collector, "bound", "bolt")
     path = f"/life-{time.time_ns()}"
@@ -51,7 +51,7 @@ def test_the_life_of_an_endpoint(start_collector: StartCollector, receiver: Rece
     endpoint, secret = made[0]["id"], made[0]["secret"]
     one = f"{BOUND}/{endpoint}"
 
-    # What it is sent: by its types, with the transaction of the change, and signed.
+    # The endpoint gets signed messages of its types, created in the transaction of the change.
     key = collector.send("POST", "/v1/customers/bound/keys", {}).json()["id"]
     assert collector.send("PATCH", f"/v1/keys/{key}", {"name": "another"}).status == 200
     assert collector.send("DELETE", f"/v1/keys/{key}", token=OWN).status == 200
@@ -61,7 +61,7 @@ def test_the_life_of_an_endpoint(start_collector: StartCollector, receiver: Rece
     assert sorted(body["type"] for body in told) == ["key.created", "key.revoked"]
     assert {body["data"]["id"] for body in told} == {key}
 
-    # A test message, sent again.
+    # A test message is redelivered.
     test = collector.send("POST", f"{one}/test", token=OWN)
     assert (test.status, test.json()["type"], test.json()["state"]) == (202, "webhook.test", "due")
     message = test.json()["id"]
@@ -96,7 +96,7 @@ def test_the_life_of_an_endpoint(start_collector: StartCollector, receiver: Rece
     assert collector.get(one, token=OWN).status == 404
     assert len(collector.get(BOUND).json()["endpoints"]) == 9
 
-    # What is on record, and what is nowhere.
+    # The audit log has the changes. Neither the log nor the output has a secret or the URL's path.
     entries = collector.get("/v1/audit", token=ADMIN, target=f"bound/{endpoint}").json()["entries"]
     actions = ["create", "test", "redeliver", "rotate", "change", "delete"]
     assert [entry["action"] for entry in entries] == [f"webhook.{action}" for action in actions]
@@ -105,7 +105,7 @@ def test_the_life_of_an_endpoint(start_collector: StartCollector, receiver: Rece
     assert collector.metric("collector_webhook_attempts_total", result="sent") == 4
 
 
-def test_the_endpoints_of_others_are_not_there(start_collector: StartCollector, receiver: Receiver) -> None:
+def test_endpoints_of_other_customers_are_inaccessible(start_collector: StartCollector, receiver: Receiver) -> None:
     collector = start_collector(webhooks=WEBHOOKS)
     make(collector, "bound", "bolt")
     bolt = ALL.format("bolt")
@@ -135,7 +135,7 @@ def test_the_endpoints_of_others_are_not_there(start_collector: StartCollector, 
     assert collector.get(bolt).json()["endpoints"][0]["state"] == "enabled"
 
 
-def test_without_a_key_there_are_none_and_what_cannot_be_reached_is_refused(start_collector: StartCollector) -> None:
+def test_endpoints_require_an_encryption_key_and_a_public_https_url(start_collector: StartCollector) -> None:
     collector = start_collector()
     make(collector, "bound")
     refused = collector.send("POST", BOUND, {"url": "https://hooks.acme.example/"}, token=OWN)
@@ -177,7 +177,7 @@ def test_commands(start_collector: StartCollector, receiver: Receiver) -> None:
     assert endpoint not in run("ls", "bound")
 
 
-def test_what_a_killed_collector_had_taken_up_is_sent_by_the_other(
+def test_other_collector_delivers_messages_of_a_killed_one(
     tmp_path: Path, postgresql: Postgresql, receiver: Receiver
 ) -> None:
     """The first is killed while the receiver has its message and has not answered yet."""
@@ -197,7 +197,7 @@ def test_what_a_killed_collector_had_taken_up_is_sent_by_the_other(
         for _ in range(3):
             assert other.send("POST", f"{BOUND}/{made['id']}/test", token=OWN).status == 202
         until(lambda: len({hook.fields["webhook-id"] for hook in receiver.on(path)}) == 4, "all are there")
-        # The lease of the first is a minute; its end is brought forward, as nobody waits for it here.
+        # End the first collector's lease, which would last a minute.
         postgresql.ask_in(url.rpartition("/")[2], "UPDATE webhook_deliveries SET busy_until = 0 WHERE state = 'due'")
         listing = f"{BOUND}/{made['id']}/messages"
         until(lambda: {row["state"] for row in other.get(listing).json()["messages"]} == {"sent"}, "all are sent")

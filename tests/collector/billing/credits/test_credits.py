@@ -1,4 +1,4 @@
-"""Credits are booked once, whoever tells of them again, and the journal says what each customer has."""
+"""Credits are booked once, repeated reports included, and the journal holds each customer's balance."""
 
 import asyncio
 import multiprocessing
@@ -34,7 +34,7 @@ PAID = Payment("cs_1", "pi_1", 1000 * CENT, 190 * CENT)
 
 
 async def use(connection: Any, customer: str, amount: int, source: str) -> int:
-    """Book usage as consumption.py does."""
+    """Book usage in the way of consumption.py."""
     async with journal.open_journal(connection) as books:
         entries = postings.consumption_entries(
             await books.fetch_credit_balance(customer), [ConsumptionPart("cost", "", amount)]
@@ -43,7 +43,7 @@ async def use(connection: Any, customer: str, amount: int, source: str) -> int:
 
 
 async def balances(database: Database, customer: str = ACME) -> tuple[int, list[tuple[str, int]]]:
-    """What a customer has, and what is left of each grant; the books are in order."""
+    """Verify the journal. Return a customer's balance and the rest of each grant."""
     await read(database, verify_journal)
     assert await read(database, list_differences) == []
     async with database.reading() as connection:
@@ -54,14 +54,14 @@ async def balances(database: Database, customer: str = ACME) -> tuple[int, list[
 
 
 async def accounts(database: Database) -> dict[str, int]:
-    """What each account comes to."""
+    """Return the balance of each account."""
     total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
     async with database.reading() as connection:
         rows = await connection.execute(sa.select(credit_entries.c.account, total).group_by(credit_entries.c.account))
         return {account: amount for account, amount in rows if amount}
 
 
-def test_from_the_purchase_to_its_refund_each_once(database: str) -> None:
+def test_purchase_usage_and_refund_are_booked_once(database: str) -> None:
     async def work(opened: Database) -> None:
         for number in (1, None):
             assert await write(opened, credits.book_purchase, ACME, PAID) == number
@@ -102,7 +102,7 @@ def test_from_the_purchase_to_its_refund_each_once(database: str) -> None:
         with pytest.raises(ChangeRejectedError, match="failed before"):
             await write(opened, credits.settle_refund, "r2", paid=True, refund="re_2")
         assert (await balances(opened))[0] == 400 * CENT
-        # The money of the first one comes back days later, as where an account is closed.
+        # The money of the first refund comes back days later, for example because a bank account was closed.
         assert await write(opened, credits.settle_refund, "r1", paid=False, refund="re_1") is not None
         assert (await balances(opened)) == (800 * CENT, [("cs_1", 800 * CENT), ("g", 0)])
         async with opened.reading() as connection:
@@ -118,7 +118,7 @@ def test_from_the_purchase_to_its_refund_each_once(database: str) -> None:
     run(database, work, "acme")
 
 
-def test_credits_that_are_promised_to_another_residency_expire_there_alone(sqlite_database: str) -> None:
+def test_credits_of_a_moved_customer_do_not_expire_at_the_old_residency(sqlite_database: str) -> None:
     async def work(opened: Database) -> None:
         await write(opened, credits.book_gift, ALICE, ACME, "g", 9000, "for a while", HOUR * 1000)
         async with opened.writing() as connection:
@@ -133,7 +133,7 @@ def test_credits_that_are_promised_to_another_residency_expire_there_alone(sqlit
     run(sqlite_database, work, "acme")
 
 
-def test_money_that_goes_back_without_us_and_gifts(sqlite_database: str) -> None:
+def test_chargebacks_gifts_withdrawals_and_expiry_change_the_balance(sqlite_database: str) -> None:
     async def work(opened: Database) -> None:
         await write(opened, credits.book_purchase, ACME, PAID)
         await write(opened, use, ACME, 600 * CENT, "u1")
@@ -161,7 +161,7 @@ def test_money_that_goes_back_without_us_and_gifts(sqlite_database: str) -> None
         for until_, number in ((at + 999, 0), (at + 1000, 1), (at + 2000, 0)):
             async with opened.writing() as connection, journal.open_journal(connection) as books:
                 assert await credits.expire_grants(books, until_) == number
-        # What had expired comes again as a gift of its own where its usage is taken back.
+        # A refund of the usage returns expired credits as a new gift.
         await write(opened, credits.book_gift, ALICE, ACME, "g4", 50, "for a while", at - 1000)
         await write(opened, use, ACME, 50, "u2")
         await write(opened, credits.book_usage_refund, ALICE, "u2", "back", 50, "wrong")
@@ -200,7 +200,7 @@ TAMPERING = [
 
 
 @pytest.mark.both_databases
-def test_what_was_changed_in_the_journal_is_named(database: str) -> None:
+def test_verification_names_changes_of_the_journal(database: str) -> None:
     async def work(opened: Database) -> None:
         await write(opened, credits.book_purchase, ACME, PAID)
         await write(opened, credits.book_gift, ALICE, ACME, "g", 5000, "sorry", None)
@@ -209,7 +209,7 @@ def test_what_was_changed_in_the_journal_is_named(database: str) -> None:
         for statement, message in TAMPERING:
             with pytest.raises(JournalTamperedError, match=message):
                 await write(opened, after, statement)
-        # A journal that somebody has made anew, each hash right, balances or it does not.
+        # A rewritten journal with correct hashes still fails if it does not balance.
         with pytest.raises(JournalTamperedError, match="transaction 4 does not balance"):
             await write(opened, recreate_table)
         async with opened.writing() as connection:
@@ -226,13 +226,13 @@ def test_what_was_changed_in_the_journal_is_named(database: str) -> None:
 
 
 async def after(connection: Any, statement: Any) -> None:
-    """What verify says after a change, which is taken back."""
+    """Change the journal and verify it. The error rolls the change back."""
     await connection.execute(statement)
     await verify_journal(connection)
 
 
 async def recreate_table(connection: Any) -> None:
-    """Write a transaction that does not balance, with the hash that it should have."""
+    """Write a transaction that does not balance, with a correct hash."""
     before = (await connection.execute(sa.select(credit_head.c.hash))).scalar_one()
     async with journal.open_journal(connection) as books:
         entries = postings.plain_entries("cost", 5)
@@ -251,7 +251,7 @@ async def half(connection: Any) -> None:
         books.book(Posting(ACME, "cost", "t", postings.plain_entries("cost", 5)[:1]))
 
 
-def test_two_collectors_book_all_of_it_once_and_refund_no_more_than_there_is(database: str) -> None:
+def test_two_collectors_book_once_and_never_refund_too_much(database: str) -> None:
     async def work(opened: Database) -> None:
         other = await Database.connect(database)
         refused = 0
@@ -284,7 +284,7 @@ MADE = 30
 
 
 def book_all(url: str) -> None:
-    """Book gifts, and usage of each, from the first on, until killed."""
+    """Book gifts and usage from the first one on, until the process is killed."""
 
     async def book() -> None:
         opened = await Database.connect(url)
@@ -301,7 +301,7 @@ def book_all(url: str) -> None:
     asyncio.run(book())
 
 
-def test_whoever_is_killed_meanwhile_all_is_booked_once(database: str) -> None:
+def test_killed_bookings_are_completed_once(database: str) -> None:
     async def count() -> int:
         opened = await Database.connect(database)
         try:

@@ -1,4 +1,4 @@
-"""Invoices of plans are in the journal: owed, earned over their days, paid, void or noted, each once."""
+"""The journal books each plan invoice once: receivable, daily revenue, payment, void and credit notes."""
 
 import asyncio
 from collections import Counter
@@ -41,7 +41,7 @@ def line(cents: int, meter: str = "", value: str = "") -> RatedLine:
 LINES = [line(9900), line(-4950), line(235, "llm_tokens", "small"), line(0, "seats")]
 
 
-def test_what_an_invoice_is_made_of() -> None:
+def test_invoice_books_receivable_fees_revenue_and_tax() -> None:
     booked = [(one.account, one.amount // CENT, one.meter, one.model) for one in invoice_entries(6171, LINES)]
     assert booked == [
         ("receivable", 6171, "", ""),
@@ -79,7 +79,7 @@ async def invoice(database: Database, number: str, state: str, total: int = 6171
 
 
 async def sums(connection: Any) -> dict[str, int]:
-    """What each account comes to, in cents."""
+    """Return the balance of each account in cents."""
     total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
     rows = await connection.execute(sa.select(credit_entries.c.account, total).group_by(credit_entries.c.account))
     return {account: amount // CENT for account, amount in rows if amount}
@@ -90,7 +90,7 @@ async def transactions(connection: Any) -> list[Any]:
     return list(await connection.execute(statement))
 
 
-def test_each_thing_that_becomes_of_an_invoice_is_booked_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_change_of_an_invoice_is_booked_once(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bookings, "PAGE", 2)
 
     async def book(there: Database) -> None:
@@ -149,7 +149,7 @@ def test_each_thing_that_becomes_of_an_invoice_is_booked_once(database: str, mon
     asyncio.run(work())
 
 
-def test_invoices_that_cannot_be_read_stop_no_other(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_invoices_do_not_stop_the_booking_of_others(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bookings, "PAGE", 2)
 
     async def work() -> None:
@@ -175,8 +175,8 @@ def test_invoices_that_cannot_be_read_stop_no_other(database: str, monkeypatch: 
 
 
 @only_sqlite("database")
-def test_an_invoice_that_a_credit_note_takes_off_wholly_is_paid_by_nothing(database: str) -> None:
-    """Its payment has no entries, and nothing else is booked beside it."""
+def test_payment_after_a_full_credit_note_books_no_money(database: str) -> None:
+    """The payment has no entries, and no other transaction is booked with it."""
 
     async def work() -> None:
         async with opened(database, "acme") as there:
@@ -196,7 +196,7 @@ def test_an_invoice_that_a_credit_note_takes_off_wholly_is_paid_by_nothing(datab
     asyncio.run(work())
 
 
-def test_what_was_noted_of_an_open_invoice_is_neither_paid_nor_owed(database: str) -> None:
+def test_credit_notes_of_open_invoices_reduce_receivables_and_revenue(database: str) -> None:
     async def work() -> None:
         async with opened(database, "acme") as there:
             for number in ("part", "void", "whole"):
@@ -224,7 +224,7 @@ def test_what_was_noted_of_an_open_invoice_is_neither_paid_nor_owed(database: st
             assert await read(there, verify_journal) == 9
             async with there.reading() as connection:
                 fees = await fetch_fees_between(connection, MONTH.start, MONTH.end)
-            for part in (0, 1, 2):  # Revenue of fees is that of the lines that stand, on each day.
+            for part in (0, 1, 2):  # On each day, fee revenue equals the earned part of the remaining lines.
                 second = MONTH.start + part * (MONTH.end - MONTH.start) // 2
                 earned = sum(fee.compute_earned(second) for fee in fees)
                 assert earned == pytest.approx((4950 - 80) * part / 2, abs=2)
@@ -233,8 +233,8 @@ def test_what_was_noted_of_an_open_invoice_is_neither_paid_nor_owed(database: st
 
 
 @pytest.mark.parametrize("has_tax", [True, False])
-def test_reductions_come_to_the_whole_invoice_and_back(has_tax: bool) -> None:
-    """A third, then the rest; both end, in either order: each account is what it was, to the cent."""
+def test_reductions_of_a_whole_invoice_can_be_reverted(has_tax: bool) -> None:
+    """Reduce an invoice by a third, then by the rest, and revert both: each account returns to zero."""
     lines = [*LINES, RatedLine("discount", "standard@1", MONTH, "", "OFF", 0, 1, None, -333, MONTH)]
     invoice = ReducedInvoice(lines, 4852, 5838, 0)
     accounts: Counter[str] = Counter()
@@ -273,15 +273,15 @@ STORIES: dict[str, tuple[list[tuple[str, dict[str, int]]], dict[str, int]]] = {
         {"clearing": 6100},
     ),
 }
-"""What becomes of an open invoice, and what accounts of money come to by it, in cents."""
+"""Steps of an open invoice, and the resulting balances of the money accounts in cents."""
 
 
 @pytest.mark.parametrize(("steps", "expected"), STORIES.values(), ids=STORIES.keys())
-def test_whenever_it_is_looked_the_books_come_to_the_same(
+def test_books_are_equal_whenever_the_steps_of_an_invoice_are_booked(
     sqlite_database: str, steps: list[tuple[str, dict[str, int]]], expected: dict[str, int]
 ) -> None:
     async def live(there: Database, number: str, looks: int) -> None:
-        """Live through the steps, with a look at the books after those whose bit is set, and notes in any order."""
+        """Apply the steps. Book invoices after each step that has its bit set in `looks`."""
         await invoice(there, number, "open")
         for at, (step, values) in enumerate(steps):
             async with there.writing() as connection:
@@ -317,7 +317,7 @@ def test_whenever_it_is_looked_the_books_come_to_the_same(
     ("state", "reported", "then"),
     [("paid", "open", "paid"), ("uncollectible", "paid", "paid"), ("open", "void", "void")],
 )
-def test_what_is_settled_is_never_open_again(tmp_path: Path, state: str, reported: str, then: str) -> None:
+def test_late_report_does_not_reopen_a_settled_invoice(tmp_path: Path, state: str, reported: str, then: str) -> None:
     async def work() -> None:
         async with opened(put_tables(f"sqlite:///{tmp_path}/ledger.db"), "acme") as there:
             await invoice(there, "one", state)
@@ -333,7 +333,7 @@ def test_what_is_settled_is_never_open_again(tmp_path: Path, state: str, reporte
     ("state", "attempts", "raised"),
     [("open", 0, []), ("open", 1, ["acme: the payment of $61.71 failed"]), ("paid", 1, [])],
 )
-def test_a_payment_that_fails_raises_one_alert(database: str, state: str, attempts: int, raised: list[str]) -> None:
+def test_failed_payment_raises_one_alert(database: str, state: str, attempts: int, raised: list[str]) -> None:
     async def work() -> None:
         async with opened(database, "acme") as there:
             await invoice(there, "one", state)
@@ -346,7 +346,7 @@ def test_a_payment_that_fails_raises_one_alert(database: str, state: str, attemp
     asyncio.run(work())
 
 
-def test_an_invoice_takes_no_step_that_the_table_has_not(sqlite_database: str) -> None:
+def test_invoice_changes_state_only_by_the_transition_table(sqlite_database: str) -> None:
     async def work() -> None:
         async with opened(sqlite_database, "acme") as there:
             await invoice(there, "one", "open")
@@ -360,7 +360,7 @@ def test_an_invoice_takes_no_step_that_the_table_has_not(sqlite_database: str) -
     asyncio.run(work())
 
 
-def test_a_credit_note_that_is_made_is_made_no_more(sqlite_database: str) -> None:
+def test_created_credit_note_is_not_due_and_cannot_be_refused(sqlite_database: str) -> None:
     async def work() -> None:
         async with opened(sqlite_database, "acme") as there:
             await invoice(there, "one", "paid")

@@ -1,4 +1,4 @@
-"""The month of `test_month.py` in both modes, by meters and by items: the same invoices, to the cent."""
+"""The month of `test_month.py` has equal invoices, to the cent, by Stripe meters and by invoice items."""
 
 import asyncio
 import random
@@ -24,15 +24,15 @@ from tests.support.stripe_sandbox import Sandbox
 LONG = (pytest.mark.soak, pytest.mark.timeout(1800))
 MODES = ("meters", "invoice_items")
 PATIENCE = 1500.0
-"""Seconds that all of it may take."""
+"""The time limit of a test in seconds."""
 LIFE_SECONDS_MAX = 1.5
-"""Seconds that a process lives at most before one of two is killed."""
+"""The maximum number of seconds between kills."""
 STOPS = 20
-"""Moments of the month at which the clock stops, and Stripe hears of the plans that were changed until then."""
+"""The number of times at which the clock stops so that Stripe receives the plan changes up to then."""
 
 
 async def left(of: Era, expected: int) -> bool:
-    """Whether some of so many invoices are not where they are paid yet; none is held."""
+    """Return whether fewer than `expected` invoices are finalized. No invoice may be held."""
     unsettled = table.c.state.in_((invoices.DRAFT, invoices.CLOSING))
     async with of.of.database.reading() as connection:
         held = (await connection.execute(sa.select(table.c.held_why).where(table.c.held_why.is_not(None)))).all()
@@ -42,7 +42,7 @@ async def left(of: Era, expected: int) -> bool:
 
 
 async def by_its_meters(client: Any) -> Counter[str]:
-    """What each customer is charged by Stripe's own lines for metered prices, also those that a change has left."""
+    """Return the cents of each customer on Stripe's own lines for metered prices, replaced prices included."""
     names = {
         one.id: one.name async for one in (await client.v1.customers.list_async({"limit": 100})).auto_paging_iter()
     }
@@ -56,10 +56,10 @@ async def by_its_meters(client: Any) -> Counter[str]:
 
 
 @pytest.mark.parametrize("customers", [4, pytest.param(1000, marks=LONG)])
-def test_a_month_comes_to_the_same_by_meters_and_by_items_and_to_what_the_second_rater_says(
+def test_month_by_meters_and_by_items_equals_the_second_rater(
     own_sandbox: Sandbox, tmp_path: Path, seed: int, customers: int
 ) -> None:
-    """So many customers, each twice: once in each mode."""
+    """Each payer has two customers, one in each mode."""
     chance = random.Random(seed)
     payers = [Payer(f"payer-{customers}-{number}", chance) for number in range(customers)]
     faults = [{"kind": kind, "probability": 0.02, "method": "POST", "path": "/v1/"} for kind in FAULTS]
@@ -131,13 +131,13 @@ def test_a_month_comes_to_the_same_by_meters_and_by_items_and_to_what_the_second
     [("postgresql", 4), pytest.param("sqlite", 200, marks=LONG), pytest.param("postgresql", 200, marks=LONG)],
     indirect=["database"],
 )
-def test_a_month_by_meters_is_charged_once_by_two_collectors_that_are_killed(
+def test_two_killed_collectors_charge_a_month_by_meters_once(
     new_sandbox: Sandbox, tmp_path: Path, database: str, seed: int, customers: int
 ) -> None:
-    """kill -9 at any moment; another of the two takes over."""
+    """A collector is killed (kill -9) at a random time, and the other one continues its work."""
     chance = random.Random(seed)
     payers = [Payer(f"payer-{number}", chance) for number in range(customers)]
-    for payer in payers:  # In one plan for all of the month.
+    for payer in payers:  # No payer changes its plan in the month.
         payer.to, payer.sent = None, payer.sent[:1]
     faults = [{"kind": kind, "probability": 0.02, "method": "POST", "path": "/v1/"} for kind in FAULTS]
     paying = sum(not payer.plan.startswith("free") for payer in payers)
@@ -148,7 +148,7 @@ def test_a_month_by_meters_is_charged_once_by_two_collectors_that_are_killed(
         return meter_closer(tmp_path, database, new_sandbox.port)
 
     async def live(is_over: Callable[[], Awaitable[bool]], seconds: float) -> None:
-        """Have both work until it is over, and kill one now and then; so much time passes between."""
+        """Run both collectors until `is_over`, and kill one at times. The clock advances by `seconds` in each round."""
         nonlocal deaths
         processes = [start(), start()]
         lives = 0
@@ -157,7 +157,7 @@ def test_a_month_by_meters_is_charged_once_by_two_collectors_that_are_killed(
                 assert monotonic() < until
                 await asyncio.sleep(chance.uniform(0.0, LIFE_SECONDS_MAX))
                 assert all(process.is_alive() for process in processes)
-                if lives % 2 == 0:  # Every second life is long enough for something.
+                if lives % 2 == 0:  # Without a kill in every second round some work completes.
                     one = chance.randrange(2)
                     processes[one].kill()
                     await asyncio.to_thread(processes[one].join, 10.0)
@@ -174,7 +174,7 @@ def test_a_month_by_meters_is_charged_once_by_two_collectors_that_are_killed(
         async with era(tmp_path, database, new_sandbox, JANUARY) as of:
 
             async def has_all(table_of: sa.FromClause, *conditions: sa.ColumnElement[bool]) -> bool:
-                """Whether each of those who pay has one of these at Stripe."""
+                """Return whether each paying customer has a row with a Stripe id."""
                 statement = sa.select(sa.func.count()).where(table_of.c.stripe_id.is_not(None), *conditions)
                 async with of.of.database.reading() as connection:
                     return bool((await connection.execute(statement)).scalar_one() == paying)

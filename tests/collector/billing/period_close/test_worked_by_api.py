@@ -1,4 +1,4 @@
-"""The rows "late" and "change" of the worked table, over the API of a real collector whose clock is moved."""
+"""The rows "late" and "change" of the worked table, over the API of a real collector with a moved clock."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -27,7 +27,7 @@ To = Callable[[datetime], None]
 
 @pytest.fixture
 def charging(tmp_path: Path, own_sandbox: Sandbox) -> Iterator[tuple[Collector, To]]:
-    """A collector that charges everybody, and what moves its clock and the sandbox's on to a moment."""
+    """A collector that charges every customer, and a function that sets its clock and the sandbox's."""
     (tmp_path / "key").write_text(f"{KEY}\n")
     stripe = {"base": own_sandbox.url, "key": str(tmp_path / "key")}
     billing = {"plans": str(ROOT / "loadtest/testbed/plans.yaml"), "mode": "live", "stripe": stripe}
@@ -45,7 +45,7 @@ def charging(tmp_path: Path, own_sandbox: Sandbox) -> Iterator[tuple[Collector, 
         own_sandbox.advance(seconds - passed)
         passed = seconds
         clock.write_text(f"{seconds:+.0f}s\n")
-        if made.process is not None:  # It reads that within a second.
+        if made.process is not None:  # libfaketime reads the file within a second.
             until(lambda: abs(its_time(made) - moment).total_seconds() < 60, "the collector's clock has moved")
 
     to(JANUARY)
@@ -76,7 +76,7 @@ def use(collector: Collector, name: str, used: dict[str, int], at: str | None = 
 
 
 def cents(plan: dict[str, Any], used: dict[str, int]) -> dict[str, int]:
-    """What the second rater says of each meter, without those that cost nothing."""
+    """Return the second rater's amount of each meter with a cost."""
     amounts: dict[str, int] = {}
     for (meter, _, _), (_, amount) in usage_charges(plan, {meter: {"": n} for meter, n in used.items()}).items():
         amounts[meter] = amounts.get(meter, 0) + amount
@@ -84,21 +84,21 @@ def cents(plan: dict[str, Any], used: dict[str, int]) -> dict[str, int]:
 
 
 @pytest.mark.soak
-@pytest.mark.timeout(300)  # Each of the clock's moves is work of a month.
+@pytest.mark.timeout(300)  # Each clock change causes the work of a month.
 @pytest.mark.skipif(clocks.LIBRARY is None, reason="there is no libfaketime on this machine")
-def test_late_usage_and_a_change_come_to_the_cent(charging: tuple[Collector, To]) -> None:
+def test_late_usage_and_a_plan_change_are_charged_to_the_cent(charging: tuple[Collector, To]) -> None:
     collector, to = charging
     late, grows = customer(collector), customer(collector)
 
     def invoices(name: str, count: int) -> dict[str, dict[str, Any]]:
-        """All invoices of a customer once there are so many, and Stripe has them."""
+        """Wait until `count` invoices of a customer are open at Stripe, and return all."""
         until(lambda: states(collector, name) == ["open"] * count, f"{count} invoices of {name} are sent")
         listed = call(collector, "GET", f"/billing/invoices?customer={name}").json()["invoices"]
         whole = [call(collector, "GET", f"/billing/invoices/{one['id']}").json() for one in listed]
         return {f"{one['period']} {one['kind']}": one for one in whole}
 
     def month(month: int) -> dict[str, dict[str, Any]]:
-        """The invoices of who used something late, once a month is closed."""
+        """Advance past the end of a month, and return the invoices of the customer with late usage."""
         to(datetime(2027, month, 3, tzinfo=UTC))
         return invoices(late, month)
 
@@ -133,7 +133,7 @@ def test_late_usage_and_a_change_come_to_the_cent(charging: tuple[Collector, To]
 
     tokens = WORKED["llm_tokens"]
     for more, closed, cost in ((400, 3, 0), (1000, 4, 1)):
-        # After the freeze: on the invoice of the next period, what it adds to that of its own.
+        # Usage after the freeze is on the next period's invoice, with the amount that it adds to its own period.
         use(collector, late, {"llm_tokens": more}, LAST_DAY)
         after = month(closed)[f"2027-0{closed - 1}-01 period"]
         (line,) = [line for line in after["lines"] if line["kind"] == "late"]

@@ -1,4 +1,4 @@
-"""A Stripe account that has been in use is imported: killed at each step, twice, and no time is charged twice."""
+"""Import of a Stripe account in use: repeated and killed at each step, it charges no time twice."""
 
 import asyncio
 import time
@@ -43,12 +43,12 @@ DAY = 86400
 
 
 class Doomed(Stripe):
-    """A client whose process ends before or after a call that changes something; each such call is met once."""
+    """A client that raises Killed once before and once after each update call."""
 
     met: ClassVar[set[tuple[Any, ...]]] = set()
 
     async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
-        """Make the call, unless the process ends before it."""
+        """Make the call, or raise Killed before or after it."""
         if not name.endswith(".update"):
             return await super().call(name, *ids, key=key, **params)
         self._end(("before", name, *ids))
@@ -63,7 +63,7 @@ class Doomed(Stripe):
 
 
 class Moved(Sold):
-    """What is sold here, and the account that it comes from."""
+    """The collector's plans and customers, and the Stripe account of the import."""
 
     def __init__(self, of: Sold, closing: PeriodCloseJob, sandbox: Sandbox, account: ExistingAccount) -> None:
         super().__init__(of.database, of.known)
@@ -71,11 +71,11 @@ class Moved(Sold):
         self.stripe = account.stripe
 
     def now(self) -> float:
-        """The time at Stripe, and here."""
+        """Return the time of the sandbox, which is also the collector's."""
         return float(self.sandbox.control("clock")["now"])
 
     async def run(self, stripe: Stripe | None = None, *, is_dry: bool = False, **options: Any) -> ImportPlan:
-        """Import the account."""
+        """Import the account, or only plan the import if `is_dry`."""
         stripe = stripe or self.stripe
         chosen = ImportOptions(parse_map(self.account.file(), "map.csv"), **options)
         account = await read_account(stripe)
@@ -84,20 +84,20 @@ class Moved(Sold):
         return plan if is_dry else await Importer(self.database, stripe, CALLER).apply(plan)
 
     async def to(self, moment: float) -> None:
-        """Let time pass, and do what is due."""
+        """Set the time, and run the period close."""
         await asyncio.to_thread(self.sandbox.control, "clock", {"now": moment})
         for _ in range(2):
             await self.closing.step(self.now())
 
     async def rows(self) -> dict[str, Any]:
-        """What is recorded of imports, by customer."""
+        """Return the imported subscriptions, by customer."""
         joined = imported_subscriptions.join(customers_table, customers_table.c.id == imported_subscriptions.c.customer)
         statement = sa.select(imported_subscriptions, customers_table.c.name).select_from(joined)
         async with self.database.reading() as connection:
             return {row.name: row for row in await connection.execute(statement)}
 
     async def effects(self) -> tuple[int, int, int]:
-        """How much there is here and at Stripe by now: it grows with each effect."""
+        """Return the numbers of audit entries, billing customers and Stripe calls. Each effect increases one."""
         async with self.database.reading() as connection:
             count = sa.select(sa.func.count())
             entries = (await connection.execute(count.select_from(audit_table))).scalar_one()
@@ -107,7 +107,7 @@ class Moved(Sold):
 
 @asynccontextmanager
 async def moved(folder: Path, database: str, sandbox: Sandbox, *, is_full: bool = True) -> AsyncIterator[Moved]:
-    """An account that has been in use, and our customers without a plan."""
+    """Yield a Stripe account in use, and a collector whose customers have no plan."""
     async with sold(folder, database, sandbox.url, **existing_account.settings(folder)) as (of, closing):
         assert of.known.billing is not None
         stripe = Stripe(of.known.billing.stripe, KEY)
@@ -130,7 +130,7 @@ async def moved(folder: Path, database: str, sandbox: Sandbox, *, is_full: bool 
 
 
 async def paid_spans(of: Moved, name: str) -> list[tuple[int, int]]:
-    """The times for which a customer was asked for a fee, at Stripe and here, in whole minutes."""
+    """Return the times that fees of Stripe and the collector cover, rounded up to whole minutes."""
     spans = []
     for invoice in await of.stripe.list_all("v1.invoices.list", customer=of.account.customers[name]):
         if invoice["status"] not in ("open", "paid") or "edgeproxy_invoice" in (invoice["metadata"] or {}):
@@ -147,9 +147,7 @@ async def paid_spans(of: Moved, name: str) -> list[tuple[int, int]]:
     return sorted((-(-start // 60) * 60, -(-end // 60) * 60) for start, end in spans)
 
 
-def test_each_month_is_charged_once_whenever_the_import_was_killed(
-    new_sandbox: Sandbox, tmp_path: Path, database: str
-) -> None:
+def test_killed_imports_charge_each_month_once(new_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     async def work() -> None:
         async with moved(tmp_path, database, new_sandbox) as of:
             before = await of.effects()
@@ -175,7 +173,7 @@ def test_each_month_is_charged_once_whenever_the_import_was_killed(
 
 
 async def import_killed(of: Moved) -> int:
-    """Import with processes that end at each step; how many did."""
+    """Repeat a killed import until it completes, and return the number of kills."""
     Doomed.met.clear()
     assert of.known.billing is not None
     for kills in range(200):
@@ -192,7 +190,7 @@ async def import_killed(of: Moved) -> int:
 
 
 def check_report(report: Any, account: ExistingAccount) -> None:
-    """That the report says who is who, what is left, and why."""
+    """Check that the report names mapped customers, and subscriptions that stay at Stripe with the reason."""
     by = {one["stripe"]: one for one in report["customers"]}
     assert account.customers["gone"] not in by, "Stripe does not list who was deleted"
     found = {name: (by[id]["state"], by[id]["by"]) for name, id in account.customers.items() if id in by}
@@ -221,7 +219,7 @@ def check_report(report: Any, account: ExistingAccount) -> None:
 
 
 async def check_months(of: Moved) -> None:
-    """Let two months pass, and compare what each customer was asked for."""
+    """Advance two months, and compare the charges of each customer."""
     begin, waiting = of.now(), await of.rows()
     await of.account.use_card("late", "pm_card_visa")
     for day in (*range(2, 40, 3), 62, 66, 70):
@@ -251,7 +249,7 @@ async def check_months(of: Moved) -> None:
     assert {one["state"] for one in (await fetch_invoices(of, "mailed")).values()} == {"paid"}
 
 
-def test_usage_is_charged_by_stripes_meters_from_the_end_of_the_period_on(new_sandbox: Sandbox, tmp_path: Path) -> None:
+def test_imported_usage_is_charged_by_stripe_meters_after_the_period_ends(new_sandbox: Sandbox, tmp_path: Path) -> None:
     async def work() -> None:
         url = put_tables(f"sqlite:///{tmp_path}/ledger.db")
         async with era(tmp_path, url, new_sandbox, None, **existing_account.settings(tmp_path)) as of:
@@ -297,7 +295,7 @@ def test_usage_is_charged_by_stripes_meters_from_the_end_of_the_period_on(new_sa
     asyncio.run(work())
 
 
-def test_what_goes_on_at_stripe_or_was_ended_by_hand_does_not_begin_here(new_sandbox: Sandbox, tmp_path: Path) -> None:
+def test_subscription_that_continues_or_was_canceled_at_stripe_is_dropped(new_sandbox: Sandbox, tmp_path: Path) -> None:
     async def work() -> None:
         async with moved(tmp_path, f"sqlite:///{tmp_path}/ledger.db", new_sandbox, is_full=False) as of:
             await of.account.subscribe("filed", "old")
@@ -326,9 +324,7 @@ def test_what_goes_on_at_stripe_or_was_ended_by_hand_does_not_begin_here(new_san
     asyncio.run(work())
 
 
-def test_what_changes_between_the_plan_and_the_run_or_before_the_period_ends_is_seen(
-    new_sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_import_detects_changes_after_its_plan_and_before_the_period_ends(new_sandbox: Sandbox, tmp_path: Path) -> None:
     async def work() -> None:
         async with moved(tmp_path, f"sqlite:///{tmp_path}/ledger.db", new_sandbox, is_full=False) as of:
             for name in ("late", "quiet"):
@@ -376,9 +372,7 @@ def test_what_changes_between_the_plan_and_the_run_or_before_the_period_ends_is_
     asyncio.run(work())
 
 
-def test_the_command_prints_what_it_would_do_and_refuses_a_file_that_is_wrong(
-    new_sandbox: Sandbox, tmp_path: Path
-) -> None:
+def test_command_prints_a_dry_run_and_refuses_an_invalid_map(new_sandbox: Sandbox, tmp_path: Path) -> None:
     async def fill() -> tuple[str, int]:
         async with moved(tmp_path, f"sqlite:///{tmp_path}/ledger.db", new_sandbox, is_full=False) as of:
             return of.account.customers["filed"], len(new_sandbox.journal())

@@ -55,7 +55,7 @@ class Overload(Part):
 
     Near its bounds a worker answers some requests with 503 and `Retry-After`, so that the others do not wait longer.
     Requests of the lowest [`priority`](#tiersname) are shed first. Near the bound of `requests`, the addresses with the
-    most concurrent requests come first too. An address gets at most seven eighths of that bound.
+    most concurrent requests come first too. The other addresses may exceed that bound by an eighth.
     """
 
     lag: Duration = Field(

@@ -81,12 +81,24 @@ class ActiveClient(Protocol):
         """The address of the client."""
 
 
+class Server(Protocol):
+    """The upstream's side of a request."""
+
+    @property
+    def tunnel(self) -> object | None:
+        """The tunnel that it belongs to after a protocol switch."""
+
+
 class ActiveRequest(Protocol):
     """A current request of a connection."""
 
     @property
     def client(self) -> ActiveClient:
         """The client's side."""
+
+    @property
+    def server(self) -> Server | None:
+        """The upstream's side, once there is one."""
 
 
 class ClientConnection(DownstreamConnection, Protocol):
@@ -241,8 +253,13 @@ class Connections:
             self._empty.set()
 
     def count_by_address(self) -> Counter[bytes]:
-        """Count the current requests by the address of their client."""
-        return Counter(each.client.address.subject for client in self.clients for each in client.list_exchanges())
+        """Count the requests at upstreams by the address of their client. A tunnel no longer counts as a request."""
+        return Counter(
+            each.client.address.subject
+            for client in self.clients
+            for each in client.list_exchanges()
+            if each.server is not None and each.server.tunnel is None
+        )
 
     def sweep(self, now: float) -> None:
         """Check clients that no socket event reports, twice a second. `now` is monotonic seconds."""

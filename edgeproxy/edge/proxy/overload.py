@@ -17,8 +17,8 @@ The lateness of the event loop's timers shows how long work waits in a worker. T
 
 - *Whose*: near the bound of active requests, the addresses with the most of them pay first. From three quarters of the
   bound on, shedding by active requests spares every address below a level: the level at which the addresses together
-  would have three quarters of the bound (max-min fairness). An address above the level gets at most seven eighths of
-  the bound. So one client with many slow requests leaves room for the others.
+  would have three quarters of the bound (max-min fairness). The other addresses may exceed the bound by an eighth. So
+  one client with many slow requests leaves room for them.
 
 Nothing is random: of a priority that is shed in part, every n-th request is refused.
 """
@@ -70,8 +70,8 @@ SAMPLE_SECONDS_MAX = 0.1
 REQUESTS_MARGIN = 0.25
 """Shedding by active requests begins this share of their bound below the bound."""
 
-RESERVED_SHARE = 1 / 8
-"""The share of the bound of active requests that the addresses above the level leave to the others."""
+EXTRA_SHARE = 1 / 8
+"""The share by which the addresses below the level may exceed the bound of active requests."""
 
 COUNT_SECONDS = 0.1
 """Seconds between two counts of active requests by address. A count of 4,000 requests takes some milliseconds."""
@@ -317,9 +317,12 @@ class Overload:
 
     def is_full(self, address: bytes) -> bool:
         """Return whether the maximum of active requests is reached for an address. Valid only while `shedding`."""
-        if address in self._greedy:
-            return self._under_way() >= self._most * (1 - RESERVED_SHARE)
-        return self._clients() > self._most and self._under_way() >= self._most
+        most = self._most
+        if self._clients() <= most:
+            return False
+        if self._greedy and address not in self._greedy:
+            most += int(most * EXTRA_SHARE)
+        return self._under_way() >= most
 
     def should_shed(self, priority: int, address: bytes) -> bool:
         """Return whether to refuse a request of this priority and address. Valid only while `shedding`."""

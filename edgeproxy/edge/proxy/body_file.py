@@ -10,13 +10,16 @@ import os
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from edgeproxy.base import log
 from edgeproxy.base.shares import ALL, Claim, Places, Share
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.edge.errors import RejectedError
+
+T = TypeVar("T")
 
 READ_BYTES = 128 << 10
 """Bytes that are read at once."""
@@ -83,10 +86,12 @@ class OperationQueue:
 class BodySpace:
     """The bytes of all bodies of a worker that are on disk, or on their way there. Each address has a share."""
 
-    __slots__ = ("_log", "_places", "operations")
+    __slots__ = ("_log", "_places", "_threads", "operations")
 
     def __init__(self) -> None:
         self._places = Places(0)
+        # A stalled disk occupies these threads alone. The loop's own threads prepare reloads.
+        self._threads = ThreadPoolExecutor(OPERATIONS_MAX, "bodies")
         self.operations = OperationQueue()
         self._log = log.RateLimitedLog(LOG_SECONDS)
 
@@ -104,6 +109,10 @@ class BodySpace:
         why = "as many bytes as may be are on disk" if key == ALL else "its address has as many bytes on disk as may be"
         self._log.error(f"a body is refused: {why}", f"limits.buffered {key}".strip(), used=self.used_bytes)
         return False
+
+    def run(self, operation: Callable[..., T], *arguments: object) -> asyncio.Future[T]:
+        """Run a disk operation in a thread. The caller has a place in `operations`."""
+        return asyncio.get_running_loop().run_in_executor(self._threads, operation, *arguments)
 
     def take(self, claim: Claim, size: int) -> None:
         """Add `size` bytes to the claim."""
@@ -192,8 +201,8 @@ class BodyFile:
                     data = b"".join(self._pending)
                     self._pending.clear()
                     if self._file is None:
-                        self._file = await asyncio.to_thread(open_unnamed_file, self._folder)
-                    await asyncio.to_thread(write_all, self._file, data)
+                        self._file = await self._space.run(open_unnamed_file, self._folder)
+                    await self._space.run(write_all, self._file, data)
                 finally:
                     self._space.operations.release()
                 self._pending_bytes = sum(map(len, self._pending))
@@ -226,7 +235,7 @@ class BodyFile:
                 write, at = self._write, self._at
                 assert write is not None
                 try:
-                    piece = await asyncio.to_thread(os.pread, self._file.fileno(), READ_BYTES, at)
+                    piece = await self._space.run(os.pread, self._file.fileno(), READ_BYTES, at)
                 finally:
                     self._space.operations.release()
                 if self._closed:
@@ -280,7 +289,7 @@ class BodyFile:
                 if self._file is not None:
                     await self._space.operations.request(is_close=True)
                     try:
-                        await asyncio.to_thread(self._file.close)  # The removal of a large file takes a while.
+                        await self._space.run(self._file.close)  # The removal of a large file takes a while.
                     finally:
                         self._space.operations.release()
             finally:

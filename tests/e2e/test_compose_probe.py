@@ -28,7 +28,7 @@ def resolve(written: str) -> str:
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", written)
 
 
-@pytest.mark.skipif(SERVER is None, reason="there is no redis-server")
+@pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
 def test_probe_of_compose_makes_all_seven_steps(tmp_path: Path) -> None:
     with ExitStack() as ends:
         ports = ends.enter_context(closing(Ports(4)))

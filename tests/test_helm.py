@@ -1,4 +1,4 @@
-"""The chart of deploy/helm: what it renders is valid and whole, and rolls out without a lost request."""
+"""The chart in deploy/helm renders valid, complete manifests and rolls out without a lost request."""
 
 import json
 import os
@@ -30,7 +30,7 @@ from tests.support.kubelet import Pod, Service, ready_pods, roll_out
 
 ROOT = Path(__file__).parents[1]
 VOLUME_BYTES_MAX = 64 << 20
-"""What values.yaml says of the tables."""
+"""The size of the tables in values.yaml."""
 POD_OPTIONS: dict[str, Any] = {
     "nodeSelector": {"disk": "ssd"},
     "tolerations": [{"operator": "Exists"}],
@@ -54,7 +54,7 @@ POD_OPTIONS: dict[str, Any] = {
     "hostAliases": [{"ip": "10.0.0.1", "hostnames": ["db.example.com"]}],
     "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
 }
-"""Each option of a component's pods."""
+"""All options for the pods of a component."""
 EVERYTHING: dict[str, Any] = {
     "edge": {"autoscaling": {"loopLag": "5m"}, **POD_OPTIONS},
     "collector": POD_OPTIONS,
@@ -65,16 +65,16 @@ EVERYTHING: dict[str, Any] = {
     "secrets": {"collectorEnvironment": "stripe", "edgeEnvironment": "edges"},
     "probe": {"through": "https://api.example.com/v1/ping", "options": ["--charge"]},
 }
-"""What is off by default."""
+"""Values that turn on all options that are off by default."""
 RATE_MIN = 100.0
-"""Requests a second that clients send at least, however busy the machine is."""
+"""The minimum of requests a second from the clients, even on a busy machine."""
 VERSIONS = ("1.27", "1.31", "1.35")
-"""Of Kubernetes: the oldest that the chart is for, and later ones."""
+"""Kubernetes versions: the oldest supported by the chart, and later ones."""
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_manifest_is_valid(tmp_path: Path, version: str) -> None:
-    # Not at the top: it takes more than a second of CPU, and each process of a run imports every file of tests.
+    # Not at the top: the import takes more than a second of CPU, and each process of a run imports every test file.
     import kubernetes_validate
 
     kinds = set()
@@ -95,7 +95,7 @@ def test_every_manifest_is_valid(tmp_path: Path, version: str) -> None:
 
 @pytest.mark.parametrize("addresses", [["0.0.0.0"], ["[::]"], ["0.0.0.0", "[::]"]])
 @pytest.mark.parametrize("component", ["edge", "collector"])
-def test_its_configurations_pass_check(tmp_path: Path, component: str, addresses: list[str]) -> None:
+def test_rendered_configurations_pass_the_check_command(tmp_path: Path, component: str, addresses: list[str]) -> None:
     files = render(tmp_path, listenAddresses=addresses)["ConfigMap", f"acme-{component}"]["data"]
     for name, text in files.items():
         (tmp_path / name).write_text(text.replace("/var/lib/edgeproxy", str(tmp_path / "state")))
@@ -129,7 +129,7 @@ def test_its_configurations_pass_check(tmp_path: Path, component: str, addresses
         ({"collector": {"settings": {"database": "sqlite:///x"}}}, "collector.settings.database: the chart sets it"),
     ],
 )
-def test_values_that_would_not_work_are_refused(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
+def test_invalid_values_are_refused(tmp_path: Path, changes: dict[str, Any], why: str) -> None:
     done = helm(tmp_path, **changes)
     assert done.returncode != 0
     assert why in done.stderr
@@ -172,7 +172,7 @@ def test_jobs_have_the_variables_and_volumes_of_the_collector(tmp_path: Path) ->
 
 
 def test_cluster_that_assigns_users_gets_no_user_of_the_chart(tmp_path: Path) -> None:
-    """As OpenShift's restricted-v2: a pod that names a user or a group of its own is refused."""
+    """OpenShift's restricted-v2, for example, refuses a pod that names its own user or group."""
     unset = dict.fromkeys(("runAsUser", "runAsGroup", "fsGroup"))
     manifests = render(tmp_path, **{**EVERYTHING, "podSecurityContext": unset})
     text = yaml.safe_dump_all(manifests.values())
@@ -181,7 +181,7 @@ def test_cluster_that_assigns_users_gets_no_user_of_the_chart(tmp_path: Path) ->
     assert text.count("type: RuntimeDefault") >= 4
 
 
-def test_two_releases_of_a_namespace_share_no_name(tmp_path: Path) -> None:
+def test_two_releases_in_a_namespace_have_distinct_names(tmp_path: Path) -> None:
     first = set(render(tmp_path, **EVERYTHING))
     second = set(render(tmp_path, release="other", **EVERYTHING))
     assert first
@@ -226,7 +226,7 @@ def test_schema_knows_each_value(tmp_path: Path) -> None:
 def test_notes_name_the_next_commands(tmp_path: Path) -> None:
     chart = tmp_path / "chart"
     shutil.copytree(ROOT / "deploy" / "helm", chart)
-    notes = (chart / "templates" / "NOTES.txt").read_text()  # Helm prints them with a cluster alone.
+    notes = (chart / "templates" / "NOTES.txt").read_text()  # Helm prints notes only with a cluster.
     begin = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: notes}\ndata:\n  notes: |\n"
     (chart / "templates" / "notes.yaml").write_text(begin + textwrap.indent(notes, "    "))
     text = render(tmp_path, chart=chart)["ConfigMap", "notes"]["data"]["notes"]
@@ -234,14 +234,14 @@ def test_notes_name_the_next_commands(tmp_path: Path) -> None:
         assert command in text
 
 
-def test_a_region_without_the_collector_has_edges_alone_which_ship_to_the_others(tmp_path: Path) -> None:
+def test_chart_without_a_collector_ships_to_the_configured_url(tmp_path: Path) -> None:
     manifests = render(tmp_path, collector={"enabled": False, "url": "https://collector.example.com"})
     assert not [name for _, name in manifests if "collector" in name or "migrate" in name]
     edge = yaml.safe_load(manifests["ConfigMap", "acme-edge"]["data"]["edge.yaml"])
     assert edge["usage"]["collector"] == "https://collector.example.com"
 
 
-def test_only_prometheus_reaches_admin_listeners_and_no_secret_is_in_a_manifest(tmp_path: Path) -> None:
+def test_only_prometheus_reaches_admin_ports_and_no_manifest_has_a_secret(tmp_path: Path) -> None:
     manifests = render(tmp_path)
     rules = manifests["NetworkPolicy", "acme-edge"]["spec"]["ingress"]
     (admin,) = [rule["from"] for rule in rules if {"port": "admin"} in rule["ports"]]

@@ -1,7 +1,7 @@
 """A service that reports usage, to be killed: `python -m tests.client.reporter URL TOKEN FOLDER NUMBER COUNT BASE`.
 
-What it has reported is noted in FOLDER/accepted once the client has accepted it. Whoever is started again goes on after
-that: what the client has accepted is not reported once more.
+FOLDER/accepted has one byte for each report that the client accepted. After a restart the service continues behind
+them, so it does not report an accepted event again.
 """
 
 import os
@@ -18,7 +18,7 @@ SOURCE = "reporter-{}"
 
 
 class Report(NamedTuple):
-    """What is reported."""
+    """One report of usage."""
 
     id: str
     customer: str
@@ -29,7 +29,7 @@ class Report(NamedTuple):
 
 
 def reports(number: int, count: int, base: int) -> Iterator[Report]:
-    """What this reporter has to say, each thing twice, in no order."""
+    """Yield the reports of this service, each twice, in random order."""
     chance = random.Random(number)
     made = [
         Report(
@@ -50,7 +50,7 @@ def reports(number: int, count: int, base: int) -> Iterator[Report]:
 
 
 def main(url: str, token: str, folder: Path, number: int, count: int, base: int) -> int:
-    """Report all that was not accepted yet."""
+    """Report all events that the client has not accepted yet."""
     client = EventClient(url, token, queue=folder / "queue", source=SOURCE.format(number), rejected=refuse)
     with (folder / "accepted").open("ab", buffering=0) as accepted:
         done = accepted.tell()
@@ -65,7 +65,7 @@ def main(url: str, token: str, folder: Path, number: int, count: int, base: int)
 
 
 def refuse(event: dict[str, Any], error: str) -> None:
-    """Nothing that is reported here can be."""
+    """End the process with an error: every report of this service is valid."""
     os.write(2, f"{event}: {error}\n".encode())
     os._exit(3)
 

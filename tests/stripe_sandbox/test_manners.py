@@ -1,4 +1,4 @@
-"""How the API behaves whatever it is asked about: forms, errors, lists, keys, expansion, versions, searches."""
+"""General behaviour of the API: forms, errors, lists, keys, expansion, versions, searches."""
 
 import base64
 import http.client
@@ -41,9 +41,7 @@ from tests.support.stripe_sandbox import KEY, Api, Sandbox
         ("subscriptions", "customer=x&items[0][quantity]=two", "items[0][quantity]", "parameter_invalid_integer"),
     ],
 )
-def test_what_is_wrong_with_a_parameter_is_said_by_name(
-    stripe_api: Api, path: str, body: str, param: str, code: str | None
-) -> None:
+def test_error_names_the_wrong_parameter(stripe_api: Api, path: str, body: str, param: str, code: str | None) -> None:
     answer = stripe_api.call("POST", f"/v1/{path}", body)
     error = answer.json()["error"]
     assert (answer.status, error.get("param"), error.get("code")) == (400, param, code), error
@@ -52,7 +50,7 @@ def test_what_is_wrong_with_a_parameter_is_said_by_name(
     assert error.get("doc_url") == page
 
 
-def test_what_stripe_knows_and_the_sandbox_does_not_is_refused(stripe_sandbox: Sandbox) -> None:
+def test_parameter_unsupported_by_the_sandbox_is_refused(stripe_sandbox: Sandbox) -> None:
     for path, body, param in (
         ("customers", "cash_balance[settings]=1", "cash_balance"),
         ("subscriptions", "customer=x&pending_invoice_item_interval[interval]=day", "pending_invoice_item_interval"),
@@ -75,13 +73,15 @@ def test_what_stripe_knows_and_the_sandbox_does_not_is_refused(stripe_sandbox: S
         ("GET", "/v1/customers?starting_after=cus_a&ending_before=cus_b", 400, "parameters_exclusive"),
     ],
 )
-def test_what_is_not_there_is_said(stripe_api: Api, method: str, path: str, status: int, code: str | None) -> None:
+def test_missing_object_or_path_has_its_error_code(
+    stripe_api: Api, method: str, path: str, status: int, code: str | None
+) -> None:
     stripe_api.call("POST", "/v1/customers", "name=A")
     answer = stripe_api.call(method, path)
     assert (answer.status, answer.json()["error"].get("code")) == (status, code)
 
 
-def test_who_asks_is_known_by_bearer_or_basic_and_the_modes_are_apart(stripe_sandbox: Sandbox) -> None:
+def test_bearer_and_basic_keys_are_accepted_and_modes_are_separate(stripe_sandbox: Sandbox) -> None:
     sandbox = stripe_sandbox
     basic = "Basic " + base64.b64encode(b"sk_live_x:").decode()
     made = sandbox.call("POST", "/v1/customers", "name=L", Authorization=basic).json()
@@ -95,21 +95,21 @@ def test_who_asks_is_known_by_bearer_or_basic_and_the_modes_are_apart(stripe_san
 
 
 @pytest.mark.parametrize("field", ["Stripe_Account", "Stripe_Context"])
-def test_who_asks_for_another_account_is_refused_and_changes_nothing_here(stripe_api: Api, field: str) -> None:
+def test_request_for_another_account_is_refused_without_a_change(stripe_api: Api, field: str) -> None:
     answer = stripe_api.call("POST", "/v1/customers", "email=connected@example.com", **{field: "acct_1OfSomebody"})
     error = answer.json()["error"]
     assert (answer.status, error["code"], "acct_1OfSomebody" in error["message"]) == (403, "account_invalid", True)
     assert stripe_api.call("GET", "/v1/customers?email=connected@example.com").json()["data"] == []
 
 
-def test_every_answer_names_its_request_and_its_version_and_no_other_is_spoken(stripe_sandbox: Sandbox) -> None:
+def test_answers_name_request_and_version_and_other_versions_are_refused(stripe_sandbox: Sandbox) -> None:
     answer = stripe_sandbox.call("GET", "/v1/customers")
     assert answer["stripe-version"] == load_description().version
     assert answer["request-id"].startswith("req_")
     assert stripe_sandbox.call("GET", "/v1/customers", Stripe_Version="2020-08-27").status == 400
 
 
-def test_an_object_has_an_id_of_its_kind_and_its_unset_fields_are_null(stripe_api: Api) -> None:
+def test_objects_have_an_id_prefix_and_null_for_unset_fields(stripe_api: Api) -> None:
     made = {"cus_": stripe_api.call("POST", "/v1/customers").json()}
     made["prod_"] = stripe_api.call("POST", "/v1/products", "name=P").json()
     made["in_"] = stripe_api.call("POST", "/v1/invoices", f"customer={made['cus_']['id']}").json()
@@ -128,7 +128,7 @@ def test_an_object_has_an_id_of_its_kind_and_its_unset_fields_are_null(stripe_ap
     "refused at once, not by an event later",
 )
 @pytest.mark.parametrize(("days", "minutes", "status"), [(-36, 0, 400), (-34, 0, 200), (0, 4, 200), (0, 7, 400)])
-def test_a_meter_event_is_of_the_last_35_days_or_the_next_five_minutes(
+def test_meter_event_time_is_within_35_days_back_and_5_minutes_ahead(
     stripe_api: Api, days: int, minutes: int, status: int
 ) -> None:
     at = int(time.time()) + 86400 * days + 60 * minutes
@@ -138,7 +138,7 @@ def test_a_meter_event_is_of_the_last_35_days_or_the_next_five_minutes(
     assert stripe_api.call("POST", "/v1/billing/meter_events", body).status == status
 
 
-def test_lists_are_newest_first_ten_at_a_time_with_cursors_both_ways(stripe_sandbox: Sandbox) -> None:
+def test_lists_are_newest_first_with_ten_per_page_and_cursors_both_ways(stripe_sandbox: Sandbox) -> None:
     sandbox = stripe_sandbox
     made = [sandbox.call("POST", "/v1/products", f"name=p{n}&url=http://list").json()["id"] for n in range(12)]
     made.reverse()
@@ -153,7 +153,7 @@ def test_lists_are_newest_first_ten_at_a_time_with_cursors_both_ways(stripe_sand
     assert sandbox.call("GET", f"/v1/products?created[gt]={now + 60}").json()["data"] == []
 
 
-def test_ids_become_objects_where_that_is_asked_for(stripe_api: Api) -> None:
+def test_expand_replaces_ids_by_objects(stripe_api: Api) -> None:
     sandbox = stripe_api
     product = sandbox.call("POST", "/v1/products", "name=P").json()["id"]
     price = sandbox.call(
@@ -167,7 +167,7 @@ def test_ids_become_objects_where_that_is_asked_for(stripe_api: Api) -> None:
     assert listed["data"][0]["product"]["name"] == "P"
 
 
-def test_a_key_gives_the_first_answer_again_errors_too_and_not_what_was_never_begun(stripe_sandbox: Sandbox) -> None:
+def test_idempotency_key_replays_answers_and_errors_but_not_invalid_calls(stripe_sandbox: Sandbox) -> None:
     sandbox = stripe_sandbox
     first = sandbox.call("POST", "/v1/invoices/in_none/finalize", Idempotency_Key="gone")
     assert "idempotent-replayed" not in first
@@ -185,7 +185,7 @@ def test_a_key_gives_the_first_answer_again_errors_too_and_not_what_was_never_be
     assert len([one for one in sandbox.call("GET", "/v1/products").json()["data"] if one["name"] == "failed"]) == 1
 
 
-def test_calls_that_are_under_way_keep_others_of_their_key_or_meter_out(stripe_sandbox: Sandbox) -> None:
+def test_call_in_progress_blocks_calls_with_its_key_or_meter(stripe_sandbox: Sandbox) -> None:
     sandbox = stripe_sandbox
     sandbox.faults({"kind": "latency", "seconds": 2, "count": 1, "path": "/v1/billing/meter_events"})
     body = "event_name=slow&payload[stripe_customer_id]=cus_slow&payload[value]=1"
@@ -209,7 +209,7 @@ def test_calls_that_are_under_way_keep_others_of_their_key_or_meter_out(stripe_s
     sandbox.faults()
 
 
-def test_metadata_is_merged_and_taken_out(stripe_api: Api) -> None:
+def test_metadata_is_merged_and_removed(stripe_api: Api) -> None:
     sandbox = stripe_api
     made = sandbox.call("POST", "/v1/customers", "metadata[a]=1&metadata[b]=2&phone=1").json()
     changed = sandbox.call("POST", f"/v1/customers/{made['id']}", "metadata[a]=&metadata[c]=3&phone=").json()
@@ -232,7 +232,7 @@ def test_metadata_is_merged_and_taken_out(stripe_api: Api) -> None:
         ("name='); DROP TABLE objects; --", None),
     ],
 )
-def test_searches_find_what_is_asked_for(stripe_sandbox: Sandbox, query: str, names: list[str] | None) -> None:
+def test_search_returns_matching_objects(stripe_sandbox: Sandbox, query: str, names: list[str] | None) -> None:
     sandbox = stripe_sandbox
     if not sandbox.call("GET", "/v1/customers/search?query=" + quote('name:"Zbob"')).json()["data"]:
         for name in ("Zada+L&metadata[edgeproxy]=1", "Zadam", "Zbob"):
@@ -245,7 +245,7 @@ def test_searches_find_what_is_asked_for(stripe_sandbox: Sandbox, query: str, na
         assert (counted["total_count"], "total_count" in answer.json()) == (len(names), False)
 
 
-def test_what_is_hostile_is_refused_and_nothing_breaks(stripe_sandbox: Sandbox) -> None:
+def test_hostile_request_is_refused(stripe_sandbox: Sandbox) -> None:
     sandbox = stripe_sandbox
     deep = "a" + "[a]" * 5000
     for body in (f"{deep}=1", "metadata[" + "k" * 41 + "]=1", "&".join(f"metadata[k{n}]=1" for n in range(51)), "\xff"):
@@ -278,7 +278,7 @@ def test_rates_are_limited_for_all_calls_and_for_each_endpoint(tmp_path_factory:
 
 
 def invoiced(sandbox: Sandbox) -> list[int]:
-    """How a subscription is answered that is changed ten times at once, each time with an invoice."""
+    """Change a subscription ten times at once, each time with an invoice. Return the statuses."""
     card = "payment_method=pm_card_visa&invoice_settings[default_payment_method]=pm_card_visa"
     calls = Patient(sandbox)
     customer = calls("customers", card)["id"]
@@ -294,14 +294,14 @@ def invoiced(sandbox: Sandbox) -> list[int]:
 
 
 class Patient:
-    """Asks again where there are too many calls, but not where an object has had too many."""
+    """Repeats calls refused by the general rate limit, but not those refused by an object's own limit."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
         self.statuses: list[int] = []
 
     def __call__(self, path: str, body: str) -> Any:
-        """What is answered."""
+        """Send a call until it is answered, and return the answer."""
         while True:
             answer = self._sandbox.call("POST", f"/v1/{path}", body)
             if answer.status != 429 or answer["stripe-rate-limited-reason"] == "resource-specific":
@@ -309,7 +309,7 @@ class Patient:
                 return answer.json()
 
 
-def test_its_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+def test_database_file_is_readable_by_its_owner_only(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with closing(connect(tmp_path / "stripe.db")):

@@ -1,4 +1,4 @@
-"""Alerts on their way: routed, tried again, given up, replayed, escalated; and through a kill -9 of a collector."""
+"""Alert delivery: routing, retries, abandoned alerts, replay, escalation, and recovery of a killed collector."""
 
 import asyncio
 import base64
@@ -37,7 +37,7 @@ from loadtest.testbed.waiting import STEP, until
 from tests.support.mailbox import text_of
 from tests.support.receivers import MailTaker, Receiver
 
-pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # In the clear, on this host.
+pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH")  # The test server uses AUTH without TLS on this host.
 SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 
 
@@ -54,7 +54,7 @@ def mail() -> Iterator[MailTaker]:
 
 
 def channels(hooks: Receiver, mail: MailTaker, folder: str) -> dict[str, Any]:
-    """A channel for each severity, and one for mail; receivers are shared, so each test has paths of its own."""
+    """Return webhook channels `pager` and `ops` and a mail channel. Tests share receivers and have their own paths."""
     made: dict[str, Any] = {
         name: {"webhook": f"http://{HOST}:{hooks.port}/{folder}/{name}", "secret": SECRET} for name in ("pager", "ops")
     }
@@ -78,7 +78,7 @@ async def contacts(_: AsyncConnection, names: Iterable[str]) -> dict[str, Recipi
 
 
 class Way:
-    """A delivery on a database of the test's."""
+    """An alert delivery on a test database."""
 
     def __init__(self, database: Database, delivery: AlertSender) -> None:
         self.database, self.delivery = database, delivery
@@ -89,14 +89,14 @@ class Way:
                 assert await raise_once(connection, one)
 
     async def standing(self) -> dict[tuple[str, str], str]:
-        """The state of each delivery, by the alert's key and the channel."""
+        """Return the state of each delivery, by the alert's key and the channel."""
         wanted = sa.select(alerts.c.key, alert_deliveries.c.channel, alert_deliveries.c.state)
         async with self.database.reading() as connection:
             rows = await connection.execute(wanted.join(alert_deliveries, alert_deliveries.c.alert == alerts.c.id))
             return {(key, channel): state for key, channel, state in rows}
 
     async def until(self, condition: Callable[[dict[tuple[str, str], str]], bool]) -> None:
-        """Do what there is to do until the deliveries are so."""
+        """Run delivery steps until the states meet the condition."""
         async with asyncio.timeout(60):
             while not condition(await self.standing()):
                 await self.delivery.step(time.time())
@@ -120,9 +120,7 @@ async def way(url: str, **settings: Any) -> AsyncIterator[Way]:
         await database.close()
 
 
-def test_each_goes_where_its_severity_says_and_to_whom_it_is_about(
-    database: str, hooks: Receiver, mail: MailTaker
-) -> None:
+def test_alert_is_routed_by_severity_and_to_its_customer(database: str, hooks: Receiver, mail: MailTaker) -> None:
     folder = f"routes-{time.time_ns()}"
     routes = {"page": ["pager", "pager"], "info": ["ops"]}
 
@@ -133,7 +131,7 @@ def test_each_goes_where_its_severity_says_and_to_whom_it_is_about(
             await made.all_sent(5)
             assert (await made.standing()).keys() == {
                 ("loud", "pager"),
-                ("middling", "ops"),  # The channels of warn are those of the next lower one.
+                ("middling", "ops"),  # warn has no route, so the channels of the next lower severity are used.
                 ("own", "ops"),
                 ("own", "mail:customer"),
                 ("silent", "ops"),
@@ -148,7 +146,7 @@ def test_each_goes_where_its_severity_says_and_to_whom_it_is_about(
     assert mail.to("silent@customer.test") == []
 
 
-def test_operators_are_told_while_the_keys_of_customers_are_away_and_customers_afterwards(
+def test_without_customer_keys_operators_are_alerted_and_customers_later(
     database: str, hooks: Receiver, mail: MailTaker
 ) -> None:
     folder, name = f"keys-{time.time_ns()}", f"kept-{time.time_ns()}"
@@ -180,7 +178,7 @@ def test_operators_are_told_while_the_keys_of_customers_are_away_and_customers_a
 
 
 @pytest.mark.both_databases
-def test_what_is_not_taken_is_tried_again_given_up_and_replayed(
+def test_failed_delivery_is_retried_abandoned_and_can_be_replayed(
     database: str, hooks: Receiver, mail: MailTaker
 ) -> None:
     folder = f"retries-{time.time_ns()}"
@@ -190,7 +188,7 @@ def test_what_is_not_taken_is_tried_again_given_up_and_replayed(
         async with way(database, channels=channels(hooks, mail, folder), routes={"info": ["ops"]}) as made:
             await made.raised(alert("a"), alert("b"))
             columns = alert_deliveries.c
-            # The first waits after a 500, and what is behind it goes on: to a 410, which is for good.
+            # The first waits after a 500. The second continues and gets a 410, which is permanent.
             await made.until(lambda found: "dead" in found.values())
             async with made.database.reading() as connection:
                 first, second = (
@@ -225,7 +223,7 @@ def test_what_is_not_taken_is_tried_again_given_up_and_replayed(
     assert len(set(ids)) == 3, "an alert has one id in all attempts"
 
 
-def test_what_no_channel_takes_is_escalated_once(database: str, hooks: Receiver, mail: MailTaker) -> None:
+def test_undelivered_alert_is_escalated_once(database: str, hooks: Receiver, mail: MailTaker) -> None:
     folder = f"escalation-{time.time_ns()}"
     hooks.statuses[f"/{folder}/ops"] = [500] * 50
     routes = {"page": ["pager"], "warn": ["ops", "gone"]}
@@ -245,10 +243,10 @@ def test_what_no_channel_takes_is_escalated_once(database: str, hooks: Receiver,
     assert len(hooks.on(f"/{folder}/pager")) == 2
 
 
-def test_a_muted_kind_is_not_sent_and_an_acknowledged_alert_is_not_escalated(
+def test_muted_alerts_are_not_sent_and_acknowledged_ones_not_escalated(
     database: str, hooks: Receiver, mail: MailTaker
 ) -> None:
-    """Operators and the customer mute apart; a mute is of one customer's alerts, and ends."""
+    """Operators and the customer mute independently. A mute covers one customer's alerts and ends."""
     folder = f"handled-{time.time_ns()}"
     hooks.statuses[f"/{folder}/ops"] = [500] * 50
     routes = {"page": ["pager"], "warn": ["ops"]}
@@ -281,7 +279,7 @@ def test_a_muted_kind_is_not_sent_and_an_acknowledged_alert_is_not_escalated(
     asyncio.run(run())
 
 
-def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
+def test_two_collectors_send_each_alert_once_even_after_a_kill(
     tmp_path: Path, postgresql: Postgresql, hooks: Receiver, mail: MailTaker
 ) -> None:
     """The first is killed while the receiver has its message and has not answered yet."""
@@ -298,7 +296,7 @@ def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
         address = {"metadata": {"alert_email": "own@bound.test"}, "tier": "basic", "rotate_every": "0s"}
         assert one.send("POST", "/v1/customers", {"name": "bound", **address}).status == 201
         key = one.send("POST", "/v1/customers/bound/keys", {}).json()
-        # A batch that nobody can read, and one that is not there.
+        # An unreadable batch and a missing one.
         chain = Chain()
         broken = chain.next()
         assert one.post(broken, fields={"Edge-Hash": "0" * 64}).status == 422
@@ -321,7 +319,7 @@ def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
         assert [len(ids) for ids in by_key.values()] == [1, 1, 1], "what came twice has the same id"
         assert len(hooks.on(where)) <= 4, "the one that was under way may have come twice"
 
-        # Who may see what, and have it sent again.
+        # Permissions to read alerts and to replay them.
         (own,) = other.get("/v1/alerts", token=OWN).json()["alerts"]
         assert (own["customer"], own["kind"], "deliveries" in own) == ("bound", "key_rotation_due", False)
         assert other.get("/v1/alerts", token=OWN, customer="acme").status == 403
@@ -348,7 +346,7 @@ def test_two_collectors_send_one_and_what_a_kill_leaves_is_sent_by_the_other(
         entries = other.get("/v1/audit", token=ADMIN, action="alert.replay").json()["entries"]
         assert [(row["target"], row["after"]) for row in entries] == [(str(own["id"]), {"channels": ["ops"]})]
 
-        # A reload changes where they go.
+        # A reload changes the routes.
         other.settings["alerts"] = {**said, "routes": {"info": ["pager"]}}
         other.write()
         assert other.process is not None

@@ -1,5 +1,5 @@
-"""kill -9 of the collector, and of PostgreSQL, in the middle of changes: each is there whole, with its audit entry and
-its row in the outbox, or not at all.
+"""The collector or PostgreSQL is killed during changes. Each change is stored with its audit entry and outbox row, or
+not at all.
 """
 
 import asyncio
@@ -32,11 +32,11 @@ pytestmark = pytest.mark.both_databases
 
 ROUNDS = 2
 STEPS_MIN = 7
-"""Statements that making a customer takes at least, with its commit."""
+"""The minimum of statements to create a customer, with the commit."""
 
 
 async def found(database: Database) -> tuple[list[str], list[str], list[str]]:
-    """The customers that there are, those that the audit log has been told of, and those that edges will be told of."""
+    """Return the names of the stored customers, of those in the audit log, and of those in the outbox for edges."""
     columns = (schema.customers.c.name, schema.audit.c.target, schema.directory_outbox.c.name)
     async with database.reading() as connection:
         lists = [(await connection.execute(sa.select(one).order_by(one))).scalars().all() for one in columns]
@@ -44,7 +44,7 @@ async def found(database: Database) -> tuple[list[str], list[str], list[str]]:
 
 
 async def outlived(url: str) -> tuple[list[str], list[str], list[str]]:
-    """The same, of a database that nobody has open."""
+    """Open a database and return the names that `found` returns."""
     database = await Database.connect(url, as_it_is=True)
     try:
         return await found(database)
@@ -53,8 +53,8 @@ async def outlived(url: str) -> tuple[list[str], list[str], list[str]]:
 
 
 async def die_at_each_step(server: Postgresql, url: str, known: CollectorSettings) -> tuple[list[str], int]:
-    """Make customers, and kill the server at a later statement each time, the commit and what is after it too; those
-    whose making was acknowledged, and how many steps there were.
+    """Create customers and kill the server one statement later each time, up to the commit and after it. Return the
+    acknowledged customers and the number of steps.
     """
     database, done, passed, last = await Database.connect(url), [], 0, 0
 
@@ -87,7 +87,7 @@ async def die_at_each_step(server: Postgresql, url: str, known: CollectorSetting
 
 
 @pytest.mark.usefixtures("postgresql")
-def test_a_change_outlives_the_database_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_change_is_atomic_if_postgresql_is_killed(tmp_path: Path) -> None:
     with closing(Postgresql(in_memory=True)) as server:
         url = server.database()
         collector = Collector(tmp_path, url)
@@ -104,7 +104,7 @@ def test_a_change_outlives_the_database_whole_or_not_at_all(tmp_path: Path) -> N
 
 
 def change(collector: Collector, stop: Event, numbers: "itertools.count[int]", done: list[str]) -> None:
-    """Make customers with a key each until the collector is gone; `done` has what was acknowledged."""
+    """Create customers with a key until the collector is killed. Acknowledged changes are appended to `done`."""
     try:
         while not stop.is_set():
             name = f"k{next(numbers)}"
@@ -113,10 +113,10 @@ def change(collector: Collector, stop: Event, numbers: "itertools.count[int]", d
             if collector.send("POST", f"/v1/customers/{name}/keys", {}).status == 201:
                 done.append(f"{name}/key")
     except (OSError, HTTPException):
-        pass  # Killed, as it was to be.
+        pass  # The test killed the collector.
 
 
-def test_each_change_is_there_with_its_entry_or_not_at_all(start_collector: StartCollector) -> None:
+def test_change_is_atomic_if_the_collector_is_killed(start_collector: StartCollector) -> None:
     collector, numbers, done = start_collector(), itertools.count(), []  # type: ignore[var-annotated]
     chance = random.Random(7)
     for _ in range(ROUNDS):

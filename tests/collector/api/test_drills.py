@@ -1,4 +1,4 @@
-"""Drills: what docs/billing/runbook.md says is done, on a collector that runs, as an operator does it."""
+"""Drills: the steps of docs/billing/runbook.md on a running collector, as an operator performs them."""
 
 import re
 import sqlite3
@@ -25,7 +25,7 @@ GIVEN = 5_000_000
 
 
 class Site:
-    """A collector, its files of secrets, and an operator who knows the runbook."""
+    """A collector with its secret files, and the commands of an operator."""
 
     def __init__(self, folder: Path, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
@@ -37,7 +37,7 @@ class Site:
         self.collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", billing=billing)
 
     def say(self, *words: str) -> str:
-        """What a command of the runbook prints; it must succeed."""
+        """Run a command of the runbook, assert its success and return its output."""
         environ = {"EDGEPROXY_COLLECTOR": f"http://127.0.0.1:{self.collector.port}", "EDGEPROXY_TOKEN": ADMIN}
         done = CliRunner().invoke(cli.app, ["billing", *words], env=environ)
         assert done.exit_code == 0, done.output
@@ -48,7 +48,7 @@ class Site:
         self.collector.start()
 
     def hear(self, event: str, secret: str) -> int:
-        """What an event about an invoice is answered that this secret signs."""
+        """Send an invoice event signed with `secret`. Return the status of the answer."""
         body = f'{{"id":"{event}","object":"event","type":"invoice.paid","created":{int(time.time())},"livemode":false,'
         body += '"data":{"object":{"object":"invoice","id":"in_drill"}}}'
         header = stripe.WebhookSignature.generate_signature_header(body, secret, timestamp=int(time.time()))
@@ -72,7 +72,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, own_sandbox: Sandbox) -> Iter
         yield made
 
 
-def test_drift_in_a_balance_is_paged_named_and_put_right_as_the_runbook_says(site: Site) -> None:
+def test_runbook_corrects_a_drifted_balance(site: Site) -> None:
     collector = site.collector
     collector.end()
     with closing(sqlite3.connect(collector.database)) as database, database:
@@ -104,7 +104,7 @@ def test_drift_in_a_balance_is_paged_named_and_put_right_as_the_runbook_says(sit
     assert balance == GIVEN
 
 
-def test_a_leaked_key_and_a_leaked_webhook_secret_are_replaced_as_the_runbook_says(site: Site) -> None:
+def test_runbook_replaces_a_leaked_key_and_webhook_secret(site: Site) -> None:
     collector, sandbox = site.collector, site.sandbox
     buy = {"millicredits": GIVEN, "success_url": "https://shop.example/paid"}
 
@@ -123,7 +123,7 @@ def test_a_leaked_key_and_a_leaked_webhook_secret_are_replaced_as_the_runbook_sa
     site.secrets.write_text(NEW)
     site.restart()
     assert [site.hear("evt_stolen", OLD), site.hear("evt_after", NEW)] == [400, 200]
-    # What the old secret had encrypted is applied all the same.
+    # Events encrypted with the old secret can still be applied.
     site.say("replay", "evt_before")
 
     def applied() -> bool:

@@ -1,4 +1,4 @@
-"""The restore drill: a database is brought back as it was at a moment, by the script, as the documentation says."""
+"""The restore drill: the script restores a database to a moment, as the documentation says."""
 
 import shutil
 import subprocess
@@ -24,16 +24,16 @@ RESTORE = ROOT / "deploy/restore"
 
 
 def restore(*arguments: str | Path, **how: Any) -> str:
-    """Run the script; what it said."""
+    """Run the script and return its output."""
     done = subprocess.run([RESTORE, *arguments], capture_output=True, text=True, check=False, **how)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def restored(server: Postgresql, moment: str) -> None:
-    """Restore what a server had at a moment, and start it."""
+    """Restore a server to a moment and start it."""
     arguments = (server.backups, moment, server.data, server.wal)
-    with RESTORE.open() as script:  # Its owner may have no way to where the script is.
+    with RESTORE.open() as script:  # The server's user may not have access to the script's folder.
         done = subprocess.run(
             ["sh", "-s", "--", *arguments],
             stdin=script,
@@ -52,7 +52,7 @@ def stamp() -> str:
 
 
 def next_second() -> str:
-    """Wait for the next second, and return it: moments have no finer ones."""
+    """Wait for the next second and return it, because moments have a resolution of one second."""
     began = stamp()
     until(lambda: stamp() != began, "a second has passed")
     return stamp()
@@ -69,7 +69,7 @@ def customers(collector: Collector) -> set[str]:
     return {one["name"] for one in collector.get("/v1/customers", token=ADMIN).json()["customers"]}
 
 
-def test_sqlite_is_as_it_was_when_it_was_last_copied_before_a_moment(tmp_path: Path) -> None:
+def test_sqlite_is_restored_from_the_last_copy_before_a_moment(tmp_path: Path) -> None:
     backups = tmp_path / "backups"
     backups.mkdir()
     with closing(Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/ledger.db")) as collector:
@@ -92,7 +92,7 @@ def test_sqlite_is_as_it_was_when_it_was_last_copied_before_a_moment(tmp_path: P
         assert Path(f"{collector.database}.before-restore").exists()
 
 
-def test_postgresql_is_as_it_was_at_a_moment_and_edges_ship_again_what_came_after(tmp_path: Path) -> None:
+def test_postgresql_is_restored_to_a_moment_and_edges_reship_later_batches(tmp_path: Path) -> None:
     if programs() is None:
         pytest.skip("PostgreSQL is not on this machine")
     with (
@@ -119,7 +119,7 @@ def test_postgresql_is_as_it_was_at_a_moment_and_edges_ship_again_what_came_afte
         happens("fourth", old)
         late = next_second()
         happens("fifth", old, new)
-        # What came last is in no archive: the server was killed.
+        # The last changes are in no archive, because the server was killed.
         collector.end()
         server.kill()
         restored(server, late)
@@ -127,7 +127,7 @@ def test_postgresql_is_as_it_was_at_a_moment_and_edges_ship_again_what_came_afte
         collector.start()
         assert customers(collector) == {"first", "second", "third", "fourth"}
         assert collector.usage()["total"] == 4 * 7
-        # Edges believe that all has arrived. With the next batch each hears what is missing, one from its first.
+        # Edges assume that all batches arrived. The answer to its next batch tells each edge the missing ones.
         for edge, lacked in ((old, 1), (new, 1)):
             edge.seal(1)
             results = edge.ship(collector)
@@ -135,7 +135,7 @@ def test_postgresql_is_as_it_was_at_a_moment_and_edges_ship_again_what_came_afte
         assert collector.usage()["total"] == old.chain.total + new.chain.total == 8 * 7
         code, said = checked(collector)
         assert (code, said.startswith("2 edges, 8 batches, 0 gaps, 0 quarantined")) == (0, True), said
-        # The host is lost with its disk: base backup and archive are enough.
+        # The host is lost with its disk. Base backup and archive suffice for a restore.
         collector.end()
         server.kill()
         shutil.rmtree(server.data)
@@ -145,7 +145,7 @@ def test_postgresql_is_as_it_was_at_a_moment_and_edges_ship_again_what_came_afte
         assert (code, said.startswith("1 edge, 2 batches"), said.endswith("2 audit records")) == (0, True, True), said
 
 
-def test_what_cannot_be_restored_is_said_and_changes_nothing(tmp_path: Path) -> None:
+def test_failed_restore_reports_its_reason_and_changes_nothing(tmp_path: Path) -> None:
     ledger = tmp_path / "ledger.db"
     ledger.write_text("as it was")
     (tmp_path / "ledger-2027-01-02T00:00:00Z.db").write_text("later")

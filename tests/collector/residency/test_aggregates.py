@@ -1,4 +1,4 @@
-"""Sums of residencies beside each other: nobody can be told from them, and no other side can do harm by its answer."""
+"""Sums of all residencies: they reveal no customer, and the answer of another residency cannot do harm."""
 
 import asyncio
 import gzip
@@ -39,7 +39,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Collec
         yield made
 
 
-def test_sums_of_a_residency_tell_of_nobody(sides: dict[str, Collector]) -> None:
+def test_residency_sums_reveal_no_customer(sides: dict[str, Collector]) -> None:
     answer = sides["us"].get("/v1/residency/aggregates", token=SUMS)
     assert answer.status == 200, answer
     body = answer.json()
@@ -50,7 +50,7 @@ def test_sums_of_a_residency_tell_of_nobody(sides: dict[str, Collector]) -> None
     assert {entry["actor"] for entry in audited} == {"eu-console"}
 
 
-def test_a_token_of_sums_may_do_nothing_else(sides: dict[str, Collector]) -> None:
+def test_aggregates_token_allows_only_the_aggregates_endpoint(sides: dict[str, Collector]) -> None:
     allowed = {
         (endpoint.method, endpoint.path)
         for group in GROUPS
@@ -64,7 +64,7 @@ def test_a_token_of_sums_may_do_nothing_else(sides: dict[str, Collector]) -> Non
     assert us.get("/v1/residency/aggregates", token=READ).status == 403
 
 
-def test_the_console_has_all_residencies_beside_each_other(sides: dict[str, Collector]) -> None:
+def test_console_shows_all_residencies(sides: dict[str, Collector]) -> None:
     answer = sides["eu"].get("/v1/residencies", token=ADMIN)
     assert answer.status == 200, answer
     here, there, away = answer.json()["residencies"]
@@ -87,7 +87,7 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 def answers(body: bytes, *fields: str, status: str = "200 OK") -> Serve:
-    """Answer with a whole body."""
+    """Return a server that answers with this complete body."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -99,7 +99,7 @@ def answers(body: bytes, *fields: str, status: str = "200 OK") -> Serve:
 
 
 async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer a byte at a time, without an end."""
+    """Answer one byte at a time, endlessly."""
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
     while True:
@@ -109,7 +109,7 @@ async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer without an end, as fast as it goes."""
+    """Answer endlessly, as fast as possible."""
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
     while True:
@@ -122,7 +122,7 @@ def changed(**fields: object) -> bytes:
 
 
 def ask(serve: Serve) -> tuple[ResidencyStatus, int]:
-    """What a reader has of a side that serves like this, and how many connections it got."""
+    """Read from a residency that answers by `serve`. Return the reader's status and the number of connections."""
 
     async def work() -> tuple[ResidencyStatus, int]:
         count = 0
@@ -172,7 +172,7 @@ HOSTILE: dict[str, tuple[Serve, str]] = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_whatever_the_other_side_answers_is_shown_as_a_state(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_answer_of_a_residency_becomes_a_state(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(peers, "PEER", peers.PEER._replace(seconds_max=0.5 if kind == "drip" else 30.0))
     serve, state = HOSTILE[kind]
     status, count = ask(serve)
@@ -180,7 +180,7 @@ def test_whatever_the_other_side_answers_is_shown_as_a_state(kind: str, monkeypa
     assert PLANTED.encode() not in orjson.dumps(status)
 
 
-def test_names_that_are_not_known_here_are_summed_up_and_not_shown() -> None:
+def test_unknown_names_are_summed_and_not_shown() -> None:
     traffic = [*ANSWER["traffic"], {"region": PLANTED, "requests": 5, "limited": 0, "failed": 3}]  # type: ignore[misc]
     usage = [{"meter": PLANTED, "units": 1}, {"meter": f"{PLANTED}-b", "units": 2}, {"meter": "requests", "units": 3}]
     status, _ = ask(answers(changed(traffic=traffic, usage=usage, also=PLANTED)))
@@ -192,8 +192,8 @@ def test_names_that_are_not_known_here_are_summed_up_and_not_shown() -> None:
     assert PLANTED.encode() not in orjson.dumps(status)
 
 
-def test_a_certificate_that_nobody_trusts_gets_no_token(tmp_path: Path) -> None:
-    """The token is in the clear for nobody: what is no TLS at all gets a handshake, and nothing else."""
+def test_server_without_tls_gets_no_token(tmp_path: Path) -> None:
+    """The token is never sent in the clear: a server without TLS gets a handshake only."""
     received = bytearray()
 
     async def work() -> ResidencyStatus:

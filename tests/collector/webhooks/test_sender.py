@@ -1,4 +1,4 @@
-"""Messages on their way to endpoints: signed, tried again, given up and sent again; times are the test's."""
+"""Delivery of webhook messages: signatures, retries, abandoned messages and redelivery. The tests set the time."""
 
 import asyncio
 import base64
@@ -54,7 +54,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 class Stage:
-    """A customer, acme, on a database of the test's, and a sender whose time is the test's."""
+    """The customer acme on a test database, and a sender with a time set by the test."""
 
     def __init__(self, database: Database, receiver: Receiver, folder: str) -> None:
         self.database, self.receiver, self.folder = database, receiver, folder
@@ -63,7 +63,7 @@ class Stage:
         self.jobs = WebhookJobs(database, lambda: self.settings, self.metrics)
 
     async def add(self, path: str, **fields: Any) -> tuple[str, str]:
-        """An endpoint, its id and its secret."""
+        """Create an endpoint. Return its id and its secret."""
         url = f"http://{HOST}:{self.receiver.port}{self.path(path)}"
         new = CreateWebhookEndpointRequest.model_validate({"url": url, **fields})
         async with self.database.writing() as connection:
@@ -81,7 +81,7 @@ class Stage:
             return await webhook_endpoints.get_row(connection, "acme", endpoint)
 
     async def test(self, endpoint: str) -> str:
-        """Send a test message; its id."""
+        """Queue a test message and return its id."""
         row = await self.row(endpoint)
         async with self.database.writing() as connection:
             return (await webhook_endpoints.send_test(connection, CALLER, row))["id"]
@@ -92,7 +92,7 @@ class Stage:
             await webhook_endpoints.update_endpoint(connection, CALLER, row, change, self.settings, None)
 
     async def step(self, now: float) -> None:
-        """Send what is due at a time, and wait for the answers."""
+        """Send the messages due at `now`, and wait for the answers."""
         await self.jobs.sender.step(now)
         await self.jobs.sender.wait_idle()
 
@@ -117,11 +117,11 @@ async def staged(url: str, receiver: Receiver, folder: str) -> AsyncIterator[Sta
 
 
 def verify(secret: str, hook: Hook) -> Any:
-    """What the customer's library makes of a request; raises where it is not signed by this secret."""
+    """Decode a request with the customers' library, which raises if `secret` did not sign it."""
     return Webhook(secret).verify(hook.body, hook.fields)
 
 
-def test_what_happens_is_sent_to_whom_wants_it_signed_and_with_its_change(database: str, receiver: Receiver) -> None:
+def test_event_is_sent_signed_to_endpoints_subscribed_to_its_type(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver, "types") as stage:
             _, secret = await stage.add("all")
@@ -144,7 +144,7 @@ def test_what_happens_is_sent_to_whom_wants_it_signed_and_with_its_change(databa
                 await invoices.transition(connection, NUMBER, "closing", "paid", amount_paid=5)
             async with stage.database.writing() as connection, connection.begin_nested() as change:
                 await keys.revoke_key(connection, CALLER, made["id"])
-                await change.rollback()  # And what it tells of with it.
+                await change.rollback()  # This removes the message too.
             await stage.step(time.time() + 1)
             await stage.step(time.time() + 2)
             bodies = {(body := verify(secret, hook))["type"]: body for hook in stage.got("all")}
@@ -174,13 +174,13 @@ def test_both_secrets_sign_for_a_day_after_a_rotation(database: str, receiver: R
             assert verify(first, hook) == verify(second, hook)
             message, later = await stage.test(endpoint), int(time.time()) + 24 * 3600 + 1
             await stage.step(later)
-            (_, hook) = stage.got("a")  # The library's own signature, as it refuses times that are not now.
+            (_, hook) = stage.got("a")  # Compare signatures: the library's verification refuses a time in the future.
             signature = Webhook(second).sign(message, datetime.fromtimestamp(later, UTC), hook.body.decode())
             assert hook.fields["webhook-signature"] == signature, "the first signs no more"
             tampered = hook._replace(body=hook.body.replace(b"acme", b"bolt"))
             with pytest.raises(WebhookVerificationError):
                 verify(second, tampered)
-            # The key of the encryption is replaced: the former one still reads, and without it nothing is sent.
+            # After a change of the encryption key the old key still decrypts. Without it no message is sent.
             stage.settings = SETTINGS.model_copy(update={"encryption": (OTHER_KEY, KEY)})
             await stage.test(endpoint)
             await stage.step(time.time() + 1)
@@ -196,7 +196,7 @@ def test_both_secrets_sign_for_a_day_after_a_rotation(database: str, receiver: R
     asyncio.run(run())
 
 
-def test_what_is_not_taken_is_tried_by_the_schedule_given_up_and_sent_again(database: str, receiver: Receiver) -> None:
+def test_failed_message_is_retried_abandoned_and_can_be_redelivered(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver, "retries") as stage:
             endpoint, _ = await stage.add("a")
@@ -237,9 +237,7 @@ def test_what_is_not_taken_is_tried_by_the_schedule_given_up_and_sent_again(data
     asyncio.run(run())
 
 
-def test_a_failure_and_the_end_of_its_endpoint_do_not_wait_for_each_other(
-    postgresql: Postgresql, receiver: Receiver
-) -> None:
+def test_failure_and_deletion_of_an_endpoint_do_not_deadlock(postgresql: Postgresql, receiver: Receiver) -> None:
     url = postgresql.database()
 
     async def run() -> None:
@@ -280,9 +278,7 @@ def test_retry_after_is_honored_within_bounds(
     asyncio.run(run())
 
 
-def test_an_endpoint_that_is_gone_or_fails_for_days_is_disabled_with_an_alert(
-    database: str, receiver: Receiver
-) -> None:
+def test_gone_or_long_failing_endpoint_is_disabled_with_an_alert(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver, "disabled") as stage:
             gone, _ = await stage.add("gone")
@@ -304,7 +300,7 @@ def test_an_endpoint_that_is_gone_or_fails_for_days_is_disabled_with_an_alert(
             assert row.state == "disabled"
             assert row.disabled_why is not None
             assert "5 days" in row.disabled_why
-            # What was still on its way to it is given up without an attempt.
+            # Queued messages of the disabled endpoint are abandoned without an attempt.
             tried = len(stage.got("failing"))
             await stage.step(now + 12 * 86400)
             await stage.step(now + 13 * 86400)
@@ -328,7 +324,7 @@ def test_an_endpoint_that_is_gone_or_fails_for_days_is_disabled_with_an_alert(
     asyncio.run(run())
 
 
-def test_an_endpoint_that_hangs_keeps_no_other_waiting_and_an_endless_answer_is_not_read(
+def test_hanging_endpoint_delays_no_other_and_endless_answers_are_not_read(
     database: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sending, "SECONDS_MAX", 0.5)
@@ -338,7 +334,7 @@ def test_an_endpoint_that_hangs_keeps_no_other_waiting_and_an_endless_answer_is_
             held, _ = await stage.add("held")
             endless, _ = await stage.add("endless")
             stage.receiver.held.add(stage.path("held"))
-            stage.receiver.statuses[stage.path("endless")] = [200]  # An answer that has no end.
+            stage.receiver.statuses[stage.path("endless")] = [200]  # The body of this answer never ends.
             for _ in range(7):
                 await stage.test(held)
             await stage.test(endless)
@@ -351,16 +347,14 @@ def test_an_endpoint_that_hangs_keeps_no_other_waiting_and_an_endless_answer_is_
     asyncio.run(run())
 
 
-def test_what_another_collector_has_taken_up_is_left_to_it_until_its_lease_is_over(
-    database: str, receiver: Receiver
-) -> None:
+def test_leased_message_is_sent_by_another_collector_after_the_lease(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver, "leases") as stage:
             endpoint, _ = await stage.add("a")
             await stage.test(endpoint)
             now = time.time() + 1
             stage.receiver.held.add(stage.path("a"))
-            await stage.jobs.sender.step(now)  # It has begun, and its answer is not there yet.
+            await stage.jobs.sender.step(now)  # The request is sent and not answered yet.
             other = WebhookJobs(stage.database, lambda: SETTINGS, Metrics()).sender
             assert not await other.step(now + 59)
             assert await other.step(now + 61), "the first is taken for dead"
@@ -372,7 +366,7 @@ def test_what_another_collector_has_taken_up_is_left_to_it_until_its_lease_is_ov
     asyncio.run(run())
 
 
-def test_old_messages_are_dropped(database: str, receiver: Receiver) -> None:
+def test_messages_are_deleted_after_their_retention(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver, "old") as stage:
             endpoint, _ = await stage.add("a")
@@ -386,7 +380,7 @@ def test_old_messages_are_dropped(database: str, receiver: Receiver) -> None:
     asyncio.run(run())
 
 
-def test_with_a_customer_that_is_erased_its_webhooks_are_gone(database: str, receiver: Receiver) -> None:
+def test_erasing_a_customer_deletes_its_webhooks(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver, "erased") as stage:
             endpoint, _ = await stage.add("a")

@@ -1,9 +1,9 @@
 """Measure meter events a second to Stripe: `python -m tests.collector.billing.measure_exporter [events] [--sandbox]`.
 
-Each is answered after 200 ms, as by Stripe. Rows of the outbox are sent as the collector sends them, without the rates
-that an account has. What answers has the same machine, so it does as little as it can: it takes each form apart and
-adds it up. With `--sandbox` it is the sandbox, which checks all that Stripe would, and takes more CPU than the
-exporter. The CPU of both is told.
+Each event is answered after 200 ms, as by Stripe. The exporter sends rows of the outbox like the collector, without the
+rate limits of an account. The receiver runs on this machine, so it only parses each form and sums its values. With
+`--sandbox` the receiver is the sandbox, which checks requests like Stripe and takes more CPU than the exporter. The CPU
+time of both processes is printed.
 """
 
 import argparse
@@ -48,7 +48,7 @@ UNBOUNDED = 1e6
 
 
 class Taken(NamedTuple):
-    """What was taken: identifiers are as many as events, where none came twice."""
+    """The received events. Without duplicates there are as many identifiers as events."""
 
     events: int
     identifiers: int
@@ -56,7 +56,7 @@ class Taken(NamedTuple):
 
 
 class Answers(asyncio.Protocol):
-    """A connection on which each meter event is answered late, and added up in `taken`."""
+    """A connection that answers each meter event after a delay, and records its value in `taken`."""
 
     def __init__(self, taken: dict[str, list[int]]) -> None:
         self._taken = taken
@@ -74,7 +74,7 @@ class Answers(asyncio.Protocol):
         assert length is not None
         if len(rest) < int(length[1]):
             return
-        self._buffer = b""  # The exporter sends the next one after the answer.
+        self._buffer = b""  # The exporter sends the next event after the answer.
         fields = {name: values[0] for name, values in parse_qs(rest.decode(), strict_parsing=True).items()}
         self._taken.setdefault(fields["identifier"], []).append(int(fields["payload[value]"]))
         event = {"object": "billing.meter_event", "created": int(time.time()), "livemode": False, **fields}
@@ -84,7 +84,7 @@ class Answers(asyncio.Protocol):
 
 
 def answer(pipe: Connection) -> None:
-    """Answer on a free port, which is told first, until something is said; then tell what was taken."""
+    """Send a free port over the pipe and serve it until a message arrives. Then send the totals of the events."""
     taken: dict[str, list[int]] = {}
 
     async def serve() -> None:
@@ -101,20 +101,20 @@ def answer(pipe: Connection) -> None:
 
 
 async def new_meter(client: stripe.StripeClient) -> str:
-    """Make the meter at Stripe, and return its id."""
+    """Create the meter at Stripe, and return its id."""
     aggregation = {"formula": "sum"}
     params = {"display_name": METER, "event_name": event_name(METER), "default_aggregation": aggregation}
     return (await client.v1.billing.meters.create_async(params)).id  # type: ignore[arg-type]
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used."""
+    """Return the CPU seconds of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def export(url: str, pid: int, folder: Path, meter: str, events: int) -> str:
-    """Send so many events to who answers there; tell how long it took and what it cost."""
+    """Send `events` events to `url`. Return the duration and CPU time of both processes as text."""
     database = await Database.connect(put_tables(f"sqlite:///{folder}/ledger.db"))
     client = Stripe(Way(base=url), {"STRIPE_SECRET_KEY": KEY})
     client.pace = client.events_pace = RequestPacer(UNBOUNDED, UNBOUNDED)
@@ -132,7 +132,7 @@ async def export(url: str, pid: int, folder: Path, meter: str, events: int) -> s
             rows.append(new_row(ACCOUNT, of, start + SLICE_SECONDS, first, 5))
         async with database.writing() as connection:
             await outbox_rows.insert_rows(connection, rows, int(time.time() * 1000))
-        gc.freeze()  # As the collector does it.
+        gc.freeze()  # The collector does the same.
         gc.set_threshold(100_000, 50, 100)
         theirs, ours, began = cpu_seconds(pid), time.process_time(), time.monotonic()
         sent = 0

@@ -1,6 +1,6 @@
-"""Customers who are charged in euros, yen and Kuwaiti dinars, from the plan to the payment, against the Stripe sandbox.
+"""Customers are charged in euros, yen and Kuwaiti dinars, from the plan to the payment, at the Stripe sandbox.
 
-The amounts are worked by hand: nothing here converts anything.
+The amounts are computed by hand, without conversion of currencies.
 """
 
 import asyncio
@@ -59,15 +59,15 @@ APRIL = at(2027, 4, 1)
 
 
 class Worked(NamedTuple):
-    """What a customer pays who begins `team` on the 1st, uses 113 calls, and changes to `large` in the middle."""
+    """The charges of a customer that begins `team` on the 1st, uses 113 calls, and changes to `large` in mid-month."""
 
     currency: str
     first: list[int]
-    """The fee of January, and the coupon."""
+    """The fee of January and the coupon's discount."""
     change: list[int]
-    """What is left of both fees in the middle of the month."""
+    """The remaining halves of both fees in mid-month: the credit for `team` and the charge for `large`."""
     period: list[int]
-    """The fee of February, and 103 calls by `team`; those by `large` are included."""
+    """The fee of February and 103 calls under `team`. The calls under `large` are included in the plan."""
 
 
 WORKED = [
@@ -89,7 +89,7 @@ async def add_coupon(of: Sold, name: str, code: str, *, now: float) -> None:
 
 
 def pay_all(sandbox: Sandbox, name: str) -> None:
-    """Have Stripe collect all open invoices of a customer."""
+    """Pay all open invoices of a customer at Stripe."""
 
     async def pay(client: Any) -> None:
         everybody = await client.v1.customers.list_async({"limit": 100})
@@ -102,7 +102,7 @@ def pay_all(sandbox: Sandbox, name: str) -> None:
 
 
 def enter_card(sandbox: Sandbox, name: str) -> None:
-    """Have a customer be charged by a card from now on."""
+    """Set a card as the customer's default payment method."""
 
     async def enter(client: Any) -> None:
         everybody = await client.v1.customers.list_async({"limit": 100})
@@ -115,7 +115,7 @@ def enter_card(sandbox: Sandbox, name: str) -> None:
 
 @only_sqlite("database")
 @pytest.mark.parametrize("worked", WORKED, ids=[worked.currency for worked in WORKED])
-def test_a_customer_is_charged_in_its_currency_from_plan_to_payment(
+def test_customer_is_charged_in_its_currency_from_plan_to_payment(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, worked: Worked, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
@@ -153,13 +153,13 @@ def test_a_customer_is_charged_in_its_currency_from_plan_to_payment(
 
 
 LEAST_CHARGES = {"usd": 50, "eur": 50, "gbp": 30, "jpy": 50}
-"""The least that Stripe charges a card, in the smallest unit; in dinars it charges any amount."""
+"""Stripe's minimum card charge in the smallest unit. Dinars have no minimum."""
 SMALL = [(currency, least - 1, 0) for currency, least in LEAST_CHARGES.items()]
 ENOUGH = [(currency, least, least) for currency, least in LEAST_CHARGES.items()]
 
 
 @pytest.mark.parametrize(("currency", "used", "charged"), [*SMALL, *ENOUGH, ("kwd", 10, 10)])
-def test_an_invoice_below_the_least_charge_of_its_currency_is_paid_with_the_next_one(
+def test_invoice_below_the_minimum_charge_is_paid_with_the_next_one(
     stripe_sandbox: Sandbox,
     tmp_path: Path,
     sqlite_database: str,
@@ -175,7 +175,7 @@ def test_an_invoice_below_the_least_charge_of_its_currency_is_paid_with_the_next
         async with sold(tmp_path, sqlite_database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
 
             async def close(amount: int, begin: int, end: int) -> dict[str, int]:
-                """Have a month come to an amount, and be invoiced and booked; return the accounts."""
+                """Use, invoice and book the given amount in a month, and return the balances of the accounts."""
                 await of.use(name, {"calls": amount // unit}, at=begin + 60)
                 await closing.step(end + 60)
                 await asyncio.to_thread(enter_card, stripe_sandbox, name)
@@ -191,7 +191,7 @@ def test_an_invoice_below_the_least_charge_of_its_currency_is_paid_with_the_next
             await of.customer(name, "calls", now=JANUARY, currency=currency)
             sent = await close(100 * unit, JANUARY, FEBRUARY)
             assert sent == {"receivable": 100 * unit, "revenue": -100 * unit}, "there was no card yet"
-            small = await close(used, FEBRUARY, MARCH)  # What was mailed is due by then.
+            small = await close(used, FEBRUARY, MARCH)  # The mailed invoice is due by then.
             owed = {"customer_balance": used} if used != charged else {}
             assert small == {**owed, "clearing": 100 * unit + charged, "revenue": -100 * unit - used}
             paid = await close(70 * unit, MARCH, APRIL)
@@ -210,7 +210,7 @@ def test_an_invoice_below_the_least_charge_of_its_currency_is_paid_with_the_next
     asyncio.run(work())
 
 
-def test_a_currency_is_chosen_once(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+def test_currency_of_a_customer_is_chosen_once(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     kind = database.partition(":")[0]
     free, euros, payer = (f"{name}-{kind}" for name in ("free", "euros", "payer"))
 
@@ -243,7 +243,7 @@ def test_a_currency_is_chosen_once(stripe_sandbox: Sandbox, tmp_path: Path, data
             await refuse(of.change(euros, "dollars", now=JANUARY + 600), "dollars@1 has no price in eur")
             with pytest.raises(CouponRejectedError, match="takes off nothing in eur"):
                 await add_coupon(of, euros, "OURS", now=JANUARY + 600)
-            # Credits are of the customer's currency, where they are sold in it.
+            # Credits have the customer's currency, if they are sold in it.
             async with of.database.reading() as connection:
                 subscriber = await subscription_rows.get_subscriber(connection, euros)
                 assert await choose_credit_currency(connection, subscriber, ("usd", "eur"), "usd") == "eur"
@@ -262,9 +262,7 @@ def test_a_currency_is_chosen_once(stripe_sandbox: Sandbox, tmp_path: Path, data
     asyncio.run(work())
 
 
-def test_alerts_of_spending_are_in_the_customer_s_currency(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str
-) -> None:
+def test_spend_alerts_state_the_customers_currency(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     yen = f"yen-spends-{database.partition(':')[0]}"
 
     async def work() -> None:

@@ -32,7 +32,7 @@ STOPS = 20
 
 
 async def left(of: Era, expected: int) -> bool:
-    """Return whether fewer than `expected` invoices are finalized. No invoice may be held."""
+    """Return whether fewer than `expected` invoices have left the states DRAFT and CLOSING. No invoice may be held."""
     unsettled = table.c.state.in_((invoices.DRAFT, invoices.CLOSING))
     async with of.of.database.reading() as connection:
         held = (await connection.execute(sa.select(table.c.held_why).where(table.c.held_why.is_not(None)))).all()

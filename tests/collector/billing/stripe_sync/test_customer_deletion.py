@@ -1,4 +1,4 @@
-"""Erased customers are deleted at Stripe once nothing is owed or disputed there, whatever becomes of the calls."""
+"""Erased customers are deleted at Stripe after invoices and disputes are settled, and despite failed calls."""
 
 import asyncio
 import multiprocessing
@@ -36,14 +36,14 @@ FORK = multiprocessing.get_context("fork")
 
 
 def connect(base: str) -> Stripe:
-    """Return a client of a sandbox, which waits for nothing."""
+    """Return a client of a sandbox without rate limits."""
     client = Stripe(Settings(base=base), {"STRIPE_SECRET_KEY": KEY})
     client.pace.whole = client.pace.endpoint = 1e6
     return client
 
 
 def play(url: str, sandbox: Sandbox, work: Callable[[Database, Stripe], Awaitable[None]]) -> None:
-    """Do something with a database that has two customers, and their Stripe."""
+    """Run `work` with a database of two customers and a Stripe client."""
 
     async def do() -> None:
         client = connect(sandbox.url)
@@ -57,7 +57,7 @@ def play(url: str, sandbox: Sandbox, work: Callable[[Database, Stripe], Awaitabl
 
 
 async def create(database: Database, stripe: Stripe, name: str, *, erased_at: int | None = 1) -> str:
-    """Have a customer at Stripe, who is erased here; return its id there."""
+    """Create a customer at Stripe, set its erasure here, and return its Stripe id."""
     stripe_id = str((await stripe.call("v1.customers.create", name=name, email=f"ada@{name}.example"))["id"])
     async with database.writing() as connection:
         await connection.execute(
@@ -73,14 +73,14 @@ async def is_deleted(stripe: Stripe, stripe_id: str) -> bool:
 
 
 async def find_reason(database: Database) -> str | None:
-    """Why the only one who waits does so; an empty text where nobody does."""
+    """Return why the first waiting customer is not deleted yet, or an empty text if none waits."""
     async with database.reading() as connection:
         waiting = await list_waiting(connection)
     return waiting[0].waits_for if waiting else ""
 
 
 async def set_invoice(database: Database, state: str) -> None:
-    """Have an invoice of acme in a state."""
+    """Insert an invoice of acme with the given state, in place of all others."""
     zero = ("period_start", "period_end", "closes_at", "tries", "failures", "try_at", "created_at")
     row = {"id": "i1", "customer": "id-acme", "period": "p", "kind": "period", "state": state, **dict.fromkeys(zero, 0)}
     async with database.writing() as connection:
@@ -89,7 +89,7 @@ async def set_invoice(database: Database, state: str) -> None:
 
 
 @pytest.mark.both_databases
-def test_who_is_erased_goes_once_all_is_settled_and_nobody_else(database: str, own_sandbox: Sandbox) -> None:
+def test_only_erased_customers_are_deleted_after_invoices_and_disputes(database: str, own_sandbox: Sandbox) -> None:
     async def work(opened_database: Database, stripe: Stripe) -> None:
         acme = await create(opened_database, stripe, "acme")
         bolt = await create(opened_database, stripe, "bolt", erased_at=None)
@@ -117,7 +117,7 @@ def test_who_is_erased_goes_once_all_is_settled_and_nobody_else(database: str, o
         await stripe.call("v1.disputes.close", dispute["id"])
         assert not await is_deleted(stripe, acme)
 
-        for _ in range(2):  # Whoever is gone is asked about no more.
+        for _ in range(2):  # The second run does nothing for a deleted customer.
             await delete_erased(opened_database, stripe)
             assert await find_reason(opened_database) == ""
         assert await is_deleted(stripe, acme)
@@ -130,9 +130,7 @@ def test_who_is_erased_goes_once_all_is_settled_and_nobody_else(database: str, o
 
 
 @pytest.mark.parametrize("kind", ["error_after", "answer_lost"])
-def test_a_deletion_whose_answer_is_lost_is_found_by_the_next_look(
-    sqlite_database: str, own_sandbox: Sandbox, kind: str
-) -> None:
+def test_next_run_finds_a_deletion_with_a_lost_answer(sqlite_database: str, own_sandbox: Sandbox, kind: str) -> None:
     async def work(opened_database: Database, stripe: Stripe) -> None:
         acme = await create(opened_database, stripe, "acme")
         own_sandbox.control("faults", {"faults": [{"kind": kind, "method": "DELETE", "count": 1}]})
@@ -146,16 +144,14 @@ def test_a_deletion_whose_answer_is_lost_is_found_by_the_next_look(
     play(sqlite_database, own_sandbox, work)
 
 
-def test_customer_whose_call_fails_for_good_keeps_no_other_from_being_deleted(
-    sqlite_database: str, own_sandbox: Sandbox
-) -> None:
+def test_failing_deletion_does_not_block_other_customers(sqlite_database: str, own_sandbox: Sandbox) -> None:
     async def work(opened_database: Database, stripe: Stripe) -> None:
         acme, bolt = [await create(opened_database, stripe, name) for name in ("acme", "bolt")]
         fault = {"kind": "refused", "method": "DELETE", "path": f"/v1/customers/{acme}"}
         own_sandbox.control("faults", {"faults": [fault]})
         with pytest.raises(StripeCallError):
             await delete_erased(opened_database, stripe)
-        with pytest.raises(StripeCallError):  # The other one comes first, and then this one again.
+        with pytest.raises(StripeCallError):  # The other customer comes first, and then the failing one again.
             await delete_erased(opened_database, stripe)
         assert await is_deleted(stripe, bolt)
         assert await find_reason(opened_database) == CALL_FAILED
@@ -171,12 +167,12 @@ COMMIT, COMMITTED = "the commit of the record", "after the commit"
 
 
 def kill(*_: Any) -> None:
-    """kill -9 of this process."""
+    """Kill this process (kill -9)."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def delete_until(step: str, url: str, base: str) -> None:
-    """Delete who is erased at Stripe, and be killed at a step: once a call is answered, or at the commit."""
+    """Delete erased customers at Stripe, and kill the process after the answer of a call, or at the commit."""
 
     async def do() -> None:
         client, database = connect(base), await Database.connect(url)
@@ -191,7 +187,7 @@ def delete_until(step: str, url: str, base: str) -> None:
         if step == COMMIT:
             sa.event.listen(database._writer.sync_engine, "commit", kill)
         with patch.object(client, "_send_paced", send_and_die), ExitStack() as patched:
-            if step == COMMITTED:  # What is logged is done.
+            if step == COMMITTED:  # The log line follows the commit.
                 patched.enter_context(patch.object(log, "get_logger", kill))
             await delete_erased(database, client)
 
@@ -199,7 +195,7 @@ def delete_until(step: str, url: str, base: str) -> None:
 
 
 @pytest.mark.parametrize("step", [*CALLS, COMMIT, COMMITTED])
-def test_a_collector_that_is_killed_at_any_step_deletes_once_and_has_one_entry_of_it(
+def test_killed_collector_deletes_once_and_records_one_audit_entry(
     sqlite_database: str, own_sandbox: Sandbox, step: str
 ) -> None:
     async def begin(opened_database: Database, stripe: Stripe) -> None:
@@ -227,7 +223,7 @@ def test_a_collector_that_is_killed_at_any_step_deletes_once_and_has_one_entry_o
     asyncio.run(go_on())
 
 
-def test_another_account_has_deleted_nobody(sqlite_database: str, own_sandbox: Sandbox) -> None:
+def test_customer_of_another_account_is_not_deleted(sqlite_database: str, own_sandbox: Sandbox) -> None:
     async def work(opened_database: Database, stripe: Stripe) -> None:
         await create(opened_database, stripe, "acme")
         async with opened_database.writing() as connection:
@@ -238,7 +234,7 @@ def test_another_account_has_deleted_nobody(sqlite_database: str, own_sandbox: S
     play(sqlite_database, own_sandbox, work)
 
 
-def test_who_was_deleted_at_stripe_by_hand_is_created_anew(database: str, new_sandbox: Sandbox) -> None:
+def test_customer_deleted_by_hand_at_stripe_is_created_again(database: str, new_sandbox: Sandbox) -> None:
     async def work(opened: Database, stripe: Stripe) -> None:
         made = StripeCustomers(opened, stripe)
         first = await made.get_or_create("id-acme", "acme")
@@ -253,7 +249,7 @@ def test_who_was_deleted_at_stripe_by_hand_is_created_anew(database: str, new_sa
         second = await made.get_or_create("id-acme", "acme")
         assert not await is_deleted(stripe, second)
         async with opened.writing() as connection:
-            await record_deleted(connection, first)  # Its event, which comes again.
+            await record_deleted(connection, first)  # Stripe repeats the event.
             assert await find_stripe_id(connection, "id-acme") == second
         assert await made.get_or_create("id-acme", "acme") == second
 

@@ -199,7 +199,7 @@ def watched(tmp_path: Path, upstream: Upstream) -> Iterator[tuple[Edge, Path]]:
         yield edge, tmp_path
 
 
-def test_files_are_watched_where_that_includes_type(watched: tuple[Edge, Path]) -> None:
+def test_option_watch_reloads_on_changes_of_all_files(watched: tuple[Edge, Path]) -> None:
     edge, folder = watched
     other = dict(edge.settings, routes=[ALL, POSTED], include=["more.yaml"], customers={}, keys=[])
     (folder / "two" / "edge.yaml").write_text(yaml.safe_dump(other))

@@ -30,7 +30,7 @@ def table(path: Path) -> LimitTable:
     return limits(path, 0)
 
 
-def test_a_key_has_no_row_until_it_includes_type(table: LimitTable) -> None:
+def test_a_key_has_no_row_until_its_first_find(table: LimitTable) -> None:
     key = table.make_key(b"acme")
     assert table.peek(key) is None
     row, generation, fresh = table.find(key, WIDTH, 1000.5)
@@ -204,7 +204,7 @@ def test_find_sees_a_row_published_just_before_its_claimer_died(
     assert table.find(table.make_key(b"acme"), WIDTH, 1000.0)[2] is False
 
 
-def test_a_closing_row_that_includes_type_is_made_live(table: LimitTable) -> None:
+def test_closing_row_is_live_again_after_a_find(table: LimitTable) -> None:
     row = claim(table, b"acme")
     table.words[row + at.ROW_GENERATION] += 1
     assert table.find(table.make_key(b"acme"), WIDTH, 1000.0) == (row, 4, False)
@@ -250,7 +250,7 @@ def test_the_foreign_head_is_written_as_far_as_it_is_said(table: LimitTable) -> 
     assert not any(table.words[row + CUSTOMERS.head(0) : row + CUSTOMERS.row_words].tolist())
 
 
-def test_a_row_includes_type_until_the_latest_moment_of_any_column(table: LimitTable) -> None:
+def test_row_is_retained_until_the_latest_moment_of_any_column(table: LimitTable) -> None:
     row = claim(table, b"acme")
     assert table.retained_until(row) == 0
     for place, column in enumerate((0, 3, -1, 1)):

@@ -62,7 +62,7 @@ def test_connection_beyond_its_half_loses_its_largest_streams() -> None:
     assert not neighbour.ended
 
 
-def test_worker_beyond_its_bound_ends_those_who_hold_most() -> None:
+def test_worker_beyond_its_bound_ends_the_largest_holders() -> None:
     budget = HeldBudget(8 * MIB)
     heavy = [hold(budget, MINE, MIB) for _ in range(4)]
     crowd = [hold(budget, b"%d" % number, 512 * KIB) for number in range(9)]
@@ -93,7 +93,7 @@ def test_pressure_counts_the_holders_own_connection_and_address() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), st.integers(0, 3), st.integers(0, 3 * MIB)), max_size=60))
-def test_sums_are_those_of_the_holders_and_no_bound_is_exceeded(steps: list[tuple[int, int, int]]) -> None:
+def test_held_sums_equal_the_holders_and_exceed_no_bound(steps: list[tuple[int, int, int]]) -> None:
     budget, accounts = HeldBudget(8 * MIB), [None, Account(), None, Account()]
     holders = [Holder(Payer(b"%d" % (number % 3)), accounts[number % 4], budget=budget) for number in range(8)]
     for which, subject, size in steps:
@@ -136,9 +136,7 @@ def edge(edge: Edge) -> Edge:
     return edge
 
 
-async def test_heads_that_never_end_cost_their_sender_503_and_nobody_else(
-    edge: Edge, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_endless_heads_cost_only_their_sender_503(edge: Edge, capsys: pytest.CaptureFixture[str]) -> None:
     part = BEGINNING + b"x" * 200 * KIB
     flood = [await edge.client("127.0.0.2") for _ in range(3)]
     for client in flood:

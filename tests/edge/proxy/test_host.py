@@ -12,7 +12,7 @@ def expected(edge: Edge, host: str) -> str:
 
 @pytest.mark.parametrize("host", ["pass", "upstream", "shop.internal", "shop.internal:81"])
 @pytest.mark.parametrize("body", [b"", b"x\r\nHost: in-the-body\r\n"])
-async def test_the_upstream_gets_what_is_configured_and_the_clients_beside_it(
+async def test_upstream_gets_the_configured_host_and_the_clients_as_x_forwarded_host(
     edge: Edge, host: str, body: bytes
 ) -> None:
     edge.config["upstreams"]["api"]["host"] = host

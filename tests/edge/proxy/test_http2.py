@@ -50,7 +50,7 @@ async def test_both_are_spoken_at_one_address(edge: Edge) -> None:
     assert edge.count("edge_connections", "client") == 2
 
 
-async def test_a_preface_byte_by_byte_and_what_only_looks_like_one(edge: Edge) -> None:
+async def test_http2_preface_arrives_byte_by_byte_and_a_similar_start_is_http1(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok())
     client = Http2Wire(await edge.client())
     edge.clients[-1] = client  # type: ignore[call-overload]
@@ -180,7 +180,7 @@ async def test_limits_count_streams_as_requests(edge: Edge) -> None:
     assert (await older.asks(get("/v1/x", f"X-API-Key: {KEY}"))).status == 429
 
 
-async def test_the_guard_of_an_address_is_charged_for_what_is_reset_at_once(edge: Edge) -> None:
+async def test_per_ip_limit_is_charged_for_streams_reset_at_once(edge: Edge) -> None:
     edge.config["per_ip"] = {"rate": "20/min"}
     client = await http2(edge)
     for _ in range(20):
@@ -190,7 +190,7 @@ async def test_the_guard_of_an_address_is_charged_for_what_is_reset_at_once(edge
     assert (await client.asks("/public/")).status == 429
 
 
-async def test_stamps_and_forwarded_lines_are_those_of_a_request(edge: Edge) -> None:
+async def test_http2_request_gets_stamps_and_forwarded_fields(edge: Edge) -> None:
     client = await http2(edge)
     number = await client.begins_request("GET", "/v1/x?q=1", UNLIMITED_KEY, ("cookie", "a=1"), ("cookie", "b=2"))
     upstream = await edge.upstream.accepts()
@@ -280,7 +280,7 @@ async def test_an_early_answer_to_a_running_upload_is_not_lost(edge: Edge) -> No
     assert (await client.asks("/other")).status == 404
 
 
-async def test_what_goes_on_uploading_is_reset_in_the_end(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_upload_after_an_answer_is_reset(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeproxy.edge.proxy.http2_stream.LINGER_SECONDS", 0.1)
     client = await http2(edge)
     number = await client.begins_request("POST", "/nowhere", ended=False)
@@ -369,7 +369,7 @@ async def test_an_answer_that_opens_no_websocket_does_not_pass_for_one(switching
 # ---- the end
 
 
-async def test_a_drain_says_goodbye_twice_and_serves_what_came_before_it(edge: Edge) -> None:
+async def test_drain_sends_two_goaways_and_serves_earlier_streams(edge: Edge) -> None:
     client = await http2(edge)
     number = await client.begins_request("GET", "/public/")
     upstream = await edge.upstream.accepts()

@@ -139,7 +139,7 @@ async def test_rapid_reset_reaches_the_upstream_with_no_more_than_patience_allow
     assert 100 <= reached <= 101 + 5 * sweeps
 
 
-async def test_who_takes_no_heads_is_read_no_further_until_it_does(edge: Edge) -> None:
+async def test_client_that_reads_no_heads_is_not_read_further(edge: Edge) -> None:
     """Heads have no window. What one read asks for may be held, and nothing beyond that is read."""
     wire = await edge.client(receives=4096)
     head_only = block([(b":method", b"HEAD"), *GET[1:]])
@@ -185,7 +185,7 @@ async def test_an_upload_that_trickles_is_408_on_its_stream_alone(edge: Edge) ->
     assert (await client.asks("/other")).status == 404
 
 
-async def test_who_opens_a_window_bit_by_bit_has_its_stream_reset(edge: Edge) -> None:
+async def test_stream_is_reset_if_its_window_opens_byte_by_byte(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "200ms", "body_rate": "1MiB"}
     client = await http2(edge)
     client.window = False
@@ -207,7 +207,7 @@ async def test_who_opens_a_window_bit_by_bit_has_its_stream_reset(edge: Edge) ->
     assert (await client.asks("/other")).status == 404
 
 
-async def test_answers_that_nobody_takes_leave_other_streams_their_share(edge: Edge) -> None:
+async def test_unread_answers_leave_other_streams_their_share(edge: Edge) -> None:
     client = Http2Wire(await edge.client())
     edge.clients[-1] = client  # type: ignore[call-overload]
     client.window = False
@@ -237,7 +237,7 @@ async def test_answers_that_nobody_takes_leave_other_streams_their_share(edge: E
     client.closes()
 
 
-async def test_who_takes_nothing_of_an_answer_has_its_stream_reset(edge: Edge) -> None:
+async def test_stream_with_an_unread_answer_is_reset(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "200ms"}
     client = Http2Wire(await edge.client())
     edge.clients[-1] = client  # type: ignore[call-overload]

@@ -84,7 +84,7 @@ async def test_a_safe_request_that_a_kept_connection_lost_is_sent_again(edge: Ed
     assert edge.count("edge_http2_resets_total", "edge", "INTERNAL_ERROR") == 0
 
 
-async def test_what_is_not_safe_is_answered_and_not_sent_again(edge: Edge) -> None:
+async def test_unsafe_request_on_a_lost_connection_answers_502_without_a_retry(edge: Edge) -> None:
     client = await http2(edge)
     number = await client.begins_request("GET", "/public/")
     stale = await edge.upstream.takes()
@@ -123,7 +123,7 @@ async def test_a_token_names_the_customer_of_its_stream_alone(edge: Edge) -> Non
     assert [answer.body for answer in answers[:2]] == [b"acme", b"free"]
 
 
-async def test_whose_key_is_revoked_loses_its_streams_and_not_its_connection(edge: Edge) -> None:
+async def test_revoked_key_ends_its_streams_and_keeps_the_connection(edge: Edge) -> None:
     edge.config |= {"hub": "redis://127.0.0.1:1", "directory": {"from": "hub", "revoked": "close"}}
     edge.config["routes"].insert(0, {"name": "ws", "path": "/ws", "upstream": "api", "upgrade": ["websocket"]})
     client = await http2(edge)
@@ -204,7 +204,7 @@ async def test_a_reload_while_streams_are_open(edge: Edge) -> None:
     assert edge.count("edge_requests_total", "public", "-", "200") == 2
 
 
-async def test_an_address_that_is_shut_out_by_a_reload_ends_what_it_has_begun(edge: Edge) -> None:
+async def test_address_denied_by_a_reload_finishes_its_open_streams(edge: Edge) -> None:
     client = await http2(edge)
     number = await client.begins_request("GET", "/public/")
     upstream = await edge.upstream.takes()

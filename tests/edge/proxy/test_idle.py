@@ -40,7 +40,7 @@ async def test_it_is_never_kept_longer_than_is_configured(edge: Edge) -> None:
     assert (await kept_after(edge, ok(b"a", "Keep-Alive: timeout=600"))).idle_seconds == 5.0
 
 
-async def test_where_the_server_says_nothing_it_is_kept_as_configured(edge: Edge) -> None:
+async def test_idle_time_is_the_configured_one_if_the_server_states_none(edge: Edge) -> None:
     assert (await kept_after(edge, ok())).idle_seconds == 60.0
 
 
@@ -82,7 +82,7 @@ async def test_one_that_the_server_closes_right_after_its_answer_is_not_used(edg
     assert (await another.tells(client, ok())).status == 200
 
 
-async def test_how_long_it_is_kept_is_learnt_from_those_that_the_server_closed(
+async def test_idle_lifetime_is_learnt_from_connections_closed_by_the_server(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(idle_lifetime, "SEPARATE_SECONDS", 0.0)
@@ -99,7 +99,7 @@ async def test_how_long_it_is_kept_is_learnt_from_those_that_the_server_closed(
     assert edge.endpoint().idle_lifetime.seconds < PATIENCE
 
 
-async def test_what_is_idle_when_it_is_learnt_is_kept_no_longer(edge: Edge) -> None:
+async def test_learnt_idle_lifetime_applies_to_idle_connections(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     await upstream.tells(client, ok())
     (server,) = edge.endpoint().idle

@@ -50,7 +50,7 @@ def test_it_is_forgotten_in_time_and_learnt_anew() -> None:
     assert kept.seconds == UNKNOWN
 
 
-def test_what_cannot_be_sent_again_relies_on_what_was_seen() -> None:
+def test_trusted_idle_time_follows_observed_openings_and_closings() -> None:
     kept = IdleLifetime()
     assert kept.trusted_seconds == pytest.approx(0.4), "of an endpoint of which nothing is known"
     kept.record_open(5.0)

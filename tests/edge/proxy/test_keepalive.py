@@ -75,7 +75,7 @@ async def test_a_half_closed_client_gets_the_answers_to_all_that_it_has_sent(edg
     await client.gets_eof()
 
 
-async def test_a_half_closed_client_whose_last_request_is_refused_is_closed(edge: Edge) -> None:
+async def test_half_closed_client_is_closed_after_a_refused_last_request(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok())
     client = await edge.client()
     await client.sends(get("/public/1"), get("/nowhere"))

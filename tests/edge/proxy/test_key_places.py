@@ -29,7 +29,7 @@ async def test_fields_that_hold_no_keys_are_the_application_s_own(edge: Edge) ->
     assert b"Send it as X-Key: KEY" in refused.body
 
 
-async def test_who_sends_no_key_is_told_how(edge: Edge) -> None:
+async def test_request_without_a_key_is_told_how_to_send_it(edge: Edge) -> None:
     refused = await edge.refuses(get("/v1/x"))
     assert b"Send it as X-API-Key: KEY or Authorization: Bearer KEY" in refused.body
 

@@ -153,7 +153,7 @@ def count_objects() -> Counter[str]:
         *(counted, counted_after_its_client_has_left, compressed, switched, answered_by_another),
     ],
 )
-async def test_nothing_is_left_of_exchanges(edge: Edge, exchange: Callable[[Edge], Awaitable[None]]) -> None:
+async def test_exchanges_leave_no_objects_behind(edge: Edge, exchange: Callable[[Edge], Awaitable[None]]) -> None:
     edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
     edge.config["upstreams"]["whole"] = {"endpoints": [edge.upstream.url], "buffer": "4MiB"}
     edge.config["meters"] = {"all": {"count": "total_tokens"}}

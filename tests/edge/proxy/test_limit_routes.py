@@ -64,7 +64,9 @@ async def test_a_reload_that_renames_a_route_of_a_limit_is_an_error_that_names_i
 
 
 @pytest.mark.parametrize(("caps", "name"), [({"session": "1000/60min"}, "session"), ({"day": 1000}, "cost-day")])
-async def test_what_is_spent_on_other_routes_counts_for_a_cap(answering: Edge, caps: dict[str, Any], name: str) -> None:
+async def test_spending_on_all_routes_counts_for_a_cap_of_one_route(
+    answering: Edge, caps: dict[str, Any], name: str
+) -> None:
     add_route(answering)
     answering.config["meters"] = COST
     limited(answering, {"rate": "100/min"}, caps={**caps, "routes": ["chat"]})
@@ -139,7 +141,7 @@ async def test_a_route_that_feeds_two_meters_is_held_by_the_quota_of_each(answer
     assert json.loads(refused[1].body)["violated-policies"] == ["out-day"]
 
 
-async def test_a_quota_of_tokens_holds_the_routes_whose_answers_state_them(answering: Edge) -> None:
+async def test_token_quota_limits_only_routes_that_report_tokens(answering: Edge) -> None:
     answering.config["meters"] = {"tokens": {"count": "total_tokens"}}
     add_route(answering, response_usage="openai")
     limited(answering, quotas=[{"meter": "tokens", "per": "day", "included": 10, "cap": "hard"}])

@@ -86,7 +86,7 @@ async def test_refused_requests_count_only_at_the_guard(edge: Edge) -> None:
     assert left(await asks(client))[:2] == ("basic", 59)
 
 
-async def test_limits_of_a_customer_replace_those_of_its_tier(edge: Edge) -> None:
+async def test_limits_of_a_customer_replace_its_tiers_limits(edge: Edge) -> None:
     edge.config["customers"]["acme"]["limits"] = [{"rate": "2/min", "name": "own"}]
     client = await edge.client()
     assert [left(await asks(client))[:2] for _ in range(2)] == [("own", 1), ("own", 0)]

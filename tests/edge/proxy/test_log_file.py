@@ -84,7 +84,7 @@ def test_a_file_that_was_emptied_in_its_place_begins_at_its_beginning(file: Path
     assert file.read_bytes() == b"two\n"
 
 
-def test_a_directory_that_goes_and_comes_back_costs_only_what_came_meanwhile(tmp_path: Path) -> None:
+def test_missing_log_directory_loses_only_the_lines_written_meanwhile(tmp_path: Path) -> None:
     folder = tmp_path / "logs"
     folder.mkdir()
     file = folder / "access.log"
@@ -158,7 +158,7 @@ opened.close(60.0)
 """
 
 
-def test_where_there_is_no_room_for_all_the_file_ends_with_a_whole_line(file: Path) -> None:
+def test_log_file_without_room_ends_with_a_whole_line(file: Path) -> None:
     """A write that is cut short leaves no half a line for others to go on from."""
     file.write_bytes(b"before\n")
     done = subprocess.run(
@@ -169,9 +169,7 @@ def test_where_there_is_no_room_for_all_the_file_ends_with_a_whole_line(file: Pa
     assert file.read_bytes() == b"before\n" + b"".join(kept) + b"there is room again\n"
 
 
-def test_a_fifo_that_nobody_reads_blocks_nobody_and_loses_what_is_too_much(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unread_fifo_blocks_no_writer_and_loses_only_surplus_lines(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_file, "WAITING_BYTES_MAX", 100)
     os.mkfifo(file)
     opened = LogFile(file)
@@ -204,7 +202,7 @@ def test_a_reader_that_goes_is_no_end(file: Path) -> None:
         opened.close(PATIENCE)
 
 
-def test_closing_waits_no_longer_than_it_is_told_and_counts_what_is_left(file: Path) -> None:
+def test_closing_waits_at_most_its_timeout_and_counts_lost_lines(file: Path) -> None:
     os.mkfifo(file)
     opened = LogFile(file)
     opened.write_lines([b"one\n", b"two\n"])
@@ -251,7 +249,7 @@ def test_pieces_are_whole_lines_as_large_as_a_pipe_keeps_together() -> None:
     assert len(cut) < len(lines) / 3
 
 
-def test_what_can_be_used_is_told_beforehand(tmp_path: Path) -> None:
+def test_describe_problem_names_unusable_log_files(tmp_path: Path) -> None:
     assert describe_problem(tmp_path / "new.log") is None
     assert not (tmp_path / "new.log").exists()
     assert describe_problem(tmp_path / "no" / "such.log") == f"the directory {tmp_path / 'no'} does not exist"
@@ -262,6 +260,6 @@ def test_what_can_be_used_is_told_beforehand(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_what_may_not_be_written_is_told_beforehand(tmp_path: Path) -> None:
+def test_describe_problem_names_an_unwritable_directory(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     assert describe_problem(tmp_path / "access.log") == f"the directory {tmp_path} may not be written to"

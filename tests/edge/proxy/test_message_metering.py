@@ -63,7 +63,7 @@ async def test_messages_count_in_both_directions_while_they_pass(edge: Edge) -> 
     assert counted(edge) == {"both": 5, "in": 3, "out": 2}
 
 
-async def test_an_answer_of_trailers_alone_counts_what_the_caller_sent(edge: Edge) -> None:
+async def test_trailers_only_answer_counts_the_callers_messages(edge: Edge) -> None:
     client, number, upstream = await begins(edge, ("content-type", "application/grpc+proto"))
     await client.sends_data(number, message() * 3, ended=True)
     await upstream.gets_body(1)
@@ -100,7 +100,7 @@ async def test_a_call_that_is_sent_again_counts_once(edge: Edge) -> None:
     ("kind", "status"),
     [("application/json", 200), ("application/grpc-web+proto", 200), ("application/grpc", 503)],
 )
-async def test_what_is_no_call_or_no_answer_does_not_count(edge: Edge, kind: str, status: int) -> None:
+async def test_messages_of_non_grpc_answers_do_not_count(edge: Edge, kind: str, status: int) -> None:
     """Whatever the caller says that it is."""
     client, number, upstream = await begins(edge, GRPC)
     await client.sends_data(number, message(), ended=True)

@@ -26,7 +26,7 @@ def with_key(path: str = "/v1/x", *fields: str, key: str = KEY) -> bytes:
         (429, {"answered", "admitted"}),
     ],
 )
-async def test_what_each_meter_counts_without_a_body(edge: Edge, status: int, billed: set[str]) -> None:
+async def test_each_meter_counts_its_statuses_without_a_body(edge: Edge, status: int, billed: set[str]) -> None:
     """With one see test_meters."""
     edge.config["meters"] = ALL_METERS
     await edge.passes(with_key(), head(f"HTTP/1.1 {status} X", *(["Content-Length: 0"] if status == 429 else [])))
@@ -95,7 +95,7 @@ async def test_an_answer_is_counted_before_its_head_is_written(edge: Edge, name:
     assert edge.usage() == {("acme", "requests", "v1"): 1}
 
 
-async def test_an_answer_that_nobody_waits_for_any_more_is_not_billed(edge: Edge) -> None:
+async def test_request_aborted_before_its_answer_is_not_billed(edge: Edge) -> None:
     client, upstream = await edge.forwards(with_key())
     client.aborts()
     await upstream.gets_cut()

@@ -55,7 +55,7 @@ def test_ipv4_in_the_clothes_of_ipv6_is_not_let_in(text: str) -> None:
     assert not networks(allow=[]).admits(parse_ip(text))
 
 
-async def test_who_may_not_come_is_refused_as_they_connect(edge: Edge) -> None:
+async def test_denied_address_is_refused_at_connect_with_403(edge: Edge) -> None:
     edge.config["networks"] = {"deny": ["127.0.0.2", "127.9.0.0/16"]}
     for address in ("127.0.0.2", "127.9.9.9"):
         client = await edge.client(address)
@@ -67,7 +67,7 @@ async def test_who_may_not_come_is_refused_as_they_connect(edge: Edge) -> None:
     assert (await edge.refuses(get("/nowhere"))).status == 404
 
 
-async def test_a_trusted_proxy_asks_for_those_who_may_come_alone(edge: Edge) -> None:
+async def test_trusted_proxy_may_forward_only_allowed_addresses(edge: Edge) -> None:
     edge.config |= {"trusted_proxies": ["127.0.0.1"], "networks": {"allow": ["192.0.2.0/24"]}}
     _, answer = await edge.passes(get("/public/", "X-Forwarded-For: 203.0.113.1, 192.0.2.1"), ok())
     assert answer.status == 200
@@ -78,7 +78,7 @@ async def test_a_trusted_proxy_asks_for_those_who_may_come_alone(edge: Edge) -> 
     await client.gets_eof()
 
 
-async def test_who_may_not_come_any_more_ends_what_has_begun_and_no_more(edge: Edge) -> None:
+async def test_newly_denied_address_finishes_its_request_and_is_closed(edge: Edge) -> None:
     idle, busy = await edge.client(), await edge.client()
     await idle.asks(get("/nowhere"))
     upstream = await edge.brings(busy, get())
@@ -137,7 +137,7 @@ async def test_a_rule_sees_the_cookies_beside_a_key(edge: Edge) -> None:
     assert request["Cookie"] == "a=b"
 
 
-async def test_a_rule_refuses_what_all_of_it_is_true_of(edge: Edge) -> None:
+async def test_deny_rule_refuses_requests_that_meet_all_its_conditions(edge: Edge) -> None:
     ruled(edge, path="/public/*", methods=["POST"], field="user-agent", contains="SqlMap", larger="5B")
     bad = post(b"123456", "/public/x", "User-Agent: a sqlmap/1")
     answer = await edge.refuses(bad)

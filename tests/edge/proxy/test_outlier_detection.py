@@ -75,7 +75,7 @@ def test_the_only_endpoint_that_is_up_is_never_left_out() -> None:
     assert {of.select() for _ in range(50)} == {second}
 
 
-def test_where_all_are_left_out_all_are_asked_until_one_answers_well() -> None:
+def test_all_ejected_endpoints_are_asked_until_one_succeeds() -> None:
     near, far = [at("10.0.0.1"), at("10.0.0.2")], at("10.0.0.3", region="us-east")
     of = service(endpoints=[*near, far], eject={"errors": 2, "for": "30s"})
     first, second, third = of.endpoints
@@ -108,7 +108,7 @@ def test_an_address_that_is_gone_or_down_is_not_back_for_an_answer() -> None:
 
 
 @pytest.mark.parametrize("eject", [{"errors": 2, "for": "30s"}, "off"])
-def test_without_probes_what_was_down_is_left_out_and_better_than_none(eject: object) -> None:
+def test_without_probes_an_endpoint_that_was_down_is_a_last_resort(eject: object) -> None:
     of = service(3, eject=eject)
     first, second, third = of.endpoints
     of.update_addresses(told("10.0.0.1", "-10.0.0.1", "-10.0.0.1"))
@@ -128,14 +128,14 @@ def test_one_in_a_farther_region_is_enough_for_an_ejection() -> None:
     assert set(chosen(of)) == {"10.0.0.2"}
 
 
-def test_where_only_ejected_ones_are_up_they_are_asked() -> None:
+def test_ejected_endpoint_is_asked_if_no_other_is_up() -> None:
     of = service(2, eject={"errors": 2})
     fails(of.endpoints[0], 2)
     of.update_addresses(told("10.0.0.1", "-10.0.0.1"))
     assert of.select() is of.endpoints[0]
 
 
-def test_with_ejection_off_nobody_is_left_out_and_nobody_watches() -> None:
+def test_ejection_off_ejects_no_endpoint_and_wants_no_results() -> None:
     of = service(2, eject="off")
     fails(of.endpoints[0], 1000)
     of.sweep(1.0)

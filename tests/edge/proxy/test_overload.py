@@ -165,9 +165,7 @@ def test_in_ordinary_life_nothing_is_shed(chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("refusal", [0.1, 0.5])
-def test_of_two_classes_the_low_one_is_shed_and_the_high_one_served_in_time(
-    chance: random.Random, refusal: float
-) -> None:
+def test_overload_sheds_the_low_class_and_serves_the_high_one_in_time(chance: random.Random, refusal: float) -> None:
     """1.2 times what can be done: what is too much is 0.2, and of a request that is shed 1 - refusal is saved."""
     loop = Loop(LoadShedder(LAG, MANY), chance, refusal=refusal)
     done = loop.run(overloaded(0.6, 0.6), 8.0)
@@ -189,7 +187,7 @@ def test_the_lag_is_held_near_its_target(chance: random.Random) -> None:
     assert max(lags) < 2.5 * LAG
 
 
-def test_where_all_of_the_low_class_is_not_enough_as_much_of_the_high_one_goes_as_must(chance: random.Random) -> None:
+def test_overload_sheds_all_of_the_low_class_and_the_rest_from_the_high_one(chance: random.Random) -> None:
     """Twice what can be done: of all 1 / 0.8 / 2 has to be shed, and half of all is low."""
     done = Loop(LoadShedder(LAG, MANY), chance).run(overloaded(1.0, 1.0), 8.0)
     high, low = between(done, 4.0, 8.0, HIGH), between(done, 4.0, 8.0, LOW)
@@ -292,7 +290,7 @@ def asked(control: LoadShedder, *priorities: int, times: int = 100) -> dict[int,
     return dict(Counter({p: sum(control.should_shed(p) for _ in range(times)) for p in priorities}))
 
 
-def test_of_one_priority_every_nth_request_is_shed() -> None:
+def test_share_of_a_quarter_sheds_every_fourth_request_of_a_priority() -> None:
     control = pressed(0.25)
     control._debt = 0.0
     assert [control.should_shed(0) for _ in range(12)] == [False, False, False, True] * 3
@@ -311,7 +309,7 @@ def test_some_work_always_gets_through_that_of_the_topmost_priority_first() -> N
     assert asked(pressed(1.0, arrivals={0: 19, 5: 1}), 0, 5) == {0: pytest.approx(94.7, abs=1), 5: 0}
 
 
-def test_nothing_is_kept_for_a_priority_that_comes_no_longer() -> None:
+def test_absent_priority_does_not_affect_shedding() -> None:
     control = LoadShedder(LAG, 1000)
     for n in range(400):
         for priority in (0, 10) if n < 50 else (0,):
@@ -321,7 +319,7 @@ def test_nothing_is_kept_for_a_priority_that_comes_no_longer() -> None:
     assert asked(control, 0) == {0: pytest.approx(90, abs=1)}
 
 
-def test_which_priorities_come_is_known_before_anything_is_shed() -> None:
+def test_priorities_are_watched_before_shedding_starts() -> None:
     """From when the lag is too long: to ask costs little, and to know nobody would cost a turn."""
     control = LoadShedder(LAG, MANY)
     assert not control.is_watching
@@ -348,7 +346,7 @@ def test_a_priority_not_heard_of_before_has_its_place_between_the_others() -> No
         max_size=60,
     )
 )
-def test_nobody_is_shed_while_a_lower_priority_passes(
+def test_no_request_is_shed_while_a_lower_priority_passes(
     samples: list[tuple[float, int, dict[int, int]]],
 ) -> None:
     control, now = LoadShedder(LAG, 1000), 0.0
@@ -452,7 +450,7 @@ async def test_too_many_requests_under_way_shed_the_lowest_first(edge: Edge) -> 
     await edge.until(lambda: not over.shedding)
 
 
-async def test_of_a_burst_no_more_pass_than_may_be_under_way(edge: Edge) -> None:
+async def test_burst_admits_at_most_the_configured_open_requests(edge: Edge) -> None:
     edge.config["overload"] = {"requests": 4}
     clients = [await edge.client() for _ in range(60)]
     for client in clients:
@@ -539,7 +537,7 @@ def test_an_address_is_greedy_above_the_level_alone(counts: dict[bytes, int], to
     assert {address for address, count in counts.items() if count > level} == greedy
 
 
-async def test_a_reload_changes_the_bounds_of_what_is_under_way(edge: Edge) -> None:
+async def test_reload_changes_the_bound_of_open_requests(edge: Edge) -> None:
     edge.config["overload"] = {"requests": 100}
     await edge.starts()
     over, endpoint = edge.runtime.overload, edge.endpoint()
@@ -578,7 +576,7 @@ async def test_a_request_that_is_shed_gets_503_and_is_told_when_to_come_back(edg
     endpoint.outstanding -= 87
 
 
-async def test_where_turns_are_long_all_that_wait_to_be_accepted_are_taken_in_one(edge: Edge) -> None:
+async def test_queued_connections_are_accepted_in_one_turn(edge: Edge) -> None:
     """The loop by itself takes one connection a turn: the last of fifty would wait for fifty long turns."""
     await edge.starts()
     with ExitStack() as stack:

@@ -40,11 +40,11 @@ def test_an_escaped_slash_that_leads_past_a_route_is_refused(path):
     assert refusal.value.status == 400
 
 
-def test_what_takes_no_route_is_not_asked_further():
+def test_path_outside_all_routes_is_not_checked_further():
     PathRules(Paths()).check(b"/v2%2F..", b"GET", ALONE)
 
 
-def test_what_is_rejected_is_rejected_everywhere():
+def test_rejected_pattern_is_refused_on_every_route():
     rules = PathRules(Paths(reject=("%2F",)))
     with pytest.raises(RejectedError, match="which is not accepted here"):
         rules.check(b"/api/v4/a%2Fb", b"GET", SITE)

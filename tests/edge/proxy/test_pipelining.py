@@ -63,7 +63,7 @@ async def test_empty_lines_between_refused_requests_do_no_harm(edge: Edge) -> No
         assert (await client.gets_answer()).status == 404
 
 
-async def test_what_is_read_ahead_stays_bounded_while_answers_go_out(edge: Edge) -> None:
+async def test_read_ahead_stays_bounded_while_answers_go_out(edge: Edge) -> None:
     """Each answer makes room for a request, not for a further read of any length."""
     edge.upstream.answers(lambda request: ok(b""))
     client = await edge.client()
@@ -104,7 +104,7 @@ async def test_a_body_behind_many_requests_arrives(edge: Edge) -> None:
     await asyncio.gather(client.sends(stream), gets())
 
 
-async def test_what_is_read_ahead_is_bounded(edge: Edge) -> None:
+async def test_read_ahead_is_bounded_while_no_answer_goes_out(edge: Edge) -> None:
     """A client that sends without waiting is not read further than a bound, while nothing is answered."""
     client, upstream = await edge.forwards(get("/public/first"))
     request = get("/public/next", "X-Filler: " + "x" * 1000)
@@ -117,7 +117,7 @@ async def test_what_is_read_ahead_is_bounded(edge: Edge) -> None:
     await upstream.gets_cut()
 
 
-async def test_a_head_that_is_longer_than_what_is_read_ahead_is_read_to_its_end(edge: Edge) -> None:
+async def test_head_longer_than_the_read_ahead_is_read_to_its_end(edge: Edge) -> None:
     edge.config["limits"] = {"head": "256KiB"}
     client, upstream = await edge.forwards(get("/public/first"))
     request = get("/public/next", *(f"X-Filler-{n}: {'x' * 3000}" for n in range(60)))
@@ -162,7 +162,7 @@ async def test_no_more_requests_are_read_ahead_than_configured(edge: Edge) -> No
     assert held.reading
 
 
-async def test_ends_of_heads_within_a_body_stop_nobody(edge: Edge) -> None:
+async def test_blank_lines_within_a_body_do_not_count_as_pipelined_heads(edge: Edge) -> None:
     edge.config["limits"] = {"pipelined": 2}
     client, upstream = await edge.forwards()
     body = b"\r\n\r\n" * 100
@@ -176,7 +176,7 @@ async def test_ends_of_heads_within_a_body_stop_nobody(edge: Edge) -> None:
         await upstream.tells(client, ok())
 
 
-async def test_what_follows_a_request_to_switch_is_read_on_once_it_is_a_tunnels(edge: Edge) -> None:
+async def test_bytes_after_an_upgrade_request_reach_the_tunnel(edge: Edge) -> None:
     edge.config["limits"] = {"pipelined": 1}
     upgrade = ("Connection: Upgrade", "Upgrade: websocket")
     client, upstream = await edge.opens(get("/public/", *upgrade))

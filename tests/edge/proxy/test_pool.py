@@ -38,7 +38,7 @@ def test_no_more_connections_are_kept_than_the_pool_holds() -> None:
     assert endpoint.release("c")
 
 
-def test_a_forgotten_connection_is_given_to_nobody() -> None:
+def test_forgotten_connection_is_no_longer_idle() -> None:
     endpoint = service(1).endpoints[0]
     endpoint.release("a")
     endpoint.release("b")
@@ -123,7 +123,7 @@ def test_another_region_is_the_other_one_only_where_the_near_one_has_none() -> N
     assert several.select_other([near, also_near]) is far
 
 
-def test_select_other_skips_down_endpoints_and_prefers_those_not_ejected() -> None:
+def test_select_other_skips_down_endpoints_and_prefers_unejected_ones() -> None:
     several = service(3)
     first, second, third = several.endpoints
     third.state = EJECTED
@@ -161,7 +161,7 @@ def preferring(of: Service, region: str, times: int = 600) -> Counter[str]:
     return Counter(of.select_in(region).address for _ in range(times))
 
 
-def test_who_prefers_a_region_is_served_there_by_weight() -> None:
+def test_preferred_region_is_served_by_weight() -> None:
     of = service(
         endpoints=[
             at("10.0.0.1"),
@@ -177,7 +177,7 @@ def test_who_prefers_a_region_is_served_there_by_weight() -> None:
     assert set(chosen(of)) == {"10.0.0.1"}
 
 
-def test_of_the_region_that_is_preferred_the_less_loaded_is_asked() -> None:
+def test_less_loaded_endpoint_of_the_preferred_region_is_asked() -> None:
     of = service(endpoints=[at("10.0.0.1"), at("10.0.0.2", region="us"), at("10.0.0.3", region="us")])
     of.endpoints[1].outstanding = 9
     assert set(preferring(of, "us")) == {"10.0.0.3"}
@@ -186,7 +186,7 @@ def test_of_the_region_that_is_preferred_the_less_loaded_is_asked() -> None:
     assert abs(of.endpoints[1].outstanding - of.endpoints[2].outstanding) <= 2
 
 
-def test_where_nobody_of_it_may_be_asked_the_choice_is_as_for_all() -> None:
+def test_preferred_region_without_an_endpoint_falls_back_to_the_usual_choice() -> None:
     of = service(endpoints=[at("10.0.0.1"), at("10.0.0.2", region="us"), at("10.0.0.3", region="us")])
     assert set(preferring(of, "nowhere")) == {"10.0.0.1"}
     assert set(preferring(of, "us")) == {"10.0.0.2", "10.0.0.3"}
@@ -284,7 +284,7 @@ def test_one_address_under_two_names_is_two_endpoints() -> None:
     assert addresses(of.endpoints) == ["10.0.0.1"]
 
 
-def test_what_says_nothing_new_draws_no_new_pairs() -> None:
+def test_unchanged_addresses_draw_no_new_pairs() -> None:
     of = service(2)
     of.select()
     cycle = of.next_pair

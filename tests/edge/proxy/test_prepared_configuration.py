@@ -25,7 +25,7 @@ SERVED = "upstreams: {a: {endpoints: [http://a]}}\nroutes: [{path: /, upstream: 
 ISSUERS = "issuers: {id: {issuer: https://id.example, jwks: https://id.example/k, audiences: [x]}}\n"
 
 
-def test_models_of_who_asks_are_built_and_jwt_is_imported_where_there_are_issuers(tmp_path: Path) -> None:
+def test_identity_models_are_built_and_jwt_is_imported_only_with_issuers(tmp_path: Path) -> None:
     file, told = tmp_path / "edge.yaml", []
     for config in (SERVED, SERVED + ISSUERS):
         file.write_text(config)

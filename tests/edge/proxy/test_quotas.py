@@ -35,7 +35,7 @@ async def at(edge: Edge, moment: datetime) -> None:
 # ---- hard and soft
 
 
-async def test_a_hard_quota_refuses_what_is_not_included_until_the_next_month(answering: Edge) -> None:
+async def test_hard_quota_refuses_excess_requests_until_the_next_month(answering: Edge) -> None:
     await at(answering, datetime(2027, 4, 29, 12, tzinfo=UTC))
     client = await answering.client()
     for _ in range(3):
@@ -58,7 +58,7 @@ async def test_a_hard_quota_refuses_what_is_not_included_until_the_next_month(an
     assert answering.used() == {"requests-month": 1}
 
 
-async def test_a_soft_quota_marks_what_is_not_included_and_lets_it_pass(answering: Edge) -> None:
+async def test_soft_quota_marks_excess_requests_and_lets_them_pass(answering: Edge) -> None:
     quotas(answering, {"per": "month", "included": 3})
     client = await answering.client()
     for _ in range(3):
@@ -103,7 +103,7 @@ async def test_a_day_begins_at_midnight_of_its_time_zone(answering: Edge) -> Non
     ],
 )
 @pytest.mark.parametrize("framing", ["Content-Length: 0", "Transfer-Encoding: chunked"])
-async def test_what_its_meter_does_not_count_is_given_back(
+async def test_quota_refunds_answers_that_its_meter_does_not_count(
     edge: Edge, when: str, counted: dict[int, int], framing: str
 ) -> None:
     edge.config["meters"] = {"requests": {"count": "requests", "when": when}}
@@ -122,7 +122,7 @@ async def test_what_its_meter_does_not_count_is_given_back(
 
 
 @pytest.mark.parametrize(("when", "counts"), [("answered", 0), ("success", 0), ("admitted", 1)])
-async def test_what_was_not_answered_is_given_back(edge: Edge, when: str, counts: int) -> None:
+async def test_quota_refunds_unanswered_requests_by_the_meters_condition(edge: Edge, when: str, counts: int) -> None:
     edge.config["meters"] = {"requests": {"count": "requests", "when": when}}
     quotas(edge, {"per": "day", "included": 100, "cap": "hard"})
     client, upstream = await asked(edge, post(b"", "/v1/x", WITH_KEY))
@@ -151,7 +151,7 @@ async def test_a_broken_answer_counts_as_it_began(edge: Edge) -> None:
 # ---- other configurations
 
 
-async def test_what_is_used_is_known_under_another_number_and_another_cap(answering: Edge) -> None:
+async def test_quota_usage_survives_changes_of_its_number_and_cap(answering: Edge) -> None:
     client = await answering.client()
     for _ in range(3):
         await asks(client)

@@ -61,7 +61,7 @@ async def test_head_is_refused_without_a_body_where_its_fields_are_not_understoo
         await client.gets_eof()
 
 
-async def test_the_bounds_are_those_of_the_configuration(edge: Edge) -> None:
+async def test_head_and_field_bounds_follow_the_configuration(edge: Edge) -> None:
     edge.config["limits"] = {"head": "1KiB", "fields": 3}
     assert (await edge.refuses(get("/public/", "X-A: " + "x" * 1100))).status == 431
     assert (await edge.refuses(get("/public/", "X-A: 1", "X-B: 2", "X-C: 3"))).status == 431
@@ -88,7 +88,7 @@ async def test_a_chunked_body_that_grows_too_long_is_413_and_never_complete(edge
     assert await upstream.gets_cut() == b""
 
 
-async def test_a_401_says_what_includes_type(edge: Edge) -> None:
+async def test_unauthorized_answer_has_a_www_authenticate_challenge(edge: Edge) -> None:
     """RFC 9110 section 11.6.1, RFC 6750 section 3."""
     none = await edge.refuses(get("/v1/x"))
     assert none["WWW-Authenticate"] == 'Bearer realm="edgeproxy"'
@@ -97,7 +97,7 @@ async def test_a_401_says_what_includes_type(edge: Edge) -> None:
         assert bad["WWW-Authenticate"] == 'Bearer realm="edgeproxy", error="invalid_token"'
 
 
-async def test_a_405_says_what_is_allowed(edge: Edge) -> None:
+async def test_method_not_allowed_answer_lists_the_allowed_methods(edge: Edge) -> None:
     answer = await edge.refuses(head("DELETE /get/x HTTP/1.1", "Host: h"))
     assert answer["Allow"] == "GET, HEAD"
 

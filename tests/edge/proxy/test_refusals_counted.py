@@ -39,7 +39,7 @@ def test_refusals_count_by_limit_and_certainty_and_a_busy_table_refuses_none() -
     }
 
 
-async def test_what_a_limit_refuses_is_counted_and_what_passes_is_not(edge: Edge) -> None:
+async def test_refusals_meter_counts_refused_requests_only(edge: Edge) -> None:
     edge.config["meters"] = {"requests": {"count": "requests"}, "refused": {"count": "refusals"}}
     for _ in range(60):
         await edge.passes(request(), ok())

@@ -25,14 +25,14 @@ async def test_the_edges_region_stands_once_whatever_the_upstream_says(edge: Edg
 
 
 @pytest.mark.parametrize("fields", [[], ["Server-Timing"]])
-async def test_what_the_upstream_says_passes_where_the_edge_sets_no_such_field(edge: Edge, fields: list[str]) -> None:
+async def test_upstreams_region_field_passes_if_the_edge_sets_none(edge: Edge, fields: list[str]) -> None:
     edge.config["region_fields"] = fields
     for answered in (ok(), CHUNKED):
         _, answer = await edge.passes(get(), answered.replace(b"\r\n", b"\r\nX-Edge-Region: moon\r\n", 1))
         assert answer.all("X-Edge-Region") == ["moon"]
 
 
-async def test_lists_of_the_upstream_stay_before_what_the_edge_adds(edge: Edge) -> None:
+async def test_upstreams_list_fields_stay_before_the_edges_entries(edge: Edge) -> None:
     edge.config["region_fields"] = EVERY
     theirs = ("Server-Timing: db;dur=3", "Proxy-Status: cache; hit")
     _, answer = await edge.passes(get(), ok(b"", *theirs))
@@ -69,7 +69,7 @@ async def test_answers_of_the_edge_itself_are_executed_there(edge: Edge) -> None
         assert "Proxy-Status" not in answer
 
 
-async def test_a_reload_changes_what_answers_name(edge: Edge) -> None:
+async def test_reload_changes_the_region_fields_of_answers(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok())
     client = await edge.client()
     assert "X-Edge-Region" in await client.asks(get())

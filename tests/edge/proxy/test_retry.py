@@ -25,7 +25,7 @@ async def test_a_safe_request_is_sent_again_over_a_new_connection(edge: Edge, ho
     assert edge.metrics("edge_upstream_errors_total") == {}
 
 
-async def test_what_new_connections_lose_is_charged(edge: Edge) -> None:
+async def test_request_lost_twice_on_new_connections_answers_502(edge: Edge) -> None:
     client, stale = await edge.serves()
     await client.sends(get())
     await stale.gets_request()
@@ -37,7 +37,7 @@ async def test_what_new_connections_lose_is_charged(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("retry", [{"attempts": 1}, {"budget": "0%"}])
-async def test_one_that_a_kept_connection_lost_is_charged_to_nobody(edge: Edge, retry: dict[str, Any]) -> None:
+async def test_retry_after_a_stale_connection_costs_no_retry_budget(edge: Edge, retry: dict[str, Any]) -> None:
     edge.config["upstreams"]["api"]["retry"] = retry
     client, stale = await edge.serves()
     for _ in range(40):
@@ -111,7 +111,7 @@ async def test_a_request_without_retry_gets_no_connection_that_may_close_soon(
     assert edge.metrics("edge_upstream_errors_total") == {}
 
 
-async def test_an_answer_that_came_before_what_was_written_failed_is_an_answer(edge: Edge) -> None:
+async def test_answer_received_before_a_failed_write_is_delivered(edge: Edge) -> None:
     """The upstream has answered, and gone without reading on: what is written then breaks the connection."""
     client, upstream = await edge.opens(
         head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 1000000"), b"a" * 1000

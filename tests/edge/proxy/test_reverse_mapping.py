@@ -66,13 +66,13 @@ def test_a_place_of_the_service_is_named_as_clients_ask_for_it(
     ],
 )
 @pytest.mark.parametrize("mapping", [STRIPPED, MOVED, ADDED])
-def test_what_leads_elsewhere_stays_as_it_is(mapping: ReverseMapping, place: str) -> None:
+def test_location_outside_the_mapping_stays_unchanged(mapping: ReverseMapping, place: str) -> None:
     """And so does what browsers may read in another way than the edge."""
     assert mapped(mapping, f"Location: {place}") == f"Location: {place}"
 
 
 @pytest.mark.parametrize("place", ["/in//evil.example", "http://10.0.0.5/in//evil.example", "/in///evil.example"])
-def test_what_is_left_of_a_path_names_no_host(place: str) -> None:
+def test_mapped_location_names_no_host(place: str) -> None:
     assert mapped(ADDED, f"Location: {place}") == "Location: /evil.example"
     assert mapped(MOVED, f"Location: {place}").startswith("Location: /shop//")
 
@@ -119,11 +119,11 @@ def test_a_page_is_refreshed_from_where_it_is(value: str, expected: str) -> None
         ),
     ],
 )
-def test_a_cookie_is_for_what_clients_ask_for(mapping: ReverseMapping, value: str, expected: str) -> None:
+def test_cookie_path_is_mapped_to_the_public_path(mapping: ReverseMapping, value: str, expected: str) -> None:
     assert mapped(mapping, f"Set-Cookie: {value}") == f"Set-Cookie: {expected}"
 
 
-def test_what_is_turned_off_stays() -> None:
+def test_disabled_reverse_mapping_changes_nothing() -> None:
     cookies_alone = create_reverse_mapping(Rewrite(strip="/shop", locations=False), "/in")
     assert cookies_alone is not None
     assert mapped(cookies_alone, "Location: /in/x") == "Location: /in/x"

@@ -36,7 +36,7 @@ def test_a_prefix_is_replaced(target: str, rewrite: dict[str, str], expected: st
     assert rewritten(target, **rewrite) == expected
 
 
-def test_what_is_set_and_removed_is_so_in_every_spelling() -> None:
+def test_field_edits_apply_to_every_spelling_of_a_name() -> None:
     edit = FieldEdit(RequestFields(set={"X-Internal": "edge"}, remove=("X-Debug",)))
     assert edit(b"Host: h\r\nX_Internal: forged\r\nx.debug: 1\r\n") == b"Host: h\r\nX-Internal: edge\r\n"
 
@@ -152,7 +152,7 @@ def with_routes(edge: Edge, *routes: dict[str, Any]) -> None:
     edge.config["routes"] = [*routes, *edge.config["routes"]]
 
 
-async def test_an_upstream_gets_what_the_route_makes_of_a_request(edge: Edge) -> None:
+async def test_upstream_gets_the_request_as_its_route_rewrites_it(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["endpoints"] = [f"{edge.upstream.url}/base"]
     request = {"set": {"X-Own": "edge", "Authorization": "Bearer of-the-upstream"}, "remove": ["Cookie", "Via"]}
     rewrite = {"strip": "/shop", "request": request}
@@ -194,7 +194,7 @@ ANSWERS = {
 
 
 @pytest.mark.parametrize("name", ANSWERS)
-async def test_a_client_gets_what_the_route_makes_of_an_answer(edge: Edge, name: str) -> None:
+async def test_client_gets_the_answer_as_its_route_rewrites_it(edge: Edge, name: str) -> None:
     edge.config["security_headers"] = True
     fields = {"set": {"Cache-Control": "no-store", "X-Frame-Options": "SAMEORIGIN"}, "remove": ["Server", "Via"]}
     with_routes(edge, {"path": "/own/*", "upstream": "api", "auth": "none", "rewrite": {"response": fields}})
@@ -209,7 +209,7 @@ async def test_a_client_gets_what_the_route_makes_of_an_answer(edge: Edge, name:
         assert answer.body == (b"" if name == "not modified" else b"hello")
 
 
-async def test_a_redirect_and_a_fixed_answer_ask_nobody(edge: Edge) -> None:
+async def test_redirect_and_fixed_answer_use_no_upstream(edge: Edge) -> None:
     moved = {"path": "/old/*", "redirect": "https://b.example/new/*"}
     fixed = {"path": "/gone", "respond": {"status": 410, "body": "gone", "type": "text/html"}}
     with_routes(edge, moved, fixed, {"path": "/nothing", "respond": {"status": 204}})
@@ -238,7 +238,7 @@ async def test_without_tls_a_client_is_sent_there_and_with_it_comes_in(edge: Edg
     assert (await edge.refuses(get("/safe/x", "X-Forwarded-Proto: https"))).status == 401
 
 
-async def test_who_names_no_host_is_sent_to_none(edge: Edge) -> None:
+async def test_https_redirect_without_a_host_answers_400(edge: Edge) -> None:
     """Neither to the name that the upstream is given, nor to the edge's own address."""
     edge.config["trusted_proxies"] = ["127.0.0.2"]
     with_routes(edge, {"path": "/safe/*", "upstream": "api", "redirect": "https"})

@@ -15,7 +15,7 @@ from edgeproxy.edge.proxy.metering import is_billed
         ("admitted", (), (101, 200, 301, 404, 500)),
     ],
 )
-def test_what_an_answer_of_the_upstream_is_billed_as(when: str, billed: tuple[int, ...], free: tuple[int, ...]) -> None:
+def test_meter_condition_decides_the_billed_statuses(when: str, billed: tuple[int, ...], free: tuple[int, ...]) -> None:
     assert [status for status in (*billed, *free) if is_billed(when, status)] == list(billed)
 
 

@@ -61,7 +61,7 @@ def test_a_prefix_takes_its_name_from_no_route_of_that_path() -> None:
             assert found(order, b"h.test", b"/v1/", b"POST") == "prefix"
 
 
-def test_what_is_around_a_prefix_does_not_get_its_name() -> None:
+def test_prefix_route_takes_its_bare_path_before_wider_routes() -> None:
     """It may ask for less."""
     routes = [Leads("admin", b"/admin/*", b"h.test"), Leads("all", b"/*", b"h.test"), Leads("own", b"/admin")]
     assert found(routes, b"h.test", b"/admin") == "admin"
@@ -186,14 +186,14 @@ def test_routes_of_one_path_share_it_by_method() -> None:
     assert refused.fields == b"Allow: GET, POST, PUT\r\n"
 
 
-def test_a_route_without_methods_takes_what_no_other_of_its_path_names() -> None:
+def test_route_without_methods_takes_the_methods_that_other_routes_leave() -> None:
     routes = [Leads("rest", b"/v1/*"), Leads("write", b"/v1/*", methods=methods(b"POST"))]
     for order in (routes, routes[::-1]):
         assert found(order, None, b"/v1/a", b"POST") == "write"
         assert found(order, None, b"/v1/a", b"GET") == "rest"
 
 
-def test_what_methods_a_flagged_route_takes_is_not_told() -> None:
+def test_flagged_route_does_not_reveal_its_methods() -> None:
     """It does not exist for everybody, and nobody has asked yet whose request this is."""
     flagged = Leads("new", b"/v1/*", methods=methods(b"POST"), is_flagged=True)
     assert found([flagged], None, b"/v1/a", b"POST") == "new"

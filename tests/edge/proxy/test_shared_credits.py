@@ -59,9 +59,7 @@ async def test_beyond_the_limit_credits_are_asked_for(edge: Edge, shared: Shared
     assert spent(edge) == UNHEARD + 1
 
 
-async def test_where_there_are_no_credits_left_in_the_world_it_is_the_limit_that_refuses(
-    edge: Edge, shared: Shared
-) -> None:
+async def test_request_without_shared_credits_is_refused_by_the_limit(edge: Edge, shared: Shared) -> None:
     await uses_up(edge, shared, LIMIT + UNHEARD)
     client = await edge.client()
     await client.sends(request())
@@ -73,7 +71,7 @@ async def test_where_there_are_no_credits_left_in_the_world_it_is_the_limit_that
     assert not shared.gates()
 
 
-async def test_where_the_hub_has_nothing_left_of_the_limit_credits_pay(edge: Edge, shared: Shared) -> None:
+async def test_credits_pay_once_the_hub_has_nothing_left_of_the_limit(edge: Edge, shared: Shared) -> None:
     await uses_up(edge, shared, 1)
     client = await edge.client()
     await client.sends(request())
@@ -93,7 +91,7 @@ async def test_where_the_hub_has_nothing_left_of_the_limit_credits_pay(edge: Edg
     assert edge.used() == {"basic": 1, "burst-credits": 3}
 
 
-async def test_who_has_nobody_to_ask_goes_on_with_what_is_known(edge: Edge, shared: Shared) -> None:
+async def test_worker_without_a_supervisor_spends_the_credits_it_knows(edge: Edge, shared: Shared) -> None:
     await uses_up(edge, shared, LIMIT + UNHEARD)
     edge.runtime.claim_waiter.on_supervisor_lost()
     client = await edge.client()
@@ -101,7 +99,7 @@ async def test_who_has_nobody_to_ask_goes_on_with_what_is_known(edge: Edge, shar
     assert spent(edge) == UNHEARD + 1
 
 
-async def test_what_answers_cost_is_told(edge: Edge, shared: Shared) -> None:
+async def test_answer_costs_are_reported_to_the_supervisor(edge: Edge, shared: Shared) -> None:
     edge.config["tiers"]["basic"] = {"limits": [{"name": "tokens", "rate": "100/min", "cost_header": "X-Cost"}]}
     edge.upstream.answers(lambda request: ok(b"", "X-Cost: 60"))
     await edge.starts()

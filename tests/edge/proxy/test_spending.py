@@ -24,7 +24,7 @@ def capped(edge: Edge, caps: dict[str, Any], **route: Any) -> None:
 
 
 @pytest.mark.parametrize(("caps", "name"), [({"session": "1000/60min"}, "session"), ({"day": 1000}, "cost-day")])
-async def test_what_answers_cost_is_spent_until_nothing_is_left(edge: Edge, caps: dict[str, Any], name: str) -> None:
+async def test_cap_refuses_once_the_costs_of_answers_reach_it(edge: Edge, caps: dict[str, Any], name: str) -> None:
     capped(edge, caps)
     client = await edge.client()
     for _ in range(3):
@@ -55,7 +55,7 @@ async def test_one_that_turns_out_dearer_counts_in_full_and_by_how_much_it_did(
     assert edge.usage() == {("acme", "cost", "v1"): 800, **above}
 
 
-async def test_of_answers_split_by_model_it_is_known_too(edge: Edge) -> None:
+async def test_cap_counts_answers_split_by_model(edge: Edge) -> None:
     capped(edge, {"request": 300})
     edge.config["meters"] = {"cost": {**COST["cost"], "dimensions": {"model": {"header": "X-Model", "values": 5}}}}
     edge.upstream.answers(lambda _: ok(b"", "X-Cost: 400", "X-Model: m1"))
@@ -65,7 +65,7 @@ async def test_of_answers_split_by_model_it_is_known_too(edge: Edge) -> None:
     assert counted == [("acme", "cost", "v1", 400, '{"model":"m1"}'), ("acme", OVER_CAP, "v1", 100)]
 
 
-def test_nobody_is_refused_an_answer_because_a_table_is_busy_or_full() -> None:
+def test_capped_counter_survives_a_busy_or_full_table() -> None:
     class Tally:
         def __init__(self) -> None:
             self.total = 0

@@ -153,7 +153,7 @@ async def test_the_limit_with_the_longest_wait_is_stated(answering: Edge) -> Non
         ("credits", None, r"The credits that were paid in advance are spent \(n: 7 of 5\); top up", "top_up"),
     ],
 )
-def test_quotas_that_the_collector_makes_state_what_ends_them(
+def test_refusal_of_a_collectors_quota_states_its_remedy(
     tmp_path: Path, kind: QuotaKind, why: str | None, sentence: str, remedy: str
 ) -> None:
     layout = Layout("quotas", 5, 8, ring=1, cells=1, width=at.HEAD_WORDS)

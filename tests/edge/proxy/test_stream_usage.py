@@ -56,7 +56,9 @@ async def sent(edge: Edge, *pieces: bytes) -> tuple[Wire, Wire, bytes]:
 
 @pytest.mark.parametrize("answer", [CHUNKED, SIZED, UNTIL_CLOSE], ids=["chunked", "sized", "until close"])
 @pytest.mark.parametrize("at", [len(REQUEST), len(REQUEST) - 5, len(REQUEST) - len(BODY)])
-async def test_the_upstream_is_asked_and_the_client_gets_what_it_asked_for(edge: Edge, answer: bytes, at: int) -> None:
+async def test_upstream_is_asked_for_usage_and_the_client_gets_its_own_stream(
+    edge: Edge, answer: bytes, at: int
+) -> None:
     client, upstream, body = await sent(edge, REQUEST[:at], REQUEST[at:])
     assert body == ASKING
     await upstream.sends(answer)

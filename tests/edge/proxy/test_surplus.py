@@ -80,7 +80,7 @@ async def test_an_answer_to_a_body_that_was_gathered_is_whole(edge: Edge) -> Non
 
 @pytest.mark.parametrize("asked", ["GET", "HEAD"])
 @pytest.mark.parametrize("late", [b"\r\n", POISON])
-async def test_what_comes_to_an_idle_connection_is_nobodys(edge: Edge, asked: str, late: bytes) -> None:
+async def test_bytes_on_an_idle_upstream_connection_are_dropped_as_surplus(edge: Edge, asked: str, late: bytes) -> None:
     client, upstream = await edge.forwards(head(f"{asked} /public/ HTTP/1.1", "Host: h"))
     await upstream.sends(ok() if asked == "GET" else head("HTTP/1.1 200 OK", "Content-Length: 5"))
     assert (await client.gets_answer(asked)).status == 200
@@ -94,7 +94,7 @@ async def test_what_comes_to_an_idle_connection_is_nobodys(edge: Edge, asked: st
     await goes_on_alone(edge, client, upstream)
 
 
-async def test_what_comes_while_a_slow_client_takes_the_answer_is_nobodys(edge: Edge) -> None:
+async def test_surplus_bytes_while_a_slow_client_reads_are_dropped(edge: Edge) -> None:
     client = await edge.client(receives=4096)
     await client.sends(get())
     upstream = await edge.upstream.takes()

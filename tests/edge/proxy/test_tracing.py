@@ -114,7 +114,7 @@ async def test_a_request_is_a_span_with_its_decision_and_its_attempt_below(edge:
     assert request.start_time_unix_nano <= attempt.start_time_unix_nano <= attempt.end_time_unix_nano
 
 
-async def test_nothing_of_a_request_that_is_secret_or_personal_is_in_its_spans(edge: Edge) -> None:
+async def test_spans_contain_no_secret_or_personal_data_of_a_request(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok(b"planted-answer", "X-Answer: planted"))
     fields = ("Cookie: planted", "User-Agent: planted", "Authorization: Bearer planted", "Referer: http://planted")
     for path in ("/public/x?planted=planted", "/public/%70", "/v1/x?planted#planted"):
@@ -156,7 +156,7 @@ async def test_the_customer_and_the_address_are_told_only_if_that_is_asked_for(e
         ({"sample": "100%"}, f"traceparent: 00-{TRACE}-{PARENT}-03", True, "03"),
     ],
 )
-async def test_who_is_recorded_and_what_the_upstream_is_told_of_it(
+async def test_sampling_decides_on_recording_and_the_trace_flags(
     edge: Edge, settings: dict[str, Any], field: str | None, recorded: bool, flags: str
 ) -> None:
     edge.upstream.answers(lambda request: ok())
@@ -184,7 +184,7 @@ async def test_a_share_is_drawn_of_the_traces_that_begin_here(edge: Edge) -> Non
     assert {span.trace_id.hex() for span in take(edge)} == {match[1] for match in drawn if match and match[3] == "01"}
 
 
-async def test_senders_who_record_everything_are_held_to_a_rate_and_trusted_ones_are_not(edge: Edge) -> None:
+async def test_sampled_parents_are_limited_by_parent_rate_unless_trusted(edge: Edge) -> None:
     edge.upstream.answers(lambda request: ok())
     traces(edge, sample="0%", parent_rate="3/h")
     client = await edge.client()
@@ -215,7 +215,7 @@ async def test_without_tracing_nothing_is_recorded_and_traces_begin_as_ever(edge
 # ---- what comes of them
 
 
-async def test_what_the_edge_answers_itself_is_a_span_too(edge: Edge) -> None:
+async def test_answer_of_the_edge_itself_has_a_span(edge: Edge) -> None:
     edge.config["tiers"]["basic"] = {"limits": [{"rate": "1/min", "name": "minute"}]}
     edge.upstream.answers(lambda request: ok())
     await asks(edge, get("/v1/x", f"X-API-Key: {KEY}"))
@@ -313,7 +313,7 @@ async def test_the_wait_for_the_hub_is_a_span(edge: Edge) -> None:
     assert wait.end_time_unix_nano <= attempt.start_time_unix_nano
 
 
-async def test_tokens_and_model_of_an_answer_are_those_of_the_conventions(edge: Edge) -> None:
+async def test_tokens_and_model_follow_the_gen_ai_conventions(edge: Edge) -> None:
     edge.config["routes"][1]["response_usage"] = "openai"
     edge.config["meters"] = {"tokens": {"count": "total_tokens", "missing": 0}}
     said = {"model": "gpt-x", "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}}
@@ -375,7 +375,7 @@ async def test_no_path_makes_a_span_that_cannot_be_read(edge: Edge, path: bytes)
 # ---- on their way to the supervisor
 
 
-def test_what_the_supervisor_does_not_take_in_time_is_dropped_and_counted() -> None:
+def test_spans_beyond_the_buffer_are_dropped_and_counted() -> None:
     taken: list[SpansEnded] = []
     takes = False
 

@@ -76,7 +76,7 @@ async def test_one_that_rests_is_not_taken_for_an_upstream_that_does(edge: Edge)
     assert answer.endswith(body)
 
 
-async def test_who_uploads_on_after_an_answer_has_time_to_read_it(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_still_uploading_after_an_answer_can_read_it(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_transport, "LINGER_SECONDS", 0.3)
     client, upstream = await edge.opens(UPLOAD)
     await upstream.sends(head("HTTP/1.1 413 Content Too Large", "Content-Length: 4") + b"long")
@@ -87,7 +87,7 @@ async def test_who_uploads_on_after_an_answer_has_time_to_read_it(edge: Edge, mo
     await client.gets_eof()
 
 
-async def test_who_uploads_on_for_ever_does_not(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_upload_after_an_answer_is_cut(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_transport, "LINGER_SECONDS", 0.1)
     monkeypatch.setattr(client_transport, "LINGER_SECONDS_MAX", 0.2)
     client, upstream = await edge.opens(UPLOAD)

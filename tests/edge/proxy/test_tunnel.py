@@ -80,7 +80,7 @@ async def test_other_protocols_are_not_asked_for(edge: Edge) -> None:
         assert answer.status == 200
 
 
-async def test_of_several_protocols_only_websocket_is_asked_for(edge: Edge) -> None:
+async def test_upgrade_with_several_protocols_asks_only_for_websocket(edge: Edge) -> None:
     request, _ = await edge.passes(get("/public/ws", "Connection: Upgrade", "Upgrade: h2c, WebSocket"), ok())
     assert request["Upgrade"] == "websocket"
 
@@ -162,7 +162,7 @@ async def test_a_silent_tunnel_of_another_protocol_is_cut(edge: Edge) -> None:
 @pytest.mark.parametrize(
     "end", ["reset", "FIN", "FIN behind a close frame", "END_STREAM", "RST_STREAM", "FIN over HTTP/2"]
 )
-async def test_a_websocket_whose_client_is_gone_frees_its_place_though_the_service_stays(edge: Edge, end: str) -> None:
+async def test_websocket_of_a_gone_client_frees_its_slot_while_the_service_stays(edge: Edge, end: str) -> None:
     edge.config["tiers"]["basic"] = {"limits": [], "concurrency": 1}
     edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
     edge.config["routes"].append({"path": "/ws", "upstream": "api"})

@@ -302,7 +302,7 @@ def test_input_without_room_stays_and_is_read_no_further():
     assert side.reading
 
 
-def test_what_a_piece_leaves_comes_before_all_that_waits():
+def test_rest_of_a_slice_is_read_before_later_input():
     loop = Loop()
     side = Side(loop, COSTLY)
     side.receive(INPUT)
@@ -327,7 +327,7 @@ def test_lost_connection_leaves_the_queue():
     assert other.taken == INPUT
 
 
-def test_fault_closes_its_connection_and_nobody_elses():
+def test_fault_closes_only_its_own_connection():
     loop = Loop()
     broken, other = Side(loop, COSTLY), Side(loop, COSTLY)
     broken.receive(INPUT)
@@ -366,7 +366,7 @@ def test_long_slice_is_reported_with_its_connection():
     assert loop.reported == [("side", "192.0.2.1")]
 
 
-def test_long_turn_that_no_slice_took_names_nobody():
+def test_long_turn_without_a_slice_names_no_connection():
     loop = Loop()
     Side(loop, COSTLY, "192.0.2.1").receive(INPUT)
     loop.turn()
@@ -388,7 +388,7 @@ def test_newcomer_waits_for_one_slice_and_not_for_a_round():
     assert polite.taken == INPUT[:2000]
 
 
-def test_newcomers_leave_every_second_slice_to_those_that_wait_longer():
+def test_new_connections_leave_time_for_one_that_waits_longer():
     loop = Loop()
     log: list[str] = []
     old = Side(loop, COSTLY, "old", log)

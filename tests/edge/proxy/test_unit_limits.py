@@ -48,7 +48,7 @@ async def asks(client: Wire, path: str = "/v1/x") -> Message:
     return await client.asks(request(path))
 
 
-async def test_an_answer_is_charged_and_not_what_was_reserved(edge: Edge) -> None:
+async def test_limit_charges_the_answer_rather_than_its_reservation(edge: Edge) -> None:
     answers(edge, 10, 0, 250, 640, 90)
     client = await edge.client()
     shown = [left(await asks(client))[:2] for _ in range(3)]
@@ -67,7 +67,7 @@ async def test_an_answer_is_charged_and_not_what_was_reserved(edge: Edge) -> Non
     assert (await asks(client)).status == 200
 
 
-async def test_what_an_answer_takes_beyond_its_reservation_is_paid_before_the_next_passes(edge: Edge) -> None:
+async def test_excess_over_a_reservation_drains_before_the_next_request(edge: Edge) -> None:
     answers(edge, 5000, 1)
     client = await edge.client()
     assert (await asks(client)).status == 200
@@ -93,7 +93,7 @@ async def test_requests_under_way_hold_their_reservations_until_they_end(edge: E
     assert edge.in_use() == 0
 
 
-async def test_a_client_that_leaves_frees_its_reservation_and_pays_for_what_was_generated(edge: Edge) -> None:
+async def test_leaving_client_frees_its_reservation_and_pays_for_generated_tokens(edge: Edge) -> None:
     client, upstream = await edge.forwards(request())
     body = events({"choices": []}, {"usage": {"prompt_tokens": 1, "completion_tokens": 299}})
     await upstream.sends(head("HTTP/1.1 200 OK", STREAM, "Transfer-Encoding: chunked") + chunks(body[:20])[:-5])
@@ -122,7 +122,7 @@ async def test_a_limit_of_requests_beside_one_of_tokens_has_a_row_of_its_own(edg
     assert edge.used() == {"tokens": 80, "requests": 2}
 
 
-async def test_of_two_hundred_streams_at_once_no_more_pass_than_fit(edge: Edge) -> None:
+async def test_two_hundred_streams_at_once_admit_only_those_that_fit(edge: Edge) -> None:
     """The promise: within the limit, and what answers take beyond their reservations."""
     limited(edge, {"name": "tokens", "rate": "100000/min", "of": "all", "reserve": 1000})
     clients = [await edge.client() for _ in range(200)]
@@ -238,7 +238,7 @@ async def test_a_client_that_leaves_while_its_body_is_waited_for_is_forgotten(te
     assert not telling.upstream.is_asked()
 
 
-async def test_what_does_not_fit_is_refused_before_the_upstream_is_asked(telling: Edge) -> None:
+async def test_request_beyond_the_token_limit_is_refused_without_asking_the_upstream(telling: Edge) -> None:
     pairs = []
     for _ in range(2):
         client = await telling.client()

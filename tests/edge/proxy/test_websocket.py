@@ -43,7 +43,7 @@ def split(draw: st.DrawFn, size: int) -> list[tuple[int, int]]:
 
 
 @given(data=st.data(), sent=st.lists(one_frame(), min_size=1, max_size=6))
-def test_what_passes_is_what_came(data: st.DataObject, sent: list[bytes]) -> None:
+def test_relay_passes_websocket_frames_unchanged(data: st.DataObject, sent: list[bytes]) -> None:
     stream = b"".join(sent)
     frames = FrameRelay()
     ends = {0, *accumulate(map(len, sent))}
@@ -84,7 +84,7 @@ def test_the_answer_is_heard_behind_the_last_word(data: st.DataObject, sent: lis
 
 
 @given(stream=st.binary(max_size=200), data=st.data())
-def test_what_is_no_websocket_passes_as_it_is(stream: bytes, data: st.DataObject) -> None:
+def test_relay_passes_arbitrary_bytes_unchanged(stream: bytes, data: st.DataObject) -> None:
     """Whatever it is, nothing is lost or added until somebody leaves."""
     frames = FrameRelay()
     for start, end in data.draw(split(len(stream))):
@@ -102,7 +102,7 @@ def test_what_is_no_websocket_passes_as_it_is(stream: bytes, data: st.DataObject
     ],
     ids=lambda wrong: wrong[:3].hex(),
 )
-def test_what_no_frame_begins_with_is_told(wrong: bytes) -> None:
+def test_invalid_frame_start_makes_the_relay_opaque(wrong: bytes) -> None:
     frames = FrameRelay()
     assert frames.relay(frame(TEXT, b"a") + wrong) == frame(TEXT, b"a") + wrong
     assert frames.is_opaque
@@ -110,7 +110,7 @@ def test_what_no_frame_begins_with_is_told(wrong: bytes) -> None:
     assert frames.relay(frame(TEXT, b"b")) == frame(TEXT, b"b")
 
 
-def test_where_it_is_lost_before_the_last_word_could_be_said_all_passes_on() -> None:
+def test_close_frame_waits_for_the_frame_end_even_if_the_relay_is_opaque() -> None:
     frames = FrameRelay()
     begun = frame(BINARY, bytes(100))
     frames.relay(begun[:50])

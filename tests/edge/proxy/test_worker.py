@@ -38,7 +38,7 @@ def test_a_signal_ends_it_cleanly(worker: Process, number: int) -> None:
     assert worker.ends()[0] == 0
 
 
-def test_what_asks_the_supervisor_for_a_reload_does_not_end_it(worker: Process) -> None:
+def test_sighup_does_not_end_a_worker(worker: Process) -> None:
     async def scene() -> None:
         await worker.begins()
         os.kill(worker.process.pid, signal.SIGHUP)
@@ -96,7 +96,7 @@ def untold(edge: Edge) -> Iterator[Process]:
     yield from lived(edge)
 
 
-def test_where_its_supervisor_dies_before_it_is_ready_it_serves_on_all_the_same(untold: Process) -> None:
+def test_worker_serves_on_if_its_supervisor_dies_before_it_is_ready(untold: Process) -> None:
     async def scene() -> None:
         await untold.is_configured()
         await untold.channel.send(SetEndpoints(1, {"api": [EndpointAddresses([], [])]}))
@@ -109,7 +109,7 @@ def test_where_its_supervisor_dies_before_it_is_ready_it_serves_on_all_the_same(
     assert untold.ends()[0] == 0
 
 
-def test_where_enough_others_serve_on_without_a_supervisor_it_leaves(worker: Process) -> None:
+def test_orphaned_worker_leaves_if_enough_others_serve_on(worker: Process) -> None:
     async def scene() -> None:
         await worker.begins()
         worker.channel.close()
@@ -164,7 +164,7 @@ def test_without_a_free_column_it_says_so_and_does_not_start(worker: Process) ->
         store.close()
 
 
-def test_with_nobody_to_configure_it_it_ends(worker: Process) -> None:
+def test_worker_without_a_supervisor_at_start_exits_with_1(worker: Process) -> None:
     worker._mine.close()
     code, written = worker.ends()
     assert code == 1
@@ -187,7 +187,7 @@ def test_an_unknown_message_ends_the_supervisors_channel_and_not_the_requests(wo
     assert "Invalid value 'unknown'" in written
 
 
-def test_what_comes_before_the_configuration_ends_it_with_a_word(worker: Process) -> None:
+def test_message_before_the_configuration_ends_the_worker_with_an_error(worker: Process) -> None:
     async def scene() -> None:
         channel = await Channel.from_socket(worker._mine, messages.SUPERVISOR)
         await channel.send(Drain(5.0))

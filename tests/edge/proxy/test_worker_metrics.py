@@ -70,7 +70,7 @@ def test_a_refusal_by_several_limits_is_one_request_and_each_of_their_refusals()
     )
 
 
-def test_what_cannot_be_billed_now_is_not_served_now() -> None:
+def test_request_that_cannot_be_billed_answers_503() -> None:
     with pytest.raises(RejectedError) as raised:
         WorkerMetrics(Store(billing=TableBusyError())).get_usage_counter("acme", "requests", "v1")
     assert (raised.value.status, raised.value.close) == (503, False)

@@ -176,7 +176,7 @@ def test_readiness_says_why_not(room: Room, monkeypatch: pytest.MonkeyPatch) -> 
     ask(room, scene)
 
 
-def test_metrics_are_those_of_the_tables_and_of_the_supervisor(room: Room) -> None:
+def test_metrics_come_from_the_tables_and_the_supervisor(room: Room) -> None:
     worker = room.worker
     worker.meters.counter("edge_requests_total", "v1", "basic", "200").add(3)
     worker.meters.counter("edge_table_full_total", "customers").add(1)
@@ -210,7 +210,7 @@ def test_metrics_are_those_of_the_tables_and_of_the_supervisor(room: Room) -> No
     ask(room, scene)
 
 
-def test_what_may_be_counted_is_zero_before_it_was(room: Room) -> None:
+def test_metrics_are_zero_before_the_first_count(room: Room) -> None:
     async def scene(client: Client, status: Status, workers: Workers) -> None:
         found = families(text=await (await client.get("/metrics")).text())
         assert [value(found["edge_connections"], side=side) for side in ("client", "upstream")] == [0, 0]
@@ -258,7 +258,7 @@ def test_usage_lists_every_row_in_order(room: Room) -> None:
     ask(room, scene)
 
 
-def test_limits_show_what_is_used_of_each_policy_of_a_tier(room: Room) -> None:
+def test_limits_show_the_usage_of_each_policy_of_a_tier(room: Room) -> None:
     room.charge("acme", 3)
 
     async def scene(client: Client, status: Status, workers: Workers) -> None:
@@ -313,7 +313,7 @@ def test_unknown_paths_and_methods_are_problems(room: Room) -> None:
     ask(room, scene)
 
 
-def test_a_reload_answers_with_what_came_of_it(room: Room) -> None:
+def test_reload_answers_with_its_result(room: Room) -> None:
     async def scene(client: Client, status: Status, workers: Workers) -> None:
         before = status.settings.sha256
         answer = await client.post("/reload")
@@ -410,7 +410,7 @@ def test_a_failure_of_the_supervisors_own_is_a_500(room: Room, monkeypatch: pyte
     ask(room, scene)
 
 
-def test_status_tells_what_operators_look_for(room: Room) -> None:
+def test_status_reports_phase_tables_config_and_usage(room: Room) -> None:
     room.worker.billing.counter("acme", "requests", "v1").add(3)
     began = time.time()
 
@@ -468,7 +468,7 @@ def test_status_tells_what_operators_look_for(room: Room) -> None:
     ask(room, scene)
 
 
-def test_the_connections_of_one_worker_are_those_of_its_column(room: Room) -> None:
+def test_connections_of_a_worker_are_read_from_its_column(room: Room) -> None:
     other = Store.join(room.store.state)
     room.worker.meters.gauge("edge_connections", "client").set(4)
     room.worker.meters.gauge("edge_connections", "upstream").set(1)

@@ -47,7 +47,7 @@ def asked(
         (asked("/status", "localhost", local="127.0.0.1"), LOOPBACK, "local"),
     ],
 )
-def test_who_asks_has_a_name(request_: AdminRequest, admin: Admin, name: str) -> None:
+def test_identified_caller_has_a_name(request_: AdminRequest, admin: Admin, name: str) -> None:
     assert identify_caller(request_, admin, NOW) == name
 
 
@@ -70,7 +70,9 @@ def test_who_asks_has_a_name(request_: AdminRequest, admin: Admin, name: str) ->
         (asked("/metrics", "10.0.0.7", origin="http://10.0.0.7:9090"), ANYWHERE, 403, None),
     ],
 )
-def test_who_may_not_ask(request_: AdminRequest, admin: Admin, status: int, challenge: str | None) -> None:
+def test_unauthorized_caller_is_refused_with_a_challenge(
+    request_: AdminRequest, admin: Admin, status: int, challenge: str | None
+) -> None:
     with pytest.raises(AdminRefusedError) as refused:
         identify_caller(request_, admin, NOW)
     assert (refused.value.status, refused.value.headers.get("WWW-Authenticate")) == (status, challenge)

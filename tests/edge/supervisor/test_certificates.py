@@ -122,7 +122,7 @@ def test_a_pair_is_loaded_when_both_files_exist_and_a_gap_is_logged_once(authori
     assert words[0] == pytest.approx(200 * DAY, abs=60)
 
 
-def test_files_that_are_gone_or_broken_leave_what_is_in_use(authority: Authority) -> None:
+def test_missing_or_broken_files_keep_the_certificate_in_use(authority: Authority) -> None:
     pair = authority.issue("a.test")
     watched = Watched(settings(pair))
     content = pair.cert.read_bytes()
@@ -140,7 +140,7 @@ def test_files_that_are_gone_or_broken_leave_what_is_in_use(authority: Authority
     ]
 
 
-def test_what_is_broken_and_put_back_as_it_was_is_no_news(authority: Authority, tmp_path: Path) -> None:
+def test_restored_key_file_is_no_change(authority: Authority, tmp_path: Path) -> None:
     pair = authority.issue("a.test")
     watched = Watched(settings(pair))
     with capture_logs() as logs:
@@ -200,7 +200,7 @@ def test_seconds_until_a_certificate_expires_are_below_zero_once_it_has(authorit
     }
 
 
-def test_who_is_about_to_expire_is_spoken_of_once_a_day(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_expiring_certificate_is_logged_once_a_day(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     soon, fine = authority.issue("a.test", days=13.5), authority.issue("b.test", days=16)
     with capture_logs() as logs:
         watched = Watched(settings(soon, fine))
@@ -219,7 +219,7 @@ def test_who_is_about_to_expire_is_spoken_of_once_a_day(authority: Authority, mo
         assert len(logs) == 2
 
 
-def test_a_reload_keeps_what_is_known_of_files_that_stay_and_watches_new_ones(authority: Authority) -> None:
+def test_reload_keeps_the_state_of_kept_files_and_watches_new_ones(authority: Authority) -> None:
     stays, goes, comes = (authority.issue(f"{name}.test") for name in ("a", "b", "c"))
     watched = Watched(settings(stays, goes))
     made = watched.certificates

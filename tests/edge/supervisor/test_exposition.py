@@ -41,7 +41,7 @@ def test_a_histogram_is_cumulative_in_seconds() -> None:
     assert rest == {"edge_request_seconds_count": 7, "edge_request_seconds_sum": 12.5}
 
 
-def test_what_the_table_of_metrics_lacks_is_left_out() -> None:
+def test_undeclared_metric_is_left_out_of_the_exposition() -> None:
     assert "edge_of_tomorrow_total" not in families(("edge_of_tomorrow_total", (), [1]))
 
 
@@ -64,9 +64,7 @@ def test_a_histogram_of_another_shape_is_an_error() -> None:
         ("text/plain;q=0, Application/OpenMetrics-Text", True),
     ],
 )
-def test_openmetrics_is_for_who_asks_for_it_and_nothing_in_an_accept_is_an_error(
-    accept: str, is_openmetrics: bool
-) -> None:
+def test_openmetrics_is_served_on_request_and_any_accept_field_is_valid(accept: str, is_openmetrics: bool) -> None:
     exemplars = {"v1": {0: Exemplar("ab", 0.00005, 1.0)}}
     text, content_type = render_metrics([("edge_request_seconds", ("v1",), [1] * 19)], exemplars, accept)
     assert content_type.startswith("application/openmetrics-text") is is_openmetrics

@@ -113,7 +113,7 @@ def test_an_address_is_probed_at_once_and_again_and_again() -> None:
     play(scene)
 
 
-def test_what_turns_is_said_with_why_and_learned() -> None:
+def test_health_change_is_logged_with_its_reason_and_reported() -> None:
     async def scene(health: Health, service: Service, tasks: Tasks, learned: list[int]) -> None:
         health.follow([ONE], tasks)
         await turned(lambda: health.is_probed, "it is probed")

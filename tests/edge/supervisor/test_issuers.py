@@ -50,9 +50,7 @@ def test_keys_count_no_more_where_others_are_configured_and_at_once_after_a_rest
     asyncio.run(scenario())
 
 
-def test_keys_are_fetched_early_where_one_includes_type_and_no_more_often_than_may_be(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_key_fetches_early_at_most_once_per_interval(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fetched: list[float] = []
 
     async def fetch(_: str) -> str:

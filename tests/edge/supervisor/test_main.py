@@ -88,7 +88,7 @@ def test_an_older_supervisor_takes_over_from_a_newer_one_that_died(make: Make) -
     request(first, 5)
 
 
-def test_sighup_reloads_and_says_what_came_of_it(make: Make) -> None:
+def test_sighup_reloads_and_logs_the_result(make: Make) -> None:
     edge = make().start()
     edge.supervisor.send_signal(signal.SIGHUP)
     until(lambda: logged(edge, "configuration is what serves already"), "it says so")
@@ -139,7 +139,7 @@ def test_a_port_in_use_is_named_and_nothing_is_started(make: Make, tmp_path: Pat
     assert not (tmp_path / "state").exists()
 
 
-def test_where_no_worker_can_start_the_edge_says_why_and_ends(make: Make) -> None:
+def test_edge_exits_with_a_reason_if_no_worker_can_start(make: Make) -> None:
     edges = [make().start() for _ in range(2)]
     third = make()
     assert third.begin().wait(20) == 1
@@ -169,7 +169,7 @@ def test_orphans_of_the_older_supervisor_serve_after_the_newer_one_has_ended(mak
     assert first.supervisor.family() == workers
 
 
-def test_a_machine_whose_order_of_stores_is_unproven_is_refused(
+def test_machine_with_unproven_memory_order_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("platform.machine", lambda: "riscv64")

@@ -1,4 +1,4 @@
-"""A copy of the fork server is what a new process would be, to the product and to those who look at it."""
+"""A copy of the fork server equals a new process, for the product and for observers in /proc."""
 
 import os
 import re
@@ -20,7 +20,7 @@ WAYS = [True, False]
 
 
 def inside(pid: int) -> dict[str, object]:
-    """What the kernel says of a process, and what may not differ between the two ways to start it."""
+    """Return the state of a process in /proc that must not depend on the way it was started."""
     at = Path(f"/proc/{pid}")
     status = dict(line.split(":\t", 1) for line in (at / "status").read_text().splitlines())
     stat = (at / "stat").read_text().rpartition(")")[2].split()
@@ -38,8 +38,8 @@ def inside(pid: int) -> dict[str, object]:
 
 
 def files(at: Path) -> Iterator[str]:
-    """Those that a process has open, but for sockets: a supervisor has one to the server of its workers, and some to
-    whoever asks it."""
+    """Yield the open files of a process without sockets: a supervisor has a socket to the server of its workers, and
+    one for each client."""
     for each in at.iterdir():
         with suppress(FileNotFoundError):  # It has just been closed.
             if not (name := os.readlink(each)).startswith("socket:"):
@@ -54,7 +54,7 @@ def children(pid: int) -> list[int]:
     return [int(each) for each in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def test_it_and_its_workers_are_what_new_processes_are(tmp_path: Path) -> None:
+def test_forked_edge_and_its_workers_equal_new_processes(tmp_path: Path) -> None:
     found = []
     with closing(Edge(tmp_path, 1)) as edge:
         edge.write()
@@ -71,7 +71,7 @@ def test_it_and_its_workers_are_what_new_processes_are(tmp_path: Path) -> None:
             assert [parent_of(each) for each in (process.pid, one, other)] == [os.getpid(), process.pid, process.pid]
             assert process.family() == {process.pid, one, other}
             found.append([inside(each) for each in (process.pid, one)])
-            if fork:  # A new process blocks what pytest does by now: other tests have run commands in it.
+            if fork:  # A new process inherits pytest's blocked signals, which other tests may have changed.
                 assert "SigBlk:\t0000000000000000" in Path(f"/proc/{process.pid}/status").read_text()
                 (server,) = {*children(process.pid)} - {one, other}
             kill(one)
@@ -83,7 +83,7 @@ def test_it_and_its_workers_are_what_new_processes_are(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fork", WAYS)
-def test_its_end_is_told(fork: bool, tmp_path: Path) -> None:
+def test_exit_status_of_a_process_is_reported(fork: bool, tmp_path: Path) -> None:
     refused = Process([*COMMAND, "edge", "-c", tmp_path / "nothing.yaml"], tmp_path / "log", fork=fork)
     assert refused.wait(30.0) == 2
     assert "nothing.yaml" in refused.output
@@ -94,7 +94,7 @@ def test_its_end_is_told(fork: bool, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["PYTHONHASHSEED", "LD_PRELOAD", "TZ"])
-def test_what_a_process_reads_before_it_runs_is_told_to_a_new_one(name: str, tmp_path: Path) -> None:
+def test_startup_environment_variables_require_a_new_process(name: str, tmp_path: Path) -> None:
     process = Process([*COMMAND, "--version"], tmp_path / "log", environ={name: "0"})
     assert isinstance(process._child, subprocess.Popen)
     assert process.wait(30.0) == 0

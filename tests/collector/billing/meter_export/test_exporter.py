@@ -1,8 +1,8 @@
-"""The exporter against faults: whatever fails, Stripe has counted what the ledger has, and nothing twice.
+"""After any fault Stripe's counts equal the ledger's, and the exporter sends no usage twice.
 
-A schedule is made of a seed: usage in time and late, answers lost before and after their effect, failures that are
-replayed, storms, outages of more than a day, deaths in the middle of a round, a clock that is off, a restored database.
-All of it is in one process, thread and simulated time: ten thousand of them are `--soak`.
+A seed determines a schedule: timely and late usage, answers lost before and after their effect, replayed failures,
+storms, outages of more than a day, kills within a round, a wrong clock and a restored database. A schedule runs in one
+process and thread with simulated time. `--soak` runs ten thousand schedules.
 """
 
 import asyncio
@@ -54,20 +54,20 @@ SEGMENT = MeteredSegment(Span(BEGIN - 30 * 86400, BEGIN + 30 * 86400))
 TARGETS: Targets = {pair: [SEGMENT] for pair in PAIRS}
 WAITING = sa.text("SELECT count(*) FROM pg_locks WHERE NOT granted")
 SHARE, STORM = 0.3, 0.9
-"""Of the calls, those that go wrong."""
+"""The shares of failing calls, in normal times and in a storm."""
 SCHEDULES = 4
 SCHEDULES_SOAKED = 10_000
 
 
 class World:
-    """A database, a Stripe, and a clock that all go by."""
+    """A database, a simulated Stripe, and their common clock."""
 
     def __init__(self, database: Database, seed: int, share: float = SHARE) -> None:
         self.database = database
         self.now = float(BEGIN)
         self.stripe = CountingStripe(seed, lambda: self.now, share)
         self.used: list[tuple[int, Pair, int]] = []
-        """Minute, pair and value of all that the edges know."""
+        """The minute, pair and value of all usage at the edges."""
         self.written = 0
         self.random = random.Random(seed)
         self.length = self.random.choice((3600, 7200))
@@ -90,7 +90,7 @@ class World:
         await self.exporter.take_over()
 
     async def write(self) -> None:
-        """The edges ship what they have not shipped yet."""
+        """Ship the edges' new usage to the ledger."""
         some, self.written = self.used[self.written :], len(self.used)
         if not some:
             return
@@ -99,13 +99,13 @@ class World:
             await self.ledger.add_batches(connection, build_batches(sum_events(events).sums, {}))
 
     def use(self, *, late: bool) -> None:
-        """Customers use something, now or as an edge tells of it hours later."""
+        """Add usage of the last minutes, or of up to five hours ago if `late`."""
         at = self.now - self.random.randint(0, 5 * HOUR if late else 600)
         minute = max(BEGIN, int(at)) // MINUTE * MINUTE
         self.used.append((minute, self.random.choice(PAIRS), self.random.randint(1, 1000)))
 
     async def turn(self) -> None:
-        """All that the collector does now and then; it may die of it."""
+        """Run the collector's periodic work once. A kill restarts the exporter."""
         await self.write()
         await slicing.fix_slices(self.of, TARGETS, BEGIN, self.now)
         try:
@@ -116,7 +116,7 @@ class World:
             await self.take_over()
 
     async def settle(self) -> list[Different]:
-        """Everything works from now on, for as long as it takes; what the ledger and the outbox have then."""
+        """Run without faults until all usage is settled. Return the comparison of ledger and outbox."""
         self.stripe.share = 0.0
         self.stripe.away_until = 0.0
         last = max((minute for minute, _, _ in self.used), default=0) + 2 * self.length
@@ -131,7 +131,7 @@ class World:
         raise AssertionError("not settled")
 
     async def is_settled(self) -> bool:
-        """Whether nothing is to be sent any more."""
+        """Return whether no row waits to be sent."""
         async with self.database.reading() as connection:
             return not await outbox_rows.is_waiting(connection)
 
@@ -143,7 +143,7 @@ class World:
 
 
 async def schedule(database: Database, seed: int) -> Counter[str]:
-    """Play a schedule on an empty database, and hold Stripe's books against the ledger's; which faults there were."""
+    """Play a schedule on an empty database, and compare Stripe with the ledger. Return the counts of faults."""
     file = database.file
     assert file is not None
     world = World(database, seed)
@@ -158,7 +158,7 @@ async def schedule(database: Database, seed: int) -> Counter[str]:
         if world.random.random() < 0.05:  # An outage, sometimes of more than a day.
             world.stripe.away_until = world.now + world.random.choice((HOUR, 26 * HOUR))
             world.now += world.random.choice((HOUR / 2, 25 * HOUR))
-        if world.random.random() < 0.05:  # A clock that is off, until somebody has looked.
+        if world.random.random() < 0.05:  # The clock is wrong until an operator restarts the exporter.
             world.stripe.skew = world.random.choice((-61.0, 61.0))
             await world.turn()
             world.stripe.skew = 0.0
@@ -185,7 +185,7 @@ async def schedule(database: Database, seed: int) -> Counter[str]:
 
 
 def begin(file: Path) -> None:
-    """Put an empty database in the place of one that is closed."""
+    """Replace a closed database by an empty one."""
     for old in file.parent.glob(f"{file.stem}.*"):
         old.unlink()
     put_tables(f"sqlite:///{file}")
@@ -208,12 +208,12 @@ def play(folder: Path, seeds: range) -> None:
                 print(f"{seed + 1} schedules, {process_time():.0f} s of CPU: {dict(calls)}", flush=True)
         assert len(seeds) < 100 or min(calls.values()) > 0, "every fault has come about"
 
-    # The times of one schedule are those of the next: what asks for their usage is put together once.
+    # All schedules query equal times, so a cache saves the construction of the statements.
     with mock.patch.object(slicing, "build_statement", lru_cache(4096)(slicing.build_statement)):
         asyncio.run(one_by_one())
 
 
-def test_stripe_has_what_the_ledger_has_whatever_fails(tmp_path: Path) -> None:
+def test_stripe_counts_equal_the_ledger_after_any_fault(tmp_path: Path) -> None:
     play(tmp_path, range(SCHEDULES))
 
 
@@ -221,7 +221,7 @@ def test_stripe_has_what_the_ledger_has_whatever_fails(tmp_path: Path) -> None:
 @pytest.mark.timeout(36_000)
 def test_ten_thousand_schedules(tmp_path: Path) -> None:
     gc.collect()
-    gc.freeze()  # What is there by now is not looked at again in each of the schedules.
+    gc.freeze()  # The garbage collector then skips existing objects in each schedule.
     play(tmp_path, range(SCHEDULES_SOAKED))
 
 
@@ -229,7 +229,7 @@ def in_world(tmp_path: Path, seed: int = 1) -> World:
     return World(in_memory(put_tables(f"sqlite:///{tmp_path}/one.db")), seed, share=0.0)
 
 
-def test_a_key_that_is_not_accepted_stops_the_exporter_until_it_is_restarted(tmp_path: Path) -> None:
+def test_rejected_api_key_stops_the_exporter_until_a_restart(tmp_path: Path) -> None:
     async def play() -> None:
         world = in_world(tmp_path)
         await world.open()
@@ -257,7 +257,7 @@ def test_a_key_that_is_not_accepted_stops_the_exporter_until_it_is_restarted(tmp
     asyncio.run(play())
 
 
-def test_a_clock_that_is_a_minute_off_stops_the_exporter(tmp_path: Path) -> None:
+def test_clock_skew_of_a_minute_stops_the_exporter(tmp_path: Path) -> None:
     async def play() -> None:
         world = in_world(tmp_path)
         await world.open()
@@ -293,7 +293,7 @@ def test_usage_while_charging_is_off_is_stored_and_never_sent(tmp_path: Path) ->
     asyncio.run(play())
 
 
-def test_a_round_whose_outcome_cannot_be_written_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_round_with_an_unrecorded_outcome_is_sent_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
         world = in_world(tmp_path)
         await world.open()
@@ -317,9 +317,7 @@ def test_a_round_whose_outcome_cannot_be_written_is_sent_again(tmp_path: Path, m
     asyncio.run(play())
 
 
-def test_a_round_is_no_longer_than_people_wait_for_what_they_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_round_sends_only_rows_that_fit_into_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporter, "ROUND_SECONDS", 1.0)
 
     async def play() -> None:
@@ -337,7 +335,7 @@ def test_a_round_is_no_longer_than_people_wait_for_what_they_say(
     asyncio.run(play())
 
 
-def test_a_customer_whom_stripe_does_not_know_keeps_no_doubts_of_others_open(tmp_path: Path) -> None:
+def test_unknown_stripe_customer_does_not_block_the_checks_of_others(tmp_path: Path) -> None:
     async def play() -> None:
         world = in_world(tmp_path)
         await world.open()
@@ -367,7 +365,7 @@ def test_a_customer_whom_stripe_does_not_know_keeps_no_doubts_of_others_open(tmp
     asyncio.run(play())
 
 
-def test_what_two_collectors_find_lacking_becomes_one_revision(postgresql: Postgresql) -> None:
+def test_two_collectors_create_one_revision_for_missing_usage(postgresql: Postgresql) -> None:
     async def play() -> None:
         url = postgresql.database()
         one, other = await Database.connect(url), await Database.connect(url)
@@ -429,10 +427,8 @@ def test_planted_drift_is_detected_and_named(tmp_path: Path, parts: int, level: 
     asyncio.run(play())
 
 
-def test_after_a_young_backup_what_waited_in_it_is_looked_up_before_it_is_sent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As the runbook says: `edgeproxy billing recover`."""
+def test_recovery_checks_waiting_rows_at_stripe_before_sending(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The test follows the runbook's command `edgeproxy billing recover`."""
     url = put_tables(f"sqlite:///{tmp_path}/one.db")
     file, backup = tmp_path / "one.db", tmp_path / "kept.db"
     world = World(Database(url), 1, share=0.0)

@@ -1,5 +1,5 @@
-"""All statements of what usage costs are equal: the upcoming invoice, the closed one with its late lines, the amounts
-of any part of the time and of groups, spend alerts, key budgets and the costs of the own plan.
+"""All reports state equal costs of usage: the upcoming invoice, the closed one with its late lines, the amounts of
+parts of the period and of groups, spend alerts, key budgets and the costs of the current plan.
 
 Customers are random: plans with prices by model, upgrades, corrections, late events, coupons and keys with a budget.
 """
@@ -111,7 +111,7 @@ def draw_customer(chance: random.Random) -> Drawn:
 
 
 class Checker:
-    """A customer in a database, and whatever states what it costs."""
+    """A customer in a database, and the checks of all reports of its costs."""
 
     def __init__(self, of: Sold, name: str, drawn: Drawn) -> None:
         self._of, self._name, self._drawn = of, name, drawn
@@ -121,7 +121,7 @@ class Checker:
         return hashlib.sha256(f"{self._name}/{key}".encode()).digest()
 
     async def live(self) -> None:
-        """Have the customer subscribe, change and use; check within the period and once it is closed."""
+        """Subscribe, change the plan and report usage. Check amounts within the period and after its close."""
         drawn, of = self._drawn, self._of
         await of.customer(self._name, drawn.plan, now=drawn.begun, coupon=drawn.coupon)
         await self._make_keys()
@@ -159,7 +159,7 @@ class Checker:
                 await database.add(connection, ledger, {event.at: {number: event.value}})
 
     async def _amounts(self, meter: str, span: Span, *fields: str) -> dict[tuple[str, ...], int]:
-        """What a meter's usage in a time costs by these fields; their sum under ()."""
+        """Return the cost of a meter's usage in a time, grouped by `fields`. The key () has the total."""
         async with self._of.database.reading(whole=True) as connection:
             rated = await usage_amounts.rate_usage(connection, self._name, meter, span, self._of.known.meters)
             shares = await usage_amounts.share_by_group(connection, self._name, meter, rated, fields)
@@ -217,7 +217,7 @@ class Checker:
                 await invoices.write_lines(connection, row.id, rated.lines, row.currency)
 
     async def _check_closed(self) -> None:
-        """The closed invoice and the late lines of the next one are what January costs."""
+        """Check that January's cost equals the closed invoice plus the late lines of the next one."""
         async with self._of.database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, self._name)
             upcoming = (await invoice_lines.compute_upcoming(connection, loaded, self._of.known.meters)).lines
@@ -229,7 +229,7 @@ class Checker:
 
 
 def sum_by_meter(lines: list[RatedLine]) -> Counter[str]:
-    """What the lines of each meter come to."""
+    """Return the sum of the lines of each meter."""
     amounts: Counter[str] = Counter()
     for line in lines:
         if line.meter:
@@ -238,9 +238,7 @@ def sum_by_meter(lines: list[RatedLine]) -> Counter[str]:
 
 
 @pytest.mark.parametrize("customers", [40, pytest.param(1000, marks=pytest.mark.soak)])
-def test_amounts_agree_wherever_they_are_stated(
-    tmp_path: Path, sqlite_database: str, seed: int, customers: int
-) -> None:
+def test_all_reports_state_equal_amounts(tmp_path: Path, sqlite_database: str, seed: int, customers: int) -> None:
     file = tmp_path / "plans.yaml"
     file.write_text(yaml.safe_dump({"plans": PLANS}))
     more: dict[str, Any] = {"plans": str(file), "meters": METERS, "coupons": COUPONS}

@@ -82,7 +82,7 @@ def edge(state: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int
         ("{{state: {state}, " + "upstreams: {{}}}}", False),
     ],
 )
-def test_what_is_said_quickly_is_what_the_command_says(
+def test_quick_probe_prints_the_output_of_the_command(
     text: str, quickly: bool, edge: dict[str, int], state: Path, tmp_path: Path
 ) -> None:
     config = tmp_path / "edge.yaml"

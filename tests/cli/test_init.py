@@ -64,7 +64,7 @@ def test_the_files_fit_together_and_are_their_owners_alone(tmp_path: Path, name:
 
 @pytest.mark.parametrize("name", sorted(FILES))
 @pytest.mark.parametrize("kind", ["file", "link"])
-def test_what_is_there_stays_and_nothing_else_is_written(tmp_path: Path, name: str, kind: str) -> None:
+def test_init_keeps_an_existing_file_and_writes_nothing(tmp_path: Path, name: str, kind: str) -> None:
     """A link would have secrets written to where somebody else reads them."""
     path = tmp_path / name
     if kind == "file":

@@ -51,7 +51,7 @@ def test_a_customer_without_anything_of_their_own_has_what_the_tier_says(loaded)
 
 
 @pytest.mark.parametrize("tier", ["pro", "free"])
-def test_who_is_no_customer_has_what_the_tier_says(loaded, tier):
+def test_anonymous_allowance_equals_the_tiers(loaded, tier):
     assert compute_allowance(loaded(TIERS.removesuffix("customers:\n")).tiers[tier], None) == allowance(loaded, tier)
 
 
@@ -156,7 +156,7 @@ def test_caps_are_a_limit_and_a_quota_of_what_is_spent(loaded, caps, limits, quo
     assert all(limit.scope == "spending" for limit in held.limits[1:])
 
 
-def test_who_has_no_caps_has_no_more_limits(loaded):
+def test_customer_without_caps_gets_no_further_limits(loaded):
     settings = loaded(TIERS + "  acme: {tier: pro}\n")
     whole = compute_allowance(settings.tiers["pro"], settings.customers["acme"])
     assert apply_caps(whole, settings.meters) is whole

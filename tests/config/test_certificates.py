@@ -154,7 +154,7 @@ def test_a_chain_in_the_wrong_order(authority, pair):
     assert refused(pair) == ("cert", what, "put that one first")
 
 
-def test_what_openssl_refuses(authority):
+def test_certificate_with_a_weak_key_is_refused_by_openssl(authority):
     weak = authority.issue("weak.test", key=rsa.generate_private_key(65537, 1024))
     what = f"{weak.cert} is refused by OpenSSL: ee key too small"
     assert refused(weak) == ("cert", what, "have another one made")
@@ -205,7 +205,7 @@ def test_authorities_that_are_not_there(folder):
 # ---- time
 
 
-def test_what_is_reported_of_the_time():
+def test_certificate_expiry_is_described_from_two_weeks_before():
     facts = CertificateDetails((), 1_000 * DAY, 1_090 * DAY)  # until 1972-12-26
     assert describe_expiry(facts, 1_000 * DAY) is None
     assert describe_expiry(facts, 1_076 * DAY) is None

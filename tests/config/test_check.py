@@ -249,7 +249,7 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
         ("drain: 5", "drain: '5' lacks a unit, a time such as 250ms, 5s or 2min"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_one_field(problems, text, problem):
+def test_problem_of_one_field_names_its_line(problems, text, problem):
     result = problems(LEAST + text + "\n")
     if problem is not None:
         assert result == [f"edge.yaml:3: {problem}"]
@@ -300,7 +300,7 @@ def test_what_is_wrong_with_what_a_customer_has_of_their_own(problems, own, prob
         ("[/v1]", f"routes.0: is not a mapping, its fields are {', '.join(sorted(Route.model_fields))}"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_routes(problems, routes, problem):
+def test_problem_of_routes_names_its_field(problems, routes, problem):
     assert problems(f"upstreams: {{api: {{endpoints: ['http://a:1']}}}}\nroutes: {routes}\n") == [
         f"edge.yaml:2: {problem}"
     ]
@@ -328,7 +328,7 @@ def test_what_is_wrong_with_routes(problems, routes, problem):
         ("weight: 2", "weight: unknown field, write it in an endpoint: {url: http://HOST:PORT, weight: 2}"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_an_upstream(problems, field, problem):
+def test_problem_of_an_upstream_names_its_field(problems, field, problem):
     upstreams = f"upstreams: {{api: {{endpoints: ['https://a'], {field}}}}}\n"
     assert problems(f"routes: [{{path: /, upstream: api}}]\n{upstreams}") == [f"edge.yaml:2: upstreams.api.{problem}"]
 
@@ -342,7 +342,7 @@ def test_what_is_wrong_with_an_upstream(problems, field, problem):
         ("{weight: 2}", "url: is missing, write url: http://127.0.0.1:9001"),
     ],
 )
-def test_what_is_wrong_with_an_endpoint(problems, endpoint, problem):
+def test_problem_of_an_endpoint_names_its_field(problems, endpoint, problem):
     upstreams = f"upstreams: {{api: {{endpoints: [{endpoint}]}}}}\n"
     assert problems(f"routes: [{{path: /, upstream: api}}]\n{upstreams}") == [
         f"edge.yaml:2: upstreams.api.endpoints.0.{problem}"

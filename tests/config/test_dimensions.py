@@ -24,7 +24,7 @@ from tests.config.conftest import LEAST
         {"model": 1},
     ],
 )
-def test_what_are_no_dimensions(reported: object) -> None:
+def test_invalid_dimensions_are_no_dimensions(reported: object) -> None:
     assert not is_dimensions(reported)
 
 

@@ -65,7 +65,7 @@ def test_a_configuration_with_problems_is_none(folder):
     assert [problem.field for problem in caught.value.problems] == ["upstreams", "routes", "drain"]
 
 
-def test_what_is_dumped_is_restored(loaded):
+def test_dumped_settings_are_restored(loaded):
     settings = loaded(
         """\
 listen:

@@ -176,7 +176,7 @@ def test_every_field_is_described(made):
         "limits: {body: none, head: 16KiB}",
     ],
 )
-def test_what_passes_check_is_valid(made, text):
+def test_configuration_that_passes_check_fits_the_schema(made, text):
     assert reported(text, made) == []
 
 
@@ -292,7 +292,7 @@ def test_what_passes_check_is_valid(made, text):
         "sha256: x",
     ],
 )
-def test_what_does_not_pass_is_not_valid(made, text):
+def test_configuration_that_fails_check_does_not_fit_the_schema(made, text):
     assert reported(text, made)
 
 

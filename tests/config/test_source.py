@@ -101,7 +101,7 @@ def test_a_file_is_included_once(read):
         ("[~]", "include.0: has no value, write one, or leave it out"),
     ],
 )
-def test_what_cannot_be_included_is_reported_where_it_is_named(read, include, problem):
+def test_include_problem_names_its_line(read, include, problem):
     assert reported(read(f"drain: 1s\ninclude: {include}\n")) == [f"edge.yaml:2: {problem}"]
 
 

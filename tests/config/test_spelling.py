@@ -56,7 +56,7 @@ def test_it_may_be_written_so(problems, use):
         (LIMIT % "brust: 5", ["tiers.t.limits.0.brust: unknown field, did you mean burst?"]),
     ],
 )
-def test_what_was_meant_is_suggested(problems, use, expected):
+def test_misspelled_value_gets_a_suggestion(problems, use, expected):
     assert problems(with_the_rest(use)) == [f"edge.yaml:1: {line}" for line in expected]
 
 

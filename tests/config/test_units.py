@@ -46,7 +46,7 @@ def test_durations_are_seconds(written, seconds):
         ("x" * 99, f"{'x' * 59 + '…'!r} is not a number with a unit", units.A_TIME),
     ],
 )
-def test_what_is_no_duration_is_refused_with_the_reason(written, what, hint):
+def test_invalid_duration_is_refused_with_the_reason(written, what, hint):
     assert refusal(units.read_duration, written) == (what, hint)
 
 
@@ -83,7 +83,7 @@ def test_sizes_are_bytes(written, size):
         ("1e9GiB", "'1e9GiB' is not a whole number of bytes up to 2^50", units.A_SIZE),
     ],
 )
-def test_what_is_no_size_is_refused_with_the_reason(written, what, hint):
+def test_invalid_size_is_refused_with_the_reason(written, what, hint):
     assert refusal(units.read_bytes, written) == (what, hint)
 
 
@@ -96,7 +96,7 @@ def test_shares_are_parts_of_one(written, share):
 
 
 @pytest.mark.parametrize("written", ["", "20", "0.2", "%", "101%", "100.1%", "-1%", "1e1%", "20%%", "٣%"])
-def test_what_is_no_share_is_refused(written):
+def test_invalid_share_is_refused(written):
     assert refusal(units.read_share, written) == (f"{written!r} is not a share", units.A_SHARE)
 
 
@@ -164,7 +164,7 @@ def test_rates_are_a_count_and_seconds(written, count, seconds):
         (None, "is not a single value", units.A_RATE),
     ],
 )
-def test_what_is_no_rate_is_refused_with_the_reason(written, what, hint):
+def test_invalid_rate_is_refused_with_the_reason(written, what, hint):
     assert refusal(units.read_rate, written) == (what, hint)
 
 
@@ -203,7 +203,7 @@ def test_moments_are_unix_seconds(written, moment):
         ("2027-01-01T25:00:00Z", "'2027-01-01T25:00:00Z' is not in the calendar"),
     ],
 )
-def test_what_is_no_moment_is_refused_with_the_reason(written, what):
+def test_invalid_moment_is_refused_with_the_reason(written, what):
     assert refusal(units.read_moment, written) == (what, units.A_MOMENT)
 
 
@@ -239,7 +239,7 @@ def test_requests_at_once_are_a_number_or_none():
         assert refusal(reader, ["1"]) == ("is not a single value", hint)
 
 
-def test_who_is_paused_is_answered_with_one_of_two_statuses():
+def test_pause_status_is_402_or_403():
     assert [units.read_pause(value) for value in ("403", "402", 402)] == [403, 402, 402]
     assert refusal(units.read_pause, "404") == ("'404' is not a status for this", units.A_PAUSE)
     assert refusal(units.read_pause, ["402"]) == ("is not a single value", units.A_PAUSE)
@@ -273,6 +273,6 @@ def test_a_password_is_not_shown_whatever_is_in_it(url):
     assert units.redact_password(url).endswith(url.rpartition("@")[2])
 
 
-def test_what_has_no_password_is_shown_as_it_is():
+def test_text_without_a_password_is_shown_unchanged():
     for value in ("http://a:1/b", "a@b", "x", "/p:q@r"):
         assert units.redact_password(value) == value

@@ -103,7 +103,7 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         (f"tiers: {{t: {{}}}}\ncustomers: {{c: {{tier: t}}}}\nkeys: [{{sha256: {'a' * 64}, customer: c}}]", None),
     ],
 )
-def test_what_may_be_meant_and_probably_is_not(tmp_path, text, field):
+def test_suspicious_edge_configuration_gets_a_warning(tmp_path, text, field):
     assert " ".join(warned(tmp_path, text)[0]) == (field or "")
 
 
@@ -203,7 +203,7 @@ COLLECTOR = "tokens: [{sha256: " + "a" * 64 + ", role: read}]\ndatabase: sqlite:
         (ALERTMANAGER.format("http://am.internal:9093/api/v2/alerts"), "alerts.channels.a.alertmanager"),
     ],
 )
-def test_what_a_collector_is_warned_of(tmp_path, text, field):
+def test_collector_configuration_gets_its_warnings(tmp_path, text, field):
     fields, reported = warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)
     assert " ".join(fields) == (field or "")
     assert "u:p" not in reported

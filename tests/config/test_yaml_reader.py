@@ -173,7 +173,7 @@ def test_aliases_may_be_many_but_no_bomb():
          "` or % in quotes"),
     ],
 )  # fmt: skip
-def test_what_is_not_yaml_is_refused_with_its_line(text, line, what, hint):
+def test_invalid_yaml_is_refused_with_its_line(text, line, what, hint):
     result = refusal(text)
     assert result[0] == line
     assert result[1].startswith(what)

@@ -32,7 +32,7 @@ def test_every_row_that_a_stance_speaks_of_is_there() -> None:
     assert not [row for stance in STANCES for row, *_ in stance.rows if row not in names]
 
 
-def test_what_is_said_of_others_is_held_against_what_they_do() -> None:
+def test_stances_on_other_proxies_are_checked_against_their_answers() -> None:
     row, nginx, caddy = STANCES[0].rows[0]
     assert check({row: {"nginx": nginx, "caddy": caddy}}) == []
     assert check({row: {"nginx": "500"}}) == [f"{row}: nginx did '500', not {nginx!r}"]

@@ -180,7 +180,7 @@ def test_after_a_frame_that_holds_no_message_that_is_known_the_next_can_be_read(
     beside(scene)
 
 
-def test_sending_to_nobody_is_a_closed_channel() -> None:
+def test_sending_to_a_closed_peer_raises_channel_closed_error() -> None:
     async def sends_on(channel: Worker) -> None:
         while True:
             await channel.send(Alive())
@@ -212,7 +212,7 @@ def delivered(scene: Callable[[Outbox[ToWorker], Worker], Awaitable[None]]) -> N
     between(play)
 
 
-def test_what_is_put_in_an_outbox_is_sent_in_its_order() -> None:
+def test_outbox_sends_messages_in_order() -> None:
     async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
         sent = [Commit(1), endpoints(1), Drain(1.0)]
         for message in sent:
@@ -224,7 +224,7 @@ def test_what_is_put_in_an_outbox_is_sent_in_its_order() -> None:
     delivered(scene)
 
 
-def test_of_what_waits_only_the_last_of_its_type_is_sent() -> None:
+def test_outbox_sends_only_the_last_waiting_message_of_a_type() -> None:
     async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
         outbox.send_latest(endpoints(0))
         outbox.send_latest(LoadCertificates())
@@ -236,7 +236,7 @@ def test_of_what_waits_only_the_last_of_its_type_is_sent() -> None:
     delivered(scene)
 
 
-def test_what_waits_for_somebody_who_does_not_read_is_bounded() -> None:
+def test_outbox_of_a_peer_that_does_not_read_is_bounded() -> None:
     async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
         large = "x" * (4 << 20)
         for n in range(50):
@@ -250,7 +250,7 @@ def test_what_waits_for_somebody_who_does_not_read_is_bounded() -> None:
     delivered(scene)
 
 
-def test_what_was_packed_is_the_same_message_and_stands_for_its_type() -> None:
+def test_packed_message_equals_the_original_and_replaces_its_type() -> None:
     async def scene(one: Supervisor, other: Worker) -> None:
         message = Prepare(2, b"x" * 100_000, {})
         frame: Frame[ToWorker] = pack_for_workers(message)
@@ -268,7 +268,7 @@ def test_what_was_packed_is_the_same_message_and_stands_for_its_type() -> None:
     between(scene)
 
 
-def test_of_what_is_added_each_is_sent_in_its_order() -> None:
+def test_appended_messages_are_all_sent_in_order() -> None:
     async def scene(outbox: Outbox[ToWorker], other: Worker) -> None:
         outbox.send_latest(Discard(1))
         added = [*(KeysLookedUp({}, [bytes([n])], []) for n in range(3)), ForgetCustomers(None)]

@@ -25,12 +25,12 @@ def test_the_first_version_is_understood_and_understands() -> None:
         assert LEADER.pack(message).data[4:] == said
 
 
-def test_what_a_newer_version_adds_is_ignored() -> None:
+def test_fields_of_a_newer_version_are_ignored() -> None:
     assert LEADER.unpack(USES_OF_0_1_0.replace(b"true]", b"true,1]").replace(b'"rates"', b'"new":[],"rates"')) == USES
 
 
 @pytest.mark.parametrize("said", [b'{"type":"new"}', USES_OF_0_1_0.replace(b"17", b'"17"'), b"[]"])
-def test_what_another_version_says_otherwise_is_no_message(said: bytes) -> None:
+def test_incompatible_message_raises_unknown_message_error(said: bytes) -> None:
     with pytest.raises(UnknownMessageError):
         LEADER.unpack(said)
 

@@ -244,7 +244,7 @@ def test_a_count_of_nobody_is_found_and_so_is_one_that_is_made_up_for_elsewhere_
     assert complaint(wrong) == "keep: counted 10, but the ledger has 11"
 
 
-def test_what_the_commands_find_is_found() -> None:
+def test_verdict_reports_the_findings_of_commands() -> None:
     wrong = outcome()
     wrong.sums[0].verdicts["edgeproxy verify"] = (1, "batch 7 is not what follows batch 6\n")
     assert complaint(wrong) == "edgeproxy verify: batch 7 is not what follows batch 6"
@@ -288,7 +288,7 @@ def test_counters_that_fall_and_needless_exemptions_are_found() -> None:
     assert wrong.complaints() == []
 
 
-def test_what_was_not_done_or_not_looked_at_is_found() -> None:
+def test_verdict_reports_missing_faults_and_readings() -> None:
     wrong = outcome()
     wrong.faults.pop()
     assert complaint(wrong) == f"not done: {list(Deed)[-1]}"

@@ -21,7 +21,7 @@ def test_pauses_grow_while_attempts_are_in_vain_and_differ_from_host_to_host(see
         assert mean * 1.25 < max(pauses) <= mean * 1.5
 
 
-def test_what_comes_back_and_falls_again_has_not_come_back() -> None:
+def test_breaker_pause_grows_if_a_node_fails_again_soon() -> None:
     breaker, now = Breaker(random.Random(1)), 1000.0
     pauses = []
     for _ in range(8):
@@ -34,7 +34,7 @@ def test_what_comes_back_and_falls_again_has_not_come_back() -> None:
     assert pauses[-1] >= RETRY_SECONDS_MAX / 2
 
 
-def test_what_has_stayed_is_tried_soon_when_it_is_lost() -> None:
+def test_breaker_pause_is_short_after_a_steady_connection() -> None:
     breaker = Breaker(random.Random(1))
     for _ in range(2000):
         breaker.open(1000.0)

@@ -136,7 +136,7 @@ def test_scripts_that_redis_refuses_count_as_no_answer(redis: Redis) -> None:
     asyncio.run(play())
 
 
-def test_who_has_forgotten_everything_is_noticed(redis: Redis) -> None:
+def test_flushed_hub_is_noticed_once(redis: Redis) -> None:
     renewed: list[bool] = []
 
     async def play() -> None:

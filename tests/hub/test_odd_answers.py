@@ -50,7 +50,7 @@ FIRST: list[tuple[str, Answers, str]] = [
 
 
 @pytest.mark.parametrize(("answers", "why"), [case[1:] for case in FIRST], ids=[case[0] for case in FIRST])
-def test_what_is_no_redis_is_away(answers: Answers, why: str) -> None:
+def test_hub_that_is_no_redis_is_unavailable(answers: Answers, why: str) -> None:
     async def play() -> None:
         async with fake(answers) as url, tried(url) as hub:
             with capture_logs() as lines:
@@ -284,7 +284,7 @@ def test_a_cluster_that_says_where_no_slots_are_is_away_and_asked_again(slots: b
     asyncio.run(play())
 
 
-def test_who_gives_another_reason_each_time_is_logged_a_few_times(seed: int) -> None:
+def test_hub_with_changing_errors_is_logged_at_most_three_times(seed: int) -> None:
     chance = random.Random(seed)
 
     async def play() -> None:
@@ -298,7 +298,7 @@ def test_who_gives_another_reason_each_time_is_logged_a_few_times(seed: int) -> 
     asyncio.run(play())
 
 
-def test_what_comes_unasked_is_no_answer() -> None:
+def test_unrequested_answer_breaks_the_link() -> None:
     async def play() -> None:
         async with fake(lambda command: b":1\r\n:2\r\n" if command[0] == b"PING" else None) as url:
             link = await Link.open(url)

@@ -33,7 +33,7 @@ def left(world: World, worker: Worker) -> tuple[int, bool]:
         ("deny", "bounded", -10),
     ],
 )
-def test_nobody_waits_for_a_part_that_is_away(
+def test_no_request_waits_for_an_unavailable_part(
     tmp_path: Path, seed: int, on_loss: OnLoss, mode: str, expected: int
 ) -> None:
     world = World(tmp_path, seed, (0.001, 0.001))

@@ -96,7 +96,7 @@ def reports(chance: random.Random, key: bytes) -> list[Report]:
     return made
 
 
-def test_what_a_clock_that_was_ahead_has_left_takes_no_room(server: Server) -> None:
+def test_counts_of_a_clock_that_was_ahead_take_no_room(server: Server) -> None:
     hub = Memory()
     for hour, instance in ((3600.0, 1), (0.0, 2)):
         now = 50_000_000.0 + hour
@@ -135,7 +135,7 @@ def test_a_period_that_is_far_ahead_is_nobodys(server: Server, period: int) -> N
     assert [count(1, period, 5), count(2, period, 7), count(1, period, 6)] == [0, 5, 7]
 
 
-def test_what_is_in_use(server: Server, seed: int) -> None:
+def test_gauge_script_agrees_with_the_hub_in_memory(server: Server, seed: int) -> None:
     chance, hub, now = random.Random(seed), Memory(), 50_000_000.0
     for _ in range(400):
         now += chance.choice((0, 0.5, 3))
@@ -144,7 +144,7 @@ def test_what_is_in_use(server: Server, seed: int) -> None:
         assert parse_gauge_answer(server.run(GAUGE, build_gauge_call(said))) == hub.gauge(said), said
 
 
-def test_what_is_said_to_be_in_use_for_years_is_forgotten(server: Server) -> None:
+def test_gauge_with_a_far_future_expiry_is_forgotten(server: Server) -> None:
     """As the edges' user of the hub can say, and a host whose clock is wrong."""
     hub, now, answers = Memory(), 50_000_000.0, []
     for instance, seconds in ((1, 300 * 86400.0), (2, 5.0), (3, 5.0)):
@@ -164,7 +164,7 @@ def test_every_key_has_an_end(server: Server) -> None:
     assert all(server.client.ttl(key) > 0 for key in keys)
 
 
-def test_totals_that_somebody_has_deleted_are_reported_again_by_each_host(server: Server) -> None:
+def test_deleted_totals_are_reported_again_by_each_host(server: Server) -> None:
     def report(host: int, seq: int) -> ReportAnswer:
         said = Report(b"k", host, seq, 1, 2000.0, 60.0, 5, window=Window(100, 28, 1000, (Cell(1000, 5, 0),)))
         return parse_rate_answer(server.run(RATE, build_rate_call(said)), said)

@@ -130,7 +130,7 @@ def test_databases(reported, url):
         ("postgresql://a/b#c", "has a #"),
     ],
 )
-def test_what_is_no_database(reported, url, problem):
+def test_invalid_database_url_is_refused(reported, url, problem):
     assert reported(f"{TOKENS}database: '{url}'\n") == [f"collector.yaml:2: database: {problem}, {A_DATABASE}"]
 
 
@@ -194,7 +194,7 @@ def test_files_of_a_database_need_tls_and_each_certificate_its_key(query, proble
         (f"{{sha256: {A}, role: edge, expires: soon}}", "0.expires: 'soon' is not a date, " + A_MOMENT),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_a_token(reported, token, problem):
+def test_invalid_token_is_refused(reported, token, problem):
     assert reported(f"tokens: [{token}]\n") == [f"collector.yaml:1: tokens.{problem}"]
 
 

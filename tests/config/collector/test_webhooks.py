@@ -27,7 +27,7 @@ def test_secrets_are_encrypted_with_one_key_or_the_first_of_several(text: str, k
 
 @pytest.mark.usefixtures("folder")
 @pytest.mark.parametrize("text", ["c2hvcnQtc2VjcmV0", "no base64 at all, which is a secret"])
-def test_what_is_no_key_is_refused_and_not_shown(text: str) -> None:
+def test_invalid_webhook_key_is_refused_and_not_shown(text: str) -> None:
     write(Path(), {"collector.yaml": f'{TOKENS}webhooks: {{encryption: "{text}"}}'})
     with pytest.raises(ConfigError) as refused:
         load_collector(Path("collector.yaml"), {})

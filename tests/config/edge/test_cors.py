@@ -40,7 +40,7 @@ def test_an_origin_that_none_is_or_anybody_has(problems, written, what, hint):
 
 
 @pytest.mark.parametrize("written", ["https://a b", "https://*", "https://a@b", "https://*.*.example.com", "//a.b", ""])
-def test_what_is_no_origin(written):
+def test_invalid_origin_is_refused(written):
     with pytest.raises(PydanticCustomError):
         read_origin(written)
 

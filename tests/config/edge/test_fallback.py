@@ -39,7 +39,7 @@ def test_a_class_of_statuses_is_all_of_them():
         (TEXT.replace("upstream: api", "respond: {}") % "other", "", "is for where an upstream fails"),
     ],
 )
-def test_what_is_wrong_with_a_fallback(problems, text, path, what):
+def test_problem_of_a_fallback_names_its_field(problems, text, path, what):
     (problem,) = problems(text)
     assert f"routes.0.fallback{path}: " in problem
     assert what in problem

@@ -74,7 +74,7 @@ def test_the_residency_of_a_name_in_the_usage_table():
         assert split_customer(qualify_customer(customer, residency)) == (residency, customer)
 
 
-def test_where_a_customer_has_moved():
+def test_next_residency_is_read_from_a_moved_customer():
     assert find_next_residency('{"tier":"own","moved":"us"}') == "us"
     assert find_next_residency('{"tier":"own"}') is None
     assert find_next_residency('{"tier":"own","moved":"us","of a later version":1}') is None

@@ -190,7 +190,7 @@ def test_the_endpoints_of_an_upstream_have_one_path(problems, loaded):
     ]  # fmt: skip
 
 
-def test_what_is_compressed_is_of_known_types(loaded, problems):
+def test_compress_setting_accepts_media_types_only(loaded, problems):
     text = UPSTREAM + "routes: [{path: /a, upstream: api, compress: %s}]"
     assert loaded(text % "on", alone=True).routes[0].compress == Compress()
     assert loaded(text % "off", alone=True).routes[0].compress is None

@@ -177,7 +177,7 @@ def test_the_certificate_of_the_short_form_is_the_first(loaded):
         ("{file: a, sample: 1%}", "a", 0.01),
     ],
 )
-def test_where_requests_are_logged(loaded, written, file, sample):
+def test_access_log_setting_gives_file_and_sample(loaded, written, file, sample):
     log = loaded(f"access_log: {written}\n").access_log
     assert (log.file, log.sample) == (Path(file), sample)
 

@@ -62,7 +62,7 @@ def test_strict_is_never_above(tmp_path: Path, seed: int, limit: int) -> None:
     assert max(world.waits) < 0.5
 
 
-def test_nobody_waits_who_is_far_from_the_limit(tmp_path: Path, seed: int) -> None:
+def test_no_request_waits_far_from_the_limit(tmp_path: Path, seed: int) -> None:
     world, of = World(tmp_path, seed), rule(600)
     spread(world, of, "bounded", 0, 100, 0.7 * 10)
     world.run(100)
@@ -90,7 +90,7 @@ def test_while_the_hub_is_away_each_keeps_its_part(tmp_path: Path, seed: int) ->
 
 @pytest.mark.parametrize(("on_loss", "most"), [("full", 60), ("share", 20), ("deny", 0)])
 @pytest.mark.parametrize("mode", ["bounded", "eventual"])
-def test_who_comes_while_the_hub_is_away_passes_no_more_than_a_part(
+def test_new_subjects_pass_only_a_part_while_the_hub_is_away(
     tmp_path: Path, seed: int, on_loss: OnLoss, most: int, mode: Mode
 ) -> None:
     world, known, new = World(tmp_path, seed, on_loss=on_loss), rule(60), Rule("new", 60, 90.0)
@@ -122,7 +122,7 @@ def test_a_part_is_of_what_was_used_when_the_hub_last_answered(tmp_path: Path, s
 
 
 @pytest.mark.parametrize("limit", [60, 600])
-def test_who_comes_back_first_leaves_the_others_their_parts(tmp_path: Path, seed: int, limit: int) -> None:
+def test_host_that_reconnects_first_leaves_the_others_their_parts(tmp_path: Path, seed: int, limit: int) -> None:
     world, of = World(tmp_path, seed), rule(limit)
     spread(world, of, "bounded", 0, 120, 20 * limit / MINUTE)
     world.later(62, setattr, world, "linked", False)
@@ -167,7 +167,7 @@ def test_a_supervisor_that_starts_anew_counts_nothing_twice(tmp_path: Path, seed
     assert world.refused <= 0.02 * world.asked, "nothing is counted that did not pass"
 
 
-def test_where_nothing_is_used_any_more_a_strict_host_keeps_nothing(tmp_path: Path, seed: int) -> None:
+def test_strict_host_keeps_no_claims_of_an_unused_limit(tmp_path: Path, seed: int) -> None:
     world, of = World(tmp_path, seed), rule(10)
     for host in world.hosts[1:]:
         world.later(0.0, host.workers[0].request, of, "strict")

@@ -49,7 +49,7 @@ def test_it_holds_a_worker_that_counts_already_and_one_that_comes_later(path: Pa
     assert one.left(NOVEMBER.until) == 100, "the next month is another one"
 
 
-def test_what_this_host_counted_is_not_counted_twice(path: Path) -> None:
+def test_ledger_count_includes_this_hosts_count_once(path: Path) -> None:
     supervisor, one = limits(path), quota(limits(path, 0))
     one.count(30, NOON)
     write_count(supervisor, count(50), NOON)
@@ -75,7 +75,7 @@ def test_it_holds_before_anybody_asks_here_and_until_the_period_is_over(path: Pa
 
 
 @pytest.mark.parametrize(("months", "left"), [(-1, 100), (0, 0), (1, 0), (2, 100)])
-def test_of_another_month_only_the_next_counts(path: Path, months: int, left: int) -> None:
+def test_ledger_count_of_another_month_matters_only_if_it_is_the_next(path: Path, months: int, left: int) -> None:
     """A collector's clock may be ahead a little; a month that is over matters no more."""
     write_count(limits(path), count(100, NOVEMBER.number + months), NOON)
     assert quota(limits(path, 0)).left(NOON) == left
@@ -89,7 +89,7 @@ def test_a_full_table_has_no_row(path: Path) -> None:
         write_count(supervisor, count(1), NOON)
 
 
-def test_what_is_no_count_is_not_read() -> None:
+def test_malformed_ledger_count_raises_value_error() -> None:
     good = {**count(5)._asdict(), "seq": 1}
     assert parse_count(good) == count(5)
     assert parse_count({**good, "used": 1 << 70}).used == 1 << 62

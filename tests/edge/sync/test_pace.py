@@ -14,7 +14,7 @@ def test_no_more_than_its_share_of_a_core_is_spent() -> None:
     assert spent / now == pytest.approx(CPU_SHARE, rel=0.01)
 
 
-def test_what_was_not_spent_is_saved_up_for_a_moment_only() -> None:
+def test_unspent_cpu_time_is_saved_up_to_a_maximum() -> None:
     pace = Pace(0.0)
     assert pace.compute_pause_seconds(1000.0) == 0
     pace.charge(CPU_SAVED_SECONDS_MAX)

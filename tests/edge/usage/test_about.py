@@ -20,5 +20,5 @@ def test_it_is_read_as_it_was_written(age: float | None, read: int | None) -> No
         {"User-Agent": "edgeproxy/" + "9" * 41, SYNC_FIELD: "٣"},
     ],
 )
-def test_what_is_odd_counts_as_not_said(said: dict[str, str]) -> None:
+def test_odd_report_fields_are_ignored(said: dict[str, str]) -> None:
     assert parse_fields(said) == EdgeReport()

@@ -51,7 +51,7 @@ def test_the_first_batch_follows_none(spool: Spool) -> None:
     assert problems(spool) == ["batch 1 is the first one, and names one before it"]
 
 
-def test_what_was_acknowledged_may_be_gone(spool: Spool) -> None:
+def test_audit_accepts_missing_acknowledged_batches(spool: Spool) -> None:
     append(spool, 7, "f" * 64)
     assert problems(spool) == ["batch 7 is the first one here, and only those up to 0 were acknowledged"]
     acknowledge(spool, 6)

@@ -103,7 +103,7 @@ def any_batch(draw: st.DrawFn) -> Batch:
 
 
 @given(any_batch())
-def test_what_is_written_is_read_again(batch):
+def test_batch_round_trips(batch):
     assert parse_batch(format_batch(batch)) == batch
 
 
@@ -219,13 +219,13 @@ def changed(**fields):
          ["has a gap without a why of 1 to 500 printable characters"]),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_said_all_of_it(content, problems):
+def test_invalid_batch_lists_all_its_problems(content, problems):
     with pytest.raises(InvalidBatchError) as caught:
         parse_batch(content)
     assert list(caught.value.problems) == problems
 
 
-def test_of_many_problems_some_are_said():
+def test_invalid_batch_lists_at_most_the_maximum_of_problems():
     with pytest.raises(InvalidBatchError) as caught:
         parse_batch(changed(rows=[["", "", "", 0]] * 1000))
     assert len(caught.value.problems) == batches.PROBLEMS_SHOWN_MAX
@@ -257,7 +257,7 @@ def test_a_batch_is_bounded(seed):
     ],
     ids=["lists", "mappings", "numbers", "one string", "after a string", "strings", "wide"],
 )
-def test_what_is_no_batch_costs_no_memory(content):
+def test_parsing_an_invalid_batch_needs_little_memory(content):
     tracemalloc.start()
     with pytest.raises(InvalidBatchError, match="is no list of"):
         parse_batch(content)
@@ -280,7 +280,7 @@ def test_a_large_batch_with_quotes_and_brackets_in_its_routes_is_one():
     assert set(parse_batch(sent).rows) == set(rows)
 
 
-def test_what_nobody_could_read_is_not_written():
+def test_unreadable_batch_is_not_written():
     for wrong in (
         BATCH._replace(seq=0),
         BATCH._replace(rows=((*ROW, '{"model": "m"}'),)),
@@ -297,5 +297,5 @@ def test_a_span_is_long_where_it_leaves_its_minute(since, until, long):
     assert BATCH._replace(since=since).minute == 60
 
 
-def test_what_a_batch_stands_for():
+def test_batch_and_gap_state_their_last_number():
     assert (BATCH.last, GAP.last) == (1, 9)

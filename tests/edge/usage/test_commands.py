@@ -227,7 +227,7 @@ def test_ls_says_what_the_collector_has(edge: Edge) -> None:
     assert edge.spool("ls").stdout.splitlines()[0].endswith("acknowledged up to batch 0")
 
 
-def test_nothing_is_moved_under_an_edge_that_runs(edge: Edge) -> None:
+def test_spool_commands_refuse_while_the_edge_runs(edge: Edge) -> None:
     edge.serve()
     store = prepare(edge.state)
     for command in ("adopt", "discard"):

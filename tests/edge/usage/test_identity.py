@@ -149,7 +149,7 @@ def test_one_of_several_has_to_be_named(home: Home) -> None:
     assert again.names() == ["aside.2"]
 
 
-def test_nothing_is_moved_while_an_edge_is_there(home: Home) -> None:
+def test_identity_changes_are_refused_while_an_edge_runs(home: Home) -> None:
     home.serve()
     moved = home.copied("moved")
     store = Store.prepare(moved.state, workers=1, customers=40, addresses=8, boot="one", offset=5e7,

@@ -41,7 +41,7 @@ def test_any_body_and_marks_are_read_as_they_were(
     assert found.counted == counted % (1 << 64)
 
 
-def test_what_follows_a_record_is_read_without_what_is_before_it() -> None:
+def test_records_are_read_from_any_record_start() -> None:
     written, places = content()
     whole = list(parse_records(written))
     for number, start in enumerate(places):

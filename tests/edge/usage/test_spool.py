@@ -53,7 +53,7 @@ def reopened(spool: Spool, *, sealed: int = 0, disk: Faulty | None = None) -> Sp
     return Spool.open(spool.folder, sealed=sealed, disk=disk)
 
 
-def test_what_was_sealed_and_cannot_be_read_is_no_torn_tail(folder: Path) -> None:
+def test_unreadable_sealed_batch_is_no_torn_tail(folder: Path) -> None:
     spool = Spool.open(folder)
     append(spool, 3)
     (path,) = list_segments(folder)
@@ -72,7 +72,7 @@ def test_what_was_sealed_and_cannot_be_read_is_no_torn_tail(folder: Path) -> Non
     assert not folder.exists()
 
 
-def test_what_was_acknowledged_was_sealed(folder: Path) -> None:
+def test_acknowledged_batch_counts_as_sealed(folder: Path) -> None:
     spool = Spool.open(folder)
     append(spool, 2)
     acknowledge(spool, 2)
@@ -181,7 +181,7 @@ def test_killed_at_any_act_the_spool_goes_on(folder: Path, act: int, way: str, m
 
 
 @pytest.mark.usefixtures("small")
-def test_what_is_acknowledged_is_kept_for_a_while(folder: Path) -> None:
+def test_acknowledged_segments_are_kept_until_retention_ends(folder: Path) -> None:
     spool = Spool.open(folder)
     append(spool, 11)
     paths = list_segments(folder)

@@ -1,7 +1,7 @@
-"""The random lives of `test_lives.py` with the Stripe sandbox, by both collections: people pay invoices there, void
-them and write them off, banks decide disputes, and operators make credit notes.
+"""The random lives of `test_lives.py` run against the Stripe sandbox, by both collections.
 
-Each invoice comes to what the second rater says, and is at Stripe what it is here. The journal has Stripe's balances.
+At Stripe invoices are paid, voided and written off, banks decide disputes, and operators create credit notes. Each
+invoice has the second rater's total, and agrees with Stripe. The journal has Stripe's balances.
 `EDGEPROXY_LIVES` is the number of lives.
 """
 
@@ -40,14 +40,14 @@ from tests.support.sold import KEY
 from tests.support.stripe_sandbox import Sandbox
 
 STEPS_MIN = 8
-"""Steps of a life at least."""
+"""The minimum number of steps of a life."""
 STEPS_MAX = 4
-"""Rounds of the job at one time."""
+"""The maximum number of rounds of the job at one time."""
 DISPUTED_CARD, GOOD_CARD = "pm_card_createDispute", "pm_card_visa"
 
 
 class StripePlayer(LifePlayer):
-    """A life whose invoices are at Stripe."""
+    """A life with invoices at Stripe."""
 
     def __init__(self, of: Era, sandbox: Sandbox, name: str, seed: int) -> None:
         super().__init__(of.of, name, draw_life(random.Random(seed)))
@@ -55,11 +55,11 @@ class StripePlayer(LifePlayer):
         self._seed = seed
 
     async def ask(self, method: str, path: str, form: str = "") -> dict[str, Any]:
-        """The answer of Stripe; an error has `error`."""
+        """Call Stripe and return the answer. An error has the key `error`."""
         return dict((await asyncio.to_thread(self._sandbox.call, method, path, form)).json())
 
     async def register(self) -> None:
-        """Have the second rater write the invoices whose lines are written, in the order in which they were."""
+        """Let the second rater write each invoice that has lines by now, ordered by closing time."""
         async with self._of.database.reading() as connection:
             rows = [row for row in await self.fetch_rows() if row.id not in self._written]
             written = [row for row in rows if row.state != invoices.DRAFT and await has_lines(connection, row)]
@@ -67,7 +67,7 @@ class StripePlayer(LifePlayer):
             await self._write(row)
 
     async def _settle(self, step: Step) -> None:
-        """Pay an invoice at Stripe, or take something off it, if Stripe allows it."""
+        """Pay, void or write off an invoice, note a credit or decide a dispute, if Stripe allows it."""
         rows = [row for row in await self.fetch_rows() if row.id in self._written and row.total > 0]
         rows = [row for row in rows if row.stripe_id]
         if not rows:
@@ -109,7 +109,7 @@ class StripePlayer(LifePlayer):
         return disputes
 
     async def observe(self) -> None:
-        """Tell the second rater what Stripe has taken off."""
+        """Report Stripe's reductions to the second rater. Raise DifferenceError if an invoice differs from Stripe's."""
         for row in await self.fetch_rows():
             written = self._written.get(row.id)
             if written is None or not row.stripe_id:
@@ -126,7 +126,7 @@ class StripePlayer(LifePlayer):
                 raise DifferenceError(f"{self._name} {row.period} {row.kind}: {ours} here and {expected} at Stripe")
 
     async def check(self) -> None:
-        """Raise DifferenceError where our books are not those of Stripe."""
+        """Raise DifferenceError if the journal differs from Stripe."""
         await self.observe()
         async with self._of.database.reading(whole=True) as connection:
             ours = await fetch_accounts(connection, self._customer.id)
@@ -151,7 +151,7 @@ async def has_lines(connection: Any, row: InvoiceRow) -> bool:
 
 
 async def live(of: Era, players: list[StripePlayer]) -> None:
-    """Have all lives lived through, by one clock."""
+    """Play all lives by one clock."""
     begun_players: list[StripePlayer] = []
 
     async def turn(now: float, changed: StripePlayer | None = None) -> None:
@@ -197,7 +197,7 @@ async def live(of: Era, players: list[StripePlayer]) -> None:
 @pytest.mark.timeout(3600)
 @ON_BOTH_IF_SOAKED
 @pytest.mark.parametrize("collection", ["invoice_items", "meters"])
-def test_random_lives_are_at_stripe_what_they_are_here(
+def test_random_lives_agree_with_stripe(
     new_sandbox: Sandbox,
     tmp_path: Path,
     database: str,

@@ -43,7 +43,7 @@ class Shop:
         self.chain = Chain()
 
     async def use(self, at: int, **used: int) -> None:
-        """Report usage in the minute of `at`: for each customer the same number of millicredits and tokens."""
+        """Report `used` millicredits and as many tokens of each customer in the minute of `at`."""
         self.chain.since = at
         rows = [(name, meter, "v1", value) for name, value in used.items() for meter in ("cost", "tokens")]
         await self.books.ship(self.chain.next(*rows))

@@ -1,4 +1,4 @@
-"""Plans priced by the values of a dimension: by Stripe's meters and by items, the same invoices to the cent."""
+"""Plans with prices by dimension value have equal invoices, to the cent, by Stripe meters and by invoice items."""
 
 import asyncio
 import random
@@ -23,7 +23,7 @@ LONG = (pytest.mark.soak, pytest.mark.timeout(1800))
 SHIPPED = yaml.safe_load((ROOT / "config/plans.yaml").read_text())["plans"]
 PLANS: dict[str, Any] = {
     **{version: {key: plan[key] for key in plan.keys() - {"tier"}} for version, plan in SHIPPED.items()},
-    # Without an included amount, by two dimensions, and with values that no event name at Stripe can have.
+    # A plan without included amounts, with two dimensions, and with values that are invalid in Stripe's event names.
     "basic@1": {
         "fee": "9",
         "meters": {
@@ -71,17 +71,17 @@ class Payer:
         return used
 
     def expected(self) -> list[int]:
-        """The totals of the invoices that Stripe has, in cents."""
+        """Return the expected totals of the invoices at Stripe, in cents."""
         whole = fee(PLANS[self.plan], seconds=1, of=1)
         return [total for total in (whole, *(whole + cents for cents in self.charges())) if total]
 
     def charges(self) -> list[int]:
-        """The charges for the usage of each month, in cents."""
+        """Return the charges for the usage of each month, in cents."""
         return [sum(cents for _, cents in usage_charges(PLANS[self.plan], used).values()) for used in self.used]
 
 
 async def use(of: Era, name: str, used: Used, at: float) -> None:
-    """Count usage of all meters and values."""
+    """Report usage of all meters and values."""
     for meter, values in used.items():
         dimension = {"llm_tokens": "model", "api_calls": "class"}.get(meter, "")
         for value, quantity in values.items():
@@ -89,7 +89,7 @@ async def use(of: Era, name: str, used: Used, at: float) -> None:
 
 
 async def live(of: Era, payers: list[Payer], months: int) -> None:
-    """Have customers with their usage for so many months."""
+    """Create customers, report their usage, and close the given number of months."""
     for payer in payers:
         await of.of.customer(payer.name, payer.plan.partition("@")[0], now=JANUARY)
     await of.turns(3)
@@ -104,7 +104,7 @@ async def live(of: Era, payers: list[Payer], months: int) -> None:
 
 
 @pytest.mark.parametrize(("customers", "months"), [(4, 2), pytest.param(20, 12, marks=LONG)])
-def test_values_of_a_dimension_have_prices_at_stripe_that_come_to_the_same(
+def test_prices_by_dimension_value_charge_equally_by_meters_and_items(
     own_sandbox: Sandbox, new_sandbox: Sandbox, tmp_path: Path, seed: int, customers: int, months: int
 ) -> None:
     chance = random.Random(seed)
@@ -130,7 +130,7 @@ def test_values_of_a_dimension_have_prices_at_stripe_that_come_to_the_same(
         for payer in payers:
             assert charged.get(payer.name, Counter()) == Counter(payer.expected()), (mode, payer.name)
     for payer in payers:
-        # What is included is taken off by items, so Stripe's own lines are the charges or more.
+        # Invoice items deduct the included amounts, so Stripe's own lines are at least the charges.
         assert by_stripe["meters"].get(payer.name, 0) >= sum(payer.charges()), payer.name
     assert not +by_stripe["invoice_items"]
     print(f"{customers} customers, {months} months: {monotonic() - began:.0f} s")

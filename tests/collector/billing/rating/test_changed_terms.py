@@ -1,4 +1,4 @@
-"""Random changes of a plan within its periods, as a second rater has them: plans, intervals, ends and returns."""
+"""Random plan changes within a period (plans, intervals, ends and returns) agree with a second rater."""
 
 import random
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ Quantities = Mapping[str, Mapping[str, int]]
 
 
 class PlanCatalog(NamedTuple):
-    """Plans by version: as the file has them, and as the product reads them."""
+    """Plans by version: `terms` as in the file, and `plans` as the product parses them."""
 
     currency: str
     terms: dict[str, dict[str, Any]]
@@ -29,7 +29,7 @@ class PlanCatalog(NamedTuple):
 
 
 def draw_catalog(chance: random.Random) -> PlanCatalog:
-    """Three plans, some of which are sold by the year too, one of them in two versions."""
+    """Draw three plans, one of them in two versions. Some have a yearly price too."""
     currency = chance.choice(CURRENCIES)
     terms = {}
     for version in ("a@1", "b@1", "b@2", "c@1"):
@@ -44,7 +44,7 @@ def draw_catalog(chance: random.Random) -> PlanCatalog:
 
 
 class Life:
-    """A subscription and its invoices by the product's rules, beside the parts that a second rater charges."""
+    """A subscription and its invoices by the product's rules, and its parts as input of the second rater."""
 
     def __init__(self, chance: random.Random, catalog: PlanCatalog) -> None:
         self.chance, self.catalog = chance, catalog
@@ -67,7 +67,7 @@ class Life:
         self.totals.append(sum_amounts(lines))
 
     def add_part(self) -> None:
-        """Note the segment in force for the second rater, and what is used of it."""
+        """Record the current segment for the second rater, and draw its usage."""
         last = self.current.last
         self.parts.append(PlanPart(last.version, last.is_yearly, *last.span, *last.period, *last.paid, last.is_resting))
         quantities = draw_usage(self.chance, self.catalog.terms[last.version])
@@ -79,7 +79,7 @@ class Life:
         self.used |= to_keys(last, self.use_of[last.span.start])
 
     def apply(self, change: PlanChange) -> None:
-        """Have a change begin, or wait."""
+        """Apply a change now, or schedule it for the end of the period."""
         if change.begun is None:
             self.current = self.current._replace(
                 next_version=change.next_version, next_is_yearly=change.next_is_yearly, cancel_at=None
@@ -96,7 +96,7 @@ class Life:
         self.invoice(change.lines)
 
     def change_at(self, now: int) -> None:
-        """Ask for a random change; what is refused changes nothing."""
+        """Request a random change. A refused one changes nothing."""
         version = self.chance.choice(list(self.catalog.plans))
         plan, is_yearly = self.catalog.plans[version], self.chance.choice([None, True, False])
         fees = [line for line in self.invoiced if not line.meter]
@@ -117,7 +117,7 @@ class Life:
             return
 
     def resume_fees(self) -> None:
-        """Have a fee that rested charged again within its period."""
+        """Resume a resting fee within its period."""
         last = self.current.last
         at = last.span.start + 60 * self.chance.randrange(1, 20_000)
         if not last.is_resting or at >= last.span.end:

@@ -1,4 +1,4 @@
-"""When a node that is away is tried again."""
+"""The pauses before an unavailable node is tried again."""
 
 import random
 

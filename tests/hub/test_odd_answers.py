@@ -1,4 +1,4 @@
-"""Who answers what is no answer is no hub: nothing of it counts, why is said, and it is tried again."""
+"""A server with malformed answers is no hub: its answers are ignored, the reason is logged, and the edge retries."""
 
 import asyncio
 import random
@@ -221,7 +221,7 @@ LINE = directory_versions.Version(1, "a" * 32, True, 1, 10, "b" * 64, 1, 1, 1.8e
 
 
 @pytest.mark.parametrize("other", [{"number": -1}, {"parts": 1 << 60}, {"size": -5}, {"customers": "1"}, {"at": "now"}])
-def test_a_line_of_the_directory_with_what_nobody_pushes_is_not_read(other: dict[str, Any]) -> None:
+def test_directory_line_with_an_invalid_value_is_unreadable(other: dict[str, Any]) -> None:
     assert directory_versions.parse_version(directory_versions.format_version(LINE)) == LINE
     with pytest.raises(directory_versions.UnreadableDirectoryError):
         directory_versions.parse_version(directory_versions.format_version(LINE._replace(**other)))

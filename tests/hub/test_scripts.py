@@ -1,4 +1,4 @@
-"""The scripts in a real Redis say what the hub in memory says, whatever hosts report in whatever order."""
+"""The scripts in a real Redis answer like the hub in memory, for any reports of hosts in any order."""
 
 import random
 from typing import Any
@@ -52,7 +52,7 @@ def test_rates(server: Server, seed: int) -> None:
 
 
 def plain(told: ReportAnswer) -> ReportAnswer:
-    """Without the cells of which nothing was settled: the script leaves them out."""
+    """Return the answer without unsettled cells: the script leaves them out."""
     return told._replace(settled={cell: many for cell, many in told.settled.items() if many})
 
 
@@ -145,7 +145,7 @@ def test_gauge_script_agrees_with_the_hub_in_memory(server: Server, seed: int) -
 
 
 def test_gauge_with_a_far_future_expiry_is_forgotten(server: Server) -> None:
-    """As the edges' user of the hub can say, and a host whose clock is wrong."""
+    """The edges' Redis user can report such an expiry, and so can a host with a wrong clock."""
     hub, now, answers = Memory(), 50_000_000.0, []
     for instance, seconds in ((1, 300 * 86400.0), (2, 5.0), (3, 5.0)):
         said = Gauge(b"gauge", instance, 7, now, now + seconds)
@@ -180,7 +180,7 @@ def test_deleted_totals_are_reported_again_by_each_host(server: Server) -> None:
             count(host)
     for key in (b"rl:{k}:total", b"rl:{k}:quota:3"):
         server.client.delete(key)
-    # The hub knows the hosts' own keys still, but not as those of these totals.
+    # The hub still has the hosts' own keys, but they belong to the deleted totals.
     assert [report(host, 3).known for host in hosts] == [False] * 3
     assert [report(host, 4).foreign for host in hosts] == [{1000: 10}] * 3
     assert [count(host) for host in hosts] == [0, 7, 14]

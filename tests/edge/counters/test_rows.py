@@ -255,7 +255,7 @@ def test_row_is_retained_until_the_latest_moment_of_any_column(table: LimitTable
     assert table.retained_until(row) == 0
     for place, column in enumerate((0, 3, -1, 1)):
         table.words[row + CUSTOMERS.head(column) + at.UNTIL] = 5000 + place
-        # What stands beside it says nothing of that.
+        # The words beside UNTIL do not affect retention.
         table.words[row + CUSTOMERS.head(column) + at.SEEN_CUM] = 1 << 60
         table.words[row + CUSTOMERS.head(column) + at.WANT] = 1 << 60
         assert table.retained_until(row) == 5 + place / 1000
@@ -331,7 +331,7 @@ def test_whoever_is_killed_while_freeing_leaves_a_table_that_repair_puts_right(p
 
 
 def test_claim_clears_a_row_with_stale_content(table: LimitTable) -> None:
-    # After a power cut: the row was written to the disk, and that it was handed out was not.
+    # After a power cut: the disk has the row's words, but not that the row was handed out.
     row = table.row(0)
     table.words[row : row + CUSTOMERS.row_words] = memoryview(b"\x7e" * 8 * CUSTOMERS.row_words).cast("Q")
     assert claim(table, b"acme") == row

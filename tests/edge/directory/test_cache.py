@@ -144,7 +144,7 @@ class HeldUp(list[bytes]):
 
 @pytest.mark.parametrize("ends", ["discard", "close", "recreate"])
 def test_closing_waits_for_threads_that_use_the_cache(there: DirectoryCache, ends: str) -> None:
-    """It would end the process: threads go on when nobody waits for them any more."""
+    """Closing the database under a thread would end the process, as threads outlive their cancelled awaits."""
     write(there, 1, line("a", "t", "k"))
     writing = there.begin_version("token 1")
     given = HeldUp(*([line("b"), line("c")] if ends == "discard" else [digest("k"), digest("x")]))

@@ -1,4 +1,4 @@
-"""Pages of other origins: preflights without a key, answers that pages may see, and origins that only look alike."""
+"""Pages of other origins: preflights without a key, answers that pages may read, and lookalike origins."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Upstreams that fail: the client hears of it, and no part of an answer passes for a whole one."""
+"""Failing upstreams: the client gets an error, and never takes a part of an answer for a whole one."""
 
 import asyncio
 import errno
@@ -163,7 +163,7 @@ async def test_a_truncated_answer_never_looks_whole(edge: Edge, name: str, how: 
     if "Content-Length" in answer:
         assert len(rest) < 10
     assert edge.count("edge_upstream_errors_total", "api", "http_response_incomplete") == 1
-    # What was passed on is one answer, of the upstream's status, and no other.
+    # The client got one answer, with the upstream's status.
     assert edge.metrics("edge_requests_total") == {("public", "-", "200"): [1]}
 
 
@@ -178,7 +178,7 @@ async def test_a_whole_chunked_answer_arrives_whatever_follows_it(edge: Edge, ap
         first = b""
     assert (await upstream.tells(client, first, answer, follows)).body == b"helloworld"
     await upstream.gets_eof()
-    # What followed it is nobody's: the next request has a connection of its own.
+    # Bytes after the answer are dropped: the next request uses a new connection.
     another = await edge.brings(client, get())
     assert (await another.tells(client, ok(b"next"))).body == b"next"
 

@@ -1,4 +1,4 @@
-"""Who is left out of a choice, and for how long: time is an argument, so nothing here waits."""
+"""Ejection of endpoints and its duration. Time is an argument, so no test waits."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Tracing in a worker: which requests are recorded, what their spans say, and what is never in them."""
+"""Tracing in a worker: the recorded requests, the content of their spans, and data that spans never contain."""
 
 import re
 from collections.abc import Iterable
@@ -33,14 +33,14 @@ def traces(edge: Edge, **settings: Any) -> None:
 
 
 def attributes(span: Any) -> dict[str, Any]:
-    """The attributes of a span, each once."""
+    """Return the attributes of a span. Each name occurs once."""
     found = {each.key: getattr(each.value, each.value.WhichOneof("value")) for each in span.attributes}
     assert len(found) == len(span.attributes)
     return found
 
 
 def take(edge: Edge) -> list[Any]:
-    """The spans of the requests that are over since this was last asked, in the order in which they were added."""
+    """Return the spans of requests that ended since the last call, in the order of their addition."""
     message = edge.runtime.spans.take()
     if message is None:
         return []
@@ -55,21 +55,21 @@ def take(edge: Edge) -> list[Any]:
 
 
 def named(spans: Iterable[Any]) -> dict[str, Any]:
-    """Spans by their names, of which there is one each."""
+    """Return spans by name. Each name occurs once."""
     found = {span.name: span for span in spans}
     assert len(found) == len(list(spans))
     return found
 
 
 def sent(edge: Edge) -> re.Match[str]:
-    """The traceparent that the upstream was told last."""
+    """Return the traceparent that the upstream received last."""
     match = SENT.fullmatch(edge.upstream.requests[-1]["traceparent"])
     assert match is not None
     return match
 
 
 async def asks(edge: Edge, request: bytes, to: str = "GET") -> int:
-    """The status of the answer to a request over a connection of its own."""
+    """Send a request on a new connection and return the status of its answer."""
     answer = await (await edge.client()).asks(request, to=to)
     return answer.status
 
@@ -141,7 +141,7 @@ async def test_the_customer_and_the_address_are_told_only_if_that_is_asked_for(e
     assert not [name for name in attributes(named(take(edge))["GET /v1/*"]) if name.startswith(("enduser", "client"))]
 
 
-# ---- which are recorded
+# ---- recording decisions
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ async def test_without_tracing_nothing_is_recorded_and_traces_begin_as_ever(edge
     assert sent(edge)[3] == "00"
 
 
-# ---- what comes of them
+# ---- spans
 
 
 async def test_answer_of_the_edge_itself_has_a_span(edge: Edge) -> None:

@@ -1,4 +1,4 @@
-"""Files of certificates that change in all the ways in which programs change them."""
+"""Certificate files that programs replace, rewrite, rename or delete."""
 
 import os
 import time

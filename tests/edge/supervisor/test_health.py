@@ -1,4 +1,4 @@
-"""What probes say together, and when they are made."""
+"""The combined result of health probes, and the times of probes."""
 
 import asyncio
 from collections import Counter

@@ -82,7 +82,7 @@ def test_a_page_shows_all_there_is() -> None:
     assert render_overview(STATUS) == PAGE
 
 
-def test_what_is_wrong_with_the_configuration_is_shown_below_it() -> None:
+def test_overview_shows_configuration_problems() -> None:
     config = {
         "sha256": "cd" * 32,
         "loaded_at": 0,
@@ -99,7 +99,7 @@ def test_what_is_wrong_with_the_configuration_is_shown_below_it() -> None:
     ) in render_overview(changed(config=config))
 
 
-def test_how_usage_is_shipped_is_shown_and_what_is_wrong_with_that() -> None:
+def test_overview_shows_usage_shipping_and_its_problems() -> None:
     usage = {
         "unshipped": 1234,
         "unshipped_by_meter": {"egress": 1200, "ingress": 0, "requests": 34},
@@ -122,7 +122,7 @@ def test_how_usage_is_shipped_is_shown_and_what_is_wrong_with_that() -> None:
     ) in render_overview(changed(usage=usage))
 
 
-def test_where_there_are_no_workers_there_is_no_table_of_them() -> None:
+def test_overview_without_workers_has_no_worker_table() -> None:
     page = render_overview(changed(workers=[], upstreams={}))
     assert "worker" not in page
     assert "upstream" not in page
@@ -135,7 +135,7 @@ def test_an_edge_of_before_does_not_say_its_build() -> None:
 
 
 @pytest.mark.parametrize("missing", [each for each in STATUS if each != "build"])
-def test_what_is_no_status_is_not_shown_as_one(missing: str) -> None:
+def test_incomplete_status_raises_lookup_error(missing: str) -> None:
     status = changed()
     del status[missing]
     with pytest.raises(LookupError):
@@ -182,7 +182,7 @@ def test_a_customers_policies_are_a_table() -> None:
 
 
 @pytest.mark.parametrize("missing", LINE)
-def test_what_is_no_policy_is_not_shown_as_one(missing: str) -> None:
+def test_incomplete_policy_raises_lookup_error(missing: str) -> None:
     line = dict(LINE)
     del line[missing]
     with pytest.raises(LookupError):

@@ -101,7 +101,7 @@ def test_a_failing_look_up_keeps_what_was_known(failure: Exception) -> None:
     assert (logs[0]["about"], logs[0]["addresses_kept"]) == ("a", ["10.0.0.1"])
 
 
-def test_a_name_that_nobody_knows_counts_as_asked_and_is_tried_again_soon() -> None:
+def test_unknown_name_counts_as_looked_up_and_is_retried_soon() -> None:
     names = Names(a=socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"))
 
     async def scene(made: Resolver, learned: list[int]) -> None:

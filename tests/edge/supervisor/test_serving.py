@@ -9,6 +9,6 @@ def test_another_serves_while_its_heart_beats() -> None:
     assert not other_serves(OWN, OTHER, HEARTBEAT_FRESH_SECONDS)
 
 
-def test_nobody_and_oneself_are_not_another() -> None:
+def test_own_token_and_zero_are_not_another_supervisor() -> None:
     assert not other_serves(OWN, 0, 0.0)
     assert not other_serves(OWN, OWN, 0.0)

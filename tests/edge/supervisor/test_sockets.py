@@ -52,7 +52,7 @@ def test_ipv4_and_ipv6_take_the_same_port_side_by_side() -> None:
             assert str(sockets.get_address(six)) == f"[::]:{port}"
 
 
-def test_it_is_seen_whether_somebody_listens() -> None:
+def test_is_listened_on_tells_a_listening_socket_from_a_bound_one() -> None:
     with sockets.bind(HERE) as bound:
         assert not sockets.is_listened_on(sockets.get_address(bound))
         bound.listen()

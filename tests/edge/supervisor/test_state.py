@@ -63,7 +63,7 @@ def test_tables_have_columns_for_as_many_workers_as_may_be_configured() -> None:
     assert all(layout.columns <= COLUMNS_MAX for layout in layouts(WORKERS_MAX, 1, 1))
 
 
-def test_what_is_wrong_with_the_directory_is_said_once(tmp_path: Path) -> None:
+def test_unusable_state_directory_raises_one_error(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     with pytest.raises(state.StateDirectoryError) as refused:
         state.prepare_store(settings(tmp_path))

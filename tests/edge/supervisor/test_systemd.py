@@ -87,7 +87,7 @@ def test_the_watchdog_is_told_twice_in_its_time(
 
 
 @pytest.mark.parametrize("named", [None, "", "relative", "/nowhere/at/all"])
-def test_where_nobody_listens_nothing_happens(named: str | None) -> None:
+def test_systemd_notifications_without_a_listener_do_nothing(named: str | None) -> None:
     notify = Systemd({"WATCHDOG_USEC": "1000000"} | ({} if named is None else {"NOTIFY_SOCKET": named}))
     notify.ready("serving")
     notify.reloading()
@@ -96,7 +96,7 @@ def test_where_nobody_listens_nothing_happens(named: str | None) -> None:
         assert notify.watchdog is None
 
 
-def test_a_manager_that_does_not_read_holds_nobody_up(manager: socket.socket) -> None:
+def test_manager_that_does_not_read_blocks_no_notification(manager: socket.socket) -> None:
     notify = Systemd(environ(manager))
     for n in range(2000):
         notify.status(f"{n}")

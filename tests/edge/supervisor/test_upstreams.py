@@ -104,7 +104,7 @@ def test_each_endpoint_is_told_in_the_order_of_the_configuration() -> None:
     )
 
 
-def test_what_is_not_known_in_time_is_told_later() -> None:
+def test_address_resolved_late_is_published_later() -> None:
     world = World()
     world.names["slow.test"] = ["10.0.0.5"]
     world.silent.add("slow.test")
@@ -159,7 +159,7 @@ def test_an_address_that_fails_is_told_and_again_when_it_is_well() -> None:
     play(scene, api=TWO)
 
 
-def test_what_changes_together_is_told_together() -> None:
+def test_simultaneous_health_changes_share_few_messages() -> None:
     endpoints = [f"http://10.0.0.{n}:80" for n in range(100)]
 
     async def scene(upstreams: Upstreams, world: World) -> None:
@@ -257,7 +257,7 @@ def test_what_is_considered_is_asked_for_and_told_only_once_it_is_adopted() -> N
     play(scene, world, api={"endpoints": ["http://a.test"]})
 
 
-def test_what_was_considered_and_dropped_leaves_no_trace() -> None:
+def test_dropped_configuration_leaves_no_trace() -> None:
     world = World()
     world.names["b.test"] = ["10.0.0.2"]
 

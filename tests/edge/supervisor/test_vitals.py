@@ -53,7 +53,7 @@ def test_a_process_is_seen_as_it_is() -> None:
         assert after.descriptors == before.descriptors + 2
 
 
-def test_of_a_process_that_is_gone_nothing_is_known() -> None:
+def test_usage_of_a_dead_process_is_none() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         # Ended, and not waited for: its entries are there, and empty.
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -88,7 +88,7 @@ def test_workers_are_known_by_their_places_whoever_holds_them(tmp_path: Path) ->
     play(tmp_path, scene)
 
 
-def test_where_no_worker_lives_there_is_nothing_to_tell(tmp_path: Path) -> None:
+def test_report_without_live_workers_is_empty(tmp_path: Path) -> None:
     async def scene(workers: Workers, vitals: Vitals) -> None:
         await turned(lambda: workers.restarts >= 1 and not workers.workers, "both are dead")
         assert await vitals.report() == []

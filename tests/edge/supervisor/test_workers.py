@@ -52,7 +52,9 @@ def test_a_worker_inherits_its_channel_and_the_sockets_and_nothing_else() -> Non
 @pytest.mark.parametrize(
     ("behaviour", "why"), [("fails", "no free column in /state"), ("dies", "it ended with code 3")]
 )
-def test_where_no_worker_comes_up_the_crew_says_why(behaviour: str, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_start_of_all_workers_states_the_reason(
+    behaviour: str, why: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(workers, "LAST_WORDS_SECONDS", 20.0)  # A busy machine takes its time to end a process.
 
     async def scene(workers: Workers, address: Address) -> None:
@@ -158,7 +160,7 @@ def test_all_workers_are_told_and_one_that_starts_anew_only_what_is_published() 
     assert run(scene) == [0, 0]
 
 
-def test_a_worker_that_hears_nothing_holds_up_nobody() -> None:
+def test_stopped_worker_delays_no_other_worker() -> None:
     async def scene(workers: Workers, address: Address) -> None:
         await ready(workers)
         stopped, other = workers.workers

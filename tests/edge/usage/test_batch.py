@@ -1,4 +1,4 @@
-"""Batches: what is written is read again, bytes of others are refused, and the bytes never change."""
+"""Batches: the format round-trips, foreign bytes are refused, and the bytes never change."""
 
 import random
 import string

@@ -1,4 +1,4 @@
-"""scripts/loadtest as a whole: real edges, a real generator, and each fault found by its name."""
+"""scripts/loadtest as a whole: real edges, a real generator, and a named finding for each fault."""
 
 import io
 import re
@@ -20,7 +20,7 @@ needs_redis = pytest.mark.skipif(SERVER is None, reason="there is no redis-serve
 
 
 class Ran(NamedTuple):
-    """What the command said, and what it wrote."""
+    """The output of the command and the files that it wrote."""
 
     code: int
     lines: list[str]
@@ -33,7 +33,7 @@ class Ran(NamedTuple):
 
 
 def run(out: Path, workload: Path, *arguments: str) -> Ran:
-    """The command in this process, so that what it starts are copies of the fork server."""
+    """Run the command in this process, so that its child processes are copies of the fork server."""
     said, ends = io.StringIO(), signal.getsignal(signal.SIGTERM)
     try:
         with redirect_stdout(said):
@@ -61,9 +61,7 @@ def run(out: Path, workload: Path, *arguments: str) -> Ran:
         (["--against", str(ROOT / "tests/loadtest/lenient.yaml")], ""),
     ],
 )
-def test_what_cannot_be_used_starts_nothing(
-    arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_invalid_arguments_start_nothing(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     try:
         code = main(arguments)
     except SystemExit as ended:
@@ -114,7 +112,7 @@ def test_a_run_with_a_region_lost_and_the_hub_cut_passes(tmp_path: Path) -> None
 
 @needs_redis
 @pytest.mark.soak
-def test_clients_of_a_region_whose_packets_vanish_go_to_another(tmp_path: Path) -> None:
+def test_clients_of_an_unreachable_region_move_to_another(tmp_path: Path) -> None:
     workload = tmp_path / "hole.yaml"
     workload.write_text(LENIENT.read_text() + "events: [{at: 25%, lose: us-east, how: hole, for: 60%}]\n")
     ran = run(tmp_path / "out", workload, "--seconds", "12")
@@ -148,7 +146,7 @@ FAULTS = [
 
 @needs_redis
 @pytest.mark.parametrize(("fault", "code", "told"), FAULTS)
-def test_an_injected_fault_is_told_by_its_name(fault: str, code: int, told: str, tmp_path: Path) -> None:
+def test_injected_fault_has_its_named_finding(fault: str, code: int, told: str, tmp_path: Path) -> None:
     more = {"lost-worker": ["--processes", "2", "--seconds", "3"], "nobody": ["--seconds", "3"]}.get(fault, [])
     ran = run(tmp_path / "out", LENIENT, "--inject", fault, *more)
     assert any(re.fullmatch(told, line) for line in ran.lines)
@@ -159,7 +157,7 @@ def test_an_injected_fault_is_told_by_its_name(fault: str, code: int, told: str,
 
 @needs_redis
 @pytest.mark.soak
-def test_stalls_show_in_p95_though_hardly_any_request_meets_one(tmp_path: Path) -> None:
+def test_stalls_affect_p95_of_the_open_model(tmp_path: Path) -> None:
     """An upstream of 20 ms that stands still for 300 of 3300 ms: the theory of an open model says 175 ms."""
     workload = tmp_path / "stalls.yaml"
     workload.write_text(LENIENT.read_text().replace("800ms", "120ms").replace("for: 8s", "for: 20s"))

@@ -1,4 +1,4 @@
-"""The way of spans to a receiver: what is tried again, what is dropped, and that nothing waits for ever."""
+"""Export of spans to a receiver: retries, dropped spans, and bounded waiting."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -35,7 +35,7 @@ def run(what: Coroutine[Any, Any, None]) -> None:
 
 
 def encode(spans: int, name: str = "one") -> bytes:
-    """So many spans, as a worker hands them over."""
+    """Return an encoded batch of `spans` spans, as a worker passes it on."""
     batch = SpanBatch(b"0af7651916cd43dd8448eb211c80319c")
     for number in range(spans):
         batch.add(b"%016x" % (number + 1), b"", name, INTERNAL, (1, 2))
@@ -61,11 +61,13 @@ def encode(spans: int, name: str = "one") -> bytes:
         (599, {}, b"", Outcome(False, False, "it answers 599 (no status that is known)")),
     ],
 )
-def test_what_an_answer_means(status: int, fields: dict[str, str], content: bytes, outcome: Outcome) -> None:
+def test_answer_decides_the_outcome_of_an_export(
+    status: int, fields: dict[str, str], content: bytes, outcome: Outcome
+) -> None:
     assert interpret_answer(status, fields, content) == outcome
 
 
-def test_what_waits_has_a_bound_and_what_is_beyond_is_dropped() -> None:
+def test_spans_beyond_the_queue_bound_are_dropped() -> None:
     async def fill() -> None:
         exporter = SpanExporter(Tracing(endpoint=NOWHERE), {})
         piece = bytes(QUEUE_BYTES_MAX // 4)
@@ -79,7 +81,7 @@ def test_what_waits_has_a_bound_and_what_is_beyond_is_dropped() -> None:
     run(fill())
 
 
-def test_without_a_receiver_nothing_is_kept() -> None:
+def test_spans_without_a_receiver_are_dropped() -> None:
     async def switch_off() -> None:
         exporter = SpanExporter(Tracing(endpoint=NOWHERE), {})
         exporter.begin()
@@ -92,7 +94,7 @@ def test_without_a_receiver_nothing_is_kept() -> None:
     run(switch_off())
 
 
-def test_what_nobody_answers_is_given_up_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unanswered_export_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exporters, "RETRY_SECONDS", 0.0)
 
     async def give_up() -> None:

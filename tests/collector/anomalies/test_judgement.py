@@ -1,4 +1,4 @@
-"""What is usual, and what is not: decided on histories of values."""
+"""Usual and unusual usage, decided on histories of values."""
 
 import gzip
 import math
@@ -26,7 +26,7 @@ USUAL = Thresholds()
 
 
 def shape(hour: int) -> float:
-    """A day with a morning and a quiet Sunday."""
+    """Return the usage of an hour: each day has a morning peak, and one day a week is quiet."""
     return (100 + 900 * math.exp(-(((hour % 24 - 10) / 3) ** 2))) * (0.5 if hour // 24 % 7 == 3 else 1.0)
 
 
@@ -43,11 +43,11 @@ def baseline(hours: dict[int, int]) -> Baseline:
 
 
 def day_like(factor: float = 1.0, moved: int = 0, day: int = NOW) -> dict[int, int]:
-    """A day as the shape has it, by so much more, and so many hours later."""
+    """Return a day of the usual shape, multiplied by `factor` and shifted by `moved` hours."""
     return {day + (n + moved) % 24 * HOUR: round(factor * shape((day - BEGIN) // HOUR + n)) for n in range(24)}
 
 
-def test_what_is_usual_is_known_after_three_weeks_and_by_the_hour_of_the_week() -> None:
+def test_baseline_needs_three_weeks_and_follows_the_hour_of_the_week() -> None:
     assert Baseline.compute({}, NOW) is None
     assert Baseline.compute(past(2), NOW) is None
     assert Baseline.compute(past(3), NOW) is not None
@@ -57,7 +57,7 @@ def test_what_is_usual_is_known_after_three_weeks_and_by_the_hour_of_the_week() 
     assert made.expected_day(NOW + 3 * DAY) == pytest.approx(0.5 * made.expected_day(NOW), rel=0.1)
     assert made.likeness > 0.98
     assert Baseline.from_bytes(made.to_bytes()) == made
-    # What comes later, and what is older than the weeks that count, says nothing.
+    # Later usage, and usage older than the counted weeks, is ignored.
     assert baseline({**past(), NOW: 10**9, NOW - (WEEKS + 1) * WEEK - HOUR: 10**9}) == made
 
 
@@ -73,7 +73,7 @@ def test_earlier_peaks_do_not_hide_later_ones() -> None:
     assert (found.kind, found.severity, found.is_more) == ("volume", "warn", True)
 
 
-def test_an_hour_is_told_at_once_if_it_is_far_above_and_else_with_its_second_one() -> None:
+def test_far_above_hour_is_found_at_once_and_a_smaller_one_with_its_second() -> None:
     made, hour = baseline(past()), NOW + 10 * HOUR
     low, value = Thresholds(score=3.0), 1600
     assert 3.0 <= made.score(hour, value) < 6.0
@@ -114,14 +114,14 @@ def test_a_day_is_judged_by_its_volume_and_by_its_hours(
     assert found.details["kind"] == kind
 
 
-def test_who_has_little_is_not_judged_by_its_hours() -> None:
+def test_low_usage_is_not_judged_by_its_hours() -> None:
     few = {hour: value // 500 for hour, value in past().items()}
     made = baseline(few)
     assert made.compute_likeness(day_like(1 / 500, 12), NOW) is None
     assert judge_day(made, day_like(1 / 500, 12), NOW, USUAL) is None
 
 
-def test_a_pause_needs_a_threshold_and_more_than_next_to_nothing() -> None:
+def test_pause_needs_a_threshold_and_substantial_usage() -> None:
     made, hour = baseline(past()), NOW + 10 * HOUR
     five = Thresholds(pause=5.0)
     assert judge_pause(made, {hour: 6000}, hour, five) is not None
@@ -130,7 +130,7 @@ def test_a_pause_needs_a_threshold_and_more_than_next_to_nothing() -> None:
     assert judge_pause(made, {NOW + HOUR: 900}, NOW + HOUR, five) is None, "nine times a little"
 
 
-def test_what_an_hour_and_its_day_say_is_told_together() -> None:
+def test_findings_of_an_hour_and_its_day_are_merged() -> None:
     hour = Finding("volume", "warn", 9.0, None, 300, 100.0, NOW)
     day = Finding("pattern", "info", 1.0, 0.5, 1000, 900.0, NOW)
     assert merge_findings(None, hour) == merge_findings(hour, None) == hour
@@ -148,7 +148,7 @@ def test_roots_and_angles() -> None:
     assert cosine([1, 2], [2, 4]) == pytest.approx(1)
 
 
-def test_a_replay_finds_what_is_planted_and_little_else_and_repeats_itself() -> None:
+def test_replay_finds_planted_anomalies_and_is_deterministic() -> None:
     figures = replay_histories(generate_histories(12, 10, 1), USUAL, 1)
     assert figures == replay_histories(generate_histories(12, 10, 1), USUAL, 1)
     assert figures.recall > 0.6
@@ -161,7 +161,7 @@ def test_a_replay_finds_what_is_planted_and_little_else_and_repeats_itself() -> 
     assert unlabelled.planted.total() == 0
 
 
-def test_histories_are_read_of_logs_and_of_what_the_ledger_exports(tmp_path: Path) -> None:
+def test_histories_are_read_from_logs_and_ledger_exports(tmp_path: Path) -> None:
     log = tmp_path / "access.log.gz"
     lines = [
         f'192.0.2.1 - - [{day}/May/2015:{hour:02}:05:03 +0000] "GET / HTTP/1.1" 200 1' for day, hour in some_hours()

@@ -1,4 +1,4 @@
-"""A collector that is asked to end settles what it has."""
+"""A collector that is asked to end commits the batches that it has."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ from tests.support.collector_fixtures import StartCollector
 
 
 @pytest.mark.parametrize("late", [*(pytest.param(late, marks=pytest.mark.soak) for late in (0.0, 0.01)), 0.002])
-def test_a_collector_that_is_asked_to_end_settles_what_it_has(start_collector: StartCollector, late: float) -> None:
+def test_ending_collector_commits_its_batches(start_collector: StartCollector, late: float) -> None:
     collector = start_collector()
     chains = [Chain(f"edge-{number}") for number in range(8)]
     answers: list[int] = []
@@ -25,7 +25,7 @@ def test_a_collector_that_is_asked_to_end_settles_what_it_has(start_collector: S
             except (OSError, HTTPException):
                 status = 0
             if status in (0, 408):
-                # It ended before it had the whole batch, which an edge ships again.
+                # The collector ended before it had the whole batch. An edge would ship it again.
                 chain.made.pop()
                 return
             answers.append(status)

@@ -1,4 +1,4 @@
-"""What the portal works out for a customer: what is owed, used of what is included, lost with another plan."""
+"""The portal's computations for a customer: amounts owed, usage of included units, losses by a plan change."""
 
 from itertools import count
 from typing import Any
@@ -25,13 +25,13 @@ def invoice(**fields: Any) -> Any:
     return {**whole, "url": PAGE, **fields}
 
 
-def test_an_invoice_is_overdue_after_a_whole_day_while_it_is_open() -> None:
+def test_open_invoice_is_overdue_after_a_whole_day() -> None:
     assert [compute_overdue_days(invoice(), NOW + late) for late in (-DAY, DAY - 1, DAY, 21 * DAY)] == [0, 0, 1, 21]
     assert compute_overdue_days(invoice(state="paid"), NOW + 9 * DAY) == 0
     assert compute_overdue_days(invoice(due_at=None), NOW + 9 * DAY) == 0
 
 
-def test_only_what_is_open_and_not_covered_is_owed_the_oldest_first() -> None:
+def test_owed_invoices_are_open_and_unpaid_with_the_oldest_first() -> None:
     older = invoice(id="2", due_at="2027-01-01T08:00:00.000Z", amount_due=40)
     settled = [invoice(state="paid"), invoice(amount_due=0), invoice(state="uncollectible"), invoice(state="draft")]
     owed = find_owed([invoice(currency="eur"), older, *settled], NOW, STRIPE)
@@ -48,13 +48,13 @@ def test_an_invoice_is_due_from_its_due_date_on() -> None:
 @pytest.mark.parametrize(
     "url", [None, "javascript:alert(1)", "http://invoice.example/1", f"{STRIPE}.evil.example/1"[8:]]
 )
-def test_a_link_to_pay_leads_to_https_or_to_the_sandbox_alone(url: str | None) -> None:
+def test_pay_link_is_https_or_the_sandbox(url: str | None) -> None:
     assert find_pay_url(invoice(url=url), STRIPE) is None
     assert find_pay_url(invoice(url="http://127.0.0.1:9/p/1"), "http://127.0.0.1:9") == "http://127.0.0.1:9/p/1"
     assert find_pay_url(invoice(url="http://127.0.0.1:99/p/1"), "http://127.0.0.1:9") is None
 
 
-def test_bars_show_the_fullest_meters_and_what_becomes_of_more() -> None:
+def test_bars_show_the_fullest_meters_and_their_overage() -> None:
     meters: Any = [
         {"meter": "tokens", "quantity": 1500, "included": 1000, "overage": 500, "cap": "soft"},
         {"meter": "calls", "quantity": 5, "included": None, "overage": 0, "cap": None},
@@ -72,7 +72,7 @@ def test_bars_show_the_fullest_meters_and_what_becomes_of_more() -> None:
     ]
 
 
-def test_the_next_invoice_keeps_what_was_used_apart_from_a_fee_of_the_time_after() -> None:
+def test_next_invoice_separates_usage_from_the_next_fee() -> None:
     def line(kind: str, amount: int, start: str, end: str) -> Any:
         return {"kind": kind, "amount": amount, "start": f"{start}T00:00:00.000Z", "end": f"{end}T00:00:00.000Z"}
 
@@ -88,7 +88,7 @@ def test_the_next_invoice_keeps_what_was_used_apart_from_a_fee_of_the_time_after
     ]
 
 
-def test_thresholds_of_one_subject_and_period_are_one_line_with_the_earlier_ones_inside() -> None:
+def test_thresholds_of_one_subject_and_period_are_grouped() -> None:
     numbers = count(1)
 
     def alert(kind: str, threshold: int, **details: object) -> Any:
@@ -118,7 +118,7 @@ def test_thresholds_of_one_subject_and_period_are_one_line_with_the_earlier_ones
     assert groups[-1].waiting == ["9"], "without what is mere information"
 
 
-def test_a_smaller_plan_names_what_is_lost_what_breaks_first() -> None:
+def test_smaller_plan_lists_losses_with_breaking_ones_first() -> None:
     tiers = {
         "large": Tier.model_validate(
             {"limits": [{"rate": "600/min", "name": "minute"}], "concurrency": 50, "analytics": "90d"}
@@ -177,7 +177,7 @@ def test_a_price_is_of_as_many_units_as_can_be_read(written: str, package: int, 
         assert (amount.replace("\xa0", " ").replace("US$", "$"), units) == expected
 
 
-def test_a_file_of_lines_holds_no_formula() -> None:
+def test_invoice_line_rows_keep_their_text() -> None:
     line = {"text": "=HYPERLINK(1)", "kind": "usage", "meter": "calls", "value": "@x", "start": None, "end": None}
     bill = {"id": "i", "number": None, "currency": "jpy", "lines": [{**line, "quantity": 3, "amount": 150}]}
     head, row = to_line_rows(bill)

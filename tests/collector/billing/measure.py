@@ -66,7 +66,7 @@ async def pay(url: str, customers: list[str], sessions: int, client: stripe.Stri
 
 
 def storm(objects: list[tuple[str, str]], events: int, now: int, chance: random.Random) -> list[tuple[bytes, str]]:
-    """So many events in any order, a tenth of them twice, with who signs them, and a hundredth forged beside them."""
+    """Return events with their secrets in random order. A tenth repeats, and a hundredth has forged copies."""
     sent = []
     for number in range(events):
         kind, id = objects[number % len(objects)]

@@ -1,9 +1,9 @@
 """Measure closing a month at Stripe's rates: `python -m tests.collector.billing.measure_closing [sqlite] [postgresql]`.
 
-Customers of Standard have used more than is included of each meter, and have their drafts. The sandbox then begins to
-refuse calls above the rates of a live account, and the product asks at its own pace. Counted are the seconds from the
-freeze until each invoice is sent, with the amount of the second rater, and the processor time of this process in them.
-It ends after 20 minutes at most. With `--encryption` the columns are encrypted.
+Customers of Standard have used more than the included amount of each meter, and have drafts. Then the sandbox refuses
+calls above the rates of a live account, and the product calls at its own pace. The measured values are the seconds from
+the freeze until all invoices are sent with the second rater's amounts, and the CPU time of this process. The run ends
+after 20 minutes at most. With `--encryption` the columns are encrypted.
 """
 
 import argparse
@@ -58,7 +58,7 @@ class Counted(Stripe):
 
 
 def used(chance: random.Random) -> dict[str, int]:
-    """More of each meter than is included."""
+    """Return a usage above the included amount of each meter."""
     return {
         meter: int(meter_plan["included"]) * chance.randint(11, 30) // 10
         for meter, meter_plan in PLAN["meters"].items()
@@ -68,7 +68,7 @@ def used(chance: random.Random) -> dict[str, int]:
 async def drafted(
     folder: Path, url: str, stripe: str, usage: dict[str, dict[str, int]], encryption: Encryption | None
 ) -> None:
-    """Have a month behind each customer, its first fee sent and the draft of its usage made."""
+    """Create customers with a month of usage. Their first fee is sent, and a draft for their usage exists."""
     async with sold(folder, url, stripe, live=True) as (of, closes):
         await open_keyring(of.database, encryption)
         for name, quantities in usage.items():
@@ -82,7 +82,7 @@ async def drafted(
 
 
 async def counted(of: Sold) -> dict[str, int]:
-    """The number of invoices in each state."""
+    """Return the number of invoices in each state."""
     async with of.database.reading() as connection:
         rows = await connection.execute(sa.select(table.c.state, sa.func.count()).group_by(table.c.state))
         return {row[0]: row[1] for row in rows}
@@ -91,7 +91,7 @@ async def counted(of: Sold) -> dict[str, int]:
 async def closed(
     folder: Path, url: str, stripe: str, customers: int, encryption: Encryption | None
 ) -> tuple[float, float]:
-    """Close all of them, looking for work as a collector does; the seconds that it took, and those of processors."""
+    """Close all invoices with the polling of a collector. Return the elapsed seconds and the CPU seconds."""
     async with sold(folder, url, stripe, Counted, live=True) as (of, closes):
         await open_keyring(of.database, encryption)
         began, worked = time.monotonic(), time.process_time()
@@ -102,7 +102,7 @@ async def closed(
 
 
 async def totals(client: Any) -> dict[str, Counter[int]]:
-    """The totals of each customer's invoices at Stripe, all of which are sent."""
+    """Return the totals of each customer's invoices at Stripe. All invoices must be open."""
     totals_by_customer: dict[str, Counter[int]] = {}
     names = {
         one.id: one.name async for one in (await client.v1.customers.list_async({"limit": 100})).auto_paging_iter()
@@ -116,7 +116,7 @@ async def totals(client: Any) -> dict[str, Counter[int]]:
 async def measured(
     folder: Path, url: str, usage: dict[str, dict[str, int]], encryption: Encryption | None
 ) -> tuple[float, float]:
-    """Seconds that it took to close a month at a sandbox with the rates of a live account, and those of processors."""
+    """Close a month at a sandbox with the rates of a live account. Return the elapsed and the CPU seconds."""
     key = LIVE_KEY["STRIPE_SECRET_KEY"]
     async with asyncio.timeout(DEADLINE_SECONDS):
         with closing(Sandbox(folder / "sandbox")) as sandbox:

@@ -1,4 +1,4 @@
-"""Discounts of coupons: what they are of, and a second rater that agrees to the cent on any plan, split in any way."""
+"""Discounts of coupons agree to the cent with a second rater, for any plan and any split into invoices."""
 
 import random
 from collections import Counter
@@ -39,7 +39,7 @@ def told(lines: Sequence[RatedLine]) -> list[tuple[int, int]]:
     return [(line.quantity, line.amount) for line in lines]
 
 
-def test_a_discount_is_of_all_that_a_period_costs_on_whichever_invoices() -> None:
+def test_discount_applies_to_the_periods_total_across_invoices() -> None:
     segment = month("a@1", plan("99.99"))
     fee = rate_segments([segment], {})
     first = rate_discounts(fee, (), [segment], [off()])
@@ -54,7 +54,7 @@ def test_a_discount_is_of_all_that_a_period_costs_on_whichever_invoices() -> Non
         invoiced += [*lines, *discounts]
 
 
-def test_an_amount_is_taken_off_each_period_and_no_more_than_it_costs() -> None:
+def test_fixed_discount_applies_to_each_period_up_to_its_cost() -> None:
     segments = [month("a@1", plan("10")), month("a@1", plan("10"), FEBRUARY, FEBRUARY)]
     fees = rate_segments(segments, {})
     assert told(rate_discounts(fees, (), segments, [off(None, 1500)])) == [(1000, -1000)] * 2
@@ -64,7 +64,7 @@ def test_an_amount_is_taken_off_each_period_and_no_more_than_it_costs() -> None:
     assert told(more) == [(700, -500), (1000, -1000)]
 
 
-def test_other_periods_and_other_plans_are_left_as_they_are() -> None:
+def test_discount_leaves_other_periods_and_plans_unchanged() -> None:
     other = Segment("b@1", plan("500"), Span(JANUARY.start + 86400, JANUARY.end), JANUARY)
     segments = [month("a@1", plan("31"), Span(JANUARY.start, JANUARY.start + 86400)), other]
     fees = rate_segments(segments, {})
@@ -78,8 +78,8 @@ def test_other_periods_and_other_plans_are_left_as_they_are() -> None:
     assert told(second) == [(3100, -310)]
 
 
-def test_a_change_takes_back_of_a_year_what_was_paid_for_it() -> None:
-    """An upgrade after the coupon gives back a half, as was paid, and charges the new fee in full."""
+def test_upgrade_credits_the_discounted_part_of_a_yearly_fee() -> None:
+    """An upgrade after the coupon's end credits the paid half of the old fee, and charges the new fee in full."""
     year = Span(JANUARY.start, JANUARY.start + 365 * 86400)
     small, large = (plan(fee, annual={"discount": "0%"}) for fee in ("100", "200"))
     months = [
@@ -109,8 +109,8 @@ def test_an_unused_yearly_fee_counts_for_the_period_in_which_it_began() -> None:
     assert told(rated) == [(fees[2].amount + fees[3].amount, -(fees[2].amount + fees[3].amount) // 2)]
 
 
-def test_a_discount_of_a_period_whose_lines_are_all_taken_off_is_taken_back() -> None:
-    """The fee is credited after a later invoice had its discount."""
+def test_discount_is_reversed_after_all_lines_of_its_period_are_credited() -> None:
+    """The fee is credited after a later invoice carried its discount."""
     segment = month("a@1", plan("10"))
     (fee,) = rate_segments([segment], {})
     (discount,) = rate_discounts([fee], (), [segment], [off()])
@@ -119,13 +119,13 @@ def test_a_discount_of_a_period_whose_lines_are_all_taken_off_is_taken_back() ->
     assert told(rate_discounts((), [credited, discount], [segment], [off()])) == [(-1000, 100)]
 
 
-def test_a_correction_below_zero_takes_nothing_off() -> None:
+def test_negative_correction_has_no_discount() -> None:
     segment = month("a@1", plan("1"))
     back = RatedLine("late", "a@1", JANUARY, "calls", "", 1, -5, 10**14, -500, JANUARY)
     assert told(rate_discounts([back], (), [segment], [off()])) == [(-500, 0)]
 
 
-def test_a_trial_is_no_period_of_a_fee() -> None:
+def test_discount_does_not_count_a_trial_as_a_fee_period() -> None:
     trial = Span(JANUARY.start, JANUARY.start + 14 * 86400)
     sold = plan("31")
     segments = [
@@ -156,7 +156,7 @@ def draw_coupon(chance: random.Random, currency: str) -> dict[str, Any]:
 
 
 def draw_periods(chance: random.Random, sold: Plan) -> list[Segment]:
-    """Three periods of a plan, the first of which may begin late."""
+    """Draw three periods of a plan. The first one may begin late."""
     first = Span(JANUARY.start + 60 * chance.choice([0, chance.randrange(44_000)]), JANUARY.end)
     segments, period = [month("x@1", sold, first)], JANUARY
     for _ in range(2):
@@ -167,7 +167,7 @@ def draw_periods(chance: random.Random, sold: Plan) -> list[Segment]:
 
 @pytest.mark.parametrize("number", [2000, pytest.param(100_000, marks=LONG)])
 def test_a_second_rater_agrees_to_the_cent(number: int, seed: int) -> None:
-    """Invoices as they come: the fee at once, usage and the next fee with each period, and what is late."""
+    """Invoices have the first fee at once, then usage and the next fee of each period, and late usage."""
     chance = random.Random(seed)
     for _ in range(number):
         currency = chance.choice(CURRENCIES)
@@ -206,7 +206,7 @@ def test_a_second_rater_agrees_to_the_cent(number: int, seed: int) -> None:
 def _invoice(
     chance: random.Random, segments: list[Segment], usage: list[dict[str, dict[str, int]]], discount: Discount
 ) -> list[RatedLine]:
-    """All lines of the invoices of these periods; some of the usage comes late."""
+    """Return the lines of all invoices of the periods. Some usage arrives late."""
     first = rate_segments(segments[:1], {})
     invoiced = [*first, *rate_discounts(first, (), segments, [discount])]
     known: dict[UsageKey, int] = {}

@@ -1,7 +1,7 @@
 """Invoices from usage to money, against the Stripe sandbox.
 
-On both databases is what they decide in ways of their own: who waits for whom, what a kill leaves, how large a number
-may be. The rest is the same code on rows that are the same, and is done on PostgreSQL with `--soak` only.
+Both databases run the tests with different behavior: lock order, state after a kill, and the largest numbers. Other
+tests run equal code on equal rows, and need PostgreSQL only with `--soak`.
 """
 
 import asyncio
@@ -57,7 +57,7 @@ async def run(closing: PeriodCloseJob, *times: float) -> None:
 
 
 def enter_email(sandbox: Sandbox, name: str, email: str) -> None:
-    """Have a customer enter an e-mail at Stripe, as in a checkout."""
+    """Set a customer's e-mail at Stripe, like a checkout does."""
 
     async def enter(client: Any) -> None:
         everybody = await client.v1.customers.list_async({"limit": 100})
@@ -68,12 +68,12 @@ def enter_email(sandbox: Sandbox, name: str, email: str) -> None:
 
 
 def kind(database: str) -> str:
-    """What tells names apart at the sandbox, which has the customers of both databases."""
+    """Return a prefix for names at the sandbox, which has the customers of both databases."""
     return database.partition(":")[0]
 
 
 @only_sqlite("database")
-def test_the_worked_months_come_to_the_cent(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+def test_worked_months_are_invoiced_to_the_cent(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     worked_, large_, grows_, nothing_ = (f"{kind(database)}-{name}" for name in ("worked", "large", "grows", "nothing"))
 
     async def work() -> None:
@@ -104,7 +104,7 @@ def test_the_worked_months_come_to_the_cent(stripe_sandbox: Sandbox, tmp_path: P
             grown = await fetch_invoices(of, grows_)
             assert amounts(grown["2027-01-01 change"]) == [-4950, 24950]
             assert amounts(grown["2027-01-01 period"]) == [49900, 0, 1, 0, 0], "each segment by its own plan"
-            # Late: 400 tokens are within the same cent, 1,000 more are not.
+            # Late usage: 400 tokens add less than a cent, 1,000 more add one.
             await of.use(worked_, {"llm_tokens": 400}, at=NOON)
             await run(closing, MARCH, MARCH + FREEZE)
             await of.use(worked_, {"llm_tokens": 1000}, at=NOON)
@@ -122,7 +122,7 @@ def test_the_worked_months_come_to_the_cent(stripe_sandbox: Sandbox, tmp_path: P
     assert at_stripe(stripe_sandbox, nothing_) == [], "who pays nothing is not told of"
 
 
-def test_an_invoice_is_sent_to_the_contact_that_reads_alerts_else_to_the_first(
+def test_invoice_is_mailed_to_the_alert_contact_or_the_first_one(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     async def work() -> None:
@@ -135,7 +135,7 @@ def test_an_invoice_is_sent_to_the_contact_that_reads_alerts_else_to_the_first(
                     await contacts.put_contacts(connection, CALLER, name, contacts.Contacts.model_validate(emails))
                 await contacts.put_alert_address(connection, CALLER, "mail-alerts", "b@example.org", of.known)
             await run(closing, JANUARY + 5)
-            # The next invoice goes to the contacts of then, but an address that was entered at Stripe stays.
+            # The next invoice goes to the current contacts. An address that was entered at Stripe stays.
             await asyncio.to_thread(enter_email, stripe_sandbox, "mail-alerts", "entered@example.org")
             async with of.database.writing() as connection:
                 for name in ("mail-none", "mail-first", "mail-alerts"):
@@ -156,7 +156,7 @@ def test_an_invoice_is_sent_to_the_contact_that_reads_alerts_else_to_the_first(
 
 
 @ON_BOTH_IF_SOAKED
-def test_an_upgrade_while_the_month_before_is_not_closed_yet_is_paid_once(
+def test_upgrade_before_the_previous_month_closes_is_charged_once(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = "early"
@@ -170,7 +170,7 @@ def test_an_upgrade_while_the_month_before_is_not_closed_yet_is_paid_once(
             return await fetch_invoices(of, name)
 
     by_period = asyncio.run(work())
-    # 27 of 28 days are left; the change comes first, and has February's fee.
+    # 27 of 28 days are left. The change invoice comes first and carries February's fee.
     assert amounts(by_period["2027-02-01 change"]) == [9900, -9546, 48118]
     assert by_period["2027-01-01 period"]["total"] == 0
     assert amounts(by_period["2027-02-01 period"]) == [49900]
@@ -186,7 +186,7 @@ def test_an_upgrade_while_the_month_before_is_not_closed_yet_is_paid_once(
     ],
     indirect=["database"],
 )
-def test_wherever_it_is_killed_there_is_one_invoice(
+def test_kill_after_any_call_leaves_one_invoice(
     request: pytest.FixtureRequest,
     stripe_sandbox: Sandbox,
     tmp_path: Path,
@@ -194,11 +194,13 @@ def test_wherever_it_is_killed_there_is_one_invoice(
     monkeypatch: pytest.MonkeyPatch,
     forgets: bool,
 ) -> None:
-    """Every call that changes something kills the process before its answer is known. With `forgets` Stripe no longer
-    knows the Idempotency-Keys when the next process comes."""
+    """Each changing call kills the process before the answer arrives.
+
+    With `forgets` Stripe has forgotten the idempotency keys when the next process starts.
+    """
     name = f"{kind(database)}-mortal-{forgets}"
     sandbox = stripe_sandbox
-    if forgets:  # Its clock goes on, and others share the other one.
+    if forgets:  # This test advances the clock, so it cannot use the shared sandbox.
         sandbox = Sandbox(tmp_path / "stripe")
         request.addfinalizer(sandbox.close)
         sandbox.start()
@@ -216,7 +218,7 @@ def test_wherever_it_is_killed_there_is_one_invoice(
                     if forgets:
                         await asyncio.to_thread(sandbox.advance, 25 * 3600)
                     continue
-                # The customer, and of both invoices the draft, its lines, the end of the draft, and that it is sent.
+                # One call creates the customer. Each invoice needs four: draft, lines, finalization and sending.
                 assert deaths >= 9, "each of the steps was its last"
                 return await fetch_invoices(of, name)
         raise AssertionError("it dies for ever")
@@ -233,7 +235,7 @@ FAULTS = ("call_lost", "error_before", "answer_lost", "answer_cut", "error_after
 
 
 @ON_BOTH_IF_SOAKED
-def test_whatever_is_lost_on_the_way_there_is_one_invoice(
+def test_lost_calls_and_answers_leave_one_invoice(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, seed: int
 ) -> None:
     name = f"{kind(database)}-lossy"
@@ -263,7 +265,7 @@ def test_whatever_is_lost_on_the_way_there_is_one_invoice(
 def test_a_failure_after_its_effect_mails_no_invoice_twice(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
-    """A 500 is the answer for the key for 24 hours, so the next try has another one, and Stripe takes it for new."""
+    """Stripe repeats a 500 for its key for 24 hours. The next try has a new key, so Stripe treats it as a new call."""
 
     async def close(name: str) -> None:
         async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
@@ -285,8 +287,8 @@ def test_a_failure_after_its_effect_mails_no_invoice_twice(
 
 
 @ON_BOTH_IF_SOAKED
-def test_lines_that_are_there_are_not_made_again(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
-    """As a version before this one made them, one by one, which was killed."""
+def test_existing_invoice_lines_are_not_created_again(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    """An older version created lines one by one and was killed."""
     name = f"{kind(database)}-begun"
 
     async def begin(client: Any, draft: Invoice) -> None:
@@ -310,7 +312,9 @@ def test_lines_that_are_there_are_not_made_again(stripe_sandbox: Sandbox, tmp_pa
 
 
 @ON_BOTH_IF_SOAKED
-def test_tax_comes_on_top_and_who_is_nowhere_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+def test_tax_is_added_and_invoices_without_an_address_are_held(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
     here, nowhere = (f"{kind(database)}-{where}" for where in ("here", "nowhere"))
     made: list[tuple[str, Any]] = []
 
@@ -343,7 +347,7 @@ def test_tax_comes_on_top_and_who_is_nowhere_is_held(stripe_sandbox: Sandbox, tm
     assert set(made) == {("v1.invoice_items.create", "exclusive")}
 
 
-def test_a_total_that_has_the_tax_within_differs() -> None:
+def test_total_with_included_tax_raises_a_mismatch() -> None:
     month = Span(JANUARY, FEBRUARY)
     line = RatedLine("fee", "standard@1", month, "", "", 0, 1, None, 10_000, month)
     tax = {"automatic_tax": {"enabled": True, "status": "complete"}, "total_taxes": [{"amount": 1597}]}
@@ -354,7 +358,7 @@ def test_a_total_that_has_the_tax_within_differs() -> None:
 
 
 @ON_BOTH_IF_SOAKED
-def test_a_draft_that_differs_is_held_until_a_person_decides(
+def test_draft_with_a_mismatch_is_held_until_an_operator_decides(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     accepted_, voided = names = [f"{kind(database)}-held-{number}" for number in (1, 2)]
@@ -390,7 +394,7 @@ def test_a_draft_that_differs_is_held_until_a_person_decides(
 
 
 @ON_BOTH_IF_SOAKED
-def test_who_is_not_charged_is_invoiced_and_pays_nothing_now_or_later(
+def test_uncharged_customer_has_waived_invoices_and_never_pays_them(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     looks_ = f"{kind(database)}-looks"
@@ -417,9 +421,7 @@ def test_who_is_not_charged_is_invoiced_and_pays_nothing_now_or_later(
     assert [one["total"] for one in at_stripe(stripe_sandbox, looks_)] == [9900]
 
 
-def test_the_kill_switch_holds_invoices_that_are_being_closed(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str
-) -> None:
+def test_kill_switch_stops_invoices_while_they_close(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     async def work() -> None:
         async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
             await of.customer("stopped", "standard", now=JANUARY)
@@ -440,7 +442,7 @@ def test_the_kill_switch_holds_invoices_that_are_being_closed(
     asyncio.run(work())
 
 
-def test_an_amount_that_cannot_be_paid_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+def test_invoice_above_the_largest_amount_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     whale_name = f"whale-{database.partition(':')[0]}"
 
     async def work() -> None:
@@ -451,7 +453,7 @@ def test_an_amount_that_cannot_be_paid_is_held(stripe_sandbox: Sandbox, tmp_path
             await of.use(whale_name, {"seats": 25 + 200_000}, at=NOON)
             await of.use("minus", {"llm_tokens": -(10**12), "seats": 27}, at=NOON)
             await of.use("vast", {"llm_tokens": 5}, at=NOON)
-            for minute in range(3):  # A minute holds no more.
+            for minute in range(3):  # A minute cannot hold a larger value.
                 await of.use("vast", {"seats": 10**15 - 1}, at=NOON + 60 * minute)
             async with of.database.reading(whole=True) as connection:
                 loaded = await subscription_rows.get_by_customer(connection, "minus")
@@ -467,7 +469,7 @@ def test_an_amount_that_cannot_be_paid_is_held(stripe_sandbox: Sandbox, tmp_path
             assert "Stripe charges $999,999.99 at most" in str(whale["held_why"])
             drafts = await asyncio.to_thread(at_stripe, stripe_sandbox, whale_name)
             assert [one["status"] for one in drafts] == ["draft", "open"]
-            # Once somebody accepts it, what can be billed is; and no later invoice is held for it again.
+            # After an operator accepts it, the billable lines are charged. No later invoice is held for this reason.
             async with of.database.writing() as connection:
                 again = {"accepted_why": "a meter gone wrong", "try_at": 0}
                 await invoices.transition(connection, vast["id"], invoices.HELD, invoices.DRAFT, **again)
@@ -482,7 +484,7 @@ def test_an_amount_that_cannot_be_paid_is_held(stripe_sandbox: Sandbox, tmp_path
 
 
 @ON_BOTH_IF_SOAKED
-def test_the_end_of_a_subscription_is_invoiced_and_the_tier_is_what_it_was(
+def test_ended_subscription_is_invoiced_and_the_old_tier_returns(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     async def tier(of: Sold, name: str) -> str:
@@ -517,10 +519,10 @@ def test_the_end_of_a_subscription_is_invoiced_and_the_tier_is_what_it_was(
 
 
 @ON_BOTH_IF_SOAKED
-def test_a_subscription_that_cannot_end_holds_no_other_up(
+def test_subscription_that_cannot_end_does_not_block_others(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(period_roll, "PAGE", 1)  # The one that is stuck fills it.
+    monkeypatch.setattr(period_roll, "PAGE", 1)  # The stuck subscription fills the page.
 
     async def work() -> None:
         async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
@@ -548,9 +550,7 @@ def test_a_subscription_that_cannot_end_holds_no_other_up(
 
 
 @ON_BOTH_IF_SOAKED
-def test_a_month_whose_minutes_are_gone_is_held_and_not_free(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str
-) -> None:
+def test_month_with_deleted_minutes_is_held(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     async def work() -> None:
         async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
             await of.customer("acme", "standard", now=NOON + 1800)
@@ -566,10 +566,8 @@ def test_a_month_whose_minutes_are_gone_is_held_and_not_free(
 
 
 @ON_BOTH_IF_SOAKED
-def test_a_total_below_zero_is_credit_for_the_next_invoice(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str
-) -> None:
-    """As Stripe does it: the invoice is paid, and what it gives back is the customer's balance there."""
+def test_negative_total_is_credit_for_the_next_invoice(stripe_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
+    """Stripe marks the invoice as paid and adds the credit to the customer's balance."""
 
     name = f"{kind(database)}-back"
 
@@ -604,7 +602,7 @@ def customer_at_stripe(sandbox: Sandbox, name: str) -> dict[str, Any]:
 
 
 @ON_BOTH_IF_SOAKED
-def test_an_invoice_that_fails_unexpectedly_holds_no_other_up(
+def test_unexpected_failure_of_an_invoice_does_not_block_others(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaks = f"{kind(database)}-breaks"
@@ -655,7 +653,7 @@ def test_an_invoice_that_fails_unexpectedly_holds_no_other_up(
     asyncio.run(work())
 
 
-def test_what_a_person_decides_during_a_call_is_not_undone_by_what_becomes_of_it(
+def test_failed_call_does_not_undo_a_concurrent_decision(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     decided: list[Any] = []
@@ -686,7 +684,7 @@ def test_what_a_person_decides_during_a_call_is_not_undone_by_what_becomes_of_it
 
 
 @ON_BOTH_IF_SOAKED
-def test_a_credit_note_that_fails_is_tried_later_and_none_with_a_key_that_stripe_denies(
+def test_failed_credit_note_is_retried_and_a_denied_key_stops_all(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     outcomes = [CallOutcome.BUSY, CallOutcome.DENIED]
@@ -721,9 +719,7 @@ def test_a_credit_note_that_fails_is_tried_later_and_none_with_a_key_that_stripe
     asyncio.run(work())
 
 
-def test_a_credit_note_that_stripe_refuses_raises_an_alert(
-    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
-) -> None:
+def test_refused_credit_note_raises_an_alert(stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str) -> None:
     async def work() -> None:
         async with sold(tmp_path, sqlite_database, stripe_sandbox.url) as (of, closing):
             await of.customer("note-refused", "standard", now=JANUARY)
@@ -741,7 +737,7 @@ def test_a_credit_note_that_stripe_refuses_raises_an_alert(
     asyncio.run(work())
 
 
-def test_a_credit_note_that_fails_unexpectedly_does_not_block_those_behind_it(
+def test_unexpected_failure_of_a_credit_note_does_not_block_others(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     is_broken = [True]
@@ -777,10 +773,10 @@ def test_a_credit_note_that_fails_unexpectedly_does_not_block_those_behind_it(
 
 
 @only_sqlite("database")
-def test_due_paid_credited_and_refunded_are_what_stripe_has(
+def test_due_paid_credited_and_refunded_amounts_agree_with_stripe(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
-    """Credits of an open invoice lower what is due, those of a paid one are paid back; the balance pays the rest."""
+    """Credit notes reduce the due amount of an open invoice and refund a paid one. The balance pays a later invoice."""
     name = f"{kind(database)}-four-numbers"
 
     async def credit(of: Sold, closing: PeriodCloseJob, number: str, amount: int, now: float) -> None:

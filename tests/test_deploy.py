@@ -33,6 +33,7 @@ from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.process import Process
 from loadtest.testbed.waiting import until
 from tests.support import absent_alerts
+from tests.support.compose_files import read_compose
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "deploy" / "compose.yaml"
@@ -274,6 +275,12 @@ def services() -> dict[str, Any]:
     return found
 
 
+def demonstration() -> dict[str, Any]:
+    """The services with the overlay that charges."""
+    merged: dict[str, Any] = read_compose("compose.yaml", "compose.demo.yaml")["services"]
+    return merged
+
+
 def test_compose_services_have_existing_volumes_and_build_stages() -> None:
     assert set(services()) == {
         "edge",
@@ -285,11 +292,11 @@ def test_compose_services_have_existing_volumes_and_build_stages() -> None:
         "alertmanager",
         "grafana",
         "probe",
-        "stripe",
     }
+    assert set(demonstration()) == {*services(), "collector-address", "stripe"}
     stages = re.findall(r"^FROM .* AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
-    volumes = yaml.safe_load(COMPOSE.read_text())["volumes"]
-    for name, service in services().items():
+    volumes = read_compose("compose.yaml", "compose.demo.yaml")["volumes"]
+    for name, service in demonstration().items():
         assert service["read_only"], name
         if "build" in service:
             assert (COMPOSE.parent / service["build"]["context"]).resolve() == ROOT
@@ -301,8 +308,11 @@ def test_compose_services_have_existing_volumes_and_build_stages() -> None:
             assert source in volumes or (COMPOSE.parent / source).is_dir(), source
 
 
-def test_compose_file_matches_its_schema() -> None:
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", COMPOSE]
+@pytest.mark.parametrize("names", [("compose.yaml",), ("compose.yaml", "compose.demo.yaml")])
+def test_compose_file_matches_its_schema(names: tuple[str, ...], tmp_path: Path) -> None:
+    file = tmp_path / "compose.yaml"
+    file.write_text(yaml.safe_dump(read_compose(*names)))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", file]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -311,14 +321,9 @@ def test_compose_networks_connect_only_the_required_services() -> None:
     known = yaml.safe_load(COMPOSE.read_text())["networks"]
     # The edge uses the network of the service edge-address, which has the alias "edge".
     joined = {name: set(service["networks"]) for name, service in services().items() if "network_mode" not in service}
-    # The probe and the sandbox share the collector's network: the sandbox listens on its loopback alone.
-    guests = {name: service.get("network_mode") for name, service in services().items() if "network_mode" in service}
-    assert guests == {"edge": "service:edge-address", **dict.fromkeys(("probe", "stripe"), "service:collector")}
-    assert services()["collector"]["networks"]["metrics"]["aliases"] == ["probe"], "by which Prometheus reaches it"
-    assert any(word.startswith("127.0.0.1:") for word in services()["stripe"]["command"])
     assert {tuple(each["aliases"]) for each in services()["edge-address"]["networks"].values()} == {("edge",)}
     there = {"edge" if name == "edge-address" else name: networks for name, networks in joined.items()}
-    assert there.keys() == services().keys() - {"edge-address", "probe", "stripe"}
+    assert there.keys() == services().keys() - {"edge-address"}
     assert set().union(*there.values()) == set(known)
     reached = {frozenset((one, other)) for one in there for other in there if one < other and there[one] & there[other]}
     for pair in (("edge", "upstream"), ("edge", "redis"), ("edge", "collector"), ("prometheus", "edge")):
@@ -328,6 +333,43 @@ def test_compose_networks_connect_only_the_required_services() -> None:
     for name in ("upstream", "redis"):
         assert all(known[network]["internal"] for network in there[name]), "it has no way out"
         assert "ports" not in services()[name]
+
+
+def collector_environ(service: dict[str, Any]) -> dict[str, str]:
+    """The environment of a collector of compose, with the plans of this tree."""
+    assert service["environment"]["PLANS"] == "/etc/edgeproxy/plans.yaml"
+    return {**service["environment"], "PLANS": str(ROOT / "config" / "plans.yaml")}
+
+
+def test_compose_charges_nobody() -> None:
+    environ = collector_environ(services()["collector"])
+    assert load_collector(ROOT / "config" / "collector.yaml", environ).billing.mode == "off"
+    assert not [name for name in environ if name.startswith("STRIPE_")]
+
+
+def test_demonstration_charges_only_at_its_sandbox_and_with_its_own_secrets() -> None:
+    """Neither a real key nor another base can come from outside, and no port leads to the sandbox."""
+    collector, stripe, probe = (demonstration()[name] for name in ("collector", "stripe", "probe"))
+    settings = load_collector(ROOT / "config" / "collector.yaml", collector_environ(collector)).billing
+    listen = stripe["command"][stripe["command"].index("--listen") + 1]
+    assert (settings.mode, settings.stripe.base) == ("live", f"http://{listen}")
+    assert listen.startswith("127.0.0.1:")
+    charging = [value for name, value in collector["environment"].items() if name.startswith(("STRIPE_", "BILLING_"))]
+    assert not [value for value in charging if "$" in value]
+    assert collector["environment"]["STRIPE_WEBHOOK_SECRETS"] == stripe["environment"]["STRIPE_WEBHOOK_SECRETS"]
+    state = Path(stripe["command"][stripe["command"].index("--state") + 1])
+    assert f"stripe:{state.parent}" in stripe["volumes"], "the ledger has ids of its objects"
+    # A container that only sleeps owns their network, so it stays while one of them restarts.
+    owner = demonstration()["collector-address"]
+    assert "command" not in owner
+    for service in (collector, stripe, probe):
+        assert service["network_mode"] == "service:collector-address"
+        assert not service.keys() & {"networks", "ports"}, "Docker takes neither beside another's network"
+    assert owner["ports"] == services()["collector"]["ports"]
+    assert owner["networks"].keys() == set(services()["collector"]["networks"])
+    names = {name for each in owner["networks"].values() for name in each["aliases"]}
+    assert names == {"collector", "probe"}, "Prometheus and the edge find them by these"
+    assert {"--charge", "--checkout"} <= set(probe["command"])
 
 
 def test_compose_edge_settings_match_its_ports_and_drain_time() -> None:
@@ -350,10 +392,7 @@ def test_compose_edge_settings_match_its_ports_and_drain_time() -> None:
 def test_compose_collector_accepts_the_edges_usage() -> None:
     collector, edge = services()["collector"], services()["edge"]
     assert collector["image"] == edge["image"]
-    defaults = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in collector["environment"].items()}
-    environ = {**defaults, "PLANS": str(ROOT / "config" / "plans.yaml")}
-    assert environ["PLANS"] != collector["environment"]["PLANS"] == "/etc/edgeproxy/plans.yaml"
-    settings = load_collector(ROOT / "config" / "collector.yaml", environ)
+    settings = load_collector(ROOT / "config" / "collector.yaml", collector_environ(collector))
     url = edge["environment"]["COLLECTOR_URL"]
     assert url == f"http://collector:{settings.listen[0].address.port}"
     environ = TRUST | {name: value for name, value in edge["environment"].items() if not value.startswith("$")}

@@ -1,13 +1,11 @@
-"""The probe of the compose file makes all of its steps: its services' own commands and environments, on this host."""
+"""The probe of the compose demonstration makes all of its steps: its services' own commands and environments."""
 
 import re
 import sys
 from contextlib import ExitStack, closing
 from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 from typer.testing import CliRunner
 
 from edgeproxy import cli
@@ -16,10 +14,11 @@ from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.process import ROOT, Process
 from loadtest.testbed.redis import SERVER, Redis
 from loadtest.testbed.waiting import until
+from tests.support.compose_files import read_compose
 from tests.support.services import Httpbin, answers
 
 COMMAND = (sys.executable, "-m", "edgeproxy")
-SERVICES: dict[str, Any] = yaml.safe_load((ROOT / "deploy/compose.yaml").read_text())["services"]
+SERVICES = read_compose("compose.yaml", "compose.demo.yaml")["services"]
 STEPS = ("request", "limits", "usage", "charge", "books", "checkout", "purchase")
 
 
@@ -49,7 +48,6 @@ def test_probe_of_compose_makes_all_seven_steps(tmp_path: Path) -> None:
             "127.0.0.1:12111": stripe,
             "/etc/edgeproxy": str(ROOT / "config"),
             "/var/lib/edgeproxy/directory.key": str(tmp_path / "directory.key"),
-            "/tmp/stripe.db": str(tmp_path / "stripe.db"),
         }
 
         def place(service: str, written: str) -> str:

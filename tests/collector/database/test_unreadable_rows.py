@@ -85,9 +85,9 @@ ALERTED: dict[Damage, set[str]] = {
         *("limit_raises", "privacy_requests", "webhook_endpoints", "webhook_messages"),
     },
 }
-"""The tables of which a row is set aside, by the damage."""
+"""By damage: the tables with a row that is set aside."""
 SUMS = ("/billing/executive", "/console/business-metrics")
-"""Sums of money, which are refused beside an unreadable row of the books instead of leaving it out."""
+"""Sums of money. They are refused if a row of the books is unreadable, so that no sum leaves it out."""
 
 
 class Filled(NamedTuple):
@@ -171,7 +171,7 @@ def is_of_others(path: str) -> bool:
 
 
 def fill_rest(stage: PagesStage) -> None:
-    """Have rows in tables that `fill` leaves empty."""
+    """Fill the tables that `fill` leaves empty."""
     collector, path = stage.collector, "/v1/customers/acme"
 
     def send(method: str, where: str, body: Any = None, token: str = ADMIN) -> None:
@@ -210,7 +210,7 @@ def hold_against_stripe(stage: PagesStage) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("damage", list_cases([*DAMAGES[:2], COLUMNS[0], 0], [*DAMAGES[2:], COLUMNS[1], *range(1, 20)]))
-def test_others_go_on_beside_an_unreadable_row(
+def test_everything_else_works_beside_an_unreadable_row(
     on_sqlite: Filled, damage: Damage | Columns | int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(on_sqlite, damage, seed, tmp_path, monkeypatch)
@@ -218,7 +218,7 @@ def test_others_go_on_beside_an_unreadable_row(
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("damage", list_cases([20], [*DAMAGES[:2], *range(21, 25)]))
-def test_others_go_on_beside_an_unreadable_row_on_postgresql(
+def test_everything_else_works_beside_an_unreadable_row_on_postgresql(
     on_postgresql: Filled, damage: Damage | Columns | int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither database decides if JSON is damaged, so one case is enough. PostgreSQL stores UTF-8 only."""
@@ -228,7 +228,7 @@ def test_others_go_on_beside_an_unreadable_row_on_postgresql(
 def poison(
     filled: Filled, damage: Damage | Columns | int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Damage rows of a filled site, and try everything."""
+    """Damage rows of a filled site, then run all jobs, endpoints, pages and commands."""
     stage, collector, url = filled.stage, filled.stage.collector, filled.stage.collector.settings["database"]
     with restore_database(stage, tmp_path):
         if isinstance(damage, int):
@@ -265,7 +265,7 @@ def poison(
 
 @contextmanager
 def restore_database(stage: PagesStage, folder: Path) -> Iterator[None]:
-    """Put a database of SQLite back as it was."""
+    """Restore a SQLite database at the end."""
     file = stage.collector.database
     if not stage.collector.settings["database"].startswith("sqlite"):
         yield
@@ -341,7 +341,7 @@ def try_database_commands(filled: Filled, folder: Path) -> Iterator[object]:
 def try_command(
     filled: Filled, words: str, file: Path, folder: Path, environ: Mapping[str, str]
 ) -> Iterator[tuple[str, object]]:
-    """Run a command; return how it failed, if it did not end in a sentence."""
+    """Run a command. Yield its failure unless it ended with a message."""
     values = {"customer": "zebra", "to": str(folder / f"{words}.zip"), "edge": "edge-eu-1", "seq": "1", "line": "0"}
     values |= {"period": "2026-10", "day": "2026-11-27", "since": "1h", "invoice": filled.places["invoice"]}
     values |= {"config": str(file), "subject": "zebra", "change": AN_ID}
@@ -354,7 +354,7 @@ def try_command(
 
 
 def list_set_aside(output: str) -> dict[str, str]:
-    """The tables with rows that were set aside, each with the keys of these."""
+    """Return the tables with rows that were set aside, and the keys of these rows."""
     keys: dict[str, str] = defaultdict(str)
     for entry in (orjson.loads(line) for line in output.splitlines() if line.startswith("{")):
         if entry["event"] == "a row cannot be read, and is set aside":
@@ -363,7 +363,7 @@ def list_set_aside(output: str) -> dict[str, str]:
 
 
 def list_paths(places: Mapping[str, str]) -> list[str]:
-    """The paths of what can be read, of each customer and without one."""
+    """Return all readable paths, for each customer and without one."""
     paths = []
     for endpoint in list_endpoints():
         for customer in ("acme", "bolt", "zebra"):
@@ -373,11 +373,11 @@ def list_paths(places: Mapping[str, str]) -> list[str]:
 
 
 def list_waiting(stage: PagesStage) -> list[str]:
-    """The jobs that did not run yet; those that hold the lock of others end with the collector."""
+    """Return the jobs that have not run yet. Jobs under another job's lock are left out."""
     return [one["name"] for one in list_jobs(stage) if not one["result"] and one["lock"] != one["name"]]
 
 
 def list_jobs(stage: PagesStage) -> list[dict[str, Any]]:
-    """The jobs of the collector, with the last run of each."""
+    """Return the collector's jobs with the last run of each."""
     jobs: list[dict[str, Any]] = stage.collector.get("/v1/jobs", token=ADMIN).json()["jobs"]
     return jobs

@@ -1,8 +1,8 @@
-"""What encryption of columns costs: `python -m tests.collector.encryption.measure [sqlite] [postgresql]`.
+"""Measure the cost of column encryption: `python -m tests.collector.encryption.measure [sqlite] [postgresql]`.
 
-Two databases with the same customers, one of them encrypted, are asked in turns: their rows in this process, then the
-collectors on them by HTTP. Each figure is CPU time, the fifth percentile of all turns: whatever else the machine does
-adds to it, and the least of them is one of chance. Two collectors that are alike differ by a few percent all the same.
+Two databases have equal customers, and one is encrypted. The program alternates between them: it reads rows in this
+process, then queries a collector on each over HTTP. Each figure is CPU time, the fifth percentile of all turns, because
+other load only adds time and the minimum depends on chance. Even two equal collectors differ by a few percent.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from tests.support.site import PagesStage
 
 CUSTOMERS = 50
 REPEATS = 20
-"""Requests of a turn."""
+"""Requests per turn."""
 READ = {"Authorization": f"Bearer {ADMIN}"}
 
 
@@ -51,7 +51,7 @@ ROWS: Mapping[str, tuple[int, Callable[[AsyncConnection], Awaitable[None]]]] = {
     "rows: a customer": (100, read_one),
     "rows: a customer with its contacts": (60, read_contacts),
 }
-"""What is read, and how often in a turn."""
+"""The kinds of reads, each with its repeats per turn."""
 REQUESTS = {
     f"API: list of {CUSTOMERS} customers": (f"/v1/customers?limit={CUSTOMERS}", READ),
     "API: a customer": ("/v1/customers/of-7", READ),
@@ -62,7 +62,7 @@ REQUESTS = {
 
 
 def fill(stage: PagesStage) -> None:
-    """Make customers, each with all that is encrypted of one."""
+    """Create customers with a value in each encrypted column."""
     for number in range(CUSTOMERS):
         new = {"name": f"of-{number}", "tier": "pro", "external_id": f"crm-{number:08}"}
         new |= {"metadata": {"alert_email": f"ada-{number}@example.com", "segment": "smb"}}
@@ -72,13 +72,13 @@ def fill(stage: PagesStage) -> None:
 
 
 def print_ratio(what: str, took: list[list[float]]) -> None:
-    """Print the fifth percentile of both sides, in the clear and encrypted."""
+    """Print the fifth percentiles of the clear and of the encrypted database."""
     clear, encrypted = (sorted(side)[len(side) // 20] for side in took)
     print(f"  {what}: {clear * 1e6:,.0f} µs in the clear, {encrypted * 1e6:,.0f} encrypted, x {encrypted / clear:.3f}")
 
 
 async def measure_rows(stages: list[PagesStage], key: Encryption, turns: int) -> None:
-    """Print what it takes to read rows."""
+    """Print the CPU time of reading rows."""
     databases = [await Database.connect(stage.collector.settings["database"]) for stage in stages]
     await open_keyring(databases[1], key)
     for what, (repeats, read) in ROWS.items():
@@ -96,7 +96,7 @@ async def measure_rows(stages: list[PagesStage], key: Encryption, turns: int) ->
 
 
 def measure_requests(stages: list[PagesStage], turns: int) -> None:
-    """Print what requests take of a collector, all its threads together."""
+    """Print the CPU time of requests, summed over all threads of a collector."""
     for what, (path, fields) in REQUESTS.items():
         took: list[list[float]] = [[], []]
         for turn in range(turns + 2):

@@ -56,7 +56,7 @@ def test_fields_are_located_behind_every_kind_of_container():
 @pytest.mark.parametrize(
     "path", [("region",), ("region", "x"), ("nowhere",), ("nowhere", 0, "x"), ("keys",), ("keys", 0, "scopes", 0)]
 )
-def test_what_has_no_fields_has_none(path):
+def test_list_fields_is_empty_for_a_path_without_fields(path):
     assert list_fields(EdgeFile, path) == set()
 
 

@@ -53,7 +53,7 @@ def test_the_example_passes_with_a_signer_to_trust_and_nothing_else():
         assert settings.tiers[tier].limits[0].count == count
 
 
-def test_the_digest_is_over_what_was_read(loaded):
+def test_digest_covers_all_files_read(loaded):
     digest = hashlib.sha256((LEAST + "include: a.yaml\n" + "tiers: {}\n").encode()).hexdigest()
     assert loaded("include: a.yaml\n", files={"a.yaml": "tiers: {}\n"}).sha256 == digest
 

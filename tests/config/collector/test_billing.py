@@ -38,7 +38,7 @@ def load(folder: Path, billing: dict[str, Any] | None, plans: str = PLANS, **mor
         ("basic", "pages.sign_up.plan: basic has a fee, name a plan whose fee is 0, or leave it out"),
     ],
 )
-def test_a_plan_of_who_signs_up_costs_nothing_by_itself(tmp_path: Path, plan: str, said: str | None) -> None:
+def test_sign_up_plan_must_have_no_fee(tmp_path: Path, plan: str, said: str | None) -> None:
     plans = f"{PLANS.rstrip()[:-1]}, free@1: {{fee: '0', meters: {{calls: {{included: 10, price: '0.01'}}}}}}}}\n"
     mail = {"server": "mail.example.com:587", "sender": "edge@example.com"}
     pages = {"url": "https://a.example", "mail": mail, "sign_up": {"tier": "basic", "plan": plan}}
@@ -49,7 +49,7 @@ def test_a_plan_of_who_signs_up_costs_nothing_by_itself(tmp_path: Path, plan: st
             load(tmp_path, {}, plans, pages=pages)
 
 
-def test_the_plans_are_those_of_the_file_that_it_names(tmp_path: Path) -> None:
+def test_plans_come_from_the_named_file(tmp_path: Path) -> None:
     settings = load(tmp_path, {})
     assert settings.billing == Billing(plans=tmp_path / "plans.yaml")
     assert [plan.fee for plan in settings.plans.values()] == [900]
@@ -57,7 +57,7 @@ def test_the_plans_are_those_of_the_file_that_it_names(tmp_path: Path) -> None:
     assert load(tmp_path, {}, PLANS.replace("9", "8")).sha256 != settings.sha256
 
 
-def test_what_is_wrong_in_the_plans_is_reported_with_their_line(tmp_path: Path) -> None:
+def test_problem_of_plans_names_the_line_in_their_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"plans.yaml:1: .*calls: has tiers that do not cover"):
         load(tmp_path, {}, PLANS.replace("included: 10, price: '0.01'", "tiers: [{up_to: 5, price: '1'}]"))
     with pytest.raises(ConfigError, match=r"nowhere.yaml cannot be read"):
@@ -132,7 +132,7 @@ BY_MODEL = "included: 10, price: '1', by: {dimension: model, prices: {m1: '2'}}"
 
 
 @pytest.mark.parametrize("aggregate", ["sum", "average", "max", "unique"])
-def test_prices_by_dimension_are_of_what_adds_up(tmp_path: Path, aggregate: str) -> None:
+def test_prices_by_dimension_need_an_aggregate_that_adds_up(tmp_path: Path, aggregate: str) -> None:
     meters = {"calls": {"count": "events", "aggregate": aggregate, "dimensions": {"model": 10}}}
     plans = PLANS.replace("included: 10, price: '0.01'", BY_MODEL)
     if aggregate in ("sum", "average"):
@@ -201,7 +201,7 @@ def test_a_sandbox_and_files_of_keys_may_be_named(tmp_path: Path) -> None:
     assert (result.stripe.base, result.stripe.key) == ("http://127.0.0.1:12111", Path("keys/stripe"))
 
 
-def test_plans_whose_usage_prices_at_stripe_can_say(tmp_path: Path) -> None:
+def test_fits_stripe_meters_lists_plans_that_stripe_prices_can_express(tmp_path: Path) -> None:
     plans = """
 plans:
   plain@1: {fee: "9", meters: {calls: {included: 5, price: "1"}}}
@@ -230,7 +230,7 @@ plans:
     assert not any(plan.fits_stripe_meters for plan in loaded.plans.values())
 
 
-def test_what_each_currency_of_the_plans_needs(tmp_path: Path) -> None:
+def test_each_currency_of_the_plans_needs_a_breaker_minimum(tmp_path: Path) -> None:
     plans, keys = "plans: {basic@1: {fee: {usd: '9', eur: '8'}}, free@1: {fee: '0'}}\n", {"mode": "shadow"}
     lacking = r"billing.plans: has basic@1, with prices in eur, in which billing.breaker.least has no"
     with pytest.raises(ConfigError, match=lacking):

@@ -19,7 +19,7 @@ from edgeproxy.config.tree import Table
 from tests.collector.pages.test_colours import STYLE
 
 
-def test_the_grounds_are_those_of_the_style_sheet() -> None:
+def test_background_colours_equal_those_of_the_style_sheet() -> None:
     for name, light, dark in zip(("card", "bg", "hover", "sunk"), LIGHT_BESIDE, (1, 0, 2, 3), strict=True):
         assert f"--{name}: light-dark({light}, {DARK_BESIDE[dark]})" in STYLE
     assert f"--on-accent: light-dark(#ffffff, {DARK_BESIDE[4]})" in STYLE

@@ -166,7 +166,7 @@ def test_each_mistake_is_reported_with_its_place(tmp_path: Path, text: str, repo
         assert one in message
 
 
-def test_plans_that_somebody_sends_take_nothing_of_this_machine(
+def test_plans_from_text_read_no_files_or_environment_variables(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FEE", "5")

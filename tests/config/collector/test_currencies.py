@@ -28,6 +28,6 @@ def test_a_rate_is_read_exactly_and_passes_as_it_was_dumped() -> None:
         ("EUR", {"rate": "1"}, "date"),
     ],
 )
-def test_what_is_no_rate_is_refused(code: str, reported: object, expected: str) -> None:
+def test_invalid_currency_rate_is_refused(code: str, reported: object, expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         read(**{code: reported})

@@ -30,7 +30,7 @@ def test_the_master_key_is_in_a_file_or_asked_of_a_command() -> None:
         ({"kms": KMS + "\n"}, "aws-kms:arn"),
     ],
 )
-def test_what_names_no_key_is_refused(settings: dict[str, object], expected: str) -> None:
+def test_encryption_without_a_key_is_refused(settings: dict[str, object], expected: str) -> None:
     with pytest.raises(ValidationError, match=expected):
         Encryption.model_validate(settings)
 

@@ -123,5 +123,5 @@ def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -
         ),
     ],
 )
-def test_what_contradicts_is_reported(text: str, expected: str) -> None:
+def test_contradicting_page_settings_are_reported(text: str, expected: str) -> None:
     assert problems(text) == [expected]

@@ -52,7 +52,7 @@ def test_customers_rotate_keys_where_the_file_says_how(text: str, expected: obje
         ),
     ],
 )
-def test_what_cannot_be_is_said(text: str, expected: str) -> None:
+def test_invalid_rotation_is_reported(text: str, expected: str) -> None:
     write(Path(), {"collector.yaml": TOKENS + text})
     with pytest.raises(ConfigError) as caught:
         load_collector(Path("collector.yaml"), {})

@@ -66,7 +66,7 @@ def test_tokens_of_several_files_are_joined(folder):
     assert [token.sha256 for token in settings.tokens] == [(A,), (B,)]
 
 
-def test_check_knows_it_by_what_only_it_has(folder):
+def test_check_recognizes_a_collector_file_by_its_own_fields(folder):
     for text in (TOKENS, "database: sqlite:///x\n" + TOKENS):
         write(folder, {"x.yaml": text})
         assert isinstance(file_kinds.check_file(Path("x.yaml"), {}), collector_settings.CollectorSettings)
@@ -147,7 +147,7 @@ def test_invalid_database_url_is_refused(reported, url, problem):
         ("sslmode=verify-full&sslrootcert=", "sslrootcert"),
     ],
 )
-def test_what_a_database_may_be_requested_besides(reported, query, name):
+def test_database_url_with_an_invalid_option_is_refused(reported, query, name):
     hint = f"after a ? there may be {OPTIONS}"
     assert reported(f"{TOKENS}database: 'postgresql://a/b?{query}'\n") == [
         f"collector.yaml:2: database: has '{name}', {hint}"
@@ -234,7 +234,7 @@ def test_what_a_later_version_brings_is_refused_and_what_an_edge_has_is_unknown(
         ("{minutes: forever, batches: 2 day}", (None, None, 2)),
     ],
 )
-def test_how_long_what_is_counted_is_retained(folder, written, retained):
+def test_retention_is_parsed_and_round_trips(folder, written, retained):
     write(folder, {"collector.yaml": f"{TOKENS}retention: {written}\n"})
     result = collector_load.load_collector(Path("collector.yaml"), {}).retention
     in_days = tuple(seconds and seconds / 86400 for seconds in (result.minutes, result.hours, result.batches))
@@ -338,7 +338,7 @@ def test_tokens_of_operators_are_signed_by_a_private_key(folder, algorithm):
         collector_load.load_collector(folder / "collector.yaml", {})
 
 
-def test_what_is_sensitive_is_allowed_by_name(folder):
+def test_sensitive_token_needs_a_name(folder):
     text = "tokens: [{sha256: " + "0" * 64 + ", role: admin, sensitive: true}]\n"
     (folder / "collector.yaml").write_text(text)
     with pytest.raises(ConfigError, match="needs the token's name"):

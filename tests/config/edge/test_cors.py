@@ -20,7 +20,7 @@ from tests.config.conftest import LEAST
         ("capacitor://localhost", "capacitor://localhost"),
     ],
 )
-def test_an_origin_is_what_browsers_send(written, read):
+def test_origin_is_normalized_as_browsers_send_it(written, read):
     assert read_origin(written) == read
 
 

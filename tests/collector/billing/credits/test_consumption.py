@@ -309,7 +309,7 @@ def test_rollup_during_a_booking_counts_the_hour_once(
 def test_late_usage_spends_the_credits_that_were_valid_at_its_time(
     database: str, clock: Clock, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
-    """Two customers have the same credits and usage. One edge reports at once, the other after hours."""
+    """Two customers have equal credits and usage. One edge reports at once, the other after hours."""
     draw = random.Random(seed)
     hours = 6
 

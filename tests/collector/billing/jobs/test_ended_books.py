@@ -1,4 +1,4 @@
-"""When the books of a year end, what tells about people goes from them, and they still prove themselves."""
+"""After the retention of a year's books, personal data is cleared from them, and the journal still verifies."""
 
 from contextlib import closing
 from datetime import UTC, datetime
@@ -44,23 +44,23 @@ def at(year: int, month: int = 1, day: int = 1) -> int:
 
 
 @given(st.integers(at(2020), at(2060)), st.integers(at(2020), at(2080)))
-def test_books_are_kept_for_ten_whole_years_from_the_end_of_their_own(issued: int, now: int) -> None:
+def test_books_are_kept_for_ten_years_after_the_end_of_their_year(issued: int, now: int) -> None:
     ends = at(datetime.fromtimestamp(issued, UTC).year + 11)
     if now < ends:
         assert issued >= find_end(KEPT_SECONDS, now)
-    if now >= ends + DAY:  # Of ten years two or three are leap years.
+    if now >= ends + DAY:  # Ten years include two or three leap years.
         assert issued < find_end(KEPT_SECONDS, now)
 
 
 async def clear(database: Database, now: float) -> None:
-    """Make a pass, as a collector that has started now."""
+    """Clear ended books like a newly started collector."""
     books = EndedBooks(database, KEPT_SECONDS, CALLER)
     while await books.clear_next(now):
         pass
 
 
 async def fetch_rows(database: Database) -> dict[str, list[dict[str, object]]]:
-    """All rows of the tables that have something to be cleared, but of the journal."""
+    """Return all rows of the tables with columns to clear, except the journal."""
     async with database.reading() as connection:
         return {
             name: [
@@ -73,7 +73,7 @@ async def fetch_rows(database: Database) -> dict[str, list[dict[str, object]]]:
 
 
 @pytest.mark.parametrize("left", ["", "is not erased", "is of the next year", "is open", "is not booked"])
-def test_each_marked_column_of_an_erased_customer_is_cleared_and_nothing_else(database: str, left: str) -> None:
+def test_only_marked_columns_of_erased_customers_are_cleared(database: str, left: str) -> None:
     issued = at(2028 if left == "is of the next year" else 2027, 12, 31) + DAY - 1
     values = {
         "state": "open" if left == "is open" else "paid",
@@ -105,7 +105,7 @@ def test_each_marked_column_of_an_erased_customer_is_cleared_and_nothing_else(da
 
 
 def empty(table: str, row: dict[str, object]) -> dict[str, object]:
-    """Return a row without what is cleared, where it is one of acme."""
+    """Return a row with its marked columns cleared, if it belongs to acme."""
     if marker(table, TABLES[table].ended[0], "acme") not in row.values():
         return row
     columns = metadata.tables[table].c
@@ -113,7 +113,7 @@ def empty(table: str, row: dict[str, object]) -> dict[str, object]:
 
 
 async def book(opened: Database, monkeypatch: pytest.MonkeyPatch, year: int, number: int) -> None:
-    """Book a gift with a reason, and an invoice with its fees, in a year."""
+    """Book a gift with a reason, and costs with fees in their details, in a year."""
     monkeypatch.setattr(journal, "now_ms", lambda: at(year, 6) * 1000 + number)
     await write(opened, credits.book_gift, ALICE, ACME, f"g{number}", 1000, f"because of Ada {number}", None)
     async with opened.writing() as connection, journal.open_journal(connection) as books:
@@ -136,9 +136,7 @@ TAMPERING = [
 ]
 
 
-def test_without_details_the_journal_is_a_chain_as_before_and_each_change_of_it_is_found(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_journal_without_details_reveals_each_change(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ended_books, "TRANSACTIONS_PER_STEP", 3)
 
     async def work(opened: Database) -> None:
@@ -167,12 +165,12 @@ def test_without_details_the_journal_is_a_chain_as_before_and_each_change_of_it_
 
 
 async def change_and_verify(connection: sa.ext.asyncio.AsyncConnection, statement: sa.Update) -> None:
-    """Change something and verify, in a transaction that is rolled back."""
+    """Execute a statement and verify the journal. The error rolls the change back."""
     await connection.execute(statement)
     await verify_journal(connection)
 
 
-def test_a_journal_that_was_changed_keeps_its_details(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_journal_keeps_its_details(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(opened: Database) -> None:
         await book(opened, monkeypatch, 2026, 0)
         await write(opened, change, sa.update(credit_transactions).where(FIRST).values(source="another"))
@@ -189,9 +187,7 @@ async def change(connection: sa.ext.asyncio.AsyncConnection, statement: sa.Updat
     await connection.execute(statement)
 
 
-def test_whoever_is_killed_in_a_step_has_cleared_whole_ones_and_the_next_one_goes_on(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_killed_clearing_leaves_whole_steps_and_is_continued(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ended_books, "TRANSACTIONS_PER_STEP", 2)
 
     async def fill(opened: Database) -> None:
@@ -221,16 +217,14 @@ def test_whoever_is_killed_in_a_step_has_cleared_whole_ones_and_the_next_one_goe
     assert not any("Ada" in one for one in use_database(database, go_on))
 
 
-def test_a_command_shows_what_is_due_and_clears_it_as_the_owner_of_the_tables_alone(
-    postgresql: Postgresql, tmp_path: Path
-) -> None:
+def test_command_shows_due_books_and_only_the_table_owner_clears_them(postgresql: Postgresql, tmp_path: Path) -> None:
     login = postgresql.database_of_owner()
     owner = login.replace("//edgeproxy_login@", "//edgeproxy_owner@")
 
     async def fill(opened: Database) -> None:
         async with opened.writing() as connection:
             await plant(connection)
-            for name in ("data_keys", "encryption_keys"):  # They are no real ones.
+            for name in ("data_keys", "encryption_keys"):  # The planted keys are not valid.
                 await connection.execute(sa.delete(metadata.tables[name]))
             values = {"state": "void", "booked": "void", "issued_at": at(2020, 5), "created_at": at(2020, 5) * 1000}
             await connection.execute(sa.update(invoices).values(values))

@@ -1,15 +1,19 @@
 """Invoices of customers, here and at the sandbox of Stripe, and the months that they are of."""
 
 from calendar import timegm
+from collections.abc import Collection
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.invoices import Invoice
-from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
 from edgeproxy.collector.billing.webhooks import receiver
-from edgeproxy.collector.billing.webhooks.processor import OVERLAP_SECONDS
+from edgeproxy.collector.billing.webhooks.processor import OVERLAP_SECONDS, StripeUnavailableError
+from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
+from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.jobs.billing import build_processor
 from tests.support.sold import KEY, Sold
@@ -70,8 +74,23 @@ def count_sent(sandbox: Sandbox, name: str) -> int:
     return sandbox.run(look)
 
 
-async def apply_stripe_events(of: Sold) -> None:
+class PartlyFetched(StripeObjects):
+    """Objects of Stripe, some of which cannot be fetched now. The lists of events work."""
+
+    def __init__(self, stripe: Stripe, unfetched: Collection[str]) -> None:
+        super().__init__(stripe)
+        self._unfetched = unfetched
+
+    async def fetch(self, object_type: str, id: str) -> StripeObject:
+        if id in self._unfetched:
+            raise StripeUnavailableError("too many requests (429)")
+        return await super().fetch(object_type, id)
+
+
+async def apply_stripe_events(of: Sold, unfetched: Collection[str] = ()) -> None:
     """Fetch and apply what Stripe has reported, as the collector does; its key is in the environment.
+
+    Objects with an id in `unfetched` cannot be fetched. Events that an earlier failure has put off are due.
 
     Tests share the sandbox: the events of those before are not looked through.
     """
@@ -83,8 +102,9 @@ async def apply_stripe_events(of: Sold) -> None:
     stripe = Stripe(of.known.billing.stripe, KEY)
     try:
         processor = build_processor(of.known, of.database, stripe, lambda seconds: None)
-        await processor.poll()
-        while await processor.step():
-            pass
+        processor._stripe = PartlyFetched(stripe, unfetched)
+        async with of.database.writing() as connection:
+            await connection.execute(sa.update(webhook_events).values(due=0))
+        await processor.complete()
     finally:
         await stripe.close()

@@ -49,6 +49,7 @@ from edgeproxy.collector.billing.subscriptions import (
     trial_alerts,
     unpaid_plans,
 )
+from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Apply, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
@@ -65,6 +66,8 @@ EVENTS_SECONDS = 1.0
 """Seconds between two checks for events to apply."""
 UNPAID_SECONDS = 60.0
 """Seconds between two checks for unpaid and paid invoices."""
+PAUSE_RESTS_SECONDS = 600.0
+"""Seconds until the next try to pause a customer who could not be paused."""
 BALANCE_SECONDS = 300.0
 """Seconds between two reads of Stripe's balance transactions."""
 BALANCES_SECONDS = 300.0
@@ -188,6 +191,8 @@ class BillingJobs:
         """Applies all of Stripe's events, before a pause: the customer may have paid while no collector ran."""
         self._charged: tuple[str, int, bool] | None = None
         """The last logged mode, percentage and charging state."""
+        self._rested: dict[str, float] = {}
+        """The time of the next try to pause, by the name of a customer who could not be paused."""
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(60.0)
 
@@ -304,20 +309,36 @@ class BillingJobs:
             if not (await charging.fetch_charging(connection, settings.billing)).is_on:
                 return
             due = await dunning.list_due_customers(connection, settings, now)
-        for names in (due.paid, list(due.unpaid_since)):
-            if names and names is not due.paid:
-                await self._complete_events()
-            for first in range(0, len(names), dunning.TAKEN_MAX):
-                await self._pause_some(names[first : first + dunning.TAKEN_MAX], settings, settings.billing, now)
+        self._rested = {name: until for name, until in self._rested.items() if until > now}
+        unpaid = [name for name in due.unpaid_since if name not in self._rested]
+        await self._pause_all(due.paid, settings, settings.billing, now)
+        if not unpaid:
+            return
+        await self._complete_events()
+        async with self._database.reading() as connection:
+            payers = await receiver.list_possible_payers(connection)
+        certain = [name for name in unpaid if name not in payers]
+        paused = await self._pause_all(certain, settings, settings.billing, now)
+        # Those who stay due would have all events read again every minute.
+        self._rested |= dict.fromkeys(set(unpaid) - paused, now + PAUSE_RESTS_SECONDS)
 
-    async def _pause_some(
+    async def _pause_all(
         self, names: Sequence[str], settings: CollectorSettings, billing: Billing, now: float
-    ) -> None:
-        """Pause or resume some customers in one transaction, or one by one if that fails."""
+    ) -> set[str]:
+        """Pause or resume customers, some in each transaction, or one by one if that fails. Return the paused ones."""
+        paused: set[str] = set()
 
         async def pause(connection: AsyncConnection, among: Sequence[str]) -> None:
             if (await charging.fetch_charging(connection, billing)).is_on:
-                await dunning.pause_and_release(connection, settings, now, among)
+                paused.update((await dunning.pause_and_release(connection, settings, now, among))[0])
+
+        for first in range(0, len(names), dunning.TAKEN_MAX):
+            await self._pause_some(names[first : first + dunning.TAKEN_MAX], pause)
+        return paused
+
+    async def _pause_some(
+        self, names: Sequence[str], pause: Callable[[AsyncConnection, Sequence[str]], Awaitable[None]]
+    ) -> None:
 
         try:
             async with self._database.writing() as connection:

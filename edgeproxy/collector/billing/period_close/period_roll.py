@@ -4,7 +4,7 @@ A subscription is rolled when its period or trial is over, in its own transactio
 retried after a pause, so that the others go on, however many fail.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Mapping
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,6 +15,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.period_close.trial_payments import TrialPayments
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, unpaid_plans
+from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.config.collector.billing import Billing
@@ -65,9 +66,9 @@ class PeriodRoll:
                 connection, subscriptions.RUNNER, customer, "now", settings=settings, now=now
             )
 
-        if refused and not await self._know_payments():
-            self._put_off |= dict.fromkeys(refused, now + PAUSE_SECONDS)
-            due = [number for number in due if number not in refused]
+        undecided = await self._list_undecided(refused)
+        self._put_off |= dict.fromkeys(undecided, now + PAUSE_SECONDS)
+        due = [number for number in due if number not in undecided]
         for number in due:
             await self._apply(roll, number, now)
         for number in trials:
@@ -76,14 +77,21 @@ class PeriodRoll:
             await self._apply(end, customer, now)
         return bool(due or trials or deleted)
 
-    async def _know_payments(self) -> bool:
-        """Apply what was paid at Stripe meanwhile, as while no collector ran. Return False if Stripe is unavailable."""
+    async def _list_undecided(self, refused: Mapping[str, str]) -> Collection[str]:
+        """Return the subscriptions whose customer may have paid at Stripe, for example while no collector ran.
+
+        `refused` has the names of customers by subscription.
+        """
+        if not refused:
+            return ()
         try:
             await self._complete_events()
         except StripeUnavailableError as error:
             self._limited_log.error("periods of refused customers cannot end now, and are tried again", str(error))
-            return False
-        return True
+            return refused
+        async with self._database.reading() as connection:
+            payers = await receiver.list_possible_payers(connection)
+        return [number for number, name in refused.items() if name in payers]
 
     async def _end_trial(self, number: str, now: float, billing: Billing) -> None:
         """End a trial. If Stripe cannot report the payment method now, the trial continues until it does."""

@@ -67,12 +67,13 @@ async def fetch_unpaid(connection: AsyncConnection, customer: str) -> UnpaidInvo
     return UnpaidInvoices(count, bool(exhausted), (await connection.execute(refused)).first() is not None)
 
 
-async def list_refused(connection: AsyncConnection, numbers: Collection[str]) -> list[str]:
-    """Return those of these subscriptions, by id, whose customers are refused for unpaid invoices."""
+async def list_refused(connection: AsyncConnection, numbers: Collection[str]) -> dict[str, str]:
+    """Return the names of customers who are refused for unpaid invoices, by the id of their subscription."""
     joined = sa.join(subscriptions, customers, customers.c.id == subscriptions.c.customer)
     is_refused = customers.c.settings.like(f'%"why":"{dunning.WHY}"%')
-    statement = sa.select(subscriptions.c.id).select_from(joined).where(subscriptions.c.id.in_(numbers), is_refused)
-    return list((await connection.execute(statement)).scalars()) if numbers else []
+    statement = sa.select(subscriptions.c.id, customers.c.name).select_from(joined)
+    statement = statement.where(subscriptions.c.id.in_(numbers), is_refused)
+    return {row.id: row.name for row in await connection.execute(statement)} if numbers else {}
 
 
 async def raise_stopped(connection: AsyncConnection, loaded: LoadedSubscription, step: UnpaidStep, now: float) -> None:

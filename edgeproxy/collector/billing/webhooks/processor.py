@@ -267,7 +267,10 @@ class Processor:
         return stored_count
 
     async def complete(self) -> None:
-        """Read lost events and apply all due events. Raises StripeUnavailableError."""
+        """Read lost events and apply all due events. Raises StripeUnavailableError if a list cannot be read.
+
+        Events whose object cannot be fetched or applied still wait afterwards: see `receiver.list_possible_payers`.
+        """
         await self.poll()
         for _ in range(COMPLETE_ROUNDS_MAX):
             if not await self.step():

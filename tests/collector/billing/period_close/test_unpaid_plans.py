@@ -258,6 +258,10 @@ async def pay_at_stripe(of: Sold, name: str) -> None:
         await stripe.close()
 
 
+async def list_stripe_ids(of: Sold, name: str) -> list[str]:
+    return [str(one["stripe_id"]) for one in (await fetch_invoices(of, name)).values()]
+
+
 @pytest.mark.both_databases
 @pytest.mark.parametrize("after", ["pause", "cancel", "uncollectible"])
 def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
@@ -279,8 +283,13 @@ def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
             async with of.database.reading() as connection:
                 ends = sa.select(subscriptions_table.c.period_end)
                 assert (await connection.execute(ends)).scalar_one() == MARCH, "nobody knows who has paid"
+            closing._roll._complete_events = partial(apply_stripe_events, of, await list_stripe_ids(of, name))
+            await closing.step(MARCH + 4 * DAY + 61)
+            assert await fetch_stopped(of) == []
+            async with of.database.reading() as connection:
+                assert (await connection.execute(ends)).scalar_one() == MARCH, "its events still wait"
             closing._roll._complete_events = partial(apply_stripe_events, of)
-            for minutes in (1, 2, 3000):
+            for minutes in (3, 4, 3000):
                 await closing.step(MARCH + 4 * DAY + 60 * minutes)
             assert await fetch_stopped(of) == []
             february = (await fetch_invoices(of, name))["2027-02-01 period"]
@@ -294,7 +303,6 @@ def test_a_customer_who_paid_while_no_collector_ran_is_not_paused(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = [f"{database.partition(':')[0]}-{what}-meanwhile" for what in ("paid", "unpaid")]
-    back_at = JANUARY + 30 * DAY
 
     async def fail() -> None:
         raise StripeUnavailableError("Stripe is away")
@@ -313,12 +321,18 @@ def test_a_customer_who_paid_while_no_collector_ran_is_not_paused(
                 await enter_card(of, name, DECLINED)
             await closing.step(JANUARY + 5)
             await pay_at_stripe(of, names[0])
-            monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: float(back_at)))
+            clock = SimpleNamespace(now=float(JANUARY + 30 * DAY))
+            monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: clock.now))
             jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda revenue: None)
             jobs._complete_events = fail
             with pytest.raises(StripeUnavailableError):
                 await jobs._pause_unpaid()
             assert await fetch_paused(of) == [], "nobody knows who has paid"
+            unfetched = await list_stripe_ids(of, names[0])
+            jobs._complete_events = partial(apply_stripe_events, of, unfetched)
+            await jobs._pause_unpaid()
+            assert await fetch_paused(of) == names[1:], "events about invoices of the other one wait"
+            clock.now += billing_jobs.PAUSE_RESTS_SECONDS
             jobs._complete_events = partial(apply_stripe_events, of)
             await jobs._pause_unpaid()
             assert await fetch_paused(of) == names[1:]

@@ -24,6 +24,7 @@ MEMBERS: Final = msgspec.json.Decoder(Members)
 STREAM: Final = "stream"
 STREAM_KEY: Final = b'"stream"'
 STREAM_OPTIONS: Final = "stream_options"
+STREAM_OPTIONS_KEY: Final = b'"stream_options"'
 INCLUDE_USAGE: Final = "include_usage"
 INCLUDE_USAGE_KEY: Final = b'"include_usage"'
 NAMES: Final = (STREAM, STREAM_OPTIONS)
@@ -58,17 +59,20 @@ def ask_for_usage(body: bytes) -> bytes | None:
     """
     try:
         members = MEMBERS.decode(body)
-        if body.count(STREAM_KEY) > 1 or any(_is_variant(key, name) for key in members for name in NAMES):
+        if _is_repeated(STREAM_KEY, body, members) or any(_is_variant(key, name) for key in members for name in NAMES):
             return _rewrite_odd(body)
         stream = bytes(members.get(STREAM, b""))
         if stream != b"true":
             return _rewrite_odd(body) if stream not in NO_STREAM else None
         if STREAM_OPTIONS not in members:
             return body.rstrip()[:-1] + OPTIONS
-        options = _read_options(members[STREAM_OPTIONS])
+        written = bytes(members[STREAM_OPTIONS])
+        options = _read_options(written)
         if any(_is_variant(key, INCLUDE_USAGE) for key in options):
             return _rewrite_odd(body)
-        if bytes(options.get(INCLUDE_USAGE, b"")) == b"true" and body.count(INCLUDE_USAGE_KEY) == 1:
+        is_repeated = _is_repeated(STREAM_OPTIONS_KEY, body, members)
+        is_repeated = is_repeated or _is_repeated(INCLUDE_USAGE_KEY, written, options)
+        if bytes(options.get(INCLUDE_USAGE, b"")) == b"true" and not is_repeated:
             return None
         options[INCLUDE_USAGE] = TRUE
         members[STREAM_OPTIONS] = msgspec.Raw(msgspec.json.encode(options))
@@ -84,6 +88,12 @@ def is_readable(body: bytes) -> bool:
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         return _read_kindly(body) is not None
     return True
+
+
+def _is_repeated(key: bytes, text: bytes, members: Members) -> bool:
+    """Return whether an object has a key, written in its quotes, more than once. Its values may have the key too."""
+    count = text.count(key)
+    return count > 1 and count - sum([bytes(value).count(key) for value in members.values()]) > 1
 
 
 def _is_variant(key: str, name: str) -> bool:
@@ -133,7 +143,7 @@ def _rewrite_odd(body: bytes) -> bytes | None:
     is_plain = len(read) == len(names) == len(names.intersection(dict(read))) and streams[0] is is_stream
     states_usage = len(merged) - len(others) == 1 and merged.get(INCLUDE_USAGE) is True
     if is_plain and (states_usage or not is_stream):
-        return None  # For example, a body with an object that has a `stream` of its own.
+        return None  # For example, a body with NaN.
     members[STREAM] = is_stream
     if is_stream:
         members[STREAM_OPTIONS] = {**others, INCLUDE_USAGE: True}
@@ -147,8 +157,8 @@ def _is_true(stream: object) -> bool:
     return stream.strip().lower() not in FALSE_WORDS if isinstance(stream, str) else bool(stream)
 
 
-def _read_options(written: msgspec.Raw) -> Members:
-    return {} if bytes(written) == b"null" else MEMBERS.decode(written)
+def _read_options(written: bytes) -> Members:
+    return {} if written == b"null" else MEMBERS.decode(written)
 
 
 class UsageEventFilter:

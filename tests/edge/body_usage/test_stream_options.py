@@ -20,6 +20,7 @@ ASKED = {"include_usage": True}
     "body",
     [
         b'{"stream":true}',
+        b'{"stream":true,"n":1e400,"tools":[{"properties":{"stream":{"type":"boolean"},"stream_options":{}}}]}',
         b' {"stream" : true , "n": 1e400, "messages": [{"content": "\\u00e9 \\"stream\\": false"}]}\r\n',
     ],
 )
@@ -63,6 +64,8 @@ def test_options_that_stand_there_are_kept_and_no_key_is_there_twice(options: st
         b'{"stream":true,"x":"\xff"}x',
         b'{"stream":true,"stream_options":{"include_usage":true},"tools":[{"stream":1,"include_usage":0}]}',
         b'{"stream":false,"tools":[{"stream":true}]}',
+        b'{"stream":true,"stream_options":{"include_usage":true,"x":{"include_usage":0}},"tools":["stream_options"]}',
+        b'{"stream":true,"stream_options":{"include_usage":true},"x":NaN}',
         b'{"stream":true,"x":' + b"[" * 100_000,
         b"\x1f\x8b\x08\x00",
     ],

@@ -201,7 +201,8 @@ class BodyMetering:
                 return
             if not is_generated and not self._is_new(answer, counts, reason, is_marked=is_marked):
                 return
-            if is_generated and TICKET in counts.values and self._is_ticket(answer, counts):
+            is_ticket = TICKET in counts.values and reason == ABSENT and not has_content
+            if is_ticket and is_generated and self._is_ticket(answer, counts):
                 return
             if is_generated and counts.values.get(KIND) in ASYNCHRONOUS:
                 self._claim(counts)
@@ -232,7 +233,7 @@ class BodyMetering:
         return False
 
     def _is_ticket(self, answer: "Answer", counts: StatedCounts) -> bool:
-        """Return whether an answer has only the id that a later request needs to get the generated text."""
+        """Return whether a complete answer has only the id that a later request needs to get the generated text."""
         if counts.has_numbers or not answer.has_output:
             return False
         size = answer.measure()

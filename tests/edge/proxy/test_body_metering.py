@@ -351,6 +351,24 @@ async def test_a_cut_after_the_client_left_is_estimated_from_the_received_part(e
     assert (counted(edge), missing(edge)) == (ESTIMATES, {"client": 1})
 
 
+@pytest.mark.parametrize("reason", ["client", "cut"])
+async def test_broken_stream_with_a_request_id_is_no_ticket(edge: Edge, reason: str) -> None:
+    """Its first event has only a role, so nothing but the prompt has been used."""
+    event = b'data: {"request_id":"r1","model":"m","choices":[{"delta":{"role":"assistant"}}]}\n\n'
+    client, upstream = await asked(edge)
+    await upstream.sends(head("HTTP/1.1 200 OK", STREAM, "Transfer-Encoding: chunked"))
+    await upstream.sends(chunks(event)[: -len(chunks())])
+    await client.gets_until(b"assistant")
+    if reason == "client":
+        client.aborts()
+        await edge.until(lambda: not edge.runtime.connections.clients)
+    upstream.closes()
+    if reason == "cut":
+        await client.gets_cut()
+    await edge.until(lambda: missing(edge) == {reason: 1})
+    assert counted(edge) == {("in", '{"estimated":"yes","model":"m"}'): 11}
+
+
 async def test_reading_on_stops_at_a_malformed_body(edge: Edge) -> None:
     upstream = await leaves(edge)
     await upstream.sends(b"no chunk\r\n")

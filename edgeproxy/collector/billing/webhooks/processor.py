@@ -27,6 +27,7 @@ from edgeproxy.collector.billing.webhooks.retry import PAUSES, Cause, decide_ret
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.encryption import ColumnCipher
+from edgeproxy.collector.database.statements import lock_rows
 
 OBJECTS_AT_ONCE_MAX = 16
 ROUND_OBJECTS_MAX = 200
@@ -56,6 +57,10 @@ columns = webhook_events.c
 
 class StripeUnavailableError(Exception):
     """Stripe does not answer now, or limits the rate. The event itself is fine."""
+
+
+class StaleObjectError(Exception):
+    """Another step has settled some of the object's events meanwhile, so it may have applied a newer state."""
 
 
 class StripeObjectSource(Protocol):
@@ -165,7 +170,7 @@ class Processor:
                 stripe_object = await self._apply_object(subject, [row.id for row in events])
             except CONNECTION_ERRORS as error:  # The database is unavailable, so the failure cannot be stored either.
                 self._log.error("an event could not be applied, and is tried again", why=format_reason(error))
-            except StaleCustomerError:
+            except (StaleCustomerError, StaleObjectError):
                 pass  # The events stay due: the next round fetches their object again.
             except StripeUnavailableError as error:
                 await self._put_off(events, str(error), Cause.UNAVAILABLE)
@@ -186,7 +191,7 @@ class Processor:
                     self._on_applied(max(0.0, self._clock() - row.created))
 
     async def _apply_object(self, subject: EventSubject, events: Sequence[str]) -> StripeObject | None:
-        """Apply an object and return it, or None if its type is ignored."""
+        """Apply an object and return it, or None if its type is ignored. Raises StaleObjectError."""
         stripe_object: StripeObject | None = None
         apply = self._table.get(subject.type)
         now = int(self._clock() * 1000)
@@ -197,6 +202,9 @@ class Processor:
             values = {"state": EventState.APPLIED, "applied": now, "error": None}
         # One at a time: a new event then waits for one application, not for all that are due.
         async with self._turn, self._database.writing() as connection:
+            waiting = sa.select(columns.id).where(columns.id.in_(events), columns.state == EventState.WAITING)
+            if len((await connection.execute(lock_rows(waiting.order_by(columns.id)))).all()) < len(events):
+                raise StaleObjectError
             if apply is not None and stripe_object is not None:
                 await apply(connection, stripe_object)
             await connection.execute(sa.update(webhook_events).where(columns.id.in_(events)).values(values))
@@ -229,8 +237,9 @@ class Processor:
                     "due": int((now + (retry.pause or 0)) * 1000),
                     "error": error,
                 }
-                await connection.execute(sa.update(webhook_events).where(columns.id == row.id).values(values))
-                if retry.pause is None:
+                is_waiting = (columns.id == row.id) & (columns.state == EventState.WAITING)
+                update = sa.update(webhook_events).where(is_waiting).values(values)
+                if (await connection.execute(update)).rowcount and retry.pause is None:
                     alert = Alert(
                         key=f"billing-dead-letter-{row.id}-{int(now)}",
                         kind=AlertKind.WEBHOOK_EVENT_FAILED,

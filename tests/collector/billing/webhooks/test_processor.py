@@ -47,6 +47,8 @@ class Upstream:
         self.away = False
         self.broken: set[str] = set()
         self.unfetched: set[str] = set()
+        self.meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None
+        """Runs once, while the next answer is on its way."""
 
     def change(self, id: str, status: str) -> dict[str, Any]:
         self.invoices[id] = {"id": id, "object": "invoice", "status": status}
@@ -66,7 +68,11 @@ class Upstream:
         if self.away or id in self.unfetched:
             raise StripeUnavailableError("no answer")
         self.fetched[id] += 1
-        return dict(self.invoices[id])
+        answer = dict(self.invoices[id])
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            await meanwhile()
+        return answer
 
     async def list_events(self, since: int) -> list[Mapping[str, Any]]:
         assert since >= self.now - 30 * DAY - 1, "Stripe lists no older ones"
@@ -273,6 +279,38 @@ def test_what_is_older_than_what_was_written_down_meanwhile_is_fetched_again_in_
         async with own.database.reading() as connection:
             (listed,) = await receiver.list_events(connection, EventState.APPLIED, None, 10)
         assert listed["attempts"] == 0
+
+    play(database, work)
+
+
+@pytest.mark.both_databases
+def test_step_does_not_apply_an_older_state_over_that_of_a_faster_step(database: str) -> None:
+    async def work(own: Books) -> None:
+        async def pay() -> None:
+            await own.receive(own.upstream.change("in_1", "paid"))
+            assert await own.processor.step() == 1
+
+        await own.receive(own.upstream.change("in_1", "open"))
+        own.upstream.meanwhile = pay
+        assert await own.processor.step() == 1
+        assert own.known == {"in_1": "paid"}
+        assert await own.count_by_state() == {"applied": 2}
+        assert len(own.applied) == 2, "each event counts once"
+
+    play(database, work)
+
+
+@pytest.mark.both_databases
+def test_failed_step_leaves_events_that_a_faster_step_has_applied(database: str) -> None:
+    async def work(own: Books) -> None:
+        async def apply_and_fail() -> None:
+            assert await own.processor.step() == 1
+            raise StripeUnavailableError("no answer")
+
+        await own.receive(own.upstream.change("in_1", "open"))
+        own.upstream.meanwhile = apply_and_fail
+        assert await own.processor.step() == 1
+        assert await own.count_by_state() == {"applied": 1}
 
     play(database, work)
 

@@ -199,3 +199,18 @@ def test_prices_without_a_currency_are_in_that_of_their_file_or_dollars(tmp_path
 def test_routes_without_a_cap_are_refused(tmp_path: Path) -> None:
     (problem,) = problems(tmp_path, of_meter("{included: 5, routes: [chat]}"))
     assert problem.endswith("names the requests of a cap that is not there, write cap: hard or soft, or leave it out")
+
+
+@pytest.mark.parametrize(
+    ("meter", "has_prices"),
+    [
+        ('{included: 5, price: "1"}', True),
+        ('{price: "0", by: {dimension: d, prices: {x: "0", y: "1"}}}', True),
+        ('{price: "0", by: {dimension: d, prices: {x: "0"}}}', False),
+        ('{tiers: [{up_to: 5, price: "0"}, {up_to: none, price: "1"}]}', True),
+        ('{tiers: [{up_to: none, price: "0"}]}', False),
+    ],
+)
+def test_plan_has_prices_if_a_price_of_a_meter_is_not_zero(tmp_path: Path, meter: str, has_prices: bool) -> None:
+    plan = read(tmp_path, f'plans: {{a@1: {{fee: "0", meters: {{m: {meter}}}}}}}').plans["a@1"]
+    assert plan.has_prices is has_prices

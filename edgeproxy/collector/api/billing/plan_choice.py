@@ -13,7 +13,6 @@ from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.billing_details import find_details
 from edgeproxy.collector.billing.stripe.customers import find_contact_email
 from edgeproxy.collector.billing.subscriptions import plans_on_sale
-from edgeproxy.collector.billing.subscriptions.plan_versions import can_cost
 from edgeproxy.collector.billing.subscriptions.subscription_rows import get_subscriber
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan
@@ -42,7 +41,7 @@ async def _check_invoice_address(
     connection: AsyncConnection, name: str, plan: str, plans: Mapping[str, Plan], billing: Billing
 ) -> None:
     """Raise ChangeRejectedError if a customer takes a plan with costs, but has no invoice address or payment method."""
-    if not can_cost(plans[plans_on_sale.resolve_version(plan, plans, name)]):
+    if not plans[plans_on_sale.resolve_version(plan, plans, name)].has_prices:
         return
     if not (await charging.fetch_charging(connection, billing)).bills(name):
         return

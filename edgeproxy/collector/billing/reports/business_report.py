@@ -330,7 +330,7 @@ async def _select_active(
     plans = await plan_versions.fetch_plans(
         connection, (await connection.execute(sa.select(version_rows.c.version))).scalars()
     )
-    paid = [version for version, plan in plans.items() if plan_versions.can_cost(plan)]
+    paid = [version for version, plan in plans.items() if plan.has_prices]
     subscribed = (
         sa.select(subscriptions.c.customer)
         .join_from(segments, subscriptions, subscriptions.c.id == segments.c.subscription)

@@ -43,11 +43,6 @@ class PlanEditedError(Exception):
     """A version was edited after it was sold. The message is for the person who edited it."""
 
 
-def can_cost(plan: Plan) -> bool:
-    """Return whether a plan can ever cost anything."""
-    return bool(plan.fee or plan.minimum) or any(price.price or price.tiers for price in plan.meters.values())
-
-
 async def record_plans(connection: AsyncConnection, plans: Mapping[str, Plan]) -> None:
     """Record the plans on sale. Raises PlanEditedError if a version that a customer has or had was edited.
 

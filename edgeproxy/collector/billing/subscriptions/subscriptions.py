@@ -402,7 +402,7 @@ async def _create_period_invoice(
     """Create the invoice of the period that is over, with the fee of the segment that has `begun`."""
     assert settings.billing is not None
     of_period = [segment for segment in loaded.current.segments if segment.span.start >= loaded.current.period.start]
-    costs = any(plan_versions.can_cost(segment.plan) for segment in (*of_period, *begun))
+    costs = any(segment.plan.has_prices for segment in (*of_period, *begun))
     freeze = settings.billing.freeze
     await invoices.create_invoice(
         connection,

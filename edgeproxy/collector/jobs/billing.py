@@ -264,6 +264,9 @@ class BillingJobs:
 
     async def _raise_reminders(self) -> None:
         """Page the operators about unanswered disputes, after an update about the answered ones."""
+        async with self._database.reading() as connection:
+            if not await disputes.is_reminder_due(connection, time.time()):
+                return
         with suppress(StripeUnavailableError):  # A deadline counts while Stripe is away, too.
             await self._complete_events()
         async with self._database.writing() as connection:

@@ -225,12 +225,21 @@ def build_alert(name: str, dispute: Dispute, stripe_id: str | None, now: float, 
     )
 
 
+async def is_reminder_due(connection: AsyncConnection, now: float) -> bool:
+    """Return whether the deadline of an unanswered dispute is near."""
+    return (await connection.execute(sa.select(disputes.c.id).where(_needs_reminder(now)).limit(1))).first() is not None
+
+
+def _needs_reminder(now: float) -> sa.ColumnElement[bool]:
+    is_due = disputes.c.answer_by.between(int(now), int(now) + REMINDER_SECONDS)
+    return disputes.c.state.in_(UNANSWERED) & is_due
+
+
 async def raise_reminders(connection: AsyncConnection, now: float) -> None:
     """Page the operators about unanswered disputes, REMINDER_SECONDS before the deadline."""
-    is_due = disputes.c.answer_by.between(int(now), int(now) + REMINDER_SECONDS)
     statement = sa.select(*FIELDS, disputes.c.stripe_id, customers.c.name)
     statement = statement.join_from(disputes, customers, customers.c.id == disputes.c.customer)
-    statement = statement.where(disputes.c.state.in_(UNANSWERED), is_due)
+    statement = statement.where(_needs_reminder(now))
     rows = await connection.execute(statement)
 
     def build_reminder(row: Iterable[object]) -> Alert:

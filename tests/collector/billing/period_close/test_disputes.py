@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from edgeproxy.collector.billing.invoices.dispute_states import Dispute, Dispute
 from edgeproxy.collector.billing.invoices.unexpected_objects import UnbookedPaymentError
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import verify_journal
+from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.subscriptions import subscription_rows
@@ -26,6 +28,8 @@ from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.webhook_tables import webhook_endpoints, webhook_messages
+from edgeproxy.collector.jobs import billing as billing_jobs
+from edgeproxy.collector.jobs.billing import BillingJobs
 from tests.support.collector_fixtures import only_sqlite
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, amounts, apply_stripe_events, at, fetch_invoices
 from tests.support.sold import KEY, Sold, sold
@@ -294,8 +298,14 @@ def test_a_dispute_that_is_reported_before_its_invoice_is_known_waits_for_it(
 
 
 def test_operators_are_paged_once_two_days_before_the_last_answer(
-    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
+    stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    completed_at: list[float] = []
+    clock = SimpleNamespace(now=float(JANUARY))
+
+    async def complete() -> None:
+        completed_at.append(clock.now)
+
     async def work() -> None:
         async with sold(tmp_path, sqlite_database, stripe_sandbox.url, plans=plans) as (of, closing):
             await of.customer("reminded", "small", now=JANUARY)
@@ -304,9 +314,14 @@ def test_operators_are_paged_once_two_days_before_the_last_answer(
             async with of.database.reading() as connection:
                 answer_by = (await connection.execute(sa.select(disputes_table.c.answer_by))).scalar_one()
             assert answer_by is not None
-            for now in (answer_by - 2 * 86400 - 1, answer_by - 2 * 86400, answer_by - 60, answer_by + 1):
-                async with of.database.writing() as connection:
-                    await disputes.raise_reminders(connection, now)
+            jobs = BillingJobs(
+                of.database, lambda: of.known, lambda state: None, ResponseCounts(), lambda revenue: None
+            )
+            jobs._complete_events = complete
+            monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: clock.now))
+            for clock.now in (answer_by - 2 * 86400 - 1, answer_by - 2 * 86400, answer_by - 60, answer_by + 1):
+                await jobs._raise_reminders()
+            assert completed_at == [answer_by - 2 * 86400, answer_by - 60], "the events are read if a reminder is due"
             assert [(one[0], one[1]) for one in await fetch_alerts(of)][1:] == [("payment_disputed", "page")]
 
     asyncio.run(work())

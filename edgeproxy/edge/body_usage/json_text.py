@@ -90,6 +90,11 @@ class JsonText:
         end += piece
 
     @property
+    def is_long(self) -> bool:
+        """True if only the beginning and the end are kept."""
+        return self._has_gap
+
+    @property
     def beginning(self) -> bytearray:
         """All of the text, or of a long one its beginning."""
         return self._begin if self._has_gap or not self._end else self._begin + self._end

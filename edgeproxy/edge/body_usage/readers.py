@@ -96,6 +96,11 @@ class JsonReader:
         """True if something like usage has come."""
         return self._text.has(ODD_USAGE)
 
+    @property
+    def is_long(self) -> bool:
+        """True if only the beginning and the end of the body were read."""
+        return self._text.is_long
+
 
 def is_positive(value: Value) -> bool:
     """Return whether a value is a number above zero."""
@@ -449,3 +454,8 @@ class BodyReader:
     def is_marked(self) -> bool:
         """True if something like usage has come."""
         return self.inner is not None and self.inner.is_marked
+
+    @property
+    def is_long(self) -> bool:
+        """True if the body is one JSON text, and only its beginning and its end were read."""
+        return isinstance(self.inner, JsonReader) and self.inner.is_long

@@ -28,6 +28,8 @@ ABSENT: Final = "absent"
 """Why a number is missing: the answer is complete and does not state it."""
 DIALECT: Final = "dialect"
 """The answer is complete, and states something like usage in a shape that no row of the table has."""
+LONG: Final = "long"
+"""The answer is complete, and states something like usage where so long a text is not read."""
 ZERO: Final = "zero"
 """The answer is complete, has text that was generated, and states an output of zero."""
 UNREADABLE: Final = "unreadable"
@@ -241,10 +243,12 @@ class BodyUsage:
             reason = TYPE
         elif reason == ABSENT and not reader.is_readable:
             reason = UNREADABLE
+        is_marked = reader is not None and not reader.values.keys() & NUMBERS and reader.is_marked
+        if reason == ABSENT and is_marked and reader is not None and reader.is_long:
+            reason = LONG
         text = None if self._answer_text is None or reason == CODING else self._answer_text.size
         answer.size = AnswerSize(self.size, text)
         has_content = reader is not None and reader.has_content
-        is_marked = reader is not None and not reader.values.keys() & NUMBERS and reader.is_marked
         self._metering.judge(answer, counts, reason, has_content=has_content, is_marked=is_marked)
 
 

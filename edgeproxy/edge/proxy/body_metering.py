@@ -34,6 +34,7 @@ from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.answer_usage import (
     ABSENT,
     DIALECT,
+    LONG,
     TYPE,
     UNREADABLE,
     ZERO,
@@ -228,8 +229,8 @@ class BodyMetering:
             return True
         if counts.has_numbers:
             return self._claim(counts, is_deferred=answer.work is Work.DEFERRED)
-        if is_marked and reason == ABSENT and counts.values.get(KIND) != LIST:
-            self._metrics.count_missing(self._route, DIALECT)
+        if is_marked and reason in (ABSENT, LONG) and counts.values.get(KIND) != LIST:
+            self._metrics.count_missing(self._route, DIALECT if reason == ABSENT else LONG)
         return False
 
     def _is_ticket(self, answer: "Answer", counts: StatedCounts) -> bool:

@@ -17,6 +17,7 @@ COUNTED_IDS = "counted.ids"
 """The file of the ids of stored answers that are counted."""
 ODD_STATEMENTS = {
     "dialect": "an answer states usage in a shape that is not known",
+    "long": "an answer states usage, and is too long to be read there",
     "zero": "an answer has text, and states an output of zero",
 }
 """The reasons of missing usage that the log names."""

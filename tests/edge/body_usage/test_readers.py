@@ -88,6 +88,23 @@ def test_body_without_a_beginning_states_nothing(body: bytes) -> None:
     assert reader.is_text
 
 
+@pytest.mark.parametrize(
+    ("kind", "body", "is_long"),
+    [
+        (BodyKind.JSON, b'{"x":"%b"}' % (b"a" * (300 << 10)), False),
+        (BodyKind.JSON, b'{"x":"%b"}' % (b"a" * (400 << 10)), True),
+        (BodyKind.STREAM, b"data: {}\n\n" * (100 << 10), False),
+    ],
+)
+def test_json_of_which_the_middle_is_dropped_is_long(kind: BodyKind, body: bytes, is_long: bool) -> None:
+    reader = get_usage_format("openai").create_reader(kind)
+    assert not reader.is_long
+    for at in range(0, len(body), 100 << 10):
+        reader.feed(body[at : at + (100 << 10)])
+    reader.finish()
+    assert reader.is_long is is_long
+
+
 def test_beginning_chooses_the_reader() -> None:
     reader = get_usage_format("openai").create_reader(BodyKind.TEXT, None)
     reader.feed(b" \nda")

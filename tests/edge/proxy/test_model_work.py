@@ -289,6 +289,16 @@ async def test_results_within_a_batch_count_once(edge: Edge, place: str) -> None
     assert reasons(edge) == {}
 
 
+async def test_results_within_a_long_batch_are_named(edge: Edge) -> None:
+    """They stand deeper than the edge reads in a long text. Nothing is estimated, as a model has worked before."""
+    (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
+    route["response_usage"] = "gemini"
+    result = {"response": {"candidates": ["x" * 1000], "usageMetadata": GEMINI_USAGE}}
+    within = {"inlinedResponses": {"inlinedResponses": [result] * 1000}}
+    await pass_each(edge, (get("/v1/batches/b1", NAMED), {"name": "batches/b1", "response": within}))
+    assert (counted(edge), reasons(edge)) == ({}, {"long": 1})
+
+
 async def test_content_of_a_cache_counts_when_it_is_created(edge: Edge) -> None:
     (route,) = (route for route in edge.config["routes"] if route["path"] == "/v1/*")
     route["response_usage"] = "gemini"

@@ -20,6 +20,7 @@ from loadtest.testbed.customers import UNLIMITED, key_of
 from loadtest.testbed.edge import total
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.upstream import Upstream
+from loadtest.testbed.waiting import until
 from tests.e2e.browser import Chromium, tab
 from tests.support.http2_site import Http2Site
 
@@ -180,7 +181,9 @@ def test_curl_has_fifty_requests_at_a_time_over_one_connection(site: Http2Site) 
     lines = run([*command, f"{site.url}/open/[1-100]?size=20000&wait=5"]).split(b"\n")
     assert sorted(set(lines)) == [b"", b"200 0", b"200 1"]
     assert lines.count(b"200 1") == 1, "it opens one connection for all"
-    assert total(site.edge.metrics(), "edge_http2_streams_total") == before + 100
+    until(
+        lambda: total(site.edge.metrics(), "edge_http2_streams_total") == before + 100, "the worker counts its streams"
+    )
 
 
 @pytest.mark.chromium

@@ -219,7 +219,7 @@ def test_expiring_certificate_is_logged_once_a_day(authority: Authority, monkeyp
         assert len(logs) == 2
 
 
-def test_reload_keeps_the_state_of_kept_files_and_watches_new_ones(authority: Authority) -> None:
+def test_reload_preserves_the_state_of_known_files_and_watches_new_ones(authority: Authority) -> None:
     stays, goes, comes = (authority.issue(f"{name}.test") for name in ("a", "b", "c"))
     watched = Watched(settings(stays, goes))
     made = watched.certificates

@@ -27,6 +27,7 @@ from edgeproxy.collector.billing.webhooks.retry import PAUSES, Cause, decide_ret
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
 from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.encryption import ColumnCipher
+from edgeproxy.collector.database.schema import DAY, HOUR
 from edgeproxy.collector.database.statements import lock_rows
 
 OBJECTS_AT_ONCE_MAX = 16
@@ -44,6 +45,8 @@ CLOCK_SKEW_SECONDS = 86400
 
 Events older than that were in the last list, even if it was empty.
 """
+UNREAD_SECONDS_MAX = 6 * HOUR
+"""The most seconds without a complete read of a list before an alert. Until a read no customer is paused."""
 BATCH_EVENTS_MAX = 100
 """The most listed events stored in one transaction. Events that arrive meanwhile wait for it."""
 ERROR_CHARACTERS_MAX = 300
@@ -57,6 +60,10 @@ columns = webhook_events.c
 
 class StripeUnavailableError(Exception):
     """Stripe does not answer now, or limits the rate. The event itself is fine."""
+
+
+class StripeDeniedError(StripeUnavailableError):
+    """Stripe denies the API key the call: the key is wrong, or lacks a permission."""
 
 
 class StaleObjectError(Exception):
@@ -127,6 +134,7 @@ class Processor:
         self._payloads = payloads
         self._live = live
         self._clock = clock
+        self._began = clock()
         self._on_applied = on_applied
         """Receives the seconds from an event to its first effect."""
         self._on_seen = on_seen
@@ -174,6 +182,8 @@ class Processor:
                 pass  # The events stay due: the next round fetches their object again.
             except StripeUnavailableError as error:
                 await self._put_off(events, str(error), Cause.UNAVAILABLE)
+                if isinstance(error, StripeDeniedError):
+                    await self._alert_unread(f"objects of type {subject.type}", error)
             except UnexpectedObjectError as error:
                 # A payment may be reported before the object that it pays. That is not our fault.
                 self._log.warning("an event is applied later", object_type=subject.type, why=str(error))
@@ -261,12 +271,20 @@ class Processor:
         now = int(began)
         async with self._database.reading() as connection:
             read_until = await receiver.find_read_until(connection, name)
+            read_began = await receiver.find_read_began(connection, name)
         since = (now if read_until is None else read_until) - OVERLAP_SECONDS
         if since < now - KNOWN_DAYS * 86400:
             self._log.warning("events were not looked for so long that Stripe has forgotten some", days=KNOWN_DAYS)
             since = now - KNOWN_DAYS * 86400
         stored_count, until = 0, max(since, read_until or 0, now - CLOCK_SKEW_SECONDS)
-        events = await listed(since)
+        try:
+            events = await listed(since)
+        except StripeUnavailableError as error:
+            # While no collector ran, nobody could read the list.
+            unread_since = max(self._began, (read_began or 0) / 1000)
+            if isinstance(error, StripeDeniedError) or began - unread_since >= UNREAD_SECONDS_MAX:
+                await self._alert_unread(f"its list of events ({name})", error)
+            raise
         for first in range(0, len(events), BATCH_EVENTS_MAX):
             batch = self._parse_events(events[first : first + BATCH_EVENTS_MAX], "poll")
             stored_count += len(await self._store_events(batch))
@@ -274,6 +292,21 @@ class Processor:
         async with self._database.writing() as connection:
             await receiver.record_read(connection, name, until, int(began * 1000))
         return stored_count
+
+    async def _alert_unread(self, what: str, error: StripeUnavailableError) -> None:
+        """Raise an alert, once a day, that Stripe does not let us read something."""
+        now = self._clock()
+        alert = Alert(
+            key=f"billing-unread-{what}-{int(now) // DAY}",
+            kind=AlertKind.WEBHOOK_EVENT_FAILED,
+            title=f"Stripe denies us {what}: check the permissions of the API key"
+            if isinstance(error, StripeDeniedError)
+            else f"Stripe has not returned {what} for {UNREAD_SECONDS_MAX // HOUR} hours",
+            details={"why": str(error)[:ERROR_CHARACTERS_MAX]},
+            at=now,
+        )
+        async with self._database.writing() as connection:
+            await raise_once(connection, alert)
 
     async def complete(self) -> None:
         """Read lost events and apply all due events. Raises StripeUnavailableError if a list cannot be read.

@@ -12,7 +12,7 @@ from edgeproxy.collector.billing.stripe import billing_details
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import CUSTOMER
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, REPORTS
-from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
+from edgeproxy.collector.billing.webhooks.processor import StripeDeniedError, StripeUnavailableError
 
 RETRIEVE: Mapping[str, str] = {
     "invoice": "v1.invoices.retrieve",
@@ -87,13 +87,13 @@ class StripeObjects:
         try:
             return await find_paid_invoice(self._stripe, payment_part)
         except StripeCallError as error:
-            raise StripeUnavailableError(str(error)) from error
+            raise _build_unavailable(error) from error
 
     async def _list_all(self, name: str, **params: object) -> list[StripeObject]:
         try:
             return [*await self._stripe.list_all(name, **params)]
         except StripeCallError as error:
-            raise StripeUnavailableError(str(error)) from error
+            raise _build_unavailable(error) from error
 
     async def _fetch(self, name: str, id: str, **params: object) -> StripeObject | None:
         try:
@@ -102,8 +102,14 @@ class StripeObjects:
             if error.status == NOT_THERE:
                 return None
             if error.outcome in TRANSIENT_OUTCOMES:
-                raise StripeUnavailableError(str(error)) from error
+                raise _build_unavailable(error) from error
             raise
+
+
+def _build_unavailable(error: StripeCallError) -> StripeUnavailableError:
+    """Return the error of the processor for a failed call."""
+    denied = error.outcome is CallOutcome.DENIED
+    return StripeDeniedError(str(error)) if denied else StripeUnavailableError(str(error))
 
 
 async def find_paid_invoice(stripe: Stripe, payment_part: StripeObject) -> StripeObject | None:

@@ -5,7 +5,8 @@ import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import orjson
 import pytest
@@ -16,10 +17,15 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.billing.credits.purchases import PURCHASE
 from edgeproxy.collector.billing.invoices.unexpected_objects import UnbookedPaymentError
 from edgeproxy.collector.billing.stripe.billing_details import StaleCustomerError
-from edgeproxy.collector.billing.stripe.client import Stripe
+from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 from edgeproxy.collector.billing.stripe.webhook_event import REPORT, parse_event_object
 from edgeproxy.collector.billing.webhooks import receiver
-from edgeproxy.collector.billing.webhooks.processor import Processor, StripeUnavailableError
+from edgeproxy.collector.billing.webhooks.processor import (
+    UNREAD_SECONDS_MAX,
+    Processor,
+    StripeDeniedError,
+    StripeUnavailableError,
+)
 from edgeproxy.collector.billing.webhooks.receiver import EventState, ReceivedEvent
 from edgeproxy.collector.billing.webhooks.retry import DELIVERED, PAUSES
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
@@ -47,6 +53,8 @@ class Upstream:
         self.away = False
         self.broken: set[str] = set()
         self.unfetched: set[str] = set()
+        self.failure: StripeUnavailableError | None = None
+        """The result of a call for a list of snapshot events."""
         self.meanwhile: Callable[[], Coroutine[Any, Any, None]] | None = None
         """Runs once, while the next answer is on its way."""
 
@@ -66,7 +74,7 @@ class Upstream:
 
     async def fetch(self, object_type: str, id: str) -> Mapping[str, Any]:
         if self.away or id in self.unfetched:
-            raise StripeUnavailableError("no answer")
+            raise self.failure or StripeUnavailableError("no answer")
         self.fetched[id] += 1
         answer = dict(self.invoices[id])
         if self.meanwhile is not None:
@@ -76,6 +84,8 @@ class Upstream:
 
     async def list_events(self, since: int) -> list[Mapping[str, Any]]:
         assert since >= self.now - 30 * DAY - 1, "Stripe lists no older ones"
+        if self.failure is not None:
+            raise self.failure
         return [event for event in self.log if event["created"] >= since]
 
     async def list_thin_events(self, since: int) -> list[Mapping[str, Any]]:
@@ -95,13 +105,16 @@ class Books:
         self.known: dict[str, str] = {}
         self.applied: list[float] = []
         self.seen: list[str] = []
-        self.processor = Processor(
-            database,
-            upstream,
+        self.processor = self.build()
+
+    def build(self) -> Processor:
+        return Processor(
+            self.database,
+            self.upstream,
             {"invoice": self.write},
             self.payloads,
             live=False,
-            clock=lambda: upstream.now,
+            clock=lambda: self.upstream.now,
             on_applied=self.applied.append,
             on_seen=lambda types, stripe_object: self.seen.extend(types),
         )
@@ -121,6 +134,10 @@ class Books:
     async def count_by_state(self) -> dict[str, int]:
         async with self.database.reading() as connection:
             return {state: count for state, count in (await receiver.count_by_state(connection)).items() if count}
+
+    async def list_alerts(self) -> list[str]:
+        async with self.database.reading() as connection:
+            return list((await connection.execute(sa.select(alerts.c.title).order_by(alerts.c.title))).scalars())
 
     async def truth(self) -> dict[str, str]:
         return {id: invoice["status"] for id, invoice in self.upstream.invoices.items()}
@@ -388,6 +405,68 @@ def test_stripe_away_for_a_day_makes_no_dead_letter(sqlite_database: str) -> Non
         assert own.known == {"in_1": "open"}
 
     play(sqlite_database, work)
+
+
+def test_alert_says_that_a_list_of_events_was_not_read_for_hours(sqlite_database: str) -> None:
+    async def fail(own: Books) -> list[str]:
+        with pytest.raises(StripeUnavailableError):
+            await own.processor.complete()
+        return await own.list_alerts()
+
+    async def work(own: Books) -> None:
+        await own.processor.poll()
+        own.upstream.now += DAY
+        own.processor = own.build()  # A collector that was stopped for a day.
+        own.upstream.failure = StripeUnavailableError("no answer")
+        assert await fail(own) == []
+        own.upstream.now += UNREAD_SECONDS_MAX - 1
+        assert await fail(own) == []
+        own.upstream.now += 1
+        expected = ["Stripe has not returned its list of events (snapshots) for 6 hours"]
+        assert [await fail(own) for _ in range(2)] == [expected, expected], "once a day"
+
+    play(sqlite_database, work)
+
+
+def test_alert_says_at_once_that_the_key_lacks_a_permission(sqlite_database: str) -> None:
+    async def work(own: Books) -> None:
+        own.upstream.failure = StripeDeniedError("403")
+        with pytest.raises(StripeUnavailableError):
+            await own.processor.complete()
+        assert await own.list_alerts() == [
+            "Stripe denies us its list of events (snapshots): check the permissions of the API key"
+        ]
+        own.upstream.away = True
+        await own.receive(own.upstream.change("in_1", "open"))
+        await own.processor.step()
+        assert (
+            "Stripe denies us objects of type invoice: check the permissions of the API key" in await own.list_alerts()
+        )
+        assert await own.count_by_state() == {"waiting": 1}, "it is applied once the key has the permission"
+
+    play(sqlite_database, work)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "expected"), [(CallOutcome.DENIED, StripeDeniedError), (CallOutcome.BUSY, StripeUnavailableError)]
+)
+def test_denied_calls_are_told_apart(outcome: CallOutcome, expected: type[StripeUnavailableError]) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise StripeCallError(outcome, "no")
+
+    async def work() -> None:
+        objects = StripeObjects(cast("Stripe", SimpleNamespace(call=fail, list_all=fail)))
+        for call in (
+            objects.fetch("invoice", "in_1"),
+            objects.list_events(NOW),
+            objects.list_thin_events(NOW),
+            objects._find_paid_invoice({"payment_intent": "pi_1"}),
+        ):
+            with pytest.raises(StripeUnavailableError) as caught:
+                await call
+            assert type(caught.value) is expected
+
+    asyncio.run(work())
 
 
 def test_an_event_that_is_not_stored_is_fetched_to_be_replayed(sqlite_database: str) -> None:

@@ -15,6 +15,7 @@ from edgeproxy.collector.billing.invoices import dunning, invoices
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.period_close import invoice_lines
 from edgeproxy.collector.billing.rating.rater import sum_amounts
+from edgeproxy.collector.billing.reconciliation.payments import complete_nothing
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
@@ -26,8 +27,10 @@ from edgeproxy.collector.billing.subscriptions import (
 )
 from edgeproxy.collector.billing.subscriptions.unpaid_plans import UnpaidInvoices, decide_step
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
+from edgeproxy.collector.billing.webhooks.receiver import EventState
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
+from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.jobs import billing as billing_jobs
 from edgeproxy.collector.jobs.billing import BillingJobs
@@ -299,10 +302,11 @@ def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
 
 
 @pytest.mark.both_databases
+@pytest.mark.parametrize("is_dead", [False, True])
 def test_a_customer_who_paid_while_no_collector_ran_is_not_paused(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, monkeypatch: pytest.MonkeyPatch
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, monkeypatch: pytest.MonkeyPatch, is_dead: bool
 ) -> None:
-    names = [f"{database.partition(':')[0]}-{what}-meanwhile" for what in ("paid", "unpaid")]
+    names = [f"{database.partition(':')[0]}-{what}-meanwhile-{is_dead}".lower() for what in ("paid", "unpaid")]
 
     async def fail() -> None:
         raise StripeUnavailableError("Stripe is away")
@@ -332,10 +336,17 @@ def test_a_customer_who_paid_while_no_collector_ran_is_not_paused(
             jobs._complete_events = partial(apply_stripe_events, of, unfetched)
             await jobs._pause_unpaid()
             assert await fetch_paused(of) == names[1:], "events about invoices of the other one wait"
+            jobs._complete_events = fail
+            await jobs._pause_unpaid()  # It reads no list of events: the customer is not looked at for ten minutes.
             clock.now += billing_jobs.PAUSE_RESTS_SECONDS
-            jobs._complete_events = partial(apply_stripe_events, of)
+            if is_dead:
+                async with of.database.writing() as connection:
+                    is_waiting = webhook_events.c.state == EventState.WAITING
+                    dead = sa.update(webhook_events).where(is_waiting).values(state=EventState.DEAD)
+                    await connection.execute(dead)
+            jobs._complete_events = complete_nothing if is_dead else partial(apply_stripe_events, of)
             await jobs._pause_unpaid()
-            assert await fetch_paused(of) == names[1:]
+            assert sorted(await fetch_paused(of)) == (names if is_dead else names[1:]), "dead letters delay nothing"
 
     asyncio.run(work())
 

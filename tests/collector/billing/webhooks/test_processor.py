@@ -450,7 +450,7 @@ def test_alert_says_at_once_that_the_key_lacks_a_permission(sqlite_database: str
 @pytest.mark.parametrize(
     ("outcome", "expected"), [(CallOutcome.DENIED, StripeDeniedError), (CallOutcome.BUSY, StripeUnavailableError)]
 )
-def test_denied_calls_are_told_apart(outcome: CallOutcome, expected: type[StripeUnavailableError]) -> None:
+def test_denied_calls_raise_their_own_error(outcome: CallOutcome, expected: type[StripeUnavailableError]) -> None:
     async def fail(*_: object, **__: object) -> None:
         raise StripeCallError(outcome, "no")
 

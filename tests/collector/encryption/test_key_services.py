@@ -72,4 +72,11 @@ def test_a_command_that_is_too_noisy_is_dead_with_all_that_it_began(tmp_path: Pa
     with pytest.raises(KeyServiceError, match="wrote more than"):
         asyncio.run(CommandKeyService([str(noisy)]).unwrap(KEY))
     stat = Path(f"/proc/{int((tmp_path / 'pid').read_text())}/stat")
-    until(lambda: not stat.exists() or ") Z " in stat.read_text(), "it is dead")
+
+    def is_dead() -> bool:
+        try:
+            return ") Z " in stat.read_text()
+        except (FileNotFoundError, ProcessLookupError):  # It may end between the opening and the reading.
+            return True
+
+    until(is_dead, "it is dead")

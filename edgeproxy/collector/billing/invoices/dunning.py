@@ -49,6 +49,8 @@ CALLER = Caller("billing")
 UNPAID = 402
 WHY = "An invoice is unpaid. Service goes on once it is paid."
 """The text that a paused customer reads. Pauses with another text are never ended here."""
+IS_REFUSED = customers_table.c.settings.like(f'%"why":"{WHY}"%')
+"""Matches the customers who are paused for unpaid invoices."""
 TAKEN_MAX = 500
 """The most customers that one transaction pauses or releases."""
 LOOK_SECONDS = 86400
@@ -334,12 +336,11 @@ async def list_due_customers(
     late_invoices = sa.select(invoices.c.customer, sa.func.min(sent_at).label("since"))
     late_invoices = late_invoices.where(unpaid, is_overdue, ~is_under_way)
     oldest = late_invoices.group_by(invoices.c.customer).subquery()
-    is_paused = column.settings.like(f'%"why":"{WHY}"%')
     is_served = column.settings.not_like('%"paused":{%')  # A pause set by others remains.
     is_concerned = column.deleting_since.is_(None) & (sa.true() if among is None else column.name.in_(among))
     late = sa.select(column.name, oldest.c.since).join_from(oldest, customers_table, column.id == oldest.c.customer)
     paid = sa.select(column.name).where(
-        is_concerned, is_paused, ~sa.exists().where(invoices.c.customer == column.id, unpaid)
+        is_concerned, IS_REFUSED, ~sa.exists().where(invoices.c.customer == column.id, unpaid)
     )
     rows = await connection.execute(late.where(is_concerned, is_served))
     released = await connection.execute(paid)

@@ -1,4 +1,4 @@
-"""Meter keys: the names under which usage goes to Stripe's meters. Pure.
+"""Meter keys: the names of usage at Stripe's meters. Pure.
 
 A meter has one key, its name. A meter with prices by a dimension has one more for each listed value, for example
 `llm_tokens:large`, because a price at Stripe belongs to one meter. Its own name is then the key of all other values.
@@ -48,8 +48,8 @@ def list_sources(meter: str, price: MeterPrice) -> Iterator[tuple[str, UsageSour
 def list_prices(plan: Plan) -> dict[str, MeterPrice]:
     """Return the price at Stripe of each key of a plan.
 
-    A price by a dimension charges from the first unit on: the values share what is included, and Stripe's prices know
-    their own units alone. An item of the invoice takes the included units off.
+    A price by a dimension charges from the first unit on: the values share the included units, and each price at
+    Stripe counts its own units alone. An item of the invoice takes the included units off.
     """
     prices: dict[str, MeterPrice] = {}
     for meter, price in plan.meters.items():
@@ -69,7 +69,7 @@ def list_unit_prices(plan: Plan) -> dict[str, int]:
 
 
 def fold_values(meter: str, price: MeterPrice, values: Mapping[str, int]) -> dict[str, int]:
-    """Return the quantity of each key of a meter from those of its dimension's values."""
+    """Return the quantity of each key of a meter from the quantities of its dimension's values."""
     listed: Collection[str] = () if price.by is None else price.by.prices
     folded: dict[str, int] = {}
     for value, quantity in values.items():

@@ -4,7 +4,7 @@ A slice is fixed once, in the transaction that reads the ledger. A later compari
 its own, so that the sum of all rows always equals the ledger.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
@@ -80,13 +80,20 @@ class SpanUsage(NamedTuple):
         return total - sum(self.values.get((*place, value), 0) for value in source.listed)
 
 
-async def fetch_span_usage(
-    connection: AsyncConnection, targets: Targets, span: Span, customer: str | None = None
-) -> SpanUsage:
-    """Return the usage that targets need of a span. The caller holds the roll-up."""
-    totals = await fetch_usage(connection, span, customer)
+def list_splits(targets: Targets) -> set[tuple[str, str]]:
+    """Return the meters and dimensions by which the plans of these targets price usage."""
     sources = {segment.source for segments in targets.values() for segment in segments if segment.source is not None}
-    splits = {(source.meter, source.dimension) for source in sources if source.dimension}
+    return {(source.meter, source.dimension) for source in sources if source.dimension}
+
+
+async def fetch_span_usage(
+    connection: AsyncConnection, splits: Collection[tuple[str, str]], span: Span, customer: str | None = None
+) -> SpanUsage:
+    """Return the usage in a span: by meter, and by value for these meters and dimensions.
+
+    The caller holds the roll-up lock.
+    """
+    totals = await fetch_usage(connection, span, customer)
     state = await rollup.fetch_state(connection) if splits else None
     values: dict[tuple[str, str, str, str], int] = {}
     for meter, dimension in sorted(splits):
@@ -185,6 +192,7 @@ async def _build_rows(
 ) -> list[OutboxRow]:
     """Return the rows of a slice, without empty ones."""
     waivers = await charging.list_waived(connection)
+    splits = list_splits(targets)
     usage_by_span: dict[Span, SpanUsage] = {}
     rows = []
     for pair, segments in targets.items():
@@ -192,7 +200,7 @@ async def _build_rows(
             value = 0
             for part in (*piece.before, piece.span):
                 if part not in usage_by_span:  # Almost all customers have the slice in one piece.
-                    usage_by_span[part] = await fetch_span_usage(connection, targets, part, customer)
+                    usage_by_span[part] = await fetch_span_usage(connection, splits, part, customer)
                 value += usage_by_span[part].get_quantity(pair[0], piece.segment.source or UsageSource(pair[1]))
             if value:
                 segment = piece.segment

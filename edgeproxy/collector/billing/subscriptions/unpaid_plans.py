@@ -62,17 +62,15 @@ async def fetch_unpaid(connection: AsyncConnection, customer: str) -> UnpaidInvo
     count, exhausted = (
         await connection.execute(statement.where(IS_UNPAID, invoices_table.c.customer == customer))
     ).one()
-    is_refused = customers.c.settings.like(f'%"why":"{dunning.WHY}"%')
-    refused = sa.select(sa.literal(1)).where(customers.c.id == customer, is_refused)
+    refused = sa.select(sa.literal(1)).where(customers.c.id == customer, dunning.IS_REFUSED)
     return UnpaidInvoices(count, bool(exhausted), (await connection.execute(refused)).first() is not None)
 
 
 async def list_refused(connection: AsyncConnection, numbers: Collection[str]) -> dict[str, str]:
     """Return the names of customers who are refused for unpaid invoices, by the id of their subscription."""
     joined = sa.join(subscriptions, customers, customers.c.id == subscriptions.c.customer)
-    is_refused = customers.c.settings.like(f'%"why":"{dunning.WHY}"%')
     statement = sa.select(subscriptions.c.id, customers.c.name).select_from(joined)
-    statement = statement.where(subscriptions.c.id.in_(numbers), is_refused)
+    statement = statement.where(subscriptions.c.id.in_(numbers), dunning.IS_REFUSED)
     return {row.id: row.name for row in await connection.execute(statement)} if numbers else {}
 
 
@@ -113,9 +111,8 @@ async def stop_unpaid(
 async def write_off_ended(connection: AsyncConnection, limit: int) -> None:
     """Write off the unpaid invoices, at most `limit`, of refused customers whose plan has ended."""
     ended = sa.exists().where(subscriptions.c.id == invoices_table.c.subscription, subscriptions.c.state == CANCELED)
-    is_refused = customers.c.settings.like(f'%"why":"{dunning.WHY}"%')
     rows = await invoices.fetch_invoices(
-        connection, IS_UNPAID & ended, dunning_table.c.state == EXHAUSTED, is_refused, limit=limit, lock=True
+        connection, IS_UNPAID & ended, dunning_table.c.state == EXHAUSTED, dunning.IS_REFUSED, limit=limit, lock=True
     )
     for row in rows:
         await invoices.transition(connection, row.id, row.state, invoices.WRITING_OFF, try_at=0, tries=row.tries + 1)

@@ -14,7 +14,6 @@ The lateness of the event loop's timers shows how long work waits in a worker. T
   their bound on, the share rises linearly and reaches SHARE_MAX at the bound. The larger of both shares applies. At the
   bound no request passes, whatever the last sample said. Each client has at most one active request, and so has each
   HTTP/2 stream, so requests are counted one by one only if there are as many clients as the bound.
-
 - *Whose*: near the bound of active requests, the addresses with the most of them pay first. From three quarters of the
   bound on, shedding by active requests spares every address below a level: the level at which the addresses together
   would have three quarters of the bound (max-min fairness). The other addresses may exceed the bound by an eighth. So
@@ -25,7 +24,7 @@ Nothing is random: of a priority that is shed in part, every n-th request is ref
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -278,7 +277,7 @@ class Overload:
         self._under_way, self._clients, self._take_queued = under_way, clients, take_queued
         self._time_turn, self._observe_lag = time_turn, observe_lag
         self._count_by_address = count_by_address
-        self._greedy: Collection[bytes] = frozenset()
+        self._greedy: frozenset[bytes] = frozenset()
         self._counted = 0.0
         """The addresses above the level, and the time of the count."""
         self._most = 1 << 62

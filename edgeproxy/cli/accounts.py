@@ -237,13 +237,13 @@ def keys_budget(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Change the budget of a key; what it has used of it stays."""
+    """Change the budget of a key. Its used amount stays."""
     body = {"budget": None if budget == "none" else budget}
     show(Api(collector, ca).call("PATCH", _key_path(key), body), as_json)
 
 
 def keys_budgets(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """List the budgets of a customer's keys, and what is used of each."""
+    """List the budgets of a customer's keys, and the used amount of each."""
     api = Api(collector, ca)
     rows = api.fetch_list(api.customer_path(customer, "key-budgets"), "budgets")
     table(rows, BUDGET_COLUMNS, as_json)
@@ -268,7 +268,7 @@ def keys_rotate(
 
 
 def keys_rotation(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """Show how a customer's keys rotate, and those that are due, on their way or replaced."""
+    """Show how a customer's keys rotate, and which keys are due, on their way or replaced."""
     api = Api(collector, ca)
     _show_rotation(api.call("GET", api.customer_path(customer, "key-rotation")), as_json)
 
@@ -281,7 +281,7 @@ def keys_public_key(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Register the public key to which a customer's new keys are encrypted."""
+    """Register the public key that encrypts a customer's new keys."""
     if (file is None) != delete:
         fail("name the FILE of a public key, or --delete", 2)
     api = Api(collector, ca)
@@ -310,7 +310,7 @@ def keys_revoke(key: KeyRef, as_json: Json = False, collector: Url = None, ca: A
 
 
 def keys_restore(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """Take back the revocation of a key, within 24 hours; needs a token that may do what is sensitive."""
+    """Take back the revocation of a key, within 24 hours. Needs a token with `sensitive: true`."""
     show(Api(collector, ca).call("POST", f"{_key_path(key)}/restore"), as_json)
 
 

@@ -65,7 +65,7 @@ def settle(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Mark an invoice as paid by a transfer; the amount has to be what is due."""
+    """Mark an invoice as paid by a transfer. The amount must be the whole amount due."""
     api = Api(collector, ca)
     body: JsonObject = {"amount": _parse_invoice_amount(api, invoice, amount), "why": why}
     _send(api, _invoice_path(invoice, "settle"), body, dry, key, as_json)
@@ -80,7 +80,7 @@ def write_off(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Write off what is due of an open invoice: it is lost, though it may still be paid."""
+    """Write off the amount due of an open invoice as lost. The customer may still pay it."""
     _send(Api(collector, ca), _invoice_path(invoice, "write-off"), {"why": why}, dry, key, as_json)
 
 
@@ -106,7 +106,7 @@ def hold(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Hold a draft: it is not sent until somebody accepts it."""
+    """Hold a draft: it is not sent until an operator accepts it."""
     _send(Api(collector, ca), _invoice_path(invoice, "hold"), {"why": why}, dry, key, as_json)
 
 
@@ -119,7 +119,7 @@ def accept(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Accept a held invoice: it is sent as it is, over the amount that is printed."""
+    """Accept a held invoice. It is sent unchanged, over the printed amount."""
     accepted = _send(Api(collector, ca), _invoice_path(invoice, "accept"), {"why": why}, dry, key, as_json)
     if not as_json:
         typer.echo(_describe_acceptance(accepted))
@@ -157,7 +157,7 @@ def withdraw(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Take back credits that were given, as far as they are unspent."""
+    """Take back the unspent part of given credits."""
     api = Api(collector, ca)
     customer = api.resolve_customer(customer)
     body: JsonObject = {"customer": customer, "millicredits": -_parse_credits(api, customer, amount), "why": why}
@@ -175,7 +175,7 @@ def reverse(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Reverse usage that credits have paid for: they go back to where they came from."""
+    """Reverse usage that credits have paid for. The credits return to their grants."""
     api = Api(collector, ca)
     customer = api.resolve_customer(customer)
     millicredits = _parse_credits(api, customer, amount)
@@ -196,7 +196,7 @@ def refund(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Pay back a purchase of credits, or a part of it, as far as it is unspent."""
+    """Pay back the unspent part of a purchase of credits, or less."""
     api = Api(collector, ca)
     body: JsonObject = {"purchase": purchase, "why": why}
     if amount is not None:
@@ -206,7 +206,7 @@ def refund(
 
 
 def consumptions(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """List the newest hours of usage that credits have paid for, with the ids by which they are reversed."""
+    """List the newest hours of usage that credits have paid for, with the ids that `billing reverse` takes."""
     api = Api(collector, ca)
     rows = api.fetch_list("/billing/consumptions", "consumptions", customer=api.resolve_customer(customer))
     table(rows, ("id", "hour", "millicredits", "reversed"), as_json)

@@ -37,7 +37,7 @@ def downgrade(
         ),
     ] = None,
 ) -> None:
-    """Bring the collector's tables back to what an earlier version has; all collectors must have ended. What later
+    """Bring the collector's tables back to an earlier version. All collectors must have ended. Data that later
     versions added is lost.
     """
     from edgeproxy.collector.commands import database
@@ -74,9 +74,9 @@ def copy(
     ],
     dry: Annotated[bool, typer.Option("--dry-run", help="Tell what would be copied, and change nothing.")] = False,
 ) -> None:
-    """Copy all that a collector's database holds into an empty one, such as from SQLite to PostgreSQL.
+    """Copy a collector's whole database into an empty one, for example from SQLite to PostgreSQL.
 
-    May be killed, and goes on with the next run. At the end both are compared and verified.
+    An interrupted copy continues with the next run. At the end both databases are compared and verified.
     """
     from edgeproxy.collector.commands import database_copy
 

@@ -45,7 +45,7 @@ def explain(
         str, typer.Option("--request", help="Method and path of its request.")
     ] = "POST /v1/chat/completions",
 ) -> None:
-    """Print what a recorded answer counts, and why; exit with 1 where it states no usage."""
+    """Print the counted usage of a recorded answer, and the reason. Exit with 1 if it states no usage."""
     if format_name not in get_args(FormatName):
         fail(f"--format: {format_name!r} is none of {', '.join(get_args(FormatName))}", 2)
     method, _, path = request.partition(" ")
@@ -119,7 +119,7 @@ def dialects(
         str | None, typer.Option("--format", metavar="NAME", help="Only rows of this format.")
     ] = None,
 ) -> None:
-    """Print the table of dialects: providers and operations, what they charge, and the source."""
+    """Print the table of dialects: providers, operations, charged numbers, and sources."""
     for row in ROWS:
         if format_name in (None, row.format):
             print(f"{row.format:10} {row.provider}: {row.operation}; {row.billed} ({row.source})")

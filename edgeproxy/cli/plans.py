@@ -15,7 +15,7 @@ from edgeproxy.cli.outcome import fail
 
 PRICE_CHANGES = "/billing/price-changes"
 CUSTOMERS_SHOWN = 10
-"""How many customers with the largest increase, and with the largest decrease, are printed."""
+"""The number of printed customers with the largest increase, and with the largest decrease."""
 
 
 def apply(
@@ -31,7 +31,7 @@ def apply(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Schedule new versions of plans, to which subscribers move when they next pay for a period."""
+    """Schedule new versions of plans. Subscribers move to them with their next paid period."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -60,7 +60,7 @@ def show_change(
     collector: Url = None,
     ca: Authorities = None,
 ) -> None:
-    """Show a change of prices and, while it is scheduled, what it does to each subscriber."""
+    """Show a price change and, while it is scheduled, its effect on each subscriber."""
     _print_change(Api(collector, ca).call("GET", f"{PRICE_CHANGES}/{quote(change, safe='')}"), as_json)
 
 
@@ -88,7 +88,7 @@ def versions(as_json: Json = False, collector: Url = None, ca: Authorities = Non
 
 
 def _print_change(document: JsonObject, as_json: bool) -> None:
-    """Print a change, the terms that differ, and its effect: sums, and those who pay most more and most less."""
+    """Print a change, its new terms, and its effect: sums, and the customers with the largest differences."""
     if as_json:
         show(document, as_json)
         return

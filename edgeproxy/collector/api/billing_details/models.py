@@ -60,15 +60,15 @@ class AddressRequest(Body):
 
 
 class UpdateBillingDetailsRequest(Body):
-    """The billing details to change. A field that is left out stays as it is."""
+    """The billing details to change. An omitted field stays unchanged."""
 
     name: Text | None = None
-    """The name on invoices; null leaves the name as it is."""
+    """The name on invoices; null leaves the name unchanged."""
     email: Annotated[str | None, BeforeValidator(parse_alert_address), WithJsonSchema(ADDRESS_SCHEMA)] = None
     """The e-mail address for invoices; null: the address for the customer's alerts, else the one of its first contact.
     """
     address: AddressRequest | None = None
-    """The address on invoices; null leaves the address as it is."""
+    """The address on invoices; null leaves the address unchanged."""
     tax_number: Annotated[
         str | None,
         BeforeValidator(read_tax_number),

@@ -51,7 +51,8 @@ def sync(
 ) -> None:
     """Create the meters, products and prices at Stripe that the plans need.
 
-    Shows what is missing, archived, renamed, or differs. Exit code 1 if something differs that cannot be changed.
+    Shows what is missing, archived, renamed, or differs. Exit code 1 if something differs that cannot be changed, or if
+    Stripe's meters cannot charge a plan; then nothing is created.
     """
     settings = load_collector_file(config)
     from edgeproxy.collector.commands.meters import sync_catalog

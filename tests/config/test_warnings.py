@@ -237,38 +237,6 @@ def test_plans_that_charge_estimates_which_nobody_can_tell_are_named(tmp_path, m
     assert not expected or "basic@1 charges estimates" in reported
 
 
-MANY_PRICES = ", ".join(f"m{number}: '2'" for number in range(20))
-
-
-@pytest.mark.parametrize(
-    ("terms", "obstacle"),
-    [
-        ("meters: {requests: {price: '1'}}", None),
-        ("meters: {requests: {price: '1', by: {dimension: model, prices: {large: '2'}}}}", None),
-        (
-            f"meters: {{requests: {{price: '1', by: {{dimension: model, prices: {{{MANY_PRICES}}}}}}}}}",
-            "21 prices of usage, and a subscription at Stripe has 20",
-        ),
-        ("meters: {requests: {price: '1/100', package: 100}}", "prices of requests by package"),
-        ("meters: {requests: {price: '1'}}, threshold: '500'", "a threshold"),
-    ],
-)
-def test_plans_that_meters_of_stripe_cannot_charge_are_named_with_the_reason(tmp_path, terms, obstacle):
-    (tmp_path / "plans.yaml").write_text(f"plans: {{basic@1: {{fee: '9', tier: t, {terms}}}}}\n")
-    meters = "meters: {requests: {count: events, dimensions: {model: 5}}}"
-    text = f"tiers: {{t: {{}}}}\n{meters}\nbilling: {{plans: {tmp_path}/plans.yaml, "
-    for collection, expected in (("invoice_items", False), ("meters", obstacle is not None)):
-        fields, reported = warned(
-            tmp_path,
-            text + f"collection: {collection}}}",
-            COLLECTOR,
-            collector_load.load_collector,
-            list_collector_warnings,
-        )
-        assert fields == ["billing.plans"] * expected
-        assert not expected or f"basic@1 has {obstacle}, which" in reported
-
-
 @pytest.mark.parametrize(
     ("meter", "fields"),
     [

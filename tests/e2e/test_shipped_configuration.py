@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from edgeproxy.collector.api.examples import read_examples
+from edgeproxy.collector.billing.stripe_sync.catalog import is_metered
 from edgeproxy.collector.pages.job_groups import group_jobs
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -85,6 +87,21 @@ def test_a_plan_has_the_numbers_that_were_asked_for(name: str) -> None:
     assert caps.session is not None
     assert {"request": caps.request, "day": caps.day, "session": caps.session.count} == CAPS
     assert plan.meters.keys() | {"requests", "workflows", "refusals"} == METERS
+
+
+def test_shipped_plans_can_be_charged_by_stripes_meters(tmp_path: Path) -> None:
+    for name in ("tiers.yaml", "plans.yaml"):
+        shutil.copy(CONFIG / name, tmp_path)
+    file = tmp_path / "collector.yaml"
+    file.write_text((CONFIG / "collector.yaml").read_text().replace("# collection: meters", "collection: meters"))
+    settings = load_collector(file, {"PLANS": str(CONFIG / "plans.yaml")})
+    assert settings.billing is not None
+    assert settings.billing.collection == "meters"
+    priced = [
+        version for version, plan in settings.plans.items() if any(one.has_prices for one in plan.meters.values())
+    ]
+    assert priced == [version for version, plan in settings.plans.items() if is_metered(plan)]
+    assert "standard@1" in priced
 
 
 def test_edge_and_collector_files_agree_and_have_features_on() -> None:

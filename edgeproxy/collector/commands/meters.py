@@ -29,6 +29,8 @@ def sync_catalog(settings: CollectorSettings, *, dry: bool) -> CommandResult:
         stripe = Stripe(billing.stripe)
         try:
             plans = {**await _fetch_scheduled(settings), **settings.plans}
+            if refused := _list_refused(plans):
+                raise CommandError("\n".join([*refused, "nothing was changed"]))
             return await (catalog.fetch_sync_steps if dry else catalog.sync_catalog)(stripe, plans)
         finally:
             await stripe.close()
@@ -37,18 +39,20 @@ def sync_catalog(settings: CollectorSettings, *, dry: bool) -> CommandResult:
         steps = event_loop.run(work())
     except StripeConfigurationError as error:
         return 2, str(error)
+    except CommandError as error:
+        return 1, str(error)
     except StripeCallError as error:
         return 1, f"Stripe does not do it: {error}"
-    text = "\n".join([*map(str, steps), *_list_left_out(settings.plans)]) or "Stripe has all of it"
+    text = "\n".join(map(str, steps)) or "Stripe has all of it"
     if dry and steps:
         text += "\nnothing was changed: it was a dry run"
     return (1 if any(not step.call for step in steps) else 0), text
 
 
-def _list_left_out(plans: Mapping[str, Plan]) -> list[str]:
-    """Return a line for each plan without prices at Stripe, with the reason."""
+def _list_refused(plans: Mapping[str, Plan]) -> list[str]:
+    """Return a line for each plan that Stripe's meters cannot charge, with the reason."""
     return [
-        f"left out  plan     {version}: it has {reason}; its usage is invoiced by items"
+        f"refused   plan     {version}: it has {reason}, which Stripe's meters cannot charge"
         for version, plan in plans.items()
         if (reason := plan.find_items_reason()) is not None
     ]

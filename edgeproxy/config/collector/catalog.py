@@ -344,7 +344,9 @@ class Plan(Part):
         return None if self._currency == USD else f"prices in {self._currency}"
 
     def find_items_reason(self) -> str | None:
-        """Return why invoice items charge its usage instead of Stripe's meters. None: the meters do."""
+        """Return why Stripe's meters cannot charge its usage. None: they can, or its usage costs nothing."""
+        if not any(price.has_prices for price in self.meters.values()):
+            return None
         return self.in_currency(USD).find_meters_obstacle() if USD in self.currencies else "no prices in usd"
 
     @property

@@ -103,7 +103,7 @@ def _find_plan_faults_of_sign_up(path: tuple[str, ...], name: str, plans: Mappin
 
 
 def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Iterator[Fault]:
-    """Find plans with unknown tiers or meters, prices of what does not add up, and too short retention.
+    """Find plans with unknown tiers or meters, or prices that nothing can add up or charge, and too short retention.
 
     Invoices need the retained usage. A collector without tiers leaves the check of tiers to edges.
     """
@@ -122,6 +122,11 @@ def find_plan_faults(written: CollectorFile, plans: Mapping[str, Plan]) -> Itera
     yield from _find_credit_faults(written, billing)
     for version, plan in plans.items():
         yield from _find_billing_faults(billing, version, plan)
+        if billing.collection == "meters" and (reason := plan.find_items_reason()) is not None:
+            hint = "write a version without it, take this one out, or write collection: invoice_items"
+            yield Fault(
+                ("billing", "plans"), f"has {version}, with {reason}, which Stripe's meters cannot charge", hint
+            )
         for name, price in plan.meters.items():
             if name not in written.meters and "meters" in written.model_fields_set:
                 hint = format_suggestion(name, written.meters, "define it in meters, or name another one in the plan")

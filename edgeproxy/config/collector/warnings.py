@@ -59,7 +59,7 @@ def list_collector_warnings(settings: CollectorSettings) -> Iterator[str]:
 
 
 def _list_meter_warnings(settings: CollectorSettings) -> Iterator[str]:
-    """Yield priced values that an edge may merge, and plans that Stripe's meters should charge but cannot."""
+    """Yield priced values that an edge may merge."""
     priced: dict[tuple[str, str], dict[str, None]] = {}
     for plan in settings.plans.values():
         for name, price in plan.meters.items():
@@ -74,14 +74,6 @@ def _list_meter_warnings(settings: CollectorSettings) -> Iterator[str]:
             yield (
                 f"meters.{name}.dimensions.{by}: plans price {', '.join([*values][:NAMES_MAX])}, which an edge counts "
                 "as ~other once others have taken all places: name them in `named`, here and in the edges' meters"
-            )
-    if settings.billing is None or settings.billing.collection != "meters":
-        return
-    for version, plan in settings.plans.items():
-        if (obstacle := plan.find_items_reason()) is not None:
-            yield (
-                f"billing.plans: {version} has {obstacle}, which Stripe's meters cannot have: its usage is "
-                "invoiced by items, as with collection: invoice_items"
             )
 
 

@@ -201,33 +201,54 @@ def test_a_sandbox_and_files_of_keys_may_be_named(tmp_path: Path) -> None:
     assert (result.stripe.base, result.stripe.key) == ("http://127.0.0.1:12111", Path("keys/stripe"))
 
 
-def test_fits_stripe_meters_lists_plans_that_stripe_prices_can_express(tmp_path: Path) -> None:
-    plans = """
-plans:
-  plain@1: {fee: "9", meters: {calls: {included: 5, price: "1"}}}
-  tiers@1: {fee: "9", meters: {calls: {tiers: [{up_to: 9, price: "1"}, {up_to: none, price: "0"}], tiers_mode: volume}}}
-  boxed@1: {fee: "9", meters: {calls: {price: "1", package: 9}}}
-  models@1: {fee: "9", meters: {calls: {price: "1", by: {dimension: model, prices: {m1: "2"}}}}}
-  many@1: {fee: "9", meters: {calls: {price: "1", by: {dimension: model, prices: {MANY}}}}}
-  bounded@1: {fee: "9", threshold: "500", meters: {calls: {price: "1"}}}
-"""
-    plans = plans.replace("MANY", ", ".join(f"m{number}: '2'" for number in range(20)))
+MANY_PRICES = ", ".join(f"m{number}: '2'" for number in range(20))
+
+
+@pytest.mark.parametrize(
+    ("terms", "reason"),
+    [
+        ("meters: {calls: {included: 5, price: '1'}}", None),
+        ("meters: {calls: {tiers: [{up_to: 9, price: '1'}, {up_to: none, price: '0'}], tiers_mode: volume}}", None),
+        ("meters: {calls: {price: '1', by: {dimension: model, prices: {m1: '2'}}}}", None),
+        ("meters: {calls: {included: 5, cap: hard}}, threshold: '500'", None),
+        ("meters: {calls: {price: {eur: '1', usd: '1'}}}", None),
+        (
+            f"meters: {{calls: {{price: '1', by: {{dimension: model, prices: {{{MANY_PRICES}}}}}}}}}",
+            "21 prices of usage, and a subscription at Stripe has 20",
+        ),
+        ("meters: {calls: {price: '1', package: 9}}", "prices of calls by package"),
+        ("meters: {calls: {price: '1'}}, threshold: '500'", "a threshold"),
+        ("meters: {calls: {included: 5, price: '1'}}", "no prices in usd"),
+    ],
+)
+def test_collection_by_meters_refuses_each_plan_that_stripes_prices_cannot_express(
+    tmp_path: Path, terms: str, reason: str | None
+) -> None:
+    fee = "{eur: '9', usd: '9'}" if "usd" in terms else "'9'"
+    base = "eur" if reason == "no prices in usd" else "usd"
+    plans = f"currency: {base}\nplans: {{plain@1: {{fee: '9'}}, one@1: {{fee: {fee}, {terms}}}}}\n"
     meters = {"calls": {"count": "events", "dimensions": {"model": 10}}}
-    loaded = load(tmp_path, {"collection": "meters", "breaker": {"enabled": False}}, plans, meters=meters)
-    assert loaded.billing is not None
-    assert loaded.billing.collection == "meters"
-    assert loaded.plans["bounded@1"].threshold == 50_000
-    assert [name for name, plan in loaded.plans.items() if plan.fits_stripe_meters] == [
-        *("plain@1", "tiers@1", "models@1"),
-    ]
-    obstacle = loaded.plans["many@1"].find_items_reason()
-    assert obstacle == "21 prices of usage, and a subscription at Stripe has 20"
+    breaker = {"breaker": {"enabled": False}}
+    by_items = load(tmp_path, breaker, plans, meters=meters)
+    assert by_items.plans["one@1"].find_items_reason() == reason
+    if reason is None:
+        by_meters = load(tmp_path, {"collection": "meters", **breaker}, plans, meters=meters)
+        assert by_meters.plans == by_items.plans
+        return
+    with pytest.raises(ConfigError) as error:
+        load(tmp_path, {"collection": "meters", **breaker}, plans, meters=meters)
+    (problem,) = error.value.problems
+    assert (problem.field, problem.what) == (
+        "billing.plans",
+        f"has one@1, with {reason}, which Stripe's meters cannot charge",
+    )
+
+
+def test_threshold_that_cannot_be_charged_is_refused(tmp_path: Path) -> None:
     for usd, gbp in (("0.49", "1"), ("0.5", "0.29"), ("1000000", "1")):
         terms = f"{{fee: {{usd: '9', gbp: '8'}}, threshold: {{usd: '{usd}', gbp: '{gbp}'}}}}"
         with pytest.raises(ConfigError, match=r"has small@1, whose threshold of .* cannot be charged"):
             load(tmp_path, {"mode": "off"}, f"plans: {{small@1: {terms}}}")
-    loaded = load(tmp_path, {"breaker": {"enabled": False}}, f"currency: eur{plans}")
-    assert not any(plan.fits_stripe_meters for plan in loaded.plans.values())
 
 
 def test_each_currency_of_the_plans_needs_a_breaker_minimum(tmp_path: Path) -> None:

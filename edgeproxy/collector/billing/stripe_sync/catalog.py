@@ -1,8 +1,8 @@
 """The catalog at Stripe: a meter and a product for each of our meters, and a price for each plan version.
 
 The amount of a price never changes: its `lookup_key` names the version, and a version is never edited. Fees are not
-prices there but invoice items, as with `invoice_items`. The same applies to usage that Stripe's prices cannot express:
-by the package, by dimension, at a threshold within the period, or in other currencies.
+prices there but invoice items, as with `invoice_items`. The same applies to usage in other currencies, and under plans
+from before the switch to meters that Stripe's prices cannot express.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -61,23 +61,22 @@ def test_the_catalog_is_brought_to_stripe(
     assert sync_catalog(known, dry=True) == (0, "Stripe has all of it")
 
 
-def test_sync_names_each_plan_that_it_leaves_out_and_why(
-    own_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("collection", ["invoice_items", "meters"])
+def test_sync_refuses_all_plans_if_stripes_meters_cannot_charge_one(
+    own_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, collection: str
 ) -> None:
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
-    known = settings(tmp_path, f"sqlite:///{tmp_path}/ledger.db", own_sandbox.url, collection="meters")
-    many = {"dimension": "model", "prices": {f"m{number}": "0.03" for number in range(20)}}
-    packed = {"price": "0.02", "package": "10"}
-    plans = {
-        "models@1": Plan.model_validate({"fee": "0", "meters": {"tokens": {"price": "0.02", "by": many}}}),
-        "packs@1": Plan.model_validate({"fee": "0", "meters": {"tokens": packed}}),
-    }
-    _, output = sync_catalog(known.model_copy(update={"plans": plans}), dry=True)
-    assert [line for line in output.splitlines() if line.startswith("left out")] == [
-        "left out  plan     models@1: it has 21 prices of usage, and a subscription at Stripe has 20; "
-        "its usage is invoiced by items",
-        "left out  plan     packs@1: it has prices of tokens by package; its usage is invoiced by items",
-    ]
+    known = settings(tmp_path, f"sqlite:///{tmp_path}/ledger.db", own_sandbox.url, collection=collection)
+    packed = Plan.model_validate({"fee": "0", "meters": {"tokens": {"price": "0.02", "package": "10"}}})
+    known = known.model_copy(update={"plans": {**known.plans, "packs@1": packed}})
+    before = own_sandbox.journal()
+    for dry in (True, False):
+        assert sync_catalog(known, dry=dry) == (
+            1,
+            "refused   plan     packs@1: it has prices of tokens by package, which Stripe's meters cannot charge\n"
+            "nothing was changed",
+        )
+    assert own_sandbox.journal() == before
 
 
 def test_each_priced_value_has_a_meter_and_a_price(own_sandbox: Sandbox) -> None:

@@ -7,7 +7,11 @@ from edgeproxy.config.edge.settings import Limits
 from edgeproxy.config.edge.timeouts import Timeouts
 from edgeproxy.edge.http1 import chunked, grammar
 from edgeproxy.edge.http2 import connection, frames, hpack, patience, sender
-from edgeproxy.edge.proxy import acceptor, client_input, http2_client, tls_transport, token_verifier, tunnel
+from edgeproxy.edge.proxy.connections import client_input, http2_client
+from edgeproxy.edge.proxy.exchange import tunnel
+from edgeproxy.edge.proxy.process import acceptor
+from edgeproxy.edge.proxy.routing import token_verifier
+from edgeproxy.edge.proxy.transport import tls
 
 HELD: Final = http2_client.HELD_BYTES_MAX >> 20
 SHARE: Final = http2_client.STREAM_SHARE_BYTES >> 10
@@ -251,7 +255,7 @@ CONNECTIONS: Final = (
         "empty records",
         (Protocol.TLS,),
         "records without content: updates of keys, padding",
-        tls_transport.EMPTY_BYTES_PER_SECOND,
+        tls.EMPTY_BYTES_PER_SECOND,
         Unit.BYTES_PER_SECOND,
         "they cost CPU and carry nothing",
         effect="the connection closes",

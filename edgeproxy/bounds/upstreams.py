@@ -10,7 +10,8 @@ from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.edge.body_usage import content_coding, json_text
 from edgeproxy.edge.http1 import chunked
 from edgeproxy.edge.http2 import connection, frames, requester, reset_budget, sender
-from edgeproxy.edge.proxy import forwarding, http2_upstream, response_relay
+from edgeproxy.edge.proxy.connections import http2_upstream
+from edgeproxy.edge.proxy.exchange import forwarding, response_relay
 from edgeproxy.edge.supervisor import grpc_probe, probe, resolver
 
 HEAD: Final = get_default(Upstream, "head")

@@ -125,7 +125,7 @@ def _list_edge_warnings(settings: "EdgeSettings") -> Iterator[str]:
         scheme = settings.hub.url.partition("://")[0].replace("redis", "rediss", 1)
         yield f"the password for {settings.hub.name} can be read by all on the way: write {scheme}://"
     if settings.access_log is not None:
-        from edgeproxy.edge.proxy.log_file import describe_problem
+        from edgeproxy.edge.proxy.observation.log_file import describe_problem
 
         file = settings.access_log.file
         # The edge creates the state directory when it starts.

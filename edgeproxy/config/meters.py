@@ -74,7 +74,7 @@ class Measure(NamedTuple):
     """A quantity that a meter may count."""
 
     per_request: Callable[[int], int] | None = None
-    """The amount of a request on a route of this `cost`. None: it is known later (edge/proxy/metering.py)."""
+    """The amount of a request on a route of this `cost`. None: it is known later (edge/proxy/metering/meters.py)."""
     bytes_in: bool = False
     """True if the bytes of request bodies count, and the bytes from clients in tunnels."""
     bytes_out: bool = False

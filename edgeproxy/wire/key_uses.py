@@ -1,8 +1,8 @@
 """The keys that were used on a day, on their way to the collector: a field of each batch, outside its body. Pure.
 
-While a key of the directory is in use, workers look it up at intervals (edge/proxy/key_lookup.py). So the supervisor
-knows the last day of use of each key without extra work for requests. If a process loses this data, the next look-up of
-a key restores it.
+While a key of the directory is in use, workers look it up at intervals (edge/proxy/routing/key_lookup.py). So the
+supervisor knows the last day of use of each key without extra work for requests. If a process loses this data, the next
+look-up of a key restores it.
 """
 
 import base64

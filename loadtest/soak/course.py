@@ -59,7 +59,7 @@ ENDPOINTS = (3.0, 8.0)
 OUTAGES = 0.2
 """The share of outages among these deeds."""
 RETRIES = 11.0
-"""Seconds after an outage until the retries that it cost are forgotten (edge/proxy/retry_budget.py)."""
+"""Seconds after an outage until the retries that it cost are forgotten (edge/proxy/upstreams/retry_budget.py)."""
 HASTE = 0.5
 """The share of killed workers after which a reload comes before the successor serves."""
 PARTS = (0.4, 0.7)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeproxy.edge.proxy.client import LAST_REQUEST_SECONDS
+from edgeproxy.edge.proxy.connections.client import LAST_REQUEST_SECONDS
 from loadtest.soak.account import Account, How, Trouble
 from loadtest.soak.course import Calm
 from loadtest.soak.fault import Deed, Fault, Held

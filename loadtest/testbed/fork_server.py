@@ -44,7 +44,7 @@ MODULES = (
     "edgeproxy.cli",
     "edgeproxy.collector.main",
     "edgeproxy.collector.pages_service",
-    "edgeproxy.edge.proxy.worker",
+    "edgeproxy.edge.proxy.process.worker",
     "edgeproxy.edge.supervisor.main",
     "stripe",
 )
@@ -307,7 +307,7 @@ def rehearse() -> None:
     from edgeproxy.config import file_kinds
     from edgeproxy.config.edge import load as edge_load
     from edgeproxy.config.edge import settings as edge_settings
-    from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
+    from edgeproxy.edge.proxy.exchange.prepared_configuration import PreparedConfiguration
 
     for name in EXAMPLES:
         settings = file_kinds.check_file(ROOT / "config" / name, {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}="})

@@ -20,32 +20,34 @@ CONFIGURATION = (ROOT / "docs" / "edge" / "configuration.md").read_text()
 
 WALKED = {*CLIENT_CASES, *UPSTREAM_CASES, *CONNECTION_CASES, *BODIES, *SLOW_BODIES} - OTHER_NAMES.keys()
 
-ATTACKS, FLOODS = "edge/proxy/test_http2_attacks.py", "edge/http2/test_floods.py::test_a_flood_ends"
+CONNECTIONS = "edge/proxy/connections"
+PIPELINING = f"{CONNECTIONS}/test_pipelining.py"
+ATTACKS, FLOODS = f"{CONNECTIONS}/test_http2_attacks.py", "edge/http2/test_floods.py::test_a_flood_ends"
 HTTP2, SERVICES_WALK = "edge/http2/test_connection.py", "bounds/test_services.py"
-H2C, TIMES = "edge/proxy/test_http2_upstream.py", "edge/proxy/test_timeouts.py"
+H2C, TIMES = f"{CONNECTIONS}/test_http2_upstream.py", "edge/proxy/test_timeouts.py"
 PROBES = "edge/supervisor/test_probe.py::test_an_answer_to_a_probe_has_the_bounds_of_the_upstream"
 LISTENER, HUB = "base/test_web_listener.py", "hub/test_bounds.py::test_too_large_or_invalid_answers_are_rejected"
 PEERS = "e2e/test_hostile_peers.py::test_hostile_answer_ends_its_own_call_alone"
 
 HELD, REFUSED = (
-    "edge/proxy/test_held_budget.py",
+    "edge/proxy/transport/test_held_budget.py",
     "test_refused_streams_are_retried_three_times_without_ejection",
 )
 CODING = "edge/body_usage/test_content_coding.py"
 RESOLVER, STRIPE = "edge/supervisor/test_resolver.py", "collector/api/test_billing_delivery.py"
-TUNNEL, TLS = "edge/proxy/test_tunnel.py", "edge/proxy/test_server_tls.py"
+TUNNEL, TLS = "edge/proxy/exchange/test_tunnel.py", "edge/proxy/transport/test_server_tls.py"
 
 TESTS = {
-    "client token": "edge/proxy/test_token_verifier.py::test_a_token_that_is_too_long_is_not_read",
+    "client token": "edge/proxy/routing/test_token_verifier.py::test_a_token_that_is_too_long_is_not_read",
     "client head time": f"{ATTACKS}::test_a_field_block_has_the_time_of_a_head_and_its_bytes_count_as_held",
     "client body pause": f"{TIMES}::test_a_body_that_does_not_come_whole_in_time_is_408",
-    "client body rate": "edge/proxy/test_trickle.py::test_a_body_that_trickles_is_408",
+    "client body rate": f"{CONNECTIONS}/test_trickle.py::test_a_body_that_trickles_is_408",
     "client idle connection": f"{ATTACKS}::test_a_connection_that_says_nothing_behind_its_preface_ends",
     "client held bytes": f"{HELD}::test_endless_heads_cost_only_their_sender_503",
-    "client connections": "edge/proxy/test_caps.py::test_connections_bounds_the_whole_edge",
-    "client connections of an address": "edge/proxy/test_caps.py::test_connections_per_ip_bounds_an_address",
-    "client read ahead": "edge/proxy/test_pipelining.py::test_read_ahead_is_bounded_while_no_answer_goes_out",
-    "client pipelined requests": "edge/proxy/test_pipelining.py::test_no_more_requests_are_read_ahead_than_configured",
+    "client connections": f"{CONNECTIONS}/test_caps.py::test_connections_bounds_the_whole_edge",
+    "client connections of an address": f"{CONNECTIONS}/test_caps.py::test_connections_per_ip_bounds_an_address",
+    "client read ahead": f"{PIPELINING}::test_read_ahead_is_bounded_while_no_answer_goes_out",
+    "client pipelined requests": f"{PIPELINING}::test_no_more_requests_are_read_ahead_than_configured",
     "client streams": f"{HTTP2}::test_a_stream_error_ends_one_stream",
     "client handshake": f"{TLS}::test_handshake_beyond_its_bound_is_closed",
     "client empty records": f"{TLS}::test_flood_of_key_updates_ends_its_connection_and_a_few_do_not",
@@ -68,8 +70,8 @@ TESTS = {
     "upstream kept request": f"{H2C}::test_a_stream_refused_within_its_body_is_retried_if_the_body_is_small",
     "upstream resets": "edge/http2/test_reset_budget.py::test_a_burst_is_bounded_and_comes_back_with_time",
     "upstream first settings": f"{H2C}::test_a_burst_waits_for_the_settings_of_a_new_connection",
-    "upstream buffered body": "edge/proxy/test_buffer.py::test_a_body_that_is_too_large_is_413",
-    "upstream connect": "edge/proxy/test_faults.py::test_an_upstream_that_takes_no_connection_in_time_is_504",
+    "upstream buffered body": "edge/proxy/exchange/test_buffer.py::test_a_body_that_is_too_large_is_413",
+    "upstream connect": "edge/proxy/exchange/test_faults.py::test_an_upstream_that_takes_no_connection_in_time_is_504",
     "upstream answer time": f"{TIMES}::test_a_route_has_time_outs_of_its_own",
     "upstream answer pause": f"{TIMES}::test_a_routes_idle_time_cuts_an_answer_that_stops",
     "upstream total time": f"{TIMES}::test_a_request_that_takes_too_long_in_all_is_over",
@@ -85,7 +87,7 @@ TESTS = {
     "usage decompression": f"{CODING}::test_a_bomb_does_not_go_off",
     "usage window": f"{CODING}::test_zstd_decoder_reports_invalid_data_as_broken",
     "usage members": f"{CODING}::test_members_of_nothing_are_not_decoded_for_long",
-    "usage read on": "edge/proxy/test_body_metering.py::test_reading_on_is_bounded_in_time_and_size",
+    "usage read on": "edge/proxy/metering/test_bodies.py::test_reading_on_is_bounded_in_time_and_size",
     "issuer keys": f"{SERVICES_WALK}::test_a_key_set_has_so_many_keys_that_count",
     "collector batch": "collector/ledger/test_batches.py::test_too_long_body_is_quarantined_and_does_not_stop_its_edge",
     "collector events": "collector/events/test_event.py::test_invalid_bodies_are_refused",

@@ -4,7 +4,7 @@ import pytest
 
 from edgeproxy.config.error_templates import TEMPLATE_BYTES_MAX, VARIABLES, find_template_fault
 from edgeproxy.edge.http1.error_bodies import TemplateErrors
-from edgeproxy.edge.proxy.error_bodies import create_error_bodies, find_errors
+from edgeproxy.edge.proxy.exchange.error_bodies import create_error_bodies, find_errors
 from tests.config.conftest import LEAST
 
 UPSTREAM = LEAST.splitlines()[0] + "\n"

@@ -4,8 +4,8 @@ from tests.contract import over_http2
 
 BEHIND = "bytes behind a message: what is behind one on a stream is of no stream"
 HALF_CLOSED = "a half-closed connection: its client leaves, all streams with it"
-HEADS = "a head that is not whole, or empty lines: of frames, tests/edge/proxy/test_http2_attacks.py has it"
-IDLE = "an idle connection: it ends with a GOAWAY, tests/edge/proxy/test_http2.py has it"
+HEADS = "a head that is not whole, or empty lines: of frames, tests/edge/proxy/connections/test_http2_attacks.py has it"
+IDLE = "an idle connection: it ends with a GOAWAY, tests/edge/proxy/connections/test_http2.py has it"
 HTTP10 = "HTTP/1.0"
 UNPLAYED = {
     "a stream for HTTP/1.0 passes bare, and ends with the connection": HTTP10,

@@ -27,14 +27,14 @@ from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.messages import FetchIssuerKeys, LimitsUsed, LookUpKeys, Services
-from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
-from edgeproxy.edge.proxy.key_lookup import KeyLookup
-from edgeproxy.edge.proxy.pool import Endpoint
-from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
-from edgeproxy.edge.proxy.runtime import Runtime
-from edgeproxy.edge.proxy.server_tls import ServerTls
-from edgeproxy.edge.proxy.snapshot import Snapshot
-from edgeproxy.edge.proxy.worker import Worker
+from edgeproxy.edge.proxy.exchange.claim_waiter import ClaimWaiter
+from edgeproxy.edge.proxy.exchange.prepared_configuration import PreparedConfiguration
+from edgeproxy.edge.proxy.exchange.runtime import Runtime
+from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
+from edgeproxy.edge.proxy.process.worker import Worker
+from edgeproxy.edge.proxy.routing.key_lookup import KeyLookup
+from edgeproxy.edge.proxy.transport.server_tls import ServerTls
+from edgeproxy.edge.proxy.upstreams.pool import Endpoint
 from edgeproxy.edge.supervisor.limit_report import find_file_customer, list_policies
 from tests.edge.proxy.tls_wire import TlsWire
 from tests.support.wire import PATIENCE, Cut, Message, Wire, shown

@@ -2,7 +2,7 @@
 
 A hundred thousand keys and their customers take 40 MB, a fifth of the memory of their models, and the garbage collector
 does not scan them. Most differ only in name, so equal other settings are parsed once. The caller of a look-up caches it
-(edge/proxy/identity.py).
+(edge/proxy/routing/identity.py).
 """
 
 import json

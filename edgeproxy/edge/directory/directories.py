@@ -142,7 +142,7 @@ class Directories:
     # ---- look-ups
 
     def queue_lookup(self, message: LookUpKeys, reply: Reply) -> None:
-        """Queue a worker's question for the owners of keys (edge/proxy/key_lookup.py); each gets one answer."""
+        """Queue a worker's question for the owners of keys (edge/proxy/routing/key_lookup.py); each gets one answer."""
         if any(one.follower.is_running for one in self._followed):
             self._lookups.queue(message, reply)
         else:

@@ -52,7 +52,7 @@ class KeyLookups:
         self._log = log.RateLimitedLog(LOG_QUIET_SECONDS)
 
     def queue(self, message: LookUpKeys, reply: Reply) -> None:
-        """Queue a worker's question for the owners of keys (edge/proxy/key_lookup.py); each gets one answer."""
+        """Queue a worker's question for the owners of keys (edge/proxy/routing/key_lookup.py); each gets one answer."""
         self._pending.append((message.digests, reply))
         self._wake.set()
 

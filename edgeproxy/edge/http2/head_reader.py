@@ -2,7 +2,7 @@
 
 The meaning of a block depends on its bytes and on the dynamic table alone. So the head of a block is remembered by its
 bytes until the table changes, even by one entry. A repeated request costs one look-up, and its head is one bytes object
-each time, so the meaning of the head is found by identity (`whole_heads` of edge/proxy/snapshot.py).
+each time, so the meaning of the head is found by identity (`whole_heads` of edge/proxy/exchange/snapshot.py).
 """
 
 from typing import Final

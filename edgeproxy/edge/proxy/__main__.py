@@ -2,6 +2,6 @@
 
 import sys
 
-from edgeproxy.edge.proxy.worker import main
+from edgeproxy.edge.proxy.process.worker import main
 
 sys.exit(main())

@@ -37,7 +37,7 @@ from edgeproxy.edge.limits.route_limits import (
 from edgeproxy.edge.limits.row_usage import Usage
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.limits.usage import compute_quota_usage, compute_usage
-from edgeproxy.edge.proxy.flags import has_flag
+from edgeproxy.edge.proxy.routing.flags import has_flag
 
 NO_FLAGS: Mapping[str, Flag] = {}
 

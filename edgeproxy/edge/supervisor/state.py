@@ -11,7 +11,7 @@ from edgeproxy.edge.counters.control import Control, boot_digest
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.setup import TALLIES, file_name
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.proxy.log_file import describe_problem
+from edgeproxy.edge.proxy.observation.log_file import describe_problem
 from edgeproxy.edge.usage import identity
 
 NOT_ITS_OWN = "the directory is not the one that was left: a copy, a moved volume, a restored backup"

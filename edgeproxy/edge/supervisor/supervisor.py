@@ -25,7 +25,7 @@ from edgeproxy.edge.directory.directories import Directories
 from edgeproxy.edge.directory.hub_reader import HubReader
 from edgeproxy.edge.directory.key_lookups import Reply
 from edgeproxy.edge.messages import ErrorsCounted, FetchIssuerKeys, FromLeader, LookUpKeys, SpansEnded, Start
-from edgeproxy.edge.proxy.handshake_filter import refuse_handshakes
+from edgeproxy.edge.proxy.process.handshake_filter import refuse_handshakes
 from edgeproxy.edge.supervisor import sockets, state
 from edgeproxy.edge.supervisor.accounting import Accounting
 from edgeproxy.edge.supervisor.admin import Admin

@@ -122,8 +122,8 @@ def _rehearse() -> None:
     """
     from edgeproxy.config.edge.load import dump_settings
     from edgeproxy.config.edge.quick import load_quick
-    from edgeproxy.edge.proxy import worker  # noqa: F401
-    from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration
+    from edgeproxy.edge.proxy.exchange.prepared_configuration import PreparedConfiguration
+    from edgeproxy.edge.proxy.process import worker  # noqa: F401
 
     settings = load_quick("http://127.0.0.1:1", listen="127.0.0.1:0", admin=None, rate="1/s", state=Path())
     PreparedConfiguration(dump_settings(settings))
@@ -176,7 +176,7 @@ def _fork_worker(requests: socket.socket, descriptors: Sequence[int], arguments:
 
 def _be_worker(descriptors: Sequence[int], arguments: range) -> NoReturn:
     """Run a worker to its end; never returns."""
-    from edgeproxy.edge.proxy import worker
+    from edgeproxy.edge.proxy.process import worker
 
     code = 1
     try:

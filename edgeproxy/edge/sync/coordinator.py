@@ -158,7 +158,7 @@ class Coordinator:
     # ---- workers' reports
 
     def record_uses(self, message: LimitsUsed) -> None:
-        """Record the rows of limits that a worker uses (edge/proxy/claim_waiter.py)."""
+        """Record the rows of limits that a worker uses (edge/proxy/exchange/claim_waiter.py)."""
         if not self._leader.leads:
             self._leader.record_uses(message)
             return

@@ -29,12 +29,12 @@ from typing import Any  # noqa: E402
 
 from edgeproxy.config.edge import load as edge_load  # noqa: E402
 from edgeproxy.edge.counters.store import Store  # noqa: E402
-from edgeproxy.edge.proxy.overload import Overload  # noqa: E402
-from edgeproxy.edge.proxy.prepared_configuration import PreparedConfiguration  # noqa: E402
-from edgeproxy.edge.proxy.prior_knowledge import PlainClient  # noqa: E402
-from edgeproxy.edge.proxy.runtime import Runtime  # noqa: E402
-from edgeproxy.edge.proxy.snapshot import Snapshot  # noqa: E402
-from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection  # noqa: E402
+from edgeproxy.edge.proxy.connections.prior_knowledge import PlainClient  # noqa: E402
+from edgeproxy.edge.proxy.connections.upstream import UpstreamConnection  # noqa: E402
+from edgeproxy.edge.proxy.exchange.overload import Overload  # noqa: E402
+from edgeproxy.edge.proxy.exchange.prepared_configuration import PreparedConfiguration  # noqa: E402
+from edgeproxy.edge.proxy.exchange.runtime import Runtime  # noqa: E402
+from edgeproxy.edge.proxy.exchange.snapshot import Snapshot  # noqa: E402
 from loadtest.bench.measure import scripted_http2  # noqa: E402
 from loadtest.bench.measure.crowd import parse_crowd  # noqa: E402
 from loadtest.bench.measure.scripted_http2 import KINDS  # noqa: E402

@@ -9,8 +9,8 @@ from edgeproxy.edge.http2 import frames
 from edgeproxy.edge.http2.answer import encode_integer, encode_string
 from edgeproxy.edge.http2.appendices import STATIC
 from edgeproxy.edge.http2.hpack import ENTRY_OVERHEAD, TABLE_BYTES
-from edgeproxy.edge.proxy.http2_client import Http2Client
-from edgeproxy.edge.proxy.runtime import Runtime
+from edgeproxy.edge.proxy.connections.http2_client import Http2Client
+from edgeproxy.edge.proxy.exchange.runtime import Runtime
 from loadtest.bench.scenario import SCENARIOS, Scenario
 
 DISTINCT = 1500

@@ -74,8 +74,8 @@ class Watch:
 
 
 def watch(folder: Path) -> None:
-    from edgeproxy.edge.proxy.client import Client
-    from edgeproxy.edge.proxy.upstream_connection import UpstreamConnection
+    from edgeproxy.edge.proxy.connections.client import Client
+    from edgeproxy.edge.proxy.connections.upstream import UpstreamConnection
 
     watched = Watch()
 

@@ -10,10 +10,12 @@ import pytest
 
 from edgeproxy.base.build import COMPILED, describe_build
 from edgeproxy.edge.counters import setup
-from edgeproxy.edge.proxy import client_states, deadlines, exchange_states
-from edgeproxy.edge.proxy.client import Client
-from edgeproxy.edge.proxy.exchange import Exchange
-from tests.edge.proxy.process import Process, lived
+from edgeproxy.edge.proxy.connections import client_states
+from edgeproxy.edge.proxy.connections.client import Client
+from edgeproxy.edge.proxy.exchange.exchange import Exchange
+from edgeproxy.edge.proxy.observation import exchange_states
+from edgeproxy.edge.proxy.transport import deadlines
+from tests.edge.proxy.worker_process import Process, lived
 from tests.support.transcript import Edge, ok
 
 

@@ -4,8 +4,8 @@ import asyncio
 import socket
 
 from edgeproxy.edge.counters.store import Store
-from edgeproxy.edge.proxy.snapshot import Snapshot
-from edgeproxy.edge.proxy.worker import Worker
+from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
+from edgeproxy.edge.proxy.process.worker import Worker
 from tests.support.transcript import Edge, draft
 from tests.support.wire import PATIENCE, Wire
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.edge.messages import EndpointAddresses
-from edgeproxy.edge.proxy.pool import Service
+from edgeproxy.edge.proxy.upstreams.pool import Service
 
 
 class Seconds:

@@ -7,8 +7,8 @@ from typing import Any
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.lines import RequestLines
 from edgeproxy.edge.http1.request import PLAIN, read_fields
-from edgeproxy.edge.proxy.router import NO_SITE
-from edgeproxy.edge.proxy.snapshot import Snapshot
+from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
+from edgeproxy.edge.proxy.routing.router import NO_SITE
 from tests.support.http2_wire import http2
 from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, get, ok
 from tests.support.wire import Message, Wire

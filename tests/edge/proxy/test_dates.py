@@ -5,7 +5,7 @@ from time import time
 
 import pytest
 
-from edgeproxy.edge.proxy import runtime
+from edgeproxy.edge.proxy.exchange import runtime
 from tests.support.transcript import Edge, chunks, head, ok
 
 THEN = "Tue, 15 Nov 1994 08:12:31 GMT"

@@ -20,13 +20,13 @@ from edgeproxy.config.edge.response_usage import ResponseUsage
 from edgeproxy.config.meters import Meter
 from edgeproxy.edge.body_usage.statement import StatedCounts
 from edgeproxy.edge.http2 import answer, hpack, lines
-from edgeproxy.edge.proxy import address
-from edgeproxy.edge.proxy.answer_usage import ABSENT
-from edgeproxy.edge.proxy.body_metering import BodyMetering
-from edgeproxy.edge.proxy.error_counts import ErrorCounts
-from edgeproxy.edge.proxy.key_lookup import KeyLookup
-from edgeproxy.edge.proxy.span_buffer import SpanBuffer
-from edgeproxy.edge.proxy.split_metering import DimensionValues
+from edgeproxy.edge.proxy.metering.answer_usage import ABSENT
+from edgeproxy.edge.proxy.metering.bodies import BodyMetering
+from edgeproxy.edge.proxy.metering.error_counts import ErrorCounts
+from edgeproxy.edge.proxy.metering.split import DimensionValues
+from edgeproxy.edge.proxy.observation.span_buffer import SpanBuffer
+from edgeproxy.edge.proxy.routing.key_lookup import KeyLookup
+from edgeproxy.edge.proxy.transport import address
 from edgeproxy.wire.batch import _is_name_or_anonymous, _is_route
 from tests.support.transcript import Edge
 

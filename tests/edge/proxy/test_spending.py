@@ -8,7 +8,7 @@ import pytest
 from edgeproxy.config.meters import OVER_CAP
 from edgeproxy.edge.counters.index import TableFullError
 from edgeproxy.edge.errors import RejectedError
-from edgeproxy.edge.proxy.metering import CappedCounter
+from edgeproxy.edge.proxy.metering.meters import CappedCounter
 from tests.edge.proxy.asking import asks
 from tests.support.transcript import Edge, ok
 

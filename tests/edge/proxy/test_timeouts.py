@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from edgeproxy.edge.proxy.client import Client
+from edgeproxy.edge.proxy.connections.client import Client
 from tests.edge.proxy.failing import is_fault
 from tests.support.transcript import Edge, chunks, get, head, ok, post
 from tests.support.wire import narrow

@@ -16,7 +16,7 @@ from edgeproxy.edge.limits.admission import admit, charge_reported_costs
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.route_limits import LimitTerms, PolicyTables, RouteLimits
-from edgeproxy.edge.proxy.flags import has_flag
+from edgeproxy.edge.proxy.routing.flags import has_flag
 from edgeproxy.edge.supervisor.limit_report import Policy, find_file_customer, list_policies
 
 KEYS = {"acme": ("one", "two"), "small": ("three",), "plain": ()}

@@ -38,7 +38,7 @@ from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.messages import ClaimsUnused, LimitsUsed
-from edgeproxy.edge.proxy.claim_waiter import ClaimWaiter
+from edgeproxy.edge.proxy.exchange.claim_waiter import ClaimWaiter
 from edgeproxy.edge.sync.coordinator import Coordinator
 from loadtest.testbed.redis import Redis
 
@@ -131,7 +131,7 @@ def memory() -> int:
 
 @dataclass
 class Customer:
-    """One subject at one worker. Its requests wait for the hub as in edge/proxy/exchange.py."""
+    """One subject at one worker. Its requests wait for the hub as in edge/proxy/exchange/exchange.py."""
 
     worker: "Worker"
     policy: Policy

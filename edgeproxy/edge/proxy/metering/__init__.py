@@ -1,0 +1,1 @@
+"""Meters of requests, bodies and messages, and the counters of a worker."""

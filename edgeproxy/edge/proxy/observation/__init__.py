@@ -1,0 +1,1 @@
+"""What is recorded of each request: its state, its ids, its line in the access log, its spans."""

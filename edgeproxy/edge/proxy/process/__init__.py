@@ -1,0 +1,1 @@
+"""A worker process: it accepts connections, obeys its supervisor, and changes configurations."""

@@ -1,0 +1,98 @@
+"""The end of open requests of a revoked key, with the error that a new request would get.
+
+After each change of directory customers, the supervisor is asked again for the keys of their open requests, streams and
+tunnels. This costs requests nothing.
+"""
+
+import asyncio
+from collections.abc import Collection
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.proxy.exchange.forwarding import Forwarding
+from edgeproxy.edge.proxy.metering.labels import NO_LABEL
+from edgeproxy.edge.proxy.observation.exchange_states import AWAITS_KEY
+from edgeproxy.edge.proxy.routing.identity import UnresolvedIdentity
+from edgeproxy.edge.proxy.transport.websocket import POLICY_VIOLATION
+
+if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.exchange.runtime import Runtime
+
+RETRY_SECONDS = 0.25
+"""Seconds until the next look-up if the last one gave no answer."""
+RETRIES_MAX = 40
+"""Maximum number of look-ups. While the supervisor is gone, a revocation is unknown."""
+CLOSE_SECONDS = 1.0
+"""Seconds that both sides of a WebSocket have to close it."""
+ENDING = (401, 402, 403)
+"""Statuses of refusals because of the sender."""
+
+
+def recheck_customers(runtime: "Runtime", customers: Collection[str] | None) -> None:
+    """Look up again the keys of exchanges in progress for these directory customers (None: for any customer)."""
+    if not runtime.snapshot.directory.closes_revoked:
+        return
+    under_way = [each for client in runtime.connections.clients for each in client.list_exchanges()]
+    for exchange in under_way:
+        if not isinstance(exchange, Forwarding) or (binding := exchange.binding) is None:
+            continue
+        identity = exchange.identity
+        if binding.customer == NO_LABEL or not isinstance(identity, UnresolvedIdentity):
+            continue
+        if customers is None or binding.customer in customers:
+            _Recheck(runtime, exchange, identity).ask()
+
+
+class _Recheck:
+    """An exchange whose key is looked up again. As a Waiter it is called with the answer."""
+
+    def __init__(self, runtime: "Runtime", exchange: Forwarding, holder: UnresolvedIdentity) -> None:
+        self._runtime = runtime
+        self._exchange = exchange
+        self._holder = holder
+        self._tries = 0
+
+    def ask(self) -> None:
+        """Look up the key."""
+        self._tries += 1
+        is_requested = self._is_open and self._runtime.key_lookup.look_up(self._holder.digest, self)
+        if self._is_open and not is_requested and self._tries < RETRIES_MAX:
+            asyncio.get_running_loop().call_later(RETRY_SECONDS, self.ask)
+
+    def resume(self) -> None:
+        """End the exchange if its key is no longer valid."""
+        exchange, runtime = self._exchange, self._runtime
+        if not self._is_open or exchange.route is None:
+            return
+        try:
+            identity = runtime.snapshot.directory.refresh(self._holder, exchange.route, monotonic() + runtime.offset)
+            if identity is None:
+                self.ask()
+            else:
+                identity.bindings[exchange.route]
+        except RejectedError as error:
+            if error.status in ENDING:
+                end_exchange(exchange, error)
+
+    @property
+    def _is_open(self) -> bool:
+        """True if the exchange is still active, and not about to identify its sender itself."""
+        exchange = self._exchange
+        return exchange.client.exchange is exchange and exchange.state is not AWAITS_KEY
+
+
+def end_exchange(exchange: Forwarding, why: RejectedError) -> None:
+    """End an exchange: a WebSocket with a close frame, all others at once."""
+    client = exchange.client
+    server = exchange.server
+    if server is None or server.tunnel is None:
+        exchange.fail(RejectedError(why.status, why.detail))
+        return
+    server.tunnel.send_close(POLICY_VIOLATION)
+
+    def cut() -> None:
+        if client.exchange is exchange:
+            client.abort()
+
+    asyncio.get_running_loop().call_later(CLOSE_SECONDS, cut)

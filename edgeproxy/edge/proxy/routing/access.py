@@ -1,0 +1,317 @@
+"""Access to routes: whether a customer may use a route, and the binding for it.
+
+All refusals of access are decided here: by credentials, flags, pauses, scopes and regions, in that order.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+from edgeproxy.base import log
+from edgeproxy.base.lru_cache import LRUCache
+from edgeproxy.config.allowance import (
+    ANONYMOUS,
+    apply_caps,
+    apply_key_limits,
+    compute_allowance,
+    compute_effective_allowance,
+    find_missing_reference,
+)
+from edgeproxy.config.customers import DirectoryKey
+from edgeproxy.config.directory import KeyOwner, parse_customer
+from edgeproxy.config.edge.auth import AUTHORIZATION
+from edgeproxy.config.selection import RouteSelector, is_of_all
+from edgeproxy.edge.counters.usage_key import qualify_customer
+from edgeproxy.edge.errors import RejectedCustomerError, RejectedError, UnidentifiedError
+from edgeproxy.edge.http1 import stamps
+from edgeproxy.edge.limits.route_limits import NO_CLAIMS, LimitTerms, RouteLimits
+from edgeproxy.edge.proxy.metering.labels import NO_LABEL
+from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding, SortedMeters
+from edgeproxy.edge.proxy.routing.end_users import create_limit_set_cache
+from edgeproxy.edge.proxy.routing.flags import has_flag
+from edgeproxy.edge.proxy.routing.router import create_no_route_error
+from edgeproxy.edge.proxy.transport.network_filter import NetworkFilter
+
+if TYPE_CHECKING:
+    from edgeproxy.config.allowance import Allowance
+    from edgeproxy.config.customers import Customer
+    from edgeproxy.config.edge.customer_store import HeldKey
+    from edgeproxy.config.edge.settings import EdgeSettings
+    from edgeproxy.edge.limits.route_limits import PolicyTables
+    from edgeproxy.edge.proxy.metering.worker_metrics import WorkerMetrics
+    from edgeproxy.edge.proxy.routing.key_lookup import KeyLookup
+
+ACCEPTED_CREDENTIALS = {
+    "required": ("key",),
+    "optional": ("key", "jwt"),
+}
+"""The credentials that a route accepts, by its `auth`. Any other value of `auth` lists them itself."""
+
+CREDENTIAL_NAMES = {"key": "An API key", "jwt": "A token", "certificate": "A client certificate"}
+
+NO_SCOPES = frozenset[str]()
+
+SOMEBODY = "\0"
+"""A placeholder for a customer's name. No name contains this character."""
+
+TERMS_MAX = 4096
+"""Cached terms of customers on routes, some KiB each."""
+
+LOG_SECONDS = 60.0
+"""Seconds between two log lines about directory customers that are refused for one reason."""
+
+
+class BindingTerms:
+    """The part of a route binding that customers with equal settings share: all but the name, the key and the
+    counters.
+    """
+
+    __slots__ = ("allowance", "customer", "limits", "meters", "networks", "prefer", "stamps", "tier")
+
+    def __init__(
+        self,
+        customer: "Customer | None",
+        tier: str,
+        allowance: "Allowance | None",
+        limits: LimitTerms,
+        meters: SortedMeters,
+        stamps: tuple[bytes, bytes],
+    ) -> None:
+        """`customer`: the customer's settings, or None for requests without a key.
+
+        `stamps`: the lines before and after the name.
+        """
+        self.customer, self.tier, self.allowance, self.limits = customer, tier, allowance, limits
+        self.meters, self.stamps = meters, stamps
+        regions, networks = (None, None) if customer is None else (customer.regions, customer.networks)
+        self.prefer = None if regions is None else regions.prefer
+        self.networks = None if networks is None else NetworkFilter(networks)
+
+
+class RouteAccess:
+    """The access of customers to a configuration's routes.
+
+    `tables` count the requests of customers. `key_lookup` has the directory's flags.
+    """
+
+    def __init__(
+        self, settings: "EdgeSettings", tables: "PolicyTables", metrics: "WorkerMetrics", key_lookup: "KeyLookup | None"
+    ) -> None:
+        self._tables = tables
+        self._metrics = metrics
+        self._tiers, self._meters, self._flags = settings.tiers, settings.meters, settings.flags
+        self._has_fed_routes = not all(map(is_of_all, settings.meters.values()))
+        self._edge_region = settings.region
+        self._key_lookup = None if settings.directory is None else key_lookup
+        self._stamps_each = settings.stamp_secret is not None or settings.auth.query is not None
+        """True if each request's head is built individually: it is signed, or its query may hold a key."""
+        self._forwarding = {name for name, upstream in settings.upstreams.items() if upstream.forward_key}
+        bearer = any(field.lower() == AUTHORIZATION for field in settings.auth.fields)
+        self._scheme = "Bearer" if bearer else "ApiKey"
+        self._end_user_sets = create_limit_set_cache()
+        self._terms: LRUCache[tuple[Route, int, str], BindingTerms] = LRUCache(TERMS_MAX)
+        """Terms by route, customer settings and residency. The key is the settings object's id; the terms keep the
+        object alive.
+        """
+        self._log = log.RateLimitedLog(LOG_SECONDS)
+        # Not a method of this object: the selector and this object would refer to each other and keep the old
+        # configuration in memory.
+        self._selector = RouteSelector(settings.routes, partial(_report_unknown_route, self._log))
+
+    def bind_directory_customer(
+        self, person: KeyOwner, key: "HeldKey | None", route: Route, at: float, by: str = "key"
+    ) -> RouteBinding:
+        """Return the binding of a directory customer at the Unix second `at`. `key`: None if its record cannot be
+        parsed.
+
+        Raises RejectedError as `bind` does, and 503 if this edge does not know the customer's limits: no customer is
+        served without limits.
+        """
+        if route.auth == "none":
+            return self.bind_anonymous(route)
+        try:
+            customer = parse_customer(person.customer, at)
+        except ValueError:
+            key = None
+        if key is None:
+            why = "what is said of them is not understood by this version"
+        elif (missing := find_missing_reference(customer, self._tiers, self._meters, key.terms)) is not None:
+            why = f"there is no {missing} here"
+        else:
+            return self.bind(key, customer, route, by, residency=person.residency)
+        self._metrics.count_auth_failure("unserved")
+        self._log.error("customers of the directory are refused", why, such_as=person.name)
+        again = b"Retry-After: 30\r\n"
+        raise RejectedError(503, "This edge does not know the plan of this customer", close=False, fields=again)
+
+    def bind(
+        self,
+        key: "HeldKey",
+        customer: "Customer",
+        route: Route,
+        by: str = "key",
+        claims: Mapping[str, bytes] = NO_CLAIMS,
+        residency: str = "",
+    ) -> RouteBinding:
+        """Return the route binding of a key's customer. Raises RejectedError with a reason if access is refused.
+
+        `residency` is the customer's, or empty if it is the edge's own. 404 if the route has a flag that the customer
+        lacks; 403 or 402 if the customer is paused; 403 if the key lacks a scope of the route, or if the customer is
+        not served in this region.
+        """
+        if route.auth == "none":
+            return self.bind_anonymous(route)
+        if by not in list_accepted_credentials(route):
+            expected = " or ".join(CREDENTIAL_NAMES[each] for each in list_accepted_credentials(route))
+            return self.bind_without_key(route, "unknown", f"{expected} is needed here")
+        if route.settings.flag not in customer.flags:
+            self._check_flag(route, customer.tier, key.customer, residency)
+        if customer.paused is not None:
+            self._metrics.count_auth_failure("paused")
+            raise self._create_rejection(customer.paused.status, customer.paused.why, key, customer, residency)
+        scopes = key.terms.scopes or NO_SCOPES
+        if not route.scopes <= scopes:
+            self._metrics.count_auth_failure("scope")
+            missing = ", ".join(sorted(route.scopes - scopes))
+            what = "client certificate" if by == "certificate" else "API key"
+            raise self._create_rejection(403, f"The {what} lacks the scope {missing}", key, customer, residency)
+        self._check_region(key, customer, residency)
+        terms = self._find_terms(route, key, customer, residency)
+        limits = RouteLimits(terms.limits, key.customer.encode(), key.digest, claims)
+        return self._create_binding(route, key.customer, terms, limits, residency)
+
+    def forget_terms(self) -> None:
+        """Drop the cached terms, because flags of the directory have changed."""
+        self._terms.clear()
+
+    def _find_terms(self, route: Route, key: "HeldKey", customer: "Customer", residency: str) -> BindingTerms:
+        """Return the terms of a customer on a route.
+
+        Customers with equal settings share them, but a key with limits of its own gets its own.
+        """
+        own = key.terms
+        if own.limits or (isinstance(own, DirectoryKey) and own.budget is not None):
+            return self._create_terms(route, key, customer, residency)
+        place = (route, id(customer), residency)
+        terms = self._terms[place]
+        if terms is None or terms.customer is not customer:
+            terms = self._terms.admit(place, self._create_terms(route, key, customer, residency))
+        return terms
+
+    def _create_terms(self, route: Route, key: "HeldKey", customer: "Customer", residency: str) -> BindingTerms:
+        flags = {} if self._key_lookup is None else self._key_lookup.flags.get(residency, {})
+        allowance = compute_effective_allowance(self._tiers[customer.tier], customer, flags)
+        allowance = apply_key_limits(apply_caps(allowance, self._meters), key.terms, flags)
+        limits = LimitTerms(self._tables, route.settings, allowance, self._meters, self._selector)
+        lines = self._split_stamps(SOMEBODY, customer.tier)
+        return BindingTerms(customer, customer.tier, allowance, limits, self._sort_meters(route), lines)
+
+    def _split_stamps(self, customer: str | None, tier: str) -> tuple[bytes, bytes]:
+        """Return the stamp lines before and after the customer's name, or all lines if there is no customer."""
+        values = stamps.StampValues(self._edge_region, customer, None if tier == NO_LABEL else tier)
+        before, _, after = stamps.format_lines(values).partition(SOMEBODY.encode())
+        return before, after
+
+    def _sort_meters(self, route: Route) -> SortedMeters:
+        """Return the meters that requests of a route feed."""
+        meters = self._meters
+        if self._has_fed_routes:
+            selects = self._selector.selects
+            meters = {name: meter for name, meter in meters.items() if selects(meter, route.settings)}
+        return SortedMeters(meters, route.settings.cost)
+
+    def _check_flag(self, route: Route, tier: str, customer: str | None, residency: str = "") -> None:
+        """Raise RejectedError(404) if the route has a flag that this customer (None: anonymous) of this tier lacks."""
+        name = route.settings.flag
+        if name is None:
+            return
+        flag = self._flags.get(name)
+        if flag is None and self._key_lookup is not None:
+            flag = self._key_lookup.flags.get(residency, {}).get(name)
+        if flag is None or not has_flag(name, flag, tier, customer):
+            raise create_no_route_error()
+
+    def _check_region(self, key: "HeldKey", customer: "Customer", residency: str) -> None:
+        """Raise RejectedError(403) if the customer is not served in this region."""
+        regions = customer.regions
+        if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
+            self._metrics.count_auth_failure("region")
+            why = f"This customer is not served in the region {self._edge_region}"
+            raise self._create_rejection(403, why, key, customer, residency)
+
+    def _create_rejection(
+        self, status: int, why: str, key: "HeldKey", customer: "Customer", residency: str
+    ) -> RejectedError:
+        counted_as = qualify_customer(key.customer, residency)
+        return RejectedCustomerError(status, why, customer=key.customer, tier=customer.tier, counted_as=counted_as)
+
+    def bind_without_key(self, route: Route, reason: str, why: str) -> RouteBinding:
+        """Return the route binding of a request without a key.
+
+        Raises UnidentifiedError if the route needs a key, and RejectedError(404) if it has a flag.
+        """
+        # Scopes come only with a key, so a route with scopes needs a key even if `auth` is `optional`.
+        keyless = route.auth == "optional" and reason == "missing" and not route.scopes
+        if route.auth == "none" or keyless:
+            return self.bind_anonymous(route)
+        if route.settings.flag is not None:
+            raise create_no_route_error()
+        if route.settings.challenge == "basic":
+            challenge = 'Basic realm="edgeproxy", charset="UTF-8"'  # RFC 7617 section 2.1
+        else:
+            challenge = f'{self._scheme} realm="edgeproxy"' + ("" if reason == "missing" else ', error="invalid_token"')
+        fields = f"WWW-Authenticate: {challenge}\r\n".encode()
+        raise UnidentifiedError(reason, why, fields=fields)
+
+    def bind_anonymous(self, route: Route) -> RouteBinding:
+        """Return the route binding of requests without a key.
+
+        The anonymous tier, if there is one, limits them by address.
+        """
+        settings = self._tiers.get(ANONYMOUS)
+        tier = NO_LABEL if settings is None else ANONYMOUS
+        self._check_flag(route, tier, None)
+        allowance = None if settings is None else compute_allowance(settings, None)
+        limits = LimitTerms(self._tables, route.settings, allowance, self._meters, self._selector, is_anonymous=True)
+        lines = self._split_stamps(None, tier)
+        terms = BindingTerms(None, tier, allowance, limits, self._sort_meters(route), lines)
+        return self._create_binding(route, NO_LABEL, terms, RouteLimits(limits, None))
+
+    def _create_binding(
+        self, route: Route, customer: str, terms: BindingTerms, limits: RouteLimits, residency: str = ""
+    ) -> RouteBinding:
+        fallback = None
+        if route.fallback is not None:
+            fallback = self._create_binding(route.fallback, customer, terms, limits, residency)
+        anonymous = terms.customer is None
+        before, after = terms.stamps
+        allowance = terms.allowance
+        return RouteBinding(
+            route,
+            customer,
+            terms.tier,
+            limits,
+            before + after if anonymous else before + customer.encode() + after,
+            self._metrics,
+            terms.meters,
+            priority=0 if allowance is None else allowance.priority,
+            message=None if allowance is None else allowance.message,
+            prefer=terms.prefer,
+            # `auth: none` means that the edge ignores credentials: they are meant for the upstream.
+            forwards_key=anonymous or route.service.name in self._forwarding,
+            is_stamped_per_request=self._stamps_each,
+            networks=terms.networks,
+            end_user_sets=self._end_user_sets,
+            fallback=fallback,
+            counted_as=qualify_customer(customer, residency),
+        )
+
+
+def list_accepted_credentials(route: Route) -> tuple[str, ...]:
+    """Return the credentials that a route accepts."""
+    return ACCEPTED_CREDENTIALS.get(route.auth) or tuple(route.auth.split(" or "))
+
+
+def _report_unknown_route(to: log.RateLimitedLog, name: str) -> None:
+    """Log that the directory names a route that does not exist."""
+    to.error("limits of the directory hold all requests", f"there is no {name} here")

@@ -1,0 +1,22 @@
+cimport cython
+from edgeproxy.edge.counters.meters cimport Histogram as CHistogram
+from edgeproxy.edge.limits.limit_set cimport LimitSet as CLimitSet
+from edgeproxy.edge.proxy.upstreams.pool cimport Service as CService
+
+cdef class Route:
+    cdef public object auth, cors, error_bodies, fallback, fallback_statuses, host, idle_timeout, is_flagged, label, methods, path, patience, preauth_policy, protocols
+    cdef public object response_policy, reverse_mapping, rewriter, scopes, security_lines, settings, takes_certificate, total_timeout, tunnel_timeout
+    cdef public double head_timeout
+    cdef public CHistogram overhead_seconds, request_seconds
+    cdef public CService service
+    @cython.locals(pending=list)
+    cpdef record_times(self, double total, double own, double waited)
+
+cdef class RouteBinding:
+    cdef public object body_metering, counted_as, customer, end_users, fallback, latest_refusal, limits, message, metering, networks, preferred_region, priority, prompts, refusals
+    cdef public object status_counters, tier
+    cdef public tuple admitted_counters
+    cdef public bint asks_for_usage, forwards_key, refuses_unasked, has_unusual_head, takes_whole_bodies
+    cdef public CLimitSet limit_set
+    cdef public Route route
+    cdef public bytes stamps

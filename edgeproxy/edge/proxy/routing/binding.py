@@ -1,0 +1,370 @@
+"""Routes and route bindings: everything about a request that is settled before it comes.
+
+A route binding joins a customer and a route: policies, stamps and counters, ready for use. It saves five look-ups per
+request.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from time import time
+from typing import TYPE_CHECKING, cast
+
+from edgeproxy.config.allowance import COST
+from edgeproxy.config.dimensions import format_dimensions, parse_dimensions
+from edgeproxy.config.edge.timeouts import Timeouts
+from edgeproxy.config.meters import KEY, MEASURES, OVER_CAP, compute_request_amount, is_by_key
+from edgeproxy.edge.body_usage.prompts import PromptReader
+from edgeproxy.edge.proxy.metering.bodies import BodyMetering
+from edgeproxy.edge.proxy.metering.meters import CappedCounter, CostCounter, Countable, Metering, is_billed
+from edgeproxy.edge.proxy.metering.refusals import RefusalMeters
+from edgeproxy.edge.proxy.metering.split import DAY_SECONDS, SplitMetering, is_split
+from edgeproxy.edge.proxy.routing.end_users import create_end_user_limits
+from edgeproxy.edge.proxy.routing.preauth_policy import PreAuthPolicy
+from edgeproxy.edge.proxy.routing.request_rules import select_conditions
+from edgeproxy.edge.proxy.routing.response_policy import ResponsePolicy
+from edgeproxy.edge.proxy.routing.reverse_mapping import create_reverse_mapping
+from edgeproxy.edge.proxy.routing.rewriting import Rewriter
+from edgeproxy.wire.key_uses import format_usage_key
+
+if TYPE_CHECKING:
+    from edgeproxy.config.edge.routes import Route as RouteSettings
+    from edgeproxy.config.edge.rules import RequestRule
+    from edgeproxy.config.limits import Messages
+    from edgeproxy.config.meters import Meter
+    from edgeproxy.edge.counters.meters import Histogram
+    from edgeproxy.edge.http1.error_bodies import ErrorBodies
+    from edgeproxy.edge.http1.security_fields import SecurityLines
+    from edgeproxy.edge.limits.limit_set import LimitSet
+    from edgeproxy.edge.limits.route_limits import RouteLimits
+    from edgeproxy.edge.proxy.metering.worker_metrics import WorkerMetrics
+    from edgeproxy.edge.proxy.routing.cors import CrossOrigin
+    from edgeproxy.edge.proxy.routing.end_users import LimitSetCache
+    from edgeproxy.edge.proxy.transport.network_filter import NetworkFilter
+    from edgeproxy.edge.proxy.upstreams.pool import Service
+
+PENDING_MOST = 64
+"""Requests of a route whose times may wait for the next sweep, which adds them to histograms. More of them would block
+the loop for too long.
+"""
+
+
+class Route:
+    """A route: its match, its service, and the histograms of its requests."""
+
+    __slots__ = (
+        "auth",
+        "cors",
+        "error_bodies",
+        "fallback",
+        "fallback_statuses",
+        "head_timeout",
+        "host",
+        "idle_timeout",
+        "is_flagged",
+        "label",
+        "methods",
+        "overhead_seconds",
+        "path",
+        "patience",
+        "preauth_policy",
+        "protocols",
+        "request_seconds",
+        "response_policy",
+        "reverse_mapping",
+        "rewriter",
+        "scopes",
+        "security_lines",
+        "service",
+        "settings",
+        "takes_certificate",
+        "total_timeout",
+        "tunnel_timeout",
+    )
+
+    def __init__(
+        self,
+        settings: "RouteSettings",
+        service: "Service | None",
+        metrics: "WorkerMetrics",
+        *,
+        cors: "CrossOrigin | None" = None,
+        base: str = "",
+        rules: "Sequence[RequestRule]" = (),
+        fallback: "Route | None" = None,
+        security_lines: "SecurityLines | None" = None,
+        error_bodies: "ErrorBodies | None" = None,
+    ) -> None:
+        """Create a route from its settings.
+
+        `service`: None if nothing is forwarded. `cors`: the pages of other origins that may call the route, or None
+        without CORS. `base`: the path of the endpoints. `rules`: request rules for every client. `fallback`: this route
+        to its second upstream.
+        """
+        self.settings = settings
+        self.host = None if settings.host is None else settings.host.encode()
+        self.path, self.label = settings.path.encode(), settings.label
+        self.methods = None if settings.methods is None else frozenset(m.encode() for m in settings.methods)
+        self.auth = settings.auth
+        self.takes_certificate = "certificate" in settings.auth
+        """True if a client certificate may identify the customer."""
+        self.is_flagged, self.scopes = settings.flag is not None, settings.scopes
+        self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)
+        """The protocols that a connection may switch to, in lower case."""
+        self._set_timeouts(settings, Timeouts() if service is None else service.timeouts)
+        # Without a service the pre-authentication policy answers every request.
+        self.service = cast("Service", service)
+        self.request_seconds: Histogram = metrics.request_seconds(self.label)
+        self.overhead_seconds: Histogram = metrics.overhead_seconds()
+        self.cors, self.fallback = cors, fallback
+        self.security_lines, self.error_bodies = security_lines, error_bodies
+        self.preauth_policy = (
+            PreAuthPolicy(settings, cors, select_conditions(rules, settings.path), metrics.count_rule) or None
+        )
+        """The policy that applies before the key is read; None if the route has none."""
+        self._set_changes(settings, base)
+
+    def _set_changes(self, settings: "RouteSettings", base: str) -> None:
+        """Create the objects that change the heads of requests and answers."""
+        affinity = None if settings.upstream is None else self.service.affinity
+        policy = ResponsePolicy(settings.rewrite.response, self.cors, settings.compress, affinity)
+        self.response_policy = policy or None
+        """The policy for the heads of answers; None if they stay unchanged."""
+        self.rewriter = Rewriter(settings.rewrite, base) or None
+        """The rewriting of requests; None if they stay unchanged."""
+        self.reverse_mapping = None if settings.prefix is None else create_reverse_mapping(settings.rewrite, base)
+        """The reverse mapping of URLs in answers; None if they stay unchanged."""
+
+    def _set_timeouts(self, settings: "RouteSettings", timeouts: Timeouts) -> None:
+        """Set the delay of the fallback, and the timeouts of the route or, by default, of its service."""
+        own, fallback = settings.timeouts, settings.fallback
+        self.fallback_statuses = frozenset[int]() if fallback is None else fallback.list_statuses()
+        """The upstream statuses that make the edge try the fallback."""
+        response_head = own.response_head or timeouts.response_head
+        self.head_timeout = (None if fallback is None else fallback.after) or response_head
+        self.patience = max(0.0, response_head - self.head_timeout)
+        """Seconds beyond `head_timeout` that the first upstream has if the fallback cannot take the request."""
+        self.idle_timeout, self.tunnel_timeout = own.idle or timeouts.idle, own.tunnel or timeouts.tunnel
+        self.total_timeout = own.total or timeouts.total
+        """Seconds that a whole request may take; None: unlimited."""
+
+    def record_times(self, total: float, own: float, waited: float) -> None:
+        """Record the times of a request: `total` seconds, of them `own` in the edge, and `waited` for the answer's
+        head.
+        """
+        # This inlines `observe` and saves three calls in each request.
+        self.overhead_seconds.pending.append(own)
+        self.service.response_seconds.pending.append(waited)
+        pending = self.request_seconds.pending
+        pending.append(total)
+        if len(pending) >= PENDING_MOST:
+            for histogram in (self.request_seconds, self.overhead_seconds, self.service.response_seconds):
+                histogram.settle()
+
+
+Refused = tuple[object, tuple[str, ...], tuple[Countable, ...], bytes, bytes]
+"""A cached answer to a request that limits refuse: its key, names of the limits, counters of such an answer, and its
+two parts (`split_limited` of edge/http1/message.py). Only the request id is missing.
+"""
+
+
+class SortedMeters:
+    """The meters that requests of a route feed, sorted by when they count. All customers share one object."""
+
+    __slots__ = ("all", "by_request", "is_split", "others", "refusing")
+
+    def __init__(self, meters: dict[str, "Meter"], cost: int) -> None:
+        """`cost` is the cost of a request."""
+        self.all = meters
+        by_request: list[tuple[str, str]] = []
+        self.others: dict[str, Meter] = {}
+        for name, meter in meters.items():
+            if MEASURES[meter.count].is_of_refusals or MEASURES[meter.count].in_body is not None:
+                continue
+            if compute_request_amount(meter.count, cost) and not is_split(meter):
+                by_request.append((meter.when, name))
+            else:
+                self.others[name] = meter
+        self.by_request = tuple(by_request)
+        """The meters that count each request alike: when they count, and their names."""
+        self.refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
+        """The meters of requests that limits refuse."""
+        self.is_split = any(map(is_split, self.others.values()))
+
+
+class RouteBinding:
+    """A customer on a route. `customer` and `tier` are names; `limits` has all limits of the customer's requests.
+
+    `counted_as` is the customer's name with its residency, or the plain name if the residency is the edge's own.
+    """
+
+    __slots__ = (
+        "admitted_counters",
+        "asks_for_usage",
+        "body_metering",
+        "counted_as",
+        "customer",
+        "end_users",
+        "fallback",
+        "forwards_key",
+        "has_unusual_head",
+        "latest_refusal",
+        "limit_set",
+        "limits",
+        "message",
+        "metering",
+        "networks",
+        "preferred_region",
+        "priority",
+        "prompts",
+        "refusals",
+        "refuses_unasked",
+        "route",
+        "stamps",
+        "status_counters",
+        "takes_whole_bodies",
+        "tier",
+    )
+
+    def __init__(
+        self,
+        route: Route,
+        customer: str,
+        tier: str,
+        limits: "RouteLimits",
+        stamps: bytes,
+        metrics: "WorkerMetrics",
+        meters: "SortedMeters",
+        *,
+        priority: int = 0,
+        message: "str | Messages | None" = None,
+        prefer: str | None = None,
+        forwards_key: bool = False,
+        is_stamped_per_request: bool = False,
+        networks: "NetworkFilter | None" = None,
+        end_user_sets: "LimitSetCache | None" = None,
+        fallback: "RouteBinding | None" = None,
+        counted_as: str | None = None,
+    ) -> None:
+        """`fallback`: the binding of this customer to the route's second upstream."""
+        self.route, self.fallback = route, fallback
+        self.customer, self.tier, self.counted_as = customer, tier, counted_as or customer
+        self.limits, self.networks = limits, networks
+        """The networks that the customer may send from."""
+        self.end_users = create_end_user_limits(limits, networks, end_user_sets)
+        self.prompts = _create_prompt_reader(route, limits)
+        self.limit_set: LimitSet | None = None if self._has_own_limit_sets() else limits.build_limit_set()
+        """The limits; None if each address, end user or request has its own."""
+        self.priority, self.message = priority, message
+        self.preferred_region = prefer
+        """The region whose endpoints are tried first."""
+        self.stamps, self.forwards_key = stamps, forwards_key
+        changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
+        rewrites = route.response_policy is not None or route.rewriter is not None
+        reads_bodies = route.settings.response_usage is not None
+        is_altered = rewrites or reads_bodies or changes_host or route.service.speaks_http2 or fallback is not None
+        self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
+        """True if request heads need more than joining their parts."""
+        self._create_meters(meters, metrics)
+
+    def is_ejected(self) -> bool:
+        """Return whether all endpoints of the first upstream are ejected while the fallback has one that is not."""
+        assert self.fallback is not None
+        return not self.route.service.has_chosen() and self.fallback.route.service.has_chosen()
+
+    def _has_own_limit_sets(self) -> bool:
+        """Return whether each address, end user or request has limits of its own."""
+        is_of_requests = self.end_users is not None or self.prompts is not None
+        return self.limits.terms.by_address or self.networks is not None or is_of_requests
+
+    def _create_meters(self, meters: "SortedMeters", metrics: "WorkerMetrics") -> None:
+        """Create the counters of requests, sorted by the time and the subject of each meter's counts."""
+        customer, label, others, refusing = self.counted_as, self.route.label, meters.others, meters.refusing
+        counted = partial(_create_counter, customer, self.route, self.limits, metrics, meters.all)
+        usage: list[tuple[str, Countable]] = [(when, counted(name)) for when, name in meters.by_request]
+        self.admitted_counters = tuple([counter for when, counter in usage if when == "admitted"])
+        self.status_counters = StatusCounters(metrics, customer, label, self.tier, usage)
+        self.latest_refusal: Refused | None = None
+        """The latest 429 of this binding. The next refusal is mostly equal to it."""
+        self.refusals: RefusalMeters | None = None
+        """The meters of requests that limits refuse; None without any."""
+        if refusing:
+            self.refusals = RefusalMeters(lambda split: tuple([counted(name, split) for name in refusing]))
+        self._create_body_meters(meters.all, counted, metrics)
+        self.metering: Metering | None = None
+        """The meters of anything but requests and their cost; None without any."""
+        if meters.is_split:
+            self.metering = SplitMetering(customer, others, counted, metrics.report_unreadable, metrics.values)
+        elif others:
+            self.metering = Metering(others, counted, metrics.report_unreadable)
+
+    def _create_body_meters(
+        self, meters: dict[str, "Meter"], counter: Callable[[str, str], Countable], metrics: "WorkerMetrics"
+    ) -> None:
+        """Create the meters of usage that answers' bodies state, if the route names their format."""
+        usage = self.route.settings.response_usage
+        self.body_metering: BodyMetering | None = None
+        """The meters of usage that answers' bodies state; None without any."""
+        if usage is not None:
+            stated = {name: meter for name, meter in meters.items() if MEASURES[meter.count].in_body is not None}
+            names = self.customer, self.route.label
+            self.body_metering = BodyMetering(usage, names, stated, counter, metrics, metrics.values) or None
+        self.asks_for_usage = usage is not None and usage.ask_for_usage and self.body_metering is not None
+        """True if the edge asks upstreams for the usage of streams."""
+        self.refuses_unasked = bool(self.asks_for_usage) and usage is not None and usage.refuses_unasked
+        """True if the edge refuses requests that it cannot make ask for usage."""
+        self.takes_whole_bodies = self.asks_for_usage or self.fallback is not None
+        """True if bodies must be complete before the upstream gets them, regardless of the upstream's `buffer`."""
+
+
+def _create_prompt_reader(route: Route, limits: "RouteLimits") -> PromptReader | None:
+    """Create the reader of request bodies that state a request's reservation; None if no limit needs it."""
+    usage = route.settings.response_usage
+    return PromptReader(usage.format) if usage is not None and limits.terms.reads_prompts else None
+
+
+def _create_counter(
+    customer: str,
+    route: Route,
+    limits: "RouteLimits",
+    metrics: "WorkerMetrics",
+    meters: dict[str, "Meter"],
+    name: str,
+    split: str = "",
+) -> Countable:
+    """Create the counter of a meter for `split`, the dimensions as text. Adds the key if the meter has it as a
+    dimension.
+
+    No closure of the binding: in compiled code all closures of a function refer to each other, so none would be freed.
+    """
+    meter, most = meters[name], limits.terms.request_most
+    by_key = meter.dimensions.get(KEY)
+    if by_key is not None and limits.key and is_by_key(KEY, by_key):
+        metrics.values.begin_day(int(time()) // DAY_SECONDS)
+        value = metrics.values.count_value(customer, name, KEY, format_usage_key(limits.key), by_key)
+        split = format_dimensions({**parse_dimensions(split), KEY: value})
+    counter = metrics.get_usage_counter(customer, name, route.label, split)
+    is_known_later = MEASURES[meter.count].is_reported or MEASURES[meter.count].in_body is not None
+    if name == COST and most is not None and is_known_later:
+        above = cache(lambda: metrics.get_usage_counter(customer, OVER_CAP, route.label))
+        return CappedCounter(counter, most, above)
+    amount = compute_request_amount(meter.count, route.settings.cost)
+    return CostCounter(counter, amount) if meter.count == "cost" and amount != 1 else counter
+
+
+class StatusCounters(dict[int, tuple[Countable, ...]]):
+    """The counters for each status of answers, created when the status first occurs."""
+
+    __slots__ = ("_customer", "_metrics", "_route", "_tier", "_usage")
+
+    def __init__(
+        self, metrics: "WorkerMetrics", customer: str, route: str, tier: str, usage: list[tuple[str, Countable]]
+    ) -> None:
+        super().__init__()
+        self._metrics, self._customer, self._route, self._tier, self._usage = metrics, customer, route, tier, usage
+
+    def __missing__(self, status: int) -> tuple[Countable, ...]:
+        billed = [counter for when, counter in self._usage if is_billed(when, status)]
+        errors = self._metrics.errors.list_counters(self._customer, self._route, status)
+        counted = self._metrics.get_request_counter(self._route, self._tier, status)
+        self[status] = counters = (counted, *billed, *errors)
+        return counters

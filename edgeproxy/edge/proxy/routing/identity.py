@@ -1,0 +1,402 @@
+"""Identities: keys, tokens and certificates, their customers, and the route bindings that these may use.
+
+A key is looked up by its SHA-256. The resulting identity is cached by the key itself, up to a bound, while the
+configuration serves. A key that is in none of its files may be in the directory (key_lookup.py). Then its identity is
+unresolved until the owner is known.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.short_names import shorten_name
+from edgeproxy.config.allowance import (
+    find_missing_reference,
+)
+from edgeproxy.config.certificate_names import CERTIFICATE, compute_certificate_digest
+from edgeproxy.config.customers import Customer, Key
+from edgeproxy.config.directory import KeyOwner, find_raise_end, format_customer_lookup, parse_customer, parse_key
+from edgeproxy.config.edge.customer_store import HeldKey
+from edgeproxy.config.key_form import is_miswritten
+from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.proxy.routing.access import RouteAccess, list_accepted_credentials
+from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
+from edgeproxy.edge.proxy.routing.identity_memory import IdentityMemory, RouteBindings, replace_bindings
+from edgeproxy.edge.proxy.routing.token_verifier import Claims, InvalidTokenError, TokenVerifier, is_token
+from edgeproxy.edge.proxy.transport.client_certificate import NO_CERTIFICATE
+
+if TYPE_CHECKING:
+    from edgeproxy.config.edge.customer_store import Customers
+    from edgeproxy.config.edge.settings import EdgeSettings
+    from edgeproxy.edge.limits.route_limits import PolicyTables
+    from edgeproxy.edge.proxy.metering.worker_metrics import WorkerMetrics
+    from edgeproxy.edge.proxy.routing.key_lookup import KeyLookup
+    from edgeproxy.edge.proxy.transport.client_certificate import ClientCertificate
+
+FOREVER, UNRESOLVED = float("inf"), float("-inf")
+
+UNCERTIFIED = "A client certificate is needed here"
+
+STALE_SECONDS = 1.0
+"""While the supervisor is asked again, an identity of the directory remains valid for this many seconds."""
+
+
+class TokenDigest(NamedTuple):
+    """The cache key of a token among API keys. It is not bytes, so it equals no key that a client can send."""
+
+    sha256: bytes
+
+
+class Identity:
+    """The customer who sends a request. `valid_until` is edge time; after it, the identity must be looked up again."""
+
+    __slots__ = ("bindings", "valid_until")
+
+    def __init__(self, make: Callable[[Route], RouteBinding], valid_until: float = FOREVER) -> None:
+        self.bindings = RouteBindings(make)
+        self.valid_until = valid_until
+
+
+class UnresolvedIdentity(Identity):
+    """An identity by a key that is in none of the files. `valid_until` is UNRESOLVED until its owner is known."""
+
+    __slots__ = ("digest", "expires", "owner", "raised_until", "secret")
+
+    def __init__(self, secret: bytes | TokenDigest, digest: bytes) -> None:
+        super().__init__(_raise_unresolved, UNRESOLVED)
+        self.secret, self.digest = secret, digest
+        self.owner: KeyOwner | None = None
+        self.expires = FOREVER
+        """Edge time."""
+        self.raised_until = FOREVER
+        """The end of a temporary raise of the owner's limits, in edge time. The bindings include it until then."""
+
+    def set_owner(self, owner: KeyOwner, now: float) -> None:
+        """Set the owner as of edge time `now`. The caller replaces bindings with older limits."""
+        end = find_raise_end(owner.customer)
+        self.owner = owner
+        self.raised_until = FOREVER if end is None or end - EPOCH <= now else end - EPOCH
+
+    def is_bound_to(self, owner: KeyOwner, now: float) -> bool:
+        """Return whether the bindings belong to this owner and are current at edge time `now`."""
+        return self.owner == owner and now < self.raised_until
+
+
+class TokenHolder(UnresolvedIdentity):
+    """An identity by an issuer's token.
+
+    `secret` is the token's digest, the key in the cache. `digest` asks the supervisor for the customer by name.
+    """
+
+    __slots__ = ("claims", "token")
+
+    def __init__(self, token: bytes, digest: TokenDigest) -> None:
+        super().__init__(digest, b"")
+        self.token: bytes = token
+        """Empty once the token is verified."""
+        self.claims: Claims | None = None
+
+
+class CertificateHolder(UnresolvedIdentity):
+    """An identity by a certificate whose name is in none of the files. The certificate belongs to the connection."""
+
+    __slots__ = ()
+
+
+def find_name(identity: UnresolvedIdentity) -> str | None:
+    """Return the customer of an identity that was unresolved, or None if it is still unknown."""
+    return None if identity.owner is None else identity.owner.name
+
+
+def _raise_unresolved(route: Route) -> RouteBinding:
+    raise AssertionError("a stranger has no route bindings before it is known who that is")
+
+
+class Directory:
+    """The customers of a configuration, under its settings.
+
+    `tables` count their requests. `key_lookup` knows the customers of the directory.
+    """
+
+    def __init__(
+        self,
+        settings: "EdgeSettings",
+        customers: "Customers",
+        tables: "PolicyTables",
+        metrics: "WorkerMetrics",
+        key_lookup: "KeyLookup | None" = None,
+    ) -> None:
+        self._customers = customers
+        self._metrics = metrics
+        self._access = RouteAccess(settings, tables, metrics, key_lookup)
+        self._tiers, self._meters = settings.tiers, settings.meters
+        self._key_lookup = None if settings.directory is None else key_lookup
+        self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
+        self.closes_revoked = settings.directory is not None and settings.directory.revoked == "close"
+        """True if the revocation of a key ends its open requests."""
+        self._issuers: TokenVerifier | None = None
+        if settings.issuers and key_lookup is not None:
+            self._issuers = TokenVerifier(settings.issuers, key_lookup.issuer_keys, key_lookup.request_issuer_keys)
+        self._certificate_name = settings.auth.certificate
+        self._identities: IdentityMemory[bytes | TokenDigest, Identity] = IdentityMemory(settings.limits.remembered)
+        self._certificate_identities: IdentityMemory[str, Identity] = IdentityMemory(settings.limits.remembered)
+        """Identities by certificates, keyed by the names in them, apart from everything that can be sent as a key."""
+        self.recalled = self.looked_up = 0
+        """Cached and uncached keys since the last count, for heads that were not cached as a whole."""
+        self._create_identities(settings)
+
+    def count_lookups(self) -> None:
+        """Count the key look-ups since the last call."""
+        memories = self._identities, self._certificate_identities
+        self._metrics.count_identities(self.recalled, self.looked_up, sum(memory.evicted for memory in memories))
+        self.recalled = self.looked_up = 0
+        for memory in memories:
+            memory.evicted = 0
+
+    def _create_identities(self, settings: "EdgeSettings") -> None:
+        """Create the identities of senders without a known customer."""
+        # The query or a certificate may hold a key, and must be checked in each request. Until then a sender without a
+        # key line is not known to be anonymous, so that identity is never valid.
+        certifying = any("certificate" in route.auth for route in settings.routes)
+        until = UNRESOLVED if certifying or settings.auth.query is not None else FOREVER
+        missing = f"An API key is needed here. {settings.auth.key_instructions}"
+        self.anonymous = Identity(
+            lambda route: self._access.bind_without_key(
+                route, "missing", missing if list_accepted_credentials(route) != ("certificate",) else UNCERTIFIED
+            ),
+            until,
+        )
+        self.uncertified = self._create_keyless("unknown", "The client certificate names nobody who is known here")
+        self.outdated = self._create_keyless("expired", "The client certificate has expired")
+        self.unknown = self._create_keyless("unknown", "The API key is not known")
+        self.expired = self._create_keyless("expired", "The API key has expired")
+        self.browsers = Identity(self._access.bind_anonymous)
+        """The identity of preflights that services answer."""
+
+    def _create_keyless(self, reason: str, why: str) -> Identity:
+        """Create the identity of senders who are refused wherever a key is needed. `reason` is the metric's label."""
+        return Identity(lambda route: self._access.bind_without_key(route, reason, why))
+
+    def resolve(self, secret: bytes | None) -> Identity:
+        """Return the identity behind a key, or the anonymous identity for None.
+
+        Return `unknown` if the key has no owner, and an UnresolvedIdentity if the supervisor may know the owner.
+        """
+        if secret is None:
+            return self.anonymous
+        known = self._identities
+        identity = known.get(secret)
+        if identity is not None:
+            known.move_to_end(secret)
+            self.recalled += 1
+            return identity
+        self.looked_up += 1
+        if is_miswritten(secret) or secret.startswith(CERTIFICATE):
+            return self.unknown
+        digest = hashlib.sha256(secret).digest()
+        if self._issuers is not None and is_token(secret):
+            remembered = TokenDigest(digest)
+            holder = known.get(remembered)
+            return TokenHolder(secret, remembered) if holder is None else holder
+        key = self._customers.find_key(digest)
+        if key is None:
+            return self.unknown if self._key_lookup is None else UnresolvedIdentity(secret, digest)
+        expires = key.terms.expires
+        identity = Identity(partial(self._bind_held_key, key), FOREVER if expires is None else expires - EPOCH)
+        known.remember(secret, identity)
+        return identity
+
+    def _bind_held_key(self, key: HeldKey, route: Route) -> RouteBinding:
+        """Return the binding of a key from the files. Raises RejectedError as `bind`."""
+        return self._access.bind(key, self._customers.get_customer(key.customer), route)
+
+    def resolve_certificate(self, certificate: "ClientCertificate", now: float) -> Identity:
+        """Return the identity behind a client's certificate at edge time `now`."""
+        if certificate is NO_CERTIFICATE:
+            return self.anonymous
+        name = certificate.names.get(self._certificate_name)
+        if name is None:
+            return self.uncertified
+        if certificate.expires - EPOCH <= now:
+            return self.outdated
+        known = self._certificate_identities
+        known_as = shorten_name(name)
+        identity = known.get(known_as)
+        if identity is not None:
+            known.move_to_end(known_as)
+            return identity
+        digest = compute_certificate_digest(name)
+        key = self._customers.find_key(digest)
+        if key is not None:
+            customer = self._customers.get_customer(key.customer)
+            valid_until = FOREVER if key.terms.expires is None else key.terms.expires - EPOCH
+            identity = Identity(lambda route: self._access.bind(key, customer, route, "certificate"), valid_until)
+        elif self._key_lookup is None:
+            return self.uncertified
+        else:
+            identity = CertificateHolder(b"", digest)
+        known.remember(known_as, identity)
+        return identity
+
+    def refresh(self, identity: Identity, route: Route, now: float) -> Identity | None:
+        """Refresh an identity that is not valid at edge time `now`, on this route.
+
+        Return None if its owner must be looked up.
+        """
+        key_lookup = self._key_lookup
+        if identity is self.anonymous:
+            return identity
+        if isinstance(identity, TokenHolder):
+            return self.anonymous if route.auth == "none" else self._refresh_token(identity, now)
+        if not isinstance(identity, UnresolvedIdentity) or key_lookup is None:
+            return self.expired
+        if route.auth == "none":
+            return self.anonymous
+        self._require_valid(key_lookup.validity.last, now)
+        unknown = self.uncertified if (certified := isinstance(identity, CertificateHolder)) else self.unknown
+        known = key_lookup.find_owner(identity.digest)
+        if known is None:
+            if not key_lookup.is_unknown(identity.digest):
+                return None
+            # The directory that is out of date may have the key by now.
+            self._require_valid(key_lookup.validity.first, now)
+            return unknown
+        person, at = known
+        assert person is not None
+        valid_until = self._require_valid(key_lookup.validity.get(person.residency), now)
+        if self._customers.has_customer(person.name):
+            return unknown  # The files' description of a customer is complete, so the directory's is not used.
+        before = None if certified else self._identities.get(identity.secret)
+        if isinstance(before, UnresolvedIdentity) and before.owner == person:
+            identity = before
+        if not identity.is_bound_to(person, now):
+            self._resolve_identity(identity, person, now)
+            if not certified:
+                self._identities.remember(identity.secret, identity)
+        if identity.expires <= now:
+            return self.expired
+        left = at + self._ttl - monotonic()
+        if left <= 0:
+            key_lookup.look_up(identity.digest)
+            left = STALE_SECONDS
+        identity.valid_until = min(now + left, identity.expires, identity.raised_until, valid_until)
+        return identity
+
+    def _require_valid(self, valid_until: float, now: float) -> float:
+        """Return the end of validity of a directory. Raises RejectedError(503) if it is too old at edge time `now`."""
+        if valid_until <= now:
+            self._metrics.count_auth_failure("stale")
+            why = "What this edge knows of its customers is too old to be believed"
+            raise RejectedError(503, why, close=False, fields=b"Retry-After: 10\r\n")
+        return valid_until
+
+    def _refresh_token(self, holder: TokenHolder, now: float) -> Identity | None:
+        """Return the identity of a token; None if the supervisor must be asked for the customer."""
+        assert self._issuers is not None
+        claims = holder.claims
+        if claims is None:
+            try:
+                claims = holder.claims = self._issuers.verify(holder.token)
+            except InvalidTokenError as error:
+                return self._create_keyless("token", str(error))
+            holder.token, holder.digest = b"", format_customer_lookup(claims.customer)
+            holder.expires = claims.expires - EPOCH
+        if holder.expires <= now:
+            return self._create_keyless("expired", "The token has expired")
+        until, key_lookup = holder.expires, self._key_lookup
+        person: KeyOwner | None = None
+        if key_lookup is not None and not self._customers.has_customer(claims.customer):
+            validity = key_lookup.validity
+            self._require_valid(validity.last, now)
+            known = key_lookup.find_owner(holder.digest)
+            if known is None and not key_lookup.is_unknown(holder.digest):
+                return None
+            person = None if known is None else known.owner
+            valid_until = validity.first if person is None else validity.get(person.residency)
+            self._require_valid(valid_until, now)
+            until = min(until, now + (STALE_SECONDS if person is None else self._ttl), valid_until)
+        owner = person or KeyOwner(claims.customer, "", "")
+        if not holder.is_bound_to(owner, now):
+            holder.set_owner(owner, now)
+            bindings = RouteBindings(lambda route: self._bind_token(claims, person, route, now + EPOCH))
+            replace_bindings(holder, bindings)
+            self._identities.remember(holder.secret, holder)
+        holder.valid_until = min(until, holder.raised_until)
+        return holder
+
+    def _bind_token(self, claims: "Claims", person: KeyOwner | None, route: Route, at: float) -> RouteBinding:
+        """Return the binding of the customer that a token names, at the Unix second `at`.
+
+        The customer comes from the files, or else from the directory (`person`), or else the token states its tier.
+        Raises RejectedError as `bind_directory_customer`.
+        """
+        terms = Key(sha256=claims.subject, customer=claims.customer, scopes=claims.scopes)
+        key = HeldKey(bytes.fromhex(terms.sha256), claims.customer, terms)
+        if self._customers.has_customer(claims.customer):
+            customer = self._customers.get_customer(claims.customer)
+        elif person is not None:
+            try:
+                customer = parse_customer(person.customer, at)
+            except ValueError:
+                return self._access.bind_directory_customer(person, None, route, at)
+        elif claims.tier is not None and claims.tier in self._tiers:
+            customer = Customer(tier=claims.tier)
+        else:
+            self._metrics.count_auth_failure("unserved")
+            raise RejectedError(403, "The token names neither a customer nor a tier that is known here", close=False)
+        if claims.id is not None and claims.id in customer.revoked:
+            return self._access.bind_without_key(route, "revoked", "The token was revoked")
+        if find_missing_reference(customer, self._tiers, self._meters) is not None and person is not None:
+            return self._access.bind_directory_customer(person, key, route, at)
+        residency = "" if person is None else person.residency
+        return self._access.bind(key, customer, route, "jwt", claims.names, residency)
+
+    def _resolve_identity(self, identity: UnresolvedIdentity, person: KeyOwner, now: float) -> None:
+        """Settle the owner of an identity at edge time `now`."""
+        identity.set_owner(person, now)
+        identity.expires = FOREVER
+        key: HeldKey | None = None
+        try:
+            key = HeldKey(identity.digest, person.name, parse_key(person, identity.digest))
+        except ValueError:
+            pass  # The binding reports it to each request.
+        by = "certificate" if isinstance(identity, CertificateHolder) else "key"
+        bindings = RouteBindings(
+            lambda route: self._access.bind_directory_customer(person, key, route, now + EPOCH, by)
+        )
+        replace_bindings(identity, bindings)
+        if key is not None and key.terms.expires is not None:
+            identity.expires = key.terms.expires - EPOCH
+
+    def forget_customers(self, customers: Collection[str] | None) -> None:
+        """Forget the identities of these customers; None: of all that are not in the files."""
+        known = self._identities
+        for secret, identity in tuple(known.items()):
+            if isinstance(identity, UnresolvedIdentity) and (customers is None or find_name(identity) in customers):
+                identity.valid_until = UNRESOLVED
+                known.forget(secret)
+        for identity in self._certificate_identities.values():
+            if isinstance(identity, UnresolvedIdentity) and (customers is None or find_name(identity) in customers):
+                identity.valid_until = UNRESOLVED
+
+    def refresh_flags(self) -> None:
+        """Drop all bindings, because the customers' flags must be settled again."""
+        self._access.forget_terms()
+        self.anonymous.bindings.clear()
+        self._identities.clear_bindings()
+        self._certificate_identities.clear_bindings()
+
+    def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
+        """Release everything: this directory serves no more look-ups. Return the identities to the caller.
+
+        Identities refer to the directory through their route bindings. The directory no longer refers to them, so all
+        memory is free when the last request ends, without the garbage collector.
+        """
+        known, self._identities = self._identities, IdentityMemory(0)
+        self._certificate_identities.clear()
+        del self._customers, self.anonymous, self.unknown, self.expired, self.uncertified, self.outdated
+        return known

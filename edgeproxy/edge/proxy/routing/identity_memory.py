@@ -1,0 +1,113 @@
+"""The identities that a worker caches, with their bindings on routes, up to a bound of memory.
+
+The identity that was unused longest is dropped first. Nothing is lost, because counts are in the tables: the next
+request looks the key up again.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, Protocol, TypeVar
+
+from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
+
+BINDING_BYTES = 5120
+"""Bytes of a customer on a route, with the name, the key, and all counters. A test measures them
+(tests/edge/proxy/routing/test_identity_memory.py).
+"""
+
+
+class RouteBindings(dict[Route, RouteBinding]):
+    """An identity's binding on each route, created at first use.
+
+    A route that it may not use raises RejectedError every time.
+    """
+
+    __slots__ = ("_make", "memory")
+
+    def __init__(self, make: Callable[[Route], RouteBinding]) -> None:
+        super().__init__()
+        self._make = make
+        self.memory: Memory | None = None
+        """The memory that the identity is in."""
+
+    def __missing__(self, route: Route) -> RouteBinding:
+        self[route] = binding = self._make(route)
+        if self.memory is not None and len(self) > 1:
+            self.memory.add_binding()
+        return binding
+
+
+class Memory(Protocol):
+    """The memory that bindings count for."""
+
+    def add_binding(self) -> None:
+        """Count one more binding of an identity that has one."""
+
+
+class BoundIdentity(Protocol):
+    """The interface of an identity to its memory."""
+
+    bindings: RouteBindings
+
+
+K = TypeVar("K", bound=Hashable)
+Who = TypeVar("Who", bound=BoundIdentity)
+
+
+class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
+    """Identities by key, the longest unused first. A user of an identity moves it to the end."""
+
+    def __init__(self, bytes_max: int) -> None:
+        """`bytes_max` is the bound for all bindings together. One binding always fits."""
+        super().__init__()
+        self._most = max(1, bytes_max // BINDING_BYTES)
+        self._further = 0
+        """Bindings beyond the first of each identity."""
+        self.evicted = 0
+        """Identities that were dropped for lack of memory."""
+
+    def remember(self, key: K, identity: Who) -> None:
+        """Cache an identity, replace an earlier one of that key, and drop others if the memory is full."""
+        before = self.get(key)
+        if before is not identity:
+            if before is not None:
+                self._release(before)
+            self[key] = identity
+            identity.bindings.memory = self
+            self._further += max(0, len(identity.bindings) - 1)
+        self.move_to_end(key)
+        self._make_room()
+
+    def add_binding(self) -> None:
+        """Count one more binding of an identity that has one."""
+        self._further += 1
+        self._make_room()
+
+    def forget(self, key: K) -> None:
+        """Drop an identity."""
+        self._release(self.pop(key))
+
+    def clear_bindings(self) -> None:
+        """Drop all bindings but no identity."""
+        for identity in self.values():
+            identity.bindings.clear()
+        self._further = 0
+
+    def _make_room(self) -> None:
+        while len(self) + self._further > self._most and len(self) > 1:
+            self._release(self.popitem(last=False)[1])
+            self.evicted += 1
+
+    def _release(self, identity: Who) -> None:
+        bindings = identity.bindings
+        bindings.memory = None
+        self._further -= max(0, len(bindings) - 1)
+
+
+def replace_bindings(identity: BoundIdentity, bindings: RouteBindings) -> None:
+    """Replace the bindings of an identity, which may be cached, with unused ones."""
+    memory = identity.bindings.memory
+    if isinstance(memory, IdentityMemory):
+        memory._further -= max(0, len(identity.bindings) - 1)
+    bindings.memory = memory
+    identity.bindings = bindings

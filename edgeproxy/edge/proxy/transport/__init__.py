@@ -1,0 +1,1 @@
+"""One thing each, below requests: TLS, addresses, turns of the loop, memory, deadlines, framing."""

@@ -1,0 +1,1 @@
+"""Upstream services: their endpoints, the choice between these, and idle connections."""

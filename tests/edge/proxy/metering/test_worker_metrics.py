@@ -1,0 +1,110 @@
+"""Counting where there is no room to count: what is billed is never lost, and no request fails for a metric."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeproxy.base import log
+from edgeproxy.edge.counters.index import TableBusyError, TableFullError
+from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.proxy.metering import worker_metrics
+from edgeproxy.edge.proxy.metering.worker_metrics import DISCARDING, WorkerMetrics
+from tests.support.logs import capture_logs
+from tests.support.transcript import KEY, Edge, get, ok
+
+
+class Table:
+    """Stands for the meters of a store whose table gives no row: raises `failure` for as long as there is one."""
+
+    def __init__(self, failure: Exception | None) -> None:
+        self.failure = failure
+        self.full: Any = None
+        self.asked = 0
+
+    def counter(self, *key: str) -> str:
+        self.asked += 1
+        if self.failure is not None:
+            raise self.failure
+        return "/".join(key)
+
+
+class Store:
+    """The parts of a store that WorkerMetrics takes."""
+
+    folder = Path("/nowhere")
+
+    def __init__(self, meters: Exception | None = None, billing: Exception | None = None) -> None:
+        self.meters = Table(meters)
+        self.billing = Table(billing)
+
+
+def test_a_metric_without_a_row_is_counted_nowhere_and_asked_for_again() -> None:
+    store = Store(meters=TableFullError())
+    counted = WorkerMetrics(store)
+    for _ in range(2):
+        assert counted.get_request_counter("v1", "basic", 200) is DISCARDING
+        counted.get_request_counter("v1", "basic", 200).add(1)
+        counted.count_auth_failure("missing")
+        counted.count_upstream_error("api", "dns_error")
+        assert DISCARDING in counted.get_refusal_counters("v1", "basic", ("basic",))
+    store.meters.failure = None
+    assert counted.get_request_counter("v1", "basic", 200) == "edge_requests_total/v1/basic/200"
+    assert DISCARDING not in counted.get_refusal_counters("v1", "basic", ("basic",))
+
+
+def test_a_counter_is_looked_up_once() -> None:
+    store = Store()
+    counted = WorkerMetrics(store)
+    for _ in range(3):
+        counted.get_request_counter("v1", "basic", 200)
+        counted.get_refusal_counters("v1", "basic", ("basic", "day"))
+    assert store.meters.asked == 1 + 3
+
+
+def test_a_refusal_by_several_limits_is_one_request_and_each_of_their_refusals() -> None:
+    assert WorkerMetrics(Store()).get_refusal_counters("v1", "basic", ("basic", "day")) == (
+        "edge_requests_total/v1/basic/429",
+        "edge_rate_limited_total/basic/basic/enforce",
+        "edge_rate_limited_total/basic/day/enforce",
+    )
+
+
+def test_request_that_cannot_be_billed_answers_503() -> None:
+    with pytest.raises(RejectedError) as raised:
+        WorkerMetrics(Store(billing=TableBusyError())).get_usage_counter("acme", "requests", "v1")
+    assert (raised.value.status, raised.value.close) == (503, False)
+    assert raised.value.fields == b"Retry-After: 1\r\n"
+
+
+def test_a_full_table_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(log, "monotonic", lambda: now[0])
+    counted = WorkerMetrics(Store(meters=TableFullError()))
+    with capture_logs() as said:
+        for _ in range(5):
+            counted.report_full_table("customers")
+            counted.report_full_table("usage")
+        assert sorted(line["about"] for line in said) == ["customers", "metrics", "usage"]
+        now[0] += worker_metrics.LOG_SECONDS
+        counted.report_full_table("customers")
+    assert sorted(line["about"] for line in said) == ["customers", "customers", "metrics", "metrics", "usage"]
+
+
+async def test_a_request_that_cannot_be_billed_now_is_refused_and_passes_later(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await edge.starts()
+    billing = edge.worker.store.billing
+    counter = billing.counter
+
+    def busy(*key: str) -> None:
+        raise TableBusyError
+
+    monkeypatch.setattr(billing, "counter", busy)
+    answer = await edge.refuses(get("/v1/x", f"X-API-Key: {KEY}"))
+    assert (answer.status, answer["Retry-After"]) == (503, "1")
+    monkeypatch.setattr(billing, "counter", counter)
+    _, answer = await edge.passes(get("/v1/x", f"X-API-Key: {KEY}"), ok())
+    assert answer.status == 200
+    assert edge.usage() == {("acme", "requests", "v1"): 1}

@@ -1,0 +1,173 @@
+"""The identity of a request: keys, look-ups, and the lifetime of cached results."""
+
+import hashlib
+import json
+import time
+from datetime import UTC, datetime, timedelta
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from edgeproxy.config import units
+from edgeproxy.config.key_form import generate_key
+from edgeproxy.edge.errors import RejectedError, UnidentifiedError
+from edgeproxy.edge.messages import FetchIssuerKeys
+from edgeproxy.edge.proxy.routing import identity, identity_memory
+from edgeproxy.edge.proxy.routing.binding import Route
+from edgeproxy.edge.proxy.routing.identity import Directory
+from edgeproxy.edge.proxy.routing.token_verifier import parse_keys
+from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, digest, get, ok
+
+
+async def directory(edge: Edge) -> Directory:
+    await edge.starts()
+    return edge.runtime.snapshot.directory
+
+
+def route(edge: Edge, path: str) -> Route:
+    return edge.runtime.snapshot.router.find_site(None).match(path.encode(), b"GET")
+
+
+def line(key: str) -> bytes:
+    return b"X-API-Key: %b\r\n" % key.encode()
+
+
+def refusal(people: Directory, key: str | None, leads: Route) -> RejectedError:
+    who = people.resolve(None if key is None else key.encode())
+    with pytest.raises(RejectedError) as raised:
+        who.bindings[leads]
+    return raised.value
+
+
+async def test_missing_and_unknown_keys_have_one_identity_each(edge: Edge) -> None:
+    people = await directory(edge)
+    assert people.resolve(None) is people.anonymous
+    assert people.resolve(b"whoever") is people.unknown
+    assert people.resolve(b"") is people.unknown
+
+
+async def test_a_known_key_is_looked_up_once(edge: Edge) -> None:
+    people = await directory(edge)
+    who = people.resolve(KEY.encode())
+    assert people.resolve(KEY.encode()) is who
+    assert people.resolve(UNLIMITED.encode()) is not who
+
+
+async def test_the_cache_of_identities_evicts_the_least_recently_used(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity_memory, "BINDING_BYTES", units.REMEMBERED_BYTES // 2)
+    people = await directory(edge)
+    first, second = (people.resolve(key.encode()) for key in (KEY, UNLIMITED))
+    people.resolve(KEY.encode())
+    people.resolve(READER.encode())
+    assert people.resolve(KEY.encode()) is first
+    assert people.resolve(UNLIMITED.encode()) is not second
+
+
+async def test_a_key_with_a_wrong_check_is_unknown_without_hash_or_look_up(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = await directory(edge)
+    key = generate_key()
+    wrong = key[:-1] + ("0" if key[-1] != "0" else "1")
+    monkeypatch.setattr(identity, "hashlib", None)
+    assert people.resolve(wrong.encode()) is people.unknown
+    with pytest.raises(AttributeError):
+        people.resolve(key.encode())
+
+
+async def test_unknown_keys_are_not_cached(edge: Edge) -> None:
+    people = await directory(edge)
+    for n in range(100):
+        people.resolve(b"guess %d" % n)
+    assert not people._identities
+
+
+async def test_a_route_binding_is_created_once_per_route(edge: Edge) -> None:
+    people = await directory(edge)
+    who = people.resolve(KEY.encode())
+    binding = who.bindings[route(edge, "/v1/x")]
+    assert who.bindings[route(edge, "/v1/y")] is binding
+    assert who.bindings[route(edge, "/maybe/y")] is not binding
+    assert (binding.customer, binding.tier) == ("acme", "basic")
+
+
+async def test_the_binding_of_an_open_route_has_no_customer(edge: Edge) -> None:
+    people = await directory(edge)
+    for key in (KEY, None, "whoever", EXPIRED):
+        who = people.resolve(None if key is None else key.encode())
+        binding = who.bindings[route(edge, "/public/x")]
+        assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "-", 0, None)
+        # Without an anonymous tier there are no limits, so all addresses share one route binding.
+        assert binding.limit_set is not None
+        assert not binding.limit_set.applies
+
+
+async def test_an_open_route_with_an_anonymous_tier_has_limits_by_address(edge: Edge) -> None:
+    edge.config["tiers"]["anonymous"] = {"limits": [{"rate": "2/min"}], "priority": 3, "message": "Get a key"}
+    people = await directory(edge)
+    binding = people.anonymous.bindings[route(edge, "/public/x")]
+    assert (binding.customer, binding.tier, binding.priority, binding.message) == ("-", "anonymous", 3, "Get a key")
+    assert binding.limit_set is None
+
+
+async def test_refusals_are_not_cached(edge: Edge) -> None:
+    """A refusal must not be cached as a route binding."""
+    people = await directory(edge)
+    for _ in range(2):
+        for key, path, reason in ((None, "/v1/x", "missing"), ("whoever", "/maybe/x", "unknown")):
+            refused = refusal(people, key, route(edge, path))
+            assert isinstance(refused, UnidentifiedError)
+            assert (refused.status, refused.reason) == (401, reason)
+        assert refusal(people, UNLIMITED, route(edge, "/read/x")).status == 403
+    assert edge.count("edge_auth_failures_total", "scope") == 2
+
+
+async def test_a_route_requires_all_of_its_scopes(edge: Edge) -> None:
+    edge.config["routes"][3]["scopes"] = ["read", "write"]
+    edge.config["keys"].append({"sha256": digest("both"), "customer": "free", "scopes": ["write", "read", "more"]})
+    people = await directory(edge)
+    leads = route(edge, "/read/x")
+    assert "write" in refusal(people, READER, leads).detail
+    assert "read" in refusal(people, UNLIMITED, leads).detail
+    assert people.resolve(b"both").bindings[leads].customer == "free"
+
+
+async def test_a_cached_key_expires_at_its_time(edge: Edge) -> None:
+    """The test sends identical requests over one connection, so that all caches could answer."""
+    ends = datetime.now(UTC) + timedelta(seconds=100)
+    edge.config["keys"].append({"sha256": digest("short"), "customer": "free", "expires": ends.isoformat()})
+    edge.upstream.answers(lambda request: ok())
+    client = await edge.client()
+
+    async def asks() -> int:
+        return (await client.asks(get("/v1/x", "X-API-Key: short"))).status
+
+    assert [await asks() for _ in range(3)] == [200, 200, 200]
+    edge.passes_time(90)
+    assert await asks() == 200
+    edge.passes_time(15)
+    assert [await asks() for _ in range(2)] == [401, 401]
+    assert edge.count("edge_auth_failures_total", "expired") == 2
+
+
+async def test_a_token_with_an_unknown_signing_key_fetches_the_issuers_keys(edge: Edge) -> None:
+    edge.config["issuers"] = {
+        "id": {"issuer": "https://id.example", "jwks": "https://id.example/k", "audiences": ["x"]}
+    }
+    people = await directory(edge)
+    signing = ec.generate_private_key(ec.SECP256R1())
+    listed = jwt.algorithms.ECAlgorithm.to_jwk(signing.public_key(), as_dict=True)
+    edge.runtime.key_lookup.issuer_keys["id"] = parse_keys(json.dumps({"keys": [{**listed, "kid": "old"}]}))
+    said = {"iss": "https://id.example", "aud": "x", "sub": "acme", "exp": time.time() + 3600}
+    token = jwt.encode(said, signing, "ES256").encode()
+    holder = people.refresh(people.resolve(token), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
+    assert holder is not None
+    assert people.resolve(token) is holder, "the holder is cached"
+    assert people.resolve(hashlib.sha256(token).digest()) is not holder
+    stale = jwt.encode(said, signing, "ES256", {"kid": "new"}).encode()
+    for _ in range(2):
+        people.refresh(people.resolve(stale), route(edge, "/v1/x"), time.monotonic() + edge.runtime.offset)
+    assert edge.inquiries == [FetchIssuerKeys("id")], "the issuer's keys are requested once"

@@ -1,0 +1,138 @@
+"""The cache of identities: bounded in bytes, with the last used ones, and without invented keys."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from edgeproxy.edge.proxy.routing.identity import Identity
+from edgeproxy.edge.proxy.routing.identity_memory import BINDING_BYTES, IdentityMemory, RouteBindings, replace_bindings
+from tests.support.transcript import KEY, READER, UNLIMITED, Edge, digest, get, ok
+
+MEASURE = """
+import gc, sys, tracemalloc
+from pathlib import Path
+from loadtest.bench.measure.crowd import parse_crowd
+from loadtest.bench.measure.scripted import Stand, exchanges
+from loadtest.bench.measure import scripted
+connect, asked = Stand.connect, parse_crowd("many-1500").warm_up()
+def begin(stand):
+    run = connect(stand)
+    def measure(requests):
+        requests = list(requests)
+        run(requests[:300])
+        gc.collect()
+        tracemalloc.start()
+        run(requests[300:])
+        gc.collect()
+        print(tracemalloc.get_traced_memory()[0] // max(1, len(requests) - 300))
+        tracemalloc.stop()
+    return measure
+Stand.connect = begin
+exchanges(Path(sys.argv[1]), "many-1500", 1)
+"""
+"""Prints the bytes per customer of the first requests of 1,200 customers."""
+
+
+def make(route: Any) -> Any:
+    return object()
+
+
+def identities(*routes: int) -> list[Identity]:
+    """Return identities with these numbers of bindings."""
+    made = [Identity(make) for _ in routes]
+    for identity, number in zip(made, routes, strict=True):
+        for route in range(number):
+            identity.bindings[route]  # type: ignore[index]
+    return made
+
+
+def memory_of(bindings: int) -> IdentityMemory[str, Identity]:
+    return IdentityMemory(bindings * BINDING_BYTES)
+
+
+def test_a_customer_takes_at_most_its_accounted_memory(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MEASURE, str(tmp_path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert 0.7 * BINDING_BYTES < int(ended.stdout.split()[0]) < BINDING_BYTES
+
+
+def test_all_bindings_of_an_identity_count(seed: int) -> None:
+    memory, (one, two, three) = memory_of(5), identities(2, 1, 0)
+    for key, identity in zip("abc", (one, two, three), strict=True):
+        memory.remember(key, identity)
+    assert list(memory) == ["a", "b", "c"]
+    three.bindings[0], three.bindings[1]  # type: ignore[index]
+    assert list(memory) == ["a", "b", "c"]
+    three.bindings[2]  # type: ignore[index]
+    assert (list(memory), memory.evicted) == (["b", "c"], 1)
+    one.bindings[7]  # type: ignore[index] # The identity was evicted, so its bindings do not count.
+    assert list(memory) == ["b", "c"]
+    for route in range(50):
+        three.bindings[route]  # type: ignore[index]
+    assert (list(memory), memory.evicted) == (["c"], 2)
+    two.bindings[1]  # type: ignore[index]
+    memory.forget("c")
+    memory.remember("b", two)
+    memory.remember("a", one)
+    assert (list(memory), memory._further) == (["b", "a"], 3)
+
+
+def test_replaced_and_cleared_bindings_do_not_count() -> None:
+    memory, (one, two) = memory_of(6), identities(3, 3)
+    memory.remember("a", one)
+    memory.remember("b", two)
+    replace_bindings(one, RouteBindings(make))
+    memory.remember("a", one)
+    assert (list(memory), memory._further) == (["b", "a"], 2)
+    memory.clear_bindings()
+    assert (len(two.bindings), memory._further) == (0, 0)
+    memory.remember("b", identities(2)[0])
+    assert (list(memory), memory._further, two.bindings.memory) == (["a", "b"], 1, None)
+
+
+async def test_a_flood_of_invented_keys_evicts_no_customer(edge: Edge) -> None:
+    await edge.starts()
+    snapshot = edge.runtime.snapshot
+    people = snapshot.directory
+    known = [people.resolve(key.encode()) for key in (KEY, UNLIMITED, READER)]
+    for number in range(30_000):
+        assert people.resolve(b"invented %d" % number) is people.unknown
+    assert [people.resolve(key.encode()) for key in (KEY, UNLIMITED, READER)] == known
+    assert len(people._identities) == 3
+    edge.upstream.answers(lambda request: ok(b"here"))
+    client = await edge.client()
+    for key in (KEY, UNLIMITED, READER) * 2:
+        assert (await client.asks(get("/v1/x", f"X-API-Key: {key}"))).status == 200
+    memories = snapshot.shared, snapshot.rests, snapshot.heads[False]
+    sizes = [len(memory) for memory in memories]
+    assert sizes[0] == 1
+    for number in range(300):
+        lines = [f"X-API-Key: guess-{number}"] + [f"User-Agent: {number // 3}"] * (number % 2)
+        assert (await client.asks(get("/v1/x", *lines))).status == 401
+    assert [len(memory) for memory in memories] == sizes
+
+
+async def test_a_changed_tier_applies_at_once(edge: Edge) -> None:
+    edge.upstream.answers(lambda request: ok(dict(request.fields)["X-Customer-Tier"].encode()))
+    client = await edge.client()
+    for tier in ("basic", "free", "basic"):
+        edge.config["customers"]["acme"] = {"tier": tier}
+        await edge.reloads()
+        for key, expected in ((KEY, tier), (UNLIMITED, "free"), (KEY, tier)):
+            answer = await client.asks(get("/v1/x", f"Authorization: Bearer {key}"))
+            assert (answer.body, "RateLimit" in answer) == (expected.encode(), expected == "basic")
+
+
+async def test_lookups_and_cache_hits_are_counted(edge: Edge) -> None:
+    edge.config["keys"] += [{"sha256": digest(f"key {n}"), "customer": "free"} for n in range(20)]
+    edge.upstream.answers(lambda request: ok(b"here"))
+    client = await edge.client()
+    for _ in range(2):
+        for number in range(20):
+            assert (await client.asks(get("/v1/x", f"X-API-Key: key {number}"))).status == 200
+    edge.runtime.snapshot.directory.count_lookups()
+    counted = [edge.count("edge_identities_total", result) for result in ("looked_up", "remembered")]
+    # A request whose whole head is cached needs no look-up.
+    assert counted[0] >= 20 >= counted[1]

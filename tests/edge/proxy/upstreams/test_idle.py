@@ -1,0 +1,110 @@
+"""A connection to an upstream is given up before the upstream gives it up, where that says when it will."""
+
+import pytest
+
+from edgeproxy.edge.proxy.connections.upstream import UpstreamConnection
+from edgeproxy.edge.proxy.upstreams import idle_lifetime
+from tests.support.transcript import Edge, chunks, get, head, ok
+from tests.support.wire import PATIENCE
+
+
+async def kept_after(edge: Edge, *answers: bytes) -> UpstreamConnection:
+    """The one connection that the edge keeps, after these answers over it."""
+    client, upstream = await edge.forwards()
+    await upstream.tells(client, answers[0])
+    for answer in answers[1:]:
+        await client.sends(get())
+        await upstream.serves(client, answer)
+    (server,) = edge.endpoint().idle
+    return server
+
+
+IN_PIECES = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Keep-Alive: timeout=10") + chunks(b"hello")
+
+
+@pytest.mark.parametrize("answer", [ok(b"a", "Keep-Alive: timeout=10, max=99"), IN_PIECES], ids=["whole", "in pieces"])
+async def test_it_is_kept_for_less_than_the_server_keeps_it(edge: Edge, answer: bytes) -> None:
+    assert (await kept_after(edge, answer)).idle_seconds == 9.0
+
+
+async def test_every_connection_learns_for_itself_also_from_heads_that_were_seen_before(edge: Edge) -> None:
+    for _ in range(3):
+        server = await kept_after(edge, ok(b"a", "Keep-Alive: timeout=10"), ok(b"a", "Keep-Alive: timeout=10"))
+        assert server.idle_seconds == 9.0
+        server.transport.close()
+        await edge.until(lambda: not edge.endpoint().idle)
+
+
+async def test_it_is_never_kept_longer_than_is_configured(edge: Edge) -> None:
+    edge.config["upstreams"]["api"]["timeouts"] = {"idle": "5s"}
+    assert (await kept_after(edge, ok(b"a", "Keep-Alive: timeout=600"))).idle_seconds == 5.0
+
+
+async def test_idle_time_is_the_configured_one_if_the_server_states_none(edge: Edge) -> None:
+    assert (await kept_after(edge, ok())).idle_seconds == 60.0
+
+
+async def test_a_field_in_the_body_says_nothing(edge: Edge) -> None:
+    assert (await kept_after(edge, ok(b"x\r\nKeep-Alive: timeout=3\r\n"))).idle_seconds == 60.0
+
+
+async def test_it_is_closed_when_that_time_is_over(edge: Edge) -> None:
+    client, upstream = await edge.forwards()
+    await upstream.tells(client, ok(b"a", "Keep-Alive: timeout=2"))
+    (server,) = edge.endpoint().idle
+    server.idle_seconds /= 10
+    await client.sends(get())
+    await upstream.serves(client, ok())
+    await upstream.gets_eof()
+    assert not edge.endpoint().idle
+
+
+@pytest.mark.parametrize("seconds", [0, 1])
+async def test_one_that_would_be_closed_before_anybody_looks_is_not_kept(edge: Edge, seconds: int) -> None:
+    client, upstream = await edge.forwards()
+    await upstream.tells(client, ok(b"a", f"Keep-Alive: timeout={seconds}"))
+    await upstream.gets_eof()
+    assert not edge.endpoint().idle
+
+
+async def test_the_field_itself_is_not_passed_on(edge: Edge) -> None:
+    _, answer = await edge.passes(get(), ok(b"a", "Keep-Alive: timeout=10"))
+    assert "Keep-Alive" not in answer
+
+
+async def test_one_that_the_server_closes_right_after_its_answer_is_not_used(edge: Edge) -> None:
+    client, upstream = await edge.forwards()
+    await upstream.sends(ok())
+    upstream.closes()
+    await client.gets_answer()
+    await edge.until(lambda: not edge.endpoint().idle)
+    another = await edge.brings(client, head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 0"))
+    assert (await another.tells(client, ok())).status == 200
+
+
+async def test_idle_lifetime_is_learnt_from_connections_closed_by_the_server(
+    edge: Edge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle_lifetime, "SEPARATE_SECONDS", 0.0)
+    monkeypatch.setattr(idle_lifetime, "AGREE_SECONDS", 60.0)  # A machine may stand still.
+    client = await edge.client()
+    for _ in range(idle_lifetime.CLOSINGS):
+        upstream = await edge.brings(client, get())
+        await upstream.tells(client, ok())
+        upstream.closes()
+        await edge.until(lambda: not edge.endpoint().idle)
+    upstream = await edge.brings(client, get())
+    await upstream.tells(client, ok())
+    await upstream.gets_eof()
+    assert edge.endpoint().idle_lifetime.seconds < PATIENCE
+
+
+async def test_learnt_idle_lifetime_applies_to_idle_connections(edge: Edge) -> None:
+    client, upstream = await edge.forwards()
+    await upstream.tells(client, ok())
+    (server,) = edge.endpoint().idle
+    edge.endpoint().idle_lifetime.seconds = 7.0
+    await edge.until(lambda: server.idle_seconds == 7.0)
+    assert server.deadline == server.idle_since + 7.0
+    edge.endpoint().idle_lifetime.seconds = 0.1
+    await upstream.gets_eof()

@@ -1,0 +1,179 @@
+"""Ejection of endpoints and its duration. Time is an argument, so no test waits."""
+
+import pytest
+
+from edgeproxy.edge.proxy.upstreams.endpoint_states import DOWN, DRAINING, EJECTED, HEALTHY, PROBING
+from edgeproxy.edge.proxy.upstreams.pool import Endpoint
+from tests.edge.proxy.services import at, chosen, service, told
+
+
+def fails(endpoint: Endpoint, times: int, now: float = 0.0) -> None:
+    for _ in range(times):
+        endpoint.record_failure(now)
+
+
+def test_an_endpoint_is_left_out_after_its_errors_in_a_row_and_comes_back_in_time() -> None:
+    of = service(2, eject={"errors": 3, "for": "30s"})
+    bad, good = of.endpoints
+    fails(bad, 2, 100.0)
+    assert {of.select() for _ in range(100)} == {bad, good}
+    fails(bad, 1, 100.0)
+    assert {of.select() for _ in range(100)} == {good}
+    of.sweep(129.9)
+    assert {of.select() for _ in range(100)} == {good}
+    of.sweep(130.0)
+    assert {of.select() for _ in range(100)} == {bad, good}
+
+
+def test_a_success_in_between_begins_the_count_anew() -> None:
+    of = service(2, eject={"errors": 3})
+    bad, _ = of.endpoints
+    for _ in range(10):
+        fails(bad, 2)
+        bad.record_success(0.0)
+    assert bad.state is not EJECTED
+    assert not bad.wants_results
+
+
+def test_back_on_probation_one_error_ejects_again_and_one_success_ends_it() -> None:
+    of = service(2, eject={"errors": 3, "for": "30s"})
+    bad, _ = of.endpoints
+    fails(bad, 3)
+    of.sweep(30.0)
+    assert bad.wants_results
+    fails(bad, 1, 31.0)
+    assert bad.state is EJECTED
+    of.sweep(61.0)
+    assert bad.state is not EJECTED
+    bad.record_success(61.0)
+    fails(bad, 2, 62.0)
+    assert bad.state is not EJECTED
+    fails(bad, 1, 62.0)
+    assert bad.state is EJECTED
+
+
+def test_requests_sent_before_an_ejection_do_not_change_it() -> None:
+    of = service(2, eject={"errors": 3, "for": "30s"})
+    bad, _ = of.endpoints
+    fails(bad, 3, 0.0)
+    fails(bad, 20, 20.0)
+    bad.record_success(20.0)
+    of.sweep(30.0)
+    assert bad.state is not EJECTED
+    fails(bad, 1, 31.0)
+    assert bad.state is EJECTED
+
+
+def test_the_only_endpoint_that_is_up_is_never_left_out() -> None:
+    of = service(2, eject={"errors": 2})
+    first, second = of.endpoints
+    of.update_addresses(told("10.0.0.1", "-10.0.0.1"))
+    fails(first, 50)
+    assert first.state is not EJECTED
+    of.update_addresses(told("10.0.0.1", "10.0.0.1"))
+    fails(first, 1)
+    assert {of.select() for _ in range(50)} == {second}
+
+
+def test_all_ejected_endpoints_are_asked_until_one_succeeds() -> None:
+    near, far = [at("10.0.0.1"), at("10.0.0.2")], at("10.0.0.3", region="us-east")
+    of = service(endpoints=[*near, far], eject={"errors": 2, "for": "30s"})
+    first, second, third = of.endpoints
+    for endpoint in of.endpoints:
+        fails(endpoint, 2, 1.0)
+    assert all(endpoint.state is EJECTED for endpoint in of.endpoints)
+    assert {of.select() for _ in range(50)} == {first, second, third}
+    assert third.wants_results
+    third.record_response(500, 2.0, 3.0)
+    third.record_response(200, 0.5, 3.0)  # It was sent before the ejection.
+    assert {of.select() for _ in range(50)} == {first, second, third}
+    third.record_response(200, 2.0, 3.0)
+    assert {of.select() for _ in range(50)} == {third}
+    second.record_response(200, 2.0, 3.0)  # It was asked while all were out; now one is there.
+    assert {of.select() for _ in range(50)} == {third}
+    of.sweep(31.0)
+    assert {of.select() for _ in range(50)} == {first, second}
+
+
+def test_an_address_that_is_gone_or_down_is_not_back_for_an_answer() -> None:
+    of = service(2, eject={"errors": 1})
+    gone, down = of.endpoints
+    fails(gone, 1)
+    fails(down, 1)
+    of.update_addresses(told("", "-10.0.0.1"))
+    for endpoint in (gone, down):
+        endpoint.record_success(1.0)
+        endpoint.record_failure(1.0)
+    assert (gone.state, down.state) == (DRAINING, DOWN)
+
+
+@pytest.mark.parametrize("eject", [{"errors": 2, "for": "30s"}, "off"])
+def test_without_probes_an_endpoint_that_was_down_is_a_last_resort(eject: object) -> None:
+    of = service(3, eject=eject)
+    first, second, third = of.endpoints
+    of.update_addresses(told("10.0.0.1", "-10.0.0.1", "-10.0.0.1"))
+    of.on_supervisor_lost(0.0)
+    assert {of.select() for _ in range(50)} == {first}
+    assert of.select_other([first]) in {second, third}
+    fails(first, 2)
+    assert {of.select() for _ in range(50)} == ({first} if eject == "off" else {first, second, third})
+    of.update_addresses(told("10.0.0.1", "10.0.0.1", "-10.0.0.1"))
+    of.on_supervisor_lost(1.0)
+    assert second.state is (HEALTHY if eject == "off" else EJECTED), "it was well at last"
+
+
+def test_one_in_a_farther_region_is_enough_for_an_ejection() -> None:
+    of = service(endpoints=[at("10.0.0.1"), at("10.0.0.2", region="us-east")], eject={"errors": 2})
+    fails(of.endpoints[0], 2)
+    assert set(chosen(of)) == {"10.0.0.2"}
+
+
+def test_ejected_endpoint_is_asked_if_no_other_is_up() -> None:
+    of = service(2, eject={"errors": 2})
+    fails(of.endpoints[0], 2)
+    of.update_addresses(told("10.0.0.1", "-10.0.0.1"))
+    assert of.select() is of.endpoints[0]
+
+
+def test_ejection_off_ejects_no_endpoint_and_wants_no_results() -> None:
+    of = service(2, eject="off")
+    fails(of.endpoints[0], 1000)
+    of.sweep(1.0)
+    assert of.endpoints[0].state is not EJECTED
+    assert not of.endpoints[0].wants_results
+
+
+def test_an_answer_below_500_is_a_success_and_the_others_are_errors() -> None:
+    of = service(2, eject={"errors": 2})
+    bad, _ = of.endpoints
+    for status in (500, 404, 503, 200, 599):
+        bad.record_response(status, 0.0, 0.0)
+    assert bad.state is not EJECTED
+    bad.record_response(500, 0.0, 0.0)
+    assert bad.state is EJECTED
+
+
+def test_each_comes_back_at_its_own_time() -> None:
+    of = service(3, eject={"errors": 1, "for": "30s"})
+    first, second, _ = of.endpoints
+    fails(first, 1, 0.0)
+    fails(second, 1, 10.0)
+    of.sweep(30.0)
+    assert (first.state, second.state) == (PROBING, EJECTED)
+    of.sweep(40.0)
+    assert second.state is not EJECTED
+
+
+def test_one_that_health_checks_call_well_again_need_not_wait_out_its_ejection() -> None:
+    of = service(2, eject={"errors": 2, "for": "30s"})
+    bad, good = of.endpoints
+    fails(bad, 2)
+    of.update_addresses(told("-10.0.0.1", "10.0.0.1"))
+    assert {of.select() for _ in range(50)} == {good}
+    of.update_addresses(told("10.0.0.1", "10.0.0.1"))
+    assert {of.select() for _ in range(50)} == {bad, good}
+    fails(bad, 1)
+    assert bad.state is not EJECTED  # Not on probation: the count began anew.
+    of.sweep(30.0)
+    fails(bad, 1)
+    assert bad.state is EJECTED

@@ -4,149 +4,135 @@ import json
 import sys
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated, Any, cast
 from urllib.parse import quote
 
 import typer
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, show, table
+from edgeproxy.cli.endpoint_commands import (
+    CUSTOMER,
+    DRY_RUN,
+    REQUIRED,
+    WHY,
+    Arguments,
+    Parameter,
+    Rows,
+    Sentence,
+    argument,
+    build_command,
+    option,
+    print_secret,
+    select_arguments,
+    switch,
+)
 from edgeproxy.cli.outcome import fail
 from edgeproxy.collector.accounts.fields import LEAKED_KEYS_MAX
 from edgeproxy.config.key_form import FORM, START_CHARACTERS
 
-KeyRef = Annotated[
-    str, typer.Argument(metavar="KEY", help="The key's id, as `keys ls` lists it, its secret, or the SHA-256 of that.")
-]
-ShownKeyRef = Annotated[
-    str, typer.Argument(metavar="KEY", help="The key's id, its secret, the SHA-256 of that, or its first characters.")
-]
-TokenRef = Annotated[str, typer.Argument(metavar="NAME", help="The token's name, as `tokens ls` lists it.")]
-Fields = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="FIELD=VALUE", help="A field of the customer, its value a text or JSON; repeatable."),
-]
 KEY_MARK = "_v1_"
 """The mark of keys that the product creates, after their prefix."""
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would come of it, and change nothing.")]
-
-CUSTOMER_COLUMNS = ("name", "tier", "state", "external_id", "created_at", "id")
-BUDGET_COLUMNS = ("start", "name", "amount", "currency", "meter", "per", "used", "percent", "resets", "key")
+CUSTOMER_PATH = "/v1/customers/{customer}"
+RAISE_PATH = f"{CUSTOMER_PATH}/limits/raise"
+KEY_PATH = "/v1/keys/{key}"
+TOKEN_PATH = "/v1/tokens/{name}"
 BUDGET_HELP = "Most that it may use: $50/month, or 1000000 tokens/day of a meter."
 ROTATION_COLUMNS = ("start", "name", "state", "delivery", "rotate_by", "expires_at", "id", "next_key")
-KEY_COLUMNS = ("start", "name", "state", "created_at", "expires_at", "last_used_on", "rotate_by", "id")
-TOKEN_COLUMNS = ("name", "role", "customer", "edge", "region", "secrets", "expires_at", "source")
 
 
-def customers_ls(
-    tier: Annotated[str | None, typer.Option(help="Those of this tier alone.")] = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """List customers."""
-    table(Api(collector, ca).fetch_all("/v1/customers", "customers", tier=tier), CUSTOMER_COLUMNS, as_json)
+def _parse_fields(_: Api, arguments: Arguments) -> JsonObject:
+    """Parse the values of --set: each is JSON, else text."""
+    values: JsonObject = {}
+    for field in arguments["fields"] or ():
+        name, equals, value = field.partition("=")
+        if not equals:
+            fail(f"--set: {field!r} is not FIELD=VALUE", 2)
+        try:
+            values[name] = json.loads(value)
+        except ValueError:
+            values[name] = value
+    return values
 
 
-def customers_show(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """Show a customer."""
-    api = Api(collector, ca)
-    show(api.call("GET", api.customer_path(customer)), as_json)
+def _build_customer(api: Api, arguments: Arguments) -> JsonObject:
+    return {"name": arguments["name"], "tier": arguments["tier"], **_parse_fields(api, arguments)}
 
 
-def customers_add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="By which edges and usage know the customer.")],
-    tier: Annotated[str, typer.Option(help="The tier that the customer pays for.")],
-    fields: Fields = None,
-    dry: DryRun = False,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Create a customer."""
-    body = {"name": name, "tier": tier, **_parse_fields(fields)}
-    show(Api(collector, ca).call("POST", "/v1/customers", body, create=True, dry_run=_format_switch(dry)), as_json)
+def _require_fields(fields: list[str] | None) -> list[str]:
+    return fields or fail("say what to change: --set FIELD=VALUE", 2)
 
 
-def customers_change(
-    customer: CustomerRef,
-    fields: Fields = None,
-    dry: DryRun = False,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Change fields of a customer; FIELD=null takes one away."""
-    if not fields:
-        fail("say what to change: --set FIELD=VALUE", 2)
-    api = Api(collector, ca)
-    show(
-        api.call("PATCH", api.customer_path(customer), _parse_fields(fields), dry_run=_format_switch(dry)),
-        as_json,
-    )
+def _build_pause(_: Api, arguments: Arguments) -> JsonObject:
+    return {"paused": {"why": arguments["why"], "status": 402 if arguments["unpaid"] else 403}}
 
 
-def customers_pause(
-    customer: CustomerRef,
-    why: Annotated[str, typer.Option(help="What the customer is told.")],
-    unpaid: Annotated[bool, typer.Option("--unpaid", help="Answer 402 instead of 403.")] = False,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Stop serving a customer for now."""
-    body = {"paused": {"why": why, "status": 402 if unpaid else 403}}
-    api = Api(collector, ca)
-    show(api.call("PATCH", api.customer_path(customer), body), as_json)
+def _build_fields_option(**more: Any) -> Parameter:
+    about = "A field of the customer, its value a text or JSON; repeatable."
+    return option("fields", about, "--set", kind=list[str] | None, metavar="FIELD=VALUE", **more)
 
 
-def customers_resume(
-    customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
-) -> None:
-    """Serve a paused customer again."""
-    api = Api(collector, ca)
-    show(api.call("PATCH", api.customer_path(customer), {"paused": None}), as_json)
-
-
-def customers_raise_limit(
-    customer: CustomerRef,
-    factor: Annotated[int, typer.Option(help="2 or 5: the multiple of the usual rates and concurrency.")],
-    span: Annotated[str, typer.Option("--for", metavar="TIME", help="From 1h to 24h; then they fall back.")],
-    why: Annotated[str, typer.Option(help="The reason, for the audit log.")],
-    dry: DryRun = False,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Raise a customer's rates and concurrency for a while; quotas, credits and caps stay."""
-    body = {"factor": factor, "for": span, "why": why}
-    api = Api(collector, ca)
-    path, dry_run = _raise_path(api, customer), _format_switch(dry)
-    show(api.call("POST", path, body, create=True, dry_run=dry_run), as_json)
-
-
-def customers_show_raise(
-    customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
-) -> None:
-    """Show whether a customer's limits are raised, and until when."""
-    api = Api(collector, ca)
-    show(api.call("GET", _raise_path(api, customer)), as_json)
-
-
-def customers_end_raise(
-    customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
-) -> None:
-    """End the raise of a customer's limits now."""
-    api = Api(collector, ca)
-    show(api.call("DELETE", _raise_path(api, customer)), as_json)
-
-
-def customers_delete(
-    customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
-) -> None:
-    """Begin to delete a customer: no edge serves it from then on, and its usage stays."""
-    api = Api(collector, ca)
-    show(api.call("DELETE", api.customer_path(customer)), as_json)
+customers_ls = build_command(
+    "List customers.",
+    "GET",
+    "/v1/customers",
+    option("tier", "Those of this tier alone."),
+    output=Rows("customers", ("name", "tier", "state", "external_id", "created_at", "id"), is_paged=True),
+)
+customers_show = build_command("Show a customer.", "GET", CUSTOMER_PATH, CUSTOMER)
+customers_add = build_command(
+    "Create a customer.",
+    "POST",
+    "/v1/customers",
+    argument("name", "By which edges and usage know the customer."),
+    option("tier", "The tier that the customer pays for.", kind=str, default=REQUIRED),
+    _build_fields_option(),
+    DRY_RUN,
+    body=_build_customer,
+    is_created_once=True,
+)
+customers_change = build_command(
+    "Change fields of a customer; FIELD=null takes one away.",
+    "PATCH",
+    CUSTOMER_PATH,
+    CUSTOMER,
+    _build_fields_option(callback=_require_fields),
+    DRY_RUN,
+    body=_parse_fields,
+)
+customers_pause = build_command(
+    "Stop serving a customer for now.",
+    "PATCH",
+    CUSTOMER_PATH,
+    CUSTOMER,
+    option("why", "What the customer is told.", kind=str, default=REQUIRED),
+    switch("unpaid", "Answer 402 instead of 403.", "--unpaid"),
+    body=_build_pause,
+)
+customers_resume = build_command(
+    "Serve a paused customer again.", "PATCH", CUSTOMER_PATH, CUSTOMER, body={"paused": None}
+)
+customers_raise_limit = build_command(
+    "Raise a customer's rates and concurrency for a while; quotas, credits and caps stay.",
+    "POST",
+    RAISE_PATH,
+    CUSTOMER,
+    option("factor", "2 or 5: the multiple of the usual rates and concurrency.", kind=int, default=REQUIRED),
+    option("for_", "From 1h to 24h; then they fall back.", "--for", kind=str, default=REQUIRED, metavar="TIME"),
+    WHY,
+    DRY_RUN,
+    is_created_once=True,
+)
+customers_show_raise = build_command(
+    "Show whether a customer's limits are raised, and until when.", "GET", RAISE_PATH, CUSTOMER
+)
+customers_end_raise = build_command("End the raise of a customer's limits now.", "DELETE", RAISE_PATH, CUSTOMER)
+customers_delete = build_command(
+    "Begin to delete a customer: no edge serves it from then on, and its usage stays.",
+    "DELETE",
+    CUSTOMER_PATH,
+    CUSTOMER,
+)
 
 
 def customers_name(
@@ -165,26 +151,16 @@ def customers_name(
     typer.echo(result)
 
 
-def keys_ls(
-    customer: CustomerRef,
-    due: Annotated[bool, typer.Option("--due", help="Those that are to be rotated alone.")] = False,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """List the keys of a customer."""
-    api = Api(collector, ca)
-    rows = api.fetch_all(api.customer_path(customer, "keys"), "keys", due=_format_switch(due))
-    table(rows, KEY_COLUMNS, as_json)
+def _hash_key(_: Api, arguments: Arguments) -> str:
+    """Return the reference of a key; a secret is replaced by its hash."""
+    ref: str = arguments["key"]
+    return sha256(ref.encode()).hexdigest() if FORM.fullmatch(ref.encode()) else ref
 
 
-def keys_show(key: ShownKeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """Show a key, without its secret. The secret itself is hashed here, and not sent."""
-    api = Api(collector, ca)
-    path = _key_path(key)
-    if path.endswith(key) and KEY_MARK in key:
-        path = _key_path(_find_key(api, key))
-    show(api.call("GET", path), as_json)
+def _find_shown_key(api: Api, arguments: Arguments) -> str:
+    """Return the reference of a key, which may be its first characters."""
+    ref = _hash_key(api, arguments)
+    return _find_key(api, ref) if KEY_MARK in ref and quote(ref, safe="") == ref else ref
 
 
 def _find_key(api: Api, start: str) -> str:
@@ -198,79 +174,114 @@ def _find_key(api: Api, start: str) -> str:
     return ids[0]
 
 
-def keys_add(
-    customer: CustomerRef,
-    name: Annotated[str | None, typer.Option(help="What people call it.")] = None,
-    scope: Annotated[list[str] | None, typer.Option(help="What it may do; repeatable.")] = None,
-    expires: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends: 2027-01-01, or RFC 3339.")] = None,
-    rate: Annotated[list[str] | None, typer.Option(metavar="RATE", help="Its own limit: 10/s; repeatable.")] = None,
-    budget: Annotated[str | None, typer.Option(metavar="BUDGET", help=BUDGET_HELP)] = None,
-    prefix: Annotated[str | None, typer.Option(help="What it begins with; edgetest for keys to test with.")] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Return once all edges accept it.")] = False,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Create a key: it is printed this once."""
-    limits = [{"rate": each} for each in rate or ()]
+def _build_key(_: Api, arguments: Arguments) -> JsonObject:
     fields = {
-        "name": name,
-        "scopes": scope,
-        "expires_at": expires,
-        "prefix": prefix,
-        "limits": limits,
-        "budget": budget,
+        "name": arguments["name"],
+        "scopes": arguments["scope"],
+        "expires_at": arguments["expires_at"],
+        "prefix": arguments["prefix"],
+        "limits": [{"rate": rate} for rate in arguments["rate"] or ()],
+        "budget": arguments["budget"],
     }
-    body = {field: value for field, value in fields.items() if value}
-    api = Api(collector, ca)
-    _print_secret(api.call("POST", api.customer_path(customer, "keys"), body, create=True), as_json)
-    if wait:
+    return {field: value for field, value in fields.items() if value}
+
+
+def _print_new_key(created: JsonObject, arguments: Arguments) -> None:
+    """Print a key and, with --wait, wait for the edges."""
+    print_secret(created, arguments)
+    if arguments["wait"]:
         from edgeproxy.cli.propagation import wait_for_edges
 
-        wait_for_edges(api)
+        wait_for_edges(Api(arguments["collector"], arguments["ca"]))
 
 
-def keys_budget(
-    key: KeyRef,
-    budget: Annotated[str, typer.Argument(metavar="BUDGET", help=f"{BUDGET_HELP} none removes it.")],
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Change the budget of a key. Its used amount stays."""
-    body = {"budget": None if budget == "none" else budget}
-    show(Api(collector, ca).call("PATCH", _key_path(key), body), as_json)
+def _print_rotation(rotation: JsonObject, arguments: Arguments) -> None:
+    _show_rotation(rotation, arguments["as_json"])
 
 
-def keys_budgets(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """List the budgets of a customer's keys, and the used amount of each."""
-    api = Api(collector, ca)
-    rows = api.fetch_list(api.customer_path(customer, "key-budgets"), "budgets")
-    table(rows, BUDGET_COLUMNS, as_json)
+KEY = argument("key", "The key's id, as `keys ls` lists it, its secret, or the SHA-256 of that.", compute=_hash_key)
+EXPIRES = option("expires_at", "When it ends: 2027-01-01, or RFC 3339.", "--expires", metavar="TIME")
 
-
-def keys_rotate(
-    key: KeyRef,
-    overlap: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="How long both work: 7d, 12h; 0s ends it at once. By default what the collector's file says, or 7d.",
-        ),
-    ] = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Create a key in place of another one: it is printed this once."""
-    body = {"overlap": overlap} if overlap else {}
-    _print_secret(Api(collector, ca).call("POST", f"{_key_path(key)}/rotate", body, create=True), as_json)
-
-
-def keys_rotation(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """Show how a customer's keys rotate, and which keys are due, on their way or replaced."""
-    api = Api(collector, ca)
-    _show_rotation(api.call("GET", api.customer_path(customer, "key-rotation")), as_json)
+keys_ls = build_command(
+    "List the keys of a customer.",
+    "GET",
+    f"{CUSTOMER_PATH}/keys",
+    CUSTOMER,
+    switch("due", "Those that are to be rotated alone.", "--due"),
+    output=Rows(
+        "keys",
+        ("start", "name", "state", "created_at", "expires_at", "last_used_on", "rotate_by", "id"),
+        is_paged=True,
+    ),
+)
+keys_show = build_command(
+    "Show a key, without its secret. The secret itself is hashed here, and not sent.",
+    "GET",
+    KEY_PATH,
+    argument("key", "The key's id, its secret, the SHA-256 of that, or its first characters.", compute=_find_shown_key),
+)
+keys_add = build_command(
+    "Create a key: it is printed this once.",
+    "POST",
+    f"{CUSTOMER_PATH}/keys",
+    CUSTOMER,
+    option("name", "What people call it."),
+    option("scope", "What it may do; repeatable.", kind=list[str] | None),
+    EXPIRES,
+    option("rate", "Its own limit: 10/s; repeatable.", kind=list[str] | None, metavar="RATE"),
+    option("budget", BUDGET_HELP, metavar="BUDGET"),
+    option("prefix", "What it begins with; edgetest for keys to test with."),
+    switch("wait", "Return once all edges accept it.", "--wait"),
+    body=_build_key,
+    output=_print_new_key,
+    is_created_once=True,
+)
+keys_budget = build_command(
+    "Change the budget of a key. Its used amount stays.",
+    "PATCH",
+    KEY_PATH,
+    KEY,
+    argument(
+        "budget",
+        f"{BUDGET_HELP} none removes it.",
+        compute=lambda _, arguments: None if arguments["budget"] == "none" else arguments["budget"],
+    ),
+)
+keys_budgets = build_command(
+    "List the budgets of a customer's keys, and the used amount of each.",
+    "GET",
+    f"{CUSTOMER_PATH}/key-budgets",
+    CUSTOMER,
+    output=Rows("budgets", ("start", "name", "amount", "currency", "meter", "per", "used", "percent", "resets", "key")),
+)
+keys_rotate = build_command(
+    "Create a key in place of another one: it is printed this once.",
+    "POST",
+    f"{KEY_PATH}/rotate",
+    KEY,
+    option(
+        "overlap",
+        "How long both work: 7d, 12h; 0s ends it at once. By default what the collector's file says, or 7d.",
+        metavar="TIME",
+    ),
+    body=select_arguments("overlap"),
+    output=print_secret,
+    is_created_once=True,
+)
+keys_rotation = build_command(
+    "Show how a customer's keys rotate, and which keys are due, on their way or replaced.",
+    "GET",
+    f"{CUSTOMER_PATH}/key-rotation",
+    CUSTOMER,
+    output=_print_rotation,
+)
+keys_revoke = build_command("End a key at once.", "DELETE", KEY_PATH, KEY)
+keys_restore = build_command(
+    "Take back the revocation of a key, within 24 hours. Needs a token with `sensitive: true`.",
+    "POST",
+    f"{KEY_PATH}/restore",
+    KEY,
+)
 
 
 def keys_public_key(
@@ -304,16 +315,6 @@ def _show_rotation(rotation: JsonObject, as_json: bool) -> None:
     table(cast(list[JsonObject], rotation["keys"]), ROTATION_COLUMNS, as_json)
 
 
-def keys_revoke(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """End a key at once."""
-    show(Api(collector, ca).call("DELETE", _key_path(key)), as_json)
-
-
-def keys_restore(key: KeyRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """Take back the revocation of a key, within 24 hours. Needs a token with `sensitive: true`."""
-    show(Api(collector, ca).call("POST", f"{_key_path(key)}/restore"), as_json)
-
-
 def keys_leaked(collector: Url = None, ca: Authorities = None) -> None:
     """Revoke leaked keys; they are read from standard input, one a line."""
     keys = [line.strip() for line in sys.stdin if line.strip()]
@@ -325,86 +326,35 @@ def keys_leaked(collector: Url = None, ca: Authorities = None) -> None:
     typer.echo("if there are such keys, they are revoked")
 
 
-def tokens_ls(as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """List the tokens of the collector."""
-    table(Api(collector, ca).fetch_list("/v1/tokens", "tokens"), TOKEN_COLUMNS, as_json)
+TOKEN = argument("name", "The token's name, as `tokens ls` lists it.")
 
-
-def tokens_add(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What the audit log calls it.")],
-    role: Annotated[str | None, typer.Option(help="edge, beacon, service, read, support, billing or admin.")] = None,
-    customer: Annotated[str | None, typer.Option(help="The customer whose own it may see, instead of a role.")] = None,
-    edge: Annotated[str | None, typer.Option(help="The only edge that may ship with it.")] = None,
-    region: Annotated[str | None, typer.Option(help="The only region whose edges may ship with it.")] = None,
-    expires: Annotated[str | None, typer.Option(metavar="TIME", help="When it ends: 2027-01-01, or RFC 3339.")] = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Create a token: it is printed this once."""
-    api = Api(collector, ca)
-    bound = {"customer": customer and api.resolve_customer(customer), "edge": edge, "region": region}
-    fields = {"name": name, "role": role, **bound, "expires_at": expires}
-    body = {field: value for field, value in fields.items() if value}
-    _print_secret(api.call("POST", "/v1/tokens", body, create=True), as_json)
-
-
-def tokens_rotate(
-    name: TokenRef,
-    overlap: Annotated[
-        str, typer.Option(metavar="TIME", help="How long both work: 7d, 12h; 0s ends it at once.")
-    ] = "7d",
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Give a token another secret: it is printed this once."""
-    _print_secret(Api(collector, ca).call("POST", _token_path(name), {"overlap": overlap}, create=True), as_json)
-
-
-def tokens_revoke(name: TokenRef, collector: Url = None, ca: Authorities = None) -> None:
-    """End a token at once."""
-    Api(collector, ca).call("DELETE", _token_path(name))
-    typer.echo(f"{name} is revoked")
-
-
-def _print_secret(created: JsonObject, as_json: bool) -> None:
-    """Print a created object. Only the secret goes to standard output, for scripts."""
-    if as_json:
-        typer.echo(json.dumps(created, indent=2))
-        return
-    typer.echo(f"{created.get('id') or created.get('name')}, whose secret is shown only now:", err=True)
-    typer.echo(created["secret"])
-
-
-def _raise_path(api: Api, ref: str) -> str:
-    return api.customer_path(ref, "limits/raise")
-
-
-def _key_path(ref: str) -> str:
-    """Return the path of a key; a secret is replaced by its hash."""
-    if FORM.fullmatch(ref.encode()):
-        ref = sha256(ref.encode()).hexdigest()
-    return f"/v1/keys/{quote(ref, safe='')}"
-
-
-def _token_path(name: str) -> str:
-    return f"/v1/tokens/{quote(name, safe='')}"
-
-
-def _format_switch(is_so: bool) -> str | None:
-    return "true" if is_so else None
-
-
-def _parse_fields(fields: list[str] | None) -> JsonObject:
-    """Parse the values of --set: each is JSON, else text."""
-    values: JsonObject = {}
-    for field in fields or ():
-        name, equals, value = field.partition("=")
-        if not equals:
-            fail(f"--set: {field!r} is not FIELD=VALUE", 2)
-        try:
-            values[name] = json.loads(value)
-        except ValueError:
-            values[name] = value
-    return values
+tokens_ls = build_command(
+    "List the tokens of the collector.",
+    "GET",
+    "/v1/tokens",
+    output=Rows("tokens", ("name", "role", "customer", "edge", "region", "secrets", "expires_at", "source")),
+)
+tokens_add = build_command(
+    "Create a token: it is printed this once.",
+    "POST",
+    "/v1/tokens",
+    argument("name", "What the audit log calls it."),
+    option("role", "edge, beacon, service, read, support, billing or admin."),
+    option("customer", "The customer whose own it may see, instead of a role."),
+    option("edge", "The only edge that may ship with it."),
+    option("region", "The only region whose edges may ship with it."),
+    EXPIRES,
+    body=select_arguments("name", "role", "customer", "edge", "region", "expires_at"),
+    output=print_secret,
+    is_created_once=True,
+)
+tokens_rotate = build_command(
+    "Give a token another secret: it is printed this once.",
+    "POST",
+    TOKEN_PATH,
+    TOKEN,
+    option("overlap", "How long both work: 7d, 12h; 0s ends it at once.", kind=str, default="7d", metavar="TIME"),
+    output=print_secret,
+    is_created_once=True,
+)
+tokens_revoke = build_command("End a token at once.", "DELETE", TOKEN_PATH, TOKEN, output=Sentence("{name} is revoked"))

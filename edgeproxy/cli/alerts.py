@@ -1,49 +1,37 @@
 """Commands about alerts of a collector: `alerts ls | replay`."""
 
-from typing import Annotated
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.cli.endpoint_commands import Rows, argument, build_command, option
 
-import typer
-
-from edgeproxy.base.json_values import JsonValue
-from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
-
-COLUMNS = ("id", "at", "severity", "kind", "customer", "title", "deliveries")
 SHOWN = 100
 """Alerts that are listed unless more are asked for."""
 
 
-def alerts_ls(
-    customer: Annotated[str | None, typer.Option(help="Only those about this customer.")] = None,
-    kind: Annotated[str | None, typer.Option(help="Only those of this kind.")] = None,
-    severity: Annotated[str | None, typer.Option(help="page, warn or info.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only those with a delivery that is due, sent or dead.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="How many at most.")] = SHOWN,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """List alerts, the latest first."""
-    api = Api(collector, ca)
-    name = None if customer is None else api.resolve_customer(customer)
-    query = {"customer": name, "kind": kind, "severity": severity, "state": state, "limit": str(limit)}
-    rows = api.fetch_list("/v1/alerts", "alerts", **query)
-    if not as_json:
-        for row in rows:
-            row["deliveries"] = _format_deliveries(row.get("deliveries"))
-    table(rows, COLUMNS, as_json)
-
-
-def _format_deliveries(deliveries: JsonValue) -> str:
+def _format_deliveries(alert: JsonObject) -> str:
+    deliveries = alert.get("deliveries")
     members = deliveries if isinstance(deliveries, list) else []
     return ", ".join(f"{member['channel']} {member['state']}" for member in members)
 
 
-def alerts_replay(
-    alert: Annotated[int, typer.Argument(metavar="ID", min=1, help="The alert's id, as `alerts ls` has it.")],
-    channel: Annotated[str | None, typer.Option(help="On this channel; else on all that have given it up.")] = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Send an alert again."""
-    show(Api(collector, ca).call("POST", f"/v1/alerts/{alert}/replay", query={"channel": channel}), as_json)
+alerts_ls = build_command(
+    "List alerts, the latest first.",
+    "GET",
+    "/v1/alerts",
+    option("customer", "Only those about this customer."),
+    option("kind", "Only those of this kind."),
+    option("severity", "page, warn or info."),
+    option("state", "Only those with a delivery that is due, sent or dead."),
+    option("limit", "How many at most.", kind=int, default=SHOWN, min=1, max=1000),
+    output=Rows(
+        "alerts",
+        ("id", "at", "severity", "kind", "customer", "title", "deliveries"),
+        cells={"deliveries": _format_deliveries},
+    ),
+)
+alerts_replay = build_command(
+    "Send an alert again.",
+    "POST",
+    "/v1/alerts/{alert}/replay?channel={channel}",
+    argument("alert", "The alert's id, as `alerts ls` has it.", int, metavar="ID", min=1),
+    option("channel", "On this channel; else on all that have given it up."),
+)

@@ -26,8 +26,10 @@ CONNECT_SECONDS = 10.0
 """Seconds for a collector that has just been started to listen."""
 PAGE_SIZE = 1000
 
-CUSTOMER_HELP = "By name, pseudonym, id or external id."
-CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help=CUSTOMER_HELP)]
+CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="By name, pseudonym, id or external id.")]
+Key = Annotated[
+    str | None, typer.Option("--key", metavar="TEXT", help="The same command with the same key is carried out once.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print what the collector answers, as it is.")]
 Url = Annotated[
     str | None, typer.Option("--collector", metavar="URL", help=f"Where it is: else ${COLLECTOR}, else {DEFAULT_URL}.")

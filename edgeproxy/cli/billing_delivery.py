@@ -1,28 +1,27 @@
 """Commands about charging: `billing rollout`, `stop`, `resume`, `replay`, `webhooks`, `reconciliation`, `report`."""
 
-from typing import Annotated
-from urllib.parse import quote
+from typing import Any
 
 import typer
 
-from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
+from edgeproxy.cli.api import show
+from edgeproxy.cli.endpoint_commands import (
+    REQUIRED,
+    Arguments,
+    Rows,
+    Sentence,
+    argument,
+    build_command,
+    option,
+)
 
-Why = Annotated[str, typer.Option(help="The reason, for the audit log.")]
+ROLLOUT = "/billing/rollout"
+WHY = option("why", "The reason, for the audit log.", kind=str, default=REQUIRED)
 
 
-def rollout(
-    percent: Annotated[int, typer.Argument(metavar="PERCENT", min=0, max=100, help="The percentage to charge.")],
-    why: Why,
-    force: Annotated[str | None, typer.Option(metavar="REASON", help="Take the step though gates are closed.")] = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Charge this percentage of customers; a step up is refused while a gate is closed or has no figure."""
-    body = {"percent": percent, "why": why, **({} if force is None else {"force": force})}
-    status = Api(collector, ca).call("PUT", "/billing/rollout", body)
-    if as_json:
-        show(status, as_json)
+def _print_rollout(status: Any, arguments: Arguments) -> None:
+    if arguments["as_json"]:
+        show(status, True)
         return
     for gate in status["gates"]:
         typer.echo(f"{'open' if gate['is_open'] else 'CLOSED':7} {gate['name']}: {gate['figure']} ({gate['required']})")
@@ -30,57 +29,11 @@ def rollout(
     typer.echo(f"mode {status['mode']}, {charged}")
 
 
-def stop(
-    why: Why,
-    message: Annotated[str | None, typer.Option(help="What customers are told in the meantime.")] = None,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Charge nobody from now on: service goes on, and what is used in the meantime is never charged."""
-    body = {"charging": False, "why": why, **({} if message is None else {"message": message})}
-    status = Api(collector, ca).call("PUT", "/billing/rollout", body)
-    typer.echo(f"nobody is charged; customers are told: {status['message']}")
-
-
-def resume(why: Why, collector: Url = None, ca: Authorities = None) -> None:
-    """Charge customers again, from the next minute on."""
-    Api(collector, ca).call("PUT", "/billing/rollout", {"charging": True, "why": why})
-    typer.echo("customers are charged again")
-
-
-def replay(
-    event: Annotated[str, typer.Argument(metavar="EVENT", help="Its id, such as evt_1Nx….")],
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Apply an event from Stripe once more: one that is kept here, or else one that Stripe still has."""
-    Api(collector, ca).call("POST", f"/billing/webhooks/{quote(event, safe='')}/replay")
-    typer.echo(f"{event} will be applied once more")
-
-
-def webhooks(
-    state: Annotated[str | None, typer.Option(help="waiting, applied, ignored, other_mode or dead.")] = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """List events from Stripe, the latest first."""
-    events = Api(collector, ca).call("GET", "/billing/webhooks", query={"state": state})["events"]
-    table(events, ("id", "type", "object", "state", "attempts", "received", "error"), as_json)
-
-
-def report(
-    period: Annotated[str | None, typer.Option(metavar="DAY", help="The day on which a period begins.")] = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Show what all usage would cost by one rating of it, beside what was charged."""
+def _print_report(document: Any, arguments: Arguments) -> None:
     from edgeproxy.collector.billing.rating.money import format_amount
 
-    document = Api(collector, ca).call("GET", "/billing/report", query={"period": period})
-    if as_json:
-        show(document, as_json)
+    if arguments["as_json"]:
+        show(document, True)
         return
     for invoice in document["invoices"]:
         real, code = invoice["real"], invoice["currency"]
@@ -98,16 +51,10 @@ def report(
         typer.echo("there are no invoices")
 
 
-def reconciliation(
-    kind: Annotated[str | None, typer.Option(help="A, B, C, D or E.")] = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Show how far books that should agree differ, and what to do about it."""
-    reconciliations = Api(collector, ca).call("GET", "/billing/reconciliation", query={"kind": kind})["reconciliations"]
-    if as_json:
-        show({"reconciliations": reconciliations}, as_json)
+def _print_reconciliations(document: Any, arguments: Arguments) -> None:
+    reconciliations = document["reconciliations"]
+    if arguments["as_json"]:
+        show({"reconciliations": reconciliations}, True)
         return
     for result in reconciliations:
         subject = f"{result['at']} {result['kind']} {result['about']}"
@@ -115,3 +62,59 @@ def reconciliation(
         for row in result["rows"]:
             numbers = f"ours {row['ours']}, theirs {row['theirs']}"
             typer.echo(f"    {row['customer']} {row['meter']}: {numbers}; {row['action']}")
+
+
+rollout = build_command(
+    "Charge this percentage of customers; a step up is refused while a gate is closed or has no figure.",
+    "PUT",
+    ROLLOUT,
+    argument("percent", "The percentage to charge.", int, min=0, max=100),
+    WHY,
+    option("force", "Take the step though gates are closed.", metavar="REASON"),
+    output=_print_rollout,
+)
+stop = build_command(
+    "Charge nobody from now on: service goes on, and what is used in the meantime is never charged.",
+    "PUT",
+    ROLLOUT,
+    WHY,
+    option("message", "What customers are told in the meantime."),
+    body={"charging": False},
+    output=Sentence("nobody is charged; customers are told: {answer[message]}"),
+)
+resume = build_command(
+    "Charge customers again, from the next minute on.",
+    "PUT",
+    ROLLOUT,
+    WHY,
+    body={"charging": True},
+    output=Sentence("customers are charged again"),
+)
+replay = build_command(
+    "Apply an event from Stripe once more: one that is kept here, or else one that Stripe still has.",
+    "POST",
+    "/billing/webhooks/{event}/replay",
+    argument("event", "Its id, such as evt_1Nx…."),
+    output=Sentence("{event} will be applied once more"),
+)
+webhooks = build_command(
+    "List events from Stripe, the latest first.",
+    "GET",
+    "/billing/webhooks",
+    option("state", "waiting, applied, ignored, other_mode or dead."),
+    output=Rows("events", ("id", "type", "object", "state", "attempts", "received", "error")),
+)
+report = build_command(
+    "Show what all usage would cost by one rating of it, beside what was charged.",
+    "GET",
+    "/billing/report",
+    option("period", "The day on which a period begins.", metavar="DAY"),
+    output=_print_report,
+)
+reconciliation = build_command(
+    "Show how far books that should agree differ, and what to do about it.",
+    "GET",
+    "/billing/reconciliation",
+    option("kind", "A, B, C, D or E."),
+    output=_print_reconciliations,
+)

@@ -1,13 +1,28 @@
 """Commands for corrections of invoices and credits, each with its reason, and the explanation of an invoice line."""
 
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Annotated
+from typing import Any
 from urllib.parse import quote
 
 import typer
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, show, table
+from edgeproxy.cli.api import Api, show, table
+from edgeproxy.cli.endpoint_commands import (
+    CUSTOMER,
+    DRY_RUN,
+    IDEMPOTENCY_KEY,
+    WHY,
+    Arguments,
+    Parameter,
+    Print,
+    Rows,
+    argument,
+    build_command,
+    note_dry_run,
+    option,
+)
 from edgeproxy.cli.outcome import fail
 
 MILLICREDITS_PLACES = 4
@@ -15,217 +30,23 @@ MILLICREDITS_PLACES = 4
 AMOUNT_MAX = Decimal(10) ** 13
 """The largest accepted amount: above any real amount, and quick to convert."""
 
-InvoiceId = Annotated[str, typer.Argument(metavar="INVOICE", help="Its id.")]
-Amount = Annotated[str, typer.Argument(metavar="AMOUNT", help="Such as 12.34.")]
-Why = Annotated[str, typer.Option("--why", help="The reason, for the audit log.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would come of it, and change nothing.")]
-Key = Annotated[
-    str | None, typer.Option("--key", metavar="TEXT", help="The same command with the same key is carried out once.")
-]
 
-
-def explain(
-    invoice: InvoiceId,
-    line: Annotated[int, typer.Argument(metavar="LINE", min=0, help="Its position on the invoice, from 0.")],
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Explain why a line of an invoice has its amount, with the usage of each hour."""
-    why: JsonObject = Api(collector, ca).call("GET", _invoice_path(invoice, f"lines/{line}"))
-    hours = None if as_json else why.pop("hours")
-    show(why, as_json)
-    if hours:
-        table(hours, ("hour", "quantity"), as_json)  # type: ignore[arg-type]
-
-
-def credit_note(
-    invoice: InvoiceId,
-    amount: Amount,
-    why: Why,
-    dry: DryRun = False,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Give back part of an invoice, or all of it: of one that is paid, money goes back the way it came."""
-    api = Api(collector, ca)
-    body: JsonObject = {"amount": _parse_invoice_amount(api, invoice, amount), "why": why}
-    _send(api, _invoice_path(invoice, "credit"), body, dry, key, as_json)
-
-
-def settle(
-    invoice: InvoiceId,
-    amount: Amount,
-    why: Why,
-    dry: DryRun = False,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Mark an invoice as paid by a transfer. The amount must be the whole amount due."""
-    api = Api(collector, ca)
-    body: JsonObject = {"amount": _parse_invoice_amount(api, invoice, amount), "why": why}
-    _send(api, _invoice_path(invoice, "settle"), body, dry, key, as_json)
-
-
-def write_off(
-    invoice: InvoiceId,
-    why: Why,
-    dry: DryRun = False,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Write off the amount due of an open invoice as lost. The customer may still pay it."""
-    _send(Api(collector, ca), _invoice_path(invoice, "write-off"), {"why": why}, dry, key, as_json)
-
-
-def void(
-    invoice: InvoiceId,
-    why: Why,
-    dry: DryRun = False,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Take back an invoice that is held or not paid."""
-    _send(Api(collector, ca), _invoice_path(invoice, "void"), {"why": why}, dry, key, as_json)
-
-
-def hold(
-    invoice: InvoiceId,
-    why: Why,
-    dry: DryRun = False,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Hold a draft: it is not sent until an operator accepts it."""
-    _send(Api(collector, ca), _invoice_path(invoice, "hold"), {"why": why}, dry, key, as_json)
-
-
-def accept(
-    invoice: InvoiceId,
-    why: Why,
-    dry: DryRun = False,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Accept a held invoice. It is sent unchanged, over the printed amount."""
-    accepted = _send(Api(collector, ca), _invoice_path(invoice, "accept"), {"why": why}, dry, key, as_json)
-    if not as_json:
-        typer.echo(_describe_acceptance(accepted))
-
-
-def gift(
-    customer: CustomerRef,
-    amount: Amount,
-    why: Why,
-    expires: Annotated[
-        str | None, typer.Option("--expires", metavar="DAY", help="When the rest expires; by default never.")
-    ] = None,
-    dry: DryRun = False,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Give credits for an amount in the customer's currency, as goodwill."""
-    api = Api(collector, ca)
-    customer = api.resolve_customer(customer)
-    body: JsonObject = {"customer": customer, "millicredits": _parse_credits(api, customer, amount), "why": why}
-    if expires is not None:
-        body["expires_at"] = expires
-    _send(api, "/billing/credits/adjust", body, dry, key, as_json)
-
-
-def withdraw(
-    customer: CustomerRef,
-    amount: Amount,
-    why: Why,
-    dry: DryRun = False,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Take back the unspent part of given credits."""
-    api = Api(collector, ca)
-    customer = api.resolve_customer(customer)
-    body: JsonObject = {"customer": customer, "millicredits": -_parse_credits(api, customer, amount), "why": why}
-    _send(api, "/billing/credits/adjust", body, dry, key, as_json)
-
-
-def reverse(
-    customer: CustomerRef,
-    consumption: Annotated[str, typer.Argument(metavar="CONSUMPTION", help="Its id, as a statement has it.")],
-    amount: Amount,
-    why: Why,
-    dry: DryRun = False,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Reverse usage that credits have paid for. The credits return to their grants."""
-    api = Api(collector, ca)
-    customer = api.resolve_customer(customer)
-    millicredits = _parse_credits(api, customer, amount)
-    body: JsonObject = {"customer": customer, "millicredits": millicredits, "consumption": consumption, "why": why}
-    _send(api, "/billing/credits/adjust", body, dry, key, as_json)
-
-
-def refund(
-    purchase: Annotated[str, typer.Argument(metavar="PURCHASE", help="Its id, such as cs_….")],
-    why: Why,
-    amount: Annotated[
-        str | None,
-        typer.Argument(metavar="[AMOUNT]", help="Part of it, in its currency; by default all."),
-    ] = None,
-    dry: DryRun = False,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Pay back the unspent part of a purchase of credits, or less."""
-    api = Api(collector, ca)
-    body: JsonObject = {"purchase": purchase, "why": why}
-    if amount is not None:
-        tried = api.call("POST", "/billing/refunds", body, create=True, dry_run="true")
-        body["millicredits"] = parse_millicredits(amount, tried["currency"])
-    _send(api, "/billing/refunds", body, dry, key, as_json)
-
-
-def consumptions(customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """List the newest hours of usage that credits have paid for, with the ids that `billing reverse` takes."""
-    api = Api(collector, ca)
-    rows = api.fetch_list("/billing/consumptions", "consumptions", customer=api.resolve_customer(customer))
-    table(rows, ("id", "hour", "millicredits", "reversed"), as_json)
-
-
-def _parse_invoice_amount(api: Api, invoice: str, written: str) -> int:
+def _read_invoice_amount(api: Api, arguments: Arguments) -> int:
     """Return an amount in an invoice's currency, in smallest units; exits with 2 if it is invalid."""
     from edgeproxy.config.collector.currency_units import parse_amount
 
-    currency = api.call("GET", f"/billing/invoices/{quote(invoice, safe='')}")["currency"]
+    written = arguments["amount"]
+    currency = api.call("GET", f"/billing/invoices/{quote(arguments['invoice'], safe='')}")["currency"]
     try:
         return parse_amount(written, currency)
     except ValueError as error:
         fail(f"{written!r} {error}", 2)
 
 
-def _parse_credits(api: Api, customer: str, written: str) -> int:
+def _read_credits(api: Api, arguments: Arguments) -> int:
     """Return an amount in the currency of a customer's credits, in millicredits; exits with 2 if it is invalid."""
-    return parse_millicredits(written, api.call("GET", "/billing/balance", query={"customer": customer})["currency"])
+    balance = api.call("GET", "/billing/balance", query={"customer": arguments["customer"]})
+    return parse_millicredits(arguments["millicredits"], balance["currency"])
 
 
 def parse_millicredits(written: str, currency: str) -> int:
@@ -242,17 +63,32 @@ def parse_millicredits(written: str, currency: str) -> int:
     return int(amount * unit)
 
 
-def _invoice_path(invoice: str, action: str) -> str:
-    return f"/billing/invoices/{quote(invoice, safe='')}/{action}"
+def _build_refund(api: Api, arguments: Arguments) -> JsonObject:
+    """Return the body of a refund. A trial has the currency of the purchase."""
+    body: JsonObject = {"purchase": arguments["purchase"], "why": arguments["why"]}
+    if arguments["amount"] is not None:
+        tried = api.call("POST", REFUNDS, body, create=True, dry_run="true")
+        body["millicredits"] = parse_millicredits(arguments["amount"], tried["currency"])
+    return body
 
 
-def _send(api: Api, path: str, body: JsonObject, dry: bool, key: str | None, as_json: bool) -> JsonObject:
-    """Send a correction, print the result, and return it."""
-    result: JsonObject = api.call("POST", path, body, create=True, key=key, dry_run="true" if dry else None)
+def _print_explanation(why: Any, arguments: Arguments) -> None:
+    hours = None if arguments["as_json"] else why.pop("hours")
+    show(why, arguments["as_json"])
+    if hours:
+        table(hours, ("hour", "quantity"), False)
+
+
+def _print_correction(result: JsonObject, arguments: Arguments) -> None:
+    as_json = arguments["as_json"]
     show({name: value for name, value in result.items() if as_json or name != "lines"}, as_json)
-    if dry and not as_json:
-        typer.echo("nothing was changed: it was a dry run")
-    return result
+    note_dry_run(arguments)
+
+
+def _print_acceptance(accepted: JsonObject, arguments: Arguments) -> None:
+    _print_correction(accepted, arguments)
+    if not arguments["as_json"]:
+        typer.echo(_describe_acceptance(accepted))
 
 
 ACCEPTED = {
@@ -274,3 +110,91 @@ def _describe_acceptance(accepted: JsonObject) -> str:
         f"{to_decimal(amount, currency)} {currency.upper()}" if isinstance(amount, int) else "what Stripe has counted"
     )
     return ACCEPTED[str(acceptance["of"])].format(shown)
+
+
+def _build_correction(
+    about: str, path: str, *parameters: Parameter, output: Print = _print_correction, **body: Any
+) -> Callable[..., None]:
+    """Build the command of a correction that can be tried, and is made once for each key."""
+    parameters = (*parameters, DRY_RUN, IDEMPOTENCY_KEY)
+    return build_command(about, "POST", path, *parameters, output=output, is_created_once=True, **body)
+
+
+INVOICE_PATH = "/billing/invoices/{invoice}"
+ADJUST, REFUNDS = "/billing/credits/adjust", "/billing/refunds"
+INVOICE = argument("invoice", "Its id.")
+AMOUNT = argument("amount", "Such as 12.34.", compute=_read_invoice_amount)
+CREDITS = argument("millicredits", "Such as 12.34.", metavar="AMOUNT", compute=_read_credits)
+TAKEN_CREDITS = CREDITS._replace(compute=lambda api, arguments: -_read_credits(api, arguments))
+
+explain = build_command(
+    "Explain why a line of an invoice has its amount, with the usage of each hour.",
+    "GET",
+    f"{INVOICE_PATH}/lines/{{line}}",
+    INVOICE,
+    argument("line", "Its position on the invoice, from 0.", int, min=0),
+    output=_print_explanation,
+)
+credit_note = _build_correction(
+    "Give back part of an invoice, or all of it: of one that is paid, money goes back the way it came.",
+    f"{INVOICE_PATH}/credit",
+    INVOICE,
+    AMOUNT,
+    WHY,
+)
+settle = _build_correction(
+    "Mark an invoice as paid by a transfer. The amount must be the whole amount due.",
+    f"{INVOICE_PATH}/settle",
+    INVOICE,
+    AMOUNT,
+    WHY,
+)
+write_off = _build_correction(
+    "Write off the amount due of an open invoice as lost. The customer may still pay it.",
+    f"{INVOICE_PATH}/write-off",
+    INVOICE,
+    WHY,
+)
+void = _build_correction("Take back an invoice that is held or not paid.", f"{INVOICE_PATH}/void", INVOICE, WHY)
+hold = _build_correction(
+    "Hold a draft: it is not sent until an operator accepts it.", f"{INVOICE_PATH}/hold", INVOICE, WHY
+)
+accept = _build_correction(
+    "Accept a held invoice. It is sent unchanged, over the printed amount.",
+    f"{INVOICE_PATH}/accept",
+    INVOICE,
+    WHY,
+    output=_print_acceptance,
+)
+gift = _build_correction(
+    "Give credits for an amount in the customer's currency, as goodwill.",
+    ADJUST,
+    CUSTOMER,
+    CREDITS,
+    WHY,
+    option("expires_at", "When the rest expires; by default never.", "--expires", metavar="DAY"),
+)
+withdraw = _build_correction("Take back the unspent part of given credits.", ADJUST, CUSTOMER, TAKEN_CREDITS, WHY)
+consumptions = build_command(
+    "List the newest hours of usage that credits have paid for, with the ids that `billing reverse` takes.",
+    "GET",
+    "/billing/consumptions",
+    CUSTOMER,
+    output=Rows("consumptions", ("id", "hour", "millicredits", "reversed")),
+)
+reverse = _build_correction(
+    "Reverse usage that credits have paid for. The credits return to their grants.",
+    ADJUST,
+    CUSTOMER,
+    argument("consumption", "Its id, as a statement has it."),
+    CREDITS,
+    WHY,
+)
+refund = _build_correction(
+    "Pay back the unspent part of a purchase of credits, or less.",
+    REFUNDS,
+    argument("purchase", "Its id, such as cs_…."),
+    WHY,
+    argument("amount", "Part of it, in its currency; by default all.", str | None, metavar="[AMOUNT]", default=None),
+    body=_build_refund,
+)

@@ -1,94 +1,45 @@
 """Commands about plans: changes of prices, scheduled, tried and withdrawn."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
-from urllib.parse import quote
+from typing import TYPE_CHECKING, cast
 
 import typer
 
+from edgeproxy.base.json_values import JsonObject
+from edgeproxy.cli.api import Api, show, table
+from edgeproxy.cli.endpoint_commands import (
+    DRY_RUN,
+    IDEMPOTENCY_KEY,
+    REQUIRED,
+    WHY,
+    Arguments,
+    Rows,
+    argument,
+    build_command,
+    note_dry_run,
+    option,
+)
+from edgeproxy.cli.outcome import fail
+
 if TYPE_CHECKING:
     from edgeproxy.collector.api.price_changes.models import PriceChangeResponse
-from edgeproxy.base.json_values import JsonObject
-from edgeproxy.cli.api import Api, Authorities, Json, Url, show, table
-from edgeproxy.cli.corrections import DryRun, Key, Why
-from edgeproxy.cli.outcome import fail
 
 PRICE_CHANGES = "/billing/price-changes"
 CUSTOMERS_SHOWN = 10
 """The number of printed customers with the largest increase, and with the largest decrease."""
 
 
-def apply(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The new versions, as in plans.yaml.")],
-    at: Annotated[str, typer.Option("--at", metavar="WHEN", help="From when on they are sold, such as 2027-01-01.")],
-    why: Why,
-    dry: DryRun = False,
-    digest: Annotated[
-        str | None, typer.Option("--digest", metavar="HEX", help="That of a dry run: refuse anything else.")
-    ] = None,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Schedule new versions of plans. Subscribers move to them with their next paid period."""
+def _read_plans(_: Api, arguments: Arguments) -> str:
+    file: Path = arguments["plans"]
     try:
-        text = file.read_text(encoding="utf-8")
+        return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         fail(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}", 2)
-    body: JsonObject = {"plans": text, "at": at, "why": why}
-    if digest is not None:
-        body["digest"] = digest
-    api = Api(collector, ca)
-    result = api.call("POST", PRICE_CHANGES, body, create=True, key=key, dry_run="true" if dry else None)
-    _print_change(result, as_json)
-    if dry and not as_json:
-        typer.echo("nothing was changed: it was a dry run")
 
 
-def ls(as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """List changes of prices, newest first."""
-    rows = Api(collector, ca).fetch_all(PRICE_CHANGES, "price_changes")
-    if not as_json:
-        rows = [{**row, "moves": _format_moves(row)} for row in rows]
-    table(rows, ("id", "at", "state", "moves", "created_by", "why"), as_json)
-
-
-def show_change(
-    change: Annotated[str, typer.Argument(metavar="CHANGE", help="Its id.")],
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Show a price change and, while it is scheduled, its effect on each subscriber."""
-    _print_change(Api(collector, ca).call("GET", f"{PRICE_CHANGES}/{quote(change, safe='')}"), as_json)
-
-
-def withdraw(
-    change: Annotated[str, typer.Argument(metavar="CHANGE", help="Its id.")],
-    why: Why,
-    dry: DryRun = False,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """Withdraw a change of prices, until a minute before its time."""
-    path = f"{PRICE_CHANGES}/{quote(change, safe='')}/withdraw"
-    api = Api(collector, ca)
-    _print_change(api.call("POST", path, {"why": why}, create=True, key=key, dry_run="true" if dry else None), as_json)
-    if dry and not as_json:
-        typer.echo("nothing was changed: it was a dry run")
-
-
-def versions(as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """List all versions of plans, with their subscribers."""
-    rows: list[JsonObject] = Api(collector, ca).call("GET", "/billing/plan-versions")["versions"]
-    table(rows, ("version", "state", "begins_at", "fee", "subscribers"), as_json)
-
-
-def _print_change(document: JsonObject, as_json: bool) -> None:
+def _print_change(document: JsonObject, arguments: Arguments) -> None:
     """Print a change, its new terms, and its effect: sums, and the customers with the largest differences."""
+    as_json: bool = arguments["as_json"]
     if as_json:
         show(document, as_json)
         return
@@ -114,3 +65,60 @@ def _print_change(document: JsonObject, as_json: bool) -> None:
 def _format_moves(document: JsonObject) -> str:
     moves = cast("PriceChangeResponse", document)["moves"]
     return ", ".join(f"{move['before']} → {move['after']} ({move['subscribers']})" for move in moves)
+
+
+def _print_new_change(document: JsonObject, arguments: Arguments) -> None:
+    _print_change(document, arguments)
+    note_dry_run(arguments)
+
+
+CHANGE = argument("change", "Its id.")
+
+apply = build_command(
+    "Schedule new versions of plans. Subscribers move to them with their next paid period.",
+    "POST",
+    PRICE_CHANGES,
+    argument("plans", "The new versions, as in plans.yaml.", Path, metavar="FILE", compute=_read_plans),
+    option("at", "From when on they are sold, such as 2027-01-01.", "--at", kind=str, default=REQUIRED, metavar="WHEN"),
+    WHY,
+    DRY_RUN,
+    option("digest", "That of a dry run: refuse anything else.", "--digest", metavar="HEX"),
+    IDEMPOTENCY_KEY,
+    output=_print_new_change,
+    is_created_once=True,
+)
+ls = build_command(
+    "List changes of prices, newest first.",
+    "GET",
+    PRICE_CHANGES,
+    output=Rows(
+        "price_changes",
+        ("id", "at", "state", "moves", "created_by", "why"),
+        is_paged=True,
+        cells={"moves": _format_moves},
+    ),
+)
+show_change = build_command(
+    "Show a price change and, while it is scheduled, its effect on each subscriber.",
+    "GET",
+    f"{PRICE_CHANGES}/{{change}}",
+    CHANGE,
+    output=_print_change,
+)
+withdraw = build_command(
+    "Withdraw a change of prices, until a minute before its time.",
+    "POST",
+    f"{PRICE_CHANGES}/{{change}}/withdraw",
+    CHANGE,
+    WHY,
+    DRY_RUN,
+    IDEMPOTENCY_KEY,
+    output=_print_new_change,
+    is_created_once=True,
+)
+versions = build_command(
+    "List all versions of plans, with their subscribers.",
+    "GET",
+    "/billing/plan-versions",
+    output=Rows("versions", ("version", "state", "begins_at", "fee", "subscribers")),
+)

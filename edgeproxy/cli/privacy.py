@@ -5,11 +5,17 @@ from typing import Annotated
 
 import typer
 
-from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, table
+from edgeproxy.cli.api import CustomerRef
+from edgeproxy.cli.endpoint_commands import Rows, build_command
 from edgeproxy.cli.files import CollectorFile, load_collector_file
 from edgeproxy.cli.outcome import finish
 
-REQUEST_COLUMNS = ("id", "due_at", "is_overdue", "kind", "law", "state", "customer", "person")
+requests = build_command(
+    "List requests of people that are open, oldest first.",
+    "GET",
+    "/v1/privacy/requests?open=true",
+    output=Rows("requests", ("id", "due_at", "is_overdue", "kind", "law", "state", "customer", "person")),
+)
 
 
 def books(
@@ -59,16 +65,6 @@ def export(
     from edgeproxy.collector.commands import privacy
 
     finish(privacy.export(settings, customer, to))
-
-
-def requests(
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """List requests of people that are open, oldest first."""
-    rows = Api(collector, ca).fetch_list("/v1/privacy/requests", "requests", open="true")
-    table(rows, REQUEST_COLUMNS, as_json)
 
 
 def stripe(config: CollectorFile) -> None:

@@ -13,11 +13,11 @@ from typing import Annotated
 import typer
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, show, table
+from edgeproxy.cli.api import Api, CustomerRef, Json, show
+from edgeproxy.cli.endpoint_commands import Rows, build_command
 from edgeproxy.cli.outcome import fail
 
 FROM_TOKEN, TO_TOKEN = "EDGEPROXY_FROM_TOKEN", "EDGEPROXY_TO_TOKEN"
-MOVE_COLUMNS = ("created_at", "side", "residency", "state", "customer_id", "peer", "id")
 KEYS_AT_ONCE = 200
 POLL_SECONDS = 1.0
 
@@ -186,6 +186,9 @@ def move(
             show(moving.progress, as_json)
 
 
-def moves(as_json: Json = False, collector: Url = None, ca: Authorities = None) -> None:
-    """List moves of customers to and from other residencies."""
-    table(Api(collector, ca).fetch_list("/v1/moves", "moves"), MOVE_COLUMNS, as_json)
+moves = build_command(
+    "List moves of customers to and from other residencies.",
+    "GET",
+    "/v1/moves",
+    output=Rows("moves", ("created_at", "side", "residency", "state", "customer_id", "peer", "id")),
+)

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Url, show, table
-from edgeproxy.cli.corrections import Key
+from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Key, Url, show, table
+from edgeproxy.cli.endpoint_commands import CUSTOMER, IDEMPOTENCY_KEY, Parameter, build_command, option
 
 PATH = "/billing/subscription"
 PLAN_HELP = "A plan, which is its newest version, or a version such as standard@3."
@@ -18,12 +18,19 @@ When = Annotated[str | None, typer.Option(metavar="now|period_end", help="At onc
 Preview = Annotated[bool, typer.Option("--dry-run", help="Show the date and the cost of the change, and make none.")]
 
 
-def show_subscription(
-    customer: CustomerRef, as_json: Json = False, collector: Url = None, ca: Authorities = None
-) -> None:
-    """Show the subscription of a customer, and the change that waits."""
-    api = Api(collector, ca)
-    show(api.call("GET", PATH, query={"customer": api.resolve_customer(customer)}), as_json)
+show_subscription = build_command(
+    "Show the subscription of a customer, and the change that waits.", "GET", PATH, CUSTOMER
+)
+end = build_command(
+    "End the subscription, by default with the paid time; nothing is paid back.",
+    "POST",
+    f"{PATH}/cancel?customer={{customer}}",
+    CUSTOMER,
+    Parameter("when", When, None, None),
+    option("reason", "Such as too_expensive.", metavar="REASON"),
+    IDEMPOTENCY_KEY,
+    is_created_once=True,
+)
 
 
 def add(
@@ -70,22 +77,6 @@ def keep(
     api = Api(collector, ca)
     name = api.resolve_customer(customer)
     _send(api, "PUT", name, {"plan": _fetch_plan(api, name)}, False, key, as_json)
-
-
-def end(
-    customer: CustomerRef,
-    when: When = None,
-    reason: Annotated[str | None, typer.Option(metavar="REASON", help="Such as too_expensive.")] = None,
-    key: Key = None,
-    as_json: Json = False,
-    collector: Url = None,
-    ca: Authorities = None,
-) -> None:
-    """End the subscription, by default with the paid time; nothing is paid back."""
-    api = Api(collector, ca)
-    query = {"customer": api.resolve_customer(customer)}
-    body = _select(when=when, reason=reason)
-    show(api.call("POST", f"{PATH}/cancel", body, create=True, key=key, query=query), as_json)
 
 
 def _fetch_plan(api: Api, customer: str) -> str:

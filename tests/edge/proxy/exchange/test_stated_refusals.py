@@ -1,124 +1,211 @@
 """The reason of each refusal: a sentence, fields and members that are about the limit that refused."""
 
+import itertools
 import json
 import re
+import socket
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from edgeproxy.config.refusal_terms import QuotaKind
+from edgeproxy.config.directory import KeyOwner
+from edgeproxy.config.refusal_terms import TERMS, QuotaKind
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.layout import Layout
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.refusal import StatedLimit, describe_refusal
+from edgeproxy.edge.messages import KeysLookedUp
+from loadtest.testbed.process import ROOT
 from tests.edge.proxy.asking import asks
 from tests.support.http2_wire import http2
 from tests.support.tables import close_all, make, opened
-from tests.support.transcript import KEY, Edge, ok, post
+from tests.support.transcript import Edge, digest, head, ok, post
 from tests.support.wire import Message
 
-MOMENT = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
 REQUESTS_DAY = {"meter": "requests", "per": "day", "included": 1, "cap": "hard"}
-REFUSALS: dict[str, tuple[dict[str, Any], str, str, str | None, str]] = {
-    "rate": (
-        {"limits": [{"rate": "1/min"}]},
-        r"The rate limit is reached \(basic: 1 of 1 in 60 s\); try again in \d+ s",
-        '"basic";q=1;w=60',
-        r'"basic";r=0;t=\d+',
-        "wait",
-    ),
-    "concurrency": (
-        {"concurrency": 1},
-        r"Too many requests at once \(concurrency: 1 of 1 under way\); try again when one has ended",
-        '"concurrency";q=1;qu="concurrent-requests"',
-        '"concurrency";r=0',
-        "wait",
-    ),
-    "quota": (
-        {"limits": [{"rate": "100/min"}], "quotas": [REQUESTS_DAY]},
-        rf"The quota is used up \(requests-day: 1 of 1\); wait until {MOMENT}",
-        '"requests-day";q=1;w=86400',
-        r'"requests-day";r=0;t=\d+',
-        "wait",
-    ),
-    "cap of a day": (
-        {"limits": [{"rate": "100/min"}], "caps": {"day": 500}},
-        rf"The spending cap is reached \(cost-day: 600 of 500\); wait until {MOMENT}",
-        '"cost-day";q=500;w=86400',
-        r'"cost-day";r=0;t=\d+',
-        "wait",
-    ),
-    "cap of a session": (
-        {"limits": [{"rate": "100/min"}], "caps": {"session": "600/60min"}},
-        r"The spending cap is reached \(session: 600 of 600 in 3600 s\); try again in \d+ s",
-        '"session";q=600;w=3600',
-        r'"session";r=0;t=\d+',
-        "wait",
-    ),
-    "cap of a request": (
-        {"limits": [{"rate": "100/min"}], "caps": {"request": 4}},
-        "Such a request counts for 5, and request never lets more than 4 pass",
-        '"request";q=4',
-        None,
-        "change_request",
-    ),
+RATE = {"limits": [{"rate": "100/min"}]}
+PLAN = {"meter": "requests", "per": "month", "included": 1, "cap": "hard"}
+CREDITS = {"meter": "cost", "per": "ever@1", "included": 600, "cap": "hard"}
+BUDGET = {"meter": "requests", "per": "day", "included": 1, "id": "0" * 36}
+SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "rate": ({"limits": [{"rate": "1/min"}]}, {}, {}),
+    "concurrency": ({"concurrency": 1}, {}, {}),
+    "quota": ({**RATE, "quotas": [REQUESTS_DAY]}, {}, {}),
+    "plan": (RATE, {"entitled": [PLAN]}, {}),
+    "cap of a day": ({**RATE, "caps": {"day": 500}}, {}, {}),
+    "cap of a session": ({**RATE, "caps": {"session": "600/60min"}}, {}, {}),
+    "cap of a request": ({**RATE, "caps": {"request": 4}}, {}, {}),
+    "budget": (RATE, {}, {"budget": {**BUDGET, "why": "The budget of the API key ek_12 for the day is used up"}}),
+    "credits": (RATE, {"entitled": [CREDITS]}, {}),
 }
-"""By limit: the settings of a tier, the first sentence, RateLimit-Policy, RateLimit, and the remedy."""
+"""By refusal: the settings of a tier, of a customer in the directory, and of its key."""
+KINDS = ("rate", "concurrency", "quota", "plan", "cap", "budget", "credits")
+WAYS = ("HTTP/1.1", "HTTP/2", "authorize")
+MINE = "key-of-dora"
+PROXY = "127.0.0.3"
+SLACK_SECONDS = 3.0
+"""Retry-After is rounded up by a second, and the machine may stall."""
 
 
-def check(answer: Message, limit: str) -> None:
-    """Hold an answer to the row of the limit."""
-    _, sentence, policy, left, remedy = REFUSALS[limit]
-    problem = json.loads(answer.body)
-    name, kind = policy.split('"')[1], limit.split()[0]
-    assert answer.status == problem["status"] == 429
+class Row(NamedTuple):
+    """A row of the table of refusals in docs/limits/limits.md."""
+
+    status: int
+    sentence: str
+    fields: str
+    retry_after: str
+    remedy: str
+    ends_at: str
+
+
+def read_table() -> dict[str, Row]:
+    """Return the rows by refusal: the kind, with the words beside it."""
+    table = (ROOT / "docs" / "limits" / "limits.md").read_text().partition("\n| `kind` | status |")[2]
+    lines = itertools.takewhile(lambda line: line.startswith("|"), table.splitlines()[2:])
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    return {
+        row[0].replace("`", ""): Row(int(row[1]), row[2], row[3], row[4], row[5].strip("`"), row[6]) for row in cells
+    }
+
+
+TABLE = read_table()
+
+
+def build_pattern(example: str) -> str:
+    """Return a pattern of texts that differ from an example in their numbers, and where it has an ellipsis."""
+    return re.sub(r"\d+", r"\\d+", re.escape(example)).replace("…", ".+")
+
+
+def check(answer: Message, refusal: str, passed: float = 0.0) -> None:
+    """Hold an answer to its row of the table. `passed`: the seconds by which edge time is ahead of the date."""
+    row, kind, problem = TABLE[refusal], refusal.split()[0], json.loads(answer.body)
+    assert answer.status == problem["status"] == row.status
     stated, _, message = problem["detail"].partition(f". Ask {kind}")
-    assert re.fullmatch(sentence, stated), stated
+    assert re.fullmatch(build_pattern(row.sentence), stated), stated
     assert not message
     assert problem["detail"].endswith(f". Ask {kind}"), "the message of its kind"
-    assert (answer["RateLimit-Policy"], problem["violated-policies"]) == (policy, [name])
-    assert ("RateLimit" in answer) == (left is not None)
-    assert left is None or re.fullmatch(left, answer["RateLimit"])
     member = problem["limit"]
-    assert (member["name"], member["kind"], member["remedy"]) == (name, kind, remedy)
-    assert (f"{member['used']} of {member['allowed']}" in stated) == (limit != "cap of a request")
-    assert ("Retry-After" in answer) == (remedy == "wait")
+    (name,) = problem["violated-policies"]
+    assert (member["name"], member["kind"], member["remedy"]) == (name, kind, row.remedy)
+    assert (f"({name}: {member['used']} of {member['allowed']}" in stated) == (refusal != "cap of a request")
+    policy, left = (None if cell == "none" else build_pattern(cell.strip("`")) for cell in row.fields.split(", "))
+    assert policy is not None
+    assert re.fullmatch(f'"{name}";{policy}', answer["RateLimit-Policy"]), answer["RateLimit-Policy"]
+    assert ("RateLimit" in answer) == (left is not None)
+    assert left is None or re.fullmatch(f'"{name}";{left}', answer["RateLimit"]), answer["RateLimit"]
+    assert ("Retry-After" in answer) == (row.retry_after != "none")
+    assert ("ends_at" in member) == (row.ends_at == "yes")
     if "ends_at" in member:
         wait = datetime.fromisoformat(member["ends_at"]) - parsedate_to_datetime(answer["Date"])
-        assert wait.total_seconds() == pytest.approx(int(answer["Retry-After"]), abs=3)
+        assert wait.total_seconds() - passed == pytest.approx(int(answer["Retry-After"]), abs=SLACK_SECONDS)
         assert member["ends_at"] in stated or f"in {answer['Retry-After']} s" in stated
 
 
-@pytest.mark.parametrize("limit", REFUSALS)
-async def test_a_refusal_is_about_the_limit_that_refused_over_both_protocols(edge: Edge, limit: str) -> None:
-    kinds = ("rate", "concurrency", "quota", "cap")
+def test_the_table_has_each_refusal_and_402_is_for_payments_alone() -> None:
+    assert TABLE.keys() == SETTINGS.keys()
+    assert {refusal.split()[0] for refusal in TABLE} == set(KINDS) == TERMS.keys() - {"account", "key"}
+    for refusal, row in TABLE.items():
+        terms = TERMS[refusal.split()[0]]  # type: ignore[index]
+        assert row.status == terms.status == (402 if row.remedy in ("top_up", "pay") else 429)
+        assert row.remedy in (terms.remedy, "change_request")
+        assert (row.retry_after == "none") == (row.remedy in ("change_request", "top_up")), "only a wait has a time"
+
+
+def configure(edge: Edge, refusal: str) -> None:
+    """Give the edge a customer in the directory whose requests end in this refusal."""
     edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
+    edge.config["trusted_proxies"] = [PROXY]
+    edge.config["usage"] = {"collector": "http://127.0.0.1:9", "token": "secret-of-edge"}
+    edge.config["directory"] = {"from": "collector", "trust": f"ed25519:{'A' * 43}="}
     edge.config["meters"] = {
         "requests": {"count": "requests"},
         "cost": {"count": "response_header", "header": "X-Cost"},
     }
-    edge.config["tiers"]["basic"] = {**REFUSALS[limit][0], "message": {kind: f"Ask {kind}" for kind in kinds}}
-    if limit == "cap of a request":
+    message = {kind: f"Ask {kind}" for kind in KINDS}
+    edge.config["tiers"]["basic"] = {**SETTINGS[refusal][0], "message": message}
+    if refusal == "cap of a request":
         edge.config["routes"][0]["cost"] = 5
     edge.upstream.answers(lambda _: ok(b"", "X-Cost: 600"))
-    client, newer = await edge.client(), await http2(edge)
-    if limit == "concurrency":
+
+
+def add_owner(edge: Edge, refusal: str) -> None:
+    """Tell the worker the owner of the key, as its supervisor does."""
+    _, customer, key = SETTINGS[refusal]
+    owner = KeyOwner("dora", json.dumps({"tier": "basic", **customer}), json.dumps(key))
+    edge.runtime.key_lookup.on_answer(KeysLookedUp({bytes.fromhex(digest(MINE)): owner}, [], []))
+
+
+Ask = Callable[[], Awaitable[Message]]
+
+
+async def connect(edge: Edge, way: str) -> Ask:
+    """Connect a client that sends requests in this way, or a proxy that asks about them."""
+    if way == "HTTP/2":
+        newer = await http2(edge)
+        return lambda: newer.asks("/v1/a", ("x-api-key", MINE))
+    if way == "HTTP/1.1":
+        client = await edge.client()
+        return lambda: asks(client, "/v1/a", key=MINE)
+    asking = socket.create_server(("127.0.0.1", 0))
+    asking.setblocking(False)
+    await edge.worker.listen([asking], [None], ["original"], [False])
+    edge.address = asking.getsockname()
+    proxy = await edge.client(PROXY)
+    fields = ("X-Original-Method: GET", "X-Original-URI: /v1/a", "X-Forwarded-For: 127.0.0.1", f"X-API-Key: {MINE}")
+    return lambda: proxy.asks(head("GET /v1/authorize HTTP/1.1", "Host: edge.test", *fields))
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("refusal", SETTINGS)
+async def test_each_refusal_has_the_fields_of_the_table_and_ends_when_it_says(
+    edge: Edge, refusal: str, way: str
+) -> None:
+    configure(edge, refusal)
+    client = await edge.client()
+    add_owner(edge, refusal)
+    if refusal == "concurrency":
         busy = await edge.client()
-        await busy.sends(post(b"x", "/v1/a", f"X-API-Key: {KEY}")[:-1])
+        await busy.sends(post(b"x", "/v1/a", f"X-API-Key: {MINE}")[:-1])
         await edge.until(edge.in_use)
-    elif limit != "cap of a request":
-        assert (await asks(client)).status == 200
-    check(await asks(client), limit)
-    check(await newer.asks("/v1/a", ("x-api-key", KEY)), limit)
-    if limit == "concurrency":
+    elif refusal != "cap of a request":
+        assert (await asks(client, "/v1/a", key=MINE)).status == 200
+    ask = await connect(edge, way)
+    refused = await ask()
+    check(refused, refusal)
+    if refusal == "concurrency":
         await busy.sends(b"x")
         assert (await busy.gets_answer("POST")).status == 200
+    elif "Retry-After" not in refused:
+        edge.passes_time(400 * 86400.0)
+        check(await ask(), refusal)
+        return
+    else:
+        passed = int(refused["Retry-After"]) - SLACK_SECONDS
+        edge.passes_time(passed)
+        check(await ask(), refusal, passed)
+        edge.passes_time(SLACK_SECONDS)
+    assert (await ask()).status == 200
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("status", [402, 403])
+async def test_pause_answers_402_only_if_a_payment_ends_it(edge: Edge, way: str, status: int) -> None:
+    edge.config["customers"]["acme"]["paused"] = {"why": "The invoice of May is unpaid", "status": status}
+    configure(edge, "rate")
+    edge.config["keys"].append({"sha256": digest(MINE), "customer": "acme"})
+    del edge.config["directory"], edge.config["usage"]
+    await edge.client()
+    refused = await (await connect(edge, way))()
+    problem = json.loads(refused.body)
+    assert (refused.status, problem["detail"]) == (status, "The invoice of May is unpaid")
+    assert not any(name in refused for name in ("Retry-After", "RateLimit", "RateLimit-Policy"))
 
 
 async def test_the_limit_with_the_longest_wait_is_stated(answering: Edge) -> None:

@@ -1,4 +1,4 @@
-"""Every command of the table with good and bad input: each ends with a documented code, and no traceback."""
+"""Every command of the table with good and bad input: each ends with a documented code, no traceback and no secret."""
 
 import inspect
 import json
@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args, get_type_hints
 
 import pytest
-from click.testing import Result
 from typer import Exit
 from typer.models import OptionInfo
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from edgeproxy import cli
 from edgeproxy.cli import api
@@ -20,7 +19,7 @@ from edgeproxy.cli import running as running_commands
 from edgeproxy.collector.accounts.ids import build_pseudonym
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.key_form import generate_key
-from loadtest.testbed.collector import ADMIN, PLANS, Collector
+from loadtest.testbed.collector import ADMIN, PLANS, SOLD, Collector
 from loadtest.testbed.ports import HOST
 from tests.support.command_table import find_functions
 from tests.support.used_database import use_database
@@ -29,11 +28,28 @@ SERVE_FOR_EVER = frozenset({"quick", "demo", "stripe-sandbox"})
 """Commands that take no configuration file and would serve."""
 SERVE = frozenset({"edge", "collector", "regions"})
 """Commands that serve if their file is right."""
+MARK = "hush-9c4e"
+"""A text in all secrets. Nothing else has it."""
 ENVIRON = {
     "EDGEPROXY_COLLECTOR": f"http://{HOST}:1",
-    **dict.fromkeys(("EDGEPROXY_TOKEN", "EDGEPROXY_FROM_TOKEN", "EDGEPROXY_TO_TOKEN"), "token"),
+    **dict.fromkeys(("EDGEPROXY_TOKEN", "EDGEPROXY_FROM_TOKEN", "EDGEPROXY_TO_TOKEN"), f"token-{MARK}"),
+    **dict.fromkeys(("DATABASE_PASSWORD", "PROXY_PASSWORD", "SMTP_PASSWORD"), MARK),
+    "STRIPE_SECRET_KEY": f"sk_test_{MARK}",
+    "STRIPE_WEBHOOK_SECRETS": f"whsec_{MARK}",
 }
-"""An unreachable collector, and tokens for it."""
+"""An unreachable collector, and secrets."""
+SECRETS: dict[str, Any] = {
+    "database": f"postgresql://me:${{DATABASE_PASSWORD}}@{HOST}:1/ledger",
+    "proxy": {"url": f"http://me:${{PROXY_PASSWORD}}@{HOST}:1"},
+    "alerts": {
+        "channels": {
+            "ops": {"smtp": f"smtps://me:${{SMTP_PASSWORD}}@{HOST}:1", "from": "a@example.com", "to": ["b@example.com"]}
+        },
+        "routes": {kind: ["ops"] for kind in ("page", "warn", "info")},
+    },
+    "billing": {"plans": PLANS, "mode": "live"},
+}
+"""Settings with a secret in each server's address, and a database that is away."""
 CODES = (0, 1, 2)
 """The exit codes that `edgeproxy.cli.outcome` documents."""
 CONFIG = ("config", "file", "path")
@@ -47,12 +63,13 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Files for commands, by their kind or their fault."""
     folder = tmp_path_factory.mktemp("files")
 
-    def write(name: str, database: str, **more: object) -> Path:
-        settings = {
+    def write(name: str, stored: str, **more: object) -> Path:
+        settings: dict[str, object] = {
             "listen": f"{HOST}:1",
-            "database": f"sqlite:///{folder}/{database}",
-            "tiers": {"basic": {"limits": [{"rate": "60/min"}]}},
-            "meters": {"requests": {"count": "requests"}},
+            "database": f"sqlite:///{folder}/{stored}",
+            "tokens": [{"name": "admin", "sha256": "a" * 64, "role": "admin"}],
+            "tiers": {name: {} for name in ("basic", "free", "standard", "enterprise")},
+            "meters": {"requests": {"count": "requests"}, **SOLD},
             "pages": {"url": "https://edge.example.com"},
             **more,
         }
@@ -75,6 +92,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "cut database": write("cut.yaml", "cut.db"),
         "database of text": write("text.yaml", "text.db"),
         "no database": write("none.yaml", "none.db"),
+        "secrets": write("secrets.yaml", "", **SECRETS),
         "no file": folder / "nowhere" / "collector.yaml",
         "a folder": folder,
         "bytes": folder / "binary",
@@ -89,14 +107,14 @@ async def _do_nothing(_: Database) -> None:
 def list_words(words: str, file: Path, text: str, **values: str) -> list[str]:
     """Return arguments that give each parameter a value of its type. Optional options are left out, unless they are in
     `values`."""
-    given = []
+    given: list[str] = []
     function = FUNCTIONS[words]
     hints = get_type_hints(function, include_extras=True)
     for name, parameter in inspect.signature(function).parameters.items():
         kind, *more = get_args(hints[name]) if hasattr(hints[name], "__metadata__") else (hints[name],)
         about = more[0] if more else None
         is_path, is_option = Path in (kind, *get_args(kind)), isinstance(about, OptionInfo)
-        is_config = is_path and name in CONFIG
+        is_config = is_path and name in CONFIG and not given  # `check` takes its file under two names.
         if name == "yes":
             given.append("--yes")
         elif parameter.default is inspect.Parameter.empty or is_config or name in values:
@@ -108,12 +126,19 @@ def list_words(words: str, file: Path, text: str, **values: str) -> list[str]:
     return given
 
 
+def test_configurations_are_right(files: dict[str, Path]) -> None:
+    """Otherwise no command gets beyond its configuration."""
+    for about in ("right", "encrypted", "selling", "cut database", "database of text", "no database", "secrets"):
+        result = run("check", files[about], "")
+        assert result.exit_code == 0, (about, result.output)
+
+
 def run(words: str, file: Path, text: str) -> Result:
     return CliRunner().invoke(cli.app, [*words.split(), *list_words(words, file, text)], env=ENVIRON)
 
 
 @pytest.mark.parametrize("words", sorted(FUNCTIONS.keys() - SERVE_FOR_EVER))
-def test_command_prints_an_error_without_a_traceback(
+def test_command_prints_an_error_without_traceback_or_secret(
     words: str, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(api, "CONNECT_SECONDS", 0.0)
@@ -127,6 +152,7 @@ def test_command_prints_an_error_without_a_traceback(
             assert ended, (about, text, repr(result.exception), result.exc_info)
             assert result.exit_code in CODES, (about, text, result.output)
             assert "Traceback" not in result.output, (about, text, result.output)
+            assert MARK not in result.output, (about, text, result.output)
             if about in ("bytes", "a list") and "config" in inspect.signature(FUNCTIONS[words]).parameters:
                 assert result.exit_code in (1, 2), (about, text, result.output)
 
@@ -234,6 +260,7 @@ def test_command_beside_a_collector_prints_no_traceback(
         assert ended, (text, repr(result.exception), result.exc_info)
         assert result.exit_code in CODES, (text, result.output)
         assert "Traceback" not in result.output, (text, result.output)
+        assert MARK not in result.output, (text, result.output)
         assert " answered 500" not in result.output, (text, result.output)
 
 

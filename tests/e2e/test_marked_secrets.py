@@ -16,14 +16,8 @@ from loadtest.testbed.waiting import until
 
 MARK = "hush-9c4e"
 """A text in all secrets of these tests. Nothing else has it."""
-COMMANDS = (
-    ["check"],
-    ["explain"],
-    ["verify", "-c"],
-    ["database", "rights", "-c"],
-    ["encryption", "rows", "-c"],
-)
-"""Commands, before the name of the configuration."""
+COMMANDS = (["check"], ["database", "migrate", "-c"])
+"""Commands, before the name of the configuration: one reads it, the other also takes an owner's URL."""
 URLS = (
     f"postgresql://me:{MARK}@127.0.0.1:1/ledger",
     f"postgresql://me:{MARK}@{MARK}@127.0.0.1:1/ledger",
@@ -51,16 +45,17 @@ def write(folder: Path, **settings: object) -> Path:
 
 
 @pytest.mark.parametrize("url", URLS)
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[-1])
 def test_command_hides_the_password_of_a_wrong_url(tmp_path: Path, command: list[str], url: str) -> None:
     file = write(tmp_path)
     done = subprocess.run(
         [sys.executable, "-m", "edgeproxy", *command, file],
         capture_output=True,
         check=False,
-        env={**os.environ, "DATABASE_URL": url},
+        env={**os.environ, "DATABASE_URL": url, "EDGEPROXY_DATABASE_OWNER": url},
         timeout=120,
     )
+    assert done.returncode in (0, 1, 2)
     assert not has_mark(done.stdout, done.stderr), done.stdout + done.stderr
 
 

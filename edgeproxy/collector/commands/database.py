@@ -12,6 +12,7 @@ from typing import NamedTuple, TextIO
 
 from pydantic_core import PydanticCustomError
 from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DatabaseError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import event_loop
@@ -333,3 +334,8 @@ def _run(work: Callable[[], Coroutine[object, object, str]]) -> CommandResult:
         return 2, str(error)
     except CONNECTION_ERRORS as error:
         return 2, str(error) if isinstance(error, OSError) else f"the database cannot be used: {format_reason(error)}"
+    except DatabaseError as error:
+        if type(error) is not DatabaseError:
+            raise
+        # SQLite's errors about a damaged file have no class of their own.
+        return 2, f"the database cannot be used: {format_reason(error)}"

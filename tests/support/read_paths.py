@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
-from edgeproxy.collector.api.endpoint import AnyEndpoint
+from edgeproxy.collector.api.endpoint import Endpoint
 from edgeproxy.collector.api.groups import GROUPS
 from tests.support.site import AN_ID, PLACES
 
@@ -14,7 +14,7 @@ class Places(dict[str, str]):
         return AN_ID
 
 
-def list_endpoints() -> Iterator[AnyEndpoint]:
+def list_endpoints() -> Iterator[Endpoint]:
     """List all readable endpoints."""
     yield from (one for group in GROUPS for one in group.endpoints if one.method == "GET")
 

@@ -4,10 +4,13 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import NamedTuple, cast
 
 import orjson
 from aiohttp import hdrs, web
+from pydantic import BaseModel
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject
@@ -18,6 +21,7 @@ from edgeproxy.collector.accounts.key_rows import set_rotate_every
 from edgeproxy.collector.api import auth, openapi, reference
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.callers import Callers
+from edgeproxy.collector.api.changes import make_change
 from edgeproxy.collector.api.contact_rights import require_contact
 from edgeproxy.collector.api.customer_names import IN_BODIES, IN_QUERIES, CustomerNames, find_readers
 from edgeproxy.collector.api.endpoint import (
@@ -27,17 +31,26 @@ from edgeproxy.collector.api.endpoint import (
     READ_VALUES,
     SHOWN_TO,
     AnyCall,
-    AnyEndpoint,
     Call,
+    Endpoint,
     Nothing,
     Query,
 )
+from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Handlers, Resources
 from edgeproxy.collector.api.groups import GROUPS, PARAMETERS
 from edgeproxy.collector.api.listener import LISTENER, Listener
 from edgeproxy.collector.api.request_limits import RequestLimits, RequestRate, format_subject
 from edgeproxy.collector.api.request_reader import parse_body, parse_query, read_json
-from edgeproxy.collector.api.responses import RETRY_LATER, FieldError, ProblemError, problem
+from edgeproxy.collector.api.responses import (
+    RETRY_LATER,
+    Answer,
+    FieldError,
+    ProblemError,
+    as_answer,
+    build_response,
+    problem,
+)
 from edgeproxy.collector.api.service.handlers import DESCRIPTION, REFERENCE, Description
 from edgeproxy.collector.api.usage.csv_export import TooManyExportsError
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
@@ -84,7 +97,7 @@ class RequestParts(NamedTuple):
     """The bytes of an inner call, likewise."""
 
 
-def is_within_page(endpoint: AnyEndpoint, parts: RequestParts) -> bool:
+def is_within_page(endpoint: Endpoint, parts: RequestParts) -> bool:
     """Return True if a page reads this for its visitor, so that only the budget of pages applies.
 
     A page reads several documents and would use up the rate of the API. Reads with a lower rate than pages keep their
@@ -163,12 +176,12 @@ class Service:
                     application.router.add_route("HEAD", route, handle)
         return application
 
-    def _build_handle(self, endpoint: AnyEndpoint) -> Handle:
+    def _build_handle(self, endpoint: Endpoint) -> Handle:
         """Return the function that passes a request to an endpoint after all checks."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             holder = None
-            if endpoint.roles is not None:
+            if not endpoint.is_public:
                 # Several fields are combined into one (RFC 9110 section 5.3), which is no valid token. So no field is
                 # preferred.
                 authorization = ", ".join(request.headers.getall("Authorization", []))
@@ -180,11 +193,11 @@ class Service:
         return handle
 
     async def _answer(
-        self, endpoint: AnyEndpoint, holder: Holder | None, request: web.Request, parts: RequestParts
+        self, endpoint: Endpoint, holder: Holder | None, request: web.Request, parts: RequestParts
     ) -> web.StreamResponse:
         if holder is not None:
             request[CALLER] = request[CALLER]._replace(actor=holder.label)
-        if endpoint.roles is not None:
+        if not endpoint.is_public:
             assert holder is not None
             what = f"{endpoint.method} {endpoint.path}"
             auth.require(holder, endpoint.roles, what)
@@ -206,7 +219,7 @@ class Service:
             return await self._handle(endpoint, holder, request, parts, query)
 
     async def _handle(
-        self, endpoint: AnyEndpoint, holder: Holder | None, request: web.Request, parts: RequestParts, query: Query
+        self, endpoint: Endpoint, holder: Holder | None, request: web.Request, parts: RequestParts, query: Query
     ) -> web.StreamResponse:
         path_parameters = parts.path_parameters
         if self.names.are_pseudonyms:
@@ -215,7 +228,7 @@ class Service:
         if holder is not None and holder.customer is not None:
             await self._require_own(holder, path_parameters)
         call: AnyCall = Call(
-            request, holder, query, Nothing(), path_parameters=path_parameters, inner_body=parts.inner_body
+            endpoint, request, holder, query, Nothing(), path_parameters=path_parameters, inner_body=parts.inner_body
         )
         if endpoint.body is not Nothing:
             if parts.inner_json is None:
@@ -226,10 +239,22 @@ class Service:
             if self.names.are_pseudonyms:
                 body = await self.names.resolve_fields(body, IN_BODIES)
             call = replace(call, body=body, raw_body=raw_body)
-        return await endpoint.handler(self._handlers_by_route[endpoint.method, endpoint.path], call)
+        return build_response(await self._call_handler(endpoint, call), endpoint.status)
+
+    async def _call_handler(self, endpoint: Endpoint, call: AnyCall) -> object:
+        """Return the result of an endpoint's handler."""
+        handle = partial(endpoint.handler, self._handlers_by_route[endpoint.method, endpoint.path], call)
+        if not endpoint.is_transaction:
+            return await handle()
+
+        async def make(connection: AsyncConnection) -> Answer[Mapping[str, object]]:
+            return as_answer(await handle(connection))
+
+        change = cast(Call[ChangeQuery, BaseModel], call)
+        return await make_change(self._database, change, make)
 
     async def answer_inner_call(
-        self, request: web.Request, holder: Holder, endpoint: AnyEndpoint, parts: RequestParts
+        self, request: web.Request, holder: Holder, endpoint: Endpoint, parts: RequestParts
     ) -> web.StreamResponse:
         """Answer a page's call for its visitor, as if it had come over HTTP."""
         try:

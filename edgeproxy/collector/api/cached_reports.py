@@ -6,13 +6,11 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, NamedTuple, TypeVar
 
-from aiohttp import web
-
 from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.database.precedence import giving_way
 from edgeproxy.collector.database.unreadable_rows import UnreadableRowError
 
@@ -94,11 +92,11 @@ class ReportCache(Generic[K, V]):
             del self._under_way[key]
 
 
-async def answer_report(cache: ReportCache[K, JsonObject], key: K) -> web.Response:
-    """Answer with a report and its time. Raises ProblemError during its first computation."""
+async def fetch_report(cache: ReportCache[K, JsonObject], key: K) -> JsonObject:
+    """Return a report with its time. Raises ProblemError during its first computation."""
     try:
         report = await cache.get(key)
     except ReportNotReadyError:
         why = "the figures are being worked out: ask again in a moment"
         raise ProblemError(429, why, headers={"Retry-After": "2"}) from None
-    return answer(200, {"as_of": format_timestamp(int(report.at * 1000)), **report.value})
+    return {"as_of": format_timestamp(int(report.at * 1000)), **report.value}

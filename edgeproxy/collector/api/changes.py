@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import TypeVar
 
 import orjson
 import sqlalchemy as sa
@@ -14,26 +14,19 @@ from edgeproxy.collector.accounts import idempotency
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.idempotency import IdempotentRequest
 from edgeproxy.collector.accounts.pseudonyms import NOBODY, Readers, reveal_names
-from edgeproxy.collector.api.endpoint import SHOWN_TO, AnyCall, Call
+from edgeproxy.collector.api.endpoint import CREATE, SHOWN_TO, AnyCall, Call
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Handlers
-from edgeproxy.collector.api.responses import RETRY_LATER, answer, problem
+from edgeproxy.collector.api.responses import RETRY_LATER, Answer, ProblemError
+from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.row_security import across_customers
 
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 ETAG = re.compile(r'"([0-9]{1,15})"|(?:W/)?"[^"]*"')
 
 
-class ChangeResult(NamedTuple):
-    """The answer to a change."""
-
-    status: int
-    body: Mapping[str, object]
-    version: int | None = None
-    """The new version of the changed object, for its ETag; None if it has no version."""
-
-
-Change = Callable[[AsyncConnection], Awaitable[ChangeResult]]
+T = TypeVar("T", bound=Mapping[str, object])
+Change = Callable[[AsyncConnection], Awaitable[Answer[T]]]
 """Makes a change within a transaction."""
 Permit = Callable[[AsyncConnection], Awaitable[None]]
 """Raises DeniedError if the caller may not see the answer, whether new or stored from an earlier request."""
@@ -49,62 +42,75 @@ class ChangeHandlers(Handlers):
     async def _change(
         self,
         call: Call[ChangeQuery, BaseModel],
-        make: Change,
-        *,
-        creates: bool = False,
-        hides: str | None = None,
+        make: Change[T],
         permit: Permit | None = None,
-    ) -> web.Response:
-        """Make a change and answer with it. A dry run is rolled back, and its answer lacks the field `hides`.
+    ) -> Answer[T]:
+        """Make a change in a transaction, after the checks of the handler."""
+        return await make_change(self._database, call, make, permit)
 
-        With `creates` the change is made once per Idempotency-Key.
-        """
-        idempotent_request = None
-        if creates and not call.query.dry_run:  # A dry run is never stored.
-            idempotent_request = find_idempotent_request(call)
-        for is_second in (False, True):
-            try:
-                if call.query.dry_run:
-                    return await self._try(make, permit, call.request.get(SHOWN_TO, NOBODY), hides)
-                return await self._transact(make, idempotent_request, permit)
-            except sa.exc.IntegrityError:
-                # Another collector made this change concurrently. The second attempt sees it.
-                if is_second:
-                    return problem(503, "others change the same now", RETRY_LATER)
-        raise AssertionError
 
-    async def _try(self, make: Change, permit: Permit | None, readers: Readers, hides: str | None) -> web.Response:
-        """Make a change and roll it back. Names are inserted into the answer before the rollback removes them."""
+async def make_change(
+    database: Database,
+    call: Call[ChangeQuery, BaseModel],
+    make: Change[T],
+    permit: Permit | None = None,
+) -> Answer[T]:
+    """Make a change and answer with it, as the endpoint says.
+
+    A dry run is rolled back, and its answer lacks the field that the endpoint hides. An endpoint of the kind CREATE
+    makes the change once per Idempotency-Key.
+    """
+    idempotent_request = None
+    if call.endpoint.change is CREATE and not call.query.dry_run:  # A dry run is never stored.
+        idempotent_request = find_idempotent_request(call)
+    for is_second in (False, True):
         try:
-            async with self._database.writing() as connection:
-                if permit is not None:
-                    await permit(connection)
-                result = await make(connection)
-                body = orjson.dumps({name: value for name, value in result.body.items() if name != hides})
-                body = await reveal_names(connection, body, readers)
-                raise DryRunDoneError
-        except DryRunDoneError:
-            return web.Response(body=body, content_type="application/json")
+            if call.query.dry_run:
+                readers = call.request.get(SHOWN_TO, NOBODY)
+                return await _try(database, make, permit, readers, call.endpoint.hides)
+            return await _transact(database, make, idempotent_request, permit)
+        except sa.exc.IntegrityError:
+            # Another collector made this change concurrently. The second attempt sees it.
+            if is_second:
+                raise ProblemError(503, "others change the same now", headers=RETRY_LATER) from None
+    raise AssertionError
 
-    async def _transact(
-        self, make: Change, idempotent_request: IdempotentRequest | None, permit: Permit | None
-    ) -> web.Response:
-        async with self._database.writing() as connection:
+
+async def _try(
+    database: Database, make: Change[T], permit: Permit | None, readers: Readers, hides: str | None
+) -> Answer[T]:
+    """Make a change and roll it back. Names are inserted into the answer before the rollback removes them."""
+    try:
+        async with database.writing() as connection:
             if permit is not None:
                 await permit(connection)
-            stored = None
-            if idempotent_request is not None:
-                async with across_customers(connection):
-                    stored = await idempotency.find_answer(connection, idempotent_request)
-            if stored is not None:
-                response = answer_with_etag(*orjson.loads(stored))
-                response.headers["Idempotent-Replayed"] = "true"
-                return response
-            result = await make(connection)
-            if idempotent_request is not None:
-                async with across_customers(connection):
-                    await idempotency.store_answer(connection, idempotent_request, orjson.dumps([*result]))
-            return answer_with_etag(*result)
+            made = await make(connection)
+            body = orjson.dumps({name: value for name, value in made.body.items() if name != hides})
+            body = await reveal_names(connection, body, readers)
+            raise DryRunDoneError
+    except DryRunDoneError:
+        return Answer(orjson.loads(body), status=200)
+
+
+async def _transact(
+    database: Database, make: Change[T], idempotent_request: IdempotentRequest | None, permit: Permit | None
+) -> Answer[T]:
+    async with database.writing() as connection:
+        if permit is not None:
+            await permit(connection)
+        stored = None
+        if idempotent_request is not None:
+            async with across_customers(connection):
+                stored = await idempotency.find_answer(connection, idempotent_request)
+        if stored is not None:
+            status, content, version = orjson.loads(stored)
+            return Answer(content, version, status, {"Idempotent-Replayed": "true"})
+        made = await make(connection)
+        if idempotent_request is not None:
+            content = orjson.dumps([made.status, made.body, made.version])
+            async with across_customers(connection):
+                await idempotency.store_answer(connection, idempotent_request, content)
+        return made
 
 
 def find_idempotent_request(call: AnyCall) -> IdempotentRequest | None:
@@ -128,8 +134,3 @@ def parse_if_match(request: web.Request) -> frozenset[int] | None:
         raise ChangeRejectedError(400, 'If-Match is no ETag such as "3", and not *')
     # Weak and foreign ETags never match.
     return frozenset(int(tag[1]) for tag in tags if tag and tag[1])
-
-
-def answer_with_etag(status: int, body: Mapping[str, object], version: int | None) -> web.Response:
-    """Answer with JSON and the ETag of its version."""
-    return answer(status, body, {} if version is None else {"ETag": f'"{version}"'})

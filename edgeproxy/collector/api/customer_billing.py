@@ -1,6 +1,8 @@
 """The common part of billing handlers: the customer of a request, and whether anything is sold."""
 
-from typing import Final, NamedTuple
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import ClassVar, Final, NamedTuple
 
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry
@@ -24,8 +26,14 @@ BUSINESS = "business"
 """The metadata field that marks a customer as a business: true."""
 
 
+NO_USAGE: Final = {422: "The query names no customer, or the usage of the period is not stored any more."}
+"""The error of endpoints that read the usage of a customer's period."""
+
+
 class CustomerQuery(Query):
     """The customer whose billing is read."""
+
+    errors: ClassVar[Mapping[int, str]] = MappingProxyType({422: "The query names no customer."})
 
     customer: Printed | None = None
     """The customer, by id or name. A customer's own token need not name it."""

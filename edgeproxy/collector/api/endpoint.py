@@ -2,7 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
+from functools import cached_property, partial
+from types import MappingProxyType, UnionType
+from typing import ClassVar, Generic, Literal, NamedTuple, TypeAlias, TypeVar, Union, get_args, get_origin
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict
@@ -12,13 +14,14 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.pseudonyms import Readers
 from edgeproxy.collector.api.auth import CUSTOMER, GROUPS_OF_ROLES, Holder
 from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.responses import Answer
 from edgeproxy.config.collector.listeners import GROUPS
 
 JSON, CSV, TEXT, BYTES = "application/json", "text/csv", "text/plain", "application/octet-stream"
 JSON_LINES, PDF, HTML, ZIP = "application/x-ndjson", "application/pdf", "text/html", "application/zip"
 
-ANYONE = None
-"""Roles of a public endpoint, which needs no token."""
+ANYONE = frozenset({"anyone"})
+"""The roles of a public endpoint, which needs no token."""
 EDGE = frozenset({"edge"})
 BEACON = frozenset({"beacon"})
 SERVICE = frozenset({"service"})
@@ -39,10 +42,15 @@ API_USERS = frozenset({"api", "customers"})
 """The listener groups of an endpoint for all users of the API."""
 
 
+NO_ERRORS: Mapping[int, str] = MappingProxyType({})
+
+
 class Query(BaseModel):
     """The parameters of a query string. This model itself has none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    errors: ClassVar[Mapping[int, str]] = NO_ERRORS
+    """Error statuses that follow from the parameters, with their meanings."""
 
 
 class Nothing(BaseModel):
@@ -57,6 +65,7 @@ BodyT = TypeVar("BodyT", bound=BaseModel, covariant=True)
 class Call(Generic[QueryT, BodyT]):
     """A request that has passed all checks of its endpoint."""
 
+    endpoint: "Endpoint"
     request: web.Request
     identity: Holder | None
     """The holder of the token; None at a public endpoint."""
@@ -155,52 +164,98 @@ COMMON_ERRORS: Mapping[int, str] = {
 }
 """The meanings of error statuses that follow from the kind of an endpoint."""
 
-HandlersT = TypeVar("HandlersT")
+Handler: TypeAlias = Callable[..., Awaitable[object]]
+"""A method of a group's class. It takes the call and, if it is a transaction, the connection."""
+HandlerT = TypeVar("HandlerT", bound=Handler)
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint(Generic[HandlersT, QueryT, BodyT]):
-    """An endpoint: method, path and all of its properties."""
+@dataclass(frozen=True)
+class Endpoint:
+    """An endpoint. It is the decorator of its handler, a method of its group's class.
+
+    The types of the handler state the query, the body and the answer: a TypedDict or an Answer of one, or a response
+    if the answer is no JSON. The docstring of the handler is the summary.
+    """
 
     method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
-    handler: Callable[[HandlersT, Call[QueryT, BodyT]], Awaitable[web.StreamResponse]]
-    """A method of the group's handlers."""
-    summary: str
-    """A sentence in the imperative for the API description."""
     _: KW_ONLY
-    roles: frozenset[str] | None
-    """The roles that may call it; `customer` for a customer's own data; None: public."""
-    query: type[QueryT] = field(default=Query)  # type: ignore[assignment]
-    body: type[BodyT] = field(default=Nothing)  # type: ignore[assignment]
-    """The model of the request's JSON."""
+    roles: frozenset[str] = frozenset()
+    """The roles that may call it; `customer` for a customer's own data; ANYONE: public. Empty: those of the group."""
     example: JsonValue = None
     """An example of the request's JSON. A test sends it."""
-    response: object = None
-    """The TypedDict of a successful answer's JSON; None: no JSON."""
     status: int = 200
     """The status of success."""
     may_be_200: bool = False
     """True if the status is 200 when there is nothing to do, because it was done before."""
     request_media: Mapping[str, object] = field(default_factory=dict)
-    """Media types accepted instead of `body`, with their types (bytes: binary). The handler reads such a body."""
+    """Media types accepted instead of JSON, with their types (bytes: binary). The handler reads such a body."""
     response_media: tuple[str, ...] = ()
     """Media types of the answer other than JSON."""
     change: ChangeSemantics | None = None
+    hides: str | None = None
+    """The field of the answer that a dry run leaves out."""
     headers: Mapping[str, Header] = field(default_factory=dict)
     """Header fields that it reads, in addition to those of `change`."""
     response_headers: tuple[str, ...] = ()
     """Header fields of a success, in addition to those of `change`."""
     errors: Mapping[int, str] = field(default_factory=dict)
-    """Error statuses with their meanings here, in addition to the statuses of its kind."""
+    """Error statuses with their meanings here, in addition to the statuses of its kind and of its group."""
     is_sensitive: bool = False
     """True if it needs a second factor or, for a machine, permission in the configuration."""
     rate: RequestRate | None = None
-    """The rate limit of the endpoint; None: no rate limit of its own."""
+    """The rate limit of the endpoint; None: the one of its group, if it has one."""
     listener_groups: frozenset[str] = frozenset()
     """The listener groups of a public endpoint. For other endpoints they follow from the roles."""
     own: str | None = None
-    """The way the handler restricts customers to their own data, if no path parameter does."""
+    """The way the handler restricts customers to their own data, if neither the path nor `customer` of the query does.
+
+    The framework compares a path's parameters with the customer, and handlers the query's.
+    """
+    handler: Handler = None  # type: ignore[assignment]
+    """The decorated method."""
+
+    def __call__(self, handler: HandlerT) -> HandlerT:
+        """Make a method the handler of this endpoint. The method itself is not changed."""
+        vars(handler)[ENDPOINT] = replace(self, handler=handler)
+        return handler
+
+    @cached_property
+    def _types(self) -> tuple[tuple[object, ...], object]:
+        """The types of the handler's parameters, and the type of its answer."""
+        types = dict(self.handler.__annotations__)
+        answer = types.pop("return")
+        return tuple(types.values()), answer
+
+    @cached_property
+    def query(self) -> type[Query]:
+        """The model of the query string."""
+        query: type[Query] = get_args(self._types[0][0])[0]
+        return query
+
+    @cached_property
+    def body(self) -> type[BaseModel]:
+        """The model of the request's JSON; Nothing: no JSON."""
+        body: type[BaseModel] = get_args(self._types[0][0])[1]
+        return body
+
+    @cached_property
+    def response(self) -> object:
+        """The TypedDict of a successful answer's JSON; None: no JSON."""
+        answer = self._types[1]
+        choices = get_args(answer) if get_origin(answer) in (Union, UnionType) else (answer,)
+        kinds = [get_args(kind)[0] if get_origin(kind) is Answer else kind for kind in choices]
+        return next((kind for kind in kinds if not is_response(kind)), None)
+
+    @cached_property
+    def is_transaction(self) -> bool:
+        """True if the handler takes a connection: it runs in one transaction, also as a dry run."""
+        return len(self._types[0]) > 1
+
+    @cached_property
+    def summary(self) -> str:
+        """A sentence in the imperative, and more if it needs more."""
+        return " ".join((self.handler.__doc__ or "").split())
 
     @property
     def operation_id(self) -> str:
@@ -209,14 +264,19 @@ class Endpoint(Generic[HandlersT, QueryT, BodyT]):
         return "_".join([self.method.lower(), *words]).replace(".", "_").replace("-", "_")
 
     @property
+    def is_public(self) -> bool:
+        """True if anyone may call it, without a token."""
+        return self.roles == ANYONE
+
+    @property
     def is_change(self) -> bool:
         """True if a customer or an operator changes data with it."""
-        return self.method != "GET" and self.roles is not None and bool(self.roles & (CHANGERS | OWN))
+        return self.method != "GET" and bool(self.roles & (CHANGERS | OWN))
 
     @property
     def groups(self) -> frozenset[str]:
         """The listener groups. A listener serves the endpoint if it serves one of them."""
-        return self.listener_groups if self.roles is None else frozenset(map(GROUPS_OF_ROLES.__getitem__, self.roles))
+        return self.listener_groups if self.is_public else frozenset(map(GROUPS_OF_ROLES.__getitem__, self.roles))
 
     @property
     def all_headers(self) -> Mapping[str, Header]:
@@ -232,22 +292,46 @@ class Endpoint(Generic[HandlersT, QueryT, BodyT]):
     def all_errors(self) -> Mapping[int, str]:
         """The error statuses with their meanings, in ascending order."""
         statuses = {400, 503}
-        if self.roles is not None:
+        if not self.is_public:
             statuses |= {401, 403}
         if "{" in self.path:
             statuses.add(404)
-        if self.body is not Nothing:
-            statuses |= {413, 415, 422}
         if self.rate is not None or self.is_change:
             statuses.add(429)
-        own = {**(self.change.errors if self.change else {}), **self.errors}
-        return {status: own.get(status) or COMMON_ERRORS[status] for status in sorted(statuses | own.keys())}
+        of_body = {status: COMMON_ERRORS[status] for status in (413, 415, 422) if self.body is not Nothing}
+        of_change = self.change.errors if self.change else {}
+        meanings = {**self.query.errors, **of_body, **of_change, **self.errors}
+        return {status: meanings.get(status) or COMMON_ERRORS[status] for status in sorted(statuses | meanings.keys())}
 
-    def narrow(self, groups: Collection[str]) -> "Endpoint[HandlersT, QueryT, BodyT]":
+    def complete(self, roles: frozenset[str], rate: RequestRate | None, errors: Mapping[int, str]) -> "Endpoint":
+        """Return the endpoint with the defaults of its group. The words of `change` go before the group's."""
+        of_change = self.change.errors if self.change else {}
+        others = {status: meaning for status, meaning in errors.items() if status not in of_change}
+        return replace(self, roles=self.roles or roles, rate=self.rate or rate, errors={**others, **self.errors})
+
+    def narrow(self, groups: Collection[str]) -> "Endpoint":
         """Return the endpoint for a listener with these groups, limited to the roles that the listener serves."""
-        if self.roles is None:
+        if self.is_public:
             return self
         return replace(self, roles=frozenset(role for role in self.roles if GROUPS_OF_ROLES[role] in groups))
 
 
-AnyEndpoint: TypeAlias = Endpoint[Any, Any, Any]
+get, post, put, patch, delete = (
+    partial(Endpoint, "GET"),
+    partial(Endpoint, "POST"),
+    partial(Endpoint, "PUT"),
+    partial(Endpoint, "PATCH"),
+    partial(Endpoint, "DELETE"),
+)
+ENDPOINT = "endpoint"
+"""The attribute of a handler that has its endpoint."""
+
+
+def is_response(kind: object) -> bool:
+    """Return True if a type is one of complete responses."""
+    return isinstance(kind, type) and issubclass(kind, web.StreamResponse)
+
+
+def list_endpoints(handlers: type) -> list[Endpoint]:
+    """List the endpoints of a class, in the order of its handlers."""
+    return [vars(method)[ENDPOINT] for method in vars(handlers).values() if ENDPOINT in getattr(method, "__dict__", ())]

@@ -1,8 +1,8 @@
 """A group of endpoints: its tag in the description, its table, its handlers, and their resources."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from dataclasses import KW_ONLY, dataclass, field
+from typing import NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -10,7 +10,8 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Tallies
 from edgeproxy.collector.accounts.last_used import LastUsedDays
-from edgeproxy.collector.api.endpoint import Endpoint
+from edgeproxy.collector.api.endpoint import Endpoint, list_endpoints
+from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.webhooks.processor import Processor
 from edgeproxy.collector.database.database import Database
@@ -96,20 +97,30 @@ class PathParameter(NamedTuple):
 NUMBER_SCHEMA: JsonObject = {"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}
 CUSTOMER = PathParameter("The customer, by id or name, such as acme.", find_owner=customers.find_name)
 
-HandlersT = TypeVar("HandlersT", bound=Handlers)
-
 
 @dataclass(frozen=True, slots=True)
-class Group(Generic[HandlersT]):
-    """Endpoints of one domain. The description shows them under one tag."""
+class Group:
+    """Endpoints of one domain: the decorated methods of a class. The description shows them under one tag."""
 
     name: str
     """The tag."""
     description: str
-    handlers: Callable[[Resources], HandlersT]
-    endpoints: tuple[Endpoint[HandlersT, Any, Any], ...]
+    handlers: type[Handlers]
+    _: KW_ONLY
+    roles: frozenset[str] = frozenset()
+    """The roles of endpoints that state none."""
+    rate: RequestRate | None = None
+    """The rate limit of endpoints that state none."""
+    errors: Mapping[int, str] = field(default_factory=dict)
+    """Error statuses of all endpoints, with their meanings. Those of an endpoint and of its change go before."""
     parameters: Mapping[str, PathParameter] = field(default_factory=dict)
-    """The parameters of its paths, by name."""
+    """The parameters of its paths, by name. Each group has `customer`."""
+    endpoints: tuple[Endpoint, ...] = field(init=False)
+    """The endpoints, in the order of their handlers."""
 
-
-AnyGroup: TypeAlias = Group[Any]
+    def __post_init__(self) -> None:
+        """Collect the endpoints."""
+        declared = list_endpoints(self.handlers)
+        complete = tuple(endpoint.complete(self.roles, self.rate, self.errors) for endpoint in declared)
+        object.__setattr__(self, "endpoints", complete)
+        object.__setattr__(self, "parameters", {"customer": CUSTOMER, **self.parameters})

@@ -11,7 +11,7 @@ from aiohttp import web
 from edgeproxy.collector.api.app import RequestParts, Service, get_registered_path
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.customer_names import build_readers
-from edgeproxy.collector.api.endpoint import CALLER, CLIENT, READ_VALUES, SHOWN_TO, AnyEndpoint
+from edgeproxy.collector.api.endpoint import CALLER, CLIENT, READ_VALUES, SHOWN_TO, Endpoint
 from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.database.postgresql import READERS_MAX
 from edgeproxy.collector.pages.api import ApiResponse, RequestOptions
@@ -53,7 +53,7 @@ class Inside:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._endpoints: dict[tuple[str, str], AnyEndpoint] = {
+        self._endpoints: dict[tuple[str, str], Endpoint] = {
             (endpoint.method, endpoint.path): endpoint for group in GROUPS for endpoint in group.endpoints
         }
 
@@ -101,7 +101,7 @@ class Inside:
         request: web.Request,
         inner: web.Request,
         holder: Holder,
-        endpoint: AnyEndpoint,
+        endpoint: Endpoint,
         parts: RequestParts,
     ) -> web.StreamResponse:
         """Answer a page's call, at most CALLS_MAX concurrently."""

@@ -14,9 +14,9 @@ from pydantic_core import core_schema
 
 from edgeproxy import __version__
 from edgeproxy.collector.api.descriptions import RESPONSE_HEADERS, add_texts
-from edgeproxy.collector.api.endpoint import JSON, AnyEndpoint, Nothing
+from edgeproxy.collector.api.endpoint import JSON, Endpoint, Nothing
 from edgeproxy.collector.api.examples import Schema, add_examples
-from edgeproxy.collector.api.group import AnyGroup
+from edgeproxy.collector.api.group import Group
 from edgeproxy.collector.api.responses import PROBLEM, Problem
 from edgeproxy.config.forms import find_form
 from edgeproxy.config.schema import FileSchema, remove_links
@@ -73,7 +73,7 @@ class ResponseSchema(GenerateJsonSchema):
         return False
 
 
-def build_description(table: Iterable[tuple[AnyGroup, Sequence[AnyEndpoint]]]) -> Schema:
+def build_description(table: Iterable[tuple[Group, Sequence[Endpoint]]]) -> Schema:
     """Build the OpenAPI document of endpoints by group."""
     groups = [(group, endpoints) for group, endpoints in table if endpoints]
     bodies = {body for _, endpoints in groups for endpoint in endpoints for body in _list_body_models(endpoint)}
@@ -108,14 +108,14 @@ def build_description(table: Iterable[tuple[AnyGroup, Sequence[AnyEndpoint]]]) -
     return renamed
 
 
-def _list_body_models(endpoint: AnyEndpoint) -> Iterator[type[BaseModel]]:
+def _list_body_models(endpoint: Endpoint) -> Iterator[type[BaseModel]]:
     for kind in (endpoint.body, *endpoint.request_media.values()):
         if isinstance(kind, type) and issubclass(kind, BaseModel) and kind is not Nothing:
             yield kind
 
 
 def _build_operation(
-    group: AnyGroup, endpoint: AnyEndpoint, body_schemas: Mapping[object, Schema], schemas: Schema
+    group: Group, endpoint: Endpoint, body_schemas: Mapping[object, Schema], schemas: Schema
 ) -> Schema:
     operation: Schema = {
         "operationId": endpoint.operation_id,
@@ -128,7 +128,7 @@ def _build_operation(
         ],
         "responses": _build_responses(endpoint, schemas),
     }
-    if endpoint.roles is not None:
+    if not endpoint.is_public:
         operation["security"] = [{"bearer": []}]
         operation["x-roles"] = sorted(endpoint.roles)
         operation["x-sensitive"] = endpoint.is_sensitive
@@ -147,7 +147,7 @@ def _build_body(kind: object, body_schemas: Mapping[object, Schema], schemas: Sc
     return body_schemas[kind] if isinstance(kind, type) and kind in body_schemas else _build_schema(kind, schemas)
 
 
-def _path_parameters(group: AnyGroup, endpoint: AnyEndpoint) -> Iterator[Schema]:
+def _path_parameters(group: Group, endpoint: Endpoint) -> Iterator[Schema]:
     for name in PATH_PARAMETER.findall(endpoint.path):
         parameter = group.parameters[name]
         yield {
@@ -174,7 +174,7 @@ def _without_null(schema: Schema) -> Schema:
     return choices[0] if len(choices) == 1 else {key: value for key, value in schema.items() if key != "title"}
 
 
-def _header_parameters(endpoint: AnyEndpoint) -> Iterator[Schema]:
+def _header_parameters(endpoint: Endpoint) -> Iterator[Schema]:
     for name, field in endpoint.all_headers.items():
         yield {
             "name": name,
@@ -185,7 +185,7 @@ def _header_parameters(endpoint: AnyEndpoint) -> Iterator[Schema]:
         }
 
 
-def _build_responses(endpoint: AnyEndpoint, schemas: Schema) -> Schema:
+def _build_responses(endpoint: Endpoint, schemas: Schema) -> Schema:
     media: Schema = {}
     if endpoint.response is not None:
         media[JSON] = {"schema": _build_schema(endpoint.response, schemas)}

@@ -1,7 +1,8 @@
 """The collector's responses: JSON and problem documents (RFC 9457)."""
 
-from collections.abc import Mapping, Sequence
-from typing import NotRequired
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Generic, NamedTuple, NotRequired, TypeVar, cast
 
 import orjson
 from aiohttp import web
@@ -76,6 +77,35 @@ class ProblemError(Exception):
         self.headers = headers
 
 
+T = TypeVar("T", bound=Mapping[str, object])
+C = TypeVar("C", int, str)
+
+
+class Answer(NamedTuple, Generic[T]):
+    """An answer of a handler that has more than a body."""
+
+    body: T
+    version: int | None = None
+    """The version of the object, for its ETag; None if it has none."""
+    status: int | None = None
+    """The status; None: the one of the endpoint's success."""
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+def as_answer(result: object) -> Answer[Mapping[str, object]]:
+    """Return the result of a handler as an answer."""
+    return result if isinstance(result, Answer) else Answer(cast(Mapping[str, object], result))
+
+
+def build_response(result: object, status: int) -> web.StreamResponse:
+    """Return the response for the result of a handler, with the `status` of success."""
+    if isinstance(result, web.StreamResponse):
+        return result
+    given = as_answer(result)
+    headers = given.headers if given.version is None else {**given.headers, "ETag": f'"{given.version}"'}
+    return answer(given.status or status, given.body, headers)
+
+
 def answer(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> web.Response:
     """Answer with JSON. An unreadable value of the books is written as UNREADABLE_TEXT."""
     return web.Response(
@@ -83,9 +113,15 @@ def answer(status: int, body: Mapping[str, object], headers: Mapping[str, str] |
     )
 
 
-def answer_page(name: str, rows: Sequence[object], next_cursor: object | None, **more: object) -> web.Response:
-    """Answer with the rows of a page, the cursor of the next page if there is one, and the fields `more`."""
-    return answer(200, {**more, name: rows, **({} if next_cursor is None else {"next": next_cursor})})
+class NextPage(TypedDict, Generic[C]):
+    """The cursor of the next page, in the answer of a list."""
+
+    next: NotRequired[C]
+
+
+def next_page(cursor: C | None) -> NextPage[C]:
+    """Return the cursor of the next page, if there is one, for the answer of a list."""
+    return {} if cursor is None else {"next": cursor}
 
 
 def problem(

@@ -13,7 +13,7 @@ returns every row, and only the code that uses the damaged value fails.
 import hashlib
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import orjson
 
@@ -186,7 +186,7 @@ async def skip_unreadable(load: Awaitable[Parsed]) -> Parsed | None:
 class ReadPage(list[Parsed]):
     """The readable rows of a page. It may be shorter than requested, or empty, if rows were set aside."""
 
-    def __init__(self, rows: Iterable[Parsed], next_cursor: object | None) -> None:
+    def __init__(self, rows: Iterable[Parsed], next_cursor: Any) -> None:
         super().__init__(rows)
         self.next = next_cursor
         """The cursor of the next page, or None if no row follows, readable or not."""
@@ -203,6 +203,6 @@ def parse_page(
     return ReadPage(parse_rows(table, rows[:limit], parse, get_key), find_cursor(rows, limit, get_key))
 
 
-def find_cursor(rows: Sequence[Row], limit: int, get_key: Callable[[Row], object]) -> object | None:
+def find_cursor(rows: Sequence[Row], limit: int, get_key: Callable[[Row], object]) -> Any:
     """Return the key of the last row of a page of `limit` rows, if there is a row behind it."""
     return get_key(rows[limit - 1]) if len(rows) > limit else None

@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from edgeproxy.collector.api.endpoint import AnyEndpoint
+from edgeproxy.collector.api.endpoint import Endpoint
 from edgeproxy.collector.api.groups import GROUPS
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, EDGE, SERVICE, Collector, sha256
@@ -172,9 +172,9 @@ def compare_forms(example: Any, answer: Any, path: str = "") -> Iterator[str]:
         yield f"{path}: the example {example!r} has another form than {answer!r}"
 
 
-def send(collector: Collector, endpoint: AnyEndpoint, names: dict[str, str]) -> Answer:
+def send(collector: Collector, endpoint: Endpoint, names: dict[str, str]) -> Answer:
     """Send the example of an operation, by a token that may."""
-    roles = endpoint.roles or frozenset({"admin"})
+    roles = frozenset({"admin"}) if endpoint.is_public else endpoint.roles
     tokens = {"admin": ADMIN, "edge": EDGE, "service": SERVICE, "beacon": BEACON}
     token = next(token for role, token in tokens.items() if role in roles)
     if endpoint.path.startswith("/billing/usage/"):
@@ -192,7 +192,7 @@ def send(collector: Collector, endpoint: AnyEndpoint, names: dict[str, str]) -> 
     return collector.send(endpoint.method, path, endpoint.example, token=token)
 
 
-def find_turn(endpoint: AnyEndpoint) -> int:
+def find_turn(endpoint: Endpoint) -> int:
     """Return when an operation is sent: what makes something before what needs it, and what removes it after that."""
     if endpoint.operation_id == "post_billing_subscription":
         return 0

@@ -14,6 +14,7 @@ import zstandard
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.api.events.handlers import EventHandlers
+from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events.event import UsageEvent
 from edgeproxy.collector.events.event_writer import (
@@ -234,8 +235,9 @@ def test_sender_with_too_many_waiting_events_gets_429() -> None:
         call: Any = SimpleNamespace(request=None, holder=SimpleNamespace(label="worker"))
         settings = SimpleNamespace(meters={})
         resources: Any = SimpleNamespace(database=database, metrics=metrics, events=intake, settings=settings)
-        answer = await EventHandlers(resources).ingest_events(call)
-        assert (answer.status, answer.headers["Retry-After"]) == (429, "1")
+        with pytest.raises(ProblemError) as refused:
+            await EventHandlers(resources).ingest_events(call)
+        assert (refused.value.status, refused.value.headers) == (429, {"Retry-After": "1"})
         await tasks.cancel()
         assert intake.has_room("worker")
         half = EventRequest("worker", waiting.events[: WAITING_EVENTS_MAX // 2], ())

@@ -55,7 +55,7 @@ def test_aggregates_token_allows_only_the_aggregates_endpoint(sides: dict[str, C
         (endpoint.method, endpoint.path)
         for group in GROUPS
         for endpoint in group.endpoints
-        if endpoint.roles is not None and "aggregates" in endpoint.roles
+        if "aggregates" in endpoint.roles
     }
     assert allowed == {("GET", "/v1/residency/aggregates")}
     us = sides["us"]

@@ -3,7 +3,6 @@
 import time
 
 import sqlalchemy as sa
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.clock import EPOCH
@@ -11,10 +10,10 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers, documents
 from edgeproxy.collector.accounts.contact_roles import BUILDERS
 from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
+from edgeproxy.collector.api.access.models import Access
 from edgeproxy.collector.api.auth import Holder
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
-from edgeproxy.collector.api.group import Handlers
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.endpoint import OWN, READERS, Call, Nothing, Query, get
+from edgeproxy.collector.api.group import Group, Handlers
 from edgeproxy.collector.billing.credits import balances
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.reports import key_spend
@@ -34,8 +33,13 @@ def _may_read(holder: Holder, limit: AccessLimit) -> bool:
 class AccessHandlers(Handlers):
     """Handlers of access."""
 
-    async def fetch_access(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch whether a customer may call now."""
+    @get(
+        "/v1/customers/{customer}/access",
+        roles=READERS | OWN,
+        errors={409: "The tier of the customer is not configured here."},
+    )
+    async def fetch_access(self, call: Call[Query, Nothing]) -> Access:
+        """Fetch whether a customer may call now, with the use, the allowed amount and the end of each limit."""
         ref, now = call.path("customer"), time.time()
         async with self._database.reading(whole=True) as connection:
             name, allowance = await customer_quotas.get_allowance(connection, ref, self._settings)
@@ -48,8 +52,12 @@ class AccessHandlers(Handlers):
                 *await self._describe_budgets(connection, name, now, is_charged),
             ]
         limits = [limit for limit in limits if _may_read(call.holder, limit)]
-        described = {"may_call": access.find_verdict(limits), "limits": access.order_limits(limits)}
-        return answer(200, {"customer": name, "as_of": format_timestamp(int(now * 1000)), **described})
+        return {
+            "customer": name,
+            "as_of": format_timestamp(int(now * 1000)),
+            "may_call": access.find_verdict(limits),
+            "limits": access.order_limits(limits),
+        }
 
     async def _describe_customer(
         self, connection: AsyncConnection, name: str, now: float, is_charged: bool
@@ -129,3 +137,8 @@ class AccessHandlers(Handlers):
             )
             for use in uses
         ]
+
+
+GROUP = Group(
+    "access", "Limits that may refuse a customer's requests now, and whether the customer may call.", AccessHandlers
+)

@@ -4,7 +4,6 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import cast
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
@@ -20,18 +19,23 @@ from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.alerts.models import (
     AcknowledgeAlertRequest,
+    AlertList,
+    AlertResponse,
     AlertsQuery,
     AnomaliesQuery,
+    Anomaly,
+    AnomalyList,
     AssignAlertRequest,
     MuteAlertRequest,
     ReplayQuery,
 )
 from edgeproxy.collector.api.auth import Holder
-from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult
+from edgeproxy.collector.api.changes import ChangeHandlers
 from edgeproxy.collector.api.contact_rights import list_alert_kinds
-from edgeproxy.collector.api.endpoint import Call, Nothing
+from edgeproxy.collector.api.endpoint import ADMIN, MONEY_READERS, OWN, READERS, Call, Nothing, get, post
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
+from edgeproxy.collector.api.group import NUMBER_SCHEMA, Group, PathParameter
+from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
 
 Step = Callable[[AsyncConnection, AlertSubject, Side], Awaitable[None]]
 """A step in the handling of an alert."""
@@ -41,8 +45,9 @@ NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 class AlertHandlers(ChangeHandlers):
     """Handlers of alerts and anomalies."""
 
-    async def list_alerts(self, call: Call[AlertsQuery, Nothing]) -> web.Response:
-        """List alerts. A customer sees its own, without their deliveries."""
+    @get("/v1/alerts", roles=READERS | OWN)
+    async def list_alerts(self, call: Call[AlertsQuery, Nothing]) -> AlertList:
+        """List alerts: latest first, unless `order` says otherwise."""
         query, holder = call.query, call.holder
         customer = auth.customer_of(holder, query.customer)
         if holder.customer is not None and query.state is not None:
@@ -63,18 +68,15 @@ class AlertHandlers(ChangeHandlers):
                 **filters,
             )
             await add_handling(connection, call.holder, alerts)
-        return answer_page("alerts", alerts, alerts.next)
+        return {"alerts": cast(list[AlertResponse], alerts), **next_page(alerts.next)}
 
-    async def list_anomalies(self, call: Call[AnomaliesQuery, Nothing]) -> web.Response:
-        """List days with unusual usage. A customer sees its own."""
-        query = call.query
-        customer = auth.customer_of(call.holder, query.customer)
-        async with self._database.reading() as connection:
-            anomalies = await store.list_findings(connection, query.cursor, query.limit, customer)
-        return answer_page("anomalies", anomalies, anomalies.next)
-
-    async def replay_alert(self, call: Call[ReplayQuery, Nothing]) -> web.Response:
-        """Send an alert again."""
+    @post(
+        "/v1/alerts/{alert}/replay",
+        roles=ADMIN,
+        errors={409: "No channel has given the alert up, or its delivery is under way."},
+    )
+    async def replay_alert(self, call: Call[ReplayQuery, Nothing]) -> AlertResponse:
+        """Send an alert again through one channel, or through all channels that gave it up."""
         number, channel = call.path("alert"), call.query.channel
         if not NUMBER.fullmatch(number):
             raise ProblemError(404, handling.NOT_THERE)
@@ -90,39 +92,60 @@ class AlertHandlers(ChangeHandlers):
             owner = None if alert["customer"] is None else str(alert["customer"])
             entry = AuditEntry("alert.replay", number, None, {"channels": channels}, owner)
             await audit.append_entry(connection, call.caller, entry)
-        return answer(200, alert)
+        return cast(AlertResponse, alert)
 
     # ---- handling of alerts
 
-    async def acknowledge_alert(self, call: Call[ChangeQuery, AcknowledgeAlertRequest]) -> web.Response:
-        """Acknowledge an alert."""
+    @post(
+        "/v1/alerts/{alert}/acknowledge",
+        roles=MONEY_READERS | OWN,
+        example={"why": "We look into it."},
+        errors={404: "There is no such alert.", 409: "The alert is acknowledged already."},
+    )
+    async def acknowledge_alert(self, call: Call[ChangeQuery, AcknowledgeAlertRequest]) -> Answer[AlertResponse]:
+        """Acknowledge an alert: tell others that you have seen it."""
 
         async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
             await handling.acknowledge(connection, call.caller, alert, side, call.body.why, now_ms())
 
         return await self._handle(call, do)
 
-    async def assign_alert(self, call: Call[ChangeQuery, AssignAlertRequest]) -> web.Response:
-        """Assign an alert to a person."""
+    @post(
+        "/v1/alerts/{alert}/assign",
+        roles=MONEY_READERS | OWN,
+        example={"to": "dev@acme.example"},
+        errors={404: "There is no such alert."},
+    )
+    async def assign_alert(self, call: Call[ChangeQuery, AssignAlertRequest]) -> Answer[AlertResponse]:
+        """Assign an alert to a person, or to no person."""
 
         async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
             await handling.assign(connection, call.caller, alert, side, call.body.to, now_ms())
 
         return await self._handle(call, do)
 
-    async def mute_alert(self, call: Call[ChangeQuery, MuteAlertRequest]) -> web.Response:
-        """Mute the kind of an alert."""
+    @post(
+        "/v1/alerts/{alert}/mute",
+        roles=MONEY_READERS | OWN,
+        example={"until": "2027-03-08T00:00:00Z", "why": "A load test."},
+        errors={404: "There is no such alert."},
+    )
+    async def mute_alert(self, call: Call[ChangeQuery, MuteAlertRequest]) -> Answer[AlertResponse]:
+        """Mute the kind of an alert for a while.
+
+        Later alerts of this kind for this customer are listed but not sent.
+        """
 
         async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
             await handling.mute(connection, call.caller, alert, side, call.body.until, call.body.why, now_ms())
 
         return await self._handle(call, do)
 
-    async def _handle(self, call: Call[ChangeQuery, Body], do: Step) -> web.Response:
+    async def _handle(self, call: Call[ChangeQuery, Body], do: Step) -> Answer[AlertResponse]:
         """Take a step in the handling of an alert, and answer with the updated alert."""
         number = call.path("alert")
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[AlertResponse]:
             if not NUMBER.fullmatch(number):
                 raise ProblemError(404, handling.NOT_THERE)
             alert = await handling.get_subject(connection, int(number))
@@ -135,9 +158,18 @@ class AlertHandlers(ChangeHandlers):
             report = await reports.find_alert(connection, alert.id, has_deliveries=call.holder.customer is None)
             assert report is not None
             await add_handling(connection, call.holder, [report])
-            return ChangeResult(200, report)
+            return Answer(cast(AlertResponse, report))
 
         return await self._change(call, make)
+
+    @get("/v1/anomalies", roles=READERS | OWN)
+    async def list_anomalies(self, call: Call[AnomaliesQuery, Nothing]) -> AnomalyList:
+        """List days with unusual usage, latest finding first."""
+        query = call.query
+        customer = auth.customer_of(call.holder, query.customer)
+        async with self._database.reading() as connection:
+            anomalies = await store.list_findings(connection, query.cursor, query.limit, customer)
+        return {"anomalies": cast(list[Anomaly], anomalies), **next_page(anomalies.next)}
 
 
 def find_side(holder: Holder) -> Side:
@@ -159,3 +191,11 @@ def find_subject(alert: JsonObject) -> AlertSubject:
     """Return the fields of an alert of the API that its handling needs."""
     customer = alert["customer"]
     return AlertSubject(int(str(alert["id"])), str(alert["kind"]), None if customer is None else str(customer))
+
+
+GROUP = Group(
+    "alerts",
+    "Alerts, their delivery, and anomalies of usage.",
+    AlertHandlers,
+    parameters={"alert": PathParameter("The number of the alert.", NUMBER_SCHEMA, find_owner=handling.find_owner)},
+)

@@ -4,23 +4,28 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import cast
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.change import reject_field
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.billing.models import (
+    BilledUsage,
+    BillingStatusResponse,
     CancelQuery,
     CreateSubscriptionRequest,
+    MeterUsageResponse,
+    PlanCostList,
+    PlanList,
     PlanResponse,
     PlansQuery,
     PortalRequest,
     PreviewSubscriptionRequest,
+    SubscriptionPreview,
     UpdateSubscriptionRequest,
     UpgradeQuery,
     list_displays,
@@ -28,17 +33,34 @@ from edgeproxy.collector.api.billing.models import (
 )
 from edgeproxy.collector.api.billing.plan_choice import check_choice
 from edgeproxy.collector.api.cancellations.handlers import CancellationHandlers
-from edgeproxy.collector.api.changes import ChangeResult, answer_with_etag, parse_if_match
+from edgeproxy.collector.api.changes import parse_if_match
+from edgeproxy.collector.api.credits.models import StripeSession
 from edgeproxy.collector.api.customer_billing import (
+    NO_USAGE,
     CustomerChangeQuery,
     CustomerQuery,
     build_stripe_problem,
     get_billing,
 )
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
-from edgeproxy.collector.api.group import Resources
+from edgeproxy.collector.api.endpoint import (
+    ANYONE,
+    API_USERS,
+    BILLING,
+    CREATE,
+    MONEY_READERS,
+    OWN,
+    UPDATE,
+    Call,
+    Nothing,
+    Query,
+    delete,
+    get,
+    post,
+    put,
+)
+from edgeproxy.collector.api.group import Group, PathParameter, Resources
 from edgeproxy.collector.api.request_limits import RequestLimits, RequestRate
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.responses import Answer, ProblemError
 from edgeproxy.collector.billing.credits import checkout
 from edgeproxy.collector.billing.invoices.line_rows import line_to_response
 from edgeproxy.collector.billing.period_close import quantities
@@ -63,6 +85,7 @@ from edgeproxy.collector.billing.subscriptions import (
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, SubscriptionState
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
 from edgeproxy.collector.billing.subscriptions.prepared_changes import PlanTerms
+from edgeproxy.collector.billing.subscriptions.subscription_response import ChangedSubscription, Subscription
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, Subscriber, SubscriptionRow
 from edgeproxy.config.collector.catalog import (
     Plan,
@@ -85,8 +108,15 @@ class BillingHandlers(CancellationHandlers):
 
     # ---- public
 
-    async def list_plans(self, call: Call[PlansQuery, Nothing]) -> web.Response:
-        """List the newest versions of the plans on sale in a currency."""
+    @get(
+        "/billing/plans",
+        roles=ANYONE,
+        errors={404: "Billing is not configured."},
+        rate=RequestRate(100, "address"),
+        listener_groups=API_USERS,
+    )
+    async def list_plans(self, call: Call[PlansQuery, Nothing]) -> PlanList:
+        """List the plans that are on sale."""
         get_billing(self._settings)
         async with self._database.reading() as connection:
             plans = await self._fetch_plans_on_sale(connection)
@@ -99,9 +129,10 @@ class BillingHandlers(CancellationHandlers):
         ]
         codes = {code for plan in newest.values() if plan.has_prices for code in plan.currencies}
         meters = list_displays(newest.values(), self._settings.meters)
-        return answer(200, {"currency": currency, "currencies": sorted(codes), "plans": sold, "meters": meters})
+        return {"currency": currency, "currencies": sorted(codes), "plans": sold, "meters": meters}
 
-    async def estimate_costs(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+    @get("/billing/plans/costs", roles=MONEY_READERS | OWN, errors=NO_USAGE, rate=RequestRate(100, "customer"))
+    async def estimate_costs(self, call: Call[CustomerQuery, Nothing]) -> PlanCostList:
         """Estimate the cost of this period's usage under each plan on sale."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
@@ -117,42 +148,72 @@ class BillingHandlers(CancellationHandlers):
                 costs = await plan_costs.compute_costs(connection, loaded, sold, self._settings.meters)
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
                 raise ProblemError(422, str(error)) from None
-        listed = [{"version": one.version, "total": one.total, "meters": one.by_meter} for one in costs]
-        about = {"customer": loaded.customer.name, "currency": currency, "plans": listed}
-        return answer(200, {**about, "period_start": format_timestamp(start * 1000)})
+        return {
+            "customer": loaded.customer.name,
+            "currency": currency,
+            "plans": [{"version": one.version, "total": one.total, "meters": dict(one.by_meter)} for one in costs],
+            "period_start": format_timestamp(start * 1000),
+        }
 
     async def _fetch_plans_on_sale(self, connection: AsyncConnection) -> dict[str, Plan]:
         """Return the versions on sale."""
         return await plan_versions.fetch_plans_on_sale(connection, self._settings.plans, time.time())
 
-    async def fetch_status(self, _: Call[Query, Nothing]) -> web.Response:
-        """Fetch the status of billing."""
+    @get(
+        "/billing/status",
+        roles=ANYONE,
+        errors={404: "Billing is not configured."},
+        rate=RequestRate(100, "address"),
+        listener_groups=API_USERS,
+    )
+    async def fetch_status(self, _: Call[Query, Nothing]) -> BillingStatusResponse:
+        """Fetch the status of billing: whether customers can buy, and whether they are charged."""
         billing = get_billing(self._settings)
         async with self._database.reading() as connection:
             now = await charging.fetch_charging(connection, billing)
         is_charging = now.is_on and now.mode != "off"
-        status = {"mode": billing.mode, "purchase": billing.purchase and is_charging, "charging": is_charging}
-        return answer(200, {**status, "message": now.message})
+        return {
+            "mode": billing.mode,
+            "purchase": billing.purchase and is_charging,
+            "charging": is_charging,
+            "message": now.message,
+        }
 
     # ---- subscriptions
 
-    async def fetch_subscription(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+    @get(
+        "/billing/subscription",
+        roles=MONEY_READERS | OWN,
+        response_headers=("ETag",),
+        rate=RequestRate(100, "customer"),
+    )
+    async def fetch_subscription(self, call: Call[CustomerQuery, Nothing]) -> Answer[Subscription]:
         """Fetch the subscription of a customer."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
         currency = loaded.customer.currency or loaded.current.last.plan.currency
         response = subscription_response.to_response(loaded.row, loaded.customer.name, currency)
-        return answer_with_etag(200, response, loaded.row.version)
+        return Answer(response, loaded.row.version)
 
-    async def create_subscription(self, call: Call[CustomerChangeQuery, CreateSubscriptionRequest]) -> web.Response:
-        """Create a subscription."""
+    @post(
+        "/billing/subscription",
+        roles=BILLING | OWN,
+        example={"plan": "standard", "coupon": "LAUNCH20"},
+        status=201,
+        change=CREATE,
+        errors={404: "Billing is not configured, or the customer does not exist."},
+    )
+    async def create_subscription(
+        self, call: Call[CustomerChangeQuery, CreateSubscriptionRequest]
+    ) -> Answer[Subscription]:
+        """Create a subscription; its first fee is due at once."""
         customer, body = self._get_customer(call.holder, call.query), call.body
         await self._check_selling(call.holder)
         self._count_code(call.holder, body.coupon)
         await self._check_trial(call.holder, customer, body.plan)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[Subscription]:
             plans = await self._fetch_plans_on_sale(connection)
             await self._check_choice(connection, call.holder, customer, body.plan, plans, None)
             with rejecting_coupons(call.holder):
@@ -168,61 +229,35 @@ class BillingHandlers(CancellationHandlers):
                     currency=body.currency,
                     quantity=body.quantity,
                 )
-            return ChangeResult(201, subscription, version)
+            return Answer(subscription, version)
 
-        return await self._change(call, make, creates=True)
+        return await self._change(call, make)
 
-    async def update_subscription(self, call: Call[CustomerChangeQuery, UpdateSubscriptionRequest]) -> web.Response:
+    @put("/billing/subscription", roles=BILLING | OWN, example={"plan": "enterprise", "when": "now"}, change=UPDATE)
+    async def update_subscription(
+        self, call: Call[CustomerChangeQuery, UpdateSubscriptionRequest]
+    ) -> Answer[ChangedSubscription]:
         """Change a subscription to another plan."""
         body = call.body
         return await self._change_plan(call, lambda *_: body.plan, body.when, get_terms(body))
 
-    async def upgrade_subscription(self, call: Call[UpgradeQuery, Nothing]) -> web.Response:
-        """Change a subscription at once to the plan with a tier."""
-
-        def choose_plan(loaded: LoadedSubscription, plans: Mapping[str, Plan]) -> str:
-            return plans_on_sale.get_version_of_tier(call.query.tier, plans, loaded.customer.name)
-
-        return await self._change_plan(call, choose_plan, "now", PlanTerms())
-
-    async def _change_plan(
-        self,
-        call: Call[CustomerChangeQuery, UpdateSubscriptionRequest | Nothing],
-        choose_plan: Callable[[LoadedSubscription, Mapping[str, Plan]], str],
-        when: changes.When | None,
-        terms: PlanTerms,
-    ) -> web.Response:
-        customer = self._get_customer(call.holder, call.query)
-        await self._check_selling(call.holder)
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            loaded = await subscription_rows.get_by_customer(connection, customer)
-            plans = await self._fetch_plans_on_sale(connection)
-            plan, held = choose_plan(loaded, plans), loaded.current.last.version
-            await self._check_choice(connection, call.holder, loaded.customer.name, plan, plans, held)
-            subscription, version = await subscriptions.change_subscription(
-                connection,
-                call.caller,
-                customer,
-                plan,
-                when,
-                settings=self._settings,
-                now=time.time(),
-                match=parse_if_match(call.request),
-                currency=terms.currency,
-                is_yearly=terms.is_yearly,
-                quantity=terms.quantity,
-            )
-            return ChangeResult(200, subscription, version)
-
-        return await self._change(call, make)
-
-    async def cancel_subscription(self, call: Call[CancelQuery, Nothing]) -> web.Response:
-        """Cancel a subscription."""
+    @delete("/billing/subscription", roles=BILLING | OWN, change=UPDATE)
+    async def cancel_subscription(self, call: Call[CancelQuery, Nothing]) -> Answer[ChangedSubscription]:
+        """Cancel a subscription at the end of its paid period, or now."""
         return await self._cancel(call, call.query.when, None)
 
-    async def preview_subscription(self, call: Call[CustomerQuery, PreviewSubscriptionRequest]) -> web.Response:
-        """Preview the cost of a change, or of a new subscription."""
+    @post(
+        "/billing/subscription/preview",
+        roles=BILLING | OWN,
+        example={"plan": "standard"},
+        errors={
+            404: "Billing is not configured, or the customer does not exist.",
+            409: "The change contradicts the subscription, or the plan is not on sale any more.",
+            422: "The query names no customer, or a field is invalid.",
+        },
+    )
+    async def preview_subscription(self, call: Call[CustomerQuery, PreviewSubscriptionRequest]) -> SubscriptionPreview:
+        """Preview the cost of a change or a new subscription. Nothing is changed."""
         name = self._get_customer(call.holder, call.query)
         body, now = call.body, time.time()
         await self._check_selling(call.holder)
@@ -234,12 +269,13 @@ class BillingHandlers(CancellationHandlers):
             plans = await self._fetch_plans_on_sale(connection)
             ended = None if row is not None else await eligibility.check_may_subscribe(connection, customer, now)
             withdrawn = None
+            when: changes.When = "now"
             if row is None and ended is None:
                 await self._check_choice(connection, call.holder, customer.name, body.plan, plans, None)
                 prepared, lines = await self._prepare_new(connection, call, customer, now)
                 currency = prepared.last.plan.currency
                 trial_ends_at = prepared.period.end if prepared.last.is_trial else None
-                version, when, at = prepared.last.version, "now", prepared.last.span.start
+                version, at = prepared.last.version, prepared.last.span.start
             else:
                 if row is not None and body.coupon is not None:
                     raise ProblemError(409, "a coupon comes with a new subscription, and there is one already")
@@ -248,10 +284,16 @@ class BillingHandlers(CancellationHandlers):
                 version = plans_on_sale.resolve_version(body.plan, plans, customer.name)
                 currency = body.currency or customer.currency or plans[version].currency
                 when, at, lines = planned.when, planned.at, planned.lines
-        preview = {"plan": version, "when": when, "at": format_timestamp(at * 1000), "due_now": sum_amounts(lines)}
-        preview["trial_ends_at"] = None if trial_ends_at is None else format_timestamp(trial_ends_at * 1000)
-        responses = [line_to_response(line, currency) for line in lines]
-        return answer(200, {**preview, "currency": currency, "lines": responses, "withdrawn": withdrawn})
+        return {
+            "plan": version,
+            "when": when,
+            "at": format_timestamp(at * 1000),
+            "due_now": sum_amounts(lines),
+            "trial_ends_at": None if trial_ends_at is None else format_timestamp(trial_ends_at * 1000),
+            "currency": currency,
+            "lines": [line_to_response(line, currency) for line in lines],
+            "withdrawn": withdrawn,
+        }
 
     async def _prepare_change(
         self,
@@ -364,27 +406,76 @@ class BillingHandlers(CancellationHandlers):
         if not can_pay:
             raise ProblemError(409, "this trial needs a payment method: add one first, by POST /billing/portal")
 
+    @post("/billing/upgrade", roles=BILLING | OWN, change=UPDATE)
+    async def upgrade_subscription(self, call: Call[UpgradeQuery, Nothing]) -> Answer[ChangedSubscription]:
+        """Upgrade a subscription at once to the plan with this tier."""
+
+        def choose_plan(loaded: LoadedSubscription, plans: Mapping[str, Plan]) -> str:
+            return plans_on_sale.get_version_of_tier(call.query.tier, plans, loaded.customer.name)
+
+        return await self._change_plan(call, choose_plan, "now", PlanTerms())
+
+    async def _change_plan(
+        self,
+        call: Call[CustomerChangeQuery, UpdateSubscriptionRequest | Nothing],
+        choose_plan: Callable[[LoadedSubscription, Mapping[str, Plan]], str],
+        when: changes.When | None,
+        terms: PlanTerms,
+    ) -> Answer[ChangedSubscription]:
+        customer = self._get_customer(call.holder, call.query)
+        await self._check_selling(call.holder)
+
+        async def make(connection: AsyncConnection) -> Answer[ChangedSubscription]:
+            loaded = await subscription_rows.get_by_customer(connection, customer)
+            plans = await self._fetch_plans_on_sale(connection)
+            plan, held = choose_plan(loaded, plans), loaded.current.last.version
+            await self._check_choice(connection, call.holder, loaded.customer.name, plan, plans, held)
+            subscription, version = await subscriptions.change_subscription(
+                connection,
+                call.caller,
+                customer,
+                plan,
+                when,
+                settings=self._settings,
+                now=time.time(),
+                match=parse_if_match(call.request),
+                currency=terms.currency,
+                is_yearly=terms.is_yearly,
+                quantity=terms.quantity,
+            )
+            return Answer(subscription, version)
+
+        return await self._change(call, make)
+
     # ---- usage
 
-    async def report_usage(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+    @get("/billing/usage", roles=MONEY_READERS | OWN, errors=NO_USAGE, rate=RequestRate(100, "customer"))
+    async def report_usage(self, call: Call[CustomerQuery, Nothing]) -> BilledUsage:
         """Report this period's usage of all meters that the plan bills or caps."""
-        about, meters = await self._fetch_usage(call)
-        return answer(200, {**about, "meters": meters})
+        return await self._fetch_usage(call)
 
-    async def report_meter_usage(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """Report the usage of one meter in this period."""
-        about, meters = await self._fetch_usage(call)
-        named = [meter for meter in meters if meter["meter"] == call.path("meter")]
+    @get(
+        "/billing/usage/{meter}",
+        roles=MONEY_READERS | OWN,
+        errors=NO_USAGE
+        | {404: "Billing is not configured, or the customer has no plan that bills or caps this meter."},
+        rate=RequestRate(100, "customer"),
+    )
+    async def report_meter_usage(self, call: Call[CustomerQuery, Nothing]) -> BilledUsage:
+        """Report the usage of a meter in this period."""
+        used = await self._fetch_usage(call)
+        named = [meter for meter in used["meters"] if meter["meter"] == call.path("meter")]
         if not named:
             raise ProblemError(404, "the plan neither bills nor bounds this meter")
-        return answer(200, {**about, "meters": named})
+        return {**used, "meters": named}
 
-    async def report_quotas(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """Report the usage of meters that the plan caps."""
-        about, meters = await self._fetch_usage(call)
-        return answer(200, {**about, "meters": [meter for meter in meters if meter["cap"] is not None]})
+    @get("/billing/quotas", roles=MONEY_READERS | OWN, errors=NO_USAGE, rate=RequestRate(100, "customer"))
+    async def report_quotas(self, call: Call[CustomerQuery, Nothing]) -> BilledUsage:
+        """Report this period's usage of the meters that the plan caps."""
+        used = await self._fetch_usage(call)
+        return {**used, "meters": [meter for meter in used["meters"] if meter["cap"] is not None]}
 
-    async def _fetch_usage(self, call: Call[CustomerQuery, Nothing]) -> tuple[JsonObject, list[JsonObject]]:
+    async def _fetch_usage(self, call: Call[CustomerQuery, Nothing]) -> BilledUsage:
         """Return the plan and period of a customer, and the usage of each meter of the plan."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
@@ -400,18 +491,30 @@ class BillingHandlers(CancellationHandlers):
                     waived.update(await quantities.fetch_waived(connection, name, earlier.span))
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
                 raise ProblemError(422, str(error)) from None
-        about: JsonObject = {
+        meters = quantities.plan_usage_to_response(last.plan, used, waived)
+        return {
             "customer": name,
             "plan": last.version,
             "period_start": format_timestamp(current.allowance_segments[0].span.start * 1000),
             "period_end": format_timestamp(last.span.end * 1000),
+            "meters": cast(list[MeterUsageResponse], meters),
         }
-        return about, quantities.plan_usage_to_response(last.plan, used, waived)
 
     # ---- Stripe's customer portal
 
-    async def create_portal_session(self, call: Call[CustomerQuery, PortalRequest]) -> web.Response:
-        """Create a session of Stripe's customer portal: cards, invoices, receipts, tax ids."""
+    @post(
+        "/billing/portal",
+        roles=BILLING | OWN,
+        example={"return_url": "https://shop.example/account"},
+        status=201,
+        headers=CREATE.headers,
+        errors={
+            404: "Billing is not configured, or the customer does not exist.",
+            409: "Billing is off, the customer is being deleted, or Stripe refuses.",
+        },
+    )
+    async def create_portal_session(self, call: Call[CustomerQuery, PortalRequest]) -> StripeSession:
+        """Create a session of Stripe's customer portal."""
         payer = await self._get_payer(self._get_customer(call.holder, call.query))
         try:
             url = call.body.return_url
@@ -422,7 +525,7 @@ class BillingHandlers(CancellationHandlers):
             entry = AuditEntry("billing.portal", payer.id, None, {"session": session["id"]}, payer.id)
             await audit.append_entry(connection, call.caller, entry)
             await billing_details.expire_details(connection, payer.id)  # The customer may change them at Stripe.
-        return answer(201, {"id": session["id"], "url": session["url"]})
+        return {"id": session["id"], "url": session["url"]}
 
 
 @contextmanager
@@ -461,3 +564,13 @@ def plan_to_response(version: str, plan: Plan) -> PlanResponse:
         "meters": {meter: price_to_response(price) for meter, price in plan.meters.items()},
         "entitlements": plan.entitlements,
     }
+
+
+GROUP = Group(
+    "billing",
+    "Plans, subscriptions, billed usage and Stripe's customer portal.",
+    BillingHandlers,
+    rate=RequestRate(10, "address"),
+    errors={404: "Billing is not configured, or the customer or its subscription does not exist."},
+    parameters={"meter": PathParameter("The name of the meter, such as requests.")},
+)

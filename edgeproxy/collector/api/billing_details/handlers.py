@@ -5,7 +5,6 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
@@ -26,8 +25,10 @@ from edgeproxy.collector.api.customer_billing import (
     Payer,
     build_stripe_problem,
 )
-from edgeproxy.collector.api.endpoint import Call, Nothing
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.endpoint import BILLING, MONEY_READERS, OWN, Call, Nothing, get, patch
+from edgeproxy.collector.api.group import Group
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.billing.invoices.dunning import is_declined
 from edgeproxy.collector.billing.stripe import billing_details
 from edgeproxy.collector.billing.stripe.billing_details import (
@@ -52,7 +53,8 @@ PARAMETERS = {"value": "tax_number", "email": "email", "name": "name", "address[
 class BillingDetailsHandlers(CustomerBillingHandlers):
     """Handlers of billing details."""
 
-    async def fetch_details(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+    @get("/billing/details", roles=MONEY_READERS | OWN, rate=RequestRate(100, "customer"))
+    async def fetch_details(self, call: Call[CustomerQuery, Nothing]) -> BillingDetails:
         """Fetch the billing details of a customer."""
         customer = self._get_customer(call.holder, call.query)
         stripe, now, is_stale = self._resources.stripe, time.time(), False
@@ -64,7 +66,7 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
         if stripe is not None and stripe_id is not None and is_old and row.erased_at is None:
             is_stale = not await self._refresh(stripe, stripe_id)
         async with self._database.reading() as connection:
-            return answer(200, await build_response(connection, row, now, is_stale=is_stale))
+            return await build_response(connection, row, now, is_stale=is_stale)
 
     async def _refresh(self, stripe: Stripe, stripe_id: str) -> bool:
         """Store Stripe's current details of a customer. Return False if Stripe does not answer in time."""
@@ -80,8 +82,19 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
             pass  # The stored details are recent too.
         return True
 
-    async def update_details(self, call: Call[CustomerQuery, UpdateBillingDetailsRequest]) -> web.Response:
-        """Change a customer's billing details at Stripe, then here. The audit log has field names without values."""
+    @patch(
+        "/billing/details",
+        roles=BILLING | OWN,
+        example={
+            "name": "Acme B.V.",
+            "address": {"line1": "Keizersgracht 1", "postal_code": "1015 CN", "city": "Amsterdam", "country": "NL"},
+            "tax_number": "NL123456789B01",
+        },
+        errors={409: "Billing is off, the customer is being deleted, or Stripe refuses."},
+        rate=RequestRate(10, "customer"),
+    )
+    async def update_details(self, call: Call[CustomerQuery, UpdateBillingDetailsRequest]) -> BillingDetails:
+        """Change the name, e-mail address, address or tax number on the invoices of a customer."""
         changed = sorted(call.body.model_fields_set)
         payer = await self._get_payer(self._get_customer(call.holder, call.query))
         # Before the change, because Stripe may apply it even if this process dies.
@@ -95,7 +108,7 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
             raise ProblemError(503, "Stripe has not answered in time", headers=STRIPE_LATER) from None
         async with self._database.reading() as connection:
             row = await customers.get_row(connection, payer.id)
-            return answer(200, await build_response(connection, row, time.time()))
+            return await build_response(connection, row, time.time())
 
     async def _change_at_stripe(self, payer: Payer, body: UpdateBillingDetailsRequest) -> None:
         """Change a customer at Stripe, and store Stripe's new details. Raises StripeCallError.
@@ -175,3 +188,12 @@ def find_expiry(method: PaymentMethod, now: float) -> PaymentMethodState:
     at = datetime.fromtimestamp(now, UTC)
     months = (year - at.year) * 12 + month - at.month
     return "expired" if months < 0 else "expires_soon" if months <= 1 else "valid"
+
+
+GROUP = Group(
+    "billing-details",
+    "How customers pay, and the details on their invoices. Stripe stores them; the collector keeps a copy of the "
+    "last answer.",
+    BillingDetailsHandlers,
+    errors={404: "Billing is not configured, or the customer does not exist."},
+)

@@ -2,25 +2,37 @@
 
 import time
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
-from edgeproxy.collector.api.cancellations.models import Cancellation, CancelSubscriptionRequest
-from edgeproxy.collector.api.changes import ChangeResult, parse_if_match
+from edgeproxy.collector.api.cancellations.models import Cancellation, CancellationList, CancelSubscriptionRequest
+from edgeproxy.collector.api.changes import parse_if_match
 from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, CustomerChangeQuery, CustomerQuery
-from edgeproxy.collector.api.endpoint import Call, Nothing
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.endpoint import BILLING, MONEY_READERS, OWN, UPDATE, Call, Nothing, get, post
+from edgeproxy.collector.api.group import Group
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.responses import Answer
 from edgeproxy.collector.billing.subscriptions import cancellations, changes, subscriptions
 from edgeproxy.collector.billing.subscriptions.cancellations import Feedback, ListedCancellation
+from edgeproxy.collector.billing.subscriptions.subscription_response import ChangedSubscription
 
 
 class CancellationHandlers(CustomerBillingHandlers):
     """Handlers of cancellations."""
 
-    async def end_subscription(self, call: Call[CustomerChangeQuery, CancelSubscriptionRequest]) -> web.Response:
-        """Cancel a subscription, and record the reason."""
+    @post(
+        "/billing/subscription/cancel",
+        roles=BILLING | OWN,
+        example={"reason": "missing_features", "comment": "We need invoices in Swiss francs."},
+        change=UPDATE,
+        errors={404: "Billing is not configured, or the customer or its subscription does not exist."},
+        rate=RequestRate(10, "customer"),
+    )
+    async def end_subscription(
+        self, call: Call[CustomerChangeQuery, CancelSubscriptionRequest]
+    ) -> Answer[ChangedSubscription]:
+        """Cancel a subscription as DELETE does, and give the reason."""
         return await self._cancel(call, call.body.when, Feedback(call.body.reason, call.body.comment))
 
     async def _cancel(
@@ -28,10 +40,10 @@ class CancellationHandlers(CustomerBillingHandlers):
         call: Call[CustomerChangeQuery, CancelSubscriptionRequest | Nothing],
         when: changes.When,
         feedback: Feedback | None,
-    ) -> web.Response:
+    ) -> Answer[ChangedSubscription]:
         customer = self._get_customer(call.holder, call.query)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[ChangedSubscription]:
             subscription, version = await subscriptions.cancel_subscription(
                 connection,
                 call.caller,
@@ -42,17 +54,23 @@ class CancellationHandlers(CustomerBillingHandlers):
                 match=parse_if_match(call.request),
                 feedback=feedback,
             )
-            return ChangeResult(200, subscription, version)
+            return Answer(subscription, version)
 
         return await self._change(call, make)
 
-    async def list_cancellations(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+    @get(
+        "/billing/cancellations",
+        roles=MONEY_READERS | OWN,
+        errors={404: "Billing is not configured, or the customer does not exist."},
+        rate=RequestRate(100, "customer"),
+    )
+    async def list_cancellations(self, call: Call[CustomerQuery, Nothing]) -> CancellationList:
         """List the reasons that a customer gave for ending its plans."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading() as connection:
             owner = await customers.get_row(connection, customer)
             listed = await cancellations.list_cancellations(connection, owner.id)
-        return answer(200, {"cancellations": [cancellation_to_response(one) for one in listed]})
+        return {"cancellations": [cancellation_to_response(one) for one in listed]}
 
 
 def cancellation_to_response(one: ListedCancellation) -> Cancellation:
@@ -65,3 +83,6 @@ def cancellation_to_response(one: ListedCancellation) -> Cancellation:
         "created_at": format_timestamp(one.created_at),
         "cancel_at": None if one.cancel_at is None else format_timestamp(one.cancel_at * 1000),
     }
+
+
+GROUP = Group("cancellations", "The reasons that customers gave for ending their plans.", CancellationHandlers)

@@ -2,18 +2,16 @@
 
 import time
 
-from aiohttp import web
-
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.anomalies import store
 from edgeproxy.collector.anomalies.baseline import Baseline, unroot
 from edgeproxy.collector.anomalies.job import AnomalyJob
-from edgeproxy.collector.api.checks.models import CheckResult, MeterBaseline
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
-from edgeproxy.collector.api.group import Handlers
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.checks.models import BaselineList, CheckResult, MeterBaseline
+from edgeproxy.collector.api.endpoint import READERS, SUPPORT, Call, Nothing, Query, get, post
+from edgeproxy.collector.api.group import Group, Handlers
+from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.billing.jobs.spend_breaker import SpendBreaker
 from edgeproxy.collector.database.alert_tables import anomaly_baselines
 from edgeproxy.collector.database.periodic import STANDBY
@@ -23,8 +21,9 @@ from edgeproxy.collector.database.unreadable_rows import reading_row
 class CheckHandlers(Handlers):
     """Handlers of checks and baselines."""
 
-    async def run_checks(self, call: Call[Query, Nothing]) -> web.Response:
-        """Run the checks of usage and spending as their jobs do."""
+    @post("/v1/checks", roles=SUPPORT, rate=RequestRate(6, "customer"))
+    async def run_checks(self, call: Call[Query, Nothing]) -> CheckResult:
+        """Judge the usage of completed hours and days, and compare this hour's spending with the usual, now."""
         settings, now = self._settings, time.time()
         result: CheckResult = {"usage": "off", "spending": "off", "alerted": []}
         if settings.anomalies.enabled:
@@ -38,10 +37,11 @@ class CheckHandlers(Handlers):
         after = {**result, "alerted": len(result["alerted"])}  # The alerts name the customers.
         async with self._database.writing() as connection:
             await audit.append_entry(connection, call.caller, AuditEntry("checks.run", "checks", None, after))
-        return answer(200, result)
+        return result
 
-    async def list_baselines(self, call: Call[Query, Nothing]) -> web.Response:
-        """List the baselines of a customer by meter."""
+    @get("/v1/customers/{customer}/baselines", roles=READERS)
+    async def list_baselines(self, call: Call[Query, Nothing]) -> BaselineList:
+        """List the baselines of a customer. Its usage is compared with them."""
         async with self._database.reading(whole=True) as connection:
             name = (await customers.get_row(connection, call.path("customer"))).name
             baselines = await store.fetch_baselines(connection, [name])
@@ -49,7 +49,7 @@ class CheckHandlers(Handlers):
         rows = [to_meter_baseline(meter, baseline) for (_, meter), baseline in sorted(baselines.items())]
         with reading_row(anomaly_baselines.name, name):
             built = None if built_at is None else format_timestamp(built_at * 1000)
-        return answer(200, {"customer": name, "built_at": built, "baselines": rows})
+        return {"customer": name, "built_at": built, "baselines": rows}
 
 
 def to_meter_baseline(meter: str, baseline: Baseline) -> MeterBaseline:
@@ -60,3 +60,6 @@ def to_meter_baseline(meter: str, baseline: Baseline) -> MeterBaseline:
         "days": [round(unroot(day), 2) for day in baseline.days],
         "likeness": round(baseline.likeness, 4),
     }
+
+
+GROUP = Group("checks", "Checks of usage and spending that an operator runs now, and their baselines.", CheckHandlers)

@@ -2,15 +2,15 @@
 
 import time
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.change import reject_field
-from edgeproxy.collector.api.changes import ChangeResult
-from edgeproxy.collector.api.coupons.models import PutCouponRequest, to_response
+from edgeproxy.collector.api.coupons.models import CouponResponse, PutCouponRequest, to_response
 from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, CustomerChangeQuery, CustomerQuery
-from edgeproxy.collector.api.endpoint import Call, Nothing
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.endpoint import BILLING, MONEY_READERS, OWN, UPDATE, Call, Nothing, delete, get, put
+from edgeproxy.collector.api.group import Group
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.responses import Answer
 from edgeproxy.collector.billing.subscriptions import coupons
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
 
@@ -18,32 +18,44 @@ from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedErro
 class CouponHandlers(CustomerBillingHandlers):
     """Handlers of coupons."""
 
-    async def fetch_coupon(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """Fetch the coupon of a subscription."""
+    @get("/billing/subscription/coupon", roles=MONEY_READERS | OWN)
+    async def fetch_coupon(self, call: Call[CustomerQuery, Nothing]) -> CouponResponse:
+        """Fetch the coupon of a customer's subscription."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
-            return answer(200, to_response(await coupons.get_coupon(connection, customer)))
+            return to_response(await coupons.get_coupon(connection, customer))
 
-    async def put_coupon(self, call: Call[CustomerChangeQuery, PutCouponRequest]) -> web.Response:
-        """Give a subscription a coupon."""
+    @put("/billing/subscription/coupon", roles=BILLING, example={"coupon": "LAUNCH20"}, change=UPDATE)
+    async def put_coupon(self, call: Call[CustomerChangeQuery, PutCouponRequest]) -> Answer[CouponResponse]:
+        """Give a subscription a coupon, starting with the current period."""
         customer = self._get_customer(call.holder, call.query)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[CouponResponse]:
             try:
                 discount = await coupons.add_coupon(
                     connection, call.caller, customer, call.body.coupon, self._settings, time.time()
                 )
             except CouponRejectedError as error:
                 raise reject_field("coupon", str(error)) from None
-            return ChangeResult(200, to_response(discount))
+            return Answer(to_response(discount))
 
         return await self._change(call, make)
 
-    async def delete_coupon(self, call: Call[CustomerChangeQuery, Nothing]) -> web.Response:
+    @delete("/billing/subscription/coupon", roles=BILLING, change=UPDATE)
+    async def delete_coupon(self, call: Call[CustomerChangeQuery, Nothing]) -> Answer[CouponResponse]:
         """End the coupon of a subscription with the current period."""
         customer = self._get_customer(call.holder, call.query)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            return ChangeResult(200, to_response(await coupons.remove_coupon(connection, call.caller, customer)))
+        async def make(connection: AsyncConnection) -> Answer[CouponResponse]:
+            return Answer(to_response(await coupons.remove_coupon(connection, call.caller, customer)))
 
         return await self._change(call, make)
+
+
+GROUP = Group(
+    "coupons",
+    "Coupons of subscriptions.",
+    CouponHandlers,
+    rate=RequestRate(100, "customer"),
+    errors={404: "Billing is not configured, or the customer, its subscription or a coupon of it does not exist."},
+)

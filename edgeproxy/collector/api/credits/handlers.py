@@ -1,7 +1,7 @@
 """Prepaid credits: balances, statements, purchases, adjustments and refunds."""
 
 from operator import attrgetter
-from typing import Literal
+from typing import Literal, cast
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,17 +11,29 @@ from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
-from edgeproxy.collector.api.changes import ChangeResult, find_idempotent_request
+from edgeproxy.collector.api.changes import find_idempotent_request
 from edgeproxy.collector.api.credits.models import (
     BalanceQuery,
     CheckoutRequest,
     CreateAdjustmentRequest,
     CreateRefundRequest,
+    CreditAdjustment,
+    CreditBalanceResponse,
     CreditConsumption,
+    CreditConsumptionList,
+    CreditGrant,
     CreditPurchase,
+    CreditPurchaseList,
+    CreditStatement,
+    CreditStatementLine,
+    CreditStatementList,
     NumberedQuery,
+    PaidUsageList,
     PaidUsageQuery,
     PaidUsageRow,
+    Refund,
+    StatementLineKind,
+    StripeSession,
 )
 from edgeproxy.collector.api.customer_billing import (
     CustomerBillingHandlers,
@@ -29,9 +41,24 @@ from edgeproxy.collector.api.customer_billing import (
     build_stripe_problem,
     get_billing,
 )
-from edgeproxy.collector.api.endpoint import CSV, PDF, AnyCall, Call, Nothing, Query
+from edgeproxy.collector.api.endpoint import (
+    BILLING,
+    CREATE,
+    CSV,
+    MONEY_READERS,
+    OWN,
+    PDF,
+    AnyCall,
+    Call,
+    Nothing,
+    Query,
+    get,
+    post,
+)
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
+from edgeproxy.collector.api.group import Group, PathParameter
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
 from edgeproxy.collector.billing.credits import (
     checkout,
     consumption,
@@ -97,8 +124,9 @@ class CreditHandlers(CustomerBillingHandlers):
         default = get_default_currency(self._settings.plans)
         await customer_currency.fix_currency(connection, caller, customer, currency, before=default)
 
-    async def fetch_balance(self, call: Call[BalanceQuery, Nothing]) -> web.Response:
-        """Fetch the credit balance of a customer, now or at a time in the past."""
+    @get("/billing/balance", errors={404: "Billing is not configured, or the customer does not exist."})
+    async def fetch_balance(self, call: Call[BalanceQuery, Nothing]) -> CreditBalanceResponse:
+        """Fetch the credit balance of a customer."""
         customer, meters = self._get_customer(call.holder, call.query), self._get_credit_meters()
         at = None if call.query.at is None else queries.parse_time("at", call.query.at) * 1000
         async with self._database.reading(whole=True) as connection:
@@ -110,10 +138,12 @@ class CreditHandlers(CustomerBillingHandlers):
             currency = await self._find_currency(connection, row.id)
         available = booked - pending
         rests = subtract_pending(grants, pending)  # This makes the sum of the grants equal to the available balance.
-        grants_left = [
+        grants_left: list[CreditGrant] = [
             {
                 "id": grant.id,
-                **purchase_list.origin_to_response(origins[grant.id]),
+                "kind": origins[grant.id].kind,
+                "granted": origins[grant.id].granted,
+                "granted_at": format_timestamp(origins[grant.id].at),
                 "returned": grant.returned,
                 "millicredits": rests[grant.id],
                 "expires_at": format_timestamp(grant.expires),
@@ -122,15 +152,17 @@ class CreditHandlers(CustomerBillingHandlers):
             for grant in spending_order(grants)
             if grant.rest
         ]
-        amounts = {
+        return {
+            "customer": row.name,
             "balance": booked,
             "pending": pending,
             "available": available,
             "currency": currency,
             "amount": statements.format_millicredits(available, currency),
             "usd": statements.format_millicredits(available) if currency == USD else None,
+            "grants": grants_left,
+            "at": format_timestamp(at),
         }
-        return answer(200, {"customer": row.name, **amounts, "grants": grants_left, "at": format_timestamp(at)})
 
     async def _find_currency(self, connection: AsyncConnection, customer: str) -> str:
         """Return the currency of a customer's credits, or the currency that its first credits would have."""
@@ -142,16 +174,25 @@ class CreditHandlers(CustomerBillingHandlers):
 
     # ---- statements
 
-    async def list_statements(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
+    @get("/billing/statements", errors={404: "Billing is not configured, or the customer does not exist."})
+    async def list_statements(self, call: Call[CustomerQuery, Nothing]) -> CreditStatementList:
         """List the months that have a credit statement."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             months = await statements.list_months(connection, row.id)
-        return answer(200, {"customer": row.name, "statements": [str(month) for month in months]})
+        return {"customer": row.name, "statements": [str(month) for month in months]}
 
-    async def fetch_statement(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """Fetch the credit statement of a month: as CSV or PDF if the path ends in .csv or .pdf, otherwise as JSON."""
+    @get(
+        "/billing/statements/{month}",
+        response_media=(
+            CSV,
+            PDF,
+        ),
+        errors={404: "Billing is not configured, or there is no such customer or month."},
+    )
+    async def fetch_statement(self, call: Call[CustomerQuery, Nothing]) -> CreditStatement | web.Response:
+        """Fetch the credit statement of a month, as JSON, CSV or PDF."""
         customer = self._get_customer(call.holder, call.query)
         name, dot, suffix = call.path("month").partition(".")
         month = parse_month(name if suffix else name + dot)
@@ -165,7 +206,7 @@ class CreditHandlers(CustomerBillingHandlers):
         }
         match suffix:
             case "":
-                return answer(200, {"customer": row.name, "month": str(month), **statement_to_response(statement)})
+                return statement_to_response(statement, row.name, month)
             case "csv":
                 return web.Response(body=statements.render_csv(statement).encode(), content_type=CSV, headers=headers)
             case "pdf":
@@ -174,7 +215,11 @@ class CreditHandlers(CustomerBillingHandlers):
                 return web.Response(body=statement_pdf.render_pdf(statement), content_type=PDF, headers=headers)
         raise ProblemError(404, "there is no such statement: ask for JSON, or write .csv or .pdf behind the month")
 
-    async def list_paid_usage(self, call: Call[PaidUsageQuery, Nothing]) -> web.Response:
+    @get(
+        "/billing/statements/{month}/usage",
+        errors={404: "Billing is not configured, or there is no such customer or month."},
+    )
+    async def list_paid_usage(self, call: Call[PaidUsageQuery, Nothing]) -> PaidUsageList:
         """List a month's usage with the purchases and gifts that paid for it."""
         customer, query = self._get_customer(call.holder, call.query), call.query
         month = parse_month(call.path("month"))
@@ -186,32 +231,44 @@ class CreditHandlers(CustomerBillingHandlers):
                 connection, row.id, month, purchase=query.purchase, after=query.cursor or 0, limit=query.limit + 1
             )
         bookings = list(dict.fromkeys(one.seq for one in rows))
-        next_cursor = {"next": bookings[query.limit - 1]} if len(bookings) > query.limit else {}
-        shown = [paid_usage_to_response(one) for one in rows if one.seq <= next_cursor.get("next", one.seq)]
-        return answer(200, {"customer": row.name, "month": str(month), "usage": shown, **next_cursor})
+        last = bookings[query.limit - 1] if len(bookings) > query.limit else None
+        shown = [paid_usage_to_response(one) for one in rows if last is None or one.seq <= last]
+        return {"customer": row.name, "month": str(month), "usage": shown, **next_page(last)}
 
-    async def list_consumptions(self, call: Call[NumberedQuery, Nothing]) -> web.Response:
-        """List usage paid with credits, latest first."""
+    @get("/billing/consumptions", errors={404: "Billing is not configured, or the customer does not exist."})
+    async def list_consumptions(self, call: Call[NumberedQuery, Nothing]) -> CreditConsumptionList:
+        """List the usage paid with credits, by hour, latest first."""
         customer, limit = self._get_customer(call.holder, call.query), call.query.limit
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             rows = await consumption_list.list_consumptions(connection, row.id, call.query.cursor, limit + 1)
         table = credit_transactions.name
         consumptions = parse_page(table, rows, limit, consumption_to_response, attrgetter("number"))
-        return answer_page("consumptions", consumptions, consumptions.next, customer=row.name)
+        return {"customer": row.name, "consumptions": consumptions, **next_page(consumptions.next)}
 
     # ---- purchases
 
-    async def list_purchases(self, call: Call[NumberedQuery, Nothing]) -> web.Response:
+    @get("/billing/purchases", errors={404: "Billing is not configured, or the customer does not exist."})
+    async def list_purchases(self, call: Call[NumberedQuery, Nothing]) -> CreditPurchaseList:
         """List credit purchases, latest first."""
         customer, limit = self._get_customer(call.holder, call.query), call.query.limit
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             rows = await purchase_list.list_purchases(connection, row.id, call.query.cursor, limit + 1)
         purchases = parse_page(credit_grants.name, rows, limit, purchase_to_response, attrgetter("number"))
-        about = {"customer": row.name, "currency": row.currency or USD}
-        return answer_page("purchases", purchases, purchases.next, **about)
+        return {
+            "customer": row.name,
+            "currency": row.currency or USD,
+            "purchases": purchases,
+            **next_page(purchases.next),
+        }
 
+    @get(
+        "/billing/purchases/{purchase}/receipt",
+        status=303,
+        response_headers=("Location",),
+        errors={409: "The purchase has no receipt, or billing is off."},
+    )
     async def redirect_to_receipt(self, call: Call[Query, Nothing]) -> web.Response:
         """Redirect to the receipt of a purchase."""
         async with self._database.reading() as connection:
@@ -224,7 +281,19 @@ class CreditHandlers(CustomerBillingHandlers):
             raise ProblemError(409, "there is no receipt of this purchase")
         return web.Response(status=303, headers={"Location": url})
 
-    async def create_checkout_session(self, call: Call[CustomerQuery, CheckoutRequest]) -> web.Response:
+    @post(
+        "/billing/checkout",
+        roles=BILLING | OWN,
+        example={"millicredits": 20000000, "success_url": "https://shop.example/paid"},
+        status=201,
+        headers=CREATE.headers,
+        errors={
+            404: "Credits are not configured, or the customer does not exist.",
+            409: "Billing is off, the customer is being deleted, or Stripe refuses.",
+        },
+        rate=RequestRate(10, "address"),
+    )
+    async def create_checkout_session(self, call: Call[CustomerQuery, CheckoutRequest]) -> StripeSession:
         """Create a checkout session at Stripe to buy credits."""
         customer, body = self._get_customer(call.holder, call.query), call.body
         terms = self._get_terms()
@@ -253,12 +322,21 @@ class CreditHandlers(CustomerBillingHandlers):
         self._metrics.checkout_sessions.inc()
         details = {"session": session["id"], "millicredits": body.millicredits, "currency": currency}
         await self._record(call, AuditEntry("credits.checkout", payer.id, None, details, payer.id))
-        return answer(201, {"id": session["id"], "url": session["url"]})
+        return {"id": session["id"], "url": session["url"]}
 
     # ---- adjustments and refunds
 
-    async def create_adjustment(self, call: Call[ChangeQuery, CreateAdjustmentRequest]) -> web.Response:
-        """Adjust credits: book a gift, a withdrawal of gifts, or a refund of usage."""
+    @post(
+        "/billing/credits/adjust",
+        roles=BILLING,
+        example={"customer": "acme", "millicredits": 5000000, "why": "an outage"},
+        status=201,
+        change=CREATE,
+        errors={404: "Credits are not configured, or the customer or consumption does not exist."},
+        is_sensitive=True,
+    )
+    async def create_adjustment(self, call: Call[ChangeQuery, CreateAdjustmentRequest]) -> Answer[CreditAdjustment]:
+        """Adjust credits: give credits, withdraw gifts, or return usage."""
         body = call.body
         self._get_credit_meters()
         if body.expires_at is not None and (body.millicredits < 0 or body.consumption is not None):
@@ -268,7 +346,7 @@ class CreditHandlers(CustomerBillingHandlers):
                 422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": "is below 0"}]
             )
 
-        async def book_adjustment(connection: AsyncConnection) -> ChangeResult:
+        async def book_adjustment(connection: AsyncConnection) -> Answer[CreditAdjustment]:
             row = await subscription_rows.get_subscriber(connection, body.customer)
             currency = await self._choose_currency(connection, row)
             adjustment_id, caller = generate_id(), call.caller
@@ -290,13 +368,31 @@ class CreditHandlers(CustomerBillingHandlers):
                 await credits.book_withdrawal(connection, caller, row.id, adjustment_id, -body.millicredits, body.why)
                 kind = "withdrawal"
             balance = await journal.fetch_balance(connection, row.id)
-            details = {"customer": row.name, "millicredits": body.millicredits, "balance": balance}
-            return ChangeResult(201, {"id": adjustment_id, "kind": kind, **details})
+            adjustment: CreditAdjustment = {
+                "id": adjustment_id,
+                "kind": kind,
+                "customer": row.name,
+                "millicredits": body.millicredits,
+                "balance": balance,
+            }
+            return Answer(adjustment)
 
-        return await self._change(call, book_adjustment, creates=True)
+        return await self._change(call, book_adjustment)
 
-    async def create_refund(self, call: Call[ChangeQuery, CreateRefundRequest]) -> web.Response:
-        """Refund a purchase or its unspent part. Its credits are held at once, then Stripe is asked for the refund."""
+    @post(
+        "/billing/refunds",
+        roles=BILLING,
+        example={"purchase": "cs_1", "why": "requested by mail"},
+        status=202,
+        change=CREATE,
+        errors={
+            404: "Credits are not configured, or the purchase does not exist.",
+            503: "The database or Stripe is unavailable; try again.",
+        },
+        is_sensitive=True,
+    )
+    async def create_refund(self, call: Call[ChangeQuery, CreateRefundRequest]) -> Answer[Refund]:
+        """Refund a purchase, at most its unspent part."""
         body = call.body
         meters = self._get_credit_meters()
         if body.millicredits is not None and body.millicredits % CENT:
@@ -305,7 +401,7 @@ class CreditHandlers(CustomerBillingHandlers):
         stripe = self._get_stripe()
         held: list[credits.HeldRefund] = []
 
-        async def hold_refund(connection: AsyncConnection) -> ChangeResult:
+        async def hold_refund(connection: AsyncConnection) -> Answer[Refund]:
             buyer = await customers.get_row(connection, await credits.get_buyer(connection, body.purchase))
             name = buyer.name
             pending = await consumption.fetch_pending(connection, meters, name)
@@ -313,13 +409,20 @@ class CreditHandlers(CustomerBillingHandlers):
                 connection, call.caller, body.purchase, generate_id(), body.millicredits, body.why, pending=pending
             )
             held.append(refund)
-            details = {"customer": name, "purchase": refund.grant, "cents": refund.cents, "state": "held"}
-            return ChangeResult(202, {"id": refund.id, **details, "currency": buyer.currency or USD})
+            described: Refund = {
+                "id": refund.id,
+                "customer": name,
+                "purchase": refund.grant,
+                "cents": refund.cents,
+                "state": "held",
+                "currency": buyer.currency or USD,
+            }
+            return Answer(described)
 
-        response = await self._change(call, hold_refund, creates=True)
-        if held and response.status == 202 and not call.query.dry_run:
+        result = await self._change(call, hold_refund)
+        if held and not call.query.dry_run:
             await RefundSender(self._database, stripe).try_refund(held[-1])
-        return response
+        return result
 
 
 def generate_stripe_key(call: AnyCall) -> str:
@@ -328,12 +431,12 @@ def generate_stripe_key(call: AnyCall) -> str:
     return generate_id() if request is None else f"{request.digest[:32]}_{request.request_sha256[:16]}"
 
 
-def statement_to_response(statement: Statement) -> dict[str, object]:
-    """Return the amounts and lines of a statement in the API's form."""
-    lines = [
+def statement_to_response(statement: Statement, customer: str, month: CalendarMonth) -> CreditStatement:
+    """Return a statement in the API's form."""
+    lines: list[CreditStatementLine] = [
         {
             "at": format_timestamp(line.at),
-            "kind": line.kind,
+            "kind": cast(StatementLineKind, line.kind),
             "reference": line.reference,
             "meter": line.meter or None,
             "model": line.model or None,
@@ -341,8 +444,16 @@ def statement_to_response(statement: Statement) -> dict[str, object]:
         }
         for line in statement.lines
     ]
-    closing = {"closing": statement.closing, "is_final": statement.is_final, "as_of": format_timestamp(statement.until)}
-    return {"currency": statement.currency, "opening": statement.opening, "lines": lines, **closing}
+    return {
+        "customer": customer,
+        "month": str(month),
+        "currency": statement.currency,
+        "opening": statement.opening,
+        "lines": lines,
+        "closing": statement.closing,
+        "is_final": statement.is_final,
+        "as_of": format_timestamp(statement.until),
+    }
 
 
 def require_purchase(millicredits: int, currency: str, terms: Credits) -> None:
@@ -400,3 +511,16 @@ def purchase_to_response(purchase: Purchase) -> CreditPurchase:
         "returned": purchase.returned,
         "has_receipt": purchase.payment is not None,
     }
+
+
+GROUP = Group(
+    "credits",
+    "Prepaid credits. Amounts are millicredits: 1,000,000 are one US dollar.",
+    CreditHandlers,
+    roles=MONEY_READERS | OWN,
+    rate=RequestRate(100, "customer"),
+    parameters={
+        "month": PathParameter("The calendar month in UTC, such as 2027-03. Append .csv or .pdf for a file."),
+        "purchase": PathParameter("The id of the purchase.", find_owner=purchase_list.find_owner),
+    },
+)

@@ -4,28 +4,52 @@ import asyncio
 import hashlib
 import tempfile
 import time
+from typing import cast
 
 from aiohttp import web
-from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, colleagues, contacts, customers, limit_raises
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.colleagues import PutContactRequest, RemoveContactRequest
-from edgeproxy.collector.accounts.contacts import AlertAddress, Contacts, CustomerAlertAddress
-from edgeproxy.collector.accounts.limit_raises import RaiseLimitsRequest
-from edgeproxy.collector.accounts.models import CreateCustomerRequest
+from edgeproxy.collector.accounts.contacts import AlertAddress, ContactList, Contacts, CustomerAlertAddress
+from edgeproxy.collector.accounts.limit_raises import CustomerLimitRaise, RaiseLimitsRequest
+from edgeproxy.collector.accounts.models import (
+    CreateCustomerRequest,
+    CustomerList,
+    CustomerResponse,
+    ListedCustomer,
+    UpdateCustomerRequest,
+)
 from edgeproxy.collector.accounts.preferred_region import PreferredRegion, put_preferred_region
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.api import auth
-from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_with_etag, parse_if_match
+from edgeproxy.collector.api.changes import ChangeHandlers, parse_if_match
 from edgeproxy.collector.api.customers.models import CustomersQuery
-from edgeproxy.collector.api.endpoint import ZIP, AnyCall, Call, Nothing, Query
+from edgeproxy.collector.api.endpoint import (
+    ADMIN,
+    CREATE,
+    OWN,
+    READERS,
+    SUPPORT,
+    UPDATE,
+    ZIP,
+    AnyCall,
+    Call,
+    Nothing,
+    Query,
+    delete,
+    get,
+    patch,
+    post,
+    put,
+)
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.group import Resources
-from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
+from edgeproxy.collector.api.group import Group, Resources
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.privacy import own_requests
 from edgeproxy.collector.privacy.export import ARCHIVE_BYTES_MAX, ArchiveTooLargeError, write_archive
@@ -45,8 +69,9 @@ class CustomerHandlers(ChangeHandlers):
         """Customers whose archives are being created or waiting."""
         self._download_room = asyncio.Semaphore(DOWNLOADS_AT_ONCE)
 
-    async def list_customers(self, call: Call[CustomersQuery, Nothing]) -> web.Response:
-        """List customers. A customer sees only itself."""
+    @get("/v1/customers", roles=READERS | OWN, own="the handler lists the customer alone")
+    async def list_customers(self, call: Call[CustomersQuery, Nothing]) -> CustomerList:
+        """List customers: oldest first, unless `sort` says otherwise."""
         query, holder = call.query, call.holder
         filters = {"tier": query.tier, "external_id": query.external_id, "name": query.name}
         if holder.customer is not None:
@@ -56,62 +81,97 @@ class CustomerHandlers(ChangeHandlers):
         elif query.search:
             async with self._database.reading() as connection:
                 matches = await search_customers(connection, self._database, query.search, query.limit)
-            return answer(200, {"customers": matches})
+            return {"customers": matches}
         async with self._database.reading() as connection:
             rows = await customers.list_customers(
                 connection, query.cursor, query.limit, sort=query.sort, ref=query.ref, **filters
             )
-        return answer_page("customers", rows, rows.next)
+        return {"customers": cast(list[ListedCustomer], rows), **next_page(rows.next)}
 
-    async def create_customer(self, call: Call[ChangeQuery, CreateCustomerRequest]) -> web.Response:
+    @post(
+        "/v1/customers",
+        roles=ADMIN,
+        example={"name": "acme", "tier": "standard", "metadata": {"country": "NL"}},
+        status=201,
+        change=CREATE,
+    )
+    async def create_customer(
+        self, call: Call[ChangeQuery, CreateCustomerRequest], connection: AsyncConnection
+    ) -> Answer[CustomerResponse]:
         """Create a customer."""
+        customer = await customers.create_customer(connection, call.caller, call.body, self._settings)
+        return Answer(customer, 1)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            customer = await customers.create_customer(connection, call.caller, call.body, self._settings)
-            return ChangeResult(201, customer, 1)
-
-        return await self._change(call, make, creates=True)
-
-    async def fetch_customer(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch a customer."""
+    @get("/v1/customers/{customer}", roles=READERS | OWN, response_headers=("ETag",))
+    async def fetch_customer(self, call: Call[Query, Nothing]) -> Answer[CustomerResponse]:
+        """Fetch a customer by id or name."""
         async with self._database.reading() as connection:
             row = await customers.get_row(connection, call.path("customer"))
-        return answer_with_etag(200, customers.to_response(row), row.version)
+        return Answer(customers.to_response(row), row.version)
 
-    async def update_customer(self, call: Call[ChangeQuery, BaseModel]) -> web.Response:
-        """Update a customer. Support may only pause it. Ending a pause for unusual usage needs consent."""
+    @patch("/v1/customers/{customer}", roles=SUPPORT, example={"tier": "enterprise"}, change=UPDATE)
+    async def update_customer(self, call: Call[ChangeQuery, UpdateCustomerRequest]) -> Answer[CustomerResponse]:
+        """Update a customer: null removes a field. The role `support` may update `paused` only."""
         if "admin" not in call.holder.roles and call.body.model_fields_set - SUPPORT_FIELDS:
             raise auth.DeniedError(403, f"{call.holder.called} may change nothing but paused")
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[CustomerResponse]:
             ref, match = call.path("customer"), parse_if_match(call.request)
             if "paused" in call.body.model_fields_set:
                 paused = customers.to_response(await customers.get_row(connection, ref, lock=True))["paused"]
                 if paused is not None and paused["why"] == WHY_PAUSED:
                     auth.require_consent(call.holder, "take back a pause for unusual usage", time.time())
-            return ChangeResult(
-                200,
-                *await customers.update_customer(connection, call.caller, ref, call.body, self._settings, match=match),
+            return Answer(
+                *await customers.update_customer(connection, call.caller, ref, call.body, self._settings, match=match)
             )
 
         return await self._change(call, make)
 
-    async def delete_customer(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Begin the deletion of a customer."""
+    @delete(
+        "/v1/customers/{customer}",
+        roles=ADMIN | OWN,
+        status=202,
+        change=UPDATE,
+        errors={409: "The customer is moving to another residency."},
+        is_sensitive=True,
+    )
+    async def delete_customer(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> CustomerResponse:
+        """Start to delete a customer: edges answer its keys with 401, tokens of issuers with 403. Usage stays.
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref, match = call.path("customer"), parse_if_match(call.request)
-            async with across_customers(connection):  # An owner's deletion also ends an operator's raise of limits.
-                response = await customers.start_deletion(connection, call.caller, ref, match=match)
-                if call.holder.customer is not None:
-                    row = await customers.get_row(connection, ref)
-                    await own_requests.record_deletion(connection, call.caller, row)
-                return ChangeResult(202, response)
+        Owners of the customer may do this, but none of its tokens.
+        """
+        ref, match = call.path("customer"), parse_if_match(call.request)
+        async with across_customers(connection):  # An owner's deletion also ends an operator's raise of limits.
+            response = await customers.start_deletion(connection, call.caller, ref, match=match)
+            if call.holder.customer is not None:
+                row = await customers.get_row(connection, ref)
+                await own_requests.record_deletion(connection, call.caller, row)
+            return response
 
-        return await self._change(call, make)
+    @post("/v1/customers/{customer}/restore", roles=ADMIN, change=UPDATE, is_sensitive=True)
+    async def restore_customer(
+        self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection
+    ) -> Answer[CustomerResponse]:
+        """Cancel the deletion of a customer, until `retention.deleted` is over."""
+        ref, match = call.path("customer"), parse_if_match(call.request)
+        before = await customers.get_row(connection, ref, lock=True)
+        restored = await customers.restore_customer(connection, call.caller, ref, match=match)
+        await own_requests.withdraw_deletion(connection, call.caller, before)
+        return Answer(*restored)
 
+    @get(
+        "/v1/customers/{customer}/data",
+        roles=ADMIN | OWN,
+        response_media=(ZIP,),
+        errors={409: "The data is too large for a download. The command `edgeproxy privacy export` writes it."},
+        is_sensitive=True,
+        rate=RequestRate(3, "customer"),
+    )
     async def export_customer(self, call: Call[Query, Nothing]) -> web.Response:
-        """Send all data of a customer as a file."""
+        """Download all data of a customer: a ZIP file with JSON and CSV.
+
+        Owners of the customer may do this, but none of its tokens.
+        """
         customer = call.path("customer")
         if customer in self._downloading:
             raise ProblemError(429, "another download of it is under way", headers={"Retry-After": "30"})
@@ -141,45 +201,40 @@ class CustomerHandlers(ChangeHandlers):
             file.seek(0)
             return row, file.read()
 
-    async def restore_customer(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Cancel the deletion of a customer."""
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref, match = call.path("customer"), parse_if_match(call.request)
-            before = await customers.get_row(connection, ref, lock=True)
-            restored = await customers.restore_customer(connection, call.caller, ref, match=match)
-            await own_requests.withdraw_deletion(connection, call.caller, before)
-            return ChangeResult(200, *restored)
-
-        return await self._change(call, make)
-
     # ---- contacts
 
-    async def list_contacts(self, call: Call[Query, Nothing]) -> web.Response:
-        """List the contacts of a customer."""
+    @get("/v1/customers/{customer}/contacts", roles=READERS | OWN)
+    async def list_contacts(self, call: Call[Query, Nothing]) -> ContactList:
+        """List the contacts of a customer. Contacts may sign in for it."""
         async with self._database.reading() as connection:
-            return answer(200, contacts.to_response(await contacts.fetch_contacts(connection, call.path("customer"))))
+            return contacts.to_response(await contacts.fetch_contacts(connection, call.path("customer")))
 
-    async def put_contacts(self, call: Call[ChangeQuery, Contacts]) -> web.Response:
-        """Replace the contacts of a customer."""
+    @put("/v1/customers/{customer}/contacts", roles=ADMIN, example={"emails": ["ann@acme.example"]})
+    async def put_contacts(self, call: Call[ChangeQuery, Contacts], connection: AsyncConnection) -> ContactList:
+        """Replace the contacts of a customer. New contacts are owners; sessions of removed contacts end."""
+        ref = call.path("customer")
+        at = await self._find_sensitive_from(connection, call, ref)
+        return await contacts.put_contacts(connection, call.caller, ref, call.body, at)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref = call.path("customer")
-            at = await self._find_sensitive_from(connection, call, ref)
-            return ChangeResult(200, await contacts.put_contacts(connection, call.caller, ref, call.body, at))
+    @post(
+        "/v1/customers/{customer}/contacts",
+        roles=ADMIN | OWN,
+        example={"email": "dev@acme.example", "role": "developer"},
+        status=201,
+        may_be_200=True,
+        errors={409: "The customer would have no owner."},
+    )
+    async def put_contact(
+        self, call: Call[ChangeQuery, PutContactRequest], connection: AsyncConnection
+    ) -> Answer[ContactList]:
+        """Add a contact of a customer, or change its role.
 
-        return await self._change(call, make)
-
-    async def put_contact(self, call: Call[ChangeQuery, PutContactRequest]) -> web.Response:
-        """Add a contact of a customer, or change its role."""
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref = call.path("customer")
-            at = await self._find_sensitive_from(connection, call, ref)
-            is_new, body = await colleagues.put_contact(connection, call.caller, ref, call.body, at)
-            return ChangeResult(201 if is_new else 200, body)
-
-        return await self._change(call, make)
+        Owners of the customer may do this, but none of its tokens.
+        """
+        ref = call.path("customer")
+        at = await self._find_sensitive_from(connection, call, ref)
+        is_new, body = await colleagues.put_contact(connection, call.caller, ref, call.body, at)
+        return Answer(body, status=201 if is_new else 200)
 
     async def _find_sensitive_from(self, connection: AsyncConnection, call: AnyCall, ref: str) -> int | None:
         """Return the earliest time of sensitive operations by a contact that the caller adds. None: at once."""
@@ -190,66 +245,85 @@ class CustomerHandlers(ChangeHandlers):
             is_trusted = False
         return await contacts.find_sensitive_from(connection, ref, call.caller, now, is_trusted=is_trusted)
 
-    async def remove_contact(self, call: Call[ChangeQuery, RemoveContactRequest]) -> web.Response:
-        """Remove a contact of a customer."""
+    @post(
+        "/v1/customers/{customer}/contacts/remove",
+        roles=ADMIN | OWN,
+        example={"email": "dev@acme.example"},
+        errors={409: "The customer would have no owner."},
+    )
+    async def remove_contact(
+        self, call: Call[ChangeQuery, RemoveContactRequest], connection: AsyncConnection
+    ) -> ContactList:
+        """Remove a contact of a customer and end its sessions.
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref, email = call.path("customer"), call.body.email
-            return ChangeResult(200, await colleagues.remove_contact(connection, call.caller, ref, email))
+        Owners of the customer may do this, but none of its tokens.
+        """
+        ref, email = call.path("customer"), call.body.email
+        return await colleagues.remove_contact(connection, call.caller, ref, email)
 
-        return await self._change(call, make)
-
-    async def fetch_alert_address(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch the address of a customer's alerts."""
+    @get("/v1/customers/{customer}/alert-address", roles=READERS | OWN)
+    async def fetch_alert_address(self, call: Call[Query, Nothing]) -> CustomerAlertAddress:
+        """Fetch the address for a customer's alerts."""
         async with self._database.reading() as connection:
             email = await contacts.find_alert_address(connection, call.path("customer"))
-        return answer(200, self._build_alert_address(email))
+        return self._build_alert_address(email)
 
-    async def put_alert_address(self, call: Call[ChangeQuery, AlertAddress]) -> web.Response:
-        """Set the address of a customer's alerts, or none."""
+    @put("/v1/customers/{customer}/alert-address", roles=SUPPORT | OWN, example={"email": "ann@acme.example"})
+    async def put_alert_address(
+        self, call: Call[ChangeQuery, AlertAddress], connection: AsyncConnection
+    ) -> CustomerAlertAddress:
+        """Set the contact that gets a customer's alerts by mail, or none."""
+        email, ref = call.body.email, call.path("customer")
+        await contacts.put_alert_address(connection, call.caller, ref, email, self._settings)
+        return self._build_alert_address(email)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            email, ref = call.body.email, call.path("customer")
-            await contacts.put_alert_address(connection, call.caller, ref, email, self._settings)
-            return ChangeResult(200, self._build_alert_address(email))
+    @put("/v1/customers/{customer}/preferred-region", roles=SUPPORT | OWN, example={"region": "eu-west"})
+    async def put_preferred_region(
+        self, call: Call[ChangeQuery, PreferredRegion], connection: AsyncConnection
+    ) -> Answer[CustomerResponse]:
+        """Set the region that a customer prefers, from the regions that may serve it, or none.
 
-        return await self._change(call, make)
-
-    async def put_preferred_region(self, call: Call[ChangeQuery, PreferredRegion]) -> web.Response:
-        """Set the region that a customer prefers, or none."""
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref = call.path("customer")
-            return ChangeResult(
-                200, *await put_preferred_region(connection, call.caller, ref, call.body.region, self._settings)
-            )
-
-        return await self._change(call, make)
+        Edges and beacons follow.
+        """
+        ref = call.path("customer")
+        return Answer(*await put_preferred_region(connection, call.caller, ref, call.body.region, self._settings))
 
     # ---- raises of limits
 
-    async def fetch_limit_raise(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch the raise of a customer's limits. The customer does not see the actor and the reason."""
+    @get("/v1/customers/{customer}/limits/raise", roles=READERS | OWN)
+    async def fetch_limit_raise(self, call: Call[Query, Nothing]) -> CustomerLimitRaise:
+        """Fetch the raise of a customer's limits, if there is one."""
         own = call.holder.customer is not None
         async with self._database.reading() as connection:
-            return answer(200, await limit_raises.fetch_raise(connection, call.path("customer"), own=own))
+            return await limit_raises.fetch_raise(connection, call.path("customer"), own=own)
 
-    async def raise_limits(self, call: Call[ChangeQuery, RaiseLimitsRequest]) -> web.Response:
-        """Raise a customer's limits temporarily."""
+    @post(
+        "/v1/customers/{customer}/limits/raise",
+        roles=SUPPORT,
+        example={"factor": 2, "for": "8h", "why": "A launch tonight, agreed by phone"},
+        status=201,
+        change=CREATE,
+    )
+    async def raise_limits(
+        self, call: Call[ChangeQuery, RaiseLimitsRequest], connection: AsyncConnection
+    ) -> CustomerLimitRaise:
+        """Raise a customer's rates and concurrency for a while. This replaces an earlier raise."""
+        ref = call.path("customer")
+        return await limit_raises.raise_limits(connection, call.caller, ref, call.body)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref = call.path("customer")
-            return ChangeResult(201, await limit_raises.raise_limits(connection, call.caller, ref, call.body))
-
-        return await self._change(call, make, creates=True)
-
-    async def end_limit_raise(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """End the raise of a customer's limits."""
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            return ChangeResult(200, await limit_raises.end_raise(connection, call.caller, call.path("customer")))
-
-        return await self._change(call, make)
+    @delete("/v1/customers/{customer}/limits/raise", roles=SUPPORT)
+    async def end_limit_raise(
+        self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection
+    ) -> CustomerLimitRaise:
+        """End the raise of a customer's limits now."""
+        return await limit_raises.end_raise(connection, call.caller, call.path("customer"))
 
     def _build_alert_address(self, email: str | None) -> CustomerAlertAddress:
         return {"email": email, "is_mailed": self._settings.alerts.customers is not None}
+
+
+GROUP = Group(
+    "customers",
+    "Customers, their contacts, the address for their alerts, and temporary raises of their limits.",
+    CustomerHandlers,
+)

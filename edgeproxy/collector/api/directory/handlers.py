@@ -4,10 +4,15 @@ import re
 
 from aiohttp import web
 
-from edgeproxy.collector.api.directory.models import DirectoryQuery
-from edgeproxy.collector.api.endpoint import BYTES, Call, Nothing, Query
-from edgeproxy.collector.api.group import Handlers
-from edgeproxy.collector.api.responses import answer, problem
+from edgeproxy.collector.api.directory.models import (
+    DirectoryChanges,
+    DirectoryFollower,
+    DirectoryFollowers,
+    DirectoryQuery,
+)
+from edgeproxy.collector.api.endpoint import BYTES, EDGE, READERS, Call, Header, Nothing, Query, get
+from edgeproxy.collector.api.group import Group, Handlers, PathParameter
+from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.wire.directory_versions import FOLLOWER_FIELD
 
 NO_DIRECTORY = "this collector has no directory: write directory: {key: FILE}"
@@ -18,11 +23,19 @@ VERSION_TOKEN, PART_NUMBER = re.compile(r"[0-9a-f]{32}"), re.compile(r"[0-9]{1,9
 class DirectoryHandlers(Handlers):
     """Handlers of the directory."""
 
-    async def fetch_changes(self, call: Call[DirectoryQuery, Nothing]) -> web.Response:
-        """Send the lines after a version as soon as there are some, or when the time is over."""
+    @get(
+        "/v1/directory",
+        roles=EDGE,
+        headers={
+            FOLLOWER_FIELD: Header({"type": "string", "maxLength": 73}, "A name for the edge in the list of followers.")
+        },
+        errors={404: "This collector publishes no directory."},
+    )
+    async def fetch_changes(self, call: Call[DirectoryQuery, Nothing]) -> DirectoryChanges:
+        """Fetch the signed lines of the directory after a version. The answer waits until there are some."""
         publisher = self._resources.publisher
         if publisher is None:
-            return problem(404, NO_DIRECTORY)
+            raise ProblemError(404, NO_DIRECTORY)
         after = call.query.after
         follower = call.request.headers.get(FOLLOWER_FIELD, "")
         follower = follower if FOLLOWER_NAME.fullmatch(follower) else ""
@@ -36,36 +49,46 @@ class DirectoryHandlers(Handlers):
                 publisher.followers.end(follower)
         follows, lines = await publisher.log.list_lines_after(after)
         time = publisher.time
-        return answer(
-            200,
-            {
-                "follows": follows,
-                "lines": [line.decode() for line in lines],
-                "time": None if time is None else time.decode(),
-            },
-        )
+        return {
+            "follows": follows,
+            "lines": [line.decode() for line in lines],
+            "time": None if time is None else time.decode(),
+        }
 
-    async def list_followers(self, _: Call[Query, Nothing]) -> web.Response:
+    @get("/v1/directory/followers", roles=READERS, errors={404: "This collector publishes no directory."})
+    async def list_followers(self, _: Call[Query, Nothing]) -> DirectoryFollowers:
         """List the edges that fetch the directory here, and the version that each of them has."""
         publisher = self._resources.publisher
         if publisher is None:
-            return problem(404, NO_DIRECTORY)
+            raise ProblemError(404, NO_DIRECTORY)
         pending = await publisher.has_pending_changes()  # First, so that a version created meanwhile is in the log.
         versions = [line.version for line in await publisher.log.list_lines()]
         numbers = {version.token: version.number for version in versions}
-        followers = [
+        followers: list[DirectoryFollower] = [
             {"name": one.name, "version": numbers.get(one.token or "")} for one in publisher.followers.list_versions()
         ]
         newest = versions[-1].number if versions else None
         has_hub = publisher.hub is not None
-        return answer(200, {"version": newest, "pending": pending, "hub": has_hub, "followers": followers})
+        return {"version": newest, "pending": pending, "hub": has_hub, "followers": followers}
 
+    @get("/v1/directory/parts/{token}/{place}", roles=EDGE, response_media=(BYTES,))
     async def fetch_part(self, call: Call[Query, Nothing]) -> web.Response:
-        """Send a part of a version."""
+        """Fetch a part of a version of the directory."""
         publisher, token, place = self._resources.publisher, call.path("token"), call.path("place")
         body = None
         if publisher is not None and VERSION_TOKEN.fullmatch(token) and PART_NUMBER.fullmatch(place):
             body = await publisher.log.find_part(token, int(place))
         if body is None:
-            return problem(404, "there is no such part")
+            raise ProblemError(404, "there is no such part")
         return web.Response(body=body, content_type=BYTES)
+
+
+GROUP = Group(
+    "directory",
+    "The customer directory for edges.",
+    DirectoryHandlers,
+    parameters={
+        "place": PathParameter("The number of the part, from the directory's lines."),
+        "token": PathParameter("The name of the token; in paths of the directory, the token of a version."),
+    },
+)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import cast
 
 from aiohttp import web
 
@@ -10,12 +11,12 @@ from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.api import auth
-from edgeproxy.collector.api.edges.models import UpdateEdgeRequest
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
-from edgeproxy.collector.api.group import Handlers, Resources
+from edgeproxy.collector.api.edges.models import BatchReceipt, Edge, EdgeList, EdgeUpdateResult, UpdateEdgeRequest
+from edgeproxy.collector.api.endpoint import ADMIN, BYTES, EDGE, READERS, Call, Header, Nothing, Query, get, patch, post
+from edgeproxy.collector.api.group import Group, Handlers, PathParameter, Resources
 from edgeproxy.collector.api.listener import LISTENER
 from edgeproxy.collector.api.request_reader import read_body
-from edgeproxy.collector.api.responses import ProblemError, answer, problem
+from edgeproxy.collector.api.responses import ProblemError, answer
 from edgeproxy.collector.ledger import edges
 from edgeproxy.collector.ledger.batch_writer import REFUSED, BatchOutcome
 from edgeproxy.collector.ledger.chain import Shipper, Verdict
@@ -30,9 +31,19 @@ from edgeproxy.wire.batch import BODY_BYTES_MAX, NAME
 from edgeproxy.wire.edge_report import RESIDENCY_FIELD, parse_fields
 from edgeproxy.wire.key_uses import FIELD, parse_field
 
-READERS = 2
+PARSERS = 2
 """Large batches that are parsed concurrently."""
 FULL_RETRY = {"Retry-After": "60"}
+BATCH_HEADERS = {
+    "Edge-Id": Header({"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"}, "The id of the edge.", True),
+    "Edge-Seq": Header({"type": "string", "pattern": "^[1-9][0-9]{0,14}$"}, "The number of the batch.", True),
+    "Edge-Hash": Header({"type": "string", "pattern": "^[0-9a-f]{64}$"}, "The SHA-256 of the body, in hex.", True),
+    "Edge-Residency": Header(
+        {"type": "string", "pattern": "^[a-z][a-z0-9]{0,15}$"},
+        "The residency of the customers in the batch. A collector of another residency refuses it.",
+        False,
+    ),
+}
 
 
 class EdgeHandlers(Handlers):
@@ -41,10 +52,21 @@ class EdgeHandlers(Handlers):
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources)
         self._batches = resources.batches
-        self._readers = ThreadPoolExecutor(READERS, "read a batch")
+        self._readers = ThreadPoolExecutor(PARSERS, "read a batch")
 
-    async def ingest_batch(self, call: Call[Query, Nothing]) -> web.Response:
-        """Accept a batch. The answer is sent once the batch is on disk."""
+    @post(
+        "/v1/batches",
+        roles=EDGE,
+        request_media={BYTES: bytes},
+        headers=BATCH_HEADERS,
+        errors={
+            409: "The batch does not continue the edge's chain: a gap, a fork or another `prev`.",
+            422: "The header fields are missing, or the body cannot be read and is now in quarantine.",
+            429: "Too many batches are waiting, or the token has too many edges.",
+        },
+    )
+    async def ingest_batch(self, call: Call[Query, Nothing]) -> BatchReceipt | web.Response:
+        """Ingest a batch of an edge. The answer comes once the batch is on disk."""
         request, holder = call.request, call.holder
         has_certificate = request.transport and request.transport.get_extra_info("peercert")
         if request.app[LISTENER].asks_for_certificates and not has_certificate:
@@ -57,14 +79,14 @@ class EdgeHandlers(Handlers):
         # A body without declared length reserves the maximum.
         size = min(request.content_length if request.content_length is not None else BODY_BYTES_MAX, BODY_BYTES_MAX)
         if not self._batches.reserve_bytes(size):
-            return self._answer_busy()
+            raise self._report_busy()
         try:
             body = await read_body(request)
             coding = request.headers.get("Content-Encoding", "identity").strip().lower()
             batch = await self._read_batch(headers, body, coding)
             more = max(0, len(batch.body) - size)
             if more and not self._batches.reserve_bytes(more, already=size):
-                return self._answer_busy()
+                raise self._report_busy()
             size += more
             # The batch is processed even if its sender leaves, because a part of a transaction cannot be undone.
             shipper, report = Shipper(holder.label, holder.region), parse_fields(request.headers)
@@ -92,18 +114,25 @@ class EdgeHandlers(Handlers):
             return decode_batch(*parts)
         return await asyncio.get_running_loop().run_in_executor(self._readers, decode_batch, *parts)
 
-    def _answer_busy(self) -> web.Response:
+    def _report_busy(self) -> ProblemError:
         self._metrics.busy.inc()
         later = {"Retry-After": str(self._batches.estimate_retry_seconds())}
-        return problem(429, "more batches are waiting than can be held", later)
+        return ProblemError(429, "more batches are waiting than can be held", headers=later)
 
-    async def list_edges(self, _: Call[Query, Nothing]) -> web.Response:
-        """List all edges."""
+    @get("/v1/edges", roles=READERS)
+    async def list_edges(self, _: Call[Query, Nothing]) -> EdgeList:
+        """List edges with their watermarks, delays and gaps."""
         async with self._database.reading(whole=True) as connection:
-            return answer(200, {"edges": await edges.list_edges(connection, time.time())})
+            return {"edges": cast(list[Edge], await edges.list_edges(connection, time.time()))}
 
-    async def update_edge(self, call: Call[Query, UpdateEdgeRequest]) -> web.Response:
-        """Change an edge in one of the forms of UpdateEdgeRequest."""
+    @patch(
+        "/v1/edges/{edge}",
+        roles=ADMIN,
+        example={"retired": True},
+        errors={409: "The edge's chain has started already, so its first batches cannot be missing."},
+    )
+    async def update_edge(self, call: Call[Query, UpdateEdgeRequest]) -> EdgeUpdateResult:
+        """Retire an edge or restore it, bind it to another token and region, or accept a gap."""
         change, edge = call.body, call.path("edge")
         fields = change.model_dump(exclude_unset=True)
         async with self._database.writing() as connection:
@@ -123,7 +152,7 @@ class EdgeHandlers(Handlers):
         if watermark is None:
             raise ProblemError(404, f"there is no edge {edge[:64]!r}")
         log.get_logger().info("edge changed", edge=edge, watermark=watermark, by=call.holder.label, **fields)
-        return answer(200, {"edge": edge, "watermark": watermark, **fields})
+        return cast(EdgeUpdateResult, {"edge": edge, "watermark": watermark, **fields})
 
 
 def answer_outcome(outcome: BatchOutcome) -> web.Response:
@@ -140,3 +169,11 @@ def answer_outcome(outcome: BatchOutcome) -> web.Response:
     if verdict in (Verdict.QUARANTINE, Verdict.UNREADABLE):
         return answer(422, {"error": "unreadable", "detail": why, "watermark": watermark})
     return answer(200, {"watermark": watermark})
+
+
+GROUP = Group(
+    "edges",
+    "Edges and their batches of counts.",
+    EdgeHandlers,
+    parameters={"edge": PathParameter("The id of the edge.")},
+)

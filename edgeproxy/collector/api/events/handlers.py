@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from typing import cast
 
 from aiohttp import web
 
@@ -15,11 +16,32 @@ from edgeproxy.collector.accounts.customers import has_pseudonyms
 from edgeproxy.collector.accounts.end_users import is_hashing
 from edgeproxy.collector.accounts.pseudonyms import resolve_names
 from edgeproxy.collector.api.auth import DeniedError, require_consent
-from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
-from edgeproxy.collector.api.events.models import DeadLettersQuery, DiscardQuery
-from edgeproxy.collector.api.group import Handlers
+from edgeproxy.collector.api.endpoint import (
+    ADMIN,
+    JSON,
+    JSON_LINES,
+    SERVICE,
+    AnyCall,
+    Call,
+    Nothing,
+    Query,
+    delete,
+    get,
+    post,
+)
+from edgeproxy.collector.api.events.models import (
+    CloudEvent,
+    DeadLetterList,
+    DeadLetterResponse,
+    DeadLettersQuery,
+    DiscardQuery,
+    Event,
+    EventRejected,
+    EventsResult,
+)
+from edgeproxy.collector.api.group import Group, Handlers, PathParameter
 from edgeproxy.collector.api.request_reader import read_body, read_content
-from edgeproxy.collector.api.responses import ProblemError, answer, answer_page, problem
+from edgeproxy.collector.api.responses import ProblemError, next_page
 from edgeproxy.collector.events import dead_letters
 from edgeproxy.collector.events.body import parse_body
 from edgeproxy.collector.events.dead_letters import DeadLetter
@@ -52,12 +74,29 @@ class EventHandlers(Handlers):
             name: meter for name, meter in settings.meters.items() if meter.count == "events"
         }
 
-    async def ingest_events(self, call: Call[Query, Nothing]) -> web.Response:
-        """Accept events. The answer is sent once they are on disk."""
+    @post(
+        "/v1/events",
+        roles=SERVICE,
+        example=[{"id": "1", "source": "worker", "customer": "acme", "meter": "llm_tokens", "value": 1200}],
+        status=202,
+        request_media={
+            JSON: Event | list[Event],
+            JSON_LINES: bytes,
+            "application/cloudevents+json": CloudEvent,
+            "application/cloudevents-batch+json": list[CloudEvent],
+        },
+        errors={
+            413: "The body is too large.",
+            415: "The content coding of the body is unknown.",
+            429: "Too many events are waiting.",
+        },
+    )
+    async def ingest_events(self, call: Call[Query, Nothing]) -> EventsResult:
+        """Ingest usage events. The answer comes once they are on disk."""
         request = call.request
         if not self._resources.events.has_room(call.holder.label):
             self._metrics.busy.inc()
-            return problem(429, "more events are waiting than can be held", {"Retry-After": "1"})
+            raise ProblemError(429, "more events are waiting than can be held", headers={"Retry-After": "1"})
         body = await read_body(request, BODY_BYTES_MAX)
         coding = request.headers.get("Content-Encoding", "identity").strip().lower()
         if len(body) < IN_A_THREAD_BYTES and coding == "identity":
@@ -66,8 +105,10 @@ class EventHandlers(Handlers):
             event_request = await asyncio.to_thread(self._parse_events, body, coding, call.holder.label)
         event_request = event_request._replace(caller=find_correcting_caller(call))
         receipt = await self._resources.events.write_events(await self._replace_names(event_request))
-        rejected = [{"index": rejection.position, "error": rejection.error} for rejection in receipt.rejected]
-        return answer(202, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": rejected})
+        rejected: list[EventRejected] = [
+            {"index": rejection.position, "error": rejection.error} for rejection in receipt.rejected
+        ]
+        return {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": rejected}
 
     def _parse_events(self, body: bytes, coding: str, token: str) -> EventRequest:
         """Return the events of a body. Raises ProblemError."""
@@ -101,17 +142,25 @@ class EventHandlers(Handlers):
 
     # ---- dead letters
 
-    async def list_letters(self, call: Call[DeadLettersQuery, Nothing]) -> web.Response:
-        """List rejected events, oldest first."""
+    @get("/v1/dead-letters")
+    async def list_letters(self, call: Call[DeadLettersQuery, Nothing]) -> DeadLetterList:
+        """List the rejected events, oldest first."""
         async with self._database.reading() as connection:
             letters = await dead_letters.list_letters(connection, call.query.cursor, call.query.limit)
-        return answer_page("dead_letters", [letter_to_response(letter) for letter in letters], letters.next)
+        return {"dead_letters": [letter_to_response(letter) for letter in letters], **next_page(letters.next)}
 
-    async def fetch_letter(self, call: Call[Query, Nothing]) -> web.Response:
+    @get("/v1/dead-letters/{letter}")
+    async def fetch_letter(self, call: Call[Query, Nothing]) -> DeadLetterResponse:
         """Fetch a rejected event."""
-        return answer(200, letter_to_response(await self._get_letter(call.path("letter"))))
+        return letter_to_response(await self._get_letter(call.path("letter")))
 
-    async def replay_letter(self, call: Call[Query, Nothing]) -> web.Response:
+    @post(
+        "/v1/dead-letters/{letter}/replay",
+        example={"id": "2", "source": "worker", "customer": "acme", "meter": "llm_tokens", "value": 1200},
+        request_media={JSON: Event | CloudEvent},
+        errors={409: "The event was rejected again.", 422: "The event cannot be read."},
+    )
+    async def replay_letter(self, call: Call[Query, Nothing]) -> EventsResult:
         """Count a rejected event now, unchanged or as in the request."""
         letter = await self._get_letter(call.path("letter"))
         body = await read_content(call, BODY_BYTES_MAX)
@@ -129,10 +178,11 @@ class EventHandlers(Handlers):
             raise ProblemError(409, f"the event {receipt.rejected[0].error}")
         after: JsonObject = {**dead_letters.identify(event_body), "again": not receipt.accepted}
         await self._remove_letter(call, letter, "dead_letter.replay", after)
-        return answer(200, {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": []})
+        return {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": []}
 
+    @delete("/v1/dead-letters/{letter}", status=204)
     async def discard_letter(self, call: Call[DiscardQuery, Nothing]) -> web.Response:
-        """Delete a rejected event permanently."""
+        """Delete a rejected event for good."""
         letter = await self._get_letter(call.path("letter"))
         await self._remove_letter(call, letter, "dead_letter.discard", {"why": call.query.why})
         return web.Response(status=204)
@@ -175,9 +225,9 @@ def name_by_pseudonyms(sent: EventRequest, known_by: Mapping[str, str]) -> Event
     return sent._replace(events=events, rejected=rejected)
 
 
-def letter_to_response(letter: DeadLetter) -> dict[str, object]:
+def letter_to_response(letter: DeadLetter) -> DeadLetterResponse:
     """Return a rejected event in the API's form."""
-    return {**letter._asdict(), "received": format_timestamp(letter.received)}
+    return cast(DeadLetterResponse, {**letter._asdict(), "received": format_timestamp(letter.received)})
 
 
 def find_correcting_caller(call: AnyCall) -> Caller | None:
@@ -187,3 +237,12 @@ def find_correcting_caller(call: AnyCall) -> Caller | None:
     except DeniedError:
         return None
     return call.caller
+
+
+GROUP = Group(
+    "events",
+    "Usage events that services report, and rejected events.",
+    EventHandlers,
+    roles=ADMIN,
+    parameters={"letter": PathParameter("The id of the dead letter.")},
+)

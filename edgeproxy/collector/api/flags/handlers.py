@@ -1,35 +1,42 @@
 """Feature flags."""
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import flags
-from edgeproxy.collector.accounts.models import FlagRequest
-from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_with_etag, parse_if_match
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.accounts.models import FlagList, FlagRequest, FlagResponse
+from edgeproxy.collector.api.changes import ChangeHandlers, parse_if_match
+from edgeproxy.collector.api.endpoint import ADMIN, READERS, UPDATE, Call, Nothing, Query, get, put
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.group import Group, PathParameter
+from edgeproxy.collector.api.responses import Answer
 
 
 class FlagHandlers(ChangeHandlers):
     """Handlers of flags."""
 
-    async def list_flags(self, _: Call[Query, Nothing]) -> web.Response:
+    @get("/v1/flags", roles=READERS)
+    async def list_flags(self, _: Call[Query, Nothing]) -> FlagList:
         """List all flags."""
         async with self._database.reading() as connection:
-            return answer(200, {"flags": await flags.list_flags(connection)})
+            return {"flags": await flags.list_flags(connection)}
 
-    async def fetch_flag(self, call: Call[Query, Nothing]) -> web.Response:
+    @get("/v1/flags/{flag}", roles=READERS, response_headers=("ETag",))
+    async def fetch_flag(self, call: Call[Query, Nothing]) -> Answer[FlagResponse]:
         """Fetch a flag."""
         async with self._database.reading() as connection:
             row = await flags.get_row(connection, call.path("flag"))
-        return answer_with_etag(200, flags.to_response(row), row.version)
+        return Answer(flags.to_response(row), row.version)
 
-    async def put_flag(self, call: Call[ChangeQuery, FlagRequest]) -> web.Response:
-        """Set the holders of a flag."""
+    @put("/v1/flags/{flag}", roles=ADMIN, example={"percent": 10, "tiers": ["standard"]}, change=UPDATE)
+    async def put_flag(self, call: Call[ChangeQuery, FlagRequest], connection: AsyncConnection) -> Answer[FlagResponse]:
+        """Set the customers that have a flag. If an edge's own files set the flag, those files apply there."""
+        name, match = call.path("flag"), parse_if_match(call.request)
+        return Answer(*await flags.put_flag(connection, call.caller, name, call.body, match=match))
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            name, match = call.path("flag"), parse_if_match(call.request)
-            return ChangeResult(200, *await flags.put_flag(connection, call.caller, name, call.body, match=match))
 
-        return await self._change(call, make)
+GROUP = Group(
+    "flags",
+    "Feature flags and the customers that have them.",
+    FlagHandlers,
+    parameters={"flag": PathParameter("The name of the flag.")},
+)

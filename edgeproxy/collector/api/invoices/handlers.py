@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -13,13 +13,14 @@ from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError, reject_field
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
-from edgeproxy.collector.api.changes import ChangeResult
-from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, get_billing
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.customer_billing import NO_USAGE, CustomerBillingHandlers, get_billing
+from edgeproxy.collector.api.endpoint import BILLING, CREATE, MONEY_READERS, OWN, Call, Nothing, Query, get, post
 from edgeproxy.collector.api.field_types import ChangeQuery
+from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.invoices.models import (
     ClosingQuery,
     CreateCreditNoteRequest,
+    CreditNoteResponse,
     DisputesQuery,
     InvoiceAmounts,
     InvoicesQuery,
@@ -30,7 +31,8 @@ from edgeproxy.collector.api.invoices.models import (
     UpcomingInvoiceResponse,
     UpcomingQuery,
 )
-from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import (
     closing_preview,
@@ -41,16 +43,19 @@ from edgeproxy.collector.billing.invoices import (
     receivables,
 )
 from edgeproxy.collector.billing.invoices.acceptance import build_acceptance, has_total_of_stripe
+from edgeproxy.collector.billing.invoices.closing_preview import ClosingPreview
 from edgeproxy.collector.billing.invoices.credit_decision import NoteRefusedError
+from edgeproxy.collector.billing.invoices.dispute_states import DisputeList
 from edgeproxy.collector.billing.invoices.invoice_order import ENDED
 from edgeproxy.collector.billing.invoices.invoice_parties import build_seller, find_parties
-from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceRow
+from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceList, InvoiceRow
 from edgeproxy.collector.billing.invoices.line_rows import (
     describe_line,
     fetch_lines,
     format_unit_price,
     line_to_response,
 )
+from edgeproxy.collector.billing.invoices.receivables import ReceivableList
 from edgeproxy.collector.billing.mismatch import InvoiceDifference, to_difference
 from edgeproxy.collector.billing.period_close import explanation, invoice_lines
 from edgeproxy.collector.billing.period_close.explanation import LineExplanation
@@ -71,8 +76,13 @@ Decide = Callable[[InvoiceRow, bool], dict[str, object]]
 class InvoiceHandlers(CustomerBillingHandlers):
     """Handlers of invoices."""
 
-    async def list_invoices(self, call: Call[InvoicesQuery, Nothing]) -> web.Response:
-        """List invoices of a customer or, for holders that may read all, of all customers."""
+    @get(
+        "/billing/invoices",
+        roles=MONEY_READERS | OWN,
+        errors={404: "Billing is not configured, or the customer does not exist."},
+    )
+    async def list_invoices(self, call: Call[InvoicesQuery, Nothing]) -> InvoiceList:
+        """List invoices without their lines: newest first, unless `sort` says otherwise."""
         get_billing(self._settings)
         query = call.query
         name = auth.customer_of(call.holder, query.customer)
@@ -84,22 +94,22 @@ class InvoiceHandlers(CustomerBillingHandlers):
             customer = None if name is None else (await customers.get_row(connection, name)).id
             filters = {"customer": customer, "period": query.period, "state": query.state}
             rows = await invoices.list_invoices(connection, query.cursor, query.limit, sort=query.sort, **filters)
-        return answer_page("invoices", [hide_staff_reasons(call.holder, invoice) for invoice in rows], rows.next)
+        return {"invoices": [hide_staff_reasons(call.holder, invoice) for invoice in rows], **next_page(rows.next)}
 
-    async def sum_receivables(self, call: Call[Query, Nothing]) -> web.Response:
-        """Sum up the open amounts of customers."""
+    @get("/billing/receivables", roles=MONEY_READERS, errors={404: "Billing is not configured."})
+    async def sum_receivables(self, call: Call[Query, Nothing]) -> ReceivableList:
+        """Sum up the open and overdue invoices of all customers by currency."""
         get_billing(self._settings)
         async with self._database.reading() as connection:
-            return answer(200, {"receivables": await receivables.sum_receivables(connection, time.time())})
+            return {"receivables": await receivables.sum_receivables(connection, time.time())}
 
-    async def preview_close(self, call: Call[ClosingQuery, Nothing]) -> web.Response:
-        """Show the effect of closing a period."""
-        get_billing(self._settings)
-        async with self._database.reading() as connection:
-            return answer(200, await closing_preview.preview_close(connection, call.query.period))
-
-    async def list_disputes(self, call: Call[DisputesQuery, Nothing]) -> web.Response:
-        """List disputed payments of a customer or of all customers."""
+    @get(
+        "/billing/disputes",
+        roles=MONEY_READERS,
+        errors={404: "Billing is not configured, or the customer does not exist."},
+    )
+    async def list_disputes(self, call: Call[DisputesQuery, Nothing]) -> DisputeList:
+        """List disputed payments of invoices and credits, newest first, with the deadline for an answer."""
         get_billing(self._settings)
         query = call.query
         async with self._database.reading() as connection:
@@ -108,9 +118,21 @@ class InvoiceHandlers(CustomerBillingHandlers):
             rows = await disputes.list_disputes(
                 connection, query.cursor, query.limit, customer=customer, state=query.state
             )
-        return answer_page("disputes", rows, rows.next)
+        return {"disputes": rows, **next_page(rows.next)}
 
-    async def preview_invoice(self, call: Call[UpcomingQuery, Nothing]) -> web.Response:
+    @get("/billing/invoices/closing", roles=MONEY_READERS, errors={404: "Billing is not configured."})
+    async def preview_close(self, call: Call[ClosingQuery, Nothing]) -> ClosingPreview:
+        """Show what closing a period would do, as `edgeproxy billing close --dry-run` does. Nothing is closed."""
+        get_billing(self._settings)
+        async with self._database.reading() as connection:
+            return await closing_preview.preview_close(connection, call.query.period)
+
+    @get(
+        "/billing/invoices/upcoming",
+        roles=MONEY_READERS | OWN,
+        errors=NO_USAGE | {404: "Billing is not configured, or the customer or its subscription does not exist."},
+    )
+    async def preview_invoice(self, call: Call[UpcomingQuery, Nothing]) -> UpcomingInvoiceResponse:
         """Preview the next invoice as of now and, if the query asks, projected from the last seven days."""
         billing, customer = get_billing(self._settings), self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
@@ -120,9 +142,10 @@ class InvoiceHandlers(CustomerBillingHandlers):
                 upcoming = await invoice_lines.compute_upcoming(connection, loaded, self._settings.meters, now)
             except (QuantityTooLargeError, UsageNotStoredError) as error:
                 raise ProblemError(422, str(error)) from None
-        return answer(200, upcoming_to_response(loaded, upcoming, billing))
+        return upcoming_to_response(loaded, upcoming, billing)
 
-    async def fetch_invoice(self, call: Call[Query, Nothing]) -> web.Response:
+    @get("/billing/invoices/{invoice}", roles=MONEY_READERS | OWN)
+    async def fetch_invoice(self, call: Call[Query, Nothing]) -> InvoiceWithParties:
         """Fetch an invoice with its lines."""
         async with self._database.reading(whole=True) as connection:
             row = await invoices.get_invoice(connection, call.path("invoice"))
@@ -141,18 +164,26 @@ class InvoiceHandlers(CustomerBillingHandlers):
             "buyer": None if parties is None else parties["buyer"],
             "seller": build_seller(None if billing is None else billing.seller, parties),
         }
-        return answer(200, response)
+        return response
 
-    async def explain_line(self, call: Call[Query, Nothing]) -> web.Response:
-        """Explain a line of an invoice."""
+    @get("/billing/invoices/{invoice}/lines/{line}", roles=MONEY_READERS | OWN)
+    async def explain_line(self, call: Call[Query, Nothing]) -> LineExplanationResponse:
+        """Explain a line of an invoice: its formula, earlier lines of the same price, and hourly usage."""
         position = call.path("line")
         if not (position.isascii() and position.isdecimal() and len(position) <= LINE_DIGITS_MAX):
             raise ProblemError(404, "a line has its position on the invoice, from 0")
         async with self._database.reading(whole=True) as connection:
             row = await invoices.get_invoice(connection, call.path("invoice"))
             why = await explanation.explain_line(connection, row, int(position), self._settings.meters)
-        return answer(200, explanation_to_response(why, row.currency))
+        return explanation_to_response(why, row.currency)
 
+    @get(
+        "/billing/invoices/{invoice}/pdf",
+        roles=MONEY_READERS | OWN,
+        status=303,
+        response_headers=("Location",),
+        errors={409: "The invoice is not open yet, so it has no PDF."},
+    )
     async def redirect_to_pdf(self, call: Call[Query, Nothing]) -> web.Response:
         """Redirect to the PDF of an invoice."""
         async with self._database.reading() as connection:
@@ -163,8 +194,16 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
     # ---- decisions
 
-    async def hold_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
-        """Hold a draft. It is not sent until it is accepted."""
+    @post(
+        "/billing/invoices/{invoice}/hold",
+        roles=BILLING,
+        example={"why": "a line is disputed"},
+        change=CREATE,
+        errors={409: "The invoice is not a draft."},
+        is_sensitive=True,
+    )
+    async def hold_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Answer[Invoice]:
+        """Hold a draft invoice. It is not sent until an operator accepts it."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
             if row.state != invoices.DRAFT:
@@ -173,8 +212,16 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
         return await self._decide(call, "invoice.hold", decide)
 
-    async def accept_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
-        """Accept a held invoice. It is sent unchanged."""
+    @post(
+        "/billing/invoices/{invoice}/accept",
+        roles=BILLING,
+        example={"why": "checked with the customer"},
+        change=CREATE,
+        errors={409: "The invoice is not held."},
+        is_sensitive=True,
+    )
+    async def accept_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Answer[Invoice]:
+        """Accept a held invoice. It is sent unchanged, with the amount in `acceptance`."""
 
         def decide(row: InvoiceRow, is_written: bool) -> dict[str, object]:
             if row.state != invoices.HELD:
@@ -193,7 +240,15 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
         return await self._decide(call, ACCEPT, decide)
 
-    async def void_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
+    @post(
+        "/billing/invoices/{invoice}/void",
+        roles=BILLING,
+        example={"why": "billed by mistake"},
+        change=CREATE,
+        errors={409: "The invoice is neither held nor open."},
+        is_sensitive=True,
+    )
+    async def void_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Answer[Invoice]:
         """Void an invoice that is held or open."""
 
         def decide(row: InvoiceRow, is_written: bool) -> dict[str, object]:
@@ -204,8 +259,19 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
         return await self._decide(call, "invoice.void", decide)
 
-    async def settle_invoice(self, call: Call[ChangeQuery, SettleInvoiceRequest]) -> web.Response:
-        """Settle an invoice that was paid outside Stripe, for example by a transfer."""
+    @post(
+        "/billing/invoices/{invoice}/settle",
+        roles=BILLING,
+        example={"amount": 9900, "why": "transfer 2027-01-20, reference 4711"},
+        change=CREATE,
+        errors={
+            409: "The invoice is neither open nor uncollectible, or a credit note for it is under way.",
+            422: "The amount is not the amount due.",
+        },
+        is_sensitive=True,
+    )
+    async def settle_invoice(self, call: Call[ChangeQuery, SettleInvoiceRequest]) -> Answer[Invoice]:
+        """Settle an invoice that was paid by a transfer, or otherwise without Stripe."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
             if row.state not in (invoices.OPEN, invoices.UNCOLLECTIBLE):
@@ -216,7 +282,15 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
         return await self._decide(call, "invoice.settle", decide, amount=call.body.amount)
 
-    async def write_off_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> web.Response:
+    @post(
+        "/billing/invoices/{invoice}/write-off",
+        roles=BILLING,
+        example={"why": "the customer is insolvent"},
+        change=CREATE,
+        errors={409: "The invoice is not open, or a credit note for it is under way."},
+        is_sensitive=True,
+    )
+    async def write_off_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Answer[Invoice]:
         """Write off the amount due of an open invoice."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
@@ -228,13 +302,13 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
     async def _decide(
         self, call: Call[ChangeQuery, ReasonRequest], action: str, decide: Decide, **details: object
-    ) -> web.Response:
+    ) -> Answer[Invoice]:
         """Store a person's decision about an invoice. The `details` go to the audit log.
 
         A job carries it out at Stripe (collector/billing/period_close/invoice_delivery.py).
         """
 
-        async def store(connection: AsyncConnection) -> ChangeResult:
+        async def store(connection: AsyncConnection) -> Answer[Invoice]:
             row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
             lines = await fetch_lines(connection, row.id)
             values = decide(row, bool(lines))
@@ -250,29 +324,35 @@ class InvoiceHandlers(CustomerBillingHandlers):
             entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, after, row.customer)
             await audit.append_entry(connection, call.caller, entry)
             decided = await invoices.get_invoice(connection, row.id)
-            return ChangeResult(200, {**invoices.to_response(decided, lines, before), **accepted})
+            return Answer(cast(Invoice, {**invoices.to_response(decided, lines, before), **accepted}))
 
-        return await self._change(call, store, creates=True)
+        return await self._change(call, store)
 
     # ---- credit notes
 
-    async def create_credit_note(self, call: Call[ChangeQuery, CreateCreditNoteRequest]) -> web.Response:
-        """Request a credit note for an open or paid invoice."""
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
-            try:
-                note = await note_requests.request_note(connection, row, call.body.amount, call.body.why)
-            except NoteRefusedError as error:
-                if error.is_amount:
-                    raise reject_field("amount", str(error)) from None
-                raise ChangeRejectedError(409, f"the invoice {error}") from None
-            await audit.append_entry(
-                connection, call.caller, AuditEntry("invoice.credit", row.id, None, note, row.customer)
-            )
-            return ChangeResult(201, note)
-
-        return await self._change(call, make, creates=True)
+    @post(
+        "/billing/invoices/{invoice}/credit",
+        roles=BILLING,
+        example={"amount": 100, "why": "an outage"},
+        status=201,
+        change=CREATE,
+        is_sensitive=True,
+    )
+    async def create_credit_note(
+        self, call: Call[ChangeQuery, CreateCreditNoteRequest], connection: AsyncConnection
+    ) -> CreditNoteResponse:
+        """Create a credit note for an invoice that is open or paid."""
+        row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
+        try:
+            note = await note_requests.request_note(connection, row, call.body.amount, call.body.why)
+        except NoteRefusedError as error:
+            if error.is_amount:
+                raise reject_field("amount", str(error)) from None
+            raise ChangeRejectedError(409, f"the invoice {error}") from None
+        await audit.append_entry(
+            connection, call.caller, AuditEntry("invoice.credit", row.id, None, note, row.customer)
+        )
+        return cast(CreditNoteResponse, note)
 
 
 async def fetch_differences(connection: AsyncConnection, row: InvoiceRow) -> list[InvoiceDifference]:
@@ -362,3 +442,15 @@ def amounts_to_response(lines: list[RatedLine], currency: str) -> InvoiceAmounts
     """Return lines and their sum before tax in the API's form."""
     total = sum_amounts(lines)
     return {"subtotal": total, "total": total, "lines": [line_to_response(line, currency) for line in lines]}
+
+
+GROUP = Group(
+    "invoices",
+    "Invoices and credit notes. Amounts are in the smallest unit of their currency, such as cents.",
+    InvoiceHandlers,
+    rate=RequestRate(100, "customer"),
+    parameters={
+        "invoice": PathParameter("The id of the invoice.", find_owner=invoices.find_owner),
+        "line": PathParameter("The position of the line on the invoice, from 0."),
+    },
+)

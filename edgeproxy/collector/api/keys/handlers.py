@@ -3,7 +3,6 @@
 import time
 from typing import TypeVar
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
@@ -12,18 +11,40 @@ from edgeproxy.collector.accounts import customers, key_changes, key_delivery, k
 from edgeproxy.collector.accounts.models import (
     CreateKeyRequest,
     FindKeyRequest,
+    Key,
+    KeyList,
+    KeyWithSecret,
     LeakReport,
+    LeakReportResult,
     RotateKeyRequest,
     UpdateKeyRequest,
 )
-from edgeproxy.collector.accounts.rotation_models import PutPublicKeyRequest
+from edgeproxy.collector.accounts.rotation_models import KeyRotation, PutPublicKeyRequest
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import CUSTOMER
-from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_with_etag, parse_if_match
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.changes import ChangeHandlers, parse_if_match
+from edgeproxy.collector.api.endpoint import (
+    ADMIN,
+    ANYONE,
+    CREATE,
+    OWN,
+    READERS,
+    SUPPORT,
+    UPDATE,
+    Call,
+    Nothing,
+    Query,
+    delete,
+    get,
+    patch,
+    post,
+    put,
+)
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.keys.models import KeyBudgetUse, KeysQuery
-from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
+from edgeproxy.collector.api.group import Group, PathParameter
+from edgeproxy.collector.api.keys.models import KeyBudgetList, KeyBudgetUse, KeysQuery
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
 from edgeproxy.collector.billing.reports import key_spend
 from edgeproxy.config.collector.rotation import GRACE_SECONDS
 
@@ -33,8 +54,9 @@ T = TypeVar("T", CreateKeyRequest, UpdateKeyRequest)
 class KeyHandlers(ChangeHandlers):
     """Handlers of keys."""
 
-    async def list_keys(self, call: Call[KeysQuery, Nothing]) -> web.Response:
-        """List the keys of a customer."""
+    @get("/v1/customers/{customer}/keys", roles=READERS | OWN)
+    async def list_keys(self, call: Call[KeysQuery, Nothing]) -> KeyList:
+        """List the keys of a customer, without secrets."""
         query = call.query
         async with self._database.reading() as connection:
             lead = self._settings.alerts.rotation if query.due else None
@@ -43,69 +65,86 @@ class KeyHandlers(ChangeHandlers):
             rows = await keys.list_keys(
                 connection, customer, query.cursor, query.limit, lead, query.sort, usage_keys=usage_keys
             )
-        return answer_page("keys", rows, rows.next)
+        return {"keys": rows, **next_page(rows.next)}
 
-    async def list_budgets(self, call: Call[Query, Nothing]) -> web.Response:
-        """List the budgets of a customer's keys, and the use of each."""
-        async with self._database.reading(whole=True) as connection:
-            name = (await customers.get_row(connection, call.path("customer"))).name
-            uses = await key_spend.fetch_uses(connection, [name], self._settings.meters, time.time() - EPOCH)
-        return answer(200, {"customer": name, "budgets": [_format_use(use) for use in uses]})
+    @post(
+        "/v1/customers/{customer}/keys",
+        roles=ADMIN | OWN,
+        example={"name": "production", "scopes": ["read"]},
+        status=201,
+        change=CREATE,
+        hides="secret",
+    )
+    async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> Answer[KeyWithSecret]:
+        """Create a key. Only this answer contains its secret.
 
-    async def fetch_rotation(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch the rotation of the customer's keys, and the state of each key that is due."""
-        async with self._database.reading(whole=True) as connection:
-            rotation = await key_delivery.describe_rotation(connection, call.path("customer"), self._settings.rotation)
-        return answer(200, rotation)
-
-    async def put_public_key(self, call: Call[ChangeQuery, PutPublicKeyRequest]) -> web.Response:
-        """Register the public key for encrypting secrets of new keys."""
-        return await self._change_public_key(call, public_keys.parse_public_key(call.body.jwk))
-
-    async def delete_public_key(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Remove the public key."""
-        return await self._change_public_key(call, None)
-
-    async def _change_public_key(
-        self, call: Call[ChangeQuery, PutPublicKeyRequest] | Call[ChangeQuery, Nothing], public_key: str | None
-    ) -> web.Response:
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref = call.path("customer")
-            await key_delivery.put_public_key(connection, call.caller, ref, public_key)
-            return ChangeResult(200, await key_delivery.describe_rotation(connection, ref, self._settings.rotation))
-
-        return await self._change(call, make)
-
-    async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> web.Response:
-        """Create a key. Only this answer has its secret."""
+        Keys that a customer creates have at most the rights of one of its keys.
+        """
         own = CUSTOMER in call.holder.roles
         if own and call.body.sha256 is not None:
             raise auth.DeniedError(403, f"{call.holder.called} may not bring a key along")
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[KeyWithSecret]:
             ref = call.path("customer")
             body = await self._resolve_budget(connection, ref, call.body)
-            return ChangeResult(201, await keys.create_key(connection, call.caller, ref, body, own=own), 1)
-
-        return await self._change(call, make, creates=True, hides="secret")
-
-    async def fetch_key(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch a key."""
-        async with self._database.reading() as connection:
-            row = await key_rows.get_row(connection, call.path("key"))
-        return answer_with_etag(200, key_changes.to_response(row), row.version)
-
-    async def update_key(self, call: Call[ChangeQuery, UpdateKeyRequest]) -> web.Response:
-        """Update a key."""
-        own = CUSTOMER in call.holder.roles
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref, match = call.path("key"), parse_if_match(call.request)
-            owner = (await key_rows.get_row(connection, ref)).customer_name
-            body = await self._resolve_budget(connection, owner, call.body)
-            return ChangeResult(200, *await keys.update_key(connection, call.caller, ref, body, match=match, own=own))
+            return Answer(await keys.create_key(connection, call.caller, ref, body, own=own), 1)
 
         return await self._change(call, make)
+
+    @get("/v1/customers/{customer}/key-budgets", roles=READERS | OWN)
+    async def list_budgets(self, call: Call[Query, Nothing]) -> KeyBudgetList:
+        """List the budgets of a customer's keys, and the use of each."""
+        async with self._database.reading(whole=True) as connection:
+            name = (await customers.get_row(connection, call.path("customer"))).name
+            uses = await key_spend.fetch_uses(connection, [name], self._settings.meters, time.time() - EPOCH)
+        return {"customer": name, "budgets": [_format_use(use) for use in uses]}
+
+    @get("/v1/customers/{customer}/key-rotation", roles=READERS | OWN)
+    async def fetch_rotation(self, call: Call[Query, Nothing]) -> KeyRotation:
+        """Fetch the rotation of the customer's keys, and the state of each key that is due."""
+        async with self._database.reading(whole=True) as connection:
+            return await key_delivery.describe_rotation(connection, call.path("customer"), self._settings.rotation)
+
+    @put(
+        "/v1/customers/{customer}/public-key",
+        roles=ADMIN | OWN,
+        example={"jwk": {"kty": "OKP", "crv": "X25519", "x": "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"}},
+        change=UPDATE,
+    )
+    async def put_public_key(self, call: Call[ChangeQuery, PutPublicKeyRequest]) -> Answer[KeyRotation]:
+        """Register the public key that encrypts the secrets of new keys. It replaces the previous one."""
+        return await self._change_public_key(call, public_keys.parse_public_key(call.body.jwk))
+
+    @delete("/v1/customers/{customer}/public-key", roles=ADMIN | OWN, change=UPDATE)
+    async def delete_public_key(self, call: Call[ChangeQuery, Nothing]) -> Answer[KeyRotation]:
+        """Remove the public key. New keys then wait in the portal."""
+        return await self._change_public_key(call, None)
+
+    async def _change_public_key(
+        self, call: Call[ChangeQuery, PutPublicKeyRequest] | Call[ChangeQuery, Nothing], public_key: str | None
+    ) -> Answer[KeyRotation]:
+        async def make(connection: AsyncConnection) -> Answer[KeyRotation]:
+            ref = call.path("customer")
+            await key_delivery.put_public_key(connection, call.caller, ref, public_key)
+            return Answer(await key_delivery.describe_rotation(connection, ref, self._settings.rotation))
+
+        return await self._change(call, make)
+
+    @get("/v1/keys/{key}", roles=READERS | OWN, response_headers=("ETag",))
+    async def fetch_key(self, call: Call[Query, Nothing]) -> Answer[Key]:
+        """Fetch a key, without its secret."""
+        async with self._database.reading() as connection:
+            row = await key_rows.get_row(connection, call.path("key"))
+        return Answer(key_changes.to_response(row), row.version)
+
+    @patch("/v1/keys/{key}", roles=ADMIN | OWN, example={"name": "production, Amsterdam"}, change=UPDATE)
+    async def update_key(self, call: Call[ChangeQuery, UpdateKeyRequest], connection: AsyncConnection) -> Answer[Key]:
+        """Update a key: null removes a field. A customer can narrow the key's rights, but not widen them."""
+        own = CUSTOMER in call.holder.roles
+        ref, match = call.path("key"), parse_if_match(call.request)
+        owner = (await key_rows.get_row(connection, ref)).customer_name
+        body = await self._resolve_budget(connection, owner, call.body)
+        return Answer(*await keys.update_key(connection, call.caller, ref, body, match=match, own=own))
 
     async def _resolve_budget(self, connection: AsyncConnection, customer: str, body: T) -> T:
         """Return a request whose budget is valid for a key of the customer. Raises ChangeRejectedError."""
@@ -114,46 +153,57 @@ class KeyHandlers(ChangeHandlers):
         budget = await key_spend.resolve_budget(connection, customer, body.budget, self._settings.meters)
         return body.model_copy(update={"budget": budget})
 
-    async def revoke_key(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
+    @delete("/v1/keys/{key}", roles=SUPPORT | OWN, change=UPDATE)
+    async def revoke_key(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> Key:
         """Revoke a key at once."""
+        ref, match = call.path("key"), parse_if_match(call.request)
+        return await keys.revoke_key(connection, call.caller, ref, match=match)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref, match = call.path("key"), parse_if_match(call.request)
-            return ChangeResult(200, await keys.revoke_key(connection, call.caller, ref, match=match))
+    @post("/v1/keys/{key}/restore", roles=ADMIN, change=UPDATE, is_sensitive=True)
+    async def restore_key(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> Answer[Key]:
+        """Restore a revoked key, within 24 hours and before its own expiry."""
+        ref, match = call.path("key"), parse_if_match(call.request)
+        return Answer(*await keys.restore_key(connection, call.caller, ref, match=match))
 
-        return await self._change(call, make)
-
-    async def restore_key(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Cancel the revocation of a key."""
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref, match = call.path("key"), parse_if_match(call.request)
-            return ChangeResult(200, *await keys.restore_key(connection, call.caller, ref, match=match))
-
-        return await self._change(call, make)
-
-    async def rotate_key(self, call: Call[ChangeQuery, RotateKeyRequest]) -> web.Response:
-        """Create the replacement of a key. The old key ends after the overlap."""
+    @post(
+        "/v1/keys/{key}/rotate",
+        roles=SUPPORT | OWN,
+        example={"overlap": "7d"},
+        status=201,
+        change=CREATE,
+        hides="secret",
+    )
+    async def rotate_key(
+        self, call: Call[ChangeQuery, RotateKeyRequest], connection: AsyncConnection
+    ) -> Answer[KeyWithSecret]:
+        """Rotate a key: create its replacement, and end the old key after the overlap."""
         own, overlap = CUSTOMER in call.holder.roles, call.body.overlap
         if overlap is None:
             overlap = int(GRACE_SECONDS if self._settings.rotation is None else self._settings.rotation.grace)
+        ref = call.path("key")
+        return Answer(await keys.rotate_key(connection, call.caller, ref, overlap, own=own), 1)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref = call.path("key")
-            return ChangeResult(201, await keys.rotate_key(connection, call.caller, ref, overlap, own=own), 1)
-
-        return await self._change(call, make, creates=True, hides="secret")
-
-    async def find_key(self, call: Call[Query, FindKeyRequest]) -> web.Response:
-        """Find a key by its secret."""
+    @post(
+        "/v1/keys/find", roles=SUPPORT, example={"key": "key_v1_found_in_a_log"}, errors={404: "There is no such key."}
+    )
+    async def find_key(self, call: Call[Query, FindKeyRequest]) -> Key:
+        """Find a key by its secret: its customer and its state."""
         async with self._database.reading() as connection:
             key = await leaked_keys.find_by_secret(connection, call.body.key)
         if key is None:
             raise ProblemError(404, key_rows.NOT_FOUND)
-        return answer(200, key)
+        return key
 
-    async def report_leak(self, call: Call[Query, LeakReport]) -> web.Response:
-        """Revoke leaked keys. The answer does not show whether there were any."""
+    @post(
+        "/v1/keys/leaked",
+        roles=ANYONE,
+        example={"key": "key_v1_found_in_a_log"},
+        status=202,
+        rate=RequestRate(10, "address"),
+        listener_groups=frozenset({"customers"}),
+    )
+    async def report_leak(self, call: Call[Query, LeakReport]) -> LeakReportResult:
+        """Report leaked keys. They are revoked. Only the key itself is proof. The answer is always the same."""
         digests = [key_rows.compute_sha256(secret) for secret in call.body.secrets]
         async with self._database.reading() as connection:
             unrevoked = await leaked_keys.list_unrevoked(connection, digests)
@@ -165,7 +215,7 @@ class KeyHandlers(ChangeHandlers):
             if revoked is not None:
                 self._metrics.leaked.inc()
                 log.get_logger().error("a leaked key was revoked", key=revoked["id"], customer=revoked["customer"])
-        return answer(202, {"received": True})
+        return {"received": True}
 
 
 def _format_use(use: key_spend.BudgetUse) -> KeyBudgetUse:
@@ -178,3 +228,13 @@ def _format_use(use: key_spend.BudgetUse) -> KeyBudgetUse:
         "percent": use.percent,
         "resets": use.resets,
     }
+
+
+GROUP = Group(
+    "keys",
+    "API keys of customers: create, change, rotate, revoke, report leaks.",
+    KeyHandlers,
+    parameters={
+        "key": PathParameter("The id of the key, or the SHA-256 of its secret in hex.", find_owner=keys.find_owner),
+    },
+)

@@ -2,38 +2,65 @@
 
 import time
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.changes import ChangeHandlers
+from edgeproxy.collector.api.endpoint import CREATE, READERS, SUPPORT, Call, Nothing, Query, get, post
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.pages import maintenance
-from edgeproxy.collector.pages.maintenance import AnnounceMaintenanceRequest, MaintenanceUpdate
+from edgeproxy.collector.pages.maintenance import (
+    AnnounceMaintenanceRequest,
+    Maintenance,
+    MaintenanceList,
+    MaintenanceUpdate,
+)
 
 
 class MaintenanceHandlers(ChangeHandlers):
     """Handlers of planned maintenance."""
 
-    async def list_maintenance(self, _: Call[Query, Nothing]) -> web.Response:
-        """List planned maintenance and maintenance of the last 90 days."""
+    @get("/v1/maintenance", roles=READERS)
+    async def list_maintenance(self, _: Call[Query, Nothing]) -> MaintenanceList:
+        """List planned maintenance, and maintenance of the last 90 days, latest first."""
         async with self._database.reading() as connection:
-            return answer(200, {"maintenance": await maintenance.list_maintenance(connection, time.time())})
+            return {"maintenance": await maintenance.list_maintenance(connection, time.time())}
 
-    async def announce(self, call: Call[ChangeQuery, AnnounceMaintenanceRequest]) -> web.Response:
-        """Announce maintenance."""
+    @post(
+        "/v1/maintenance",
+        roles=SUPPORT,
+        example={
+            "title": "New disks",
+            "regions": ["eu-west"],
+            "begins_at": "2099-03-01T02:00:00Z",
+            "ends_at": "2099-03-01T04:00:00Z",
+            "message": "Requests may fail for seconds.",
+        },
+        status=201,
+        change=CREATE,
+    )
+    async def announce(
+        self, call: Call[ChangeQuery, AnnounceMaintenanceRequest], connection: AsyncConnection
+    ) -> Maintenance:
+        """Announce maintenance. The status page shows it to everyone. It starts and ends by itself."""
+        return await maintenance.announce(connection, call.caller, call.body)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            return ChangeResult(201, await maintenance.announce(connection, call.caller, call.body))
+    @post(
+        "/v1/maintenance/{maintenance}/updates",
+        roles=SUPPORT,
+        example={"state": "changed", "ends_at": "2099-03-01T05:00:00Z", "message": "It takes an hour longer."},
+        status=201,
+        change=CREATE,
+    )
+    async def change(self, call: Call[ChangeQuery, MaintenanceUpdate], connection: AsyncConnection) -> Maintenance:
+        """Change the times of maintenance, or cancel it."""
+        id_ = call.path("maintenance")
+        return await maintenance.change(connection, call.caller, id_, call.body)
 
-        return await self._change(call, make, creates=True)
 
-    async def change(self, call: Call[ChangeQuery, MaintenanceUpdate]) -> web.Response:
-        """Change or cancel maintenance."""
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            id_ = call.path("maintenance")
-            return ChangeResult(201, await maintenance.change(connection, call.caller, id_, call.body))
-
-        return await self._change(call, make, creates=True)
+GROUP = Group(
+    "maintenance",
+    "Planned maintenance on the status page.",
+    MaintenanceHandlers,
+    parameters={"maintenance": PathParameter("The id of the maintenance.")},
+)

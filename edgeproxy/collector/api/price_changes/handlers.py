@@ -3,8 +3,8 @@
 import time
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
+from typing import Any, cast
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.tasks import run_in_thread
@@ -12,23 +12,29 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError, reject_field
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.api.billing.handlers import plan_to_response
-from edgeproxy.collector.api.changes import ChangeResult
 from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, CustomerQuery, get_billing
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.endpoint import BILLING, CREATE, MONEY_READERS, OWN, Call, Nothing, Query, get, post
 from edgeproxy.collector.api.field_types import ChangeQuery
+from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.price_changes.models import (
     CurrencyEffectResponse,
+    NextTerms,
+    PlanVersionList,
+    PlanVersionResponse,
+    PriceChangeList,
     PriceChangeResponse,
     PriceChangesQuery,
     PriceEffectResponse,
     PriceMoveResponse,
     SchedulePriceChangeRequest,
+    SubscribedPlanResponse,
     SubscriberEffectResponse,
     WithdrawPriceChangeRequest,
 )
 from edgeproxy.collector.api.price_changes.terms import compare_terms
+from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.request_reader import ERRORS_MAX
-from edgeproxy.collector.api.responses import answer, answer_page
+from edgeproxy.collector.api.responses import Answer, next_page
 from edgeproxy.collector.billing.reports import price_effect
 from edgeproxy.collector.billing.reports.price_effect import PriceEffect, SubscriberEffect
 from edgeproxy.collector.billing.subscriptions import plan_versions, price_changes, subscription_rows
@@ -45,11 +51,19 @@ from edgeproxy.config.collector.plan_terms import write_terms
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.problems import ConfigError, format_path
 
+PLANS = """\
+plans:
+  standard@2:
+    fee: "109"
+    meters: {api_calls: {included: 100000, price: "0.002"}}
+"""
+
 
 class PriceChangeHandlers(CustomerBillingHandlers):
     """Handlers of price changes."""
 
-    async def list_changes(self, call: Call[PriceChangesQuery, Nothing]) -> web.Response:
+    @get("/billing/price-changes", roles=MONEY_READERS, errors={404: "Billing is not configured."})
+    async def list_changes(self, call: Call[PriceChangesQuery, Nothing]) -> PriceChangeList:
         """List price changes, newest first."""
         get_billing(self._settings)
         query = call.query
@@ -57,38 +71,39 @@ class PriceChangeHandlers(CustomerBillingHandlers):
             rows = await price_changes.list_changes(connection, query.cursor, query.limit + 1)
             loaded = [await skip_unreadable(_load_response(connection, row)) for row in rows[: query.limit]]
         changes = [change for change in loaded if change is not None]
-        return answer_page("price_changes", changes, find_cursor(rows, query.limit, attrgetter("id")))
+        return {"price_changes": changes, **next_page(find_cursor(rows, query.limit, attrgetter("id")))}
 
-    async def fetch_change(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch a price change and, while it is scheduled, its effect."""
-        get_billing(self._settings)
-        async with self._database.reading(whole=True) as connection:
-            row = await price_changes.get_change(connection, call.path("change"))
-            response = await _load_response(connection, row)
-            moves = await price_changes.fetch_moves_of_change(connection, row.id)
-            plans = await _fetch_plans(connection, moves)
-        if row.state == price_changes.SCHEDULED:
-            response["effect"] = await self._compute_effect(moves, plans)
-        return answer(200, response)
-
-    async def schedule_change(self, call: Call[ChangeQuery, SchedulePriceChangeRequest]) -> web.Response:
-        """Schedule a price change. A dry run shows its effect."""
+    @post(
+        "/billing/price-changes",
+        roles=BILLING,
+        example={"plans": PLANS, "at": "2099-01-01", "why": "prices of 2099"},
+        status=201,
+        change=CREATE,
+        errors={
+            404: "Billing is not configured.",
+            409: "The price change differs from the dry run, or others are changing it now.",
+        },
+        is_sensitive=True,
+        rate=RequestRate(10, "address"),
+    )
+    async def schedule_change(self, call: Call[ChangeQuery, SchedulePriceChangeRequest]) -> Answer[PriceChangeResponse]:
+        """Schedule a price change. A dry run shows the cost of each subscriber's last full period under it."""
         get_billing(self._settings)
         body = call.body
         written = await run_in_thread("read plans", lambda: parse_plans(body.plans, self._settings))
         if call.query.dry_run:
             return await self._try_change(call, written)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[PriceChangeResponse]:
             prepared = await self._prepare(connection, body, written, lock=True)
             row = await price_changes.schedule_change(connection, call.caller, prepared, body.why)
-            return ChangeResult(201, await _load_response(connection, row))
+            return Answer(await _load_response(connection, row))
 
-        return await self._change(call, make, creates=True)
+        return await self._change(call, make)
 
     async def _try_change(
         self, call: Call[ChangeQuery, SchedulePriceChangeRequest], written: Mapping[str, Plan]
-    ) -> web.Response:
+    ) -> Answer[PriceChangeResponse]:
         """Answer with a change and its effect, without writing anything."""
         body = call.body
         async with self._database.reading(whole=True) as connection:
@@ -98,7 +113,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         response = change_to_response(row, moves)
         response["id"], response["digest"] = None, prepared.digest
         response["effect"] = await self._compute_effect(prepared.moves, prepared.plans)
-        return answer(200, response)
+        return Answer(response, status=200)
 
     async def _prepare(
         self,
@@ -121,22 +136,44 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         effect = await price_effect.compute_effect(self._database, moves, plans, self._settings.meters)
         return effect_to_response(effect)
 
-    async def withdraw_change(self, call: Call[ChangeQuery, WithdrawPriceChangeRequest]) -> web.Response:
-        """Withdraw a scheduled price change."""
+    @get("/billing/price-changes/{change}", roles=MONEY_READERS, rate=RequestRate(10, "address"))
+    async def fetch_change(self, call: Call[Query, Nothing]) -> PriceChangeResponse:
+        """Fetch a price change and, while it is scheduled, its effect on each subscriber."""
+        get_billing(self._settings)
+        async with self._database.reading(whole=True) as connection:
+            row = await price_changes.get_change(connection, call.path("change"))
+            response = await _load_response(connection, row)
+            moves = await price_changes.fetch_moves_of_change(connection, row.id)
+            plans = await _fetch_plans(connection, moves)
+        if row.state == price_changes.SCHEDULED:
+            response["effect"] = await self._compute_effect(moves, plans)
+        return response
+
+    @post(
+        "/billing/price-changes/{change}/withdraw",
+        roles=BILLING,
+        example={"why": "prices stay"},
+        change=CREATE,
+        errors={409: "The price change is done or withdrawn already."},
+        is_sensitive=True,
+    )
+    async def withdraw_change(self, call: Call[ChangeQuery, WithdrawPriceChangeRequest]) -> Answer[PriceChangeResponse]:
+        """Withdraw a price change, up to a minute before its time."""
         get_billing(self._settings)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[PriceChangeResponse]:
             row = await price_changes.withdraw_change(
                 connection, call.caller, call.path("change"), call.body.why, time.time()
             )
-            return ChangeResult(200, await _load_response(connection, row))
+            return Answer(await _load_response(connection, row))
 
-        return await self._change(call, make, creates=True)
+        return await self._change(call, make)
 
     # ---- versions
 
-    async def list_versions(self, _: Call[Query, Nothing]) -> web.Response:
-        """List all versions of plans, with their subscribers."""
+    @get("/billing/plan-versions", roles=MONEY_READERS, errors={404: "Billing is not configured."})
+    async def list_versions(self, _: Call[Query, Nothing]) -> PlanVersionList:
+        """List all recorded versions of plans, with their subscribers."""
         get_billing(self._settings)
         now = time.time()
         async with self._database.reading(whole=True) as connection:
@@ -144,24 +181,32 @@ class PriceChangeHandlers(CustomerBillingHandlers):
             begins = {move.after: move.at for move in await plan_versions.fetch_moves(connection)}
             recorded = await plan_versions.fetch_recorded(connection)
 
-        def to_response(one: RecordedVersion) -> dict[str, object]:
+        def to_response(one: RecordedVersion) -> PlanVersionResponse:
             at = begins.get(one.version)
-            state = "sold" if one.version in sold else "scheduled" if at is not None and at > now else "former"
-            begins_at = None if at is None else format_timestamp(at * 1000)
-            figures = {"begins_at": begins_at, "subscribers": one.subscribers}
-            created = {"created_at": format_timestamp(one.created_at), "terms": write_terms(one.plan)}
-            return {**plan_to_response(one.version, one.plan), "state": state, **figures, **created}
+            return {
+                **plan_to_response(one.version, one.plan),
+                "state": "sold" if one.version in sold else "scheduled" if at is not None and at > now else "former",
+                "begins_at": None if at is None else format_timestamp(at * 1000),
+                "subscribers": one.subscribers,
+                "created_at": format_timestamp(one.created_at),
+                "terms": cast(dict[str, Any], write_terms(one.plan)),
+            }
 
         versions = parse_rows(version_rows.name, recorded, to_response, attrgetter("version"))
-        return answer(200, {"versions": versions})
+        return {"versions": versions}
 
-    async def fetch_subscribed_plan(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """Fetch a customer's current terms, and the terms after a scheduled price change."""
+    @get(
+        "/billing/subscription/plan",
+        roles=MONEY_READERS | OWN,
+        errors={404: "Billing is not configured, or the customer or its subscription does not exist."},
+    )
+    async def fetch_subscribed_plan(self, call: Call[CustomerQuery, Nothing]) -> SubscribedPlanResponse:
+        """Fetch the terms of a customer's plan, and the terms after the next price change."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
         last, upcoming = loaded.current.last, loaded.current.find_upcoming_move()
-        following = None
+        following: NextTerms | None = None
         if upcoming is not None:
             before, after = ((version, loaded.plans[version]) for version in (upcoming.before, upcoming.after))
             following = {
@@ -169,7 +214,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
                 "plan": plan_to_response(*after),
                 "changes": compare_terms(before, after, has_others=False),
             }
-        return answer(200, {"plan": plan_to_response(last.version, last.plan), "price_change": following})
+        return {"plan": plan_to_response(last.version, last.plan), "price_change": following}
 
 
 def parse_plans(text: str, settings: CollectorSettings) -> dict[str, Plan]:
@@ -264,3 +309,13 @@ def _subscriber_to_response(one: SubscriberEffect) -> SubscriberEffectResponse:
         "difference": one.difference,
         "currency": one.currency,
     }
+
+
+GROUP = Group(
+    "price-changes",
+    "New versions of plans. Subscribers move to them from a set time on. Amounts are in the smallest unit, such "
+    "as cents.",
+    PriceChangeHandlers,
+    rate=RequestRate(100, "customer"),
+    parameters={"change": PathParameter("The id of the price change.")},
+)

@@ -1,16 +1,23 @@
 """Unreadable batches."""
 
+from typing import cast
+
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry
-from edgeproxy.collector.api.endpoint import BYTES, AnyCall, Call, Nothing, Query
-from edgeproxy.collector.api.group import Handlers
-from edgeproxy.collector.api.quarantine.models import QuarantineQuery
+from edgeproxy.collector.api.endpoint import ADMIN, BYTES, AnyCall, Call, Nothing, Query, get, post
+from edgeproxy.collector.api.group import NUMBER_SCHEMA, Group, Handlers, PathParameter
+from edgeproxy.collector.api.quarantine.models import (
+    BatchReplayResult,
+    QuarantinedBatch,
+    QuarantineList,
+    QuarantineQuery,
+)
 from edgeproxy.collector.api.request_reader import read_content
-from edgeproxy.collector.api.responses import ProblemError, answer, problem
+from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.ledger import quarantine
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.received_batch import SEQ, inflate
@@ -22,25 +29,37 @@ NOT_FOUND = "there is no such batch in quarantine"
 class QuarantineHandlers(Handlers):
     """Handlers of batches in quarantine."""
 
-    async def list_batches(self, call: Call[QuarantineQuery, Nothing]) -> web.Response:
+    @get("/v1/quarantine")
+    async def list_batches(self, call: Call[QuarantineQuery, Nothing]) -> QuarantineList:
         """List the batches in quarantine."""
         async with self._database.reading(whole=True) as connection:
-            return answer(200, await quarantine.list_batches(connection, call.query.edge))
+            return cast(QuarantineList, await quarantine.list_batches(connection, call.query.edge))
 
-    async def fetch_batch(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch a batch, without its body."""
+    @get("/v1/quarantine/{edge}/{seq}")
+    async def fetch_batch(self, call: Call[Query, Nothing]) -> QuarantinedBatch:
+        """Fetch a batch in quarantine, without its body."""
         async with self._database.reading(whole=True) as connection:
             batch = await quarantine.find_batch(connection, *parse_batch_path(call))
-        return problem(404, NOT_FOUND) if batch is None else answer(200, batch)
+        if batch is None:
+            raise ProblemError(404, NOT_FOUND)
+        return cast(QuarantinedBatch, batch)
 
+    @get("/v1/quarantine/{edge}/{seq}/body", response_media=(BYTES,))
     async def fetch_body(self, call: Call[Query, Nothing]) -> web.Response:
-        """Send the body of a batch, uncompressed if possible, otherwise as received."""
+        """Download the body of a batch in quarantine."""
         async with self._database.reading() as connection:
             body = await quarantine.find_body(connection, *parse_batch_path(call))
-        return problem(404, NOT_FOUND) if body is None else web.Response(body=body, content_type=BYTES)
+        if body is None:
+            raise ProblemError(404, NOT_FOUND)
+        return web.Response(body=body, content_type=BYTES)
 
-    async def replay_batch(self, call: Call[Query, Nothing]) -> web.Response:
-        """Count a batch after all, with its own body or with the body of the request."""
+    @post(
+        "/v1/quarantine/{edge}/{seq}/replay",
+        request_media={BYTES: bytes},
+        errors={409: "The batch cannot be counted with this body.", 422: "The body cannot be read."},
+    )
+    async def replay_batch(self, call: Call[Query, Nothing]) -> BatchReplayResult:
+        """Count a batch in quarantine now, from its own body or from the body in the request."""
         edge, seq = parse_batch_path(call)
         body = await read_content(call)
 
@@ -56,9 +75,9 @@ class QuarantineHandlers(Handlers):
                 self._database, edge, seq, body or None, record=record, meters=self._settings.meters
             )
         except InvalidBatchError as error:
-            return problem(422, f"the body {error}")
+            raise ProblemError(422, f"the body {error}") from None
         except quarantine.ReplayRejectedError as error:
-            return problem(error.status, str(error))
+            raise ProblemError(error.status, str(error)) from None
         if not result.again:
             self._metrics.batches.labels(Verdict.MEND.value).inc()
             self._metrics.rows.inc(result.rows)
@@ -66,7 +85,7 @@ class QuarantineHandlers(Handlers):
                 (customer for customer, *_ in result.begun), (meter for _, meter, *_ in result.begun)
             )
             log.get_logger().info("a batch was replayed", edge=edge, seq=seq, rows=result.rows, total=result.total)
-        return answer(200, result.to_response())
+        return cast(BatchReplayResult, result.to_response())
 
 
 def parse_batch_path(call: AnyCall) -> tuple[str, int]:
@@ -75,3 +94,15 @@ def parse_batch_path(call: AnyCall) -> tuple[str, int]:
     if not SEQ.fullmatch(seq) or int(seq) > NUMBER_MAX:
         raise ProblemError(400, f"{seq[:20]!r} is no seq, a whole number from 1")
     return edge, int(seq)
+
+
+GROUP = Group(
+    "quarantine",
+    "Batches that could not be read. They can be counted later.",
+    QuarantineHandlers,
+    roles=ADMIN,
+    parameters={
+        "edge": PathParameter("The id of the edge."),
+        "seq": PathParameter("The number of the batch.", NUMBER_SCHEMA),
+    },
+)

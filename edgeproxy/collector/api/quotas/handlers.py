@@ -2,25 +2,44 @@
 
 from collections.abc import Mapping
 from operator import attrgetter
+from typing import cast
 
 import orjson
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.end_users import is_hashing
-from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
-from edgeproxy.collector.api.group import Handlers
+from edgeproxy.collector.api.endpoint import (
+    EDGE,
+    JSON,
+    OWN,
+    READERS,
+    SERVICE,
+    AnyCall,
+    Call,
+    Nothing,
+    Query,
+    delete,
+    get,
+    put,
+)
+from edgeproxy.collector.api.group import Group, Handlers, PathParameter
 from edgeproxy.collector.api.quotas.models import (
+    AllocatedItem,
     AllocateItemRequest,
+    AllocationList,
+    AllocationResponse,
     AllocationsQuery,
     HeldQuota,
+    QuotaCountEntry,
+    QuotaCounts,
     QuotaCountsQuery,
+    QuotaList,
 )
 from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, parse_body, read_body
-from edgeproxy.collector.api.responses import answer, answer_page, problem
+from edgeproxy.collector.api.responses import Answer, next_page, problem
 from edgeproxy.collector.database.quota_tables import holdings
 from edgeproxy.collector.database.unreadable_rows import parse_page
 from edgeproxy.collector.quotas import allocations, customer_quotas, usage
@@ -39,8 +58,13 @@ class QuotaHandlers(Handlers):
         """Count by the tiers, meters and customers of these settings."""
         self._resources.quotas.use(settings)
 
-    async def list_quotas(self, call: Call[Query, Nothing]) -> web.Response:
-        """List the quotas of a customer with their use."""
+    @get(
+        "/v1/customers/{customer}/quotas",
+        roles=READERS | OWN,
+        errors={409: "The tier of the customer is not configured here."},
+    )
+    async def list_quotas(self, call: Call[Query, Nothing]) -> QuotaList:
+        """List the quotas of a customer with usage and projection."""
         now = usage.edge_time()
         async with self._database.reading(whole=True) as connection:
             quotas = await customer_quotas.get_quotas(connection, call.path("customer"), self._settings)
@@ -49,14 +73,23 @@ class QuotaHandlers(Handlers):
             for status in (await usage.fetch_statuses(connection, [quotas], meters, now))[quotas.customer]:
                 projected = await usage.fetch_projection(connection, quotas.customer, status, meters, quotas.since, now)
                 responses.append(_to_held_quota(status, projected, meters))
-        return answer(200, {"customer": quotas.customer, "quotas": responses})
+        return {"customer": quotas.customer, "quotas": responses}
 
-    async def fetch_counts(self, call: Call[QuotaCountsQuery, Nothing]) -> web.Response:
-        """Send the counts of nearly used-up quotas as soon as there are newer ones, or when the time is over."""
+    @get("/v1/directory/quotas", roles=EDGE)
+    async def fetch_counts(self, call: Call[QuotaCountsQuery, Nothing]) -> QuotaCounts:
+        """Fetch the counts of quotas that are nearly used up. The answer waits until there are newer ones."""
         newest, changes = await self._resources.quotas.behind(call.query.after, call.query.wait)
-        return answer(200, {"newest": newest, "quotas": [{"seq": seq, **count._asdict()} for seq, count in changes]})
+        return {
+            "newest": newest,
+            "quotas": [cast(QuotaCountEntry, {"seq": seq, **count._asdict()}) for seq, count in changes],
+        }
 
-    async def list_allocations(self, call: Call[AllocationsQuery, Nothing]) -> web.Response:
+    @get(
+        "/v1/customers/{customer}/holdings/{meter}",
+        roles=SERVICE | READERS | OWN,
+        errors={409: "The tier of the customer is not configured here."},
+    )
+    async def list_allocations(self, call: Call[AllocationsQuery, Nothing]) -> AllocationList:
         """List the items that a customer has allocated from a quota."""
         limit = call.query.limit
         async with self._database.reading(whole=True) as connection:
@@ -65,10 +98,27 @@ class QuotaHandlers(Handlers):
             used = await allocations.count_allocations(connection, quotas.customer, meter)
         quota = quotas.find_quota(meter)
         page = parse_page(holdings.name, rows, limit, allocation_to_response, attrgetter("item"))
-        return answer_page("holdings", page, page.next, used=used, allowed=None if quota is None else quota.included)
+        return {
+            "used": used,
+            "allowed": None if quota is None else quota.included,
+            "holdings": page,
+            **next_page(page.next),
+        }
 
-    async def allocate_item(self, call: Call[Query, Nothing]) -> web.Response:
-        """Allocate an item, or renew its allocation."""
+    @put(
+        "/v1/customers/{customer}/holdings/{meter}/{item}",
+        roles=SERVICE,
+        example={"ttl": "12h"},
+        status=201,
+        may_be_200=True,
+        request_media={JSON: AllocateItemRequest},
+        errors={
+            409: "The quota is used up, the customer is being deleted, or its tier is not configured here.",
+            422: "The item has no valid name, or a field is invalid.",
+        },
+    )
+    async def allocate_item(self, call: Call[Query, Nothing]) -> Answer[AllocatedItem] | web.Response:
+        """Allocate an item, or renew it. The status is 201 if it is new, 409 if the quota is used up."""
         item, body = parse_item(call), await _read_allocation_request(call.request)
         async with self._database.writing() as connection:
             quotas, meter = await self._get_quotas(connection, call)
@@ -96,9 +146,21 @@ class QuotaHandlers(Handlers):
         if result.holding is None:
             return problem(409, f"all {meter} of the plan are taken", also=counts)
         allocation = allocation_to_response(result.holding._replace(item=item))
-        whole = {"customer": quotas.customer, "meter": meter, **allocation, **counts}
-        return answer(201 if result.is_new else 200, whole)
+        whole: AllocatedItem = {
+            "customer": quotas.customer,
+            "meter": meter,
+            **allocation,
+            "used": result.used,
+            "allowed": counts["allowed"],
+        }
+        return Answer(whole, status=201 if result.is_new else 200)
 
+    @delete(
+        "/v1/customers/{customer}/holdings/{meter}/{item}",
+        roles=SERVICE,
+        status=204,
+        errors={409: "The tier of the customer is not configured here.", 422: "The item has no valid name."},
+    )
     async def release_item(self, call: Call[Query, Nothing]) -> web.Response:
         """Release an item, whether it was allocated or not."""
         item = parse_item(call)
@@ -147,10 +209,21 @@ def _to_held_quota(status: QuotaUsage, projected: QuotaProjection | None, meters
     return {**status.to_response(projected), "routes": list(held.routes), "scopes": list(held.scopes)}
 
 
-def allocation_to_response(allocation: AllocationRow) -> JsonObject:
+def allocation_to_response(allocation: AllocationRow) -> AllocationResponse:
     """Return an allocation in the API's form."""
     return {
         "item": allocation.item,
         "taken_at": format_timestamp(allocation.taken_at),
         "expires_at": format_timestamp(allocation.expires_at),
     }
+
+
+GROUP = Group(
+    "quotas",
+    "Quotas of customers, and the items that services allocate from them.",
+    QuotaHandlers,
+    parameters={
+        "item": PathParameter("The item, by the service's own name for it."),
+        "meter": PathParameter("The name of the meter, such as requests."),
+    },
+)

@@ -3,14 +3,12 @@
 import ipaddress
 import time
 
-from aiohttp import web
-
 from edgeproxy.base.addresses import parse_ip
 from edgeproxy.collector.accounts import documents
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
-from edgeproxy.collector.api.group import Handlers, Resources
-from edgeproxy.collector.api.regions.models import BestRegionQuery, RegionReports
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.endpoint import BEACON, EDGE, READERS, Call, Nothing, Query, get, post
+from edgeproxy.collector.api.group import Group, Handlers, Resources
+from edgeproxy.collector.api.regions.models import BestRegion, BestRegionQuery, RegionReports, RegionReportsResult
+from edgeproxy.collector.api.responses import Answer, ProblemError
 from edgeproxy.config.collector.regions import Measured
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Regions
@@ -40,8 +38,16 @@ class RegionHandlers(Handlers):
             raise ProblemError(404, "regions are not configured at this collector")
         return self._settings.regions, self._latencies
 
-    async def ingest_reports(self, call: Call[Query, RegionReports]) -> web.Response:
-        """Count clients' reports that a beacon has checked."""
+    @post(
+        "/v1/regions/reports",
+        roles=BEACON,
+        example={
+            "reports": [{"network": "192.0.2.0/24", "voter": "a1", "measured": {"eu-west": 12.5, "us-east": 90.0}}]
+        },
+        errors={404: "No regions are configured."},
+    )
+    async def ingest_reports(self, call: Call[Query, RegionReports]) -> RegionReportsResult:
+        """Ingest the round trips that clients have measured to each region."""
         _, latencies = self._get_regions()
         now = time.time()
         reports = [Report(one.network, one.voter, one.measured, one.country) for one in call.body.reports]
@@ -49,10 +55,15 @@ class RegionHandlers(Handlers):
         self._metrics.region_reports.labels("taken").inc(counted)
         self._metrics.region_reports.labels("ignored").inc(len(reports) - counted)
         self._metrics.region_networks.set(len(latencies))
-        return answer(200, {"taken": counted})
+        return {"taken": counted}
 
-    async def find_best_region(self, call: Call[BestRegionQuery, Nothing]) -> web.Response:
-        """Find the best region for a client, and the reason."""
+    @get(
+        "/v1/regions/best",
+        roles=EDGE | BEACON | READERS,
+        errors={404: "No regions are configured, or the customer does not exist."},
+    )
+    async def find_best_region(self, call: Call[BestRegionQuery, Nothing]) -> Answer[BestRegion]:
+        """Find the best region for a client."""
         regions, latencies = self._get_regions()
         query = call.query
         network = None if query.address is None else parse_network(query.address)
@@ -67,8 +78,14 @@ class RegionHandlers(Handlers):
             allow=preferences.allow,
         )
         measured = {region: round(ms, 1) for region, ms in choice.measured.items()}
-        response = {"region": choice.region, "because": choice.because, "order": choice.order, "measured": measured}
-        return answer(200, {**response, "network": network}, {"Cache-Control": "private, max-age=60"})
+        response: BestRegion = {
+            "region": choice.region,
+            "because": choice.because,
+            "order": list(choice.order),
+            "measured": measured,
+            "network": network,
+        }
+        return Answer(response, headers={"Cache-Control": "private, max-age=60"})
 
     async def _get_preferences(self, name: str) -> Regions:
         """Return a customer's regions. As at edges, customers in the file precede customers in the database."""
@@ -91,3 +108,6 @@ def parse_network(text: str) -> str:
     except ValueError:
         raise ProblemError(400, f"address: {text!r} is neither an address nor a network") from None
     return get_network(address)
+
+
+GROUP = Group("regions", "The best region for a client.", RegionHandlers)

@@ -2,22 +2,29 @@
 
 import time
 from datetime import date, timedelta
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.collector.api.cached_reports import ReportCache, answer_report
+from edgeproxy.collector.api.cached_reports import ReportCache, fetch_report
 from edgeproxy.collector.api.customer_billing import get_billing
-from edgeproxy.collector.api.endpoint import CSV, Call, Nothing
-from edgeproxy.collector.api.group import Handlers, Resources
+from edgeproxy.collector.api.endpoint import BILLING, CSV, Call, Nothing, get
+from edgeproxy.collector.api.group import Group, Handlers, PathParameter, Resources
 from edgeproxy.collector.api.reports.models import (
+    AccountingDay,
     AccountingQuery,
+    AccountMovement,
+    BusinessReport,
     BusinessReportQuery,
+    RatingReport,
     RatingReportQuery,
+    Reconciliation,
+    ReconciliationList,
     ReconciliationQuery,
 )
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.credits import statements
 from edgeproxy.collector.billing.credits.statements import CalendarMonth
@@ -50,21 +57,30 @@ class ReportHandlers(Handlers):
 
     # ---- the books
 
-    async def list_reconciliations(self, call: Call[ReconciliationQuery, Nothing]) -> web.Response:
-        """List reconciliations, with both numbers of each discrepancy and advice about it."""
+    @get("/billing/reconciliation", rate=RequestRate(100, "customer"))
+    async def list_reconciliations(self, call: Call[ReconciliationQuery, Nothing]) -> ReconciliationList:
+        """List reconciliations, with advice for each row that differs."""
         get_billing(self._settings)
         async with self._database.reading(whole=True) as connection:
             reconciliations = await discrepancies.list_reconciliations(connection, call.query.kind, call.query.limit)
-        return answer(200, {"reconciliations": reconciliations})
+        return {"reconciliations": cast(list[Reconciliation], reconciliations)}
 
-    async def compare_ratings(self, call: Call[RatingReportQuery, Nothing]) -> web.Response:
+    @get("/billing/report", rate=RequestRate(100, "customer"))
+    async def compare_ratings(self, call: Call[RatingReportQuery, Nothing]) -> RatingReport:
         """Compare the shadow rating of all usage with the amounts charged."""
         get_billing(self._settings)
         async with self._database.reading(whole=True) as connection:
-            return answer(200, await shadow_log.fetch_report(connection, call.query.period, call.query.limit))
+            report = await shadow_log.fetch_report(connection, call.query.period, call.query.limit)
+        return cast(RatingReport, report)
 
-    async def fetch_accounting(self, call: Call[AccountingQuery, Nothing]) -> web.Response:
-        """Fetch the accounting journal of a completed day, as JSON or CSV."""
+    @get(
+        "/billing/accounting/{date}",
+        response_media=(CSV,),
+        errors={404: "Billing is not configured, or the day does not exist.", 409: "The day is not over."},
+        rate=RequestRate(100, "customer"),
+    )
+    async def fetch_accounting(self, call: Call[AccountingQuery, Nothing]) -> AccountingDay | web.Response:
+        """Fetch the accounting journal of a completed day."""
         billing = get_billing(self._settings)
         try:
             day = date.fromisoformat(call.path("date"))
@@ -83,16 +99,21 @@ class ReportHandlers(Handlers):
                 {"account": row.account, "kind": row.kind, "customer": row.customer, "millicredits": row.amount}
                 for row in journal.movements
             ]
-            response = {"date": str(day), "currency": journal.currency, "movements": movements}
-            return answer(200, {**response, "cents": dict(journal.cents)})
+            return {
+                "date": str(day),
+                "currency": journal.currency,
+                "movements": cast(list[AccountMovement], movements),
+                "cents": dict(journal.cents),
+            }
         names = {str(account): name for account, name in billing.accounts.items()}
         file = {"Content-Disposition": f'attachment; filename="journal-{day}-{form}.csv"'}
         return web.Response(body=accounting.render_journal(journal, form, names), content_type=CSV, headers=file)
 
     # ---- the business
 
-    async def fetch_business_report(self, call: Call[BusinessReportQuery, Nothing]) -> web.Response:
-        """Report revenue, cost and margin of the days of a month, of its last week, and of the whole month."""
+    @get("/billing/executive", errors={429: "The report is being computed. Retry-After says when to try again."})
+    async def fetch_business_report(self, call: Call[BusinessReportQuery, Nothing]) -> BusinessReport:
+        """Report revenue, cost and margin. The answer is 429 until they are computed."""
         get_billing(self._settings)
         try:
             month = statements.parse_month(call.query.month or f"{business_report.date_of(int(time.time())):%Y-%m}")
@@ -101,7 +122,8 @@ class ReportHandlers(Handlers):
         if month.begin > time.time() * 1000:
             raise ProblemError(400, "month: has not begun")
         default = get_default_currency(self._settings.plans)
-        return await answer_report(self._business, (month, call.query.currency or default, default))
+        report = await fetch_report(self._business, (month, call.query.currency or default, default))
+        return cast(BusinessReport, report)
 
     async def _compute_business(self, key: ReportKey) -> JsonObject:
         month, currency, default = key
@@ -162,3 +184,13 @@ def month_to_response(month: MonthReport) -> JsonObject:
         "churn": month.churn,
         "lifetime_value": month.lifetime_value,
     }
+
+
+GROUP = Group(
+    "reports",
+    "Reconciliation, accounting and business figures.",
+    ReportHandlers,
+    roles=BILLING,
+    errors={404: "Billing is not configured."},
+    parameters={"date": PathParameter("The day in UTC, such as 2027-01-31.")},
+)

@@ -5,7 +5,6 @@ import time
 from typing import cast
 
 import sqlalchemy as sa
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
@@ -13,24 +12,41 @@ from edgeproxy.collector.accounts import audit, customers
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.change import reject_field
 from edgeproxy.collector.accounts.ids import is_id, now_ms
-from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.changes import ChangeHandlers
+from edgeproxy.collector.api.endpoint import (
+    ADMIN,
+    AGGREGATES,
+    BILLING,
+    UPDATE,
+    Call,
+    Nothing,
+    Query,
+    delete,
+    get,
+    post,
+    put,
+)
 from edgeproxy.collector.api.field_types import ChangeQuery
+from edgeproxy.collector.api.group import Group, PathParameter
+from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.residency.models import (
     ArrivalRequest,
     ArrivingTransfer,
     BeginMoveRequest,
     DepartureQuery,
+    MoveDocument,
     MovesQuery,
     MoveStepRequest,
 )
-from edgeproxy.collector.api.responses import answer, problem
+from edgeproxy.collector.api.responses import Answer, ProblemError
 from edgeproxy.collector.database.schema import edges
 from edgeproxy.collector.residency import aggregates, arrival, credit_transfers, departure, moves
 from edgeproxy.collector.residency.aggregates import Aggregates
 from edgeproxy.collector.residency.credit_transfers import Transfer
+from edgeproxy.collector.residency.departure import Departure, MoveProgress
 from edgeproxy.collector.residency.documents import build_document, parse_document
-from edgeproxy.collector.residency.peers import FRESH_SECONDS, PeerReader, ResidencyStatus
+from edgeproxy.collector.residency.moves import Move, MoveList
+from edgeproxy.collector.residency.peers import FRESH_SECONDS, PeerReader, ResidencyList, ResidencyStatus
 from edgeproxy.config.collector.settings import CollectorSettings
 
 
@@ -44,8 +60,12 @@ class ResidencyHandlers(ChangeHandlers):
         self._own: tuple[float, Aggregates] | None = None
         self._own_lock = asyncio.Lock()
 
-    async def list_residencies(self, call: Call[Query, Nothing]) -> web.Response:
-        """List all residencies with their sums."""
+    @get("/v1/residencies", roles=BILLING, errors={409: "This collector has no residency."})
+    async def list_residencies(self, call: Call[Query, Nothing]) -> ResidencyList:
+        """List this residency and those in the file, with the sums of each.
+
+        The collector asks each one at most once a minute.
+        """
         residency = departure.get_residency(self._settings)
         async with self._database.reading() as connection:
             regions = (await connection.execute(sa.select(edges.c.region).distinct())).scalars()
@@ -59,16 +79,20 @@ class ResidencyHandlers(ChangeHandlers):
             "as_of": format_timestamp(int(computed_at * 1000)),
             "aggregates": own,
         }
-        return answer(200, {"residencies": [here, *others]})
+        return {"residencies": [here, *others]}
 
-    async def fetch_aggregates(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch the sums of this residency, with an audit entry."""
+    @get(
+        "/v1/residency/aggregates",
+        roles=AGGREGATES,
+        errors={409: "This collector has no residency."},
+        rate=RequestRate(30, "address"),
+    )
+    async def fetch_aggregates(self, call: Call[Query, Nothing]) -> Answer[Aggregates]:
+        """Fetch sums of this residency for the console of another one. They identify no customer."""
         _, own = await self._fetch_own(departure.get_residency(self._settings))
         async with self._database.writing() as connection:
             await audit.append_entry(connection, call.caller, AuditEntry("residency.aggregates", own["residency"]))
-        response = answer(200, own)
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return Answer(own, headers={"Cache-Control": "no-store"})
 
     async def _fetch_own(self, residency: str) -> tuple[float, Aggregates]:
         """Return the sums of this residency with their Unix second. They are computed once per FRESH_SECONDS."""
@@ -79,98 +103,131 @@ class ResidencyHandlers(ChangeHandlers):
                     self._own = now, await aggregates.fetch_aggregates(connection, residency, now)
             return self._own
 
-    async def list_moves(self, call: Call[MovesQuery, Nothing]) -> web.Response:
-        """List moves."""
+    @get("/v1/moves")
+    async def list_moves(self, call: Call[MovesQuery, Nothing]) -> MoveList:
+        """List moves to and from other residencies, newest first."""
         async with self._database.reading() as connection:
-            return answer(
-                200,
-                {"residency": self._settings.residency, "moves": await moves.list_moves(connection, call.query.limit)},
-            )
+            return {
+                "residency": self._settings.residency,
+                "moves": await moves.list_moves(connection, call.query.limit),
+            }
 
-    async def preview_move(self, call: Call[DepartureQuery, Nothing]) -> web.Response:
-        """Show the effects of a move."""
+    @get("/v1/customers/{customer}/move", errors={409: "This collector has no residency."})
+    async def preview_move(self, call: Call[DepartureQuery, Nothing]) -> Departure:
+        """Preview a move of a customer to another residency: the data that moves, the data that stays, and the
+        obstacles.
+        """
         query = call.query
         async with self._database.reading(whole=True) as connection:
-            body = await departure.preview(
+            return await departure.preview(
                 connection, call.path("customer"), query.residency, self._settings, end_plan=query.end_plan
             )
-        return answer(200, body)
 
-    async def begin_move(self, call: Call[ChangeQuery, BeginMoveRequest]) -> web.Response:
-        """Begin a move, or continue it."""
+    @post(
+        "/v1/customers/{customer}/move",
+        example={"to": "us"},
+        errors={409: "An obstacle keeps the customer from leaving."},
+        is_sensitive=True,
+    )
+    async def begin_move(self, call: Call[ChangeQuery, BeginMoveRequest], connection: AsyncConnection) -> MoveProgress:
+        """Start or resume a move of a customer to another residency. Nothing changes for the customer yet."""
+        ref, body = call.path("customer"), call.body
+        return await departure.begin(connection, call.caller, ref, body.to, self._settings, end_plan=body.end_plan)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref, body = call.path("customer"), call.body
-            return ChangeResult(
-                200,
-                await departure.begin(connection, call.caller, ref, body.to, self._settings, end_plan=body.end_plan),
-            )
-
-        return await self._change(call, make)
-
-    async def fetch_document(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch the data that moves with a customer."""
+    @get("/v1/customers/{customer}/move/document", errors={409: "This collector has no residency."}, is_sensitive=True)
+    async def fetch_document(self, call: Call[Query, Nothing]) -> Answer[MoveDocument]:
+        """Fetch the data that moves with a customer to another residency. The audit log records this."""
         departure.get_residency(self._settings)
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, call.path("customer"))
             document = await build_document(connection, row, now_ms())
         async with self._database.writing() as connection:
             await audit.append_entry(connection, call.caller, AuditEntry("customer.move_document", row.name))
-        response = answer(200, {"document": document})
-        response.headers["Cache-Control"] = "no-store"
-        return response
+        return Answer({"document": cast(dict[str, object], document)}, headers={"Cache-Control": "no-store"})
 
-    async def take_step(self, call: Call[ChangeQuery, MoveStepRequest]) -> web.Response:
-        """Take a step of a move."""
+    @post(
+        "/v1/customers/{customer}/move/steps",
+        example={"step": "go"},
+        errors={409: "There is no move, or another step comes first."},
+        is_sensitive=True,
+    )
+    async def take_step(self, call: Call[ChangeQuery, MoveStepRequest], connection: AsyncConnection) -> MoveProgress:
+        """Take the next step of a move. Repeating a step changes nothing."""
+        ref, body = call.path("customer"), call.body
+        return await departure.take_step(connection, call.caller, ref, body.step, body.peer, self._settings)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            ref, body = call.path("customer"), call.body
-            return ChangeResult(
-                200, await departure.take_step(connection, call.caller, ref, body.step, body.peer, self._settings)
-            )
-
-        return await self._change(call, make)
-
-    async def put_arrival(self, call: Call[ChangeQuery, ArrivalRequest]) -> web.Response:
-        """Take over a customer."""
+    @put(
+        "/v1/arrivals/{move}",
+        example={
+            "from": "eu",
+            "document": {"format": 1, "peer": "01a0", "name": "acme", "settings": {"tier": "standard"}},
+            "is_last": False,
+        },
+        change=UPDATE,
+        is_sensitive=True,
+    )
+    async def put_arrival(self, call: Call[ChangeQuery, ArrivalRequest]) -> Answer[Move]:
+        """Accept a customer from another residency. A customer whose arrival is complete is not changed."""
         body, id_ = call.body, self._get_move(call.path("move"))
         document = parse_document(body.document)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            return ChangeResult(
-                200,
+        async def make(connection: AsyncConnection) -> Answer[Move]:
+            return Answer(
                 await arrival.arrive(
                     connection, call.caller, id_, body.residency, document, self._settings, is_last=body.is_last
-                ),
+                )
             )
 
         return await self._change(call, make)
 
-    async def withdraw_arrival(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Withdraw an incomplete arrival."""
+    @delete(
+        "/v1/arrivals/{move}",
+        errors={404: "There is no such arrival.", 409: "The arrival is complete, or credits of the move are booked."},
+        is_sensitive=True,
+    )
+    async def withdraw_arrival(self, call: Call[ChangeQuery, Nothing]) -> Answer[Move]:
+        """Withdraw an incomplete arrival.
+
+        A customer that the arrival created is erased at once; an earlier customer, who came back, is being deleted
+        again. If the customer has not arrived, its arrival is refused for a week.
+        """
         id_, is_missing = self._get_move(call.path("move")), False
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[Move]:
             nonlocal is_missing
             withdrawn = await arrival.withdraw(connection, call.caller, id_)
             is_missing = withdrawn is None
-            return ChangeResult(200, withdrawn or {})
+            return Answer(cast(Move, withdrawn or {}))
 
-        response = await self._change(call, make)
-        if is_missing and response.status == 200:  # A refused request has recorded nothing.
-            return problem(404, "there is no such arrival, and none is taken any more")
-        return response
+        result = await self._change(call, make)
+        if is_missing:
+            raise ProblemError(404, "there is no such arrival, and none is taken any more")
+        return result
 
-    async def book_transfer(self, call: Call[ChangeQuery, ArrivingTransfer]) -> web.Response:
-        """Book credits from another residency."""
+    @post(
+        "/v1/arrivals/{move}/transfers",
+        example={
+            "number": 1,
+            "currency": "usd",
+            "grants": [{"millicredits": 20_000, "expires": None}],
+            "overdraft": 0,
+        },
+        errors={409: "Such credits cannot be spent here, or the customer is charged in another currency."},
+        is_sensitive=True,
+    )
+    async def book_transfer(self, call: Call[ChangeQuery, ArrivingTransfer]) -> Answer[Move]:
+        """Book credits, or an overdraft, that move with a customer from another residency.
+
+        Each transfer is booked once.
+        """
         id_ = self._get_move(call.path("move"))
         if bool(call.body.grants) == bool(call.body.overdraft):
             raise reject_field("grants", "is beside an overdraft, or there is neither")
         transfer = cast(Transfer, call.body.model_dump(mode="json"))
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[Move]:
             row = await credit_transfers.book_arriving(connection, call.caller, id_, transfer, self._settings)
-            return ChangeResult(200, moves.to_response(row))
+            return Answer(moves.to_response(row))
 
         return await self._change(call, make)
 
@@ -180,3 +237,13 @@ class ResidencyHandlers(ChangeHandlers):
         if not is_id(written):
             raise reject_field("move", "is no id")
         return written
+
+
+GROUP = Group(
+    "residency",
+    "Sums of residencies, and moves of customers between them. `edgeproxy residency move` calls the endpoints of "
+    "both residencies in order. Each call may be repeated.",
+    ResidencyHandlers,
+    roles=ADMIN,
+    parameters={"move": PathParameter("The id of the move.")},
+)

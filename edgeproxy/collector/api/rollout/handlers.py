@@ -1,16 +1,16 @@
 """The roll-out of billing: the charged customers, and the gates of the next step."""
 
 import time
-
-from aiohttp import web
+from typing import cast
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.cached_reports import CachedReport, ReportCache, ReportNotReadyError
 from edgeproxy.collector.api.customer_billing import get_billing
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
-from edgeproxy.collector.api.group import Handlers, Resources
-from edgeproxy.collector.api.responses import ProblemError, answer
-from edgeproxy.collector.api.rollout.models import UpdateRolloutRequest
+from edgeproxy.collector.api.endpoint import BILLING, Call, Nothing, Query, get, put
+from edgeproxy.collector.api.group import Group, Handlers, Resources
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.responses import ProblemError
+from edgeproxy.collector.api.rollout.models import Rollout, RolloutRequirements, UpdateRolloutRequest, Waiver
 from edgeproxy.collector.billing.reports import rollout_figures
 from edgeproxy.collector.billing.rollout import charging, gates
 from edgeproxy.collector.billing.rollout.charging import Charging
@@ -34,8 +34,9 @@ class RolloutHandlers(Handlers):
         """Stop computing gates."""
         await self._gates.end()
 
-    async def fetch_rollout(self, _: Call[Query, Nothing]) -> web.Response:
-        """Fetch the customers who are charged, the gates of the next step, and past stops."""
+    @get("/billing/rollout")
+    async def fetch_rollout(self, _: Call[Query, Nothing]) -> RolloutRequirements:
+        """Fetch the roll-out of billing: the charged customers, the gates of the next step, and past stops."""
         billing = get_billing(self._settings)
         async with self._database.reading(whole=True) as connection:
             now = await charging.fetch_charging(connection, billing)
@@ -45,20 +46,23 @@ class RolloutHandlers(Handlers):
             report = await self._gates.get((now.percent, now.since))
         except ReportNotReadyError:
             pass
-        return answer(
-            200,
-            {
-                **rollout_to_response(now, [] if report is None else report.value),
-                "gates_as_of": None if report is None else format_timestamp(int(report.at * 1000)),
-                "stage": gates.get_stage(now.percent),
-                "since": format_timestamp(now.since * 1000) if now.since else None,
-                "is_stopped_by_file": not charging.is_enabled(billing),
-                "waivers": waivers,
-            },
-        )
+        return {
+            **rollout_to_response(now, [] if report is None else report.value),
+            "gates_as_of": None if report is None else format_timestamp(int(report.at * 1000)),
+            "stage": gates.get_stage(now.percent),
+            "since": format_timestamp(now.since * 1000) if now.since else None,
+            "is_stopped_by_file": not charging.is_enabled(billing),
+            "waivers": cast(list[Waiver], waivers),
+        }
 
-    async def update_rollout(self, call: Call[Query, UpdateRolloutRequest]) -> web.Response:
-        """Charge more customers, fewer or none. A closed gate refuses a step up, unless it is forced."""
+    @put(
+        "/billing/rollout",
+        example={"charging": False, "message": "billing is paused", "why": "an incident"},
+        errors={409: "A gate is closed, the roll-out has changed meanwhile, or the collector's file stops charging."},
+        is_sensitive=True,
+    )
+    async def update_rollout(self, call: Call[Query, UpdateRolloutRequest]) -> Rollout:
+        """Update the roll-out of billing: charge more customers, fewer or none. A closed gate refuses a step up."""
         billing, body = get_billing(self._settings), call.body
         version, why = 0, body.why
         step_gates: list[Gate] = []
@@ -81,7 +85,7 @@ class RolloutHandlers(Handlers):
                     raise ProblemError(409, "the collector's file stops charging: change it there, and reload")
                 await charging.resume_charging(connection, call.caller, body.why)
             then = await charging.fetch_charging(connection, billing)
-        return answer(200, rollout_to_response(then, step_gates))
+        return rollout_to_response(then, step_gates)
 
     async def _compute_gates(self, _: tuple[int, int]) -> list[Gate]:
         return (await self._evaluate_gates(gates.PERCENT_MAX))[1]
@@ -96,7 +100,7 @@ class RolloutHandlers(Handlers):
         return now, gates.evaluate_gates(now.percent, percent, figures)
 
 
-def rollout_to_response(now: Charging, step_gates: list[Gate]) -> dict[str, object]:
+def rollout_to_response(now: Charging, step_gates: list[Gate]) -> Rollout:
     """Return the customers who are charged, and the gates of a step, in the API's form."""
     return {
         "mode": now.mode,
@@ -106,5 +110,18 @@ def rollout_to_response(now: Charging, step_gates: list[Gate]) -> dict[str, obje
         "charging": now.is_on,
         "message": now.message,
         "stopped_by": now.stopped_by,
-        "gates": [gate.to_response() for gate in step_gates],
+        "gates": [
+            {"name": gate.name, "required": gate.condition, "figure": gate.figure, "is_open": gate.is_open}
+            for gate in step_gates
+        ],
     }
+
+
+GROUP = Group(
+    "rollout",
+    "The roll-out of billing: the charged customers, and the gates of the next step.",
+    RolloutHandlers,
+    roles=BILLING,
+    rate=RequestRate(100, "customer"),
+    errors={404: "Billing is not configured."},
+)

@@ -11,11 +11,23 @@ from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.base.web_listener import PEER
 from edgeproxy.collector.api import auth
-from edgeproxy.collector.api.endpoint import HTML, JSON, Call, Nothing, Query
-from edgeproxy.collector.api.group import Handlers
+from edgeproxy.collector.api.endpoint import (
+    ANYONE,
+    API_USERS,
+    EVERYWHERE,
+    HTML,
+    JSON,
+    READERS,
+    TEXT,
+    Call,
+    Nothing,
+    Query,
+    get,
+)
+from edgeproxy.collector.api.group import Group, Handlers
 from edgeproxy.collector.api.reference import POLICY
-from edgeproxy.collector.api.responses import answer
-from edgeproxy.collector.api.service.models import JobResponse
+from edgeproxy.collector.api.responses import Answer
+from edgeproxy.collector.api.service.models import ApiDescription, JobList, JobResponse, Ready
 from edgeproxy.collector.billing.reports import status as billing_status
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
 from edgeproxy.collector.database.periodic import JobStatus
@@ -40,12 +52,14 @@ class ServiceHandlers(Handlers):
         if settings.metrics.tokens:
             self._metric_tokens = bearer.Tokens(settings.metrics.tokens)
 
+    @get("/healthz", response_media=(TEXT,), listener_groups=EVERYWHERE)
     async def check_health(self, _: Call[Query, Nothing]) -> web.Response:
-        """Answer while the process is alive."""
+        """Check that the collector is alive."""
         return web.Response(text="ok")
 
-    async def check_readiness(self, _: Call[Query, Nothing]) -> web.Response:
-        """Answer 200 if batches can be accepted now, else 503."""
+    @get("/readyz", listener_groups=EVERYWHERE)
+    async def check_readiness(self, _: Call[Query, Nothing]) -> Answer[Ready]:
+        """Check that the collector accepts batches now."""
         why = self._find_fault()
         if why is None:
             try:
@@ -53,7 +67,7 @@ class ServiceHandlers(Handlers):
                     await connection.exec_driver_sql("SELECT 1")
             except CONNECTION_ERRORS as error:
                 why = f"the database does not answer: {format_reason(error)}"
-        return answer(503 if why else 200, {"ready": why is None, "reason": why})
+        return Answer({"ready": why is None, "reason": why}, status=503 if why else 200)
 
     def _find_fault(self) -> str | None:
         """Return the reason why no batches can be accepted, as far as known without a query."""
@@ -62,12 +76,14 @@ class ServiceHandlers(Handlers):
             return self._resources.unready or f"batches cannot be settled: {failure}"
         return None if keyring is None else keyring.find_gap()
 
-    async def list_jobs(self, _: Call[Query, Nothing]) -> web.Response:
-        """List the jobs of this collector."""
-        return answer(200, {"jobs": list(map(_job_to_response, self._resources.job_log.list_statuses()))})
-
+    @get(
+        "/metrics",
+        response_media=(TEXT,),
+        errors={401: "The token is missing or unknown."},
+        listener_groups=frozenset({"metrics"}),
+    )
     async def fetch_metrics(self, call: Call[Query, Nothing]) -> web.Response:
-        """Expose the metrics. Metrics of money need a token or, without configured tokens, a request from this host."""
+        """Fetch the metrics, for Prometheus."""
         if self._metric_tokens is not None:
             try:
                 self._metric_tokens.holder(call.request.headers.get("Authorization"), time.time())
@@ -86,12 +102,19 @@ class ServiceHandlers(Handlers):
         exposition = self._metrics.exposition(is_ready, edge_status, billing, tells_money=tells_money)
         return web.Response(body=exposition, headers={"Content-Type": CONTENT_TYPE})
 
-    async def fetch_description(self, call: Call[Query, Nothing]) -> web.Response:
-        """Send the OpenAPI description of the endpoints that this listener serves."""
+    @get("/v1/jobs", roles=READERS)
+    async def list_jobs(self, _: Call[Query, Nothing]) -> JobList:
+        """List the periodic jobs of the answering collector, by name, with the last run of each."""
+        return {"jobs": list(map(_job_to_response, self._resources.job_log.list_statuses()))}
+
+    @get("/v1/openapi.json", listener_groups=API_USERS)
+    async def fetch_description(self, call: Call[Query, Nothing]) -> ApiDescription | web.Response:
+        """Fetch the OpenAPI description of this listener's endpoints."""
         return web.Response(body=await call.request.app[DESCRIPTION].render(), content_type=JSON)
 
+    @get("/docs", response_media=(HTML,), listener_groups=API_USERS)
     async def fetch_reference(self, call: Call[Query, Nothing]) -> web.Response:
-        """Send the HTML reference of the endpoints that this listener serves."""
+        """Show a page about this listener's endpoints."""
         body = await call.request.app[REFERENCE].render()
         headers = {"Content-Security-Policy": POLICY, "X-Frame-Options": "DENY"}
         return web.Response(body=body, content_type=HTML, charset="utf-8", headers=headers)
@@ -144,3 +167,8 @@ def _job_to_response(status: JobStatus) -> JobResponse:
         "took_s": None if last is None else round(last.seconds, 6),
         "succeeded_at": succeeded_at,
     }
+
+
+GROUP = Group(
+    "service", "The collector itself: health, metrics, jobs and this description.", ServiceHandlers, roles=ANYONE
+)

@@ -1,19 +1,20 @@
 """Spend alerts of a customer."""
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.rows import CustomerRow
-from edgeproxy.collector.api.changes import ChangeResult
 from edgeproxy.collector.api.customer_billing import (
+    NO_USAGE,
     CustomerBillingHandlers,
     CustomerChangeQuery,
     CustomerQuery,
 )
-from edgeproxy.collector.api.endpoint import Call, Nothing
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.endpoint import CHANGERS, MONEY_READERS, OWN, Call, Nothing, get, put
+from edgeproxy.collector.api.group import Group
+from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.responses import Answer, ProblemError
 from edgeproxy.collector.api.spend_alerts.models import SpendAlertsRequest, SpendAlertsResponse
 from edgeproxy.collector.billing.period_close.invoice_lines import compute_running_cost
 from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
@@ -25,23 +26,27 @@ from edgeproxy.config.collector.catalog import get_default_currency
 class SpendAlertHandlers(CustomerBillingHandlers):
     """Handlers of spend alerts."""
 
-    async def fetch_spend_alerts(self, call: Call[CustomerQuery, Nothing]) -> web.Response:
-        """Fetch the spend alerts of a customer."""
+    @get("/billing/spend-alerts", roles=MONEY_READERS | OWN, rate=RequestRate(100, "customer"))
+    async def fetch_spend_alerts(self, call: Call[CustomerQuery, Nothing]) -> SpendAlertsResponse:
+        """Fetch a customer's spend alerts, and the cost of its period so far."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
-            return answer(200, await self._build_response(connection, await customers.get_row(connection, customer)))
+            return await self._build_response(connection, await customers.get_row(connection, customer))
 
-    async def put_spend_alerts(self, call: Call[CustomerChangeQuery, SpendAlertsRequest]) -> web.Response:
-        """Replace the spend alerts of a customer."""
+    @put("/billing/spend-alerts", roles=CHANGERS | OWN, example={"amounts": [20000, 50000]})
+    async def put_spend_alerts(
+        self, call: Call[CustomerChangeQuery, SpendAlertsRequest]
+    ) -> Answer[SpendAlertsResponse]:
+        """Replace a customer's spend alerts."""
         customer = self._get_customer(call.holder, call.query)
         # Before the change: reading the period's cost may take long, and would block other writers.
         async with self._database.reading(whole=True) as reading:
             row = await customers.get_row(reading, customer)
             response = await self._build_response(reading, row)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[SpendAlertsResponse]:
             await spend_alerts.put_amounts(connection, call.caller, customer, call.body.amounts)
-            return ChangeResult(200, {**response, "amounts": await spend_alerts.fetch_amounts(connection, row.id)})
+            return Answer({**response, "amounts": await spend_alerts.fetch_amounts(connection, row.id)})
 
         return await self._change(call, make)
 
@@ -62,3 +67,11 @@ class SpendAlertHandlers(CustomerBillingHandlers):
                 raise ProblemError(422, str(error)) from None
             response["period_start"] = format_timestamp(loaded.current.period.start * 1000)
         return response
+
+
+GROUP = Group(
+    "spend-alerts",
+    "Alerts for customers when the cost of their period reaches an amount.",
+    SpendAlertHandlers,
+    errors=NO_USAGE | {404: "Billing is not configured, or the customer does not exist."},
+)

@@ -2,7 +2,6 @@
 
 import time
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
@@ -11,64 +10,68 @@ from edgeproxy.collector.accounts.tokens import (
     SENSITIVE_ROLES,
     CreateTokenRequest,
     CreateTokenSecretRequest,
+    TokenList,
     TokenResponse,
+    TokenWithSecret,
 )
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
-from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
+from edgeproxy.collector.api.changes import ChangeHandlers
+from edgeproxy.collector.api.endpoint import ADMIN, CREATE, Call, Nothing, Query, delete, get, post
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.responses import answer
+from edgeproxy.collector.api.group import Group, PathParameter
+from edgeproxy.collector.api.responses import Answer
 from edgeproxy.config.collector.settings import Token
 
 
 class TokenHandlers(ChangeHandlers):
     """Handlers of tokens."""
 
-    async def list_tokens(self, _: Call[Query, Nothing]) -> web.Response:
-        """List all tokens: first those in the file, then those created here."""
+    @get("/v1/tokens")
+    async def list_tokens(self, _: Call[Query, Nothing]) -> TokenList:
+        """List all tokens, without secrets."""
         async with self._database.reading() as connection:
             created = await tokens.list_tokens(connection)
-        return answer(200, {"tokens": [*map(file_token_to_response, self._settings.tokens), *created]})
+        return {"tokens": [*map(file_token_to_response, self._settings.tokens), *created]}
 
-    async def fetch_token(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch a token."""
+    @post("/v1/tokens", example={"name": "worker", "role": "service"}, status=201, change=CREATE, hides="secret")
+    async def create_token(self, call: Call[ChangeQuery, CreateTokenRequest]) -> Answer[TokenWithSecret]:
+        """Create a token. Only this answer contains its secret. Roles of people need a second factor."""
+        require_token_consent(call.holder, call.body.role)
+
+        async def make(connection: AsyncConnection) -> Answer[TokenWithSecret]:
+            file_names = {token.label for token in self._settings.tokens}
+            return Answer(await tokens.create_token(connection, call.caller, call.body, file_names))
+
+        return await self._change(call, make)
+
+    @get("/v1/tokens/{token}")
+    async def fetch_token(self, call: Call[Query, Nothing]) -> TokenResponse:
+        """Fetch a token, without its secrets."""
         name = call.path("token")
         for token in self._settings.tokens:
             if token.label == name:
-                return answer(200, file_token_to_response(token))
+                return file_token_to_response(token)
         async with self._database.reading() as connection:
-            return answer(200, await tokens.get_token(connection, name))
+            return await tokens.get_token(connection, name)
 
-    async def create_token(self, call: Call[ChangeQuery, CreateTokenRequest]) -> web.Response:
-        """Create a token. Only this answer has its secret."""
-        require_token_consent(call.holder, call.body.role)
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            file_names = {token.label for token in self._settings.tokens}
-            return ChangeResult(201, await tokens.create_token(connection, call.caller, call.body, file_names))
-
-        return await self._change(call, make, creates=True, hides="secret")
-
-    async def add_secret(self, call: Call[ChangeQuery, CreateTokenSecretRequest]) -> web.Response:
+    @post("/v1/tokens/{token}", example={"overlap": "0s"}, status=201, change=CREATE, hides="secret")
+    async def add_secret(self, call: Call[ChangeQuery, CreateTokenSecretRequest]) -> Answer[TokenWithSecret]:
         """Add a secret to a token. Its other secrets expire after the overlap."""
         name = call.path("token")
 
         async def permit(connection: AsyncConnection) -> None:
             require_token_consent(call.holder, (await tokens.get_row(connection, name)).role)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            return ChangeResult(201, await tokens.add_secret(connection, call.caller, name, call.body.overlap))
+        async def make(connection: AsyncConnection) -> Answer[TokenWithSecret]:
+            return Answer(await tokens.add_secret(connection, call.caller, name, call.body.overlap))
 
-        return await self._change(call, make, creates=True, hides="secret", permit=permit)
+        return await self._change(call, make, permit)
 
-    async def revoke_token(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Revoke a token at once."""
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            return ChangeResult(200, await tokens.revoke_token(connection, call.caller, call.path("token")))
-
-        return await self._change(call, make)
+    @delete("/v1/tokens/{token}")
+    async def revoke_token(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> TokenResponse:
+        """Revoke a token and all of its secrets at once."""
+        return await tokens.revoke_token(connection, call.caller, call.path("token"))
 
 
 def require_token_consent(holder: Holder, role: str | None) -> None:
@@ -91,3 +94,12 @@ def file_token_to_response(token: Token) -> TokenResponse:
         "expires_at": None if token.expires is None else format_timestamp(int(token.expires * 1000)),
         "secrets": len(token.sha256),
     }
+
+
+GROUP = Group(
+    "tokens",
+    "Tokens of operators, services, edges and customers for this API.",
+    TokenHandlers,
+    roles=ADMIN,
+    parameters={"token": PathParameter("The name of the token; in paths of the directory, the token of a version.")},
+)

@@ -6,20 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
 
-from aiohttp import web
-
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.api import auth
-from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
-from edgeproxy.collector.api.group import Handlers
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.edges.handlers import BATCH_HEADERS
+from edgeproxy.collector.api.endpoint import EDGE, READERS, AnyCall, Call, Nothing, Query, get, post
+from edgeproxy.collector.api.group import Group, Handlers
+from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.api.traffic.models import (
+    EXAMPLE,
+    LIMIT_USAGE_EXAMPLE,
     CustomerErrorsQuery,
     CustomerErrorsResponse,
     LimitUsageBody,
+    LimitUsageReceipt,
     TrafficGroup,
     TrafficQueryParameters,
+    TrafficReceipt,
     TrafficReportBody,
     TrafficResponse,
     TrafficTotals,
@@ -38,8 +41,18 @@ CLOCK_SECONDS = 120
 class TrafficHandlers(Handlers):
     """Handlers of traffic."""
 
-    async def ingest_report(self, call: Call[Query, TrafficReportBody]) -> web.Response:
-        """Record a report, once."""
+    @post(
+        "/v1/traffic",
+        roles=EDGE,
+        example=EXAMPLE,
+        headers={"Edge-Id": BATCH_HEADERS["Edge-Id"]},
+        errors={
+            409: "The edge has shipped no batch yet.",
+            422: "A field is invalid, or the minute is too old or in the future.",
+        },
+    )
+    async def ingest_report(self, call: Call[Query, TrafficReportBody]) -> TrafficReceipt:
+        """Ingest the report of an edge about one minute. A report for an already reported minute changes nothing."""
         report, now = call.body.to_report(), time.time()
         edge = read_edge(call, report.region)
         if not now - 2 * AGE_SECONDS_MAX <= report.minute <= now + CLOCK_SECONDS:
@@ -47,10 +60,17 @@ class TrafficHandlers(Handlers):
         with answering_rejections(edge):
             async with self._database.writing() as connection:
                 is_new = await reports.record_report(connection, call.holder.label, edge, report)
-        return answer(200, {"recorded": is_new})
+        return {"recorded": is_new}
 
-    async def ingest_limit_usage(self, call: Call[Query, LimitUsageBody]) -> web.Response:
-        """Record the use of limits at an edge, but only for watched customers."""
+    @post(
+        "/v1/limit-usage",
+        roles=EDGE,
+        example=LIMIT_USAGE_EXAMPLE,
+        headers={"Edge-Id": BATCH_HEADERS["Edge-Id"]},
+        errors={409: "The edge has shipped no batch yet."},
+    )
+    async def ingest_limit_usage(self, call: Call[Query, LimitUsageBody]) -> LimitUsageReceipt:
+        """Ingest customers' current use of their limits at an edge. The answer names the customers to report next."""
         region, usage, now = call.body.region, call.body.to_usage(), int(time.time())
         edge = read_edge(call, region)
         with answering_rejections(edge):
@@ -62,10 +82,11 @@ class TrafficHandlers(Handlers):
             async with self._database.writing() as connection:
                 own = {customer: usage[customer] for customer in reported}
                 await limit_usage.record_usage(connection, edge, region, own, now)
-        return answer(200, {"watched": watched})
+        return {"watched": watched}
 
-    async def report_traffic(self, call: Call[TrafficQueryParameters, Nothing]) -> web.Response:
-        """Report the traffic of a time."""
+    @get("/v1/traffic", roles=READERS)
+    async def report_traffic(self, call: Call[TrafficQueryParameters, Nothing]) -> TrafficResponse:
+        """Report the traffic of a time in steps, in total and by region, edge or route."""
         parameters, now = call.query, time.time()
         # Reports of a minute arrive within seconds after its end.
         last = int(now - 10) // MINUTE_SECONDS * MINUTE_SECONDS
@@ -97,10 +118,11 @@ class TrafficHandlers(Handlers):
                 for one in coverage
             ],
         }
-        return answer(200, response)
+        return response
 
-    async def report_errors(self, call: Call[CustomerErrorsQuery, Nothing]) -> web.Response:
-        """Report the recent errors of a customer."""
+    @get("/v1/customers/{customer}/errors", roles=READERS)
+    async def report_errors(self, call: Call[CustomerErrorsQuery, Nothing]) -> CustomerErrorsResponse:
+        """Report the recent errors of a customer by status, origin of the answer, route and region."""
         ref, until = call.path("customer"), int(time.time())
         since = until - call.query.hours * HOUR
         async with self._database.reading(whole=True) as connection:
@@ -125,7 +147,7 @@ class TrafficHandlers(Handlers):
             ],
             "unnamed": {"requests": unnamed.requests, "minutes": unnamed.minutes},
         }
-        return answer(200, response)
+        return response
 
 
 def read_edge(call: AnyCall, region: str) -> str:
@@ -163,3 +185,8 @@ def _to_totals(counts: TrafficCounts) -> TrafficTotals:
         "p50_ms": compute_quantile(counts.buckets, 0.5),
         "p95_ms": compute_quantile(counts.buckets, 0.95),
     }
+
+
+GROUP = Group(
+    "traffic", "Requests, refusals, errors and latencies, as edges report them every minute.", TrafficHandlers
+)

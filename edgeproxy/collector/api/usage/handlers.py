@@ -15,22 +15,27 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.end_user_pseudonyms import find_pseudonym
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
-from edgeproxy.collector.api.cached_reports import ReportCache, answer_report
+from edgeproxy.collector.api.cached_reports import ReportCache, fetch_report
 from edgeproxy.collector.api.customer_billing import get_billing
 from edgeproxy.collector.api.customer_names import find_readers
-from edgeproxy.collector.api.endpoint import Call, Nothing
-from edgeproxy.collector.api.group import Handlers, Resources
-from edgeproxy.collector.api.request_limits import CustomerTurns
-from edgeproxy.collector.api.responses import ProblemError, answer
+from edgeproxy.collector.api.endpoint import CSV, MONEY_READERS, OWN, READERS, Call, Nothing, get
+from edgeproxy.collector.api.group import Group, Handlers, Resources
+from edgeproxy.collector.api.request_limits import CustomerTurns, RequestRate
+from edgeproxy.collector.api.responses import Answer, ProblemError
 from edgeproxy.collector.api.usage import csv_export
 from edgeproxy.collector.api.usage.models import (
+    CustomerLimits,
     CustomerLimitsQuery,
     LiveEdge,
     LiveLimit,
     RateUse,
+    RefusalReportResponse,
     RefusalsQuery,
+    RefusedGroup,
+    Usage,
     UsageQuery,
     UsageSpanQuery,
+    UsageValue,
     UsageValueQuery,
 )
 from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
@@ -40,6 +45,7 @@ from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.events.end_users import list_people
 from edgeproxy.collector.ledger import customer_limits, detail, queries, readings, refusals
+from edgeproxy.collector.ledger.customer_limits import RefusalGroup
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.collector.ledger.refusals import RefusalReport
 from edgeproxy.collector.quotas import customer_quotas
@@ -76,12 +82,18 @@ class UsageHandlers(Handlers):
         """Stop computing reports."""
         await self._refusals.end()
 
-    async def report_usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
-        """Report usage as JSON in pages, or as CSV: all rows unless `limit` or `cursor` select a page."""
+    @get(
+        "/v1/usage",
+        roles=READERS | OWN,
+        response_media=(CSV,),
+        errors={429: "The maximum number of exports is under way."},
+    )
+    async def report_usage(self, call: Call[UsageQuery, Nothing]) -> Answer[Usage] | web.StreamResponse:
+        """Report usage, grouped by any of its dimensions."""
         async with self._turns.take(call.holder.customer):
             return await self._report_usage(call)
 
-    async def _report_usage(self, call: Call[UsageQuery, Nothing]) -> web.StreamResponse:
+    async def _report_usage(self, call: Call[UsageQuery, Nothing]) -> Answer[Usage] | web.StreamResponse:
         query = await self._parse_query(call.holder, call.query)
         query = replace(query, by=("meter",)) if query.meter is None and not query.by else query
         is_csv = csv_export.accepts_csv(call.request)
@@ -100,9 +112,19 @@ class UsageHandlers(Handlers):
         if is_csv:
             return csv_export.render_page(call.request, query, report)
         unknown = await self._resources.names.find_unknown(query, report["rows"])
-        return answer(200, report | ({"unknown": unknown} if unknown else {}), {"Vary": "Accept"})
+        usage = cast(Usage, report | ({"unknown": unknown} if unknown else {}))
+        return Answer(usage, headers={"Vary": "Accept"})
 
-    async def report_value(self, call: Call[UsageValueQuery, Nothing]) -> web.Response:
+    @get(
+        "/v1/usage/value",
+        roles=MONEY_READERS | OWN,
+        errors={
+            404: "Billing is not configured, or the customer or its subscription does not exist.",
+            422: "The query names no customer, or it names a meter whose usage cannot be added up.",
+        },
+        rate=RequestRate(100, "customer"),
+    )
+    async def report_value(self, call: Call[UsageValueQuery, Nothing]) -> UsageValue:
         """Compute the cost of a meter's usage under the plans that the customer had."""
         get_billing(self._settings)
         query = await self._parse_query(call.holder, call.query)
@@ -119,7 +141,7 @@ class UsageHandlers(Handlers):
                 value = await self._compute_value(connection, query, meter, group)
             except (QuantityTooLargeError, UsageNotStoredError) as error:
                 raise ProblemError(400, str(error)) from None
-        return answer(200, value)
+        return cast(UsageValue, value)
 
     async def _compute_value(
         self, connection: AsyncConnection, query: LedgerQuery, meter: str, group: str | None
@@ -197,71 +219,12 @@ class UsageHandlers(Handlers):
             tier = settings.customers[customer].tier
         return settings.tiers[tier].analytics if tier is not None and tier in settings.tiers else None
 
-    # ---- limits and refusals
-
-    async def report_limits(self, call: Call[CustomerLimitsQuery, Nothing]) -> web.Response:
-        """Report the limits of a customer with their use and refusals."""
-        until, settings = int(time.time()), self._settings
-        counted = [name for name, meter in settings.meters.items() if meter.count == "requests"]
-        refused = [name for name, meter in settings.meters.items() if MEASURES[meter.count].is_of_refusals]
-        minutes, groups = None, []
-        async with self._database.reading(whole=True) as connection:
-            name, allowance = await customer_quotas.get_allowance(connection, call.path("customer"), settings)
-            if counted:
-                minutes = await customer_limits.fetch_minutes(connection, name, counted[0], until)
-            if refused:
-                since = until - call.query.hours * 3600
-                groups = await customer_limits.fetch_refusal_groups(connection, name, refused, since, until)
-        # Customers do not see limits on trial.
-        modes = ("enforce", "shadow") if call.holder.customer is None else ("enforce",)
-        trials = {limit.name for limit in allowance.limits if limit.mode not in modes}
-        uses = [
-            (limit, customer_limits.compute_use(limit, minutes, until))
-            for limit in allowance.limits
-            if limit.mode in modes
-        ]
-        times = ("first_at", "last_at")
-        return answer(
-            200,
-            {
-                "customer": name,
-                "as_of": format_timestamp(until * 1000),
-                "limits": [to_rate_use(limit, use) for limit, use in uses],
-                "concurrency": get_concurrency(allowance),
-                "concurrency_routes": [] if allowance.concurrency is None else list(allowance.concurrency.routes),
-                "concurrency_scopes": [] if allowance.concurrency is None else list(allowance.concurrency.scopes),
-                "live": await self._fetch_live(name, until, modes, call.holder),
-                "is_counted": bool(refused),
-                "refusals": [
-                    {**group._asdict(), **{field: format_timestamp(getattr(group, field) * 1000) for field in times}}
-                    for group in groups
-                    if group.limit not in trials
-                ],
-            },
-        )
-
-    async def _fetch_live(self, customer: str, now: int, modes: Collection[str], holder: Holder) -> list[LiveEdge]:
-        """Return a customer's current use of its limits at each edge, and have edges report it for another minute."""
-        is_operator = holder.customer is None
-        async with self._database.reading() as connection:
-            is_watched = await limit_usage.is_watched(connection, customer, now, is_operator)
-            usage = await limit_usage.fetch_usage(connection, customer, now)
-        if not is_watched:
-            async with self._database.writing() as connection:
-                await limit_usage.watch(connection, customer, now, is_operator)
-        return [
-            {
-                "edge": one.edge,
-                "region": one.region,
-                "as_of": format_timestamp(one.at * 1000),
-                "limits": [cast(LiveLimit, asdict(limit)) for limit in one.limits if limit.mode in modes],
-            }
-            for one in usage
-        ]
-
-    async def report_refusals(self, call: Call[RefusalsQuery, Nothing]) -> web.Response:
-        """Report the customers and limits with most refusals in the last hours."""
-        return await answer_report(self._refusals, call.query.hours)
+    @get(
+        "/v1/refusals", roles=READERS, errors={429: "The report is being computed. Retry-After says when to try again."}
+    )
+    async def report_refusals(self, call: Call[RefusalsQuery, Nothing]) -> RefusalReportResponse:
+        """Report the customers and limits with the most refusals. The answer is 429 until they are computed."""
+        return cast(RefusalReportResponse, await fetch_report(self._refusals, call.query.hours))
 
     async def _compute_refusals(self, hours: int) -> JsonObject:
         meters = [name for name, meter in self._settings.meters.items() if MEASURES[meter.count].is_of_refusals]
@@ -283,6 +246,78 @@ class UsageHandlers(Handlers):
             ],
         }
 
+    # ---- limits and refusals
+
+    @get(
+        "/v1/customers/{customer}/limits",
+        roles=READERS | OWN,
+        errors={409: "The tier of the customer is not configured here."},
+    )
+    async def report_limits(self, call: Call[CustomerLimitsQuery, Nothing]) -> CustomerLimits:
+        """Report the limits of a customer, their use, and their refusals by route and region."""
+        until, settings = int(time.time()), self._settings
+        counted = [name for name, meter in settings.meters.items() if meter.count == "requests"]
+        refused = [name for name, meter in settings.meters.items() if MEASURES[meter.count].is_of_refusals]
+        minutes, groups = None, []
+        async with self._database.reading(whole=True) as connection:
+            name, allowance = await customer_quotas.get_allowance(connection, call.path("customer"), settings)
+            if counted:
+                minutes = await customer_limits.fetch_minutes(connection, name, counted[0], until)
+            if refused:
+                since = until - call.query.hours * 3600
+                groups = await customer_limits.fetch_refusal_groups(connection, name, refused, since, until)
+        # Customers do not see limits on trial.
+        modes = ("enforce", "shadow") if call.holder.customer is None else ("enforce",)
+        trials = {limit.name for limit in allowance.limits if limit.mode not in modes}
+        uses = [
+            (limit, customer_limits.compute_use(limit, minutes, until))
+            for limit in allowance.limits
+            if limit.mode in modes
+        ]
+        return {
+            "customer": name,
+            "as_of": format_timestamp(until * 1000),
+            "limits": [to_rate_use(limit, use) for limit, use in uses],
+            "concurrency": get_concurrency(allowance),
+            "concurrency_routes": [] if allowance.concurrency is None else list(allowance.concurrency.routes),
+            "concurrency_scopes": [] if allowance.concurrency is None else list(allowance.concurrency.scopes),
+            "live": await self._fetch_live(name, until, modes, call.holder),
+            "is_counted": bool(refused),
+            "refusals": [_to_refusals(group) for group in groups if group.limit not in trials],
+        }
+
+    async def _fetch_live(self, customer: str, now: int, modes: Collection[str], holder: Holder) -> list[LiveEdge]:
+        """Return a customer's current use of its limits at each edge, and have edges report it for another minute."""
+        is_operator = holder.customer is None
+        async with self._database.reading() as connection:
+            is_watched = await limit_usage.is_watched(connection, customer, now, is_operator)
+            usage = await limit_usage.fetch_usage(connection, customer, now)
+        if not is_watched:
+            async with self._database.writing() as connection:
+                await limit_usage.watch(connection, customer, now, is_operator)
+        return [
+            {
+                "edge": one.edge,
+                "region": one.region,
+                "as_of": format_timestamp(one.at * 1000),
+                "limits": [cast(LiveLimit, asdict(limit)) for limit in one.limits if limit.mode in modes],
+            }
+            for one in usage
+        ]
+
+
+def _to_refusals(group: RefusalGroup) -> RefusedGroup:
+    return {
+        "limit": group.limit,
+        "route": group.route,
+        "region": group.region,
+        "refused": group.refused,
+        "uncertain": group.uncertain,
+        "recent": group.recent,
+        "first_at": format_timestamp(group.first_at * 1000),
+        "last_at": format_timestamp(group.last_at * 1000),
+    }
+
 
 def to_rate_use(limit: Limit, use: customer_limits.LimitUse) -> RateUse:
     """Return a rate and its use in the API's form."""
@@ -297,3 +332,6 @@ def to_rate_use(limit: Limit, use: customer_limits.LimitUse) -> RateUse:
         "used": use.used,
         "peak": use.peak,
     }
+
+
+GROUP = Group("usage", "Usage that the ledger has counted, and the requests that limits refused.", UsageHandlers)

@@ -1,15 +1,37 @@
 """Handlers of customers' webhooks."""
 
-from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import webhook_endpoints
 from edgeproxy.collector.accounts.webhook_endpoints import EndpointRow
-from edgeproxy.collector.accounts.webhook_models import CreateWebhookEndpointRequest, UpdateWebhookEndpointRequest
-from edgeproxy.collector.api.changes import ChangeHandlers, ChangeResult, answer_with_etag, parse_if_match
-from edgeproxy.collector.api.endpoint import AnyCall, Call, Nothing, Query
+from edgeproxy.collector.accounts.webhook_models import (
+    CreateWebhookEndpointRequest,
+    UpdateWebhookEndpointRequest,
+    WebhookDelivery,
+    WebhookDeliveryList,
+    WebhookEndpoint,
+    WebhookEndpointList,
+    WebhookEndpointWithSecret,
+)
+from edgeproxy.collector.api.changes import ChangeHandlers, parse_if_match
+from edgeproxy.collector.api.endpoint import (
+    CREATE,
+    OWN,
+    READERS,
+    SUPPORT,
+    UPDATE,
+    AnyCall,
+    Call,
+    Nothing,
+    Query,
+    delete,
+    get,
+    patch,
+    post,
+)
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.responses import ProblemError, answer, answer_page
+from edgeproxy.collector.api.group import Group, PathParameter
+from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
 from edgeproxy.collector.api.webhook_endpoints.models import MessagesQuery
 from edgeproxy.config.collector.webhooks import Webhooks
 
@@ -26,92 +48,131 @@ class WebhookEndpointHandlers(ChangeHandlers):
     async def _get_row(self, connection: AsyncConnection, call: AnyCall, *, lock: bool = True) -> EndpointRow:
         return await webhook_endpoints.get_row(connection, call.path("customer"), call.path("endpoint"), lock=lock)
 
-    async def list_endpoints(self, call: Call[Query, Nothing]) -> web.Response:
-        """List the endpoints of a customer."""
+    @get("/v1/customers/{customer}/webhook-endpoints", roles=READERS | OWN)
+    async def list_endpoints(self, call: Call[Query, Nothing]) -> WebhookEndpointList:
+        """List the webhook endpoints of a customer, without secrets."""
         self._get_webhooks()
         async with self._database.reading() as connection:
             endpoints = await webhook_endpoints.list_endpoints(connection, call.path("customer"))
-        return answer(200, {"endpoints": endpoints})
+        return {"endpoints": endpoints}
 
-    async def create_endpoint(self, call: Call[ChangeQuery, CreateWebhookEndpointRequest]) -> web.Response:
-        """Create an endpoint of a customer."""
+    @post(
+        "/v1/customers/{customer}/webhook-endpoints",
+        example={"url": "https://hooks.acme.example/edge", "types": ["invoice.paid", "usage.threshold_reached"]},
+        status=201,
+        change=CREATE,
+        hides="secret",
+    )
+    async def create_endpoint(
+        self, call: Call[ChangeQuery, CreateWebhookEndpointRequest]
+    ) -> Answer[WebhookEndpointWithSecret]:
+        """Create a webhook endpoint. Only this answer contains its secret."""
         settings = self._get_webhooks()
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[WebhookEndpointWithSecret]:
             customer = call.path("customer")
-            return ChangeResult(
-                201,
-                await webhook_endpoints.create_endpoint(connection, call.caller, customer, call.body, settings),
-                1,
+            return Answer(
+                await webhook_endpoints.create_endpoint(connection, call.caller, customer, call.body, settings), 1
             )
 
-        return await self._change(call, make, creates=True, hides="secret")
+        return await self._change(call, make)
 
-    async def fetch_endpoint(self, call: Call[Query, Nothing]) -> web.Response:
-        """Fetch an endpoint."""
+    @get("/v1/customers/{customer}/webhook-endpoints/{endpoint}", roles=READERS | OWN, response_headers=("ETag",))
+    async def fetch_endpoint(self, call: Call[Query, Nothing]) -> Answer[WebhookEndpoint]:
+        """Fetch a webhook endpoint, without its secret."""
         self._get_webhooks()
         async with self._database.reading() as connection:
             row = await self._get_row(connection, call, lock=False)
-        return answer_with_etag(200, webhook_endpoints.to_response(row), row.version)
+        return Answer(webhook_endpoints.to_response(row), row.version)
 
-    async def update_endpoint(self, call: Call[ChangeQuery, UpdateWebhookEndpointRequest]) -> web.Response:
-        """Update an endpoint."""
+    @patch(
+        "/v1/customers/{customer}/webhook-endpoints/{endpoint}",
+        example={"types": ["invoice.paid", "payment.failed"]},
+        change=UPDATE,
+    )
+    async def update_endpoint(self, call: Call[ChangeQuery, UpdateWebhookEndpointRequest]) -> Answer[WebhookEndpoint]:
+        """Update a webhook endpoint, or disable or enable it."""
         settings, match = self._get_webhooks(), parse_if_match(call.request)
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[WebhookEndpoint]:
             row = await self._get_row(connection, call)
-            return ChangeResult(
-                200, *await webhook_endpoints.update_endpoint(connection, call.caller, row, call.body, settings, match)
+            return Answer(
+                *await webhook_endpoints.update_endpoint(connection, call.caller, row, call.body, settings, match)
             )
 
         return await self._change(call, make)
 
-    async def delete_endpoint(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Delete an endpoint."""
+    @delete("/v1/customers/{customer}/webhook-endpoints/{endpoint}")
+    async def delete_endpoint(self, call: Call[ChangeQuery, Nothing]) -> Answer[WebhookEndpoint]:
+        """Delete a webhook endpoint, and the messages on their way to it."""
         self._get_webhooks()
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[WebhookEndpoint]:
             row = await self._get_row(connection, call)
-            return ChangeResult(200, await webhook_endpoints.delete_endpoint(connection, call.caller, row))
+            return Answer(await webhook_endpoints.delete_endpoint(connection, call.caller, row))
 
         return await self._change(call, make)
 
-    async def rotate_secret(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Give an endpoint a new secret."""
+    @post("/v1/customers/{customer}/webhook-endpoints/{endpoint}/secret", status=201, change=CREATE, hides="secret")
+    async def rotate_secret(self, call: Call[ChangeQuery, Nothing]) -> Answer[WebhookEndpointWithSecret]:
+        """Give a webhook endpoint a new secret. The old one signs too for 24 hours."""
         settings = self._get_webhooks()
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[WebhookEndpointWithSecret]:
             row = await self._get_row(connection, call)
             rotated = await webhook_endpoints.rotate_secret(connection, call.caller, row, settings)
-            return ChangeResult(201, rotated, row.version + 1)
-
-        return await self._change(call, make, creates=True, hides="secret")
-
-    async def send_test(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Send a test message to an endpoint."""
-        self._get_webhooks()
-
-        async def make(connection: AsyncConnection) -> ChangeResult:
-            row = await self._get_row(connection, call)
-            return ChangeResult(202, await webhook_endpoints.send_test(connection, call.caller, row))
+            return Answer(rotated, row.version + 1)
 
         return await self._change(call, make)
 
-    async def list_messages(self, call: Call[MessagesQuery, Nothing]) -> web.Response:
-        """List the messages to an endpoint."""
+    @post(
+        "/v1/customers/{customer}/webhook-endpoints/{endpoint}/test",
+        status=202,
+        errors={409: "The endpoint is disabled, or the message is on its way already."},
+    )
+    async def send_test(self, call: Call[ChangeQuery, Nothing]) -> Answer[WebhookDelivery]:
+        """Send a message of the type `webhook.test`."""
+        self._get_webhooks()
+
+        async def make(connection: AsyncConnection) -> Answer[WebhookDelivery]:
+            row = await self._get_row(connection, call)
+            return Answer(await webhook_endpoints.send_test(connection, call.caller, row))
+
+        return await self._change(call, make)
+
+    @get("/v1/customers/{customer}/webhook-endpoints/{endpoint}/messages", roles=READERS | OWN)
+    async def list_messages(self, call: Call[MessagesQuery, Nothing]) -> WebhookDeliveryList:
+        """List the messages to a webhook endpoint in the last 30 days, latest first."""
         self._get_webhooks()
         query = call.query
         async with self._database.reading() as connection:
             row = await self._get_row(connection, call, lock=False)
             messages = await webhook_endpoints.list_messages(connection, row, query.cursor, query.limit)
-        return answer_page("messages", messages, messages.next)
+        return {"messages": messages, **next_page(messages.next)}
 
-    async def redeliver_message(self, call: Call[ChangeQuery, Nothing]) -> web.Response:
-        """Send a message to an endpoint again."""
+    @post(
+        "/v1/customers/{customer}/webhook-endpoints/{endpoint}/messages/{message}/redeliver",
+        status=202,
+        errors={409: "The endpoint is disabled, or the message is on its way already."},
+    )
+    async def redeliver_message(self, call: Call[ChangeQuery, Nothing]) -> Answer[WebhookDelivery]:
+        """Send a message again, even if it was accepted before."""
         self._get_webhooks()
 
-        async def make(connection: AsyncConnection) -> ChangeResult:
+        async def make(connection: AsyncConnection) -> Answer[WebhookDelivery]:
             row, message = await self._get_row(connection, call), call.path("message")
-            return ChangeResult(202, await webhook_endpoints.redeliver_message(connection, call.caller, row, message))
+            return Answer(await webhook_endpoints.redeliver_message(connection, call.caller, row, message))
 
         return await self._change(call, make)
+
+
+GROUP = Group(
+    "webhook-endpoints",
+    "Customers' own webhooks: endpoints that receive events, and the messages to them.",
+    WebhookEndpointHandlers,
+    roles=SUPPORT | OWN,
+    parameters={
+        "endpoint": PathParameter("The id of the webhook endpoint, such as `we_…`."),
+        "message": PathParameter("The id of the message, such as `msg_…`."),
+    },
+)

@@ -3,19 +3,25 @@
 import asyncio
 import time
 from collections.abc import Sequence
-
-from aiohttp import web
+from typing import cast
 
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.api.customer_billing import get_billing
-from edgeproxy.collector.api.endpoint import Call, Nothing, Query
-from edgeproxy.collector.api.group import Handlers, Resources
+from edgeproxy.collector.api.endpoint import ANYONE, BILLING, JSON, Call, Header, Nothing, Query, get, post
+from edgeproxy.collector.api.group import Group, Handlers, PathParameter, Resources
+from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.request_reader import read_body
-from edgeproxy.collector.api.responses import ProblemError, answer
-from edgeproxy.collector.api.webhooks.models import WebhooksQuery
+from edgeproxy.collector.api.responses import ProblemError
+from edgeproxy.collector.api.webhooks.models import (
+    WebhookEvent,
+    WebhookEventList,
+    WebhookReceipt,
+    WebhookReplayResult,
+    WebhooksQuery,
+)
 from edgeproxy.collector.billing.stripe import webhook_event
 from edgeproxy.collector.billing.stripe.client import read_webhook_secrets
 from edgeproxy.collector.billing.webhooks import receiver
@@ -26,6 +32,13 @@ from edgeproxy.collector.database.encryption import ColumnCipher
 from edgeproxy.collector.database.group_commit import GroupCommit
 from edgeproxy.config.collector.settings import CollectorSettings
 
+SIGNATURE = {
+    "Stripe-Signature": Header(
+        {"type": "string", "maxLength": 1000},
+        "The time, and the signatures that prove that the event comes from Stripe.",
+        required=True,
+    )
+}
 TRANSACTION_EVENTS_MAX = 100
 """Most events that one transaction stores."""
 
@@ -54,8 +67,16 @@ class WebhookHandlers(Handlers):
         self._secrets = () if settings.billing is None else read_webhook_secrets(settings.billing.stripe)
         self._payloads = ColumnCipher(self._secrets)
 
-    async def receive_event(self, call: Call[Query, Nothing]) -> web.Response:
-        """Accept an event. It is on disk before it is acknowledged."""
+    @post(
+        "/billing/webhooks/stripe",
+        roles=ANYONE,
+        request_media={JSON: dict[str, object]},
+        headers=SIGNATURE,
+        errors={404: "Billing is not configured, or no webhook secret is configured.", 413: "The event is too large."},
+        listener_groups=frozenset({"webhooks"}),
+    )
+    async def receive_event(self, call: Call[Query, Nothing]) -> WebhookReceipt:
+        """Receive an event from Stripe with its signature. The answer comes once the event is on disk."""
         get_billing(self._settings)
         if not self._secrets:
             raise ProblemError(404, "no webhook secret is configured, so no event can be verified")
@@ -73,7 +94,7 @@ class WebhookHandlers(Handlers):
         if self._committing is None:
             self._committing = self._tasks.start("webhook events", self._commits.run())
         await self._commits.submit(ReceivedEvent(event, body))
-        return answer(200, {"received": event.id})
+        return {"received": event.id}
 
     async def _store_events(self, events: Sequence[ReceivedEvent]) -> list[None]:
         """Store events in one transaction. Storing an event twice is harmless."""
@@ -83,16 +104,24 @@ class WebhookHandlers(Handlers):
             await receiver.insert_events(connection, rows, now)
         return [None] * len(events)
 
-    async def list_events(self, call: Call[WebhooksQuery, Nothing]) -> web.Response:
-        """List events, latest first, without their payload."""
+    @get("/billing/webhooks", roles=BILLING, rate=RequestRate(100, "customer"))
+    async def list_events(self, call: Call[WebhooksQuery, Nothing]) -> WebhookEventList:
+        """List events from Stripe, latest first, without their payload."""
         query = call.query
         async with self._database.reading(whole=True) as connection:
             events = await receiver.list_events(connection, query.state, query.before, query.limit)
             states = await receiver.count_by_state(connection)
-        return answer(200, {"events": events, "states": states})
+        return {"events": cast(list[WebhookEvent], events), "states": states}
 
-    async def replay_event(self, call: Call[Query, Nothing]) -> web.Response:
-        """Apply an event again."""
+    @post(
+        "/billing/webhooks/{event}/replay",
+        roles=BILLING,
+        status=202,
+        errors={409: "Billing is off."},
+        rate=RequestRate(100, "customer"),
+    )
+    async def replay_event(self, call: Call[Query, Nothing]) -> WebhookReplayResult:
+        """Apply an event again, from this database or else from Stripe."""
         get_billing(self._settings)
         event, processor = call.path("event"), self._resources.processor
         if processor is None:
@@ -105,4 +134,12 @@ class WebhookHandlers(Handlers):
             raise ProblemError(404, "neither this database nor Stripe has such an event of this mode")
         async with self._database.writing() as connection:
             await audit.append_entry(connection, call.caller, AuditEntry("billing.replay", f"event {event}"))
-        return answer(202, {"event": event, "state": "waiting"})
+        return {"event": event, "state": "waiting"}
+
+
+GROUP = Group(
+    "webhooks",
+    "Events from Stripe.",
+    WebhookHandlers,
+    parameters={"event": PathParameter("The id of the event at Stripe, such as evt_1.")},
+)

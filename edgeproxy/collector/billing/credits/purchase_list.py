@@ -2,13 +2,11 @@
 credits."""
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.base.json_values import JsonObject
-from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_grants, credit_transactions
@@ -32,7 +30,7 @@ class Purchase(NamedTuple):
 class GrantOrigin(NamedTuple):
     """The origin of a customer's credits."""
 
-    kind: str
+    kind: Literal["purchase", "gift", "moved"]
     """`purchase`, `gift`, or `moved` (from another residency)."""
     granted: int
     """The number of credits added, in millicredits."""
@@ -57,11 +55,6 @@ async def fetch_origins(connection: AsyncConnection, customer: str) -> dict[str,
     )
     rows = await connection.execute(statement)
     return {grant: GrantOrigin(kind, int(amount), at) for grant, kind, amount, at in rows}  # A sum may be a decimal.
-
-
-def origin_to_response(origin: GrantOrigin) -> JsonObject:
-    """Return the origin of credits in the form of the API."""
-    return {"kind": origin.kind, "granted": origin.granted, "granted_at": format_timestamp(origin.at)}
 
 
 async def list_purchases(connection: AsyncConnection, customer: str, before: int | None, limit: int) -> list[Purchase]:

@@ -93,10 +93,6 @@ class Gate(NamedTuple):
     figure: str
     is_open: bool
 
-    def to_response(self) -> dict[str, object]:
-        """Return the gate in the form of the API."""
-        return {"name": self.name, "required": self.condition, "figure": self.figure, "is_open": self.is_open}
-
 
 class Evaluation(NamedTuple):
     """The result of a condition: the figure in words, and whether the gate is open."""

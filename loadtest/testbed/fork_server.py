@@ -71,6 +71,8 @@ LIMITS = (resource.RLIMIT_NOFILE, resource.RLIMIT_CORE)
 """The limits that a copy inherits. A supervisor lowers the second one after its server of workers has started."""
 ROOM = 16 << 10
 """The most bytes of arguments, and of an environment beyond the fork server's own."""
+PAUSES = "EDGEPROXY_TEST_PAUSES"
+"""The variable that shortens pauses in a copy, `MODULE:NAME=SECONDS …`. A process that starts by exec ignores it."""
 CLONE, CLONE_PARENT, PR_SET_PDEATHSIG = 56, 0x8000, 1  # of x86-64: syscalls(2), clone(2), prctl(2)
 
 
@@ -294,6 +296,16 @@ def end_at_once(codes: Sequence[int]) -> None:
         os._exit(codes[0] & 0xFF)
 
 
+def shorten_pauses(pauses: str) -> None:
+    """Set constants of modules, as PAUSES states them."""
+    for each in pauses.split():
+        place, seconds = each.split("=")
+        module, name = place.split(":")
+        loaded = importlib.import_module(module)
+        getattr(loaded, name)  # A constant that was renamed must be noticed.
+        setattr(loaded, name, float(seconds))
+
+
 def rehearse() -> None:
     """Do the work that every command does first, so that each copy inherits the result.
 
@@ -340,6 +352,7 @@ def main() -> None:
     os.environ["EDGEPROXY_TEMPLATE"] = "0"
     if command[3:4] in SUPERVISORS or (tuple(command[:3]) == STEPPING and command[4:5] in SUPERVISORS):
         command = serve_workers() or command
+    shorten_pauses(os.environ.get(PAUSES, ""))
     name = command.index("-m") + 1
     sys.orig_argv, sys.argv = command, command[name:]
     try:

@@ -20,6 +20,7 @@ from edgeproxy.wire.directory_signatures import Signer
 from loadtest.testbed.collector import ADMIN, EDGE, SERVICE, Collector, sha256
 from loadtest.testbed.customers import key_of
 from loadtest.testbed.edge import StartEdge
+from loadtest.testbed.fork_server import PAUSES
 from loadtest.testbed.redis import Redis
 from loadtest.testbed.waiting import until
 from tests.e2e.test_planted_customers import METERS, ask, run
@@ -35,6 +36,10 @@ EXPORTED_SECONDS = 3 * 3600
 """The age in seconds of usage whose hour is closed, so that it is exported."""
 KEY_SECONDS_MAX = 600
 """Seconds for which the hub may hold a part of a replaced version."""
+
+PUBLISHER_PAUSES = " ".join(
+    f"edgeproxy.collector.directory.publisher:{name}=1" for name in ("WHOLE_REST_SECONDS", "CLEAN_SECONDS")
+)
 
 
 def live(collector: Collector, mark: str) -> None:
@@ -111,6 +116,7 @@ def test_each_copy_forgets_an_erased_customer_by_itself(
 ) -> None:
     (tmp_path / "tmp").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setenv(PAUSES, PUBLISHER_PAUSES)
     directory_signatures.create_key_file(tmp_path / "directory.key")
     (tmp_path / "master.key").write_bytes(bytes(range(32)))
     (tmp_path / "master.key").chmod(0o600)

@@ -18,6 +18,7 @@ from edgeproxy.collector.directory import hub_push
 from edgeproxy.config.edge.load import load_customers
 from loadtest.testbed.customers import TIERS, UNLIMITED, key_of
 from loadtest.testbed.edge import Edge, StartEdge
+from loadtest.testbed.fork_server import PAUSES
 from loadtest.testbed.redis import SERVER, Redis
 from loadtest.testbed.waiting import until
 
@@ -172,7 +173,10 @@ def test_only_a_genuine_token_names_its_customer(start_edge: StartEdge, issuer: 
     assert asks(edge, token()) == 200
 
 
-def test_a_key_without_kid_is_tried_and_its_replacement_is_fetched(start_edge: StartEdge, issuer: IssuerKeys) -> None:
+def test_a_key_without_kid_is_tried_and_its_replacement_is_fetched(
+    start_edge: StartEdge, issuer: IssuerKeys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PAUSES, "edgeproxy.edge.supervisor.issuers:HURRY_SECONDS=0.5")
     unnamed, another, elliptic = (
         {name: value for name, value in jwk(key, "").items() if name != "kid"} for key in (RSA, OTHER, EC)
     )

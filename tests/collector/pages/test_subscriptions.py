@@ -18,6 +18,7 @@ from edgeproxy.collector.pages import subscriptions
 from edgeproxy.collector.pages.subscriptions import QUESTIONS_MAX, TRIES_MAX, StatusMails, confirm, insert_request
 from edgeproxy.config.collector.pages import Pages
 from loadtest.testbed.collector import Collector
+from loadtest.testbed.fork_server import PAUSES
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.waiting import until
 from tests.support.credited import run
@@ -25,6 +26,11 @@ from tests.support.mailbox import Mailbox, html_of, text_of
 from tests.support.visitor import Visitor
 
 TOKEN = re.compile(r"/status/(?:confirm|unsubscribe)\?token=([\w-]+)")
+
+SHORT = " ".join(
+    f"edgeproxy.collector.pages.{name}=0.5"
+    for name in ("status:REFRESH_SECONDS", "maintenance_clock:ROUND_SECONDS", "subscriptions:MAILS_SECONDS")
+)
 
 
 class Stage:
@@ -34,6 +40,7 @@ class Stage:
         self.mailbox = Mailbox()
         self.collector = Collector(folder / "collector", f"sqlite:///{folder}/ledger.db")
         mail = {"server": f"{HOST}:{self.mailbox.port}", "sender": "status@example.com", "tls": "none"}
+        self.collector.environ[PAUSES] = SHORT
         self.collector.settings["pages"] = {"mail": mail, "status": {"name": "Example", "subscribe": True}}
         self.collector.start()
         self.visitor = Visitor(f"http://{HOST}:{self.collector.port}").__enter__()

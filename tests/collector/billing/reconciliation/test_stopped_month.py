@@ -1,11 +1,11 @@
-"""A collector that stops at a step of a month and starts days later.
+"""A collector that stops at steps of a month and starts days later.
 
 No comparison reports a false difference, no alert is false, and the invoices are those of a collector that never
 stopped.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
@@ -133,13 +133,13 @@ class Month:
                 pass
             await self.of.to(self.of.now() + 61)
 
-    async def live(self, stop: int) -> None:
-        """Live through the month; the collector stops at this act, and starts days later. -1: it never stops."""
+    async def live(self, stops: Container[int]) -> None:
+        """Live through the month. The collector stops at each of these acts, and starts days later."""
         await self.processor.poll()
         for number, (when, act) in enumerate(self.acts):
             await self.of.to(when)
             await act()
-            if number == stop:
+            if number in stops:
                 await self.of.to(self.of.now() + STOPPED_SECONDS)
             else:
                 await self.turn()
@@ -165,8 +165,12 @@ class Month:
         }
 
 
-STOPS = range(8)
-LONG = (pytest.mark.soak,)
+ACTS = range(8)
+STOPS = (
+    *(pytest.param(ACTS[first::2], id=name) for first, name in enumerate(("every even act", "every odd act"))),
+    *(pytest.param(range(act, act + 1), id=f"act {act}", marks=pytest.mark.soak) for act in ACTS),
+    pytest.param((), id="no act", marks=pytest.mark.soak),
+)
 EXPECTED = {
     "visa": {"2027-01-01 start": 10000, "2027-01-01 change": 20000, "2027-01-01 period": 52000},
     "page": {"2027-01-01 start": 10000, "2027-01-01 period": 12500},
@@ -176,16 +180,15 @@ EXPECTED = {
 
 @pytest.mark.timeout(600)
 @ON_BOTH_IF_SOAKED
-@pytest.mark.parametrize(
-    ("stop", "collection"),
-    [
-        pytest.param(stop, collection, marks=() if (stop + number) % 2 else LONG)
-        for number, collection in enumerate(("invoice_items", "meters"))
-        for stop in (-1, *STOPS)
-    ],
-)
-def test_a_collector_that_stopped_at_a_step_of_a_month_catches_up_without_a_false_alert(
-    new_sandbox: Sandbox, tmp_path: Path, database: str, collection: str, stop: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("collection", ["invoice_items", "meters"])
+@pytest.mark.parametrize("stops", STOPS)
+def test_a_collector_that_stopped_in_a_month_catches_up_without_a_false_alert(
+    new_sandbox: Sandbox,
+    tmp_path: Path,
+    database: str,
+    collection: str,
+    stops: Container[int],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
     file = tmp_path / "plans.yaml"
@@ -201,7 +204,7 @@ def test_a_collector_that_stopped_at_a_step_of_a_month_catches_up_without_a_fals
                 clocks.enter_context(mock.patch.object(billing_jobs, "time", SimpleNamespace(time=of.now)))
                 clocks.enter_context(mock.patch.object(journal, "now_ms", side_effect=lambda: int(of.now() * 1000)))
                 month = Month(of, of.closing._retries._stripe)
-                await month.live(stop)
+                await month.live(stops)
                 assert await month.check() == EXPECTED
 
     asyncio.run(work())

@@ -44,10 +44,10 @@ from edgeproxy.collector.api.request_limits import RequestLimits, RequestRate, f
 from edgeproxy.collector.api.request_reader import parse_body, parse_query, read_json
 from edgeproxy.collector.api.responses import (
     RETRY_LATER,
-    Answer,
     FieldError,
     ProblemError,
-    as_answer,
+    Result,
+    as_result,
     build_response,
     problem,
 )
@@ -247,8 +247,8 @@ class Service:
         if not endpoint.is_transaction:
             return await handle()
 
-        async def make(connection: AsyncConnection) -> Answer[Mapping[str, object]]:
-            return as_answer(await handle(connection))
+        async def make(connection: AsyncConnection) -> Result[Mapping[str, object]]:
+            return as_result(await handle(connection))
 
         change = cast(Call[ChangeQuery, BaseModel], call)
         return await make_change(self._database, change, make)

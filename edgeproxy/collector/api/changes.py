@@ -17,7 +17,7 @@ from edgeproxy.collector.accounts.pseudonyms import NOBODY, Readers, reveal_name
 from edgeproxy.collector.api.endpoint import CREATE, SHOWN_TO, AnyCall, Call
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Handlers
-from edgeproxy.collector.api.responses import RETRY_LATER, Answer, ProblemError
+from edgeproxy.collector.api.responses import RETRY_LATER, ProblemError, Result
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.row_security import across_customers
 
@@ -26,7 +26,7 @@ ETAG = re.compile(r'"([0-9]{1,15})"|(?:W/)?"[^"]*"')
 
 
 T = TypeVar("T", bound=Mapping[str, object])
-Change = Callable[[AsyncConnection], Awaitable[Answer[T]]]
+Change = Callable[[AsyncConnection], Awaitable[Result[T]]]
 """Makes a change within a transaction."""
 Permit = Callable[[AsyncConnection], Awaitable[None]]
 """Raises DeniedError if the caller may not see the answer, whether new or stored from an earlier request."""
@@ -44,7 +44,7 @@ class ChangeHandlers(Handlers):
         call: Call[ChangeQuery, BaseModel],
         make: Change[T],
         permit: Permit | None = None,
-    ) -> Answer[T]:
+    ) -> Result[T]:
         """Make a change in a transaction, after the checks of the handler."""
         return await make_change(self._database, call, make, permit)
 
@@ -54,7 +54,7 @@ async def make_change(
     call: Call[ChangeQuery, BaseModel],
     make: Change[T],
     permit: Permit | None = None,
-) -> Answer[T]:
+) -> Result[T]:
     """Make a change and answer with it, as the endpoint says.
 
     A dry run is rolled back, and its answer lacks the field that the endpoint hides. An endpoint of the kind CREATE
@@ -78,7 +78,7 @@ async def make_change(
 
 async def _try(
     database: Database, make: Change[T], permit: Permit | None, readers: Readers, hides: str | None
-) -> Answer[T]:
+) -> Result[T]:
     """Make a change and roll it back. Names are inserted into the answer before the rollback removes them."""
     try:
         async with database.writing() as connection:
@@ -89,12 +89,12 @@ async def _try(
             body = await reveal_names(connection, body, readers)
             raise DryRunDoneError
     except DryRunDoneError:
-        return Answer(orjson.loads(body), status=200)
+        return Result(orjson.loads(body), status=200)
 
 
 async def _transact(
     database: Database, make: Change[T], idempotent_request: IdempotentRequest | None, permit: Permit | None
-) -> Answer[T]:
+) -> Result[T]:
     async with database.writing() as connection:
         if permit is not None:
             await permit(connection)
@@ -104,7 +104,7 @@ async def _transact(
                 stored = await idempotency.find_answer(connection, idempotent_request)
         if stored is not None:
             status, content, version = orjson.loads(stored)
-            return Answer(content, version, status, {"Idempotent-Replayed": "true"})
+            return Result(content, version, status, {"Idempotent-Replayed": "true"})
         made = await make(connection)
         if idempotent_request is not None:
             content = orjson.dumps([made.status, made.body, made.version])

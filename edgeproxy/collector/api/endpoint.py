@@ -14,7 +14,7 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.pseudonyms import Readers
 from edgeproxy.collector.api.auth import CUSTOMER, GROUPS_OF_ROLES, Holder
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.api.responses import Answer
+from edgeproxy.collector.api.responses import Result
 from edgeproxy.config.collector.listeners import GROUPS
 
 JSON, CSV, TEXT, BYTES = "application/json", "text/csv", "text/plain", "application/octet-stream"
@@ -173,7 +173,7 @@ HandlerT = TypeVar("HandlerT", bound=Handler)
 class Endpoint:
     """An endpoint. It is the decorator of its handler, a method of its group's class.
 
-    The types of the handler state the query, the body and the answer: a TypedDict or an Answer of one, or a response
+    The types of the handler state the query, the body and the answer: a TypedDict or a Result of one, or a response
     if the answer is no JSON. The docstring of the handler is the summary.
     """
 
@@ -244,7 +244,7 @@ class Endpoint:
         """The TypedDict of a successful answer's JSON; None: no JSON."""
         answer = self._types[1]
         choices = get_args(answer) if get_origin(answer) in (Union, UnionType) else (answer,)
-        kinds = [get_args(kind)[0] if get_origin(kind) is Answer else kind for kind in choices]
+        kinds = [get_args(kind)[0] if get_origin(kind) is Result else kind for kind in choices]
         return next((kind for kind in kinds if not is_response(kind)), None)
 
     @cached_property

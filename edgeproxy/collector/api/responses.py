@@ -81,7 +81,7 @@ T = TypeVar("T", bound=Mapping[str, object])
 C = TypeVar("C", int, str)
 
 
-class Answer(NamedTuple, Generic[T]):
+class Result(NamedTuple, Generic[T]):
     """An answer of a handler that has more than a body."""
 
     body: T
@@ -92,16 +92,16 @@ class Answer(NamedTuple, Generic[T]):
     headers: Mapping[str, str] = MappingProxyType({})
 
 
-def as_answer(result: object) -> Answer[Mapping[str, object]]:
+def as_result(result: object) -> Result[Mapping[str, object]]:
     """Return the result of a handler as an answer."""
-    return result if isinstance(result, Answer) else Answer(cast(Mapping[str, object], result))
+    return result if isinstance(result, Result) else Result(cast(Mapping[str, object], result))
 
 
 def build_response(result: object, status: int) -> web.StreamResponse:
     """Return the response for the result of a handler, with the `status` of success."""
     if isinstance(result, web.StreamResponse):
         return result
-    given = as_answer(result)
+    given = as_result(result)
     headers = given.headers if given.version is None else {**given.headers, "ETag": f'"{given.version}"'}
     return answer(given.status or status, given.body, headers)
 

@@ -11,7 +11,7 @@ from edgeproxy.collector.api.group import Group, Handlers
 from edgeproxy.collector.api.groups import GROUPS, PARAMETERS
 from edgeproxy.collector.api.openapi import PATH_PARAMETER
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.api.responses import Answer, build_response, next_page
+from edgeproxy.collector.api.responses import Result, build_response, next_page
 
 ENDPOINTS = [endpoint for group in GROUPS for endpoint in group.endpoints]
 RARE, OFTEN = RequestRate(1, "address"), RequestRate(100, "customer")
@@ -31,7 +31,7 @@ class ThingHandlers(Handlers):
         raise NotImplementedError
 
     @post("/v1/things", roles=ADMIN, rate=RARE, errors={404: "No thing."}, change=CREATE)
-    async def create_thing(self, call: Call[ChangeQuery, Nothing], connection: object) -> Answer[Thing] | web.Response:
+    async def create_thing(self, call: Call[ChangeQuery, Nothing], connection: object) -> Result[Thing] | web.Response:
         """Create a thing.
 
         It is
@@ -74,7 +74,7 @@ def test_answer_has_the_status_of_its_endpoint_unless_it_states_another() -> Non
     plain = build_response({"name": "a"}, 201)
     assert isinstance(plain, web.Response)
     assert (plain.status, plain.body, "ETag" in plain.headers) == (201, b'{"name":"a"}', False)
-    versioned = build_response(Answer({"name": "a"}, 3, 202, {"Vary": "Accept"}), 200)
+    versioned = build_response(Result({"name": "a"}, 3, 202, {"Vary": "Accept"}), 200)
     assert (versioned.status, versioned.headers["ETag"], versioned.headers["Vary"]) == (202, '"3"', "Accept")
     assert build_response(downloaded := web.Response(), 200) is downloaded
     assert (next_page(None), next_page(7)) == ({}, {"next": 7})

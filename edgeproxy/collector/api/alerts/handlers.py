@@ -35,7 +35,7 @@ from edgeproxy.collector.api.contact_rights import list_alert_kinds
 from edgeproxy.collector.api.endpoint import ADMIN, MONEY_READERS, OWN, READERS, Call, Nothing, get, post
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import NUMBER_SCHEMA, Group, PathParameter
-from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
+from edgeproxy.collector.api.responses import ProblemError, Result, next_page
 
 Step = Callable[[AsyncConnection, AlertSubject, Side], Awaitable[None]]
 """A step in the handling of an alert."""
@@ -102,7 +102,7 @@ class AlertHandlers(ChangeHandlers):
         example={"why": "We look into it."},
         errors={404: "There is no such alert.", 409: "The alert is acknowledged already."},
     )
-    async def acknowledge_alert(self, call: Call[ChangeQuery, AcknowledgeAlertRequest]) -> Answer[AlertResponse]:
+    async def acknowledge_alert(self, call: Call[ChangeQuery, AcknowledgeAlertRequest]) -> Result[AlertResponse]:
         """Acknowledge an alert: tell others that you have seen it."""
 
         async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
@@ -116,7 +116,7 @@ class AlertHandlers(ChangeHandlers):
         example={"to": "dev@acme.example"},
         errors={404: "There is no such alert."},
     )
-    async def assign_alert(self, call: Call[ChangeQuery, AssignAlertRequest]) -> Answer[AlertResponse]:
+    async def assign_alert(self, call: Call[ChangeQuery, AssignAlertRequest]) -> Result[AlertResponse]:
         """Assign an alert to a person, or to no person."""
 
         async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
@@ -130,7 +130,7 @@ class AlertHandlers(ChangeHandlers):
         example={"until": "2027-03-08T00:00:00Z", "why": "A load test."},
         errors={404: "There is no such alert."},
     )
-    async def mute_alert(self, call: Call[ChangeQuery, MuteAlertRequest]) -> Answer[AlertResponse]:
+    async def mute_alert(self, call: Call[ChangeQuery, MuteAlertRequest]) -> Result[AlertResponse]:
         """Mute the kind of an alert for a while.
 
         Later alerts of this kind for this customer are listed but not sent.
@@ -141,11 +141,11 @@ class AlertHandlers(ChangeHandlers):
 
         return await self._handle(call, do)
 
-    async def _handle(self, call: Call[ChangeQuery, Body], do: Step) -> Answer[AlertResponse]:
+    async def _handle(self, call: Call[ChangeQuery, Body], do: Step) -> Result[AlertResponse]:
         """Take a step in the handling of an alert, and answer with the updated alert."""
         number = call.path("alert")
 
-        async def make(connection: AsyncConnection) -> Answer[AlertResponse]:
+        async def make(connection: AsyncConnection) -> Result[AlertResponse]:
             if not NUMBER.fullmatch(number):
                 raise ProblemError(404, handling.NOT_THERE)
             alert = await handling.get_subject(connection, int(number))
@@ -158,7 +158,7 @@ class AlertHandlers(ChangeHandlers):
             report = await reports.find_alert(connection, alert.id, has_deliveries=call.holder.customer is None)
             assert report is not None
             await add_handling(connection, call.holder, [report])
-            return Answer(cast(AlertResponse, report))
+            return Result(cast(AlertResponse, report))
 
         return await self._change(call, make)
 

@@ -60,7 +60,7 @@ from edgeproxy.collector.api.endpoint import (
 )
 from edgeproxy.collector.api.group import Group, PathParameter, Resources
 from edgeproxy.collector.api.request_limits import RequestLimits, RequestRate
-from edgeproxy.collector.api.responses import Answer, ProblemError
+from edgeproxy.collector.api.responses import ProblemError, Result
 from edgeproxy.collector.billing.credits import checkout
 from edgeproxy.collector.billing.invoices.line_rows import line_to_response
 from edgeproxy.collector.billing.period_close import quantities
@@ -187,14 +187,14 @@ class BillingHandlers(CancellationHandlers):
         response_headers=("ETag",),
         rate=RequestRate(100, "customer"),
     )
-    async def fetch_subscription(self, call: Call[CustomerQuery, Nothing]) -> Answer[Subscription]:
+    async def fetch_subscription(self, call: Call[CustomerQuery, Nothing]) -> Result[Subscription]:
         """Fetch the subscription of a customer."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
         currency = loaded.customer.currency or loaded.current.last.plan.currency
         response = subscription_response.to_response(loaded.row, loaded.customer.name, currency)
-        return Answer(response, loaded.row.version)
+        return Result(response, loaded.row.version)
 
     @post(
         "/billing/subscription",
@@ -206,14 +206,14 @@ class BillingHandlers(CancellationHandlers):
     )
     async def create_subscription(
         self, call: Call[CustomerChangeQuery, CreateSubscriptionRequest]
-    ) -> Answer[Subscription]:
+    ) -> Result[Subscription]:
         """Create a subscription; its first fee is due at once."""
         customer, body = self._get_customer(call.holder, call.query), call.body
         await self._check_selling(call.holder)
         self._count_code(call.holder, body.coupon)
         await self._check_trial(call.holder, customer, body.plan)
 
-        async def make(connection: AsyncConnection) -> Answer[Subscription]:
+        async def make(connection: AsyncConnection) -> Result[Subscription]:
             plans = await self._fetch_plans_on_sale(connection)
             await self._check_choice(connection, call.holder, customer, body.plan, plans, None)
             with rejecting_coupons(call.holder):
@@ -229,20 +229,20 @@ class BillingHandlers(CancellationHandlers):
                     currency=body.currency,
                     quantity=body.quantity,
                 )
-            return Answer(subscription, version)
+            return Result(subscription, version)
 
         return await self._change(call, make)
 
     @put("/billing/subscription", roles=BILLING | OWN, example={"plan": "enterprise", "when": "now"}, change=UPDATE)
     async def update_subscription(
         self, call: Call[CustomerChangeQuery, UpdateSubscriptionRequest]
-    ) -> Answer[ChangedSubscription]:
+    ) -> Result[ChangedSubscription]:
         """Change a subscription to another plan."""
         body = call.body
         return await self._change_plan(call, lambda *_: body.plan, body.when, get_terms(body))
 
     @delete("/billing/subscription", roles=BILLING | OWN, change=UPDATE)
-    async def cancel_subscription(self, call: Call[CancelQuery, Nothing]) -> Answer[ChangedSubscription]:
+    async def cancel_subscription(self, call: Call[CancelQuery, Nothing]) -> Result[ChangedSubscription]:
         """Cancel a subscription at the end of its paid period, or now."""
         return await self._cancel(call, call.query.when, None)
 
@@ -407,7 +407,7 @@ class BillingHandlers(CancellationHandlers):
             raise ProblemError(409, "this trial needs a payment method: add one first, by POST /billing/portal")
 
     @post("/billing/upgrade", roles=BILLING | OWN, change=UPDATE)
-    async def upgrade_subscription(self, call: Call[UpgradeQuery, Nothing]) -> Answer[ChangedSubscription]:
+    async def upgrade_subscription(self, call: Call[UpgradeQuery, Nothing]) -> Result[ChangedSubscription]:
         """Upgrade a subscription at once to the plan with this tier."""
 
         def choose_plan(loaded: LoadedSubscription, plans: Mapping[str, Plan]) -> str:
@@ -421,11 +421,11 @@ class BillingHandlers(CancellationHandlers):
         choose_plan: Callable[[LoadedSubscription, Mapping[str, Plan]], str],
         when: changes.When | None,
         terms: PlanTerms,
-    ) -> Answer[ChangedSubscription]:
+    ) -> Result[ChangedSubscription]:
         customer = self._get_customer(call.holder, call.query)
         await self._check_selling(call.holder)
 
-        async def make(connection: AsyncConnection) -> Answer[ChangedSubscription]:
+        async def make(connection: AsyncConnection) -> Result[ChangedSubscription]:
             loaded = await subscription_rows.get_by_customer(connection, customer)
             plans = await self._fetch_plans_on_sale(connection)
             plan, held = choose_plan(loaded, plans), loaded.current.last.version
@@ -443,7 +443,7 @@ class BillingHandlers(CancellationHandlers):
                 is_yearly=terms.is_yearly,
                 quantity=terms.quantity,
             )
-            return Answer(subscription, version)
+            return Result(subscription, version)
 
         return await self._change(call, make)
 

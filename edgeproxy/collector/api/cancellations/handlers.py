@@ -12,7 +12,7 @@ from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, Cu
 from edgeproxy.collector.api.endpoint import BILLING, MONEY_READERS, OWN, UPDATE, Call, Nothing, get, post
 from edgeproxy.collector.api.group import Group
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.api.responses import Answer
+from edgeproxy.collector.api.responses import Result
 from edgeproxy.collector.billing.subscriptions import cancellations, changes, subscriptions
 from edgeproxy.collector.billing.subscriptions.cancellations import Feedback, ListedCancellation
 from edgeproxy.collector.billing.subscriptions.subscription_response import ChangedSubscription
@@ -31,7 +31,7 @@ class CancellationHandlers(CustomerBillingHandlers):
     )
     async def end_subscription(
         self, call: Call[CustomerChangeQuery, CancelSubscriptionRequest]
-    ) -> Answer[ChangedSubscription]:
+    ) -> Result[ChangedSubscription]:
         """Cancel a subscription as DELETE does, and give the reason."""
         return await self._cancel(call, call.body.when, Feedback(call.body.reason, call.body.comment))
 
@@ -40,10 +40,10 @@ class CancellationHandlers(CustomerBillingHandlers):
         call: Call[CustomerChangeQuery, CancelSubscriptionRequest | Nothing],
         when: changes.When,
         feedback: Feedback | None,
-    ) -> Answer[ChangedSubscription]:
+    ) -> Result[ChangedSubscription]:
         customer = self._get_customer(call.holder, call.query)
 
-        async def make(connection: AsyncConnection) -> Answer[ChangedSubscription]:
+        async def make(connection: AsyncConnection) -> Result[ChangedSubscription]:
             subscription, version = await subscriptions.cancel_subscription(
                 connection,
                 call.caller,
@@ -54,7 +54,7 @@ class CancellationHandlers(CustomerBillingHandlers):
                 match=parse_if_match(call.request),
                 feedback=feedback,
             )
-            return Answer(subscription, version)
+            return Result(subscription, version)
 
         return await self._change(call, make)
 

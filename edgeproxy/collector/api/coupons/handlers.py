@@ -10,7 +10,7 @@ from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, Cu
 from edgeproxy.collector.api.endpoint import BILLING, MONEY_READERS, OWN, UPDATE, Call, Nothing, delete, get, put
 from edgeproxy.collector.api.group import Group
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.api.responses import Answer
+from edgeproxy.collector.api.responses import Result
 from edgeproxy.collector.billing.subscriptions import coupons
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
 
@@ -26,28 +26,28 @@ class CouponHandlers(CustomerBillingHandlers):
             return to_response(await coupons.get_coupon(connection, customer))
 
     @put("/billing/subscription/coupon", roles=BILLING, example={"coupon": "LAUNCH20"}, change=UPDATE)
-    async def put_coupon(self, call: Call[CustomerChangeQuery, PutCouponRequest]) -> Answer[CouponResponse]:
+    async def put_coupon(self, call: Call[CustomerChangeQuery, PutCouponRequest]) -> Result[CouponResponse]:
         """Give a subscription a coupon, starting with the current period."""
         customer = self._get_customer(call.holder, call.query)
 
-        async def make(connection: AsyncConnection) -> Answer[CouponResponse]:
+        async def make(connection: AsyncConnection) -> Result[CouponResponse]:
             try:
                 discount = await coupons.add_coupon(
                     connection, call.caller, customer, call.body.coupon, self._settings, time.time()
                 )
             except CouponRejectedError as error:
                 raise reject_field("coupon", str(error)) from None
-            return Answer(to_response(discount))
+            return Result(to_response(discount))
 
         return await self._change(call, make)
 
     @delete("/billing/subscription/coupon", roles=BILLING, change=UPDATE)
-    async def delete_coupon(self, call: Call[CustomerChangeQuery, Nothing]) -> Answer[CouponResponse]:
+    async def delete_coupon(self, call: Call[CustomerChangeQuery, Nothing]) -> Result[CouponResponse]:
         """End the coupon of a subscription with the current period."""
         customer = self._get_customer(call.holder, call.query)
 
-        async def make(connection: AsyncConnection) -> Answer[CouponResponse]:
-            return Answer(to_response(await coupons.remove_coupon(connection, call.caller, customer)))
+        async def make(connection: AsyncConnection) -> Result[CouponResponse]:
+            return Result(to_response(await coupons.remove_coupon(connection, call.caller, customer)))
 
         return await self._change(call, make)
 

@@ -58,7 +58,7 @@ from edgeproxy.collector.api.endpoint import (
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
+from edgeproxy.collector.api.responses import ProblemError, Result, next_page
 from edgeproxy.collector.billing.credits import (
     checkout,
     consumption,
@@ -335,7 +335,7 @@ class CreditHandlers(CustomerBillingHandlers):
         errors={404: "Credits are not configured, or the customer or consumption does not exist."},
         is_sensitive=True,
     )
-    async def create_adjustment(self, call: Call[ChangeQuery, CreateAdjustmentRequest]) -> Answer[CreditAdjustment]:
+    async def create_adjustment(self, call: Call[ChangeQuery, CreateAdjustmentRequest]) -> Result[CreditAdjustment]:
         """Adjust credits: give credits, withdraw gifts, or return usage."""
         body = call.body
         self._get_credit_meters()
@@ -346,7 +346,7 @@ class CreditHandlers(CustomerBillingHandlers):
                 422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": "is below 0"}]
             )
 
-        async def book_adjustment(connection: AsyncConnection) -> Answer[CreditAdjustment]:
+        async def book_adjustment(connection: AsyncConnection) -> Result[CreditAdjustment]:
             row = await subscription_rows.get_subscriber(connection, body.customer)
             currency = await self._choose_currency(connection, row)
             adjustment_id, caller = generate_id(), call.caller
@@ -375,7 +375,7 @@ class CreditHandlers(CustomerBillingHandlers):
                 "millicredits": body.millicredits,
                 "balance": balance,
             }
-            return Answer(adjustment)
+            return Result(adjustment)
 
         return await self._change(call, book_adjustment)
 
@@ -391,7 +391,7 @@ class CreditHandlers(CustomerBillingHandlers):
         },
         is_sensitive=True,
     )
-    async def create_refund(self, call: Call[ChangeQuery, CreateRefundRequest]) -> Answer[Refund]:
+    async def create_refund(self, call: Call[ChangeQuery, CreateRefundRequest]) -> Result[Refund]:
         """Refund a purchase, at most its unspent part."""
         body = call.body
         meters = self._get_credit_meters()
@@ -401,7 +401,7 @@ class CreditHandlers(CustomerBillingHandlers):
         stripe = self._get_stripe()
         held: list[credits.HeldRefund] = []
 
-        async def hold_refund(connection: AsyncConnection) -> Answer[Refund]:
+        async def hold_refund(connection: AsyncConnection) -> Result[Refund]:
             buyer = await customers.get_row(connection, await credits.get_buyer(connection, body.purchase))
             name = buyer.name
             pending = await consumption.fetch_pending(connection, meters, name)
@@ -417,7 +417,7 @@ class CreditHandlers(CustomerBillingHandlers):
                 "state": "held",
                 "currency": buyer.currency or USD,
             }
-            return Answer(described)
+            return Result(described)
 
         result = await self._change(call, hold_refund)
         if held and not call.query.dry_run:

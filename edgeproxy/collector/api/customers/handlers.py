@@ -49,7 +49,7 @@ from edgeproxy.collector.api.endpoint import (
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, Resources
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
+from edgeproxy.collector.api.responses import ProblemError, Result, next_page
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.privacy import own_requests
 from edgeproxy.collector.privacy.export import ARCHIVE_BYTES_MAX, ArchiveTooLargeError, write_archive
@@ -97,31 +97,31 @@ class CustomerHandlers(ChangeHandlers):
     )
     async def create_customer(
         self, call: Call[ChangeQuery, CreateCustomerRequest], connection: AsyncConnection
-    ) -> Answer[CustomerResponse]:
+    ) -> Result[CustomerResponse]:
         """Create a customer."""
         customer = await customers.create_customer(connection, call.caller, call.body, self._settings)
-        return Answer(customer, 1)
+        return Result(customer, 1)
 
     @get("/v1/customers/{customer}", roles=READERS | OWN, response_headers=("ETag",))
-    async def fetch_customer(self, call: Call[Query, Nothing]) -> Answer[CustomerResponse]:
+    async def fetch_customer(self, call: Call[Query, Nothing]) -> Result[CustomerResponse]:
         """Fetch a customer by id or name."""
         async with self._database.reading() as connection:
             row = await customers.get_row(connection, call.path("customer"))
-        return Answer(customers.to_response(row), row.version)
+        return Result(customers.to_response(row), row.version)
 
     @patch("/v1/customers/{customer}", roles=SUPPORT, example={"tier": "enterprise"}, change=UPDATE)
-    async def update_customer(self, call: Call[ChangeQuery, UpdateCustomerRequest]) -> Answer[CustomerResponse]:
+    async def update_customer(self, call: Call[ChangeQuery, UpdateCustomerRequest]) -> Result[CustomerResponse]:
         """Update a customer: null removes a field. The role `support` may update `paused` only."""
         if "admin" not in call.holder.roles and call.body.model_fields_set - SUPPORT_FIELDS:
             raise auth.DeniedError(403, f"{call.holder.called} may change nothing but paused")
 
-        async def make(connection: AsyncConnection) -> Answer[CustomerResponse]:
+        async def make(connection: AsyncConnection) -> Result[CustomerResponse]:
             ref, match = call.path("customer"), parse_if_match(call.request)
             if "paused" in call.body.model_fields_set:
                 paused = customers.to_response(await customers.get_row(connection, ref, lock=True))["paused"]
                 if paused is not None and paused["why"] == WHY_PAUSED:
                     auth.require_consent(call.holder, "take back a pause for unusual usage", time.time())
-            return Answer(
+            return Result(
                 *await customers.update_customer(connection, call.caller, ref, call.body, self._settings, match=match)
             )
 
@@ -151,13 +151,13 @@ class CustomerHandlers(ChangeHandlers):
     @post("/v1/customers/{customer}/restore", roles=ADMIN, change=UPDATE, is_sensitive=True)
     async def restore_customer(
         self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection
-    ) -> Answer[CustomerResponse]:
+    ) -> Result[CustomerResponse]:
         """Cancel the deletion of a customer, until `retention.deleted` is over."""
         ref, match = call.path("customer"), parse_if_match(call.request)
         before = await customers.get_row(connection, ref, lock=True)
         restored = await customers.restore_customer(connection, call.caller, ref, match=match)
         await own_requests.withdraw_deletion(connection, call.caller, before)
-        return Answer(*restored)
+        return Result(*restored)
 
     @get(
         "/v1/customers/{customer}/data",
@@ -226,7 +226,7 @@ class CustomerHandlers(ChangeHandlers):
     )
     async def put_contact(
         self, call: Call[ChangeQuery, PutContactRequest], connection: AsyncConnection
-    ) -> Answer[ContactList]:
+    ) -> Result[ContactList]:
         """Add a contact of a customer, or change its role.
 
         Owners of the customer may do this, but none of its tokens.
@@ -234,7 +234,7 @@ class CustomerHandlers(ChangeHandlers):
         ref = call.path("customer")
         at = await self._find_sensitive_from(connection, call, ref)
         is_new, body = await colleagues.put_contact(connection, call.caller, ref, call.body, at)
-        return Answer(body, status=201 if is_new else 200)
+        return Result(body, status=201 if is_new else 200)
 
     async def _find_sensitive_from(self, connection: AsyncConnection, call: AnyCall, ref: str) -> int | None:
         """Return the earliest time of sensitive operations by a contact that the caller adds. None: at once."""
@@ -280,13 +280,13 @@ class CustomerHandlers(ChangeHandlers):
     @put("/v1/customers/{customer}/preferred-region", roles=SUPPORT | OWN, example={"region": "eu-west"})
     async def put_preferred_region(
         self, call: Call[ChangeQuery, PreferredRegion], connection: AsyncConnection
-    ) -> Answer[CustomerResponse]:
+    ) -> Result[CustomerResponse]:
         """Set the region that a customer prefers, from the regions that may serve it, or none.
 
         Edges and beacons follow.
         """
         ref = call.path("customer")
-        return Answer(*await put_preferred_region(connection, call.caller, ref, call.body.region, self._settings))
+        return Result(*await put_preferred_region(connection, call.caller, ref, call.body.region, self._settings))
 
     # ---- raises of limits
 

@@ -32,7 +32,7 @@ from edgeproxy.collector.api.invoices.models import (
     UpcomingQuery,
 )
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
+from edgeproxy.collector.api.responses import ProblemError, Result, next_page
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import (
     closing_preview,
@@ -202,7 +202,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         errors={409: "The invoice is not a draft."},
         is_sensitive=True,
     )
-    async def hold_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Answer[Invoice]:
+    async def hold_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Result[Invoice]:
         """Hold a draft invoice. It is not sent until an operator accepts it."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
@@ -220,7 +220,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         errors={409: "The invoice is not held."},
         is_sensitive=True,
     )
-    async def accept_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Answer[Invoice]:
+    async def accept_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Result[Invoice]:
         """Accept a held invoice. It is sent unchanged, with the amount in `acceptance`."""
 
         def decide(row: InvoiceRow, is_written: bool) -> dict[str, object]:
@@ -248,7 +248,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         errors={409: "The invoice is neither held nor open."},
         is_sensitive=True,
     )
-    async def void_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Answer[Invoice]:
+    async def void_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Result[Invoice]:
         """Void an invoice that is held or open."""
 
         def decide(row: InvoiceRow, is_written: bool) -> dict[str, object]:
@@ -270,7 +270,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         },
         is_sensitive=True,
     )
-    async def settle_invoice(self, call: Call[ChangeQuery, SettleInvoiceRequest]) -> Answer[Invoice]:
+    async def settle_invoice(self, call: Call[ChangeQuery, SettleInvoiceRequest]) -> Result[Invoice]:
         """Settle an invoice that was paid by a transfer, or otherwise without Stripe."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
@@ -290,7 +290,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         errors={409: "The invoice is not open, or a credit note for it is under way."},
         is_sensitive=True,
     )
-    async def write_off_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Answer[Invoice]:
+    async def write_off_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Result[Invoice]:
         """Write off the amount due of an open invoice."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
@@ -302,13 +302,13 @@ class InvoiceHandlers(CustomerBillingHandlers):
 
     async def _decide(
         self, call: Call[ChangeQuery, ReasonRequest], action: str, decide: Decide, **details: object
-    ) -> Answer[Invoice]:
+    ) -> Result[Invoice]:
         """Store a person's decision about an invoice. The `details` go to the audit log.
 
         A job carries it out at Stripe (collector/billing/period_close/invoice_delivery.py).
         """
 
-        async def store(connection: AsyncConnection) -> Answer[Invoice]:
+        async def store(connection: AsyncConnection) -> Result[Invoice]:
             row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
             lines = await fetch_lines(connection, row.id)
             values = decide(row, bool(lines))
@@ -324,7 +324,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
             entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, after, row.customer)
             await audit.append_entry(connection, call.caller, entry)
             decided = await invoices.get_invoice(connection, row.id)
-            return Answer(cast(Invoice, {**invoices.to_response(decided, lines, before), **accepted}))
+            return Result(cast(Invoice, {**invoices.to_response(decided, lines, before), **accepted}))
 
         return await self._change(call, store)
 

@@ -44,7 +44,7 @@ from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.keys.models import KeyBudgetList, KeyBudgetUse, KeysQuery
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
+from edgeproxy.collector.api.responses import ProblemError, Result, next_page
 from edgeproxy.collector.billing.reports import key_spend
 from edgeproxy.config.collector.rotation import GRACE_SECONDS
 
@@ -75,7 +75,7 @@ class KeyHandlers(ChangeHandlers):
         change=CREATE,
         hides="secret",
     )
-    async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> Answer[KeyWithSecret]:
+    async def create_key(self, call: Call[ChangeQuery, CreateKeyRequest]) -> Result[KeyWithSecret]:
         """Create a key. Only this answer contains its secret.
 
         Keys that a customer creates have at most the rights of one of its keys.
@@ -84,10 +84,10 @@ class KeyHandlers(ChangeHandlers):
         if own and call.body.sha256 is not None:
             raise auth.DeniedError(403, f"{call.holder.called} may not bring a key along")
 
-        async def make(connection: AsyncConnection) -> Answer[KeyWithSecret]:
+        async def make(connection: AsyncConnection) -> Result[KeyWithSecret]:
             ref = call.path("customer")
             body = await self._resolve_budget(connection, ref, call.body)
-            return Answer(await keys.create_key(connection, call.caller, ref, body, own=own), 1)
+            return Result(await keys.create_key(connection, call.caller, ref, body, own=own), 1)
 
         return await self._change(call, make)
 
@@ -111,40 +111,40 @@ class KeyHandlers(ChangeHandlers):
         example={"jwk": {"kty": "OKP", "crv": "X25519", "x": "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"}},
         change=UPDATE,
     )
-    async def put_public_key(self, call: Call[ChangeQuery, PutPublicKeyRequest]) -> Answer[KeyRotation]:
+    async def put_public_key(self, call: Call[ChangeQuery, PutPublicKeyRequest]) -> Result[KeyRotation]:
         """Register the public key that encrypts the secrets of new keys. It replaces the previous one."""
         return await self._change_public_key(call, public_keys.parse_public_key(call.body.jwk))
 
     @delete("/v1/customers/{customer}/public-key", roles=ADMIN | OWN, change=UPDATE)
-    async def delete_public_key(self, call: Call[ChangeQuery, Nothing]) -> Answer[KeyRotation]:
+    async def delete_public_key(self, call: Call[ChangeQuery, Nothing]) -> Result[KeyRotation]:
         """Remove the public key. New keys then wait in the portal."""
         return await self._change_public_key(call, None)
 
     async def _change_public_key(
         self, call: Call[ChangeQuery, PutPublicKeyRequest] | Call[ChangeQuery, Nothing], public_key: str | None
-    ) -> Answer[KeyRotation]:
-        async def make(connection: AsyncConnection) -> Answer[KeyRotation]:
+    ) -> Result[KeyRotation]:
+        async def make(connection: AsyncConnection) -> Result[KeyRotation]:
             ref = call.path("customer")
             await key_delivery.put_public_key(connection, call.caller, ref, public_key)
-            return Answer(await key_delivery.describe_rotation(connection, ref, self._settings.rotation))
+            return Result(await key_delivery.describe_rotation(connection, ref, self._settings.rotation))
 
         return await self._change(call, make)
 
     @get("/v1/keys/{key}", roles=READERS | OWN, response_headers=("ETag",))
-    async def fetch_key(self, call: Call[Query, Nothing]) -> Answer[Key]:
+    async def fetch_key(self, call: Call[Query, Nothing]) -> Result[Key]:
         """Fetch a key, without its secret."""
         async with self._database.reading() as connection:
             row = await key_rows.get_row(connection, call.path("key"))
-        return Answer(key_changes.to_response(row), row.version)
+        return Result(key_changes.to_response(row), row.version)
 
     @patch("/v1/keys/{key}", roles=ADMIN | OWN, example={"name": "production, Amsterdam"}, change=UPDATE)
-    async def update_key(self, call: Call[ChangeQuery, UpdateKeyRequest], connection: AsyncConnection) -> Answer[Key]:
+    async def update_key(self, call: Call[ChangeQuery, UpdateKeyRequest], connection: AsyncConnection) -> Result[Key]:
         """Update a key: null removes a field. A customer can narrow the key's rights, but not widen them."""
         own = CUSTOMER in call.holder.roles
         ref, match = call.path("key"), parse_if_match(call.request)
         owner = (await key_rows.get_row(connection, ref)).customer_name
         body = await self._resolve_budget(connection, owner, call.body)
-        return Answer(*await keys.update_key(connection, call.caller, ref, body, match=match, own=own))
+        return Result(*await keys.update_key(connection, call.caller, ref, body, match=match, own=own))
 
     async def _resolve_budget(self, connection: AsyncConnection, customer: str, body: T) -> T:
         """Return a request whose budget is valid for a key of the customer. Raises ChangeRejectedError."""
@@ -160,10 +160,10 @@ class KeyHandlers(ChangeHandlers):
         return await keys.revoke_key(connection, call.caller, ref, match=match)
 
     @post("/v1/keys/{key}/restore", roles=ADMIN, change=UPDATE, is_sensitive=True)
-    async def restore_key(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> Answer[Key]:
+    async def restore_key(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> Result[Key]:
         """Restore a revoked key, within 24 hours and before its own expiry."""
         ref, match = call.path("key"), parse_if_match(call.request)
-        return Answer(*await keys.restore_key(connection, call.caller, ref, match=match))
+        return Result(*await keys.restore_key(connection, call.caller, ref, match=match))
 
     @post(
         "/v1/keys/{key}/rotate",
@@ -175,13 +175,13 @@ class KeyHandlers(ChangeHandlers):
     )
     async def rotate_key(
         self, call: Call[ChangeQuery, RotateKeyRequest], connection: AsyncConnection
-    ) -> Answer[KeyWithSecret]:
+    ) -> Result[KeyWithSecret]:
         """Rotate a key: create its replacement, and end the old key after the overlap."""
         own, overlap = CUSTOMER in call.holder.roles, call.body.overlap
         if overlap is None:
             overlap = int(GRACE_SECONDS if self._settings.rotation is None else self._settings.rotation.grace)
         ref = call.path("key")
-        return Answer(await keys.rotate_key(connection, call.caller, ref, overlap, own=own), 1)
+        return Result(await keys.rotate_key(connection, call.caller, ref, overlap, own=own), 1)
 
     @post(
         "/v1/keys/find", roles=SUPPORT, example={"key": "key_v1_found_in_a_log"}, errors={404: "There is no such key."}

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
-from typing import Any, cast
+from typing import cast
 
+from pydantic import JsonValue
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.tasks import run_in_thread
@@ -34,7 +35,7 @@ from edgeproxy.collector.api.price_changes.models import (
 from edgeproxy.collector.api.price_changes.terms import compare_terms
 from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.request_reader import ERRORS_MAX
-from edgeproxy.collector.api.responses import Answer, next_page
+from edgeproxy.collector.api.responses import Result, next_page
 from edgeproxy.collector.billing.reports import price_effect
 from edgeproxy.collector.billing.reports.price_effect import PriceEffect, SubscriberEffect
 from edgeproxy.collector.billing.subscriptions import plan_versions, price_changes, subscription_rows
@@ -86,7 +87,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         is_sensitive=True,
         rate=RequestRate(10, "address"),
     )
-    async def schedule_change(self, call: Call[ChangeQuery, SchedulePriceChangeRequest]) -> Answer[PriceChangeResponse]:
+    async def schedule_change(self, call: Call[ChangeQuery, SchedulePriceChangeRequest]) -> Result[PriceChangeResponse]:
         """Schedule a price change. A dry run shows the cost of each subscriber's last full period under it."""
         get_billing(self._settings)
         body = call.body
@@ -94,16 +95,16 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         if call.query.dry_run:
             return await self._try_change(call, written)
 
-        async def make(connection: AsyncConnection) -> Answer[PriceChangeResponse]:
+        async def make(connection: AsyncConnection) -> Result[PriceChangeResponse]:
             prepared = await self._prepare(connection, body, written, lock=True)
             row = await price_changes.schedule_change(connection, call.caller, prepared, body.why)
-            return Answer(await _load_response(connection, row))
+            return Result(await _load_response(connection, row))
 
         return await self._change(call, make)
 
     async def _try_change(
         self, call: Call[ChangeQuery, SchedulePriceChangeRequest], written: Mapping[str, Plan]
-    ) -> Answer[PriceChangeResponse]:
+    ) -> Result[PriceChangeResponse]:
         """Answer with a change and its effect, without writing anything."""
         body = call.body
         async with self._database.reading(whole=True) as connection:
@@ -113,7 +114,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         response = change_to_response(row, moves)
         response["id"], response["digest"] = None, prepared.digest
         response["effect"] = await self._compute_effect(prepared.moves, prepared.plans)
-        return Answer(response, status=200)
+        return Result(response, status=200)
 
     async def _prepare(
         self,
@@ -157,15 +158,15 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         errors={409: "The price change is done or withdrawn already."},
         is_sensitive=True,
     )
-    async def withdraw_change(self, call: Call[ChangeQuery, WithdrawPriceChangeRequest]) -> Answer[PriceChangeResponse]:
+    async def withdraw_change(self, call: Call[ChangeQuery, WithdrawPriceChangeRequest]) -> Result[PriceChangeResponse]:
         """Withdraw a price change, up to a minute before its time."""
         get_billing(self._settings)
 
-        async def make(connection: AsyncConnection) -> Answer[PriceChangeResponse]:
+        async def make(connection: AsyncConnection) -> Result[PriceChangeResponse]:
             row = await price_changes.withdraw_change(
                 connection, call.caller, call.path("change"), call.body.why, time.time()
             )
-            return Answer(await _load_response(connection, row))
+            return Result(await _load_response(connection, row))
 
         return await self._change(call, make)
 
@@ -189,7 +190,7 @@ class PriceChangeHandlers(CustomerBillingHandlers):
                 "begins_at": None if at is None else format_timestamp(at * 1000),
                 "subscribers": one.subscribers,
                 "created_at": format_timestamp(one.created_at),
-                "terms": cast(dict[str, Any], write_terms(one.plan)),
+                "terms": cast(dict[str, JsonValue], write_terms(one.plan)),
             }
 
         versions = parse_rows(version_rows.name, recorded, to_response, attrgetter("version"))

@@ -39,7 +39,7 @@ from edgeproxy.collector.api.quotas.models import (
     QuotaList,
 )
 from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, parse_body, read_body
-from edgeproxy.collector.api.responses import Answer, next_page, problem
+from edgeproxy.collector.api.responses import Result, next_page, problem
 from edgeproxy.collector.database.quota_tables import holdings
 from edgeproxy.collector.database.unreadable_rows import parse_page
 from edgeproxy.collector.quotas import allocations, customer_quotas, usage
@@ -117,7 +117,7 @@ class QuotaHandlers(Handlers):
             422: "The item has no valid name, or a field is invalid.",
         },
     )
-    async def allocate_item(self, call: Call[Query, Nothing]) -> Answer[AllocatedItem] | web.Response:
+    async def allocate_item(self, call: Call[Query, Nothing]) -> Result[AllocatedItem] | web.Response:
         """Allocate an item, or renew it. The status is 201 if it is new, 409 if the quota is used up."""
         item, body = parse_item(call), await _read_allocation_request(call.request)
         async with self._database.writing() as connection:
@@ -153,7 +153,7 @@ class QuotaHandlers(Handlers):
             "used": result.used,
             "allowed": counts["allowed"],
         }
-        return Answer(whole, status=201 if result.is_new else 200)
+        return Result(whole, status=201 if result.is_new else 200)
 
     @delete(
         "/v1/customers/{customer}/holdings/{meter}/{item}",

@@ -8,7 +8,7 @@ from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.api.endpoint import BEACON, EDGE, READERS, Call, Nothing, Query, get, post
 from edgeproxy.collector.api.group import Group, Handlers, Resources
 from edgeproxy.collector.api.regions.models import BestRegion, BestRegionQuery, RegionReports, RegionReportsResult
-from edgeproxy.collector.api.responses import Answer, ProblemError
+from edgeproxy.collector.api.responses import ProblemError, Result
 from edgeproxy.config.collector.regions import Measured
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Regions
@@ -62,7 +62,7 @@ class RegionHandlers(Handlers):
         roles=EDGE | BEACON | READERS,
         errors={404: "No regions are configured, or the customer does not exist."},
     )
-    async def find_best_region(self, call: Call[BestRegionQuery, Nothing]) -> Answer[BestRegion]:
+    async def find_best_region(self, call: Call[BestRegionQuery, Nothing]) -> Result[BestRegion]:
         """Find the best region for a client."""
         regions, latencies = self._get_regions()
         query = call.query
@@ -85,7 +85,7 @@ class RegionHandlers(Handlers):
             "measured": measured,
             "network": network,
         }
-        return Answer(response, headers={"Cache-Control": "private, max-age=60"})
+        return Result(response, headers={"Cache-Control": "private, max-age=60"})
 
     async def _get_preferences(self, name: str) -> Regions:
         """Return a customer's regions. As at edges, customers in the file precede customers in the database."""

@@ -38,7 +38,7 @@ from edgeproxy.collector.api.residency.models import (
     MovesQuery,
     MoveStepRequest,
 )
-from edgeproxy.collector.api.responses import Answer, ProblemError
+from edgeproxy.collector.api.responses import ProblemError, Result
 from edgeproxy.collector.database.schema import edges
 from edgeproxy.collector.residency import aggregates, arrival, credit_transfers, departure, moves
 from edgeproxy.collector.residency.aggregates import Aggregates
@@ -87,12 +87,12 @@ class ResidencyHandlers(ChangeHandlers):
         errors={409: "This collector has no residency."},
         rate=RequestRate(30, "address"),
     )
-    async def fetch_aggregates(self, call: Call[Query, Nothing]) -> Answer[Aggregates]:
+    async def fetch_aggregates(self, call: Call[Query, Nothing]) -> Result[Aggregates]:
         """Fetch sums of this residency for the console of another one. They identify no customer."""
         _, own = await self._fetch_own(departure.get_residency(self._settings))
         async with self._database.writing() as connection:
             await audit.append_entry(connection, call.caller, AuditEntry("residency.aggregates", own["residency"]))
-        return Answer(own, headers={"Cache-Control": "no-store"})
+        return Result(own, headers={"Cache-Control": "no-store"})
 
     async def _fetch_own(self, residency: str) -> tuple[float, Aggregates]:
         """Return the sums of this residency with their Unix second. They are computed once per FRESH_SECONDS."""
@@ -135,7 +135,7 @@ class ResidencyHandlers(ChangeHandlers):
         return await departure.begin(connection, call.caller, ref, body.to, self._settings, end_plan=body.end_plan)
 
     @get("/v1/customers/{customer}/move/document", errors={409: "This collector has no residency."}, is_sensitive=True)
-    async def fetch_document(self, call: Call[Query, Nothing]) -> Answer[MoveDocument]:
+    async def fetch_document(self, call: Call[Query, Nothing]) -> Result[MoveDocument]:
         """Fetch the data that moves with a customer to another residency. The audit log records this."""
         departure.get_residency(self._settings)
         async with self._database.reading(whole=True) as connection:
@@ -143,7 +143,7 @@ class ResidencyHandlers(ChangeHandlers):
             document = await build_document(connection, row, now_ms())
         async with self._database.writing() as connection:
             await audit.append_entry(connection, call.caller, AuditEntry("customer.move_document", row.name))
-        return Answer({"document": cast(dict[str, object], document)}, headers={"Cache-Control": "no-store"})
+        return Result({"document": cast(dict[str, object], document)}, headers={"Cache-Control": "no-store"})
 
     @post(
         "/v1/customers/{customer}/move/steps",
@@ -166,13 +166,13 @@ class ResidencyHandlers(ChangeHandlers):
         change=UPDATE,
         is_sensitive=True,
     )
-    async def put_arrival(self, call: Call[ChangeQuery, ArrivalRequest]) -> Answer[Move]:
+    async def put_arrival(self, call: Call[ChangeQuery, ArrivalRequest]) -> Result[Move]:
         """Accept a customer from another residency. A customer whose arrival is complete is not changed."""
         body, id_ = call.body, self._get_move(call.path("move"))
         document = parse_document(body.document)
 
-        async def make(connection: AsyncConnection) -> Answer[Move]:
-            return Answer(
+        async def make(connection: AsyncConnection) -> Result[Move]:
+            return Result(
                 await arrival.arrive(
                     connection, call.caller, id_, body.residency, document, self._settings, is_last=body.is_last
                 )
@@ -185,7 +185,7 @@ class ResidencyHandlers(ChangeHandlers):
         errors={404: "There is no such arrival.", 409: "The arrival is complete, or credits of the move are booked."},
         is_sensitive=True,
     )
-    async def withdraw_arrival(self, call: Call[ChangeQuery, Nothing]) -> Answer[Move]:
+    async def withdraw_arrival(self, call: Call[ChangeQuery, Nothing]) -> Result[Move]:
         """Withdraw an incomplete arrival.
 
         A customer that the arrival created is erased at once; an earlier customer, who came back, is being deleted
@@ -193,11 +193,11 @@ class ResidencyHandlers(ChangeHandlers):
         """
         id_, is_missing = self._get_move(call.path("move")), False
 
-        async def make(connection: AsyncConnection) -> Answer[Move]:
+        async def make(connection: AsyncConnection) -> Result[Move]:
             nonlocal is_missing
             withdrawn = await arrival.withdraw(connection, call.caller, id_)
             is_missing = withdrawn is None
-            return Answer(cast(Move, withdrawn or {}))
+            return Result(cast(Move, withdrawn or {}))
 
         result = await self._change(call, make)
         if is_missing:
@@ -215,7 +215,7 @@ class ResidencyHandlers(ChangeHandlers):
         errors={409: "Such credits cannot be spent here, or the customer is charged in another currency."},
         is_sensitive=True,
     )
-    async def book_transfer(self, call: Call[ChangeQuery, ArrivingTransfer]) -> Answer[Move]:
+    async def book_transfer(self, call: Call[ChangeQuery, ArrivingTransfer]) -> Result[Move]:
         """Book credits, or an overdraft, that move with a customer from another residency.
 
         Each transfer is booked once.
@@ -225,9 +225,9 @@ class ResidencyHandlers(ChangeHandlers):
             raise reject_field("grants", "is beside an overdraft, or there is neither")
         transfer = cast(Transfer, call.body.model_dump(mode="json"))
 
-        async def make(connection: AsyncConnection) -> Answer[Move]:
+        async def make(connection: AsyncConnection) -> Result[Move]:
             row = await credit_transfers.book_arriving(connection, call.caller, id_, transfer, self._settings)
-            return Answer(moves.to_response(row))
+            return Result(moves.to_response(row))
 
         return await self._change(call, make)
 

@@ -26,7 +26,7 @@ from edgeproxy.collector.api.endpoint import (
 )
 from edgeproxy.collector.api.group import Group, Handlers
 from edgeproxy.collector.api.reference import POLICY
-from edgeproxy.collector.api.responses import Answer
+from edgeproxy.collector.api.responses import Result
 from edgeproxy.collector.api.service.models import ApiDescription, JobList, JobResponse, Ready
 from edgeproxy.collector.billing.reports import status as billing_status
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
@@ -58,7 +58,7 @@ class ServiceHandlers(Handlers):
         return web.Response(text="ok")
 
     @get("/readyz", listener_groups=EVERYWHERE)
-    async def check_readiness(self, _: Call[Query, Nothing]) -> Answer[Ready]:
+    async def check_readiness(self, _: Call[Query, Nothing]) -> Result[Ready]:
         """Check that the collector accepts batches now."""
         why = self._find_fault()
         if why is None:
@@ -67,7 +67,7 @@ class ServiceHandlers(Handlers):
                     await connection.exec_driver_sql("SELECT 1")
             except CONNECTION_ERRORS as error:
                 why = f"the database does not answer: {format_reason(error)}"
-        return Answer({"ready": why is None, "reason": why}, status=503 if why else 200)
+        return Result({"ready": why is None, "reason": why}, status=503 if why else 200)
 
     def _find_fault(self) -> str | None:
         """Return the reason why no batches can be accepted, as far as known without a query."""

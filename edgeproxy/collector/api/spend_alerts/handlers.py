@@ -14,7 +14,7 @@ from edgeproxy.collector.api.customer_billing import (
 from edgeproxy.collector.api.endpoint import CHANGERS, MONEY_READERS, OWN, Call, Nothing, get, put
 from edgeproxy.collector.api.group import Group
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.api.responses import Answer, ProblemError
+from edgeproxy.collector.api.responses import ProblemError, Result
 from edgeproxy.collector.api.spend_alerts.models import SpendAlertsRequest, SpendAlertsResponse
 from edgeproxy.collector.billing.period_close.invoice_lines import compute_running_cost
 from edgeproxy.collector.billing.period_close.quantities import QuantityTooLargeError, UsageNotStoredError
@@ -36,7 +36,7 @@ class SpendAlertHandlers(CustomerBillingHandlers):
     @put("/billing/spend-alerts", roles=CHANGERS | OWN, example={"amounts": [20000, 50000]})
     async def put_spend_alerts(
         self, call: Call[CustomerChangeQuery, SpendAlertsRequest]
-    ) -> Answer[SpendAlertsResponse]:
+    ) -> Result[SpendAlertsResponse]:
         """Replace a customer's spend alerts."""
         customer = self._get_customer(call.holder, call.query)
         # Before the change: reading the period's cost may take long, and would block other writers.
@@ -44,9 +44,9 @@ class SpendAlertHandlers(CustomerBillingHandlers):
             row = await customers.get_row(reading, customer)
             response = await self._build_response(reading, row)
 
-        async def make(connection: AsyncConnection) -> Answer[SpendAlertsResponse]:
+        async def make(connection: AsyncConnection) -> Result[SpendAlertsResponse]:
             await spend_alerts.put_amounts(connection, call.caller, customer, call.body.amounts)
-            return Answer({**response, "amounts": await spend_alerts.fetch_amounts(connection, row.id)})
+            return Result({**response, "amounts": await spend_alerts.fetch_amounts(connection, row.id)})
 
         return await self._change(call, make)
 

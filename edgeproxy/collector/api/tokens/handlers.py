@@ -20,7 +20,7 @@ from edgeproxy.collector.api.changes import ChangeHandlers
 from edgeproxy.collector.api.endpoint import ADMIN, CREATE, Call, Nothing, Query, delete, get, post
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter
-from edgeproxy.collector.api.responses import Answer
+from edgeproxy.collector.api.responses import Result
 from edgeproxy.config.collector.settings import Token
 
 
@@ -35,13 +35,13 @@ class TokenHandlers(ChangeHandlers):
         return {"tokens": [*map(file_token_to_response, self._settings.tokens), *created]}
 
     @post("/v1/tokens", example={"name": "worker", "role": "service"}, status=201, change=CREATE, hides="secret")
-    async def create_token(self, call: Call[ChangeQuery, CreateTokenRequest]) -> Answer[TokenWithSecret]:
+    async def create_token(self, call: Call[ChangeQuery, CreateTokenRequest]) -> Result[TokenWithSecret]:
         """Create a token. Only this answer contains its secret. Roles of people need a second factor."""
         require_token_consent(call.holder, call.body.role)
 
-        async def make(connection: AsyncConnection) -> Answer[TokenWithSecret]:
+        async def make(connection: AsyncConnection) -> Result[TokenWithSecret]:
             file_names = {token.label for token in self._settings.tokens}
-            return Answer(await tokens.create_token(connection, call.caller, call.body, file_names))
+            return Result(await tokens.create_token(connection, call.caller, call.body, file_names))
 
         return await self._change(call, make)
 
@@ -56,15 +56,15 @@ class TokenHandlers(ChangeHandlers):
             return await tokens.get_token(connection, name)
 
     @post("/v1/tokens/{token}", example={"overlap": "0s"}, status=201, change=CREATE, hides="secret")
-    async def add_secret(self, call: Call[ChangeQuery, CreateTokenSecretRequest]) -> Answer[TokenWithSecret]:
+    async def add_secret(self, call: Call[ChangeQuery, CreateTokenSecretRequest]) -> Result[TokenWithSecret]:
         """Add a secret to a token. Its other secrets expire after the overlap."""
         name = call.path("token")
 
         async def permit(connection: AsyncConnection) -> None:
             require_token_consent(call.holder, (await tokens.get_row(connection, name)).role)
 
-        async def make(connection: AsyncConnection) -> Answer[TokenWithSecret]:
-            return Answer(await tokens.add_secret(connection, call.caller, name, call.body.overlap))
+        async def make(connection: AsyncConnection) -> Result[TokenWithSecret]:
+            return Result(await tokens.add_secret(connection, call.caller, name, call.body.overlap))
 
         return await self._change(call, make, permit)
 

@@ -21,7 +21,7 @@ from edgeproxy.collector.api.customer_names import find_readers
 from edgeproxy.collector.api.endpoint import CSV, MONEY_READERS, OWN, READERS, Call, Nothing, get
 from edgeproxy.collector.api.group import Group, Handlers, Resources
 from edgeproxy.collector.api.request_limits import CustomerTurns, RequestRate
-from edgeproxy.collector.api.responses import Answer, ProblemError
+from edgeproxy.collector.api.responses import ProblemError, Result
 from edgeproxy.collector.api.usage import csv_export
 from edgeproxy.collector.api.usage.models import (
     CustomerLimits,
@@ -88,12 +88,12 @@ class UsageHandlers(Handlers):
         response_media=(CSV,),
         errors={429: "The maximum number of exports is under way."},
     )
-    async def report_usage(self, call: Call[UsageQuery, Nothing]) -> Answer[Usage] | web.StreamResponse:
+    async def report_usage(self, call: Call[UsageQuery, Nothing]) -> Result[Usage] | web.StreamResponse:
         """Report usage, grouped by any of its dimensions."""
         async with self._turns.take(call.holder.customer):
             return await self._report_usage(call)
 
-    async def _report_usage(self, call: Call[UsageQuery, Nothing]) -> Answer[Usage] | web.StreamResponse:
+    async def _report_usage(self, call: Call[UsageQuery, Nothing]) -> Result[Usage] | web.StreamResponse:
         query = await self._parse_query(call.holder, call.query)
         query = replace(query, by=("meter",)) if query.meter is None and not query.by else query
         is_csv = csv_export.accepts_csv(call.request)
@@ -113,7 +113,7 @@ class UsageHandlers(Handlers):
             return csv_export.render_page(call.request, query, report)
         unknown = await self._resources.names.find_unknown(query, report["rows"])
         usage = cast(Usage, report | ({"unknown": unknown} if unknown else {}))
-        return Answer(usage, headers={"Vary": "Accept"})
+        return Result(usage, headers={"Vary": "Accept"})
 
     @get(
         "/v1/usage/value",

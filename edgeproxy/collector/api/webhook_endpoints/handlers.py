@@ -31,7 +31,7 @@ from edgeproxy.collector.api.endpoint import (
 )
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter
-from edgeproxy.collector.api.responses import Answer, ProblemError, next_page
+from edgeproxy.collector.api.responses import ProblemError, Result, next_page
 from edgeproxy.collector.api.webhook_endpoints.models import MessagesQuery
 from edgeproxy.config.collector.webhooks import Webhooks
 
@@ -65,63 +65,63 @@ class WebhookEndpointHandlers(ChangeHandlers):
     )
     async def create_endpoint(
         self, call: Call[ChangeQuery, CreateWebhookEndpointRequest]
-    ) -> Answer[WebhookEndpointWithSecret]:
+    ) -> Result[WebhookEndpointWithSecret]:
         """Create a webhook endpoint. Only this answer contains its secret."""
         settings = self._get_webhooks()
 
-        async def make(connection: AsyncConnection) -> Answer[WebhookEndpointWithSecret]:
+        async def make(connection: AsyncConnection) -> Result[WebhookEndpointWithSecret]:
             customer = call.path("customer")
-            return Answer(
+            return Result(
                 await webhook_endpoints.create_endpoint(connection, call.caller, customer, call.body, settings), 1
             )
 
         return await self._change(call, make)
 
     @get("/v1/customers/{customer}/webhook-endpoints/{endpoint}", roles=READERS | OWN, response_headers=("ETag",))
-    async def fetch_endpoint(self, call: Call[Query, Nothing]) -> Answer[WebhookEndpoint]:
+    async def fetch_endpoint(self, call: Call[Query, Nothing]) -> Result[WebhookEndpoint]:
         """Fetch a webhook endpoint, without its secret."""
         self._get_webhooks()
         async with self._database.reading() as connection:
             row = await self._get_row(connection, call, lock=False)
-        return Answer(webhook_endpoints.to_response(row), row.version)
+        return Result(webhook_endpoints.to_response(row), row.version)
 
     @patch(
         "/v1/customers/{customer}/webhook-endpoints/{endpoint}",
         example={"types": ["invoice.paid", "payment.failed"]},
         change=UPDATE,
     )
-    async def update_endpoint(self, call: Call[ChangeQuery, UpdateWebhookEndpointRequest]) -> Answer[WebhookEndpoint]:
+    async def update_endpoint(self, call: Call[ChangeQuery, UpdateWebhookEndpointRequest]) -> Result[WebhookEndpoint]:
         """Update a webhook endpoint, or disable or enable it."""
         settings, match = self._get_webhooks(), parse_if_match(call.request)
 
-        async def make(connection: AsyncConnection) -> Answer[WebhookEndpoint]:
+        async def make(connection: AsyncConnection) -> Result[WebhookEndpoint]:
             row = await self._get_row(connection, call)
-            return Answer(
+            return Result(
                 *await webhook_endpoints.update_endpoint(connection, call.caller, row, call.body, settings, match)
             )
 
         return await self._change(call, make)
 
     @delete("/v1/customers/{customer}/webhook-endpoints/{endpoint}")
-    async def delete_endpoint(self, call: Call[ChangeQuery, Nothing]) -> Answer[WebhookEndpoint]:
+    async def delete_endpoint(self, call: Call[ChangeQuery, Nothing]) -> Result[WebhookEndpoint]:
         """Delete a webhook endpoint, and the messages on their way to it."""
         self._get_webhooks()
 
-        async def make(connection: AsyncConnection) -> Answer[WebhookEndpoint]:
+        async def make(connection: AsyncConnection) -> Result[WebhookEndpoint]:
             row = await self._get_row(connection, call)
-            return Answer(await webhook_endpoints.delete_endpoint(connection, call.caller, row))
+            return Result(await webhook_endpoints.delete_endpoint(connection, call.caller, row))
 
         return await self._change(call, make)
 
     @post("/v1/customers/{customer}/webhook-endpoints/{endpoint}/secret", status=201, change=CREATE, hides="secret")
-    async def rotate_secret(self, call: Call[ChangeQuery, Nothing]) -> Answer[WebhookEndpointWithSecret]:
+    async def rotate_secret(self, call: Call[ChangeQuery, Nothing]) -> Result[WebhookEndpointWithSecret]:
         """Give a webhook endpoint a new secret. The old one signs too for 24 hours."""
         settings = self._get_webhooks()
 
-        async def make(connection: AsyncConnection) -> Answer[WebhookEndpointWithSecret]:
+        async def make(connection: AsyncConnection) -> Result[WebhookEndpointWithSecret]:
             row = await self._get_row(connection, call)
             rotated = await webhook_endpoints.rotate_secret(connection, call.caller, row, settings)
-            return Answer(rotated, row.version + 1)
+            return Result(rotated, row.version + 1)
 
         return await self._change(call, make)
 
@@ -130,13 +130,13 @@ class WebhookEndpointHandlers(ChangeHandlers):
         status=202,
         errors={409: "The endpoint is disabled, or the message is on its way already."},
     )
-    async def send_test(self, call: Call[ChangeQuery, Nothing]) -> Answer[WebhookDelivery]:
+    async def send_test(self, call: Call[ChangeQuery, Nothing]) -> Result[WebhookDelivery]:
         """Send a message of the type `webhook.test`."""
         self._get_webhooks()
 
-        async def make(connection: AsyncConnection) -> Answer[WebhookDelivery]:
+        async def make(connection: AsyncConnection) -> Result[WebhookDelivery]:
             row = await self._get_row(connection, call)
-            return Answer(await webhook_endpoints.send_test(connection, call.caller, row))
+            return Result(await webhook_endpoints.send_test(connection, call.caller, row))
 
         return await self._change(call, make)
 
@@ -155,13 +155,13 @@ class WebhookEndpointHandlers(ChangeHandlers):
         status=202,
         errors={409: "The endpoint is disabled, or the message is on its way already."},
     )
-    async def redeliver_message(self, call: Call[ChangeQuery, Nothing]) -> Answer[WebhookDelivery]:
+    async def redeliver_message(self, call: Call[ChangeQuery, Nothing]) -> Result[WebhookDelivery]:
         """Send a message again, even if it was accepted before."""
         self._get_webhooks()
 
-        async def make(connection: AsyncConnection) -> Answer[WebhookDelivery]:
+        async def make(connection: AsyncConnection) -> Result[WebhookDelivery]:
             row, message = await self._get_row(connection, call), call.path("message")
-            return Answer(await webhook_endpoints.redeliver_message(connection, call.caller, row, message))
+            return Result(await webhook_endpoints.redeliver_message(connection, call.caller, row, message))
 
         return await self._change(call, make)
 

@@ -204,11 +204,11 @@ def test_correction_returns_the_credits_of_the_usage(
         assert await read(of.database, journal.fetch_balance, "id-acme") == 30
         await of.send(of.event(20, at=NOON + 60, replaces=wrong.id))
         for revised in (1, 0):
-            assert await consumption.revise_day(of.database, meters, NOON // DAY * DAY) == revised
+            assert await consumption.revise_days(of.database, meters, [NOON // DAY * DAY]) == revised
         assert await read(of.database, journal.fetch_balance, "id-acme") == 70
         await of.send(of.event(5, at=NOON + 120))
         for revised in (1, 0):
-            assert await consumption.revise_day(of.database, meters, NOON // DAY * DAY) == revised
+            assert await consumption.revise_days(of.database, meters, [NOON // DAY * DAY]) == revised
         assert await read(of.database, journal.fetch_balance, "id-acme") == 65
         await read(of.database, verify_journal)
 

@@ -253,7 +253,7 @@ class PaidUsageRow(TypedDict):
     """A part of an hour's usage, and the purchase that paid for it."""
 
     hour: str | None
-    """The start of the hour of the usage; null for returned usage."""
+    """The start of the hour of the usage; null for usage that an operator reversed."""
     booked_at: str | None
     """The time when the usage was booked. It is in the month of the statement."""
     consumption: str
@@ -263,7 +263,7 @@ class PaidUsageRow(TypedDict):
     payment_intent: str | None
     """The payment intent at Stripe of that purchase; null for gifts and overdrafts."""
     millicredits: int
-    """The credits spent, in millicredits; negative for returned usage."""
+    """The credits spent, in millicredits; negative if they returned, or another grant pays for the usage since."""
 
 
 class PaidUsageList(TypedDict):

@@ -3,16 +3,18 @@
 The cost meter counts millicredits. An hour is booked once it is complete; the transaction that reads the ledger fixes
 its value. A later comparison with the ledger finds late usage and books it as a revision of its hour. Nothing is booked
 twice, because customer, hour and revision identify a single transaction.
+
+An hour whose sum is below zero, because of corrections, takes usage of earlier hours back, the latest first.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
-from edgeproxy.collector.billing.credits import credits
+from edgeproxy.collector.billing.credits import credits, returned_usage
 from edgeproxy.collector.billing.journal import postings
 from edgeproxy.collector.billing.journal.journal import Journal, Posting, open_journal
 from edgeproxy.collector.billing.journal.postings import ConsumptionPart, TransactionKind
@@ -106,21 +108,51 @@ def _select_payers(payers: Mapping[str, CreditCustomer], currency: str) -> dict[
     return {name: payer for name, payer in payers.items() if payer.currency == currency}
 
 
-async def revise_day(database: Database, meters: CreditMeters, day: int) -> int:
-    """Book late and taken-back usage of the hours of a day. Return the number of hours with such usage."""
+async def revise_days(database: Database, meters: CreditMeters, days: Iterable[int]) -> int:
+    """Book late and taken-back usage of the hours of these days. Return the number of hours with such usage."""
+    days = list(days)
     async with database.reading(whole=True) as connection:
-        late = await _list_late_hours(connection, meters, day)
-        corrected = await _list_corrected_hours(connection, meters, day)
+        reductions = await _fetch_reductions(connection, meters, min(days, default=0)) if days else {}
     revised = 0
-    for hour, amount in corrected.items():
-        async with database.writing() as connection, open_journal(connection) as books:
-            await database.lock_rollup(connection)
-            revised += await _refund_hour(books, meters, hour, amount)
-    for hour in late:
-        async with database.writing() as connection, open_journal(connection) as books:
-            await database.lock_rollup(connection)
-            revised += await _revise_hour(books, meters, hour)
+    for day in days:
+        async with database.reading(whole=True) as connection:
+            corrected = await _list_corrected_hours(connection, meters, day, reductions)
+        for hour, most in corrected.items():
+            async with database.writing() as connection, open_journal(connection) as books:
+                await database.lock_rollup(connection)
+                revised += await _return_hour(books, meters, hour, most, _get_reduction(reductions, hour))
+        async with database.reading(whole=True) as connection:
+            late = await _list_late_hours(connection, meters, day, reductions)
+        for hour in late:
+            async with database.writing() as connection, open_journal(connection) as books:
+                await database.lock_rollup(connection)
+                revised += await _revise_hour(books, meters, hour, _get_reduction(reductions, hour))
     return revised
+
+
+def _get_reduction(reductions: Mapping[str, Mapping[int, int]], hour: LateHour) -> int:
+    return reductions.get(hour.customer, {}).get(hour.hour, 0)
+
+
+def compute_reductions(values: Mapping[int, int]) -> dict[int, int]:
+    """Return the amount that later hours below zero take back from each hour. `values` has the sums of hours.
+
+    The latest usage is taken back first. An amount beyond all earlier usage is dropped.
+    """
+    open_hours: list[tuple[int, int]] = []
+    reductions: dict[int, int] = {}
+    for hour, value in sorted(values.items()):
+        if value > 0:
+            open_hours.append((hour, value))
+        left = max(-value, 0)
+        while left and open_hours:
+            earlier, used = open_hours.pop()
+            part = min(used, left)
+            reductions[earlier] = reductions.get(earlier, 0) + part
+            left -= part
+            if used > part:
+                open_hours.append((earlier, used - part))
+    return reductions
 
 
 async def fetch_pending(connection: AsyncConnection, meters: CreditMeters, customer: str) -> int:
@@ -171,8 +203,11 @@ def _book_usage(
         books.book(Posting(customer, "cost", source, tuple(entries), slice=hour))
 
 
-async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> int:
-    """Book the next revision of an hour if it still differs. Return the number of revisions, 0 or 1."""
+async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour, reduction: int) -> int:
+    """Book the next revision of an hour if it still differs. Return the number of revisions, 0 or 1.
+
+    `reduction` is the amount that later hours take back.
+    """
     customer, hour = late
     payers = await _fetch_payers(books.connection, hour + HOUR, customer)
     id_, span = payers[customer].id, Span(hour, hour + HOUR)
@@ -182,7 +217,8 @@ async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> 
     booked_by_model: dict[str, int] = {}
     for (_, model), amount in booked.items():
         booked_by_model[model] = booked_by_model.get(model, 0) - amount
-    if not sum(booked_by_model.values()) < min(sum(used.values()), AMOUNT_MAX):
+    late_amount = min(sum(used.values()) - reduction, AMOUNT_MAX) - sum(booked_by_model.values())
+    if late_amount <= 0:
         return 0
     quantities = {}
     for name in meters.cogs:
@@ -193,34 +229,60 @@ async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour) -> 
         now = _compute_costs(meters, {name: quantities[name]})
         dearer |= compute_growth(now, {which: cost for which, cost in costs.items() if which[0] == name})
     revision = await _find_last_revision(books.connection, id_, hour) + 1
-    growth = compute_growth(used, booked_by_model)
-    late_amount = min(sum(growth.values()), AMOUNT_MAX)
+    growth = limit_parts(compute_growth(used, booked_by_model), late_amount)
     await credits.reverse_expiry(books, id_, hour, late_amount, format_source(id_, hour, revision))
     _book_usage(books, meters, id_, (hour, revision), growth, dearer)
     return 1
 
 
-async def _list_corrected_hours(connection: AsyncConnection, meters: CreditMeters, day: int) -> dict[LateHour, int]:
-    """Return the millicredits taken back from each booked hour of a day."""
+async def _fetch_reductions(connection: AsyncConnection, meters: CreditMeters, since: int) -> dict[str, dict[int, int]]:
+    """Return the amount that later booked hours take back from each hour from `since` on, by customer name.
+
+    A customer who has no value below zero is left out.
+    """
     booked_until = (await connection.execute(sa.select(credit_head.c.slice))).scalar_one()
-    columns, costs = events.c, [of_currency.cost for of_currency in meters.by_currency.values()]
+    names = sa.select(events.c.customer).where(events.c.value < 0, *_select_corrections(meters, since, booked_until))
+    reductions: dict[str, dict[int, int]] = {}
+    for customer in sorted((await connection.execute(names.distinct())).scalars()):
+        for payer in (await _fetch_payers(connection, booked_until, customer)).values():
+            meter = meters.by_currency[payer.currency].cost
+            hours = await _fetch_hours(connection, meter, Span(since, booked_until), customer, payer)
+            reductions[customer] = compute_reductions(hours)
+    return reductions
+
+
+async def _list_corrected_hours(
+    connection: AsyncConnection, meters: CreditMeters, day: int, reductions: Mapping[str, Mapping[int, int]]
+) -> dict[LateHour, int]:
+    """Return the most millicredits that were taken back from each booked hour of a day."""
+    booked_until = (await connection.execute(sa.select(credit_head.c.slice))).scalar_one()
+    columns = events.c
     statement = sa.select(columns.customer, columns.time, columns.value).where(
-        columns.time >= day,
-        columns.time < min(day + DAY, booked_until),
-        sa.text(CORRECTIONS),
-        columns.meter.in_(costs),
+        *_select_corrections(meters, day, min(day + DAY, booked_until))
     )
-    corrected: dict[LateHour, int] = {}
+    corrected = {
+        LateHour(customer, hour): amount
+        for customer, hours in reductions.items()
+        for hour, amount in hours.items()
+        if day <= hour < day + DAY
+    }
     for customer, time, value in await connection.execute(statement):
         hour = LateHour(customer, time - time % HOUR)
         corrected[hour] = corrected.get(hour, 0) + abs(value)
     return corrected
 
 
-async def _refund_hour(books: Journal, meters: CreditMeters, corrected: LateHour, most: int) -> int:
-    """Refund booked usage of an hour that was taken back since, at most `most`.
+def _select_corrections(meters: CreditMeters, since: int, until: int) -> list[sa.ColumnElement[bool]]:
+    """Return the conditions of events that were corrected or are corrections, of these meters and times."""
+    columns, costs = events.c, [of_currency.cost for of_currency in meters.by_currency.values()]
+    is_correction: sa.ColumnElement[bool] = sa.text(CORRECTIONS)  # type: ignore[assignment]
+    return [columns.time >= since, columns.time < until, is_correction, columns.meter.in_(costs)]
 
-    Return the number of refunded hours, 0 or 1.
+
+async def _return_hour(books: Journal, meters: CreditMeters, corrected: LateHour, most: int, reduction: int) -> int:
+    """Return the credits of booked usage of an hour that was taken back since, at most `most`.
+
+    `reduction` is the part that later hours take back. Return the number of changed hours, 0 or 1.
     """
     customer, hour = corrected
     payers = await _fetch_payers(books.connection, hour + HOUR, customer)
@@ -230,18 +292,8 @@ async def _refund_hour(books: Journal, meters: CreditMeters, corrected: LateHour
     cost = meters.by_currency[payer.currency].cost
     used = sum((await _fetch_totals(books.connection, cost, span, payers)).get(customer, {}).values())
     booked = (await _fetch_booked(books.connection, hour, hour + HOUR)).get(payer.id, {}).get(hour, 0)
-    left = min(booked - max(used, 0), most)
-    refunded = 0
-    for consumption in await credits.fetch_consumptions(books.connection, payer.id, hour):
-        if left <= 0:
-            break
-        amount = min(left, consumption.rest)
-        if amount > 0:
-            source = f"{consumption.row.source}/correction/{booked}"
-            why = {"why": "usage was taken back"}
-            await credits.refund_consumption(books, consumption.row, source, amount, why, slice_=hour)
-            left, refunded = left - amount, 1
-    return refunded
+    left = min(booked - max(used - reduction, 0), most)
+    return int(left > 0 and await returned_usage.return_usage(books, payer.id, hour, left))
 
 
 def _compute_costs(meters: CreditMeters, quantities: Mapping[str, Amounts]) -> dict[tuple[str, str], int]:
@@ -300,15 +352,36 @@ async def _fetch_totals(
     Usage in times without charging is left out.
     """
     totals: dict[str, dict[str, int]] = {}
-    at = whole.start
+    for span in await _list_charged_spans(connection, whole):
+        for name, amounts in (await _fetch_usage(connection, meter, span, payers, split)).items():
+            of_name = totals.setdefault(name, {})
+            for model, value in amounts.items():
+                of_name[model] = of_name.get(model, 0) + value
+    return totals
+
+
+async def _list_charged_spans(connection: AsyncConnection, whole: Span) -> list[Span]:
+    """Return the parts of a span with charging."""
+    spans, at = [], whole.start
     for waiver in [*await charging.list_waived_within(connection, whole), Span(whole.end, whole.end)]:
         if at < waiver.start:
-            for name, amounts in (await _fetch_usage(connection, meter, Span(at, waiver.start), payers, split)).items():
-                of_name = totals.setdefault(name, {})
-                for model, value in amounts.items():
-                    of_name[model] = of_name.get(model, 0) + value
+            spans.append(Span(at, waiver.start))
         at = max(at, waiver.end)
-    return totals
+    return spans
+
+
+async def _fetch_hours(
+    connection: AsyncConnection, meter: str, whole: Span, name: str, payer: CreditCustomer
+) -> dict[int, int]:
+    """Return the usage of a meter by hour since a customer pays with credits, without times without charging."""
+    hours: dict[int, int] = {}
+    for span in await _list_charged_spans(connection, whole):
+        query = LedgerQuery(name, meter, max(span.start, payer.since), max(span.end, payer.since), ("hour",))
+        async for rows in queries.stream_usage(connection, query):
+            for row in rows:
+                hour = queries.parse_time("hour", row["hour"])
+                hours[hour] = hours.get(hour, 0) + row["value"]
+    return hours
 
 
 async def _fetch_usage(
@@ -332,8 +405,10 @@ async def _fetch_usage(
     return usage
 
 
-async def _list_late_hours(connection: AsyncConnection, meters: CreditMeters, day: int) -> list[LateHour]:
-    """Return the hours of a day that have more usage than is booked."""
+async def _list_late_hours(
+    connection: AsyncConnection, meters: CreditMeters, day: int, reductions: Mapping[str, Mapping[int, int]]
+) -> list[LateHour]:
+    """Return the hours of a day that have more usage than is booked, less the amounts that later hours take back."""
     booked_until = (await connection.execute(sa.select(credit_head.c.slice))).scalar_one()
     until = min(day + DAY, booked_until)
     if until <= day:
@@ -343,28 +418,20 @@ async def _list_late_hours(connection: AsyncConnection, meters: CreditMeters, da
     late = []
     for currency, of_currency in meters.by_currency.items():
         payers = _select_payers(all_payers, currency)
-        late += await _compare_hours(connection, of_currency.cost, Span(day, until), payers, booked)
-    return late
-
-
-async def _compare_hours(
-    connection: AsyncConnection,
-    meter: str,
-    span: Span,
-    payers: Mapping[str, CreditCustomer],
-    booked: Mapping[str, Mapping[int, int]],
-) -> list[LateHour]:
-    """Return the hours with more usage of a meter than is booked, for payers whose credits are in one currency."""
-    late: list[LateHour] = []
-    used = await _fetch_totals(connection, meter, span, payers) if payers else {}
-    for customer, amounts in sorted(used.items()):
-        booked_hours = booked.get(payers[customer].id, {})
-        if sum(amounts.values()) <= sum(booked_hours.values()):
-            continue
-        query = LedgerQuery(customer, meter, max(span.start, payers[customer].since), span.end, ("hour",))
-        async for rows in queries.stream_usage(connection, query):
-            hours = ((queries.parse_time("hour", row["hour"]), row["value"]) for row in rows)
-            late += [LateHour(customer, hour) for hour, value in hours if value > booked_hours.get(hour, 0)]
+        used = await _fetch_totals(connection, of_currency.cost, Span(day, until), payers) if payers else {}
+        for customer, amounts in sorted(used.items()):
+            payer = payers[customer]
+            booked_hours = booked.get(payer.id, {})
+            # An hour below zero would hide the late usage of another one in the sum of the day.
+            if customer not in reductions and sum(amounts.values()) <= sum(booked_hours.values()):
+                continue
+            hours = await _fetch_hours(connection, of_currency.cost, Span(day, until), customer, payer)
+            reduced = reductions.get(customer, {})
+            late += [
+                LateHour(customer, hour)
+                for hour, value in hours.items()
+                if value - reduced.get(hour, 0) > booked_hours.get(hour, 0)
+            ]
     return late
 
 

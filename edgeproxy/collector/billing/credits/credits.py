@@ -18,7 +18,6 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.journal import postings
 from edgeproxy.collector.billing.journal.journal import (
-    NO_SLICE,
     TRANSACTION_FIELDS,
     GrantRow,
     Journal,
@@ -129,58 +128,29 @@ async def book_usage_refund(
         original = await books.find_transaction("consumption", consumption)
         if original is None:
             raise ChangeRejectedError(404, "there is no such consumption")
-        number = await refund_consumption(books, original, id_, amount, _format_details(caller, why))
+        number = await _refund_consumption(books, original, id_, amount, _format_details(caller, why))
     await _record_audit(connection, caller, "credits.usage_refund", original.customer, id_, amount, why)
     return number
 
 
-class OpenConsumption(NamedTuple):
-    """A consumption, and its millicredits that were not refunded."""
-
-    row: TransactionRow
-    rest: int
-
-
-async def fetch_consumptions(connection: AsyncConnection, customer: str, hour: int) -> list[OpenConsumption]:
-    """Return the consumptions of a customer's hour, latest revision first."""
-    columns, refunds = credit_transactions.c, credit_transactions.alias()
-    is_refund = (refunds.c.kind == "usage_refund") & (refunds.c.original == columns.source)
-    refunded = sa.select(sa.func.coalesce(sa.func.sum(refunds.c.amount), 0)).where(is_refund).scalar_subquery()
-    statement = (
-        sa.select(*TRANSACTION_FIELDS, sa.cast(refunded, sa.BigInteger).label("refunded"))
-        .where(columns.kind == "consumption", columns.slice == hour, columns.customer == customer)
-        .order_by(columns.seq.desc())
-    )
-    rows = (await connection.execute(statement)).all()
-    return [OpenConsumption(TransactionRow(*row[:-1]), -row.amount - row.refunded) for row in rows]
-
-
-async def refund_consumption(
-    books: Journal,
-    original: TransactionRow,
-    id_: str,
-    amount: int,
-    details: Mapping[str, str],
-    *,
-    slice_: int = NO_SLICE,
+async def _refund_consumption(
+    books: Journal, original: TransactionRow, id_: str, amount: int, details: Mapping[str, str]
 ) -> int:
-    """Book a refund of usage; `original` is the transaction of the usage. Raises ChangeRejectedError.
-
-    With a `slice_`, the booked usage of that hour is reduced.
-    """
+    """Book a refund of usage; `original` is the transaction of the usage. Raises ChangeRejectedError."""
     customer, connection = original.customer, books.connection
-    transactions = credit_transactions.c
-    before = sa.select(transactions.seq).where(
-        transactions.kind == "usage_refund", transactions.original == original.source
-    )
-    refunds = list((await connection.execute(before)).scalars())
-    consumed = await fetch_entries(connection, [original.seq])
-    refunded = await fetch_entries(connection, refunds)
+
+    async def list_changes(kind: TransactionKind) -> list[int]:
+        columns = credit_transactions.c
+        statement = sa.select(columns.seq).where(columns.kind == kind, columns.original == original.source)
+        return list((await connection.execute(statement)).scalars())
+
+    consumed = await fetch_entries(connection, [original.seq, *await list_changes("usage_moved")])
+    refunded = await fetch_entries(connection, await list_changes("usage_refund"))
     balance = await books.fetch_credit_balance(customer)
     entries = _build_entries(postings.usage_refund_entries, balance, id_, amount, consumed, refunded, books.at)
     if any(entry.grant == id_ for entry in entries):
         books.create_grant(customer, Grant(id_, 0))
-    return books.book(Posting(customer, "usage_refund", id_, entries, original.source, slice_, details))
+    return books.book(Posting(customer, "usage_refund", id_, entries, original.source, details=details))
 
 
 async def get_buyer(connection: AsyncConnection, grant: str) -> str:
@@ -318,26 +288,35 @@ async def _book_dispute(
 
 
 async def expire_grants(books: Journal, until: int) -> int:
-    """Void the rest of grants that expire by this Unix millisecond, and return the number of grants.
+    """Void the rest of grants that expire by this Unix millisecond, and return the number of grants."""
+    columns = credit_grants.c
+    due = sa.select(columns.customer).where(columns.expires_at <= until, columns.rest > 0).distinct()
+    customers_due = sorted((await books.connection.execute(due)).scalars())
+    return sum([await expire_grants_of(books, customer, until) for customer in customers_due])
+
+
+async def expire_grants_of(books: Journal, customer: str, until: int) -> int:
+    """Void the rest of a customer's grants that expire by this Unix millisecond, and return the number of grants.
 
     Credits promised to another residency expire there. Expired here, they would become an overdraft that the customer
     pays again.
     """
-    columns = credit_grants.c
-    is_promised = sa.exists().where(
-        customer_moves.c.customer == columns.customer, customer_moves.c.promised.is_not(None)
-    )
-    due = sa.select(columns.id, columns.customer).where(columns.expires_at <= until, columns.rest > 0, ~is_promised)
-    rows = (await books.connection.execute(due.order_by(columns.expires_at, columns.id))).all()
-    for id_, customer in rows:
-        grant = (await books.fetch_credit_balance(customer)).grant(id_)
-        if grant is not None and grant.rest:
-            again = sa.select(sa.func.count()).where(
-                credit_transactions.c.kind == "expiry", credit_transactions.c.original == id_
-            )
-            times = (await books.connection.execute(again)).scalar_one()
-            books.book(Posting(customer, "expiry", f"{id_}/{times}", postings.expiry_entries(grant), id_))
-    return len(rows)
+    expired = [
+        grant
+        for grant in postings.spending_order((await books.fetch_credit_balance(customer)).grants)
+        if grant.expires is not None and grant.expires <= until and grant.rest
+    ]
+    moves = customer_moves.c
+    promised = sa.select(moves.customer).where(moves.customer == customer, moves.promised.is_not(None))
+    if not expired or (await books.connection.execute(promised)).first() is not None:
+        return 0
+    for grant in expired:
+        again = sa.select(sa.func.count()).where(
+            credit_transactions.c.kind == "expiry", credit_transactions.c.original == grant.id
+        )
+        times = (await books.connection.execute(again)).scalar_one()
+        books.book(Posting(customer, "expiry", f"{grant.id}/{times}", postings.expiry_entries(grant), grant.id))
+    return len(expired)
 
 
 async def reverse_expiry(books: Journal, customer: str, hour: int, amount: int, source: str) -> None:

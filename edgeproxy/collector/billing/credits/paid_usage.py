@@ -8,20 +8,23 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.billing.credits.statements import CalendarMonth
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_grants, credit_transactions
 
-KINDS = ("consumption", "usage_refund")
+KINDS = ("consumption", "usage_refund", "usage_moved")
 SPENT = ("deferred", "overdraft")
 """The accounts for customers' credits and for their debts."""
 
 
 class PaidUsage(NamedTuple):
-    """A part of an hour's usage and its payment. Amounts are millicredits, negative if usage was refunded."""
+    """A part of an hour's usage and its payment.
+
+    Amounts are millicredits, negative if usage was refunded, or another grant pays for it since.
+    """
 
     seq: int
     """The number of its booking in the journal."""
     at: int
     """The Unix millisecond of the booking."""
     slice: int
-    """The Unix second at the start of the usage's hour; 0 for refunded usage."""
+    """The Unix second at the start of the usage's hour; below 0 for usage that an operator reversed."""
     consumption: str
     """The id of the consumption, which a reversal names."""
     purchase: str

@@ -59,7 +59,7 @@ class CreditsJob:
         meters = get_credit_meters(billing)
         if meters is not None:
             while await consumption.book_next_hour(self._database, meters, now):
-                pass
+                self._revised = 0.0  # The hour may take usage of earlier hours back.
             await self._revise_days(meters, now)
         if time.monotonic() >= self._book_at:
             began = time.monotonic()
@@ -70,7 +70,7 @@ class CreditsJob:
             await self._send_refunds(self._refunds, now)
 
     async def _revise_days(self, meters: CreditMeters, now: float) -> None:
-        """Book the late usage of days that had some since the last round, and each hour of all days, newest first."""
+        """Book the late usage of days that had some since the last round, and after each booked hour of all days."""
         is_due, began = now - self._revised >= HOUR, time.monotonic()
         if not is_due and began < self._look_at:
             return
@@ -80,8 +80,7 @@ class CreditsJob:
             late_counts = await rollup.fetch_late_counts(connection, days[-1], today + DAY)
         self._look_at = time.monotonic() + BOOKING_RESTS * (time.monotonic() - began)
         grown = {hour // DAY * DAY for hour, count in late_counts.items() if count != self._late_counts.get(hour, 0)}
-        for day in days if is_due else sorted(grown, reverse=True):
-            await consumption.revise_day(self._database, meters, day)
+        await consumption.revise_days(self._database, meters, days if is_due else sorted(grown, reverse=True))
         self._late_counts = late_counts
         if is_due:
             self._revised = now

@@ -53,6 +53,7 @@ BALANCE_ACCOUNTS = frozenset({"deferred", "overdraft"})
 CREDIT_KINDS: frozenset[TransactionKind] = frozenset(
     (
         *("purchase", "gift", "withdrawal", "expiry", "expiry_reversed", "consumption", "cost", "usage_refund"),
+        "usage_moved",
         *("refund", "refund_paid", "refund_failed", "chargeback", "chargeback_won"),
         *("moved_out", "moved_in"),
     )

@@ -51,6 +51,7 @@ TransactionKind = Literal[
     "gift",
     "withdrawal",
     "usage_refund",
+    "usage_moved",
     "refund",
     "refund_paid",
     "refund_failed",
@@ -79,6 +80,7 @@ ACCOUNTS_BY_KIND: Final[Mapping[TransactionKind, tuple[Account, Account]]] = {
     "gift": ("promotion", "deferred"),
     "withdrawal": ("deferred", "promotion"),  # The unspent part of a gift is taken back.
     "usage_refund": ("revenue", "deferred"),  # Usage is taken back.
+    "usage_moved": ("deferred", "deferred"),  # A grant with returned credits pays instead of a later one.
     "refund": ("deferred", "refunds"),  # A refund begins. Its amount is held from here on, so it cannot be spent.
     "refund_paid": ("refunds", "clearing"),
     "refund_failed": ("refunds", "deferred"),
@@ -203,9 +205,9 @@ def usage_refund_entries(
 ) -> tuple[JournalEntry, ...]:
     """Return the entries that take usage back: at most its rest. Raises InsufficientCreditsError.
 
-    `consumed` are the entries of the consumption, `refunded` the entries of all earlier refunds of it. Credits return
-    to the grants that they came from, the last one first. Credits from no grant, or from a grant that has expired by
-    the Unix millisecond `now`, become a gift with the refund's id.
+    `consumed` are the entries of the consumption and of its moves to other grants, `refunded` the entries of all
+    earlier refunds of it. Credits return to the grants that they came from, the last one first. Credits from no grant,
+    or from a grant that has expired by the Unix millisecond `now`, become a gift with the refund's id.
     """
     drawn, revenue = _sum_by_grant(consumed)
     refunded_by_grant, refunded_revenue = _sum_by_grant(refunded)
@@ -215,9 +217,25 @@ def usage_refund_entries(
     for grant, part in reversed(drawn.items()):
         remaining_grant = balance.grant(grant)
         if remaining_grant is not None and (remaining_grant.expires is None or remaining_grant.expires > now):
-            grants.append((grant, part + refunded_by_grant.get(grant, 0)))
+            grants.append((grant, max(0, part + refunded_by_grant.get(grant, 0))))
     credited = _add_credits(balance, amount, [*grants, (id_, amount)])
     return (*credited, *_reverse_revenue(consumed, refunded, amount))
+
+
+def usage_returned_entries(
+    parts: Mapping[str, int], amount: int, consumed: Iterable[JournalEntry], refunded: Iterable[JournalEntry]
+) -> tuple[JournalEntry, ...]:
+    """Return the entries that take usage back and return these parts of it to grants; an empty id is the overdraft."""
+    returned = [JournalEntry("deferred" if grant else "overdraft", -part, grant) for grant, part in parts.items()]
+    return (*returned, *_reverse_revenue(consumed, refunded, amount))
+
+
+def usage_moved_entries(payer: str, grant: str, amount: int) -> tuple[JournalEntry, JournalEntry]:
+    """Return the entries of usage that a grant pays instead of another one; an empty payer is the overdraft."""
+    return (
+        JournalEntry("deferred", amount, grant),
+        JournalEntry("deferred" if payer else "overdraft", -amount, payer),
+    )
 
 
 def withdrawal_entries(balance: CreditBalance, amount: int) -> tuple[JournalEntry, ...]:

@@ -115,7 +115,7 @@ def test_usage_is_paid_by_the_meter_of_the_customers_currency(
         assert await shop.settle(NOON + HOUR + COMPLETE_SECONDS) == 1
         await ship(("bolt", "cost_eur", "v1", 5), ("acme", "cost_eur", "v1", 5), at=NOON + 120)
         await shop.books.roll_up()
-        assert await consumption.revise_day(opened, METERS, NOON // DAY * DAY) == 1
+        assert await consumption.revise_days(opened, METERS, [NOON // DAY * DAY]) == 1
         assert await shop.booked() == [("id-acme 12", 0, 100), ("id-bolt 12", 0, 90), ("id-bolt 12", 1, 5)]
         async with opened.reading() as connection:
             columns, entries = credit_transactions.c, credit_entries.c
@@ -169,10 +169,10 @@ def test_complete_hours_and_late_usage_are_booked_once(
         await shop.use(NOON + 900, acme=7)
         await shop.use(NOON + HOUR + 900, acme=50)
         for times in (1, 0):
-            assert await consumption.revise_day(opened, METERS, NOON // DAY * DAY) == times
+            assert await consumption.revise_days(opened, METERS, [NOON // DAY * DAY]) == times
         await shop.use(NOON + 960, acme=2)
-        assert await consumption.revise_day(opened, METERS, NOON // DAY * DAY) == 1
-        assert await consumption.revise_day(opened, METERS, NOON // DAY * DAY + DAY) == 0
+        assert await consumption.revise_days(opened, METERS, [NOON // DAY * DAY]) == 1
+        assert await consumption.revise_days(opened, METERS, [NOON // DAY * DAY + DAY]) == 0
         assert (await shop.booked())[2:] == [("id-acme 12", 1, 7), ("id-acme 12", 2, 2)]
         costs = await shop.booked("cost")
         assert [(who, revision) for who, revision, _ in costs] == [
@@ -216,10 +216,10 @@ def test_two_collectors_book_each_hour_once_and_a_faulty_meter_stops_no_other(
 
         try:
             await asyncio.gather(collector(shop.database), collector(other))
-            late = [consumption.revise_day(one, METERS, NOON // DAY * DAY) for one in (shop.database, other)]
+            late = [consumption.revise_days(one, METERS, [NOON // DAY * DAY]) for one in (shop.database, other)]
             assert await asyncio.gather(*late) == [0, 0]
             await shop.use(NOON + 120, bolt=5)
-            late = [consumption.revise_day(one, METERS, NOON // DAY * DAY) for one in (shop.database, other)]
+            late = [consumption.revise_days(one, METERS, [NOON // DAY * DAY]) for one in (shop.database, other)]
             assert sorted(await asyncio.gather(*late)) == [0, 1]
         finally:
             await other.close()
@@ -249,7 +249,7 @@ def test_usage_and_its_cost_are_booked_by_model(database: str, clock: Clock, mon
         assert await shop.settle(NOON + HOUR + COMPLETE_SECONDS) == 1
         await shop.books.ship(shop.chain.next(("acme", "cost", "v1", 7, m2), ("acme", "tokens", "v1", 2, m2)))
         for times in (1, 0):
-            assert await consumption.revise_day(shop.database, METERS, NOON // DAY * DAY) == times
+            assert await consumption.revise_days(shop.database, METERS, [NOON // DAY * DAY]) == times
         assert await entries(shop, "revenue") == {("cost", ""): -5, ("cost", "m1"): -60, ("cost", "m2"): -47}
         assert await entries(shop, "cogs") == {("tokens", "m1"): 60, ("tokens", "m2"): 4}
         month = CalendarMonth(*gmtime(NOON)[:2])
@@ -334,11 +334,11 @@ def test_late_usage_spends_the_credits_that_were_valid_at_its_time(
             if late and draw.random() < 0.3:
                 at, used = late.pop(draw.randrange(len(late)))
                 await shop.use(at, bolt=used)
-                await consumption.revise_day(shop.database, METERS, NOON // DAY * DAY)
+                await consumption.revise_days(shop.database, METERS, [NOON // DAY * DAY])
         draw.shuffle(late)
         for at, used in late:
             await shop.use(at, bolt=used)
-            await consumption.revise_day(shop.database, METERS, NOON // DAY * DAY)
+            await consumption.revise_days(shop.database, METERS, [NOON // DAY * DAY])
         left = {}
         for customer in ("acme", "bolt"):
             usage = await read(shop.database, balances.fetch_credit_usage, METERS, (customer,))
@@ -359,7 +359,7 @@ def test_expired_credits_do_not_pay_for_later_usage(
         await shop.settle(NOON + 3 * HOUR + COMPLETE_SECONDS)
         await shop.use(NOON + HOUR, acme=10)
         await shop.use(NOON + HOUR - 60, acme=30)
-        await consumption.revise_day(shop.database, METERS, NOON // DAY * DAY)
+        await consumption.revise_days(shop.database, METERS, [NOON // DAY * DAY])
         assert await shop.balance("id-acme") == -10
         month = CalendarMonth(*gmtime(NOON)[:2])
         statement = await read(shop.database, statements.fetch_statement, "id-acme", month, month.end)

@@ -1,4 +1,7 @@
-"""Random credits that expire, and usage that arrives late: in the end all is as if it had arrived in its hour."""
+"""Random credits that expire, usage that arrives late and usage that is taken back.
+
+In the end all is as if only the usage that remains had been used, in its hour.
+"""
 
 import random
 from typing import NamedTuple
@@ -12,7 +15,7 @@ from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
-from edgeproxy.collector.database.schema import DAY, HOUR
+from edgeproxy.collector.database.schema import DAY, HOUR, events
 from tests.support.credited import ALICE, count, read, run, write
 
 START = 20_000 * DAY
@@ -35,9 +38,20 @@ class Use(NamedTuple):
     arrives: int
 
 
+class Correction(NamedTuple):
+    """Usage that is taken back at the end of an hour: from its own hour, or by a value below zero in another one."""
+
+    hour: int
+    amount: int
+    arrives: int
+    of: int
+    """The hour of the usage. It is `hour` if the event was replaced."""
+
+
 class CreditLife(NamedTuple):
     gifts: list[Gift]
     uses: list[Use]
+    corrections: list[Correction]
 
 
 def draw_life(chance: random.Random) -> CreditLife:
@@ -50,11 +64,32 @@ def draw_life(chance: random.Random) -> CreditLife:
         hour = chance.randrange(HOURS - 1)
         arrives = hour if chance.random() < 0.5 else chance.randrange(hour, HOURS)
         uses.append(Use(hour, chance.randrange(1, 120), arrives))
-    return CreditLife(gifts, uses)
+    corrections = []
+    for use in uses:
+        if chance.random() < 0.4:
+            arrives = chance.randrange(use.arrives, HOURS)
+            at = use.hour if chance.random() < 0.5 else chance.randrange(arrives + 1)
+            corrections.append(Correction(at, chance.randrange(1, use.amount + 1), arrives, use.hour))
+    return CreditLife(gifts, uses, corrections)
+
+
+def sum_hours(life: CreditLife) -> list[int]:
+    """The usage of each hour in the end. An hour below zero takes from the hours before it, the latest first."""
+    sums = [0] * HOURS
+    for use in life.uses:
+        sums[use.hour] += use.amount
+    for correction in life.corrections:
+        sums[correction.hour] -= correction.amount
+    for hour in range(HOURS):
+        for earlier in range(hour - 1, -1, -1):
+            part = min(max(sums[earlier], 0), max(-sums[hour], 0))
+            sums[earlier], sums[hour] = sums[earlier] - part, sums[hour] + part
+    return [max(one, 0) for one in sums]
 
 
 def compute_expected(life: CreditLife) -> dict[str, int]:
-    """What is left, has expired and is owed, if all usage had been known in its hour."""
+    """The credits that are left, have expired and are owed if all usage is known in its hour."""
+    hours = sum_hours(life)
     rests = [gift.amount for gift in life.gifts]
     owed = expired = 0
     order = sorted(range(len(rests)), key=lambda one: (life.gifts[one].until is None, life.gifts[one].until or 0))
@@ -62,12 +97,25 @@ def compute_expected(life: CreditLife) -> dict[str, int]:
         for number, gift in enumerate(life.gifts):
             if gift.until is not None and gift.until <= hour:
                 expired, rests[number] = expired + rests[number], 0
-        used = sum(use.amount for use in life.uses if use.hour == hour)
+        used = hours[hour] if hour < HOURS else 0
         for number in order:
             drawn = min(used, rests[number])
             rests[number], used = rests[number] - drawn, used - drawn
         owed += used
     return {"deferred": sum(rests), "breakage": expired, "overdraft": owed}
+
+
+async def record_corrections(database: Database, corrected: list[tuple[int, Correction]], hour: int) -> None:
+    """Store the events of corrections, as `events` does: the replaced one with a mark, or the one below zero."""
+    rows: list[dict[str, object]] = []
+    for place, (number, one) in enumerate(corrected):
+        is_replaced = one.hour == one.of
+        value = {"value": one.amount, "is_summed": 2} if is_replaced else {"value": -one.amount, "is_summed": 1}
+        name = {"source": "s", "id": f"{hour}/{place}", "customer": f"c{number}", "meter": "cost", "is_dated": 1}
+        rows.append({**name, **value, "time": START + one.hour * HOUR})
+    if rows:
+        async with database.writing() as connection:
+            await connection.execute(sa.insert(events), rows)
 
 
 async def play(database: Database, lives: list[CreditLife], patch: pytest.MonkeyPatch) -> None:
@@ -83,9 +131,12 @@ async def play(database: Database, lives: list[CreditLife], patch: pytest.Monkey
     for hour in range(HOURS):
         arrived: dict[tuple[int, int], int] = {}
         for number, life in enumerate(lives):
-            for use in life.uses:
-                if use.arrives == hour:
-                    arrived[number, use.hour] = arrived.get((number, use.hour), 0) + use.amount
+            for one in (*life.uses, *life.corrections):
+                if one.arrives == hour:
+                    amount = one.amount if isinstance(one, Use) else -one.amount
+                    arrived[number, one.hour] = arrived.get((number, one.hour), 0) + amount
+        corrected = [(n, one) for n, life in enumerate(lives) for one in life.corrections if one.arrives == hour]
+        await record_corrections(database, corrected, hour)
         for at in sorted({at for _, at in arrived}):
             minute = START + at * HOUR + (hour - at) * 60  # Each minute is counted once.
             rows = [(f"c{number}", "cost", used, "m") for (number, of), used in arrived.items() if of == at]
@@ -93,7 +144,7 @@ async def play(database: Database, lives: list[CreditLife], patch: pytest.Monkey
         now = START + (hour + 1) * HOUR + COMPLETE_SECONDS
         while await consumption.book_next_hour(database, meters, now):
             pass
-        await consumption.revise_day(database, meters, START)
+        await consumption.revise_days(database, meters, [START])
 
 
 async def fetch_sums(database: Database) -> dict[str, dict[str, int]]:
@@ -110,7 +161,7 @@ async def fetch_sums(database: Database) -> dict[str, dict[str, int]]:
     return sums
 
 
-def test_late_usage_of_credits_that_expire_comes_to_what_it_would_have_in_time(
+def test_late_and_returned_usage_of_credits_comes_to_what_it_would_have_in_time(
     database: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(seed)

@@ -18,7 +18,7 @@ from edgeproxy.collector.billing.credits.consumption import CreditMeters
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.reports import key_spend
 from edgeproxy.collector.billing.stripe.client import Stripe
-from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
+from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, events, ledger, series
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys as keys_table
 from edgeproxy.wire.key_uses import format_usage_key
@@ -72,9 +72,32 @@ async def find_time_of_credits(of: Sold, _: Any, name: str) -> str:
             pass
         patch.setattr(journal, "now_ms", lambda: (NOON + 9000) * 1000)
         await of.use(name, {"cost": 40}, at=NOON + 1800)
-        assert await consumption.revise_day(of.database, meters, NOON - NOON % 86400) == 1
+        assert await consumption.revise_days(of.database, meters, [NOON - NOON % 86400]) == 1
     async with of.database.reading() as connection:
         return {0: "use", -40: "arrival"}[await journal.fetch_balance(connection, id_)]
+
+
+async def find_time_of_corrections(of: Sold, _: Any, name: str) -> str:
+    """The usage of the first hour is taken back after the end of the gift that paid it."""
+    await of.customer(name, now=JANUARY)
+    async with of.database.reading() as connection:
+        id_ = (await connection.execute(sa.select(customers_table.c.id))).scalar_one()
+    meters = CreditMeters("cost")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal, "now_ms", lambda: NOON * 1000)
+        await write(of.database, credits.book_gift, ALICE, id_, "g", 50, "x", (NOON + 7200) * 1000)
+        await write(of.database, credits.book_gift, ALICE, id_, "h", 100, "x", None)
+        for time, cost in ((NOON, 50), (NOON + 3600, 40)):
+            await of.use(name, {"cost": cost}, at=time)
+        while await consumption.book_next_hour(of.database, meters, NOON + 3 * 3600):
+            pass
+        await of.use(name, {"cost": -50}, at=NOON)
+        replaced = {"source": "s", "id": "1", "customer": name, "meter": "cost", "is_dated": 1, "is_summed": 2}
+        async with of.database.writing() as connection:
+            await connection.execute(sa.insert(events), [{**replaced, "value": 50, "time": NOON}])
+        assert await consumption.revise_days(of.database, meters, [NOON - NOON % 86400]) == 1
+    async with of.database.reading() as connection:
+        return {100: "use", 60: "arrival"}[await journal.fetch_balance(connection, id_)]
 
 
 async def find_time_of_coupons(of: Sold, closing: Any, name: str) -> str:
@@ -154,6 +177,7 @@ async def find_time_of_taxes(of: Sold, closing: Any, name: str) -> str:
 
 FIND_TIME: dict[str, Callable[[Sold, Any, str], Awaitable[str]]] = {
     "credits": find_time_of_credits,
+    "corrections": find_time_of_corrections,
     "coupons": find_time_of_coupons,
     "trials": find_time_of_trials,
     "plans": find_time_of_plans,

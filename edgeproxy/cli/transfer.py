@@ -37,8 +37,14 @@ def export(
         str | None,
         typer.Option(metavar="URL", help="Insert these files into ClickHouse, each once: https://HOST:8443/DATABASE."),
     ] = None,
+    for_edges: Annotated[
+        bool,
+        typer.Option("--for-edges", help="Leave out `accounts`, which edges do not get."),
+    ] = False,
 ) -> None:
-    """Print the customers, keys and flags of the database as a file that edge.yaml and collector.yaml can include."""
+    """Print the customers, keys and flags of the database as a file that `import` reads. With --for-edges, edge.yaml
+    can include it too.
+    """
     if clickhouse is not None and not parquet:
         fail("--clickhouse: goes with --parquet, whose files it gets", 2)
     settings = load_collector_file(config)
@@ -49,6 +55,6 @@ def export(
         return
     from edgeproxy.collector.commands import database
 
-    code, text = database.export_configuration(settings, sys.stdout)
+    code, text = database.export_configuration(settings, sys.stdout, for_edges=for_edges)
     if code:
         fail(text, code)

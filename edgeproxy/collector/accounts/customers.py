@@ -256,9 +256,14 @@ def has_pseudonyms(settings: CollectorSettings) -> bool:
     return settings.privacy is not None and settings.privacy.pseudonyms
 
 
-def build_row(name: str, customer: Customer, *, has_pseudonym: bool = False) -> CustomerRow:
-    """Return the row of a new customer with these settings. With `has_pseudonym` its name is a pseudonym."""
-    id_ = generate_id()
+def build_row(
+    name: str, customer: Customer, *, has_pseudonym: bool = False, known_id: str | None = None
+) -> CustomerRow:
+    """Return the row of a new customer with these settings. With `has_pseudonym` its name is a pseudonym.
+
+    `known_id` is the id that the customer had in another database.
+    """
+    id_ = known_id or generate_id()
     return CustomerRow(
         id=id_,
         name=build_pseudonym(id_) if has_pseudonym else name,

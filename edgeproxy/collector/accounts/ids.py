@@ -34,6 +34,11 @@ def is_pseudonym(name: str) -> bool:
     return name.startswith(PSEUDONYM_PREFIX) and is_id(name.removeprefix(PSEUDONYM_PREFIX))
 
 
+def parse_pseudonym(pseudonym: str) -> str:
+    """Return the id of the customer with this pseudonym."""
+    return pseudonym.removeprefix(PSEUDONYM_PREFIX)
+
+
 def now_ms() -> int:
     """Return the time in Unix milliseconds."""
     return time.time_ns() // 1_000_000

@@ -1,10 +1,11 @@
 """The import of customers, keys and flags from files, and their export to an equivalent file.
 
-An import changes only the objects that the files name. A revoked key stays revoked, whatever a file says. Files contain
-the fields of a customer that edges receive; the external id, metadata and `rotate_every` stay in the database.
+An import changes only the objects that the files name. A revoked key stays revoked, whatever a file says. Files have
+the fields that edges receive in `customers`, and all others in `accounts`. Customers with a pseudonym keep it and their
+id, because their usage is counted by it. The names of such customers are in `accounts` alone.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
@@ -12,27 +13,36 @@ from typing import NamedTuple, TypeVar
 
 import orjson
 import sqlalchemy as sa
+from pydantic import BaseModel, ValidationError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, customer_rows, customers, documents, key_rows
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.change import drop_empty_values
+from edgeproxy.collector.accounts.change import ChangeRejectedError, drop_empty_values
 from edgeproxy.collector.accounts.customers import Columns
-from edgeproxy.collector.accounts.ids import is_id, is_pseudonym, now_ms
+from edgeproxy.collector.accounts.fields import Metadata, Span, Text
+from edgeproxy.collector.accounts.ids import is_id, is_pseudonym, now_ms, parse_pseudonym
 from edgeproxy.collector.accounts.models import dump_settings
 from edgeproxy.collector.accounts.pseudonyms import resolve_names
 from edgeproxy.collector.accounts.rows import CustomerRow, FlagRow, KeyRow
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.config.collector.account import Account
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer, Flag, Key
 from edgeproxy.config.directory import parse_document
+from edgeproxy.config.units import format_seconds
 
 AT_ONCE = 200
 """The most rows of a transaction, so that the collector's own work never waits long."""
+PAGE_CUSTOMERS = 1000
+"""Accounts that an export reads at once."""
 TRIES = 3
 """A batch is tried this many times if others create the same rows meanwhile."""
+
+SETTINGS_COLUMNS = frozenset({"settings", "tier"})
+"""The columns with the settings that edges receive."""
 
 T = TypeVar("T")
 
@@ -55,6 +65,14 @@ class ImportRollbackError(Exception):
     """Roll back a batch of a dry run."""
 
 
+class _AccountFields(BaseModel):
+    """The fields of an account that become columns."""
+
+    external_id: Text | None
+    metadata: Metadata
+    rotate_every: Span | None
+
+
 Step = Callable[[AsyncConnection, Caller, Sequence[T]], Awaitable[ImportResult]]
 """Imports a batch in the transaction of the connection."""
 
@@ -67,7 +85,8 @@ async def import_settings(
     Each change has its audit entry. An interrupted import has imported some items, and the next import adds the rest.
     """
     # In a dry run, the customers of the files do not exist when their keys are checked.
-    import_customers = partial(_import_customers, has_pseudonym=customers.has_pseudonyms(settings))
+    has_pseudonym = customers.has_pseudonyms(settings)
+    import_customers = partial(_import_customers, accounts=settings.accounts, has_pseudonym=has_pseudonym)
     import_keys = partial(_import_keys, pending_customers=set(settings.customers) if dry else set())
     return {
         "customers": await _import_all(database, import_customers, settings.customers.items(), caller, dry),
@@ -106,33 +125,89 @@ async def _lock_named(connection: AsyncConnection, names: Collection[str]) -> di
 
 
 async def _import_customers(
-    connection: AsyncConnection, caller: Caller, batch: Sequence[tuple[str, Customer]], *, has_pseudonym: bool
+    connection: AsyncConnection,
+    caller: Caller,
+    batch: Sequence[tuple[str, Customer]],
+    *,
+    accounts: Mapping[str, Account],
+    has_pseudonym: bool,
 ) -> ImportResult:
-    """Import customers. With `has_pseudonym` new ones get a pseudonym."""
-    names = [name for name, _ in batch]
-    existing = await _lock_named(connection, names)
-    new, entries, refused, same = [], [], [], 0
+    """Import customers and their accounts. With `has_pseudonym` new ones get a pseudonym."""
+    existing = await _lock_named(connection, [name for name, _ in batch])
+    new: list[CustomerRow] = []
+    entries: list[AuditEntry] = []
+    refused, same = [], 0
     for name, customer in batch:
-        settings, row = dump_settings(customer), existing.get(name)
-        text = orjson.dumps(settings).decode()
-        if is_id(name):
-            refused.append(f"customer {name}: the name has the form of an id")
-        elif row is None and is_pseudonym(name):
-            refused.append(f"customer {name}: the name has the form of a pseudonym")
-        elif row is None:
-            new.append(customers.build_row(name, customer, has_pseudonym=has_pseudonym))
-            entries.append(AuditEntry("customer.create", new[-1].name, None, settings))
-        elif row.deleting_since is not None:
-            refused.append(f"customer {name}: is being deleted")
-        elif row.settings == text:
-            same += 1
+        settings, account, row = dump_settings(customer), accounts.get(name), existing.get(name)
+        try:
+            columns = {} if account is None else _build_account_columns(account)
+            if row is None:
+                added = _build_customer_row(name, customer, account, has_pseudonym)._replace(**columns)  # type: ignore[arg-type]
+                await _require_unused(connection, added, new)
+                new.append(added)
+                entries.append(AuditEntry("customer.create", added.name, None, settings | drop_empty_values(columns)))
+                continue
+            _require_same(row, account)
+            columns |= {"settings": orjson.dumps(settings).decode(), "tier": customer.tier}
+            changed = {column: value for column, value in columns.items() if getattr(row, column) != value}
+            if changed.get("external_id") is not None:
+                await customers.require_unused(connection, None, str(columns["external_id"]))
+        except (ChangeRejectedError, ValidationError) as error:
+            reason = error.why if isinstance(error, ChangeRejectedError) else error.errors()[0]["msg"]
+            refused.append(f"customer {name}: {reason}")
+            continue
+        if changed:
+            await customers.transition(connection, row, **changed)
+            if "metadata" in changed:
+                await customers.note_email_change(connection, row.id)
+            others = changed.keys() - SETTINGS_COLUMNS
+            before = orjson.loads(row.settings) | {column: getattr(row, column) for column in others}
+            after = settings | {column: changed[column] for column in others}
+            entries.append(AuditEntry("customer.change", row.name, before, after))
         else:
-            await customers.transition(connection, row, settings=text, tier=customer.tier)
-            entries.append(AuditEntry("customer.change", row.name, orjson.loads(row.settings), settings))
+            same += 1
     if new:
         await customer_rows.insert_rows(connection, new)
     await _record(connection, caller, "customer", [entry.target for entry in entries], entries)
     return ImportResult(len(new), len(entries) - len(new), same, tuple(refused))
+
+
+async def _require_unused(connection: AsyncConnection, added: CustomerRow, new: Sequence[CustomerRow]) -> None:
+    """Raise ChangeRejectedError if another customer, stored or among `new`, has the external id or the shown name."""
+    if added.external_id is not None and any(one.external_id == added.external_id for one in new):
+        raise ChangeRejectedError(409, "there is a customer with this external_id already")
+    if any((one.display_name or one.name) == (added.display_name or added.name) for one in new):
+        raise ChangeRejectedError(409, "there is a customer with this name already")
+    # A name that is no pseudonym was looked up with the batch.
+    await customers.require_unused(connection, added.display_name, added.external_id)
+
+
+def _require_same(row: CustomerRow, account: Account | None) -> None:
+    """Raise ChangeRejectedError unless a file may change this customer."""
+    if row.deleting_since is not None:
+        raise ChangeRejectedError(409, "is being deleted")
+    if account is not None and account.name not in (None, row.display_name):
+        raise ChangeRejectedError(409, "has another name in the database, and names cannot be changed")
+
+
+def _build_customer_row(name: str, customer: Customer, account: Account | None, has_pseudonym: bool) -> CustomerRow:
+    """Return the row of a new customer. Raises ChangeRejectedError if it cannot have this name."""
+    if is_id(name):
+        raise ChangeRejectedError(409, "the name has the form of an id")
+    if not is_pseudonym(name):
+        return customers.build_row(name, customer, has_pseudonym=has_pseudonym)
+    if account is None or account.name is None:
+        raise ChangeRejectedError(409, "the name has the form of a pseudonym, and accounts does not tell its name")
+    if not has_pseudonym:
+        raise ChangeRejectedError(409, "has a pseudonym: write privacy: {pseudonyms: true}")
+    return customers.build_row(account.name, customer, has_pseudonym=True, known_id=parse_pseudonym(name))
+
+
+def _build_account_columns(account: Account) -> Columns:
+    """Return the columns of a customer that its account sets. Raises ValidationError."""
+    fields = _AccountFields.model_validate(account, from_attributes=True)
+    metadata = orjson.dumps(fields.metadata).decode()
+    return {"external_id": fields.external_id, "metadata": metadata, "rotate_every": fields.rotate_every}
 
 
 async def _import_keys(
@@ -233,8 +308,11 @@ def _split_batches(items: Iterable[T]) -> Iterator[list[T]]:
         yield batch
 
 
-async def export_lines(connection: AsyncConnection) -> AsyncIterator[str]:
-    """Yield all customers, keys and flags as the lines of a file that edges and collectors can include."""
+async def export_lines(connection: AsyncConnection, *, for_edges: bool = False) -> AsyncIterator[str]:
+    """Yield all customers, keys and flags as the lines of a file that collectors can include.
+
+    Edges can include it too if it has no `accounts`: with `for_edges` they are left out.
+    """
     begun = False
     async for name, line in documents.stream_lines(connection, for_files=True):
         if not begun:
@@ -257,6 +335,35 @@ async def export_lines(connection: AsyncConnection) -> AsyncIterator[str]:
         yield "flags:"
     for name, flag in all_flags.items():
         yield f"  {_format_json(name)}: {_format_json(flag.model_dump(mode='json', exclude_defaults=True))}"
+    if for_edges:
+        return
+    begun = False
+    async for row in _stream_rows(connection):
+        if account := _dump_account(row):
+            if not begun:
+                yield "accounts:"
+                begun = True
+            yield f"  {_format_json(row.name)}: {_format_json(account)}"
+
+
+async def _stream_rows(connection: AsyncConnection) -> AsyncIterator[CustomerRow]:
+    """Yield the customers that are not being deleted, in order of name, with one page in memory at a time."""
+    table, after = schema.customers, ""
+    current = table.c.deleting_since.is_(None)
+    following = sa.select(table.c.name).where(current).order_by(table.c.name).limit(PAGE_CUSTOMERS)
+    # Names are read first, because a page may have no readable row.
+    while page := list((await connection.execute(following.where(table.c.name > after))).scalars()):
+        between = current & table.c.name.between(page[0], page[-1])
+        for row in await customer_rows.fetch_rows(connection, sa.select(table).where(between).order_by(table.c.name)):
+            yield row
+        after = page[-1]
+
+
+def _dump_account(row: CustomerRow) -> dict[str, object]:
+    """Return a customer's account as files write it, without empty values."""
+    span = None if row.rotate_every is None else format_seconds(row.rotate_every)
+    account = {"name": row.display_name, "external_id": row.external_id, "metadata": orjson.loads(row.metadata)}
+    return drop_empty_values(account | {"rotate_every": span})
 
 
 def _format_json(value: object) -> str:

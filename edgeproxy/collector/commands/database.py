@@ -252,12 +252,12 @@ def import_configuration(settings: CollectorSettings, *, dry: bool) -> CommandRe
     return run_on_database(settings, bring)
 
 
-def export_configuration(settings: CollectorSettings, to: TextIO) -> CommandResult:
-    """Write customers, keys and flags of the database to `to` as a configuration file."""
+def export_configuration(settings: CollectorSettings, to: TextIO, *, for_edges: bool) -> CommandResult:
+    """Write customers, keys and flags of the database to `to` as a configuration file, with `for_edges` for edges."""
 
     async def take(database: Database) -> str:
         async with database.reading(whole=True) as connection:
-            async for line in transfer.export_lines(connection):
+            async for line in transfer.export_lines(connection, for_edges=for_edges):
                 to.write(line + "\n")
         return ""
 

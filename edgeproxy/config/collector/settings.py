@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import addresses, hub_settings, parsers
+from edgeproxy.config.collector.account import Account
 from edgeproxy.config.collector.alerts import Alerts
 from edgeproxy.config.collector.anomalies import Anomalies
 from edgeproxy.config.collector.billing import Billing
@@ -275,6 +276,11 @@ class CollectorFile(Part):
     keys: tuple[Key, ...] = Field(default=(), description="Keys that customers send to edges.")
     flags: dict[Name, Flag] = Field(
         default_factory=dict, description="Flags: some customers see routes that others do not."
+    )
+    accounts: dict[Name, Account] = Field(
+        default_factory=dict,
+        description="[Facts about customers](accounts.md#files-into-the-database-and-back) that only the database has. "
+        "`edgeproxy import` reads them, and a collector ignores them.",
     )
     regions: Measured | None = Field(
         default=None,

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.accounts import audit, customers, flags, leaked_keys, transfer
+from edgeproxy.collector.accounts import audit, customers, flags, keys, leaked_keys, transfer
 from edgeproxy.collector.accounts.audit import Caller
+from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKeyRequest
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import directory_outbox
 from edgeproxy.config.collector.load import load_collector
@@ -87,6 +88,110 @@ def test_export_returns_the_imported_settings(database: str, tmp_path: Path) -> 
         assert await state(opened) == (10, 9)
 
     run(database, work)
+
+
+PSEUDONYM = "c-0193e4a0-7c6b-7d2e-8f3a-1b2c3d4e5f60"
+WITH_PSEUDONYMS = f"""\
+privacy: {{pseudonyms: true}}
+customers:
+  {PSEUDONYM}: {{tier: pro, flags: [beta]}}
+  {PSEUDONYM[:-1]}1: {{tier: basic}}
+keys:
+  - {{sha256: "{"1" * 64}", customer: {PSEUDONYM}}}
+flags:
+  beta: {{customers: [{PSEUDONYM}]}}
+accounts:
+  {PSEUDONYM}: {{name: Zephyr, external_id: crm-17, metadata: {{alert_email: z@example.com}}, rotate_every: 90d}}
+  {PSEUDONYM[:-1]}1: {{name: Boreas}}
+"""
+FACTS = {"metadata": {"alert_email": "a@example.com"}, "external_id": "crm-1", "rotate_every": "12h"}
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("pseudonyms", [False, True])
+def test_exported_accounts_are_restored_in_another_database(
+    database: str, postgresql: Postgresql, tmp_path: Path, pseudonyms: bool
+) -> None:
+    """The database gets the accounts by the API. Customers with a pseudonym keep it, so their usage stays theirs."""
+    privacy = f"privacy: {{pseudonyms: {str(pseudonyms).lower()}}}\n"
+    exported: list[str] = []
+
+    async def fill(opened: Database) -> None:
+        site = settings(tmp_path, privacy)
+        for name, facts in (("acme", FACTS), ("bolt", {})):
+            async with opened.writing() as connection:
+                new = CreateCustomerRequest.model_validate({"name": name, "tier": "pro", **facts})
+                await customers.create_customer(connection, ME, new, site)
+                await keys.create_key(connection, ME, name, CreateKeyRequest.model_validate({}))
+        exported.append(await told(opened))
+
+    async def restore(opened: Database) -> None:
+        files = settings(tmp_path, privacy + exported[0])
+        done = await transfer.import_settings(opened, files, ME, dry=False)
+        assert [(part.added, part.refused) for part in done.values()] == [(2, ()), (2, ()), (0, ())]
+        assert await told(opened) == exported[0]
+        again = await transfer.import_settings(opened, files, ME, dry=False)
+        assert [part[:3] for part in again.values()] == [(0, 0, 2), (0, 0, 2), (0, 0, 0)]
+        async with opened.reading() as connection:
+            for name, facts in (("acme", FACTS), ("bolt", {})):
+                found = await customers.get_row(connection, name)
+                assert (found.external_id, found.name == name) == (facts.get("external_id"), not pseudonyms)
+            for_edges = "".join([line async for line in transfer.export_lines(connection, for_edges=True)])
+        assert ("acme" in for_edges, "crm-1" in for_edges) == (not pseudonyms, False)
+
+    run(database, fill)
+    run(postgresql.database() if database.startswith("postgresql") else f"sqlite:///{tmp_path}/other.db", restore)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"privacy: {pseudonyms: true}\n": ""}, "has a pseudonym: write privacy: {pseudonyms: true}"),
+        ({"name: Zephyr, ": ""}, "the name has the form of a pseudonym, and accounts does not tell its name"),
+        ({"name: Zephyr": "name: Boreas"}, "there is a customer with this name already"),
+        ({"rotate_every: 90d": "rotate_every: soon"}, "'soon' is not a number with a unit"),
+        ({"external_id: crm-17": f'external_id: "{"x" * 300}"'}, "cannot be used"),
+        ({"metadata: {alert_email: z@example.com}": 'metadata: {"": x}'}, "'' is no name"),
+        ({"{name: Boreas": "{name: Boreas, external_id: crm-17"}, "there is a customer with this external_id already"),
+    ],
+)
+def test_refused_account_leaves_the_others(tmp_path: Path, changes: dict[str, str], why: str) -> None:
+    accounts = WITH_PSEUDONYMS
+    for old, new in changes.items():
+        accounts = accounts.replace(old, new)
+
+    async def work(opened: Database) -> None:
+        done = await transfer.import_settings(opened, settings(tmp_path, accounts), ME, dry=False)
+        refused = done["customers"].refused
+        assert why in refused[0]
+        assert done["customers"].added == 2 - len(refused)
+
+    run(f"sqlite:///{tmp_path}/ledger.db", work)
+
+
+def test_import_changes_the_facts_of_a_customer_but_no_name(tmp_path: Path) -> None:
+    async def work(opened: Database) -> None:
+        await transfer.import_settings(opened, settings(tmp_path, WITH_PSEUDONYMS), ME, dry=False)
+        changed = WITH_PSEUDONYMS.replace("crm-17", "crm-18").replace("z@example", "y@example")
+        done = await transfer.import_settings(opened, settings(tmp_path, changed), ME, dry=False)
+        assert done["customers"] == transfer.ImportResult(0, 1, 1)
+        async with opened.reading() as connection:
+            row = await customers.get_row(connection, "Zephyr")
+        assert (row.name, row.external_id, "y@example" in row.metadata) == (PSEUDONYM, "crm-18", True)
+        entry = next(one for one in await read(opened, audit.list_entries, 0, 9) if one["action"] == "customer.change")
+        assert (entry["before"]["external_id"], entry["after"]["external_id"]) == ("crm-17", "crm-18")
+        without = WITH_PSEUDONYMS[: WITH_PSEUDONYMS.index("accounts:")]
+        done = await transfer.import_settings(opened, settings(tmp_path, without), ME, dry=False)
+        assert done["customers"] == transfer.ImportResult(0, 0, 2)
+        renamed = WITH_PSEUDONYMS.replace("Zephyr", "Notus").replace("Boreas, ", "")
+        done = await transfer.import_settings(opened, settings(tmp_path, renamed), ME, dry=False)
+        why = "has another name in the database, and names cannot be changed"
+        assert done["customers"].refused == (f"customer {PSEUDONYM}: {why}",)
+        taken = WITH_PSEUDONYMS.replace("{name: Boreas", "{name: Boreas, external_id: crm-17")
+        done = await transfer.import_settings(opened, settings(tmp_path, taken), ME, dry=False)
+        assert "there is a customer with this external_id already" in str(done["customers"].refused)
+
+    run(f"sqlite:///{tmp_path}/ledger.db", work)
 
 
 def test_import_restores_no_revoked_key_and_no_deleted_customer(database: str, tmp_path: Path) -> None:

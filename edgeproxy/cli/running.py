@@ -17,7 +17,7 @@ from edgeproxy.cli.readiness import UnansweredError, wait_until_ready
 if TYPE_CHECKING:
     from urllib.request import BaseHandler
 
-    from edgeproxy.collector.api.access.models import Access
+    from edgeproxy.collector.api.access import Access
     from edgeproxy.config.addresses import Address
 
 Rendered = TypeVar("Rendered")

@@ -156,7 +156,7 @@ def step_collector(step: Step) -> None:
     """Add the points of a collector."""
     from sqlalchemy.ext.asyncio import AsyncConnection
 
-    from edgeproxy.collector.api.edges import handlers
+    from edgeproxy.collector.api import edges
     from edgeproxy.collector.database.database import Database
     from edgeproxy.collector.ledger.batch_writer import BatchWriter
 
@@ -173,7 +173,7 @@ def step_collector(step: Step) -> None:
     main.Database = Stepped  # type: ignore[attr-defined]
     step.wrap(BatchWriter, "settle_batch", "settle")
     step.wrap(BatchWriter, "_write_group", "work")
-    step.wrap(handlers, "answer_outcome", "answer")
+    step.wrap(edges, "answer_outcome", "answer")
 
 
 def main() -> None:

@@ -51,7 +51,7 @@ from edgeproxy.collector.api.responses import (
     build_response,
     problem,
 )
-from edgeproxy.collector.api.service.handlers import DESCRIPTION, REFERENCE, Description
+from edgeproxy.collector.api.service import DESCRIPTION, REFERENCE, Description
 from edgeproxy.collector.api.usage.csv_export import TooManyExportsError
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason

@@ -13,7 +13,7 @@ import pytest
 import zstandard
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.collector.api.events.handlers import EventHandlers
+from edgeproxy.collector.api.events import EventHandlers
 from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events.event import UsageEvent

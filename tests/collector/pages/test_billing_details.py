@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import stripe
 
-from edgeproxy.collector.api.billing_details.handlers import find_expiry
+from edgeproxy.collector.api.billing_details import find_expiry
 from edgeproxy.config.collector.tax_numbers import COUNTRIES, TAX_NUMBER_TYPES
 from loadtest.testbed.collector import ADMIN
 from loadtest.testbed.process import ROOT

@@ -4,8 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from edgeproxy.collector.api.edges.handlers import answer_outcome
-from edgeproxy.collector.api.edges.models import GAP_SEQ_MAX
+from edgeproxy.collector.api.edges import GAP_SEQ_MAX, answer_outcome
 from edgeproxy.collector.ledger.batch_writer import STATES, BatchOutcome
 from edgeproxy.collector.ledger.chain import SettledBatch, Shipper, Verdict, Watermark, advance_watermark, judge_batch
 from edgeproxy.collector.ledger.received_batch import BatchHeaders, ReceivedBatch, decode_batch

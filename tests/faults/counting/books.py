@@ -16,8 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.collector.api.edges.handlers import answer_outcome
-from edgeproxy.collector.api.edges.models import GAP_SEQ_MAX
+from edgeproxy.collector.api.edges import GAP_SEQ_MAX, answer_outcome
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import batches, ledger, series
 from edgeproxy.collector.ledger import edges

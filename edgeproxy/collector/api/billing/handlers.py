@@ -32,7 +32,7 @@ from edgeproxy.collector.api.billing.models import (
     price_to_response,
 )
 from edgeproxy.collector.api.billing.plan_choice import check_choice
-from edgeproxy.collector.api.cancellations.handlers import CancellationHandlers
+from edgeproxy.collector.api.cancellations import CancellationHandlers
 from edgeproxy.collector.api.changes import parse_if_match
 from edgeproxy.collector.api.credits.models import StripeSession
 from edgeproxy.collector.api.customer_billing import (

@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts.models import Body
-from edgeproxy.collector.api.coupons.models import CouponCode
+from edgeproxy.collector.api.coupons import CouponCode
 from edgeproxy.collector.api.credits.models import Url
 from edgeproxy.collector.api.customer_billing import CustomerChangeQuery
 from edgeproxy.collector.api.endpoint import Query

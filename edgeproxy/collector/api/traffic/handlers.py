@@ -9,7 +9,7 @@ from typing import cast
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.api import auth
-from edgeproxy.collector.api.edges.handlers import BATCH_HEADERS
+from edgeproxy.collector.api.edges import BATCH_HEADERS
 from edgeproxy.collector.api.endpoint import EDGE, READERS, AnyCall, Call, Nothing, Query, get, post
 from edgeproxy.collector.api.group import Group, Handlers
 from edgeproxy.collector.api.responses import ProblemError

@@ -1,1 +1,0 @@
-"""Access: whether a customer may call now, and each limit that may refuse it."""

@@ -1,1 +1,0 @@
-"""Billing details: models, handlers and endpoints."""

@@ -1,1 +1,0 @@
-"""Cancellations: models, handlers and endpoints."""

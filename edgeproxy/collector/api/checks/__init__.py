@@ -1,1 +1,0 @@
-"""Checks of usage and spending that an operator runs now, and their baselines."""

@@ -1,1 +1,0 @@
-"""Coupons of subscriptions: models, handlers and endpoints."""

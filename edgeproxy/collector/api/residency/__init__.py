@@ -1,1 +1,0 @@
-"""Endpoints of moves of customers between residencies."""

@@ -1,1 +1,0 @@
-"""Spend alerts: models, handlers and endpoints."""

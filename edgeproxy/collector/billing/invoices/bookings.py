@@ -5,6 +5,7 @@ earned over the days that they pay for (accounting.py). A credit note or a lost 
 (reductions.py).
 """
 
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
@@ -52,6 +53,8 @@ from edgeproxy.config.collector.currency_units import get_payable_unit
 
 PAGE = 20
 """The most invoices or credit notes that one transaction books, because concurrent changes wait for its end."""
+RETRY_SECONDS = 3600.0
+"""The seconds until an object that cannot be read is tried again."""
 NOTE_KINDS: tuple[TransactionKind, ...] = ("credit_note", "credit_note_void")
 REDUCTION_KINDS: tuple[TransactionKind, ...] = (*NOTE_KINDS, "dispute_lost", "dispute_won")
 OPENED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
@@ -75,54 +78,85 @@ Unbooked = TypeVar("Unbooked", InvoiceRow, NoteRow, AnyRow)
 """A row with an id of which something is to be booked."""
 
 
-async def book_invoices(database: Database) -> bool:
+class UnreadableObjectError(Exception):
+    """An object cannot be read, so it cannot be booked."""
+
+    def __init__(self, id_: str, error: Exception) -> None:
+        super().__init__(id_)
+        self.id = id_
+        self.error = error
+
+
+class UnreadableObjects:
+    """Objects that could not be read. Each is tried again after RETRY_SECONDS, because it may be repaired."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._retry_at: dict[tuple[str, str], float] = {}
+
+    def add(self, table: sa.Table, id_: str) -> None:
+        """Remember an object of a table."""
+        now = self._clock()
+        self._retry_at = {key: retry_at for key, retry_at in self._retry_at.items() if retry_at > now}
+        self._retry_at[table.name, id_] = now + RETRY_SECONDS
+
+    def is_resting(self, table: sa.Table, id_: str) -> bool:
+        """Return whether an object is not tried now."""
+        return self._retry_at.get((table.name, id_), 0.0) > self._clock()
+
+
+async def book_invoices(database: Database, unreadable: UnreadableObjects | None = None) -> bool:
     """Book the steps of invoices, credit notes and disputes that are not booked yet. Return whether there may be more.
 
-    A step that another collector has booked meanwhile is not booked again.
+    A step that another collector has booked meanwhile is not booked again. `unreadable` keeps the objects that cannot
+    be read between rounds, so that each costs a transaction once in RETRY_SECONDS.
     """
+    if unreadable is None:
+        unreadable = UnreadableObjects()
     steps = (
-        (invoices_table, _list_unbooked_invoices, _book_invoices),
-        (credit_notes, _list_unbooked_notes, _book_notes),
-        (disputes, _list_unbooked_disputes, _book_disputes),
+        (invoices_table, _list_unbooked_invoices, _book_invoice_state),
+        (credit_notes, _list_unbooked_notes, _book_note_state),
+        (disputes, _list_unbooked_disputes, _book_dispute),
     )
-    return any([await _book_page(database, *step) for step in steps])
+    return any([await _book_page(database, unreadable, *step) for step in steps])
 
 
 async def _book_page(
     database: Database,
+    unreadable: UnreadableObjects,
     table: sa.Table,
     fetch: Callable[[AsyncConnection, str | None], Awaitable[Sequence[Unbooked]]],
-    book: Callable[[Journal, Sequence[Unbooked]], Awaitable[None]],
+    book: Callable[[Journal, Unbooked], Awaitable[None]],
 ) -> bool:
     """Book the first page with a row that can be read; return whether there may be more. The others are set aside."""
     after = None
     while True:
         async with database.reading() as connection:
             rows = await fetch(connection, after)
-        booked = await _book_rows(database, table, rows, book)
-        if booked or len(rows) < PAGE:
-            return len(rows) == PAGE
+        readable = [row for row in rows if not unreadable.is_resting(table, row.id)]
+        while readable:
+            try:
+                await _book_rows(database, readable, book)
+                return len(rows) == PAGE
+            except UnreadableObjectError as error:
+                set_aside(table.name, error.id, error.error)
+                unreadable.add(table, error.id)
+                readable = [row for row in readable if row.id != error.id]
+        if len(rows) < PAGE:
+            return False
         after = rows[-1].id
 
 
 async def _book_rows(
-    database: Database,
-    table: sa.Table,
-    rows: Sequence[Unbooked],
-    book: Callable[[Journal, Sequence[Unbooked]], Awaitable[None]],
-) -> int:
-    """Book rows in one transaction; if one cannot be read, each in its own. Return how many are booked."""
-    if not rows:
-        return 0
-    try:
-        async with database.writing() as connection, open_journal(connection) as books:
-            await book(books, rows)
-    except UNREADABLE as error:
-        if len(rows) == 1:
-            set_aside(table.name, rows[0].id, error)
-            return 0
-        return sum([await _book_rows(database, table, [row], book) for row in rows])
-    return len(rows)
+    database: Database, rows: Sequence[Unbooked], book: Callable[[Journal, Unbooked], Awaitable[None]]
+) -> None:
+    """Book rows in one transaction. Raises UnreadableObjectError for the first one that cannot be read."""
+    async with database.writing() as connection, open_journal(connection) as books:
+        for row in rows:
+            try:
+                await book(books, row)
+            except UNREADABLE as error:
+                raise UnreadableObjectError(row.id, error) from error
 
 
 async def _list_unbooked_invoices(connection: AsyncConnection, after: str | None) -> list[InvoiceRow]:
@@ -130,16 +164,14 @@ async def _list_unbooked_invoices(connection: AsyncConnection, after: str | None
     return await invoices.fetch_invoices(connection, sa.text(UNBOOKED_INVOICES), limit=PAGE, after=after)
 
 
-async def _book_invoices(books: Journal, rows: Sequence[InvoiceRow]) -> None:
-    for row in rows:
-        await _book_state(books, row)
-        await _record_booked(books.connection, invoices_table, row.id, row.state)
+async def _book_invoice_state(books: Journal, row: InvoiceRow) -> None:
+    await _book_state(books, row)
+    await _record_booked(books.connection, invoices_table, row.id, row.state)
 
 
-async def _book_notes(books: Journal, rows: Sequence[NoteRow]) -> None:
-    for row in rows:
-        await _book_note(books, row)
-        await _record_booked(books.connection, credit_notes, row.id, row.state)
+async def _book_note_state(books: Journal, row: NoteRow) -> None:
+    await _book_note(books, row)
+    await _record_booked(books.connection, credit_notes, row.id, row.state)
 
 
 async def _list_unbooked_disputes(connection: AsyncConnection, after: str | None) -> Sequence[AnyRow]:
@@ -155,10 +187,10 @@ async def _list_unbooked_disputes(connection: AsyncConnection, after: str | None
     return (await connection.execute(unbooked)).all()
 
 
-async def _book_disputes(books: Journal, rows: Sequence[AnyRow]) -> None:
-    """Book the amounts that disputes have taken off invoices or put back since the last time."""
-    columns, connection, ids = disputes.c, books.connection, [row.id for row in rows]
-    statement = sa.select(disputes).where(columns.id.in_(ids), sa.text(UNBOOKED_DISPUTES)).order_by(columns.id)
+async def _book_dispute(books: Journal, unbooked: AnyRow) -> None:
+    """Book the amount that a dispute has taken off an invoice or put back since the last time."""
+    columns, connection = disputes.c, books.connection
+    statement = sa.select(disputes).where(columns.id == unbooked.id, sa.text(UNBOOKED_DISPUTES))
     for row in (await connection.execute(lock_rows(statement))).all():
         change = row.taken_off - row.booked
         update = sa.update(disputes).where(columns.id == row.id).values(booked=row.taken_off)

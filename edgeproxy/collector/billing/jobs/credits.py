@@ -40,6 +40,7 @@ class CreditsJob:
         """The additions to each closed hour at the last round."""
         self._book_at = 0.0
         """The monotonic time of the next check of invoices."""
+        self._unreadable = bookings.UnreadableObjects()
         self._limited_log = log.RateLimitedLog(60.0)
 
     async def run(self) -> None:
@@ -63,7 +64,7 @@ class CreditsJob:
             await self._revise_days(meters, now)
         if time.monotonic() >= self._book_at:
             began = time.monotonic()
-            while await bookings.book_invoices(self._database):
+            while await bookings.book_invoices(self._database, self._unreadable):
                 began = time.monotonic()
             self._book_at = time.monotonic() + BOOKING_RESTS * (time.monotonic() - began)
         if self._refunds is not None:

@@ -2,11 +2,14 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.billing.invoices import bookings, invoices, line_rows, receivables, stripe_reports
 from edgeproxy.collector.billing.invoices.bookings import invoice_entries
@@ -20,7 +23,7 @@ from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.reports.accounting import fetch_fees_between, parse_fees
 from edgeproxy.collector.database import unreadable_rows
 from edgeproxy.collector.database.alert_tables import alerts
-from edgeproxy.collector.database.billing_tables import credit_notes, invoice_lines
+from edgeproxy.collector.database.billing_tables import credit_notes, disputes, invoice_lines
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
 from edgeproxy.collector.database.credit_tables import credit_balances, credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
@@ -170,6 +173,61 @@ def test_unreadable_invoices_do_not_stop_the_booking_of_others(database: str, mo
             while await bookings.book_invoices(there):
                 pass
             assert sorted(row.source for row in await read(there, transactions)) == ["a", "b", "c", "d", "e"]
+
+    asyncio.run(work())
+
+
+def test_unreadable_object_costs_one_transaction_in_an_hour(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unreadable invoice, credit note and dispute; all others are booked in one transaction each time."""
+    now, journals = 0.0, 0
+
+    @asynccontextmanager
+    async def counting(connection: AsyncConnection) -> AsyncIterator[journal.Journal]:
+        nonlocal journals
+        journals += 1
+        async with journal.open_journal(connection) as books:
+            yield books
+
+    monkeypatch.setattr(bookings, "open_journal", counting)
+
+    async def work() -> None:
+        nonlocal now, journals
+        unreadable = bookings.UnreadableObjects(lambda: now)
+        async with opened(database, "acme") as there:
+
+            async def count_journals() -> int:
+                nonlocal journals
+                journals = 0
+                while await bookings.book_invoices(there, unreadable):
+                    pass
+                return journals
+
+            for number in ("a", "b", "c"):
+                await invoice(there, number, "open")
+            poison = sa.update(invoices_table).where(invoices_table.c.id == "b")
+            async with there.writing() as connection:
+                await connection.execute(poison.values(currency="poison"))
+            assert [await count_journals() for _ in range(3)] == [2, 0, 0]
+            for number in ("d", "e"):
+                await invoice(there, number, "open")
+            assert await count_journals() == 1, "the others only"
+            note = {"amount": 100, "why": "sorry", "state": "made", "tries": 0, "created_at": 0}
+            lost = {"state": "lost", "customer": ACME, "amount": 50, "currency": "usd", "reason": "fraudulent"}
+            first = sa.update(invoices_table).where(invoices_table.c.id == "a")
+            async with there.writing() as connection:
+                rows = [{"id": f"n{of}", "invoice": of, **note} for of in ("a", "c", "d")]
+                await connection.execute(sa.insert(credit_notes), rows)
+                rows = [{"id": f"l{of}", "invoice": of, "taken_off": 50, "created_at": 0, **lost} for of in ("a", "c")]
+                await connection.execute(sa.insert(disputes), rows)
+                await connection.execute(first.values(currency="poison"))
+            assert [await count_journals() for _ in range(2)] == [4, 0], "two for the notes, two for the disputes"
+            async with there.writing() as connection:
+                await connection.execute(sa.update(invoices_table).values(currency="usd"))
+            assert await count_journals() == 0
+            now += bookings.RETRY_SECONDS
+            assert await count_journals() == 3, "an invoice, a credit note and a dispute"
+            booked = sorted(row.source for row in await read(there, transactions))
+            assert booked == ["a", "b", "c", "d", "e", "la/0", "lc/0", "na", "nc", "nd"]
 
     asyncio.run(work())
 

@@ -87,10 +87,11 @@ class PartlyFetched(StripeObjects):
         return await super().fetch(object_type, id)
 
 
-async def apply_stripe_events(of: Sold, unfetched: Collection[str] = ()) -> None:
+async def apply_stripe_events(of: Sold, unfetched: Collection[str] = (), received: float | None = None) -> None:
     """Fetch and apply what Stripe has reported, as the collector does; its key is in the environment.
 
-    Objects with an id in `unfetched` cannot be fetched. Events that an earlier failure has put off are due.
+    Objects with an id in `unfetched` cannot be fetched; their events are received at the second `received`. Events that
+    an earlier failure has put off are due.
 
     Tests share the sandbox: the events of those before are not looked through.
     """
@@ -106,5 +107,8 @@ async def apply_stripe_events(of: Sold, unfetched: Collection[str] = ()) -> None
         async with of.database.writing() as connection:
             await connection.execute(sa.update(webhook_events).values(due=0))
         await processor.complete()
+        if received is not None:
+            async with of.database.writing() as connection:
+                await connection.execute(sa.update(webhook_events).values(received=int(received * 1000)))
     finally:
         await stripe.close()

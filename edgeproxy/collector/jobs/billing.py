@@ -49,7 +49,7 @@ from edgeproxy.collector.billing.subscriptions import (
     trial_alerts,
     unpaid_plans,
 )
-from edgeproxy.collector.billing.webhooks import receiver
+from edgeproxy.collector.billing.webhooks.possible_payers import find_possible_payers
 from edgeproxy.collector.billing.webhooks.processor import POLL_SECONDS, Apply, Processor, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
@@ -318,8 +318,7 @@ class BillingJobs:
         if not unpaid:
             return
         await self._complete_events()
-        async with self._database.reading() as connection:
-            payers = await receiver.list_possible_payers(connection)
+        payers = await find_possible_payers(self._database, unpaid, now)
         certain = [name for name in unpaid if name not in payers]
         paused = await self._pause_all(certain, settings, settings.billing, now)
         # Those who stay due would have all events read again every minute.

@@ -15,7 +15,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.period_close.trial_payments import TrialPayments
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, unpaid_plans
-from edgeproxy.collector.billing.webhooks import receiver
+from edgeproxy.collector.billing.webhooks.possible_payers import find_possible_payers
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.config.collector.billing import Billing
@@ -66,7 +66,7 @@ class PeriodRoll:
                 connection, subscriptions.RUNNER, customer, "now", settings=settings, now=now
             )
 
-        undecided = await self._list_undecided(refused)
+        undecided = await self._list_undecided(refused, now)
         self._put_off |= dict.fromkeys(undecided, now + PAUSE_SECONDS)
         due = [number for number in due if number not in undecided]
         for number in due:
@@ -77,7 +77,7 @@ class PeriodRoll:
             await self._apply(end, customer, now)
         return bool(due or trials or deleted)
 
-    async def _list_undecided(self, refused: Mapping[str, str]) -> Collection[str]:
+    async def _list_undecided(self, refused: Mapping[str, str], now: float) -> Collection[str]:
         """Return the subscriptions whose customer may have paid at Stripe, for example while no collector ran.
 
         `refused` has the names of customers by subscription.
@@ -89,8 +89,7 @@ class PeriodRoll:
         except StripeUnavailableError as error:
             self._limited_log.error("periods of refused customers cannot end now, and are tried again", str(error))
             return refused
-        async with self._database.reading() as connection:
-            payers = await receiver.list_possible_payers(connection)
+        payers = await find_possible_payers(self._database, refused.values(), now)
         return [number for number, name in refused.items() if name in payers]
 
     async def _end_trial(self, number: str, now: float, billing: Billing) -> None:

@@ -311,7 +311,7 @@ class Processor:
     async def complete(self) -> None:
         """Read lost events and apply all due events. Raises StripeUnavailableError if a list cannot be read.
 
-        Events whose object cannot be fetched or applied still wait afterwards: see `receiver.list_possible_payers`.
+        Events whose object cannot be fetched or applied still wait afterwards: see possible_payers.py.
         """
         await self.poll()
         for _ in range(COMPLETE_ROUNDS_MAX):

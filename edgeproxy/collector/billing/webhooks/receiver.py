@@ -12,20 +12,14 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
-from edgeproxy.collector.billing.invoices.invoices import OPEN
 from edgeproxy.collector.billing.stripe.webhook_event import StripeEvent
-from edgeproxy.collector.database.billing_tables import invoices
-from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.delivery_tables import webhook_events, webhook_polls
 from edgeproxy.collector.database.encryption import ColumnCipher
-from edgeproxy.collector.database.schema import customers
 
 LISTED_MAX = 100
 DROPPED_MAX = 1000
 """The most events deleted at once."""
-INVOICES_AT_ONCE_MAX = 100
-"""The most invoices looked up by one statement."""
 columns = webhook_events.c
 
 
@@ -155,23 +149,6 @@ async def count_waiting(connection: AsyncConnection, until: int) -> int:
     """Return the number of waiting events that Stripe created before this Unix second."""
     waiting = (columns.state == EventState.WAITING, columns.created < until)
     return int((await connection.execute(sa.select(sa.func.count()).where(*waiting))).scalar_one())
-
-
-async def list_possible_payers(connection: AsyncConnection) -> set[str]:
-    """Return the names of customers with a waiting event about an open invoice, because they may have paid it.
-
-    Dead letters do not count: they raise an alert, and must not delay decisions for ever.
-    """
-    is_waiting_invoice = (columns.state == EventState.WAITING) & (columns.object_type == "invoice")
-    stripe_ids = list(
-        (await connection.execute(sa.select(columns.object).where(is_waiting_invoice).distinct())).scalars()
-    )
-    statement = sa.select(customers.c.name).join_from(invoices, customers, customers.c.id == invoices.c.customer)
-    names: set[str] = set()
-    for first in range(0, len(stripe_ids), INVOICES_AT_ONCE_MAX):
-        matches = match_book_text(connection, invoices.c.stripe_id, *stripe_ids[first : first + INVOICES_AT_ONCE_MAX])
-        names.update((await connection.execute(statement.where(matches, invoices.c.state == OPEN))).scalars())
-    return names
 
 
 async def is_waiting(connection: AsyncConnection, object_type: str) -> bool:

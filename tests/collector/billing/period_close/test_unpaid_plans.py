@@ -26,6 +26,7 @@ from edgeproxy.collector.billing.subscriptions import (
     unpaid_plans,
 )
 from edgeproxy.collector.billing.subscriptions.unpaid_plans import UnpaidInvoices, decide_step
+from edgeproxy.collector.billing.webhooks import possible_payers
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.receiver import EventState
 from edgeproxy.collector.database.alert_tables import alerts
@@ -286,7 +287,9 @@ def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
             async with of.database.reading() as connection:
                 ends = sa.select(subscriptions_table.c.period_end)
                 assert (await connection.execute(ends)).scalar_one() == MARCH, "nobody knows who has paid"
-            closing._roll._complete_events = partial(apply_stripe_events, of, await list_stripe_ids(of, name))
+            closing._roll._complete_events = partial(
+                apply_stripe_events, of, await list_stripe_ids(of, name), MARCH + 4 * DAY
+            )
             await closing.step(MARCH + 4 * DAY + 61)
             assert await fetch_stopped(of) == []
             async with of.database.reading() as connection:
@@ -333,7 +336,7 @@ def test_a_customer_who_paid_while_no_collector_ran_is_not_paused(
                 await jobs._pause_unpaid()
             assert await fetch_paused(of) == [], "nobody knows who has paid"
             unfetched = await list_stripe_ids(of, names[0])
-            jobs._complete_events = partial(apply_stripe_events, of, unfetched)
+            jobs._complete_events = partial(apply_stripe_events, of, unfetched, clock.now)
             await jobs._pause_unpaid()
             assert await fetch_paused(of) == names[1:], "events about invoices of the other one wait"
             jobs._complete_events = fail
@@ -347,6 +350,42 @@ def test_a_customer_who_paid_while_no_collector_ran_is_not_paused(
             jobs._complete_events = complete_nothing if is_dead else partial(apply_stripe_events, of)
             await jobs._pause_unpaid()
             assert sorted(await fetch_paused(of)) == (names if is_dead else names[1:]), "dead letters delay nothing"
+
+    asyncio.run(work())
+
+
+def test_an_invoice_that_stripe_never_returns_delays_a_pause_for_three_days(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"{database.partition(':')[0]}-never-returned"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, plans=plans) as (of, closing):
+            await apply_stripe_events(of)
+            await of.customer(name, "small", now=JANUARY)
+            await enter_card(of, name, DECLINED)
+            await closing.step(JANUARY + 5)
+            began = float(JANUARY + 30 * DAY)
+            clock = SimpleNamespace(now=began)
+            monkeypatch.setattr(billing_jobs, "time", SimpleNamespace(time=lambda: clock.now))
+            jobs = BillingJobs(of.database, lambda: of.known, lambda now: None, ResponseCounts(), lambda revenue: None)
+            unfetched = await list_stripe_ids(of, name)
+            jobs._complete_events = partial(apply_stripe_events, of, unfetched, began)
+
+            async def look(after: float) -> tuple[bool, int]:
+                clock.now = began + after
+                await jobs._pause_unpaid()
+                is_paused = customers_table.c.settings.like(f"%{dunning.WHY}%")
+                is_told = alerts.c.title.like("%the payment is unknown%")
+                async with of.database.reading() as connection:
+                    paused = (await connection.execute(sa.select(customers_table.c.name).where(is_paused))).all()
+                    told = (await connection.execute(sa.select(alerts.c.details).where(is_told))).all()
+                return len(paused) == 1, len(told)
+
+            assert await look(60) == (False, 0)
+            for after in (possible_payers.UNREPORTED_SECONDS_MAX, possible_payers.DELAY_SECONDS_MAX - 1):
+                assert await look(after) == (False, 1), "one alert, and the customer is served"
+            assert await look(possible_payers.DELAY_SECONDS_MAX + 600) == (True, 1)
 
     asyncio.run(work())
 

@@ -112,13 +112,12 @@ def _list_collector_warnings(settings: "CollectorSettings") -> Iterator[str]:
 def _list_edge_warnings(settings: "EdgeSettings") -> Iterator[str]:
     """List the warnings about an edge: about its settings and its files."""
     from edgeproxy.config.edge.certificates import list_expiry_warnings
-    from edgeproxy.config.edge.residency import list_usages
     from edgeproxy.config.edge.warnings import list_edge_warnings
 
     for expiry in list_expiry_warnings(settings, time.time()):
         yield f"the certificate {expiry}"
     yield from list_edge_warnings(settings)
-    for usage in list_usages(settings).values():
+    for usage in settings.list_usages().values():
         if usage.is_exposed:
             yield f"the token for {usage.collector} can be read by all on the way: write https://"
     if settings.hub.is_exposed:

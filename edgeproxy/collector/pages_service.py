@@ -35,6 +35,7 @@ from edgeproxy.collector.pages.expired_rows import ExpiredRowsJob
 from edgeproxy.collector.pages.incident_history import IncidentHistory
 from edgeproxy.collector.pages.maintenance_clock import MaintenanceClock
 from edgeproxy.collector.pages.outgoing_mails import HourlyMails, OutgoingMails
+from edgeproxy.collector.pages.serving import add_pages
 from edgeproxy.collector.pages.sign_in import SignInPages
 from edgeproxy.collector.pages.sign_up import SignUpPages
 from edgeproxy.collector.pages.site import Page, Site
@@ -99,7 +100,8 @@ class PagesService:
             sign_up = SignUpPages(site, sign_in, self._pages.sign_up, self._sign_ups)
             sign_in.sign_up, signing_up = sign_up.by_issuer, sign_up.pages()
         subscribing = Subscriptions(site, self._questions).pages() if self._pages.status.subscribe else []
-        site.add_to(
+        add_pages(
+            site,
             application,
             [
                 *(*sign_in.pages(), *signing_up, *subscribing, *IncidentHistory(site).pages()),

@@ -101,9 +101,6 @@ class SpanExporter:
         self._queued_bytes = 0
 
     async def _run(self, settings: "Tracing") -> None:
-        # Tracing needs an optional extra; other features must work without it.
-        from edgeproxy.tracing.transport import create_transport
-
         resource = {
             "service.name": settings.service_name,
             "service.version": edgeproxy.__version__,
@@ -160,3 +157,17 @@ class SpanExporter:
         rejected = min(spans, outcome.rejected) if outcome.is_accepted else spans
         self.exported += spans - rejected
         self.dropped[UNANSWERED if outcome.may_retry else REFUSED] += rejected
+
+
+def create_transport(settings: "Tracing") -> "Transport":
+    """Create the transport of a protocol.
+
+    Each protocol needs the packages of an extra. All else must work without them.
+    """
+    if settings.protocol == "grpc":
+        from edgeproxy.tracing.grpc_transport import GrpcTransport
+
+        return GrpcTransport(settings)
+    from edgeproxy.tracing.transport import HttpTransport
+
+    return HttpTransport(settings)

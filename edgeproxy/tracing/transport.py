@@ -121,12 +121,3 @@ def interpret_answer(status: int, fields: Mapping[str, str], content: bytes) -> 
 def accept(response: ExportTraceServiceResponse) -> Outcome:
     """Return how many spans a receiver has accepted."""
     return Outcome(True, rejected=max(0, response.partial_success.rejected_spans))
-
-
-def create_transport(settings: Tracing) -> Transport:
-    """Create the transport of a protocol."""
-    if settings.protocol == "grpc":
-        from edgeproxy.tracing.grpc_transport import GrpcTransport  # It needs a package of another extra.
-
-        return GrpcTransport(settings)
-    return HttpTransport(settings)

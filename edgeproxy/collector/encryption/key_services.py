@@ -17,7 +17,6 @@ from typing import Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from edgeproxy.config.collector.encryption import KeyService as KeyServiceSettings
 from edgeproxy.config.environment import build_child_environment
 
 KEY_BYTES = 32
@@ -172,17 +171,3 @@ async def _communicate(process: asyncio.subprocess.Process, written: bytes) -> t
 def _kill(process: asyncio.subprocess.Process) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # Including its child processes.
-
-
-def open_key_service(settings: KeyServiceSettings) -> KeyService:
-    """Return the key service for these settings. Raises KeyServiceError if its package is not installed."""
-    if settings.kms is not None:
-        try:
-            from edgeproxy.collector.encryption.aws_kms import AwsKmsKeyService
-        except ImportError:
-            raise KeyServiceError("`kms` needs botocore: pip install 'edgeproxy[kms]'") from None
-        return AwsKmsKeyService(settings.kms)
-    if settings.command is not None:
-        return CommandKeyService(settings.command)
-    assert settings.file is not None  # The settings require it.
-    return FileKeyService(settings.file)

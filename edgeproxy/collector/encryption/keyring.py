@@ -21,8 +21,15 @@ from edgeproxy.collector.database.database import Database, UnusableDatabaseErro
 from edgeproxy.collector.database.encryption_tables import book_keys, encryption_keys
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.encryption.book_keys import BookKeys, get_year, insert_book_keys, unwrap_book_key
-from edgeproxy.collector.encryption.key_services import KEY_BYTES, KeyService, KeyServiceError, open_key_service
+from edgeproxy.collector.encryption.key_services import (
+    KEY_BYTES,
+    CommandKeyService,
+    FileKeyService,
+    KeyService,
+    KeyServiceError,
+)
 from edgeproxy.config.collector.encryption import Encryption
+from edgeproxy.config.collector.encryption import KeyService as KeyServiceSettings
 
 LOOK_UP = 0
 """The id of the key for hashes."""
@@ -148,6 +155,20 @@ def find_keyring(connection: AsyncConnection) -> Keyring | None:
     assert sync is not None  # An open connection always has one.
     keyring: Keyring | None = sync.get_execution_options().get(OPTION)
     return keyring
+
+
+def open_key_service(settings: KeyServiceSettings) -> KeyService:
+    """Return the key service for these settings. Raises KeyServiceError if its package is not installed."""
+    if settings.kms is not None:
+        try:
+            from edgeproxy.collector.encryption.aws_kms import AwsKmsKeyService
+        except ImportError:
+            raise KeyServiceError("`kms` needs botocore: pip install 'edgeproxy[kms]'") from None
+        return AwsKmsKeyService(settings.kms)
+    if settings.command is not None:
+        return CommandKeyService(settings.command)
+    assert settings.file is not None  # The settings require it.
+    return FileKeyService(settings.file)
 
 
 async def open_keyring(database: Database, settings: Encryption | None) -> Keyring | None:

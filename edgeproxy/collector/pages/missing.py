@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from edgeproxy.collector.pages.serving import build_handler
 from edgeproxy.collector.pages.site import CONSOLE, PORTAL, Page, Site, Visit
 from edgeproxy.config.collector.listeners import PAGE_GROUPS
 
@@ -61,6 +62,6 @@ def build_middleware(site: Site) -> Middleware:
             response.headers["Allow"] = allow
             return response
 
-        return await site.build_handler(Page("GET", request.path, "anyone", show_error, PAGE_GROUPS))(request)
+        return await build_handler(site, Page("GET", request.path, "anyone", show_error, PAGE_GROUPS))(request)
 
     return answer_browsers

@@ -1,10 +1,7 @@
 """Refused forms are shown again with their values, or held until the sender has signed in again."""
 
-from __future__ import annotations
-
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 from yarl import URL
@@ -15,24 +12,25 @@ from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.held_forms import HeldForm
 from edgeproxy.collector.pages.refilled_form import ONCE, FieldRefusal, Refusal, refill_form
 from edgeproxy.collector.pages.refusal_words import UNKNOWN_FIELD, Say, explain_field
+from edgeproxy.collector.pages.sessions import SignedIn
+from edgeproxy.collector.pages.site import Page, PageError, Visit
 
-if TYPE_CHECKING:
-    from edgeproxy.collector.pages.sessions import SignedIn
-    from edgeproxy.collector.pages.site import Page, PageError, Visit
+Serve = Callable[[Page, Visit], Awaitable[web.StreamResponse]]
+"""Serves a page (serving.py)."""
 
 UNAVAILABLE = 503
 SHOWN_AGAIN = frozenset({400, 404, 409, 412, 422, 429, UNAVAILABLE})
 """Statuses of refusals that the sender can correct or retry."""
 
 
-async def respond_refusal(visit: Visit, error: PageError | InvalidFormError) -> web.StreamResponse:
-    """Return the response to a refused request. A form is not lost."""
+async def respond_refusal(visit: Visit, error: PageError | InvalidFormError, serve: Serve) -> web.StreamResponse:
+    """Return the response to a refused request. A form is not lost: `serve` shows its page again."""
     fields = [] if isinstance(error, InvalidFormError) else error.errors
     is_held, answer = "", None
     if visit.form and error.status == 401:
         is_held = await _hold(visit)
     elif visit.form and error.status in SHOWN_AGAIN and visit.session is not None:
-        answer = await _show_again(visit, error.status, error.why, fields)
+        answer = await _show_again(visit, serve, error.status, error.why, fields)
     if answer is None:
         answer = visit.render_error(error.status, error.why, fields, is_held=bool(is_held))
     if is_held:
@@ -62,10 +60,10 @@ async def _find_sender(visit: Visit) -> SignedIn | None:
         return await sessions.find_sender(connection, cookie, visit.form.get("form", ""))
 
 
-async def _show_again(visit: Visit, status: int, why: str, fields: list[dict[str, str]]) -> web.StreamResponse | None:
+async def _show_again(
+    visit: Visit, serve: Serve, status: int, why: str, fields: list[dict[str, str]]
+) -> web.StreamResponse | None:
     """Return the page of a refused form with its values, or None if that page cannot be shown."""
-    from edgeproxy.collector.pages.site import PageError, Visit
-
     path = visit.referring_page or visit.request.path
     request = visit.request.clone(method="GET", rel_url=URL(path, encoded=True))
     match = await visit.request.app.router.resolve(request)
@@ -77,7 +75,7 @@ async def _show_again(visit: Visit, status: int, why: str, fields: list[dict[str
     errors = [_explain(one, say) for one in fields]
     again = Visit(visit.site, request, visit.reader, parameters=dict(match), refusal=Refusal(why, errors))
     try:
-        answer = await visit.site.serve_page(page, again)
+        answer = await serve(page, again)
     except PageError:
         return None
     if answer.status != 200:

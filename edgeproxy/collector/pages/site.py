@@ -1,10 +1,8 @@
-"""The pages of a listener: their audiences, and the routing of a request to its page."""
+"""The pages of a listener and their audiences, and a visit to one of them."""
 
-import hmac
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, NamedTuple, Unpack
@@ -12,20 +10,18 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from aiohttp import web
 
-from edgeproxy.base import log
-from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
+from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.languages import currencies
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.meter_display import find_worded_display
-from edgeproxy.collector.languages.reader import Reader, choose_reader
+from edgeproxy.collector.languages.reader import Reader
 from edgeproxy.collector.mails.letter import render_links
-from edgeproxy.collector.pages import choices, forms, navigation, refusals, rendering, sessions
+from edgeproxy.collector.pages import choices, forms, navigation, rendering
 from edgeproxy.collector.pages.api import ApiClient, ApiResponse, JsonDocument, RequestOptions
 from edgeproxy.collector.pages.api_docs import ApiReference
 from edgeproxy.collector.pages.brand_files import NO_BRAND
-from edgeproxy.collector.pages.choices import CURRENCY_COOKIE, LANGUAGE_COOKIE
+from edgeproxy.collector.pages.choices import CURRENCY_COOKIE
 from edgeproxy.collector.pages.fee_shares import find_fee_share
-from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.outgoing_mails import OutgoingMails
 from edgeproxy.collector.pages.refilled_form import Refusal
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
@@ -241,7 +237,7 @@ class Page(NamedTuple):
 
 
 class Site:
-    """The site: it checks requests and routes them to their pages."""
+    """The site of a listener: what its pages share."""
 
     def __init__(
         self,
@@ -275,112 +271,11 @@ class Site:
         self.reference: ApiReference | None = None  # The reference of the owner's API.
         self.brand = NO_BRAND
         self.has_issuer = False  # True if operators sign in at an issuer. It is asked for their roles again regularly.
-        self._log = log.get_logger()
-
-    def add_to(self, application: web.Application, pages: list[Page]) -> None:
-        """Add routes for these pages and the static files."""
-        for page in pages:
-            if not page.groups & self.groups:
-                continue
-            application.router.add_route(page.method, page.path, self.build_handler(page))
-            if page.method == "GET":
-                self.shown_pages[page.path] = page
-                application.router.add_route("HEAD", page.path, self.build_handler(page))
-        for path, content, media in (*rendering.list_static_files(), *self.brand.list_files()):
-            application.router.add_get(path, rendering.create_file_handler(content, media))
-
-    def build_handler(self, page: Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Build the handler that serves a page. It answers every error with a page."""
-
-        async def serve(request: web.Request) -> web.StreamResponse:
-            chosen = request.query.get("lang") or request.cookies.get(LANGUAGE_COOKIE)
-            visit = Visit(self, request, choose_reader(chosen, request.headers.get("Accept-Language")))
-            try:
-                answer = await self.serve_page(page, visit)
-            except (PageError, InvalidFormError) as page_error:
-                answer = await refusals.respond_refusal(visit, page_error)
-            except CONNECTION_ERRORS as error:
-                self._log.error("the database cannot be used", path=request.path, why=format_reason(error))
-                answer = visit.render_error(503)
-            except Exception as error:
-                self._log.error("a page failed", path=request.path, exc_info=error)
-                answer = visit.render_error(500)
-            if self.is_secure:
-                answer.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
-            for cookie, value in choices.list_choices(request):
-                self.remember(answer, cookie, value, CHOICE_SECONDS)
-            return answer
-
-        return serve
-
-    async def serve_page(self, page: Page, visit: Visit) -> web.StreamResponse:
-        request, is_form = visit.request, page.method == "POST"
-        if is_form and not forms.is_same_origin(request.headers, self.origins(request)):
-            raise self._denied(request, "the form was not sent by a page of this site")
-        visit.session = await self._session(request)
-        if page.who != "anyone":
-            if visit.session is None:
-                if is_form:
-                    with suppress(InvalidFormError):  # It is refused anyway.
-                        visit.form = await forms.parse_form(request)
-                    raise PageError(401, "the session has ended: sign in, and send the form again")
-                return visit.redirect(SIGN_IN, next=request.path_qs)
-            who = visit.session.who
-            is_audience = page.who in ("operator" if who.customer is None else "customer", "someone")
-            if not is_audience or not navigation.is_for(request.path, who):
-                raise self._denied(request, "this page is not for you", who)
-            if page.who != "someone" and (way := self._confirmed_at(visit.session)):
-                if is_form:
-                    with suppress(InvalidFormError):  # It is refused anyway.
-                        visit.form = await forms.parse_form(request)
-                    raise PageError(
-                        401, "the session has to be confirmed: open the page again, and send the form again"
-                    )
-                return visit.redirect(way, next=request.path_qs)
-            # A visitor with a spent budget can still sign out.
-            if page.who != "someone" and (seconds := self.api.count_page(visit.session)):
-                raise PageError(429, "you have opened too many pages in a minute", retry_after=str(seconds))
-        if is_form:
-            visit.form = await forms.parse_form(request)
-            if page.who != "anyone" and not hmac.compare_digest(
-                visit.form.get("form", "").encode(), visit.signed_in.form.encode()
-            ):
-                raise self._denied(request, "the form is of another session: open the page again", visit.signed_in.who)
-        elif held := request.cookies.get(self.held_cookie):
-            return await refusals.restore_form(page, visit, held)
-        return await page.handler(visit)
-
-    def _confirmed_at(self, session: Session) -> str | None:
-        """Return the path for confirming a session at the issuer, or None if no confirmation is due."""
-        if time.time() - session.created_at < sessions.CONFIRM_SECONDS:
-            return None
-        if session.who.customer is None:
-            return f"{SIGN_IN}/operator" if self.has_issuer else None
-        return f"{SIGN_IN}/customer" if session.who.by_issuer else None
-
-    def _denied(self, request: web.Request, why: str, who: SignedIn | None = None) -> PageError:
-        """Record a denial in the audit log and return its page."""
-        self.api.deny(request, None if who is None else who.label, 403, why)
-        return PageError(403, why)
 
     def origins(self, request: web.Request) -> frozenset[str]:
         """Return the origins of our pages: the request's and the configured one."""
         here = f"{self.url.partition('://')[0]}://{request.host}"
         return frozenset({forms.normalize_origin(here), forms.normalize_origin(self.url)})
-
-    async def _session(self, request: web.Request) -> Session | None:
-        secret = request.cookies.get(self.cookie)
-        if not secret:
-            return None
-        async with self.database.reading() as connection:
-            session = await sessions.find_session(connection, secret, now := time.time())
-        # A script that refreshes parts of a page must not keep the session alive (Fetch Metadata: cors, not navigate).
-        is_use = request.headers.get("Sec-Fetch-Mode") != "cors"
-        if session is not None and is_use and now - session.seen_at >= sessions.RECORD_USE_SECONDS:
-            async with self.database.writing() as connection:
-                await sessions.record_use(connection, session, now)
-        self.api.show_names(request, session)
-        return session
 
     @property
     def tiers(self) -> Mapping[str, Tier]:

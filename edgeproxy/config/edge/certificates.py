@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from edgeproxy.config.certificates import format_expiry_warnings
-from edgeproxy.config.edge.residency import list_usages
 from edgeproxy.config.edge.settings import EdgeFile
 from edgeproxy.config.tls import Certificate, OutwardTls
 
@@ -29,7 +28,7 @@ def _list_outward_tls(settings: EdgeFile) -> list[OutwardTls]:
     """List the TLS settings of outgoing connections."""
     towards: list[OutwardTls] = [upstream.tls for upstream in settings.upstreams.values()]
     towards.append(settings.hub.tls)
-    towards += [usage.tls for usage in list_usages(settings).values()]
+    towards += [usage.tls for usage in settings.list_usages().values()]
     towards += [tracing.tls for tracing in (settings.tracing,) if tracing is not None]
     return towards
 

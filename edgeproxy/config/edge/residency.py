@@ -1,16 +1,11 @@
 """Residencies: the collectors of an edge's customers, if their data must be in one of several places."""
 
-from typing import TYPE_CHECKING
-
 from pydantic import Field
 
 from edgeproxy.config.edge.directory_settings import Directory
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.field_types import Switch
 from edgeproxy.config.part import Part
-
-if TYPE_CHECKING:
-    from edgeproxy.config.edge.settings import EdgeFile
 
 
 class Residency(Part):
@@ -46,10 +41,3 @@ class Residency(Part):
 def find_home(residencies: dict[str, Residency]) -> str | None:
     """Return the name of the edge's own residency. None: residencies are not configured."""
     return next((name for name, residency in residencies.items() if residency.home), None)
-
-
-def list_usages(settings: "EdgeFile") -> dict[str, Usage]:
-    """Return the usage settings of an edge, by their paths in the file."""
-    if settings.residency:
-        return {f"residency.{name}.usage": residency.usage for name, residency in settings.residency.items()}
-    return {} if settings.usage is None else {"usage": settings.usage}

@@ -356,6 +356,12 @@ class EdgeFile(Part):
         "manager must wait at least as long.",
     )
 
+    def list_usages(self) -> dict[str, Usage]:
+        """Return the usage settings, by their paths in the file."""
+        if self.residency:
+            return {f"residency.{name}.usage": residency.usage for name, residency in self.residency.items()}
+        return {} if self.usage is None else {"usage": self.usage}
+
 
 class Pushed(EdgeFile):
     """A file for `edgeproxy directory push`, with customers and without required routes."""

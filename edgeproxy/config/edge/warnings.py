@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from edgeproxy.config.algorithms import DEFAULT_DEPTHS
 from edgeproxy.config.allowance import ANONYMOUS, compute_allowance, holds_route
-from edgeproxy.config.edge.residency import list_usages
 from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.rules import UNSEEN_FIELDS
 from edgeproxy.config.edge.settings import EdgeSettings
@@ -69,7 +68,7 @@ def _list_peer_warnings(settings: EdgeSettings) -> Iterator[str]:
                 f"upstreams.{name}.host: pass sends the client's Host to an endpoint of https://, which mostly serves "
                 "its own name alone: leave it out, or write host: upstream"
             )
-    for place, usage in list_usages(settings).items():
+    for place, usage in settings.list_usages().items():
         if not usage.tls.verify:
             yield f"{place}.tls.verify: false trusts whoever answers, who gets the token: write ca: FILE"
     yield from list_tracing_warnings(settings.tracing)

@@ -4,7 +4,7 @@ that are no longer current, repairs tables after a killed process, and releases 
 
 from itertools import pairwise
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.base import Fold
@@ -15,10 +15,8 @@ from edgeproxy.edge.counters.reclaim import Reclaim
 from edgeproxy.edge.counters.row_repair import repair_if_free
 from edgeproxy.edge.counters.rows import LimitTable
 from edgeproxy.edge.counters.setup import LIMITS, OCCUPANCY, TALLIES, boot_of
+from edgeproxy.edge.counters.table_files import TableFiles
 from edgeproxy.edge.counters.tallies import TallyTable
-
-if TYPE_CHECKING:
-    from edgeproxy.edge.counters.store import Store
 
 RECLAIM_SECONDS, HURRIED_RECLAIM_SECONDS = 0.003, 0.006
 """Seconds of a slice for each table of limits: usually, and when more than half of its rows are in use."""
@@ -47,8 +45,8 @@ class MaintenanceResult(NamedTuple):
 class TableMaintenance:
     """The state of maintenance between two slices."""
 
-    def __init__(self, store: "Store") -> None:
-        self.store = store
+    def __init__(self, files: TableFiles) -> None:
+        self.files = files
         self._reclaims: dict[str, Reclaim] = {}
         self._carries: dict[str, tuple[Carry, bool]] = {}
         self._folds: dict[str, Fold] = {}
@@ -64,7 +62,7 @@ class TableMaintenance:
         folded: list[str] = []
         removed: list[str] = []
         for kind in LIMITS:
-            table = self.store.limits[kind]
+            table = self.files.limits[kind]
             self.repair(table)
             self.release_columns(table, now)
             did = self.reclaim(table, now)
@@ -74,7 +72,7 @@ class TableMaintenance:
             self.retire_tallies(kind, folded, removed)
         self.retire_occupancy(removed)
         if removed:
-            sync_folder(self.store.folder)
+            sync_folder(self.files.folder)
         return MaintenanceResult(True, closed, reclaimed, revived, carried, tuple(folded), tuple(removed))
 
     def repair(self, table: LimitTable) -> None:
@@ -113,17 +111,17 @@ class TableMaintenance:
 
         The last round of a file is one that began after its last worker, and every older file, had gone.
         """
-        numbers = self.store.list_generations(kind)
+        numbers = self.files.list_generations(kind)
         carried = 0
         oldest = True
         for number, next_number in pairwise(numbers):
-            name = self.store.get_file_name(kind, number)
+            name = self.files.get_file_name(kind, number)
             old, new = (
-                self.store.get_file(name, kind),
-                self.store.get_file(self.store.get_file_name(kind, next_number), kind),
+                self.files.get_file(name, kind),
+                self.files.get_file(self.files.get_file_name(kind, next_number), kind),
             )
             alone = oldest and not columns.list_held_columns(old)
-            if old.boot != boot_of(kind, self.store.control) or old.layout.cells != new.layout.cells:
+            if old.boot != boot_of(kind, self.files.control) or old.layout.cells != new.layout.cells:
                 # Cells of another clock, or of another width, mean nothing to the successor.
                 ended = last = alone
             else:
@@ -142,33 +140,33 @@ class TableMaintenance:
 
     def retire_tallies(self, kind: str, folded: list[str], removed: list[str]) -> None:
         """Fold old files that no worker holds into the durable base, and remove them."""
-        for number in self.store.list_generations(kind)[:-1]:
-            name = self.store.get_file_name(kind, number)
-            if name in self.store.load_base().folded:
+        for number in self.files.list_generations(kind)[:-1]:
+            name = self.files.get_file_name(kind, number)
+            if name in self.files.load_base().folded:
                 # Folded, and interrupted before it was removed.
                 self.remove(name, removed)
                 continue
-            file = self.store.get_file(name, kind)
-            if columns.list_held_columns(file) or not self.store.may_fold(name, kind):
+            file = self.files.get_file(name, kind)
+            if columns.list_held_columns(file) or not self.files.may_fold(name, kind):
                 continue
             fold = self._folds.setdefault(name, Fold(TallyTable(file)))
             if fold.slice(perf_counter() + RETIRE_SECONDS):
-                present = frozenset(path.name for path in self.store.folder.glob("*.tbl"))
-                base = self.store.load_base().fold(name, kind, fold.sums, present=present, marks=fold.marks)
-                base.write(self.store.base_path)
+                present = frozenset(path.name for path in self.files.folder.glob("*.tbl"))
+                base = self.files.load_base().fold(name, kind, fold.sums, present=present, marks=fold.marks)
+                base.write(self.files.base_path)
                 del self._folds[name]
                 folded.append(name)
                 self.remove(name, removed)
 
     def retire_occupancy(self, removed: list[str]) -> None:
         """Remove old files of open connections that no worker holds."""
-        for number in self.store.list_generations(OCCUPANCY)[:-1]:
-            name = self.store.get_file_name(OCCUPANCY, number)
-            if not columns.list_held_columns(self.store.get_file(name, OCCUPANCY)):
+        for number in self.files.list_generations(OCCUPANCY)[:-1]:
+            name = self.files.get_file_name(OCCUPANCY, number)
+            if not columns.list_held_columns(self.files.get_file(name, OCCUPANCY)):
                 self.remove(name, removed)
 
     def remove(self, name: str, removed: list[str]) -> None:
         """Unlink a file that counts no more."""
-        (self.store.folder / name).unlink(missing_ok=True)
-        self.store.close_file(name)
+        (self.files.folder / name).unlink(missing_ok=True)
+        self.files.close_file(name)
         removed.append(name)

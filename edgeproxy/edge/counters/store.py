@@ -17,7 +17,7 @@ from time import monotonic, sleep
 
 from edgeproxy.base import clock
 from edgeproxy.edge.counters import claims, columns
-from edgeproxy.edge.counters.base import Base, Sums, add_sums, read_stamp
+from edgeproxy.edge.counters.base import Sums, add_sums, read_stamp
 from edgeproxy.edge.counters.control import Control, boot_digest
 from edgeproxy.edge.counters.file import TableError, TableFile
 from edgeproxy.edge.counters.locks import FileLock
@@ -30,25 +30,21 @@ from edgeproxy.edge.counters.setup import (
     OCCUPANCY,
     TALLIES,
     layouts,
-    list_generations,
     prepare_control,
     prepare_tables,
-    present_name,
     recover,
 )
+from edgeproxy.edge.counters.table_files import TableFiles
 from edgeproxy.edge.counters.tallies import HISTOGRAM, TallyTable, names
 from edgeproxy.edge.counters.usage_key import UsageTotal, parse_usage_key
 
 __all__ = ["MaintenanceResult", "Store"]
 
-IDENTITY_FILE = "identity.json"
-"""The file that exists once usage is sealed; see edge/usage/identity.py."""
-USAGE = TALLIES[0]
 SEEN_BY_ALL_SECONDS = 2.0
 """Seconds that a worker on a column new to the others waits for them to read it."""
 
 
-class Store:
+class Store(TableFiles):
     """The tables from the view of one process. Needs no event loop; only `prepare` and `join` may wait.
 
     `limits` and `tallies` are the current tables by name. In a supervisor they change once another supervisor has
@@ -65,18 +61,10 @@ class Store:
     """The file of `connected`: one for all workers that choose from one set of columns."""
 
     def __init__(self, state: Path, tables_dir: Path | None, control: Control) -> None:
-        self.state = state
-        self.folder = tables_dir or state
-        self.base_path = state / "base.json"
-        self.control = control
+        super().__init__(state, tables_dir, control)
         self.column: int | None = None
-        self.limits: dict[str, LimitTable] = {}
         self.tallies: dict[str, TallyTable] = {}
         self.identity = FileLock(state / "identity.lock")
-        self.sealed: set[str] = set()
-        """Files of usage whose whole content has been sealed for good, by edge/usage/seal.py."""
-        self._files: dict[str, TableFile] = {}
-        self._base: tuple[tuple[int, int, int], Base] | None = None
         self._tending = TableMaintenance(self)
 
     # ---- the two ways in
@@ -181,10 +169,7 @@ class Store:
         Objects that counted in them cannot be used after that.
         """
         self.identity.release()
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
-        self.control.close()
+        super().close()
 
     # ---- for both
 
@@ -324,8 +309,6 @@ class Store:
         for of, key, words in TallyTable(file).totals(columns.list_held_columns(file)):
             add_sums(sums, of, key, words)
 
-    # ---- its files
-
     def follow(self) -> None:
         """Open the current tables, if others have become current."""
         for kind in LIMITS:
@@ -334,42 +317,3 @@ class Store:
         for kind in TALLIES:
             if kind not in self.tallies or self.tallies[kind].file is not self.current(kind):
                 self.tallies[kind] = TallyTable(self.current(kind))
-
-    def current(self, kind: str) -> TableFile:
-        """Return the current file of a table."""
-        return self.get_file(self.get_file_name(kind, self.control.generation(kind)), kind)
-
-    def get_file_name(self, kind: str, number: int) -> str:
-        """Return the name of a table's file."""
-        return present_name(self.folder, kind, number)
-
-    def list_generations(self, kind: str) -> list[int]:
-        """Return the numbers of a table's files up to the current one, oldest first."""
-        current = self.control.generation(kind)
-        return [number for number in list_generations(self.folder, kind) if number <= current]
-
-    def get_file(self, name: str, kind: str) -> TableFile:
-        """Return the open file of this name."""
-        if name not in self._files:
-            self._files[name] = TableFile.open(self.folder / name, kind=kind, instance=self.control.instance)
-        return self._files[name]
-
-    def close_file(self, name: str) -> None:
-        """Close a file that has been removed."""
-        if name in self._files:
-            self._files.pop(name).close()
-
-    def may_fold(self, name: str, kind: str) -> bool:
-        """Return whether a file of tallies may go into the base: a file of usage only if it is sealed, once an identity
-        exists.
-
-        If no supervisor seals now, the last seal may not be marked yet, and would be sealed again.
-        """
-        return kind != USAGE or name in self.sealed or not (self.state / IDENTITY_FILE).exists()
-
-    def load_base(self) -> Base:
-        """Return the content of base.json."""
-        read = read_stamp(self.base_path)
-        if self._base is None or self._base[0] != read:
-            self._base = (read, Base.load(self.base_path))
-        return self._base[1]

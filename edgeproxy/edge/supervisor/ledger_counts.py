@@ -15,7 +15,6 @@ import orjson
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.config.edge.residency import list_usages
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.config.hub_settings import Hub
@@ -151,4 +150,4 @@ def find_sources(settings: EdgeSettings) -> tuple[list[Usage], Hub | None]:
     if not any(quotas) and not any(caps) and settings.directory is None:
         return [], None
     follows_hub = settings.directory is not None and settings.directory.from_ == "hub"
-    return list(list_usages(settings).values()), settings.hub if follows_hub else None
+    return list(settings.list_usages().values()), settings.hub if follows_hub else None

@@ -30,7 +30,7 @@ from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.file import KINDS, TableFile, sync_folder, write_whole
 from edgeproxy.edge.counters.locks import FileLock
 from edgeproxy.edge.counters.setup import file_name, list_generations
-from edgeproxy.edge.counters.store import IDENTITY_FILE
+from edgeproxy.edge.counters.table_files import IDENTITY_FILE
 
 VERSION = 1
 SPOOL = "spool"

@@ -30,7 +30,8 @@ from edgeproxy.edge.counters.file import TableError, TableFile
 from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.counters.locks import FileLock
 from edgeproxy.edge.counters.setup import file_name, list_generations
-from edgeproxy.edge.counters.store import IDENTITY_FILE, Store
+from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.counters.table_files import IDENTITY_FILE
 from edgeproxy.edge.counters.tallies import COUNTER, TallyTable
 from edgeproxy.edge.counters.usage_key import qualify_customer, usage_key
 from edgeproxy.edge.usage import identity

@@ -20,7 +20,7 @@ import yaml
 from edgeproxy.collector.billing.invoices import invoices, note_requests
 from edgeproxy.collector.billing.invoices.bookings import book_invoices
 from edgeproxy.collector.billing.invoices.credit_decision import NoteRefusedError
-from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.jobs import billing as billing_jobs
 from tests.collector.billing.test_lives import (

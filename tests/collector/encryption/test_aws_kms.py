@@ -12,8 +12,14 @@ import pytest
 
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError
-from edgeproxy.collector.encryption.key_services import KeyServiceError, open_key_service
-from edgeproxy.collector.encryption.keyring import OPTION, Keyring, KeysUnavailableError, refresh_keyring
+from edgeproxy.collector.encryption.key_services import KeyServiceError
+from edgeproxy.collector.encryption.keyring import (
+    OPTION,
+    Keyring,
+    KeysUnavailableError,
+    open_key_service,
+    refresh_keyring,
+)
 from edgeproxy.collector.encryption.migration import rotate_keys
 from edgeproxy.config.collector.encryption import Encryption
 from loadtest.testbed.ports import HOST

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.languages.reader import choose_reader
-from edgeproxy.collector.pages import refusals, sessions
+from edgeproxy.collector.pages import refusals, serving, sessions
 from edgeproxy.collector.pages.sessions import SignedIn
 from edgeproxy.collector.pages.site import Page, PageError, Site, Visit
 from edgeproxy.config.collector.pages import Pages
@@ -90,7 +90,7 @@ def test_a_form_whose_fate_is_not_known_is_sent_again_as_the_same_request(databa
         site = Site(opened, Pages.model_validate({}), "http://127.0.0.1", api, settings, lambda: None)
         application = web.Application()
         pages = [Page("GET", "/console", "operator", show_form), Page("POST", "/console", "operator", refuse)]
-        site.add_to(application, pages)
+        serving.add_pages(site, application, pages)
         async with opened.writing() as connection:
             who = SignedIn("operator:ops", frozenset({"admin"}))
             secret = await sessions.begin_session(connection, who, time.time())
@@ -112,7 +112,9 @@ def test_who_has_no_session_writes_nothing(database: str, monkeypatch: pytest.Mo
         visit = Visit(site, make_mocked_request("POST", "/console"), choose_reader(None, None), form={"form": "0" * 64})
         monkeypatch.setattr(opened, "writing", None)
         monkeypatch.setattr(visit, "render_error", lambda status, *_, **__: web.Response(status=status))
-        assert (await refusals.respond_refusal(visit, PageError(401, "the session has ended"))).status == 401
+        assert (
+            await refusals.respond_refusal(visit, PageError(401, "the session has ended"), serving.serve_page)
+        ).status == 401
 
     run(database, work)
 

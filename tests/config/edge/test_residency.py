@@ -3,7 +3,7 @@
 import pytest
 
 from edgeproxy.config.directory import find_next_residency
-from edgeproxy.config.edge.residency import find_home, list_usages
+from edgeproxy.config.edge.residency import find_home
 from edgeproxy.config.parsers import read_residency
 from edgeproxy.edge.counters.usage_key import qualify_customer, split_customer
 from tests.config.conftest import LEAST, refusal
@@ -55,13 +55,13 @@ def test_usage_and_directory_are_those_of_the_home(loaded):
     assert find_home(settings.residency) == "eu"
     assert settings.usage == settings.residency["eu"].usage
     assert settings.directory == settings.residency["eu"].directory
-    assert list_usages(settings) == {
+    assert settings.list_usages() == {
         "residency.us.usage": settings.residency["us"].usage,
         "residency.eu.usage": settings.residency["eu"].usage,
     }
-    assert list_usages(loaded("")) == {}
+    assert loaded("").list_usages() == {}
     single = loaded("usage: {collector: 'http://127.0.0.1:9'}\n")
-    assert list_usages(single) == {"usage": single.usage}
+    assert single.list_usages() == {"usage": single.usage}
 
 
 def test_names_are_short_and_plain():

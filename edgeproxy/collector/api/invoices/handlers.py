@@ -48,7 +48,8 @@ from edgeproxy.collector.billing.invoices.credit_decision import NoteRefusedErro
 from edgeproxy.collector.billing.invoices.dispute_states import DisputeList
 from edgeproxy.collector.billing.invoices.invoice_order import ENDED
 from edgeproxy.collector.billing.invoices.invoice_parties import build_seller, find_parties
-from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceList, InvoiceRow
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoices import Invoice, InvoiceList
 from edgeproxy.collector.billing.invoices.line_rows import (
     describe_line,
     fetch_lines,

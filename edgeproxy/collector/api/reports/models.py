@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import Printed, in_query
-from edgeproxy.collector.billing.invoices.invoices import InvoiceState
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceState
 from edgeproxy.collector.billing.journal.postings import Account, TransactionKind
 from edgeproxy.collector.billing.mismatch import Level, ReconciliationKind
 from edgeproxy.collector.billing.webhooks.receiver import LISTED_MAX

@@ -1,14 +1,12 @@
 """The effect of accepting a held invoice: the amount that is sent to the customer. Pure."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from typing_extensions import TypedDict
 
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.mismatch import InvoiceDifference
-
-if TYPE_CHECKING:
-    from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 
 
 class Acceptance(TypedDict):
@@ -23,12 +21,12 @@ class Acceptance(TypedDict):
     """
 
 
-def has_total_of_stripe(row: "InvoiceRow") -> bool:
+def has_total_of_stripe(row: InvoiceRow) -> bool:
     """Return whether a held invoice without lines has the total of one that a person finalized at Stripe."""
     return row.stripe_id is not None and row.total != 0
 
 
-def build_acceptance(row: "InvoiceRow", differences: Sequence[InvoiceDifference], *, is_written: bool) -> Acceptance:
+def build_acceptance(row: InvoiceRow, differences: Sequence[InvoiceDifference], *, is_written: bool) -> Acceptance:
     """Return the effect of accepting a held invoice. `differences` are those between its lines and Stripe's."""
     if not is_written:
         return {"amount": row.total, "of": "stripe"} if has_total_of_stripe(row) else {"amount": None, "of": "usage"}

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, VOID
 from edgeproxy.collector.billing.invoices.foreign_balance import UNDONE
-from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.invoices.reductions import (
     FeeSpan,
     ReducedInvoice,

@@ -7,7 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.collector.billing.invoices import invoices
-from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.unreadable_rows import UNREADABLE_TEXT
 

@@ -31,7 +31,7 @@ from edgeproxy.collector.billing.invoices.dispute_states import (
     advance,
     to_response,
 )
-from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.invoices.unexpected_objects import UnbookedPaymentError
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.stripe.client import StripeObject

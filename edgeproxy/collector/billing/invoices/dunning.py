@@ -34,7 +34,7 @@ from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices as states
 from edgeproxy.collector.billing.invoices import stripe_payments
-from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.stripe.client import StripeObject
 from edgeproxy.collector.billing.stripe.customers import find_payment_method
 from edgeproxy.collector.database.billing_tables import billing_customers, billing_details, invoices

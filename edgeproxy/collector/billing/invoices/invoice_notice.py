@@ -1,7 +1,5 @@
 """The notice of an issued invoice for the customer's payers."""
 
-from typing import TYPE_CHECKING
-
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
@@ -9,13 +7,11 @@ from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.notices import raise_notice
 from edgeproxy.collector.alerts.alert import Alert
 from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.config.collector.currency_units import to_decimal
 
-if TYPE_CHECKING:
-    from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
 
-
-def build_notice(row: "InvoiceRow") -> Alert | None:
+def build_notice(row: InvoiceRow) -> Alert | None:
     """Return the notice of an issued invoice, or None if its total is zero."""
     if not row.total:
         return None
@@ -38,7 +34,7 @@ def build_notice(row: "InvoiceRow") -> Alert | None:
     )
 
 
-async def notify_payers(connection: AsyncConnection, row: "InvoiceRow") -> None:
+async def notify_payers(connection: AsyncConnection, row: InvoiceRow) -> None:
     """Notify a customer's payers of an issued invoice, in the current transaction."""
     if (notice := build_notice(row)) is not None:
         await raise_notice(connection, notice)

@@ -15,7 +15,7 @@ afterwards. TRANSITIONS lists all allowed steps, and `transition` makes them.
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import Final, Literal, NamedTuple, NotRequired
+from typing import Final, NotRequired
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -33,6 +33,7 @@ from edgeproxy.collector.billing.invoices.declined_payment import DeclinedPaymen
 from edgeproxy.collector.billing.invoices.dispute_states import LOST, WITHDRAWN, InvoiceDispute
 from edgeproxy.collector.billing.invoices.invoice_notice import notify_payers
 from edgeproxy.collector.billing.invoices.invoice_order import NEWEST_FIRST, order_invoices
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow, InvoiceState
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
 from edgeproxy.collector.billing.mismatch import InvoiceDifference
 from edgeproxy.collector.billing.rating import periods
@@ -87,19 +88,6 @@ STRIPE_REFUSES, NO_TAX = "Stripe refuses:", "Stripe does not know the tax"
 """Prefixes of the reasons to hold an invoice. Metrics count invoices by them."""
 NOT_RATED = "some usage cannot be billed:"
 """The prefix of the reasons to hold an invoice without lines. Once accepted, it is rated without the faulty usage."""
-InvoiceState = Literal[
-    "draft",
-    "closing",
-    "held",
-    "open",
-    "paid",
-    "voiding",
-    "void",
-    "waived",
-    "uncollectible",
-    "settling",
-    "writing_off",
-]
 
 
 class InvoiceStateError(Exception):
@@ -191,52 +179,6 @@ class InvoiceList(TypedDict):
     """The invoices of this page, newest first."""
     next: NotRequired[str]
     """The `cursor` of the next page; missing on the last one."""
-
-
-class InvoiceRow(NamedTuple):
-    """An invoice row with its customer's name. Amounts are in the smallest unit, times in Unix seconds."""
-
-    id: str
-    customer: str
-    subscription: str
-    period: str
-    kind: str
-    state: InvoiceState
-    stripe_id: str | None
-    replaced_ids: str
-    """Earlier Stripe ids of this invoice, separated by commas. They no longer refer to it."""
-    subtotal: int
-    total: int
-    amount_due: int
-    amount_paid: int
-    paid_off_stripe: int
-    """The part of `amount_paid` that was paid outside Stripe."""
-    balance_applied: int
-    currency: str
-    period_start: int
-    period_end: int
-    closes_at: int
-    held_why: str | None
-    voided_why: str | None
-    accepted_why: str | None
-    pdf: str | None
-    url: str | None
-    tries: int
-    failures: int
-    created_at: int
-    """Unix milliseconds."""
-    number: str | None
-    issued_at: int | None
-    due_at: int | None
-    paid_at: int | None
-    name: str
-    credited: int
-    refunded: int
-    disputed: int
-    lost: int
-    declines: int | None
-    declined_at: int | None
-    retry_at: int | None
 
 
 def sum_credit_notes(column: sa.ColumnElement[int], states: Collection[str] = (MADE,)) -> sa.ColumnElement[int]:

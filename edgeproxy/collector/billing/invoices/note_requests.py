@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.billing.invoices.credit_decision import CreditableInvoice, NoteParts, decide_note
 from edgeproxy.collector.billing.invoices.credit_notes import REQUESTED, sum_parts
-from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.database.billing_tables import credit_notes
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions

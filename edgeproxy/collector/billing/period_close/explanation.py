@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.invoices import line_rows
-from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.rating.money import compute_amount, compute_share
 from edgeproxy.collector.billing.rating.rater import DISCOUNT, OTHER, RatedLine, Segment, Span, identify_line

@@ -18,7 +18,7 @@ from edgeproxy.collector.billing.invoices import credit_notes, dunning, invoices
 from edgeproxy.collector.billing.invoices.acceptance import has_total_of_stripe
 from edgeproxy.collector.billing.invoices.credit_decision import NoteRefusedError
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
-from edgeproxy.collector.billing.invoices.invoices import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.meter_export import metered_segments
 from edgeproxy.collector.billing.mismatch import Comparison
 from edgeproxy.collector.billing.period_close import invoice_lines, quantities

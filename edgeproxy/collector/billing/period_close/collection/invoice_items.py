@@ -19,7 +19,8 @@ from edgeproxy.collector.billing.invoices import (
     stripe_reports,
 )
 from edgeproxy.collector.billing.invoices.credit_notes import CreditNote
-from edgeproxy.collector.billing.invoices.invoices import INVOICE_METADATA, InvoiceRow
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoices import INVOICE_METADATA
 from edgeproxy.collector.billing.mismatch import Comparison
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.rating.periods import format_period

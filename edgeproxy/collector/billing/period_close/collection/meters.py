@@ -13,7 +13,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices, line_rows, stripe_reports
-from edgeproxy.collector.billing.invoices.invoices import INVOICE_METADATA, InvoiceRow
+from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
+from edgeproxy.collector.billing.invoices.invoices import INVOICE_METADATA
 from edgeproxy.collector.billing.meter_export import metered_segments, outbox_rows, slicing
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
 from edgeproxy.collector.billing.meter_export.meter_events import StripeMeterEvents

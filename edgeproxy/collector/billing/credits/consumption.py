@@ -275,7 +275,7 @@ async def _list_corrected_hours(
 def _select_corrections(meters: CreditMeters, since: int, until: int) -> list[sa.ColumnElement[bool]]:
     """Return the conditions of events that were corrected or are corrections, of these meters and times."""
     columns, costs = events.c, [of_currency.cost for of_currency in meters.by_currency.values()]
-    is_correction: sa.ColumnElement[bool] = sa.text(CORRECTIONS)  # type: ignore[assignment]
+    is_correction: sa.ColumnElement[bool] = sa.text(f"({CORRECTIONS})")  # type: ignore[assignment]
     return [columns.time >= since, columns.time < until, is_correction, columns.meter.in_(costs)]
 
 

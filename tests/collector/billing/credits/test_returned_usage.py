@@ -220,6 +220,30 @@ def test_reversal_by_an_operator_follows_moved_usage(database: str, monkeypatch:
     play(database, monkeypatch, work)
 
 
+@pytest.mark.both_databases
+def test_corrections_of_other_meters_and_hours_return_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger has less than the journal for another reason, such as deleted minutes."""
+
+    async def work(shop: Shop) -> None:
+        await shop.buy("p", 1000)
+        await shop.use(0, 100)
+        await shop.book_until(1)
+        await count(shop.database, NOON + 1800, ("acme", "cost", -100, "m"))
+        row = {"source": "s", "customer": "acme", "meter": "cost", "is_dated": 1, "value": -100, "time": NOON}
+        others = [
+            {**row, "id": "meter", "meter": "tokens"},
+            {**row, "id": "marked", "meter": "tokens", "is_summed": 2},
+            {**row, "id": "later", "time": NOON + HOUR},
+            {**row, "id": "earlier", "time": NOON - HOUR},
+        ]
+        async with shop.database.writing() as connection:
+            await connection.execute(sa.insert(events), [{"is_summed": 1, **one} for one in others])
+        await shop.book_until(1)
+        assert await shop.rests() == {"p": 900}
+
+    play(database, monkeypatch, work)
+
+
 def test_credits_of_no_grant_become_a_gift(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator reversed other usage, and its credits paid the overdraft."""
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from urllib.request import BaseHandler
 
     from edgeproxy.collector.api.access import Access
-    from edgeproxy.config.addresses import Address
 
 Rendered = TypeVar("Rendered")
 
@@ -213,13 +212,7 @@ def _get_probed_url(config: Path | None, admin: str | None, state: Path | None) 
     settings = load_collector_file(config)
     listener = settings.listen[0]
     scheme = "http" if listener.resolve_tls(settings.tls) is None else "https"
-    return f"{scheme}://{_reach(listener.address)}"
-
-
-def _reach(address: "Address") -> "Address":
-    """Return the address that this host uses to reach a listener."""
-    anywhere = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    return address._replace(host=anywhere.get(address.host, address.host))
+    return f"{scheme}://{listener.address.reachable}"
 
 
 def get_admin_url(config: Path | None, admin: str | None, state: Path | None = None) -> str:
@@ -237,7 +230,7 @@ def get_admin_url(config: Path | None, admin: str | None, state: Path | None = N
     address = split_address(admin or ADMIN)
     if address is None:
         fail(f"--admin: {admin!r} is not an address with a port, {AN_ADDRESS}", 2)
-    return f"http://{_reach(address)}"
+    return f"http://{address.reachable}"
 
 
 def query(url: str, path: str, render: Callable[[JsonObject], Rendered]) -> Rendered:

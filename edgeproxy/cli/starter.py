@@ -109,6 +109,7 @@ billing:                                  # nothing is invoiced until `mode` is 
   mode: off
 pages:                                    # for operators and customers: `edgeproxy sign-in`; for everybody at /status
   status: {{regions: {{{region}: {{url: {readiness}}}}}}}
+rotation: {{deliver: portal, grace: 7d, remind: [7d, 30d]}}  # of keys whose customer has `rotate_every`
 tokens:                                   # the hashes of tokens; `edgeproxy tokens add` makes more
   - {{name: me, role: admin, sha256: {admin}}}   # of the token in operator.env
   - {{name: edges, role: edge, sha256: {edge}}}  # of the token in edge.yaml

@@ -2,7 +2,7 @@
 
 import ipaddress
 import re
-from typing import NamedTuple
+from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from edgeproxy.config.forms import PORT, build_text, written
@@ -18,6 +18,7 @@ MAPPED_BITS = 96
 """Bits before the IPv4 address in an IPv4-mapped IPv6 address (RFC 4291 section 2.5.5.2)."""
 AN_ORIGIN = "http://HOST:PORT such as http://10.0.0.5:9001, or https://HOST:PORT"
 A_COLLECTOR = "http://HOST:PORT such as http://127.0.0.1:9100, or https://HOST:PORT"
+LOOPBACKS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 A_SERVER_NAME = "a name such as api.internal, or an IP address"
 
 
@@ -29,6 +30,11 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def reachable(self) -> Self:
+        """The address by which this host reaches a listener: loopback for one at every address."""
+        return self._replace(host=LOOPBACKS.get(self.host, self.host))
 
 
 def split_address(written: str) -> Address | None:

@@ -53,6 +53,8 @@ def test_the_files_fit_together_and_are_their_owners_alone(tmp_path: Path, name:
         "enterprise@1": ("Enterprise", True),
     }
     assert (edge.security_headers, edge.access_log is not None, collector.pages is not None) == (True, True, True)
+    assert collector.rotation is not None
+    assert collector.rotation.deliver == "portal"
     match = re.search(r"EDGEPROXY_TOKEN=(\w+)", (folder / "operator.env").read_text())
     assert match is not None
     secrets = {"admin": match[1], "edge": edge.usage.token}

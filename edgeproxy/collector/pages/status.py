@@ -182,7 +182,8 @@ class StatusPages:
     def _answer(self, request: web.Request, name: str, fields: Mapping[str, str]) -> web.Response:
         answer = self.answers.get(name)
         if answer is None:
-            return web.Response(status=503, text="The status is not known yet.", headers={"Retry-After": "5"})
+            headers = {**fields, **rendering.PRIVATE, "Retry-After": "5"}
+            return web.Response(status=503, text="The status is not known yet.", headers=headers)
         headers = {**fields, **CACHEABLE, "ETag": answer.tag, "Vary": "Accept-Encoding"}
         if request.headers.get("If-None-Match") == answer.tag:
             return web.Response(status=304, headers=headers)

@@ -24,7 +24,7 @@ def describe_site(settings: CollectorSettings) -> ServiceSite:
 
 
 def build_url(settings: CollectorSettings, listener: CollectorListener) -> str:
-    """Return the URL of a listener's pages for browsers, without a trailing slash."""
+    """Return the URL of a listener's pages for browsers, without a trailing slash. No browser opens http://0.0.0.0/."""
     assert settings.pages is not None
     scheme = "https" if listener.resolve_tls(settings.tls) else "http"
-    return normalize_origin(listener.url or settings.pages.url or f"{scheme}://{listener.address}")
+    return normalize_origin(listener.url or settings.pages.url or f"{scheme}://{listener.address.reachable}")

@@ -6,12 +6,14 @@ from typing import Any
 
 import orjson
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import checks, sessions
 from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.public_usage import LATE_SECONDS, PublicUsage, round_to_digits
+from edgeproxy.collector.pages.rendering import SECURITY
 from edgeproxy.collector.pages.sessions import Link, SignedIn
 from edgeproxy.collector.pages.status import StatusPages
 from edgeproxy.config.collector.pages import StatusPage
@@ -103,6 +105,17 @@ class Away:
 
 
 @pytest.mark.both_databases
+def test_status_that_is_not_known_yet_has_the_security_fields_of_a_page(database: str) -> None:
+    async def work(opened: Database) -> None:
+        settings = StatusPage.model_validate({})
+        status = StatusPages(opened, settings, "http://127.0.0.1:9100", RegionChecks(opened, settings))
+        answer = await status.answer_page(make_mocked_request("GET", "/status"))
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+        assert answer.headers.items() >= SECURITY.items()
+
+    run(database, work)
+
+
 def test_the_status_is_told_as_it_was_and_with_its_age_while_the_database_is_away(database: str) -> None:
     settings = StatusPage.model_validate({"regions": {"eu": {"url": "http://127.0.0.1:1/x"}}})
 

@@ -32,6 +32,7 @@ class InvalidTokenError(Exception):
     def __init__(self, why: str, challenge: str = 'Bearer error="invalid_token"', actor: str | None = None) -> None:
         super().__init__(why)
         self.challenge = challenge
+        self.is_missing = why == NO_TOKEN
         self.actor = actor
         """The label of the token, if it has expired."""
 

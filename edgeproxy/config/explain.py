@@ -3,11 +3,13 @@
 import re
 import types
 import typing
-from collections.abc import Callable, Iterator
-from typing import Annotated, NamedTuple, TypeGuard
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, NamedTuple, TypeGuard
 
 from pydantic import BaseModel, ValidationError
 
+from edgeproxy.config import field_codes
+from edgeproxy.config.field_codes import FieldCode
 from edgeproxy.config.nearest import find_nearest, format_suggestion
 from edgeproxy.config.parsers import GIVEN
 from edgeproxy.config.problems import Steps
@@ -108,12 +110,14 @@ RENAMED: dict[Steps, str] = {("tables", "people"): "customers", ("rotation", "ov
 
 
 class Finding(NamedTuple):
-    """The error of a value: its path in pydantic's terms, the problem and a hint."""
+    """The error of a value: its path in pydantic's terms, the problem and a hint; for programs a code and figures."""
 
     path: Steps
     missing: bool
     what: str
     hint: str
+    code: FieldCode
+    params: Mapping[str, str | int]
 
 
 class ErrorDetails(NamedTuple):
@@ -134,7 +138,15 @@ def explain_errors(error: ValidationError, fields: Callable[[Steps], set[str]]) 
         explain = EXPLAINED.get(detail["type"])
         error_details = ErrorDetails(path, detail["input"], detail.get("ctx", {}), fields)
         what, hint = explain(error_details) if explain else (detail["msg"], SEE_SCHEMA)
-        yield Finding(path, detail["type"] == "missing", what, hint)
+        yield Finding(path, detail["type"] == "missing", what, hint, *_find_code(detail["type"], error_details.context))
+
+
+def _find_code(kind: str, context: Mapping[str, Any]) -> tuple[FieldCode, Mapping[str, str | int]]:
+    if kind == "wrong":
+        return context["code"], context["params"]
+    if kind == "string_too_long":
+        return field_codes.TOO_LONG, {"most": context["max_length"]}
+    return CODES.get(kind, field_codes.INVALID), {}
 
 
 def list_fields(model: object, path: Steps) -> set[str]:
@@ -225,3 +237,16 @@ EXPLAINED: dict[str, Callable[[ErrorDetails], tuple[str, str]]] = {
     "string_type": lambda _: ("is not a single value", "write one"),
 }
 """The problem and a hint for each type of pydantic's errors in these models."""
+CODES = {
+    "missing": field_codes.MISSING,
+    "string_too_short": field_codes.MISSING,
+    "extra_forbidden": field_codes.UNKNOWN,
+    "literal_error": field_codes.NOT_OFFERED,
+    "too_short": field_codes.EMPTY,
+    **dict.fromkeys(("less_than", "less_than_equal", "greater_than", "greater_than_equal"), field_codes.OUT_OF_RANGE),
+    **dict.fromkeys(
+        (f"{kind}_type" for kind in ("model", "dict", "tuple", "list", "frozen_set", "string", "int", "bool")),
+        field_codes.WRONG_TYPE,
+    ),
+}
+"""The code for each type of pydantic's errors that has one of its own."""

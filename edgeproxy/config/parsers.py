@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
 from edgeproxy.config.addresses import ADDRESS, Address
 from edgeproxy.config.dimensions import A_VALUE, COUNTED_VALUE, RESERVED, VALUES_MAX
+from edgeproxy.config.field_codes import EMPTY, MISSING, NOT_A_NAME, NOT_OFFERED, TOO_LONG
 from edgeproxy.config.forms import OFF as OFF_FORM
 from edgeproxy.config.forms import build_any_of, build_number, build_one_or_more, build_text, written
 from edgeproxy.config.secret_text import InvalidSecretError, parse_secret
@@ -67,7 +68,7 @@ def read_name(value: object) -> str:
     """Read the name of a customer, tier, meter, route, limit, upstream or region."""
     name = read_text(value, A_NAME)
     if not NAME.fullmatch(name):
-        raise value_error(f"{format_value(name)} is not a name", A_NAME)
+        raise value_error(f"{format_value(name)} is not a name", A_NAME, NOT_A_NAME, most=64)
     return name
 
 
@@ -193,7 +194,8 @@ def read_sentence(value: object) -> str:
     """Read a sentence for people. Its words are joined into one line, with single spaces."""
     words = " ".join(read_text(value, A_SENTENCE).split())
     if not 1 <= len(words) <= SENTENCE_CHARACTERS_MAX:
-        raise value_error(f"has {len(words)} characters", A_SENTENCE)
+        code = TOO_LONG if words else MISSING
+        raise value_error(f"has {len(words)} characters", A_SENTENCE, code, most=SENTENCE_CHARACTERS_MAX)
     if not words.isprintable():
         raise value_error(f"{format_value(words)} has characters that cannot be printed", A_SENTENCE)
     return words
@@ -204,7 +206,7 @@ def read_label(value: object) -> str:
     """Read a label for people: a sentence of at most LABEL_CHARACTERS_MAX."""
     label = read_sentence(value)
     if len(label) > LABEL_CHARACTERS_MAX:
-        raise value_error(f"has {len(label)} characters", A_LABEL)
+        raise value_error(f"has {len(label)} characters", A_LABEL, TOO_LONG, most=LABEL_CHARACTERS_MAX)
     return label
 
 
@@ -220,14 +222,16 @@ def read_timezone(value: object) -> str:
     from edgeproxy.config.nearest import format_suggestion  # Late: only errors need it, and workers have none.
 
     known = [zone for zone in available_timezones() if not NO_TIMEZONES.fullmatch(zone)]
-    raise value_error(f"{format_value(name)} is not a time zone", format_suggestion(name, known, A_TIMEZONE))
+    raise value_error(
+        f"{format_value(name)} is not a time zone", format_suggestion(name, known, A_TIMEZONE), NOT_OFFERED
+    )
 
 
 @written(build_one_or_more, lambda members: str(members[0].address))
 def read_one_or_more(value: object) -> object:
     """Read a non-empty list. A single member may be written without a list."""
     if value == []:
-        raise value_error("is empty", "write at least one")
+        raise value_error("is empty", "write at least one", EMPTY)
     return value if isinstance(value, list | tuple) else (value,)
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 from pydantic_core import PydanticCustomError
 
+from edgeproxy.config.field_codes import INVALID, NOT_A_DATE, NOT_OFFERED, OUT_OF_RANGE, WRONG_TYPE, FieldCode
 from edgeproxy.config.forms import Form, build_any_of, build_number, build_text, build_words, written
 
 SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0, "h": 3600.0, "day": 86400.0, "d": 86400.0}
@@ -59,9 +60,9 @@ SHOWN_CHARACTERS_MAX = 60
 """Maximum characters of a value in an error."""
 
 
-def value_error(what: str, hint: str) -> PydanticCustomError:
-    """Create the error of a value with the problem (`what`) and a `hint`."""
-    return PydanticCustomError("wrong", "{what}, {hint}", {"what": what, "hint": hint})
+def value_error(what: str, hint: str, code: FieldCode = INVALID, **params: str | int) -> PydanticCustomError:
+    """Create the error of a value: the problem (`what`), a `hint`, the code of the problem and the figures in it."""
+    return PydanticCustomError("wrong", "{what}, {hint}", {"what": what, "hint": hint, "code": code, "params": params})
 
 
 def format_value(value: str) -> str:
@@ -78,7 +79,8 @@ def redact_password(value: str, instead: str = "") -> str:
 def read_text(value: object, hint: str) -> str:
     """Return `value` if it is text. Otherwise raise an error with `hint`."""
     if not isinstance(value, str):
-        raise value_error("is a mapping" if isinstance(value, dict) else "is not a single value", hint)
+        what = "is a mapping" if isinstance(value, dict) else "is not a single value"
+        raise value_error(what, hint, WRONG_TYPE)
     return value
 
 
@@ -148,6 +150,7 @@ class Time:
             raise value_error(
                 f"{format_value(str(value))} is out of range",
                 f"from {format_seconds(self.lowest)} to {format_seconds(self.highest)}",
+                OUT_OF_RANGE,
             )
         return seconds
 
@@ -171,7 +174,7 @@ class Days:
         hint = f"{self.also}whole days from {self.lowest}day to {self.highest}day"
         days = read_quantity(value, SECONDS, hint) / DAY_SECONDS
         if not days.is_integer() or not self.lowest <= days <= self.highest:
-            raise value_error(f"{format_value(str(value))} is out of range", hint)
+            raise value_error(f"{format_value(str(value))} is out of range", hint, OUT_OF_RANGE)
         return days * DAY_SECONDS
 
 
@@ -234,6 +237,7 @@ class Size:
             raise value_error(
                 f"{format_value(str(value))} is out of range",
                 f"from {format_size(self.lowest)} to {format_size(self.highest)}",
+                OUT_OF_RANGE,
             )
         return size
 
@@ -288,12 +292,12 @@ def read_moment(value: object) -> float:
         return value
     written = read_text(value, A_MOMENT)
     if not DATE.fullmatch(written) and not MOMENT.fullmatch(written):
-        raise value_error(f"{format_value(written)} is not a date", A_MOMENT)
+        raise value_error(f"{format_value(written)} is not a date", A_MOMENT, NOT_A_DATE)
     try:
         moment = datetime.fromisoformat(written.upper())
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
-        raise value_error(f"{format_value(written)} is not in the calendar", A_MOMENT) from None
+        raise value_error(f"{format_value(written)} is not in the calendar", A_MOMENT, NOT_A_DATE) from None
 
 
 @written(lambda inner: build_words(True, False, title="switch") if "type" in inner else inner, bool)
@@ -329,7 +333,7 @@ class Whole:
         if not re.fullmatch(r"-?[0-9]{1,18}", written):
             raise value_error(f"{format_value(written)} is not a whole number", hint)
         if not self.lowest <= int(written) <= self.highest:
-            raise value_error(f"{int(written)} is out of range", hint)
+            raise value_error(f"{int(written)} is out of range", hint, OUT_OF_RANGE)
         return int(written)
 
 
@@ -388,7 +392,7 @@ def read_pause(value: object) -> int:
         return value
     written = read_text(value, A_PAUSE)
     if written not in ("403", "402"):
-        raise value_error(f"{format_value(written)} is not a status for this", A_PAUSE)
+        raise value_error(f"{format_value(written)} is not a status for this", A_PAUSE, NOT_OFFERED)
     return int(written)
 
 

@@ -14,10 +14,12 @@ from typing_extensions import TypedDict
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
 from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.alerts.mutes import Side, fetch_mutes, get_days_max
 from edgeproxy.collector.database.alert_tables import alert_handling, alert_mutes, alerts
+from edgeproxy.collector.problems import account_codes
+from edgeproxy.config.field_codes import TOO_FAR
 
 NOT_THERE = "there is no such alert"
 handling, mutes = alert_handling.c, alert_mutes.c
@@ -80,7 +82,7 @@ async def get_subject(connection: AsyncConnection, number: int) -> AlertSubject:
     statement = sa.select(alerts.c.id, alerts.c.kind, alerts.c.customer).where(alerts.c.id == number)
     row = (await connection.execute(statement)).one_or_none()
     if row is None:
-        raise ChangeRejectedError(404, NOT_THERE)
+        raise ChangeRejectedError(account_codes.ALERT_NOT_FOUND, NOT_THERE)
     return AlertSubject(row.id, row.kind, row.customer)
 
 
@@ -91,7 +93,11 @@ async def acknowledge(
     before = await _fetch_row(connection, alert.id, side)
     if before is not None and before["acknowledged_at"] is not None:
         when = format_timestamp(before["acknowledged_at"])
-        raise ChangeRejectedError(409, f"{before['acknowledged_by']} has acknowledged it, at {when}")
+        raise ChangeRejectedError(
+            account_codes.ALERT_ACKNOWLEDGED,
+            f"{before['acknowledged_by']} has acknowledged it, at {when}",
+            params={"who": before["acknowledged_by"]},
+        )
     values = {"acknowledged_at": now_ms, "acknowledged_by": caller.actor, "acknowledged_why": why}
     await _put_row(connection, alert.id, side, values, is_there=before is not None)
     entry = AuditEntry("alert.acknowledge", str(alert.id), None, {"why": why}, alert.customer)
@@ -119,7 +125,7 @@ async def mute(
     """
     days = get_days_max(alert.kind, side)
     if until_ms > now_ms + days * DAY_MS:
-        raise ChangeRejectedError(422, "some fields cannot be used", [("until", f"is more than {days} days away")])
+        raise reject_field("until", f"is more than {days} days away", TOO_FAR, days=days)
     key = {"side": side, "kind": alert.kind, "customer": alert.customer or ""}
     own = sa.and_(*(mutes[name] == value for name, value in key.items()))
     await connection.execute(sa.delete(alert_mutes).where(own))

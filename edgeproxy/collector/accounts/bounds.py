@@ -7,6 +7,7 @@ import orjson
 
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.key_budgets import StoredBudget, parse_budget
+from edgeproxy.collector.problems import request_codes
 from edgeproxy.config.limits import KeyLimit
 
 
@@ -31,10 +32,15 @@ def require_within(bounds: KeyBounds, existing: Sequence[KeyBounds]) -> None:
     """Raise ChangeRejectedError(403) if a customer requests a key that is wider than each of its existing keys."""
     more = bounds.scopes.difference(*(held.scopes for held in existing))
     if more:
-        raise ChangeRejectedError(403, f"none of your keys has the scope {min(more)}: an admin gives it")
+        raise ChangeRejectedError(
+            request_codes.SCOPE_TOO_WIDE, f"none of your keys has the scope {min(more)}: an admin gives it"
+        )
     wider = [find_wider_field(bounds, held) for held in existing]
     if all(wider):
-        raise ChangeRejectedError(403, f"the {wider[0]} would be wider than your keys have them: an admin can do that")
+        raise ChangeRejectedError(
+            request_codes.SCOPE_TOO_WIDE,
+            f"the {wider[0]} would be wider than your keys have them: an admin can do that",
+        )
 
 
 def find_wider_field(

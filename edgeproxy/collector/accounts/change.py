@@ -1,31 +1,34 @@
 """Common parts of account changes: rejections, versions, and differences for the audit log."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+
+from edgeproxy.collector.problems import request_codes
+from edgeproxy.collector.problems.coded_error import CodedError, FieldFault
+from edgeproxy.config.field_codes import INVALID, FieldCode
 
 PAGE_MAX = 1000
 """The most rows of a list."""
 INVALID_FIELDS = "some fields cannot be used"
 
 
-class ChangeRejectedError(Exception):
-    """A change is rejected: its HTTP status, the reason as a sentence, and the faults, each with its field."""
-
-    def __init__(self, status: int, why: str, faults: list[tuple[str, str]] | None = None) -> None:
-        super().__init__(status, why)
-        self.status = status
-        self.why = why
-        self.faults = faults or []
+class ChangeRejectedError(CodedError):
+    """A change is rejected."""
 
 
 def require_version(version: int, accepted: frozenset[int] | None) -> None:
     """Raise ChangeRejectedError(412) unless the version is among the accepted ones; None accepts any."""
     if accepted is not None and version not in accepted:
-        raise ChangeRejectedError(412, "it has changed since it was read: read it again")
+        raise ChangeRejectedError(request_codes.VERSION_CHANGED, "it has changed since it was read: read it again")
 
 
-def reject_field(field: str, fault: str) -> ChangeRejectedError:
-    """Return the error of a change with one invalid field."""
-    return ChangeRejectedError(422, INVALID_FIELDS, [(field, fault)])
+def reject_fields(faults: Sequence[FieldFault]) -> ChangeRejectedError:
+    """Return the error of a change with invalid fields."""
+    return ChangeRejectedError(request_codes.FIELDS_INVALID, INVALID_FIELDS, faults)
+
+
+def reject_field(field: str, fault: str, code: FieldCode = INVALID, **params: str | int) -> ChangeRejectedError:
+    """Return the error of a change with one invalid field. `params` are the figures in its sentence."""
+    return reject_fields([FieldFault(field, fault, code, params)])
 
 
 def drop_empty_values(values: Mapping[str, object]) -> dict[str, object]:

@@ -25,6 +25,7 @@ from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.page_tables import contacts, sessions
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.encryption.rows import match_value, seal_rows
+from edgeproxy.collector.problems import account_codes
 from edgeproxy.config.collector.pages import MAILBOX, read_mailbox
 
 ADDRESS_SCHEMA = {"type": "string", "pattern": f"^{MAILBOX.pattern}$"}
@@ -119,7 +120,7 @@ def require_other_owner(of_customer: list[Contact], email: str) -> None:
     """Raise ChangeRejectedError if this contact is the only owner."""
     owners = {contact["email"] for contact in of_customer if contact["role"] == OWNER}
     if owners == {email}:
-        raise ChangeRejectedError(409, LAST_OWNER)
+        raise ChangeRejectedError(account_codes.LAST_OWNER, LAST_OWNER)
 
 
 async def _record(

@@ -23,8 +23,10 @@ from edgeproxy.collector.database.page_tables import contacts, held_forms, sessi
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.encryption.rows import fetch_rows, match_value, seal_rows
+from edgeproxy.collector.problems import request_codes
 from edgeproxy.config.collector.pages import MAILBOX, read_mailbox
 from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.field_codes import NOT_A_CONTACT
 from edgeproxy.config.units import value_error
 
 CONTACTS_MAX = 50
@@ -149,7 +151,10 @@ async def require_trusted(connection: AsyncConnection, customer: str, label: str
     held_until = await _fetch_held_until(connection, customer, label, now)
     if held_until is not None:
         at = format_timestamp(held_until * 1000)
-        raise ChangeRejectedError(403, f"you are new here: you may do this from {at} on, or once an owner confirms you")
+        raise ChangeRejectedError(
+            request_codes.CONTACT_TOO_NEW,
+            f"you are new here: you may do this from {at} on, or once an owner confirms you",
+        )
 
 
 async def _fetch_held_until(connection: AsyncConnection, ref: str, label: str, now: float) -> int | None:
@@ -220,7 +225,7 @@ async def put_alert_address(
     """Set the contact that receives a customer's own alerts, or None. Raises ChangeRejectedError."""
     owner = await customers.get_row(connection, ref, lock=True)
     if email is not None and email not in await list_contacts(connection, owner.id):
-        raise reject_field("email", "is no contact of the customer")
+        raise reject_field("email", "is no contact of the customer", NOT_A_CONTACT)
     metadata = orjson.loads(owner.metadata)
     metadata.pop(customers.ALERT_ADDRESS, None)
     if email is not None:

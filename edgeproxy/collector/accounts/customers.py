@@ -14,11 +14,11 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, customer_rows, documents, faults
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import (
-    INVALID_FIELDS,
     ChangeRejectedError,
     compute_difference,
     drop_empty_values,
     reject_field,
+    reject_fields,
     require_version,
 )
 from edgeproxy.collector.accounts.customer_refs import match_ref
@@ -41,6 +41,7 @@ from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.statements import AnyColumn, AnySelect, lock_rows
 from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_object, parse_rows, reading_row
 from edgeproxy.collector.encryption.rows import fetch_page, match_value
+from edgeproxy.collector.problems import account_codes, request_codes
 from edgeproxy.config.collector.alerts import MAIL_ADDRESS
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer
@@ -96,7 +97,7 @@ async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) 
     """Return the row of a customer by id, name or pseudonym. Raises ChangeRejectedError if it does not exist."""
     row = await find_row(connection, ref, lock=lock)
     if row is None:
-        raise ChangeRejectedError(404, NOT_FOUND)
+        raise ChangeRejectedError(account_codes.CUSTOMER_NOT_FOUND, NOT_FOUND)
     return row
 
 
@@ -148,7 +149,7 @@ async def lock_customers(connection: AsyncConnection, names: Iterable[str]) -> d
 
 def _require_not_erased(row: CustomerRow) -> None:
     if row.erased_at is not None:
-        raise AccountStateError("the customer was deleted")
+        raise AccountStateError(account_codes.CUSTOMER_ERASED, "the customer was deleted")
 
 
 async def transition(connection: AsyncConnection, before: CustomerRow, **columns: str | int | None) -> CustomerRow:
@@ -159,7 +160,7 @@ async def transition(connection: AsyncConnection, before: CustomerRow, **columns
     after = before._replace(**columns, version=before.version + 1)  # type: ignore[arg-type]
     require_customer_transition(before, after)
     if not await customer_rows.update_row(connection, before, {**columns, "version": after.version}):
-        raise AccountStateError("the customer has changed meanwhile")
+        raise AccountStateError(request_codes.CHANGED_MEANWHILE, "the customer has changed meanwhile")
     if before.deleting_since is None and after.deleting_since is not None:  # A restored customer gets its usual limits.
         await connection.execute(sa.delete(limit_raises).where(limit_raises.c.customer == before.id))
     return after
@@ -342,7 +343,8 @@ async def _require_not_leaving(connection: AsyncConnection, row: CustomerRow) ->
     residency = (await connection.execute(sa.select(move.residency).where(is_open))).scalar_one_or_none()
     if residency is not None:
         raise ChangeRejectedError(
-            409, f"the customer is on its way to {residency}: end that move, or withdraw it, and delete it where it is"
+            account_codes.CUSTOMER_MOVING,
+            f"the customer is on its way to {residency}: end that move, or withdraw it, and delete it where it is",
         )
 
 
@@ -357,9 +359,9 @@ async def restore_customer(
     require_version(row.version, match)
     state = compute_customer_state(row)
     if state is CustomerState.DELETED:
-        raise ChangeRejectedError(409, "the customer is erased: keys and settings are gone")
+        raise ChangeRejectedError(account_codes.CUSTOMER_ERASED, "the customer is erased: keys and settings are gone")
     if state is not CustomerState.DELETING:
-        raise ChangeRejectedError(409, "the customer is not being deleted")
+        raise ChangeRejectedError(account_codes.CUSTOMER_NOT_DELETING, "the customer is not being deleted")
     after = await transition(connection, row, deleting_since=None)
     await _record_step(connection, caller, "customer.restore", row, after)
     return to_response(after), after.version
@@ -406,7 +408,7 @@ def require_valid_settings(customer: Customer, collector_settings: CollectorSett
     """Raise ChangeRejectedError(422) if settings contradict each other, or name an unknown tier or meter."""
     field_faults = faults.find_customer_faults(customer, collector_settings)
     if field_faults:
-        raise ChangeRejectedError(422, INVALID_FIELDS, field_faults)
+        raise reject_fields(field_faults)
 
 
 async def _record_change(connection: AsyncConnection, caller: Caller, before: CustomerRow, after: CustomerRow) -> None:
@@ -432,4 +434,5 @@ async def require_unused(connection: AsyncConnection, name: str | None, external
         conditions["external_id"] = match_value(connection, "customers", "external_id", external_id)
     for field, condition in conditions.items():
         if (await connection.execute(sa.select(customers.c.id).where(condition))).first() is not None:
-            raise ChangeRejectedError(409, f"there is a customer with this {field} already")
+            code = account_codes.CUSTOMER_EXISTS if field == "name" else account_codes.EXTERNAL_ID_EXISTS
+            raise ChangeRejectedError(code, f"there is a customer with this {field} already")

@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, WithJsonSchema
 
 from edgeproxy.collector.accounts import ids
-from edgeproxy.config import units
+from edgeproxy.config import field_codes, units
 from edgeproxy.config.field_types import Scope
 from edgeproxy.config.key_form import PREFIX_REGEX
 from edgeproxy.config.parsers import DIGEST
@@ -37,7 +37,7 @@ def parse_text(value: object) -> str:
     """
     text = units.read_text(value, TEXT_HINT)
     if not (1 <= len(text) <= TEXT_CHARACTERS_MAX and text.isprintable()):
-        raise value_error("cannot be used", TEXT_HINT)
+        raise value_error("cannot be used", TEXT_HINT, field_codes.NOT_PLAIN, most=TEXT_CHARACTERS_MAX)
     return text
 
 
@@ -60,7 +60,7 @@ def parse_span(value: object) -> int:
     """Return the seconds of a time such as `7d`, `12h` or `0s`."""
     seconds = units.read_quantity(value, units.SECONDS, SPAN_HINT)
     if not seconds.is_integer() or seconds > SPAN_SECONDS_MAX:
-        raise value_error(f"{units.format_value(str(value))} is out of range", SPAN_HINT)
+        raise value_error(f"{units.format_value(str(value))} is out of range", SPAN_HINT, field_codes.SPAN_OUT_OF_RANGE)
     return int(seconds)
 
 
@@ -68,7 +68,7 @@ def parse_end(value: object) -> int:
     """Return the Unix milliseconds of an RFC 3339 time or a date."""
     second = units.read_moment(units.read_text(value, units.A_MOMENT))
     if not 0 <= second <= MOMENT_SECONDS_MAX:
-        raise value_error("is out of range", "a time from 1970 to 2100")
+        raise value_error("is out of range", "a time from 1970 to 2100", field_codes.TIME_OUT_OF_RANGE)
     return int(second * 1000)
 
 
@@ -103,7 +103,7 @@ def parse_secret(value: object) -> str:
     """
     secret = units.read_text(value, KEY_HINT)
     if len(secret) > KEY_CHARACTERS_MAX or not SECRET.fullmatch(secret):
-        raise value_error("is no key", KEY_HINT)
+        raise value_error("is no key", KEY_HINT, field_codes.NOT_A_KEY)
     return secret
 
 
@@ -117,9 +117,9 @@ def parse_leaked_keys(value: object) -> list[object]:
 def parse_customer_name(value: object) -> str:
     """Return the name of a customer, if it does not have the form of an id or a pseudonym."""
     if isinstance(value, str) and ids.is_id(value):
-        raise value_error("has the form of an id", "choose another name")
+        raise value_error("has the form of an id", "choose another name", field_codes.LOOKS_LIKE_ID)
     if isinstance(value, str) and ids.is_pseudonym(value):
-        raise value_error("has the form of a pseudonym", "choose another name")
+        raise value_error("has the form of a pseudonym", "choose another name", field_codes.LOOKS_LIKE_ID)
     return str(value)
 
 

@@ -15,6 +15,7 @@ from edgeproxy.collector.accounts.models import FlagResponse
 from edgeproxy.collector.accounts.rows import FlagRow
 from edgeproxy.collector.database.schema import flags
 from edgeproxy.collector.database.unreadable_rows import parse_rows, reading_row
+from edgeproxy.collector.problems import account_codes
 from edgeproxy.config.customers import Flag
 from edgeproxy.config.directory import FREE
 from edgeproxy.config.parsers import A_NAME, NAME
@@ -40,7 +41,7 @@ async def get_row(connection: AsyncConnection, name: str) -> FlagRow:
     """Return the row of a flag. Raises ChangeRejectedError if it does not exist."""
     row = await _find_row(connection, name)
     if row is None:
-        raise ChangeRejectedError(404, "there is no such flag")
+        raise ChangeRejectedError(account_codes.FLAG_NOT_FOUND, "there is no such flag")
     return row
 
 
@@ -55,9 +56,11 @@ async def put_flag(
 ) -> tuple[FlagResponse, int]:
     """Create or replace a flag. Return it with its version. Raises ChangeRejectedError."""
     if not NAME.fullmatch(name):
-        raise ChangeRejectedError(422, f"a flag has a name of {A_NAME}")
+        raise ChangeRejectedError(account_codes.FLAG_INVALID, f"a flag has a name of {A_NAME}")
     if name == FREE:
-        raise ChangeRejectedError(409, f"{FREE} is what edges are told while nobody is charged: choose another name")
+        raise ChangeRejectedError(
+            account_codes.FLAG_RESERVED, f"{FREE} is what edges are told while nobody is charged: choose another name"
+        )
     row = await _find_row(connection, name, lock=True)
     if match is not None:
         require_version(0 if row is None else row.version, match)
@@ -67,7 +70,9 @@ async def put_flag(
     if row is None:
         count = (await connection.execute(sa.select(sa.func.count()).select_from(flags))).scalar_one()
         if count >= FLAGS_MAX:
-            raise ChangeRejectedError(409, f"there are {count} flags, and {FLAGS_MAX} is as many as there may be")
+            raise ChangeRejectedError(
+                account_codes.FLAGS_FULL, f"there are {count} flags, and {FLAGS_MAX} is as many as there may be"
+            )
     updated = FlagRow(name, settings, now_ms(), 1 if row is None else row.version + 1)
     if row is None:
         await connection.execute(sa.insert(flags), [updated._asdict()])

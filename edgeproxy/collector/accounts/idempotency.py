@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.database.schema import idempotency
+from edgeproxy.collector.problems import request_codes
 
 ANSWER_RETENTION_MS = 24 * 3600 * 1000
 """For how many milliseconds responses are stored."""
@@ -61,12 +62,16 @@ async def find_answer(connection: AsyncConnection, request: IdempotentRequest) -
     if row is None:
         return None
     if row.request != request.request_sha256:
-        raise ChangeRejectedError(422, "this Idempotency-Key came with another request before: choose another one")
+        raise ChangeRejectedError(
+            request_codes.IDEMPOTENCY_KEY_REUSED,
+            "this Idempotency-Key came with another request before: choose another one",
+        )
     try:
         return AESGCM(request.encryption_key).decrypt(row.answer[:NONCE_BYTES], row.answer[NONCE_BYTES:], None)
     except InvalidTag:
         raise ChangeRejectedError(
-            409, "what was answered to this Idempotency-Key before cannot be read any more"
+            request_codes.IDEMPOTENT_ANSWER_LOST,
+            "what was answered to this Idempotency-Key before cannot be read any more",
         ) from None
 
 

@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.config.collector.currency_units import DECIMALS, Currency, parse_amount
+from edgeproxy.config.field_codes import NOT_A_BUDGET
 from edgeproxy.config.field_types import Name, RoutePattern, Scope
 from edgeproxy.config.limits import SPEND, KeyBudget
 from edgeproxy.config.units import Whole, format_value, value_error
@@ -38,11 +39,11 @@ def parse_written(value: object) -> object:
     symbol, amount, unit, per = match.groups() if match else ("", "", "", "")
     currency = SYMBOLS.get(symbol) or (unit.lower() if unit.lower() in DECIMALS else None)
     if not (symbol or unit) or (symbol and unit.lower() not in ("", currency)):
-        raise value_error(f"{format_value(value)} is no budget", A_BUDGET)
+        raise value_error(f"{format_value(value)} is no budget", A_BUDGET, NOT_A_BUDGET)
     try:
         units = int(amount) if currency is None else parse_amount(amount, currency)
     except ValueError:
-        raise value_error(f"{format_value(value)} is no budget that can be counted", A_BUDGET) from None
+        raise value_error(f"{format_value(value)} is no budget that can be counted", A_BUDGET, NOT_A_BUDGET) from None
     return {"amount": units, "per": per, **({"meter": unit} if currency is None else {"currency": currency})}
 
 

@@ -34,6 +34,7 @@ from edgeproxy.collector.database.schema import keys as keys_table
 from edgeproxy.collector.database.statements import AnySelect
 from edgeproxy.collector.database.unreadable_rows import UNREADABLE, set_aside
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints
+from edgeproxy.collector.problems import account_codes
 from edgeproxy.collector.webhooks.deliveries import WebhookState
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import ENABLED, Occasion, build_name, includes_type, insert_message
@@ -130,7 +131,9 @@ async def _require_few_withdrawn(connection: AsyncConnection, customer: str, now
     own = (keys_table.c.customer == customer) & (keys_table.c.revoked_for == WITHDRAWN)
     statement = sa.select(sa.func.count()).where(own, keys_table.c.created_at > now - round(SECONDS_MIN * 1000))
     if (await connection.execute(statement)).scalar_one() >= WITHDRAWN_MAX:
-        raise ChangeRejectedError(409, f"{WITHDRAWN_MAX} keys were withdrawn within a day")
+        raise ChangeRejectedError(
+            account_codes.WITHDRAWN_KEYS_FULL, f"{WITHDRAWN_MAX} keys were withdrawn within a day"
+        )
 
 
 async def list_endpoints(connection: AsyncConnection, customer: str) -> list[str]:

@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.problems import account_codes
 from edgeproxy.config.directory import find_next_residency
 
 
@@ -13,7 +14,7 @@ def require_present(owner: CustomerRow) -> None:
     """Raise ChangeRejectedError if the customer of a key has moved or is being deleted."""
     _require_not_moved(owner.settings)
     if owner.deleting_since is not None:
-        raise ChangeRejectedError(409, "the customer is being deleted")
+        raise ChangeRejectedError(account_codes.CUSTOMER_DELETING, "the customer is being deleted")
 
 
 async def require_owner_not_moved(connection: AsyncConnection, customer: str) -> None:
@@ -24,4 +25,6 @@ async def require_owner_not_moved(connection: AsyncConnection, customer: str) ->
 
 def _require_not_moved(settings: str) -> None:
     if (residency := find_next_residency(settings)) is not None:
-        raise ChangeRejectedError(409, f"the customer has moved to {residency}: its keys are changed there")
+        raise ChangeRejectedError(
+            account_codes.CUSTOMER_MOVED, f"the customer has moved to {residency}: its keys are changed there"
+        )

@@ -14,6 +14,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys
 from edgeproxy.collector.database.statements import AnySelect
+from edgeproxy.collector.problems import account_codes, request_codes
 from edgeproxy.config.parsers import DIGEST
 
 SHA256_START_CHARACTERS = 8
@@ -46,7 +47,7 @@ async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) 
     """Return the row of a key by its id or the SHA-256 of its secret. Raises ChangeRejectedError if there is none."""
     row = await find_row(connection, ref, lock=lock)
     if row is None:
-        raise ChangeRejectedError(404, NOT_FOUND)
+        raise ChangeRejectedError(account_codes.KEY_NOT_FOUND, NOT_FOUND)
     return row
 
 
@@ -72,7 +73,7 @@ async def transition(connection: AsyncConnection, before: KeyRow, **columns: str
     unchanged = (keys.c.id == before.id) & (keys.c.version == before.version)
     statement = sa.update(keys).where(unchanged).values(**columns, version=after.version)
     if (await connection.execute(statement)).rowcount != 1:
-        raise AccountStateError("the key has changed meanwhile")
+        raise AccountStateError(request_codes.CHANGED_MEANWHILE, "the key has changed meanwhile")
     return after
 
 

@@ -16,9 +16,9 @@ from edgeproxy.collector.accounts import bounds, customers, faults, key_budgets
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.bounds import KeyBounds
 from edgeproxy.collector.accounts.change import (
-    INVALID_FIELDS,
     ChangeRejectedError,
     reject_field,
+    reject_fields,
     require_version,
 )
 from edgeproxy.collector.accounts.customers import Columns
@@ -48,6 +48,8 @@ from edgeproxy.collector.database.page_order import order_page, parse_sort
 from edgeproxy.collector.database.schema import keys
 from edgeproxy.collector.database.statements import AnyColumn
 from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page, parse_rows
+from edgeproxy.collector.problems import account_codes
+from edgeproxy.config.field_codes import PAST
 from edgeproxy.config.key_form import generate_key, get_key_start
 from edgeproxy.config.limits import KeyLimit
 from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS
@@ -178,7 +180,9 @@ def _compute_values(row: KeyRow, change: BaseModel) -> Columns:
         require_future_end(fields["expires_at"], now_ms())
         later = fields["expires_at"] is None or (row.expires_at is not None and fields["expires_at"] > row.expires_at)
         if row.successor is not None and later:
-            raise ChangeRejectedError(409, "it has been rotated, and ends no later than was said then")
+            raise ChangeRejectedError(
+                account_codes.KEY_ROTATED, "it has been rotated, and ends no later than was said then"
+            )
     if "scopes" in fields:
         values["scopes"] = None if fields["scopes"] is None else orjson.dumps(sorted(fields["scopes"])).decode()
     if "limits" in fields:
@@ -223,7 +227,7 @@ async def restore_key(
     require_version(row.version, match)
     now = now_ms()
     if compute_key_state(row, now) is not KeyState.RESTORABLE:
-        raise ChangeRejectedError(409, _explain_final(row, now))
+        raise ChangeRejectedError(account_codes.KEY_NOT_RESTORABLE, _explain_final(row, now))
     require_present(owner)
     await require_room(connection, owner.id, now)
     return await update_key_row(connection, caller, row, {"revoked_at": None, "revoked_for": None}, "key.restore")
@@ -254,7 +258,7 @@ async def rotate_key(
     row = await get_row(connection, ref, lock=True)
     require_usable(row)
     if row.successor is not None:
-        raise ChangeRejectedError(409, f"it has been rotated already, to the key {row.successor}")
+        raise ChangeRejectedError(account_codes.KEY_ROTATED, f"it has been rotated already, to the key {row.successor}")
     require_present(owner)
     now = now_ms()
     row = await withdraw_next_key(connection, caller, row, "rotated by hand")
@@ -299,20 +303,20 @@ def dump_limits(limits: tuple[KeyLimit, ...] | None) -> str | None:
     dumped = [limit.model_dump(mode="json", by_alias=True, exclude_defaults=True) for limit in limits]
     field_faults = faults.find_key_faults(dumped)
     if field_faults:
-        raise ChangeRejectedError(422, INVALID_FIELDS, field_faults)
+        raise reject_fields(field_faults)
     return orjson.dumps(dumped).decode()
 
 
 def require_future_end(expires_at: int | None, now: int) -> None:
     """Raise ChangeRejectedError(422) if the end of a key is past."""
     if expires_at is not None and expires_at <= now:
-        raise reject_field("expires_at", "is past: revoke the key instead")
+        raise reject_field("expires_at", "is past: revoke the key instead", PAST)
 
 
 def require_usable(row: KeyRow) -> None:
     """Raise ChangeRejectedError if edges do not accept a key."""
     if compute_key_state(row, now_ms()) not in USABLE_KEY_STATES:
-        raise ChangeRejectedError(409, f"the key is {to_response(row)['state']}: make a new one")
+        raise ChangeRejectedError(account_codes.KEY_ENDED, f"the key is {to_response(row)['state']}: make a new one")
 
 
 async def _fetch_last_bounds(connection: AsyncConnection, customer: str) -> KeyBounds:
@@ -328,11 +332,15 @@ async def require_room(connection: AsyncConnection, customer: str, now: int) -> 
     usable &= keys.c.expires_at.is_(None) | (keys.c.expires_at > now)
     rows = (await connection.execute(sa.select(*BOUNDS).where(usable))).all()
     if len(rows) >= KEYS_MAX:
-        raise ChangeRejectedError(409, f"the customer has {len(rows)} keys, and {KEYS_MAX} is as many as there may be")
+        raise ChangeRejectedError(
+            account_codes.KEYS_FULL,
+            f"the customer has {len(rows)} keys, and {KEYS_MAX} is as many as there may be",
+            params={"count": len(rows), "most": KEYS_MAX},
+        )
     return parse_rows(keys.name, rows, lambda row: bounds.parse_bounds(*row), lambda _: f"one of customer {customer}")
 
 
 async def _require_unused_sha256(connection: AsyncConnection, sha256: str) -> None:
     rows = await connection.execute(sa.select(keys.c.id).where(keys.c.sha256 == sha256))
     if rows.one_or_none() is not None:
-        raise ChangeRejectedError(409, "there is a key with this sha256 already")
+        raise ChangeRejectedError(account_codes.KEY_EXISTS, "there is a key with this sha256 already")

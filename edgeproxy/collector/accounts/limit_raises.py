@@ -23,6 +23,8 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.quota_tables import limit_raises
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.encryption.rows import fetch_rows, seal_rows
+from edgeproxy.collector.problems import account_codes
+from edgeproxy.config.field_codes import NOT_OFFERED, SPAN_OUT_OF_RANGE
 from edgeproxy.config.units import format_value, value_error
 
 HOUR_SECONDS = 3600
@@ -37,7 +39,7 @@ def parse_raise_span(value: object) -> int:
     """Parse a time from one hour to a day into seconds. Raises a value error."""
     seconds = parse_span(value)
     if not SECONDS_MIN <= seconds <= SECONDS_MAX:
-        raise value_error(f"{format_value(str(value))} is out of range", SPAN_HINT)
+        raise value_error(f"{format_value(str(value))} is out of range", SPAN_HINT, SPAN_OUT_OF_RANGE)
     return seconds
 
 
@@ -47,7 +49,7 @@ SPAN_SCHEMA = {"type": "string", "pattern": r"^[0-9]{1,5} ?(s|min|h|d|day)$", "e
 def parse_factor(value: object) -> int:
     """Return one of FACTORS. Raises a value error."""
     if type(value) is not int or value not in FACTORS:
-        raise value_error("cannot be used", " or ".join(map(str, FACTORS)))
+        raise value_error("cannot be used", " or ".join(map(str, FACTORS)), NOT_OFFERED)
     return value
 
 
@@ -133,7 +135,7 @@ async def raise_limits(
     """Raise a customer's limits, replacing an existing raise. Raises ChangeRejectedError."""
     customer = await customers.get_row(connection, ref, lock=True)
     if customer.deleting_since is not None:
-        raise ChangeRejectedError(409, "the customer is being deleted")
+        raise ChangeRejectedError(account_codes.CUSTOMER_DELETING, "the customer is being deleted")
     before = await _find_row(connection, customer.id)
     now = now_ms()
     row = RaiseRow(customer.id, new.factor, now, now + new.span * 1000, caller.actor, new.why)

@@ -18,6 +18,7 @@ import orjson
 
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.rows import CustomerRow, KeyRow
+from edgeproxy.collector.problems import account_codes
 
 DAY_MS = 86_400_000
 ROTATED = "rotated"
@@ -81,9 +82,6 @@ USABLE_KEY_STATES = frozenset({KeyState.ACTIVE, KeyState.DUE, KeyState.ROTATING}
 class AccountStateError(ChangeRejectedError):
     """The transition of a customer or a key is not allowed, or its row has changed meanwhile."""
 
-    def __init__(self, why: str) -> None:
-        super().__init__(409, why)
-
 
 def compute_customer_state(row: CustomerRow) -> CustomerState:
     """Return the state of a customer."""
@@ -132,11 +130,11 @@ def require_customer_transition(before: CustomerRow, after: CustomerRow) -> None
     """Raise AccountStateError if CUSTOMER_TRANSITIONS has no step between the states of two rows of a customer."""
     states = compute_customer_state(before), compute_customer_state(after)
     if states[1] not in CUSTOMER_TRANSITIONS[states[0]]:
-        raise AccountStateError(f"the customer is {states[0]}, and cannot be {states[1]}")
+        raise AccountStateError(account_codes.CUSTOMER_STATE, f"the customer is {states[0]}, and cannot be {states[1]}")
 
 
 def require_key_transition(before: KeyRow, after: KeyRow, now_ms: int) -> None:
     """Raise AccountStateError if KEY_TRANSITIONS has no step between the states of two rows of a key."""
     states = compute_key_state(before, now_ms), compute_key_state(after, now_ms)
     if states[1] not in KEY_TRANSITIONS[states[0]]:
-        raise AccountStateError(f"the key is {states[0]}, and cannot be {states[1]}")
+        raise AccountStateError(account_codes.KEY_STATE, f"the key is {states[0]}, and cannot be {states[1]}")

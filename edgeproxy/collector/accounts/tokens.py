@@ -18,13 +18,16 @@ from edgeproxy.base import bearer
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError, reject_field
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field, reject_fields
 from edgeproxy.collector.accounts.fields import End, Span
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.accounts.rows import Role, TokenMatch, TokenRow
 from edgeproxy.collector.database.schema import token_secrets, tokens
 from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.problems import account_codes
+from edgeproxy.collector.problems.coded_error import FieldFault
+from edgeproxy.config.field_codes import PAST
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.key_form import REGEX, generate_key, is_miswritten
 from edgeproxy.config.parsers import NAME
@@ -169,7 +172,7 @@ async def get_row(connection: AsyncConnection, name: str, *, lock: bool = False)
         statement = sa.select(tokens).where(tokens.c.name == name)
         row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
     if row is None:
-        raise ChangeRejectedError(404, NOT_FOUND)
+        raise ChangeRejectedError(account_codes.TOKEN_NOT_FOUND, NOT_FOUND)
     return TokenRow(*row)
 
 
@@ -185,14 +188,18 @@ async def create_token(
     misplaced = [field for field in ("edge", "region") if getattr(new, field) is not None and new.role != "edge"]
     if misplaced:
         hint = "binds those who ship: write it beside role edge"
-        raise ChangeRejectedError(422, INVALID_FIELDS, [(field, hint) for field in misplaced])
+        raise reject_fields([FieldFault(field, hint) for field in misplaced])
     if new.expires_at is not None and new.expires_at <= now_ms():
-        raise reject_field("expires_at", "is past")
+        raise reject_field("expires_at", "is past", PAST)
     names = (await connection.execute(sa.select(tokens.c.name))).scalars().all()
     if new.name in reserved or new.name in names:
-        raise ChangeRejectedError(409, f"there is a token {new.name} already")
+        raise ChangeRejectedError(
+            account_codes.TOKEN_EXISTS, f"there is a token {new.name} already", params={"name": new.name}
+        )
     if len(names) >= TOKENS_MAX:
-        raise ChangeRejectedError(409, f"there are {len(names)} tokens, and {TOKENS_MAX} is as many as there may be")
+        raise ChangeRejectedError(
+            account_codes.TOKENS_FULL, f"there are {len(names)} tokens, and {TOKENS_MAX} is as many as there may be"
+        )
     row = {name: getattr(new, name) for name in ("name", *FIELDS, "expires_at")}
     row |= {"created_at": now_ms(), "created_by": caller.actor}
     await connection.execute(sa.insert(tokens), [row])
@@ -209,10 +216,13 @@ async def add_secret(connection: AsyncConnection, caller: Caller, name: str, ove
     """
     row = await get_row(connection, name, lock=True)
     if has_expired(row):
-        raise ChangeRejectedError(409, "the token has expired: make a new one")
+        raise ChangeRejectedError(account_codes.TOKEN_EXPIRED, "the token has expired: make a new one")
     before, now = await get_token(connection, name), now_ms()
     if overlap and before["secrets"] >= SECRETS_MAX:
-        raise ChangeRejectedError(409, f"it has {SECRETS_MAX} secrets already: write overlap: 0s, and the others end")
+        raise ChangeRejectedError(
+            account_codes.TOKEN_SECRETS_FULL,
+            f"it has {SECRETS_MAX} secrets already: write overlap: 0s, and the others end",
+        )
     end = now + overlap * 1000
     outlasting = token_secrets.c.ends_at.is_(None) | (token_secrets.c.ends_at > end)
     own = token_secrets.c.token == name

@@ -28,6 +28,7 @@ from edgeproxy.collector.accounts.rows import CustomerRow, FlagRow, KeyRow
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.collector.problems import account_codes
 from edgeproxy.config.collector.account import Account
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer, Flag, Key
@@ -175,9 +176,9 @@ async def _import_customers(
 async def _require_unused(connection: AsyncConnection, added: CustomerRow, new: Sequence[CustomerRow]) -> None:
     """Raise ChangeRejectedError if another customer, stored or among `new`, has the external id or the shown name."""
     if added.external_id is not None and any(one.external_id == added.external_id for one in new):
-        raise ChangeRejectedError(409, "there is a customer with this external_id already")
+        raise ChangeRejectedError(account_codes.EXTERNAL_ID_EXISTS, "there is a customer with this external_id already")
     if any((one.display_name or one.name) == (added.display_name or added.name) for one in new):
-        raise ChangeRejectedError(409, "there is a customer with this name already")
+        raise ChangeRejectedError(account_codes.CUSTOMER_EXISTS, "there is a customer with this name already")
     # A name that is no pseudonym was looked up with the batch.
     await customers.require_unused(connection, added.display_name, added.external_id)
 
@@ -185,21 +186,25 @@ async def _require_unused(connection: AsyncConnection, added: CustomerRow, new: 
 def _require_same(row: CustomerRow, account: Account | None) -> None:
     """Raise ChangeRejectedError unless a file may change this customer."""
     if row.deleting_since is not None:
-        raise ChangeRejectedError(409, "is being deleted")
+        raise ChangeRejectedError(account_codes.CUSTOMER_DELETING, "is being deleted")
     if account is not None and account.name not in (None, row.display_name):
-        raise ChangeRejectedError(409, "has another name in the database, and names cannot be changed")
+        raise ChangeRejectedError(
+            account_codes.CUSTOMER_STATE, "has another name in the database, and names cannot be changed"
+        )
 
 
 def _build_customer_row(name: str, customer: Customer, account: Account | None, has_pseudonym: bool) -> CustomerRow:
     """Return the row of a new customer. Raises ChangeRejectedError if it cannot have this name."""
     if is_id(name):
-        raise ChangeRejectedError(409, "the name has the form of an id")
+        raise ChangeRejectedError(account_codes.CUSTOMER_STATE, "the name has the form of an id")
     if not is_pseudonym(name):
         return customers.build_row(name, customer, has_pseudonym=has_pseudonym)
     if account is None or account.name is None:
-        raise ChangeRejectedError(409, "the name has the form of a pseudonym, and accounts does not tell its name")
+        raise ChangeRejectedError(
+            account_codes.CUSTOMER_STATE, "the name has the form of a pseudonym, and accounts does not tell its name"
+        )
     if not has_pseudonym:
-        raise ChangeRejectedError(409, "has a pseudonym: write privacy: {pseudonyms: true}")
+        raise ChangeRejectedError(account_codes.CUSTOMER_STATE, "has a pseudonym: write privacy: {pseudonyms: true}")
     return customers.build_row(account.name, customer, has_pseudonym=True, known_id=parse_pseudonym(name))
 
 

@@ -37,6 +37,7 @@ from edgeproxy.collector.database.statements import AnySelect
 from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_rows, reading_row
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
 from edgeproxy.collector.encryption.rows import fetch_page, fetch_rows, seal_rows
+from edgeproxy.collector.problems import account_codes
 from edgeproxy.collector.webhooks import deliveries
 from edgeproxy.collector.webhooks.address_policy import find_customer_refusal
 from edgeproxy.collector.webhooks.event_types import EventType
@@ -45,6 +46,7 @@ from edgeproxy.collector.webhooks.sender import SECRETS
 from edgeproxy.config.addresses import is_address
 from edgeproxy.config.collector.alerts import SECRET_PREFIX
 from edgeproxy.config.collector.webhooks import Webhooks
+from edgeproxy.config.field_codes import MISSING, NOT_A_URL
 
 ENDPOINTS_MAX = 10
 """The most endpoints of a customer."""
@@ -110,7 +112,7 @@ async def get_row(connection: AsyncConnection, customer: str, endpoint: str, *, 
     if endpoint.isascii() and endpoint.isprintable():  # Some databases reject a NUL even in a query.
         rows = await fetch_rows(connection, TABLE, statement.with_for_update() if lock else statement)
     if not rows:
-        raise ChangeRejectedError(404, NOT_FOUND)
+        raise ChangeRejectedError(account_codes.WEBHOOK_NOT_FOUND, NOT_FOUND)
     return _to_row(rows[0], owner.name)
 
 
@@ -124,11 +126,13 @@ async def create_endpoint(
     """Create an endpoint of a customer, and return it with its secret. Raises ChangeRejectedError."""
     owner = await customers.get_row(connection, customer, lock=True)
     if owner.deleting_since is not None:
-        raise ChangeRejectedError(409, "the customer is being deleted")
+        raise ChangeRejectedError(account_codes.CUSTOMER_DELETING, "the customer is being deleted")
     require_reachable(new.url, settings)
     count = sa.select(sa.func.count()).where(columns.customer == owner.id)
     if (await connection.execute(count)).scalar_one() >= ENDPOINTS_MAX:
-        raise ChangeRejectedError(409, f"the customer has {ENDPOINTS_MAX} endpoints, as many as there may be")
+        raise ChangeRejectedError(
+            account_codes.WEBHOOKS_FULL, f"the customer has {ENDPOINTS_MAX} endpoints, as many as there may be"
+        )
     now = now_ms()
     endpoint, secret = generate_name("we", now), _generate_secret()
     row = EndpointRow(
@@ -169,7 +173,7 @@ async def update_endpoint(
     fields = {name: getattr(change, name) for name in change.model_fields_set}
     for name in ("url", "state"):
         if name in fields and fields[name] is None:
-            raise reject_field(name, "is null")
+            raise reject_field(name, "is null", MISSING)
     if "url" in fields:
         require_reachable(fields["url"], settings)
     if "types" in fields:
@@ -245,7 +249,7 @@ async def _get_message(connection: AsyncConnection, row: EndpointRow, message: s
     statement = _select_messages(row).where(webhook_messages.c.id == message)
     rows = await fetch_rows(connection, webhook_messages.name, statement, strict=True)
     if not rows:
-        raise ChangeRejectedError(404, NO_MESSAGE)
+        raise ChangeRejectedError(account_codes.WEBHOOK_MESSAGE_NOT_FOUND, NO_MESSAGE)
     with reading_row(webhook_messages.name, message):
         return _to_delivery(**rows[0])  # type: ignore[arg-type]
 
@@ -285,10 +289,10 @@ async def redeliver_message(
     """Send a message to an endpoint again, even if it was delivered. Raises ChangeRejectedError."""
     _require_enabled(row)
     if not (message.isascii() and message.isprintable()):
-        raise ChangeRejectedError(404, NO_MESSAGE)
+        raise ChangeRejectedError(account_codes.WEBHOOK_MESSAGE_NOT_FOUND, NO_MESSAGE)
     await _get_message(connection, row, message)
     if not await deliveries.redeliver(connection, message, row.id, now_ms()):
-        raise ChangeRejectedError(409, "the message is on its way already")
+        raise ChangeRejectedError(account_codes.WEBHOOK_MESSAGE_SENDING, "the message is on its way already")
     await _record(connection, caller, "webhook.redeliver", row, None, {"message": message})
     return await _get_message(connection, row, message)
 
@@ -304,16 +308,16 @@ def require_reachable(url: str, settings: Webhooks) -> None:
     parts = urlsplit(url)
     is_encrypted, host = parts.scheme == "https", parts.hostname or ""
     if not is_encrypted and not settings.networks:
-        raise reject_field("url", "is reached in the clear: write https://")
+        raise reject_field("url", "is reached in the clear: write https://", NOT_A_URL)
     if is_address(host):
         refusal = find_customer_refusal(host, settings.networks, is_encrypted=is_encrypted)
         if refusal is not None:
-            raise reject_field("url", f"cannot be used: {refusal}")
+            raise reject_field("url", f"cannot be used: {refusal}", NOT_A_URL)
 
 
 def _require_enabled(row: EndpointRow) -> None:
     if row.state == DISABLED:
-        raise ChangeRejectedError(409, "the endpoint is disabled: enable it first")
+        raise ChangeRejectedError(account_codes.WEBHOOK_DISABLED, "the endpoint is disabled: enable it first")
 
 
 def _generate_secret() -> str:

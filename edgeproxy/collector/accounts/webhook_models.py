@@ -10,6 +10,7 @@ from edgeproxy.collector.accounts.fields import Text
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.webhooks.deliveries import WebhookState
 from edgeproxy.collector.webhooks.event_types import EventType
+from edgeproxy.config.field_codes import NOT_A_URL, TOO_LONG
 from edgeproxy.config.units import read_text, value_error
 
 URL_CHARACTERS_MAX = 2000
@@ -32,9 +33,9 @@ def parse_url(value: object) -> str:
     except ValueError:
         is_whole = False
     if not is_whole or parts.scheme not in ("https", "http") or "@" in parts.netloc or parts.fragment:
-        raise value_error("is not a URL to which messages can be sent", URL_HINT)
+        raise value_error("is not a URL to which messages can be sent", URL_HINT, NOT_A_URL)
     if len(url) > URL_CHARACTERS_MAX:
-        raise value_error("is too long", URL_HINT)
+        raise value_error("is too long", URL_HINT, TOO_LONG, most=URL_CHARACTERS_MAX)
     return url
 
 

@@ -217,7 +217,7 @@ class AnomalyJob:
                     await customers.update_customer(connection, Caller(ACTOR), customer, change, self._settings)
                     self._log.warning("a customer was paused", customer=customer, meter=meter, value=finding.value)
         except ChangeRejectedError as error:  # Others are paused anyway. This one is tried again.
-            why = "; ".join([error.why, *(f"{field}: {fault}" for field, fault in error.faults)])
+            why = "; ".join([error.why, *map(str, error.faults)])
             alert = build_pause_alert(customer, meter, finding, now, why_not=why)
             async with self._database.writing() as connection:
                 await raise_once(connection, replace(alert, key=f"failed-{alert.key}"))

@@ -31,6 +31,7 @@ from edgeproxy.collector.api.endpoint import ADMIN, MONEY_READERS, OWN, READERS,
 from edgeproxy.collector.api.field_types import SEQ_MAX, ChangeQuery, Printed, Truth, in_query
 from edgeproxy.collector.api.group import NUMBER_SCHEMA, Group, PathParameter
 from edgeproxy.collector.api.responses import ProblemError, Result, next_page
+from edgeproxy.collector.problems import account_codes, request_codes
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import Whole
 
@@ -206,7 +207,7 @@ class AlertHandlers(ChangeHandlers):
         query, holder = call.query, call.holder
         customer = auth.customer_of(holder, query.customer)
         if holder.customer is not None and query.state is not None:
-            raise auth.DeniedError(403, f"{holder.called} may not ask where alerts went")
+            raise auth.DeniedError(request_codes.ROLE_DENIED, f"{holder.called} may not ask where alerts went")
         filters = {"customer": customer, "kind": query.kind, "severity": query.severity}
         async with self._database.reading() as connection:
             alerts = await reports.list_alerts(
@@ -234,16 +235,19 @@ class AlertHandlers(ChangeHandlers):
         """Send an alert again through one channel, or through all channels that gave it up."""
         number, channel = call.path("alert"), call.query.channel
         if not NUMBER.fullmatch(number):
-            raise ProblemError(404, handling.NOT_THERE)
+            raise ProblemError(account_codes.ALERT_NOT_FOUND, handling.NOT_THERE)
         async with self._database.writing() as connection:
             channels = await deliveries.replay_deliveries(connection, int(number), channel, now_ms())
             alert = await reports.find_alert(connection, int(number))
             if alert is None:
-                raise ProblemError(404, handling.NOT_THERE)
+                raise ProblemError(account_codes.ALERT_NOT_FOUND, handling.NOT_THERE)
             await add_handling(connection, call.holder, [alert])
             if not channels:
                 why = "no channel has given it up" if channel is None else f"it has not gone by the channel {channel}"
-                raise ProblemError(409, f"{why}: name one of its channels, whose delivery is not under way")
+                raise ProblemError(
+                    account_codes.ALERT_NOT_GIVEN_UP,
+                    f"{why}: name one of its channels, whose delivery is not under way",
+                )
             owner = None if alert["customer"] is None else str(alert["customer"])
             entry = AuditEntry("alert.replay", number, None, {"channels": channels}, owner)
             await audit.append_entry(connection, call.caller, entry)
@@ -302,12 +306,13 @@ class AlertHandlers(ChangeHandlers):
 
         async def make(connection: AsyncConnection) -> Result[AlertResponse]:
             if not NUMBER.fullmatch(number):
-                raise ProblemError(404, handling.NOT_THERE)
+                raise ProblemError(account_codes.ALERT_NOT_FOUND, handling.NOT_THERE)
             alert = await handling.get_subject(connection, int(number))
             kinds = list_alert_kinds(call.holder)
             if kinds is not None and alert.kind not in kinds:
                 raise auth.DeniedError(
-                    403, f"{call.holder.called} (role {call.holder.contact_role}) reads no such alert"
+                    request_codes.ROLE_DENIED,
+                    f"{call.holder.called} (role {call.holder.contact_role}) reads no such alert",
                 )
             await do(connection, alert, find_side(call.holder))
             report = await reports.find_alert(connection, alert.id, has_deliveries=call.holder.customer is None)

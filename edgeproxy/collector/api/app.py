@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.web_listener import PEER, add_response_fields
-from edgeproxy.collector.accounts import audit, change, contacts
+from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.key_rows import set_rotate_every
 from edgeproxy.collector.api import auth, openapi, reference
@@ -44,9 +44,9 @@ from edgeproxy.collector.api.request_limits import RequestLimits, RequestRate, f
 from edgeproxy.collector.api.request_reader import parse_body, parse_query, read_json
 from edgeproxy.collector.api.responses import (
     RETRY_LATER,
-    FieldError,
     ProblemError,
     Result,
+    answer_error,
     as_result,
     build_response,
     problem,
@@ -60,6 +60,8 @@ from edgeproxy.collector.database.row_security import serving
 from edgeproxy.collector.database.unreadable_rows import UnreadableRowError
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
+from edgeproxy.collector.problems import request_codes
+from edgeproxy.collector.problems.coded_error import CodedError
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.regions.networks import find_client, mask_address
 from edgeproxy.tracing.recorder import trace
@@ -70,6 +72,13 @@ UNKNOWN_ACTOR = "unknown"
 UNKNOWN_ORIGIN = "an unknown address"
 PROBE_PATHS = ("/healthz", "/readyz")
 """Paths that load balancers request for themselves."""
+HTTP_ERRORS = {
+    404: request_codes.PATH_NOT_FOUND,
+    405: request_codes.METHOD_NOT_ALLOWED,
+    413: request_codes.BODY_TOO_LARGE,
+    417: request_codes.EXPECTATION_UNSUPPORTED,
+}
+"""The problems for the statuses that aiohttp itself answers."""
 REASONS = {
     404: "there is no such path: GET /v1/openapi.json describes those that there are",
     405: "the method is not one that this path knows",
@@ -281,7 +290,7 @@ class Service:
         seconds = self._limits.wait(path.split("/")[1], rate, subject, time.time())
         if seconds:
             why = f"this may be asked {rate.requests} times a minute"
-            raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
+            raise ProblemError(request_codes.RATE_EXCEEDED, why, headers={"Retry-After": str(seconds)})
 
     def count_visit(self, request: web.Request, what: str, per_minute: int) -> int:
         """Count a client's visit like an endpoint's rate. Return 0, or the seconds until another is permitted."""
@@ -302,7 +311,7 @@ class Service:
         seconds = self._limits.wait("changes", rate, holder.label, time.time())
         if seconds:
             why = f"{holder.called} may make {rate.requests} changes a minute"
-            raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
+            raise ProblemError(request_codes.CHANGES_EXCEEDED, why, headers={"Retry-After": str(seconds)})
 
     async def _require_own(self, holder: Holder, path_parameters: Mapping[str, str]) -> None:
         """Raise DeniedError if a path names an object of another customer, whether it exists or not."""
@@ -318,7 +327,7 @@ class Service:
         Health probes come from the proxy itself.
         """
         if request.path not in PROBE_PATHS and not request.app[LISTENER].allows(request[CLIENT]):
-            raise auth.DeniedError(403, f"this listener is not for {request[CALLER].origin}")
+            raise auth.DeniedError(request_codes.LISTENER_DENIED, f"this listener is not for {request[CALLER].origin}")
 
     # ---- around all requests
 
@@ -374,35 +383,36 @@ class Service:
         """Return the problem document for the failed request `what`, and record denials."""
         match error:
             case auth.DeniedError():
-                self.deny(request, what, error.status, error.detail, error.actor)
-                return problem(error.status, error.detail, error.headers)
+                self.deny(request, what, error.status, error.why, error.actor)
+                return answer_error(error, error.headers)
             case ProblemError():
-                return problem(error.status, error.detail, error.headers, errors=error.errors)
-            case change.ChangeRejectedError():
+                return answer_error(error, error.headers)
+            case CodedError():
                 if error.status == 403:
                     self.denials.record(request[CALLER], what, 403, error.why)
-                errors: list[FieldError] = [{"field": field, "detail": why} for field, why in error.faults]
-                return problem(error.status, error.why, errors=errors)
+                return answer_error(error)
             case queries.InvalidQueryError():
-                return problem(400, str(error))
+                return problem(request_codes.QUERY_INVALID, str(error))
             case TooManyExportsError():
-                return problem(429, "as many exports are under way as there may be", {"Retry-After": "10"})
+                return problem(
+                    request_codes.EXPORTS_BUSY, "as many exports are under way as there may be", {"Retry-After": "10"}
+                )
             case DatabaseUnavailableError():
-                return problem(503, "the database cannot be used now", RETRY_LATER)
+                return problem(request_codes.DATABASE_UNAVAILABLE, "the database cannot be used now", RETRY_LATER)
             case web.HTTPException():
                 headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
                 why = REASONS.get(error.status, error.reason)
                 if error.status == 404 and not API_USERS & request.app[LISTENER].settings.groups:
                     why = "there is no such path"
-                return problem(error.status, why, headers)
+                return problem(HTTP_ERRORS.get(error.status, request_codes.REQUEST_INVALID), why, headers)
         if isinstance(error, CONNECTION_ERRORS):
             log.get_logger().error("the database cannot be used", path=request.path, why=format_reason(error))
-            return problem(503, "the database cannot be used now", RETRY_LATER)
+            return problem(request_codes.DATABASE_UNAVAILABLE, "the database cannot be used now", RETRY_LATER)
         if isinstance(error, UnreadableRowError):  # The alert names the row. It may be of another customer.
             log.get_logger().error("a request needs a row that cannot be read", path=request.path, why=str(error))
-            return problem(500, UNREADABLE)
+            return problem(request_codes.ROW_UNREADABLE, UNREADABLE)
         log.get_logger().error("a request failed", path=request.path, exc_info=error)
-        return problem(500, "the collector failed to answer; its log says more")
+        return problem(request_codes.INTERNAL_ERROR, "the collector failed to answer; its log says more")
 
     def deny(self, request: web.Request, what: str, status: int, why: str, actor: str | None = None) -> None:
         """Record a denial. `actor` is the caller if the request does not name it yet."""

@@ -3,7 +3,11 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from edgeproxy.base.bearer import InvalidTokenError
+from edgeproxy.base.problem_codes import ProblemCode
 from edgeproxy.collector.accounts.contact_roles import ContactRole
+from edgeproxy.collector.problems import request_codes
+from edgeproxy.collector.problems.coded_error import CodedError
 from edgeproxy.config.collector.operators import FACTOR_SECONDS_MAX, is_factor_recent
 from edgeproxy.config.collector.settings import Token
 
@@ -19,21 +23,25 @@ GROUPS_OF_ROLES = {
 """For each role, the group that a listener's `serve` must include to accept its holders."""
 
 
-class DeniedError(Exception):
-    """The request is denied. `status` is 401 without a valid identity, 403 without the right, 429 over a limit.
+class DeniedError(CodedError):
+    """The request is denied. Its status is 401 without a valid identity, 403 without the right, 429 over a limit.
 
     `headers` are additional fields of the answer. `actor` is the identified caller, even if identification did not
     suffice.
     """
 
     def __init__(
-        self, status: int, detail: str, headers: Mapping[str, str] | None = None, actor: str | None = None
+        self, code: ProblemCode, why: str, headers: Mapping[str, str] | None = None, actor: str | None = None
     ) -> None:
-        super().__init__(status, detail)
-        self.status = status
-        self.detail = detail
+        super().__init__(code, why)
         self.headers = dict(headers or {})
         self.actor = actor
+
+
+def deny_token(error: InvalidTokenError) -> DeniedError:
+    """Return the denial of a request without a valid token."""
+    code = request_codes.TOKEN_MISSING if error.is_missing else request_codes.TOKEN_INVALID
+    return DeniedError(code, str(error), {"WWW-Authenticate": error.challenge}, error.actor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,7 @@ def require(holder: Holder, roles: Collection[str], what: str) -> None:
         held = f"role {', '.join(sorted(holder.roles))}"
         if holder.customer is not None:
             held = f"customer {holder.customer}"
-        raise DeniedError(403, f"{holder.called} ({held}) may not {what}")
+        raise DeniedError(request_codes.ROLE_DENIED, f"{holder.called} ({held}) may not {what}")
 
 
 def require_group(holder: Holder, served: Collection[str], what: str) -> None:
@@ -88,7 +96,9 @@ def require_group(holder: Holder, served: Collection[str], what: str) -> None:
     groups = {GROUPS_OF_ROLES[role] for role in holder.roles}
     if not groups & set(served):
         why = f"this listener does not serve {min(groups)}"
-        raise DeniedError(403, f"{holder.called} may not {what} here: {why}", actor=holder.label)
+        raise DeniedError(
+            request_codes.LISTENER_DENIED, f"{holder.called} may not {what} here: {why}", actor=holder.label
+        )
 
 
 def require_consent(holder: Holder, what: str, now: float) -> None:
@@ -100,28 +110,28 @@ def require_consent(holder: Holder, what: str, now: float) -> None:
     if not holder.is_person:
         if not holder.may_sensitive:
             why = "it is sensitive: write sensitive: true beside the token's name in the collector's file"
-            raise DeniedError(403, f"{holder.called} may not {what}: {why}")
+            raise DeniedError(request_codes.CONSENT_MISSING, f"{holder.called} may not {what}: {why}")
     elif holder.contact_role is not None:
         if not is_factor_recent(holder.signed_in_at, now):
             why = f"sign in again; a sign-in counts for {FACTOR_SECONDS_MAX // 60} minutes"
-            raise DeniedError(401, f"insufficient_user_authentication: {why}")
+            raise DeniedError(request_codes.SIGN_IN_TOO_OLD, f"insufficient_user_authentication: {why}")
     elif not is_factor_recent(holder.factor_at, now):
         error = 'error="insufficient_user_authentication", error_description="a second factor is needed"'
         why = f"sign in with a second factor; the last time counts for {FACTOR_SECONDS_MAX // 60} minutes"
         challenge = {"WWW-Authenticate": f"Bearer {error}, max_age={FACTOR_SECONDS_MAX}"}
-        raise DeniedError(401, f"insufficient_user_authentication: {why}", challenge)
+        raise DeniedError(request_codes.SECOND_FACTOR_NEEDED, f"insufficient_user_authentication: {why}", challenge)
 
 
 def require_edge(holder: Holder, edge: str) -> None:
     """Raise DeniedError unless the holder may ship batches of this edge."""
     if holder.edge not in (None, edge):
-        raise DeniedError(403, f"{holder.called} is bound to another edge")
+        raise DeniedError(request_codes.OTHER_EDGE, f"{holder.called} is bound to another edge")
 
 
 def require_own(holder: Holder, customer: str | None) -> None:
     """Raise DeniedError if the holder is bound to a customer other than `customer`."""
     if holder.customer is not None and holder.customer != customer:
-        raise DeniedError(403, f"{holder.called} is bound to another customer")
+        raise DeniedError(request_codes.OTHER_CUSTOMER, f"{holder.called} is bound to another customer")
 
 
 def customer_of(holder: Holder, customer: str | None) -> str | None:

@@ -40,7 +40,9 @@ from edgeproxy.collector.billing.stripe.billing_details import (
 )
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError, StripeObject
 from edgeproxy.collector.billing.stripe.customers import EMAIL, find_contact_email, find_stripe_id
+from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.tax_numbers import COUNTRIES
+from edgeproxy.config.field_codes import COUNTRY_NEEDED, NOT_A_COUNTRY, NOT_A_TAX_NUMBER, REFUSED_BY_STRIPE
 from edgeproxy.config.units import format_value, read_text, value_error
 
 TAX_NUMBER_CHARACTERS_MAX = 30
@@ -56,7 +58,7 @@ def read_country(value: object) -> str:
     """Read the code of a country."""
     text = read_text(value, A_COUNTRY).upper()
     if text not in COUNTRIES:
-        raise value_error(f"{format_value(text)} is not a country that addresses can have", A_COUNTRY)
+        raise value_error(f"{format_value(text)} is not a country that addresses can have", A_COUNTRY, NOT_A_COUNTRY)
     return text
 
 
@@ -67,7 +69,9 @@ def read_tax_number(value: object) -> str | None:
     text = "".join(read_text(value, A_TAX_NUMBER).split()).upper()
     is_written = text.isascii() and all(one.isalnum() or one in SEPARATORS for one in text)
     if not (1 <= len(text) <= TAX_NUMBER_CHARACTERS_MAX and is_written):
-        raise value_error(f"{format_value(text)} is not a tax number", A_TAX_NUMBER)
+        raise value_error(
+            f"{format_value(text)} is not a tax number", A_TAX_NUMBER, NOT_A_TAX_NUMBER, most=TAX_NUMBER_CHARACTERS_MAX
+        )
     return text
 
 
@@ -212,7 +216,9 @@ class BillingDetailsHandlers(CustomerBillingHandlers):
         except StripeCallError as error:
             raise explain_refusal(error) from None
         except TimeoutError:
-            raise ProblemError(503, "Stripe has not answered in time", headers=STRIPE_LATER) from None
+            raise ProblemError(
+                billing_codes.STRIPE_UNAVAILABLE, "Stripe has not answered in time", headers=STRIPE_LATER
+            ) from None
         async with self._database.reading() as connection:
             row = await customers.get_row(connection, payer.id)
             return await build_response(connection, row, time.time())
@@ -250,7 +256,9 @@ async def _change_tax_number(
     """Change a customer's tax number of a country. Raises ChangeRejectedError and StripeCallError."""
     kind = billing_details.find_tax_number_type(country)
     if number is not None and kind is None:
-        raise reject_field("tax_number", "needs an address in a country whose tax numbers are known here")
+        raise reject_field(
+            "tax_number", "needs an address in a country whose tax numbers are known here", COUNTRY_NEEDED
+        )
     await billing_details.replace_tax_number(stripe, payer.stripe_id, before, number, kind or "")
 
 
@@ -258,7 +266,7 @@ def explain_refusal(error: StripeCallError) -> ProblemError | ChangeRejectedErro
     """Return the problem document for a change that Stripe refuses, for the refused field if Stripe names it."""
     field = PARAMETERS.get(error.param or "")
     if error.outcome is CallOutcome.REFUSED and field is not None:
-        return reject_field(field, f"is refused by Stripe: {error.message}")
+        return reject_field(field, f"is refused by Stripe: {error.message}", REFUSED_BY_STRIPE)
     return build_stripe_problem(error)
 
 

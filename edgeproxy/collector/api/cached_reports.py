@@ -13,6 +13,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.database.precedence import giving_way
 from edgeproxy.collector.database.unreadable_rows import UnreadableRowError
+from edgeproxy.collector.problems import request_codes
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -98,5 +99,5 @@ async def fetch_report(cache: ReportCache[K, JsonObject], key: K) -> JsonObject:
         report = await cache.get(key)
     except ReportNotReadyError:
         why = "the figures are being worked out: ask again in a moment"
-        raise ProblemError(429, why, headers={"Retry-After": "2"}) from None
+        raise ProblemError(request_codes.REPORT_NOT_READY, why, headers={"Retry-After": "2"}) from None
     return {"as_of": format_timestamp(int(report.at * 1000)), **report.value}

@@ -5,9 +5,10 @@ import time
 from edgeproxy.base import bearer
 from edgeproxy.collector.accounts import tokens
 from edgeproxy.collector.api import operators
-from edgeproxy.collector.api.auth import CUSTOMER, DeniedError, Holder
+from edgeproxy.collector.api.auth import CUSTOMER, DeniedError, Holder, deny_token
 from edgeproxy.collector.api.issuer_keys import IssuerKeys
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.problems import request_codes
 from edgeproxy.config.collector.settings import CollectorSettings
 
 MADE_HERE = f"{tokens.PREFIX}_v1_"
@@ -41,12 +42,12 @@ class Callers:
                 return holder
             return Holder.of(self._tokens.holder(authorization, time.time()))
         except bearer.InvalidTokenError as error:
-            raise DeniedError(401, str(error), {"WWW-Authenticate": error.challenge}, error.actor) from None
+            raise deny_token(error) from None
 
     async def operator(self, token: str, audience: str) -> Holder:
         """Return the person with an issuer's token for `audience`. Raises DeniedError."""
         if self._operators is None or self._keys is None:
-            raise DeniedError(401, "no issuer is known here")
+            raise DeniedError(request_codes.TOKEN_INVALID, "no issuer is known here")
         keys = await self._keys.with_key(operators.key_id(token))
         settings = self._operators
         if settings.audience != audience:

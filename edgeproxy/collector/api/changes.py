@@ -20,6 +20,7 @@ from edgeproxy.collector.api.group import Handlers
 from edgeproxy.collector.api.responses import RETRY_LATER, ProblemError, Result
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.collector.problems import request_codes
 
 IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 ETAG = re.compile(r'"([0-9]{1,15})"|(?:W/)?"[^"]*"')
@@ -72,7 +73,9 @@ async def make_change(
         except sa.exc.IntegrityError:
             # Another collector made this change concurrently. The second attempt sees it.
             if is_second:
-                raise ProblemError(503, "others change the same now", headers=RETRY_LATER) from None
+                raise ProblemError(
+                    request_codes.CONCURRENT_CHANGES, "others change the same now", headers=RETRY_LATER
+                ) from None
     raise AssertionError
 
 
@@ -119,7 +122,9 @@ def find_idempotent_request(call: AnyCall) -> IdempotentRequest | None:
     if key is None:
         return None
     if not IDEMPOTENCY_KEY.fullmatch(key):
-        raise ChangeRejectedError(400, "an Idempotency-Key has 1 to 255 visible characters")
+        raise ChangeRejectedError(
+            request_codes.IDEMPOTENCY_KEY_INVALID, "an Idempotency-Key has 1 to 255 visible characters"
+        )
     digest = idempotency.request_digest(call.request.method, call.request.path_qs, call.raw_body)
     return IdempotentRequest(call.caller.actor, key, digest)
 
@@ -131,6 +136,6 @@ def parse_if_match(request: web.Request) -> frozenset[int] | None:
         return None
     tags = [ETAG.fullmatch(tag.strip()) for tag in field.split(",")]
     if not all(tags):
-        raise ChangeRejectedError(400, 'If-Match is no ETag such as "3", and not *')
+        raise ChangeRejectedError(request_codes.IF_MATCH_INVALID, 'If-Match is no ETag such as "3", and not *')
     # Weak and foreign ETags never match.
     return frozenset(int(tag[1]) for tag in tags if tag and tag[1])

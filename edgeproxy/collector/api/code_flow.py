@@ -22,6 +22,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.issuer_keys import FRESH_SECONDS
 from edgeproxy.collector.pages.api import SignInDeniedError
+from edgeproxy.collector.problems import request_codes
 from edgeproxy.config.collector.operators import read_issuer
 
 AWAY = "the issuer does not answer as it should: try again later"
@@ -72,23 +73,26 @@ class CodeFlow(Generic[T]):
     async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> T:
         """Return the person who signed in. Raises SignInDeniedError."""
         if not is_derived(query.get("state", ""), secret, "state"):
-            raise SignInDeniedError(403, "the sign-in was not begun in this browser: begin again")
+            raise SignInDeniedError(
+                request_codes.SIGN_IN_FAILED, "the sign-in was not begun in this browser: begin again"
+            )
         if query.get("iss", self._client.issuer) != self._client.issuer:  # RFC 9207
-            raise SignInDeniedError(403, "another issuer answered")
+            raise SignInDeniedError(request_codes.SIGN_IN_FAILED, "another issuer answered")
         if "code" not in query:
             raise SignInDeniedError(
-                403, f"the issuer let nobody sign in: {format_printable(query.get('error', 'no code'))}"
+                request_codes.SIGN_IN_FAILED,
+                f"the issuer let nobody sign in: {format_printable(query.get('error', 'no code'))}",
             )
         token = await self._exchange_code(query["code"], derive_secret(secret, "verifier"), back)
         try:
             who = await self._judge(token)
         except auth.DeniedError as error:
-            raise SignInDeniedError(error.status, error.detail, error.actor) from None
+            raise SignInDeniedError(error.code, error.why, error.actor) from None
         claims = jwt.decode(token, options={"verify_signature": False})  # It was verified above.
         if not is_for(claims, self._client.id):
-            raise SignInDeniedError(403, "the token was made for another client")
+            raise SignInDeniedError(request_codes.SIGN_IN_FAILED, "the token was made for another client")
         if not is_derived(str(claims.get("nonce")), secret, "nonce"):
-            raise SignInDeniedError(403, "the token was made for another sign-in")
+            raise SignInDeniedError(request_codes.SIGN_IN_FAILED, "the token was made for another sign-in")
         return who
 
     async def _fetch_metadata(self) -> JsonObject:
@@ -101,7 +105,7 @@ class CodeFlow(Generic[T]):
                 # An endpoint may have a query (RFC 6749 section 3.1), an issuer may not.
                 read_issuer(str(metadata.get(name)).partition("?")[0])
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            raise SignInDeniedError(503, AWAY) from None
+            raise SignInDeniedError(request_codes.ISSUER_UNAVAILABLE, AWAY) from None
         self._metadata, self._fresh_until = metadata, time.monotonic() + FRESH_SECONDS
         return metadata
 
@@ -121,10 +125,12 @@ class CodeFlow(Generic[T]):
             ):
                 tokens = await read_json(answer, "the token endpoint")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            raise SignInDeniedError(403, "the issuer did not accept the sign-in: begin again") from None
+            raise SignInDeniedError(
+                request_codes.SIGN_IN_FAILED, "the issuer did not accept the sign-in: begin again"
+            ) from None
         token = tokens.get("id_token")
         if not isinstance(token, str):
-            raise SignInDeniedError(403, "the issuer sent no ID token")
+            raise SignInDeniedError(request_codes.SIGN_IN_FAILED, "the issuer sent no ID token")
         return token
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from edgeproxy.collector.accounts.contact_roles import BUILDERS, EVERYBODY, OWNERS, PAYERS
 from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind
 from edgeproxy.collector.api.auth import DeniedError, Holder
+from edgeproxy.collector.problems import request_codes
 
 
 class Rights(NamedTuple):
@@ -113,6 +114,8 @@ def require_contact(holder: Holder, group: str, method: str, path: str) -> None:
     if holder.contact_role is None:
         if (method, path) in PEOPLE_ONLY:
             why = f"is bound to customer {holder.customer}, whose people alone may {method} {path}"
-            raise DeniedError(403, f"{holder.called} {why}")
+            raise DeniedError(request_codes.ROLE_DENIED, f"{holder.called} {why}")
     elif holder.contact_role not in find_roles(group, method, path):
-        raise DeniedError(403, f"{holder.called} (role {holder.contact_role}) may not {method} {path}")
+        raise DeniedError(
+            request_codes.ROLE_DENIED, f"{holder.called} (role {holder.contact_role}) may not {method} {path}"
+        )

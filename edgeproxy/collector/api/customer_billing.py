@@ -15,6 +15,7 @@ from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
+from edgeproxy.collector.problems import account_codes, billing_codes, request_codes
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.settings import CollectorSettings
 
@@ -49,7 +50,9 @@ class CustomerChangeQuery(ChangeQuery):
 def get_billing(settings: CollectorSettings) -> Billing:
     """Return the configuration of billing. Raises ProblemError if there is none."""
     if settings.billing is None:
-        raise ProblemError(404, "nothing is sold here: there is no billing in the collector's file")
+        raise ProblemError(
+            request_codes.NOT_CONFIGURED, "nothing is sold here: there is no billing in the collector's file"
+        )
     return settings.billing
 
 
@@ -72,27 +75,33 @@ class CustomerBillingHandlers(ChangeHandlers):
         """
         billing = get_billing(self._settings)
         if billing.mode == "off" and holder.customer is not None:
-            raise ProblemError(409, "nothing is sold here while nobody is charged: ask those who run this for a plan")
+            raise ProblemError(
+                billing_codes.BILLING_OFF,
+                "nothing is sold here while nobody is charged: ask those who run this for a plan",
+            )
         async with self._database.reading() as connection:
             now = await charging.fetch_charging(connection, billing)
         if not now.is_on and now.mode != "off":
             detail = f"{now.message or charging.NO_CHARGE} {charging.NO_PURCHASE}"
-            raise ProblemError(503, detail, headers=SOLD_LATER)
+            raise ProblemError(billing_codes.SELLING_STOPPED, detail, headers=SOLD_LATER)
         if not billing.purchase:
-            raise ProblemError(503, "nothing can be bought at the moment", headers=SOLD_LATER)
+            raise ProblemError(billing_codes.SELLING_STOPPED, "nothing can be bought at the moment", headers=SOLD_LATER)
 
     def _get_customer(self, holder: Holder, query: CustomerQuery | CustomerChangeQuery) -> str:
         """Return the customer of a query, by name or id. Raises ProblemError and DeniedError."""
         get_billing(self._settings)
         name = auth.customer_of(holder, query.customer)
         if name is None:
-            raise ProblemError(422, "name the customer: ?customer=NAME")
+            raise ProblemError(account_codes.CUSTOMER_MISSING, "name the customer: ?customer=NAME")
         return name
 
     def _get_stripe(self) -> Stripe:
         """Return the Stripe client. Raises ProblemError if there is none."""
         if self._resources.stripe is None:
-            raise ProblemError(409, "nothing can be bought or refunded: billing has mode: off in the collector's file")
+            raise ProblemError(
+                billing_codes.BILLING_OFF,
+                "nothing can be bought or refunded: billing has mode: off in the collector's file",
+            )
         return self._resources.stripe
 
     async def _get_payer(self, customer: str) -> Payer:
@@ -101,7 +110,7 @@ class CustomerBillingHandlers(ChangeHandlers):
         async with self._database.reading() as connection:
             row = await customers.get_row(connection, customer)
         if row.deleting_since is not None:
-            raise ProblemError(409, "the customer is being deleted")
+            raise ProblemError(account_codes.CUSTOMER_DELETING, "the customer is being deleted")
         try:
             stripe_id = await StripeCustomers(self._database, stripe).get_or_create_now(row.id, row.name)
         except StripeCallError as error:
@@ -117,5 +126,5 @@ class CustomerBillingHandlers(ChangeHandlers):
 def build_stripe_problem(failure: StripeCallError) -> ProblemError:
     """Return the problem document for a call that Stripe refused or did not answer."""
     if failure.outcome is CallOutcome.REFUSED:
-        return ProblemError(409, f"Stripe refuses: {failure.message}")
-    return ProblemError(503, "Stripe cannot be reached now", headers=STRIPE_LATER)
+        return ProblemError(billing_codes.STRIPE_REFUSED, f"Stripe refuses: {failure.message}")
+    return ProblemError(billing_codes.STRIPE_UNAVAILABLE, "Stripe cannot be reached now", headers=STRIPE_LATER)

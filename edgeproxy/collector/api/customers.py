@@ -52,6 +52,7 @@ from edgeproxy.collector.api.responses import ProblemError, Result, next_page
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.privacy import own_requests
 from edgeproxy.collector.privacy.export import ARCHIVE_BYTES_MAX, ArchiveTooLargeError, write_archive
+from edgeproxy.collector.problems import account_codes, request_codes
 
 
 class CustomersQuery(Query):
@@ -101,7 +102,7 @@ class CustomerHandlers(ChangeHandlers):
         filters = {"tier": query.tier, "external_id": query.external_id, "name": query.name}
         if holder.customer is not None:
             if query.name not in (None, holder.customer):
-                raise auth.DeniedError(403, f"{holder.called} is bound to another customer")
+                raise auth.DeniedError(request_codes.OTHER_CUSTOMER, f"{holder.called} is bound to another customer")
             filters["name"] = holder.customer
         elif query.search:
             async with self._database.reading() as connection:
@@ -138,7 +139,7 @@ class CustomerHandlers(ChangeHandlers):
     async def update_customer(self, call: Call[ChangeQuery, UpdateCustomerRequest]) -> Result[CustomerResponse]:
         """Update a customer: null removes a field. The role `support` may update `paused` only."""
         if "admin" not in call.holder.roles and call.body.model_fields_set - SUPPORT_FIELDS:
-            raise auth.DeniedError(403, f"{call.holder.called} may change nothing but paused")
+            raise auth.DeniedError(request_codes.ROLE_DENIED, f"{call.holder.called} may change nothing but paused")
 
         async def make(connection: AsyncConnection) -> Result[CustomerResponse]:
             ref, match = call.path("customer"), parse_if_match(call.request)
@@ -199,7 +200,9 @@ class CustomerHandlers(ChangeHandlers):
         """
         customer = call.path("customer")
         if customer in self._downloading:
-            raise ProblemError(429, "another download of it is under way", headers={"Retry-After": "30"})
+            raise ProblemError(
+                request_codes.DOWNLOAD_BUSY, "another download of it is under way", headers={"Retry-After": "30"}
+            )
         self._downloading.add(customer)
         try:
             async with self._download_room:
@@ -222,7 +225,9 @@ class CustomerHandlers(ChangeHandlers):
                 try:
                     await write_archive(connection, row, file, is_own=is_own, bytes_max=ARCHIVE_BYTES_MAX)
                 except ArchiveTooLargeError:
-                    raise ProblemError(409, "it is too large for a download: ask for it to be sent") from None
+                    raise ProblemError(
+                        account_codes.DOWNLOAD_TOO_LARGE, "it is too large for a download: ask for it to be sent"
+                    ) from None
             file.seek(0)
             return row, file.read()
 

@@ -11,6 +11,7 @@ from edgeproxy.collector.api.endpoint import BYTES, EDGE, READERS, Call, Header,
 from edgeproxy.collector.api.field_types import in_query
 from edgeproxy.collector.api.group import Group, Handlers, PathParameter
 from edgeproxy.collector.api.responses import ProblemError
+from edgeproxy.collector.problems import operation_codes, request_codes
 from edgeproxy.config.units import Whole
 from edgeproxy.wire.directory_versions import FOLLOWER_FIELD
 
@@ -80,7 +81,7 @@ class DirectoryHandlers(Handlers):
         """Fetch the signed lines of the directory after a version. The answer waits until there are some."""
         publisher = self._resources.publisher
         if publisher is None:
-            raise ProblemError(404, NO_DIRECTORY)
+            raise ProblemError(request_codes.NOT_CONFIGURED, NO_DIRECTORY)
         after = call.query.after
         follower = call.request.headers.get(FOLLOWER_FIELD, "")
         follower = follower if FOLLOWER_NAME.fullmatch(follower) else ""
@@ -105,7 +106,7 @@ class DirectoryHandlers(Handlers):
         """List the edges that fetch the directory here, and the version that each of them has."""
         publisher = self._resources.publisher
         if publisher is None:
-            raise ProblemError(404, NO_DIRECTORY)
+            raise ProblemError(request_codes.NOT_CONFIGURED, NO_DIRECTORY)
         pending = await publisher.has_pending_changes()  # First, so that a version created meanwhile is in the log.
         versions = [line.version for line in await publisher.log.list_lines()]
         numbers = {version.token: version.number for version in versions}
@@ -124,7 +125,7 @@ class DirectoryHandlers(Handlers):
         if publisher is not None and VERSION_TOKEN.fullmatch(token) and PART_NUMBER.fullmatch(place):
             body = await publisher.log.find_part(token, int(place))
         if body is None:
-            raise ProblemError(404, "there is no such part")
+            raise ProblemError(operation_codes.DIRECTORY_PART_NOT_FOUND, "there is no such part")
         return web.Response(body=body, content_type=BYTES)
 
 

@@ -29,6 +29,7 @@ from edgeproxy.collector.ledger.received_batch import (
     is_small,
     parse_headers,
 )
+from edgeproxy.collector.problems import operation_codes, request_codes
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import value_error
 from edgeproxy.wire.batch import BODY_BYTES_MAX, NAME
@@ -203,7 +204,9 @@ class EdgeHandlers(Handlers):
         request, holder = call.request, call.holder
         has_certificate = request.transport and request.transport.get_extra_info("peercert")
         if request.app[LISTENER].asks_for_certificates and not has_certificate:
-            raise auth.DeniedError(403, "show a certificate that tls.client_ca of the collector vouches for")
+            raise auth.DeniedError(
+                request_codes.CERTIFICATE_MISSING, "show a certificate that tls.client_ca of the collector vouches for"
+            )
         headers = parse_headers(request.headers)
         if isinstance(headers, str):
             return answer(422, {"error": "headers", "detail": headers})
@@ -227,9 +230,9 @@ class EdgeHandlers(Handlers):
         finally:
             self._batches.release_bytes(size)
         if outcome.verdict in REFUSED:
-            raise auth.DeniedError(403, outcome.why)
+            raise auth.DeniedError(request_codes.OTHER_EDGE, outcome.why)
         if outcome.verdict in (Verdict.FULL, Verdict.TOO_MANY_EDGES):
-            raise auth.DeniedError(429, outcome.why, FULL_RETRY)
+            raise auth.DeniedError(request_codes.EDGES_FULL, outcome.why, FULL_RETRY)
         self._resources.last_used.record(*parse_field(request.headers.get(FIELD)))
         return answer_outcome(outcome)
 
@@ -238,7 +241,10 @@ class EdgeHandlers(Handlers):
         residency, own = request.headers.get(RESIDENCY_FIELD), self._resources.settings.residency
         if residency is not None and residency != own:
             why = "has none: write residency in collector.yaml" if own is None else f"is of {own}"
-            raise auth.DeniedError(403, f"the batch is of the residency {residency[:16]!r}, and this collector {why}")
+            raise auth.DeniedError(
+                request_codes.OTHER_RESIDENCY,
+                f"the batch is of the residency {residency[:16]!r}, and this collector {why}",
+            )
 
     async def _read_batch(self, headers: BatchHeaders, body: bytes, coding: str) -> ReceivedBatch:
         """Parse a batch, in a thread if it is large."""
@@ -250,7 +256,7 @@ class EdgeHandlers(Handlers):
     def _report_busy(self) -> ProblemError:
         self._metrics.busy.inc()
         later = {"Retry-After": str(self._batches.estimate_retry_seconds())}
-        return ProblemError(429, "more batches are waiting than can be held", headers=later)
+        return ProblemError(request_codes.BATCHES_BUSY, "more batches are waiting than can be held", headers=later)
 
     @get("/v1/edges", roles=READERS)
     async def list_edges(self, _: Call[Query, Nothing]) -> EdgeList:
@@ -278,12 +284,12 @@ class EdgeHandlers(Handlers):
                 assert change.gap_to is not None
                 watermark = await edges.allow_initial_gap(connection, self._database, edge, change.gap_to)
                 if watermark is None and NAME.fullmatch(edge):
-                    raise ProblemError(409, f"the chain of {edge} has begun already")
+                    raise ProblemError(operation_codes.EDGE_CHAIN_BEGUN, f"the chain of {edge} has begun already")
             if watermark is not None:
                 before = binding and {name: binding[name] for name in fields}
                 await audit.append_entry(connection, call.caller, AuditEntry("edge.change", edge, before, fields))
         if watermark is None:
-            raise ProblemError(404, f"there is no edge {edge[:64]!r}")
+            raise ProblemError(operation_codes.EDGE_NOT_FOUND, f"there is no edge {edge[:64]!r}")
         log.get_logger().info("edge changed", edge=edge, watermark=watermark, by=call.holder.label, **fields)
         return cast(EdgeUpdateResult, {"edge": edge, "watermark": watermark, **fields})
 

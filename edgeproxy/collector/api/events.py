@@ -51,6 +51,7 @@ from edgeproxy.collector.events.event import (
 )
 from edgeproxy.collector.events.event_writer import EventRequest
 from edgeproxy.collector.ledger.received_batch import inflate
+from edgeproxy.collector.problems import operation_codes, request_codes
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.meters import Meter
 from edgeproxy.config.units import Whole
@@ -216,7 +217,9 @@ class EventHandlers(Handlers):
         request = call.request
         if not self._resources.events.has_room(call.holder.label):
             self._metrics.busy.inc()
-            raise ProblemError(429, "more events are waiting than can be held", headers={"Retry-After": "1"})
+            raise ProblemError(
+                request_codes.EVENTS_BUSY, "more events are waiting than can be held", headers={"Retry-After": "1"}
+            )
         body = await read_body(request, BODY_BYTES_MAX)
         coding = request.headers.get("Content-Encoding", "identity").strip().lower()
         if len(body) < IN_A_THREAD_BYTES and coding == "identity":
@@ -236,9 +239,13 @@ class EventHandlers(Handlers):
             plain = body if coding == "identity" else inflate(body, coding)
             events, rejected = parse_body(plain, self._meters, time.time())
         except InvalidBatchError as error:
-            raise ProblemError(415 if "unknown coding" in str(error) else 400, f"the body {error}") from None
+            is_unknown = "unknown coding" in str(error)
+            code = request_codes.MEDIA_TYPE_UNSUPPORTED if is_unknown else request_codes.BODY_UNREADABLE
+            raise ProblemError(code, f"the body {error}") from None
         except InvalidEventBodyError as error:
-            raise ProblemError(413 if len(body) > BODY_BYTES_MAX else 400, str(error)) from None
+            is_large = len(body) > BODY_BYTES_MAX
+            code = request_codes.BODY_TOO_LARGE if is_large else request_codes.BODY_UNREADABLE
+            raise ProblemError(code, str(error)) from None
         return EventRequest(token, events, rejected)
 
     async def _replace_names(self, sent: EventRequest) -> EventRequest:
@@ -288,14 +295,14 @@ class EventHandlers(Handlers):
             (event_body,) = parse_objects(body) if body else [letter.event]
             event = parse_event(event_body, self._meters, time.time())
         except (InvalidEventBodyError, InvalidEventError) as error:
-            raise ProblemError(422, f"the event {error}") from None
+            raise ProblemError(operation_codes.EVENT_INVALID, f"the event {error}") from None
         except ValueError:
-            raise ProblemError(422, "send one event") from None
+            raise ProblemError(operation_codes.EVENT_INVALID, "send one event") from None
         caller = find_correcting_caller(call)
         request = EventRequest(call.holder.label, [(0, event)], (), is_replay=True, caller=caller)
         receipt = await self._resources.events.write_events(await self._replace_names(request))
         if receipt.rejected:
-            raise ProblemError(409, f"the event {receipt.rejected[0].error}")
+            raise ProblemError(operation_codes.EVENT_REJECTED, f"the event {receipt.rejected[0].error}")
         after: JsonObject = {**dead_letters.identify(event_body), "again": not receipt.accepted}
         await self._remove_letter(call, letter, "dead_letter.replay", after)
         return {"accepted": receipt.accepted, "duplicates": receipt.duplicates, "rejected": []}
@@ -311,7 +318,7 @@ class EventHandlers(Handlers):
         async with self._database.reading() as connection:
             letter = await dead_letters.find_letter(connection, id_) if id_.isascii() and id_.isprintable() else None
         if letter is None:
-            raise ProblemError(404, "there is no such dead letter")
+            raise ProblemError(operation_codes.DEAD_LETTER_NOT_FOUND, "there is no such dead letter")
         return letter
 
     async def _remove_letter(self, call: AnyCall, letter: DeadLetter, action: str, after: JsonObject) -> None:

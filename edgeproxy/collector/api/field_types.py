@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, WithJsonSchema
 from edgeproxy.collector.accounts.change import PAGE_MAX
 from edgeproxy.collector.accounts.ids import is_id
 from edgeproxy.collector.api.endpoint import Query
+from edgeproxy.config.field_codes import OUT_OF_RANGE, WRONG_TYPE
 from edgeproxy.config.units import Whole, value_error
 
 SEQ_MAX = 10**18 - 1
@@ -20,9 +21,9 @@ def exact(kind: type, hint: str, lowest: int = 0, highest: int = 0) -> BeforeVal
 
     def read(value: object) -> object:
         if type(value) is not kind:
-            raise value_error("is something else", hint)
+            raise value_error("is something else", hint, WRONG_TYPE)
         if isinstance(value, int) and kind is int and not lowest <= value <= highest:
-            raise value_error(f"{value} is out of range", hint)
+            raise value_error(f"{value} is out of range", hint, OUT_OF_RANGE)
         return value
 
     return BeforeValidator(read)

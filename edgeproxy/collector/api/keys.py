@@ -48,6 +48,7 @@ from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.responses import ProblemError, Result, next_page
 from edgeproxy.collector.billing.reports import key_spend
+from edgeproxy.collector.problems import account_codes, request_codes
 from edgeproxy.config.collector.rotation import GRACE_SECONDS
 from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS
 
@@ -131,7 +132,7 @@ class KeyHandlers(ChangeHandlers):
         """
         own = CUSTOMER in call.holder.roles
         if own and call.body.sha256 is not None:
-            raise auth.DeniedError(403, f"{call.holder.called} may not bring a key along")
+            raise auth.DeniedError(request_codes.ROLE_DENIED, f"{call.holder.called} may not bring a key along")
 
         async def make(connection: AsyncConnection) -> Result[KeyWithSecret]:
             ref = call.path("customer")
@@ -240,7 +241,7 @@ class KeyHandlers(ChangeHandlers):
         async with self._database.reading() as connection:
             key = await leaked_keys.find_by_secret(connection, call.body.key)
         if key is None:
-            raise ProblemError(404, key_rows.NOT_FOUND)
+            raise ProblemError(account_codes.KEY_NOT_FOUND, key_rows.NOT_FOUND)
         return key
 
     @post(

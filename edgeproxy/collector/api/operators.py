@@ -8,6 +8,7 @@ import jwt
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.signing_keys import select_keys
 from edgeproxy.collector.api.auth import DeniedError, Holder
+from edgeproxy.collector.problems import request_codes
 from edgeproxy.config.collector.operators import LEEWAY_SECONDS, Operators
 
 NEEDED = ["iss", "aud", "sub", "exp"]
@@ -43,7 +44,9 @@ def operator(secret: str, keys: Sequence[jwt.PyJWK], settings: Operators) -> Hol
     subject = f"operator:{claims['sub']}"
     roles = roles_of(claims, settings)
     if not roles:
-        raise DeniedError(403, f"{subject} has no role here: {settings.roles.claim} names none", actor=subject)
+        raise DeniedError(
+            request_codes.ROLE_MISSING, f"{subject} has no role here: {settings.roles.claim} names none", actor=subject
+        )
     factor_at = read_auth_time(claims.get("auth_time")) if has_factor(claims, settings) else None
     return Holder(subject, roles, is_person=True, factor_at=factor_at)
 
@@ -101,7 +104,7 @@ def is_written(subject: object) -> bool:
 def invalid(why: str) -> DeniedError:
     """Return the error for an invalid token. Quoted parts are untrusted, so they are cleaned and shortened."""
     why = "".join(one if one.isprintable() else "?" for one in why[:WHY_CHARACTERS_MAX])
-    return DeniedError(401, why, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
+    return DeniedError(request_codes.TOKEN_INVALID, why, {"WWW-Authenticate": 'Bearer error="invalid_token"'})
 
 
 def texts(claim: object) -> list[str]:

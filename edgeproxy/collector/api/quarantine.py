@@ -16,6 +16,7 @@ from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.ledger import quarantine
 from edgeproxy.collector.ledger.chain import Verdict
 from edgeproxy.collector.ledger.received_batch import SEQ, inflate
+from edgeproxy.collector.problems import operation_codes, request_codes
 from edgeproxy.wire.batch import NUMBER_MAX, InvalidBatchError
 
 
@@ -110,7 +111,7 @@ class QuarantineHandlers(Handlers):
         async with self._database.reading(whole=True) as connection:
             batch = await quarantine.find_batch(connection, *parse_batch_path(call))
         if batch is None:
-            raise ProblemError(404, NOT_FOUND)
+            raise ProblemError(operation_codes.BATCH_NOT_FOUND, NOT_FOUND)
         return cast(QuarantinedBatch, batch)
 
     @get("/v1/quarantine/{edge}/{seq}/body", response_media=(BYTES,))
@@ -119,7 +120,7 @@ class QuarantineHandlers(Handlers):
         async with self._database.reading() as connection:
             body = await quarantine.find_body(connection, *parse_batch_path(call))
         if body is None:
-            raise ProblemError(404, NOT_FOUND)
+            raise ProblemError(operation_codes.BATCH_NOT_FOUND, NOT_FOUND)
         return web.Response(body=body, content_type=BYTES)
 
     @post(
@@ -144,9 +145,9 @@ class QuarantineHandlers(Handlers):
                 self._database, edge, seq, body or None, record=record, meters=self._settings.meters
             )
         except InvalidBatchError as error:
-            raise ProblemError(422, f"the body {error}") from None
+            raise ProblemError(operation_codes.BATCH_INVALID, f"the body {error}") from None
         except quarantine.ReplayRejectedError as error:
-            raise ProblemError(error.status, str(error)) from None
+            raise ProblemError(error.code, error.why) from None
         if not result.again:
             self._metrics.batches.labels(Verdict.MEND.value).inc()
             self._metrics.rows.inc(result.rows)
@@ -161,7 +162,7 @@ def parse_batch_path(call: AnyCall) -> tuple[str, int]:
     """Return the edge and the seq in a path. Raises ProblemError."""
     edge, seq = call.path("edge"), call.path("seq")
     if not SEQ.fullmatch(seq) or int(seq) > NUMBER_MAX:
-        raise ProblemError(400, f"{seq[:20]!r} is no seq, a whole number from 1")
+        raise ProblemError(request_codes.QUERY_INVALID, f"{seq[:20]!r} is no seq, a whole number from 1")
     return edge, int(seq)
 
 

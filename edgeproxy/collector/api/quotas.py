@@ -36,6 +36,7 @@ from edgeproxy.collector.api.request_reader import JSON_BYTES_MAX, parse_body, r
 from edgeproxy.collector.api.responses import Result, next_page, problem
 from edgeproxy.collector.database.quota_tables import holdings
 from edgeproxy.collector.database.unreadable_rows import parse_page
+from edgeproxy.collector.problems import account_codes, request_codes
 from edgeproxy.collector.quotas import allocations, customer_quotas, usage
 from edgeproxy.collector.quotas.allocations import ITEM, AllocationRow
 from edgeproxy.collector.quotas.customer_quotas import CustomerQuotas
@@ -231,7 +232,7 @@ class QuotaHandlers(Handlers):
         async with self._database.writing() as connection:
             quotas, meter = await self._get_quotas(connection, call)
             if quotas.is_leaving:
-                raise ChangeRejectedError(409, "the customer is being deleted")
+                raise ChangeRejectedError(account_codes.CUSTOMER_DELETING, "the customer is being deleted")
             quota = quotas.find_quota(meter)
             allowed = None if quota is None or quota.cap == "soft" else quota.included
             stored = await self._store_item(connection, quotas.customer, meter, item)
@@ -252,7 +253,7 @@ class QuotaHandlers(Handlers):
             self._resources.quotas.counted([(quotas.customer, meter)])
         counts = {"used": result.used, "allowed": None if quota is None else quota.included}
         if result.holding is None:
-            return problem(409, f"all {meter} of the plan are taken", also=counts)
+            return problem(account_codes.QUOTA_FULL, f"all {meter} of the plan are taken", also=counts)
         allocation = allocation_to_response(result.holding._replace(item=item))
         whole: AllocatedItem = {
             "customer": quotas.customer,
@@ -288,7 +289,9 @@ class QuotaHandlers(Handlers):
         """Return the quotas of the customer and the meter in a path. Raises ChangeRejectedError."""
         meter = self._settings.meters.get(name := call.path("meter"))
         if meter is None or meter.count != "holdings":
-            raise ChangeRejectedError(404, "there is no such meter of holdings in the collector's configuration")
+            raise ChangeRejectedError(
+                account_codes.METER_NOT_FOUND, "there is no such meter of holdings in the collector's configuration"
+            )
         return await customer_quotas.get_quotas(connection, call.path("customer"), self._settings), name
 
 
@@ -296,7 +299,9 @@ def parse_item(call: AnyCall) -> str:
     """Return the item in a path. Raises ChangeRejectedError."""
     item = call.path("item")
     if not ITEM.fullmatch(item):
-        raise ChangeRejectedError(422, "the id of an item has 1 to 200 visible ASCII characters, and no /")
+        raise ChangeRejectedError(
+            account_codes.ITEM_INVALID, "the id of an item has 1 to 200 visible ASCII characters, and no /"
+        )
     return item
 
 
@@ -306,7 +311,7 @@ async def _read_allocation_request(request: web.Request) -> AllocateItemRequest:
     try:
         fields = orjson.loads(body or b"{}")
     except orjson.JSONDecodeError as error:
-        raise ChangeRejectedError(400, f"the body is not JSON: {error}") from None
+        raise ChangeRejectedError(request_codes.BODY_NOT_JSON, f"the body is not JSON: {error}") from None
     return parse_body(AllocateItemRequest, fields)
 
 

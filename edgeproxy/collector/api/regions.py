@@ -12,6 +12,7 @@ from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.api.endpoint import BEACON, EDGE, READERS, Call, Nothing, Query, get, post
 from edgeproxy.collector.api.group import Group, Handlers, Resources
 from edgeproxy.collector.api.responses import ProblemError, Result
+from edgeproxy.collector.problems import account_codes, request_codes
 from edgeproxy.config.collector.regions import REGIONS_MAX, Measured
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Regions
@@ -102,7 +103,7 @@ class RegionHandlers(Handlers):
 
     def _get_regions(self) -> tuple[Measured, Latencies]:
         if self._settings.regions is None or self._latencies is None:
-            raise ProblemError(404, "regions are not configured at this collector")
+            raise ProblemError(request_codes.NOT_CONFIGURED, "regions are not configured at this collector")
         return self._settings.regions, self._latencies
 
     @post(
@@ -161,7 +162,7 @@ class RegionHandlers(Handlers):
             async with self._database.reading() as connection:
                 customer = await documents.find_customer(connection, name)
         if customer is None:
-            raise ProblemError(404, f"there is no customer {name}")
+            raise ProblemError(account_codes.CUSTOMER_NOT_FOUND, f"there is no customer {name}")
         return customer.regions or Regions()
 
 
@@ -173,7 +174,9 @@ def parse_network(text: str) -> str:
             raise ValueError
         ipaddress.ip_network(text, strict=False)
     except ValueError:
-        raise ProblemError(400, f"address: {text!r} is neither an address nor a network") from None
+        raise ProblemError(
+            request_codes.QUERY_INVALID, f"address: {text!r} is neither an address nor a network"
+        ) from None
     return get_network(address)
 
 

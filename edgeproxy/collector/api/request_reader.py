@@ -11,7 +11,9 @@ from pydantic import BaseModel, ValidationError
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.api.endpoint import AnyCall
-from edgeproxy.collector.api.responses import FieldError, ProblemError
+from edgeproxy.collector.api.responses import ProblemError
+from edgeproxy.collector.problems import request_codes
+from edgeproxy.collector.problems.coded_error import FieldFault
 from edgeproxy.config.explain import SEE_SCHEMA, explain_errors, list_fields
 from edgeproxy.config.problems import format_path
 from edgeproxy.wire.batch import BODY_BYTES_MAX
@@ -51,7 +53,7 @@ async def read_body(request: web.Request, bytes_max: int = BODY_BYTES_MAX) -> by
                     break
     except TimeoutError:
         detail = f"the body came too slowly: it has {BODY_SECONDS_MAX:g} s, and each second of them some of it"
-        raise ProblemError(408, detail, headers={"Connection": "close"}) from None
+        raise ProblemError(request_codes.BODY_TOO_SLOW, detail, headers={"Connection": "close"}) from None
     return b"".join(pieces)
 
 
@@ -59,18 +61,22 @@ async def read_json(request: web.Request) -> tuple[JsonObject, bytes]:
     """Return the JSON object in a body, and its bytes. Raises ProblemError."""
     # aiohttp treats a request without Content-Type as an octet-stream.
     if request.content_type not in ("application/json", "application/octet-stream", "application/merge-patch+json"):
-        raise ProblemError(415, "send application/json")
+        raise ProblemError(request_codes.MEDIA_TYPE_UNSUPPORTED, "send application/json")
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise ProblemError(415, "send JSON without a Content-Encoding")
+        raise ProblemError(request_codes.MEDIA_TYPE_UNSUPPORTED, "send JSON without a Content-Encoding")
     raw = await read_body(request, JSON_BYTES_MAX)
     if len(raw) > JSON_BYTES_MAX:
-        raise ProblemError(413, f"the body has more than {JSON_BYTES_MAX} bytes", headers={"Connection": "close"})
+        raise ProblemError(
+            request_codes.BODY_TOO_LARGE,
+            f"the body has more than {JSON_BYTES_MAX} bytes",
+            headers={"Connection": "close"},
+        )
     try:
         body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise ProblemError(400, f"the body is not JSON: {error}") from None
+        raise ProblemError(request_codes.BODY_NOT_JSON, f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
-        raise ProblemError(422, "the body is not a JSON object")
+        raise ProblemError(request_codes.BODY_INVALID, "the body is not a JSON object")
     return body, raw
 
 
@@ -80,8 +86,12 @@ def parse_body(model: type[M], fields: object) -> M:
         return model.model_validate(fields)
     except ValidationError as error:
         if (count := error.error_count()) > EXPLAINED_ERRORS_MAX:
-            raise ProblemError(422, f"{count} fields cannot be used, which are too many to list") from None
-        raise ProblemError(422, "some fields cannot be used", errors=_list_errors(model, error)) from None
+            raise ProblemError(
+                request_codes.FIELDS_INVALID, f"{count} fields cannot be used, which are too many to list"
+            ) from None
+        raise ProblemError(
+            request_codes.FIELDS_INVALID, "some fields cannot be used", _list_faults(model, error)
+        ) from None
 
 
 async def read_content(call: AnyCall, bytes_max: int = BODY_BYTES_MAX) -> bytes:
@@ -92,19 +102,21 @@ async def read_content(call: AnyCall, bytes_max: int = BODY_BYTES_MAX) -> bytes:
 def parse_query(model: type[M], query: Mapping[str, str]) -> M:
     """Validate the parameters of a query string with their model. Raises ProblemError."""
     if len(query) != len(set(query)):
-        raise ProblemError(400, "a parameter is there twice")
+        raise ProblemError(request_codes.QUERY_INVALID, "a parameter is there twice")
     try:
         return model.model_validate(dict(query))
     except ValidationError as error:
-        errors = _list_errors(model, error)
-        detail = "; ".join(f"{field_error['field']}: {field_error['detail']}" for field_error in errors)
-        raise ProblemError(400, detail, errors=errors) from None
+        faults = _list_faults(model, error)
+        detail = "; ".join(map(str, faults))
+        raise ProblemError(request_codes.QUERY_INVALID, detail, faults) from None
 
 
-def _list_errors(model: type[BaseModel], error: ValidationError) -> list[FieldError]:
+def _list_faults(model: type[BaseModel], error: ValidationError) -> list[FieldFault]:
     # Only listed errors are explained: a suggestion for each of ten thousand misspelt fields takes seconds.
-    faults = islice(explain_errors(error, lambda path: list_fields(model, path)), ERRORS_MAX)
+    findings = islice(explain_errors(error, lambda path: list_fields(model, path)), ERRORS_MAX)
     return [
-        {"field": format_path(fault.path), "detail": f"{fault.what}, {HINTS.get(fault.hint, fault.hint)}"}
-        for fault in faults
+        FieldFault(
+            format_path(fault.path), f"{fault.what}, {HINTS.get(fault.hint, fault.hint)}", fault.code, fault.params
+        )
+        for fault in findings
     ]

@@ -34,6 +34,7 @@ from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.responses import ProblemError, Result
 from edgeproxy.collector.database.schema import edges
+from edgeproxy.collector.problems import operation_codes
 from edgeproxy.collector.residency import aggregates, arrival, credit_transfers, departure, moves
 from edgeproxy.collector.residency.aggregates import Aggregates
 from edgeproxy.collector.residency.credit_transfers import Transfer
@@ -286,7 +287,7 @@ class ResidencyHandlers(ChangeHandlers):
 
         result = await self._change(call, make)
         if is_missing:
-            raise ProblemError(404, "there is no such arrival, and none is taken any more")
+            raise ProblemError(operation_codes.MOVE_NOT_FOUND, "there is no such arrival, and none is taken any more")
         return result
 
     @post(

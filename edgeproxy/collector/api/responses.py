@@ -1,6 +1,6 @@
 """The collector's responses: JSON and problem documents (RFC 9457)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Generic, NamedTuple, NotRequired, TypeVar, cast
 
@@ -8,7 +8,9 @@ import orjson
 from aiohttp import web
 from typing_extensions import TypedDict
 
+from edgeproxy.base.problem_codes import ProblemCode
 from edgeproxy.collector.database.unreadable_rows import format_unreadable
+from edgeproxy.collector.problems.coded_error import CodedError, FieldFault, Params
 
 PROBLEM = "application/problem+json"
 RETRY_LATER = {"Retry-After": "1"}
@@ -23,6 +25,7 @@ TITLES = {
     412: "Precondition Failed",
     413: "Content Too Large",
     415: "Unsupported Media Type",
+    417: "Expectation Failed",
     422: "Unprocessable Content",
     428: "Precondition Required",
     429: "Too Many Requests",
@@ -36,21 +39,29 @@ class FieldError(TypedDict):
 
     field: str
     """The field, such as `limits.0.rate`."""
+    code: str
+    """The code of the fault, for programs."""
     detail: str
     """The reason why the field is invalid."""
+    params: NotRequired[Params]
+    """The figures in the reason, for programs."""
 
 
 class Problem(TypedDict):
     """An error (RFC 9457)."""
 
     type: str
-    """The type of the problem: `about:blank`, because the status is the whole type."""
+    """The type of the problem: a URI that ends with the code."""
+    code: str
+    """The code of the problem, for programs. It stays when the sentence changes."""
     title: str
     """The reason phrase of the status."""
     status: int
     """The HTTP status."""
     detail: NotRequired[str]
     """A sentence about this error."""
+    params: NotRequired[Params]
+    """The names and figures in the sentence, for programs."""
     errors: NotRequired[list[FieldError]]
     """The invalid fields."""
     used: NotRequired[int]
@@ -59,21 +70,19 @@ class Problem(TypedDict):
     """The number of units that the quota allows."""
 
 
-class ProblemError(Exception):
-    """The answer is a problem document: status, a sentence why, and the errors of invalid fields."""
+class ProblemError(CodedError):
+    """The answer is a problem document, with additional header fields."""
 
     def __init__(
         self,
-        status: int,
-        detail: str,
+        code: ProblemCode,
+        why: str,
+        faults: Sequence[FieldFault] = (),
         *,
-        errors: list[FieldError] | None = None,
+        params: Params | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(status, detail)
-        self.status = status
-        self.detail = detail
-        self.errors = errors
+        super().__init__(code, why, faults, params=params)
         self.headers = headers
 
 
@@ -125,21 +134,38 @@ def next_page(cursor: C | None) -> NextPage[C]:
 
 
 def problem(
-    status: int,
+    code: ProblemCode,
     detail: str,
     headers: Mapping[str, str] | None = None,
     *,
-    errors: list[FieldError] | None = None,
+    faults: Sequence[FieldFault] = (),
+    params: Params | None = None,
     also: Mapping[str, object] | None = None,
 ) -> web.Response:
     """Answer with a problem document. `also` has additional members."""
     body: dict[str, object] = {
-        "type": "about:blank",
-        "title": TITLES.get(status, ""),
-        "status": status,
+        "type": code.type,
+        "code": code.name,
+        "title": TITLES[code.status],
+        "status": code.status,
         "detail": detail,
     }
     body |= also or {}
-    if errors:
-        body["errors"] = errors
-    return web.Response(status=status, body=orjson.dumps(body), headers={"Content-Type": PROBLEM, **(headers or {})})
+    if params:
+        body["params"] = params
+    if faults:
+        body["errors"] = list(map(_to_field_error, faults))
+    headers = {"Content-Type": PROBLEM, **(headers or {})}
+    return web.Response(status=code.status, body=orjson.dumps(body), headers=headers)
+
+
+def answer_error(error: CodedError, headers: Mapping[str, str] | None = None) -> web.Response:
+    """Answer with the problem document of an error."""
+    return problem(error.code, error.why, headers, faults=error.faults, params=error.params)
+
+
+def _to_field_error(fault: FieldFault) -> FieldError:
+    error: FieldError = {"field": fault.field, "code": fault.code.name, "detail": fault.detail}
+    if fault.params:
+        error["params"] = fault.params
+    return error

@@ -18,6 +18,7 @@ from edgeproxy.collector.billing.reports import rollout_figures
 from edgeproxy.collector.billing.rollout import charging, gates
 from edgeproxy.collector.billing.rollout.charging import Charging
 from edgeproxy.collector.billing.rollout.gates import Gate, Mode, Stage
+from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.catalog import get_default_currency
 
 Why = Annotated[str, Field(min_length=1, max_length=500)]
@@ -158,7 +159,9 @@ class RolloutHandlers(Handlers):
             closed = [gate for gate in step_gates if not gate.is_open]
             if closed and body.force is None:
                 why = "; ".join(f"{gate.name}: {gate.figure}, required {gate.condition}" for gate in closed)
-                raise ProblemError(409, f"gates are closed: {why}. Wait, or send force with a reason")
+                raise ProblemError(
+                    billing_codes.GATES_CLOSED, f"gates are closed: {why}. Wait, or send force with a reason"
+                )
             if body.force is not None:
                 why = f"{body.why}; forced past {len(closed)} gates: {body.force}"
         async with self._database.writing() as connection:
@@ -168,7 +171,9 @@ class RolloutHandlers(Handlers):
                 await charging.stop_charging(connection, call.caller, body.message or charging.NO_CHARGE, body.why)
             elif body.charging is True:
                 if not charging.is_enabled(billing):
-                    raise ProblemError(409, "the collector's file stops charging: change it there, and reload")
+                    raise ProblemError(
+                        billing_codes.CHARGING_FIXED, "the collector's file stops charging: change it there, and reload"
+                    )
                 await charging.resume_charging(connection, call.caller, body.why)
             then = await charging.fetch_charging(connection, billing)
         return rollout_to_response(then, step_gates)

@@ -141,7 +141,7 @@ class ServiceHandlers(Handlers):
             try:
                 self._metric_tokens.holder(call.request.headers.get("Authorization"), time.time())
             except bearer.InvalidTokenError as error:
-                raise auth.DeniedError(401, str(error), {"WWW-Authenticate": error.challenge}, error.actor) from None
+                raise auth.deny_token(error) from None
         edge_status = billing = None
         try:
             async with asyncio.timeout(READY_TIMEOUT_SECONDS), self._database.reading(whole=True) as connection:

@@ -5,6 +5,7 @@ from edgeproxy.collector.api.auth import DeniedError
 from edgeproxy.collector.api.callers import Callers
 from edgeproxy.collector.api.issuer_keys import IssuerKeys
 from edgeproxy.collector.pages.sessions import SignedIn, VerifiedContact
+from edgeproxy.collector.problems import request_codes
 from edgeproxy.config.collector.pages import MAILBOX, CustomerSignIn
 
 
@@ -35,7 +36,7 @@ class CustomerContactSignIn:
         claims = operators.believed(token, keys, settings.issuer, settings.client, settings.algorithms)
         email = claims.get("email")
         if not isinstance(email, str) or not MAILBOX.fullmatch(email):
-            raise DeniedError(403, "the issuer tells no e-mail address")
+            raise DeniedError(request_codes.EMAIL_UNVERIFIED, "the issuer tells no e-mail address")
         if claims.get("email_verified") is not True:
-            raise DeniedError(403, "the issuer has not verified the e-mail address")
+            raise DeniedError(request_codes.EMAIL_UNVERIFIED, "the issuer has not verified the e-mail address")
         return VerifiedContact(email.lower(), operators.read_auth_time(claims.get("auth_time")))

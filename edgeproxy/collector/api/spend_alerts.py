@@ -26,6 +26,7 @@ from edgeproxy.collector.billing.period_close.quantities import QuantityTooLarge
 from edgeproxy.collector.billing.reports import spend_alerts
 from edgeproxy.collector.billing.reports.spend_alerts import AMOUNTS_MAX
 from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.catalog import get_default_currency
 
 
@@ -93,7 +94,7 @@ class SpendAlertHandlers(CustomerBillingHandlers):
             try:
                 response["spent"] = await compute_running_cost(connection, loaded, self._settings.meters)
             except (QuantityTooLargeError, UsageNotStoredError) as error:
-                raise ProblemError(422, str(error)) from None
+                raise ProblemError(billing_codes.USAGE_NOT_PRICEABLE, str(error)) from None
             response["period_start"] = format_timestamp(loaded.current.period.start * 1000)
         return response
 

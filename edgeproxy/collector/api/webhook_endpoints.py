@@ -36,6 +36,7 @@ from edgeproxy.collector.api.endpoint import (
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.responses import ProblemError, Result, next_page
+from edgeproxy.collector.problems import request_codes
 from edgeproxy.config.collector.webhooks import Webhooks
 from edgeproxy.config.units import Whole, value_error
 
@@ -77,7 +78,10 @@ class WebhookEndpointHandlers(ChangeHandlers):
     def _get_webhooks(self) -> Webhooks:
         """Return the configuration of webhooks. Raises ProblemError if there is none."""
         if self._settings.webhooks is None:
-            raise ProblemError(404, "customers have no webhooks here: there is no webhooks in the collector's file")
+            raise ProblemError(
+                request_codes.NOT_CONFIGURED,
+                "customers have no webhooks here: there is no webhooks in the collector's file",
+            )
         return self._settings.webhooks
 
     async def _get_row(self, connection: AsyncConnection, call: AnyCall, *, lock: bool = True) -> EndpointRow:

@@ -27,6 +27,7 @@ from edgeproxy.collector.billing.webhooks.receiver import LISTED_MAX, EventState
 from edgeproxy.collector.database.database import CONNECTION_ERRORS
 from edgeproxy.collector.database.encryption import ColumnCipher
 from edgeproxy.collector.database.group_commit import GroupCommit
+from edgeproxy.collector.problems import billing_codes, operation_codes, request_codes
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.units import Whole
 
@@ -143,18 +144,20 @@ class WebhookHandlers(Handlers):
         """Receive an event from Stripe with its signature. The answer comes once the event is on disk."""
         get_billing(self._settings)
         if not self._secrets:
-            raise ProblemError(404, "no webhook secret is configured, so no event can be verified")
+            raise ProblemError(
+                request_codes.NOT_CONFIGURED, "no webhook secret is configured, so no event can be verified"
+            )
         body = await read_body(call.request, webhook_event.BYTES_MAX)
         if len(body) > webhook_event.BYTES_MAX:
             why = f"an event has at most {webhook_event.BYTES_MAX} bytes"
-            raise ProblemError(413, why, headers={"Connection": "close"})
+            raise ProblemError(request_codes.BODY_TOO_LARGE, why, headers={"Connection": "close"})
         try:
             signature = call.request.headers.get("Stripe-Signature")
             webhook_event.verify_signature(body, signature, self._secrets, time.time())
             event = webhook_event.parse_event(body)
         except (webhook_event.ForgedEventError, webhook_event.InvalidStripeEventError) as error:
             self._metrics.webhooks_refused.inc()
-            raise ProblemError(400, str(error)) from None
+            raise ProblemError(operation_codes.WEBHOOK_SIGNATURE_INVALID, str(error)) from None
         if self._committing is None:
             self._committing = self._tasks.start("webhook events", self._commits.run())
         await self._commits.submit(ReceivedEvent(event, body))
@@ -189,13 +192,18 @@ class WebhookHandlers(Handlers):
         get_billing(self._settings)
         event, processor = call.path("event"), self._resources.processor
         if processor is None:
-            raise ProblemError(409, "with mode: off nothing is asked of Stripe")
+            raise ProblemError(billing_codes.BILLING_OFF, "with mode: off nothing is asked of Stripe")
         try:
             exists = webhook_event.ID.fullmatch(event) is not None and await processor.replay(event)
         except StripeUnavailableError as error:
-            raise ProblemError(503, f"the event is not kept here, and Stripe does not answer: {error}") from None
+            raise ProblemError(
+                billing_codes.STRIPE_UNAVAILABLE, f"the event is not kept here, and Stripe does not answer: {error}"
+            ) from None
         if not exists:
-            raise ProblemError(404, "neither this database nor Stripe has such an event of this mode")
+            raise ProblemError(
+                operation_codes.STRIPE_EVENT_NOT_FOUND,
+                "neither this database nor Stripe has such an event of this mode",
+            )
         async with self._database.writing() as connection:
             await audit.append_entry(connection, call.caller, AuditEntry("billing.replay", f"event {event}"))
         return {"event": event, "state": "waiting"}

@@ -24,6 +24,8 @@ from edgeproxy.collector.ledger.dimension_values import DimensionValues
 from edgeproxy.collector.ledger.ledger_writer import LedgerWriter, SumTooLargeError
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.collector.ledger.received_batch import BatchHeaders, decode_batch, inflate
+from edgeproxy.collector.problems import operation_codes
+from edgeproxy.collector.problems.coded_error import CodedError
 from edgeproxy.config.meters import Meter
 from edgeproxy.wire.batch import (
     FIRST,
@@ -43,12 +45,11 @@ UNKNOWN = "unknown"
 """The region of an edge without a readable batch so far."""
 
 
-class ReplayRejectedError(Exception):
-    """A replay was rejected. The error has a sentence that gives the reason, and the HTTP status."""
+class ReplayRejectedError(CodedError):
+    """A replay was rejected."""
 
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(why)
-        self.status = status
+    def __str__(self) -> str:
+        return self.why
 
 
 class ReplayResult(NamedTuple):
@@ -162,10 +163,10 @@ async def replay_batch(
                 await record(connection, result)
             return result
     except SumTooLargeError:
-        raise ReplayRejectedError(422, TOO_LARGE) from None
+        raise ReplayRejectedError(operation_codes.BATCH_INVALID, TOO_LARGE) from None
     except sa.exc.DBAPIError as error:
         if is_overflow(error):
-            raise ReplayRejectedError(422, TOO_LARGE) from None
+            raise ReplayRejectedError(operation_codes.BATCH_INVALID, TOO_LARGE) from None
         raise
 
 
@@ -173,27 +174,31 @@ async def _count_replay(
     connection: AsyncConnection, counts: LedgerWriter, values: DimensionValues, edge: str, seq: int, given: bytes | None
 ) -> ReplayResult:
     if not _is_possible(edge, seq):
-        raise ReplayRejectedError(404, f"there is no batch {seq} of {edge}")
+        raise ReplayRejectedError(operation_codes.BATCH_NOT_FOUND, f"there is no batch {seq} of {edge}")
     # Ingest takes the same lock, so two replays, or a replay and an edge that resends the batch, take turns.
     await connection.execute(sa.select(edges.c.seq).where(edges.c.edge == edge).with_for_update())
     row = await _find_row(connection, edge, seq)
     if row is None:
-        raise ReplayRejectedError(404, f"there is no batch {seq} of {edge}")
+        raise ReplayRejectedError(operation_codes.BATCH_NOT_FOUND, f"there is no batch {seq} of {edge}")
     if row.state == GAP:
-        raise ReplayRejectedError(409, "it owns up to a gap, and counts nothing")
+        raise ReplayRejectedError(operation_codes.BATCH_COUNTED, "it owns up to a gap, and counts nothing")
     if row.state == COUNTED:
         own = _decompress(row.body if row.replay is None else row.replay, row.coding if row.replay is None else ZSTD)
         if given not in (None, own):
-            raise ReplayRejectedError(409, "it is counted already, with another body")
+            raise ReplayRejectedError(operation_codes.BATCH_COUNTED, "it is counted already, with another body")
         try:
             return _build_result(parse_batch(own), again=True)
         except InvalidBatchError as error:
             set_aside(batches.name, f"{edge},{seq}", error)
-            raise ReplayRejectedError(409, "it is counted already, and its stored body cannot be read") from error
+            raise ReplayRejectedError(
+                operation_codes.BATCH_COUNTED, "it is counted already, and its stored body cannot be read"
+            ) from error
     batch = _parse_replacement(row, given)
     prev = await find_previous_hash(connection, edge, seq)
     if prev not in (None, batch.prev):
-        raise ReplayRejectedError(422, f"its prev is {batch.prev}, and the batch before it has the hash {prev}")
+        raise ReplayRejectedError(
+            operation_codes.BATCH_INVALID, f"its prev is {batch.prev}, and the batch before it has the hash {prev}"
+        )
     (as_counted,), (folded,), passed = await values.fold_batches(connection, [batch])
     begun = await counts.add_batches(connection, [as_counted])
     await raise_alerts(connection, [*make_cap_alerts([batch]), *passed])
@@ -225,7 +230,7 @@ def _parse_replacement(row: BatchRow, given: bytes | None) -> Batch:
         if batch.gap is not None:
             raise InvalidBatchError(["owns up to a gap, and counts nothing"])
     except InvalidBatchError as error:
-        raise ReplayRejectedError(422, f"the body {error}") from None
+        raise ReplayRejectedError(operation_codes.BATCH_INVALID, f"the body {error}") from None
     return batch
 
 

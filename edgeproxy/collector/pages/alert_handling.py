@@ -13,6 +13,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.alerts.mutes import Side, get_days_max
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit
+from edgeproxy.collector.problems import page_codes
 
 MUTES: dict[str, int] = {"1h": 3600, "1d": 86400, "7d": 7 * 86400, "30d": 30 * 86400}
 """The durations of mutes that a form offers, in seconds."""
@@ -75,7 +76,7 @@ async def acknowledge_alerts(visit: Visit) -> web.Response:
     ticked = [value for name, value in visit.form.items() if name.startswith(TICK)]
     numbers = parse_numbers(ticked)
     if not numbers:
-        raise PageError(422, "tick the alerts to acknowledge")
+        raise PageError(page_codes.ALERTS_NOT_TICKED, "tick the alerts to acknowledge")
     outcome = await acknowledge_each(visit, numbers, visit.form.get("why", "").strip())
     if outcome.failed:
         return _return_to_list(visit, "acknowledged-some", outcome.failed)
@@ -97,7 +98,7 @@ def parse_numbers(written: Iterable[str]) -> list[str]:
     """Return the alert numbers in values of a form without duplicates. Raises PageError for invalid numbers."""
     numbers = list(dict.fromkeys(" ".join(written).split()))
     if len(numbers) > NUMBERS_MAX or not all(NUMBER.fullmatch(number) for number in numbers):
-        raise PageError(422, "the form is not whole: open the page again")
+        raise PageError(page_codes.FORM_INCOMPLETE, "the form is not whole: open the page again")
     return numbers
 
 
@@ -116,7 +117,7 @@ async def mute_alert(visit: Visit) -> web.Response:
     """Mute the kind of an alert for a while."""
     seconds = MUTES.get(visit.form.get("span", ""))
     if seconds is None:
-        raise PageError(422, "the form is not whole: open the page again")
+        raise PageError(page_codes.FORM_INCOMPLETE, "the form is not whole: open the page again")
     until = format_timestamp(round((time.time() + seconds) * 1000))
     return await _take_step(visit, "mute", {"until": until, "why": visit.form.get("why", "")}, "muted")
 

@@ -7,7 +7,9 @@ from aiohttp import web
 
 from edgeproxy.base.json_values import JsonDocument as JsonDocument
 from edgeproxy.base.json_values import JsonValue
+from edgeproxy.base.problem_codes import ProblemCode
 from edgeproxy.collector.pages.sessions import Session
+from edgeproxy.collector.problems.coded_error import CodedError
 
 
 class ApiResponse(NamedTuple):
@@ -73,13 +75,11 @@ class ApiClient(Protocol):
         """Return the origin and the id of a request, for the audit log."""
 
 
-class SignInDeniedError(Exception):
-    """A sign-in failed. It has an HTTP status and a sentence why."""
+class SignInDeniedError(CodedError):
+    """A sign-in failed. `actor` is the identified person, if there is one."""
 
-    def __init__(self, status: int, why: str, actor: str | None = None) -> None:
-        super().__init__(status, why)
-        self.status = status
-        self.why = why
+    def __init__(self, code: ProblemCode, why: str, actor: str | None = None) -> None:
+        super().__init__(code, why)
         self.actor = actor
 
 

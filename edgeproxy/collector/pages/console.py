@@ -33,6 +33,7 @@ from edgeproxy.collector.pages.live_limits import compute_live_uses
 from edgeproxy.collector.pages.month import find_month
 from edgeproxy.collector.pages.overview import INVOICE_READERS
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.meters import MEASURES
 
 LETTERS_MAX = 25
@@ -216,7 +217,7 @@ async def delete_customer(visit: Visit) -> web.Response:
     customer = visit.path_parameter("customer")
     name = await find_display_name(visit.site.database, customer)
     if visit.form.get("name", "").strip() != name:
-        raise PageError(422, f"write {name} to have it deleted")
+        raise PageError(page_codes.NAME_NOT_CONFIRMED, f"write {name} to have it deleted", params={"name": name})
     await visit.fetch("DELETE", "/v1/customers/{customer}", names={"customer": customer})
     return visit.redirect(format_path(CUSTOMER, customer=customer), done="deleting")
 

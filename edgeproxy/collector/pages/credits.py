@@ -9,6 +9,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.credit_worth import fetch_outlook
 from edgeproxy.collector.pages.site import Page, PageError, Visit
+from edgeproxy.collector.problems import billing_codes, page_codes
 from edgeproxy.config.collector.credits import Credits
 from edgeproxy.config.collector.currency_units import DECIMALS, get_payable_unit, to_decimal
 
@@ -79,7 +80,7 @@ async def buy_credits(visit: Visit) -> web.Response:
     """Begin a purchase of credits. The page links to Stripe for the payment."""
     terms, currency = get_terms(visit), (await visit.fetch("GET", "/billing/balance"))["currency"]
     if terms is None or not terms.list_packages(currency):
-        raise PageError(409, f"no credits are sold in {currency.upper()}")
+        raise PageError(billing_codes.CURRENCY_NOT_SOLD, f"no credits are sold in {currency.upper()}")
     cents = parse_purchase(visit.form.get("amount", ""), currency, terms.find_bounds(currency))
     back = f"{visit.site.url}{CREDITS}"
     body: JsonObject = {
@@ -103,9 +104,13 @@ def parse_purchase(written: str, currency: str, bounds: tuple[int, int]) -> int:
             return int(cents)
     except ArithmeticError:  # The text is no number, or the number is too large for memory.
         pass
-    span = f"from {to_decimal(least, currency):f} to {to_decimal(most, currency):f} {currency.upper()}"
-    step = to_decimal(get_payable_unit(currency), currency)
-    raise PageError(422, f"write an amount {span}, in whole parts of {step}")
+    lowest, highest, step = (f"{to_decimal(one, currency):f}" for one in (least, most, get_payable_unit(currency)))
+    span = f"from {lowest} to {highest} {currency.upper()}"
+    raise PageError(
+        page_codes.AMOUNT_NOT_SOLD,
+        f"write an amount {span}, in whole parts of {step}",
+        params={"least": lowest, "most": highest, "currency": currency.upper(), "step": step},
+    )
 
 
 async def open_receipt(visit: Visit) -> web.Response:

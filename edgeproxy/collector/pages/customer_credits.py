@@ -7,6 +7,7 @@ from aiohttp import web
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit, to_decimal
 
 CREDITS = "/console/customers/{customer}/credits"
@@ -98,7 +99,7 @@ def _read_amount(visit: Visit) -> int:
     """Return a form's amount in millicredits, in the currency of its credits. Raises PageError."""
     currency = visit.form.get("currency", USD)
     if currency not in DECIMALS:
-        raise PageError(422, "the form has a currency that no credits have")
+        raise PageError(page_codes.FORM_INCOMPLETE, "the form has a currency that no credits have")
     return parse_credits(visit.form.get("amount", ""), currency)
 
 
@@ -111,4 +112,6 @@ def parse_credits(written: str, currency: str) -> int:
             return int(millicredits)
     except ArithmeticError:  # The text is no number, or the number is too large for memory.
         pass
-    raise PageError(422, f"write the amount in {currency.upper()}, such as {to_decimal(1234, currency)}")
+    example = str(to_decimal(1234, currency))
+    why = f"write the amount in {currency.upper()}, such as {example}"
+    raise PageError(page_codes.AMOUNT_INVALID, why, params={"example": example})

@@ -8,7 +8,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.plans import find_plan_label, parse_change
-from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
+from edgeproxy.collector.pages.site import ApiRefusedError, Page, Visit, format_path
 
 PLAN = "/console/customers/{customer}/plan"
 WHENS = ("now", "period_end")
@@ -98,7 +98,7 @@ async def _find_subscription(visit: Visit) -> JsonDocument | None:
     """Return the customer's subscription, or None. Raises PageError."""
     response = await visit.call("GET", "/billing/subscription", query=_get_query(visit))
     if not response.is_success and response.status != 404:
-        raise PageError(response.status, str(response.body.get("detail", "")))
+        raise ApiRefusedError(response)
     return response.body if response.is_success else None
 
 

@@ -5,7 +5,7 @@ from aiohttp import web
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.list_pages import build_view, fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
-from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
+from edgeproxy.collector.pages.site import ApiRefusedError, Page, Visit, format_path
 
 CUSTOMERS_MAX = 50
 """Most customers in a search result."""
@@ -57,7 +57,7 @@ async def search_customers(visit: Visit) -> web.Response:
     if response.status == 400:  # No customer can have such a name.
         return _render_customers(visit, build_view(visit, LISTING, []), search)
     if not response.is_success:
-        raise PageError(response.status, str(response.body.get("detail", "")))
+        raise ApiRefusedError(response)
     if len(response.body["customers"]) == 1:
         return visit.redirect(format_path(CUSTOMER, customer=response.body["customers"][0]["name"]))
     return _render_customers(visit, build_view(visit, LISTING, response.body["customers"]), search)

@@ -9,6 +9,7 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.pages.edges import EDGES, EdgeView, describe_edge
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.traffic import HOUR, REPORT_SECONDS, Rates, TrafficView, compute_rates, find_start
+from edgeproxy.collector.problems import operation_codes
 
 EDGE = f"{EDGES}/{{edge}}"
 MINUTE = 60
@@ -42,7 +43,7 @@ async def show_edge(visit: Visit) -> web.Response:
     edges: list[EdgeView] = (await visit.fetch("GET", "/v1/edges"))["edges"]
     edge = next((one for one in edges if one["edge"] == name), None)
     if edge is None:
-        raise PageError(404, "no edge of this name has shipped anything")
+        raise PageError(operation_codes.EDGE_NOT_FOUND, "no edge of this name has shipped anything")
     until = int(now - REPORT_SECONDS) // MINUTE * MINUTE
     times = {"from": format_timestamp((until - HOUR) * 1000), "to": format_timestamp(until * 1000)}
     report = await visit.fetch("GET", "/v1/traffic", query={**times, "step": "60s", "by": "edge"})

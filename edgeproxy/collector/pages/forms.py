@@ -6,6 +6,9 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from edgeproxy.collector.problems import page_codes
+from edgeproxy.collector.problems.coded_error import CodedError
+
 FORM_BYTES_MAX = 128 << 10
 FIELDS_MAX = 2000
 """Most fields of a form. The form of prices has one per amount and plan."""
@@ -14,19 +17,14 @@ MEDIA = "application/x-www-form-urlencoded"
 PORTS = {"http": ":80", "https": ":443"}
 
 
-class InvalidFormError(Exception):
-    """A form is invalid. It has an HTTP status and a sentence why."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(status, why)
-        self.status = status
-        self.why = why
+class InvalidFormError(CodedError):
+    """A form is invalid."""
 
 
 async def parse_form(request: web.Request) -> dict[str, str]:
     """Return the fields of a form. Raises InvalidFormError."""
     if request.content_type != MEDIA:
-        raise InvalidFormError(415, f"send {MEDIA}")
+        raise InvalidFormError(page_codes.FORM_TYPE_UNSUPPORTED, f"send {MEDIA}")
     pieces, size = [], 0
     try:
         async with asyncio.timeout(FORM_SECONDS_MAX):
@@ -34,15 +32,15 @@ async def parse_form(request: web.Request) -> dict[str, str]:
                 pieces.append(piece)
                 size += len(piece)
                 if size > FORM_BYTES_MAX:
-                    raise InvalidFormError(413, f"the form has more than {FORM_BYTES_MAX} bytes")
+                    raise InvalidFormError(page_codes.FORM_TOO_LARGE, f"the form has more than {FORM_BYTES_MAX} bytes")
     except TimeoutError:
-        raise InvalidFormError(408, "the form came too slowly") from None
+        raise InvalidFormError(page_codes.FORM_TOO_SLOW, "the form came too slowly") from None
     try:
         fields = parse_qsl(
             b"".join(pieces).decode(), keep_blank_values=True, max_num_fields=FIELDS_MAX, errors="strict"
         )
     except ValueError:  # Also for invalid UTF-8.
-        raise InvalidFormError(400, "the form cannot be read") from None
+        raise InvalidFormError(page_codes.FORM_UNREADABLE, "the form cannot be read") from None
     return {name: value.replace("\r\n", "\n") for name, value in fields}
 
 

@@ -5,6 +5,7 @@ from aiohttp import web
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.api_docs import ApiOperation, ApiReference, build_commands
 from edgeproxy.collector.pages.site import Page, PageError, Visit
+from edgeproxy.collector.problems import page_codes
 
 ROOT, DOCS = "/account/get-started", "/account/docs"
 PLACEHOLDER = "YOUR_API_KEY"
@@ -36,7 +37,7 @@ def build_values(visit: Visit, key: JsonDocument | None) -> dict[str, object]:
 async def show_first_steps(visit: Visit) -> web.Response:
     """Show commands without a secret, and whether the key in the query was used. Without a key, any key counts."""
     if visit.site.settings.api is None:
-        raise PageError(404, NOTHING)
+        raise PageError(page_codes.PAGE_NOT_FOUND, NOTHING)
     names, query = {"customer": visit.customer}, {"limit": "1", "sort": "-last_used_on"}
     if key_id := visit.request.query.get("key"):
         key = await visit.fetch("GET", "/v1/keys/{key}", names={"key": key_id})
@@ -56,7 +57,7 @@ async def show_operation(visit: Visit) -> web.Response:
     reference = _get_reference(visit)
     operation = reference.find(visit.path_parameter("operation"))
     if operation is None:
-        raise PageError(404, NOTHING)
+        raise PageError(page_codes.PAGE_NOT_FOUND, NOTHING)
     return visit.render(
         "api_operation.html", operation=operation, base_url=_get_url(visit), commands=_build_commands(visit, operation)
     )
@@ -64,7 +65,7 @@ async def show_operation(visit: Visit) -> web.Response:
 
 def _get_reference(visit: Visit) -> ApiReference:
     if visit.site.reference is None:
-        raise PageError(404, NOTHING)
+        raise PageError(page_codes.PAGE_NOT_FOUND, NOTHING)
     return visit.site.reference
 
 

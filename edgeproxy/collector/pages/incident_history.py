@@ -12,6 +12,7 @@ from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.money import shift_month
 from edgeproxy.collector.pages.site import Page, PageError, Site, Visit
 from edgeproxy.collector.pages.subscriptions import STATUS
+from edgeproxy.collector.problems import page_codes
 
 PATH = "/status/history"
 MONTH = re.compile(r"20[0-9]{2}-(0[1-9]|1[0-2])")
@@ -46,7 +47,7 @@ class IncidentHistory:
         oldest = shift_month(newest, -MONTHS_MAX)
         month = visit.request.query.get("month") or newest
         if not MONTH.fullmatch(month) or not oldest <= month <= newest:
-            raise PageError(404, "there is no such month here")
+            raise PageError(page_codes.PAGE_NOT_FOUND, "there is no such month here")
         return visit.render(
             "incident_history.html",
             month=month,

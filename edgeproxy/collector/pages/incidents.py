@@ -19,6 +19,7 @@ from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.accounts.models import Body
 from edgeproxy.collector.database.page_tables import incident_updates, incidents
 from edgeproxy.collector.database.unreadable_rows import parse_rows, parse_texts, parse_word, reading_row
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.regions import REGIONS_MAX
 from edgeproxy.config.field_types import Name
 
@@ -176,7 +177,9 @@ async def require_room(connection: AsyncConnection, incident: str) -> None:
     """Raise ChangeRejectedError if there are UPDATES_MAX updates already."""
     there = sa.select(sa.func.count()).select_from(incident_updates).where(incident_updates.c.incident == incident)
     if (await connection.execute(there)).scalar_one() >= UPDATES_MAX:
-        raise ChangeRejectedError(409, f"it has {UPDATES_MAX} updates, which is as many as there may be")
+        raise ChangeRejectedError(
+            page_codes.INCIDENT_UPDATES_FULL, f"it has {UPDATES_MAX} updates, which is as many as there may be"
+        )
 
 
 async def insert_update(connection: AsyncConnection, incident: str, at: int, state: str, message: str) -> None:
@@ -191,7 +194,7 @@ async def _get_row(connection: AsyncConnection, id_: str, *, lock: bool = False)
         statement = sa.select(incidents).where(incidents.c.id == id_, incidents.c.severity != MAINTENANCE)
         row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
     if row is None:
-        raise ChangeRejectedError(404, NOT_FOUND)
+        raise ChangeRejectedError(page_codes.INCIDENT_NOT_FOUND, NOT_FOUND)
     return IncidentRow(*row)
 
 

@@ -15,6 +15,7 @@ from edgeproxy.collector.pages import sessions
 from edgeproxy.collector.pages.sessions import Link
 from edgeproxy.collector.pages.sign_in import format_link
 from edgeproxy.collector.pages.site import PageError, Visit
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.pages import MAILBOX
 
 INVITATION_SECONDS = 7 * 86400
@@ -32,9 +33,9 @@ async def require_allowance(visit: Visit, customer: str, email: str) -> None:
     async with visit.site.database.reading() as connection:
         counts = await sessions.count_invitations(connection, link, time.time())
     if counts.of_customer >= INVITATIONS_PER_CUSTOMER:
-        raise PageError(429, "as many invitations as a week may have were sent")
+        raise PageError(page_codes.INVITATIONS_EXCEEDED, "as many invitations as a week may have were sent")
     if counts.of_both >= INVITATIONS_PER_ADDRESS:
-        raise PageError(409, "invitations to this address are on their way")
+        raise PageError(page_codes.INVITATION_SENT, "invitations to this address are on their way")
 
 
 async def send_invitation(visit: Visit, customer: str, email: str) -> str:

@@ -12,6 +12,7 @@ from edgeproxy.collector.pages import get_started
 from edgeproxy.collector.pages.list_pages import fetch_from, fetch_list, send_list
 from edgeproxy.collector.pages.lists import Column, Listing, sort_by
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit, format_path
+from edgeproxy.collector.problems import account_codes, page_codes
 from edgeproxy.config.collector.currency_units import to_decimal
 from edgeproxy.wire.key_uses import USAGE_KEY_DIGITS
 
@@ -167,7 +168,7 @@ async def revoke_leaked_key(visit: Visit) -> web.Response:
     body = {"key": visit.form.get("key", "").strip()}
     key = await visit.fetch("POST", "/v1/keys/find", body=body)
     if key["state"] == "revoked":
-        raise PageError(409, "the key is revoked already")
+        raise PageError(account_codes.KEY_REVOKED, "the key is revoked already")
     await visit.fetch("POST", "/v1/keys/leaked", body=body)
     return visit.redirect(find_keys_page(visit, key["customer"]), done="leaked")
 
@@ -187,5 +188,5 @@ def read_idempotency_key(visit: Visit) -> str:
     """Return a form's Idempotency-Key. Repeated forms are applied once. Raises PageError."""
     once = visit.form.get("once", "")
     if not (16 <= len(once) <= 64 and once.isalnum() and once.isascii()):
-        raise PageError(400, "the form is not whole: open the page again")
+        raise PageError(page_codes.FORM_INCOMPLETE, "the form is not whole: open the page again")
     return once

@@ -20,7 +20,7 @@ from edgeproxy.collector.pages.lists import (
     translate,
     write_cell,
 )
-from edgeproxy.collector.pages.site import PageError, Visit
+from edgeproxy.collector.pages.site import ApiRefusedError, Visit
 
 CSV_ROWS_MAX = 10_000
 """Most rows of a file."""
@@ -80,7 +80,7 @@ def fetch_from(visit: Visit, listing: Listing, path: str, **names: str) -> Fetch
         if response.status == 404 and not names:
             return {listing.name: []}
         if not response.is_success:
-            raise PageError(response.status, str(response.body.get("detail", "")))
+            raise ApiRefusedError(response)
         return response.body
 
     return fetch

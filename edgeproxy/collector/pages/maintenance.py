@@ -35,6 +35,8 @@ from edgeproxy.collector.pages.incidents import (
     insert_update,
     require_room,
 )
+from edgeproxy.collector.problems import page_codes
+from edgeproxy.config import field_codes
 from edgeproxy.config.collector.regions import REGIONS_MAX
 from edgeproxy.config.field_types import Name
 
@@ -154,13 +156,15 @@ def list_days(listed: Iterable[Maintenance], regions: Iterable[str]) -> frozense
 def require_usable(plan: Plan, now: int, begun: Plan | None = None) -> None:
     """Raise ChangeRejectedError if these times are not permitted. Maintenance that has `begun` keeps its beginning."""
     if begun is not None and plan.begins != begun.begins:
-        raise reject_field("begins_at", "cannot be changed: it has begun")
+        raise reject_field("begins_at", "cannot be changed: it has begun", field_codes.BEGUN)
     if begun is None and plan.begins < now - LATE_SECONDS:
-        raise reject_field("begins_at", "is past")
+        raise reject_field("begins_at", "is past", field_codes.PAST)
     if plan.ends <= now:
-        raise reject_field("ends_at", "is past")
+        raise reject_field("ends_at", "is past", field_codes.PAST)
     if not 0 < plan.ends - plan.begins <= SECONDS_MAX:
-        raise reject_field("ends_at", f"is not within {SECONDS_MAX // DAY} days after its beginning")
+        days = SECONDS_MAX // DAY
+        why = f"is not within {days} days after its beginning"
+        raise reject_field("ends_at", why, field_codes.END_TOO_LATE, days=days)
 
 
 def find_untold(plan: Plan, states: Collection[str], now: float) -> Literal["begun", "ended"] | None:
@@ -226,12 +230,14 @@ async def change(connection: AsyncConnection, caller: Caller, id_: str, update: 
     now = now_ms() // 1000
     before = await _fetch(connection, id_, now, lock=True)
     if before["state"] in ("completed", CANCELLED):
-        raise ChangeRejectedError(409, f"the maintenance is {before['state']}: announce another one")
+        raise ChangeRejectedError(
+            page_codes.MAINTENANCE_ENDED, f"the maintenance is {before['state']}: announce another one"
+        )
     await require_room(connection, id_)
     was = _read_plan(before)
     if update.state == CANCELLED:
         if before["state"] == "in_progress":
-            raise ChangeRejectedError(409, "the maintenance has begun: change its end")
+            raise ChangeRejectedError(page_codes.MAINTENANCE_BEGUN, "the maintenance has begun: change its end")
     else:
         plan = Plan(
             was.begins if update.begins_at is None else update.begins_at // 1000,
@@ -258,7 +264,7 @@ async def _fetch(connection: AsyncConnection, id_: str, now: float, *, lock: boo
         statement = sa.select(incidents).where(incidents.c.id == id_, incidents.c.severity == MAINTENANCE)
         row = (await connection.execute(statement.with_for_update() if lock else statement)).one_or_none()
     if row is None:
-        raise ChangeRejectedError(404, NOT_FOUND)
+        raise ChangeRejectedError(page_codes.MAINTENANCE_NOT_FOUND, NOT_FOUND)
     return _to_response(row, (await fetch_updates(connection, [id_], get_args(UpdateState)))[id_], now)
 
 

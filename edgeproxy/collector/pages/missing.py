@@ -7,7 +7,8 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from edgeproxy.collector.pages.serving import build_handler
-from edgeproxy.collector.pages.site import CONSOLE, PORTAL, Page, Site, Visit
+from edgeproxy.collector.pages.site import CONSOLE, PORTAL, Page, PageError, Site, Visit
+from edgeproxy.collector.problems import page_codes, request_codes
 from edgeproxy.config.collector.listeners import PAGE_GROUPS
 
 API_PATHS: Final = ("/v1/", "/billing/")
@@ -26,7 +27,7 @@ def list_pages() -> list[Page]:
 
 async def show_missing(visit: Visit) -> web.Response:
     """Show that there is no such page."""
-    return visit.render_error(404, "there is no such page")
+    return visit.render_error(PageError(page_codes.PAGE_NOT_FOUND, "there is no such page"))
 
 
 async def show_no_form(visit: Visit) -> web.Response:
@@ -35,8 +36,8 @@ async def show_no_form(visit: Visit) -> web.Response:
     resource = match.route.resource
     page = None if resource is None else visit.site.shown_pages.get(resource.canonical)
     if page is None or page.path.endswith("/{rest}"):
-        return visit.render_error(404, "there is no such page")
-    response = visit.render_error(405)
+        return visit.render_error(PageError(page_codes.PAGE_NOT_FOUND, "there is no such page"))
+    response = visit.render_error(PageError(request_codes.METHOD_NOT_ALLOWED, ""))
     response.headers["Allow"] = "GET, HEAD"
     return response
 
@@ -58,7 +59,7 @@ def build_middleware(site: Site) -> Middleware:
         async def show_error(visit: Visit) -> web.Response:
             if allow is None:
                 return await show_missing(visit)
-            response = visit.render_error(405)
+            response = visit.render_error(PageError(request_codes.METHOD_NOT_ALLOWED, ""))
             response.headers["Allow"] = allow
             return response
 

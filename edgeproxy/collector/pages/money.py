@@ -13,6 +13,7 @@ from edgeproxy.collector.pages.list_pages import fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, read_query, sort_by
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 from edgeproxy.collector.pages.words import DISPUTE_STATES, INVOICE_STATES, RECONCILED
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit, parse_amount, to_decimal
 
 ROLLOUT, INVOICES, RECONCILIATION = "/console/rollout", "/console/invoices", "/console/reconciliation"
@@ -127,7 +128,7 @@ async def change_percent(visit: Visit) -> web.Response:
     """Set the share of customers who are charged, in percent."""
     percent = visit.form.get("percent", "").strip()
     if not (percent.isascii() and percent.isdigit()):
-        raise PageError(422, "percent is a whole number from 0 to 100")
+        raise PageError(page_codes.PERCENT_INVALID, "percent is a whole number from 0 to 100")
     body: JsonObject = {"percent": int(percent[:9]), "why": visit.form.get("why", "")}
     if force := visit.form.get("force", "").strip():
         body["force"] = force
@@ -218,7 +219,7 @@ def _read_invoice_amount(visit: Visit) -> int:
     """Return the amount in a form about an invoice, in smallest units of the form's currency. Raises PageError."""
     currency = visit.form.get("currency", USD)
     if currency not in DECIMALS:
-        raise PageError(422, "the form has a currency that no invoice has")
+        raise PageError(page_codes.FORM_INCOMPLETE, "the form has a currency that no invoice has")
     return read_amount(visit.form.get("amount", ""), currency)
 
 
@@ -235,7 +236,8 @@ def read_amount(written: str, currency: str) -> int:
     try:
         return parse_amount(written, currency)
     except ValueError as error:
-        raise PageError(422, f"what was written {error}") from None
+        example = str(to_decimal(1234, currency))
+        raise PageError(page_codes.AMOUNT_INVALID, f"what was written {error}", params={"example": example}) from None
 
 
 # ---- reconciliation

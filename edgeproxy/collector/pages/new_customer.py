@@ -13,7 +13,10 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts.contact_roles import OWNER
 from edgeproxy.collector.pages import invitations, keys
 from edgeproxy.collector.pages.api import JsonDocument
-from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
+from edgeproxy.collector.pages.site import ApiRefusedError, Page, PageError, Visit, format_path
+from edgeproxy.collector.problems import account_codes, request_codes
+from edgeproxy.collector.problems.coded_error import FieldFault
+from edgeproxy.config.field_codes import MISSING
 
 ROOT = "/console/customers"
 CUSTOMER = "/console/customers/{customer}"
@@ -47,7 +50,11 @@ async def create_customer(visit: Visit) -> web.Response:
     """Create a customer with plan, contact and key. Once it exists, failures of other parts are named on its page."""
     shown = " ".join(visit.form.get("name", "").split())
     if not shown:
-        raise PageError(422, "is missing", [{"field": "name", "detail": "is missing, write a name"}])
+        raise PageError(
+            request_codes.FIELDS_INVALID,
+            "some fields cannot be used",
+            [FieldFault("name", "is missing, write a name", MISSING)],
+        )
     customer = await _create(visit, shown)
     names, has_failed = {"customer": customer}, False
     if plan := visit.form.get("plan", ""):
@@ -79,10 +86,9 @@ async def _create(visit: Visit, shown: str) -> str:
         response = await visit.call("POST", "/v1/customers", body={**body, "name": name}, once=f"{once}{place}")
         if response.is_success:
             return str(response.body["name"])
-        taken = response.status == 409 and "with this name" in str(response.body.get("detail", ""))
-        if not taken:
-            raise PageError(response.status, str(response.body.get("detail", "")), response.body.get("errors"))
-    raise PageError(409, "there is a customer with this name already")
+        if response.body.get("code") != account_codes.CUSTOMER_EXISTS.name:
+            raise ApiRefusedError(response)
+    raise PageError(account_codes.CUSTOMER_EXISTS, "there is a customer with this name already")
 
 
 def build_id(shown: str) -> str:

@@ -11,6 +11,7 @@ from aiohttp import web
 from edgeproxy.collector.accounts.pseudonyms import find_display_name
 from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.pages.site import SIGN_IN, Page, PageError, Visit
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.operators import is_factor_recent
 
 ROOT = "/account/data"
@@ -49,6 +50,6 @@ async def delete(visit: Visit) -> web.Response:
     """Begin to delete the account. The form must repeat its name."""
     name = await find_display_name(visit.site.database, visit.customer)
     if visit.form.get("name", "").strip() != name:
-        raise PageError(422, f"write {name} to have it deleted")
+        raise PageError(page_codes.NAME_NOT_CONFIRMED, f"write {name} to have it deleted", params={"name": name})
     await visit.fetch("DELETE", CUSTOMER, names={"customer": visit.customer})
     return visit.redirect(ROOT, done="account-deleting")

@@ -11,8 +11,9 @@ from edgeproxy.collector.languages.meter_display import format_label
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.plan_losses import Loss, find_losses
-from edgeproxy.collector.pages.site import Page, PageError, Visit
+from edgeproxy.collector.pages.site import ApiRefusedError, Page, PageError, Visit
 from edgeproxy.collector.pages.terms import compute_terms
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.catalog import Plan, get_plan_name
 
 PLAN = "/account/plan"
@@ -44,7 +45,7 @@ async def find_subscription(visit: Visit) -> SubscriptionView | None:
     if response.status == 404:
         return None
     if not response.is_success:
-        raise PageError(response.status, str(response.body.get("detail", "")))
+        raise ApiRefusedError(response)
     body: SubscriptionView = response.body
     return body
 
@@ -164,7 +165,7 @@ def parse_change(visit: Visit, held: SubscriptionView | None) -> JsonObject:
         body["interval"] = interval
     if quantity := visit.form.get("quantity", "").strip():
         if not (quantity.isascii() and quantity.isdigit()):
-            raise PageError(422, "the quantity is a whole number from 1")
+            raise PageError(page_codes.QUANTITY_INVALID, "the quantity is a whole number from 1")
         body["quantity"] = int(quantity[:9])
     if held is None and (coupon := visit.form.get("coupon", "").strip()):
         body["coupon"] = coupon

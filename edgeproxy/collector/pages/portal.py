@@ -17,6 +17,7 @@ from edgeproxy.collector.pages.navigation import is_for
 from edgeproxy.collector.pages.own_refusals import fetch_own_refusals
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.terms import compute_terms
+from edgeproxy.collector.problems import request_codes
 from edgeproxy.config.collector.currency_units import USD, to_decimal
 from edgeproxy.config.meters import KEY
 
@@ -168,7 +169,7 @@ async def put_spend_alerts(visit: Visit) -> web.Response:
     """Set the amounts that trigger an alert about the period's cost."""
     currency = visit.form.get("currency", USD)
     if currency != (await visit.fetch("GET", "/billing/spend-alerts"))["currency"]:
-        raise PageError(409, "the currency has changed meanwhile")
+        raise PageError(request_codes.CHANGED_MEANWHILE, "the currency has changed meanwhile")
     written = visit.form.get("amounts", "").split()
     body: JsonObject = {"amounts": [read_amount(amount, currency) for amount in written]}
     await visit.fetch("PUT", "/billing/spend-alerts", body=body)

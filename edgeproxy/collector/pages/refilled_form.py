@@ -44,6 +44,8 @@ class Refusal(NamedTuple):
     """The refusal of a form: the reason, and the errors of its fields by their names in the API."""
 
     why: str
+    is_english: bool
+    """True if the reason is not in the reader's language."""
     errors: Sequence[FieldRefusal]
 
 

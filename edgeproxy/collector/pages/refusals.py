@@ -11,9 +11,10 @@ from edgeproxy.collector.pages import held_forms, rendering, sessions
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.held_forms import HeldForm
 from edgeproxy.collector.pages.refilled_form import ONCE, FieldRefusal, Refusal, refill_form
-from edgeproxy.collector.pages.refusal_words import UNKNOWN_FIELD, Say, explain_field
+from edgeproxy.collector.pages.refusal_words import explain_error, explain_fault
 from edgeproxy.collector.pages.sessions import SignedIn
 from edgeproxy.collector.pages.site import Page, PageError, Visit
+from edgeproxy.collector.problems.coded_error import CodedError
 
 Serve = Callable[[Page, Visit], Awaitable[web.StreamResponse]]
 """Serves a page (serving.py)."""
@@ -25,14 +26,13 @@ SHOWN_AGAIN = frozenset({400, 404, 409, 412, 422, 429, UNAVAILABLE})
 
 async def respond_refusal(visit: Visit, error: PageError | InvalidFormError, serve: Serve) -> web.StreamResponse:
     """Return the response to a refused request. A form is not lost: `serve` shows its page again."""
-    fields = [] if isinstance(error, InvalidFormError) else error.errors
     is_held, answer = "", None
     if visit.form and error.status == 401:
         is_held = await _hold(visit)
     elif visit.form and error.status in SHOWN_AGAIN and visit.session is not None:
-        answer = await _show_again(visit, serve, error.status, error.why, fields)
+        answer = await _show_again(visit, serve, error)
     if answer is None:
-        answer = visit.render_error(error.status, error.why, fields, is_held=bool(is_held))
+        answer = visit.render_error(error, is_held=bool(is_held))
     if is_held:
         visit.site.remember(answer, visit.site.held_cookie, is_held, held_forms.HELD_SECONDS)
     if not isinstance(error, InvalidFormError) and error.retry_after is not None:
@@ -60,9 +60,7 @@ async def _find_sender(visit: Visit) -> SignedIn | None:
         return await sessions.find_sender(connection, cookie, visit.form.get("form", ""))
 
 
-async def _show_again(
-    visit: Visit, serve: Serve, status: int, why: str, fields: list[dict[str, str]]
-) -> web.StreamResponse | None:
+async def _show_again(visit: Visit, serve: Serve, error: CodedError) -> web.StreamResponse | None:
     """Return the page of a refused form with its values, or None if that page cannot be shown."""
     path = visit.referring_page or visit.request.path
     request = visit.request.clone(method="GET", rel_url=URL(path, encoded=True))
@@ -72,8 +70,9 @@ async def _show_again(
     if page is None or page.who == "anyone":
         return None
     say = load_catalog(visit.reader.language).gettext
-    errors = [_explain(one, say) for one in fields]
-    again = Visit(visit.site, request, visit.reader, parameters=dict(match), refusal=Refusal(why, errors))
+    errors = [explain_fault(fault, say) for fault in error.faults]
+    refusal = Refusal(*explain_error(error, say), errors)
+    again = Visit(visit.site, request, visit.reader, parameters=dict(match), refusal=refusal)
     try:
         answer = await serve(page, again)
     except PageError:
@@ -82,15 +81,10 @@ async def _show_again(
         return None
     values = held_forms.select_fields(visit.form)
     if (
-        status == UNAVAILABLE and ONCE in visit.form
+        error.status == UNAVAILABLE and ONCE in visit.form
     ):  # The request may have been applied, so a repetition needs its key.
         values[ONCE] = visit.form[ONCE]
-    return _refill(answer, visit.request.path, values, errors, status)
-
-
-def _explain(error: Mapping[str, str], say: Say) -> FieldRefusal:
-    words = explain_field(error["detail"], say)
-    return FieldRefusal(error["field"], words or say(UNKNOWN_FIELD), "" if words else error["detail"])
+    return _refill(answer, visit.request.path, values, errors, error.status)
 
 
 async def restore_form(page: Page, visit: Visit, secret: str) -> web.StreamResponse:

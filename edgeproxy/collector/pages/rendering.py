@@ -20,7 +20,6 @@ from edgeproxy.collector.languages.invisible import TEXT_CHARACTERS_MAX, escape_
 from edgeproxy.collector.languages.meter_display import format_label
 from edgeproxy.collector.languages.reader import Reader, parse_time
 from edgeproxy.collector.pages import charts
-from edgeproxy.collector.pages.refusal_words import explain_why
 from edgeproxy.collector.pages.words import WORDS
 from edgeproxy.config.units import DAY_SECONDS
 
@@ -119,7 +118,6 @@ def create_environment(language: str) -> Environment:
         "parse_time": parse_time,
     }
     templates.globals |= {name: getattr(charts, name) for name in CHARTS} | {"now": time.time}
-    templates.globals["explain_why"] = partial(explain_why, say=say)
     templates.globals |= {name: {key: say(text) for key, text in words.items()} for name, words in WORDS.items()}
     return templates
 

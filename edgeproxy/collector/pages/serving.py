@@ -8,6 +8,7 @@ from contextlib import suppress
 from aiohttp import web
 
 from edgeproxy.base import log
+from edgeproxy.base.problem_codes import ProblemCode
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
 from edgeproxy.collector.languages.reader import choose_reader
 from edgeproxy.collector.pages import choices, forms, navigation, refusals, rendering, sessions
@@ -15,6 +16,7 @@ from edgeproxy.collector.pages.choices import LANGUAGE_COOKIE
 from edgeproxy.collector.pages.forms import InvalidFormError
 from edgeproxy.collector.pages.sessions import Session, SignedIn
 from edgeproxy.collector.pages.site import CHOICE_SECONDS, SIGN_IN, Page, PageError, Site, Visit
+from edgeproxy.collector.problems import page_codes, request_codes
 
 
 def add_pages(site: Site, application: web.Application, pages: list[Page]) -> None:
@@ -42,10 +44,10 @@ def build_handler(site: Site, page: Page) -> Callable[[web.Request], Awaitable[w
             answer = await refusals.respond_refusal(visit, page_error, serve_page)
         except CONNECTION_ERRORS as error:
             log.get_logger().error("the database cannot be used", path=request.path, why=format_reason(error))
-            answer = visit.render_error(503)
+            answer = visit.render_error(PageError(request_codes.DATABASE_UNAVAILABLE, ""))
         except Exception as error:
             log.get_logger().error("a page failed", path=request.path, exc_info=error)
-            answer = visit.render_error(500)
+            answer = visit.render_error(PageError(request_codes.INTERNAL_ERROR, ""))
         if site.is_secure:
             answer.headers.setdefault("Strict-Transport-Security", "max-age=31536000")
         for cookie, value in choices.list_choices(request):
@@ -59,34 +61,37 @@ async def serve_page(page: Page, visit: Visit) -> web.StreamResponse:
     """Check a request, and return the response of its page. Raises PageError and InvalidFormError."""
     site, request, is_form = visit.site, visit.request, page.method == "POST"
     if is_form and not forms.is_same_origin(request.headers, site.origins(request)):
-        raise _deny(site, request, "the form was not sent by a page of this site")
+        raise _deny(site, request, page_codes.FORM_OF_ANOTHER_SITE, "the form was not sent by a page of this site")
     visit.session = await _find_session(site, request)
     if page.who != "anyone":
         if visit.session is None:
             if is_form:
                 with suppress(InvalidFormError):  # It is refused anyway.
                     visit.form = await forms.parse_form(request)
-                raise PageError(401, "the session has ended: sign in, and send the form again")
+                raise PageError(page_codes.SESSION_ENDED, "the session has ended: sign in, and send the form again")
             return visit.redirect(SIGN_IN, next=request.path_qs)
         who = visit.session.who
         is_audience = page.who in ("operator" if who.customer is None else "customer", "someone")
         if not is_audience or not navigation.is_for(request.path, who):
-            raise _deny(site, request, "this page is not for you", who)
+            raise _deny(site, request, page_codes.PAGE_DENIED, "this page is not for you", who)
         if page.who != "someone" and (way := _confirmed_at(site, visit.session)):
             if is_form:
                 with suppress(InvalidFormError):  # It is refused anyway.
                     visit.form = await forms.parse_form(request)
-                raise PageError(401, "the session has to be confirmed: open the page again, and send the form again")
+                why = "the session has to be confirmed: open the page again, and send the form again"
+                raise PageError(page_codes.SESSION_UNCONFIRMED, why)
             return visit.redirect(way, next=request.path_qs)
         # A visitor with a spent budget can still sign out.
         if page.who != "someone" and (seconds := site.api.count_page(visit.session)):
-            raise PageError(429, "you have opened too many pages in a minute", retry_after=str(seconds))
+            why = "you have opened too many pages in a minute"
+            raise PageError(page_codes.PAGES_EXCEEDED, why, retry_after=str(seconds))
     if is_form:
         visit.form = await forms.parse_form(request)
         if page.who != "anyone" and not hmac.compare_digest(
             visit.form.get("form", "").encode(), visit.signed_in.form.encode()
         ):
-            raise _deny(site, request, "the form is of another session: open the page again", visit.signed_in.who)
+            why = "the form is of another session: open the page again"
+            raise _deny(site, request, page_codes.FORM_OF_ANOTHER_SESSION, why, visit.signed_in.who)
     elif held := request.cookies.get(site.held_cookie):
         return await refusals.restore_form(page, visit, held)
     return await page.handler(visit)
@@ -101,10 +106,10 @@ def _confirmed_at(site: Site, session: Session) -> str | None:
     return f"{SIGN_IN}/customer" if session.who.by_issuer else None
 
 
-def _deny(site: Site, request: web.Request, why: str, who: SignedIn | None = None) -> PageError:
+def _deny(site: Site, request: web.Request, code: ProblemCode, why: str, who: SignedIn | None = None) -> PageError:
     """Record a denial in the audit log and return its page."""
-    site.api.deny(request, None if who is None else who.label, 403, why)
-    return PageError(403, why)
+    site.api.deny(request, None if who is None else who.label, code.status, why)
+    return PageError(code, why)
 
 
 async def _find_session(site: Site, request: web.Request) -> Session | None:

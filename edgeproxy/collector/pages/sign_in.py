@@ -20,6 +20,7 @@ from edgeproxy.collector.pages import held_forms, sessions
 from edgeproxy.collector.pages.api import Issuer, SignInDeniedError
 from edgeproxy.collector.pages.sessions import Link, SignedIn, VerifiedContact
 from edgeproxy.collector.pages.site import CONSOLE, PORTAL, SIGN_IN, Page, PageError, Site, Visit
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.pages import MAILBOX
 
 PENDING_COOKIE = "edgeproxy-sign-in"
@@ -54,7 +55,7 @@ class IssuerSignIn(Generic[T]):
         try:
             where = await self._issuer.begin(secret, self._back, again=again)
         except SignInDeniedError as error:
-            raise PageError(error.status, error.why) from None
+            raise PageError(error.code, error.why) from None
         answer = visit.redirect(where)
         pending = f"{secret}.{find_local_path(visit.request.query.get('next', ''))}"
         self._site.remember(answer, self._cookie, pending, PENDING_SECONDS)
@@ -64,12 +65,12 @@ class IssuerSignIn(Generic[T]):
         """Return the person who signed in, and the path that they wanted. Raises PageError."""
         secret, _, next_ = visit.request.cookies.get(self._cookie, "").partition(".")
         if not secret:
-            raise PageError(400, NOT_BEGUN)
+            raise PageError(page_codes.SIGN_IN_NOT_BEGUN, NOT_BEGUN)
         try:
             return await self._issuer.finish(secret, self._back, visit.request.query), next_
         except SignInDeniedError as error:
             self._site.api.deny(visit.request, error.actor, error.status, error.why)
-            raise PageError(error.status, error.why) from None
+            raise PageError(error.code, error.why) from None
 
     def forget(self, answer: web.StreamResponse) -> None:
         """Delete the cookie with the secret."""
@@ -138,10 +139,13 @@ class SignInPages:
         """Mail a link to a contact. The response and its timing do not show whether the contact exists."""
         email = visit.form.get("email", "").strip()
         if self._site.settings.mail is None:
-            raise PageError(404, "this collector sends no mail: an operator can give its settings a mail server")
+            raise PageError(
+                page_codes.SIGN_IN_UNAVAILABLE,
+                "this collector sends no mail: an operator can give its settings a mail server",
+            )
         limit_visits(visit, "sign-in")
         if not MAILBOX.fullmatch(email):
-            raise PageError(422, "this is not an e-mail address")
+            raise PageError(page_codes.EMAIL_INVALID, "this is not an e-mail address")
         start_mail(visit, lambda: self.mail_links(visit, email.lower()))
         return visit.render("sent.html", email=email)
 
@@ -195,7 +199,7 @@ class SignInPages:
                 link = await sessions.use_up_link(connection, secret, now)
         if link is None:
             self._site.api.deny(visit.request, None, 403, LINK_UNUSABLE)
-            raise PageError(403, LINK_UNUSABLE)
+            raise PageError(page_codes.LINK_UNUSABLE, LINK_UNUSABLE)
         roles = frozenset({"admin"} if link.customer is None else {"customer"})
         return await self.begin_session(visit, SignedIn(link.label, roles, link.customer, by_issuer=link.by_issuer), "")
 
@@ -212,13 +216,16 @@ class SignInPages:
     async def to_issuer(self, visit: Visit) -> web.Response:
         """Redirect an operator to the issuer. With `again` the issuer asks for a second factor."""
         if self._operators is None:
-            raise PageError(404, "operators sign in by the link that the collector printed when it started")
+            raise PageError(
+                page_codes.SIGN_IN_UNAVAILABLE,
+                "operators sign in by the link that the collector printed when it started",
+            )
         return await self._operators.begin(visit, again=visit.request.query.get("again") == "1")
 
     async def from_issuer(self, visit: Visit) -> web.Response:
         """Begin the session of an operator who returns from the issuer."""
         if self._operators is None:
-            raise PageError(400, NOT_BEGUN)
+            raise PageError(page_codes.SIGN_IN_NOT_BEGUN, NOT_BEGUN)
         who, next_ = await self._operators.finish(visit)
         answer = await self.begin_session(visit, who, next_)
         self._operators.forget(answer)
@@ -229,13 +236,13 @@ class SignInPages:
     async def to_customers_issuer(self, visit: Visit) -> web.Response:
         """Redirect a contact to the customers' issuer. With `again` the contact must sign in anew."""
         if self._customers is None:
-            raise PageError(404, "customers sign in by a link that is mailed")
+            raise PageError(page_codes.SIGN_IN_UNAVAILABLE, "customers sign in by a link that is mailed")
         return await self._customers.begin(visit, again=visit.request.query.get("again") == "1")
 
     async def from_customers_issuer(self, visit: Visit) -> web.Response:
         """Begin the session of a contact who returns from the issuer. It first chooses one of several customers."""
         if self._customers is None:
-            raise PageError(400, NOT_BEGUN)
+            raise PageError(page_codes.SIGN_IN_NOT_BEGUN, NOT_BEGUN)
         (email, signed_in_at), next_ = await self._customers.finish(visit)
         label, secrets_of_links = contacts.format_label(email), []
         before = None if visit.session is None else visit.session.who
@@ -288,7 +295,7 @@ class SignInPages:
     def _deny_no_contact(self, visit: Visit, label: str) -> PageError:
         """Record that a person who is no contact was denied. Return the error page."""
         self._site.api.deny(visit.request, label, 403, NO_CONTACT)
-        return PageError(403, NO_CONTACT)
+        return PageError(page_codes.SIGN_IN_UNKNOWN, NO_CONTACT)
 
     async def _record(self, connection: AsyncConnection, visit: Visit, who: SignedIn, action: str) -> None:
         origin, request_id = self._site.api.caller(visit.request)
@@ -303,7 +310,7 @@ def limit_visits(visit: Visit, what: str) -> None:
     """Raise PageError if a client sends too many forms of a kind."""
     seconds = visit.site.api.count_visit(visit.request, what, REQUESTS_PER_MINUTE)
     if seconds:
-        raise PageError(429, TOO_MANY, retry_after=str(seconds))
+        raise PageError(page_codes.SIGN_IN_EXCEEDED, TOO_MANY, retry_after=str(seconds))
 
 
 def start_mail(visit: Visit, work: Callable[[], Coroutine[None, None, object]]) -> None:
@@ -315,15 +322,17 @@ def start_mail(visit: Visit, work: Callable[[], Coroutine[None, None, object]]) 
 def require_place(visit: Visit) -> None:
     """Raise PageError if `start_mail` would."""
     if visit.site.mails.find_exhausted(visit.client) is not None:
-        raise PageError(503, MAILS_UNDER_WAY, retry_after="60")
+        raise PageError(page_codes.MAILS_BUSY, MAILS_UNDER_WAY, retry_after="60")
 
 
 def refuse_mail(exhausted: Exhausted) -> PageError:
     """Return the error page for a client that gets no mail now, with the time until the next one."""
     minutes = max(1, math.ceil(exhausted.seconds / 60))
-    network = " from your network" if exhausted.key.startswith("network ") else ""
+    is_network = exhausted.key.startswith("network ")
+    code = page_codes.NETWORK_MAILS_EXCEEDED if is_network else page_codes.MAILS_EXCEEDED
+    network = " from your network" if is_network else ""
     why = f"too many mails were asked for{network}: try again in {minutes} minutes"
-    return PageError(429, why, retry_after=str(minutes * 60))
+    return PageError(code, why, params={"minutes": minutes}, retry_after=str(minutes * 60))
 
 
 def format_link(url: str, secret: str) -> str:

@@ -37,6 +37,7 @@ from edgeproxy.collector.pages.sign_in import (
     start_mail,
 )
 from edgeproxy.collector.pages.site import PORTAL, Page, PageError, Site, Visit
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.pages import MAILBOX, SignUp
 
 ROOT = "/sign-up"
@@ -134,9 +135,9 @@ class SignUpPages:
         limit_visits(visit, "sign-up")
         email = visit.form.get("email", "").strip().lower()
         if self._site.settings.mail is None:
-            raise PageError(404, "there is no such page")
+            raise PageError(page_codes.PAGE_NOT_FOUND, "there is no such page")
         if not MAILBOX.fullmatch(email):
-            raise PageError(422, "this is not an e-mail address")
+            raise PageError(page_codes.EMAIL_INVALID, "this is not an e-mail address")
         require_place(visit)  # Before the mail is counted, since a counted mail cannot be returned.
         await self._take_mail(visit, email)
         start_mail(visit, lambda: self._mail(visit, email))
@@ -177,7 +178,7 @@ class SignUpPages:
         async with self._site.database.writing() as connection:
             secret = await insert_request(connection, email, time.time(), self._settings.per_hour, renews=True)
         if secret is None:
-            raise PageError(429, LATER)
+            raise PageError(page_codes.SIGN_UPS_EXCEEDED, LATER)
         return visit.redirect(f"{ROOT}/confirm", token=secret)
 
     async def show_confirm(self, visit: Visit) -> web.Response:
@@ -189,7 +190,7 @@ class SignUpPages:
         async with self._site.database.reading() as connection:
             email = await find_address(connection, secret, time.time())
         if email is None:
-            raise PageError(403, LINK_UNUSABLE)
+            raise PageError(page_codes.LINK_UNUSABLE, LINK_UNUSABLE)
         return self._render(visit, "confirm", secret, email)
 
     async def create_account(self, visit: Visit) -> web.Response:
@@ -200,7 +201,7 @@ class SignUpPages:
             known = await find_address(connection, secret, now)
         if known is None:  # A wrong secret, which anyone may send, needs no write transaction.
             self._site.api.deny(visit.request, None, 403, LINK_UNUSABLE)
-            raise PageError(403, LINK_UNUSABLE)
+            raise PageError(page_codes.LINK_UNUSABLE, LINK_UNUSABLE)
         organisation = "".join(char for char in visit.form.get("organisation", "").strip() if char.isprintable())
         organisation = organisation[:ORGANISATION_CHARACTERS_MAX]
         who = SignedIn(
@@ -220,14 +221,14 @@ class SignUpPages:
         try:
             async with self._site.database.writing() as connection:
                 if await use_up_link(connection, secret, time.time()) != email:
-                    raise PageError(403, LINK_UNUSABLE)
+                    raise PageError(page_codes.LINK_UNUSABLE, LINK_UNUSABLE)
                 request = CreateCustomerRequest.model_validate(fields)
                 created = await customers.create_customer(connection, caller, request, self._site.settings_now())
                 owner = colleagues.PutContactRequest(email=email, role=OWNER)
                 await colleagues.put_contact(connection, caller, created["name"], owner)
         except ChangeRejectedError as error:
             self._log.error("a customer who signs up cannot be created", why=error.why, faults=error.faults)
-            raise PageError(503, "an account cannot be created now") from None
+            raise PageError(page_codes.SIGN_UP_FAILED, "an account cannot be created now") from None
         return who._replace(customer=created["name"])
 
     async def _subscribe(self, visit: Visit, who: SignedIn, plan: str) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from aiohttp import web
 
+from edgeproxy.base.problem_codes import ProblemCode
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.languages import currencies
 from edgeproxy.collector.languages.catalogs import load_catalog
@@ -24,12 +25,16 @@ from edgeproxy.collector.pages.choices import CURRENCY_COOKIE
 from edgeproxy.collector.pages.fee_shares import find_fee_share
 from edgeproxy.collector.pages.outgoing_mails import OutgoingMails
 from edgeproxy.collector.pages.refilled_form import Refusal
+from edgeproxy.collector.pages.refusal_words import explain_error, explain_fault
 from edgeproxy.collector.pages.sessions import Link, Session, SignedIn
+from edgeproxy.collector.problems.coded_error import CodedError, FieldFault, Params
+from edgeproxy.collector.problems.table import CODES
 from edgeproxy.config.collector.currencies import CHARGED
 from edgeproxy.config.collector.listeners import PAGE_GROUPS
 from edgeproxy.config.collector.operators import is_factor_recent
 from edgeproxy.config.collector.pages import Pages
 from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.field_codes import find_field_code
 from edgeproxy.config.tiers import Tier
 
 StepUp = Literal["done", "needed", "impossible"]
@@ -46,17 +51,40 @@ HOMES: dict[bool, str] = {True: "/console", False: "/account"}
 """The first page for operators (True) and for customers (False)."""
 
 
-class PageError(Exception):
-    """A page is not shown. It has a status, a sentence why, errors of form fields, and the Retry-After in seconds."""
+class PageError(CodedError):
+    """A page is not shown. `retry_after` has seconds."""
 
     def __init__(
-        self, status: int, why: str, errors: list[dict[str, str]] | None = None, retry_after: str | None = None
+        self,
+        code: ProblemCode,
+        why: str,
+        faults: Sequence[FieldFault] = (),
+        *,
+        params: Params | None = None,
+        retry_after: str | None = None,
     ) -> None:
-        super().__init__(status, why)
-        self.status = status
-        self.why = why
-        self.errors = errors or []
+        super().__init__(code, why, faults, params=params)
         self.retry_after = retry_after
+
+
+class ApiRefusedError(PageError):
+    """The API refuses a request of a page. The page shows its problem."""
+
+    def __init__(self, response: ApiResponse) -> None:
+        body = response.body or {}
+        name = str(body.get("code", ""))
+        # A code of another version has no words here. Its sentence is shown.
+        code = CODES.get(name) or ProblemCode(name, response.status, "", "")
+        super().__init__(
+            code._replace(status=response.status),
+            str(body.get("detail", "")),
+            [
+                FieldFault(one["field"], one["detail"], find_field_code(one["code"]), one.get("params", {}))
+                for one in body.get("errors", ())
+            ],
+            params=body.get("params"),
+            retry_after=response.fields.get("Retry-After"),
+        )
 
 
 @dataclass
@@ -126,10 +154,7 @@ class Visit:
         """Call the API. Raises PageError if the API refuses."""
         response = await self.call(method, path, **options)
         if not response.is_success:
-            body = response.body or {}
-            raise PageError(
-                response.status, str(body.get("detail", "")), body.get("errors"), response.fields.get("Retry-After")
-            )
+            raise ApiRefusedError(response)
         return response
 
     async def fetch(self, method: str, path: str, **options: Unpack[RequestOptions]) -> JsonDocument:
@@ -147,17 +172,18 @@ class Visit:
             answer.headers["Refresh"] = str(REFRESH_SECONDS)
             return answer
         if not response.is_success:
-            raise PageError(response.status, str(response.body.get("detail", "")))
+            raise ApiRefusedError(response)
         return self.render(template, result=response.body, **values)
 
-    def render_error(
-        self, status: int, why: str = "", errors: Sequence[dict[str, str]] = (), *, is_held: bool = False
-    ) -> web.Response:
+    def render_error(self, error: CodedError, *, is_held: bool = False) -> web.Response:
         """Return a response with an error page. `is_held` says that the form is kept until its sender has signed in."""
+        say = load_catalog(self.reader.language).gettext
+        reason = explain_error(error, say) if error.why else None
+        errors = [explain_fault(fault, say) for fault in error.faults]
         text = self.render_text(
-            "error.html", code=status, why=why, errors=errors, back=self.referring_page, is_held=is_held
+            "error.html", code=error.status, reason=reason, errors=errors, back=self.referring_page, is_held=is_held
         )
-        return rendering.respond_html(text, status)
+        return rendering.respond_html(text, error.status)
 
     def render_text(self, template: str, **values: object) -> str:
         """Return the HTML of a page."""

@@ -30,6 +30,7 @@ from edgeproxy.collector.pages.outgoing_mails import HourlyMails
 from edgeproxy.collector.pages.sign_in import limit_visits, refuse_mail, require_place, start_mail
 from edgeproxy.collector.pages.site import Page, PageError, Site, Visit
 from edgeproxy.collector.pages.words import INCIDENT_STATES, MAINTENANCE_UPDATES
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.pages import MAILBOX, Pages
 
 QUESTIONS_MAX = 100
@@ -136,7 +137,7 @@ class Subscriptions:
         limit_visits(visit, "subscribe")
         email = visit.form.get("email", "").strip().lower()
         if not MAILBOX.fullmatch(email):
-            raise PageError(422, "this is not an e-mail address")
+            raise PageError(page_codes.EMAIL_INVALID, "this is not an e-mail address")
         require_place(visit)  # Before the mail is counted, since a counted mail cannot be returned.
         now, token = int(time.time()), None
         async with self._site.database.reading() as connection:
@@ -144,7 +145,7 @@ class Subscriptions:
             may = await can_receive_question(connection, email, now)
         if total >= SUBSCRIBERS_MAX:
             self._limited_log.error("nobody can subscribe: there are as many addresses as may be", "subscribers")
-            raise PageError(503, "no more addresses can be subscribed")
+            raise PageError(page_codes.SUBSCRIBERS_FULL, "no more addresses can be subscribed")
         exhausted = self._mails.take(visit.client, email, stored)
         if exhausted is not None:
             raise refuse_mail(exhausted)
@@ -175,7 +176,7 @@ class Subscriptions:
         token = await self._read_token(visit)
         async with self._site.database.writing() as connection:
             if not await confirm(connection, token, int(time.time())):
-                raise PageError(404, UNUSABLE)
+                raise PageError(page_codes.SUBSCRIPTION_LINK_UNUSABLE, UNUSABLE)
         return visit.render("subscribe.html", step="confirmed", token="")
 
     async def show_unsubscribe(self, visit: Visit) -> web.Response:
@@ -194,7 +195,7 @@ class Subscriptions:
         token = visit.form.get("token", "")
         async with self._site.database.reading() as connection:
             if not await is_token(connection, token):
-                raise PageError(404, UNUSABLE)
+                raise PageError(page_codes.SUBSCRIPTION_LINK_UNUSABLE, UNUSABLE)
         return token
 
 

@@ -5,6 +5,7 @@ from aiohttp import web
 from edgeproxy.collector.accounts.contact_roles import CONTACT_ROLES
 from edgeproxy.collector.pages import invitations
 from edgeproxy.collector.pages.site import Page, PageError, Visit
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.pages import MAILBOX
 
 ROOT = "/account/team"
@@ -43,7 +44,7 @@ async def invite_again(visit: Visit) -> web.Response:
     email = visit.form.get("email", "")
     people = await visit.fetch("GET", CONTACTS, names={"customer": visit.customer})
     if email not in people["emails"] or visit.site.settings.mail is None:
-        raise PageError(404, "there is no such page")
+        raise PageError(page_codes.PAGE_NOT_FOUND, "there is no such page")
     await invitations.require_allowance(visit, visit.customer, email)
     return visit.redirect(ROOT, done=await invitations.send_invitation(visit, visit.customer, email))
 

@@ -18,6 +18,7 @@ from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.overview import INVOICE_READERS
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.usage_periods import Period
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.meters import KEY, MEASURES, Meter
 
@@ -212,7 +213,9 @@ async def send_csv(visit: Visit, query: Query) -> web.Response:
     """Send the rows of a query as CSV. Raises PageError if there are more rows than one file may have."""
     response = await visit.require("GET", "/v1/usage", query=query | {"format": "csv", "limit": str(CSV_ROWS_MAX)})
     if "Link" in response.fields:
-        raise PageError(422, "there are more rows than a file has: choose a shorter time or longer steps")
+        raise PageError(
+            page_codes.ROWS_EXCEEDED, "there are more rows than a file has: choose a shorter time or longer steps"
+        )
     return visit.send_file(response)
 
 

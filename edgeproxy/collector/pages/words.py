@@ -160,44 +160,6 @@ LABELS = (
     N_("Workflows"),
 )
 """Labels of the meters, limits and features in the shipped files. Other names are shown unchanged."""
-REASONS = {
-    "you have opened too many pages in a minute": N_("You have opened too many pages. Wait a minute."),
-    "the session has ended: sign in, and send the form again": N_("The session has ended."),
-    "the session has to be confirmed: open the page again, and send the form again": N_(
-        "The session has to be confirmed."
-    ),
-    "this page is not for you": N_("Your roles do not allow this page."),
-    "the form is of another session: open the page again": N_("The form is of another session: open the page again."),
-    "the form was not sent by a page of this site": N_("The form was not sent by a page of this site."),
-    "the form cannot be read": N_("The form cannot be read."),
-    "the form came too slowly": N_("The form came too slowly."),
-    "write the amount with at most two places, such as 12.34": N_(
-        "Write the amount with at most two places, such as 12.34."
-    ),
-    "this is not an e-mail address": N_("This is not an e-mail address."),
-    "the link was used already, or has ended: ask for another one": N_(
-        "The link was used already, or has ended: ask for another one."
-    ),
-    "nobody has this address as a contact: ask whom you buy from": N_(
-        "Nobody has this address as a contact: ask whom you buy from."
-    ),
-    "the sign-in was not begun here, or took too long: begin again": N_(
-        "The sign-in was not begun here, or took too long: begin again."
-    ),
-    "this was asked too often: try again in a minute": N_("This was asked too often. Try again in a minute."),
-    "many mails are being sent now, and no link was sent: try again in a minute": N_(
-        "Many mails are being sent now. No link was sent to you. Try again in a minute."
-    ),
-    "no more addresses can be subscribed": N_("No more addresses can be subscribed. No mail was sent."),
-    "too many people sign up now: try again in an hour": N_("Too many people sign up now. Try again in an hour."),
-    "an account cannot be created now": N_("An account cannot be created now."),
-    "somebody has to stay an owner": N_("Somebody has to stay an owner. Make somebody else an owner first."),
-    "invitations to this address are on their way": N_("Invitations to this address are on their way already."),
-    "as many invitations as a week may have were sent": N_("As many invitations as a week may have were sent."),
-    "some fields cannot be used": N_("Some fields cannot be used."),
-    "there is no such page": N_("The address may be mistyped, or what it showed is gone."),
-}
-"""Texts for refusals, by the text of the API or of the page. Others are shown unchanged."""
 CUSTOMER_STATES = {
     "active": N_("active"),
     "paused": N_("paused"),
@@ -413,7 +375,6 @@ WORDS: dict[str, dict[str, str] | dict[int, str]] = {
     "step_names": STEPS,
     "usage_fields": USAGE_FIELDS,
     "unit_names": UNITS,
-    "reasons": REASONS,
     "faults": FAULTS,
     "customer_states": CUSTOMER_STATES,
     "key_states": KEY_STATES,

@@ -25,6 +25,7 @@ from edgeproxy.collector.accounts.states import DAY_MS
 from edgeproxy.collector.database.privacy_tables import privacy_requests
 from edgeproxy.collector.database.unreadable_rows import ReadPage
 from edgeproxy.collector.encryption.rows import fetch_page, fetch_rows, seal_rows
+from edgeproxy.collector.problems import account_codes
 
 Kind = Literal["access", "erasure", "rectification", "restriction", "objection"]
 Law = Literal["gdpr", "ccpa"]
@@ -175,10 +176,14 @@ async def add_step(connection: AsyncConnection, caller: Caller, id_: str, step: 
     """Add a step to a request. Raises ChangeRejectedError."""
     row = await _get_row(connection, id_)
     if step.state not in TRANSITIONS[row.state]:
-        raise ChangeRejectedError(409, f"the request is {row.state}, and cannot be {step.state}")
+        raise ChangeRejectedError(
+            account_codes.PRIVACY_REQUEST_STATE, f"the request is {row.state}, and cannot be {step.state}"
+        )
     steps, now = _load_steps(row), now_ms()
     if len(steps) >= STEPS_MAX:
-        raise ChangeRejectedError(409, f"it has {STEPS_MAX} steps, which is as many as there may be")
+        raise ChangeRejectedError(
+            account_codes.PRIVACY_STEPS_FULL, f"it has {STEPS_MAX} steps, which is as many as there may be"
+        )
     ended = None if TRANSITIONS[step.state] else now
     steps.append(build_step(caller, now, step.state, step.note))
     after = row._replace(state=step.state, steps=dump_steps(steps), ended_at=ended)
@@ -196,7 +201,7 @@ async def _get_row(connection: AsyncConnection, id_: str) -> PrivacyRequestRow:
         statement = sa.select(privacy_requests).where(privacy_requests.c.id == id_)
         rows = await fetch_rows(connection, TABLE, statement.with_for_update())
     if not rows:
-        raise ChangeRejectedError(404, NOT_FOUND)
+        raise ChangeRejectedError(account_codes.PRIVACY_REQUEST_NOT_FOUND, NOT_FOUND)
     return PrivacyRequestRow(**rows[0])  # type: ignore[arg-type]
 
 

@@ -12,6 +12,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.quota_tables import entitlements
 from edgeproxy.collector.database.unreadable_rows import UnreadableRowError, parse_rows
+from edgeproxy.collector.problems import account_codes
 from edgeproxy.config.allowance import Allowance, apply_caps, compute_allowance, raise_allowance
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.customers import Customer, Subscriber
@@ -46,7 +47,8 @@ def resolve_quotas(customer: Customer, settings: CollectorSettings) -> tuple[Quo
     if customer.quotas is not None:
         return customer.quotas + (customer.entitled if isinstance(customer, Subscriber) else ())
     raise ChangeRejectedError(
-        409, f"tiers of collector.yaml has no {customer.tier}, so nobody can tell what is included"
+        account_codes.TIER_NOT_CONFIGURED,
+        f"tiers of collector.yaml has no {customer.tier}, so nobody can tell what is included",
     )
 
 
@@ -58,7 +60,7 @@ async def get_quotas(connection: AsyncConnection, ref: str, settings: CollectorS
     row = None if ref in settings.customers else await customers.find_row(connection, ref)
     name = ref if row is None else str(row.name)
     if row is None and name not in settings.customers:
-        raise ChangeRejectedError(404, customers.NOT_FOUND)
+        raise ChangeRejectedError(account_codes.CUSTOMER_NOT_FOUND, customers.NOT_FOUND)
     known = await _get_customer(connection, name, settings)
     since = 0 if row is None else row.created_at // 1000
     is_leaving = row is not None and row.deleting_since is not None
@@ -75,7 +77,10 @@ async def get_allowance(connection: AsyncConnection, ref: str, settings: Collect
     customer = await _get_customer(connection, name, settings)
     tier = settings.tiers.get(customer.tier)
     if tier is None:
-        raise ChangeRejectedError(409, f"tiers of collector.yaml has no {customer.tier}: its limits are not known")
+        raise ChangeRejectedError(
+            account_codes.TIER_NOT_CONFIGURED,
+            f"tiers of collector.yaml has no {customer.tier}: its limits are not known",
+        )
     allowance = compute_allowance(tier, customer)
     raised = None if row is None else (await limit_raises.fetch_raise(connection, name))["raised"]
     return name, allowance if raised is None else raise_allowance(allowance, raised["factor"])

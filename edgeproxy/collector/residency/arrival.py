@@ -26,6 +26,7 @@ from edgeproxy.collector.database.schema import keys as keys_table
 from edgeproxy.collector.database.webhook_tables import webhook_endpoints
 from edgeproxy.collector.encryption.rows import seal_rows
 from edgeproxy.collector.privacy.erasure import erase_customers
+from edgeproxy.collector.problems import account_codes, operation_codes
 from edgeproxy.collector.residency import moves
 from edgeproxy.collector.residency.credit_transfers import has_arrived, lock_arrival, require_sold
 from edgeproxy.collector.residency.departure import require_other
@@ -56,11 +57,11 @@ async def arrive(
     locked = await moves.lock_by_id(connection, id_)
     row, move = locked or await _begin(connection, caller, id_, residency, document, settings)
     if (move.side, move.residency, move.peer) != ("in", residency, document.peer):
-        raise ChangeRejectedError(409, "the move is one of another customer")
+        raise ChangeRejectedError(operation_codes.MOVE_STATE, "the move is one of another customer")
     if move.state == "arrived":
         return moves.to_response(move)
     if move.state == "withdrawn":  # A late call of an interrupted command.
-        raise ChangeRejectedError(409, WITHDRAWN)
+        raise ChangeRejectedError(operation_codes.MOVE_STATE, WITHDRAWN)
     row = await _update(connection, row, document, settings)
     await _replace_contacts(connection, row, document)
     await _replace_raise(connection, caller, row, document)
@@ -114,7 +115,9 @@ async def withdraw(connection: AsyncConnection, caller: Caller, id_: str) -> Mov
     if move.state == "withdrawn":
         return moves.to_response(move)
     if await has_arrived(connection, id_):
-        raise ChangeRejectedError(409, "credits of the move are booked here: go on with the move")
+        raise ChangeRejectedError(
+            operation_codes.MOVE_STATE, "credits of the move are booked here: go on with the move"
+        )
     move = await moves.transition(connection, move, "withdrawn")
     if compute_customer_state(row) is not CustomerState.DELETED:
         if await moves.has_been_here(connection, row.id):
@@ -140,7 +143,7 @@ async def _require_not_withdrawn(connection: AsyncConnection, id_: str) -> None:
     """
     own = withdrawn_arrivals.c.id == id_
     if (await connection.execute(sa.select(withdrawn_arrivals.c.id).where(own))).first() is not None:
-        raise ChangeRejectedError(409, WITHDRAWN)
+        raise ChangeRejectedError(operation_codes.MOVE_STATE, WITHDRAWN)
     await connection.execute(sa.insert(withdrawn_arrivals), [{"id": id_, "withdrawn_at": now_ms()}])
     await connection.execute(sa.delete(withdrawn_arrivals).where(own))
 
@@ -163,15 +166,18 @@ async def _take_back(
     """
     last = await moves.find_last(connection, before.id)
     if last is not None and last.ended_at is None:
-        raise ChangeRejectedError(409, f"the customer is on its way to or from {last.residency}")
+        raise ChangeRejectedError(
+            account_codes.CUSTOMER_MOVING, f"the customer is on its way to or from {last.residency}"
+        )
     if last is not None and last.promised is not None:  # They are booked there, and would exist twice.
         raise ChangeRejectedError(
-            409, f"credits that went to {last.residency} are not booked here: end that move first"
+            operation_codes.MOVE_BLOCKED,
+            f"credits that went to {last.residency} are not booked here: end that move first",
         )
     if before.deleting_since is not None:
         await customers.restore_customer(connection, caller, before.id)
     elif not is_there:
-        raise ChangeRejectedError(409, "the customer is here, and is not being deleted")
+        raise ChangeRejectedError(account_codes.CUSTOMER_NOT_DELETING, "the customer is here, and is not being deleted")
     for table in (keys_table, webhook_endpoints):
         await connection.execute(sa.delete(table).where(table.c.customer == before.id))
     return await customers.get_row(connection, before.id, lock=True)
@@ -218,7 +224,7 @@ async def _add_keys(connection: AsyncConnection, owner: CustomerRow, moved: tupl
     there = sa.select(keys_table.c.sha256, keys_table.c.customer).where(keys_table.c.sha256.in_(digests))
     owners = {row.sha256: row.customer for row in await connection.execute(there)}
     if set(owners.values()) - {owner.id}:
-        raise ChangeRejectedError(409, "another customer has one of its keys")
+        raise ChangeRejectedError(account_codes.KEY_EXISTS, "another customer has one of its keys")
     new = [
         key_rows.build_row(
             owner,

@@ -24,6 +24,7 @@ from edgeproxy.collector.billing.journal import postings
 from edgeproxy.collector.billing.journal.journal import Posting, fetch_balance, open_journal
 from edgeproxy.collector.billing.journal.postings import CreditBalance, Grant, TransactionKind
 from edgeproxy.collector.database.credit_tables import credit_transactions
+from edgeproxy.collector.problems import billing_codes, operation_codes
 from edgeproxy.collector.residency import moves
 from edgeproxy.collector.residency.moves import MoveRow
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -151,10 +152,12 @@ async def book_arriving(
         if await books.find_transaction("moved_in", source) is not None:
             return move
         if move.state == "withdrawn":
-            raise ChangeRejectedError(409, "the move is withdrawn")
+            raise ChangeRejectedError(operation_codes.MOVE_STATE, "the move is withdrawn")
         balance = await books.fetch_credit_balance(move.customer)
         if books.get_currency(move.customer) != transfer["currency"]:
-            raise ChangeRejectedError(409, f"the customer is charged in {books.get_currency(move.customer)} here")
+            raise ChangeRejectedError(
+                billing_codes.CURRENCY_FIXED, f"the customer is charged in {books.get_currency(move.customer)} here"
+            )
         if transfer["overdraft"]:
             entries = postings.overdraft_moved_in_entries(balance, transfer["overdraft"])
         else:
@@ -172,7 +175,7 @@ def require_sold(currency: str, settings: CollectorSettings) -> None:
     """Raise ChangeRejectedError if no credits of a currency are sold here, because none could be spent."""
     meters = None if settings.billing is None else get_credit_meters(settings.billing)
     if meters is None or currency not in meters.by_currency:
-        raise ChangeRejectedError(409, f"no credits in {currency} are sold here")
+        raise ChangeRejectedError(billing_codes.CURRENCY_NOT_SOLD, f"no credits in {currency} are sold here")
 
 
 async def list_transfers(connection: AsyncConnection, move: MoveRow) -> list[Transfer]:
@@ -203,7 +206,7 @@ async def lock_arrival(connection: AsyncConnection, id_: str) -> tuple[CustomerR
     """Return the customer and the row of an incoming move, both locked; raises ChangeRejectedError."""
     locked = await moves.lock_by_id(connection, id_)
     if locked is None or locked[1].side != "in":
-        raise ChangeRejectedError(404, "there is no such arrival")
+        raise ChangeRejectedError(operation_codes.MOVE_NOT_FOUND, "there is no such arrival")
     return locked
 
 
@@ -211,7 +214,7 @@ async def _lock(connection: AsyncConnection, ref: str) -> tuple[CustomerRow, Mov
     """Return a customer and its outgoing move, both locked; raises ChangeRejectedError."""
     customer, move = await moves.lock_last(connection, ref)
     if move is None or move.side != "out" or move.state in ("begun", "withdrawn"):
-        raise ChangeRejectedError(409, "the customer is not on its way to another residency")
+        raise ChangeRejectedError(operation_codes.MOVE_STATE, "the customer is not on its way to another residency")
     return customer, move
 
 

@@ -20,6 +20,7 @@ from edgeproxy.collector.database.schema import edges
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.edges import SERVING
 from edgeproxy.collector.ledger.queries import LedgerQuery
+from edgeproxy.collector.problems import operation_codes
 from edgeproxy.collector.residency import credit_transfers, moves
 from edgeproxy.collector.residency.credit_transfers import Transfer
 from edgeproxy.collector.residency.documents import fetch_usable_keys
@@ -75,7 +76,9 @@ class Departure(TypedDict):
 def get_residency(settings: CollectorSettings) -> str:
     """Return the residency of this collector. Raises ChangeRejectedError."""
     if settings.residency is None:
-        raise ChangeRejectedError(409, "this collector has no residency: set residency in its file")
+        raise ChangeRejectedError(
+            operation_codes.RESIDENCY_MISSING, "this collector has no residency: set residency in its file"
+        )
     return settings.residency
 
 
@@ -133,7 +136,7 @@ async def begin(
     if last is not None and last.side == "out" and last.residency == to and last.state != "withdrawn":
         return await _show(connection, row, last, settings)
     if obstacles := await _find_obstacles(connection, row, to, settings, end_plan=end_plan):
-        raise ChangeRejectedError(409, "; ".join(obstacles))
+        raise ChangeRejectedError(operation_codes.MOVE_BLOCKED, "; ".join(obstacles))
     move = await moves.insert_move(connection, row.id, "out", to, peer=None)
     entry = AuditEntry("customer.move", row.name, None, {"move": move.id, "to": to, "state": move.state})
     await audit.append_entry(connection, caller, entry)
@@ -166,12 +169,12 @@ async def _change_state(
 ) -> None:
     row, move = await moves.lock_last(connection, ref)
     if move is None or move.side != "out":
-        raise ChangeRejectedError(409, NO_MOVE)
+        raise ChangeRejectedError(operation_codes.MOVE_STATE, NO_MOVE)
     if step == "created":
         if peer is None:
             raise reject_field("peer", "is missing: the id of the customer at the other residency")
         if move.peer is not None and move.peer != peer:
-            raise ChangeRejectedError(409, f"it is the customer {move.peer} at {move.residency}")
+            raise ChangeRejectedError(operation_codes.MOVE_STATE, f"it is the customer {move.peer} at {move.residency}")
         if move.state != "begun":
             return
         after = await moves.transition(connection, move, "created", peer=peer)
@@ -188,7 +191,7 @@ async def _go(
 ) -> MoveRow:
     """Make edges switch over as soon as the other residency has the keys. From now on keys are changed only there."""
     if obstacles := await _find_obstacles(connection, row, move.residency, settings, end_plan=True):
-        raise ChangeRejectedError(409, "; ".join(obstacles))
+        raise ChangeRejectedError(operation_codes.MOVE_BLOCKED, "; ".join(obstacles))
     after = await moves.transition(connection, move, "gone", gone_at=now_ms())
     change = UpdateCustomerRequest.model_validate({"moved": move.residency})
     await customers.update_customer(connection, caller, row.id, change, settings)
@@ -200,7 +203,9 @@ async def _leave(
 ) -> MoveRow:
     """Begin the deletion of a customer whose credits have moved. Usage counted after this is late."""
     if move.promised is not None or await has_credits_to_move(connection, row, settings):
-        raise ChangeRejectedError(409, "not all of its credits are over: promise and book the rest")
+        raise ChangeRejectedError(
+            operation_codes.MOVE_STATE, "not all of its credits are over: promise and book the rest"
+        )
     counted = orjson.dumps(await fetch_counted(connection, row.name)).decode()
     after = await moves.transition(connection, move, "left", counted=counted)
     await customers.start_deletion(connection, caller, row.id)
@@ -211,7 +216,9 @@ async def _withdraw(
     connection: AsyncConnection, _: Caller, row: CustomerRow, move: MoveRow, settings: CollectorSettings
 ) -> MoveRow:
     if move.promised is not None or await credit_transfers.list_booked(connection, move.id):
-        raise ChangeRejectedError(409, "credits are promised to the other residency: go on with the move")
+        raise ChangeRejectedError(
+            operation_codes.MOVE_STATE, "credits are promised to the other residency: go on with the move"
+        )
     return await moves.transition(connection, move, "withdrawn")
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts import key_rows
-from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError
+from edgeproxy.collector.accounts.change import reject_fields
 from edgeproxy.collector.accounts.contact_roles import ContactRole
 from edgeproxy.collector.accounts.contacts import CONTACTS_MAX
 from edgeproxy.collector.accounts.fields import Digest, Metadata, Scopes, Text, parse_customer_name
@@ -25,6 +25,7 @@ from edgeproxy.collector.database.page_tables import contacts
 from edgeproxy.collector.database.quota_tables import limit_raises
 from edgeproxy.collector.database.schema import keys
 from edgeproxy.collector.encryption.rows import fetch_rows
+from edgeproxy.collector.problems.coded_error import FieldFault
 from edgeproxy.config.collector.currency_units import Currency
 from edgeproxy.config.collector.pages import read_mailbox
 from edgeproxy.config.customers import Customer
@@ -92,8 +93,8 @@ def parse_document(document: Mapping[str, object]) -> CustomerDocument:
         return CustomerDocument.model_validate(document)
     except ValidationError as error:
         places = [".".join(map(str, one["loc"])) or "document" for one in error.errors()]
-        faults = [(f"document.{place}", "cannot be used here") for place in places[:20]]
-        raise ChangeRejectedError(422, INVALID_FIELDS, faults) from None
+        faults = [FieldFault(f"document.{place}", "cannot be used here") for place in places[:20]]
+        raise reject_fields(faults) from None
 
 
 async def build_document(connection: AsyncConnection, row: CustomerRow, now: int) -> JsonObject:

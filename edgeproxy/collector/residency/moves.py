@@ -27,6 +27,7 @@ from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.problems import operation_codes
 
 Side = Literal["out", "in"]
 MoveState = Literal["begun", "created", "gone", "left", "withdrawn", "arriving", "arrived"]
@@ -188,7 +189,7 @@ async def insert_move(
 async def transition(connection: AsyncConnection, row: MoveRow, state: MoveState, **values: object) -> MoveRow:
     """Change a locked move's state and set these columns. Return the move. Raises ChangeRejectedError."""
     if state not in TRANSITIONS.get(row.state, ()):
-        raise ChangeRejectedError(409, f"the move is {row.state}, and cannot be {state}")
+        raise ChangeRejectedError(operation_codes.MOVE_STATE, f"the move is {row.state}, and cannot be {state}")
     if state not in TRANSITIONS:
         values["ended_at"] = now_ms()
     return await update_move(connection, row, state=state, **values)

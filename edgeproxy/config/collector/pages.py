@@ -12,6 +12,7 @@ from edgeproxy.config.collector.customer_api import CustomerApi
 from edgeproxy.config.collector.listeners import find_url_faults
 from edgeproxy.config.collector.operators import Algorithm, Word, read_issuer
 from edgeproxy.config.collector.regions import REGIONS_MAX, read_region_url
+from edgeproxy.config.field_codes import NOT_AN_EMAIL
 from edgeproxy.config.field_types import Address, Count, Name, Sample, Sentence, Switch
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
@@ -28,7 +29,7 @@ def read_mailbox(value: object) -> str:
     """Read the mail address of a sender or receiver."""
     written = read_text(value, AN_ADDRESS)
     if not MAILBOX.fullmatch(written):
-        raise value_error(f"{format_value(written)} is not an e-mail address", AN_ADDRESS)
+        raise value_error(f"{format_value(written)} is not an e-mail address", AN_ADDRESS, NOT_AN_EMAIL)
     return written
 
 

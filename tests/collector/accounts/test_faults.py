@@ -20,7 +20,8 @@ METERS = {
 
 def said(settings: dict[str, Any], **meters: Meter) -> list[tuple[str, str]]:
     known: Any = SimpleNamespace(tiers={"pro": Tier()}, meters={**METERS, **meters})
-    return find_customer_faults(Customer.model_validate({"tier": "pro", **settings}), known)
+    faults = find_customer_faults(Customer.model_validate({"tier": "pro", **settings}), known)
+    return [(fault.field, fault.detail) for fault in faults]
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,6 @@ def test_private_key_is_refused_and_never_quoted(key: RSAKey | ECKey | OKPKey) -
 def test_weak_or_unusable_key_is_refused_with_a_reason(jwk: dict[str, object], why: str) -> None:
     with pytest.raises(ChangeRejectedError) as caught:
         public_keys.parse_public_key(jwk)
-    ((field, text),) = caught.value.faults
+    ((field, text, _, _),) = caught.value.faults
     assert (caught.value.status, field) == (422, "jwk")
     assert text.startswith(why)

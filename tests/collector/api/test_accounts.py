@@ -217,9 +217,10 @@ def test_every_field_that_is_wrong_is_named(collector: Collector) -> None:
     assert found.keys() == {"name", "teir", "limits.0.rate", "metadata"}
     assert found["teir"] == "unknown field, did you mean tier?"
     answer = collector.send("POST", "/v1/customers", {"tier": "basic"})
-    assert answer.json()["errors"] == [{"field": "name", "detail": "is missing, write it"}]
+    assert answer.json()["errors"] == [{"field": "name", "code": "missing", "detail": "is missing, write it"}]
     answer = collector.send("POST", "/v1/customers", {"name": name(), "tier": "basik"})
-    assert answer.json()["errors"] == [{"field": "tier", "detail": "there is no tier basik, did you mean basic?"}]
+    (fault,) = answer.json()["errors"]
+    assert fault == {"field": "tier", "code": "tier-unknown", "detail": "there is no tier basik, did you mean basic?"}
     twice = [{"rate": "60/min", "name": "a"}, {"rate": "9/min", "name": "b"}]
     answer = collector.send("POST", "/v1/customers", {"name": name(), "tier": "basic", "limits": twice})
     assert answer.json()["errors"][0]["field"] == "limits.1"

@@ -384,7 +384,9 @@ def test_a_coupon_comes_with_a_subscription_and_codes_cannot_be_guessed(charging
     assert wrong[0].body == wrong[1].body, "a code that was one is as one that never was"
     about = f"?customer={name}"
     said = call(charging, "POST", f"/billing/subscription{about}", {"plan": "enterprise", "coupon": "PAST"}).json()
-    assert said["errors"] == [{"field": "coupon", "detail": "it can be redeemed no more"}], "staff hear why"
+    assert said["errors"] == [{"field": "coupon", "code": "invalid", "detail": "it can be redeemed no more"}], (
+        "staff hear why"
+    )
     preview = call(charging, "POST", "/billing/subscription/preview", began, token=token).json()
     fee, discount = preview["lines"]
     assert (discount["kind"], discount["value"], discount["unit_price"]) == ("discount", "HALF", "0.5")

@@ -62,7 +62,8 @@ def test_given_credits_are_available_and_usage_is_pending(collector: Collector) 
     assert made(payer.adjust(-1_000))["kind"] == "withdrawal"
     expiring = made(payer.adjust(7, expires_at="2099-01-01T00:00:00Z"))
     wrong = payer.adjust(-5_000_000_000)
-    assert (wrong.status, wrong.json()["errors"]) == (409, [{"field": "millicredits", "detail": "4999007 at most"}])
+    most = {"field": "millicredits", "code": "out-of-range", "detail": "4999007 at most", "params": {"most": 4999007}}
+    assert (wrong.status, wrong.json()["errors"]) == (409, [most])
     chain = Chain(since=int(time.time()))
     assert collector.post(chain.next((payer.name, "cost", "v1", 250))).status == 200
     told = made(payer.get("balance"), 200)

@@ -1,31 +1,75 @@
-"""What the API refuses is said in the reader's language, with the same figures; what has no words is shown as it is."""
+"""The API's refusals in the reader's language, by their codes and with their figures; in English without words."""
 
 import pytest
 
+from edgeproxy.base.problem_codes import ProblemCode
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.pages.alert_handling import format_return
+from edgeproxy.collector.pages.api import ApiResponse
 from edgeproxy.collector.pages.refilled_form import FieldRefusal
-from edgeproxy.collector.pages.refusal_words import explain_field, explain_why
+from edgeproxy.collector.pages.refusal_words import Reason, explain_error, explain_fault
+from edgeproxy.collector.pages.site import ApiRefusedError
+from edgeproxy.collector.problems.account_codes import ALERT_ACKNOWLEDGED
+from edgeproxy.collector.problems.coded_error import CodedError, FieldFault, Params
+from edgeproxy.config import field_codes
+from edgeproxy.config.field_codes import FieldCode
 
 GERMAN = load_catalog("de").gettext
 
 
+NEWER = FieldCode("of-a-newer-collector", "")
+
+
 @pytest.mark.parametrize(
-    ("detail", "words"),
+    ("code", "params", "words"),
     [
-        ("is missing, write tier: basic", "Füllen Sie dieses Feld aus."),
-        ("cannot be used, 1 to 255 printable characters", "Schreiben Sie 1 bis 255 Zeichen in einer Zeile."),
-        ("is more than 90 days away", "Das ist mehr als 90 Tage entfernt."),
-        ("is something that nobody has words for", None),
+        (field_codes.MISSING, {}, "Füllen Sie dieses Feld aus."),
+        (field_codes.NOT_PLAIN, {"most": 255}, "Schreiben Sie 1 bis 255 Zeichen in einer Zeile."),
+        (field_codes.TOO_FAR, {"days": 90}, "Das ist mehr als 90 Tage entfernt."),
     ],
 )
-def test_a_field_is_explained_in_the_language_of_its_reader(detail: str, words: str | None) -> None:
-    assert explain_field(detail, GERMAN) == words
+def test_a_code_of_a_field_has_a_sentence_in_the_language_of_its_reader(
+    code: FieldCode, params: Params, words: str
+) -> None:
+    assert explain_fault(FieldFault("name", "in English", code, params), GERMAN) == FieldRefusal("name", words)
 
 
-def test_why_nothing_was_done_is_explained_with_the_names_in_it() -> None:
-    assert explain_why("ann has acknowledged it, at 2027-01-01", GERMAN) == "ann hat ihn schon bestätigt."
-    assert explain_why("the gates are closed", GERMAN) is None
+@pytest.mark.parametrize(
+    ("code", "params"), [(NEWER, {"most": 3}), (field_codes.INVALID, {}), (field_codes.TOO_FAR, {"weeks": 9})]
+)
+def test_a_field_without_words_or_figures_shows_the_sentence_of_the_api(code: FieldCode, params: Params) -> None:
+    fault = FieldFault("name", "in English", code, params)
+    assert explain_fault(fault, GERMAN) == FieldRefusal("name", "Das ist so nicht möglich:", "in English")
+
+
+def test_a_code_of_a_problem_has_a_sentence_with_the_names_in_it() -> None:
+    error = CodedError(ALERT_ACKNOWLEDGED, "ann has acknowledged it, at 2027-01-01", params={"who": "ann"})
+    assert explain_error(error, GERMAN) == Reason("ann hat ihn schon bestätigt.", is_english=False)
+
+
+def test_a_problem_of_a_newer_collector_shows_its_sentence() -> None:
+    error = CodedError(ProblemCode("of-a-newer-collector", 409, "", ""), "the moon is full")
+    assert explain_error(error, GERMAN) == Reason("the moon is full", is_english=True)
+
+
+def test_the_error_of_a_page_has_the_code_and_the_fields_of_the_api() -> None:
+    body = {
+        "code": "of-a-newer-collector",
+        "detail": "the moon is full",
+        "errors": [
+            {"field": "name", "code": "too-long", "detail": "is long", "params": {"most": 3}},
+            {"field": "tier", "code": "of-a-newer-collector", "detail": "is new"},
+        ],
+    }
+    error = ApiRefusedError(ApiResponse(418, body, fields={"Retry-After": "7"}))
+    assert (error.status, error.code.name, error.why) == (418, "of-a-newer-collector", "the moon is full")
+    assert error.faults == [
+        FieldFault("name", "is long", field_codes.TOO_LONG, {"most": 3}),
+        FieldFault("tier", "is new", FieldCode("of-a-newer-collector", "")),
+    ]
+    assert error.retry_after == "7"
+    known = ApiRefusedError(ApiResponse(409, {"code": "alert-acknowledged", "detail": "", "params": {"who": "ann"}}))
+    assert (known.code, known.params) == (ALERT_ACKNOWLEDGED, {"who": "ann"})
 
 
 def test_what_has_no_words_is_shown_as_english_and_is_no_markup() -> None:

@@ -10,11 +10,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
+from edgeproxy.base.problem_codes import ProblemCode
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.languages.reader import choose_reader
 from edgeproxy.collector.pages import refusals, serving, sessions
 from edgeproxy.collector.pages.sessions import SignedIn
 from edgeproxy.collector.pages.site import Page, PageError, Site, Visit
+from edgeproxy.collector.problems.page_codes import SESSION_ENDED
 from edgeproxy.config.collector.pages import Pages
 from tests.support.credited import run
 from tests.support.site import PagesStage
@@ -84,7 +86,8 @@ async def show_form(_: Visit) -> web.Response:
 def test_a_form_whose_fate_is_not_known_is_sent_again_as_the_same_request(database: str) -> None:
     async def work(opened: Database) -> None:
         async def refuse(visit: Visit) -> web.Response:
-            raise PageError(int(visit.form["status"]), "later")
+            status = int(visit.form["status"])
+            raise PageError(ProblemCode("later", status, "", ""), "later")
 
         api, settings = cast(Any, Api()), cast(Any, None)
         site = Site(opened, Pages.model_validate({}), "http://127.0.0.1", api, settings, lambda: None)
@@ -111,10 +114,9 @@ def test_who_has_no_session_writes_nothing(database: str, monkeypatch: pytest.Mo
         site = Site(opened, Pages.model_validate({}), "http://127.0.0.1", api, settings, lambda: None)
         visit = Visit(site, make_mocked_request("POST", "/console"), choose_reader(None, None), form={"form": "0" * 64})
         monkeypatch.setattr(opened, "writing", None)
-        monkeypatch.setattr(visit, "render_error", lambda status, *_, **__: web.Response(status=status))
-        assert (
-            await refusals.respond_refusal(visit, PageError(401, "the session has ended"), serving.serve_page)
-        ).status == 401
+        monkeypatch.setattr(visit, "render_error", lambda error, **_: web.Response(status=error.status))
+        ended = PageError(SESSION_ENDED, "the session has ended")
+        assert (await refusals.respond_refusal(visit, ended, serving.serve_page)).status == 401
 
     run(database, work)
 

@@ -245,7 +245,7 @@ def test_each_endpoint_of_customers_is_for_the_roles_that_it_concerns() -> None:
                 try:
                     contact_rights.require_contact(holder, group.name, endpoint.method, endpoint.path)
                 except DeniedError as error:
-                    denials.append(error.detail)
+                    denials.append(error.why)
                     continue
                 allowed[role].add(f"{endpoint.method} {endpoint.path}")
     assert not [one for one in denials if "a@b.example" in one], "they are kept in the audit log, in the clear"

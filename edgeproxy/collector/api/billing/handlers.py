@@ -87,6 +87,7 @@ from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedErro
 from edgeproxy.collector.billing.subscriptions.prepared_changes import PlanTerms
 from edgeproxy.collector.billing.subscriptions.subscription_response import ChangedSubscription, Subscription
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, Subscriber, SubscriptionRow
+from edgeproxy.collector.problems import account_codes, billing_codes, request_codes
 from edgeproxy.config.collector.catalog import (
     Plan,
     find_newest_versions,
@@ -147,7 +148,7 @@ class BillingHandlers(CancellationHandlers):
             try:
                 costs = await plan_costs.compute_costs(connection, loaded, sold, self._settings.meters)
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
-                raise ProblemError(422, str(error)) from None
+                raise ProblemError(billing_codes.USAGE_NOT_PRICEABLE, str(error)) from None
         return {
             "customer": loaded.customer.name,
             "currency": currency,
@@ -278,7 +279,9 @@ class BillingHandlers(CancellationHandlers):
                 version, at = prepared.last.version, prepared.last.span.start
             else:
                 if row is not None and body.coupon is not None:
-                    raise ProblemError(409, "a coupon comes with a new subscription, and there is one already")
+                    raise ProblemError(
+                        billing_codes.COUPON_NOT_NEW, "a coupon comes with a new subscription, and there is one already"
+                    )
                 planned, trial_ends_at = await self._prepare_change(connection, call, row, ended, plans, now)
                 withdrawn = row and subscription_response.find_withdrawn(row, planned)
                 version = plans_on_sale.resolve_version(body.plan, plans, customer.name)
@@ -383,7 +386,7 @@ class BillingHandlers(CancellationHandlers):
         seconds = self._codes.wait("coupons", CODES, holder.customer, time.time())
         if seconds:
             why = f"{CODES.requests} codes may be tried in a minute"
-            raise ProblemError(429, why, headers={"Retry-After": str(seconds)})
+            raise ProblemError(request_codes.RATE_EXCEEDED, why, headers={"Retry-After": str(seconds)})
 
     async def _check_trial(self, holder: Holder, name: str, plan: str) -> None:
         """Raise ProblemError if a customer begins a trial without the payment method that it needs. Staff may do so."""
@@ -404,7 +407,10 @@ class BillingHandlers(CancellationHandlers):
         except StripeCallError as error:
             raise build_stripe_problem(error) from None
         if not can_pay:
-            raise ProblemError(409, "this trial needs a payment method: add one first, by POST /billing/portal")
+            raise ProblemError(
+                billing_codes.TRIAL_NEEDS_PAYMENT,
+                "this trial needs a payment method: add one first, by POST /billing/portal",
+            )
 
     @post("/billing/upgrade", roles=BILLING | OWN, change=UPDATE)
     async def upgrade_subscription(self, call: Call[UpgradeQuery, Nothing]) -> Result[ChangedSubscription]:
@@ -466,7 +472,7 @@ class BillingHandlers(CancellationHandlers):
         used = await self._fetch_usage(call)
         named = [meter for meter in used["meters"] if meter["meter"] == call.path("meter")]
         if not named:
-            raise ProblemError(404, "the plan neither bills nor bounds this meter")
+            raise ProblemError(account_codes.METER_NOT_FOUND, "the plan neither bills nor bounds this meter")
         return {**used, "meters": named}
 
     @get("/billing/quotas", roles=MONEY_READERS | OWN, errors=NO_USAGE, rate=RequestRate(100, "customer"))
@@ -490,7 +496,7 @@ class BillingHandlers(CancellationHandlers):
                     used |= await quantities.fetch_quantities(connection, name, current.segments, earlier, terms)
                     waived.update(await quantities.fetch_waived(connection, name, earlier.span))
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
-                raise ProblemError(422, str(error)) from None
+                raise ProblemError(billing_codes.USAGE_NOT_PRICEABLE, str(error)) from None
         meters = quantities.plan_usage_to_response(last.plan, used, waived)
         return {
             "customer": name,

@@ -14,6 +14,7 @@ from edgeproxy.collector.billing.stripe.billing_details import find_details
 from edgeproxy.collector.billing.stripe.customers import find_contact_email
 from edgeproxy.collector.billing.subscriptions import plans_on_sale
 from edgeproxy.collector.billing.subscriptions.subscription_rows import get_subscriber
+from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan
 
@@ -51,4 +52,4 @@ async def _check_invoice_address(
     details = await find_details(connection, customer.id)
     if details is None or not (details.email or details.payment_method):
         why = "no invoice could reach you: add a contact, or an e-mail address by POST /billing/portal"
-        raise ChangeRejectedError(409, why)
+        raise ChangeRejectedError(billing_codes.INVOICE_ADDRESS_MISSING, why)

@@ -83,9 +83,12 @@ from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscrib
 from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
 from edgeproxy.collector.database.unreadable_rows import parse_page
 from edgeproxy.collector.ledger import queries
+from edgeproxy.collector.problems import billing_codes, request_codes
+from edgeproxy.collector.problems.coded_error import FieldFault
 from edgeproxy.config.collector.catalog import get_default_currency
 from edgeproxy.config.collector.credits import Credits
 from edgeproxy.config.collector.currency_units import USD, get_payable_unit
+from edgeproxy.config.field_codes import NOT_A_MULTIPLE, OUT_OF_RANGE
 
 NO_CREDITS = "no credits are sold here: there is no billing.credits in the collector's file"
 
@@ -97,14 +100,14 @@ class CreditHandlers(CustomerBillingHandlers):
         """Return the meters that spend credits. Raises ProblemError if credits are not sold."""
         meters = get_credit_meters(get_billing(self._settings))
         if meters is None:
-            raise ProblemError(404, NO_CREDITS)
+            raise ProblemError(request_codes.NOT_CONFIGURED, NO_CREDITS)
         return meters
 
     def _get_terms(self) -> Credits:
         """Return the terms of credits. Raises ProblemError if they are not sold."""
         terms = get_billing(self._settings).credits
         if terms is None:
-            raise ProblemError(404, NO_CREDITS)
+            raise ProblemError(request_codes.NOT_CONFIGURED, NO_CREDITS)
         return terms
 
     async def _choose_currency(
@@ -213,7 +216,10 @@ class CreditHandlers(CustomerBillingHandlers):
                 from edgeproxy.collector.billing.credits import statement_pdf
 
                 return web.Response(body=statement_pdf.render_pdf(statement), content_type=PDF, headers=headers)
-        raise ProblemError(404, "there is no such statement: ask for JSON, or write .csv or .pdf behind the month")
+        raise ProblemError(
+            billing_codes.STATEMENT_NOT_FOUND,
+            "there is no such statement: ask for JSON, or write .csv or .pdf behind the month",
+        )
 
     @get(
         "/billing/statements/{month}/usage",
@@ -224,7 +230,7 @@ class CreditHandlers(CustomerBillingHandlers):
         customer, query = self._get_customer(call.holder, call.query), call.query
         month = parse_month(call.path("month"))
         if query.purchase is not None and not purchase_list.can_be(query.purchase):
-            raise ProblemError(422, "purchase: is not the id of one")
+            raise ProblemError(request_codes.FIELDS_INVALID, "purchase: is not the id of one")
         async with self._database.reading(whole=True) as connection:
             row = await customers.get_row(connection, customer)
             rows = await paid_usage.list_paid_usage(
@@ -278,7 +284,7 @@ class CreditHandlers(CustomerBillingHandlers):
         except StripeCallError as error:
             raise build_stripe_problem(error) from None
         if url is None:
-            raise ProblemError(409, "there is no receipt of this purchase")
+            raise ProblemError(billing_codes.RECEIPT_MISSING, "there is no receipt of this purchase")
         return web.Response(status=303, headers={"Location": url})
 
     @post(
@@ -310,7 +316,8 @@ class CreditHandlers(CustomerBillingHandlers):
             needs_tax_id = tax.business_id_required and payer.is_business
             if needs_tax_id and not await checkout.has_tax_id(stripe, payer.stripe_id):
                 raise ProblemError(
-                    422, "a business needs a tax id that is valid: enter it in the customer portal first"
+                    billing_codes.TAX_NUMBER_MISSING,
+                    "a business needs a tax id that is valid: enter it in the customer portal first",
                 )
             urls = (body.success_url, body.cancel_url)
             key = f"{payer.id}_checkout_{generate_stripe_key(call)}"
@@ -340,10 +347,16 @@ class CreditHandlers(CustomerBillingHandlers):
         body = call.body
         self._get_credit_meters()
         if body.expires_at is not None and (body.millicredits < 0 or body.consumption is not None):
-            raise ProblemError(422, "only gifts expire", errors=[{"field": "expires_at", "detail": "leave it out"}])
+            raise ProblemError(
+                request_codes.FIELDS_INVALID,
+                "only gifts expire",
+                [FieldFault("expires_at", "leave it out")],
+            )
         if body.consumption is not None and body.millicredits < 0:
             raise ProblemError(
-                422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": "is below 0"}]
+                request_codes.FIELDS_INVALID,
+                "some fields cannot be used",
+                [FieldFault("millicredits", "is below 0", OUT_OF_RANGE)],
             )
 
         async def book_adjustment(connection: AsyncConnection) -> Result[CreditAdjustment]:
@@ -353,7 +366,9 @@ class CreditHandlers(CustomerBillingHandlers):
             kind: Literal["gift", "withdrawal", "usage_refund"]
             if body.consumption is not None:
                 if not body.consumption.startswith(f"{row.id}/"):
-                    raise ProblemError(404, "there is no such consumption of this customer")
+                    raise ProblemError(
+                        billing_codes.CONSUMPTION_NOT_FOUND, "there is no such consumption of this customer"
+                    )
                 await credits.book_usage_refund(
                     connection, caller, body.consumption, adjustment_id, body.millicredits, body.why
                 )
@@ -397,7 +412,11 @@ class CreditHandlers(CustomerBillingHandlers):
         meters = self._get_credit_meters()
         if body.millicredits is not None and body.millicredits % CENT:
             detail = f"is not a whole number of cents, of {CENT} millicredits each"
-            raise ProblemError(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": detail}])
+            raise ProblemError(
+                request_codes.FIELDS_INVALID,
+                "some fields cannot be used",
+                [FieldFault("millicredits", detail, NOT_A_MULTIPLE)],
+            )
         stripe = self._get_stripe()
         held: list[credits.HeldRefund] = []
 
@@ -462,7 +481,11 @@ def require_purchase(millicredits: int, currency: str, terms: Credits) -> None:
     unit = get_payable_unit(currency)
     if not least <= millicredits // CENT <= most or millicredits % (CENT * unit):
         why = f"is not between {least * CENT} and {most * CENT}, in parts of {CENT * unit}, as for {currency.upper()}"
-        raise ProblemError(422, "some fields cannot be used", errors=[{"field": "millicredits", "detail": why}])
+        raise ProblemError(
+            request_codes.FIELDS_INVALID,
+            "some fields cannot be used",
+            [FieldFault("millicredits", why, OUT_OF_RANGE)],
+        )
 
 
 def parse_month(text: str) -> CalendarMonth:
@@ -470,7 +493,7 @@ def parse_month(text: str) -> CalendarMonth:
     try:
         return statements.parse_month(text)
     except ValueError as error:
-        raise ProblemError(404, str(error)) from None
+        raise ProblemError(billing_codes.STATEMENT_NOT_FOUND, str(error)) from None
 
 
 def paid_usage_to_response(one: PaidUsage) -> PaidUsageRow:

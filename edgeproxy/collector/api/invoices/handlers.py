@@ -66,7 +66,10 @@ from edgeproxy.collector.billing.rating.rater import RatedLine, Span, sum_amount
 from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.page_order import parse_sort
+from edgeproxy.collector.problems import billing_codes, request_codes
+from edgeproxy.collector.problems.coded_error import FieldFault
 from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.field_codes import NOT_DUE
 
 LINE_DIGITS_MAX = 9
 ACCEPT = "invoice.accept"
@@ -90,7 +93,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         is_bounded = name is not None or (query.state is not None and query.state not in ENDED)
         if parse_sort(query.sort)[0] != "created_at" and not is_bounded:
             why = "needs a customer, or a state in which invoices do not stay"
-            raise ChangeRejectedError(400, INVALID_FIELDS, [("sort", why)])
+            raise ChangeRejectedError(request_codes.QUERY_INVALID, INVALID_FIELDS, [FieldFault("sort", why)])
         async with self._database.reading() as connection:
             customer = None if name is None else (await customers.get_row(connection, name)).id
             filters = {"customer": customer, "period": query.period, "state": query.state}
@@ -142,7 +145,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
                 now = time.time() if call.query.projected else None
                 upcoming = await invoice_lines.compute_upcoming(connection, loaded, self._settings.meters, now)
             except (QuantityTooLargeError, UsageNotStoredError) as error:
-                raise ProblemError(422, str(error)) from None
+                raise ProblemError(billing_codes.USAGE_NOT_PRICEABLE, str(error)) from None
         return upcoming_to_response(loaded, upcoming, billing)
 
     @get("/billing/invoices/{invoice}", roles=MONEY_READERS | OWN)
@@ -172,7 +175,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         """Explain a line of an invoice: its formula, earlier lines of the same price, and hourly usage."""
         position = call.path("line")
         if not (position.isascii() and position.isdecimal() and len(position) <= LINE_DIGITS_MAX):
-            raise ProblemError(404, "a line has its position on the invoice, from 0")
+            raise ProblemError(billing_codes.INVOICE_LINE_NOT_FOUND, "a line has its position on the invoice, from 0")
         async with self._database.reading(whole=True) as connection:
             row = await invoices.get_invoice(connection, call.path("invoice"))
             why = await explanation.explain_line(connection, row, int(position), self._settings.meters)
@@ -190,7 +193,11 @@ class InvoiceHandlers(CustomerBillingHandlers):
         async with self._database.reading() as connection:
             row = await invoices.get_invoice(connection, call.path("invoice"))
         if row.pdf is None:
-            raise ProblemError(409, f"the invoice is {row.state}: it has a PDF once it is open")
+            raise ProblemError(
+                billing_codes.INVOICE_STATE,
+                f"the invoice is {row.state}: it has a PDF once it is open",
+                params={"state": row.state},
+            )
         return web.Response(status=303, headers={"Location": row.pdf})
 
     # ---- decisions
@@ -278,7 +285,9 @@ class InvoiceHandlers(CustomerBillingHandlers):
             if row.state not in (invoices.OPEN, invoices.UNCOLLECTIBLE):
                 refuse_decision(row, "only one that is open or uncollectible can be marked as paid")
             if call.body.amount != row.amount_due:
-                raise reject_field("amount", f"is not what is due, {row.amount_due}: credit what is not to be paid")
+                raise reject_field(
+                    "amount", f"is not what is due, {row.amount_due}: credit what is not to be paid", NOT_DUE
+                )
             return {"state": invoices.SETTLING, "try_at": 0, "tries": row.tries + 1}
 
         return await self._decide(call, "invoice.settle", decide, amount=call.body.amount)
@@ -349,7 +358,9 @@ class InvoiceHandlers(CustomerBillingHandlers):
         except NoteRefusedError as error:
             if error.is_amount:
                 raise reject_field("amount", str(error)) from None
-            raise ChangeRejectedError(409, f"the invoice {error}") from None
+            raise ChangeRejectedError(
+                billing_codes.INVOICE_STATE, f"the invoice {error}", params={"state": row.state}
+            ) from None
         await audit.append_entry(
             connection, call.caller, AuditEntry("invoice.credit", row.id, None, note, row.customer)
         )
@@ -365,7 +376,9 @@ async def fetch_differences(connection: AsyncConnection, row: InvoiceRow) -> lis
 
 def refuse_decision(row: InvoiceRow, why: str) -> NoReturn:
     """Raise ChangeRejectedError with the state of an invoice."""
-    raise ChangeRejectedError(409, f"the invoice is {row.state}: {why}")
+    raise ChangeRejectedError(
+        billing_codes.INVOICE_STATE, f"the invoice is {row.state}: {why}", params={"state": row.state}
+    )
 
 
 def hide_staff_reasons(holder: Holder, invoice: Invoice) -> Invoice:

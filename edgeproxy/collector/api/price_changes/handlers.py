@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError, reject_field
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field, reject_fields
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.api.billing.handlers import plan_to_response
 from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, CustomerQuery, get_billing
@@ -45,11 +45,14 @@ from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove
 from edgeproxy.collector.database.billing_tables import plan_versions as version_rows
 from edgeproxy.collector.database.billing_tables import price_changes as price_changes_table
 from edgeproxy.collector.database.unreadable_rows import find_cursor, parse_rows, reading_row, skip_unreadable
+from edgeproxy.collector.problems import billing_codes
+from edgeproxy.collector.problems.coded_error import FieldFault
 from edgeproxy.config.collector import references
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.load import load_plans_text
 from edgeproxy.config.collector.plan_terms import write_terms
 from edgeproxy.config.collector.settings import CollectorSettings
+from edgeproxy.config.field_codes import PAST
 from edgeproxy.config.problems import ConfigError, format_path
 
 PLANS = """\
@@ -125,12 +128,14 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         lock: bool = False,
     ) -> PreparedChange:
         if body.at <= time.time():
-            raise reject_field("at", "is not in the future: subscribers would have the new version already")
+            raise reject_field("at", "is not in the future: subscribers would have the new version already", PAST)
         prepared = await price_changes.prepare_change(
             connection, body.plans, written, self._settings.plans, body.at, lock=lock
         )
         if body.digest not in (None, prepared.digest):
-            raise ChangeRejectedError(409, "this is not what the dry run has shown: look at another one first")
+            raise ChangeRejectedError(
+                billing_codes.DRY_RUN_OUTDATED, "this is not what the dry run has shown: look at another one first"
+            )
         return prepared
 
     async def _compute_effect(self, moves: Sequence[PriceMove], plans: Mapping[str, Plan]) -> PriceEffectResponse:
@@ -227,15 +232,18 @@ def parse_plans(text: str, settings: CollectorSettings) -> dict[str, Plan]:
         plans = load_plans_text("plans", text).plans
     except ConfigError as error:
         faults = [
-            ("plans", f"line {one.line}: {one.field}: {one.what}, {one.hint}") for one in error.problems[:ERRORS_MAX]
+            FieldFault("plans", f"line {one.line}: {one.field}: {one.what}, {one.hint}")
+            for one in error.problems[:ERRORS_MAX]
         ]
-        raise ChangeRejectedError(422, INVALID_FIELDS, faults) from None
+        raise reject_fields(faults) from None
     plan_faults = [
-        ("plans" if fault.path == ("billing", "plans") else format_path(fault.path), f"{fault.what}, {fault.hint}")
+        FieldFault(
+            "plans" if fault.path == ("billing", "plans") else format_path(fault.path), f"{fault.what}, {fault.hint}"
+        )
         for fault in references.find_plan_faults(settings, plans)
     ]
     if plan_faults:
-        raise ChangeRejectedError(422, INVALID_FIELDS, plan_faults[:ERRORS_MAX])
+        raise reject_fields(plan_faults[:ERRORS_MAX])
     return plans
 
 

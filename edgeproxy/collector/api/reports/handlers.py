@@ -34,6 +34,7 @@ from edgeproxy.collector.billing.reports.accounting import DayNotOverError
 from edgeproxy.collector.billing.reports.business_report import DEFINITIONS, DayReport, MonthReport
 from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope, list_scopes
 from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
+from edgeproxy.collector.problems import billing_codes, request_codes
 from edgeproxy.config.collector.catalog import get_default_currency
 
 BUSINESS_SECONDS = 300.0
@@ -87,12 +88,12 @@ class ReportHandlers(Handlers):
             if len(call.path("date")) != 10 or day.year < 2000:
                 raise ValueError
         except ValueError:
-            raise ProblemError(404, "there is no such day: write it as 2027-01-31") from None
+            raise ProblemError(billing_codes.DAY_NOT_FOUND, "there is no such day: write it as 2027-01-31") from None
         try:
             async with self._database.writing() as connection:
                 journal = await accounting.fetch_day_journal(connection, day, time.time(), call.query.currency)
         except DayNotOverError as error:
-            raise ProblemError(409, str(error)) from None
+            raise ProblemError(billing_codes.DAY_NOT_OVER, str(error)) from None
         form = call.query.format
         if form is None:
             movements = [
@@ -118,9 +119,9 @@ class ReportHandlers(Handlers):
         try:
             month = statements.parse_month(call.query.month or f"{business_report.date_of(int(time.time())):%Y-%m}")
         except ValueError as error:
-            raise ProblemError(400, f"month: {error}") from None
+            raise ProblemError(request_codes.QUERY_INVALID, f"month: {error}") from None
         if month.begin > time.time() * 1000:
-            raise ProblemError(400, "month: has not begun")
+            raise ProblemError(request_codes.QUERY_INVALID, "month: has not begun")
         default = get_default_currency(self._settings.plans)
         report = await fetch_report(self._business, (month, call.query.currency or default, default))
         return cast(BusinessReport, report)

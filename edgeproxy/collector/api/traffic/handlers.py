@@ -29,6 +29,7 @@ from edgeproxy.collector.api.traffic.models import (
 )
 from edgeproxy.collector.database.schema import HOUR
 from edgeproxy.collector.ledger.queries import parse_time
+from edgeproxy.collector.problems import operation_codes, request_codes
 from edgeproxy.collector.traffic import errors, limit_usage, queries, reports
 from edgeproxy.collector.traffic.quantiles import compute_quantile
 from edgeproxy.wire.batch import NAME
@@ -56,7 +57,7 @@ class TrafficHandlers(Handlers):
         report, now = call.body.to_report(), time.time()
         edge = read_edge(call, report.region)
         if not now - 2 * AGE_SECONDS_MAX <= report.minute <= now + CLOCK_SECONDS:
-            raise ProblemError(422, "minute: is too old, or in the future")
+            raise ProblemError(operation_codes.REPORT_OUT_OF_TIME, "minute: is too old, or in the future")
         with answering_rejections(edge):
             async with self._database.writing() as connection:
                 is_new = await reports.record_report(connection, call.holder.label, edge, report)
@@ -99,7 +100,7 @@ class TrafficHandlers(Handlers):
                 rows = await queries.fetch_traffic(connection, query)
                 coverage = await queries.fetch_coverage(connection, query, now) if parameters.coverage else []
         except queries.InvalidTrafficQueryError as error:
-            raise ProblemError(400, str(error)) from None
+            raise ProblemError(request_codes.QUERY_INVALID, str(error)) from None
         groups: dict[tuple[str, ...], list[TrafficCounts]] = defaultdict(list)
         for row in rows:
             groups[row.group].append(row.counts)
@@ -154,10 +155,12 @@ def read_edge(call: AnyCall, region: str) -> str:
     """Return the edge of a report. Raises ProblemError, and DeniedError unless the token may send it."""
     edge = call.request.headers.get("Edge-Id", "")
     if not NAME.fullmatch(edge):
-        raise ProblemError(422, "the field Edge-Id is missing, or names no edge")
+        raise ProblemError(operation_codes.EDGE_ID_MISSING, "the field Edge-Id is missing, or names no edge")
     auth.require_edge(call.holder, edge)
     if call.holder.region not in (None, region):
-        raise auth.DeniedError(403, f"{call.holder.called} is bound to region {call.holder.region}")
+        raise auth.DeniedError(
+            request_codes.OTHER_REGION, f"{call.holder.called} is bound to region {call.holder.region}"
+        )
     return edge
 
 
@@ -167,9 +170,9 @@ def answering_rejections(edge: str) -> Iterator[None]:
     try:
         yield
     except reports.UnknownEdgeError:
-        raise ProblemError(409, f"the edge {edge} has shipped no batch yet") from None
+        raise ProblemError(operation_codes.EDGE_WITHOUT_BATCH, f"the edge {edge} has shipped no batch yet") from None
     except reports.ForeignEdgeError as error:
-        raise auth.DeniedError(403, str(error)) from None
+        raise auth.DeniedError(request_codes.OTHER_EDGE, str(error)) from None
 
 
 def _to_group(query: queries.TrafficQuery, group: tuple[str, ...], counts: TrafficCounts) -> TrafficGroup:

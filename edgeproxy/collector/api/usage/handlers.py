@@ -48,6 +48,7 @@ from edgeproxy.collector.ledger import customer_limits, detail, queries, reading
 from edgeproxy.collector.ledger.customer_limits import RefusalGroup
 from edgeproxy.collector.ledger.queries import LedgerQuery
 from edgeproxy.collector.ledger.refusals import RefusalReport
+from edgeproxy.collector.problems import account_codes, billing_codes, request_codes
 from edgeproxy.collector.quotas import customer_quotas
 from edgeproxy.collector.traffic import limit_usage
 from edgeproxy.config.allowance import get_concurrency
@@ -129,18 +130,23 @@ class UsageHandlers(Handlers):
         get_billing(self._settings)
         query = await self._parse_query(call.holder, call.query)
         if query.customer is None:
-            raise ProblemError(422, "name the customer: ?customer=NAME")
+            raise ProblemError(account_codes.CUSTOMER_MISSING, "name the customer: ?customer=NAME")
         meter = call.query.meter
         if set(query.by) & ({"minute", "hour", "day", "customer", "meter"}) or len(query.by) > 1:
-            raise ProblemError(400, "by: is no field that a meter is split by, route, region or one of its dimensions")
+            raise ProblemError(
+                request_codes.QUERY_INVALID,
+                "by: is no field that a meter is split by, route, region or one of its dimensions",
+            )
         if self._aggregates.get(meter, "sum") != "sum":
-            raise ProblemError(422, f"usage of {meter} is not added up: invoices have its price")
+            raise ProblemError(
+                billing_codes.METER_NOT_ADDED, f"usage of {meter} is not added up: invoices have its price"
+            )
         group = query.by[0] if query.by else None
         async with self._turns.take(call.holder.customer), self._database.reading(whole=True) as connection:
             try:
                 value = await self._compute_value(connection, query, meter, group)
             except (QuantityTooLargeError, UsageNotStoredError) as error:
-                raise ProblemError(400, str(error)) from None
+                raise ProblemError(request_codes.QUERY_INVALID, str(error)) from None
         return cast(UsageValue, value)
 
     async def _compute_value(

@@ -38,7 +38,10 @@ from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_grants, credit_transactions
 from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.problems import billing_codes
+from edgeproxy.collector.problems.coded_error import FieldFault
 from edgeproxy.config.collector.currency_units import get_payable_unit
+from edgeproxy.config.field_codes import NOT_A_MULTIPLE, OUT_OF_RANGE
 
 P = ParamSpec("P")
 
@@ -127,7 +130,7 @@ async def book_usage_refund(
             return None
         original = await books.find_transaction("consumption", consumption)
         if original is None:
-            raise ChangeRejectedError(404, "there is no such consumption")
+            raise ChangeRejectedError(billing_codes.CONSUMPTION_NOT_FOUND, "there is no such consumption")
         number = await _refund_consumption(books, original, id_, amount, _format_details(caller, why))
     await _record_audit(connection, caller, "credits.usage_refund", original.customer, id_, amount, why)
     return number
@@ -185,9 +188,11 @@ async def hold_refund(
         unit = CENT * payable_unit
         refunded = grant_state.refundable - grant_state.refundable % unit if amount is None else amount
         if refunded == 0:
-            raise ChangeRejectedError(409, "nothing is unspent of this purchase")
+            raise ChangeRejectedError(billing_codes.PURCHASE_SPENT, "nothing is unspent of this purchase")
         if refunded % unit:
-            raise reject_field("millicredits", f"is not a multiple of {unit} millicredits, which can be paid")
+            raise reject_field(
+                "millicredits", f"is not a multiple of {unit} millicredits, which can be paid", NOT_A_MULTIPLE
+            )
         entries = _build_entries(postings.refund_entries, grant_state, refunded, payable_unit)
         books.record_return(row.customer, grant, refunded)
         books.book(Posting(row.customer, "refund", id_, entries, grant, details=_format_details(caller, why)))
@@ -207,7 +212,9 @@ async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, re
         if not paid and await books.find_transaction("refund_paid", id_) is not None:
             return await _book_bounced_refund(books, refund_row, refund)
         if paid and await books.find_transaction("refund_failed", id_) is not None:
-            raise ChangeRejectedError(409, f"the refund {id_} failed before, and cannot be paid")
+            raise ChangeRejectedError(
+                billing_codes.REFUND_FAILED, f"the refund {id_} failed before, and cannot be paid"
+            )
         entries = await fetch_entries(connection, [refund_row.seq])
         balance = await books.fetch_credit_balance(refund_row.customer)
         if paid:
@@ -362,7 +369,7 @@ async def _get_paid_grant(connection: AsyncConnection, id_: str) -> GrantRow:
     """Return the row of a purchased grant. Raises ChangeRejectedError."""
     rows = await fetch_grants(connection, credit_grants.c.id == id_, credit_grants.c.paid > 0)
     if not rows:
-        raise ChangeRejectedError(404, "there is no such purchase")
+        raise ChangeRejectedError(billing_codes.PURCHASE_NOT_FOUND, "there is no such purchase")
     return rows[0]
 
 
@@ -370,7 +377,7 @@ async def _get_grant_paid_by(books: Journal, intent: str) -> GrantRow:
     """Return the row of the grant that this payment intent paid. Raises ChangeRejectedError."""
     rows = await fetch_grants(books.connection, credit_grants.c.payment == intent)
     if not rows:
-        raise ChangeRejectedError(404, f"no purchase of credits was paid by {intent}")
+        raise ChangeRejectedError(billing_codes.PURCHASE_NOT_FOUND, f"no purchase of credits was paid by {intent}")
     return rows[0]
 
 
@@ -381,7 +388,11 @@ def _build_entries(
     try:
         return build(*arguments, **options)
     except InsufficientCreditsError as error:
-        raise ChangeRejectedError(409, str(error), [("millicredits", f"{error.most} at most")]) from None
+        raise ChangeRejectedError(
+            billing_codes.CREDITS_EXCEEDED,
+            str(error),
+            [FieldFault("millicredits", f"{error.most} at most", OUT_OF_RANGE, {"most": error.most})],
+        ) from None
 
 
 def _sum_net(entries: list[JournalEntry]) -> int:

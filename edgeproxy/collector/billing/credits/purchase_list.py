@@ -11,6 +11,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_grants, credit_transactions
 from edgeproxy.collector.database.schema import customers
+from edgeproxy.collector.problems import billing_codes
 
 
 class Purchase(NamedTuple):
@@ -78,7 +79,7 @@ async def get_payment_intent(connection: AsyncConnection, purchase: str) -> str 
     statement = sa.select(credit_grants.c.payment).where(credit_grants.c.id == purchase, credit_grants.c.paid > 0)
     row = (await connection.execute(statement)).one_or_none() if can_be(purchase) else None
     if row is None:
-        raise ChangeRejectedError(404, "there is no such purchase")
+        raise ChangeRejectedError(billing_codes.PURCHASE_NOT_FOUND, "there is no such purchase")
     payment: str | None = row.payment
     return payment
 

@@ -6,6 +6,8 @@ calls Stripe, because the invoice may have been paid or disputed meanwhile.
 
 from typing import NamedTuple
 
+from edgeproxy.config.field_codes import NOT_A_MULTIPLE, OUT_OF_RANGE, FieldCode
+
 OPEN, PAID = "open", "paid"
 
 
@@ -47,10 +49,12 @@ class CreditableInvoice(NamedTuple):
 class NoteRefusedError(Exception):
     """A credit note is refused. The message is for operators, and continues `the invoice …` or `amount …`."""
 
-    def __init__(self, why: str, *, is_amount: bool = False) -> None:
+    def __init__(self, why: str, *, is_amount: bool = False, code: FieldCode = OUT_OF_RANGE) -> None:
         super().__init__(why)
         self.is_amount = is_amount
         """True if another amount would be accepted."""
+        self.code = code
+        """The fault of the amount, for programs."""
 
 
 def decide_note(invoice: CreditableInvoice, amount: int) -> NoteParts | None:
@@ -67,7 +71,9 @@ def decide_note(invoice: CreditableInvoice, amount: int) -> NoteParts | None:
     if amount > left:
         raise NoteRefusedError(f"is above the {max(left, 0)} left", is_amount=True)
     if amount % invoice.unit:
-        raise NoteRefusedError(f"is no multiple of {invoice.unit}, as all payments are", is_amount=True)
+        raise NoteRefusedError(
+            f"is no multiple of {invoice.unit}, as all payments are", is_amount=True, code=NOT_A_MULTIPLE
+        )
     if invoice.state == OPEN:
         if 0 < left - amount < invoice.least_charge:  # The rest could not be paid through Stripe.
             why = f"would leave {left - amount}, below the least charge of {invoice.least_charge}: credit all {left}"

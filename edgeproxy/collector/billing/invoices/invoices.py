@@ -44,6 +44,7 @@ from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.schema import INTEGER, customers
 from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page, parse_word, reading_row
+from edgeproxy.collector.problems import billing_codes
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
 from edgeproxy.config.collector.currency_units import DECIMALS
@@ -391,7 +392,7 @@ async def get_invoice(connection: AsyncConnection, number: str, *, lock: bool = 
     """Return an invoice. Raises ChangeRejectedError if it does not exist."""
     rows = await fetch_invoices(connection, invoices.c.id == number, lock=lock) if is_id(number) else []
     if not rows:
-        raise ChangeRejectedError(404, NOT_THERE)
+        raise ChangeRejectedError(billing_codes.INVOICE_NOT_FOUND, NOT_THERE)
     return rows[0]
 
 

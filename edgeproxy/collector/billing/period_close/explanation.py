@@ -16,6 +16,7 @@ from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.billing_tables import invoice_lines, invoices, subscriptions
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery
+from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.catalog import MeterPrice
 from edgeproxy.config.meters import Meter
 
@@ -61,7 +62,7 @@ async def explain_line(
     """Explain the amount of a line, by its position from 0, with the configured meters. Raises ChangeRejectedError."""
     lines = await _fetch_lines_until(connection, row, position)
     if not lines or (lines[-1].invoice, lines[-1].position) != (row.id, position):
-        raise ChangeRejectedError(404, "the invoice has no such line")
+        raise ChangeRejectedError(billing_codes.INVOICE_LINE_NOT_FOUND, "the invoice has no such line")
     *earlier, placed = lines
     line = placed.line
     before = [other for other in earlier if identify_line(other.line) == identify_line(line)]

@@ -131,7 +131,7 @@ class ImportedStarts:
             return
         why = error.why if isinstance(error, ChangeRejectedError) else repr(error)
         if isinstance(error, ChangeRejectedError):
-            why = "; ".join([why, *(f"{field}: {fault}" for field, fault in error.faults)])
+            why = "; ".join([why, *map(str, error.faults)])
         else:
             log.get_logger().error("a fault in the collector", exc_info=error)
         async with self._database.writing() as connection:

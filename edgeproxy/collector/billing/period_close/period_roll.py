@@ -122,7 +122,7 @@ class PeriodRoll:
         """Raise an alert about a subscription whose period cannot end, for example because a tier is gone."""
         why = repr(error)
         if isinstance(error, ChangeRejectedError):
-            why = "; ".join([error.why, *(f"{field}: {fault}" for field, fault in error.faults)])
+            why = "; ".join([error.why, *map(str, error.faults)])
         else:
             self._log.error("a fault in the collector", exc_info=error)
         self._limited_log.error("the period of a subscription cannot end, and is tried again", why, subscription=number)

@@ -24,8 +24,10 @@ from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.schema import customers, keys
 from edgeproxy.collector.ledger import queries
 from edgeproxy.collector.ledger.queries import LedgerQuery
+from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.dimensions import OTHER
+from edgeproxy.config.field_codes import NO_PRICE_BY_KEY, NOT_COUNTED_BY_KEY, OTHER_CURRENCY
 from edgeproxy.config.meters import KEY, Meter, is_by_key
 from edgeproxy.wire.key_uses import format_usage_key
 
@@ -84,15 +86,21 @@ async def resolve_budget(
     """
     if requested.meter is not None:
         if not is_counted_by_key(requested.meter, meters):
-            raise reject_field("budget", f"{requested.meter} is not counted by key: give it the dimension `{KEY}`")
+            raise reject_field(
+                "budget", f"{requested.meter} is not counted by key: give it the dimension `{KEY}`", NOT_COUNTED_BY_KEY
+            )
         return requested
     plan = await _find_plan(connection, customer)
     if plan is None:
-        raise ChangeRejectedError(409, NO_PLAN)
+        raise ChangeRejectedError(billing_codes.PLAN_MISSING, NO_PLAN)
     if requested.currency not in (None, plan.currency):
-        raise reject_field("budget", f"the customer's plan has its prices in {plan.currency}")
+        raise reject_field(
+            "budget", f"the customer's plan has its prices in {plan.currency}", OTHER_CURRENCY, currency=plan.currency
+        )
     if not list_priced_meters(plan, meters):
-        raise reject_field("budget", f"no meter with a price is counted by key: give one the dimension `{KEY}`")
+        raise reject_field(
+            "budget", f"no meter with a price is counted by key: give one the dimension `{KEY}`", NO_PRICE_BY_KEY
+        )
     return requested.model_copy(update={"currency": plan.currency})
 
 

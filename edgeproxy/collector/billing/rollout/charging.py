@@ -26,6 +26,7 @@ from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.schema import MINUTE, customers
 from edgeproxy.collector.database.statements import AnyRow
 from edgeproxy.collector.database.unreadable_rows import parse_rows
+from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.credits import format_meters
 from edgeproxy.config.directory import FREE
@@ -98,7 +99,11 @@ async def stop_charging(connection: AsyncConnection, caller: Caller, message: st
     """Stop charging from this minute on. Raises ChangeRejectedError if charging is already off."""
     row = await _fetch_rollout(connection, lock=True)
     if not row.charging:
-        raise ChangeRejectedError(409, f"nobody is charged already: {row.stopped_by} has stopped it")
+        raise ChangeRejectedError(
+            billing_codes.CHARGING_STOPPED,
+            f"nobody is charged already: {row.stopped_by} has stopped it",
+            params={"who": str(row.stopped_by)},
+        )
     now = time.time()
     since = int(now) // MINUTE * MINUTE
     values = {"charging": 0, "stopped_by": caller.actor, "message": message, "version": row.version + 1}
@@ -131,7 +136,7 @@ async def resume_charging(connection: AsyncConnection, caller: Caller, why: str)
     """Charge again from the next minute on. Raises ChangeRejectedError if charging is already on."""
     row = await _fetch_rollout(connection, lock=True)
     if row.charging:
-        raise ChangeRejectedError(409, "customers are charged already")
+        raise ChangeRejectedError(billing_codes.CHARGING_RUNNING, "customers are charged already")
     until = int(time.time()) // MINUTE * MINUTE + MINUTE
     values = {"charging": 1, "stopped_by": None, "message": None, "version": row.version + 1}
     await connection.execute(sa.update(rollout).values(values))
@@ -156,11 +161,13 @@ async def set_percent(
     """
     if percent and billing.mode == "shadow":
         raise ChangeRejectedError(
-            409, "mode: shadow charges allow alone: write mode: live, reload, and take the step then"
+            billing_codes.CHARGING_FIXED,
+            "mode: shadow charges allow alone: write mode: live, reload, and take the step then",
         )
     if percent > billing.rollout.percent:
         raise ChangeRejectedError(
-            409, f"the collector's file allows {billing.rollout.percent} %: change it there, and reload"
+            billing_codes.CHARGING_FIXED,
+            f"the collector's file allows {billing.rollout.percent} %: change it there, and reload",
         )
     row = await _fetch_rollout(connection, lock=True)
     require_version(row.version, expected_versions)

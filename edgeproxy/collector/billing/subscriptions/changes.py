@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 from edgeproxy.collector.billing.rating import periods
 from edgeproxy.collector.billing.rating.rater import FEES, RatedLine, Segment, Span, rate_segments
 from edgeproxy.collector.billing.subscriptions.price_moves import PriceMove, find_moved_version
+from edgeproxy.collector.problems import billing_codes
+from edgeproxy.collector.problems.coded_error import CodedError
 from edgeproxy.config.collector.catalog import Plan, get_plan_name
 
 When = Literal["now", "period_end"]
@@ -20,13 +22,8 @@ Further threshold invoices of a period are `threshold-2` and so on.
 """
 
 
-class PlanChangeError(Exception):
-    """The change is rejected. The error has an HTTP status and a sentence for the caller."""
-
-    def __init__(self, status: int, why: str) -> None:
-        super().__init__(status, why)
-        self.status = status
-        self.why = why
+class PlanChangeError(CodedError):
+    """The change is rejected."""
 
 
 class UpcomingMove(NamedTuple):
@@ -157,21 +154,30 @@ def change_plan(
     quantity = _choose_quantity(last, version, plan, quantity)
     if (version, is_yearly, quantity) == (last.version, last.is_yearly, last.quantity):
         if current.next_version is None and current.cancel_at is None:
-            raise PlanChangeError(409, f"the plan is {'' if quantity == 1 else f'{quantity} × '}{version} already")
+            raise PlanChangeError(
+                billing_codes.PLAN_UNCHANGED,
+                f"the plan is {'' if quantity == 1 else f'{quantity} × '}{version} already",
+            )
         # A change to the current plan cancels the pending change or the pending end.
         return PlanChange("period_end", last.paid.end, None, None, [])
     if current.cancel_at is not None:
-        raise PlanChangeError(409, f"the subscription is ending: have it go on first, by a change to {last.version}")
+        raise PlanChangeError(
+            billing_codes.SUBSCRIPTION_ENDING,
+            f"the subscription is ending: have it go on first, by a change to {last.version}",
+        )
     _check_sold_yearly(version, plan, is_yearly)
     is_upgrade = _costs_more(last, plan, quantity, is_yearly=is_yearly)
     when = when or ("now" if is_upgrade and not last.is_trial else "period_end")
     if last.is_trial and when == "now":
-        raise PlanChangeError(409, f"the trial is of {last.version}: another plan can begin when it ends")
+        raise PlanChangeError(
+            billing_codes.TRIAL_OF_ANOTHER_PLAN, f"the trial is of {last.version}: another plan can begin when it ends"
+        )
     if when == "period_end":
         return _change_later(last, version, quantity, is_yearly=is_yearly)
     if not is_upgrade:
         raise PlanChangeError(
-            422, f"{version} does not cost more than {last.version}: it can begin when what is paid ends"
+            billing_codes.PLAN_NOT_HIGHER,
+            f"{version} does not cost more than {last.version}: it can begin when what is paid ends",
         )
     at = periods.compute_boundary(now, last.span.start)
     return _begin_now(current, version, plan, at, invoiced, is_yearly=is_yearly, quantity=quantity)
@@ -205,7 +211,9 @@ def resume_plan(
     at = max(periods.compute_boundary(now, last.span.start), last.span.end)
     is_same = (version, is_yearly, quantity) == (last.version, last.is_yearly, last.quantity)
     if at == last.span.end and not is_same and not _costs_more(last, plan, quantity, is_yearly=is_yearly):
-        raise PlanChangeError(409, f"{last.version} ended in this minute: ask again in the next one")
+        raise PlanChangeError(
+            billing_codes.PERIOD_ENDING, f"{last.version} ended in this minute: ask again in the next one"
+        )
     return _begin_now(current, version, plan, at, invoiced, is_yearly=is_yearly, quantity=quantity)
 
 
@@ -222,7 +230,7 @@ def _begin_now(
     """Return the change to a segment that begins at this second of the period. Raises PlanChangeError."""
     last, period = current.last, current.period
     if at >= period.end:
-        raise PlanChangeError(409, "the period ends in this minute: ask again in the next one")
+        raise PlanChangeError(billing_codes.PERIOD_ENDING, "the period ends in this minute: ask again in the next one")
     paid = period
     if is_yearly:
         paid = last.paid if last.is_yearly else periods.year_of_period(period, current.anchor)
@@ -277,7 +285,7 @@ def needs_payment_method(current: SubscriptionState, begun: Segment) -> bool:
 
 def _check_sold_yearly(version: str, plan: Plan, is_yearly: bool) -> None:
     if is_yearly and plan.year_fee is None:
-        raise PlanChangeError(422, f"{version} is not sold by the year")
+        raise PlanChangeError(billing_codes.PLAN_NOT_YEARLY, f"{version} is not sold by the year")
 
 
 def _choose_quantity(last: Segment, version: str, plan: Plan, quantity: int | None) -> int:
@@ -291,4 +299,8 @@ def _choose_quantity(last: Segment, version: str, plan: Plan, quantity: int | No
 
 def _check_quantity(version: str, plan: Plan, quantity: int) -> None:
     if quantity > plan.quantity_max:
-        raise PlanChangeError(422, f"a subscription has {plan.quantity_max} × {version} at most")
+        raise PlanChangeError(
+            billing_codes.QUANTITY_TOO_LARGE,
+            f"a subscription has {plan.quantity_max} × {version} at most",
+            params={"most": plan.quantity_max},
+        )

@@ -19,6 +19,7 @@ from edgeproxy.collector.database.billing_tables import coupon_redemptions
 from edgeproxy.collector.database.billing_tables import coupons as coupons_table
 from edgeproxy.collector.database.database import build_insert_new
 from edgeproxy.collector.database.row_security import across_customers
+from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.catalog import get_plan_name
 from edgeproxy.config.collector.coupons import Coupon
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -167,4 +168,4 @@ def _get_last(loaded: LoadedSubscription) -> Discount:
     for discount in reversed(loaded.discounts):
         if discount.until is None or discount.until > max(start, discount.starts):
             return discount
-    raise ChangeRejectedError(404, "the subscription has no coupon")
+    raise ChangeRejectedError(billing_codes.COUPON_NOT_FOUND, "the subscription has no coupon")

@@ -17,6 +17,7 @@ from edgeproxy.collector.billing.subscriptions.price_moves import list_next_move
 from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscriber
 from edgeproxy.collector.database.billing_tables import plan_versions, spend_alerts
 from edgeproxy.collector.database.credit_tables import credit_balances
+from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.catalog import Plan, parse_plan
 from edgeproxy.config.collector.currency_units import USD
 
@@ -26,12 +27,16 @@ async def choose_plan_currency(
 ) -> Plan:
     """Return a plan with its prices in the customer's currency, which may be given. Raises ChangeRejectedError."""
     if currency is not None and customer.currency not in (None, currency):
-        raise ChangeRejectedError(409, f"the customer is charged in {customer.currency}, and that cannot change")
+        raise ChangeRejectedError(
+            billing_codes.CURRENCY_FIXED, f"the customer is charged in {customer.currency}, and that cannot change"
+        )
     chosen = currency or customer.currency or plan.currency
     _require_price(version, plan, chosen)
     is_choice = customer.currency is None and (plan.has_prices or currency is not None)
     if chosen != USD and is_choice and await has_credits(connection, customer.id):
-        raise ChangeRejectedError(409, f"the customer has credits, so that it cannot be charged in {chosen}")
+        raise ChangeRejectedError(
+            billing_codes.CURRENCY_FIXED, f"the customer has credits, so that it cannot be charged in {chosen}"
+        )
     for move in list_next_moves(version, customer.name, await fetch_moves(connection)):
         settings = sa.select(plan_versions.c.settings).where(plan_versions.c.version == move.after)
         _require_price(move.after, parse_plan((await connection.execute(settings)).scalar_one()), chosen)
@@ -61,7 +66,9 @@ async def fix_currency(
             await connection.execute(sa.delete(spend_alerts).where(spend_alerts.c.customer == customer.id))
         await audit.append_entry(connection, caller, entry)
     elif row.currency != currency:
-        raise ChangeRejectedError(409, f"the customer is charged in {row.currency}, and that cannot change")
+        raise ChangeRejectedError(
+            billing_codes.CURRENCY_FIXED, f"the customer is charged in {row.currency}, and that cannot change"
+        )
     return customer._replace(currency=currency)
 
 
@@ -83,15 +90,18 @@ async def choose_credit_currency(
     It is the customer's own currency, else the given one, else `default` if credits are sold in it, else US dollars.
     """
     if currency is not None and customer.currency not in (None, currency):
-        raise ChangeRejectedError(409, f"the customer is charged in {customer.currency}, and that cannot change")
+        raise ChangeRejectedError(
+            billing_codes.CURRENCY_FIXED, f"the customer is charged in {customer.currency}, and that cannot change"
+        )
     chosen = customer.currency or currency or (default if default in sold else USD)
     if chosen not in sold:
         why = f"credits are sold in {', '.join(sold)}, and nothing is converted"
-        raise ChangeRejectedError(409, f"the customer is charged in {chosen}: {why}")
+        raise ChangeRejectedError(billing_codes.CURRENCY_NOT_SOLD, f"the customer is charged in {chosen}: {why}")
     if customer.currency is None and chosen != USD and await has_credits(connection, customer.id):
         if currency is not None:
             raise ChangeRejectedError(
-                409, f"the customer has credits in {USD}, so that it cannot be charged in {chosen}"
+                billing_codes.CURRENCY_FIXED,
+                f"the customer has credits in {USD}, so that it cannot be charged in {chosen}",
             )
         chosen = USD
     return chosen

@@ -8,6 +8,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.billing.subscriptions import imported_rows, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscriber, SubscriptionRow
 from edgeproxy.collector.database.billing_tables import subscriptions
+from edgeproxy.collector.problems import account_codes, billing_codes
 
 
 async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber, now: float) -> SubscriptionRow | None:
@@ -19,12 +20,13 @@ async def check_may_subscribe(connection: AsyncConnection, customer: Subscriber,
     amounts of the period twice.
     """
     if customer.deleting_since is not None:
-        raise ChangeRejectedError(409, "the customer is being deleted")
+        raise ChangeRejectedError(account_codes.CUSTOMER_DELETING, "the customer is being deleted")
     if await subscription_rows.find_live(connection, customer.id) is not None:
-        raise ChangeRejectedError(409, "there is a subscription already: change that one")
+        raise ChangeRejectedError(billing_codes.SUBSCRIPTION_EXISTS, "there is a subscription already: change that one")
     if (imported := await imported_rows.find_waiting(connection, customer.id)) is not None:
         raise ChangeRejectedError(
-            409, f"a subscription begins on {format_timestamp(imported.begins_at * 1000)}, when what is paid ends"
+            billing_codes.SUBSCRIPTION_PLANNED,
+            f"a subscription begins on {format_timestamp(imported.begins_at * 1000)}, when what is paid ends",
         )
     columns = subscriptions.c
     is_paid = columns.period_end != sa.func.coalesce(columns.trial_ends_at, 0)  # The subscription is past its trial.

@@ -59,7 +59,7 @@ async def begin_imported(connection: AsyncConnection, row: ImportedRow, *, setti
             is_yearly=bool(row.is_yearly),
         )
     except changes.PlanChangeError as error:
-        raise ChangeRejectedError(error.status, error.why) from None
+        raise ChangeRejectedError(error.code, error.why, params=error.params) from None
     created = await subscriptions.begin_prepared(
         connection, subscriptions.RUNNER, customer, current, settings=settings, now=row.begins_at
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from edgeproxy.collector.accounts.change import ChangeRejectedError
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_field
 from edgeproxy.config.collector.catalog import (
     Plan,
     find_newest_versions,
@@ -10,6 +10,7 @@ from edgeproxy.config.collector.catalog import (
     get_plan_name,
     get_plan_tier,
 )
+from edgeproxy.config.field_codes import NOT_OFFERED
 
 
 def resolve_version(plan: str, plans: Mapping[str, Plan], customer: str) -> str:
@@ -33,7 +34,7 @@ def check_sold(plan: str, plans: Mapping[str, Plan], customer: str, held: str | 
 def build_not_sold_error(plans: Mapping[str, Plan], customer: str) -> ChangeRejectedError:
     """Return the error about a plan that a customer cannot have."""
     sold = ", ".join(find_newest_versions(plans, customer))
-    return ChangeRejectedError(422, "some fields cannot be used", [("plan", f"is not on sale; write one of {sold}")])
+    return reject_field("plan", f"is not on sale; write one of {sold}", NOT_OFFERED)
 
 
 def get_version_of_tier(tier: str, plans: Mapping[str, Plan], customer: str) -> str:
@@ -44,4 +45,4 @@ def get_version_of_tier(tier: str, plans: Mapping[str, Plan], customer: str) -> 
         if tier in (get_plan_tier(version, plans[version]), get_plan_name(version)):
             return version
     why = f"no plan on sale has it; write one of {', '.join(tiers)}"
-    raise ChangeRejectedError(422, "some fields cannot be used", [("tier", why)])
+    raise reject_field("tier", why, NOT_OFFERED)

@@ -62,7 +62,7 @@ async def prepare_subscription(
             quantity=terms.quantity or 1,
         )
     except PlanChangeError as error:
-        raise ChangeRejectedError(error.status, error.why) from None
+        raise ChangeRejectedError(error.code, error.why, params=error.params) from None
     return prepared, plans[version].currency
 
 
@@ -90,7 +90,7 @@ async def prepare_resumption(
             loaded.current, version, sold, now, invoiced, is_yearly=is_yearly, quantity=quantity
         )
     except PlanChangeError as error:
-        raise ChangeRejectedError(error.status, error.why) from None
+        raise ChangeRejectedError(error.code, error.why, params=error.params) from None
     return discount_change(loaded, change, invoiced, loaded.discounts)
 
 
@@ -121,7 +121,7 @@ async def prepare_change(
             quantity=terms.quantity,
         )
     except PlanChangeError as error:
-        raise ChangeRejectedError(error.status, error.why) from None
+        raise ChangeRejectedError(error.code, error.why, params=error.params) from None
     return discount_change(loaded, change, invoiced, loaded.discounts)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
-from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError
+from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_fields
 from edgeproxy.collector.accounts.ids import generate_id, is_id, now_ms
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
@@ -32,6 +32,8 @@ from edgeproxy.collector.database.billing_tables import CANCELED, price_changes,
 from edgeproxy.collector.database.billing_tables import plan_versions as version_rows
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.collector.problems import billing_codes
+from edgeproxy.collector.problems.coded_error import FieldFault
 from edgeproxy.config.collector.catalog import (
     Plan,
     find_newest_versions,
@@ -120,7 +122,7 @@ async def prepare_change(
     if not moves and not faults:
         faults = [("plans", "changes nothing: each version is sold or scheduled already; write a new one, such as @2")]
     if faults:
-        raise ChangeRejectedError(422, INVALID_FIELDS, faults)
+        raise reject_fields([FieldFault(*fault) for fault in faults])
     plans = {move.after: written[move.after] for move in moves} | {move.before: sold[move.before] for move in moves}
     return PreparedChange(at, moves, plans, _compute_digest(text, at, moves))
 
@@ -181,7 +183,8 @@ async def withdraw_change(
     if row.state != SCHEDULED or row.at - WITHDRAW_SECONDS <= now:
         state = DONE if row.state == SCHEDULED else row.state
         raise ChangeRejectedError(
-            409, f"the price change is {state}: it can be withdrawn until {WITHDRAW_SECONDS} s before its time"
+            billing_codes.PRICE_CHANGE_LATE,
+            f"the price change is {state}: it can be withdrawn until {WITHDRAW_SECONDS} s before its time",
         )
     moves = await fetch_moves_of_change(connection, row.id)
     await connection.execute(sa.update(price_moves).where(price_moves.c.change == row.id).values(withdrawn=1))
@@ -248,7 +251,7 @@ async def get_change(connection: AsyncConnection, number: str, *, lock: bool = F
     statement = lock_rows(statement) if lock else statement
     row = (await connection.execute(statement)).one_or_none() if is_id(number) else None
     if row is None:
-        raise ChangeRejectedError(404, "there is no such price change")
+        raise ChangeRejectedError(billing_codes.PRICE_CHANGE_NOT_FOUND, "there is no such price change")
     return PriceChangeRow._make(row)
 
 

@@ -26,6 +26,7 @@ from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.database.unreadable_rows import reading_row
+from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.collector.currency_units import DECIMALS
 
@@ -193,7 +194,7 @@ async def get_by_customer(connection: AsyncConnection, ref: str, *, lock: bool =
     customer = await get_subscriber(connection, ref)
     row = await find_live(connection, customer.id, lock=lock)
     if row is None:
-        raise ChangeRejectedError(404, NO_SUBSCRIPTION)
+        raise ChangeRejectedError(billing_codes.SUBSCRIPTION_NOT_FOUND, NO_SUBSCRIPTION)
     return await load_subscription(connection, row)
 
 

@@ -79,10 +79,11 @@ def test_purchase_usage_and_refund_are_booked_once(database: str) -> None:
 
         with pytest.raises(ChangeRejectedError) as refused:
             await write(opened, credits.hold_refund, ALICE, "cs_1", "r0", 801 * CENT, "asked")
-        assert refused.value.faults == [("millicredits", f"{800 * CENT} at most")]
+        assert list(map(str, refused.value.faults)) == [f"millicredits: {800 * CENT} at most"]
         with pytest.raises(ChangeRejectedError) as refused:
             await write(opened, credits.hold_refund, ALICE, "cs_1", "r0", 800 * CENT, "asked", pending=CENT + 1)
-        assert refused.value.faults == [("millicredits", f"{799 * CENT - 1} at most")], "some is used already"
+        used = [f"millicredits: {799 * CENT - 1} at most"]
+        assert list(map(str, refused.value.faults)) == used, "some is used already"
         for _ in range(2):
             held = await write(opened, credits.hold_refund, ALICE, "cs_1", "r1", 400 * CENT, "asked")
             assert (held.cents, held.intent, held.customer) == (400 + 76, "pi_1", ACME)

@@ -296,7 +296,7 @@ def test_what_cannot_follow_what_is_sold_is_refused(
         await schedule(of, fee_only("team@3", "60"), MARCH)
         with pytest.raises(ChangeRejectedError) as refused:
             await prepare(of, text, FEBRUARY)
-        assert [name for name, fault in refused.value.faults if why in fault] == [field], refused.value.faults
+        assert [fault.field for fault in refused.value.faults if why in fault.detail] == [field], refused.value.faults
 
     run(tmp_path, sqlite_database, work)
 

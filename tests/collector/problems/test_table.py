@@ -1,0 +1,141 @@
+"""Every problem of the collector has a code of the table, with figures for its sentence and words for pages."""
+
+import ast
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import edgeproxy.collector
+from edgeproxy.base.problem_codes import TYPE_BASE, ProblemCode
+from edgeproxy.collector.api.responses import TITLES, problem
+from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES, load_catalog
+from edgeproxy.collector.pages.refusal_words import FIELD_WORDS
+from edgeproxy.collector.problems.table import CODES, SECTIONS
+from edgeproxy.config import field_codes
+from edgeproxy.config.field_codes import FIELD_CODES
+
+PACKAGE = Path(edgeproxy.collector.__file__).parent.parent
+FORM = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+HOLE = re.compile(r"%\((\w+)\)s")
+CONSTANTS = {code.name.upper().replace("-", "_"): code for code in CODES.values()}
+FIELD_CONSTANTS = {name: code for name, code in vars(field_codes).items() if code in FIELD_CODES.values()}
+FOR_PROGRAMS = frozenset(
+    (
+        *("api/app.py", "api/auth.py", "api/request_reader.py", "api/directory.py", "api/edges.py", "api/events.py"),
+        *("api/quotas.py", "api/residency.py", "api/traffic/handlers.py", "api/webhooks.py", "accounts/flags.py"),
+        *("residency/arrival.py", "residency/credit_transfers.py", "residency/departure.py", "residency/moves.py"),
+        "pages/missing.py",
+    )
+)
+"""Modules that may raise problems without words: no page meets these (missing.py shows the words of the status)."""
+
+
+@cache
+def parse_product() -> dict[str, ast.Module]:
+    """Parse each module that can raise a problem of the collector, by its path."""
+    rooms = (PACKAGE / "collector", PACKAGE / "config")
+    files = [path for room in rooms for path in room.rglob("*.py") if path.parent.name != "problems"]
+    return {str(path.relative_to(PACKAGE)).removeprefix("collector/"): ast.parse(path.read_text()) for path in files}
+
+
+def list_uses() -> Iterator[tuple[str, str]]:
+    """Yield each use of a constant of the table, with the module's path."""
+    for path, module in parse_product().items():
+        for node in ast.walk(module):
+            if isinstance(node, ast.Attribute) and node.attr in CONSTANTS:
+                yield path, node.attr
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("edgeproxy.collector.problems"):
+                yield from ((path, alias.name) for alias in node.names if alias.name in CONSTANTS)
+
+
+def list_raises() -> Iterator[tuple[str, str, set[str]]]:
+    """Yield the place of each call with a constant that has figures, the words of the constant, and the figures."""
+    for path, module in parse_product().items():
+        for node in ast.walk(module):
+            if not isinstance(node, ast.Call):
+                continue
+            given = {word.arg or "" for word in node.keywords}
+            given |= {str(getattr(key, "value", "")) for part in ast.walk(node) for key in getattr(part, "keys", ())}
+            for argument in node.args:
+                name = getattr(argument, "attr", None) or getattr(argument, "id", None) or ""
+                if words := find_words(name):
+                    yield f"{path}:{node.lineno}", words, given
+
+
+def find_words(constant: str) -> str:
+    """Return the words of a constant, of a problem or of a field; empty for another name."""
+    if constant in CONSTANTS:
+        return CONSTANTS[constant].words
+    field = FIELD_CONSTANTS.get(constant)
+    return "" if field is None else f"{field.meaning} {FIELD_WORDS.get(field.name, '')}"
+
+
+@pytest.mark.parametrize("code", CODES.values(), ids=CODES)
+def test_a_row_says_status_meaning_and_remedy(code: ProblemCode) -> None:
+    assert FORM.fullmatch(code.name)
+    assert code.status in TITLES
+    assert code.meaning.endswith(".")
+    assert code.remedy.endswith(".")
+    assert CONSTANTS[code.name.upper().replace("-", "_")] is code
+
+
+def test_a_name_is_in_one_row() -> None:
+    names = [code.name for section in SECTIONS for code in section]
+    assert sorted(names) == sorted(CODES)
+
+
+def test_every_row_is_used() -> None:
+    assert CONSTANTS.keys() - {constant for _, constant in list_uses()} == set()
+
+
+def test_a_sentence_has_its_figures_wherever_it_is_raised() -> None:
+    raised = list(list_raises())
+    assert len([words for _, words, _ in raised if HOLE.search(words)]) >= 15
+    lacking = [place for place, words, given in raised if not set(HOLE.findall(words)) <= given]
+    assert lacking == []
+
+
+def test_every_problem_that_a_page_can_meet_has_words() -> None:
+    silent = {constant for constant, code in CONSTANTS.items() if not code.words}
+    assert {path for path, constant in list_uses() if constant in silent} == FOR_PROGRAMS
+
+
+@pytest.mark.parametrize("language", sorted(LANGUAGES.keys() - {DEFAULT}))
+def test_every_word_is_translated(language: str) -> None:
+    translate = load_catalog(language).gettext
+    words = {code.words for code in CODES.values()} | set(FIELD_WORDS.values())
+    assert {one for one in words if one and translate(one) == one} == set()
+
+
+def test_every_code_of_a_field_has_words_unless_only_programs_can_cause_it() -> None:
+    of_programs = {code.name for code in (field_codes.INVALID, field_codes.UNKNOWN, field_codes.WRONG_TYPE)}
+    assert FIELD_CODES.keys() - FIELD_WORDS.keys() == of_programs
+    assert FIELD_WORDS.keys() - FIELD_CODES.keys() == set()
+
+
+def test_one_place_writes_problems() -> None:
+    writers = {
+        path
+        for path, module in parse_product().items()
+        for node in ast.walk(module)
+        if isinstance(node, ast.Constant) and node.value == "application/problem+json"
+    }
+    assert writers - {"config/edge/compression.py", "config/edge/error_bodies.py"} == {"api/responses.py"}
+
+
+def test_the_page_of_codes_is_made_of_the_tables() -> None:
+    done = subprocess.run([sys.executable, PACKAGE.parent / "scripts/problems-page", "--check"], check=False)
+    assert done.returncode == 0, "run scripts/problems-page"
+
+
+def test_a_problem_states_its_code_and_type() -> None:
+    answer = problem(CONSTANTS["KEYS_FULL"], "too many", params={"count": 3})
+    assert answer.body == (
+        b'{"type":"%bkeys-full","code":"keys-full","title":"Conflict","status":409,"detail":"too many",'
+        b'"params":{"count":3}}' % TYPE_BASE.encode()
+    )

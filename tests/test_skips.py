@@ -22,6 +22,7 @@ ABILITIES = (
     "there is no history of the sources here",
     "there is no Go here",
     "there is no Java here",
+    "there is no docker compose here",
     "there is no kubectl here",
     "of the compiled build: scripts/test-compiled",
     "of the image: scripts/image",

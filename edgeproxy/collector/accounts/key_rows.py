@@ -26,7 +26,8 @@ ROTATE_EVERY = "edgeproxy_rotate_every"
 def select_keys(connection: AsyncConnection) -> AnySelect:
     """Return the query of all keys, with the columns of KeyRow."""
     every = sa.func.coalesce(customers_table.c.rotate_every, find_rotate_every(connection)).label("rotate_every")
-    columns = (*keys.c, customers_table.c.name.label("customer_name"), every)
+    of_customer = {"customer_name": customers_table.c.name.label("customer_name"), "rotate_every": every}
+    columns = [of_customer[name] if name in of_customer else keys.c[name] for name in KeyRow._fields]
     return sa.select(*columns).select_from(keys.join(customers_table, customers_table.c.id == keys.c.customer))
 
 
@@ -92,6 +93,7 @@ def build_row(
     return KeyRow(
         id=generate_id(),
         customer=owner.id,
+        customer_name=owner.name,
         sha256=sha256,
         start=start or format_sha256_start(sha256),
         name=name,
@@ -99,14 +101,8 @@ def build_row(
         limits=limits,
         budget=budget,
         created_at=now_ms(),
-        expires_at=expires_at,
-        revoked_at=None,
-        revoked_for=None,
-        last_used_on=None,
-        successor=None,
         version=1,
-        next_key=None,
-        customer_name=owner.name,
+        expires_at=expires_at,
         rotate_every=owner.rotate_every,
     )
 

@@ -37,29 +37,28 @@ class KeyRow(NamedTuple):
     id: str
     customer: str
     """The id of the customer."""
+    customer_name: str
     sha256: str
     start: str
-    name: str | None
-    scopes: str | None
-    """JSON."""
-    limits: str | None
-    """JSON."""
-    budget: str | None
-    """JSON."""
     created_at: int
-    expires_at: int | None
-    revoked_at: int | None
-    revoked_for: str | None
-    last_used_on: int | None
-    """The Unix second at the start of the day."""
-    successor: str | None
-    """The id of the key that replaces it."""
     version: int
-    next_key: str | None
+    name: str | None = None
+    scopes: str | None = None
+    """JSON."""
+    limits: str | None = None
+    """JSON."""
+    budget: str | None = None
+    """JSON."""
+    expires_at: int | None = None
+    revoked_at: int | None = None
+    revoked_for: str | None = None
+    last_used_on: int | None = None
+    """The Unix second at the start of the day."""
+    successor: str | None = None
+    """The id of the key that replaces it."""
+    next_key: str | None = None
     """The id of the key that will replace it once its customer has collected the secret."""
-    customer_name: str
-    """The name of the customer."""
-    rotate_every: int | None
+    rotate_every: int | None = None
     """Seconds."""
 
 

@@ -10,6 +10,21 @@ of the oldest rows are cleared (collector/billing/journal/cleared_details.py). T
 from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint
 
 from edgeproxy.collector.database.book_text import JournalText
+from edgeproxy.collector.database.marks import (
+    BOOKS,
+    CUSTOMER_ID,
+    DIMENSION,
+    ID,
+    ONE,
+    READ,
+    STRIPE_ID,
+    ImpersonalText,
+    Owner,
+    Subject,
+    of_customers,
+    personal,
+    shared,
+)
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
 DETAILS = "credit_transactions.details"
@@ -21,21 +36,36 @@ credit_transactions = Table(
     metadata,
     Column("seq", INTEGER, primary_key=True, autoincrement=False),
     Column("at", INTEGER, nullable=False),  # When it was booked; never earlier than the previous one.
-    Column("customer", Text, ForeignKey("customers.id")),  # None: it concerns no customer, for example a payout.
-    Column("kind", Text, nullable=False),
-    Column("source", Text, nullable=False),
-    Column("original", Text, nullable=False),  # The reversed transaction, or the grant concerned; else empty.
+    # None: it concerns no customer, for example a payout.
+    Column("customer", Text, ForeignKey("customers.id"), info=CUSTOMER_ID),
+    Column("kind", ImpersonalText, nullable=False),
+    Column("source", Text, nullable=False, info=STRIPE_ID),
+    Column("original", ImpersonalText, nullable=False),  # The reversed transaction, or the grant concerned; else empty.
     # For a consumption: the Unix second when its hour begins. For a balance transaction: the second of its creation.
     Column("slice", INTEGER, nullable=False),
     Column("amount", INTEGER, nullable=False),  # The change of the credit balance.
-    Column("details", JournalText(DETAILS), nullable=False),  # JSON.
-    Column("currency", Text, nullable=False, server_default="usd"),  # The currency of all its entries.
-    Column("hash", Text, nullable=False),  # Hash over this row, its entries and the previous row's hash.
+    # JSON.
+    Column(
+        "details",
+        JournalText(DETAILS),
+        nullable=False,
+        info=personal(
+            "ids at Stripe, and reasons of operators",
+            Subject.CUSTOMER,
+            "book-keeping",
+            is_ended=True,
+            encryption="encrypted, by the key of its year; fees, and what was booked in the clear, are not",
+            operator_fields=frozenset({"by", "why"}),
+        ),
+    ),
+    Column("currency", ImpersonalText, nullable=False, server_default="usd"),  # The currency of all its entries.
+    Column("hash", ImpersonalText, nullable=False),  # Hash over this row, its entries and the previous row's hash.
     UniqueConstraint("kind", "source", name="credit_transactions_source_key"),
     Index("credit_transactions_customer", "customer", "at"),
     Index("credit_transactions_at", "at"),
     Index("credit_transactions_slice", "kind", "slice", "customer"),
     Index("credit_transactions_original", "original", "kind"),
+    info=of_customers(ID, BOOKS, rights=READ),
     sqlite_strict=True,
 )
 credit_entries = Table(
@@ -43,12 +73,13 @@ credit_entries = Table(
     metadata,
     Column("seq", INTEGER, primary_key=True, autoincrement=False),
     Column("position", INTEGER, primary_key=True, autoincrement=False),
-    Column("account", Text, nullable=False),
+    Column("account", ImpersonalText, nullable=False),
     Column("amount", INTEGER, nullable=False),  # A debit is positive, a credit negative.
-    Column("grant_id", Text, nullable=False),  # For deferred revenue; else empty.
-    Column("meter", Text, nullable=False),
-    Column("model", Text, nullable=False),
+    Column("grant_id", ImpersonalText, nullable=False),  # For deferred revenue; else empty.
+    Column("meter", ImpersonalText, nullable=False),
+    Column("model", Text, nullable=False, info=DIMENSION),
     Index("credit_entries_grant", "grant_id"),
+    info=of_customers(Owner("seq", "credit_transactions", "seq"), BOOKS, rights=READ),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
@@ -57,12 +88,13 @@ credit_head = Table(
     "credit_head",
     metadata,
     Column("seq", INTEGER, nullable=False),
-    Column("hash", Text, nullable=False),
+    Column("hash", ImpersonalText, nullable=False),
     Column("at", INTEGER, nullable=False),
     Column("slice", INTEGER, nullable=False),  # Usage from this Unix second on is not booked yet; 0: none is.
     # The last transaction with cleared details, and the hash of the rows up to it after clearing.
     Column("cleared_seq", INTEGER, nullable=False, server_default="0"),
-    Column("cleared_hash", Text, nullable=False, server_default="0" * 64),
+    Column("cleared_hash", ImpersonalText, nullable=False, server_default="0" * 64),
+    info=shared("how far usage is booked: the end of the journal of credits", ONE),
     sqlite_strict=True,
 )
 
@@ -70,28 +102,30 @@ credit_head = Table(
 credit_grants = Table(
     "credit_grants",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("customer", Text, ForeignKey("customers.id"), nullable=False),
+    Column("id", ImpersonalText, primary_key=True),
+    Column("customer", Text, ForeignKey("customers.id"), nullable=False, info=CUSTOMER_ID),
     Column("number", INTEGER, nullable=False),  # The number of the transaction that created it.
     Column("rest", INTEGER, nullable=False),
     Column("expires_at", INTEGER),
     Column("paid", INTEGER, nullable=False),
     Column("tax", INTEGER, nullable=False),
     Column("returned", INTEGER, nullable=False),  # The part of `paid` that was refunded.
-    Column("payment", Text),  # The payment intent of a purchase.
+    Column("payment", Text, info=STRIPE_ID),  # The payment intent of a purchase.
     UniqueConstraint("payment", name="credit_grants_payment_key"),
     Index("credit_grants_customer", "customer"),
     Index("credit_grants_expires_at", "expires_at"),
+    info=of_customers(ID, BOOKS, rights=READ),
     sqlite_strict=True,
 )
 credit_balances = Table(
     "credit_balances",
     metadata,
-    Column("customer", Text, ForeignKey("customers.id"), primary_key=True),
+    Column("customer", Text, ForeignKey("customers.id"), primary_key=True, info=CUSTOMER_ID),
     Column("balance", INTEGER, nullable=False),
     Column("overdraft", INTEGER, nullable=False),
     Column("since", INTEGER, nullable=False),  # The Unix second of the hour since which credits pay for usage.
     # The total ever available: the balance plus all consumption.
     Column("granted", INTEGER, nullable=False, server_default="0"),
+    info=of_customers(ID, BOOKS, rights=READ),
     sqlite_strict=True,
 )

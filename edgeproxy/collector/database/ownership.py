@@ -14,7 +14,7 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.database.row_security import SETTING as CUSTOMER_SETTING
+from edgeproxy.collector.database.marks import SETTING as CUSTOMER_SETTING
 from edgeproxy.collector.database.row_security import quote_name
 from edgeproxy.collector.database.schema import minutes_floor
 

@@ -5,22 +5,47 @@ Times are Unix seconds.
 
 from sqlalchemy import Column, Index, Table, Text
 
+from edgeproxy.collector.database.marks import (
+    ALL,
+    CUSTOMER_ID,
+    CUSTOMER_NAME,
+    DELETES,
+    DELETION,
+    EMAIL,
+    FREE,
+    ID,
+    IMPERSONAL,
+    LABEL,
+    NAME,
+    PUBLIC,
+    REASON,
+    SECRET,
+    SUBSCRIBER,
+    ImpersonalText,
+    closed,
+    mark,
+    of_customers,
+)
 from edgeproxy.collector.database.schema import INTEGER, metadata
+
+BINDS_CIPHERTEXTS = mark(IMPERSONAL, binds_ciphertexts=True)
 
 # People who may sign in for a customer, through a link mailed to them.
 contacts = Table(
     "contacts",
     metadata,
-    Column("email", Text, primary_key=True),  # In lower case.
-    Column("customer", Text, primary_key=True),  # The id.
-    Column("email_sealed", Text),  # Encrypted; then `email` is a keyed hash (sealed_columns.py).
-    Column("role", Text, nullable=False, server_default="owner"),  # collector/accounts/contact_roles.py.
+    Column("email", Text, primary_key=True, info=mark(EMAIL, sealed_in="email_sealed")),  # In lower case.
+    Column("customer", Text, primary_key=True, info=CUSTOMER_ID),  # The id.
+    Column("email_sealed", Text, info=EMAIL),  # Encrypted; then `email` is a keyed hash (sealed_columns.py).
+    Column("role", ImpersonalText, nullable=False, server_default="owner"),  # collector/accounts/contact_roles.py.
     Column("signed_in_at", INTEGER),  # The roles are in collector/accounts/contact_roles.py.
-    Column("language", Text),  # Language of the pages at that sign-in.
-    Column("domain", Text),  # The domain; a keyed hash if addresses are encrypted (sealed_columns.py).
+    Column("language", ImpersonalText),  # Language of the pages at that sign-in.
+    # The domain; a keyed hash if addresses are encrypted (sealed_columns.py).
+    Column("domain", Text, info=mark(EMAIL, domain_of="email")),
     Column("sensitive_from", INTEGER),  # Start of sensitive actions; None: now (contacts.find_sensitive_from).
     Index("contacts_customer", "customer"),
     Index("contacts_domain", "domain"),
+    info=of_customers(ID, DELETION, DELETES, rights=ALL),
     sqlite_strict=True,
 )
 
@@ -28,14 +53,16 @@ contacts = Table(
 sign_in_links = Table(
     "sign_in_links",
     metadata,
-    Column("sha256", Text, primary_key=True),  # Hash of the link's secret.
-    Column("label", Text, nullable=False),  # The person who signs in with it.
-    Column("label_sealed", Text),  # Encrypted, as of contacts.
-    Column("customer", Text),  # The name; None: an operator.
+    Column("sha256", Text, primary_key=True, info=SECRET),  # Hash of the link's secret.
+    # The person who signs in with it.
+    Column("label", Text, nullable=False, info=mark(LABEL, sealed_in="label_sealed")),
+    Column("label_sealed", Text, info=LABEL),  # Encrypted, as of contacts.
+    Column("customer", Text, info=CUSTOMER_NAME),  # The name; None: an operator.
     Column("ends_at", INTEGER, nullable=False),
     Column("by_issuer", INTEGER, nullable=False, server_default="0"),  # 1: an identity provider verified the person.
     Index("sign_in_links_ends_at", "ends_at"),
     Index("sign_in_links_label", "label"),
+    info=of_customers(NAME, "15 minutes; an hour for an operator's first, 7 days for an invitation", DELETES),
     sqlite_strict=True,
 )
 
@@ -43,18 +70,19 @@ sign_in_links = Table(
 sessions = Table(
     "sessions",
     metadata,
-    Column("sha256", Text, primary_key=True),  # Hash of the cookie's secret.
-    Column("label", Text, nullable=False),  # As in the audit log.
-    Column("label_sealed", Text),  # Encrypted, as of contacts.
-    Column("roles", Text, nullable=False),  # JSON.
-    Column("customer", Text),  # The name; None: an operator.
+    Column("sha256", Text, primary_key=True, info=SECRET),  # Hash of the cookie's secret.
+    Column("label", Text, nullable=False, info=mark(LABEL, sealed_in="label_sealed")),  # As in the audit log.
+    Column("label_sealed", Text, info=LABEL),  # Encrypted, as of contacts.
+    Column("roles", ImpersonalText, nullable=False),  # JSON.
+    Column("customer", Text, info=CUSTOMER_NAME),  # The name; None: an operator.
     Column("factor_at", INTEGER),  # The last sign-in with a second factor; for a contact, any sign-in by issuer.
     Column("by_issuer", INTEGER, nullable=False, server_default="0"),  # 1: an identity provider verified a contact.
-    Column("contact_role", Text),  # For a contact; None: an operator, or a session older than roles.
+    Column("contact_role", ImpersonalText),  # For a contact; None: an operator, or a session older than roles.
     Column("created_at", INTEGER, nullable=False),
     Column("seen_at", INTEGER, nullable=False),
     Index("sessions_created_at", "created_at"),
     Index("sessions_label", "label"),
+    info=of_customers(NAME, "8 hours", DELETES),
     sqlite_strict=True,
 )
 
@@ -62,16 +90,17 @@ sessions = Table(
 held_forms = Table(
     "held_forms",
     metadata,
-    Column("sha256", Text, primary_key=True),  # Hash of the cookie's secret.
-    Column("label", Text, nullable=False),  # The sender.
-    Column("label_sealed", Text),  # Encrypted, as of contacts.
-    Column("customer", Text),  # The name; None: an operator.
-    Column("page", Text, nullable=False),  # The path of the form's page.
-    Column("action", Text, nullable=False),
-    Column("fields", Text, nullable=False),  # JSON, without secrets.
+    Column("sha256", Text, primary_key=True, info=SECRET),  # Hash of the cookie's secret.
+    Column("label", Text, nullable=False, info=mark(LABEL, sealed_in="label_sealed")),  # The sender.
+    Column("label_sealed", Text, info=LABEL),  # Encrypted, as of contacts.
+    Column("customer", Text, info=CUSTOMER_NAME),  # The name; None: an operator.
+    Column("page", Text, nullable=False, info=mark(FREE, is_sealed=True)),  # The path of the form's page.
+    Column("action", ImpersonalText, nullable=False),
+    Column("fields", Text, nullable=False, info=mark(FREE, is_sealed=True)),  # JSON, without secrets.
     Column("ends_at", INTEGER, nullable=False),
     Index("held_forms_ends_at", "ends_at"),
     Index("held_forms_label", "label"),
+    info=of_customers(NAME, "10 minutes", DELETES),
     sqlite_strict=True,
 )
 
@@ -79,11 +108,12 @@ held_forms = Table(
 sign_ups = Table(
     "sign_ups",
     metadata,
-    Column("email", Text, primary_key=True),  # In lower case.
-    Column("email_sealed", Text),  # Encrypted, as of contacts.
-    Column("sha256", Text, nullable=False, unique=True),  # Hash of the link's secret.
+    Column("email", Text, primary_key=True, info=mark(SUBSCRIBER, sealed_in="email_sealed")),  # In lower case.
+    Column("email_sealed", Text, info=SUBSCRIBER),  # Encrypted, as of contacts.
+    Column("sha256", Text, nullable=False, unique=True, info=BINDS_CIPHERTEXTS),  # Hash of the link's secret.
     Column("requested_at", INTEGER, nullable=False),
     Column("used_at", INTEGER),
+    info=closed("addresses of people who are no customers yet", "an hour, then to the next sign-up"),
     sqlite_strict=True,
 )
 
@@ -91,34 +121,37 @@ sign_ups = Table(
 checks = Table(
     "checks",
     metadata,
-    Column("region", Text, primary_key=True),
+    Column("region", ImpersonalText, primary_key=True),
     Column("day", INTEGER, primary_key=True, autoincrement=False),  # The Unix second when the day begins.
-    Column("result", Text, primary_key=True),  # The result (collector/pages/checks.py).
+    Column("result", ImpersonalText, primary_key=True),  # The result (collector/pages/checks.py).
     Column("count", INTEGER, nullable=False),
+    info=closed("how regions answered", "400 days"),
     sqlite_strict=True,
 )
 
 incidents = Table(
     "incidents",
     metadata,
-    Column("id", Text, primary_key=True),  # UUIDv7.
-    Column("severity", Text, nullable=False),  # P0 to P3; `maintenance`: it is planned, and so are its times.
-    Column("title", Text, nullable=False),
-    Column("regions", Text, nullable=False),  # JSON.
+    Column("id", ImpersonalText, primary_key=True),  # UUIDv7.
+    Column("severity", ImpersonalText, nullable=False),  # P0 to P3; `maintenance`: it is planned, and so are its times.
+    Column("title", Text, nullable=False, info=REASON),
+    Column("regions", ImpersonalText, nullable=False),  # JSON.
     Column("began_at", INTEGER, nullable=False),
     Column("ended_at", INTEGER),
     Index("incidents_began_at", "began_at"),
+    info=closed("what went wrong, public by the status page", PUBLIC, copies="backups; the status page"),
     sqlite_strict=True,
 )
 incident_updates = Table(
     "incident_updates",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("incident", Text, nullable=False),
+    Column("id", ImpersonalText, primary_key=True),
+    Column("incident", ImpersonalText, nullable=False),
     Column("at", INTEGER, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("message", Text, nullable=False),
+    Column("state", ImpersonalText, nullable=False),
+    Column("message", Text, nullable=False, info=REASON),
     Index("incident_updates_incident", "incident", "id"),
+    info=closed("what was said of it", PUBLIC, copies="backups; the status page, mailboxes of subscribers"),
     sqlite_strict=True,
 )
 
@@ -126,14 +159,20 @@ incident_updates = Table(
 status_subscribers = Table(
     "status_subscribers",
     metadata,
-    Column("email", Text, primary_key=True),  # In lower case.
-    Column("email_sealed", Text),  # Encrypted, as of contacts.
-    Column("token", Text, nullable=False, unique=True),  # In the links of its mails, to confirm or to unsubscribe.
+    Column("email", Text, primary_key=True, info=mark(SUBSCRIBER, sealed_in="email_sealed")),  # In lower case.
+    Column("email_sealed", Text, info=SUBSCRIBER),  # Encrypted, as of contacts.
+    # In the links of its mails, to confirm or to unsubscribe.
+    Column("token", Text, nullable=False, unique=True, info=BINDS_CIPHERTEXTS),
     Column("requested_at", INTEGER, nullable=False),
     Column("confirmed_at", INTEGER),  # None: only the confirmation mail was sent.
-    Column("last_update", Text, nullable=False, server_default=""),  # The id of the last update that was mailed.
-    Column("language", Text),  # Language of the page at subscription; None: not recorded then.
+    # The id of the last update that was mailed.
+    Column("last_update", ImpersonalText, nullable=False, server_default=""),
+    Column("language", ImpersonalText),  # Language of the page at subscription; None: not recorded then.
     Column("failures", INTEGER, nullable=False, server_default="0"),  # Consecutive failures to mail the next update.
     Column("next_try_at", INTEGER),  # None: at once.
+    info=closed(
+        "addresses of the public that have updates of incidents",
+        "until they unsubscribe; a day where they do not confirm",
+    ),
     sqlite_strict=True,
 )

@@ -5,19 +5,44 @@ They are on the metadata of `schema.py`.
 
 from sqlalchemy import Column, Index, LargeBinary, Table, Text, text
 
+from edgeproxy.collector.database.marks import (
+    CLEARS,
+    CUSTOMER_ID,
+    CUSTOMER_NAME,
+    DELETES,
+    DELETION,
+    DIMENSION,
+    END_USER_ID,
+    ID,
+    NAME,
+    REASON,
+    SECRET,
+    ImpersonalText,
+    Subject,
+    get_facts,
+    mark,
+    of_customers,
+    personal,
+)
 from edgeproxy.collector.database.schema import INTEGER, events, metadata
 
 # Privacy requests and their handling (collector/privacy/requests.py). Times are Unix milliseconds.
 privacy_requests = Table(
     "privacy_requests",
     metadata,
-    Column("id", Text, primary_key=True),  # UUIDv7.
-    Column("customer", Text),  # The id of the customer concerned; None: no known customer.
-    Column("kind", Text, nullable=False),
-    Column("law", Text, nullable=False),
-    Column("person", Text),  # The requester; None once the customer is erased.
-    Column("state", Text, nullable=False),
-    Column("steps", Text),  # JSON; None once the customer is erased.
+    Column("id", ImpersonalText, primary_key=True),  # UUIDv7.
+    Column("customer", Text, info=CUSTOMER_ID),  # The id of the customer concerned; None: no known customer.
+    Column("kind", ImpersonalText, nullable=False),
+    Column("law", ImpersonalText, nullable=False),
+    # The requester; None once the customer is erased.
+    Column(
+        "person",
+        Text,
+        info=personal("who asks, and how to answer", Subject.PUBLIC, "answering", is_cleared=True, is_sealed=True),
+    ),
+    Column("state", ImpersonalText, nullable=False),
+    # JSON; None once the customer is erased.
+    Column("steps", Text, info=mark(REASON, is_cleared=True, is_sealed=True)),
     Column("requested_at", INTEGER, nullable=False),
     Column("due_at", INTEGER, nullable=False),
     Column("ended_at", INTEGER),
@@ -28,6 +53,7 @@ privacy_requests = Table(
         sqlite_where=text("ended_at IS NULL"),
         postgresql_where=text("ended_at IS NULL"),
     ),
+    info=of_customers(ID, f"for good, as a proof that it was answered; of a customer {DELETION}", CLEARS),
     sqlite_strict=True,
 )
 
@@ -35,8 +61,9 @@ privacy_requests = Table(
 end_user_secrets = Table(
     "end_user_secrets",
     metadata,
-    Column("customer", Text, primary_key=True),  # The name in the ledger.
-    Column("secret", LargeBinary, nullable=False),
+    Column("customer", Text, primary_key=True, info=CUSTOMER_NAME),  # The name in the ledger.
+    Column("secret", LargeBinary, nullable=False, info=SECRET),
+    info=of_customers(NAME, DELETION, DELETES),
     sqlite_strict=True,
 )
 
@@ -45,13 +72,21 @@ end_user_secrets = Table(
 end_users = Table(
     "end_users",
     metadata,
-    Column("hash", Text, primary_key=True),  # Hash of the name, keyed by the customer's secret.
-    Column("customer", Text, nullable=False),  # The name in the ledger.
-    Column("pseudonym", Text, nullable=False),
+    # Hash of the name, keyed by the customer's secret.
+    Column(
+        "hash",
+        Text,
+        primary_key=True,
+        info=mark(END_USER_ID, in_clear="a hash by the customer's secret, which is encrypted"),
+    ),
+    Column("customer", Text, nullable=False, info=CUSTOMER_NAME),  # The name in the ledger.
+    Column("pseudonym", Text, nullable=False, info=mark(DIMENSION, in_clear="random; usage is summed by it")),
     Index("end_users_customer", "customer"),
+    info=of_customers(NAME, f"until the person is erased; {DELETION}", DELETES),
     sqlite_strict=True,
 )
 
-# Erasure clears these columns of a customer's events. The index has no entry for events without them.
-PERSONAL = text("request_id IS NOT NULL OR upstream_request_id IS NOT NULL OR item IS NOT NULL")
+# Erasure clears some columns of a customer's events. The index has no entry for events without them.
+_CLEARED = [column.name for column in events.columns if get_facts(column).get("is_cleared")]
+PERSONAL = text(" OR ".join(f"{name} IS NOT NULL" for name in _CLEARED))
 Index("events_personal", events.c.customer, sqlite_where=PERSONAL, postgresql_where=PERSONAL)

@@ -2,23 +2,31 @@
 
 from sqlalchemy import Column, ForeignKey, Index, Table, Text, text
 
+from edgeproxy.collector.database.marks import (
+    CUSTOMER_ID,
+    FOR_SUMS,
+    ID,
+    ImpersonalText,
+    closed,
+    of_customers,
+)
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
 # Moves. Both residencies have a row for a move (collector/residency/moves.py).
 customer_moves = Table(
     "customer_moves",
     metadata,
-    Column("id", Text, primary_key=True),  # UUIDv7, chosen by the old residency. Both residencies use it.
-    Column("customer", Text, ForeignKey("customers.id"), nullable=False),
-    Column("side", Text, nullable=False),  # `out` or `in`.
-    Column("residency", Text, nullable=False),  # The other residency.
-    Column("peer", Text),  # The customer's id there; None until it exists there.
-    Column("state", Text, nullable=False),
+    Column("id", ImpersonalText, primary_key=True),  # UUIDv7, chosen by the old residency. Both residencies use it.
+    Column("customer", Text, ForeignKey("customers.id"), nullable=False, info=CUSTOMER_ID),
+    Column("side", ImpersonalText, nullable=False),  # `out` or `in`.
+    Column("residency", ImpersonalText, nullable=False),  # The other residency.
+    Column("peer", Text, info=CUSTOMER_ID),  # The customer's id there; None until it exists there.
+    Column("state", ImpersonalText, nullable=False),
     Column("created_at", INTEGER, nullable=False),
     Column("gone_at", INTEGER),  # The time since which edges switch over.
     Column("ended_at", INTEGER),
-    Column("counted", Text),  # JSON: usage by meter at the end of a move out. Later usage is late.
-    Column("promised", Text),  # JSON: credits booked there, but not yet here.
+    Column("counted", ImpersonalText),  # JSON: usage by meter at the end of a move out. Later usage is late.
+    Column("promised", ImpersonalText),  # JSON: credits booked there, but not yet here.
     Index("customer_moves_customer", "customer"),
     Index(
         "customer_moves_open",
@@ -27,6 +35,7 @@ customer_moves = Table(
         sqlite_where=text("ended_at IS NULL"),
         postgresql_where=text("ended_at IS NULL"),
     ),
+    info=of_customers(ID, FOR_SUMS),
     sqlite_strict=True,
 )
 
@@ -34,8 +43,9 @@ customer_moves = Table(
 withdrawn_arrivals = Table(
     "withdrawn_arrivals",
     metadata,
-    Column("id", Text, primary_key=True),  # The id of the move.
+    Column("id", ImpersonalText, primary_key=True),  # The id of the move.
     Column("withdrawn_at", INTEGER, nullable=False),
     Index("withdrawn_arrivals_withdrawn_at", "withdrawn_at"),
+    info=closed("moves, by id", "7 days"),
     sqlite_strict=True,
 )

@@ -6,7 +6,7 @@ rows of that customer, or no rows without a name. All other work runs as the use
 row as a member of `edgeproxy_collector`. Security is forced, so it also applies to the owner of the tables. SQLite has
 no row-level security.
 
-Policies are not part of a migration. Each start compares them with the tables below and updates them, because an
+Policies are not part of a migration. Each start compares them with the marks of the tables and updates them, because an
 administrator may create the roles later, or a dump may be restored without rights. A migration that changes a column
 used in a policy drops that policy, and the next start creates it again.
 """
@@ -20,27 +20,27 @@ from typing import NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.collector.database.marks import (
+    NO_RIGHTS,
+    READ,
+    SERVED_NAME,
+    SETTING,
+    Owner,
+    TableMark,
+)
+from edgeproxy.collector.database.personal_data import TABLES
+
 CUSTOMER_ROLE = "edgeproxy_customer"
 """The role of transactions that serve one customer."""
 COLLECTOR_ROLE = "edgeproxy_collector"
 """The role whose members see the rows of all customers. The role itself has no rights to tables."""
-SETTING = "edgeproxy.customer"
-"""The setting with the name of the served customer."""
 LOCK = 7305_0004
 """PostgreSQL's advisory lock for changing policies."""
 LOCK_TIMEOUT = "5s"
 """Longest wait for a table that is in use; later users of the table wait as well."""
 
-NAME = f"current_setting('{SETTING}', true)"
-"""The name of the served customer in SQL; null or empty if there is none."""
-ID = f"(SELECT c.id FROM customers c WHERE c.name = {NAME})"
+ID = f"(SELECT c.id FROM customers c WHERE c.name = {SERVED_NAME})"
 """The id of the served customer. A statement evaluates it once."""
-
-READ = ("SELECT",)
-ADD = ("SELECT", "INSERT")
-CHANGE = ("SELECT", "INSERT", "UPDATE")
-ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
-NONE: tuple[str, ...] = ()
 
 
 class CustomerRows(NamedTuple):
@@ -48,147 +48,38 @@ class CustomerRows(NamedTuple):
 
     own: str
     """The SQL condition that a row belongs to the served customer."""
-    rights: tuple[str, ...] = NONE
+    rights: tuple[str, ...]
     """Rights of a transaction that serves a customer to that customer's rows."""
 
 
-def by_name(*rights: str) -> CustomerRows:
-    """Return CustomerRows for a table with the customer's name."""
-    return CustomerRows(f"customer = {NAME}", rights)
-
-
-def by_id(*rights: str) -> CustomerRows:
-    """Return CustomerRows for a table with the customer's id."""
-    return CustomerRows(f"customer = {ID}", rights)
-
-
-def by_parent(
-    table: str, parent: str, column: str, key: str = "id", *, of: str = f"= {NAME}", rights: tuple[str, ...]
-) -> CustomerRows:
-    """Return CustomerRows whose customer is in a row of `parent`: their `column` equals its `key`.
+def _build_condition(table: str, owner: Owner, prefix: str = "") -> str:
+    """Build the condition that a row belongs to the served customer.
 
     EXISTS lets the planner choose between an index lookup in the parent and a hash of all rows of the customer.
     """
-    own = f"EXISTS (SELECT FROM {parent} p WHERE p.{key} = {table}.{column} AND p.customer {of})"
-    return CustomerRows(own, rights)
+    if owner.by in ("name", "id"):
+        return f"{prefix}{owner.column} = {SERVED_NAME if owner.by == 'name' else ID}"
+    parent = TABLES[owner.by].owner
+    assert parent is not None  # Rows of the table have an owner by this table.
+    of_parent = _build_condition(owner.by, parent, "p.")
+    return f"EXISTS (SELECT FROM {owner.by} p WHERE p.{owner.key} = {table}.{owner.column} AND {of_parent})"
+
+
+def _build_rows(table: str, mark: TableMark) -> CustomerRows:
+    conditions = [mark.condition or mark.owner, mark.narrowed]
+    built = (_build_condition(table, one) if isinstance(one, Owner) else one for one in conditions)
+    return CustomerRows(" AND ".join(one for one in built if one), mark.rights)
 
 
 PROTECTED: Mapping[str, CustomerRows] = {
-    # Customers and the settings that edges have.
-    "customers": CustomerRows(f"name = {NAME}", ("SELECT", "UPDATE")),
-    "keys": by_id(*CHANGE),
-    "limit_raises": by_id(*READ),
-    "customer_moves": by_id(),
-    "contacts": by_id(*ALL),
-    "data_keys": by_id(*ADD),
-    "privacy_requests": by_id(),
-    "end_user_secrets": by_name(),
-    "end_users": by_name(),
-    "tokens": by_name(),
-    "token_secrets": by_parent("token_secrets", "tokens", "token", "name", rights=NONE),
-    "directory_outbox": CustomerRows(f"kind = 'customer' AND name = {NAME}", ADD),
-    "sessions": by_name(),
-    "sign_in_links": by_name(),
-    "held_forms": by_name(),
-    # Usage.
-    "series": by_name(*READ),
-    "series_dimensions": by_parent("series_dimensions", "series", "series", rights=READ),
-    "dimension_values": by_name(),
-    "ledger": by_parent("ledger", "series", "series", rights=READ),
-    "hours": by_parent("hours", "series", "series", rights=READ),
-    "days": by_parent("days", "series", "series", rights=READ),
-    "dropped": by_parent("dropped", "series", "series", rights=NONE),
-    "customer_errors": by_name(),
-    "limit_watches": by_name(*CHANGE),
-    "limit_usage": by_name(*READ),
-    "events": by_name(*READ),
-    "holdings": by_name(*READ),
-    "past_holdings": by_name(*READ),
-    "quota_passes": by_name(*READ),
-    "quota_counts": by_name(),
-    "entitlements": by_id(*ALL),
-    "alerts": by_name(*READ),
-    "alert_deliveries": by_parent("alert_deliveries", "alerts", "alert", rights=READ),
-    "alert_handling": CustomerRows(
-        f"{by_parent('alert_handling', 'alerts', 'alert', rights=CHANGE).own} AND side = 'customer'", CHANGE
-    ),
-    "alert_mutes": CustomerRows(f"customer = {NAME} AND side = 'customer'", ALL),
-    "webhook_endpoints": by_id(*ALL),
-    "webhook_messages": by_id(*ADD),
-    "webhook_deliveries": CustomerRows(
-        f"{by_parent('webhook_deliveries', 'webhook_messages', 'message', of=f'= {ID}', rights=ALL).own} AND "
-        f"{by_parent('webhook_deliveries', 'webhook_endpoints', 'endpoint', of=f'= {ID}', rights=ALL).own}",
-        ALL,
-    ),
-    "anomalies": by_name(*READ),
-    "anomaly_baselines": by_name(),
-    # Plans, bills and payments.
-    "plan_versions": CustomerRows(f"split_part(version, '+', 2) IN ('', {NAME})", READ),
-    "price_moves": CustomerRows(f"split_part(after, '+', 2) IN ('', {NAME})", READ),
-    "billing_customers": by_id(*ADD),
-    "billing_details": by_id(*ALL),
-    "subscriptions": by_id(*CHANGE),
-    "cancellations": by_id(*ALL),
-    "segments": by_parent("segments", "subscriptions", "subscription", of=f"= {ID}", rights=CHANGE),
-    "invoices": by_id(*CHANGE),
-    "invoice_lines": by_parent("invoice_lines", "invoices", "invoice", of=f"= {ID}", rights=ADD),
-    "invoice_parties": by_id(*ALL),
-    "credit_notes": by_parent("credit_notes", "invoices", "invoice", of=f"= {ID}", rights=READ),
-    "disputes": by_id(*READ),
-    "dunning": by_parent("dunning", "invoices", "invoice", of=f"= {ID}", rights=READ),
-    "rated": by_parent("rated", "invoices", "invoice", of=f"= {ID}", rights=NONE),
-    "billing_outbox": by_name(),
-    "credit_transactions": by_id(*READ),
-    "credit_entries": by_parent("credit_entries", "credit_transactions", "seq", "seq", of=f"= {ID}", rights=READ),
-    "credit_grants": by_id(*READ),
-    "credit_balances": by_id(*READ),
-    "spend_alerts": by_id(*ALL),
-    "coupon_redemptions": by_id(*ADD),
-    "imported_subscriptions": by_id(*READ),
+    name: _build_rows(name, mark) for name, mark in TABLES.items() if mark.content is None
 }
 """The tables with rows of customers."""
-
-SHARED = {
-    "rollup": "how far usage is rolled up",
-    "rollout": "who is charged, as people say at run time",
-    "billing_waivers": "when nothing was charged",
-    "credit_head": "how far usage is booked: the end of the journal of credits",
-}
+SHARED = {name: mark.content for name, mark in TABLES.items() if mark.content is not None and mark.rights}
 """The tables without customers that transactions serving a customer may read, and their content."""
-
 CLOSED = {
     "alembic_version": "the revision of the tables",
-    "minutes_floor": "for how long the owner keeps minutes",
-    "edges": "edges, which serve many customers",
-    "traffic": "what edges answered, of many customers",
-    "traffic_routes": "the same by route",
-    "batches": "what edges shipped, each batch of many customers",
-    "late_hours": "hours of edges",
-    "checkpoints": "batches of edges that were dropped",
-    "dead_letters": "events that were rejected, whose customer may be anything",
-    "book_keys": "keys of the books of all; read with the rights of the collector",
-    "encryption_keys": "keys that wrap data keys of all; read with the rights of the collector",
-    "audit": "one chain for all; written with the rights of the collector",
-    "audit_head": "the end of that chain",
-    "coupons": "how often coupons were redeemed; used with the rights of the collector",
-    "flags": "flags of all",
-    "withdrawn_arrivals": "moves, by id",
-    "idempotency": "answers, encrypted, by a hash of who asked; used with the rights of the collector",
-    "directory_log": "signed versions of the directory, each of all customers",
-    "directory_parts": "parts of these",
-    "price_changes": "who has changed prices, and why",
-    "billing_slices": "which slices of time are exported",
-    "billing_exporter": "how the exporter is",
-    "webhook_events": "what Stripe has sent, encrypted",
-    "webhook_polls": "how far Stripe's lists were read",
-    "reconciliations": "comparisons over all customers",
-    "billing_answers": "how the API of billing answers",
-    "anomaly_progress": "how far jobs have looked",
-    "checks": "how regions answered",
-    "incidents": "what went wrong, public by the status page",
-    "incident_updates": "what was said of it",
-    "sign_ups": "addresses of people who are no customers yet",
-    "status_subscribers": "addresses of the public that have updates of incidents",
+    **{name: mark.content for name, mark in TABLES.items() if mark.content is not None and not mark.rights},
 }
 """The tables that transactions serving a customer may not use, and their content."""
 
@@ -322,7 +213,7 @@ def expected_state(table: str) -> TableState:
     if (rows := PROTECTED.get(table)) is not None:
         policies = (f"collector_rows {_digest('true')}", f"customer_rows {_digest(rows.own)}")
         return TableState(True, True, policies, rows.rights)
-    return TableState(False, False, (), READ if table in SHARED else NONE)
+    return TableState(False, False, (), READ if table in SHARED else NO_RIGHTS)
 
 
 async def fetch_states(connection: AsyncConnection) -> dict[str, TableState]:

@@ -1,19 +1,26 @@
-"""The columns that are encrypted with the data key of the row's customer, if `encryption` is set. Literal, pure.
+"""The columns that are encrypted with the data key of the row's customer, if `encryption` is set.
 
-The map of personal data names each row's customer. Rows without one are encrypted with the data key of the database. A
-column used for look-ups holds a keyed hash, and another column the ciphertext. Any other column holds its ciphertext
-itself.
+The marks of the columns say so (marks.py). The map of personal data names each row's customer. Rows without one are
+encrypted with the data key of the database. A column used for look-ups holds a keyed hash, and another column the
+ciphertext. Any other column holds its ciphertext itself.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from edgeproxy.collector.database.marks import get_facts
+from edgeproxy.collector.database.schema import metadata
 
 
 class SealedTable(NamedTuple):
     """A table with encrypted columns."""
 
     key: tuple[str, ...]
-    """The primary key as stored. It is bound into the ciphertext, which cannot be decrypted in another row."""
+    """The primary key as stored, or another unique column. Ciphertexts are bound to it: in another row they cannot be
+    decrypted.
+    """
     plain: tuple[str, ...] = ()
     """Columns that hold a ciphertext instead of the value."""
     looked_up: Mapping[str, str] = {}
@@ -27,23 +34,21 @@ class SealedTable(NamedTuple):
         return frozenset((*self.looked_up.values(), *self.domains))
 
 
-LABEL = {"label": "label_sealed"}
+def _build_sealed_table(table: sa.Table) -> SealedTable:
+    facts = {column.name: get_facts(column) for column in table.columns}
+    bound = [name for name, each in facts.items() if each.get("binds_ciphertexts")]
+    return SealedTable(
+        tuple(bound or (column.name for column in table.primary_key)),
+        tuple(name for name, each in facts.items() if each.get("is_sealed")),
+        {name: each["sealed_in"] for name, each in facts.items() if "sealed_in" in each},
+        {name: each["domain_of"] for name, each in facts.items() if "domain_of" in each},
+    )
+
+
 SEALED: Mapping[str, SealedTable] = {
-    "alert_deliveries": SealedTable(("alert", "channel"), ("recipient",)),
-    "billing_details": SealedTable(("customer",), ("payer", "payment_method")),
-    "cancellations": SealedTable(("subscription",), ("comment",)),
-    "contacts": SealedTable(("email", "customer"), (), {"email": "email_sealed"}, {"domain": "email"}),
-    "customers": SealedTable(("id",), ("metadata",), {"external_id": "external_id_sealed"}),
-    "held_forms": SealedTable(("sha256",), ("page", "fields"), LABEL),
-    "invoice_parties": SealedTable(("invoice",), ("parties",)),
-    "limit_raises": SealedTable(("customer",), ("why",)),
-    "privacy_requests": SealedTable(("id",), ("person", "steps")),
-    "sessions": SealedTable(("sha256",), (), LABEL),
-    "sign_in_links": SealedTable(("sha256",), (), LABEL),
-    "sign_ups": SealedTable(("sha256",), (), {"email": "email_sealed"}),
-    "status_subscribers": SealedTable(("token",), (), {"email": "email_sealed"}),
-    "webhook_endpoints": SealedTable(("id",), ("url", "description")),
-    "webhook_messages": SealedTable(("id",), ("body",)),
+    name: sealed
+    for name, table in sorted(metadata.tables.items())
+    if (sealed := _build_sealed_table(table)).plain or sealed.looked_up
 }
 BARE = ("", "{}")
 """Empty values. They are not encrypted in columns without look-ups."""

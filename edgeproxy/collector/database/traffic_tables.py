@@ -2,48 +2,61 @@
 
 from sqlalchemy import Column, Index, Table, Text
 
+from edgeproxy.collector.database.marks import (
+    CHANGE,
+    CUSTOMER_NAME,
+    DELETES,
+    NAME,
+    READ,
+    TRAFFIC,
+    ImpersonalText,
+    closed,
+    of_customers,
+)
 from edgeproxy.collector.database.schema import INTEGER, metadata
 from edgeproxy.wire.traffic_report import BUCKETS
 
 
-def build_traffic_table(name: str, *keys: str) -> Table:
+def build_traffic_table(name: str, content: str, *keys: str) -> Table:
     """Build a table of requests by step, start, edge and `keys`. The row of an hour is the sum of its minutes."""
     return Table(
         name,
         metadata,
         Column("step", INTEGER, primary_key=True, autoincrement=False),  # Seconds per row: 60 or 3600.
         Column("start", INTEGER, primary_key=True, autoincrement=False),  # Unix seconds.
-        Column("edge", Text, primary_key=True),
-        *(Column(key, Text, primary_key=True) for key in keys),
-        Column("region", Text, nullable=False),
+        Column("edge", ImpersonalText, primary_key=True),
+        *(Column(key, ImpersonalText, primary_key=True) for key in keys),
+        Column("region", ImpersonalText, nullable=False),
         Column("minutes", INTEGER, nullable=False),  # The number of reports in the row.
         Column("requests", INTEGER, nullable=False),
         Column("rate_limited", INTEGER, nullable=False),
         Column("client_errors", INTEGER, nullable=False),
         Column("server_errors", INTEGER, nullable=False),
         *(Column(f"bucket_{number}", INTEGER, nullable=False) for number in range(BUCKETS)),
+        info=closed(content, TRAFFIC),
         sqlite_with_rowid=False,
         sqlite_strict=True,
     )
 
 
 # All requests of an edge. A row of a minute shows that its report has arrived (collector/traffic/reports.py).
-traffic = build_traffic_table("traffic")
+traffic = build_traffic_table("traffic", "what edges answered, of many customers")
 # These requests by route, as far as reports name routes.
-traffic_routes = build_traffic_table("traffic_routes", "route")
+traffic_routes = build_traffic_table("traffic_routes", "the same by route", "route")
 # Errors of customers by minute. Errors that a report does not assign have no customer, route and status.
 customer_errors = Table(
     "customer_errors",
     metadata,
-    Column("customer", Text, primary_key=True),
+    Column("customer", Text, primary_key=True, info=CUSTOMER_NAME),
     Column("start", INTEGER, primary_key=True, autoincrement=False),  # The Unix second when the minute begins.
-    Column("edge", Text, primary_key=True),
-    Column("route", Text, primary_key=True),
+    Column("edge", ImpersonalText, primary_key=True),
+    Column("route", ImpersonalText, primary_key=True),
     Column("status", INTEGER, primary_key=True, autoincrement=False),
-    Column("by", Text, primary_key=True),  # ANSWERERS of wire/traffic_report.py.
-    Column("region", Text, nullable=False),
+    Column("by", ImpersonalText, primary_key=True),  # ANSWERERS of wire/traffic_report.py.
+    Column("region", ImpersonalText, nullable=False),
     Column("requests", INTEGER, nullable=False),
     Index("customer_errors_start", "start"),
+    info=of_customers(NAME, "7 days", DELETES),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
@@ -52,22 +65,24 @@ customer_errors = Table(
 limit_watches = Table(
     "limit_watches",
     metadata,
-    Column("customer", Text, primary_key=True),
+    Column("customer", Text, primary_key=True, info=CUSTOMER_NAME),
     Column("until", INTEGER, nullable=False),  # Unix seconds.
     Column("operator_until", INTEGER, nullable=False),  # 0: no operator is viewing.
     Index("limit_watches_until", "until"),
+    info=of_customers(NAME, "10 minutes", DELETES, rights=CHANGE),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )
 limit_usage = Table(
     "limit_usage",
     metadata,
-    Column("customer", Text, primary_key=True),
-    Column("edge", Text, primary_key=True),
-    Column("region", Text, nullable=False),
+    Column("customer", Text, primary_key=True, info=CUSTOMER_NAME),
+    Column("edge", ImpersonalText, primary_key=True),
+    Column("region", ImpersonalText, nullable=False),
     Column("at", INTEGER, nullable=False),  # Unix seconds.
-    Column("limits", Text, nullable=False),  # JSON: a list of LimitUsage.
+    Column("limits", ImpersonalText, nullable=False),  # JSON: a list of LimitUsage.
     Index("limit_usage_edge", "edge"),
+    info=of_customers(NAME, "10 minutes", DELETES, rights=READ),
     sqlite_with_rowid=False,
     sqlite_strict=True,
 )

@@ -22,8 +22,8 @@ from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.states import DAY_MS, compute_customer_state
 from edgeproxy.collector.database.credit_tables import credit_balances
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, format_reason
+from edgeproxy.collector.database.marks import Erasure
 from edgeproxy.collector.database.personal_data import TABLES
-from edgeproxy.collector.database.personal_marks import Erasure
 from edgeproxy.collector.database.quota_tables import holdings, past_holdings
 from edgeproxy.collector.database.residency_tables import customer_moves
 from edgeproxy.collector.database.schema import customers as customers_table

@@ -21,8 +21,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base.spreadsheet import render_csv
 from edgeproxy.collector.accounts.audit_details import CONTACT, OWNER, Details, is_sealed, open_entry
 from edgeproxy.collector.accounts.rows import CustomerRow
+from edgeproxy.collector.database.marks import Subject, get_facts
 from edgeproxy.collector.database.personal_data import TABLES
-from edgeproxy.collector.database.personal_marks import Subject
 from edgeproxy.collector.database.schema import audit, dead_letters, metadata, tokens
 from edgeproxy.collector.database.sealed_columns import SEALED
 from edgeproxy.collector.database.unreadable_rows import UnreadableValue, format_unreadable, parse_rows
@@ -34,28 +34,15 @@ from edgeproxy.collector.privacy.rejected_events import match_events, names_one
 
 MANIFEST = "manifest.json"
 SECRETS: Mapping[str, frozenset[str]] = {
-    "keys": frozenset({"sha256"}),
-    "token_secrets": frozenset({"sha256"}),
-    "sessions": frozenset({"sha256"}),
-    "sign_in_links": frozenset({"sha256"}),
-    "held_forms": frozenset({"sha256"}),
-    "webhook_endpoints": frozenset({"secret", "old_secret"}),
-    "data_keys": frozenset({"wrapped"}),
-    "end_user_secrets": frozenset({"secret"}),
+    name: secrets
+    for name, table in metadata.tables.items()
+    if (secrets := frozenset(column.name for column in table.columns if get_facts(column).get("is_secret")))
 }
 """Columns that are not exported, by table."""
 SELECTED = (audit.name, dead_letters.name)
 """Tables without an owner whose rows about the customer are exported."""
 NOT_EXPORTED: Mapping[str, str] = {
-    "batches": "counts of all customers; this one's are in `ledger`, `hours` and `days`",
-    "directory_outbox": "the name alone, for seconds",
-    "directory_parts": "all customers, made of `customers` and `keys`",
-    "flags": "lists of all customers, with the name alone",
-    "idempotency": "encrypted by the request's own key, which nobody else has",
-    "plan_versions": "plans of all; this one's is in `subscriptions`",
-    "price_moves": "plans of all; this one's is in `subscriptions`",
-    "reconciliations": "differences of all; what was compared is in `invoices` and `credit_transactions`",
-    "webhook_events": "what Stripe said, which Stripe has",
+    name: entry.not_exported for name, entry in TABLES.items() if entry.not_exported is not None
 }
 """Tables with customer data that are not exported, each with the reason."""
 DETAILS = ("action", "target", "before", "after")

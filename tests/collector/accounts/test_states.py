@@ -27,7 +27,7 @@ CUSTOMERS = {
     "deleting": CUSTOMER._replace(deleting_since=1),
     "deleted": CUSTOMER._replace(deleting_since=1, erased_at=2),
 }
-KEY = KeyRow("k", "c", "00", "edge", None, None, None, None, 0, None, None, None, None, None, 1, None, "acme", None)
+KEY = KeyRow("k", "c", "acme", "00", "edge", 0, 1)
 KEYS = {
     "active": KEY,
     "due": KEY._replace(rotate_every=86400),

@@ -3,11 +3,10 @@
 import re
 from pathlib import Path
 
-import pytest
 import sqlalchemy as sa
 
+from edgeproxy.collector.database.marks import CUSTOMER_ID, ID, ImpersonalText, of_customers
 from edgeproxy.collector.database.personal_data import TABLES
-from edgeproxy.collector.database.personal_marks import TableEntry
 from edgeproxy.collector.database.row_security import PROTECTED
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.database.sealed_columns import SEALED
@@ -27,15 +26,26 @@ def test_each_text_column_is_on_the_data_map() -> None:
     assert list(coverage.find_gaps()) == []
 
 
-def test_check_finds_an_unmarked_column(monkeypatch: pytest.MonkeyPatch) -> None:
-    entry = TABLES["contacts"]
-    unmarked = TableEntry(
-        entry.retention, {"customer": entry.personal["customer"]}, "email_sealed domain role language gone"
+def test_check_finds_columns_and_tables_without_a_mark() -> None:
+    tables = sa.MetaData()
+    sa.Table(
+        "contacts",
+        tables,
+        sa.Column("email", sa.Text),
+        sa.Column("role", ImpersonalText),
+        sa.Column("customer", sa.Text, info=CUSTOMER_ID),
+        sa.Column("wrapped", sa.LargeBinary),
+        sa.Column("count", sa.Integer, info=CUSTOMER_ID),
+        info=of_customers(ID, ""),
     )
-    monkeypatch.setattr(coverage, "TABLES", {**TABLES, "contacts": unmarked})
-    assert list(coverage.find_gaps()) == [
-        "the column contacts.email is marked neither as personal nor as impersonal",
-        "contacts.gone is on the map, and is no text column, or is marked twice",
+    sa.Table("unmarked", tables, sa.Column("count", sa.Integer))
+    wrong = "is a text without a mark, or has a mark and is no text"
+    assert list(coverage.find_gaps(tables)) == [
+        "the mark of contacts does not say for how long it is kept",
+        f"the column contacts.email {wrong}",
+        f"the column contacts.wrapped {wrong}",
+        f"the column contacts.count {wrong}",
+        "the table unmarked has no mark",
     ]
 
 

@@ -15,8 +15,8 @@ from edgeproxy.collector.accounts.ids import generate_id, now_ms
 from edgeproxy.collector.accounts.states import AccountStateError
 from edgeproxy.collector.database.book_text import BookText
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.marks import Erasure
 from edgeproxy.collector.database.personal_data import TABLES
-from edgeproxy.collector.database.personal_marks import Erasure
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import directory_outbox, events, metadata
 from edgeproxy.collector.database.sealed_columns import SEALED

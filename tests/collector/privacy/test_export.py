@@ -20,8 +20,8 @@ from edgeproxy.collector.billing.credits.credits import book_gift
 from edgeproxy.collector.database.alert_tables import alert_mutes
 from edgeproxy.collector.database.credit_tables import credit_entries, credit_transactions
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.marks import Subject
 from edgeproxy.collector.database.personal_data import TABLES
-from edgeproxy.collector.database.personal_marks import Subject
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.sealed_columns import SEALED
 from edgeproxy.collector.encryption.keyring import open_keyring

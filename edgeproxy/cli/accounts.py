@@ -2,9 +2,10 @@
 
 import json
 import sys
+from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 from urllib.parse import quote
 
 import typer
@@ -67,9 +68,9 @@ def _build_pause(_: Api, arguments: Arguments) -> JsonObject:
     return {"paused": {"why": arguments["why"], "status": 402 if arguments["unpaid"] else 403}}
 
 
-def _build_fields_option(**more: Any) -> Parameter:
+def _build_fields_option(callback: Callable[..., object] | None = None) -> Parameter:
     about = "A field of the customer, its value a text or JSON; repeatable."
-    return option("fields", about, "--set", kind=list[str] | None, metavar="FIELD=VALUE", **more)
+    return option("fields", about, "--set", kind=list[str] | None, metavar="FIELD=VALUE", callback=callback)
 
 
 customers_ls = build_command(
@@ -96,7 +97,7 @@ customers_change = build_command(
     "PATCH",
     CUSTOMER_PATH,
     CUSTOMER,
-    _build_fields_option(callback=_require_fields),
+    _build_fields_option(_require_fields),
     DRY_RUN,
     body=_parse_fields,
 )

@@ -1,9 +1,8 @@
 """Commands about charging: `billing rollout`, `stop`, `resume`, `replay`, `webhooks`, `reconciliation`, `report`."""
 
-from typing import Any
-
 import typer
 
+from edgeproxy.base.json_values import JsonDocument
 from edgeproxy.cli.api import show
 from edgeproxy.cli.endpoint_commands import (
     REQUIRED,
@@ -19,7 +18,7 @@ ROLLOUT = "/billing/rollout"
 WHY = option("why", "The reason, for the audit log.", kind=str, default=REQUIRED)
 
 
-def _print_rollout(status: Any, arguments: Arguments) -> None:
+def _print_rollout(status: JsonDocument, arguments: Arguments) -> None:
     if arguments["as_json"]:
         show(status, True)
         return
@@ -29,7 +28,7 @@ def _print_rollout(status: Any, arguments: Arguments) -> None:
     typer.echo(f"mode {status['mode']}, {charged}")
 
 
-def _print_report(document: Any, arguments: Arguments) -> None:
+def _print_report(document: JsonDocument, arguments: Arguments) -> None:
     from edgeproxy.collector.billing.rating.money import format_amount
 
     if arguments["as_json"]:
@@ -51,7 +50,7 @@ def _print_report(document: Any, arguments: Arguments) -> None:
         typer.echo("there are no invoices")
 
 
-def _print_reconciliations(document: Any, arguments: Arguments) -> None:
+def _print_reconciliations(document: JsonDocument, arguments: Arguments) -> None:
     reconciliations = document["reconciliations"]
     if arguments["as_json"]:
         show({"reconciliations": reconciliations}, True)

@@ -2,12 +2,11 @@
 
 from collections.abc import Callable
 from decimal import Decimal
-from typing import Any
 from urllib.parse import quote
 
 import typer
 
-from edgeproxy.base.json_values import JsonObject
+from edgeproxy.base.json_values import JsonDocument, JsonObject
 from edgeproxy.cli.api import Api, show, table
 from edgeproxy.cli.endpoint_commands import (
     CUSTOMER,
@@ -15,6 +14,7 @@ from edgeproxy.cli.endpoint_commands import (
     IDEMPOTENCY_KEY,
     WHY,
     Arguments,
+    BuildBody,
     Parameter,
     Print,
     Rows,
@@ -72,7 +72,7 @@ def _build_refund(api: Api, arguments: Arguments) -> JsonObject:
     return body
 
 
-def _print_explanation(why: Any, arguments: Arguments) -> None:
+def _print_explanation(why: JsonDocument, arguments: Arguments) -> None:
     hours = None if arguments["as_json"] else why.pop("hours")
     show(why, arguments["as_json"])
     if hours:
@@ -113,11 +113,15 @@ def _describe_acceptance(accepted: JsonObject) -> str:
 
 
 def _build_correction(
-    about: str, path: str, *parameters: Parameter, output: Print = _print_correction, **body: Any
+    about: str,
+    path: str,
+    *parameters: Parameter,
+    body: BuildBody | None = None,
+    output: Print = _print_correction,
 ) -> Callable[..., None]:
     """Build the command of a correction that can be tried, and is made once for each key."""
     parameters = (*parameters, DRY_RUN, IDEMPOTENCY_KEY)
-    return build_command(about, "POST", path, *parameters, output=output, is_created_once=True, **body)
+    return build_command(about, "POST", path, *parameters, body=body, output=output, is_created_once=True)
 
 
 INVOICE_PATH = "/billing/invoices/{invoice}"

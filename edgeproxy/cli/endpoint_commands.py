@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote
 
 import typer
 
-from edgeproxy.base.json_values import JsonObject, JsonValue
+from edgeproxy.base.json_values import JsonDocument, JsonObject, JsonValue
 from edgeproxy.cli.api import Api, Authorities, CustomerRef, Json, Key, Url, show, table
 
 Arguments = Mapping[str, Any]
@@ -23,7 +23,7 @@ Arguments = Mapping[str, Any]
 Compute = Callable[[Api, Arguments], JsonValue]
 """Computes a value for the request from the arguments."""
 BuildBody = Callable[[Api, Arguments], JsonObject]
-Print = Callable[[Any, Arguments], None]
+Print = Callable[[JsonDocument, Arguments], None]
 """Prints the JSON of an answer."""
 
 PLACEHOLDER = re.compile(r"\{(\w+)\}")
@@ -40,7 +40,7 @@ class Parameter(NamedTuple):
     compute: Compute | None
     """Computes the value in the request, if that is not the argument itself."""
 
-    def is_in(self, values: Mapping[str, Any]) -> bool:
+    def is_in(self, values: Mapping[str, JsonValue]) -> bool:
         """Return whether the body has this parameter, of these values that are left for it."""
         return self.name in values and (self.default is REQUIRED or values[self.name] is not None)
 
@@ -53,10 +53,11 @@ def argument(
     metavar: str | None = None,
     default: object = REQUIRED,
     compute: Compute | None = None,
-    **limits: Any,
+    min: int | None = None,
+    max: int | None = None,
 ) -> Parameter:
     """Build a positional parameter."""
-    info = typer.Argument(metavar=metavar or name.upper(), help=about, **limits)
+    info = typer.Argument(metavar=metavar or name.upper(), help=about, min=min, max=max)
     return _build_parameter(name, kind, info, default, compute)
 
 
@@ -67,10 +68,14 @@ def option(
     kind: object = str | None,
     default: object = None,
     compute: Compute | None = None,
-    **limits: Any,
+    metavar: str | None = None,
+    min: int | None = None,
+    max: int | None = None,
+    callback: Callable[..., object] | None = None,
 ) -> Parameter:
     """Build an option."""
-    return _build_parameter(name, kind, typer.Option(*flags, help=about, **limits), default, compute)
+    info = typer.Option(*flags, metavar=metavar, help=about, min=min, max=max, callback=callback)
+    return _build_parameter(name, kind, info, default, compute)
 
 
 def switch(name: str, about: str, flag: str) -> Parameter:
@@ -104,7 +109,7 @@ class Rows:
     cells: Mapping[str, Callable[[JsonObject], JsonValue]] = field(default_factory=dict)
     """Compute cells that differ from the fields of a row."""
 
-    def __call__(self, document: Any, arguments: Arguments) -> None:
+    def __call__(self, document: JsonDocument, arguments: Arguments) -> None:
         """Print the rows."""
         rows: list[JsonObject] = document[self.name]
         if not arguments["as_json"]:
@@ -118,7 +123,7 @@ class Sentence:
 
     text: str
 
-    def __call__(self, document: Any, arguments: Arguments) -> None:
+    def __call__(self, document: JsonDocument, arguments: Arguments) -> None:
         """Print the sentence."""
         typer.echo(self.text.format(answer=document, **arguments))
 
@@ -160,20 +165,19 @@ class EndpointCall(NamedTuple):
     is_created_once: bool
     """Send an Idempotency-Key."""
 
-    def send(self, arguments: dict[str, Any], output: Print) -> Any:
+    def send(self, arguments: Arguments, output: Print) -> JsonDocument:
         """Send the request and return the JSON of the answer."""
         api = Api(arguments["collector"], arguments["ca"])
         if arguments.get("customer"):
-            arguments["customer"] = api.resolve_customer(arguments["customer"])
-        values: dict[str, Any] = {
+            arguments = {**arguments, "customer": api.resolve_customer(arguments["customer"])}
+        values: dict[str, JsonValue] = {
             each.name: arguments[each.name] if each.compute is None else each.compute(api, arguments)
             for each in self.parameters
+            if each not in (DRY_RUN, IDEMPOTENCY_KEY)
         }
-        key = values.pop(IDEMPOTENCY_KEY.name, None)
         path, _, more = self.path.partition("?")
         path = PLACEHOLDER.sub(lambda match: quote(str(values.pop(match[1])), safe=""), path)
-        dry_run = _format_parameter(values.pop(DRY_RUN.name, False))
-        query: dict[str, Any] = {}
+        query: dict[str, JsonValue] = {}
         for name, value in parse_qsl(more):
             placeholder = PLACEHOLDER.fullmatch(value)
             query[name] = values.pop(placeholder[1]) if placeholder else value
@@ -188,8 +192,15 @@ class EndpointCall(NamedTuple):
         texts = {name: _format_parameter(value) for name, value in query.items()}
         if isinstance(output, Rows) and output.is_paged:
             return {output.name: api.fetch_all(path, output.name, **texts)}
-        create = self.is_created_once
-        return api.call(self.method, path, body, create=create, key=key, dry_run=dry_run, query=texts)
+        return api.call(
+            self.method,
+            path,
+            body,
+            create=self.is_created_once,
+            key=arguments.get(IDEMPOTENCY_KEY.name),
+            dry_run=_format_parameter(arguments.get(DRY_RUN.name)),
+            query=texts,
+        )
 
 
 def _format_parameter(value: object) -> str | None:
@@ -215,7 +226,7 @@ def build_command(
     """Build a command that calls an endpoint. `about` is its help."""
     call = EndpointCall(method, path, parameters, body, is_created_once)
 
-    def run(**arguments: Any) -> None:
+    def run(**arguments: object) -> None:
         output(call.send(arguments, output), arguments)
 
     options = (*parameters, *(() if isinstance(output, Sentence) else (OUTPUT,)), *CONNECTION)

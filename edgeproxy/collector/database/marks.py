@@ -7,7 +7,7 @@ without a mark, and for tables without one. A column of the type `ImpersonalText
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any, NamedTuple, TypedDict, Unpack, cast
+from typing import NamedTuple, TypedDict, Unpack, cast
 
 import sqlalchemy as sa
 
@@ -74,7 +74,7 @@ class Facts(TypedDict, total=False):
     """It is not exported."""
 
 
-Info = dict[str, Any]
+Info = dict[str, object]
 """The argument `info` of a column or a table."""
 
 READ = ("SELECT",)
@@ -179,7 +179,7 @@ TABLE = "table"
 """The key of a table's mark in its `info`."""
 
 
-def get_facts(column: sa.Column[Any]) -> Facts:
+def get_facts(column: sa.Column[object]) -> Facts:
     """Return the facts about a column. A column without a mark has none."""
     return cast(Facts, IMPERSONAL if isinstance(column.type, ImpersonalText) else column.info)
 

@@ -10,9 +10,9 @@ other hosts the last column is the hub's: their counts, also written by the supe
 the heads do too, so that one slice reads them all. A row of a tally table is 32 header words (29 of them hold the key,
 and the last holds the mark), and `width` words for each column.
 
-Every word has one writer at a time. A column's words are written by the process that holds the column. The foreign
-ring, the sync version and the marks are written by the supervisor that maintains the tables. The assignment of rows to
-keys is written by the holder of the file's flock.
+Every word but a row's alarm has one writer at a time. A column's words are written by the process that holds the
+column. The foreign ring, the sync version and the marks are written by the supervisor that maintains the tables. The
+assignment of rows to keys is written by the holder of the file's flock.
 """
 
 from math import ceil
@@ -70,6 +70,7 @@ HEAD_WORDS = 7
 #
 #     word                 0     1        2          3          4            5              6
 #     rate                 CUM   LEVEL    SEEN_CUM   UNTIL      WANT         USED           GIVEN
+#     the foreign column's CUM   LEVEL    SEEN_CUM   UNTIL      ALARM
 #     rate, the hub's      CUM   LEVEL    SEEN_CUM   WITHHELD   THRESHOLDS   NO_USE_UNTIL   WARM_UNTIL
 #     concurrency                GAUGE               UNTIL
 #     concurrency, hub's         GAUGE               WITHHELD
@@ -90,6 +91,10 @@ GAUGE = 1
 """For concurrency: the owner's number above OWNER_SHIFT, and its slots in use (edge/limits/slots.py)."""
 PERIOD = 1
 """For a quota: the number of the calendar period that CUM counts (edge/limits/quota.py)."""
+ALARM = WANT
+"""A word of the foreign column's head that any worker writes: it changes when a worker comes near a limit of the row
+(edge/limits/headroom.py).
+"""
 LEDGER, LEDGER_PERIOD = WANT, USED
 """For a quota, in the hub column: the ledger's count for other hosts, a lower bound, and its calendar period."""
 FORMER_HEAD_WORDS = 4

@@ -82,6 +82,9 @@ class LimitTable:
         self.head_at = layout.head(column or 0)
         self.owner = secrets.randbits(32) | 1 << 31
         """Gauges use this number to tell this process's words from the words of its predecessors in the column."""
+        self.alarm_at = layout.head(FOREIGN_COLUMN) + at.ALARM
+        """The offset in a row of its alarm."""
+        self._alarms = 0
         self.version = -1
         self._waits_from = 0.0
         self.refresh_columns()
@@ -374,6 +377,11 @@ class LimitTable:
         self.heads_end = layout.head(1 + max(used, default=-1))
         """The end in a row of the last used head."""
         self.active = len(active - {layout.hub})
+        is_alone = layout.hub is None and self.active <= layout.columns // 2
+        self.sharers = self.active if is_alone else 0
+        """The workers that share headroom (edge/limits/headroom.py). None do if other hosts count too, or the workers
+        of another supervisor, which may be of a version that knows no alarm.
+        """
         for reader in tuple(self.readers.values()):
             reader.invalidate()
         self.version = version
@@ -384,6 +392,16 @@ class LimitTable:
     def active_columns(self) -> frozenset[int]:
         """Return the columns whose words may change at any time."""
         return self._columns(at.ACTIVE_COLUMNS)
+
+    def raise_alarm(self, place: int) -> None:
+        """Write a number that no process has written before into the alarm at `place`.
+
+        So each worker notices it, even if others write there at the same time.
+        """
+        self._alarms += 1
+        self.words[place] = self.owner << at.OWNER_SHIFT | self._alarms & at.COUNT_MASK
+        # The next load of the others' counts must not overtake this store.
+        fence()
 
     def _columns(self, bitmap: int) -> frozenset[int]:
         bits = int.from_bytes(self._bytes[bitmap * at.WORD : (bitmap + at.BITMAP_WORDS) * at.WORD], "little")

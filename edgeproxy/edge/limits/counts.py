@@ -13,6 +13,7 @@ from edgeproxy.edge.counters.local_row import LocalRow
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_FOREIGN
 from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableFullError
+from edgeproxy.edge.limits.headroom import FULL_SECONDS, MARGIN_SHIFT, Headroom
 from edgeproxy.edge.limits.local import Locals
 
 ROW_RETRY_SECONDS = 1.0
@@ -64,6 +65,7 @@ class Counts:
         "closed",
         "cum",
         "cum_at",
+        "headroom",
         "more",
         "oldest",
         "own",
@@ -164,6 +166,7 @@ class Counts:
             self.more = tuple([begin + slot for begin, _ in self._runs])
             self.runs: tuple[slice, ...] = tuple([slice(begin + slot, end, self._ring) for begin, end in self._runs])
             self._settled = UNSETTLED
+            self.headroom.reset()
         elif siblings:
             self.sibling_at = siblings[0][1] + slot
             if len(siblings) > 1:
@@ -263,6 +266,27 @@ class Counts:
                     withheld -= some
         return cells
 
+    def read_siblings(self, left: int, limit: int, now: float) -> int:
+        """Subtract the siblings' counts of this cell from what is left of a limit without them.
+
+        Take headroom if that leaves the margin. If it leaves less, make the others read too, and read again.
+        """
+        headroom = self.headroom
+        alarm = self.words[headroom.alarm_at]
+        if IS_WEAK:
+            fence()
+        headroom.seen = seen = self.sum_siblings()
+        if left - seen >= limit >> MARGIN_SHIFT:
+            headroom.grant(limit, self.own, alarm)
+            return left - seen
+        headroom.until = -1
+        if left > seen and headroom.must_raise(limit):
+            headroom.raise_alarm(limit)
+            headroom.seen = seen = self.sum_siblings()
+        if left <= seen:
+            headroom.full_until = now + FULL_SECONDS
+        return left - seen
+
     def sum_siblings(self) -> int:
         """Return the siblings' counts of this cell by one call for each of the `runs`.
 
@@ -348,6 +372,7 @@ class Counts:
         self._runs: tuple[tuple[int, int], ...] = ()
         if len(self._siblings) > LOOPED_SIBLINGS_MAX:
             self._runs = tuple(join_rings([ring for _, ring in self._siblings], self._ring))
+            self.headroom = Headroom(self._table, self.row)
         self.sibling_at = place.zero
         self.more = ()
         self.runs = ()

@@ -12,6 +12,7 @@ from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_GAUGES
 from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import LOOPED_SIBLINGS_MAX, ROW_RETRY_SECONDS, join_rings
+from edgeproxy.edge.limits.headroom import MARGIN_SHIFT, Headroom
 from edgeproxy.edge.limits.local import Locals
 
 ROW_RETENTION_SECONDS = 60.0
@@ -27,6 +28,7 @@ class Slots:
         "_foreign_at",
         "_generation",
         "_generation_at",
+        "_headroom",
         "_key",
         "_locals",
         "_own_at",
@@ -84,25 +86,58 @@ class Slots:
         else:
             words[self._own_at] = self._owner | used
             places = self._places
-            total = used + words[self._foreign_at] + len(places)
             if self._runs:
-                for run in self._runs:
-                    total += sum(words[run]) & COUNT_MASK
+                headroom = self._headroom
+                # The own word is stored already: who raises the alarm after this look reads it.
+                if headroom.until >= amount and words[headroom.alarm_at] == headroom.alarm and headroom.limit == limit:
+                    headroom.until -= amount
+                    return True
+                total = self._read_gauges(limit)
+                if headroom.until >= 0:
+                    headroom.until -= amount
+                elif total <= limit and headroom.must_raise(limit):
+                    headroom.raise_alarm(limit)
+                    total = self._sum_gauges()
+                if total + len(places) <= limit:
+                    return True
             else:
+                total = used + words[self._foreign_at] + len(places)
                 for place in places:
                     total += words[place] & COUNT_MASK
-            if total <= limit:
-                return True
+                if total <= limit:
+                    return True
             # One of the last slots. A load may overtake an earlier store, so processes that take one within nanoseconds
             # may not see each other yet. After a fence they do.
             fence()
-            total = used + words[self._foreign_at]
-            for place in places:
-                total += words[place] & COUNT_MASK
-            if total <= limit or self._count_living() <= limit:
+            if self._sum_gauges() <= limit or self._count_living() <= limit:
                 return True
         self.release(amount)
         return False
+
+    def _read_gauges(self, limit: int) -> int:
+        """Return the slots that the columns say are in use. Take headroom if a margin of the limit is left."""
+        headroom = self._headroom
+        alarm = self._table.words[headroom.alarm_at]
+        if IS_WEAK:
+            fence()
+        total = self._sum_gauges()
+        # Slots become free, so others may have headroom again since the last alarm.
+        headroom.reset()
+        if total <= limit - (limit >> MARGIN_SHIFT):
+            headroom.grant(limit, 0, alarm)
+        return total
+
+    def _sum_gauges(self) -> int:
+        """Return the slots that the columns say are in use, this process's own included."""
+        words = self._table.words
+        total: int = self.used + words[self._foreign_at]
+        if self._runs:
+            for run in self._runs:
+                total += sum(words[run]) & COUNT_MASK
+            return total
+        for place in self._places:
+            total += words[place] & COUNT_MASK
+        return total
 
     def release(self, amount: int = 1) -> None:
         """Release `amount` of the acquired slots."""
@@ -123,9 +158,15 @@ class Slots:
             return True
         if self._row < 0:
             return self.used + amount > max(amount, limit // self._share)
-        total = self.used + amount + words[self._foreign_at]
-        for place in self._places:
-            total += words[place] & COUNT_MASK
+        if self._runs:
+            headroom = self._headroom
+            if headroom.until >= amount and words[headroom.alarm_at] == headroom.alarm and headroom.limit == limit:
+                return False
+            total = self._read_gauges(limit) + amount
+        else:
+            total = self.used + amount + words[self._foreign_at]
+            for place in self._places:
+                total += words[place] & COUNT_MASK
         return total > limit and self._count_living() + amount > limit
 
     @property
@@ -222,3 +263,4 @@ class Slots:
         if len(self._places) > LOOPED_SIBLINGS_MAX:
             width = table.layout.width
             self._runs = tuple([slice(begin, end, width) for begin, end in join_rings([*self._places], width)])
+            self._headroom = Headroom(table, self._row)

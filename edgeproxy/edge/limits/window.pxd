@@ -1,5 +1,6 @@
 cimport cython
 from edgeproxy.edge.limits.counts cimport Counts as CCounts
+from edgeproxy.edge.limits.headroom cimport Headroom as CHeadroom
 
 cdef class SlidingWindow:
     cdef public object _passes_at, _wait_key, rule
@@ -7,7 +8,7 @@ cdef class SlidingWindow:
     cdef public double _second
     cdef public bytes _tail, prefix
     cdef public long long cost, limit
-    @cython.locals(counts=CCounts, left="long long", live="long long", word="unsigned long long")
+    @cython.locals(counts=CCounts, headroom=CHeadroom, known="long long", left="long long", live="long long", word="unsigned long long")
     cpdef long long left(self, double now) except? -9223372036854775807
     @cython.locals(counts=CCounts, own="long long", cum="unsigned long long")
     cpdef charge(self, long long cost=*)

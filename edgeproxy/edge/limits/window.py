@@ -65,7 +65,18 @@ class SlidingWindow:
             left -= live
         if counts.more:
             if counts.runs:
-                return left - counts.sum_siblings()
+                headroom = counts.headroom
+                known = left - headroom.seen
+                if known < 1:
+                    if now < headroom.full_until:
+                        return known
+                elif (
+                    counts.own + self.cost <= headroom.until
+                    and words[headroom.alarm_at] == headroom.alarm
+                    and headroom.limit == self.limit
+                ):
+                    return known
+                return counts.read_siblings(left, self.limit, now)
             for sibling in counts.more:
                 word = words[sibling]
                 live = word - counts.base

@@ -69,7 +69,7 @@ class Task:
 
 def carry_out(task: Task, store: Store, policies: Policies, record: Record) -> float:
     """Decide until the end of the task. Return the seconds spent on decisions."""
-    policy = policies.get_policy(task.rule(), task.subject.encode())
+    policy = policies.get_policy(task.rule(), task.subject.encode(), task.cost)
     offset, cost, until = store.offset, task.cost, task.until
     swept = asked = 0.0
     before = monotonic()

@@ -5,7 +5,9 @@ t seconds of a bucket at most B + r t + 2 (N - 1) c, with c the cost of a reques
 """
 
 import json
+import os
 import random
+import signal
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +17,7 @@ import orjson
 import pytest
 
 from edgeproxy.edge.counters.store import Store
+from edgeproxy.edge.limits.headroom import compute_headroom
 from edgeproxy.edge.limits.usage import compute_usage
 from loadtest.testbed.windows import most_in_a_window
 from tests.edge.limits.hammer import TURN, Record, Task
@@ -35,6 +38,15 @@ class Hammer(Program):
         super().__init__("-m", "tests.edge.limits.hammer", state, path)
         self._path = path
         self._seen = 0
+
+    def stop(self) -> None:
+        """Stop the process wherever it is, and wait until it has stopped."""
+        os.kill(self.process.pid, signal.SIGSTOP)
+        os.waitid(os.P_PID, self.process.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def go_on(self) -> None:
+        """Let the stopped process continue."""
+        os.kill(self.process.pid, signal.SIGCONT)
 
     def join(self) -> None:
         """Let the process join the state directory."""
@@ -78,15 +90,24 @@ class Gang:
         for hammer in asking:
             hammer.say(said)
         for _ in range(deaths):
-            victim, successor = chance.choice(asking), self._waiting.pop()
-            victim.kill()
-            successor.join()
-            successor.say(said)
-            for crew in (asking, self.working):
-                crew[crew.index(victim)] = successor
+            victim = chance.choice(asking)
+            asking[asking.index(victim)] = self.replace(victim, said)
         assert monotonic() < task.until, "the task was over before all successors had joined"
         asked = max([hammer.asked() for hammer in asking])
-        return sorted(moment for hammer in self._everyone for moment in hammer.times()), asked
+        return self.collect_times(), asked
+
+    def replace(self, victim: Hammer, said: str) -> Hammer:
+        """Kill a process. Return its successor, which got the task."""
+        successor = self._waiting.pop()
+        victim.kill()
+        successor.join()
+        successor.say(said)
+        self.working[self.working.index(victim)] = successor
+        return successor
+
+    def collect_times(self) -> list[float]:
+        """Return the times of all admitted requests that were not collected before."""
+        return sorted(moment for hammer in self._everyone for moment in hammer.times())
 
 
 def fullest(times: list[float], rate: float, cost: int) -> float:
@@ -178,6 +199,29 @@ def test_parallel_processes_stay_within_the_limit_while_some_are_killed(
             if window > SECONDS:
                 # A process killed between a charge and its record has charged one request more than it recorded.
                 assert 0 < len(times) <= shown.used <= len(times) + deaths
+
+
+def test_ten_processes_with_headroom_stay_within_the_limit_while_some_are_stopped_and_killed(
+    tmp_path: Path, seed: int
+) -> None:
+    chance, processes, deaths = random.Random(seed), 10, 2
+    assert compute_headroom(HIGH, processes) > 100
+    with ExitStack() as ends:
+        gang = Gang(tmp_path, processes, 2 * deaths, ends)
+        for cost in (1, 7):
+            task = Task(f"customer-{cost}", "sliding_window", HIGH, WINDOW, 0, cost, monotonic() + 3 * SECONDS)
+            said = orjson.dumps(asdict(task)).decode()
+            for hammer in gang.working:
+                hammer.say(said)
+            for _ in range(deaths):
+                # Stopped with headroom, or in the middle of a decision, while the others use the limit up.
+                for hammer in (stopped := chance.sample(gang.working, 4)):
+                    hammer.stop()
+                gang.replace(stopped.pop(), said)
+                for hammer in stopped:
+                    hammer.go_on()
+            asked = max([hammer.asked() for hammer in gang.working])
+            assert_held(task, gang.collect_times(), asked, processes)
 
 
 CLAIMER = """

@@ -27,10 +27,21 @@ from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.changes import ChangeHandlers
 from edgeproxy.collector.api.contact_rights import list_alert_kinds
-from edgeproxy.collector.api.endpoint import ADMIN, MONEY_READERS, OWN, READERS, Call, Nothing, Query, get, post
+from edgeproxy.collector.api.endpoint import (
+    ADMIN,
+    MONEY_READERS,
+    OWN,
+    READERS,
+    AnyCall,
+    Call,
+    Nothing,
+    Query,
+    get,
+    post,
+)
 from edgeproxy.collector.api.field_types import SEQ_MAX, ChangeQuery, Printed, Truth, in_query
 from edgeproxy.collector.api.group import NUMBER_SCHEMA, Group, PathParameter
-from edgeproxy.collector.api.responses import ProblemError, Result, next_page
+from edgeproxy.collector.api.responses import ProblemError, next_page
 from edgeproxy.collector.problems import account_codes, request_codes
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.units import Whole
@@ -193,7 +204,7 @@ class AlertList(TypedDict):
     """The `cursor` of the next page; missing on the last one."""
 
 
-Step = Callable[[AsyncConnection, AlertSubject, Side], Awaitable[None]]
+Step = Callable[[AlertSubject, Side], Awaitable[None]]
 """A step in the handling of an alert."""
 NUMBER = re.compile(r"[1-9][0-9]{0,14}")
 
@@ -261,13 +272,15 @@ class AlertHandlers(ChangeHandlers):
         example={"why": "We look into it."},
         errors={404: "There is no such alert.", 409: "The alert is acknowledged already."},
     )
-    async def acknowledge_alert(self, call: Call[ChangeQuery, AcknowledgeAlertRequest]) -> Result[AlertResponse]:
+    async def acknowledge_alert(
+        self, call: Call[ChangeQuery, AcknowledgeAlertRequest], connection: AsyncConnection
+    ) -> AlertResponse:
         """Acknowledge an alert: tell others that you have seen it."""
 
-        async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
+        async def do(alert: AlertSubject, side: Side) -> None:
             await handling.acknowledge(connection, call.caller, alert, side, call.body.why, now_ms())
 
-        return await self._handle(call, do)
+        return await self._handle(call, connection, do)
 
     @post(
         "/v1/alerts/{alert}/assign",
@@ -275,13 +288,15 @@ class AlertHandlers(ChangeHandlers):
         example={"to": "dev@acme.example"},
         errors={404: "There is no such alert."},
     )
-    async def assign_alert(self, call: Call[ChangeQuery, AssignAlertRequest]) -> Result[AlertResponse]:
+    async def assign_alert(
+        self, call: Call[ChangeQuery, AssignAlertRequest], connection: AsyncConnection
+    ) -> AlertResponse:
         """Assign an alert to a person, or to no person."""
 
-        async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
+        async def do(alert: AlertSubject, side: Side) -> None:
             await handling.assign(connection, call.caller, alert, side, call.body.to, now_ms())
 
-        return await self._handle(call, do)
+        return await self._handle(call, connection, do)
 
     @post(
         "/v1/alerts/{alert}/mute",
@@ -289,38 +304,34 @@ class AlertHandlers(ChangeHandlers):
         example={"until": "2027-03-08T00:00:00Z", "why": "A load test."},
         errors={404: "There is no such alert."},
     )
-    async def mute_alert(self, call: Call[ChangeQuery, MuteAlertRequest]) -> Result[AlertResponse]:
+    async def mute_alert(self, call: Call[ChangeQuery, MuteAlertRequest], connection: AsyncConnection) -> AlertResponse:
         """Mute the kind of an alert for a while.
 
         Later alerts of this kind for this customer are listed but not sent.
         """
 
-        async def do(connection: AsyncConnection, alert: AlertSubject, side: Side) -> None:
+        async def do(alert: AlertSubject, side: Side) -> None:
             await handling.mute(connection, call.caller, alert, side, call.body.until, call.body.why, now_ms())
 
-        return await self._handle(call, do)
+        return await self._handle(call, connection, do)
 
-    async def _handle(self, call: Call[ChangeQuery, Body], do: Step) -> Result[AlertResponse]:
+    async def _handle(self, call: AnyCall, connection: AsyncConnection, do: Step) -> AlertResponse:
         """Take a step in the handling of an alert, and answer with the updated alert."""
         number = call.path("alert")
-
-        async def make(connection: AsyncConnection) -> Result[AlertResponse]:
-            if not NUMBER.fullmatch(number):
-                raise ProblemError(account_codes.ALERT_NOT_FOUND, handling.NOT_THERE)
-            alert = await handling.get_subject(connection, int(number))
-            kinds = list_alert_kinds(call.holder)
-            if kinds is not None and alert.kind not in kinds:
-                raise auth.DeniedError(
-                    request_codes.ROLE_DENIED,
-                    f"{call.holder.called} (role {call.holder.contact_role}) reads no such alert",
-                )
-            await do(connection, alert, find_side(call.holder))
-            report = await reports.find_alert(connection, alert.id, has_deliveries=call.holder.customer is None)
-            assert report is not None
-            await add_handling(connection, call.holder, [report])
-            return Result(cast(AlertResponse, report))
-
-        return await self._change(call, make)
+        if not NUMBER.fullmatch(number):
+            raise ProblemError(account_codes.ALERT_NOT_FOUND, handling.NOT_THERE)
+        alert = await handling.get_subject(connection, int(number))
+        kinds = list_alert_kinds(call.holder)
+        if kinds is not None and alert.kind not in kinds:
+            raise auth.DeniedError(
+                request_codes.ROLE_DENIED,
+                f"{call.holder.called} (role {call.holder.contact_role}) reads no such alert",
+            )
+        await do(alert, find_side(call.holder))
+        report = await reports.find_alert(connection, alert.id, has_deliveries=call.holder.customer is None)
+        assert report is not None
+        await add_handling(connection, call.holder, [report])
+        return cast(AlertResponse, report)
 
     @get("/v1/anomalies", roles=READERS | OWN)
     async def list_anomalies(self, call: Call[AnomaliesQuery, Nothing]) -> AnomalyList:

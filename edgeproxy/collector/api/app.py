@@ -252,7 +252,9 @@ class Service:
 
     async def _call_handler(self, endpoint: Endpoint, call: AnyCall) -> object:
         """Return the result of an endpoint's handler."""
-        handle = partial(endpoint.handler, self._handlers_by_route[endpoint.method, endpoint.path], call)
+        handlers = self._handlers_by_route[endpoint.method, endpoint.path]
+        handlers.check(call)
+        handle = partial(endpoint.handler, handlers, call)
         if not endpoint.is_transaction:
             return await handle()
 

@@ -86,33 +86,30 @@ class CancellationHandlers(CustomerBillingHandlers):
         rate=RequestRate(10, "customer"),
     )
     async def end_subscription(
-        self, call: Call[CustomerChangeQuery, CancelSubscriptionRequest]
+        self, call: Call[CustomerChangeQuery, CancelSubscriptionRequest], connection: AsyncConnection
     ) -> Result[ChangedSubscription]:
         """Cancel a subscription as DELETE does, and give the reason."""
-        return await self._cancel(call, call.body.when, Feedback(call.body.reason, call.body.comment))
+        return await self._cancel(call, connection, call.body.when, Feedback(call.body.reason, call.body.comment))
 
     async def _cancel(
         self,
         call: Call[CustomerChangeQuery, CancelSubscriptionRequest | Nothing],
+        connection: AsyncConnection,
         when: changes.When,
         feedback: Feedback | None,
     ) -> Result[ChangedSubscription]:
         customer = self._get_customer(call.holder, call.query)
-
-        async def make(connection: AsyncConnection) -> Result[ChangedSubscription]:
-            subscription, version = await subscriptions.cancel_subscription(
-                connection,
-                call.caller,
-                customer,
-                when,
-                settings=self._settings,
-                now=time.time(),
-                match=parse_if_match(call.request),
-                feedback=feedback,
-            )
-            return Result(subscription, version)
-
-        return await self._change(call, make)
+        subscription, version = await subscriptions.cancel_subscription(
+            connection,
+            call.caller,
+            customer,
+            when,
+            settings=self._settings,
+            now=time.time(),
+            match=parse_if_match(call.request),
+            feedback=feedback,
+        )
+        return Result(subscription, version)
 
     @get(
         "/billing/cancellations",

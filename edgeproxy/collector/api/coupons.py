@@ -14,7 +14,6 @@ from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, Cu
 from edgeproxy.collector.api.endpoint import BILLING, MONEY_READERS, OWN, UPDATE, Call, Nothing, delete, get, put
 from edgeproxy.collector.api.group import Group
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.api.responses import Result
 from edgeproxy.collector.billing.invoices.line_rows import format_unit_price
 from edgeproxy.collector.billing.rating.discounts import Discount
 from edgeproxy.collector.billing.subscriptions import coupons
@@ -85,30 +84,26 @@ class CouponHandlers(CustomerBillingHandlers):
             return to_response(await coupons.get_coupon(connection, customer))
 
     @put("/billing/subscription/coupon", roles=BILLING, example={"coupon": "LAUNCH20"}, change=UPDATE)
-    async def put_coupon(self, call: Call[CustomerChangeQuery, PutCouponRequest]) -> Result[CouponResponse]:
+    async def put_coupon(
+        self, call: Call[CustomerChangeQuery, PutCouponRequest], connection: AsyncConnection
+    ) -> CouponResponse:
         """Give a subscription a coupon, starting with the current period."""
         customer = self._get_customer(call.holder, call.query)
-
-        async def make(connection: AsyncConnection) -> Result[CouponResponse]:
-            try:
-                discount = await coupons.add_coupon(
-                    connection, call.caller, customer, call.body.coupon, self._settings, time.time()
-                )
-            except CouponRejectedError as error:
-                raise reject_field("coupon", str(error)) from None
-            return Result(to_response(discount))
-
-        return await self._change(call, make)
+        try:
+            discount = await coupons.add_coupon(
+                connection, call.caller, customer, call.body.coupon, self._settings, time.time()
+            )
+        except CouponRejectedError as error:
+            raise reject_field("coupon", str(error)) from None
+        return to_response(discount)
 
     @delete("/billing/subscription/coupon", roles=BILLING, change=UPDATE)
-    async def delete_coupon(self, call: Call[CustomerChangeQuery, Nothing]) -> Result[CouponResponse]:
+    async def delete_coupon(
+        self, call: Call[CustomerChangeQuery, Nothing], connection: AsyncConnection
+    ) -> CouponResponse:
         """End the coupon of a subscription with the current period."""
         customer = self._get_customer(call.holder, call.query)
-
-        async def make(connection: AsyncConnection) -> Result[CouponResponse]:
-            return Result(to_response(await coupons.remove_coupon(connection, call.caller, customer)))
-
-        return await self._change(call, make)
+        return to_response(await coupons.remove_coupon(connection, call.caller, customer))
 
 
 GROUP = Group(

@@ -31,13 +31,17 @@ NO_USAGE: Final = {422: "The query names no customer, or the usage of the period
 """The error of endpoints that read the usage of a customer's period."""
 
 
-class CustomerQuery(Query):
-    """The customer whose billing is read."""
-
-    errors: ClassVar[Mapping[int, str]] = MappingProxyType({422: "The query names no customer."})
+class AnyCustomerQuery(Query):
+    """The customer whose billing is read. Without one, staff read the billing of all."""
 
     customer: Printed | None = None
     """The customer, by id or name. A customer's own token need not name it."""
+
+
+class CustomerQuery(AnyCustomerQuery):
+    """The customer whose billing is read."""
+
+    errors: ClassVar[Mapping[int, str]] = MappingProxyType({422: "The query names no customer."})
 
 
 class CustomerChangeQuery(ChangeQuery):
@@ -66,6 +70,11 @@ class Payer(NamedTuple):
 
 class CustomerBillingHandlers(ChangeHandlers):
     """Handlers of the billing of a customer."""
+
+    def check(self, call: AnyCall) -> None:
+        """Raise an error if the query has to name a customer, and does not name one that the caller may name."""
+        if isinstance(call.query, CustomerQuery | CustomerChangeQuery):
+            self._get_customer(call.holder, call.query)
 
     async def _check_selling(self, holder: Holder) -> None:
         """Raise ProblemError while nothing can be bought.

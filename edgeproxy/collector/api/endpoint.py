@@ -42,14 +42,11 @@ API_USERS = frozenset({"api", "customers"})
 """The listener groups of an endpoint for all users of the API."""
 
 
-NO_ERRORS: Mapping[int, str] = MappingProxyType({})
-
-
 class Query(BaseModel):
     """The parameters of a query string. This model itself has none."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
-    errors: ClassVar[Mapping[int, str]] = NO_ERRORS
+    errors: ClassVar[Mapping[int, str]] = MappingProxyType({})
     """Error statuses that follow from the parameters, with their meanings."""
 
 

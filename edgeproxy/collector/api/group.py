@@ -10,7 +10,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.accounts import customers
 from edgeproxy.collector.accounts.audit import Tallies
 from edgeproxy.collector.accounts.last_used import LastUsedDays
-from edgeproxy.collector.api.endpoint import Endpoint, list_endpoints
+from edgeproxy.collector.api.endpoint import AnyCall, Endpoint, list_endpoints
 from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.webhooks.processor import Processor
@@ -80,6 +80,9 @@ class Handlers:
 
     def apply_settings(self, settings: CollectorSettings) -> None:
         """Derive values that each request needs from new settings."""
+
+    def check(self, call: AnyCall) -> None:
+        """Raise an error for a call that no endpoint of the group can answer, before a transaction begins."""
 
     async def close(self) -> None:
         """Stop background tasks."""

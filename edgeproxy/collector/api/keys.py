@@ -34,6 +34,7 @@ from edgeproxy.collector.api.endpoint import (
     READERS,
     SUPPORT,
     UPDATE,
+    AnyCall,
     Call,
     Nothing,
     Query,
@@ -161,24 +162,23 @@ class KeyHandlers(ChangeHandlers):
         example={"jwk": {"kty": "OKP", "crv": "X25519", "x": "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"}},
         change=UPDATE,
     )
-    async def put_public_key(self, call: Call[ChangeQuery, PutPublicKeyRequest]) -> Result[KeyRotation]:
+    async def put_public_key(
+        self, call: Call[ChangeQuery, PutPublicKeyRequest], connection: AsyncConnection
+    ) -> KeyRotation:
         """Register the public key that encrypts the secrets of new keys. It replaces the previous one."""
-        return await self._change_public_key(call, public_keys.parse_public_key(call.body.jwk))
+        return await self._change_public_key(call, connection, public_keys.parse_public_key(call.body.jwk))
 
     @delete("/v1/customers/{customer}/public-key", roles=ADMIN | OWN, change=UPDATE)
-    async def delete_public_key(self, call: Call[ChangeQuery, Nothing]) -> Result[KeyRotation]:
+    async def delete_public_key(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> KeyRotation:
         """Remove the public key. New keys then wait in the portal."""
-        return await self._change_public_key(call, None)
+        return await self._change_public_key(call, connection, None)
 
     async def _change_public_key(
-        self, call: Call[ChangeQuery, PutPublicKeyRequest] | Call[ChangeQuery, Nothing], public_key: str | None
-    ) -> Result[KeyRotation]:
-        async def make(connection: AsyncConnection) -> Result[KeyRotation]:
-            ref = call.path("customer")
-            await key_delivery.put_public_key(connection, call.caller, ref, public_key)
-            return Result(await key_delivery.describe_rotation(connection, ref, self._settings.rotation))
-
-        return await self._change(call, make)
+        self, call: AnyCall, connection: AsyncConnection, public_key: str | None
+    ) -> KeyRotation:
+        ref = call.path("customer")
+        await key_delivery.put_public_key(connection, call.caller, ref, public_key)
+        return await key_delivery.describe_rotation(connection, ref, self._settings.rotation)
 
     @get("/v1/keys/{key}", roles=READERS | OWN, response_headers=("ETag",))
     async def fetch_key(self, call: Call[Query, Nothing]) -> Result[Key]:

@@ -84,13 +84,16 @@ class WebhookEndpointHandlers(ChangeHandlers):
             )
         return self._settings.webhooks
 
+    def check(self, call: AnyCall) -> None:
+        """Raise ProblemError if customers have no webhooks here."""
+        self._get_webhooks()
+
     async def _get_row(self, connection: AsyncConnection, call: AnyCall, *, lock: bool = True) -> EndpointRow:
         return await webhook_endpoints.get_row(connection, call.path("customer"), call.path("endpoint"), lock=lock)
 
     @get("/v1/customers/{customer}/webhook-endpoints", roles=READERS | OWN)
     async def list_endpoints(self, call: Call[Query, Nothing]) -> WebhookEndpointList:
         """List the webhook endpoints of a customer, without secrets."""
-        self._get_webhooks()
         async with self._database.reading() as connection:
             endpoints = await webhook_endpoints.list_endpoints(connection, call.path("customer"))
         return {"endpoints": endpoints}
@@ -103,23 +106,18 @@ class WebhookEndpointHandlers(ChangeHandlers):
         hides="secret",
     )
     async def create_endpoint(
-        self, call: Call[ChangeQuery, CreateWebhookEndpointRequest]
+        self, call: Call[ChangeQuery, CreateWebhookEndpointRequest], connection: AsyncConnection
     ) -> Result[WebhookEndpointWithSecret]:
         """Create a webhook endpoint. Only this answer contains its secret."""
         settings = self._get_webhooks()
-
-        async def make(connection: AsyncConnection) -> Result[WebhookEndpointWithSecret]:
-            customer = call.path("customer")
-            return Result(
-                await webhook_endpoints.create_endpoint(connection, call.caller, customer, call.body, settings), 1
-            )
-
-        return await self._change(call, make)
+        customer = call.path("customer")
+        return Result(
+            await webhook_endpoints.create_endpoint(connection, call.caller, customer, call.body, settings), 1
+        )
 
     @get("/v1/customers/{customer}/webhook-endpoints/{endpoint}", roles=READERS | OWN, response_headers=("ETag",))
     async def fetch_endpoint(self, call: Call[Query, Nothing]) -> Result[WebhookEndpoint]:
         """Fetch a webhook endpoint, without its secret."""
-        self._get_webhooks()
         async with self._database.reading() as connection:
             row = await self._get_row(connection, call, lock=False)
         return Result(webhook_endpoints.to_response(row), row.version)
@@ -129,60 +127,45 @@ class WebhookEndpointHandlers(ChangeHandlers):
         example={"types": ["invoice.paid", "payment.failed"]},
         change=UPDATE,
     )
-    async def update_endpoint(self, call: Call[ChangeQuery, UpdateWebhookEndpointRequest]) -> Result[WebhookEndpoint]:
+    async def update_endpoint(
+        self, call: Call[ChangeQuery, UpdateWebhookEndpointRequest], connection: AsyncConnection
+    ) -> Result[WebhookEndpoint]:
         """Update a webhook endpoint, or disable or enable it."""
         settings, match = self._get_webhooks(), parse_if_match(call.request)
-
-        async def make(connection: AsyncConnection) -> Result[WebhookEndpoint]:
-            row = await self._get_row(connection, call)
-            return Result(
-                *await webhook_endpoints.update_endpoint(connection, call.caller, row, call.body, settings, match)
-            )
-
-        return await self._change(call, make)
+        row = await self._get_row(connection, call)
+        return Result(
+            *await webhook_endpoints.update_endpoint(connection, call.caller, row, call.body, settings, match)
+        )
 
     @delete("/v1/customers/{customer}/webhook-endpoints/{endpoint}")
-    async def delete_endpoint(self, call: Call[ChangeQuery, Nothing]) -> Result[WebhookEndpoint]:
+    async def delete_endpoint(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> WebhookEndpoint:
         """Delete a webhook endpoint, and the messages on their way to it."""
-        self._get_webhooks()
-
-        async def make(connection: AsyncConnection) -> Result[WebhookEndpoint]:
-            row = await self._get_row(connection, call)
-            return Result(await webhook_endpoints.delete_endpoint(connection, call.caller, row))
-
-        return await self._change(call, make)
+        row = await self._get_row(connection, call)
+        return await webhook_endpoints.delete_endpoint(connection, call.caller, row)
 
     @post("/v1/customers/{customer}/webhook-endpoints/{endpoint}/secret", status=201, change=CREATE, hides="secret")
-    async def rotate_secret(self, call: Call[ChangeQuery, Nothing]) -> Result[WebhookEndpointWithSecret]:
+    async def rotate_secret(
+        self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection
+    ) -> Result[WebhookEndpointWithSecret]:
         """Give a webhook endpoint a new secret. The old one signs too for 24 hours."""
         settings = self._get_webhooks()
-
-        async def make(connection: AsyncConnection) -> Result[WebhookEndpointWithSecret]:
-            row = await self._get_row(connection, call)
-            rotated = await webhook_endpoints.rotate_secret(connection, call.caller, row, settings)
-            return Result(rotated, row.version + 1)
-
-        return await self._change(call, make)
+        row = await self._get_row(connection, call)
+        rotated = await webhook_endpoints.rotate_secret(connection, call.caller, row, settings)
+        return Result(rotated, row.version + 1)
 
     @post(
         "/v1/customers/{customer}/webhook-endpoints/{endpoint}/test",
         status=202,
         errors={409: "The endpoint is disabled, or the message is on its way already."},
     )
-    async def send_test(self, call: Call[ChangeQuery, Nothing]) -> Result[WebhookDelivery]:
+    async def send_test(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> WebhookDelivery:
         """Send a message of the type `webhook.test`."""
-        self._get_webhooks()
-
-        async def make(connection: AsyncConnection) -> Result[WebhookDelivery]:
-            row = await self._get_row(connection, call)
-            return Result(await webhook_endpoints.send_test(connection, call.caller, row))
-
-        return await self._change(call, make)
+        row = await self._get_row(connection, call)
+        return await webhook_endpoints.send_test(connection, call.caller, row)
 
     @get("/v1/customers/{customer}/webhook-endpoints/{endpoint}/messages", roles=READERS | OWN)
     async def list_messages(self, call: Call[MessagesQuery, Nothing]) -> WebhookDeliveryList:
         """List the messages to a webhook endpoint in the last 30 days, latest first."""
-        self._get_webhooks()
         query = call.query
         async with self._database.reading() as connection:
             row = await self._get_row(connection, call, lock=False)
@@ -194,15 +177,10 @@ class WebhookEndpointHandlers(ChangeHandlers):
         status=202,
         errors={409: "The endpoint is disabled, or the message is on its way already."},
     )
-    async def redeliver_message(self, call: Call[ChangeQuery, Nothing]) -> Result[WebhookDelivery]:
+    async def redeliver_message(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> WebhookDelivery:
         """Send a message again, even if it was accepted before."""
-        self._get_webhooks()
-
-        async def make(connection: AsyncConnection) -> Result[WebhookDelivery]:
-            row, message = await self._get_row(connection, call), call.path("message")
-            return Result(await webhook_endpoints.redeliver_message(connection, call.caller, row, message))
-
-        return await self._change(call, make)
+        row, message = await self._get_row(connection, call), call.path("message")
+        return await webhook_endpoints.redeliver_message(connection, call.caller, row, message)
 
 
 GROUP = Group(

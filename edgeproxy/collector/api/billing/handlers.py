@@ -243,9 +243,11 @@ class BillingHandlers(CancellationHandlers):
         return await self._change_plan(call, lambda *_: body.plan, body.when, get_terms(body))
 
     @delete("/billing/subscription", roles=BILLING | OWN, change=UPDATE)
-    async def cancel_subscription(self, call: Call[CancelQuery, Nothing]) -> Result[ChangedSubscription]:
+    async def cancel_subscription(
+        self, call: Call[CancelQuery, Nothing], connection: AsyncConnection
+    ) -> Result[ChangedSubscription]:
         """Cancel a subscription at the end of its paid period, or now."""
-        return await self._cancel(call, call.query.when, None)
+        return await self._cancel(call, connection, call.query.when, None)
 
     @post(
         "/billing/subscription/preview",

@@ -32,7 +32,7 @@ from edgeproxy.collector.api.invoices.models import (
     UpcomingQuery,
 )
 from edgeproxy.collector.api.request_limits import RequestRate
-from edgeproxy.collector.api.responses import ProblemError, Result, next_page
+from edgeproxy.collector.api.responses import ProblemError, next_page
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import (
     closing_preview,
@@ -210,7 +210,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         errors={409: "The invoice is not a draft."},
         is_sensitive=True,
     )
-    async def hold_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Result[Invoice]:
+    async def hold_invoice(self, call: Call[ChangeQuery, ReasonRequest], connection: AsyncConnection) -> Invoice:
         """Hold a draft invoice. It is not sent until an operator accepts it."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
@@ -218,7 +218,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
                 refuse_decision(row, "only a draft can be held; one that is on its way to Stripe cannot")
             return {"state": invoices.HELD, "held_why": call.body.why}
 
-        return await self._decide(call, "invoice.hold", decide)
+        return await self._decide(call, connection, "invoice.hold", decide)
 
     @post(
         "/billing/invoices/{invoice}/accept",
@@ -228,7 +228,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         errors={409: "The invoice is not held."},
         is_sensitive=True,
     )
-    async def accept_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Result[Invoice]:
+    async def accept_invoice(self, call: Call[ChangeQuery, ReasonRequest], connection: AsyncConnection) -> Invoice:
         """Accept a held invoice. It is sent unchanged, with the amount in `acceptance`."""
 
         def decide(row: InvoiceRow, is_written: bool) -> dict[str, object]:
@@ -246,7 +246,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
                 "accepted_why": call.body.why if is_for_good else None,
             }
 
-        return await self._decide(call, ACCEPT, decide)
+        return await self._decide(call, connection, ACCEPT, decide)
 
     @post(
         "/billing/invoices/{invoice}/void",
@@ -256,7 +256,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         errors={409: "The invoice is neither held nor open."},
         is_sensitive=True,
     )
-    async def void_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Result[Invoice]:
+    async def void_invoice(self, call: Call[ChangeQuery, ReasonRequest], connection: AsyncConnection) -> Invoice:
         """Void an invoice that is held or open."""
 
         def decide(row: InvoiceRow, is_written: bool) -> dict[str, object]:
@@ -265,7 +265,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
             retry = {"try_at": 0 if is_written else row.closes_at, "tries": row.tries + 1}
             return {**retry, "state": invoices.VOIDING, "voided_why": call.body.why}
 
-        return await self._decide(call, "invoice.void", decide)
+        return await self._decide(call, connection, "invoice.void", decide)
 
     @post(
         "/billing/invoices/{invoice}/settle",
@@ -278,7 +278,9 @@ class InvoiceHandlers(CustomerBillingHandlers):
         },
         is_sensitive=True,
     )
-    async def settle_invoice(self, call: Call[ChangeQuery, SettleInvoiceRequest]) -> Result[Invoice]:
+    async def settle_invoice(
+        self, call: Call[ChangeQuery, SettleInvoiceRequest], connection: AsyncConnection
+    ) -> Invoice:
         """Settle an invoice that was paid by a transfer, or otherwise without Stripe."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
@@ -290,7 +292,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
                 )
             return {"state": invoices.SETTLING, "try_at": 0, "tries": row.tries + 1}
 
-        return await self._decide(call, "invoice.settle", decide, amount=call.body.amount)
+        return await self._decide(call, connection, "invoice.settle", decide, amount=call.body.amount)
 
     @post(
         "/billing/invoices/{invoice}/write-off",
@@ -300,7 +302,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         errors={409: "The invoice is not open, or a credit note for it is under way."},
         is_sensitive=True,
     )
-    async def write_off_invoice(self, call: Call[ChangeQuery, ReasonRequest]) -> Result[Invoice]:
+    async def write_off_invoice(self, call: Call[ChangeQuery, ReasonRequest], connection: AsyncConnection) -> Invoice:
         """Write off the amount due of an open invoice."""
 
         def decide(row: InvoiceRow, _: bool) -> dict[str, object]:
@@ -308,35 +310,36 @@ class InvoiceHandlers(CustomerBillingHandlers):
                 refuse_decision(row, "only one that is open can be written off")
             return {"state": invoices.WRITING_OFF, "try_at": 0, "tries": row.tries + 1}
 
-        return await self._decide(call, "invoice.write_off", decide)
+        return await self._decide(call, connection, "invoice.write_off", decide)
 
     async def _decide(
-        self, call: Call[ChangeQuery, ReasonRequest], action: str, decide: Decide, **details: object
-    ) -> Result[Invoice]:
+        self,
+        call: Call[ChangeQuery, ReasonRequest],
+        connection: AsyncConnection,
+        action: str,
+        decide: Decide,
+        **details: object,
+    ) -> Invoice:
         """Store a person's decision about an invoice. The `details` go to the audit log.
 
         A job carries it out at Stripe (collector/billing/period_close/invoice_delivery.py).
         """
-
-        async def store(connection: AsyncConnection) -> Result[Invoice]:
-            row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
-            lines = await fetch_lines(connection, row.id)
-            values = decide(row, bool(lines))
-            before = await credit_notes.list_of_invoice(connection, row.id)
-            if values["state"] in invoices.MARKING and any(note["state"] == credit_notes.REQUESTED for note in before):
-                refuse_decision(row, "a credit note of it is on its way to Stripe: wait until that is made")
-            await invoices.transition(connection, row.id, row.state, str(values.pop("state")), **values)
-            accepted: dict[str, object] = {}
-            if action == ACCEPT:
-                differences = await fetch_differences(connection, row)
-                accepted["acceptance"] = build_acceptance(row, differences, is_written=bool(lines))
-            after = {"why": call.body.why, **details, **accepted}
-            entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, after, row.customer)
-            await audit.append_entry(connection, call.caller, entry)
-            decided = await invoices.get_invoice(connection, row.id)
-            return Result(cast(Invoice, {**invoices.to_response(decided, lines, before), **accepted}))
-
-        return await self._change(call, store)
+        row = await invoices.get_invoice(connection, call.path("invoice"), lock=True)
+        lines = await fetch_lines(connection, row.id)
+        values = decide(row, bool(lines))
+        before = await credit_notes.list_of_invoice(connection, row.id)
+        if values["state"] in invoices.MARKING and any(note["state"] == credit_notes.REQUESTED for note in before):
+            refuse_decision(row, "a credit note of it is on its way to Stripe: wait until that is made")
+        await invoices.transition(connection, row.id, row.state, str(values.pop("state")), **values)
+        accepted: dict[str, object] = {}
+        if action == ACCEPT:
+            differences = await fetch_differences(connection, row)
+            accepted["acceptance"] = build_acceptance(row, differences, is_written=bool(lines))
+        after = {"why": call.body.why, **details, **accepted}
+        entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, after, row.customer)
+        await audit.append_entry(connection, call.caller, entry)
+        decided = await invoices.get_invoice(connection, row.id)
+        return cast(Invoice, {**invoices.to_response(decided, lines, before), **accepted})
 
     # ---- credit notes
 

@@ -7,8 +7,8 @@ from typing_extensions import TypedDict
 
 from edgeproxy.collector.accounts.fields import Text
 from edgeproxy.collector.accounts.models import Body
-from edgeproxy.collector.api.customer_billing import CustomerQuery
-from edgeproxy.collector.api.endpoint import NO_ERRORS, Query
+from edgeproxy.collector.api.customer_billing import AnyCustomerQuery, CustomerQuery
+from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import Cursor, PageLimit, Printed, Truth, exact
 from edgeproxy.collector.billing.invoices.invoice_parties import InvoiceBuyer, InvoiceSeller
 from edgeproxy.collector.billing.invoices.invoices import Invoice
@@ -45,10 +45,8 @@ class InvoiceWithParties(Invoice):
     """The seller; null if it is not known."""
 
 
-class InvoicesQuery(CustomerQuery):
+class InvoicesQuery(AnyCustomerQuery):
     """Filters of invoices, and the page."""
-
-    errors = NO_ERRORS
 
     limit: PageLimit = 100
     """The number of invoices on the page, at most."""
@@ -66,10 +64,8 @@ class InvoicesQuery(CustomerQuery):
     """
 
 
-class DisputesQuery(CustomerQuery):
+class DisputesQuery(AnyCustomerQuery):
     """Filters of disputes, and the page."""
-
-    errors = NO_ERRORS
 
     limit: PageLimit = 100
     """The number of disputes on the page, at most."""

@@ -14,7 +14,18 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_fiel
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.api.billing.handlers import plan_to_response
 from edgeproxy.collector.api.customer_billing import CustomerBillingHandlers, CustomerQuery, get_billing
-from edgeproxy.collector.api.endpoint import BILLING, CREATE, MONEY_READERS, OWN, Call, Nothing, Query, get, post
+from edgeproxy.collector.api.endpoint import (
+    BILLING,
+    CREATE,
+    MONEY_READERS,
+    OWN,
+    AnyCall,
+    Call,
+    Nothing,
+    Query,
+    get,
+    post,
+)
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.price_changes.models import (
@@ -66,10 +77,14 @@ plans:
 class PriceChangeHandlers(CustomerBillingHandlers):
     """Handlers of price changes."""
 
+    def check(self, call: AnyCall) -> None:
+        """Raise an error if nothing is sold here."""
+        get_billing(self._settings)
+        super().check(call)
+
     @get("/billing/price-changes", roles=MONEY_READERS, errors={404: "Billing is not configured."})
     async def list_changes(self, call: Call[PriceChangesQuery, Nothing]) -> PriceChangeList:
         """List price changes, newest first."""
-        get_billing(self._settings)
         query = call.query
         async with self._database.reading(whole=True) as connection:
             rows = await price_changes.list_changes(connection, query.cursor, query.limit + 1)
@@ -92,7 +107,6 @@ class PriceChangeHandlers(CustomerBillingHandlers):
     )
     async def schedule_change(self, call: Call[ChangeQuery, SchedulePriceChangeRequest]) -> Result[PriceChangeResponse]:
         """Schedule a price change. A dry run shows the cost of each subscriber's last full period under it."""
-        get_billing(self._settings)
         body = call.body
         written = await run_in_thread("read plans", lambda: parse_plans(body.plans, self._settings))
         if call.query.dry_run:
@@ -145,7 +159,6 @@ class PriceChangeHandlers(CustomerBillingHandlers):
     @get("/billing/price-changes/{change}", roles=MONEY_READERS, rate=RequestRate(10, "address"))
     async def fetch_change(self, call: Call[Query, Nothing]) -> PriceChangeResponse:
         """Fetch a price change and, while it is scheduled, its effect on each subscriber."""
-        get_billing(self._settings)
         async with self._database.reading(whole=True) as connection:
             row = await price_changes.get_change(connection, call.path("change"))
             response = await _load_response(connection, row)
@@ -163,24 +176,20 @@ class PriceChangeHandlers(CustomerBillingHandlers):
         errors={409: "The price change is done or withdrawn already."},
         is_sensitive=True,
     )
-    async def withdraw_change(self, call: Call[ChangeQuery, WithdrawPriceChangeRequest]) -> Result[PriceChangeResponse]:
+    async def withdraw_change(
+        self, call: Call[ChangeQuery, WithdrawPriceChangeRequest], connection: AsyncConnection
+    ) -> Result[PriceChangeResponse]:
         """Withdraw a price change, up to a minute before its time."""
-        get_billing(self._settings)
-
-        async def make(connection: AsyncConnection) -> Result[PriceChangeResponse]:
-            row = await price_changes.withdraw_change(
-                connection, call.caller, call.path("change"), call.body.why, time.time()
-            )
-            return Result(await _load_response(connection, row))
-
-        return await self._change(call, make)
+        row = await price_changes.withdraw_change(
+            connection, call.caller, call.path("change"), call.body.why, time.time()
+        )
+        return Result(await _load_response(connection, row))
 
     # ---- versions
 
     @get("/billing/plan-versions", roles=MONEY_READERS, errors={404: "Billing is not configured."})
     async def list_versions(self, _: Call[Query, Nothing]) -> PlanVersionList:
         """List all recorded versions of plans, with their subscribers."""
-        get_billing(self._settings)
         now = time.time()
         async with self._database.reading(whole=True) as connection:
             sold = await plan_versions.fetch_plans_on_sale(connection, self._settings.plans, now)

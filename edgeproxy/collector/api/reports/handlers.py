@@ -9,7 +9,7 @@ from aiohttp import web
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.api.cached_reports import ReportCache, fetch_report
 from edgeproxy.collector.api.customer_billing import get_billing
-from edgeproxy.collector.api.endpoint import BILLING, CSV, Call, Nothing, get
+from edgeproxy.collector.api.endpoint import BILLING, CSV, AnyCall, Call, Nothing, get
 from edgeproxy.collector.api.group import Group, Handlers, PathParameter, Resources
 from edgeproxy.collector.api.reports.models import (
     AccountingDay,
@@ -48,6 +48,10 @@ ReportKey: TypeAlias = tuple[CalendarMonth, str, str]
 class ReportHandlers(Handlers):
     """Handlers of reports."""
 
+    def check(self, call: AnyCall) -> None:
+        """Raise ProblemError if nothing is sold here."""
+        get_billing(self._settings)
+
     def __init__(self, resources: Resources) -> None:
         super().__init__(resources)
         self._business = ReportCache("business report", self._compute_business, BUSINESS_SECONDS)
@@ -61,7 +65,6 @@ class ReportHandlers(Handlers):
     @get("/billing/reconciliation", rate=RequestRate(100, "customer"))
     async def list_reconciliations(self, call: Call[ReconciliationQuery, Nothing]) -> ReconciliationList:
         """List reconciliations, with advice for each row that differs."""
-        get_billing(self._settings)
         async with self._database.reading(whole=True) as connection:
             reconciliations = await discrepancies.list_reconciliations(connection, call.query.kind, call.query.limit)
         return {"reconciliations": cast(list[Reconciliation], reconciliations)}
@@ -69,7 +72,6 @@ class ReportHandlers(Handlers):
     @get("/billing/report", rate=RequestRate(100, "customer"))
     async def compare_ratings(self, call: Call[RatingReportQuery, Nothing]) -> RatingReport:
         """Compare the shadow rating of all usage with the amounts charged."""
-        get_billing(self._settings)
         async with self._database.reading(whole=True) as connection:
             report = await shadow_log.fetch_report(connection, call.query.period, call.query.limit)
         return cast(RatingReport, report)
@@ -115,7 +117,6 @@ class ReportHandlers(Handlers):
     @get("/billing/executive", errors={429: "The report is being computed. Retry-After says when to try again."})
     async def fetch_business_report(self, call: Call[BusinessReportQuery, Nothing]) -> BusinessReport:
         """Report revenue, cost and margin. The answer is 429 until they are computed."""
-        get_billing(self._settings)
         try:
             month = statements.parse_month(call.query.month or f"{business_report.date_of(int(time.time())):%Y-%m}")
         except ValueError as error:

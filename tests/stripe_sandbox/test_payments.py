@@ -81,6 +81,20 @@ def test_a_credit_note_takes_back_what_is_due_or_gives_back_what_was_paid(stripe
     stripe_api.run(flow)
 
 
+def test_void_of_a_credit_note_raises_the_amount_due_and_reports_the_invoice(stripe_api: Api) -> None:
+    async def flow(client: stripe.StripeClient) -> None:
+        due = await paid(client, 1_000, pay=False)
+        note = await client.v1.credit_notes.create_async({"invoice": due.id, "amount": 300})
+        await client.v1.credit_notes.void_credit_note_async(note.id)
+        assert (await client.v1.invoices.retrieve_async(due.id)).amount_remaining == 1_000
+        events = await client.v1.events.list_async({"type": "invoice.updated", "limit": 100})
+        reported = [event.data async for event in events.auto_paging_iter() if event.data.object.id == due.id]
+        changes = [(data.object.amount_remaining, data.previous_attributes["amount_remaining"]) for data in reported]
+        assert changes == [(1_000, 700), (700, 1_000)]
+
+    stripe_api.run(flow)
+
+
 def test_a_credit_note_over_all_that_is_due_pays_the_invoice_and_the_balance_is_used_first(
     stripe_api: Api,
 ) -> None:

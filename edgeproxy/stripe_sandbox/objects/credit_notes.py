@@ -236,10 +236,12 @@ def void(tx: Transaction, ids: Ids, params: Parameters) -> Body:
         raise invalid_request("You can only void credit notes of open invoices.")
     note.update(status="void", voided_at=tx.get_time(invoice["test_clock"]))
     tx.save(note)
+    before = dict(invoice)
     invoice["pre_payment_credit_notes_amount"] -= note["pre_payment_amount"]
     invoice["amount_due"] += note["pre_payment_amount"]
     invoice["amount_remaining"] += note["pre_payment_amount"]
     tx.save(invoice)
     _lower_amount_due(tx, invoice)
     tx.record_event("credit_note.voided", note)
+    tx.record_event("invoice.updated", invoice, compute_previous_attributes(before, invoice))
     return note

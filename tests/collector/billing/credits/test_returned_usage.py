@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.credits.paid_usage import list_paid_usage
 from edgeproxy.collector.billing.credits.returned_usage import OVERDRAFT, Debts, PaidUse, UseMove
 from edgeproxy.collector.billing.credits.statements import month_of
+from edgeproxy.collector.billing.jobs.credits import CreditsJob
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT, CreditBalance, Grant
 from edgeproxy.collector.billing.journal.verification import verify_journal
@@ -20,6 +22,8 @@ from edgeproxy.collector.database.credit_tables import credit_balances, credit_g
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, HOUR, events
 from edgeproxy.collector.ledger.queries import format_time
+from edgeproxy.config.collector.billing import Billing
+from edgeproxy.config.collector.credits import Credits
 from loadtest.testbed.batch_chains import NOON
 from tests.support.credited import ALICE, count, opened, read, write
 
@@ -293,3 +297,19 @@ def test_grant_pays_for_no_usage_that_was_booked_before_it() -> None:
 def test_hour_below_zero_takes_back_the_latest_usage_before_it() -> None:
     assert consumption.compute_reductions({0: -5, 1: 10, 2: 20, 3: -25, 4: 7, 5: -3, 6: -100}) == {1: 10, 2: 20, 4: 7}
     assert consumption.compute_reductions({1: 10, 2: 20, 3: -15}) == {2: 15}
+
+
+def test_hour_below_zero_returns_credits_in_the_round_that_books_it(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(shop: Shop) -> None:
+        job = CreditsJob(shop.database, lambda: Billing(plans=Path("plans.yaml"), credits=Credits(meter="cost")), None)
+        await shop.buy("p", 1000)
+        await shop.use(0, 100)
+        await shop.use(1, -60)
+        for hour, rest in ((1, 900), (2, 960)):
+            shop.now = NOON + hour * HOUR + COMPLETE_SECONDS
+            await job.step(shop.now)
+            assert await shop.rests() == {"p": rest}
+
+    play(database, monkeypatch, work)

@@ -344,6 +344,10 @@ def _find_listener_faults(tree: Table) -> Iterator[Fault]:
         if isinstance(authorize, str) and not tree.get("trusted_proxies"):
             hint = "write trusted_proxies: [10.0.0.2], the addresses of the proxies that ask"
             yield Fault((*path, "authorize"), "is for trusted proxies alone, and there are none", hint)
+        is_proxied = listener.get("proxy_protocol") if isinstance(listener, Table) else None
+        if is_proxied not in (None, "false", "no", "off") and not tree.get("trusted_proxies"):
+            hint = "write trusted_proxies: [10.0.0.2], the addresses of the proxies that send the header"
+            yield Fault((*path, "proxy_protocol"), "is for trusted proxies alone, and there are none", hint)
         http2 = listener.get("http2") if isinstance(listener, Table) else None
         if isinstance(authorize, str) and http2 not in (None, "false", "no", "off"):
             yield Fault(

@@ -38,7 +38,7 @@ def test_fields_are_located_behind_every_kind_of_container():
     assert list_fields(EdgeFile, ("customers", "acme", "quotas", 0)) == {*QUOTA, "routes", "scopes"}
     assert list_fields(EdgeFile, ("customers", "acme", "regions")) == {"allow", "prefer"}
     assert list_fields(EdgeFile, ("flags", "new")) == {"percent", "tiers", "customers"}
-    assert list_fields(EdgeFile, ("listen", 0)) == {"address", "tls", "authorize", "http2"}
+    assert list_fields(EdgeFile, ("listen", 0)) == {"address", "tls", "authorize", "http2", "proxy_protocol"}
     assert list_fields(EdgeFile, ("upstreams", "api", "endpoints", 0)) == {"url", "path", "weight", "region"}
     assert list_fields(EdgeFile, ("listen", 0, "tls", "certificates", 0)) == {"cert", "key"}
     assert list_fields(EdgeFile, ("upstreams", "api", "eject")) == {"errors", "for"}

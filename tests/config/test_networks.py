@@ -84,6 +84,15 @@ def test_only_trusted_proxies_ask_so_there_must_be_some(problems):
     assert problems(text % "path" + "trusted_proxies: [10.0.0.2]") == []
 
 
+def test_listener_with_the_proxy_protocol_needs_trusted_proxies(problems):
+    text = LEAST + "listen: {address: 127.0.0.1:2, proxy_protocol: %s}\n"
+    assert problems(text % "on") == [
+        "edge.yaml:3: listen.proxy_protocol: is for trusted proxies alone, and there are none, "
+        "write trusted_proxies: [10.0.0.2], the addresses of the proxies that send the header"
+    ]
+    assert problems(text % "off") == problems(text % "on" + "trusted_proxies: [10.0.0.2]") == []
+
+
 def test_a_listener_reads_what_one_kind_of_proxy_states(problems):
     text = LEAST + "trusted_proxies: [10.0.0.2]\nlisten: {address: 127.0.0.1:2, authorize: %s}\n"
     for authorize in ("true", "[original, forwarded]"):

@@ -19,6 +19,7 @@ import uvloop
 
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.config.edge.listeners import Listener
 from edgeproxy.config.edge.load import dump_settings, load_edge
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.counters import layout as at
@@ -264,8 +265,15 @@ class Edge:
         inward = [
             None if each.tls is None else ServerTls(each.tls, http2=each.speaks_http2) for each in settings.listen
         ]
-        authorize, http2 = [each.authorize for each in settings.listen], [each.speaks_http2 for each in settings.listen]
-        await self.worker.listen([self._listening], inward, authorize, http2)
+        await self.worker.listen([self._listening], settings.listen, inward)
+
+    async def listens_for_questions(self) -> None:
+        """Listen for proxies that ask whether a request may pass. Later clients connect there."""
+        asking = socket.create_server(("127.0.0.1", 0))
+        asking.setblocking(False)
+        listener = Listener.model_validate({"address": "127.0.0.1:0", "authorize": "original"})
+        await self.worker.listen([asking], [listener])
+        self.address = asking.getsockname()
 
     def _hears(self, message: LimitsUsed) -> bool:
         assert self.uses is not None

@@ -67,6 +67,12 @@ class Listener(Part):
         "Nothing is forwarded, and only `trusted_proxies` get answers.",
     )
 
+    proxy_protocol: Annotated[bool, BeforeValidator(units.read_switch)] = Field(
+        default=False,
+        description="Requires a header of the [PROXY protocol](tls.md#proxy-protocol), version 1 or 2, at the "
+        "beginning of each connection. It states the client's address. Only `trusted_proxies` may connect.",
+    )
+
     @property
     def speaks_http2(self) -> bool:
         """True if it accepts HTTP/2. Proxies that ask for permission use HTTP/1.1."""

@@ -1,6 +1,5 @@
 """Each limit that is shipped, once it is used up: the routes of config/edge.yaml that answer 429 then."""
 
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -150,10 +149,7 @@ async def test_a_used_up_limit_refuses_the_routes_that_it_names_and_reading_goes
     assert await list_refused(ask) == REFUSED
     assert await list_refused(ask_newer) == REFUSED
 
-    asking = socket.create_server(("127.0.0.1", 0))
-    asking.setblocking(False)
-    await edge.worker.listen([asking], [None], ["original"], [False])
-    edge.address = asking.getsockname()
+    await edge.listens_for_questions()
     proxy = await edge.client("127.0.0.3")
 
     async def ask_for_another(limit: str, route: str) -> int:

@@ -95,6 +95,16 @@ class ConnectionLimits:
         if subject:
             self._by_address.release(subject)
 
+    def record_untrusted_proxy(self, peer: str) -> None:
+        """Count a connection that has a header of the PROXY protocol and no trusted proxy sent."""
+        self._metrics.count_refused_connection("network")
+        self._log.error("connection refused, only trusted_proxies may state a client", peer)
+
+    def record_invalid_proxy_header(self, why: str) -> None:
+        """Count a trusted proxy's connection that cannot be used."""
+        self._metrics.count_refused_connection("proxy_header")
+        self._log.error("connection refused", why)
+
     def record_handshake_failure(self, why: str) -> None:
         """Count a failed TLS handshake."""
         self._metrics.count_failed_handshake()

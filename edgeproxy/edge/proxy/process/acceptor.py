@@ -25,9 +25,11 @@ from edgeproxy.edge.proxy.transport.client_hello import (
     parse_alpn_offers,
 )
 from edgeproxy.edge.proxy.transport.deadlines import NEVER
+from edgeproxy.edge.proxy.transport.proxy_header import InvalidProxyHeaderError, parse_proxy_header
 from edgeproxy.edge.proxy.transport.tls import TlsTransport
 
 if TYPE_CHECKING:
+    from edgeproxy.config.edge.listeners import Listener
     from edgeproxy.edge.proxy.exchange.runtime import Runtime
 
 
@@ -51,21 +53,17 @@ class Acceptor(asyncio.Protocol):
     def __init__(
         self,
         runtime: "Runtime",
+        listener: "Listener | None" = None,
         server_tls: server_tls.ServerTls | None = None,
-        *,
-        authorize: str | None = None,
-        http2: bool = False,
     ) -> None:
-        """`authorize`: how connecting proxies state the requests of their authorization checks; None: clients connect.
-
-        `http2`: True if the listener speaks HTTP/2 as well.
-        """
+        """`listener`: its settings; None: clients connect and speak HTTP/1.1."""
         self._runtime = runtime
+        self._is_proxied = listener is not None and listener.proxy_protocol
         self._server_tls = server_tls
         self._accepted_at = self._burst_at = 0.0
         """The times of the last connection and of the last burst."""
-        self._kind: type[Client] = CLIENTS[authorize]
-        if http2 and server_tls is None:
+        self._kind: type[Client] = CLIENTS[None if listener is None else listener.authorize]
+        if listener is not None and listener.speaks_http2 and server_tls is None:
             self._kind = PlainClient
 
     def build_protocol(self) -> "Acceptor":
@@ -73,14 +71,37 @@ class Acceptor(asyncio.Protocol):
         return self
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        runtime, server_tls, now = self._runtime, self._server_tls, monotonic()
+        now = monotonic()
         self._accept_burst(now)
         peername = transport.get_extra_info("peername")
         if peername is None:
             # The client has left. Nobody would read an answer, and its address for the log is unknown.
             transport.abort()
             return
-        peer = peername[0]
+        if self._is_proxied:
+            self._await_header(transport, peername[0], now)
+        else:
+            self.serve(transport, peername[0], now)
+
+    def _await_header(self, transport: asyncio.Transport, proxy: str, now: float) -> None:
+        """Read the header of a connection before anything else. Only trusted proxies may send one."""
+        runtime = self._runtime
+        if not runtime.snapshot.addresses.trusts(proxy):
+            runtime.connections.limits.record_untrusted_proxy(proxy)
+            transport.abort()
+            return
+        try:
+            subject = runtime.connections.limits.admit(proxy, runtime.snapshot, now + runtime.offset)
+        except TooManyConnectionsError:
+            transport.abort()
+            return
+        header = ProxiedConnection(self, runtime, proxy, subject)
+        transport.set_protocol(header)
+        header.connection_made(transport)
+
+    def serve(self, transport: asyncio.Transport, peer: str, now: float) -> asyncio.Protocol:
+        """Serve a connection of this client, which nothing was read from. Return its protocol."""
+        runtime, server_tls = self._runtime, self._server_tls
         protocol: asyncio.Protocol
         try:
             subject = runtime.connections.limits.admit(peer, runtime.snapshot, now + runtime.offset)
@@ -88,7 +109,7 @@ class Acceptor(asyncio.Protocol):
             if server_tls is not None:
                 # An answer would need a handshake, and the refusal is meant to save that.
                 transport.abort()
-                return
+                return self
             protocol = RejectedConnection(runtime, peer, error)
         else:
             protocol = (
@@ -100,6 +121,10 @@ class Acceptor(asyncio.Protocol):
             runtime.write_batching.add(transport)
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
+        return protocol
+
+    def data_received(self, data: bytes) -> None:
+        """Drop the data of a connection that was refused without an answer."""
 
     def _accept_burst(self, now: float) -> None:
         """Accept more connections at once if this one came soon after the last one."""
@@ -107,6 +132,57 @@ class Acceptor(asyncio.Protocol):
             self._burst_at = now
             self._runtime.turns.accept(BURST_ACCEPTED)
         self._accepted_at = now
+
+
+class ProxiedConnection(asyncio.Protocol):
+    """A trusted proxy's connection until its header of the PROXY protocol is complete."""
+
+    __slots__ = ("_acceptor", "_data", "_proxy", "_runtime", "_transport", "deadline", "subject")
+
+    def __init__(self, acceptor: Acceptor, runtime: "Runtime", proxy: str, subject: bytes) -> None:
+        self._acceptor, self._runtime, self._proxy, self.subject = acceptor, runtime, proxy, subject
+        self._data = b""
+        self.deadline = monotonic() + runtime.snapshot.header_timeout
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._transport = transport
+        self._runtime.connections.add_handshake(self)
+
+    def data_received(self, data: bytes) -> None:
+        self._data += data
+        try:
+            header = parse_proxy_header(self._data)
+        except InvalidProxyHeaderError as error:
+            self._runtime.connections.limits.record_invalid_proxy_header(f"{self._proxy} {error}")
+            self._transport.abort()
+            return
+        if header is None:
+            return
+        connections = self._runtime.connections
+        connections.remove_handshake(self)
+        connections.limits.release(self.subject)
+        peer = self._proxy if header.source is None else header.source
+        protocol = self._acceptor.serve(self._transport, peer, monotonic())
+        if rest := self._data[header.size :]:
+            protocol.data_received(rest)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._runtime.connections.remove_handshake(self, gone=True)
+
+    def drain(self) -> None:
+        """Shorten the deadline to the deadline of an idle connection's last request."""
+        self.deadline = min(self.deadline, monotonic() + LAST_REQUEST_SECONDS)
+
+    def on_timeout(self) -> None:
+        """End the connection: its header has not come in time. A proxy that only looks for the port sends nothing."""
+        if self._data:
+            self._runtime.connections.limits.record_invalid_proxy_header(f"{self._proxy} sends its header too slowly")
+        self.abort()
+
+    def abort(self) -> None:
+        """End the connection at once."""
+        self.deadline = NEVER
+        self._transport.abort()
 
 
 class TlsHandshake(TlsTransport):

@@ -18,6 +18,7 @@ from time import monotonic
 from edgeproxy.base import event_loop, log
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.trust import TlsFilesError
+from edgeproxy.config.edge.listeners import Listener
 from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters.columns import NoFreeColumnError
@@ -88,19 +89,14 @@ class Worker:
     async def listen(
         self,
         listening: Sequence[socket.socket],
+        settings: Sequence[Listener] = (),
         inward: Sequence[ServerTls | None] = (),
-        authorize: Sequence[str | None] = (),
-        http2: Sequence[bool] = (),
     ) -> None:
-        """Serve on these sockets, which the workers share. The other arguments are per listener.
-
-        `inward`: its TLS settings, or None. `authorize`: where proxies state requests for authorization checks, or
-        None. `http2`: True if it speaks HTTP/2 as well.
-        """
+        """Serve on these sockets, which the workers share, each with the settings of its listener and its TLS."""
         loop = asyncio.get_running_loop()
         self._inward = [each for each in inward if each is not None]
-        for each, tls, stated_in, is_http2 in zip_longest(listening, inward, authorize, http2):
-            acceptor = Acceptor(self.runtime, tls, authorize=stated_in, http2=bool(is_http2))
+        for each, listener, tls in zip_longest(listening, settings, inward):
+            acceptor = Acceptor(self.runtime, listener, tls)
             # The loop closes the socket that it gets. This copy is for connections still queued then.
             queue = each.dup()
             queue.setblocking(False)
@@ -240,7 +236,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     if not isinstance(start, messages.Start):
         raise ChannelClosedError(f"{type(start).__name__} is not what a worker is told first")
     try:
-        worker, authorize, inward, http2 = create_worker(start, channel)
+        worker, listeners, inward = create_worker(start, channel)
     except (NoFreeColumnError, TableError) as error:
         await channel.send(messages.Failed(str(error), isinstance(error, NoFreeColumnError)))
         return 1
@@ -259,7 +255,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         # The supervisor sends them right after the configuration. Earlier requests would have no endpoint.
         await worker.wait_for_endpoints(INTRODUCTION_SECONDS)
     if not stop.is_set():
-        await worker.listen(listening, inward, authorize, http2)
+        await worker.listen(listening, listeners, inward)
     _tune_interpreter()
     try:
         await channel.send(messages.Ready(column))
@@ -293,7 +289,7 @@ def _tune_interpreter() -> None:
 
 def create_worker(
     start: messages.Start, channel: Channel[messages.ToSupervisor, messages.ToWorker]
-) -> tuple[Worker, list[str | None], list[ServerTls | None], list[bool]]:
+) -> tuple[Worker, Sequence[Listener], list[ServerTls | None]]:
     """Create the worker of a configuration. Return it with the arguments of `Worker.listen` for each listener.
 
     Raises NoFreeColumnError, TableError, TlsFilesError or RowUnavailableError.
@@ -311,7 +307,7 @@ def create_worker(
     )
     listeners = draft.settings.listen
     inward = [None if each.tls is None else ServerTls(each.tls, http2=each.speaks_http2) for each in listeners]
-    return worker, [each.authorize for each in listeners], inward, [each.speaks_http2 for each in listeners]
+    return worker, listeners, inward
 
 
 async def wait_until_drain(

@@ -3,7 +3,6 @@
 import itertools
 import json
 import re
-import socket
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from email.utils import parsedate_to_datetime
@@ -153,10 +152,7 @@ async def connect(edge: Edge, way: str) -> Ask:
     if way == "HTTP/1.1":
         client = await edge.client()
         return lambda: asks(client, "/v1/a", key=MINE)
-    asking = socket.create_server(("127.0.0.1", 0))
-    asking.setblocking(False)
-    await edge.worker.listen([asking], [None], ["original"], [False])
-    edge.address = asking.getsockname()
+    await edge.listens_for_questions()
     proxy = await edge.client(PROXY)
     fields = ("X-Original-Method: GET", "X-Original-URI: /v1/a", "X-Forwarded-For: 127.0.0.1", f"X-API-Key: {MINE}")
     return lambda: proxy.asks(head("GET /v1/authorize HTTP/1.1", "Host: edge.test", *fields))

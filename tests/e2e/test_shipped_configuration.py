@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from loadtest.testbed.process import ROOT, Process
 from loadtest.testbed.redis import SERVER, Redis
 from loadtest.testbed.waiting import until
 from tests.support import absent_alerts
+from tests.support.prometheus import SERVER as PROMETHEUS
+from tests.support.prometheus import Prometheus
 from tests.support.services import Httpbin
 from tests.support.stripe_sandbox import KEY, Sandbox
 from tests.support.visitor import Visitor
@@ -407,11 +410,55 @@ def test_a_prometheus_elsewhere_gets_each_metric_that_alerts_need_by_the_shipped
     until(lambda: "billing_liability_usd" in scrape(company.port, "collector:9100", METRICS)[1], "figures are computed")
     assert scrape(company.port, "collector:9100")[0] == 401
     assert scrape(company.port, "collector:9100", "demo-read-token")[0] == 401
-    status, collector = scrape(company.port, "collector:9100", METRICS)
-    assert status == 200
-    edge = scrape(company.admins["eu-west"], f"{HOST}:{company.admins['eu-west']}")[1]
-    missing = [name for name in absent_alerts.list_required() if name not in collector | edge]
-    assert missing == [], "an alert would fire at an edge or a collector that is well"
+    company.join("mia", "free")  # An edge without requests has shipped nothing, and the collector does not know it.
+
+    def list_missing() -> set[str]:
+        status, collector = scrape(company.port, "collector:9100", METRICS)
+        assert status == 200
+        edge = scrape(company.admins["eu-west"], f"{HOST}:{company.admins['eu-west']}")[1]
+        return set(absent_alerts.list_required()) - collector - edge
+
+    until(lambda: "collector_edge_gaps" not in list_missing(), "the edge has shipped a batch", step=1.0)
+    assert list_missing() == set(), "an alert would fire at an edge or a collector that is well"
+
+
+PROXY_SETTINGS = """
+daemon off; master_process off; {user} pid {folder}/nginx.pid; error_log stderr warn;
+events {{}}
+http {{
+    access_log off; client_body_temp_path {folder}/body; proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi; uwsgi_temp_path {folder}/uwsgi; scgi_temp_path {folder}/scgi;
+    server {{
+        listen [::1]:{port};
+        location / {{ proxy_pass http://{host}:{collector}; proxy_set_header X-Forwarded-For $remote_addr; }}
+    }}
+}}
+"""
+
+
+@pytest.mark.nginx
+@pytest.mark.skipif(PROMETHEUS is None, reason="there is no prometheus on this machine")
+def test_prometheus_over_ipv6_through_a_proxy_gets_money_by_the_shipped_token_alone(
+    company: Company, nginx: str, tmp_path: Path
+) -> None:
+    with ExitStack() as ends:
+        (port,) = ends.enter_context(closing(Ports(1))).numbers
+        values = {"folder": tmp_path, "host": HOST, "port": port, "collector": company.port, "user": "user root;"}
+        (tmp_path / "nginx.conf").write_text(PROXY_SETTINGS.format(**values))
+        proxy = Process([nginx, "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", "stderr"], tmp_path / "log")
+        ends.callback(proxy.stop)
+        edges = {"edgeproxy": company.admins["eu-west"], "probe": company.admins["us-east"]}
+        targets = {**edges, "collector": f"[::1]:{port}"}
+        scraping = ends.enter_context(closing(Prometheus(tmp_path / "prometheus", targets)))
+        until(lambda: scraping.asked("billing_liability_usd"), "what customers have paid in advance is known")
+        (sample,) = scraping.asked("billing_liability_usd")
+        assert (sample["metric"]["job"], sample["metric"]["instance"]) == ("collector", f"[::1]:{port}")
+        connection = ends.enter_context(closing(HTTPConnection("::1", port, timeout=10)))
+        connection.request("GET", "/metrics")
+        assert connection.getresponse().status == 401
+    for path in ("/billing/invoices", "/billing/report", "/v1/usage", "/billing/balance?customer=hans"):
+        refused = ask(company.port, path, fields={"Authorization": f"Bearer {METRICS}"})
+        assert refused.status == 401, (path, refused)
 
 
 def test_an_operator_runs_checks_sees_baselines_and_previews_a_close_over_http(company: Company) -> None:

@@ -23,9 +23,9 @@ class Prometheus:
     """A server with the rules and jobs of `config/prometheus/`."""
 
     def __init__(
-        self, folder: Path, targets: Mapping[str, int], *, alertmanager: int | None = None, runbooks: str = ""
+        self, folder: Path, targets: Mapping[str, int | str], *, alertmanager: int | None = None, runbooks: str = ""
     ) -> None:
-        """`targets` has the port of each job; its labels stay as they are configured."""
+        """`targets` has the port of each job, or its HOST:PORT; its labels stay as they are configured."""
         assert SERVER is not None
         folder.mkdir(parents=True, exist_ok=True)
         settings = yaml.safe_load(PROVIDED.read_text())
@@ -39,7 +39,8 @@ class Prometheus:
                 job["authorization"]["credentials_file"] = str(
                     PROVIDED.parent / job["authorization"]["credentials_file"]
                 )
-            job["static_configs"][0]["targets"] = [f"{HOST}:{targets[job['job_name']]}"]
+            target = targets[job["job_name"]]
+            job["static_configs"][0]["targets"] = [target if isinstance(target, str) else f"{HOST}:{target}"]
         file = folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(settings))
         self._ports = Ports(1)

@@ -205,7 +205,10 @@ def test_revenue_metrics_are_served_only_on_this_host(world: World) -> None:
         {"X-Forwarded-For": "192.0.2.1"},
         {"X-Real-IP": "192.0.2.1"},
         {"Via": "1.1 proxy"},
+        {"X-Forwarded-For": "::1"},
+        {"Forwarded": 'for="[2001:db8::1]"'},
         {"Host": "shop.example"},
+        {"Host": "[2001:db8::5]:9100"},
         browser,
     ):
         other = told(**fields)

@@ -1,4 +1,4 @@
-"""Copying a database into another kind: every row, whatever kills it, and never over the rows of somebody else."""
+"""A copy of a database in another kind has every row. A killed copy continues, and foreign rows are never replaced."""
 
 import asyncio
 import itertools
@@ -33,7 +33,7 @@ def copy(source: str, target: str, *more: str) -> Result:
 
 
 def make_value(column: sa.Column[Any], number: int) -> object:
-    """A value of a column in the row of this number; a foreign key has that of the same row."""
+    """Return the value of a column in the row of this number. A foreign key has the value of its target in that row."""
     for key in column.foreign_keys:
         return make_value(key.column, number)
     if isinstance(column.type, sa.LargeBinary):
@@ -44,7 +44,7 @@ def make_value(column: sa.Column[Any], number: int) -> object:
 
 
 def fill(url: str) -> None:
-    """Put rows into every table of a database of SQLite, past all that makes sense of them."""
+    """Insert rows into every table of a SQLite database, without the checks of their values."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection, connection:
         connection.execute("PRAGMA ignore_check_constraints = ON")
         for table in COPIED:
@@ -66,7 +66,7 @@ def source(tmp_path: Path) -> str:
 
 @pytest.fixture
 def unverified(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rows are in no chain, so that there is nothing to verify."""
+    """Replace verification, because the rows form no chain."""
 
     async def verify(database: Database) -> str:
         return "rows that nobody verifies"

@@ -64,9 +64,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(SEED)
-    from loadtest.testbed.process import Process  # Not at the top: pytest must rewrite its assertions first.
+    # Not at the top: pytest must rewrite their assertions first.
+    from loadtest.testbed.postgresql import find_memory
+    from loadtest.testbed.process import Process
 
     Process.forks = True
+    # A commit waits 3 ms for a disk, and 2 µs for memory. Long runs have too much data for memory.
+    if not config.option.soak and (memory := find_memory()) is not None:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
     if config.option.soak:
         settings.load_profile("soak")
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS

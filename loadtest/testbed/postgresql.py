@@ -25,8 +25,8 @@ PLACES = "/usr/lib/postgresql/*/bin"
 MEMORY = Path("/dev/shm")
 """A file system in memory: creating and removing the hundreds of files of each database takes half the CPU there."""
 MEMORY_FREE_MIN = 8 << 30
-"""Bytes that must be free, because five servers may check at the same time. Containers often have less: then the files
-are on disk.
+"""Bytes that must be free, because all processes of a test run may check at the same time. Containers often have less:
+then the files are on disk.
 """
 OWNER = "edgeproxy"
 """The owner of the databases, as in production: no superuser, because row-level security does not apply to
@@ -34,6 +34,12 @@ superusers.
 """
 USER = "postgres"
 """The user of the server's processes if tests run as root: PostgreSQL refuses to start as root."""
+
+
+def find_memory() -> Path | None:
+    """Return MEMORY if enough of it is free, or else None."""
+    has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_FREE_MIN
+    return MEMORY if has_room else None
 
 
 @cache
@@ -82,8 +88,7 @@ class Postgresql:
         self._with_tables: str | None = None
         """The name of the template database that others are copies of."""
         # Not in a directory of pytest: the server's user could not enter it.
-        has_room = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= MEMORY_FREE_MIN
-        place = MEMORY if in_memory and has_room else None
+        place = find_memory() if in_memory else None
         self._strategy = "file_copy" if place else "wal_log"
         """How databases are copied: as files, each synced if it is on disk, or page by page."""
         self._kept = TemporaryDirectory(prefix="edgeproxy-postgresql-", dir=place, ignore_cleanup_errors=True)

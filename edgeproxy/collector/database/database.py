@@ -179,7 +179,7 @@ class Database:
         """
         database = cls(url)
         if as_it_is and database.is_sqlite and not database._exists():
-            raise UnusableDatabaseError(f"{database.name} is not there")
+            raise UnusableDatabaseError(f"{database.name} is not there: `edgeproxy database migrate` creates it")
         try:
             await (database._check() if as_it_is else database._migrate())
         except BaseException as error:

@@ -15,8 +15,13 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.period_close.trial_payments import TrialPayments
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, unpaid_plans
-from edgeproxy.collector.billing.webhooks.possible_payers import find_possible_payers
+from edgeproxy.collector.billing.webhooks.possible_payers import (
+    DELAY_SECONDS_MAX,
+    UNREPORTED_SECONDS_MAX,
+    find_possible_payers,
+)
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
+from edgeproxy.collector.database.billing_tables import subscriptions as table
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -93,13 +98,20 @@ class PeriodRoll:
         return [number for number, name in refused.items() if name in payers]
 
     async def _end_trial(self, number: str, now: float, billing: Billing) -> None:
-        """End a trial. If Stripe cannot report the payment method now, the trial continues until it does."""
+        """End a trial. While Stripe cannot report the payment method, the trial continues, but not for ever."""
         try:
             can_pay = await self._trials.can_pay(number, billing)
         except StripeCallError as error:
-            self._limited_log.error("a trial cannot end, and is looked at again", str(error), subscription=number)
-            self._put_off[number] = now + PAUSE_SECONDS
-            return
+            async with self._database.reading() as connection:
+                (row,) = await subscription_rows.fetch_subscriptions(connection, table.c.id == number)
+            late = now - row.period_end
+            if late < DELAY_SECONDS_MAX:
+                self._limited_log.error("a trial cannot end, and is looked at again", str(error), subscription=number)
+                self._put_off[number] = now + PAUSE_SECONDS
+                if late >= UNREPORTED_SECONDS_MAX:
+                    await self._raise_stuck(number, "Stripe does not report the payment method after its trial", now)
+                return
+            can_pay = True  # Its fee is invoiced, and dunning decides. A customer with a card does not lose the plan.
         settings = self._settings()
 
         async def roll(connection: AsyncConnection, number: str) -> None:
@@ -126,6 +138,10 @@ class PeriodRoll:
         else:
             self._log.error("a fault in the collector", exc_info=error)
         self._limited_log.error("the period of a subscription cannot end, and is tried again", why, subscription=number)
+        await self._raise_stuck(number, why, now)
+
+    async def _raise_stuck(self, number: str, why: str, now: float) -> None:
+        """Raise an alert about a subscription, once for each reason."""
         alert = Alert(
             key=f"billing-stuck:{number}:{why}"[:TITLE_CHARACTERS_MAX],
             kind=AlertKind.SUBSCRIPTION_PERIOD_FAILED,

@@ -20,9 +20,12 @@ from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.schema import DAY, HOUR, customers
 
 DELAY_SECONDS_MAX = 3 * DAY
-"""The most seconds that an event about an open invoice delays a pause. Then the customer counts as unpaid."""
+"""The most seconds that an unknown payment delays a decision: then the customer counts as unpaid.
+
+So does an unknown payment method the end of a trial.
+"""
 UNREPORTED_SECONDS_MAX = 6 * HOUR
-"""The seconds of such a delay until an alert."""
+"""The seconds of a delay until an alert."""
 INVOICES_AT_ONCE_MAX = 100
 """The most invoices looked up by one statement."""
 

@@ -14,6 +14,7 @@ from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, trial_alerts
 from edgeproxy.collector.billing.subscriptions.subscription_rows import SubscriptionRow
+from edgeproxy.collector.billing.webhooks.possible_payers import DELAY_SECONDS_MAX, UNREPORTED_SECONDS_MAX
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
@@ -164,6 +165,33 @@ def test_without_a_payment_method_a_trial_ends_the_plan_unless_an_invoice_is_to_
             assert (moved["state"], moved["total"]) == ("paid", 0)
             await subscribe(of, "lost", "team", now=ENDED + 7200)
             assert (await row_of(of, "lost")).state == "active", "there is one trial"
+
+    asyncio.run(work())
+
+
+def test_trial_ends_three_days_late_if_stripe_never_reports_the_payment_method(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+) -> None:
+    name = f"unreported-{database.partition(':')[0]}"
+
+    async def work() -> None:
+        async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
+            await of.customer(name, "team", now=BEGUN)
+            await enter_card(of, name)
+
+            async def end(after: int) -> tuple[str, int]:
+                stripe_sandbox.faults({"kind": "error_before", "path": "/v1/customers"})
+                await closing.step(ENDED + after)
+                stripe_sandbox.faults()
+                is_stuck = alerts.c.title.like("%does not report the payment method%")
+                async with of.database.reading() as connection:
+                    raised = (await connection.execute(sa.select(alerts.c.id).where(is_stuck))).all()
+                return (await row_of(of, name)).state, len(raised)
+
+            assert await end(0) == ("trialing", 0)
+            for after in (UNREPORTED_SECONDS_MAX, DELAY_SECONDS_MAX - 1):
+                assert await end(after) == ("trialing", 1), "one alert"
+            assert await end(DELAY_SECONDS_MAX + 60) == ("active", 1)
 
     asyncio.run(work())
 

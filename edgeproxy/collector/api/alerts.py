@@ -9,13 +9,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typing_extensions import TypedDict
 
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.collector.accounts import alert_handling as handling
+from edgeproxy.collector import alert_handling as handling
 from edgeproxy.collector.accounts import audit
-from edgeproxy.collector.accounts.alert_handling import AlertHandling, AlertSubject
 from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.fields import End, Text
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.models import Body
+from edgeproxy.collector.alert_handling import AlertHandling, AlertSubject
 from edgeproxy.collector.alerts import deliveries, reports
 from edgeproxy.collector.alerts.deliveries import DeliveryState
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity

@@ -23,7 +23,6 @@ from edgeproxy.collector.accounts.models import (
 )
 from edgeproxy.collector.accounts.preferred_region import PreferredRegion, put_preferred_region
 from edgeproxy.collector.accounts.rows import CustomerRow
-from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.anomalies.job import WHY_PAUSED
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.changes import ChangeHandlers, parse_if_match
@@ -49,6 +48,7 @@ from edgeproxy.collector.api.field_types import ChangeQuery, Cursor, PageLimit, 
 from edgeproxy.collector.api.group import Group, Resources
 from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.responses import ProblemError, Result, next_page
+from edgeproxy.collector.customer_search import search_customers
 from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.privacy import own_requests
 from edgeproxy.collector.privacy.export import ARCHIVE_BYTES_MAX, ArchiveTooLargeError, write_archive

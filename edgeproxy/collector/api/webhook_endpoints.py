@@ -6,17 +6,6 @@ from typing import Annotated
 from pydantic import BeforeValidator, WithJsonSchema
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts import webhook_endpoints
-from edgeproxy.collector.accounts.webhook_endpoints import EndpointRow
-from edgeproxy.collector.accounts.webhook_models import (
-    CreateWebhookEndpointRequest,
-    UpdateWebhookEndpointRequest,
-    WebhookDelivery,
-    WebhookDeliveryList,
-    WebhookEndpoint,
-    WebhookEndpointList,
-    WebhookEndpointWithSecret,
-)
 from edgeproxy.collector.api.changes import ChangeHandlers, parse_if_match
 from edgeproxy.collector.api.endpoint import (
     CREATE,
@@ -37,6 +26,17 @@ from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter
 from edgeproxy.collector.api.responses import ProblemError, Result, next_page
 from edgeproxy.collector.problems import request_codes
+from edgeproxy.collector.webhook_endpoints import endpoints
+from edgeproxy.collector.webhook_endpoints.endpoints import EndpointRow
+from edgeproxy.collector.webhook_endpoints.models import (
+    CreateWebhookEndpointRequest,
+    UpdateWebhookEndpointRequest,
+    WebhookDelivery,
+    WebhookDeliveryList,
+    WebhookEndpoint,
+    WebhookEndpointList,
+    WebhookEndpointWithSecret,
+)
 from edgeproxy.config.collector.webhooks import Webhooks
 from edgeproxy.config.units import Whole, value_error
 
@@ -89,14 +89,14 @@ class WebhookEndpointHandlers(ChangeHandlers):
         self._get_webhooks()
 
     async def _get_row(self, connection: AsyncConnection, call: AnyCall, *, lock: bool = True) -> EndpointRow:
-        return await webhook_endpoints.get_row(connection, call.path("customer"), call.path("endpoint"), lock=lock)
+        return await endpoints.get_row(connection, call.path("customer"), call.path("endpoint"), lock=lock)
 
     @get("/v1/customers/{customer}/webhook-endpoints", roles=READERS | OWN)
     async def list_endpoints(self, call: Call[Query, Nothing]) -> WebhookEndpointList:
         """List the webhook endpoints of a customer, without secrets."""
         async with self._database.reading() as connection:
-            endpoints = await webhook_endpoints.list_endpoints(connection, call.path("customer"))
-        return {"endpoints": endpoints}
+            rows = await endpoints.list_endpoints(connection, call.path("customer"))
+        return {"endpoints": rows}
 
     @post(
         "/v1/customers/{customer}/webhook-endpoints",
@@ -111,16 +111,14 @@ class WebhookEndpointHandlers(ChangeHandlers):
         """Create a webhook endpoint. Only this answer contains its secret."""
         settings = self._get_webhooks()
         customer = call.path("customer")
-        return Result(
-            await webhook_endpoints.create_endpoint(connection, call.caller, customer, call.body, settings), 1
-        )
+        return Result(await endpoints.create_endpoint(connection, call.caller, customer, call.body, settings), 1)
 
     @get("/v1/customers/{customer}/webhook-endpoints/{endpoint}", roles=READERS | OWN, response_headers=("ETag",))
     async def fetch_endpoint(self, call: Call[Query, Nothing]) -> Result[WebhookEndpoint]:
         """Fetch a webhook endpoint, without its secret."""
         async with self._database.reading() as connection:
             row = await self._get_row(connection, call, lock=False)
-        return Result(webhook_endpoints.to_response(row), row.version)
+        return Result(endpoints.to_response(row), row.version)
 
     @patch(
         "/v1/customers/{customer}/webhook-endpoints/{endpoint}",
@@ -133,15 +131,13 @@ class WebhookEndpointHandlers(ChangeHandlers):
         """Update a webhook endpoint, or disable or enable it."""
         settings, match = self._get_webhooks(), parse_if_match(call.request)
         row = await self._get_row(connection, call)
-        return Result(
-            *await webhook_endpoints.update_endpoint(connection, call.caller, row, call.body, settings, match)
-        )
+        return Result(*await endpoints.update_endpoint(connection, call.caller, row, call.body, settings, match))
 
     @delete("/v1/customers/{customer}/webhook-endpoints/{endpoint}")
     async def delete_endpoint(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> WebhookEndpoint:
         """Delete a webhook endpoint, and the messages on their way to it."""
         row = await self._get_row(connection, call)
-        return await webhook_endpoints.delete_endpoint(connection, call.caller, row)
+        return await endpoints.delete_endpoint(connection, call.caller, row)
 
     @post("/v1/customers/{customer}/webhook-endpoints/{endpoint}/secret", status=201, change=CREATE, hides="secret")
     async def rotate_secret(
@@ -150,7 +146,7 @@ class WebhookEndpointHandlers(ChangeHandlers):
         """Give a webhook endpoint a new secret. The old one signs too for 24 hours."""
         settings = self._get_webhooks()
         row = await self._get_row(connection, call)
-        rotated = await webhook_endpoints.rotate_secret(connection, call.caller, row, settings)
+        rotated = await endpoints.rotate_secret(connection, call.caller, row, settings)
         return Result(rotated, row.version + 1)
 
     @post(
@@ -161,7 +157,7 @@ class WebhookEndpointHandlers(ChangeHandlers):
     async def send_test(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> WebhookDelivery:
         """Send a message of the type `webhook.test`."""
         row = await self._get_row(connection, call)
-        return await webhook_endpoints.send_test(connection, call.caller, row)
+        return await endpoints.send_test(connection, call.caller, row)
 
     @get("/v1/customers/{customer}/webhook-endpoints/{endpoint}/messages", roles=READERS | OWN)
     async def list_messages(self, call: Call[MessagesQuery, Nothing]) -> WebhookDeliveryList:
@@ -169,7 +165,7 @@ class WebhookEndpointHandlers(ChangeHandlers):
         query = call.query
         async with self._database.reading() as connection:
             row = await self._get_row(connection, call, lock=False)
-            messages = await webhook_endpoints.list_messages(connection, row, query.cursor, query.limit)
+            messages = await endpoints.list_messages(connection, row, query.cursor, query.limit)
         return {"messages": messages, **next_page(messages.next)}
 
     @post(
@@ -180,7 +176,7 @@ class WebhookEndpointHandlers(ChangeHandlers):
     async def redeliver_message(self, call: Call[ChangeQuery, Nothing], connection: AsyncConnection) -> WebhookDelivery:
         """Send a message again, even if it was accepted before."""
         row, message = await self._get_row(connection, call), call.path("message")
-        return await webhook_endpoints.redeliver_message(connection, call.caller, row, message)
+        return await endpoints.redeliver_message(connection, call.caller, row, message)
 
 
 GROUP = Group(

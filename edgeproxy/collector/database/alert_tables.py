@@ -75,7 +75,7 @@ alert_deliveries = Table(
     sqlite_strict=True,
 )
 
-# Handling of alerts, separately for operators and the customer (collector/accounts/alert_handling.py).
+# Handling of alerts, separately for operators and the customer (collector/alert_handling.py).
 alert_handling = Table(
     "alert_handling",
     metadata,

@@ -21,7 +21,7 @@ from edgeproxy.collector.database.marks import (
 )
 from edgeproxy.collector.database.schema import INTEGER, metadata
 
-# Addresses of customers for webhook messages (collector/accounts/webhook_endpoints.py).
+# Addresses of customers for webhook messages (collector/webhook_endpoints/endpoints.py).
 webhook_endpoints = Table(
     "webhook_endpoints",
     metadata,

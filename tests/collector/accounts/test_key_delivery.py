@@ -15,12 +15,11 @@ import sqlalchemy as sa
 from joserfc import jwe
 from joserfc.jwk import OKPKey, RSAKey
 
-from edgeproxy.collector.accounts import customers, key_delivery, keys, public_keys, webhook_endpoints
+from edgeproxy.collector.accounts import customers, key_delivery, keys, public_keys
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.key_rows import compute_sha256, get_row
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKeyRequest, UpdateKeyRequest
 from edgeproxy.collector.accounts.rows import KeyRow
-from edgeproxy.collector.accounts.webhook_models import CreateWebhookEndpointRequest
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import keys as keys_table
@@ -28,6 +27,8 @@ from edgeproxy.collector.database.webhook_tables import webhook_deliveries
 from edgeproxy.collector.jobs.key_rotation import KeyRotationJob
 from edgeproxy.collector.jobs.webhooks import WebhookJobs
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.webhook_endpoints import endpoints
+from edgeproxy.collector.webhook_endpoints.models import CreateWebhookEndpointRequest
 from edgeproxy.config.collector.rotation import Rotation
 from edgeproxy.config.collector.settings import CollectorSettings, Token
 from edgeproxy.config.collector.webhooks import Webhooks
@@ -82,7 +83,7 @@ class Stage:
         url = f"http://{HOST}:{self.receiver.port}{self.path}"
         new = CreateWebhookEndpointRequest.model_validate({"url": url, "types": types})
         async with self.database.writing() as connection:
-            await webhook_endpoints.create_endpoint(connection, CALLER, "acme", new, WEBHOOKS)
+            await endpoints.create_endpoint(connection, CALLER, "acme", new, WEBHOOKS)
 
     async def register(self, key: OKPKey | RSAKey | None) -> None:
         stored = None if key is None else public_keys.parse_public_key(key.as_dict(private=False))

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.collector.accounts import alert_handling as handling
+from edgeproxy.collector import alert_handling as handling
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.alerts import deliveries, reports
 from edgeproxy.collector.alerts.alert import Alert, raise_once

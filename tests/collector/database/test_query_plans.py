@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import event
 
 from edgeproxy.collector.accounts import audit, customers, rotation
-from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.alerts import reports
 from edgeproxy.collector.billing.invoices import invoices
 from edgeproxy.collector.billing.subscriptions import subscription_rows
+from edgeproxy.collector.customer_search import search_customers
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.events import dead_letters
 from edgeproxy.collector.ledger import edges, quarantine

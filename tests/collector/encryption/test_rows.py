@@ -18,17 +18,18 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.accounts import alert_handling, audit, contacts, customers, keys
+from edgeproxy.collector import alert_handling
+from edgeproxy.collector.accounts import audit, contacts, customers, keys
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.audit_details import UNREADABLE_DETAILS, Details, open_details
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.end_users import fetch_secrets, get_or_create_secrets, seal_clear_secrets
 from edgeproxy.collector.accounts.models import CreateCustomerRequest, CreateKeyRequest, UpdateCustomerRequest
-from edgeproxy.collector.accounts.search import search_customers
 from edgeproxy.collector.accounts.states import AccountStateError
 from edgeproxy.collector.accounts.tokens import CreateTokenRequest, add_secret, create_token, revoke_token
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.customer_search import search_customers
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError
 from edgeproxy.collector.database.encryption_tables import data_keys, encryption_keys
 from edgeproxy.collector.database.page_tables import contacts as contacts_table

@@ -8,13 +8,13 @@ import pytest
 import sqlalchemy as sa
 
 from edgeproxy.base.shares import Claim, Places
-from edgeproxy.collector.accounts import webhook_endpoints
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.webhook_models import CreateWebhookEndpointRequest
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.jobs.webhooks import WebhookJobs
 from edgeproxy.collector.metrics import Metrics
+from edgeproxy.collector.webhook_endpoints import endpoints
+from edgeproxy.collector.webhook_endpoints.models import CreateWebhookEndpointRequest
 from edgeproxy.collector.webhooks import sender as sending
 from edgeproxy.collector.webhooks.attempt_shares import Candidate, build_claim, choose_candidates, parse_receiver
 from loadtest.testbed.ports import HOST
@@ -90,8 +90,8 @@ def test_message_arrives_beside_silent_customers_whose_messages_are_due_for_long
     async def add(opened: Database, name: str, url: str) -> Any:
         async with opened.writing() as connection:
             new = CreateWebhookEndpointRequest.model_validate({"url": url})
-            made = await webhook_endpoints.create_endpoint(connection, CALLER, name, new, SETTINGS)
-            return await webhook_endpoints.get_row(connection, name, made["id"])
+            made = await endpoints.create_endpoint(connection, CALLER, name, new, SETTINGS)
+            return await endpoints.get_row(connection, name, made["id"])
 
     async def run(silent: Receiver, honest: Receiver) -> None:
         opened = await Database.connect(database)
@@ -111,10 +111,10 @@ def test_message_arrives_beside_silent_customers_whose_messages_are_due_for_long
                     row = await add(opened, name, f"http://{HOST}:{silent.port}/{name}/{number}")
                     for _ in range(5):
                         async with opened.writing() as connection:
-                            await webhook_endpoints.send_test(connection, CALLER, row)
+                            await endpoints.send_test(connection, CALLER, row)
             row = await add(opened, "honest", f"http://{HOST}:{honest.port}/")
             async with opened.writing() as connection:
-                await webhook_endpoints.send_test(connection, CALLER, row)
+                await endpoints.send_test(connection, CALLER, row)
             now = time.time() + 1
             await jobs.sender.step(now)
             async with asyncio.timeout(10):

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 import orjson
 import sqlalchemy as sa
 
-from edgeproxy.collector.accounts import webhook_endpoints
 from edgeproxy.collector.accounts.audit import Caller
-from edgeproxy.collector.accounts.webhook_models import CreateWebhookEndpointRequest
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import HOUR, customers, ledger, series
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_messages
 from edgeproxy.collector.jobs.limit_events import LimitEvents
+from edgeproxy.collector.webhook_endpoints import endpoints
+from edgeproxy.collector.webhook_endpoints.models import CreateWebhookEndpointRequest
 from edgeproxy.config import dimensions
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.collector.webhooks import Webhooks
@@ -30,7 +30,7 @@ async def add_customer(database: Database, name: str, **endpoint: object) -> Non
         row = {"id": f"id-{name}", "name": name, "tier": "basic", "settings": '{"tier":"basic"}', "metadata": "{}"}
         await connection.execute(sa.insert(customers), [{**row, "created_at": 1, "version": 1}])
         new = CreateWebhookEndpointRequest.model_validate({"url": "http://127.0.0.1:1/", **endpoint})
-        await webhook_endpoints.create_endpoint(connection, Caller("test"), name, new, WEBHOOKS)
+        await endpoints.create_endpoint(connection, Caller("test"), name, new, WEBHOOKS)
 
 
 async def count_refusals(database: Database, minute: int, counts: Mapping[tuple[str, str], int]) -> None:

@@ -12,13 +12,11 @@ import pytest
 import sqlalchemy as sa
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from edgeproxy.collector.accounts import keys, webhook_endpoints
+from edgeproxy.collector.accounts import keys
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.accounts.ids import generate_id
 from edgeproxy.collector.accounts.models import CreateKeyRequest
-from edgeproxy.collector.accounts.webhook_endpoints import EndpointRow
-from edgeproxy.collector.accounts.webhook_models import CreateWebhookEndpointRequest, UpdateWebhookEndpointRequest
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import invoices
@@ -31,6 +29,9 @@ from edgeproxy.collector.database.webhook_tables import webhook_endpoints as web
 from edgeproxy.collector.jobs.webhooks import WebhookJobs
 from edgeproxy.collector.metrics import Metrics
 from edgeproxy.collector.privacy.erasure import erase_due_customers
+from edgeproxy.collector.webhook_endpoints import endpoints
+from edgeproxy.collector.webhook_endpoints.endpoints import EndpointRow
+from edgeproxy.collector.webhook_endpoints.models import CreateWebhookEndpointRequest, UpdateWebhookEndpointRequest
 from edgeproxy.collector.webhooks import sender as sending
 from edgeproxy.collector.webhooks.messages import RETENTION_SECONDS
 from edgeproxy.collector.webhooks.retries import JITTER, STANDARD_BACKOFF_SECONDS
@@ -67,7 +68,7 @@ class Stage:
         url = f"http://{HOST}:{self.receiver.port}{self.path(path)}"
         new = CreateWebhookEndpointRequest.model_validate({"url": url, **fields})
         async with self.database.writing() as connection:
-            made = await webhook_endpoints.create_endpoint(connection, CALLER, "acme", new, self.settings)
+            made = await endpoints.create_endpoint(connection, CALLER, "acme", new, self.settings)
         return made["id"], made["secret"]
 
     def path(self, path: str) -> str:
@@ -78,18 +79,18 @@ class Stage:
 
     async def row(self, endpoint: str) -> EndpointRow:
         async with self.database.reading() as connection:
-            return await webhook_endpoints.get_row(connection, "acme", endpoint)
+            return await endpoints.get_row(connection, "acme", endpoint)
 
     async def test(self, endpoint: str) -> str:
         """Queue a test message and return its id."""
         row = await self.row(endpoint)
         async with self.database.writing() as connection:
-            return (await webhook_endpoints.send_test(connection, CALLER, row))["id"]
+            return (await endpoints.send_test(connection, CALLER, row))["id"]
 
     async def update(self, endpoint: str, **fields: Any) -> None:
         row, change = await self.row(endpoint), UpdateWebhookEndpointRequest.model_validate(fields)
         async with self.database.writing() as connection:
-            await webhook_endpoints.update_endpoint(connection, CALLER, row, change, self.settings, None)
+            await endpoints.update_endpoint(connection, CALLER, row, change, self.settings, None)
 
     async def step(self, now: float) -> None:
         """Send the messages due at `now`, and wait for the answers."""
@@ -99,7 +100,7 @@ class Stage:
     async def messages(self, endpoint: str) -> list[Any]:
         row = await self.row(endpoint)
         async with self.database.reading() as connection:
-            return list(await webhook_endpoints.list_messages(connection, row, None, 100))
+            return list(await endpoints.list_messages(connection, row, None, 100))
 
 
 @asynccontextmanager
@@ -167,7 +168,7 @@ def test_both_secrets_sign_for_a_day_after_a_rotation(database: str, receiver: R
             endpoint, first = await stage.add("a")
             row = await stage.row(endpoint)
             async with stage.database.writing() as connection:
-                second = (await webhook_endpoints.rotate_secret(connection, CALLER, row, SETTINGS))["secret"]
+                second = (await endpoints.rotate_secret(connection, CALLER, row, SETTINGS))["secret"]
             await stage.test(endpoint)
             await stage.step(time.time() + 1)
             (hook,) = stage.got("a")
@@ -219,12 +220,12 @@ def test_failed_message_is_retried_abandoned_and_can_be_redelivered(database: st
             assert row.failing_since is not None
             assert row.state == "enabled", "three days are no five"
             async with stage.database.writing() as connection:
-                again = await webhook_endpoints.redeliver_message(connection, CALLER, row, message)
+                again = await endpoints.redeliver_message(connection, CALLER, row, message)
                 assert (again["state"], again["attempts"]) == ("due", 0)
                 with pytest.raises(ChangeRejectedError, match="on its way"):
-                    await webhook_endpoints.redeliver_message(connection, CALLER, row, message)
+                    await endpoints.redeliver_message(connection, CALLER, row, message)
                 with pytest.raises(ChangeRejectedError, match="no such message"):
-                    await webhook_endpoints.redeliver_message(connection, CALLER, row, message[:-1])
+                    await endpoints.redeliver_message(connection, CALLER, row, message[:-1])
             await stage.step(now + 10 * 86400)
             assert {hook.fields["webhook-id"] for hook in stage.got("a")} == {message}
             assert {hook.body for hook in stage.got("a")} == {stage.got("a")[0].body}
@@ -247,8 +248,8 @@ def test_failure_and_deletion_of_an_endpoint_do_not_deadlock(postgresql: Postgre
 
             async def delete(database: Database) -> None:
                 async with database.writing() as connection:
-                    row = await webhook_endpoints.get_row(connection, "acme", endpoint, lock=True)
-                    await webhook_endpoints.delete_endpoint(connection, CALLER, row)
+                    row = await endpoints.get_row(connection, "acme", endpoint, lock=True)
+                    await endpoints.delete_endpoint(connection, CALLER, row)
 
             stage.receiver.statuses[stage.path("a")], now = [500], time.time() + 1
             stop = "UPDATE webhook_deliveries SET state"

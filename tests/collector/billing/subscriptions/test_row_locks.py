@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.accounts import contacts, customers, keys, webhook_endpoints
+from edgeproxy.collector.accounts import contacts, customers, keys
 from edgeproxy.collector.accounts.audit import verify_chain
 from edgeproxy.collector.accounts.models import CreateKeyRequest, UpdateCustomerRequest, UpdateKeyRequest
-from edgeproxy.collector.accounts.webhook_models import CreateWebhookEndpointRequest
 from edgeproxy.collector.billing.invoices import dunning
 from edgeproxy.collector.billing.subscriptions import coupons, subscriptions
 from edgeproxy.collector.database.billing_tables import invoices
@@ -20,6 +19,8 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.encryption.keyring import open_keyring
 from edgeproxy.collector.privacy import erasure
+from edgeproxy.collector.webhook_endpoints import endpoints
+from edgeproxy.collector.webhook_endpoints.models import CreateWebhookEndpointRequest
 from edgeproxy.config.collector.encryption import Encryption
 from edgeproxy.config.collector.webhooks import Webhooks
 from loadtest.testbed.postgresql import Postgresql
@@ -85,7 +86,7 @@ async def two_pauses_and_a_change_of_one(of: Sold) -> Case:
 
 async def a_key_with_webhooks_and_its_customer(of: Sold) -> Case:
     new = CreateWebhookEndpointRequest.model_validate({"url": "https://example.com/hook"})
-    await write(of.database, webhook_endpoints.create_endpoint, CALLER, "acme", new, WEBHOOKS)
+    await write(of.database, endpoints.create_endpoint, CALLER, "acme", new, WEBHOOKS)
     change = UpdateKeyRequest.model_validate({"name": "b"})
     return transact(keys.update_key, await create_key(of, "acme"), change), "UPDATE audit_head", update(of, "acme")
 

@@ -149,7 +149,11 @@ async def test_health_check_of_the_proxy_has_the_proxy_s_address(proxied: Edge) 
 
 @pytest.mark.parametrize(
     ("address", "sent", "reason"),
-    [("127.0.0.3", LINE, "network"), ("127.0.0.2", get(), "proxy_header"), ("127.0.0.2", b"PROXY \0\r\n", "proxy_header")],
+    [
+        ("127.0.0.3", LINE, "network"),
+        ("127.0.0.2", get(), "proxy_header"),
+        ("127.0.0.2", b"PROXY \0\r\n", "proxy_header"),
+    ],
 )
 async def test_connection_without_a_trusted_header_ends(proxied: Edge, address: str, sent: bytes, reason: str) -> None:
     client = await proxied.client(address)

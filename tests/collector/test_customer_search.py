@@ -5,7 +5,7 @@ import asyncio
 import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.accounts.search import search_customers
+from edgeproxy.collector.customer_search import search_customers
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.database.search_text import fold, list_part_searches, list_trigrams

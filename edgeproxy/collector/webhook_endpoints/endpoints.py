@@ -26,18 +26,18 @@ from edgeproxy.collector.accounts.change import (
     require_version,
 )
 from edgeproxy.collector.accounts.ids import now_ms
-from edgeproxy.collector.accounts.webhook_models import (
-    CreateWebhookEndpointRequest,
-    WebhookDelivery,
-    WebhookEndpoint,
-    WebhookEndpointWithSecret,
-)
 from edgeproxy.collector.database.encryption import ColumnCipher
 from edgeproxy.collector.database.statements import AnySelect
 from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_rows, reading_row
 from edgeproxy.collector.database.webhook_tables import webhook_deliveries, webhook_endpoints, webhook_messages
 from edgeproxy.collector.encryption.rows import fetch_page, fetch_rows, seal_rows
 from edgeproxy.collector.problems import account_codes
+from edgeproxy.collector.webhook_endpoints.models import (
+    CreateWebhookEndpointRequest,
+    WebhookDelivery,
+    WebhookEndpoint,
+    WebhookEndpointWithSecret,
+)
 from edgeproxy.collector.webhooks import deliveries
 from edgeproxy.collector.webhooks.address_policy import find_customer_refusal
 from edgeproxy.collector.webhooks.event_types import EventType

@@ -1,0 +1,1 @@
+"""Endpoints of customers' webhooks, and the messages to each."""

@@ -12,7 +12,7 @@ from edgeproxy.config.field_types import File
 from edgeproxy.config.forms import build_any_of, build_text, written
 from edgeproxy.config.parsers import read_list
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import format_value, read_text, value_error
+from edgeproxy.config.units import PatternText, read_text, value_error
 from edgeproxy.config.url_secrets import check_credentials
 
 A_PROXY = "http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT"
@@ -36,13 +36,10 @@ def read_proxy_url(value: object) -> str:
     return url
 
 
-@written(build_text("host, domain or network", EXCEPTION.pattern, ".example.com"))
-def read_exception(value: object) -> str:
-    """Read a destination of calls without the proxy."""
-    text = read_text(value, AN_EXCEPTION)
-    if EXCEPTION.fullmatch(text) is None:
-        raise value_error(f"{format_value(text)} is no host, domain or network", AN_EXCEPTION)
-    return text
+read_exception = PatternText(
+    "host, domain or network", EXCEPTION, "{} is no host, domain or network", AN_EXCEPTION, (".example.com",)
+)
+"""Reads a destination of calls without the proxy."""
 
 
 @written(lambda inner: build_any_of(PROXY, inner), lambda proxy: proxy.url)

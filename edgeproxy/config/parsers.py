@@ -13,7 +13,7 @@ from edgeproxy.config.field_codes import EMPTY, MISSING, NOT_A_NAME, NOT_OFFERED
 from edgeproxy.config.forms import OFF as OFF_FORM
 from edgeproxy.config.forms import build_any_of, build_number, build_one_or_more, build_text, written
 from edgeproxy.config.secret_text import InvalidSecretError, parse_secret
-from edgeproxy.config.units import format_value, read_text, value_error
+from edgeproxy.config.units import PatternText, format_value, read_text, value_error
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 RESIDENCY = re.compile(r"[a-z][a-z0-9]{0,15}")
@@ -72,49 +72,28 @@ def read_name(value: object) -> str:
     return name
 
 
-@written(build_text("residency", RESIDENCY.pattern))
-def read_residency(value: object) -> str:
-    """Read the name of a residency."""
-    name = read_text(value, A_RESIDENCY)
-    if not RESIDENCY.fullmatch(name):
-        raise value_error(f"{format_value(name)} is not a residency", A_RESIDENCY)
-    return name
+read_residency = PatternText("residency", RESIDENCY, "{} is not a residency", A_RESIDENCY)
+"""Reads the name of a residency."""
 
 
-@written(build_text("value of a dimension", COUNTED_VALUE.pattern, "gpt-4.1"))
-def read_dimension_value(value: object) -> str:
-    """Read a value of a dimension (a model, for example): any value that the ledger may contain except `~other`."""
-    text = read_text(value, A_VALUE)
-    if not COUNTED_VALUE.fullmatch(text):
-        raise value_error(f"{format_value(text)} is not a value of a dimension", A_VALUE)
-    return text
+read_dimension_value = PatternText(
+    "value of a dimension", COUNTED_VALUE, "{} is not a value of a dimension", A_VALUE, ("gpt-4.1",)
+)
+"""Reads a value of a dimension (a model, for example): any value that the ledger may contain except `~other`."""
 
 
-@written(build_text("name of a route, or pattern", ROUTE_PATTERN.pattern, "chat", "chat-*"))
-def read_route_pattern(value: object) -> str:
-    """Read the name of a route, or a pattern with `*` for any characters."""
-    pattern = read_text(value, A_ROUTE)
-    if not ROUTE_PATTERN.fullmatch(pattern):
-        raise value_error(f"{format_value(pattern)} is not the name of a route", A_ROUTE)
-    return pattern
+read_route_pattern = PatternText(
+    "name of a route, or pattern", ROUTE_PATTERN, "{} is not the name of a route", A_ROUTE, ("chat", "chat-*")
+)
+"""Reads the name of a route, or a pattern with `*` for any characters."""
 
 
-@written(build_text("scope", SCOPE.pattern, "read"))
-def read_scope(value: object) -> str:
-    """Read a scope, which permits a key to use routes that require it (RFC 6749 section 3.3)."""
-    scope = read_text(value, A_SCOPE)
-    if not SCOPE.fullmatch(scope):
-        raise value_error(f"{format_value(scope)} is not a scope", A_SCOPE)
-    return scope
+read_scope = PatternText("scope", SCOPE, "{} is not a scope", A_SCOPE, ("read",))
+"""Reads a scope, which permits a key to use routes that require it (RFC 6749 section 3.3)."""
 
 
-@written(build_text("path", TARGET.pattern, "/healthz"))
-def read_target(value: object) -> str:
-    """Read the target of a probe: a path with an optional query."""
-    target = read_text(value, A_TARGET)
-    if not TARGET.fullmatch(target):
-        raise value_error(f"{format_value(target)} is not a path that can be asked for", A_TARGET)
-    return target
+read_target = PatternText("path", TARGET, "{} is not a path that can be asked for", A_TARGET, ("/healthz",))
+"""Reads the target of a probe: a path with an optional query."""
 
 
 @written(DIGEST_FORM)
@@ -171,22 +150,12 @@ def read_token(value: object) -> str | None:
     return token or None
 
 
-@written(build_text("name of a claim", SCOPE.pattern, "sub"))
-def read_claim_name(value: object) -> str:
-    """Read the name of a token's claim or of a query parameter."""
-    name = read_text(value, A_SCOPE)
-    if not SCOPE.fullmatch(name):
-        raise value_error(f"{format_value(name)} names no claim or parameter", A_SCOPE)
-    return name
+read_claim_name = PatternText("name of a claim", SCOPE, "{} names no claim or parameter", A_SCOPE, ("sub",))
+"""Reads the name of a token's claim or of a query parameter."""
 
 
-@written(build_text("field name", FIELD_NAME.pattern, "X-Cost"))
-def read_field_name(value: object) -> str:
-    """Read the name of an HTTP field (RFC 9110 section 5.1)."""
-    name = read_text(value, A_FIELD_NAME)
-    if not FIELD_NAME.fullmatch(name):
-        raise value_error(f"{format_value(name)} is not the name of a field", A_FIELD_NAME)
-    return name
+read_field_name = PatternText("field name", FIELD_NAME, "{} is not the name of a field", A_FIELD_NAME, ("X-Cost",))
+"""Reads the name of an HTTP field (RFC 9110 section 5.1)."""
 
 
 @written(build_text(f"text, up to {SENTENCE_CHARACTERS_MAX} characters", r"[\s\S]*\S[\s\S]*"))
@@ -257,13 +226,10 @@ def read_words(value: object) -> object:
     return value.split() if isinstance(value, str) else value
 
 
-@written(build_text("path of keys", JSON_PATH.pattern, "usage.total_tokens"))
-def read_json_path(value: object) -> str:
-    """Read a path in JSON: keys with dots between them."""
-    path = read_text(value, A_JSON_PATH)
-    if not JSON_PATH.fullmatch(path):
-        raise value_error(f"{format_value(path)} is not a path of keys", A_JSON_PATH)
-    return path
+read_json_path = PatternText(
+    "path of keys", JSON_PATH, "{} is not a path of keys", A_JSON_PATH, ("usage.total_tokens",)
+)
+"""Reads a path in JSON: keys with dots between them."""
 
 
 @written(build_text("`0`, `text/4` or `bytes/4`", f"0|{ESTIMATE.pattern}", "text/4"))

@@ -11,7 +11,7 @@ from edgeproxy.config.field_types import FieldName, Rate, Share, Switch
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.tls import UpstreamTls
-from edgeproxy.config.units import format_value, read_text, value_error
+from edgeproxy.config.units import PatternText, format_value, read_text, value_error
 
 AN_ENDPOINT = "http://HOST:PORT or https://HOST:PORT of an OTLP receiver, such as http://127.0.0.1:4318"
 AN_ATTRIBUTE = "up to 200 printable characters"
@@ -37,13 +37,8 @@ def read_otlp_endpoint(value: object) -> str:
     return origin + parts.path.rstrip("/").removesuffix(TRACES_PATH)
 
 
-@written(build_text("text", HEADER.pattern), lambda _: None)
-def read_header(value: object) -> str:
-    """Read the value of a field in requests to the receiver. Errors do not show it."""
-    text = read_text(value, A_HEADER)
-    if not HEADER.fullmatch(text):
-        raise value_error("has characters that no field has", A_HEADER)
-    return text
+read_header = PatternText("text", HEADER, "has characters that no field has", A_HEADER, write=lambda _: None)
+"""Reads the value of a field in requests to the receiver. Errors do not show it."""
 
 
 @written(build_text("text", f".{{1,{ATTRIBUTE_CHARACTERS_MAX}}}", "production"))

@@ -7,6 +7,7 @@ contain only text (`config/source.py`), so a plain value without its unit cannot
 
 import os
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -109,6 +110,34 @@ def format_seconds(seconds: float) -> str:
 def format_share(share: float) -> str:
     """Format a share as it would be written: `20%`."""
     return f"{share * 100:g}%"
+
+
+@dataclass(frozen=True, slots=True)
+class PatternText:
+    """The reader of a text that matches `pattern`."""
+
+    title: str
+    pattern: re.Pattern[str]
+    fault: str
+    """What is wrong with any other text. `{}` stands for that text."""
+    hint: str
+    examples: tuple[str, ...] = ()
+    code: FieldCode = INVALID
+    convert: Callable[[str], str] = str
+    """Returns the value for a matching text, or raises `value_error`."""
+    write: Callable[[str], str | None] = str
+    """Returns the written form. None: it cannot be shown."""
+
+    @property
+    def form(self) -> Form:
+        """The written form."""
+        return Form(lambda _: build_text(self.title, self.pattern.pattern, *self.examples), self.write)
+
+    def __call__(self, value: object) -> str:
+        text = read_text(value, self.hint)
+        if not self.pattern.fullmatch(text):
+            raise value_error(self.fault.format(format_value(text)), self.hint, self.code)
+        return self.convert(text)
 
 
 @written(TIME, format_seconds)

@@ -17,7 +17,7 @@ from edgeproxy.config.forms import build_number, build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault, is_switched_on
 from edgeproxy.config.tree import Items, Table
-from edgeproxy.config.units import DAY_SECONDS, Time, Whole, read_text, value_error
+from edgeproxy.config.units import DAY_SECONDS, PatternText, Time, Whole, read_text, value_error
 from edgeproxy.config.url_secrets import check_credentials
 
 A_WEBHOOK = "https://HOST/PATH; http:// reaches this host alone"
@@ -83,13 +83,8 @@ def read_signing_secret(value: object) -> str:
     return secret
 
 
-@written(build_text("32 letters and digits", ROUTING_KEY.pattern))
-def read_routing_key(value: object) -> str:
-    """Read the key of a PagerDuty integration. Errors do not show it."""
-    key = read_text(value, A_ROUTING_KEY)
-    if not ROUTING_KEY.fullmatch(key):
-        raise value_error("is no such key", A_ROUTING_KEY)
-    return key
+read_routing_key = PatternText("32 letters and digits", ROUTING_KEY, "is no such key", A_ROUTING_KEY)
+"""Reads the key of a PagerDuty integration. Errors do not show it."""
 
 
 class MailServer(NamedTuple):

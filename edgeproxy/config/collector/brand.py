@@ -13,7 +13,7 @@ from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault
 from edgeproxy.config.tree import Table
-from edgeproxy.config.units import format_value, read_text, value_error
+from edgeproxy.config.units import PatternText, value_error
 
 COLOUR = re.compile(r"#[0-9a-fA-F]{6}")
 A_COLOUR = "a colour such as #0b6b5c"
@@ -42,13 +42,8 @@ def compute_contrast(one: str, other: str) -> float:
     return (lights[1] + 0.05) / (lights[0] + 0.05)
 
 
-@written(build_text("colour", "#[0-9a-fA-F]{6}", "#0b6b5c"))
-def read_colour(value: object) -> str:
-    """Read a colour."""
-    colour = read_text(value, A_COLOUR)
-    if not COLOUR.fullmatch(colour):
-        raise value_error(f"{format_value(colour)} is not a colour", A_COLOUR)
-    return colour.lower()
+read_colour = PatternText("colour", COLOUR, "{} is not a colour", A_COLOUR, ("#0b6b5c",), convert=str.lower)
+"""Reads a colour."""
 
 
 def find_logo_fault(content: bytes) -> str | None:

@@ -7,9 +7,8 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from edgeproxy.config.collector.money import read_amounts
 from edgeproxy.config.field_types import Name
-from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import Whole, format_value, read_moment, read_sample, read_text, value_error
+from edgeproxy.config.units import PatternText, Whole, read_moment, read_sample, value_error
 
 CODE = re.compile(r"[A-Z0-9][A-Z0-9_-]{2,39}")
 A_CODE = "3 to 40 capital letters, digits, - and _, such as LAUNCH20"
@@ -18,13 +17,8 @@ PERIODS_MAX = 120
 REDEMPTIONS_MAX = 10**9
 
 
-@written(build_text("code", CODE.pattern, "LAUNCH20"))
-def read_code(value: object) -> str:
-    """Read the code of a coupon."""
-    code = read_text(value, A_CODE)
-    if not CODE.fullmatch(code):
-        raise value_error(f"{format_value(code)} is not a code", A_CODE)
-    return code
+read_code = PatternText("code", CODE, "{} is not a code", A_CODE, ("LAUNCH20",))
+"""Reads the code of a coupon."""
 
 
 class Coupon(Part):

@@ -14,23 +14,19 @@ from edgeproxy.config.collector.operators import Algorithm, Word, read_issuer
 from edgeproxy.config.collector.regions import REGIONS_MAX, read_region_url
 from edgeproxy.config.field_codes import NOT_AN_EMAIL
 from edgeproxy.config.field_types import Address, Count, Name, Sample, Sentence, Switch
-from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault, is_switched_on
 from edgeproxy.config.tree import Table
-from edgeproxy.config.units import Time, format_value, read_text, value_error
+from edgeproxy.config.units import PatternText, Time
 
 AN_ADDRESS = "one address such as edge@example.com"
 MAILBOX = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]{1,64}@[A-Za-z0-9.-]{1,255}")
 
 
-@written(build_text("mail address", MAILBOX.pattern, "edge@example.com"))
-def read_mailbox(value: object) -> str:
-    """Read the mail address of a sender or receiver."""
-    written = read_text(value, AN_ADDRESS)
-    if not MAILBOX.fullmatch(written):
-        raise value_error(f"{format_value(written)} is not an e-mail address", AN_ADDRESS, NOT_AN_EMAIL)
-    return written
+read_mailbox = PatternText(
+    "mail address", MAILBOX, "{} is not an e-mail address", AN_ADDRESS, ("edge@example.com",), code=NOT_AN_EMAIL
+)
+"""Reads the mail address of a sender or receiver."""
 
 
 USAGE_METERS_MAX = 8

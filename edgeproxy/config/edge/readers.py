@@ -11,7 +11,7 @@ from edgeproxy.config.edge.proxy_fields import has_proxy_field
 from edgeproxy.config.forms import OFF as OFF_FORM
 from edgeproxy.config.forms import build_any_of, build_one_or_more, build_text, written
 from edgeproxy.config.parsers import OFF, read_file_path, read_one_or_more, read_unless_off
-from edgeproxy.config.units import format_value, read_text, value_error
+from edgeproxy.config.units import PatternText, format_value, read_text, value_error
 
 REQUEST_FIELDS = frozenset(
     (
@@ -112,16 +112,17 @@ def read_method(value: object) -> str:
     return method
 
 
-@written(build_text("protocol", PROTOCOL.pattern, "websocket", "SPDY/3.1"))
-def read_protocol(value: object) -> str:
-    """Read a protocol of Upgrade: a name with an optional version after a slash (RFC 9110 section 7.8)."""
-    protocol = read_text(value, A_PROTOCOL)
-    if not PROTOCOL.fullmatch(protocol):
-        raise value_error(f"{format_value(protocol)} is not a protocol", A_PROTOCOL)
+def _refuse_http(protocol: str) -> str:
     if HTTP_AGAIN.fullmatch(protocol):
         hint = "leave it out"
         raise value_error(f"{format_value(protocol)} is HTTP again, in which requests would pass unseen", hint)
     return protocol
+
+
+read_protocol = PatternText(
+    "protocol", PROTOCOL, "{} is not a protocol", A_PROTOCOL, ("websocket", "SPDY/3.1"), convert=_refuse_http
+)
+"""Reads a protocol of Upgrade: a name with an optional version after a slash (RFC 9110 section 7.8)."""
 
 
 @written(LOG)
@@ -133,15 +134,21 @@ def read_log(value: object) -> str:
     return file
 
 
-@written(build_text("field name", KEY_FIELD.pattern, "X-API-Key"))
-def read_key_field(value: object) -> str:
-    """Read the name of a field that contains keys."""
-    name = read_text(value, A_KEY_FIELD)
-    if not KEY_FIELD.fullmatch(name):
-        raise value_error(f"{format_value(name)} is not the name of a field", A_KEY_FIELD)
+def _refuse_other_meaning(name: str) -> str:
     if name.lower() in (*REQUEST_FIELDS, "cookie"):
         raise value_error(f"{name} has another meaning", A_KEY_FIELD)
     return name
+
+
+read_key_field = PatternText(
+    "field name",
+    KEY_FIELD,
+    "{} is not the name of a field",
+    A_KEY_FIELD,
+    ("X-API-Key",),
+    convert=_refuse_other_meaning,
+)
+"""Reads the name of a field that contains keys."""
 
 
 @written(build_one_or_more, ", ".join)
@@ -166,15 +173,21 @@ def read_parameter(value: object) -> str | None:
     return name
 
 
-@written(build_text("field name or `PREFIX*`", STRIPPED.pattern, "X-Internal-*"))
-def read_stripped(value: object) -> str:
-    """Read the name, or with `*` the prefix, of fields that only trusted proxies may send."""
-    name = read_text(value, A_STRIPPED)
-    if not STRIPPED.fullmatch(name):
-        raise value_error(f"{format_value(name)} is not the name of a field", A_STRIPPED)
+def _refuse_own_rule(name: str) -> str:
     if name.lower() in REQUEST_FIELDS:
         raise value_error(f"{name} has a rule of its own", "leave it out")
     return name
+
+
+read_stripped = PatternText(
+    "field name or `PREFIX*`",
+    STRIPPED,
+    "{} is not the name of a field",
+    A_STRIPPED,
+    ("X-Internal-*",),
+    convert=_refuse_own_rule,
+)
+"""Reads the name, or with `*` the prefix, of fields that only trusted proxies may send."""
 
 
 @written(build_text("field name or `PREFIX*`", STRIPPED.pattern, "X-HTTP-Method-Override"))

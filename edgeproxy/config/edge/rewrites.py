@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from edgeproxy.config import parsers
 from edgeproxy.config.forms import build_any_of, build_number, build_text, written
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import Whole, format_value, read_switch, read_text, value_error
+from edgeproxy.config.units import PatternText, Whole, format_value, read_switch, read_text, value_error
 
 VALUE = re.compile(r"[!-~](?:[\t -~]{0,998}[!-~])?")
 BASE = re.compile(r"(?:/[!$&-.0-;=@-\[\]-~]+)*/?")
@@ -117,13 +117,8 @@ def _refuse_via(name: str) -> str:
     return name
 
 
-@written(build_text("field value", VALUE.pattern))
-def read_value(value: object) -> str:
-    """Read the value of a field. It cannot contain the end of a line."""
-    written = read_text(value, A_VALUE)
-    if not VALUE.fullmatch(written):
-        raise value_error("has other characters than fields may have, or too many", A_VALUE)
-    return written
+read_value = PatternText("field value", VALUE, "has other characters than fields may have, or too many", A_VALUE)
+"""Reads the value of a field. It cannot contain the end of a line."""
 
 
 @written(build_text("field value, with variables", VALUE.pattern))

@@ -94,6 +94,10 @@ DRY_RUN = switch("dry_run", "Show what would come of it, and change nothing.", "
 """A trial, as a parameter of the query."""
 IDEMPOTENCY_KEY = Parameter("idempotency_key", Key, None, None)
 """The header field Idempotency-Key."""
+PREVIEW = switch("preview", "Show the date and the cost of the change, and make none.", "--dry-run")
+"""A call of the endpoint that previews the change, instead of the change."""
+CONTROLS = (DRY_RUN, IDEMPOTENCY_KEY, PREVIEW)
+"""Parameters that are no fields of a request."""
 OUTPUT = Parameter("as_json", Json, False, None)
 CONNECTION = (Parameter("collector", Url, None, None), Parameter("ca", Authorities, None, None))
 
@@ -142,9 +146,9 @@ def print_secret(created: JsonObject, arguments: Arguments) -> None:
     typer.echo(created["secret"])
 
 
-def note_dry_run(arguments: Arguments) -> None:
+def note_dry_run(arguments: Arguments, control: Parameter = DRY_RUN) -> None:
     """Print that a dry run changed nothing, unless the output is JSON."""
-    if arguments["dry_run"] and not arguments["as_json"]:
+    if arguments[control.name] and not arguments["as_json"]:
         typer.echo("nothing was changed: it was a dry run")
 
 
@@ -164,16 +168,21 @@ class EndpointCall(NamedTuple):
     """Fields beside the parameters, or a function that builds the whole body."""
     is_created_once: bool
     """Send an Idempotency-Key."""
+    preview: str | None
+    """The path of the endpoint that previews the change."""
 
     def send(self, arguments: Arguments, output: Print) -> JsonDocument:
         """Send the request and return the JSON of the answer."""
+        if self.preview is not None and arguments[PREVIEW.name]:
+            preview = self._replace(method="POST", path=self.preview, is_created_once=False, preview=None)
+            return preview.send(arguments, output)
         api = Api(arguments["collector"], arguments["ca"])
         if arguments.get("customer"):
             arguments = {**arguments, "customer": api.resolve_customer(arguments["customer"])}
         values: dict[str, JsonValue] = {
             each.name: arguments[each.name] if each.compute is None else each.compute(api, arguments)
             for each in self.parameters
-            if each not in (DRY_RUN, IDEMPOTENCY_KEY)
+            if each not in CONTROLS
         }
         path, _, more = self.path.partition("?")
         path = PLACEHOLDER.sub(lambda match: quote(str(values.pop(match[1])), safe=""), path)
@@ -222,9 +231,10 @@ def build_command(
     body: JsonObject | BuildBody | None = None,
     output: Print = print_document,
     is_created_once: bool = False,
+    preview: str | None = None,
 ) -> Callable[..., None]:
     """Build a command that calls an endpoint. `about` is its help."""
-    call = EndpointCall(method, path, parameters, body, is_created_once)
+    call = EndpointCall(method, path, parameters, body, is_created_once, preview)
 
     def run(**arguments: object) -> None:
         output(call.send(arguments, output), arguments)

@@ -384,6 +384,29 @@ def test_kill_leaves_no_key_or_one_that_is_delivered(database: str, receiver: Re
     asyncio.run(look(old))
 
 
+def test_customer_whom_nothing_reaches_keeps_its_key_until_an_operator_rotates_it(
+    database: str, receiver: Receiver
+) -> None:
+    """The customer has no e-mail address, no contact who could open the portal, no public key and no endpoint."""
+
+    async def run() -> None:
+        async with staged(database, receiver) as stage:
+            old = await stage.begin(None, [])
+            for day in (0, 8, 38, 400):
+                await stage.step(day * DAY)
+                row = await stage.row(old)
+                assert (row.expires_at, row.revoked_at, row.next_key, await stage.live()) == (None, None, None, 1)
+            raised = await stage.alerts()
+            assert raised[:2] == ["key_rotation_due", "key_rotation_overdue"], "operators get them"
+            assert set(raised) == {"key_rotation_due", "key_rotation_overdue"}
+            await rotate(stage, old)
+            assert (await stage.row(old)).expires_at is not None
+            await stage.step(30 * DAY)
+            assert await stage.alerts() == raised, "the new key is not due yet"
+
+    asyncio.run(run())
+
+
 @pytest.mark.both_databases
 def test_end_of_a_replaced_key_is_announced_once_at_each_time(database: str, receiver: Receiver) -> None:
     async def run() -> None:

@@ -35,7 +35,10 @@ def fill(collector: Collector) -> None:
 def test_verify_does_not_create_a_missing_database(tmp_path: Path) -> None:
     with closing(Collector(tmp_path / "collector", f"sqlite:///{tmp_path}/ledger.db")) as collector:
         collector.write()
-        assert checked(collector) == (2, f"sqlite:///{tmp_path}/ledger.db is not there: `edgeproxy database migrate` creates it")
+        assert checked(collector) == (
+            2,
+            f"sqlite:///{tmp_path}/ledger.db is not there: `edgeproxy database migrate` creates it",
+        )
         assert not (tmp_path / "ledger.db").exists()
 
 

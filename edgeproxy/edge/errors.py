@@ -4,12 +4,17 @@
 have been forwarded. Their tracebacks are never read, so both are plain values that are raised.
 """
 
+from edgeproxy.base.problem_codes import ProblemCode
+from edgeproxy.edge.problem_codes import BY_KEY_FAULT, UPSTREAM_UNAVAILABLE
+
 
 class EdgeError(Exception):
     """An error that the edge itself answers."""
 
     status: int
     detail: str
+    code: ProblemCode | None = None
+    """The code of the problem; None if it is the one of the status."""
 
 
 class RejectedError(EdgeError):
@@ -20,12 +25,15 @@ class RejectedError(EdgeError):
     lines of the answer's head, each with its CRLF (`Allow`, `WWW-Authenticate`).
     """
 
-    def __init__(self, status: int, detail: str, *, close: bool = True, fields: bytes = b"") -> None:
+    def __init__(
+        self, status: int, detail: str, *, close: bool = True, fields: bytes = b"", code: ProblemCode | None = None
+    ) -> None:
         super().__init__(status, detail)
         self.status = status
         self.detail = detail
         self.close = close
         self.fields = fields
+        self.code = code
 
 
 class RejectedCustomerError(RejectedError):
@@ -34,8 +42,10 @@ class RejectedCustomerError(RejectedError):
     `counted_as` is the name, with the residency unless that is the edge's own.
     """
 
-    def __init__(self, status: int, detail: str, *, customer: str, tier: str, counted_as: str) -> None:
-        super().__init__(status, detail, close=False)
+    def __init__(
+        self, status: int, detail: str, code: ProblemCode | None, *, customer: str, tier: str, counted_as: str
+    ) -> None:
+        super().__init__(status, detail, close=False, code=code)
         self.customer, self.tier, self.counted_as = customer, tier, counted_as
 
 
@@ -43,7 +53,7 @@ class UnidentifiedError(RejectedError):
     """A request without a known key, on a route that needs one. `reason` is the label of the metric."""
 
     def __init__(self, reason: str, detail: str, *, fields: bytes) -> None:
-        super().__init__(401, detail, close=False, fields=fields)
+        super().__init__(401, detail, close=False, fields=fields, code=BY_KEY_FAULT[reason])
         self.reason = reason
 
 
@@ -68,4 +78,6 @@ class UpstreamError(EdgeError):
         self.status = status
         self.error = error
         self.detail = detail
+        if status == 503:
+            self.code = UPSTREAM_UNAVAILABLE
         self.is_local = is_local

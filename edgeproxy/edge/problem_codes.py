@@ -78,6 +78,9 @@ ORIGIN_DENIED: Final = ProblemCode(
 CUSTOMER_UNKNOWN: Final = ProblemCode(
     "customer-unknown", 403, "The token names no customer or tier of this edge.", "Ask the provider."
 )
+ADMIN_NOT_FOUND: Final = ProblemCode(
+    "admin-not-found", 404, "The admin listener has no such path, or no such customer.", "Check the name."
+)
 CONCURRENCY_EXCEEDED: Final = ProblemCode(
     "concurrency-exceeded", 429, "Too many requests are under way at once.", "Try again when one has ended."
 )
@@ -124,3 +127,5 @@ BY_LIMIT: Final = {
     "credits": CREDITS_SPENT,
 }
 """The codes for the kinds of limits that refuse."""
+BY_CONNECTION_FAULT: Final = {"network": ADDRESS_DENIED, "address": CONNECTIONS_EXCEEDED, "rate": CONNECTIONS_EXCEEDED}
+"""The codes for the reasons why a connection is refused; of the others it is the one of the status."""

@@ -126,7 +126,7 @@ def test_spent_credits_refuse_until_a_purchase(money: Money) -> None:
         assert served <= 21, "two workers may pass it by one each, less one"
     assert served >= 19, "the request before the purchase may be in its minute, from which on usage is paid by credits"
     problem = answer.json()
-    assert (answer.status, problem["type"]) == (402, "urn:edgeproxy:problem:credits-spent")
+    assert (answer.status, problem["type"]) == (402, "https://edgeproxy.example/problems/credits-spent")
     assert problem["violated-policies"] == ["credits"]
     assert answer.all("retry-after") == []
     assert money.asks("other").status == 200, "who never had credits is not held by them"

@@ -292,7 +292,7 @@ class Service:
         seconds = self._limits.wait(path.split("/")[1], rate, subject, time.time())
         if seconds:
             why = f"this may be asked {rate.requests} times a minute"
-            raise ProblemError(request_codes.RATE_EXCEEDED, why, headers={"Retry-After": str(seconds)})
+            raise ProblemError(request_codes.CALLS_EXCEEDED, why, headers={"Retry-After": str(seconds)})
 
     def count_visit(self, request: web.Request, what: str, per_minute: int) -> int:
         """Count a client's visit like an endpoint's rate. Return 0, or the seconds until another is permitted."""

@@ -53,8 +53,8 @@ PATH_NOT_FOUND: Final = ProblemCode(
 METHOD_NOT_ALLOWED: Final = ProblemCode(
     "method-not-allowed", 405, "The path has other methods. `Allow` lists them.", "Use one of them."
 )
-RATE_EXCEEDED: Final = ProblemCode(
-    "rate-exceeded",
+CALLS_EXCEEDED: Final = ProblemCode(
+    "calls-exceeded",
     429,
     "The caller has called this endpoint too often.",
     "Wait for `Retry-After`.",

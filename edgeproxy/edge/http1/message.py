@@ -6,6 +6,9 @@ from typing import Final
 
 import orjson
 
+from edgeproxy.base.problem_codes import ProblemCode
+from edgeproxy.edge.problem_codes import BY_LIMIT, CODES, CREDITS_SPENT, GENERAL
+
 REASONS: Final[dict[int, str]] = {
     200: "OK",
     201: "Created",
@@ -50,9 +53,6 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 QUOTA_EXCEEDED_TITLE: Final = "Request cannot be satisfied as assigned quota has been exceeded"
 """The problem type of draft-ietf-httpapi-ratelimit-headers-10 section 5.1."""
-CREDITS_SPENT: Final = "urn:edgeproxy:problem:credits-spent"
-"""The problem type of a 402 to a customer who has spent all credits that were paid in advance."""
-
 
 LimitMembers = tuple[tuple[str, object], ...]
 """The members of a problem's `limit`: the limit that refused, each with its name."""
@@ -76,13 +76,12 @@ def format_response(
     return b"HTTP/1.1 %d %b\r\n%b%b%b\r\n%b" % (status, reason, fields, length, ending, content)
 
 
-def format_problem(status: int, detail: str, instance: bytes) -> bytes:
+def format_problem(status: int, detail: str, instance: bytes, code: ProblemCode | None = None) -> bytes:
     """Format the body of an error, `application/problem+json` (RFC 9457).
 
-    `instance` is the request id: 1 to 128 visible ASCII characters. The type is `about:blank`, whose title is the
-    reason phrase (section 4.2.1).
+    `instance` is the request id: 1 to 128 visible ASCII characters. `code`: None for the code of the status.
     """
-    return _append_instance(_format_problem_opening(status, detail), instance)
+    return _append_instance(_format_problem_opening(status, detail, None if code is None else code.name), instance)
 
 
 def _append_instance(opening: bytes, instance: bytes) -> bytes:
@@ -171,7 +170,8 @@ def _format_limited_middle(
 @lru_cache(maxsize=1024)
 def _format_spent_opening(violated: tuple[str, ...], detail: str | None, limit: LimitMembers) -> bytes:
     members = {
-        "type": CREDITS_SPENT,
+        "type": CREDITS_SPENT.type,
+        "code": CREDITS_SPENT.name,
         "title": "Prepaid credits are spent",
         "status": 402,
         "detail": detail or "Prepaid credits are spent",
@@ -188,8 +188,15 @@ def _dump_opening(members: dict[str, object], limit: LimitMembers) -> bytes:
 
 
 @lru_cache(maxsize=1024)
-def _format_problem_opening(status: int, detail: str) -> bytes:
-    members = {"type": "about:blank", "title": REASONS[status], "status": status, "detail": detail}
+def _format_problem_opening(status: int, detail: str, name: str | None) -> bytes:
+    code = GENERAL[status] if name is None else CODES[name]
+    members = {
+        "type": code.type,
+        "code": code.name,
+        "title": REASONS[status],
+        "status": status,
+        "detail": detail,
+    }
     return orjson.dumps(members)[:-1]
 
 
@@ -197,6 +204,7 @@ def _format_problem_opening(status: int, detail: str) -> bytes:
 def _format_quota_opening(violated: tuple[str, ...], detail: str | None, limit: LimitMembers) -> bytes:
     members = {
         "type": QUOTA_EXCEEDED,
+        "code": BY_LIMIT[str(dict(limit).get("kind", "rate"))].name,
         "title": QUOTA_EXCEEDED_TITLE,
         "status": 429,
         "detail": detail or f"Over the limit {', '.join(violated)}",

@@ -16,6 +16,7 @@ from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.directory.cache import CacheError
 from edgeproxy.edge.http1.message import format_problem
+from edgeproxy.edge.problem_codes import ADMIN_NOT_FOUND
 from edgeproxy.edge.supervisor import sockets
 from edgeproxy.edge.supervisor.admin_access import AdminRefusedError, AdminRequest, identify_caller
 from edgeproxy.edge.supervisor.exposition import render_metrics
@@ -257,7 +258,7 @@ DETAILS = {
 def _problem(status: int, detail: str, headers: dict[str, str] | None = None) -> web.Response:
     return web.Response(
         status=status,
-        body=format_problem(status, detail, str(uuid.uuid4()).encode()),
+        body=format_problem(status, detail, str(uuid.uuid4()).encode(), ADMIN_NOT_FOUND if status == 404 else None),
         headers={"Content-Type": "application/problem+json", **(headers or {})},
     )
 

@@ -13,6 +13,7 @@ from edgeproxy.edge.http1.message import (
     format_response,
     split_error,
 )
+from edgeproxy.edge.problem_codes import BY_LIMIT, CREDITS_SPENT, GENERAL, KEY_MISSING
 
 
 def test_an_answer_is_a_status_line_fields_and_a_body_with_its_length() -> None:
@@ -49,16 +50,27 @@ def test_the_interim_answer_is_a_whole_head() -> None:
     assert CONTINUE == b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
-@pytest.mark.parametrize("status", REASONS)
-def test_a_problem_without_a_type_of_its_own_has_its_status_for_a_title(status: int) -> None:
-    """RFC 9457 section 4.2.1."""
+@pytest.mark.parametrize("status", GENERAL)
+def test_a_problem_without_a_code_of_its_own_has_the_code_of_its_status(status: int) -> None:
     assert orjson.loads(format_problem(status, "What happened", b"018f-id")) == {
-        "type": "about:blank",
+        "type": GENERAL[status].type,
+        "code": GENERAL[status].name,
         "title": REASONS[status],
         "status": status,
         "detail": "What happened",
         "instance": "018f-id",
     }
+
+
+def test_a_problem_may_have_a_code_of_its_own() -> None:
+    said = orjson.loads(format_problem(401, "Who?", b"1", KEY_MISSING))
+    assert (said["type"], said["code"], said["status"]) == (KEY_MISSING.type, "key-missing", 401)
+
+
+@pytest.mark.parametrize("kind", BY_LIMIT)
+def test_a_refusal_by_a_limit_has_the_code_of_its_kind(kind: str) -> None:
+    said = format_limited(b"", ("a",), b"1", limit=(("name", "a"), ("kind", kind)))
+    assert orjson.loads(said.partition(b"\r\n\r\n")[2])["code"] == BY_LIMIT[kind].name
 
 
 @pytest.mark.parametrize("instance", [b"018f-id", b'018f"id'], ids=["safe", "quoted"])
@@ -79,6 +91,7 @@ def test_a_refusal_by_limits_names_the_policies(instance: bytes, close: bool) ->
     assert orjson.loads(body) == {
         "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
         "title": "Request cannot be satisfied as assigned quota has been exceeded",
+        "code": "rate-exceeded",
         "status": 429,
         "detail": "Over the limit basic, export",
         "instance": instance.decode(),
@@ -98,7 +111,8 @@ def test_spent_credits_answer_402_with_a_problem(detail: str | None, stated: str
         b"X-Request-Id: 018f-id",
     ]
     assert orjson.loads(body) == {
-        "type": "urn:edgeproxy:problem:credits-spent",
+        "type": CREDITS_SPENT.type,
+        "code": "credits-spent",
         "title": "Prepaid credits are spent",
         "status": 402,
         "detail": stated,

@@ -283,7 +283,8 @@ def test_an_unknown_customer_is_a_404(room: Room) -> None:
     async def scene(client: Client, status: Status, workers: Workers) -> None:
         problem = await body(client, "/limits/nobody", 404)
         assert problem["detail"] == "no customer is called 'nobody' here"
-        assert problem.keys() == {"type", "title", "status", "detail", "instance"}
+        assert problem.keys() == {"type", "code", "title", "status", "detail", "instance"}
+        assert problem["code"] == "admin-not-found"
 
     ask(room, scene)
 

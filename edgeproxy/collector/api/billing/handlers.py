@@ -388,7 +388,7 @@ class BillingHandlers(CancellationHandlers):
         seconds = self._codes.wait("coupons", CODES, holder.customer, time.time())
         if seconds:
             why = f"{CODES.requests} codes may be tried in a minute"
-            raise ProblemError(request_codes.RATE_EXCEEDED, why, headers={"Retry-After": str(seconds)})
+            raise ProblemError(request_codes.CALLS_EXCEEDED, why, headers={"Retry-After": str(seconds)})
 
     async def _check_trial(self, holder: Holder, name: str, plan: str) -> None:
         """Raise ProblemError if a customer begins a trial without the payment method that it needs. Staff may do so."""

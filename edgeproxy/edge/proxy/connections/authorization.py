@@ -8,6 +8,7 @@ to be checked.
 import re
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.edge import problem_codes
 from edgeproxy.edge.body_usage.prompts import UNKNOWN
 from edgeproxy.edge.errors import DirectResponseError, RejectedError
 from edgeproxy.edge.http1 import message, stamps
@@ -122,7 +123,7 @@ class AuthorizationCheck(Exchange):
         """Read the request that the check states. Its client is the one named by the proxy."""
         self.own_method = b""
         if not self.client.trusted:
-            raise RejectedError(403, "Only trusted proxies may ask here")
+            raise RejectedError(403, "Only trusted proxies may ask here", code=problem_codes.ADDRESS_DENIED)
         super().read_request(data, end)
         self.own_method = self.method
         if self.suspects.search(data, 0, end):

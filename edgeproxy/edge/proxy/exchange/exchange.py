@@ -12,6 +12,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
 from edgeproxy.base.clock import EPOCH
+from edgeproxy.edge import problem_codes
 from edgeproxy.edge.errors import EdgeError, RejectedError, UnidentifiedError
 from edgeproxy.edge.http1.grammar import METHODS
 from edgeproxy.edge.http1.path import is_plain, normalize_target
@@ -163,7 +164,9 @@ class Exchange(Forwarding):
         if client.trusted:
             client.apply_forwarded(self.head)
             if not client.address.admitted:
-                raise RejectedError(403, "This address may not come here", close=False)
+                raise RejectedError(
+                    403, "This address may not come here", close=False, code=problem_codes.ADDRESS_DENIED
+                )
         guard = client.address.guard
         if guard is None:
             return None
@@ -382,7 +385,8 @@ class Exchange(Forwarding):
         ):
             runtime.metrics.count_auth_failure("untold")
             why = "This edge cannot tell at the moment whose this API key is"
-            raise RejectedError(503, why, close=False, fields=b"Retry-After: 1\r\n")
+            code = problem_codes.CUSTOMER_DATA_UNAVAILABLE
+            raise RejectedError(503, why, close=False, fields=b"Retry-After: 1\r\n", code=code)
         self.wait = self.wait or Wait(self)
         self.wait.key_digest = identity.digest
 

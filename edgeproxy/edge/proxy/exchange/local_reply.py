@@ -48,7 +48,7 @@ def format_local_reply(
     elif error_bodies is not None:
         kind, body = error_bodies.line, error_bodies.format_body(status, reason.detail, request_id)
     else:
-        kind, body = message.PROBLEM, message.format_problem(status, reason.detail, request_id)
+        kind, body = message.PROBLEM, message.format_problem(status, reason.detail, request_id, reason.code)
     lines = b"%b%b%b%bX-Request-Id: %b\r\n%b" % (kind, date, fields, limits, request_id, own_fields)
     data = message.format_response(status, lines, body, close=close, head_only=head_only)
     return LocalReply(status, data, 0 if head_only else len(body), why)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, cast
 
 from edgeproxy.base.client_tls import HTTP2
 from edgeproxy.base.clock import EPOCH
+from edgeproxy.base.problem_codes import ProblemCode
 from edgeproxy.base.trust import format_tls_error
 from edgeproxy.edge.http1 import message
+from edgeproxy.edge.problem_codes import BY_CONNECTION_FAULT
 from edgeproxy.edge.proxy.connections.authorization import CLIENTS
 from edgeproxy.edge.proxy.connections.client import LAST_REQUEST_SECONDS, Client
 from edgeproxy.edge.proxy.connections.client_transport import LINGER_SECONDS
@@ -276,7 +278,8 @@ class RejectedConnection(asyncio.Protocol):
         self._transport = transport
         runtime, refusal = self._runtime, self._refusal
         again = b"" if refusal.status == 403 else b"Retry-After: 1\r\n"
-        transport.write(_format_rejection(runtime, self._peer, refusal.status, refusal.detail, again))
+        code = BY_CONNECTION_FAULT.get(refusal.reason)
+        transport.write(_format_rejection(runtime, self._peer, refusal.status, refusal.detail, again, code=code))
         lingering = runtime.connections.limits.lingering
         if len(lingering) < LINGERING_MAX:
             lingering.add(self)
@@ -302,14 +305,21 @@ class RejectedConnection(asyncio.Protocol):
 
 
 def _format_rejection(
-    runtime: "Runtime", peer: str, status: int, detail: str, fields: bytes = b"", *, head_only: bool = False
+    runtime: "Runtime",
+    peer: str,
+    status: int,
+    detail: str,
+    fields: bytes = b"",
+    *,
+    code: ProblemCode | None = None,
+    head_only: bool = False,
 ) -> bytes:
     """Format the answer to a refused connection, and write it to the access log."""
     snapshot, now = runtime.snapshot, monotonic() + runtime.offset
     rid = runtime.ids.create_request_id(now + EPOCH)
     lines = (message.PROBLEM, runtime.date_line, fields, snapshot.own_lines[False], b"X-Request-Id: ", rid, b"\r\n")
     fields = b"".join(lines)
-    body = message.format_problem(status, detail, rid)
+    body = message.format_problem(status, detail, rid, code)
     if snapshot.access_log is not None:
         snapshot.access_log.log_rejection(now, rid, peer, status, detail, 0 if head_only else len(body))
     return message.format_response(status, fields, body, close=True, head_only=head_only)

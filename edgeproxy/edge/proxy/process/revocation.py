@@ -87,7 +87,7 @@ def end_exchange(exchange: Forwarding, why: RejectedError) -> None:
     client = exchange.client
     server = exchange.server
     if server is None or server.tunnel is None:
-        exchange.fail(RejectedError(why.status, why.detail))
+        exchange.fail(RejectedError(why.status, why.detail, code=why.code))
         return
     server.tunnel.send_close(POLICY_VIOLATION)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgeproxy.base import log
 from edgeproxy.base.lru_cache import LRUCache
+from edgeproxy.base.problem_codes import ProblemCode
 from edgeproxy.config.allowance import (
     ANONYMOUS,
     apply_caps,
@@ -21,6 +22,7 @@ from edgeproxy.config.customers import DirectoryKey
 from edgeproxy.config.directory import KeyOwner, parse_customer
 from edgeproxy.config.edge.auth import AUTHORIZATION
 from edgeproxy.config.selection import RouteSelector, is_of_all
+from edgeproxy.edge import problem_codes
 from edgeproxy.edge.counters.usage_key import qualify_customer
 from edgeproxy.edge.errors import RejectedCustomerError, RejectedError, UnidentifiedError
 from edgeproxy.edge.http1 import stamps
@@ -142,7 +144,8 @@ class RouteAccess:
         self._metrics.count_auth_failure("unserved")
         self._log.error("customers of the directory are refused", why, such_as=person.name)
         again = b"Retry-After: 30\r\n"
-        raise RejectedError(503, "This edge does not know the plan of this customer", close=False, fields=again)
+        why = "This edge does not know the plan of this customer"
+        raise RejectedError(503, why, close=False, fields=again, code=problem_codes.CUSTOMER_DATA_UNAVAILABLE)
 
     def bind(
         self,
@@ -168,13 +171,16 @@ class RouteAccess:
             self._check_flag(route, customer.tier, key.customer, residency)
         if customer.paused is not None:
             self._metrics.count_auth_failure("paused")
-            raise self._create_rejection(customer.paused.status, customer.paused.why, key, customer, residency)
+            status, why = customer.paused.status, customer.paused.why
+            code = problem_codes.CUSTOMER_PAUSED if status == 403 else None
+            raise self._create_rejection(status, why, code, key, customer, residency)
         scopes = key.terms.scopes or NO_SCOPES
         if not route.scopes <= scopes:
             self._metrics.count_auth_failure("scope")
             missing = ", ".join(sorted(route.scopes - scopes))
             what = "client certificate" if by == "certificate" else "API key"
-            raise self._create_rejection(403, f"The {what} lacks the scope {missing}", key, customer, residency)
+            why = f"The {what} lacks the scope {missing}"
+            raise self._create_rejection(403, why, problem_codes.SCOPE_MISSING, key, customer, residency)
         self._check_region(key, customer, residency)
         terms = self._find_terms(route, key, customer, residency)
         limits = RouteLimits(terms.limits, key.customer.encode(), key.digest, claims)
@@ -237,13 +243,21 @@ class RouteAccess:
         if regions is not None and regions.allow is not None and self._edge_region not in regions.allow:
             self._metrics.count_auth_failure("region")
             why = f"This customer is not served in the region {self._edge_region}"
-            raise self._create_rejection(403, why, key, customer, residency)
+            raise self._create_rejection(403, why, problem_codes.REGION_DENIED, key, customer, residency)
 
     def _create_rejection(
-        self, status: int, why: str, key: "HeldKey", customer: "Customer", residency: str
+        self,
+        status: int,
+        why: str,
+        code: ProblemCode | None,
+        key: "HeldKey",
+        customer: "Customer",
+        residency: str,
     ) -> RejectedError:
         counted_as = qualify_customer(key.customer, residency)
-        return RejectedCustomerError(status, why, customer=key.customer, tier=customer.tier, counted_as=counted_as)
+        return RejectedCustomerError(
+            status, why, code, customer=key.customer, tier=customer.tier, counted_as=counted_as
+        )
 
     def bind_without_key(self, route: Route, reason: str, why: str) -> RouteBinding:
         """Return the route binding of a request without a key.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from edgeproxy.base.addresses import parse_ip
 from edgeproxy.base.lru_cache import LRUCache
 from edgeproxy.config.end_users import EndUser
+from edgeproxy.edge import problem_codes
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.route_limits import END_USER_BYTES
@@ -115,7 +116,9 @@ class EndUserLimits:
         """Return the limits of the end user whom a request names, as `find_limit_set`."""
         address = request.client.address
         if self._networks is not None and not self._networks.admits(parse_ip(address.text)):
-            raise RejectedError(403, "This API key is not for use from this address", close=False)
+            raise RejectedError(
+                403, "This API key is not for use from this address", close=False, code=problem_codes.ADDRESS_DENIED
+            )
         names = tuple([reader(request) for reader in self._readers])
         counted = address.subject if self._limits.terms.by_address else b""
         key = RequestNames(self._limits, counted, names)

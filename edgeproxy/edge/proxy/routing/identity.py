@@ -22,6 +22,7 @@ from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.directory import KeyOwner, find_raise_end, format_customer_lookup, parse_customer, parse_key
 from edgeproxy.config.edge.customer_store import HeldKey
 from edgeproxy.config.key_form import is_miswritten
+from edgeproxy.edge import problem_codes
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.routing.access import RouteAccess, list_accepted_credentials
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
@@ -291,7 +292,9 @@ class Directory:
         if valid_until <= now:
             self._metrics.count_auth_failure("stale")
             why = "What this edge knows of its customers is too old to be believed"
-            raise RejectedError(503, why, close=False, fields=b"Retry-After: 10\r\n")
+            raise RejectedError(
+                503, why, close=False, fields=b"Retry-After: 10\r\n", code=problem_codes.CUSTOMER_DATA_UNAVAILABLE
+            )
         return valid_until
 
     def _refresh_token(self, holder: TokenHolder, now: float) -> Identity | None:
@@ -347,7 +350,12 @@ class Directory:
             customer = Customer(tier=claims.tier)
         else:
             self._metrics.count_auth_failure("unserved")
-            raise RejectedError(403, "The token names neither a customer nor a tier that is known here", close=False)
+            raise RejectedError(
+                403,
+                "The token names neither a customer nor a tier that is known here",
+                close=False,
+                code=problem_codes.CUSTOMER_UNKNOWN,
+            )
         if claims.id is not None and claims.id in customer.revoked:
             return self._access.bind_without_key(route, "revoked", "The token was revoked")
         if find_missing_reference(customer, self._tiers, self._meters) is not None and person is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.base import log
 from edgeproxy.base.addresses import parse_ip
+from edgeproxy.edge import problem_codes
 from edgeproxy.edge.errors import DirectResponseError, RejectedError
 from edgeproxy.edge.http1.field_values import find_value, find_values
 from edgeproxy.edge.limits.denial import compute_denial
@@ -87,7 +88,7 @@ class PreAuthPolicy:
     def admit(self, request: PreAuthRequest) -> None:
         """Raise RejectedError if a request is not admitted."""
         if self._networks is not None and not self._networks.admits(parse_ip(request.client.address.text)):
-            raise RejectedError(403, "This address may not come here", close=False)
+            raise RejectedError(403, "This address may not come here", close=False, code=problem_codes.ADDRESS_DENIED)
         for rule, limit in self._rules:
             if rule.matches(request):
                 self._apply_rule(rule, limit, request)
@@ -124,7 +125,7 @@ class PreAuthPolicy:
             raise RejectedError(429, f"Over the limit of the rule {name}", close=False, fields=fields)
         self._count(name, action)
         if action == "deny":
-            raise RejectedError(403, f"Refused by the rule {name}", close=False)
+            raise RejectedError(403, f"Refused by the rule {name}", close=False, code=problem_codes.RULE_DENIED)
 
 
 def create_limit(rule: Condition) -> Rule | None:
@@ -145,7 +146,9 @@ def check_origin(cors: CrossOrigin, request: PreAuthRequest) -> None:
     origins = find_values(request.keep, ORIGIN)
     allowed = len(origins) == 1 and (cors.allows(origins[0]) or origins[0] == format_own_origin(request))
     if origins and not allowed:
-        raise RejectedError(403, "Pages of this origin may not call here", close=False)
+        raise RejectedError(
+            403, "Pages of this origin may not call here", close=False, code=problem_codes.ORIGIN_DENIED
+        )
     if preflight:
         raise DirectResponseError(204, "A preflight", fields=cors.format_preflight_fields(request.keep))
 

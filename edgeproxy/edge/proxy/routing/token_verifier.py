@@ -13,6 +13,7 @@ import orjson
 
 from edgeproxy.base.signing_keys import parse_signing_keys, select_keys
 from edgeproxy.config.subject_names import subject_name
+from edgeproxy.edge import problem_codes
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.limits.route_limits import END_USER_BYTES, NO_CLAIMS
 
@@ -105,7 +106,13 @@ class TokenVerifier:
         known = self._keys.get(name)
         if known is None:
             again = b"Retry-After: 1\r\n"
-            raise RejectedError(503, "The keys of the token's issuer are not known here yet", close=False, fields=again)
+            raise RejectedError(
+                503,
+                "The keys of the token's issuer are not known here yet",
+                close=False,
+                fields=again,
+                code=problem_codes.CUSTOMER_DATA_UNAVAILABLE,
+            )
         keys = select_keys(known, header.get("kid"))
         if not keys:
             self._request_keys(name)

@@ -61,17 +61,19 @@ async def return_usage(books: Journal, customer: str, hour: int, amount: int) ->
     debts = Debts(balance.overdraft, await _fetch_settled(books.connection, customer))
     uses = attribute_uses(await _fetch_uses(books.connection, customer, hour), balance.grants, numbers, debts)
     freed: dict[str, int] = {}
-    left = amount
+    refund, left = "", amount
     for use in [use for use in reversed(uses) if use.hour == hour]:
         part = min(left, sum(use.payers.values()))
         if part > 0:
-            for grant, returned in (await _refund_use(books, customer, use, part)).items():
+            refund = f"{use.source}/returned/{sum(use.payers.values())}"
+            for grant, returned in (await _refund_use(books, customer, use, refund, part)).items():
                 freed[grant] = freed.get(grant, 0) + returned
             left -= part
     if left == amount:
         return False
     balance = await books.fetch_credit_balance(customer)
     await _book_moves(books, customer, list_moves(balance, uses, numbers, freed))
+    await _settle_overdraft(books, customer, refund)
     await credits.expire_grants_of(books, customer, books.slice * 1000)
     return True
 
@@ -134,10 +136,9 @@ def list_moves(
                     available[payer] = available.get(payer, 0) + part
 
 
-async def _refund_use(books: Journal, customer: str, use: PaidUse, amount: int) -> dict[str, int]:
+async def _refund_use(books: Journal, customer: str, use: PaidUse, id_: str, amount: int) -> dict[str, int]:
     """Book the return of a part of a consumption, the last payer first. Return the part of each grant."""
     balance = await books.fetch_credit_balance(customer)
-    id_ = f"{use.source}/returned/{sum(use.payers.values())}"
     parts: dict[str, int] = {}
     left = amount
     for payer in (OVERDRAFT, *(grant.id for grant in reversed(postings.spending_order(balance.grants)))):
@@ -168,6 +169,22 @@ async def _book_moves(books: Journal, customer: str, moves: Iterable[UseMove]) -
     for source, booked in entries.items():
         times = await _count_moves(books.connection, source)
         books.book(Posting(customer, "usage_moved", f"{source}/{times}", tuple(booked), source, uses[source].hour))
+
+
+async def _settle_overdraft(books: Journal, customer: str, refund: str) -> None:
+    """Have grants that have not expired pay an overdraft that no usage has caused: that of a chargeback.
+
+    The purchase that was charged back pays first, as it would have done then.
+    """
+    balance = await books.fetch_credit_balance(customer)
+    left, entries = balance.overdraft, list[JournalEntry]()
+    for grant in sorted(postings.spending_order(balance.grants), key=lambda grant: not grant.returned):
+        part = min(left, grant.rest)
+        if part > 0 and (grant.expires is None or grant.expires > books.slice * 1000):
+            entries += postings.usage_moved_entries(OVERDRAFT, grant.id, part)
+            left -= part
+    if entries:
+        books.book(Posting(customer, "usage_moved", f"{refund}/overdraft", tuple(entries), refund))
 
 
 def _offset_refunds(payers: Mapping[str, int], order: Sequence[str]) -> dict[str, int]:

@@ -59,7 +59,7 @@ class Shop:
         await write(self.database, credits.book_gift, ALICE, ID, id_, amount, "x", expires)
 
     async def buy(self, id_: str, amount: int) -> None:
-        await write(self.database, credits.book_purchase, ID, Payment(id_, None, amount))
+        await write(self.database, credits.book_purchase, ID, Payment(id_, f"intent-{id_}", amount))
 
     async def rests(self) -> dict[str, int]:
         """The rest of each grant, and the overdraft."""
@@ -157,6 +157,18 @@ async def take_back_more_than_was_used(shop: Shop) -> None:
     await shop.use(3, 7)
 
 
+async def take_back_after_a_chargeback(shop: Shop) -> None:
+    """Without the usage, the chargeback would have taken the rest of its purchase."""
+    await shop.give("g", 50, 1)
+    await shop.give("h", 100, 9)
+    await shop.buy("p", CENT)
+    await shop.use(0, 150 + CENT)
+    await shop.book_until(2)
+    await write(shop.database, credits.book_chargeback, "intent-p", "dispute", CENT)
+    assert await shop.rests() == {"g": 0, "h": 0, "p": 0, "owed": CENT}
+    await shop.use(0, -(CENT + 130))
+
+
 RESTS: dict[Callable[[Shop], Any], dict[str, int]] = {
     take_back_the_only_use: {"g": 0},
     take_back_with_an_overdraft_of_later: {"g": 0, "owed": 50},
@@ -166,6 +178,7 @@ RESTS: dict[Callable[[Shop], Any], dict[str, int]] = {
     take_back_an_overdraft_that_a_purchase_paid: {"g": 0, "p": 1000},
     take_back_from_an_hour_before: {"p": 1000 - 90},
     take_back_more_than_was_used: {"p": 1000 - 7},
+    take_back_after_a_chargeback: {"g": 0, "h": 100, "p": 0},
 }
 
 

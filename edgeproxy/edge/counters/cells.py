@@ -6,6 +6,7 @@ why. C and R are in the header of the table's file: 28 of 32 for customers, 13 o
 """
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 SHIFT = 28
 MASK = (1 << SHIFT) - 1
@@ -18,6 +19,11 @@ CELL_US_MIN = 10_000
 """Microseconds of the shortest cell: with it 36 bits number cells until 2046."""
 
 
+WIDTHS_MAX = 1024
+"""Cached widths. Rows of one rule share a number, and do not each have one."""
+
+
+@lru_cache(WIDTHS_MAX)
 def width_us(window: float, cells: int) -> int:
     """Return the microseconds of a cell, if `cells` of them must span `window` seconds: never less than W / C."""
     return max(CELL_US_MIN, -(-round(window * 1_000_000) // cells))
@@ -32,6 +38,7 @@ def cell_number(now: float, width: int) -> int:
     return int(now * per_second(width))
 
 
+@lru_cache(WIDTHS_MAX)
 def per_second(width: int) -> float:
     """Return the number of cells of `width` microseconds in a second."""
     return 1_000_000 / width

@@ -82,6 +82,8 @@ class LimitTable:
         self.head_at = layout.head(column or 0)
         self.owner = secrets.randbits(32) | 1 << 31
         """Gauges use this number to tell this process's words from the words of its predecessors in the column."""
+        self.gauge_owner = self.owner << at.OWNER_SHIFT
+        """The part of this process's gauges above their count."""
         self.alarm_at = layout.head(FOREIGN_COLUMN) + at.ALARM
         """The offset in a row of its alarm."""
         self._alarms = 0

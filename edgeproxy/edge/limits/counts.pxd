@@ -3,8 +3,8 @@ from edgeproxy.edge.limits.headroom cimport Headroom as CHeadroom
 cdef class Counts:
     cdef object __weakref__
     cdef public double _per_second, _retry_at, since, until
-    cdef public object _end, _first, _foreign, _generation, _generation_at, _hub, _key, _local, _locals
-    cdef public object _own_closed, _own_latest, _own_oldest, _own_ring, _ring, _runs, _settled, _siblings, _state_at, _table
+    cdef public object _foreign, _generation, _hub, _key, _local, _locals
+    cdef public object _own_closed, _own_latest, _own_oldest, _ring, _runs, _settled, _siblings, _table
     cdef public object cells, more, oldest, row, runs, share, sync, width, words
     cdef public bint _is_resolved
     cdef public CHeadroom headroom

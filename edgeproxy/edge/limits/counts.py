@@ -37,11 +37,8 @@ class Counts:
 
     __slots__ = (
         "__weakref__",
-        "_end",
-        "_first",
         "_foreign",
         "_generation",
-        "_generation_at",
         "_hub",
         "_is_resolved",
         "_key",
@@ -50,14 +47,12 @@ class Counts:
         "_own_closed",
         "_own_latest",
         "_own_oldest",
-        "_own_ring",
         "_per_second",
         "_retry_at",
         "_ring",
         "_runs",
         "_settled",
         "_siblings",
-        "_state_at",
         "_table",
         "base",
         "cell",
@@ -85,7 +80,7 @@ class Counts:
     def __init__(self, table: LimitTable, key: bytes, window: float, locals_: Locals) -> None:
         """`window` is in seconds. `locals_` holds rows that the table has no room for."""
         self._table = table
-        self._key = table.make_key(key)
+        self._key = key
         self._locals = locals_
         self._local: LocalRow | None = None
         self._is_resolved = False
@@ -147,9 +142,10 @@ class Counts:
         slot = cell % self._ring
         base = cell << SHIFT
         lowest = cell - self.cells
-        self.own_at = self._own_ring + slot
+        first, own_ring, end = self._locate_rings()
+        self.own_at = own_ring + slot
         if sync != self.sync:
-            self._foreign = words[self._state_at] & HAS_FOREIGN
+            self._foreign = words[self.row + at.ROW_STATE] & HAS_FOREIGN
         if fresh:
             self.closed = self.own = self._own_closed = 0
             self.oldest = self._own_oldest = self._own_latest = cell
@@ -157,10 +153,13 @@ class Counts:
             low = lowest << SHIFT if lowest > 0 else 1
             high = base + (CELLS_AHEAD + 1 << SHIFT)
             if 0 < cell - self.cell <= NEAR_CELLS and self._own_latest <= self.cell:
-                self._advance_own(cell, lowest)
+                self._advance_own(own_ring, cell, lowest)
             else:
-                self._reload_own(cell, low, high)
-            self._sum(base, slot, low, high)
+                self._reload_own(own_ring, cell, low, high)
+            rings = words[own_ring + self._ring : end].tolist()
+            if own_ring != first:
+                rings = words[first:own_ring].tolist() + rings
+            self._sum(rings, first, base, slot, low, high)
         siblings = self._siblings
         if self._runs:
             self.more = tuple([begin + slot for begin, _ in self._runs])
@@ -178,13 +177,19 @@ class Counts:
         self.until = (cell + 1) / self._per_second
         self.sync = sync if self._is_resolved else -1
 
+    def _locate_rings(self) -> tuple[int, int, int]:
+        """Return the first words of the columns' rings and of this process's own, and the end of the last used one."""
+        place = self._local or self._table
+        first = self.row + place.first_ring
+        return first, first + place.own_at, first + place.span
+
     def _check_row(self, now: float) -> tuple[int, bool]:
         """Look the row up again if another key may own it. Return its version, and whether it is new."""
         # The version is read before the rest: any later change moves it again.
         sync = self.words[self.sync_at]
         if IS_WEAK:
             fence()
-        if self._is_resolved and self.words[self._generation_at] == self._generation:
+        if self._is_resolved and self.words[self.row + at.ROW_GENERATION] == self._generation:
             return sync, False
         fresh = self._resolve_row(now)
         sync = self.words[self.sync_at]
@@ -192,12 +197,8 @@ class Counts:
             fence()
         return sync, fresh
 
-    def _sum(self, base: int, slot: int, low: int, high: int) -> None:
-        """Add the counts of all other columns and of the foreign ring to this process's own counts."""
-        words, first, own_ring = self.words, self._first, self._own_ring
-        rings = words[own_ring + self._ring : self._end].tolist()
-        if own_ring != first:
-            rings = words[first:own_ring].tolist() + rings
+    def _sum(self, rings: list[int], first: int, base: int, slot: int, low: int, high: int) -> None:
+        """Add the counts in the `rings` of all other columns, and in the foreign ring, to this process's own counts."""
         live = [word for word in rings if low <= word < high]
         closed = self._own_closed
         oldest = self._own_oldest
@@ -211,15 +212,15 @@ class Counts:
                     closed -= theirs
             oldest = min(oldest, min(live) >> SHIFT)
         if self._foreign:
-            live = [word for word in words[first - self._ring : first].tolist() if low <= word < high]
+            live = [word for word in self.words[first - self._ring : first].tolist() if low <= word < high]
             closed += sum_counts(live, one_ring=True)
             oldest = min(oldest, min(live, default=high) >> SHIFT)
         self.closed = closed
         self.oldest = oldest
 
-    def _advance_own(self, cell: int, lowest: int) -> None:
+    def _advance_own(self, own_ring: int, cell: int, lowest: int) -> None:
         """Advance this process's own column from the last summed cell, because no other process writes to it."""
-        words, own_ring, ring = self.words, self._own_ring, self._ring
+        words, ring = self.words, self._ring
         closed = self._own_closed + self.own
         oldest = self._own_oldest
         while oldest < cell:
@@ -233,11 +234,11 @@ class Counts:
         self._own_oldest = oldest
         self.own = 0
 
-    def _reload_own(self, cell: int, low: int, high: int) -> None:
+    def _reload_own(self, own_ring: int, cell: int, low: int, high: int) -> None:
         """Read this process's own column from the map: its counts, or the counts of the previous holder of the
         column.
         """
-        own = self.words[self._own_ring : self._own_ring + self._ring].tolist()
+        own = self.words[own_ring : own_ring + self._ring].tolist()
         live = [word for word in own if low <= word < high]
         word = self.words[self.own_at]
         self.own = word & MASK if word >> SHIFT == cell else 0
@@ -254,12 +255,13 @@ class Counts:
         low = max(1, self.cell - self.cells << SHIFT)
         high = self.cell + CELLS_AHEAD + 1 << SHIFT
         cells: dict[int, int] = {}
-        for word in self.words[self._first - self._ring : self._end].tolist():
+        first, _, end = self._locate_rings()
+        for word in self.words[first - self._ring : end].tolist():
             if low <= word < high:
                 cells[word >> SHIFT] = cells.get(word >> SHIFT, 0) + (word & MASK)
         if withheld := self.withheld:
             # The withheld part is the latest of the counts in the hub's column, the last one.
-            for word in sorted(self.words[self._end - self._ring : self._end].tolist(), reverse=True):
+            for word in sorted(self.words[end - self._ring : end].tolist(), reverse=True):
                 if low <= word < high:
                     some = min(withheld, word & MASK)
                     cells[word >> SHIFT] -= some
@@ -321,7 +323,7 @@ class Counts:
             return False
         table = self._table
         try:
-            row, generation, fresh = table.find(self._key, self.width, now)
+            row, generation, fresh = table.find(table.make_key(self._key), self.width, now)
         except RowUnavailableError as error:
             if isinstance(error, TableFullError):
                 self._retry_at = now + ROW_RETRY_SECONDS
@@ -357,18 +359,14 @@ class Counts:
         self.words = place.words
         self.row = row
         self._generation = generation
-        self._generation_at = row + at.ROW_GENERATION
         self.sync_at = row + at.ROW_SYNC
-        self._first = row + place.first_ring
-        self._own_ring = self._first + place.own_at
         self.cum_at = row + place.head_at + at.CUM
         self.cum = place.words[self.cum_at]
-        self._state_at = row + at.ROW_STATE
         self._bind_columns(place)
 
     def _bind_columns(self, place: LimitTable | LocalRow) -> None:
-        self._end = self._first + place.span
-        self._siblings = tuple([(there, self._first + ring) for ring, there in place.siblings_at])
+        first = self.row + place.first_ring
+        self._siblings = tuple([(there, first + ring) for ring, there in place.siblings_at])
         self._runs: tuple[tuple[int, int], ...] = ()
         if len(self._siblings) > LOOPED_SIBLINGS_MAX:
             self._runs = tuple(join_rings([ring for _, ring in self._siblings], self._ring))

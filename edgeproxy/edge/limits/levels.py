@@ -277,7 +277,7 @@ class LevelCounts(Counts):
     def _bind_columns(self, place: LimitTable | LocalRow) -> None:
         Counts._bind_columns(self, place)
         layout = self._table.layout
-        row = self._first - place.first_ring
+        row = self.row
         self._stride = layout.width
         self._level_at = row + place.head_at + at.LEVEL
         self._heads = row + (layout.heads if place is self._table else place.head_at)

@@ -77,7 +77,7 @@ class QuotaCounts:
     def __init__(self, table: LimitTable, key: bytes, per: str, zone: ZoneInfo, locals_: Locals) -> None:
         """`per` is day or month. `locals_` holds counts that the table has no row for."""
         self._table = table
-        self._key = table.make_key(key)
+        self._key = key
         self._locals = locals_
         self.per, self.zone = per, zone
         self.period = NO_PERIOD
@@ -196,7 +196,7 @@ class QuotaCounts:
             return 0
         alone = self._own if self._row < 0 else 0
         try:
-            row, self._generation, _ = table.find(self._key, CELL_US_MIN, now, HAS_PERIODS)
+            row, self._generation, _ = table.find(table.make_key(self._key), CELL_US_MIN, now, HAS_PERIODS)
         except RowUnavailableError as error:
             if isinstance(error, TableFullError):
                 self._retry_at = now + ROW_RETRY_SECONDS

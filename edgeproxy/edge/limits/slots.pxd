@@ -3,7 +3,7 @@ from edgeproxy.edge.limits.headroom cimport Headroom as CHeadroom
 
 cdef class Slots:
     cdef object __weakref__
-    cdef public object _columns, _generation, _generation_at, _key, _locals, _places, _retry_at, _runs, _share, _sync, _table
+    cdef public object _columns, _generation, _key, _locals, _places, _retry_at, _runs, _share, _sync, _table
     cdef public CHeadroom _headroom
     cdef public double _touched
     cdef public long long _row, used

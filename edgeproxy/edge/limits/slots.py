@@ -27,7 +27,6 @@ class Slots:
         "_columns",
         "_foreign_at",
         "_generation",
-        "_generation_at",
         "_headroom",
         "_key",
         "_locals",
@@ -48,11 +47,11 @@ class Slots:
     def __init__(self, table: LimitTable, key: bytes, locals_: Locals) -> None:
         """`locals_` holds slots that the table has no row for."""
         self._table = table
-        self._key = table.make_key(key)
+        self._key = key
         self._locals = locals_
-        self._owner = table.owner << at.OWNER_SHIFT
+        self._owner = table.gauge_owner
         self._row = -1
-        self._generation = self._generation_at = 0
+        self._generation = 0
         self._retry_at = -1.0
         self._share = 1
         self._sync = -1
@@ -226,11 +225,11 @@ class Slots:
             sync = table.words[self._sync_at]
             if IS_WEAK:
                 fence()
-            if table.words[self._generation_at] == self._generation:
+            if table.words[self._row + at.ROW_GENERATION] == self._generation:
                 self._sync = sync
                 return
         try:
-            row, generation, _ = table.find(self._key, CELL_US_MIN, now, HAS_GAUGES)
+            row, generation, _ = table.find(table.make_key(self._key), CELL_US_MIN, now, HAS_GAUGES)
         except RowUnavailableError as error:
             if isinstance(error, TableFullError):
                 self._retry_at = now + ROW_RETRY_SECONDS
@@ -242,7 +241,7 @@ class Slots:
             self._share = max(1, self._locals.hosts * table.active)
             return
         self._row = row
-        self._generation, self._generation_at = generation, row + at.ROW_GENERATION
+        self._generation = generation
         self._sync_at = row + at.ROW_SYNC
         self._sync = table.words[self._sync_at]
         self._own_at = row + table.head_at + at.GAUGE

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 
-BINDING_BYTES = 5120
+BINDING_BYTES = 4352
 """Bytes of a customer on a route, with the name, the key, and all counters. A test measures them
 (tests/edge/proxy/routing/test_identity_memory.py).
 """

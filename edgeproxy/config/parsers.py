@@ -3,6 +3,7 @@
 Like the readers in `units.py`, each accepts the text of the file or the plain value, and raises `value_error`.
 """
 
+import base64
 import re
 from pathlib import PurePath
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -106,6 +107,14 @@ def read_digest(value: object, hint: str = A_DIGEST) -> str:
     if lower == NOTHING_DIGEST:
         raise value_error("is the SHA-256 of nothing: whoever sends an empty one would be let in", hint)
     return digest if lower == digest else lower  # A second copy of a million digests would waste memory.
+
+
+def decode_base64(text: str) -> bytes:
+    """Decode Base64. Any other text has no bytes."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError:
+        return b""
 
 
 @written(build_text("directory", ".+", "var/edge"))

@@ -1,7 +1,5 @@
 """Customers' own webhooks: `webhooks` in collector.yaml."""
 
-import base64
-import binascii
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -20,11 +18,7 @@ A_KEY = "write 32 bytes in Base64, as `openssl rand -base64 32` makes them, best
 def read_encryption_key(value: object) -> str:
     """Read a key that encrypts secrets. Errors do not show it."""
     key = read_text(value, A_KEY)
-    try:
-        raw = base64.b64decode(key, validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
-    if len(raw) != KEY_BYTES:
+    if len(parsers.decode_base64(key)) != KEY_BYTES:
         raise value_error("is no such key", A_KEY)
     return key
 

@@ -1,7 +1,5 @@
 """Settings of the directory: the source of further customers, its trusted signers, and its cache."""
 
-import base64
-import binascii
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -24,8 +22,8 @@ KEY_BYTES = 32
 def read_public_key(value: object) -> str:
     """Read the public key of a signer of the directory."""
     key = read_text(value, A_PUBLIC_KEY)
-    raw = _decode_base64(key.removeprefix(PUBLIC_KEY_PREFIX))
-    if not key.startswith(PUBLIC_KEY_PREFIX) or raw is None or len(raw) != KEY_BYTES:
+    raw = parsers.decode_base64(key.removeprefix(PUBLIC_KEY_PREFIX))
+    if not key.startswith(PUBLIC_KEY_PREFIX) or len(raw) != KEY_BYTES:
         raise value_error(f"{units.format_value(key)} is not a public key", A_PUBLIC_KEY)
     return key
 
@@ -34,19 +32,12 @@ def parse_secret_key(written: str) -> bytes:
     """Parse the 32 bytes of a secret key, in Base64 or hex. Raises ValueError, which does not show the key."""
     written = written.strip()
     try:
-        raw = bytes.fromhex(written) if len(written) == 2 * KEY_BYTES else _decode_base64(written)
+        raw = bytes.fromhex(written) if len(written) == 2 * KEY_BYTES else parsers.decode_base64(written)
     except ValueError:
-        raw = None
-    if raw is None or len(raw) != KEY_BYTES:
+        raw = b""
+    if len(raw) != KEY_BYTES:
         raise ValueError("it is not 32 bytes in Base64 or hex")
     return raw
-
-
-def _decode_base64(written: str) -> bytes | None:
-    try:
-        return base64.b64decode(written, validate=True)
-    except (binascii.Error, ValueError):
-        return None
 
 
 @written(lambda inner: build_any_of({"type": "string", "title": "text"}, inner), lambda _: None)

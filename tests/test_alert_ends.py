@@ -78,11 +78,15 @@ def find_minutes(time: str) -> int:
     return int(time[:-1]) * {"m": 1, "h": 60, "d": 1440}[time[-1]]
 
 
+SETTINGS: dict[str, dict[str, Any]] = {file: yaml.safe_load((ROOT / file).read_text()) for file in TRIALS}
+"""The content of each file."""
+
+
 def list_trials() -> list[tuple[str, dict[str, Any], int]]:
     """Return the trials that make an alert fire, with their file and the minute of the last look at which one does."""
     trials = []
     for file in TRIALS:
-        for trial in yaml.safe_load((ROOT / file).read_text())["tests"]:
+        for trial in SETTINGS[file]["tests"]:
             looks = [find_minutes(look["eval_time"]) for look in trial["promql_expr_test"] if look["exp_samples"]]
             if looks and "ALERTS" in str(trial["promql_expr_test"]):
                 trials.append((file, trial, max(looks)))
@@ -107,8 +111,8 @@ def test_alerts_end_once_all_is_well(file: str, trial: dict[str, Any], last: int
     series = [go_on(name, values, steps, more, minutes) for name, values in {**missing, **given}.items()]
     look = {"expr": firing, "eval_time": f"{last + hours * 60}m", "exp_samples": []}
     test = {"interval": interval, "input_series": series, "promql_expr_test": [look]}
-    settings = yaml.safe_load((ROOT / file).read_text())
-    settings |= {"rule_files": [str((ROOT / file).parent / name) for name in settings["rule_files"]], "tests": [test]}
+    rule_files = [str((ROOT / file).parent / name) for name in SETTINGS[file]["rule_files"]]
+    settings = SETTINGS[file] | {"rule_files": rule_files, "tests": [test]}
     path = tmp_path / "ends.yml"
     path.write_text(yaml.safe_dump(settings))
     environ = {**os.environ, "GOGC": "400", **({"TMPDIR": str(MEMORY)} if os.access(MEMORY, os.W_OK) else {})}

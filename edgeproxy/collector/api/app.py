@@ -126,14 +126,6 @@ class Service:
         self.denials = audit.Denials(resources.database)
         """Recently denied requests. The collector writes them at intervals."""
         self._handlers: dict[str, Handlers] = {group.name: group.handlers(resources) for group in GROUPS}
-        self._groups_by_route = {
-            (endpoint.method, endpoint.path): group.name for group in GROUPS for endpoint in group.endpoints
-        }
-        self._handlers_by_route = {
-            (endpoint.method, endpoint.path): self._handlers[group.name]
-            for group in GROUPS
-            for endpoint in group.endpoints
-        }
         self.callers = Callers(resources.settings, resources.database)
         self.names = CustomerNames(resources.database, lambda: resources.settings)
         self._limits = RequestLimits()
@@ -210,9 +202,7 @@ class Service:
             assert holder is not None
             what = f"{endpoint.method} {endpoint.path}"
             auth.require(holder, endpoint.roles, what)
-            require_contact(
-                holder, self._groups_by_route[endpoint.method, endpoint.path], endpoint.method, endpoint.path
-            )
+            require_contact(holder, endpoint.group, endpoint.method, endpoint.path)
             if endpoint.is_sensitive:
                 auth.require_consent(holder, what, time.time())
                 if holder.contact_role is not None and holder.customer is not None:
@@ -252,7 +242,7 @@ class Service:
 
     async def _call_handler(self, endpoint: Endpoint, call: AnyCall) -> object:
         """Return the result of an endpoint's handler."""
-        handlers = self._handlers_by_route[endpoint.method, endpoint.path]
+        handlers = self._handlers[endpoint.group]
         handlers.check(call)
         handle = partial(endpoint.handler, handlers, call)
         if not endpoint.is_transaction:

@@ -211,6 +211,8 @@ class Endpoint:
     """
     handler: Handler = None  # type: ignore[assignment]
     """The decorated method."""
+    group: str = ""
+    """The name of its group."""
 
     def __call__(self, handler: HandlerT) -> HandlerT:
         """Make a method the handler of this endpoint. The method itself is not changed."""
@@ -300,11 +302,15 @@ class Endpoint:
         meanings = {**self.query.errors, **of_body, **of_change, **self.errors}
         return {status: meanings.get(status) or COMMON_ERRORS[status] for status in sorted(statuses | meanings.keys())}
 
-    def complete(self, roles: frozenset[str], rate: RequestRate | None, errors: Mapping[int, str]) -> "Endpoint":
+    def complete(
+        self, group: str, roles: frozenset[str], rate: RequestRate | None, errors: Mapping[int, str]
+    ) -> "Endpoint":
         """Return the endpoint with the defaults of its group. The words of `change` go before the group's."""
         of_change = self.change.errors if self.change else {}
         others = {status: meaning for status, meaning in errors.items() if status not in of_change}
-        return replace(self, roles=self.roles or roles, rate=self.rate or rate, errors={**others, **self.errors})
+        return replace(
+            self, group=group, roles=self.roles or roles, rate=self.rate or rate, errors={**others, **self.errors}
+        )
 
     def narrow(self, groups: Collection[str]) -> "Endpoint":
         """Return the endpoint for a listener with these groups, limited to the roles that the listener serves."""

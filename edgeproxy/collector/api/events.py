@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import Annotated, Literal, NotRequired, cast
+from typing import Annotated, Literal, NotRequired
 
 from aiohttp import web
 from pydantic import BeforeValidator, Field, JsonValue
@@ -354,7 +354,13 @@ def name_by_pseudonyms(sent: EventRequest, known_by: Mapping[str, str]) -> Event
 
 def letter_to_response(letter: DeadLetter) -> DeadLetterResponse:
     """Return a rejected event in the API's form."""
-    return cast(DeadLetterResponse, {**letter._asdict(), "received": format_timestamp(letter.received)})
+    return {
+        "id": letter.id,
+        "received": format_timestamp(letter.received),
+        "token": letter.token,
+        "error": letter.error,
+        "event": letter.event,
+    }
 
 
 def find_correcting_caller(call: AnyCall) -> Caller | None:

@@ -124,6 +124,6 @@ class Group:
     def __post_init__(self) -> None:
         """Collect the endpoints."""
         declared = list_endpoints(self.handlers)
-        complete = tuple(endpoint.complete(self.roles, self.rate, self.errors) for endpoint in declared)
+        complete = tuple(endpoint.complete(self.name, self.roles, self.rate, self.errors) for endpoint in declared)
         object.__setattr__(self, "endpoints", complete)
         object.__setattr__(self, "parameters", {"customer": CUSTOMER, **self.parameters})

@@ -1,10 +1,7 @@
 """Unreadable batches."""
 
-from typing import Literal, cast
-
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncConnection
-from typing_extensions import TypedDict
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts import audit
@@ -15,6 +12,7 @@ from edgeproxy.collector.api.request_reader import read_content
 from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.ledger import quarantine
 from edgeproxy.collector.ledger.chain import Verdict
+from edgeproxy.collector.ledger.quarantine import BatchReplayResult, QuarantinedBatch, QuarantineList
 from edgeproxy.collector.ledger.received_batch import SEQ, inflate
 from edgeproxy.collector.problems import operation_codes, request_codes
 from edgeproxy.wire.batch import NUMBER_MAX, InvalidBatchError
@@ -27,72 +25,6 @@ class QuarantineQuery(Query):
     """Only batches of this edge, by id."""
 
 
-class QuarantineEntry(TypedDict):
-    """A batch in quarantine, in the list of all."""
-
-    edge: str
-    """The id of the edge."""
-    seq: int
-    """The number of the batch."""
-    received: str
-    """The time when the batch arrived."""
-    size: int
-    """The size of the stored body in bytes."""
-    coding: str
-    """The content coding of the stored body, such as `zstd`."""
-    why: str
-    """The reason why it could not be read."""
-
-
-class QuarantineList(TypedDict):
-    """The batches in quarantine."""
-
-    count: int
-    """The number of batches in quarantine."""
-    batches: list[QuarantineEntry]
-    """The first of these batches, by edge and number."""
-
-
-class QuarantinedBatch(TypedDict):
-    """A batch in quarantine, with its details."""
-
-    edge: str
-    """The id of the edge."""
-    seq: int
-    """The number of the batch."""
-    state: Literal["quarantined", "counted"]
-    """`quarantined`, or `counted` after a replay."""
-    why: str
-    """The reason why it could not be read."""
-    hash: str
-    """The hash of the batch in the edge's chain, in hex digits."""
-    sha256: str
-    """The SHA-256 of the uncompressed body, in hex digits."""
-    prev: str | None
-    """The hash of the batch before it. A body sent for a replay must name it; null if any hash will do."""
-    received: str
-    """The time when the batch arrived."""
-    coding: str
-    """The content coding of the stored body, such as `zstd`."""
-    size: int
-    """The size of the stored body in bytes."""
-    begins: str
-    """The first bytes of the uncompressed body, as text."""
-
-
-class BatchReplayResult(TypedDict):
-    """The rows of a replayed batch."""
-
-    rows: int
-    """The number of rows counted."""
-    total: int
-    """The sum of the values of these rows, in the units of their meters."""
-    minute: str
-    """The start of the minute that the rows are counted in."""
-    again: bool
-    """True if the batch had been counted before, so that nothing changed."""
-
-
 NOT_FOUND = "there is no such batch in quarantine"
 
 
@@ -103,7 +35,7 @@ class QuarantineHandlers(Handlers):
     async def list_batches(self, call: Call[QuarantineQuery, Nothing]) -> QuarantineList:
         """List the batches in quarantine."""
         async with self._database.reading(whole=True) as connection:
-            return cast(QuarantineList, await quarantine.list_batches(connection, call.query.edge))
+            return await quarantine.list_batches(connection, call.query.edge)
 
     @get("/v1/quarantine/{edge}/{seq}")
     async def fetch_batch(self, call: Call[Query, Nothing]) -> QuarantinedBatch:
@@ -112,7 +44,7 @@ class QuarantineHandlers(Handlers):
             batch = await quarantine.find_batch(connection, *parse_batch_path(call))
         if batch is None:
             raise ProblemError(operation_codes.BATCH_NOT_FOUND, NOT_FOUND)
-        return cast(QuarantinedBatch, batch)
+        return batch
 
     @get("/v1/quarantine/{edge}/{seq}/body", response_media=(BYTES,))
     async def fetch_body(self, call: Call[Query, Nothing]) -> web.Response:
@@ -155,7 +87,7 @@ class QuarantineHandlers(Handlers):
                 (customer for customer, *_ in result.begun), (meter for _, meter, *_ in result.begun)
             )
             log.get_logger().info("a batch was replayed", edge=edge, seq=seq, rows=result.rows, total=result.total)
-        return cast(BatchReplayResult, result.to_response())
+        return result.to_response()
 
 
 def parse_batch_path(call: AnyCall) -> tuple[str, int]:

@@ -1,7 +1,7 @@
 """The roll-out of billing: the charged customers, and the gates of the next step."""
 
 import time
-from typing import Annotated, cast
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import TypedDict
@@ -16,8 +16,8 @@ from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.billing.reports import rollout_figures
 from edgeproxy.collector.billing.rollout import charging, gates
-from edgeproxy.collector.billing.rollout.charging import Charging
-from edgeproxy.collector.billing.rollout.gates import Gate, Mode, Stage
+from edgeproxy.collector.billing.rollout.charging import Charging, Waiver
+from edgeproxy.collector.billing.rollout.gates import Gate, Mode, RolloutGate, Stage
 from edgeproxy.collector.problems import billing_codes
 from edgeproxy.config.collector.catalog import get_default_currency
 
@@ -42,19 +42,6 @@ class UpdateRolloutRequest(BaseModel):
     """The reason, for the audit log."""
 
 
-class RolloutGate(TypedDict):
-    """A condition of a step."""
-
-    name: str
-    """The name of the gate."""
-    required: str
-    """The condition that opens the gate."""
-    figure: str
-    """The current figure."""
-    is_open: bool
-    """True if the condition is met."""
-
-
 class Rollout(TypedDict):
     """The status of the roll-out: the customers that are charged now."""
 
@@ -74,19 +61,6 @@ class Rollout(TypedDict):
     """The token or operator that stopped charging; null if charging is on."""
     gates: list[RolloutGate]
     """The gates of the next step up."""
-
-
-class Waiver(TypedDict):
-    """A time without charges. Its end is missing while it lasts."""
-
-    since: str
-    """The start of the time without charges."""
-    until: str | None
-    """The end of the time without charges; null while it lasts."""
-    who: str
-    """The token or operator that stopped charging."""
-    why: str
-    """The reason."""
 
 
 class RolloutRequirements(Rollout):
@@ -139,7 +113,7 @@ class RolloutHandlers(Handlers):
             "stage": gates.get_stage(now.percent),
             "since": format_timestamp(now.since * 1000) if now.since else None,
             "is_stopped_by_file": not charging.is_enabled(billing),
-            "waivers": cast(list[Waiver], waivers),
+            "waivers": waivers,
         }
 
     @put(
@@ -201,10 +175,7 @@ def rollout_to_response(now: Charging, step_gates: list[Gate]) -> Rollout:
         "charging": now.is_on,
         "message": now.message,
         "stopped_by": now.stopped_by,
-        "gates": [
-            {"name": gate.name, "required": gate.condition, "figure": gate.figure, "is_open": gate.is_open}
-            for gate in step_gates
-        ],
+        "gates": [gate.to_response() for gate in step_gates],
     }
 
 

@@ -7,11 +7,12 @@ note. The original body stays stored with its hash, because the next batch names
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
 
 import sqlalchemy as sa
 import zstandard
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
 
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.database.database import Database, is_overflow
@@ -52,6 +53,72 @@ class ReplayRejectedError(CodedError):
         return self.why
 
 
+class QuarantineEntry(TypedDict):
+    """A batch in quarantine, in the list of all."""
+
+    edge: str
+    """The id of the edge."""
+    seq: int
+    """The number of the batch."""
+    received: str
+    """The time when the batch arrived."""
+    size: int
+    """The size of the stored body in bytes."""
+    coding: str
+    """The content coding of the stored body, such as `zstd`."""
+    why: str
+    """The reason why it could not be read."""
+
+
+class QuarantineList(TypedDict):
+    """The batches in quarantine."""
+
+    count: int
+    """The number of batches in quarantine."""
+    batches: list[QuarantineEntry]
+    """The first of these batches, by edge and number."""
+
+
+class QuarantinedBatch(TypedDict):
+    """A batch in quarantine, with its details."""
+
+    edge: str
+    """The id of the edge."""
+    seq: int
+    """The number of the batch."""
+    state: Literal["quarantined", "counted"]
+    """`quarantined`, or `counted` after a replay."""
+    why: str
+    """The reason why it could not be read."""
+    hash: str
+    """The hash of the batch in the edge's chain, in hex digits."""
+    sha256: str
+    """The SHA-256 of the uncompressed body, in hex digits."""
+    prev: str | None
+    """The hash of the batch before it. A body sent for a replay must name it; null if any hash will do."""
+    received: str
+    """The time when the batch arrived."""
+    coding: str
+    """The content coding of the stored body, such as `zstd`."""
+    size: int
+    """The size of the stored body in bytes."""
+    begins: str
+    """The first bytes of the uncompressed body, as text."""
+
+
+class BatchReplayResult(TypedDict):
+    """The rows of a replayed batch."""
+
+    rows: int
+    """The number of rows counted."""
+    total: int
+    """The sum of the values of these rows, in the units of their meters."""
+    minute: str
+    """The start of the minute that the rows are counted in."""
+    again: bool
+    """True if the batch had been counted before, so that nothing changed."""
+
+
 class ReplayResult(NamedTuple):
     """The result of a replay."""
 
@@ -65,7 +132,7 @@ class ReplayResult(NamedTuple):
     begun: set[CountKey]
     """The series that the replay began."""
 
-    def to_response(self) -> dict[str, object]:
+    def to_response(self) -> BatchReplayResult:
         """Return the result as the JSON object of an answer."""
         return {"rows": self.rows, "total": self.total, "minute": format_time(self.minute), "again": self.again}
 
@@ -74,7 +141,7 @@ RecordReplay = Callable[[AsyncConnection, ReplayResult], Awaitable[None]]
 """Records a replay in the audit log."""
 
 
-async def list_batches(connection: AsyncConnection, edge: str | None = None) -> dict[str, Any]:
+async def list_batches(connection: AsyncConnection, edge: str | None = None) -> QuarantineList:
     """Return `{count, batches}` of the quarantine, of one edge or all: the first LISTED_MAX batches by edge and seq."""
     if edge is not None and not _is_possible(edge):
         return {"count": 0, "batches": []}
@@ -91,12 +158,14 @@ async def list_batches(connection: AsyncConnection, edge: str | None = None) -> 
         .order_by(columns.edge, columns.seq)
         .limit(LISTED_MAX)
     )
-    names = ("edge", "seq", "received", "size", "coding", "why")
-    rows = [dict(zip(names, row, strict=True)) for row in fetched]
-    return {"count": count, "batches": [{**row, "received": format_time(row["received"] // 1000)} for row in rows]}
+    listed: list[QuarantineEntry] = [
+        {"edge": edge, "seq": seq, "received": format_time(at // 1000), "size": size, "coding": coding, "why": why}
+        for edge, seq, at, size, coding, why in fetched
+    ]
+    return {"count": count, "batches": listed}
 
 
-async def find_batch(connection: AsyncConnection, edge: str, seq: int) -> dict[str, object] | None:
+async def find_batch(connection: AsyncConnection, edge: str, seq: int) -> QuarantinedBatch | None:
     """Return a quarantined or replayed batch without its body, or None if there is none.
 
     `prev` is the hash that a replacement body must name, or None if any will do.
@@ -108,8 +177,8 @@ async def find_batch(connection: AsyncConnection, edge: str, seq: int) -> dict[s
     return {
         "edge": edge,
         "seq": seq,
-        "state": row.state,
-        "why": row.why,
+        "state": "counted" if row.state == COUNTED else "quarantined",
+        "why": row.why or "",
         "hash": row.hash,
         "sha256": compute_digest(text),
         "prev": await find_previous_hash(connection, edge, seq),

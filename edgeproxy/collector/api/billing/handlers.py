@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import cast
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,7 +17,6 @@ from edgeproxy.collector.api.billing.models import (
     BillingStatusResponse,
     CancelQuery,
     CreateSubscriptionRequest,
-    MeterUsageResponse,
     PlanCostList,
     PlanList,
     PlanResponse,
@@ -499,13 +497,12 @@ class BillingHandlers(CancellationHandlers):
                     waived.update(await quantities.fetch_waived(connection, name, earlier.span))
             except (quantities.QuantityTooLargeError, quantities.UsageNotStoredError) as error:
                 raise ProblemError(billing_codes.USAGE_NOT_PRICEABLE, str(error)) from None
-        meters = quantities.plan_usage_to_response(last.plan, used, waived)
         return {
             "customer": name,
             "plan": last.version,
             "period_start": format_timestamp(current.allowance_segments[0].span.start * 1000),
             "period_end": format_timestamp(last.span.end * 1000),
-            "meters": cast(list[MeterUsageResponse], meters),
+            "meters": quantities.plan_usage_to_response(last.plan, used, waived),
         }
 
     # ---- Stripe's customer portal

@@ -13,6 +13,7 @@ from edgeproxy.collector.api.customer_billing import CustomerChangeQuery
 from edgeproxy.collector.api.endpoint import Query
 from edgeproxy.collector.api.field_types import exact
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine, format_unit_price
+from edgeproxy.collector.billing.period_close.quantities import MeterUsageResponse
 from edgeproxy.collector.billing.rollout.gates import Mode
 from edgeproxy.collector.billing.subscriptions.changes import When
 from edgeproxy.collector.billing.subscriptions.subscription_response import WithdrawnChange
@@ -296,29 +297,6 @@ class SubscriptionPreview(TypedDict):
     """The invoice lines of this amount."""
     withdrawn: WithdrawnChange | None
     """The pending change that this one would withdraw; null if none is pending."""
-
-
-class MeterUsageResponse(TypedDict):
-    """The usage of a meter in this period, and the units that the plan includes."""
-
-    meter: str
-    """The name of the meter."""
-    quantity: int
-    """The units used in this period while charging was on. Only these units count."""
-    waived: int
-    """The units used in this period while charging was stopped. They are never charged."""
-    included: int | None
-    """The units that the plan includes; null if it includes any number."""
-    percentage: float | None
-    """The share of the included units that is used, in percent; null if that has no meaning."""
-    is_over: bool
-    """True if usage exceeds the included units."""
-    overage: int
-    """The units above the included ones."""
-    cap: Literal["soft", "hard"] | None
-    """`soft` allows usage above the included units, `hard` refuses it; null if there is no cap."""
-    is_billed: bool
-    """True if the plan has a price for this meter."""
 
 
 class BilledUsage(TypedDict):

@@ -331,15 +331,18 @@ class InvoiceHandlers(CustomerBillingHandlers):
         if values["state"] in invoices.MARKING and any(note["state"] == credit_notes.REQUESTED for note in before):
             refuse_decision(row, "a credit note of it is on its way to Stripe: wait until that is made")
         await invoices.transition(connection, row.id, row.state, str(values.pop("state")), **values)
-        accepted: dict[str, object] = {}
+        after: dict[str, object] = {"why": call.body.why, **details}
+        acceptance = None
         if action == ACCEPT:
             differences = await fetch_differences(connection, row)
-            accepted["acceptance"] = build_acceptance(row, differences, is_written=bool(lines))
-        after = {"why": call.body.why, **details, **accepted}
+            after["acceptance"] = acceptance = build_acceptance(row, differences, is_written=bool(lines))
         entry = AuditEntry(action, row.id, {"state": row.state, "held_why": row.held_why}, after, row.customer)
         await audit.append_entry(connection, call.caller, entry)
         decided = await invoices.get_invoice(connection, row.id)
-        return cast(Invoice, {**invoices.to_response(decided, lines, before), **accepted})
+        response = invoices.to_response(decided, lines, before)
+        if acceptance is not None:
+            response["acceptance"] = acceptance
+        return response
 
     # ---- credit notes
 

@@ -7,11 +7,11 @@ unique value) belongs to the whole billing period.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
 
-from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.rating.periods import period_at
 from edgeproxy.collector.billing.rating.rater import OTHER, Segment, Span, UsageKey
@@ -173,20 +173,43 @@ async def _fetch_quantity(
         raise UsageNotStoredError(str(error)) from None
 
 
+class MeterUsageResponse(TypedDict):
+    """The usage of a meter in this period, and the units that the plan includes."""
+
+    meter: str
+    """The name of the meter."""
+    quantity: int
+    """The units used in this period while charging was on. Only these units count."""
+    waived: int
+    """The units used in this period while charging was stopped. They are never charged."""
+    included: int | None
+    """The units that the plan includes; null if it includes any number."""
+    percentage: float | None
+    """The share of the included units that is used, in percent; null if that has no meaning."""
+    is_over: bool
+    """True if usage exceeds the included units."""
+    overage: int
+    """The units above the included ones."""
+    cap: Literal["soft", "hard"] | None
+    """`soft` allows usage above the included units, `hard` refuses it; null if there is no cap."""
+    is_billed: bool
+    """True if the plan has a price for this meter."""
+
+
 def plan_usage_to_response(
     plan: Plan, used: Mapping[UsageKey, int], waived: Mapping[str, int] | None = None
-) -> list[JsonObject]:
+) -> list[MeterUsageResponse]:
     """Return the usage of each meter of a plan with its included and waived units, in the form of the API."""
     quantities = dict.fromkeys(plan.meters, 0)
     for key, quantity in used.items():
         quantities[key.meter] += quantity
     return [
-        {**_usage_to_response(meter, plan.meters[meter], quantity), "waived": (waived or {}).get(meter, 0)}
+        _usage_to_response(meter, plan.meters[meter], quantity, (waived or {}).get(meter, 0))
         for meter, quantity in quantities.items()
     ]
 
 
-def _usage_to_response(meter: str, price: MeterPrice, quantity: int) -> JsonObject:
+def _usage_to_response(meter: str, price: MeterPrice, quantity: int, waived: int) -> MeterUsageResponse:
     included = price.included if not price.tiers else 0  # None includes any amount.
     overage = 0 if included is None else max(0, quantity - included)
     return {
@@ -198,4 +221,5 @@ def _usage_to_response(meter: str, price: MeterPrice, quantity: int) -> JsonObje
         "overage": overage,
         "cap": price.cap,
         "is_billed": price.price is not None or bool(price.tiers),
+        "waived": waived,
     }

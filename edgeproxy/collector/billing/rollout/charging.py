@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
+from typing_extensions import TypedDict
 
-from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import audit, documents
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
@@ -220,13 +220,26 @@ async def list_waived(connection: AsyncConnection) -> list[Span]:
     return await fetch_once("waived spans", fetch)
 
 
-async def list_waivers(connection: AsyncConnection, limit: int) -> list[JsonObject]:
+class Waiver(TypedDict):
+    """A time without charges. Its end is missing while it lasts."""
+
+    since: str
+    """The start of the time without charges."""
+    until: str | None
+    """The end of the time without charges; null while it lasts."""
+    who: str
+    """The token or operator that stopped charging."""
+    why: str
+    """The reason."""
+
+
+async def list_waivers(connection: AsyncConnection, limit: int) -> list[Waiver]:
     """Return the times without charging, latest first, in the form of the API."""
     rows = await connection.execute(sa.select(waivers).order_by(waivers.c.since.desc()).limit(limit))
     return parse_rows(waivers.name, rows, _waiver_to_response, attrgetter("since"))
 
 
-def _waiver_to_response(row: AnyRow) -> JsonObject:
+def _waiver_to_response(row: AnyRow) -> Waiver:
     return {
         "since": format_timestamp(row.since * 1000),
         "until": None if row.until is None else format_timestamp(row.until * 1000),

@@ -9,6 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+from typing_extensions import TypedDict
+
 from edgeproxy.collector.billing.mismatch import WARN_PARTS, Drift
 
 PLACES = 10_000
@@ -85,6 +87,19 @@ class StageFigures:
     """Invoice runs closed in this stage."""
 
 
+class RolloutGate(TypedDict):
+    """A condition of a step."""
+
+    name: str
+    """The name of the gate."""
+    required: str
+    """The condition that opens the gate."""
+    figure: str
+    """The current figure."""
+    is_open: bool
+    """True if the condition is met."""
+
+
 class Gate(NamedTuple):
     """An evaluated condition of the next step, with its figure."""
 
@@ -92,6 +107,10 @@ class Gate(NamedTuple):
     condition: str
     figure: str
     is_open: bool
+
+    def to_response(self) -> RolloutGate:
+        """Return the gate in the form of the API."""
+        return {"name": self.name, "required": self.condition, "figure": self.figure, "is_open": self.is_open}
 
 
 class Evaluation(NamedTuple):

@@ -23,6 +23,7 @@ from edgeproxy.collector.pages.job_groups import group_jobs
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.edge.load import load_edge
+from edgeproxy.config.limits import Messages
 from edgeproxy.wire import directory_signatures
 from loadtest.testbed.collector import sha256
 from loadtest.testbed.customers import key_of
@@ -90,6 +91,19 @@ def test_a_plan_has_the_numbers_that_were_asked_for(name: str) -> None:
     assert caps.session is not None
     assert {"request": caps.request, "day": caps.day, "session": caps.session.count} == CAPS
     assert plan.meters.keys() | {"requests", "workflows", "refusals"} == METERS
+
+
+@pytest.mark.parametrize(("tier", "plan", "better"), [("free", "free", "standard"), ("pro", "standard", "enterprise")])
+def test_message_of_each_kind_of_limit_has_its_amounts(tier: str, plan: str, better: str) -> None:
+    message = shipped().tiers[tier].message
+    assert isinstance(message, Messages), "one text would tell customers over a quota about requests in a minute"
+    texts = {"rate": message.rate, "at_once": message.concurrency, "daily": message.quota}
+    assert (message.plan, message.cap, message.budget, message.credits) == (None,) * 4
+    for kind, text in texts.items():
+        assert text is not None
+        own, next_one = ASKED[plan][kind], ASKED[better][kind]
+        assert text.startswith(f"{plan.title()} allows {own} ")
+        assert text.endswith(f"{better.title()} allows {next_one}" if next_one else f"{better.title()} has no limit")
 
 
 def test_shipped_plans_can_be_charged_by_stripes_meters(tmp_path: Path) -> None:
@@ -194,12 +208,13 @@ class Company:
         done = subprocess.run([*COMMAND, *arguments], check=True, capture_output=True, text=True, env=environ, cwd=ROOT)
         return done.stdout.strip()
 
-    def join(self, name: str, plan: str) -> None:
-        """Create a customer with a plan and a key, whom both edges serve."""
+    def join(self, name: str, plan: str | None) -> None:
+        """Create a customer with a key, whom both edges serve, and a plan. Few may subscribe in a minute."""
         self.call("POST", "/v1/customers", {"name": name, "tier": "free"})
         key = {"sha256": sha256(key_of(name)), "name": "key"}
         self.call("POST", f"/v1/customers/{name}/keys", key)
-        self.call("POST", f"/billing/subscription?customer={name}", {"plan": plan})
+        if plan is not None:
+            self.call("POST", f"/billing/subscription?customer={name}", {"plan": plan})
         for region in REGIONS:
             until(lambda region=region: self.send(region, name).status == 200, "the key works")  # type: ignore[misc]
 
@@ -410,7 +425,7 @@ def test_a_prometheus_elsewhere_gets_each_metric_that_alerts_need_by_the_shipped
     until(lambda: "billing_liability_usd" in scrape(company.port, "collector:9100", METRICS)[1], "figures are computed")
     assert scrape(company.port, "collector:9100")[0] == 401
     assert scrape(company.port, "collector:9100", "demo-read-token")[0] == 401
-    company.join("mia", "free")  # An edge without requests has shipped nothing, and the collector does not know it.
+    company.join("mia", None)  # An edge without requests has shipped nothing, and the collector does not know it.
 
     def list_missing() -> set[str]:
         status, collector = scrape(company.port, "collector:9100", METRICS)
@@ -447,8 +462,8 @@ def test_prometheus_over_ipv6_through_a_proxy_gets_money_by_the_shipped_token_al
         (tmp_path / "nginx.conf").write_text(PROXY_SETTINGS.format(**values))
         proxy = Process([nginx, "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-e", "stderr"], tmp_path / "log")
         ends.callback(proxy.stop)
-        edges = {"edgeproxy": company.admins["eu-west"], "probe": company.admins["us-east"]}
-        targets = {**edges, "collector": f"[::1]:{port}"}
+        targets: dict[str, int | str] = {"edgeproxy": company.admins["eu-west"], "probe": company.admins["us-east"]}
+        targets["collector"] = f"[::1]:{port}"
         scraping = ends.enter_context(closing(Prometheus(tmp_path / "prometheus", targets)))
         until(lambda: scraping.asked("billing_liability_usd"), "what customers have paid in advance is known")
         (sample,) = scraping.asked("billing_liability_usd")

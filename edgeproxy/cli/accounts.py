@@ -171,7 +171,8 @@ def _find_key(api: Api, start: str) -> str:
     keys = [key for owner in owners for key in api.fetch_all(api.customer_path(str(owner["id"]), "keys"), "keys")]
     ids = [str(key["id"]) for key in keys if str(key["start"]).startswith(start)]
     if len(ids) != 1:
-        fail(f"{len(ids)} keys begin with {start}: use an id, {' or '.join(ids)}" if ids else "there is no such key", 1)
+        unknown = "there is no such key [key-not-found]"
+        fail(f"{len(ids)} keys begin with {start}: use an id, {' or '.join(ids)}" if ids else unknown, 1)
     return ids[0]
 
 

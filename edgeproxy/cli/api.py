@@ -159,10 +159,11 @@ class Api:
 
 
 def _format_problem(status: int | None, body: bytes) -> str:
-    """Format a problem (RFC 9457), with a line for each wrong field."""
+    """Format a problem (RFC 9457) with its code in brackets, for scripts, and a line for each wrong field."""
     try:
         problem = json.loads(body)
-        lines = [str(problem.get("detail") or problem.get("title") or status)]
+        code = f" [{problem['code']}]" if "code" in problem else ""
+        lines = [f"{problem.get('detail') or problem.get('title') or status}{code}"]
         lines += [f"  {error['field']}: {error['detail']}" for error in problem.get("errors", ())]
     except (ValueError, LookupError, AttributeError):
         return f"the collector answers {status}"

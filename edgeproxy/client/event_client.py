@@ -38,11 +38,15 @@ RejectedHandler = Callable[[Event, str], None]
 
 
 class UnavailableError(Exception):
-    """The collector takes no events now. `seconds` is the time to wait that its Retry-After asks for."""
+    """The collector takes no events now.
+
+    `seconds` is the time to wait, from its Retry-After, and `code` the code of its problem, if there is one.
+    """
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(f"the collector answers {answer.status}: {answer.body[:200]!r}")
         self.seconds = min(answer.retry_after, PAUSE_SECONDS_MAX)
+        self.code = answer.code
 
 
 class EventClient:
@@ -210,7 +214,8 @@ class EventClient:
         """Store an event that the collector cannot read in the file `unreadable` beside the queue."""
         with self._unreadable_path.open("ab") as file:
             file.write(line + b"\n")
-        self._log.error("an event is kept in %s: the collector answers %s to it", self._unreadable_path, answer.status)
+        reason = f"{answer.status} {answer.code or ''}".rstrip()
+        self._log.error("an event is kept in %s: the collector answers %s to it", self._unreadable_path, reason)
 
     def _log_rejected(self, event: Event, error: str) -> None:
         self._log.warning("event %s of %s was not counted: %s", event["id"], event["customer"], error)

@@ -1,6 +1,7 @@
 """Requests to the collector over one connection, which is reopened after a loss."""
 
 import http.client
+import json
 import ssl
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -16,6 +17,15 @@ class Answer(NamedTuple):
     body: bytes
     retry_after: float
     """Seconds of Retry-After; 0 without one."""
+
+    @property
+    def code(self) -> str | None:
+        """Return the code of a problem, for example `events-busy`; None for another body."""
+        try:
+            problem = json.loads(self.body)
+        except ValueError:
+            return None
+        return problem.get("code") if isinstance(problem, dict) else None
 
 
 class Transport:

@@ -79,7 +79,7 @@ def test_a_key_is_found_by_its_secret_its_hash_and_its_first_characters(sqlite_c
         code, shown, why = edgeproxy(sqlite_collector, "keys", "show", ref, "--json")
         assert (code, json.loads(shown)["id"]) == (0, created["id"]), why
     for ref in ("edge_v1_zzzzzz", "nothing", "f" * 64):
-        assert edgeproxy(sqlite_collector, "keys", "show", ref)[::2] == (1, "there is no such key\n")
+        assert edgeproxy(sqlite_collector, "keys", "show", ref)[::2] == (1, "there is no such key [key-not-found]\n")
     assert edgeproxy(sqlite_collector, "keys", "revoke", secret)[0] == 0
     assert sqlite_collector.get(f"/v1/keys/{digest}").json()["state"] == "revoked"
 
@@ -101,7 +101,10 @@ def test_a_token_from_its_beginning_to_its_end(sqlite_collector: Collector) -> N
     assert sqlite_collector.post(batch, token=json.loads(second)["secret"]).status == 200
     assert edgeproxy(sqlite_collector, "tokens", "revoke", "cli-edges") == (0, "cli-edges is revoked\n", "")
     assert sqlite_collector.post(batch, token=json.loads(second)["secret"]).status == 401
-    assert edgeproxy(sqlite_collector, "tokens", "revoke", "cli-edges")[::2] == (1, "there is no such token\n")
+    assert edgeproxy(sqlite_collector, "tokens", "revoke", "cli-edges")[::2] == (
+        1,
+        "there is no such token [token-not-found]\n",
+    )
     own = edgeproxy(sqlite_collector, "tokens", "add", "cli-own", "--customer", "acme")[1].strip()
     assert sqlite_collector.get("/v1/usage", token=own, customer="bolt").status == 403
     code, _, said = edgeproxy(sqlite_collector, "tokens", "add", "cli-none")
@@ -129,7 +132,8 @@ def test_refusals_are_told(sqlite_collector: Collector) -> None:
     code, _, said = edgeproxy(sqlite_collector, "customers", "add", "x y", "--tier", "basik")
     assert code == 1
     assert "name: 'x y' is not a name" in said
-    assert edgeproxy(sqlite_collector, "customers", "show", "nobody")[2] == "there is no such customer\n"
+    unknown = edgeproxy(sqlite_collector, "customers", "show", "nobody")[2]
+    assert unknown == "there is no such customer [customer-not-found]\n"
     assert "may not POST /v1/customers" in edgeproxy(
         sqlite_collector, "customers", "add", "x", "--tier", "basic", token=READ
     )[2]  # fmt: skip

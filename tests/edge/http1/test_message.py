@@ -63,14 +63,14 @@ def test_a_problem_without_a_code_of_its_own_has_the_code_of_its_status(status: 
 
 
 def test_a_problem_may_have_a_code_of_its_own() -> None:
-    said = orjson.loads(format_problem(401, "Who?", b"1", KEY_MISSING))
-    assert (said["type"], said["code"], said["status"]) == (KEY_MISSING.type, "key-missing", 401)
+    problem = orjson.loads(format_problem(401, "Who?", b"1", KEY_MISSING))
+    assert (problem["type"], problem["code"], problem["status"]) == (KEY_MISSING.type, "key-missing", 401)
 
 
 @pytest.mark.parametrize("kind", BY_LIMIT)
 def test_a_refusal_by_a_limit_has_the_code_of_its_kind(kind: str) -> None:
-    said = format_limited(b"", ("a",), b"1", limit=(("name", "a"), ("kind", kind)))
-    assert orjson.loads(said.partition(b"\r\n\r\n")[2])["code"] == BY_LIMIT[kind].name
+    answer = format_limited(b"", ("a",), b"1", limit=(("name", "a"), ("kind", kind)))
+    assert orjson.loads(answer.partition(b"\r\n\r\n")[2])["code"] == BY_LIMIT[kind].name
 
 
 @pytest.mark.parametrize("instance", [b"018f-id", b'018f"id'], ids=["safe", "quoted"])

@@ -65,7 +65,7 @@ async def count(database: Database, minute: int, *rows: tuple[Any, ...]) -> None
     async with database.writing() as connection:
         edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
         if (await connection.execute(sa.select(edges.c.edge))).first() is None:
-            await database.insert_edges(connection, [edge])
+            await database.ledger.insert_edges(connection, [edge])
         await LedgerWriter(database).add_batches(
             connection, [Batch(EVENTS, EVENTS_REGION, 0, minute, minute + 60, FIRST, told)]
         )

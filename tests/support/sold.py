@@ -89,7 +89,7 @@ class Sold:
         minute = int(at) // 60 * 60
         text = orjson.dumps(split, option=orjson.OPT_SORT_KEYS).decode() if split else ""
         async with self.database.writing() as connection:
-            await self.database.insert_series(
+            await self.database.ledger.insert_series(
                 connection, [[EVENTS, EVENTS_REGION, name, meter, EVENTS_ROUTE, text] for meter in used]
             )
             rows = await _series(connection, name, text)
@@ -97,8 +97,8 @@ class Sold:
                 {"series": rows[meter], "name": key, "value": value} for meter in used for key, value in split.items()
             ]
             if values:
-                await self.database.insert_series_dimensions(connection, values)
-            await self.database.add(connection, ledger, {minute: {rows[meter]: n for meter, n in used.items()}})
+                await self.database.ledger.insert_series_dimensions(connection, values)
+            await self.database.ledger.add(connection, ledger, {minute: {rows[meter]: n for meter, n in used.items()}})
 
 
 class Killed(BaseException):

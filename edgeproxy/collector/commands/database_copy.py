@@ -169,10 +169,10 @@ async def _copy_table(reading: AsyncConnection, source: Database, target: Databa
     insert = sa.insert(_build_plain(table))
     async for rows in _read_batches(reading, table, last):
         async with target.writing() as connection:
-            if table.name == "ledger" and target.has_partitions:
+            if table.name == "ledger" and target.ledger.has_partitions:
                 at = names.index("minute")
                 minutes = {minute for row in rows if isinstance(minute := row[at], int)}
-                await target.create_partitions(connection, minutes)
+                await target.ledger.create_partitions(connection, minutes)
             await connection.execute(insert, [dict(zip(names, row, strict=True)) for row in rows])
             await _record(connection, table.name, _dump_key(_get_key(table, rows[-1])), is_whole=False)
     async with target.writing() as connection:

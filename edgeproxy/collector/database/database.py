@@ -1,4 +1,5 @@
-"""The collector's database, SQLite or PostgreSQL. Only this file knows the difference.
+"""The collector's database, SQLite or PostgreSQL. Only this file, `ledger_sql.py` and
+`events/event_rows.py` know the difference.
 
 Writers use one connection at a time (`writing`). Each transaction sees everything that was committed before it. Readers
 (`reading`) never wait for writers.
@@ -7,20 +8,16 @@ Writers use one connection at a time (`writing`). Each transaction sees everythi
 import asyncio
 import os
 import sqlite3
-from calendar import monthrange
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, closing, suppress
-from datetime import UTC, date, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import asyncpg
-import orjson
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.util import await_only
@@ -28,10 +25,9 @@ from sqlalchemy.util import await_only
 from edgeproxy.base.log import RateLimitedLog
 from edgeproxy.collector.database import row_security
 from edgeproxy.collector.database.book_text import BookCipher, set_book_cipher
+from edgeproxy.collector.database.ledger_sql import LedgerSql
 from edgeproxy.collector.database.lenient_sqlite import LenientConnection
 from edgeproxy.collector.database.ownership import (
-    CREATE_PARTITION,
-    DROP_PARTITION,
     HINT,
     Ownership,
     fetch_ownership,
@@ -46,19 +42,8 @@ from edgeproxy.collector.database.postgresql import (
 )
 from edgeproxy.collector.database.precedence import Precedence, counting_work, is_giving_way
 from edgeproxy.collector.database.schema import (
-    DAY,
     REVISION,
-    days,
-    dropped,
-    edges,
-    events,
-    hours,
-    late_hours,
-    ledger,
-    series,
-    series_dimensions,
 )
-from edgeproxy.collector.database.statements import AnyColumn, AnySelect
 
 LOCK_TIMEOUT = 30.0
 """Seconds that a transaction on SQLite waits for another process to end its transaction."""
@@ -73,12 +58,6 @@ DEAD_KEYS = "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relid = '{}'::regc
 KEY_TABLES = ("data_keys", "book_keys", "encryption_keys")
 MIGRATION_LOCK = 7305_0001
 """PostgreSQL's advisory lock for creating and changing tables."""
-ROLLUP_LOCK = 7305_0002
-"""The lock of `rollup`. It replaces a row lock, since new readers would overtake a writer that waits for a row lock."""
-PARTITION_LOCK = 7305_0003
-"""The lock for creating and dropping partitions."""
-PARTITION_LOCK_TIMEOUT = "500ms"
-"""Longest wait for the lock of a partition before it is dropped; later users of the partition wait as well."""
 
 VERSION = sa.table("alembic_version", sa.column("version_num", sa.Text))
 """Alembic's table with the revision."""
@@ -98,31 +77,14 @@ CONNECTION_ERRORS = (
     TimeoutError,
 )
 """Errors of a database that is unavailable now, whatever the statement."""
-LOCK_TIMEOUT_STATE = "55P03"
-"""The SQLSTATE after a wait for a lock exceeded its limit."""
-REFUSED_STATE = "22023"
-"""The SQLSTATE when DROP_PARTITION refuses to drop a month within the retention period."""
 REFUSED_LOG_SECONDS = 3600.0
 """Seconds between two log lines about such a refusal."""
 OVERFLOW_MESSAGES = ("ledger_most", "cannot store REAL value in INTEGER column", "out of range")
 """Error texts of a sum that is too large: the limit of a minute, SQLite's strict tables, 63 bits on PostgreSQL."""
 
 
-ROWS_REMEMBERED_MAX = 500_000
-"""Ledger rows that this process remembers as existing; each takes about 100 bytes."""
-MINUTES_REMEMBERED = 3
-"""Minutes whose existing rows are remembered. Edges report the current minute and the one before."""
-
-Month = tuple[int, int]
-"""Year and month in UTC."""
-
-
 class UnusableDatabaseError(Exception):
     """The database cannot be used. The message is a sentence for the person who started the collector."""
-
-
-class LedgerChangedError(OSError):
-    """Another program than a collector changed the ledger. The process forgets the rows that it remembered."""
 
 
 def open_owner_only(path: str | Path, flags: int) -> int:
@@ -138,12 +100,7 @@ class Database:
         self.name = given.render_as_string(hide_password=True)
         """The URL without its password."""
         self.is_sqlite = given.get_backend_name() == "sqlite"
-        self.has_partitions = not self.is_sqlite
-        """True if the ledger has one partition per month (`drop_month`)."""
         self._given = given
-        self._add_statements = {
-            table.name: self._build_add_statement(table) for table in (ledger, hours, days, dropped)
-        }
         self.file = Path(given.database or "") if self.is_sqlite else None
         """The file of a SQLite database."""
         self.ownership: Ownership | None = None
@@ -154,10 +111,8 @@ class Database:
         self.precedence = Precedence()
         """Decides whether jobs wait for pages, before each statement that reads and each transaction that writes."""
         self._rare_log = RateLimitedLog(REFUSED_LOG_SECONDS)
-        self._months: set[Month] = set()
-        """Months that are known to have a partition."""
-        self._present: dict[int, set[int]] = {}
-        """The series that are known to have a row, by minute, for the latest minutes only. PostgreSQL only."""
+        self.ledger = LedgerSql(self.writing, self._report_refusal, is_sqlite=self.is_sqlite)
+        """The statements of the ledger."""
         if self.is_sqlite:
             self._writer = _create_sqlite_engine(given, "BEGIN IMMEDIATE", 1)
             self._reader = _create_sqlite_engine(given, "BEGIN", READERS_MAX)
@@ -313,8 +268,7 @@ class Database:
                     for step in last_steps:
                         await step(connection)
         except BaseException:
-            self._months.clear()  # The rollback may remove partitions that this transaction created.
-            self._present.clear()
+            self.ledger.forget()
             raise
 
     @asynccontextmanager
@@ -335,6 +289,10 @@ class Database:
                     if customer is not None:
                         await row_security.serve(connection, customer)
                 yield connection  # The first statement begins a transaction. It ends when the connection is released.
+
+    def _report_refusal(self, error: Exception) -> None:
+        """Log that the owner of the tables refuses to drop minutes."""
+        self._rare_log.error("minutes are not dropped", format_reason(error), hint=HINT)
 
     def _give_way(self, *_: object) -> None:
         """Delay a job's statement while page requests are waiting."""
@@ -405,180 +363,11 @@ class Database:
         """Return a text column in character order, the order of the index that `beginning` uses."""
         return column if self.is_sqlite else sa.collate(column, "C")
 
-    async def insert_edges(self, connection: AsyncConnection, rows: Sequence[Mapping[str, object]]) -> None:
-        """Insert new edges. Rows that another collector has inserted meanwhile are skipped."""
-        await connection.execute(self._insert(edges).on_conflict_do_nothing(), list(rows))
-
-    async def insert_series(self, connection: AsyncConnection, keys: Sequence[Sequence[str]]) -> None:
-        """Insert new series, each [edge, region, customer, meter, route, dimensions]."""
-        names = [column.name for column in series.columns if column.name != "id"]
-        insert = self._insert(series)
-        rows: Any = [dict(zip(names, one, strict=True)) for one in keys]
-        if not self.is_sqlite:
-            lists = {name: sa.bindparam(name, type_=ARRAY(sa.Text())) for name in names}
-            insert = insert.from_select(names, _unnest(lists))
-            rows = {name: [row[name] for row in rows] for name in names}
-        await connection.execute(insert.on_conflict_do_nothing(), rows)
-
-    async def insert_series_dimensions(self, connection: AsyncConnection, rows: Sequence[Mapping[str, object]]) -> None:
-        """Insert dimensions of series, each {name, series, value}. Existing rows are skipped."""
-        await connection.execute(self._insert(series_dimensions).on_conflict_do_nothing(), list(rows))
-
-    async def record_late_hours(self, connection: AsyncConnection, hours: Iterable[tuple[str, int]]) -> None:
-        """Count once more, for each of these hours of edges, that it has grown after it was closed."""
-        rows = [{"edge": edge, "hour": hour, "times": 1} for edge, hour in sorted(hours)]
-        if rows:
-            statement = self._insert(late_hours).on_conflict_do_update(
-                index_elements=list(late_hours.primary_key), set_={"times": late_hours.c.times + 1}
-            )
-            await connection.execute(statement, rows)
-
-    async def insert_events(
-        self, connection: AsyncConnection, rows: Sequence[Sequence[object]]
-    ) -> set[tuple[str, str]]:
-        """Insert events, with columns in the table's order. Return source and id of the events that existed before."""
-        if not self.is_sqlite:
-            columns = zip(events.columns.keys(), zip(*rows, strict=True), strict=True)
-            texts = {name: _format_json_array(values) for name, values in columns}
-            return {(source, number) for source, number in await connection.execute(INSERT_EVENTS, texts)}
-        # SQLite has one writer, so no other insert can happen meanwhile. Selecting existing events first is cheaper
-        # than
-        identities = orjson.dumps([row[:2] for row in rows]).decode()
-        there = {(source, number) for source, number in await connection.execute(SELECT_EVENTS, {"sent": identities})}
-        if new := [row for row in rows if tuple(row[:2]) not in there] if there else rows:
-            # Without SQLAlchemy, for speed (see `add`).
-            places = ", ".join("?" * len(events.columns))
-            await connection.exec_driver_sql(f"INSERT INTO {events.name} VALUES ({places})", list(new))
-        return there
-
     async def hold(self, connection: AsyncConnection, name: str) -> None:
         """Lock a name against other holders until the transaction ends."""
         if not self.is_sqlite:  # SQLite has one writer.
             number = int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big", signed=True)
             await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(number)))
-
-    async def lock_rollup(self, connection: AsyncConnection, *, alone: bool = False) -> None:
-        """Lock rolled-up rows against changes until the transaction ends. With `alone`, also block counting."""
-        if not self.is_sqlite:  # SQLite has one writer.
-            lock = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
-            await connection.execute(sa.select(lock(ROLLUP_LOCK)))
-
-    async def add(
-        self, connection: AsyncConnection, table: sa.Table, increments: Mapping[int, Mapping[int, int]]
-    ) -> None:
-        """Add increments to a table of sums. `increments` maps a minute (hour, day) to the growth of each series."""
-        rows = [(one, time, value) for time, values in increments.items() for one, value in values.items()]
-        if not rows:
-            return
-        if self.is_sqlite:
-            # Without SQLAlchemy, which inspects every value of every row again and takes half of the time.
-            await connection.exec_driver_sql(self._add_statements[table.name], rows)
-            return
-        if table is ledger:
-            await self.create_partitions(connection, increments)
-            for minute, values in increments.items():
-                rows = [
-                    (one, minute, value)
-                    for one, value in (await self._update_present(connection, minute, values)).items()
-                ]
-                await self._upsert(connection, table, rows)
-                self._remember_present(minute, values)
-            return
-        await self._upsert(connection, table, rows)
-
-    async def _upsert(self, connection: AsyncConnection, table: sa.Table, rows: Sequence[tuple[int, int, int]]) -> None:
-        """Add rows to a table of sums on PostgreSQL, inserting or updating."""
-        if rows:
-            columns = map(_format_array, zip(*rows, strict=True))
-            await connection.execute(
-                self._add_statements[table.name], dict(zip(table.columns.keys(), columns, strict=True))
-            )
-
-    async def _update_present(
-        self, connection: AsyncConnection, minute: int, values: Mapping[int, int]
-    ) -> Mapping[int, int]:
-        """Update the rows of a minute that are known to exist, and return the remaining values.
-
-        An UPDATE takes three quarters of the CPU of an upsert, which must look for each row first.
-        """
-        there = self._present.get(minute, set())
-        old = {one: value for one, value in values.items() if one in there}
-        if old:
-            own = {"of": minute, "those": _format_array(old), "by": _format_array(old.values())}
-            if (await connection.execute(UPDATE_PRESENT, own)).rowcount != len(old):
-                # The database was replaced, perhaps by a restored one. The sender's next attempt works with the current
-                # rows.
-                raise LedgerChangedError(f"the ledger lacks rows of the minute {minute} that it had")
-        return {one: value for one, value in values.items() if one not in there} if old else values
-
-    def _remember_present(self, minute: int, series: Iterable[int]) -> None:
-        """Remember that these series have a row in this minute."""
-        self._present.setdefault(minute, set()).update(series)
-        while len(self._present) > MINUTES_REMEMBERED or sum(map(len, self._present.values())) > ROWS_REMEMBERED_MAX:
-            del self._present[min(self._present)]
-
-    def _build_add_statement(self, table: sa.Table) -> Any:
-        """Build the statement that adds rows to a table of sums."""
-        insert = self._insert(table)
-        names = table.columns.keys()
-        if not self.is_sqlite:
-            texts = {name: sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in names}
-            insert = insert.from_select(names, _unnest(texts))
-        statement = insert.on_conflict_do_update(
-            index_elements=list(table.primary_key),
-            set_={"value": table.c.value + insert.excluded.value},
-        )
-        if not self.is_sqlite:
-            return statement
-        compiled = statement.compile(dialect=sqlite.dialect(paramstyle="qmark"))
-        assert compiled.positiontup == names
-        return str(compiled)
-
-    async def create_partitions(self, connection: AsyncConnection, minutes: Iterable[int]) -> None:
-        """Create the missing partitions of these minutes."""
-        needed = {_month_of(minute) for minute in minutes}
-        if needed <= self._months:
-            return
-        await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
-        there = await _fetch_partitions(connection)
-        for month in sorted(needed - there):
-            await connection.exec_driver_sql(f"SELECT {CREATE_PARTITION}($1)", (date(*month, 1),))
-        self._months = there | needed
-
-    def droppable(self, second: int) -> int:
-        """Return the Unix second up to which minutes can be dropped if retention ends at `second`.
-
-        Whole months are dropped if the ledger has partitions, otherwise whole days.
-        """
-        return _month_span(_month_of(second))[0] if self.has_partitions else second - second % DAY
-
-    async def drop_month(self, before: int) -> bool:
-        """Drop the oldest partition of the ledger that ends at `before` or earlier.
-
-        Return False if there is none, if the owner of the tables refuses, or if the ledger is in use. The method does
-        not wait for users of the ledger, since others would queue behind it.
-        """
-        async with self.writing() as connection:
-            await connection.execute(sa.select(sa.func.pg_advisory_xact_lock(PARTITION_LOCK)))
-            old = sorted(month for month in await _fetch_partitions(connection) if _month_span(month)[1] <= before)
-            if not old:
-                return False
-            await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{PARTITION_LOCK_TIMEOUT}'")
-            try:
-                await connection.exec_driver_sql(f"SELECT {DROP_PARTITION}($1)", (date(*old[0], 1),))
-            except sa.exc.DBAPIError as error:
-                state = getattr(error.orig, "sqlstate", None)
-                if state not in (LOCK_TIMEOUT_STATE, REFUSED_STATE):
-                    raise
-                if state == REFUSED_STATE:
-                    self._rare_log.error("minutes are not dropped", format_reason(error), hint=HINT)
-                await connection.rollback()
-                return False
-            self._months.discard(old[0])
-        return True
-
-    def _insert(self, table: sa.Table) -> Any:
-        return sqlite.insert(table) if self.is_sqlite else postgresql.insert(table)
 
 
 async def _rewrite_table(connection: AsyncConnection, table: str) -> bool:
@@ -595,26 +384,6 @@ async def _rewrite_table(connection: AsyncConnection, table: str) -> bool:
             return True
         await asyncio.sleep(PURGE_TIMEOUT_MS / 1000 / PURGE_ATTEMPTS)
     return False
-
-
-async def _fetch_partitions(connection: AsyncConnection) -> set[Month]:
-    """Return the months that have a partition."""
-    names = await connection.exec_driver_sql(
-        "SELECT relname FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid WHERE inhparent = 'ledger'::regclass"
-    )
-    return {(int(year), int(month)) for _, year, month in (name.split("_") for name in names.scalars())}
-
-
-def _month_of(second: int) -> Month:
-    """Return the UTC month of a Unix second."""
-    at = datetime.fromtimestamp(second, UTC)
-    return at.year, at.month
-
-
-def _month_span(month: Month) -> tuple[int, int]:
-    """Return the Unix seconds of the beginning and the end of a month."""
-    begin = int(datetime(*month, 1, tzinfo=UTC).timestamp())
-    return begin, begin + monthrange(*month)[1] * DAY
 
 
 def build_insert(connection: AsyncConnection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
@@ -650,64 +419,6 @@ def format_reason(error: Exception) -> str:
     """Return the message of a driver's error in one line."""
     driver_error = getattr(error, "orig", None) or error
     return str(driver_error).partition("\n")[0].rpartition("'>: ")[2] or type(driver_error).__name__
-
-
-def _unnest(arrays: Mapping[str, AnyColumn]) -> AnySelect:
-    """Return rows made of arrays, one array per column. So one statement handles any number of rows."""
-    made = sa.func.unnest(*arrays.values()).table_valued(*arrays)
-    return sa.select(*made.render_derived().columns)
-
-
-def _format_array(numbers: Iterable[int]) -> str:
-    """Format an array for PostgreSQL as text.
-
-    The driver inspects each number of a list three times, which takes longer than everything else.
-    """
-    return "{" + ",".join(map(str, numbers)) + "}"
-
-
-def _build_grow_statement() -> sa.Update:
-    """Build the UPDATE that adds to existing rows of one minute, on PostgreSQL."""
-    texts = [sa.cast(sa.bindparam(name, type_=sa.Text()), ARRAY(sa.BigInteger())) for name in ("those", "by")]
-    grown = sa.func.unnest(*texts).table_valued("series", "value", name="grown").render_derived()
-    return (
-        sa.update(ledger)
-        # The minute is a single value, so the planner finds the partition.
-        .where(ledger.c.minute == sa.bindparam("of"), ledger.c.series == grown.c.series)
-        .values(value=ledger.c.value + grown.c.value)
-    )
-
-
-UPDATE_PRESENT = _build_grow_statement()
-
-
-def _format_json_array(values: Iterable[str | int | bool | None]) -> str:
-    """Format an array of NULLs and printable ASCII texts. PostgreSQL and JSON write such texts alike."""
-    return "{" + orjson.dumps([int(one) if one is True or one is False else one for one in values])[1:-1].decode() + "}"
-
-
-def _build_insert_events() -> AnySelect:
-    """Build the statement that inserts events and returns those that existed before, on PostgreSQL."""
-    texts = {one.name: sa.cast(sa.bindparam(one.name, type_=sa.Text()), ARRAY(one.type)) for one in events.columns}
-    sent = _unnest(texts).cte("sent")
-    insert = postgresql.insert(events).from_select(list(texts), sa.select(sent)).on_conflict_do_nothing()
-    made = insert.returning(events.c.source, events.c.id).cte("made")
-    is_made = sa.exists().where(made.c.source == sent.c.source, made.c.id == sent.c.id)
-    return sa.select(sent.c.source, sent.c.id).where(~is_made)
-
-
-def _build_select_events() -> AnySelect:
-    """Build the statement that selects which of some events exist, on SQLite."""
-    sent = sa.func.json_each(sa.bindparam("sent", type_=sa.Text())).table_valued("value", name="sent")
-    same = [
-        column == sa.func.json_extract(sent.c.value, f"$[{place}]")
-        for place, column in enumerate((events.c.source, events.c.id))
-    ]
-    return sa.select(events.c.source, events.c.id).select_from(sent).join(events, sa.and_(*same))
-
-
-INSERT_EVENTS = _build_insert_events()
-SELECT_EVENTS = _build_select_events()
 
 
 def _create_sqlite_engine(

@@ -1,5 +1,6 @@
 """Types of statements and rows whose columns are determined when the statement is built; locks of rows."""
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
@@ -18,3 +19,9 @@ def lock_rows(statement: Selection, *, of: sa.Table | None = None, skip_locked: 
     locked row. Otherwise a webhook message or an invoice would wait for the customer's row and break that order.
     """
     return statement.with_for_update(of=of, skip_locked=skip_locked, key_share=True)
+
+
+def unnest(arrays: Mapping[str, AnyColumn]) -> AnySelect:
+    """Return rows made of arrays, one array per column. So one statement handles any number of rows."""
+    made = sa.func.unnest(*arrays.values()).table_valued(*arrays)
+    return sa.select(*made.render_derived().columns)

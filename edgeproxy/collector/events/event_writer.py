@@ -38,6 +38,7 @@ from edgeproxy.collector.events.corrections import (
     take_back,
 )
 from edgeproxy.collector.events.event import Rejection, UsageEvent, list_differences
+from edgeproxy.collector.events.event_rows import insert_events
 from edgeproxy.collector.ledger.aggregates import Reading
 from edgeproxy.collector.ledger.batch_writer import DatabaseUnavailableError
 from edgeproxy.collector.ledger.dimension_values import DimensionUse, DimensionValues
@@ -260,7 +261,7 @@ class EventWriter:
         some = {one: event for one, event in sent.items() if one not in refused}
         if not some:
             return
-        there = await self._database.insert_events(connection, sorted(some.values()))
+        there = await insert_events(connection, sorted(some.values()))
         counted = await fetch_counted(connection, sorted(there))
         new = [event for one, event in some.items() if one not in there]
         grown = sum_events(new)
@@ -321,7 +322,7 @@ class EventWriter:
     async def _lock_events(self, connection: AsyncConnection) -> None:
         """Lock out other collectors until the transaction ends, because series get their numbers under this lock."""
         row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-        await self._database.insert_edges(connection, [row])
+        await self._database.ledger.insert_edges(connection, [row])
         await connection.execute(sa.select(edges.c.edge).where(edges.c.edge == EVENTS).with_for_update())
 
     async def _store_dead_letters(

@@ -303,7 +303,7 @@ class BatchWriter:
         fresh = sorted({edge for edge, _ in admitted})
         if fresh:
             rows = [{"edge": name, "seq": start.seq, "hash": start.hash, "received": now} for name in fresh]
-            await self._database.insert_edges(connection, rows)
+            await self._database.ledger.insert_edges(connection, rows)
             watermarks = {edge: Watermark(*mark) for edge, *mark in await connection.execute(statement)}
         return dict.fromkeys(names, start) | watermarks, begun.keys() - admitted
 

@@ -138,7 +138,7 @@ async def allow_initial_gap(connection: AsyncConnection, database: Database, edg
     if not NAME.fullmatch(edge):
         return None
     begun = {"edge": edge, "seq": 0, "hash": FIRST, "received": round(time.time() * 1000)}
-    await database.insert_edges(connection, [begun])
+    await database.ledger.insert_edges(connection, [begun])
     return await _update_edge(connection, edge, edges.c.seq == 0, gap_to=gap_to)
 
 

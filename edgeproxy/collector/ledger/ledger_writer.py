@@ -61,9 +61,9 @@ class LedgerWriter:
         if any(any(values.values()) for values in grown.values()):  # Corrections are negative.
             rolled = await rollup.lock_state(self._database, connection)
             for table, grows in zip((ledger, hours, days), rolled.split_increments(grown), strict=True):
-                await self._database.add(connection, table, grows)
+                await self._database.ledger.add(connection, table, grows)
             late = ((edge, hour) for edge, hour in touched if rolled.hours_from <= hour < rolled.hour)
-            await self._database.record_late_hours(connection, late)
+            await self._database.ledger.record_late_hours(connection, late)
             await self._update_latest(connection, latest)
         return begun
 
@@ -96,7 +96,7 @@ class LedgerWriter:
         counted = [count_key(row) for row in batch.rows]
         missing = {one for one in counted if one not in known}
         if missing:
-            await self._database.insert_series(connection, [(*where, *one) for one in sorted(missing)])
+            await self._database.ledger.insert_series(connection, [(*where, *one) for one in sorted(missing)])
             await self._load_series(connection, where, known)
             split = [
                 {"series": known[one], "name": name, "value": value}
@@ -104,7 +104,7 @@ class LedgerWriter:
                 for name, value in dimensions.parse_dimensions(one[3]).items()
             ]
             if split:
-                await self._database.insert_series_dimensions(connection, split)
+                await self._database.ledger.insert_series_dimensions(connection, split)
             begun |= missing
             self._evict_series()
         return [known[one] for one in counted]

@@ -60,7 +60,7 @@ class Retention:
         self._settings = settings
         self._unused = unused
         self._log = log.get_logger()
-        self._minutes = None if database.has_partitions else Sweep(database, ledger)
+        self._minutes = None if database.ledger.has_partitions else Sweep(database, ledger)
         self._hours = Sweep(database, hours)
         self._from = (0, 0)
         """First Unix seconds of stored minutes and hours, as last read."""
@@ -87,7 +87,8 @@ class Retention:
         if self._minutes is not None:
             more = await self._minutes.delete_next(minutes_from)
         else:
-            more = time.monotonic() - self._since >= self._unused and await self._database.drop_month(minutes_from)
+            is_unused = time.monotonic() - self._since >= self._unused
+            more = is_unused and await self._database.ledger.drop_month(minutes_from)
         if more or await self._hours.delete_next(hours_from):
             return True
         if not self._edges:
@@ -116,7 +117,7 @@ class Retention:
             last = at.hour - at.hour % DAY
             if self._settings.minutes is not None:
                 before = max(0, min(last, int(now - self._settings.minutes)))
-                minutes_from = max(minutes_from, self._database.droppable(before))
+                minutes_from = max(minutes_from, self._database.ledger.droppable(before))
             if self._settings.hours is not None:
                 before = max(0, int(now - self._settings.hours))
                 hours_from = max(hours_from, min(minutes_from, before - before % DAY))
@@ -159,7 +160,7 @@ class Retention:
             await connection.execute(sa.select(edges.c.seq).where(edges.c.edge == edge).with_for_update())
             if await find_checkpoint(connection, edge) != checkpoint:
                 return True  # Another collector was faster.
-            await self._database.add(connection, dropped, grown)
+            await self._database.ledger.add(connection, dropped, grown)
             if checkpoint is None:
                 await connection.execute(sa.insert(checkpoints).values(new_checkpoint))
             else:

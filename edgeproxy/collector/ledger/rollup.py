@@ -72,7 +72,7 @@ async def fetch_state(connection: AsyncConnection) -> RollupState:
 
 async def lock_state(database: Database, connection: AsyncConnection, *, exclusive: bool = False) -> RollupState:
     """Lock the roll-up state until the transaction ends, and return it. With `exclusive`, ingest waits, too."""
-    await database.lock_rollup(connection, alone=exclusive)
+    await database.ledger.lock_rollup(connection, alone=exclusive)
     return await fetch_state(connection)
 
 
@@ -113,8 +113,8 @@ async def roll_up_slice(database: Database, now: float, *, size: int = SERIES_PE
         by_day: dict[int, dict[int, int]] = defaultdict(dict)
         for one, values in increments.items():
             add_values(by_day[one - one % DAY], values)
-        await database.add(connection, hours, increments)
-        await database.add(connection, days, by_day)
+        await database.ledger.add(connection, hours, increments)
+        await database.ledger.add(connection, days, by_day)
         await connection.execute(sa.update(rollup).values(hour=hour, series=above))
     return hour < due
 

@@ -70,7 +70,7 @@ class Books:
         ]
         row = {"edge": "edge-1", "region": "eu", "seq": 0, "hash": FIRST, "received": 0}
         async with self.database.writing() as connection:
-            await self.database.insert_edges(connection, [row])
+            await self.database.ledger.insert_edges(connection, [row])
             await LedgerWriter(self.database).add_batches(connection, batches)
 
     async def look(self, now: float, times: int = 1) -> None:
@@ -238,7 +238,7 @@ def test_largely_estimated_usage_raises_one_alert_a_day(database: str) -> None:
         used = {"acme": (3500, 1500), "bolt": (3400, 1600), "small": (0, 999), "lab": (0, 5000)}
         async with opened.writing() as connection:
             row = {"edge": "edge-1", "region": "eu", "seq": 0, "hash": FIRST, "received": 0}
-            await opened.insert_edges(connection, [row])
+            await opened.ledger.insert_edges(connection, [row])
             batches = [build_batch(1, TODAY + HOUR, **used), build_batch(2, TODAY + DAY, acme=(0, 9000))]
             await LedgerWriter(opened).add_batches(connection, batches)
         await books.look(TODAY + DAY + GRACE_SECONDS, 2)

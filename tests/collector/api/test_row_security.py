@@ -165,7 +165,7 @@ def test_each_table_with_a_customer_is_secured(postgresql: Postgresql) -> None:
         database = await Database.connect(postgresql.database())
         assert database.row_security_gap is None
         async with database.writing() as connection:
-            await database.add(connection, metadata.tables["ledger"], {0: {1: 1}})
+            await database.ledger.add(connection, metadata.tables["ledger"], {0: {1: 1}})
             tables = await connection.exec_driver_sql(
                 "SELECT relname, relrowsecurity AND relforcerowsecurity AS is_forced,"
                 " ARRAY(SELECT polroles::regrole[]::text FROM pg_policy WHERE polrelid = c.oid ORDER BY 1) AS roles,"
@@ -762,7 +762,7 @@ def test_a_dump_by_the_owner_has_every_row_or_fails(postgresql: Postgresql) -> N
     async def begin() -> None:
         database = await Database.connect(url)
         async with database.writing() as connection:
-            await database.insert_series(connection, [["e", "r", name, "m", "v1", ""] for name in (A, B)])
+            await database.ledger.insert_series(connection, [["e", "r", name, "m", "v1", ""] for name in (A, B)])
         await database.close()
 
     asyncio.run(begin())

@@ -104,7 +104,7 @@ def test_new_rows_get_ids_behind_those_that_were_copied(source: str, empty_datab
         database = await Database.connect(empty_database)
         try:
             async with database.writing() as connection:
-                await database.insert_series(connection, [["e", "r", "c", "m", "r", ""]])
+                await database.ledger.insert_series(connection, [["e", "r", "c", "m", "r", ""]])
                 return (await connection.execute(sa.select(sa.func.max(series.c.id)))).scalar_one()
         finally:
             await database.close()
@@ -161,7 +161,7 @@ def test_a_database_with_rows_is_not_copied_into(source: str, database: str) -> 
         opened = await Database.connect(database)
         try:
             async with opened.writing() as connection:
-                await opened.insert_edges(connection, [{"edge": "e", "seq": 0, "received": 1}])
+                await opened.ledger.insert_edges(connection, [{"edge": "e", "seq": 0, "received": 1}])
         finally:
             await opened.close()
 
@@ -218,7 +218,7 @@ def test_digests_do_not_depend_on_the_order(source: str, postgresql: Postgresql)
         try:
             async with database.writing() as connection:
                 await connection.execute(sa.delete(metadata.tables["series_dimensions"]))
-                await database.insert_series_dimensions(connection, chance.sample(rows, len(rows)))
+                await database.ledger.insert_series_dimensions(connection, chance.sample(rows, len(rows)))
                 return await compute_digest(connection, metadata.tables["series_dimensions"])
         finally:
             await database.close()

@@ -68,7 +68,7 @@ async def repeated(work: Callable[[], Awaitable[object]]) -> None:
 
 async def write(database: Database, name: str) -> None:
     async with database.writing() as connection:
-        await database.insert_edges(connection, [{"edge": name, "region": "", "seq": 0, "received": 0}])
+        await database.ledger.insert_edges(connection, [{"edge": name, "region": "", "seq": 0, "received": 0}])
 
 
 def test_error_of_a_demoted_server_ends_the_connection(server: Postgresql, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from edgeproxy import cli
 from edgeproxy.collector.database.schema import HOUR
 from edgeproxy.collector.events.event import UsageEvent
+from edgeproxy.collector.events.event_rows import insert_events
 from loadtest.testbed.batch_chains import NOON, Chain
 from tests.support.books import Books, Clock, clock  # noqa: F401
 
@@ -53,7 +54,7 @@ async def fill(books: Books, clock: Clock, place: Storage, chain: Chain) -> None
         await books.ship(chain.next(row, ("bolt", "requests", "v1", 1)))
     level = UsageEvent("s", "1", "acme", "seats", 7, BEGIN + 1, dimensions='{"team":"a"}', is_summed=False)
     async with books.database.writing() as connection:
-        await books.database.insert_events(connection, [level])
+        await insert_events(connection, [level])
     clock.now = chain.since + 2 * HOUR
     await books.roll_up()
     await exporter.export_hours(books.database, place)

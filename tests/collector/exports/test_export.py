@@ -12,6 +12,7 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.database.schema import DAY, HOUR, events, hours, series
 from edgeproxy.collector.events.event import UsageEvent
+from edgeproxy.collector.events.event_rows import insert_events
 from loadtest.testbed.batch_chains import NOON, Chain
 from tests.support.books import Books, Clock, clock, of_days  # noqa: F401
 
@@ -268,7 +269,7 @@ def test_each_reading_is_exported_once_even_if_late(database: str, clock: Clock,
                     for one in at
                 ]
                 if made:
-                    await books.database.insert_events(connection, made)
+                    await insert_events(connection, made)
             done = await exporter.export_hours(books.database, Frail(folder))
             assert (await verification.verify_export(books.database, Frail(folder))).files == len(
                 content(folder)
@@ -319,7 +320,7 @@ def test_export_reports_hours_dropped_before_their_export(
         # Readings are kept. They are exported for hours with dropped usage too, with or without files of that usage.
         level = UsageEvent("s", "1", "acme", "seats", 7, HOURS + 1, is_summed=False)
         async with books.database.writing() as connection:
-            await books.database.insert_events(connection, [level])
+            await insert_events(connection, [level])
         for folder, count in (("whole", 2), ("anew", 1)):
             await exporter.export_hours(books.database, Frail(tmp_path / folder))
             assert (await verification.verify_export(books.database, Frail(tmp_path / folder))).files == count

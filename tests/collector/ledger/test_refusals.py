@@ -29,7 +29,7 @@ def test_refusals_are_ranked_by_customer_and_by_limit(database: str) -> None:
         try:
             async with opened.writing() as connection:
                 keys = [["edge", "eu", customer, meter, "v1", split] for customer, meter, split in counted]
-                await opened.insert_series(connection, keys)
+                await opened.ledger.insert_series(connection, keys)
                 numbers = {
                     (row.customer, row.meter, row.dimensions): row.id
                     for row in await connection.execute(series.select())
@@ -39,10 +39,10 @@ def test_refusals_are_ranked_by_customer_and_by_limit(database: str) -> None:
                     for key in counted
                     for name, value in dimensions.parse_dimensions(key[2]).items()
                 ]
-                await opened.insert_series_dimensions(connection, split)
+                await opened.ledger.insert_series_dimensions(connection, split)
                 for minute in (NOON, NOON + HOUR):
                     values = {numbers[key]: value for key, value in counted.items()}
-                    await opened.add(connection, ledger, {minute: values})
+                    await opened.ledger.add(connection, ledger, {minute: values})
             async with opened.reading(whole=True) as connection:
                 found = await fetch_refusals(connection, ["refused"], NOON - 7, NOON + HOUR)
                 assert (found.refused, found.uncertain) == (100, 2)

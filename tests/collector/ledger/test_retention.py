@@ -49,7 +49,7 @@ def test_retention_deletes_minutes_and_hours_but_keeps_daily_totals(database: st
         assert before[1] == before[2]
         await books.retain()
         at = await books.check()
-        whole = books.database.has_partitions
+        whole = books.database.ledger.has_partitions
         # NOON is in September. Day 119 is in January, and 40 days before it is December.
         assert at.minutes_from == (1_796_083_200 if whole else MIDNIGHT + 79 * DAY)
         assert at.hours_from == MIDNIGHT + 39 * DAY
@@ -85,7 +85,7 @@ def test_ingest_creates_one_partition_per_month(database: str, clock: Clock) -> 
                 one.since = since
                 assert (await of.ship(one.next())).verdict is Verdict.COUNT
         await books.check()
-        if books.database.has_partitions:
+        if books.database.ledger.has_partitions:
             assert await partitions(books) == ["ledger_1970_01", "ledger_2026_09", "ledger_2026_10", "ledger_2027_07"]
             async with books.database.reading() as connection:
                 found = await connection.exec_driver_sql(
@@ -104,7 +104,7 @@ def test_retention_keeps_a_partition_while_a_transaction_reads_it(database: str,
         await books.ship(Chain().next())
         clock.now += 60 * DAY
         await books.roll_up()
-        if books.database.has_partitions:
+        if books.database.ledger.has_partitions:
             async with books.database.reading(whole=True) as connection:
                 await connection.execute(sa.select(ledger))
                 await books.retain()
@@ -193,7 +193,7 @@ def test_sweep_continues_after_its_last_step(tmp_path, clock: Clock) -> None:  #
     async def run() -> None:
         books = await Books.open(f"sqlite:///{tmp_path}/ledger.db", clock)
         async with books.database.writing() as connection:
-            await books.database.add(
+            await books.database.ledger.add(
                 connection, hours, {NOON + HOUR * n: dict.fromkeys(range(1, 41), 1) for n in range(-100, 100)}
             )
             await connection.exec_driver_sql(

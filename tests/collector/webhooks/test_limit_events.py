@@ -38,7 +38,7 @@ async def count_refusals(database: Database, minute: int, counts: Mapping[tuple[
     splits = {key: f'{{"certain":"yes","limit":"{key[1]}"}}' for key in counts}
     async with database.writing() as connection:
         keys = [["edge", "eu", customer, "refused", "v1", splits[customer, limit]] for customer, limit in counts]
-        await database.insert_series(connection, keys)
+        await database.ledger.insert_series(connection, keys)
         rows = await connection.execute(series.select())
         numbers = {(row.customer, row.dimensions): row.id for row in rows}
         ids = {key: numbers[key[0], splits[key]] for key in counts}
@@ -47,8 +47,8 @@ async def count_refusals(database: Database, minute: int, counts: Mapping[tuple[
             for key in counts
             for name, value in dimensions.parse_dimensions(splits[key]).items()
         ]
-        await database.insert_series_dimensions(connection, split)
-        await database.add(connection, ledger, {minute: {ids[key]: value for key, value in counts.items()}})
+        await database.ledger.insert_series_dimensions(connection, split)
+        await database.ledger.add(connection, ledger, {minute: {ids[key]: value for key, value in counts.items()}})
 
 
 async def fetch_messages(database: Database) -> list[tuple[str, str, int]]:

@@ -82,7 +82,7 @@ async def book_next_hour(database: Database, meters: CreditMeters, now: float) -
         if hour is None or hour + HOUR + COMPLETE_SECONDS > now:
             return False
         until = hour + HOUR
-        await database.lock_rollup(connection)  # Otherwise usage that is rolled up meanwhile would count twice.
+        await database.ledger.lock_rollup(connection)  # Otherwise usage that is rolled up meanwhile would count twice.
         payers = await _fetch_payers(connection, until)
         await books.load_balances([payer.id for payer in payers.values()])
         for currency, of_currency in meters.by_currency.items():
@@ -119,13 +119,13 @@ async def revise_days(database: Database, meters: CreditMeters, days: Iterable[i
             corrected = await _list_corrected_hours(connection, meters, day, reductions)
         for hour, most in corrected.items():
             async with database.writing() as connection, open_journal(connection) as books:
-                await database.lock_rollup(connection)
+                await database.ledger.lock_rollup(connection)
                 revised += await _return_hour(books, meters, hour, most, _get_reduction(reductions, hour))
         async with database.reading(whole=True) as connection:
             late = await _list_late_hours(connection, meters, day, reductions)
         for hour in late:
             async with database.writing() as connection, open_journal(connection) as books:
-                await database.lock_rollup(connection)
+                await database.ledger.lock_rollup(connection)
                 revised += await _revise_hour(books, meters, hour, _get_reduction(reductions, hour))
     return revised
 

@@ -153,7 +153,7 @@ async def update_outbox(
 
     Returns the number of written rows.
     """
-    await slicing.database.lock_rollup(connection)
+    await slicing.database.ledger.lock_rollup(connection)
     # Closing an invoice also writes here. The lock prevents two revisions for the same difference.
     await slicing.database.hold(connection, "outbox")
     missing = await fetch_differences(connection, slicing, targets, span, customer)

@@ -138,7 +138,8 @@ class InvoiceDelivery:
 
         Raises QuantityTooLargeError and UsageNotStoredError.
         """
-        await self._database.lock_rollup(connection)  # Otherwise usage that is rolled up meanwhile would count twice.
+        # Otherwise usage that is rolled up meanwhile would count twice.
+        await self._database.ledger.lock_rollup(connection)
         return await invoice_lines.compute_period_lines(connection, row, self._settings().meters)
 
     # ---- Stripe

@@ -73,7 +73,7 @@ class ThresholdInvoices:
             if loaded.row.state != ACTIVE or loaded.row.period_end <= now:
                 return False
             # Otherwise usage that is rolled up meanwhile would count twice.
-            await self._database.lock_rollup(connection)
+            await self._database.ledger.lock_rollup(connection)
             lines = await _compute_reached(connection, loaded, meters)
             if lines:
                 kind = await invoices.choose_kind(connection, loaded.row.customer, loaded.current.period, THRESHOLD)

@@ -81,7 +81,7 @@ def test_an_unreadable_plan_version_keeps_the_usage_of_its_own_customers_alone(
         try:
             async with database.writing() as connection:
                 await record_plans(connection, known.plans)
-                await database.insert_edges(
+                await database.ledger.insert_edges(
                     connection, [{"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}]
                 )
             for name, plan in (("acme", "standard"), ("bolt", "enterprise")):

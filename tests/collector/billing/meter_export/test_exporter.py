@@ -77,7 +77,7 @@ class World:
         async with self.database.writing() as connection:
             await connection.execute(sa.update(billing_exporter).values(length=self.length))
             row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-            await self.database.insert_edges(connection, [row])
+            await self.database.ledger.insert_edges(connection, [row])
         self.of = Slicing(self.database, "acct_1")
         self.ledger = LedgerWriter(self.database)
         await self.take_over()
@@ -373,7 +373,7 @@ def test_two_collectors_create_one_revision_for_missing_usage(postgresql: Postgr
         event = UsageEvent("test", "", *PAIRS[0], 5, BEGIN)
         async with one.writing() as connection:
             row = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-            await one.insert_edges(connection, [row])
+            await one.ledger.insert_edges(connection, [row])
             await LedgerWriter(one).add_batches(connection, build_batches(sum_events([event]).sums, {}))
         async with one.writing() as connection:
             assert await slicing.update_outbox(connection, Slicing(one, "acct_1"), TARGETS, day, BEGIN + 86400) == 1

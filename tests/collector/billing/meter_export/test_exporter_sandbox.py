@@ -70,7 +70,7 @@ def test_the_sandbox_has_each_row_once_whatever_is_lost(tmp_path: Path, own_sand
         try:
             async with database.writing() as connection:
                 edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-                await database.insert_edges(connection, [edge])
+                await database.ledger.insert_edges(connection, [edge])
                 times = [begin + 60 * minute for minute in range(MINUTES)]
                 batches = [Batch(EVENTS, EVENTS_REGION, 0, at, at + 60, FIRST, rows) for at in times]
                 await LedgerWriter(database).add_batches(connection, batches)

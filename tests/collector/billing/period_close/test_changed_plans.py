@@ -12,6 +12,7 @@ from edgeproxy.collector.billing.subscriptions import subscription_rows, subscri
 from edgeproxy.collector.billing.subscriptions.subscription_rows import SubscriptionRow
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
 from edgeproxy.collector.events.event import UsageEvent
+from edgeproxy.collector.events.event_rows import insert_events
 from tests.support.collector_fixtures import only_sqlite
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, at, at_stripe, fetch_invoices
 from tests.support.sold import CALLER, Sold, sold
@@ -68,7 +69,7 @@ def test_a_return_within_the_period_pays_no_fee_twice_and_shares_included_amount
             await of.use(name, {"calls": 80}, at=begun)
             async with of.database.writing() as connection:
                 reading = UsageEvent("test", name, name, "seats", 3, begun, is_summed=False)
-                await of.database.insert_events(connection, [reading])
+                await insert_events(connection, [reading])
             await closing.step(JANUARY + 5)
             await end(of, name, now=ended)
             back = ended + days * DAY

@@ -136,11 +136,15 @@ async def find_time_of_budgets(of: Sold, _: Any, name: str) -> str:
         row = {"id": "k", "customer": id_, "sha256": digest, "start": "sk", "budget": stored, "created_at": 0}
         await connection.execute(sa.insert(keys_table), [{**row, "version": 1}])
         split = '{"key":"' + format_usage_key(bytes.fromhex(digest)).decode() + '"}'
-        await of.database.insert_series(connection, [[EVENTS, EVENTS_REGION, name, "calls", EVENTS_ROUTE, split]])
+        await of.database.ledger.insert_series(
+            connection, [[EVENTS, EVENTS_REGION, name, "calls", EVENTS_ROUTE, split]]
+        )
         number = (await connection.execute(sa.select(series.c.id))).scalar_one()
         used = split.split('"')[3]
-        await of.database.insert_series_dimensions(connection, [{"series": number, "name": "key", "value": used}])
-        await of.database.add(connection, ledger, {NOON: {number: 60}, FEBRUARY + 3600: {number: 5}})
+        await of.database.ledger.insert_series_dimensions(
+            connection, [{"series": number, "name": "key", "value": used}]
+        )
+        await of.database.ledger.add(connection, ledger, {NOON: {number: 60}, FEBRUARY + 3600: {number: 5}})
     async with of.database.reading(whole=True) as connection:
         (use,) = await key_spend.fetch_uses(connection, [name], of.known.meters, FEBRUARY + 7200 - EPOCH)
     return {5: "use", 65: "arrival"}[use.used or 0]

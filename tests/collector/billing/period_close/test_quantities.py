@@ -12,6 +12,7 @@ from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import waivers
 from edgeproxy.collector.events.event import UsageEvent
+from edgeproxy.collector.events.event_rows import insert_events
 from edgeproxy.config.collector.catalog import Plan
 from edgeproxy.config.meters import Meter
 from loadtest.testbed.tables_ready import put_tables
@@ -47,7 +48,7 @@ def test_a_period_of_which_a_part_was_subscribed_is_read_whole_and_rounded_once(
                 for meter in LEVELS
                 for at, value in readings
             ]
-            await database.insert_events(connection, events)
+            await insert_events(connection, events)
         async with database.reading(whole=True) as connection:
             billed = [
                 await fetch_quantities(connection, "acme", segments, one, QuantityTerms(METERS, None))
@@ -81,7 +82,7 @@ def test_readings_while_charging_is_off_are_left_out(tmp_path: Path) -> None:
                 UsageEvent("test", f"{item}{at}", "acme", "unique", 1, at, is_summed=False, item=item)
                 for at, item in items
             ]
-            await database.insert_events(connection, events)
+            await insert_events(connection, events)
             rows = [{"since": one.start, "until": one.end, "who": "me", "why": "a trial"} for one in free]
             await connection.execute(sa.insert(waivers), rows)
         async with database.reading(whole=True) as connection:

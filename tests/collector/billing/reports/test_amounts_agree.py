@@ -153,13 +153,13 @@ class Checker:
                 split = {"key": self._ids.get(event.key, event.key)} | ({"model": event.model} if event.model else {})
                 written = "{" + ",".join(f'"{name}":"{split[name]}"' for name in sorted(split)) + "}"
                 identity = [EVENTS, EVENTS_REGION, self._name, event.meter, EVENTS_ROUTE, written]
-                await database.insert_series(connection, [identity])
+                await database.ledger.insert_series(connection, [identity])
                 columns = (series.c.customer, series.c.meter, series.c.dimensions)
                 same = [one == value for one, value in zip(columns, (self._name, event.meter, written), strict=True)]
                 number = (await connection.execute(sa.select(series.c.id).where(*same))).scalar_one()
                 of_split = [{"series": number, "name": name, "value": value} for name, value in split.items()]
-                await database.insert_series_dimensions(connection, of_split)
-                await database.add(connection, ledger, {event.at: {number: event.value}})
+                await database.ledger.insert_series_dimensions(connection, of_split)
+                await database.ledger.add(connection, ledger, {event.at: {number: event.value}})
 
     async def _amounts(self, meter: str, span: Span, *fields: str) -> dict[tuple[str, ...], int]:
         """Return the cost of a meter's usage in a time, grouped by `fields`. The key () has the total."""

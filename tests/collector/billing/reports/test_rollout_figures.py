@@ -70,7 +70,7 @@ async def good(of: Database) -> None:
         rows = [Comparison("acme", "tokens", 10_000, 10_000)]
         await discrepancies.record_reconciliation(connection, "B", Span(BEGAN, NOW), rows, NOW)
         edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-        await of.insert_edges(connection, [edge])
+        await of.ledger.insert_edges(connection, [edge])
         used = (("acme", "tokens", "-", 10_000),)  # A dollar.
         await LedgerWriter(of).add_batches(
             connection, [Batch(EVENTS, EVENTS_REGION, 0, BEGAN, BEGAN + 60, FIRST, used)]

@@ -209,7 +209,7 @@ def test_usage_while_charging_is_off_is_in_no_quantity(database: str) -> None:
         books = await Database.connect(database)
         async with books.writing() as connection:
             edge = {"edge": EVENTS, "region": EVENTS_REGION, "seq": 0, "hash": FIRST, "received": 0}
-            await books.insert_edges(connection, [edge])
+            await books.ledger.insert_edges(connection, [edge])
             await LedgerWriter(books).add_batches(connection, rows)
             waiver = {"since": begin + 60, "until": begin + 120, "who": "me", "why": "a trial"}
             await connection.execute(sa.insert(waivers), [waiver])

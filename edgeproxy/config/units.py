@@ -119,7 +119,7 @@ class PatternText:
     title: str
     pattern: re.Pattern[str]
     fault: str
-    """What is wrong with any other text. `{}` stands for that text."""
+    """The problem of any other text. `{}` stands for that text."""
     hint: str
     examples: tuple[str, ...] = ()
     code: FieldCode = INVALID

@@ -53,25 +53,25 @@ class Facts(TypedDict, total=False):
     personal: PersonalData | None
     """None: no person is concerned."""
     is_cleared: bool
-    """Erasure of the customer clears it."""
+    """Erasure of the customer clears the column."""
     is_ended: bool
-    """It is cleared when the retention of its year's books ends."""
+    """The column is cleared when the retention of its year's books ends."""
     is_sealed: bool
-    """It holds a ciphertext instead of the value, if `encryption` is set."""
+    """The column holds a ciphertext instead of the value, if `encryption` is set."""
     sealed_in: str
-    """It holds a keyed hash then, and this column the ciphertext."""
+    """The column of the ciphertext. This column then holds a keyed hash."""
     binds_ciphertexts: bool
-    """Ciphertexts of the row are bound to it instead of the primary key."""
+    """Ciphertexts of the row are bound to this column instead of the primary key."""
     domain_of: str
-    """It holds the domain of the address in this column, or its keyed hash."""
+    """The column of an address. This column holds its domain, or a keyed hash of that."""
     in_clear: str
-    """The reason why it is not encrypted."""
+    """The reason why the column is not encrypted."""
     encryption: str
-    """How it is encrypted, if in another way."""
+    """Another way in which the column is encrypted."""
     operator_fields: frozenset[str]
     """For JSON about operators: the members that name an operator, or that an operator wrote."""
     is_secret: bool
-    """It is not exported."""
+    """The column is not exported."""
 
 
 Info = dict[str, object]
@@ -95,7 +95,7 @@ class TableMark(NamedTuple):
     retention: str
     """The retention of its rows. `for good` is followed by the reason."""
     owner: Owner | None = None
-    """How to find the rows of a customer; None if rows do not belong to one customer."""
+    """The column that finds the rows of a customer; None if rows do not belong to one customer."""
     erasure: Erasure = Erasure.NONE
     copies: str = "backups"
     not_exported: str | None = None

@@ -54,8 +54,8 @@ def test_each_thing_that_works_as_asked_names_its_proof() -> None:
 def read_product() -> str:
     """Return the text of the product, with the names of its files: code, configurations, deployment, scripts."""
     files = [file for folder in ("edgeproxy", "config", "deploy", "scripts") for file in (ROOT / folder).rglob("*")]
-    kept = [file for file in files if file.is_file() and file.suffix not in {".so", ".pyc", ".c", ".png"}]
-    return "\n".join(f"{file.relative_to(ROOT)}\n{file.read_text(errors='replace')}" for file in kept)
+    texts = [file for file in files if file.is_file() and file.suffix not in {".so", ".pyc", ".c", ".png"}]
+    return "\n".join(f"{file.relative_to(ROOT)}\n{file.read_text(errors='replace')}" for file in texts)
 
 
 def list_lost_places(row: str) -> list[str]:

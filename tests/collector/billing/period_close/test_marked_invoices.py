@@ -11,7 +11,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices import bookings, invoices, stripe_reports
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import verify_journal
-from edgeproxy.collector.billing.period_close import invoice_delivery
+from edgeproxy.collector.billing.period_close import invoice_tries
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import credit_notes
@@ -34,7 +34,7 @@ async def sums(connection: Any) -> dict[str, int]:
 def test_what_is_marked_here_is_so_at_stripe_once_and_in_the_books(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(invoice_delivery, "AT_ONCE", 1)  # Else an end cuts others off in their transactions.
+    monkeypatch.setattr(invoice_tries, "AT_ONCE", 1)  # Else an end cuts others off in their transactions.
     names = {name: f"{database.partition(':')[0]}-{name}" for name in NAMES}
 
     async def mark(of: Sold, name: str, state: str, **values: Any) -> None:

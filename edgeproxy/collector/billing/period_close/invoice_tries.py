@@ -20,7 +20,7 @@ from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 from edgeproxy.config.collector.settings import CollectorSettings
 
 AT_ONCE = 16
-"""The most invoices delivered at the same time."""
+"""The most invoices delivered at once."""
 PAGE = 500
 """The most rows that one step processes."""
 RETRY_SECONDS = (5, 30, 120, 600, 3600)
@@ -31,7 +31,7 @@ DENIED_SECONDS = 60
 """No calls are made for this many seconds after Stripe has denied the API key."""
 TITLE_CHARACTERS_MAX = 200
 NEW_KEY = frozenset({CallOutcome.FAILED, CallOutcome.REUSED, CallOutcome.REFUSED})
-"""Outcomes that Stripe repeats for the same Idempotency-Key."""
+"""Outcomes that Stripe repeats for a repeated Idempotency-Key."""
 
 
 class InvoiceTries:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.test_deploy import ALERTS, MEMORY, ROOT, TRIALS, needs_promtool
+from tests.test_deploy import ALERTS, MEMORY, ROOT, RULES, TRIALS, needs_promtool
 
 STEP = re.compile(r"(?P<start>_|-?[\d.e+]+?)(?:(?P<slope>[+-][\d.e]+))?x(?P<times>\d+)")
 COUNTER = re.compile(r"_(total|count|sum|bucket)$")
@@ -38,9 +38,13 @@ ADDED = {
 }
 """Series whose absence an alert is about."""
 HOURS = {"10m": 40, "1m": 4}
-"""The hours for which a trial goes on, by its interval: longer than the windows of its alerts."""
+"""The most hours for which a trial goes on, by its interval."""
 HOURS_OF = {"BillingRefundsHigh": 25}
 """The same of alerts with a longer window."""
+MARGIN_MINUTES = 30
+"""Minutes after the windows of an alert until it must have ended: gauges lag, and groups are evaluated in turn."""
+DURATION = re.compile(r"(?:\[|offset )(\d+)([smhd])")
+RECORDED = {rule["record"]: rule for rule in RULES if "record" in rule}
 
 
 def expand(values: str) -> list[str]:
@@ -73,6 +77,14 @@ def go_on(name: str, values: str, steps: int, more: int, minutes: int) -> dict[s
     return {"series": name, "values": f"{' '.join(samples)} {seen[-1] if well == LAST else well}x{more}"}
 
 
+def sum_windows(rule: dict[str, Any]) -> int:
+    """Return the minutes that a rule looks back: its own windows and waits, and those of the rules that it reads."""
+    own = [find_minutes("".join(found)) for found in DURATION.findall(rule["expr"])]
+    read = [sum_windows(RECORDED[name]) for name in re.findall(r"[\w:]+", rule["expr"]) if name in RECORDED]
+    waits = [find_minutes(rule[name]) for name in ("for", "keep_firing_for") if name in rule]
+    return max(own, default=0) + max(read, default=0) + sum(waits)
+
+
 def find_minutes(time: str) -> int:
     """Return the minutes of a time such as 90m or 2h."""
     return int(time[:-1]) * {"m": 1, "h": 60, "d": 1440}[time[-1]]
@@ -102,14 +114,15 @@ def test_alerts_end_once_all_is_well(file: str, trial: dict[str, Any], last: int
     interval = trial["interval"]
     minutes = find_minutes(interval)
     fired = sorted(set(re.findall(r'alertname="(\w+)"', str(trial["promql_expr_test"]))))
-    hours = max(HOURS_OF.get(name, HOURS[interval]) for name in fired)
-    steps, more = last // minutes + 1, hours * 60 // minutes
+    windows = max(sum_windows(rule) for rule in ALERTS if rule["alert"] in fired)
+    rest = min(max(HOURS_OF.get(name, HOURS[interval]) for name in fired) * 60, windows + MARGIN_MINUTES)
+    steps, more = last // minutes + 1, rest // minutes + 1
     names = "|".join(fired)
     firing = f'count by (alertname) (ALERTS{{alertstate="firing", alertname=~"{names}"}})'
     given = {one["series"]: one["values"] for one in trial["input_series"]}
     missing = {ADDED[name]: "_" for name in fired if name in ADDED and ADDED[name] not in given}
     series = [go_on(name, values, steps, more, minutes) for name, values in {**missing, **given}.items()]
-    look = {"expr": firing, "eval_time": f"{last + hours * 60}m", "exp_samples": []}
+    look = {"expr": firing, "eval_time": f"{last + rest}m", "exp_samples": []}
     test = {"interval": interval, "input_series": series, "promql_expr_test": [look]}
     rule_files = [str((ROOT / file).parent / name) for name in SETTINGS[file]["rule_files"]]
     settings = SETTINGS[file] | {"rule_files": rule_files, "tests": [test]}

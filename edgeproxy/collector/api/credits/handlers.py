@@ -43,6 +43,7 @@ from edgeproxy.collector.api.customer_billing import (
 )
 from edgeproxy.collector.api.endpoint import (
     BILLING,
+    COMMON_ERRORS,
     CREATE,
     CSV,
     MONEY_READERS,
@@ -127,7 +128,7 @@ class CreditHandlers(CustomerBillingHandlers):
         default = get_default_currency(self._settings.plans)
         await customer_currency.fix_currency(connection, caller, customer, currency, before=default)
 
-    @get("/billing/balance", errors={404: "Billing is not configured, or the customer does not exist."})
+    @get("/billing/balance")
     async def fetch_balance(self, call: Call[BalanceQuery, Nothing]) -> CreditBalanceResponse:
         """Fetch the credit balance of a customer."""
         customer, meters = self._get_customer(call.holder, call.query), self._get_credit_meters()
@@ -177,7 +178,7 @@ class CreditHandlers(CustomerBillingHandlers):
 
     # ---- statements
 
-    @get("/billing/statements", errors={404: "Billing is not configured, or the customer does not exist."})
+    @get("/billing/statements")
     async def list_statements(self, call: Call[CustomerQuery, Nothing]) -> CreditStatementList:
         """List the months that have a credit statement."""
         customer = self._get_customer(call.holder, call.query)
@@ -188,10 +189,7 @@ class CreditHandlers(CustomerBillingHandlers):
 
     @get(
         "/billing/statements/{month}",
-        response_media=(
-            CSV,
-            PDF,
-        ),
+        response_media=(CSV, PDF),
         errors={404: "Billing is not configured, or there is no such customer or month."},
     )
     async def fetch_statement(self, call: Call[CustomerQuery, Nothing]) -> CreditStatement | web.Response:
@@ -241,7 +239,7 @@ class CreditHandlers(CustomerBillingHandlers):
         shown = [paid_usage_to_response(one) for one in rows if last is None or one.seq <= last]
         return {"customer": row.name, "month": str(month), "usage": shown, **next_page(last)}
 
-    @get("/billing/consumptions", errors={404: "Billing is not configured, or the customer does not exist."})
+    @get("/billing/consumptions")
     async def list_consumptions(self, call: Call[NumberedQuery, Nothing]) -> CreditConsumptionList:
         """List the usage paid with credits, by hour, latest first."""
         customer, limit = self._get_customer(call.holder, call.query), call.query.limit
@@ -254,7 +252,7 @@ class CreditHandlers(CustomerBillingHandlers):
 
     # ---- purchases
 
-    @get("/billing/purchases", errors={404: "Billing is not configured, or the customer does not exist."})
+    @get("/billing/purchases")
     async def list_purchases(self, call: Call[NumberedQuery, Nothing]) -> CreditPurchaseList:
         """List credit purchases, latest first."""
         customer, limit = self._get_customer(call.holder, call.query), call.query.limit
@@ -273,7 +271,7 @@ class CreditHandlers(CustomerBillingHandlers):
         "/billing/purchases/{purchase}/receipt",
         status=303,
         response_headers=("Location",),
-        errors={409: "The purchase has no receipt, or billing is off."},
+        errors={404: COMMON_ERRORS[404], 409: "The purchase has no receipt, or billing is off."},
     )
     async def redirect_to_receipt(self, call: Call[Query, Nothing]) -> web.Response:
         """Redirect to the receipt of a purchase."""
@@ -542,6 +540,7 @@ GROUP = Group(
     CreditHandlers,
     roles=MONEY_READERS | OWN,
     rate=RequestRate(100, "customer"),
+    errors={404: "Billing is not configured, or the customer does not exist."},
     parameters={
         "month": PathParameter("The calendar month in UTC, such as 2027-03. Append .csv or .pdf for a file."),
         "purchase": PathParameter("The id of the purchase.", find_owner=purchase_list.find_owner),

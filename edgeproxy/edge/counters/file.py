@@ -52,10 +52,13 @@ class TableFile:
         self.seed = bytes(self.bytes[at.SEED * at.WORD : (at.SEED + 2) * at.WORD])
 
     @classmethod
-    def create(cls, path: Path, layout: Layout, *, generation: int, instance: int, boot: int) -> None:
-        """Create the file with all of its space allocated: a full disk must show here, not as SIGBUS later.
+    def create(
+        cls, path: Path, layout: Layout, *, generation: int, instance: int, boot: int, used_rows: int = 0
+    ) -> None:
+        """Create the file with its space allocated: a full disk must show here, not as SIGBUS later.
 
-        Raises TableError, and leaves nothing behind, if the disk has no room for it.
+        Of a table of limits this is the space of a chunk of rows beyond `used_rows`; `grow` allocates the rest. Raises
+        TableError, and leaves nothing behind, if the disk has no room for it.
         """
         if layout.columns > at.COLUMNS_MAX:
             raise TableError(path, f"has {layout.columns} columns, and {at.COLUMNS_MAX} is the most: fewer workers")
@@ -65,13 +68,15 @@ class TableFile:
         header[at.GENERATION], header[at.INSTANCE], header[at.BOOT] = generation, instance, boot
         header[at.ROWS], header[at.COLUMNS] = layout.rows, layout.columns
         header[at.RING], header[at.CELLS], header[at.WIDTH] = layout.ring, layout.cells, layout.width
+        allocated = min(layout.rows, used_rows + layout.chunk) if layout.ring else layout.rows
+        header[at.ALLOCATED] = allocated if layout.ring else 0
         header[at.SEED], header[at.SEED + 1] = secrets.randbits(64), secrets.randbits(64)
         # Half of the columns are spare: the columns of workers that are about to start count as active from the first.
         active = [*range(layout.columns // 2), *([] if layout.hub is None else [layout.hub])]
         for column in active:
             for bitmap in (at.USED_COLUMNS, at.ACTIVE_COLUMNS):
                 header[bitmap + column // 64] |= 1 << column % 64
-        write_whole(path, bytes(header.cast("B")), size=layout.size)
+        write_whole(path, bytes(header.cast("B")), size=layout.size, allocated=layout.compute_end(allocated))
 
     @classmethod
     def open(cls, path: Path, *, kind: str, instance: int) -> "TableFile":
@@ -128,6 +133,34 @@ class TableFile:
             self.words[at.CHANGES] += 1
         return True
 
+    def grow(self) -> bool:
+        """Allocate the space of one more chunk of rows; return False if there is none, or the disk has no room.
+
+        For the flock's holder. A supervisor does it in time (edge/counters/maintenance.py), so a worker rarely does.
+        """
+        words, layout = self.words, self.layout
+        before = words[at.ALLOCATED]
+        after = min(layout.rows, before + layout.chunk)
+        if not 0 < before < after:
+            return False
+        start = layout.compute_end(before)
+        try:
+            os.posix_fallocate(self.fd, start, max(1, layout.compute_end(after) - start))
+        except OSError:
+            return False
+        words[at.ALLOCATED] = after
+        return True
+
+    def allocate_again(self) -> None:
+        """Allocate the space that the header says is allocated, as a power cut may have undone it.
+
+        Raises TableError if the disk has no room for it.
+        """
+        try:
+            os.posix_fallocate(self.fd, 0, self.layout.compute_end(self.words[at.ALLOCATED] or self.layout.rows))
+        except OSError as error:
+            raise TableError(self.path, f"cannot be used: {error.strerror}", error.errno) from error
+
     def unlock(self) -> None:
         """Release the flock."""
         fcntl.flock(self.fd, fcntl.LOCK_UN)
@@ -168,13 +201,18 @@ class TableFile:
             os.close(self.fd)
 
 
-def write_whole(path: Path, content: bytes, *, size: int = 0) -> None:
-    """Replace `path` by a file with `content`, and zeros up to `size` bytes: durable, all or nothing."""
+def write_whole(path: Path, content: bytes, *, size: int = 0, allocated: int | None = None) -> None:
+    """Replace `path` by a file with `content`, and zeros up to `size` bytes: durable, all or nothing.
+
+    The space of the first `allocated` bytes is allocated; None: of all.
+    """
+    allocated = max(size if allocated is None else allocated, len(content))
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.posix_fallocate(fd, 0, max(size, len(content)))
+            os.posix_fallocate(fd, 0, allocated)
+            os.ftruncate(fd, max(size, len(content)))
             written = 0
             while written < len(content):
                 written += os.pwrite(fd, content[written:], written)
@@ -185,7 +223,7 @@ def write_whole(path: Path, content: bytes, *, size: int = 0) -> None:
         sync_folder(path.parent)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        needed = f" ({max(size, len(content)) >> 20} MiB are needed)" if size else ""
+        needed = f" ({allocated >> 20} MiB are needed)" if size else ""
         raise TableError(path, f"cannot be made: {error.strerror}{needed}", error.errno) from error
 
 

@@ -19,6 +19,8 @@ from math import ceil
 from typing import NamedTuple
 
 WORD = 8
+CHUNK_BYTES = 4 << 20
+"""Bytes that a table of limits grows by: for a worker a wait of a millisecond at most where the disk is memory."""
 PAGE = 4096
 PROBES = 64
 """Slots of the index that a look-up visits at most."""
@@ -47,6 +49,8 @@ ON_LOSS, FULL, SHARE, DENY = 26, 0, 1, 2
 """For tables with a hub column: this host's policy while the hub is away: admit all of a limit, its share, or
 nothing.
 """
+ALLOCATED = 27
+"""For tables of limits: the first rows, whose space is allocated; 0: all of them (TableFile.grow)."""
 ZERO = 31
 USED_COLUMNS, ACTIVE_COLUMNS = 32, 40
 """Bitmaps of BITMAP_WORDS words: columns that ever counted here, and columns whose words may change at any time."""
@@ -156,8 +160,17 @@ class Layout(NamedTuple):
         """The first word of the rows, on a page of its own."""
         return HEADER_WORDS + (self.slots + PROBES + HEADER_WORDS - 1) // HEADER_WORDS * HEADER_WORDS
 
+    def compute_end(self, rows: int) -> int:
+        """Return the bytes up to the end of this many rows, in whole pages."""
+        words = self.first_row + rows * self.row_words
+        return (words * WORD + PAGE - 1) // PAGE * PAGE
+
     @property
     def size(self) -> int:
         """Bytes of the file."""
-        words = self.first_row + self.rows * self.row_words
-        return (words * WORD + PAGE - 1) // PAGE * PAGE
+        return self.compute_end(self.rows)
+
+    @property
+    def chunk(self) -> int:
+        """The rows whose space is allocated at a time."""
+        return max(1, CHUNK_BYTES // (self.row_words * WORD))

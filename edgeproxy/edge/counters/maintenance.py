@@ -64,6 +64,7 @@ class TableMaintenance:
         for kind in LIMITS:
             table = self.files.limits[kind]
             self.repair(table)
+            table.grow_in_time()
             self.release_columns(table, now)
             did = self.reclaim(table, now)
             closed, reclaimed, revived = closed + did[0], reclaimed + did[1], revived + did[2]

@@ -44,6 +44,10 @@ FLOCK_RETRY_SECONDS = 1.0
 """After a wait for the flock in vain, seconds until the next wait, as its holder may hang."""
 
 
+CHUNKS_MAX = 4
+"""Chunks of rows whose space a supervisor allocates in one turn."""
+
+
 class Reader(Protocol):
     """An object that remembers which columns of a row it must read."""
 
@@ -182,9 +186,11 @@ class LimitTable:
         slot = self.index.find_vacancy(key.hash)
         if slot is None or in_use >= self.layout.rows:
             raise TableFullError(self.name)
-        words[at.PENDING] = 1
         freed = words[at.FREE]
         number = freed - 1 if freed else words[at.HIGH]
+        if number >= (words[at.ALLOCATED] or self.layout.rows) and not self.file.grow():
+            raise TableFullError(self.name)
+        words[at.PENDING] = 1
         row = self._first + number * self._stride
         if freed:
             words[at.FREE] = words[row + at.ROW_BORN]
@@ -334,6 +340,20 @@ class LimitTable:
                 if IS_WEAK:
                     fence()
                 yield row
+
+    def grow_in_time(self) -> None:
+        """Allocate the space of the next rows before a worker needs it. For the supervisor that maintains the table."""
+        words, chunk = self.words, self.layout.chunk
+        allocated = words[at.ALLOCATED]
+        ahead = max(chunk, words[at.HIGH] // 4)
+        if not (0 < allocated < self.layout.rows and words[at.HIGH] + ahead > allocated and self.file.lock()):
+            return
+        try:
+            for _ in range(CHUNKS_MAX):
+                if words[at.HIGH] + ahead <= words[at.ALLOCATED] or not self.file.grow():
+                    break
+        finally:
+            self.file.unlock()
 
     def free(self, number: int) -> None:
         """Take the row from its key. For the flock's holder, if the row is closing and unused."""

@@ -110,6 +110,7 @@ def recover(folder: Path, control: Control) -> None:
         if file is None:
             continue
         if kind == QUOTAS:
+            file.allocate_again()
             file.words[DAMAGED] = 1
             repair_if_free(LimitTable(file))
         else:
@@ -158,7 +159,9 @@ def create_table(
     generation = 1 + max(control.generation(layout.kind), *list_generations(folder, layout.kind), *folded, 0)
     path = folder / file_name(layout.kind, generation)
     boot = boot_of(layout.kind, control)
-    TableFile.create(path, layout, generation=generation, instance=control.instance, boot=boot)
+    # The counts of the current file must find room, or the full disk shows now.
+    used = 0 if current is None or layout.kind not in LIMITS else LimitTable(current).rows_in_use
+    TableFile.create(path, layout, generation=generation, instance=control.instance, boot=boot, used_rows=used)
     if current is not None and layout.kind in LIMITS and current.boot == boot:
         try:
             new = TableFile.open(path, kind=layout.kind, instance=control.instance)

@@ -9,12 +9,15 @@ import pytest
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.file import TableError, TableFile, write_whole
-from tests.support.tables import CUSTOMERS, FORMER, INSTANCE, QUOTAS, USAGE, make, opened
+from edgeproxy.edge.counters.index import TableFullError
+from tests.support.tables import CUSTOMERS, FORMER, INSTANCE, QUOTAS, USAGE, limits, make, opened
 
+LARGE = CUSTOMERS._replace(rows=10_000, columns=8)
+"""A layout of more than three chunks."""
 KINDS = (CUSTOMERS, QUOTAS, FORMER, USAGE)
 
 
-def test_a_new_file_is_allocated_whole_and_zero_but_for_its_header(tmp_path: Path) -> None:
+def test_a_new_small_file_is_allocated_whole_and_zero_but_for_its_header(tmp_path: Path) -> None:
     path = make(tmp_path, CUSTOMERS)
     assert path.stat().st_size == CUSTOMERS.size
     assert path.stat().st_blocks * 512 >= CUSTOMERS.size
@@ -24,6 +27,72 @@ def test_a_new_file_is_allocated_whole_and_zero_but_for_its_header(tmp_path: Pat
     assert (file.generation, file.instance, file.boot) == (1, INSTANCE, 1)
     assert not any(file.words[at.HEADER_WORDS :].tolist())
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_table_of_limits_grows_by_chunks_up_to_its_last_row(tmp_path: Path) -> None:
+    path = make(tmp_path, LARGE)
+    assert path.stat().st_size == LARGE.size
+    assert LARGE.compute_end(LARGE.chunk) <= path.stat().st_blocks * 512 < LARGE.size // 2
+    table = limits(path, 0)
+    rows = [table.find(table.make_key(b"%d" % number), 1000, 0.0)[0] for number in range(LARGE.rows)]
+    assert len(set(rows)) == LARGE.rows == table.words[at.ALLOCATED]
+    assert path.stat().st_blocks * 512 >= LARGE.size
+    with pytest.raises(TableFullError):
+        table.find(table.make_key(b"one more"), 1000, 0.0)
+    assert not table.file.grow()
+
+
+def test_a_disk_without_room_for_more_rows_leaves_the_table_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = limits(make(tmp_path, LARGE), 0)
+    for number in range(LARGE.chunk):
+        table.find(table.make_key(b"%d" % number), 1000, 0.0)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    for _ in range(2):
+        with pytest.raises(TableFullError):
+            table.find(table.make_key(b"one more"), 1000, 0.0)
+    table.grow_in_time()
+    with pytest.raises(TableError, match="cannot be used: No space left on device"):
+        table.file.allocate_again()
+    assert table.find(table.make_key(b"1"), 1000, 0.0)[2] is False
+    monkeypatch.undo()
+    assert table.find(table.make_key(b"one more"), 1000, 0.0)[2] is True
+    assert not table.words[at.DAMAGED]
+
+
+def test_a_supervisor_allocates_rows_before_workers_need_them(tmp_path: Path) -> None:
+    table = limits(make(tmp_path, LARGE), 0)
+    words, chunk = table.words, LARGE.chunk
+    table.grow_in_time()
+    assert words[at.ALLOCATED] == chunk
+    table.find(table.make_key(b"one"), 1000, 0.0)
+    other = limits(table.file.path)
+    assert other.file.lock()
+    table.grow_in_time()
+    assert words[at.ALLOCATED] == chunk, "another process claims a row"
+    other.file.unlock()
+    table.grow_in_time()
+    assert words[at.ALLOCATED] == 2 * chunk
+    words[at.HIGH] = 2 * chunk
+    table.grow_in_time()
+    table.grow_in_time()
+    assert words[at.ALLOCATED] == 3 * chunk
+
+
+def test_a_new_file_has_room_for_the_rows_in_use(tmp_path: Path) -> None:
+    path = tmp_path / "customers.1.tbl"
+    TableFile.create(path, LARGE, generation=1, instance=INSTANCE, boot=1, used_rows=LARGE.chunk)
+    file = opened(path)
+    assert file.words[at.ALLOCATED] == 2 * LARGE.chunk
+    os.truncate(path, LARGE.compute_end(1))
+    os.truncate(path, LARGE.size)
+    file.allocate_again()
+    assert path.stat().st_blocks * 512 >= LARGE.compute_end(2 * LARGE.chunk)
 
 
 def test_the_former_format_is_read_and_tallies_are_in_it_still(tmp_path: Path) -> None:

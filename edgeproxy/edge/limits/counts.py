@@ -13,7 +13,7 @@ from edgeproxy.edge.counters.local_row import LocalRow
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_FOREIGN
 from edgeproxy.edge.counters.rows import LimitTable, RowUnavailableError, TableFullError
-from edgeproxy.edge.limits.headroom import FULL_SECONDS, MARGIN_SHIFT, Headroom
+from edgeproxy.edge.limits.headroom import FULL_SECONDS, MARGIN_PARTS, Headroom
 from edgeproxy.edge.limits.local import Locals
 
 ROW_RETRY_SECONDS = 1.0
@@ -278,7 +278,7 @@ class Counts:
         if IS_WEAK:
             fence()
         headroom.seen = seen = self.sum_siblings()
-        if left - seen >= limit >> MARGIN_SHIFT:
+        if left - seen >= limit // MARGIN_PARTS:
             headroom.grant(limit, self.own, alarm)
             return left - seen
         headroom.until = -1

@@ -10,8 +10,8 @@ Counts are always written at once, so a worker that is stopped, killed or replac
 
 from edgeproxy.edge.counters.rows import LimitTable
 
-MARGIN_SHIFT = 2
-"""The margin is this power of two's part of the limit: a quarter."""
+MARGIN_PARTS = 4
+"""The margin is one of so many parts of the limit."""
 FULL_SECONDS = 0.05
 """Seconds for which a row that was read as full is not read again: counts of a cell only grow."""
 
@@ -59,4 +59,4 @@ class Headroom:
 
 def compute_headroom(limit: int, sharers: int) -> int:
     """Return how much each of these `sharers` may count without reading; 0 without any, or if the limit is low."""
-    return (limit >> MARGIN_SHIFT) // (2 * sharers) if sharers else 0
+    return (limit // MARGIN_PARTS) // (2 * sharers) if sharers else 0

@@ -12,7 +12,7 @@ from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_GAUGES
 from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, LimitTable, RowUnavailableError, TableFullError
 from edgeproxy.edge.limits.counts import LOOPED_SIBLINGS_MAX, ROW_RETRY_SECONDS, join_rings
-from edgeproxy.edge.limits.headroom import MARGIN_SHIFT, Headroom
+from edgeproxy.edge.limits.headroom import MARGIN_PARTS, Headroom
 from edgeproxy.edge.limits.local import Locals
 
 ROW_RETENTION_SECONDS = 60.0
@@ -122,7 +122,7 @@ class Slots:
         total = self._sum_gauges()
         # Slots become free, so others may have headroom again since the last alarm.
         headroom.reset()
-        if total <= limit - (limit >> MARGIN_SHIFT):
+        if total <= limit - (limit // MARGIN_PARTS):
             headroom.grant(limit, 0, alarm)
         return total
 

@@ -163,7 +163,7 @@ def test_workers_beside_those_of_another_supervisor_have_no_headroom(tmp_path: P
     assert {table.sharers for table in tables[:10]} == {10}
 
 
-@pytest.mark.parametrize(("limit", "released"), [(90, 0.45), (1500, 0.2)])
+@pytest.mark.parametrize(("limit", "released"), [(90, 0.3), (1500, 0.2)])
 def test_requests_at_once_of_sixty_four_workers_are_as_many_as_allowed(
     join: Join, seed: int, monkeypatch: pytest.MonkeyPatch, limit: int, released: float
 ) -> None:

@@ -139,48 +139,63 @@ async def _import_customers(
     entries: list[AuditEntry] = []
     refused, same = [], 0
     for name, customer in batch:
-        settings, account, row = dump_settings(customer), accounts.get(name), existing.get(name)
+        account, row = accounts.get(name), existing.get(name)
         try:
             columns = {} if account is None else _build_account_columns(account)
             if row is None:
                 added = _build_customer_row(name, customer, account, has_pseudonym)._replace(**columns)  # type: ignore[arg-type]
-                await _require_unused(connection, added, new)
+                await _require_unused(connection, added.display_name, added.external_id, new)
                 new.append(added)
-                entries.append(AuditEntry("customer.create", added.name, None, settings | drop_empty_values(columns)))
+                after = dump_settings(customer) | drop_empty_values(columns)
+                entries.append(AuditEntry("customer.create", added.name, None, after))
                 continue
             _require_same(row, account)
-            columns |= {"settings": orjson.dumps(settings).decode(), "tier": customer.tier}
-            changed = {column: value for column, value in columns.items() if getattr(row, column) != value}
-            if changed.get("external_id") is not None:
-                await customers.require_unused(connection, None, str(columns["external_id"]))
+            change = await _change_customer(connection, row, customer, columns, new)
         except (ChangeRejectedError, ValidationError) as error:
             reason = error.why if isinstance(error, ChangeRejectedError) else error.errors()[0]["msg"]
             refused.append(f"customer {name}: {reason}")
             continue
-        if changed:
-            await customers.transition(connection, row, **changed)
-            if "metadata" in changed:
-                await customers.note_email_change(connection, row.id)
-            others = changed.keys() - SETTINGS_COLUMNS
-            before = orjson.loads(row.settings) | {column: getattr(row, column) for column in others}
-            after = settings | {column: changed[column] for column in others}
-            entries.append(AuditEntry("customer.change", row.name, before, after))
-        else:
+        if change is None:
             same += 1
+        else:
+            entries.append(change)
     if new:
         await customer_rows.insert_rows(connection, new)
     await _record(connection, caller, "customer", [entry.target for entry in entries], entries)
     return ImportResult(len(new), len(entries) - len(new), same, tuple(refused))
 
 
-async def _require_unused(connection: AsyncConnection, added: CustomerRow, new: Sequence[CustomerRow]) -> None:
-    """Raise ChangeRejectedError if another customer, stored or among `new`, has the external id or the shown name."""
-    if added.external_id is not None and any(one.external_id == added.external_id for one in new):
+async def _change_customer(
+    connection: AsyncConnection, row: CustomerRow, customer: Customer, columns: Columns, new: Sequence[CustomerRow]
+) -> AuditEntry | None:
+    """Change what a file states otherwise about a stored customer. None: nothing. Raises ChangeRejectedError."""
+    settings = dump_settings(customer)
+    stated = columns | {"settings": orjson.dumps(settings).decode(), "tier": customer.tier}
+    changed = {column: value for column, value in stated.items() if getattr(row, column) != value}
+    if not changed:
+        return None
+    if changed.get("external_id") is not None:
+        await _require_unused(connection, None, str(changed["external_id"]), new)
+    await customers.transition(connection, row, **changed)
+    if "metadata" in changed:
+        await customers.note_email_change(connection, row.id)
+    others = changed.keys() - SETTINGS_COLUMNS
+    before = orjson.loads(row.settings) | {column: getattr(row, column) for column in others}
+    return AuditEntry("customer.change", row.name, before, settings | {column: changed[column] for column in others})
+
+
+async def _require_unused(
+    connection: AsyncConnection, name: str | None, external_id: str | None, new: Sequence[CustomerRow]
+) -> None:
+    """Raise ChangeRejectedError if another customer, stored or among `new`, has the external id or the shown name.
+
+    A name that is no pseudonym was looked up with the batch, so it is None.
+    """
+    if external_id is not None and any(one.external_id == external_id for one in new):
         raise ChangeRejectedError(account_codes.EXTERNAL_ID_EXISTS, "there is a customer with this external_id already")
-    if any((one.display_name or one.name) == (added.display_name or added.name) for one in new):
+    if name is not None and any((one.display_name or one.name) == name for one in new):
         raise ChangeRejectedError(account_codes.CUSTOMER_EXISTS, "there is a customer with this name already")
-    # A name that is no pseudonym was looked up with the batch.
-    await customers.require_unused(connection, added.display_name, added.external_id)
+    await customers.require_unused(connection, name, external_id)
 
 
 def _require_same(row: CustomerRow, account: Account | None) -> None:

@@ -45,7 +45,7 @@ def settings(folder: Path, accounts: str) -> CollectorSettings:
     return load_collector(file, {})
 
 
-async def told(database: Database) -> str:
+async def export(database: Database) -> str:
     async with database.reading(whole=True) as connection:
         return "".join([line + "\n" async for line in transfer.export_lines(connection)])
 
@@ -74,13 +74,13 @@ def test_export_returns_the_imported_settings(database: str, tmp_path: Path) -> 
         assert done == dry
         assert [part.added for part in done.values()] == [4, 3, 1]
         assert await state(opened) == (8, 7)  # All keys of a customer are one change for edges.
-        out = await told(opened)
+        out = await export(opened)
         assert same(settings(tmp_path, out), files)
 
         again = await transfer.import_settings(opened, settings(tmp_path, out), ME, dry=False)
         assert [part[:3] for part in again.values()] == [(0, 0, 4), (0, 0, 3), (0, 0, 1)]
         assert await state(opened) == (8, 7)
-        assert await told(opened) == out
+        assert await export(opened) == out
 
         other = ACCOUNTS.replace("tier: pro, flags", "tier: basic, flags").replace("percent: 12", "percent: 13")
         changed = await transfer.import_settings(opened, settings(tmp_path, other), ME, dry=False)
@@ -123,19 +123,19 @@ def test_exported_accounts_are_restored_in_another_database(
                 new = CreateCustomerRequest.model_validate({"name": name, "tier": "pro", **facts})
                 await customers.create_customer(connection, ME, new, site)
                 await keys.create_key(connection, ME, name, CreateKeyRequest.model_validate({}))
-        exported.append(await told(opened))
+        exported.append(await export(opened))
 
     async def restore(opened: Database) -> None:
         files = settings(tmp_path, privacy + exported[0])
         done = await transfer.import_settings(opened, files, ME, dry=False)
         assert [(part.added, part.refused) for part in done.values()] == [(2, ()), (2, ()), (0, ())]
-        assert await told(opened) == exported[0]
+        assert await export(opened) == exported[0]
         again = await transfer.import_settings(opened, files, ME, dry=False)
         assert [part[:3] for part in again.values()] == [(0, 0, 2), (0, 0, 2), (0, 0, 0)]
         async with opened.reading() as connection:
             for name, facts in (("acme", FACTS), ("bolt", {})):
-                found = await customers.get_row(connection, name)
-                assert (found.external_id, found.name == name) == (facts.get("external_id"), not pseudonyms)
+                row = await customers.get_row(connection, name)
+                assert (row.external_id, row.name == name) == (facts.get("external_id"), not pseudonyms)
             for_edges = "".join([line async for line in transfer.export_lines(connection, for_edges=True)])
         assert ("acme" in for_edges, "crm-1" in for_edges) == (not pseudonyms, False)
 
@@ -210,7 +210,7 @@ def test_import_restores_no_revoked_key_and_no_deleted_customer(database: str, t
             "key sha256:11111111: was revoked, and stays so",
             "key sha256:44444444: the customer late is being deleted",
         )
-        out = await told(opened)
+        out = await export(opened)
         assert ("late" in out, "1" * 64 in out) == (False, False)
 
     run(database, work)

@@ -95,10 +95,10 @@ def _parse_binary(data: bytes) -> ProxyHeader | None:
 def _require_version(address: str, version: int) -> None:
     """Raise InvalidProxyHeaderError unless this is an address of this version of IP."""
     try:
-        found = ipaddress.ip_address(address).version
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         raise InvalidProxyHeaderError("has an address that cannot be read") from None
-    if found != version:
+    if parsed.version != version:
         raise InvalidProxyHeaderError("has an address of another family")
 
 

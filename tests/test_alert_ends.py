@@ -79,7 +79,7 @@ def go_on(name: str, values: str, steps: int, more: int, minutes: int) -> dict[s
 
 def sum_windows(rule: dict[str, Any]) -> int:
     """Return the minutes that a rule looks back: its own windows and waits, and those of the rules that it reads."""
-    own = [find_minutes("".join(found)) for found in DURATION.findall(rule["expr"])]
+    own = [find_minutes("".join(duration)) for duration in DURATION.findall(rule["expr"])]
     read = [sum_windows(RECORDED[name]) for name in re.findall(r"[\w:]+", rule["expr"]) if name in RECORDED]
     waits = [find_minutes(rule[name]) for name in ("for", "keep_firing_for") if name in rule]
     return max(own, default=0) + max(read, default=0) + sum(waits)

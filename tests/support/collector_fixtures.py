@@ -90,7 +90,7 @@ def postgresql_collector(tmp_path_factory: pytest.TempPathFactory, postgresql: P
 def collector(request: pytest.FixtureRequest) -> Collector:
     """A running collector, on each kind of database.
 
-    Its start takes a second and a half of CPU, so tests share it: each ships under its own names (`Chain()`),
+    Its start takes a quarter of a second of CPU, so tests share it: each ships under its own names (`Chain()`),
     queries only those, and does not stop it.
     """
     shared: Collector = request.getfixturevalue(f"{request.param}_collector")

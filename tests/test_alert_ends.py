@@ -1,7 +1,7 @@
-"""Each shipped alert ends once what it is about is well again: the trials of tests/alerts*.yml, continued.
+"""Each shipped alert ends after its cause is gone. The trials of tests/alerts*.yml are continued.
 
-A trial makes alerts fire. Here each goes on from its last look: counters stand still, and gauges are well, by WELL or
-as in the trial's first minute. Then none of the alerts that fired may fire any more.
+A trial makes alerts fire. Each continues from its last check: counters stand still, and gauges have healthy values, by
+WELL or as in the trial's first minute. Then no alert that fired may still fire.
 """
 
 import os
@@ -31,16 +31,16 @@ WELL = {
     "billing_refunds": LAST,
     r'edge_requests_total\{.*code="200"': "+600000",
 }
-"""Values of series that are well, where neither the last value of a counter nor the first one of a gauge is."""
+"""Healthy values of series for which neither the last value of a counter nor the first one of a gauge is healthy."""
 ADDED = {
     "EdgeDown": 'up{job="edgeproxy", instance="a"}',
     "EdgeNoWorkers": 'edge_worker_open_descriptors{job="edgeproxy", instance="a", worker="0"}',
 }
-"""Series whose absence an alert is about."""
+"""Series that an alert reports as absent."""
 HOURS = {"10m": 40, "1m": 4}
 """The most hours for which a trial goes on, by its interval."""
 HOURS_OF = {"BillingRefundsHigh": 25}
-"""The same of alerts with a longer window."""
+"""HOURS of alerts with a longer window."""
 MARGIN_MINUTES = 30
 """Minutes after the windows of an alert until it must have ended: gauges lag, and groups are evaluated in turn."""
 DURATION = re.compile(r"(?:\[|offset )(\d+)([smhd])")
@@ -48,7 +48,7 @@ RECORDED = {rule["record"]: rule for rule in RULES if "record" in rule}
 
 
 def expand(values: str) -> list[str]:
-    """Return the samples of a series as promtool has them."""
+    """Return the samples of a series as promtool expands them."""
     samples: list[str] = []
     for word in values.split():
         step = STEP.fullmatch(word)
@@ -63,7 +63,7 @@ def expand(values: str) -> list[str]:
 
 
 def go_on(name: str, values: str, steps: int, more: int, minutes: int) -> dict[str, str]:
-    """Return a series up to so many steps of some minutes each, and well for `more` steps from there."""
+    """Return a series of `steps` steps, each of `minutes` minutes, and healthy values for `more` steps after it."""
     samples = expand(values)[:steps]
     samples += ["_"] * (steps - len(samples))
     seen = [sample for sample in samples if sample not in ("_", "stale")] or ["0"]
@@ -95,7 +95,7 @@ SETTINGS: dict[str, dict[str, Any]] = {file: yaml.safe_load((ROOT / file).read_t
 
 
 def list_trials() -> list[tuple[str, dict[str, Any], int]]:
-    """Return the trials that make an alert fire, with their file and the minute of the last look at which one does."""
+    """Return the trials that make an alert fire, with their file and the minute of the last check that expects one."""
     trials = []
     for file in TRIALS:
         for trial in SETTINGS[file]["tests"]:

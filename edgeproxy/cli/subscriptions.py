@@ -48,7 +48,8 @@ def _print_subscription(document: JsonDocument, arguments: Arguments) -> None:
 def _build_change(
     about: str, method: str, *parameters: Parameter, body: BuildBody | None = None, preview: str | None = None
 ) -> Callable[..., None]:
-    """Build the command of a change that is made once for each key."""
+    """Build the command of a change. A POST is carried out once for each key; a PUT may be repeated anyway."""
+    is_created_once = method == "POST"
     return build_command(
         about,
         method,
@@ -56,10 +57,10 @@ def _build_change(
         CUSTOMER,
         *parameters,
         *(() if preview is None else (PREVIEW,)),
-        IDEMPOTENCY_KEY,
+        *((IDEMPOTENCY_KEY,) if is_created_once else ()),
         body=body,
         output=_print_subscription,
-        is_created_once=True,
+        is_created_once=is_created_once,
         preview=preview,
     )
 
@@ -100,6 +101,4 @@ end = build_command(
     CUSTOMER,
     WHEN,
     option("reason", "Such as too_expensive.", metavar="REASON"),
-    IDEMPOTENCY_KEY,
-    is_created_once=True,
 )

@@ -42,7 +42,7 @@ def test_a_fault_has_a_code_and_figures(field: str, value: object, code: FieldCo
     assert (finding.code, finding.params) == (code, params)
 
 
-def test_a_code_is_found_by_its_name() -> None:
+def test_code_has_a_name() -> None:
     assert find_field_code("too-long") is field_codes.TOO_LONG
     assert find_field_code("of-another-version") == FieldCode("of-another-version", "")
     assert all(name == code.name and code.meaning for name, code in FIELD_CODES.items())

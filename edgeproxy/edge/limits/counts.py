@@ -160,16 +160,7 @@ class Counts:
             if own_ring != first:
                 rings = words[first:own_ring].tolist() + rings
             self._sum(rings, first, base, slot, low, high)
-        siblings = self._siblings
-        if self._runs:
-            self.more = tuple([begin + slot for begin, _ in self._runs])
-            self.runs: tuple[slice, ...] = tuple([slice(begin + slot, end, self._ring) for begin, end in self._runs])
-            self._settled = UNSETTLED
-            self.headroom.reset()
-        elif siblings:
-            self.sibling_at = siblings[0][1] + slot
-            if len(siblings) > 1:
-                self.more = tuple([starts + slot for _, starts in siblings[1:]])
+        self._locate_siblings(slot)
         self.base = base
         self.cell = cell
         # Exact to the rounding of floats, which is far below the clock skew that cells tolerate.
@@ -182,6 +173,19 @@ class Counts:
         place = self._local or self._table
         first = self.row + place.first_ring
         return first, first + place.own_at, first + place.span
+
+    def _locate_siblings(self, slot: int) -> None:
+        """Find the siblings' words of the new cell."""
+        siblings = self._siblings
+        if self._runs:
+            self.more = tuple([begin + slot for begin, _ in self._runs])
+            self.runs: tuple[slice, ...] = tuple([slice(begin + slot, end, self._ring) for begin, end in self._runs])
+            self._settled = UNSETTLED
+            self.headroom.reset()
+        elif siblings:
+            self.sibling_at = siblings[0][1] + slot
+            if len(siblings) > 1:
+                self.more = tuple([starts + slot for _, starts in siblings[1:]])
 
     def _check_row(self, now: float) -> tuple[int, bool]:
         """Look the row up again if another key may own it. Return its version, and whether it is new."""

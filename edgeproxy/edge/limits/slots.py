@@ -91,13 +91,7 @@ class Slots:
                 if headroom.until >= amount and words[headroom.alarm_at] == headroom.alarm and headroom.limit == limit:
                     headroom.until -= amount
                     return True
-                total = self._read_gauges(limit)
-                if headroom.until >= 0:
-                    headroom.until -= amount
-                elif total <= limit and headroom.must_raise(limit):
-                    headroom.raise_alarm(limit)
-                    total = self._sum_gauges()
-                if total + len(places) <= limit:
+                if self._read_for(limit, amount) + len(places) <= limit:
                     return True
             else:
                 total = used + words[self._foreign_at] + len(places)
@@ -112,6 +106,17 @@ class Slots:
                 return True
         self.release(amount)
         return False
+
+    def _read_for(self, limit: int, amount: int) -> int:
+        """Return the slots in use, `amount` acquired just now included. Near the limit, make all others read too."""
+        headroom = self._headroom
+        total = self._read_gauges(limit)
+        if headroom.until >= 0:
+            headroom.until -= amount
+        elif total <= limit and headroom.must_raise(limit):
+            headroom.raise_alarm(limit)
+            total = self._sum_gauges()
+        return total
 
     def _read_gauges(self, limit: int) -> int:
         """Return the slots that the columns say are in use. Take headroom if a margin of the limit is left."""

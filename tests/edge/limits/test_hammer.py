@@ -53,7 +53,7 @@ class Hammer(Program):
         self.say("join")
         assert self.heard() == "ready"
 
-    def asked(self) -> float:
+    def read_seconds(self) -> float:
         """Wait for the end of the task. Return the seconds during which the process really made requests."""
         word, seconds = self.heard().split()
         assert word == "done"
@@ -85,23 +85,23 @@ class Gang:
 
         Returns the times of all admitted requests, and the seconds that the busiest process made requests.
         """
-        said = orjson.dumps(asdict(task)).decode()
+        text = orjson.dumps(asdict(task)).decode()
         asking = self.working[:processes]
         for hammer in asking:
-            hammer.say(said)
+            hammer.say(text)
         for _ in range(deaths):
             victim = chance.choice(asking)
-            asking[asking.index(victim)] = self.replace(victim, said)
+            asking[asking.index(victim)] = self.replace(victim, text)
         assert monotonic() < task.until, "the task was over before all successors had joined"
-        asked = max([hammer.asked() for hammer in asking])
-        return self.collect_times(), asked
+        seconds = max([hammer.read_seconds() for hammer in asking])
+        return self.collect_times(), seconds
 
-    def replace(self, victim: Hammer, said: str) -> Hammer:
+    def replace(self, victim: Hammer, text: str) -> Hammer:
         """Kill a process. Return its successor, which got the task."""
         successor = self._waiting.pop()
         victim.kill()
         successor.join()
-        successor.say(said)
+        successor.say(text)
         self.working[self.working.index(victim)] = successor
         return successor
 
@@ -133,8 +133,8 @@ def depths(algorithm: str, limit: int, chance: random.Random) -> tuple[int, ...]
     return (0,) if algorithm == "sliding_window" else (chance.choice((1, limit // 10)), limit)
 
 
-def assert_held(task: Task, times: list[float], asked: float, processes: int) -> None:
-    """Assert that no more passed than allowed, and not much less than processes busy for `asked` seconds could use."""
+def assert_held(task: Task, times: list[float], seconds: float, processes: int) -> None:
+    """Assert that no more passed than allowed, and not much less than processes busy for `seconds` seconds could use."""
     excess = 2 * (processes - 1) * task.cost
     admitted = len(times) * task.cost
     rate = task.limit / task.window
@@ -142,7 +142,7 @@ def assert_held(task: Task, times: list[float], asked: float, processes: int) ->
     bucket = fullest(times, rate, task.cost)
     about = f"{task.algorithm} {task.limit} in {task.window} s, depth {task.depth}, cost {task.cost}"
     print(
-        f"{about}: {admitted} in all, {asked:.1f} s, window {window - task.limit:+}, bucket {bucket - task.depth:+.2f}"
+        f"{about}: {admitted} in all, {seconds:.1f} s, window {window - task.limit:+}, bucket {bucket - task.depth:+.2f}"
     )
     if task.algorithm != "token_bucket":
         assert window <= task.limit + excess, about
@@ -150,9 +150,9 @@ def assert_held(task: Task, times: list[float], asked: float, processes: int) ->
         assert bucket <= task.depth + excess + ROUNDED, about
     # A shallow bucket overflows in less than a process's turn.
     if task.depth > rate * TURN:
-        assert admitted >= rate * asked * 0.8 - task.cost, about
+        assert admitted >= rate * seconds * 0.8 - task.cost, about
     if not task.depth:
-        windows = int(asked / task.window)
+        windows = int(seconds / task.window)
         assert admitted >= windows * (task.limit - task.cost + 1), about
 
 
@@ -188,8 +188,8 @@ def test_parallel_processes_stay_within_the_limit_while_some_are_killed(
             # The task must last until each successor has joined.
             until = monotonic() + SECONDS * (1 + deaths / 4)
             task = Task(f"customer-{number}", algorithm, limit, window, depth, cost, until)
-            times, asked = gang.ask(task, processes, deaths, chance)
-            assert_held(task, times, asked, processes)
+            times, seconds = gang.ask(task, processes, deaths, chance)
+            assert_held(task, times, seconds, processes)
             shown = compute_usage(
                 gang.table.customers, task.rule(), task.subject.encode(), monotonic() + gang.table.offset
             )
@@ -210,18 +210,18 @@ def test_ten_processes_with_headroom_stay_within_the_limit_while_some_are_stoppe
         gang = Gang(tmp_path, processes, 2 * deaths, ends)
         for cost in (1, 7):
             task = Task(f"customer-{cost}", "sliding_window", HIGH, WINDOW, 0, cost, monotonic() + 3 * SECONDS)
-            said = orjson.dumps(asdict(task)).decode()
+            text = orjson.dumps(asdict(task)).decode()
             for hammer in gang.working:
-                hammer.say(said)
+                hammer.say(text)
             for _ in range(deaths):
                 # Stopped with headroom, or in the middle of a decision, while the others use the limit up.
                 for hammer in (stopped := chance.sample(gang.working, 4)):
                     hammer.stop()
-                gang.replace(stopped.pop(), said)
+                gang.replace(stopped.pop(), text)
                 for hammer in stopped:
                     hammer.go_on()
-            asked = max([hammer.asked() for hammer in gang.working])
-            assert_held(task, gang.collect_times(), asked, processes)
+            seconds = max([hammer.read_seconds() for hammer in gang.working])
+            assert_held(task, gang.collect_times(), seconds, processes)
 
 
 CLAIMER = """

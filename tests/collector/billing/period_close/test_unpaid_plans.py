@@ -376,11 +376,11 @@ def test_an_invoice_that_stripe_never_returns_delays_a_pause_for_three_days(
                 clock.now = began + after
                 await jobs._pause_unpaid()
                 is_paused = customers_table.c.settings.like(f"%{dunning.WHY}%")
-                is_told = alerts.c.title.like("%the payment is unknown%")
+                is_about_it = alerts.c.title.like("%the payment is unknown%")
                 async with of.database.reading() as connection:
                     paused = (await connection.execute(sa.select(customers_table.c.name).where(is_paused))).all()
-                    told = (await connection.execute(sa.select(alerts.c.details).where(is_told))).all()
-                return len(paused) == 1, len(told)
+                    raised = (await connection.execute(sa.select(alerts.c.details).where(is_about_it))).all()
+                return len(paused) == 1, len(raised)
 
             assert await look(60) == (False, 0)
             for after in (possible_payers.UNREPORTED_SECONDS_MAX, possible_payers.DELAY_SECONDS_MAX - 1):

@@ -5,7 +5,7 @@ have been forwarded. Their tracebacks are never read, so both are plain values t
 """
 
 from edgeproxy.base.problem_codes import ProblemCode
-from edgeproxy.edge.problem_codes import BY_KEY_FAULT, UPSTREAM_UNAVAILABLE
+from edgeproxy.edge.problem_codes import BY_KEY_FAULT, UPSTREAM_UNAVAILABLE, KeyFault
 
 
 class EdgeError(Exception):
@@ -52,7 +52,7 @@ class RejectedCustomerError(RejectedError):
 class UnidentifiedError(RejectedError):
     """A request without a known key, on a route that needs one. `reason` is the label of the metric."""
 
-    def __init__(self, reason: str, detail: str, *, fields: bytes) -> None:
+    def __init__(self, reason: KeyFault, detail: str, *, fields: bytes) -> None:
         super().__init__(401, detail, close=False, fields=fields, code=BY_KEY_FAULT[reason])
         self.reason = reason
 

@@ -3,7 +3,8 @@
 An error has the code of its status, unless the place that raises it states one of the codes in SPECIFIC.
 """
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Literal
 
 from edgeproxy.base.problem_codes import ProblemCode
 
@@ -56,6 +57,9 @@ KEY_UNKNOWN: Final = ProblemCode(
 )
 KEY_EXPIRED: Final = ProblemCode(
     "key-expired", 401, "The key, token or certificate has expired.", "Renew it, or make a new key."
+)
+TOKEN_INVALID: Final = ProblemCode(
+    "jwt-invalid", 401, "The token is not one of an issuer that is trusted here.", "Sign in again."
 )
 TOKEN_REVOKED: Final = ProblemCode("token-revoked", 401, "The token was revoked.", "Sign in again.")
 CREDITS_SPENT: Final = ProblemCode(
@@ -110,13 +114,16 @@ SPECIFIC: Final = tuple(code for code in tuple(globals().values()) if isinstance
 CODES: Final = {code.name: code for code in (*GENERAL.values(), *SPECIFIC)}
 """Every code by its name."""
 
-BY_KEY_FAULT: Final = {
+KeyFault = Literal["missing", "unknown", "expired", "token", "revoked"]
+"""A reason why a request has no known key: a label of `edge_auth_failures_total`."""
+BY_KEY_FAULT: Final[Mapping[KeyFault, ProblemCode]] = {
     "missing": KEY_MISSING,
     "unknown": KEY_UNKNOWN,
     "expired": KEY_EXPIRED,
+    "token": TOKEN_INVALID,
     "revoked": TOKEN_REVOKED,
 }
-"""The codes for the reasons why a request has no known key."""
+"""The code of each reason."""
 BY_LIMIT: Final = {
     "rate": GENERAL[429],
     "concurrency": CONCURRENCY_EXCEEDED,

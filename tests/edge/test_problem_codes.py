@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -13,7 +14,7 @@ from edgeproxy.config.refusal_terms import TERMS
 from edgeproxy.edge import problem_codes
 from edgeproxy.edge.errors import RejectedError, UnidentifiedError, UpstreamError
 from edgeproxy.edge.http1.error_bodies import CODES as OTHER_BODIES
-from edgeproxy.edge.problem_codes import BY_KEY_FAULT, BY_LIMIT, CODES, GENERAL, SPECIFIC
+from edgeproxy.edge.problem_codes import BY_KEY_FAULT, BY_LIMIT, CODES, GENERAL, SPECIFIC, KeyFault
 
 ROOM = Path(edgeproxy.edge.__file__).parent
 STATED = {name: code for name, code in vars(problem_codes).items() if code in SPECIFIC}
@@ -63,8 +64,8 @@ def test_every_kind_of_limit_has_a_code_of_its_status() -> None:
     assert {kind: code.status for kind, code in BY_LIMIT.items()} == limits
 
 
-@pytest.mark.parametrize("reason", BY_KEY_FAULT)
-def test_a_request_without_a_known_key_has_the_code_of_its_reason(reason: str) -> None:
+@pytest.mark.parametrize("reason", get_args(KeyFault))
+def test_a_request_without_a_known_key_has_the_code_of_its_reason(reason: KeyFault) -> None:
     assert UnidentifiedError(reason, "No", fields=b"").code is BY_KEY_FAULT[reason]
 
 

@@ -134,7 +134,7 @@ def depths(algorithm: str, limit: int, chance: random.Random) -> tuple[int, ...]
 
 
 def assert_held(task: Task, times: list[float], seconds: float, processes: int) -> None:
-    """Assert that no more passed than allowed, and not much less than processes busy for `seconds` seconds could use."""
+    """Assert that no more passed than allowed, and not much less than processes could use in these seconds."""
     excess = 2 * (processes - 1) * task.cost
     admitted = len(times) * task.cost
     rate = task.limit / task.window
@@ -142,7 +142,8 @@ def assert_held(task: Task, times: list[float], seconds: float, processes: int) 
     bucket = fullest(times, rate, task.cost)
     about = f"{task.algorithm} {task.limit} in {task.window} s, depth {task.depth}, cost {task.cost}"
     print(
-        f"{about}: {admitted} in all, {seconds:.1f} s, window {window - task.limit:+}, bucket {bucket - task.depth:+.2f}"
+        f"{about}: {admitted} in all, {seconds:.1f} s, "
+        f"window {window - task.limit:+}, bucket {bucket - task.depth:+.2f}"
     )
     if task.algorithm != "token_bucket":
         assert window <= task.limit + excess, about

@@ -240,6 +240,12 @@ class Connections:
         if gone:
             self._untrack(handshake.subject)
 
+    def pass_on(self, header: DownstreamConnection) -> None:
+        """Remove a connection whose proxy header is complete. Its successor has a place of its own by now."""
+        self.handshakes.discard(header)
+        self._deadlines.timed.discard(header)
+        self._set_if_empty()
+
     def _track(self, each: DownstreamConnection) -> None:
         self._deadlines.timed.add(each)
         self._empty.clear()
@@ -249,6 +255,9 @@ class Connections:
 
     def _untrack(self, subject: bytes) -> None:
         self.limits.release(subject)
+        self._set_if_empty()
+
+    def _set_if_empty(self) -> None:
         if not self.clients and not self.handshakes:
             self._empty.set()
 

@@ -110,6 +110,7 @@ class Acceptor(asyncio.Protocol):
         except TooManyConnectionsError as error:
             if server_tls is not None:
                 # An answer would need a handshake, and the refusal is meant to save that.
+                transport.set_protocol(self)
                 transport.abort()
                 return self
             protocol = RejectedConnection(runtime, peer, error)
@@ -161,10 +162,11 @@ class ProxiedConnection(asyncio.Protocol):
         if header is None:
             return
         connections = self._runtime.connections
-        connections.remove_handshake(self)
+        # Its place is free for the client, who is counted by another address.
         connections.limits.release(self.subject)
         peer = self._proxy if header.source is None else header.source
         protocol = self._acceptor.serve(self._transport, peer, monotonic())
+        connections.pass_on(self)
         if rest := self._data[header.size :]:
             protocol.data_received(rest)
 
@@ -258,6 +260,10 @@ class TlsHandshake(TlsTransport):
         """Count the failure. A peer that came and left without a byte does not count."""
         if self._bytes or why is not None:
             self._runtime.connections.limits.record_handshake_failure(format_tls_error(why))
+
+    def describe(self) -> tuple[str, str]:
+        """Return the kind of the connection and the address of its client, which a proxy may have stated."""
+        return super().describe()[0], self._peer
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._protocol is None:

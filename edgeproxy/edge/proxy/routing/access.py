@@ -259,7 +259,7 @@ class RouteAccess:
             status, why, code, customer=key.customer, tier=customer.tier, counted_as=counted_as
         )
 
-    def bind_without_key(self, route: Route, reason: str, why: str) -> RouteBinding:
+    def bind_without_key(self, route: Route, reason: problem_codes.KeyFault, why: str) -> RouteBinding:
         """Return the route binding of a request without a key.
 
         Raises UnidentifiedError if the route needs a key, and RejectedError(404) if it has a flag.

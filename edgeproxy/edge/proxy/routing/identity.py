@@ -178,7 +178,7 @@ class Directory:
         self.browsers = Identity(self._access.bind_anonymous)
         """The identity of preflights that services answer."""
 
-    def _create_keyless(self, reason: str, why: str) -> Identity:
+    def _create_keyless(self, reason: problem_codes.KeyFault, why: str) -> Identity:
         """Create the identity of senders who are refused wherever a key is needed. `reason` is the metric's label."""
         return Identity(lambda route: self._access.bind_without_key(route, reason, why))
 

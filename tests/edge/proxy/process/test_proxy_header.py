@@ -172,6 +172,29 @@ async def test_limits_of_connections_hold_the_client_of_the_header(proxied: Edge
     assert (await other.asks(binary("192.0.2.8") + get("/nowhere"))).status == 404
 
 
+@pytest.mark.parametrize("tls", [False, True])
+async def test_refused_client_leaves_the_count_and_ends_no_later(proxied: Edge, tmp_path: Path, tls: bool) -> None:
+    """Otherwise refused clients would wear the count of connections down, or a drain would wait for them."""
+    proxied.config["networks"] = {"deny": ["192.0.2.0/24"]}
+    if tls:
+        cert, key = Authority(tmp_path).issues("edge.test")
+        proxied.config["listen"]["tls"] = {"cert": str(cert), "key": str(key)}
+    served = await proxied.client("127.0.0.2")
+    await served.sends(binary("2001:db8::7"))
+    connections = proxied.runtime.connections
+    await proxied.until(lambda: connections.handshakes if tls else connections.clients)
+    for _ in range(3):
+        refused = await proxied.client("127.0.0.2")
+        with suppress(ConnectionError):  # It may be closed before it has sent.
+            await refused.sends(LINE + get())
+        assert (await refused.gets_cut() == b"") == tls
+        refused.closes()
+        await proxied.until(lambda: proxied.count("edge_connections", "client") == 1)
+    served.closes()
+    await proxied.until(lambda: proxied.count("edge_connections", "client") == 0)
+    assert connections._empty.is_set()
+
+
 async def test_edge_without_room_reads_no_header(proxied: Edge) -> None:
     proxied.config["limits"] = {"connections": 1}
     first, second = [await proxied.client("127.0.0.2") for _ in range(2)]

@@ -87,7 +87,10 @@ async def import_settings(
     """
     # In a dry run, the customers of the files do not exist when their keys are checked.
     has_pseudonym = customers.has_pseudonyms(settings)
-    import_customers = partial(_import_customers, accounts=settings.accounts, has_pseudonym=has_pseudonym)
+    repeated = _find_repeated(settings.customers, settings.accounts)
+    import_customers = partial(
+        _import_customers, accounts=settings.accounts, repeated=repeated, has_pseudonym=has_pseudonym
+    )
     import_keys = partial(_import_keys, pending_customers=set(settings.customers) if dry else set())
     return {
         "customers": await _import_all(database, import_customers, settings.customers.items(), caller, dry),
@@ -131,9 +134,13 @@ async def _import_customers(
     batch: Sequence[tuple[str, Customer]],
     *,
     accounts: Mapping[str, Account],
+    repeated: Mapping[str, str],
     has_pseudonym: bool,
 ) -> ImportResult:
-    """Import customers and their accounts. With `has_pseudonym` new ones get a pseudonym."""
+    """Import customers and their accounts. With `has_pseudonym` new ones get a pseudonym.
+
+    `repeated` has customers that are refused, with the reason.
+    """
     existing = await _lock_named(connection, [name for name, _ in batch])
     new: list[CustomerRow] = []
     entries: list[AuditEntry] = []
@@ -141,16 +148,19 @@ async def _import_customers(
     for name, customer in batch:
         account, row = accounts.get(name), existing.get(name)
         try:
+            if name in repeated:
+                raise ChangeRejectedError(account_codes.CUSTOMER_STATE, repeated[name])
             columns = {} if account is None else _build_account_columns(account)
             if row is None:
                 added = _build_customer_row(name, customer, account, has_pseudonym)._replace(**columns)  # type: ignore[arg-type]
-                await _require_unused(connection, added.display_name, added.external_id, new)
+                # A name that is no pseudonym was looked up with the batch.
+                await customers.require_unused(connection, added.display_name, added.external_id)
                 new.append(added)
                 after = dump_settings(customer) | drop_empty_values(columns)
                 entries.append(AuditEntry("customer.create", added.name, None, after))
                 continue
             _require_same(row, account)
-            change = await _change_customer(connection, row, customer, columns, new)
+            change = await _change_customer(connection, row, customer, columns)
         except (ChangeRejectedError, ValidationError) as error:
             reason = error.why if isinstance(error, ChangeRejectedError) else error.errors()[0]["msg"]
             refused.append(f"customer {name}: {reason}")
@@ -166,7 +176,7 @@ async def _import_customers(
 
 
 async def _change_customer(
-    connection: AsyncConnection, row: CustomerRow, customer: Customer, columns: Columns, new: Sequence[CustomerRow]
+    connection: AsyncConnection, row: CustomerRow, customer: Customer, columns: Columns
 ) -> AuditEntry | None:
     """Change what a file states otherwise about a stored customer. None: nothing. Raises ChangeRejectedError."""
     settings = dump_settings(customer)
@@ -175,7 +185,7 @@ async def _change_customer(
     if not changed:
         return None
     if changed.get("external_id") is not None:
-        await _require_unused(connection, None, str(changed["external_id"]), new)
+        await customers.require_unused(connection, None, str(changed["external_id"]))
     await customers.transition(connection, row, **changed)
     if "metadata" in changed:
         await customers.note_email_change(connection, row.id)
@@ -184,18 +194,22 @@ async def _change_customer(
     return AuditEntry("customer.change", row.name, before, settings | {column: changed[column] for column in others})
 
 
-async def _require_unused(
-    connection: AsyncConnection, name: str | None, external_id: str | None, new: Sequence[CustomerRow]
-) -> None:
-    """Raise ChangeRejectedError if another customer, stored or among `new`, has the external id or the shown name.
-
-    A name that is no pseudonym was looked up with the batch, so it is None.
-    """
-    if external_id is not None and any(one.external_id == external_id for one in new):
-        raise ChangeRejectedError(account_codes.EXTERNAL_ID_EXISTS, "there is a customer with this external_id already")
-    if name is not None and any((one.display_name or one.name) == name for one in new):
-        raise ChangeRejectedError(account_codes.CUSTOMER_EXISTS, "there is a customer with this name already")
-    await customers.require_unused(connection, name, external_id)
+def _find_repeated(named: Iterable[str], accounts: Mapping[str, Account]) -> dict[str, str]:
+    """Return the customers whose external id or shown name an earlier one of the files has, each with the reason."""
+    external_ids: set[str] = set()
+    shown_names: set[str] = set()
+    repeated = {}
+    for name in named:
+        account = accounts.get(name, Account())
+        shown = account.name or name
+        if account.external_id in external_ids:
+            repeated[name] = "another customer of the files has this external_id"
+        if shown in shown_names:
+            repeated[name] = "another customer of the files has this name"
+        shown_names.add(shown)
+        if account.external_id is not None:
+            external_ids.add(account.external_id)
+    return repeated
 
 
 def _require_same(row: CustomerRow, account: Account | None) -> None:
@@ -224,10 +238,15 @@ def _build_customer_row(name: str, customer: Customer, account: Account | None, 
 
 
 def _build_account_columns(account: Account) -> Columns:
-    """Return the columns of a customer that its account sets. Raises ValidationError."""
+    """Return the columns of a customer that its account states. Raises ValidationError."""
     fields = _AccountFields.model_validate(account, from_attributes=True)
     metadata = orjson.dumps(fields.metadata).decode()
-    return {"external_id": fields.external_id, "metadata": metadata, "rotate_every": fields.rotate_every}
+    columns: Columns = {
+        "external_id": fields.external_id,
+        "metadata": metadata,
+        "rotate_every": fields.rotate_every,
+    }
+    return {column: value for column, value in columns.items() if column in account.model_fields_set}
 
 
 async def _import_keys(

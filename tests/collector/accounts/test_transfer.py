@@ -148,11 +148,11 @@ def test_exported_accounts_are_restored_in_another_database(
     [
         ({"privacy: {pseudonyms: true}\n": ""}, "has a pseudonym: write privacy: {pseudonyms: true}"),
         ({"name: Zephyr, ": ""}, "the name has the form of a pseudonym, and accounts does not tell its name"),
-        ({"name: Zephyr": "name: Boreas"}, "there is a customer with this name already"),
+        ({"name: Zephyr": "name: Boreas"}, "another customer of the files has this name"),
         ({"rotate_every: 90d": "rotate_every: soon"}, "'soon' is not a number with a unit"),
         ({"external_id: crm-17": f'external_id: "{"x" * 300}"'}, "cannot be used"),
         ({"metadata: {alert_email: z@example.com}": 'metadata: {"": x}'}, "'' is no name"),
-        ({"{name: Boreas": "{name: Boreas, external_id: crm-17"}, "there is a customer with this external_id already"),
+        ({"{name: Boreas": "{name: Boreas, external_id: crm-17"}, "another customer of the files has this external_id"),
     ],
 )
 def test_refused_account_leaves_the_others(tmp_path: Path, changes: dict[str, str], why: str) -> None:
@@ -165,6 +165,19 @@ def test_refused_account_leaves_the_others(tmp_path: Path, changes: dict[str, st
         refused = done["customers"].refused
         assert why in refused[0]
         assert done["customers"].added == 2 - len(refused)
+
+    run(f"sqlite:///{tmp_path}/ledger.db", work)
+
+
+def test_dry_run_refuses_what_the_import_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if the customers are in two batches."""
+    monkeypatch.setattr(transfer, "AT_ONCE", 1)
+    accounts = WITH_PSEUDONYMS.replace("{name: Boreas", "{name: Boreas, external_id: crm-17")
+
+    async def work(opened: Database) -> None:
+        dry = await transfer.import_settings(opened, settings(tmp_path, accounts), ME, dry=True)
+        assert dry == await transfer.import_settings(opened, settings(tmp_path, accounts), ME, dry=False)
+        assert len(dry["customers"].refused) == 1
 
     run(f"sqlite:///{tmp_path}/ledger.db", work)
 
@@ -187,7 +200,13 @@ def test_import_changes_the_facts_of_a_customer_but_no_name(tmp_path: Path) -> N
         done = await transfer.import_settings(opened, settings(tmp_path, renamed), ME, dry=False)
         why = "has another name in the database, and names cannot be changed"
         assert done["customers"].refused == (f"customer {PSEUDONYM}: {why}",)
-        taken = WITH_PSEUDONYMS.replace("{name: Boreas", "{name: Boreas, external_id: crm-17")
+        less = f"{without}accounts:\n  {PSEUDONYM}: {{name: Zephyr, rotate_every: 30d}}\n"
+        done = await transfer.import_settings(opened, settings(tmp_path, less), ME, dry=False)
+        assert done["customers"] == transfer.ImportResult(0, 1, 1)
+        async with opened.reading() as connection:
+            row = await customers.get_row(connection, "Zephyr")
+        assert (row.external_id, "y@example" in row.metadata, row.rotate_every) == ("crm-18", True, 30 * 86_400)
+        taken = f"{less}  {PSEUDONYM[:-1]}1: {{name: Boreas, external_id: crm-18}}\n"
         done = await transfer.import_settings(opened, settings(tmp_path, taken), ME, dry=False)
         assert "there is a customer with this external_id already" in str(done["customers"].refused)
 

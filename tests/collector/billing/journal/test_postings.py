@@ -166,6 +166,17 @@ def test_usage_that_is_taken_back_goes_where_it_came_from_the_last_first() -> No
     assert apply_entries(balance, second).grants[-1] == Grant("r2", 10)
 
 
+def test_returned_usage_goes_to_the_stated_grants_and_the_overdraft() -> None:
+    consumed = postings.consumption_entries(CreditBalance((Grant("gift", 20),)), used(25))
+    returned = postings.usage_returned_entries({"": 5, "gift": 3}, 8, consumed, ())
+    assert sums(returned) == {"overdraft": -5, "deferred gift": -3, "revenue": 8}
+
+
+@pytest.mark.parametrize(("payer", "credited"), [("old", "deferred old"), ("", "overdraft")])
+def test_moved_usage_is_paid_by_another_grant(payer: str, credited: str) -> None:
+    assert sums(postings.usage_moved_entries(payer, "gift", 7)) == {"deferred gift": 7, credited: -7}
+
+
 def test_no_more_is_taken_back_than_there_is() -> None:
     with pytest.raises(InsufficientCreditsError, match="40 millicredits at most"):
         postings.withdrawal_entries(CreditBalance((Grant("g", 40), Grant("p", 60, paid=60))), 41)

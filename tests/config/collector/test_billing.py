@@ -231,7 +231,7 @@ def test_collection_by_meters_refuses_each_plan_that_stripes_prices_cannot_expre
     breaker = {"breaker": {"enabled": False}}
     by_items = load(tmp_path, breaker, plans, meters=meters)
     assert by_items.plans["one@1"].find_items_reason() == reason
-    assert by_items.plans["one@1"].fits_stripe_meters == (reason in (None, "no prices in usd"))
+    assert by_items.plans["one@1"].fits_stripe_meters == (reason is None and "threshold" not in terms)
     if reason is None:
         by_meters = load(tmp_path, {"collection": "meters", **breaker}, plans, meters=meters)
         assert by_meters.plans == by_items.plans

@@ -19,6 +19,8 @@ class ProblemCode(NamedTuple):
     """The step that helps, in one sentence."""
     words: str = ""
     """The sentence for readers of pages, with `%(NAME)s` for each parameter; empty for problems of programs alone."""
+    has_reason: bool = False
+    """True if the reason varies, and the words do not say it. Pages show the `detail` of the answer after the words."""
 
     @property
     def type(self) -> str:

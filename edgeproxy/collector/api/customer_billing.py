@@ -91,10 +91,20 @@ class CustomerBillingHandlers(ChangeHandlers):
         async with self._database.reading() as connection:
             now = await charging.fetch_charging(connection, billing)
         if not now.is_on and now.mode != "off":
-            detail = f"{now.message or charging.NO_CHARGE} {charging.NO_PURCHASE}"
-            raise ProblemError(billing_codes.SELLING_STOPPED, detail, headers=SOLD_LATER)
+            message = now.message or charging.NO_CHARGE
+            raise ProblemError(
+                billing_codes.SELLING_STOPPED,
+                f"{message} {charging.NO_PURCHASE}",
+                params={"message": "" if message == charging.NO_CHARGE else message},
+                headers=SOLD_LATER,
+            )
         if not billing.purchase:
-            raise ProblemError(billing_codes.SELLING_STOPPED, "nothing can be bought at the moment", headers=SOLD_LATER)
+            raise ProblemError(
+                billing_codes.SELLING_STOPPED,
+                "nothing can be bought at the moment",
+                params={"message": ""},
+                headers=SOLD_LATER,
+            )
 
     def _get_customer(self, holder: Holder, query: CustomerQuery | CustomerChangeQuery) -> str:
         """Return the customer of a query, by name or id. Raises ProblemError and DeniedError."""

@@ -250,11 +250,13 @@ async def _count_replay(
     if row is None:
         raise ReplayRejectedError(operation_codes.BATCH_NOT_FOUND, f"there is no batch {seq} of {edge}")
     if row.state == GAP:
-        raise ReplayRejectedError(operation_codes.BATCH_COUNTED, "it owns up to a gap, and counts nothing")
+        raise ReplayRejectedError(operation_codes.BATCH_IS_GAP, "it owns up to a gap, and counts nothing")
     if row.state == COUNTED:
         own = _decompress(row.body if row.replay is None else row.replay, row.coding if row.replay is None else ZSTD)
         if given not in (None, own):
-            raise ReplayRejectedError(operation_codes.BATCH_COUNTED, "it is counted already, with another body")
+            raise ReplayRejectedError(
+                operation_codes.BATCH_COUNTED_OTHERWISE, "it is counted already, with another body"
+            )
         try:
             return _build_result(parse_batch(own), again=True)
         except InvalidBatchError as error:

@@ -46,6 +46,8 @@ class Refusal(NamedTuple):
     why: str
     is_english: bool
     """True if the reason is not in the reader's language."""
+    detail: str
+    """The API's sentence in English, after a reason in the reader's language; empty if it says no more."""
     errors: Sequence[FieldRefusal]
 
 

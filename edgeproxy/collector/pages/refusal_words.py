@@ -74,12 +74,16 @@ class Reason(NamedTuple):
     words: str
     is_english: bool
     """True if it is the API's sentence, and not in the reader's language."""
+    detail: str = ""
+    """The API's sentence, in English, if it says more than the words."""
 
 
 def explain_error(error: CodedError, say: Say) -> Reason:
     """Return the reason for a failed request."""
     words = _fill(error.code.words, error.params, say)
-    return Reason(words or error.why, is_english=not words)
+    if not words:
+        return Reason(error.why, is_english=True)
+    return Reason(words, is_english=False, detail=error.why if error.code.has_reason else "")
 
 
 def explain_fault(fault: FieldFault, say: Say) -> FieldRefusal:
@@ -91,6 +95,6 @@ def explain_fault(fault: FieldFault, say: Say) -> FieldRefusal:
 def _fill(words: str, params: Params, say: Say) -> str:
     """Return a sentence with its figures; empty if one is missing, as it may be in answers of another version."""
     try:
-        return say(words) % params
+        return (say(words) % params).strip()  # A figure at the end may be empty.
     except KeyError:
         return ""

@@ -53,9 +53,9 @@ CUSTOMER_ERASED: Final = ProblemCode(
 CUSTOMER_MOVING: Final = ProblemCode(
     "customer-moving",
     409,
-    "The customer is on its way to another residency.",
+    "The customer is on its way to another residency, or from one.",
     "End or withdraw the move first.",
-    N_("The account is being moved to another region. It can be deleted once that is done."),
+    N_("The account is being moved between regions. Try again once the move is over."),
 )
 CUSTOMER_MOVED: Final = ProblemCode(
     "customer-moved",
@@ -70,13 +70,14 @@ CUSTOMER_STATE: Final = ProblemCode(
     "The customer's state does not permit the change.",
     "Read its `state`.",
     N_("That cannot be done with the customer as it is now."),
+    has_reason=True,
 )
 TIER_NOT_CONFIGURED: Final = ProblemCode(
     "tier-not-configured",
     409,
     "The collector's file has no tier of the customer's.",
     "Add the tier to `tiers` of the collector's file.",
-    N_("There is no such tier."),
+    N_("The provider's file lacks the customer's tier %(tier)s."),
 )
 LAST_OWNER: Final = ProblemCode(
     "last-owner",
@@ -105,13 +106,14 @@ PRIVACY_REQUEST_STATE: Final = ProblemCode(
     "The request's state does not permit the step.",
     "Read its `state`.",
     N_("That cannot be done with the request as it is now."),
+    has_reason=True,
 )
 PRIVACY_STEPS_FULL: Final = ProblemCode(
     "privacy-steps-full",
     409,
     "The request has as many steps as there may be.",
-    "Close it, and open another one.",
-    N_("That cannot be done with the request as it is now."),
+    "End it: the last step is always possible.",
+    N_("The request has as many steps as there may be. It can only be ended now."),
 )
 KEY_NOT_FOUND: Final = ProblemCode(
     "key-not-found", 404, "There is no such key.", "Read the customer's keys.", N_("There is no such key.")
@@ -121,7 +123,8 @@ KEY_STATE: Final = ProblemCode(
     409,
     "The key's state does not permit the change.",
     "Read its `state`.",
-    N_("The key has ended: make a new one."),
+    N_("That cannot be done with the key as it is now."),
+    has_reason=True,
 )
 KEY_ENDED: Final = ProblemCode(
     "key-ended", 409, "The key is revoked or expired.", "Make a new key.", N_("The key has ended: make a new one.")
@@ -131,7 +134,8 @@ KEY_NOT_RESTORABLE: Final = ProblemCode(
     409,
     "The revocation of the key cannot be undone.",
     "Make a new key.",
-    N_("The key has ended: make a new one."),
+    N_("The revocation of this key cannot be undone."),
+    has_reason=True,
 )
 KEY_ROTATED: Final = ProblemCode(
     "key-rotated",
@@ -180,6 +184,7 @@ ALERT_NOT_GIVEN_UP: Final = ProblemCode(
     "No delivery of the alert was given up on this channel.",
     "Name a channel whose delivery has ended without success.",
     N_("No delivery of this alert was given up."),
+    has_reason=True,
 )
 FLAG_NOT_FOUND: Final = ProblemCode("flag-not-found", 404, "There is no such flag.", "Read the list of the flags.")
 FLAG_INVALID: Final = ProblemCode(

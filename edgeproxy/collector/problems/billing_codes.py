@@ -11,13 +11,14 @@ BILLING_OFF: Final = ProblemCode(
     "Billing has `mode: off`, so nothing is asked of Stripe.",
     "Ask an operator.",
     N_("Nothing can be bought here now."),
+    has_reason=True,
 )
 SELLING_STOPPED: Final = ProblemCode(
     "selling-stopped",
     503,
     "Nothing is sold at the moment.",
     "Try again after `Retry-After`.",
-    N_("Nothing can be bought here now."),
+    N_("Nothing can be bought here now. %(message)s"),
 )
 STRIPE_UNAVAILABLE: Final = ProblemCode(
     "stripe-unavailable",
@@ -32,6 +33,7 @@ STRIPE_REFUSED: Final = ProblemCode(
     "Stripe refuses the request.",
     "Follow the reason in `detail`.",
     N_("Stripe does not accept this."),
+    has_reason=True,
 )
 USAGE_NOT_PRICEABLE: Final = ProblemCode(
     "usage-not-priceable",
@@ -39,6 +41,7 @@ USAGE_NOT_PRICEABLE: Final = ProblemCode(
     "The usage of the period cannot be priced.",
     "Have an operator look at `detail`.",
     N_("The usage cannot be priced now. The provider can look at it."),
+    has_reason=True,
 )
 METER_NOT_ADDED: Final = ProblemCode(
     "meter-not-added",
@@ -70,6 +73,7 @@ SUBSCRIPTION_PLANNED: Final = ProblemCode(
     "A subscription begins when the paid time of the former one ends.",
     "Wait until it has begun.",
     N_("A plan begins when the paid time of the former one ends."),
+    has_reason=True,
 )
 SUBSCRIPTION_ENDING: Final = ProblemCode(
     "subscription-ending",
@@ -154,6 +158,7 @@ CURRENCY_FIXED: Final = ProblemCode(
     "The customer is charged in another currency, and that cannot change.",
     "Use the currency that `detail` names.",
     N_("The currency cannot change any more."),
+    has_reason=True,
 )
 CURRENCY_NOT_SOLD: Final = ProblemCode(
     "currency-not-sold",
@@ -161,6 +166,7 @@ CURRENCY_NOT_SOLD: Final = ProblemCode(
     "Nothing is sold in this currency.",
     "Choose one of the currencies that are sold.",
     N_("Nothing is sold in this currency."),
+    has_reason=True,
 )
 PRICE_CHANGE_NOT_FOUND: Final = ProblemCode(
     "price-change-not-found",
@@ -195,7 +201,7 @@ INVOICE_LINE_NOT_FOUND: Final = ProblemCode(
     404,
     "The invoice has no such line.",
     "Use a position of the invoice's lines, from 0.",
-    N_("There is no such invoice."),
+    N_("The invoice has no such line."),
 )
 INVOICE_STATE: Final = ProblemCode(
     "invoice-state",
@@ -203,6 +209,7 @@ INVOICE_STATE: Final = ProblemCode(
     "The invoice's state does not permit the step.",
     "Read its `state`.",
     N_("That cannot be done with the invoice as it is now."),
+    has_reason=True,
 )
 PURCHASE_NOT_FOUND: Final = ProblemCode(
     "purchase-not-found",
@@ -280,6 +287,7 @@ CHARGING_FIXED: Final = ProblemCode(
     "The collector's file does not permit the step.",
     "Change the file, and reload.",
     N_("The provider's file does not allow this step."),
+    has_reason=True,
 )
 GATES_CLOSED: Final = ProblemCode(
     "gates-closed",
@@ -287,6 +295,7 @@ GATES_CLOSED: Final = ProblemCode(
     "Gates of the roll-out are closed.",
     "Wait until they open, or send `force` with a reason.",
     N_("Gates of the roll-out are closed."),
+    has_reason=True,
 )
 DAY_NOT_FOUND: Final = ProblemCode(
     "day-not-found", 404, "There is no such day.", "Write a date such as `2027-01-31`.", N_("There is no such day.")

@@ -29,6 +29,7 @@ EVENT_INVALID: Final = ProblemCode(
     "The event cannot be used.",
     "Correct what `detail` names.",
     N_("This event cannot be counted."),
+    has_reason=True,
 )
 EVENT_REJECTED: Final = ProblemCode(
     "event-rejected",
@@ -36,6 +37,7 @@ EVENT_REJECTED: Final = ProblemCode(
     "The event cannot be counted.",
     "Correct what `detail` names.",
     N_("This event cannot be counted."),
+    has_reason=True,
 )
 DEAD_LETTER_NOT_FOUND: Final = ProblemCode(
     "dead-letter-not-found",
@@ -57,13 +59,28 @@ BATCH_INVALID: Final = ProblemCode(
     "The batch cannot be counted.",
     "Correct the body, or discard the batch.",
     N_("This batch cannot be counted."),
+    has_reason=True,
+)
+BATCH_IS_GAP: Final = ProblemCode(
+    "batch-is-gap",
+    409,
+    "The batch owns up to a gap, and counts nothing.",
+    "No step is possible: the edge no longer has the batches of the gap.",
+    N_("This batch reports a gap. There is nothing in it to count."),
 )
 BATCH_COUNTED: Final = ProblemCode(
     "batch-counted",
     409,
-    "The batch is counted, or counts nothing.",
-    "No step is needed: it is in the ledger.",
-    N_("This batch is counted already."),
+    "The batch is counted already, and its stored body cannot be read.",
+    "Its usage is in the ledger. Have an operator look at the alert that names the row.",
+    N_("This batch is counted already, and what is stored of it cannot be read."),
+)
+BATCH_COUNTED_OTHERWISE: Final = ProblemCode(
+    "batch-counted-otherwise",
+    409,
+    "The batch is counted already, with another body.",
+    "No step is possible: a batch counts once, so this body cannot replace the counted one.",
+    N_("This batch is counted already, with different content."),
 )
 DIRECTORY_PART_NOT_FOUND: Final = ProblemCode(
     "directory-part-not-found", 404, "There is no such part of the directory.", "Read the newest version."

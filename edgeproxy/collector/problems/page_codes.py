@@ -180,6 +180,7 @@ SIGN_IN_UNAVAILABLE: Final = ProblemCode(
     "There is no sign-in of this kind here.",
     "Use another way to sign in.",
     N_("There is no sign-in of this kind here."),
+    has_reason=True,
 )
 SIGN_IN_UNKNOWN: Final = ProblemCode(
     "sign-in-unknown",

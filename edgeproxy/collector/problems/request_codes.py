@@ -18,6 +18,7 @@ QUERY_INVALID: Final = ProblemCode(
     "A parameter of the query, or of the path, cannot be used.",
     "Correct the parameter that `detail` names.",
     N_("A part of the address cannot be used."),
+    has_reason=True,
 )
 BODY_NOT_JSON: Final = ProblemCode("body-not-json", 400, "The body is not JSON.", "Send one JSON object.")
 BODY_INVALID: Final = ProblemCode(
@@ -179,6 +180,7 @@ NOT_CONFIGURED: Final = ProblemCode(
     "The collector's file does not set up this feature.",
     "Ask an operator; `detail` names the setting.",
     N_("The provider has not set this up."),
+    has_reason=True,
 )
 TOKEN_MISSING: Final = ProblemCode(
     "token-missing", 401, "The request has no token.", "Send `Authorization: Bearer TOKEN`.", N_("Sign in again")
@@ -267,6 +269,7 @@ SCOPE_TOO_WIDE: Final = ProblemCode(
     "The key would be wider than the caller's own keys.",
     "Have an admin do it.",
     N_("This would be wider than your keys are. The provider can do that."),
+    has_reason=True,
 )
 CONTACT_TOO_NEW: Final = ProblemCode(
     "contact-too-new",
@@ -281,6 +284,7 @@ SIGN_IN_FAILED: Final = ProblemCode(
     "The issuer did not accept the sign-in, or its answer does not fit the request.",
     "Begin the sign-in again.",
     N_("The sign-in did not succeed. Begin it again."),
+    has_reason=True,
 )
 ISSUER_UNAVAILABLE: Final = ProblemCode(
     "issuer-unavailable",

@@ -49,6 +49,7 @@ def resolve_quotas(customer: Customer, settings: CollectorSettings) -> tuple[Quo
     raise ChangeRejectedError(
         account_codes.TIER_NOT_CONFIGURED,
         f"tiers of collector.yaml has no {customer.tier}, so nobody can tell what is included",
+        params={"tier": customer.tier},
     )
 
 
@@ -80,6 +81,7 @@ async def get_allowance(connection: AsyncConnection, ref: str, settings: Collect
         raise ChangeRejectedError(
             account_codes.TIER_NOT_CONFIGURED,
             f"tiers of collector.yaml has no {customer.tier}: its limits are not known",
+            params={"tier": customer.tier},
         )
     allowance = compute_allowance(tier, customer)
     raised = None if row is None else (await limit_raises.fetch_raise(connection, name))["raised"]

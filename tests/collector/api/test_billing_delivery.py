@@ -244,6 +244,7 @@ def test_kill_switch_takes_effect_within_five_seconds(world: World) -> None:
         no = collector.send("POST", f"/billing/{path}?customer=acme", body)
         detail = "Free today. Plans and credits can be bought again once billing goes on."
         assert (no.status, no.json()["detail"]) == (503, detail), "who buys is charged"
+        assert no.json()["params"] == {"message": "Free today."}
     shown = collector.get("/billing/rollout", token="admin-token").json()
     assert (shown["charging"], shown["is_stopped_by_file"], shown["gates"]) == (False, False, [])
     assert (shown["percent"], shown["file_percent"]) == (100, 100)

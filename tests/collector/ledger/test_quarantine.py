@@ -48,10 +48,10 @@ class Kept:
     async def replay(self, chain: Chain, seq: int, given: bytes | None = None) -> ReplayResult:
         return await quarantine.replay_batch(self.database, chain.edge, seq, given)
 
-    async def refused(self, chain: Chain, seq: int, given: bytes | None = None) -> tuple[int, str]:
+    async def refused(self, chain: Chain, seq: int, given: bytes | None = None) -> tuple[str, str]:
         with pytest.raises(ReplayRejectedError) as caught:
             await self.replay(chain, seq, given)
-        return caught.value.status, str(caught.value)
+        return caught.value.code.name, str(caught.value)
 
     async def total(self, **query: str) -> int:
         async with self.database.reading() as connection:
@@ -159,7 +159,7 @@ def test_repeated_replay_counts_a_corrected_body_once_in_its_minute(keeping: Kee
         assert shown is not None
         assert (shown["state"], shown["hash"], shown["begins"]) == ("counted", compute_digest(b"torn"), "torn")
         assert str(shown["why"]).startswith("replayed on 20")
-        assert (await kept.refused(chain, 2, b"{}"))[0] == 409
+        assert (await kept.refused(chain, 2, b"{}"))[0] == "batch-counted-otherwise"
         # The edge still has the torn body: sending it again changes nothing.
         assert await kept.settle(arrivals[1]) == ["again"]
 
@@ -177,7 +177,7 @@ def test_whole_batch_with_a_wrong_previous_hash_stays_quarantined(keeping: Keepi
         else:
             verdicts = [*await kept.settle(*arrivals[:2]), *await kept.settle(arrivals[2])]
         assert verdicts == ["counted", "quarantined", "unreadable"]
-        assert (await kept.refused(chain, 2, format_batch(second)))[0] == 422
+        assert (await kept.refused(chain, 2, format_batch(second)))[0] == "batch-invalid"
         assert await kept.total() == 7
 
     keeping(work)
@@ -203,7 +203,7 @@ def test_replay_succeeds_beside_batches_that_retention_deleted(keeping: Keeping,
         assert shown is not None
         wrong = format_batch(made[-1]._replace(prev="a" * 64))
         if shown["prev"] is not None:
-            assert (await kept.refused(chain, seq, wrong))[0] == 422
+            assert (await kept.refused(chain, seq, wrong))[0] == "batch-invalid"
         assert (await kept.replay(chain, seq, format_batch(made[-1]))).total == 7
         assert await kept.total() == chain.total
 
@@ -231,25 +231,25 @@ def test_replay_rejects_another_batch_and_changes_nothing(keeping: Keeping) -> N
         assert await kept.settle(gap) == ["gap"]
         owned = Batch(chain.edge, chain.region, 2, NOON, NOON, FIRST, gap=Gap(2, 2, "lost"))
         much = second._replace(rows=(("acme", "requests", "v1", NUMBER_MAX), ("bolt", "requests", "v1", NUMBER_MAX)))
-        for seq, given, status, why in (
-            (9, None, 404, "there is no batch 9"),
-            (4, None, 409, "owns up to a gap"),
-            (1, b"{}", 409, "counted already, with another body"),
-            (2, None, 422, "the body is not JSON"),
-            (2, b"{}", 422, "the body has no edge"),
-            (2, format_batch(second._replace(seq=3)), 422, "has another edge or seq"),
-            (2, format_batch(second._replace(edge="another")), 422, "has another edge or seq"),
+        for seq, given, code, why in (
+            (9, None, "batch-not-found", "there is no batch 9"),
+            (4, None, "batch-is-gap", "owns up to a gap"),
+            (1, b"{}", "batch-counted-otherwise", "counted already, with another body"),
+            (2, None, "batch-invalid", "the body is not JSON"),
+            (2, b"{}", "batch-invalid", "the body has no edge"),
+            (2, format_batch(second._replace(seq=3)), "batch-invalid", "has another edge or seq"),
+            (2, format_batch(second._replace(edge="another")), "batch-invalid", "has another edge or seq"),
             (
                 2,
                 format_batch(second._replace(prev="a" * 64)),
-                422,
+                "batch-invalid",
                 f"the batch before it has the hash {arrivals[0].hash}",
             ),
-            (2, format_batch(owned), 422, "owns up to a gap"),
-            (2, format_batch(much), 422, "more than the ledger can hold"),
+            (2, format_batch(owned), "batch-invalid", "owns up to a gap"),
+            (2, format_batch(much), "batch-invalid", "more than the ledger can hold"),
         ):
             refusal = await kept.refused(chain, seq, given)
-            assert refusal[0] == status
+            assert refusal[0] == code
             assert why in refusal[1]
         assert await kept.total() == 14
         assert not (await kept.replay(chain, 2, format_batch(second))).again

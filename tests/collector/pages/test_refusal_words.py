@@ -10,6 +10,7 @@ from edgeproxy.collector.pages.refilled_form import FieldRefusal
 from edgeproxy.collector.pages.refusal_words import Reason, explain_error, explain_fault
 from edgeproxy.collector.pages.site import ApiRefusedError
 from edgeproxy.collector.problems.account_codes import ALERT_ACKNOWLEDGED
+from edgeproxy.collector.problems.billing_codes import SELLING_STOPPED
 from edgeproxy.collector.problems.coded_error import CodedError, FieldFault, Params
 from edgeproxy.config import field_codes
 from edgeproxy.config.field_codes import FieldCode
@@ -45,6 +46,13 @@ def test_a_field_without_words_or_figures_shows_the_sentence_of_the_api(code: Fi
 def test_a_code_of_a_problem_has_a_sentence_with_the_names_in_it() -> None:
     error = CodedError(ALERT_ACKNOWLEDGED, "ann has acknowledged it, at 2027-01-01", params={"who": "ann"})
     assert explain_error(error, GERMAN) == Reason("ann hat ihn schon bestätigt.", is_english=False)
+
+
+@pytest.mark.parametrize(("message", "end"), [("Bis 12 Uhr.", " Bis 12 Uhr."), ("", "")])
+def test_the_message_of_operators_follows_the_sentence(message: str, end: str) -> None:
+    error = CodedError(SELLING_STOPPED, "in English", params={"message": message})
+    said = f"Hier kann zurzeit nichts gekauft werden.{end}"
+    assert explain_error(error, GERMAN) == Reason(said, is_english=False)
 
 
 def test_a_problem_of_a_newer_collector_shows_its_sentence() -> None:

@@ -9,15 +9,19 @@ from typing import Any, cast
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
+from markupsafe import escape
 
 from edgeproxy.base.problem_codes import ProblemCode
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.reader import choose_reader
 from edgeproxy.collector.pages import refusals, serving, sessions
 from edgeproxy.collector.pages.sessions import SignedIn
 from edgeproxy.collector.pages.site import Page, PageError, Site, Visit
 from edgeproxy.collector.problems.page_codes import SESSION_ENDED
+from edgeproxy.collector.problems.table import CODES
 from edgeproxy.config.collector.pages import Pages
+from edgeproxy.config.collector.settings import CollectorSettings
 from tests.support.credited import run
 from tests.support.site import PagesStage
 from tests.support.visitor import Read, Visitor
@@ -105,6 +109,56 @@ def test_a_form_whose_fate_is_not_known_is_sent_again_as_the_same_request(databa
                 (shown,) = Read(await answer.text()).forms
                 assert (answer.status, shown.fields) == (status, {"once": once, "why": "asked"})
 
+    run(database, work)
+
+
+REASONED = [code for code in CODES.values() if code.has_reason]
+TOKEN = {"sha256": "0" * 64, "role": "read"}
+REASON = 'gate <"errors"> & 7, required 0'
+
+
+async def show_layout(visit: Visit) -> web.Response:
+    """Show a page in the layout, with the refusal of its form."""
+    return visit.render("waiting.html")
+
+
+async def refuse_with_reason(visit: Visit) -> web.Response:
+    """Refuse a request with the problem that its query names."""
+    raise PageError(CODES[visit.request.query["code"]], REASON)
+
+
+def test_a_page_shows_the_reason_of_each_problem_that_has_more_than_one(database: str) -> None:
+    async def work(opened: Database) -> None:
+        settings = CollectorSettings.model_validate({"sha256": "", "tokens": [TOKEN]})
+        site = Site(opened, Pages.model_validate({}), "http://127.0.0.1", cast(Any, Api()), lambda: settings, str)
+        application = web.Application()
+        pages = [
+            Page("GET", "/console", "operator", show_layout),
+            Page("POST", "/console", "operator", refuse_with_reason),
+            Page("GET", "/console/refused", "operator", refuse_with_reason),
+        ]
+        serving.add_pages(site, application, pages)
+        async with opened.writing() as connection:
+            secret = await sessions.begin_session(
+                connection, SignedIn("operator:ops", frozenset({"admin"})), time.time()
+            )
+        form = {"form": sessions.compute_digest(f"form {secret}"), "once": "sent"}
+        async with TestClient(TestServer(application), cookies={site.cookie: secret}) as client:
+            fields = {"Origin": str(client.make_url("")).rstrip("/"), "Accept-Language": "de"}
+            for code in REASONED:
+                words = load_catalog("de").gettext(code.words)
+                for answer in (
+                    await client.get(f"/console/refused?code={code.name}", headers=fields),
+                    await client.post(f"/console?code={code.name}", data=form, headers=fields),
+                ):
+                    text = await answer.text()
+                    assert answer.status == code.status, code.name
+                    assert f"<bdi>{escape(words)}</bdi>" in text, code.name
+                    assert f'<p lang="en"><bdi>{escape(REASON)}</bdi></p>' in text, code.name
+            said = await client.get(f"/console/refused?code={SESSION_ENDED.name}", headers=fields)
+            assert escape(REASON) not in await said.text(), "its words say everything"
+
+    assert len(REASONED) >= 20
     run(database, work)
 
 

@@ -34,6 +34,25 @@ FOR_PROGRAMS = frozenset(
 )
 """Modules that may raise problems without words: no page meets these (missing.py shows the words of the status)."""
 
+SHARED = (
+    {"calls-exceeded", "changes-exceeded", "sign-in-exceeded"},
+    {"row-unreadable", "idempotent-answer-lost"},
+    {"idempotency-key-invalid", "if-match-invalid", "form-incomplete"},
+    {"version-changed", "changed-meanwhile"},
+    {"token-missing", "token-invalid"},
+    {"role-denied", "role-missing", "consent-missing", "other-customer"},
+    {"customer-not-found", "customer-missing"},
+    {"consumption-not-found", "dead-letter-not-found"},
+    {"event-invalid", "event-rejected"},
+    {"form-type-unsupported", "form-unreadable"},
+    {"link-unusable", "subscription-link-unusable"},
+)
+"""Codes that mean the same to a reader of pages."""
+SAID_ELSEWHERE = frozenset(
+    {"AMOUNT_INVALID", "CREDITS_EXCEEDED", "DAY_NOT_OVER", "STATEMENT_NOT_FOUND", "STRIPE_UNAVAILABLE"}
+)
+"""Problems whose words, or fields, say as much as the error that the reason quotes."""
+
 
 @cache
 def parse_product() -> dict[str, ast.Module]:
@@ -67,6 +86,19 @@ def list_raises() -> Iterator[tuple[str, str, set[str]]]:
                     yield f"{path}:{node.lineno}", words, given
 
 
+def list_quoting() -> Iterator[str]:
+    """Yield each constant whose reason quotes another error."""
+    for module in parse_product().values():
+        for node in ast.walk(module):
+            if not isinstance(node, ast.Call):
+                continue
+            names = [getattr(argument, "attr", None) or getattr(argument, "id", None) for argument in node.args]
+            for name, reason in zip(names, node.args[1:], strict=False):
+                quoted = {getattr(part, "id", "") for part in ast.walk(reason)}
+                if name in CONSTANTS and quoted & {"error", "failure", "receipt"}:
+                    yield name
+
+
 def find_words(constant: str) -> str:
     """Return the words of a constant, of a problem or of a field; empty for another name."""
     if constant in CONSTANTS:
@@ -98,6 +130,20 @@ def test_a_sentence_has_its_figures_wherever_it_is_raised() -> None:
     assert len([words for _, words, _ in raised if HOLE.search(words)]) >= 15
     lacking = [place for place, words, given in raised if not set(HOLE.findall(words)) <= given]
     assert lacking == []
+
+
+def test_a_reason_that_quotes_an_error_is_shown() -> None:
+    quoting = {constant for constant in list_quoting() if CONSTANTS[constant].words}
+    assert {"STRIPE_REFUSED", "BATCH_INVALID", "EVENT_REJECTED"} <= quoting
+    assert {constant for constant in quoting if not CONSTANTS[constant].has_reason} == SAID_ELSEWHERE
+
+
+def test_two_problems_have_two_sentences_unless_they_mean_the_same() -> None:
+    codes_by_words: dict[str, set[str]] = {}
+    for code in CODES.values():
+        codes_by_words.setdefault(code.words or code.name, set()).add(code.name)
+    shared = [codes for codes in codes_by_words.values() if len(codes) > 1]
+    assert sorted(shared, key=sorted) == sorted(SHARED, key=sorted)
 
 
 def test_every_problem_that_a_page_can_meet_has_words() -> None:

@@ -43,7 +43,7 @@ TRANSITIONS: Final[Mapping[State, frozenset[State]]] = {
 }
 """The states that may follow each state. A request is done only after the person is identified."""
 STEPS_MAX = 100
-"""The most steps that a request may have."""
+"""The most steps that a request may have before its end."""
 TABLE = privacy_requests.name
 NOT_FOUND = "there is no such request"
 
@@ -180,7 +180,7 @@ async def add_step(connection: AsyncConnection, caller: Caller, id_: str, step: 
             account_codes.PRIVACY_REQUEST_STATE, f"the request is {row.state}, and cannot be {step.state}"
         )
     steps, now = _load_steps(row), now_ms()
-    if len(steps) >= STEPS_MAX:
+    if len(steps) >= STEPS_MAX and TRANSITIONS[step.state]:  # A request can always end.
         raise ChangeRejectedError(
             account_codes.PRIVACY_STEPS_FULL, f"it has {STEPS_MAX} steps, which is as many as there may be"
         )

@@ -75,6 +75,7 @@ def test_steps_have_an_end(collector: Collector) -> None:
     steps, again = f"{PATH}/{request['id']}/steps", {"state": "received", "note": "Asked again."}
     answers = [collector.send("POST", steps, again).status for _ in range(STEPS_MAX)]
     assert answers == [201] * (STEPS_MAX - 1) + [409]
+    assert collector.send("POST", steps, {"state": "withdrawn", "note": "Taken back."}).status == 201
 
 
 def test_an_erasure_leaves_of_a_request_that_it_was_answered(start_collector: StartCollector) -> None:

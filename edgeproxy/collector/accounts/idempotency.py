@@ -83,10 +83,14 @@ async def drop_answers(connection: AsyncConnection, now: int) -> int:
 
 
 async def store_answer(connection: AsyncConnection, request: IdempotentRequest, answer: bytes) -> None:
-    """Store a response in the transaction of its change, and delete some old ones."""
+    """Store a response in the transaction of its change, and delete some old ones.
+
+    Raises IntegrityError if another transaction has stored a response to the same request meanwhile.
+    """
     now = now_ms()
     await drop_answers(connection, now)
-    await connection.execute(sa.delete(idempotency).where(idempotency.c.key == request.digest))
+    is_own, is_old = idempotency.c.key == request.digest, idempotency.c.created_at <= now - ANSWER_RETENTION_MS
+    await connection.execute(sa.delete(idempotency).where(is_own, is_old))
     nonce = os.urandom(NONCE_BYTES)
     sealed = nonce + AESGCM(request.encryption_key).encrypt(nonce, answer, None)
     row = {"key": request.digest, "request": request.request_sha256, "answer": sealed, "created_at": now}

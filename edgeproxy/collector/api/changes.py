@@ -59,7 +59,7 @@ async def make_change(
     """Make a change and answer with it, as the endpoint says.
 
     A dry run is rolled back, and its answer lacks the field that the endpoint hides. An endpoint of the kind CREATE
-    makes the change once per Idempotency-Key.
+    makes the change once per Idempotency-Key. The follow-up of the change runs after its commit.
     """
     idempotent_request = None
     if call.endpoint.change is CREATE and not call.query.dry_run:  # A dry run is never stored.
@@ -69,13 +69,17 @@ async def make_change(
             if call.query.dry_run:
                 readers = call.request.get(SHOWN_TO, NOBODY)
                 return await _try(database, make, permit, readers, call.endpoint.hides)
-            return await _transact(database, make, idempotent_request, permit)
+            made = await _transact(database, make, idempotent_request, permit)
         except sa.exc.IntegrityError:
             # Another collector made this change concurrently. The second attempt sees it.
             if is_second:
                 raise ProblemError(
                     request_codes.CONCURRENT_CHANGES, "others change the same now", headers=RETRY_LATER
                 ) from None
+        else:
+            if made.follow_up is not None:
+                await made.follow_up()
+            return made
     raise AssertionError
 
 
@@ -99,6 +103,9 @@ async def _transact(
     database: Database, make: Change[T], idempotent_request: IdempotentRequest | None, permit: Permit | None
 ) -> Result[T]:
     async with database.writing() as connection:
+        if idempotent_request is not None:
+            # A repeated request waits for the first one here. Later it might wait for, or reject, the change itself.
+            await database.hold(connection, f"idempotent request {idempotent_request.digest}")
         if permit is not None:
             await permit(connection)
         stored = None

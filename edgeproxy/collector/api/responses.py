@@ -1,6 +1,6 @@
 """The collector's responses: JSON and problem documents (RFC 9457)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Generic, NamedTuple, NotRequired, TypeVar, cast
 
@@ -99,6 +99,8 @@ class Result(NamedTuple, Generic[T]):
     status: int | None = None
     """The status; None: the one of the endpoint's success."""
     headers: Mapping[str, str] = MappingProxyType({})
+    follow_up: Callable[[], Awaitable[None]] | None = None
+    """An effect elsewhere, after the commit of a change. A dry run, a repeated request and a rollback have none."""
 
 
 def as_result(result: object) -> Result[Mapping[str, object]]:

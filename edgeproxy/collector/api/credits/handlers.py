@@ -1,5 +1,6 @@
 """Prepaid credits: balances, statements, purchases, adjustments and refunds."""
 
+from functools import partial
 from operator import attrgetter
 from typing import Literal, cast
 
@@ -415,8 +416,7 @@ class CreditHandlers(CustomerBillingHandlers):
                 "some fields cannot be used",
                 [FieldFault("millicredits", detail, NOT_A_MULTIPLE)],
             )
-        stripe = self._get_stripe()
-        held: list[credits.HeldRefund] = []
+        sender = RefundSender(self._database, self._get_stripe())
 
         async def hold_refund(connection: AsyncConnection) -> Result[Refund]:
             buyer = await customers.get_row(connection, await credits.get_buyer(connection, body.purchase))
@@ -425,7 +425,6 @@ class CreditHandlers(CustomerBillingHandlers):
             refund = await credits.hold_refund(
                 connection, call.caller, body.purchase, generate_id(), body.millicredits, body.why, pending=pending
             )
-            held.append(refund)
             described: Refund = {
                 "id": refund.id,
                 "customer": name,
@@ -434,12 +433,9 @@ class CreditHandlers(CustomerBillingHandlers):
                 "state": "held",
                 "currency": buyer.currency or USD,
             }
-            return Result(described)
+            return Result(described, follow_up=partial(sender.try_refund, refund))
 
-        result = await self._change(call, hold_refund)
-        if held and not call.query.dry_run:
-            await RefundSender(self._database, stripe).try_refund(held[-1])
-        return result
+        return await self._change(call, hold_refund)
 
 
 def generate_stripe_key(call: AnyCall) -> str:

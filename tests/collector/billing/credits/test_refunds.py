@@ -5,14 +5,22 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import pytest
+import sqlalchemy as sa
 import stripe
 
+from edgeproxy.collector.accounts import idempotency
+from edgeproxy.collector.api.changes import find_idempotent_request
+from edgeproxy.collector.api.credits.handlers import CreditHandlers
+from edgeproxy.collector.api.credits.models import CreateRefundRequest
 from edgeproxy.collector.billing.credits import checkout, credits
-from edgeproxy.collector.billing.credits.credits import Payment
-from edgeproxy.collector.billing.credits.purchases import CUSTOMER
+from edgeproxy.collector.billing.credits.consumption import CreditMeters
+from edgeproxy.collector.billing.credits.credits import HeldRefund, Payment
+from edgeproxy.collector.billing.credits.purchases import CUSTOMER, REFUND
 from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.jobs.credits import CreditsJob
 from edgeproxy.collector.billing.journal import journal
@@ -21,10 +29,13 @@ from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.billing.stripe import customers
 from edgeproxy.collector.billing.stripe.client import CallOutcome, Stripe, StripeCallError
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.config.collector.billing import Billing, Tax
 from edgeproxy.config.collector.billing import Stripe as StripeSettings
 from edgeproxy.config.collector.credits import Credits
+from loadtest.testbed.postgresql import Postgresql
 from tests.support.credited import ALICE, opened, read, write
+from tests.support.idempotent_calls import build_call
 from tests.support.stripe_sandbox import KEY, Sandbox
 
 ACME = "id-acme"
@@ -133,6 +144,40 @@ def test_a_refund_that_was_made_is_none_that_failed_where_the_database_is_away_t
         assert [one["amount"] for one in there] == [400]
 
     play(sqlite_database, own_sandbox, work)
+
+
+@pytest.mark.parametrize("is_answered", [False, True])
+def test_refund_whose_booking_is_rolled_back_is_not_sent(
+    postgresql: Postgresql, own_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, is_answered: bool
+) -> None:
+    """Another collector may answer the same request meanwhile."""
+    url = postgresql.database()
+
+    async def work(database: Database, client: Faulty, intent: str) -> None:
+        resources: Any = SimpleNamespace(database=database, metrics=None, settings=None, stripe=client)
+        async with database.writing() as connection:  # Its id is no UUID, so the API finds it by name alone.
+            await connection.execute(sa.update(customers_table).values(name=ACME))
+        handlers, hold = CreditHandlers(resources), credits.hold_refund
+        monkeypatch.setattr(handlers, "_get_credit_meters", lambda: CreditMeters("cost"))
+        call = build_call(intent, CreateRefundRequest(purchase=f"cs_{intent}", why="asked", millicredits=400 * CENT))
+        request = find_idempotent_request(call)
+
+        async def hold_meanwhile(*arguments: Any, **options: Any) -> HeldRefund:
+            held = await hold(*arguments, **options)
+            if is_answered:
+                other = await Database.connect(url)
+                await write(other, idempotency.store_answer, request, orjson.dumps([202, {"id": "other"}, None]))
+                await other.close()
+            return held
+
+        monkeypatch.setattr(credits, "hold_refund", hold_meanwhile)
+        answer = await handlers.create_refund(call)
+        assert (answer.body["id"] == "other") == is_answered
+        there = await client.list_all("v1.refunds.list", payment_intent=intent)
+        assert [one["metadata"][REFUND] for one in there] == ([] if is_answered else [answer.body["id"]])
+        assert await read(database, journal.fetch_balance, ACME) == (1000 if is_answered else 600) * CENT
+
+    play(url, own_sandbox, work)
 
 
 def test_nothing_is_done_where_nothing_is_sold(sqlite_database: str) -> None:

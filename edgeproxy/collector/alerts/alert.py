@@ -5,7 +5,7 @@ occasion. There is one alert per key, however often and by whichever collector i
 alerts are added to its row. `delivery.py` sends alerts to people.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import orjson
@@ -99,6 +99,12 @@ async def raise_alerts(connection: AsyncConnection, alerts_to_raise: Iterable[Al
         if before is not alert and alert.gathered:
             first[alert.key] = replace(before, gathered=merge_gathered(before.gathered, alert.gathered))
     return [first[key] for key in sorted(first, key=_rank_key) if await raise_once(connection, first[key])]
+
+
+async def fetch_times(connection: AsyncConnection, keys: Collection[str]) -> dict[str, float]:
+    """Return the Unix seconds of the first alerts with these keys, by key."""
+    statement = sa.select(alerts.c.key, alerts.c.at).where(alerts.c.key.in_(keys))
+    return {key: at / 1000 for key, at in await connection.execute(statement)}
 
 
 def _rank_key(key: str) -> tuple[str, int, str]:

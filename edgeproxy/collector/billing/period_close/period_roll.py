@@ -10,13 +10,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.alert import Alert, fetch_times, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.period_close.trial_payments import TrialPayments
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, unpaid_plans
 from edgeproxy.collector.billing.webhooks.possible_payers import (
-    DELAY_SECONDS_MAX,
+    ALERTED_SECONDS_MAX,
     UNREPORTED_SECONDS_MAX,
     find_possible_payers,
 )
@@ -102,14 +102,9 @@ class PeriodRoll:
         try:
             can_pay = await self._trials.can_pay(number, billing)
         except StripeCallError as error:
-            async with self._database.reading() as connection:
-                (row,) = await subscription_rows.fetch_subscriptions(connection, table.c.id == number)
-            late = now - row.period_end
-            if late < DELAY_SECONDS_MAX:
+            if not await self._is_trial_overdue(number, now):
                 self._limited_log.error("a trial cannot end, and is looked at again", str(error), subscription=number)
                 self._put_off[number] = now + PAUSE_SECONDS
-                if late >= UNREPORTED_SECONDS_MAX:
-                    await self._raise_stuck(number, "Stripe does not report the payment method after its trial", now)
                 return
             can_pay = True  # Its fee is invoiced, and dunning decides. A customer with a card does not lose the plan.
         settings = self._settings()
@@ -118,6 +113,18 @@ class PeriodRoll:
             await subscriptions.roll_period(connection, number, settings=settings, now=now, can_pay=can_pay)
 
         await self._apply(roll, number, now)
+
+    async def _is_trial_overdue(self, number: str, now: float) -> bool:
+        """Return whether operators have known for long that Stripe does not report a payment method. Raise the alert.
+
+        The end of the trial is no measure for that: no collector may have asked Stripe since.
+        """
+        async with self._database.reading() as connection:
+            (row,) = await subscription_rows.fetch_subscriptions(connection, table.c.id == number)
+        if now - row.period_end < UNREPORTED_SECONDS_MAX:
+            return False
+        raised = await self._raise_stuck(number, "Stripe does not report the payment method after its trial", now)
+        return now - raised >= ALERTED_SECONDS_MAX
 
     async def _apply(self, change: Callable[[AsyncConnection, str], Awaitable[None]], subject: str, now: float) -> None:
         """Make one change in its own transaction. A failure must not block the others."""
@@ -140,8 +147,8 @@ class PeriodRoll:
         self._limited_log.error("the period of a subscription cannot end, and is tried again", why, subscription=number)
         await self._raise_stuck(number, why, now)
 
-    async def _raise_stuck(self, number: str, why: str, now: float) -> None:
-        """Raise an alert about a subscription, once for each reason."""
+    async def _raise_stuck(self, number: str, why: str, now: float) -> float:
+        """Raise an alert about a subscription, once for each reason. Return the Unix second of the first one."""
         alert = Alert(
             key=f"billing-stuck:{number}:{why}"[:TITLE_CHARACTERS_MAX],
             kind=AlertKind.SUBSCRIPTION_PERIOD_FAILED,
@@ -151,3 +158,4 @@ class PeriodRoll:
         )
         async with self._database.writing() as connection:
             await raise_once(connection, alert)
+            return (await fetch_times(connection, [alert.key]))[alert.key]

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.alert import Alert, fetch_times, raise_alerts
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices.invoices import OPEN
 from edgeproxy.collector.billing.webhooks.receiver import EventState
@@ -19,13 +19,13 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.delivery_tables import webhook_events
 from edgeproxy.collector.database.schema import DAY, HOUR, customers
 
-DELAY_SECONDS_MAX = 3 * DAY
-"""The most seconds that an unknown payment delays a decision: then the customer counts as unpaid.
-
-So does an unknown payment method the end of a trial.
-"""
 UNREPORTED_SECONDS_MAX = 6 * HOUR
 """The seconds of a delay until an alert."""
+ALERTED_SECONDS_MAX = 3 * DAY - UNREPORTED_SECONDS_MAX
+"""The most seconds after that alert that an unknown payment delays a decision: then the customer counts as unpaid.
+
+So does an unknown payment method the end of a trial. The delay itself may have begun while no collector ran.
+"""
 INVOICES_AT_ONCE_MAX = 100
 """The most invoices looked up by one statement."""
 
@@ -34,12 +34,15 @@ async def find_possible_payers(database: Database, names: Collection[str], now: 
     """Return those of these customers, by name, who may have paid. Raise an alert for each long delay."""
     async with database.reading() as connection:
         delays = {name: since for name, since in (await _list_delays(connection)).items() if name in names}
-    alerts = [_build_alert(name, since, now) for name, since in delays.items() if now - since >= UNREPORTED_SECONDS_MAX]
+    long = {name: since for name, since in delays.items() if now - since >= UNREPORTED_SECONDS_MAX}
+    alerts = {name: _build_alert(name, since, now) for name, since in long.items()}
+    raised: dict[str, float] = {}
     if alerts:
         async with database.writing() as connection:
-            for alert in alerts:
-                await raise_once(connection, alert)
-    return {name for name, since in delays.items() if now - since < DELAY_SECONDS_MAX}
+            await raise_alerts(connection, alerts.values())
+            raised = await fetch_times(connection, [alert.key for alert in alerts.values()])
+    overdue = {name for name, alert in alerts.items() if now - raised[alert.key] >= ALERTED_SECONDS_MAX}
+    return delays.keys() - overdue
 
 
 async def _list_delays(connection: AsyncConnection) -> dict[str, float]:
@@ -67,7 +70,7 @@ async def _list_delays(connection: AsyncConnection) -> dict[str, float]:
 
 def _build_alert(name: str, since: float, now: float) -> Alert:
     """Return the alert that Stripe does not return an invoice of a customer, so that nobody knows its payment."""
-    until = since + DELAY_SECONDS_MAX
+    until = now + ALERTED_SECONDS_MAX
     return Alert(
         key=f"billing-payment-unknown-{name}-{int(since)}",
         kind=AlertKind.WEBHOOK_EVENT_FAILED,

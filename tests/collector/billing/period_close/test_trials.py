@@ -14,7 +14,7 @@ from edgeproxy.collector.billing.stripe.client import Stripe
 from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, trial_alerts
 from edgeproxy.collector.billing.subscriptions.subscription_rows import SubscriptionRow
-from edgeproxy.collector.billing.webhooks.possible_payers import DELAY_SECONDS_MAX, UNREPORTED_SECONDS_MAX
+from edgeproxy.collector.billing.webhooks.possible_payers import ALERTED_SECONDS_MAX, UNREPORTED_SECONDS_MAX
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
@@ -169,10 +169,13 @@ def test_without_a_payment_method_a_trial_ends_the_plan_unless_an_invoice_is_to_
     asyncio.run(work())
 
 
-def test_trial_ends_three_days_late_if_stripe_never_reports_the_payment_method(
-    stripe_sandbox: Sandbox, tmp_path: Path, database: str
+@pytest.mark.parametrize("stopped", [0, 5 * DAY])
+def test_trial_ends_long_after_the_alert_that_stripe_does_not_report_the_payment_method(
+    stripe_sandbox: Sandbox, tmp_path: Path, database: str, stopped: int
 ) -> None:
-    name = f"unreported-{database.partition(':')[0]}"
+    """Also if no collector ran in the days after the end of the trial."""
+    name = f"unreported-{database.partition(':')[0]}-{stopped}"
+    alerted = max(stopped, UNREPORTED_SECONDS_MAX)
 
     async def work() -> None:
         async with sold(tmp_path, database, stripe_sandbox.url, **settings(tmp_path)) as (of, closing):
@@ -188,10 +191,10 @@ def test_trial_ends_three_days_late_if_stripe_never_reports_the_payment_method(
                     raised = (await connection.execute(sa.select(alerts.c.id).where(is_stuck))).all()
                 return (await row_of(of, name)).state, len(raised)
 
-            assert await end(0) == ("trialing", 0)
-            for after in (UNREPORTED_SECONDS_MAX, DELAY_SECONDS_MAX - 1):
+            assert await end(stopped) == ("trialing", 1 if stopped else 0)
+            for after in (alerted, alerted + ALERTED_SECONDS_MAX - 1):
                 assert await end(after) == ("trialing", 1), "one alert"
-            assert await end(DELAY_SECONDS_MAX + 60) == ("active", 1)
+            assert await end(alerted + ALERTED_SECONDS_MAX + 60) == ("active", 1)
 
     asyncio.run(work())
 

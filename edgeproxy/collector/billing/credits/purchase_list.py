@@ -47,8 +47,9 @@ async def fetch_origins(connection: AsyncConnection, customer: str) -> dict[str,
     whole = sa.select(sa.func.sum(entries.amount)).where(of_grant, entries.amount > 0).scalar_subquery()
     own = sa.select(-sa.func.sum(entries.amount)).where(of_grant, entries.grant_id == grants.id).scalar_subquery()
     booked = credit_transactions.c.kind
-    kind = sa.case((booked.in_(("purchase", "gift")), booked), else_="moved")
-    granted = sa.case((grants.paid > 0, grants.paid), (kind == "gift", whole), else_=own)
+    # Returned usage without a grant to return to becomes a gift.
+    kind = sa.case((booked == "purchase", booked), (booked == "moved_in", "moved"), else_="gift")
+    granted = sa.case((grants.paid > 0, grants.paid), (booked == "gift", whole), else_=own)
     statement = (
         sa.select(grants.id, kind, granted, credit_transactions.c.at)
         .join_from(credit_grants, credit_transactions, credit_transactions.c.seq == grants.number)

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from edgeproxy.collector.accounts.change import ChangeRejectedError
-from edgeproxy.collector.billing.credits import credits
+from edgeproxy.collector.billing.credits import credits, purchase_list
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.journal import journal, postings
 from edgeproxy.collector.billing.journal.journal import Posting
@@ -130,6 +130,18 @@ def test_credits_of_a_moved_customer_do_not_expire_at_the_old_residency(sqlite_d
             assert await credits.expire_grants(books, HOUR * 1000) == 0
         await write(opened, credit_transfers.book_promised, ALICE, "acme")
         assert await balances(opened) == (0, [("g", 0)])
+
+    run(sqlite_database, work, "acme")
+
+
+def test_origin_of_credits_that_arrived_is_a_move(sqlite_database: str) -> None:
+    async def work(opened: Database) -> None:
+        async with opened.writing() as connection, journal.open_journal(connection) as books:
+            entries = postings.moved_in_entries(await books.fetch_credit_balance(ACME), [("m/1/0", 70)])
+            books.create_grant(ACME, postings.Grant("m/1/0", 0, None))
+            books.book(Posting(ACME, "moved_in", "m/1", entries, "m"))
+        (origin,) = (await read(opened, purchase_list.fetch_origins, ACME)).values()
+        assert (origin.kind, origin.granted) == ("moved", 70)
 
     run(sqlite_database, work, "acme")
 

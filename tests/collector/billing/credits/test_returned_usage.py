@@ -12,6 +12,7 @@ from edgeproxy.collector.billing.credits import consumption, credits, returned_u
 from edgeproxy.collector.billing.credits.consumption import COMPLETE_SECONDS, CreditMeters
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.credits.paid_usage import list_paid_usage
+from edgeproxy.collector.billing.credits.purchase_list import fetch_origins
 from edgeproxy.collector.billing.credits.returned_usage import OVERDRAFT, Debts, PaidUse, UseMove
 from edgeproxy.collector.billing.credits.statements import month_of
 from edgeproxy.collector.billing.jobs.credits import CreditsJob
@@ -277,6 +278,8 @@ def test_credits_of_no_grant_become_a_gift(database: str, monkeypatch: pytest.Mo
         await shop.book_until(6)
         gift = f"{ID}/{format_time(NOON + HOUR)}/0/returned/50"
         assert await shop.rests() == {"g": 0, gift: 50}, "the credits of the first hour have expired"
+        (origin,) = (await read(shop.database, fetch_origins, ID)).values()
+        assert (origin.kind, origin.granted) == ("gift", 50), "it comes from no other residency"
 
     play(database, monkeypatch, work)
 

@@ -294,9 +294,11 @@ def test_sql_for_one_customer_sees_and_changes_only_its_own_rows(
             assert set(await visible(connection, table, A, "customer")) <= ids, table
         one = f'"{columns[0]}"'
         updated = await fails(connection, A, f"UPDATE {table} SET {one} = {one}")
-        assert updated == len(own | shared), table
         deleted = await fails(connection, A, f"DELETE FROM {table}")
-        assert deleted in (len(own | shared), "23503"), (table, deleted)
+        # Jobs of the collector may add rows meanwhile.
+        counts = range(len(own | shared), len(await visible(connection, table, A)) + 1)
+        assert updated in counts, table
+        assert deleted in (*counts, "23503"), (table, deleted)
         foreign = f"SELECT * FROM {table} WHERE ctid::text = $1"
         (row,) = (await connection.exec_driver_sql(foreign, (min(others),))).mappings()
         marks = ", ".join(f"${n}" for n in range(1, len(row) + 1))

@@ -12,6 +12,7 @@ import typer
 
 from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.cli.outcome import fail
+from edgeproxy.config.secret_text import InvalidSecretError, read_secret_variable
 
 if TYPE_CHECKING:
     from urllib.request import OpenerDirector
@@ -39,6 +40,20 @@ Authorities = Annotated[
 ]
 
 
+def read_token(variable: str) -> str:
+    """Return the token in a variable, or in the file that `{variable}_FILE` names. "" without either.
+
+    Exits with 2 for text that is no token.
+    """
+    try:
+        token = read_secret_variable(variable, os.environ)
+    except InvalidSecretError as error:
+        fail(str(error), 2)
+    if not token.isascii():
+        fail(f"{variable} has characters that no token has", 2)
+    return token
+
+
 class Api:
     """A client of a collector's API, with the token of the environment."""
 
@@ -46,7 +61,7 @@ class Api:
         """`variable` of the environment has the token."""
         self._url = (url or os.environ.get(COLLECTOR) or DEFAULT_URL).rstrip("/")
         self._ca = ca
-        self._token = os.environ.get(variable, "")
+        self._token = read_token(variable)
         if not self._token:
             fail(f"set {variable} to a token of the collector", 2)
         if not self._url.startswith(("http://", "https://")):

@@ -1,11 +1,16 @@
 """Commands about a collector's tables and rights to them: `database migrate | downgrade | rights | copy`."""
 
+import os
 from typing import Annotated
 
 import typer
 
 from edgeproxy.cli.files import CollectorFile, load_collector_file
 from edgeproxy.cli.outcome import fail, finish
+from edgeproxy.config.secret_text import InvalidSecretError, read_secret_variable
+
+OWNER = "EDGEPROXY_DATABASE_OWNER"
+"""The variable with the URL of the owner. Instead of it, OWNER_FILE may name a file."""
 
 
 def migrate(
@@ -14,7 +19,7 @@ def migrate(
         str | None,
         typer.Option(
             metavar="URL",
-            envvar="EDGEPROXY_DATABASE_OWNER",
+            envvar=OWNER,
             help="The same database as in the file, as the user who owns its tables; by default the user in the file.",
         ),
     ] = None,
@@ -22,7 +27,7 @@ def migrate(
     """Make the collector's tables or bring them up to date, and give the user in the file its rights to them."""
     from edgeproxy.collector.commands import database
 
-    finish(database.migrate(load_collector_file(config), owner))
+    finish(database.migrate(load_collector_file(config), owner or _read_owner_file()))
 
 
 def downgrade(
@@ -32,7 +37,7 @@ def downgrade(
         str | None,
         typer.Option(
             metavar="URL",
-            envvar="EDGEPROXY_DATABASE_OWNER",
+            envvar=OWNER,
             help="The same database as in the file, as the user who owns its tables.",
         ),
     ] = None,
@@ -42,7 +47,7 @@ def downgrade(
     """
     from edgeproxy.collector.commands import database
 
-    finish(database.downgrade(load_collector_file(config), revision, owner))
+    finish(database.downgrade(load_collector_file(config), revision, owner or _read_owner_file()))
 
 
 def rights(config: CollectorFile) -> None:
@@ -81,3 +86,11 @@ def copy(
     from edgeproxy.collector.commands import database_copy
 
     finish(database_copy.copy(source, target, dry=dry))
+
+
+def _read_owner_file() -> str | None:
+    """Return the URL in the owner's file, if there is one. Exits with 2 for a file that has none."""
+    try:
+        return read_secret_variable(OWNER, os.environ) or None
+    except InvalidSecretError as error:
+        fail(str(error), 2)

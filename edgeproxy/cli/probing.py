@@ -1,6 +1,5 @@
 """Rounds of the probe for `edgeproxy probe --through`, once or again and again, and their report."""
 
-import os
 import signal
 import sys
 import time
@@ -8,6 +7,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from edgeproxy.cli.api import read_token
 from edgeproxy.cli.outcome import fail
 from edgeproxy.config.addresses import AN_ADDRESS, split_address
 from edgeproxy.config.units import read_duration
@@ -30,9 +30,9 @@ def parse_target(
     if collector is None and (charge or checkout):
         fail("--charge and --checkout go with --collector", 2)
     variables = [KEY] if collector is None else [KEY, TOKEN]
-    key, token = (os.environ.get(name, "").strip() for name in (KEY, TOKEN))
+    key, token = map(read_token, (KEY, TOKEN))
     for name, secret in zip(variables, (key, token), strict=False):
-        if not secret or not secret.isascii() or not secret.isprintable():
+        if not secret:
             fail(f"set {name} in the environment", 2)
     seconds = _parse_seconds("--within", within)
     return ProbeTarget(through, key, collector and collector.rstrip("/"), token, seconds, ca, charge, checkout)

@@ -9,7 +9,7 @@ import typer
 
 from edgeproxy.base.admin_socket import NAME
 from edgeproxy.base.json_values import JsonObject
-from edgeproxy.cli.api import CustomerRef
+from edgeproxy.cli.api import CustomerRef, read_token
 from edgeproxy.cli.files import StateFolder, load_collector_file, locate_edge
 from edgeproxy.cli.outcome import fail
 from edgeproxy.cli.readiness import UnansweredError, wait_until_ready
@@ -88,16 +88,16 @@ def limits(
     that is of any other name or id, and whether the customer may call now: pauses, keys, credits and budgets too.
     """
     import json
-    import os
 
     from edgeproxy.cli import api
 
     url, path = get_admin_url(config, admin, state), _limits_path(customer)
-    if os.environ.get(api.TOKEN) and fetch(url, path, RESPONSE_SECONDS, may_be_missing=True) is None:
+    has_token = bool(api.read_token(api.TOKEN))
+    if has_token and fetch(url, path, RESPONSE_SECONDS, may_be_missing=True) is None:
         path = _limits_path(_fetch_edge_name(customer))
     answer, page = query(url, path, _render_limits)
     access = None
-    if os.environ.get(api.TOKEN):
+    if has_token:
         collector = api.Api(None)
         access = collector.call("GET", collector.customer_path(customer, "access"), may_be_missing=True)
     if as_json:
@@ -260,14 +260,13 @@ def _fetch_body(url: str, path: str, seconds: float, *, may_be_missing: bool = F
 
     Over https:// certificates are not verified: the question is whether the server is healthy.
     """
-    import os
     from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import Request, build_opener
 
     where = "http://localhost" if url.startswith(AT_SOCKET) else url
     request = Request(where + path)
-    if url.startswith("http://") and (token := os.environ.get(TOKEN)):
+    if url.startswith("http://") and (token := read_token(TOKEN)):
         request.add_header("Authorization", f"Bearer {token}")
     try:
         with build_opener(*_build_handlers(url)).open(request, timeout=seconds) as answer:

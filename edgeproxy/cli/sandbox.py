@@ -1,11 +1,11 @@
 """The command `stripe-sandbox`."""
 
-import os
 from enum import StrEnum
 from typing import Annotated
 
 import typer
 
+from edgeproxy.cli.api import read_token
 from edgeproxy.cli.outcome import fail
 
 
@@ -61,7 +61,7 @@ def stripe_sandbox(
         seconds = 0.0 if lag == "0" else read_duration(lag)
     except ValueError as error:
         fail(f"--lag: {error}", 2)
-    secret = os.environ.get(SECRETS_VARIABLE, "").strip()
+    secret = read_token(SECRETS_VARIABLE)
     if webhook is not None and not (webhook.startswith(("http://", "https://")) and secret):
         fail(f"--webhook: takes a URL, and a secret in {SECRETS_VARIABLE}", 2)
     from edgeproxy.stripe_sandbox.main import Webhook, run

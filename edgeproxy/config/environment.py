@@ -2,7 +2,8 @@
 
 `${file:/PATH}` is the secret in a file (secret_text.py). Each reload reads it again. `$${` means a plain `${`. As in a
 shell, the default applies if a variable is unset *or empty*. The content of a variable or a file stays inside its
-scalar: it is inserted after the configuration was parsed, and is not parsed itself.
+scalar: it is inserted after the configuration was parsed, and is not parsed itself. One line end at the end of either
+is left out, because a Secret of Kubernetes made from a file has it.
 """
 
 import re
@@ -17,6 +18,8 @@ REFERENCE = re.compile(
 A_SECRET_FILE = "a file with the secret in one line, without quotes and spaces"
 NOT_TEXT = re.compile("[\ud800-\udfff]")
 """Surrogates, which Python makes from bytes that are not UTF-8."""
+LINE_END = re.compile(r"(?<=[^\r\n])\r?\n\Z")
+"""One line end. Two of them stay, so that the reader of a secret refuses them."""
 
 
 class UnresolvedVariableError(Exception):
@@ -30,7 +33,14 @@ class UnresolvedVariableError(Exception):
 
 OWN_SECRETS = frozenset(
     (
+        "EDGEPROXY_ADMIN_TOKEN",
+        "EDGEPROXY_DATABASE_FROM",
         "EDGEPROXY_DATABASE_OWNER",
+        "EDGEPROXY_DATABASE_TO",
+        "EDGEPROXY_FROM_TOKEN",
+        "EDGEPROXY_PROBE_KEY",
+        "EDGEPROXY_PROBE_TOKEN",
+        "EDGEPROXY_TO_TOKEN",
         "EDGEPROXY_TOKEN",
         "STRIPE_SECRET_KEY",
         "STRIPE_WEBHOOK_SECRETS",
@@ -78,11 +88,11 @@ def resolve_variables(
         if current is not None and NOT_TEXT.search(current):
             raise UnresolvedVariableError(f"the variable {name} is not UTF-8", "set it to text")
         if default is not None:
-            return current or default
+            return LINE_END.sub("", current or "") or default
         if current is None:
             raise UnresolvedVariableError(
                 f"the environment has no variable {name}", f"set it, or write ${{{name}:-default}}"
             )
-        return current
+        return LINE_END.sub("", current)
 
     return REFERENCE.sub(value, written)

@@ -13,8 +13,8 @@ from edgeproxy.config.forms import PORT, build_any_of, build_text, written
 from edgeproxy.config.parsers import read_list
 from edgeproxy.config.part import Part
 from edgeproxy.config.tls import OutwardTls
-from edgeproxy.config.units import read_text, value_error
-from edgeproxy.config.url_secrets import check_credentials
+from edgeproxy.config.units import value_error
+from edgeproxy.config.url_secrets import read_secret_url
 
 MEMORY = "memory://"
 """The hub of hosts that share with no other host."""
@@ -50,8 +50,7 @@ def read_hub_url(value: object) -> str:
     It may also be `redis[s]+cluster://[USER[:PASSWORD]@]HOST:PORT,HOST:PORT…`, or in this form `redis[s]+sentinel`,
     followed by `/SERVICE[/DATABASE]`. Errors never show the URL, because an invalid one may have a password anywhere.
     """
-    written = read_text(value, A_HUB)
-    check_credentials(written, A_HUB)
+    written = read_secret_url(value, A_HUB)
     hint = A_HUB
     if written.lower() == MEMORY:
         return MEMORY

@@ -12,8 +12,8 @@ from edgeproxy.config.field_types import File
 from edgeproxy.config.forms import build_any_of, build_text, written
 from edgeproxy.config.parsers import read_list
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import PatternText, read_text, value_error
-from edgeproxy.config.url_secrets import check_credentials
+from edgeproxy.config.units import PatternText, value_error
+from edgeproxy.config.url_secrets import read_secret_url
 
 A_PROXY = "http://HOST:PORT, or http://USER:PASSWORD@HOST:PORT"
 AN_EXCEPTION = "a host, a domain such as .example.com, or a network such as 10.0.0.0/8"
@@ -24,8 +24,7 @@ PROXY = build_text("proxy URL", r"https?://.+", "http://proxy.example.com:3128")
 @written(PROXY)
 def read_proxy_url(value: object) -> str:
     """Read the URL of an outgoing proxy. Errors do not show it, because it may have a password."""
-    url = read_text(value, A_PROXY)
-    check_credentials(url, A_PROXY)
+    url = read_secret_url(value, A_PROXY)
     try:
         parts = urlsplit(url)
         is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -35,7 +35,7 @@ JSON_PATH = re.compile(r"[A-Za-z0-9_$@-]{1,64}(?:\.[A-Za-z0-9_$@-]{1,64}){0,7}")
 ESTIMATE = re.compile(r"(text|bytes)/([1-9][0-9]{0,3}|10000)")
 ROUTE_PATTERN = re.compile(r"[!-~]{1,100}")
 SCOPE = re.compile(r"[!#-\[\]-~]{1,64}")
-TOKEN = re.compile(r"[!-~]{1,1000}")
+TOKEN = re.compile(r"[!-~]{1,8000}")
 DIGEST = re.compile(r"[0-9a-fA-F]{64}")
 DIGEST_FORM = build_text("64 hex digits", DIGEST.pattern)
 NOTHING_DIGEST = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
@@ -140,22 +140,25 @@ def read_file_path(value: object, hint: str) -> str:
 @written({"type": "string", "title": "text"}, lambda _: None)
 def read_secret(value: object) -> str | None:
     """Read a secret. An empty one, as from an unset variable, is None. Errors do not show it."""
-    if value is None:
-        return None
-    text = read_text(value, A_SECRET)
+    return None if value is None else read_secret_text(value, A_SECRET) or None
+
+
+def read_secret_text(value: object, hint: str) -> str:
+    """Read the text of a secret. Errors do not show it."""
+    text = read_text(value, hint)
     try:
-        return parse_secret(text) or None
+        return parse_secret(text)
     except InvalidSecretError as error:
-        raise value_error(str(error), A_SECRET) from None
+        raise value_error(str(error), hint) from None
 
 
 @written(build_text("text without spaces", f"|{TOKEN.pattern}"), lambda _: None)
 def read_token(value: object) -> str | None:
     """Read a bearer token. An empty one is None. Errors do not show it."""
     hint = "one text without spaces, best from the environment: ${COLLECTOR_TOKEN}"
-    token = None if value is None else read_text(value, hint)
+    token = None if value is None else read_secret_text(value, hint)
     if token and not TOKEN.fullmatch(token):
-        raise value_error("has characters that no token has", hint)
+        raise value_error("has characters that no token has, or too many", hint)
     return token or None
 
 

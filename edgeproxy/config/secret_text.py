@@ -5,6 +5,7 @@ password manager, a shell or a template, for example quotes or a second line, is
 other software that reads the file might repair it differently.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 SECRET_BYTES_MAX = 16 << 10
@@ -55,3 +56,19 @@ def read_secret_file(file: str | Path) -> str:
     if not secret:
         raise InvalidSecretError(f"{file} is empty")
     return secret
+
+
+def read_secret_variable(name: str, environ: Mapping[str, str]) -> str:
+    """Return the secret in a variable, or in the file that the variable `{name}_FILE` names. "" without either.
+
+    Raises InvalidSecretError, whose message names the variable or the file.
+    """
+    content, file = environ.get(name, ""), environ.get(f"{name}_FILE", "")
+    if content and file:
+        raise InvalidSecretError(f"{name} and {name}_FILE are both set")
+    if file:
+        return read_secret_file(file)
+    try:
+        return parse_secret(content)
+    except InvalidSecretError as error:
+        raise InvalidSecretError(f"{name} {error}") from None

@@ -17,7 +17,7 @@ AN_ENDPOINT = "http://HOST:PORT or https://HOST:PORT of an OTLP receiver, such a
 AN_ATTRIBUTE = "up to 200 printable characters"
 A_HEADER = "one line of visible ASCII, best from the environment: ${OTLP_TOKEN}"
 PATH = re.compile(r"(/[A-Za-z0-9._~%-]*)*")
-HEADER = re.compile(r"[ -~]{0,4000}")
+HEADER = re.compile(r"[ -~]{0,8000}")
 ATTRIBUTE_CHARACTERS_MAX = 200
 TRACES_PATH = "/v1/traces"
 """The path of traces below the receiver's path (OTLP/HTTP)."""
@@ -37,7 +37,9 @@ def read_otlp_endpoint(value: object) -> str:
     return origin + parts.path.rstrip("/").removesuffix(TRACES_PATH)
 
 
-read_header = PatternText("text", HEADER, "has characters that no field has", A_HEADER, write=lambda _: None)
+read_header = PatternText(
+    "text", HEADER, "has characters that no field has, or too many", A_HEADER, write=lambda _: None
+)
 """Reads the value of a field in requests to the receiver. Errors do not show it."""
 
 

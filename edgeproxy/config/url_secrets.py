@@ -7,6 +7,7 @@ a host, which errors show.
 import re
 from urllib.parse import unquote
 
+from edgeproxy.config.parsers import read_secret_text
 from edgeproxy.config.units import value_error
 
 ESCAPES = {"%": "%25", "@": "%40", ":": "%3A", "/": "%2F", "?": "%3F", "#": "%23"}
@@ -14,6 +15,13 @@ ESCAPES = {"%": "%25", "@": "%40", ":": "%3A", "/": "%2F", "?": "%3F", "#": "%23
 HINT = "in the user and the password " + ", ".join(f"{code} stands for {raw}" for raw, code in ESCAPES.items())
 AUTHORITY = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)(.*)", re.DOTALL)
 USER = re.compile(r"(?:[^%:@\s]|%[0-9A-Fa-f]{2})*(?::(?:[^%:@\s]|%[0-9A-Fa-f]{2})*)?")
+
+
+def read_secret_url(value: object, hint: str) -> str:
+    """Read a URL that may have a password. Errors do not show it."""
+    url = read_secret_text(value, hint)
+    check_credentials(url, hint)
+    return url
 
 
 def check_credentials(url: str, hint: str = "") -> None:

@@ -693,3 +693,40 @@ def test_collector_commands_reject_the_file_of_an_edge(command: tuple[str, ...])
 def test_version_is_printed() -> None:
     result = run("--version")
     assert (result.exit_code, result.stdout) == (0, f"edgeproxy {__version__} ({describe_build()})\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("EDGEPROXY_TOKEN", ("tokens", "ls")),
+        ("EDGEPROXY_TOKEN", ("limits", "acme")),
+        ("EDGEPROXY_ADMIN_TOKEN", ("status", "--admin", "127.0.0.1:1")),
+        ("EDGEPROXY_PROBE_KEY", ("probe", "--through", "http://127.0.0.1:1/")),
+        ("STRIPE_WEBHOOK_SECRETS", ("stripe-sandbox", "--webhook", "http://127.0.0.1:1/")),
+    ],
+)
+def test_secret_of_a_command_is_held_to_the_one_reader(tmp_path: Path, name: str, arguments: tuple[str, ...]) -> None:
+    for secret, why in (
+        ("hush hush", f"{name} has white space"),
+        ("'hush'", f"{name} begins or ends with a quote"),
+        ("h\udce9sh", f"{name} is not UTF-8"),
+        ("hüsh", f"{name} has characters that no token has"),
+    ):
+        done = run(*arguments, environ={name: secret})
+        assert done.exit_code == 2
+        assert why in done.output
+        assert "sh'" not in done.output
+    file = tmp_path / "missing"
+    done = run(*arguments, environ={f"{name}_FILE": str(file)})
+    assert done.exit_code == 2
+    assert f"{file} cannot be read" in done.output
+
+
+def test_file_of_the_owner_s_url_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "collector.yaml"
+    token = {"name": "admin", "role": "admin", "sha256": "a" * 64}
+    file.write_text(yaml.safe_dump({"listen": f"{HOST}:0", "database": "sqlite:///ledger.db", "tokens": [token]}))
+    environ = {"EDGEPROXY_DATABASE_OWNER_FILE": str(tmp_path / "missing")}
+    done = run("database", "migrate", "-c", str(file), environ=environ)
+    assert done.exit_code == 2
+    assert "missing cannot be read" in done.output

@@ -235,7 +235,7 @@ def test_an_empty_file_lacks_what_an_edge_needs(problems):
         ("usage: {}", "usage.collector: is missing, write collector: http://127.0.0.1:9100"),
         ("usage: {collector: 'http://a', evry: 1s}", "usage.evry: unknown field, did you mean every?"),
         ("usage: {collector: 'http://a', every: 2min}", "usage.every: '2min' is out of range, from 100ms to 1min"),
-        ("usage: {collector: 'http://a', token: 'a b'}", "usage.token: has characters that no token has, "
+        ("usage: {collector: 'http://a', token: 'a b'}", "usage.token: has white space, "
          "one text without spaces, best from the environment: ${COLLECTOR_TOKEN}"),
         ("usage: {collector: 'https://a', tls: yes}",
          "usage.tls: is not a mapping, write tls: {ca: certs/ca.pem}, or leave it out: https:// is enough"),

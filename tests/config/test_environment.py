@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from edgeproxy.config.environment import UnresolvedVariableError, build_child_environment, resolve_variables
 
 A_REFERENCE = "write ${NAME}, ${NAME:-default} or ${file:/PATH}, $${ for a plain ${"
-ENVIRON = {"A": "one", "EMPTY": "", "NESTED": "${A}", "BYTES": "\udcff"}
+ENDS = {"LINE": "one\n", "DOS": "one\r\n", "LINES": "one\n\n", "END": "\n"}
+ENVIRON = {**ENDS, "A": "one", "EMPTY": "", "NESTED": "${A}", "BYTES": "\udcff"}
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,9 @@ ENVIRON = {"A": "one", "EMPTY": "", "NESTED": "${A}", "BYTES": "\udcff"}
         ("$${A}", "${A}"),
         ("$$${A}", "$${A}"),
         ("$A {A} $", "$A {A} $"),
+        ("x${LINE}y${LINE:-two}z", "xoneyonez"),
+        ("${DOS}", "one"),
+        ("${LINES}${END}", "one\n\n\n"),
     ],
 )
 def test_variables_are_replaced_once(written, meant):

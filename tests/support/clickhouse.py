@@ -18,7 +18,7 @@ from loadtest.testbed.process import ROOT
 from loadtest.testbed.threaded_server import Threaded
 
 DATABASE = "analytics"
-USER, PASSWORD = "exporter", "a password of ClickHouse"
+USER, PASSWORD = "exporter", "a-password-of-ClickHouse"
 INSERT = re.compile(r"INSERT INTO (\w+) \(([\w, ]+)\) FORMAT Parquet")
 SELECT = re.compile(r"SELECT file, count\(\), toString\(sum\(toInt128\(value\)\)\) FROM (\w+) GROUP BY file")
 SCHEMAS = {

@@ -21,6 +21,7 @@ from edgeproxy.collector.exports import files, reading_files
 from edgeproxy.collector.exports.manifest import FOLDER, DamagedExportError, File, Manifests
 from edgeproxy.collector.exports.storage import InvalidStorageError, Storage, StorageUnavailableError
 from edgeproxy.config import addresses
+from edgeproxy.config.secret_text import InvalidSecretError, read_secret_variable
 
 URL_FORM = "https://HOST:8443/DATABASE"
 TABLES = (files.FOLDER, reading_files.FOLDER)
@@ -116,7 +117,11 @@ async def open_clickhouse(url: str, environ: Mapping[str, str]) -> AsyncIterator
     if parts.scheme == "http" and not addresses.is_loopback(host):
         raise InvalidStorageError("--clickhouse: is not https://, which only a server on this host may be")
     credentials = {"X-ClickHouse-User": "CLICKHOUSE_USER", "X-ClickHouse-Key": "CLICKHOUSE_PASSWORD"}
-    fields = {field: environ[name] for field, name in credentials.items() if environ.get(name)}
+    try:
+        read = {field: read_secret_variable(name, environ) for field, name in credentials.items()}
+    except InvalidSecretError as error:
+        raise InvalidStorageError(str(error)) from None
+    fields = {field: text for field, text in read.items() if text}
     async with open_session(PEER, headers=fields) as session:
         yield ClickHouse(session, f"{parts.scheme}://{parts.netloc}/", database)
 

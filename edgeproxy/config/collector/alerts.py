@@ -16,7 +16,7 @@ from edgeproxy.config.part import Part
 from edgeproxy.config.references import Fault, is_switched_on
 from edgeproxy.config.tree import Items, Table
 from edgeproxy.config.units import DAY_SECONDS, PatternText, Time, Whole, read_text, value_error
-from edgeproxy.config.url_secrets import check_credentials
+from edgeproxy.config.url_secrets import read_secret_url
 
 A_WEBHOOK = "https://HOST/PATH; http:// reaches this host alone"
 A_FOLDER = "a URL that ends with a slash, such as https://git.example.com/edgeproxy/blob/main/"
@@ -107,8 +107,7 @@ def parse_mail_server(url: str) -> MailServer:
 @written(build_text("mail server URL", r"smtps?://.+", "smtps://USER:PASSWORD@mail.example.com:465"))
 def read_smtp(value: object) -> str:
     """Read the URL of a mail server. Errors do not show it, because it has a password."""
-    url = read_text(value, AN_SMTP)
-    check_credentials(url, AN_SMTP)
+    url = read_secret_url(value, AN_SMTP)
     try:
         parse_mail_server(url)
     except ValueError:

@@ -4,7 +4,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.units import format_value, read_text, value_error
-from edgeproxy.config.url_secrets import check_credentials
+from edgeproxy.config.url_secrets import read_secret_url
 
 A_DATABASE = "sqlite:///var/collector/ledger.db, or postgresql://USER:PASSWORD@HOST:PORT/NAME"
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
@@ -36,7 +36,8 @@ def read_database(value: object) -> str:
     Errors never show a URL that may have a password.
     """
     url = read_text(value, A_DATABASE)
-    check_credentials(url, A_DATABASE)
+    if not url.startswith("sqlite:"):  # The name of a file may have spaces.
+        url = read_secret_url(url, A_DATABASE)
     shown = format_value(url)
     try:
         parts = urlsplit(url)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.config import parsers, units
 from edgeproxy.config.forms import build_any_of, build_text, written
 from edgeproxy.config.part import Part
@@ -16,6 +17,7 @@ A_CACHE_KEY = (
 )
 PUBLIC_KEY_PREFIX = "ed25519:"
 KEY_BYTES = 32
+KEY_FORM: JsonObject = {"type": "string", "title": "text"}
 
 
 @written(build_text("public key", "ed25519:[A-Za-z0-9+/]{43}="))
@@ -30,7 +32,6 @@ def read_public_key(value: object) -> str:
 
 def parse_secret_key(written: str) -> bytes:
     """Parse the 32 bytes of a secret key, in Base64 or hex. Raises ValueError, which does not show the key."""
-    written = written.strip()
     try:
         raw = bytes.fromhex(written) if len(written) == 2 * KEY_BYTES else parsers.decode_base64(written)
     except ValueError:
@@ -40,16 +41,21 @@ def parse_secret_key(written: str) -> bytes:
     return raw
 
 
-@written(lambda inner: build_any_of({"type": "string", "title": "text"}, inner), lambda _: None)
-def read_cache_key(value: object) -> object:
-    """Read a key, or a mapping with its source. Errors do not show it."""
-    if not isinstance(value, str):
-        return value
+@written(KEY_FORM, lambda _: None)
+def read_key(value: object) -> str:
+    """Read a key. Errors do not show it."""
+    key = parsers.read_secret_text(value, A_CACHE_KEY)
     try:
-        parse_secret_key(value)
+        parse_secret_key(key)
     except ValueError:
         raise value_error("is no key", A_CACHE_KEY) from None
-    return {"key": value}
+    return key
+
+
+@written(lambda inner: build_any_of(KEY_FORM, inner), lambda _: None)
+def read_cache_key(value: object) -> object:
+    """Read a key, or a mapping with its source. Errors do not show it."""
+    return {"key": read_key(value)} if isinstance(value, str) else value
 
 
 class CacheKey(Part):
@@ -64,7 +70,9 @@ class CacheKey(Part):
     [at rest](directory.md#at-rest).
     """
 
-    key: str | None = Field(default=None, repr=False, description="The key itself. `cache_key: KEY` is short for it.")
+    key: Annotated[str, BeforeValidator(read_key)] | None = Field(
+        default=None, repr=False, description="The key itself. `cache_key: KEY` is short for it."
+    )
     file: Annotated[Path, BeforeValidator(parsers.read_file)] | None = Field(
         default=None, description="File that contains the key."
     )

@@ -160,6 +160,16 @@ def test_an_address_that_cannot_be_meant_is_refused(url: str, says: str) -> None
     assert "secret" not in str(refused.value)
 
 
+def test_password_that_is_none_is_refused_and_not_shown() -> None:
+    async def run() -> None:
+        async with open_clickhouse("https://clickhouse.example.com/a", {"CLICKHOUSE_PASSWORD": "hush hush"}):
+            pass
+
+    with pytest.raises(InvalidStorageError, match="CLICKHOUSE_PASSWORD has white space") as refused:
+        asyncio.run(run())
+    assert "hush" not in str(refused.value)
+
+
 def test_the_commands_copy_and_verify_and_say_why_they_cannot(
     clock: Clock,  # noqa: F811
     tmp_path: Path,

@@ -21,7 +21,8 @@ CONTEXTS_MAX = 64
 HASHED = re.compile(r"[0-9a-f]{8}\.[0-9]+")
 """The names of authorities' files in a directory, as OpenSSL expects them."""
 
-_Stamp = tuple[str, int, int, int]
+Stamps = tuple[tuple[str, int, int, int], ...]
+"""The state of files: names, and numbers that change with their content."""
 _Arguments = tuple[Path | None, Path | None, Path | None, bool, bool]
 
 
@@ -33,7 +34,7 @@ class _Trust:
     def __init__(self) -> None:
         self.files: tuple[Path, ...] = ()
         self.bundle: _TemporaryFileWrapper[bytes] | None = None
-        self.contexts: dict[_Arguments, tuple[tuple[_Stamp, ...], ssl.SSLContext]] = {}
+        self.contexts: dict[_Arguments, tuple[Stamps, ssl.SSLContext]] = {}
         """Contexts, and the state of their files."""
 
 
@@ -84,8 +85,7 @@ def create_context(
 
     Equal arguments return one context until a file changes. Reading the system's authorities takes some 20 ms.
     """
-    files = [*_trust.files, *(os.environ.get(name) for name in AUTHORITY_VARIABLES)] if ca is None else [ca]
-    stamps = tuple(_stamp(file) for file in (*files, cert, key) if file)
+    stamps = stamp_files(ca, cert, key)
     arguments = (ca, cert, key, verify, check_hostname)
     known = _trust.contexts.get(arguments)
     if known is not None and known[0] == stamps:
@@ -106,6 +106,12 @@ def create_context(
         _trust.contexts.clear()
     _trust.contexts[arguments] = stamps, context
     return context
+
+
+def stamp_files(ca: Path | None = None, cert: Path | None = None, key: Path | None = None) -> Stamps:
+    """Return the state of the files of a connection, for clients that live longer than a context."""
+    files = [*_trust.files, *(os.environ.get(name) for name in AUTHORITY_VARIABLES)] if ca is None else [ca]
+    return tuple(_stamp(file) for file in (*files, cert, key) if file)
 
 
 def read_bundle() -> bytes:
@@ -144,8 +150,8 @@ def trusted_by_variable() -> Iterator[None]:
             os.environ["SSL_CERT_FILE"] = before
 
 
-def _stamp(file: str | Path) -> _Stamp:
-    """Return the name of a file, and numbers that change with its content. They are zero if the file does not exist."""
+def _stamp(file: str | Path) -> tuple[str, int, int, int]:
+    """Return the state of one file. The numbers are zero if it does not exist."""
     try:
         at = os.stat(file)
     except OSError:

@@ -11,7 +11,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
 from edgeproxy.base.outgoing_proxy import find_proxy
-from edgeproxy.base.trust import read_bundle
+from edgeproxy.base.trust import Stamps, read_bundle, stamp_files
 from edgeproxy.config.tracing import Tracing
 from edgeproxy.tracing.transport import ANSWER_BYTES_MAX, WHY_CHARACTERS_MAX, Outcome, accept
 
@@ -35,13 +35,12 @@ class GrpcTransport:
         self._settings = settings
         self._metadata = tuple((name.lower(), text) for name, text in settings.headers.items())
         self._channel: grpc.aio.Channel | None = None
+        self._stamps: Stamps = ()
 
     async def send(self, request: ExportTraceServiceRequest) -> Outcome:
         """Send a request; see Transport."""
         try:
-            if self._channel is None:
-                self._channel = await self._open()
-            stub = TraceServiceStub(self._channel)
+            stub = TraceServiceStub(await self._get_channel())
             response = await stub.Export(request, timeout=self._settings.timeout, metadata=self._metadata)
             # grpcio returns None for an answer that is no message. The receiver has accepted the request nevertheless.
             return Outcome(True) if response is None else accept(response)
@@ -50,6 +49,16 @@ class GrpcTransport:
             return Outcome(False, name in RETRIED_CODES, f"it answers {name}: {details}")
         except (OSError, ValueError) as error:  # Of certificate files.
             return Outcome(False, True, str(error))
+
+    async def _get_channel(self) -> grpc.aio.Channel:
+        """Return the channel. It is a new one if files have changed, because a channel keeps what it has read."""
+        tls = self._settings.tls
+        stamps = await asyncio.to_thread(stamp_files, tls.ca, tls.cert, tls.key)
+        if stamps != self._stamps:
+            await self.close()
+        if self._channel is None:
+            self._channel, self._stamps = await self._open(), stamps
+        return self._channel
 
     async def _open(self) -> grpc.aio.Channel:
         settings = self._settings

@@ -15,7 +15,7 @@ from edgeproxy.collector.webhooks.address_policy import find_refusal
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.squid import PROGRAM, Squid
-from tests.support.tls_peers import LEAVING, TlsPeer
+from tests.support.tls_peers import LEAVING, TlsPeer, build_aws_environment
 
 NAME = "service.test"
 SECONDS_MAX = 60.0
@@ -53,12 +53,7 @@ def peer(tmp_path: Path) -> Iterator[TlsPeer]:
 def call(name: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch) -> str:
     """Make a call, and return its result or its error as text."""
     url = f"https://{NAME}:{peer.port}"
-    for variable, value in {
-        "AWS_ENDPOINT_URL_KMS": url,
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    for variable, value in build_aws_environment(url).items():
         monkeypatch.setenv(variable, value)
     if name == "webhook":  # Its name is looked up here, so that its addresses can be checked.
         look_up = socket.getaddrinfo

@@ -11,8 +11,8 @@ from edgeproxy.base import trust
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.config.tls import UpstreamTls
-from loadtest.testbed.authority import Authority
-from tests.support.tls_peers import TRUSTING, TlsPeer
+from loadtest.testbed.authority import Authority, Pair
+from tests.support.tls_peers import LASTING, PRESENTING, TRUSTING, TlsPeer, build_aws_environment
 
 NAME = "localhost"
 SECONDS_MAX = 60.0
@@ -35,12 +35,7 @@ def _own_trust(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def call(name: str, port: int, monkeypatch: pytest.MonkeyPatch) -> str:
     """Make a call, and return its result or its error as text."""
     url = f"https://{NAME}:{port}"
-    for variable, value in {
-        "AWS_ENDPOINT_URL_KMS": url,
-        "AWS_ACCESS_KEY_ID": "a",
-        "AWS_SECRET_ACCESS_KEY": "b",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }.items():
+    for variable, value in build_aws_environment(url).items():
         monkeypatch.setenv(variable, value)
 
     async def run() -> str:
@@ -86,6 +81,68 @@ def test_call_refuses_another_name(name: str, authority: Authority, monkeypatch:
     assert not peer.heard
 
 
+def replace(file: Path, content: bytes) -> None:
+    fresh = file.with_suffix(".fresh")
+    fresh.write_bytes(content)
+    fresh.replace(file)
+
+
+@pytest.mark.parametrize("name", TRUSTING)
+def test_call_follows_a_file_that_is_replaced(
+    name: str, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "trusted.pem"
+    file.write_bytes(Authority(tmp_path, "theirs").file.read_bytes())
+    trust.set_trust([file])
+    with TlsPeer(authority.issue(NAME)) as peer:
+        call(name, peer.port, monkeypatch)
+        assert not peer.heard
+        replace(file, authority.file.read_bytes())
+        result = call(name, peer.port, monkeypatch)
+    assert peer.heard, result
+
+
+@pytest.mark.parametrize("name", LASTING)
+def test_client_that_lasts_follows_a_file_that_is_replaced(
+    name: str, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It trusts the new authority with its next connection, and the old one no longer."""
+    ours, theirs = authority.file.read_bytes(), Authority(tmp_path, "theirs").file.read_bytes()
+    file = tmp_path / "trusted.pem"
+    file.write_bytes(theirs)
+    trust.set_trust([file])
+
+    async def run(peer: TlsPeer) -> None:
+        async with LASTING[name](f"https://{NAME}:{peer.port}", monkeypatch) as use:
+            for content in (theirs, ours, theirs):
+                replace(file, content)
+                peer.heard.clear()
+                with suppress(Exception):
+                    await use()
+                assert bool(peer.heard) == (content == ours)
+
+    with TlsPeer(authority.issue(NAME)) as peer:
+        asyncio.run(run(peer))
+
+
+@pytest.mark.parametrize("name", PRESENTING)
+def test_call_presents_its_own_certificate(name: str, tmp_path: Path, authority: Authority) -> None:
+    trust.set_trust([authority.file])
+    (tmp_path / "clients").mkdir()
+    clients = Authority(tmp_path / "clients")
+    own, wrong = clients.issue("client"), authority.issue("client")
+    with TlsPeer(authority.issue(NAME), clients.file) as peer:
+        for pair, heard in ((None, 0), (wrong, 0), (own, 1)):
+
+            async def run(pair: Pair | None = pair) -> None:
+                with suppress(Exception):
+                    async with asyncio.timeout(SECONDS_MAX):
+                        await PRESENTING[name](f"https://{NAME}:{peer.port}", pair)
+
+            asyncio.run(run())
+            assert len(peer.heard) == heard, (name, pair)
+
+
 def test_session_follows_a_file_that_is_replaced(tmp_path: Path, authority: Authority) -> None:
     """A session lives as long as the process; its next connection has the new authority."""
     other = Authority(tmp_path, "theirs")
@@ -98,9 +155,7 @@ def test_session_follows_a_file_that_is_replaced(tmp_path: Path, authority: Auth
         async with open_session(HttpPeer("the peer", 5.0, 1024), force_close=True) as session:
             for content, expected in ((None, 0), (authority.file.read_bytes(), 1), (other.file.read_bytes(), 1)):
                 if content is not None:
-                    fresh = tmp_path / "fresh.pem"
-                    fresh.write_bytes(content)
-                    fresh.replace(file)
+                    replace(file, content)
                 with suppress(Exception):
                     async with session.get(url) as response:
                         await response.read()

@@ -4,12 +4,14 @@ import asyncio
 import socket
 import ssl
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
+import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from edgeproxy.base.client_tls import ClientTls
@@ -32,6 +34,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 
 SSL_REQUEST_BYTES = 8
 """The length of PostgreSQL's request for TLS."""
 
+Use = Callable[[], Awaitable[object]]
 Call = Callable[[str], Awaitable[object]]
 """A call of a server at https://HOST:PORT."""
 
@@ -95,24 +98,71 @@ async def _ready_call(name: str, url: str) -> object:
     return await CALLS[name][0](url, 5.0, lambda: None)
 
 
-async def check_upstream(url: str) -> object:
-    return await probe_address(Endpoint(url=url), HOST, "/", 5.0, ClientTls(UpstreamTls()))
+def build_tls(own: Pair | None) -> UpstreamTls:
+    return UpstreamTls() if own is None else UpstreamTls(cert=own.cert, key=own.key)
 
 
-async def export_by_grpc(url: str) -> object:
-    transport = GrpcTransport(Tracing(endpoint=url, protocol="grpc", timeout=5.0))
+async def check_upstream(url: str, own: Pair | None = None) -> object:
+    return await probe_address(Endpoint(url=url), HOST, "/", 5.0, ClientTls(build_tls(own)))
+
+
+async def export_by_grpc(url: str, own: Pair | None = None) -> object:
+    transport = GrpcTransport(Tracing(endpoint=url, protocol="grpc", timeout=5.0, tls=build_tls(own)))
     try:
         return (await transport.send(ExportTraceServiceRequest())).why
     finally:
         await transport.close()
 
 
-async def open_database(url: str) -> object:
-    return await Database.connect(f"postgresql://me@{urlsplit(url).netloc}/ledger?sslmode=verify-full")
+def build_aws_environment(url: str) -> dict[str, str]:
+    """Return the variables of the call of AWS KMS."""
+    return {
+        "AWS_ENDPOINT_URL_KMS": url,
+        "AWS_ACCESS_KEY_ID": "a",
+        "AWS_SECRET_ACCESS_KEY": "b",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
 
 
-async def open_hub(url: str) -> object:
-    return await Link.open(f"rediss://{urlsplit(url).netloc}/0", Tls(), deadline=5.0)
+@asynccontextmanager
+async def lasting_grpc(url: str, _: pytest.MonkeyPatch) -> AsyncIterator[Use]:
+    transport = GrpcTransport(Tracing(endpoint=url, protocol="grpc", timeout=5.0))
+    try:
+        yield lambda: transport.send(ExportTraceServiceRequest())
+    finally:
+        await transport.close()
+
+
+@asynccontextmanager
+async def lasting_kms(url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Use]:
+    for name, value in build_aws_environment(url).items():
+        monkeypatch.setenv(name, value)
+    service = AwsKmsKeyService("arn:aws:kms:eu-central-1:111122223333:key/1")
+    yield lambda: service.wrap(b"key")
+
+
+@asynccontextmanager
+async def lasting_database(url: str, _: pytest.MonkeyPatch) -> AsyncIterator[Use]:
+    database = Database(f"postgresql://me@{urlsplit(url).netloc}/ledger?sslmode=verify-full")
+
+    async def read() -> None:
+        async with database.reading():
+            pass
+
+    try:
+        yield read
+    finally:
+        await database.close()
+
+
+async def open_database(url: str, own: Pair | None = None) -> object:
+    files = "" if own is None else f"&sslcert={own.cert}&sslkey={own.key}"
+    return await Database.connect(f"postgresql://me@{urlsplit(url).netloc}/ledger?sslmode=verify-full{files}")
+
+
+async def open_hub(url: str, own: Pair | None = None) -> object:
+    tls = Tls() if own is None else Tls(cert=own.cert, key=own.key)
+    return await Link.open(f"rediss://{urlsplit(url).netloc}/0", tls, deadline=5.0)
 
 
 async def send_mail(url: str) -> object:
@@ -152,3 +202,16 @@ TRUSTING: dict[str, Call] = LEAVING | {
     "mail": send_mail,
 }
 """All calls over TLS."""
+PRESENTING: dict[str, Callable[[str, Pair | None], Awaitable[object]]] = {
+    "upstream": check_upstream,
+    "traces over gRPC": export_by_grpc,
+    "PostgreSQL": open_database,
+    "hub": open_hub,
+}
+"""Calls with a certificate of their own, if one is given."""
+LASTING: dict[str, Callable[[str, pytest.MonkeyPatch], AbstractAsyncContextManager[Use]]] = {
+    "traces over gRPC": lasting_grpc,
+    "AWS KMS": lasting_kms,
+    "PostgreSQL": lasting_database,
+}
+"""Clients that last as long as their process."""

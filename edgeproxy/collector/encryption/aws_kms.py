@@ -15,7 +15,7 @@ from botocore.session import get_session
 
 from edgeproxy.base.outgoing_proxy import find_proxy
 from edgeproxy.base.tasks import run_in_thread
-from edgeproxy.base.trust import write_bundle
+from edgeproxy.base.trust import Stamps, TlsFilesError, stamp_files, write_bundle
 from edgeproxy.collector.encryption.key_services import REASON_CHARACTERS_MAX, KeyServiceError
 
 AUTHORITIES_VARIABLE = "AWS_CA_BUNDLE"
@@ -71,6 +71,7 @@ class AwsKmsKeyService:
         self.name = f"aws-kms {arn}"
         self._arn = arn
         self._client: KmsClient | None = None
+        self._stamps: Stamps = ()
 
     async def wrap(self, key: bytes) -> bytes:
         return await self._call(
@@ -94,9 +95,9 @@ class AwsKmsKeyService:
     def _call_now(self, call: Callable[[KmsClient], bytes]) -> bytes:
         """Call the service in a thread. Raises KeyServiceError."""
         try:
-            if self._client is None:
-                region = self._arn.split(":")[3]
-                self._client = _create_client(region)
+            stamps = stamp_files()
+            if self._client is None or stamps != self._stamps:  # A client keeps the authorities that it began with.
+                self._client, self._stamps = _create_client(self._arn.split(":")[3]), stamps
             if answer := bytes(call(self._client)):
                 return answer
             reason = NO_ANSWER
@@ -105,7 +106,7 @@ class AwsKmsKeyService:
             reason = f"{REASONS.get(code, f'answers {code}')}: {message}"
         except NoCredentialsError:
             reason = "cannot be asked: there are no credentials of AWS (environment, profile or role)"
-        except BotoCoreError as error:
+        except (BotoCoreError, TlsFilesError) as error:
             reason = f"cannot be asked: {error}"
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError):  # An invalid answer, in botocore.
             reason = NO_ANSWER

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -63,6 +63,28 @@ def list_processes(folder: Path) -> list[str]:
             if str(folder) in (process / "maps").read_text():
                 found.append(process.name)
     return found
+
+
+@pytest.mark.parametrize("waits_for", ["hub", "collector", "key service"])
+def test_edge_ends_that_waits_for_its_first_customers(waits_for: str, silent: int, tmp_path: Path) -> None:
+    edge = Edge(tmp_path / "edge", silent, drain=f"{DRAIN_SECONDS}s")
+    if waits_for == "hub":
+        edge.settings |= {"hub": f"redis://{HOST}:{silent}/0", "directory": {"from": "hub"}}
+    else:
+        trust = f"ed25519:{'A' * 43}="
+        edge.settings["usage"] = {"collector": f"http://{HOST}:{silent}"}
+        edge.settings["directory"] = {"from": "collector", "trust": trust}
+    asked = tmp_path / "asked"
+    if waits_for == "key service":
+        edge.settings["cache_key"] = {"command": ["sh", "-c", f": >{asked}; exec sleep 3600"]}
+    with closing(edge):
+        process = edge.begin()
+        until(lambda: "tending the tables" in edge.output, "the edge starts")
+        if waits_for == "key service":
+            until(asked.exists, "the key service is asked")
+        assert not edge.ready()
+        assert process.wait_after(signal.SIGTERM, DRAIN_SECONDS + BEYOND_DRAIN_SECONDS) == 0, edge.output
+        until(lambda: not process.family(), "nothing of the edge is left")
 
 
 @pytest.mark.parametrize("log", ["read", "full", "blocked"])

@@ -9,6 +9,7 @@ refused (lineage.py), and the known one stays valid until its newest signed time
 import asyncio
 import contextlib
 import random
+import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -268,7 +269,7 @@ class DirectoryFollower:
         if cached is not None and self._damaged:
             await self._recreate_cache(cached)
         if cached is None:
-            cached = self._cache = await asyncio.to_thread(self._open_cache)
+            cached = self._cache = await self._open_cache()
             self._held = await asyncio.to_thread(cached.fetch_version)
             if self._held is not None and self._trust is not None and not self._held.verified:
                 self._log.warning("the cached directory was read unsigned, and is read anew")
@@ -316,9 +317,18 @@ class DirectoryFollower:
         self._ahead_at = signed_at
         return now
 
-    def _open_cache(self) -> DirectoryCache:
+    async def _open_cache(self) -> DirectoryCache:
         """Open the cache with the configured key. Raises CacheError and OSError."""
-        return DirectoryCache(self._state, load_seal(self._settings.cache_key))
+        started: list[subprocess.Popen[bytes]] = []
+
+        def open_now() -> DirectoryCache:
+            return DirectoryCache(self._state, load_seal(self._settings.cache_key, started))
+
+        try:
+            return await asyncio.to_thread(open_now)
+        finally:  # If the edge ends, neither it nor the command may stay until the command has ended.
+            for process in started:
+                process.kill()
 
     async def _read_versions(
         self, transport: Transport, cached: DirectoryCache, held: CachedVersion | None, accepted: AcceptedNews

@@ -98,8 +98,11 @@ class EncryptedSeal:
             raise sqlite3.DatabaseError("what is there was not encrypted with this key") from error
 
 
-def load_seal(settings: CacheKey | None) -> Seal:
-    """Return the configured seal. Runs the command, if there is one. Raises KeyUnavailableError."""
+def load_seal(settings: CacheKey | None, started: "list[subprocess.Popen[bytes]]") -> Seal:
+    """Return the configured seal. Raises KeyUnavailableError.
+
+    If there is a command, its process is added to `started`. Whoever no longer waits for the seal must kill it.
+    """
     if settings is None:
         return PlainSeal()
     if settings.key is not None:
@@ -115,17 +118,24 @@ def load_seal(settings: CacheKey | None) -> Seal:
         where = settings.command[0]
         try:
             # In a thread, like everything here.
-            completed = subprocess.run(
-                settings.command,
-                capture_output=True,
-                timeout=COMMAND_SECONDS,
-                check=True,
-                env=build_child_environment(os.environ),
-            )
-            text = parse_secret(completed.stdout)
+            text = parse_secret(_run_command(settings.command, started))
         except (OSError, subprocess.SubprocessError, InvalidSecretError) as error:
             raise KeyUnavailableError(f"cache_key: {where} printed no key: {type(error).__name__}") from error
     try:
         return EncryptedSeal(parse_secret_key(text))
     except ValueError as error:
         raise KeyUnavailableError(f"cache_key: what {where} has is no key: {error}") from error
+
+
+def _run_command(command: tuple[str, ...], started: "list[subprocess.Popen[bytes]]") -> bytes:
+    """Return the output of a command. Raises OSError and SubprocessError."""
+    pipe, environ = subprocess.PIPE, build_child_environment(os.environ)
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environ) as process:
+        started.append(process)
+        try:
+            output, _ = process.communicate(timeout=COMMAND_SECONDS)
+        finally:
+            process.kill()
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command[0])
+    return output

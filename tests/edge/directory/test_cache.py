@@ -280,9 +280,9 @@ def test_the_key_comes_from_the_configuration_a_file_or_a_program(tmp_path: Path
     file.write_text(text + "\n")
     wanted = EncryptedSeal(bytes(range(32))).index(b"x")
     for said in ({"key": text}, {"key": bytes(range(32)).hex()}, {"file": file}, {"command": ("cat", str(file))}):
-        assert load_seal(CacheKey(**said)).index(b"x") == wanted
+        assert load_seal(CacheKey(**said), []).index(b"x") == wanted
     file.write_text("short")
     for said in ({"file": file}, {"file": tmp_path / "none"}, {"command": ("false",)}, {"command": ("cat", str(file))}):
         with pytest.raises(KeyUnavailableError, match="cache_key: ") as why:
-            load_seal(CacheKey(**said))
+            load_seal(CacheKey(**said), [])
         assert "short" not in str(why.value)

@@ -55,6 +55,10 @@ POD_OPTIONS: dict[str, Any] = {
     "dnsConfig": {"options": [{"name": "ndots", "value": "1"}]},
 }
 """All options for the pods of a component."""
+PROBE_OPTIONS = (
+    *("nodeSelector", "tolerations", "affinity", "priorityClassName", "hostAliases", "dnsConfig"),
+    *("extraEnv", "extraVolumes", "extraVolumeMounts"),
+)
 EVERYTHING: dict[str, Any] = {
     "edge": {"autoscaling": {"loopLag": "5m"}, **POD_OPTIONS},
     "collector": POD_OPTIONS,
@@ -63,7 +67,11 @@ EVERYTHING: dict[str, Any] = {
     "listenAddresses": ["[::]", "0.0.0.0"],
     "jobs": {"enabled": True, "claim": "backups", "image": {"digest": f"sha256:{'1' * 64}"}, "secret": "bucket"},
     "secrets": {"collectorEnvironment": "stripe", "edgeEnvironment": "edges"},
-    "probe": {"through": "https://api.example.com/v1/ping", "options": ["--charge"]},
+    "probe": {
+        "through": "https://api.example.com/v1/ping",
+        "options": ["--charge"],
+        **{name: value for name, value in POD_OPTIONS.items() if name in PROBE_OPTIONS},
+    },
 }
 """Values that turn on all options that are off by default."""
 RATE_MIN = 100.0
@@ -169,6 +177,19 @@ def test_jobs_have_the_variables_and_volumes_of_the_collector(tmp_path: Path) ->
         assert POD_OPTIONS["extraEnv"][0] in spec["containers"][0]["env"]
         assert POD_OPTIONS["extraVolumeMounts"][0] in spec["containers"][0]["volumeMounts"]
         assert POD_OPTIONS["extraVolumes"][0] in spec["volumes"]
+        assert POD_OPTIONS["extraEnvFrom"][0] in spec["containers"][0]["envFrom"]
+        for name in ("hostAliases", "dnsConfig"):
+            assert spec[name] == POD_OPTIONS[name]
+
+
+def test_probe_runs_on_nodes_and_by_authorities_of_the_site(tmp_path: Path) -> None:
+    manifests = render(tmp_path, **EVERYTHING)
+    spec = manifests["CronJob", "acme-probe"]["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (container,) = spec["containers"]
+    places = {"extraEnv": container.get("env"), "extraVolumeMounts": container.get("volumeMounts")}
+    places["extraVolumes"] = spec.get("volumes")
+    for name in PROBE_OPTIONS:
+        assert places.get(name, spec.get(name)) == POD_OPTIONS[name]
 
 
 def test_cluster_that_assigns_users_gets_no_user_of_the_chart(tmp_path: Path) -> None:
@@ -278,7 +299,8 @@ def test_the_jobs_of_a_cluster_are_those_of_hosts_at_the_same_times(tmp_path: Pa
         assert container["args"] == [job]
         assert container["image"].startswith("edgeproxy-jobs@sha256:")
         # The settings of the collector have variables, too.
-        assert [each["secretRef"]["name"] for each in container["envFrom"]] == ["stripe", "bucket"]
+        sources = [next(iter(each.values()))["name"] for each in container["envFrom"]]
+        assert sources == ["stripe", "site", "bucket"]
     (container,) = probe["jobTemplate"]["spec"]["template"]["spec"]["containers"]
     collector = ["--collector", "http://acme-collector:9100"]
     assert container["args"] == ["probe", "--through", "https://api.example.com/v1/ping", *collector, "--charge"]

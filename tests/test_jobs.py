@@ -150,6 +150,34 @@ def test_what_cannot_be_done_says_so_and_never_succeeded(host: Host) -> None:
     assert host.run("../restore").returncode == 2
 
 
+def test_password_of_the_database_is_in_no_argument(tmp_path: Path) -> None:
+    """Everybody on the host can read arguments of processes."""
+    programs, heard = tmp_path / "programs", tmp_path / "heard"
+    programs.mkdir()
+    for name in ("psql", "pg_dump", "pg_basebackup"):
+        script = f'#!/bin/sh\nprintf \'%s\\n\' "{name} $PGPASSWORD" "$*" >>{heard}\necho f\n'
+        (programs / name).write_text(script + ('mkdir "$3"; : >"$3/backup_label"\n' if name == "pg_basebackup" else ""))
+        (programs / name).chmod(0o755)
+    settings = tmp_path / "settings"
+    settings.mkdir()
+    environ = {
+        **os.environ,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+        "CONFIG": str(settings / "collector.yaml"),
+        "DATABASE_URL": "postgresql://me:%40hush%5C@db.example/ledger?sslmode=require",
+        **{name: str(tmp_path) for name in ("BACKUPS", "METRICS", "FULL_TO", "TMPDIR")},
+    }
+    for job in ("backup", "full"):
+        done = subprocess.run([JOB, job], capture_output=True, text=True, check=False, env=environ)
+        assert done.returncode == 0, done.stderr
+        assert "hush" not in done.stdout + done.stderr
+    lines = heard.read_text().splitlines()
+    assert [line for line in lines if "hush" in line] == [
+        f"{name} @hush\\" for name in ("psql", "pg_basebackup", "pg_dump")
+    ]
+    assert len([line for line in lines if "--dbname=postgresql://me@db.example/ledger?sslmode=require" in line]) == 3
+
+
 def test_a_base_backup_of_postgresql_and_its_wal_are_recovered_and_verified(tmp_path: Path) -> None:
     if programs() is None:
         pytest.skip("PostgreSQL is not on this machine")

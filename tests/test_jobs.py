@@ -152,10 +152,10 @@ def test_what_cannot_be_done_says_so_and_never_succeeded(host: Host) -> None:
 
 def test_password_of_the_database_is_in_no_argument(tmp_path: Path) -> None:
     """Everybody on the host can read arguments of processes."""
-    programs, heard = tmp_path / "programs", tmp_path / "heard"
+    programs, record = tmp_path / "programs", tmp_path / "record"
     programs.mkdir()
     for name in ("psql", "pg_dump", "pg_basebackup"):
-        script = f'#!/bin/sh\nprintf \'%s\\n\' "{name} $PGPASSWORD" "$*" >>{heard}\necho f\n'
+        script = f'#!/bin/sh\nprintf \'%s\\n\' "{name} $PGPASSWORD" "$*" >>{record}\necho f\n'
         (programs / name).write_text(script + ('mkdir "$3"; : >"$3/backup_label"\n' if name == "pg_basebackup" else ""))
         (programs / name).chmod(0o755)
     settings = tmp_path / "settings"
@@ -171,7 +171,7 @@ def test_password_of_the_database_is_in_no_argument(tmp_path: Path) -> None:
         done = subprocess.run([JOB, job], capture_output=True, text=True, check=False, env=environ)
         assert done.returncode == 0, done.stderr
         assert "hush" not in done.stdout + done.stderr
-    lines = heard.read_text().splitlines()
+    lines = record.read_text().splitlines()
     assert [line for line in lines if "hush" in line] == [
         f"{name} @hush\\" for name in ("psql", "pg_basebackup", "pg_dump")
     ]

@@ -86,10 +86,10 @@ def test_what_is_no_secret_is_refused_by_each_setting(tmp_path: Path, name: str,
     text, secret = SETTINGS[name]
     for form in ("{}\n\n", " {}", "{} ", "{}\u00a0", '"{}"', "'{}'", "\ufeff{}", "{}\x1b", "{}\udce9"):
         content = form.format(secret).encode(errors="surrogateescape")
-        with pytest.raises(ConfigError) as told:
+        with pytest.raises(ConfigError) as error:
             file_kinds.check_file(*write(tmp_path, text, content, way))
-        assert f" {name}: " in str(told.value), form
-        assert secret not in str(told.value)
+        assert f" {name}: " in str(error.value), form
+        assert secret not in str(error.value)
 
 
 def test_variable_of_a_command_may_name_a_file(tmp_path: Path) -> None:

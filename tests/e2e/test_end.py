@@ -74,14 +74,14 @@ def test_edge_ends_that_waits_for_its_first_customers(waits_for: str, silent: in
         trust = f"ed25519:{'A' * 43}="
         edge.settings["usage"] = {"collector": f"http://{HOST}:{silent}"}
         edge.settings["directory"] = {"from": "collector", "trust": trust}
-    asked = tmp_path / "asked"
+    marker = tmp_path / "marker"
     if waits_for == "key service":
-        edge.settings["cache_key"] = {"command": ["sh", "-c", f": >{asked}; exec sleep 3600"]}
+        edge.settings["cache_key"] = {"command": ["sh", "-c", f": >{marker}; exec sleep 3600"]}
     with closing(edge):
         process = edge.begin()
         until(lambda: "tending the tables" in edge.output, "the edge starts")
         if waits_for == "key service":
-            until(asked.exists, "the key service is asked")
+            until(marker.exists, "the key service is asked")
         assert not edge.ready()
         assert process.wait_after(signal.SIGTERM, DRAIN_SECONDS + BEYOND_DRAIN_SECONDS) == 0, edge.output
         until(lambda: not process.family(), "nothing of the edge is left")

@@ -132,7 +132,7 @@ def test_call_presents_its_own_certificate(name: str, tmp_path: Path, authority:
     clients = Authority(tmp_path / "clients")
     own, wrong = clients.issue("client"), authority.issue("client")
     with TlsPeer(authority.issue(NAME), clients.file) as peer:
-        for pair, heard in ((None, 0), (wrong, 0), (own, 1)):
+        for pair, calls in ((None, 0), (wrong, 0), (own, 1)):
 
             async def run(pair: Pair | None = pair) -> None:
                 with suppress(Exception):
@@ -140,7 +140,7 @@ def test_call_presents_its_own_certificate(name: str, tmp_path: Path, authority:
                         await PRESENTING[name](f"https://{NAME}:{peer.port}", pair)
 
             asyncio.run(run())
-            assert len(peer.heard) == heard, (name, pair)
+            assert len(peer.heard) == calls, (name, pair)
 
 
 def test_session_follows_a_file_that_is_replaced(tmp_path: Path, authority: Authority) -> None:

@@ -7,7 +7,7 @@ to loopback addresses never leave the host.
 import ipaddress
 from collections.abc import Sequence
 from typing import NamedTuple
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 
@@ -52,9 +52,15 @@ def find_proxy(url: str) -> OutgoingProxy | None:
     proxy = proxies.get(parts.scheme)
     if not proxy or not parts.hostname or _goes_past(parts.hostname, parts.port, proxies):
         return None
-    at = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
-    user, password = (None if part is None else unquote(part) for part in (at.username, at.password))
-    return OutgoingProxy(urlunsplit((at.scheme, at.netloc.rpartition("@")[2], "", "", "")), user, password)
+    scheme, _, rest = (proxy if "://" in proxy else f"http://{proxy}").partition("://")
+    # Nothing checks a variable: a raw `/` or `#` in its password must not make the beginning a host that errors show.
+    who, is_given, where = rest.rpartition("@")
+    user, has_password, password = who.partition(":")
+    return OutgoingProxy(
+        f"{scheme}://{where.partition('/')[0]}",
+        unquote(user) if is_given else None,
+        unquote(password) if has_password else None,
+    )
 
 
 def _goes_past(host: str, port: int | None, proxies: dict[str, str]) -> bool:

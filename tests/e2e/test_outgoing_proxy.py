@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 
@@ -189,3 +190,12 @@ def test_password_of_a_proxy_is_taken_apart() -> None:
     proxy = find_proxy("https://api.example.com/")
     assert proxy == outgoing_proxy.OutgoingProxy("http://proxy.test:3128", "me", "p@ss")
     assert proxy.full_url == "http://me:p%40ss@proxy.test:3128"
+
+
+@pytest.mark.parametrize("password", ["p@ss", "p/ss", "p#ss", "p?ss", "p:ss", "100%", "p%40/"])
+def test_raw_character_in_the_password_of_a_variable_ends_nothing(
+    password: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:{password}@proxy.test:3128/")
+    proxy = find_proxy("https://api.example.com/")
+    assert proxy == outgoing_proxy.OutgoingProxy("http://proxy.test:3128", "me", unquote(password))

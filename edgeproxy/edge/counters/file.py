@@ -46,6 +46,8 @@ class TableFile:
             KINDS[kind] if kind < len(KINDS) else "unknown",
             *(words[word] for word in (at.ROWS, at.COLUMNS, at.RING, at.CELLS, at.WIDTH)),
         )
+        self.no_room: OSError | None = None
+        """The reason why the last chunk of rows could not be allocated."""
         self.generation = words[at.GENERATION]
         self.instance = words[at.INSTANCE]
         self.boot = words[at.BOOT]
@@ -146,10 +148,19 @@ class TableFile:
         start = layout.compute_end(before)
         try:
             os.posix_fallocate(self.fd, start, max(1, layout.compute_end(after) - start))
-        except OSError:
+        except OSError as error:
+            self.no_room = error
             return False
+        self.no_room = None
         words[at.ALLOCATED] = after
         return True
+
+    def allocate(self, rows: int) -> bool:
+        """Allocate the space of the first `rows` at least; return False if it cannot be had."""
+        while self.words[at.ALLOCATED] and self.words[at.ALLOCATED] < rows:
+            if not self.grow():
+                return False
+        return rows <= self.layout.rows
 
     def allocate_again(self) -> None:
         """Allocate the space that the header says is allocated, as a power cut may have undone it.

@@ -1,6 +1,7 @@
 """The repair of a table of limits after a process was killed while it claimed or freed a row."""
 
 from edgeproxy.edge.counters import layout as at
+from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.index import ROW_BITS, TOMBSTONE
 from edgeproxy.edge.counters.rows import LimitTable
 
@@ -30,6 +31,9 @@ def repair(table: LimitTable) -> int:
         else:
             table.index.words[slot] = TOMBSTONE
     words[at.HIGH] = max(words[at.HIGH], 1 + max(in_use, default=-1))
+    # Before any of these rows is written. The header may be older than the index.
+    if not table.file.allocate(words[at.HIGH]):
+        raise TableError(table.file.path, f"cannot be repaired: {table.file.no_room}")
     link = free = 0
     for number in range(table.high):
         if number not in in_use:

@@ -188,7 +188,7 @@ class LimitTable:
             raise TableFullError(self.name)
         freed = words[at.FREE]
         number = freed - 1 if freed else words[at.HIGH]
-        if number >= (words[at.ALLOCATED] or self.layout.rows) and not self.file.grow():
+        if not self.file.allocate(number + 1):
             raise TableFullError(self.name)
         words[at.PENDING] = 1
         row = self._first + number * self._stride

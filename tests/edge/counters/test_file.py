@@ -10,6 +10,7 @@ import pytest
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.file import TableError, TableFile, write_whole
 from edgeproxy.edge.counters.index import TableFullError
+from edgeproxy.edge.counters.row_repair import repair
 from tests.support.tables import CUSTOMERS, FORMER, INSTANCE, QUOTAS, USAGE, limits, make, opened
 
 LARGE = CUSTOMERS._replace(rows=10_000, columns=8)
@@ -42,6 +43,10 @@ def test_a_table_of_limits_grows_by_chunks_up_to_its_last_row(tmp_path: Path) ->
     assert not table.file.grow()
 
 
+def fail_for_want_of_room(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
 def test_a_disk_without_room_for_more_rows_leaves_the_table_as_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -49,10 +54,7 @@ def test_a_disk_without_room_for_more_rows_leaves_the_table_as_it_is(
     for number in range(LARGE.chunk):
         table.find(table.make_key(b"%d" % number), 1000, 0.0)
 
-    def fail(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "posix_fallocate", fail)
+    monkeypatch.setattr(os, "posix_fallocate", fail_for_want_of_room)
     for _ in range(2):
         with pytest.raises(TableFullError):
             table.find(table.make_key(b"one more"), 1000, 0.0)
@@ -63,6 +65,29 @@ def test_a_disk_without_room_for_more_rows_leaves_the_table_as_it_is(
     monkeypatch.undo()
     assert table.find(table.make_key(b"one more"), 1000, 0.0)[2] is True
     assert not table.words[at.DAMAGED]
+
+
+def test_rows_above_the_allocated_ones_are_allocated_by_repair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = limits(make(tmp_path, LARGE), 0)
+    words, chunk = table.words, LARGE.chunk
+    for number in range(2 * chunk + 1):
+        table.find(table.make_key(b"%d" % number), 1000, 0.0)
+    # The disk has the header as of before the second chunk, and the index and the rows as of now.
+    words[at.HIGH] = words[at.ALLOCATED] = chunk
+    with monkeypatch.context() as full:
+        full.setattr(os, "posix_fallocate", fail_for_want_of_room)
+        with pytest.raises(TableError, match=r"cannot be repaired: .*No space left"):
+            repair(table)
+    repair(table)
+    assert words[at.HIGH] == 2 * chunk + 1
+    assert words[at.ALLOCATED] == 3 * chunk
+
+
+def test_a_row_far_above_the_allocated_ones_gets_its_space(tmp_path: Path) -> None:
+    table = limits(make(tmp_path, LARGE), 0)
+    table.words[at.HIGH] = 2 * LARGE.chunk
+    table.find(table.make_key(b"acme"), 1000, 0.0)
+    assert table.words[at.ALLOCATED] == 3 * LARGE.chunk
 
 
 def test_a_supervisor_allocates_rows_before_workers_need_them(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.settings import EdgeSettings, Limits
     from edgeproxy.config.edge.upstreams import Upstream
     from edgeproxy.config.tracing import Tracing
+    from edgeproxy.edge.counters.rows import LimitTable
     from edgeproxy.edge.counters.store import Store
     from edgeproxy.edge.http1.security_fields import SecurityLines
     from edgeproxy.edge.limits.policies import Sharing
@@ -493,8 +494,15 @@ def _create_tables(store: "Store", metrics: "WorkerMetrics", sharing: "Sharing |
     shared = None if store.customers.hub is None else sharing
     tables = (store.customers, store.addresses, store.quotas, store.end_users)
     return PolicyTables(
-        *(Policies(table, full=partial(metrics.report_full_table, table.name), sharing=shared) for table in tables)
+        *(Policies(table, full=partial(report_full_table, metrics, table), sharing=shared) for table in tables)
     )
+
+
+def report_full_table(metrics: "WorkerMetrics", table: "LimitTable") -> None:
+    """Report that a table had no row to give, and the disk's reason if it was the disk."""
+    # A table without a free row never asked the disk.
+    no_room = None if table.rows_in_use >= table.layout.rows else table.file.no_room
+    metrics.report_full_table(table.name, no_room)
 
 
 def _create_field_rules(settings: "EdgeSettings") -> FieldRules:

@@ -233,9 +233,12 @@ class WorkerMetrics:
         """Return the gauge of requests to a service that wait for the head of an answer, in all workers."""
         return self._metrics.shared_gauge("edge_upstream_pending", upstream)
 
-    def report_full_table(self, table: str) -> None:
-        """Count that a table had no free row, and log it once a minute."""
+    def report_full_table(self, table: str, no_room: OSError | None = None) -> None:
+        """Count that a table had no free row, and log it once a minute; `no_room`: the disk had none for more rows."""
         self._counter("edge_table_full_total", table).add(1)
+        if no_room is not None:
+            self._log.error("a table cannot grow", table, error=str(no_room), then=FULL[table])
+            return
         self._log.error("a table is full", table, then=FULL[table])
 
     def clients(self) -> SharedGauge:

@@ -1,5 +1,6 @@
 """Counting where there is no room to count: what is billed is never lost, and no request fails for a metric."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,13 @@ import pytest
 
 from edgeproxy.base import log
 from edgeproxy.edge.counters.index import TableBusyError, TableFullError
+from edgeproxy.edge.counters.layout import ALLOCATED, HEAD_WORDS, Layout
 from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.proxy.exchange.snapshot import report_full_table
 from edgeproxy.edge.proxy.metering import worker_metrics
 from edgeproxy.edge.proxy.metering.worker_metrics import DISCARDING, WorkerMetrics
 from tests.support.logs import capture_logs
+from tests.support.tables import limits, make
 from tests.support.transcript import KEY, Edge, get, ok
 
 
@@ -89,6 +93,29 @@ def test_a_full_table_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> 
         now[0] += worker_metrics.LOG_SECONDS
         counted.report_full_table("customers")
     assert sorted(line["about"] for line in said) == ["customers", "customers", "metrics", "metrics", "usage"]
+
+
+def test_a_table_that_cannot_grow_is_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout("customers", rows=2, columns=2, ring=32, cells=28, width=HEAD_WORDS)
+    table = limits(make(tmp_path, layout), 0)
+    words, counted = table.words, WorkerMetrics(Store(meters=TableFullError()))
+    words[ALLOCATED] = 1
+    table.find(table.make_key(b"acme"), 1000, 0.0)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", fail)
+    with capture_logs() as said:
+        with pytest.raises(TableFullError):
+            table.find(table.make_key(b"globex"), 1000, 0.0)
+        for _ in range(2):
+            report_full_table(counted, table)
+        monkeypatch.undo()
+        table.find(table.make_key(b"globex"), 1000, 0.0)
+        report_full_table(counted, table)
+    lines = [(line["event"], line.get("error")) for line in said if line["about"] == "customers"]
+    assert lines == [("a table cannot grow", "[Errno 28] No space left on device"), ("a table is full", None)]
 
 
 async def test_a_request_that_cannot_be_billed_now_is_refused_and_passes_later(

@@ -44,6 +44,8 @@ FLOCK_RETRY_SECONDS = 1.0
 """After a wait for the flock in vain, seconds until the next wait, as its holder may hang."""
 
 
+LOOPED_WORKERS_MAX = 7
+"""With up to so many workers, each reads its siblings' words one by one. For more, one call sums all adjacent words."""
 CHUNKS_MAX = 4
 """Chunks of rows whose space a supervisor allocates in one turn."""
 
@@ -88,6 +90,8 @@ class LimitTable:
         """Gauges use this number to tell this process's words from the words of its predecessors in the column."""
         self.gauge_owner = self.owner << at.OWNER_SHIFT
         """The part of this process's gauges above their count."""
+        self.reads_runs = layout.columns // 2 > LOOPED_WORKERS_MAX
+        """True if readers sum adjacent words by one call, and may have headroom. All processes agree on it."""
         self.alarm_at = layout.head(FOREIGN_COLUMN) + at.ALARM
         """The offset in a row of its alarm."""
         self._alarms = 0
@@ -399,10 +403,9 @@ class LimitTable:
         self.heads_end = layout.head(1 + max(used, default=-1))
         """The end in a row of the last used head."""
         self.active = len(active - {layout.hub})
-        is_alone = layout.hub is None and self.active <= layout.columns // 2
-        self.sharers = self.active if is_alone else 0
-        """The workers that share headroom (edge/limits/headroom.py). None do if other hosts count too, or the workers
-        of another supervisor, which may be of a version that knows no alarm.
+        self.may_use_headroom = layout.hub is None and self.active <= layout.columns // 2
+        """True if this worker may decide by headroom (edge/limits/headroom.py): not if other hosts count too, or the
+        workers of another supervisor, which may be of a version that knows no alarm.
         """
         for reader in tuple(self.readers.values()):
             reader.invalidate()

@@ -265,7 +265,7 @@ def charge_reported_costs(limit_set: LimitSet, now: float, costs: Sequence[int |
         elif before < 1 and policy in other.trials:
             continue
         if cost:
-            policy.charge(cost)
+            policy.charge_late(cost)
             if limit_set.sharing.reporting_gates:
                 limit_set.sharing.reporting_gates[policy].record_late_charge(now)
     return left

@@ -24,8 +24,8 @@ class TokenBucket(SlidingWindow):
 
     _counts: LevelCounts
 
-    def __init__(self, rule: RuleTerms, counts: LevelCounts, cost: int = 1) -> None:
-        super().__init__(rule, counts, cost)
+    def __init__(self, rule: RuleTerms, counts: LevelCounts, cost: int = 1, is_late: bool = False) -> None:
+        super().__init__(rule, counts, cost, is_late)
         self.rate = rule.limit / rule.window
         """Tokens a second."""
         self.depth = rule.depth

@@ -12,6 +12,6 @@ cdef class Counts:
     cdef public unsigned long long base, cum
     cdef public Py_ssize_t cum_at, own_at, sibling_at, sync_at
     cpdef refresh(self, double now)
-    cpdef long long read_siblings(self, long long left, long long limit, double now) except? -9223372036854775807
+    cpdef long long read_siblings(self, long long left, long long limit, long long cost, double now) except? -9223372036854775807
     cpdef sum_siblings(self)
     cpdef _bind_columns(self, object place)

@@ -22,8 +22,6 @@ NEAR_CELLS = 8
 """Up to this many cells after the last sum, this process's own column is advanced instead of read again."""
 NO_CELL = -1 - NEAR_CELLS
 """A cell number before every cell, and near none."""
-LOOPED_SIBLINGS_MAX = 6
-"""Siblings whose words are read one by one. For more siblings, one call sums all adjacent words."""
 UNSETTLED = -(1 << 80)
 """Subtracted from the sum of siblings' words, so that no sum looks like counts."""
 
@@ -272,23 +270,27 @@ class Counts:
                     withheld -= some
         return cells
 
-    def read_siblings(self, left: int, limit: int, now: float) -> int:
+    def read_siblings(self, left: int, limit: int, cost: int, now: float) -> int:
         """Subtract the siblings' counts of this cell from what is left of a limit without them.
 
-        Take headroom if that leaves the margin. If it leaves less, make the others read too, and read again.
+        Take headroom if `cost` leaves the margin of that. If it leaves less, make the others read too, and read again.
         """
         headroom = self.headroom
         alarm = self.words[headroom.alarm_at]
         if IS_WEAK:
             fence()
         headroom.seen = seen = self.sum_siblings()
-        if left - seen >= limit // MARGIN_PARTS:
+        margin = limit // MARGIN_PARTS
+        if left - seen - cost >= margin:
             headroom.grant(limit, self.own, alarm)
             return left - seen
         headroom.until = -1
-        if left > seen and headroom.must_raise(limit):
-            headroom.raise_alarm(limit)
+        if headroom.must_raise(limit):
+            headroom.raise_alarm()
             headroom.seen = seen = self.sum_siblings()
+            # As long as the margin is left, others take headroom again.
+            if left - seen < margin:
+                headroom.alarmed = limit
         if left <= seen:
             headroom.full_until = now + FULL_SECONDS
         return left - seen
@@ -372,7 +374,7 @@ class Counts:
         first = self.row + place.first_ring
         self._siblings = tuple([(there, first + ring) for ring, there in place.siblings_at])
         self._runs: tuple[tuple[int, int], ...] = ()
-        if len(self._siblings) > LOOPED_SIBLINGS_MAX:
+        if self._siblings and self._table.reads_runs:
             self._runs = tuple(join_rings([ring for _, ring in self._siblings], self._ring))
             self.headroom = Headroom(self._table, self.row)
         self.sibling_at = place.zero

@@ -27,8 +27,8 @@ class Rate(NamedTuple):
 
     counts: type[Counts]
     """The class that reads the limit's row and charges it."""
-    policy: Callable[[RuleTerms, Any, int], Policy]
-    """Creates a policy on such counts: (rule, counts, cost of a request) -> policy."""
+    policy: Callable[[RuleTerms, Any, int, bool], Policy]
+    """Creates a policy on such counts: (rule, counts, cost of a request, True if it is charged later) -> policy."""
     has_window: bool
     """True if the counts of its cells decide. Hosts that share it report each cell."""
     has_bucket: bool

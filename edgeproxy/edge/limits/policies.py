@@ -77,8 +77,9 @@ class Policies:
         """Return the object that reports it to other hosts; None if no other host shares it."""
         return None if self._sharing is None else self._sharing.total(self._table, of.counts, of.limit)
 
-    def get_policy(self, rule: Rule, subject: bytes, cost: int = 1) -> Policy:
-        """Return the policy of `subject` under `rule`, a rate, for requests of this `cost`.
+    def get_policy(self, rule: Rule, subject: bytes, cost: int = 1, *, is_late: bool = False) -> Policy:
+        """Return the policy of `subject` under `rule`, a rate, for requests of this `cost`; `is_late`: their answers
+        are charged.
 
         It reads the table only at its first decision.
         """
@@ -88,7 +89,7 @@ class Policies:
         counts = self._table.readers.get(key)
         if not isinstance(counts, Counts):
             counts = self._table.readers[key] = rate.counts(self._table, key, rule.window, self._locals)
-        return rate.policy(rule, counts, cost)
+        return rate.policy(rule, counts, cost, is_late)
 
     def get_concurrency(self, rule: Rule, subject: bytes) -> Concurrency:
         """Return the limit on simultaneous requests of `subject`."""
@@ -105,7 +106,7 @@ class Policies:
 
         Each request reserves some of its units; `under_way` is the rule of the reservations.
         """
-        policy = self.get_policy(rule, subject)
+        policy = self.get_policy(rule, subject, is_late=True)
         slots = self.get_concurrency(under_way, subject).counts
         return UnitLimit(policy, slots, rule.of, reserve, self.gate(rule, subject, "eventual"), by_request)
 

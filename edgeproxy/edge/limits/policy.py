@@ -71,6 +71,9 @@ class Policy(Protocol):
     def charge(self, cost: int = 1) -> None:
         """Count `cost`, whatever is left, in the cell that `left` read."""
 
+    def charge_late(self, cost: int) -> None:
+        """Count a `cost` that was not known to the decision. Call `left` before, as before `charge`."""
+
     def retry_after(self, now: float, cost: int = 1) -> int:
         """Return the whole seconds until `cost` passes if no other request comes; 0 if it passes now.
 

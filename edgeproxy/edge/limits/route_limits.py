@@ -380,7 +380,8 @@ class RouteLimits:
         for each in held:
             table: Policies = getattr(self.terms.tables, each.table)
             # Each request counts once in limits of the route.
-            policies.append(table.get_policy(each.rule, each.subject, self.terms.route.cost if each.is_own else 1))
+            cost = self.terms.route.cost if each.is_own else 1
+            policies.append(table.get_policy(each.rule, each.subject, cost, is_late=each.is_reported))
         return tuple(policies)
 
     def _resolve_subject(self, scope: str, address: bytes) -> "CountedSubject":

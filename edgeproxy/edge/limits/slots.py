@@ -11,7 +11,7 @@ from edgeproxy.edge.counters.layout import AWAY, COUNT_MASK, HOSTS
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.counters.row_key import HAS_GAUGES
 from edgeproxy.edge.counters.rows import FOREIGN_COLUMN, LimitTable, RowUnavailableError, TableFullError
-from edgeproxy.edge.limits.counts import LOOPED_SIBLINGS_MAX, ROW_RETRY_SECONDS, join_rings
+from edgeproxy.edge.limits.counts import ROW_RETRY_SECONDS, join_rings
 from edgeproxy.edge.limits.headroom import MARGIN_PARTS, Headroom
 from edgeproxy.edge.limits.local import Locals
 
@@ -88,8 +88,14 @@ class Slots:
             if self._runs:
                 headroom = self._headroom
                 # The own word is stored already: who raises the alarm after this look reads it.
-                if headroom.until >= amount and words[headroom.alarm_at] == headroom.alarm and headroom.limit == limit:
-                    headroom.until -= amount
+                # Reservations of units, which are more than one, always read: their limit is different each time.
+                if (
+                    amount == 1
+                    and headroom.until >= 1
+                    and words[headroom.alarm_at] == headroom.alarm
+                    and headroom.limit == limit
+                ):
+                    headroom.until -= 1
                     return True
                 if self._read_for(limit, amount) + len(places) <= limit:
                     return True
@@ -111,10 +117,11 @@ class Slots:
         """Return the slots in use, `amount` acquired just now included. Near the limit, make all others read too."""
         headroom = self._headroom
         total = self._read_gauges(limit)
-        if headroom.until >= 0:
+        if total <= compute_calm(limit):
             headroom.until -= amount
-        elif total <= limit and headroom.must_raise(limit):
-            headroom.raise_alarm(limit)
+        elif headroom.must_raise(limit):
+            # Also if the sum exceeds the limit, because the slots of dead processes in it do not count.
+            headroom.raise_alarm()
             total = self._sum_gauges()
         return total
 
@@ -127,7 +134,7 @@ class Slots:
         total = self._sum_gauges()
         # Slots become free, so others may have headroom again since the last alarm.
         headroom.reset()
-        if total <= limit - (limit // MARGIN_PARTS):
+        if total <= compute_calm(limit):
             headroom.grant(limit, 0, alarm)
         return total
 
@@ -164,7 +171,12 @@ class Slots:
             return self.used + amount > max(amount, limit // self._share)
         if self._runs:
             headroom = self._headroom
-            if headroom.until >= amount and words[headroom.alarm_at] == headroom.alarm and headroom.limit == limit:
+            if (
+                amount == 1
+                and headroom.until >= 1
+                and words[headroom.alarm_at] == headroom.alarm
+                and headroom.limit == limit
+            ):
                 return False
             total = self._read_gauges(limit) + amount
         else:
@@ -264,7 +276,12 @@ class Slots:
         """Series of adjacent gauges, if there are many siblings. In their sum the owners' part stays above the
         counts'.
         """
-        if len(self._places) > LOOPED_SIBLINGS_MAX:
+        if self._places and table.reads_runs:
             width = table.layout.width
             self._runs = tuple([slice(begin, end, width) for begin, end in join_rings([*self._places], width)])
             self._headroom = Headroom(table, self._row)
+
+
+def compute_calm(limit: int) -> int:
+    """Return the slots in use up to which the margin of this limit is left."""
+    return limit - limit // MARGIN_PARTS

@@ -178,7 +178,7 @@ class UnitLimit:
     def count(self, units: int, now: float) -> None:
         """Charge the units that an answer took, whatever is left."""
         self.policy.left(now)
-        self.policy.charge(min(units, COUNT_MAX))
+        self.policy.charge_late(min(units, COUNT_MAX))
         if self.gate is not None:
             self.gate.record_late_charge(now)
 

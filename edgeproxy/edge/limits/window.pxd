@@ -7,11 +7,13 @@ cdef class SlidingWindow:
     cdef public CCounts _counts
     cdef public double _second
     cdef public bytes _tail, prefix
-    cdef public long long cost, limit
+    cdef public long long _needs, cost, limit
     @cython.locals(counts=CCounts, headroom=CHeadroom, known="long long", left="long long", live="long long", word="unsigned long long")
     cpdef long long left(self, double now) except? -9223372036854775807
     @cython.locals(counts=CCounts, own="long long", cum="unsigned long long")
     cpdef charge(self, long long cost=*)
+    @cython.locals(counts=CCounts)
+    cpdef charge_late(self, long long cost)
     cpdef retry_after(self, double now, long long cost=*)
     cpdef bytes tail(self, double now)
     @cython.locals(counts=CCounts)

@@ -8,6 +8,7 @@ L by two each, less two (docs/design/limits.md#decisions).
 from edgeproxy.edge.counters.cells import MASK
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.limits.counts import Counts
+from edgeproxy.edge.limits.headroom import BEYOND_HEADROOM
 from edgeproxy.edge.limits.policy import RuleTerms
 
 ROUNDING_SECONDS = 1e-6
@@ -25,11 +26,13 @@ def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
 class SlidingWindow:
     """A rule as it applies to one subject: a Policy (policy.py documents its methods)."""
 
-    __slots__ = ("_counts", "_passes_at", "_second", "_tail", "_wait_key", "cost", "limit", "prefix", "rule")
+    __slots__ = ("_counts", "_needs", "_passes_at", "_second", "_tail", "_wait_key", "cost", "limit", "prefix", "rule")
 
-    def __init__(self, rule: RuleTerms, counts: Counts, cost: int = 1) -> None:
+    def __init__(self, rule: RuleTerms, counts: Counts, cost: int = 1, is_late: bool = False) -> None:
+        """`is_late`: requests are charged by their answers (`charge_late`), and `cost` is none of theirs."""
         self.rule = rule
         self.cost = cost
+        self._needs = BEYOND_HEADROOM if is_late else cost
         self.limit = rule.limit
         self.prefix = rule.prefix
         self._counts = counts
@@ -71,12 +74,12 @@ class SlidingWindow:
                     if now < headroom.full_until:
                         return known
                 elif (
-                    counts.own + self.cost <= headroom.until
+                    counts.own + self._needs <= headroom.until
                     and words[headroom.alarm_at] == headroom.alarm
                     and headroom.limit == self.limit
                 ):
                     return known
-                return counts.read_siblings(left, self.limit, now)
+                return counts.read_siblings(left, self.limit, self.cost, now)
             for sibling in counts.more:
                 word = words[sibling]
                 live = word - counts.base
@@ -97,6 +100,13 @@ class SlidingWindow:
         if IS_WEAK:
             fence()  # A count is in its cell before it is in the sum.
         words[counts.cum_at] = cum
+
+    def charge_late(self, cost: int) -> None:
+        """Count a `cost` that was not known to the decision."""
+        self.charge(cost)
+        counts = self._counts
+        if counts.runs:
+            counts.headroom.follow_charge(counts.own)
 
     def retry_after(self, now: float, cost: int = 1) -> int:
         """Return the whole seconds until `cost` passes if no other request comes; 0 if it passes now.

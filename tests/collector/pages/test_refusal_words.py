@@ -51,8 +51,8 @@ def test_a_code_of_a_problem_has_a_sentence_with_the_names_in_it() -> None:
 @pytest.mark.parametrize(("message", "end"), [("Bis 12 Uhr.", " Bis 12 Uhr."), ("", "")])
 def test_the_message_of_operators_follows_the_sentence(message: str, end: str) -> None:
     error = CodedError(SELLING_STOPPED, "in English", params={"message": message})
-    said = f"Hier kann zurzeit nichts gekauft werden.{end}"
-    assert explain_error(error, GERMAN) == Reason(said, is_english=False)
+    shown = f"Hier kann zurzeit nichts gekauft werden.{end}"
+    assert explain_error(error, GERMAN) == Reason(shown, is_english=False)
 
 
 def test_a_problem_of_a_newer_collector_shows_its_sentence() -> None:

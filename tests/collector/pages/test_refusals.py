@@ -155,8 +155,8 @@ def test_a_page_shows_the_reason_of_each_problem_that_has_more_than_one(database
                     assert answer.status == code.status, code.name
                     assert f"<bdi>{escape(words)}</bdi>" in text, code.name
                     assert f'<p lang="en"><bdi>{escape(REASON)}</bdi></p>' in text, code.name
-            said = await client.get(f"/console/refused?code={SESSION_ENDED.name}", headers=fields)
-            assert escape(REASON) not in await said.text(), "its words say everything"
+            ended = await client.get(f"/console/refused?code={SESSION_ENDED.name}", headers=fields)
+            assert escape(REASON) not in await ended.text(), "its words say everything"
 
     assert len(REASONED) >= 20
     run(database, work)

@@ -13,8 +13,8 @@ from edgeproxy.edge.counters.index import TableFullError
 from edgeproxy.edge.counters.row_repair import repair
 from tests.support.tables import CUSTOMERS, FORMER, INSTANCE, QUOTAS, USAGE, limits, make, opened
 
-LARGE = CUSTOMERS._replace(rows=10_000, columns=8)
-"""A layout of more than three chunks."""
+LARGE = CUSTOMERS._replace(rows=40_000, columns=8)
+"""A layout of more than ten chunks."""
 KINDS = (CUSTOMERS, QUOTAS, FORMER, USAGE)
 
 
@@ -107,6 +107,9 @@ def test_a_supervisor_allocates_rows_before_workers_need_them(tmp_path: Path) ->
     table.grow_in_time()
     table.grow_in_time()
     assert words[at.ALLOCATED] == 3 * chunk
+    words[at.HIGH] = 9 * chunk
+    table.grow_in_time()
+    assert words[at.ALLOCATED] == 7 * chunk, "a slice of maintenance is short"
 
 
 def test_a_new_file_has_room_for_the_rows_in_use(tmp_path: Path) -> None:

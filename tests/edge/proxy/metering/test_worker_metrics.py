@@ -81,18 +81,18 @@ def test_request_that_cannot_be_billed_answers_503() -> None:
     assert raised.value.fields == b"Retry-After: 1\r\n"
 
 
-def test_a_full_table_is_said_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_table_is_logged_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(log, "monotonic", lambda: now[0])
     counted = WorkerMetrics(Store(meters=TableFullError()))
-    with capture_logs() as said:
+    with capture_logs() as lines:
         for _ in range(5):
             counted.report_full_table("customers")
             counted.report_full_table("usage")
-        assert sorted(line["about"] for line in said) == ["customers", "metrics", "usage"]
+        assert sorted(line["about"] for line in lines) == ["customers", "metrics", "usage"]
         now[0] += worker_metrics.LOG_SECONDS
         counted.report_full_table("customers")
-    assert sorted(line["about"] for line in said) == ["customers", "customers", "metrics", "metrics", "usage"]
+    assert sorted(line["about"] for line in lines) == ["customers", "customers", "metrics", "metrics", "usage"]
 
 
 def test_a_table_that_cannot_grow_is_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +106,7 @@ def test_a_table_that_cannot_grow_is_not_called_full(tmp_path: Path, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", fail)
-    with capture_logs() as said:
+    with capture_logs() as lines:
         with pytest.raises(TableFullError):
             table.find(table.make_key(b"globex"), 1000, 0.0)
         for _ in range(2):
@@ -114,7 +114,7 @@ def test_a_table_that_cannot_grow_is_not_called_full(tmp_path: Path, monkeypatch
         monkeypatch.undo()
         table.find(table.make_key(b"globex"), 1000, 0.0)
         report_full_table(counted, table)
-    lines = [(line["event"], line.get("error")) for line in said if line["about"] == "customers"]
+    lines = [(line["event"], line.get("error")) for line in lines if line["about"] == "customers"]
     assert lines == [("a table cannot grow", "[Errno 28] No space left on device"), ("a table is full", None)]
 
 

@@ -1,10 +1,13 @@
-"""Each limit that is shipped, once it is used up: the routes of config/edge.yaml that answer 429 then."""
+"""Each limit that is shipped, once it is used up: the routes of config/ and of `init` that answer 429 then."""
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import yaml
+from typer.testing import CliRunner
 
+from edgeproxy import cli
 from loadtest.testbed.process import ROOT
 from tests.edge.proxy.asking import asks
 from tests.support.http2_wire import http2
@@ -160,3 +163,35 @@ async def test_a_used_up_limit_refuses_the_routes_that_it_names_and_reading_goes
     assert await list_refused(ask_for_another) == REFUSED
     await busy.sends(b"x")
     assert (await busy.gets_answer("POST")).status == 200
+
+
+async def test_limits_of_init_hold_the_api_and_leave_open_routes(edge: Edge, tmp_path: Path) -> None:
+    folder = tmp_path / "site"
+    assert CliRunner().invoke(cli.app, ["init", str(folder)]).exit_code == 0
+    site = {name: yaml.safe_load((folder / f"{name}.yaml").read_text()) for name in ("edge", "tiers", "plans")}
+    free, (plan,) = site["tiers"]["tiers"]["free"], site["plans"]["plans"]["free@1"]["meters"]
+    tiers: dict[str, dict[str, Any]] = {
+        "rate": {"limits": [{**free["limits"][0], "rate": "1/min"}]},
+        "concurrency": {"concurrency": {**free["concurrency"], "max": 1}},
+        "plan": {"quotas": [{"meter": plan, "per": "month", "included": 0, "cap": "hard"}]},
+        "anonymous": {"limits": [{**site["tiers"]["tiers"]["anonymous"]["limits"][0], "rate": "1/min"}]},
+    }
+    assert free.keys() == {"limits", "concurrency", "analytics"}, "each limit is above"
+    edge.config |= {"routes": site["edge"]["routes"], "meters": site["tiers"]["meters"], "tiers": tiers}
+    edge.config["customers"] = {limit: {"tier": limit} for limit in tiers}
+    edge.config["keys"] = [{"sha256": digest(f"key-{limit}"), "customer": limit} for limit in tiers]
+    edge.upstream.answers(lambda request: ok())
+    client, busy = await edge.client("127.0.0.2"), await edge.client("127.0.0.2")
+
+    async def ask(path: str, limit: str) -> int:
+        return (await asks(client, path, key="" if limit == "anonymous" else f"key-{limit}")).status
+
+    assert await ask("/v1/x", "rate") == 200
+    await busy.sends(post(b"x", "/v1/x", "X-API-Key: key-concurrency")[:-1])
+    await edge.until(edge.in_use, "a request is under way")
+    for limit in ("rate", "concurrency", "plan"):
+        assert await ask("/v1/x", limit) == 429, limit
+    assert [await ask("/public/x", "anonymous") for _ in range(2)] == [200, 429]
+    await busy.sends(b"x")
+    assert (await busy.gets_answer("POST")).status == 200
+    assert await ask("/v1/x", "concurrency") == 200

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from datetime import UTC, datetime
 from functools import partial
 from itertools import islice
+from operator import attrgetter
 from typing import NamedTuple, TypeVar
 
 import orjson
@@ -28,6 +29,7 @@ from edgeproxy.collector.accounts.rows import CustomerRow, FlagRow, KeyRow
 from edgeproxy.collector.database import schema
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.statements import lock_rows
+from edgeproxy.collector.database.unreadable_rows import parse_rows
 from edgeproxy.collector.problems import account_codes
 from edgeproxy.config.collector.account import Account
 from edgeproxy.config.collector.settings import CollectorSettings
@@ -377,32 +379,36 @@ async def export_lines(connection: AsyncConnection, *, for_edges: bool = False) 
     if for_edges:
         return
     begun = False
-    async for row in _stream_rows(connection):
-        if account := _dump_account(row):
+    async for name, account in _stream_accounts(connection):
+        if account:
             if not begun:
                 yield "accounts:"
                 begun = True
-            yield f"  {_format_json(row.name)}: {_format_json(account)}"
+            yield f"  {_format_json(name)}: {_format_json(account)}"
 
 
-async def _stream_rows(connection: AsyncConnection) -> AsyncIterator[CustomerRow]:
-    """Yield the customers that are not being deleted, in order of name, with one page in memory at a time."""
+async def _stream_accounts(connection: AsyncConnection) -> AsyncIterator[tuple[str, dict[str, object]]]:
+    """Yield the name and the account of each customer that is not being deleted, with one page in memory at a time.
+
+    Unreadable rows are set aside.
+    """
     table, after = schema.customers, ""
     current = table.c.deleting_since.is_(None)
     following = sa.select(table.c.name).where(current).order_by(table.c.name).limit(PAGE_CUSTOMERS)
     # Names are read first, because a page may have no readable row.
     while page := list((await connection.execute(following.where(table.c.name > after))).scalars()):
         between = current & table.c.name.between(page[0], page[-1])
-        for row in await customer_rows.fetch_rows(connection, sa.select(table).where(between).order_by(table.c.name)):
-            yield row
+        rows = await customer_rows.fetch_rows(connection, sa.select(table).where(between).order_by(table.c.name))
+        for account in parse_rows(table.name, rows, _parse_account, attrgetter("id")):
+            yield account
         after = page[-1]
 
 
-def _dump_account(row: CustomerRow) -> dict[str, object]:
-    """Return a customer's account as files write it, without empty values."""
+def _parse_account(row: CustomerRow) -> tuple[str, dict[str, object]]:
+    """Return a customer's name and its account as files write it, without empty values."""
     span = None if row.rotate_every is None else format_seconds(row.rotate_every)
     account = {"name": row.display_name, "external_id": row.external_id, "metadata": orjson.loads(row.metadata)}
-    return drop_empty_values(account | {"rotate_every": span})
+    return row.name, drop_empty_values(account | {"rotate_every": span})
 
 
 def _format_json(value: object) -> str:

@@ -11,10 +11,11 @@ from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.file import TableError, TableFile, write_whole
 from edgeproxy.edge.counters.index import TableFullError
 from edgeproxy.edge.counters.row_repair import repair
+from edgeproxy.edge.counters.rows import CHUNKS_MAX
 from tests.support.tables import CUSTOMERS, FORMER, INSTANCE, QUOTAS, USAGE, limits, make, opened
 
-LARGE = CUSTOMERS._replace(rows=40_000, columns=8)
-"""A layout of more than ten chunks."""
+LARGE = CUSTOMERS._replace(rows=10_000, columns=8)
+"""A layout of more than three chunks."""
 KINDS = (CUSTOMERS, QUOTAS, FORMER, USAGE)
 
 
@@ -107,9 +108,14 @@ def test_a_supervisor_allocates_rows_before_workers_need_them(tmp_path: Path) ->
     table.grow_in_time()
     table.grow_in_time()
     assert words[at.ALLOCATED] == 3 * chunk
+
+
+def test_a_slice_of_maintenance_allocates_a_few_chunks(tmp_path: Path) -> None:
+    table = limits(make(tmp_path, LARGE._replace(rows=40_000)), 0)
+    words, chunk = table.words, LARGE.chunk
     words[at.HIGH] = 9 * chunk
     table.grow_in_time()
-    assert words[at.ALLOCATED] == 7 * chunk, "a slice of maintenance is short"
+    assert words[at.ALLOCATED] == (1 + CHUNKS_MAX) * chunk
 
 
 def test_a_new_file_has_room_for_the_rows_in_use(tmp_path: Path) -> None:

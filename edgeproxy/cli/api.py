@@ -29,14 +29,14 @@ PAGE_SIZE = 1000
 
 CustomerRef = Annotated[str, typer.Argument(metavar="CUSTOMER", help="By name, pseudonym, id or external id.")]
 Key = Annotated[
-    str | None, typer.Option("--key", metavar="TEXT", help="The same command with the same key is carried out once.")
+    str | None, typer.Option("--key", metavar="TEXT", help="A key that makes a repeated command take effect once.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print what the collector answers, as it is.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the collector's answer unchanged.")]
 Url = Annotated[
     str | None, typer.Option("--collector", metavar="URL", help=f"Where it is: else ${COLLECTOR}, else {DEFAULT_URL}.")
 ]
 Authorities = Annotated[
-    Path | None, typer.Option("--ca", metavar="FILE", help="Who vouches for it, where it is https.")
+    Path | None, typer.Option("--ca", metavar="FILE", help="A file with the authorities for https.")
 ]
 
 
@@ -113,8 +113,8 @@ class Api:
     def resolve_customer(self, ref: str) -> str:
         """Return the name of the customer that a person means by a name, pseudonym, id or external id.
 
-        Exits with 1 where two customers are meant. Returns `ref` itself where the collector finds none, or does not
-        list customers for this token: the call that follows says why.
+        Exits with 1 if two customers match. Returns `ref` itself if the collector finds none, or does not list
+        customers for this token. The next call then reports the reason.
         """
         answer = self.call("GET", "/v1/customers", query={"ref": ref}, may_be_refused=True)
         rows = [] if answer is None else answer["customers"]
@@ -124,14 +124,14 @@ class Api:
         return str(rows[0]["name"]) if rows else ref
 
     def customer_path(self, ref: str, *rest: str) -> str:
-        """Return the path of the customer that a person means (`resolve_customer`), or of what is under it."""
+        """Return the path of a customer (`resolve_customer`), or a path under it."""
         from urllib.parse import quote
 
         return "/".join(("/v1/customers", quote(self.resolve_customer(ref), safe=""), *rest))
 
     @cached_property
     def _opener(self) -> "OpenerDirector":
-        """What sends requests; reading the authorities of the system takes longer than a call."""
+        """The sender of requests. It is kept, because reading the system's authorities takes longer than a call."""
         from urllib.request import HTTPSHandler, build_opener
 
         from edgeproxy.base.trust import create_context

@@ -21,10 +21,10 @@ requests = build_command(
 def books(
     config: CollectorFile,
     clear: Annotated[
-        bool, typer.Option("--clear", help="Clear now, as the owner of the tables, what a collector clears in time.")
+        bool, typer.Option("--clear", help="Clear now, as the owner of the tables. A collector does it in time.")
     ] = False,
 ) -> None:
-    """Show what invoices and the journal still tell about people though its time (`retention.invoices`) is over."""
+    """Show the data about people that invoices and the journal keep beyond `retention.invoices`."""
     settings = load_collector_file(config)
     from edgeproxy.collector.commands import privacy
 
@@ -40,8 +40,9 @@ def erase(
         typer.Option(metavar="NAME", help="Erase an end user of the customer alone, as services name it."),
     ] = None,
 ) -> None:
-    """Erase the personal data of a customer now, without the time of grace that a deletion has, or that of one of its
-    end users. It cannot be undone; a collector may run meanwhile.
+    """Erase the personal data of a customer, or of one of its end users, without the grace period of a deletion.
+
+    It cannot be undone. A collector may run meanwhile.
     """
     settings = load_collector_file(config)
     who = customer if end_user is None else f"the end user {end_user} of {customer}"

@@ -142,7 +142,7 @@ class StoredBudget(NamedTuple):
         )
 
     def is_within(self, other: "StoredBudget") -> bool:
-        """Return whether it is the same budget or a smaller one."""
+        """Return whether it is an equal or a smaller budget."""
         return self[2:] == other[2:] and self.amount <= other.amount
 
 

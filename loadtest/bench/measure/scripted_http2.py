@@ -62,8 +62,10 @@ class Encoder:
 
 
 def encode_requests(texts: list[str]) -> list[bytes]:
-    """Encode requests of HTTP/1.1 as field blocks; all but the first may be sent over and over where they are alike,
-    and all of them where they are not, as the first then empties the table."""
+    """Encode requests of HTTP/1.1 as field blocks.
+
+    If they are alike, all but the first may be sent repeatedly. Otherwise all may, because the first empties the table.
+    """
     encoder = Encoder()
     blocks = [encoder.encode(parse_fields(text)) for text in texts]
     if len(texts) == 1:

@@ -69,7 +69,7 @@ async def _list_delays(connection: AsyncConnection) -> dict[str, float]:
 
 
 def _build_alert(name: str, since: float, now: float) -> Alert:
-    """Return the alert that Stripe does not return an invoice of a customer, so that nobody knows its payment."""
+    """Return the alert that Stripe does not return an invoice of a customer, so its payment is unknown."""
     until = now + ALERTED_SECONDS_MAX
     return Alert(
         key=f"billing-payment-unknown-{name}-{int(since)}",

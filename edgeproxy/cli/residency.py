@@ -165,12 +165,8 @@ def move(
     quiet: Annotated[float, typer.Option(metavar="SECONDS", help="Nothing is counted for so long at the end.")] = 120.0,
     wait: Annotated[float, typer.Option(metavar="SECONDS", help="Wait so long for edges at most.")] = 900.0,
     as_json: Json = False,
-    from_ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Authorities of the one, for https.")
-    ] = None,
-    to_ca: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Authorities of the other, for https.")
-    ] = None,
+    from_ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Authorities of the one, for https.")] = None,
+    to_ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Authorities of the other, for https.")] = None,
 ) -> None:
     """Move a customer to another residency. If it is cut off, run it again: no step is taken twice."""
     moving = Move(Api(source, from_ca, FROM_TOKEN), Api(target, to_ca, TO_TOKEN), customer)

@@ -141,14 +141,9 @@ async def _refund_consumption(
 ) -> int:
     """Book a refund of usage; `original` is the transaction of the usage. Raises ChangeRejectedError."""
     customer, connection = original.customer, books.connection
-
-    async def list_changes(kind: TransactionKind) -> list[int]:
-        columns = credit_transactions.c
-        statement = sa.select(columns.seq).where(columns.kind == kind, columns.original == original.source)
-        return list((await connection.execute(statement)).scalars())
-
-    consumed = await fetch_entries(connection, [original.seq, *await list_changes("usage_moved")])
-    refunded = await fetch_entries(connection, await list_changes("usage_refund"))
+    moves = await books.list_followers("usage_moved", original.source)
+    consumed = await fetch_entries(connection, [original.seq, *moves])
+    refunded = await fetch_entries(connection, await books.list_followers("usage_refund", original.source))
     balance = await books.fetch_credit_balance(customer)
     entries = _build_entries(postings.usage_refund_entries, balance, id_, amount, consumed, refunded, books.at)
     if any(entry.grant == id_ for entry in entries):
@@ -318,10 +313,7 @@ async def expire_grants_of(books: Journal, customer: str, until: int) -> int:
     if not expired or (await books.connection.execute(promised)).first() is not None:
         return 0
     for grant in expired:
-        again = sa.select(sa.func.count()).where(
-            credit_transactions.c.kind == "expiry", credit_transactions.c.original == grant.id
-        )
-        times = (await books.connection.execute(again)).scalar_one()
+        times = len(await books.list_followers("expiry", grant.id))
         books.book(Posting(customer, "expiry", f"{grant.id}/{times}", postings.expiry_entries(grant), grant.id))
     return len(expired)
 

@@ -152,7 +152,7 @@ async def _refund_use(books: Journal, customer: str, use: PaidUse, id_: str, amo
         books.create_grant(customer, Grant(id_, 0))
         parts[id_] = left
     consumed = await fetch_entries(books.connection, [use.seq])
-    refunded = await fetch_entries(books.connection, await _list_refunds(books.connection, use.source))
+    refunded = await fetch_entries(books.connection, await books.list_followers("usage_refund", use.source))
     entries = postings.usage_returned_entries(parts, amount, consumed, refunded)
     books.book(Posting(customer, "usage_refund", id_, entries, use.source, use.hour, WHY))
     return {grant: part for grant, part in parts.items() if grant not in (OVERDRAFT, id_)}
@@ -167,7 +167,7 @@ async def _book_moves(books: Journal, customer: str, moves: Iterable[UseMove]) -
         moved = postings.usage_moved_entries(move.payer, move.grant, move.amount)
         entries.setdefault(move.use.source, []).extend(moved)
     for source, booked in entries.items():
-        times = await _count_moves(books.connection, source)
+        times = len(await books.list_followers("usage_moved", source))
         books.book(Posting(customer, "usage_moved", f"{source}/{times}", tuple(booked), source, uses[source].hour))
 
 
@@ -232,17 +232,3 @@ async def _fetch_settled(connection: AsyncConnection, customer: str) -> dict[str
         .where(columns.kind.in_(("purchase", "gift")), columns.customer == customer, entries.account == "overdraft")
     )
     return {row[0]: row[1] for row in await connection.execute(statement)}
-
-
-async def _list_refunds(connection: AsyncConnection, source: str) -> list[int]:
-    """Return the numbers of the refunds of a consumption."""
-    columns = credit_transactions.c
-    statement = sa.select(columns.seq).where(columns.kind == "usage_refund", columns.original == source)
-    return list((await connection.execute(statement)).scalars())
-
-
-async def _count_moves(connection: AsyncConnection, source: str) -> int:
-    """Return how often a consumption was moved."""
-    columns = credit_transactions.c
-    statement = sa.select(sa.func.count()).where(columns.kind == "usage_moved", columns.original == source)
-    return int((await connection.execute(statement)).scalar_one())

@@ -165,6 +165,11 @@ class Journal:
         row = (await self.connection.execute(sa.select(*TRANSACTION_FIELDS).where(condition))).one_or_none()
         return None if row is None else TransactionRow(*row)
 
+    async def list_followers(self, kind: TransactionKind, original: str) -> list[int]:
+        """Return the numbers of the transactions of this kind that name `original`."""
+        condition = (credit_transactions.c.kind == kind) & (credit_transactions.c.original == original)
+        return list((await self.connection.execute(sa.select(credit_transactions.c.seq).where(condition))).scalars())
+
     async def fetch_credit_balance(self, customer: str) -> CreditBalance:
         """Return the balance of a customer with all its grants, including spent ones."""
         if customer not in self._balances:

@@ -5,7 +5,7 @@ import typer
 from edgeproxy.base.json_values import JsonDocument
 from edgeproxy.cli.api import show
 from edgeproxy.cli.endpoint_commands import (
-    REQUIRED,
+    WHY,
     Arguments,
     Rows,
     Sentence,
@@ -15,7 +15,6 @@ from edgeproxy.cli.endpoint_commands import (
 )
 
 ROLLOUT = "/billing/rollout"
-WHY = option("why", "The reason, for the audit log.", kind=str, default=REQUIRED)
 
 
 def _print_rollout(status: JsonDocument, arguments: Arguments) -> None:

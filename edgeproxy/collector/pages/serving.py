@@ -57,6 +57,12 @@ def build_handler(site: Site, page: Page) -> Callable[[web.Request], Awaitable[w
     return serve
 
 
+async def _keep_form(visit: Visit) -> None:
+    """Read the form of a refused request, so that its answer can show it again."""
+    with suppress(InvalidFormError):  # It is refused anyway.
+        visit.form = await forms.parse_form(visit.request)
+
+
 async def serve_page(page: Page, visit: Visit) -> web.StreamResponse:
     """Check a request, and return the response of its page. Raises PageError and InvalidFormError."""
     site, request, is_form = visit.site, visit.request, page.method == "POST"
@@ -66,8 +72,7 @@ async def serve_page(page: Page, visit: Visit) -> web.StreamResponse:
     if page.who != "anyone":
         if visit.session is None:
             if is_form:
-                with suppress(InvalidFormError):  # It is refused anyway.
-                    visit.form = await forms.parse_form(request)
+                await _keep_form(visit)
                 raise PageError(page_codes.SESSION_ENDED, "the session has ended: sign in, and send the form again")
             return visit.redirect(SIGN_IN, next=request.path_qs)
         who = visit.session.who
@@ -76,8 +81,7 @@ async def serve_page(page: Page, visit: Visit) -> web.StreamResponse:
             raise _deny(site, request, page_codes.PAGE_DENIED, "this page is not for you", who)
         if page.who != "someone" and (way := _confirmed_at(site, visit.session)):
             if is_form:
-                with suppress(InvalidFormError):  # It is refused anyway.
-                    visit.form = await forms.parse_form(request)
+                await _keep_form(visit)
                 why = "the session has to be confirmed: open the page again, and send the form again"
                 raise PageError(page_codes.SESSION_UNCONFIRMED, why)
             return visit.redirect(way, next=request.path_qs)

@@ -64,11 +64,10 @@ def _parse_line(data: bytes) -> ProxyHeader | None:
     if match is None:
         raise InvalidProxyHeaderError("has a line that cannot be read")
     family, source, target, *ports = match.groups()
-    for address in (source, target):
-        _require_version(address.decode(), V1_VERSIONS[family])
+    client, _ = (_read_address(address.decode(), V1_VERSIONS[family]) for address in (source, target))
     if any(int(port) > PORT_MAX for port in ports):
         raise InvalidProxyHeaderError("has a port that cannot be read")
-    return ProxyHeader(_normalize(source.decode()), len(line))
+    return ProxyHeader(client, len(line))
 
 
 def _parse_binary(data: bytes) -> ProxyHeader | None:
@@ -89,19 +88,15 @@ def _parse_binary(data: bytes) -> ProxyHeader | None:
     if command == LOCAL:
         return ProxyHeader(None, size)
     source = data[V2_FIXED_BYTES : V2_FIXED_BYTES + ADDRESS_BYTES[family]]
-    return ProxyHeader(_normalize(str(ipaddress.ip_address(source))), size)
+    return ProxyHeader(str(ipaddress.ip_address(source)), size)
 
 
-def _require_version(address: str, version: int) -> None:
-    """Raise InvalidProxyHeaderError unless this is an address of this version of IP."""
+def _read_address(text: str, version: int) -> str:
+    """Return an address as sockets write it. Raises InvalidProxyHeaderError unless it is of this version of IP."""
     try:
-        parsed = ipaddress.ip_address(address)
+        address = ipaddress.ip_address(text)
     except ValueError:
         raise InvalidProxyHeaderError("has an address that cannot be read") from None
-    if parsed.version != version:
+    if address.version != version:
         raise InvalidProxyHeaderError("has an address of another family")
-
-
-def _normalize(address: str) -> str:
-    """Return the text of an address as sockets write it."""
-    return str(ipaddress.ip_address(address))
+    return str(address)

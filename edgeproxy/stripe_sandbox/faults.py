@@ -10,8 +10,6 @@ BEFORE = ("call_lost", "error_before", "refused", "rate_limited", "restart_befor
 AFTER = ("answer_lost", "answer_cut", "error_after", "restart_after")
 DELAYS = ("latency",)
 DELIVERIES = ("webhook_lost", "webhook_late", "webhook_duplicated", "webhook_shuffled", "webhook_forged")
-LASTING_FAULTS = ("lag", "summary_lag", "search_lag", "summary_wrong", "clock")
-"""Faults that last as long as they are in the plan."""
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -48,8 +48,6 @@ from edgeproxy.config.customers import Customer
 from edgeproxy.config.parsers import NAME
 
 SETTING_NAMES = tuple(Customer.model_fields)
-DATABASE_FIELDS = ("external_id", "metadata", "rotate_every")
-"""The fields of a customer that edges do not receive."""
 ALWAYS_SHOWN = ("limits", "quotas", "flags", "paused", "regions")
 """Settings that a response always contains, even with their default."""
 ALERT_ADDRESS = "alert_email"

@@ -42,7 +42,6 @@ LEAP_SECOND = re.compile(r"T(\d\d):(\d\d):60")
 TEXT = re.compile(rf"[!-~](?:[ -~]{{0,{CHARACTERS_MAX - 1}}})")
 REQUEST_ID_FIELDS = ("request_id", "upstream_request_id")
 FIELDS = ("id", "source", "customer", "meter", "value", "time", "dimensions", *REQUEST_ID_FIELDS, "replaces")
-CLOUD_FIELDS = ("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "dataschema", "data")
 DATA_FIELDS = ("value", "dimensions", *REQUEST_ID_FIELDS, "replaces")
 
 

@@ -61,11 +61,6 @@ class MoveRow(NamedTuple):
     promised: str | None = None
     """JSON: credits booked there, but not yet here."""
 
-    @property
-    def has_begun_there(self) -> bool:
-        """True if edges are switching over, or have switched."""
-        return self.gone_at is not None
-
 
 class Move(TypedDict):
     """A move of a customer to or from another residency."""

@@ -11,7 +11,6 @@ from edgeproxy.config.part import Part
 from edgeproxy.config.units import format_value, read_text, value_error
 
 AN_ISSUER = "https://HOST, as the issuer's tokens have it in `iss`"
-A_CLAIM = "a list of texts that the claim has for them"
 
 
 @written(build_text("URL", r"https?://.+", "https://login.example.com"))
@@ -45,7 +44,6 @@ FACTOR_SECONDS_MAX = 600
 """Seconds after a sign-in with a second factor that permit sensitive actions."""
 LEEWAY_SECONDS = 30.0
 """Maximum difference of an issuer's clock, in seconds."""
-ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Signatures with a public key, which cannot create tokens. `none` and HMAC are excluded."""
 

@@ -20,7 +20,6 @@ PORTS = {"http": "80", "https": "443"}
 """Default ports, which browsers leave out of origins."""
 
 AN_ORIGIN = "an origin such as https://app.example.com, https://*.example.com, or *"
-A_NAME_OR_ANY = f"{parsers.A_FIELD_NAME}, or *"
 
 
 @written(build_text("origin", rf"\*|(?!null$){WEB_ORIGIN}", "https://app.example.com", "https://*.example.com"))

@@ -6,22 +6,19 @@ a handler ends in `assert_never`, mypy reports each message that it forgets.
 
 Versions: a supervisor starts its workers, so a worker always has its supervisor's version. Their messages are msgpack,
 and may be changed in any way. Two supervisors of one state directory may be of different versions, while one takes over
-from the other. Their messages are JSON, in the form of 0.1.0, with the table names of that version. In ToLeader and
-FromLeader, and in all that they hold, `type` and the present fields must stay, in their order. New fields come last and
-have defaults: an older version ignores them. It also ignores a message of unknown type (edge/sync/leader.py; 0.1.0
-closes the line, and a new one is made). So an older version must be able to do without a new message.
+from the other. Their messages are JSON. In ToLeader and FromLeader, and in all that they hold, `type` and the present
+fields must stay, in their order. New fields come last and have defaults: an older version ignores them. It also
+ignores a message of unknown type (edge/sync/leader.py). So an older version must be able to do without a new message.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import TypeAlias, TypeVar
 
 from msgspec import Struct, json, msgpack
-from msgspec.structs import replace
 
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.edge.channel import Codec, Frame
-from edgeproxy.edge.counters.setup import FORMER_KINDS
 from edgeproxy.edge.limits.rate_terms import Mode, RateTerms
 
 # ---- the parts of messages
@@ -317,34 +314,11 @@ _to_leader: json.Decoder[ToLeader] = json.Decoder(ToLeader)
 _from_leader: json.Decoder[FromLeader] = json.Decoder(FromLeader)
 
 _json = json.Encoder()
-_CURRENT_KINDS = {former: kind for kind, former in FORMER_KINDS.items()}
-R = TypeVar("R", bound=LimitRow)
-
-
-def _rename_tables(rows: list[R], names: Mapping[str, str]) -> list[R]:
-    """Return the rows under other names of their tables: 0.1.0 knows the former ones."""
-    return [replace(row, table=names.get(row.table, row.table)) for row in rows]
-
-
-def _translate_to_leader(message: ToLeader, names: Mapping[str, str]) -> ToLeader:
-    return LimitsUsed(_rename_tables(message.rates, names), _rename_tables(message.totals, names))
-
-
-def _translate_from_leader(message: FromLeader, names: Mapping[str, str]) -> FromLeader:
-    return ClaimsUnused(_rename_tables(message.rows, names)) if isinstance(message, ClaimsUnused) else message
-
-
 # The ends of a channel, by the process at each.
 SUPERVISOR: Codec[ToWorker, ToSupervisor] = Codec(msgpack.Encoder().encode, _to_supervisor.decode)
 WORKER: Codec[ToSupervisor, ToWorker] = Codec(msgpack.Encoder().encode, _to_worker.decode)
-LEADER: Codec[FromLeader, ToLeader] = Codec(
-    lambda message: _json.encode(_translate_from_leader(message, FORMER_KINDS)),
-    lambda body: _translate_to_leader(_to_leader.decode(body), _CURRENT_KINDS),
-)
-FOLLOWER: Codec[ToLeader, FromLeader] = Codec(
-    lambda message: _json.encode(_translate_to_leader(message, FORMER_KINDS)),
-    lambda body: _translate_from_leader(_from_leader.decode(body), _CURRENT_KINDS),
-)
+LEADER: Codec[FromLeader, ToLeader] = Codec(_json.encode, _to_leader.decode)
+FOLLOWER: Codec[ToLeader, FromLeader] = Codec(_json.encode, _from_leader.decode)
 
 M = TypeVar("M", bound=ToWorker)
 

@@ -14,7 +14,7 @@ from edgeproxy.edge.counters.layout import DAMAGED, PENDING
 from edgeproxy.edge.counters.reclaim import Reclaim
 from edgeproxy.edge.counters.row_repair import repair_if_free
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.counters.setup import LIMITS, OCCUPANCY, TALLIES, boot_of
+from edgeproxy.edge.counters.setup import LIMITS, OCCUPANCY, TALLIES, boot_of, file_name
 from edgeproxy.edge.counters.table_files import TableFiles
 from edgeproxy.edge.counters.tallies import TallyTable
 
@@ -116,10 +116,10 @@ class TableMaintenance:
         carried = 0
         oldest = True
         for number, next_number in pairwise(numbers):
-            name = self.files.get_file_name(kind, number)
+            name = file_name(kind, number)
             old, new = (
                 self.files.get_file(name, kind),
-                self.files.get_file(self.files.get_file_name(kind, next_number), kind),
+                self.files.get_file(file_name(kind, next_number), kind),
             )
             alone = oldest and not columns.list_held_columns(old)
             if old.boot != boot_of(kind, self.files.control) or old.layout.cells != new.layout.cells:
@@ -142,7 +142,7 @@ class TableMaintenance:
     def retire_tallies(self, kind: str, folded: list[str], removed: list[str]) -> None:
         """Fold old files that no worker holds into the durable base, and remove them."""
         for number in self.files.list_generations(kind)[:-1]:
-            name = self.files.get_file_name(kind, number)
+            name = file_name(kind, number)
             if name in self.files.load_base().folded:
                 # Folded, and interrupted before it was removed.
                 self.remove(name, removed)
@@ -162,7 +162,7 @@ class TableMaintenance:
     def retire_occupancy(self, removed: list[str]) -> None:
         """Remove old files of open connections that no worker holds."""
         for number in self.files.list_generations(OCCUPANCY)[:-1]:
-            name = self.files.get_file_name(OCCUPANCY, number)
+            name = file_name(OCCUPANCY, number)
             if not columns.list_held_columns(self.files.get_file(name, OCCUPANCY)):
                 self.remove(name, removed)
 

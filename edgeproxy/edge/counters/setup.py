@@ -17,9 +17,6 @@ from edgeproxy.edge.counters.tallies import TallyTable
 
 LIMITS, TALLIES, OCCUPANCY = (*KINDS[:2], QUOTAS, KINDS[6]), KINDS[2:4], KINDS[4]
 
-FORMER_KINDS = {"customers": "people"}
-"""The names of tables in the files of 0.1.0: such files are read, carried over and removed like the table's own."""
-
 METRIC_ROWS = 4096
 """Rows for metrics. Their labels come from the configuration only: a few hundred are many."""
 METRIC_WORDS = 24
@@ -54,16 +51,9 @@ def file_name(kind: str, generation: int) -> str:
     return f"{kind}.{generation}.tbl"
 
 
-def present_name(folder: Path, kind: str, generation: int) -> str:
-    """Return the name of a table's file in this folder: the former one if only a file of that name exists."""
-    name, former = file_name(kind, generation), file_name(FORMER_KINDS.get(kind, kind), generation)
-    return former if not (folder / name).exists() and (folder / former).exists() else name
-
-
 def list_generations(folder: Path, kind: str) -> list[int]:
     """Return the numbers of a table's files in this folder, oldest first."""
-    kinds = {kind, FORMER_KINDS.get(kind, kind)}
-    names = (path.name.split(".") for each in kinds for path in folder.glob(f"{each}.*.tbl"))
+    names = (path.name.split(".") for path in folder.glob(f"{kind}.*.tbl"))
     return sorted({int(parts[1]) for parts in names if len(parts) == 3 and parts[1].isdecimal()})
 
 
@@ -121,17 +111,16 @@ def recover(folder: Path, control: Control) -> None:
 def remove_unfinished(folder: Path, control: Control) -> None:
     """Remove the files of an interrupted setup: they never became current, so nothing was counted in them."""
     for kind in KINDS:
-        for each in {kind, FORMER_KINDS.get(kind, kind)}:
-            for path in folder.glob(f"{each}.*.tbl.*.tmp"):
-                path.unlink()
+        for path in folder.glob(f"{kind}.*.tbl.*.tmp"):
+            path.unlink()
         for generation in list_generations(folder, kind):
             if generation > control.generation(kind):
-                (folder / present_name(folder, kind, generation)).unlink()
+                (folder / file_name(kind, generation)).unlink()
 
 
 def open_current(folder: Path, control: Control, kind: str) -> TableFile | None:
     """Open the current file of a table; None if none was created, or it has been removed."""
-    path = folder / present_name(folder, kind, control.generation(kind))
+    path = folder / file_name(kind, control.generation(kind))
     return TableFile.open(path, kind=kind, instance=control.instance) if path.exists() else None
 
 

@@ -29,6 +29,7 @@ from edgeproxy.edge.counters.setup import (
     LIMITS,
     OCCUPANCY,
     TALLIES,
+    file_name,
     layouts,
     prepare_control,
     prepare_tables,
@@ -291,7 +292,7 @@ class Store(TableFiles):
             read = read_stamp(self.base_path)
             sums: Sums = dict(base.tables.get(kind, {}))
             for number in self.list_generations(kind):
-                name = self.get_file_name(kind, number)
+                name = file_name(kind, number)
                 if name not in base.folded:
                     self.add_file(sums, name, kind)
             # Another supervisor may have folded a file meanwhile: then it was read twice, or not at all.

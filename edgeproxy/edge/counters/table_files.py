@@ -6,7 +6,7 @@ from edgeproxy.edge.counters.base import Base, read_stamp
 from edgeproxy.edge.counters.control import Control
 from edgeproxy.edge.counters.file import TableFile
 from edgeproxy.edge.counters.rows import LimitTable
-from edgeproxy.edge.counters.setup import TALLIES, list_generations, present_name
+from edgeproxy.edge.counters.setup import TALLIES, file_name, list_generations
 
 IDENTITY_FILE = "identity.json"
 """The file that exists once usage is sealed; see edge/usage/identity.py."""
@@ -37,11 +37,7 @@ class TableFiles:
 
     def current(self, kind: str) -> TableFile:
         """Return the current file of a table."""
-        return self.get_file(self.get_file_name(kind, self.control.generation(kind)), kind)
-
-    def get_file_name(self, kind: str, number: int) -> str:
-        """Return the name of a table's file."""
-        return present_name(self.folder, kind, number)
+        return self.get_file(file_name(kind, self.control.generation(kind)), kind)
 
     def list_generations(self, kind: str) -> list[int]:
         """Return the numbers of a table's files up to the current one, oldest first."""

@@ -23,6 +23,7 @@ from edgeproxy.edge.counters import columns
 from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.hub_column import HubColumn
 from edgeproxy.edge.counters.rows import LimitTable
+from edgeproxy.edge.counters.setup import file_name
 from edgeproxy.edge.counters.store import Store
 from edgeproxy.edge.messages import ClaimsUnused, FromLeader, HubAnswered, LimitRow, LimitsUsed, LimitUse, RateUse
 from edgeproxy.edge.metrics import Series
@@ -202,7 +203,7 @@ class Coordinator:
             table = self._store.limits[name]
             try:
                 if table.file.generation != file:
-                    table = LimitTable(self._store.get_file(self._store.get_file_name(name, file), name))
+                    table = LimitTable(self._store.get_file(file_name(name, file), name))
             except TableError:
                 return None
             if table.hub is None:

@@ -20,7 +20,6 @@ from edgeproxy.edge.counters.setup import (
     list_generations,
     prepare_control,
     prepare_tables,
-    present_name,
 )
 from edgeproxy.edge.counters.store import Store
 from tests.edge.counters.conftest import Supervise
@@ -81,14 +80,13 @@ def former_release(state: Path, boot: str = "one") -> None:
     customers, addresses, _, *tallies, _ = layouts(2, 40, 20)
     wanted = (customers._replace(width=0), addresses._replace(width=0), *tallies)
     prepare_tables(state, control, wanted, Base(), 5e7)
-    (state / "customers.1.tbl").rename(state / "people.1.tbl")
     control.close()
 
 
 def former_worker(state: Path, kind: str) -> LimitTable:
     """A worker of that release, as far as it counts in a table."""
     control = Control.open(state / "control")
-    file = TableFile.open(state / present_name(state, kind, 1), kind=kind, instance=control.instance)
+    file = TableFile.open(state / file_name(kind, 1), kind=kind, instance=control.instance)
     control.close()
     acquire_column([file])
     return LimitTable(file)
@@ -100,7 +98,7 @@ def counted_elsewhere(table: LimitTable, key: bytes) -> dict[int, int]:
     return dict(unpack(word) for word in table.words[row + at.FOREIGN : row + table.first_ring].tolist() if word)
 
 
-def test_a_table_that_had_another_name_counts_on_and_is_carried_over(
+def test_counts_move_to_the_file_of_another_number_of_workers(
     supervise: Supervise, work: Callable[[], Store], state: Path
 ) -> None:
     def count(table: LimitTable, key: bytes, cell: int, number: int) -> None:
@@ -108,7 +106,6 @@ def test_a_table_that_had_another_name_counts_on_and_is_carried_over(
         table.words[row + table.first_ring + table.own_at + cell % 32] = pack(cell, number)
 
     supervise()
-    (state / "customers.1.tbl").rename(state / "people.1.tbl")
     again = supervise()
     assert numbers(again) == [1, 1, 1, 1, 1]
     cell = cell_number(monotonic() + again.offset, WIDTH)
@@ -116,19 +113,19 @@ def test_a_table_that_had_another_name_counts_on_and_is_carried_over(
     count(worker.customers, b"acme", cell, 3)
     assert again.customers.counts(claim(again.customers, b"acme"), cell) == {cell: 3}
     later = supervise(workers=3)
-    assert {"people.1.tbl", "customers.2.tbl"} <= set(tables(state))
+    assert {"customers.1.tbl", "customers.2.tbl"} <= set(tables(state))
     assert counted_elsewhere(later.customers, b"acme") == {cell: 3}
     again.close()
     worker.close()
     for _ in range(3):
         later.maintain(monotonic() + later.offset)
-    assert "people.1.tbl" not in tables(state)
+    assert "customers.1.tbl" not in tables(state)
     assert counted_elsewhere(later.customers, b"acme") == {cell: 3}
 
 
 def test_the_state_of_the_former_release_is_taken_over(supervise: Supervise, state: Path) -> None:
     former_release(state)
-    assert tables(state) == ["addresses.1.tbl", "connections.1.tbl", "metrics.1.tbl", "people.1.tbl", "usage.1.tbl"]
+    assert tables(state) == ["addresses.1.tbl", "connections.1.tbl", "customers.1.tbl", "metrics.1.tbl", "usage.1.tbl"]
     customers, addresses = (former_worker(state, kind) for kind in ("customers", "addresses"))
     cell = cell_number(monotonic() + 5e7, WIDTH)
     count_as_formerly(customers, b"acme", 0, cell, 3)
@@ -142,7 +139,7 @@ def test_the_state_of_the_former_release_is_taken_over(supervise: Supervise, sta
     count_as_formerly(customers, b"acme", 0, cell, 8)
     store.maintain(monotonic() + store.offset)
     assert counted_elsewhere(store.customers, b"acme") == {cell: 8, cell - 1: 4}
-    assert "people.1.tbl" in tables(state)
+    assert "customers.1.tbl" in tables(state)
     for table in (customers, addresses):
         table.file.close()
     for _ in range(3):
@@ -162,7 +159,7 @@ def test_rates_of_the_former_release_and_another_boot_are_forgotten(supervise: S
     assert numbers(store) == [2, 2, 1, 1, 1]
     store.maintain(monotonic() + store.offset)
     assert store.customers.rows_in_use == 0
-    assert not {"people.1.tbl", "addresses.1.tbl"} & set(tables(state))
+    assert not {"customers.1.tbl", "addresses.1.tbl"} & set(tables(state))
 
 
 def test_control_file_is_flushed_after_all_generations_are_published(
@@ -271,7 +268,7 @@ def test_a_nearly_full_file_of_usage_is_followed_by_an_empty_one(supervise: Supe
 
 
 def test_files_are_known_by_their_numbers(tmp_path: Path) -> None:
-    for name in ("customers.2.tbl", "people.3.tbl", "customers.10.tbl", "customers.x.tbl", "usage.1.tbl"):
+    for name in ("customers.2.tbl", "customers.3.tbl", "customers.10.tbl", "customers.x.tbl", "usage.1.tbl"):
         (tmp_path / name).touch()
     for name in ("customers.4.tbl.1.tmp", "customers.tbl"):
         (tmp_path / name).touch()

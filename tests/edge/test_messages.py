@@ -8,7 +8,10 @@ from edgeproxy.edge.messages import FOLLOWER, LEADER, ClaimsUnused, HubAnswered,
 
 TERMS = RateTerms(1000, 60.0, 28, 5, 2.5, "strict")
 USES = LimitsUsed([RateUse.from_terms("customers", 3, 4096, 17, TERMS, True)], [TotalUse("quotas", 1, 64, 2, 100)])
-USES_AS_JSON = b'{"type":"uses","rates":[["customers",3,4096,17,1000,60.0,28,5,2.5,"strict",true]],"totals":[["quotas",1,64,2,100]]}'
+USES_AS_JSON = (
+    b'{"type":"uses","rates":[["customers",3,4096,17,1000,60.0,28,5,2.5,"strict",true]],'
+    b'"totals":[["quotas",1,64,2,100]]}'
+)
 
 
 def test_json_form_of_messages_between_supervisors_stays() -> None:

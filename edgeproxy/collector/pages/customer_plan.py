@@ -9,6 +9,7 @@ from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.plans import find_plan_label, parse_change
 from edgeproxy.collector.pages.site import ApiRefusedError, Page, Visit, format_path
+from edgeproxy.config.collector.catalog import get_plan_name
 
 PLAN = "/console/customers/{customer}/plan"
 WHENS = ("now", "period_end")
@@ -87,6 +88,8 @@ async def _render(visit: Visit, **values: object) -> web.Response:
         customer=customer,
         sold=sold,
         held=held,
+        held_plan=None if held is None else get_plan_name(held["plan"]),
+        quantity_max=max((one["max_quantity"] or 0 for one in sold["plans"]), default=0),
         coupon=coupon.body if coupon.is_success else None,
         plan_label=partial(find_plan_label, sold),
         may_change=bool(visit.signed_in.who.roles & {"billing", "admin"}),

@@ -1,4 +1,4 @@
-"""The portal's plan page of a plan that is sold by quantity: previewed, changed, and taken back."""
+"""The plan pages of a plan that is sold by quantity: customers and operators preview and change the quantity."""
 
 from collections.abc import Iterator
 from contextlib import closing
@@ -86,3 +86,28 @@ def test_quantity_of_an_older_version_changes_without_a_change_of_prices(stage: 
         assert "<dt>Quantity</dt><dd>5</dd>" in early.answer.text
         early.send("/account/plan")
     assert fetch(stage, "early") == {"plan": "crew@1", "quantity": 5, "next_plan": None, "next_quantity": None}
+
+
+def test_operator_previews_and_changes_the_quantity_and_a_customer_cannot(stage: PagesStage) -> None:
+    stage.join("staffed")
+    page, operator = "/console/customers/staffed/plan", stage.operator
+    operator.get(page)
+    operator.send(f"{page}/preview", plan="crew", interval="month", quantity="3")
+    assert "<dt>Quantity</dt><dd>3</dd>" in operator.answer.text
+    assert "$60.00" in operator.read.text
+    operator.send(page)
+    held = {"plan": "crew@2", "quantity": 3, "next_plan": None, "next_quantity": None}
+    assert fetch(stage, "staffed") == held
+    operator.get(page)
+    assert "<dt>Quantity</dt><dd>3</dd>" in operator.answer.text
+    operator.send(f"{page}/preview", quantity="5")
+    assert fetch(stage, "staffed") == held, "the preview changes nothing"
+    operator.send(page)
+    assert fetch(stage, "staffed") == {**held, "quantity": 5}
+    operator.get(page)
+    operator.send(f"{page}/preview", quantity="10")
+    assert (operator.status, fetch(stage, "staffed")) == (422, {**held, "quantity": 5})
+    with stage.customer("crew") as stranger:
+        stranger.get("/account")
+        stranger.post(page, {"form": stranger.read.forms[0].fields["form"], "plan": "crew", "quantity": "9"})
+        assert (stranger.status, fetch(stage, "staffed")) == (403, {**held, "quantity": 5})

@@ -64,11 +64,11 @@ def stripe_sandbox(
     secret = read_token(SECRETS_VARIABLE)
     if webhook is not None and not (webhook.startswith(("http://", "https://")) and secret):
         fail(f"--webhook: takes a URL, and a secret in {SECRETS_VARIABLE}", 2)
-    from edgeproxy.stripe_sandbox.main import Webhook, run
+    from edgeproxy.stripe_sandbox.main import Address, Webhook, run
 
     raise typer.Exit(
         run(
-            address,
+            Address(*address),
             state,
             rates.value,
             seconds,

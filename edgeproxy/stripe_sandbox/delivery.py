@@ -9,11 +9,11 @@ from collections.abc import Callable
 import aiohttp
 import orjson
 
-from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.stripe_sandbox.faults import DELIVERIES, Faults
 from edgeproxy.stripe_sandbox.transaction import Account, Body, Transaction
 
-PEER = HttpPeer("the webhook endpoint", 10.0, 64 << 10, leaves_site=False, reads_prefix=True)
+TIMEOUT = aiohttp.ClientTimeout(total=10.0)
+"""The time for a delivery. The body of the answer is not read."""
 AT_ONCE = 32
 SHUFFLE_SECONDS = 2.0
 BACK_OFF = (5, 30, 120, 600, 3600)
@@ -106,7 +106,7 @@ class Deliveries:
 
     async def _post(self, url: str, payload: bytes, headers: dict[str, str]) -> bool:
         if self._session is None:
-            self._session = open_session(PEER)
+            self._session = aiohttp.ClientSession(timeout=TIMEOUT, cookie_jar=aiohttp.DummyCookieJar())
         try:
             async with self._session.post(url, data=payload, headers=headers, allow_redirects=False) as answer:
                 return 200 <= answer.status < 300

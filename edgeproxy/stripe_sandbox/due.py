@@ -1,14 +1,15 @@
 """Timers that are due, by the sandbox's clock and by test clocks: in order, each in a transaction of its own."""
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from edgeproxy.base import log
 from edgeproxy.stripe_sandbox.objects import alerts, billing_thresholds, clocks, usage
 from edgeproxy.stripe_sandbox.refusal import ApiError
 from edgeproxy.stripe_sandbox.store import transaction
 from edgeproxy.stripe_sandbox.transaction import Account, Transaction
 
+LOG = logging.getLogger("stripe-sandbox")
 STEPS = 200
 """Timers that run at once, before calls are answered again."""
 
@@ -32,7 +33,6 @@ class DueWork:
     def __init__(self, account: Account, work: Work) -> None:
         self._account = account
         self._work = work
-        self._log = log.get_logger()
 
     def run_due(self, now: float) -> bool:
         """Run some timers; returns whether there may be more."""
@@ -87,10 +87,10 @@ class DueWork:
                     tx.save({**test_clock, "frozen_time": max(test_clock["frozen_time"], timer.at)})
                 self._work[timer.what](tx, timer.id)
         except ApiError as error:
-            self._log.error("what came due could not be done", what=timer.what, id=timer.id, why=str(error))
+            LOG.error("the timer %s of %s was refused: %s", timer.what, timer.id, error)
             self._drop(timer)
         except Exception:  # One object that cannot be handled keeps no other waiting.
-            self._log.exception("what came due failed", what=timer.what, id=timer.id)
+            LOG.exception("the timer %s of %s failed", timer.what, timer.id)
             self._drop(timer)
 
     def _drop(self, timer: Timer) -> None:

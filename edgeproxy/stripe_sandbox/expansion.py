@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.description import Description, Schema
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 from edgeproxy.stripe_sandbox.refusal import invalid_request
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction
 

@@ -1,6 +1,8 @@
 """The process of the sandbox, from its address to its end."""
 
 import asyncio
+import logging
+import resource
 import signal
 import socket
 import sqlite3
@@ -9,12 +11,6 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from edgeproxy import __version__
-from edgeproxy.base import event_loop, log
-from edgeproxy.base.descriptor_limit import raise_descriptor_limit
-from edgeproxy.base.tasks import Tasks
-from edgeproxy.base.web_listener import Bounds, WebListener
-from edgeproxy.config.addresses import Address
 from edgeproxy.stripe_sandbox.controls import Controls
 from edgeproxy.stripe_sandbox.delivery import Deliveries
 from edgeproxy.stripe_sandbox.description import load_description
@@ -30,12 +26,22 @@ from edgeproxy.stripe_sandbox.state import State
 from edgeproxy.stripe_sandbox.store import transaction
 from edgeproxy.stripe_sandbox.transaction import Transaction
 
-CONNECTIONS = Bounds(all=2000, per_address=2000)
+LOG = logging.getLogger("stripe-sandbox")
 DRAIN_SECONDS = 2.0
 TICK_SECONDS = 0.1
 """Seconds between two checks of the timers."""
 PURGE_SECONDS = 3600.0
 """Seconds between two purges of idempotency keys."""
+
+
+class Address(NamedTuple):
+    """The IP address to listen on, and the port, 0 for any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
 class Webhook(NamedTuple):
@@ -56,10 +62,11 @@ def run(
     webhook: Webhook | None = None,
 ) -> int:
     """Serve until a signal to stop, and return the exit code: 0, or 2 where the address or the file cannot be used."""
-    log.configure("stripe-sandbox")
-    raise_descriptor_limit()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        event_loop.run(
+        asyncio.run(
             serve(
                 address,
                 file,
@@ -71,10 +78,10 @@ def run(
             )
         )
     except OSError as error:
-        print(f"edgeproxy: cannot listen on {address}: {error.strerror or error}", file=sys.stderr)
+        print(f"stripe-sandbox: cannot listen on {address}: {error.strerror or error}", file=sys.stderr)
         return 2
     except sqlite3.Error as error:
-        print(f"edgeproxy: {file} cannot be used: {error}", file=sys.stderr)
+        print(f"stripe-sandbox: {file} cannot be used: {error}", file=sys.stderr)
         return 2
     return 0
 
@@ -103,27 +110,28 @@ async def serve(
             replace_endpoint(Transaction(state.account, False, int(state.clock())), *webhook)
     deliveries = Deliveries(state.account, state.clock)
     server = Server(load_description(), state, Rates(rates), takes_any_version=takes_any_version)
-    tasks, logger, connections = Tasks(), log.get_logger(), WebListener(CONNECTIONS)
-    middlewares = [connections.track_request, refuse_foreign_pages]
-    application = web.Application(middlewares=middlewares, client_max_size=BODY_MAX)
+    application = web.Application(middlewares=[refuse_foreign_pages], client_max_size=BODY_MAX)
     due = DueWork(state.account, WORK)
     Controls(state, deliveries, due).add_routes(application)
     Pages(state).add_routes(application)
     application.router.add_route("*", "/{path:.*}", server.answer)
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()
-    connections.accept(runner, listening)
-    tasks.start("due", run_timers(state, due))
-    tasks.start("deliveries", run_deliveries(state, deliveries))
-    logger.info("Stripe sandbox serving", version=__version__, listen=str(bound), state=file, rates=rates)
+    await web.SockSite(runner, listening).start()
+    work = asyncio.gather(run_timers(state, due), run_deliveries(state, deliveries))
+    work.add_done_callback(lambda _: stop.set())  # A failure of either ends the sandbox, with its traceback below.
+    LOG.info("serving on %s, state %s, rates %s", bound, file, rates)
     await stop.wait()
-    await connections.end()
-    listening.close()
     await runner.cleanup()
-    await tasks.cancel()
-    await deliveries.close()
-    state.connection.close()
-    logger.info("Stripe sandbox stopped")
+    work.cancel()
+    try:
+        await work
+    except asyncio.CancelledError:
+        pass
+    finally:
+        await deliveries.close()
+        state.connection.close()
+    LOG.info("stopped")
 
 
 async def run_timers(state: State, due: DueWork) -> None:

@@ -1,14 +1,15 @@
 """Which requests of web pages are served: a page of another site must not act here for the developer who opens it."""
 
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
 
-from edgeproxy.base.web_listener import Handler
-from edgeproxy.config.addresses import is_loopback
 from edgeproxy.stripe_sandbox.refusal import ApiError
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 READS = ("GET", "HEAD")
 
 
@@ -41,3 +42,11 @@ def _require_own_page(request: web.Request) -> None:
     site, origin = request.headers.get("Sec-Fetch-Site", "none"), request.headers.get("Origin")
     if site not in ("same-origin", "none") or (origin is not None and urlsplit(origin).netloc != request.host):
         raise ApiError(403, "Pages of other sites cannot act on the sandbox.")
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host is a loopback address or a name of one (RFC 6761 section 6.3)."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 
-from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.description import Schema
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 from edgeproxy.stripe_sandbox.refusal import ApiError, invalid_request, unsupported
 from edgeproxy.stripe_sandbox.transaction import Body
 

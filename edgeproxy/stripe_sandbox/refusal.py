@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from edgeproxy.base.json_values import JsonValue
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 
 SANDBOX_CODE = "sandbox_unsupported"
 """The code for requests that Stripe supports and the sandbox does not."""

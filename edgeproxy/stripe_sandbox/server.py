@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import logging
 import os
 import re
 import sys
@@ -16,7 +17,6 @@ from urllib.parse import parse_qsl
 import orjson
 from aiohttp import web
 
-from edgeproxy.base import log
 from edgeproxy.stripe_sandbox import parameters
 from edgeproxy.stripe_sandbox.description import Description, Operation
 from edgeproxy.stripe_sandbox.expansion import expand
@@ -32,6 +32,7 @@ from edgeproxy.stripe_sandbox.transaction import Body, Request, Transaction, gen
 
 KEY = re.compile(r"(sk|rk|pk)_(test|live)_\w+", re.ASCII)
 BODY_MAX = 1 << 20
+LOG = logging.getLogger("stripe-sandbox")
 
 
 class Call(NamedTuple):
@@ -80,7 +81,6 @@ class Server:
         """Customers and event names with a meter event under way."""
         self._storm = 0.0
         """The end of the storm of 429, by the monotonic clock."""
-        self._log = log.get_logger()
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer a call."""
@@ -98,7 +98,7 @@ class Server:
         except ConnectionDroppedError:
             return drop_connection(request)
         except Exception:
-            self._log.exception("a call failed", method=request.method, path=request.path, request=id)
+            LOG.exception("%s %s failed, request %s", request.method, request.path, id)
             answer = format_error(ApiError(500, "The sandbox failed; its log says why.", kind="api_error"))
         return await self._send(request, answer, headers, after)
 

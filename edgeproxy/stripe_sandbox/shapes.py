@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from edgeproxy.base.json_values import JsonObject, JsonValue
 from edgeproxy.stripe_sandbox.description import Description, Schema
+from edgeproxy.stripe_sandbox.json_values import JsonObject, JsonValue
 
 ObjectShape = Callable[[Mapping[str, JsonValue]], JsonObject]
 Shape = Callable[[JsonValue], JsonValue]

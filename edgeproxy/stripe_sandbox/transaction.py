@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.description import Description
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 from edgeproxy.stripe_sandbox.refusal import no_such_object, too_many_requests
 from edgeproxy.stripe_sandbox.shapes import Shapes
 

@@ -1,7 +1,7 @@
 """Products, prices and tax rates."""
 
-from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.amounts import format_unit_amounts
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects.currencies import parse_currency
 from edgeproxy.stripe_sandbox.objects.fields import (

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from edgeproxy.base.json_values import JsonValue
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 from edgeproxy.stripe_sandbox.transaction import Body, Transaction, generate_id
 
 AUTHORIZATION_CODE = "000000"

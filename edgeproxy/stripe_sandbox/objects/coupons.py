@@ -1,6 +1,6 @@
 """Coupons. What they take off is in `discounts`."""
 
-from edgeproxy.base.json_values import JsonValue
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters
 from edgeproxy.stripe_sandbox.objects.currencies import parse_currency
 from edgeproxy.stripe_sandbox.objects.fields import (

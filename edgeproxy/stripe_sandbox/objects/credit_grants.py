@@ -1,6 +1,6 @@
 """Billing credits: grants to customers, which pay for usage when an invoice is finalized, and their transactions."""
 
-from edgeproxy.base.json_values import JsonValue
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, list_objects
 from edgeproxy.stripe_sandbox.objects import invoice_lines
 from edgeproxy.stripe_sandbox.objects.currencies import parse_currency

@@ -1,6 +1,6 @@
 """Customers, their balance, tax ids and payment methods."""
 
-from edgeproxy.base.json_values import JsonValue
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import payment_methods, subscription_state
 from edgeproxy.stripe_sandbox.objects.currencies import parse_currency

@@ -2,8 +2,8 @@
 
 from fractions import Fraction
 
-from edgeproxy.base.json_values import JsonValue
 from edgeproxy.stripe_sandbox.amounts import round_to_cents
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 from edgeproxy.stripe_sandbox.objects import discounts
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction, generate_id
 

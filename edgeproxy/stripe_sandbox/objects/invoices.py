@@ -2,7 +2,7 @@
 
 import copy
 
-from edgeproxy.base.json_values import JsonValue
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 from edgeproxy.stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
 from edgeproxy.stripe_sandbox.objects import discounts, invoice_items, invoice_lines, metered_lines, payment_methods
 from edgeproxy.stripe_sandbox.objects.currencies import parse_currency

@@ -1,6 +1,6 @@
 """Effects of invoices on a subscription, and its end."""
 
-from edgeproxy.base.json_values import JsonValue
+from edgeproxy.stripe_sandbox.json_values import JsonValue
 from edgeproxy.stripe_sandbox.objects import discounts
 from edgeproxy.stripe_sandbox.objects.fields import compute_previous_attributes
 from edgeproxy.stripe_sandbox.transaction import Body, Fields, Transaction

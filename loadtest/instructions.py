@@ -5,7 +5,8 @@ The counts do not depend on what else the machine does, and hardly differ from r
 costs where times would not. Microseconds they are not: `scripts/bench` has these.
 
 `many` stands for scenarios of many customers, each of which has a name of its own (loadtest/bench/measure/crowd.py):
-`many-100000-zipf-routes100-new-first` has all that there is. `--workers N` lays the tables out for so many workers.
+`many-100000-zipf-routes100-new-first` has all that there is.
+`--workers 1,16,64` lays the tables out for so many workers, in turn.
 
 With --history FILE the counts are appended to FILE, and the exit status is 1 where one differs by more than 2 % from
 that of the last run with the same Python and build: say in docs/start/performance.md what the change buys.
@@ -19,6 +20,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 
 from loadtest.bench.measure import crowd
@@ -38,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m loadtest.instructions", description=__doc__)
     known = (*SCENARIOS, *STREAMS, FALLBACK.name, *KINDS)
     parser.add_argument("scenario", nargs="*", metavar="SCENARIO", help=f"of {', '.join(known)}, many, many-…")
-    parser.add_argument("--workers", type=int, default=1, metavar="N", help="workers of the tables (default 1)")
+    parser.add_argument("--workers", default="1", metavar="N,…", help="numbers of workers of the tables (default 1)")
     parser.add_argument(
         "--python",
         type=Path,
@@ -50,15 +52,16 @@ def main(argv: Sequence[str]) -> int:
     history = [] if given.history is None else load_history(given.history)  # Before minutes of counting.
     python = str(given.python.absolute())
     counts: dict[str, int] = {}
-    if not 1 <= given.workers <= WORKERS_MAX:
+    numbers = [int(number) if number.isdecimal() else 0 for number in given.workers.split(",")]
+    if not all(1 <= number <= WORKERS_MAX for number in numbers):
         parser.error(f"--workers: from 1 to {WORKERS_MAX}")
     asked = [each for name in given.scenario or NIGHTLY for each in (crowd.EXAMPLES if name == "many" else (name,))]
     for scenario in asked:
         if scenario not in known and crowd.parse_crowd(scenario) is None:
             parser.error(f"{scenario} is none of {', '.join(known)}, many, many-…")
-    for scenario in asked:
-        name = scenario if given.workers == 1 else f"{scenario} of {given.workers}"
-        counts[name] = count_per_exchange(python, scenario, workers=given.workers)
+    for scenario, workers in product(asked, numbers):
+        name = scenario if workers == 1 else f"{scenario} of {workers}"
+        counts[name] = count_per_exchange(python, scenario, workers=workers)
         print(f"{name:10} {counts[name]:9,}", flush=True)
     if given.history is None:
         return 0

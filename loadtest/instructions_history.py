@@ -35,9 +35,12 @@ def append_run(file: Path, run: Run) -> None:
 
 
 def find_changes(history: Sequence[Run], run: Run) -> dict[str, float]:
-    """Return the scenarios whose counts differ by more than CHANGE_FRACTION from the last comparable run, as ratios."""
+    """Return the scenarios whose counts differ by more than CHANGE_FRACTION from the latest comparable ones, as ratios.
+
+    A run need not count all scenarios.
+    """
     comparable = [each for each in history if (each.python, each.build) == (run.python, run.build)]
-    before = comparable[-1].counts if comparable else {}
+    before = {scenario: count for each in comparable for scenario, count in each.counts.items()}
     return {
         scenario: count / before[scenario]
         for scenario, count in run.counts.items()

@@ -96,6 +96,14 @@ def _measure(stage: Stage, results: Results) -> None:
     if "cpu" in parts:
         results.slices, failures = rounds.run(stage, peers, say)
         results.left_out.update(failures)
+    if "many" in parts:
+        slices, failures = rounds.run_crowds(stage, peers, say)
+        results.slices += slices
+        results.left_out.update(failures)
+    if "workers" in parts:
+        say("instructions by number of workers")
+        results.workers, failures = instructions.run_workers(stage)
+        results.left_out.update(failures)
     if "instructions" in parts:
         results.instructions, failures = instructions.run(stage, peers, say)
         results.left_out.update(failures)

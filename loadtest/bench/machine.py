@@ -14,6 +14,7 @@ from loadtest.bench.load import wrk
 _ASK = """
 import json, platform, sysconfig
 from importlib.metadata import PackageNotFoundError, version
+from edgeproxy.base.build import describe_build
 def of(name):
     try:
         return version(name)
@@ -24,6 +25,7 @@ print(json.dumps({
     "configured": sysconfig.get_config_var("CONFIG_ARGS") or "",
     "uvloop": of("uvloop"),
     "aiohttp": of("aiohttp"),
+    "build": describe_build(),
 }))
 """
 
@@ -37,6 +39,8 @@ class Interpreter:
     configured: str
     uvloop: str
     aiohttp: str
+    build: str
+    """That of its installed edgeproxy: compiled or pure."""
 
     @property
     def pgo(self) -> bool:
@@ -69,7 +73,7 @@ class Machine:
 
 def interpreter(path: Path) -> Interpreter:
     """Ask the interpreter at `path` itself; raises CalledProcessError if it does not run."""
-    asked = subprocess.run([path, "-c", _ASK], capture_output=True, text=True, timeout=30, check=True)
+    asked = subprocess.run([path, "-c", _ASK], capture_output=True, text=True, timeout=30, check=True, cwd="/")
     return Interpreter(path=str(path), **json.loads(asked.stdout))
 
 

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from loadtest.bench.measure.crowd import SIZES
 from loadtest.bench.peers import HTTP2_PEERS, PEERS
 from loadtest.bench.scenario import SCENARIOS
 
 DEFAULT_PARTS = ("cpu", "http2", "latency", "memory", "micro", "policies", "tls")
-PARTS = (*DEFAULT_PARTS, "instructions")
-"""Instructions take a minute for each scenario and version."""
+PARTS = (*DEFAULT_PARTS, "instructions", "many", "workers")
+"""Instructions take a minute for each scenario and version, `workers` eight of them, and `many` some two minutes a
+round.
+"""
 _NAMES = tuple(dict.fromkeys(peer.name for peer in (*PEERS, *HTTP2_PEERS)))
 
 
@@ -24,6 +27,8 @@ class Options:
     connections: int
     only: tuple[str, ...]
     scenarios: tuple[str, ...]
+    customers: tuple[int, ...]
+    """The numbers of customers of the part `many`."""
     parts: tuple[str, ...]
     python: Path
     against: str | None
@@ -49,6 +54,12 @@ def parse(argv: Sequence[str]) -> Options:
     parser.add_argument(
         "--scenarios", type=_names(tuple(SCENARIOS)), metavar="NAME,…", help=f"of {', '.join(SCENARIOS)}"
     )
+    parser.add_argument(
+        "--customers",
+        type=_names(tuple(map(str, SIZES))),
+        metavar="NUMBER,…",
+        help=f"in the part many: of {', '.join(map(str, SIZES))} (default all)",
+    )
     parser.add_argument("--parts", type=_names(PARTS), metavar="PART,…", help=f"of {', '.join(PARTS)}")
     parser.add_argument(
         "--python",
@@ -69,6 +80,7 @@ def parse(argv: Sequence[str]) -> Options:
         connections=given.connections,
         only=given.only or _NAMES,
         scenarios=given.scenarios or (("small", "rich", "vary", "429") if given.quick else tuple(SCENARIOS)),
+        customers=tuple(map(int, given.customers or SIZES)),
         parts=given.parts or DEFAULT_PARTS,
         # Not resolved: the interpreter of a virtual environment is a link, and finds its environment by its path.
         python=python.absolute(),

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from loadtest.bench.measure.crowd import Crowd
 from loadtest.bench.people import ACME, TINY, Customer
 
 SMALL_ANSWER = b'{"orders": [{"id": 1042, "state": "shipped", "total": "18.90"}, {"id": 1043, "state": "open"}]}\n'
@@ -71,6 +72,8 @@ class Scenario:
     content: tuple[bytes, ...] = ()
     """The answer if it has a specific content; for a stream, its pieces."""
     media: str = "application/json"
+    crowd: Crowd | None = None
+    """The customers and paths, if they are many: then `target`, `fields` and `customer` say nothing."""
 
     def text(self) -> str:
         """Return the request text, with CHANGES in place of the variable digits."""

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 
+from loadtest.bench.measure.crowd import Crowd
 from loadtest.bench.options import Options
 from loadtest.bench.peers.peer import Peer, Place, Running
 from loadtest.bench.upstream.fixed import Upstream
@@ -26,6 +27,7 @@ class Stage:
         certificate: tuple[Path, Path] | None = None,
         *,
         http2: bool = False,
+        crowd: Crowd | None = None,
     ) -> Place:
         """A place for one start of `peer`, before the measured upstream unless others are given."""
         self._started += 1
@@ -36,6 +38,7 @@ class Stage:
             python=self.options.python,
             certificate=certificate,
             http2=http2,
+            crowd=crowd,
         )
 
     @contextmanager
@@ -46,9 +49,10 @@ class Stage:
         certificate: tuple[Path, Path] | None = None,
         *,
         http2: bool = False,
+        crowd: Crowd | None = None,
     ) -> Iterator[Running]:
         """`peer` started anew; stopped at the end. Raises RuntimeError when it does not start."""
-        running = peer.start(self.place(peer, upstreams, certificate, http2=http2))
+        running = peer.start(self.place(peer, upstreams, certificate, http2=http2, crowd=crowd))
         try:
             yield running
         finally:

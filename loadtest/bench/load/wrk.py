@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from loadtest.bench.child import output
+from loadtest.bench.measure.crowd import KEY, Crowd
+from loadtest.bench.nginx import fill
 from loadtest.bench.scenario import CHANGES, Scenario
 
 _DONE = """
@@ -17,6 +19,10 @@ done = function(summary, latency, requests)
         summary.requests, summary.duration, summary.bytes, e.status, e.connect + e.read + e.write + e.timeout))
 end
 """
+
+
+FIRST_SECONDS = 120
+"""The longest time that first requests of all customers may take."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,8 @@ def version() -> str:
 
 def script(scenario: Scenario, seed: int) -> str:
     """The Lua of this scenario; what changes is drawn from `seed`, so that no two slices send the same."""
+    if scenario.crowd is not None:
+        return crowd_script(scenario.crowd, seed)
     pieces = [json.dumps(piece) for piece in scenario.text().split(CHANGES)]
     if len(pieces) == 1:
         return f"local fixed = {pieces[0]}\nrequest = function() return fixed end\n{_DONE}"
@@ -57,6 +65,19 @@ def script(scenario: Scenario, seed: int) -> str:
     )
 
 
+def crowd_script(crowd: Crowd, seed: int) -> str:
+    """The Lua of requests of many customers."""
+    flags = {"ZIPF": crowd.is_zipf, "NEW": crowd.has_new_paths, "FIRST": crowd.is_first}
+    return fill(
+        Path(__file__).with_name("crowd.lua").read_text() + _DONE,
+        CUSTOMERS=crowd.customers,
+        ROUTES=crowd.routes,
+        SEED=seed,
+        KEY=KEY,
+        **{name: str(value).lower() for name, value in flags.items()},
+    )
+
+
 def run(
     scenario: Scenario, port: int, *, seconds: int, connections: int, core: int, folder: Path, scheme: str = "http"
 ) -> Load:
@@ -64,6 +85,8 @@ def run(
     path = binary()
     if path is None:
         raise RuntimeError("wrk is not installed")
+    if scenario.crowd is not None and scenario.crowd.is_first:
+        seconds = FIRST_SECONDS
     lua = folder / f"{scenario.name}.lua"
     lua.write_text(script(scenario, time.time_ns() // 1000))
     argv = [path, "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(lua), f"{scheme}://127.0.0.1:{port}/"]

@@ -1,4 +1,4 @@
-"""Requests of many customers, for the program whose instructions are counted.
+"""Requests of many customers: for the program whose instructions are counted, and for the load of the bench.
 
 A scenario is `many-CUSTOMERS`, optionally with `-zipf` (the k-th customer sends 1/k as many requests as the first;
 otherwise all send equally), `-routes100`, `-new` (each path is new, as with ids) and `-first` (each request is the
@@ -8,12 +8,13 @@ first of its customer; otherwise each customer has sent one before).
 import itertools
 import random
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from edgeproxy.config.customers import Customer, Key
 from edgeproxy.config.edge.settings import EdgeSettings
+from loadtest.bench import people
 from loadtest.bench.people import ACME
 
 NAME = re.compile(
@@ -26,6 +27,12 @@ WARM_UP = 300
 
 EXAMPLES = ("many-1", "many-1000", "many-10000", "many-100000", "many-100000-first")
 """The scenarios that `many` stands for."""
+
+KEY = "ek_bench_c%06d_5d0a7c41e9b26f38"
+"""The keys, for Python and Lua."""
+
+SIZES = (1, 1000, 10_000, 100_000)
+"""The numbers of customers that the bench measures."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +54,21 @@ class Crowd:
             for number, name in enumerate(names)
         ]
         return settings.model_copy(update={"customers": dict.fromkeys(names, customer), "keys": tuple(keys)})
+
+    @property
+    def name(self) -> str:
+        """The scenario's name."""
+        routes = "" if self.routes == 1 else f"-routes{self.routes}"
+        parts = (("-zipf", self.is_zipf), (routes, True), ("-new", self.has_new_paths), ("-first", self.is_first))
+        return f"many-{self.customers}" + "".join(part for part, is_so in parts if is_so)
+
+    def list_customers(self) -> Iterator[people.Customer]:
+        """Yield the customers for the peers of the bench."""
+        return (replace(ACME, name=f"c{number}", key=format_key(number)) for number in range(self.customers))
+
+    def list_route_names(self) -> tuple[str, ...]:
+        """Return the names of the routes, each of which is its path too."""
+        return tuple(path[1:] for path in self._list_paths())
 
     def list_routes(self) -> list[dict[str, str]]:
         """Return the routes in the form of settings."""
@@ -99,9 +121,17 @@ def parse_crowd(name: str) -> Crowd | None:
     )
 
 
+def list_crowds(sizes: Iterable[int]) -> list[Crowd]:
+    """Return the crowds of these sizes that the bench measures: with each number of routes the first requests, which
+    fill caches, then later ones.
+    """
+    kinds: tuple[dict[str, bool], ...] = ({"is_first": True}, {}, {"has_new_paths": True}, {"is_zipf": True})
+    return [Crowd(size, routes, **kind) for size in sizes for routes in (1, 100) for kind in kinds]
+
+
 def format_key(number: int) -> str:
     """Return a customer's key."""
-    return f"ek_bench_c{number:06}_5d0a7c41e9b26f38"
+    return KEY % number
 
 
 def format_request(number: int, path: str) -> bytes:

@@ -20,6 +20,24 @@ class Instructions:
     count: int
 
 
+WORKERS = (1, 4, 16, 64)
+WORKERS_SCENARIOS = ("small", "429")
+
+
+def run_workers(stage: Stage) -> tuple[dict[str, dict[int, int]], dict[str, str]]:
+    """Count the instructions of an exchange by scenario and number of workers; by name why there are none."""
+    python = str(stage.options.python)
+    try:
+        return {
+            scenario: {workers: count_per_exchange(python, scenario, workers=workers) for workers in WORKERS}
+            for scenario in WORKERS_SCENARIOS
+        }, {}
+    except FileNotFoundError:
+        return {}, {"workers": "not here: install valgrind"}
+    except subprocess.CalledProcessError as error:
+        return {}, {"workers": str(error.stderr).strip().rpartition("\n")[2]}
+
+
 def run(stage: Stage, peers: Sequence[Peer], say: Callable[[str], None]) -> tuple[list[Instructions], dict[str, str]]:
     """Count them for each version of edgeproxy and each scenario; by name why a version has none."""
     counts: list[Instructions] = []

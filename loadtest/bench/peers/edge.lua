@@ -68,10 +68,14 @@ function M.setup(people, names, rate)
     math.randomseed(ngx.time() * 1000 + ngx.worker.pid())
     address_rate = rate
     routes = {}
+    local by_digest = {}
+    for hex, person in pairs(people) do by_digest[raw(hex)] = person end
     for _, name in ipairs(names) do
-        local route = {buckets = buckets(name), codes = codes(name, "-"), lanes = {}}
-        for hex, person in pairs(people) do
-            route.lanes[raw(hex)] = {
+        -- Lanes are made when a customer first uses a route: many customers on many routes would not fit into memory.
+        local lanes = setmetatable({}, {__index = function(self, digest)
+            local person = by_digest[digest]
+            if not person then return nil end
+            local lane = {
                 customer = person.name,
                 tier = person.tier,
                 limit = person.limit,
@@ -84,8 +88,10 @@ function M.setup(people, names, rate)
                 spent = problem(429, "Quota exceeded", format(', "violated-policies": ["%s"]', person.tier)),
                 crowded = problem(429, "Quota exceeded", ', "violated-policies": ["concurrency"]'),
             }
-        end
-        routes[name] = route
+            self[digest] = lane
+            return lane
+        end})
+        routes[name] = {buckets = buckets(name), codes = codes(name, "-"), lanes = lanes}
     end
 end
 

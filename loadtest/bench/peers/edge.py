@@ -13,10 +13,12 @@ from edgeproxy import __version__
 from loadtest.bench import ports
 from loadtest.bench.child import Child
 from loadtest.bench.peers.peer import Peer, Place, Running
-from loadtest.bench.people import ACME, ADDRESS_RATE, CUSTOMERS, REGION, ROUTES
+from loadtest.bench.people import ACME, ADDRESS_RATE, CUSTOMERS, REGION
 
 _ROOT = Path(__file__).parents[3]
 _AGREED_SECONDS = 20.0
+_PAIRS = 100_000
+"""Customers on routes for which tables have rows beside one for each customer."""
 TOKENS_ROUTE = "v2"
 """The route that counts tokens: each stated count, by model."""
 COUNTS = ("input_tokens", "cached_tokens", "output_tokens")
@@ -154,19 +156,19 @@ def settings(place: Place, port: int, admin: int, secure_port: int) -> dict[str,
         "tiers": {
             each.tier: {"limits": [{"rate": f"{each.limit}/min"}], "concurrency": each.at_once} for each in CUSTOMERS
         },
-        "customers": {each.name: {"tier": each.tier} for each in CUSTOMERS},
-        "keys": [{"sha256": each.key_sha256, "customer": each.name} for each in CUSTOMERS],
+        "customers": {each.name: {"tier": each.tier} for each in place.customers},
+        "keys": [{"sha256": each.key_sha256, "customer": each.name} for each in place.customers],
         "upstreams": {"api": {"endpoints": [f"http://127.0.0.1:{upstream}" for upstream in place.upstreams]}},
         "routes": [
             {"name": route, "path": f"/{route}/*", "upstream": "api"}
             | ({"response_usage": "openai"} if route == TOKENS_ROUTE else {})
-            for route in ROUTES
+            for route in place.routes
         ],
         "meters": {
             "requests": {"count": "requests"},
             **{count: {"count": count, "missing": "0", "dimensions": {"model": 50}} for count in COUNTS},
         },
-        "tables": {"customers": 1000, "addresses": 1000},
+        "tables": {"customers": 1000 if place.crowd is None else place.crowd.count_rows(_PAIRS), "addresses": 1000},
     }
 
 

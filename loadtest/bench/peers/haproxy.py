@@ -13,7 +13,7 @@ from loadtest.bench import ports
 from loadtest.bench.child import Child
 from loadtest.bench.nginx import fill
 from loadtest.bench.peers.peer import Peer, Place, Running
-from loadtest.bench.people import ACME, ADDRESS_RATE, CUSTOMERS, REGION, ROUTES
+from loadtest.bench.people import ACME, ADDRESS_RATE, REGION
 
 _TEMPLATE = Path(__file__).with_name("haproxy.cfg")
 _COUNTED = re.compile(rf"key={ACME.name}\|\S+ .*gpc0=(\d+)")
@@ -42,8 +42,12 @@ class HAProxy(Peer):
             protocols = "h2,http/1.1" if place.http2 else "http/1.1"
             others.append(f"    bind 127.0.0.1:{secure_port} ssl crt {pair} alpn {protocols} backlog 4096")
         people, asked = place.folder / "people.map", place.folder / "socket"
-        rows = (f"{one.key_sha256.upper()} {one.name}:{one.tier}:{one.limit}:{one.at_once}\n" for one in CUSTOMERS)
+        rows = (
+            f"{one.key_sha256.upper()} {one.name}:{one.tier}:{one.limit}:{one.at_once}\n" for one in place.customers
+        )
         people.write_text("".join(rows))
+        paths = place.folder / "paths"
+        paths.write_text("".join(f"/{route}/\n" for route in place.routes))
         configuration = place.folder / "haproxy.cfg"
         servers = enumerate(place.upstreams)
         configuration.write_text(
@@ -52,7 +56,8 @@ class HAProxy(Peer):
                 SOCKET=asked,
                 PORT=port,
                 OTHERS="\n".join(others),
-                PATHS=" ".join(f"/{route}/" for route in ROUTES),
+                PATHS=paths,
+                SIZE="100k" if place.crowd is None else "2m",
                 ADDRESS_RATE=ADDRESS_RATE,
                 PEOPLE=people,
                 REGION=REGION,

@@ -6,7 +6,7 @@ from urllib.request import urlopen
 
 from loadtest.bench import nginx, ports
 from loadtest.bench.peers.peer import Peer, Place, Running
-from loadtest.bench.people import ACME, ADDRESS_RATE, CUSTOMERS, REGION, ROUTES, Customer
+from loadtest.bench.people import ACME, ADDRESS_RATE, REGION, Customer
 
 _HERE = Path(__file__).parent
 _LUA_MODULES = ("ndk_http_module.so", "ngx_http_lua_module.so")
@@ -30,7 +30,7 @@ class Plain(Peer):
         if place.http2:
             tls += f"\n        listen 127.0.0.1:{http2_port} http2 backlog=4096;"
         template = (_HERE / "plain.conf").read_text()
-        http = nginx.fill(template, PROXY=_proxy(place), PORT=port, TLS=tls, LOCATIONS=_locations(""))
+        http = nginx.fill(template, PROXY=_proxy(place), PORT=port, TLS=tls, LOCATIONS=_locations(place, ""))
         child = nginx.start(place.folder, http, core=place.core)
         control = frozenset({child.pid})
         return Running(
@@ -54,7 +54,7 @@ class Lua(Peer):
 
     def launch(self, place: Place) -> Running:
         port, counts = ports.free(2)
-        people = {each.key_sha256: each for each in CUSTOMERS}
+        people = {each.key_sha256: each for each in place.customers}
         (place.folder / "people.lua").write_text(_lua_table(people))
         http = nginx.fill(
             (_HERE / "lua.conf").read_text(),
@@ -64,8 +64,9 @@ class Lua(Peer):
             LUA=_HERE,
             PEOPLE=place.folder / "people.lua",
             ADDRESS_RATE=ADDRESS_RATE,
-            ROUTES=", ".join(json.dumps(route) for route in ROUTES),
-            LOCATIONS=_locations((_HERE / "lua_location.conf").read_text()),
+            ROUTES=", ".join(json.dumps(route) for route in place.routes),
+            SHARED=8 if place.crowd is None else 256,
+            LOCATIONS=_locations(place, (_HERE / "lua_location.conf").read_text()),
         )
         child = nginx.start(place.folder, http, core=place.core, load_modules=_LUA_MODULES)
         return Running(child, port, lambda: _counted(counts), frozenset({child.pid}))
@@ -86,10 +87,10 @@ def _proxy(place: Place) -> str:
     return nginx.fill((_HERE / "proxy.conf").read_text(), SERVERS=servers)
 
 
-def _locations(inside: str) -> str:
+def _locations(place: Place, inside: str) -> str:
     """A location block for each route, with `inside` in it, where @ROUTE@ stands for the route's name."""
     template = f"        location /@ROUTE@/ {{\n{inside}            proxy_pass http://api;\n        }}"
-    return "\n".join(nginx.fill(template, ROUTE=route, REGION=REGION) for route in ROUTES)
+    return "\n".join(nginx.fill(template, ROUTE=route, REGION=REGION) for route in place.routes)
 
 
 def _lua_table(people: dict[str, Customer]) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from loadtest.bench.ask import asking, bearer
 from loadtest.bench.child import Child, tree
-from loadtest.bench.people import ACME
+from loadtest.bench.measure.crowd import Crowd
+from loadtest.bench.people import ACME, CUSTOMERS, ROUTES, Customer
 
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
+"""As long as the slowest peer may read 100,000 customers on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,16 @@ class Place:
     python: Path
     certificate: tuple[Path, Path] | None = None
     http2: bool = False
+    crowd: Crowd | None = None
+    """Customers and routes beside those that all peers have."""
+
+    @property
+    def customers(self) -> tuple[Customer, ...]:
+        return CUSTOMERS if self.crowd is None else (*CUSTOMERS, *self.crowd.list_customers())
+
+    @property
+    def routes(self) -> tuple[str, ...]:
+        return ROUTES if self.crowd is None else (*ROUTES, *self.crowd.list_route_names())
 
 
 @dataclass(frozen=True)

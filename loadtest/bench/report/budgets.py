@@ -1,13 +1,16 @@
 """What edgeproxy may cost, and whether it did: the budgets of the design in a literal table."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
+from edgeproxy.base.build import COMPILED
+from loadtest.bench.measure.crowd import parse_crowd
 from loadtest.bench.measure.latency import against
 from loadtest.bench.peers import REFERENCE
 from loadtest.bench.peers.edge import Edge
 from loadtest.bench.peers.handmade import Handmade
+from loadtest.bench.peers.haproxy import HAProxy
 from loadtest.bench.report.http2 import find_verdicts
 from loadtest.bench.report.results import Results
 from loadtest.bench.report.summary import proportion
@@ -15,6 +18,13 @@ from loadtest.bench.report.summary import proportion
 _EDGE = Edge.name
 _TO_REFERENCE = {"small": (1.05, 1.15), "rich": (1.05, 1.15), "vary": (1.25, 1.5), "429": (1.2, 1.5), "64k": (1.0, 1.0)}
 """CPU in proportion to the reference, on a PGO build and on a plain one."""
+_CROWD_SIZE = 1000
+"""From so many customers on, a crowd has budgets."""
+_CROWD_TO_REFERENCE, _NEW_PATHS_TO_REFERENCE = 1.0, (1.1, 0.9)
+_COMPILED_CROWD_TO_HAPROXY = 1.0
+_FIRST_TO_LATER = 2.0
+_WORKERS_TO_ONE = {16: 1.05, 64: 1.10}
+"""Instructions in proportion to those with one worker."""
 _TO_HANDMADE = 0.2
 _REFUSED_TO_FORWARDED = 0.6
 _ADDED_MS = {"p50": 0.2, "p99": 1.0}
@@ -41,6 +51,8 @@ def verdicts(results: Results) -> list[Verdict]:
     """One for each budget of which something was measured; of latencies that were all disturbed only ratios."""
     return [
         *_cpu(results),
+        *_crowds(results),
+        *_workers(results),
         *_latency(results),
         *_memory(results),
         *_decision(results),
@@ -61,6 +73,31 @@ def _cpu(results: Results) -> Iterator[Verdict]:
     found = proportion(results.slices, (_EDGE, "429"), (_EDGE, "small"))
     if found is not None:
         yield Verdict("CPU, 429, × small", _REFUSED_TO_FORWARDED, found)
+
+
+def _crowds(results: Results) -> Iterator[Verdict]:
+    """New paths, and plain Python, are compared with the reference, and the compiled build with HAProxy."""
+    is_compiled = results.python.build == COMPILED
+    for name in dict.fromkeys(each.scenario for each in results.slices):
+        crowd = parse_crowd(name)
+        if crowd is None or crowd.customers < _CROWD_SIZE:
+            continue
+        to, budget = (REFERENCE, name), _CROWD_TO_REFERENCE
+        if crowd.is_first:
+            to, budget = (_EDGE, replace(crowd, is_first=False).name), _FIRST_TO_LATER
+        elif crowd.has_new_paths:
+            budget = _NEW_PATHS_TO_REFERENCE[is_compiled]
+        elif is_compiled:
+            to, budget = (HAProxy.name, name), _COMPILED_CROWD_TO_HAPROXY
+        found = proportion(results.slices, (_EDGE, name), to)
+        if found is not None:
+            yield Verdict(f"CPU, {name}, × {to[1] if crowd.is_first else to[0]}", budget, found)
+
+
+def _workers(results: Results) -> Iterator[Verdict]:
+    for scenario, counts in results.workers.items():
+        for workers, budget in _WORKERS_TO_ONE.items():
+            yield Verdict(f"instructions, {scenario}, {workers} workers × one", budget, counts[workers] / counts[1])
 
 
 def _latency(results: Results) -> Iterator[Verdict]:

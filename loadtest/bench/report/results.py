@@ -40,6 +40,9 @@ class Results:
     http2: list[Http2Cost] = field(default_factory=list)
     instructions: list[Instructions] = field(default_factory=list)
 
+    workers: dict[str, dict[int, int]] = field(default_factory=dict)
+    """The instructions of an exchange by scenario and number of workers."""
+
     def save(self) -> Path:
         """Write the JSON file and return its path."""
         path = self.options.json or _FOLDER / f"{self.began.replace(':', '')}.json"

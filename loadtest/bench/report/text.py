@@ -2,6 +2,7 @@
 
 from statistics import median
 
+from loadtest.bench.measure.crowd import parse_crowd
 from loadtest.bench.measure.latency import against, undisturbed
 from loadtest.bench.peers import REFERENCE
 from loadtest.bench.peers.edge import Edge
@@ -18,6 +19,9 @@ def text(results: Results) -> str:
     sections = (
         _head,
         _cpu,
+        _many,
+        _wrong,
+        _workers,
         _comparison,
         _instructions,
         _latency,
@@ -49,6 +53,7 @@ def _head(results: Results) -> str:
 
 def _cpu(results: Results) -> str:
     found = {(each.peer, each.scenario): each for each in costs(results.slices, REFERENCE)}
+    found = {place: cost for place, cost in found.items() if parse_crowd(place[1]) is None}
     if not found:
         return ""
     scenarios = list(dict.fromkeys(scenario for _, scenario in found))
@@ -59,13 +64,47 @@ def _cpu(results: Results) -> str:
     lines = [
         f"CPU a request: median (best) ratio to {REFERENCE} in the same round",
         table(rows),
-        f"{len(results.slices)} slices: {sum(each.disturbed for each in found.values())} shared their core with others,"
+        f"{sum(each.slices for each in found.values())} slices:"
+        f" {sum(each.disturbed for each in found.values())} shared their core with others,"
         f" {sum(each.idle for each in found.values())} were not kept busy by the load.",
     ]
     if apart:
         lines.append(f"The supervisor of {Edge.name}, not in the table: {median(apart):.2f} µs a request.")
-    lines += [f"wrong: round {s.round}, {s.peer}, {s.scenario}: {s.wrong}" for s in results.slices if s.wrong]
     return "\n".join(lines)
+
+
+def _many(results: Results) -> str:
+    found = {
+        (each.peer, each.scenario): each
+        for each in costs(results.slices, REFERENCE)
+        if parse_crowd(each.scenario) is not None
+    }
+    if not found:
+        return ""
+    peers = list(dict.fromkeys(peer for peer, _ in found))
+    rows = [["µs", *peers]]
+    for scenario in dict.fromkeys(scenario for _, scenario in found):
+        rows.append([scenario, *(_cost(found.get((peer, scenario))) for peer in peers)])
+    disturbed = sum(each.disturbed for each in found.values())
+    return "\n".join(
+        (
+            f"CPU a request of many customers: median (best) ratio to {REFERENCE} in the same round",
+            table(rows),
+            f"{sum(each.slices for each in found.values())} slices: {disturbed} shared their core with others.",
+        )
+    )
+
+
+def _wrong(results: Results) -> str:
+    return "\n".join(f"wrong: round {s.round}, {s.peer}, {s.scenario}: {s.wrong}" for s in results.slices if s.wrong)
+
+
+def _workers(results: Results) -> str:
+    if not results.workers:
+        return ""
+    rows = [["workers", *map(str, next(iter(results.workers.values())))]]
+    rows += [[scenario, *(f"{count:,}" for count in by.values())] for scenario, by in results.workers.items()]
+    return f"Instructions of an exchange by number of workers\n{table(rows)}"
 
 
 def _comparison(results: Results) -> str:

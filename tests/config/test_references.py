@@ -472,6 +472,10 @@ def test_h2_needs_https_endpoints_and_h2c_needs_http(problems):
         f"edge.yaml:2: upstreams.api.endpoints.0: is not https://, as h2 is spoken over TLS, {hint}"
     ]
     assert upstream(problems, "endpoints: ['https://a'], protocol: h2") == []
+    assert upstream(problems, "endpoints: ['http://a'], protocol: h2c, proxy_protocol: v2") == [
+        "edge.yaml:2: upstreams.api.proxy_protocol: is of one client, and connections of h2c carry requests of many, "
+        "leave it out: X-Forwarded-For has the address"
+    ]
 
 
 def test_probes_and_upgrades_must_fit_the_protocol_of_the_upstream(problems):

@@ -264,6 +264,9 @@ def _find_protocol_faults(path: Steps, upstream: Table) -> Iterator[Fault]:
             yield Fault((*path, "health"), "has no grpc", 'write grpc with the name of a service, or ""')
     if scheme is None:
         return
+    if upstream.get("proxy_protocol") is not None:
+        what = f"is of one client, and connections of {protocol} carry requests of many"
+        yield Fault((*path, "proxy_protocol"), what, "leave it out: X-Forwarded-For has the address")
     endpoints = upstream.get("endpoints")
     for index, endpoint in enumerate(endpoints if isinstance(endpoints, Items) else ()):
         parts = readers.read_endpoint(endpoint)

@@ -176,6 +176,11 @@ class Upstream(Part):
         default=256,
         description="Idle connections of a worker to each endpoint. Use less if the service can hold few open.",
     )
+    proxy_protocol: Literal["v1", "v2"] | None = Field(
+        default=None,
+        description="Begins each connection with a header of the [PROXY protocol](tls.md#towards-upstreams) that has "
+        "the client's address. Each request then needs a connection of its own. By default none.",
+    )
     host: Annotated[str, BeforeValidator(readers.read_sent_host)] | None = Field(
         default=None,
         description="`Host` that the service gets: the client's (`pass`), the one in the endpoint's URL (`upstream`), "

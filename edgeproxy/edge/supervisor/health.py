@@ -30,6 +30,8 @@ class ProbeTerms(NamedTuple):
     """The service name for grpc.health.v1, in place of a path; None for HTTP probes."""
     head_bytes_max: int = HEAD_BYTES_MAX
     """Bytes of the answer's head: the bound of the upstream's other answers."""
+    proxy_protocol: str | None = None
+    """The version of the PROXY protocol: the connection begins with a header. None: with none."""
 
 
 class ProbeTarget(NamedTuple):

@@ -19,6 +19,7 @@ from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
 from edgeproxy.base.trust import TlsFilesError, format_tls_error
 from edgeproxy.config.edge.upstreams import Endpoint, Upstream
 from edgeproxy.config.tls import UpstreamTls
+from edgeproxy.edge.proxy.transport.proxy_header import UNKNOWN
 from edgeproxy.edge.supervisor.grpc_probe import probe_service
 from edgeproxy.edge.supervisor.health import ProbeTarget
 
@@ -78,7 +79,9 @@ class Prober:
             return "its certificates cannot be loaded"
         if terms.service is None:
             peer = PEER.bound_by_head(terms.head_bytes_max)
-            return await probe_address(endpoint, target.address, terms.path, seconds, tls, terms.host, peer)
+            version = terms.proxy_protocol
+            opening = b"" if version is None else UNKNOWN[version]
+            return await probe_address(endpoint, target.address, terms.path, seconds, tls, terms.host, peer, opening)
         try:
             async with asyncio.timeout(seconds):
                 return await probe_service(endpoint, target.address, terms, tls)
@@ -113,6 +116,27 @@ class FixedResolver(AbstractResolver):
         """Do nothing: there is nothing to release."""
 
 
+class ConnectedSocket(socket.socket):
+    """A socket with a connection. aiohttp connects every socket that it is given."""
+
+    def connect(self, address: object) -> None:
+        """Do nothing: it is connected."""
+
+
+async def open_socket(address: str, port: int, opening: bytes) -> ConnectedSocket:
+    """Connect to an address, and send `opening` before anything else. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    plain = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        plain.setblocking(False)
+        await loop.sock_connect(plain, (address, port))
+        await loop.sock_sendall(plain, opening)
+        opened = ConnectedSocket(fileno=plain.detach())
+    finally:
+        plain.close()
+    return opened
+
+
 async def probe_address(
     endpoint: Endpoint,
     address: str,
@@ -121,33 +145,36 @@ async def probe_address(
     tls: ClientTls | None = None,
     host: str | None = None,
     peer: HttpPeer = PEER,
+    opening: bytes = b"",
 ) -> str | None:
     """Return why the endpoint is down at this address; None if it answers with 2xx or 3xx within `seconds`.
 
     `tls` is for endpoints of https://, with the settings that workers use; `host` replaces the host of the endpoint's
-    URL; `peer` has the bounds of the answer.
+    URL; `peer` has the bounds of the answer; `opening` is sent before anything else.
     """
     try:
-        async with (
-            asyncio.timeout(seconds),  # Not rounded up to whole seconds, as aiohttp's is.
-            open_session(
-                peer,
-                seconds=seconds,
-                auto_decompress=False,
-                resolver=FixedResolver(address),
-                force_close=True,
-                use_dns_cache=False,
-            ) as session,
-            session.get(
-                URL(endpoint.url + path, encoded=True),
-                headers={"Host": host or endpoint.authority, "User-Agent": AGENT, "Accept": "*/*"},
-                allow_redirects=False,
-                ssl=True if tls is None else tls.context,
-                server_hostname=None if tls is None else tls.server_name,
-            ) as answer,
-        ):
-            await read_prefix(answer.content, peer.body_bytes_max)
-            return None if 200 <= answer.status < 400 else f"status {answer.status}"
+        async with asyncio.timeout(seconds):  # Not rounded up to whole seconds, as aiohttp's is.
+            opened = await open_socket(address, endpoint.port, opening) if opening else None
+            async with (
+                open_session(
+                    peer,
+                    seconds=seconds,
+                    auto_decompress=False,
+                    resolver=FixedResolver(address),
+                    force_close=True,
+                    use_dns_cache=False,
+                    socket_factory=None if opened is None else lambda _: opened,
+                ) as session,
+                session.get(
+                    URL(endpoint.url + path, encoded=True),
+                    headers={"Host": host or endpoint.authority, "User-Agent": AGENT, "Accept": "*/*"},
+                    allow_redirects=False,
+                    ssl=True if tls is None else tls.context,
+                    server_hostname=None if tls is None else tls.server_name,
+                ) as answer,
+            ):
+                await read_prefix(answer.content, peer.body_bytes_max)
+                return None if 200 <= answer.status < 400 else f"status {answer.status}"
     except TimeoutError:
         return f"no answer within {seconds:g} s"
     except (OSError, ClientError, ValueError) as error:

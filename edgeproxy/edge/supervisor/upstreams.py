@@ -247,4 +247,6 @@ def find_probe_terms(upstream: Upstream) -> ProbeTerms | None:
         return None
     host = None if upstream.sent_host in ("pass", "upstream") else upstream.sent_host
     health = upstream.health
-    return ProbeTerms(health.path or "", health.every, upstream.tls, host, health.grpc, upstream.head)
+    return ProbeTerms(
+        health.path or "", health.every, upstream.tls, host, health.grpc, upstream.head, upstream.proxy_protocol
+    )

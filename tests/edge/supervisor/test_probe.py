@@ -103,6 +103,17 @@ def test_an_ipv6_address_is_probed() -> None:
     play(scene, host="::1")
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_a_probe_states_no_client_to_a_service_that_expects_the_proxy_protocol(host: str) -> None:
+    async def scene(server: Server) -> None:
+        url = f"http://api.internal:{server.port}"
+        terms = ProbeTerms("/", 5.0, UpstreamTls(), proxy_protocol="v1")
+        assert await Prober({})(ProbeTarget("api", url, host, terms)) is None
+        assert server.heads[0].startswith(b"PROXY UNKNOWN\r\nGET / HTTP/1.1\r\n")
+
+    play(scene, host=host)
+
+
 # ---- the answer to a probe
 
 

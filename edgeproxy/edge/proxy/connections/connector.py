@@ -14,6 +14,7 @@ from edgeproxy.edge.proxy.connections.upstream import UpstreamConnection
 from edgeproxy.edge.proxy.exchange.forwarding import Forwarding
 from edgeproxy.edge.proxy.exchange.runtime import Runtime
 from edgeproxy.edge.proxy.transport.deadlines import NEVER
+from edgeproxy.edge.proxy.transport.proxy_header import format_proxy_header
 from edgeproxy.edge.proxy.transport.server_tls import classify_tls_error
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ class UpstreamConnector:
                         await self._http2.open_stream(server, tls)
                     else:
                         protocol = cast("asyncio.Protocol", server)
-                        await dial(endpoint, protocol, tls, self._runtime)
+                        version = service.proxy_protocol
+                        opening = format_proxy_header(version, client.address.text) if version else b""
+                        await dial(endpoint, protocol, tls, self._runtime, opening)
             except Exception as error:
                 failure, why = self._describe_failure(endpoint, error)
             else:

@@ -25,18 +25,24 @@ class HandshakeError(Exception):
 
 
 async def dial(
-    endpoint: "Endpoint", server: asyncio.Protocol, upstream_tls: "ClientTls | None", runtime: "Runtime"
+    endpoint: "Endpoint",
+    server: asyncio.Protocol,
+    upstream_tls: "ClientTls | None",
+    runtime: "Runtime",
+    opening: bytes = b"",
 ) -> None:
-    """Connect `server` to `endpoint`, with TLS if `upstream_tls` is given.
+    """Connect `server` to `endpoint`, with TLS if `upstream_tls` is given. Send `opening` first, before TLS.
 
     Closes the socket if the caller cancels. Raises OSError if the connection fails, and HandshakeError if TLS fails.
     """
     loop = asyncio.get_running_loop()
     if upstream_tls is None:
         transport, _ = await loop.create_connection(lambda: server, endpoint.address, endpoint.port)
+        if opening:
+            transport.write(opening)
         runtime.write_batching.add(transport)
         return
-    dialled = DialedTransport(endpoint, server, upstream_tls, runtime.turns)
+    dialled = DialedTransport(endpoint, server, upstream_tls, runtime.turns, opening)
     transport, _ = await loop.create_connection(lambda: dialled, endpoint.address, endpoint.port)
     try:
         await dialled.handshake
@@ -49,15 +55,29 @@ async def dial(
 class DialedTransport(TlsTransport):
     """The TLS transport of a client connection to an upstream endpoint."""
 
-    __slots__ = ("_client_tls", "_context", "_key", "_server", "handshake")
+    __slots__ = ("_client_tls", "_context", "_key", "_opening", "_server", "handshake")
 
-    def __init__(self, endpoint: "Endpoint", server: asyncio.Protocol, client_tls: "ClientTls", turns: "Turns") -> None:
+    def __init__(
+        self,
+        endpoint: "Endpoint",
+        server: asyncio.Protocol,
+        client_tls: "ClientTls",
+        turns: "Turns",
+        opening: bytes = b"",
+    ) -> None:
+        """`opening`: bytes to send before the handshake."""
+        self._opening = opening
         name = client_tls.server_name or endpoint.host
         self._client_tls, self._context, self._server = client_tls, client_tls.context, server
         self._key = (name, endpoint.address, endpoint.port)
         self.handshake: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         session = client_tls.sessions.get(self._key)
         super().__init__(self._context, turns, server_side=False, server_hostname=name, session=session)
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        if self._opening:
+            transport.write(self._opening)
+        super().connection_made(transport)
 
     def on_handshake_done(self) -> asyncio.Protocol:
         """Report success and return the protocol that reads decrypted data.

@@ -6,7 +6,9 @@ before TLS. A receiver must not guess whether there is one, so a header is requi
 
 import ipaddress
 import re
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from edgeproxy.base.addresses import parse_ip
 
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 """The beginning of version 2."""
@@ -18,6 +20,8 @@ V2_BYTES_MAX = 4 << 10
 
 V1_LINE = re.compile(rb"PROXY (TCP[46]) ([0-9a-fA-F.:]{2,39}) ([0-9a-fA-F.:]{2,39}) ([0-9]{1,5}) ([0-9]{1,5})\r\n")
 V1_VERSIONS = {b"TCP4": 4, b"TCP6": 6}
+UNKNOWN: Final = {"v1": b"PROXY UNKNOWN\r\n", "v2": SIGNATURE + b"\x20\0\0\0"}
+"""The header of a connection without a client, by version. Version 1 has no LOCAL."""
 LOCAL, PROXY = 0x20, 0x21
 """Version 2 with each of its commands."""
 ADDRESS_BYTES = {0x11: 4, 0x21: 16}
@@ -49,6 +53,22 @@ def parse_proxy_header(data: bytes) -> ProxyHeader | None:
     if data[:6] == b"PROXY "[: len(data)]:
         return _parse_line(data)
     raise InvalidProxyHeaderError("has no header of the PROXY protocol")
+
+
+def format_proxy_header(version: str, client: str | None) -> bytes:
+    """Format the header of a connection for one client; `version` is `v1` or `v2`.
+
+    None, or a text that is no address: the connection is the edge's own, or its client is not known. The edge keeps no
+    ports of clients, and a client may come through proxies. So both ports are 0, and the destination is unspecified.
+    """
+    source = None if client is None else parse_ip(client.partition("%")[0])
+    if source is None:
+        return UNKNOWN[version]
+    family, target = (0x11, "0.0.0.0") if source.version == 4 else (0x21, "::")
+    if version == "v1":
+        return f"PROXY TCP{source.version} {source} {target} 0 0\r\n".encode()
+    body = source.packed + bytes(len(source.packed) + PORTS_BYTES)
+    return SIGNATURE + bytes((PROXY, family)) + len(body).to_bytes(2, "big") + body
 
 
 def _parse_line(data: bytes) -> ProxyHeader | None:

@@ -178,6 +178,7 @@ class Service:
         "max_idle_connections",
         "name",
         "next_pair",
+        "proxy_protocol",
         "region",
         "region_fields",
         "request_id_field",
@@ -210,7 +211,10 @@ class Service:
         """True if its requests use HTTP/2."""
         self.timeouts = timeouts = settings.timeouts
         self.connect_timeout, self.idle_timeout = timeouts.connect, timeouts.idle
-        self.max_idle_connections, self.host = settings.pool, settings.sent_host
+        self.host, self.proxy_protocol = settings.sent_host, settings.proxy_protocol
+        """`proxy_protocol`: the version of the header that states the client of each connection; None: no header."""
+        # The header names one client, so the requests of another one need another connection.
+        self.max_idle_connections = settings.pool if self.proxy_protocol is None else 0
         self.max_buffered_bytes = settings.buffer
         """The maximum of a body, in bytes, that the edge collects before it selects an endpoint. None: the body passes
         in pieces.

@@ -2,7 +2,7 @@
 
 import struct
 from contextlib import suppress
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from edgeproxy.edge.proxy.transport.proxy_header import (
     V2_BYTES_MAX,
     InvalidProxyHeaderError,
     ProxyHeader,
+    format_proxy_header,
     parse_proxy_header,
 )
 from tests.edge.proxy.authority import Authority
@@ -89,6 +90,26 @@ def test_any_bytes_yield_a_header_an_error_or_a_wait_for_more(data: bytes) -> No
     except InvalidProxyHeaderError:
         return
     assert header is None or header.size <= len(data)
+
+
+# ---- headers of the edge's own
+
+
+@given(client=st.ip_addresses(), version=st.sampled_from(["v1", "v2"]), zone=st.sampled_from(["", "%eth0"]))
+def test_header_of_the_edge_is_read_as_the_client_that_it_states(
+    client: IPv4Address | IPv6Address, version: str, zone: str
+) -> None:
+    text = str(client) + (zone if client.version == 6 else "")
+    mapped = client.ipv4_mapped if isinstance(client, IPv6Address) else None
+    header = format_proxy_header(version, text)
+    assert parse_proxy_header(header + b"GET") == ProxyHeader(str(mapped or client), len(header))
+    assert (header[:5] == b"PROXY") == (version == "v1")
+
+
+@pytest.mark.parametrize("client", [None, "unix:", ""])
+def test_header_without_a_client_states_none(client: str | None) -> None:
+    assert format_proxy_header("v1", client) == b"PROXY UNKNOWN\r\n"
+    assert parse_proxy_header(format_proxy_header("v2", client)) == ProxyHeader(None, 16)
 
 
 # ---- connections
@@ -216,3 +237,26 @@ async def test_drain_shortens_the_wait_for_a_header(proxied: Edge) -> None:
     await proxied.until(lambda: proxied.runtime.connections.handshakes)
     await proxied.runtime.connections.drain(5.0)
     assert await client.gets_cut() == b""
+
+
+async def test_each_request_has_a_connection_that_states_its_client(edge: Edge) -> None:
+    """A kept connection would state the client of an earlier request."""
+    edge.config["upstreams"]["api"]["proxy_protocol"] = "v1"
+    first, second = await edge.client("127.0.0.5"), await edge.client("127.0.0.6")
+    for client, address in ((first, b"127.0.0.5"), (second, b"127.0.0.6"), (first, b"127.0.0.5")):
+        await client.sends(get())
+        upstream = await edge.upstream.accepts()
+        await upstream.gets(b"PROXY TCP4 %b 0.0.0.0 0 0\r\n" % address)
+        await upstream.gets_request()
+        assert (await upstream.tells(client, ok())).status == 200
+        assert await upstream.gets_cut() == b""
+
+
+async def test_proxy_of_a_header_may_ask_for_authorization(proxied: Edge) -> None:
+    """Proxies may reach the edge through a balancer that states their addresses. Others are refused as ever."""
+    proxied.config["trusted_proxies"] = ["127.0.0.2", "192.0.2.7"]
+    proxied.config["listen"]["authorize"] = "path"
+    for source, status in (("192.0.2.7", 200), ("192.0.2.8", 403)):
+        client = await proxied.client("127.0.0.2")
+        answer = await client.asks(binary(source) + get("/v1/authorize/public/", "X-Forwarded-For: 203.0.113.9"))
+        assert answer.status == status

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edgeproxy.base.plural import format_count
+from edgeproxy.cli.files import load_collector_file
 from edgeproxy.cli.outcome import fail
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def push(
 def _load_pushed(config: Path) -> "Pushed":
     """Load the customers of a file that names a shared hub; exit with 2 where there are none to use."""
     from edgeproxy.config.edge.load import load_customers
+    from edgeproxy.config.outgoing import use_outgoing
     from edgeproxy.config.problems import ConfigError
 
     try:
@@ -66,6 +68,7 @@ def _load_pushed(config: Path) -> "Pushed":
         fail(str(error), 2)
     if not settings.hub.is_shared:
         fail(f"{config} has no hub to push to: write hub: redis://HOST:PORT", 2)
+    use_outgoing(settings)
     return settings
 
 
@@ -103,13 +106,9 @@ def sign_rollback(
 
     from edgeproxy.collector.database.database import UnusableDatabaseError
     from edgeproxy.collector.directory.publisher import enqueue_rollback
-    from edgeproxy.config.collector.load import load_collector
-    from edgeproxy.config.problems import ConfigError
 
     try:
-        asyncio.run(enqueue_rollback(load_collector(config, os.environ)))
-    except ConfigError as error:
-        fail(str(error), 2)
+        asyncio.run(enqueue_rollback(load_collector_file(config)))
     except UnusableDatabaseError as error:
         fail(str(error), 2)
     typer.echo("the next version of the directory is signed as going back")

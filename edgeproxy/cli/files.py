@@ -63,21 +63,27 @@ def locate_edge(path: Path | None, state: Path | None) -> "StateLocation":
 def load_collector_file(path: Path) -> "CollectorSettings":
     """Load the settings of a collector's file; where they cannot be used, print every problem and exit."""
     from edgeproxy.config.collector.load import load_collector
+    from edgeproxy.config.outgoing import use_outgoing
     from edgeproxy.config.problems import ConfigError
 
     try:
-        return load_collector(path, os.environ)
+        settings = load_collector(path, os.environ)
     except ConfigError as error:
         refuse_other_kind(path, "collector")
         fail(str(error), 2)
+    use_outgoing(settings)
+    return settings
 
 
 def load_regions_file(path: Path) -> "BeaconSettings":
     """Load the settings of a beacon's file; where they cannot be used, print every problem and exit."""
     from edgeproxy.config.collector.load import load_regions
+    from edgeproxy.config.outgoing import use_outgoing
     from edgeproxy.config.problems import ConfigError
 
     try:
-        return load_regions(path, os.environ)
+        settings = load_regions(path, os.environ)
     except ConfigError as error:
         fail(str(error), 2)
+    use_outgoing(settings)
+    return settings

@@ -23,6 +23,7 @@ def load(
 
     from edgeproxy.config.edge.load import load_customers
     from edgeproxy.config.hub_settings import has_password
+    from edgeproxy.config.outgoing import use_outgoing
     from edgeproxy.config.problems import ConfigError
     from edgeproxy.hub.cluster import list_open_nodes, load_functions
     from edgeproxy.hub.errors import HubUnavailableError
@@ -30,9 +31,11 @@ def load(
     from edgeproxy.hub.redis import FunctionsMissingError, Tls, format_error
 
     try:
-        hub = load_customers(config, os.environ).hub
+        settings = load_customers(config, os.environ)
     except ConfigError as error:
         fail(str(error), 2)
+    use_outgoing(settings)
+    hub = settings.hub
     if not hub.is_shared:
         fail(f"{config} has no hub: write hub: redis://HOST:PORT", 2)
     tls = Tls.from_settings(hub.tls)

@@ -25,6 +25,7 @@ def edge(
     import signal
 
     from edgeproxy.config.edge.load import try_load_edge
+    from edgeproxy.config.outgoing import use_outgoing
     from edgeproxy.edge.supervisor import environment
 
     # Until the supervisor handles it: no change of FILE from here on is missed.
@@ -39,6 +40,7 @@ def edge(
     if loaded.settings is None:
         refuse_other_kind(config, "edge")
         fail("\n".join(map(str, loaded.problems)), 2)
+    use_outgoing(loaded.settings)
     from edgeproxy.edge.supervisor.main import run
 
     raise typer.Exit(run(loaded.settings, config, watched=loaded.signs if watch else None, template=template))

@@ -90,7 +90,7 @@ class HasOutgoing(Protocol):
 
 
 def use_outgoing(settings: HasOutgoing) -> None:
-    """Apply these settings to the outgoing calls of this process."""
+    """Apply these settings to the outgoing calls of this process. A reload does so once nothing can fail any more."""
     set_trust(settings.trust.files)
     if settings.proxy is None:
         set_proxy(None, ())

@@ -74,6 +74,12 @@ def test_calls_leave_by_the_proxy_of_the_settings_until_there_is_none(loaded):
     assert find_proxy("https://api.example.com") is None
 
 
+@pytest.mark.usefixtures("_environment_without_proxy")
+def test_loading_a_file_applies_nothing(loaded):
+    assert loaded("proxy: http://proxy.example:3128\n").proxy is not None
+    assert find_proxy("https://api.example.com") is None
+
+
 def test_a_url_alone_is_a_proxy_with_nothing_past_it(loaded):
     proxy = loaded("proxy: http://proxy.example:3128\n").proxy
     assert proxy == outgoing.ProxySettings(url="http://proxy.example:3128", past=())

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from edgeproxy.config.references import Fault
     from edgeproxy.config.source import Source
 from edgeproxy.config.load import Loaded, get_settings, pause_garbage_collection
-from edgeproxy.config.outgoing import use_outgoing
 
 
 def load_collector(path: Path, environ: Mapping[str, str]) -> "collector_settings.CollectorSettings":
@@ -87,7 +86,6 @@ def load_collector_source(
     settings = collector_settings.CollectorSettings.model_construct(
         written.model_fields_set, **vars(written), sha256=source.sha256, plans=plans
     )
-    use_outgoing(settings)
     return Loaded(settings, problems, signs)
 
 
@@ -108,6 +106,4 @@ def load_regions_source(source: "Source") -> "Loaded[regions.BeaconSettings]":
     settings = (
         None if written is None else regions.BeaconSettings.model_construct(**vars(written), sha256=source.sha256)
     )
-    if settings is not None and not source.problems:
-        use_outgoing(settings)
     return Loaded(settings, source.problems, source.signs)

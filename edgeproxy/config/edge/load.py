@@ -1,7 +1,4 @@
-"""Loading edge.yaml and passing its settings between processes.
-
-Trust and the outgoing proxy apply to the whole process, as in the file that was loaded last.
-"""
+"""Loading edge.yaml and passing its settings between processes. Nothing is applied here: see `outgoing.py`."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -11,7 +8,6 @@ from edgeproxy.config.edge.customer_store import Customers, dump_customers
 from edgeproxy.config.edge.residency import find_home
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings, Pushed
 from edgeproxy.config.hub_settings import Hub
-from edgeproxy.config.outgoing import use_outgoing
 
 if TYPE_CHECKING:
     from edgeproxy.config.references import Fault
@@ -79,8 +75,6 @@ def load_edge_source(
 
     written = Check(source, Kind(EdgeFile, find_faults), parts=parts, files=files, also=also).run()
     settings = None if written is None else _build_settings(written, source.sha256)
-    if settings is not None and not source.problems:
-        use_outgoing(settings)
     return Loaded(settings, source.problems, source.signs)
 
 
@@ -102,8 +96,6 @@ def _load_customers_source(path: Path, environ: Mapping[str, str]) -> Loaded[Pus
     source = Source(path, environ)
     kind = Kind(Pushed, find_faults)
     pushed = Check(source, kind, files=False, lists=True).run()
-    if pushed is not None and not source.problems:
-        use_outgoing(pushed)
     return Loaded(pushed, source.problems, source.signs)
 
 
@@ -128,7 +120,6 @@ def restore_settings(dumped: bytes) -> tuple[EdgeSettings, Customers]:
     with pause_garbage_collection():
         begin = dumped.find(b"\n") + 1
         settings = EdgeSettings.model_validate_json(dumped[: begin - 1] if begin else dumped)
-        use_outgoing(settings)
         while begin:
             end = dumped.find(b"\n", begin)
             customer_store.add(dumped[begin:end] if end > 0 else dumped[begin:])

@@ -10,6 +10,7 @@ from functools import partial
 from edgeproxy.base import log
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.edge.settings import EdgeSettings
+from edgeproxy.config.outgoing import use_outgoing
 from edgeproxy.edge.channel import Frame
 from edgeproxy.edge.messages import LoadCertificates, Prepare, Services, Start, pack_for_workers
 from edgeproxy.edge.supervisor.certificates import Certificates
@@ -105,6 +106,7 @@ class Changeover:
         if not whys:
             # In one step with the workers' answers.
             self._workers.commit(self._number, start)
+            use_outgoing(settings)
             self._upstreams.adopt(self._number)
             self._certificates.adopt(certificates)
             self._serving = settings

@@ -174,7 +174,7 @@ class Reloads:
         if loaded.settings is None:
             return ReloadOutcome("refused", tuple(map(str, loaded.problems)))
         settings, needs_restart = plan_reload(self.serving, loaded.settings)
-        if settings.sha256 == self.serving.sha256:
+        if await run_in_thread("compare the configuration", lambda: settings == self.serving):
             return ReloadOutcome("unchanged", (), needs_restart)
         loaded_at = time.time()
         whys = await self._apply(settings)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import uvloop
 
+from edgeproxy.base.outgoing_proxy import find_proxy
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.load import load_edge, try_load_edge
@@ -163,6 +164,18 @@ def test_requests_during_a_reload_share_the_next_one(file: Path) -> None:
         assert [settings.drain for settings in room.applied] == [1.0, 2.0]
         assert room.reloads.serving is room.applied[-1]
         assert room.begun == [True, False, True, False]
+
+    play(file, scene)
+
+
+def test_a_rotated_secret_is_applied_though_the_files_are_the_same(file: Path, tmp_path: Path) -> None:
+    async def scene(room: Room, tasks: Tasks) -> None:
+        secret = tmp_path / "token"
+        for token, result in (("one", "ok"), ("two", "ok"), ("two", "unchanged")):
+            secret.write_text(f"{token}\n")
+            room.write(f"stamp_secret: ${{file:{secret}}}\n")
+            assert (await room.reloads.request()).result == result
+        assert len(room.applied) == 2
 
     play(file, scene)
 
@@ -485,7 +498,9 @@ def test_a_drain_cancels_a_configuration_in_preparation() -> None:
 # ---- upstreams and workers together
 
 
-def test_upstreams_change_only_together_with_the_workers(tmp_path: Path) -> None:
+def test_upstreams_and_the_proxy_change_only_together_with_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def settings(upstreams: str) -> EdgeSettings:
         file = tmp_path / "edge.yaml"
         file.write_text(f"upstreams: {upstreams}\nroutes: [{{path: /*, upstream: api}}]\n")
@@ -494,8 +509,15 @@ def test_upstreams_change_only_together_with_the_workers(tmp_path: Path) -> None
     one = settings("{api: {endpoints: [http://10.0.0.1:80], health: {path: /h, every: 1h}}}")
     two = settings(
         "{api: {endpoints: [http://10.0.0.1:80], health: {path: /h, every: 1h}},"
-        " more: {endpoints: [http://10.0.0.2:80], health: {path: /h, every: 1h}}}"
+        " more: {endpoints: [http://10.0.0.2:80], health: {path: /h, every: 1h}}}\n"
+        "proxy: http://proxy.example:3128"
     )
+    monkeypatch.delenv("https_proxy", raising=False)
+    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+
+    def has_proxy() -> bool:
+        return find_proxy("https://api.example.com") is not None
+
     probed: list[str] = []
 
     async def probe(target: ProbeTarget) -> str | None:
@@ -517,7 +539,9 @@ def test_upstreams_change_only_together_with_the_workers(tmp_path: Path) -> None
         changeover = Changeover(one, begin, made, upstreams, Certificates(one, lambda: None), prober)
         await changeover.begin()
         await ready(made)
+        assert not has_proxy()
         assert await within(20, changeover(two)) == []
+        assert has_proxy()
         assert probed == ["10.0.0.1", "10.0.0.2"], "a known address is not probed again"
         (prepare,) = await told(address, "Prepare")
         assert prepare["services"]["more"] == [{"addresses": ["10.0.0.2"], "up": ["10.0.0.2"]}]
@@ -530,10 +554,12 @@ def test_upstreams_change_only_together_with_the_workers(tmp_path: Path) -> None
         assert await within(20, changeover(one)) == [f"worker {made.workers[0].pid}: no row is left"]
         assert upstreams.report().keys() == {"api", "more"}
         assert made.number == 2
+        assert has_proxy()
         while not await told(address, "Discard"):
             pass
         assert await within(20, changeover(one)) == []
         assert made.number == 4
+        assert not has_proxy()
         assert upstreams.report().keys() == {"api"}
         sockets.close_all(listening)
         await within(20, made.drain(5.0))

@@ -6,6 +6,7 @@ It is made in a thread. So nothing here may touch a table, a connection, or any 
 from collections.abc import Mapping
 
 from edgeproxy.base.client_tls import HTTP2, HTTP11, ClientTls
+from edgeproxy.base.trust import set_trust
 from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.edge.customer_store import Customers
@@ -23,6 +24,8 @@ class PreparedConfiguration:
         self.settings: EdgeSettings
         self.customers: Customers
         self.settings, self.customers = edge_load.restore_settings(dumped)
+        if serving is None:  # Nothing serves yet. A later configuration's trust applies from its commit on.
+            set_trust(self.settings.trust.files)
         self.upstream_tls = create_upstream_tls(self.settings, serving or {})
         # Once per process, and here: otherwise the first request with a key would wait for the models, and the loop for
         # jwt.

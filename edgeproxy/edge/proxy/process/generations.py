@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from edgeproxy.base import log
+from edgeproxy.base.trust import set_trust
 from edgeproxy.config.directory import parse_flag
 from edgeproxy.edge.messages import Services
 from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
@@ -90,6 +91,7 @@ class Generations:
             return False
         before, now = runtime.snapshot, prepared.snapshot
         runtime.serve_snapshot(now)
+        set_trust(now.trusted_files)
         self.number, self._prepared = number, None
         now.update_endpoints(prepared.endpoints)
         if self._orphaned:

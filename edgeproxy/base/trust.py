@@ -111,7 +111,7 @@ def create_context(
 def stamp_files(ca: Path | None = None, cert: Path | None = None, key: Path | None = None) -> Stamps:
     """Return the state of the files of a connection, for clients that live longer than a context."""
     files = [*_trust.files, *(os.environ.get(name) for name in AUTHORITY_VARIABLES)] if ca is None else [ca]
-    return tuple(_stamp(file) for file in (*files, cert, key) if file)
+    return tuple(stamp_file(file) for file in (*files, cert, key) if file)
 
 
 def read_bundle() -> bytes:
@@ -150,7 +150,7 @@ def trusted_by_variable() -> Iterator[None]:
             os.environ["SSL_CERT_FILE"] = before
 
 
-def _stamp(file: str | Path) -> tuple[str, int, int, int]:
+def stamp_file(file: str | Path) -> tuple[str, int, int, int]:
     """Return the state of one file. The numbers are zero if it does not exist."""
     try:
         at = os.stat(file)

@@ -10,7 +10,7 @@ import grpc.aio
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-from edgeproxy.base.outgoing_proxy import find_proxy
+from edgeproxy.base.outgoing_proxy import OutgoingProxy, find_proxy
 from edgeproxy.base.trust import Stamps, read_bundle, stamp_files
 from edgeproxy.config.tracing import Tracing
 from edgeproxy.tracing.transport import ANSWER_BYTES_MAX, WHY_CHARACTERS_MAX, Outcome, accept
@@ -35,7 +35,8 @@ class GrpcTransport:
         self._settings = settings
         self._metadata = tuple((name.lower(), text) for name, text in settings.headers.items())
         self._channel: grpc.aio.Channel | None = None
-        self._stamps: Stamps = ()
+        self._opened: tuple[Stamps, OutgoingProxy | None] = ((), None)
+        """The state of the files, and the proxy, that the channel was opened with."""
 
     async def send(self, request: ExportTraceServiceRequest) -> Outcome:
         """Send a request; see Transport."""
@@ -51,23 +52,23 @@ class GrpcTransport:
             return Outcome(False, True, str(error))
 
     async def _get_channel(self) -> grpc.aio.Channel:
-        """Return the channel. It is a new one if files have changed, because a channel keeps what it has read."""
+        """Return the channel. It is a new one if files or the proxy have changed, because a channel keeps them."""
         tls = self._settings.tls
         stamps = await asyncio.to_thread(stamp_files, tls.ca, tls.cert, tls.key)
-        if stamps != self._stamps:
+        now = stamps, find_proxy(self.endpoint)
+        if now != self._opened:
             await self.close()
         if self._channel is None:
-            self._channel, self._stamps = await self._open(), stamps
+            self._channel, self._opened = await self._open(now[1]), now
         return self._channel
 
-    async def _open(self) -> grpc.aio.Channel:
+    async def _open(self, proxy: OutgoingProxy | None) -> grpc.aio.Channel:
         settings = self._settings
         target = urlsplit(settings.endpoint).netloc
         options: tuple[tuple[str, str | int], ...] = (
             ("grpc.max_receive_message_length", ANSWER_BYTES_MAX),
             ("grpc.enable_http_proxy", 0),
         )
-        proxy = find_proxy(settings.endpoint)
         if proxy is not None:
             options = (*options[:1], ("grpc.http_proxy", proxy.full_url))
         if settings.endpoint.startswith("https://"):

@@ -13,9 +13,9 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.session import get_session
 
-from edgeproxy.base.outgoing_proxy import find_proxy
+from edgeproxy.base.outgoing_proxy import OutgoingProxy, find_proxy
 from edgeproxy.base.tasks import run_in_thread
-from edgeproxy.base.trust import Stamps, TlsFilesError, stamp_files, write_bundle
+from edgeproxy.base.trust import Stamps, TlsFilesError, stamp_file, stamp_files, write_bundle
 from edgeproxy.collector.encryption.key_services import REASON_CHARACTERS_MAX, KeyServiceError
 
 AUTHORITIES_VARIABLE = "AWS_CA_BUNDLE"
@@ -48,20 +48,29 @@ class KmsClient(Protocol):
         """Call Decrypt."""
 
 
-def _create_client(region: str) -> KmsClient:
+def _create_client(region: str, proxy: OutgoingProxy | None) -> KmsClient:
     """Return a client with the site's proxy and trusted authorities. AWS's own variable overrides the authorities.
 
     Raises TlsFilesError.
     """
     session = get_session()
-    url = session.create_client("kms", region_name=region).meta.endpoint_url
-    proxy = find_proxy(url)
     config = (
         CLIENT if proxy is None else CLIENT.merge(Config(proxies={"https": proxy.full_url, "http": proxy.full_url}))
     )
     verify = None if AUTHORITIES_VARIABLE in os.environ else write_bundle()
     client: KmsClient = session.create_client("kms", region_name=region, config=config, verify=verify)
     return client
+
+
+def _find_url(region: str) -> str:
+    """Return the URL of KMS in a region. The environment may name another one."""
+    return str(get_session().create_client("kms", region_name=region).meta.endpoint_url)
+
+
+def _list_credential_files() -> list[str]:
+    """List the files with AWS's credentials and profiles."""
+    variables = get_session().get_config_variable
+    return [os.path.expanduser(variables(name)) for name in ("credentials_file", "config_file")]
 
 
 class AwsKmsKeyService:
@@ -71,7 +80,10 @@ class AwsKmsKeyService:
         self.name = f"aws-kms {arn}"
         self._arn = arn
         self._client: KmsClient | None = None
-        self._stamps: Stamps = ()
+        self._region = arn.split(":")[3]
+        self._url: str | None = None
+        self._began: tuple[Stamps, OutgoingProxy | None] | None = None
+        """The state of the files, and the proxy, that the client began with. It keeps them."""
 
     async def wrap(self, key: bytes) -> bytes:
         return await self._call(
@@ -95,9 +107,11 @@ class AwsKmsKeyService:
     def _call_now(self, call: Callable[[KmsClient], bytes]) -> bytes:
         """Call the service in a thread. Raises KeyServiceError."""
         try:
-            stamps = stamp_files()
-            if self._client is None or stamps != self._stamps:  # A client keeps the authorities that it began with.
-                self._client, self._stamps = _create_client(self._arn.split(":")[3]), stamps
+            if self._url is None:
+                self._url = _find_url(self._region)
+            now = (*stamp_files(), *map(stamp_file, _list_credential_files())), find_proxy(self._url)
+            if self._client is None or now != self._began:
+                self._client, self._began = _create_client(self._region, now[1]), now
             if answer := bytes(call(self._client)):
                 return answer
             reason = NO_ANSWER

@@ -39,7 +39,7 @@ from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
 from edgeproxy.collector.billing.jobs.period_close import PeriodCloseJob
 from edgeproxy.collector.billing.journal.verification import JournalTamperedError, verify_journal
 from edgeproxy.collector.billing.rollout.charging import Charging
-from edgeproxy.collector.billing.stripe.client import Stripe, StripeConfigurationError
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeConfigurationError, read_webhook_secrets
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database, UnusableDatabaseError, format_reason
 from edgeproxy.collector.database.periodic import Job, JobLog, repeat, report_runs, run_guarded
@@ -262,6 +262,8 @@ async def collect(
     )
     resources = Resources(database, metrics, settings, names, ingest, intake, quota_watch, None, stripe, processor)
     resources.job_log, resources.keyring = job_log, keyring
+    if settings.billing is not None:
+        resources.webhook_secrets = read_webhook_secrets(settings.billing.stripe)
     publication = Publication(database, quota_watch, resources.set_publisher)
     publisher = publication.prepare(settings.directory)
     service = Service(resources)
@@ -280,7 +282,8 @@ async def collect(
             for listener, bound in zip(settings.listen, listening, strict=True)
         ]
     )
-    await listeners.use(settings.tls)
+    async with listeners.changing(settings.tls):
+        pass
     runners = []
     for listener in listeners.all:
         application = service.build_application(listener)
@@ -346,7 +349,10 @@ async def collect(
     tasks.start("names", names.run())
     tasks.start("row security", enforce_row_security(database))
     plans = partial(record_plans, database=database)
-    reload = Reloader(settings, service, names, listeners, metrics, (watch, delivery), anomalies, plans, publication)
+    reload = Reloader(
+        *(settings, service, names, listeners, metrics, (watch, delivery), anomalies, plans, publication),
+        *(recorder, pages),
+    )
     tasks.start("reload", reload.watch(file, reload_requested))
     stopped = tasks.start("stop", stop.wait())
     # The collector is useless without its queues. It ends, so that the service manager notices.

@@ -45,6 +45,7 @@ from edgeproxy.collector.pages.urls import build_url, select_listener
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.customer_api import load_description
 from edgeproxy.config.collector.listeners import PAGE_GROUPS, CollectorListener
+from edgeproxy.config.collector.pages import Pages
 from edgeproxy.config.collector.settings import CollectorSettings
 
 
@@ -77,6 +78,8 @@ class PagesService:
         service.resources.metrics.goods += [self._mails.good, *(mails.good for mails in hourly)]
         self._brand = BrandFiles(pages.brand)
         url = build_url(settings, select_listener(settings, "status"))
+        self._sites: list[Site] = []
+        self._status_mails: StatusMails | None = None
         self._status = StatusPages(database, pages.status, url, self._checks, self._brand)
         self._consoles: list[tuple[CollectorListener, SignInPages]] = []
         """The listeners that serve the console, with their sign-in pages for operators."""
@@ -91,6 +94,7 @@ class PagesService:
             *(self._database, self._pages, url, self._inside, lambda: service.settings),
             *(lambda: service.billing_message, groups),
         )
+        self._sites.append(site)
         site.reference, site.brand = self._reference, self._brand
         site.mails = self._mails
         site.has_issuer = self._operators is not None
@@ -114,6 +118,17 @@ class PagesService:
         if "console" in groups:
             self._consoles.append((listener, sign_in))
 
+    def use_secrets(self, settings: Pages) -> None:
+        """Use these settings, which differ from the serving ones in secrets alone."""
+        self._pages = settings
+        for each in (*self._sites, self._status_mails):
+            if each is not None:
+                each.settings = settings
+        if self._operators is not None:
+            self._operators.client = self._operators.client._replace(secret=settings.client_secret)
+        if self._customers is not None and settings.customers is not None:
+            self._customers.client = self._customers.client._replace(secret=settings.customers.client_secret)
+
     async def begin(self, tasks: Tasks) -> None:
         """Start background tasks. Without an issuer, print the sign-in link for the first operator."""
         tasks.start("checks", self._checks.run())
@@ -122,7 +137,8 @@ class PagesService:
         tasks.start("maintenance clock", MaintenanceClock(self._database).run())
         if self._pages.status.subscribe:
             url = build_url(self._settings, select_listener(self._settings, "status"))
-            tasks.start("status mails", StatusMails(self._database, self._pages, url).run())
+            self._status_mails = StatusMails(self._database, self._pages, url)
+            tasks.start("status mails", self._status_mails.run())
         if self._settings.operators is not None or not self._consoles:
             return
         if not all(is_loopback(listener.address.host) for listener, _ in self._consoles):

@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import run_in_thread
@@ -11,9 +12,15 @@ from edgeproxy.collector.alerts.delivery import AlertSender
 from edgeproxy.collector.anomalies.job import AnomalyJob
 from edgeproxy.collector.api.app import Service
 from edgeproxy.collector.api.listener import Listeners
+from edgeproxy.collector.billing.stripe.client import (
+    StripeConfigurationError,
+    read_secret_key,
+    read_webhook_secrets,
+)
 from edgeproxy.collector.billing.subscriptions.plan_versions import PlanEditedError
-from edgeproxy.collector.database.database import CONNECTION_ERRORS
+from edgeproxy.collector.database.database import CONNECTION_ERRORS, UnusableDatabaseError
 from edgeproxy.collector.database.periodic import run_guarded
+from edgeproxy.collector.jobs.billing import build_payload_cipher
 from edgeproxy.collector.jobs.operator_alerts import OperatorAlerts
 from edgeproxy.collector.jobs.publication import Publication
 from edgeproxy.collector.ledger.known_names import KnownNames
@@ -21,11 +28,23 @@ from edgeproxy.collector.metrics import Metrics
 from edgeproxy.config.certificates import InvalidCertificateError
 from edgeproxy.config.collector.load import load_collector
 from edgeproxy.config.collector.settings import CollectorFile, CollectorSettings
-from edgeproxy.config.part import FieldMark
+from edgeproxy.config.outgoing import use_outgoing
+from edgeproxy.config.part import FieldMark, replace_secrets
 from edgeproxy.config.problems import ConfigError
+from edgeproxy.tracing.recorder import SpanRecorder
 from edgeproxy.wire.directory_signatures import InvalidSigningKeyError
 
-REFUSALS = (ConfigError, InvalidCertificateError, InvalidSigningKeyError, PlanEditedError)
+if TYPE_CHECKING:
+    from edgeproxy.collector.pages_service import PagesService
+
+REFUSALS = (
+    ConfigError,
+    InvalidCertificateError,
+    InvalidSigningKeyError,
+    PlanEditedError,
+    StripeConfigurationError,
+    UnusableDatabaseError,
+)
 """Errors in files. After any of them, the whole configuration is rejected."""
 
 
@@ -43,6 +62,8 @@ class Reloader:
         anomalies: AnomalyJob,
         record: Callable[[CollectorSettings], Awaitable[None]],
         publication: Publication,
+        recorder: SpanRecorder,
+        pages: "PagesService | None",
     ) -> None:
         """`record` records the plans on sale. It raises PlanEditedError."""
         self._started = settings
@@ -54,6 +75,8 @@ class Reloader:
         self._anomalies = anomalies
         self._record = record
         self._publication = publication
+        self._recorder = recorder
+        self._pages = pages
         self._log = log.get_logger()
         self._limited_log = log.RateLimitedLog(0.0)
         metrics.config_ok.set(1)
@@ -66,28 +89,62 @@ class Reloader:
             await run_guarded(self._limited_log, "the configuration was not taken over", self.reload(file))
 
     async def reload(self, file: Path) -> None:
-        """Apply a file completely or not at all. Certificates are read again in any case."""
+        """Apply a file, and the secrets that it names, completely or not at all."""
+        resources = self._service.resources
+        database, processor = resources.database, resources.processor
         try:
             new = await run_in_thread("read the configuration", lambda: load_collector(file, os.environ))
+            webhook_secrets, key = await run_in_thread("read Stripe's keys", lambda: self._read_stripe_secrets(new))
             publisher = self._publication.prepare(new.directory)
-            await self._record(new)
-            await self._listeners.use(new.tls)
+            if has_new_password := database.has_new_password(new.database):
+                await database.check_password(new.database)
+            async with self._listeners.changing(new.tls):
+                await self._record(new)  # The last step: a recorded plan stays.
         except (*REFUSALS, *CONNECTION_ERRORS) as error:
             self._metrics.config_ok.set(0)
             self._log.error("the configuration was refused; what served before serves on", why=str(error))
             return
+        use_outgoing(new)
+        resources.webhook_secrets = webhook_secrets
+        if key is not None and resources.stripe is not None and processor is not None:
+            resources.stripe.use_key(key)
+            processor.payloads = build_payload_cipher(webhook_secrets, key)
         self._service.apply_settings(new)
+        self._replace_secrets(new, has_new_password)
         self._names.set_known(new.customers, new.meters)
         for one in self._alerting:
             one.use(new.alerts)
         self._anomalies.use(new)
         await self._publication.begin(publisher)
+        await self._recorder.follow(new.tracing)
         self._metrics.config_ok.set(1)
         fixed = CollectorFile.list_marked(FieldMark.RESTART)
         waiting = sorted(name for name in fixed if getattr(self._started, name) != getattr(new, name))
         if restart_settings_of(self._started) != restart_settings_of(new):
             waiting.append("billing")
-        self._log.info("reloaded", sha256=new.sha256[:12], needs_restart=waiting)
+        report = self._log.warning if waiting else self._log.info
+        report("reloaded", sha256=new.sha256[:12], needs_restart=waiting)
+
+    def _read_stripe_secrets(self, new: CollectorSettings) -> tuple[tuple[str, ...], str | None]:
+        """Return the secrets of webhooks, and Stripe's key if its client stays. Raises StripeConfigurationError."""
+        if new.billing is None:
+            return (), None
+        stripe = new.billing.stripe
+        is_used = self._service.resources.stripe is not None
+        stays = is_used and restart_settings_of(self._started) == restart_settings_of(new)
+        return read_webhook_secrets(stripe), read_secret_key(stripe, os.environ) if stays else None
+
+    def _replace_secrets(self, new: CollectorSettings, has_new_password: bool) -> None:
+        """Use the new secrets of settings that otherwise need a restart."""
+        started = self._started
+        if has_new_password:
+            self._service.resources.database.use_password(new.database)
+            started = started.model_copy(update={"database": new.database})
+        if self._pages is not None and started.pages is not None and new.pages is not None:
+            pages = replace_secrets(started.pages, new.pages)
+            self._pages.use_secrets(pages)
+            started = started.model_copy(update={"pages": pages})
+        self._started = started
 
 
 def restart_settings_of(settings: CollectorSettings) -> object:

@@ -58,9 +58,15 @@ class SpanRecorder:
 
     def begin(self) -> None:
         """Record the work in this context, and in tasks that start in it, from now on."""
-        if self._settings is not None:
-            self.exporter.begin()
-            _RECORDER.set(self)
+        self.exporter.begin()
+        _RECORDER.set(self)
+
+    async def follow(self, settings: "Tracing | None") -> None:
+        """Apply the settings of another configuration."""
+        if settings != self._settings:
+            self._settings = settings
+            self._budget = None if settings is None else ParentBudget(settings.parent_rate)
+            await self.exporter.follow(settings)
 
     async def end(self) -> None:
         """Export waiting spans, within a few seconds."""

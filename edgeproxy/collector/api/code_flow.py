@@ -46,7 +46,8 @@ class CodeFlow(Generic[T]):
     """The flow at an issuer. `judge` verifies an ID token and returns the person, or raises DeniedError."""
 
     def __init__(self, client: Client, judge: Callable[[str], Awaitable[T]]) -> None:
-        self._client = client
+        self.client = client
+        """The registration. A reload replaces its secret."""
         self._judge = judge
         self._metadata: JsonObject = {}
         self._fresh_until = -math.inf
@@ -56,9 +57,9 @@ class CodeFlow(Generic[T]):
         metadata = await self._fetch_metadata()
         query = {
             "response_type": "code",
-            "client_id": self._client.id,
+            "client_id": self.client.id,
             "redirect_uri": back,
-            "scope": self._client.scopes,
+            "scope": self.client.scopes,
             "state": derive_secret(secret, "state"),
             "nonce": derive_secret(secret, "nonce"),
             "code_challenge": compute_challenge(derive_secret(secret, "verifier")),
@@ -66,8 +67,8 @@ class CodeFlow(Generic[T]):
         }
         if again:
             query |= {"prompt": "login", "max_age": "0"}
-            if self._client.acr:
-                query["acr_values"] = " ".join(self._client.acr)
+            if self.client.acr:
+                query["acr_values"] = " ".join(self.client.acr)
         return add_query(str(metadata["authorization_endpoint"]), query)
 
     async def finish(self, secret: str, back: str, query: Mapping[str, str]) -> T:
@@ -76,7 +77,7 @@ class CodeFlow(Generic[T]):
             raise SignInDeniedError(
                 request_codes.SIGN_IN_FAILED, "the sign-in was not begun in this browser: begin again"
             )
-        if query.get("iss", self._client.issuer) != self._client.issuer:  # RFC 9207
+        if query.get("iss", self.client.issuer) != self.client.issuer:  # RFC 9207
             raise SignInDeniedError(request_codes.SIGN_IN_FAILED, "another issuer answered")
         if "code" not in query:
             raise SignInDeniedError(
@@ -89,7 +90,7 @@ class CodeFlow(Generic[T]):
         except auth.DeniedError as error:
             raise SignInDeniedError(error.code, error.why, error.actor) from None
         claims = jwt.decode(token, options={"verify_signature": False})  # It was verified above.
-        if not is_for(claims, self._client.id):
+        if not is_for(claims, self.client.id):
             raise SignInDeniedError(request_codes.SIGN_IN_FAILED, "the token was made for another client")
         if not is_derived(str(claims.get("nonce")), secret, "nonce"):
             raise SignInDeniedError(request_codes.SIGN_IN_FAILED, "the token was made for another sign-in")
@@ -100,7 +101,7 @@ class CodeFlow(Generic[T]):
         if time.monotonic() < self._fresh_until:
             return self._metadata
         try:
-            metadata = await fetch_metadata(self._client.issuer)
+            metadata = await fetch_metadata(self.client.issuer)
             for name in ("authorization_endpoint", "token_endpoint"):
                 # An endpoint may have a query (RFC 6749 section 3.1), an issuer may not.
                 read_issuer(str(metadata.get(name)).partition("?")[0])
@@ -114,10 +115,10 @@ class CodeFlow(Generic[T]):
         metadata = await self._fetch_metadata()
         form = {"grant_type": "authorization_code", "code": code, "redirect_uri": back, "code_verifier": verifier}
         login = None
-        if self._client.secret is None:
-            form["client_id"] = self._client.id
+        if self.client.secret is None:
+            form["client_id"] = self.client.id
         else:
-            login = aiohttp.BasicAuth(self._client.id, self._client.secret)
+            login = aiohttp.BasicAuth(self.client.id, self.client.secret)
         try:
             async with (
                 open_session(PEER) as session,

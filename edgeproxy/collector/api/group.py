@@ -43,6 +43,8 @@ class Resources:
     """The Stripe client; None if billing is off."""
     processor: Processor | None = None
     """The processor of Stripe's events; None if billing is off."""
+    webhook_secrets: tuple[str, ...] = ()
+    """The secrets that may sign Stripe's events, as of the last reload."""
     job_log: JobLog = field(default_factory=JobLog)
     """The jobs of this collector."""
     keyring: Keyring | None = None

@@ -7,7 +7,8 @@ import asyncio
 import socket
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from aiohttp import web
@@ -120,13 +121,15 @@ class Listeners:
         self.all = tuple(listeners)
         self._changing = asyncio.Lock()
 
-    async def use(self, tls: Tls | None) -> None:
-        """Use this TLS for new connections to listeners without TLS settings of their own.
+    @asynccontextmanager
+    async def changing(self, tls: Tls | None) -> AsyncIterator[None]:
+        """Use this TLS from the end of a block on, for listeners without TLS settings of their own.
 
-        Raises InvalidCertificateError, and then keeps the previous state.
+        An error of the block, or an InvalidCertificateError, keeps the previous state.
         """
         async with self._changing:
             prepared = [await listener.prepare(tls) for listener in self.all]
+            yield
             for listener, state in zip(self.all, prepared, strict=True):
                 listener.tls_state = state
 

@@ -20,7 +20,6 @@ from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.request_reader import read_body
 from edgeproxy.collector.api.responses import ProblemError
 from edgeproxy.collector.billing.stripe import webhook_event
-from edgeproxy.collector.billing.stripe.client import read_webhook_secrets
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.processor import StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.receiver import LISTED_MAX, EventState, ReceivedEvent
@@ -128,8 +127,8 @@ class WebhookHandlers(Handlers):
             await self._committing
 
     def apply_settings(self, settings: CollectorSettings) -> None:
-        """Verify events with the secrets of these settings. Raises StripeConfigurationError."""
-        self._secrets = () if settings.billing is None else read_webhook_secrets(settings.billing.stripe)
+        """Verify events with the secrets of the last reload."""
+        self._secrets = self._resources.webhook_secrets
         self._payloads = ColumnCipher(self._secrets)
 
     @post(

@@ -36,6 +36,7 @@ from edgeproxy.collector.database.ownership import (
 )
 from edgeproxy.collector.database.postgresql import (
     JOB_STATEMENT_TIMEOUT,
+    LOST,
     READERS_MAX,
     STATEMENT_TIMEOUT,
     Server,
@@ -147,6 +148,23 @@ class Database:
                 raise UnusableDatabaseError(f"{database.name} cannot be used: {format_reason(error)}") from error
             raise
         return database
+
+    def has_new_password(self, url: str) -> bool:
+        """Return True if a URL differs from this database's in its password alone."""
+        new = make_url(url)
+        return new.password != self._given.password and new._replace(password=self._given.password) == self._given
+
+    async def check_password(self, url: str) -> None:
+        """Open a connection with the password of this URL. Raises UnusableDatabaseError."""
+        try:
+            await Server(make_url(url)).check_login()
+        except LOST as error:
+            raise UnusableDatabaseError(f"database: the new password does not do: {format_reason(error)}") from error
+
+    def use_password(self, url: str) -> None:
+        """Use the password of this URL for new connections. The others end before their next use."""
+        self._given = make_url(url)
+        self._server.use_password(self._given.password)
 
     async def close(self) -> None:
         """Close all connections. On SQLite no deleted data is left in a file then, unless another process uses it."""

@@ -57,6 +57,8 @@ IS_WRITABLE = "SELECT NOT (pg_is_in_recovery() OR current_setting('default_trans
 """The statement that asks whether a server accepts writes."""
 LOOKED_AT, LOOKED_AT_SECONDS = "looked at", "looked at seconds"
 """Keys in a connection's record: the checked driver connection, and the time of the check."""
+PASSWORD = "password"
+"""The key in a connection's record for the password that opened it."""
 LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """Errors of a broken connection."""
 FALLBACK_MODES = ("allow", "prefer")
@@ -104,6 +106,7 @@ class Server:
         self._options = options
         self.name = url.set(query={}).render_as_string(hide_password=True)
         """The URL without its password and parameters."""
+        self._password = url.password
         self.is_pooled: bool | None = {"transaction": True, "none": False}.get(options.get("pooler", "auto"))
         """True if a pooler is used, False if not, None until the first connection has shown it."""
         self._detection = asyncio.Lock()
@@ -142,7 +145,11 @@ class Server:
         select_settings = sa.select(*(sa.func.set_config(*setting, True) for setting in settings.items()))
 
         @event.listens_for(engine.sync_engine, "do_connect")
-        def prepare(_dialect: object, _record: object, _args: object, options: Options) -> None:
+        def prepare(_dialect: object, record: ConnectionPoolEntry | None, _args: object, options: Options) -> None:
+            if self._password is not None:
+                options["password"] = self._password
+            if record is not None:
+                record.info[PASSWORD] = self._password
             if self.is_pooled is None:
                 await_only(self._detect_pooler(options))
             options |= build_pooled_options() if self.is_pooled else {"server_settings": APPLICATION | dict(settings)}
@@ -152,9 +159,24 @@ class Server:
             if self.is_pooled:
                 connection.execute(select_settings)
 
+        @event.listens_for(engine.sync_engine, "checkout")
+        def renew(_connection: object, record: ConnectionPoolEntry, _proxy: object) -> None:
+            if record.info.get(PASSWORD) != self._password:
+                raise sa.exc.DisconnectionError
+
         event.listen(engine.sync_engine, "checkout", check_out)
         event.listen(engine.sync_engine, "handle_error", translate_unavailable)
         return engine
+
+    def use_password(self, password: str | None) -> None:
+        """Open all later connections with this password. Connections of an earlier one end before their next use."""
+        self._password = password
+
+    async def check_login(self) -> None:
+        """Open a connection and close it. Raises NotPrimaryError, TlsFilesError and errors of the driver."""
+        options = self._url.translate_connect_args(username="user")
+        connection = await self._open(**options, timeout=CONNECT_TIMEOUT)
+        await connection.close(timeout=CONNECT_TIMEOUT)
 
     async def _open(self, **options: object) -> asyncpg.Connection:
         """Open a connection to the primary. Raises NotPrimaryError, TlsFilesError and errors of the driver."""

@@ -132,8 +132,7 @@ def build_processor(
     """Build the processor of Stripe's events, with a function for each type. Raises StripeConfigurationError."""
     assert settings.billing is not None
     way = settings.billing.stripe
-    # The API key always exists. Webhook secrets may be added later.
-    payloads = ColumnCipher([*read_webhook_secrets(way), read_secret_key(way, os.environ)])
+    payloads = build_payload_cipher(read_webhook_secrets(way), read_secret_key(way, os.environ))
     table: Mapping[str, Apply] = {
         "invoice": _apply_stripe_invoice,
         "customer": _apply_stripe_customer,
@@ -142,6 +141,11 @@ def build_processor(
         REPORT: meter_reports.apply_report,
     }
     return Processor(database, StripeObjects(stripe), table, payloads, live=way.live, on_applied=applied, on_seen=seen)
+
+
+def build_payload_cipher(webhook_secrets: Sequence[str], key: str) -> ColumnCipher:
+    """Build the cipher of events that are fetched. The API key always exists; webhook secrets may be added later."""
+    return ColumnCipher([*webhook_secrets, key])
 
 
 async def _apply_stripe_invoice(connection: AsyncConnection, stripe_invoice: StripeObject) -> None:

@@ -204,7 +204,8 @@ class StatusMails:
 
     def __init__(self, database: Database, settings: Pages, url: str) -> None:
         self._database = database
-        self._settings = settings
+        self.settings = settings
+        """Pages, with their mail server. A reload replaces its password."""
         self._url = url
         self._limited_log = log.RateLimitedLog(60.0)
 
@@ -276,7 +277,7 @@ class StatusMails:
         return sections, rows[-1].id
 
     async def _send(self, email: str, token: str, sections: Sequence[MailSection], reader: Reader) -> None:
-        settings, name = self._settings.mail, self._settings.status.name
+        settings, name = self.settings.mail, self.settings.status.name
         assert settings is not None
         say, link = load_catalog(reader.language).gettext, f"{self._url}/status"
         leave = f"{link}/unsubscribe?token={token}"

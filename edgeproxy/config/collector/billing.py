@@ -208,7 +208,7 @@ class Billing(Part):
     stripe: Stripe = Field(
         default=Stripe(),
         description="Access to Stripe. Changes of `stripe` and `collection`, and of `mode` from or to `off`, need a "
-        "restart.",
+        "restart. A reload reads the files of keys again.",
     )
     seller: Seller | None = Field(
         default=None,

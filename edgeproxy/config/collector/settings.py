@@ -235,7 +235,8 @@ class CollectorFile(Part):
         description="Database of the ledger. PostgreSQL takes [parameters](collector.md#connections-to-postgresql) "
         "after a `?`: for another host write `?sslmode=verify-full`. Its user owns the tables, or [another "
         "one](collector.md#an-owner-of-its-own) does; [row-level security](collector.md#row-level-security) needs two "
-        "roles. Take the password from the environment.",
+        "roles. Take the password from the environment or a file; a reload [takes a new "
+        "one](security.md#replacing-a-secret).",
     )
     trust: Trust = Field(default=Trust(), description=TRUST)
     proxy: ProxyField | None = Field(default=None, repr=False, description=PROXY_DESCRIPTION)
@@ -307,7 +308,7 @@ class CollectorFile(Part):
         description="[Encryption at rest](encryption.md) of columns with personal data, with a key for each customer. "
         "By default they are stored in clear text.",
     )
-    tracing: Annotated[Tracing | None, FieldMark.RESTART] = Field(
+    tracing: Tracing | None = Field(
         default=None, description="[Tracing](tracing.md) with OpenTelemetry. By default nothing is traced."
     )
     anomalies: Anomalies = Field(default=Anomalies(), description="Detection of [anomalies](anomalies.md) in usage.")

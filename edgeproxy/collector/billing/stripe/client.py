@@ -125,7 +125,7 @@ class Stripe:
     def __init__(self, settings: StripeSettings, environ: Mapping[str, str] = os.environ) -> None:
         import stripe  # The import takes a second, and is only needed to charge.
 
-        key = self._key = read_secret_key(settings, environ)
+        key = read_secret_key(settings, environ)
         self.is_live = "_live_" in key
         self._sdk = stripe
         stripe.enable_telemetry = False
@@ -136,26 +136,33 @@ class Stripe:
         self._session = open_session(PEER, limit=CONNECTIONS_MAX)
         self._events_url = settings.base + METER_EVENTS
         self._event_headers = {
-            "Authorization": f"Bearer {key}",
             "Stripe-Version": stripe.api_version,
             "Content-Type": "application/x-www-form-urlencoded",
         }
-        http = stripe.AIOHTTPClient(timeout=aiohttp.ClientTimeout(total=PEER.seconds_max), session=self._session)
+        http = self._http = stripe.AIOHTTPClient(
+            timeout=aiohttp.ClientTimeout(total=PEER.seconds_max), session=self._session
+        )
         self._close_http: Callable[[], Awaitable[None]] = http.close_async
-        self._client = stripe.StripeClient(
+        self._base = settings.base
+        self.use_key(key)
+        self.pace = RequestPacer(LIVE_RATE if self.is_live else TEST_RATE, ENDPOINT_RATE)
+        """The pace of calls. A rate-limited caller may slow it down."""
+        self.events_pace = RequestPacer(EVENT_RATE, EVENT_RATE) if self.is_live else self.pace
+
+    def use_key(self, key: str) -> None:
+        """Make all later calls with this key, of the same account and mode."""
+        self._event_headers = {**self._event_headers, "Authorization": f"Bearer {key}"}
+        self._client = self._sdk.StripeClient(
             key,
-            base_addresses={"api": settings.base, "files": settings.base, "meter_events": settings.base},
+            base_addresses={"api": self._base, "files": self._base, "meter_events": self._base},
             max_network_retries=0,
-            http_client=http,
+            http_client=self._http,
         )
         # Without this hook the package builds objects that `to_dict` would have to convert back, which takes most of a
         # call's time. It is the only use of a private attribute. The package's version is pinned, and a test in
         # test_client.py fails if the attribute is gone.
         requestor: Any = self._client._requestor
         requestor.request_async = self._request_plain
-        self.pace = RequestPacer(LIVE_RATE if self.is_live else TEST_RATE, ENDPOINT_RATE)
-        """The pace of calls. A rate-limited caller may slow it down."""
-        self.events_pace = RequestPacer(EVENT_RATE, EVENT_RATE) if self.is_live else self.pace
 
     async def close(self) -> None:
         """Close all connections."""

@@ -131,7 +131,8 @@ class Processor:
         self._database = database
         self._stripe = stripe
         self._table = table
-        self._payloads = payloads
+        self.payloads = payloads
+        """Encrypts the events that are fetched. A reload replaces it."""
         self._live = live
         self._clock = clock
         self._began = clock()
@@ -346,6 +347,6 @@ class Processor:
 
     async def _store_events(self, events: Sequence[ReceivedEvent]) -> list[str]:
         now = int(self._clock() * 1000)
-        rows = receiver.build_rows(events, self._payloads, live=self._live, now=now)
+        rows = receiver.build_rows(events, self.payloads, live=self._live, now=now)
         async with self._database.writing() as connection:
             return await receiver.insert_events(connection, rows, now)

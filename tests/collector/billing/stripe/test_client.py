@@ -21,6 +21,7 @@ from edgeproxy.collector.billing.stripe.client import (
     read_webhook_secrets,
 )
 from edgeproxy.config.collector.billing import Stripe as Settings
+from tests.support.receivers import Receiver
 from tests.support.stripe_sandbox import Sandbox
 
 SECRET = "sk_test_abcdefSECRET"
@@ -100,6 +101,26 @@ def test_an_answer_to_an_event_means_what_it_does_to_other_calls(
             await client.close()
 
     asyncio.run(work())
+
+
+def test_rotated_key_makes_all_later_calls() -> None:
+    async def work() -> None:
+        client = Stripe(Settings(base=f"http://127.0.0.1:{receiver.port}"), KEY)
+        try:
+            for key in (SECRET, "sk_test_second"):
+                client.use_key(key)
+                for call in (client.call("v1.customers.create"), client.send_event(key, {})):
+                    with pytest.raises(StripeCallError):  # The receiver answers 204.
+                        await call
+        finally:
+            await client.close()
+
+    with Receiver() as receiver:
+        asyncio.run(work())
+    assert [hook.fields["authorization"] for hook in receiver.got] == [
+        *[f"Bearer {SECRET}"] * 2,
+        *["Bearer sk_test_second"] * 2,
+    ]
 
 
 @contextmanager

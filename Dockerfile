@@ -39,9 +39,11 @@ RUN machine=$(case ${TARGETARCH:-$(dpkg --print-architecture)} in arm64) echo aa
     && rm -rf /opt/edgeproxy/lib/python3*/site-packages/bin /opt/edgeproxy/lib/python3*/site-packages/include
 COPY pyproject.toml README.md LICENSE ./
 COPY edgeproxy edgeproxy
+# deploy/compose.demo.yaml serves it.
+COPY stripe_sandbox stripe_sandbox
 # Compiled here, as nothing can be written later, and by content: two builds of the same sources have the same files,
 # whose times say nothing. Bytecode is of a Python, not of a processor.
-RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
+RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . ./stripe_sandbox \
     && /opt/build/bin/pip --python /opt/edgeproxy/bin/python install --no-cache-dir --no-compile --no-deps --no-index /wheels/*.whl \
     && PYTHONHASHSEED=0 /opt/edgeproxy/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/edgeproxy/lib \
     && find /opt/edgeproxy -name '*.so*' -type f -exec strip --strip-unneeded {} + \

@@ -11,7 +11,7 @@ PAGE = (ROOT / "docs/design/adding.md").read_text()
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text()
 ROWS = re.findall(r"^\| ([\w ]+) \| `([^`]+)` \| (.+) \|$", PAGE, re.MULTILINE)
 PLACES = re.compile(r"`([\w/]+\.(?:py|yml))` \(((?:`[^`]+`(?:, )?)+)\)")
-BESIDE = ("edgeproxy/stripe_sandbox/", "edgeproxy/client/", "edgeproxy/probe/")
+BESIDE = ("stripe_sandbox/", "edgeproxy/client/", "edgeproxy/probe/")
 """Programs of their own, which share no tables with the wings."""
 
 

@@ -13,7 +13,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 MENTION = re.compile(r"\b(?:docs/[\w./-]+|README|ARCHITECTURE|CHANGELOG|CONTRIBUTING|SECURITY)\.md(?:#[\w-]+)?")
 MODULE = re.compile(r"`([\w./-]+\.(?:py|lua))`")
 PATH = re.compile(
-    r"(?<![\w/.:-])(?:\./)?((?:tests|loadtest|edgeproxy|scripts|deploy|requirements)/[\w./-]*\w)(?![\w@])"
+    r"(?<![\w/.:-])(?:\./)?((?:tests|loadtest|edgeproxy|stripe_sandbox|scripts|deploy|requirements)/[\w./-]*\w)(?![\w@])"
 )
 RUN = re.compile(r"python -m ((?:tests|loadtest|edgeproxy)[\w.]*\w)")
 HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)

@@ -14,7 +14,7 @@ from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.process import Process
 from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until
-from tests.support.wheel import build_wheel, install_wheel
+from tests.support.wheel import build_wheel, install_wheels, list_pinned
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the Python of an environment with the wheel and an edge's requirements."""
-    return install_wheel(wheel, tmp_path_factory.mktemp("edge-only"), "edge")
+    return install_wheels(tmp_path_factory.mktemp("edge-only"), list_pinned("edge"), wheel)
 
 
 def command(python: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -69,7 +69,7 @@ def test_collector_command_names_the_extra_to_install(python: Path, tmp_path: Pa
 def test_demo_names_the_extras_to_install(python: Path, tmp_path: Path) -> None:
     ended = command(python, "demo", "--data", str(tmp_path / "data"))
     assert ended.returncode == 2
-    assert ended.stderr == "demo: sqlalchemy is not installed: pip install 'edgeproxy[collector,demo]'\n"
+    assert ended.stderr == "demo: sqlalchemy is not installed: pip install 'edgeproxy[collector,demo]' stripe-sandbox\n"
     assert not (tmp_path / "data").exists()
 
 

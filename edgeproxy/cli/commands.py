@@ -297,7 +297,6 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package in ("", "edgeproxy"):
             raise
-        typer.echo(
-            f"This command needs {package}, which is not installed: pip install 'edgeproxy[collector]'", err=True
-        )
+        distribution = "stripe-sandbox" if package == "stripe_sandbox" else "'edgeproxy[collector]'"
+        typer.echo(f"This command needs {package}, which is not installed: pip install {distribution}", err=True)
         sys.exit(2)

@@ -24,7 +24,7 @@ MEMORY_MAX = 1536 << 20
 """Bytes of memory that all of it may have."""
 
 
-PACKAGES = ("sqlalchemy", "aiosmtpd", "gunicorn", "httpbin")
+PACKAGES = ("sqlalchemy", "aiosmtpd", "gunicorn", "httpbin", "stripe_sandbox")
 """A package of each set that the processes import."""
 
 
@@ -33,7 +33,7 @@ def explain_missing(*, check: bool) -> str | None:
     if not CONFIG.is_dir():
         return "this installation was made without config/: install a wheel, or use ./scripts/run of a checkout"
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        return f"{missing[0]} is not installed: pip install 'edgeproxy[collector,demo]'"
+        return f"{missing[0]} is not installed: pip install 'edgeproxy[collector,demo]' stripe-sandbox"
     for program in ("setpriv", *(("bash", "curl") if check else ())):
         if shutil.which(program) is None:
             return f"there is no {program} on this machine"

@@ -40,7 +40,7 @@ MODULES = (
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.aiosqlite",
     "edgeproxy.regions.beacon.main",
-    "edgeproxy.stripe_sandbox.server",
+    "stripe_sandbox.server",
     "edgeproxy.cli",
     "edgeproxy.collector.main",
     "edgeproxy.collector.pages_service",

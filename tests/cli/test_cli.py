@@ -702,7 +702,6 @@ def test_version_is_printed() -> None:
         ("EDGEPROXY_TOKEN", ("limits", "acme")),
         ("EDGEPROXY_ADMIN_TOKEN", ("status", "--admin", "127.0.0.1:1")),
         ("EDGEPROXY_PROBE_KEY", ("probe", "--through", "http://127.0.0.1:1/")),
-        ("STRIPE_WEBHOOK_SECRETS", ("stripe-sandbox", "--webhook", "http://127.0.0.1:1/")),
     ],
 )
 def test_secret_of_a_command_is_held_to_the_one_reader(tmp_path: Path, name: str, arguments: tuple[str, ...]) -> None:

@@ -18,7 +18,7 @@ from edgeproxy.demo.ports import HOST, Ports
 from loadtest.testbed.process import ROOT
 from loadtest.testbed.waiting import until
 from tests.support.hub_rights import documented, documented_for_loader
-from tests.support.wheel import build_wheel, install_wheel
+from tests.support.wheel import SANDBOX_SOURCES, build_wheel, install_wheels, list_pinned
 
 DEMO = [sys.executable, "-m", "edgeproxy", "demo"]
 
@@ -53,7 +53,8 @@ def ask(data: Path, line: str) -> str:
 
 @pytest.mark.timeout(400)
 def test_a_wheel_without_a_checkout_has_it_its_data_stays_and_no_process_does(tmp_path: Path) -> None:
-    python = install_wheel(build_wheel(tmp_path), tmp_path / "venv", "run", "demo")
+    wheels = build_wheel(tmp_path), build_wheel(tmp_path / "sandbox", SANDBOX_SOURCES, "stripe_sandbox")
+    python = install_wheels(tmp_path / "venv", list_pinned("run", "demo"), *wheels)
     data = tmp_path / "with spaces"
     get = 'curl -s -o /dev/null -w "%{http_code}" -H "X-API-Key: $NOVA" $EU/get'
     subscription = 'curl -s -H "Authorization: Bearer $ATLAS_TOKEN" $COLLECTOR/billing/subscription'

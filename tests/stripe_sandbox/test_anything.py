@@ -8,8 +8,8 @@ from urllib.parse import urlencode
 import orjson
 import pytest
 
-from edgeproxy.stripe_sandbox.description import Operation, Schema, load_description
 from loadtest.testbed.waiting import until
+from stripe_sandbox.description import Operation, Schema, load_description
 from tests.support.stripe_sandbox import Sandbox
 
 TIMES = 3

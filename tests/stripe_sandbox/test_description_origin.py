@@ -3,8 +3,8 @@
 import orjson
 import pytest
 
-from edgeproxy.stripe_sandbox.description import load_description
-from edgeproxy.stripe_sandbox.operations import OPERATIONS
+from stripe_sandbox.description import load_description
+from stripe_sandbox.operations import OPERATIONS
 from tests.support import stripe_api, stripe_types
 from tests.support.stripe_sandbox import check
 

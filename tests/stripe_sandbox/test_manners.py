@@ -12,10 +12,10 @@ from urllib.parse import quote
 
 import pytest
 
-from edgeproxy.stripe_sandbox.description import load_description
-from edgeproxy.stripe_sandbox.store import connect
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.ports import HOST
+from stripe_sandbox.description import load_description
+from stripe_sandbox.store import connect
 from tests.support.stripe_sandbox import KEY, Api, Sandbox
 
 

@@ -1,4 +1,4 @@
-"""What the sandbox's README says works as it stands there, in an empty folder, without a configuration."""
+"""The README of the sandbox works for its wheel, which is installed without edgeproxy."""
 
 import os
 import re
@@ -9,14 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from edgeproxy.stripe_sandbox.description import load_description
 from loadtest.testbed.http_client import ask
 from loadtest.testbed.ports import Ports
 from loadtest.testbed.process import ROOT, Process
 from loadtest.testbed.waiting import until
+from stripe_sandbox.description import load_description
+from tests.support.wheel import SANDBOX_SOURCES, build_wheel, install_wheels, list_required
 
 PAGE = ROOT / "docs/billing/stripe-sandbox.md"
-README = ROOT / "edgeproxy/stripe_sandbox/README.md"
+README = ROOT / "stripe_sandbox/README.md"
 
 
 def list_blocks(language: str) -> list[str]:
@@ -26,12 +27,16 @@ def list_blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a sandbox that was started by the README's command, in an empty folder."""
-    (command,) = (block for block in list_blocks("sh") if block.startswith("edgeproxy "))
+    """The port of a sandbox that was started by the README's command, in an empty environment and folder."""
+    (command,) = (block for block in list_blocks("sh") if block.startswith("stripe-sandbox "))
+    wheel = build_wheel(tmp_path_factory.mktemp("wheel"), SANDBOX_SOURCES, "stripe_sandbox")
+    python = install_wheels(tmp_path_factory.mktemp("venv"), list_required(wheel), wheel)
     folder, ports = tmp_path_factory.mktemp("readme"), Ports(1)
     (number,) = ports.numbers
     words = command.replace("12111", str(number)).replace("stripe-sandbox.db", str(folder / "sandbox.db")).split()
-    process = Process([sys.executable, "-m", *words], folder / "log", environ={"PATH": os.environ["PATH"]})
+    start = "from stripe_sandbox.command import start; start()"
+    options = words[1:]
+    process = Process([str(python), "-P", "-c", start, *options], folder / "log", environ={"PATH": os.environ["PATH"]})
 
     def ready() -> bool:
         try:

@@ -3,8 +3,8 @@
 import orjson
 import pytest
 
-from edgeproxy.stripe_sandbox.objects.cards import CARDS, NUMBERS
 from loadtest.testbed.http_client import ask
+from stripe_sandbox.objects.cards import CARDS, NUMBERS
 from tests.support.stripe_sandbox import Api, Sandbox
 
 INTENT = "/v1/payment_intents"

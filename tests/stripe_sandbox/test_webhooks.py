@@ -12,12 +12,12 @@ import stripe
 from typer.testing import CliRunner
 
 from edgeproxy import cli
-from edgeproxy.stripe_sandbox.description import load_description
-from edgeproxy.stripe_sandbox.objects.webhooks import replace_endpoint
-from edgeproxy.stripe_sandbox.state import State
-from edgeproxy.stripe_sandbox.store import transaction
-from edgeproxy.stripe_sandbox.transaction import Transaction
 from loadtest.testbed.waiting import until
+from stripe_sandbox.description import load_description
+from stripe_sandbox.objects.webhooks import replace_endpoint
+from stripe_sandbox.state import State
+from stripe_sandbox.store import transaction
+from stripe_sandbox.transaction import Transaction
 from tests.support.stripe_sandbox import Api, Sandbox
 
 
@@ -224,7 +224,13 @@ def test_thin_events_are_listed_page_by_page_the_newest_first(stripe_sandbox: Sa
 
 
 @pytest.mark.parametrize(
-    ("url", "secret"), [("http://127.0.0.1:9/", ""), ("ftp://127.0.0.1/", "whsec_1"), ("x", "whsec_1")]
+    ("url", "secret"),
+    [
+        ("http://127.0.0.1:9/", ""),
+        ("ftp://127.0.0.1/", "whsec_1"),
+        ("x", "whsec_1"),
+        *[("http://127.0.0.1:9/", secret) for secret in ("hush hush", "'whsec_1'", "hüsh", "h\udce9sh")],
+    ],
 )
 def test_endpoint_of_the_command_line_needs_a_url_and_a_secret(url: str, secret: str) -> None:
     runner = CliRunner(env={"STRIPE_WEBHOOK_SECRETS": secret})

@@ -1,4 +1,4 @@
-"""Extracts edgeproxy/stripe_sandbox/stripe-api.json from Stripe's OpenAPI description.
+"""Extracts stripe_sandbox/stripe-api.json from Stripe's OpenAPI description.
 
 python -m tests.support.stripe_api ../shared/data/stripe-openapi.json
 """
@@ -11,7 +11,7 @@ import orjson
 
 from loadtest.testbed.process import ROOT
 
-MADE = ROOT / "edgeproxy/stripe_sandbox/stripe-api.json"
+MADE = ROOT / "stripe_sandbox/stripe-api.json"
 WHOLE = ROOT.parent / "shared/data/stripe-openapi.json"
 EXAMPLES = ROOT.parent / "shared/data/stripe-fixtures3.json"
 SAID = ("description", "summary", "x-resourceId")

@@ -14,11 +14,11 @@ import jsonschema_rs
 import orjson
 import stripe
 
-from edgeproxy.stripe_sandbox.description import load_description
 from loadtest.testbed.http_client import Answer, answer_of, ask
 from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.process import Process, kill
 from loadtest.testbed.waiting import until
+from stripe_sandbox.description import load_description
 
 COMMAND = (sys.executable, "-m", "edgeproxy", "stripe-sandbox")
 KEY = "sk_test_sandbox"

@@ -17,7 +17,7 @@ import orjson
 
 from loadtest.testbed.process import ROOT
 
-FOLDER = ROOT / "edgeproxy/stripe_sandbox"
+FOLDER = ROOT / "stripe_sandbox"
 TYPES = Path(sys.prefix) / "npm/node_modules/stripe/cjs"
 OTHER_DESCRIPTIONS = ("stripe-api.json", "stripe-api-balance.json", "stripe-api-subscriptions.json")
 

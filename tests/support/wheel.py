@@ -5,19 +5,26 @@ import subprocess
 import sys
 import venv
 import zipfile
+from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[2]
 PIN = re.compile(r"^([a-z0-9-]+)==", re.MULTILINE)
 SOURCES = ("edgeproxy", "config", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+SANDBOX_SOURCES = ("stripe_sandbox",)
 ELSEWHERE = {"async-timeout", "colorama"}
 """Pinned for other systems and Pythons."""
 
 
-def build_wheel(folder: Path) -> Path:
-    """Build the wheel of what git tracks, where there is no compiler; return its path."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *SOURCES]
+def build_wheel(folder: Path, sources: Iterable[str] = SOURCES, project: str = ".") -> Path:
+    """Build the wheel of what git tracks, where there is no compiler; return its path.
+
+    `project` is the folder of its pyproject.toml.
+    """
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *sources]
     listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     for name in filter(None, listed.stdout.split("\0")):
         copy = folder / "sources" / name
@@ -25,7 +32,7 @@ def build_wheel(folder: Path) -> Path:
         copy.write_bytes((ROOT / name).read_bytes())
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
     built = subprocess.run(
-        [*command, "--wheel-dir", str(folder / "wheels"), str(folder / "sources")],
+        [*command, "--wheel-dir", str(folder / "wheels"), str(folder / "sources" / project)],
         capture_output=True,
         text=True,
         check=False,
@@ -36,19 +43,20 @@ def build_wheel(folder: Path) -> Path:
     return path
 
 
-def install_wheel(wheel: Path, folder: Path, *sets: str) -> Path:
-    """Make an environment of the wheel and the pins of these sets of requirements; return its Python."""
+def install_wheels(folder: Path, required: Iterable[Distribution], *wheels: Path) -> Path:
+    """Make an environment of these wheels and distributions; return its Python."""
     venv.create(folder, with_pip=False)
     (packages,) = folder.glob("lib/python*/site-packages")
-    zipfile.ZipFile(wheel).extractall(packages)
-    for each in list_pinned(sets):
+    for wheel in wheels:
+        zipfile.ZipFile(wheel).extractall(packages)
+    for each in required:
         for top in {file.parts[0] for file in each.files or ()} - {"..", "__pycache__"}:
             if not (packages / top).exists():
                 (packages / top).symlink_to(Path(str(each.locate_file(top))))
     return folder / "bin" / "python"
 
 
-def list_pinned(sets: tuple[str, ...]) -> list[Distribution]:
+def list_pinned(*sets: str) -> list[Distribution]:
     """Return what of the requirements is installed here."""
     installed = []
     for name in {name for each in sets for name in PIN.findall((ROOT / f"requirements/{each}.txt").read_text())}:
@@ -57,3 +65,19 @@ def list_pinned(sets: tuple[str, ...]) -> list[Distribution]:
         except PackageNotFoundError:
             assert name in ELSEWHERE
     return installed
+
+
+def list_required(wheel: Path) -> list[Distribution]:
+    """Return what a wheel requires, and what that requires, as it is installed here."""
+    with zipfile.ZipFile(wheel) as files:
+        (metadata,) = (name for name in files.namelist() if name.endswith(".dist-info/METADATA"))
+        text = files.read(metadata).decode()
+    required: dict[str, Distribution] = {}
+    waiting = re.findall(r"^Requires-Dist: (.*)$", text, re.MULTILINE)
+    while waiting:
+        requirement = Requirement(waiting.pop())
+        if requirement.name in required or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+            continue
+        required[requirement.name] = distribution(requirement.name)
+        waiting += required[requirement.name].requires or ()
+    return list(required.values())

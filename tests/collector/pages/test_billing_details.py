@@ -202,7 +202,7 @@ def test_a_card_expires_after_its_month() -> None:
 
 
 def test_each_type_of_tax_number_is_one_of_stripe() -> None:
-    described = (ROOT / "edgeproxy/stripe_sandbox/stripe-api.json").read_text()
+    described = (ROOT / "stripe_sandbox/stripe-api.json").read_text()
     assert [kind for kind in set(TAX_NUMBER_TYPES.values()) if f'"{kind}"' not in described] == []
     assert set(TAX_NUMBER_TYPES) <= COUNTRIES
 

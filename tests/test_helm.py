@@ -27,6 +27,7 @@ from loadtest.testbed.waiting import until
 from tests.support.chart import ENVIRON, helm, render
 from tests.support.collector_fixtures import StartCollector, only_sqlite
 from tests.support.kubelet import Pod, Service, ready_pods, roll_out
+from tests.test_deploy import needs_promtool
 
 ROOT = Path(__file__).parents[1]
 VOLUME_BYTES_MAX = 64 << 20
@@ -209,6 +210,58 @@ def test_two_releases_in_a_namespace_have_distinct_names(tmp_path: Path) -> None
     assert not first & second
 
 
+@needs_promtool
+def test_rules_of_a_release_concern_only_its_own_targets(tmp_path: Path) -> None:
+    """One of two releases in a region has no edge, and its edges have errors before."""
+    files = []
+    for release in ("acme", "other"):
+        manifests = render(tmp_path, release=release, monitoring={"enabled": True})
+        for (kind, name), manifest in manifests.items():
+            if kind == "PrometheusRule":
+                files.append(f"{name}.yml")
+                (tmp_path / files[-1]).write_text(yaml.safe_dump(manifest["spec"]))
+            elif kind == "PodMonitor":
+                (endpoint,) = manifest["spec"]["podMetricsEndpoints"]
+                assert {"targetLabel": "release", "replacement": release} in endpoint["relabelings"]
+    there = 'job="edgeproxy", region="eu", instance='
+    series = [
+        {"series": f'up{{release="other", {there}"b"}}', "values": "1x40"},
+        {"series": f'up{{release="acme", {there}"a"}}', "values": "1x20 _x20"},
+        *(
+            {
+                "series": f'edge_requests_total{{release="{release}", {there}"{instance}", code="{code}"}}',
+                "values": "0+600x40",
+            }
+            for release, instance, code in (("acme", "a", "500"), ("other", "b", "200"))
+        ),
+    ]
+    looks = [
+        {
+            "expr": 'count by (alertname, release) (ALERTS{alertname="EdgeDown", alertstate="firing"})',
+            "eval_time": "30m",
+            "exp_samples": [{"labels": '{alertname="EdgeDown", release="acme"}', "value": 1}],
+        },
+        {
+            "expr": "region:edge_errors:ratio_rate5m",
+            "eval_time": "15m",
+            "exp_samples": [
+                {
+                    "labels": f'region:edge_errors:ratio_rate5m{{release="{release}", job="edgeproxy", region="eu"}}',
+                    "value": ratio,
+                }
+                for release, ratio in (("acme", 1), ("other", 0))
+            ],
+        },
+    ]
+    trial = {"interval": "1m", "input_series": series, "promql_expr_test": looks}
+    settings = {"rule_files": files, "evaluation_interval": "1m", "tests": [trial]}
+    (tmp_path / "trial.yml").write_text(yaml.safe_dump(settings))
+    done = subprocess.run(
+        ["promtool", "test", "rules", tmp_path / "trial.yml"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
@@ -328,7 +381,13 @@ def test_its_rules_are_those_that_were_tried_out(tmp_path: Path) -> None:
     manifests = render(tmp_path)
     for name in ("alerts", "objectives", "absent"):
         written = yaml.safe_load((ROOT / "config" / "prometheus" / f"{name}.yml").read_text())
-        assert manifests["PrometheusRule", f"acme-{name}"]["spec"] == written
+        spec = manifests["PrometheusRule", f"acme-{name}"]["spec"]
+        for rule in (rule for group in spec["groups"] for rule in group["rules"]):
+            assert rule["labels"].pop("release") == "acme"
+            if "record" in rule:
+                assert rule.pop("labels") == {}
+            rule["expr"] = re.sub(r'release="acme", |\{release="acme"\}|(?<=\()release, ', "", rule["expr"])
+        assert spec == written
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from aiohttp import web
 from typing_extensions import TypedDict
 
+from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages import keys, usage
 from edgeproxy.collector.pages.alert_groups import group_alerts
@@ -86,6 +87,34 @@ class InvoiceParts(NamedTuple):
     start: float
     """The Unix second when the time of the next fees begins."""
     end: float
+
+
+class CostCurve(NamedTuple):
+    """The cost of the running period by day, for a chart. Amounts are in smallest units."""
+
+    days: list[float]
+    """A Unix second within each day so far."""
+    amounts: list[int]
+    places: int
+    """The days of the whole period."""
+    band: tuple[list[float], list[float]] | None
+    """Lines from now to the lowest and the highest projected cost at the end, with a value for each day; or None."""
+
+
+def build_curve(costs: JsonDocument) -> CostCurve:
+    """Return the chart of a period's costs from the API's answer."""
+    start, end = (parse_time(costs[name]).timestamp() for name in ("period_start", "period_end"))
+    ends = [parse_time(day["until"]).timestamp() for day in costs["days"]]
+    amounts = [day["amount"] for day in costs["days"]]
+    places = int(-(-end // DAY) - start // DAY)
+    left, band = places - len(ends), None
+    if costs["low"] is not None and left > 0:
+        low, high = (
+            [amounts[-1] + (costs[name] - amounts[-1]) * day / left for day in range(left + 1)]
+            for name in ("low", "high")
+        )
+        band = low, high
+    return CostCurve([second - 1 for second in ends], amounts, places, band)
 
 
 def split_invoice(upcoming: JsonDocument) -> InvoiceParts:
@@ -209,7 +238,8 @@ def find_busiest(meters: Sequence[MeterUsage], settings: CollectorSettings) -> M
 async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
     """Return the page's values about the customer's money. A value is None if not sold here or unavailable now."""
     settings = visit.site.settings_now()
-    nothing = dict.fromkeys(("held", "upcoming", "invoice_parts", "billed", "spend", "plan_label"))
+    names = ("held", "upcoming", "invoice_parts", "billed", "spend", "period_costs", "curve", "balance", "plan_label")
+    nothing = dict.fromkeys(names)
     money: dict[str, JsonDocument] = {
         **nothing,
         "costs": [],
@@ -228,6 +258,9 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
             money["owed"] = find_owed(invoices.body["invoices"], time.time(), settings.billing.stripe.base)
             money["due"] = sum_owed([one for one in money["owed"] if one.is_due])
             money["later"] = sum_owed([one for one in money["owed"] if not one.is_due])
+    if pays and settings.billing.credits is not None:
+        balance = await visit.call("GET", "/billing/balance")
+        money["balance"] = balance.body if balance.is_success else None
     if held is None:
         return money
     money |= {"held": held, "plan_label": find_held_label(settings.plans, held["plan"])}
@@ -235,6 +268,7 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
     if pays:
         parts["upcoming"] = ("/billing/invoices/upcoming", {"projected": "true"})
         parts["spend"] = ("/billing/spend-alerts", {})
+        parts["period_costs"] = ("/billing/costs", {})
     responses = await asyncio.gather(*(visit.call("GET", path, query=query) for path, query in parts.values()))
     money |= {
         name: response.body if response.is_success else None for name, response in zip(parts, responses, strict=True)
@@ -242,6 +276,8 @@ async def _fetch_money(visit: Visit) -> dict[str, JsonDocument]:
     if money["upcoming"]:
         money["costs"] = usage.compute_costs(money["upcoming"])
         money["invoice_parts"] = split_invoice(money["upcoming"])
+    if money["period_costs"]:
+        money["curve"] = build_curve(money["period_costs"])
     return money
 
 

@@ -107,7 +107,7 @@ def test_operator_previews_and_changes_the_quantity_and_a_customer_cannot(stage:
     operator.get(page)
     operator.send(f"{page}/preview", quantity="10")
     assert (operator.status, fetch(stage, "staffed")) == (422, {**held, "quantity": 5})
-    with stage.customer("crew") as stranger:
-        stranger.get("/account")
-        stranger.post(page, {"form": stranger.read.forms[0].fields["form"], "plan": "crew", "quantity": "9"})
-        assert (stranger.status, fetch(stage, "staffed")) == (403, {**held, "quantity": 5})
+    with stage.customer("crew") as outsider:
+        outsider.get("/account")
+        outsider.post(page, {"form": outsider.read.forms[0].fields["form"], "plan": "crew", "quantity": "9"})
+        assert (outsider.status, fetch(stage, "staffed")) == (403, {**held, "quantity": 5})

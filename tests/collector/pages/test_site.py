@@ -295,6 +295,22 @@ def test_customer_subscribes_with_a_coupon(stage: PagesStage) -> None:
         assert stage.collector.get("/billing/subscription/coupon", token=ADMIN, customer="thrifty").status == 200
         (invoice,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="thrifty").json()["invoices"]
         assert "Coupon LAUNCH20, 20 % off" in thrifty.get(f"/account/invoices/{invoice['id']}").text
+        amounts = {"amounts": [9_000_00]}
+        path = "/billing/spend-alerts"
+        assert stage.collector.send("PUT", f"{path}?customer=thrifty", amounts, token=ADMIN).status == 200
+        spent = stage.collector.get(path, token=ADMIN, customer="thrifty").json()["spent"]
+        costs = stage.collector.get("/billing/costs", token=ADMIN, customer="thrifty").json()
+        assert costs["days"][-1]["amount"] == spent > 0
+        assert f"So far: ${spent / 100:,.2f} · alert at $9,000.00" in " ".join(thrifty.get("/account").text.split())
+        thrifty.client.headers["Accept-Language"] = "de"
+        assert "Kosten dieses Zeitraums" in thrifty.get("/account").text
+        body = {"email": "dev@thrifty.example", "role": "developer"}
+        assert stage.collector.send("POST", "/v1/customers/thrifty/contacts", body, token=ADMIN).status == 201
+    with Visitor(stage.site) as developer:
+        developer.get(stage.link_of(Link("contact:dev@thrifty.example", "thrifty")))
+        developer.send("/sign-in/link")
+        assert "Home" in developer.get("/account").text
+        assert "Cost of this period" not in developer.read.text, "developers do not see spending"
 
 
 def test_bought_credits_have_a_receipt_and_a_statement(stage: PagesStage) -> None:
@@ -321,6 +337,7 @@ def test_bought_credits_have_a_receipt_and_a_statement(stage: PagesStage) -> Non
         assert "attachment" in paper.headers["content-disposition"]
         assert "default-src 'none'" in paper.headers["content-security-policy"]
         assert bolt.client.get("/account/credits/statements/2027-13").status_code == 404
+        assert "$12.50 12,500 credits" in " ".join(bolt.get("/account").text.split()), "the balance is on Home"
 
 
 def test_amounts_in_another_currency_are_marked_approximate(stage: PagesStage) -> None:

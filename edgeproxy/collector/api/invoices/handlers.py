@@ -13,7 +13,7 @@ from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.change import INVALID_FIELDS, ChangeRejectedError, reject_field
 from edgeproxy.collector.api import auth
 from edgeproxy.collector.api.auth import Holder
-from edgeproxy.collector.api.customer_billing import NO_USAGE, CustomerBillingHandlers, get_billing
+from edgeproxy.collector.api.customer_billing import NO_USAGE, CustomerBillingHandlers, CustomerQuery, get_billing
 from edgeproxy.collector.api.endpoint import BILLING, CREATE, MONEY_READERS, OWN, Call, Nothing, Query, get, post
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter
@@ -26,6 +26,7 @@ from edgeproxy.collector.api.invoices.models import (
     InvoicesQuery,
     InvoiceWithParties,
     LineExplanationResponse,
+    PeriodCostsResponse,
     ReasonRequest,
     SettleInvoiceRequest,
     UpcomingInvoiceResponse,
@@ -147,6 +148,32 @@ class InvoiceHandlers(CustomerBillingHandlers):
             except (QuantityTooLargeError, UsageNotStoredError) as error:
                 raise ProblemError(billing_codes.USAGE_NOT_PRICEABLE, str(error)) from None
         return upcoming_to_response(loaded, upcoming, billing)
+
+    @get(
+        "/billing/costs",
+        roles=MONEY_READERS | OWN,
+        errors=NO_USAGE | {404: "Billing is not configured, or the customer or its subscription does not exist."},
+    )
+    async def fetch_period_costs(self, call: Call[CustomerQuery, Nothing]) -> PeriodCostsResponse:
+        """Compute the cost of the running period by day, and project it from the last seven days."""
+        get_billing(self._settings)
+        customer = self._get_customer(call.holder, call.query)
+        async with self._database.reading(whole=True) as connection:
+            loaded = await subscription_rows.get_by_customer(connection, customer)
+            try:
+                costs = await invoice_lines.compute_period_costs(connection, loaded, self._settings.meters, time.time())
+            except (QuantityTooLargeError, UsageNotStoredError) as error:
+                raise ProblemError(billing_codes.USAGE_NOT_PRICEABLE, str(error)) from None
+        period = loaded.current.period
+        return {
+            "customer": loaded.customer.name,
+            "currency": loaded.current.last.plan.currency,
+            "period_start": format_timestamp(period.start * 1000),
+            "period_end": format_timestamp(period.end * 1000),
+            "days": [{"until": format_timestamp(day.until * 1000), "amount": day.amount} for day in costs.days],
+            "low": costs.low,
+            "high": costs.high,
+        }
 
     @get("/billing/invoices/{invoice}", roles=MONEY_READERS | OWN)
     async def fetch_invoice(self, call: Call[Query, Nothing]) -> InvoiceWithParties:

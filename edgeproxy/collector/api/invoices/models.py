@@ -141,6 +141,39 @@ class UpcomingInvoiceResponse(InvoiceAmounts):
     """The amounts at the pace of the last seven days, low and high, if the query asks for them."""
 
 
+class CostDayResponse(TypedDict):
+    """The cost of the running period up to a time."""
+
+    until: str
+    """The end of a day of UTC, or now."""
+    amount: int
+    """The cost of the period until then."""
+
+
+class PeriodCostsResponse(TypedDict):
+    """The cost of the running period by day: fees and usage, before tax and without minimum fees.
+
+    Amounts are in the smallest unit of the currency, such as cents.
+    """
+
+    customer: str
+    """The customer, by name."""
+    currency: str
+    """The currency of all amounts (ISO 4217), such as `usd`."""
+    period_start: str
+    """The beginning of the period."""
+    period_end: str
+    """The end of the period."""
+    days: list[CostDayResponse]
+    """The days so far, in order of time. The last one has the cost as of now."""
+    low: int | None
+    """The cost of the whole period if each day is like the one with the least usage of the last seven; null if there
+    were fewer than three days.
+    """
+    high: int | None
+    """The cost of the whole period if each day is like the one with the most usage; null as above."""
+
+
 class EarlierLine(TypedDict):
     """An earlier line with the same price and segment."""
 

@@ -1,5 +1,6 @@
 """The lines of a period's invoice: its usage, late usage of earlier periods, and the next period's fee."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ from edgeproxy.collector.billing.rating.rater import (
     rate_segments,
     sum_amounts,
 )
+from edgeproxy.collector.billing.rating.usage_amounts import clip_segment
 from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
@@ -71,6 +73,26 @@ class ProjectedLines(NamedTuple):
     """The lines at the pace of the high day; None if there were too few days."""
 
 
+class CostDay(NamedTuple):
+    """The cost of the running period up to a time."""
+
+    until: int
+    """The Unix second: the end of a day of UTC, or now."""
+    amount: int
+    """The cost of the period until then, in the currency's smallest unit."""
+
+
+class PeriodCosts(NamedTuple):
+    """The cost of the running period by day, and projected to its end."""
+
+    days: list[CostDay]
+    """The days so far, in order of time. The last one has the cost as of now."""
+    low: int | None
+    """The cost of the whole period at the pace of the low day; None if there were too few days."""
+    high: int | None
+    """The cost of the whole period at the pace of the high day; None if there were too few days."""
+
+
 class UpcomingInvoice(NamedTuple):
     """The lines of the next invoice."""
 
@@ -111,7 +133,8 @@ async def compute_running_usage(
 
     Raises QuantityTooLargeError and UsageNotStoredError.
     """
-    known, lines = await _rate_running_period(connection, loaded, meters)
+    known = await _fetch_running_usage(connection, loaded, meters)
+    lines = _rate_running_lines(loaded, known, known.quantities)
     return known, [line for line in lines if line.meter and is_sum(meters, line.meter)]
 
 
@@ -123,25 +146,95 @@ async def compute_running_cost(
     It adds the amounts still due on invoiced lines and the usage that is not invoiced yet. Raises QuantityTooLargeError
     and UsageNotStoredError.
     """
-    known, lines = await _rate_running_period(connection, loaded, meters)
-    discounts = rate_discounts(lines, known.invoiced, loaded.current.segments, loaded.discounts)
+    known = await _fetch_running_usage(connection, loaded, meters)
+    return _sum_running_cost(loaded, known, known.quantities)
+
+
+async def compute_period_costs(
+    connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter], now: float
+) -> PeriodCosts:
+    """Return the cost of the running period by day of UTC, as `compute_running_cost` has it, and its projection.
+
+    Raises QuantityTooLargeError and UsageNotStoredError.
+    """
+    current, minute = loaded.current, periods.floor_to_minute(now) + periods.MINUTE
+    known = await _fetch_running_usage(connection, loaded, meters)
+    running = [one for one in current.segments if one.period == current.period and not one.is_trial]
+    terms = usage.QuantityTerms(meters, current.anchor)
+    daily = [await usage.fetch_daily_sums(connection, loaded.customer.name, one, terms) for one in running]
+    costs: list[CostDay] = []
+    used: Counter[UsageKey] = Counter()
+    start = current.period.start // periods.DAY * periods.DAY
+    for day in range(start, min(minute, current.period.end), periods.DAY):
+        until = day + periods.DAY
+        if until >= min(minute, current.period.end):
+            break
+        for of_segment in daily:
+            used.update(of_segment.get(day, {}))
+        gauges = await _fetch_gauges(connection, loaded, running, until, terms)
+        costs.append(CostDay(until, _sum_running_cost(loaded, known, {**used, **gauges}, until)))
+    costs.append(CostDay(min(minute, current.period.end), _sum_running_cost(loaded, known, known.quantities)))
+    _, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
+    low, high = (None, None) if ends is None else (_sum_running_cost(loaded, known, quantities) for quantities in ends)
+    return PeriodCosts(costs, low, high)
+
+
+async def _fetch_gauges(
+    connection: AsyncConnection,
+    loaded: LoadedSubscription,
+    running: Sequence[Segment],
+    until: int,
+    terms: usage.QuantityTerms,
+) -> dict[UsageKey, int]:
+    """Return the quantities of gauges as of a Unix second within the running period."""
+    begun = [one for one in running if one.span.start < until]
+    if not begun:
+        return {}
+    last = begun[-1]
+    gauges = {meter: price for meter, price in last.plan.meters.items() if not is_sum(terms.meters, meter)}
+    if not gauges:
+        return {}
+    clipped = clip_segment(last, until)._replace(plan=last.plan.model_copy(update={"meters": gauges}))
+    used = await usage.fetch_quantities(connection, loaded.customer.name, [*begun[:-1], clipped], clipped, terms)
+    return {key._replace(segment=last.span): quantity for key, quantity in used.items()}
+
+
+def _sum_running_cost(
+    loaded: LoadedSubscription, known: KnownUsage, quantities: Mapping[UsageKey, int], until: int | None = None
+) -> int:
+    """Return the cost of the running period for these quantities, without what begins at `until` or later."""
+
+    def is_begun(line: RatedLine) -> bool:
+        return until is None or line.segment.start < until
+
+    lines = [line for line in _rate_running_lines(loaded, known, quantities) if is_begun(line)]
+    invoiced = [line for line in known.invoiced if is_begun(line)]
+    discounts = rate_discounts(lines, invoiced, loaded.current.segments, loaded.discounts)
     return sum(
         line.amount - line.taken_off
-        for line in (*known.invoiced, *lines, *discounts)
+        for line in (*invoiced, *lines, *discounts)
         if line.segment.start >= loaded.current.period.start and line.kind != "minimum"
     )
 
 
-async def _rate_running_period(
+async def _fetch_running_usage(
     connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]
-) -> tuple[KnownUsage, list[RatedLine]]:
-    """Return the lines of the running period that are not invoiced yet, without minimum fees."""
+) -> KnownUsage:
+    """Return the usage of the running period, and the lines that are invoiced already."""
     current = loaded.current
     running = [segment for segment in current.segments if segment.period == current.period]
-    known = await _fetch_usage(connection, loaded, current.segments, running, current.period.start, meters)
-    lines = _rate_lines(current.segments, known._replace(settled=frozenset()), current.period.start)
-    starts = {segment.span.start for segment in running}
-    return known, [line for line in lines if line.segment.start in starts and line.kind != "minimum"]
+    return await _fetch_usage(connection, loaded, current.segments, running, current.period.start, meters)
+
+
+def _rate_running_lines(
+    loaded: LoadedSubscription, known: KnownUsage, quantities: Mapping[UsageKey, int]
+) -> list[RatedLine]:
+    """Return the lines of the running period that are not invoiced yet, without minimum fees."""
+    current = loaded.current
+    rated = known._replace(quantities={**quantities}, settled=frozenset())
+    starts = {segment.span.start for segment in current.segments if segment.period == current.period}
+    lines = _rate_lines(current.segments, rated, current.period.start)
+    return [line for line in lines if line.segment.start in starts and line.kind != "minimum"]
 
 
 async def compute_upcoming(

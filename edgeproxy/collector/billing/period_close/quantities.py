@@ -4,7 +4,7 @@ A meter is either a sum or a gauge. A sum counts in the segment of its use. A ga
 unique value) belongs to the whole billing period.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal, NamedTuple
@@ -92,6 +92,35 @@ async def fetch_quantities(
         elif not leaves_out:
             raise QuantityTooLargeError(f"{largest} of {meter} were counted, and {QUANTITY_MAX} can be billed")
     return quantities
+
+
+async def fetch_daily_sums(
+    connection: AsyncConnection, customer: str, segment: Segment, terms: QuantityTerms
+) -> dict[int, Counter[UsageKey]]:
+    """Return the billed usage of a segment's sums by day: the Unix second at the start of each UTC day with usage.
+
+    The quantities of all days add up to those of `fetch_quantities`. Raises UsageNotStoredError.
+    """
+    days: dict[int, Counter[UsageKey]] = defaultdict(Counter)
+    prices = {meter: price for meter, price in segment.plan.meters.items() if is_sum(terms.meters, meter)}
+    split = {meter: price.by.dimension for meter, price in prices.items() if price.by is not None}
+    waivers = await charging.list_waived_within(connection, segment.span)
+    for sign, span in ((1, segment.span), *((-1, waiver) for waiver in waivers)):
+        plain = LedgerQuery(customer, None, *span, ("meter", "day"))
+        by_value = [LedgerQuery(customer, meter, *span, (by, "day")) for meter, by in split.items()]
+        try:
+            for query in (plain, *by_value):
+                async for rows in queries.stream_usage(connection, query):
+                    for row in rows:
+                        meter = query.meter or row["meter"]
+                        if meter not in prices or (meter in split) != (query.meter is not None):
+                            continue
+                        value = row[split[meter]] if meter in split else OTHER
+                        key = UsageKey(segment.span, meter, str(value))
+                        days[queries.parse_time("day", row["day"])][key] += sign * row["value"]
+        except InvalidQueryError as error:
+            raise UsageNotStoredError(str(error)) from None
+    return days
 
 
 async def fetch_waived(connection: AsyncConnection, customer: str, span: Span) -> dict[str, int]:

@@ -21,11 +21,12 @@ from edgeproxy.collector.accounts import key_budgets
 from edgeproxy.collector.accounts.key_budgets import KeyBudgetRequest
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.period_close import invoice_lines
+from edgeproxy.collector.billing.period_close.invoice_lines import CostDay
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.reports import key_spend, plan_costs, usage_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
-from edgeproxy.collector.database.schema import EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
+from edgeproxy.collector.database.schema import DAY, EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys as keys_table
 from edgeproxy.config.dimensions import OTHER
@@ -128,6 +129,8 @@ class Checker:
         drawn, of = self._drawn, self._of
         await of.customer(self._name, drawn.plan, now=drawn.begun, coupon=drawn.coupon)
         await self._make_keys()
+        async with of.database.reading() as connection:
+            self._first_fee = sum(line.amount for line in await self._fetch_invoiced(connection))
         if drawn.change is not None:
             await of.change(self._name, drawn.change[1], now=drawn.change[0], when="now")
         await self._use(drawn.events)
@@ -175,6 +178,7 @@ class Checker:
             loaded = await subscription_rows.get_by_customer(connection, self._name)
             upcoming = (await invoice_lines.compute_upcoming(connection, loaded, known.meters)).lines
             spent = await invoice_lines.compute_running_cost(connection, loaded, known.meters)
+            costs = await invoice_lines.compute_period_costs(connection, loaded, known.meters, now)
             uses = await key_spend.fetch_uses(connection, [self._name], known.meters, now - EPOCH)
             (own,) = await plan_costs.compute_costs(
                 connection, loaded, {loaded.current.last.version: loaded.current.last.plan}, known.meters
@@ -196,6 +200,22 @@ class Checker:
         assert own.by_meter == {meter: amount for meter, amount in expected.items() if meter in own.by_meter}
         if self._drawn.coupon is None:
             assert spent == before_discount
+        await self._check_days(costs.days, spent)
+
+    async def _check_days(self, days: list[CostDay], spent: int) -> None:
+        """Check the cost curve: its last day is the cost so far, and the others add up the usage until then."""
+        assert days[-1] == CostDay(FEBRUARY, spent)
+        assert [day.until for day in days] == [*range(JANUARY + DAY, FEBRUARY, DAY), FEBRUARY]
+        change = self._drawn.change
+        if self._drawn.coupon is None:
+            for day in days[::10]:
+                fees = spent - sum([(await self._amounts(meter, Span(JANUARY, FEBRUARY)))[()] for meter in METERS])
+                if change is not None and day.until <= change[0]:
+                    fees = self._first_fee
+                if day.until <= self._drawn.begun:
+                    fees = 0
+                used = [(await self._amounts(meter, Span(JANUARY, day.until)))[()] for meter in METERS]
+                assert day.amount == fees + sum(used), day
 
     async def _fetch_invoiced(self, connection: Any) -> list[RatedLine]:
         rows = await invoices.fetch_invoices(connection, customers_table.c.name == self._name)

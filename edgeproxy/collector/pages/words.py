@@ -360,6 +360,13 @@ DEFINITIONS = {
     "lifetime_value": N_(
         "Revenue of the month for each active customer, less its share of the cost, divided by the churn."
     ),
+    "mrr": N_(
+        "Monthly fees of the subscriptions at the end of the month, or now; a yearly fee counts a twelfth, a trial "
+        "nothing. Without usage, coupons and tax."
+    ),
+    "expansion": N_("More monthly fees of customers who had some at the start of the month."),
+    "contraction": N_("Less monthly fees of customers who still have some."),
+    "churned": N_("Monthly fees of customers who have none any more."),
 }
 """Definitions of the business metrics, equal to the API's (collector/billing/reports/business_report.py)."""
 

@@ -33,6 +33,7 @@ from edgeproxy.collector.billing.reports import accounting, business_report
 from edgeproxy.collector.billing.reports.accounting import DayNotOverError
 from edgeproxy.collector.billing.reports.business_report import DEFINITIONS, DayReport, MonthReport
 from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope, list_scopes
+from edgeproxy.collector.billing.reports.recurring_revenue import fetch_recurring_revenue
 from edgeproxy.collector.billing.rollout.gates import MARGIN_MIN
 from edgeproxy.collector.problems import billing_codes, request_codes
 from edgeproxy.config.collector.catalog import get_default_currency
@@ -143,10 +144,14 @@ class ReportHandlers(Handlers):
             week = await business_report.fetch_week(connection, start, cogs, scope)
         async with self._database.reading(whole=True) as connection:
             whole = await business_report.fetch_month(connection, month, now, cogs, scope)
+        async with self._database.reading(whole=True) as connection:
+            ends = (month.begin // 1000 - 1, min(int(now), month.end // 1000 - 1))
+            recurring = await fetch_recurring_revenue(connection, *ends, scope)
         return {
             "currency": currency,
             "currencies": sorted(scopes),
             "month": month_to_response(whole),
+            "recurring": {**recurring._asdict(), "plans": [plan._asdict() for plan in recurring.plans]},
             "days": [day_to_response(day) for day in days],
             "week": {
                 "from": str(start),

@@ -254,6 +254,41 @@ class BusinessMonth(TypedDict):
     """The credits of an average purchase, in millicredits; null if there was none."""
 
 
+class PlanSubscribersResponse(TypedDict):
+    """The subscribers of a plan at the end of the month, or now."""
+
+    plan: str
+    """The name of the plan, such as `standard`."""
+    subscribers: int
+    """The number of customers who have it, without those in a trial."""
+    trials: int
+    """The number of customers who have it in a trial."""
+    quantity: int
+    """The sum of the subscribers' quantities, such as seats."""
+    mrr: int
+    """Their monthly fees, in millicredits."""
+
+
+class RecurringRevenueResponse(TypedDict):
+    """The monthly recurring revenue (MRR), and its change in the month. Amounts are millicredits."""
+
+    mrr: int
+    """The monthly fees of all subscriptions at the end of the month, or now; a twelfth of yearly ones, none in trials.
+    """
+    before: int
+    """The same at the start: with `new` and `expansion`, less `contraction` and `churned`, it equals `mrr`."""
+    new: int
+    """The monthly fees of customers who had none at the start."""
+    expansion: int
+    """The increase of the customers who pay more than at the start."""
+    contraction: int
+    """The decrease of the customers who pay less, but still something."""
+    churned: int
+    """The monthly fees at the start of customers who have none any more."""
+    plans: list[PlanSubscribersResponse]
+    """The plans by their recurring revenue, largest first."""
+
+
 class BusinessReport(TypedDict):
     """The business figures in one currency. `definitions` explains each figure.
 
@@ -268,6 +303,8 @@ class BusinessReport(TypedDict):
     """The currencies of customers' charges. Each has its own report."""
     month: BusinessMonth
     """The figures of the month."""
+    recurring: RecurringRevenueResponse
+    """The monthly recurring revenue."""
     days: list[BusinessDay]
     """The figures of each day of the month so far."""
     week: BusinessWeek

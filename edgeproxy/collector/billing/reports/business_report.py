@@ -69,6 +69,13 @@ DEFINITIONS: Final[Mapping[str, str]] = MappingProxyType(
         "lifetime_value": (
             "Revenue of the month for each active customer, less its share of the cost, divided by the churn."
         ),
+        "mrr": (
+            "Monthly fees of the subscriptions at the end of the month, or now; a yearly fee counts a twelfth, a trial "
+            "nothing. Without usage, coupons and tax."
+        ),
+        "expansion": "More monthly fees of customers who had some at the start of the month.",
+        "contraction": "Less monthly fees of customers who still have some.",
+        "churned": "Monthly fees of customers who have none any more.",
     }
 )
 """The meaning of each figure, by its name in this module."""

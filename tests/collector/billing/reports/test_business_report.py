@@ -25,6 +25,7 @@ from edgeproxy.collector.billing.reports.business_report import (
     previous_month,
     start_of_day,
 )
+from edgeproxy.collector.billing.reports.recurring_revenue import RecurringRevenue
 from edgeproxy.collector.billing.reports.sales import Sales, fetch_sales
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.database.billing_tables import segments, subscriptions
@@ -178,8 +179,12 @@ def test_a_month_of_the_business(database: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_every_figure_that_is_not_plain_has_its_definition() -> None:
     shown = {"revenue", "cost", "margin", "liability", "fees_ahead", "conversion", "active", "churn", "lifetime_value"}
-    shown |= {"growth", "conversion_rate", "mean_purchase"}
-    assert shown <= {name for report in (DayReport, MonthReport, Sales) for name in (*report._fields, *vars(report))}
+    shown |= {"growth", "conversion_rate", "mean_purchase", "mrr", "expansion", "contraction", "churned"}
+    assert shown <= {
+        name
+        for report in (DayReport, MonthReport, Sales, RecurringRevenue)
+        for name in (*report._fields, *vars(report))
+    }
     assert shown | {"day", "target", "models", "customers"} == set(DEFINITIONS)
 
 

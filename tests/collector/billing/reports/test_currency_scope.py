@@ -11,9 +11,15 @@ from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.reports import business_report, revenue, rollout_figures
 from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope, list_scopes
+from edgeproxy.collector.billing.reports.recurring_revenue import (
+    PlanSubscribers,
+    RecurringRevenue,
+    fetch_recurring_revenue,
+)
 from edgeproxy.collector.billing.reports.sales import Sales
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing_metrics import build_revenue_families
+from edgeproxy.collector.database.billing_tables import segments, subscriptions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, customers
 from edgeproxy.config.collector.billing import Billing
@@ -100,3 +106,71 @@ def test_a_report_is_of_the_books_and_the_customers_of_its_currency(
 def read_samples(family: GaugeMetricFamily) -> dict[tuple[str, ...], float]:
     """Return the values of a metric by those of its labels."""
     return {tuple(sample.labels.values()): sample.value for sample in family.samples}
+
+
+@pytest.mark.both_databases
+def test_recurring_revenue_is_of_one_currency_and_says_what_changed(database: str) -> None:
+    usd = {"fee": {"usd": "10", "jpy": "1000"}}
+    sold = {
+        "small@1": Plan.model_validate({**usd, "quantity": {"max": 9}}),
+        "large@1": Plan.model_validate({"fee": {"usd": "100", "jpy": "9000"}, "annual": {"discount": "10%"}}),
+    }
+    before, after = BEGIN - 9 * DAY, MONTH + 9 * DAY
+
+    async def work(opened: Database) -> None:
+        await write(opened, plan_versions.record_plans, sold)
+
+        async def hold(
+            name: str, *terms: tuple[str, int, int, dict[str, int]], trial_ends_at: int | None = None
+        ) -> None:
+            first, *others = terms
+            await subscribe(opened, f"id-{name}", first[0], first[1], first[2])
+            async with opened.writing() as connection:
+                own = sa.update(segments).where(segments.c.subscription == f"id-{name}")
+                await connection.execute(own.values(plan_version=first[0], **first[3]))
+                for version, start, end, more in others:
+                    times = {"start": start, "end": end, "period_start": start, "period_end": end}
+                    row = {"subscription": f"id-{name}", "meter": "", "plan_version": version, "is_yearly": 0, **times}
+                    await connection.execute(
+                        sa.insert(segments).values(**{**row, "paid_start": start, "paid_end": end, **more})
+                    )
+                values = {"trial_ends_at": trial_ends_at}
+                await connection.execute(
+                    sa.update(subscriptions).where(subscriptions.c.customer == f"id-{name}").values(**values)
+                )
+
+        middle = BEGIN + 9 * DAY
+        await hold("grows", ("small@1", before, middle, {"quantity": 2}), ("small@1", middle, after, {"quantity": 5}))
+        await hold("shrinks", ("large@1", before, middle, {}), ("small@1", middle, after, {}))
+        await hold("yearly", ("large@1", before, after, {"is_yearly": 1}))
+        await hold("leaves", ("large@1", before, middle, {}))
+        await hold("comes", ("small@1", middle, after, {}))
+        await hold("tries", ("large@1", middle, after, {}), trial_ends_at=after)
+        await hold("rests", ("large@1", before, middle, {}), ("large@1", middle, after, {"is_resting": 1}))
+        await hold("tokyo", ("large@1", middle, after, {}))
+        async with opened.writing() as connection:
+            await connection.execute(sa.update(customers).where(customers.c.id == "id-tokyo").values(currency="jpy"))
+        async with opened.reading(whole=True) as connection:
+            dollars, yen = [
+                await fetch_recurring_revenue(connection, BEGIN - 1, MONTH - 1, scope)
+                for scope in await list_scopes(connection, "usd")
+            ]
+        cents = CENT * 100
+        assert dollars == RecurringRevenue(
+            mrr=(50 + 10 + 90 + 10) * cents,
+            before=(20 + 100 + 90 + 100 + 100) * cents,
+            new=10 * cents,
+            expansion=30 * cents,
+            contraction=90 * cents,
+            churned=200 * cents,
+            plans=[
+                PlanSubscribers("large", 2, 1, 2, 90 * cents),
+                PlanSubscribers("small", 3, 0, 7, 70 * cents),
+            ],
+        )
+        assert dollars.before + dollars.new + dollars.expansion - dollars.contraction - dollars.churned == dollars.mrr
+        assert yen == RecurringRevenue(
+            *[9000 * CENT, 0, 9000 * CENT, 0, 0, 0], [PlanSubscribers("large", 1, 0, 1, 9000 * CENT)]
+        )
+
+    run(database, work, "grows", "shrinks", "yearly", "leaves", "comes", "tries", "rests", "tokyo")

@@ -272,7 +272,7 @@ class Edge:
         asking = socket.create_server(("127.0.0.1", 0))
         asking.setblocking(False)
         listener = Listener.model_validate({"address": "127.0.0.1:0", "authorize": "original"})
-        await self.worker.listen([asking], [listener])
+        await self.worker.listen([asking], [listener], [None])
         self.address = asking.getsockname()
 
     def _hears(self, message: LimitsUsed) -> bool:

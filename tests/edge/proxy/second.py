@@ -14,7 +14,7 @@ class Second:
     """One more worker of the same edge, on the same socket's address."""
 
     def __init__(self, edge: Edge) -> None:
-        settings = edge.settings()
+        self._settings = settings = edge.settings()
         self._store = Store.join(settings.state)
         self.worker = Worker(self._store)
         self.worker.runtime.serve_snapshot(Snapshot(draft(settings), self._store, self.worker.runtime.metrics))
@@ -22,7 +22,7 @@ class Second:
         self.address = self._listening.getsockname()
 
     async def starts(self) -> None:
-        await self.worker.listen([self._listening])
+        await self.worker.listen([self._listening], self._settings.listen, [None])
 
     async def client(self) -> Wire:
         end = socket.socket()

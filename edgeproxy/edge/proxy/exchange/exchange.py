@@ -53,6 +53,7 @@ from edgeproxy.edge.proxy.routing.query_key import find_key
 from edgeproxy.edge.proxy.routing.router import NO_SITE
 from edgeproxy.edge.proxy.transport.deadlines import NEVER
 from edgeproxy.edge.proxy.transport.held_budget import UNCOUNTED_BYTES
+from edgeproxy.edge.proxy.transport.network_filter import OF_PLACE, create_address_error
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
@@ -164,9 +165,7 @@ class Exchange(Forwarding):
         if client.trusted:
             client.apply_forwarded(self.head)
             if not client.address.admitted:
-                raise RejectedError(
-                    403, "This address may not come here", close=False, code=problem_codes.ADDRESS_DENIED
-                )
+                raise create_address_error(OF_PLACE)
         guard = client.address.guard
         if guard is None:
             return None

@@ -171,7 +171,7 @@ class Connections:
         self._log = log.get_logger()
         self.clients: set[ClientConnection] = set()
         self.handshakes: set[DownstreamConnection] = set()
-        """Clients in a TLS handshake."""
+        """Connections without a client yet: in a TLS handshake, or until a proxy has sent its header."""
         self.http2_clients: set[SweptConnection] = set()
         """The clients that speak HTTP/2."""
         self.streams = 0
@@ -229,7 +229,7 @@ class Connections:
         self.reset_watcher.watch(client.descriptor, client.transport.abort)
 
     def add_handshake(self, handshake: DownstreamConnection) -> None:
-        """Add a client whose TLS handshake begins."""
+        """Add a connection whose TLS handshake, or wait for a proxy's header, begins."""
         self.handshakes.add(handshake)
         self._track(handshake)
 

@@ -52,20 +52,14 @@ costs a verification. Four RSA 4096 certificates take about 7 KiB.
 class Acceptor(asyncio.Protocol):
     """The first protocol of each connection of one listening socket; another one replaces it at once."""
 
-    def __init__(
-        self,
-        runtime: "Runtime",
-        listener: "Listener | None" = None,
-        server_tls: server_tls.ServerTls | None = None,
-    ) -> None:
-        """`listener`: its settings; None: clients connect and speak HTTP/1.1."""
+    def __init__(self, runtime: "Runtime", listener: "Listener", server_tls: server_tls.ServerTls | None) -> None:
         self._runtime = runtime
-        self._is_proxied = listener is not None and listener.proxy_protocol
+        self._is_proxied = listener.proxy_protocol
         self._server_tls = server_tls
         self._accepted_at = self._burst_at = 0.0
         """The times of the last connection and of the last burst."""
-        self._kind: type[Client] = CLIENTS[None if listener is None else listener.authorize]
-        if listener is not None and listener.speaks_http2 and server_tls is None:
+        self._kind: type[Client] = CLIENTS[listener.authorize]
+        if listener.speaks_http2 and server_tls is None:
             self._kind = PlainClient
 
     def build_protocol(self) -> "Acceptor":

@@ -11,7 +11,6 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from itertools import zip_longest
 from pathlib import Path
 from time import monotonic
 
@@ -89,13 +88,13 @@ class Worker:
     async def listen(
         self,
         listening: Sequence[socket.socket],
-        settings: Sequence[Listener] = (),
-        inward: Sequence[ServerTls | None] = (),
+        settings: Sequence[Listener],
+        inward: Sequence[ServerTls | None],
     ) -> None:
         """Serve on these sockets, which the workers share, each with the settings of its listener and its TLS."""
         loop = asyncio.get_running_loop()
         self._inward = [each for each in inward if each is not None]
-        for each, listener, tls in zip_longest(listening, settings, inward):
+        for each, listener, tls in zip(listening, settings, inward, strict=True):
             acceptor = Acceptor(self.runtime, listener, tls)
             # The loop closes the socket that it gets. This copy is for connections still queued then.
             queue = each.dup()

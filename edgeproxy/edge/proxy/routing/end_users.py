@@ -9,21 +9,19 @@ from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from edgeproxy.base.addresses import parse_ip
 from edgeproxy.base.lru_cache import LRUCache
 from edgeproxy.config.end_users import EndUser
-from edgeproxy.edge import problem_codes
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.route_limits import END_USER_BYTES
 from edgeproxy.edge.proxy.routing.query_key import find_key
 from edgeproxy.edge.proxy.transport.address import AddressBinding
+from edgeproxy.edge.proxy.transport.network_filter import OF_KEY, NetworkFilter, check_address
 
 if TYPE_CHECKING:
     from edgeproxy.edge.body_usage.prompts import Prompt, PromptReader
     from edgeproxy.edge.limits.route_limits import RouteLimits
     from edgeproxy.edge.proxy.transport.address import Address
-    from edgeproxy.edge.proxy.transport.network_filter import NetworkFilter
 
 LIMIT_SETS_MAX = 8192
 """Cached limits of end users of a configuration, over all customers; the counts themselves are in the table."""
@@ -108,17 +106,14 @@ def find_limit_set(request: NamingRequest, binding: EndUserBinding) -> LimitSet 
 class EndUserLimits:
     """The limits of one route binding, including separate ones for each end user."""
 
-    def __init__(self, limits: "RouteLimits", networks: "NetworkFilter | None", cache: LimitSetCache) -> None:
+    def __init__(self, limits: "RouteLimits", networks: NetworkFilter | None, cache: LimitSetCache) -> None:
         self._limits, self._networks, self._cache = limits, networks, cache
         self._readers = [create_reader(place) for place in limits.terms.name_places]
 
     def get_limit_set(self, request: NamingRequest) -> LimitSet:
         """Return the limits of the end user whom a request names, as `find_limit_set`."""
         address = request.client.address
-        if self._networks is not None and not self._networks.admits(parse_ip(address.text)):
-            raise RejectedError(
-                403, "This API key is not for use from this address", close=False, code=problem_codes.ADDRESS_DENIED
-            )
+        check_address(self._networks, address.text, OF_KEY)
         names = tuple([reader(request) for reader in self._readers])
         counted = address.subject if self._limits.terms.by_address else b""
         key = RequestNames(self._limits, counted, names)
@@ -130,7 +125,7 @@ class EndUserLimits:
 
 
 def create_end_user_limits(
-    limits: "RouteLimits", networks: "NetworkFilter | None", cache: LimitSetCache | None
+    limits: "RouteLimits", networks: NetworkFilter | None, cache: LimitSetCache | None
 ) -> EndUserLimits | None:
     """Create the limits by end user of a route binding; None if it has none."""
     return (

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.base import log
-from edgeproxy.base.addresses import parse_ip
 from edgeproxy.edge import problem_codes
 from edgeproxy.edge.errors import DirectResponseError, RejectedError
 from edgeproxy.edge.http1.field_values import find_value, find_values
@@ -17,7 +16,7 @@ from edgeproxy.edge.limits.rule import Rule
 from edgeproxy.edge.proxy.routing.cors import METHOD, ORIGIN, CrossOrigin
 from edgeproxy.edge.proxy.routing.request_rules import Condition
 from edgeproxy.edge.proxy.routing.rewriting import compute_location
-from edgeproxy.edge.proxy.transport.network_filter import NetworkFilter
+from edgeproxy.edge.proxy.transport.network_filter import OF_PLACE, NetworkFilter, check_address
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.routes import Route
@@ -87,8 +86,7 @@ class PreAuthPolicy:
 
     def admit(self, request: PreAuthRequest) -> None:
         """Raise RejectedError if a request is not admitted."""
-        if self._networks is not None and not self._networks.admits(parse_ip(request.client.address.text)):
-            raise RejectedError(403, "This address may not come here", close=False, code=problem_codes.ADDRESS_DENIED)
+        check_address(self._networks, request.client.address.text, OF_PLACE)
         for rule, limit in self._rules:
             if rule.matches(request):
                 self._apply_rule(rule, limit, request)

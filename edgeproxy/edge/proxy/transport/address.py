@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from edgeproxy.base.addresses import IP, V6_PREFIX_BITS, parse_forwarded, parse_ip, subject_of
 from edgeproxy.base.lru_cache import LRUCache
 from edgeproxy.config.addresses import Network
-from edgeproxy.edge import problem_codes
-from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.policy import Policy
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.proxy.transport.network_filter import NetworkFilter
+from edgeproxy.edge.proxy.transport.network_filter import OF_KEY, NetworkFilter, check_address
 
 if TYPE_CHECKING:
     from edgeproxy.config.networks import Networks as NetworkSettings
@@ -87,10 +85,7 @@ class Address:
         """
         limit_set = self._limit_sets[binding]
         if limit_set is None:
-            if binding.networks is not None and not binding.networks.admits(parse_ip(self.text)):
-                raise RejectedError(
-                    403, "This API key is not for use from this address", close=False, code=problem_codes.ADDRESS_DENIED
-                )
+            check_address(binding.networks, self.text, OF_KEY)
             if self._limit_sets is NO_LIMIT_SETS:
                 self._limit_sets = LRUCache(LIMIT_SETS_MAX)
             limit_set = self._limit_sets.admit(binding, binding.limits.build_limit_set(self.subject))

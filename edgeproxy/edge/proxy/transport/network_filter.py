@@ -3,13 +3,21 @@
 import ipaddress
 from bisect import bisect_right
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from edgeproxy.base.addresses import parse_ip
+from edgeproxy.edge import problem_codes
+from edgeproxy.edge.errors import RejectedError
 
 if TYPE_CHECKING:
     from edgeproxy.config.networks import Networks as Settings
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+OF_KEY: Final = "This API key is not for use from this address"
+OF_PLACE: Final = "This address may not come here"
+"""The details of a refusal: by the networks of a customer, and by those of the edge or of a route."""
 
 
 class NetworkFilter:
@@ -21,6 +29,17 @@ class NetworkFilter:
     def admits(self, address: IP | None) -> bool:
         """Return whether an address is allowed. None, an address that could not be parsed, is not."""
         return address is not None and bool(bisect_right(self._changes[address.version], int(address)) & 1)
+
+
+def check_address(networks: NetworkFilter | None, address: str, detail: str) -> None:
+    """Raise RejectedError with this detail if networks do not admit an address. None admits all."""
+    if networks is not None and not networks.admits(parse_ip(address)):
+        raise create_address_error(detail)
+
+
+def create_address_error(detail: str) -> RejectedError:
+    """Return the refusal of an address."""
+    return RejectedError(403, detail, close=False, code=problem_codes.ADDRESS_DENIED)
 
 
 def compute_boundaries(allow: Iterable[Network] | None, deny: Iterable[Network], version: int) -> list[int]:

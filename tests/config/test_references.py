@@ -26,14 +26,32 @@ def routes(problems, *lines):
         ("path: /a", "path: /a"),
         ("path: /a/*, host: A.example.", "path: /a/*, host: a.example"),
         ("path: /a, methods: [GET, PUT]", "path: /a, methods: [PUT, POST]"),
+        ("path: /a, headers: {X-A: [b, c]}, query: {q: 1}", "path: /a, headers: {x-a: [c, b]}, query: {q: [1]}"),
     ],
 )
 def test_two_routes_cannot_take_the_same_requests(problems, first, second):
     method = "PUT " if "PUT" in first else ""
     assert routes(problems, first, second) == [
         f"edge.yaml:4: routes.1: takes the {method}requests of the route at edge.yaml:3, "
-        "leave one of them out, or give them other methods"
+        "leave one of them out, or give them other methods, headers or query"
     ]
+
+
+@pytest.mark.parametrize(
+    ("route", "problem"),
+    [
+        ("headers: {X-API-Key: a}", "headers.X-API-Key: may hold a key"),
+        ("headers: {x-a: a, X-A: b}", "headers.X-A: is the field that is written already at"),
+        ("headers: {Host: a}", "headers.Host: 'Host' is not a field that routes match, write host"),
+        ("headers: {X-Forwarded-Proto: https}", "headers.X-Forwarded-Proto: 'X-Forwarded-Proto' is not a field"),
+        ("headers: {X-A: 'a '}", "headers.X-A: 'a ' is not the value of a field"),
+        ("query: {'': a}", "query.'': '' is not a text of a query"),
+        ("query: {a: []}", "query.a"),
+    ],
+)
+def test_condition_that_no_request_meets_is_refused(problems, route, problem):
+    (found,) = routes(problems, f"path: /a, {route}")
+    assert found.startswith(f"edge.yaml:3: routes.0.{problem}")
 
 
 def test_route_names_are_unique(problems):

@@ -99,6 +99,16 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         ("upstreams: {api: {endpoints: ['https://api.example.com'], host: pass}}", "upstreams.api.host"),
         ("upstreams: {api: {endpoints: ['https://api.example.com']}}", None),
         ("upstreams: {api: {endpoints: ['https://10.0.0.5'], host: pass}}", None),
+        ("routes: [{path: /a, upstream: api, headers: {CF-IPCountry: DE}}]", "routes.0.headers"),
+        ("strip: [X-A]\nroutes: [{path: /a, upstream: api, headers: {x-a: b}}]", "routes.0.headers"),
+        (
+            "routes: [{path: /a, upstream: api, headers: {X-A: '*'}}, {path: /a, upstream: api, headers: {x-a: b}}]",
+            "routes.1",
+        ),
+        (
+            "routes: [{path: /a, upstream: api, headers: {x-a: b}}, {path: /a, upstream: api, headers: {X-A: '*'}}]",
+            None,
+        ),
         (f"tiers: {{t: {{}}}}\ncustomers: {{c: {{tier: t}}}}\nkeys: [{{sha256: {DEMO}, customer: c}}]", "keys.0"),
         (f"tiers: {{t: {{}}}}\ncustomers: {{c: {{tier: t}}}}\nkeys: [{{sha256: {'a' * 64}, customer: c}}]", None),
     ],

@@ -30,6 +30,7 @@ from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.messages import FetchIssuerKeys, LimitsUsed, LookUpKeys, Services
 from edgeproxy.edge.proxy.exchange.claim_waiter import ClaimWaiter
 from edgeproxy.edge.proxy.exchange.prepared_configuration import PreparedConfiguration
+from edgeproxy.edge.proxy.exchange.refused_head import read_refused_head
 from edgeproxy.edge.proxy.exchange.runtime import Runtime
 from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
 from edgeproxy.edge.proxy.process.worker import Worker
@@ -47,6 +48,8 @@ UNLIMITED = "key-of-free"
 READER = "key-with-scope"
 """A key of `free` with the scope `read`."""
 EXPIRED = "key-of-old"
+GET = read_refused_head(b"GET / HTTP/1.1\r\n\r\n")
+"""A request that meets no condition of a route."""
 
 
 def digest(key: str) -> str:
@@ -397,7 +400,7 @@ class Edge:
 
     def endpoint(self, n: int = 0, route: str = "/public/x") -> Endpoint:
         """Return the edge's object for the n-th endpoint of a route's service."""
-        found = self.runtime.snapshot.router.find_site(None).match(route.encode(), b"GET")
+        found = self.runtime.snapshot.router.find_site(None).match(route.encode(), b"GET", GET)
         return found.service.endpoints[n]
 
     def endpoints(self) -> list[Endpoint]:
@@ -512,6 +515,6 @@ def has_gauges(table: LimitTable, row: int) -> bool:
 def _match(router: Any, site: bytes | None, route: dict[str, Any]) -> Any:
     methods = route.get("methods") or ["GET"]
     try:
-        return router.find_site(site).match(route["path"].replace("*", "x").encode(), methods[0].encode())
+        return router.find_site(site).match(route["path"].replace("*", "x").encode(), methods[0].encode(), GET)
     except RejectedError:
         return None

@@ -44,7 +44,7 @@ REFUSED_IN_PATHS = {
     "?": "routes look at paths, not at queries",
     "#": "a request's path never has one",
     "\\": "write /",
-    "*": "only a last /* stands for all that follows",
+    "*": "only a last /* stands for all that follows, and in the path of a route /*/ for one segment",
 }
 PROTOCOL = re.compile(rf"{methods.TOKEN.pattern}(/{methods.TOKEN.pattern})?")
 HTTP_AGAIN = re.compile(r"(?i:h2c?|h3|http|https|tls)(/.*)?")
@@ -87,19 +87,31 @@ def read_sent_host(value: object) -> str:
 
 @written(build_text("path", PATH.pattern, "/v1/orders", "/v1/*"))
 def read_path(value: object) -> str:
-    """Read a route's path: an exact one, or a prefix that ends in `/*`."""
+    """Read a path: an exact one, or a prefix that ends in `/*`."""
     path = read_text(value, A_PATH)
+    _check_path(path, path.removesuffix("/*"))
+    return path
+
+
+@written(build_text("path", PATH.pattern, "/v1/orders", "/v1/*", "/users/*/orders"))
+def read_route_path(value: object) -> str:
+    """Read a route's path: as `read_path`, and `*` may stand for a whole segment."""
+    path = read_text(value, A_PATH)
+    _check_path(path, "/".join(["" if part == "*" else part for part in path.removesuffix("/*").split("/")]))
+    return path
+
+
+def _check_path(path: str, stem: str) -> None:
+    """Raise an error for an unusual path. `stem`: the path without its wildcards."""
     if not path.startswith("/"):
         raise value_error(f"{format_value(path)} does not begin with /", A_PATH)
     if not PATH.fullmatch(path):
         raise value_error(f"{format_value(path)} has a space, or another character that no request's path has", A_PATH)
-    stem = path.removesuffix("/*")
     for character, hint in REFUSED_IN_PATHS.items():
         if character in stem:
             raise value_error(f"{format_value(path)} has {character}", hint)
     if {".", ".."} & {segment.partition(";")[0] for segment in stem.split("/")}:
         raise value_error(f"{format_value(path)} has a dot segment", "write the path that it leads to")
-    return path
 
 
 @written(build_text("method", methods.TOKEN.pattern, "GET", "PROPFIND"))

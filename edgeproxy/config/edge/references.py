@@ -76,10 +76,13 @@ def _find_route_faults(tree: Table) -> Iterator[Fault]:
         if isinstance(name, str) and (first := names.find_earlier(name, (*path, "name"))):
             yield Fault((*path, "name"), "is defined already at", "give one of them another name", first)
         if isinstance(host, str) and isinstance(where, str):
+            conditions = _normalize_conditions(route)
             for method in _list_methods(route):
-                if first := routes.find_earlier((host.lower().removesuffix("."), where, method), path):
+                if first := routes.find_earlier((host.lower().removesuffix("."), where, method, conditions), path):
                     what = f"takes the {method + ' ' if method else ''}requests of the route at"
-                    yield Fault(path, what, "leave one of them out, or give them other methods", first)
+                    yield Fault(
+                        path, what, "leave one of them out, or give them other methods, headers or query", first
+                    )
                     break
             if name is None and len(host + where) > LABEL_BYTES_MAX:
                 what = f"host and path make a label of {len(host + where)} bytes, above {LABEL_BYTES_MAX}"
@@ -89,8 +92,39 @@ def _find_route_faults(tree: Table) -> Iterator[Fault]:
             yield Fault((*path, "upgrade"), what, "leave it out, or give the route another upstream")
         if route.get("auth") == "none" and route.get("scopes"):
             yield Fault((*path, "scopes"), "nobody's key is looked at with auth: none", "leave one of them out")
+        yield from _find_condition_faults(path, route, auth)
         if route.get("challenge") == "basic" and not is_basic:
             yield Fault((*path, "challenge"), "asks for what the edge does not read", "write auth: {basic: on}, too")
+
+
+def _normalize_conditions(route: Table) -> Hashable:
+    """Return the conditions of a route about fields and the query, in a form that can be compared."""
+    parts = []
+    for name in ("headers", "query"):
+        part = route.get(name)
+        for each, value in part.items() if isinstance(part, Table) else ():
+            values = value if isinstance(value, Items) else (value,)
+            parts.append((name, each.lower() if name == "headers" else each, frozenset(map(str, values))))
+    return frozenset(parts)
+
+
+def _find_condition_faults(path: Steps, route: Table, auth: Value) -> Iterator[Fault]:
+    """Find conditions about the places of keys, and fields that are written twice."""
+    own = auth if isinstance(auth, Table) else {}
+    fields = own.get("fields", ("X-API-Key", "Authorization"))
+    keys = {str(each).lower() for each in (fields if isinstance(fields, Items | tuple) else (fields,))}
+    names = FirstPlaces()
+    headers = route.get("headers")
+    for name in headers if isinstance(headers, Table) else ():
+        where = (*path, "headers", name)
+        if name.lower() in keys:
+            yield Fault(where, "may hold a key, and no route sees it", "match another field, or change auth.fields")
+        if first := names.find_earlier(name.lower(), where):
+            yield Fault(where, "is the field that is written already at", "leave one of them out", first)
+    query = route.get("query")
+    if isinstance(query, Table) and isinstance(own.get("query"), str) and own.get("query") in query:
+        where = (*path, "query", str(own.get("query")))
+        yield Fault(where, "may hold a key, and no route sees it", "match another parameter, or change auth.query")
 
 
 def _find_cors_faults(tree: Table) -> Iterator[Fault]:
@@ -140,7 +174,9 @@ def _find_answer_faults(tree: Table) -> Iterator[Fault]:
         for steps, part in ((path, route), ((*path, "fallback"), route.get("fallback"))):
             rewrite = part.get("rewrite") if isinstance(part, Table) else None
             strip = rewrite.get("strip") if isinstance(rewrite, Table) else None
-            if isinstance(strip, str) and not f"{where.removesuffix('*')}/".startswith(strip.removesuffix("/") + "/"):
+            if isinstance(strip, str) and "/*" in strip:
+                yield Fault((*steps, "rewrite", "strip"), "has a wildcard", "name the segments before it, or none")
+            elif isinstance(strip, str) and not f"{where.removesuffix('*')}/".startswith(strip.removesuffix("/") + "/"):
                 yield Fault((*steps, "rewrite", "strip"), f"{where} does not begin with it", "name its first segments")
 
 

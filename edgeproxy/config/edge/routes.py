@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 from edgeproxy.config import parsers
 from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.compression import Compress, read_compress
+from edgeproxy.config.edge.conditions import HeaderConditions, QueryConditions
 from edgeproxy.config.edge.cors import Cors
 from edgeproxy.config.edge.error_bodies import Errors, read_errors
 from edgeproxy.config.edge.fallback import Fallback, read_fallback
@@ -51,6 +52,24 @@ class Route(Part):
     Envoy and Traefik; the service gets the path unchanged. If a route has the path `/v1`, all requests for it go to
     that route, whatever its methods, even if it is for any host. A request that matches no route gets 404, before its
     key is looked up.
+
+    `/users/*/orders` has one segment, which is not empty, between the two. Paths are compared segment by segment: a
+    literal one goes before `*`, and `*` before a final `/*`.
+
+    ```yaml
+    upstreams:
+      api: {endpoints: ["http://10.0.0.5:9001"]}
+      beta: {endpoints: ["http://10.0.0.6:9001"]}
+    routes:
+      - {path: /v1/*, upstream: api}
+      - {name: beta, path: /v1/*, headers: {X-Version: [beta, next]}, upstream: beta}
+      - {name: preview, path: /v1/*, query: {preview: "1"}, upstream: beta}
+      - {path: /users/*/orders, methods: [GET], upstream: api}
+    ```
+
+    A route whose `headers` or `query` a request does not meet is no route of that request: the next one is tried. Among
+    routes of one host and path, one that names the request's method goes first, then the one with more `headers`,
+    then the one with more `query` parameters, then the first in this list.
     """
 
     name: Name | None = Field(
@@ -61,8 +80,9 @@ class Route(Part):
     host: Annotated[str, BeforeValidator(readers.read_host)] | None = Field(
         default=None, description="Host of the request, without a port: exact, or `*.SUFFIX`. By default any."
     )
-    path: Annotated[str, BeforeValidator(readers.read_path)] = Field(
-        description="`/v1/orders`, or `/v1/*` for `/v1` and all below it."
+    path: Annotated[str, BeforeValidator(readers.read_route_path)] = Field(
+        description="`/v1/orders`, or `/v1/*` for `/v1` and all below it. `*` elsewhere is one segment: "
+        "`/users/*/orders`."
     )
     methods: Annotated[frozenset[Annotated[str, BeforeValidator(readers.read_method)]], Field(min_length=1)] | None = (
         Field(
@@ -70,6 +90,19 @@ class Route(Part):
             description="Methods of the route. A request with another one gets 405. All except `CONNECT` and `TRACE` "
             "are [forwarded](compatibility.md#methods). By default all.",
         )
+    )
+    headers: HeaderConditions = Field(
+        default={},
+        description="Fields that a request must have, each with this value or one of a list; `*` is any value. Names "
+        "are compared in any case, values exactly. Several lines of a field are one value, joined with `, `. A "
+        "[preflight](browsers.md) meets the fields that it announces. Fields that the edge sets or removes, and those "
+        "that may hold keys, are refused.",
+    )
+    query: QueryConditions = Field(
+        default={},
+        description="Parameters that the query must have, each with this value or one of a list; `*` is any value, "
+        "and an empty text matches `?a` and `?a=`. Percent-encoding and `+` are decoded. A repeated parameter meets "
+        "only `*`, because servers differ in the value that they take.",
     )
     upstream: Name | None = Field(
         default=None,

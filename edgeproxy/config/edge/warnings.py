@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from edgeproxy.config.algorithms import DEFAULT_DEPTHS
 from edgeproxy.config.allowance import ANONYMOUS, compute_allowance, holds_route
+from edgeproxy.config.edge.conditions import covers
+from edgeproxy.config.edge.proxy_fields import create_matcher, is_proxy_field
 from edgeproxy.config.edge.routes import Route
 from edgeproxy.config.edge.rules import UNSEEN_FIELDS
 from edgeproxy.config.edge.settings import EdgeSettings
@@ -39,6 +41,7 @@ def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
     yield from _list_directory_warnings(settings)
     yield from _list_path_warnings(settings)
     yield from _list_rule_warnings(settings)
+    yield from _list_condition_warnings(settings)
     yield from _list_certificate_warnings(settings)
     yield from _list_meter_warnings(settings)
     yield from _list_unit_limit_warnings(settings)
@@ -141,6 +144,41 @@ def _is_looser_route(other: Route, route: Route) -> bool:
 def _compute_openness(route: Route) -> int:
     """Return how open a route is. A more open route requires less."""
     return {"none": 9, "optional": 8}.get(route.auth, route.auth.count(" or "))
+
+
+def _list_condition_warnings(settings: EdgeSettings) -> Iterator[str]:
+    """Yield routes that no request reaches: their fields never arrive, or another route takes all their requests."""
+    is_stripped, is_excepted = (
+        create_matcher(tuple(map(str.lower, names))) for names in (settings.strip, settings.strip_except)
+    )
+    first: dict[tuple[str | None, str], list[Route]] = {}
+    for index, route in enumerate(settings.routes):
+        for name in map(str.lower, route.headers):
+            is_of_proxies = is_stripped(name) or (is_proxy_field(name) and not is_excepted(name))
+            if is_of_proxies and not settings.trusted_proxies:
+                yield (
+                    f"routes.{index}.headers: {name} is removed from requests of all clients, so nothing takes this "
+                    "route: name trusted_proxies, or write strip_except"
+                )
+        earlier = first.setdefault((route.host, route.path), [])
+        if before := next((each for each in earlier if _takes_all(each, route)), None):
+            yield (
+                f"routes.{index}: is never taken: {before.label} has the same path before it and takes all its "
+                "requests: put it first, or give it another condition"
+            )
+        earlier.append(route)
+
+
+def _takes_all(before: Route, route: Route) -> bool:
+    """Return whether a route before this one, of the same host and path, takes all its requests.
+
+    A route with more conditions would go first.
+    """
+    methods, others = before.methods, route.methods
+    takes_methods = others is None if methods is None else others is not None and others <= methods
+    headers, own_headers = ({name.lower(): each.headers[name] for name in each.headers} for each in (before, route))
+    same_size = len(headers) == len(own_headers) and len(before.query) == len(route.query)
+    return takes_methods and same_size and covers(headers, own_headers) and covers(before.query, route.query)
 
 
 def _list_certificate_warnings(settings: EdgeSettings) -> Iterator[str]:

@@ -144,7 +144,7 @@ class AuthorizationCheck(Exchange):
         query_key = self.snapshot.query_key
         if query_key is not None and find_key(self.request_line, query_key) is not None:
             raise RejectedError(400, "A key in the query would go on to the service: send it in a field", close=False)
-        self.snapshot.paths.check(self.path, self.method, self.site)
+        self.snapshot.paths.check(self.path, self.method, self.site, self)
 
     def apply_preauth_policy(self, policy: "PreAuthPolicy") -> None:
         """Apply only the conditions. The proxy handles redirects, fixed answers and preflights itself."""

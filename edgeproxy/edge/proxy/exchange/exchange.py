@@ -156,7 +156,7 @@ class Exchange(Forwarding):
         else:
             path = normalize_target(path)
             self.request_line = b"%b %b%b HTTP/1.1\r\n" % (method, path, query or b"")
-            snapshot.paths.check(path, method, self.site)
+            snapshot.paths.check(path, method, self.site, self)
         self.path = path
 
     def _check_guard(self) -> LimitSet | None:
@@ -184,7 +184,7 @@ class Exchange(Forwarding):
         Raises RejectedError if there is no route, or the sender may not use it.
         """
         try:
-            self.route = route = self.site.match(self.path, self.method)
+            self.route = route = self.site.match(self.path, self.method, self)
         except RejectedError as error:
             self.route = route = self.find_preflight_route(error)
         if route.preauth_policy is not None:
@@ -286,7 +286,7 @@ class Exchange(Forwarding):
         """
         if refusal.status != 405 or not self._is_own_preflight():
             raise refusal
-        return self.site.match(self.path, find_requested_method(self) or b"")
+        return self.site.match(self.path, find_requested_method(self) or b"", self)
 
     def _is_own_preflight(self) -> bool:
         """Return whether this is a browser's preflight that the edge answers. A preflight has no body."""

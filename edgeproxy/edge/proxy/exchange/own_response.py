@@ -226,7 +226,7 @@ def _find_route(exchange: ExchangeRecord) -> "tuple[Route | None, bytes]":
     None if the configuration's own settings apply.
     """
     if exchange.path:
-        route = exchange.route or exchange.site.find_nearest(exchange.path, exchange.method)
+        route = exchange.route or exchange.site.find_nearest(exchange.path, exchange.method, exchange)
         return route, exchange.keep
     head = read_refused_head(exchange.request_line)
-    return exchange.snapshot.router.find_site(head.host).find_nearest(head.path, head.method), head.lines
+    return exchange.snapshot.router.find_site(head.host).find_nearest(head.path, head.method, head), head.keep

@@ -12,6 +12,7 @@ from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.field_values import find_value
 from edgeproxy.edge.http1.grammar import TARGET, parse_host
 from edgeproxy.edge.http1.path import normalize_target
+from edgeproxy.edge.http1.request import PLAIN, RequestHead
 from edgeproxy.edge.http1.request_line import ABSOLUTE
 
 BLANK: Final = b"\r\n\r\n"
@@ -27,8 +28,11 @@ class RefusedHead(NamedTuple):
     method: bytes
     path: bytes
     """The normalized path, up to the last slash before its first fault."""
-    lines: bytes
+    keep: bytes
     """The complete field lines, each with its CRLF."""
+    request_line: bytes
+    """The request line, without its CRLF."""
+    head: RequestHead = PLAIN
 
 
 def read_refused_head(data: bytes) -> RefusedHead:
@@ -43,7 +47,7 @@ def read_refused_head(data: bytes) -> RefusedHead:
     if absolute is not None:
         authority, path = absolute[2], absolute[3] or b"/"
     host = None if authority is None else parse_host(authority)
-    return RefusedHead(host, method, _normalize_beginning(path), lines)
+    return RefusedHead(host, method, _normalize_beginning(path), lines, line)
 
 
 def _normalize_beginning(path: bytes) -> bytes:

@@ -46,7 +46,7 @@ def read_unusual_request(exchange: "Forwarding", line: bytes, block: bytes) -> N
     target = normalize_target(request.target)
     exchange.request_line = b"%b %b HTTP/1.1\r\n" % (exchange.method, target)
     exchange.path = target.partition(b"?")[0]
-    snapshot.paths.check(exchange.path, exchange.method, exchange.site)
+    snapshot.paths.check(exchange.path, exchange.method, exchange.site, exchange)
 
 
 def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: bytes, end: int) -> None:

@@ -4,7 +4,7 @@ from edgeproxy.edge.limits.limit_set cimport LimitSet as CLimitSet
 from edgeproxy.edge.proxy.upstreams.pool cimport Service as CService
 
 cdef class Route:
-    cdef public object auth, cors, error_bodies, fallback, fallback_statuses, host, idle_timeout, is_flagged, label, methods, path, patience, preauth_policy, protocols
+    cdef public object auth, conditions, cors, error_bodies, fallback, fallback_statuses, host, idle_timeout, is_flagged, label, methods, path, patience, preauth_policy, protocols
     cdef public object response_policy, reverse_mapping, rewriter, scopes, security_lines, settings, takes_certificate, total_timeout, tunnel_timeout
     cdef public double head_timeout
     cdef public CHistogram overhead_seconds, request_seconds

@@ -18,6 +18,7 @@ from edgeproxy.edge.proxy.metering.bodies import BodyMetering
 from edgeproxy.edge.proxy.metering.meters import CappedCounter, CostCounter, Countable, Metering, is_billed
 from edgeproxy.edge.proxy.metering.refusals import RefusalMeters
 from edgeproxy.edge.proxy.metering.split import DAY_SECONDS, SplitMetering, is_split
+from edgeproxy.edge.proxy.routing.conditions import Conditions
 from edgeproxy.edge.proxy.routing.end_users import create_end_user_limits
 from edgeproxy.edge.proxy.routing.preauth_policy import PreAuthPolicy
 from edgeproxy.edge.proxy.routing.request_rules import select_conditions
@@ -53,6 +54,7 @@ class Route:
 
     __slots__ = (
         "auth",
+        "conditions",
         "cors",
         "error_bodies",
         "fallback",
@@ -104,6 +106,8 @@ class Route:
         self.host = None if settings.host is None else settings.host.encode()
         self.path, self.label = settings.path.encode(), settings.label
         self.methods = None if settings.methods is None else frozenset(m.encode() for m in settings.methods)
+        self.conditions = Conditions(settings.headers, settings.query) or None
+        """The conditions about fields and the query; None without any."""
         self.auth = settings.auth
         self.takes_certificate = "certificate" in settings.auth
         """True if a client certificate may identify the customer."""

@@ -10,6 +10,7 @@ from edgeproxy.edge.http1.path import ESCAPED_SLASH, list_readings
 if TYPE_CHECKING:
     from edgeproxy.config.edge.paths import Paths
     from edgeproxy.edge.proxy.routing.binding import Route
+    from edgeproxy.edge.proxy.routing.conditions import RoutedRequest
     from edgeproxy.edge.proxy.routing.router import Site
 
 
@@ -29,7 +30,7 @@ class PathRules:
         other line.
         """
 
-    def check(self, path: bytes, method: bytes, site: "Site[Route]") -> None:
+    def check(self, path: bytes, method: bytes, site: "Site[Route]", request: "RoutedRequest") -> None:
         """Raise RejectedError(400) for a normalized path that is rejected, or that belongs to another route when
         unescaped.
         """
@@ -37,26 +38,26 @@ class PathRules:
             if part in path:
                 raise RejectedError(400, f"The path has {part.decode()}, which is not accepted here")
         if ESCAPED_SLASH in path:
-            check_slashes(path, method, site)
+            check_slashes(path, method, site, request)
 
 
-def check_slashes(path: bytes, method: bytes, site: "Site[Route]") -> None:
+def check_slashes(path: bytes, method: bytes, site: "Site[Route]", request: "RoutedRequest") -> None:
     """Raise RejectedError(400) if a server that unescapes slashes would take the path for another route's.
 
     Otherwise the users of one route could reach, through it, the paths that another route guards.
     """
     try:
-        route = site.match(path, method)
+        route = site.match(path, method, request)
     except RejectedError:
         return  # The router reports this later, after the address is charged.
     for reading in list_readings(path):
-        if find_route(reading, method, site) is not route:
+        if find_route(reading, method, site, request) is not route:
             raise RejectedError(400, "The path has an escaped slash, and would be another route's with a plain one")
 
 
-def find_route(path: bytes, method: bytes, site: "Site[Route]") -> "Route | None":
+def find_route(path: bytes, method: bytes, site: "Site[Route]", request: "RoutedRequest") -> "Route | None":
     """Return the route that this path would take."""
     try:
-        return site.match(path, method)
+        return site.match(path, method, request)
     except RejectedError:
         return None

@@ -63,7 +63,9 @@ def select_conditions(rules: "Iterable[RequestRule]", path: str) -> tuple[Condit
 
 
 def paths_overlap(one: str, other: str) -> bool:
-    """Return whether some path matches both. `/v1/*` matches `/v1` too, as in the router."""
+    """Return whether some path may match both. `/v1/*` matches `/v1` too, as in the router."""
+    if "/*/" in other:
+        return True  # A route with wildcards may lead to any path, and `Condition` compares the path itself.
     if one.endswith("/*") and other.endswith("/*"):
         return one[:-1].startswith(other[:-1]) or other[:-1].startswith(one[:-1])
     if one.endswith("/*"):

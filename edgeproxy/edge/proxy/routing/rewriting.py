@@ -160,5 +160,7 @@ def compute_location(settings: "Redirect", prefix: str | None, first: bytes, lin
         return b"https://%b%b" % (host, target)
     to = settings.to.encode()
     if to.endswith(b"*"):
-        to = to[:-1] + path[len(prefix or "") :].lstrip(b"/")
+        # A wildcard segment of the prefix has any length, so slashes are counted.
+        slashes = (prefix or "/").count("/")
+        to = to[:-1] + b"".join(path.split(b"/", slashes)[slashes:]).lstrip(b"/")
     return to if b"?" in to else to + question + query

@@ -1,20 +1,24 @@
 """Routing: the host first, then the exact path, then the longest prefix.
 
 `/v1/*` is also the route of `/v1`, unless another route has exactly that path. Routes without a host apply to every
-host, after the routes of that host. The matched path is exactly the path that will be forwarded (edge/http1/path.py),
-so no request can be routed as one path and served as another.
+host, after the routes of that host. Routes may have wildcard segments, and conditions about the request: only a host
+with such routes pays for them (`ConditionalSite`). The matched path is exactly the path that will be forwarded
+(edge/http1/path.py), so no request can be routed as one path and served as another.
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import count
 from typing import Generic, Never, Protocol, TypeVar, Union
 
 from edgeproxy.edge.errors import RejectedError
+from edgeproxy.edge.proxy.routing.conditions import Conditions, RoutedRequest
 
 
 class Routable(Protocol):
     """The interface of a route to the router; `path` ends with `/*` if it is a prefix.
 
-    A route with `is_flagged` does not exist for every client, so errors do not reveal its methods.
+    `conditions` is None if the route has none. A route with `is_flagged` does not exist for every client, so errors do
+    not reveal its methods.
     """
 
     @property
@@ -23,6 +27,8 @@ class Routable(Protocol):
     def path(self) -> bytes: ...
     @property
     def methods(self) -> frozenset[bytes] | None: ...
+    @property
+    def conditions(self) -> Conditions | None: ...
     @property
     def is_flagged(self) -> bool: ...
 
@@ -39,8 +45,8 @@ class Site(Generic[RouteT]):
     def __init__(self, layers: "Iterable[_Layer[RouteT]]") -> None:
         self._layers = tuple(layers)
 
-    def match(self, path: bytes, method: bytes) -> RouteT:
-        """Return the route for this path and method.
+    def match(self, path: bytes, method: bytes, request: RoutedRequest) -> RouteT:
+        """Return the route for this path and method. Only a `ConditionalSite` looks at `request`.
 
         Raises RejectedError(404), or 405 if other methods have a route.
         """
@@ -54,17 +60,127 @@ class Site(Generic[RouteT]):
             return routes
         return _select_by_method([routes], method)
 
-    def find_nearest(self, path: bytes, method: bytes) -> "RouteT | None":
+    def find_nearest(self, path: bytes, method: bytes, request: RoutedRequest) -> "RouteT | None":
         """Return the route whose CORS settings apply to a refused request; None if there is none.
 
         That is the requested route, or else the first one of its path, with any method, that exists for every client.
         """
         try:
-            return self.match(path, method)
+            return self.match(path, method, request)
         except RejectedError:
-            routes = _find_routes(self._layers, path)
+            routes = self._find(path, request)
         listed = routes if isinstance(routes, list) else [] if routes is None else [routes]
         return next((route for route in listed if not route.is_flagged), None)
+
+    def _find(self, path: bytes, request: RoutedRequest) -> "_Entry[RouteT] | None":
+        return _find_routes(self._layers, path)
+
+
+class ConditionalSite(Site[RouteT]):
+    """The routes of a host whose routes, or those of a wider host, have wildcard segments or conditions.
+
+    A route whose conditions a request does not meet is no route of that request.
+    """
+
+    __slots__ = ("_trees",)
+
+    def __init__(self, layers: "Iterable[PathTree[RouteT]]") -> None:
+        super().__init__(())
+        self._trees = tuple(layers)
+
+    def match(self, path: bytes, method: bytes, request: RoutedRequest) -> RouteT:
+        """Return the route for this path, method and request. Raises as `Site.match`."""
+        routes = self._find(path, request)
+        if routes is None:
+            raise create_no_route_error()
+        return _select_by_method(routes, method)
+
+    def _find(self, path: bytes, request: RoutedRequest) -> "list[RouteT] | None":
+        for number, tree in zip(count(1), self._trees):
+            found = [(routes, is_name) for each, is_name in tree.list_routes(path) if (routes := _meet(each, request))]
+            # As in `_create_layer`: `/v1` of a wider host comes before the name of `/v1/*` here.
+            is_alone = len(found) == 1 and found[0][1]
+            if is_alone and any(_meet(wider.exact.get(path, []), request) for wider in self._trees[number:]):
+                continue
+            if found:
+                return found[0][0]
+        return None
+
+
+class PathTree(Generic[RouteT]):
+    """The routes of one host by the segments of their paths."""
+
+    __slots__ = ("_root", "exact")
+
+    def __init__(self, routes: "Iterable[RouteT]") -> None:
+        self.exact: dict[bytes, list[RouteT]] = {}
+        """The routes of paths without wildcards."""
+        self._root: _Node[RouteT] = _Node()
+        for route in sorted(routes, key=_rank):
+            *segments, last = route.path[1:].split(b"/")
+            node = self._root
+            for segment in (*segments, *(() if last == b"*" else (last,))):
+                node = node.add(segment)
+            (node.below if last == b"*" else node.here).append(route)
+            if last != b"*" and b"*" not in segments:
+                self.exact.setdefault(route.path, []).append(route)
+
+    def list_routes(self, path: bytes) -> "list[tuple[list[RouteT], bool]]":
+        """List the routes of each matching path, the most specific path first; True beside the name of a prefix.
+
+        A tree has as many nodes as its paths have segments, and each is visited once at most.
+        """
+        found: list[tuple[list[RouteT], bool]] = []
+        if path.startswith(b"/"):
+            self._root.visit(path[1:].split(b"/"), 0, found)
+        return found
+
+
+class _Node(Generic[RouteT]):
+    """A beginning of paths: the routes that end here, and all that follows."""
+
+    __slots__ = ("any", "below", "here", "literals")
+
+    def __init__(self) -> None:
+        self.here: list[RouteT] = []
+        self.below: list[RouteT] = []
+        """The routes of the prefix that ends here."""
+        self.literals: dict[bytes, _Node[RouteT]] = {}
+        self.any: _Node[RouteT] | None = None
+        """The node behind a wildcard segment."""
+
+    def add(self, segment: bytes) -> "_Node[RouteT]":
+        """Return the node behind a segment, a new one if needed."""
+        if segment != b"*":
+            return self.literals.setdefault(segment, _Node())
+        self.any = self.any or _Node()
+        return self.any
+
+    def visit(self, segments: list[bytes], position: int, found: "list[tuple[list[RouteT], bool]]") -> None:
+        """Append the routes of the rest of a path: a literal segment before a wildcard, and a prefix last."""
+        if position == len(segments):
+            found.append((self.here, False))
+            found.append((self.below, True))
+            return
+        segment = segments[position]
+        if (literal := self.literals.get(segment)) is not None:
+            literal.visit(segments, position + 1, found)
+        if self.any is not None and segment:
+            self.any.visit(segments, position + 1, found)
+        found.append((self.below, False))
+
+
+def _meet(routes: list[RouteT], request: RoutedRequest) -> list[RouteT]:
+    """Return the routes whose conditions a request meets."""
+    return [route for route in routes if route.conditions is None or route.conditions.matches(request)]
+
+
+def _rank(route: Routable) -> tuple[int, int]:
+    return (0, 0) if route.conditions is None else route.conditions.rank
+
+
+def _is_conditional(routes: Iterable[Routable]) -> bool:
+    return any(route.conditions is not None or b"/*/" in route.path for route in routes)
 
 
 NO_SITE: Site[Never] = Site(())
@@ -76,6 +192,7 @@ class Router(Generic[R]):
 
     def __init__(self, routes: Iterable[R]) -> None:
         by_host: dict[bytes | None, list[R]] = {None: []}
+        routes = list(routes)
         for route in routes:
             by_host.setdefault(route.host, []).append(route)
         # "*.a.example.com" before "*.example.com": the longer suffix is more specific.
@@ -88,16 +205,23 @@ class Router(Generic[R]):
             wider[host] = [*(b"*" + suffix for suffix in suffixes), None]
         # Each layer is created once, though the wider ones belong to many sites.
         layers = {
-            host: _create_layer(routes, {route.path for each in wider[host] for route in by_host[each]})
-            for host, routes in by_host.items()
+            host: _create_layer(listed, {route.path for each in wider[host] for route in by_host[each]})
+            for host, listed in by_host.items()
         }
-        sites = {host: Site([layers[host], *(layers[each] for each in wider[host])]) for host in by_host}
+        trees = {host: PathTree(listed) for host, listed in by_host.items()} if _is_conditional(routes) else {}
+        sites: dict[bytes | None, Site[R]] = {}
+        for key in by_host:
+            names = key, *wider[key]
+            if any(_is_conditional(by_host[each]) for each in names):
+                sites[key] = ConditionalSite([trees[each] for each in names])
+            else:
+                sites[key] = Site([layers[each] for each in names])
         self._anywhere = sites[None]
         self._exact: dict[bytes, Site[R]] = {}
         self._by_suffix: dict[bytes, Site[R]] = {}
-        for host in hosts:
-            own = host.removeprefix(b"*")
-            (self._exact if own == host else self._by_suffix)[own] = sites[host]
+        for name in hosts:
+            own = name.removeprefix(b"*")
+            (self._exact if own == name else self._by_suffix)[own] = sites[name]
 
     def find_site(self, host: bytes | None) -> Site[R]:
         """Return the site of a host; `host` in lower case, without port and trailing dot, or None if none was sent."""
@@ -163,13 +287,13 @@ def _unwrap_single(paths: dict[bytes, list[R]]) -> dict[bytes, _Entry[R]]:
 def _select_by_method(routes: list[R], method: bytes) -> R:
     """Return the route of this path that takes `method`.
 
-    A route without methods takes all methods that no other names.
+    The first that names it goes first. A route without methods takes all methods that no other names.
     """
     anything = None
     allowed: set[bytes] = set()
     for route in routes:
         if route.methods is None:
-            anything = route
+            anything = anything or route
         elif method in route.methods:
             return route
         elif not route.is_flagged:

@@ -199,4 +199,4 @@ def test_a_refused_head_tells_its_page_as_far_as_it_has_come(
     data: bytes, expected: tuple[bytes | None, bytes, bytes, bytes | None]
 ) -> None:
     head_read = read_refused_head(data)
-    assert (*head_read[:3], find_value(head_read.lines, cors.ORIGIN)) == expected
+    assert (*head_read[:3], find_value(head_read.keep, cors.ORIGIN)) == expected

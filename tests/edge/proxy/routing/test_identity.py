@@ -17,7 +17,7 @@ from edgeproxy.edge.proxy.routing import identity, identity_memory
 from edgeproxy.edge.proxy.routing.binding import Route
 from edgeproxy.edge.proxy.routing.identity import Directory
 from edgeproxy.edge.proxy.routing.token_verifier import parse_keys
-from tests.support.transcript import EXPIRED, KEY, READER, UNLIMITED, Edge, digest, get, ok
+from tests.support.transcript import EXPIRED, GET, KEY, READER, UNLIMITED, Edge, digest, get, ok
 
 
 async def directory(edge: Edge) -> Directory:
@@ -26,7 +26,7 @@ async def directory(edge: Edge) -> Directory:
 
 
 def route(edge: Edge, path: str) -> Route:
-    return edge.runtime.snapshot.router.find_site(None).match(path.encode(), b"GET")
+    return edge.runtime.snapshot.router.find_site(None).match(path.encode(), b"GET", GET)
 
 
 def line(key: str) -> bytes:

@@ -8,6 +8,7 @@ from edgeproxy.config.edge.paths import Paths
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.routing.path_rules import PathRules
 from edgeproxy.edge.proxy.routing.router import Router
+from tests.support.transcript import GET
 
 
 class Led(NamedTuple):
@@ -15,6 +16,7 @@ class Led(NamedTuple):
     methods: frozenset[bytes] | None = None
     host: bytes | None = None
     is_flagged: bool = False
+    conditions: None = None
 
 
 SITE = Router(
@@ -27,7 +29,7 @@ ALONE = Router([Led(b"/v1/*")]).find_site(None)
     "path", [b"/a%2Fb", b"/api/v4/projects/group%2Fproject", b"/api/v4/queues/%2F/name", b"/%2F", b"/admin/a%2F"]
 )
 def test_an_escaped_slash_passes_within_its_route(path):
-    PathRules(Paths()).check(path, b"GET", SITE)
+    PathRules(Paths()).check(path, b"GET", SITE, GET)
 
 
 @pytest.mark.parametrize(
@@ -36,24 +38,24 @@ def test_an_escaped_slash_passes_within_its_route(path):
 )
 def test_an_escaped_slash_that_leads_past_a_route_is_refused(path):
     with pytest.raises(RejectedError) as refusal:
-        PathRules(Paths()).check(path, b"GET", SITE)
+        PathRules(Paths()).check(path, b"GET", SITE, GET)
     assert refusal.value.status == 400
 
 
 def test_path_outside_all_routes_is_not_checked_further():
-    PathRules(Paths()).check(b"/v2%2F..", b"GET", ALONE)
+    PathRules(Paths()).check(b"/v2%2F..", b"GET", ALONE, GET)
 
 
 def test_rejected_pattern_is_refused_on_every_route():
     rules = PathRules(Paths(reject=("%2F",)))
     with pytest.raises(RejectedError, match="which is not accepted here"):
-        rules.check(b"/api/v4/a%2Fb", b"GET", SITE)
-    rules.check(b"/api/v4/a", b"GET", SITE)
+        rules.check(b"/api/v4/a%2Fb", b"GET", SITE, GET)
+    rules.check(b"/api/v4/a", b"GET", SITE, GET)
 
 
 def test_parameters_of_segments_are_refused_where_the_configuration_says_so():
-    PathRules(Paths()).check(b"/admin;x/a", b"GET", SITE)
+    PathRules(Paths()).check(b"/admin;x/a", b"GET", SITE, GET)
     rules = PathRules(Paths(reject=(";",)))
     with pytest.raises(RejectedError, match="The path has ;"):
-        rules.check(b"/admin;x/a", b"GET", SITE)
+        rules.check(b"/admin;x/a", b"GET", SITE, GET)
     assert rules.usual_line(b"GET /a;b HTTP/1.1\r\n") is None

@@ -6,6 +6,7 @@ import pytest
 
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.routing.router import Router
+from tests.support.transcript import GET
 
 
 class Leads(NamedTuple):
@@ -16,6 +17,7 @@ class Leads(NamedTuple):
     host: bytes | None = None
     methods: frozenset[bytes] | None = None
     is_flagged: bool = False
+    conditions: None = None
 
 
 def methods(*names: bytes) -> frozenset[bytes]:
@@ -23,7 +25,7 @@ def methods(*names: bytes) -> frozenset[bytes]:
 
 
 def found(routes: list[Leads], host: bytes | None, path: bytes, method: bytes = b"GET") -> str:
-    return Router(routes).find_site(host).match(path, method).to
+    return Router(routes).find_site(host).match(path, method, GET).to
 
 
 def refusal(routes: list[Leads], host: bytes | None, path: bytes, method: bytes = b"GET") -> RejectedError:

@@ -1,14 +1,18 @@
 """The services of the demonstration: each a process with its own ports, configured by the files in config/."""
 
+import json
 import shutil
 import sys
+from base64 import b64encode
 from collections.abc import Sequence
 from pathlib import Path
+from secrets import token_bytes
 
 import yaml
 
 from edgeproxy.base.json_values import JsonDocument
 from edgeproxy.demo import hub
+from edgeproxy.demo.api_description import DESCRIPTION
 from edgeproxy.demo.data import Data
 from edgeproxy.demo.ports import HOST, Ports
 from edgeproxy.demo.process import Process
@@ -148,6 +152,12 @@ class Services:
         settings["pages"]["mail"] = {"server": f"{HOST}:{self._smtp}", "sender": ALERTS_FROM, "tls": "none"}
         checks = {region: {"url": f"{self.admin(region)}/readyz", "latency": "300ms"} for region in self.regions}
         settings["pages"]["status"]["regions"] = checks
+        settings["pages"]["sign_up"] = {"tier": "free", "plan": "free"}
+        description = self._data.write("openapi.json", json.dumps(DESCRIPTION))
+        first = self.edge(self.regions[0])
+        settings["pages"]["api"] = {"url": first, "example": "/get", "openapi": str(description)}
+        encryption = self._data.secret("webhook encryption", lambda: b64encode(token_bytes(32)).decode())
+        settings["webhooks"] = {"encryption": encryption, "networks": ["127.0.0.0/8"]}
         file = self._data.write("collector.yaml", yaml.safe_dump(settings, sort_keys=False))
         return self._start("the collector", [*EDGEPROXY, "collector", "-c", file])
 

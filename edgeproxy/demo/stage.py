@@ -62,6 +62,7 @@ class Stage:
             self._await(f"{services.admin(region)}/readyz")
             # The directory has reached the edge once it knows the customer who was created last.
             self._await(f"{services.edge(region)}/get", {"X-API-Key": self.company.key(ATLAS)})
+        self.company.record_checks()
 
     def supervise(self) -> None:
         """Restart dead processes for ever; raises NotReadyError if that does not help."""

@@ -64,7 +64,7 @@ LEFT_IN_ENGLISH = """
 """
 DATA = re.compile(
     r"\S*UTC|edge_v1_\w+|[\w.]+@example.com|\b(acme|bolt|zebra|free|standard(@1)?|pro|enterprise|eu-west|us-east|token-\w+"
-    r"|EUR|JPY|US[D$]|CSV|PDF|JSON|Atom|curl|Node|Python|path|edge|read|service|admin|anomalies|[a-z]+-[a-z]+"
+    r"|EUR|JPY|US[D$]|CSV|PDF|JSON|Atom|curl|TypeScript|Python|path|edge|read|service|admin|anomalies|[a-z]+-[a-z]+"
     r"|egress|requests|api calls|llm tokens|agent executions|storage gb|seats|tokens|refused|rare|limit|certain"
     r"|model)\b",
     re.I,
@@ -244,6 +244,39 @@ def test_the_button_of_each_form_can_be_pressed_at_its_coordinates(
         return faults
 
     assert asyncio.run(asyncio.wait_for(visit(), 2 * SECONDS)) == []
+
+
+@needs_axe
+def test_the_api_reference_is_searched_and_a_request_is_tried(stage: PagesStage, browser: Chromium) -> None:
+    async def visit() -> None:
+        faults: list[str] = []
+        async with tab(browser) as page:
+            for width, scheme in ((360, "dark"), (WIDE, "light")):
+                await page.look(width, scheme)
+                for path in ("/docs", "/docs/invoices"):
+                    await page.goto(f"{stage.site}{path}")
+                    await page.run("document.querySelectorAll('details').forEach(it => { it.open = true; })")
+                    faults += [*await overflowing(page, path), *await judge(page, path)]
+            assert faults == []
+            await page.goto(f"{stage.site}/docs")
+            await reach(page, "it.name === 'q'")
+            await page.call("Input.insertText", text="list keys customer")
+            async with page.loading():
+                await press(page, ENTER)
+            await enter(page, text("GET /v1/customers/{customer}/keys"))
+            form = "form[data-method=GET][data-path='/v1/customers/{customer}/keys']"
+            await page.run(f'document.querySelector("{form}").closest("details").open = true')
+            await reach(page, f'it.matches("{form} [data-token]")')
+            await page.call("Input.insertText", text=ADMIN)
+            await reach(page, f'it.matches("{form} [data-name=customer]")')
+            await page.call("Input.insertText", text="acme")
+            await press(page, ENTER)
+            answer = f'document.querySelector("{form} pre").textContent'
+            await page.until(f"{answer}.length > 1")
+            assert (await page.run(f"return {answer}")).startswith('200 OK\n\n{\n  "keys": [')
+            assert page.troubles == []
+
+    asyncio.run(asyncio.wait_for(visit(), SECONDS))
 
 
 @needs_axe

@@ -18,7 +18,7 @@ from edgeproxy.base.web_listener import PEER, add_response_fields
 from edgeproxy.collector.accounts import audit, contacts
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.key_rows import set_rotate_every
-from edgeproxy.collector.api import auth, openapi, reference
+from edgeproxy.collector.api import auth, openapi
 from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.callers import Callers
 from edgeproxy.collector.api.changes import make_change
@@ -40,6 +40,7 @@ from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Handlers, Resources
 from edgeproxy.collector.api.groups import GROUPS, PARAMETERS
 from edgeproxy.collector.api.listener import LISTENER, Listener
+from edgeproxy.collector.api.reference_pages import ReferencePages
 from edgeproxy.collector.api.request_limits import RequestLimits, RequestRate, format_subject
 from edgeproxy.collector.api.request_reader import parse_body, parse_query, read_json
 from edgeproxy.collector.api.responses import (
@@ -166,7 +167,7 @@ class Service:
         ]
         application[LISTENER] = listener
         application[DESCRIPTION] = Description(lambda: orjson.dumps(openapi.build_description(table)))
-        application[REFERENCE] = Description(lambda: reference.render_page(openapi.build_description(table)))
+        application[REFERENCE] = Description(lambda: ReferencePages(openapi.build_description(table)))
         application.on_response_prepare.append(add_response_fields)
         paths = {endpoint.path for group in GROUPS for endpoint in group.endpoints}
         for _, endpoints in table:

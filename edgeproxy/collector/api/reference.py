@@ -1,33 +1,28 @@
-"""The API reference for people, as Markdown and as an HTML page. Both are rendered from the OpenAPI description."""
+"""The API reference for people, read from the OpenAPI description, and its form as Markdown."""
 
-import base64
-import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, TypeAlias, cast
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from edgeproxy.base.json_values import JsonValue
+from edgeproxy.base.snippets import build_python, build_typescript
 from edgeproxy.collector.api.endpoint import COMMON_ERRORS
 
 Schema: TypeAlias = "Mapping[str, object]"
 JSON = "application/json"
-TEMPLATES = Environment(
-    loader=PackageLoader("edgeproxy.collector.api"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-)
-STYLE = (
-    ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:1rem}"
-    "code,pre{font:14px/1.4 ui-monospace,monospace}pre{overflow-x:auto;padding:.6rem;border:1px solid #8886}"
-    "table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #8886;padding:.25rem .5rem}"
-    "td,th{text-align:left;vertical-align:top}h3{margin-top:2.5rem}nav ul{columns:3;padding-left:1rem}"
-    "td:first-child{white-space:nowrap}"
-)
-STYLE_HASH = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-POLICY = (
-    f"default-src 'none'; style-src 'sha256-{STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
-"""The Content-Security-Policy of the page: only its own style is permitted."""
 HOST = "https://collector.example"
+REFERENCE = re.compile(r'"#/components/schemas/(\w+)"')
+ANY_JSON = "JsonValue"
+"""A schema that is not shown."""
+CLIENT_SNIPPETS: Mapping[str, str] = {
+    "POST /v1/events": f"""from edgeproxy.client import EventClient
+
+client = EventClient("{HOST}", "TOKEN", queue="/var/lib/app/events", source="app")
+client.report("acme", "llm_tokens", 1200, dimensions={{"model": "large"}})
+client.close()"""
+}
+"""The Python of operations for which the package has a client (edgeproxy/client)."""
 
 
 class Field(NamedTuple):
@@ -42,6 +37,8 @@ class Field(NamedTuple):
     description: str
     example: str | None = None
     """An example of a JSON field, as JSON; None if the field refers to a schema with examples."""
+    place: str = ""
+    """The place of a parameter: path, query or header."""
 
 
 class Content(NamedTuple):
@@ -54,6 +51,17 @@ class Content(NamedTuple):
     """An example of a JSON answer."""
 
 
+class Request(NamedTuple):
+    """A request with the required parameters of an operation."""
+
+    url: str
+    headers: Mapping[str, str]
+    body: JsonValue
+    """The JSON body; None if there is none."""
+    has_file: bool
+    """True if the body is bytes from a file."""
+
+
 class Operation(NamedTuple):
     """An operation for rendering."""
 
@@ -63,21 +71,18 @@ class Operation(NamedTuple):
     summary: str
     access: str
     """The callers that may use the operation, as a text."""
-    curl: str
+    snippets: Mapping[str, str]
+    """The request as code, by language."""
+    sent: str | None
+    """An example of the JSON body."""
+    may_try: bool
+    """False if the body is not JSON."""
     parameters: list[Field]
     bodies: list[Content]
     status: str
     answers: list[Content]
     errors: list[tuple[str, str]]
     """The error statuses, with their meanings if these differ from the usual ones."""
-
-
-class Section(NamedTuple):
-    """The operations of a tag."""
-
-    name: str
-    description: str
-    operations: list[Operation]
 
 
 class Record(NamedTuple):
@@ -87,6 +92,16 @@ class Record(NamedTuple):
     description: str
     fields: list[Field]
     choices: list[str]
+
+
+class Section(NamedTuple):
+    """The operations of a tag."""
+
+    name: str
+    description: str
+    operations: list[Operation]
+    records: list[Record]
+    """The schemas that the operations refer to, directly or not."""
 
 
 def _as_schema(value: object) -> Schema:
@@ -105,16 +120,25 @@ class Reference:
         self.title = f"API of the collector, version {_as_schema(document['info'])['version']}"
         self.about = str(_as_schema(document["info"])["description"])
         operations: dict[str, list[Operation]] = {}
+        described: dict[str, list[Schema]] = {}
         for path, methods in _as_schema(document["paths"]).items():
             for method, value in _as_schema(methods).items():
                 operation = _as_schema(value)
                 (tag,) = cast(list[str], operation["tags"])
                 operations.setdefault(tag, []).append(self._read_operation(method.upper(), path, operation))
-        self.sections = [
-            Section(str(tag["name"]), str(tag["description"]), operations[str(tag["name"])])
-            for tag in _list_schemas(document["tags"])
-        ]
-        self.records = [self._read_record(name) for name in sorted(self._schemas) if name != "JsonValue"]
+                described.setdefault(tag, []).append(operation)
+        records = {name: self._read_record(name) for name in sorted(self._schemas) if name != ANY_JSON}
+        self.records = list(records.values())
+        links = {name: _list_links(schema) for name, schema in self._schemas.items()}
+        self.sections = []
+        for about in _list_schemas(document["tags"]):
+            name = str(about["name"])
+            used, left = set[str](), _list_links(described[name])
+            while left:
+                used |= left
+                left = set[str]().union(*(links[link] for link in left)) - used
+            shown = [records[link] for link in sorted(used - {ANY_JSON})]
+            self.sections.append(Section(name, str(about["description"]), operations[name], shown))
 
     def _read_operation(self, method: str, path: str, operation: Schema) -> Operation:
         responses = _as_schema(operation["responses"])
@@ -128,13 +152,21 @@ class Reference:
         access = f"Roles: {', '.join(roles)}." if roles else "Anyone, without a token."
         if operation.get("x-sensitive"):
             access += " It is sensitive: people need a second factor, tokens need `sensitive: true`."
+        request = self._build_request(path, operation)
         return Operation(
             id=str(operation["operationId"]),
             method=method,
             path=path,
             summary=str(operation["summary"]),
             access=access,
-            curl=self._build_curl(method, path, operation),
+            snippets={
+                "curl": _build_curl(method, request),
+                "Python": CLIENT_SNIPPETS.get(f"{method} {path}")
+                or build_python(method, request.url, request.headers, request.body),
+                "TypeScript": build_typescript(method, request.url, request.headers, request.body),
+            },
+            sent=None if request.body is None else json.dumps(request.body, indent=2),
+            may_try=not request.has_file,
             parameters=[self._read_parameter(parameter) for parameter in _list_schemas(operation["parameters"])],
             bodies=self._read_bodies(operation.get("requestBody")),
             status=success,
@@ -146,7 +178,8 @@ class Reference:
         schema = _as_schema(parameter["schema"])
         kind = f"{self._describe(schema)[0]}, in the {parameter['in']}"
         description = str(parameter["description"])
-        return Field(str(parameter["name"]), kind, None, bool(parameter["required"]), description)
+        name, place = str(parameter["name"]), str(parameter["in"])
+        return Field(name, kind, None, bool(parameter["required"]), description, place=place)
 
     def _read_bodies(self, container: object) -> list[Content]:
         content = _as_schema(_as_schema(container).get("content"))
@@ -180,7 +213,7 @@ class Reference:
         """Return the type of a schema as a text, and the name of the schema that it refers to."""
         if "$ref" in schema:
             name = str(schema["$ref"]).rpartition("/")[2]
-            return ("any JSON", None) if name == "JsonValue" else (name, name)
+            return ("any JSON", None) if name == ANY_JSON else (name, name)
         if "enum" in schema:
             return " or ".join(f"`{choice}`" for choice in cast(list[object], schema["enum"])), None
         if "const" in schema:
@@ -200,29 +233,41 @@ class Reference:
 
     # ---- examples
 
-    def _build_curl(self, method: str, path: str, operation: Schema) -> str:
-        """Return a command that calls an operation with its required parameters."""
-        query = []
-        lines = [f"curl -X {method}" if method != "GET" else "curl"]
+    def _build_request(self, path: str, operation: Schema) -> Request:
+        """Return a request with the required parameters of an operation."""
+        query, headers = [], {}
         if "security" in operation:
-            lines.append("-H 'Authorization: Bearer TOKEN'")
+            headers["Authorization"] = "Bearer TOKEN"
         for parameter in _list_schemas(operation["parameters"]):
             name, place = str(parameter["name"]), parameter["in"]
             if parameter["required"] and place == "query":
                 query.append(f"{name}={str(name).upper()}")
             elif parameter["required"] and place == "header":
-                lines.append(f"-H '{name}: {name.upper().replace('-', '_')}'")
+                headers[name] = name.upper().replace("-", "_")
             elif place == "path":
                 path = path.replace(f"{{{name}}}", name.upper())
         content = _as_schema(_as_schema(operation.get("requestBody")).get("content"))
+        body = None
         if JSON in content:
-            lines.append("-H 'Content-Type: application/json'")
-            example = json.dumps(_as_schema(content[JSON]).get("example", {}))
-            lines.append("-d '" + example.replace("'", r"'\''") + "'")
-        elif content:
-            lines.append("--data-binary @FILE")
+            headers["Content-Type"] = JSON
+            body = cast(JsonValue, _as_schema(content[JSON]).get("example", {}))
         address = f"{HOST}{path}" + (f"?{'&'.join(query)}" if query else "")
-        return " \\\n  ".join([*lines, f"'{address}'"])
+        return Request(address, headers, body, has_file=bool(content) and JSON not in content)
+
+
+def _list_links(schema: object) -> set[str]:
+    """Return the names of the schemas that a part of the document refers to."""
+    return set(REFERENCE.findall(json.dumps(schema)))
+
+
+def _build_curl(method: str, request: Request) -> str:
+    lines = [f"curl -X {method}" if method != "GET" else "curl"]
+    lines += [f"-H '{name}: {value}'" for name, value in request.headers.items()]
+    if request.body is not None:
+        lines.append("-d '" + json.dumps(request.body).replace("'", r"'\''") + "'")
+    elif request.has_file:
+        lines.append("--data-binary @FILE")
+    return " \\\n  ".join([*lines, f"'{request.url}'"])
 
 
 def render_markdown(document: Schema) -> str:
@@ -234,7 +279,7 @@ def render_markdown(document: Schema) -> str:
 def _render_sections(reference: Reference) -> Iterator[str]:
     yield f"# {reference.title.partition(',')[0]}\n"
     yield "`scripts/api-page` makes this page from the API's description. A collector serves the description as"
-    yield f"`/v1/openapi.json`, and this page as `/docs`.\n\n{reference.about}\n\n| error | |\n|---|---|"
+    yield f"`/v1/openapi.json`, and this reference as `/docs`.\n\n{reference.about}\n\n| error | |\n|---|---|"
     yield from (f"| {status} | {meaning} |" for status, meaning in COMMON_ERRORS.items())
     yield ""
     for section in reference.sections:
@@ -248,7 +293,7 @@ def _render_sections(reference: Reference) -> Iterator[str]:
 
 def _render_operation(operation: Operation) -> Iterator[str]:
     yield f"\n### {operation.method} {operation.path}\n\n{operation.summary} {operation.access}\n"
-    yield f"```sh\n{operation.curl}\n```\n"
+    yield f"```sh\n{operation.snippets['curl']}\n```\n"
     if operation.parameters:
         yield "| parameter | type | |\n|---|---|---|"
         yield from (_render_field(field) for field in operation.parameters)
@@ -283,9 +328,3 @@ def _render_field(field: Field, *, with_example: bool = False) -> str:
 
 def _render_kind(kind: str, link: str | None) -> str:
     return kind if link is None else kind.replace(link, f"[{link}](#{link.lower()})", 1)
-
-
-def render_page(document: Schema) -> bytes:
-    """Return the reference as an HTML page. It loads no other files."""
-    template = TEMPLATES.get_template("reference.html")
-    return template.render(reference=Reference(document), style=STYLE).encode()

@@ -3,9 +3,10 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from aiohttp import web
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 from typing_extensions import TypedDict
 
 from edgeproxy.base import bearer, log
@@ -26,14 +27,15 @@ from edgeproxy.collector.api.endpoint import (
     Query,
     get,
 )
-from edgeproxy.collector.api.group import Group, Handlers
-from edgeproxy.collector.api.reference import POLICY
-from edgeproxy.collector.api.responses import Result
+from edgeproxy.collector.api.group import Group, Handlers, PathParameter
+from edgeproxy.collector.api.reference_pages import POLICY, ReferencePages
+from edgeproxy.collector.api.responses import ProblemError, Result
 from edgeproxy.collector.billing.reports import status as billing_status
 from edgeproxy.collector.database.database import CONNECTION_ERRORS, format_reason
 from edgeproxy.collector.database.periodic import JobResult, JobStatus
 from edgeproxy.collector.ledger import edges
 from edgeproxy.collector.metrics import CONTENT_TYPE
+from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.tokens import AdminToken
@@ -81,6 +83,12 @@ class JobList(TypedDict):
     """The jobs, by name."""
 
 
+class ReferenceQuery(Query):
+    """A search of the reference."""
+
+    q: str = Field("", max_length=100, description="Words that an operation must have, in its path or its texts.")
+
+
 class ApiDescription(TypedDict):
     """The description of the API, with all members of an OpenAPI document."""
 
@@ -92,6 +100,7 @@ class ApiDescription(TypedDict):
 
 FORWARDED_PREFIXES = ("x-forwarded-", "x-real-ip", "forwarded", "via", "origin")
 """Lower-case prefixes of header fields sent by proxies, and by browsers for web pages."""
+T = TypeVar("T")
 READY_TIMEOUT_SECONDS = 2.0
 """Seconds for the answer of a healthy database."""
 
@@ -163,36 +172,56 @@ class ServiceHandlers(Handlers):
     @get("/v1/openapi.json", listener_groups=API_USERS)
     async def fetch_description(self, call: Call[Query, Nothing]) -> ApiDescription | web.Response:
         """Fetch the OpenAPI description of this listener's endpoints."""
-        return web.Response(body=await call.request.app[DESCRIPTION].render(), content_type=JSON)
+        return web.Response(body=await call.request.app[DESCRIPTION].fetch(), content_type=JSON)
 
     @get("/docs", response_media=(HTML,), listener_groups=API_USERS)
-    async def fetch_reference(self, call: Call[Query, Nothing]) -> web.Response:
-        """Show a page about this listener's endpoints."""
-        body = await call.request.app[REFERENCE].render()
-        headers = {"Content-Security-Policy": POLICY, "X-Frame-Options": "DENY"}
-        return web.Response(body=body, content_type=HTML, charset="utf-8", headers=headers)
+    async def fetch_reference(self, call: Call[ReferenceQuery, Nothing]) -> web.Response:
+        """Show the endpoints of this listener by tag, or search them."""
+        pages = await call.request.app[REFERENCE].fetch()
+        return _show(pages.render_index(call.query.q))
+
+    @get(
+        "/docs/{tag}",
+        response_media=(HTML,),
+        errors={404: "There is no such tag."},
+        listener_groups=API_USERS,
+    )
+    async def fetch_reference_section(self, call: Call[Query, Nothing]) -> web.Response:
+        """Show the endpoints of a tag with their types, and forms to try them."""
+        page = (await call.request.app[REFERENCE].fetch()).find_section(call.path("tag"))
+        if page is None:
+            raise ProblemError(page_codes.PAGE_NOT_FOUND, "there is no such tag")
+        return _show(page)
 
 
-class Description:
-    """A text about the endpoints of a listener, built by `build` on the first request."""
+def _show(page: bytes) -> web.Response:
+    """Return a page of the reference. It has no secrets, so it may be compressed."""
+    headers = {"Content-Security-Policy": POLICY, "X-Frame-Options": "DENY"}
+    response = web.Response(body=page, content_type=HTML, charset="utf-8", headers=headers)
+    response.enable_compression()
+    return response
 
-    def __init__(self, build: Callable[[], bytes]) -> None:
+
+class Description(Generic[T]):
+    """A text or pages about the endpoints of a listener, built by `build` on the first request."""
+
+    def __init__(self, build: Callable[[], T]) -> None:
         self._build = build
-        self._built: asyncio.Future[bytes] | None = None
-        """Building takes a third of a second of CPU, and most collectors never need it."""
+        self._built: asyncio.Future[T] | None = None
+        """Building takes up to a second of CPU, and most collectors never need it."""
 
-    async def render(self) -> bytes:
-        """Return the text. It is built once."""
+    async def fetch(self) -> T:
+        """Return the result. It is built once."""
         if self._built is None:
             self._built = run_in_thread("describe the endpoints", self._build)
         # Shielded, because the first request may be cancelled while others wait.
         return await asyncio.shield(self._built)
 
 
-DESCRIPTION = web.AppKey("description", Description)
+DESCRIPTION = web.AppKey[Description[bytes]]("description", Description)
 """The OpenAPI description of an application's endpoints, as JSON."""
-REFERENCE = web.AppKey("reference", Description)
-"""The reference of an application's endpoints, as an HTML page."""
+REFERENCE = web.AppKey[Description[ReferencePages]]("reference", Description)
+"""The reference of an application's endpoints, as HTML pages."""
 
 
 def is_local(request: web.Request) -> bool:
@@ -223,5 +252,9 @@ def _job_to_response(status: JobStatus) -> JobResponse:
 
 
 GROUP = Group(
-    "service", "The collector itself: health, metrics, jobs and this description.", ServiceHandlers, roles=ANYONE
+    "service",
+    "The collector itself: health, metrics, jobs and this description.",
+    ServiceHandlers,
+    roles=ANYONE,
+    parameters={"tag": PathParameter("The tag of the endpoints, such as keys.")},
 )

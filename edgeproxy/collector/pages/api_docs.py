@@ -11,6 +11,7 @@ from typing import NamedTuple
 import orjson
 
 from edgeproxy.base.json_values import JsonObject, JsonValue
+from edgeproxy.base.snippets import build_python, build_typescript
 
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options")
 OPERATIONS_MAX = 2000
@@ -239,34 +240,21 @@ def _text(value: JsonValue) -> str:
 # ---- commands
 
 
-def build_commands(url: str, method: str, path: str, field: str, key: str) -> Mapping[str, str]:
-    """Return a request with a key as commands of curl, Python and Node, by language.
+def build_commands(url: str, method: str, path: str, field: str, key: str, body: JsonValue = None) -> Mapping[str, str]:
+    """Return a request with a key as commands of curl, Python and TypeScript, by language.
 
-    `key` is a generated key or a placeholder. It has only letters, digits, `_` and `-`.
+    `key` is a generated key or a placeholder. It has only letters, digits, `_` and `-`. `path` has no quotes.
     """
-    value = f"Bearer {key}" if field.lower() == "authorization" else key
+    headers = {field: f"Bearer {key}" if field.lower() == "authorization" else key}
+    lines = [f"curl {'-I' if method == 'HEAD' else f'-i -X {method}'} '{url}{path}'"]
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+    lines += [f"-H '{name}: {value}'" for name, value in headers.items()]
+    if body is not None:
+        written = orjson.dumps(body, option=EXAMPLE_FORM).decode().replace("'", r"'\''")
+        lines.append(f"-d '{written}'")
     return {
-        "curl": f"curl {'-I' if method == 'HEAD' else f'-i -X {method}'} '{url}{path}' \\\n  -H '{field}: {value}'",
-        "Python": "\n".join(
-            (
-                "import urllib.request",
-                "",
-                "request = urllib.request.Request(",
-                f'    "{url}{path}",',
-                f'    method="{method}",',
-                f'    headers={{"{field}": "{value}"}},',
-                ")",
-                "with urllib.request.urlopen(request) as response:",
-                "    print(response.status, response.read().decode())",
-            )
-        ),
-        "Node": "\n".join(
-            (
-                f'const response = await fetch("{url}{path}", {{',
-                f'  method: "{method}",',
-                f'  headers: {{ "{field}": "{value}" }},',
-                "});",
-                "console.log(response.status, await response.text());",
-            )
-        ),
+        "curl": " \\\n  ".join(lines),
+        "Python": build_python(method, f"{url}{path}", headers, body),
+        "TypeScript": build_typescript(method, f"{url}{path}", headers, body),
     }

@@ -1,5 +1,8 @@
 """The first request with a key: commands to copy, and whether it has arrived. Also the reference of the owner's API."""
 
+from collections.abc import Mapping
+
+import orjson
 from aiohttp import web
 
 from edgeproxy.collector.pages.api import JsonDocument
@@ -74,14 +77,11 @@ def _get_url(visit: Visit) -> str:
     return "" if api is None else api.url
 
 
-def _build_commands(visit: Visit, operation: ApiOperation) -> dict[str, str]:
-    """Return the command of an operation. The path is untrusted: characters that could end shell quotes are removed."""
+def _build_commands(visit: Visit, operation: ApiOperation) -> Mapping[str, str]:
+    """Return an operation as commands. The path is untrusted: characters that could end shell quotes are removed."""
     api = visit.site.settings.api
     assert api is not None
     path = "".join(char for char in operation.path if char.isprintable() and char not in "'\"\\`$ ")
-    command = build_commands(api.url, operation.method, path, api.field, PLACEHOLDER)["curl"]
-    body = next((body for body in operation.bodies if body.media == "application/json" and body.example), None)
-    if body is not None:
-        written = body.example.replace("'", r"'\''")
-        command += f" \\\n  -H 'Content-Type: application/json' \\\n  -d '{written}'"
-    return {"curl": command}
+    examples = (body.example for body in operation.bodies if body.media == "application/json" and body.example)
+    body = orjson.loads(next(examples, "null"))
+    return build_commands(api.url, operation.method, path, api.field, PLACEHOLDER, body)

@@ -1,6 +1,8 @@
 """The API describes itself: each field, parameter and operation has its text, and examples are what schemas allow."""
 
+import ast
 import base64
+import gzip
 import hashlib
 import re
 import subprocess
@@ -12,14 +14,18 @@ import jsonschema_rs
 import orjson
 import pytest
 
+from edgeproxy.base.snippets import build_python, build_typescript
 from edgeproxy.collector.api.examples import ExampleComposer, read_examples
 from edgeproxy.collector.api.groups import GROUPS
 from edgeproxy.collector.api.openapi import build_description
 from loadtest.testbed.collector import Collector
+from loadtest.testbed.http_client import ask
 from loadtest.testbed.process import ROOT
 
 NOUN = re.compile(r"(A|An|The|What|Who|Where|Whether|How|All|Its) ")
 """How a summary begins that is no imperative."""
+PAGE_BYTES_MAX = 90_000
+"""The most bytes of a page of the reference, as sent."""
 
 
 @pytest.fixture(scope="module")
@@ -121,14 +127,50 @@ def test_the_page_of_the_api_is_made_of_its_description() -> None:
     assert done.returncode == 0, "run scripts/api-page"
 
 
-def test_a_collector_shows_the_page_which_loads_nothing(sqlite_collector: Collector) -> None:
-    page = sqlite_collector.get("/docs", token=None)
-    assert (page.status, page["content-type"]) == (200, "text/html; charset=utf-8")
-    text = page.body.decode()
-    style = text.partition("<style>")[2].partition("</style>")[0]
-    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    assert page["content-security-policy"].startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
-    assert not re.search(r"<script|<link|<img|\bsrc=|@import|url\(", text)
+def test_reference_pages_are_small_load_nothing_and_have_each_operation(sqlite_collector: Collector) -> None:
+    def fetch(path: str) -> str:
+        page = ask(sqlite_collector.port, path, fields={"Accept-Encoding": "gzip"})
+        assert (page.status, page["content-type"]) == (200, "text/html; charset=utf-8")
+        assert len(page.body) <= PAGE_BYTES_MAX
+        text = gzip.decompress(page.body).decode()
+        for tag in ("style", "script"):
+            (content,) = re.findall(f"<{tag}>(.*?)</{tag}>", text, re.DOTALL) or [None]
+            if content is not None:
+                digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+                assert f"{tag}-src 'sha256-{digest}';" in page["content-security-policy"]
+        assert page["content-security-policy"].startswith("default-src 'none';")
+        assert not re.search(r"<link|<img|\bsrc=|@import|url\(|\bon\w+=", text)
+        return text
+
     described = sqlite_collector.get("/v1/openapi.json", token=None).json()
     ids = {operation["operationId"] for path in described["paths"].values() for operation in path.values()}
-    assert ids <= set(re.findall(r'<h3 id="([a-z0-9_]+)"', text))
+    index = fetch("/docs")
+    links = set(re.findall(r'href="(/docs/[a-z-]+)"', index))
+    pages = {link: fetch(link) for link in links}
+    headings = [name for text in pages.values() for name in re.findall(r'<h2 id="([a-z0-9_]+)"><code>', text)]
+    assert sorted(headings) == sorted(ids)
+    for link, text in pages.items():
+        targets = set(re.findall(r'href="#(\w+)"', text)) - set(re.findall(r'\bid="(\w+)"', text))
+        assert not targets, f"{link} refers to types that it does not show"
+    assert "edgeproxy.client import EventClient" in pages["/docs/events"]
+    assert pages["/docs/keys"].count("const response = await fetch(") == len(
+        re.findall("<h2 id=.*<code>", pages["/docs/keys"])
+    )
+    matches = re.findall(r'href="/docs/keys#(\w+)"', fetch("/docs?q=KEYS+revoke"))
+    assert "delete_keys_key" in matches
+    assert "get_customers_customer_keys" not in matches
+    assert "&lt;script&gt;" in fetch("/docs?q=%3Cscript%3E")
+    assert sqlite_collector.get("/docs/nothing", token=None).status == 404
+
+
+def test_snippets_of_a_hostile_request_are_code_with_its_values() -> None:
+    url, body = 'https://api.example/a"b\\c', {"text": 'line\n"quoted" \u2028 </script>', "none": None}
+    python = build_python("POST", url, {"X-Key": 'a"b'}, body)
+    (call,) = [node for node in ast.walk(ast.parse(python)) if isinstance(node, ast.Call) and node.keywords]
+    values = {one.arg: ast.literal_eval(one.value) for one in call.keywords}
+    assert (ast.literal_eval(call.args[0]), values["headers"]) == (url, {"X-Key": 'a"b'})
+    assert orjson.loads(values["data"]) == body
+    typescript = build_typescript("POST", url, {"X-Key": 'a"b'}, body)
+    assert orjson.loads(re.findall(r"fetch\((.*), {\n", typescript)[0]) == url
+    assert orjson.loads(re.findall(r"JSON.stringify\((.*)\),\n", typescript)[0]) == body
+    assert typescript.isascii(), "U+2028 would end a line"

@@ -38,6 +38,7 @@ OPEN = {
     "/metrics": {"metrics"},
     "/v1/openapi.json": {"api", "customers"},
     "/docs": {"api", "customers"},
+    "/docs/{tag}": {"api", "customers"},
     "/billing/plans": {"api", "customers"},
     "/billing/status": {"api", "customers"},
     "/v1/keys/leaked": {"customers"},
@@ -55,7 +56,7 @@ SOMETHING = {
     "event": "evt_1",
     "date": "2027-01-01",
 }
-SOMETHING |= {"place": "1", "token": "t", "message": "msg_1", "request": "1", "move": "1"}
+SOMETHING |= {"place": "1", "token": "t", "tag": "keys", "message": "msg_1", "request": "1", "move": "1"}
 
 
 class Parted(Collector):

@@ -170,7 +170,8 @@ def list_limits(tree: Table) -> Iterator[tuple[Steps, Table]]:
     """Yield the limits of all sections, each with its path."""
     for section in SCOPES:
         for path, part in list_members(tree, section):
-            yield from list_mappings((*path, "limits"), part.get("limits"))
+            if "limits" in part:  # Most customers have none of their own.
+                yield from list_mappings((*path, "limits"), part["limits"])
 
 
 class FirstPlaces:
@@ -215,7 +216,8 @@ def _list_in_allowances(tree: Table, field: str) -> Iterator[tuple[Steps, Table]
     """Yield the mappings in this list of each tier and customer, each with its path."""
     for section in ("tiers", "customers"):
         for path, part in list_members(tree, section):
-            yield from list_mappings((*path, field), part.get(field))
+            if field in part:
+                yield from list_mappings((*path, field), part[field])
 
 
 def list_mappings(path: Steps, members: Value) -> Iterator[tuple[Steps, Table]]:
@@ -229,9 +231,11 @@ def _find_limit_faults(tree: Table) -> Iterator[Fault]:
     """Find limits that differ only in count and name, and a `burst` of algorithms without a bucket."""
     for section, scope in SCOPES.items():
         for path, part in list_members(tree, section):
+            if "limits" not in part:
+                continue
             limits, names = FirstPlaces(), FirstPlaces()
             keyless = path == ("tiers", ANONYMOUS) or part.get("auth") == "none"
-            for where, limit in list_mappings((*path, "limits"), part.get("limits")):
+            for where, limit in list_mappings((*path, "limits"), part["limits"]):
                 subject = limit.get("scope", scope)
                 per = limit.get("per")
                 if keyless and subject in ("customer", "key", "ip"):

@@ -89,9 +89,9 @@ def _crowds(results: Results) -> Iterator[Verdict]:
             budget = _NEW_PATHS_TO_REFERENCE[is_compiled]
         elif is_compiled:
             to, budget = (HAProxy.name, name), _COMPILED_CROWD_TO_HAPROXY
-        found = proportion(results.slices, (_EDGE, name), to)
-        if found is not None:
-            yield Verdict(f"CPU, {name}, × {to[1] if crowd.is_first else to[0]}", budget, found)
+        ratio = proportion(results.slices, (_EDGE, name), to)
+        if ratio is not None:
+            yield Verdict(f"CPU, {name}, × {to[1] if crowd.is_first else to[0]}", budget, ratio)
 
 
 def _workers(results: Results) -> Iterator[Verdict]:

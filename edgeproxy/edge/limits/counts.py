@@ -6,6 +6,7 @@ columns to read changes.
 """
 
 from collections.abc import Iterator
+from functools import lru_cache
 
 from edgeproxy.edge.counters import layout as at
 from edgeproxy.edge.counters.cells import CELLS_AHEAD, MASK, SHIFT, per_second, width_us
@@ -22,6 +23,8 @@ NEAR_CELLS = 8
 """Up to this many cells after the last sum, this process's own column is advanced instead of read again."""
 NO_CELL = -1 - NEAR_CELLS
 """A cell number before every cell, and near none."""
+BOUNDS_MAX = 256
+"""Cells whose bounds are shared: the latest of each width."""
 UNSETTLED = -(1 << 80)
 """Subtracted from the sum of siblings' words, so that no sum looks like counts."""
 
@@ -134,11 +137,10 @@ class Counts:
 
     def refresh(self, now: float) -> None:
         """Sum the row for the cell of `now`."""
-        cell = int(now * self._per_second)
+        cell, base, since, until = compute_bounds(int(now * self._per_second), self._per_second)
         sync, fresh = self._check_row(now)
         words = self.words
         slot = cell % self._ring
-        base = cell << SHIFT
         lowest = cell - self.cells
         first, own_ring, end = self._locate_rings()
         self.own_at = own_ring + slot
@@ -161,9 +163,7 @@ class Counts:
         self._locate_siblings(slot)
         self.base = base
         self.cell = cell
-        # Exact to the rounding of floats, which is far below the clock skew that cells tolerate.
-        self.since = cell / self._per_second
-        self.until = (cell + 1) / self._per_second
+        self.since, self.until = since, until
         self.sync = sync if self._is_resolved else -1
 
     def _locate_rings(self) -> tuple[int, int, int]:
@@ -382,6 +382,13 @@ class Counts:
         self.runs = ()
         self.cell = NO_CELL
         self.until = 0.0
+
+
+@lru_cache(BOUNDS_MAX)
+def compute_bounds(cell: int, each_second: float) -> tuple[int, int, float, float]:
+    """Return a cell, its part of the words, and its begin and end in seconds: objects that rows share."""
+    # Exact to the rounding of floats, which is far below the clock skew that cells tolerate.
+    return cell, cell << SHIFT, cell / each_second, (cell + 1) / each_second
 
 
 def join_rings(begins: list[int], ring: int) -> Iterator[tuple[int, int]]:

@@ -104,7 +104,7 @@ class LimitSet:
         """The policies, each with its gate if it has one."""
         self.policies = policies
         """Rates that are charged their cost at admission."""
-        self.slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (*slots, *units)
+        self.slots: tuple[Concurrency | UnitLimit | BudgetReservation, ...] = (*slots, *units) if units else slots
         has_others = reported or spending or shadows or units or trials
         self.other_rates = OtherRates(reported, spending, shadows, units, trials) if has_others else NO_OTHER_RATES
         self.quotas = quotas
@@ -119,7 +119,7 @@ class LimitSet:
         paying = () if credits is None or credits_gate is None else ((credits, credits_gate),)
         is_shared = gates or paying or reporting_gates or totals
         self.sharing = SharedLimits(gates, paying, reporting_gates, totals) if is_shared else UNSHARED
-        self.bounds: tuple[Bound, ...] = (*reported, *quotas, *self.slots)
+        self.bounds: tuple[Bound, ...] = (*reported, *quotas, *self.slots) if reported or quotas else self.slots
         """Limits that refuse beside the policies: each passes a request while it has room for one."""
         self.applies = bool(policies or self.slots or not self.simple)
         """True if any limit can refuse or be charged."""

@@ -5,6 +5,8 @@ through (docs/design/limits.md#cells). Refused requests are not counted. Several
 L by two each, less two (docs/design/limits.md#decisions).
 """
 
+from functools import lru_cache
+
 from edgeproxy.edge.counters.cells import MASK
 from edgeproxy.edge.counters.memory_order import IS_WEAK, fence
 from edgeproxy.edge.limits.counts import Counts
@@ -14,6 +16,9 @@ from edgeproxy.edge.limits.policy import RuleTerms
 ROUNDING_SECONDS = 1e-6
 """Seconds that delay a moment, so that rounding never makes it come early."""
 
+SHARED_MAX = 4096
+"""Maximum objects that the windows of a process share."""
+
 HUB_RETRY_SECONDS = 5
 """Seconds until a retry if nothing passes until the hub is back: about when the hub is tried again (hub/breaker.py)."""
 
@@ -21,6 +26,18 @@ HUB_RETRY_SECONDS = 5
 def seconds_until_gone(cell: int, cells: int, width: int, now: float) -> int:
     """Return the whole seconds ≥ 1 until this cell of `width` microseconds is out of a window of this many `cells`."""
     return max(1, int((cell + cells + 1) * width / 1e6 - now + ROUNDING_SECONDS) + 1)
+
+
+@lru_cache(SHARED_MAX)
+def format_tail(seconds: int) -> bytes:
+    """Return the end of the RateLimit lines. All subjects with the same end share the object."""
+    return b";t=%d\r\n" % seconds
+
+
+@lru_cache(1)
+def share_second(second: int) -> float:
+    """Return a second as a float, one object for all subjects."""
+    return float(second)
 
 
 class SlidingWindow:
@@ -159,6 +176,6 @@ class SlidingWindow:
     def tail(self, now: float) -> bytes:
         """Return the end of the RateLimit lines, after the number; computed once a second. Call it after `left`."""
         if not 0.0 <= now - self._second < 1.0:
-            self._second = float(int(now))
-            self._tail = b";t=%d\r\n" % self._reset(now)
+            self._second = share_second(int(now))
+            self._tail = format_tail(self._reset(now))
         return self._tail

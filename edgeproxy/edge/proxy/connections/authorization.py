@@ -162,7 +162,7 @@ class AuthorizationCheck(Exchange):
             return self.suspend(AWAITS_CLAIMS, data, end) if refusing is WAITING else refusing
         self.get_request_id()
         assert self.binding is not None
-        for counter in self.binding.status_counters[200]:
+        for counter in self.binding.find_counters(200):
             counter.add(1)
         if self.limit_set is not None:
             self.charge_reported(b"")

@@ -58,7 +58,7 @@ class ResponseRelay(ExchangeRecord):
             return
         arrived = monotonic()
         status, _, keep, rate, flags, _ = plain
-        for counter in binding.status_counters[status]:
+        for counter in binding.latest_counters if status == binding.latest_status else binding.find_counters(status):
             counter.add(1)
         limit_set, metering = self.limit_set, binding.metering
         if limit_set is not None:
@@ -221,7 +221,7 @@ class ResponseRelay(ExchangeRecord):
         """Count an answer and the values its head reports, and map the references in it."""
         binding = self.binding
         assert binding is not None
-        for counter in binding.status_counters[head.status]:
+        for counter in binding.find_counters(head.status):
             counter.add(1)
         self.charge_reported(head.keep)
         if binding.metering is not None:

@@ -14,7 +14,9 @@ cdef class Route:
 
 cdef class RouteBinding:
     cdef public object body_metering, counted_as, customer, end_users, fallback, latest_refusal, limits, message, metering, networks, preferred_region, priority, prompts, refusals
-    cdef public object status_counters, tier
+    cdef public object tier, _counters, _meters, _metrics, _usage
+    cdef public int latest_status
+    cdef public tuple latest_counters
     cdef public tuple admitted_counters
     cdef public bint asks_for_usage, forwards_key, refuses_unasked, has_unusual_head, takes_whole_bodies
     cdef public CLimitSet limit_set

@@ -171,10 +171,13 @@ two parts (`split_limited` of edge/http1/message.py). Only the request id is mis
 """
 
 
+NO_COUNTERS: "tuple[Countable, ...]" = ()
+
+
 class SortedMeters:
     """The meters that requests of a route feed, sorted by when they count. All customers share one object."""
 
-    __slots__ = ("all", "by_request", "is_split", "others", "refusing")
+    __slots__ = ("all", "by_request", "is_split", "others", "refusing", "when")
 
     def __init__(self, meters: dict[str, "Meter"], cost: int) -> None:
         """`cost` is the cost of a request."""
@@ -188,8 +191,10 @@ class SortedMeters:
                 by_request.append((meter.when, name))
             else:
                 self.others[name] = meter
-        self.by_request = tuple(by_request)
-        """The meters that count each request alike: when they count, and their names."""
+        self.by_request = tuple([name for _, name in by_request])
+        """The meters that count each request alike."""
+        self.when = tuple([when for when, _ in by_request])
+        """When each of them counts."""
         self.refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
         """The meters of requests that limits refuse."""
         self.is_split = any(map(is_split, self.others.values()))
@@ -202,6 +207,10 @@ class RouteBinding:
     """
 
     __slots__ = (
+        "_counters",
+        "_meters",
+        "_metrics",
+        "_usage",
         "admitted_counters",
         "asks_for_usage",
         "body_metering",
@@ -211,7 +220,9 @@ class RouteBinding:
         "fallback",
         "forwards_key",
         "has_unusual_head",
+        "latest_counters",
         "latest_refusal",
+        "latest_status",
         "limit_set",
         "limits",
         "message",
@@ -224,7 +235,6 @@ class RouteBinding:
         "refuses_unasked",
         "route",
         "stamps",
-        "status_counters",
         "takes_whole_bodies",
         "tier",
     )
@@ -282,11 +292,17 @@ class RouteBinding:
 
     def _create_meters(self, meters: "SortedMeters", metrics: "WorkerMetrics") -> None:
         """Create the counters of requests, sorted by the time and the subject of each meter's counts."""
-        customer, label, others, refusing = self.counted_as, self.route.label, meters.others, meters.refusing
+        customer, others, refusing = self.counted_as, meters.others, meters.refusing
         counted = partial(_create_counter, customer, self.route, self.limits, metrics, meters.all)
-        usage: list[tuple[str, Countable]] = [(when, counted(name)) for when, name in meters.by_request]
-        self.admitted_counters = tuple([counter for when, counter in usage if when == "admitted"])
-        self.status_counters = StatusCounters(metrics, customer, label, self.tier, usage)
+        self._meters, self._metrics = meters, metrics
+        self._usage: tuple[Countable, ...] = tuple([counted(name) for name in meters.by_request])
+        """The counters of the meters that count each request alike."""
+        self.admitted_counters = tuple(
+            [counter for when, counter in zip(meters.when, self._usage, strict=True) if when == "admitted"]
+        )
+        self._counters: dict[int, tuple[Countable, ...]] | None = None
+        """The counters for each status, once there are several."""
+        self.latest_status, self.latest_counters = 0, NO_COUNTERS
         self.latest_refusal: Refused | None = None
         """The latest 429 of this binding. The next refusal is mostly equal to it."""
         self.refusals: RefusalMeters | None = None
@@ -300,6 +316,25 @@ class RouteBinding:
             self.metering = SplitMetering(customer, others, counted, metrics.report_unreadable, metrics.values)
         elif others:
             self.metering = Metering(others, counted, metrics.report_unreadable)
+
+    def find_counters(self, status: int) -> "tuple[Countable, ...]":
+        """Return the counters of answers with this status, and remember them as the latest."""
+        known = self._counters
+        counters = None if known is None else known.get(status)
+        if counters is None:
+            counters = self._create_counters(status)
+            if known is not None:
+                known[status] = counters
+            elif self.latest_status:  # Most customers have one status only, and need no dictionary.
+                self._counters = {self.latest_status: self.latest_counters, status: counters}
+        self.latest_status, self.latest_counters = status, counters
+        return counters
+
+    def _create_counters(self, status: int) -> "tuple[Countable, ...]":
+        metrics, label = self._metrics, self.route.label
+        billed = [each for when, each in zip(self._meters.when, self._usage, strict=True) if is_billed(when, status)]
+        errors = metrics.errors.list_counters(self.counted_as, label, status)
+        return (metrics.get_request_counter(label, self.tier, status), *billed, *errors)
 
     def _create_body_meters(
         self, meters: dict[str, "Meter"], counter: Callable[[str, str], Countable], metrics: "WorkerMetrics"
@@ -353,22 +388,3 @@ def _create_counter(
         return CappedCounter(counter, most, above)
     amount = compute_request_amount(meter.count, route.settings.cost)
     return CostCounter(counter, amount) if meter.count == "cost" and amount != 1 else counter
-
-
-class StatusCounters(dict[int, tuple[Countable, ...]]):
-    """The counters for each status of answers, created when the status first occurs."""
-
-    __slots__ = ("_customer", "_metrics", "_route", "_tier", "_usage")
-
-    def __init__(
-        self, metrics: "WorkerMetrics", customer: str, route: str, tier: str, usage: list[tuple[str, Countable]]
-    ) -> None:
-        super().__init__()
-        self._metrics, self._customer, self._route, self._tier, self._usage = metrics, customer, route, tier, usage
-
-    def __missing__(self, status: int) -> tuple[Countable, ...]:
-        billed = [counter for when, counter in self._usage if is_billed(when, status)]
-        errors = self._metrics.errors.list_counters(self._customer, self._route, status)
-        counted = self._metrics.get_request_counter(self._route, self._tier, status)
-        self[status] = counters = (counted, *billed, *errors)
-        return counters

@@ -8,7 +8,6 @@ unresolved until the owner is known.
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -57,8 +56,11 @@ class Identity:
 
     __slots__ = ("bindings", "valid_until")
 
-    def __init__(self, make: Callable[[Route], RouteBinding], valid_until: float = FOREVER) -> None:
-        self.bindings = RouteBindings(make)
+    def __init__(
+        self, make: Callable[..., RouteBinding], valid_until: float = FOREVER, key: HeldKey | None = None
+    ) -> None:
+        """`make` and `key` are those of RouteBindings."""
+        self.bindings = RouteBindings(make, key)
         self.valid_until = valid_until
 
 
@@ -146,6 +148,8 @@ class Directory:
         self._identities: IdentityMemory[bytes | TokenDigest, Identity] = IdentityMemory(settings.limits.remembered)
         self._certificate_identities: IdentityMemory[str, Identity] = IdentityMemory(settings.limits.remembered)
         """Identities by certificates, keyed by the names in them, apart from everything that can be sent as a key."""
+        self._bind_key = self._bind_held_key
+        """One object for all identities. It refers to this directory, until `retire`."""
         self.recalled = self.looked_up = 0
         """Cached and uncached keys since the last count, for heads that were not cached as a whole."""
         self._create_identities(settings)
@@ -207,11 +211,11 @@ class Directory:
         if key is None:
             return self.unknown if self._key_lookup is None else UnresolvedIdentity(secret, digest)
         expires = key.terms.expires
-        identity = Identity(partial(self._bind_held_key, key), FOREVER if expires is None else expires - EPOCH)
+        identity = Identity(self._bind_key, FOREVER if expires is None else expires - EPOCH, key)
         known.remember(secret, identity)
         return identity
 
-    def _bind_held_key(self, key: HeldKey, route: Route) -> RouteBinding:
+    def _bind_held_key(self, route: Route, key: HeldKey) -> RouteBinding:
         """Return the binding of a key from the files. Raises RejectedError as `bind`."""
         return self._access.bind(key, self._customers.get_customer(key.customer), route)
 
@@ -406,5 +410,6 @@ class Directory:
         """
         known, self._identities = self._identities, IdentityMemory(0)
         self._certificate_identities.clear()
+        del self._bind_key
         del self._customers, self.anonymous, self.unknown, self.expired, self.uncertified, self.outdated
         return known

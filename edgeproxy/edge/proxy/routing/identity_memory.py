@@ -8,9 +8,10 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, Protocol, TypeVar
 
+from edgeproxy.config.edge.customer_store import HeldKey
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 
-BINDING_BYTES = 4352
+BINDING_BYTES = 3584
 """Bytes of a customer on a route, with the name, the key, and all counters. A test measures them
 (tests/edge/proxy/routing/test_identity_memory.py).
 """
@@ -22,16 +23,18 @@ class RouteBindings(dict[Route, RouteBinding]):
     A route that it may not use raises RejectedError every time.
     """
 
-    __slots__ = ("_make", "memory")
+    __slots__ = ("_key", "_make", "memory")
 
-    def __init__(self, make: Callable[[Route], RouteBinding]) -> None:
+    def __init__(self, make: Callable[..., RouteBinding], key: HeldKey | None = None) -> None:
+        """`key` is passed to `make` if there is one, so that all keys of the files share one function."""
         super().__init__()
-        self._make = make
+        self._make, self._key = make, key
         self.memory: Memory | None = None
         """The memory that the identity is in."""
 
     def __missing__(self, route: Route) -> RouteBinding:
-        self[route] = binding = self._make(route)
+        key = self._key
+        self[route] = binding = self._make(route) if key is None else self._make(route, key)
         if self.memory is not None and len(self) > 1:
             self.memory.add_binding()
         return binding

@@ -52,8 +52,8 @@ def _head(results: Results) -> str:
 
 
 def _cpu(results: Results) -> str:
-    found = {(each.peer, each.scenario): each for each in costs(results.slices, REFERENCE)}
-    found = {place: cost for place, cost in found.items() if parse_crowd(place[1]) is None}
+    slices = [each for each in results.slices if parse_crowd(each.scenario) is None]
+    found = {(each.peer, each.scenario): each for each in costs(slices, REFERENCE)}
     if not found:
         return ""
     scenarios = list(dict.fromkeys(scenario for _, scenario in found))
@@ -74,23 +74,23 @@ def _cpu(results: Results) -> str:
 
 
 def _many(results: Results) -> str:
-    found = {
+    by_peer = {
         (each.peer, each.scenario): each
         for each in costs(results.slices, REFERENCE)
         if parse_crowd(each.scenario) is not None
     }
-    if not found:
+    if not by_peer:
         return ""
-    peers = list(dict.fromkeys(peer for peer, _ in found))
+    peers = list(dict.fromkeys(peer for peer, _ in by_peer))
     rows = [["µs", *peers]]
-    for scenario in dict.fromkeys(scenario for _, scenario in found):
-        rows.append([scenario, *(_cost(found.get((peer, scenario))) for peer in peers)])
-    disturbed = sum(each.disturbed for each in found.values())
+    for scenario in dict.fromkeys(scenario for _, scenario in by_peer):
+        rows.append([scenario, *(_cost(by_peer.get((peer, scenario))) for peer in peers)])
+    disturbed = sum(each.disturbed for each in by_peer.values())
     return "\n".join(
         (
             f"CPU a request of many customers: median (best) ratio to {REFERENCE} in the same round",
             table(rows),
-            f"{sum(each.slices for each in found.values())} slices: {disturbed} shared their core with others.",
+            f"{sum(each.slices for each in by_peer.values())} slices: {disturbed} shared their core with others.",
         )
     )
 

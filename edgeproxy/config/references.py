@@ -398,7 +398,7 @@ def _find_certificate_faults(tree: Table) -> Iterator[Fault]:
     for path, listener in list_listeners(tree):
         tls = listener.get("tls") if isinstance(listener, Table) else None
         if isinstance(tls, Table):
-            if "cert" not in tls and "key" not in tls and tls.get("certificates", []) == []:
+            if not tls.keys() & {"cert", "key", "acme"} and tls.get("certificates", []) == []:
                 yield Fault((*path, "tls"), "has no certificate", "write cert: FILE and key: FILE")
             yield from find_pair_faults((*path, "tls"), tls)
 

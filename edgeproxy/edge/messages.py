@@ -176,6 +176,17 @@ class IssuerKeys(Message):
     keys: dict[str, str]
 
 
+class AcmeChallenges(Message):
+    """The pending challenges of an authority (RFC 8555 section 8): the whole truth each time.
+
+    `tokens` has the content for each token over HTTP; `certificates` the file with certificate and key for each name in
+    a handshake (RFC 8737).
+    """
+
+    tokens: dict[str, str]
+    certificates: dict[str, str]
+
+
 class DirectoryValid(Message):
     """Cached keys of this residency (empty: the edge's own) are valid until this edge time; None: forever."""
 
@@ -290,6 +301,7 @@ ToWorker: TypeAlias = (
     | DirectoryValid
     | DirectoryFlags
     | IssuerKeys
+    | AcmeChallenges
 )
 ToSupervisor: TypeAlias = (
     Ready

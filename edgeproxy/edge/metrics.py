@@ -110,6 +110,7 @@ METRICS: dict[str, Metric] = {
     "edge_table_capacity": Metric("gauge", ("table",), "Rows that there are"),
     "edge_table_full_total": Metric("counter", ("table",), "Times a table had no row to give"),
     "edge_issuer_keys_age_seconds": Metric("gauge", ("issuer",), "Since the keys of a token issuer were last fetched"),
+    "edge_acme_failures": Metric("gauge", ("name",), "Failed attempts in a row to renew a certificate, by its file"),
     "edge_tls_expiry_seconds": Metric("gauge", ("name",), "Until a certificate expires, by its file"),
     "edge_config_reloads_total": Metric("counter", ("result",), "Reloads: ok, unchanged, refused or failed"),
     "edge_worker_restarts_total": Metric("counter", (), "Workers started anew after one died"),

@@ -86,6 +86,7 @@ SOMETIMES: dict[str, str] = {
             "collector_row_security",
             "collector_tls_expiry_seconds",
             "edge_access_log_dropped_total",
+            "edge_acme_failures",
             "edge_directory_version",
             "edge_hub_up",
             "edge_issuer_keys_age_seconds",

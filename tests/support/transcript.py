@@ -266,7 +266,8 @@ class Edge:
         self._listening.setblocking(False)
         self.address = self._listening.getsockname()
         inward = [
-            None if each.tls is None else ServerTls(each.tls, http2=each.speaks_http2) for each in settings.listen
+            None if each.tls is None else ServerTls(each.tls, settings.state, http2=each.speaks_http2)
+            for each in settings.listen
         ]
         await self.worker.listen([self._listening], settings.listen, inward)
 

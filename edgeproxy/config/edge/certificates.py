@@ -3,13 +3,15 @@
 from pathlib import Path
 
 from edgeproxy.config.certificates import format_expiry_warnings
+from edgeproxy.config.edge.listeners import ACME_FOLDER
 from edgeproxy.config.edge.settings import EdgeFile
 from edgeproxy.config.tls import Certificate, OutwardTls
 
 
 def list_certificates(settings: EdgeFile) -> list[Certificate]:
-    """List the edge's own certificates in a configuration, each once with its key."""
-    named = [pair for listener in settings.listen if listener.tls is not None for pair in listener.tls.pairs]
+    """List the edge's own certificates in a configuration, each once with its key. Those by ACME may not exist yet."""
+    inward = [listener.tls for listener in settings.listen if listener.tls is not None]
+    named = [pair for tls in inward for pair in tls.list_pairs(settings.state)]
     for tls in _list_outward_tls(settings):
         if tls.cert is not None and tls.key is not None:
             named.append(Certificate(cert=tls.cert, key=tls.key))
@@ -38,4 +40,6 @@ def list_expiry_warnings(settings: EdgeFile, now: float) -> list[str]:
 
     Raises InvalidCertificateError.
     """
-    return format_expiry_warnings(list_certificates(settings), now)
+    # Files of acme are the supervisor's own: they may be missing, or unreadable for the user who checks.
+    own = settings.state / ACME_FOLDER
+    return format_expiry_warnings((pair for pair in list_certificates(settings) if pair.cert.parent != own), now)

@@ -25,11 +25,13 @@ from edgeproxy.config.references import (
     find_outward_tls_faults,
     find_token_faults,
     is_switched_on,
+    list_listeners,
     list_mappings,
     list_members,
     list_tls_pairs,
     list_tls_sections,
 )
+from edgeproxy.config.tracing_faults import is_installed
 from edgeproxy.config.tree import Items, Table, Value
 
 LABEL_BYTES_MAX = 100
@@ -60,6 +62,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from _find_directory_faults(tree)
     yield from residency_faults.find_faults(tree)
     yield from _find_access_log_faults(tree)
+    yield from _find_acme_faults(tree)
     if tree.get("stamp_signature") == "v2" and not tree.get("stamp_secret"):
         yield Fault(("stamp_signature",), "signs nothing without a secret", "write stamp_secret, too")
 
@@ -421,6 +424,35 @@ def _find_access_log_faults(tree: Table) -> Iterator[Fault]:
         if os.path.normpath(written) == os.path.normpath(file):
             yield Fault(path, f"{file} is named already at", "name another file", other)
             return
+
+
+def _find_acme_faults(tree: Table) -> Iterator[Fault]:
+    """Find certificates by ACME beside files, without the packages, or without a listener that answers challenges."""
+    listeners = [(path, each) for path, each in list_listeners(tree)]
+    can_answer = any(not isinstance(each, Table) or "authorize" not in each for _, each in listeners)
+    named = FirstPlaces()
+    for path, listener in listeners:
+        tls = listener.get("tls") if isinstance(listener, Table) else None
+        if not isinstance(tls, Table) or "acme" not in tls:
+            continue
+        at = (*path, "tls", "acme")
+        for field in ("cert", "key", "certificates"):
+            if field in tls:
+                yield Fault(
+                    (*path, "tls", field), "stands beside acme: it is one or the other", "leave one of them out"
+                )
+        if not is_installed("acme"):
+            yield Fault(at, "needs packages that are not installed", "pip install 'edgeproxy[acme]'")
+        if not can_answer:
+            hint = "add a listener without authorize, which the authority reaches at port 80 or 443"
+            yield Fault(at, "has no listener that can answer a challenge", hint)
+        acme = tls["acme"]
+        domains = acme.get("domains") if isinstance(acme, Table) else None
+        for index, domain in enumerate(domains if isinstance(domains, Items) else ()):
+            if isinstance(domain, str) and (
+                first := named.find_earlier((path, domain.lower()), (*at, "domains", index))
+            ):
+                yield Fault((*at, "domains", index), "is named already at", "leave one of them out", first)
 
 
 def _list_used_files(tree: Table) -> Iterator[tuple[Steps, str]]:

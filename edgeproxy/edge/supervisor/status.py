@@ -15,6 +15,7 @@ from edgeproxy.edge.directory.directories import Directories
 from edgeproxy.edge.limits.route_limits import CONCURRENCY
 from edgeproxy.edge.metrics import Series
 from edgeproxy.edge.supervisor.accounting import Accounting
+from edgeproxy.edge.supervisor.acme import AcmeRenewals
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.exemplars import Exemplar
 from edgeproxy.edge.supervisor.issuers import IssuerKeyFetcher
@@ -50,6 +51,7 @@ class Status:
         directories: Directories,
         traces: Traces,
         issuers: IssuerKeyFetcher,
+        acme: AcmeRenewals,
         coordinator: Coordinator | None = None,
     ) -> None:
         self.phase: Phase = "starting"
@@ -65,6 +67,7 @@ class Status:
         self._coordinator = coordinator
         self._traces = traces
         self._issuers = issuers
+        self._acme = acme
         self.vitals = Vitals(workers, table_reader)
 
     @property
@@ -143,6 +146,7 @@ class Status:
             *self._upstreams.series(),
             *self._certificates.series(),
             *self._issuers.series(),
+            *self._acme.series(),
             *await self._accounting.series(),
             *await self.vitals.series(),
             *(() if self._coordinator is None else self._coordinator.series()),

@@ -28,6 +28,7 @@ from edgeproxy.edge.messages import ErrorsCounted, FetchIssuerKeys, FromLeader, 
 from edgeproxy.edge.proxy.process.handshake_filter import refuse_handshakes
 from edgeproxy.edge.supervisor import sockets, state
 from edgeproxy.edge.supervisor.accounting import Accounting
+from edgeproxy.edge.supervisor.acme import AcmeRenewals
 from edgeproxy.edge.supervisor.admin import Admin
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.changeover import Changeover
@@ -126,6 +127,9 @@ class Supervisor:
         )
         self._reloads = Reloads(settings, read, self._apply, on_reload=self._reloading, signatures=watched)
         self._watched = watched is not None
+        self._acme = AcmeRenewals(
+            settings, lambda: self._reloads.serving, store.identity.try_acquire, self._workers.publish
+        )
         self._accounting = Accounting(
             store, self._table_reader, settings.region, Destinations.from_settings(settings), self._sync_age
         )
@@ -145,6 +149,7 @@ class Supervisor:
             self._directories,
             self._traces,
             self._issuers,
+            self._acme,
             self._coordinator,
         )
         self._limit_usage = LimitUsageReporter(
@@ -193,6 +198,7 @@ class Supervisor:
     async def _begin(self) -> None:
         await self._directories.begin()
         await self._issuers.begin()
+        await self._acme.begin()
         await self._wait_for_columns()
         await self._changeover.begin()
         self._tasks.start("certificates", self._certificates.watch())
@@ -327,6 +333,7 @@ class Supervisor:
             self._directories.end(),
             self._ledger_counts.end(),
             self._issuers.end(),
+            self._acme.end(),
         )
         await self._hub_reader.close()
         if self._coordinator is not None:

@@ -24,6 +24,7 @@ from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.route_limits import build_rule
 from edgeproxy.edge.metrics import METRICS
 from edgeproxy.edge.supervisor.accounting import Accounting
+from edgeproxy.edge.supervisor.acme import AcmeRenewals
 from edgeproxy.edge.supervisor.admin import Admin
 from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.destinations import Destinations
@@ -136,7 +137,10 @@ def ask(
         people = Directories(settings, nobody, workers.add)
         traces = Traces(settings.tracing, settings.region)
         issuers = IssuerKeyFetcher(settings.state, settings.issuers, workers.publish)
-        status = Status(reloads, workers, table_reader, upstreams, certificates, accounting, people, traces, issuers)
+        acme = AcmeRenewals(settings, lambda: settings, lambda: True, workers.publish)
+        status = Status(
+            reloads, workers, table_reader, upstreams, certificates, accounting, people, traces, issuers, acme
+        )
         admin = Admin(settings)
         await admin.open(status, table_reader, reloads)
         async with ClientSession(f"http://{admin.address}") as client:

@@ -4,6 +4,7 @@ A connection or an exchange gets the Runtime, never the Worker, so it can touch 
 """
 
 from email.utils import formatdate
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgeproxy.base import log
@@ -47,6 +48,7 @@ class Runtime:
     __slots__ = (
         "_turn_log",
         "body_space",
+        "challenges",
         "claim_waiter",
         "connections",
         "connector",
@@ -79,6 +81,8 @@ class Runtime:
         """Edge time less monotonic time, in seconds."""
         self.date_line = format_date_field()
         """The Date line of the edge's own answers, and of upstreams' that have none (RFC 9110 section 6.6.1)."""
+        self.challenges: SSLContext | None = None
+        """TLS for an authority that checks a challenge of ACME; None while there is none."""
         self.metrics = WorkerMetrics(store)
         self.ids = IdGenerator()
         self.deadlines = Deadlines()

@@ -4,7 +4,7 @@ A request uses one snapshot from its start to its end. A new configuration makes
 """
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -437,6 +437,26 @@ class Snapshot:
             if service is not None:
                 for server in service.update_addresses(listing):
                     server.close()
+
+    def update_challenges(self, tokens: Mapping[str, str]) -> None:
+        """Answer the paths of these tokens of ACME (RFC 8555 section 8.3) with their content, before all routes.
+
+        Raises RowUnavailableError.
+        """
+        from edgeproxy.config.edge.routes import Route as RouteSettings
+
+        routes = [
+            RouteSettings.model_validate(
+                {
+                    "name": "acme-challenge",
+                    "path": f"/.well-known/acme-challenge/{token}",
+                    "auth": "none",
+                    "respond": {"body": content, "type": "application/octet-stream"},
+                }
+            )
+            for token, content in tokens.items()
+        ]
+        self.router.put_first(map(self._create_route, routes))
 
     def lacks_addresses(self) -> bool:
         """Return whether some service has no known address."""

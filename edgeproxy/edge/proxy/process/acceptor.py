@@ -22,6 +22,7 @@ from edgeproxy.edge.proxy.connections.prior_knowledge import PlainClient
 from edgeproxy.edge.proxy.exchange.connection_limits import LINGERING_MAX, TooManyConnectionsError
 from edgeproxy.edge.proxy.transport import server_tls
 from edgeproxy.edge.proxy.transport.client_hello import (
+    ACME_TLS,
     NO_APPLICATION_PROTOCOL,
     is_first_record_complete,
     parse_alpn_offers,
@@ -226,6 +227,10 @@ class TlsHandshake(TlsTransport):
             self._hello = None
             protocols = parse_alpn_offers(hello)
             if protocols is not None and self._spoken.isdisjoint(protocols):
+                challenges = self._runtime.challenges
+                if challenges is not None and ACME_TLS.encode() in protocols:
+                    self.restart_handshake(challenges, hello[: -len(data)])
+                    return True
                 self.send_alert(NO_APPLICATION_PROTOCOL, "no application protocol in common")
                 return False
             if self.has_peer_gone():
@@ -245,6 +250,8 @@ class TlsHandshake(TlsTransport):
 
     def on_handshake_done(self) -> asyncio.Protocol:
         """Return the client whose requests follow."""
+        if self._tls.selected_alpn_protocol() == ACME_TLS:
+            return CheckedChallenge()
         self._runtime.connections.remove_handshake(self)
         self._runtime.write_batching.add(self._plain)
         kind = Http2Client if self._tls.selected_alpn_protocol() == HTTP2 else self._kind
@@ -260,9 +267,19 @@ class TlsHandshake(TlsTransport):
         return super().describe()[0], self._peer
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._protocol is None:
+        if self._protocol is None or isinstance(self._protocol, CheckedChallenge):
             self._runtime.connections.remove_handshake(self, gone=True)
         super().connection_lost(exc)
+
+
+class CheckedChallenge(asyncio.Protocol):
+    """The connection of an authority that has seen the certificate of its challenge. Nothing else follows."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        """Drop the data."""
 
 
 class RejectedConnection(asyncio.Protocol):

@@ -13,6 +13,7 @@ from edgeproxy.edge.channel import Channel, ChannelClosedError
 from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.messages import (
+    AcmeChallenges,
     Alive,
     ClaimsUnused,
     Commit,
@@ -37,6 +38,7 @@ from edgeproxy.edge.messages import (
 )
 from edgeproxy.edge.proxy.exchange.prepared_configuration import PreparedConfiguration
 from edgeproxy.edge.proxy.process import revocation
+from edgeproxy.edge.proxy.transport.server_tls import create_challenge_context
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange.runtime import Runtime
@@ -48,7 +50,14 @@ ALIVE_SECONDS = 1.0
 OrderedMessage = SetEndpoints | Prepare | Commit | Discard | LoadCertificates
 """Messages that are handled in turn."""
 UrgentMessage = (
-    HubAnswered | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | DirectoryFlags | IssuerKeys
+    HubAnswered
+    | ClaimsUnused
+    | KeysLookedUp
+    | ForgetCustomers
+    | DirectoryValid
+    | DirectoryFlags
+    | IssuerKeys
+    | AcmeChallenges
 )
 """Messages that do not wait for their turn."""
 
@@ -115,6 +124,9 @@ class ControlHandler:
                 revocation.recheck_customers(self._runtime, names)
             case IssuerKeys(keys=keys):
                 self._generations.update_issuer_keys(keys)
+            case AcmeChallenges(tokens=tokens, certificates=certificates):
+                self._generations.update_challenges(tokens)
+                self._runtime.challenges = create_challenge_context(certificates)
             case DirectoryValid(until=until, residency=residency):
                 self._generations.update_directory_validity(until, residency)
             case DirectoryFlags(flags=flags, residency=residency):

@@ -14,6 +14,7 @@ from weakref import ref
 from edgeproxy.base import log
 from edgeproxy.base.trust import set_trust
 from edgeproxy.config.directory import parse_flag
+from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.messages import Services
 from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
 from edgeproxy.edge.proxy.routing.identity import FOREVER
@@ -62,6 +63,8 @@ class Generations:
         self._logs: list[AccessLog] = []
         """The services and access logs of previous snapshots that the current one does not have."""
         self._orphaned = False
+        self._challenges: dict[str, str] = {}
+        """The content for each pending token of ACME."""
         self._log = log.RateLimitedLog(LOST_LINES_LOG_SECONDS)
 
     # ---- the next one
@@ -94,6 +97,8 @@ class Generations:
         set_trust(now.trusted_files)
         self.number, self._prepared = number, None
         now.update_endpoints(prepared.endpoints)
+        if self._challenges:
+            self.update_challenges(self._challenges)
         if self._orphaned:
             self.on_supervisor_lost()
         self._previous.append(ref(before))
@@ -143,6 +148,14 @@ class Generations:
         self._runtime.snapshot.refresh_flags()
         if self._prepared is not None:
             self._prepared.snapshot.refresh_flags()
+
+    def update_challenges(self, tokens: dict[str, str]) -> None:
+        """Answer these tokens of ACME with their content, and no others."""
+        self._challenges = tokens
+        try:
+            self._runtime.snapshot.update_challenges(tokens)
+        except RowUnavailableError as error:
+            self._log.error("challenges of ACME get no answer", "acme", why=f"the table of {error} has no room")
 
     def update_endpoints(self, number: int, endpoints: Services) -> bool:
         """Take over the endpoints of the current or the prepared configuration.

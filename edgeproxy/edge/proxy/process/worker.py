@@ -305,7 +305,10 @@ def create_worker(
         Snapshot(draft, store, runtime.metrics, sharing=runtime.claim_waiter, key_lookup=runtime.key_lookup)
     )
     listeners = draft.settings.listen
-    inward = [None if each.tls is None else ServerTls(each.tls, http2=each.speaks_http2) for each in listeners]
+    inward = [
+        None if each.tls is None else ServerTls(each.tls, worker.store.state, http2=each.speaks_http2)
+        for each in listeners
+    ]
     return worker, listeners, inward
 
 

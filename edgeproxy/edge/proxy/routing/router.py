@@ -40,10 +40,14 @@ RouteT = TypeVar("RouteT", bound=Routable, covariant=True)
 class Site(Generic[RouteT]):
     """The routes of one host: layers, the more specific host's first."""
 
-    __slots__ = ("_layers",)
+    __slots__ = ("_layers", "_own_layers")
 
     def __init__(self, layers: "Iterable[_Layer[RouteT]]") -> None:
-        self._layers = tuple(layers)
+        self._layers = self._own_layers = tuple(layers)
+
+    def put_first(self, layer: "_Layer[RouteT] | None") -> None:
+        """Match the routes of this layer before all others; None: match only the site's own."""
+        self._layers = self._own_layers if layer is None else (layer, *self._own_layers)
 
     def match(self, path: bytes, method: bytes, request: RoutedRequest) -> RouteT:
         """Return the route for this path and method. Only a `ConditionalSite` looks at `request`.
@@ -217,11 +221,19 @@ class Router(Generic[R]):
             else:
                 sites[key] = Site([layers[each] for each in names])
         self._anywhere = sites[None]
+        self._sites = tuple(sites.values())
         self._exact: dict[bytes, Site[R]] = {}
         self._by_suffix: dict[bytes, Site[R]] = {}
         for name in hosts:
             own = name.removeprefix(b"*")
             (self._exact if own == name else self._by_suffix)[own] = sites[name]
+
+    def put_first(self, routes: Iterable[R]) -> None:
+        """Match these routes before all others, at any host, until the next call. Sites stay the same objects."""
+        first = list(routes)
+        layer = _create_layer(first, ()) if first else None
+        for site in self._sites:
+            site.put_first(layer)
 
     def find_site(self, host: bytes | None) -> Site[R]:
         """Return the site of a host; `host` in lower case, without port and trailing dot, or None if none was sent."""

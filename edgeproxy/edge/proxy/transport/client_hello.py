@@ -12,6 +12,9 @@ SPOKEN = frozenset((HTTP11.encode(), HTTP10.encode()))
 SPOKEN_WITH_HTTP2 = SPOKEN | {HTTP2.encode()}
 """The offers that a listener with HTTP/2 accepts."""
 
+ACME_TLS = "acme-tls/1"
+"""The only protocol that an authority offers when it checks a challenge (RFC 8737 section 4)."""
+
 NO_APPLICATION_PROTOCOL = b"\x15\x03\x03\x00\x02\x02\x78"
 """A record with the fatal alert of that name (RFC 7301 section 3.2)."""
 

@@ -5,13 +5,14 @@ A context serves its connections to their end. A set of unusable files changes n
 
 import ssl
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeproxy.base.client_tls import HTTP2, HTTP11, set_protocols
 from edgeproxy.base.trust import TlsFilesError, load_authorities, load_certificate
 from edgeproxy.config import certificates
-from edgeproxy.edge.proxy.transport.client_hello import HTTP10, SPOKEN, SPOKEN_WITH_HTTP2
+from edgeproxy.edge.proxy.transport.client_hello import ACME_TLS, HTTP10, SPOKEN, SPOKEN_WITH_HTTP2
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.listeners import ListenerTls
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
 class ServerTls:
     """The certificates that a listener presents to clients, and its requirements for theirs."""
 
-    def __init__(self, settings: "ListenerTls", *, http2: bool = False) -> None:
-        """`http2`: HTTP/2 is offered to clients. Raises TlsFilesError."""
-        self._settings = settings
+    def __init__(self, settings: "ListenerTls", state: Path, *, http2: bool = False) -> None:
+        """`state` is the edge's directory. `http2`: HTTP/2 is offered to clients. Raises TlsFilesError."""
+        self._settings, self._state = settings, state
         self._protocols = (HTTP2, HTTP11, HTTP10) if http2 else (HTTP11, HTTP10)
         self.spoken = SPOKEN_WITH_HTTP2 if http2 else SPOKEN
         """The accepted protocols. A client that offers any (ALPN) must offer one of these."""
@@ -32,7 +33,7 @@ class ServerTls:
 
     def load(self) -> None:
         """Reload the files. Raises TlsFilesError; then the previous context stays."""
-        pairs = self._settings.pairs
+        pairs = self._settings.list_pairs(self._state)
         client_ca = self._settings.client_ca
         contexts = [_create_context(pair.cert, pair.key, client_ca, self._protocols) for pair in pairs]
         if len(pairs) > 1:
@@ -62,6 +63,26 @@ class CertificateSelector:
         chosen = None if name is None else self.find_context(name)
         if chosen is not None and chosen is not context:
             tls.context = chosen
+
+
+def create_challenge_context(certificates: Mapping[str, str]) -> ssl.SSLContext | None:
+    """Create the context for an authority that checks challenges in a handshake (RFC 8737); None without challenges.
+
+    `certificates` are files by name. A missing file is left out: the challenge is over then.
+    """
+    names: dict[str, ssl.SSLContext] = {}
+    for name, file in certificates.items():
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        set_protocols(context, ACME_TLS)
+        try:
+            load_certificate(context, Path(file), None)
+        except TlsFilesError:
+            continue
+        names[name] = context
+    first = next(iter(names.values()), None)
+    if first is not None:
+        first.sni_callback = CertificateSelector(names)
+    return first
 
 
 def _create_context(cert: Path, key: Path, client_ca: Path | None, protocols: tuple[str, ...]) -> ssl.SSLContext:

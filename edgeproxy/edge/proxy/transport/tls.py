@@ -117,6 +117,12 @@ class TlsTransport(asyncio.Protocol):
 
     # ---- the handshake
 
+    def restart_handshake(self, context: ssl.SSLContext, data: bytes) -> None:
+        """Begin the handshake of a server again under another context. `data` has arrived so far."""
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._incoming.write(data)
+
     def on_handshake_data(self, data: bytes) -> bool:
         """Inspect the peer's bytes before the handshake is done. Return False if they led to a refusal."""
         return True

@@ -19,7 +19,7 @@ from redis.asyncio import Redis as Client
 from redis.asyncio.connection import Connection, ConnectionPool, SSLConnection
 from redis.asyncio.connection import parse_url as parse
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Lost
 from redis.exceptions import InvalidResponse, NoPermissionError, ReadOnlyError, RedisError, ResponseError
@@ -300,10 +300,24 @@ async def find_primary(url: str, tls: Tls) -> str:
     sentinels.sentinels = [_open_sentinel(f"{scheme}://{at}", tls) for at in parts.where]
     try:
         host, port = await sentinels.discover_master(service)
+    except MasterNotFoundError:  # It names each Sentinel, and of an error only the type.
+        faults = [fault for fault in await asyncio.gather(*map(_find_fault, sentinels.sentinels)) if fault]
+        if not faults:
+            raise
+        raise MasterNotFoundError(f"No master found for '{service}': {'; '.join(dict.fromkeys(faults))}") from None
     finally:
         await sentinels.aclose()
     who = f"{parts.who}@" if parts.who else ""
     return f"{scheme}://{who}{Address(str(host), int(port))}/{database}"
+
+
+async def _find_fault(sentinel: Client) -> str | None:
+    """Return why a Sentinel does not answer; None if it does."""
+    try:
+        await sentinel.ping()
+    except (RedisError, OSError) as error:
+        return format_error(error)
+    return None
 
 
 def _open_sentinel(url: str, tls: Tls) -> Client:

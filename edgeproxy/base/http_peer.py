@@ -8,6 +8,7 @@ most, and then other connections have a turn. A connection closes when a respons
 import asyncio
 import functools
 import ssl
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -17,6 +18,7 @@ from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawResponseMessage
 from aiohttp.streams import StreamReader
+from multidict import CIMultiDict
 from yarl import URL
 
 from edgeproxy.base.outgoing_proxy import find_proxy
@@ -268,8 +270,14 @@ class _Connector(aiohttp.TCPConnector):
                 host = req.url.host or ""
                 req.server_hostname = req.server_hostname or host
                 req.url = req.url.with_host(await self._find_target(host, req.url.port or 0))
-            auth = None if proxy.user is None else aiohttp.BasicAuth(proxy.user, proxy.password or "")
-            req.update_proxy(URL(proxy.url), auth, None)
+            fields: CIMultiDict[str] = CIMultiDict()
+            if proxy.user is not None:
+                # Not as `proxy_auth`, which the `repr` of a connection error shows.
+                login = b64encode(f"{proxy.user}:{proxy.password or ''}".encode()).decode()
+                fields["Proxy-Authorization"] = f"Basic {login}"
+                if not req.is_ssl():
+                    req.headers.update(fields)
+            req.update_proxy(URL(proxy.url), None, fields)
         return await super().connect(req, traces, timeout)
 
     def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext | None:

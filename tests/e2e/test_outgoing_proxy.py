@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -16,13 +16,35 @@ from edgeproxy.collector.webhooks.address_policy import find_refusal
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.squid import PROGRAM, Squid
+from loadtest.testbed.threaded_server import Threaded
 from tests.support.tls_peers import LEAVING, TlsPeer, build_aws_environment
 
 NAME = "service.test"
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SECONDS_MAX = 60.0
 VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Squid on this machine")
+
+
+class ServedInThread(Threaded):
+    """A proxy that answers as `serve` does."""
+
+    def __init__(self, serve: Serve) -> None:
+        super().__init__("proxy")
+        self._serve_one = serve
+        self.connections = 0
+
+    async def _begin(self) -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections += 1
+            await self._serve_one(reader, writer)
+
+        self._server = await asyncio.start_server(serve, HOST, 0)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    async def _end(self) -> None:
+        self._server.close()
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +155,24 @@ def test_customer_s_webhook_reaches_no_internal_address_through_the_proxy(
     assert failure is not None
     assert failure.why.startswith("it leads to "), failure
     assert len(squid.requests) == before
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", b"HTTP/1.1 200 OK\r\n"])
+@pytest.mark.parametrize("name", LEAVING)
+def test_proxy_that_closes_or_answers_with_a_page_fails_each_call_without_its_password(
+    name: str, answer: bytes, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    with ServedInThread(serve) as proxy:
+        set_proxy(f"http://me:hush-hush@{HOST}:{proxy.port}", ())
+        result = call(name, peer, monkeypatch)
+    assert proxy.connections, result
+    assert not peer.heard
+    assert "hush-hush" not in result
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html", b"nonsense\r\n\r\n"])

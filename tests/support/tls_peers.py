@@ -165,6 +165,11 @@ async def open_hub(url: str, own: Pair | None = None) -> object:
     return await Link.open(f"rediss://{urlsplit(url).netloc}/0", tls, deadline=5.0)
 
 
+async def open_sentinels(url: str) -> object:
+    """Ask a Sentinel for the primary of a hub."""
+    return await Link.open(f"rediss+sentinel://{urlsplit(url).netloc}/hub/0", Tls(), deadline=5.0)
+
+
 async def send_mail(url: str) -> object:
     parts = urlsplit(url)
     server = {"server": f"{parts.hostname}:{parts.port}", "tls": "tls", "sender": "a@example.com"}
@@ -199,6 +204,7 @@ TRUSTING: dict[str, Call] = LEAVING | {
     "probe": lambda url: _ready_call("probe", url),
     "PostgreSQL": open_database,
     "hub": open_hub,
+    "Sentinels": open_sentinels,
     "mail": send_mail,
 }
 """All calls over TLS."""

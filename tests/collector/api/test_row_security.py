@@ -485,6 +485,7 @@ def test_every_endpoint_for_customers_works_under_row_security(
         ("GET", "/billing/quotas", None, 200),
         ("GET", "/billing/invoices", None, 200),
         ("GET", "/billing/invoices/upcoming?projected=true", None, 200),
+        ("GET", "/billing/costs", None, 200),
         ("PUT", "/billing/spend-alerts", {"amounts": [100]}, 200),
         ("GET", "/billing/spend-alerts", None, 200),
         ("GET", f"/billing/invoices/{own.invoice}", None, 200),

@@ -25,6 +25,7 @@ pytest_plugins = [
     "tests.support.edge_fixtures",
     "tests.support.redis_fixtures",
     "tests.support.stripe_fixtures",
+    "tests.support.workers",
 ]
 
 # CI always has the same seed, so a hundred examples would be the same hundred in each run. The nightly run draws twelve
@@ -42,14 +43,6 @@ NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/loca
 CHROMIUM = shutil.which("chromium")
 WANTING = "on this machine"
 """A text in every skip reason that names a missing program."""
-FIRST = (
-    "tests/demo/",
-    "tests/test_",
-    "tests/loadtest/",
-    "tests/faults/",
-    "tests/e2e/",
-)
-"""The slowest tests. A run with several processes starts with them, so that the processes end at about one time."""
 GARBAGE = 10_000
 """New objects before the next garbage collection. Tests create many objects and keep few."""
 
@@ -75,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.soak:
         settings.load_profile("soak")
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if os.environ.get("CI") and whole and not hasattr(config, "workerinput") and (missing := lacking()):
+    if os.environ.get("CI") and whole and (missing := lacking()):
         raise pytest.UsageError(f"in CI no test is skipped for want of a program: there is no {', '.join(missing)}")
 
 
@@ -143,11 +136,6 @@ def lacking() -> list[str]:
     return [name for name, found in there.items() if found is None]
 
 
-def place(item: pytest.Item) -> int:
-    """Return the sort key of a test in a run with several processes. Tests with equal keys keep their order."""
-    return next((n for n, prefix in enumerate(FIRST) if item.nodeid.startswith(prefix)), len(FIRST))
-
-
 def draws_cases(item: pytest.Item) -> bool:
     """Return whether the seed changes a test's cases: it uses Hypothesis, or the fixture `seed`."""
     return is_hypothesis_test(getattr(item, "obj", None)) or "seed" in getattr(item, "fixturenames", ())
@@ -173,8 +161,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if config.option.properties:
         config.hook.pytest_deselected(items=[item for item in items if not draws_cases(item)])
         items[:] = filter(draws_cases, items)
-    if hasattr(config, "workerinput"):  # of pytest-xdist
-        items.sort(key=place)
     left_out = {}
     if not config.option.soak:
         left_out["soak"] = pytest.mark.skip(reason="a long test: only with --soak")

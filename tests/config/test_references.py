@@ -50,8 +50,8 @@ def test_two_routes_cannot_take_the_same_requests(problems, first, second):
     ],
 )
 def test_condition_that_no_request_meets_is_refused(problems, route, problem):
-    (found,) = routes(problems, f"path: /a, {route}")
-    assert found.startswith(f"edge.yaml:3: routes.0.{problem}")
+    (fault,) = routes(problems, f"path: /a, {route}")
+    assert fault.startswith(f"edge.yaml:3: routes.0.{problem}")
 
 
 def test_route_names_are_unique(problems):

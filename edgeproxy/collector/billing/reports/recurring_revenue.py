@@ -6,8 +6,8 @@ ten-thousandths of its smallest unit, millicredits for US dollars.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -80,7 +80,7 @@ async def fetch_recurring_revenue(
     for one, other in ((at_begin, at_end), (at_end, at_begin)):
         for row in await connection.execute(_group_pairs(at_begin, at_end, one, other)):
             values = [*row]
-            pairs.append((_parse_terms(values[:5]), _parse_terms(values[5:10]), int(values[10])))
+            pairs.append((_parse_terms(*values[:5]), _parse_terms(*values[5:10]), int(values[10])))
     versions = {terms.version for one, other, _ in pairs for terms in (one, other) if terms is not None}
     plans = await plan_versions.fetch_plans(connection, versions, scope.currency)
     sums: dict[str, int] = defaultdict(int)
@@ -160,9 +160,10 @@ def _group_pairs(at_begin: sa.Subquery, at_end: sa.Subquery, one: sa.Subquery, o
     return statement.group_by(*columns)
 
 
-def _parse_terms(row: Sequence[Any]) -> _Terms | None:
+def _parse_terms(
+    version: str | None, is_yearly: bool, is_resting: bool, quantity: int, is_trial: bool
+) -> _Terms | None:
     """Return the terms in the columns of a row, or None if the customer had none."""
-    version, is_yearly, is_resting, quantity, is_trial = row
     if version is None:
         return None
     return _Terms(version, bool(is_yearly), bool(is_resting), quantity, bool(is_trial))

@@ -101,13 +101,15 @@ class ConditionalSite(Site[RouteT]):
 
     def _find(self, path: bytes, request: RoutedRequest) -> "list[RouteT] | None":
         for number, tree in zip(count(1), self._trees):
-            found = [(routes, is_name) for each, is_name in tree.list_routes(path) if (routes := _meet(each, request))]
+            matched = [
+                (routes, is_name) for each, is_name in tree.list_routes(path) if (routes := _meet(each, request))
+            ]
             # As in `_create_layer`: `/v1` of a wider host comes before the name of `/v1/*` here.
-            is_alone = len(found) == 1 and found[0][1]
+            is_alone = len(matched) == 1 and matched[0][1]
             if is_alone and any(_meet(wider.exact.get(path, []), request) for wider in self._trees[number:]):
                 continue
-            if found:
-                return found[0][0]
+            if matched:
+                return matched[0][0]
         return None
 
 
@@ -134,10 +136,10 @@ class PathTree(Generic[RouteT]):
 
         A tree has as many nodes as its paths have segments, and each is visited once at most.
         """
-        found: list[tuple[list[RouteT], bool]] = []
+        matched: list[tuple[list[RouteT], bool]] = []
         if path.startswith(b"/"):
-            self._root.visit(path[1:].split(b"/"), 0, found)
-        return found
+            self._root.visit(path[1:].split(b"/"), 0, matched)
+        return matched
 
 
 class _Node(Generic[RouteT]):
@@ -160,18 +162,18 @@ class _Node(Generic[RouteT]):
         self.any = self.any or _Node()
         return self.any
 
-    def visit(self, segments: list[bytes], position: int, found: "list[tuple[list[RouteT], bool]]") -> None:
+    def visit(self, segments: list[bytes], position: int, matched: "list[tuple[list[RouteT], bool]]") -> None:
         """Append the routes of the rest of a path: a literal segment before a wildcard, and a prefix last."""
         if position == len(segments):
-            found.append((self.here, False))
-            found.append((self.below, True))
+            matched.append((self.here, False))
+            matched.append((self.below, True))
             return
         segment = segments[position]
         if (literal := self.literals.get(segment)) is not None:
-            literal.visit(segments, position + 1, found)
+            literal.visit(segments, position + 1, matched)
         if self.any is not None and segment:
-            self.any.visit(segments, position + 1, found)
-        found.append((self.below, False))
+            self.any.visit(segments, position + 1, matched)
+        matched.append((self.below, False))
 
 
 def _meet(routes: list[RouteT], request: RoutedRequest) -> list[RouteT]:

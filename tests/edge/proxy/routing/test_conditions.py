@@ -103,11 +103,11 @@ def test_router_finds_the_route_of_a_naive_matcher(
     query = "&".join(f"q={value}" for value in q)
     request = read_refused_head(head(f"{method.decode()} {path.decode()}?{query} HTTP/1.1", *lines))
     try:
-        found: Any = Router(routes).find_site(b"api.test").match(path, method, request)
+        result: Any = Router(routes).find_site(b"api.test").match(path, method, request)
     except RejectedError as error:
-        found = error.status
+        result = error.status
     expected = find_naively(routes, path, method, {"x-a": a, "x-b": b}, q)
-    assert found is expected or found == expected
+    assert result is expected or result == expected
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ cdef class Endpoint(IdlePool):
 cdef class Service:
     cdef public object _chance, _ejections, _log, _origins, _outliers, _owners, _pairs_in, affinity, attempts, breaker, budget
     cdef public object connect_timeout, endpoints, host, idle_timeout, max_buffered_bytes, max_head_bytes
-    cdef public object max_idle_connections, name, next_pair, region, region_fields, request_id_field, response_seconds
+    cdef public object max_idle_connections, name, next_pair, proxy_protocol, region, region_fields, request_id_field, response_seconds
     cdef public object timeouts
     cdef public bint speaks_http2
     @cython.locals(one=Endpoint, other=Endpoint)

@@ -44,9 +44,14 @@ class ClientTlsSettings(Protocol):
 class ClientTls:
     """TLS of the edge towards an upstream."""
 
-    def __init__(self, settings: ClientTlsSettings, protocol: str = HTTP11) -> None:
-        """Load the files; raises TlsFilesError. `protocol` is an ALPN name."""
-        self.settings, self.protocol = settings, protocol
+    def __init__(
+        self, settings: ClientTlsSettings, protocol: str = HTTP11, trusted: tuple[Path, ...] | None = None
+    ) -> None:
+        """Load the files; raises TlsFilesError. `protocol` is an ALPN name.
+
+        `trusted` are the files of the setting `trust`; None: those of the process.
+        """
+        self.settings, self.protocol, self.trusted = settings, protocol, trusted
         self.server_name = settings.server_name
         """The name that the certificate must have; None: the host of the endpoint."""
         self.context: ssl.SSLContext
@@ -72,7 +77,7 @@ class ClientTls:
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         elif settings.ca is None:
-            load_trusted(context)
+            load_trusted(context, self.trusted)
         else:
             load_authorities(context, settings.ca)
         if settings.cert is not None and settings.key is not None:

@@ -46,13 +46,16 @@ def set_trust(files: Sequence[Path]) -> None:
     _trust.files = tuple(files)
 
 
-def load_trusted(context: ssl.SSLContext) -> None:
-    """Make a context trust the system's and the configured authorities. Raises TlsFilesError."""
+def load_trusted(context: ssl.SSLContext, files: Sequence[Path] | None = None) -> None:
+    """Make a context trust the system's authorities and those of these files; None: the files of the process.
+
+    Raises TlsFilesError.
+    """
     for variable in AUTHORITY_VARIABLES:
         if (at := os.environ.get(variable)) and not os.path.exists(at):
             raise TlsFilesError(f"the authorities {at} of {variable} are not there")
     context.load_default_certs()
-    for file in _trust.files:
+    for file in _trust.files if files is None else files:
         load_authorities(context, file)
 
 

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 import yaml
 
+from loadtest.testbed.authority import Authority
 from loadtest.testbed.customers import UNLIMITED, key_line, key_of, people
 from loadtest.testbed.edge import COMMAND, Edge, StartEdge, total
 from loadtest.testbed.http_client import Wire, ask
@@ -21,6 +22,7 @@ from loadtest.testbed.process import Process, kill
 from loadtest.testbed.upstream import Upstream
 from loadtest.testbed.waiting import until, within
 from tests.e2e.site import Site
+from tests.support.tls_peers import TlsPeer
 
 RELOADS = 50
 FLIP = b"GET /flip HTTP/1.1\r\nHost: a\r\nX-API-Key: %b\r\n\r\n" % key_of(UNLIMITED).encode()
@@ -182,6 +184,28 @@ def test_an_access_log_that_cannot_be_written_is_refused(start_edge: StartEdge, 
     assert edge.ask("/logged", key=key_of(UNLIMITED)).status == 200
     log = tmp_path / "log"
     until(lambda: log.exists() and b"/logged" in log.read_bytes(), "it is logged")
+
+
+def test_an_upstream_serves_at_once_with_the_trust_of_the_same_reload(start_edge: StartEdge, tmp_path: Path) -> None:
+    authority = Authority(tmp_path, "site")
+    edge = start_edge()
+    with TlsPeer(authority.issue(HOST)) as peer:
+        upstream = {"endpoints": [f"https://{HOST}:{peer.port}"], "health": {"path": "/health", "every": "1h"}}
+        upstreams = {**edge.settings["upstreams"], "secure": upstream}
+        routes = [{"name": "secure", "path": "/secure", "upstream": "secure"}, ALL]
+        assert edge.reload(upstreams=upstreams, routes=routes).json()["result"] == "ok"
+        assert edge.ask("/secure", key=key_of(UNLIMITED)).status == 503, "nobody trusts it"
+        assert edge.reload(trust={"files": str(authority.file)}).json()["result"] == "ok"
+        assert edge.ask("/secure", key=key_of(UNLIMITED)).status == 200
+        assert edge.reload(trust={}).json()["result"] == "ok"
+        assert edge.ask("/secure", key=key_of(UNLIMITED)).status == 503
+        moved = {**upstreams, "other": {**upstream, "pool": 7}}
+        routes = [{"name": "other", "path": "/other", "upstream": "other"}, *routes]
+        assert (
+            edge.reload(upstreams=moved, routes=routes, trust={"files": str(authority.file)}).json()["result"] == "ok"
+        )
+        for path in ("/other", "/secure"):
+            assert edge.ask(path, key=key_of(UNLIMITED)).status == 200
 
 
 @pytest.fixture

@@ -4,12 +4,14 @@ Nothing changes until all serving workers have prepared the new configuration; t
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.config.edge.settings import EdgeSettings
+from edgeproxy.config.edge.upstreams import Upstream
 from edgeproxy.config.outgoing import use_outgoing
 from edgeproxy.edge.channel import Frame
 from edgeproxy.edge.messages import LoadCertificates, Prepare, Services, Start, pack_for_workers
@@ -86,7 +88,7 @@ class Changeover:
             if self._workers.number != self._number:
                 self._workers.discard(self._number)
                 self._upstreams.drop()
-            self._prober.follow(self._serving.upstreams)
+            self._prober.follow(_list_probed(self._serving))
         if whys:
             return whys
         if self._renewed:
@@ -97,9 +99,9 @@ class Changeover:
 
     async def _change(self, settings: EdgeSettings) -> list[str]:
         certificates = await self._certificates.consider(settings)
-        follow = partial(self._prober.follow, self._serving.upstreams, settings.upstreams)
+        follow = partial(self._prober.follow, _list_probed(self._serving), _list_probed(settings))
         await run_in_thread("load certificates for probes", follow)
-        services = await self._upstreams.consider(settings.upstreams, FIRST_LOOKUP_SECONDS)
+        services = await self._upstreams.consider(settings.upstreams, FIRST_LOOKUP_SECONDS, settings.trust.files)
         start, prepare = await asyncio.to_thread(self._pack, settings, services)
         within = PREPARE_SECONDS + len(prepare.data) / PREPARED_BYTES_PER_SECOND
         whys = await self._workers.prepare(self._number, prepare, within)
@@ -117,3 +119,8 @@ class Changeover:
         start = self._start(self._number, settings)
         prepare = Prepare(self._number, start.settings, services)
         return pack_for_workers(start), pack_for_workers(prepare)
+
+
+def _list_probed(settings: EdgeSettings) -> tuple[Mapping[str, Upstream], tuple[Path, ...]]:
+    """Return the upstreams of a configuration, and the files that it trusts."""
+    return settings.upstreams, settings.trust.files

@@ -6,6 +6,7 @@
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
+from pathlib import Path
 from time import monotonic
 from typing import NamedTuple
 
@@ -32,6 +33,8 @@ class ProbeTerms(NamedTuple):
     """Bytes of the answer's head: the bound of the upstream's other answers."""
     proxy_protocol: str | None = None
     """The version of the PROXY protocol: the connection begins with a header. None: with none."""
+    trusted: tuple[Path, ...] = ()
+    """The files of the setting `trust`, if the connection uses them."""
 
 
 class ProbeTarget(NamedTuple):

@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 
 from aiohttp import ClientError
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -21,10 +22,11 @@ from edgeproxy.config.edge.upstreams import Endpoint, Upstream
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.edge.proxy.transport.proxy_header import UNKNOWN
 from edgeproxy.edge.supervisor.grpc_probe import probe_service
-from edgeproxy.edge.supervisor.health import ProbeTarget
+from edgeproxy.edge.supervisor.health import ProbeTarget, ProbeTerms
+from edgeproxy.edge.supervisor.upstreams import find_probe_terms
 
-TlsTerms = tuple[UpstreamTls, str]
-"""TLS towards an upstream, and the ALPN name of the protocol in it."""
+TlsTerms = tuple[UpstreamTls, str, tuple[Path, ...]]
+"""TLS towards an upstream, the ALPN name of the protocol in it, and the trusted files."""
 
 PROBE_SECONDS_MAX = 5.0
 """Seconds that a probe may take at most; it never takes longer than the interval of its target."""
@@ -35,20 +37,24 @@ AGENT = "edgeproxy-health"
 class Prober:
     """Probes the addresses of upstreams, each on the terms of its target."""
 
-    def __init__(self, upstreams: Mapping[str, Upstream]) -> None:
+    def __init__(self, upstreams: Mapping[str, Upstream], trusted: tuple[Path, ...] = ()) -> None:
         self._tls: dict[TlsTerms, ClientTls] = {}
         self._users: dict[TlsTerms, str] = {}
         """The name of an upstream that uses each TLS context."""
         self._log = log.get_logger()
-        self.follow(upstreams)
+        self.follow((upstreams, trusted))
 
-    def follow(self, *configured: Mapping[str, Upstream]) -> None:
-        """Load the TLS contexts that probes of these upstreams need and drop all others. Reads files."""
+    def follow(self, *configured: tuple[Mapping[str, Upstream], tuple[Path, ...]]) -> None:
+        """Load the TLS contexts that probes need and drop all others. Reads files.
+
+        Each configuration has its upstreams, and the files that it trusts.
+        """
         self._users = {
-            (upstream.tls, HTTP11 if upstream.health.grpc is None else HTTP2): name
-            for upstreams in configured
+            find_tls_terms(terms): name
+            for upstreams, trusted in configured
             for name, upstream in upstreams.items()
-            if upstream.health is not None and any(endpoint.scheme == "https" for endpoint in upstream.endpoints)
+            if (terms := find_probe_terms(upstream, trusted)) is not None
+            and any(endpoint.scheme == "https" for endpoint in upstream.endpoints)
         }
         remaining = {tls: loaded for tls, loaded in self._tls.items() if tls in self._users}
         # In one step: probes go on while this runs in a thread.
@@ -72,7 +78,7 @@ class Prober:
         """Return why this address is down; None if it is up."""
         endpoint, terms = Endpoint(url=target.url), target.terms
         seconds = min(terms.every, PROBE_SECONDS_MAX)
-        tls = self._tls.get((terms.tls, HTTP11 if terms.service is None else HTTP2))
+        tls = self._tls.get(find_tls_terms(terms))
         if endpoint.scheme == "http":
             tls = None
         elif tls is None:
@@ -89,6 +95,11 @@ class Prober:
             return f"no answer within {seconds:g} s"
         except OSError as error:
             return describe_failure(error)
+
+
+def find_tls_terms(terms: ProbeTerms) -> TlsTerms:
+    """Return the part of a probe's terms that its TLS context depends on."""
+    return terms.tls, HTTP11 if terms.service is None else HTTP2, terms.trusted
 
 
 class FixedResolver(AbstractResolver):

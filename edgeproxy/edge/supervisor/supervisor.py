@@ -113,10 +113,14 @@ class Supervisor:
         self._ledger_counts = LedgerCountWriter(store, settings, self._hub_reader.ask)
         self._issuers = IssuerKeyFetcher(settings.state, settings.issuers, self._workers.publish)
         self._traces = Traces(settings.tracing, settings.region)
-        prober = Prober(settings.upstreams)
+        prober = Prober(settings.upstreams, settings.trust.files)
         self._table_reader = TableReader(store)
         self._upstreams = Upstreams(
-            settings.upstreams, self._workers.publish, prober, refused=self._table_reader.refused
+            settings.upstreams,
+            self._workers.publish,
+            prober,
+            refused=self._table_reader.refused,
+            trusted=settings.trust.files,
         )
         self._certificates = Certificates(settings, self._renew)
         self._changeover = Changeover(settings, self._start, self._workers, self._upstreams, self._certificates, prober)
@@ -226,7 +230,7 @@ class Supervisor:
         whys = await self._changeover(settings)
         if not whys:
             if settings.trust != trust:
-                self._renew()
+                self._accounting.renew()
             self._accounting.follow(Destinations.from_settings(settings))
             if self._coordinator is not None:
                 await self._coordinator.follow(settings.hub)

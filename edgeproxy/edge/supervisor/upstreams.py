@@ -9,6 +9,7 @@ Look-ups and probes belong to no configuration: results that another configurati
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import TypedDict
 
 from edgeproxy.base.tasks import Tasks
@@ -44,7 +45,8 @@ class Upstreams:
     """The upstreams of the serving configuration, and of one that is considered.
 
     `send` sends a message to workers, and `probe` probes; `refused` returns the connections that workers could not
-    make. `number` is the serving configuration's. Names are looked up once in `every` seconds.
+    make. `number` is the serving configuration's, and `trusted` are the files of its setting `trust`. Names are looked
+    up once in `every` seconds.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class Upstreams:
         look_up: LookUp | None = None,
         refused: FetchRefusals | None = None,
         *,
+        trusted: tuple[Path, ...] = (),
         number: int = 1,
         every: float = resolver.LOOKUP_SECONDS,
     ) -> None:
-        self._upstreams = upstreams
+        self._upstreams, self._trusted = upstreams, trusted
         self._considered: Mapping[str, Upstream] = {}
+        self._considered_trusted: tuple[Path, ...] = ()
         self._number = number
         self._send = send
         self._failures: Counter[str] = Counter()
@@ -87,25 +91,27 @@ class Upstreams:
         if self._reachability is not None:
             self._tasks.start("reachability", self._reachability.watch())
 
-    async def consider(self, upstreams: Mapping[str, Upstream], seconds: float) -> Services:
+    async def consider(
+        self, upstreams: Mapping[str, Upstream], seconds: float, trusted: tuple[Path, ...] = ()
+    ) -> Services:
         """Look up and probe these upstreams too, and return their services.
 
         Return once every first result is there, or after `seconds`. Call `adopt` or `drop` next.
         """
-        self._considered = upstreams
+        self._considered, self._considered_trusted = upstreams, trusted
         self._follow()
         await self._wait_until_known(seconds)
-        return self._services(upstreams)
+        return self._services(upstreams, trusted)
 
     def adopt(self, number: int) -> None:
         """Serve the considered upstreams, under this number, and send their services to workers."""
-        self._upstreams, self._number = self._considered, number
+        self._upstreams, self._trusted, self._number = self._considered, self._considered_trusted, number
         self.drop()
         self._send_now()
 
     def drop(self) -> None:
         """Forget the considered upstreams."""
-        self._considered = {}
+        self._considered, self._considered_trusted = {}, ()
         self._follow()
 
     async def _wait_until_known(self, seconds: float) -> None:
@@ -127,30 +133,30 @@ class Upstreams:
 
     def message(self) -> SetEndpoints:
         """Return the message to workers."""
-        return SetEndpoints(self._number, self._services(self._upstreams))
+        return SetEndpoints(self._number, self._services(self._upstreams, self._trusted))
 
-    def _services(self, upstreams: Mapping[str, Upstream]) -> Services:
+    def _services(self, upstreams: Mapping[str, Upstream], trusted: tuple[Path, ...]) -> Services:
         return {
             name: [
                 EndpointAddresses(
                     [each["address"] for each in entry["addresses"]],
                     [each["address"] for each in entry["addresses"] if each["up"] or upstream.health is None],
                 )
-                for entry in self._report(name, upstream)
+                for entry in self._report(name, upstream, trusted)
             ]
             for name, upstream in upstreams.items()
         }
 
     def report(self) -> dict[str, list[EndpointReport]]:
         """Return the field `upstreams` of `GET /status`: the endpoints of each serving upstream."""
-        return {name: self._report(name, upstream) for name, upstream in self._upstreams.items()}
+        return {name: self._report(name, upstream, self._trusted) for name, upstream in self._upstreams.items()}
 
     def series(self) -> list[Series]:
         """Return the metrics of upstreams. Counters begin at zero with each supervisor."""
         names = [*self._failures, *(name for name in self._upstreams if name not in self._failures)]
         metrics: list[Series] = [("edge_dns_failures_total", (name,), (self._failures[name],)) for name in names]
         for name, upstream in self._upstreams.items():
-            addresses = [each for entry in self._report(name, upstream) for each in entry["addresses"]]
+            addresses = [each for entry in self._report(name, upstream, self._trusted) for each in entry["addresses"]]
             up = sum(each["up"] for each in addresses)
             metrics += [
                 ("edge_upstream_endpoints", (name, "up"), (up,)),
@@ -158,8 +164,8 @@ class Upstreams:
             ]
         return metrics
 
-    def _report(self, name: str, upstream: Upstream) -> list[EndpointReport]:
-        endpoints, terms = upstream.endpoints, find_probe_terms(upstream)
+    def _report(self, name: str, upstream: Upstream, trusted: tuple[Path, ...]) -> list[EndpointReport]:
+        endpoints, terms = upstream.endpoints, find_probe_terms(upstream, trusted)
         entries: list[EndpointReport] = [
             EndpointReport(url=endpoint.url, why=self._resolver[endpoint.host].why, addresses=[])
             for endpoint in endpoints
@@ -232,8 +238,12 @@ class Upstreams:
         self._health.follow(
             (
                 ProbeTarget(name, endpoint.url, address, terms)
-                for name, upstream in self._all()
-                if (terms := find_probe_terms(upstream)) is not None
+                for upstreams, trusted in (
+                    (self._upstreams, self._trusted),
+                    (self._considered, self._considered_trusted),
+                )
+                for name, upstream in upstreams.items()
+                if (terms := find_probe_terms(upstream, trusted)) is not None
                 for endpoint in upstream.endpoints
                 for address in self._resolver[endpoint.host].addresses
             ),
@@ -241,12 +251,24 @@ class Upstreams:
         )
 
 
-def find_probe_terms(upstream: Upstream) -> ProbeTerms | None:
-    """Return the terms of an upstream's probes; None without health checks."""
+def find_probe_terms(upstream: Upstream, trusted: tuple[Path, ...]) -> ProbeTerms | None:
+    """Return the terms of an upstream's probes; None without health checks.
+
+    `trusted` are the files of the setting `trust`. They are no terms of an upstream that does not use them: otherwise
+    a change of them would probe it anew.
+    """
     if upstream.health is None:
         return None
     host = None if upstream.sent_host in ("pass", "upstream") else upstream.sent_host
     health = upstream.health
+    uses_trust = upstream.tls.verify and upstream.tls.ca is None
     return ProbeTerms(
-        health.path or "", health.every, upstream.tls, host, health.grpc, upstream.head, upstream.proxy_protocol
+        health.path or "",
+        health.every,
+        upstream.tls,
+        host,
+        health.grpc,
+        upstream.head,
+        upstream.proxy_protocol,
+        trusted if uses_trust and any(endpoint.scheme == "https" for endpoint in upstream.endpoints) else (),
     )

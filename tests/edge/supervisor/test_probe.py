@@ -292,10 +292,10 @@ def test_old_and_new_probe_terms_coexist_after_a_reload(tmp_path: Path) -> None:
         url = old.endpoints[0].url
         targets = [ProbeTarget("api", url, "127.0.0.1", ProbeTerms("/", 5.0, upstream.tls)) for upstream in (old, new)]
         assert await prober(targets[1]) == "its certificates cannot be loaded"
-        prober.follow({"api": old}, {"api": new})
+        prober.follow(({"api": old}, ()), ({"api": new}, ()))
         assert "is refused" in str(await prober(targets[0]))
         assert await prober(targets[1]) is None
-        prober.follow({"api": new})
+        prober.follow(({"api": new}, ()))
         assert await prober(targets[0]) == "its certificates cannot be loaded"
         assert await prober(targets[1]) is None
 

@@ -14,6 +14,7 @@ import uvloop
 
 from edgeproxy.base.outgoing_proxy import find_proxy
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.base.trust import stamp_files
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.edge.load import load_edge, try_load_edge
 from edgeproxy.config.edge.settings import EdgeSettings
@@ -29,6 +30,7 @@ from edgeproxy.edge.supervisor.reload import ReloadOutcome, Reloads, next_proble
 from edgeproxy.edge.supervisor.upstreams import Upstreams
 from edgeproxy.edge.supervisor.watch import SettlingFiles, watch_files
 from edgeproxy.edge.supervisor.workers import Workers
+from loadtest.testbed.authority import Authority
 from loadtest.testbed.waiting import turned, within
 from tests.edge.supervisor.standing_in import STAND_IN, ask, importable, ready, run, start
 from tests.support.logs import capture_logs
@@ -498,7 +500,7 @@ def test_a_drain_cancels_a_configuration_in_preparation() -> None:
 # ---- upstreams and workers together
 
 
-def test_upstreams_and_the_proxy_change_only_together_with_the_workers(
+def test_upstreams_trust_and_the_proxy_change_only_together_with_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def settings(upstreams: str) -> EdgeSettings:
@@ -510,13 +512,16 @@ def test_upstreams_and_the_proxy_change_only_together_with_the_workers(
     two = settings(
         "{api: {endpoints: [http://10.0.0.1:80], health: {path: /h, every: 1h}},"
         " more: {endpoints: [http://10.0.0.2:80], health: {path: /h, every: 1h}}}\n"
-        "proxy: http://proxy.example:3128"
+        f"proxy: http://proxy.example:3128\ntrust: {{files: {Authority(tmp_path).file}}}"
     )
     monkeypatch.delenv("https_proxy", raising=False)
-    monkeypatch.delenv("HTTPS_PROXY", raising=False)
+    for name in ("HTTPS_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"):
+        monkeypatch.delenv(name, raising=False)
 
     def has_proxy() -> bool:
-        return find_proxy("https://api.example.com") is not None
+        has_one = find_proxy("https://api.example.com") is not None
+        assert bool(stamp_files()) == has_one, "the trust is of the same configuration"
+        return has_one
 
     probed: list[str] = []
 

@@ -6,7 +6,6 @@ It is made in a thread. So nothing here may touch a table, a connection, or any 
 from collections.abc import Mapping
 
 from edgeproxy.base.client_tls import HTTP2, HTTP11, ClientTls
-from edgeproxy.base.trust import set_trust
 from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.edge.customer_store import Customers
@@ -24,8 +23,6 @@ class PreparedConfiguration:
         self.settings: EdgeSettings
         self.customers: Customers
         self.settings, self.customers = edge_load.restore_settings(dumped)
-        if serving is None:  # Nothing serves yet. A later configuration's trust applies from its commit on.
-            set_trust(self.settings.trust.files)
         self.upstream_tls = create_upstream_tls(self.settings, serving or {})
         # Once per process, and here: otherwise the first request with a key would wait for the models, and the loop for
         # jwt.
@@ -38,11 +35,12 @@ class PreparedConfiguration:
 def create_upstream_tls(settings: EdgeSettings, serving: Mapping[str, ClientTls]) -> dict[str, ClientTls]:
     """Create the TLS settings towards each upstream that uses TLS. Raises TlsFilesError."""
     outward: dict[str, ClientTls] = {}
+    trusted = settings.trust.files
     for name, upstream in settings.upstreams.items():
         if any(endpoint.scheme == "https" for endpoint in upstream.endpoints):
             known = serving.get(name)
             protocol = HTTP2 if upstream.protocol == "h2" else HTTP11
-            if known is None or (known.settings, known.protocol) != (upstream.tls, protocol):
-                known = ClientTls(upstream.tls, protocol)
+            if known is None or (known.settings, known.protocol, known.trusted) != (upstream.tls, protocol, trusted):
+                known = ClientTls(upstream.tls, protocol, trusted)
             outward[name] = known
     return outward

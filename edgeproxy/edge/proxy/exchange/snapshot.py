@@ -166,8 +166,6 @@ class Snapshot:
         self.overload = settings.overload
         self.upstream_tls = draft.upstream_tls
         """The TLS settings of each upstream that uses TLS."""
-        self.trusted_files = settings.trust.files
-        """The files of the setting `trust`."""
         self.heads: tuple[BytesCache[BlockMeaning], ...] = _create_head_caches()
         """Cached header blocks, of ordinary peers and of trusted proxies."""
         self.whole_heads: tuple[BytesCache[HeadMeaning], ...] = _create_head_caches()

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from weakref import ref
 
 from edgeproxy.base import log
-from edgeproxy.base.trust import set_trust
 from edgeproxy.config.directory import parse_flag
 from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.messages import Services
@@ -94,7 +93,6 @@ class Generations:
             return False
         before, now = runtime.snapshot, prepared.snapshot
         runtime.serve_snapshot(now)
-        set_trust(now.trusted_files)
         self.number, self._prepared = number, None
         now.update_endpoints(prepared.endpoints)
         if self._challenges:

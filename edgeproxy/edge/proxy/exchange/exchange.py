@@ -46,9 +46,9 @@ from edgeproxy.edge.proxy.observation.exchange_states import (
     Unread,
 )
 from edgeproxy.edge.proxy.observation.request_ids import SAMPLED, SAMPLED_AT, SPAN_ID, format_trace
+from edgeproxy.edge.proxy.routing.cors import find_requested_method, is_preflight
 from edgeproxy.edge.proxy.routing.end_users import find_limit_set
 from edgeproxy.edge.proxy.routing.identity import UnresolvedIdentity
-from edgeproxy.edge.proxy.routing.preauth_policy import find_requested_method, is_preflight
 from edgeproxy.edge.proxy.routing.query_key import find_key
 from edgeproxy.edge.proxy.routing.router import NO_SITE
 from edgeproxy.edge.proxy.transport.deadlines import NEVER
@@ -289,9 +289,8 @@ class Exchange(Forwarding):
         return self.site.match(self.path, find_requested_method(self) or b"", self)
 
     def _is_own_preflight(self) -> bool:
-        """Return whether this is a browser's preflight that the edge answers. A preflight has no body."""
-        has_more = self.length or self.head.chunked or self.head.upgrade
-        return self.answers_preflights and not has_more and is_preflight(self)
+        """Return whether this is a browser's preflight that the edge answers."""
+        return self.answers_preflights and is_preflight(self)
 
     def _identify(self, identity: "Identity", route: "Route") -> "Identity | None":
         """Identify a sender that the field lines do not identify: by the query, by a certificate, or by a new look-up.

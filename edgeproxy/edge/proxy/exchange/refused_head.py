@@ -33,6 +33,7 @@ class RefusedHead(NamedTuple):
     request_line: bytes
     """The request line, without its CRLF."""
     head: RequestHead = PLAIN
+    length: int = 0
 
 
 def read_refused_head(data: bytes) -> RefusedHead:

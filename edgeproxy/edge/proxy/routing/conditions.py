@@ -4,28 +4,18 @@ from typing import TYPE_CHECKING, Protocol
 from urllib.parse import unquote_to_bytes
 
 from edgeproxy.config.edge.conditions import ANY
-from edgeproxy.edge.http1.field_values import find_value, find_values
-from edgeproxy.edge.proxy.routing.cors import METHOD
+from edgeproxy.edge.http1.field_values import find_values
+from edgeproxy.edge.proxy.routing.cors import HEADERS, RequestWithFields, is_preflight
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgeproxy.edge.http1.request import RequestHead
 
-ANNOUNCED = b"access-control-request-headers"
-
-
-class RoutedRequest(Protocol):
+class RoutedRequest(RequestWithFields, Protocol):
     """The interface of a request to conditions, see `Exchange`."""
 
     @property
-    def method(self) -> bytes: ...
-    @property
     def request_line(self) -> bytes: ...
-    @property
-    def keep(self) -> bytes: ...
-    @property
-    def head(self) -> "RequestHead": ...
 
 
 class Conditions:
@@ -53,9 +43,9 @@ class Conditions:
         # If a field holds the key, its other values are in `unkeyed` instead of `keep`.
         lines = request.head.unkeyed + request.keep
         announced: frozenset[bytes] = frozenset()
-        if request.method == b"OPTIONS" and find_value(lines, METHOD) is not None:
+        if is_preflight(request):
             # A browser sends a preflight without the fields of the request that it asks about.
-            listed = b",".join(find_values(lines, ANNOUNCED)).lower().split(b",")
+            listed = b",".join(find_values(lines, HEADERS)).lower().split(b",")
             announced = frozenset(name.strip() for name in listed)
         for name, accepted in self._fields.items():
             values = find_values(lines, name)

@@ -1,13 +1,14 @@
 """Cross-origin requests: the fields that tell browsers which pages may call (the Fetch standard, section 3.3)."""
 
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from edgeproxy.edge.http1.field_values import find_value
+from edgeproxy.edge.http1.field_values import find_value, find_values
 from edgeproxy.edge.http1.grammar import TOKEN
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.cors import Cors
+    from edgeproxy.edge.http1.request import RequestHead
 
 ORIGIN: Final = b"origin"
 METHOD: Final = b"access-control-request-method"
@@ -27,6 +28,19 @@ RESPONSE_FIELDS: Final = frozenset(
 
 REQUESTED_HEADERS_BYTES_MAX: Final = 1024
 """Bytes of a requested list of fields that the answer repeats at most."""
+
+
+class RequestWithFields(Protocol):
+    """The interface of a request that may be a preflight, see `Exchange`."""
+
+    @property
+    def method(self) -> bytes: ...
+    @property
+    def keep(self) -> bytes: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def head(self) -> "RequestHead": ...
 
 
 class CrossOrigin:
@@ -76,6 +90,21 @@ class CrossOrigin:
         allowed = b"Access-Control-Allow-Headers: %b\r\n" % headers if headers else b""
         vary = b"Vary: Access-Control-Request-Method, Access-Control-Request-Headers\r\n"
         return self._methods + allowed + self._age + vary
+
+
+def is_preflight(request: RequestWithFields) -> bool:
+    """Return whether this is a preflight request of a browser, which has an Origin and no body."""
+    return (
+        request.method == b"OPTIONS"
+        and not (request.length or request.head.chunked or request.head.upgrade)
+        and find_requested_method(request) is not None
+        and bool(find_values(request.keep, ORIGIN))
+    )
+
+
+def find_requested_method(request: RequestWithFields) -> bytes | None:
+    """Return the method that a preflight asks about."""
+    return find_value(request.keep, METHOD)
 
 
 def compile_subdomains(origin: str) -> re.Pattern[bytes]:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Protocol
 from edgeproxy.base import log
 from edgeproxy.edge import problem_codes
 from edgeproxy.edge.errors import DirectResponseError, RejectedError
-from edgeproxy.edge.http1.field_values import find_value, find_values
+from edgeproxy.edge.http1.field_values import find_values
 from edgeproxy.edge.limits.denial import compute_denial
 from edgeproxy.edge.limits.limit_set import LimitSet
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.proxy.routing.cors import METHOD, ORIGIN, CrossOrigin
+from edgeproxy.edge.proxy.routing.cors import ORIGIN, CrossOrigin, is_preflight
 from edgeproxy.edge.proxy.routing.request_rules import Condition
 from edgeproxy.edge.proxy.routing.rewriting import compute_location
 from edgeproxy.edge.proxy.transport.network_filter import OF_PLACE, NetworkFilter, check_address
@@ -161,17 +161,3 @@ def format_own_origin(request: PreAuthRequest) -> bytes:
     if request.is_secure():
         return b"https://" + host.removesuffix(b":443")
     return b"http://" + host.removesuffix(b":80")
-
-
-def is_preflight(request: PreAuthRequest) -> bool:
-    """Return whether this is a preflight request of a browser."""
-    return (
-        request.method == b"OPTIONS"
-        and find_requested_method(request) is not None
-        and bool(find_values(request.keep, ORIGIN))
-    )
-
-
-def find_requested_method(request: PreAuthRequest) -> bytes | None:
-    """Return the method that a preflight asks about."""
-    return find_value(request.keep, METHOD)

@@ -135,18 +135,19 @@ def test_parameter_is_compared_in_its_decoded_form(value: str, query: str, meets
     assert Conditions(settings.headers, settings.query).matches(request) is meets
 
 
-ASKS = "Access-Control-Request-Method: GET"
+ASKS = ("Origin: https://app.example.com", "Access-Control-Request-Method: GET")
 ANNOUNCES = "Access-Control-Request-Headers: a, X-Version"
 
 
 @pytest.mark.parametrize(
     ("method", "fields", "meets"),
     [
-        ("OPTIONS", (ASKS, ANNOUNCES), True),
-        ("OPTIONS", (ASKS, "Access-Control-Request-Headers: a"), False),
-        ("OPTIONS", (ANNOUNCES,), False),
-        ("GET", (ASKS, ANNOUNCES), False),
-        ("OPTIONS", (ASKS, ANNOUNCES, "X-Version: 1"), False),
+        ("OPTIONS", (*ASKS, ANNOUNCES), True),
+        ("OPTIONS", (*ASKS, "Access-Control-Request-Headers: a"), False),
+        ("OPTIONS", (ASKS[0], ANNOUNCES), False),
+        ("OPTIONS", (ASKS[1], ANNOUNCES), False),
+        ("GET", (*ASKS, ANNOUNCES), False),
+        ("OPTIONS", (*ASKS, ANNOUNCES, "X-Version: 1"), False),
     ],
 )
 def test_preflight_meets_the_fields_that_it_announces(method: str, fields: tuple[str, ...], meets: bool) -> None:
@@ -217,6 +218,21 @@ async def test_streams_of_one_http2_connection_go_by_their_own_fields(edge: Edge
                 continue  # HTTP/2 has no such field.
             pairs = [(name.lower(), value.strip()) for name, value in (field.split(":") for field in fields)]
             assert (await client.asks(target, *pairs)).body.decode() == expected, (target, fields)
+
+
+async def test_options_with_a_body_is_no_preflight_and_must_have_the_field(edge: Edge) -> None:
+    by_field = {"name": "open", "path": "/o/*", "auth": "none", "upstream": "api", "headers": {"X-Version": "2"}}
+    with_routes(edge, {"path": "/o/*", "upstream": "api"}, by_field)
+    edge.upstream.answers(lambda request: ok())
+    announced = ("OPTIONS /o/a HTTP/1.1", "Host: h", *ASKS, "Access-Control-Request-Headers: x-version")
+    for more, status, body in (
+        ("X-A: b", 200, b""),
+        ("Content-Length: 1", 401, b"a"),
+        ("Transfer-Encoding: chunked", 401, b"1\r\na\r\n0\r\n\r\n"),
+        ("Connection: Upgrade\r\nUpgrade: websocket", 401, b""),
+    ):
+        client = await edge.client()
+        assert (await client.asks(head(*announced, more) + body)).status == status, more
 
 
 async def test_escaped_slash_that_leads_to_a_route_of_wildcards_is_refused(edge: Edge) -> None:

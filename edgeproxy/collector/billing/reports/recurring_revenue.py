@@ -7,6 +7,7 @@ ten-thousandths of its smallest unit, millicredits for US dollars.
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ from edgeproxy.collector.billing.rating.money import divide_rounded
 from edgeproxy.collector.billing.rating.rater import Segment, Span
 from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope
 from edgeproxy.collector.billing.subscriptions import plan_versions
-from edgeproxy.collector.database.billing_tables import segments, subscriptions
+from edgeproxy.collector.database.billing_tables import CANCELED, segments, subscriptions
 from edgeproxy.collector.database.statements import AnySelect
 from edgeproxy.config.collector.catalog import Plan, get_plan_name
 
@@ -73,7 +74,8 @@ async def fetch_recurring_revenue(
 ) -> RecurringRevenue:
     """Return the recurring revenue in a scope at the Unix second `end`, and its change since `begin`.
 
-    The transaction must read one snapshot.
+    Customers are left out if a plan version that they have at one of both times is unreadable, or has no price in the
+    currency. The transaction must read one snapshot.
     """
     at_begin, at_end = (_select_terms(second, scope).subquery() for second in (begin, end))
     pairs: list[tuple[_Terms | None, _Terms | None, int]] = []
@@ -82,10 +84,16 @@ async def fetch_recurring_revenue(
             values = [*row]
             pairs.append((_parse_terms(*values[:5]), _parse_terms(*values[5:10]), int(values[10])))
     versions = {terms.version for one, other, _ in pairs for terms in (one, other) if terms is not None}
-    plans = await plan_versions.fetch_plans(connection, versions, scope.currency)
+    sold = await plan_versions.fetch_readable_plans(connection, versions)
+    plans: dict[str, Plan] = {}
+    for version, plan in sold.items():
+        with suppress(ValueError):
+            plans[version] = plan.in_currency(scope.currency)
     sums: dict[str, int] = defaultdict(int)
     by_plan: dict[str, PlanSubscribers] = {}
     for earlier, later, customers in pairs:
+        if any(terms is not None and terms.version not in plans for terms in (earlier, later)):
+            continue
         before, now = _compute_fee(plans, earlier), _compute_fee(plans, later)
         sums["before"] += customers * before
         sums["mrr"] += customers * now
@@ -134,14 +142,23 @@ def _compute_fee(plans: Mapping[str, Plan], terms: _Terms | None) -> int:
 
 
 def _select_terms(second: int, scope: CurrencyScope) -> AnySelect:
-    """Return the statement for the terms of each subscription of a scope at a Unix second."""
+    """Return the statement for the terms of each subscription of a scope at a Unix second.
+
+    A subscription whose period is over keeps its last terms until it gets its next period or is canceled.
+    """
     columns = segments.c
     is_trial = sa.case((columns.start < sa.func.coalesce(subscriptions.c.trial_ends_at, 0), 1), else_=0)
     terms = (columns.plan_version, columns.is_yearly, columns.is_resting, columns.quantity, is_trial.label("is_trial"))
+    is_waiting = (
+        (subscriptions.c.state != CANCELED)
+        & (subscriptions.c.period_end <= second)
+        & (columns.end == subscriptions.c.period_end)
+        & (sa.func.coalesce(subscriptions.c.cancel_at, second + 1) > second)
+    )
     return (
         sa.select(subscriptions.c.customer, *terms)
         .join_from(segments, subscriptions, subscriptions.c.id == columns.subscription)
-        .where(columns.meter == "", columns.start <= second, columns.end > second)
+        .where(columns.meter == "", columns.start <= second, (columns.end > second) | is_waiting)
         .where(scope.is_charged_in(subscriptions.c.customer))
     )
 

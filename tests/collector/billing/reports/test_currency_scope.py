@@ -19,6 +19,7 @@ from edgeproxy.collector.billing.reports.recurring_revenue import (
 from edgeproxy.collector.billing.reports.sales import Sales
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing_metrics import build_revenue_families
+from edgeproxy.collector.database.billing_tables import plan_versions as plan_versions_table
 from edgeproxy.collector.database.billing_tables import segments, subscriptions
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, customers
@@ -174,3 +175,37 @@ def test_recurring_revenue_is_of_one_currency_and_says_what_changed(database: st
         )
 
     run(database, work, "grows", "shrinks", "yearly", "leaves", "comes", "tries", "rests", "tokyo")
+
+
+@pytest.mark.both_databases
+def test_recurring_revenue_counts_ended_periods_and_leaves_out_unpriced_plans(database: str) -> None:
+    fees = {"small@1": "10", "damaged@1": "10", "yen@1": {"jpy": "1000"}}
+    sold = {version: Plan.model_validate({"fee": fee}) for version, fee in fees.items()}
+
+    async def work(opened: Database) -> None:
+        await write(opened, plan_versions.record_plans, sold)
+        for name, version, values in (
+            ("waits", "small@1", {"state": "active"}),
+            ("ends", "small@1", {"state": "active", "cancel_at": MONTH}),
+            ("left", "small@1", {}),
+            ("damaged", "damaged@1", {"state": "active"}),
+            ("tokyo", "yen@1", {"state": "active"}),
+        ):
+            await subscribe(opened, f"id-{name}", version, BEGIN, MONTH)
+            async with opened.writing() as connection:
+                own = sa.update(subscriptions).where(subscriptions.c.customer == f"id-{name}")
+                await connection.execute(own.values(period_end=MONTH, **values))
+        async with opened.writing() as connection:
+            earlier = {"start": BEGIN - DAY, "end": BEGIN, "period_start": BEGIN - DAY, "period_end": BEGIN}
+            paid = {"paid_start": BEGIN - DAY, "paid_end": BEGIN, "is_yearly": 0, "plan_version": "small@1"}
+            await connection.execute(sa.insert(segments).values(subscription="id-waits", meter="", **earlier, **paid))
+            damaged = sa.update(plan_versions_table).where(plan_versions_table.c.version == "damaged@1")
+            await connection.execute(damaged.values(settings="{"))
+        async with opened.reading(whole=True) as connection:
+            (scope,) = await list_scopes(connection, "usd")
+            revenue = await fetch_recurring_revenue(connection, MONTH - 1, MONTH + 60, scope)
+        fee = 1000 * CENT
+        small = [PlanSubscribers("small", 1, 0, 1, fee)]
+        assert revenue == RecurringRevenue(fee, 3 * fee, 0, 0, 0, 2 * fee, small)
+
+    run(database, work, "waits", "ends", "left", "damaged", "tokyo")

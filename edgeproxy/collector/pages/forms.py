@@ -13,12 +13,19 @@ FORM_BYTES_MAX = 128 << 10
 FIELDS_MAX = 2000
 """Most fields of a form. The form of prices has one per amount and plan."""
 FORM_SECONDS_MAX = 10.0
+WHOLE_DIGITS_MAX = 15
+"""Most digits of a whole number, so that it is exact in JSON."""
 MEDIA = "application/x-www-form-urlencoded"
 PORTS = {"http": ":80", "https": ":443"}
 
 
 class InvalidFormError(CodedError):
     """A form is invalid."""
+
+
+def is_whole_number(text: str) -> bool:
+    """Return whether a field has a whole number from 0, of WHOLE_DIGITS_MAX digits at most."""
+    return text.isascii() and text.isdigit() and len(text) <= WHOLE_DIGITS_MAX
 
 
 async def parse_form(request: web.Request) -> dict[str, str]:

@@ -9,6 +9,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument, RequestOptions
+from edgeproxy.collector.pages.forms import is_whole_number
 from edgeproxy.collector.pages.list_pages import fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, read_query, sort_by
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
@@ -127,9 +128,9 @@ async def resume_charging(visit: Visit) -> web.Response:
 async def change_percent(visit: Visit) -> web.Response:
     """Set the share of customers who are charged, in percent."""
     percent = visit.form.get("percent", "").strip()
-    if not (percent.isascii() and percent.isdigit()):
+    if not is_whole_number(percent):
         raise PageError(page_codes.PERCENT_INVALID, "percent is a whole number from 0 to 100")
-    body: JsonObject = {"percent": int(percent[:9]), "why": visit.form.get("why", "")}
+    body: JsonObject = {"percent": int(percent), "why": visit.form.get("why", "")}
     if force := visit.form.get("force", "").strip():
         body["force"] = force
     return await _change_rollout(visit, body, "stepped")

@@ -10,6 +10,7 @@ from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.languages.meter_display import format_label
 from edgeproxy.collector.pages import keys
 from edgeproxy.collector.pages.api import JsonDocument
+from edgeproxy.collector.pages.forms import is_whole_number
 from edgeproxy.collector.pages.plan_losses import Loss, find_losses
 from edgeproxy.collector.pages.site import ApiRefusedError, Page, PageError, Visit
 from edgeproxy.collector.pages.terms import compute_terms
@@ -164,9 +165,9 @@ def parse_change(visit: Visit, held: SubscriptionView | None) -> JsonObject:
     if interval := visit.form.get("interval"):
         body["interval"] = interval
     if quantity := visit.form.get("quantity", "").strip():
-        if not (quantity.isascii() and quantity.isdigit()):
+        if not is_whole_number(quantity):
             raise PageError(page_codes.QUANTITY_INVALID, "the quantity is a whole number from 1")
-        body["quantity"] = int(quantity[:9])
+        body["quantity"] = int(quantity)
     if held is None and (coupon := visit.form.get("coupon", "").strip()):
         body["coupon"] = coupon
     return body

@@ -38,7 +38,7 @@ def fetch(stage: PagesStage, name: str) -> dict[str, Any]:
     return {field: subscription[field] for field in ("plan", "quantity", "next_plan", "next_quantity")}
 
 
-def preview(visitor: Visitor, plan: str, quantity: int) -> None:
+def preview(visitor: Visitor, plan: str, quantity: int | str) -> None:
     """Fill in a quantity of a plan, and look at what it costs."""
     visitor.get("/account/plan")
     forms = [one for one in visitor.read.forms if one.action.endswith("/preview")]
@@ -71,6 +71,10 @@ def test_customer_sees_the_cost_of_a_quantity_and_takes_a_smaller_one_back(stage
         assert fetch(stage, "crew") == {**held, "quantity": 5}
         preview(crew, "crew@2", 10)
         assert crew.status == 422, "there are nine at most"
+        preview(crew, "crew@2", "0000000006")
+        assert "<dt>Quantity</dt><dd>6</dd>" in crew.answer.text, "no digit is cut off"
+        preview(crew, "crew@2", "6" * 16)
+        assert "Write a whole number from 1." in crew.read.text
         for language, words in WORDS.items():
             crew.client.headers["Accept-Language"] = language
             text = crew.get("/account/plan").text

@@ -90,6 +90,19 @@ def next_problem(before: ReloadProblem | None, outcome: ReloadOutcome, now: floa
     return ReloadProblem(now if before is None else before.since, now, outcome.result, outcome.errors)
 
 
+async def follow_each(parts: Mapping[str, Callable[[], Awaitable[None]]]) -> None:
+    """Let each part take over the configuration that workers serve already.
+
+    A failure is logged with the name of its part, and the others go on: there is no way back from a commit.
+    """
+    logger = log.get_logger()
+    for name, follow in parts.items():
+        try:
+            await follow()
+        except Exception as error:
+            logger.error("a part could not follow the new configuration", part=name, exc_info=error)
+
+
 class Reloads:
     """The reloads of one supervisor, and the serving configuration.
 

@@ -38,7 +38,7 @@ from edgeproxy.edge.supervisor.ledger_counts import LedgerCountWriter
 from edgeproxy.edge.supervisor.limit_usage import LimitUsageReporter
 from edgeproxy.edge.supervisor.probe import Prober
 from edgeproxy.edge.supervisor.process import ForwardedMessage
-from edgeproxy.edge.supervisor.reload import Reloads
+from edgeproxy.edge.supervisor.reload import Reloads, follow_each
 from edgeproxy.edge.supervisor.serving import NO_SUPERVISOR, other_serves
 from edgeproxy.edge.supervisor.status import Status
 from edgeproxy.edge.supervisor.systemd import Systemd
@@ -232,13 +232,17 @@ class Supervisor:
             if settings.trust != trust:
                 self._accounting.renew()
             self._accounting.follow(Destinations.from_settings(settings))
-            if self._coordinator is not None:
-                await self._coordinator.follow(settings.hub)
-            await self._hub_reader.follow(settings.hub)
-            await self._directories.follow(settings)
-            await self._ledger_counts.follow(settings)
-            await self._issuers.follow(settings.issuers)
-            await self._traces.exporter.follow(settings.tracing)
+            coordinator = self._coordinator
+            await follow_each(
+                {
+                    **({} if coordinator is None else {"hub": lambda: coordinator.follow(settings.hub)}),
+                    "hub reader": lambda: self._hub_reader.follow(settings.hub),
+                    "directories": lambda: self._directories.follow(settings),
+                    "ledger counts": lambda: self._ledger_counts.follow(settings),
+                    "issuers": lambda: self._issuers.follow(settings.issuers),
+                    "tracing": lambda: self._traces.exporter.follow(settings.tracing),
+                }
+            )
         return whys
 
     async def _send_traffic(self, report: TrafficReport, residency: str) -> answer.Reply | None:

@@ -26,7 +26,7 @@ from edgeproxy.edge.supervisor.certificates import Certificates
 from edgeproxy.edge.supervisor.changeover import Changeover
 from edgeproxy.edge.supervisor.health import ProbeTarget
 from edgeproxy.edge.supervisor.probe import Prober
-from edgeproxy.edge.supervisor.reload import ReloadOutcome, Reloads, next_problem, plan_reload
+from edgeproxy.edge.supervisor.reload import ReloadOutcome, Reloads, follow_each, next_problem, plan_reload
 from edgeproxy.edge.supervisor.upstreams import Upstreams
 from edgeproxy.edge.supervisor.watch import SettlingFiles, watch_files
 from edgeproxy.edge.supervisor.workers import Workers
@@ -228,6 +228,31 @@ def test_reloads_go_on_after_an_unexpected_error(file: Path, monkeypatch: pytest
         assert await room.reloads.request() == ReloadOutcome("failed", ("the supervisor failed: MemoryError()",))
         monkeypatch.setattr(room.reloads, "_read", room.read)
         assert (await room.reloads.request()).result == "unchanged"
+
+    play(file, scene)
+
+
+def test_a_part_that_cannot_follow_is_named_and_the_reload_is_done(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    followed: list[str] = []
+
+    async def fail() -> None:
+        raise OSError("the disk is full")
+
+    async def follow() -> None:
+        followed.append("issuers")
+
+    async def scene(room: Room, tasks: Tasks) -> None:
+        async def apply(settings: EdgeSettings) -> list[str]:
+            await follow_each({"directories": fail, "issuers": follow})
+            return await room.apply(settings)
+
+        monkeypatch.setattr(room.reloads, "_apply", apply)
+        room.write("drain: 1s\n")
+        with capture_logs() as logs:
+            assert (await room.reloads.request()).result == "ok"
+        assert [line["part"] for line in logs if line["log_level"] == "error"] == ["directories"]
+        assert followed == ["issuers"]
+        assert room.reloads.serving.drain == 1.0
 
     play(file, scene)
 

@@ -102,11 +102,13 @@ def warned(tmp_path, text, rest=LEAST, read=edge_load.load_edge, of=list_edge_wa
         ("routes: [{path: /a, upstream: api, headers: {CF-IPCountry: DE}}]", "routes.0.headers"),
         ("strip: [X-A]\nroutes: [{path: /a, upstream: api, headers: {x-a: b}}]", "routes.0.headers"),
         (
-            "routes: [{path: /a, upstream: api, headers: {X-A: '*'}}, {path: /a, upstream: api, headers: {x-a: b}}]",
+            "routes: [{path: /a, upstream: api, headers: {X-A: '*'}}, "
+            "{name: b, path: /a, upstream: api, headers: {x-a: b}}]",
             "routes.1",
         ),
         (
-            "routes: [{path: /a, upstream: api, headers: {x-a: b}}, {path: /a, upstream: api, headers: {X-A: '*'}}]",
+            "routes: [{path: /a, upstream: api, headers: {x-a: b}}, "
+            "{name: b, path: /a, upstream: api, headers: {X-A: '*'}}]",
             None,
         ),
         (f"tiers: {{t: {{}}}}\ncustomers: {{c: {{tier: t}}}}\nkeys: [{{sha256: {DEMO}, customer: c}}]", "keys.0"),
@@ -119,15 +121,68 @@ def test_suspicious_edge_configuration_gets_a_warning(tmp_path, text, field):
 
 ROUTES = [
     # Beside a route that asks for less, of the same upstream.
-    ("{path: /admin/*, upstream: api, scopes: [a]}, {path: /*, upstream: api}", "/admin;x and /ADMIN are not /admin/*"),
-    ("{path: /a/b/*, upstream: api}, {path: /a/*, upstream: api, auth: none}", "/a/b;x and /A/B are not /a/b/*"),
-    ("{path: /42/*, upstream: api}, {path: /*, upstream: api, auth: optional}", "/42;x are not /42/*"),
+    (
+        "{path: /admin/*, upstream: api, scopes: [a]}, {path: /*, upstream: api}",
+        "/admin;x and //admin and /ADMIN are not /admin/*",
+    ),
+    (
+        "{path: /a/b/*, upstream: api}, {path: /a/*, upstream: api, auth: none}",
+        "/a/b;x and /a//b and /a/B are not /a/b/*",
+    ),
+    ("{path: /42/*, upstream: api}, {path: /*, upstream: api, auth: optional}", "/42;x and //42 are not /42/*"),
+    (
+        "{path: /all/*/secret, upstream: api}, {path: /all/*, upstream: api, auth: none}",
+        "/all/*/secret;x and /all/*//secret and /all/*/secret/ and /all/*/SECRET are not /all/*/secret",
+    ),
+    ("{path: /42, upstream: api}, {path: /42/*, upstream: api, auth: none}", "/42/ are not /42, and go by /42/*"),
+    (
+        "{path: /4, upstream: api}, {path: /4/*, upstream: api}, {path: /*, upstream: api, auth: none}",
+        "/4;x and //4 are not /4,",
+    ),
     ("{path: /admin/*, upstream: api}, {path: /*, upstream: api}", None),
     ("{path: /admin/*, upstream: api}, {path: /*, upstream: other, auth: none}", None),
     ("{path: /admin/*, upstream: api, host: a.b}, {path: /*, upstream: api, host: c.d, auth: none}", None),
     ("{path: /*, upstream: api, host: a.b}, {path: /*, upstream: api, auth: none}", None),
     ("{path: /admin, upstream: api}, {path: /x, upstream: api, auth: none}", None),
 ]
+
+ADMIN = "{name: a, path: /q/*, upstream: api, query: {mode: admin}}"
+CHOICES = [
+    (
+        f"{{path: /q/*, upstream: api, auth: none}}, {ADMIN}",
+        "routes.1",
+        "between this route and /q/*, which has other auth:",
+    ),
+    (f"{ADMIN}, {{path: /*, upstream: api, scopes: [s]}}", "routes.0", "/*, which has other scopes:"),
+    (
+        f"{ADMIN}, {{path: /*/b, upstream: api, networks: {{deny: [10.0.0.1]}}}}",
+        "routes.0",
+        "/*/b, which has other networks:",
+    ),
+    (
+        "{path: /v, upstream: api}, {name: p, path: /v, headers: {X-P: '*'}, upstream: api, auth: none}",
+        "routes.1",
+        "auth",
+    ),
+    (
+        f"{ADMIN}, {{name: b, path: /q/*, upstream: api, headers: {{X-B: c}}, auth: none}}",
+        "routes.1",
+        "and a, which has",
+    ),
+    (f"{{path: /q/*, upstream: other, auth: none}}, {ADMIN}", "", ""),
+    (f"{{path: /q/*, upstream: api}}, {ADMIN}", "", ""),
+    (f"{{path: /q/b, upstream: api, auth: none}}, {ADMIN}", "", ""),
+    (f"{{path: /r/*, upstream: api, auth: none}}, {ADMIN}", "", ""),
+    ("{path: /q, upstream: api}, {path: /q, upstream: api, headers: {X-B: c}}", "routes.1", "the label /q: write name"),
+]
+
+
+@pytest.mark.parametrize(("routes", "field", "reported"), CHOICES)
+def test_conditions_that_choose_between_unequal_routes(tmp_path, routes, field, reported):
+    upstreams = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}, other: {endpoints: [http://127.0.0.1:2]}}"
+    fields, text = warned(tmp_path, f"{upstreams}\nroutes: [{routes}]")
+    assert " ".join(each for each in fields if not each.endswith(".path")) == field
+    assert reported in text
 
 
 @pytest.mark.parametrize(("routes", "reported"), ROUTES)

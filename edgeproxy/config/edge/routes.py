@@ -70,6 +70,10 @@ class Route(Part):
     A route whose `headers` or `query` a request does not meet is no route of that request: the next one is tried. Among
     routes of one host and path, one that names the request's method goes first, then the one with more `headers`,
     then the one with more `query` parameters, then the first in this list.
+
+    Conditions choose a route; they do not guard it, because the client writes the fields and the query. Give all routes
+    of one path and upstream the same `auth`, `scopes` and `networks`, and guard by a path or an upstream of its own.
+    Routes of one host and path share metrics, limits by name and patterns of routes unless each has a `name`.
     """
 
     name: Name | None = Field(

@@ -23,6 +23,9 @@ SECRET_CHARACTERS_MIN = 32
 COSTS_MAX = 20
 """Maximum warnings about costs, because each route and each allowance may cause one."""
 
+GUARDS = ("auth", "scopes", "networks")
+"""Settings of a route that keep clients away from its upstream."""
+
 
 def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
     """Yield all warnings about an edge."""
@@ -42,6 +45,7 @@ def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
     yield from _list_path_warnings(settings)
     yield from _list_rule_warnings(settings)
     yield from _list_condition_warnings(settings)
+    yield from _list_choice_warnings(settings)
     yield from _list_certificate_warnings(settings)
     yield from _list_meter_warnings(settings)
     yield from _list_unit_limit_warnings(settings)
@@ -116,29 +120,67 @@ def _list_rule_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _list_path_warnings(settings: EdgeSettings) -> Iterator[str]:
-    """Yield prefixes stricter than the routes around them. Services may take other paths for theirs."""
+    """Yield paths stricter than the routes of their look-alikes. Services may take these for theirs."""
     rejects = set(settings.paths.reject)
     for index, route in enumerate(settings.routes):
-        around = next((other for other in settings.routes if _is_looser_route(other, route)), None)
+        looser = [other for other in settings.routes if _is_looser_route(other, route)]
         stem = route.path.removesuffix("/*")
-        if around is None or not stem.strip("/"):
+        if not looser or not stem.strip("/"):
             continue
         odd = [] if ";" in rejects else [f"{stem};x"]
-        odd += [stem.upper()] if stem.upper() != stem else []
-        if odd:
+        odd += ["//".join(stem.rsplit("/", 1))]
+        odd += [] if route.prefix else [stem.rstrip("/") if stem.endswith("/") else f"{stem}/"]
+        above, _, last = stem.rpartition("/")
+        upper = stem.upper() if last.upper() == last else f"{above}/{last.upper()}"
+        odd += [upper] if upper != stem else []
+        taken = {each: around for each in odd if (around := _find_looser(each, route, looser, settings.routes))}
+        if taken:
+            hint = ', or write paths: {reject: [";"]} against the `;`' if f"{stem};x" in taken else ""
             yield (
-                f"routes.{index}.path: {' and '.join(odd)} are not {route.path}, and go by {around.label}, which asks "
-                'for less: see to it that the service takes them for other paths too, or write paths: {reject: [";"]}'
+                f"routes.{index}.path: {' and '.join(taken)} are not {route.path}, and go by "
+                f"{' and '.join(dict.fromkeys(each.label for each in taken.values()))}, which asks for less: see to it "
+                f"that the service takes them for other paths too{hint}"
             )
 
 
+def _find_looser(path: str, route: Route, looser: list[Route], routes: Sequence[Route]) -> Route | None:
+    """Return the looser route that a look-alike takes; None if a route that is more specific takes it.
+
+    A client chooses whether it meets the conditions of a route.
+    """
+    around = min((other for other in looser if _overlaps(other.path, path)), key=_rank_path, default=None)
+    if around is None:
+        return None
+    nearer = (
+        other
+        for other in routes
+        if other.host == route.host and not other.headers and not other.query and not _is_looser_route(other, route)
+    )
+    rank = _rank_path(around)
+    return None if any(_rank_path(other) < rank and _overlaps(other.path, path) for other in nearer) else around
+
+
 def _is_looser_route(other: Route, route: Route) -> bool:
-    """Return whether `other` accepts look-alikes of `route`'s paths for its upstream with fewer requirements."""
-    prefix = other.prefix
-    covers = prefix is not None and route.path.startswith(prefix) and prefix != route.prefix
+    """Return whether `other` leads to the same upstream with fewer requirements."""
     same = other.upstream == route.upstream and other.host in (None, route.host)
-    less = _compute_openness(other) > _compute_openness(route) or not route.scopes <= other.scopes
-    return covers and same and less
+    return same and (_compute_openness(other) > _compute_openness(route) or not route.scopes <= other.scopes)
+
+
+def _overlaps(path: str, other: str) -> bool:
+    """Return whether some path belongs to both of these paths of routes."""
+    first, second = path.split("/"), other.split("/")
+    for position, (mine, theirs) in enumerate(zip(first, second, strict=False), 1):
+        if (mine == "*" and theirs) or (theirs == "*" and mine) or mine == theirs:
+            continue
+        return (mine == "*" and position == len(first)) or (theirs == "*" and position == len(second))
+    shorter, longer = sorted((first, second), key=len)
+    return len(shorter) == len(longer) or shorter[-1] == "*" or longer[len(shorter) :] == ["*"]
+
+
+def _rank_path(route: Route) -> list[int]:
+    """Return the order among routes of one host, or any host, that have a path in common: the lowest goes first."""
+    *segments, last = route.path.split("/")
+    return [int(route.host is None), *(int(each == "*") for each in segments), 2 if last == "*" else 0]
 
 
 def _compute_openness(route: Route) -> int:
@@ -167,6 +209,43 @@ def _list_condition_warnings(settings: EdgeSettings) -> Iterator[str]:
                 "requests: put it first, or give it another condition"
             )
         earlier.append(route)
+
+
+def _list_choice_warnings(settings: EdgeSettings) -> Iterator[str]:
+    """Yield routes that a client chooses by a condition, although it gets more on one of them; and shared labels."""
+    conditional = [bool(each.headers or each.query) for each in settings.routes]
+    for index, route in enumerate(settings.routes):
+        if not conditional[index]:
+            continue
+        others = [
+            other
+            for number, other in enumerate(settings.routes)
+            if number != index and (number < index or not conditional[number])
+        ]
+        other = next((each for each in others if _is_alternative(each, route)), None)
+        if other is not None:
+            unequal = [name for name in GUARDS if getattr(route, name) != getattr(other, name)]
+            yield (
+                f"routes.{index}: conditions choose a route, they do not guard it: a client can choose between this "
+                f"route and {other.label}, which has other {' and '.join(unequal)}: give both the same, or another "
+                "path or upstream"
+            )
+        if any(each.label == route.label for each in others):
+            yield (
+                f"routes.{index}: shares its metrics, limits and patterns of routes with another route of the label "
+                f"{route.label}: write name"
+            )
+
+
+def _is_alternative(other: Route, route: Route) -> bool:
+    """Return whether a client chooses, by a condition of `route`, between unequal guards of the same upstream."""
+    if route.upstream is None or route.upstream != other.upstream or not _overlaps(route.path, other.path):
+        return False
+    if other.host not in (None, route.host) or all(getattr(route, name) == getattr(other, name) for name in GUARDS):
+        return False
+    is_first = bool(other.headers or other.query) or _rank_path(route) <= _rank_path(other)
+    shared = route.methods is None or other.methods is None or route.methods & other.methods
+    return bool(shared) and is_first
 
 
 def _takes_all(before: Route, route: Route) -> bool:

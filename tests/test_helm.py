@@ -75,6 +75,8 @@ EVERYTHING: dict[str, Any] = {
     },
 }
 """Values that turn on all options that are off by default."""
+OUTSIDE = ("EdgeProbeFails", "MoneyProbeFails", "EdgeProbeSilent", "ScheduledJobMissed")
+"""The alerts about probes and jobs on hosts, which belong to no release."""
 RATE_MIN = 100.0
 """The minimum of requests a second from the clients, even on a busy machine."""
 VERSIONS = ("1.27", "1.31", "1.35")
@@ -212,44 +214,50 @@ def test_two_releases_in_a_namespace_have_distinct_names(tmp_path: Path) -> None
 
 @needs_promtool
 def test_rules_of_a_release_concern_only_its_own_targets(tmp_path: Path) -> None:
-    """One of two releases in a region has no edge, and its edges have errors before."""
+    """A release in a region has no edge, and its edges have errors before. Others share its name or its namespace."""
     files = []
-    for release in ("acme", "other"):
-        manifests = render(tmp_path, release=release, monitoring={"enabled": True})
+    releases = [("prod", "acme"), ("prod", "other"), ("staging", "acme")]
+    for namespace, release in releases:
+        manifests = render(tmp_path, release=release, namespace=namespace, monitoring={"enabled": True})
         for (kind, name), manifest in manifests.items():
             if kind == "PrometheusRule":
-                files.append(f"{name}.yml")
+                files.append(f"{namespace}-{name}.yml")
                 (tmp_path / files[-1]).write_text(yaml.safe_dump(manifest["spec"]))
             elif kind == "PodMonitor":
                 (endpoint,) = manifest["spec"]["podMetricsEndpoints"]
-                assert {"targetLabel": "release", "replacement": release} in endpoint["relabelings"]
+                label = {"targetLabel": "release", "replacement": f"{namespace}/{release}"}
+                assert label in endpoint["relabelings"]
+    names = [f"{namespace}/{release}" for namespace, release in releases]
+    lost = names[0]
     there = 'job="edgeproxy", region="eu", instance='
-    series = [
-        {"series": f'up{{release="other", {there}"b"}}', "values": "1x40"},
-        {"series": f'up{{release="acme", {there}"a"}}', "values": "1x20 _x20"},
-        *(
+    series = [{"series": 'edgeproxy_probe_ok{edge="a", step="request"}', "values": "0x40"}]
+    for name in names:
+        code = "500" if name == lost else "200"
+        series += [
+            {"series": f'up{{release="{name}", {there}"{name}"}}', "values": "1x20 _x20" if name == lost else "1x40"},
             {
-                "series": f'edge_requests_total{{release="{release}", {there}"{instance}", code="{code}"}}',
+                "series": f'edge_requests_total{{release="{name}", {there}"{name}", code="{code}"}}',
                 "values": "0+600x40",
-            }
-            for release, instance, code in (("acme", "a", "500"), ("other", "b", "200"))
-        ),
-    ]
+            },
+        ]
     looks = [
         {
-            "expr": 'count by (alertname, release) (ALERTS{alertname="EdgeDown", alertstate="firing"})',
+            "expr": 'count by (alertname, release) (ALERTS{alertname=~"EdgeDown|EdgeProbeFails", alertstate="firing"})',
             "eval_time": "30m",
-            "exp_samples": [{"labels": '{alertname="EdgeDown", release="acme"}', "value": 1}],
+            "exp_samples": [
+                {"labels": f'{{alertname="EdgeDown", release="{lost}"}}', "value": 1},
+                {"labels": '{alertname="EdgeProbeFails"}', "value": 1},
+            ],
         },
         {
             "expr": "region:edge_errors:ratio_rate5m",
             "eval_time": "15m",
             "exp_samples": [
                 {
-                    "labels": f'region:edge_errors:ratio_rate5m{{release="{release}", job="edgeproxy", region="eu"}}',
-                    "value": ratio,
+                    "labels": f'region:edge_errors:ratio_rate5m{{release="{name}", job="edgeproxy", region="eu"}}',
+                    "value": int(name == lost),
                 }
-                for release, ratio in (("acme", 1), ("other", 0))
+                for name in names
             ],
         },
     ]
@@ -383,10 +391,11 @@ def test_its_rules_are_those_that_were_tried_out(tmp_path: Path) -> None:
         written = yaml.safe_load((ROOT / "config" / "prometheus" / f"{name}.yml").read_text())
         spec = manifests["PrometheusRule", f"acme-{name}"]["spec"]
         for rule in (rule for group in spec["groups"] for rule in group["rules"]):
-            assert rule["labels"].pop("release") == "acme"
+            own = rule["labels"].pop("release", None)
+            assert own == (None if rule.get("alert") in OUTSIDE else "default/acme")
             if "record" in rule:
                 assert rule.pop("labels") == {}
-            rule["expr"] = re.sub(r'release="acme", |\{release="acme"\}|(?<=\()release, ', "", rule["expr"])
+            rule["expr"] = re.sub(r'release="[a-z/]+", |\{release="[a-z/]+"\}|(?<=\()release, ', "", rule["expr"])
         assert spec == written
 
 

@@ -35,18 +35,18 @@ def merged(values: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def helm(
-    folder: Path, *, release: str = "acme", chart: Path = CHART, **changes: Any
+    folder: Path, *, release: str = "acme", namespace: str = "default", chart: Path = CHART, **changes: Any
 ) -> subprocess.CompletedProcess[str]:
     (folder / "values.yaml").write_text(yaml.safe_dump(merged(VALUES, changes)))
-    command = [HELM, "template", release, chart, "--values", folder / "values.yaml"]
+    command = [HELM, "template", release, chart, "--namespace", namespace, "--values", folder / "values.yaml"]
     homes = {name: str(folder) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
     return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **homes})
 
 
 def render(
-    folder: Path, *, release: str = "acme", chart: Path = CHART, **changes: Any
+    folder: Path, *, release: str = "acme", namespace: str = "default", chart: Path = CHART, **changes: Any
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Return the manifests by kind and name."""
-    done = helm(folder, release=release, chart=chart, **changes)
+    done = helm(folder, release=release, namespace=namespace, chart=chart, **changes)
     assert done.returncode == 0, done.stderr
     return {(each["kind"], each["metadata"]["name"]): each for each in yaml.safe_load_all(done.stdout) if each}

@@ -119,20 +119,26 @@ class Reloader:
         await self._recorder.follow(new.tracing)
         self._metrics.config_ok.set(1)
         fixed = CollectorFile.list_marked(FieldMark.RESTART)
-        waiting = sorted(name for name in fixed if getattr(self._started, name) != getattr(new, name))
+        waiting = {name for name in fixed if getattr(self._started, name) != getattr(new, name)}
         if restart_settings_of(self._started) != restart_settings_of(new):
-            waiting.append("billing")
+            waiting.add("billing")
+        if self._pages is not None and sign_in_settings_of(self._started) != sign_in_settings_of(new):
+            waiting.add("pages")
         report = self._log.warning if waiting else self._log.info
-        report("reloaded", sha256=new.sha256[:12], needs_restart=waiting)
+        report("reloaded", sha256=new.sha256[:12], needs_restart=sorted(waiting))
 
     def _read_stripe_secrets(self, new: CollectorSettings) -> tuple[tuple[str, ...], str | None]:
-        """Return the secrets of webhooks, and Stripe's key if its client stays. Raises StripeConfigurationError."""
+        """Return the secrets of webhooks, and Stripe's key if its client stays. Raises StripeConfigurationError.
+
+        Before a restart the secrets stay, because new ones may be for another server.
+        """
+        resources = self._service.resources
         if new.billing is None:
-            return (), None
-        stripe = new.billing.stripe
-        is_used = self._service.resources.stripe is not None
-        stays = is_used and restart_settings_of(self._started) == restart_settings_of(new)
-        return read_webhook_secrets(stripe), read_secret_key(stripe, os.environ) if stays else None
+            return resources.webhook_secrets, None
+        secrets = read_webhook_secrets(new.billing.stripe)
+        if restart_settings_of(self._started) != restart_settings_of(new):
+            return resources.webhook_secrets, None
+        return secrets, None if resources.stripe is None else read_secret_key(new.billing.stripe, os.environ)
 
     def _replace_secrets(self, new: CollectorSettings, has_new_password: bool) -> None:
         """Use the new secrets of settings that otherwise need a restart."""
@@ -142,6 +148,8 @@ class Reloader:
             started = started.model_copy(update={"database": new.database})
         if self._pages is not None and started.pages is not None and new.pages is not None:
             pages = replace_secrets(started.pages, new.pages)
+            if sign_in_settings_of(started) != sign_in_settings_of(new):  # The new secret may be for another issuer.
+                pages = pages.model_copy(update={"client_secret": started.pages.client_secret})
             self._pages.use_secrets(pages)
             started = started.model_copy(update={"pages": pages})
         self._started = started
@@ -151,3 +159,9 @@ def restart_settings_of(settings: CollectorSettings) -> object:
     """Return the billing settings that need a restart: the connection to Stripe, and whether Stripe is used."""
     billing = settings.billing
     return None if billing is None else (billing.stripe, billing.collection, billing.mode == "off")
+
+
+def sign_in_settings_of(settings: CollectorSettings) -> object:
+    """Return the settings of `operators` that need a restart: those that pages sign in with."""
+    operators = settings.operators
+    return None if operators is None else (operators.issuer, operators.second_factor.acr)

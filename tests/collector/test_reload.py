@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
+from sqlalchemy.exc import DBAPIError
 
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError
 from loadtest.testbed.batch_chains import Chain
@@ -74,6 +75,11 @@ def test_new_password_is_for_new_connections_and_old_ones_end_after_their_use(se
                 assert await fetch_process(reading) != before
                 await fetch_process(writing)
             assert server.ask(f"SELECT count(*) FROM pg_stat_activity WHERE pid = {before}") == "0"
+            set_password(server, "first")  # Without a password, that of the first URL would do.
+            database.use_password(str(server.url))  # type: ignore[attr-defined]
+            with pytest.raises(DBAPIError, match="password"):
+                async with database.reading():
+                    pass
         finally:
             await database.close()
 
@@ -217,8 +223,14 @@ def test_rotated_secrets_are_used_or_refused_as_a_whole(server: Postgresql, tmp_
             server.ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{OWNER}'")
             assert collector.post(Chain().next()).status == 200
             rotated.secrets["client"].write_text("x" * 4096)
-            pages = rotated.collector.settings["pages"]
-            assert rotated.reload(pages={**pages, "url": "https://pages.example"})
-            assert '"needs_restart": ["pages"]' in collector.output
+            # The new secrets may be for another server, which serves after a restart.
+            rotated.secrets["webhooks"].write_text("whsec_third\n")
+            pages, billing = (rotated.collector.settings[part] for part in ("pages", "billing"))
+            stripe = {**billing["stripe"], "base": f"http://{HOST}:2"}
+            changed: dict[str, Any] = {"billing": {**billing, "stripe": stripe}}
+            assert rotated.reload(pages={**pages, "url": "https://pages.example"}, **changed)
+            assert '"needs_restart": ["billing", "pages"]' in collector.output
+            assert rotated.hears("whsec_second")
+            assert not rotated.hears("whsec_third")
             for word in ("first", "second"):
                 assert not any(f"{prefix}{word}" in collector.output for prefix in ("sk_test_", "whsec_", f"{OWNER}:"))

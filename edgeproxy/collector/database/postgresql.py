@@ -146,8 +146,7 @@ class Server:
 
         @event.listens_for(engine.sync_engine, "do_connect")
         def prepare(_dialect: object, record: ConnectionPoolEntry | None, _args: object, options: Options) -> None:
-            if self._password is not None:
-                options["password"] = self._password
+            options["password"] = self._password  # None as well: the URL has the first password.
             if record is not None:
                 record.info[PASSWORD] = self._password
             if self.is_pooled is None:

@@ -1,6 +1,7 @@
 """Operators and contacts sign in with a browser at a real OpenID provider: code flow, PKCE, roles, second factor."""
 
 import re
+import signal
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from edgeproxy.collector.pages_service import list_signed_in_pages
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN, Collector
 from loadtest.testbed.http_client import ask
-from loadtest.testbed.ports import HOST
+from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.waiting import until
 from tests.support.filled_site import report_traffic
 from tests.support.oidc import AUDIENCE, THERE, Provider
@@ -47,6 +48,17 @@ class Stage:
         visitor.get(path)
         visitor.read.form("").fields["person"] = person
         visitor.send("", person=person)
+
+    def reload(self, issuer: str, secret: str) -> str:
+        """Reload with this issuer of operators and this secret of its client. Return the new lines of the log."""
+        settings, before = self.collector.settings, len(self.collector.output)
+        settings["operators"] = {**settings["operators"], "issuer": issuer}
+        settings["pages"] = {**settings["pages"], "client_secret": secret}
+        self.collector.write()
+        assert self.collector.process is not None
+        self.collector.process.send_signal(signal.SIGHUP)
+        until(lambda: '"reloaded"' in self.collector.output[before:], "the file is applied")
+        return self.collector.output[before:]
 
     def age_sessions(self) -> None:
         """Make all sessions so old that the collector confirms them at the issuer again."""
@@ -456,3 +468,27 @@ def test_overview_shows_the_traffic_reported_by_edges(stage: Stage) -> None:
             assert rate is None or f"Requests {rate} /s ↑ 100.0% before: 15" in text, text
             assert chain.region in text
         assert "minutes of edges are missing" in text
+
+
+def test_an_issuer_gets_no_secret_that_came_with_another_issuer(stage: Stage) -> None:
+    """A new secret with the same issuer is used at once."""
+    issuer, provider = stage.provider.issuer, stage.provider.process
+    assert provider is not None
+
+    def sign_in() -> int:
+        with Visitor(stage.site) as ops:
+            stage.sign_in(ops, "ops")
+            return ops.status
+
+    waits = '"needs_restart": ["pages"]'
+    with closing(Ports(1)) as ports:
+        other = f"http://{HOST}:{ports.numbers[0]}"
+        assert waits in stage.reload(other, "for-the-other")
+        assert sign_in() == 401  # The collector trusts the other issuer's keys alone.
+        assert "invalid_client" not in provider.output
+        assert waits in stage.reload(other, "secret-of-console")
+    assert waits not in stage.reload(issuer, "rotated")
+    assert sign_in() == 403
+    assert "invalid_client" in provider.output
+    stage.reload(issuer, "secret-of-console")
+    assert sign_in() == 200

@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 ALIVE_SECONDS = 1.0
 """Seconds between two heartbeats. They come from the loop, so a worker that hangs sends none."""
 
+FAILURES_LOG_SECONDS = 10.0
+"""Seconds between two log lines about messages of one type that could not be handled."""
+
 OrderedMessage = SetEndpoints | Prepare | Commit | Discard | LoadCertificates
 """Messages that are handled in turn."""
 UrgentMessage = (
@@ -77,6 +80,7 @@ class ControlHandler:
         self._certificates_changed = certificates_changed
         self._orders: asyncio.Queue[OrderedMessage] = asyncio.Queue()
         self._log = log.get_logger()
+        self._failures = log.RateLimitedLog(FAILURES_LOG_SECONDS)
 
     async def receive_until_drain(self) -> float:
         """Receive messages until the one to drain. Return the seconds of the drain. Raises ChannelClosedError.
@@ -111,7 +115,13 @@ class ControlHandler:
         self._generations.on_supervisor_lost()
 
     def _handle_urgent(self, message: UrgentMessage) -> None:
-        """Handle messages that requests wait for: about limits that hosts share, and about customers."""
+        """Handle a message that requests may wait for. Its failure is logged: later messages must still be handled."""
+        try:
+            self._follow_urgent(message)
+        except Exception as error:
+            self._failures.error("a message could not be handled", type(message).__name__, exc_info=error)
+
+    def _follow_urgent(self, message: UrgentMessage) -> None:
         match message:
             case HubAnswered():
                 self._runtime.claim_waiter.on_hub_answer()

@@ -154,6 +154,8 @@ class Generations:
             self._runtime.snapshot.update_challenges(tokens)
         except RowUnavailableError as error:
             self._log.error("challenges of ACME get no answer", "acme", why=f"the table of {error} has no room")
+        except ValueError as error:  # Each commit calls this, and may not end half done.
+            self._log.error("challenges of ACME get no answer", "acme", why=str(error))
 
     def update_endpoints(self, number: int, endpoints: Services) -> bool:
         """Take over the endpoints of the current or the prepared configuration.

@@ -248,6 +248,8 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
     leaving = runtime.tasks.start(
         "channel", wait_until_drain(channel, worker, start.token, start.orphan_deadline, stop)
     )
+    # Also after a failure, so that the supervisor replaces this worker, which would hear nothing any more.
+    leaving.add_done_callback(lambda _: stop.set())
     token = start.token
     del start  # It has the settings: a million keys take two hundred megabytes.
     if runtime.snapshot.lacks_addresses():
@@ -262,7 +264,7 @@ async def serve(end: socket.socket, listening: Sequence[socket.socket]) -> int:
         pass  # Clients may have connected already.
     await stop.wait()
     store.withdraw_orphan(token)
-    deadline = leaving.result() if leaving.done() else None
+    deadline = leaving.result() if leaving.done() and leaving.exception() is None else None
     await worker.drain(runtime.snapshot.drain_seconds if deadline is None else deadline)
     try:
         for message in (runtime.spans.take(), runtime.metrics.errors.take()):

@@ -100,6 +100,9 @@ class ConditionalSite(Site[RouteT]):
         return _select_by_method(routes, method)
 
     def _find(self, path: bytes, request: RoutedRequest) -> "list[RouteT] | None":
+        # The only layer is the one of `put_first`: all other routes are in the trees.
+        if self._layers and (first := _find_routes(self._layers, path)) is not None:
+            return first if isinstance(first, list) else [first]
         for number, tree in zip(count(1), self._trees):
             matched = [
                 (routes, is_name) for each, is_name in tree.list_routes(path) if (routes := _meet(each, request))

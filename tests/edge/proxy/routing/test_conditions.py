@@ -110,6 +110,21 @@ def test_router_finds_the_route_of_a_naive_matcher(
     assert result is expected or result == expected
 
 
+def test_routes_put_first_precede_wildcard_segments_and_end() -> None:
+    every, orders, first = (Leads(None, path, None, {}, {}) for path in (b"/*", b"/users/*/orders", b"/users/1/orders"))
+    router = Router([every, orders])
+    request = read_refused_head(head("GET / HTTP/1.1"))
+
+    def find(path: bytes) -> Leads:
+        return router.find_site(b"api.test").match(path, b"GET", request)
+
+    router.put_first([first])
+    assert find(first.path) is first
+    assert find(b"/users/2/orders") is orders
+    router.put_first([])
+    assert find(first.path) is orders
+
+
 @pytest.mark.parametrize(
     ("value", "query", "meets"),
     [

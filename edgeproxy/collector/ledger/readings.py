@@ -3,9 +3,11 @@
 The readings are events; the number of held allocations is in `holdings` (allocation_levels.py).
 """
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -54,6 +56,82 @@ async def fetch_quantities(
         return {(): (await connection.execute(items)).scalar_one()}
     by_time = await _compute_by_time(connection, customer, meter, span, aggregate, names, span[1] - span[0], without)
     return {values: value for (_, values), value in by_time.items()}
+
+
+async def fetch_running_quantities(
+    connection: AsyncConnection,
+    customer: str,
+    meter: str,
+    since: int,
+    ends: Sequence[int],
+    aggregate: Literal["max", "last", "held", "unique"],
+    names: Sequence[str],
+    without: Sequence[tuple[int, int]] = (),
+) -> dict[int, dict[DimensionGroup, int]]:
+    """Aggregate a customer's readings from `since` until each of the `ends`, by the values of these dimensions.
+
+    The readings are read once. The `ends` are in order and later than `since`. The spans `without` do not count.
+    """
+    if aggregate == "unique":
+        return await _count_running_items(connection, customer, meter, since, ends, names, without)
+    before, within = await _fetch_groups(connection, customer, meter, (since, ends[-1]), names)
+    edges = {since, *ends, *(at for span in without for at in span)}
+    starts = sorted(at for at in edges if since <= at < ends[-1])
+    running: dict[int, dict[DimensionGroup, int]] = {end: {} for end in ends}
+    for group in before.keys() | within.keys():
+        begun = since if group in before else within[group][0].second
+        units = _aggregate_units(before[group], within[group], starts, ends[-1], aggregate)
+        value: int | None = None
+        for (start, of_unit), end in zip(units, [*starts[1:], ends[-1]], strict=True):
+            if end > begun and not any(first <= start < last for first, last in without):
+                value = of_unit if value is None else _add_unit(value, of_unit, aggregate)
+            if value is not None and end in running:
+                running[end][group] = value
+    return running
+
+
+def _add_unit(before: int, value: int, aggregate: ReadAs) -> int:
+    if aggregate == "held":
+        return before + value
+    return max(before, value) if aggregate == "max" else value
+
+
+async def _count_running_items(
+    connection: AsyncConnection,
+    customer: str,
+    meter: str,
+    since: int,
+    ends: Sequence[int],
+    names: Sequence[str],
+    without: Sequence[tuple[int, int]],
+) -> dict[int, dict[DimensionGroup, int]]:
+    """Count the different items from `since` until each of the `ends`. Each counts from its first use on."""
+    is_item = _is_item_of(customer, meter, (since, ends[-1]), without)
+    first = sa.func.min(events.c.time).label("first")
+    new: dict[int, Counter[DimensionGroup]] = defaultdict(Counter)
+    if names:
+        items = sa.select(SPLIT.label("split"), events.c.item, first).where(is_item).group_by("split", events.c.item)
+        rows = (await connection.execute(items.limit(ITEMS_MAX + 1))).all()
+        if len(rows) > ITEMS_MAX:
+            raise InvalidQueryError(f"by: is of more than {ITEMS_MAX} different items, ask for less at once")
+        seen: dict[tuple[DimensionGroup, str], int] = {}
+        of = _group_by(names)
+        for split, item, second in rows:
+            key = of(split), item
+            seen[key] = min(second, seen.get(key, second))
+        for (group, _), second in seen.items():
+            new[ends[bisect_right(ends, second)]][group] += 1
+    else:
+        used = sa.select(first).where(is_item).group_by(events.c.item).subquery()
+        end = sa.case(*((used.c.first < end, sa.literal_column(str(end))) for end in ends)).label("until")
+        for until, number in await connection.execute(sa.select(end, sa.func.count()).group_by("until")):
+            new[until][()] = number
+    running: dict[int, dict[DimensionGroup, int]] = {}
+    total: Counter[DimensionGroup] = Counter()
+    for until in ends:
+        total.update(new[until])
+        running[until] = dict(total)
+    return running
 
 
 async def fetch_usage(
@@ -145,14 +223,7 @@ async def _compute_by_time(
     without: Sequence[tuple[int, int]] = (),
 ) -> dict[tuple[int, DimensionGroup], int]:
     """Aggregate readings by the starting second of each time unit and by the values of dimensions."""
-    values: dict[str, DimensionGroup] = {}
-
-    def of(series: str) -> DimensionGroup:
-        if series not in values:
-            split_values = dimensions.parse_dimensions(series)
-            values[series] = tuple(split_values.get(name, "") for name in names)
-        return values[series]
-
+    of = _group_by(names)
     if aggregate == "unique":
         at = sa.literal(span[0], sa.BigInteger) if unit == span[1] - span[0] else events.c.time - events.c.time % unit
         different = sa.select(at, SPLIT, events.c.item).where(_is_item_of(customer, meter, span, without)).distinct()
@@ -163,13 +234,7 @@ async def _compute_by_time(
         for second, series, item in rows:
             items[second, of(series)].add(item)
         return {key: len(some) for key, some in items.items()}
-    levels, readings = await _fetch_levels(connection, customer, meter, span)
-    before: dict[DimensionGroup, dict[str, int]] = defaultdict(dict)
-    within: dict[DimensionGroup, list[Reading]] = defaultdict(list)
-    for series, level in levels.items():
-        before[of(series)][series] = level
-    for reading in readings:
-        within[of(reading.series)].append(reading)
+    before, within = await _fetch_groups(connection, customer, meter, span, names)
     starts = _list_unit_starts(span, unit)
     if len(starts) * len(before.keys() | within.keys()) > 2 * ROWS_MAX:
         raise InvalidQueryError(f"by: makes more than {ROWS_MAX} rows, ask for less at once")
@@ -178,6 +243,32 @@ async def _compute_by_time(
         for group in before.keys() | within.keys()
         for second, value in _aggregate_units(before[group], within[group], starts, span[1], aggregate)
     }
+
+
+def _group_by(names: Sequence[str]) -> Callable[[str], DimensionGroup]:
+    """Return the function that returns the values of these dimensions of a series."""
+
+    @cache
+    def of(series: str) -> DimensionGroup:
+        split_values = dimensions.parse_dimensions(series)
+        return tuple(split_values.get(name, "") for name in names)
+
+    return of
+
+
+async def _fetch_groups(
+    connection: AsyncConnection, customer: str, meter: str, span: tuple[int, int], names: Sequence[str]
+) -> tuple[dict[DimensionGroup, dict[str, int]], dict[DimensionGroup, list[Reading]]]:
+    """Return the levels of a gauge's series before a span, and the readings within it, by the values of dimensions."""
+    of = _group_by(names)
+    levels, readings = await _fetch_levels(connection, customer, meter, span)
+    before: dict[DimensionGroup, dict[str, int]] = defaultdict(dict)
+    within: dict[DimensionGroup, list[Reading]] = defaultdict(list)
+    for series, level in levels.items():
+        before[of(series)][series] = level
+    for reading in readings:
+        within[of(reading.series)].append(reading)
+    return before, within
 
 
 def _list_unit_starts(span: tuple[int, int], unit: int) -> list[int]:

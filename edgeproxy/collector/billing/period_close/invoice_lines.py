@@ -23,7 +23,6 @@ from edgeproxy.collector.billing.rating.rater import (
     rate_segments,
     sum_amounts,
 )
-from edgeproxy.collector.billing.rating.usage_amounts import clip_segment
 from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
@@ -162,41 +161,21 @@ async def compute_period_costs(
     running = [one for one in current.segments if one.period == current.period and not one.is_trial]
     terms = usage.QuantityTerms(meters, current.anchor)
     daily = [await usage.fetch_daily_sums(connection, loaded.customer.name, one, terms) for one in running]
+    end = min(minute, current.period.end)
+    first = current.period.start // periods.DAY * periods.DAY + periods.DAY
+    gauges = await usage.fetch_running_gauges(
+        connection, loaded.customer.name, running, range(first, end, periods.DAY), terms
+    )
     costs: list[CostDay] = []
     used: Counter[UsageKey] = Counter()
-    start = current.period.start // periods.DAY * periods.DAY
-    for day in range(start, min(minute, current.period.end), periods.DAY):
-        until = day + periods.DAY
-        if until >= min(minute, current.period.end):
-            break
+    for until, of_gauges in gauges.items():
         for of_segment in daily:
-            used.update(of_segment.get(day, {}))
-        gauges = await _fetch_gauges(connection, loaded, running, until, terms)
-        costs.append(CostDay(until, _sum_running_cost(loaded, known, {**used, **gauges}, until)))
-    costs.append(CostDay(min(minute, current.period.end), _sum_running_cost(loaded, known, known.quantities)))
+            used.update(of_segment.get(until - periods.DAY, {}))
+        costs.append(CostDay(until, _sum_running_cost(loaded, known, {**used, **of_gauges}, until)))
+    costs.append(CostDay(end, _sum_running_cost(loaded, known, known.quantities)))
     _, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
     low, high = (None, None) if ends is None else (_sum_running_cost(loaded, known, quantities) for quantities in ends)
     return PeriodCosts(costs, low, high)
-
-
-async def _fetch_gauges(
-    connection: AsyncConnection,
-    loaded: LoadedSubscription,
-    running: Sequence[Segment],
-    until: int,
-    terms: usage.QuantityTerms,
-) -> dict[UsageKey, int]:
-    """Return the quantities of gauges as of a Unix second within the running period."""
-    begun = [one for one in running if one.span.start < until]
-    if not begun:
-        return {}
-    last = begun[-1]
-    gauges = {meter: price for meter, price in last.plan.meters.items() if not is_sum(terms.meters, meter)}
-    if not gauges:
-        return {}
-    clipped = clip_segment(last, until)._replace(plan=last.plan.model_copy(update={"meters": gauges}))
-    used = await usage.fetch_quantities(connection, loaded.customer.name, [*begun[:-1], clipped], clipped, terms)
-    return {key._replace(segment=last.span): quantity for key, quantity in used.items()}
 
 
 def _sum_running_cost(

@@ -6,7 +6,6 @@ unique value) belongs to the whole billing period.
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 from typing import Literal, NamedTuple
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -16,7 +15,7 @@ from edgeproxy.collector.billing.meter_export.metered_segments import is_sum
 from edgeproxy.collector.billing.rating.periods import period_at
 from edgeproxy.collector.billing.rating.rater import OTHER, Segment, Span, UsageKey
 from edgeproxy.collector.billing.rollout import charging
-from edgeproxy.collector.ledger import queries
+from edgeproxy.collector.ledger import queries, readings
 from edgeproxy.collector.ledger.aggregates import ReadAs
 from edgeproxy.collector.ledger.quantity import fetch_quantities as ledger_quantities
 from edgeproxy.collector.ledger.queries import InvalidQueryError, LedgerQuery
@@ -78,20 +77,60 @@ async def fetch_quantities(
         if not is_sum(terms.meters, meter):
             values = {}  # A later segment of the period has the values.
             if gauge_span is not None:
-                values = await _fetch_gauge(connection, customer, meter, *gauge_span, terms.meters[meter].aggregate, by)
+                (end,) = ends = [gauge_span.subscribed.end]
+                gauge = terms.meters[meter].aggregate
+                start, period = gauge_span.subscribed.start, gauge_span.period
+                values = (await _fetch_gauge(connection, customer, meter, start, ends, period, gauge, by))[end]
         elif by is None:
             values = {OTHER: summed[meter]}
         else:
             values = Counter(await _fetch_quantity(connection, customer, meter, segment.span, "sum", by))
             for span in waivers:
                 values.subtract(await _fetch_quantity(connection, customer, meter, span, "sum", by))
-        values = {OTHER: 0, **values}
-        largest = max(values.values(), key=abs)
-        if abs(largest) <= QUANTITY_MAX:
-            quantities |= {UsageKey(segment.span, meter, value): quantity for value, quantity in values.items()}
-        elif not leaves_out:
-            raise QuantityTooLargeError(f"{largest} of {meter} were counted, and {QUANTITY_MAX} can be billed")
+        quantities |= _check_quantities(segment.span, meter, values, leaves_out=leaves_out)
     return quantities
+
+
+def _check_quantities(
+    segment: Span, meter: str, values: Mapping[str, int], *, leaves_out: bool = False
+) -> dict[UsageKey, int]:
+    """Return the quantities of a meter with their keys. Raises QuantityTooLargeError unless `leaves_out` is set."""
+    values = {OTHER: 0, **values}
+    largest = max(values.values(), key=abs)
+    if abs(largest) <= QUANTITY_MAX:
+        return {UsageKey(segment, meter, value): quantity for value, quantity in values.items()}
+    if leaves_out:
+        return {}
+    raise QuantityTooLargeError(f"{largest} of {meter} were counted, and {QUANTITY_MAX} can be billed")
+
+
+async def fetch_running_gauges(
+    connection: AsyncConnection, customer: str, segments: Sequence[Segment], untils: Sequence[int], terms: QuantityTerms
+) -> dict[int, dict[UsageKey, int]]:
+    """Return the quantities of gauges as of each of these Unix seconds, which are in order.
+
+    `segments` are all of a period without its trial. The last one that has begun by then rates the gauges. Each gauge
+    is read once. Raises QuantityTooLargeError and UsageNotStoredError.
+    """
+    running: dict[int, dict[UsageKey, int]] = {until: {} for until in untils}
+    rated: dict[tuple[str, str | None], dict[int, tuple[Segment, int]]] = defaultdict(dict)
+    for until in untils:
+        begun = [one for one in segments if one.span.start < until]
+        if not begun:
+            continue
+        last = begun[-1]
+        for meter, price in last.plan.meters.items():
+            if not is_sum(terms.meters, meter):
+                by = None if price.by is None else price.by.dimension
+                rated[meter, by][until] = last, min(last.span.end, until)
+    for (meter, by), lasts in rated.items():
+        start, aggregate = segments[0].span.start, terms.meters[meter].aggregate
+        ends = sorted({end for _, end in lasts.values()})
+        period = period_at(start, terms.anchor)
+        values = await _fetch_gauge(connection, customer, meter, start, ends, period, aggregate, by)
+        for until, (last, end) in lasts.items():
+            running[until] |= _check_quantities(last.span, meter, values[end])
+    return running
 
 
 async def fetch_daily_sums(
@@ -157,34 +196,34 @@ async def _fetch_gauge(
     connection: AsyncConnection,
     customer: str,
     meter: str,
-    span: Span,
+    start: int,
+    ends: Sequence[int],
     period: Span,
     aggregate: AggregateName,
     by: str | None,
-) -> dict[str, int]:
-    """Return a gauge's value in a part of a period. An average is over all seconds of the period, rounded once."""
-    if aggregate != "average":
-        return await _fetch_charged(connection, customer, meter, span, aggregate, by)
-    values = await _fetch_charged(connection, customer, meter, span, "held", by)
-    return {value: level_seconds // (period.end - period.start) for value, level_seconds in values.items()}
+) -> dict[int, dict[str, int]]:
+    """Return a gauge's value from a second of a period until each of the `ends`, in the times when it was charged.
 
-
-async def _fetch_charged(
-    connection: AsyncConnection, customer: str, meter: str, span: Span, aggregate: ReadAs, by: str | None
-) -> dict[str, int]:
-    """Return a gauge's value in the parts of a span when customers were charged."""
-    waivers = await charging.list_waived_within(connection, span)
-    if not waivers or aggregate == "unique":
-        return await _fetch_quantity(connection, customer, meter, span, aggregate, by, waivers)
-    quantities: dict[str, int] = {}
-    for start, end in pairwise((span.start, *(at for waiver in waivers for at in waiver), span.end)):
-        part = Span(start, end)
-        if part in waivers:
-            continue
-        for value, level in (await _fetch_quantity(connection, customer, meter, part, aggregate, by)).items():
-            before = quantities.get(value, 0)
-            quantities[value] = {"held": before + level, "max": max(before, level)}.get(aggregate, level)
-    return quantities
+    An average is over all seconds of the period, rounded once.
+    """
+    ends = [end for end in ends if end > start]
+    assert aggregate != "sum"
+    read_as: Literal["max", "last", "held", "unique"] = "held" if aggregate == "average" else aggregate
+    values: dict[int, dict[str, int]] = defaultdict(dict)
+    if not ends:
+        return values
+    waivers = await charging.list_waived_within(connection, Span(start, ends[-1]))
+    names = () if by is None else (by,)
+    try:
+        running = await readings.fetch_running_quantities(
+            connection, customer, meter, start, ends, read_as, names, waivers
+        )
+    except InvalidQueryError as error:
+        raise UsageNotStoredError(str(error)) from None
+    share = period.end - period.start if aggregate == "average" else 1
+    for end, groups in running.items():
+        values[end] = {group[0] if group else OTHER: value // share for group, value in groups.items()}
+    return values
 
 
 async def _fetch_quantity(
@@ -194,10 +233,9 @@ async def _fetch_quantity(
     span: Span,
     aggregate: ReadAs,
     by: str | None,
-    without: Sequence[Span] = (),
 ) -> dict[str, int]:
     try:
-        return await ledger_quantities(connection, customer, meter, *span, aggregate=aggregate, by=by, without=without)
+        return await ledger_quantities(connection, customer, meter, *span, aggregate=aggregate, by=by)
     except InvalidQueryError as error:
         raise UsageNotStoredError(str(error)) from None
 

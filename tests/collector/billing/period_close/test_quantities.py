@@ -1,12 +1,18 @@
 """What is billed of a meter that is read and not added up."""
 
 import asyncio
+import random
 from calendar import timegm
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
-from edgeproxy.collector.billing.period_close.quantities import QuantityTerms, fetch_quantities
+from edgeproxy.collector.billing.period_close.quantities import (
+    QuantityTerms,
+    fetch_quantities,
+    fetch_running_gauges,
+)
 from edgeproxy.collector.billing.rating.periods import period_at
 from edgeproxy.collector.billing.rating.rater import Segment, Span, UsageKey
 from edgeproxy.collector.database.database import Database
@@ -93,5 +99,48 @@ def test_readings_while_charging_is_off_are_left_out(tmp_path: Path) -> None:
             UsageKey(period, meter): value
             for meter, value in (("max", 62), ("average", 30), ("last", 62), ("unique", 2))
         }
+
+    asyncio.run(work())
+
+
+@pytest.mark.both_databases
+def test_gauges_of_each_day_are_those_of_a_period_that_ends_then_and_are_read_once(database: str) -> None:
+    chance = random.Random(7)
+    period, terms = period_at(january(1)), QuantityTerms(METERS, None)
+    by = {"dimension": "model", "prices": {"a": "1", "b": "2"}}
+    split = Plan.model_validate({"fee": "0", "meters": {name: {"price": "1", "by": by} for name in METERS}})
+    spans = Span(january(3), january(12, 7)), Span(january(12, 7), january(22))
+    segments = [Segment("a@1", plan(*METERS), spans[0], period), Segment("b@1", split, spans[1], period)]
+    days = [january(day) for day in range(2, 29)]
+    events = [
+        UsageEvent(
+            *("test", str(number), "acme", meter, 1 if meter == "unique" else chance.randrange(50)),
+            *(timegm((2026, 12, 25, 0, 0, 0)) + chance.randrange(34 * 24) * 3600,),
+            is_summed=False,
+            dimensions=chance.choice(["", '{"model":"a"}', '{"model":"b"}', '{"model":"b","of":"x"}']),
+            item=str(chance.randrange(12)) if meter == "unique" else None,
+        )
+        for number, meter in enumerate(chance.choices(list(METERS), k=200))
+    ]
+
+    async def work() -> None:
+        opened = await Database.connect(database)
+        async with opened.writing() as connection:
+            await insert_events(connection, events)
+            free = {"since": january(8, 5), "until": january(11, 2), "who": "me", "why": "a trial"}
+            await connection.execute(sa.insert(waivers), [free])
+        read: list[str] = []
+        async with opened.reading(whole=True) as connection:
+            sa.event.listen(connection.sync_engine, "before_cursor_execute", lambda *call: read.append(call[2]))
+            running = await fetch_running_gauges(connection, "acme", segments, days, terms)
+            statements = sum(" events " in one for one in read)
+            for until in days:
+                begun = [one for one in segments if one.span.start < until]
+                begun[-1:] = [one._replace(span=Span(one.span.start, min(one.span.end, until))) for one in begun[-1:]]
+                expected = await fetch_quantities(connection, "acme", begun, begun[-1], terms) if begun else {}
+                found = {(key.meter, key.value): quantity for key, quantity in running[until].items()}
+                assert found == {(key.meter, key.value): quantity for key, quantity in expected.items()}, until
+        await opened.close()
+        assert statements <= 3 * len(METERS) * len(segments), "as many for a month as for a day"
 
     asyncio.run(work())

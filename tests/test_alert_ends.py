@@ -22,6 +22,7 @@ WELL = {
     r"up\{": "1",
     "edge_worker_open_descriptors": "30",
     "edge_table_rows": "0",
+    "edge_acme_failures": "0",
     "edge_directory_version": "7",
     "(edge|collector)_tls_expiry_seconds": "5000000",
     r'edge_upstream_endpoints\{.*state="up"': "2",

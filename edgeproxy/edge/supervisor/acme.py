@@ -75,7 +75,10 @@ class AcmeRenewals:
         self._log = log.get_logger()
 
     async def begin(self) -> None:
-        """Create the files that are missing, and request and renew from now on. Raises OSError."""
+        """Create the files that are missing, replace expired ones of the edge's own, and renew from now on.
+
+        Raises OSError.
+        """
         if not self._named:
             return
         await run_in_thread("self-signed certificates", self._create_missing)
@@ -92,11 +95,11 @@ class AcmeRenewals:
 
     def _create_missing(self) -> None:
         # Imported here, because only edges with ACME need it.
-        from edgeproxy.edge.supervisor.self_signed import create_self_signed
+        from edgeproxy.edge.supervisor.self_signed import create_self_signed, is_expired
 
         (self._state / ACME_FOLDER).mkdir(mode=0o700, exist_ok=True)
         for file, acme in self._named.items():
-            if not file.exists():
+            if not file.exists() or is_expired(file.read_bytes()):
                 write_whole(file, create_self_signed(acme.domains))
 
     async def _renew(self, file: Path, acme: Acme) -> None:
@@ -108,20 +111,23 @@ class AcmeRenewals:
             if not self._may_order():
                 wait = LOCK_SECONDS
                 continue
-            async with self._turn:
-                outcome = await self._run(file, acme)
-            failed = "renew_at" not in outcome
-            if failed:
+            try:
+                async with self._turn:
+                    outcome = await self._run(file, acme)
+                due = float(outcome["renew_at"]) if outcome.get("renew_at") is not None else None  # type: ignore[arg-type]
+            except Exception as error:  # Whatever it is, the next attempt must come.
+                outcome, due = {"why": repr(error)}, None
+            if due is None:
                 self._failures[file] += 1
                 wait = compute_wait(self._failures[file], outcome.get("retry_after"), random.uniform(0.8, 1.2))
                 facts = {"file": str(file), "why": outcome.get("why"), "retry_in": round(wait)}
                 self._log.error(ORDER_FAILED, domains=acme.domains, **facts)
             else:
                 self._failures[file] = 0
-                due = float(outcome["renew_at"])  # type: ignore[arg-type]
                 wait = max(1.0, min(due - time.time(), CHECK_SECONDS * random.uniform(0.9, 1.1)))
             write = partial(_write_retry, retry, self._failures[file], time.time() + wait)
-            await run_in_thread("write", write)
+            with suppress(RuntimeError):  # There may be no thread left.
+                await run_in_thread("write", write)
 
     async def _run(self, file: Path, acme: Acme) -> JsonObject:
         """Run the process of an order, and return its last line."""
@@ -140,14 +146,15 @@ class AcmeRenewals:
             "proxy": None if proxy is None else (proxy.url, proxy.past),
         }
         proxies = {name: value for name, value in os.environ.items() if name.lower() in PROXY_VARIABLES}
-        process = await asyncio.create_subprocess_exec(
-            *COMMAND,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            env=inherit(os.environ) | proxies,
-            limit=LINE_BYTES_MAX,
-        )
+        process = None
         try:
+            process = await asyncio.create_subprocess_exec(
+                *COMMAND,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                env=inherit(os.environ) | proxies,
+                limit=LINE_BYTES_MAX,
+            )
             async with asyncio.timeout(ORDER_SECONDS):
                 return await self._converse(process, json.encode(order) + b"\n")
         except TimeoutError:
@@ -156,9 +163,10 @@ class AcmeRenewals:
             return {"why": str(error)}
         finally:
             self._publish(AcmeChallenges({}, {}))
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            if process is not None:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
 
     async def _converse(self, process: asyncio.subprocess.Process, order: bytes) -> JsonObject:
         """Write the order, have challenges answered, and return the last line."""

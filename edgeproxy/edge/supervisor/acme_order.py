@@ -11,6 +11,7 @@ deadline. The first line of standard input is an `Order` in JSON. A line of stan
 import hashlib
 import os
 import random
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 import requests
@@ -33,6 +35,7 @@ from msgspec import Struct, json
 import edgeproxy
 from edgeproxy.base.outgoing_proxy import find_proxy, set_proxy
 from edgeproxy.base.trust import set_trust, write_bundle
+from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.certificates import read_certificate
 from edgeproxy.edge.counters.file import write_whole
 from edgeproxy.edge.supervisor.self_signed import create_self_signed, dump_key, is_self_signed
@@ -48,6 +51,8 @@ PERIOD_SECONDS_MAX = 2 * 86400.0
 seem to be old, and Let's Encrypt issues only five in a week for equal names.
 """
 WHY_CHARACTERS_MAX = 600
+TOKEN = re.compile(r"[A-Za-z0-9_-]{22,256}")
+"""A token (RFC 8555 section 8.3). The key authorization has 44 more characters."""
 
 
 class Order(Struct):
@@ -93,7 +98,12 @@ class Network(client.ClientNetwork):  # type: ignore[misc]
     """Seconds that the last refusal asked to wait."""
 
     def _send_request(self, method: str, url: str, *args: object, **kwargs: Any) -> requests.Response:
+        parts = urlsplit(url)
+        if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
+            raise OrderError(f"{url} has no https")
         self.session.trust_env = False
+        # Otherwise requests reads the whole body of a redirect, even if it does not follow it.
+        self.session.get_redirect_target = lambda _: None
         proxy = find_proxy(url)
         proxies = {} if proxy is None else dict.fromkeys(("http", "https"), proxy.full_url)
         kwargs |= {"timeout": CALL_SECONDS, "verify": write_bundle(), "proxies": proxies, "stream": True}
@@ -104,6 +114,8 @@ class Network(client.ClientNetwork):  # type: ignore[misc]
             raise OrderError(f"an answer of {url} has more than {ANSWER_BYTES_MAX >> 20} MiB")
         response._content, response.encoding = content, "utf-8"
         response.close()
+        if 300 <= response.status_code < 400:
+            raise OrderError(f"{url} redirects, which the edge does not follow")
         if not response.ok:
             wait = client.ClientV2.retry_after(response, 0) - _in_seconds(0)
             self.retry_after = max(0.0, wait.total_seconds()) or None
@@ -111,14 +123,13 @@ class Network(client.ClientNetwork):  # type: ignore[misc]
 
 
 def run(order: Order) -> float:
-    """Renew the certificate if that is due. Return the Unix time of the next renewal."""
-    file, now = Path(order.file), time.time()
-    set_trust([Path(trusted) for trusted in order.trust])
-    if order.proxy is not None:
-        set_proxy(*order.proxy)
-    key = _load_account_key(Path(order.account))
-    network = Network(key, alg=ES256)
+    """Renew the certificate if that is due. Return the Unix time of the next renewal. Raises OrderError."""
+    file, now, network = Path(order.file), time.time(), Network(alg=ES256)
     try:
+        set_trust([Path(trusted) for trusted in order.trust])
+        if order.proxy is not None:
+            set_proxy(*order.proxy)
+        key = network.key = _load_account_key(Path(order.account))
         directory = client.ClientV2.get_directory(order.directory, network)
         authority = client.ClientV2(directory, network)
         due = compute_renewal(file, authority)
@@ -168,7 +179,10 @@ def _load_account_key(file: Path) -> JWKEC:
     except FileNotFoundError:
         content = dump_key(ec.generate_private_key(ec.SECP256R1()))
         write_whole(file, content)
-    return JWKEC(key=load_pem_private_key(content, None))
+    try:
+        return JWKEC(key=load_pem_private_key(content, None))
+    except (TypeError, ValueError) as error:
+        raise OrderError(f"{file} has no key of an account: {error}") from error
 
 
 def _register(authority: client.ClientV2, network: Network, email: str | None) -> None:
@@ -214,10 +228,12 @@ def _check(content: bytes, file: Path, domains: Sequence[str]) -> None:
 
 
 def _select_challenge(authorization: messages.AuthorizationResource, kinds: Sequence[str]) -> messages.ChallengeBody:
-    """Return the first challenge of these kinds that the authority offers."""
+    """Return the first challenge of these kinds that the authority offers. Raises OrderError also for a bad token."""
     offered = {getattr(each.chall, "typ", None): each for each in authorization.body.challenges}
     for kind in kinds:
         if kind in offered:
+            if not TOKEN.fullmatch(offered[kind].chall.encode("token")):
+                raise OrderError("a token of the authority has less than 22 characters or more than 256")
             return offered[kind]
     raise OrderError(f"the authority offers none of {', '.join(kinds)} for {authorization.body.identifier.value}")
 

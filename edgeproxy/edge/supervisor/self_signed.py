@@ -37,6 +37,15 @@ def dump_key(key: ec.EllipticCurvePrivateKey) -> bytes:
     return key.private_bytes(serialization.Encoding.PEM, form, lock)
 
 
+def is_expired(content: bytes) -> bool:
+    """Return whether a file has a certificate that the edge signed and that has expired. A damaged one has not."""
+    try:
+        certificate = x509.load_pem_x509_certificate(content)
+    except ValueError:
+        return False
+    return is_self_signed(certificate) and certificate.not_valid_after_utc <= datetime.now(UTC)
+
+
 def is_self_signed(certificate: x509.Certificate) -> bool:
     """Return whether the edge signed a certificate: only its own name no issuer."""
     return certificate.issuer == x509.Name([])

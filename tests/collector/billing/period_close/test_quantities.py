@@ -138,8 +138,8 @@ def test_gauges_of_each_day_are_those_of_a_period_that_ends_then_and_are_read_on
                 begun = [one for one in segments if one.span.start < until]
                 begun[-1:] = [one._replace(span=Span(one.span.start, min(one.span.end, until))) for one in begun[-1:]]
                 expected = await fetch_quantities(connection, "acme", begun, begun[-1], terms) if begun else {}
-                found = {(key.meter, key.value): quantity for key, quantity in running[until].items()}
-                assert found == {(key.meter, key.value): quantity for key, quantity in expected.items()}, until
+                daily = {(key.meter, key.value): quantity for key, quantity in running[until].items()}
+                assert daily == {(key.meter, key.value): quantity for key, quantity in expected.items()}, until
         await opened.close()
         assert statements <= 3 * len(METERS) * len(segments), "as many for a month as for a day"
 

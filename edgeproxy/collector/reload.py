@@ -118,14 +118,19 @@ class Reloader:
         await self._publication.begin(publisher)
         await self._recorder.follow(new.tracing)
         self._metrics.config_ok.set(1)
+        waiting = self._list_waiting(new)
+        report = self._log.warning if waiting else self._log.info
+        report("reloaded", sha256=new.sha256[:12], needs_restart=waiting)
+
+    def _list_waiting(self, new: CollectorSettings) -> list[str]:
+        """List the changed settings that need a restart."""
         fixed = CollectorFile.list_marked(FieldMark.RESTART)
         waiting = {name for name in fixed if getattr(self._started, name) != getattr(new, name)}
         if restart_settings_of(self._started) != restart_settings_of(new):
             waiting.add("billing")
         if self._pages is not None and sign_in_settings_of(self._started) != sign_in_settings_of(new):
             waiting.add("pages")
-        report = self._log.warning if waiting else self._log.info
-        report("reloaded", sha256=new.sha256[:12], needs_restart=sorted(waiting))
+        return sorted(waiting)
 
     def _read_stripe_secrets(self, new: CollectorSettings) -> tuple[tuple[str, ...], str | None]:
         """Return the secrets of webhooks, and Stripe's key if its client stays. Raises StripeConfigurationError.

@@ -1,13 +1,15 @@
 """The process of the sandbox, from its address to its end."""
 
 import asyncio
+import errno
 import logging
 import resource
 import signal
 import socket
 import sqlite3
 import sys
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
@@ -30,6 +32,7 @@ LOG = logging.getLogger("stripe-sandbox")
 DRAIN_SECONDS = 2.0
 TICK_SECONDS = 0.1
 """Seconds between two checks of the timers."""
+REPORT_SECONDS = 60.0
 PURGE_SECONDS = 3600.0
 """Seconds between two purges of idempotency keys."""
 
@@ -97,11 +100,12 @@ async def serve(
     webhook: Webhook | None = None,
 ) -> None:
     """Serve in the running loop; raises OSError and sqlite3.Error."""
+    asyncio.get_running_loop().set_exception_handler(limit_reports())
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listening = socket.create_server(address, family=family)
+    listening = socket.create_server(tuple(address), family=family)
     bound = Address(*listening.getsockname()[:2])
     state = State(file, load_description(), f"http://{bound}", usage_lag, rates != "off")
     state.account.requires_email = requires_email
@@ -132,6 +136,25 @@ async def serve(
         await deliveries.close()
         state.connection.close()
     LOG.info("stopped")
+
+
+def limit_reports() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """Return the handler of the loop's errors. It reports at most once in REPORT_SECONDS that descriptors are used up.
+
+    asyncio reports each failed accept with a traceback, up to 128 in a second.
+    """
+    reported = -REPORT_SECONDS
+
+    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal reported
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+        elif loop.time() >= reported + REPORT_SECONDS:
+            reported = loop.time()
+            LOG.error("connections wait, because the process has no more descriptors: %s", error)
+
+    return report
 
 
 async def run_timers(state: State, due: DueWork) -> None:

@@ -297,6 +297,7 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package in ("", "edgeproxy"):
             raise
-        distribution = "stripe-sandbox" if package == "stripe_sandbox" else "'edgeproxy[collector]'"
-        typer.echo(f"This command needs {package}, which is not installed: pip install {distribution}", err=True)
+        # No index has the sandbox, so anybody could register a name there.
+        file = "stripe_sandbox-….whl" if package == "stripe_sandbox" else "'edgeproxy[collector]'"
+        typer.echo(f"This command needs {package}, which is not installed: pip install {file}", err=True)
         sys.exit(2)

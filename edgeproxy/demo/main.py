@@ -33,7 +33,7 @@ def explain_missing(*, check: bool) -> str | None:
     if not CONFIG.is_dir():
         return "this installation was made without config/: install a wheel, or use ./scripts/run of a checkout"
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
-        return f"{missing[0]} is not installed: pip install 'edgeproxy[collector,demo]' stripe-sandbox"
+        return f"{missing[0]} is not installed: pip install 'edgeproxy[collector,demo]' stripe_sandbox-….whl"
     for program in ("setpriv", *(("bash", "curl") if check else ())):
         if shutil.which(program) is None:
             return f"there is no {program} on this machine"

@@ -1,6 +1,6 @@
 """Conditions of routes about fields and the query of a request: how they are written, and which requests meet them.
 
-Gateway API calls them `headers` and `queryParams`, Envoy `headers` and `query_parameters`.
+Gateway API calls them `headers` and queryParams, Envoy `headers` and query_parameters.
 """
 
 from collections.abc import Mapping

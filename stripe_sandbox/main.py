@@ -37,6 +37,10 @@ PURGE_SECONDS = 3600.0
 """Seconds between two purges of idempotency keys."""
 
 
+LoopError = dict[str, Any]
+"""The description of an error that asyncio passes to a loop's handler."""
+
+
 class Address(NamedTuple):
     """The IP address to listen on, and the port, 0 for any free one."""
 
@@ -138,14 +142,14 @@ async def serve(
     LOG.info("stopped")
 
 
-def limit_reports() -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+def limit_reports() -> Callable[[asyncio.AbstractEventLoop, LoopError], None]:
     """Return the handler of the loop's errors. It reports at most once in REPORT_SECONDS that descriptors are used up.
 
     asyncio reports each failed accept with a traceback, up to 128 in a second.
     """
     reported = -REPORT_SECONDS
 
-    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    def report(loop: asyncio.AbstractEventLoop, context: LoopError) -> None:
         nonlocal reported
         error = context.get("exception")
         if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE):

@@ -127,6 +127,7 @@ def names(whole: Collector) -> dict[str, str]:
         "purchase": "none",
         "event": "evt_none",
         "place": "0",
+        "tag": "keys",
         "move": "019f2d2e-0c44-7d10-9e21-7b6a5c4d3e2f",
     }
 

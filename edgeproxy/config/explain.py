@@ -54,6 +54,8 @@ EXAMPLES = {
     "from": "from: hub",
     "why": "why: and what the customer is told",
     "collector": "collector: http://127.0.0.1:9100",
+    "domains": "domains: [api.example.com]",
+    "terms_accepted": "terms_accepted: true",
     "origins": "origins: [https://app.example.com]",
     "to": "to: https://www.example.com/*",
     "tokens": 'tokens: [{sha256: "<64 hex digits>", role: edge}]',

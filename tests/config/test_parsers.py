@@ -154,6 +154,9 @@ def test_paths(path):
     assert readers.read_path(path) == path
 
 
+FORMS_OF_WILDCARDS = "only a last /* stands for all that follows, and in the path of a route /*/ for one segment"
+
+
 @pytest.mark.parametrize(
     ("path", "what", "hint"),
     [
@@ -166,8 +169,8 @@ def test_paths(path):
         ("/a?b", "'/a?b' has ?", "routes look at paths, not at queries"),
         ("/a#b", "'/a#b' has #", "a request's path never has one"),
         ("/a\\b", "'/a\\\\b' has \\", "write /"),
-        ("/a*", "'/a*' has *", "only a last /* stands for all that follows"),
-        ("/*/a", "'/*/a' has *", "only a last /* stands for all that follows"),
+        ("/a*", "'/a*' has *", FORMS_OF_WILDCARDS),
+        ("/*/a", "'/*/a' has *", FORMS_OF_WILDCARDS),
         ("/a/../b", "'/a/../b' has a dot segment", "write the path that it leads to"),
         ("/./*", "'/./*' has a dot segment", "write the path that it leads to"),
         ("/a/..;x", "'/a/..;x' has a dot segment", "write the path that it leads to"),

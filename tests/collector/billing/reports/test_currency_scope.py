@@ -25,6 +25,7 @@ from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, customers
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.money import reading_in
 from tests.collector.billing.reports.test_business_report import invoice, pay, subscribe
 from tests.support.credited import count, run, write
 
@@ -179,8 +180,9 @@ def test_recurring_revenue_is_of_one_currency_and_says_what_changed(database: st
 
 @pytest.mark.both_databases
 def test_recurring_revenue_counts_ended_periods_and_leaves_out_unpriced_plans(database: str) -> None:
-    fees = {"small@1": "10", "damaged@1": "10", "yen@1": {"jpy": "1000"}}
-    sold = {version: Plan.model_validate({"fee": fee}) for version, fee in fees.items()}
+    sold = {version: Plan.model_validate({"fee": "10"}) for version in ("small@1", "damaged@1")}
+    with reading_in("jpy"):
+        sold["yen@1"] = Plan.model_validate({"fee": "1000"})
 
     async def work(opened: Database) -> None:
         await write(opened, plan_versions.record_plans, sold)

@@ -13,6 +13,8 @@ from edgeproxy.demo.web import send
 
 RETRY_SECONDS = 0.5
 """Seconds between two attempts at a line with a delayed effect."""
+PAGE_SECONDS = 60.0
+"""Seconds for a page. The first request for the API reference builds it, which takes long while all processes start."""
 
 
 def check_pages(rows: Sequence[Row]) -> bool:
@@ -25,7 +27,7 @@ def check_pages(rows: Sequence[Row]) -> bool:
 
 def _answers(url: str) -> bool:
     try:
-        return send(url).status == 200
+        return send(url, seconds=PAGE_SECONDS).status == 200
     except (OSError, ValueError):  # ValueError: it is no URL.
         return False
 

@@ -54,6 +54,18 @@ def test_condition_that_no_request_meets_is_refused(problems, route, problem):
     assert fault.startswith(f"edge.yaml:3: routes.0.{problem}")
 
 
+def test_condition_about_the_query_of_keys_is_refused(problems):
+    text = "auth: {query: key}\nroutes:\n  - {path: /a, upstream: api, query: {key: a, other: b}}\n"
+    (fault,) = problems(UPSTREAM + text)
+    assert fault.startswith("edge.yaml:4: routes.0.query.key: may hold a key")
+
+
+def test_prefix_with_a_wildcard_is_not_stripped(problems):
+    assert routes(problems, "path: /u/*/x/*, rewrite: {strip: /u/*/x}") == [
+        "edge.yaml:3: routes.0.rewrite.strip: has a wildcard, name the segments before it, or none"
+    ]
+
+
 def test_route_names_are_unique(problems):
     assert routes(problems, "path: /a, name: x", "path: /b, name: x") == [
         "edge.yaml:4: routes.1.name: is defined already at edge.yaml:3, give one of them another name"

@@ -73,8 +73,10 @@ def test_its_bill_of_materials_names_all_that_is_installed(images: dict[str, Ima
     pins = re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / "requirements" / "run.txt").read_text(), re.MULTILINE)
     named = {name: version for (kind, name), version in parts.items() if kind == "pkg:pypi"}
     assert named.items() <= set(pins)
+    own = [name for kind, name in parts if kind == "pkg:generic"]
+    assert own == ["stripe-sandbox"]
     packages = Path(images["edgeproxy"].root).glob("opt/edgeproxy/lib/python*/site-packages/*.dist-info")
-    assert len(named) + 1 == len(list(packages))  # and the product itself
+    assert len(named) + len(own) + 1 == len(list(packages))  # and the product itself
     status = (Path(images["edgeproxy"].root) / "var/lib/dpkg/status").read_text()
     assert sum(kind == "pkg:deb" for kind, _ in parts) == status.count("Status: install ok installed")
 

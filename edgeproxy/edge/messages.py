@@ -180,11 +180,12 @@ class AcmeChallenges(Message):
     """The pending challenges of an authority (RFC 8555 section 8): the whole truth each time.
 
     `tokens` has the content for each token over HTTP; `certificates` the file with certificate and key for each name in
-    a handshake (RFC 8737).
+    a handshake (RFC 8737). Answered by ChallengesServed with `number`.
     """
 
     tokens: dict[str, str]
     certificates: dict[str, str]
+    number: int = 0
 
 
 class DirectoryValid(Message):
@@ -238,6 +239,13 @@ class Committed(Message):
     """Configuration `number` is served."""
 
     number: int
+
+
+class ChallengesServed(Message):
+    """The worker answers the challenges with this number, or `why` has the reason that it cannot."""
+
+    number: int
+    why: str = ""
 
 
 class LimitsUsed(Message, tag="uses"):
@@ -310,6 +318,7 @@ ToSupervisor: TypeAlias = (
     | Prepared
     | PrepareFailed
     | Committed
+    | ChallengesServed
     | LimitsUsed
     | LookUpKeys
     | FetchIssuerKeys

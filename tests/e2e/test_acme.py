@@ -108,10 +108,12 @@ def test_first_certificate_over_http_survives_a_restart(site: Site) -> None:
     assert site.shown().serial_number == site.serial_issued()
     file = next(file for name, file in site.files.items() if name.startswith("api.test"))
     os.utime(file, (0, 0))
-    site.authority.suggested = datetime.now(UTC)
+    site.authority.suggested, site.authority.knows_as_replaced = datetime.now(UTC), True
     site.edge.end()
     site.start()
     site.until_issued(2)
+    # It names the certificate that it replaces, and does without the name where the authority refuses it.
+    assert site.authority.replaces == [None, site.authority.renewals[0], None]
     assert len(site.authority.accounts) == 1
 
 
@@ -120,7 +122,7 @@ def test_first_certificate_in_a_handshake(site: Site) -> None:
     site.start()
     site.until_issued()
     assert site.authority.checked == ["tls-alpn-01"] * 2
-    assert total(site.edge.metrics(), "edge_connections", side="client") == 0
+    until(lambda: total(site.edge.metrics(), "edge_connections", side="client") == 0, "no connection stays")
 
 
 def test_refused_renewal_keeps_the_certificate_and_waits(site: Site) -> None:

@@ -58,6 +58,12 @@ class AcmeAuthority:
         self.accounts: dict[str, dict[str, Any]] = {}
         """The public key of each account, by its URL."""
         self.orders: list[dict[str, Any]] = []
+        self.renewals: list[str] = []
+        """The names of certificates for which a renewal was asked about (RFC 9773 section 4.1)."""
+        self.replaces: list[str | None] = []
+        """The certificate that each order names as replaced, also of refused orders."""
+        self.knows_as_replaced = False
+        """Refuse orders that name a certificate."""
         self.checked: list[str] = []
         """The kinds of the challenges that were passed."""
         self.on_check: Callable[[], object] = lambda: None
@@ -125,6 +131,7 @@ class AcmeAuthority:
         if path == "/nonce":
             return 200, {}, b""
         if path.startswith("/renewal/") and self.suggested is not None:
+            self.renewals.append(path.removeprefix("/renewal/"))
             moment = self.suggested.strftime("%Y-%m-%dT%H:%M:%SZ")
             return 200, {"Retry-After": "21600"}, {"suggestedWindow": {"start": moment, "end": moment}}
         if method != "POST":
@@ -181,6 +188,9 @@ class AcmeAuthority:
     def _order(self, account: str, payload: dict[str, Any]) -> tuple[int, dict[str, str], Any]:
         if self.refusal is not None:
             raise self.refusal
+        self.replaces.append(payload.get("replaces"))
+        if self.knows_as_replaced and self.replaces[-1] is not None:
+            raise AcmeRefusalError("alreadyReplaced", 409)
         names = [each["value"] for each in payload["identifiers"]]
         tokens = [secrets.token_urlsafe(32) for _ in names]
         states = ["pending" for _ in names]

@@ -10,7 +10,7 @@ import os
 import random
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from hashlib import sha256
@@ -33,8 +33,10 @@ COMMAND = (sys.executable, "-P", "-m", "edgeproxy.edge.supervisor.acme_order")
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
 ORDER_SECONDS = 600.0
 """Seconds until the process of an order is killed."""
-SETTLE_SECONDS = 1.0
-"""Seconds from the message about a challenge until the authority may check it. Workers read messages at each turn."""
+SERVED_SECONDS = 60.0
+"""Seconds until all workers must answer a challenge, because the authority may reach any of them. A worker that hangs
+is replaced sooner; one that prepares a large configuration takes the challenge afterwards.
+"""
 CHECK_SECONDS = 6 * 3600.0
 """Seconds between two checks whether a renewal is due, plus or minus a tenth; also the longest wait after a failure.
 The check is repeated because the authority may move the renewal forward (RFC 9773), and clocks may jump.
@@ -53,7 +55,8 @@ class AcmeRenewals:
     """The certificates by ACME of one supervisor.
 
     `serving` returns the configuration; `may_order` whether this supervisor holds the identity lock. `publish` sends to
-    all workers, now and at their start.
+    all workers, now and at their start. `wait_until_served` waits until all of them answer the challenges with a
+    number, for at most some seconds, and returns why any of them cannot.
     """
 
     def __init__(
@@ -62,9 +65,13 @@ class AcmeRenewals:
         serving: Callable[[], EdgeFile],
         may_order: Callable[[], bool],
         publish: Callable[[AcmeChallenges], None],
+        wait_until_served: Callable[[int, float], Awaitable[Sequence[str]]],
     ) -> None:
         self._state = settings.state
-        self._serving, self._may_order, self._publish = serving, may_order, publish
+        self._serving, self._may_order = serving, may_order
+        self._publish, self._wait_until_served = publish, wait_until_served
+        self._challenges = 0
+        """The number of the challenges that were published last."""
         named = [each.tls.acme for each in settings.listen if each.tls is not None and each.tls.acme is not None]
         self._named = {acme.get_file(self._state): acme for acme in named}
         self._kinds = list_kinds(settings)
@@ -162,7 +169,7 @@ class AcmeRenewals:
         except (OSError, ValueError) as error:
             return {"why": str(error)}
         finally:
-            self._publish(AcmeChallenges({}, {}))
+            self._publish_challenges({"tokens": {}, "certificates": {}})
             if process is not None:
                 with suppress(ProcessLookupError):
                     process.kill()
@@ -177,10 +184,17 @@ class AcmeRenewals:
             message: JsonObject = orjson.loads(line)
             if "tokens" not in message:
                 return message
-            self._publish(convert(message, AcmeChallenges))
-            await asyncio.sleep(SETTLE_SECONDS)
+            number = self._publish_challenges(message)
+            if whys := await self._wait_until_served(number, SERVED_SECONDS):
+                return {"why": f"not all workers answer the challenge: {'; '.join(whys)}"}
             process.stdin.write(b"\n")
         return {"why": f"its process ended with code {await process.wait()}"}
+
+    def _publish_challenges(self, challenges: JsonObject) -> int:
+        """Have all workers answer these challenges and no others. Return their number. Raises ValueError."""
+        self._challenges += 1
+        self._publish(convert(challenges | {"number": self._challenges}, AcmeChallenges))
+        return self._challenges
 
 
 def list_kinds(settings: EdgeFile) -> list[str]:

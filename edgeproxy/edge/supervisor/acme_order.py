@@ -28,6 +28,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from josepy.json_util import encode_b64jose
+from josepy.json_util import field as jose_field
 from josepy.jwa import ES256
 from josepy.jwk import JWK, JWKEC
 from msgspec import Struct, json
@@ -91,6 +93,24 @@ class TlsAlpn(challenges.KeyAuthorizationChallenge):  # type: ignore[misc]
         return hashlib.sha256(self.key_authorization(account_key).encode()).digest()
 
 
+class NewOrder(messages.Order):  # type: ignore[misc]
+    """An order that names the certificate it replaces (RFC 9773 section 5), which the library does not."""
+
+    replaces: str | None = jose_field("replaces", omitempty=True)
+
+
+class Authority(client.ClientV2):  # type: ignore[misc]
+    """An authority that gets the name of the replaced certificate with each order."""
+
+    replaced: str | None = None
+
+    def _post(self, url: str, body: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        if self.replaced is not None and isinstance(body, messages.NewOrder):
+            body = NewOrder(identifiers=body.identifiers, replaces=self.replaced)
+        response: requests.Response = super()._post(url, body, *args, **kwargs)
+        return response
+
+
 class Network(client.ClientNetwork):  # type: ignore[misc]
     """Calls to an authority: over the site's proxy and trust, and with bounded answers."""
 
@@ -131,10 +151,11 @@ def run(order: Order) -> float:
             set_proxy(*order.proxy)
         key = network.key = _load_account_key(Path(order.account))
         directory = client.ClientV2.get_directory(order.directory, network)
-        authority = client.ClientV2(directory, network)
+        authority = Authority(directory, network)
         due = compute_renewal(file, authority)
         if due <= now:
             _register(authority, network, order.email)
+            authority.replaced = name_replaced(file) if hasattr(directory, "renewalInfo") else None
             write_whole(file, _request(authority, key, order))
             due = max(compute_renewal(file, authority), now)
         return due
@@ -167,6 +188,22 @@ def compute_renewal(file: Path, authority: client.ClientV2 | None = None) -> flo
     return max(due, made + period) if made <= now else max(due, now + period)
 
 
+def name_replaced(file: Path) -> str | None:
+    """Return the name of an authority's certificate (RFC 9773 section 4.1); None for one that the edge signed."""
+    certificate = x509.load_pem_x509_certificate(file.read_bytes())
+    if is_self_signed(certificate):
+        return None
+    try:
+        issuer = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    except x509.ExtensionNotFound:
+        return None
+    if issuer is None:
+        return None
+    # The bytes of a DER INTEGER, with room for its sign.
+    serial = certificate.serial_number.to_bytes(certificate.serial_number.bit_length() // 8 + 1)
+    return f"{encode_b64jose(issuer)}.{encode_b64jose(serial)}"
+
+
 def _in_seconds(seconds: float) -> datetime:
     """Return the moment in this many seconds, as the library expects it: local time without a zone."""
     return datetime.now() + timedelta(seconds=seconds)  # noqa: DTZ005
@@ -196,10 +233,18 @@ def _register(authority: client.ClientV2, network: Network, email: str | None) -
         network.account = messages.RegistrationResource(uri=error.location, body=messages.Registration())
 
 
-def _request(authority: client.ClientV2, key: JWKEC, order: Order) -> bytes:
+def _request(authority: Authority, key: JWKEC, order: Order) -> bytes:
     """Order a certificate. Return it as PEM: its key, itself and its chain."""
     private = dump_key(ec.generate_private_key(ec.SECP256R1()))
-    ordered = authority.new_order(crypto_util.make_csr(private, domains=order.domains))
+    csr = crypto_util.make_csr(private, domains=order.domains)
+    try:
+        ordered = authority.new_order(csr)
+    except (messages.Error, errors.ConflictError) as error:
+        # The authority may know that certificate as replaced already, or as one of another account.
+        if authority.replaced is None or getattr(error, "code", None) == "rateLimited":
+            raise
+        authority.replaced = None
+        ordered = authority.new_order(csr)
     pending = [
         (each.body.identifier.value, _select_challenge(each, order.kinds))
         for each in ordered.authorizations

@@ -18,6 +18,7 @@ from edgeproxy.edge import messages
 from edgeproxy.edge.channel import Channel, Outbox
 from edgeproxy.edge.messages import (
     Alive,
+    ChallengesServed,
     Committed,
     ErrorsCounted,
     Failed,
@@ -69,6 +70,8 @@ class WorkerProcess:
         """Number of the configuration that it has prepared."""
         self.refused = (0, "")
         """Number of the configuration that it failed to prepare last, and why."""
+        self.challenges = (0, "")
+        """Number of the challenges that it got last, and why it does not answer them."""
         self.dismissed = False
         """True if it was told to leave because it could not follow the others."""
         self.on_message: MessageHandler = lambda message, reply: None
@@ -126,6 +129,8 @@ class WorkerProcess:
                 self.refused = number, why
             case Committed(number=number):
                 self.number = number
+            case ChallengesServed(number=number, why=why):
+                self.challenges = number, why
             case _:
                 assert_never(message)
 

@@ -132,7 +132,11 @@ class Supervisor:
         self._reloads = Reloads(settings, read, self._apply, on_reload=self._reloading, signatures=watched)
         self._watched = watched is not None
         self._acme = AcmeRenewals(
-            settings, lambda: self._reloads.serving, store.identity.try_acquire, self._workers.publish
+            settings,
+            lambda: self._reloads.serving,
+            store.identity.try_acquire,
+            self._workers.publish,
+            self._workers.wait_until_challenges_served,
         )
         self._accounting = Accounting(
             store, self._table_reader, settings.region, Destinations.from_settings(settings), self._sync_age

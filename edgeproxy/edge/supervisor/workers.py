@@ -182,6 +182,26 @@ class Workers:
             pass
         return self._behind()
 
+    async def wait_until_challenges_served(self, number: int, seconds: float) -> list[str]:
+        """Wait until all serving workers answer the challenges with this number, or later ones.
+
+        Return why any of them cannot. The wait begins when each place has had a worker that was ready. Raises
+        WorkersFailedError.
+        """
+        await asyncio.shield(self.first_ready)
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    late = [one for one in self._serving if one.challenges[0] < number]
+                    failed = [one for one in self._serving if one.challenges[0] >= number and one.challenges[1]]
+                    if failed or (self._serving and not late):
+                        return [f"worker {one.pid}: {one.challenges[1]}" for one in failed]
+                    await self._wait_for_news()
+        except TimeoutError:
+            late = [one for one in self._serving if one.challenges[0] < number]
+            whys = [f"worker {one.pid}: it did not take the challenge within {seconds:g} s" for one in late]
+            return whys or ["no worker serves"]
+
     @property
     def _serving(self) -> list[WorkerProcess]:
         return [process for process in self.workers if process.ready and not process.dismissed]

@@ -10,6 +10,7 @@
 - `late` serves only after it was told to load certificates, and ends on a drain;
 - `hangs up` becomes ready, then closes its channel and lives on; `babbles` sends an invalid message.
 
+It answers challenges, unless their tokens have its pid with a reason.
 It prepares each configuration, unless the settings, in JSON, list its pid: pids in `refuse` refuse it, pids in `ignore`
 do not answer, and pids in `die` end.
 
@@ -82,6 +83,8 @@ async def hear(channel: WorkerEnd) -> str:
         elif PID not in does.get("ignore", ()):
             PREPARED.add(number)
             await channel.send({"type": "Prepared", "number": number})
+    elif kind == "AcmeChallenges":
+        await channel.send({"type": "ChallengesServed", "number": number, "why": message["tokens"].get(str(PID), "")})
     elif kind == "Commit" and number in PREPARED:
         SERVED.append(number)
         await channel.send({"type": "Committed", "number": number})

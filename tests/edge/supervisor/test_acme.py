@@ -66,8 +66,11 @@ def test_process_that_fails_in_any_way_counts_as_a_failure(
         file.write_bytes(create_self_signed(["a.test"]))
     monkeypatch.setattr(acme, "COMMAND", command)
 
+    async def served(number: int, seconds: float) -> list[str]:
+        return []
+
     async def fail() -> None:
-        renewals = acme.AcmeRenewals(settings, lambda: settings, lambda: True, lambda _: None)
+        renewals = acme.AcmeRenewals(settings, lambda: settings, lambda: True, lambda _: None, served)
         await renewals.begin()
         assert not self_signed.is_expired(file.read_bytes())
         async with asyncio.timeout(10):

@@ -137,7 +137,9 @@ def ask(
         people = Directories(settings, nobody, workers.add)
         traces = Traces(settings.tracing, settings.region)
         issuers = IssuerKeyFetcher(settings.state, settings.issuers, workers.publish)
-        acme = AcmeRenewals(settings, lambda: settings, lambda: True, workers.publish)
+        acme = AcmeRenewals(
+            settings, lambda: settings, lambda: True, workers.publish, workers.wait_until_challenges_served
+        )
         status = Status(
             reloads, workers, table_reader, upstreams, certificates, accounting, people, traces, issuers, acme
         )

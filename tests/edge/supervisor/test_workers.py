@@ -11,7 +11,7 @@ import uvloop
 from msgspec import to_builtins
 
 from edgeproxy.config.addresses import Address
-from edgeproxy.edge.messages import EndpointAddresses, LoadCertificates, SetEndpoints
+from edgeproxy.edge.messages import AcmeChallenges, EndpointAddresses, LoadCertificates, SetEndpoints
 from edgeproxy.edge.supervisor import workers
 from edgeproxy.edge.supervisor.workers import Workers, WorkersFailedError
 from loadtest.testbed.waiting import turned, within
@@ -180,6 +180,28 @@ def test_stopped_worker_delays_no_other_worker() -> None:
         await within(20, newest())
 
     assert run(scene, deadline=0.2) == [-signal.SIGKILL, 0]
+
+
+def test_challenges_are_served_when_each_worker_has_said_so() -> None:
+    """The authority may reach any worker, so one that was stopped meanwhile is waited for."""
+
+    async def scene(workers: Workers, address: Address) -> None:
+        workers.publish(AcmeChallenges({}, {}, 1))
+        assert await within(20, workers.wait_until_challenges_served(1, 60)) == []
+        stopped, other = workers.workers
+        os.kill(stopped.pid, signal.SIGSTOP)
+        workers.publish(AcmeChallenges({}, {}, 2))
+        await turned(lambda: other.challenges[0] == 2, "the other has answered")
+        assert await workers.wait_until_challenges_served(2, 0.1) == [
+            f"worker {stopped.pid}: it did not take the challenge within 0.1 s"
+        ]
+        os.kill(stopped.pid, signal.SIGCONT)
+        assert await within(20, workers.wait_until_challenges_served(2, 60)) == []
+        workers.publish(AcmeChallenges({str(other.pid): "no room"}, {}, 3))
+        whys = await within(20, workers.wait_until_challenges_served(3, 60))
+        assert whys == [f"worker {other.pid}: no room"]
+
+    assert run(scene) == [0, 0]
 
 
 def test_a_worker_that_hangs_is_replaced(capfd: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.messages import (
     AcmeChallenges,
     Alive,
+    ChallengesServed,
     ClaimsUnused,
     Commit,
     Committed,
@@ -50,17 +51,10 @@ ALIVE_SECONDS = 1.0
 FAILURES_LOG_SECONDS = 10.0
 """Seconds between two log lines about messages of one type that could not be handled."""
 
-OrderedMessage = SetEndpoints | Prepare | Commit | Discard | LoadCertificates
+OrderedMessage = SetEndpoints | Prepare | Commit | Discard | LoadCertificates | AcmeChallenges
 """Messages that are handled in turn."""
 UrgentMessage = (
-    HubAnswered
-    | ClaimsUnused
-    | KeysLookedUp
-    | ForgetCustomers
-    | DirectoryValid
-    | DirectoryFlags
-    | IssuerKeys
-    | AcmeChallenges
+    HubAnswered | ClaimsUnused | KeysLookedUp | ForgetCustomers | DirectoryValid | DirectoryFlags | IssuerKeys
 )
 """Messages that do not wait for their turn."""
 
@@ -91,7 +85,7 @@ class ControlHandler:
             match await self._channel.receive():
                 case Drain(deadline=deadline):
                     return deadline
-                case SetEndpoints() | Prepare() | Commit() | Discard() | LoadCertificates() as order:
+                case SetEndpoints() | Prepare() | Commit() | Discard() | LoadCertificates() | AcmeChallenges() as order:
                     self._orders.put_nowait(order)
                 case Start():
                     self._log.error("told again what to serve; that is not heeded")
@@ -134,9 +128,6 @@ class ControlHandler:
                 revocation.recheck_customers(self._runtime, names)
             case IssuerKeys(keys=keys):
                 self._generations.update_issuer_keys(keys)
-            case AcmeChallenges(tokens=tokens, certificates=certificates):
-                self._generations.update_challenges(tokens)
-                self._runtime.challenges = create_challenge_context(certificates)
             case DirectoryValid(until=until, residency=residency):
                 self._generations.update_directory_validity(until, residency)
             case DirectoryFlags(flags=flags, residency=residency):
@@ -178,8 +169,18 @@ class ControlHandler:
                     await self._channel.send(Committed(number))
             case Discard(number=number):
                 generations.discard(number)
+            case AcmeChallenges(number=number):
+                await self._channel.send(ChallengesServed(number, self._update_challenges(order)))
             case _:
                 assert_never(order)
+
+    def _update_challenges(self, challenges: AcmeChallenges) -> str:
+        """Answer these challenges and no others. Return the reason of a failure, or ""."""
+        try:
+            self._runtime.challenges = create_challenge_context(challenges.certificates)
+        except ValueError as error:
+            return str(error)
+        return self._generations.update_challenges(challenges.tokens)
 
     async def _prepare(self, number: int, settings: bytes, services: Services) -> None:
         serving = self._runtime.snapshot

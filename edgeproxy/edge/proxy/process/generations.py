@@ -147,15 +147,19 @@ class Generations:
         if self._prepared is not None:
             self._prepared.snapshot.refresh_flags()
 
-    def update_challenges(self, tokens: dict[str, str]) -> None:
-        """Answer these tokens of ACME with their content, and no others."""
+    def update_challenges(self, tokens: dict[str, str]) -> str:
+        """Answer these tokens of ACME with their content, and no others. Return the reason of a failure, or ""."""
         self._challenges = tokens
+        why = ""
         try:
             self._runtime.snapshot.update_challenges(tokens)
         except RowUnavailableError as error:
-            self._log.error("challenges of ACME get no answer", "acme", why=f"the table of {error} has no room")
+            why = f"the table of {error} has no room"
         except ValueError as error:  # Each commit calls this, and may not end half done.
-            self._log.error("challenges of ACME get no answer", "acme", why=str(error))
+            why = str(error)
+        if why:
+            self._log.error("challenges of ACME get no answer", "acme", why=why)
+        return why
 
     def update_endpoints(self, number: int, endpoints: Services) -> bool:
         """Take over the endpoints of the current or the prepared configuration.

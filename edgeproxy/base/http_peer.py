@@ -14,6 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import aiohttp
+from aiohttp import hdrs
 from aiohttp.client_proto import ResponseHandler
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import RawResponseMessage
@@ -21,8 +22,9 @@ from aiohttp.streams import StreamReader
 from multidict import CIMultiDict
 from yarl import URL
 
-from edgeproxy.base.outgoing_proxy import find_proxy
-from edgeproxy.base.trust import TlsFilesError, create_context
+from edgeproxy.base import log
+from edgeproxy.base.outgoing_proxy import OutgoingProxy, find_proxy
+from edgeproxy.base.trust import TlsFilesError, create_context, format_tls_error
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -39,6 +41,12 @@ INTERIM_ANSWERS_MAX: Final = 32
 FIELDS_MAX: Final = 128
 """Fields of a header section, and of a trailer section."""
 FIELD_BYTES_MAX: Final = 8 << 10
+TUNNEL_SECONDS_MAX: Final = 10.0
+"""Seconds until the site's proxy has opened a tunnel. A call with less time gives the proxy TUNNEL_SHARE of it."""
+TUNNEL_SHARE: Final = 0.9
+"""The rest of a call's time lets the error of the proxy come before the timeout of the call, which names nobody."""
+PROXY_AUTHENTICATION_REQUIRED: Final = 407
+"""RFC 9110 section 15.5.8."""
 FRAMING_FACTOR: Final = 8
 """Bytes on the wire for each permitted byte of a body. A body in chunks of one byte takes six times as many bytes on
 the wire."""
@@ -50,6 +58,17 @@ FindTarget = Callable[[str, int], Awaitable[str]]
 
 class AnswerBoundError(aiohttp.ClientPayloadError):
     """A response exceeded a bound. The text names the peer and the bound."""
+
+
+class OutgoingProxyError(aiohttp.ClientConnectionError):
+    """The site's proxy passed no request on. The text names the proxy and its setting, and has no password."""
+
+    def __init__(self, proxy: OutgoingProxy, problem: str, status: int | None = None) -> None:
+        super().__init__(f"{proxy.title} {problem}")
+        self.problem = problem
+        """The problem alone, for readers who must not learn the proxy's address."""
+        self.status = status
+        """The status of the proxy's answer, if it is an error."""
 
 
 class HttpPeer(NamedTuple):
@@ -237,6 +256,19 @@ class BoundedResponseHandler(ResponseHandler):
 class _Response(aiohttp.ClientResponse):
     """A response that frees its bytes when its body fails."""
 
+    async def start(self, connection: "Connection") -> aiohttp.ClientResponse:
+        """Read the head. Raises OutgoingProxyError if it is a proxy that asks for a password.
+
+        A proxy answers itself to a request of `http://`, for which there is no tunnel.
+        """
+        response = await super().start(connection)
+        if self.status == PROXY_AUTHENTICATION_REQUIRED and self.method != hdrs.METH_CONNECT:
+            proxy = find_proxy(str(self.real_url))
+            if proxy is not None:
+                self.close()
+                raise OutgoingProxyError(proxy, f"answers {self.status} {self.reason or ''}".rstrip(), self.status)
+        return response
+
     async def read(self) -> bytes:
         """Return the whole body. Raises AnswerBoundError and other errors of aiohttp."""
         try:
@@ -247,6 +279,20 @@ class _Response(aiohttp.ClientResponse):
             raise error.with_traceback(None)  # noqa: B904
 
 
+_proxy_log = log.RateLimitedLog(600.0)
+"""Failures of the site's proxy. Some calls tell their caller no reason, and customers see no address of the site."""
+
+
+class _Tunnel:
+    """A connection through the site's proxy that is being opened."""
+
+    def __init__(self, proxy: OutgoingProxy, target: URL) -> None:
+        self.proxy = proxy
+        self.target = f"{target.host}:{target.port}"
+        self.until: asyncio.Timeout | None = None
+        """The time of the proxy; None once the proxy has done its part."""
+
+
 class _Connector(aiohttp.TCPConnector):
     """Creates connections that are read within bounds."""
 
@@ -255,7 +301,9 @@ class _Connector(aiohttp.TCPConnector):
         self._find_target = find_target
         create_handler = functools.partial(BoundedResponseHandler, loop=self._loop, peer=peer)
         self._factory = create_handler  # type: ignore[assignment]
-        self._leaves_site = peer.leaves_site
+        self._leaves_site, self._peer_name = peer.leaves_site, peer.name
+        self._tunnels: dict[int, _Tunnel] = {}
+        """Connections through the proxy that are being opened, by the `id` of their request."""
 
     async def connect(
         self,
@@ -278,7 +326,70 @@ class _Connector(aiohttp.TCPConnector):
                 if not req.is_ssl():
                     req.headers.update(fields)
             req.update_proxy(URL(proxy.url), None, fields)
-        return await super().connect(req, traces, timeout)
+            self._tunnels[id(req)] = _Tunnel(proxy, req.url)
+        try:
+            return await super().connect(req, traces, timeout)
+        except OutgoingProxyError as error:
+            _proxy_log.error("a call does not pass the site's proxy", self._peer_name, why=str(error))
+            raise
+        finally:
+            self._tunnels.pop(id(req), None)
+
+    async def _create_proxy_connection(
+        self,
+        req: aiohttp.ClientRequest,
+        traces: list["Trace"],
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - it is aiohttp's
+    ) -> tuple[asyncio.BaseTransport, ResponseHandler]:
+        """Connect to the proxy, and through it to the target. Raises OutgoingProxyError for faults of the proxy.
+
+        aiohttp's own errors show the fields that were sent to the proxy, and so its password.
+        """
+        tunnel = self._tunnels[id(req)]
+        bounds = (timeout.total, timeout.connect, timeout.sock_connect)
+        seconds = min((TUNNEL_SECONDS_MAX, *(bound * TUNNEL_SHARE for bound in bounds if bound)))
+        status = None
+        try:
+            async with asyncio.timeout(seconds) as tunnel.until:
+                return await super()._create_proxy_connection(req, traces, timeout)
+        except aiohttp.ClientHttpProxyError as error:
+            problem, status = f"answers {error.status} {error.message}".rstrip(), error.status
+        except aiohttp.ClientConnectorCertificateError as error:
+            if tunnel.until is None:
+                raise
+            problem = f"has a certificate that is not trusted: {format_tls_error(error.certificate_error)}"
+        except aiohttp.ClientProxyConnectionError as error:
+            problem = f"cannot be reached: {error.os_error.strerror or error.os_error}"
+        except TimeoutError:
+            if tunnel.until is None:
+                raise
+            problem = f"opens no tunnel to {tunnel.target} within {seconds:.3g} s"
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
+            if tunnel.until is None:
+                raise
+            problem = f"opens no tunnel to {tunnel.target}: its answer is no HTTP ({type(error).__name__})"
+        raise OutgoingProxyError(tunnel.proxy, problem, status) from None
+
+    async def _start_tls_connection(
+        self,
+        underlying_transport: asyncio.Transport,
+        req: aiohttp.ClientRequest,
+        timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109 - it is aiohttp's
+        client_error: type[Exception] = aiohttp.ClientConnectorError,
+    ) -> tuple[asyncio.BaseTransport, ResponseHandler]:
+        """Begin TLS with the target, through the tunnel. A proxy may have announced a tunnel and opened none."""
+        tunnel = self._tunnels[id(req)]
+        if tunnel.until is not None:
+            tunnel.until.reschedule(None)
+            tunnel.until = None
+        try:
+            return await super()._start_tls_connection(underlying_transport, req, timeout, client_error)
+        except aiohttp.ClientConnectorCertificateError:
+            raise  # Its certificate is the target's, or of a proxy that reads TLS.
+        except aiohttp.ClientConnectorError as error:
+            reason = format_tls_error(error.os_error)
+            problem = f"announces a tunnel to {tunnel.target}, and then TLS fails: {reason}"
+            raise OutgoingProxyError(tunnel.proxy, problem) from None
 
     def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext | None:
         """Return the TLS context of a request. By default it trusts the currently trusted authorities."""

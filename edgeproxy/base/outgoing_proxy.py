@@ -18,6 +18,13 @@ class OutgoingProxy(NamedTuple):
     """`http://HOST:PORT`, without the user."""
     user: str | None
     password: str | None
+    source: str = "of the setting proxy"
+    """Where the proxy is set, for errors."""
+
+    @property
+    def title(self) -> str:
+        """The proxy in errors, without its user: `the site's proxy http://HOST:PORT (of the setting proxy)`."""
+        return f"the site's proxy {self.url} ({self.source})"
 
     @property
     def full_url(self) -> str:
@@ -60,7 +67,14 @@ def find_proxy(url: str) -> OutgoingProxy | None:
         f"{scheme}://{where.partition('/')[0]}",
         unquote(user) if is_given else None,
         unquote(password) if has_password else None,
+        f"of {parts.scheme.upper()}_PROXY" if _setting.proxies is None else "of the setting proxy",
     )
+
+
+def describe_way(url: str) -> str:
+    """Return ` through the site's proxy …` for errors of a call of this URL; "" if the call is direct."""
+    proxy = find_proxy(url)
+    return "" if proxy is None else f" through {proxy.title}"
 
 
 def _goes_past(host: str, port: int | None, proxies: dict[str, str]) -> bool:

@@ -10,7 +10,7 @@ import grpc.aio
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceStub
 
-from edgeproxy.base.outgoing_proxy import OutgoingProxy, find_proxy
+from edgeproxy.base.outgoing_proxy import OutgoingProxy, describe_way, find_proxy
 from edgeproxy.base.trust import Stamps, read_bundle, stamp_files
 from edgeproxy.config.tracing import Tracing
 from edgeproxy.tracing.transport import ANSWER_BYTES_MAX, WHY_CHARACTERS_MAX, Outcome, accept
@@ -25,6 +25,8 @@ RETRIED_CODES: Final = frozenset(
     )
 )
 """gRPC status codes after which a retry may succeed (OTLP/gRPC, failures)."""
+UNREACHED_CODES: Final = frozenset(("UNAVAILABLE", "DEADLINE_EXCEEDED"))
+"""Codes that gRPC itself gives a call that reached no server."""
 
 
 class GrpcTransport:
@@ -47,7 +49,8 @@ class GrpcTransport:
             return Outcome(True) if response is None else accept(response)
         except grpc.aio.AioRpcError as error:
             name, details = error.code().name, str(error.details())[:WHY_CHARACTERS_MAX]
-            return Outcome(False, name in RETRIED_CODES, f"it answers {name}: {details}")
+            way = describe_way(self.endpoint) if name in UNREACHED_CODES else ""
+            return Outcome(False, name in RETRIED_CODES, f"it answers {name}{way}: {details}")
         except (OSError, ValueError) as error:  # Of certificate files.
             return Outcome(False, True, str(error))
 

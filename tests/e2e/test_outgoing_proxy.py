@@ -2,26 +2,35 @@
 
 import asyncio
 import socket
+import time
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
-from edgeproxy.base import outgoing_proxy, trust
+from edgeproxy.base import http_peer, log, outgoing_proxy, trust
 from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.outgoing_proxy import find_proxy, set_proxy
+from edgeproxy.collector.encryption import aws_kms
+from edgeproxy.collector.exports import storage
 from edgeproxy.collector.webhooks import http_post
 from edgeproxy.collector.webhooks.address_policy import find_refusal
+from edgeproxy.edge.supervisor import acme_order
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.squid import PROGRAM, Squid
 from loadtest.testbed.threaded_server import Threaded
+from tests.e2e.test_hostile_peers import limit_calls
+from tests.support.logs import capture_logs
 from tests.support.tls_peers import LEAVING, TlsPeer, build_aws_environment
 
 NAME = "service.test"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SECONDS_MAX = 60.0
+PROXY_WORDS = "Proxy Authentication Required"
 VARIABLES = ("HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY")
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Squid on this machine")
@@ -157,42 +166,85 @@ def test_customer_s_webhook_reaches_no_internal_address_through_the_proxy(
     assert len(squid.requests) == before
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", b"HTTP/1.1 200 OK\r\n"])
+@contextmanager
+def limit_leaving_calls(seconds: float) -> Iterator[None]:
+    """Limit the calls whose seconds are no argument."""
+    with limit_calls(seconds), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(storage, "REQUEST_SECONDS_MAX", seconds)
+        patch.setattr(storage, "RETRIES", {"max_retries": 0})
+        patch.setattr(aws_kms, "CALL_SECONDS", seconds)
+        patch.setattr(acme_order, "CALL_SECONDS", seconds)
+        yield
+
+
+FAULTS = {
+    "wants a password": b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
+    "answers with an error page": b"HTTP/1.1 503 Busy\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+    "answers with a page": b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 6\r\n\r\n<html>",
+    "sends half a head": b"HTTP/1.1 200 OK\r\n",
+    "sends no HTTP": b"nonsense\r\n\r\n",
+    "closes": b"",
+    "hangs": None,
+}
+"""The answer of a proxy to each request; None: no answer."""
+FAULT_SECONDS = 3.0
+"""Seconds for a call that only its time ends. Two calls have 5 s of their own."""
+FAULT_SECONDS_MAX = 15.0
+PASSWORD = "hush-hush"
+TRACES = (PASSWORD, b64encode(f"me:{PASSWORD}".encode()).decode())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("name", LEAVING)
-def test_proxy_that_closes_or_answers_with_a_page_fails_each_call_without_its_password(
-    name: str, answer: bytes, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch
+def test_faulty_proxy_ends_each_call_in_time_and_is_named_without_its_password(
+    name: str, fault: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The error names the proxy and its setting. Where it has only a state, or a customer reads it, the log does."""
+    answer = FAULTS[fault]
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
+        writer.write(answer or b"")
+        if answer is None:
+            await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(http_peer, "_proxy_log", log.RateLimitedLog(600.0))
+    with ServedInThread(serve) as proxy, limit_leaving_calls(FAULT_SECONDS), capture_logs() as lines:
+        set_proxy(f"http://me:{PASSWORD}@{HOST}:{proxy.port}", ())
+        began = time.monotonic()
+        result = call(name, peer, monkeypatch)
+        took = time.monotonic() - began
+    assert proxy.connections, result
+    assert not peer.heard
+    assert took < FAULT_SECONDS_MAX, result
+    written = f"{result} {lines}"
+    assert f"the site's proxy http://{HOST}:{proxy.port} (of the setting proxy)" in written
+    assert "the site's proxy" in result or name in ("residency", "region"), result
+    assert not any(trace in written for trace in TRACES)
+    if name == "webhook":  # Customers read the reason.
+        assert str(proxy.port) not in result
+
+
+def test_proxy_that_wants_a_password_is_named_by_a_call_without_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy answers to `http://` itself."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(FAULTS["wants a password"] or b"")
         writer.close()
 
     with ServedInThread(serve) as proxy:
-        set_proxy(f"http://me:hush-hush@{HOST}:{proxy.port}", ())
-        result = call(name, peer, monkeypatch)
-    assert proxy.connections, result
-    assert not peer.heard
-    assert "hush-hush" not in result
+        monkeypatch.setenv("HTTP_PROXY", f"http://me:{PASSWORD}@{HOST}:{proxy.port}")
+        result = asyncio.run(_fetch_plainly())
+        assert result == f"the site's proxy http://{HOST}:{proxy.port} (of HTTP_PROXY) answers 407 {PROXY_WORDS}"
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n<html", b"nonsense\r\n\r\n"])
-def test_odd_proxy_fails_the_call_in_time(answer: bytes) -> None:
-    """It hangs, answers with a page, or with nonsense."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(answer)
-        await reader.read()
-
-    async def run() -> None:
-        server = await asyncio.start_server(serve, HOST, 0)
-        set_proxy(f"http://{HOST}:{server.sockets[0].getsockname()[1]}", ())
-        async with asyncio.timeout(SECONDS_MAX), open_session(HttpPeer("the peer", 2.0, 1024)) as session:
-            with pytest.raises((OSError, TimeoutError, http_post.aiohttp.ClientError)):
-                await session.get(f"https://{NAME}/")
-        server.close()
-
-    asyncio.run(run())
+async def _fetch_plainly() -> str:
+    async with open_session(HttpPeer("the peer", FAULT_SECONDS, 1024)) as session:
+        with pytest.raises(http_peer.OutgoingProxyError) as error:
+            await session.get(f"http://{NAME}/")
+        return str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -238,4 +290,4 @@ def test_raw_character_in_the_password_of_a_variable_ends_nothing(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:{password}@proxy.test:3128/")
     proxy = find_proxy("https://api.example.com/")
-    assert proxy == outgoing_proxy.OutgoingProxy("http://proxy.test:3128", "me", unquote(password))
+    assert proxy == outgoing_proxy.OutgoingProxy("http://proxy.test:3128", "me", unquote(password), "of HTTPS_PROXY")

@@ -12,6 +12,8 @@ from typing import Self
 from urllib.parse import urlsplit
 
 import pytest
+from acme import client
+from josepy.jwa import ES256
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from edgeproxy.base.client_tls import ClientTls
@@ -23,6 +25,7 @@ from edgeproxy.config.collector.pages import SignInMail
 from edgeproxy.config.edge.upstreams import Endpoint
 from edgeproxy.config.tls import UpstreamTls
 from edgeproxy.config.tracing import Tracing
+from edgeproxy.edge.supervisor.acme_order import Network, describe_error
 from edgeproxy.edge.supervisor.probe import probe_address
 from edgeproxy.hub.redis import Link, Tls
 from edgeproxy.tracing.grpc_transport import GrpcTransport
@@ -183,6 +186,18 @@ async def wrap_key(url: str) -> object:
     return await AwsKmsKeyService("arn:aws:kms:eu-central-1:111122223333:key/1").wrap(b"key")
 
 
+async def order_certificate(url: str) -> object:
+    """Ask an ACME authority for its directory, as the process of an order does."""
+
+    def run() -> object:
+        try:
+            return client.ClientV2.get_directory(f"{url}/directory", Network(alg=ES256))
+        except Exception as error:
+            return describe_error(error)
+
+    return await asyncio.to_thread(run)
+
+
 async def store_file(url: str) -> object:
     environ = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
     return await asyncio.to_thread(lambda: Storage("s3://usage/x", environ).get("file"))
@@ -195,6 +210,7 @@ HTTP_CALLS: dict[str, Call] = {
 }
 LEAVING: dict[str, Call] = HTTP_CALLS | {
     "traces over gRPC": export_by_grpc,
+    "ACME": order_certificate,
     "AWS KMS": wrap_key,
     "object storage": store_file,
 }

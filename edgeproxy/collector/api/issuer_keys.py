@@ -62,7 +62,11 @@ class IssuerKeys:
                 raise InvalidDocumentError("there is no key by which it signs")
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             host = urlsplit(self.issuer).hostname
-            self._log.error("the issuer's keys cannot be had; those that are known count", str(host), why=str(error))
+            self._log.error(
+                "the issuer's keys cannot be had; those that are known count",
+                str(host),
+                why=str(error) or type(error).__name__,
+            )
             if isinstance(error, InvalidDocumentError) and self._tried - self._fetched > WITHOUT_KEYS_SECONDS_MAX:
                 self._keys = []
             return

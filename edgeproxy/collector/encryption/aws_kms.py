@@ -13,7 +13,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from botocore.session import get_session
 
-from edgeproxy.base.outgoing_proxy import OutgoingProxy, find_proxy
+from edgeproxy.base.outgoing_proxy import OutgoingProxy, describe_way, find_proxy
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.base.trust import Stamps, TlsFilesError, stamp_file, stamp_files, write_bundle
 from edgeproxy.collector.encryption.key_services import REASON_CHARACTERS_MAX, KeyServiceError
@@ -102,7 +102,8 @@ class AwsKmsKeyService:
             async with asyncio.timeout(CALL_SECONDS):
                 return await run_in_thread("call AWS KMS", lambda: self._call_now(call))
         except TimeoutError:
-            raise KeyServiceError(f"{self.name} did not answer within {CALL_SECONDS:g} seconds") from None
+            way = describe_way(self._url or "")
+            raise KeyServiceError(f"{self.name} did not answer within {CALL_SECONDS:g} seconds{way}") from None
 
     def _call_now(self, call: Callable[[KmsClient], bytes]) -> bytes:
         """Call the service in a thread. Raises KeyServiceError."""
@@ -121,7 +122,7 @@ class AwsKmsKeyService:
         except NoCredentialsError:
             reason = "cannot be asked: there are no credentials of AWS (environment, profile or role)"
         except (BotoCoreError, TlsFilesError) as error:
-            reason = f"cannot be asked: {error}"
+            reason = f"cannot be asked{describe_way(self._url or '')}: {error}"
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError):  # An invalid answer, in botocore.
             reason = NO_ANSWER
         raise KeyServiceError(f"{self.name} {' '.join(reason.split())[:REASON_CHARACTERS_MAX]}")

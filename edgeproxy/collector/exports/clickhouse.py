@@ -89,7 +89,7 @@ class ClickHouse:
             async with self._session.post(self._url, params=parameters, data=body, allow_redirects=False) as response:
                 answer = await response.read()
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise StorageUnavailableError(f"{self._url}: {error or 'does not answer in time'}") from None
+            raise StorageUnavailableError(f"{self._url}: {str(error) or 'does not answer in time'}") from None
         if response.status != 200:
             reason = " ".join(answer[:4096].decode(errors="replace").split())[:REASON_CHARS_MAX]
             raise StorageUnavailableError(f"{self._url}: status {response.status}: {reason}")

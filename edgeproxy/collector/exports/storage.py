@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from obstore import exceptions
 from obstore.store import LocalStore, S3Store
 
-from edgeproxy.base.outgoing_proxy import find_proxy
+from edgeproxy.base.outgoing_proxy import OutgoingProxy, find_proxy
 from edgeproxy.base.trust import trusted_by_variable
 
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
@@ -28,7 +28,8 @@ ENCRYPTIONS = ("AES256", "aws:kms", "aws:kms:dsse")
 RETRIES = {"max_retries": 5, "retry_timeout": timedelta(seconds=60)}
 REQUEST_SECONDS_MAX = 120
 DETAILS = "\nDebug source:"
-"""The library's text for developers begins here."""
+"""The library's text for developers begins here. It alone has the reason for a failed connection."""
+REASON = re.compile(r"""Error\(\s*Connect,\s*(?P<reason>\w+)""")
 
 
 class InvalidStorageError(Exception):
@@ -48,31 +49,33 @@ class Storage:
 
     def __init__(self, url: str, environ: Mapping[str, str]) -> None:
         """Raises InvalidStorageError."""
-        self.url = url
+        self.url = self._title = url
         self._store: Any
         parts = urlsplit(url)
         if parts.scheme == "file" and not parts.netloc and parts.path.startswith("/"):
             self._store = LocalStore(parts.path, mkdir=True)
         elif parts.scheme == "s3":
-            self._store = _open_bucket(url, environ)
+            self._store, proxy = _open_bucket(url, environ)
+            if proxy is not None:
+                self._title = f"{url} through {proxy.title}"
         else:
             raise InvalidStorageError(f"--parquet: is no place for files: write {STORAGE_FORMS}")
         self._is_here = parts.scheme == "file"
 
     def sizes(self) -> dict[str, int]:
         """Return all existing files with their sizes in bytes."""
-        with _convert_errors(self.url):
+        with _convert_errors(self._title):
             return {one["path"]: one["size"] for some in self._store.list() for one in some}
 
     def get(self, path: str) -> tuple[bytes, str | None]:
         """Return a file and its version tag. Raises FileNotFoundError."""
-        with _convert_errors(self.url):
+        with _convert_errors(self._title):
             response = self._store.get(path)
             return bytes(response.bytes()), response.meta["e_tag"]
 
     def create(self, path: str, body: bytes) -> bool:
         """Create a file completely or not at all. Return False if it exists."""
-        with _convert_errors(self.url):
+        with _convert_errors(self._title):
             try:
                 self._store.put(path, body, mode="create", use_multipart=False)
             except exceptions.AlreadyExistsError:
@@ -97,7 +100,7 @@ class Storage:
         mode: Any = "create" if tag is None else {"e_tag": tag}
         if self._is_here:  # A local directory has only one exporter.
             mode = "overwrite"
-        with _convert_errors(self.url):
+        with _convert_errors(self._title):
             try:
                 response = self._store.put(path, body, mode=mode, use_multipart=False)
             except (exceptions.AlreadyExistsError, exceptions.PreconditionError):
@@ -108,7 +111,8 @@ class Storage:
         return new
 
 
-def _open_bucket(url: str, environ: Mapping[str, str]) -> S3Store:
+def _open_bucket(url: str, environ: Mapping[str, str]) -> tuple[S3Store, OutgoingProxy | None]:
+    """Return a bucket, and the site's proxy if calls go through it."""
     parts = urlsplit(url)
     if "@" in parts.netloc:
         raise InvalidStorageError("--parquet: has credentials in it: they belong into the environment, or into a file")
@@ -132,7 +136,8 @@ def _open_bucket(url: str, environ: Mapping[str, str]) -> S3Store:
     # The library would read proxy and authority variables itself. It does not know our settings.
     options |= {"proxy_excludes": "*"} if proxy is None else {"proxy_url": proxy.full_url}
     with _convert_errors(url), trusted_by_variable():
-        return S3Store(parts.netloc, prefix=prefix, config=config, client_options=options, retry_config=RETRIES)
+        store = S3Store(parts.netloc, prefix=prefix, config=config, client_options=options, retry_config=RETRIES)
+    return store, proxy
 
 
 def find_encryption(environ: Mapping[str, str]) -> dict[str, str]:
@@ -184,11 +189,14 @@ def _is_loopback(endpoint: str) -> bool:
 
 
 @contextmanager
-def _convert_errors(url: str) -> Iterator[None]:
-    """Convert the library's errors into StorageUnavailableError with a one-line message."""
+def _convert_errors(title: str) -> Iterator[None]:
+    """Convert the library's errors into StorageUnavailableError with a one-line message that begins with `title`."""
     try:
         yield
     except (FileNotFoundError, NotImplementedError, exceptions.AlreadyExistsError, exceptions.PreconditionError):
         raise
     except (exceptions.BaseError, OSError, ValueError) as error:
-        raise StorageUnavailableError(f"{url}: {' '.join(str(error).partition(DETAILS)[0].split())}") from None
+        text, _, details = str(error).partition(DETAILS)
+        reason = REASON.search(details)
+        shown = [" ".join(text.split()), *([] if reason is None else [reason["reason"]])]
+        raise StorageUnavailableError(f"{title}: {': '.join(shown)}") from None

@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from edgeproxy import __version__
 from edgeproxy.base.http_answer import parse_retry_after
-from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
+from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, OutgoingProxyError, open_session
 from edgeproxy.base.name_lookup import look_up_in_thread
 from edgeproxy.base.outgoing_proxy import find_proxy
 from edgeproxy.base.scarce_goods import ScarceGood
@@ -183,10 +183,8 @@ def describe_failure(error: aiohttp.ClientError, refusals: Sequence[str]) -> Del
     match error:
         case aiohttp.ClientConnectorCertificateError():
             return DeliveryFailure("its certificate cannot be trusted")
-        case aiohttp.ClientHttpProxyError():
-            return DeliveryFailure(f"the site's proxy answers {error.status}")
-        case aiohttp.ClientProxyConnectionError():
-            return DeliveryFailure("the site's proxy cannot be reached")
+        case OutgoingProxyError():  # Customers read the reason: the log has the address of the proxy.
+            return DeliveryFailure(f"the site's proxy {error.problem}")
         case aiohttp.ClientConnectionError() if refusals:
             return DeliveryFailure(refusals[0])
         case aiohttp.ClientConnectorError():

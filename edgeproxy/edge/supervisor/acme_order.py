@@ -35,7 +35,7 @@ from josepy.jwk import JWK, JWKEC
 from msgspec import Struct, json
 
 import edgeproxy
-from edgeproxy.base.outgoing_proxy import find_proxy, set_proxy
+from edgeproxy.base.outgoing_proxy import describe_way, find_proxy, set_proxy
 from edgeproxy.base.trust import set_trust, write_bundle
 from edgeproxy.config.addresses import is_loopback
 from edgeproxy.config.certificates import read_certificate
@@ -323,6 +323,9 @@ def describe_error(error: BaseException) -> str:
         return f"the authority was not done within {POLL_SECONDS:.0f} s"
     if isinstance(error, messages.Error):
         return f"the authority refused: {error.typ}: {error.detail}"[:WHY_CHARACTERS_MAX]
+    if isinstance(error, requests.RequestException):
+        way = "" if error.request is None else describe_way(str(error.request.url))
+        return f"the authority cannot be asked{way}: {error}"[:WHY_CHARACTERS_MAX]
     return (str(error) or repr(error))[:WHY_CHARACTERS_MAX]
 
 

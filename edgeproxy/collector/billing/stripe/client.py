@@ -16,7 +16,7 @@ from urllib.parse import quote_plus
 import aiohttp
 import orjson
 
-from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
+from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, OutgoingProxyError, open_session
 from edgeproxy.base.log import RedactionFilter, redact
 from edgeproxy.collector.billing.stripe.request_rates import RequestPacer
 from edgeproxy.config.collector.billing import KEY_VARIABLE, SECRETS_VARIABLE
@@ -41,6 +41,8 @@ CONNECTIONS_MAX = 512
 """The most concurrent calls. The exporter makes fewer, so that others need not wait for it."""
 PLAIN = re.compile(r"[A-Za-z0-9_]*").fullmatch
 """Matches a text that needs no quoting in a form."""
+QUOTED_ERRORS = (AnswerBoundError, OutgoingProxyError)
+"""Errors whose text quotes no request."""
 LOGGERS = ("stripe", "aiohttp.client")
 
 
@@ -279,9 +281,9 @@ class Stripe:
 def describe_loss(error: Exception) -> str:
     """Describe why the answer is missing or incomplete.
 
-    Only texts about bounds are included, as others may quote the request.
+    Only texts about bounds and the site's proxy are included, as others may quote the request.
     """
-    return str(error) if isinstance(error, AnswerBoundError) else type(error).__name__
+    return str(error) if isinstance(error, QUOTED_ERRORS) else type(error).__name__
 
 
 def encode_form(fields: Mapping[str, str]) -> bytes:
@@ -313,7 +315,7 @@ def parse_error(error: "stripe.StripeError") -> StripeCallError:
     cause = error.__context__  # The package's message does not quote the cause.
     return StripeCallError(
         outcome,
-        f"no whole answer: {cause}" if isinstance(cause, AnswerBoundError) else str(error.user_message or error),
+        f"no whole answer: {cause}" if isinstance(cause, QUOTED_ERRORS) else str(error.user_message or error),
         status=status,
         code=error.code,
         param=getattr(error, "param", None),

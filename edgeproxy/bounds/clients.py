@@ -10,7 +10,7 @@ from edgeproxy.edge.http2 import connection, frames, hpack, patience, sender
 from edgeproxy.edge.proxy.connections import client_input, http2_client
 from edgeproxy.edge.proxy.exchange import tunnel
 from edgeproxy.edge.proxy.process import acceptor
-from edgeproxy.edge.proxy.routing import token_verifier
+from edgeproxy.edge.proxy.routing import rewriting, token_verifier
 from edgeproxy.edge.proxy.transport import tls
 
 HELD: Final = http2_client.HELD_BYTES_MAX >> 20
@@ -68,6 +68,15 @@ HEADS: Final = (
         Unit.BYTES,
         414,
         "RFC 9112 section 3. Over HTTP/2 `:method` and `:path` count as the line that they become",
+    ),
+    _bound(
+        "rewritten path",
+        BOTH,
+        "a path before and after the regular expression of its route",
+        rewriting.REWRITTEN_BYTES_MAX,
+        Unit.BYTES,
+        "matching takes time linear in the path ([safe patterns](../edge/rewrites.md#safe-patterns))",
+        414,
     ),
     _bound_by_setting(
         "head",

@@ -15,7 +15,7 @@ from edgeproxy.config import (
     tracing_faults,
     units,
 )
-from edgeproxy.config.edge import balancing_faults, readers, residency_faults
+from edgeproxy.config.edge import balancing_faults, path_rewrite_faults, readers, residency_faults
 from edgeproxy.config.edge.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
 from edgeproxy.config.edge.rules import CONDITIONS
 from edgeproxy.config.problems import Steps
@@ -51,6 +51,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from error_templates.find_faults(tree)
     yield from balancing_faults.find_faults(tree)
     yield from _find_answer_faults(tree)
+    yield from path_rewrite_faults.find_faults(tree)
     yield from _find_fallback_faults(tree)
     yield from _find_response_usage_faults(tree)
     yield from _find_rule_faults(tree)

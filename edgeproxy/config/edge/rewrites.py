@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field
 
 from edgeproxy.config import parsers
+from edgeproxy.config.edge.path_patterns import UnsafePatternError, compile_pattern
 from edgeproxy.config.forms import build_any_of, build_number, build_text, written
 from edgeproxy.config.part import Part
 from edgeproxy.config.units import PatternText, Whole, format_value, read_switch, read_text, value_error
@@ -28,6 +29,9 @@ A_VALUE = "1 to 1000 visible ASCII characters, spaces and tabs between them"
 A_BASE = "a path such as /api, without escapes and a query"
 A_PLACE = "https, https://HOST/PATH or /PATH, with /* at its end for what follows the route's prefix"
 A_CONTENT = "up to 65536 characters"
+A_REPLACEMENT = (
+    "a path such as /orders/{1}, with captures in braces, and {{ for a brace; escapes and a query cannot be in it"
+)
 
 VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -46,7 +50,9 @@ VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
 HEADER = "header."
 """The prefix of variables for request fields: `header.x-tenant`. Fields with keys are excluded."""
 VARIABLES_MAX = 10
-"""Maximum variables in one value."""
+"""Maximum variables in one value, and captures in one replacement."""
+CAPTURE = re.compile(r"[0-9]{1,2}|[A-Za-z_][A-Za-z0-9_]*")
+"""The name of a capture: its number, or its name in the pattern."""
 PART = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 """An escaped brace, a variable, or an unmatched brace."""
 
@@ -145,6 +151,38 @@ def read_base(value: object) -> str:
     if not BASE.fullmatch(base) or {".", ".."} & set(base.split("/")):
         raise value_error(f"{format_value(base)} is not a path of this form", A_BASE)
     return base.removesuffix("/")
+
+
+@written(build_text("regular expression", ".+", "/users/([0-9]+)/(.*)"))
+def read_pattern(value: object) -> str:
+    """Read a pattern of paths. Only patterns that match in linear time are accepted."""
+    pattern = read_text(value, "a regular expression")
+    try:
+        compile_pattern(pattern)
+    except UnsafePatternError as error:
+        raise value_error(error.problem, error.hint) from None
+    return pattern
+
+
+@written(build_text("path, with captures", "/.*", "/orders/{1}"))
+def read_replacement(value: object) -> str:
+    """Read a path whose braces have captures of a pattern."""
+    text = read_text(value, A_REPLACEMENT)
+    captures = list_captures(text)
+    for name in captures:
+        if not CAPTURE.fullmatch(name):
+            raise value_error(f"has the capture {format_value(name)}, which cannot be", A_REPLACEMENT)
+    plain = PART.sub(lambda match: match[0][:1] if match[1] is None else "x", text)
+    if not text.startswith("/") or not BASE.fullmatch(plain.replace("//", "/")) or {".", ".."} & set(plain.split("/")):
+        raise value_error(f"{format_value(text)} is not a path of this form", A_REPLACEMENT)
+    if len(captures) > VARIABLES_MAX:
+        raise value_error(f"has {len(captures)} captures", f"at most {VARIABLES_MAX}")
+    return text
+
+
+def list_captures(replacement: str) -> list[str]:
+    """List the captures of a replacement. A brace that belongs to none is listed too."""
+    return [match[1] or match[0] for match in PART.finditer(replacement) if match[0] not in ("{{", "}}")]
 
 
 @written(REDIRECT_TARGET)
@@ -252,6 +290,14 @@ class Rewrite(Part):
         description="Start of the path to remove: the whole path of the route, or its first segments.",
     )
     prefix: Base | None = Field(default=None, description="Path to put before the rest.")
+    regex: Annotated[str, BeforeValidator(read_pattern)] | None = Field(
+        default=None,
+        description="[Regular expression](rewrites.md#regular-expressions) for the whole path, in place of `strip` and "
+        "`prefix`. The path that it matches becomes the `replacement`; another path stays.",
+    )
+    replacement: Annotated[str, BeforeValidator(read_replacement)] | None = Field(
+        default=None, description="Path in place of the one that `regex` matches: `/orders/{1}`, `/orders/{name}`."
+    )
     locations: Switch = Field(
         default=True,
         description="Gives `Location` and similar fields [the path that clients use](rewrites.md#the-way-back).",

@@ -70,6 +70,9 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
             stream_usage.check_request(exchange)
     if binding.fallback is not None:
         exchange.received_lines, exchange.is_patient = (exchange.request_line, exchange.keep), False
+        if (rewriter := binding.fallback.route.rewriter) is not None:
+            # A path that cannot be rewritten is refused now, not once the first upstream has failed.
+            rewriter.rewrite_line(exchange.request_line)
     body = None
     if exchange.snapshot.sign is not None and not head.chunked and len(data) - end - 4 >= exchange.length:
         body = data[end + 4 : end + 4 + exchange.length]

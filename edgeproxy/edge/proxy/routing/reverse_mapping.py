@@ -137,7 +137,12 @@ SAME: Final = ReverseMapping("", "")
 
 
 def create_reverse_mapping(rewrite: "Rewrite", base: str) -> ReverseMapping | None:
-    """Return the mapping of a route of a prefix; None if there is nothing to map. `base` as for a Rewriter."""
+    """Return the mapping of a route of a prefix; None if there is nothing to map. `base` as for a Rewriter.
+
+    A regular expression has no way back.
+    """
+    if rewrite.regex is not None:
+        return None
     inner = base + (rewrite.prefix or "")
     made = ReverseMapping(rewrite.strip or "", inner, locations=rewrite.locations, cookies=rewrite.cookies)
     return made or None

@@ -4,11 +4,13 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from edgeproxy.config.edge.path_patterns import compile_pattern
 from edgeproxy.config.edge.rewrites import PART
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.http1.field_values import find_value, find_values
 from edgeproxy.edge.http1.fields import FOLD_TABLE
 from edgeproxy.edge.http1.grammar import parse_field_name, parse_host
+from edgeproxy.edge.http1.path import normalize_target
 
 if TYPE_CHECKING:
     from edgeproxy.config.edge.rewrites import Redirect, RequestFields, ResponseFields, Rewrite
@@ -21,6 +23,8 @@ DESTINATION: Final = re.compile(
 FORWARDED_PREFIX: Final = "X-Forwarded-Prefix"
 VALUE_BYTES_MAX: Final = 8 << 10
 """Bytes of a value with variables at most. Repeated headers could make it many times longer."""
+REWRITTEN_BYTES_MAX: Final = 8 << 10
+"""Bytes of a path before and after a regular expression at most."""
 
 
 class FieldEdit:
@@ -91,6 +95,44 @@ def fold_name(name: bytes) -> bytes:
     return name.lower().translate(FOLD_TABLE)
 
 
+class PathRewrite:
+    """The replacement of paths that match a regular expression."""
+
+    def __init__(self, regex: str, replacement: str) -> None:
+        self._pattern = compile_pattern(regex)
+        self._parts: list[bytes | int | str] = [
+            int(part) if isinstance(part, str) and part.isdecimal() else part for part in parse_template(replacement)
+        ]
+        """Literal bytes, and the numbers and names of captures."""
+
+    def apply(self, path: bytes) -> bytes:
+        """Return the rewritten path, or the path itself if the expression does not match it.
+
+        The result begins with one slash, as with `strip`. Raises RejectedError: 414 for a path or a result that is too
+        long, 400 for a result that is not in the form of normalized paths.
+        """
+        if len(path) > REWRITTEN_BYTES_MAX:
+            raise RejectedError(414, "The path is longer than this route rewrites", close=False)
+        match = self._pattern.fullmatch(path)
+        if match is None:
+            return path
+        parts = [part if isinstance(part, bytes) else match[part] or b"" for part in self._parts]
+        rewritten = b"/" + b"".join(parts).lstrip(b"/")
+        if len(rewritten) > REWRITTEN_BYTES_MAX:
+            raise RejectedError(414, "The rewritten path is too long", close=False)
+        if not _is_normal(rewritten):
+            raise RejectedError(400, "The rewritten path has a dot segment or a broken escape", close=False)
+        return rewritten
+
+
+def _is_normal(path: bytes) -> bool:
+    """Return whether a path is in its normal form."""
+    try:
+        return normalize_target(path) == path
+    except RejectedError:
+        return False
+
+
 class Rewriter:
     """The rewriting of a route's requests. `base` is the path of its upstream's endpoints."""
 
@@ -99,15 +141,18 @@ class Rewriter:
         self._public = b""
         """The beginning of a path that is removed."""
         self._edit: RequestFieldEdit | None = None
+        self._path_rewrite: PathRewrite | None = None
         if settings is not None:
             self._prefix += (settings.prefix or "").encode()
             strip = settings.strip or ""
             self._public = strip.encode()
             self._edit = RequestFieldEdit(settings.request, strip) or None
+            if settings.regex is not None and settings.replacement is not None:
+                self._path_rewrite = PathRewrite(settings.regex, settings.replacement)
 
     def __bool__(self) -> bool:
         """Return whether it changes anything."""
-        return bool(self._public or self._prefix or self._edit)
+        return bool(self._public or self._prefix or self._edit or self._path_rewrite)
 
     def rewrite_line(self, first: bytes) -> bytes:
         """Rewrite the request line. Its path is exactly the one that matched the route."""
@@ -118,10 +163,10 @@ class Rewriter:
         """Rewrite a target in origin-form.
 
         The rest of a path begins with one slash. With two, a server that reads it as a reference would see a host (RFC
-        3986 section 4.2).
+        3986 section 4.2). Raises RejectedError as `PathRewrite.apply`, always for the same paths.
         """
         path, question, query = target.partition(b"?")
-        rest = path
+        rest = path if self._path_rewrite is None else self._path_rewrite.apply(path)
         if self._public:
             rest = path[len(self._public) :].lstrip(b"/")
             rest = b"/" + rest if rest or path.endswith(b"/") or not self._prefix else b""

@@ -7,6 +7,7 @@ import pytest
 
 from edgeproxy.config.edge.rewrites import VARIABLES, RequestFields, Rewrite
 from edgeproxy.config.edge.routes import Route
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.exchange.rewrite_variables import FINDERS
 from edgeproxy.edge.proxy.routing.rewriting import FieldEdit, Rewriter, compute_location
 from loadtest.testbed.process import ROOT
@@ -34,6 +35,53 @@ def rewritten(target: str, base: str = "", **rewrite: str) -> str:
 )
 def test_a_prefix_is_replaced(target: str, rewrite: dict[str, str], expected: str) -> None:
     assert rewritten(target, **rewrite) == expected
+
+
+USERS = {"regex": "/users/([0-9]+)(?:/(?P<rest>.*))?", "replacement": "/{rest}/of/{1}{{}}"}
+
+
+@pytest.mark.parametrize(
+    ("target", "rewrite", "expected"),
+    [
+        ("/users/7/a%20b?c=/users/8", USERS, "/base/a%20b/of/7{}?c=/users/8"),
+        ("/users/7//evil.example", USERS, "/base/evil.example/of/7{}"),
+        ("/users/7", USERS, "/base/of/7{}"),
+        ("/users/x", USERS, "/base/users/x"),
+        ("/a/x/edit/edit", {"regex": "/a/(.*)/edit", "replacement": "/{1}"}, "/base/x/edit"),
+    ],
+)
+def test_expression_replaces_the_path_that_it_matches(target: str, rewrite: dict[str, str], expected: str) -> None:
+    assert rewritten(target, "/base", **rewrite) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "regex", "replacement", "status"),
+    [
+        ("/a./b", "/a(.*)", "/x/.{1}", 400),
+        ("/a./b", "/a(.*)/b", "/x/b/{1}", 400),
+        ("/a..%2Fb", "/a(.*)", "/{1}", 400),
+        ("/a%2541", "/a(%)25(.*)", "/{1}{2}", 400),
+        ("/a%20", "/a(.).*", "/{1}", 400),
+        ("/" + "a" * (8 << 10), "/b", "/c", 414),
+        ("/" + "a" * 1000, "/(.*)", "/" + "{1}" * 9, 414),
+    ],
+)
+def test_path_that_cannot_be_rewritten_is_refused(path: str, regex: str, replacement: str, status: int) -> None:
+    with pytest.raises(RejectedError) as refused:
+        rewritten(path, regex=regex, replacement=replacement)
+    assert refused.value.status == status
+
+
+async def test_refused_rewrite_reaches_no_upstream(edge: Edge) -> None:
+    """The rewrite of a fallback refuses before the first upstream is asked."""
+    rewrite = {"regex": "/[xy](.*)", "replacement": "/b/.{1}"}
+    edge.config["upstreams"]["spare"] = edge.config["upstreams"]["api"]
+    own = {"path": "/xz", "upstream": "api", "auth": "none", "rewrite": rewrite}
+    fallback = {"path": "/y.", "upstream": "api", "auth": "none", "fallback": {"upstream": "spare", "rewrite": rewrite}}
+    with_routes(edge, own, fallback)
+    received, _ = await edge.passes(get("/xz?b"), ok())
+    assert received.first == "GET /b/.z?b HTTP/1.1"
+    assert (await edge.refuses(get("/y."))).status == 400
 
 
 def test_field_edits_apply_to_every_spelling_of_a_name() -> None:

@@ -58,7 +58,7 @@ class ClientTls:
         """The context of new connections."""
         self.sessions: dict[SessionPeer, ssl.SSLSession] = {}
         """A session of each peer, which the upstream may resume."""
-        self.load()
+        self.use_context(self.create_context())
 
     def keep(self, peer: "SessionPeer", session: ssl.SSLSession | None) -> None:
         """Store a session of the current context."""
@@ -67,8 +67,8 @@ class ClientTls:
                 self.sessions.clear()
             self.sessions[peer] = session
 
-    def load(self) -> None:
-        """Load the files again. Raises TlsFilesError, and then keeps the current context."""
+    def create_context(self) -> ssl.SSLContext:
+        """Read the files, and return a new context. Raises TlsFilesError."""
         settings = self.settings
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         set_protocols(context, self.protocol)
@@ -82,6 +82,10 @@ class ClientTls:
             load_authorities(context, settings.ca)
         if settings.cert is not None and settings.key is not None:
             load_certificate(context, settings.cert, settings.key)
+        return context
+
+    def use_context(self, context: ssl.SSLContext) -> None:
+        """Use this context for new connections. It resumes no session of another one."""
         self.context = context
         self.sessions.clear()
 

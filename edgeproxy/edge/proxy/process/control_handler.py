@@ -4,7 +4,7 @@ Nothing here waits for the supervisor: if it does not read, or is gone, the work
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, assert_never
 
 from edgeproxy.base import log
@@ -67,7 +67,7 @@ class ControlHandler:
         channel: Channel[ToSupervisor, ToWorker],
         runtime: "Runtime",
         generations: "Generations",
-        certificates_changed: Callable[[], None],
+        certificates_changed: Callable[[], Awaitable[None]],
     ) -> None:
         self._channel = channel
         self._runtime, self._generations = runtime, generations
@@ -161,7 +161,7 @@ class ControlHandler:
             case SetEndpoints(number=number, services=services):
                 generations.update_endpoints(number, services)
             case LoadCertificates():
-                self._certificates_changed()
+                await self._certificates_changed()
             case Prepare(number=number, settings=settings, services=services):
                 await self._prepare(number, settings, services)
             case Commit(number=number):
@@ -170,16 +170,17 @@ class ControlHandler:
             case Discard(number=number):
                 generations.discard(number)
             case AcmeChallenges(number=number):
-                await self._channel.send(ChallengesServed(number, self._update_challenges(order)))
+                await self._channel.send(ChallengesServed(number, await self._update_challenges(order)))
             case _:
                 assert_never(order)
 
-    def _update_challenges(self, challenges: AcmeChallenges) -> str:
+    async def _update_challenges(self, challenges: AcmeChallenges) -> str:
         """Answer these challenges and no others. Return the reason of a failure, or ""."""
         try:
-            self._runtime.challenges = create_challenge_context(challenges.certificates)
+            context = await asyncio.to_thread(create_challenge_context, challenges.certificates)
         except ValueError as error:
             return str(error)
+        self._runtime.challenges = context
         return self._generations.update_challenges(challenges.tokens)
 
     async def _prepare(self, number: int, settings: bytes, services: Services) -> None:

@@ -153,12 +153,15 @@ class Worker:
         await self.runtime.connections.drain(seconds)
         self.runtime.connections.end_readers()
 
-    def reload_certificates(self) -> None:
-        """Reload all certificates. If one cannot be used, the previous one stays."""
+    async def reload_certificates(self) -> None:
+        """Reload all certificates. If one cannot be used, the previous one stays.
+
+        A context takes milliseconds to build, so each is built in a thread, which alternates with the loop.
+        """
         loaded: list[ServerTls | ClientTls] = [*self._inward, *self.generations.list_upstream_tls()]
         for each in loaded:
             try:
-                each.load()
+                each.use_context(await asyncio.to_thread(each.create_context))
             except TlsFilesError as error:
                 self._log.error("certificates not loaded, those before stay", why=str(error))
 

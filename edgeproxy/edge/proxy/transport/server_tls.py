@@ -27,12 +27,11 @@ class ServerTls:
         self._protocols = (HTTP2, HTTP11, HTTP10) if http2 else (HTTP11, HTTP10)
         self.spoken = SPOKEN_WITH_HTTP2 if http2 else SPOKEN
         """The accepted protocols. A client that offers any (ALPN) must offer one of these."""
-        self.context: ssl.SSLContext
+        self.context = self.create_context()
         """The context for new connections."""
-        self.load()
 
-    def load(self) -> None:
-        """Reload the files. Raises TlsFilesError; then the previous context stays."""
+    def create_context(self) -> ssl.SSLContext:
+        """Read the files, and return a new context. Raises TlsFilesError."""
         pairs = self._settings.list_pairs(self._state)
         client_ca = self._settings.client_ca
         contexts = [_create_context(pair.cert, pair.key, client_ca, self._protocols) for pair in pairs]
@@ -43,7 +42,11 @@ class ServerTls:
                     names.setdefault(name.lower(), context)
             contexts[0].sni_callback = CertificateSelector(names)
             sys.unraisablehook = _ignore_bad_names
-        self.context = contexts[0]
+        return contexts[0]
+
+    def use_context(self, context: ssl.SSLContext) -> None:
+        """Use this context for new connections."""
+        self.context = context
 
 
 class CertificateSelector:

@@ -90,7 +90,7 @@ async def test_public_authorities_are_believed_unless_another_is_named(
     del inside.config["upstreams"]["api"]["tls"]
     await fails(inside, "tls_certificate_error")
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-    inside.worker.reload_certificates()
+    await inside.worker.reload_certificates()
     await inside.passes(get(), ok())
 
 

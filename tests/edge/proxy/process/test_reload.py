@@ -282,11 +282,11 @@ async def test_equal_tls_settings_share_their_tls_context(edge: Edge, tmp_path: 
     assert prepared is not None
     other = prepared.snapshot.upstream_tls["api"]
     contexts = {outward.context, other.context}
-    worker.reload_certificates()
+    await worker.reload_certificates()
     assert not contexts & {outward.context, other.context}, "the files of both configurations are read again"
     assert worker.generations.commit(number)
     context = outward.context
-    worker.reload_certificates()
+    await worker.reload_certificates()
     assert outward.context is not context, "a request in progress may still need the old context"
     await upstream.tells(client, ok())
     await upstream.gets_eof()

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.base.trust import load_certificate
 from edgeproxy.edge.proxy.process.acceptor import TlsHandshake
+from edgeproxy.edge.proxy.transport import server_tls
 from edgeproxy.edge.proxy.transport.client_hello import NO_APPLICATION_PROTOCOL
 from edgeproxy.edge.proxy.transport.tls import certificate_thread
 from loadtest.neighbours.kinds.tls import client_hello, key_updates
@@ -198,11 +200,28 @@ async def test_new_connections_get_the_new_certificate_and_old_ones_stay(secure:
     authority.issues("edge.test")
     before = await secure.secure_client(authority.trusted())
     assert before.tls.getpeercert()["serialNumber"] == number  # type: ignore[index]
-    secure.worker.reload_certificates()
+    await secure.worker.reload_certificates()
     after = await secure.secure_client(authority.trusted())
     assert after.tls.getpeercert()["serialNumber"] != number  # type: ignore[index]
     for client in (first, before, after):
         await exchanged(secure, client, get(), ok())
+
+
+async def test_reload_reads_certificates_beside_the_loop(
+    secure: Edge, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listener with hundreds of names would otherwise stop its worker."""
+    readers = []
+
+    def load(*arguments: object) -> None:
+        readers.append(threading.current_thread())
+        load_certificate(*arguments)  # type: ignore[arg-type]
+
+    await secure.secure_client(authority.trusted())
+    monkeypatch.setattr(server_tls, "load_certificate", load)
+    await secure.worker.reload_certificates()
+    assert readers
+    assert threading.current_thread() not in readers
 
 
 async def test_unusable_files_keep_the_old_certificate(
@@ -210,9 +229,9 @@ async def test_unusable_files_keep_the_old_certificate(
 ) -> None:
     first = await secure.secure_client(authority.trusted())
     (tmp_path / "edge.key").write_text("no key")
-    secure.worker.reload_certificates()
+    await secure.worker.reload_certificates()
     (tmp_path / "edge.crt").unlink()
-    secure.worker.reload_certificates()
+    await secure.worker.reload_certificates()
     after = await secure.secure_client(authority.trusted())
     assert after.tls.getpeercert() == first.tls.getpeercert()
     assert logged(capsys).count("certificates not loaded") == 2
@@ -249,7 +268,7 @@ async def test_a_changed_client_ca_applies_after_a_reload(secure: Edge, authorit
     with pytest.raises(ssl.SSLError, match=r"(?i)alert"):
         await refused.gets_rest()
     clients.file.write_bytes(others.file.read_bytes())
-    secure.worker.reload_certificates()
+    await secure.worker.reload_certificates()
     await exchanged(secure, await secure.secure_client(context), get(), ok())
 
 

@@ -114,6 +114,10 @@ RACES = {
 """Races by name."""
 
 
+ORDERS: dict[tuple[str, Sequence[Act]], tuple[object, ...]] = {}
+"""The outcomes of a race's orders, which do not depend on the database."""
+
+
 async def attempt(act: Act, of: Sold, name: str) -> None:
     """Make a change like the API, which tries again if another change has taken its place."""
     with suppress(ChangeRejectedError):
@@ -160,8 +164,6 @@ def test_a_race_comes_to_what_one_order_of_its_changes_comes_to(
     plans.write_text(PLANS)
 
     async def work() -> None:
-        orders = set(itertools.permutations([*race.shared, *race.own]))
-        outcomes = [await describe_order(tmp_path, race, order, plans) for order in orders]
         async with AsyncExitStack() as stack:
             (of, closing), other = [
                 await stack.enter_async_context(
@@ -178,8 +180,13 @@ def test_a_race_comes_to_what_one_order_of_its_changes_comes_to(
             sides = itertools.cycle((of, other[0]))
             await asyncio.gather(*(attempt(act, side, one) for (act, one), side in zip(acts, sides, strict=False)))
             await settle(closing)
-            for customer in names:
-                assert await describe(of, customer) in outcomes, customer
+            outcomes = {await describe(of, customer): customer for customer in names}
+        for order in set(itertools.permutations([*race.shared, *race.own])):
+            if outcomes:  # An order is computed once, and only while an outcome is without one.
+                if (name, order) not in ORDERS:
+                    ORDERS[name, order] = await describe_order(tmp_path, race, order, plans)
+                outcomes.pop(ORDERS[name, order], None)
+        assert outcomes == {}
 
     asyncio.run(work())
 

@@ -17,6 +17,7 @@ from edgeproxy.collector.alerts.kinds import AlertKind, find_policy
 from edgeproxy.collector.languages.catalogs import load_catalog
 from edgeproxy.collector.languages.invisible import format_line
 from edgeproxy.collector.languages.marks import N_
+from edgeproxy.collector.languages.meter_display import format_label
 from edgeproxy.collector.languages.reader import Reader
 from edgeproxy.config.collector.currency_units import USD
 
@@ -328,10 +329,15 @@ def describe(reader: Reader, kind: str, customer: str | None, details: JsonObjec
 
 def _fill_sentence(reader: Reader, sentence: str, details: JsonObject) -> str:
     values = {name: format_detail(reader, name, details) for name in HOLE.findall(sentence)}
-    meter = details.get("meter")
+    say, meter = load_catalog(reader.language).gettext, details.get("meter")
     if isinstance(meter, str):
-        values["meter"] = format_line(meter.replace("_", " "))
-    return load_catalog(reader.language).gettext(sentence) % values
+        values["meter"] = format_line(format_meter(say(format_label(meter)), reader))
+    return say(sentence) % values
+
+
+def format_meter(label: str, reader: Reader) -> str:
+    """Return the label of a meter as written within a sentence. A label that begins with capitals keeps them."""
+    return label if label[1:2].isupper() else reader.within(label)
 
 
 def format_detail(reader: Reader, name: str, details: JsonObject) -> str:

@@ -108,9 +108,9 @@ def test_a_customer_is_told_of_itself_in_the_second_person() -> None:
         assert "acme" not in own
     of_month: JsonObject = {"threshold": 80, "quota": "api_calls-month", "meter": "api_calls", "per": "month"}
     told = words.describe_own(reader, "quota_reached", of_month)
-    assert told == "You have used 80% of the api calls that are included in this month"
+    assert told == "You have used 80% of the API calls that are included in this month"
     told = words.describe_own(reader, "quota_reached", {**of_month, "per": None})
-    assert told == "You have used 80% of what is included of api calls"
+    assert told == "You have used 80% of what is included of API calls"
     assert words.describe_own(reader, "batches_lost", {}) is None
 
 

@@ -12,8 +12,11 @@ from edgeproxy.collector.pages.audit_words import AUDIT_ACTIONS
 from tests.collector.languages.catalogues import texts, translations
 
 HOLE = re.compile(r"%\((\w+)\)s")
-OTHER_WORDS = {"de": r"\b(Plan|Plans|Pläne|Plänen|Verbrauch|Verbrauchs)\b", "nl": r"\b(plan|plannen|[Hh]et gebruik)\b"}
-"""Words for a plan (Tarif, abonnement) and for usage (Nutzung, verbruik) that are not the glossary's."""
+OTHER_WORDS = {
+    "de": r"\b(Plan|Plans|Pläne|Plänen|Verbrauch|Verbrauchs|Probezeit|Zahlungsmittel|(?<!-)Mails?|Unterschrift)\b",
+    "nl": r"\b(plan|plannen|[Hh]et gebruik|proeftijd|[Cc]oupon|[Bb]etaalmiddel|[Bb]etaalwijze|[Aa]anvaar\w+)\b",
+}
+"""Words for a plan (Tarif, abonnement), for usage (Nutzung, verbruik) and others that are not the glossary's."""
 
 
 @pytest.mark.parametrize("language", sorted(LANGUAGES.keys() - {DEFAULT}))

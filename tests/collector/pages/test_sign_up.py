@@ -110,7 +110,7 @@ def test_one_network_uses_up_its_own_share_of_mails(tmp_path: Path) -> None:
         ]
         refused = [page for page in asked if page.startswith("429")]
         assert refused
-        assert all("Aus Ihrem Netz wurden zu viele Mails angefordert. Es wurde keine" in page for page in refused)
+        assert all("Aus Ihrem Netz wurden zu viele E-Mails angefordert. Es wurde keine" in page for page in refused)
         sent = len(asked) - len(refused)
         assert request_link(stage, "ann@newcomer.example", address="127.0.1.1").startswith("200")
         stage.mailbox.wait_for(sent + 1)

@@ -19,7 +19,7 @@ PATH = "/v1/alerts"
 NUMBER_DIGITS_MAX = 15
 URGENT = "urgent"
 """The default order: unacknowledged critical alerts, then unacknowledged warnings, then others, latest first."""
-URGENT_MAX = 15
+URGENT_MAX = 10
 """Critical alerts listed before the others."""
 ABOUT: Mapping[str, str] = {
     AlertKind.BATCHES_LOST: "/console/edges",
@@ -48,7 +48,7 @@ OWN = Listing(
         Filter("kind", N_("Kind"), {kind.value: ALERT_POLICIES[kind].summary for kind in AlertKind}),
     ),
     (Column("id", ""), Column("kind", ""), *(Column(f"handling.{name}", "") for name in HANDLING)),
-    rows_max=30,  # Each alert has a checkbox, the urgent ones too, and a form has at most 50 fields.
+    rows_max=10,  # A page is a few screens of a telephone. A form has at most 50 fields, and each alert a checkbox.
 )
 """The alerts of a customer."""
 ALL = OWN._replace(

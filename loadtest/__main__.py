@@ -51,7 +51,8 @@ class Generator:
             command += ["--processes", str(processes)]
             command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", str(free_port())]
             command += ["--master-port", command[-1]]
-        self._process = Process(command, folder / "locust.log")
+        # A workload and a locustfile are named from where the command was started.
+        self._process = Process(command, folder / "locust.log", cwd=Path.cwd())
         self._following = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> "Generator":
@@ -327,5 +328,10 @@ def report(run: Run, evidence: Evidence, verdict: Verdict, before: Any, say: Cal
     return verdict.exit_code
 
 
-if __name__ == "__main__":
+def start() -> None:
+    """Run the command with the process's arguments, and exit with its code."""
     sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    start()

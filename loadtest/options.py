@@ -51,7 +51,7 @@ def processes(given: str) -> int:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Parse the options; exits with 2 if they are unusable."""
     parser = argparse.ArgumentParser(
-        "scripts/loadtest",
+        "edgeproxy-loadtest",
         description="Load three regions, lose one of them, and say whether latency, limits and counts held. "
         "Exit code 0: pass, 1: fail, 2: unusable arguments or workload, 3: invalid, the generator spoilt the run.",
     )

@@ -40,6 +40,7 @@ class Process:
         environ: Mapping[str, str] | None = None,
         keep: Sequence[int] = (),
         fork: bool | None = None,
+        cwd: Path = ROOT,
     ) -> None:
         """Start the process by exec, or as a fork if it is a command of edgeproxy and `fork` does not forbid it."""
         self.family_name = family or uuid.uuid4().hex
@@ -59,7 +60,7 @@ class Process:
                     stdout=output,
                     stderr=subprocess.STDOUT,
                     env=told,
-                    cwd=ROOT,
+                    cwd=cwd,
                     pass_fds=keep,
                     start_new_session=True,
                 )

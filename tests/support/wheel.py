@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 PIN = re.compile(r"^([a-z0-9-]+)==", re.MULTILINE)
 SOURCES = ("edgeproxy", "config", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
 SANDBOX_SOURCES = ("stripe_sandbox",)
+LOADTEST_SOURCES = ("loadtest", "LICENSE")
 ELSEWHERE = {"async-timeout", "colorama"}
 """Pinned for other systems and Pythons."""
 
@@ -67,17 +68,26 @@ def list_pinned(*sets: str) -> list[Distribution]:
     return installed
 
 
-def list_required(wheel: Path) -> list[Distribution]:
-    """Return what a wheel requires, and what that requires, as it is installed here."""
-    with zipfile.ZipFile(wheel) as files:
-        (metadata,) = (name for name in files.namelist() if name.endswith(".dist-info/METADATA"))
-        text = files.read(metadata).decode()
+def list_required(*wheels: Path) -> list[Distribution]:
+    """Return what these wheels require, and what that requires, as it is installed here. Extras are followed."""
+    own: dict[str, list[str]] = {}
+    for wheel in wheels:
+        with zipfile.ZipFile(wheel) as files:
+            (metadata,) = (name for name in files.namelist() if name.endswith(".dist-info/METADATA"))
+            text = files.read(metadata).decode()
+        (name,) = re.findall(r"^Name: (.*)$", text, re.MULTILINE)
+        own[name] = re.findall(r"^Requires-Dist: (.*)$", text, re.MULTILINE)
     required: dict[str, Distribution] = {}
-    waiting = re.findall(r"^Requires-Dist: (.*)$", text, re.MULTILINE)
+    waiting, seen = [(each, "") for each in own], set[tuple[str, str]]()
     while waiting:
-        requirement = Requirement(waiting.pop())
-        if requirement.name in required or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+        name, extra = waiting.pop()
+        if (name, extra) in seen:
             continue
-        required[requirement.name] = distribution(requirement.name)
-        waiting += required[requirement.name].requires or ()
+        seen.add((name, extra))
+        if name not in own:
+            required[name] = distribution(name)
+        for line in own[name] if name in own else required[name].requires or ():
+            needed = Requirement(line)
+            if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                waiting += [(needed.name, each) for each in ("", *needed.extras)]
     return list(required.values())

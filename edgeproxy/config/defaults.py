@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable
 
 from edgeproxy.config.parsers import NAME
-from edgeproxy.config.tree import Items, Table, Value
+from edgeproxy.config.tree import FlatTable, Items, Table, Value
 
 NAME_CHARACTERS_MAX = 64
 """Characters of a name."""
@@ -29,6 +29,8 @@ def add_limit_names(tree: Table) -> Table:
 
 def _name_limits(part: Value, called: Callable[[Table, str], Value], name: str) -> Value:
     """Return a part of this name with names for its limits. `called` gives the default name."""
+    if type(part) is FlatTable:
+        return part
     limits = part.get("limits") if isinstance(part, Table) else None
     if not isinstance(part, Table) or not isinstance(limits, Items):
         return part

@@ -74,7 +74,12 @@ def list_network_sections(tree: Table) -> Iterator[tuple[tuple[str | int, ...], 
     routes, customers = tree.get("routes"), tree.get("customers")
     owners: list[tuple[tuple[str | int, ...], object]] = [((), tree)]
     owners += [(("routes", n), route) for n, route in enumerate(routes if isinstance(routes, Items) else ())]
-    owners += [(("customers", name), one) for name, one in (customers if isinstance(customers, Table) else {}).items()]
+    # A flat mapping has no networks, and there may be a hundred thousand of them.
+    owners += [
+        (("customers", name), one)
+        for name, one in (customers if isinstance(customers, Table) else {}).items()
+        if type(one) is Table
+    ]
     for path, owner in owners:
         networks = owner.get("networks") if isinstance(owner, Table) else None
         if isinstance(networks, Table):

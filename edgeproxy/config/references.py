@@ -67,20 +67,31 @@ def find_faults(tree: Table) -> Iterator[Fault]:
 def find_unknown_names(tree: Table) -> Iterator[Fault]:
     """Yield used but undefined names of customers, tiers, meters, upstreams and flags."""
     for path, name, defined in _list_references(tree):
-        known = tree.get(defined, METERS if defined == "meters" else Table())
+        known = _get_defined(tree, defined)
         if isinstance(known, Table) and isinstance(name, str) and name not in known and parsers.NAME.fullmatch(name):
             hint = format_suggestion(name, known, f"define it in {defined}")
             yield Fault(path, f"there is no {defined[:-1]} {name}", hint)
     yield from _find_unknown_routes(tree)
 
 
+def _get_defined(tree: Table, section: str) -> Value:
+    """Return the section that defines names, a mapping unless it has another fault."""
+    return tree.get(section, METERS if section == "meters" else Table())
+
+
 def _list_references(tree: Table) -> Iterator[tuple[Steps, Value, str]]:
-    """Yield each reference: its path, the name, and the section that should define it."""
+    """Yield each reference: its path, the name, and the section that should define it.
+
+    Defined names of most sections are left out: there may be a hundred thousand keys.
+    """
     for section, field, defined in NAMES:
         if ("directory" in tree or "residency" in tree) and (section, defined) in DIRECTORY_NAMES:
             continue  # The directory has more of them than the files.
+        known = _get_defined(tree, defined)
         for path, part in list_members(tree, section):
             named = part.get(field)
+            if named is None or (isinstance(known, Table) and isinstance(named, str) and named in known):
+                continue
             if isinstance(named, Items):
                 yield from (((*path, field, index), name, defined) for index, name in enumerate(named))
             else:
@@ -128,7 +139,7 @@ def list_selections(tree: Table) -> Iterator[tuple[Steps, Table]]:
     yield from ((path, limit) for path, limit in list_limits(tree) if path[0] != "routes")
     yield from _list_in_allowances(tree, "quotas")
     for section in ("tiers", "customers"):
-        for path, part in list_members(tree, section):
+        for path, part in list_structured(tree, section):
             for field in ("caps", "concurrency"):
                 if isinstance(value := part.get(field), Table):
                     yield (*path, field), value
@@ -142,6 +153,13 @@ def list_members(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
     for key, member in named_members:
         if isinstance(member, Table):
             yield (section, key), member
+
+
+def list_structured(tree: Table, section: str) -> Iterator[tuple[Steps, Table]]:
+    """Yield the mappings in a section that may have lists and mappings in them, each with its path."""
+    value = tree.get(section)
+    named_members = value.items() if isinstance(value, Table) else enumerate(value) if isinstance(value, Items) else ()
+    return iter([((section, key), member) for key, member in named_members if type(member) is Table])
 
 
 def list_tls_sections(tree: Table) -> Iterator[tuple[Steps, Table]]:
@@ -169,7 +187,7 @@ def list_tls_pairs(path: Steps, tls: Table) -> Iterator[tuple[Steps, Table]]:
 def list_limits(tree: Table) -> Iterator[tuple[Steps, Table]]:
     """Yield the limits of all sections, each with its path."""
     for section in SCOPES:
-        for path, part in list_members(tree, section):
+        for path, part in list_structured(tree, section):
             if "limits" in part:  # Most customers have none of their own.
                 yield from list_mappings((*path, "limits"), part["limits"])
 
@@ -188,6 +206,8 @@ class FirstPlaces:
 
 def _find_key_faults(tree: Table) -> Iterator[Fault]:
     """Find keys that exist twice or have two forms."""
+    if _are_digests_unique(tree.get("keys")):
+        return
     once = FirstPlaces()
     for path, key in list_members(tree, "keys"):
         name = key.get("certificate")
@@ -204,6 +224,18 @@ def _find_key_faults(tree: Table) -> Iterator[Fault]:
             yield Fault((*path, "sha256"), "is the key that is defined already at", "leave one of them out", first)
 
 
+def _are_digests_unique(keys: Value) -> bool:
+    """Return True if all keys have different digests and no other form. It takes a tenth of the time to find faults."""
+    if not isinstance(keys, Items):
+        return False
+    digests = {
+        digest.lower()
+        for key in keys
+        if isinstance(key, Table) and isinstance(digest := key.get("sha256"), str) and "certificate" not in key
+    }
+    return len(digests) == len(keys)
+
+
 def is_switched_on(switch: str) -> bool:
     """Return whether the written value of a switch is on."""
     try:
@@ -215,7 +247,7 @@ def is_switched_on(switch: str) -> bool:
 def _list_in_allowances(tree: Table, field: str) -> Iterator[tuple[Steps, Table]]:
     """Yield the mappings in this list of each tier and customer, each with its path."""
     for section in ("tiers", "customers"):
-        for path, part in list_members(tree, section):
+        for path, part in list_structured(tree, section):
             if field in part:
                 yield from list_mappings((*path, field), part[field])
 
@@ -230,7 +262,7 @@ def list_mappings(path: Steps, members: Value) -> Iterator[tuple[Steps, Table]]:
 def _find_limit_faults(tree: Table) -> Iterator[Fault]:
     """Find limits that differ only in count and name, and a `burst` of algorithms without a bucket."""
     for section, scope in SCOPES.items():
-        for path, part in list_members(tree, section):
+        for path, part in list_structured(tree, section):
             if "limits" not in part:
                 continue
             limits, names = FirstPlaces(), FirstPlaces()
@@ -307,7 +339,7 @@ def _find_caps_faults(tree: Table) -> Iterator[Fault]:
     meter = meters.get(COST) if isinstance(meters, Table) else None
     count = meter.get("count") if isinstance(meter, Table) else None
     for section in ("tiers", "customers"):
-        for path, part in list_members(tree, section):
+        for path, part in list_structured(tree, section):
             caps = part.get("caps")
             if not isinstance(caps, Table) or not caps:
                 continue
@@ -330,7 +362,7 @@ def find_caps_fault(there: bool, count: object, has_session: bool) -> tuple[str,
 
 def _find_region_faults(tree: Table) -> Iterator[Fault]:
     """Find customers whose preferred region does not serve them."""
-    for path, customer in list_members(tree, "customers"):
+    for path, customer in list_structured(tree, "customers"):
         regions = customer.get("regions")
         allow = regions.get("allow") if isinstance(regions, Table) else None
         prefer = regions.get("prefer") if isinstance(regions, Table) else None

@@ -26,6 +26,19 @@ class Table(dict[str, "Value"]):
         self.marks.append(mark)
 
 
+class FlatTable(Table):
+    """A mapping of texts alone, all on the line where it stands, so that it needs no marks. Places may share it."""
+
+    __slots__ = ()
+
+    __init__ = dict.__init__
+
+    @property
+    def marks(self) -> list[int]:  # type: ignore[override]
+        """No marks: the fields are at the place of the mapping."""
+        return []
+
+
 class Items(list["Value"]):
     """A list. `marks` has the place of each member."""
 
@@ -103,7 +116,8 @@ class Places:
         for step in path:
             if isinstance(node, Table) and step in node:
                 key = str(step)
-                mark = self._get_marks(node)[key]
+                if not isinstance(node, FlatTable):
+                    mark = self._get_marks(node)[key]
                 steps.append(key)
                 written.append(key)
                 node = node[key]

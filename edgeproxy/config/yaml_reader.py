@@ -11,9 +11,11 @@ from typing import Any
 import yaml
 
 from edgeproxy.config.environment import UnresolvedVariableError, resolve_variables
+from edgeproxy.config.problems import Steps
 from edgeproxy.config.secret_text import read_secret_file
 from edgeproxy.config.tree import Items, Mark, Report, Table, Value
 from edgeproxy.config.units import format_value
+from edgeproxy.config.yaml_runs import PLACEHOLDER, InvalidRunError, ReducedText, Run, reduce_text
 
 Events = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Event = Any
@@ -28,6 +30,7 @@ REMEMBERED_TEXTS_MAX = 1024
 
 NOTHING = {"", "~", "null", "Null", "NULL"}
 UNPRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+PRINTABLE_ASCII = bytes((*b"\t\n\r", *range(0x20, 0x7F)))
 INDENTED_BY_TAB = re.compile(r" *\t")
 UNQUOTED = re.compile(r"(?:^|[\s\[{,])[@`%]")
 
@@ -55,11 +58,36 @@ def parse_yaml(
     empty values, unset variables) are reported, and these values are left out. `read_secret` returns the secret of a
     file.
     """
-    decode_yaml(content)
+    text = decode_yaml(content)
+    try:
+        reduced = reduce_text(text)
+        if reduced is not None:
+            return _parse_reduced(reduced, file, environ, report, read_secret)
+    except (InvalidRunError, InvalidYamlError, yaml.MarkedYAMLError):
+        pass  # Without runs the file is right, or its problem has another place.
     try:
         return TreeBuilder(content, file, environ, report, read_secret).read_document()
     except yaml.MarkedYAMLError as error:
-        raise create_yaml_error(error, decode_yaml(content)) from None
+        raise create_yaml_error(error, text) from None
+
+
+def _parse_reduced(
+    reduced: ReducedText, file: int, environ: Mapping[str, str], report: Report, read_secret: Callable[[str], str]
+) -> Table:
+    """Read a text without its runs, and add these. Nothing is reported unless it can be read.
+
+    Raises InvalidRunError, InvalidYamlError or yaml.MarkedYAMLError.
+    """
+    problems: list[tuple[int, Steps, str, str]] = []
+    builder = TreeBuilder(
+        reduced.text.encode(), file, environ, lambda *problem: problems.append(problem), read_secret, reduced
+    )
+    tree = builder.read_document()
+    if not builder.has_all_runs:
+        raise InvalidRunError
+    for problem in problems:
+        report(*problem)
+    return tree
 
 
 def decode_yaml(content: bytes) -> str:
@@ -69,7 +97,7 @@ def decode_yaml(content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InvalidYamlError(line, f"has the byte 0x{content[error.start]:02x}", "write it in UTF-8") from None
-    odd = UNPRINTABLE.search(text)
+    odd = UNPRINTABLE.search(text) if content.translate(None, PRINTABLE_ASCII) else None
     if odd is not None:
         line = text.count("\n", 0, odd.start()) + 1
         raise InvalidYamlError(line, f"has the control character U+{ord(odd[0]):04X}", "leave it out")
@@ -104,8 +132,13 @@ class TreeBuilder:
         environ: Mapping[str, str],
         report: Report,
         read_secret: Callable[[str], str] = read_secret_file,
+        reduced: ReducedText | None = None,
     ) -> None:
+        """`content` is the text of `reduced` if its runs were left out."""
         self._read_secret = read_secret
+        self._reduced = reduced
+        self._runs = 0
+        """Number of runs that were added."""
         self._next = Events(content).get_event  # Given a str, it would make a copy.
         self._file = file
         self._environ = environ
@@ -118,6 +151,11 @@ class TreeBuilder:
         self._texts: dict[str, str] = {}
         """The first of equal texts. Later equal ones are dropped."""
         self._marked = 0
+
+    @property
+    def has_all_runs(self) -> bool:
+        """True if each run that was left out has been added."""
+        return self._reduced is None or self._runs == len(self._reduced.runs)
 
     def read_document(self) -> Table:
         """Read the only document of the file, which may be empty."""
@@ -152,9 +190,9 @@ class TreeBuilder:
         if isinstance(event, yaml.ScalarEvent):
             value = self._read_scalar(event)
         elif isinstance(event, yaml.MappingStartEvent):
-            value = self._read_table()
+            value = self._read_table(bool(event.flow_style))
         else:
-            value = self._read_items()
+            value = self._read_items(bool(event.flow_style))
         if event.anchor is not None:
             self._anchors[event.anchor] = value, self._values - before
         return value
@@ -195,21 +233,33 @@ class TreeBuilder:
             self._report_problem(event, error.what, error.hint)
             return None
 
-    def _read_items(self) -> Items:
+    def _read_items(self, is_flow: bool) -> Items:
         items = Items()
         while not isinstance(event := self._next(), yaml.SequenceEndEvent):
+            if isinstance(event, yaml.ScalarEvent) and (run := self._find_run(event, is_flow)) is not None:
+                items += run.tables
+                items.marks += self._mark_run(event, run)
+                continue
             self._path.append(len(items))
             items.append(self._read_value(event))
             items.marks.append(self._mark(event))
             self._path.pop()
         return items
 
-    def _read_table(self) -> Table:
+    def _read_table(self, is_flow: bool) -> Table:
         table = Table()
         merged: list[Value] = []
         while not isinstance(event := self._next(), yaml.MappingEndEvent):
             if not isinstance(event, yaml.ScalarEvent):
                 raise create_event_error(event, "has more than a word for a field's name", "write the name")
+            if (run := self._find_run(event, is_flow)) is not None:
+                self._next()
+                names = len(table) + len(run.names)
+                table.update(zip(run.names, run.tables, strict=True))
+                if len(table) != names:
+                    raise InvalidRunError
+                table.marks += self._mark_run(event, run)
+                continue
             self._path.append(event.value)
             key = self._resolve_text(event)
             self._path[-1] = key or event.value
@@ -234,8 +284,27 @@ class TreeBuilder:
             if key not in table:
                 table.add_field(key, value, mark)
 
+    def _find_run(self, event: Event, is_flow: bool) -> Run | None:
+        """Return the run in whose place the entry of this scalar stands, if any. Raises InvalidRunError."""
+        reduced = self._reduced
+        if reduced is None or not event.value.startswith(PLACEHOLDER):
+            return None
+        run = reduced.runs[self._runs]
+        self._runs += 1
+        start = event.start_mark
+        if is_flow or event.style or (start.line, start.column) != (reduced.lines[self._runs - 1], run.column):
+            raise InvalidRunError
+        self._values += len(run.tables) + sum(map(len, run.tables))
+        return run
+
+    def _mark_run(self, event: Event, run: Run) -> range:
+        """Return the marks of a run's lines."""
+        first = self._mark(event)
+        return range(first, first + len(run.tables))
+
     def _mark(self, event: Event) -> int:
-        mark: int = self._file << 32 | event.start_mark.line + 1
+        line = event.start_mark.line
+        mark: int = self._file << 32 | (line if self._reduced is None else self._reduced.restore_line(line)) + 1
         if mark != self._marked:
             self._marked = mark
         return self._marked  # All values of a line share one number object.

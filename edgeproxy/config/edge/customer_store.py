@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
 
-from edgeproxy.config.customers import Customer, Key
+from edgeproxy.config.customers import PLAIN_KEY, Customer, Key
 from edgeproxy.config.directory import render_line
 from edgeproxy.config.edge.settings import EdgeFile, EdgeSettings
 
@@ -92,10 +92,15 @@ class Customers:
 
 def dump_customers(settings: EdgeSettings) -> Iterator[bytes]:
     """Yield all customers and keys as lines."""
+    contents: dict[int, bytes] = {}
     for name, customer in settings.customers.items():
-        yield b"%b %b %b" % (CUSTOMER, name.encode(), _dump_part(customer))
+        content = contents.get(id(customer))  # Most customers of a tier are one object.
+        if content is None:
+            content = contents[id(customer)] = _dump_part(customer)
+        yield b"%b %b %b" % (CUSTOMER, name.encode(), content)
     for key in settings.keys:
-        yield b"%b %b %b %b" % (KEY, key.sha256.encode(), key.customer.encode(), _dump_part(key))
+        content = NOTHING_MORE if key.model_fields_set <= PLAIN_KEY else _dump_part(key)
+        yield b"%b %b %b %b" % (KEY, key.sha256.encode(), key.customer.encode(), content)
 
 
 def _dump_part(part: Customer | Key) -> bytes:

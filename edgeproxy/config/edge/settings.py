@@ -9,10 +9,10 @@ docstrings. `references.py` checks facts that concern several parts, for example
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, WrapValidator
 
 from edgeproxy.config import addresses, hub_settings, parsers, units
-from edgeproxy.config.customers import Customer, Flag, Key, intern_customer
+from edgeproxy.config.customers import Customer, Flag, Key, intern_customer, read_customers, read_keys
 from edgeproxy.config.edge import readers
 from edgeproxy.config.edge.admin import Admin, read_admin, validate_admin
 from edgeproxy.config.edge.auth import Auth
@@ -331,10 +331,12 @@ class EdgeFile(Part):
     tiers: dict[Name, Tier] = Field(
         default={}, description="Plans. The tier `anonymous` limits requests without a key, by address."
     )
-    customers: dict[Name, Annotated[Customer, AfterValidator(intern_customer)]] = Field(
-        default={}, description="Customers, by name."
+    customers: Annotated[
+        dict[Name, Annotated[Customer, AfterValidator(intern_customer)]], WrapValidator(read_customers)
+    ] = Field(default={}, description="Customers, by name.")
+    keys: Annotated[tuple[Key, ...], WrapValidator(read_keys)] = Field(
+        default=(), description="Keys that customers send."
     )
-    keys: tuple[Key, ...] = Field(default=(), description="Keys that customers send.")
     upstreams: Annotated[dict[Name, Upstream], Field(min_length=1), FieldMark.FILLED] = Field(
         description="Services behind the edge, by name."
     )

@@ -21,36 +21,62 @@ ARG BUILD_PYTHON=${PYTHON}
 # BuildKit sets both platforms. Builders without it (Docker's classic one, buildah and podman of Debian 12) use the defaults: buildah
 # accepts no `linux` alone, Docker no empty platform. On arm64 they need build arguments (docs/operations/start.md). The last stage
 # names its platform as well: buildah 1.28 would take that of the stage before.
+#
+# This stage has the headers of the Python that the image runs, if that is an official image. No command is run in it.
+FROM --platform=${TARGETPLATFORM:-linux/amd64} ${PYTHON} AS target
+
 FROM --platform=${BUILDPLATFORM:-linux/amd64} ${BUILD_PYTHON} AS build
 ARG TARGETARCH
 # `edge` leaves out what only collectors need: an image that runs nothing but edges, beacons and probes.
 ARG REQUIREMENTS=run
+# `pure` leaves out the compiled modules (docs/start/compiled.md).
+ARG BUILD=compiled
 WORKDIR /src
-# Wheels of others bring what debuggers read: a quarter of what is installed, and of no use to whom it serves.
-RUN apt-get -q update && apt-get -q install --yes --no-install-recommends binutils-multiarch
-COPY requirements/build.txt requirements/${REQUIREMENTS}.txt requirements/
+# Wheels of others bring what debuggers read: a quarter of what is installed, and of no use to whom it serves. For another kind of
+# processor there is a cross compiler. Debian's Python has its headers in a package, for each kind of processor.
+RUN native=$(dpkg --print-architecture) && target=${TARGETARCH:-$native} \
+    && { [ "$target" = "$native" ] || dpkg --add-architecture "$target"; } \
+    && case "$target" in "$native") compiler="gcc libc6-dev" ;; arm64) compiler=gcc-aarch64-linux-gnu ;; *) compiler=gcc-x86-64-linux-gnu ;; esac \
+    && apt-get -q update && apt-get -q install --yes --no-install-recommends binutils-multiarch $compiler
+COPY --from=target /usr/local/include /target/usr/include
+RUN minor=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])') && cd /target \
+    && { [ -e "usr/include/python$minor" ] || { apt-get -q download "libpython$minor-dev:${TARGETARCH:-$(dpkg --print-architecture)}" \
+    && dpkg --extract libpython*.deb . ; }; }
+COPY requirements/build.txt requirements/compiled.txt requirements/${REQUIREMENTS}.txt requirements/
 # Commands and headers of others stay out, as does pip.
 RUN machine=$(case ${TARGETARCH:-$(dpkg --print-architecture)} in arm64) echo aarch64 ;; *) echo x86_64 ;; esac) \
     && python3 -m venv /opt/build && python3 -m venv --without-pip /opt/edgeproxy \
     && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/build.txt \
+    && /opt/build/bin/pip install --no-cache-dir --require-hashes --requirement requirements/compiled.txt \
     && /opt/build/bin/pip install --no-cache-dir --no-compile --require-hashes --requirement requirements/${REQUIREMENTS}.txt \
         --only-binary=:all: $(printf -- "--platform manylinux%s_$machine " 2014 _2_17 _2_28 _2_34) \
         --target /opt/edgeproxy/lib/python3*/site-packages \
     && rm -rf /opt/edgeproxy/lib/python3*/site-packages/bin /opt/edgeproxy/lib/python3*/site-packages/include
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY edgeproxy edgeproxy
 # deploy/compose.demo.yaml serves it.
 COPY stripe_sandbox stripe_sandbox
-# Compiled here, as nothing can be written later, and by content: two builds of the same sources have the same files,
-# whose times say nothing. Bytecode is of a Python, not of a processor.
-RUN /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . ./stripe_sandbox \
-    && /opt/build/bin/pip --python /opt/edgeproxy/bin/python install --no-cache-dir --no-compile --no-deps --no-index /wheels/*.whl \
+# A wheel for the processor of the image. Python has the names of that processor from the environment, as for any cross build.
+RUN machine=$(case ${TARGETARCH:-$(dpkg --print-architecture)} in arm64) echo aarch64 ;; *) echo x86_64 ;; esac) \
+    && python=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])') \
+    && export CC=$machine-linux-gnu-gcc LDSHARED="$machine-linux-gnu-gcc -shared" _PYTHON_HOST_PLATFORM=linux-$machine \
+        CFLAGS="-I/target/usr/include/python$python -I/target/usr/include" \
+        SETUPTOOLS_EXT_SUFFIX=.cpython-$(echo "$python" | tr -d .)-$machine-linux-gnu.so \
+    && case "$BUILD" in compiled) export EDGEPROXY_COMPILED=1 ;; pure) ;; *) echo "BUILD is compiled or pure" >&2; exit 1 ;; esac \
+    && /opt/build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . ./stripe_sandbox
+# Bytecode is made here, as nothing can be written later, and by content: two builds of the same sources have the same files, whose
+# times say nothing. Bytecode is of a Python, not of a processor.
+RUN machine=$(case ${TARGETARCH:-$(dpkg --print-architecture)} in arm64) echo aarch64 ;; *) echo x86_64 ;; esac) \
+    && packages=$(echo /opt/edgeproxy/lib/python3*/site-packages) \
+    && /opt/build/bin/pip --python /opt/edgeproxy/bin/python install --no-cache-dir --no-compile --no-deps --no-index \
+        --only-binary=:all: --platform "linux_$machine" --target "$packages" /wheels/*.whl \
+    && mv "$packages"/bin/* /opt/edgeproxy/bin/ && rmdir "$packages/bin" \
     && PYTHONHASHSEED=0 /opt/edgeproxy/bin/python -m compileall -q -f --invalidation-mode unchecked-hash /opt/edgeproxy/lib \
     && find /opt/edgeproxy -name '*.so*' -type f -exec strip --strip-unneeded {} + \
     && install -d /image/etc/edgeproxy && install -d -m 0700 /state/edgeproxy
 # What is for another kind of processor does not run here.
 RUN native=$(dpkg --print-architecture) \
-    && { [ "${TARGETARCH:-$native}" != "$native" ] || /opt/edgeproxy/bin/edgeproxy --help >/dev/null; }
+    && { [ "${TARGETARCH:-$native}" != "$native" ] || /opt/edgeproxy/bin/edgeproxy --version | grep --fixed-strings "($BUILD)"; }
 
 # httpbin, an API to put the edge in front of: what `upstream` of deploy/compose.yaml serves. Not for production.
 FROM ${PYTHON} AS upstream

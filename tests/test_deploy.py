@@ -86,7 +86,7 @@ def test_image_installs_only_packages_with_hashes() -> None:
     words = [*instructions(), *instructions("deploy/jobs.Dockerfile")]
     commands = [command for name, rest in words if name == "RUN" for command in rest.split("&&")]
     installs = [command for command in commands if "pip " in command and " install " in command]
-    assert len(installs) == 5
+    assert len(installs) == 6
     for command in installs:
         assert "--require-hashes" in command or "--no-index" in command
 
@@ -96,7 +96,7 @@ def test_platforms_are_valid_for_builders_without_buildkit() -> None:
     platforms = [
         words.split()[0] for name, words in instructions() if name == "FROM" and words.startswith("--platform")
     ]
-    assert len(platforms) == 2
+    assert len(platforms) == 3
     for platform in platforms:
         assert re.fullmatch(r"--platform=\$\{(BUILD|TARGET)PLATFORM:-linux/amd64\}", platform)
 

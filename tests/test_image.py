@@ -101,6 +101,15 @@ def test_its_provenance_names_the_image_its_base_and_its_layers(images: dict[str
         assert file["digest"] == {"sha256": hashlib.sha256(content).hexdigest()}
 
 
+def test_it_runs_the_compiled_build_and_has_the_sources_beside_it(compose: Compose) -> None:
+    assert compose.run("edge", "--version").strip().endswith("(compiled)")
+    modules = (ROOT / "edgeproxy" / "compiled.txt").read_text().split()
+    (packages,) = Path(compose.images["edgeproxy"].root).glob("opt/edgeproxy/lib/python*/site-packages")
+    for module in modules:
+        assert (packages / module).is_file()
+        assert len(list((packages / module).parent.glob(f"{Path(module).stem}.cpython-*-linux-gnu.so"))) == 1
+
+
 def test_without_a_configuration_it_says_so_and_ends_with_2(compose: Compose) -> None:
     container = compose.start("edge", ["edge", "-c", "/etc/nothing.yaml"])
     assert container.process.wait(30) == 2, container.process.output

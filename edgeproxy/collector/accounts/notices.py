@@ -1,4 +1,4 @@
-"""Notices to a customer's contacts about actions: an issued invoice, a changed key, an added contact.
+"""Notices to a customer's contacts: an issued invoice, a payment, spent credits, a changed key, an added contact.
 
 Key notices report that a key was created, replaced or revoked. Notices are alerts, written in the transaction of the
 action, and mailed like alerts.
@@ -10,9 +10,11 @@ from dataclasses import replace
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.audit_details import CONTACT, hide_contact
 from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.deliveries import Recipient
 from edgeproxy.collector.alerts.delivery import NoticeContacts
@@ -63,6 +65,24 @@ async def notify_of_contact(connection: AsyncConnection, caller: Caller, custome
     at, kind = now_ms(), AlertKind.CONTACT_ADDED
     title = f"{customer}: {kind.value.replace('_', ' ')}"
     alert = Alert(key=f"{kind}:{customer}:{at}", kind=kind, customer=customer, title=title, at=at / 1000, details={})
+    await raise_notice_by(connection, caller, alert)
+
+
+async def notify_of_deletion(
+    connection: AsyncConnection, caller: Caller, row: CustomerRow, deleted_seconds: float | None
+) -> None:
+    """Notify a customer's owners once of the begun deletion. `deleted_seconds` is the setting `retention.deleted`."""
+    since, kind = row.deleting_since, AlertKind.DELETION_REQUESTED
+    assert since is not None  # The deletion has begun.
+    until = None if deleted_seconds is None else format_timestamp(since + round(deleted_seconds * 1000))
+    alert = Alert(
+        key=f"{kind}:{row.id}:{since}",
+        kind=kind,
+        customer=row.name,
+        title=f"{row.name}: {kind.value.replace('_', ' ')}",
+        at=since / 1000,
+        details={} if until is None else {"erased_on": until},
+    )
     await raise_notice_by(connection, caller, alert)
 
 

@@ -149,9 +149,10 @@ async def list_reminders(
 
 
 async def list_end_reminders(connection: AsyncConnection, now: float, times: tuple[float, ...]) -> list[Alert]:
-    """Return the reminders of replaced keys that end within these times, at most KEYS_MAX per time.
+    """Return the reminders of keys that end within these times, at most KEYS_MAX per time.
 
-    Only the last passed time raises a reminder. A time that had passed when the key was replaced raises none.
+    Only the last passed time raises a reminder. A time that had passed when the key got its end raises none: when it
+    was replaced, or else created.
     """
     new, ends, reminders = keys.alias("new"), keys.c.expires_at, []
     for until, before in pairwise([0.0, *times]):
@@ -159,19 +160,22 @@ async def list_end_reminders(connection: AsyncConnection, now: float, times: tup
         statement = (
             sa.select(keys.c.id, keys.c.start, keys.c.name, customers.c.name, ends, alert_key, new.c.start)
             .join_from(keys, customers, customers.c.id == keys.c.customer)
-            .join(new, new.c.id == keys.c.successor)
+            .outerjoin(new, new.c.id == keys.c.successor)
             .where(keys.c.revoked_at.is_(None), customers.c.deleting_since.is_(None), is_unraised(alert_key))
-            .where(ends > (now + until) * 1000, ends <= (now + before) * 1000, new.c.created_at <= ends - before * 1000)
+            .where(ends > (now + until) * 1000, ends <= (now + before) * 1000)
+            .where(sa.func.coalesce(new.c.created_at, keys.c.created_at) <= ends - before * 1000)
         )
         for *key, new_start in await connection.execute(statement.limit(KEYS_MAX)):
             old = DueKey(*key)
-            details = {"key": old.id, "start": old.start, "name": old.name, "new_start": new_start}
+            details = {"key": old.id, "start": old.start, "name": old.name}
+            if new_start is not None:
+                details["new_start"] = new_start
             reminders.append(
                 Alert(
                     key=old.alert_key,
                     kind=AlertKind.KEY_ENDS_SOON,
                     customer=old.customer,
-                    title=f"the key {old.start}… of {old.customer} was replaced, and ends on {format_day(old.due)}",
+                    title=f"the key {old.start}… of {old.customer} ends on {format_day(old.due)}",
                     details={**details, "ends_on": format_day(old.due)},
                     at=now,
                 )

@@ -20,7 +20,7 @@ from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.alerts import deliveries, mutes
 from edgeproxy.collector.alerts.channels import Envelope, send_message
 from edgeproxy.collector.alerts.deliveries import TO_CUSTOMER, DeliveryState, DueDelivery, NewDelivery, Recipient
-from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, NOTICES, SEVERITIES, AlertKind, Severity
+from edgeproxy.collector.alerts.kinds import NOTICES, SEVERITIES, Severity, find_policy
 from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite, parse_message
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_handling, alerts
 from edgeproxy.collector.database.database import Database
@@ -248,7 +248,7 @@ class AlertSender:
     async def _build_customer_routes(
         self, connection: AsyncConnection, ours: Sequence[AlertMessage]
     ) -> list[NewDelivery]:
-        """Return the deliveries to customers: alerts to their alert address, notices to contacts by role."""
+        """Return the deliveries to customers: alerts to their alert address, else to contacts by role like notices."""
         if self._settings.customers is None:
             return []
         channel = f"{self._settings.customers}{TO_CUSTOMER}"
@@ -260,8 +260,10 @@ class AlertSender:
             if alert.customer in contacts and alert.kind not in NOTICES
         ]
         for alert in ours:
-            if alert.kind in NOTICES and alert.customer is not None:
-                roles = ALERT_POLICIES[AlertKind(alert.kind)].contacts
+            policy = find_policy(alert.kind)
+            if policy is None or alert.customer is None:
+                continue
+            if roles := policy.contacts or (policy.default_contacts if alert.customer not in contacts else frozenset()):
                 readers = await self._notices.fetch_readers(connection, alert.customer, roles)
                 routes += [NewDelivery(alert.id, f"{channel}:{place}", *one) for place, one in enumerate(readers)]
         return routes

@@ -38,10 +38,14 @@ class AlertKind(StrEnum):
     PRICE_CHANGE_DECIDED = "price_change_decided"
     WEBHOOK_DISABLED = "webhook_disabled"
     INVOICE_ISSUED = "invoice_issued"
+    PAYMENT_RECEIVED = "payment_received"
+    CREDITS_LOW = "credits_low"
+    CREDITS_SPENT = "credits_spent"
     KEY_CREATED = "key_created"
     KEY_ROTATED = "key_rotated"
     KEY_REVOKED = "key_revoked"
     CONTACT_ADDED = "contact_added"
+    DELETION_REQUESTED = "deletion_requested"
     BATCHES_LOST = "batches_lost"
     BATCHES_QUARANTINED = "batches_quarantined"
     TOKEN_EDGE_LIMIT_REACHED = "token_edge_limit_reached"
@@ -92,6 +96,8 @@ class AlertPolicy(NamedTuple):
 
     Such an alert is a notice of an action. It is not sent to operators, and their lists show it only on request.
     """
+    default_contacts: frozenset[str] = frozenset()
+    """The contact roles that get it by mail while the customer has chosen no address for alerts."""
 
 
 # fmt: off
@@ -141,9 +147,9 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         N_("Call the customer; the key works on until somebody rotates or revokes it."),
         "docs/customers/accounts.md#keys-that-are-due"),
     AlertKind.KEY_ENDS_SOON: AlertPolicy(("info",), True,
-        N_("a key that was replaced ends soon"),
-        N_("Nothing: the customer is told. Ask whether it uses the new key."),
-        "docs/customers/accounts.md#keys-that-are-due"),
+        N_("a key ends soon"),
+        N_("Nothing: the customer is told. Ask whether it uses another key."),
+        "docs/customers/accounts.md#keys-that-are-due", default_contacts=frozenset({"owner", "developer"})),
     AlertKind.KEY_BUDGET_REACHED: AlertPolicy(("info", "warn"), True,
         N_("the budget of a key is used up to a threshold"),
         N_("Nothing, or raise the budget of the key if it is to go on."),
@@ -155,11 +161,11 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
     AlertKind.PAYMENT_FAILED: AlertPolicy(("info", "warn"), True,
         N_("the payment of an invoice is declined"),
         N_("Nothing, or ask the customer: it is tried again by the schedule, and with another payment method at once."),
-        "docs/billing/runbook.md#somebody-has-not-paid"),
+        "docs/billing/runbook.md#somebody-has-not-paid", default_contacts=frozenset({"owner", "billing"})),
     AlertKind.INVOICE_UNPAID: AlertPolicy(("warn",), True,
         N_("a customer is paused because an invoice is not paid"),
         N_("Nothing, or ask the customer: the payment releases it."),
-        "docs/billing/runbook.md#somebody-has-not-paid"),
+        "docs/billing/runbook.md#somebody-has-not-paid", default_contacts=frozenset({"owner", "billing"})),
     AlertKind.PRICE_CHANGE: AlertPolicy(("info",), True,
         N_("the price of a customer's plan is to change, or is not after all"),
         N_("Nothing: the customer is told in time."),
@@ -176,6 +182,18 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
         N_("an invoice is final"),
         N_("Nothing: the customer is told."),
         "docs/operations/alerting.md#notices", frozenset({"owner", "billing"})),
+    AlertKind.PAYMENT_RECEIVED: AlertPolicy(("info",), True,
+        N_("an invoice or credits are paid"),
+        N_("Nothing: the customer is told."),
+        "docs/operations/alerting.md#notices", frozenset({"owner", "billing"})),
+    AlertKind.CREDITS_LOW: AlertPolicy(("info",), True,
+        N_("a small part of a customer's last credits is left"),
+        N_("Nothing: the customer is told."),
+        "docs/billing/credits.md#mails", frozenset({"owner", "billing"})),
+    AlertKind.CREDITS_SPENT: AlertPolicy(("warn",), True,
+        N_("a customer's credits are used up"),
+        N_("Nothing: the customer is told."),
+        "docs/billing/credits.md#mails", frozenset({"owner", "billing", "developer"})),
     AlertKind.KEY_CREATED: AlertPolicy(("info",), True,
         N_("a key of a customer was created"),
         N_("Nothing: the customer's owners are told."),
@@ -191,6 +209,10 @@ ALERT_POLICIES: Final[Mapping[AlertKind, AlertPolicy]] = {
     AlertKind.CONTACT_ADDED: AlertPolicy(("info",), True,
         N_("a contact of a customer was added, and by none of its owners"),
         N_("Nothing: the customer's owners are told."),
+        "docs/operations/alerting.md#notices", frozenset({"owner"})),
+    AlertKind.DELETION_REQUESTED: AlertPolicy(("info",), True,
+        N_("the deletion of a customer has begun"),
+        N_("Nothing: the customer's owners are told. Restore the customer if they ask for it in time."),
         "docs/operations/alerting.md#notices", frozenset({"owner"})),
     AlertKind.BATCHES_LOST: AlertPolicy(("page",), False,
         N_("edges report batches that are gone"),

@@ -195,12 +195,13 @@ def format_customer_mail(
     """
     say = load_catalog(reader.language).gettext
     facts = [(say(words.LABELS[name]), text) for name, text in _list_facts(message, reader) if name in words.LABELS]
-    button = words.find_button(message.kind)
+    button = words.find_button(message.kind, message.details)
     link, text = str(message.details.get(button.detail) or ""), button.text
     if not link.startswith(("https://", "http://")) or link != format_line(link):
         link, text = site.portal and f"{site.portal}{button.page}", button.page_text
     title = words.describe_own(reader, message.kind, message.details)
-    letter = _build_letter(message, title, reader, site, facts, [])._replace(
+    action = words.describe_action(reader, message.kind, message.details)
+    letter = _build_letter(message, title, reader, site, facts, [] if action is None else [action])._replace(
         links=[link] if link else [], button=say(text), foot=[f"{say(N_('Alert'))} {message.id}"]
     )
     return _format_mail(message, sender, (recipient,), letter, reader, "")

@@ -60,7 +60,8 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("The key %(start)s… of %(customer)s was due for rotation by %(rotate_by)s"),
     ),
     AlertKind.KEY_ENDS_SOON: (
-        N_("The key %(start)s… of %(customer)s was replaced, and ends on %(ends_on)s"),
+        N_("The key %(start)s… of %(customer)s was replaced by the key %(new_start)s…, and ends on %(ends_on)s"),
+        N_("The key %(start)s… of %(customer)s ends on %(ends_on)s"),
     ),
     AlertKind.KEY_BUDGET_REACHED: (
         N_("The key %(start)s… of %(customer)s has used %(threshold)s of its budget"),
@@ -89,6 +90,16 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("The invoice %(number)s of %(customer)s over %(amount)s is due on %(due_at)s"),
         N_("The invoice %(number)s of %(customer)s over %(amount)s"),
     ),
+    AlertKind.PAYMENT_RECEIVED: (
+        N_("%(customer)s has paid %(amount)s for the invoice %(number)s"),
+        N_("%(customer)s has paid %(amount)s for %(credits)s credits"),
+    ),
+    AlertKind.CREDITS_LOW: (
+        N_("%(customer)s has only %(left)s of its credits left"),
+    ),
+    AlertKind.CREDITS_SPENT: (
+        N_("The credits of %(customer)s are used up"),
+    ),
     AlertKind.KEY_CREATED: (
         N_("A key of %(customer)s was created: %(start)s…"),
         N_("A key of %(customer)s was created"),
@@ -103,6 +114,9 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     ),
     AlertKind.CONTACT_ADDED: (
         N_("Somebody was added to the team of %(customer)s"),
+    ),
+    AlertKind.DELETION_REQUESTED: (
+        N_("The deletion of %(customer)s has begun"),
     ),
 }
 # fmt: on
@@ -145,6 +159,7 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     ),
     AlertKind.KEY_ENDS_SOON: (
         N_("Your key %(start)s… was replaced by the key %(new_start)s…, and ends on %(ends_on)s"),
+        N_("Your key %(start)s… ends on %(ends_on)s"),
     ),
     AlertKind.KEY_BUDGET_REACHED: (
         N_("Your key %(start)s… has used %(threshold)s of its budget"),
@@ -170,6 +185,16 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
         N_("Your invoice %(number)s over %(amount)s is due on %(due_at)s"),
         N_("Your invoice %(number)s over %(amount)s"),
     ),
+    AlertKind.PAYMENT_RECEIVED: (
+        N_("We have received your payment of %(amount)s for the invoice %(number)s"),
+        N_("We have received your payment of %(amount)s for %(credits)s credits"),
+    ),
+    AlertKind.CREDITS_LOW: (
+        N_("Your credits are running low: %(left)s left"),
+    ),
+    AlertKind.CREDITS_SPENT: (
+        N_("Your credits are used up"),
+    ),
     AlertKind.KEY_CREATED: (
         N_("Your key %(start)s… was created"),
         N_("A key of yours was created"),
@@ -185,9 +210,61 @@ OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     AlertKind.CONTACT_ADDED: (
         N_("Somebody was added to your team"),
     ),
+    AlertKind.DELETION_REQUESTED: (
+        N_("The deletion of your account has begun"),
+    ),
 }
 # fmt: on
 """Sentences for the customer concerned."""
+
+# fmt: off
+OWN_ACTIONS: Final[Mapping[AlertKind, tuple[str, ...]]] = {
+    AlertKind.PAYMENT_RECEIVED: (N_("Thank you. There is nothing for you to do."),),
+    AlertKind.PAYMENT_FAILED: (
+        N_("We try again by ourselves. You can also pay now, or change your payment method, so that your access is not "
+           "interrupted."),
+        N_("Please pay the invoice, or change your payment method, so that your access is not interrupted."),
+    ),
+    AlertKind.INVOICE_UNPAID: (
+        N_("Your requests are refused until the invoice is paid. Then they work again at once."),
+    ),
+    AlertKind.INVOICE_ISSUED: (
+        N_("If you have stored a payment method, we charge it. Otherwise please pay by the day above."),
+        N_("There is nothing for you to do."),
+    ),
+    AlertKind.CREDITS_LOW: (N_("Buy more credits in time. Once they are used up, your requests are refused."),),
+    AlertKind.CREDITS_SPENT: (
+        N_("Your requests are refused from now on. Buy more credits, and they work again at once."),
+    ),
+    AlertKind.KEY_CREATED: (N_("If nobody on your team did this, revoke the key at once."),),
+    AlertKind.KEY_ROTATED: (
+        N_("Use the new key in place of the old one by %(works_until)s. If nobody on your team did this, revoke both."),
+        N_("If nobody on your team did this, revoke the key at once."),
+    ),
+    AlertKind.KEY_REVOKED: (N_("Requests with this key are refused. Create a new key if you still need one."),),
+    AlertKind.KEY_ENDS_SOON: (
+        N_("Use the key %(new_start)s… in its place before that day. Afterwards requests with the old key are "
+           "refused."),
+        N_("Create a new key and use it in its place before that day. Afterwards requests with this key are refused."),
+    ),
+    AlertKind.CONTACT_ADDED: (N_("If you do not know this person, remove them from your team."),),
+    AlertKind.DELETION_REQUESTED: (
+        N_("Your keys no longer work. On %(erased_on)s all data is erased for good. If this is a mistake, ask us "
+           "before that day to undo it."),
+        N_("Your keys no longer work, and your data is erased for good. If this is a mistake, ask us at once to undo "
+           "it."),
+    ),
+}
+# fmt: on
+"""The next step of the customer concerned. As with sentences, the first one with all of its details is used.
+
+The first of two for a failed payment and for an issued invoice holds while CONDITIONS names a detail that is there.
+"""
+CONDITIONS: Final[Mapping[AlertKind, frozenset[str]]] = {
+    AlertKind.PAYMENT_FAILED: frozenset({"next_retry", "next_payment_attempt"}),
+    AlertKind.INVOICE_ISSUED: frozenset({"due_at"}),
+}
+"""Kinds whose first action needs one of these details, which it does not state."""
 QUOTA_PERIODS: Final = ("day", "month")
 """The first periods of quotas. Each has its own sentence."""
 
@@ -228,6 +305,9 @@ LABELS: Final[Mapping[str, str]] = {
     "pdf": N_("PDF"),
     "new_start": N_("New key"),
     "works_until": N_("Works until"),
+    "left": N_("Credit left"),
+    "granted": N_("Last purchase or gift"),
+    "erased_on": N_("Data erased on"),
 }
 """Labels of details. A customer's mail has only details with a label."""
 
@@ -272,6 +352,12 @@ BUTTONS: Final[Mapping[AlertKind, Button]] = {
         (AlertKind.USAGE_ANOMALY, AlertKind.CUSTOMER_PAUSED, AlertKind.SPEND_SPIKE),
         Button("", "", "/account/usage", N_("Explore usage")),
     ),
+    **dict.fromkeys(
+        (AlertKind.CREDITS_LOW, AlertKind.CREDITS_SPENT),
+        Button("", "", "/account/credits", N_("Buy credits")),
+    ),
+    AlertKind.PAYMENT_RECEIVED: Button("receipt", N_("See the receipt"), "/account/invoices", N_("See the invoice")),
+    AlertKind.DELETION_REQUESTED: Button("", "", "/account/data", N_("See your data")),
     AlertKind.QUOTA_REACHED: Button("", "", "/account/limits", N_("See the limits")),
     AlertKind.SPEND_REACHED: Button("", "", "/account/month", N_("See usage and costs")),
     AlertKind.WEBHOOK_DISABLED: Button("", "", "/account/webhooks", N_("See the webhooks")),
@@ -281,8 +367,14 @@ ALERTS_BUTTON = Button("", "")
 """The button of all other kinds."""
 
 
-def find_button(kind: str) -> Button:
-    """Return the button for a kind of alerts. Kinds of another version get the default button."""
+PURCHASE_BUTTON = Button("", "", "/account/credits", N_("See the credits"))
+"""The button of a payment for credits."""
+
+
+def find_button(kind: str, details: JsonObject) -> Button:
+    """Return the button for an alert. Kinds of another version get the default button."""
+    if kind == AlertKind.PAYMENT_RECEIVED and details.get("credits") is not None:
+        return PURCHASE_BUTTON
     return BUTTONS.get(AlertKind(kind), ALERTS_BUTTON) if find_policy(kind) else ALERTS_BUTTON
 
 
@@ -325,6 +417,17 @@ def describe(reader: Reader, kind: str, customer: str | None, details: JsonObjec
     if sentence is None:
         return None
     return _fill_sentence(reader, sentence, {**details, "customer": customer})
+
+
+def describe_action(reader: Reader, kind: str, details: JsonObject) -> str | None:
+    """Return the next step of the customer concerned in its language, or None if there is none."""
+    actions = OWN_ACTIONS.get(AlertKind(kind), ()) if find_policy(kind) else ()
+    there = {name for name, value in details.items() if value is not None}
+    needed = CONDITIONS.get(AlertKind(kind)) if actions else None
+    if needed is not None and not needed & there:
+        actions = actions[1:]
+    action = next((action for action in actions if there >= set(HOLE.findall(action))), None)
+    return None if action is None else _fill_sentence(reader, action, details)
 
 
 def _fill_sentence(reader: Reader, sentence: str, details: JsonObject) -> str:
@@ -418,11 +521,11 @@ FORMS: Final[Mapping[str, Form]] = {
     ),
     **dict.fromkeys(("amount_cents", "spent_cents", "usual_cents", "fee", "fee_before"), _format_money),
     **dict.fromkeys(("threshold", "percent"), _format_percent),
-    **dict.fromkeys(("rotate_by", "ends_on", "due_at"), _format_day),
+    **dict.fromkeys(("rotate_by", "ends_on", "due_at", "erased_on"), _format_day),
     "by": _format_actor,
     "why": _format_reason,
-    **dict.fromkeys(("amount", "used"), _format_amount),
+    **dict.fromkeys(("amount", "used", "left", "granted"), _format_amount),
     "plan": _format_plan,
-    "above": _format_credits,
+    **dict.fromkeys(("above", "credits"), _format_credits),
 }
 """Formats of details that are no plain text or number, by name."""

@@ -21,6 +21,7 @@ from edgeproxy.collector.accounts.models import (
     ListedCustomer,
     UpdateCustomerRequest,
 )
+from edgeproxy.collector.accounts.notices import notify_of_deletion
 from edgeproxy.collector.accounts.preferred_region import PreferredRegion, put_preferred_region
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.anomalies.job import WHY_PAUSED
@@ -169,8 +170,9 @@ class CustomerHandlers(ChangeHandlers):
         ref, match = call.path("customer"), parse_if_match(call.request)
         async with across_customers(connection):  # An owner's deletion also ends an operator's raise of limits.
             response = await customers.start_deletion(connection, call.caller, ref, match=match)
+            row = await customers.get_row(connection, ref)
+            await notify_of_deletion(connection, call.caller, row, self._settings.retention.deleted)
             if call.holder.customer is not None:
-                row = await customers.get_row(connection, ref)
                 await own_requests.record_deletion(connection, call.caller, row)
             return response
 

@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
@@ -17,8 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.collector.accounts import documents
+from edgeproxy.collector.accounts.notices import raise_notice
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
-from edgeproxy.collector.billing.credits import balances
+from edgeproxy.collector.alerts.kinds import NOTICES
+from edgeproxy.collector.billing.credits import balances, credit_notices
+from edgeproxy.collector.billing.credits.balances import CreditUsage
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.reports import key_spend
 from edgeproxy.collector.billing.reports.key_budget_alerts import make_budget_alerts
@@ -185,7 +189,8 @@ class QuotaMonitor:
                 await usage.fetch_statuses(connection, held, self._settings.meters, now) if held else {}
             )
             levels = await self._make_level_alerts(connection, statuses_by_customer, now)
-            credits = await self._fetch_balances(connection, some)
+            credit_counts, credit_usage = await self._fetch_balances(connection, some)
+            due = await self._make_credit_notices(connection, credit_usage, now)
             budgets = await key_spend.fetch_uses(connection, some, self._settings.meters, now)
         changes = [
             count
@@ -196,7 +201,7 @@ class QuotaMonitor:
         ]
         changes += [
             count
-            for count, granted in credits
+            for count, granted in credit_counts
             if counts.is_balance_worth_publishing(self._published.get(count[:4]), count, granted)
         ]
         changes += [
@@ -205,7 +210,7 @@ class QuotaMonitor:
             if (count := build_budget_count(use)) is not None
             and counts.is_worth_publishing(self._published.get(count[:4]), count, use.budget.amount)
         ]
-        due = levels + [
+        due += levels + [
             alert
             for customer, statuses in statuses_by_customer.items()
             for status in statuses
@@ -237,7 +242,9 @@ class QuotaMonitor:
         """Write counts for edges, alerts and breached caps, and remember them."""
         async with self._database.writing() as connection:
             await counts.write_counts(self._database, connection, changes)
-            await raise_alerts(connection, due)
+            await raise_alerts(connection, [alert for alert in due if alert.kind not in NOTICES])
+            for notice in sorted((alert for alert in due if alert.kind in NOTICES), key=attrgetter("key")):
+                await raise_notice(connection, notice)
             await cap_breaches.write_breaches(connection, passed, now)
         self._passed |= {(*which, status.period): None for which, status in passed.items()}
         while len(self._passed) > TOLD_MAX:
@@ -275,24 +282,37 @@ class QuotaMonitor:
 
     async def _fetch_balances(
         self, connection: AsyncConnection, some: Mapping[str, set[str]]
-    ) -> list[tuple[QuotaCount, int]]:
-        """Return spent and granted prepaid credits of the customers who used the credits meter."""
+    ) -> tuple[list[tuple[QuotaCount, int]], Mapping[str, CreditUsage]]:
+        """Return spent and granted prepaid credits of the customers who used the credits meter: for edges, and all."""
         billing = self._settings.billing
         meters = None if billing is None else get_credit_meters(billing)
         if meters is None:
-            return []
+            return [], {}
         by_currency = {currency: one.cost for currency, one in meters.by_currency.items()}
         names = [customer for customer, used in some.items() if used.intersection(by_currency.values())]
-        now = await documents.fetch_terms(connection)
-        if not names or now.credits_meters != by_currency:
-            return []
-        per, (number, _, _) = now.credits_per, period_of(usage.edge_time(), now.credits_per, UTC)
+        if not names:
+            return [], {}
         spent = await balances.fetch_credit_usage(connection, meters, names)
-        return [
+        now = await documents.fetch_terms(connection)
+        if now.credits_meters != by_currency:
+            return [], spent
+        per, (number, _, _) = now.credits_per, period_of(usage.edge_time(), now.credits_per, UTC)
+        published = [
             (QuotaCount(name, by_currency[one.currency], per, str(UTC), number, one.used), one.granted)
             for name, one in spent.items()
             if one.currency in by_currency
         ]
+        return published, spent
+
+    async def _make_credit_notices(
+        self, connection: AsyncConnection, spent: Mapping[str, CreditUsage], now: float
+    ) -> list[Alert]:
+        """Return new notices of credits that are low or used up."""
+        billing = self._settings.billing
+        if not spent or billing is None or billing.credits is None:
+            return []
+        notices = await credit_notices.make_notices(connection, spent, billing.credits.low_percent, now)
+        return [notice for notice in notices if notice.key not in self._raised]
 
     # ---- for edges
 

@@ -85,7 +85,7 @@ SUMMARIES: Final[Mapping[EventType, str]] = {
     EventType.KEY_CREATED: "a key is created",
     EventType.KEY_UPDATED: "the name, scopes, limits, budget or end of a key have changed",
     EventType.KEY_DELIVERED: "a key is to replace one that is due; only endpoints that name this type get it",
-    EventType.KEY_ENDS_SOON: "a key that was replaced ends soon",
+    EventType.KEY_ENDS_SOON: "a key ends soon",
     EventType.KEY_ROTATED: "a key has a replacement, and ends after the overlap",
     EventType.KEY_REVOKED: "a key is revoked",
     EventType.KEY_RESTORED: "the revocation of a key is taken back",

@@ -18,7 +18,7 @@ from edgeproxy.config.collector.money import (
 from edgeproxy.config.field_types import Name
 from edgeproxy.config.forms import build_text, written
 from edgeproxy.config.part import Part
-from edgeproxy.config.units import format_value, read_text, value_error
+from edgeproxy.config.units import Whole, format_value, read_text, value_error
 
 AN_ACCOUNT = "the name or the code that it has in your books: 1 to 100 printable characters"
 ACCOUNT_CHARACTERS_MAX = 100
@@ -115,6 +115,11 @@ class Credits(Part):
         default={},
         description='Your cost for a unit of each meter: `"0.002/1000"` in USD, or `{usd: "0.002/1000", eur: '
         '"0.0018/1000"}` in each currency. The cost is booked with the usage of credits.',
+    )
+    low_percent: Annotated[int, BeforeValidator(Whole(0, 100))] = Field(
+        default=20,
+        description="A customer gets a [mail](credits.md#mails) when at most this percentage of its last purchase or "
+        "gift is left. 0 turns this mail off.",
     )
     others: tuple[ForeignCredits, ...] = Field(
         default=(), description="Credits in [other currencies](credits.md#other-currencies). By default there are none."

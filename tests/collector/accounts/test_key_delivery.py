@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from joserfc import jwe
 from joserfc.jwk import OKPKey, RSAKey
 
+from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import customers, key_delivery, keys, public_keys
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.key_rows import compute_sha256, get_row
@@ -408,7 +409,7 @@ def test_customer_whom_nothing_reaches_keeps_its_key_until_an_operator_rotates_i
 
 
 @pytest.mark.both_databases
-def test_end_of_a_replaced_key_is_announced_once_at_each_time(database: str, receiver: Receiver) -> None:
+def test_end_of_a_key_is_announced_once_at_each_time(database: str, receiver: Receiver) -> None:
     async def run() -> None:
         async with staged(database, receiver) as stage:
             old = await stage.begin(None, [])
@@ -416,10 +417,13 @@ def test_end_of_a_replaced_key_is_announced_once_at_each_time(database: str, rec
                 short = await keys.create_key(connection, CALLER, "acme", CreateKeyRequest())
                 await keys.rotate_key(connection, CALLER, short["id"], 3600)
                 await keys.rotate_key(connection, CALLER, old, 7 * DAY)
+                ends = format_timestamp(round((stage.now + 7.3 * DAY) * 1000))
+                await keys.create_key(connection, CALLER, "acme", CreateKeyRequest.model_validate({"expires_at": ends}))
             seen = []
             for day in (0, 3.9, 4.1, 5, 6.1, 6.5, 7.1):
                 await stage.step(day * DAY)
                 seen.append((await stage.alerts()).count("key_ends_soon"))
-            assert seen == [0, 0, 1, 1, 2, 2, 2], "three days and one day before; nothing of an hour's overlap"
+            # Three days and one day before each end; nothing of an hour's overlap.
+            assert seen == [0, 0, 1, 2, 3, 4, 4]
 
     asyncio.run(run())

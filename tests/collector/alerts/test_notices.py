@@ -1,5 +1,6 @@
 """Notices at a real collector: to contacts by role, of each change once, also through a kill -9, and to nobody else."""
 
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeproxy.collector.accounts.notices import HOURLY_MAX
+from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import OWN, Collector
 from loadtest.testbed.ports import HOST
 from loadtest.testbed.postgresql import Postgresql
@@ -78,3 +80,56 @@ def test_owners_hear_of_keys_once_each_and_operators_where_they_ask(
         assert made.get("/v1/alerts").json()["alerts"] == [], "operators are not bothered"
         assert len(made.get("/v1/alerts", token=OWN, limit="100").json()["alerts"]) == HOURLY_MAX + 2
         assert hooks.on("/ops") == []
+
+
+def test_credits_that_run_low_and_a_deletion_are_mailed_once_by_two_killed_collectors(
+    tmp_path: Path, postgresql: Postgresql, mail: MailTaker
+) -> None:
+    smtp = f"smtp://me:p%40ss@{HOST}:{mail.port}"
+    channels = {"mail": {"smtp": smtp, "from": "alerts@example.com", "to": "ops@example.com"}}
+    pages = {"url": "https://console.example.com", "mail": {"server": f"{HOST}:{mail.port}", "sender": "a@example.com"}}
+    settings = {"alerts": {"channels": channels, "customers": "mail"}, "pages": pages}
+    database = postgresql.database()
+    first, second = (Collector(tmp_path / name, database, **settings) for name in ("one", "two"))
+    chain = Chain("e-credits", since=int(time.time()))
+
+    def read_subjects(name: str) -> list[str]:
+        by_id = {one["Message-ID"]: one["Subject"] for one in mail.to(f"{name}@zest.test")}
+        return [subject for subject in by_id.values() if "added" not in subject]
+
+    def give(millicredits: int) -> None:
+        body = {"customer": "zest", "millicredits": millicredits, "why": "a test"}
+        assert first.send("POST", "/billing/credits/adjust", body).status == 201
+
+    def use(collector: Collector, millicredits: int, *subjects: str) -> None:
+        assert collector.post(chain.next(("zest", "cost", "v1", millicredits))).status == 200
+        until(lambda: read_subjects("ann") == [*subjects], f"the mails are {subjects}", seconds=30)
+
+    with closing(first), closing(second):
+        first.start()
+        second.start()
+        assert first.send("POST", "/v1/customers", {"name": "zest", "tier": "basic"}).status == 201
+        for name, role in (("ann", "owner"), ("dev", "developer")):
+            body = {"email": f"{name}@zest.test", "role": role}
+            assert first.send("POST", "/v1/customers/zest/contacts", body).status == 201
+        give(10_000_000)
+        use(first, 7_900_000)
+        low = "Your credits are running low: $1.99 left"
+        use(second, 110_000, low)
+        for collector in (first, second):
+            collector.kill()
+            collector.start()
+        spent = "Your credits are used up"
+        use(first, 2_000_000, low, spent)
+        use(second, 100_000, low, spent)
+        give(1_000_000)
+        use(first, 850_000, low, spent, "Your credits are running low: $0.04 left")
+        assert read_subjects("dev") == [spent], "developers hear only of refused requests"
+        (text,) = {" ".join(text_of(one).split()) for one in mail.to("dev@zest.test") if one["Subject"] == spent}
+        assert "Buy more credits, and they work again at once." in text
+        assert "Last purchase or gift: $10.00" in text
+        assert "https://console.example.com/account/credits" in text
+
+        for collector in (first, second):
+            assert collector.send("DELETE", "/v1/customers/zest").status == 202
+        until(lambda: read_subjects("ann")[3:] == ["The deletion of your account has begun"], "the owner hears of it")

@@ -43,7 +43,10 @@ DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
     AlertKind.CUSTOMER_PAUSED: (UNUSUAL, *OF_HOUR),
     AlertKind.KEY_ROTATION_DUE: (OF_KEY,),
     AlertKind.KEY_ROTATION_OVERDUE: ({**OF_KEY, "days_overdue": 3},),
-    AlertKind.KEY_ENDS_SOON: ({"start": "edge_v1_ab", "new_start": "edge_v1_cd", "ends_on": "2026-12-05"},),
+    AlertKind.KEY_ENDS_SOON: (
+        {"start": "edge_v1_ab", "new_start": "edge_v1_cd", "ends_on": "2026-12-05"},
+        {"start": "edge_v1_ab", "ends_on": "2026-12-05"},
+    ),
     AlertKind.KEY_BUDGET_REACHED: ({"start": "edge_v1_ab", "threshold": 100, "amount": 5000, "currency": "usd"},),
     AlertKind.SPEND_SPIKE: OF_HOUR,
     AlertKind.PAYMENT_FAILED: (
@@ -61,6 +64,16 @@ DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
         {**OF_INVOICE, "due_at": AT, "pay": "https://pay.test/i1", "pdf": "https://pay.test/i1.pdf"},
         OF_INVOICE,
     ),
+    AlertKind.PAYMENT_RECEIVED: (
+        {**OF_INVOICE, "receipt": "https://pay.test/i1", "pdf": "https://pay.test/i1.pdf"},
+        {"purchase": "cs_1", "amount": "11.90 USD", "credits": 10_000_000},
+    ),
+    AlertKind.CREDITS_LOW: ({"left": "2.00 EUR", "granted": "10.00 EUR"},),
+    AlertKind.CREDITS_SPENT: ({"left": "0.00 USD", "granted": "10.00 USD"},),
+    AlertKind.DELETION_REQUESTED: (
+        {"by": "contact:ann@b.test", "erased_on": "2026-12-28T10:00:00Z"},
+        {"by": "operator"},
+    ),
     AlertKind.KEY_CREATED: ({"start": "edge_v1_ab", "by": "operator"}, {"name": "server", "by": "token"}),
     AlertKind.KEY_ROTATED: (
         {"start": "edge_v1_ab", "new_start": "edge_v1_cd", "works_until": AT, "by": "contact:ann@b.test"},
@@ -77,6 +90,8 @@ PAGES = {
     **dict.fromkeys(
         (AlertKind.INVOICE_ISSUED, AlertKind.INVOICE_UNPAID, AlertKind.PAYMENT_FAILED), "/account/invoices"
     ),
+    **dict.fromkeys((AlertKind.PAYMENT_RECEIVED, AlertKind.CREDITS_LOW, AlertKind.CREDITS_SPENT), "/account/credits"),
+    AlertKind.DELETION_REQUESTED: "/account/data",
     **dict.fromkeys((*KEY_KINDS, AlertKind.KEY_BUDGET_REACHED, AlertKind.KEY_ENDS_SOON), "/account/keys"),
     **dict.fromkeys((AlertKind.KEY_ROTATION_DUE, AlertKind.KEY_ROTATION_OVERDUE), "/account/keys"),
     **dict.fromkeys((AlertKind.PRICE_CHANGE, AlertKind.TRIAL_WILL_END), "/account/plan"),
@@ -122,7 +137,7 @@ def test_a_customer_reads_an_alert_in_their_language_and_can_act_on_it(language:
         text, html = text_of(mail), html_of(mail)
         subjects.append(mail["Subject"])
         assert f'<html lang="{language}"' in html
-        buttons = [details[name] for name in ("pay", "rotate_at", "page") if name in details]
+        buttons = [details[name] for name in ("pay", "receipt", "rotate_at", "page") if name in details]
         page = PAGES.get(kind, "/account/alerts")
         assert re.findall(r'href="([^"]+)"', html) == (buttons or [f"https://portal.test{page}"])
         assert str((buttons or [page])[0]) in text
@@ -144,6 +159,7 @@ def test_a_notice_says_what_is_due_where_it_is_paid_and_who_did_what_to_a_key() 
         for reader in (create_reader("de"),)
         for kind in (AlertKind.INVOICE_ISSUED, *KEY_KINDS)
     }
+    assert "Wenn das niemand aus Ihrem Team war, widerrufen Sie den Schlüssel sofort." in texts[AlertKind.KEY_CREATED]
     invoice, created, rotated, revoked = (" ".join(text.split()) for text in texts.values())
     assert invoice.startswith("Ihre Rechnung EX-0007 über 1.234,50 $ ist am 28.11.2026 fällig")
     assert "PDF: https://pay.test/i1.pdf" in invoice

@@ -16,6 +16,7 @@ from edgeproxy.collector.accounts.change import ChangeRejectedError, reject_fiel
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.alerts.alert import Alert, raise_once
 from edgeproxy.collector.alerts.kinds import AlertKind
+from edgeproxy.collector.billing.invoices.invoice_notice import notify_of_purchase
 from edgeproxy.collector.billing.journal import postings
 from edgeproxy.collector.billing.journal.journal import (
     TRANSACTION_FIELDS,
@@ -79,7 +80,12 @@ async def book_purchase(connection: AsyncConnection, customer: str, payment: Pay
         entries = postings.purchase_entries(balance, payment.session, payment.paid, payment.tax)
         books.create_grant(customer, Grant(payment.session, 0, None, payment.paid, payment.tax), payment.intent)
         details = {"payment_intent": payment.intent}
-        return books.book(Posting(customer, "purchase", payment.session, entries, payment.session, details=details))
+        number = books.book(Posting(customer, "purchase", payment.session, entries, payment.session, details=details))
+        currency = books.get_currency(customer)
+    name = await connection.scalar(sa.select(customers.c.name).where(customers.c.id == customer))
+    total = (payment.paid + payment.tax) // CENT
+    await notify_of_purchase(connection, str(name), payment.session, total, payment.paid, currency)
+    return number
 
 
 async def book_gift(

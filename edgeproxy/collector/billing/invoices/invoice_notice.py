@@ -1,4 +1,6 @@
-"""The notice of an issued invoice for the customer's payers."""
+"""The notices of an issued invoice and of a payment for the customer's payers."""
+
+from collections.abc import Mapping
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -32,6 +34,50 @@ def build_notice(row: InvoiceRow) -> Alert | None:
         at=now_ms() / 1000,
         details={name: value for name, value in details.items() if value is not None},
     )
+
+
+async def notify_of_payment(connection: AsyncConnection, row: InvoiceRow) -> None:
+    """Notify a customer's payers of a paid invoice, in the current transaction."""
+    if row.amount_paid <= 0:
+        return
+    details = {
+        "invoice": row.id,
+        "number": row.number or row.id,
+        "amount": f"{to_decimal(row.amount_paid, row.currency)} {row.currency.upper()}",
+        "receipt": row.url,
+        "pdf": row.pdf,
+    }
+    await _raise_payment(connection, row.name, row.id, details)
+
+
+async def notify_of_purchase(
+    connection: AsyncConnection, customer: str, purchase: str, amount: int, millicredits: int, currency: str
+) -> None:
+    """Notify a customer's payers, by name, of a paid purchase of credits, in the current transaction.
+
+    `amount` is the payment with tax, in the smallest unit of the currency.
+    """
+    details: dict[str, str | int | None] = {
+        "purchase": purchase,
+        "amount": f"{to_decimal(amount, currency)} {currency.upper()}",
+        "credits": millicredits,
+    }
+    await _raise_payment(connection, customer, purchase, details)
+
+
+async def _raise_payment(
+    connection: AsyncConnection, customer: str, paid: str, details: Mapping[str, str | int | None]
+) -> None:
+    """Raise the notice of a payment once for an invoice or a purchase."""
+    notice = Alert(
+        key=f"payment_received:{paid}",
+        kind=AlertKind.PAYMENT_RECEIVED,
+        customer=customer,
+        title=f"{customer}: {details['amount']} paid",
+        at=now_ms() / 1000,
+        details={name: value for name, value in details.items() if value is not None},
+    )
+    await raise_notice(connection, notice)
 
 
 async def notify_payers(connection: AsyncConnection, row: InvoiceRow) -> None:

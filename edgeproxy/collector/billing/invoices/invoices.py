@@ -31,7 +31,7 @@ from edgeproxy.collector.billing.invoices.acceptance import Acceptance
 from edgeproxy.collector.billing.invoices.credit_notes import MADE, InvoiceCreditNote
 from edgeproxy.collector.billing.invoices.declined_payment import DeclinedPayment, build_declined, format_second
 from edgeproxy.collector.billing.invoices.dispute_states import LOST, WITHDRAWN, InvoiceDispute
-from edgeproxy.collector.billing.invoices.invoice_notice import notify_payers
+from edgeproxy.collector.billing.invoices.invoice_notice import notify_of_payment, notify_payers
 from edgeproxy.collector.billing.invoices.invoice_order import NEWEST_FIRST, order_invoices
 from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow, InvoiceState
 from edgeproxy.collector.billing.invoices.line_rows import InvoiceLine
@@ -298,6 +298,8 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
         await enqueue_event(connection, customer, event_type, now_ms(), build_data)
         if event_type is EventType.INVOICE_CREATED:
             await notify_payers(connection, await get_invoice(connection, number))
+        if event_type is EventType.INVOICE_PAID:
+            await notify_of_payment(connection, await get_invoice(connection, number))
 
 
 def build_decision_alert(row: InvoiceRow, decided: str, why: str) -> Alert:

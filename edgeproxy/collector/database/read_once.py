@@ -1,13 +1,14 @@
 """Shared reads: the API calls of one page read each value once."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TypeVar, cast
 
 T = TypeVar("T")
-ReadValues = dict[Hashable, object]
-"""Values that were read, by key."""
+ReadValues = dict[Hashable, asyncio.Future[object]]
+"""Values that were or are being read, by key."""
 
 _VALUES: ContextVar[ReadValues | None] = ContextVar("what was read for the page of this context", default=None)
 
@@ -23,13 +24,25 @@ def reading_once(values: ReadValues | None) -> Iterator[None]:
 
 
 async def fetch_once(key: Hashable, fetch: Callable[[], Awaitable[T]]) -> T:
-    """Return the result of `fetch`, or its earlier result for this key and page.
+    """Return the result of `fetch`, or the result of another call for this key and page.
 
-    Concurrent calls may each fetch a value that is not shared yet.
+    A concurrent call waits for the one that fetches, and fetches itself if that one fails.
     """
     values = _VALUES.get()
     if values is None:
         return await fetch()
-    if key not in values:
-        values[key] = await fetch()
-    return cast(T, values[key])
+    while (shared := values.get(key)) is not None:
+        if not shared.done():
+            await asyncio.wait([shared])
+        if not shared.cancelled():
+            return cast(T, shared.result())
+    result: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    values[key] = result
+    try:
+        value = await fetch()
+    except BaseException:
+        del values[key]
+        result.cancel()
+        raise
+    result.set_result(value)
+    return value

@@ -155,6 +155,25 @@ def test_calls_of_a_page_share_what_they_read_and_changes_read_anew() -> None:
     asyncio.run(work())
 
 
+def test_concurrent_calls_of_a_page_read_once_and_again_if_the_first_fails() -> None:
+    fetched: list[str] = []
+
+    async def fetch() -> str:
+        fetched.append("fetched")
+        await asyncio.sleep(0)
+        if len(fetched) == 1:
+            raise OSError("the connection is lost")
+        return f"value {len(fetched)}"
+
+    async def work() -> None:
+        with reading_once({}):
+            results = await asyncio.gather(*(fetch_once("key", fetch) for _ in range(3)), return_exceptions=True)
+        assert isinstance(results[0], OSError)
+        assert results[1:] == ["value 2", "value 2"]
+
+    asyncio.run(work())
+
+
 def test_what_a_page_read_before_its_change_is_read_anew() -> None:
     seen: list[ReadValues] = []
 

@@ -16,7 +16,7 @@ from edgeproxy.collector.api.auth import Holder
 from edgeproxy.collector.api.customer_billing import NO_USAGE, CustomerBillingHandlers, CustomerQuery, get_billing
 from edgeproxy.collector.api.endpoint import BILLING, CREATE, MONEY_READERS, OWN, Call, Nothing, Query, get, post
 from edgeproxy.collector.api.field_types import ChangeQuery
-from edgeproxy.collector.api.group import Group, PathParameter
+from edgeproxy.collector.api.group import Group, PathParameter, Resources
 from edgeproxy.collector.api.invoices.models import (
     ClosingQuery,
     CreateCreditNoteRequest,
@@ -32,7 +32,7 @@ from edgeproxy.collector.api.invoices.models import (
     UpcomingInvoiceResponse,
     UpcomingQuery,
 )
-from edgeproxy.collector.api.request_limits import RequestRate
+from edgeproxy.collector.api.request_limits import CustomerTurns, RequestRate
 from edgeproxy.collector.api.responses import ProblemError, next_page
 from edgeproxy.collector.billing import discrepancies
 from edgeproxy.collector.billing.invoices import (
@@ -72,6 +72,8 @@ from edgeproxy.collector.problems.coded_error import FieldFault
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.field_codes import NOT_DUE
 
+ESTIMATES_AT_ONCE = 2
+"""Concurrent estimates of a customer's running period: half of the connections for reading, as for its usage."""
 LINE_DIGITS_MAX = 9
 ACCEPT = "invoice.accept"
 Decide = Callable[[InvoiceRow, bool], dict[str, object]]
@@ -80,6 +82,10 @@ Decide = Callable[[InvoiceRow, bool], dict[str, object]]
 
 class InvoiceHandlers(CustomerBillingHandlers):
     """Handlers of invoices."""
+
+    def __init__(self, resources: Resources) -> None:
+        super().__init__(resources)
+        self._turns = CustomerTurns(ESTIMATES_AT_ONCE)
 
     @get(
         "/billing/invoices",
@@ -140,7 +146,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
     async def preview_invoice(self, call: Call[UpcomingQuery, Nothing]) -> UpcomingInvoiceResponse:
         """Preview the next invoice as of now and, if the query asks, projected from the last seven days."""
         billing, customer = get_billing(self._settings), self._get_customer(call.holder, call.query)
-        async with self._database.reading(whole=True) as connection:
+        async with self._turns.take(call.holder.customer), self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
             try:
                 now = time.time() if call.query.projected else None
@@ -158,7 +164,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
         """Compute the cost of the running period by day, and project it from the last seven days."""
         get_billing(self._settings)
         customer = self._get_customer(call.holder, call.query)
-        async with self._database.reading(whole=True) as connection:
+        async with self._turns.take(call.holder.customer), self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
             try:
                 costs = await invoice_lines.compute_period_costs(connection, loaded, self._settings.meters, time.time())

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import sqlalchemy as sa
@@ -26,6 +27,7 @@ from edgeproxy.collector.billing.rating.rater import (
 from edgeproxy.collector.billing.subscriptions import changes, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
+from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.ledger.projection import DAYS_MIN, list_days
 from edgeproxy.config.meters import Meter
 
@@ -157,21 +159,27 @@ async def compute_period_costs(
     Raises QuantityTooLargeError and UsageNotStoredError.
     """
     current, minute = loaded.current, periods.floor_to_minute(now) + periods.MINUTE
-    known = await _fetch_running_usage(connection, loaded, meters)
     running = [one for one in current.segments if one.period == current.period and not one.is_trial]
     terms = usage.QuantityTerms(meters, current.anchor)
     daily = [await usage.fetch_daily_sums(connection, loaded.customer.name, one, terms) for one in running]
     end = min(minute, current.period.end)
     first = current.period.start // periods.DAY * periods.DAY + periods.DAY
+    untils = range(first, end, periods.DAY)
+    # The quantities of the whole period come from the same pass over the ledger, which is most of the work.
     gauges = await usage.fetch_running_gauges(
-        connection, loaded.customer.name, running, range(first, end, periods.DAY), terms
+        connection, loaded.customer.name, running, [*untils, current.period.end], terms
     )
+    totals = Counter(gauges[current.period.end])
+    for of_segment in daily:
+        for sums in of_segment.values():
+            totals.update(sums)
+    known = await _fetch_running_usage(connection, loaded, meters, totals)
     costs: list[CostDay] = []
     used: Counter[UsageKey] = Counter()
-    for until, of_gauges in gauges.items():
+    for until in untils:
         for of_segment in daily:
             used.update(of_segment.get(until - periods.DAY, {}))
-        costs.append(CostDay(until, _sum_running_cost(loaded, known, {**used, **of_gauges}, until)))
+        costs.append(CostDay(until, _sum_running_cost(loaded, known, {**used, **gauges[until]}, until)))
     costs.append(CostDay(end, _sum_running_cost(loaded, known, known.quantities)))
     _, ends = await _project_usage(connection, loaded, known.quantities, meters, now)
     low, high = (None, None) if ends is None else (_sum_running_cost(loaded, known, quantities) for quantities in ends)
@@ -197,12 +205,20 @@ def _sum_running_cost(
 
 
 async def _fetch_running_usage(
-    connection: AsyncConnection, loaded: LoadedSubscription, meters: Mapping[str, Meter]
+    connection: AsyncConnection,
+    loaded: LoadedSubscription,
+    meters: Mapping[str, Meter],
+    totals: Mapping[UsageKey, int] | None = None,
 ) -> KnownUsage:
-    """Return the usage of the running period, and the lines that are invoiced already."""
+    """Return the usage of the running period, and the lines that are invoiced already.
+
+    `totals` is the usage of all its segments, if it was read before.
+    """
     current = loaded.current
     running = [segment for segment in current.segments if segment.period == current.period]
-    return await _fetch_usage(connection, loaded, current.segments, running, current.period.start, meters)
+    return await _fetch_usage(
+        connection, loaded, current.segments, running, current.period.start, meters, totals=totals
+    )
 
 
 def _rate_running_lines(
@@ -272,7 +288,14 @@ async def _project_usage(
     spans = list_days(minute, periods.floor_to_minute(loaded.customer.created_at / 1000))
     if len(spans) < DAYS_MIN:
         return len(spans), None
-    of_days = [await _fetch_day(connection, loaded, meters, Span(*span)) for span in spans]
+    # Two calls of one page share the days, whose end is that of a minute.
+    of_days = [
+        await fetch_once(
+            (_fetch_day, loaded.row.id, loaded.current.last.version, span),
+            partial(_fetch_day, connection, loaded, meters, Span(*span)),
+        )
+        for span in spans
+    ]
     return len(spans), projection.project_usage(used, of_days, minute, loaded.current.last.span)
 
 
@@ -311,8 +334,11 @@ async def _fetch_usage(
     meters: Mapping[str, Meter],
     *,
     is_accepted: bool = False,
+    totals: Mapping[UsageKey, int] | None = None,
 ) -> KnownUsage:
     """Return the usage of the `ended` segments, and the invoiced lines of them and of all `segments`.
+
+    `totals` is the usage of the `ended` segments, if it was read before.
 
     Usage that cannot be billed raises an error on the first invoice that includes it, unless a person has accepted that
     invoice. Later invoices do not change the invoiced lines.
@@ -326,9 +352,12 @@ async def _fetch_usage(
             continue
         leaves_out = is_accepted or segment.span.end <= period_start
         try:
-            used = await usage.fetch_quantities(
-                connection, loaded.customer.name, segments, segment, terms, leaves_out=leaves_out
-            )
+            if totals is not None:
+                used = usage.select_quantities(totals, segment)
+            else:
+                used = await usage.fetch_quantities(
+                    connection, loaded.customer.name, segments, segment, terms, leaves_out=leaves_out
+                )
             quantities |= used
             counted = {key.meter for key in used}
             if all(meter in counted or not is_sum(meters, meter) for meter in segment.plan.meters):

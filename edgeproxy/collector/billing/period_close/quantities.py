@@ -91,6 +91,20 @@ async def fetch_quantities(
     return quantities
 
 
+def select_quantities(totals: Mapping[UsageKey, int], segment: Segment) -> dict[UsageKey, int]:
+    """Return the billed usage of a segment from the usage of several, as `fetch_quantities` does.
+
+    Raises QuantityTooLargeError.
+    """
+    quantities: dict[UsageKey, int] = {}
+    for meter in segment.plan.meters:
+        of_meter = {
+            key.value: quantity for key, quantity in totals.items() if (key.segment, key.meter) == (segment.span, meter)
+        }
+        quantities |= _check_quantities(segment.span, meter, of_meter)
+    return quantities
+
+
 def _check_quantities(
     segment: Span, meter: str, values: Mapping[str, int], *, leaves_out: bool = False
 ) -> dict[UsageKey, int]:

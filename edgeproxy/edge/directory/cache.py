@@ -11,6 +11,7 @@ an erased customer is in neither file.
 import os
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -32,6 +33,8 @@ JOURNAL_BYTES = 4 << 20
 """Bytes that the write-ahead log keeps on the disk. A version with all customers makes it as large as the file."""
 CHANGED_NAMES_MAX = 1000
 """Changed customers that are listed by name; of more, only the fact is reported."""
+CHANGED_KEYS_MAX = 100_000
+"""Keys of changed customers that are listed."""
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS version (
@@ -77,6 +80,17 @@ class OutdatedVersionError(Exception):
     """Another supervisor has since written a version."""
 
 
+class Changes(NamedTuple):
+    """The differences between a version and the one before it."""
+
+    names: set[str]
+    """Customers that have changed."""
+    digests: set[bytes]
+    """Keys that they have or had."""
+    tiers: Counter[str]
+    """Customers that each tier has gained; negative if it has lost some."""
+
+
 class Survey(NamedTuple):
     """The overlap and the differences of a version and the configuration files."""
 
@@ -86,6 +100,18 @@ class Survey(NamedTuple):
     """Keys that the files have as well."""
     tiers: dict[str, int]
     """Tiers that the files do not have, and the number of customers of each."""
+
+    def follow(self, changes: Changes, overlap: tuple[list[str], list[bytes]], tiers: Collection[str]) -> "Survey":
+        """Return the survey of the next version: `overlap` has those of the changed customers and keys that the files
+        have, and `tiers` are the files' tiers.
+        """
+        unknown = Counter({tier: count for tier, count in changes.tiers.items() if tier not in tiers})
+        unknown.update(self.tiers)
+        return Survey(
+            [*(name for name in self.names if name not in changes.names), *overlap[0]],
+            [*(digest for digest in self.keys if digest not in changes.digests), *overlap[1]],
+            {tier: count for tier, count in sorted(unknown.items()) if count},
+        )
 
 
 class DirectoryCache:
@@ -212,12 +238,25 @@ class DirectoryCache:
             db.close()
         return not busy
 
-    def survey(self, names: Iterable[str], digests: Iterable[bytes], tiers: Collection[str]) -> Survey:
-        """Compare the version with the customers, keys and tiers of the files."""
+    def find_overlap(self, names: Iterable[str], digests: Iterable[bytes]) -> tuple[list[str], list[bytes]]:
+        """Return the customers and keys among these that the version has."""
         customer, key = "SELECT 1 FROM customers WHERE name = ?", "SELECT 1 FROM keys WHERE digest = ?"
+        index = self._seal.index
+        db = connect(self._path)
+        try:
+            return (
+                [name for name in names if db.execute(customer, (index(name.encode()),)).fetchone()],
+                [digest for digest in digests if db.execute(key, (index(digest),)).fetchone()],
+            )
+        finally:
+            db.close()
+
+    def survey(self, names: Iterable[str], digests: Iterable[bytes], tiers: Collection[str]) -> Survey:
+        """Compare the version with the customers, keys and tiers of the files. It reads all customers."""
+        overlap = self.find_overlap(names, digests)
         # SQLite takes `name` and `said` from one row of each group.
         grouped = "SELECT tier, COUNT(*), name, said FROM customers GROUP BY tier"
-        tier_indexes, index = {self._seal.index(tier.encode()) for tier in tiers}, self._seal.index
+        tier_indexes = {self._seal.index(tier.encode()) for tier in tiers}
         db = connect(self._path)
         try:
             unknown = {
@@ -225,11 +264,7 @@ class DirectoryCache:
                 for tier, count, name, sealed in db.execute(grouped)
                 if tier not in tier_indexes
             }
-            return Survey(
-                [name for name in names if db.execute(customer, (index(name.encode()),)).fetchone()],
-                [digest for digest in digests if db.execute(key, (index(digest),)).fetchone()],
-                dict(sorted(unknown.items())),
-            )
+            return Survey(*overlap, dict(sorted(unknown.items())))
         finally:
             db.close()
 
@@ -260,11 +295,16 @@ class VersionWriter:
         """Lock as in DirectoryCache."""
         self._whole = False
         self._changed: set[str] = set()
+        self._digests: set[bytes] = set()
+        """Keys that changed customers have or had."""
+        self._tiers: Counter[str] = Counter()
+        """Customers that each tier has gained; negative if it has lost some."""
 
     @property
-    def changed(self) -> set[str] | None:
+    def changed(self) -> "Changes | None":
         """The customers that have changed; None if they are too many to be listed."""
-        return None if len(self._changed) > CHANGED_NAMES_MAX else self._changed
+        is_listed = len(self._changed) <= CHANGED_NAMES_MAX and len(self._digests) <= CHANGED_KEYS_MAX
+        return Changes(self._changed, self._digests, self._tiers) if is_listed else None
 
     def begin_whole(self) -> None:
         """Begin a version with all customers: customers that are not in it are removed at its end."""
@@ -300,13 +340,16 @@ class VersionWriter:
         is_same = before == ((document.tier, document.customer), joined)
         if is_same and all(self._find_key(digest) == (name, closed) for digest, closed in document.keys.items()):
             return
-        if len(self._changed) <= CHANGED_NAMES_MAX:
-            self._changed.add(document.name)
+        self._record_change(document.name, document.keys)
         if before is not None:
-            self._delete_keys(name, [digest for digest in split_digests(before[1]) if digest not in document.keys])
+            digests = split_digests(before[1])
+            self._record_change(document.name, digests)
+            self._tiers[before[0][0]] -= 1
+            self._delete_keys(name, [digest for digest in digests if digest not in document.keys])
         if document.customer is None:
             db.execute("DELETE FROM customers WHERE name = ?", (name,))
             return
+        self._tiers[document.tier] += 1
         closed = seal.close(f"{document.name}\n{document.tier}\n{document.customer}".encode(), name)
         row = (name, compute_text_index(seal, document.tier), closed, seal.close(joined, name))
         db.execute("INSERT OR REPLACE INTO customers VALUES (?, ?, ?, ?)", row)
@@ -315,6 +358,12 @@ class VersionWriter:
             for index, key in ((seal.index(digest), key) for digest, key in document.keys.items())
         ]
         db.executemany("INSERT OR REPLACE INTO keys VALUES (?, ?, ?)", rows)
+
+    def _record_change(self, name: str, digests: Iterable[bytes]) -> None:
+        """Record a changed customer with these keys, until there are too many."""
+        if len(self._changed) <= CHANGED_NAMES_MAX and len(self._digests) <= CHANGED_KEYS_MAX:
+            self._changed.add(name)
+            self._digests.update(digests)
 
     def _find_key(self, digest: bytes) -> tuple[bytes, str] | None:
         """Return the index of the customer that has a key, and the key's entry."""
@@ -332,9 +381,11 @@ class VersionWriter:
         query = "SELECT name, said, keys FROM customers WHERE name NOT IN (SELECT name FROM came)"
         with self._lock:
             for name, sealed, keys in self._db.execute(query).fetchall():
-                if len(self._changed) <= CHANGED_NAMES_MAX:
-                    self._changed.add(unseal_customer(self._seal, name, sealed)[0])
-                self._delete_keys(name, split_digests(self._seal.open(keys, name)))
+                customer, tier, _ = unseal_customer(self._seal, name, sealed)
+                digests = split_digests(self._seal.open(keys, name))
+                self._record_change(customer, digests)
+                self._tiers[tier] -= 1
+                self._delete_keys(name, digests)
                 self._db.execute("DELETE FROM customers WHERE name = ?", (name,))
             self._whole = False
 

@@ -26,6 +26,7 @@ from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.edge.directory.cache import (
     CachedVersion,
     CacheError,
+    Changes,
     DirectoryCache,
     OutdatedVersionError,
     Survey,
@@ -115,6 +116,12 @@ class DirectoryFollower:
         self._cache: DirectoryCache | None = None
         self._held: CachedVersion | None = None
         self._survey = Survey([], [], {})
+        self._surveyed: Survey | None = None
+        """The survey of the present version and settings; None if the next one must read all customers."""
+        self._surveys = 0
+        """Number of surveys that have begun."""
+        self._file_digests: frozenset[bytes] = frozenset()
+        """The keys of the files at the last survey of all customers."""
         self._confirmed_at = 0.0
         self._damaged = False
         self._purge_at: float | None = 0.0
@@ -364,15 +371,15 @@ class DirectoryFollower:
         self._log.info("directory read", version=new.number, customers=new.customers, keys=new.keys, seconds=seconds)
         return new
 
-    async def _take_over(self, held: CachedVersion | None, changed: set[str] | None) -> None:
-        """Serve this version from now on. `changed`: customers that differ from before; None: any may."""
+    async def _take_over(self, held: CachedVersion | None, changes: Changes | None) -> None:
+        """Serve this version from now on. `changes`: differences from the one before; None: any customer may differ."""
         if held == self._held:
             return
         self._held = held
-        self._forget(None if changed is None else sorted(changed))
+        self._forget(None if changes is None else sorted(changes.names))
         self._publish_validity()
         await self._publish_flags()
-        await self._survey_files()
+        await self._survey_files(changes)
 
     async def _record_current(self, cached: DirectoryCache, signed_at: float) -> None:
         """Record that this version is the newest, and was signed as such at this Unix second."""
@@ -443,19 +450,35 @@ class DirectoryFollower:
         self._damaged = False
         await self._take_over(None, None)
 
-    async def _survey_files(self) -> None:
+    async def _survey_files(self, changes: Changes | None = None) -> None:
         """Log the customers and keys that are both in the directory and in the files, and the tiers that the files
         lack.
+
+        With `changes` since the last survey, only these are looked at.
         """
+        settings = self._settings
+        known, self._surveyed = self._surveyed, None
+        self._surveys += 1
+        number = self._surveys
         if self._cache is None or self._held is None:
             return
-        settings = self._settings
-        digests = [bytes.fromhex(key.sha256) for key in settings.keys]
         try:
-            survey = await asyncio.to_thread(self._cache.survey, settings.customers, digests, settings.tiers.keys())
+            if changes is None or known is None:
+                self._file_digests = frozenset(bytes.fromhex(key.sha256) for key in settings.keys)
+                survey = await asyncio.to_thread(
+                    self._cache.survey, settings.customers, sorted(self._file_digests), settings.tiers.keys()
+                )
+            else:
+                names = sorted(name for name in changes.names if name in settings.customers)
+                digests = sorted(changes.digests & self._file_digests)
+                overlap = await asyncio.to_thread(self._cache.find_overlap, names, digests)
+                survey = known.follow(changes, overlap, settings.tiers.keys())
         except CacheError as error:
             self._record_behind(str(error))  # This changes nothing for clients.
             return
+        if number != self._surveys:
+            return  # Another survey has begun meanwhile, perhaps with other settings.
+        self._surveyed = survey
         before, self._survey = self._survey, survey
         if survey.names and survey.names != before.names:
             log_fields = {"customers": len(survey.names), "such_as": survey.names[:NAMES_LOGGED_MAX]}

@@ -51,7 +51,7 @@ def write(there: DirectoryCache, number: int, *lines: bytes, whole: bool = False
     if whole:
         writing.end_whole()
     writing.commit(held(number))
-    return writing.changed
+    return None if writing.changed is None else writing.changed.names
 
 
 def who(there: DirectoryCache, key: str) -> str | None:
@@ -189,6 +189,44 @@ def test_a_line_that_is_none_spoils_the_version(there: DirectoryCache, odd: byte
 def test_survey_returns_known_names_known_keys_and_missing_tiers(there: DirectoryCache) -> None:
     write(there, 1, line("a", "gold", "a1"), line("b", "tin", "b1"), line("c", "tin"))
     assert there.survey(["b", "x"], [digest("a1"), digest("x1")], {"gold"}) == (["b"], [digest("a1")], {"tin": 2})
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_survey_follows_each_version_by_its_changes_alone(there: DirectoryCache, whole: bool) -> None:
+    files = (["a", "b", "x"], [digest("a1"), digest("k")], {"gold"})
+    write(there, 1, line("a", "gold", "a1"), line("b", "tin", "b1"), line("c", "tin", "k"), line("d", "gold"))
+    survey = there.survey(*files)
+    versions = [
+        [line("a", "tin", "k"), line("c", "tin")],
+        [render_removal("b"), line("x", "gold", "a1"), line("a", "tin", "k")],
+        [line("a", "lead"), line("a", "gold"), line("b", "lead", "k")],
+        [render_removal("x"), render_removal("never"), line("d", "tin", "k")],
+    ]
+    for number, lines in enumerate(versions, 2):
+        writing = there.begin_version(f"token {number - 1}")
+        if whole:
+            writing.begin_whole()
+        writing.write_lines(lines)
+        if whole:
+            writing.end_whole()
+        writing.commit(held(number))
+        changes = writing.changed
+        assert changes is not None
+        overlap = there.find_overlap(
+            [name for name in files[0] if name in changes.names], [key for key in files[1] if key in changes.digests]
+        )
+        survey = survey.follow(changes, overlap, files[2])
+        expected = there.survey(*files)
+        assert (sorted(survey.names), sorted(survey.keys)) == (sorted(expected.names), sorted(expected.keys))
+        assert survey.tiers == expected.tiers
+
+
+def test_changed_customer_with_too_many_keys_is_not_listed(
+    there: DirectoryCache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cache, "CHANGED_KEYS_MAX", 2)
+    assert write(there, 1, line("a", "t", "1", "2")) == {"a"}
+    assert write(there, 2, line("a", "t", "1", "2", "3")) is None
 
 
 def test_the_log_of_a_large_version_leaves_the_disk(

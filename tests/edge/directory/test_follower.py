@@ -5,6 +5,7 @@ import hashlib
 import re
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -128,6 +129,36 @@ def soon(monkeypatch: pytest.MonkeyPatch, quick: None) -> None:
     monkeypatch.setattr(follower, "PROGRESS_SECONDS", 0.3)
 
 
+def test_a_changed_customer_is_taken_over_without_a_look_at_the_others(
+    tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    surveys: list[tuple[object, ...]] = []
+    survey_all = DirectoryCache.survey
+
+    def survey(there: DirectoryCache, *files: Any) -> cache.Survey:
+        surveys.append(files)
+        return survey_all(there, *files)
+
+    monkeypatch.setattr(DirectoryCache, "survey", survey)
+
+    async def scene(room: Room) -> None:
+        await room.pushes(*(line(f"c{n}") for n in range(20)))
+        await room.people.begin()
+        await room.knows(1)
+        surveys.clear()
+        await room.pushes(*(line(f"c{n}", "other" if n == 7 else "t") for n in range(20)))
+        await room.knows(2)
+        await turned(lambda: room.said()["unknown_tiers"] == {"other": 1}, "the tier is known to lack")
+        assert surveys == []
+        assert room.told[-1].names == ["c7"]
+        room.people._followed[0].follower._surveyed = None
+        await room.pushes(*(line(f"c{n}") for n in range(20)))
+        await turned(lambda: room.said()["unknown_tiers"] == {}, "the tier is known again")
+        assert len(surveys) == 1
+
+    played(tmp_path, redis_port, scene)
+
+
 def test_a_repeated_signed_time_far_ahead_counts_once(
     tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -238,7 +269,9 @@ def test_a_lookup_during_a_change_gets_the_new_version(
             answer = looked(there, digests)
             held = room.people._home._held
             if looks == 1 and held is not None:
-                changed = room.people._home._take_over(held._replace(token="another"), {"a"})
+                changed = room.people._home._take_over(
+                    held._replace(token="another"), cache.Changes({"a"}, set(), Counter())
+                )
                 asyncio.run_coroutine_threadsafe(changed, loop).result(10)
             return answer
 

@@ -10,7 +10,7 @@ from edgeproxy.edge.http2 import connection, frames, hpack, patience, sender
 from edgeproxy.edge.proxy.connections import client_input, http2_client
 from edgeproxy.edge.proxy.exchange import tunnel
 from edgeproxy.edge.proxy.process import acceptor
-from edgeproxy.edge.proxy.routing import rewriting, token_verifier
+from edgeproxy.edge.proxy.routing import basic_credentials, password_verifier, rewriting, token_verifier
 from edgeproxy.edge.proxy.transport import tls
 
 HELD: Final = http2_client.HELD_BYTES_MAX >> 20
@@ -68,6 +68,25 @@ HEADS: Final = (
         Unit.BYTES,
         414,
         "RFC 9112 section 3. Over HTTP/2 `:method` and `:path` count as the line that they become",
+    ),
+    _bound(
+        "password",
+        BOTH,
+        "a user's password on a route with `auth: {basic: FILE}`",
+        basic_credentials.PASSWORD_BYTES_MAX,
+        Unit.BYTES,
+        "bcrypt ignores the rest",
+        401,
+    ),
+    _bound(
+        "passwords",
+        BOTH,
+        "passwords that wait in a worker to be checked; an address has a fifth",
+        password_verifier.PENDING_MAX,
+        Unit.ITEMS,
+        "a check takes up to a quarter of a second of CPU",
+        503,
+        "429 if the address has its fifth",
     ),
     _bound(
         "rewritten path",

@@ -5,7 +5,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from edgeproxy.config import certificates, error_templates, networks, references
+from edgeproxy.config import certificates, error_templates, htpasswd, networks, references
 from edgeproxy.config.defaults import add_limit_names
 from edgeproxy.config.explain import explain_errors, list_fields
 from edgeproxy.config.file_signatures import compute_file_signature
@@ -59,7 +59,7 @@ class Check(Generic[W]):
         if self._lists:
             tree = self._add_networks(tree)
         if self._files:
-            tree = self._add_templates(tree)
+            tree = self._add_users(self._add_templates(tree))
         self._check_references(tree)
         if self._files:
             self._check_certificates(tree)
@@ -132,6 +132,25 @@ class Check(Generic[W]):
                 continue
             self._source.add_content(content)
             tree = replace_value(tree, path, Table({**section, "text": text}))
+        return tree
+
+    def _add_users(self, tree: Table) -> Table:
+        """Return the tree with the users from files of htpasswd. Their content is a part of the configuration."""
+        for path, section in htpasswd.list_basic_sections(tree):
+            if "users" in section:
+                self._report((*path, "users"), "cannot be set", "write the users into the file of basic")
+                continue
+            file = section.get("basic")
+            if not isinstance(file, str) or not file:
+                continue
+            self._source.signs[file] = compute_file_signature(file)
+            try:
+                content, users = htpasswd.read_users(file)
+            except htpasswd.InvalidUsersError as error:
+                self._report((*path, "basic"), error.what, error.hint)
+                continue
+            self._source.add_content(content)
+            tree = replace_value(tree, path, Table({**section, "users": Table(dict(users))}))
         return tree
 
     def _check_models(self, tree: Table) -> W | None:

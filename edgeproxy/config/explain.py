@@ -23,6 +23,7 @@ EXAMPLES = {
     "count": "count: requests",
     "endpoint": "endpoint: http://127.0.0.1:4318",
     "format": "format: openai",
+    "basic": "basic: users.htpasswd",
     "tier": "tier: basic",
     "sha256": "sha256: and 64 hex digits, which `edgeproxy key add` prints",
     "customer": "customer: acme",

@@ -266,7 +266,8 @@ def _find_limit_faults(tree: Table) -> Iterator[Fault]:
             if "limits" not in part:
                 continue
             limits, names = FirstPlaces(), FirstPlaces()
-            keyless = path == ("tiers", ANONYMOUS) or part.get("auth") == "none"
+            auth = part.get("auth")
+            keyless = path == ("tiers", ANONYMOUS) or auth == "none" or isinstance(auth, Table)
             for where, limit in list_mappings((*path, "limits"), part["limits"]):
                 subject = limit.get("scope", scope)
                 per = limit.get("per")

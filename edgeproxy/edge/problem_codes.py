@@ -61,6 +61,9 @@ KEY_EXPIRED: Final = ProblemCode(
 TOKEN_INVALID: Final = ProblemCode(
     "jwt-invalid", 401, "The token is not one of an issuer that is trusted here.", "Sign in again."
 )
+PASSWORD_INVALID: Final = ProblemCode(
+    "password-invalid", 401, "The user name or the password is wrong.", "Send valid ones."
+)
 TOKEN_REVOKED: Final = ProblemCode("token-revoked", 401, "The token was revoked.", "Sign in again.")
 CREDITS_SPENT: Final = ProblemCode(
     "credits-spent", 402, "The credits that were paid in advance are spent.", "Buy credits: waiting does not help."
@@ -91,6 +94,9 @@ CONCURRENCY_EXCEEDED: Final = ProblemCode(
 CONNECTIONS_EXCEEDED: Final = ProblemCode(
     "connections-exceeded", 429, "The address has too many connections.", "Close some, or reuse them."
 )
+PASSWORDS_EXCEEDED: Final = ProblemCode(
+    "passwords-exceeded", 429, "Too many passwords of the address are being checked.", "Wait for `Retry-After`."
+)
 QUOTA_EXCEEDED: Final = ProblemCode("quota-exceeded", 429, "The quota is used up.", "Wait until `limit.ends_at`.")
 PLAN_EXCEEDED: Final = ProblemCode(
     "plan-exceeded", 429, "The amount that the plan includes is used up.", "Upgrade, or wait until `limit.ends_at`."
@@ -114,7 +120,7 @@ SPECIFIC: Final = tuple(code for code in tuple(globals().values()) if isinstance
 CODES: Final = {code.name: code for code in (*GENERAL.values(), *SPECIFIC)}
 """Every code by its name."""
 
-KeyFault = Literal["missing", "unknown", "expired", "token", "revoked"]
+KeyFault = Literal["missing", "unknown", "expired", "token", "revoked", "password"]
 """A reason why a request has no known key: a label of `edge_auth_failures_total`."""
 BY_KEY_FAULT: Final[Mapping[KeyFault, ProblemCode]] = {
     "missing": KEY_MISSING,
@@ -122,6 +128,7 @@ BY_KEY_FAULT: Final[Mapping[KeyFault, ProblemCode]] = {
     "expired": KEY_EXPIRED,
     "token": TOKEN_INVALID,
     "revoked": TOKEN_REVOKED,
+    "password": PASSWORD_INVALID,
 }
 """The code of each reason."""
 BY_LIMIT: Final = {

@@ -46,8 +46,9 @@ TESTS = {
     "client held bytes": f"{HELD}::test_endless_heads_cost_only_their_sender_503",
     "client connections": f"{CONNECTIONS}/test_caps.py::test_connections_bounds_the_whole_edge",
     "client connections of an address": f"{CONNECTIONS}/test_caps.py::test_connections_per_ip_bounds_an_address",
-    "client rewritten path": "edge/proxy/routing/test_rewriting.py"
-    "::test_path_that_cannot_be_rewritten_is_refused",
+    "client password": "edge/proxy/routing/test_basic_users.py::test_credentials_are_read_as_the_rfc_says",
+    "client passwords": "edge/proxy/routing/test_basic_users.py::test_flood_of_passwords_delays_no_other_request",
+    "client rewritten path": "edge/proxy/routing/test_rewriting.py::test_path_that_cannot_be_rewritten_is_refused",
     "client read ahead": f"{PIPELINING}::test_read_ahead_is_bounded_while_no_answer_goes_out",
     "client pipelined requests": f"{PIPELINING}::test_no_more_requests_are_read_ahead_than_configured",
     "client streams": f"{HTTP2}::test_a_stream_error_ends_one_stream",

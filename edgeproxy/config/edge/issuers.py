@@ -5,6 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field
 
+from edgeproxy.base.json_values import JsonObject
 from edgeproxy.config import addresses, parsers
 from edgeproxy.config.forms import build_any_of, build_text, build_words, written
 from edgeproxy.config.part import Part
@@ -13,7 +14,7 @@ from edgeproxy.config.units import format_value, read_text, value_error
 Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
 """Only algorithms with public keys: the key that verifies tokens must not be able to create them."""
 A_JWKS = "https://HOST/PATH, http:// of this host, or a file"
-AN_AUTH = "required, optional, none, key, jwt, certificate, or a list such as [key, jwt]"
+AN_AUTH = "required, optional, none, key, jwt, certificate, a list such as [key, jwt], or {basic: FILE}"
 RouteAuth = Literal[
     "required",
     "optional",
@@ -44,13 +45,17 @@ def read_jwks(value: object) -> str:
     return where
 
 
-@written(
-    lambda _: build_any_of(
-        build_words("key", *get_args(RouteAuth)), {"type": "array", "items": {"enum": list(TAKEN)}, "minItems": 1}
-    )
-)
+def _write_auth(inner: JsonObject) -> JsonObject:
+    """Return the written form of `auth`. `inner` has the word and the mapping."""
+    forms = inner["anyOf"]
+    assert isinstance(forms, list)
+    members: JsonObject = {"type": "array", "items": {"enum": list(TAKEN)}, "minItems": 1}
+    return build_any_of(build_words("key", *get_args(RouteAuth)), members, forms[-1])
+
+
+@written(_write_auth)
 def read_auth(value: object) -> object:
-    """Read the `auth` of a route: a word, or a list of accepted credentials."""
+    """Read the `auth` of a route: a word, a list of accepted credentials, or users with passwords."""
     if isinstance(value, list | tuple):
         if not value or not all(one in TAKEN for one in value):
             raise value_error("is no list of what is taken", AN_AUTH)

@@ -8,7 +8,7 @@ The analysis reads the tree that `re` itself compiles, so both agree about the m
 import re
 from re import _constants as ops  # type: ignore[attr-defined]
 from re import _parser as parser  # type: ignore[attr-defined]
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 PATTERN_CHARACTERS_MAX: Final = 300
 TAIL_BYTES_MAX: Final = 64
@@ -42,8 +42,10 @@ REFUSED: Final = {
 HINT: Final = "such as /users/([0-9]+)/(.*)"
 EXCLUDE: Final = "let a repeat exclude what follows it: [^/]* before /, not .*"
 
-Items = Any
-"""A sequence of the parser: pairs of an operation and its arguments."""
+Items: TypeAlias = parser.SubPattern
+"""A sequence of the parser: pairs of an operation and its arguments. The parser states no types."""
+Arguments: TypeAlias = parser.SubPattern
+"""The arguments of an operation, for example a sequence."""
 
 
 class UnsafePatternError(ValueError):
@@ -91,7 +93,7 @@ def compile_pattern(text: str) -> re.Pattern[bytes]:
         raise UnsafePatternError(f"is no regular expression: {error}") from None
 
 
-def _find_single(operation: object, arguments: Any) -> frozenset[int] | None:
+def _find_single(operation: object, arguments: Arguments) -> frozenset[int] | None:
     """Return the bytes of a part that is always one byte; None for another part."""
     if operation is ops.LITERAL:
         return frozenset((arguments,))
@@ -138,7 +140,7 @@ class _Analysis:
             follow = shape.begin(follow)
             tail += shape.width
 
-    def _check_repeat(self, arguments: Any, follow: frozenset[int], tail: float, *, is_spine: bool) -> None:
+    def _check_repeat(self, arguments: Arguments, follow: frozenset[int], tail: float, *, is_spine: bool) -> None:
         least, most, items = arguments
         shape = self._measure(items)
         if shape.may_be_empty:
@@ -189,7 +191,7 @@ class _Analysis:
             whole = Shape(part.begin(whole.first), part.may_be_empty and whole.may_be_empty, part.width + whole.width)
         return whole
 
-    def _measure_part(self, operation: object, arguments: Any) -> Shape:
+    def _measure_part(self, operation: object, arguments: Arguments) -> Shape:
         single = _find_single(operation, arguments)
         if single is not None:
             return Shape(single, may_be_empty=False, width=1)

@@ -18,6 +18,7 @@ from edgeproxy.config import (
 from edgeproxy.config.edge import balancing_faults, path_rewrite_faults, readers, residency_faults
 from edgeproxy.config.edge.directory_settings import A_CACHE_KEY, A_PUBLIC_KEY
 from edgeproxy.config.edge.rules import CONDITIONS
+from edgeproxy.config.htpasswd import list_basic_sections
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.references import (
     Fault,
@@ -50,6 +51,7 @@ def find_faults(tree: Table) -> Iterator[Fault]:
     yield from _find_cors_faults(tree)
     yield from error_templates.find_faults(tree)
     yield from balancing_faults.find_faults(tree)
+    yield from _find_basic_faults(tree)
     yield from _find_answer_faults(tree)
     yield from path_rewrite_faults.find_faults(tree)
     yield from _find_fallback_faults(tree)
@@ -94,8 +96,9 @@ def _find_route_faults(tree: Table) -> Iterator[Fault]:
         if route.get("upgrade") and route.get("upstream") in http2:
             what = "leads to an upstream that speaks HTTP/2, where nothing is switched"
             yield Fault((*path, "upgrade"), what, "leave it out, or give the route another upstream")
-        if route.get("auth") == "none" and route.get("scopes"):
-            yield Fault((*path, "scopes"), "nobody's key is looked at with auth: none", "leave one of them out")
+        mode = "basic" if isinstance(route.get("auth"), Table) else route.get("auth")
+        if mode in ("none", "basic") and route.get("scopes"):
+            yield Fault((*path, "scopes"), f"nobody's key is looked at with auth: {mode}", "leave one of them out")
         yield from _find_condition_faults(path, route, auth)
         if route.get("challenge") == "basic" and not is_basic:
             yield Fault((*path, "challenge"), "asks for what the edge does not read", "write auth: {basic: on}, too")
@@ -152,6 +155,19 @@ def _find_cors_faults(tree: Table) -> Iterator[Fault]:
             and is_switched_on(credentials)
         ):
             yield Fault((*path, "cors", "credentials"), "would show every page what its visitors may see", NAME_THEM)
+
+
+def _find_basic_faults(tree: Table) -> Iterator[Fault]:
+    """Find users with passwords that cannot be checked, or on routes that the edge answers before it asks for one."""
+    routes: dict[Steps, Table] = dict(list_members(tree, "routes"))
+    for path, _ in list_basic_sections(tree):
+        if not is_installed("bcrypt"):
+            yield Fault(path, "needs packages that are not installed", "pip install 'edgeproxy[basic]'")
+        route = routes[path[:-1]]
+        redirect = route.get("redirect")
+        to = redirect.get("to") if isinstance(redirect, Table) else redirect
+        if "respond" in route or to not in (None, "https"):
+            yield Fault(path, "guards nothing where the edge itself answers", "leave it out, or write an upstream")
 
 
 def _find_answer_faults(tree: Table) -> Iterator[Fault]:

@@ -43,6 +43,7 @@ VARIABLES: Final[Mapping[str, str]] = MappingProxyType(
         "request.scheme": "`http` or `https`, as the client asked.",
         "customer.id": "The customer; empty without one.",
         "customer.tier": "The tier; empty without one.",
+        "user.name": "The [user with a password](access.md#users-with-passwords); empty without one.",
         "route.name": "The name of the route in usage and metrics.",
     }
 )

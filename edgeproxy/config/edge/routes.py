@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from edgeproxy.config import parsers
 from edgeproxy.config.edge import readers
+from edgeproxy.config.edge.basic_users import BasicAuth
 from edgeproxy.config.edge.compression import Compress, read_compress
 from edgeproxy.config.edge.conditions import HeaderConditions, QueryConditions
 from edgeproxy.config.edge.cors import Cors
@@ -41,6 +42,15 @@ OwnCors = Annotated[
     Annotated[Cors, Tag(parsers.GIVEN)] | Annotated[Literal["off"], Tag(parsers.OFF[0])],
     Discriminator(parsers.get_union_tag),
     BeforeValidator(parsers.read_or_off),
+]
+
+
+BASIC = "basic"
+"""The mode of `auth` for users with passwords."""
+OwnAuth = Annotated[
+    Annotated[RouteAuth, Tag("word")] | Annotated[BasicAuth, Tag(parsers.GIVEN)],
+    Discriminator(lambda value: "word" if isinstance(value, str) else parsers.GIVEN),
+    BeforeValidator(read_auth),
 ]
 
 
@@ -117,11 +127,12 @@ class Route(Part):
         default=None,
         description="[Second upstream](upstreams.md#fallback), used if the first one fails. By default none.",
     )
-    auth: Annotated[RouteAuth, BeforeValidator(read_auth)] = Field(
+    auth: OwnAuth = Field(
         default="required",
         description="Credentials that the route accepts: a key (`required` or `key`), a [token of an issuer](jwt.md), "
         "a [client certificate](tls.md#customers-by-certificate), or any in a list. `optional` accepts requests with "
-        "or without a key or token; `none` ignores credentials, and forwards them.",
+        "or without a key or token; `none` ignores credentials, and forwards them. `{basic: FILE}` accepts [users with "
+        "passwords](access.md#users-with-passwords) in place of customers.",
     )
     challenge: Literal["key", "basic"] = Field(
         default="key",
@@ -189,6 +200,11 @@ class Route(Part):
         description="Protocols that a connection may [switch](compatibility.md#upgrades) to, such as `[websocket, "
         "SPDY/3.1]`; `[]`: none.",
     )
+
+    @property
+    def auth_mode(self) -> str:
+        """The accepted credentials as a word: `auth`, or `basic` for users with passwords."""
+        return self.auth if isinstance(self.auth, str) else BASIC
 
     @property
     def label(self) -> str:

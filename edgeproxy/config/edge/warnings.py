@@ -9,7 +9,7 @@ from edgeproxy.config.algorithms import DEFAULT_DEPTHS
 from edgeproxy.config.allowance import ANONYMOUS, compute_allowance, holds_route
 from edgeproxy.config.edge.conditions import covers
 from edgeproxy.config.edge.proxy_fields import create_matcher, is_proxy_field
-from edgeproxy.config.edge.routes import Route
+from edgeproxy.config.edge.routes import BASIC, Route
 from edgeproxy.config.edge.rules import UNSEEN_FIELDS
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.hub_settings import has_password, is_in_clear, is_local_hub
@@ -185,7 +185,7 @@ def _rank_path(route: Route) -> list[int]:
 
 def _compute_openness(route: Route) -> int:
     """Return how open a route is. A more open route requires less."""
-    return {"none": 9, "optional": 8}.get(route.auth, route.auth.count(" or "))
+    return {"none": 9, "optional": 8}.get(route.auth_mode, route.auth_mode.count(" or "))
 
 
 def _list_condition_warnings(settings: EdgeSettings) -> Iterator[str]:
@@ -264,7 +264,7 @@ def _list_certificate_warnings(settings: EdgeSettings) -> Iterator[str]:
     """Yield routes that accept certificates although no listener requests them."""
     is_requested = any(listener.tls is not None and listener.tls.client_ca is not None for listener in settings.listen)
     for index, route in enumerate(settings.routes):
-        if "certificate" in route.auth and not is_requested:
+        if "certificate" in route.auth_mode and not is_requested:
             yield (
                 f"routes.{index}.auth: takes certificates, and no listener asks for one: write client_ca: FILE under "
                 "its tls"
@@ -344,7 +344,7 @@ def _list_cost_warnings(settings: EdgeSettings) -> Iterator[str]:
     for index, route in dear:
         yield from _list_limit_cost_warnings(index, route, f"routes.{index}", route.limits, None)
         for where, tier, allowance in allowances:
-            if route.auth != "optional" and (route.auth == "none") != (tier == ANONYMOUS):
+            if route.auth != "optional" and (route.auth_mode in ("none", BASIC)) != (tier == ANONYMOUS):
                 continue
             limits = [limit for limit in allowance.limits if ANY_ROUTES.selects(limit, route)]
             yield from _list_limit_cost_warnings(index, route, where, limits, allowance.burst_credits)

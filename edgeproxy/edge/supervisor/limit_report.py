@@ -17,7 +17,7 @@ from edgeproxy.config.allowance import (
 )
 from edgeproxy.config.customers import Customer, Flag
 from edgeproxy.config.directory import KnownCustomer
-from edgeproxy.config.edge.routes import Route
+from edgeproxy.config.edge.routes import BASIC, Route
 from edgeproxy.config.edge.settings import EdgeSettings
 from edgeproxy.config.end_users import IP, EndUser
 from edgeproxy.config.limits import Limit, Quota
@@ -147,7 +147,7 @@ def _can_use(flags: Mapping[str, Flag], route: Route, known: Customer, customer:
     """Return whether a customer can be identified on a route and the route exists for them; else no limit applies
     there.
     """
-    if route.auth == "none":
+    if route.auth_mode in ("none", BASIC):
         return False
     if route.flag is None or route.flag in known.flags:
         return True

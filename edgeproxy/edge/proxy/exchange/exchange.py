@@ -46,9 +46,11 @@ from edgeproxy.edge.proxy.observation.exchange_states import (
     Unread,
 )
 from edgeproxy.edge.proxy.observation.request_ids import SAMPLED, SAMPLED_AT, SPAN_ID, format_trace
+from edgeproxy.edge.proxy.routing.basic_credentials import Credentials, read_credentials
 from edgeproxy.edge.proxy.routing.cors import find_requested_method, is_preflight
 from edgeproxy.edge.proxy.routing.end_users import find_limit_set
 from edgeproxy.edge.proxy.routing.identity import UnresolvedIdentity
+from edgeproxy.edge.proxy.routing.password_verifier import Question
 from edgeproxy.edge.proxy.routing.query_key import find_key
 from edgeproxy.edge.proxy.routing.router import NO_SITE
 from edgeproxy.edge.proxy.transport.deadlines import NEVER
@@ -56,6 +58,7 @@ from edgeproxy.edge.proxy.transport.held_budget import UNCOUNTED_BYTES
 from edgeproxy.edge.proxy.transport.network_filter import OF_PLACE, create_address_error
 
 if TYPE_CHECKING:
+    from edgeproxy.edge.proxy.routing.basic_credentials import BasicUsers
     from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
     from edgeproxy.edge.proxy.routing.identity import Identity
     from edgeproxy.edge.proxy.routing.preauth_policy import PreAuthPolicy
@@ -276,8 +279,11 @@ class Exchange(Forwarding):
         """Apply a route's conditions for requests, and answer the requests that it answers itself, before the key is
         read.
         """
-        policy.admit(self)
-        policy.answer(self)
+        if self.wait is None or self.wait.policy is not policy:
+            policy.admit(self)
+            policy.answer(self)
+        if policy.checks_password:
+            self.identity = self.snapshot.directory.unverified
 
     def find_preflight_route(self, refusal: RejectedError) -> "Route":
         """Find the route that a preflight asks about if its own method has none.
@@ -297,6 +303,8 @@ class Exchange(Forwarding):
 
         Return None if the key's owner must be looked up. Raises RejectedError if the query has several keys.
         """
+        if route.users is not None:
+            return self._identify_user(route.users, route)
         snapshot = self.snapshot
         directory = snapshot.directory
         if identity is directory.anonymous and snapshot.query_key is not None:
@@ -308,6 +316,29 @@ class Exchange(Forwarding):
             if identity.valid_until >= self.now:
                 return identity
         return directory.refresh(identity, route, self.now)
+
+    def _identify_user(self, users: "BasicUsers", route: "Route") -> "Identity | None":
+        """Identify a user by name and password; return None if the password must be checked.
+
+        Raises UnidentifiedError without valid credentials.
+        """
+        directory = self.snapshot.directory
+        credentials = read_credentials(self.credentials + self.keep)
+        if credentials is None and route.cors is None and self._is_own_preflight():
+            return directory.browsers
+        verdict: bool | None = False
+        if credentials is not None and credentials.user:
+            verdict = self.runtime.passwords.find_verdict(self._create_question(users, credentials).digest)
+            if verdict:
+                return directory.get_user(credentials.user.decode())
+        if verdict is None:
+            return None
+        reason: Literal["missing", "password"] = "missing" if credentials is None else "password"
+        self.runtime.metrics.count_auth_failure(reason)
+        raise users.create_refusal(reason)
+
+    def _create_question(self, users: "BasicUsers", credentials: Credentials) -> Question:
+        return self.runtime.passwords.create_question(users.hashes, credentials.user, credentials.password)
 
     def _check_overload(self, limit_set: LimitSet) -> bool:
         """Raise RejectedError(503) for a request that is shed; the lowest priority is shed first.
@@ -372,9 +403,27 @@ class Exchange(Forwarding):
         self.client.deadline = self.waiting_since + self.snapshot.body_idle
         return WAITING
 
+    def _verify_password(self, users: "BasicUsers") -> bytes:
+        """Let a user's password be checked. Return the digest of the question. Raises RejectedError as `verify`."""
+        credentials = read_credentials(self.credentials + self.keep)
+        assert credentials is not None
+        question = self._create_question(users, credentials)
+        try:
+            self.runtime.passwords.verify(question, self, self.started, self.client.address)
+        except RejectedError:
+            self.runtime.metrics.count_auth_failure("untold")
+            raise
+        return question.digest
+
     def _look_up_key(self, identity: "Identity") -> None:
         """Ask the supervisor for the key's owner. Raises RejectedError(503) if no answer can come in time."""
-        runtime = self.runtime
+        runtime, route = self.runtime, self.route
+        assert route is not None
+        if route.users is not None:
+            digest = self._verify_password(route.users)
+            self.wait = self.wait or Wait(self)
+            self.wait.key_digest, self.wait.policy = digest, route.preauth_policy
+            return
         assert isinstance(identity, UnresolvedIdentity)
         seconds = runtime.key_lookup.compute_wait_seconds(self.started)
         address = self.client.address
@@ -386,7 +435,7 @@ class Exchange(Forwarding):
             code = problem_codes.CUSTOMER_DATA_UNAVAILABLE
             raise RejectedError(503, why, close=False, fields=b"Retry-After: 1\r\n", code=code)
         self.wait = self.wait or Wait(self)
-        self.wait.key_digest = identity.digest
+        self.wait.key_digest, self.wait.policy = identity.digest, route.preauth_policy
 
     def suspend(self, state: State, data: bytes, end: int) -> Progress:
         """Keep the request's bytes until `resume`."""

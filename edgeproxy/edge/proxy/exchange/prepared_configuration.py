@@ -9,6 +9,7 @@ from edgeproxy.base.client_tls import HTTP2, HTTP11, ClientTls
 from edgeproxy.config.customers import Customer, Flag, Key, Subscriber
 from edgeproxy.config.edge import load as edge_load
 from edgeproxy.config.edge.customer_store import Customers
+from edgeproxy.config.edge.routes import BASIC
 from edgeproxy.config.edge.settings import EdgeSettings
 
 
@@ -30,6 +31,8 @@ class PreparedConfiguration:
             model.model_rebuild()
         if self.settings.issuers:
             import jwt  # noqa: F401
+        if any(route.auth_mode == BASIC for route in self.settings.routes):
+            import bcrypt  # noqa: F401
 
 
 def create_upstream_tls(settings: EdgeSettings, serving: Mapping[str, ClientTls]) -> dict[str, ClientTls]:

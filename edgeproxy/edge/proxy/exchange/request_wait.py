@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeproxy.edge.limits.gate import Gate
     from edgeproxy.edge.proxy.exchange.runtime import Runtime
     from edgeproxy.edge.proxy.observation.exchange_states import State
+    from edgeproxy.edge.proxy.routing.preauth_policy import PreAuthPolicy
     from edgeproxy.edge.proxy.routing.supervisor_requests import Waiter
 
 BLANK_BYTES: Final = 4
@@ -41,7 +42,18 @@ class AwaitedRequest(Protocol):
 class Wait:
     """The waiting of one request. `waiter` is the request itself."""
 
-    __slots__ = ("_waiter", "claims_seconds", "data", "end", "gate", "is_input_full", "key_digest", "periods", "prompt")
+    __slots__ = (
+        "_waiter",
+        "claims_seconds",
+        "data",
+        "end",
+        "gate",
+        "is_input_full",
+        "key_digest",
+        "periods",
+        "policy",
+        "prompt",
+    )
 
     def __init__(self, waiter: "Waiter") -> None:
         self._waiter = waiter
@@ -50,7 +62,9 @@ class Wait:
         self.gate: Gate | None = None
         """The gate that it waits at for claims."""
         self.key_digest: bytes | None = None
-        """The digest of the key whose owner is being looked up."""
+        """The digest of the key whose owner is being looked up, or of the password that is being checked."""
+        self.policy: PreAuthPolicy | None = None
+        """The route's policy that has admitted the request before its key was looked up, and is not asked again."""
         self.periods: list[tuple[State, float, float]] = []
         """The past waits: the state during each, and when it began and ended."""
         self.claims_seconds: float | None = None
@@ -101,4 +115,5 @@ class Wait:
             self.gate = None
         if self.key_digest is not None:
             runtime.key_lookup.remove_waiter(self.key_digest, self._waiter)
+            runtime.passwords.remove_waiter(self.key_digest, self._waiter)
             self.key_digest = None

@@ -39,6 +39,7 @@ FINDERS: Final[Mapping[str, Callable[["ResponseRelay", "RouteBinding"], bytes]]]
         "request.scheme": lambda exchange, _: b"https" if exchange.is_secure() else b"http",
         "customer.id": lambda _, binding: _format_label(binding.customer),
         "customer.tier": lambda _, binding: _format_label(binding.tier),
+        "user.name": lambda _, binding: binding.user.encode(),
         "route.name": lambda _, binding: binding.route.label.encode(),
     }
 )

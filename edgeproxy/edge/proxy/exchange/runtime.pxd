@@ -4,7 +4,7 @@ from edgeproxy.edge.proxy.exchange.snapshot cimport Snapshot as CSnapshot
 
 cdef class Runtime:
     cdef public object _turn_log, body_space, challenges, claim_waiter, connections, connector, date_line, deadlines, endpoint_log, folder, held
-    cdef public object key_lookup, metrics, spans, tasks, turns, write_batching
+    cdef public object key_lookup, metrics, passwords, spans, tasks, turns, write_batching
     cdef public CIdGenerator ids
     cdef public COverload overload
     cdef public CSnapshot snapshot

@@ -18,6 +18,7 @@ from edgeproxy.edge.proxy.metering.worker_metrics import WorkerMetrics
 from edgeproxy.edge.proxy.observation.request_ids import IdGenerator
 from edgeproxy.edge.proxy.observation.span_buffer import SpanBuffer
 from edgeproxy.edge.proxy.routing.key_lookup import KeyLookup
+from edgeproxy.edge.proxy.routing.password_verifier import PasswordVerifier
 from edgeproxy.edge.proxy.transport.deadlines import Deadlines
 from edgeproxy.edge.proxy.transport.held_budget import HeldBudget
 from edgeproxy.edge.proxy.transport.turns import Turns
@@ -62,6 +63,7 @@ class Runtime:
         "metrics",
         "offset",
         "overload",
+        "passwords",
         "snapshot",
         "spans",
         "tasks",
@@ -97,6 +99,8 @@ class Runtime:
         """Requests claims from the hub through the supervisor."""
         self.key_lookup = KeyLookup(lambda _: True)
         """Asks the supervisor for customers that are in no file."""
+        self.passwords = PasswordVerifier()
+        """Checks the passwords of users."""
         self.spans = SpanBuffer(lambda _: True)
         """Sends finished spans to the supervisor."""
         self.endpoint_log = log.RateLimitedLog(ENDPOINT_LOG_SECONDS)

@@ -11,6 +11,7 @@ from edgeproxy.edge.http1.host import replace_host
 from edgeproxy.edge.proxy.exchange.rewrite_variables import compute_variable
 from edgeproxy.edge.proxy.metering.stream_usage import BLANK, replace_length
 from edgeproxy.edge.proxy.observation.exchange_states import GATHERING
+from edgeproxy.edge.proxy.routing.basic_credentials import AUTHORIZATION
 from edgeproxy.edge.proxy.routing.query_key import remove_key
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def rewrite_lines(exchange: "ResponseRelay", binding: "RouteBinding", body: byte
     else:
         if head.unkeyed:
             exchange.keep = head.unkeyed + exchange.keep
+        if route.users is not None:
+            exchange.keep = remove_field(exchange.keep, AUTHORIZATION)
         if exchange.snapshot.query_key is not None:
             exchange.request_line = remove_key(exchange.request_line, exchange.snapshot.query_key)
     if route.rewriter is not None:

@@ -231,6 +231,8 @@ class AccessLog:
         whose = self._bindings[binding]
         if whose is None:
             names = {"route": binding.route.label, "customer": binding.customer, "tier": binding.tier}
+            if binding.user:
+                names["user"] = binding.user
             whose = self._bindings.store(binding, format_members(names))
         return b',"status":%d%b' % (status, whose) if status else whose
 

@@ -277,8 +277,8 @@ class RouteAccess:
         fields = f"WWW-Authenticate: {challenge}\r\n".encode()
         raise UnidentifiedError(reason, why, fields=fields)
 
-    def bind_anonymous(self, route: Route) -> RouteBinding:
-        """Return the route binding of requests without a key.
+    def bind_anonymous(self, route: Route, user: str = "") -> RouteBinding:
+        """Return the route binding of requests without a key. `user`: who sent a password.
 
         The anonymous tier, if there is one, limits them by address.
         """
@@ -289,14 +289,20 @@ class RouteAccess:
         limits = LimitTerms(self._tables, route.settings, allowance, self._meters, self._selector, is_anonymous=True)
         lines = self._split_stamps(None, tier)
         terms = BindingTerms(None, tier, allowance, limits, self._sort_meters(route), lines)
-        return self._create_binding(route, NO_LABEL, terms, RouteLimits(limits, None))
+        return self._create_binding(route, NO_LABEL, terms, RouteLimits(limits, None), user=user)
 
     def _create_binding(
-        self, route: Route, customer: str, terms: BindingTerms, limits: RouteLimits, residency: str = ""
+        self,
+        route: Route,
+        customer: str,
+        terms: BindingTerms,
+        limits: RouteLimits,
+        residency: str = "",
+        user: str = "",
     ) -> RouteBinding:
         fallback = None
         if route.fallback is not None:
-            fallback = self._create_binding(route.fallback, customer, terms, limits, residency)
+            fallback = self._create_binding(route.fallback, customer, terms, limits, residency, user)
         anonymous = terms.customer is None
         before, after = terms.stamps
         allowance = terms.allowance
@@ -312,12 +318,13 @@ class RouteAccess:
             message=None if allowance is None else allowance.message,
             prefer=terms.prefer,
             # `auth: none` means that the edge ignores credentials: they are meant for the upstream.
-            forwards_key=anonymous or route.service.name in self._forwarding,
+            forwards_key=(anonymous and route.users is None) or route.service.name in self._forwarding,
             is_stamped_per_request=self._stamps_each,
             networks=terms.networks,
             end_user_sets=self._end_user_sets,
             fallback=fallback,
             counted_as=qualify_customer(customer, residency),
+            user=user,
         )
 
 

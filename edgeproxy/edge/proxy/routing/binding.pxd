@@ -5,7 +5,7 @@ from edgeproxy.edge.proxy.upstreams.pool cimport Service as CService
 
 cdef class Route:
     cdef public object auth, conditions, cors, error_bodies, fallback, fallback_statuses, host, idle_timeout, is_flagged, label, methods, path, patience, preauth_policy, protocols
-    cdef public object response_policy, reverse_mapping, rewriter, scopes, security_lines, settings, takes_certificate, total_timeout, tunnel_timeout
+    cdef public object response_policy, reverse_mapping, rewriter, scopes, security_lines, settings, takes_certificate, total_timeout, tunnel_timeout, users
     cdef public double head_timeout
     cdef public CHistogram overhead_seconds, request_seconds
     cdef public CService service
@@ -14,7 +14,7 @@ cdef class Route:
 
 cdef class RouteBinding:
     cdef public object body_metering, counted_as, customer, end_users, fallback, latest_refusal, limits, message, metering, networks, preferred_region, priority, prompts, refusals
-    cdef public object tier, _counters, _meters, _metrics, _usage
+    cdef public object tier, user, _counters, _meters, _metrics, _usage
     cdef public int latest_status
     cdef public tuple latest_counters
     cdef public tuple admitted_counters

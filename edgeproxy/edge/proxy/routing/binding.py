@@ -18,6 +18,7 @@ from edgeproxy.edge.proxy.metering.bodies import BodyMetering
 from edgeproxy.edge.proxy.metering.meters import CappedCounter, CostCounter, Countable, Metering, is_billed
 from edgeproxy.edge.proxy.metering.refusals import RefusalMeters
 from edgeproxy.edge.proxy.metering.split import DAY_SECONDS, SplitMetering, is_split
+from edgeproxy.edge.proxy.routing.basic_credentials import BasicUsers
 from edgeproxy.edge.proxy.routing.conditions import Conditions
 from edgeproxy.edge.proxy.routing.end_users import create_end_user_limits
 from edgeproxy.edge.proxy.routing.preauth_policy import PreAuthPolicy
@@ -81,6 +82,7 @@ class Route:
         "takes_certificate",
         "total_timeout",
         "tunnel_timeout",
+        "users",
     )
 
     def __init__(
@@ -108,8 +110,10 @@ class Route:
         self.methods = None if settings.methods is None else frozenset(m.encode() for m in settings.methods)
         self.conditions = Conditions(settings.headers, settings.query) or None
         """The conditions about fields and the query; None without any."""
-        self.auth = settings.auth
-        self.takes_certificate = "certificate" in settings.auth
+        self.auth = settings.auth_mode
+        self.users = None if isinstance(settings.auth, str) else BasicUsers(settings.auth)
+        """The users with passwords; None if the route is for customers or for everybody."""
+        self.takes_certificate = "certificate" in self.auth
         """True if a client certificate may identify the customer."""
         self.is_flagged, self.scopes = settings.flag is not None, settings.scopes
         self.protocols = frozenset(protocol.lower().encode() for protocol in settings.upgrade)
@@ -237,6 +241,7 @@ class RouteBinding:
         "stamps",
         "takes_whole_bodies",
         "tier",
+        "user",
     )
 
     def __init__(
@@ -258,8 +263,10 @@ class RouteBinding:
         end_user_sets: "LimitSetCache | None" = None,
         fallback: "RouteBinding | None" = None,
         counted_as: str | None = None,
+        user: str = "",
     ) -> None:
-        """`fallback`: the binding of this customer to the route's second upstream."""
+        """`fallback`: the binding of this customer to the route's second upstream. `user`: who sent a password."""
+        self.user = user
         self.route, self.fallback = route, fallback
         self.customer, self.tier, self.counted_as = customer, tier, counted_as or customer
         self.limits, self.networks = limits, networks
@@ -276,6 +283,7 @@ class RouteBinding:
         rewrites = route.response_policy is not None or route.rewriter is not None
         reads_bodies = route.settings.response_usage is not None
         is_altered = rewrites or reads_bodies or changes_host or route.service.speaks_http2 or fallback is not None
+        is_altered = is_altered or route.users is not None
         self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
         """True if request heads need more than joining their parts."""
         self._create_meters(meters, metrics)

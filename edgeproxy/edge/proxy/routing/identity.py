@@ -150,6 +150,8 @@ class Directory:
         """Identities by certificates, keyed by the names in them, apart from everything that can be sent as a key."""
         self._bind_key = self._bind_held_key
         """One object for all identities. It refers to this directory, until `retire`."""
+        self._users: dict[str, Identity] = {}
+        """Identities by the names of users with passwords. There are no more than in the files."""
         self.recalled = self.looked_up = 0
         """Cached and uncached keys since the last count, for heads that were not cached as a whole."""
         self._create_identities(settings)
@@ -181,6 +183,8 @@ class Directory:
         self.expired = self._create_keyless("expired", "The API key has expired")
         self.browsers = Identity(self._access.bind_anonymous)
         """The identity of preflights that services answer."""
+        self.unverified = Identity(_raise_unresolved, UNRESOLVED)
+        """The identity of senders on a route with users, until their password is verified."""
 
     def _create_keyless(self, reason: problem_codes.KeyFault, why: str) -> Identity:
         """Create the identity of senders who are refused wherever a key is needed. `reason` is the metric's label."""
@@ -245,6 +249,13 @@ class Directory:
         else:
             identity = CertificateHolder(b"", digest)
         known.remember(known_as, identity)
+        return identity
+
+    def get_user(self, name: str) -> Identity:
+        """Return the identity of a user whose password is verified."""
+        identity = self._users.get(name)
+        if identity is None:
+            identity = self._users[name] = Identity(lambda route: self._access.bind_anonymous(route, name))
         return identity
 
     def refresh(self, identity: Identity, route: Route, now: float) -> Identity | None:
@@ -401,6 +412,7 @@ class Directory:
         self.anonymous.bindings.clear()
         self._identities.clear_bindings()
         self._certificate_identities.clear_bindings()
+        self._users.clear()
 
     def retire(self) -> "OrderedDict[bytes | TokenDigest, Identity]":
         """Release everything: this directory serves no more look-ups. Return the identities to the caller.
@@ -410,6 +422,15 @@ class Directory:
         """
         known, self._identities = self._identities, IdentityMemory(0)
         self._certificate_identities.clear()
+        self._users.clear()
         del self._bind_key
-        del self._customers, self.anonymous, self.unknown, self.expired, self.uncertified, self.outdated
+        del (
+            self._customers,
+            self.anonymous,
+            self.unknown,
+            self.expired,
+            self.uncertified,
+            self.outdated,
+            self.unverified,
+        )
         return known

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from edgeproxy.base import log
+from edgeproxy.config.edge.routes import BASIC
 from edgeproxy.edge import problem_codes
 from edgeproxy.edge.errors import DirectResponseError, RejectedError
 from edgeproxy.edge.http1.field_values import find_values
@@ -78,11 +79,13 @@ class PreAuthPolicy:
         self._log = log.RateLimitedLog(LOG_SECONDS)
         self._redirect, self._respond = settings.redirect, settings.respond
         self._prefix = settings.prefix
+        self.checks_password = settings.auth_mode == BASIC
+        """True if a user's password is checked next, in place of a key."""
 
     def __bool__(self) -> bool:
         """Return whether the policy has any condition."""
         asks = (self._cors, self._redirect, self._respond, self._networks)
-        return bool(self._rules) or any(each is not None for each in asks)
+        return bool(self._rules) or self.checks_password or any(each is not None for each in asks)
 
     def admit(self, request: PreAuthRequest) -> None:
         """Raise RejectedError if a request is not admitted."""

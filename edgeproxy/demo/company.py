@@ -45,6 +45,8 @@ HISTORY_DAYS = 90
 CHECKS_PER_DAY = 2880
 """Checks of a region in a day: one each 30 seconds."""
 CUSTOMERS = (NOVA, ORBIT, PULSE, VEGA, ATLAS)
+FIRST_KEY = "demo"
+"""The name of the key that each customer has."""
 
 
 class Company:
@@ -70,14 +72,16 @@ class Company:
                 if "created_at" in begun:
                     self._begun[customer.name] = begun["created_at"]
 
-    def key(self, customer: Customer) -> str:
-        """Return the API key of a customer."""
+    def key(self, customer: Customer, name: str = FIRST_KEY) -> str:
+        """Return the API key of a customer, by the name of the key."""
 
         def create() -> str:
-            key = self._send("POST", f"/v1/customers/{customer.name}/keys", {"name": "demo"}, 201)
+            key = self._send("POST", f"/v1/customers/{customer.name}/keys", {"name": name}, 201)
             return str(key["secret"])
 
-        return self._data.secret(f"key of {customer.name}", create)
+        return self._data.secret(
+            f"key of {customer.name}" if name == FIRST_KEY else f"key {name} of {customer.name}", create
+        )
 
     def token(self, customer: Customer) -> str:
         """Return the customer's token for the collector's API."""

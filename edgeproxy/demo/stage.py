@@ -7,6 +7,7 @@ import time
 from contextlib import ExitStack
 from urllib.parse import urlsplit
 
+from edgeproxy.demo.callers import Callers
 from edgeproxy.demo.company import ATLAS, Company, register_webhooks
 from edgeproxy.demo.data import Data
 from edgeproxy.demo.process import Process, find_dead, has_listener
@@ -63,6 +64,9 @@ class Stage:
             # The directory has reached the edge once it knows the customer who was created last.
             self._await(f"{services.edge(region)}/get", {"X-API-Key": self.company.key(ATLAS)})
         self.company.record_checks()
+        callers = Callers(services, self.company)
+        self._ends.callback(callers.end)
+        callers.start()
 
     def supervise(self) -> None:
         """Restart dead processes for ever; raises NotReadyError if that does not help."""

@@ -7,10 +7,13 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
+from loadtest.testbed.collector import ADMIN
 from tests.e2e.browser import Chromium, Tab, tab
 from tests.support.site import PagesStage
 
 CLICKS_MAX = 4
+CLICKS_MEAN_MAX = 3.0
+"""The most clicks of a task on average."""
 LOAD_SECONDS = 30.0
 """The longest time for a page to load, on a busy machine."""
 KEYS_MAX = 150
@@ -27,7 +30,7 @@ class Click(NamedTuple):
 
 
 class Write(NamedTuple):
-    """Text for a field, by its name; it is no click."""
+    """Text for a field, or the first letters of a choice, by the name of the field; it is no click."""
 
     field: str
     text: str
@@ -76,11 +79,11 @@ def sends(path: str) -> str:
     return f"it.tagName === 'BUTTON' && it.form?.getAttribute('action')?.endsWith('{path}')"
 
 
-def list_tasks(customer: str, key: str, leaked: str, credited: str, colleague: str) -> list[Task]:
+def list_tasks(customer: str, key: str, leaked: str, credited: str, number: str, colleague: str) -> list[Task]:
     """Return the tasks about a customer with a plan, an open invoice and an alert, in order.
 
     `key` is the start of one key, `leaked` is another whole key. `credited` is the id of an invoice with a credit of
-    $1.00. `colleague` is an address that is no contact yet.
+    $1.00, and `number` its number. `colleague` is an address that is no contact yet.
     """
     keys, plan = Click(begins("API keys")), Click(begins("Plan"))
     found = Search(customer[1:])
@@ -211,6 +214,79 @@ def list_tasks(customer: str, key: str, leaked: str, credited: str, colleague: s
             shows("Slow answers"),
         ),
         Task("who changed what", "operator", (Click(begins("Audit log")),), shows("Audit log")),
+        Task("the usage of a key", "customer", (keys, Click(begins(key))), shows("Last used")),
+        Task("the usage of a month by model", "customer", (Click(begins("Usage and costs")),), shows("by model")),
+        Task(
+            "a statement of credits",
+            "customer",
+            (Click(begins("Credits")), Click("it.getAttribute('href')?.includes('/credits/statements/')")),
+            shows("Opening balance"),
+        ),
+        Task(
+            "give a plan",
+            "operator",
+            (
+                Search("bolt"),
+                Click(is_called("give one")),
+                Click(begins("What would it cost")),
+                Click(begins("Give this plan")),
+            ),
+            "location.search === '?done=plan'",
+        ),
+        Task(
+            "change a customer's plan",
+            "operator",
+            (
+                Search("zebra"),
+                Click("it.getAttribute('href')?.endsWith('/plan')"),
+                Write("plan", "Standard"),
+                Click(begins("What would it cost")),
+                Click(begins("Change the plan")),
+            ),
+            "location.search === '?done=plan'",
+        ),
+        Task(
+            "find an invoice by its number",
+            "operator",
+            (Search(number),),
+            f"location.pathname === '/console/invoices/{credited}'",
+        ),
+        Task(
+            "why a line is on an invoice",
+            "operator",
+            (Search(number), Click("/lines.\\d+$/.test(it.pathname)")),
+            shows("Why this line"),
+        ),
+        Task("whose key begins like this", "operator", (Search(key),), f"location.pathname.endsWith('{customer}')"),
+        Task(
+            "find a customer by a contact's address",
+            "operator",
+            (Search(f"{customer}@example.com"),),
+            f"location.pathname.endsWith('{customer}')",
+        ),
+        Task(
+            "make a new customer",
+            "operator",
+            (
+                Click(begins("Customers")),
+                Click(begins("New customer")),
+                Write("name", "Zephyr GmbH & Co"),
+                Click(begins("Make the customer")),
+            ),
+            shows("zephyr-gmbh-co"),
+        ),
+        Task(
+            "let somebody sign in for a customer",
+            "operator",
+            (
+                found,
+                Click(begins("Add somebody"), leads=False),
+                Write("email", f"more-{colleague}"),
+                Click(f"{sends('/contacts')} && it.checkVisibility()"),
+            ),
+            shows(f"more-{colleague}"),
+        ),
+        Task("the margin of the month", "operator", (Click(begins("Business metrics")),), shows("Margin")),
     ]
 
 
@@ -222,7 +298,7 @@ async def do(page: Tab, step: Step) -> None:
         name = "[data-key]" if isinstance(step, Search) else f"main [name={step.field}]"
         seen = f"[...document.querySelectorAll('{name}')].find(it => it.checkVisibility() && it.type !== 'hidden')"
         assert await page.run(f"const it = {seen}; it?.focus(); return Boolean(it)"), step
-        await page.call("Input.insertText", text=step.text)
+        await _type(page, step.text)
         if isinstance(step, Search):
             async with page.loading():
                 for kind in ("keyDown", "keyUp"):
@@ -241,9 +317,19 @@ async def do_by_keys(page: Tab, step: Step) -> int:
     if isinstance(step, Click):
         return await _click_by_keys(page, step)
     keys = await _tab_to(page, f"it.name === '{step.field}' && it.closest('main')")
-    await page.run("document.activeElement.select()")
-    await page.call("Input.insertText", text=step.text)
+    await page.run("document.activeElement.select?.()")
+    await _type(page, step.text)
     return keys
+
+
+async def _type(page: Tab, text: str) -> None:
+    """Write a text into the focused field. In a list of choices, the first letters choose."""
+    if not await page.run("return document.activeElement.matches('select')"):
+        await page.call("Input.insertText", text=text)
+        return
+    for letter in text:
+        for kind in ("keyDown", "keyUp"):
+            await page.call("Input.dispatchKeyEvent", type=kind, key=letter, text=letter * (kind == "keyDown"))
 
 
 async def _click_by_keys(page: Tab, click: Click) -> int:
@@ -312,7 +398,8 @@ async def _click(page: Tab, click: Click) -> None:
 def prepare_tasks(stage: PagesStage, credited: str, hands: str) -> list[Task]:
     """Return the tasks for use with a mouse or a keyboard, with the data that each consumes."""
     kept, leaked = (stage.collector.send("POST", "/v1/customers/acme/keys", {}).json() for _ in range(2))
-    return list_tasks("acme", kept["start"], leaked["secret"], credited, f"{hands}@example.com")
+    number = stage.collector.get(f"/billing/invoices/{credited}", token=ADMIN).json()["number"]
+    return list_tasks("acme", kept["start"], leaked["secret"], credited, number, f"{hands}@example.com")
 
 
 async def do_tasks(

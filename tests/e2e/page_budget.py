@@ -5,7 +5,7 @@ from tests.support.filled_site import invoice_of, key_of, pages_of
 from tests.support.site import PagesStage
 from tests.support.visitor import Visitor
 
-BYTES_MAX = 100_000
+BYTES_MAX = 90_000
 """The most bytes of a page with all its resources, as sent."""
 LCP_MS_MAX = 1000.0
 SLOWER = 4

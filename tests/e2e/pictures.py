@@ -11,7 +11,6 @@ import sqlite3
 import tempfile
 import time
 from contextlib import closing
-from datetime import UTC, datetime
 from functools import partial
 from math import sin
 from pathlib import Path
@@ -27,7 +26,6 @@ from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages.availability import DAYS
 from edgeproxy.collector.pages.edge import EDGE
 from edgeproxy.collector.pages.price_changes import PRICE_CHANGE
-from edgeproxy.collector.pages.price_form import write_plans
 from edgeproxy.collector.pages.residencies import RESIDENCIES
 from edgeproxy.collector.pages.site import Audience
 from edgeproxy.wire.edge_report import format_fields
@@ -37,7 +35,15 @@ from loadtest.testbed.collector import ADMIN, SERVICE, sha256
 from loadtest.testbed.process import ROOT
 from loadtest.testbed.waiting import until
 from tests.e2e.browser import Chromium, Tab, tab
-from tests.support.filled_site import fill, held, invoice_of, key_of, pages_of, report_traffic
+from tests.support.filled_site import (
+    fill,
+    held,
+    invoice_of,
+    key_of,
+    pages_of,
+    report_traffic,
+    schedule_price_change,
+)
 from tests.support.oidc import AUDIENCE, Provider
 from tests.support.site import PagesStage
 from tests.support.two_residencies import sign_in_operator, two_residencies
@@ -190,10 +196,7 @@ def enliven(stage: PagesStage) -> None:
         database.execute("UPDATE incidents SET began_at = began_at - 1500 WHERE ended_at IS NULL")
     listed = partial(stage.collector.get, "/v1/customers/acme/keys", token=ADMIN, sort="-last_used_on", limit="3")
     until(lambda: all(key["last_used_on"] for key in listed().json()["keys"]), "the last use is written")
-    versions = stage.collector.get("/billing/plan-versions", token=ADMIN).json()["versions"]
-    dearer = write_plans(versions, {"standard@1/fee": "109", "standard@1/meters/llm_tokens/price": "0.012/1000"})
-    change = {"plans": dearer, "at": f"{datetime.now(UTC).year + 1}-02-01", "why": "The tokens of models cost us more"}
-    assert stage.collector.send("POST", "/billing/price-changes", change).status == 201
+    schedule_price_change(stage)
     for email, role in (("dev@example.com", "developer"), ("books@example.com", "billing")):
         contact = {"email": email, "role": role}
         assert stage.collector.send("POST", "/v1/customers/acme/contacts", contact).status == 201

@@ -14,6 +14,7 @@ from edgeproxy.collector.database.page_tables import checks
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.languages.reader import parse_time
 from edgeproxy.collector.pages.availability import DAYS
+from edgeproxy.collector.pages.price_form import write_plans
 from edgeproxy.collector.pages.site import Audience
 from edgeproxy.collector.pages_service import list_signed_in_pages
 from edgeproxy.wire.edge_report import format_fields
@@ -25,20 +26,27 @@ from tests.support.site import PLACES, PagesStage
 from tests.support.used_database import use_database
 from tests.support.visitor import Visitor
 
-ELSEWHERE = ("/receipt", "/pdf", "/csv", "/{change}", "/{edge}", "/residencies")
-"""Ends of paths that lead to another site, or to objects that only some tests or another collector create."""
-KEY = "/account/keys/{key}"
+ELSEWHERE = ("/receipt", "/pdf", "/csv", "/residencies")
+"""Ends of paths that lead to another site or a file, or are of another collector."""
+GIVEN = ("/account/keys/{key}", "/console/edges/{edge}", "/console/price-changes/{change}")
+"""Pages of objects that only some tests create."""
+EDGE_SEEN = "edge-eu-2"
+"""An edge that has reported usage, where a site is filled."""
 
 
-def pages_of(who: Audience, invoice: str, customer: str = "acme", key: str = "") -> dict[str, str]:
+def pages_of(
+    who: Audience, invoice: str, customer: str = "acme", key: str = "", edge: str = "", change: str = ""
+) -> dict[str, str]:
     """Return the path of each page for operators, or for a customer, by its path in the table of all pages.
 
-    The page of a key is included if its id is given.
+    The pages of a key, an edge and a price change are included if their ids are given.
     """
     month = datetime.now(UTC).strftime("%Y-%m")
-    places = PLACES | {"customer": customer, "invoice": invoice, "month": month, "key": key}
+    given = {"key": key, "edge": edge, "change": change}
+    places = PLACES | {"customer": customer, "invoice": invoice, "month": month} | given
+    left_out = tuple(path for path in GIVEN if not given[path.rpartition("{")[2][:-1]])
     shown = [page.path for page in list_signed_in_pages(sells=True) if (page.method, page.who) == ("GET", who)]
-    return {path: path.format(**places) for path in shown if not path.endswith(ELSEWHERE) and (key or path != KEY)}
+    return {path: path.format(**places) for path in shown if not path.endswith((*ELSEWHERE, *left_out))}
 
 
 def fill(stage: PagesStage) -> None:
@@ -46,7 +54,7 @@ def fill(stage: PagesStage) -> None:
     now = int(time.time())
     today = now // DAY * DAY
     about = format_fields(1.0)
-    for edge, region, since in (("edge-eu-2", "eu-west", now - 30), ("edge-us-1", "us-east", now - 900)):
+    for edge, region, since in ((EDGE_SEEN, "eu-west", now - 30), ("edge-us-1", "us-east", now - 900)):
         batch = Chain(edge, region, since).next(("bolt", "requests", "v1", 7))
         assert stage.collector.post(batch, fields=about).status == 200
         for minute in range(now // 60 * 60 - 1800, now // 60 * 60, 60):
@@ -155,6 +163,16 @@ def key_of(stage: PagesStage, customer: str) -> str:
     query = {"token": ADMIN, "sort": "-last_used_on", "limit": "1"}
     (found,) = stage.collector.get(f"/v1/customers/{customer}/keys", **query).json()["keys"]
     return str(found["id"])
+
+
+def schedule_price_change(stage: PagesStage) -> str:
+    """Schedule dearer prices of a plan for next year. Returns the id of the change."""
+    versions = stage.collector.get("/billing/plan-versions", token=ADMIN).json()["versions"]
+    dearer = write_plans(versions, {"standard@1/fee": "109", "standard@1/meters/llm_tokens/price": "0.012/1000"})
+    change = {"plans": dearer, "at": f"{datetime.now(UTC).year + 1}-02-01", "why": "The tokens of models cost us more"}
+    made = stage.collector.send("POST", "/billing/price-changes", change)
+    assert made.status == 201, made
+    return str(made.json()["id"])
 
 
 def held(stage: PagesStage) -> str:

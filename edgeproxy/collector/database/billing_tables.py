@@ -286,7 +286,7 @@ invoices = Table(
     # Page where the customer views and pays it.
     Column("url", BookText("invoices.url"), info=mark(STRIPE_ID, is_ended=True)),
     # As printed by Stripe; None until finalized there.
-    Column("number", BookText("invoices.number"), info=mark(STRIPE_ID, is_ended=True)),
+    Column("number", BookText("invoices.number", is_looked_up=True), info=mark(STRIPE_ID, is_ended=True)),
     Column("issued_at", INTEGER),  # When Stripe finalized it.
     Column("due_at", INTEGER),  # Equal to `issued_at` if it is charged automatically.
     Column("paid_at", INTEGER),
@@ -300,6 +300,7 @@ invoices = Table(
     UniqueConstraint("stripe_id", name="invoices_stripe_id_key"),
     Index("invoices_state", "state", "closes_at"),
     Index("invoices_state_id", "state", "id"),
+    Index("invoices_number", "number"),
     Index("invoices_unbooked", "id", sqlite_where=text(UNBOOKED_INVOICES), postgresql_where=text(UNBOOKED_INVOICES)),
     info=of_customers(ID, BOOKS, rights=CHANGE, copies="backups; Stripe"),
     sqlite_strict=True,

@@ -1,5 +1,6 @@
 """The readers of pages and mails: their language, and their formats of numbers, dates and money."""
 
+import math
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -45,9 +46,9 @@ class Reader(NamedTuple):
     def share(self, value: float, digits: int = 2) -> str:
         """Return a share of 1 in percent, truncated instead of rounded: 99.996 % is not 100 %, and 0.4 % is <1 %."""
         scale = 10.0 ** (digits + 2)
-        cut = int(value * scale + 1e-6) / scale
-        if value > 0 and not cut:
-            return f"<{self.share(1 / scale, digits)}"
+        cut = int(value * scale + math.copysign(1e-6, value)) / scale
+        if value and not cut:
+            return f"{'<' if value > 0 else '>'}{self.share(math.copysign(1 / scale, value), digits)}"
         form = self.locale.percent_formats[None].pattern
         if digits:
             form = form.replace("#,##0", f"#,##0.{'0' * digits}")
@@ -58,7 +59,9 @@ class Reader(NamedTuple):
         return numbers.format_currency(to_decimal(amount, currency), currency.upper(), locale=self.locale)
 
     def amount(self, amount: Decimal, currency: str) -> str:
-        """Return an amount given in whole units of a currency."""
+        """Return an amount given in whole units of a currency. An amount that is rounded to nothing has no sign."""
+        if not round(amount, numbers.get_currency_precision(currency)):
+            amount = Decimal(0)
         return numbers.format_currency(amount, currency, locale=self.locale)
 
     def whole_money(self, amount: int, currency: str = USD) -> str:

@@ -1,4 +1,6 @@
-"""The console's list of customers, and the search in it."""
+"""The console's list of customers, and the search for a customer or an invoice."""
+
+import re
 
 from aiohttp import web
 
@@ -7,10 +9,13 @@ from edgeproxy.collector.pages.list_pages import build_view, fetch_from, respond
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
 from edgeproxy.collector.pages.site import ApiRefusedError, Page, Visit, format_path
 
+INVOICE_NUMBER = re.compile(r"[A-Za-z0-9]{1,20}-[0-9]{1,10}")
+"""The form of the numbers that Stripe prints. A name may have it too."""
 CUSTOMERS_MAX = 50
 """Most customers in a search result."""
 SEARCH = "/console/search"
 CUSTOMER = "/console/customers/{customer}"
+INVOICE = "/console/invoices/{invoice}"
 LISTING = Listing(
     "customers",
     (
@@ -49,10 +54,15 @@ async def show_customers(visit: Visit) -> web.Response:
 
 
 async def search_customers(visit: Visit) -> web.Response:
-    """Show the customers that match a text. A single match is opened. The text may be a key, so it is in no URL."""
+    """Show the customers that match a text. A single match is opened. The text may be a key, so it is in no URL.
+
+    The number of an invoice opens the invoice if the visitor may see invoices.
+    """
     search = visit.form.get("q", "").strip()
     if not search:
         return visit.redirect("/console/customers")
+    if (invoice := await _find_invoice(visit, search)) is not None:
+        return visit.redirect(format_path(INVOICE, invoice=invoice))
     response = await visit.call("GET", "/v1/customers", query={"limit": str(CUSTOMERS_MAX), "search": search})
     if response.status == 400:  # No customer can have such a name.
         return _render_customers(visit, build_view(visit, LISTING, []), search)
@@ -61,6 +71,15 @@ async def search_customers(visit: Visit) -> web.Response:
     if len(response.body["customers"]) == 1:
         return visit.redirect(format_path(CUSTOMER, customer=response.body["customers"][0]["name"]))
     return _render_customers(visit, build_view(visit, LISTING, response.body["customers"]), search)
+
+
+async def _find_invoice(visit: Visit, number: str) -> str | None:
+    """Return the id of the invoice with this number, or None if there is none or the visitor may not see it."""
+    if not INVOICE_NUMBER.fullmatch(number) or not visit.signed_in.who.roles & {"admin", "billing", "support"}:
+        return None
+    response = await visit.call("GET", "/billing/invoices", query={"number": number.upper(), "limit": "2"})
+    invoices = response.body["invoices"] if response.is_success else []
+    return str(invoices[0]["id"]) if len(invoices) == 1 else None
 
 
 def mark_match(text: str, search: str) -> tuple[str, str, str]:

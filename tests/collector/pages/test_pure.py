@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -369,6 +370,8 @@ def test_shares_are_cut_off_so_that_nothing_less_is_called_100_percent() -> None
     assert choose_reader("en", None).share(0.004, 0) == "<1%", "little is not nothing"
     assert choose_reader("de", None).share(0.0004, 1) == "<0,1\xa0%"
     assert choose_reader("en", None).share(0.0, 1) == "0.0%"
+    assert choose_reader("en", None).share(-0.004, 0) == ">-1%"
+    assert choose_reader("en", None).amount(Decimal("-0.004"), "USD") == "$0.00"
 
 
 def test_a_form_counts_only_from_a_page_of_this_site() -> None:

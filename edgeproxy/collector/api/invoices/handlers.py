@@ -103,7 +103,7 @@ class InvoiceHandlers(CustomerBillingHandlers):
             raise ChangeRejectedError(request_codes.QUERY_INVALID, INVALID_FIELDS, [FieldFault("sort", why)])
         async with self._database.reading() as connection:
             customer = None if name is None else (await customers.get_row(connection, name)).id
-            filters = {"customer": customer, "period": query.period, "state": query.state}
+            filters = {"customer": customer, "period": query.period, "state": query.state, "number": query.number}
             rows = await invoices.list_invoices(connection, query.cursor, query.limit, sort=query.sort, **filters)
         return {"invoices": [hide_staff_reasons(call.holder, invoice) for invoice in rows], **next_page(rows.next)}
 

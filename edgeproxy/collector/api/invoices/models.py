@@ -56,6 +56,8 @@ class InvoicesQuery(AnyCustomerQuery):
     """Only invoices of the period that starts on this day, such as 2027-03-01."""
     state: Printed | None = None
     """Only invoices in this state, such as `open`."""
+    number: Printed | None = None
+    """Only the invoice with this number, as Stripe has printed it."""
     sort: Literal["created_at", "-created_at", "due_at", "-due_at", "total", "-total", "amount_due", "-amount_due"] = (
         "-created_at"
     )

@@ -424,9 +424,17 @@ async def find_owner(connection: AsyncConnection, number: str) -> str | None:
 
 
 async def list_invoices(
-    connection: AsyncConnection, after: str | None, limit: int, *, sort: str = NEWEST_FIRST, **only: str | None
+    connection: AsyncConnection,
+    after: str | None,
+    limit: int,
+    *,
+    sort: str = NEWEST_FIRST,
+    number: str | None = None,
+    **only: str | None,
 ) -> ReadPage[Invoice]:
     """Return at most `limit` invoices after an id, in the order of `sort`. `only` filters by equal column values."""
     conditions = [invoices.c[name] == value for name, value in only.items() if value is not None]
+    if number is not None:
+        conditions.append(match_book_text(connection, invoices.c.number, number))
     rows = await fetch_invoices(connection, *conditions, limit=limit + 1, sort=sort, after=after)
     return parse_page(invoices.name, rows, limit, to_response, attrgetter("id"))

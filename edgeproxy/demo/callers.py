@@ -1,0 +1,42 @@
+"""Atlas's programs: they call the API all the time, so that pages have traffic, and usage by key and region."""
+
+from itertools import cycle
+from threading import Event, Thread
+
+from edgeproxy.demo.company import ATLAS, Company
+from edgeproxy.demo.services import Services
+from edgeproxy.demo.web import send
+
+PAUSE_SECONDS = 0.5
+PATHS = ("/get", "/anything/orders", "/get", "/anything/search", "/get", "/status/404")
+"""Few of the answers are errors, as of a program with a mistake."""
+KEYS = ("demo", "demo", "reports")
+"""The names of the keys, in turn: one is used more than the other."""
+
+
+class Callers:
+    """A thread that sends requests to each region in turn until it is ended."""
+
+    def __init__(self, services: Services, company: Company) -> None:
+        self._is_ended = Event()
+        self._services = services
+        self._keys = {name: company.key(ATLAS, name) for name in KEYS}
+        self._thread = Thread(target=self._run, name="callers", daemon=True)
+
+    def start(self) -> None:
+        """Send requests from now on."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Send no further request."""
+        self._is_ended.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        for region, path, name in zip(cycle(self._services.regions), cycle(PATHS), cycle(KEYS), strict=False):
+            if self._is_ended.wait(PAUSE_SECONDS):
+                return
+            try:
+                send(f"{self._services.edge(region)}{path}", headers={"X-API-Key": self._keys[name]}, seconds=2)
+            except OSError:  # The edge is down: its reader has killed it, to see how it is started again.
+                continue

@@ -24,7 +24,7 @@ from yarl import URL
 
 from edgeproxy.base import log
 from edgeproxy.base.outgoing_proxy import OutgoingProxy, find_proxy
-from edgeproxy.base.trust import TlsFilesError, create_context, format_tls_error
+from edgeproxy.base.trust import TlsFiles, TlsFilesError, format_tls_error
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -52,6 +52,8 @@ FRAMING_FACTOR: Final = 8
 the wire."""
 
 
+DEFAULT_FILES: Final = TlsFiles()
+"""The trusted authorities, and no certificate of the client."""
 FindTarget = Callable[[str, int], Awaitable[str]]
 """Checks and returns the address of a host and port for a request to a proxy. Raises OSError."""
 
@@ -296,8 +298,9 @@ class _Tunnel:
 class _Connector(aiohttp.TCPConnector):
     """Creates connections that are read within bounds."""
 
-    def __init__(self, peer: HttpPeer, find_target: FindTarget | None, **options: Any) -> None:
+    def __init__(self, peer: HttpPeer, find_target: FindTarget | None, files: TlsFiles, **options: Any) -> None:
         super().__init__(**options)
+        self._files = files
         self._find_target = find_target
         create_handler = functools.partial(BoundedResponseHandler, loop=self._loop, peer=peer)
         self._factory = create_handler  # type: ignore[assignment]
@@ -392,10 +395,10 @@ class _Connector(aiohttp.TCPConnector):
             raise OutgoingProxyError(tunnel.proxy, problem) from None
 
     def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext | None:
-        """Return the TLS context of a request. By default it trusts the currently trusted authorities."""
+        """Return the TLS context of a request. By default it is of the current files."""
         if req.is_ssl() and req.ssl is True and self._ssl is True:
             try:
-                return create_context()
+                return self._files.create_context()
             except TlsFilesError as error:
                 raise aiohttp.ClientConnectionError(str(error)) from error
         return super()._get_ssl_context(req)
@@ -406,7 +409,7 @@ def open_session(
     *,
     seconds: float | None = None,
     timeout: aiohttp.ClientTimeout | None = None,
-    tls: ssl.SSLContext | bool = True,
+    tls: ssl.SSLContext | TlsFiles = DEFAULT_FILES,
     headers: Mapping[str, str] | None = None,
     auto_decompress: bool = True,
     find_target: FindTarget | None = None,
@@ -415,14 +418,18 @@ def open_session(
     """Open a session for calls of one kind of server. The session keeps no cookies.
 
     `seconds` replaces `peer.seconds_max`, for example by the value of a setting. `timeout` replaces all of the peer's
-    bounds in time. `find_target` names the address that a proxy is asked for. `connector` has further options for
-    aiohttp's connector. Calls raise AnswerBoundError, aiohttp.ClientError and TimeoutError.
+    bounds in time. `tls`: with files, each new connection uses their current content. `find_target` names the address
+    that a proxy is asked for. `connector` has further options for aiohttp's connector.
+
+    Calls raise AnswerBoundError, aiohttp.ClientError and TimeoutError.
     """
     if timeout is None:
         total = peer.seconds_max if seconds is None else seconds
         timeout = aiohttp.ClientTimeout(total=total, connect=peer.connect_seconds_max)
+    context: ssl.SSLContext | bool = tls if isinstance(tls, ssl.SSLContext) else True
+    files = tls if isinstance(tls, TlsFiles) else DEFAULT_FILES
     return aiohttp.ClientSession(
-        connector=_Connector(peer, find_target, ssl=tls, **connector),
+        connector=_Connector(peer, find_target, files, ssl=context, **connector),
         timeout=timeout,
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,

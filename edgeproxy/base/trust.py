@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import NamedTemporaryFile, _TemporaryFileWrapper
+from typing import NamedTuple, Protocol
 
 AUTHORITY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 CONTEXTS_MAX = 64
@@ -28,6 +29,37 @@ _Arguments = tuple[Path | None, Path | None, Path | None, bool, bool]
 
 class TlsFilesError(OSError):
     """A missing or invalid file of authorities or of an own certificate. The message names the file and the reason."""
+
+
+class OwnTlsSettings(Protocol):
+    """The settings of connections with files of their own; paths are of PEM files."""
+
+    @property
+    def verify(self) -> bool: ...
+    @property
+    def ca(self) -> Path | None: ...
+    @property
+    def cert(self) -> Path | None: ...
+    @property
+    def key(self) -> Path | None: ...
+
+
+class TlsFiles(NamedTuple):
+    """The files of connections, for clients that live longer than a context."""
+
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    verify: bool = True
+
+    @classmethod
+    def from_settings(cls, settings: OwnTlsSettings) -> "TlsFiles":
+        """Return the files that the configuration names."""
+        return cls(settings.ca, settings.cert, settings.key, settings.verify)
+
+    def create_context(self) -> ssl.SSLContext:
+        """Return the context for a connection that begins now. Raises TlsFilesError."""
+        return create_context(self.ca, self.cert, self.key, verify=self.verify, check_hostname=self.verify)
 
 
 class _Trust:
@@ -95,6 +127,7 @@ def create_context(
         return known[1]
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False  # RFC 9525 section 6.4: names stand in subjectAltName alone.
     if not verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     else:

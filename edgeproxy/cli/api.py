@@ -90,6 +90,8 @@ class Api:
         from urllib.parse import urlencode
         from urllib.request import Request
 
+        from edgeproxy.base.outgoing_proxy import describe_way
+
         parameters = {name: value for name, value in {**(query or {}), "dry_run": dry_run}.items() if value is not None}
         url = f"{self._url}{path}{'?' + urlencode(parameters) if parameters else ''}"
         fields = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
@@ -106,7 +108,8 @@ class Api:
                 return None
             fail(_format_problem(error.status, error.read()), 1)
         except (URLError, OSError, HTTPException) as error:
-            fail(f"{self._url} does not answer: {getattr(error, 'reason', None) or error}", 1)
+            way = describe_way(self._url)
+            fail(f"{self._url} does not answer{way}: {getattr(error, 'reason', None) or error}", 1)
         except ValueError:
             fail(f"{self._url} does not answer as a collector does", 1)
 
@@ -132,13 +135,16 @@ class Api:
     @cached_property
     def _opener(self) -> "OpenerDirector":
         """The sender of requests. It is kept, because reading the system's authorities takes longer than a call."""
-        from urllib.request import HTTPSHandler, build_opener
+        from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
+        from edgeproxy.base.outgoing_proxy import find_proxy
         from edgeproxy.base.trust import create_context
 
+        proxy = find_proxy(self._url)
+        through = ProxyHandler({} if proxy is None else dict.fromkeys(("http", "https"), proxy.full_url))
         if not self._url.startswith("https:"):
-            return build_opener()
-        return build_opener(HTTPSHandler(context=create_context(self._ca)))
+            return build_opener(through)
+        return build_opener(through, HTTPSHandler(context=create_context(self._ca)))
 
     def _connect(self, send: Callable[[], Response]) -> Response:
         """Send a request, again and again for CONNECT_SECONDS while connections are refused."""

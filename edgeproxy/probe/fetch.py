@@ -47,6 +47,7 @@ def create_fetch(ca: str | None) -> Fetch:
     OSError.
     """
     context = ssl.create_default_context()
+    context.hostname_checks_common_name = False  # RFC 9525 section 6.4, as in edgeproxy.base.trust.
     load_trusted(context)
     if ca is not None:
         context.load_verify_locations(ca)

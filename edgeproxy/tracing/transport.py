@@ -5,7 +5,6 @@ proxies, and do not report how many spans a receiver rejected. A receiver is not
 followed, an answer is read up to a bound, and each attempt has a deadline.
 """
 
-import ssl
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Final, NamedTuple, Protocol
@@ -17,11 +16,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.http_answer import parse_retry_after, read_prefix
 from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.tasks import run_in_thread
-from edgeproxy.base.trust import TlsFilesError
+from edgeproxy.base.trust import TlsFiles, TlsFilesError
 from edgeproxy.config.tracing import TRACES_PATH, Tracing
 
 ANSWER_BYTES_MAX: Final = 64 << 10
@@ -86,13 +84,13 @@ class HttpTransport:
 
     async def _open(self) -> aiohttp.ClientSession:
         settings = self._settings
-        context: ssl.SSLContext | bool = True
+        files = TlsFiles.from_settings(settings.tls)
         if settings.endpoint.startswith("https://"):
-            context = await run_in_thread("load certificates for tracing", lambda: ClientTls(settings.tls).context)
+            await run_in_thread("load certificates for tracing", files.create_context)
         return open_session(
             PEER,
             seconds=settings.timeout,
-            tls=context,
+            tls=files,
             headers={**settings.headers, "Content-Type": "application/x-protobuf", "Accept-Encoding": "identity"},
             auto_decompress=False,
             limit=1,

@@ -20,6 +20,7 @@ from edgeproxy.base import event_loop, issuer_documents
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.http_peer import HttpPeer
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.base.trust import TlsFiles
 from edgeproxy.collector.billing.stripe import client as stripe
 from edgeproxy.collector.exports import clickhouse
 from edgeproxy.collector.pages import checks
@@ -109,7 +110,7 @@ async def fetch_keys(url: str, seconds: float, ready: Ready) -> object:
 
 
 async def report_latencies(url: str, seconds: float, ready: Ready) -> object:
-    client = beacon.Collector(url, "token", ClientTls(UpstreamTls()).context, None)
+    client = beacon.Collector(url, "token", TlsFiles(), None)
     ready()
     try:
         return await client.fetch_best("192.0.2.0/24", None, 0.0)

@@ -6,6 +6,7 @@ import time
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,6 +15,7 @@ import pytest
 from edgeproxy.base import http_peer, log, outgoing_proxy, trust
 from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.outgoing_proxy import find_proxy, set_proxy
+from edgeproxy.cli import api
 from edgeproxy.collector.encryption import aws_kms
 from edgeproxy.collector.exports import storage
 from edgeproxy.collector.webhooks import http_post
@@ -24,9 +26,11 @@ from loadtest.testbed.ports import HOST
 from loadtest.testbed.squid import PROGRAM, Squid
 from loadtest.testbed.threaded_server import Threaded
 from tests.e2e.test_hostile_peers import limit_calls
+from tests.support.documented_tables import read_table
 from tests.support.logs import capture_logs
-from tests.support.tls_peers import LEAVING, TlsPeer, build_aws_environment
+from tests.support.tls_peers import LEAVING, PAST_ROWS, PROXY_ROWS, STAYING, TRUSTING, TlsPeer, build_aws_environment
 
+PAGE = Path(__file__).parents[2] / "docs/operations/outgoing-calls.md"
 NAME = "service.test"
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 SECONDS_MAX = 60.0
@@ -82,23 +86,28 @@ def peer(tmp_path: Path) -> Iterator[TlsPeer]:
         yield made
 
 
+def know_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process know the service's name, which Squid alone knows otherwise."""
+    look_up = socket.getaddrinfo
+
+    def find(host: str, *arguments: object, **options: object) -> object:
+        return look_up(HOST if host == NAME else host, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(socket, "getaddrinfo", find)
+
+
 def call(name: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch) -> str:
     """Make a call, and return its result or its error as text."""
     url = f"https://{NAME}:{peer.port}"
     for variable, value in build_aws_environment(url).items():
         monkeypatch.setenv(variable, value)
     if name == "webhook":  # Its name is looked up here, so that its addresses can be checked.
-        look_up = socket.getaddrinfo
-
-        def find(host: str, *arguments: object, **options: object) -> object:
-            return look_up(HOST if host == NAME else host, *arguments, **options)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(socket, "getaddrinfo", find)
+        know_name(monkeypatch)
 
     async def run() -> str:
         try:
             async with asyncio.timeout(SECONDS_MAX):
-                return repr(await LEAVING[name](url))
+                return repr(await TRUSTING[name](url))
         except Exception as error:
             return f"{error!r} {error}"
 
@@ -166,14 +175,38 @@ def test_customer_s_webhook_reaches_no_internal_address_through_the_proxy(
     assert len(squid.requests) == before
 
 
+@pytest.mark.parametrize("name", STAYING)
+def test_other_calls_go_past_the_proxy(name: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def serve(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    with ServedInThread(serve) as proxy:
+        set_proxy(f"http://{HOST}:{proxy.port}", ())
+        for variable in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+            monkeypatch.setenv(variable, f"http://{HOST}:{proxy.port}")
+        know_name(monkeypatch)
+        result = call(name, peer, monkeypatch)
+    assert peer.heard, result
+    assert not proxy.connections
+
+
+def test_each_row_of_the_documented_table_is_tried() -> None:
+    rows = read_table(PAGE.read_text(), "through the proxy")
+    assert [cell for cell, _ in rows if cell] == list(PROXY_ROWS)
+    assert [cell for _, cell in rows if cell] == list(PAST_ROWS)
+    assert sorted(chain.from_iterable(PROXY_ROWS.values())) == sorted(LEAVING)
+    assert sorted(chain.from_iterable(PAST_ROWS.values())) == sorted(STAYING)
+
+
 @contextmanager
 def limit_leaving_calls(seconds: float) -> Iterator[None]:
     """Limit the calls whose seconds are no argument."""
     with limit_calls(seconds), pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "REQUEST_SECONDS_MAX", seconds)
         patch.setattr(storage, "RETRIES", {"max_retries": 0})
-        patch.setattr(aws_kms, "CALL_SECONDS", seconds)
+        patch.setattr(aws_kms, "CALL_SECONDS", KMS_SECONDS)
         patch.setattr(acme_order, "CALL_SECONDS", seconds)
+        patch.setattr(api, "RESPONSE_SECONDS", seconds)
         yield
 
 
@@ -189,7 +222,9 @@ FAULTS = {
 """The answer of a proxy to each request; None: no answer."""
 FAULT_SECONDS = 3.0
 """Seconds for a call that only its time ends. Two calls have 5 s of their own."""
-FAULT_SECONDS_MAX = 15.0
+FAULT_SECONDS_MAX = 20.0
+KMS_SECONDS = 10.0
+"""Seconds for AWS KMS, whose library takes some of them to load."""
 PASSWORD = "hush-hush"
 TRACES = (PASSWORD, b64encode(f"me:{PASSWORD}".encode()).decode())
 

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,24 @@ from edgeproxy.base import trust
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.config.tls import UpstreamTls
-from loadtest.testbed.authority import Authority, Pair
-from tests.support.tls_peers import LASTING, PRESENTING, TRUSTING, TlsPeer, build_aws_environment
+from loadtest.testbed.authority import Authority
+from tests.support.documented_tables import read_table
+from tests.support.tls_peers import (
+    LASTING,
+    NO_FILES,
+    OWN_CALLS,
+    PRESENTING,
+    TRUST_ROWS,
+    TRUSTING,
+    UNVERIFYING,
+    TlsPeer,
+    build_aws_environment,
+)
 
+PAGE = Path(__file__).parents[2] / "docs/operations/outgoing-calls.md"
 NAME = "localhost"
+ACCEPT_COMMON_NAMES = frozenset(("traces over gRPC", "AWS KMS"))
+"""Calls whose library accepts a common name if there is no `subjectAltName`, as the page says."""
 SECONDS_MAX = 60.0
 
 
@@ -133,14 +148,61 @@ def test_call_presents_its_own_certificate(name: str, tmp_path: Path, authority:
     own, wrong = clients.issue("client"), authority.issue("client")
     with TlsPeer(authority.issue(NAME), clients.file) as peer:
         for pair, calls in ((None, 0), (wrong, 0), (own, 1)):
-
-            async def run(pair: Pair | None = pair) -> None:
-                with suppress(Exception):
-                    async with asyncio.timeout(SECONDS_MAX):
-                        await PRESENTING[name](f"https://{NAME}:{peer.port}", pair)
-
-            asyncio.run(run())
+            call_with_own(name, peer.port, NO_FILES if pair is None else UpstreamTls(cert=pair.cert, key=pair.key))
             assert len(peer.heard) == calls, (name, pair)
+
+
+def call_with_own(name: str, port: int, tls: UpstreamTls) -> None:
+    """Make a call with TLS settings of its own. Its result does not matter."""
+
+    async def run() -> None:
+        with suppress(Exception):
+            async with asyncio.timeout(SECONDS_MAX):
+                await OWN_CALLS[name](f"https://{NAME}:{port}", tls)
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("name", OWN_CALLS)
+def test_authorities_of_a_call_replace_those_of_the_site(
+    name: str, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The authorities of `probe` are added to those of the site instead."""
+    ours, theirs = authority, Authority(tmp_path, "theirs")
+    for variable, value in build_aws_environment("").items():
+        monkeypatch.setenv(variable, value)
+    for own, site, is_accepted in ((ours, theirs, True), (theirs, ours, name == "probe")):
+        trust.set_trust([site.file])
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(own.file))
+        with TlsPeer(ours.issue(NAME)) as peer:
+            monkeypatch.setenv("AWS_ENDPOINT_URL_KMS", f"https://{NAME}:{peer.port}")
+            call_with_own(name, peer.port, UpstreamTls(ca=own.file))
+            assert bool(peer.heard) == is_accepted
+
+
+@pytest.mark.parametrize("name", UNVERIFYING)
+def test_call_without_verification_accepts_any_certificate(name: str, authority: Authority) -> None:
+    with TlsPeer(authority.issue("other.test")) as peer:
+        call_with_own(name, peer.port, UpstreamTls(verify=False))
+    assert peer.heard
+
+
+@pytest.mark.parametrize("name", TRUSTING)
+def test_common_name_is_no_name_of_the_server(name: str, authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    trust.set_trust([authority.file])
+    with TlsPeer(authority.issue(common=NAME)) as peer:
+        call(name, peer.port, monkeypatch)
+    assert bool(peer.heard) == (name in ACCEPT_COMMON_NAMES)
+
+
+def test_each_row_of_the_documented_table_is_tried() -> None:
+    """The cells of a row say which kinds of settings of its own it has."""
+    rows = {cells[0]: cells[1:] for cells in read_table(PAGE.read_text(), "connection")}
+    assert rows.keys() == TRUST_ROWS.keys()
+    assert sorted(chain.from_iterable(TRUST_ROWS.values())) == sorted(TRUSTING)
+    for row, names in TRUST_ROWS.items():
+        for cell, tried in zip(rows[row], (OWN_CALLS, PRESENTING, UNVERIFYING), strict=True):
+            assert (cell != "–") == any(name in tried for name in names), (row, cell)
 
 
 def test_session_follows_a_file_that_is_replaced(tmp_path: Path, authority: Authority) -> None:

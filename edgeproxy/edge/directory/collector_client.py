@@ -1,13 +1,12 @@
 """The client of the collector's directory, over HTTP, with the token and the TLS of `usage`."""
 
 import asyncio
-from functools import partial
 
 import aiohttp
 import orjson
 
 from edgeproxy.base.http_peer import AnswerBoundError, HttpPeer, open_session
-from edgeproxy.base.trust import create_context
+from edgeproxy.base.trust import TlsFiles
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.edge.usage.transport import CONNECT_SECONDS, describe_error
 from edgeproxy.hub.errors import HubUnavailableError
@@ -76,8 +75,9 @@ class CollectorClient:
         tls = self._tls
         if tls is None:
             return open_session(PEER)
-        create = partial(create_context, tls.ca, tls.cert, tls.key, verify=tls.verify, check_hostname=tls.verify)
-        return open_session(PEER, tls=await asyncio.to_thread(create))
+        files = TlsFiles.from_settings(tls)
+        await asyncio.to_thread(files.create_context)  # It raises errors of the files, and is stored for connections.
+        return open_session(PEER, tls=files)
 
 
 def _parse_detail(body: bytes) -> str:

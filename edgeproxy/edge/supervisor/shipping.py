@@ -1,17 +1,15 @@
 """Shipping of one spool to the collector: the sender, its connection and its certificates."""
 
 import asyncio
-import ssl
 import time
 from collections.abc import Callable
 from functools import partial
 from http import HTTPStatus
 from typing import ParamSpec, TypeVar
 
-from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.tasks import Tasks, run_in_thread
-from edgeproxy.base.trust import TlsFilesError
+from edgeproxy.base.trust import TlsFiles, TlsFilesError
 from edgeproxy.config.edge.usage import Usage
 from edgeproxy.edge.usage.ship import Reply, Shipper, ShippingStatus
 from edgeproxy.edge.usage.spool import Spool
@@ -104,14 +102,13 @@ class Shipping:
     async def _connect(self) -> HttpTransport:
         """Create a connection. Raises OSError if the certificates cannot be loaded; the sender then tries again."""
         usage = self.usage
-        context: ssl.SSLContext | None = None
+        files = TlsFiles.from_settings(usage.tls)
         if usage.collector.startswith("https://"):
             try:
-                outward = await run_in_thread("load certificates for shipping", partial(ClientTls, usage.tls))
+                await run_in_thread("load certificates for shipping", files.create_context)
             except TlsFilesError as error:
                 raise OSError(f"its certificates cannot be loaded: {error}") from error
-            context = outward.context
-        return HttpTransport(usage.collector, usage.token or "", tls=context, server_name=usage.tls.server_name)
+        return HttpTransport(usage.collector, usage.token or "", tls=files, server_name=usage.tls.server_name)
 
     async def _hang_up(self) -> None:
         if self._http is not None:

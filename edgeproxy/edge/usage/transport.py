@@ -10,8 +10,9 @@ import orjson
 import zstandard
 
 from edgeproxy.base.http_answer import parse_retry_after
-from edgeproxy.base.http_peer import HttpPeer, open_session
+from edgeproxy.base.http_peer import DEFAULT_FILES, HttpPeer, open_session
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.base.trust import TlsFiles
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.wire.batch import Batch, format_headers
 
@@ -35,7 +36,7 @@ class UnansweredError(OSError):
 class HttpTransport:
     """A `ship.Send` to the collector at `url`, for example http://127.0.0.1:9100, on one connection that is kept.
 
-    `token`: empty for none. `tls`: for https; None for the system's authorities. `server_name`: the name in the
+    `token`: empty for none. `tls`: for https. `server_name`: the name in the
     certificate if it differs from the host's. `connect` and `total` in seconds.
     """
 
@@ -44,7 +45,7 @@ class HttpTransport:
         url: str,
         token: str = "",
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | TlsFiles = DEFAULT_FILES,
         server_name: str | None = None,
         connect: float = CONNECT_SECONDS,
         total: float = ATTEMPT_SECONDS,
@@ -94,8 +95,7 @@ class HttpTransport:
             raise UnansweredError(describe_error(error)) from error
 
     def _open(self) -> aiohttp.ClientSession:
-        tls = True if self._tls is None else self._tls
-        return open_session(PEER, tls=tls, auto_decompress=False, limit=1)  # Each call has its own timeout.
+        return open_session(PEER, tls=self._tls, auto_decompress=False, limit=1)  # Each call has its own timeout.
 
     async def close(self) -> None:
         """Close the connection."""

@@ -1,7 +1,6 @@
 """The beacon's client of the collector: sends reports in batches, and fetches best regions."""
 
 import asyncio
-import ssl
 from collections import OrderedDict, deque
 from urllib.parse import urlencode
 
@@ -11,6 +10,7 @@ import orjson
 from edgeproxy.base import log
 from edgeproxy.base.http_peer import HttpPeer, open_session
 from edgeproxy.base.json_values import JsonObject
+from edgeproxy.base.trust import TlsFiles
 from edgeproxy.regions.latencies import Report
 
 REPORTS_AT_ONCE = 500
@@ -35,7 +35,7 @@ class RejectedReportsError(CollectorUnavailableError):
 class Collector:
     """A client of one collector, over persistent connections."""
 
-    def __init__(self, url: str, token: str, tls: ssl.SSLContext, server_name: str | None) -> None:
+    def __init__(self, url: str, token: str, tls: TlsFiles, server_name: str | None) -> None:
         self._url = url
         self._fields = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
         self._server_name = server_name

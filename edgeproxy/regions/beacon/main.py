@@ -9,12 +9,11 @@ from aiohttp import web
 
 from edgeproxy import __version__
 from edgeproxy.base import event_loop, log
-from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.base.core_dumps import forbid_core_dumps
 from edgeproxy.base.descriptor_limit import raise_descriptor_limit
 from edgeproxy.base.exit_deadline import end_after_signals
 from edgeproxy.base.tasks import Tasks
-from edgeproxy.base.trust import TlsFilesError
+from edgeproxy.base.trust import TlsFiles, TlsFilesError
 from edgeproxy.base.web_listener import Bounds, WebListener
 from edgeproxy.config.addresses import Address
 from edgeproxy.config.collector.regions import BeaconSettings
@@ -37,23 +36,23 @@ def run(settings: BeaconSettings) -> int:
     try:
         country = settings.country
         countries = Countries(country.file) if country is not None and country.file is not None else None
-        event_loop.run(serve(settings, ClientTls(settings.tls), countries, bind(settings.listen)))
+        tls = TlsFiles.from_settings(settings.tls)
+        tls.create_context()
+        event_loop.run(serve(settings, tls, countries, bind(settings.listen)))
     except (InvalidCountryDatabaseError, TlsFilesError, OSError) as error:
         print(f"edgeproxy: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-async def serve(
-    settings: BeaconSettings, tls: ClientTls, countries: Countries | None, listening: socket.socket
-) -> None:
+async def serve(settings: BeaconSettings, tls: TlsFiles, countries: Countries | None, listening: socket.socket) -> None:
     """Serve on this socket until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     end_after_signals((signal.SIGTERM, signal.SIGINT), lambda: END_SECONDS)
     tasks, logger, connections = Tasks(), log.get_logger(), WebListener(CONNECTIONS)
-    collector = Collector(settings.collector, settings.token or "", tls.context, tls.server_name)
+    collector = Collector(settings.collector, settings.token or "", tls, settings.tls.server_name)
     beacon = Beacon(settings, collector, countries)
     runner = web.AppRunner(beacon.create_application(connections), access_log=None, shutdown_timeout=DRAIN_SECONDS)
     await runner.setup()

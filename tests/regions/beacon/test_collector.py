@@ -7,8 +7,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from edgeproxy.base.client_tls import ClientTls
-from edgeproxy.config.tls import UpstreamTls
+from edgeproxy.base.trust import TlsFiles
 from edgeproxy.regions.beacon.collector import QUEUED_MAX, REPORTS_AT_ONCE, Collector
 from edgeproxy.regions.latencies import Report
 
@@ -45,7 +44,7 @@ async def send(api: Api, reports: list[Report]) -> Collector:
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
     port = runner.addresses[0][1]
-    collector = Collector(f"http://127.0.0.1:{port}", "token", ClientTls(UpstreamTls()).context, None)
+    collector = Collector(f"http://127.0.0.1:{port}", "token", TlsFiles(), None)
     for report in reports:
         collector.enqueue(report)
     await collector.close()

@@ -12,7 +12,7 @@ from edgeproxy.edge import problem_codes
 from edgeproxy.edge.body_usage.prompts import UNKNOWN
 from edgeproxy.edge.errors import DirectResponseError, RejectedError
 from edgeproxy.edge.http1 import message, stamps
-from edgeproxy.edge.http1.field_values import find_value
+from edgeproxy.edge.http1.field_values import find_value, remove_field
 from edgeproxy.edge.http1.fields import FOLD_TABLE, KEY_FIELDS, FieldKind, FieldRules
 from edgeproxy.edge.http1.grammar import OWS, parse_field_name, parse_host
 from edgeproxy.edge.http1.path import normalize_target
@@ -22,6 +22,7 @@ from edgeproxy.edge.proxy.exchange.exchange import Exchange, Outcome
 from edgeproxy.edge.proxy.exchange.forwarding import Refusal
 from edgeproxy.edge.proxy.exchange.request_wait import Wait
 from edgeproxy.edge.proxy.observation.exchange_states import AWAITS_CLAIMS, UNREAD, WAITING
+from edgeproxy.edge.proxy.routing.basic_credentials import AUTHORIZATION
 from edgeproxy.edge.proxy.routing.query_key import find_key
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class AuthorizationCheck(Exchange):
             raise RejectedError(400, "A key in the query would go on to the service: send it in a field", close=False)
         self.snapshot.paths.check(self.path, self.method, self.site, self)
 
-    def apply_preauth_policy(self, policy: "PreAuthPolicy") -> None:
+    def ask_policy(self, policy: "PreAuthPolicy") -> None:
         """Apply only the conditions. The proxy handles redirects, fixed answers and preflights itself."""
         policy.admit(self)
 
@@ -201,7 +202,10 @@ class AuthorizationCheck(Exchange):
         """
         snapshot, route = self.snapshot, self.route
         assert route is not None
-        lines = (self.credentials if snapshot.forwards_key(route) else self.head.unkeyed) + self.keep
+        is_forwarding = snapshot.forwards_key(route)
+        lines = (self.credentials if is_forwarding else self.head.unkeyed) + self.keep
+        if route.users is not None and not is_forwarding:
+            lines = remove_field(lines, AUTHORIZATION)
         rests = dict.fromkeys((*KEY_FIELDS, *snapshot.lines.rules.keys, b"cookie", b"sec-websocket-protocol"), b"")
         for line in lines.split(b"\r\n"):
             name = parse_field_name(line)

@@ -280,10 +280,14 @@ class Exchange(Forwarding):
         read.
         """
         if self.wait is None or self.wait.policy is not policy:
-            policy.admit(self)
-            policy.answer(self)
+            self.ask_policy(policy)
         if policy.checks_password:
             self.identity = self.snapshot.directory.unverified
+
+    def ask_policy(self, policy: "PreAuthPolicy") -> None:
+        """Ask the policy once. Raises RejectedError if it refuses or answers the request."""
+        policy.admit(self)
+        policy.answer(self)
 
     def find_preflight_route(self, refusal: RejectedError) -> "Route":
         """Find the route that a preflight asks about if its own method has none.

@@ -1,6 +1,7 @@
 """What other proxies ask about requests of theirs, and what nobody else learns."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,23 @@ async def test_every_stamp_and_every_field_of_keys_is_stated(edge: Edge) -> None
     assert [answer[name] for name in own] == ["", "Basic x", "c=d; a=b", "own", ""]
     assert (await answered(edge, question("/public/x", "X_Token: t", key=""))).status == 400
     assert (await answered(edge, question("/public/x", "X_Own: t", key=""))).status == 200
+
+
+async def test_users_with_passwords_are_checked_and_their_passwords_stay(edge: Edge, tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("ada:$2y$04$BhcHImMsKbDAAOGc3deSe.HQ3dIENz/jf9NZ374dsBkzWKDWFdx92\n")  # `secret`
+    auth = {"basic": str(tmp_path / "users")}
+    edge.config["routes"].append({"name": "wiki", "path": "/wiki/*", "upstream": "api", "auth": auth})
+    answers = [
+        await answered(edge, question("/wiki/a", *fields, key=key))
+        for fields, key in (
+            (("Authorization: Basic YWRhOnNlY3JldA==",), ""),
+            (("Authorization: Basic YWRhOndyb25n",), ""),
+            ((), KEY),
+        )
+    ]
+    assert [answer.status for answer in answers] == [200, 401, 401]
+    assert answers[0]["Authorization"] == ""
+    assert answers[2]["WWW-Authenticate"].startswith("Basic ")
 
 
 async def test_a_service_that_is_to_see_keys_sees_them(edge: Edge) -> None:

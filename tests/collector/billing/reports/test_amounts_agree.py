@@ -26,6 +26,7 @@ from edgeproxy.collector.billing.rating.rater import RatedLine, Span
 from edgeproxy.collector.billing.reports import key_spend, plan_costs, usage_amounts
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions
 from edgeproxy.collector.database.billing_tables import invoices as invoices_table
+from edgeproxy.collector.database.read_once import reading_once
 from edgeproxy.collector.database.schema import DAY, EVENTS, EVENTS_REGION, EVENTS_ROUTE, ledger, series
 from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.database.schema import keys as keys_table
@@ -126,6 +127,16 @@ class Checker:
 
     async def live(self) -> None:
         """Subscribe, change the plan and report usage. Check amounts within the period and after its close."""
+        await self.begin()
+        with reading_once({}):
+            await self._check_running()
+        await self._close()
+        await self._use(self._drawn.late)
+        with reading_once({}):
+            await self._check_closed()
+
+    async def begin(self) -> None:
+        """Subscribe, change the plan and report usage."""
         drawn, of = self._drawn, self._of
         await of.customer(self._name, drawn.plan, now=drawn.begun, coupon=drawn.coupon)
         await self._make_keys()
@@ -134,10 +145,6 @@ class Checker:
         if drawn.change is not None:
             await of.change(self._name, drawn.change[1], now=drawn.change[0], when="now")
         await self._use(drawn.events)
-        await self._check_running()
-        await self._close()
-        await self._use(drawn.late)
-        await self._check_closed()
 
     async def _make_keys(self) -> None:
         budget = KeyBudgetRequest(amount=10**6, per="month", currency="usd")
@@ -208,8 +215,10 @@ class Checker:
         assert [day.until for day in days] == [*range(JANUARY + DAY, FEBRUARY, DAY), FEBRUARY]
         change = self._drawn.change
         if self._drawn.coupon is None:
-            for day in days[::10]:
-                fees = spent - sum([(await self._amounts(meter, Span(JANUARY, FEBRUARY)))[()] for meter in METERS])
+            used = [(await self._amounts(meter, Span(JANUARY, FEBRUARY)))[()] for meter in METERS]
+            all_fees = spent - sum(used)
+            for day in days[10::10]:
+                fees = all_fees
                 if change is not None and day.until <= change[0]:
                     fees = self._first_fee
                 if day.until <= self._drawn.begun:

@@ -164,7 +164,7 @@ def test_a_notice_says_what_is_due_where_it_is_paid_and_who_did_what_to_a_key() 
     assert invoice.startswith("Ihre Rechnung EX-0007 über 1.234,50 $ ist am 28.11.2026 fällig")
     assert "PDF: https://pay.test/i1.pdf" in invoice
     assert "Rechnung bezahlen: https://pay.test/i1" in invoice
-    assert "Von: dem Betreiber" in created
+    assert "Durch: den Betreiber" in created
     assert "Neuer Schlüssel: edge_v1_cd" in rotated
     assert "Von: ann@b.test" in rotated
     assert "Grund: Der Schlüssel wurde öffentlich gefunden." in revoked

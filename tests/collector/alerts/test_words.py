@@ -166,7 +166,7 @@ def test_a_notice_says_what_is_due_where_it_is_paid_and_who_did_what_to_a_key() 
     assert "Rechnung bezahlen: https://pay.test/i1" in invoice
     assert "Durch: den Betreiber" in created
     assert "Neuer Schlüssel: edge_v1_cd" in rotated
-    assert "Von: ann@b.test" in rotated
+    assert "Durch: ann@b.test" in rotated
     assert "Grund: Der Schlüssel wurde öffentlich gefunden." in revoked
 
 

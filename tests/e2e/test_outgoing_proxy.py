@@ -294,6 +294,7 @@ async def _fetch_plainly() -> str:
         ("https://api.example.com/", (".example.com",), True),
         ("https://api.example.com:8443/", ("api.example.com:8443",), True),
         ("https://notexample.com/", ("example.com",), False),
+        ("http://acme-collector:9100/", ("acme-collector",), True),
         ("https://10.1.2.3/", ("10.0.0.0/8",), True),
         ("https://11.1.2.3/", ("10.0.0.0/8",), False),
         ("https://[fd00::1]/", ("fd00::/8",), True),

@@ -109,5 +109,6 @@ def describe_error(failure: aiohttp.ClientError) -> str:
     if isinstance(failure, aiohttp.ClientConnectorError) and not isinstance(failure.os_error, ssl.SSLError):
         cause = failure.os_error
         why = os.strerror(cause.errno) if cause.errno and cause.errno > 0 else cause.strerror
-        return f"{failure.host}:{failure.port}: {why or cause}"
+        host = f"[{failure.host}]" if ":" in failure.host else failure.host
+        return f"{host}:{failure.port}: {why or cause}"
     return str(failure) or type(failure).__name__

@@ -1,12 +1,14 @@
 """Batches over HTTP: the request, servers with odd or missing answers, and a real collector."""
 
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import closing
 from pathlib import Path
 
+import aiohttp
 import pytest
 import zstandard
 
@@ -14,7 +16,7 @@ from edgeproxy.edge.usage import transport
 from edgeproxy.edge.usage.answer import Reply
 from edgeproxy.edge.usage.ship import Shipper
 from edgeproxy.edge.usage.spool import Spool
-from edgeproxy.edge.usage.transport import HttpTransport
+from edgeproxy.edge.usage.transport import HttpTransport, describe_error
 from edgeproxy.wire.batch import Batch, compute_digest, format_batch
 from loadtest.testbed.authority import Authority
 from loadtest.testbed.collector import Collector
@@ -255,3 +257,10 @@ def test_an_unknown_token_at_a_real_collector_is_reported(tmp_path: Path, sqlite
         await http.close()
 
     asyncio.run(work())
+
+
+@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]:1: "), ("127.0.0.1", "127.0.0.1:1: ")])
+def test_refused_connection_shows_its_address_as_urls_do(host: str, shown: str) -> None:
+    key = aiohttp.client_reqrep.ConnectionKey(host, 1, False, True, None, None, None, None)
+    refused = ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed")
+    assert describe_error(aiohttp.ClientConnectorError(key, refused)) == f"{shown}Connection refused"

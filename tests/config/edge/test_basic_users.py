@@ -61,8 +61,8 @@ def test_file_is_watched_and_a_part_of_the_configuration(folder: Path) -> None:
 )
 def test_line_that_cannot_be_used_is_named_and_not_shown(problems: Problems, line: str | bytes, problem: str) -> None:
     content = f"eve:{GOOD}\n".encode() + (line.encode() if isinstance(line, str) else line)
-    found = problems(WITH_USERS, files={"users": content})
-    assert found == [f"edge.yaml:2: routes.0.auth.basic: line 2 of users: {problem}, {MAKE_IT}"]
+    reported = problems(WITH_USERS, files={"users": content})
+    assert reported == [f"edge.yaml:2: routes.0.auth.basic: line 2 of users: {problem}, {MAKE_IT}"]
 
 
 def test_files_are_bounded_and_have_users(problems: Problems, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,8 +96,8 @@ def test_files_are_bounded_and_have_users(problems: Problems, monkeypatch: pytes
 def test_settings_that_cannot_work_are_refused(problems: Problems, route: str, problem: str) -> None:
     upstream = "" if "respond" in route or "redirect" in route else "upstream: api, "
     text = LEAST.replace("upstream: api}", f"{upstream}{route}}}")
-    found = problems(text, files={"users": f"a:{GOOD}"})
-    assert any(line.startswith(f"edge.yaml:2: routes.0.{problem}") for line in found), found
+    reported = problems(text, files={"users": f"a:{GOOD}"})
+    assert any(line.startswith(f"edge.yaml:2: routes.0.{problem}") for line in reported), reported
 
 
 def test_redirect_to_tls_leads_to_the_users(problems: Problems) -> None:

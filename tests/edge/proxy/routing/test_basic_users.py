@@ -75,7 +75,7 @@ async def test_forwarded_keys_include_the_password(guarded: Edge) -> None:
     ],
 )
 @pytest.mark.parametrize("reads_basic_keys", [False, True])
-async def test_others_are_asked_for_a_password(
+async def test_request_without_a_valid_password_is_challenged(
     guarded: Edge, fields: tuple[str, ...], code: str, reads_basic_keys: bool
 ) -> None:
     guarded.config["auth"] = {"basic": reads_basic_keys}

@@ -295,7 +295,8 @@ class EdgeFile(Part):
     errors: Annotated[Errors, BeforeValidator(read_errors)] | None = Field(
         default=None,
         description="[Bodies of errors](errors.md) from the edge itself, for requests that match no route, and for "
-        "routes without their own `errors`. By default `problem`.",
+        "routes without their own `errors`. By default `problem`, or the errors of the first route if all routes to "
+        "upstreams have errors of `openai` or `anthropic`.",
     )
     access_log: Annotated[AccessLog | None, BeforeValidator(readers.read_access_log)] = Field(
         default=None, description="Log with one line of JSON for each request."

@@ -1,5 +1,6 @@
 """The form of a route's error bodies, by its settings."""
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from edgeproxy.config.edge.error_bodies import FORMATS_BY_USAGE, Errors
@@ -22,6 +23,18 @@ def find_errors(route: "Route") -> Errors | None:
     usage = route.response_usage.format
     name = FORMATS_BY_USAGE.get(usage if isinstance(usage, str) else usage.like)
     return None if name is None else Errors(format=name)
+
+
+def find_top_errors(errors: Errors | None, routes: "Iterable[Route]") -> Errors | None:
+    """Return the errors of requests without a route: `errors` at the top, else those of the first route if all routes
+    to upstreams have errors of an API.
+
+    The library of OpenAI prints no reason of a problem, for example after a wrong `base_url`.
+    """
+    if errors is not None:
+        return errors
+    found = [find_errors(route) for route in routes if route.upstream is not None]
+    return found[0] if found and all(each is not None and BODIES[each.format] for each in found) else None
 
 
 def create_error_bodies(errors: Errors | None) -> ErrorBodies | None:

@@ -26,7 +26,7 @@ from edgeproxy.edge.http1.request import RequestFields, RequestHead, read_fields
 from edgeproxy.edge.limits.policies import Policies
 from edgeproxy.edge.limits.route_limits import PolicyTables
 from edgeproxy.edge.limits.rule import Rule
-from edgeproxy.edge.proxy.exchange.error_bodies import create_error_bodies, find_errors
+from edgeproxy.edge.proxy.exchange.error_bodies import create_error_bodies, find_errors, find_top_errors
 from edgeproxy.edge.proxy.metering.labels import NO_LABEL
 from edgeproxy.edge.proxy.observation.access_log import AccessLog
 from edgeproxy.edge.proxy.routing.binding import Route
@@ -129,7 +129,7 @@ class Snapshot:
         self._has_security_fields = bool(settings.security_headers)
         self.cors = None if settings.cors is None else CrossOrigin(settings.cors)
         """The pages that may call routes without a CORS setting of their own."""
-        self.error_bodies = create_error_bodies(settings.errors)
+        self.error_bodies = create_error_bodies(find_top_errors(settings.errors, settings.routes))
         """The form of error bodies of requests without a route; None: problem details."""
         self.router = Router(map(self._create_route, settings.routes))
         # Usage is counted here once the table has no row left, so these rows must exist before.

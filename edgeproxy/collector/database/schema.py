@@ -501,11 +501,11 @@ keys = Table(
     ),
     sqlite_strict=True,
 )
-# Jobs search for keys that are due for rotation, that wait for their replacement, or that end after a replacement.
+# Jobs search for keys that are due for rotation, that wait for their replacement, or that have an end.
 for _column, _condition in (
     (keys.c.created_at, keys.c.revoked_at.is_(None) & keys.c.successor.is_(None)),
     (keys.c.next_key, keys.c.next_key.is_not(None)),
-    (keys.c.expires_at, keys.c.revoked_at.is_(None) & keys.c.successor.is_not(None)),
+    (keys.c.expires_at, keys.c.revoked_at.is_(None) & keys.c.expires_at.is_not(None)),
 ):
     Index(f"keys_{_column.name}", _column, sqlite_where=_condition, postgresql_where=_condition)
 

@@ -109,7 +109,9 @@ def count_warm(python: str, scenario: str, sources: Path | None, workers: int) -
     workers, no two runs are equal until all of them have joined.
     """
     watched = ["--tool=callgrind", "--instr-atstart=no", "--vgdb-poll=100", "--callgrind-out-file=/dev/null"]
-    return run_watched(python, watched, scenario, MANY, sources, workers, "--callgrind") // MANY
+    many = crowd.parse_crowd(scenario)
+    times = MANY if many is None else many.count_requests(MANY)
+    return run_watched(python, watched, scenario, times, sources, workers, "--callgrind") // times
 
 
 def instructions(python: str, scenario: str, times: int, sources: Path | None = None, workers: int = 1) -> int:

@@ -1,6 +1,7 @@
 """Lines of the directory: a customer with its keys, or a flag, as JSON. They are pushed, stored and looked up."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
@@ -10,6 +11,9 @@ from edgeproxy.config.customers import Customer, DirectoryKey, Flag, Key, Subscr
 
 FREE = "billing-stopped"
 """The flag for edges while charges are stopped. It suspends caps in money and spent credits. The name is reserved."""
+
+SUBSCRIBERS_MAX = 1024
+"""Cached customers with different settings."""
 
 
 class Document(NamedTuple):
@@ -108,12 +112,18 @@ def parse_customer_lookup(digest: bytes) -> str | None:
     )
 
 
+@lru_cache(SUBSCRIBERS_MAX)
+def _parse_subscriber(content: str) -> Subscriber:
+    return Subscriber.model_validate_json(content)
+
+
 def parse_customer(content: str, at: float) -> Subscriber:
     """Parse the customer of a document or an owner. A raise of limits that is over at Unix second `at` is dropped.
 
-    Raises ValueError if this version does not understand it.
+    Customers with equal settings share one object, so an edge computes their terms once. Raises ValueError if this
+    version does not understand it.
     """
-    customer = Subscriber.model_validate_json(content)
+    customer = _parse_subscriber(content)
     if customer.raised is not None and customer.raised.ends_at <= at:
         return customer.model_copy(update={"raised": None})
     return customer

@@ -9,6 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 from edgeproxy.config.customers import PLAIN_KEY, Customer, Key
 from edgeproxy.config.directory import render_line
@@ -32,10 +33,12 @@ class HeldKey:
     The terms are a Key too, with a placeholder for the customer.
     """
 
-    __slots__ = ("customer", "digest", "terms")
+    __slots__ = ("customer", "digest", "latest_binding", "terms")
 
     def __init__(self, digest: bytes, customer: str, terms: Key) -> None:
         self.digest, self.customer, self.terms = digest, customer, terms
+        self.latest_binding: Any = None
+        """The latest route binding, whose parts the next one shares (edge/proxy/routing/access.py)."""
 
 
 @lru_cache(TERMS_MAX)

@@ -118,8 +118,9 @@ class Limits(Part):
     )
     remembered: Annotated[int, BeforeValidator(units.Size(1 << 20, 1 << 40))] = Field(
         default=units.REMEMBERED_BYTES,
-        description="Bytes that each worker holds in memory for recent customers: about 3.5 KiB for each customer on "
-        "each route. The least recently used customer is dropped, and looked up again at its next request.",
+        description="Bytes that each worker holds in memory for recent customers: about 3.5 KiB for each customer and "
+        "0.8 KiB for each further route of it. The least recently used customer is dropped, and looked up again at its "
+        "next request.",
     )
     header_timeout: Duration = Field(default=10.0, description="Time for the whole head to arrive; then 408.")
     body_idle: Duration = Field(default=60.0, description="Time between two pieces of a request's body; then 408.")

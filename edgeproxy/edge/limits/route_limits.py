@@ -116,6 +116,18 @@ class LimitTerms:
         more = allowance.concurrency or allowance.burst_credits or self.request_cap
         return bool(more) or any(quota.per is not None for quota in allowance.quotas)
 
+    def describe_shared(self) -> object:
+        """Return a value that is equal for terms of routes on which a customer, or its key, has equal limits.
+
+        None if the limits depend on the route, or are not `plain`.
+        """
+        if self.plain is None or any(each.limit.scope not in ("customer", "key") for each in self.plain):
+            return None
+        cost, allowance = self.route.cost, self.allowance
+        rates = [(each.rule, cost if each.is_own else 1, each.limit.sync, each.limit.scope) for each in self.plain]
+        concurrency = None if allowance is None else allowance.concurrency
+        return (*rates, None if concurrency is None else concurrency.max)
+
     def _is_plain(self, applied: "list[AppliedLimit]") -> bool:
         """Return whether the limits fit the description of `plain`."""
         allowance = self.allowance

@@ -91,6 +91,10 @@ class Crowd:
     def _list_paths(self) -> list[str]:
         return [f"/r{number}" for number in range(self.routes)]
 
+    def count_requests(self, most: int) -> int:
+        """Return the number of requests to count, at most `most`: each first request needs a customer of its own."""
+        return max(1, min(most, self.customers - WARM_UP)) if self.is_first else most
+
     def ask(self, times: int) -> list[bytes]:
         """Return this many requests."""
         chance, numbers, paths = random.Random(1), range(self.customers), self._list_paths()

@@ -66,6 +66,8 @@ class WorkerMetrics:
         self._requests: dict[tuple[str, str, int], Counter] = {}
         self._limited: dict[tuple[str, str, tuple[str, ...], int], tuple[Counter, ...]] = {}
         self._shed: dict[int, Counter] = {}
+        self.discarding = DISCARDING
+        """The counter of metrics that the table has no row for."""
 
     def get_usage_counter(self, customer: str, meter: str, route: str, split: str = "") -> Counter:
         """Return the counter of billed usage, for dimensions as text.

@@ -28,11 +28,10 @@ from edgeproxy.edge.errors import RejectedCustomerError, RejectedError, Unidenti
 from edgeproxy.edge.http1 import stamps
 from edgeproxy.edge.limits.route_limits import NO_CLAIMS, LimitTerms, RouteLimits
 from edgeproxy.edge.proxy.metering.labels import NO_LABEL
-from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding, SortedMeters
+from edgeproxy.edge.proxy.routing.binding import BindingTerms, Route, RouteBinding, SortedMeters
 from edgeproxy.edge.proxy.routing.end_users import create_limit_set_cache
 from edgeproxy.edge.proxy.routing.flags import has_flag
 from edgeproxy.edge.proxy.routing.router import create_no_route_error
-from edgeproxy.edge.proxy.transport.network_filter import NetworkFilter
 
 if TYPE_CHECKING:
     from edgeproxy.config.allowance import Allowance
@@ -63,33 +62,6 @@ LOG_SECONDS = 60.0
 """Seconds between two log lines about directory customers that are refused for one reason."""
 
 
-class BindingTerms:
-    """The part of a route binding that customers with equal settings share: all but the name, the key and the
-    counters.
-    """
-
-    __slots__ = ("allowance", "customer", "limits", "meters", "networks", "prefer", "stamps", "tier")
-
-    def __init__(
-        self,
-        customer: "Customer | None",
-        tier: str,
-        allowance: "Allowance | None",
-        limits: LimitTerms,
-        meters: SortedMeters,
-        stamps: tuple[bytes, bytes],
-    ) -> None:
-        """`customer`: the customer's settings, or None for requests without a key.
-
-        `stamps`: the lines before and after the name.
-        """
-        self.customer, self.tier, self.allowance, self.limits = customer, tier, allowance, limits
-        self.meters, self.stamps = meters, stamps
-        regions, networks = (None, None) if customer is None else (customer.regions, customer.networks)
-        self.prefer = None if regions is None else regions.prefer
-        self.networks = None if networks is None else NetworkFilter(networks)
-
-
 class RouteAccess:
     """The access of customers to a configuration's routes.
 
@@ -116,6 +88,8 @@ class RouteAccess:
         object alive.
         """
         self._log = log.RateLimitedLog(LOG_SECONDS)
+        self._shapes: dict[object, object] = {}
+        """One object for all terms with equal limits for a customer (`LimitTerms.describe_shared`) and equal stamps."""
         # Not a method of this object: the selector and this object would refer to each other and keep the old
         # configuration in memory.
         self._selector = RouteSelector(settings.routes, partial(_report_unknown_route, self._log))
@@ -183,12 +157,19 @@ class RouteAccess:
             raise self._create_rejection(403, why, problem_codes.SCOPE_MISSING, key, customer, residency)
         self._check_region(key, customer, residency)
         terms = self._find_terms(route, key, customer, residency)
-        limits = RouteLimits(terms.limits, key.customer.encode(), key.digest, claims)
-        return self._create_binding(route, key.customer, terms, limits, residency)
+        latest: RouteBinding | None = key.latest_binding
+        if latest is not None and terms.shape is not None and latest.terms.shape is terms.shape:
+            binding = _bind_alike(latest, terms)
+        else:
+            limits = RouteLimits(terms.limits, key.customer.encode(), key.digest, claims)
+            binding = self._create_binding(key.customer, terms, limits, residency)
+        key.latest_binding = binding
+        return binding
 
     def forget_terms(self) -> None:
         """Drop the cached terms, because flags of the directory have changed."""
         self._terms.clear()
+        self._shapes.clear()
 
     def _find_terms(self, route: Route, key: "HeldKey", customer: "Customer", residency: str) -> BindingTerms:
         """Return the terms of a customer on a route.
@@ -210,7 +191,47 @@ class RouteAccess:
         allowance = apply_key_limits(apply_caps(allowance, self._meters), key.terms, flags)
         limits = LimitTerms(self._tables, route.settings, allowance, self._meters, self._selector)
         lines = self._split_stamps(SOMEBODY, customer.tier)
-        return BindingTerms(customer, customer.tier, allowance, limits, self._sort_meters(route), lines)
+        return self._join_terms(route, customer, customer.tier, allowance, limits, lines)
+
+    def _join_terms(
+        self,
+        route: Route,
+        customer: "Customer | None",
+        tier: str,
+        allowance: "Allowance | None",
+        limits: LimitTerms,
+        lines: tuple[bytes, bytes],
+    ) -> BindingTerms:
+        """Return the terms on a route, and those on its second upstream. `customer`: None for requests without a
+        key.
+        """
+        meters = self._sort_meters(route)
+        shape: object = limits.describe_shared()
+        if shape is not None:
+            if len(self._shapes) >= TERMS_MAX:
+                self._shapes.clear()
+            shape = self._shapes.setdefault((shape, lines), (shape, lines))
+        terms = None
+        # The second upstream first: the terms of the first one refer to it.
+        for each in (route,) if route.fallback is None else (route.fallback, route):
+            terms = BindingTerms(
+                each,
+                customer,
+                tier,
+                allowance,
+                limits,
+                meters,
+                lines,
+                self._metrics,
+                # `auth: none` means that the edge ignores credentials: they are meant for the upstream.
+                forwards_key=(customer is None and each.users is None) or each.service.name in self._forwarding,
+                is_stamped_per_request=self._stamps_each,
+                end_user_sets=self._end_user_sets,
+                fallback=terms,
+                shape=shape,
+            )
+        assert terms is not None
+        return terms
 
     def _split_stamps(self, customer: str | None, tier: str) -> tuple[bytes, bytes]:
         """Return the stamp lines before and after the customer's name, or all lines if there is no customer."""
@@ -288,44 +309,38 @@ class RouteAccess:
         allowance = None if settings is None else compute_allowance(settings, None)
         limits = LimitTerms(self._tables, route.settings, allowance, self._meters, self._selector, is_anonymous=True)
         lines = self._split_stamps(None, tier)
-        terms = BindingTerms(None, tier, allowance, limits, self._sort_meters(route), lines)
-        return self._create_binding(route, NO_LABEL, terms, RouteLimits(limits, None), user=user)
+        terms = self._join_terms(route, None, tier, allowance, limits, lines)
+        return self._create_binding(NO_LABEL, terms, RouteLimits(limits, None), user=user)
 
     def _create_binding(
-        self,
-        route: Route,
-        customer: str,
-        terms: BindingTerms,
-        limits: RouteLimits,
-        residency: str = "",
-        user: str = "",
+        self, customer: str, terms: BindingTerms, limits: RouteLimits, residency: str = "", user: str = ""
     ) -> RouteBinding:
         fallback = None
-        if route.fallback is not None:
-            fallback = self._create_binding(route.fallback, customer, terms, limits, residency, user)
-        anonymous = terms.customer is None
+        if terms.fallback is not None:
+            fallback = self._create_binding(customer, terms.fallback, limits, residency, user)
         before, after = terms.stamps
-        allowance = terms.allowance
         return RouteBinding(
-            route,
+            terms,
             customer,
-            terms.tier,
             limits,
-            before + after if anonymous else before + customer.encode() + after,
-            self._metrics,
-            terms.meters,
-            priority=0 if allowance is None else allowance.priority,
-            message=None if allowance is None else allowance.message,
-            prefer=terms.prefer,
-            # `auth: none` means that the edge ignores credentials: they are meant for the upstream.
-            forwards_key=(anonymous and route.users is None) or route.service.name in self._forwarding,
-            is_stamped_per_request=self._stamps_each,
-            networks=terms.networks,
-            end_user_sets=self._end_user_sets,
-            fallback=fallback,
+            before + after if terms.customer is None else before + customer.encode() + after,
             counted_as=qualify_customer(customer, residency),
+            fallback=fallback,
             user=user,
         )
+
+
+def _bind_alike(other: RouteBinding, terms: BindingTerms) -> RouteBinding:
+    """Return the binding under these terms of the customer of another binding, whose terms have the same shape."""
+    return RouteBinding(
+        terms,
+        other.customer,
+        other.limits,
+        other.stamps,
+        counted_as=other.counted_as,
+        limit_set=other.limit_set,
+        fallback=None if terms.fallback is None else _bind_alike(other, terms.fallback),
+    )
 
 
 def list_accepted_credentials(route: Route) -> tuple[str, ...]:

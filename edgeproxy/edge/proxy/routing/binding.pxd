@@ -13,12 +13,12 @@ cdef class Route:
     cpdef record_times(self, double total, double own, double waited)
 
 cdef class RouteBinding:
-    cdef public object body_metering, counted_as, customer, end_users, fallback, latest_refusal, limits, message, metering, networks, preferred_region, priority, prompts, refusals
-    cdef public object tier, user, _counters, _meters, _metrics, _usage
+    cdef public object body_metering, counted_as, customer, end_users, fallback, latest_refusal, limits, metering, preferred_region, refusals
+    cdef public object terms, user, _counters, _usage
     cdef public int latest_status
     cdef public tuple latest_counters
     cdef public tuple admitted_counters
-    cdef public bint asks_for_usage, forwards_key, refuses_unasked, has_unusual_head, takes_whole_bodies
+    cdef public bint has_unusual_head, takes_whole_bodies
     cdef public CLimitSet limit_set
     cdef public Route route
     cdef public bytes stamps

@@ -4,7 +4,7 @@ A route binding joins a customer and a route: policies, stamps and counters, rea
 request.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from time import time
 from typing import TYPE_CHECKING, cast
@@ -20,15 +20,18 @@ from edgeproxy.edge.proxy.metering.refusals import RefusalMeters
 from edgeproxy.edge.proxy.metering.split import DAY_SECONDS, SplitMetering, is_split
 from edgeproxy.edge.proxy.routing.basic_credentials import BasicUsers
 from edgeproxy.edge.proxy.routing.conditions import Conditions
-from edgeproxy.edge.proxy.routing.end_users import create_end_user_limits
+from edgeproxy.edge.proxy.routing.end_users import EndUserLimits
 from edgeproxy.edge.proxy.routing.preauth_policy import PreAuthPolicy
 from edgeproxy.edge.proxy.routing.request_rules import select_conditions
 from edgeproxy.edge.proxy.routing.response_policy import ResponsePolicy
 from edgeproxy.edge.proxy.routing.reverse_mapping import create_reverse_mapping
 from edgeproxy.edge.proxy.routing.rewriting import Rewriter
+from edgeproxy.edge.proxy.transport.network_filter import NetworkFilter
 from edgeproxy.wire.key_uses import format_usage_key
 
 if TYPE_CHECKING:
+    from edgeproxy.config.allowance import Allowance
+    from edgeproxy.config.customers import Customer
     from edgeproxy.config.edge.routes import Route as RouteSettings
     from edgeproxy.config.edge.rules import RequestRule
     from edgeproxy.config.limits import Messages
@@ -37,11 +40,10 @@ if TYPE_CHECKING:
     from edgeproxy.edge.http1.error_bodies import ErrorBodies
     from edgeproxy.edge.http1.security_fields import SecurityLines
     from edgeproxy.edge.limits.limit_set import LimitSet
-    from edgeproxy.edge.limits.route_limits import RouteLimits
+    from edgeproxy.edge.limits.route_limits import LimitTerms, RouteLimits
     from edgeproxy.edge.proxy.metering.worker_metrics import WorkerMetrics
     from edgeproxy.edge.proxy.routing.cors import CrossOrigin
     from edgeproxy.edge.proxy.routing.end_users import LimitSetCache
-    from edgeproxy.edge.proxy.transport.network_filter import NetworkFilter
     from edgeproxy.edge.proxy.upstreams.pool import Service
 
 PENDING_MOST = 64
@@ -178,10 +180,14 @@ two parts (`split_limited` of edge/http1/message.py). Only the request id is mis
 NO_COUNTERS: "tuple[Countable, ...]" = ()
 
 
+StatusTerms = tuple[Countable, tuple[int, ...] | None]
+"""The counter of requests with a status, and the places of the meters that count these; None if all do."""
+
+
 class SortedMeters:
     """The meters that requests of a route feed, sorted by when they count. All customers share one object."""
 
-    __slots__ = ("all", "by_request", "is_split", "others", "refusing", "when")
+    __slots__ = ("all", "by_request", "is_split", "others", "refusing", "stated", "when")
 
     def __init__(self, meters: dict[str, "Meter"], cost: int) -> None:
         """`cost` is the cost of a request."""
@@ -201,113 +207,216 @@ class SortedMeters:
         """When each of them counts."""
         self.refusing = [name for name, meter in meters.items() if MEASURES[meter.count].is_of_refusals]
         """The meters of requests that limits refuse."""
+        self.stated = {name: meter for name, meter in meters.items() if MEASURES[meter.count].in_body is not None}
+        """The meters of usage that answers' bodies state."""
         self.is_split = any(map(is_split, self.others.values()))
 
 
-class RouteBinding:
-    """A customer on a route. `customer` and `tier` are names; `limits` has all limits of the customer's requests.
+class BindingTerms:
+    """The part of a route binding that customers with equal settings share: all but the name, the key and the
+    counters.
+    """
 
-    `counted_as` is the customer's name with its residency, or the plain name if the residency is the edge's own.
+    __slots__ = (
+        "_by_status", "counts_plainly", "customer", "end_user_sets", "fallback", "forwards_key", "has_own_limit_sets",
+        "has_special_meters", "has_unusual_head", "limits", "message", "meters", "metrics", "networks", "prefer",
+        "priority", "prompts", "route", "shape", "stamps", "tier",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        route: Route,
+        customer: "Customer | None",
+        tier: str,
+        allowance: "Allowance | None",
+        limits: "LimitTerms",
+        meters: SortedMeters,
+        stamps: tuple[bytes, bytes],
+        metrics: "WorkerMetrics",
+        *,
+        forwards_key: bool,
+        is_stamped_per_request: bool,
+        end_user_sets: "LimitSetCache",
+        fallback: "BindingTerms | None" = None,
+        shape: object = None,
+    ) -> None:
+        """`customer`: the customer's settings, or None for requests without a key.
+
+        `stamps`: the lines before and after the name. `fallback`: the terms on the route's second upstream. `shape`: an
+        object that terms have in common under which a customer has equal limits and stamps; None if there is none.
+        """
+        self.route, self.customer, self.tier, self.limits, self.meters = route, customer, tier, limits, meters
+        self.stamps, self.metrics, self.fallback = stamps, metrics, fallback
+        self.forwards_key, self.end_user_sets = forwards_key, end_user_sets
+        self.priority = 0 if allowance is None else allowance.priority
+        self.message = None if allowance is None else allowance.message
+        regions, networks = (None, None) if customer is None else (customer.regions, customer.networks)
+        self.prefer = None if regions is None else regions.prefer
+        self.networks = None if networks is None else NetworkFilter(networks)
+        usage = route.settings.response_usage
+        self.prompts = PromptReader(usage.format) if usage is not None and limits.reads_prompts else None
+        is_of_requests = bool(limits.name_places) or self.prompts is not None
+        self.has_own_limit_sets = limits.by_address or self.networks is not None or is_of_requests
+        """True if each address, end user or request has limits of its own."""
+        self.shape = None if self.has_own_limit_sets else shape
+        changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
+        rewrites = route.response_policy is not None or route.rewriter is not None
+        is_altered = rewrites or usage is not None or changes_host or route.service.speaks_http2
+        is_altered = is_altered or fallback is not None or route.users is not None
+        self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
+        self.counts_plainly = not any(self._needs_counter_of_its_own(name) for name in meters.by_request)
+        """True if each meter of requests has one counter for all keys of a customer."""
+        self.has_special_meters = bool(meters.refusing or usage is not None or meters.others)
+        """True if anything but requests and their costs is counted."""
+        self._by_status: dict[int, StatusTerms] = {}
+
+    def _needs_counter_of_its_own(self, name: str) -> bool:
+        """Return whether a meter of requests has the key as a dimension, or counts costs."""
+        meter = self.meters.all[name]
+        return KEY in meter.dimensions or meter.count == "cost" or name == COST
+
+    def get_status_terms(self, status: int) -> StatusTerms:
+        """Return the counter of requests answered with this status, and the meters of requests that count these."""
+        known = self._by_status.get(status)
+        if known is None:
+            billed = tuple([place for place, when in enumerate(self.meters.when) if is_billed(when, status)])
+            requests = self.metrics.get_request_counter(self.route.label, self.tier, status)
+            known = requests, None if len(billed) == len(self.meters.when) else billed
+            if requests is not self.metrics.discarding:
+                self._by_status[status] = known
+        return known
+
+
+class RouteBinding:
+    """A customer on a route: the customer's own part, and `terms`, which customers with equal settings share.
+
+    `customer` is a name. `counted_as` is the name with its residency, or the plain name if the residency is the edge's
+    own. `limits` has all limits of the customer's requests.
     """
 
     __slots__ = (
         "_counters",
-        "_meters",
-        "_metrics",
         "_usage",
         "admitted_counters",
-        "asks_for_usage",
         "body_metering",
         "counted_as",
         "customer",
         "end_users",
         "fallback",
-        "forwards_key",
         "has_unusual_head",
         "latest_counters",
         "latest_refusal",
         "latest_status",
         "limit_set",
         "limits",
-        "message",
         "metering",
-        "networks",
         "preferred_region",
-        "priority",
-        "prompts",
         "refusals",
-        "refuses_unasked",
         "route",
         "stamps",
         "takes_whole_bodies",
-        "tier",
+        "terms",
         "user",
     )
 
     def __init__(
         self,
-        route: Route,
+        terms: BindingTerms,
         customer: str,
-        tier: str,
         limits: "RouteLimits",
         stamps: bytes,
-        metrics: "WorkerMetrics",
-        meters: "SortedMeters",
         *,
-        priority: int = 0,
-        message: "str | Messages | None" = None,
-        prefer: str | None = None,
-        forwards_key: bool = False,
-        is_stamped_per_request: bool = False,
-        networks: "NetworkFilter | None" = None,
-        end_user_sets: "LimitSetCache | None" = None,
-        fallback: "RouteBinding | None" = None,
         counted_as: str | None = None,
+        limit_set: "LimitSet | None" = None,
+        fallback: "RouteBinding | None" = None,
         user: str = "",
     ) -> None:
-        """`fallback`: the binding of this customer to the route's second upstream. `user`: who sent a password."""
-        self.user = user
-        self.route, self.fallback = route, fallback
-        self.customer, self.tier, self.counted_as = customer, tier, counted_as or customer
-        self.limits, self.networks = limits, networks
-        """The networks that the customer may send from."""
-        self.end_users = create_end_user_limits(limits, networks, end_user_sets)
-        self.prompts = _create_prompt_reader(route, limits)
-        self.limit_set: LimitSet | None = None if self._has_own_limit_sets() else limits.build_limit_set()
+        """`fallback`: the binding of this customer to the route's second upstream. `user`: who sent a password.
+
+        `limit_set`: the limits, if a binding of this customer to another route has equal ones. Then `limits` may be
+        those of that route.
+        """
+        self.terms, self.route, self.fallback, self.user = terms, terms.route, fallback, user
+        self.customer, self.counted_as = customer, counted_as or customer
+        self.limits = limits
+        self.end_users: EndUserLimits | None = None
+        if limit_set is None:
+            if terms.limits.name_places:
+                self.end_users = EndUserLimits(limits, terms.networks, terms.end_user_sets)
+            elif not terms.has_own_limit_sets:
+                limit_set = limits.build_limit_set()
+        self.limit_set = limit_set
         """The limits; None if each address, end user or request has its own."""
-        self.priority, self.message = priority, message
-        self.preferred_region = prefer
+        self.preferred_region = terms.prefer
         """The region whose endpoints are tried first."""
-        self.stamps, self.forwards_key = stamps, forwards_key
-        changes_host, is_bounded = route.service.host != "pass", route.total_timeout is not None
-        rewrites = route.response_policy is not None or route.rewriter is not None
-        reads_bodies = route.settings.response_usage is not None
-        is_altered = rewrites or reads_bodies or changes_host or route.service.speaks_http2 or fallback is not None
-        is_altered = is_altered or route.users is not None
-        self.has_unusual_head = forwards_key or is_stamped_per_request or is_bounded or is_altered
+        self.stamps = stamps
+        self.has_unusual_head = terms.has_unusual_head
         """True if request heads need more than joining their parts."""
-        self._create_meters(meters, metrics)
+        self._create_meters(terms)
+
+    @property
+    def tier(self) -> str:
+        """The name of the customer's tier."""
+        return self.terms.tier
+
+    @property
+    def priority(self) -> int:
+        """The priority of the requests under overload; the lowest is shed first."""
+        return self.terms.priority
+
+    @property
+    def message(self) -> "str | Messages | None":
+        """The operator's words in refusals."""
+        return self.terms.message
+
+    @property
+    def networks(self) -> "NetworkFilter | None":
+        """The networks that the customer may send from."""
+        return self.terms.networks
+
+    @property
+    def forwards_key(self) -> bool:
+        """True if the upstream gets the credentials."""
+        return self.terms.forwards_key
+
+    @property
+    def prompts(self) -> "PromptReader | None":
+        """The reader of request bodies that state a request's reservation; None if no limit needs it."""
+        return self.terms.prompts
+
+    @property
+    def asks_for_usage(self) -> bool:
+        """True if the edge asks upstreams for the usage of streams."""
+        usage = self.route.settings.response_usage
+        return usage is not None and bool(usage.ask_for_usage) and self.body_metering is not None
+
+    @property
+    def refuses_unasked(self) -> bool:
+        """True if the edge refuses requests that it cannot make ask for usage."""
+        usage = self.route.settings.response_usage
+        return usage is not None and usage.refuses_unasked and self.asks_for_usage
 
     def is_ejected(self) -> bool:
         """Return whether all endpoints of the first upstream are ejected while the fallback has one that is not."""
         assert self.fallback is not None
         return not self.route.service.has_chosen() and self.fallback.route.service.has_chosen()
 
-    def _has_own_limit_sets(self) -> bool:
-        """Return whether each address, end user or request has limits of its own."""
-        is_of_requests = self.end_users is not None or self.prompts is not None
-        return self.limits.terms.by_address or self.networks is not None or is_of_requests
-
-    def _create_meters(self, meters: "SortedMeters", metrics: "WorkerMetrics") -> None:
+    def _create_meters(self, terms: BindingTerms) -> None:
         """Create the counters of requests, sorted by the time and the subject of each meter's counts."""
-        customer, others, refusing = self.counted_as, meters.others, meters.refusing
-        counted = partial(_create_counter, customer, self.route, self.limits, metrics, meters.all)
-        self._meters, self._metrics = meters, metrics
-        self._usage: tuple[Countable, ...] = tuple([counted(name) for name in meters.by_request])
+        meters, metrics = terms.meters, terms.metrics
+        customer, label = self.counted_as, self.route.label
+        usage: list[Countable]
+        if terms.counts_plainly:
+            usage = [metrics.get_usage_counter(customer, name, label) for name in meters.by_request]
+        else:
+            usage = [_create_counter(customer, terms, self.limits, name) for name in meters.by_request]
+        self._usage: tuple[Countable, ...] = tuple(usage)
         """The counters of the meters that count each request alike."""
-        self.admitted_counters = tuple(
-            [counter for when, counter in zip(meters.when, self._usage, strict=True) if when == "admitted"]
-        )
+        self.admitted_counters = NO_COUNTERS
+        if "admitted" in meters.when:
+            self.admitted_counters = tuple(
+                [counter for when, counter in zip(meters.when, self._usage, strict=True) if when == "admitted"]
+            )
         self._counters: dict[int, tuple[Countable, ...]] | None = None
         """The counters for each status, once there are several."""
         self.latest_status, self.latest_counters = 0, NO_COUNTERS
@@ -315,15 +424,30 @@ class RouteBinding:
         """The latest 429 of this binding. The next refusal is mostly equal to it."""
         self.refusals: RefusalMeters | None = None
         """The meters of requests that limits refuse; None without any."""
-        if refusing:
-            self.refusals = RefusalMeters(lambda split: tuple([counted(name, split) for name in refusing]))
-        self._create_body_meters(meters.all, counted, metrics)
+        self.body_metering: BodyMetering | None = None
+        """The meters of usage that answers' bodies state; None without any."""
         self.metering: Metering | None = None
         """The meters of anything but requests and their cost; None without any."""
+        self.takes_whole_bodies = self.fallback is not None
+        """True if bodies must be complete before the upstream gets them, regardless of the upstream's `buffer`."""
+        if terms.has_special_meters:
+            self._create_special_meters(terms)
+
+    def _create_special_meters(self, terms: BindingTerms) -> None:
+        """Create the meters of refusals, of usage that answers' bodies state, and of anything else but requests."""
+        meters, metrics, customer = terms.meters, terms.metrics, self.counted_as
+        counted = partial(_create_counter, customer, terms, self.limits)
+        if refusing := meters.refusing:
+            self.refusals = RefusalMeters(lambda split: tuple([counted(name, split) for name in refusing]))
+        usage = self.route.settings.response_usage
+        if usage is not None:
+            names = self.customer, self.route.label
+            self.body_metering = BodyMetering(usage, names, meters.stated, counted, metrics, metrics.values) or None
+            self.takes_whole_bodies = self.takes_whole_bodies or self.asks_for_usage
         if meters.is_split:
-            self.metering = SplitMetering(customer, others, counted, metrics.report_unreadable, metrics.values)
-        elif others:
-            self.metering = Metering(others, counted, metrics.report_unreadable)
+            self.metering = SplitMetering(customer, meters.others, counted, metrics.report_unreadable, metrics.values)
+        elif meters.others:
+            self.metering = Metering(meters.others, counted, metrics.report_unreadable)
 
     def find_counters(self, status: int) -> "tuple[Countable, ...]":
         """Return the counters of answers with this status, and remember them as the latest."""
@@ -339,51 +463,21 @@ class RouteBinding:
         return counters
 
     def _create_counters(self, status: int) -> "tuple[Countable, ...]":
-        metrics, label = self._metrics, self.route.label
-        billed = [each for when, each in zip(self._meters.when, self._usage, strict=True) if is_billed(when, status)]
-        errors = metrics.errors.list_counters(self.counted_as, label, status)
-        return (metrics.get_request_counter(label, self.tier, status), *billed, *errors)
-
-    def _create_body_meters(
-        self, meters: dict[str, "Meter"], counter: Callable[[str, str], Countable], metrics: "WorkerMetrics"
-    ) -> None:
-        """Create the meters of usage that answers' bodies state, if the route names their format."""
-        usage = self.route.settings.response_usage
-        self.body_metering: BodyMetering | None = None
-        """The meters of usage that answers' bodies state; None without any."""
-        if usage is not None:
-            stated = {name: meter for name, meter in meters.items() if MEASURES[meter.count].in_body is not None}
-            names = self.customer, self.route.label
-            self.body_metering = BodyMetering(usage, names, stated, counter, metrics, metrics.values) or None
-        self.asks_for_usage = usage is not None and usage.ask_for_usage and self.body_metering is not None
-        """True if the edge asks upstreams for the usage of streams."""
-        self.refuses_unasked = bool(self.asks_for_usage) and usage is not None and usage.refuses_unasked
-        """True if the edge refuses requests that it cannot make ask for usage."""
-        self.takes_whole_bodies = self.asks_for_usage or self.fallback is not None
-        """True if bodies must be complete before the upstream gets them, regardless of the upstream's `buffer`."""
+        terms = self.terms
+        requests, billed = terms.get_status_terms(status)
+        usage = self._usage if billed is None else tuple([self._usage[place] for place in billed])
+        if status < 500:
+            return (requests, *usage)
+        return (requests, *usage, *terms.metrics.errors.list_counters(self.counted_as, self.route.label, status))
 
 
-def _create_prompt_reader(route: Route, limits: "RouteLimits") -> PromptReader | None:
-    """Create the reader of request bodies that state a request's reservation; None if no limit needs it."""
-    usage = route.settings.response_usage
-    return PromptReader(usage.format) if usage is not None and limits.terms.reads_prompts else None
-
-
-def _create_counter(
-    customer: str,
-    route: Route,
-    limits: "RouteLimits",
-    metrics: "WorkerMetrics",
-    meters: dict[str, "Meter"],
-    name: str,
-    split: str = "",
-) -> Countable:
+def _create_counter(customer: str, terms: BindingTerms, limits: "RouteLimits", name: str, split: str = "") -> Countable:
     """Create the counter of a meter for `split`, the dimensions as text. Adds the key if the meter has it as a
     dimension.
 
     No closure of the binding: in compiled code all closures of a function refer to each other, so none would be freed.
     """
-    meter, most = meters[name], limits.terms.request_most
+    route, metrics, meter, most = terms.route, terms.metrics, terms.meters.all[name], terms.limits.request_most
     by_key = meter.dimensions.get(KEY)
     if by_key is not None and limits.key and is_by_key(KEY, by_key):
         metrics.values.begin_day(int(time()) // DAY_SECONDS)

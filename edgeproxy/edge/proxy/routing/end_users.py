@@ -124,17 +124,6 @@ class EndUserLimits:
         return limit_set
 
 
-def create_end_user_limits(
-    limits: "RouteLimits", networks: NetworkFilter | None, cache: LimitSetCache | None
-) -> EndUserLimits | None:
-    """Create the limits by end user of a route binding; None if it has none."""
-    return (
-        EndUserLimits(limits, networks, create_limit_set_cache() if cache is None else cache)
-        if limits.terms.name_places
-        else None
-    )
-
-
 def create_reader(place: EndUser) -> Callable[[NamingRequest], bytes]:
     """Return a reader of the name in this place of a request. It returns an empty name if there is none."""
     kind, label = place.place

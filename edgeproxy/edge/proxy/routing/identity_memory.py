@@ -11,10 +11,12 @@ from typing import Generic, Protocol, TypeVar
 from edgeproxy.config.edge.customer_store import HeldKey
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 
-BINDING_BYTES = 3584
+IDENTITY_BYTES = 3584
 """Bytes of a customer on a route, with the name, the key, and all counters. A test measures them
 (tests/edge/proxy/routing/test_identity_memory.py).
 """
+BINDING_BYTES = 768
+"""Bytes of a customer on each further route with the same limits."""
 
 
 class RouteBindings(dict[Route, RouteBinding]):
@@ -63,7 +65,7 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
     def __init__(self, bytes_max: int) -> None:
         """`bytes_max` is the bound for all bindings together. One binding always fits."""
         super().__init__()
-        self._most = max(1, bytes_max // BINDING_BYTES)
+        self._most = max(1, bytes_max)
         self._further = 0
         """Bindings beyond the first of each identity."""
         self.evicted = 0
@@ -97,7 +99,7 @@ class IdentityMemory(OrderedDict[K, Who], Generic[K, Who]):
         self._further = 0
 
     def _make_room(self) -> None:
-        while len(self) + self._further > self._most and len(self) > 1:
+        while len(self) * IDENTITY_BYTES + self._further * BINDING_BYTES > self._most and len(self) > 1:
             self._release(self.popitem(last=False)[1])
             self.evicted += 1
 

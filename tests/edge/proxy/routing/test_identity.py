@@ -57,7 +57,7 @@ async def test_a_known_key_is_looked_up_once(edge: Edge) -> None:
 async def test_the_cache_of_identities_evicts_the_least_recently_used(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(identity_memory, "BINDING_BYTES", units.REMEMBERED_BYTES // 2)
+    monkeypatch.setattr(identity_memory, "IDENTITY_BYTES", units.REMEMBERED_BYTES // 2)
     people = await directory(edge)
     first, second = (people.resolve(key.encode()) for key in (KEY, UNLIMITED))
     people.resolve(KEY.encode())

@@ -5,33 +5,49 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from edgeproxy.edge.proxy.routing import identity_memory
 from edgeproxy.edge.proxy.routing.identity import Identity
-from edgeproxy.edge.proxy.routing.identity_memory import BINDING_BYTES, IdentityMemory, RouteBindings, replace_bindings
+from edgeproxy.edge.proxy.routing.identity_memory import (
+    BINDING_BYTES,
+    IDENTITY_BYTES,
+    IdentityMemory,
+    RouteBindings,
+    replace_bindings,
+)
 from tests.support.transcript import KEY, READER, UNLIMITED, Edge, digest, get, ok
 
 MEASURE = """
 import gc, sys, tracemalloc
 from pathlib import Path
-from loadtest.bench.measure.crowd import parse_crowd
+from loadtest.bench.measure.crowd import format_request
 from loadtest.bench.measure.scripted import Stand, exchanges
 from loadtest.bench.measure import scripted
-connect, asked = Stand.connect, parse_crowd("many-1500").warm_up()
+connect = Stand.connect
 def begin(stand):
     run = connect(stand)
     def measure(requests):
-        requests = list(requests)
-        run(requests[:300])
+        if not list(requests):
+            return
+        routes = [[format_request(number, f"/r{route}/small") for number in range(1500)] for route in range(3)]
+        for requests in routes:
+            run(requests[:300])
         gc.collect()
         tracemalloc.start()
-        run(requests[300:])
-        gc.collect()
-        print(tracemalloc.get_traced_memory()[0] // max(1, len(requests) - 300))
+        begun = 0
+        for requests in routes:
+            run(requests[300:])
+            gc.collect()
+            taken = tracemalloc.get_traced_memory()[0]
+            print((taken - begun) // 1200)
+            begun = taken
         tracemalloc.stop()
     return measure
 Stand.connect = begin
-exchanges(Path(sys.argv[1]), "many-1500", 1)
+exchanges(Path(sys.argv[1]), "many-1500-routes3", 3000)
 """
-"""Prints the bytes per customer of the first requests of 1,200 customers."""
+"""Prints the bytes per customer of the requests of 1,200 customers, the first ones and those on two further routes."""
 
 
 def make(route: Any) -> Any:
@@ -48,16 +64,25 @@ def identities(*routes: int) -> list[Identity]:
 
 
 def memory_of(bindings: int) -> IdentityMemory[str, Identity]:
-    return IdentityMemory(bindings * BINDING_BYTES)
+    return IdentityMemory(bindings * IDENTITY_BYTES)
 
 
 def test_a_customer_takes_at_most_its_accounted_memory(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MEASURE, str(tmp_path)]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert ended.returncode == 0, ended.stderr
-    assert 0.7 * BINDING_BYTES < int(ended.stdout.split()[0]) < BINDING_BYTES
+    first, *further = map(int, ended.stdout.split())
+    assert 0.7 * IDENTITY_BYTES < first < IDENTITY_BYTES
+    assert all(0.7 * BINDING_BYTES < taken < BINDING_BYTES for taken in further)
 
 
+@pytest.fixture
+def equal_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each further binding count as much as an identity."""
+    monkeypatch.setattr(identity_memory, "BINDING_BYTES", IDENTITY_BYTES)
+
+
+@pytest.mark.usefixtures("equal_bindings")
 def test_all_bindings_of_an_identity_count(seed: int) -> None:
     memory, (one, two, three) = memory_of(5), identities(2, 1, 0)
     for key, identity in zip("abc", (one, two, three), strict=True):
@@ -79,6 +104,7 @@ def test_all_bindings_of_an_identity_count(seed: int) -> None:
     assert (list(memory), memory._further) == (["b", "a"], 3)
 
 
+@pytest.mark.usefixtures("equal_bindings")
 def test_replaced_and_cleared_bindings_do_not_count() -> None:
     memory, (one, two) = memory_of(6), identities(3, 3)
     memory.remember("a", one)
@@ -136,3 +162,18 @@ async def test_lookups_and_cache_hits_are_counted(edge: Edge) -> None:
     counted = [edge.count("edge_identities_total", result) for result in ("looked_up", "remembered")]
     # A request whose whole head is cached needs no look-up.
     assert counted[0] >= 20 >= counted[1]
+
+
+async def test_a_customers_routes_share_limits_until_its_tier_changes(edge: Edge) -> None:
+    edge.config["routes"].append({"name": "second", "path": "/second/*", "upstream": "api"})
+    edge.upstream.answers(lambda request: ok(b"here"))
+    client = await edge.client()
+    for tier, shares in (("basic", True), ("free", True), ("basic", True)):
+        edge.config["customers"]["acme"] = {"tier": tier}
+        await edge.reloads()
+        statuses = [(await client.asks(get(path, f"X-API-Key: {KEY}"))).status for path in ("/v1/x", "/second/x")]
+        assert statuses == [200, 200]
+        bindings = [*edge.runtime.snapshot.directory.resolve(KEY.encode()).bindings.values()]
+        assert [binding.tier for binding in bindings] == [tier] * len(bindings)
+        assert (len({id(binding.limit_set) for binding in bindings}) == 1) is shares
+        assert len({binding.stamps for binding in bindings}) == 1

@@ -211,6 +211,9 @@ def _build_responses(endpoint: Endpoint, schemas: Schema) -> Schema:
 
 def _build_schema(kind: Any, schemas: Schema) -> Schema:
     """Return the schema of an answer. A named schema is added to `schemas`, and a reference is returned."""
+    name = getattr(kind, "__name__", "")
+    if name in schemas:  # Half of the calls are for the error of each endpoint.
+        return {"$ref": REF.format(model=name)}
     adapter = TypeAdapter(kind)
     schema = adapter.json_schema(ref_template=REF, mode="serialization", schema_generator=ResponseSchema)
     schemas |= schema.pop("$defs", {})

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from loadtest.events import Moment
+from loadtest.testbed.waiting import until
 from loadtest.topology import Topology, people
 from loadtest.workload import Workload
 
@@ -100,7 +101,12 @@ def _stop_for(pid: int, seconds: float) -> None:
 
 def _killed(run: Injected) -> Iterator[Moment]:
     middle = run.workload.warm_up + 0.3 * (run.seconds - run.workload.warm_up)
-    yield Moment(middle, lambda: os.kill(run.pids()[1], signal.SIGKILL), "killed worker 1")
+
+    def kill() -> None:  # Workers of a busy machine may report later than planned.
+        until(lambda: 1 in run.pids(), "worker 1 has reported")
+        os.kill(run.pids()[1], signal.SIGKILL)
+
+    yield Moment(middle, kill, "killed worker 1")
 
 
 def _drops(run: Injected) -> Iterator[Moment]:

@@ -46,13 +46,17 @@ def edge(folder: Path, ports: Ports) -> Iterator[Edge]:
         yield edge.start()
 
 
+VISIT_SECONDS_MAX = 90
+"""Seconds for a visit, some 2 on a quiet machine."""
+
+
 @pytest.fixture
 def see(browser: Chromium, ports: Ports, edge: Edge) -> See:
     """Run a visit: a coroutine with a page that is at the site's front, through the edge, and the site."""
 
     def run(visit: Visit) -> None:
         async def whole() -> None:
-            async with asyncio.timeout(20), Site().open(ports.numbers[0]) as site, tab(browser) as page:
+            async with asyncio.timeout(VISIT_SECONDS_MAX), Site().open(ports.numbers[0]) as site, tab(browser) as page:
                 await page.goto(f"http://{HOST}:{edge.port}/")
                 await visit(page, site)
                 assert page.troubles == []

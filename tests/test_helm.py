@@ -1,11 +1,9 @@
 """The chart in deploy/helm renders valid, complete manifests and rolls out without a lost request."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 import textwrap
 from contextlib import ExitStack
 from pathlib import Path
@@ -113,14 +111,8 @@ def test_rendered_configurations_pass_the_check_command(tmp_path: Path, componen
     directory_signatures.create_key_file(tmp_path / "directory.key")
     file = tmp_path / f"{component}.yaml"
     file.write_text(file.read_text().replace("/var/run/secrets/edgeproxy", str(tmp_path)))
-    checked = subprocess.run(
-        [sys.executable, "-m", "edgeproxy", "check", file],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **ENVIRON},
-    )
-    assert checked.returncode == 0, checked.stderr
+    checked = CliRunner().invoke(cli.app, ["check", str(file)], env=ENVIRON)
+    assert checked.exit_code == 0, checked.output
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from edgeproxy import cli
 from tests.support.chart import ENVIRON, HELM, ROOT
 
 FOLDER = ROOT / "deploy" / "kustomize"
@@ -64,14 +65,8 @@ def test_an_overlay_builds_to_valid_manifests_of_its_region(tmp_path: Path, over
 
     for name, text in manifests["ConfigMap", "edges-edge"]["data"].items():
         (tmp_path / name).write_text(text.replace("/var/lib/edgeproxy", str(tmp_path / "state")))
-    checked = subprocess.run(
-        [sys.executable, "-m", "edgeproxy", "check", tmp_path / "edge.yaml"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **ENVIRON, **variables},
-    )
-    assert checked.returncode == 0, checked.stderr
+    checked = CliRunner().invoke(cli.app, ["check", str(tmp_path / "edge.yaml")], env={**ENVIRON, **variables})
+    assert checked.exit_code == 0, checked.output
 
 
 @kubectl

@@ -1,9 +1,7 @@
 """The files of config/ as shipped: two edges of two regions, their hub, the collector, a Stripe sandbox."""
 
-import os
 import re
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,7 +14,9 @@ import orjson
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
+from edgeproxy import cli
 from edgeproxy.collector.api.examples import read_examples
 from edgeproxy.collector.billing.stripe_sync.catalog import is_metered
 from edgeproxy.collector.pages.job_groups import group_jobs
@@ -204,8 +204,8 @@ class Company:
 
     def command(self, *arguments: str) -> str:
         """Run a command. Require success and return its output."""
-        environ = {**os.environ, **self.environ}
-        done = subprocess.run([*COMMAND, *arguments], check=True, capture_output=True, text=True, env=environ, cwd=ROOT)
+        done = CliRunner().invoke(cli.app, arguments, env=self.environ)
+        assert done.exit_code == 0, done.output
         return done.stdout.strip()
 
     def join(self, name: str, plan: str | None) -> None:

@@ -4,9 +4,7 @@ Each has complete security fields, refuses a listener in clear text, lets a cust
 lets operators run checks, see baselines and preview a close over HTTP.
 """
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -16,7 +14,9 @@ from typing import Any, NamedTuple
 import orjson
 import pytest
 import yaml
+from typer.testing import CliRunner, Result
 
+from edgeproxy import cli
 from edgeproxy.collector.pages.rendering import SECURITY
 from edgeproxy.demo import ports as demo_ports
 from edgeproxy.demo.data import Data
@@ -54,7 +54,7 @@ class SetUp(NamedTuple):
     edge: Path
     collector: Path
     environ: dict[str, str]
-    unprotected: Callable[[], subprocess.CompletedProcess[str]]
+    unprotected: Callable[[], Result]
     """Checks the same files with a collector in clear text at all addresses, which nothing protects."""
     reader: str
     """A token of the files that may not do what operators do."""
@@ -74,10 +74,9 @@ class Place(NamedTuple):
     api: int
 
 
-def run(*arguments: str | Path, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a command of edgeproxy."""
-    command = [*COMMAND, *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, **environ}, cwd=ROOT)
+def run(*arguments: str | Path, environ: dict[str, str]) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(cli.app, list(map(str, arguments)), env=environ)
 
 
 def move(text: str, places: dict[str, str]) -> str:
@@ -215,7 +214,7 @@ def place_init(place: Place) -> SetUp:
     addresses = ["--listen", f"{HOST}:{place.edge}", "--admin", f"{HOST}:{place.admin}"]
     upstream = ["--upstream", f"http://{HOST}:{place.api}"]
     done = run("init", folder, *addresses, *upstream, "--collector", f"{HOST}:{place.port}", environ={})
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     token = re.search(r"EDGEPROXY_TOKEN=(\w+)", (folder / "operator.env").read_text())
     assert token is not None
     edge = yaml.safe_load((folder / "edge.yaml").read_text())
@@ -301,7 +300,7 @@ def check_rotation(running: Running) -> None:
     until(lambda: works(old["secret"]), "the edge knows the key")
     assert running.call("GET", "/v1/customers/rota/key-rotation")["deliver"] == "portal"
     link = run("sign-in", "--customer", "rota", "-c", running.files.collector, environ=running.files.environ)
-    assert link.returncode == 0, link.stderr
+    assert link.exit_code == 0, link.output
     assert link.stdout.startswith(f"http://{HOST}:{running.place.port}/sign-in/"), "a browser of this host opens it"
     with Visitor(f"http://{HOST}:{running.place.port}") as owner:
         owner.get(link.stdout.strip())
@@ -340,5 +339,5 @@ def test_set_up_rotates_keys_has_security_fields_and_serves_operators(running: R
     check_rotation(running)
     check_operators_actions(running)
     refused = running.files.unprotected()
-    assert refused.returncode != 0
+    assert refused.exit_code != 0
     assert IN_CLEAR in refused.stderr, refused.stderr

@@ -36,7 +36,7 @@ WORKDIR /src
 # processor there is a cross compiler. Debian's Python has its headers in a package, for each kind of processor.
 RUN native=$(dpkg --print-architecture) && target=${TARGETARCH:-$native} \
     && { [ "$target" = "$native" ] || dpkg --add-architecture "$target"; } \
-    && case "$target" in "$native") compiler="gcc libc6-dev" ;; arm64) compiler=gcc-aarch64-linux-gnu ;; *) compiler=gcc-x86-64-linux-gnu ;; esac \
+    && case "$target" in "$native") compiler="gcc libc6-dev" ;; arm64) compiler="gcc-aarch64-linux-gnu libc6-dev-arm64-cross" ;; *) compiler="gcc-x86-64-linux-gnu libc6-dev-amd64-cross" ;; esac \
     && apt-get -q update && apt-get -q install --yes --no-install-recommends binutils-multiarch $compiler
 COPY --from=target /usr/local/include /target/usr/include
 RUN minor=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])') && cd /target \

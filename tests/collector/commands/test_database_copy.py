@@ -20,11 +20,10 @@ from edgeproxy.collector.database.schema import DAY, metadata, series
 from loadtest.testbed.postgresql import Postgresql
 from tests.support.collector_fixtures import put_tables
 
-pytestmark = pytest.mark.both_databases
 COPIED = [table for table in metadata.sorted_tables if table.name not in NOT_COPIED]
 HEADS = [table for table in COPIED if not list(table.primary_key)]
 ROWS = 7
-KILLED_EVERY = 25
+KILLED_EVERY = 41
 """Records of progress between two kills. A table has four, so that kills meet each of them."""
 
 
@@ -87,6 +86,7 @@ def compute_digests(url: str) -> dict[str, tuple[int, int]]:
     return asyncio.run(compute())
 
 
+@pytest.mark.both_databases
 def test_every_row_of_every_table_arrives(source: str, empty_database: str, unverified: None) -> None:
     result = copy(source, empty_database)
     assert result.exit_code == 0, result.output
@@ -97,6 +97,7 @@ def test_every_row_of_every_table_arrives(source: str, empty_database: str, unve
     }
 
 
+@pytest.mark.both_databases
 def test_new_rows_get_ids_behind_those_that_were_copied(source: str, empty_database: str, unverified: None) -> None:
     assert copy(source, empty_database).exit_code == 0
 
@@ -112,6 +113,7 @@ def test_new_rows_get_ids_behind_those_that_were_copied(source: str, empty_datab
     assert asyncio.run(add()) == ROWS + 1
 
 
+@pytest.mark.both_databases
 def test_a_copy_that_is_killed_again_and_again_goes_on_and_no_collector_starts_meanwhile(
     source: str, empty_database: str, unverified: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,8 +48,8 @@ class BuildNeeded(build_py):
 
     def find_package_modules(self, package: str, package_dir: str) -> list[tuple[str, str, str]]:
         needed = list_needed()
-        found = super().find_package_modules(package, package_dir)
-        return [each for each in found if each[1] == "__init__" or Path(each[2]).resolve() in needed]
+        modules = super().find_package_modules(package, package_dir)
+        return [each for each in modules if each[1] == "__init__" or Path(each[2]).resolve() in needed]
 
 
 setup(cmdclass={"build_py": BuildNeeded})

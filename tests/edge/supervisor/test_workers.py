@@ -25,14 +25,14 @@ def addresses(*known: str) -> SetEndpoints:
     return SetEndpoints(1, {"a": [EndpointAddresses(list(known), [])]})
 
 
-async def told(workers: Workers, address: Address, wanted: dict[int, list[str]]) -> None:
-    """Wait until each of these workers, by pid, has heard messages of these types, by the order in which it did."""
-    heard: dict[int, list[str]] = {}
+async def wait_for_messages(workers: Workers, address: Address, expected: dict[int, list[str]]) -> None:
+    """Wait until each of these workers, by pid, has received messages of these types in this order."""
+    received: dict[int, list[str]] = {}
 
     async def all_have() -> None:
-        while heard != wanted:
+        while received != expected:
             answer = await ask(address)
-            heard[answer["pid"]] = [message["type"] for message in answer["told"]]
+            received[answer["pid"]] = [message["type"] for message in answer["told"]]
 
     await within(20, all_have())
 
@@ -134,7 +134,7 @@ def test_what_was_published_before_they_start_is_the_first_that_workers_hear() -
         workers.publish(addresses("10.0.0.1"))
         await ready(workers)
         pids = [process.pid for process in workers.workers]
-        await told(workers, address, {pid: ["Endpoints"] for pid in pids})
+        await wait_for_messages(workers, address, {pid: ["Endpoints"] for pid in pids})
 
     assert run(scene) == [0, 0]
 
@@ -144,15 +144,17 @@ def test_all_workers_are_told_and_one_that_starts_anew_only_what_is_published() 
         await ready(workers)
         workers.publish(addresses("10.0.0.1"))
         pids = [process.pid for process in workers.workers]
-        await told(workers, address, {pid: ["Endpoints"] for pid in pids})
+        await wait_for_messages(workers, address, {pid: ["Endpoints"] for pid in pids})
         workers.send(LoadCertificates())
         workers.publish(addresses("10.0.0.2"))
-        await told(workers, address, {pid: ["Endpoints", "LoadCertificates", "Endpoints"] for pid in pids})
+        await wait_for_messages(workers, address, {pid: ["Endpoints", "LoadCertificates", "Endpoints"] for pid in pids})
         killed, other = workers.workers
         killed.kill()
         await turned(lambda: workers.restarts == 1 and workers.ready == 2, "a new worker is ready")
         (new,) = {process.pid for process in workers.workers} - {other.pid}
-        await told(workers, address, {other.pid: ["Endpoints", "LoadCertificates", "Endpoints"], new: ["Endpoints"]})
+        await wait_for_messages(
+            workers, address, {other.pid: ["Endpoints", "LoadCertificates", "Endpoints"], new: ["Endpoints"]}
+        )
         while (answer := await ask(address))["pid"] != new:
             pass
         assert answer["told"] == [to_builtins(addresses("10.0.0.2"))]
@@ -182,7 +184,7 @@ def test_stopped_worker_delays_no_other_worker() -> None:
     assert run(scene, deadline=0.2) == [-signal.SIGKILL, 0]
 
 
-def test_challenges_are_served_when_each_worker_has_said_so() -> None:
+def test_challenges_are_served_when_each_worker_has_answered() -> None:
     """The authority may reach any worker, so one that was stopped meanwhile is waited for."""
 
     async def scene(workers: Workers, address: Address) -> None:

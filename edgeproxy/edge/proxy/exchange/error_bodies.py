@@ -33,8 +33,8 @@ def find_top_errors(errors: Errors | None, routes: "Iterable[Route]") -> Errors 
     """
     if errors is not None:
         return errors
-    found = [find_errors(route) for route in routes if route.upstream is not None]
-    return found[0] if found and all(each is not None and BODIES[each.format] for each in found) else None
+    by_route = [find_errors(route) for route in routes if route.upstream is not None]
+    return by_route[0] if by_route and all(each is not None and BODIES[each.format] for each in by_route) else None
 
 
 def create_error_bodies(errors: Errors | None) -> ErrorBodies | None:

@@ -160,7 +160,11 @@ async def fetch_overview(visit: Visit) -> Overview:
 def compute_overview(
     chosen: TrafficRange, total: TrafficReportView, regions: TrafficReportView, before: TrafficReportView
 ) -> Overview:
-    """Compute the view of a time from three answers of the API."""
+    """Compute the view of a time from three answers of the API.
+
+    A rate is the mean of the steps that edges have reported, as the chart draws them. Divided by the whole time, the
+    rate of a system that started a few minutes ago was far below each value of its chart.
+    """
     since, until, step, span = chosen.since, chosen.until, chosen.step, chosen.span
     seconds = [float(second) for second in range(since, until, step)]
     lengths = {second: min(step, until - second) for second in seconds}
@@ -168,7 +172,10 @@ def compute_overview(
     earlier: Counter[float] = Counter()
     for row in before["rows"]:
         earlier[find_start(row) + span] += row["requests"]
-    rates, then = compute_rates(total["total"], until - since), compute_rates(before["total"], span)
+    reported = sum(lengths[second] for second in rows) or until - since
+    reported_before = len({find_start(row) for row in before["rows"]}) * step or span
+    rates, then = compute_rates(total["total"], reported), compute_rates(before["total"], reported_before)
+    by_region = {row["region"]: row["requests"] / reported_before for row in before["groups"]}
     return Overview(
         chosen,
         rates,
@@ -177,25 +184,26 @@ def compute_overview(
         seconds,
         [compute_rates(rows[second], lengths[second]) if second in rows else None for second in seconds],
         [earlier[second] / step for second in seconds] if earlier else [],
-        compute_regions(regions, {row["region"]: row["requests"] / span for row in before["groups"]}, lengths),
+        compute_regions(regions, by_region, lengths, reported),
         sum(edge["missing"] or 0 for edge in total["edges"]),
         sum(edge["missing"] is None for edge in total["edges"]),
     )
 
 
 def compute_regions(
-    report: TrafficReportView, before: Mapping[str, float], lengths: Mapping[float, float]
+    report: TrafficReportView, before: Mapping[str, float], lengths: Mapping[float, float], reported: float
 ) -> list[RegionTraffic]:
     """Compute the traffic by region, most requests first.
 
     `before` has requests per second in the preceding time. `lengths` has the seconds of each step by its beginning.
+    `reported` is the seconds of all steps that any edge has reported.
     """
     rows = {(row["region"], find_start(row)): row for row in report["rows"]}
     requests = {step: row["requests"] for step, row in rows.items()}
     newest = max((second for _, second in rows), default=0.0)  # Later steps are not reported yet. They are no drop.
     regions = []
     for group in sorted(report["groups"], key=lambda group: -group["requests"])[:REGIONS_MAX]:
-        region, rates = group["region"], compute_rates(group, sum(lengths.values()))
+        region, rates = group["region"], compute_rates(group, reported)
         history = [requests.get((region, second), 0) / length for second, length in lengths.items() if second <= newest]
         change = compute_change(rates.per_second, before.get(region, 0.0))
         steps = [rows[region, second] for second in lengths if (region, second) in rows]

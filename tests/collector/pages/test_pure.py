@@ -464,12 +464,12 @@ def test_traffic_is_held_against_the_time_before_and_a_step_without_reports_is_a
     regions = answer(counts(600, since, region="eu"))
     before = answer(counts(1200, since - 3600, region="eu"))
     overview = compute_overview(TrafficRange("1", since, since + 3600, 60, 3600), total, regions, before)
-    assert overview.rates == (0.25, 0.1, 0.0, 3.0, 4.0)
-    assert overview.change == pytest.approx(-0.25)
+    assert overview.rates == (7.5, 0.1, 0.0, 3.0, 4.0), "the mean of the steps below"
+    assert overview.change == pytest.approx(-0.625)
     assert overview.steps[0] == (10.0, 0.1, 0.0, 3.0, 4.0)
     assert [place for place, step in enumerate(overview.steps) if step is not None] == [0, 59]
     assert (overview.earlier[0], overview.earlier[1]) == (20.0, 0.0)
-    assert overview.regions[0].change == -0.5
+    assert overview.regions[0].change == -0.75
     assert (overview.missing, overview.silent) == (58, 0)
     nothing = compute_overview(overview.range, answer(missing=None), answer(), answer())
     assert (nothing.rates.limited, nothing.change, nothing.earlier, nothing.silent) == (None, None, [], 1)

@@ -10,7 +10,7 @@ import hmac
 import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -140,7 +140,7 @@ def add_query(url: str, query: Mapping[str, str]) -> str:
     return f"{url}{'&' if '?' in url else '?'}{urlencode(query)}"
 
 
-def is_for(claims: Mapping[str, Any], client: str) -> bool:
+def is_for(claims: Mapping[str, object], client: str) -> bool:
     """Return True if an ID token whose `aud` has the client was issued for it (OpenID Connect Core 3.1.3.7, 4, 5)."""
     audience = claims["aud"]
     is_shared = isinstance(audience, list) and len(audience) > 1

@@ -104,7 +104,7 @@ class Authority(client.ClientV2):  # type: ignore[misc]
 
     replaced: str | None = None
 
-    def _post(self, url: str, body: Any, *args: Any, **kwargs: Any) -> requests.Response:
+    def _post(self, url: str, body: object, *args: object, **kwargs: object) -> requests.Response:
         if self.replaced is not None and isinstance(body, messages.NewOrder):
             body = NewOrder(identifiers=body.identifiers, replaces=self.replaced)
         response: requests.Response = super()._post(url, body, *args, **kwargs)

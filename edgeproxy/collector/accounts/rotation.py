@@ -151,12 +151,12 @@ async def list_reminders(
 async def list_end_reminders(connection: AsyncConnection, now: float, times: tuple[float, ...]) -> list[Alert]:
     """Return the reminders of keys that end within these times, at most KEYS_MAX per time.
 
-    Only the last passed time raises a reminder. A time that had passed when the key got its end raises none: when it
-    was replaced, or else created.
+    Only the last passed time raises a reminder. A time that had passed when the key was replaced, or else created,
+    raises none. A moved end has reminders of its own.
     """
     new, ends, reminders = keys.alias("new"), keys.c.expires_at, []
     for until, before in pairwise([0.0, *times]):
-        alert_key = sa.literal("key-end:") + keys.c.id + f":{format_seconds(before)}"
+        alert_key = sa.literal("key-end:") + keys.c.id + f":{format_seconds(before)}:" + sa.cast(ends, sa.Text)
         statement = (
             sa.select(keys.c.id, keys.c.start, keys.c.name, customers.c.name, ends, alert_key, new.c.start)
             .join_from(keys, customers, customers.c.id == keys.c.customer)

@@ -418,12 +418,19 @@ def test_end_of_a_key_is_announced_once_at_each_time(database: str, receiver: Re
                 await keys.rotate_key(connection, CALLER, short["id"], 3600)
                 await keys.rotate_key(connection, CALLER, old, 7 * DAY)
                 ends = format_timestamp(round((stage.now + 7.3 * DAY) * 1000))
-                await keys.create_key(connection, CALLER, "acme", CreateKeyRequest.model_validate({"expires_at": ends}))
+                new = CreateKeyRequest.model_validate({"expires_at": ends})
+                own = await keys.create_key(connection, CALLER, "acme", new)
             seen = []
             for day in (0, 3.9, 4.1, 5, 6.1, 6.5, 7.1):
                 await stage.step(day * DAY)
                 seen.append((await stage.alerts()).count("key_ends_soon"))
             # Three days and one day before each end; nothing of an hour's overlap.
             assert seen == [0, 0, 1, 2, 3, 4, 4]
+            later = UpdateKeyRequest.model_validate(
+                {"expires_at": format_timestamp(round((stage.now + 20 * DAY) * 1000))}
+            )
+            await stage.change(lambda connection: keys.update_key(connection, CALLER, own["id"], later))
+            await stage.step(17.5 * DAY)
+            assert (await stage.alerts()).count("key_ends_soon") == 5, "the later end is announced, too"
 
     asyncio.run(run())

@@ -15,18 +15,14 @@ from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.accounts.audit_details import CONTACT, hide_contact
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.rows import CustomerRow
-from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.alert import Alert, has_many, raise_once
 from edgeproxy.collector.alerts.deliveries import Recipient
 from edgeproxy.collector.alerts.delivery import NoticeContacts
 from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, AlertKind
-from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.page_tables import contacts
 from edgeproxy.collector.database.row_security import across_customers, served_customer
-from edgeproxy.collector.database.schema import HOUR, customers
+from edgeproxy.collector.database.schema import customers
 from edgeproxy.collector.encryption.rows import fetch_rows
-
-HOURLY_MAX = 20
-"""The most notices of a kind to a customer in an hour, so that mass creation of keys does not send a mail for each."""
 
 
 async def raise_notice(connection: AsyncConnection, alert: Alert) -> None:
@@ -37,12 +33,8 @@ async def raise_notice(connection: AsyncConnection, alert: Alert) -> None:
     has_readers = await connection.scalar(sa.select(of_customer.where(contacts.c.role.in_(roles)).exists()))
     if not has_readers:
         return
-    columns = alerts.c
-    recent = sa.select(columns.id).where(
-        columns.customer == alert.customer, columns.kind == alert.kind, columns.at > round((alert.at - HOUR) * 1000)
-    )
     async with across_customers(connection):
-        if len((await connection.execute(recent.limit(HOURLY_MAX))).all()) < HOURLY_MAX:
+        if not await has_many(connection, str(alert.customer), alert.kind, round(alert.at * 1000)):
             await raise_once(connection, alert)
 
 

@@ -16,12 +16,16 @@ from edgeproxy.base import log
 from edgeproxy.collector.alerts.kinds import ALERT_POLICIES, EVENT_TYPES, AlertKind, Severity
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.database import build_insert_new
+from edgeproxy.collector.database.schema import HOUR
 from edgeproxy.collector.encryption.data_keys import SealedValueError
 from edgeproxy.collector.encryption.keyring import KeysUnavailableError
 from edgeproxy.collector.languages.invisible import format_line
 from edgeproxy.collector.webhooks.messages import enqueue_event, select_id
 
 TITLE_CHARACTERS_MAX = 200
+HOURLY_MAX = 20
+"""The most alerts of a kind in an hour that a customer's contacts get by role. So the creation or the end of many keys
+does not send a mail for each."""
 GATHERED_NAMES_MAX = 20
 """Names stored per list in `gathered`."""
 
@@ -142,6 +146,22 @@ async def _enqueue_event(connection: AsyncConnection, alert: Alert, customer: st
 
 def _dump_details(details: Mapping[str, object]) -> str:
     return orjson.dumps(dict(details), option=orjson.OPT_NON_STR_KEYS).decode()
+
+
+async def has_many(
+    connection: AsyncConnection, customer: str, kind: str, at_ms: int, before: int | None = None
+) -> bool:
+    """Return whether a customer had HOURLY_MAX alerts of a kind in the hour until this Unix millisecond.
+
+    `before`: only alerts before the one with this id count.
+    """
+    columns = alerts.c
+    recent = sa.select(columns.id).where(
+        columns.customer == customer, columns.kind == kind, columns.at > at_ms - HOUR * 1000
+    )
+    if before is not None:
+        recent = recent.where(columns.id < before)
+    return len((await connection.execute(recent.limit(HOURLY_MAX))).all()) == HOURLY_MAX
 
 
 def is_unraised(key: sa.ColumnElement[str]) -> sa.ColumnElement[bool]:

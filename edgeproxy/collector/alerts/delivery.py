@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.collector.alerts import deliveries, mutes
+from edgeproxy.collector.alerts.alert import has_many
 from edgeproxy.collector.alerts.channels import Envelope, send_message
 from edgeproxy.collector.alerts.deliveries import TO_CUSTOMER, DeliveryState, DueDelivery, NewDelivery, Recipient
 from edgeproxy.collector.alerts.kinds import NOTICES, SEVERITIES, Severity, find_policy
@@ -263,7 +264,11 @@ class AlertSender:
             policy = find_policy(alert.kind)
             if policy is None or alert.customer is None:
                 continue
-            if roles := policy.contacts or (policy.default_contacts if alert.customer not in contacts else frozenset()):
+            roles = policy.contacts
+            if policy.default_contacts and alert.customer not in contacts:
+                is_flood = await has_many(connection, alert.customer, alert.kind, alert.at, alert.id)
+                roles = frozenset() if is_flood else policy.default_contacts
+            if roles:
                 readers = await self._notices.fetch_readers(connection, alert.customer, roles)
                 routes += [NewDelivery(alert.id, f"{channel}:{place}", *one) for place, one in enumerate(readers)]
         return routes

@@ -251,8 +251,7 @@ OWN_ACTIONS: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     AlertKind.DELETION_REQUESTED: (
         N_("Your keys no longer work. On %(erased_on)s all data is erased for good. If this is a mistake, ask us "
            "before that day to undo it."),
-        N_("Your keys no longer work, and your data is erased for good. If this is a mistake, ask us at once to undo "
-           "it."),
+        N_("Your keys no longer work. If this is a mistake, ask us to undo it."),
     ),
 }
 # fmt: on

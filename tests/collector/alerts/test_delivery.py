@@ -4,7 +4,7 @@ import asyncio
 import base64
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ from edgeproxy import cli
 from edgeproxy.collector import alert_handling as handling
 from edgeproxy.collector.accounts.audit import Caller
 from edgeproxy.collector.alerts import deliveries, reports
-from edgeproxy.collector.alerts.alert import Alert, raise_once
+from edgeproxy.collector.alerts.alert import HOURLY_MAX, Alert, raise_once
 from edgeproxy.collector.alerts.deliveries import Recipient
-from edgeproxy.collector.alerts.delivery import AlertSender
+from edgeproxy.collector.alerts.delivery import NO_CONTACTS, AlertSender
 from edgeproxy.collector.alerts.kinds import AlertKind, Severity
 from edgeproxy.collector.alerts.message import ServiceSite
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alerts
@@ -118,6 +118,31 @@ async def way(url: str, **settings: Any) -> AsyncIterator[Way]:
         yield Way(database, sender)
     finally:
         await database.close()
+
+
+def test_many_keys_that_end_send_few_mails_to_contacts_by_role(database: str, hooks: Receiver, mail: MailTaker) -> None:
+    folder = f"flood-{time.time_ns()}"
+
+    async def fetch_readers(_: AsyncConnection, __: str, roles: Collection[str]) -> list[Recipient]:
+        assert roles == {"owner", "developer"}
+        return [Recipient(f"{folder}@customer.test", None)]
+
+    async def run() -> None:
+        async with way(database, channels=channels(hooks, mail, folder), customers="mail") as made:
+            made.delivery._notices = NO_CONTACTS._replace(fetch_readers=fetch_readers)
+            for number in range(HOURLY_MAX + 3):
+                ends = Alert(
+                    key=f"{folder}:{number}",
+                    kind=AlertKind.KEY_ENDS_SOON,
+                    title="it ends",
+                    customer="silent",
+                    at=time.time(),
+                )
+                await made.raised(ends)
+            await made.delivery._route(time.time())
+            assert len(await made.standing()) == HOURLY_MAX
+
+    asyncio.run(run())
 
 
 def test_alert_is_routed_by_severity_and_to_its_customer(database: str, hooks: Receiver, mail: MailTaker) -> None:

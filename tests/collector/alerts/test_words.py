@@ -69,7 +69,7 @@ DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
         {"purchase": "cs_1", "amount": "11.90 USD", "credits": 10_000_000},
     ),
     AlertKind.CREDITS_LOW: ({"left": "2.00 EUR", "granted": "10.00 EUR"},),
-    AlertKind.CREDITS_SPENT: ({"left": "0.00 USD", "granted": "10.00 USD"},),
+    AlertKind.CREDITS_SPENT: ({},),
     AlertKind.DELETION_REQUESTED: (
         {"by": "contact:ann@b.test", "erased_on": "2026-12-28T10:00:00Z"},
         {"by": "operator"},

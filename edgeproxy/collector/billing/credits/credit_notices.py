@@ -57,11 +57,12 @@ def _build_notice(
     left = usage.granted - usage.used
     if left > 0 and left > granted * low_percent // 100:
         return None
-    kind = AlertKind.CREDITS_LOW if left > 0 else AlertKind.CREDITS_SPENT
-    code = usage.currency.upper()
-    details = {
-        "left": f"{to_decimal(max(left, 0) // CENT, usage.currency)} {code}",
-        "granted": f"{to_decimal(granted // CENT, usage.currency)} {code}",
-    }
+    kind, details, code = AlertKind.CREDITS_SPENT, {}, usage.currency.upper()  # Developers read it, but no amounts.
+    if left > 0:
+        kind = AlertKind.CREDITS_LOW
+        details = {
+            "left": f"{to_decimal(left // CENT, usage.currency)} {code}",
+            "granted": f"{to_decimal(granted // CENT, usage.currency)} {code}",
+        }
     title = f"{customer}: {kind.value.replace('_', ' ')}"
     return Alert(key=f"{kind}:{number}", kind=kind, customer=customer, title=title, at=now, details=details)

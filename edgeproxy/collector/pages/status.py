@@ -5,6 +5,7 @@ about a customer.
 """
 
 import asyncio
+import contextlib
 import gzip
 import hashlib
 import time
@@ -42,6 +43,8 @@ REFRESH_SECONDS = 15.0
 """Seconds between two reads of the database."""
 STALE_SECONDS = 120.0
 """Older snapshots are marked as old on the page."""
+FIRST_RENDER_SECONDS = 10.0
+"""Seconds that requests wait for the first rendering after a start. On a busy host it takes some."""
 CACHEABLE = {"Cache-Control": "public, max-age=15, stale-if-error=86400"}
 CROSS_ORIGIN = {
     **rendering.SECURITY,
@@ -98,6 +101,8 @@ class StatusPages:
         self._usage = PublicUsage(settings.usage)
         self.answers: dict[str, CachedAnswer] = {}
         """The rendered responses, by `page LANGUAGE`, `json` and `feed`."""
+        self._rendered = asyncio.Event()
+        """Set once there are responses."""
         self._log = log.RateLimitedLog(600.0)
 
     def add_to(self, application: web.Application) -> None:
@@ -125,6 +130,7 @@ class StatusPages:
     async def _replace_answers(self, now: float) -> None:
         last, since = dict(self._checks.last), dict(self._checks.failing_since)  # Copies, because a thread reads them.
         self.answers = await asyncio.to_thread(self._render, last, since, now)
+        self._rendered.set()
 
     async def _fetch_snapshot(self, now: float) -> None:
         today = int(now) // DAY * DAY
@@ -164,7 +170,7 @@ class StatusPages:
         language = choose_language(
             chosen or request.cookies.get(LANGUAGE_COOKIE), request.headers.get("Accept-Language")
         )
-        answer = self._answer(request, f"page {language}", rendering.SECURITY)
+        answer = await self._answer(request, f"page {language}", rendering.SECURITY)
         answer.headers["Vary"] = "Accept-Language, Accept-Encoding, Cookie"
         if chosen in LANGUAGES:
             answer.set_cookie(LANGUAGE_COOKIE, chosen, max_age=CHOICE_SECONDS, httponly=True, samesite="Lax")
@@ -173,13 +179,16 @@ class StatusPages:
 
     async def answer_json(self, request: web.Request) -> web.Response:
         """Return the status as JSON."""
-        return self._answer(request, "json", CROSS_ORIGIN)
+        return await self._answer(request, "json", CROSS_ORIGIN)
 
     async def answer_feed(self, request: web.Request) -> web.Response:
         """Return the incidents as an Atom feed (RFC 4287)."""
-        return self._answer(request, "feed", CROSS_ORIGIN)
+        return await self._answer(request, "feed", CROSS_ORIGIN)
 
-    def _answer(self, request: web.Request, name: str, fields: Mapping[str, str]) -> web.Response:
+    async def _answer(self, request: web.Request, name: str, fields: Mapping[str, str]) -> web.Response:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_RENDER_SECONDS):
+                await self._rendered.wait()
         answer = self.answers.get(name)
         if answer is None:
             headers = {**fields, **rendering.PRIVATE, "Retry-After": "5"}

@@ -1,5 +1,6 @@
 """What pages keep in the database: sessions, links, checks; and the status while the database is away."""
 
+import asyncio
 import gzip
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
 from edgeproxy.collector.pages import checks, sessions
+from edgeproxy.collector.pages import status as status_module
 from edgeproxy.collector.pages.checks import RegionChecks
 from edgeproxy.collector.pages.public_usage import LATE_SECONDS, PublicUsage, round_to_digits
 from edgeproxy.collector.pages.rendering import SECURITY
@@ -105,13 +107,27 @@ class Away:
 
 
 @pytest.mark.both_databases
-def test_status_that_is_not_known_yet_has_the_security_fields_of_a_page(database: str) -> None:
+def test_status_that_is_not_known_yet_has_the_security_fields_of_a_page(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(status_module, "FIRST_RENDER_SECONDS", 0.0)
+
     async def work(opened: Database) -> None:
         settings = StatusPage.model_validate({})
         status = StatusPages(opened, settings, "http://127.0.0.1:9100", RegionChecks(opened, settings))
         answer = await status.answer_page(make_mocked_request("GET", "/status"))
         assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
         assert answer.headers.items() >= SECURITY.items()
+
+    run(database, work)
+
+
+def test_request_right_after_the_start_waits_for_the_first_rendering(database: str) -> None:
+    async def work(opened: Database) -> None:
+        settings = StatusPage.model_validate({})
+        status = StatusPages(opened, settings, "http://127.0.0.1:9100", RegionChecks(opened, settings))
+        answer, _ = await asyncio.gather(status.answer_page(make_mocked_request("GET", "/status")), status.refresh(NOW))
+        assert answer.status == 200
 
     run(database, work)
 

@@ -83,6 +83,31 @@ def test_an_empty_database_needs_no_revision_after_the_baseline(
     assert not [name for name in describe_database(empty_database)[TABLE] if name.startswith("made_up")]
 
 
+def test_an_upgraded_baseline_has_the_indexes_of_an_empty_database(empty_database: str) -> None:
+    """A revision writes its indexes a second time, beside those of `schema.py`."""
+
+    def list_indexes(connection: sa.Connection) -> dict[str, str]:
+        is_sqlite = connection.dialect.name == "sqlite"
+        of_sqlite = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+        of_postgresql = "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = current_schema()"
+        rows = connection.exec_driver_sql(of_sqlite if is_sqlite else of_postgresql)
+        return {name: " ".join(definition.split()) for name, definition in rows}
+
+    async def run() -> None:
+        database = await Database.connect(empty_database)
+        async with database.reading() as connection:
+            expected = await connection.run_sync(list_indexes)
+        async with database.writing() as connection:
+            await connection.run_sync(migrate.downgrade, migrate.BASELINE)
+        await database.close()
+        database = await Database.connect(empty_database)
+        async with database.reading() as connection:
+            assert await connection.run_sync(list_indexes) == expected
+        await database.close()
+
+    asyncio.run(run())
+
+
 def test_revisions_are_taken_back_and_made_again_down_to_one_without_a_way_back(
     tmp_path: Path, empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,7 +120,7 @@ def test_revisions_are_taken_back_and_made_again_down_to_one_without_a_way_back(
     run("migrate")  # The server may lack the roles of row-level security, so the exit code says nothing here.
     baseline = describe_database(empty_database)
     refused = run("downgrade", "base")
-    assert (refused.exit_code, f"revision {REVISION} cannot be taken back" in refused.stderr) == (1, True), (
+    assert (refused.exit_code, f"revision {migrate.BASELINE} cannot be taken back" in refused.stderr) == (1, True), (
         refused.output
     )
 

@@ -12,7 +12,9 @@ from typing import Final, NamedTuple, TypeAlias
 
 PATTERN_CHARACTERS_MAX: Final = 300
 TAIL_BYTES_MAX: Final = 64
-"""Bytes that may follow, at most, the one repeat of a pattern that overlaps with what follows."""
+"""Bytes that may follow, at most, the one repeat of a pattern that overlaps with what follows. Those of alternatives
+are added up, because the matcher tries each of them.
+"""
 
 ALL: Final = frozenset(range(256))
 END: Final = 256
@@ -57,7 +59,10 @@ class UnsafePatternError(ValueError):
 
 
 class Shape(NamedTuple):
-    """The bytes with which a part may begin, whether it may be empty, and its longest match in bytes."""
+    """The bytes with which a part may begin, whether it may be empty, and its bytes to compare at most.
+
+    `width` is the longest match in bytes, but with all alternatives in place of the longest one.
+    """
 
     first: frozenset[int]
     may_be_empty: bool
@@ -203,7 +208,9 @@ class _Analysis:
         if operation is ops.BRANCH:
             shapes = [self._measure(items) for items in arguments[1]]
             first = frozenset[int]().union(*(shape.first for shape in shapes))
-            return Shape(first, any(shape.may_be_empty for shape in shapes), max(shape.width for shape in shapes))
+            # An empty alternative is a step of the matcher too.
+            width = sum(max(1, shape.width) for shape in shapes)
+            return Shape(first, any(shape.may_be_empty for shape in shapes), width)
         if operation in (ops.MAX_REPEAT, ops.MIN_REPEAT):
             least, most, items = arguments
             shape = self._measure(items)

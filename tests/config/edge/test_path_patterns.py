@@ -29,6 +29,7 @@ UNSAFE = {
     "/(?:|)": "has alternatives that may both go on with the end",
     "/(.*)/(.*)": "has a repeat that may take `/`",
     "/.*.{0,65}": "has a repeat that may take `/`",
+    "/.*(?:(a)|(b)|(c)|(d)|(e)){13}!": "has a repeat that may take `a`",
     "/(.*)x{65}": "has a repeat that may take `x`",
     "/(?:ab)?abc": "has a repeat that may take `a`",
     "/(.*b|c)b": "has a repeat that may take `b`",

@@ -13,7 +13,7 @@ import yaml
 from edgeproxy.config.environment import UnresolvedVariableError, resolve_variables
 from edgeproxy.config.problems import Steps
 from edgeproxy.config.secret_text import read_secret_file
-from edgeproxy.config.tree import Items, Mark, Report, Table, Value
+from edgeproxy.config.tree import FlatTable, Items, Mark, Report, Table, Value
 from edgeproxy.config.units import format_value
 from edgeproxy.config.yaml_runs import PLACEHOLDER, InvalidRunError, ReducedText, Run, reduce_text
 
@@ -280,6 +280,8 @@ class TreeBuilder:
         """Apply YAML's `<<`: add the fields of `other` that `table` does not have."""
         if not isinstance(other, Table):
             raise create_event_error(end, "has a << that is no mapping", "write <<: *NAME, of a mapping")
+        if isinstance(other, FlatTable):
+            raise InvalidRunError  # It has no marks for the fields of another mapping.
         for (key, value), mark in zip(other.items(), other.marks, strict=True):
             if key not in table:
                 table.add_field(key, value, mark)

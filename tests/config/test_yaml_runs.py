@@ -47,6 +47,7 @@ def walk(path: Steps, value: Value) -> Iterator[tuple[Steps, Value]]:
         "customers:\n" + "".join(f"  n{n}: {{tier: pro}}\n" for n in range(yaml_runs.RUN_LINES_MAX + 40)) + "x: null\n",
         f"keys:\n{FULL_KEYS}customers:\n{CUSTOMERS}",
         f"customers: &all\n{CUSTOMERS}more:\n  <<: *all\n  x: *all\n",
+        f"keys: &all\n{KEYS}more:\n  <<: *all\n",
         f"customers:\n{CUSTOMERS}{CUSTOMERS}",
         f"customers:\n{CUSTOMERS}  c5: {{tier: again}}\n",
         f"customers:\n{CUSTOMERS}  x: {{tier: ${{LACKING}}}}\n  y: null\nkeys:\n{KEYS}",

@@ -17,6 +17,10 @@ COST_MAX: Final = 12
 BCRYPT: Final = re.compile(r"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{53}")
 NAME: Final = re.compile(r"[^:\x00-\x1f\x7f-\x9f]+")
 """RFC 7617 section 2: a user's name has no colon and no control characters."""
+OUTER: Final = " \N{BYTE ORDER MARK}"
+"""Characters that cannot be around a name. A field's value has no spaces around it, so the upstream would get another
+user's name.
+"""
 MAKE_IT: Final = "make it with htpasswd -B -C 10 FILE USER"
 SCHEMES: Final = (
     ("$apr1$", "apr1 (MD5)"),
@@ -88,6 +92,8 @@ def _add_user(users: dict[str, str], line: bytes) -> str | None:
         return "has no colon"
     if not NAME.fullmatch(user) or len(name) > NAME_BYTES_MAX:
         return f"has no name of 1 to {NAME_BYTES_MAX} bytes without control characters"
+    if user.strip(OUTER) != user:
+        return "has a name with a space or a byte order mark around it"
     if user in users:
         return "has a user of an earlier line"
     users[user] = text

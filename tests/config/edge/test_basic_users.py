@@ -55,6 +55,8 @@ def test_file_is_watched_and_a_part_of_the_configuration(folder: Path) -> None:
         (f":{GOOD}", "has no name of 1 to 255 bytes without control characters"),
         (f"a\tb:{GOOD}", "has no name of 1 to 255 bytes without control characters"),
         (f"{'é' * 128}:{GOOD}", "has no name of 1 to 255 bytes without control characters"),
+        (f"eve :{GOOD}", "has a name with a space or a byte order mark around it"),
+        (f"\ufeffeve:{GOOD}", "has a name with a space or a byte order mark around it"),
         (f"eve:{GOOD}", "has a user of an earlier line"),
         (b"ad\xff:SECRET", "is no UTF-8"),
     ],

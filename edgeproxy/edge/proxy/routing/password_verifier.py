@@ -12,10 +12,12 @@ import secrets
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from edgeproxy.base import log
 from edgeproxy.base.shares import ALL, Claim, Places, Share
 from edgeproxy.base.tasks import run_in_thread
 from edgeproxy.edge import problem_codes
@@ -39,6 +41,9 @@ VERDICTS_MAX: Final = 1024
 """Cached verdicts, of right passwords and as many of wrong ones. Each takes about 200 bytes."""
 NICENESS: Final = 10
 """The niceness of the thread that checks: it gets a tenth of the time of one with the usual priority."""
+
+LOG_SECONDS: Final = 60.0
+"""Seconds between two log lines about checks that failed for one reason."""
 
 Check = Callable[[bytes, bytes], bool]
 
@@ -68,6 +73,7 @@ class PasswordVerifier:
         self._waiting: dict[bytes, dict[Waiter, asyncio.TimerHandle]] = {}
         """The requests that wait for each question, also for the one that is being checked."""
         self._running: bytes | None = None
+        self._log = log.RateLimitedLog(LOG_SECONDS)
 
     def create_question(self, users: "dict[bytes, bytes]", user: bytes, password: bytes) -> Question:
         """Return the question whether a user has this password.
@@ -137,8 +143,11 @@ class PasswordVerifier:
         run_in_thread("check a password", work).add_done_callback(partial(self._on_verdict, question, claim))
 
     def _on_verdict(self, question: Question, claim: Claim, ended: asyncio.Future[bool]) -> None:
+        failure = None if ended.cancelled() else ended.exception()
+        if failure is not None:
+            self._log.error("a password could not be checked, and is refused", repr(failure))
         # A hash that bcrypt refuses lets nobody in.
-        is_right = not ended.cancelled() and ended.exception() is None and ended.result() and question.is_user
+        is_right = not ended.cancelled() and failure is None and ended.result() and question.is_user
         cache, seconds = (self._accepted, ACCEPTED_SECONDS) if is_right else (self._refused, REFUSED_SECONDS)
         cache[question.digest] = monotonic() + seconds
         cache.move_to_end(question.digest)
@@ -169,5 +178,6 @@ def check_password(password: bytes, hashed: bytes) -> bool:
 
 def _run_unhurried(check: Check, password: bytes, hashed: bytes) -> bool:
     """Check a password in a thread of its own, with a low priority."""
-    os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+    with suppress(OSError):  # A sandbox may refuse it, and only Linux has priorities of threads.
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
     return check(password, hashed)

@@ -177,11 +177,11 @@ class ControlHandler:
     async def _update_challenges(self, challenges: AcmeChallenges) -> str:
         """Answer these challenges and no others. Return the reason of a failure, or ""."""
         try:
-            context = await asyncio.to_thread(create_challenge_context, challenges.certificates)
+            context, why = await asyncio.to_thread(create_challenge_context, challenges.certificates)
         except ValueError as error:
             return str(error)
         self._runtime.challenges = context
-        return self._generations.update_challenges(challenges.tokens)
+        return self._generations.update_challenges(challenges.tokens) or why
 
     async def _prepare(self, number: int, settings: bytes, services: Services) -> None:
         serving = self._runtime.snapshot

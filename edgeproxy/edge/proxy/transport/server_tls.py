@@ -68,24 +68,27 @@ class CertificateSelector:
             tls.context = chosen
 
 
-def create_challenge_context(certificates: Mapping[str, str]) -> ssl.SSLContext | None:
+def create_challenge_context(certificates: Mapping[str, str]) -> tuple[ssl.SSLContext | None, str]:
     """Create the context for an authority that checks challenges in a handshake (RFC 8737); None without challenges.
 
-    `certificates` are files by name. A missing file is left out: the challenge is over then.
+    `certificates` are files by name. A file that cannot be read is left out, and the text says why: the challenge may
+    be over.
     """
+    why = ""
     names: dict[str, ssl.SSLContext] = {}
     for name, file in certificates.items():
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         set_protocols(context, ACME_TLS)
         try:
             load_certificate(context, Path(file), None)
-        except TlsFilesError:
+        except TlsFilesError as error:
+            why = str(error)
             continue
         names[name] = context
     first = next(iter(names.values()), None)
     if first is not None:
         first.sni_callback = CertificateSelector(names)
-    return first
+    return first, why
 
 
 def _create_context(cert: Path, key: Path, client_ca: Path | None, protocols: tuple[str, ...]) -> ssl.SSLContext:

@@ -67,12 +67,13 @@ async def test_only_a_commit_of_a_prepared_configuration_changes_the_served_one(
 async def test_an_invalid_message_stops_neither_messages_nor_heartbeats(edge: Edge, worker: Process) -> None:
     await worker.begins()
     await worker.channel.send(SetEndpoints(1, {"api": []}))
-    for number, challenges in enumerate((({}, {"api.test": "\0"}), ({"x" * 80_000: "x"}, {})), 1):
+    unreadable = {"api.test": str(edge._folder / "nothing.pem")}
+    for number, challenges in enumerate((({}, {"api.test": "\0"}), ({}, unreadable), ({"x" * 80_000: "x"}, {})), 1):
         await worker.channel.send(AcmeChallenges(*challenges, number))
         answer = await worker.hears()
         assert isinstance(answer, ChallengesServed)
         assert answer.number == number
-        assert bool(answer.why) == (number == 1)
+        assert bool(answer.why) == (number < 3)
     await commits(worker, edge, 2)
     async with asyncio.timeout(10):
         for _ in range(2):

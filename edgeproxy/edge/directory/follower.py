@@ -358,6 +358,8 @@ class DirectoryFollower:
             signed_at = self._clamp_signed_at(accepted.signed_at, now)
             new = CachedVersion(last.token, last.number, last.at, now, last.customers, last.keys)
             new = new._replace(hash=accepted.hash, signed_at=signed_at, verified=self._trust is not None)
+            # A survey that runs now, or begins before the take-over, may be of either version.
+            surveyed = None if self._surveyed is None else (self._surveyed, self._surveys)
             await asyncio.to_thread(writing.commit, new)
         except BaseException:
             await asyncio.to_thread(writing.discard)
@@ -366,20 +368,31 @@ class DirectoryFollower:
             self._progress = None
         if self._purge_at is None:
             self._purge_at = monotonic() + PURGE_SECONDS
-        await self._take_over(new, writing.changed)
+        await self._take_over(new, writing.changed, surveyed)
         seconds = round(monotonic() - began, 3)
         self._log.info("directory read", version=new.number, customers=new.customers, keys=new.keys, seconds=seconds)
         return new
 
-    async def _take_over(self, held: CachedVersion | None, changes: Changes | None) -> None:
-        """Serve this version from now on. `changes`: differences from the one before; None: any customer may differ."""
+    async def _take_over(
+        self, held: CachedVersion | None, changes: Changes | None, surveyed: tuple[Survey, int] | None = None
+    ) -> None:
+        """Serve this version from now on. `changes`: differences from the one before; None: any customer may differ.
+
+        `surveyed`: the survey of the one before, and the number of surveys then. Raises CacheError; then the version is
+        taken over at the next look.
+        """
         if held == self._held:
             return
-        self._held = held
+        before, self._held, self._surveyed = self._held, held, None
         self._forget(None if changes is None else sorted(changes.names))
         self._publish_validity()
-        await self._publish_flags()
-        await self._survey_files(changes)
+        try:
+            await self._publish_flags()
+        except CacheError:
+            self._held = before
+            self._publish_validity()
+            raise
+        await self._survey_files(changes, surveyed)
 
     async def _record_current(self, cached: DirectoryCache, signed_at: float) -> None:
         """Record that this version is the newest, and was signed as such at this Unix second."""
@@ -450,14 +463,15 @@ class DirectoryFollower:
         self._damaged = False
         await self._take_over(None, None)
 
-    async def _survey_files(self, changes: Changes | None = None) -> None:
+    async def _survey_files(self, changes: Changes | None = None, surveyed: tuple[Survey, int] | None = None) -> None:
         """Log the customers and keys that are both in the directory and in the files, and the tiers that the files
         lack.
 
-        With `changes` since the last survey, only these are looked at.
+        With `changes` since a survey, only these are looked at, unless another survey has begun meanwhile.
         """
         settings = self._settings
-        known, self._surveyed = self._surveyed, None
+        known = surveyed[0] if surveyed is not None and surveyed[1] == self._surveys else None
+        self._surveyed = None
         self._surveys += 1
         number = self._surveys
         if self._cache is None or self._held is None:

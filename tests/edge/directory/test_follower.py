@@ -159,6 +159,38 @@ def test_a_changed_customer_is_taken_over_without_a_look_at_the_others(
     played(tmp_path, redis_port, scene)
 
 
+def test_a_reload_or_a_failure_during_the_take_over_of_a_version_loses_no_change(
+    tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(room: Room) -> None:
+        await room.pushes(line("a"), line("b"))
+        await room.people.begin()
+        await room.knows(1)
+        there = room.people._followed[0].follower
+        publish, surveys = there._publish_flags, there._surveys
+
+        async def reload() -> None:
+            await there._survey_files()
+            await publish()
+
+        monkeypatch.setattr(there, "_publish_flags", reload)
+        await room.pushes(line("a", "other"), line("b"))
+        await turned(
+            lambda: room.said()["unknown_tiers"] == {"other": 1} and there._surveys == surveys + 2,
+            "both surveys are over",
+        )
+
+        async def fail() -> None:
+            monkeypatch.setattr(there, "_publish_flags", publish)
+            raise cache.CacheError("locked")
+
+        monkeypatch.setattr(there, "_publish_flags", fail)
+        await room.pushes(line("a", "other"), line("b", "other"))
+        await turned(lambda: room.said()["unknown_tiers"] == {"other": 2}, "the version is taken over later")
+
+    played(tmp_path, redis_port, scene)
+
+
 def test_a_repeated_signed_time_far_ahead_counts_once(
     tmp_path: Path, redis_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,8 +60,8 @@ class Rotation(Part):
     )
     remind_end: Annotated[tuple[float, ...], BeforeValidator(read_reminders)] = Field(
         default=(DAY_SECONDS, 3 * DAY_SECONDS),
-        description="Times, in ascending order, before the end of a replaced key. Customer and operators get a "
-        "reminder.",
+        description="Times, in ascending order, before the end of a key that was replaced or has an `expires_at`. "
+        "Customer and operators get a reminder. Without `rotation` there is none.",
     )
 
     @property

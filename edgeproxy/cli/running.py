@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from urllib.request import BaseHandler
 
     from edgeproxy.collector.api.access import Access
+    from edgeproxy.collector.quotas.access import AccessLimit
 
 Rendered = TypeVar("Rendered")
 
@@ -105,7 +106,8 @@ def limits(
         return
     if access is not None:
         typer.echo(_render_access(cast("Access", access)))
-    typer.echo(page or f"{customer} has no limits")
+    without = f"{customer} has no limits" if access is None else "this edge knows no further limits"
+    typer.echo(page or without)
 
 
 def _render_access(access: "Access") -> str:
@@ -113,11 +115,19 @@ def _render_access(access: "Access") -> str:
     lines = [f"may call now: {access['may_call']}"]
     for limit in access["limits"]:
         if limit["state"] in ("reached", "near"):
-            used = "" if limit["allowed"] is None else f" {limit['used']} of {limit['allowed']}"
+            used = "" if limit["allowed"] is None else f" {limit['used']} of {limit['allowed']}{_find_unit(limit)}"
             end = "" if limit["ends_at"] is None else f" until {limit['ends_at']}"
             ends = f", {limit['status']}{end}: {limit['remedy']}" if limit["state"] == "reached" else ""
             lines.append(f"  {limit['kind']} {limit['name']}: {limit['state']}{used}{ends}")
     return "\n".join(lines)
+
+
+def _find_unit(limit: "AccessLimit") -> str:
+    """Return the unit of a limit's use after a space; empty if the kind of the limit says it."""
+    if limit["kind"] == "credits":
+        return " millicredits"
+    unit = limit["meter"] or limit["currency"]
+    return "" if unit is None else f" {unit}"
 
 
 def _limits_path(customer: str) -> str:

@@ -1,6 +1,7 @@
 """Access: whether a customer may call now, and each limit that may refuse it."""
 
 import time
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import sqlalchemy as sa
@@ -23,6 +24,7 @@ from edgeproxy.collector.ledger import customer_limits
 from edgeproxy.collector.quotas import access, customer_quotas, usage
 from edgeproxy.collector.quotas.access import AccessLimit
 from edgeproxy.collector.traffic import limit_usage
+from edgeproxy.collector.traffic.limit_usage import EdgeUsage
 from edgeproxy.config.allowance import Allowance, get_selection
 
 
@@ -44,6 +46,30 @@ def _may_read(holder: Holder, limit: AccessLimit) -> bool:
     return limit["kind"] != "budget" or holder.contact_role is None or holder.contact_role in BUILDERS
 
 
+def _describe_rates(
+    allowance: Allowance, minutes: Mapping[int, int] | None, edges: Iterable[EdgeUsage], now: int
+) -> list[AccessLimit]:
+    """Describe the rates, the session cap and the limit of concurrent requests.
+
+    The use is what edges report of a watched customer, else what the ledger has in `minutes`.
+    """
+    live: dict[str, int] = {}  # Edges that share a limit each report the total of all of them.
+    for edge in edges:
+        for one in edge.limits:
+            live[one.limit] = max(live.get(one.limit, 0), one.used)
+    described = []
+    for limit in allowance.limits:
+        if limit.mode == "enforce":
+            used = live.get(limit.name, customer_limits.compute_current_use(limit, minutes, now))
+            described.append(access.describe_rate(limit, used))
+    if allowance.caps is not None and allowance.caps.session is not None:
+        described.append(access.describe_session(allowance.caps.session, live.get("session")))
+    if allowance.concurrency is not None:
+        used = live.get("concurrency")
+        described.append(access.describe_concurrency(allowance.concurrency.max, allowance.concurrency.routes, used))
+    return described
+
+
 class AccessHandlers(Handlers):
     """Handlers of access."""
 
@@ -62,9 +88,11 @@ class AccessHandlers(Handlers):
                 *await self._describe_customer(connection, name, now, is_charged),
                 *await self._describe_credits(connection, name, is_charged),
                 *await self._describe_quotas(connection, name),
-                *await self._describe_rates(connection, name, allowance, int(now)),
                 *await self._describe_budgets(connection, name, now, is_charged),
             ]
+            minutes = await self._fetch_minutes(connection, name, int(now))
+        edges = await limit_usage.fetch_and_watch(self._database, name, int(now), call.holder.customer is None)
+        limits += _describe_rates(allowance, minutes, edges, int(now))
         limits = [limit for limit in limits if _may_read(call.holder, limit)]
         return {
             "customer": name,
@@ -113,28 +141,10 @@ class AccessHandlers(Handlers):
             for one in statuses[name]
         ]
 
-    async def _describe_rates(
-        self, connection: AsyncConnection, name: str, allowance: Allowance, now: int
-    ) -> list[AccessLimit]:
+    async def _fetch_minutes(self, connection: AsyncConnection, name: str, now: int) -> dict[int, int] | None:
+        """Return the customer's requests by minute, or None if no meter counts requests."""
         counted = [meter for meter, one in self._settings.meters.items() if one.count == "requests"]
-        minutes = None
-        if counted:
-            minutes = await customer_limits.fetch_minutes(connection, name, counted[0], now)
-        live: dict[str, int] = {}  # Edges that share a limit each report the total of all of them.
-        for edge in await limit_usage.fetch_usage(connection, name, now):
-            for one in edge.limits:
-                live[one.limit] = max(live.get(one.limit, 0), one.used)
-        described = []
-        for limit in allowance.limits:
-            if limit.mode == "enforce":
-                used = live.get(limit.name, customer_limits.compute_use(limit, minutes, now).used)
-                described.append(access.describe_rate(limit, used))
-        if allowance.caps is not None and allowance.caps.session is not None:
-            described.append(access.describe_session(allowance.caps.session, live.get("session")))
-        if allowance.concurrency is not None:
-            used = live.get("concurrency")
-            described.append(access.describe_concurrency(allowance.concurrency.max, allowance.concurrency.routes, used))
-        return described
+        return await customer_limits.fetch_minutes(connection, name, counted[0], now) if counted else None
 
     async def _describe_budgets(
         self, connection: AsyncConnection, name: str, now: float, is_charged: bool

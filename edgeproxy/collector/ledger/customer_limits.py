@@ -80,8 +80,7 @@ def compute_use(limit: Limit, minutes: Mapping[int, int] | None, until: int) -> 
     not count all requests of the customer together.
     """
     window = round(limit.window)
-    counts_all = limit.scope == "customer" and limit.per is None and limit.counts_requests and is_of_all(limit)
-    if minutes is None or not counts_all or window % MINUTE or not MINUTE <= window <= DAY:
+    if minutes is None or not _is_computable(limit):
         return LimitUse(None, None)
     end = until // MINUTE * MINUTE
     total = used = sum(minutes.get(at, 0) for at in range(end - window, end, MINUTE))
@@ -90,3 +89,21 @@ def compute_use(limit: Limit, minutes: Mapping[int, int] | None, until: int) -> 
         total += minutes.get(first - window, 0) - minutes.get(first, 0)
         peak = max(peak, total)
     return LimitUse(used, peak)
+
+
+def compute_current_use(limit: Limit, minutes: Mapping[int, int] | None, now: int) -> int | None:
+    """Compute the use of a rate now, with the minute that goes on; None if it is unknown, as in `compute_use`.
+
+    The sum leaves out the minute in which the window begins. So it is never above the use that the edge decides by.
+    """
+    if minutes is None or not _is_computable(limit):
+        return None
+    end = now // MINUTE * MINUTE + MINUTE
+    return sum(minutes.get(at, 0) for at in range(end - round(limit.window), end, MINUTE))
+
+
+def _is_computable(limit: Limit) -> bool:
+    """Return True if the requests of minutes state the use of a rate."""
+    window = round(limit.window)
+    counts_all = limit.scope == "customer" and limit.per is None and limit.counts_requests and is_of_all(limit)
+    return counts_all and not window % MINUTE and MINUTE <= window <= DAY

@@ -50,6 +50,17 @@ async def watch(connection: AsyncConnection, customer: str, now: int, is_operato
     await connection.execute(insert.values(values).on_conflict_do_update(index_elements=["customer"], set_=changes))
 
 
+async def fetch_and_watch(database: Database, customer: str, now: int, is_operator: bool) -> list[EdgeUsage]:
+    """Return a customer's use of limits as `fetch_usage`, and make edges report it for another minute."""
+    async with database.reading() as connection:
+        is_renewed = not await is_watched(connection, customer, now, is_operator)
+        usage = await fetch_usage(connection, customer, now)
+    if is_renewed:
+        async with database.writing() as connection:
+            await watch(connection, customer, now, is_operator)
+    return usage
+
+
 async def fetch_watched(connection: AsyncConnection, now: int) -> list[str]:
     """Return the customers that edges must report."""
     columns = limit_watches.c

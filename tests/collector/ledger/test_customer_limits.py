@@ -2,7 +2,7 @@
 
 import pytest
 
-from edgeproxy.collector.ledger.customer_limits import LimitUse, compute_use
+from edgeproxy.collector.ledger.customer_limits import LimitUse, compute_current_use, compute_use
 from edgeproxy.config.limits import Limit
 
 NOW = 1_800_000_000 // 3600 * 3600 + 30
@@ -28,4 +28,13 @@ def test_use_is_the_last_whole_window_and_peak_is_the_fullest() -> None:
 @pytest.mark.parametrize("odd", [limit("10/s"), limit("10/90s"), limit("100/min", scope="key")])
 def test_use_is_unknown_for_limits_that_minutes_cannot_show(odd: Limit) -> None:
     assert compute_use(odd, minutes(5), NOW) == LimitUse(None, None)
+    assert compute_current_use(odd, minutes(5), NOW) is None
     assert compute_use(limit("100/min"), None, NOW) == LimitUse(None, None)
+
+
+def test_current_use_has_the_minute_that_goes_on_and_not_the_one_that_leaves() -> None:
+    begun = NOW // 60 * 60
+    counted = {begun: 9, begun - 60: 4, begun - 120: 2}
+    assert compute_current_use(limit("100/min"), counted, NOW) == 9
+    assert compute_current_use(limit("100/2min"), counted, NOW) == 13
+    assert compute_current_use(limit("100/min"), None, NOW) is None

@@ -294,13 +294,7 @@ class UsageHandlers(Handlers):
 
     async def _fetch_live(self, customer: str, now: int, modes: Collection[str], holder: Holder) -> list[LiveEdge]:
         """Return a customer's current use of its limits at each edge, and have edges report it for another minute."""
-        is_operator = holder.customer is None
-        async with self._database.reading() as connection:
-            is_watched = await limit_usage.is_watched(connection, customer, now, is_operator)
-            usage = await limit_usage.fetch_usage(connection, customer, now)
-        if not is_watched:
-            async with self._database.writing() as connection:
-                await limit_usage.watch(connection, customer, now, is_operator)
+        usage = await limit_usage.fetch_and_watch(self._database, customer, now, holder.customer is None)
         return [
             {
                 "edge": one.edge,

@@ -21,10 +21,11 @@ class Place(NamedTuple):
 OWN_TIME = "nothing: it ends with its time"
 
 ACCESS_LOG = Place(
-    "address of the client, or its network (`mask_addresses`), path, and name of the customer, of each request",
+    "address of the client, or its network (`mask_addresses`), path, name of the customer, and name of the user with a "
+    "password, of each request",
     "as the rotation of the file says",
     OWN_TIME,
-    ("client", "path", "customer", "request_id", "upstream_request_id", "trace_id", "span_id"),
+    ("client", "path", "customer", "user", "request_id", "upstream_request_id", "trace_id", "span_id"),
     (
         *("time", "method", "protocol", "host", "status", "route", "tier", "bytes_in", "bytes_out", "seconds"),
         *("upstream", "endpoint", "upstream_seconds", "retries", "error", "aborted", "region", "sample"),

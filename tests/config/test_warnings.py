@@ -177,6 +177,26 @@ CHOICES = [
 ]
 
 
+STAY = "{{endpoints: [http://127.0.0.1:{0}], balance: {{cookie: stay, secret: 0123456789abcdef}}}}".format
+OVERWRITES = "upstreams.b.balance.cookie"
+
+
+@pytest.mark.parametrize(
+    ("other", "hosts", "field"),
+    [
+        (2, ("", ""), OVERWRITES),
+        (1, ("", ""), ""),
+        (2, (", host: a.example", ", host: b.example"), ""),
+        (2, ("", ", host: b.example"), OVERWRITES),
+        (2, (", host: a.example", ""), OVERWRITES),
+    ],
+)
+def test_upstreams_that_overwrite_one_cookie(tmp_path, other, hosts, field):
+    routes = f"{{path: /a/*, upstream: a{hosts[0]}}}, {{path: /b/*, upstream: b{hosts[1]}}}"
+    text = f"upstreams: {{a: {STAY(1)}, b: {STAY(other)}}}\nroutes: [{routes}]"
+    assert " ".join(warned(tmp_path, text)[0]) == field
+
+
 @pytest.mark.parametrize(("routes", "field", "reported"), CHOICES)
 def test_conditions_that_choose_between_unequal_routes(tmp_path, routes, field, reported):
     upstreams = "upstreams: {api: {endpoints: [http://127.0.0.1:1]}, other: {endpoints: [http://127.0.0.1:2]}}"

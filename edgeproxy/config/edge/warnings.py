@@ -41,6 +41,7 @@ def list_edge_warnings(settings: EdgeSettings) -> Iterator[str]:
             "as `openssl rand -hex 32` makes them"
         )
     yield from _list_peer_warnings(settings)
+    yield from _list_affinity_warnings(settings)
     yield from _list_directory_warnings(settings)
     yield from _list_path_warnings(settings)
     yield from _list_rule_warnings(settings)
@@ -88,6 +89,26 @@ def _list_peer_warnings(settings: EdgeSettings) -> Iterator[str]:
             yield f"hub: {hub.name} is not asked over TLS: who is on the way can change limits and customers"
     if not hub.tls.verify:
         yield "hub.tls.verify: false trusts whoever answers, who gets the password: write ca: FILE"
+
+
+def _list_affinity_warnings(settings: EdgeSettings) -> Iterator[str]:
+    """Yield upstreams whose affinity cookie another upstream overwrites, because a browser has one of each name."""
+    seen: dict[str, dict[str | None, tuple[str, object]]] = {}
+    for name, upstream in settings.upstreams.items():
+        if upstream.balance is None or upstream.balance.cookie is None:
+            continue
+        endpoints = ({endpoint.authority for endpoint in upstream.endpoints}, upstream.balance.secret)
+        hosts = {route.host for route in settings.routes if route.upstream == name}
+        others = seen.setdefault(upstream.balance.cookie, {})
+        met = [others[host] for host in others if None in hosts or host is None or host in hosts]
+        other = next((each for each, their_endpoints in met if their_endpoints != endpoints), None)
+        if other is not None:
+            yield (
+                f"upstreams.{name}.balance.cookie: {other} sets {upstream.balance.cookie} for the same host, so each "
+                "overwrites the endpoint of the other: give each upstream a cookie of its own"
+            )
+        for host in hosts:
+            others.setdefault(host, (name, endpoints))
 
 
 def _list_directory_warnings(settings: EdgeSettings) -> Iterator[str]:

@@ -13,6 +13,7 @@ from edgeproxy.collector.pages import (
     alert_handling,
     alerts,
     audit_log,
+    customer_money,
     customer_search,
     edge,
     edges,
@@ -25,13 +26,13 @@ from edgeproxy.collector.pages import (
     overview,
     residencies,
     usage,
+    usage_periods,
 )
 from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.job_groups import group_jobs
 from edgeproxy.collector.pages.live_limits import compute_live_uses
 from edgeproxy.collector.pages.month import find_month
-from edgeproxy.collector.pages.overview import INVOICE_READERS
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.meters import MEASURES
@@ -94,15 +95,16 @@ def is_admin(visit: Visit) -> bool:
 
 
 async def show_customer(visit: Visit) -> web.Response:
-    """Show a customer with usage, keys, contacts, plan and credits."""
+    """Show a customer with its money, limits, keys, usage and contacts."""
     names = {"customer": visit.path_parameter("customer")}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     month = find_month(time.time())
-    meters, contacts, limits, purchases, raised, own_keys = await asyncio.gather(
+    meters, splits, contacts, limits, money, raised, own_keys = await asyncio.gather(
         usage.fetch_meters(visit, body["name"], month),
+        customer_money.fetch_splits(visit, body["name"], month.since),
         visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names),
         fetch_limits(visit, {"customer": body["name"]}),
-        fetch_purchases(visit, body["name"]),
+        customer_money.fetch_money(visit, body["name"]),
         limit_raises.fetch_raise(visit, names),
         keys.list_keys(visit, body["name"], keys.LISTING._replace(rows_max=keys.BESIDE_MAX)),
     )
@@ -112,11 +114,13 @@ async def show_customer(visit: Visit) -> web.Response:
         people=contacts["contacts"],
         meters=meters,
         month_days=month.days,
+        usage_days=(usage_periods.format_day(month.since), usage_periods.format_day(int(time.time()))),
         tiers=sorted(visit.site.tiers),
         admin=is_admin(visit),
         may_support=is_admin(visit) or "support" in visit.signed_in.who.roles,
         **limits,
-        **purchases,
+        **money,
+        **splits,
         **raised,
         **own_keys,
     )
@@ -153,22 +157,6 @@ async def fetch_changes(visit: Visit, customer: str) -> list[JsonDocument]:
     query = {"target": customer, "order": "newest", "limit": str(CHANGES_MAX)}
     entries: list[JsonDocument] = (await visit.fetch("GET", "/v1/audit", query=query))["entries"]
     return entries
-
-
-async def fetch_purchases(visit: Visit, customer: str) -> dict[str, object]:
-    """Return a customer's plan and credits. A value is None if missing or if this operator may not see it."""
-    billing = visit.site.settings_now().billing
-    values: dict[str, object] = {"plan": None, "credits": None, "may_see_money": False, "cancellation": None}
-    if billing is not None and visit.signed_in.who.roles & INVOICE_READERS:
-        query = {"customer": customer}
-        plan = await visit.call("GET", "/billing/subscription", query=query)
-        values |= {"plan": plan.body if plan.is_success else None, "may_see_money": True}
-        ended = await visit.call("GET", "/billing/cancellations", query=query)
-        values["cancellation"] = next(iter(ended.body["cancellations"]), None) if ended.is_success else None
-        if billing.credits is not None:
-            held = await visit.call("GET", "/billing/balance", query=query)
-            values["credits"] = held.body if held.is_success else None
-    return values
 
 
 async def pause_customer(visit: Visit) -> web.Response:

@@ -27,6 +27,8 @@ ROWS_MAX = 1000
 DAY_ROWS_MAX = 4000
 """Rows fetched by meter and day."""
 DAY_SECONDS = 86400
+UNPRICED = frozenset({404, 422})
+"""The API's answers about the cost of usage without a plan, and of usage that is not added up."""
 
 
 class UsageRowView(TypedDict, total=False):
@@ -128,6 +130,8 @@ class Split(NamedTuple):
 
     cost: int = 0
     """The sum of the costs of all values, listed or not."""
+    is_cost_unknown: bool = False
+    """True if the meter may have a cost that the API could not compute."""
 
     @property
     def others(self) -> int:
@@ -160,11 +164,15 @@ def find_first_day(span: UsageTime, now: float, detail_seconds: float | None) ->
     return span.since if detail_seconds is None else max(span.since, find_detail_start(detail_seconds, now))
 
 
-async def fetch_splits(visit: Visit, customer: str, since: int) -> list[Split]:
-    """Return a customer's usage since a Unix second by the dimensions of meters. Meters of refusals are left out."""
+async def fetch_splits(visit: Visit, customer: str, since: int, only: Collection[str] | None = None) -> list[Split]:
+    """Return a customer's usage since a Unix second by the dimensions of meters, or by the dimensions `only`.
+
+    Meters of refusals are left out.
+    """
     counted = visit.site.settings_now().meters
     meters = {key: meter for key, meter in counted.items() if not MEASURES[meter.count].is_of_refusals}
-    names = list(dict.fromkeys(name for meter in meters.values() for name in meter.dimensions))[:DIMENSIONS_MAX]
+    dimensions = dict.fromkeys(name for meter in meters.values() for name in meter.dimensions)
+    names = [name for name in dimensions if only is None or name in only][:DIMENSIONS_MAX]
     if not names:
         return []
     # One query has all dimensions. It returns few more rows, because most meters have at most one dimension.
@@ -180,7 +188,9 @@ async def fetch_split_costs(visit: Visit, customer: str, since: int, split: Spli
     """Return a split with the costs of usage since a Unix second, if the plan has a price for the meter."""
     query = {"customer": customer, "meter": split.meter, "by": split.dimension, "from": format_time(since)}
     response = await visit.call("GET", "/v1/usage/value", query=query)
-    if not response.is_success or "groups" not in response.body:
+    if not response.is_success:
+        return split._replace(is_cost_unknown=response.status not in UNPRICED)
+    if "groups" not in response.body:
         return split
     costs = {group["value"]: group["amount"] for group in response.body["groups"]}
     return split._replace(currency=response.body["currency"], costs=costs, cost=response.body["amount"])

@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+import sqlalchemy as sa
 
+from edgeproxy.collector.database.billing_tables import plan_versions
+from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.languages.reader import choose_reader
 from edgeproxy.wire.traffic_report import ErrorGroup, build_report, dump_report
 from loadtest.testbed.batch_chains import Chain
-from loadtest.testbed.collector import EDGE
+from loadtest.testbed.collector import ADMIN, EDGE
 from tests.support.site import PagesStage
+from tests.support.used_database import use_database
 
 NOW = int(time.time())
 TODAY = NOW // DAY * DAY
@@ -126,6 +131,24 @@ def test_usage_stands_beside_what_it_costs_for_who_may_see_spending(stage: Pages
     with stage.customer("buyer") as buyer:
         assert cost_of(buyer.get(page).text) == ["$10.00"]
         assert cost_of(buyer.get(f"{page}&where=route:v2&by=region").text) == ["$2.50"], "a quarter of the units"
+    rows = [("buyer", "llm_tokens", "v1", n * 1000, f'{{"model":"m-{n}"}}') for n in range(1, 8)]
+    assert stage.collector.post(Chain("e-models", "eu-west", minute).next(*rows)).status == 200
+    upcoming, held, spend = (
+        stage.collector.get(f"/billing/{path}", token=ADMIN, customer="buyer").json()
+        for path in ("invoices/upcoming", "subscription", "spend-alerts")
+    )
+    usd = choose_reader("en", None).money
+    assert held["mrr"] == 99_00 * 10_000
+    facts = [f"Next invoice, as of now{usd(upcoming['total'])}", f"MRR{usd(held['mrr'] // 10000)}", "Overduenothing"]
+    facts += [
+        f"Cost of this period{usd(spend['spent'])}",
+        "Spending capnone",
+        "m-77,0000.3%",
+        f"Total2,028,000{usd(1028)}",
+    ]
+    text = re.sub(r"\s+", " ", stage.operator.get("/console/customers/buyer").text)
+    assert [fact for fact in facts if fact not in text] == []
+    assert "others6,0000.2%" in text, "five models have rows of their own"
 
 
 def test_the_page_of_a_customer_says_what_is_refused_now_by_which_limit_where_and_since_when(stage: PagesStage) -> None:
@@ -211,3 +234,23 @@ def test_the_page_of_a_customer_says_what_is_refused_now_by_which_limit_where_an
         assert [one for one in seen if one not in text] == []
         night.get("/console/customers/night")
         assert night.status == 403
+
+
+def test_money_of_a_customer_is_said_to_be_unknown_or_missing_but_never_zero(stage: PagesStage) -> None:
+    stage.join("unpriced")
+    text = re.sub(r"\s+", " ", stage.operator.get("/console/customers/unpriced").text)
+    assert [
+        fact for fact in ("Next invoice, as of nowno plan", "MRRno plan", "Open invoicesnone") if fact not in text
+    ] == []
+    subscription = stage.collector.send("POST", "/billing/subscription?customer=unpriced", {"plan": "enterprise"})
+    assert subscription.status == 201
+
+    async def damage(database: Database) -> None:
+        async with database.writing() as connection:
+            own = plan_versions.c.version == subscription.json()["plan"]
+            await connection.execute(sa.update(plan_versions).where(own).values(settings="{"))
+
+    use_database(stage.collector.settings["database"], damage)
+    text = re.sub(r"\s+", " ", stage.operator.get("/console/customers/unpriced").text)
+    facts = ["Next invoice, as of nownot known now", "MRRnot known now", "Cost of this periodnot known now"]
+    assert [fact for fact in facts if fact not in text] == []

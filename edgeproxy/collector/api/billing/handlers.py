@@ -66,6 +66,7 @@ from edgeproxy.collector.billing.period_close.trial_payments import has_payment_
 from edgeproxy.collector.billing.rating.discounts import Discount, rate_discounts
 from edgeproxy.collector.billing.rating.rater import RatedLine, sum_amounts
 from edgeproxy.collector.billing.reports import plan_costs
+from edgeproxy.collector.billing.reports.recurring_revenue import compute_mrr
 from edgeproxy.collector.billing.rollout import charging
 from edgeproxy.collector.billing.stripe import billing_details
 from edgeproxy.collector.billing.stripe.client import StripeCallError
@@ -83,7 +84,11 @@ from edgeproxy.collector.billing.subscriptions import (
 from edgeproxy.collector.billing.subscriptions.changes import PlanChange, SubscriptionState
 from edgeproxy.collector.billing.subscriptions.coupons import CouponRejectedError
 from edgeproxy.collector.billing.subscriptions.prepared_changes import PlanTerms
-from edgeproxy.collector.billing.subscriptions.subscription_response import ChangedSubscription, Subscription
+from edgeproxy.collector.billing.subscriptions.subscription_response import (
+    ChangedSubscription,
+    RunningSubscription,
+    Subscription,
+)
 from edgeproxy.collector.billing.subscriptions.subscription_rows import LoadedSubscription, Subscriber, SubscriptionRow
 from edgeproxy.collector.problems import account_codes, billing_codes, request_codes
 from edgeproxy.config.collector.catalog import (
@@ -186,13 +191,16 @@ class BillingHandlers(CancellationHandlers):
         response_headers=("ETag",),
         rate=RequestRate(100, "customer"),
     )
-    async def fetch_subscription(self, call: Call[CustomerQuery, Nothing]) -> Result[Subscription]:
-        """Fetch the subscription of a customer."""
+    async def fetch_subscription(self, call: Call[CustomerQuery, Nothing]) -> Result[RunningSubscription]:
+        """Fetch the subscription of a customer, and its recurring revenue."""
         customer = self._get_customer(call.holder, call.query)
         async with self._database.reading(whole=True) as connection:
             loaded = await subscription_rows.get_by_customer(connection, customer)
         currency = loaded.customer.currency or loaded.current.last.plan.currency
-        response = subscription_response.to_response(loaded.row, loaded.customer.name, currency)
+        response: RunningSubscription = {
+            **subscription_response.to_response(loaded.row, loaded.customer.name, currency),
+            "mrr": compute_mrr(loaded.current, time.time()),
+        }
         return Result(response, loaded.row.version)
 
     @post(

@@ -19,6 +19,7 @@ from edgeproxy.collector.billing.rating.money import divide_rounded
 from edgeproxy.collector.billing.rating.rater import Segment, Span
 from edgeproxy.collector.billing.reports.currency_scope import CurrencyScope
 from edgeproxy.collector.billing.subscriptions import plan_versions
+from edgeproxy.collector.billing.subscriptions.changes import SubscriptionState
 from edgeproxy.collector.database.billing_tables import CANCELED, segments, subscriptions
 from edgeproxy.collector.database.statements import AnySelect
 from edgeproxy.config.collector.catalog import Plan, get_plan_name
@@ -119,6 +120,19 @@ async def fetch_recurring_revenue(
     )
 
 
+def compute_mrr(current: SubscriptionState, now: float) -> int:
+    """Return the recurring revenue of one subscription at the Unix second `now`, as the report of all counts it."""
+    is_over = current.last.span.end <= now and current.cancel_at is not None and current.cancel_at <= now
+    return 0 if is_over else compute_monthly_fee(current.last)
+
+
+def compute_monthly_fee(segment: Segment) -> int:
+    """Return the monthly fee of a segment."""
+    if segment.is_trial:
+        return 0
+    return divide_rounded(segment.fee * CENT, MONTHS) if segment.is_yearly else segment.fee * CENT
+
+
 def _name_change(before: int, now: int) -> str:
     """Return the field that a change of a customer's recurring revenue belongs to."""
     if not before:
@@ -130,15 +144,16 @@ def _name_change(before: int, now: int) -> str:
 
 def _compute_fee(plans: Mapping[str, Plan], terms: _Terms | None) -> int:
     """Return the monthly fee of a customer with these terms; None: no subscription."""
-    if terms is None or terms.is_trial:
+    if terms is None:
         return 0
     segment = Segment(
         *(terms.version, plans[terms.version], _ANY_TIME, _ANY_TIME),
         is_yearly=terms.is_yearly,
+        is_trial=terms.is_trial,
         is_resting=terms.is_resting,
         quantity=terms.quantity,
     )
-    return divide_rounded(segment.fee * CENT, MONTHS) if terms.is_yearly else segment.fee * CENT
+    return compute_monthly_fee(segment)
 
 
 def _select_terms(second: int, scope: CurrencyScope) -> AnySelect:

@@ -47,6 +47,15 @@ class Subscription(TypedDict):
     """The time when the subscription was created."""
 
 
+class RunningSubscription(Subscription):
+    """A subscription, and its part of the recurring revenue."""
+
+    mrr: int
+    """Its monthly fees now (MRR), as the business report counts them: ten-thousandths of the smallest unit of the
+    currency, millicredits for US dollars. A yearly fee counts a twelfth, a trial nothing.
+    """
+
+
 class WithdrawnChange(TypedDict):
     """A change that was planned for the end of the paid time, and is cancelled."""
 

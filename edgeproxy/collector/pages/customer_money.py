@@ -1,0 +1,136 @@
+"""A customer's money on its page in the console: plan, balance, next and overdue invoices, usage that costs."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from edgeproxy.collector.pages import keys, usage
+from edgeproxy.collector.pages.api import ApiResponse, JsonDocument
+from edgeproxy.collector.pages.home import sum_owed
+from edgeproxy.collector.pages.invoice_status import find_owed
+from edgeproxy.collector.pages.overview import INVOICE_READERS
+from edgeproxy.collector.pages.site import Visit
+from edgeproxy.collector.pages.usage import Split
+from edgeproxy.collector.pages.usage_explorer import list_priced_meters
+from edgeproxy.config.meters import KEY, MEASURES, MODEL
+
+INVOICES_MAX = 100
+"""Open invoices that are summed up, earliest due date first. If there are more, the page says so."""
+DIMENSIONS = (KEY, MODEL)
+SPLITS_MAX = 4
+"""Tables of usage by key or model, those of meters with a price first."""
+VALUES_MAX = 5
+"""Values in such a table. The page has many other parts, and must stay below 90 KB."""
+
+
+class Fact(NamedTuple):
+    """A fact of the API: its document, or why there is none."""
+
+    body: JsonDocument
+    """None if there is no document."""
+    is_unknown: bool
+    """True if the API could not tell. Otherwise a missing document means that the customer has no such thing."""
+
+
+class OpenInvoices(NamedTuple):
+    """The open invoices of a customer. Sums are by currency, in its smallest units."""
+
+    number: int
+    due: Mapping[str, int]
+    overdue: Mapping[str, int]
+    days: int
+    """The whole days since the oldest due date; 0 if none is overdue."""
+    is_cut: bool
+    """True if there are more, so that the sums are too low."""
+
+
+class CustomerMoney(NamedTuple):
+    """The facts of the card."""
+
+    subscription: Fact
+    upcoming: Fact
+    spend: Fact
+    """The cost of the period, and the customer's spending alerts."""
+    balance: Fact | None
+    """None if no credits are sold."""
+    invoices: OpenInvoices | None
+    """None if they are not known."""
+
+
+def to_fact(response: ApiResponse) -> Fact:
+    """Return the fact in a response. With 404 the customer has none, with another error it is not known."""
+    return Fact(response.body if response.is_success else None, response.status >= 400 and response.status != 404)
+
+
+def sum_open_invoices(body: JsonDocument, now: float, stripe: str) -> OpenInvoices:
+    """Sum up the open invoices in the API's list at the Unix second `now`."""
+    owed = find_owed(body["invoices"], now, stripe)
+    overdue = [one for one in owed if one.days]
+    days = max((one.days for one in overdue), default=0)
+    return OpenInvoices(len(owed), sum_owed(owed), sum_owed(overdue), days, "next" in body)
+
+
+def may_see_money(visit: Visit) -> bool:
+    """Return True if something is sold here and the operator may see invoices."""
+    return visit.site.settings_now().billing is not None and bool(visit.signed_in.who.roles & INVOICE_READERS)
+
+
+async def fetch_money(visit: Visit, customer: str) -> dict[str, object]:
+    """Return the facts of a customer's money, and why its plan ends. They are None if the operator may not see them."""
+    billing = visit.site.settings_now().billing
+    if billing is None or not may_see_money(visit):
+        return {"money": None, "plan": None, "credits": None, "cancellation": None}
+    calls: dict[str, tuple[str, dict[str, str]]] = {
+        "subscription": ("/billing/subscription", {}),
+        "cancellations": ("/billing/cancellations", {}),
+        "upcoming": ("/billing/invoices/upcoming", {"projected": "true"}),
+        "spend": ("/billing/spend-alerts", {}),
+        "invoices": ("/billing/invoices", {"state": "open", "sort": "due_at", "limit": str(INVOICES_MAX)}),
+    }
+    if billing.credits is not None:
+        calls["balance"] = ("/billing/balance", {})
+    # Concurrently, because each call mostly waits for the database.
+    responses = await asyncio.gather(
+        *(visit.call("GET", path, query={"customer": customer, **query}) for path, query in calls.values())
+    )
+    by_name = dict(zip(calls, responses, strict=True))
+    facts = {name: to_fact(response) for name, response in by_name.items()}
+    listed = facts["invoices"].body
+    ended = facts["cancellations"].body
+    money = CustomerMoney(
+        facts["subscription"],
+        facts["upcoming"],
+        facts["spend"],
+        facts.get("balance"),
+        None if listed is None else sum_open_invoices(listed, time.time(), billing.stripe.base),
+    )
+    return {
+        "money": money,
+        "plan": money.subscription.body,
+        "credits": None if money.balance is None else money.balance.body,
+        "cancellation": None if ended is None else next(iter(ended["cancellations"]), None),
+    }
+
+
+async def fetch_splits(visit: Visit, customer: str, since: int) -> dict[str, object]:
+    """Return a customer's usage since a Unix second by key and by model, with costs for operators who may see them."""
+    settings = visit.site.settings_now()
+    counted = [meter for meter in settings.meters.values() if not MEASURES[meter.count].is_of_refusals]
+    priced = list_priced_meters(settings.plans.values())
+    splits = await usage.fetch_splits(visit, customer, since, DIMENSIONS)
+    splits = sorted(splits, key=lambda one: (one.meter not in priced, DIMENSIONS.index(one.dimension), -one.total))
+    splits = [shorten_split(split) for split in splits[:SPLITS_MAX]]
+    if may_see_money(visit):
+        splits = await asyncio.gather(*(usage.fetch_split_costs(visit, customer, since, split) for split in splits))
+    usage_keys = [one.value for split in splits if split.dimension == KEY for one in split.values]
+    return {
+        "splits": splits,
+        "uncounted": [name for name in DIMENSIONS if not any(name in meter.dimensions for meter in counted)],
+        "key_labels": await keys.fetch_labels(visit, customer, usage_keys),
+    }
+
+
+def shorten_split(split: Split) -> Split:
+    """Return a split with its most used values."""
+    return split._replace(values=split.values[:VALUES_MAX])

@@ -24,8 +24,8 @@ from edgeproxy.collector.webhooks.messages import enqueue_event, select_id
 
 TITLE_CHARACTERS_MAX = 200
 HOURLY_MAX = 20
-"""The most alerts of a kind in an hour that a customer's contacts get by role. So the creation or the end of many keys
-does not send a mail for each."""
+"""The most notices of a kind to a customer in an hour, and the most ends of its keys that anybody gets. So the creation
+or the end of many keys does not send a mail for each."""
 GATHERED_NAMES_MAX = 20
 """Names stored per list in `gathered`."""
 

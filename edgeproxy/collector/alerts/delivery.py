@@ -21,7 +21,7 @@ from edgeproxy.collector.alerts import deliveries, mutes
 from edgeproxy.collector.alerts.alert import has_many
 from edgeproxy.collector.alerts.channels import Envelope, send_message
 from edgeproxy.collector.alerts.deliveries import TO_CUSTOMER, DeliveryState, DueDelivery, NewDelivery, Recipient
-from edgeproxy.collector.alerts.kinds import NOTICES, SEVERITIES, Severity, find_policy
+from edgeproxy.collector.alerts.kinds import NOTICES, SEVERITIES, AlertKind, Severity, find_policy
 from edgeproxy.collector.alerts.message import AlertMessage, ServiceSite, parse_message
 from edgeproxy.collector.database.alert_tables import alert_deliveries, alert_handling, alerts
 from edgeproxy.collector.database.database import Database
@@ -228,8 +228,16 @@ class AlertSender:
     ) -> list[NewDelivery]:
         """Return the deliveries of new alerts, through the channels of their severity and to customers.
 
-        Muted kinds are not sent. Operators get alerts even while the keys of customers are unavailable.
+        Muted kinds are not sent, and of the ends of many keys only the first. Operators get alerts even while the keys
+        of customers are unavailable.
         """
+        ours = [
+            alert
+            for alert in ours
+            if alert.kind != AlertKind.KEY_ENDS_SOON
+            or alert.customer is None
+            or not await has_many(connection, alert.customer, alert.kind, alert.at, alert.id)
+        ]
         about = {alert.customer or "" for alert in ours}
         to_operators = await mutes.fetch_mutes(connection, "operator", about, now_ms)
         to_customers = await mutes.fetch_mutes(connection, "customer", about, now_ms)
@@ -264,11 +272,7 @@ class AlertSender:
             policy = find_policy(alert.kind)
             if policy is None or alert.customer is None:
                 continue
-            roles = policy.contacts
-            if policy.default_contacts and alert.customer not in contacts:
-                is_flood = await has_many(connection, alert.customer, alert.kind, alert.at, alert.id)
-                roles = frozenset() if is_flood else policy.default_contacts
-            if roles:
+            if roles := policy.contacts or (policy.default_contacts if alert.customer not in contacts else frozenset()):
                 readers = await self._notices.fetch_readers(connection, alert.customer, roles)
                 routes += [NewDelivery(alert.id, f"{channel}:{place}", *one) for place, one in enumerate(readers)]
         return routes

@@ -118,9 +118,32 @@ SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
     AlertKind.DELETION_REQUESTED: (
         N_("The deletion of %(customer)s has begun"),
     ),
+    AlertKind.BATCHES_LOST: (
+        N_("Edges of the token %(token)s have lost batches: their counts are missing"),
+    ),
+    AlertKind.BATCHES_QUARANTINED: (
+        N_("Batches of edges of the token %(token)s cannot be read: they are in quarantine and count nothing so far"),
+    ),
+    AlertKind.TOKEN_EDGE_LIMIT_REACHED: (
+        N_("The token %(token)s has as many edges as it may: batches of further edges wait there"),
+    ),
+    AlertKind.EVENTS_REJECTED: (
+        N_("Events of the token %(token)s were rejected: they count nothing so far"),
+    ),
+    AlertKind.REQUESTS_DENIED: (
+        N_("%(denials)s requests to the API were denied in a minute"),
+    ),
+    AlertKind.CERTIFICATE_EXPIRING: (
+        N_("The certificate %(file)s of the collector is valid until %(expires)s"),
+    ),
+    AlertKind.ROW_UNREADABLE: (
+        N_("A row of the table %(table)s cannot be read and is left out: %(key)s"),
+    ),
 }
 # fmt: on
-"""Sentences for alerts, for the kinds that customers read. The first sentence with all of its details is used."""
+"""Sentences for alerts, for all kinds that customers read and for kinds of operators. The first sentence with all of
+its details is used.
+"""
 
 # fmt: off
 OWN_SENTENCES: Final[Mapping[AlertKind, tuple[str, ...]]] = {
@@ -515,6 +538,7 @@ FORMS: Final[Mapping[str, Form]] = {
             "next_payment_attempt",
             "hour",
             "works_until",
+            "expires",
         ),
         _format_moment,
     ),

@@ -115,6 +115,16 @@ def test_each_kind_that_a_customer_reads_has_a_sentence_for_whatever_details_it_
         assert set(taken) == set(words.SENTENCES[kind]), kind
 
 
+def test_a_kind_for_operators_has_a_sentence_in_their_language() -> None:
+    german = create_reader("de")
+    text = words.describe(german, AlertKind.EVENTS_REJECTED, None, {"token": "svc", "error": "json", "letter": "l1"})
+    assert text == "Ereignisse des Tokens svc wurden abgelehnt: Sie zählen bisher nicht"
+    expiring: JsonObject = {"file": "tls.pem", "expires": AT}
+    text = words.describe(german, AlertKind.CERTIFICATE_EXPIRING, None, expiring)
+    assert text is not None
+    assert "tls.pem des Collectors gilt bis 28.11.2026" in text
+
+
 def test_a_customer_is_told_of_itself_in_the_second_person() -> None:
     reader = create_reader("en")
     for kind, details in ((kind, details) for kind, variants in DETAILS.items() for details in variants):

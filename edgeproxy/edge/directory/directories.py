@@ -96,15 +96,18 @@ class Directories:
 
     # ---- their life
 
-    async def begin(self) -> None:
-        """Follow the directories. Return once the customers are known, or after some time without progress."""
-        self._tasks.start("look keys up", self._lookups.run())
-        await asyncio.gather(*(self._begin(one) for one in self._followed))
+    async def begin(self, age: float = 0.0) -> None:
+        """Follow the directories. Return once the customers are known, or after some time without progress.
 
-    async def _begin(self, one: Followed) -> None:
+        `age`: seconds since the process of the edge began.
+        """
+        self._tasks.start("look keys up", self._lookups.run())
+        await asyncio.gather(*(self._begin(one, age) for one in self._followed))
+
+    async def _begin(self, one: Followed, age: float) -> None:
         if one.label:
             get_chain_folder(self._state, one.label).mkdir(mode=0o700, parents=True, exist_ok=True)
-        await one.follower.begin()
+        await one.follower.begin(age)
 
     def describe_lack(self) -> str | None:
         """Return why a starting edge knows no customer of its directories yet.
@@ -130,7 +133,7 @@ class Directories:
         for one, (_, label, each) in zip(self._followed, views, strict=True):
             if label in before:
                 await one.follower.follow(each)
-        await asyncio.gather(*(self._begin(one) for one in added))
+        await asyncio.gather(*(self._begin(one, 0.0) for one in added))
 
     async def end(self) -> None:
         """Stop following them."""

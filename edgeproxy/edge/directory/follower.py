@@ -56,8 +56,8 @@ FIRST_POLL_SECONDS = 0.2
 PROGRESS_SECONDS = 3.0
 """Seconds that such an edge waits for the directory, or for more of it to come, before it serves."""
 FIRST_READ_SECONDS = 40.0
-"""After this many seconds it stops waiting and is ready without the directory. With the start of its processes these
-are the documented 45; service managers give an edge a minute to start.
+"""After this many seconds of its process it stops waiting, and is ready without the directory. Its workers then have
+the rest of the documented 45 to start; service managers give an edge a minute to start.
 """
 NOTE_SECONDS = 60.0
 """Seconds between two records on disk of the hub's last answer."""
@@ -146,10 +146,13 @@ class DirectoryFollower:
 
     # ---- its life
 
-    async def begin(self) -> None:
-        """Start to follow the directory when the edge starts: until its customers are known, the edge is not ready."""
-        self._ready_by = monotonic() + FIRST_READ_SECONDS
-        await self._start()
+    async def begin(self, age: float = 0.0) -> None:
+        """Start to follow the directory when the edge starts: until its customers are known, the edge is not ready.
+
+        `age`: seconds since the process of the edge began. On a busy host, its imports and files take some of the time.
+        """
+        self._ready_by = monotonic() + FIRST_READ_SECONDS - age
+        await self._start(self._ready_by)
 
     def describe_lack(self) -> str | None:
         """Return why a starting edge knows no customer of its directory yet; None if it knows them.
@@ -160,10 +163,10 @@ class DirectoryFollower:
             return None
         return f"the directory is not read yet: {self._progress or self._why}"
 
-    async def _start(self) -> None:
+    async def _start(self, until: float) -> None:
         """Follow the directory, if the configuration has one.
 
-        Return once its customers are known, or after some time without progress.
+        Return once its customers are known, after some time without progress, or soon after the monotonic time `until`.
         """
         directory = self._settings.directory
         if directory is None:
@@ -178,7 +181,6 @@ class DirectoryFollower:
         self._ahead_at = 0.0
         self._looked.clear()
         self._tasks.start("directory", self._follow())
-        until = monotonic() + FIRST_READ_SECONDS
         while not self._looked.is_set():
             read = self._parts
             try:
@@ -212,7 +214,7 @@ class DirectoryFollower:
             self._ready_by = 0.0  # A ready edge stays ready while it reads another directory.
         if _source_key(before) != _source_key(settings):
             await self.end()
-            await self._start()
+            await self._start(monotonic() + FIRST_READ_SECONDS)
         elif self._running:
             self._publish_validity()
             await self._survey_files()

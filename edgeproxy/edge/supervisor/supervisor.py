@@ -14,6 +14,7 @@ from time import monotonic
 from edgeproxy.base import log
 from edgeproxy.base.build import describe_build
 from edgeproxy.base.exit_deadline import end_after_signals
+from edgeproxy.base.process_age import read_process_age
 from edgeproxy.base.tasks import Tasks
 from edgeproxy.config.directory import KeyOwner
 from edgeproxy.config.edge import load as edge_load
@@ -204,7 +205,7 @@ class Supervisor:
             await self._shut_down()
 
     async def _begin(self) -> None:
-        await self._directories.begin()
+        await self._directories.begin(read_process_age())
         await self._issuers.begin()
         await self._acme.begin()
         await self._wait_for_columns()

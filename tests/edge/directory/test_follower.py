@@ -409,6 +409,19 @@ def test_begin_stops_waiting_after_the_start_time_of_an_edge(
     played(tmp_path, redis_port, scene, Held)
 
 
+@pytest.mark.usefixtures("soon")
+def test_time_before_the_directory_counts_to_the_start_time_of_an_edge(tmp_path: Path, redis_port: int) -> None:
+    async def scene(room: Room) -> None:
+        room.is_away = True
+        await room.people.begin(follower.FIRST_READ_SECONDS - 30.0)
+        assert room.people.describe_lack() is not None
+        await room.people.end()
+        await room.people.begin(follower.FIRST_READ_SECONDS)
+        assert room.people.describe_lack() is None
+
+    played(tmp_path, redis_port, scene)
+
+
 def test_lookups_pending_at_the_end_are_answered(
     tmp_path: Path,
     redis_port: int,

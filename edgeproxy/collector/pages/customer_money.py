@@ -18,10 +18,8 @@ from edgeproxy.config.meters import KEY, MEASURES, MODEL
 INVOICES_MAX = 100
 """Open invoices that are summed up, earliest due date first. If there are more, the page says so."""
 DIMENSIONS = (KEY, MODEL)
-SPLITS_MAX = 4
-"""Tables of usage by key or model, those of meters with a price first."""
 VALUES_MAX = 5
-"""Values in such a table. The page has many other parts, and must stay below 90 KB."""
+"""Values in a table of usage by key or model. The page has many other parts, and must stay below 90 KB."""
 
 
 class Fact(NamedTuple):
@@ -114,13 +112,17 @@ async def fetch_money(visit: Visit, customer: str) -> dict[str, object]:
 
 
 async def fetch_splits(visit: Visit, customer: str, since: int) -> dict[str, object]:
-    """Return a customer's usage since a Unix second by key and by model, with costs for operators who may see them."""
+    """Return a customer's usage since a Unix second by key and by model, with costs for operators who may see them.
+
+    Each is of one meter: of those with a price, if there are any, the most used one.
+    """
     settings = visit.site.settings_now()
     counted = [meter for meter in settings.meters.values() if not MEASURES[meter.count].is_of_refusals]
     priced = list_priced_meters(settings.plans.values())
     splits = await usage.fetch_splits(visit, customer, since, DIMENSIONS)
-    splits = sorted(splits, key=lambda one: (one.meter not in priced, DIMENSIONS.index(one.dimension), -one.total))
-    splits = [shorten_split(split) for split in splits[:SPLITS_MAX]]
+    splits.sort(key=lambda one: (one.meter not in priced, -one.total), reverse=True)
+    by_dimension = {split.dimension: shorten_split(split) for split in splits}  # The first in rank is the last here.
+    splits = [by_dimension[name] for name in DIMENSIONS if name in by_dimension]
     if may_see_money(visit):
         splits = await asyncio.gather(*(usage.fetch_split_costs(visit, customer, since, split) for split in splits))
     usage_keys = [one.value for split in splits if split.dimension == KEY for one in split.values]

@@ -22,7 +22,7 @@ VALUES_MAX = 5
 """Values in a table of usage by key or model. The page has many other parts, and must stay below 90 KB."""
 
 
-class Fact(NamedTuple):
+class MoneyFact(NamedTuple):
     """A fact of the API: its document, or why there is none."""
 
     body: JsonDocument
@@ -46,19 +46,19 @@ class OpenInvoices(NamedTuple):
 class CustomerMoney(NamedTuple):
     """The facts of the card."""
 
-    subscription: Fact
-    upcoming: Fact
-    spend: Fact
+    subscription: MoneyFact
+    upcoming: MoneyFact
+    spend: MoneyFact
     """The cost of the period, and the customer's spending alerts."""
-    balance: Fact | None
+    balance: MoneyFact | None
     """None if no credits are sold."""
     invoices: OpenInvoices | None
     """None if they are not known."""
 
 
-def to_fact(response: ApiResponse) -> Fact:
+def to_fact(response: ApiResponse) -> MoneyFact:
     """Return the fact in a response. With 404 the customer has none, with another error it is not known."""
-    return Fact(response.body if response.is_success else None, response.status >= 400 and response.status != 404)
+    return MoneyFact(response.body if response.is_success else None, response.status >= 400 and response.status != 404)
 
 
 def sum_open_invoices(body: JsonDocument, now: float, stripe: str) -> OpenInvoices:

@@ -236,7 +236,7 @@ def test_the_page_of_a_customer_says_what_is_refused_now_by_which_limit_where_an
         assert night.status == 403
 
 
-def test_money_of_a_customer_is_said_to_be_unknown_or_missing_but_never_zero(stage: PagesStage) -> None:
+def test_money_of_a_customer_is_shown_as_unknown_or_missing_but_never_zero(stage: PagesStage) -> None:
     stage.join("unpriced")
     text = re.sub(r"\s+", " ", stage.operator.get("/console/customers/unpriced").text)
     assert [

@@ -158,6 +158,7 @@ def test_what_a_meter_has_counted_has_its_unit_unless_its_name_says_it() -> None
     }
     written = [render_macros(f'm.measured("{name}", 343000000)', meters) for name in (*meters, "gone")]
     assert written == ["343 MB", "343,000,000 tokens", "343,000,000", "343,000,000"]
+    assert render_macros('m.measured("cost", 500000)', {}) == "$0.50", "millicredits"
     price = render_macros('m.price_of({"included": 5000000000, "price": "0.000000001"}, "usd", "egress")', meters)
     assert price == "5 GB included; then $0.00001 per 1 MB"
 
@@ -223,6 +224,7 @@ def render_macros(call: str, meters: dict[str, Meter], **values: Any) -> str:
     """Return what a call of the macros gives."""
     source = '{% import "macros.html" as m with context %}{{ ' + call + " }}"
     shared = {"reader": choose_reader("en", None), "find_display": partial(find_display, meters), "beside": None}
+    shared["credit_meters"] = {"cost": "usd"}
     return create_environment("en").from_string(source).render(**shared, **values).strip()
 
 

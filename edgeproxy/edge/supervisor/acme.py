@@ -116,7 +116,9 @@ class AcmeRenewals:
         while True:
             await asyncio.sleep(wait)
             if not self._may_order():
-                wait = LOCK_SECONDS
+                # A failure of the supervisor that holds the lock delays this one too, when it takes over.
+                self._failures[file], wait = await run_in_thread("read", lambda: _read_retry(retry, time.time()))
+                wait = max(wait, LOCK_SECONDS)
                 continue
             try:
                 async with self._turn:

@@ -65,19 +65,26 @@ def test_process_that_fails_in_any_way_counts_as_a_failure(
         past.setattr(self_signed, "LIFE", timedelta(0))
         file.write_bytes(create_self_signed(["a.test"]))
     monkeypatch.setattr(acme, "COMMAND", command)
+    monkeypatch.setattr(acme, "LOCK_SECONDS", 0.01)
 
     async def served(number: int, seconds: float) -> list[str]:
         return []
 
     async def fail() -> None:
         renewals = acme.AcmeRenewals(settings, lambda: settings, lambda: True, lambda _: None, served)
+        standby = acme.AcmeRenewals(settings, lambda: settings, lambda: False, lambda _: None, served)
         await renewals.begin()
+        await standby.begin()
         assert not self_signed.is_expired(file.read_bytes())
         async with asyncio.timeout(10):
             while not file.with_suffix(".retry").exists():  # noqa: ASYNC110 - another thread writes it
                 await asyncio.sleep(0.01)
+            # The supervisor that takes over waits as long.
+            while standby.series() != renewals.series():  # noqa: ASYNC110 - another thread reads it
+                await asyncio.sleep(0.01)
         assert [values for _, _, values in renewals.series()] == [(1,)]
         await renewals.end()
+        await standby.end()
 
     asyncio.run(fail())
 

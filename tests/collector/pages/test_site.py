@@ -431,7 +431,7 @@ def test_alerts_are_mailed_to_the_contact_chosen_by_the_customer(stage: PagesSta
     address = "/v1/customers/bolt/alert-address"
     with stage.customer("bolt") as bolt:
         bolt.get("/account/alerts")
-        assert "Nobody gets these by mail yet." in bolt.read.text
+        assert "No contact is chosen. Failed payments are mailed to owners" in bolt.read.text
         bolt.send("/account/alerts/address", email="bolt@example.com")
         assert "Alerts are mailed to bolt@example.com." in bolt.read.text
         assert stage.collector.get(address).json() == {"email": "bolt@example.com", "is_mailed": True}

@@ -31,6 +31,7 @@ from edgeproxy.collector.database.schema import DAY
 from loadtest.testbed.tables_ready import put_tables
 from tests.support.collector_fixtures import only_sqlite
 from tests.support.credited import opened, read, write
+from tests.support.site import AN_ID
 
 MONTH = Span(1_800_000_000, 1_800_000_000 + 30 * DAY)
 ACME = "id-acme"
@@ -378,8 +379,8 @@ def test_books_are_equal_whenever_the_steps_of_an_invoice_are_booked(
 def test_late_report_does_not_reopen_a_settled_invoice(tmp_path: Path, state: str, reported: str, then: str) -> None:
     async def work() -> None:
         async with opened(put_tables(f"sqlite:///{tmp_path}/ledger.db"), "acme") as there:
-            await invoice(there, "one", state)
-            seen = {"id": "in_1", "metadata": {"edgeproxy_invoice": "one"}, "status": reported, "total": 6171}
+            await invoice(there, AN_ID, state)
+            seen = {"id": "in_1", "metadata": {"edgeproxy_invoice": AN_ID}, "status": reported, "total": 6171}
             await write(there, stripe_reports.apply_stripe_invoice, seen)
             async with there.reading() as connection:
                 assert (await connection.execute(sa.select(invoices_table.c.state))).scalar_one() == then

@@ -58,6 +58,11 @@ if COMPILED:
     sets = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
     # By `egg_info` pip asks what a build needs, before it has installed that.
     modules = [] if "egg_info" in sys.argv else compile_modules()
-    setup(ext_modules=modules, setup_requires=sets["compiled"], cmdclass={"build_py": BuildWithExamples})
+    setup(
+        ext_modules=modules,
+        setup_requires=sets["compiled"],
+        cmdclass={"build_py": BuildWithExamples},
+        options={"build_ext": {"parallel": os.cpu_count() or 1}},  # One compiler at a time takes minutes.
+    )
 else:
     setup(cmdclass={"build_py": BuildWithExamples})

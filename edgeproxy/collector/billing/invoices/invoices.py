@@ -299,7 +299,9 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
         if event_type is EventType.INVOICE_CREATED:
             await notify_payers(connection, await get_invoice(connection, number))
         if event_type is EventType.INVOICE_PAID:
-            await notify_of_payment(connection, await get_invoice(connection, number))
+            # A row that cannot be read is paid all the same.
+            for row in await fetch_invoices(connection, invoices.c.id == number):
+                await notify_of_payment(connection, row)
 
 
 def build_decision_alert(row: InvoiceRow, decided: str, why: str) -> Alert:

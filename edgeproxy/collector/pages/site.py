@@ -210,7 +210,9 @@ class Visit:
             step_up=self.step_up,
             has_status="status" in self.site.groups,
             find_display=partial(find_worded_display, settings.meters, say=say),
-            credit_meters={} if billing is None or billing.credits is None else billing.credits.list_meters(),
+            credit_meters={}
+            if billing is None or billing.credits is None
+            else {meter: currency for currency, meter in billing.credits.meters.items()},
             find_fee_share=partial(find_fee_share, settings.plans),
             currencies=[CHARGED, *rates] if rates else [],
             beside=currencies.choose_currency(rates, self.currency, self.reader.locale),

@@ -153,10 +153,6 @@ class Credits(Part):
         packages = self.list_packages(currency)
         return min(packages), max(packages)
 
-    def list_meters(self) -> dict[str, str]:
-        """Return the currency of each meter that counts the cost of requests in millicredits."""
-        return {self.meter: USD} | {other.meter: other.currency for other in self.others}
-
     def list_costs(self, currency: str = USD) -> dict[str, int]:
         """Return the known costs of a unit of each meter in a currency, in 10⁻¹² smallest units."""
         return {meter: costs[currency] for meter, costs in self.cogs.items() if currency in costs}

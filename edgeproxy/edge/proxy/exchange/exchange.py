@@ -196,7 +196,7 @@ class Exchange(Forwarding):
         if identity.valid_until < self.now:
             refreshed = self._identify(identity, route)
             if refreshed is None:
-                self._look_up_key(self.identity)
+                self._await_identity(route)
                 return False
             identity = refreshed
         try:
@@ -419,15 +419,21 @@ class Exchange(Forwarding):
             raise
         return question.digest
 
-    def _look_up_key(self, identity: "Identity") -> None:
-        """Ask the supervisor for the key's owner. Raises RejectedError(503) if no answer can come in time."""
-        runtime, route = self.runtime, self.route
-        assert route is not None
-        if route.users is not None:
-            digest = self._verify_password(route.users)
-            self.wait = self.wait or Wait(self)
-            self.wait.key_digest, self.wait.policy = digest, route.preauth_policy
-            return
+    def _await_identity(self, route: "Route") -> None:
+        """Let the request wait for its key's owner, or for the check of its password.
+
+        Raises RejectedError if neither can come in time.
+        """
+        digest = self._look_up_key(self.identity) if route.users is None else self._verify_password(route.users)
+        self.wait = self.wait or Wait(self)
+        self.wait.key_digest, self.wait.policy = digest, route.preauth_policy
+
+    def _look_up_key(self, identity: "Identity") -> bytes:
+        """Ask the supervisor for the key's owner. Return the key's digest.
+
+        Raises RejectedError(503) if no answer can come in time.
+        """
+        runtime = self.runtime
         assert isinstance(identity, UnresolvedIdentity)
         seconds = runtime.key_lookup.compute_wait_seconds(self.started)
         address = self.client.address
@@ -438,8 +444,7 @@ class Exchange(Forwarding):
             why = "This edge cannot tell at the moment whose this API key is"
             code = problem_codes.CUSTOMER_DATA_UNAVAILABLE
             raise RejectedError(503, why, close=False, fields=b"Retry-After: 1\r\n", code=code)
-        self.wait = self.wait or Wait(self)
-        self.wait.key_digest, self.wait.policy = identity.digest, route.preauth_policy
+        return identity.digest
 
     def suspend(self, state: State, data: bytes, end: int) -> Progress:
         """Keep the request's bytes until `resume`."""

@@ -8,7 +8,7 @@ import ssl
 from pathlib import Path
 from typing import Protocol
 
-from edgeproxy.base.trust import load_authorities, load_certificate, load_trusted
+from edgeproxy.base.trust import OwnTlsSettings, load_authorities, load_certificate, load_trusted
 
 HTTP11 = "http/1.1"
 HTTP2 = "h2"
@@ -26,19 +26,11 @@ SESSIONS_MAX = 1024
 """Sessions that are stored for one upstream, whose name may resolve to ever other addresses."""
 
 
-class ClientTlsSettings(Protocol):
-    """The settings of a TLS client; paths are of PEM files."""
+class ClientTlsSettings(OwnTlsSettings, Protocol):
+    """The settings of a TLS client."""
 
     @property
     def server_name(self) -> str | None: ...
-    @property
-    def verify(self) -> bool: ...
-    @property
-    def ca(self) -> Path | None: ...
-    @property
-    def cert(self) -> Path | None: ...
-    @property
-    def key(self) -> Path | None: ...
 
 
 class ClientTls:

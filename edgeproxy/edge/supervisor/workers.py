@@ -192,15 +192,19 @@ class Workers:
         try:
             async with asyncio.timeout(seconds):
                 while True:
-                    late = [one for one in self._serving if one.challenges[0] < number]
-                    failed = [one for one in self._serving if one.challenges[0] >= number and one.challenges[1]]
+                    late = self._list_late(number)
+                    failed = [one for one in self._serving if one.challenges[1] and one not in late]
                     if failed or (self._serving and not late):
                         return [f"worker {one.pid}: {one.challenges[1]}" for one in failed]
                     await self._wait_for_news()
         except TimeoutError:
-            late = [one for one in self._serving if one.challenges[0] < number]
+            late = self._list_late(number)
             whys = [f"worker {one.pid}: it did not take the challenge within {seconds:g} s" for one in late]
             return whys or ["no worker serves"]
+
+    def _list_late(self, number: int) -> list[WorkerProcess]:
+        """Return the serving workers that have not taken the challenges with this number."""
+        return [one for one in self._serving if one.challenges[0] < number]
 
     @property
     def _serving(self) -> list[WorkerProcess]:

@@ -1,7 +1,7 @@
-"""What pyproject.toml cannot say: with EDGEPROXY_COMPILED=1 the modules of edgeproxy/compiled.txt are compiled.
+"""The build of the wheel. With EDGEPROXY_COMPILED=1 it compiles the modules of edgeproxy/compiled.txt.
 
-Else the wheel is pure, and no compiler is asked for. A module that cannot be compiled is an error: part of them is of
-no use (docs/start/compiled.md).
+Without it the wheel is pure, and needs no compiler. A module that does not compile ends the build, because a wheel with
+some compiled modules is useless (docs/start/compiled.md).
 """
 
 import os
@@ -42,7 +42,7 @@ def compile_modules() -> list[Extension]:
 
 
 class BuildWithExamples(build_py):
-    """A build with the files of config/ beside the demonstration, which is what they are an example for."""
+    """A build with the files of config/ beside the demonstration, which reads them."""
 
     def run(self) -> None:
         super().run()
@@ -56,7 +56,7 @@ class BuildWithExamples(build_py):
 
 if COMPILED:
     sets = tomllib.loads(Path("pyproject.toml").read_text())["project"]["optional-dependencies"]
-    # By `egg_info` pip asks what a build needs, before it has installed that.
+    # pip runs `egg_info` before it has installed the requirements of a build.
     modules = [] if "egg_info" in sys.argv else compile_modules()
     setup(
         ext_modules=modules,

@@ -36,8 +36,8 @@ class UnansweredError(OSError):
 class HttpTransport:
     """A `ship.Send` to the collector at `url`, for example http://127.0.0.1:9100, on one connection that is kept.
 
-    `token`: empty for none. `tls`: for https. `server_name`: the name in the
-    certificate if it differs from the host's. `connect` and `total` in seconds.
+    `token`: empty for none. `tls`: for https. `server_name`: the name in the certificate if it differs from the host's.
+    `connect` and `total` in seconds.
     """
 
     def __init__(

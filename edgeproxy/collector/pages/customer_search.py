@@ -7,6 +7,7 @@ from aiohttp import web
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.list_pages import build_view, fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
+from edgeproxy.collector.pages.overview import INVOICE_READERS
 from edgeproxy.collector.pages.site import ApiRefusedError, Page, Visit, format_path
 
 INVOICE_NUMBER = re.compile(r"[A-Za-z0-9]{1,20}-[0-9]{1,10}")
@@ -75,7 +76,7 @@ async def search_customers(visit: Visit) -> web.Response:
 
 async def _find_invoice(visit: Visit, number: str) -> str | None:
     """Return the id of the invoice with this number, or None if there is none or the visitor may not see it."""
-    if not INVOICE_NUMBER.fullmatch(number) or not visit.signed_in.who.roles & {"admin", "billing", "support"}:
+    if not INVOICE_NUMBER.fullmatch(number) or not visit.signed_in.who.roles & INVOICE_READERS:
         return None
     response = await visit.call("GET", "/billing/invoices", query={"number": number.upper(), "limit": "2"})
     invoices = response.body["invoices"] if response.is_success else []

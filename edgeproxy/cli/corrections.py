@@ -101,14 +101,12 @@ ACCEPTED = {
 
 def _describe_acceptance(accepted: JsonObject) -> str:
     """Return the sentence on the amount of an accepted invoice."""
-    from edgeproxy.config.collector.currency_units import to_decimal
+    from edgeproxy.config.collector.currency_units import format_with_code
 
     acceptance, currency = accepted["acceptance"], str(accepted["currency"])
     assert isinstance(acceptance, dict)
     amount = acceptance["amount"]
-    shown = (
-        f"{to_decimal(amount, currency)} {currency.upper()}" if isinstance(amount, int) else "what Stripe has counted"
-    )
+    shown = format_with_code(amount, currency) if isinstance(amount, int) else "what Stripe has counted"
     return ACCEPTED[str(acceptance["of"])].format(shown)
 
 

@@ -70,6 +70,11 @@ def to_decimal(amount: int, currency: str) -> Decimal:
     return Decimal(amount).scaleb(-DECIMALS[currency])
 
 
+def format_with_code(amount: int, currency: str) -> str:
+    """Format an amount of smallest units with the code of its currency: `0.49 USD`."""
+    return f"{to_decimal(amount, currency)} {currency.upper()}"
+
+
 def parse_amount(written: str, currency: str) -> int:
     """Return an amount above zero, as people write it, in smallest units: 12.34.
 

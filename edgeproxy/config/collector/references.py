@@ -10,7 +10,7 @@ from edgeproxy.config.collector import listeners, pages, residencies
 from edgeproxy.config.collector.alerts import find_alert_faults
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import Plan, get_plan_name, get_plan_tier
-from edgeproxy.config.collector.currency_units import CHARGE_MAX, get_least_charge, to_decimal
+from edgeproxy.config.collector.currency_units import CHARGE_MAX, format_with_code, get_least_charge
 from edgeproxy.config.collector.regions import find_measured_faults
 from edgeproxy.config.collector.rotation import find_rotation_faults
 from edgeproxy.config.collector.settings import CollectorFile, Retention, read_retention
@@ -174,8 +174,8 @@ def _find_billing_faults(billing: Billing, version: str, plan: Plan) -> Iterator
     for of_currency in (plan, *plan.others.values()):
         least, threshold, currency = get_least_charge(of_currency.currency), of_currency.threshold, of_currency.currency
         if threshold is not None and not least <= threshold <= CHARGE_MAX:
-            what = f"has {version}, whose threshold of {_format_money(threshold, currency)} cannot be charged"
-            bounds = " to ".join(_format_money(bound, currency) for bound in (least, CHARGE_MAX))
+            what = f"has {version}, whose threshold of {format_with_code(threshold, currency)} cannot be charged"
+            bounds = " to ".join(format_with_code(bound, currency) for bound in (least, CHARGE_MAX))
             yield Fault(("billing", "plans"), what, f"write one of {bounds}")
     currencies = (plan.currency, *plan.others) if plan.has_prices else ()
     for currency in currencies if billing.breaker.enabled and billing.mode != "off" else ():
@@ -183,11 +183,6 @@ def _find_billing_faults(billing: Billing, version: str, plan: Plan) -> Iterator
             codes = ", ".join(f'{code}: "..."' for code in (*billing.breaker.least, currency))
             what = f"has {version}, with prices in {currency}, in which billing.breaker.least has no amount"
             yield Fault(("billing", "plans"), what, f"write least: {{{codes}}}, or breaker: {{enabled: false}}")
-
-
-def _format_money(amount: int, currency: str) -> str:
-    """Format an amount of smallest units for a message: `0.49 USD`."""
-    return f"{to_decimal(amount, currency)} {currency.upper()}"
 
 
 def _find_retention_faults(tree: Table) -> Iterator[Fault]:

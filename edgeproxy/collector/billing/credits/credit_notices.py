@@ -16,7 +16,7 @@ from edgeproxy.collector.billing.credits.balances import CreditUsage
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
 from edgeproxy.collector.database.schema import customers
-from edgeproxy.config.collector.currency_units import to_decimal
+from edgeproxy.config.collector.currency_units import format_with_code
 
 GRANTING: Final = ("purchase", "gift")
 """The kinds of transactions after which a customer gets these notices again."""
@@ -57,12 +57,12 @@ def _build_notice(
     left = usage.granted - usage.used
     if left > 0 and left > granted * low_percent // 100:
         return None
-    kind, details, code = AlertKind.CREDITS_SPENT, {}, usage.currency.upper()  # Developers read it, but no amounts.
+    kind, details = AlertKind.CREDITS_SPENT, {}  # Developers read it, but no amounts.
     if left > 0:
         kind = AlertKind.CREDITS_LOW
         details = {
-            "left": f"{to_decimal(left // CENT, usage.currency)} {code}",
-            "granted": f"{to_decimal(granted // CENT, usage.currency)} {code}",
+            "left": format_with_code(left // CENT, usage.currency),
+            "granted": format_with_code(granted // CENT, usage.currency),
         }
     title = f"{customer}: {kind.value.replace('_', ' ')}"
     return Alert(key=f"{kind}:{number}", kind=kind, customer=customer, title=title, at=now, details=details)

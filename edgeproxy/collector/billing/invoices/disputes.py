@@ -43,7 +43,7 @@ from edgeproxy.collector.database.statements import lock_rows
 from edgeproxy.collector.database.unreadable_rows import ReadPage, parse_page, parse_rows
 from edgeproxy.collector.webhooks.event_types import EventType
 from edgeproxy.collector.webhooks.messages import enqueue_event
-from edgeproxy.config.collector.currency_units import to_decimal
+from edgeproxy.config.collector.currency_units import format_with_code
 
 PAID_INVOICE: Final = "paid_invoice"
 """The key of a fetched dispute or refund for the paid Stripe invoice."""
@@ -191,7 +191,7 @@ async def _report_change(connection: AsyncConnection, before: Dispute | None, af
 
 def build_alert(name: str, dispute: Dispute, stripe_id: str | None, now: float, *, is_reminder: bool = False) -> Alert:
     """Return the alert about a dispute of a customer, by name, at the Unix second `now`."""
-    amount = f"{to_decimal(dispute.amount, dispute.currency)} {dispute.currency.upper()}"
+    amount = format_with_code(dispute.amount, dispute.currency)
     payment = "an invoice" if dispute.purchase is None else "credits"
     answer_by = format_second(dispute.answer_by)
     details = {

@@ -42,7 +42,7 @@ from edgeproxy.collector.database.billing_tables import dunning as table
 from edgeproxy.collector.database.book_text import match_book_text
 from edgeproxy.collector.database.database import build_insert_new, build_upsert
 from edgeproxy.collector.database.schema import customers as customers_table
-from edgeproxy.config.collector.currency_units import to_decimal
+from edgeproxy.config.collector.currency_units import format_with_code
 from edgeproxy.config.collector.settings import CollectorSettings
 
 CALLER = Caller("billing")
@@ -250,7 +250,7 @@ def _build_alert(row: InvoiceRow, stripe_invoice: StripeObject, after: Dunning, 
     details = {
         "invoice": row.id,
         "period": row.period,
-        "amount": f"{to_decimal(stripe_invoice['amount_remaining'], row.currency)} {row.currency.upper()}",
+        "amount": format_with_code(stripe_invoice["amount_remaining"], row.currency),
         "why": why,
         "pay": stripe_invoice.get("hosted_invoice_url"),
         "declines": after.declines,

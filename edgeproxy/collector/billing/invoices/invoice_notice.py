@@ -10,7 +10,7 @@ from edgeproxy.collector.accounts.notices import raise_notice
 from edgeproxy.collector.alerts.alert import Alert
 from edgeproxy.collector.alerts.kinds import AlertKind
 from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
-from edgeproxy.config.collector.currency_units import to_decimal
+from edgeproxy.config.collector.currency_units import format_with_code
 
 
 def build_notice(row: InvoiceRow) -> Alert | None:
@@ -21,7 +21,7 @@ def build_notice(row: InvoiceRow) -> Alert | None:
     details = {
         "invoice": row.id,
         "number": row.number or row.id,
-        "amount": f"{to_decimal(row.total, row.currency)} {row.currency.upper()}",
+        "amount": format_with_code(row.total, row.currency),
         "due_at": format_timestamp(row.due_at * 1000) if is_due and row.due_at is not None else None,
         "pay": row.url if is_due else None,
         "pdf": row.pdf,
@@ -43,7 +43,7 @@ async def notify_of_payment(connection: AsyncConnection, row: InvoiceRow) -> Non
     details = {
         "invoice": row.id,
         "number": row.number or row.id,
-        "amount": f"{to_decimal(row.amount_paid, row.currency)} {row.currency.upper()}",
+        "amount": format_with_code(row.amount_paid, row.currency),
         "receipt": row.url,
         "pdf": row.pdf,
     }
@@ -59,7 +59,7 @@ async def notify_of_purchase(
     """
     details: dict[str, str | int | None] = {
         "purchase": purchase,
-        "amount": f"{to_decimal(amount, currency)} {currency.upper()}",
+        "amount": format_with_code(amount, currency),
         "credits": millicredits,
     }
     await _raise_payment(connection, customer, purchase, details)

@@ -21,7 +21,7 @@ from edgeproxy.collector.billing.invoices.invoice_parties import store_parties
 from edgeproxy.collector.billing.invoices.invoice_row import InvoiceRow
 from edgeproxy.collector.billing.rating.money import format_amount
 from edgeproxy.collector.billing.stripe.client import StripeObject
-from edgeproxy.config.collector.currency_units import to_decimal
+from edgeproxy.config.collector.currency_units import format_with_code
 
 
 class Report(StrEnum):
@@ -245,7 +245,7 @@ async def _raise_payment_failed(connection: AsyncConnection, row: InvoiceRow, st
             "invoice": row.id,
             "stripe_id": stripe_invoice["id"],
             "total": stripe_invoice["total"],
-            "amount": f"{to_decimal(stripe_invoice['total'], row.currency)} {row.currency.upper()}",
+            "amount": format_with_code(stripe_invoice["total"], row.currency),
             "pay": stripe_invoice.get("hosted_invoice_url"),
             **({} if retry is None else {"next_payment_attempt": format_timestamp(int(retry) * 1000)}),
         },

@@ -49,6 +49,8 @@ class Index:
         """Find the number of the row with this hash, if `is_row` returns that the row has the key."""
         words = self.words
         start = at.HEADER_WORDS + key_hash % self.slots
+        if words[start] == EMPTY:
+            return None  # As for most new keys.
         tag = key_hash >> ROW_BITS
         for slot in range(start, start + at.PROBES):
             word = words[slot]
@@ -63,15 +65,19 @@ class Index:
 
     def find_vacancy(self, key_hash: int) -> int | None:
         """Find the first free slot for this hash. For the flock's holder."""
+        words = self.words
         start = at.HEADER_WORDS + key_hash % self.slots
-        for slot in range(start, start + at.PROBES):
-            if self.words[slot] <= TOMBSTONE:
+        if words[start] <= TOMBSTONE:
+            return start
+        for slot in range(start + 1, start + at.PROBES):
+            if words[slot] <= TOMBSTONE:
                 return slot
         return None
 
     def publish(self, slot: int, key_hash: int, row: int) -> None:
         """Make the key lead to `row`. For the flock's holder."""
-        fence()
+        if IS_WEAK:
+            fence()
         self.words[slot] = key_hash >> ROW_BITS << ROW_BITS | row + ROW_OFFSET
 
     def remove(self, key_hash: int, row: int) -> None:

@@ -75,7 +75,7 @@ class LimitTable:
         self._bytes = file.bytes
         self._first = layout.first_row
         self._stride = layout.row_words
-        self._zeros = memoryview(bytes(self._stride * at.WORD)).cast("Q")
+        self._zeros = memoryview(bytes((self._stride - at.ROW_STATE) * at.WORD)).cast("Q")
         self.readers: WeakValueDictionary[bytes, Reader] = WeakValueDictionary()
         """The objects that count in rows here, by key: at most one a row, as it knows what this process counted."""
         self.zero = at.ZERO
@@ -155,7 +155,7 @@ class LimitTable:
                 return row, generation, False
         elif words[at.IN_USE] >= self.layout.rows:
             raise TableFullError(self.name)
-        if not self._lock():
+        if not (self.file.lock() or self._wait_for_lock()):
             raise TableBusyError(self.name)
         try:
             if row is not None or words[at.CHANGES] != changes:
@@ -170,10 +170,8 @@ class LimitTable:
         finally:
             self.file.unlock()
 
-    def _lock(self) -> bool:
-        """Acquire the flock. Without a row each worker would count alone, so a moment's wait is the better choice."""
-        if self.file.lock():
-            return True
+    def _wait_for_lock(self) -> bool:
+        """Wait for the flock. Without a row each worker would count alone, so a moment's wait is the better choice."""
         began = monotonic()
         if began < self._waits_from:
             return False
@@ -192,7 +190,7 @@ class LimitTable:
             raise TableFullError(self.name)
         freed = words[at.FREE]
         number = freed - 1 if freed else words[at.HIGH]
-        if not self.file.allocate(number + 1):
+        if number >= words[at.ALLOCATED] and not self.file.allocate(number + 1):
             raise TableFullError(self.name)
         words[at.PENDING] = 1
         row = self._first + number * self._stride
@@ -202,18 +200,20 @@ class LimitTable:
             words[at.HIGH] = number + 1
         # Clear the words of the last key: its cells had another width, and could pass for some of this one's. After a
         # power cut a row above HIGH may have content too.
-        start = row + at.ROW_STATE
-        words[start : row + self._stride] = self._zeros[: self._stride - at.ROW_STATE]
-        fence()  # A process that reads the generation from here on does not find the last key any more.
+        words[row + at.ROW_STATE : row + self._stride] = self._zeros
+        if IS_WEAK:
+            fence()  # A process that reads the generation from here on does not find the last key any more.
         words[row + at.ROW_GENERATION] = (words[row + at.ROW_GENERATION] | 1) + 1
-        fence()
+        if IS_WEAK:
+            fence()
         words[row + at.ROW_SYNC] += 1
         words[row + at.ROW_STATE] = key.state | flags
         words[row + at.ROW_WIDTH] = width
         words[row + at.ROW_BORN] = milliseconds(now)
         start = (row + at.ROW_KEY) * at.WORD
         self._bytes[start : start + at.KEY_BYTES] = key.stored
-        fence()
+        if IS_WEAK:
+            fence()
         words[row + at.ROW_HASH] = key.hash
         self.index.publish(slot, key.hash, number)
         words[at.IN_USE] = in_use + 1

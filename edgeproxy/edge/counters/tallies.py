@@ -132,7 +132,8 @@ class TallyTable:
             start = (row + at.TALLY_KEY) * at.WORD
             self._bytes[start : start + len(key)] = key
             words[row + at.TALLY_STATE] = kind << 8 | len(key)
-            fence()
+            if IS_WEAK:
+                fence()
             words[row + at.TALLY_HASH] = key_hash
             self.index.publish(slot, key_hash, number)
             return number

@@ -23,7 +23,7 @@ from tests.support.made_up_versions import BEFORE, unpack_version_before
 
 ROOT = Path(__file__).parents[1]
 REGISTRY = os.environ.get("EDGEPROXY_RELEASES")
-"""Where the images are: localhost. Docker releases them in the place of an edge that may run on this machine."""
+"""The registry of the images: localhost. The test replaces an edge that may run in this machine's Docker."""
 pytestmark = [
     pytest.mark.skipif(REGISTRY is None, reason="of the image: scripts/image --release"),
     pytest.mark.timeout(600),
@@ -31,11 +31,11 @@ pytestmark = [
 
 CUSTOMERS = ("acme", "bolt")
 REQUESTS = 2_000
-"""Before, between and after releases."""
+"""The number of requests before, between and after releases."""
 
 
 def run(*command: str | Path, folder: Path = ROOT) -> str:
-    """Run a command to its end, and return what it prints; it has to succeed."""
+    """Run a command, require exit code 0, and return its output."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
@@ -46,7 +46,7 @@ def docker(*arguments: str | Path) -> str:
 
 
 def derive(folder: Path, name: str, change: Callable[[str], None]) -> None:
-    """Commit what `change` makes of a container of the image to another one, and load it into Docker."""
+    """Run `change` on a container of an image, commit the result as another image, and load it into Docker."""
     container = run("buildah", "from", "--pull-never", f"{REGISTRY}/edgeproxy")
     try:
         change(container)
@@ -57,7 +57,7 @@ def derive(folder: Path, name: str, change: Callable[[str], None]) -> None:
 
 
 def load(folder: Path, name: str) -> None:
-    """Have Docker know an image by its name alone."""
+    """Tag an image in Docker with its bare name."""
     archive = folder / f"{name}.tar"
     run("buildah", "push", f"{REGISTRY}/{name}", f"docker-archive:{archive}:{name}:latest")
     docker("load", "--quiet", "--input", archive)
@@ -66,7 +66,7 @@ def load(folder: Path, name: str) -> None:
 
 @pytest.fixture
 def images(tmp_path: Path) -> None:
-    """The images in Docker: those of the compose file, one of the version before, and one that does not start."""
+    """Load the images into Docker: the compose file's, one of the previous version, and one that does not start."""
     for name in ("edgeproxy", "edgeproxy-address", "edgeproxy-upstream"):
         load(tmp_path, name)
     docker("tag", "edgeproxy", "edgeproxy-new")
@@ -93,7 +93,7 @@ class Project:
         shutil.copytree(ROOT / "config", folder / "config")
         shutil.copy(ROOT / "deploy" / "release", folder / "deploy")
         compose = (ROOT / "deploy" / "compose.yaml").read_text()
-        # A Docker without the right to raise them has those of this machine.
+        # A Docker that may not raise the limits has the limits of this machine.
         descriptors = min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
         assert compose.count("65536") == 2
         (folder / "deploy" / "compose.yaml").write_text(compose.replace("65536", str(descriptors)))
@@ -110,7 +110,7 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path: Path, images: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Project]:
-    """A project of which all but the edge runs."""
+    """A project whose services all run, except the edge."""
     project = Project(tmp_path / "project")
     with ExitStack() as ends:
         ends.callback(project.compose, "down", "--volumes", "--timeout", "5")
@@ -123,7 +123,7 @@ def project(tmp_path: Path, images: None, monkeypatch: pytest.MonkeyPatch) -> It
         people = project.folder / "config" / "people.yaml"
         people.write_text(yaml.safe_dump({"include": ["collector.yaml"], **described}))
         project.compose("run", "--rm", "--no-deps", "collector", "import", "-c", "/etc/edgeproxy/people.yaml")
-        # This machine's Redis, in the place of an image of others.
+        # Use this machine's Redis instead of a third-party image.
         words = ("--read-only", "--user", "65532", "--volume", "/usr:/usr:ro", "--entrypoint", "/usr/bin/redis-server")
         network = ("--network", "edgeproxy_hub", "--network-alias", "redis", "--workdir", "/tmp")
         options = ("--protected-mode", "no", "--save", "")

@@ -1,6 +1,6 @@
-"""No call of a compiled class ends the process: whatever Python can do to its objects is an exception at worst.
+"""No call of a compiled class ends the process: any misuse of its objects raises an exception at worst.
 
-Methods are called and attributes set on instances that no `__init__` has seen, with odd arguments, in forked children.
+Forked children call methods and set attributes on instances without `__init__`, with odd arguments.
 """
 
 import importlib
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.compiled
 ROUNDS, CALLS = 60, 400
 
 HEAP_TYPE = 1 << 9
-"""The flag of types that Python code has made, in CPython; those of C do not have it."""
+"""The flag of types created by Python code, in CPython. Types written in C lack it."""
 
 ODD = (
     *(None, b"", b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", 0, 1, -1, 1 << 70, 2.5, float("nan"), "", (), [], {}),
@@ -30,7 +30,7 @@ ODD = (
 
 
 def compiled_classes() -> list[type]:
-    """Return the classes that are compiled."""
+    """Return the compiled classes."""
     modules = [importlib.import_module(name) for name in module_names()]
     classes = [each for module in modules for each in vars(module).values() if isinstance(each, type)]
     names = {module.__name__ for module in modules}
@@ -38,7 +38,7 @@ def compiled_classes() -> list[type]:
 
 
 def call_at_random(classes: list[type], chance: random.Random, pipe: int) -> None:
-    """Do odd things to objects, each told to the pipe before."""
+    """Call methods and set attributes at random. Each call is written to the pipe first."""
     blanks = [each.__new__(each) for each in classes]
     things: list[Any] = [*blanks, *ODD]
     for _ in range(CALLS):
@@ -53,11 +53,11 @@ def call_at_random(classes: list[type], chance: random.Random, pipe: int) -> Non
                 if callable(attribute):
                     attribute(*[chance.choice(things) for _ in range(chance.randint(0, 5))])
         except BaseException:
-            pass  # Whatever it is: the process lives.
+            pass  # Any exception is fine, as long as the process lives.
 
 
 def run_child(classes: list[type], chance: random.Random) -> tuple[int, str]:
-    """Return the signal that has ended a child, 0 where none has, and what it did last."""
+    """Return the signal that ended a child (0 if none did), and its last call."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
@@ -76,8 +76,11 @@ def run_child(classes: list[type], chance: random.Random) -> tuple[int, str]:
     return (os.WTERMSIG(status), calls[-1]) if os.WIFSIGNALED(status) else (0, "")
 
 
-def test_nothing_that_python_can_do_ends_the_process(seed: int) -> None:
-    """A policy that is made its own rule is asked for its name for ever, in C without a bound: that alone may die."""
+def test_random_calls_end_no_process(seed: int) -> None:
+    """A policy that is its own rule recurses in C without a bound when its name is read.
+
+    Only that may end the process.
+    """
     classes = compiled_classes()
     assert len(classes) > 25
     deaths = Counter(run_child(classes, random.Random(seed + each)) for each in range(ROUNDS))

@@ -30,11 +30,11 @@ LENGTH = int(os.environ.get("EDGEPROXY_YEAR_MONTHS", "1"))
 DISPUTES = LENGTH // 3
 """The month in which payments are disputed."""
 RETRY_DAYS = (1, 3, 5, 7)
-"""Days after which a failed payment is retried."""
+"""The days from a failed payment to each retry."""
 GRACE_DAYS = 31
-"""Days after which a deleted customer is erased."""
+"""The days from the deletion of a customer to its erasure."""
 START_SECONDS = 900.0
-"""Seconds within which a collector becomes ready; all processes share one machine."""
+"""Seconds that a collector may take to become ready. All processes share one machine."""
 
 
 class Year:
@@ -45,7 +45,7 @@ class Year:
         self.people = {name: list(some) for name, some in draw_people(seed, PEOPLE).items()}
         self.requests: Counter[str] = Counter()
         self.begins: dict[str, int] = {}
-        """The Unix second at which each customer's plan began."""
+        """The start of each customer's plan, in Unix seconds."""
         self.erased = {name: choose_erased(seed, some) for name, some in self.people.items()}
         self.pseudonyms: dict[str, str] = {}
         self.names_at_stripe: dict[str, str] = {}
@@ -119,7 +119,7 @@ class Year:
             self.names_at_stripe |= {one["id"]: one["name"] for one in life.list_at_stripe(side, "/v1/customers")}
 
     def erase(self) -> dict[str, Path]:
-        """Erase people, every other one through the API. Returns a backup of each side from before."""
+        """Erase people, every other one through the API. Return a backup of each side from before."""
         world, sides = self.world, self.world.sides
         backups = {name: erasure.back_up(side, world.server) for name, side in sides.items()}
         world.each(erasure.delete, {name: some[1::2] for name, some in self.erased.items()})
@@ -147,7 +147,7 @@ class Year:
             until(lambda side=side: not self.find_erased_at_stripe(side), "Stripe forgets them", seconds=120.0)
 
     def find_erased_at_stripe(self, side: Side) -> set[str]:
-        """Return the names of erased people whom Stripe still has."""
+        """Return the names of erased people that Stripe still has."""
         there = {self.names_at_stripe[one["id"]] for one in life.list_at_stripe(side, "/v1/customers")}
         return there & self.erased_names
 

@@ -1,4 +1,4 @@
-"""Limits that are edited while they are hammered: never more than the larger of both, and usage is kept."""
+"""Limits edited under full load: customers never pass more than the larger limit allows, and usage is kept."""
 
 import asyncio
 import random
@@ -22,9 +22,9 @@ AT_ONCE: tuple[int | str, ...] = (1, 2, 4, "none")
 ANY = 1 << 30
 CHANGES = 9
 BETWEEN = 0.9
-"""Seconds from one change to the next, in the mean: less than a window."""
+"""The mean number of seconds between two changes: less than a window."""
 DELAY = 0.3
-"""Seconds between a decision and what a client notes of it that are allowed for."""
+"""The allowed number of seconds between a decision and the client's record of it."""
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "window": {},
     "bucket": {"algorithm": "token_bucket"},
@@ -34,13 +34,13 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 
 @dataclass
 class Said:
-    """What held a customer when."""
+    """The limits of a customer over time."""
 
     terms: list[tuple[float, float, int]] = field(default_factory=list)
-    """From when on at the earliest, from when on at the latest, and how many."""
+    """Each limit: the earliest and the latest start of its validity, and its count."""
 
     def most(self, since: float, until: float) -> int:
-        """The most that held at any moment between these."""
+        """Return the highest limit that was valid at any moment between these times."""
         ends = [last for _, last, _ in self.terms[1:]] + [float("inf")]
         return max(
             count for (first, _, count), end in zip(self.terms, ends, strict=True) if first < until > since < end
@@ -48,7 +48,7 @@ class Said:
 
 
 def assert_window_held(asking: Asking, said: Said) -> None:
-    """In no window passed more than the most that ever held in it."""
+    """Assert that no window passed more requests than the highest limit valid in it."""
     asked = sorted(asked for asked, _ in asking.passed())
     worst = -ANY
     for first in asked:
@@ -60,7 +60,7 @@ def assert_window_held(asking: Asking, said: Said) -> None:
 
 
 def assert_bucket_held(asking: Asking, said: Said) -> None:
-    """Nobody found room in a bucket that was full, however deep it was, and however fast it drained, until then."""
+    """Assert that no request passed a full bucket, by the highest depth and drain rate valid at each moment."""
     level = before = 0.0
     worst = -float(ANY)
     for asked in sorted(asked for asked, _ in asking.passed()):
@@ -74,7 +74,10 @@ def assert_bucket_held(asking: Asking, said: Said) -> None:
 
 
 def described(chance: random.Random, at_once: int | str) -> tuple[dict[str, Any], dict[str, int]]:
-    """Other limits, under other names, in other orders, in tiers or of the customers' own; and what they now are."""
+    """Return random limits as settings, and their counts by customer.
+
+    The limits have other names and another order. Some belong to tiers, and some to the customers.
+    """
     described = people(**dict.fromkeys([*ALGORITHMS, "slots"], "free"))
     described["tiers"] = dict(described["tiers"])
     now = {}
@@ -99,7 +102,7 @@ def described(chance: random.Random, at_once: int | str) -> tuple[dict[str, Any]
 async def change_while_they_ask(edge: Edge, chance: random.Random, first: dict[str, int]) -> tuple[
     dict[str, Asking], dict[str, Said]
 ]:  # fmt: skip
-    """Everybody asks flat out while what holds them is changed again and again."""
+    """All customers send requests flat out while their limits change again and again."""
     said = {name: Said([(0.0, 0.0, count)]) for name, count in first.items()}
     everyone = {name: Asking(edge.port, name, connections=4, pause=0.015) for name in ALGORITHMS}
     everyone["slots"] = Asking(edge.port, "slots", path="/hold?ms=30", connections=8, pause=0.005)

@@ -18,13 +18,13 @@ from loadtest.testbed.waiting import until
 SHORT, LONG = 40.0, float(os.environ.get("EDGEPROXY_SOAK_SECONDS", "1800"))
 """Seconds of the fault schedule. The load starts before it and ends after it."""
 SLOWER = 3.0
-"""Factor by which clients pause longer in the short run, which has the faults of the long one."""
+"""The factor of longer client pauses in the short run. The short run has the faults of the long one."""
 REPORT = ROOT / "bench-results" / "soak.md"
 """The report of the long run."""
 LEFT_OVER = 4
-"""Descriptors by which a process may exceed its number before the load."""
+"""The number of extra descriptors that a process may have after the load."""
 POOL_IDLE = 20.0
-"""Seconds after which the edge has closed its idle upstream connections."""
+"""Seconds until the edge has closed its idle upstream connections."""
 
 
 @pytest.fixture

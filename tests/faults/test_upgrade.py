@@ -32,7 +32,7 @@ from tests.support.kubelet import Pod, Service, ready_pods, roll_out
 from tests.support.made_up_versions import BEFORE, unpack_version_after, unpack_version_before
 
 RATE_MIN = 200.0
-"""Requests a second that clients send at least."""
+"""The lowest rate of requests per second that clients send."""
 CUSTOMERS = ("acme", "bolt")
 """Both customers have limits shared by edges. The load stays below the limits."""
 
@@ -43,7 +43,8 @@ CUSTOMERS = ("acme", "bolt")
 def test_nothing_fails_while_all_parts_change_their_version_and_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Process, "forks", False)  # A copy of the tests' process has their sources.
+    # A forked process would run the sources of the tests, and ignore its own version.
+    monkeypatch.setattr(Process, "forks", False)
     unpack_version_before(tmp_path / "before")
     unpack_version_after(tmp_path / "after")
     new = {"PYTHONPATH": str(tmp_path / "after"), "PYTHONSAFEPATH": "1"}
@@ -165,8 +166,10 @@ def test_nothing_fails_while_all_parts_change_their_version_and_back(
 def test_an_edge_is_upgraded_and_each_process_killed_under_full_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two versions of an edge serve side by side until the old one is told to leave; then workers, supervisor,
-    collector, Redis and PostgreSQL are killed, one after the other. Clients ask again as soon as they are answered.
+    """Upgrade one edge, then kill workers, supervisor, collector, Redis and PostgreSQL one after the other.
+
+    Both versions of the edge serve side by side until the old one is stopped. Clients wait for an answer, then send
+    again at once.
     """
     monkeypatch.setattr(Process, "forks", False)
     unpack_version_before(tmp_path / "before")
@@ -222,7 +225,7 @@ def test_an_edge_is_upgraded_and_each_process_killed_under_full_load(
             go_on()
         kill(edge.supervisor.pid)
         edge.supervisor.wait(10)
-        go_on()  # by its workers
+        go_on()  # counted by its workers
         edge.start()
         go_on()
         for server in (collector, redis, postgresql):
@@ -236,6 +239,6 @@ def test_an_edge_is_upgraded_and_each_process_killed_under_full_load(
         assert set(account.answers["acme"]) == {"200"}
         until(lambda: collector.ready() and edge.status()["usage"]["unshipped"] == 0, "all is shipped", seconds=120)
         answered += account.answered("acme", 200)
-        # What a killed worker had under way may have been counted.
+        # Requests in flight in a killed worker may have been counted.
         assert answered <= count_in_ledger() <= answered + account.lost.get("acme", 0)
         assert upstream.seen()["billable"]["acme"] >= count_in_ledger()

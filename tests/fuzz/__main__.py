@@ -1,7 +1,7 @@
-"""`python -m tests.fuzz`: fuzz an edge for a while, or have some conversations again.
+"""`python -m tests.fuzz`: fuzz an edge for a while, or repeat some conversations.
 
 python -m tests.fuzz --seed 7 --minutes 30
-python -m tests.fuzz --seed 7 --only 1234          again, with what each side sent and got
+python -m tests.fuzz --seed 7 --only 1234          repeat one, and print the bytes that each side sent and received
 python -m tests.fuzz --seed 7 --only 12,34,56 --times 100
 """
 
@@ -22,13 +22,13 @@ from tests.fuzz.run import AT_ONCE, Run, edge_before
 
 
 def until(seconds: float) -> Iterator[int]:
-    """Numbers from 0 on, for so long."""
+    """Yield numbers from 0 on until the time has passed."""
     end = monotonic() + seconds
     return itertools.takewhile(lambda _: monotonic() < end, itertools.count())
 
 
 def main() -> int:
-    """Exit code 1 where a defect was found."""
+    """Run the fuzzer. Return exit code 1 if it found a defect."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--minutes", type=float, default=1.0, help="how long (1)")

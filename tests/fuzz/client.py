@@ -1,4 +1,4 @@
-"""The client of a conversation: does its steps on a real connection, and takes down what it sent and got."""
+"""The client of a conversation: perform its steps on a real connection, and record the bytes sent and received."""
 
 import asyncio
 import socket
@@ -22,11 +22,11 @@ from tests.fuzz.record import Talk
 READ = 1 << 18
 RESET = struct.pack("ii", 1, 0)
 DEADLINE = 25.0
-"""Seconds that a conversation may take: several times as long as the edge waits for anything."""
+"""Seconds that a conversation may take: several times the longest timeout of the edge."""
 
 
 class Client:
-    """One client's connection, from the connection to its end."""
+    """One client's connection, from connect to close."""
 
     def __init__(self, talk: Talk, port: int) -> None:
         self._talk = talk
@@ -37,7 +37,7 @@ class Client:
         self._over = False
 
     async def run(self) -> None:
-        """All of it; never longer than DEADLINE."""
+        """Run the whole conversation, for at most DEADLINE seconds."""
         talk = self._talk
         self._socket = end = socket.socket()
         try:
@@ -63,8 +63,10 @@ class Client:
 
     _leaves_by_reset = False
     _was_reset = False
-    """Whoever asks first is told of a reset: one who sends, and then who reads sees an ordinary end. A reset that comes
-    behind the end of the edge's side is told as a broken pipe."""
+    """The kernel reports a reset once, to the first call. After a failed send, the next read sees an ordinary end.
+
+    A reset after the end of the edge's side is reported as a broken pipe.
+    """
 
     async def _read(self) -> None:
         talk = self._talk
@@ -98,7 +100,7 @@ class Client:
             self._finish()
 
     async def _do(self, step: Step) -> bool:
-        """One step; False where no other one follows."""
+        """Perform one step. Return False if no step may follow."""
         talk = self._talk
         match step:
             case Send(data):

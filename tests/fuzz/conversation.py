@@ -1,6 +1,6 @@
-"""A conversation: what one client does on one connection, and how the upstream answers each of its requests.
+"""A conversation: the steps of one client on one connection, and the upstream's reply to each request.
 
-It is a pure function of the run's seed and its number (`script.py` makes it), so that it can be had again.
+It is a pure function of the run's seed and its number (`script.py` generates it), so a run can repeat it.
 """
 
 import re
@@ -8,26 +8,26 @@ from dataclasses import dataclass, field
 from random import Random
 
 TOKEN = re.compile(rb"q[0-9a-f]{14}z")
-"""What marks every part of a request as that request's."""
+"""The token in every part of a request. It shows which request the bytes belong to."""
 SERIAL = re.compile(rb"[rp][0-9a-f]{14}z")
-"""What marks every part of an answer: r… as the answer to one forwarded request, p… as what nobody asked for."""
+"""The serial in every part of an answer: r… for the answer to one forwarded request, p… for unrequested bytes."""
 
 ANSWER = b"r@@@@@@@@@@@@@@z"
 POISON = b"p@@@@@@@@@@@@@@z"
-"""Stand in a reply for the serials that it gets when it is sent."""
+"""Placeholders in a reply. The upstream replaces them with serials when it sends the reply."""
 
 
 def token(draw: Random) -> bytes:
-    """A new one, that no other request of any run has."""
+    """Return a new token. No other request of any run has it."""
     return b"q%014xz" % draw.getrandbits(56)
 
 
-# ---- what a client does
+# ---- the client's steps
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Write these bytes; `eager` ones also where the edge has not switched protocols, see AwaitSwitch."""
+    """Write these bytes."""
 
     data: bytes
 
@@ -41,77 +41,78 @@ class Pause:
 
 @dataclass(frozen=True, slots=True)
 class AwaitAnswers:
-    """Wait for so many final answers in all, or the end of the connection."""
+    """Wait until the client has this number of final answers, or until the connection ends."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitGo:
-    """Wait for an interim answer behind so many final ones. Where a final one comes instead, nothing more is sent."""
+    """Wait for an interim answer after `count` final ones. If a final answer comes instead, stop sending."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class AwaitSwitch:
-    """Wait for the final answer behind so many others. Where that is not 101, nothing more is sent."""
+    """Wait for the final answer after `count` others. If its status is not 101, stop sending."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class StopReading:
-    """Read nothing for so many seconds, while other steps go on."""
+    """Stop reading for this number of seconds. Other steps go on."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """Close the sending side; what comes is read to its end."""
+    """Close the sending side, and read until the edge closes its side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Close the connection, with a reset or without; nothing more is read."""
+    """Close the connection, with or without a reset, and stop reading."""
 
     reset: bool
 
 
 Step = Send | Pause | AwaitAnswers | AwaitGo | AwaitSwitch | StopReading | Finish | Leave
 
-# ---- what the upstream does
+# ---- the upstream's replies
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """How the upstream answers one request."""
+    """The upstream's reply to one request."""
 
     kind: str
     sound: bool
-    """Nothing is wrong with it: the client must get it, and whole."""
+    """The reply is valid: the client must get all of it."""
     data: bytes
-    """What is sent, with ANSWER and POISON in it."""
+    """The bytes to send, with the placeholders ANSWER and POISON."""
     cuts: tuple[tuple[int, float], ...] = ()
-    """Where `data` is cut into pieces, and the seconds before the next one."""
+    """The offsets of the cuts in `data`, each with the seconds to wait before the next piece."""
     first: bytes = b""
-    """Sent as soon as the request's head is there: 100 Continue."""
+    """Bytes sent as soon as the request's head has arrived: 100 Continue."""
     early: bool = False
-    """`data` is sent before the body of the request has come."""
+    """`data` is sent before the body of the request has arrived."""
     end: str = "keep"
-    """keep the connection, fin (close it in order), rst (reset it), stall (until the edge closes it)."""
+    """The reply's end: keep the connection, fin (orderly close), rst (reset), or stall (wait until the edge closes it).
+    """
     late: bytes = b""
-    """Sent once the connection is idle, or another's."""
+    """Bytes sent after the connection is idle or serves another request."""
     lost: int = 0
-    """So many times the connection is closed, or reset, as soon as the request's head is there."""
+    """The number of times that the upstream closes or resets the connection right after the request's head."""
     wait: float = 0.0
-    """Seconds for which nothing of the request is read behind its head."""
+    """Seconds that the upstream waits after the request's head before it reads on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """One request as it was meant."""
+    """The plan of one request."""
 
     kind: str
     data: bytes
@@ -119,18 +120,18 @@ class Planned:
     method: bytes
     sound: bool = True
     last: bool = False
-    """Nothing after it is served."""
+    """The edge serves no request after it on this connection."""
     upgrade: bool = False
     body_at: int = 0
-    """Where its body begins."""
+    """The offset of the body in `data`."""
     expect: bool = False
     refused: int = 0
-    """The status with which the edge must refuse it; 0 where it must forward it."""
+    """The status of the expected refusal, or 0 if the edge must forward the request."""
 
 
 @dataclass(slots=True)
 class Conversation:
-    """What is planned, of one client's connection."""
+    """The plan of one client's connection."""
 
     seed: int
     number: int
@@ -138,6 +139,6 @@ class Conversation:
     planned: list[Planned] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     replies: dict[bytes, Reply] = field(default_factory=dict)
-    """By the token in the request's target."""
+    """The replies by the token in the request's target."""
     sound: int = 0
-    """So many requests, from the first on, must be answered as planned."""
+    """The number of requests, counted from the first, that the edge must serve as planned."""

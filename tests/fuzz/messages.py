@@ -1,7 +1,7 @@
-"""HTTP/1.1 messages read out of a stream of bytes, strictly and by other code than the edge's (RFC 9112).
+"""A strict reader of HTTP/1.1 messages (RFC 9112). It shares no code with the edge.
 
-A reading says what a message is, where it ends, and whether it is whole, not whole yet, or none at all. Whatever a
-careful reader would not accept is invalid here; the edge may accept less than this, and never more.
+A reading gives the message, its end, and its state: whole, partial or invalid. A message is invalid if a careful reader
+would reject it. The edge may accept less than this reader, and never more.
 """
 
 import re
@@ -19,16 +19,16 @@ CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 
 class State(Enum):
-    """How far a message goes."""
+    """The state of a message that is read from a stream."""
 
     WHOLE = "whole"
     PARTIAL = "partial"
-    """So far nothing is wrong with it, but its end is not there."""
+    """The message is valid so far, but its end has not arrived."""
     INVALID = "invalid"
 
 
 class Framing(Enum):
-    """What ends a body."""
+    """The rule that gives the end of a body."""
 
     NONE = "none"
     SIZED = "sized"
@@ -37,7 +37,7 @@ class Framing(Enum):
 
 
 class Malformed(ValueError):
-    """No message, and why."""
+    """The bytes are not a message. The text says why."""
 
 
 class Unfinished(Exception):
@@ -49,21 +49,21 @@ class Message:
     """A request or an answer in a stream."""
 
     at: int
-    """Where it begins."""
+    """The offset of its first byte."""
     end: int = 0
-    """Where it ends; where it is not whole, where the bytes do."""
+    """The offset of its end, or the end of the bytes if the message is not whole."""
     state: State = State.PARTIAL
     why: str = ""
     headed: bool = False
-    """Its head is whole, and as it should be."""
+    """True if the head is whole and valid."""
     body_at: int = 0
-    """Where its head ends; only where it is `headed`."""
+    """The offset of the end of the head. It is set only if `headed`."""
     method: bytes = b""
     target: bytes = b""
     status: int = 0
     minor: int = 1
     fields: list[tuple[bytes, bytes]] = field(default_factory=list)
-    """Names in lower case, values without the whitespace around them."""
+    """Names in lower case, and values without surrounding whitespace."""
     framing: Framing = Framing.NONE
     length: int = 0
     body: bytes = b""
@@ -74,29 +74,29 @@ class Message:
         return self.state is State.WHOLE
 
     def all(self, name: bytes) -> list[bytes]:
-        """The values of the fields of this name (lower case), in order."""
+        """Return the values of all fields of this name (lower case), in order."""
         return [value for each, value in self.fields if each == name]
 
     def members(self, name: bytes) -> set[bytes]:
-        """The members of all lists of this name, in lower case."""
+        """Return the members of all lists of this name, in lower case."""
         parts = (part.strip(b" \t") for value in self.all(name) for part in value.lower().split(b","))
         return {part for part in parts if part}
 
     @property
     def closes(self) -> bool:
-        """Whether the connection ends with it (RFC 9112 section 9.3)."""
+        """Return whether the connection ends after this message (RFC 9112 section 9.3)."""
         options = self.members(b"connection")
         return b"close" in options or (self.minor == 0 and b"keep-alive" not in options)
 
     @property
     def upgrades(self) -> bool:
-        """Whether a request asks for a WebSocket (RFC 9110 section 7.8, RFC 6455 section 4.1)."""
+        """Return whether a request asks for a WebSocket (RFC 9110 section 7.8, RFC 6455 section 4.1)."""
         asked = b"upgrade" in self.members(b"connection") and b"websocket" in self.members(b"upgrade")
         return asked and self.minor == 1 and self.framing is not Framing.CHUNKED and not self.length
 
 
 def read_request(data: bytes, at: int = 0) -> Message | None:
-    """The request that begins at `at`; None where nothing begins there."""
+    """Return the request that begins at `at`, or None if there are no bytes."""
     while data.startswith(CRLF, at):
         at += 2
     if at >= len(data):
@@ -106,7 +106,7 @@ def read_request(data: bytes, at: int = 0) -> Message | None:
 
 
 def read_requests(data: bytes, at: int = 0) -> Iterator[Message]:
-    """All that a stream has of them, up to the first that is not whole."""
+    """Yield the requests of a stream, up to the first one that is not whole."""
     while (message := read_request(data, at)) is not None:
         yield message
         if not message.whole:
@@ -115,10 +115,10 @@ def read_requests(data: bytes, at: int = 0) -> Iterator[Message]:
 
 
 def read_answer(data: bytes, at: int, method: bytes, *, ended: bool, sloppy: bool = False) -> Message | None:
-    """The answer, interim or final, that begins at `at`; None where nothing does.
+    """Return the interim or final answer that begins at `at`, or None if there are no bytes.
 
-    `ended`: the stream was closed behind `data`, in order. `sloppy` allows whitespace before a colon, which a proxy
-    removes from what upstreams send (RFC 9112 section 5.1).
+    `ended`: the stream was closed in order after `data`. `sloppy` allows whitespace before a colon; a proxy removes it
+    from upstream answers (RFC 9112 section 5.1).
     """
     if at >= len(data):
         return None
@@ -129,7 +129,7 @@ def read_answer(data: bytes, at: int, method: bytes, *, ended: bool, sloppy: boo
 def read_final(
     data: bytes, at: int, method: bytes, *, ended: bool, sloppy: bool = False
 ) -> tuple[list[Message], Message | None]:
-    """The interim answers that begin at `at`, and the one after them; 101 is final."""
+    """Return the interim answers that begin at `at`, and the answer after them. A 101 is final."""
     interims: list[Message] = []
     while (answer := read_answer(data, at, method, ended=ended, sloppy=sloppy)) is not None:
         if not answer.whole or answer.status >= 200 or answer.status == 101:
@@ -140,7 +140,10 @@ def read_final(
 
 
 def may_be_whole(message: Message, data: bytearray, before: int) -> bool:
-    """Whether a message that was not whole in the first `before` bytes of `data` may be so now; a quick look."""
+    """Return whether a message that was partial in the first `before` bytes of `data` may be whole now.
+
+    This check is fast and may be True too early.
+    """
     if message.headed and message.framing is Framing.SIZED:
         return len(data) >= message.body_at + message.length
     return data.find(b"\r\n\r\n", max(message.at, before - 3)) >= 0
@@ -219,7 +222,7 @@ def _framing(message: Message, absent: Framing) -> tuple[Framing, int]:
 
 
 def _body(message: Message, data: bytes, ended: bool) -> int:
-    """Where the message ends."""
+    """Read the body and return the offset of the message's end."""
     at = message.body_at
     if message.framing is Framing.NONE:
         return at
@@ -233,7 +236,7 @@ def _body(message: Message, data: bytes, ended: bool) -> int:
 
 
 def _chunks(message: Message, data: bytes, at: int) -> int:
-    """RFC 9112 section 7.1."""
+    """Read a chunked body and its trailers (RFC 9112 section 7.1)."""
     pieces: list[bytes] = []
     try:
         while True:

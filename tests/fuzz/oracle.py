@@ -1,8 +1,8 @@
-"""The oracle: what must hold of every conversation, judged by what both sides of the edge sent and got.
+"""The oracle: judge a conversation by the bytes that the client and the upstream sent and received.
 
-The client's stream is read anew, strictly and by llhttp. Each request in it may have been forwarded once (a second
-time only where that does no harm), as what it is; and what the client got must be, in order, one answer to each:
-the upstream's own, whole or visibly cut, or one that the edge made.
+Two independent readers parse the client's stream again: a strict one and llhttp. The edge may forward each request in
+it once, unchanged, or a second time if the method is idempotent. The client must get one answer for each request, in
+order: the upstream's answer, whole or visibly cut, or an answer that the edge made.
 """
 
 import json
@@ -18,7 +18,7 @@ from tests.fuzz.record import Copy, Talk
 
 IDEMPOTENT = frozenset((b"GET", b"HEAD", b"PUT", b"DELETE", b"OPTIONS"))
 ATTEMPTS = 1 + 2
-"""Times that a request may be forwarded: once over a kept connection that loses it, and `attempts` times."""
+"""The number of times that the edge may forward a request: once on a stale reused connection, then `attempts` times."""
 
 STAMPED = frozenset(
     (
@@ -34,11 +34,11 @@ ADDED = frozenset((b"content-length", b"transfer-encoding", b"connection", b"upg
 
 PROBLEM = b"application/problem+json"
 BROKEN_OFF = re.compile(rb"error=(connection_terminated|http_response_incomplete)")
-"""What a client is told whose request met a connection that the upstream closed without a word."""
+"""The `Proxy-Status` error for a request whose connection the upstream closed without an answer."""
 
 
 class Verdict:
-    """What is wrong with a conversation, and what became of its requests."""
+    """The faults of a conversation, and counts of the outcomes of its requests."""
 
     def __init__(self) -> None:
         self.wrong: list[str] = []
@@ -46,12 +46,12 @@ class Verdict:
 
 
 def judge(talk: Talk) -> Verdict:
-    """All of a conversation. May be asked again when more has become known."""
+    """Judge a whole conversation. A caller may judge it again after more of it is known."""
     return _Judge(talk).verdict
 
 
 class _Judge:
-    """One conversation, request after request."""
+    """The judgement of one conversation, request by request."""
 
     def __init__(self, talk: Talk) -> None:
         self.verdict = Verdict()
@@ -59,9 +59,9 @@ class _Judge:
         self._sent, self._got = bytes(talk.sent), bytes(talk.got)
         self._unclaimed = list(talk.copies)
         self._at = 0
-        """Where in `got` the next answer begins."""
+        """The start of the next answer in `got`."""
         self._seen = True
-        """Answers are read; no longer, once the client cannot have got them all."""
+        """True while answers are still read. False once the client may have missed some of them."""
         self._raced = False
         self._walk()
 
@@ -87,10 +87,10 @@ class _Judge:
         if self._seen and not self._raced and self._at < len(self._got):
             self._wrong(f"bytes that answer nothing: {self._got[self._at : self._at + 300]!r}")
 
-    # ---- what was forwarded
+    # ---- forwarded requests
 
     def _claim(self, request: Message) -> list[Copy]:
-        """The copies of this request. Those that come before them must not be there."""
+        """Return the forwarded copies of this request and remove them from the unclaimed copies."""
         mine = [copy for copy in self._unclaimed if _same(request, copy.message)]
         self._unclaimed = [copy for copy in self._unclaimed if copy not in mine]
         return mine
@@ -110,13 +110,14 @@ class _Judge:
         if len(copies) > ATTEMPTS:
             self._wrong(f"forwarded {len(copies)} times")
 
-    # ---- what was answered
+    # ---- answers
 
     def _judge_answer(self, request: Message, copies: list[Copy], count: int) -> bool:
-        """The answer to a request. Whether another request may follow."""
+        """Judge the answer to a request. Return whether another request may follow."""
         copy = copies[-1] if copies else None
         if copy is not None and copy.raced:
-            # Whatever the client got, it cannot be told any more to which request.
+            # The edge used a connection that the upstream was closing. Nothing shows which request the client's answers
+            # belong to.
             self._raced, self._seen = True, False
             self.verdict.counts["raced"] += 1
         planned = self._planned(count, request)
@@ -155,18 +156,21 @@ class _Judge:
         return not final.closes
 
     def _method(self, request: Message) -> bytes:
-        """What a client that sent this waits for. Where its head is none, it is told so with a body or without."""
+        """Return the method that decides whether the client expects a body in the answer.
+
+        The edge cannot parse an invalid head that begins with HEAD. It may then answer with or without a body.
+        """
         if request.headed or not self._sent.startswith(b"HEAD ", request.at):
             return request.method or b"GET"
         return b"GET" if self._got.endswith(b"}") else b"HEAD"
 
     def _planned(self, count: int, request: Message) -> Planned | None:
-        """What was planned of this request, where everything must go as it was."""
+        """Return the plan of this request if the edge must serve it exactly as planned."""
         conversation = self._talk.conversation
         return conversation.planned[count] if count < conversation.sound and request.whole else None
 
     def _no_answer(self, request: Message, planned: Planned | None) -> bool:
-        """Nothing came, or not even a head."""
+        """Record that the client got no answer, or only a part of a head."""
         self.verdict.counts["unanswered"] += 1
         if self._talk.ended == "eof" and request.whole:
             self._wrong("the connection was closed before a whole request was answered")
@@ -176,7 +180,7 @@ class _Judge:
         return self._talk.ended != "eof"
 
     def _reset_behind(self) -> bool:
-        """Whether a later answer broke: the reset that shows it takes with it what the client has not read yet."""
+        """Return whether a later answer broke. Its reset also discards answers that the client has not read yet."""
         later = any(copy.reply is not None and not copy.reply.sound for copy in self._unclaimed)
         if self._talk.ended != "reset" or not later:
             return False
@@ -189,7 +193,7 @@ class _Judge:
         sent = iter([] if copy is None else copy.reading()[0])
         for interim in interims:
             if interim.status == 100 and not interim.fields and self._talk.finished:
-                # A client that has ended its side may be gone: with this the edge finds out.
+                # A client that closed its sending side may be gone. The edge sends a 100 to find out.
                 self.verdict.counts["asked whether it is there"] += 1
             elif not any(
                 each.status == interim.status and not _extra(interim.fields, ADDED) - Counter(each.fields)
@@ -222,7 +226,7 @@ class _Judge:
             self._wrong(f"a sound request was answered by the edge: {final.status} {body!r}")
 
     def _upstreams(self, request: Message, final: Message, copy: Copy, planned: Planned | None) -> None:
-        """An answer that the upstream is said to have given."""
+        """Judge an answer that claims to come from the upstream."""
         _, given = copy.reading()
         answer = self._got[final.at : final.end]
         if given is None or not given.headed or given.status != final.status:
@@ -234,7 +238,7 @@ class _Judge:
         added = not dates and final.status != 101  # RFC 9110 section 6.6.1
         if len(final.all(b"date")) != 1 if added else final.all(b"date") != dates:
             self._wrong(f"neither the upstream's Date nor one that it lacked: {final.all(b'date')} for {dates}")
-        head = set(SERIAL.findall(self._got[final.at : final.body_at]))  # What is behind it is compared below.
+        head = set(SERIAL.findall(self._got[final.at : final.body_at]))  # The body is compared below.
         if strange := head - set(SERIAL.findall(bytes(copy.sent[: given.body_at]))):
             self._wrong(f"bytes of another answer: {strange}")
         if copy.message.all(b"x-request-id") != final.all(b"x-request-id"):
@@ -262,7 +266,7 @@ class _Judge:
             self._wrong(f"an answer was passed on of which {against}: {bytes(copy.sent[given.at :][:300])!r}")
 
     def _tunnel(self, request: Message, final: Message, copy: Copy | None) -> None:
-        """Behind a 101, bytes go either way as they are."""
+        """Judge the bytes after a 101: the edge must pass them on unchanged in both directions."""
         self.verdict.counts["switched"] += 1
         self._at = len(self._got)
         if copy is None or not request.upgrades:
@@ -281,7 +285,7 @@ class _Judge:
 
 
 def _same(request: Message, forwarded: Message) -> bool:
-    """Whether a forwarded request is this one, by its line."""
+    """Return whether a forwarded request has the method and the target of this request."""
     return forwarded.method == request.method and _path(forwarded) == _path(request)
 
 
@@ -289,7 +293,10 @@ ABSOLUTE = re.compile(rb"(?i)https?://[^/?]*")
 
 
 def _path(request: Message) -> tuple[bytes, bytes]:
-    """The path without escapes and dot segments, and the query with what is always escaped in one."""
+    """Return the path and the query of a target, normalized as the edge does it.
+
+    The path loses its escapes and dot segments. The query gets the escapes that the edge always adds.
+    """
     target = request.target
     if (absolute := ABSOLUTE.match(target)) is not None:
         rest = target[absolute.end() :]
@@ -309,12 +316,12 @@ def _path(request: Message) -> tuple[bytes, bytes]:
 
 
 def _against(request: Message, segment: bytes, copy: Copy) -> Iterator[str]:
-    """What speaks against a copy being this request."""
+    """Yield each difference between a request and its forwarded copy."""
     forwarded = copy.message
     if not request.headed:
         yield f"forwarded, though its head is none ({request.why}): {segment[:500]!r}"
         return
-    head = set(TOKEN.findall(copy.raw[: forwarded.body_at]))  # What is behind it is compared below.
+    head = set(TOKEN.findall(copy.raw[: forwarded.body_at]))  # The body is compared below.
     if strange := head - set(TOKEN.findall(segment[: request.body_at - request.at])):
         yield f"forwarded with bytes of another request: {strange}"
     if extra := _extra(forwarded.fields, STAMPED) - _extra(request.fields, STAMPED):
@@ -338,5 +345,5 @@ def _against(request: Message, segment: bytes, copy: Copy) -> Iterator[str]:
 
 
 def _extra(fields: list[tuple[bytes, bytes]], known: frozenset[bytes]) -> Counter[tuple[bytes, bytes]]:
-    """The fields that are not among those known."""
+    """Return the fields whose names are not in `known`."""
     return Counter(each for each in fields if each[0] not in known)

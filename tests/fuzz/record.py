@@ -1,4 +1,4 @@
-"""What happened: a conversation on the client's side, and each of its requests as the upstream got it."""
+"""Records of a fuzz run: each conversation as the client saw it, and each request as the upstream received it."""
 
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
 
 
 KEPT = 2000
-"""Bytes of what was written or read at once that are kept to be shown."""
+"""The number of bytes of one read or write that an event keeps for display."""
 
 LARGE = 200_000
-"""Bytes of a conversation that is not kept once it is judged."""
+"""The number of bytes above which a conversation's bytes are dropped after it is judged."""
 
 PATIENCE = 3.0
-"""Seconds; less than any timeout of the edge that is fuzzed."""
+"""Seconds. It is less than any timeout of the edge that is fuzzed."""
 
 
 class Talk:
-    """What came of a conversation on the client's side."""
+    """A conversation as the client saw it."""
 
     def __init__(self, conversation: Conversation, address: str) -> None:
         self.conversation = conversation
@@ -32,33 +32,33 @@ class Talk:
         """eof, reset, left (by the client), late (past its deadline)."""
         self.began = monotonic()
         self.events: list[tuple[float, str, bytes, int]] = []
-        """(seconds since it began, what happened, the first of the bytes, how many these were)."""
+        """Each event: seconds since the start, a description, the first bytes, and the number of bytes."""
         self.answers = 0
-        """Final answers that are whole."""
+        """The number of whole final answers."""
         self.interims = 0
-        """Interim answers behind them."""
+        """The number of interim answers after the last final one."""
         self.switched = False
         self.finished = False
         """The client has closed its side."""
         self.copies: list[Copy] = []
-        """What was forwarded of it, in order."""
+        """The forwarded copies of its requests, in order."""
         self._answered_to = self._looked_at = 0
         self._partly: Message | None = None
         self._asked_to = 0
 
     def event(self, what: str, data: bytes = b"") -> None:
-        """Take something down for who will want to know how it went."""
+        """Record an event for the transcript."""
         self.events.append((monotonic() - self.began, what, data[:KEPT], len(data)))
 
     def forget(self) -> None:
-        """Drop what was sent and got, where it was much: it has been judged, and nothing more may come of it."""
+        """Drop the bytes of a large conversation. It has been judged, and no further requests can arrive."""
         if len(self.sent) + len(self.got) > LARGE and self.ended != "left":
             self.sent, self.got, self.copies, self.events = bytearray(), bytearray(), [], []
             self.conversation = Conversation(self.conversation.seed, self.conversation.number, self.conversation.kind)
 
     @property
     def slow(self) -> bool:
-        """Whether its requests took so long to send, on a busy machine, that an edge may have lost its patience."""
+        """Return whether sending took so long, on a busy machine, that the edge may have timed out."""
         times = [at for at, what, *_ in self.events if what == "client ->"]
         return times[-1] - times[0] > PATIENCE
 
@@ -91,12 +91,12 @@ class Talk:
 
     @property
     def awaited(self) -> int:
-        """Answers still to come to what was sent, a message that is not whole included."""
+        """Return 1 if a sent request, even a partial one, still lacks its answer, otherwise 0."""
         return 0 if self.switched or self._next_request() is None else 1
 
 
 class Copy:
-    """One request as it was forwarded once, and what was answered."""
+    """One forwarded copy of a request, and the upstream's answer to it."""
 
     def __init__(self, connection: "Connection", serial: bytes) -> None:
         self.connection = connection
@@ -106,15 +106,15 @@ class Copy:
         self.reply: Reply | None = None
         self.sent = bytearray()
         self.tunnelled = bytearray()
-        """What came behind a request that was answered with 101."""
+        """The bytes that the upstream received after it answered 101."""
         self.ended = ""
-        """How the connection ended behind the answer: fin, rst, or edge, where that closed it; empty: it is open."""
+        """The end of the connection after the answer: fin, rst, edge (the edge closed it), or empty (still open)."""
         self.raced = False
-        """It came to a connection that was no good any more, which the edge could not know."""
+        """The request arrived on a connection that the upstream had spoilt or closed before the edge could know."""
         self.done = False
-        """Nothing more will come of it."""
+        """The copy is complete: it will not change any more."""
 
     def reading(self) -> tuple[list[Message], Message | None]:
-        """The interim answers and the final one that were sent, as a strict reader has them."""
+        """Return the interim answers and the final answer that the upstream sent, as a strict reader parses them."""
         method = self.message.method or b"GET"
         return read_final(bytes(self.sent), 0, method, ended=self.ended == "fin", sloppy=True)

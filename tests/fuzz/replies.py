@@ -1,4 +1,4 @@
-"""Answers for the fuzzer's upstream: sound ones of every kind, and ones in which something is wrong."""
+"""Replies of the fuzzer's upstream: valid replies of every kind, and faulty ones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,7 +33,7 @@ INTERIMS = (
 
 
 def sound(draw: Random, request: Planned) -> Reply:
-    """An answer that the client must get as it is."""
+    """Return a reply that the client must get unchanged."""
     if request.upgrade and draw.random() < 0.75:
         return _switch(draw)
     old = draw.random() < 0.05
@@ -66,7 +66,7 @@ def sound(draw: Random, request: Planned) -> Reply:
 
 
 def large(draw: Random, request: Planned) -> Reply:
-    """A sound answer of megabytes."""
+    """Return a valid reply of several megabytes."""
     body = ANSWER + draw.randbytes(50_000) * draw.choice((20, 160))
     lines = [b"HTTP/1.1 200 OK", b"X-Answer: " + ANSWER, b"Content-Length: %d" % len(body)]
     if draw.random() < 0.5:
@@ -78,7 +78,7 @@ def large(draw: Random, request: Planned) -> Reply:
 
 
 def slow(draw: Random, request: Planned) -> Reply:
-    """A sound answer of an upstream that takes its time to read what it is sent."""
+    """Return a valid reply from an upstream that waits before it reads the request's body."""
     return replace(sound(draw, request), wait=draw.choice((0.05, 0.2, 0.4)), kind="slow")
 
 
@@ -91,7 +91,7 @@ def _switch(draw: Random) -> Reply:
 
 
 def _in_time(draw: Random, made: Reply, request: Planned) -> Reply:
-    """With a 100 where one is waited for, or before the body has come."""
+    """Add a 100 if the client waits for one, or send the reply before the body has arrived."""
     if request.expect and draw.random() < 0.8:
         first = b"HTTP/1.1 100 Continue\r\n" + draw.choice((b"", b"X-Answer: " + ANSWER + b"\r\n")) + b"\r\n"
         return replace(made, first=first)
@@ -101,18 +101,18 @@ def _in_time(draw: Random, made: Reply, request: Planned) -> Reply:
 
 
 def cuts(draw: Random, length: int) -> tuple[tuple[int, float], ...]:
-    """Places at which so many bytes are cut in pieces."""
+    """Return random offsets for cuts in this number of bytes, each with a pause in seconds."""
     if length < 2 or draw.random() < 0.55:
         return ()
     places = sorted({draw.randrange(1, length) for _ in range(draw.choice((1, 1, 2, 4)))})
     return tuple((place, draw.choice((0.0, 0.0, 0.001, 0.005))) for place in places)
 
 
-# ---- in which something is wrong
+# ---- faulty replies
 
 
 def spoilt(draw: Random, request: Planned) -> Reply:
-    """An answer with something wrong with it, if not by accident nothing is."""
+    """Return a reply with a random fault. By chance the result may be valid."""
     kind, spoil = draw.choices(SPOILERS, weights=[weight for weight, _, _ in SPOILERS])[0][1:]
     made = sound(draw, request)
     made = spoil(draw, made)
@@ -150,7 +150,7 @@ def _truncate(draw: Random, made: Reply) -> Reply:
 
 
 def _lost(draw: Random, made: Reply) -> Reply:
-    """The connection is closed before it, once or twice."""
+    """Close the connection before the reply, once or twice."""
     return replace(made, lost=draw.choice((1, 1, 1, 2)))
 
 
@@ -160,18 +160,18 @@ def _no_answer(draw: Random, made: Reply) -> Reply:
 
 
 def _extra(draw: Random, made: Reply) -> Reply:
-    """Bytes behind a whole answer, in one piece with it."""
+    """Add bytes after a whole answer, in the last piece of it."""
     extra = draw.choice((UNASKED, UNASKED, b"\r\n", b"x", draw.randbytes(30), UNASKED * 2))
     return replace(made, data=made.data + extra, cuts=(), end="keep")
 
 
 def _late(draw: Random, made: Reply) -> Reply:
-    """Bytes behind a whole answer, some time later."""
+    """Add bytes some time after a whole answer."""
     return replace(made, late=draw.choice((UNASKED, UNASKED.replace(b"200 OK", b"408 Request Timeout"), b"\r\n")))
 
 
 def spoilt_late(draw: Random, request: Planned) -> Reply:
-    """A whole answer, after which the connection is spoilt or closed without a word."""
+    """Return a whole answer. The upstream then spoils the connection or closes it without notice."""
     made = replace(sound(draw, request), early=False)
     while made.end != "keep":
         made = replace(sound(draw, request), early=False)
@@ -181,7 +181,7 @@ def spoilt_late(draw: Random, request: Planned) -> Reply:
 
 
 def _flood(draw: Random, made: Reply) -> Reply:
-    """More interim answers than anybody takes."""
+    """Add more interim answers than any client accepts."""
     return replace(made, data=draw.choice(INTERIMS) * draw.choice((20, 40, 200)) + made.data, cuts=())
 
 
@@ -190,18 +190,18 @@ def _switch_unasked(draw: Random, made: Reply) -> Reply:
 
 
 def _reset(draw: Random, made: Reply) -> Reply:
-    """The connection breaks behind the answer, or is closed without a word."""
+    """Break the connection after the answer, or close it without notice."""
     return replace(made, end=draw.choice(("rst", "fin")))
 
 
 def _until_broken(draw: Random, made: Reply) -> Reply:
-    """A body that ends with its connection, which breaks."""
+    """Return a body that ends with its connection, and reset the connection."""
     data = b"HTTP/1.1 200 OK\r\nX-Answer: %b\r\n\r\n%b" % (ANSWER, ANSWER * draw.randint(1, 400))
     return replace(made, data=data, cuts=cuts(draw, len(data)), end="rst", early=False)
 
 
 def _junk(draw: Random, made: Reply) -> Reply:
-    """No HTTP at all."""
+    """Return bytes that are not HTTP."""
     data = draw.choice((draw.randbytes(60), b"\r\n\r\n", b"SSH-2.0-x\r\n\r\n", b"<html>\r\n\r\n", b"\0" * 9))
     return replace(made, data=data, cuts=(), end=draw.choice(("keep", "fin")))
 

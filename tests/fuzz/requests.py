@@ -1,4 +1,4 @@
-"""Requests for the fuzzer: sound ones of every kind, and ones in which something is wrong."""
+"""Requests for the fuzzer: valid requests of every kind, and faulty ones."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +37,7 @@ BODIED = (b"POST", b"PUT", b"PATCH")
 
 
 def sound(draw: Random) -> Planned:
-    """A request that the edge must forward, or refuse without closing the connection."""
+    """Return a request that the edge must forward, or refuse without closing the connection."""
     kind = draw.choices(tuple(KINDS), weights=[weight for weight, _ in KINDS.values()])[0]
     made = KINDS[kind][1](draw)
     return replace(made, kind=kind)
@@ -111,12 +111,12 @@ def _turned_away(draw: Random) -> Planned:
     body = payload(draw, mark, draw.choice((0, 0, 5, 100)))
     fields = [b"Content-Length: %d" % len(body)] if body else []
     made = _request(draw, b"POST" if body else b"GET", *fields, body=body, mark=mark, target=target % mark)
-    # A body that comes behind the head is not waited for: the connection ends.
+    # The edge does not wait for the body of a refused request: it ends the connection.
     return replace(made, refused=refused, last=bool(body))
 
 
 def huge(draw: Random) -> Planned:
-    """An upload of megabytes."""
+    """Return an upload of several megabytes."""
     mark = token(draw)
     body = payload(draw, mark, draw.choice((1_000_000, 7_000_000)))
     if draw.random() < 0.5:
@@ -128,7 +128,7 @@ def huge(draw: Random) -> Planned:
 
 
 def seldom(draw: Random) -> Planned:
-    """For the service that is seldom asked."""
+    """Return a request to the service with few requests."""
     mark = token(draw)
     return replace(_request(draw, b"GET", mark=mark, target=b"/s/%b" % mark), kind="seldom")
 
@@ -152,7 +152,7 @@ KINDS: dict[str, tuple[int, Callable[[Random], Planned]]] = {
     "turned away": (5, _turned_away),
     "keyed": (5, _keyed),
 }
-"""How often each comes, and what makes it."""
+"""Each kind: its weight, and the function that creates it."""
 
 
 def _request(
@@ -197,14 +197,14 @@ TARGETS = (
 
 
 def payload(draw: Random, mark: bytes, size: int) -> bytes:
-    """About so many bytes, in which the mark comes again and again between others."""
+    """Return about this number of bytes. They contain the mark many times, between random bytes."""
     if size < 60:
         return (mark * 4)[:size]
     return b"".join([mark + draw.randbytes(24) for _ in range(min(size, 8000) // 40)]) * (1 + size // 8000)
 
 
 def chunked(draw: Random, data: bytes, mark: bytes = b"") -> bytes:
-    """A body, chunked in one of the ways in which that may be done."""
+    """Return a chunked body with random chunk sizes, extensions and trailers."""
     parts = []
     most = draw.choice((7, 100, 5000, 100_000)) if len(data) < 6000 else max(1000, len(data) // 20)
     while data:
@@ -217,11 +217,11 @@ def chunked(draw: Random, data: bytes, mark: bytes = b"") -> bytes:
     return b"".join(parts) + draw.choice((b"0", b"0", b"000", b"0;a=b")) + b"\r\n" + trailers + b"\r\n"
 
 
-# ---- in which something is wrong
+# ---- faulty requests
 
 
 def spoilt(draw: Random) -> Planned:
-    """A request with one to three things wrong with it; some are right by accident, some are several requests."""
+    """Return a request with one to three faults. By chance it may be valid, or be several requests."""
     made = sound(draw)
     head, body = made.data[: made.body_at].lstrip(b"\r\n"), made.data[made.body_at :]
     kind, spoil = draw.choices(SPOILERS, weights=[weight for weight, _, _ in SPOILERS])[0][1:]
@@ -243,7 +243,7 @@ NEW_LINE = new_start(REQUEST_LINES)
 
 
 def _reframe(draw: Random, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-    """Lines that say something else of where the body ends, and a body that fits either."""
+    """Add framing lines that contradict the body, and a body that fits both."""
     for _ in range(draw.choice((1, 1, 2))):
         at = head.find(b"\r\n") + 2
         line = draw.choice((*FRAMING, b"Content-Length: %d" % len(body), b"Transfer-Encoding: chunked"))
@@ -252,7 +252,7 @@ def _reframe(draw: Random, head: bytes, body: bytes) -> tuple[bytes, bytes]:
 
 
 def _double(draw: Random, body: bytes) -> bytes:
-    """A body that ends early to one who reads chunks, and has a request in it."""
+    """Return a body that ends early for a reader of chunks, and contains a request."""
     hidden = b"GET /f/%b HTTP/1.1\r\nHost: fuzz.test\r\n\r\n" % token(draw)
     return draw.choice(
         (
@@ -266,7 +266,7 @@ def _double(draw: Random, body: bytes) -> bytes:
 
 
 def _smuggle(draw: Random, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-    """Two framings on purpose, dressed up so that some reader overlooks one."""
+    """Add two framings, one disguised so that some readers overlook it."""
     hidden = b"GET /f/%b HTTP/1.1\r\nHost: fuzz.test\r\n\r\n" % token(draw)
     body = draw.choice((b"0\r\n\r\n", b"1\r\na\r\n0\r\n\r\n", b"%x\r\n" % len(hidden))) + hidden
     lines = [b"Content-Length: %d" % draw.choice((len(body), 5, 0, len(hidden))), draw.choice(CODINGS)]
@@ -309,7 +309,7 @@ def _spoil_body(draw: Random, head: bytes, body: bytes) -> tuple[bytes, bytes]:
 
 
 def spoil_bytes(draw: Random, data: bytes) -> bytes:
-    """A few bytes more, fewer or others, near a line's end as often as not."""
+    """Insert, delete or change a few bytes, in most cases near the end of a line."""
     if not data:
         return draw.choice(NOISE)
     at = draw.randrange(len(data))
@@ -327,19 +327,19 @@ NOISE = (
 
 
 def _wrong_length(draw: Random, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-    """A Content-Length that is not the body's."""
+    """Set a wrong Content-Length."""
     kept = [line for line in head.split(b"\r\n") if not line.lower().startswith((b"content-l", b"transfer-e"))]
     length = max(0, len(body) + draw.choice((-20, -1, 1, 7, 40, 100_000)))
     return b"\r\n".join([*kept[:-2], b"Content-Length: %d" % length, b"", b""]), body
 
 
 def _stuff(draw: Random, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-    """Something between it and the request before."""
+    """Insert bytes between this request and the one before it."""
     return draw.choice((*NOISE, draw.randbytes(20), b"GET", b"\r\n" * 30, b"HTTP/1.1 200 OK\r\n\r\n")) + head, body
 
 
 def _overfill(draw: Random, head: bytes, body: bytes) -> tuple[bytes, bytes]:
-    """More lines, or longer ones, than anybody takes."""
+    """Add more lines, or longer ones, than any server accepts."""
     filler = draw.choice((b"X-A: b\r\n" * 150, b"X-Long: %b\r\n" % (b"a" * 40_000), b"X-Long: %b\r\n" % (b"a" * 5000)))
     at = head.find(b"\r\n") + 2
     return head[:at] + filler + head[at:], body

@@ -1,4 +1,4 @@
-"""A run: conversations by the hundred through a real edge, and what must hold of the edge once they are over."""
+"""A run: hundreds of conversations through a real edge, and checks of the edge afterwards."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque
@@ -16,19 +16,19 @@ from tests.fuzz.upstream import Connection, Upstream
 
 AT_ONCE = 64
 KEPT = 4000
-"""Conversations that are over, whose requests may still come."""
+"""The number of finished conversations that are kept, because their requests may still reach the upstream."""
 
 SETTLE = 6.0
-"""Seconds that what is known of a conversation may take to become known on both sides."""
+"""Seconds that both sides may take to learn everything about a conversation."""
 
 BETWEEN_LOOKS = 0.1
-"""Seconds between two looks at the edge's metrics: it takes both sides some 10 ms of a core to tell and read them."""
+"""Seconds between two reads of the edge's metrics. One read costs both sides about 10 ms of a core."""
 
 GROWTH = 96 << 20
-"""Bytes by which a worker may grow: what conversations hold at most at once, many times over."""
+"""The growth in bytes that a worker may show: many times the most that simultaneous conversations can hold."""
 
 KINDS = ("client", "request", "reply", "edge says")
-"""What is counted by kind."""
+"""Prefixes of counters that have one counter for each kind."""
 
 QUICK = {
     "limits": {"header_timeout": "5s", "body_idle": "5s", "keepalive_idle": "6s", "body": "8MiB"},
@@ -38,11 +38,11 @@ TIMEOUTS = {"connect": "3s", "response_head": "5s", "idle": "5s"}
 
 
 class Defect(AssertionError):
-    """Something that must never be, and how it came about."""
+    """A state that must never occur, with the events that led to it."""
 
 
 def edge_before(folder: Path, upstream: Upstream) -> Edge:
-    """The edge that is fuzzed, not started yet."""
+    """Return the edge to fuzz. It is not started yet."""
     *often, seldom = (f"http://127.0.0.1:{port}" for port in upstream.ports)
     routes = [
         {"name": "open", "path": "/f/*", "upstream": "api", "auth": "none"},
@@ -59,21 +59,24 @@ def edge_before(folder: Path, upstream: Upstream) -> Edge:
 
 
 class Run:
-    """One run. `numbers` are the conversations to have, in order; it ends with them, or at a first defect."""
+    """One run of the conversations `numbers`, in order. It ends after the last one or after the first defect."""
 
     def __init__(self, seed: int, numbers: Iterable[int], *, at_once: int = AT_ONCE, keep_going: bool = False) -> None:
         self.seed = seed
         self.counts: Counter[str] = Counter()
         self.defects: list[str] = []
         self.shown: list[str] = []
-        """The conversations had, for who asked to see them all."""
+        """The transcripts of all conversations, if `show` is set."""
         self._numbers = iter(numbers)
         self._at_once = at_once
         self._keep_going = keep_going
         self._talks: OrderedDict[str, Talk] = OrderedDict()
         self._judged: set[str] = set()
         self._large: deque[tuple[float, Talk]] = deque()
-        """Those that are judged, and when; what was large is forgotten once nothing of it can be on its way."""
+        """Judged conversations with the time of judgement.
+
+        Large ones are forgotten once no bytes of theirs can be in flight.
+        """
         self._ordinal = 0
         self._began = monotonic()
         self.upstream = Upstream(self._talks.get, self._report)
@@ -81,11 +84,11 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Return the seconds since the run began."""
         return monotonic() - self._began
 
     async def through(self, edge: Edge, *, show: bool = False, tell: Callable[[str], None] | None = None) -> None:
-        """Have all conversations through this edge, and look at the edge afterwards."""
+        """Run all conversations through this edge, then check the edge."""
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(self.upstream.run())
             await asyncio.to_thread(edge.start)
@@ -99,7 +102,7 @@ class Run:
             serving.cancel()
 
     async def _talk_on(self, port: int, show: bool, tell: Callable[[str], None] | None) -> None:
-        """Conversation after conversation."""
+        """Run one conversation after another."""
         for number in self._numbers:
             if self.defects and not self._keep_going:
                 return
@@ -115,7 +118,7 @@ class Run:
     def _begin(self, number: int) -> Talk:
         self._ordinal += 1
         n = self._ordinal
-        # An address for each: what the edge forwards says by it whose it is.
+        # Each conversation has its own client address. The upstream finds the conversation by the forwarded address.
         address = f"127.{16 + (n >> 16) % 200}.{n >> 8 & 255}.{n & 255}"
         talk = self._talks[address] = Talk(conversation(self.seed, number), address)
         while self._large and self._large[0][0] < monotonic() - SETTLE / 2:
@@ -127,7 +130,10 @@ class Run:
     # ---- judging
 
     async def _judge(self, talk: Talk) -> None:
-        """Judge it once its requests are over; again where the upstream has not seen everything yet."""
+        """Judge a conversation when its requests are finished.
+
+        Repeat this while the upstream has not seen everything.
+        """
         until = monotonic() + SETTLE
         verdict = judge(talk)
         while monotonic() < until and (verdict.wrong or not all(copy.done for copy in talk.copies)):
@@ -147,7 +153,7 @@ class Run:
             self._report(wrong, talk, None)
 
     def _over(self, copy: Copy) -> None:
-        """A forwarded request is over; its conversation may have been judged without it."""
+        """Judge a conversation again if it was judged before this forwarded request was finished."""
         for talk in copy.connection.talks:
             if copy in talk.copies and talk.address in self._judged:
                 for wrong in judge(talk).wrong:
@@ -181,7 +187,7 @@ class Run:
             self._report(f"connections that nobody has any more: {left}", None, None)
 
     def summary(self) -> str:
-        """What was had, by kind."""
+        """Return the counts by kind, and the rate of the run."""
         counts = self.counts
         rate = counts["conversations"] / max(self.seconds, 0.001) * 60
         lines = [f"EDGEPROXY_SEED={self.seed}: {self.seconds:.0f} s, {rate:.0f} conversations a minute"]
@@ -194,7 +200,7 @@ class Run:
 
 
 class Edges:
-    """What the workers of an edge are at a moment."""
+    """A snapshot of the edge's workers: process ids, restarts and memory."""
 
     def __init__(self, edge: Edge) -> None:
         self.workers = sorted(edge.worker_pids())
@@ -203,13 +209,16 @@ class Edges:
 
 
 def peak(pid: int) -> int:
-    """The most memory that a process ever had, in bytes."""
+    """Return the peak memory of a process, in bytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM"))
 
 
 def left_open(edge: Edge, seconds: float = 15.0) -> dict[str, float]:
-    """Connections of the edge that are still there after all timeouts; empty once there are none."""
+    """Return the number of connections that are open after all timeouts have passed, by side.
+
+    An empty result means none.
+    """
     until = monotonic() + seconds
     while True:
         samples = edge.metrics()
@@ -220,7 +229,7 @@ def left_open(edge: Edge, seconds: float = 15.0) -> dict[str, float]:
 
 
 def transcript(talk: Talk, most: int = 400) -> str:
-    """A conversation as it went, and how to have it again."""
+    """Return the events of a conversation and the command that repeats it."""
     made = talk.conversation
     lines = [
         f"seed {made.seed}, conversation {made.number} ({made.kind}), client {talk.address}, ended: {talk.ended}",
@@ -233,7 +242,7 @@ def transcript(talk: Talk, most: int = 400) -> str:
 
 
 def shown(data: bytes, size: int, most: int = 400) -> str:
-    """Bytes for a person: the first of them, and how many there were."""
+    """Return bytes in a readable form: the first `most` of them, and their number."""
     if not data:
         return ""
     return repr(data) if size <= min(most, len(data)) else f"{data[:most]!r}… ({size} bytes)"

@@ -1,4 +1,4 @@
-"""Writes conversations: which requests a client sends, how it cuts and times them, and what they are answered."""
+"""Generate conversations: the client's requests, their cuts and times, and the upstream's replies."""
 
 from random import Random
 
@@ -30,11 +30,11 @@ MANNERS = {
     "heavy": 2,
     "noise": 3,
 }
-"""How a client behaves, and how often."""
+"""The client's behaviours and their weights."""
 
 
 def conversation(seed: int, number: int) -> Conversation:
-    """The one of this number."""
+    """Return the conversation with this number."""
     draw = Random(f"{seed}/{number}")
     manner = draw.choices(tuple(MANNERS), weights=tuple(MANNERS.values()))[0]
     made = Conversation(seed, number, manner)
@@ -54,7 +54,7 @@ def conversation(seed: int, number: int) -> Conversation:
 
 
 def _sound(planned: list[Planned]) -> int:
-    """How many requests from the first on are as they should be, and served whatever comes behind them."""
+    """Return the number of valid requests, from the first on, that the edge serves whatever follows them."""
     for count, request in enumerate(planned):
         if not request.sound:
             return count
@@ -67,17 +67,17 @@ def _sound(planned: list[Planned]) -> int:
 
 
 def _pipelined(draw: Random, made: Conversation) -> None:
-    """All requests at once, in pieces of any size; answers are awaited, then the connection is closed."""
+    """Send all requests at once in random pieces, wait for the answers, then close the connection."""
     made.steps = [*_pieces(draw, b"".join(request.data for request in made.planned)), AwaitAnswers(-1), Finish()]
 
 
 def _half_closed(draw: Random, made: Conversation) -> None:
-    """All requests at once, and the end of the stream behind them."""
+    """Send all requests at once, then end the stream."""
     made.steps = [*_pieces(draw, b"".join(request.data for request in made.planned)), Finish()]
 
 
 def _in_turns(draw: Random, made: Conversation) -> None:
-    """A request, its answer, the next request."""
+    """Send a request, wait for its answer, and send the next request."""
     steps: list[Step] = []
     for count, request in enumerate(made.planned):
         if request.expect and draw.random() < 0.7:
@@ -87,7 +87,7 @@ def _in_turns(draw: Random, made: Conversation) -> None:
         elif request.upgrade:
             steps += _pieces(draw, request.data)
             if draw.random() < 0.3:
-                break  # Whatever comes next is for the tunnel, or, where there is none, the next request.
+                break  # The next bytes belong to the tunnel or, if there is none, to the next request.
             steps.append(AwaitSwitch(count))
             for _ in range(draw.choice((0, 1, 3))):
                 steps += _pieces(draw, token(draw) * draw.choice((1, 10, 2000)))
@@ -104,7 +104,7 @@ def _in_turns(draw: Random, made: Conversation) -> None:
 
 
 def _cut_off(draw: Random, made: Conversation) -> None:
-    """The stream ends in the middle of something."""
+    """End the stream in the middle of a request."""
     data = b"".join(request.data for request in made.planned)
     at = draw.randrange(len(data))
     made.sound = min(made.sound, _before(made, at))
@@ -112,7 +112,7 @@ def _cut_off(draw: Random, made: Conversation) -> None:
 
 
 def _broken_off(draw: Random, made: Conversation) -> None:
-    """The client goes away in the middle of something, or before it has its answers."""
+    """Leave in the middle of a request, or before the answers arrive."""
     data = b"".join(request.data for request in made.planned)
     at = draw.choice((len(data), draw.randrange(len(data))))
     made.sound = 0
@@ -121,7 +121,7 @@ def _broken_off(draw: Random, made: Conversation) -> None:
 
 
 def _slow(draw: Random, made: Conversation) -> None:
-    """A client that for a while does not read, though much is to come."""
+    """Stop reading for a while, although a large answer is coming."""
     asked = draw.choice(made.planned)
     if not asked.upgrade and not asked.refused:
         made.replies[asked.token] = replies.large(draw, asked)
@@ -130,7 +130,7 @@ def _slow(draw: Random, made: Conversation) -> None:
 
 
 def _heavy(draw: Random, made: Conversation) -> None:
-    """More than buffers hold, to an upstream that for a while does not read."""
+    """Send more than the buffers hold to an upstream that does not read for a while."""
     request = requests.huge(draw)
     made.planned.insert(draw.randrange(len(made.planned) + 1), request)
     made.replies[request.token] = replies.slow(draw, request)
@@ -139,7 +139,7 @@ def _heavy(draw: Random, made: Conversation) -> None:
 
 
 def _stalled(draw: Random, made: Conversation) -> None:
-    """The stream stops in the middle of something, and stays open."""
+    """Stop sending in the middle of a request, and keep the stream open."""
     data = b"".join(request.data for request in made.planned)
     at = draw.randrange(1, len(data))
     made.sound = min(made.sound, _before(made, at))
@@ -147,7 +147,7 @@ def _stalled(draw: Random, made: Conversation) -> None:
 
 
 def _after_a_while(draw: Random, made: Conversation) -> None:
-    """Two requests to a service that nobody else asks much, whose connection is spoilt meanwhile."""
+    """Send two requests to the service with few requests. The upstream spoils its connection between them."""
     one, other = requests.seldom(draw), requests.seldom(draw)
     made.planned, made.sound = [one, other], 2
     made.replies = {one.token: replies.spoilt_late(draw, one), other.token: replies.sound(draw, other)}
@@ -155,7 +155,7 @@ def _after_a_while(draw: Random, made: Conversation) -> None:
 
 
 def _noise(draw: Random, made: Conversation) -> None:
-    """Not even meant to be HTTP; or something is, behind it."""
+    """Send bytes that are not HTTP, sometimes followed by a request."""
     made.sound = 0
     noise = draw.randbytes(draw.choice((1, 10, 100, 5000)))
     if draw.random() < 0.3:
@@ -178,7 +178,7 @@ WRITERS = {
 
 
 def _before(made: Conversation, at: int) -> int:
-    """How many whole requests the first `at` bytes of the plan hold."""
+    """Return the number of whole requests in the first `at` bytes of the plan."""
     for count, request in enumerate(made.planned):
         at -= len(request.data)
         if at < 0:
@@ -187,7 +187,7 @@ def _before(made: Conversation, at: int) -> int:
 
 
 def _pieces(draw: Random, data: bytes) -> list[Step]:
-    """The bytes in one write, or in several at random places with or without a moment between."""
+    """Return the bytes as one write, or as several writes at random offsets with or without pauses."""
     if len(data) < 2 or draw.random() < 0.4:
         return [Send(data)] if data else []
     most = draw.choice((2, 5, 20))

@@ -1,4 +1,4 @@
-"""A second opinion on every message: llhttp's. It must see a message begin and end where the strict reader does."""
+"""The opinion of llhttp on each message: it must agree with the strict reader on the message's start and end."""
 
 import re
 
@@ -9,21 +9,21 @@ from tests.edge.http1.stance import COMMON, REQUESTS, RESPONSES
 from tests.fuzz.messages import Framing, Message
 
 LOOSER_BODIES = (
-    # RFC 9112 section 7.1.1: whitespace before an extension is parsed, and no part of it; some pad sizes with it.
+    # RFC 9112 section 7.1.1: whitespace before an extension is parsed and ignored. Some senders pad sizes with it.
     (r"Invalid character in chunk size", rb"\r\n[0-9A-Fa-f]+[ \t]+(?:;|\r\n)"),
-    # The same section: extensions that are not known are ignored. Chunks are written anew, so none is passed on.
+    # RFC 9112 section 7.1.1: unknown extensions are ignored. The edge writes chunks again, so it passes none on.
     (r"Invalid .* in chunk extensions.*", rb"\r\n[0-9A-Fa-f]+[ \t]*;"),
-    # RFC 9110 section 6.5.1: a trailer that may not be one is dropped; llhttp takes it for a field of the head.
+    # RFC 9110 section 6.5.1: the edge drops a forbidden trailer. llhttp treats it as a field of the head.
     (
         r"Content-Length can't be present .*|Transfer-Encoding can't be present .*",
         rb"\r\n0+[^\r]*\r\n[^\0]*[Nn][Tt]-[Ll]",
     ),
 )
-"""(What llhttp says, what is in the message): bodies that it refuses and we do not."""
+"""Bodies that llhttp refuses and the edge accepts: llhttp's message, and a pattern of the bytes."""
 
 
 class Heard:
-    """What llhttp says of the bytes that it was fed."""
+    """The results of llhttp for the bytes that it was fed."""
 
     def __init__(self, kind: type) -> None:
         self.parser = kind(self)
@@ -38,7 +38,7 @@ class Heard:
         self.ends.append(len(self.body))
 
     def feed(self, data: bytes) -> None:
-        """Take more; what is wrong stays in `wrong`."""
+        """Feed more bytes. `wrong` keeps the first error."""
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -48,7 +48,7 @@ class Heard:
 
 
 def of_whole(kind: type, segment: bytes, body: bytes) -> str:
-    """What llhttp holds against `segment` being exactly one message with this body; nothing where it agrees."""
+    """Return llhttp's objection to `segment` as exactly one message with this body, or an empty string."""
     heard = Heard(kind)
     heard.feed(segment[:-1])
     if heard.ends:
@@ -63,21 +63,24 @@ def of_whole(kind: type, segment: bytes, body: bytes) -> str:
 
 
 def of_forwarded(segment: bytes, message: Message) -> str:
-    """On a request that the edge wrote: no excuse holds there. llhttp knows few methods; the edge passes any on."""
+    """Return llhttp's objection to a request that the edge wrote. No difference of heads is excused.
+
+    llhttp knows few methods, and the edge passes any method on.
+    """
     if message.method not in COMMON:
         segment = b"GET" + segment[len(message.method) :]
     return of_whole(httptools.HttpRequestParser, segment, message.body)
 
 
 def of_answered(segment: bytes, message: Message) -> str:
-    """On an answer that the edge wrote, where llhttp can be told all that it must know."""
+    """Return llhttp's objection to an answer that the edge wrote, if llhttp can parse it without the request."""
     if message.method == b"HEAD" or message.status < 200 or message.framing is Framing.UNTIL_CLOSE:
         return ""
     return of_whole(httptools.HttpResponseParser, segment, message.body)
 
 
 def of_request(segment: bytes, message: Message) -> str:
-    """On a client's request that was forwarded.
+    """Return llhttp's objection to a client's request that was forwarded.
 
     Known differences of heads are excused, see tests/edge/http1/stance.py.
     """
@@ -97,14 +100,14 @@ def of_request(segment: bytes, message: Message) -> str:
 
 
 def of_answer(segment: bytes, message: Message) -> str:
-    """On an upstream's answer that a client got whole; excused as above."""
+    """Return llhttp's objection to an upstream's answer that a client got whole. Known differences are excused."""
     head = segment[: message.body_at - message.at]
     theirs = their_response(head)
     body = {Framing.CHUNKED: CHUNKED, Framing.UNTIL_CLOSE: UNTIL_CLOSE}.get(message.framing, message.length)
     if message.status < 200 or message.status in (204, 304):
         body = 0
     elif message.method == b"HEAD":
-        return ""  # llhttp cannot be told what was asked
+        return ""  # llhttp cannot know that the request was a HEAD
     until_close = body == UNTIL_CLOSE
     framed = message.all(b"content-length") not in ([], [b"0"]) or bool(message.all(b"transfer-encoding"))
     odd = framed and (message.status < 200 or message.status == 204)

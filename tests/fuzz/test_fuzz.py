@@ -1,7 +1,7 @@
-"""Random conversations through a real edge, held against the oracle: nothing of one request is ever another's.
+"""Random conversations through a real edge, judged by the oracle: no bytes of one request reach another.
 
-How long the long run takes says `EDGEPROXY_FUZZ_MINUTES` (30). A defect is printed with what each side sent
-and got, and with the command that has the conversation again.
+`EDGEPROXY_FUZZ_MINUTES` sets the length of the long run (30). A defect is printed with the bytes that each side sent
+and received, and with the command that repeats the conversation.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from tests.fuzz.__main__ import until
 from tests.fuzz.run import Run, edge_before
 
 CONVERSATIONS = 800
-"""Of the short run: some twenty at least for each thing that may become of a request."""
+"""The conversations of the short run. Each outcome of a request occurs at least some twenty times."""
 MINUTES = float(os.environ.get("EDGEPROXY_FUZZ_MINUTES") or 30)
 
 
 def fuzz(folder: Path, seed: int, numbers: Iterable[int]) -> Run:
-    """These conversations; fails at the first defect."""
+    """Run these conversations. Fail at the first defect."""
     run = Run(seed, numbers)
     with closing(edge_before(folder, run.upstream)) as edge:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -32,9 +32,9 @@ def fuzz(folder: Path, seed: int, numbers: Iterable[int]) -> Run:
     return run
 
 
-def test_nothing_of_one_request_is_ever_anothers(tmp_path: Path, seed: int) -> None:
+def test_no_bytes_of_one_request_reach_another(tmp_path: Path, seed: int) -> None:
     counts = fuzz(tmp_path / "edge", seed, range(CONVERSATIONS)).counts
-    # A run in which little happened would prove little.
+    # A run with few events would prove little.
     assert counts["answered"] > counts["requests"] / 4
     assert counts["met a closed connection"] + counts["raced"] < counts["forwarded"] / 10
     assert min(counts[kind] for kind in ("cut", "refused", "failed", "switched", "sent again")) > 0
@@ -42,7 +42,7 @@ def test_nothing_of_one_request_is_ever_anothers(tmp_path: Path, seed: int) -> N
 
 @pytest.mark.soak
 @pytest.mark.timeout(MINUTES * 60 + 300)
-def test_nothing_of_one_request_is_ever_anothers_for_long(
+def test_no_bytes_of_one_request_reach_another_in_a_long_run(
     tmp_path: Path, seed: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = fuzz(tmp_path / "edge", seed + 1, until(MINUTES * 60))

@@ -1,4 +1,4 @@
-"""The oracle finds what it is there for: each case is a conversation in which one thing is wrong."""
+"""The oracle finds each kind of fault, and finds none in a correct conversation."""
 
 from collections.abc import Callable
 from typing import Any, cast
@@ -16,20 +16,20 @@ DATE = b"Date: Tue, 15 Nov 1994 08:12:31 GMT\r\n"
 
 
 def request(mark: bytes = ONE, body: bytes = b"") -> bytes:
-    """What a client sends."""
+    """Return a client's request."""
     length = b"Content-Length: %d\r\n" % len(body) if body else b""
     return b"%b /f/%b HTTP/1.1\r\nHost: a\r\n%b\r\n%b" % (b"POST" if body else b"GET", mark, length, body)
 
 
 def answer(serial: bytes = SERIAL, fields: bytes = b"", length: int = 16, body: bytes | None = None) -> bytes:
-    """What an upstream answers."""
+    """Return an upstream's answer."""
     content = serial if body is None else body
     fields = DATE + fields
     return b"HTTP/1.1 200 OK\r\nX-Answer: %b\r\nContent-Length: %d\r\n%b\r\n%b" % (serial, length, fields, content)
 
 
 class Scene:
-    """A conversation that went well, to be changed by a case."""
+    """A correct conversation. Each case changes it."""
 
     def __init__(self) -> None:
         planned = [Planned("plain", request(), ONE, b"GET")]
@@ -42,7 +42,7 @@ class Scene:
         self.talk.got += answer()
 
     def forwarded(self, raw: bytes, serial: bytes = SERIAL) -> Copy:
-        """One more request at the upstream."""
+        """Add a forwarded request to the conversation."""
         copy = Copy(cast(Any, None), serial)
         copy.raw = raw
         message = read_request(raw)
@@ -54,11 +54,11 @@ class Scene:
         return copy
 
     def gets(self, data: bytes) -> None:
-        """This, and nothing else, is what the client got."""
+        """Replace the bytes that the client got."""
         self.talk.got[:] = data
 
     def sends(self, data: bytes, *, sound: int = 0) -> None:
-        """This, and nothing else, is what the client sent."""
+        """Replace the bytes that the client sent."""
         self.talk.sent[:] = data
         self.talk.conversation.sound = sound
 
@@ -198,14 +198,14 @@ CASES: dict[Callable[[Scene], None], str] = {
 }
 
 
-def test_nothing_is_wrong_where_nothing_is() -> None:
+def test_correct_conversation_has_no_fault() -> None:
     verdict = judge(Scene().talk)
     assert verdict.wrong == []
     assert verdict.counts == {"requests": 1, "forwarded": 1, "answered": 1}
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
-def test_what_is_wrong_is_found(case: Callable[[Scene], None]) -> None:
+def test_oracle_finds_the_fault_of_each_case(case: Callable[[Scene], None]) -> None:
     scene = Scene()
     case(scene)
     found = judge(scene.talk).wrong

@@ -1,4 +1,4 @@
-"""Conversations can be had again, and are what they are said to be."""
+"""A seed and a number reproduce a conversation, and its sound parts are valid HTTP."""
 
 from collections import Counter
 
@@ -14,7 +14,7 @@ def test_a_conversation_follows_from_its_seed_and_number() -> None:
         assert conversation(7, number) != conversation(8, number)
 
 
-def test_every_manner_and_kind_comes(seed: int) -> None:
+def test_a_thousand_conversations_cover_every_manner_and_kind(seed: int) -> None:
     made = [conversation(seed, number) for number in range(1000)]
     assert {each.kind for each in made} == set(MANNERS)
     kinds = Counter(planned.kind for each in made for planned in each.planned)
@@ -41,7 +41,7 @@ def test_sound_requests_and_answers_are_read_alike_by_the_strict_reader_and_llht
                 assert second.of_answer(segment, final) == "", reply
 
 
-def test_a_message_is_read_alike_however_much_of_it_is_there(seed: int) -> None:
+def test_no_prefix_of_a_request_is_read_as_whole(seed: int) -> None:
     for number in range(40):
         for planned in conversation(seed, number).planned:
             if not planned.sound or len(planned.data) > 3000:

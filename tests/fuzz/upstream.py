@@ -1,7 +1,7 @@
-"""The upstream: takes what the edge forwards, answers as the conversations say, and watches over each connection.
+"""The upstream: receive forwarded requests, send the planned replies, and watch each connection.
 
-What it sees at once it reports at once: bytes that are no request, a request on a connection that must not be used
-again, a request of nobody. What only both sides together tell is left to the oracle.
+It reports a fault at once if its own side shows it: invalid bytes, a request on a connection that must not be used
+again, or a request that no client sent. The oracle finds the faults that only both sides together show.
 """
 
 import asyncio
@@ -21,12 +21,12 @@ from tests.fuzz.second import of_forwarded
 READ = 1 << 18
 RESET = struct.pack("ii", 1, 0)
 RACE = 0.2
-"""Seconds for which the edge may not know yet that the upstream has spoilt or closed an idle connection."""
+"""Seconds until the edge must know that the upstream has spoilt or closed an idle connection."""
 LATE = 0.002
 PLAIN = Reply(
     "plain", sound=True, data=b"HTTP/1.1 200 OK\r\nContent-Length: 16\r\nX-Answer: %b\r\n\r\n%b" % (ANSWER, ANSWER)
 )
-"""For requests whose token was spoilt."""
+"""The reply to a request whose token was spoilt."""
 
 
 class Connection:
@@ -36,24 +36,24 @@ class Connection:
         self.number = number
         self.events: deque[tuple[str, bytes, int]] = deque(maxlen=60)
         self.talks: deque[Talk] = deque(maxlen=12)
-        """Whose requests came over it."""
+        """The conversations whose requests came over this connection."""
         self._upstream = upstream
         self._socket = end
         self._held = bytearray()
         self._looked_at = 0
         self._spoilt_at = 0.0
-        """When bytes were sent that nobody had asked for, on an idle connection."""
+        """The time of unrequested bytes on an idle connection, or 0."""
         self._closing_at = 0.0
         self._last: Copy | None = None
 
     def event(self, what: str, data: bytes = b"") -> None:
-        """Take something down, here and for the client whose request is served."""
+        """Record an event here and in the conversation that is served."""
         self.events.append((what, data[:KEPT], len(data)))
         if self.talks:
             self.talks[-1].event(f"upstream connection {self.number} {what}", data)
 
     async def serve(self) -> None:
-        """Request after request, until either side ends it."""
+        """Serve one request after another until either side ends the connection."""
         try:
             while self._held or await self._recv():
                 copy = Copy(self, self._upstream.serial(b"r"))
@@ -70,9 +70,9 @@ class Connection:
             self._socket.close()
 
     def _watch_over_reuse(self, message: Message) -> bool:
-        """Whether this request may come here; True where it comes to a lost connection, which the edge could not know.
+        """Report a request on a connection that must not be used again. Return True if the edge could not have known.
 
-        Its time is the edge's, out of the request id: bytes may wait for long until they are read here.
+        The request id carries the edge's time. The time of reading is too late, because bytes may wait in the socket.
         """
         last = self._last
         if last is None:
@@ -95,7 +95,7 @@ class Connection:
         self._upstream.report(what, self.talks[-1] if self.talks else None, self)
 
     async def _exchange(self, copy: Copy) -> bool:
-        """One request and its answer. Whether the connection goes on."""
+        """Serve one request. Return whether the connection goes on."""
         while not self._read(copy).headed and copy.message.state is State.PARTIAL:
             if not await self._recv():
                 copy.ended = "edge"
@@ -140,7 +140,7 @@ class Connection:
         return True
 
     async def _take_rest(self, copy: Copy) -> bool:
-        """The request to its end. False where the connection ended before, or already has to."""
+        """Read the rest of the request. Return False if the connection ended before it, or must end now."""
         while not self._read(copy).whole:
             if copy.message.state is State.INVALID:
                 self._report(f"a request was forwarded that is none: {copy.message.why}")
@@ -158,7 +158,7 @@ class Connection:
         return True
 
     def _read(self, copy: Copy) -> Message:
-        """What has come of the request."""
+        """Parse the bytes of the request that have arrived."""
         before, self._looked_at = self._looked_at, len(self._held)
         if copy.raw and not may_be_whole(copy.message, self._held, before):
             return copy.message
@@ -168,7 +168,7 @@ class Connection:
         return copy.message
 
     def _accept(self, copy: Copy) -> bool:
-        """Whose it is, and what it is to be answered. False where it is nothing that the edge may send."""
+        """Find the conversation of a request and its reply. Return False if the edge must not send this request."""
         message = copy.message
         if message.at or (message.state is State.INVALID and not message.headed):
             self._report(f"a request was forwarded that is none: {message.why}: {copy.raw[:300]!r}")
@@ -186,7 +186,7 @@ class Connection:
         return True
 
     async def _answer(self, copy: Copy, reply: Reply) -> None:
-        """The answer, piece by piece, and how the connection then ends."""
+        """Send the reply in pieces, then end the connection as the reply says."""
         data = reply.data.replace(POISON, self._upstream.serial(b"p")).replace(ANSWER, copy.serial)
         start = 0
         for place, wait in (*reply.cuts, (len(data), 0.0)):
@@ -209,12 +209,12 @@ class Connection:
 
     async def _send(self, copy: Copy, data: bytes) -> None:
         if data:
-            copy.sent += data  # Before the edge can have any of it.
+            copy.sent += data  # Recorded first, because the edge may answer the client at once.
             self.event("->", data)
             await asyncio.get_running_loop().sock_sendall(self._socket, data)
 
     async def _tunnel(self, copy: Copy, *, echo: bool) -> bool:
-        """Whatever comes, and the same back."""
+        """Echo the bytes of the tunnel until the edge closes it."""
         while True:
             data = bytes(self._held)
             self._held.clear()
@@ -242,15 +242,15 @@ class Connection:
 
 
 def began(request: Message) -> float:
-    """When the edge began with a forwarded request, in Unix seconds: its id is a UUID of version 7 (RFC 9562)."""
+    """Return the edge's start time of a request in Unix seconds, from the UUID of version 7 in its id (RFC 9562)."""
     (rid,) = request.all(b"x-request-id")
     return int(rid.replace(b"-", b"")[:12], 16) / 1000
 
 
 class Upstream:
-    """All endpoints; the last one is that of a service that is seldom asked.
+    """All endpoints. The last one belongs to a service with few requests.
 
-    `find` knows a client by its address; `report` takes what must never be.
+    `find` returns a conversation by the client's address. `report` receives each fault.
     """
 
     ENDPOINTS = 3
@@ -269,11 +269,11 @@ class Upstream:
         self.ports = [each.getsockname()[1] for each in self._listening]
 
     def serial(self, kind: bytes) -> bytes:
-        """A new one."""
+        """Return a new serial."""
         return b"%b%014xz" % (kind, next(self._serials))
 
     async def run(self) -> None:
-        """Serve, until cancelled."""
+        """Serve until cancelled."""
         async with asyncio.TaskGroup() as group:
             for each in self._listening:
                 group.create_task(self._accept(each, group))

@@ -1,4 +1,4 @@
-"""Whatever an operation is sent, of what its description allows, it answers as described and never breaks."""
+"""Every operation answers any parameters that its description allows as described, and never fails."""
 
 import random
 from pathlib import Path
@@ -13,12 +13,12 @@ from stripe_sandbox.description import Operation, Schema, load_description
 from tests.support.stripe_sandbox import Sandbox
 
 TIMES = 3
-"""Calls of each operation."""
+"""The number of calls of each operation."""
 WORDS = ("usd", "a@example.com", "https://example.com", "pm_card_visa", "x", "0.5", "2027")
 
 
 class Sender:
-    """Makes up calls: of objects that are there, and others."""
+    """Generates calls with ids of existing objects and others."""
 
     def __init__(self, sandbox: Sandbox, random: random.Random) -> None:
         self.sandbox = sandbox
@@ -26,19 +26,19 @@ class Sender:
         self.known: list[str] = []
 
     def learn(self, answer: Any) -> None:
-        """Remember ids that were answered."""
+        """Remember the ids in an answer."""
         for one in answer["data"] if isinstance(answer.get("data"), list) else (answer,):
             if isinstance(one.get("id"), str) and not one.get("deleted"):
                 self.known.append(one["id"])
 
     def id_for(self, name: str) -> str:
-        """An id that may be meant."""
+        """Return an id that fits the parameter."""
         wanted = PREFIXES.get(name)
         fitting = [id for id in self.known if wanted is None or id.startswith(wanted)]
         return self.random.choice(fitting) if fitting and self.random.random() < 0.9 else "none"
 
     def value(self, name: str, schema: Schema) -> Any:
-        """A value that the description allows."""
+        """Return a value that the description allows."""
         if schema.get("x-pruned"):
             return None
         if "anyOf" in schema:
@@ -62,7 +62,7 @@ class Sender:
         return self.random.choice(("0.5", "12", "-3.25") if schema.get("format") == "decimal" else WORDS)
 
     def object(self, schema: Schema) -> dict[str, Any]:
-        """Values for what must be there, and for some of the rest."""
+        """Return values for the required parameters, and for some optional ones."""
         made = {}
         for name, inner in schema.get("properties", {}).items():
             if name == "expand":
@@ -74,7 +74,7 @@ class Sender:
         return made
 
     def send(self, operation: Operation) -> None:
-        """Make a call; its answer is checked, and is no failure."""
+        """Make a call and check its answer against the description. It must not be a server error."""
         resource = operation.path.split("/{")[0].rpartition("/")[2]
         path = operation.path.replace("{customer_id}", self.id_for("customer"))
         path = path.replace("{invoice_id}", self.id_for("invoice")).replace("{id}", self.id_for(resource))
@@ -134,11 +134,11 @@ PREFIXES = {
     "starting_after": "",
     "id": "",
 }
-"""What ids begin with, by the parameter or the part of a path that has them."""
+"""The prefixes of ids, by the name of their parameter or path segment."""
 
 
 def pairs(said: Any, name: str = "") -> Any:
-    """Values as a form has them."""
+    """Yield the fields of a form."""
     if isinstance(said, dict):
         for key, value in said.items():
             yield from pairs(value, f"{name}[{key}]" if name else key)
@@ -150,22 +150,20 @@ def pairs(said: Any, name: str = "") -> Any:
 
 
 def came_due(sandbox: Sandbox) -> bool:
-    """Whether invoices that are drafts should have been finalized by now."""
+    """Return whether drafts of invoices are past their time of finalization."""
     now = sandbox.control("clock")["now"]
     drafts = sandbox.call("GET", "/v1/invoices?status=draft&limit=100").json()["data"]
     return any((one["automatically_finalizes_at"] or now) < now and not one["test_clock"] for one in drafts)
 
 
-def test_no_call_that_the_description_allows_breaks_it(
-    request: pytest.FixtureRequest, tmp_path: Path, seed: int
-) -> None:
-    sandbox = Sandbox(tmp_path / "stripe")  # One of its own, as its clock goes on.
+def test_no_described_call_breaks_the_sandbox(request: pytest.FixtureRequest, tmp_path: Path, seed: int) -> None:
+    sandbox = Sandbox(tmp_path / "stripe")  # A separate sandbox, because its clock moves.
     request.addfinalizer(sandbox.close)
     sandbox.start()
     made = Sender(sandbox, random.Random(seed))
     calls = [operation for operation in load_description().operations for _ in range(TIMES)]
     made.random.shuffle(calls)
-    # What others need is made first.
+    # Objects that other calls need are created first.
     for name in ("Customers_create", "Products_create", "BillingMeters_create", "Prices_create", "Invoices_create"):
         (first,) = [operation for operation in load_description().operations if operation.id == name]
         for _ in range(20):

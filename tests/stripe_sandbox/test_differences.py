@@ -1,6 +1,7 @@
-"""What the sandbox does where nothing says what Stripe does, or where Stripe does something else; and the page of it.
+"""Documented differences between the sandbox and Stripe, and the page that lists them.
 
-Each row of the page's table is a `difference` of a test that shows it: here of those that no other test is about.
+A difference is a behaviour that Stripe does not document, or that the sandbox does otherwise. Each row of the page's
+table is a `difference` of a test that shows it. This file has the rows that no other test is about.
 """
 
 import calendar
@@ -22,7 +23,7 @@ DECLINES = "pm_card_chargeCustomerFail"
 
 
 class Shop:
-    """Calls of a sandbox about a customer on a test clock."""
+    """The calls of a sandbox for one customer on a test clock."""
 
     def __init__(self, sandbox: Sandbox, **customer: str) -> None:
         self.sandbox = sandbox
@@ -30,33 +31,33 @@ class Shop:
         self.customer = self.post("customers", email="a@example.com", test_clock=self.clock, **(customer or CARD))["id"]
 
     def post(self, path: str, **form: Any) -> Any:
-        """The answer to a call that changes something, which must be well."""
+        """Return the answer to a POST, which must succeed."""
         answer = self.sandbox.call("POST", f"/v1/{path}", urlencode(form))
         assert answer.status == 200, answer
         return answer.json()
 
     def get(self, path: str) -> Any:
-        """An object."""
+        """Return an object."""
         return self.sandbox.call("GET", f"/v1/{path}").json()
 
     def price(self, cents: int, interval: str = "month") -> str:
-        """A price of a product of its own."""
+        """Create a product with a price, and return the price."""
         form = {"currency": "usd", "unit_amount": cents, "recurring[interval]": interval, "product_data[name]": "P"}
         return str(self.post("prices", **form)["id"])
 
     def subscribe(self, *prices: str, **form: Any) -> Any:
-        """A subscription of the customer."""
+        """Create a subscription of the customer."""
         items = {f"items[{number}][price]": price for number, price in enumerate(prices)}
         return self.post("subscriptions", customer=self.customer, **items, **form)
 
     def advance(self, to: int) -> None:
-        """Let time pass on the clock, until what comes due is done."""
+        """Advance the test clock and wait until all due work is done."""
         self.post(f"test_helpers/test_clocks/{self.clock}/advance", frozen_time=to)
         while self.get(f"test_helpers/test_clocks/{self.clock}")["status"] != "ready":
             pass
 
     def invoices(self) -> list[Any]:
-        """The customer's invoices, the oldest first."""
+        """Return the customer's invoices, oldest first."""
         return list(reversed(self.get(f"invoices?customer={self.customer}")["data"]))
 
 
@@ -144,7 +145,7 @@ def test_payments_that_fail_and_endpoints_that_do_not_answer(own_sandbox: Sandbo
     shop.post(f"customers/{shop.customer}", **{"invoice_settings[default_payment_method]": DECLINES})
     shop.advance(FEBRUARY + HOUR)
     attempts = []
-    for days in (0, 3, 5, 7):  # Each is counted from the one before.
+    for days in (0, 3, 5, 7):  # Each interval starts at the previous one.
         shop.advance(FEBRUARY + 2 * HOUR + (days + sum(attempts)) * DAY)
         attempts.append(days)
         assert shop.invoices()[-1]["attempt_count"] == len(attempts)

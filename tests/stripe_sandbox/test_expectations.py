@@ -36,11 +36,11 @@ ABSENT = {
     "an amount that the fixture has as text": ("payout.amount",),
     "expanded in the fixture": ("invoice.total_discount_amounts[].discount",),
 }
-"""What the fixtures have and the sandbox has not, by the reason: the beginnings of paths."""
+"""The fields of the fixtures that the sandbox lacks, as prefixes of paths, by reason."""
 
 
 async def do_everything(client: stripe.StripeClient) -> tuple[str, str]:
-    """Make one of each object; return the customer and a session to be paid."""
+    """Create one of each object. Return the customer and an unpaid session."""
     v1 = client.v1
     card = "pm_card_visa"
     customer = (
@@ -125,7 +125,7 @@ LISTS = (
 
 
 def list_objects(value: Any) -> Iterator[dict[str, Any]]:
-    """Every object within, whatever holds it."""
+    """Yield every object inside, at any depth."""
     if isinstance(value, list):
         for one in value:
             yield from list_objects(one)
@@ -137,7 +137,7 @@ def list_objects(value: Any) -> Iterator[dict[str, Any]]:
 
 
 def read_paths(body: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Each field of an object by its path, without those of other objects within."""
+    """Yield each field of an object with its path. Fields of nested objects are left out."""
     for name, value in body.items():
         yield prefix + name, value
         first, mark = (value[0], "[].") if isinstance(value, list) and value else (value, ".")
@@ -169,5 +169,5 @@ def test_objects_have_what_others_read_of_them(new_sandbox: Sandbox) -> None:
 
 
 def is_met(expected: set[str], seen: set[str] | None) -> bool:
-    """Return whether a field is there, and has a type that was expected wherever it is set."""
+    """Return whether a field exists and, if it is set, has one of the expected types."""
     return seen is not None and (not seen or expected == {"null"} or bool(seen & expected))

@@ -1,6 +1,6 @@
-"""Stripe's quickstarts run against the sandbox: its packages for Node and Python, with nothing changed but the address.
+"""Stripe's quickstarts for Node and Python run unmodified against the sandbox. Only the address is changed.
 
-The programs are in `quickstarts/`, each for both languages; they serve what the pages of a shop call.
+The programs are in `quickstarts/`, one for each language. They serve the endpoints that a shop's pages call.
 """
 
 import os
@@ -28,11 +28,11 @@ MODULES = Path(sys.prefix) / "npm/node_modules"
 PROGRAMS = Path(__file__).with_name("quickstarts")
 
 Serve = Callable[..., Callable[..., Answer]]
-"""Starts a quickstart by its name, with words of its environment; calls it by method, path and what is sent as JSON."""
+"""Starts a quickstart by name, with environment variables, and returns a function that calls its endpoints."""
 
 
 class NodeShop:
-    """A quickstart in a process of Node."""
+    """A quickstart in a Node process."""
 
     def __init__(self, name: str, folder: Path, environ: dict[str, str]) -> None:
         self._ports = Ports(1)
@@ -49,13 +49,13 @@ class NodeShop:
             return False
 
     def call(self, method: str, path: str, sent: object = None) -> Answer:
-        """A call by the shop's page."""
+        """Call an endpoint as the shop's page does."""
         body, fields = (None, {}) if sent is None else (orjson.dumps(sent), {"Content-Type": "application/json"})
         return ask(self.port, path, method=method, fields=fields, body=body)
 
     def close(self) -> None:
-        """End it."""
-        print(self.process.output)  # shown where the test failed
+        """Stop the process."""
+        print(self.process.output)  # pytest shows it if the test failed
         self.process.stop()
         self._ports.close()
 
@@ -64,7 +64,7 @@ class NodeShop:
 def serve(
     request: pytest.FixtureRequest, stripe_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Serve]:
-    """Serves a quickstart, in each language."""
+    """Return a function that serves a quickstart in one of the languages."""
     shops: list[NodeShop] = []
 
     def serve_node(name: str, **environ: str) -> Callable[..., Answer]:
@@ -73,7 +73,7 @@ def serve(
         return shop.call
 
     def serve_python(name: str, **environ: str) -> Callable[..., Answer]:
-        monkeypatch.setattr(stripe, "api_base", stripe.api_base)  # and the key, which the program sets, are put back
+        monkeypatch.setattr(stripe, "api_base", stripe.api_base)  # The program sets both; the fixture restores them.
         monkeypatch.setattr(stripe, "api_key", stripe.api_key)
         for word, value in {"STRIPE_BASE": stripe_sandbox.url, **environ}.items():
             monkeypatch.setitem(os.environ, word, value)
@@ -94,7 +94,7 @@ def serve(
 
 
 def create_price(sandbox: Sandbox, **params: Any) -> str:
-    """A price of a product of its own."""
+    """Create a product with a price, and return the price."""
 
     async def create(client: stripe.StripeClient) -> str:
         product: Any = {"name": "T-shirt"}
@@ -141,7 +141,7 @@ def test_usage_based_billing(serve: Serve, stripe_sandbox: Sandbox) -> None:
 def confirm_in_browser(sandbox: Sandbox, client_secret: str, number: str) -> Answer:
     """Confirm an intent with a typed card, as Stripe's script in browsers does: with a publishable key.
 
-    What it is answered has fewer fields than the description demands, so it is not checked by that.
+    The answer has fewer fields than the API description demands, so it is not checked against it.
     """
     id = client_secret.partition("_secret_")[0]
     kind = "setup_intents" if id.startswith("seti_") else "payment_intents"

@@ -1,4 +1,4 @@
-"""A month of a subscription by a test clock: fees in advance, usage afterwards by tiers, changes by the second."""
+"""A month of a subscription on a test clock: fees in advance, usage in arrears by tiers, changes by the second."""
 
 import calendar
 import time
@@ -24,7 +24,7 @@ class Shop:
         self.prices: dict[str, str] = {}
 
     async def open(self, name: str, at: int = JANUARY) -> "Shop":
-        """Make all of it, under a name that nobody else has."""
+        """Create the plan and the customer under a unique name."""
         v1, name = self.client.v1, f"{name}-{uuid.uuid4().hex[:8]}"
         self.clock = (await v1.test_helpers.test_clocks.create_async({"frozen_time": at})).id
         card = "pm_card_visa"
@@ -87,7 +87,7 @@ class Shop:
         return await self.client.v1.subscriptions.create_async(params)
 
     async def use(self, many: int, at: int) -> None:
-        """Use tokens, which are counted when this returns."""
+        """Report tokens, and wait until they are counted."""
         await self.client.v1.billing.meter_events.create_async(
             {
                 "event_name": self.event,
@@ -106,16 +106,16 @@ class Shop:
         raise AssertionError("the event is not counted")
 
     async def advance(self, to: int) -> None:
-        """Let time pass on the clock, until all is done that comes due."""
+        """Advance the test clock and wait until all due work is done."""
         await advance_clock(self.client, self.clock, to)
 
     async def invoices(self) -> list[stripe.Invoice]:
-        """The customer's, the newest first."""
+        """Return the customer's invoices, newest first."""
         return (await self.client.v1.invoices.list_async({"customer": self.customer})).data
 
 
 def amounts(invoice: stripe.Invoice) -> list[tuple[int, int | None]]:
-    """Amounts and quantities of the lines, by amount."""
+    """Return the amounts and quantities of the lines, sorted by amount."""
     return sorted((line.amount, line.quantity) for line in invoice.lines.data)
 
 
@@ -138,7 +138,7 @@ def test_a_month_is_billed_by_tiers_an_hour_after_it_ended_and_later_usage_never
         draft, _ = await shop.invoices()
         assert (draft.status, draft.billing_reason, draft.auto_advance) == ("draft", "subscription_cycle", True)
         assert draft.automatically_finalizes_at == FEBRUARY + HOUR
-        # What is reported while it is a draft counts: the quantity is taken when it is finalized.
+        # Usage reported while the invoice is a draft counts: the quantity is fixed at finalization.
         await shop.use(567, FEBRUARY - 60)
         await shop.advance(FEBRUARY + HOUR)
         final, _ = await shop.invoices()

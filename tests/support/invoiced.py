@@ -1,4 +1,4 @@
-"""Invoices of customers, here and at the sandbox of Stripe, and the months that they are of."""
+"""The invoices of customers in the collector and at the Stripe sandbox, and their months."""
 
 from calendar import timegm
 from collections.abc import Collection
@@ -32,7 +32,7 @@ ON_BOTH_IF_SOAKED = pytest.mark.parametrize(
 
 
 async def fetch_invoices(of: Sold, name: str) -> dict[str, Invoice]:
-    """The invoices of a customer, by period and kind."""
+    """Return the invoices of a customer, by period and kind."""
     async with of.database.reading() as connection:
         rows = await invoices.fetch_invoices(connection, customers_table.c.name == name)
         invoices_by_period = {}
@@ -48,7 +48,7 @@ def amounts(invoice: Invoice) -> list[int]:
 
 
 def at_stripe(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
-    """What Stripe has of a customer, by the name that it knows: one object each."""
+    """Return the invoices that Stripe has of a customer with this name."""
 
     async def look(client: Any) -> list[dict[str, Any]]:
         everybody = await client.v1.customers.list_async({"limit": 100})
@@ -64,7 +64,7 @@ def at_stripe(sandbox: Sandbox, name: str) -> list[dict[str, Any]]:
 
 
 def count_sent(sandbox: Sandbox, name: str) -> int:
-    """How many mails with invoices Stripe has sent to a customer."""
+    """Return the number of mails with invoices that Stripe has sent to a customer."""
     theirs = {invoice["id"] for invoice in at_stripe(sandbox, name)}
 
     async def look(client: Any) -> int:
@@ -75,7 +75,7 @@ def count_sent(sandbox: Sandbox, name: str) -> int:
 
 
 class PartlyFetched(StripeObjects):
-    """Objects of Stripe, some of which cannot be fetched now. The lists of events work."""
+    """Stripe objects. Fetching some of them fails, but the lists of events work."""
 
     def __init__(self, stripe: Stripe, unfetched: Collection[str]) -> None:
         super().__init__(stripe)
@@ -88,12 +88,12 @@ class PartlyFetched(StripeObjects):
 
 
 async def apply_stripe_events(of: Sold, unfetched: Collection[str] = (), received: float | None = None) -> None:
-    """Fetch and apply what Stripe has reported, as the collector does; its key is in the environment.
+    """Fetch and apply Stripe's events, as the collector does. The key is in the environment.
 
-    Objects with an id in `unfetched` cannot be fetched; their events are received at the second `received`. Events that
-    an earlier failure has put off are due.
+    Objects with an id in `unfetched` cannot be fetched. `received` replaces the time of receipt of all events, in Unix
+    seconds. Events postponed by an earlier failure become due.
 
-    Tests share the sandbox: the events of those before are not looked through.
+    Tests share the sandbox, so events from before this test are skipped.
     """
     assert of.known.billing is not None
     async with of.database.writing() as connection:

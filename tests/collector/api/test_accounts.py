@@ -1,4 +1,4 @@
-"""The accounts API: customers, keys and flags, each change once, on record and in the outbox."""
+"""The accounts API: each change of a customer, key or flag happens once, and reaches the audit log and the outbox."""
 
 import asyncio
 import hashlib
@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 def name() -> str:
-    """The name of a customer that no other test has."""
+    """Return a customer name that no other test uses."""
     return f"c{next(NUMBERS)}"
 
 
@@ -58,7 +58,7 @@ def key(collector: Collector, of: str, **more: Any) -> dict[str, Any]:
 
 
 def record(collector: Collector, target: str) -> list[tuple[str, Any, Any]]:
-    """What the audit log says of a target."""
+    """Return the audit log's entries about a target."""
     entries = collector.get("/v1/audit", token=ADMIN, target=target, limit="1000").json()["entries"]
     return [(entry["action"], entry["before"], entry["after"]) for entry in entries]
 
@@ -177,7 +177,7 @@ def test_limits_are_raised_for_a_while(collector: Collector) -> None:
 
 
 def raise_in_line(collector: Collector, name: str) -> tuple[int, float]:
-    """The factor and the end that the directory has of a customer's raise; zeros without one."""
+    """Return the factor and the end of a customer's raise in the directory, or zeros if there is none."""
     line = in_database(collector, lambda connection: documents.fetch_line(connection, name))
     raised = parse_customer(parse_document(line).customer or "", 0.0).raised
     return (0, 0.0) if raised is None else (raised.factor, raised.ends_at)
@@ -198,7 +198,7 @@ def in_database(collector: Collector, work: Callable[[AsyncConnection], Awaitabl
 
 
 def erased(collector: Collector) -> list[str]:
-    """Erase, as the collector does when its time has come, whoever is being deleted."""
+    """Erase the customers that are being deleted, as the collector does when they are due."""
     due = use_database(
         collector.settings["database"], lambda database: erasure.erase_due_customers(database, now_ms() + 1000)
     )
@@ -279,7 +279,7 @@ def test_the_life_of_a_key(collector: Collector) -> None:
 
 
 def report(collector: Collector, body: object, source: str = "127.0.3.1") -> Answer:
-    """Report leaked keys as anybody may, from an address of its own."""
+    """Report leaked keys without authentication, from a source address of the test."""
     return ask(collector.port, "/v1/keys/leaked", method="POST", body=orjson.dumps(body), source=source)
 
 
@@ -348,7 +348,7 @@ def test_a_revocation_is_taken_back_for_a_day_unless_the_key_would_be_dead_anywa
         return collector.send("POST", f"/v1/keys/{one['id']}/restore", token=token)
 
     def key_lines() -> set[bytes]:
-        """The SHA-256 of the keys that edges are told of."""
+        """Return the SHA-256 digests of the keys that the collector sends to edges."""
         line = in_database(collector, lambda connection: documents.fetch_line(connection, owner["name"]))
         return set(parse_document(line).keys)
 
@@ -377,12 +377,12 @@ def test_a_revocation_is_taken_back_for_a_day_unless_the_key_would_be_dead_anywa
 
 
 def age(collector: Collector, key_id: str, **times: int) -> None:
-    """Have a key's times be these Unix milliseconds."""
+    """Set a key's times to these Unix milliseconds."""
     changed = sa.update(keys_table).where(keys_table.c.id == key_id).values(**times)
     in_database(collector, lambda connection: connection.execute(changed))
 
 
-def test_the_same_request_again_makes_nothing_new(collector: Collector) -> None:
+def test_repeated_request_creates_nothing_new(collector: Collector) -> None:
     owner = customer(collector)
     path = f"/v1/customers/{owner['id']}/keys"
     tag = f"k-{next(NUMBERS)}-{owner['id']}"
@@ -517,7 +517,7 @@ def test_the_token_of_a_customer_is_refused_on_every_path_of_another(collector: 
         named = re.findall(r"{(\w+)}", path)
         for method, operation in operations.items():
             if "security" not in operation or ("customer" in operation["x-roles"] and not known.keys() & named):
-                continue  # For anybody, or kept to the customer by its handler, which other tests try.
+                continue  # For everyone, or limited to the customer by the handler. Other tests cover these.
             for refs in itertools.product(*(known.get(one, ["x"]) for one in named)):
                 url = path
                 for one, ref in zip(named, refs, strict=True):
@@ -531,12 +531,12 @@ def test_the_token_of_a_customer_is_refused_on_every_path_of_another(collector: 
 
 
 @pytest.mark.parametrize(("token", "status"), [(None, 401), ("x", 401), (EDGE, 403), (SERVICE, 403), (READ, 403)])
-def test_who_may_not_change_anything(sqlite_collector: Collector, token: str | None, status: int) -> None:
+def test_tokens_without_the_role_change_nothing(sqlite_collector: Collector, token: str | None, status: int) -> None:
     paths = sqlite_collector.get("/v1/openapi.json", token=None).json()["paths"]
     tried = 0
     for path, operations in paths.items():
         for method, operation in operations.items():
-            # What edges and services are there for.
+            # Edges and services may call these operations.
             own = path in ("/v1/batches", "/v1/events", "/v1/limit-usage", "/v1/traffic") or "/holdings/" in path
             if method == "get" or "security" not in operation or own:
                 continue
@@ -600,7 +600,7 @@ def test_a_pause_for_unusual_usage_is_taken_back_with_a_second_factor_alone(coll
 
     assert [paused("they asked for it", token), paused(None, token)] == [200, 200]
     assert paused(WHY_PAUSED, token) == 200
-    # Nor by way of another reason.
+    # Support can neither end this pause nor replace its reason.
     assert [paused(None, token), paused("they asked for it", token)] == [403, 403]
     assert made(collector.get(path, token=ADMIN), 200)["state"] == "paused"
     assert paused(None, ADMIN) == 200, "its token may do what is sensitive"

@@ -1,4 +1,4 @@
-"""The example of each operation is sent to a collector, whose answer has the fields of the description and no more."""
+"""The example of each operation is sent to a collector. Its answer has exactly the fields of the description."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ QUERIES = {
     "get_customers_customer_move": "residency=us",
     "get_billing_invoices_closing": "period=2027-03",
 }
-"""What queries must have."""
+"""The query parameters that some operations require."""
 REFUSED = {
     # Without Stripe there are no invoices, purchases and events of its own.
     **dict.fromkeys(("get_billing_invoices_invoice", "get_billing_invoices_invoice_pdf"), 404),
@@ -37,34 +37,35 @@ REFUSED = {
     "patch_billing_details": 409,
     "post_billing_webhooks_stripe": 404,
     "post_billing_webhooks_event_replay": 409,
-    # No directory is published, no alert was given up, no batch in quarantine can be read.
+    # No directory is published, no alert was given up, and no quarantined batch is readable.
     "get_directory": 404,
     "get_directory_followers": 404,
     "get_directory_parts_token_place": 404,
     "post_alerts_alert_replay": 409,
-    "post_alerts_alert_mute": 422,  # Its time is more than 90 days away.
+    "post_alerts_alert_mute": 422,  # The time is more than 90 days away.
     "post_quarantine_edge_seq_replay": 422,
-    "post_customers_customer_webhook_endpoints_endpoint_messages_message_redeliver": 409,  # It is on its way.
-    "post_batches": 422,  # A batch has header fields, which tests/collector/ledger sends.
-    "post_traffic": 422,  # So has a report, which tests/collector/api/test_traffic_api.py sends.
-    "post_limit_usage": 422,  # The same.
-    # Nobody moves without `residency`: tests/collector/residency has two collectors with one.
+    # The request is still being processed.
+    "post_customers_customer_webhook_endpoints_endpoint_messages_message_redeliver": 409,
+    "post_batches": 422,  # A batch has header fields, and tests/collector/ledger sends them.
+    "post_traffic": 422,  # A report has them too, and tests/collector/api/test_traffic_api.py sends it.
+    "post_limit_usage": 422,  # A report, as above.
+    # A move needs `residency`: tests/collector/residency has two collectors with it.
     **dict.fromkeys(("get_customers_customer_move", "post_customers_customer_move"), 409),
     **dict.fromkeys(("get_customers_customer_move_document", "post_customers_customer_move_steps"), 409),
     **dict.fromkeys(("put_arrivals_move", "delete_arrivals_move", "post_arrivals_move_transfers"), 409),
     **dict.fromkeys(("get_residencies", "get_residency_aggregates"), 409),
-    "put_billing_subscription_coupon": 422,  # That of POST /billing/subscription goes on.
+    "put_billing_subscription_coupon": 422,  # The subscription of POST /billing/subscription continues.
     "post_billing_upgrade": 409,  # The example of PUT /billing/subscription has upgraded already.
 }
-"""Operations that a collector without Stripe refuses, and the status."""
+"""The operations that a collector without Stripe refuses, each with its status."""
 
 COMPUTED = {"get_billing_executive": 429, "get_refusals": 429}
-"""Operations whose answer may be computed still, and the status until then."""
+"""The operations whose answer may still be computed, each with its status until then."""
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
-    """A collector that sells plans and credits, has regions, and knows each role."""
+    """A collector with plans, credits, regions and a token for each role."""
     folder = tmp_path_factory.mktemp("whole")
     regions = {"names": ["eu-west", "us-east"], "default": "eu-west"}
     collector = Collector(folder, f"sqlite:///{folder}/ledger.db", meters=METERS, regions=regions)
@@ -76,7 +77,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Collector]:
 
 @pytest.fixture(scope="module")
 def names(whole: Collector) -> dict[str, str]:
-    """What paths name, by parameter; all of it is there."""
+    """Create the objects that paths name. Return their names by path parameter."""
     yesterday = datetime.now(UTC) - timedelta(days=1)
 
     def create(path: str, body: object, token: str = ADMIN, status: int = 201) -> dict[str, Any]:
@@ -133,7 +134,7 @@ def names(whole: Collector) -> dict[str, str]:
 
 
 def close(node: Any) -> Any:
-    """Return a schema whose objects have no fields beside those that it describes."""
+    """Return a schema that forbids undescribed fields in its objects."""
     if isinstance(node, list):
         return [close(item) for item in node]
     if not isinstance(node, dict):
@@ -150,19 +151,23 @@ FORMS = {
     "month": re.compile(r"\d{4}-\d\d"),
     "UUID": re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"),
     "SHA-256": re.compile(r"[0-9a-f]{64}"),
-    "the start of a SHA-256": re.compile(r"[0-9a-f]{16}"),  # Once in two thousand it has digits alone.
+    # A random hexadecimal id has only digits once in two thousand times.
+    "the start of a SHA-256": re.compile(r"[0-9a-f]{16}"),
     "decimal number": re.compile(r"-?\d+(\.\d+)?"),
 }
-"""Forms of texts, of which an example must have the one that the answer has."""
+"""The forms of texts. An example must have the form of the answer's text."""
 
 
 def name_form(value: object) -> str | None:
-    """Return the name of the form of a text; None for all others."""
+    """Return the name of the form of a text, or None."""
     return next((name for name, form in FORMS.items() if isinstance(value, str) and form.fullmatch(value)), None)
 
 
 def compare_forms(example: Any, answer: Any, path: str = "") -> Iterator[str]:
-    """Return the texts of an example whose form is not that of the answer, as far as the answer has them."""
+    """Yield the texts of an example whose form differs from that in the answer.
+
+    Fields that the answer lacks are skipped.
+    """
     if isinstance(example, dict) and isinstance(answer, dict):
         for field in example.keys() & answer.keys():
             yield from compare_forms(example[field], answer[field], f"{path}.{field}")
@@ -174,7 +179,7 @@ def compare_forms(example: Any, answer: Any, path: str = "") -> Iterator[str]:
 
 
 def send(collector: Collector, endpoint: Endpoint, names: dict[str, str]) -> Answer:
-    """Send the example of an operation, by a token that may."""
+    """Send the example of an operation with a token of a permitted role."""
     roles = frozenset({"admin"}) if endpoint.is_public else endpoint.roles
     tokens = {"admin": ADMIN, "edge": EDGE, "service": SERVICE, "beacon": BEACON}
     token = next(token for role, token in tokens.items() if role in roles)
@@ -194,7 +199,7 @@ def send(collector: Collector, endpoint: Endpoint, names: dict[str, str]) -> Ans
 
 
 def find_turn(endpoint: Endpoint) -> int:
-    """Return when an operation is sent: what makes something before what needs it, and what removes it after that."""
+    """Return the sort key of an operation: creation first, then use, then removal."""
     if endpoint.operation_id == "post_billing_subscription":
         return 0
     is_end = endpoint.method == "DELETE" or endpoint.path == "/billing/subscription/cancel"

@@ -24,12 +24,12 @@ from tests.support.collector_fixtures import only_sqlite
 pytestmark = pytest.mark.both_databases
 
 DAY = "2026-03-10"
-"""A day of which only these tests ship anything, like the one after it."""
+"""Only the tests of this file ship usage of this day and of the day after it."""
 NOON = calendar.timegm((2026, 3, 10, 12, 0, 0))
 
 
 def ship(collector: Collector, edge: str, region: str, since: int, *rows: Row) -> None:
-    """One batch of an edge of its own."""
+    """Ship one batch of a new edge."""
     answer = collector.post(Chain(edge, region, since).next(*rows))
     assert answer.status == 200, answer
 
@@ -39,7 +39,7 @@ RANGE = {"from": DAY, "to": "2026-03-12"}
 
 @pytest.fixture(scope="module")
 def filled(collector: Collector) -> Collector:
-    """A collector with a little of everything."""
+    """A collector with a few rows of every kind."""
     ship(collector, "a", "eu", NOON, ("acme", "requests", "v1", 1), ("acme", "egress", "v1", 1000))
     ship(collector, "b", "us", NOON + 59, ("acme", "requests", "v1", 2), ("bolt", "requests", "v1", 4))
     ship(collector, "c", "eu", NOON + 60, ("acme", "requests", "v2", 8))
@@ -49,11 +49,11 @@ def filled(collector: Collector) -> Collector:
 
 
 def rows(collector: Collector, by: str, **query: str) -> list[list[Any]]:
-    """The rows of an answer, each its values in the order of `by`, whose sum must be its total."""
+    """Return the rows of an answer as values in the order of `by`. Their sum must equal the answer's total."""
     found = collector.usage(by=by, **RANGE, **query)
     value = sum(row["value"] for row in found["rows"])
     if "totals" in found:
-        # Of several meters, whose units differ, there is no total.
+        # Units of different meters cannot be added, so there is no total.
         assert (found["total"], len(found["totals"]) > 1) == (None, True)
         assert sum(found["totals"].values()) == value
     else:
@@ -96,7 +96,7 @@ def test_from_is_inclusive_and_to_is_not(filled: Collector) -> None:
     assert total(**{"from": f"{DAY}T14:01:00+02:00", "to": f"{DAY}T13:00:01Z"}) == 24
     assert total(**{"from": f"{DAY}T12:00:00.5Z", "to": "2026-03-11"}) == 24
     assert total(**{"from": DAY, "to": DAY}) == 0
-    assert total(to="2026-03-11") == 27  # From 1970, and there is nothing before that day.
+    assert total(to="2026-03-11") == 27  # From 1970: no day before it has data.
 
 
 def test_the_month_so_far_is_the_default(collector: Collector) -> None:
@@ -125,19 +125,19 @@ def test_the_month_so_far_is_the_default(collector: Collector) -> None:
         ),
     ],
 )
-def test_what_cannot_be_asked(query: dict[str, str], said: str) -> None:
+def test_invalid_query_names_the_field_and_the_fault(query: dict[str, str], said: str) -> None:
     with pytest.raises(InvalidQueryError) as caught:
         parse_query(query, time.time())
     assert str(caught.value) == said
 
 
-def test_who_asks_what_cannot_be_asked_is_told(sqlite_collector: Collector) -> None:
+def test_invalid_query_answers_400(sqlite_collector: Collector) -> None:
     answer = sqlite_collector.get("/v1/usage", by="day,day")
     assert (answer.status, answer.json()["detail"]) == (400, "by: names something twice")
 
 
 @only_sqlite("collector")
-def test_who_may_read(collector: Collector) -> None:
+def test_roles_that_may_read_usage_and_edges(collector: Collector) -> None:
     ship(collector, "read-a", "eu", int(time.time()), ("bound", "requests", "v1", 1), ("bolt", "requests", "v1", 2))
     for token, status in ((None, 401), ("x", 401), (EDGE, 403), (SERVICE, 403), (READ, 200), (ADMIN, 200)):
         assert collector.get("/v1/usage", token=token).status == status
@@ -150,7 +150,7 @@ def test_who_may_read(collector: Collector) -> None:
         assert collector.get(path, token=None).status == 200
 
 
-def test_edges_tell_how_far_they_are(collector: Collector) -> None:
+def test_edges_list_shows_watermark_lag_and_version(collector: Collector) -> None:
     now = int(time.time())
     one, two = Chain(since=now - 100), Chain(since=now)
     collector.post(one.next())
@@ -181,13 +181,13 @@ def test_a_limit_is_a_number_of_rows(limit: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["a\0b", "", "ä", "x" * 256])
-def test_what_is_no_name_has_no_usage(sqlite_collector: Collector, name: str) -> None:
+def test_invalid_customer_name_answers_400(sqlite_collector: Collector, name: str) -> None:
     answer = sqlite_collector.get("/v1/usage", customer=name)
     assert (answer.status, answer.json()["detail"]) == (400, f"customer: {name[:40]!r} is no name")
 
 
 def records(answer: Answer) -> list[list[str]]:
-    """The records of CSV, header and all; each must end as RFC 4180 says."""
+    """Return the records of a CSV answer with its header. Each line must end as RFC 4180 requires."""
     assert answer.status == 200, answer
     assert answer["content-type"] == "text/csv; charset=utf-8; header=present"
     assert answer["vary"] == "Accept"
@@ -241,7 +241,7 @@ def test_accept_chooses_csv(sqlite_collector: Collector, accept: str, is_csv: bo
 
 @only_sqlite("collector")
 def test_no_field_of_csv_is_taken_for_a_formula(collector: Collector) -> None:
-    """Only a route can look like one: names begin with a letter or a digit, but for the customer -."""
+    """Only a route can look like a formula: names begin with a letter or a digit, except the customer `-`."""
     chain = Chain()
     routes = ("=1+1", "@x", "+x", "-x", "-", 'a"b', "a,b", "x;=1+1", "h/p/*")
     assert collector.post(chain.next(*(("-", "requests", route, 1) for route in routes))).status == 200
@@ -254,9 +254,9 @@ def test_no_field_of_csv_is_taken_for_a_formula(collector: Collector) -> None:
 
 
 def test_few_exports_are_under_way_at_once(sqlite_collector: Collector) -> None:
-    """Who does not read what it asked for holds its place until it leaves."""
+    """A client that does not read its export occupies a slot until it disconnects."""
     chain = Chain(since=calendar.timegm((2025, 3, 10, 12, 0, 0)))
-    # More than the system takes of an answer that nobody reads.
+    # This answer is larger than the socket buffers, so it stays open while the client does not read it.
     names = (("stuck", "requests", f"{number:05}-{'x' * 249}", 1) for number in range(20_000))
     assert sqlite_collector.post(chain.next(*names)).status == 200
     query = urlencode({"from": "2025-03-10", "to": "2025-03-11", "by": "region,customer,meter,route", "format": "csv"})

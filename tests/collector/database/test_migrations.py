@@ -1,4 +1,4 @@
-"""The tables of a collector's database: made at once where there are none, and changed by revisions where there are."""
+"""The tables of a collector's database: created at once in an empty database, and changed by revisions later."""
 
 import asyncio
 from pathlib import Path
@@ -44,7 +44,7 @@ def describe_database(url: str) -> dict[str, set[str]]:
 
 
 def test_each_migration_follows_the_one_before() -> None:
-    """Two changes that were made side by side may both have taken the next number."""
+    """Two changes on parallel branches may both use the next number."""
     files = sorted((ROOT / VERSIONS).glob("[0-9]*.py"))
     assert [file.name[:4] for file in files] == [f"{number:04}" for number in range(1, len(files) + 1)]
 
@@ -72,7 +72,7 @@ def test_an_upgrade_keeps_the_rows_of_an_older_database(
 def test_an_empty_database_needs_no_revision_after_the_baseline(
     tmp_path: Path, empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The baseline makes the tables of today, with the columns that later revisions add to older databases."""
+    """The baseline creates today's tables, including columns that later revisions add to older databases."""
     add_revisions(monkeypatch, tmp_path / "later", [True])
 
     async def start() -> None:
@@ -84,7 +84,7 @@ def test_an_empty_database_needs_no_revision_after_the_baseline(
 
 
 def test_an_upgraded_baseline_has_the_indexes_of_an_empty_database(empty_database: str) -> None:
-    """A revision writes its indexes a second time, beside those of `schema.py`."""
+    """A revision defines its indexes again, in addition to `schema.py`."""
 
     def list_indexes(connection: sa.Connection) -> dict[str, str]:
         is_sqlite = connection.dialect.name == "sqlite"
@@ -117,7 +117,7 @@ def test_revisions_are_taken_back_and_made_again_down_to_one_without_a_way_back(
     def run(*words: str) -> Result:
         return CliRunner().invoke(cli.app, ["database", *words, "-c", str(file)])
 
-    run("migrate")  # The server may lack the roles of row-level security, so the exit code says nothing here.
+    run("migrate")  # The server may lack the roles of row-level security, so the exit code proves nothing here.
     baseline = describe_database(empty_database)
     refused = run("downgrade", "base")
     assert (refused.exit_code, f"revision {migrate.BASELINE} cannot be taken back" in refused.stderr) == (1, True), (
@@ -141,7 +141,7 @@ def test_revisions_are_taken_back_and_made_again_down_to_one_without_a_way_back(
 
 
 def test_a_migration_may_take_longer_than_a_statement(empty_database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An index of a million customers takes longer than anything that a collector asks while it serves."""
+    """An index of a million customers takes longer than any query of a serving collector."""
     create, make = postgresql.Server.create_engine, migrate.upgrade
 
     def upgrade(connection: sa.Connection) -> None:

@@ -1,7 +1,7 @@
-"""Texts of pages and mails; `python -m tests.collector.languages.catalogues` brings the languages' files up to date.
+"""Texts of pages and mails; `python -m tests.collector.languages.catalogues` updates the files of the languages.
 
-It sorts them, adds texts that are new (without a translation, which a test then asks for) and takes out those that are
-gone. After a rebase with conflicts: keep both sides, and run it.
+It sorts the entries, adds new texts without a translation (a test then demands one), and removes texts that are gone.
+After a rebase with conflicts: keep both sides, and run it.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from edgeproxy.collector.languages.catalogs import DEFAULT, LANGUAGES
 
 COLLECTOR = Path(edgeproxy.collector.__file__).parent
 ROOMS = ("alerts", "pages", "problems")
-"""The rooms that have texts for readers."""
+"""The packages that contain texts for readers."""
 METHODS = [("templates/**", "jinja2.ext:babel_extract"), ("**.py", "python")]
 OPTIONS = {"templates/**": {"newstyle_gettext": "true", "trimmed": "false", "encoding": "utf-8"}}
 KEYWORDS: dict[str, tuple[int, ...] | None] = {"_": None, "gettext": None, "N_": None, "ngettext": (1, 2)}
@@ -32,19 +32,19 @@ Text = tuple[str, ...]
 
 
 def texts() -> set[Text]:
-    """Return all texts that templates and modules have."""
+    """Return all texts of the templates and modules."""
     found = [text for room in ROOMS for text in extract_from_dir(COLLECTOR / room, METHODS, OPTIONS, keywords=KEYWORDS)]
     said = (text if isinstance(text, tuple) else (text,) for _, _, text, *_ in found)
     return {tuple(str(one) for one in text if isinstance(one, str)) for text in said}
 
 
 def file_of(language: str) -> Path:
-    """Return where the translations of a language are."""
+    """Return the path of a language's translations."""
     return COLLECTOR / "languages" / "locale" / f"{language}.po"
 
 
 def translations(language: str) -> dict[Text, Text]:
-    """Return them by their texts, of a plural all forms of the language; what has no translation is empty."""
+    """Return a language's translations by text: all plural forms, or empty strings if a translation is missing."""
     with file_of(language).open("rb") as file:
         there = [one for one in read_po(file, locale=language) if one.id and not one.fuzzy]
     return {_to_tuple(one.id): _to_tuple(one.string) for one in there}
@@ -64,7 +64,7 @@ def write_entry(text: Text, said: Text, forms: int) -> str:
 
 
 def main() -> None:
-    """Write all files anew, and say what has no translation."""
+    """Write the files of all languages, and print the texts without a translation."""
     wanted = sorted(texts())
     for language in sorted(LANGUAGES.keys() - {DEFAULT}):
         there, plural = translations(language), get_plural(language)

@@ -1,4 +1,4 @@
-"""How a customer pays and what is on its invoices: shown by what Stripe said last, changed at Stripe from our page."""
+"""The page of billing details shows Stripe's last answer, and its changes reach Stripe."""
 
 import sqlite3
 import time
@@ -40,7 +40,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
 
 @pytest.fixture(scope="module")
 def acme(stage: PagesStage) -> Iterator[Visitor]:
-    """An owner of acme, who has bought credits by a card."""
+    """An owner of acme, which has bought credits by card."""
     with stage.customer("acme") as visitor:
         stage.buy(visitor, "25")
         yield visitor
@@ -54,13 +54,13 @@ def details(stage: PagesStage, customer: str = "acme") -> dict[str, Any]:
 
 
 def wait_for_row(stage: PagesStage, query: str, what: str) -> None:
-    """Wait until a query of the database has a row: the API may be asked a hundred times a minute."""
+    """Poll the database until a query returns a row. The API allows only a hundred requests a minute."""
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
         until(lambda: database.execute(query).fetchone(), what)
 
 
 def wait_for_events(stage: PagesStage) -> None:
-    """Wait until Stripe has sent all events of what was done there, and all are applied."""
+    """Wait until Stripe has sent all its events and the collector has applied them."""
 
     def is_sent() -> bool:
         deliveries = stage.sandbox.control("deliveries?limit=10000")["deliveries"]
@@ -79,7 +79,7 @@ def stripe_id(stage: PagesStage) -> str:
 
 
 def pay_by(stage: PagesStage, card: str, **fields: int) -> None:
-    """Have the customer's invoices charged to another card, as Stripe's own page does."""
+    """Charge the customer's invoices to another card, as Stripe's own page does."""
     customer = stripe_id(stage)
 
     async def change(client: stripe.StripeClient) -> None:
@@ -106,7 +106,7 @@ def test_an_owner_changes_what_invoices_say_and_the_audit_log_has_which_fields(
     before = details(stage)
     assert (before["name"], before["email"], before["follows_contacts"]) == ("acme", "acme@example.com", True)
     acme.get(PAGE)
-    # Refused by the API, with all that was typed; then by Stripe, which changes nothing.
+    # First the API refuses the form and returns the typed values. Then Stripe refuses it, and nothing changes.
     acme.send(PAGE, **FORM | {"country": ""})
     assert (acme.status, acme.read.form(PAGE).fields["line1"]) == (422, "Keizersgracht 1")
     assert "Choose a country." in acme.read.text
@@ -132,7 +132,7 @@ def test_an_owner_changes_what_invoices_say_and_the_audit_log_has_which_fields(
     (*_, entry) = stage.entries("billing.details")
     assert entry["after"] == {"fields": ["address", "email", "name", "tax_number"]}
     assert entry["actor"] == "contact:acme@example.com"
-    # Another number takes the place of this one; no number is none. Contacts change the address no longer.
+    # A new tax number replaces the old one, and an empty field removes it. Contacts no longer change the address.
     acme.get(PAGE)
     acme.send(PAGE, **FORM | {"tax_number": "NL999999999B99"})
     assert [one["value"] for one in details(stage)["tax_numbers"]] == ["NL999999999B99"]
@@ -167,7 +167,7 @@ def test_while_stripe_is_away_the_page_shows_what_it_said_last_and_a_change_keep
 ) -> None:
     pay_by(stage, "pm_card_visa")
     wait_for_events(stage)
-    # Whoever was at Stripe's page may have changed anything there: it is to be asked anew.
+    # The visitor may have changed anything on Stripe's page, so the next page asks Stripe again.
     acme.get("/account/invoices")
     acme.send("/account/invoices/stripe")
     stage.sandbox.kill()

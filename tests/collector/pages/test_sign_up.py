@@ -1,4 +1,4 @@
-"""Sign-up: a customer and its owner by a mailed link, and what robots, the curious and thieves of links get."""
+"""Sign-up creates a customer and its owner through a mailed link, and stops robots, probing and stolen links."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -29,13 +29,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
 
 @pytest.fixture(autouse=True)
 def unhurried(stage: PagesStage) -> None:
-    """Let the hour be over, and no form be sent lately."""
+    """Delete the recorded sign-ups, so that no test reaches the hourly limits because of another."""
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
         database.execute("DELETE FROM sign_ups")
 
 
 def request_link(stage: PagesStage, email: str, address: str = "127.0.0.1", language: str = "en") -> str:
-    """Ask for a link from an address; return the page that follows."""
+    """Request a link from an address, and return the next page."""
     with Visitor(stage.site, address, **{"Accept-Language": language}) as visitor:
         visitor.get("/sign-up")
         visitor.send("/sign-up", email=email)
@@ -43,7 +43,7 @@ def request_link(stage: PagesStage, email: str, address: str = "127.0.0.1", lang
 
 
 def mailed(stage: PagesStage, email: str) -> str:
-    """Ask for a link, and return it."""
+    """Request a link and return it."""
     count = len(stage.mailbox.mails) + 1
     assert request_link(stage, email).startswith("200")
     mail = stage.mailbox.wait_for(count)
@@ -51,7 +51,7 @@ def mailed(stage: PagesStage, email: str) -> str:
     return next(word for word in text_of(mail).split() if word.startswith(stage.site))
 
 
-def test_somebody_signs_up_and_has_a_free_plan_and_can_come_back(stage: PagesStage) -> None:
+def test_new_customer_gets_a_free_plan_and_can_sign_in_again(stage: PagesStage) -> None:
     with Visitor(stage.site) as ann:
         assert "/sign-up" in ann.get("/sign-in").links
         link = mailed(stage, "ann@new.example")
@@ -75,7 +75,7 @@ def test_somebody_signs_up_and_has_a_free_plan_and_can_come_back(stage: PagesSta
             assert thief.status == 403, "a link works once"
             thief.post(f"{stage.site}/sign-up/confirm", {"token": link.partition("token=")[2], "organisation": "again"})
             assert thief.status == 403
-        # The address is known now: it gets a link to sign in, and the page says the same as before.
+        # The address is registered now. It gets a sign-in link, and the page does not reveal the difference.
         known, new = request_link(stage, "ann@new.example"), request_link(stage, "bob@new.example")
         assert known == new
         until(lambda: len(stage.mailbox.mails) >= 3, "both are mailed")
@@ -92,12 +92,12 @@ def test_address_gets_one_mail_an_hour_and_all_addresses_a_number(stage: PagesSt
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
         rows = [(email, email, 2_000_000_000) for email in others]
         database.executemany("INSERT INTO sign_ups (email, sha256, requested_at) VALUES (?, ?, ?)", rows)
-    # A known address gets the same page, so nobody learns which addresses are known.
+    # A registered address gets an identical page, so the page does not reveal which addresses are registered.
     late, known = (request_link(stage, email) for email in ("late@robots.example", "acme@example.com"))
     assert late == known
     assert late.startswith("429")
     assert "Too many mails were asked for. None was sent. Try again in 60 min." in late
-    # A link to sign in is made after those before it, so all that was asked for is done once it is there.
+    # Sign-in links are created in order. If the last one exists, all earlier requests are finished.
     stage.mailed_link("acme")
     assert [str(mail["To"]) for mail in stage.mailbox.mails[before:]] == ["acme@example.com"]
 
@@ -122,7 +122,7 @@ def test_one_network_uses_up_its_own_share_of_mails(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("email", ["x", "a@b.example\r\nBcc: c@d.example", "a@b.example, c@d.example", HOSTILE, ""])
-def test_what_is_no_address_is_refused_before_any_mail(stage: PagesStage, email: str) -> None:
+def test_invalid_address_is_refused_and_gets_no_mail(stage: PagesStage, email: str) -> None:
     before = len(stage.mailbox.mails)
     with Visitor(stage.site) as visitor:
         visitor.get("/sign-up")
@@ -150,7 +150,7 @@ def test_forms_without_a_link_are_refused_and_few_in_a_minute(stage: PagesStage)
 
 
 @pytest.mark.parametrize("organisation", ["", "Acme", "\N{SNOWMAN}", "x" * 500, "--", HOSTILE, "../../etc"])
-def test_a_name_is_always_one_and_never_the_same(organisation: str) -> None:
+def test_built_names_are_valid_and_unique(organisation: str) -> None:
     names = {build_name(organisation) for _ in range(50)}
     assert len(names) == 50
     assert all(NAME.fullmatch(name) for name in names)

@@ -38,7 +38,7 @@ def foreign(table: LimitTable, key: bytes) -> int | None:
 
 
 def period(table: LimitTable, key: bytes, count: int) -> None:
-    """Count so much of a quota in the table's own column."""
+    """Count this amount of a quota in the table's own column."""
     row, _, _ = table.find(table.make_key(key), WIDTH, NOW, HAS_PERIODS)
     head = row + table.head_at
     table.words[head + at.CUM], table.words[head + at.PERIOD] = count, 24_306
@@ -46,7 +46,7 @@ def period(table: LimitTable, key: bytes, count: int) -> None:
 
 
 def quota(table: LimitTable, key: bytes = b"acme") -> int | None:
-    """What all columns have counted of a quota."""
+    """Return the sum of a quota over all columns."""
     row = table.peek(table.make_key(key))
     if row is None:
         return None
@@ -163,7 +163,7 @@ def test_limits_are_carried_over_to_another_layout_until_the_last_worker_has_gon
 
     count(old.customers, b"acme", 3, monotonic() + offset)
     after = supervise(workers=2)
-    # What was counted before is there from the first.
+    # Earlier counts are there from the start.
     assert foreign_now(after.customers) == 3
     row = old.customers.peek(key)
     assert row is not None
@@ -205,7 +205,7 @@ def test_two_supervisors_with_different_tables_serve_at_once(supervise: Supervis
     assert one.maintain(monotonic() + NOW).holder
     two = supervise(workers=2)
     new = work()
-    # The first has the identity still, and looks after the tables of both.
+    # The first supervisor still holds the identity, and maintains the tables of both.
     use(old.customers, b"acme", 2)
     use(new.customers, b"acme", 3)
     period(old.quotas, b"acme", 40)
@@ -219,7 +219,7 @@ def test_two_supervisors_with_different_tables_serve_at_once(supervise: Supervis
     period(old.quotas, b"acme", 41)
     use(old.customers, b"acme", 1)
     one.close()
-    # Killed, with one under way.
+    # The process was killed during a request.
     old.close()
     for _ in range(3):
         assert two.maintain(monotonic() + NOW).holder
@@ -233,8 +233,8 @@ def test_two_supervisors_with_different_tables_serve_at_once(supervise: Supervis
 def test_last_counts_of_the_oldest_file_reach_the_newest(
     supervise: Supervise, state: Path, monkeypatch: pytest.MonkeyPatch, slices_before: int
 ) -> None:
-    # A row at a time, and the rounds of the two old files of different lengths: so it happens that the younger's ends
-    # just when the older's last does, having passed by the rows that the older's has written to.
+    # Each slice handles one row, and the two old files have a different number of rows. The younger file's round may
+    # then end together with the older file's last round, after it passed rows that the older one has just written.
     monkeypatch.setattr("edgeproxy.edge.counters.carry.ROWS_PER_CLOCK_READ", 1)
     monkeypatch.setattr("edgeproxy.edge.counters.maintenance.RETIRE_SECONDS", 0.0)
     supervise(workers=1, offset=NOW)
@@ -288,7 +288,7 @@ def test_the_only_copy_of_a_quota_is_on_the_disk(
     for _ in range(5):
         supervisor.maintain(NOW)
     assert tables(state, "quotas") == ["quotas.2.tbl"]
-    # While the other was there still.
+    # The flush happened while the other file was still there.
     assert flushed == [("quotas.2.tbl", ["quotas.1.tbl", "quotas.2.tbl"])]
 
 
@@ -375,7 +375,7 @@ def test_a_flood_of_end_users_takes_no_row_of_a_customer(supervise: Supervise, w
         for number in range(store.end_users.layout.rows + 1):
             use(store.end_users, b"%d" % number, 1)
 
-    with pytest.raises(TableFullError, match="end_users"):  # The index may be full a few rows before the table is.
+    with pytest.raises(TableFullError, match="end_users"):  # The index may fill up a few rows before the table.
         flood()
     assert in_use(store.customers) == 2
     use(store.customers, b"bolt", 1)

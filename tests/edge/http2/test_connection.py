@@ -1,4 +1,4 @@
-"""What comes over a connection: events however its bytes are cut, states of streams, refusals with their sections."""
+"""Received bytes of a connection: events however the bytes are cut, states of streams, and errors by section."""
 
 import struct
 from itertools import pairwise
@@ -75,7 +75,7 @@ def test_settings_are_acknowledged_and_pings_answered() -> None:
     ]
 
 
-# A conversation with all that may be in one: padding, priorities, blocks in parts, trailers, resets, windows.
+# A connection with every element: padding, priorities, split blocks, trailers, resets, windows.
 CONVERSATION = b"".join((
     PREFACE,
     settings((4, 100)),
@@ -126,7 +126,7 @@ EVENTS = [
 
 
 def converse(pieces: list[bytes]) -> tuple[list[tuple[object, ...]], bytes]:
-    """(events, bytes written) where these are read one after another; each answer is of 300 bytes."""
+    """Return the events and the written bytes after these bytes were read in order. Each answer has 300 bytes."""
     peer = Peer(b"y" * 300, greets=False)
     for piece in pieces:
         peer.connection.receive(piece)
@@ -192,11 +192,11 @@ def test_bytes_that_are_no_http2_end_with_goaway(noise: bytes) -> None:
         assert PREFACE.startswith(noise[: len(PREFACE)])
 
 
-# ---- the states of a stream: what each frame does in each of them (section 5.1)
+# ---- the states of a stream: the effect of each frame in each state (section 5.1)
 
 
 def begin(state: str) -> Peer:
-    """A connection whose stream 1 is in this state; stream 3 was begun behind it."""
+    """Return a connection whose stream 1 is in this state. Stream 3 was opened after it."""
     peer = Peer(consumes=False)
     if state == "idle":
         return peer
@@ -240,7 +240,7 @@ INPUT = {
 NOTHING = ""
 CONNECTION_ERROR, RESET = "connection", "reset"
 STATES: list[tuple[str, dict[str, str | tuple[str, int]]]] = [
-    # state, and by frame: nothing, an event, an error and its code
+    # by state and frame: nothing, an event, or an error with its code
     (
         "open",
         {
@@ -356,7 +356,7 @@ def test_each_frame_in_each_state(state: str, name: str, expected: str | tuple[s
     else:
         assert not [each for each in frames if each.kind in (RST_STREAM, GOAWAY)]
         assert [event[0] for event in peer.events if event[1] == 1 and event[0] != "end"] == [expected] * bool(expected)
-    # Whatever became of it, the table and the other stream are what they were.
+    # The table and the other stream are unchanged in every case.
     if peer.closed is None:
         peer.send(frame(PING, 0, 0, b"-" * 8), get(5))
         assert peer.frames()[-1].kind == PING
@@ -388,7 +388,7 @@ TOO_LONG = struct.pack(">I", 16385)[1:] + bytes([DATA, 0]) + word(1)
 
 
 def long_continuation(number: int) -> bytes:
-    """16,384 bytes of a block, a field and a half of it."""
+    """Return a CONTINUATION frame of 16,384 bytes with two fields."""
     return frame(CONTINUATION, 0, number, literal(b"a", b"~" * 8184) + literal(b"b", b"~" * 8184))
 
 
@@ -548,7 +548,7 @@ def test_a_block_that_is_not_of_a_stream_any_more_still_fills_the_table() -> Non
 
 
 class Client:
-    """The library h2 over a Peer."""
+    """The library h2 connected to a Peer."""
 
     def __init__(self, body: bytes) -> None:
         self.peer = Peer(body, greets=False)
@@ -557,7 +557,7 @@ class Client:
         self.events: list[h2.events.Event] = []
 
     def exchange(self) -> None:
-        """Pass bytes both ways until there are no more."""
+        """Pass bytes in both directions until none are left."""
         while (out := self.h2.data_to_send()) or self.peer.written:
             self.peer.connection.receive(out)
             written = bytes(self.peer.written)

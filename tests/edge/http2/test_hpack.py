@@ -1,4 +1,4 @@
-"""Field blocks: the examples of RFC 7541, what is refused, and the library hpack as a second encoder and reader."""
+"""Field blocks: the examples of RFC 7541, refusals, and the library hpack as a second encoder and decoder."""
 
 import hpack
 import pytest
@@ -115,7 +115,7 @@ def test_the_requests_of_appendix_c(blocks: list[str]) -> None:
 
 @pytest.mark.parametrize("blocks", [C5, C6], ids=["C.5", "C.6"])
 def test_the_evictions_of_appendix_c(blocks: list[str]) -> None:
-    """The answers there, with a table of 256 bytes."""
+    """The responses of RFC 7541 with a table of 256 bytes."""
     reader = decoder()
     assert reader.decode(integer(256, 5, 0x20)) == []
     sizes = []
@@ -190,12 +190,12 @@ def test_heads_that_are_too_large_are_read_to_their_end() -> None:
     assert reader.decode(block([(b"a", b"b")] * 4)) == [OVERSIZED]
     assert reader.decode(block([(b"a", b"b" * 40)]) + literal(b"c", b"d", 0x40)) == [OVERSIZED]
     assert reader.decode(b"\xbe") == [b"c: d"]
-    # An index of one byte stands for as much as its entry has, whoever counts the bytes of the block.
+    # An index of one byte counts as many bytes as its entry has, not one.
     assert reader.decode(literal(b"n", b"v" * 20, 0x40) + b"\xbe") == [OVERSIZED]
 
 
 def test_crumbs_of_a_cookie_count_as_one_field() -> None:
-    """As many crumbs as the bytes of their one line allow, in any order and from any table."""
+    """A cookie may have as many crumbs as one line with all of them would allow, in any order and from any table."""
     crumbs = [(b"cookie", b"%02d" % number) for number in range(10)]
     joined = len(b"cookie: " + b"; ".join(value for _, value in crumbs))
     for extra, bytes_max, is_whole in ((1, joined + 4, True), (2, joined + 8, False), (1, joined + 3, False)):
@@ -218,7 +218,7 @@ SKIPPED: bytes = (
     b"\x3f\x81\x0a" + literal(b"a", b"1", 0x40) + b"\x82\xbe\x84" + literal(b"long", b"v" * 300) + b"\x7e\x012"
     + literal(b"larger than the table", b"v" * 5000, 0x40) + literal(b"b", b"3", 0x40) + literal(b"c", b"4", 0x40)
 )  # fmt: skip
-"""A size of the table, indexes, literals of all kinds, an entry that empties the table, and two that stay."""
+"""The block has a table size, indexes, literals of all kinds, an entry that empties the table, and two that stay."""
 
 
 @pytest.mark.parametrize("size", [3, 4, 7, 100, 5100])
@@ -274,7 +274,7 @@ def test_any_bytes_are_read_as_another_reader_does_or_refused(blocks: list[bytes
             decoded = reader.decode(each)
         except Http2ConnectionError:
             return
-        # What is read here and not there are long integers, and sizes that the other has not been told of.
+        # hpack refuses long integers, and table sizes that it was not configured for. This decoder accepts them.
         try:
             expected = [format_line(bytes(field[0]), bytes(field[1])) for field in other.decode(each, raw=True)]
         except hpack.HPACKError:

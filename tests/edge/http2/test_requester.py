@@ -1,4 +1,4 @@
-"""The client's role towards upstreams: whatever these send, and however it is cut, nothing is raised."""
+"""The client's role towards upstreams: no bytes of an upstream, however they are cut, raise an exception."""
 
 import random
 
@@ -37,7 +37,7 @@ ANSWERS = create_answer_limits(LIMITS.head)
 
 
 class Call(AnsweredStream):
-    """A stream that notes what it is told."""
+    """A stream that records its events."""
 
     def __init__(self) -> None:
         super().__init__(0, 0, 0)
@@ -62,7 +62,7 @@ class Call(AnsweredStream):
 
 
 def opened(calls: int = 1) -> tuple[Requester, list[Call], bytearray]:
-    """A connection with so many requests under way, and what it has written."""
+    """Return a connection with this number of open requests, and the bytes that it has written."""
     written = bytearray()
     http2 = Requester(written.extend, lambda parts: [written.extend(part) for part in parts] and None, ANSWERS)
     streams = [Call() for _ in range(calls)]
@@ -174,7 +174,7 @@ LONG_FIELDS = {
 
 
 def long_head(number: int, fields: list[tuple[bytes, bytes]], *, ended: bool) -> bytes:
-    """A block that ends with an entry for the table."""
+    """Return the frames of a long head. Its last field adds an entry to the table."""
     whole = block(fields) + literal(b"known", b"1", 0x40)
     first, *rest = [whole[start : start + 16384] for start in range(0, len(whole), 16384)]
     frames = [frame(HEADERS, END_STREAM if ended else 0, number, first)]
@@ -262,7 +262,7 @@ def test_frames_of_any_kind_cut_anywhere_raise_nothing(seed: int) -> None:
     assert http2.is_over or len(http2.streams) <= len(calls)
 
 
-# ---- streams that nobody waits for
+# ---- streams without a waiting client
 
 
 class Clock:
@@ -273,7 +273,7 @@ class Clock:
 
 
 def abandoned(count: int) -> tuple[Requester, list[Call], bytearray, Clock]:
-    """A connection with a request and so many more, which are reset."""
+    """Return a connection with one open request and this number of reset ones."""
     written, clock = bytearray(), Clock()
     http2 = Requester(written.extend, lambda parts: [written.extend(part) for part in parts] and None, LIMITS, clock)
     http2.streams_max = 100
@@ -312,7 +312,7 @@ def test_abandoned_answer_is_dropped_as_it_arrives() -> None:
     written.clear()
     interim = head(number, (b":status", b"103"))
     http2.receive(settings() + interim + head(number) + frame(DATA, 0, number, bytes(16384)) * 3)
-    http2.receive(head(number, (b"x", b"y")))  # Malformed: these trailers do not end it.
+    http2.receive(head(number, (b"x", b"y")))  # These trailers lack END_STREAM, so they are malformed.
     http2.reset(http2.unread[number], ErrorCode.CANCEL)
     assert count_resets(written[9:]) == 0
     assert streams[-1].events == []
@@ -361,7 +361,7 @@ def test_a_connection_that_many_have_left_takes_no_more_requests() -> None:
 
 
 def uploads(count: int, window: int) -> tuple[Requester, list[Call]]:
-    """So many uploads, each of more than the window of the connection, which is also that of each stream."""
+    """Open uploads that each exceed the window of the connection, which is also the window of each stream."""
     http2, _, _ = opened(0)
     http2.receive(settings((4, window)))
     if window > 65535:
@@ -385,7 +385,7 @@ def test_an_upload_that_is_not_taken_leaves_others_of_the_window(window: int) ->
 
 
 def test_an_upload_that_is_taken_by_halves_of_the_window_goes_on() -> None:
-    """Many services open a window again once half of it was taken."""
+    """Many services send WINDOW_UPDATE after half of a window is used."""
     window = 65535
     http2, (upload, _) = uploads(2, window)
     http2.send_data(upload, bytes(10 * window), ended=True)

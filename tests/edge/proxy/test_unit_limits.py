@@ -1,4 +1,4 @@
-"""Limits in tokens: what a request reserves, what its answer is charged, and what passes when many come at once."""
+"""Limits in tokens: the reservation of a request, the charge of its answer, and the total under concurrency."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def find_route(edge: Edge) -> dict[str, Any]:
 
 @pytest.fixture
 def edge(edge: Edge) -> Edge:
-    """An edge with a thousand tokens a minute, of which each request reserves a hundred."""
+    """An edge with a limit of a thousand tokens a minute. Each request reserves a hundred."""
     edge.config["meters"] = {"all": {"count": "total_tokens", "missing": "bytes/10"}}
     find_route(edge)["response_usage"] = "openai"
     find_route(edge)["errors"] = "problem"
@@ -34,7 +34,7 @@ def stated(tokens: int) -> bytes:
 
 
 def answers(edge: Edge, *tokens: int) -> None:
-    """Each request is answered with the next number of tokens; one of 0 is an error of the upstream."""
+    """Answer each request with the next number of tokens. For 0, answer with an error."""
     numbers = iter(tokens)
 
     def answer(_: object) -> bytes:
@@ -123,7 +123,7 @@ async def test_a_limit_of_requests_beside_one_of_tokens_has_a_row_of_its_own(edg
 
 
 async def test_two_hundred_streams_at_once_admit_only_those_that_fit(edge: Edge) -> None:
-    """The promise: within the limit, and what answers take beyond their reservations."""
+    """The guarantee: the total stays within the limit, plus the tokens that answers use beyond their reservations."""
     limited(edge, {"name": "tokens", "rate": "100000/min", "of": "all", "reserve": 1000})
     clients = [await edge.client() for _ in range(200)]
     for client in clients:
@@ -141,18 +141,18 @@ async def test_two_hundred_streams_at_once_admit_only_those_that_fit(edge: Edge)
     assert edge.in_use() == 0
 
 
-# ---- what a request tells
+# ---- reservations from the request's body
 
 
 @pytest.fixture
 def telling(edge: Edge) -> Edge:
-    """The same edge, where each request reserves what its body tells, and at most 500."""
+    """An edge that reserves the tokens named in the request's body, at most 500."""
     limited(edge, {**LIMIT, "reserve": "request", "reserve_max": 500})
     return edge
 
 
 def prompt(max_tokens: int, size: int = 400, *fields: str) -> bytes:
-    """A request with so many bytes of text for an answer of so many tokens."""
+    """Return a request with this number of bytes of text, and this limit of output tokens."""
     return post(compact({"max_tokens": max_tokens, "prompt": "x" * size}), *fields)
 
 

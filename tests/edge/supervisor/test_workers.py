@@ -1,4 +1,4 @@
-"""Workers as processes: stand-ins in a worker's place, which behave as each test wants."""
+"""Workers as processes. Stand-ins replace the workers, and each test chooses their behaviour."""
 
 import asyncio
 import os
@@ -21,7 +21,7 @@ __all__ = ["importable"]
 
 
 def addresses(*known: str) -> SetEndpoints:
-    """Where an upstream can be reached."""
+    """Return a message with the addresses of an upstream."""
     return SetEndpoints(1, {"a": [EndpointAddresses(list(known), [])]})
 
 
@@ -55,7 +55,7 @@ def test_a_worker_inherits_its_channel_and_the_sockets_and_nothing_else() -> Non
 def test_failed_start_of_all_workers_states_the_reason(
     behaviour: str, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "LAST_WORDS_SECONDS", 20.0)  # A busy machine takes its time to end a process.
+    monkeypatch.setattr(workers, "LAST_WORDS_SECONDS", 20.0)  # A busy machine needs time to end a process.
 
     async def scene(workers: Workers, address: Address) -> None:
         with pytest.raises(WorkersFailedError, match=f"^{why}$"):
@@ -185,7 +185,7 @@ def test_stopped_worker_delays_no_other_worker() -> None:
 
 
 def test_challenges_are_served_when_each_worker_has_answered() -> None:
-    """The authority may reach any worker, so one that was stopped meanwhile is waited for."""
+    """The authority may reach any worker, so the supervisor waits for a stopped worker too."""
 
     async def scene(workers: Workers, address: Address) -> None:
         workers.publish(AcmeChallenges({}, {}, 1))
@@ -215,14 +215,17 @@ def test_a_worker_that_hangs_is_replaced(capfd: pytest.CaptureFixture[str]) -> N
         assert hanging.ended.result() == -signal.SIGKILL
         assert other in workers.workers
 
-    # Long enough for the other to be heard on a busy machine.
+    # Long enough for the other worker to send a message on a busy machine.
     assert run(scene, silence=3.0) == [0, 0]
     (died,) = [line for line in "".join(capfd.readouterr()).splitlines() if "worker died" in line]
     assert "it said nothing for 3 s" in died
 
 
 def test_a_worker_that_is_busy_reporting_limits_does_not_hang() -> None:
-    """Its Alive is not sent behind a report, of which there is one in each turn of its loop: it was killed."""
+    """The worker sends Alive before its reports, and it has a report in each turn.
+
+    Behind the reports, Alive came too late.
+    """
     beats = 0
 
     async def scene(workers: Workers, address: Address) -> None:

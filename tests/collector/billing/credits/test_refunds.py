@@ -1,4 +1,4 @@
-"""Money goes back once, whatever is lost on the way, and the run takes up what nobody knows the fate of."""
+"""A refund is paid once, whatever fails on the way. The credits job resumes refunds whose outcome is unknown."""
 
 import asyncio
 import time
@@ -42,17 +42,20 @@ ACME = "id-acme"
 
 
 def later() -> float:
-    """When what is held now is taken up again; at the time of the test, as it may come minutes after its module."""
+    """Return a Unix time after the retry delay of refunds that are held now.
+
+    It is not a constant, because a test may run minutes after its module was imported.
+    """
     return time.time() + 300
 
 
 class Faulty(Stripe):
-    """A client of which calls fail: by the name of the call what becomes of the next ones."""
+    """A client whose next refund calls fail. `faults` says how."""
 
     def __init__(self, settings: StripeSettings) -> None:
         super().__init__(settings, {"STRIPE_SECRET_KEY": KEY})
         self.faults: list[tuple[CallOutcome, bool]] = []
-        """What the next refunds come to, and whether they are made all the same."""
+        """For each of the next refunds: the outcome of the call, and whether Stripe creates the refund nevertheless."""
 
     async def call(self, name: str, /, *ids: str, key: str | None = None, **params: Any) -> dict[str, Any]:
         if name == "v1.refunds.create" and self.faults:
@@ -64,7 +67,7 @@ class Faulty(Stripe):
 
 
 async def pay(client: stripe.StripeClient) -> str:
-    """A payment of 10.00 USD."""
+    """Pay 10.00 USD and return the payment intent."""
     parameters: Any = {"amount": 1000, "currency": "usd", "payment_method": "pm_card_visa", "confirm": True}
     parameters["return_url"] = "https://shop.example"
     made = await client.v1.payment_intents.create_async(parameters)
@@ -73,7 +76,7 @@ async def pay(client: stripe.StripeClient) -> str:
 
 
 def play(url: str, sandbox: Sandbox, work: Callable[[Database, Faulty, str], Awaitable[None]]) -> None:
-    """Do something with a customer who has bought credits."""
+    """Run `work` with a customer that has bought credits."""
     intent = sandbox.run(pay)
 
     async def do() -> None:
@@ -98,7 +101,7 @@ def play(url: str, sandbox: Sandbox, work: Callable[[Database, Faulty, str], Awa
         ([(CallOutcome.REFUSED, False)], "failed"),
     ],
 )
-def test_a_refund_is_made_once_whatever_is_lost(
+def test_a_refund_is_created_once_although_calls_fail(
     sqlite_database: str, own_sandbox: Sandbox, faults: list[tuple[CallOutcome, bool]], ends: str
 ) -> None:
     async def work(database: Database, client: Faulty, intent: str) -> None:
@@ -150,7 +153,7 @@ def test_a_refund_that_was_made_is_none_that_failed_where_the_database_is_away_t
 def test_refund_whose_booking_is_rolled_back_is_not_sent(
     postgresql: Postgresql, own_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, is_answered: bool
 ) -> None:
-    """Another collector may answer the same request meanwhile."""
+    """The key of the request may get an answer from another collector while this one holds the refund."""
     url = postgresql.database()
 
     async def work(database: Database, client: Faulty, intent: str) -> None:
@@ -180,7 +183,7 @@ def test_refund_whose_booking_is_rolled_back_is_not_sent(
     play(url, own_sandbox, work)
 
 
-def test_nothing_is_done_where_nothing_is_sold(sqlite_database: str) -> None:
+def test_credits_job_does_nothing_without_credits_for_sale(sqlite_database: str) -> None:
     async def work() -> None:
         async with opened(sqlite_database, "acme") as database:
             for billing in (None, Billing(plans=Path("plans.yaml"))):

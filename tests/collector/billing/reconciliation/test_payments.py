@@ -1,4 +1,4 @@
-"""Whatever moves at Stripe's side is in the journal, to the cent, and what one of the two books lacks is found."""
+"""The journal has every movement at Stripe, to the cent, and reconciliation finds each missing one on either side."""
 
 import asyncio
 import time
@@ -51,39 +51,42 @@ OURS = {CUSTOMER: ACME}
 
 
 class Company:
-    """A company that sells through Stripe, with our books of it."""
+    """A company that sells through Stripe, with our books."""
 
     def __init__(self, database: Database, stripe: Stripe, began: int) -> None:
         self.database = database
         self.began = began
-        """The Unix second at which it began, by Stripe's clock: others use this sandbox, too."""
+        """The start of the company in Unix seconds of Stripe's clock. Other companies use this sandbox too."""
         self.stripe = stripe
         self._calls = 0
         self._customer = ""
 
     async def call(self, name: str, /, *ids: str, **parameters: Any) -> Any:
-        """Call Stripe, each time as a new request."""
+        """Call Stripe with a new idempotency key."""
         self._calls += 1
         return await self.stripe.call(name, *ids, key=f"{time.time_ns()}-{self._calls}", **parameters)
 
     async def pay(self, cents: int, metadata: dict[str, str], card: str = "pm_card_visa") -> str:
-        """Have somebody pay; return the payment intent."""
+        """Create a payment and return its payment intent."""
         parameters = {"currency": "usd", "payment_method": card, "confirm": True, "metadata": metadata}
         parameters["return_url"] = "https://shop.example"
         return str((await self.call("v1.payment_intents.create", amount=cents, **parameters))["id"])
 
     async def buy(self, cents: int) -> str:
-        """Have credits bought, and booked; return the payment intent."""
+        """Buy credits and book them. Return the payment intent."""
         intent = await self.pay(cents, OURS)
         await self.book_purchase(intent, cents)
         return intent
 
     async def book_purchase(self, intent: str, cents: int) -> None:
-        """Book credits that were bought with this payment intent."""
+        """Book the purchase of credits paid with this payment intent."""
         await write(self.database, credits.book_purchase, ACME, Payment(f"cs_{intent}", intent, cents * CENT))
 
     async def invoice(self, cents: int, card: str = "pm_card_visa", state: str = "open", **pay: Any) -> str:
-        """Have an invoice finalized, and paid where something is due, unless `pay` is None; return Stripe's id."""
+        """Create and finalize an invoice, and pay it if an amount is due. Return Stripe's id.
+
+        The invoice stays unpaid with `by="nobody"`.
+        """
         if not self._customer:
             self._customer = (await self.call("v1.customers.create", name="acme"))["id"]
         number = f"invoice-{self.began}-{self._calls}"
@@ -114,7 +117,7 @@ class Company:
         return str(payment["payment"]["payment_intent"])
 
     async def compare(self) -> list[tuple[str, str, int, int]]:
-        """Reconcile the days around now; return the rows that differ."""
+        """Reconcile the days around now. Return the rows with a difference."""
         now = time.time()
         span = Span(int(now) - DAY, int(now) + 20 * DAY)
         await payments.reconcile_span(self.database, self.stripe, span, now)
@@ -133,7 +136,7 @@ class Company:
 
 
 def play(url: str, sandbox: Sandbox, work: Callable[[Company], Awaitable[None]]) -> None:
-    """Do something with a company."""
+    """Run `work` with a company."""
 
     async def do() -> None:
         client = Stripe(Settings(base=sandbox.url), {"STRIPE_SECRET_KEY": KEY})
@@ -152,7 +155,7 @@ def play(url: str, sandbox: Sandbox, work: Callable[[Company], Awaitable[None]])
 
 @only_sqlite("database")
 def test_a_customers_balance_is_stripes_whoever_has_credited_it(database: str, own_sandbox: Sandbox) -> None:
-    """Somebody bills our customer in the dashboard, and credits a part of that, which pays invoices of ours, too."""
+    """A person bills our customer in Stripe's dashboard and credits a part, and that balance also pays our invoices."""
 
     async def work(company: Company) -> None:
         stripe = company.stripe
@@ -170,7 +173,7 @@ def test_a_customers_balance_is_stripes_whoever_has_credited_it(database: str, o
             return str(draft["id"])
 
         async def is_stripes(cents: int) -> None:
-            for _ in range(2):  # Webhooks come twice.
+            for _ in range(2):  # Webhooks are delivered twice.
                 for invoice in await stripe.list_all("v1.invoices.list", customer=customer):
                     await company.refresh(invoice["id"])
                 for note in await stripe.list_all("v1.credit_notes.list", customer=customer):
@@ -199,7 +202,7 @@ def test_a_customers_balance_is_stripes_whoever_has_credited_it(database: str, o
 
 @pytest.mark.both_databases
 def test_a_balance_that_somebody_has_set_at_stripe_is_in_the_books(database: str, own_sandbox: Sandbox) -> None:
-    """A former system has left a credit, and a person adds to it, owes it, and finalizes a draft of ours."""
+    """The customer has a credit of a former system. A person adds to it, makes it a debt, and finalizes our draft."""
 
     async def work(company: Company) -> None:
         of, stripe = company.database, company.stripe
@@ -222,11 +225,11 @@ def test_a_balance_that_somebody_has_set_at_stripe_is_in_the_books(database: str
         await company.invoice(500)
         await is_stripes(-200)
         await adjust(-1000)
-        for _ in range(2):  # Webhooks come twice.
+        for _ in range(2):  # Webhooks are delivered twice.
             fetched = await StripeObjects(stripe).fetch("customer", customer)
             await write(of, foreign_balance.apply_stripe_customer, fetched)
         await is_stripes(-1200)
-        await adjust(1500)  # Of which no webhook comes.
+        await adjust(1500)  # This change has no webhook.
         now = time.time()
         span = Span(int(now) - DAY, int(now) + 20 * DAY)
         balances = CustomerBalances(of, stripe)
@@ -246,7 +249,7 @@ def test_a_balance_that_somebody_has_set_at_stripe_is_in_the_books(database: str
         assert rows == [("acme", "customer balance", -30, -30)]
         await is_stripes(-30)
         assert (await company.fetch_accounts())["receivable"] == 1200
-        async with of.writing() as connection:  # A person accepts it as it is.
+        async with of.writing() as connection:  # A person accepts the invoice unchanged.
             accepted = sa.update(invoices_table).where(match_book_text(connection, invoices_table.c.stripe_id, by_hand))
             await connection.execute(accepted.values(state="open", held_why=None, accepted_why="it is right"))
         await company.refresh(by_hand)
@@ -259,7 +262,7 @@ def test_a_balance_that_somebody_has_set_at_stripe_is_in_the_books(database: str
 def test_what_the_balance_takes_of_an_invoice_is_owed_by_nobody_from_the_start(
     database: str, own_sandbox: Sandbox
 ) -> None:
-    """It stays so though the rest is never paid."""
+    """The balance's part stays settled even if the customer never pays the rest."""
 
     async def work(company: Company) -> None:
         await company.invoice(-500)
@@ -293,7 +296,7 @@ def test_the_journals_cash_is_stripes_balance_whatever_moved_it(database: str, o
         balance = StripeBalance(company.database, company.stripe)
         await balance.sync(time.time())
         bought = await company.buy(10_000)
-        await company.pay(777, {})  # For another business of the same account.
+        await company.pay(777, {})  # It belongs to another business of this Stripe account.
         held = await write(company.database, credits.hold_refund, ALICE, f"cs_{bought}", "r1", 500 * CENT, "asked")
         await RefundSender(company.database, company.stripe).send_refund(held)
         made = await company.call("v1.refunds.create", payment_intent=bought, amount=250)
@@ -327,9 +330,9 @@ def test_the_journals_cash_is_stripes_balance_whatever_moved_it(database: str, o
         lost = await company.invoice(6_000, "pm_card_createDispute")
         (dispute,) = await company.stripe.list_all("v1.disputes.list", payment_intent=await company.find_intent(lost))
         await company.call("v1.disputes.close", dispute["id"])
-        await company.invoice(-5_000)  # The next invoice is paid by it.
+        await company.invoice(-5_000)  # This credit pays the next invoice.
         await company.invoice(9_000)
-        await company.invoice(30)  # Too small: it is on the next one.
+        await company.invoice(30)  # The amount is too small to charge, so it moves to the next invoice.
         await company.invoice(1_000)
         written_off = await company.invoice(2_000, by="nobody")
         await company.call("v1.invoices.mark_uncollectible", written_off)
@@ -422,7 +425,7 @@ def test_a_repair_books_what_lost_webhooks_have_missed_and_nothing_twice(databas
 def test_payments_agree_at_whatever_step_a_collector_stopped_for_days(
     database: str, own_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In each round the collector hears of one step more, stops for days, and compares as soon as it is back."""
+    """In round n the collector has processed n steps before it stops for days. It compares when it is back."""
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY)
     rows_of_rounds: list[list[Any]] = []
 
@@ -458,7 +461,7 @@ def test_payments_agree_at_whatever_step_a_collector_stopped_for_days(
             now += 3 * DAY
             own_sandbox.advance(3 * DAY)
             with pytest.raises(payments.BooksIncompleteError) if heard == 1 else nullcontext():
-                # Events that could not be applied now are no difference yet.
+                # Postponed events do not count as differences yet.
                 kept = processor._table
                 processor._table = {**kept, "invoice": fail} if heard == 1 else kept
                 try:

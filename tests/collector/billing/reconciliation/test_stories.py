@@ -1,5 +1,6 @@
-"""Months of many customers and whatever happens to invoices, cards and credits, by two collectors that are killed at
-any moment, with webhooks that are lost, doubled and reordered: our books are Stripe's, to the cent.
+"""Months of many customers, with random invoices, cards and credits: our books equal Stripe's, to the cent.
+
+Two collectors are killed at random times. Webhooks are lost, duplicated and reordered.
 """
 
 import asyncio
@@ -63,12 +64,12 @@ FAULTS: list[dict[str, Any]] = [
 MANY = int(os.environ.get("EDGEPROXY_SOAK_CUSTOMERS", "1000"))
 MONTHS = ((JANUARY, FEBRUARY), (FEBRUARY, MARCH), (MARCH, APRIL))
 SETTLE_SECONDS = 300.0, 2.0
-"""Seconds that work may take to be done: in all, and for each customer."""
+"""Seconds that due work may take: a base, and an amount for each customer."""
 KILL_SECONDS = 12.0
-"""Seconds between two kills at most."""
+"""The longest time between two kills, in seconds."""
 AT_ONCE = 8
 EXPECTED_ACTS = 25
-"""Kinds of acts that a thousand customers come to at least."""
+"""The least number of different acts among a thousand customers."""
 
 
 class Run:
@@ -91,10 +92,11 @@ class Run:
         self._pool = ThreadPoolExecutor(AT_ONCE)
 
     def to(self, moment: float) -> None:
-        """Let time pass up to a moment, there as here."""
+        """Advance the clocks of the sandbox and of the collectors to a moment."""
         deadline = monotonic() + self.settle_seconds
         while (now := self.now()) < moment:
-            with suppress(TimeoutError):  # What is due at the end of a month of a thousand takes the sandbox a while.
+            # The due work at the end of a month of a thousand customers takes the sandbox a while.
+            with suppress(TimeoutError):
                 self.sandbox.control("clock", {"now": moment})
             assert monotonic() < deadline
         write_offset(self._clock, now - time())
@@ -111,7 +113,7 @@ class Run:
         self.sandbox.faults(*(FAULTS if is_on else []), seed=self._seed)
 
     async def each(self, *acts: Callable[[Story], None]) -> None:
-        """Have these done by or about each customer, several at a time, once it is seen what Stripe has."""
+        """Refresh the copy of Stripe's objects, then perform these acts for each customer, several in parallel."""
         self.set_faults(False)
         await asyncio.to_thread(self.company.look)
         self.set_faults(True)
@@ -125,7 +127,7 @@ class Run:
         )
 
     async def settle(self) -> None:
-        """Wait until all that is due is done; meanwhile minutes pass, after which failures are tried again."""
+        """Wait until all due work is done. The clock advances meanwhile, so that failed work is retried."""
         deadline = monotonic() + self.settle_seconds
         while left := await self._count_due(self.now()):
             assert monotonic() < deadline, left
@@ -133,7 +135,7 @@ class Run:
             await asyncio.to_thread(self.to, self.now() + 31)
 
     async def _count_due(self, now: float) -> dict[str, int]:
-        """Return the number of what is due, by what it is, without zeros."""
+        """Return the amount of due work by kind, without zeros."""
         table = invoices.c
         statements = {
             "invoices": sa.select(sa.func.count()).where(
@@ -154,7 +156,7 @@ class Run:
         return {what: count for what, count in counts.items() if count}
 
     async def kill_now_and_then(self, seconds: float) -> None:
-        """Kill a collector, and start it again, until `is_over`; the last one is up then."""
+        """Kill and restart collectors until `is_over`. All collectors run at the end."""
         while not self.is_over.is_set():
             await asyncio.to_thread(kill_and_start, self.chance.choice(self.company.collectors))
             self.kills += 1
@@ -163,7 +165,7 @@ class Run:
 
 
 def kill_and_start(collector: Collector) -> None:
-    """Kill a collector, and start it again, once its port is free."""
+    """Kill a collector, and restart it when its port is free."""
     collector.kill()
 
     def start() -> bool:
@@ -175,7 +177,7 @@ def kill_and_start(collector: Collector) -> None:
 
 
 async def live(run: Run) -> None:
-    """Live through the months."""
+    """Play all months."""
     chance = run.chance
     await run.each(Story.begin)
     await run.settle()
@@ -214,7 +216,7 @@ async def fetch_accounts(database: Database) -> dict[str, int]:
 
 
 async def wait_for_books(run: Run) -> None:
-    """Wait until events that were lost have been found, and all that moved and happened is booked."""
+    """Wait until lost events are recovered and every movement is booked."""
     of_events = sa.select(sa.func.count()).where(webhook_events.c.state.in_(("waiting", "dead")))
     of_invoices = sa.select(sa.func.count()).select_from(invoices).where(sa.text(UNBOOKED_INVOICES))
     of_notes = sa.select(sa.func.count()).select_from(credit_notes).where(sa.text(UNBOOKED_CREDIT_NOTES))
@@ -260,7 +262,7 @@ async def check_books(run: Run) -> None:
         if state in ("draft", "held", "waived") or stripe_id is None:
             continue
         if state == "void" and stripe_id not in theirs:
-            continue  # It was a draft there, and a draft is deleted.
+            continue  # It was a draft, and Stripe deletes drafts.
         their = theirs[stripe_id]
         is_due = their["status"] in ("open", "uncollectible")
         expected = (
@@ -298,7 +300,7 @@ async def check_books(run: Run) -> None:
 
 
 async def check_repair(run: Run) -> None:
-    """A repair changes nothing, the second time as little as the first."""
+    """A repair changes nothing, either time."""
     span = Span(JANUARY - DAY, APRIL + 60 * DAY)
     booked = sa.select(sa.func.count()).select_from(credit_transactions)
     before = await count(run.database, booked)
@@ -316,7 +318,7 @@ async def check_repair(run: Run) -> None:
         raised = {row[0]: row[1] for row in await connection.execute(kinds)}
     print(raised)
     assert not raised.keys() & {"webhook_event_failed", "invoice_failed"}
-    # Stripe refunds no charge that its card holder has disputed meanwhile.
+    # Stripe refunds no charge that the card holder has disputed.
     failed_notes = sa.select(alerts.c.title).where(
         alerts.c.kind == "credit_note_failed", alerts.c.title.not_like("%has been charged back%")
     )
@@ -326,7 +328,7 @@ async def check_repair(run: Run) -> None:
 
 @pytest.fixture
 def build_company(tmp_path: Path) -> Iterator[Callable[..., Company]]:
-    """What makes a company, its collectors on a database and a sandbox."""
+    """Return a function that creates a company with collectors, a database and a sandbox."""
     with ExitStack() as ends:
 
         def build(database: str, **billing: Any) -> Company:

@@ -1,4 +1,4 @@
-"""Requests over HTTP/2: everything that one over HTTP/1.1 has, on a stream of its own."""
+"""Requests over HTTP/2: each stream has all features of an HTTP/1.1 request."""
 
 import asyncio
 import hashlib
@@ -30,7 +30,7 @@ def edge(edge: Edge) -> Edge:
 
 
 async def lines(edge: Edge, n: int) -> list[dict[str, object]]:
-    """The lines of the access log, `n` of them."""
+    """Return the first `n` lines of the access log."""
     file = edge._folder / "access.log"
     await edge.until(lambda: file.exists() and file.read_bytes().count(b"\n") >= n, f"{n} lines")
     return [orjson.loads(line) for line in file.read_bytes().splitlines()]
@@ -79,8 +79,8 @@ async def test_it_is_spoken_by_default(edge: Edge) -> None:
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 BROWSERS = {
-    # Settings in their order, what is added to the connection's window, priorities sent before (stream, depends on,
-    # weight), the first stream, and the order of the pseudo-header fields.
+    # Settings in order, the increment of the connection's window, priorities (stream, depends on, weight), the first
+    # stream, and the order of the pseudo-header fields.
     "Chrome 126": ([(1, 65536), (2, 0), (4, 6291456), (6, 262144)], 15663105, [], 1, "masp"),
     "Firefox 115": (
         [(1, 65536), (4, 131072), (5, 16384)],
@@ -97,7 +97,7 @@ BROWSERS = {
 
 @pytest.mark.parametrize("browser", BROWSERS)
 async def test_browsers_begin_with_their_own_settings_windows_and_priorities(edge: Edge, browser: str) -> None:
-    """As they are known by their fingerprints: settings, window, priorities and the order of pseudo-header fields."""
+    """These are the browsers' fingerprints: settings, window, priorities and the order of pseudo-header fields."""
     settings, window, priorities, first, order = BROWSERS[browser]
     body = b"x" * 300_000
     edge.upstream.answers(lambda request: ok(body))
@@ -127,7 +127,7 @@ async def test_browsers_begin_with_their_own_settings_windows_and_priorities(edg
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_a_preface_behind_a_request_is_a_bad_request(edge: Edge, together: bool) -> None:
-    """A proxy in front may send requests of several clients over one connection: none of them may change it."""
+    """A proxy in front may send requests of several clients over one connection. No client may switch its protocol."""
     client = await edge.client()
     if together:
         await client.sends(get("/other") + PREFACE)
@@ -164,7 +164,7 @@ async def test_half_a_preface_gets_no_longer_than_any_head(edge: Edge) -> None:
     await other.gets_eof()
 
 
-# ---- what a request has
+# ---- features of a request
 
 
 async def test_limits_count_streams_as_requests(edge: Edge) -> None:
@@ -266,7 +266,7 @@ async def test_trailers_pass_both_ways(edge: Edge) -> None:
 
 
 async def test_an_early_answer_to_a_running_upload_is_not_lost(edge: Edge) -> None:
-    """It is not reset at once: some clients drop the answer then."""
+    """The edge delays its reset, because some clients drop the answer on a reset."""
     edge.config["limits"] = {"body": "100KiB"}
     client = await http2(edge)
     number = await client.begins_request("POST", "/public/", ended=False)
@@ -351,7 +351,7 @@ async def test_an_upstream_that_has_not_understood_the_key_gets_no_websocket(swi
 
 
 async def test_an_answer_that_opens_no_websocket_does_not_pass_for_one(switching: Edge) -> None:
-    """Any 2xx is the open WebSocket to a client, such as a page of another site, which would read the body there."""
+    """A 2xx opens the WebSocket in the view of a client, and the script of another site could read its body."""
     switching.config["routes"].insert(0, {"path": "/fixed", "respond": {"status": 200, "body": "as it is"}})
     client = await http2(switching)
     for path, status, told in (("/ws", 200, 502), ("/public/", 204, 502), ("/ws", 403, 403)):
@@ -379,7 +379,7 @@ async def test_drain_sends_two_goaways_and_serves_earlier_streams(edge: Edge) ->
         assert (await client.goaway()).last_stream_id == (1 << 31) - 1
         assert (await client.goaway()).last_stream_id == number
         await upstream.sends(ok())
-        # The library takes nothing more for what came before the GOAWAY, though the rules have it (section 6.8).
+        # The library refuses frames on streams from before the GOAWAY, although the RFC allows them (section 6.8).
         with pytest.raises((Cut, ConnectionError, ProtocolError)):
             await client.answer_of(number)
     finally:
@@ -411,7 +411,7 @@ async def test_a_client_that_leaves_ends_all_its_requests(edge: Edge) -> None:
 
 
 async def test_answers_that_come_with_the_reset_of_their_client_are_dropped(edge: Edge) -> None:
-    """They are kept to the end of the turn, and by then nothing can be written."""
+    """The answers are buffered until the end of the turn. By then the connection is gone."""
     client = await http2(edge)
     for _ in range(2):
         await client.begins_request("GET", "/public/")

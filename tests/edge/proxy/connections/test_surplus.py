@@ -1,7 +1,7 @@
-"""Answers that go on behind their end: they are whole, and their connection serves no further request.
+"""Bytes after the end of an answer: the answer is whole, and its connection serves no further request.
 
-What comes in one read with an answer is in the tables of the contract. Here is what only a worker shows: what is
-counted and logged, and bytes that come later.
+The tables of the contract cover extra bytes in one read with the answer. These tests need a worker: they check
+counters, logs, and bytes that arrive later.
 """
 
 import asyncio
@@ -20,12 +20,12 @@ POISON = ok(b"poison")
 
 
 def surplus(edge: Edge, came: str) -> int:
-    """Connections to the upstream that were dropped for it."""
+    """Return the number of upstream connections dropped because of extra bytes."""
     return edge.count("edge_upstream_surplus_total", "api", came)
 
 
 async def goes_on_alone(edge: Edge, client: Wire, upstream: Wire) -> None:
-    """The connection to the upstream is closed, and the client's serves the next request over another one."""
+    """Require that the upstream connection is closed and the client's next request uses another one."""
     await upstream.gets_cut()
     another = await edge.brings(client, get())
     assert (await another.tells(client, ok(b"next"))).body == b"next"
@@ -46,7 +46,7 @@ async def test_a_post_that_was_done_is_answered_counted_and_no_failure(edge: Edg
         try:
             await upstream.sends(first, BODY[1000 * apart :], extra)
         except ConnectionError:
-            assert len(extra) > 1000  # Nobody takes all of it.
+            assert len(extra) > 1000  # The edge closes the connection before it has read all bytes.
         rest = await client.gets_bytes(len(BODY) - 1000) if apart else (await client.gets_answer()).body
         await edge.until(lambda: surplus(edge, "answer") == 1)
     assert rest == BODY[1000 * apart :]
@@ -122,7 +122,7 @@ LENT = {
 
 @pytest.mark.parametrize("how", LENT)
 async def test_a_line_end_that_the_next_request_meets_does_not_fail_it(edge: Edge, how: str) -> None:
-    """It may have been on its way when that was sent, and a POST that was done must not look failed."""
+    """The line end may have been in flight when the request was sent, and the POST must not appear to have failed."""
     client, upstream = await edge.serves()
     await client.sends(post(b"buy"))
     assert (await upstream.gets_request()).body == b"buy"

@@ -1,4 +1,4 @@
-"""TLS to upstreams: whom the edge believes, who it says it is, and what it makes of ends."""
+"""TLS to upstreams: verification of certificates, the client certificate, and ends of connections."""
 
 import asyncio
 import socket
@@ -21,20 +21,20 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture
 def inside(edge: Edge, authority: Authority) -> Edge:
-    """An edge whose upstream has TLS, and a certificate for its address."""
+    """An edge whose upstream uses TLS, with a certificate for its address."""
     speaks(edge, authority.serving("127.0.0.1"))
     edge.config["upstreams"]["api"]["tls"] = {"ca": str(authority.file)}
     return edge
 
 
 def speaks(edge: Edge, context: ssl.SSLContext) -> None:
-    """The upstream speaks TLS in this way."""
+    """Configure the upstream's TLS."""
     edge.upstream.tls = context
     edge.config["upstreams"]["api"]["endpoints"] = [edge.upstream.url]
 
 
 async def fails(edge: Edge, error: str, status: int = 502) -> Message:
-    """A request cannot be forwarded, for this reason."""
+    """The edge cannot forward a request, for this reason."""
     client = await edge.client()
     await client.sends(get())
     try:
@@ -100,7 +100,7 @@ async def test_a_certificate_for_another_name_is_not_believed(inside: Edge, auth
 
 
 async def test_a_common_name_is_no_name_of_a_host(inside: Edge, tmp_path: Path) -> None:
-    """RFC 9525 section 6.4: names stand in subjectAltName alone."""
+    """RFC 9525 section 6.4: only subjectAltName names a host."""
     authority = Authority(tmp_path, "common")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.issue(common="api.internal"))
@@ -152,7 +152,7 @@ async def test_the_edge_shows_its_certificate(inside: Edge, authority: Authority
 async def test_an_upstream_that_wants_a_certificate_and_gets_none_says_so(
     inside: Edge, authority: Authority, version: ssl.TLSVersion
 ) -> None:
-    """In TLS 1.3 after the handshake, from the edge's point of view."""
+    """In TLS 1.3 the upstream refuses it after the edge's side of the handshake is finished."""
     assert inside.upstream.tls is not None
     inside.upstream.tls.maximum_version = version
     inside.upstream.tls.verify_mode = ssl.CERT_REQUIRED
@@ -211,7 +211,7 @@ async def test_a_client_that_leaves_within_the_handshake_leaves_nothing(inside: 
 
 
 async def ends(edge: Edge, *, last_word: bool, request: bytes = get()) -> Message | bytes:
-    """What a client gets of an answer that ends with its connection."""
+    """Return the client's view of an answer that ends with the upstream connection."""
     client, upstream = await edge.forwards(request)
     await upstream.sends(head("HTTP/1.1 200 OK"), b"all of it")
     await edge.until(lambda: client.has().endswith((b"all of it\r\n", b"all of it")))
@@ -231,7 +231,7 @@ async def test_an_answer_is_whole_where_a_last_word_ends_it(inside: Edge) -> Non
 
 
 async def test_an_answer_is_cut_off_where_only_its_connection_ends(inside: Edge) -> None:
-    """Anybody could have ended that (RFC 9112 section 9.8)."""
+    """An attacker could have ended the connection (RFC 9112 section 9.8)."""
     await ends(inside, last_word=False)
 
 

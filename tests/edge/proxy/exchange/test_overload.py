@@ -1,6 +1,6 @@
-"""Overload shedding: how much, and whom, against a simulated loop; then the driver in a real worker's loop.
+"""Overload shedding in a simulated loop: the share and the priorities. Then the driver in a real worker's loop.
 
-In the simulation time is an argument, so nothing waits. What is drawn at random follows from the run's seed.
+In the simulation time is an argument, so no test waits. Random draws depend only on the run's seed.
 """
 
 import asyncio
@@ -38,16 +38,16 @@ from tests.support.wire import PATIENCE
 
 LAG = 0.05
 MANY = 4000
-"""Requests under way that are too many."""
+"""The number of open requests that is too many."""
 
 LOW, HIGH = 0, 10
 
 Load = Callable[[float], dict[int, float]]
-"""Of a moment: requests a second, by priority, in multiples of what the loop can do."""
+"""Requests per second by priority at a given time, in multiples of the loop's capacity."""
 
 
 class Done(NamedTuple):
-    """What came of a request: `took` is None where it was shed. Times are seconds."""
+    """A finished request. `took` is None if it was shed. Times are seconds."""
 
     came: float
     priority: int
@@ -55,9 +55,9 @@ class Done(NamedTuple):
 
 
 class Loop:
-    """An event loop with one thing to do: in each turn it does whatever was there when the turn began.
+    """A simulated event loop. In each turn it does the work that was ready when the turn began.
 
-    A request is two steps, its head and, once the upstream has answered, its answer. Turning it away is cheaper.
+    A request has two steps: its head and, after the upstream has answered, its answer. Shedding it costs less.
     """
 
     COST = 0.0005
@@ -66,18 +66,21 @@ class Loop:
     def __init__(
         self, control: LoadShedder, chance: random.Random, *, upstream: float = 0.005, refusal: float = 0.2
     ) -> None:
-        """`upstream` is how long an answer takes, `refusal` what turning a request away costs, of what serving does."""
+        """`upstream` is the seconds until an answer.
+
+        `refusal` is the cost of shedding, as a share of the cost of serving.
+        """
         self.control = control
         self._refusal = refusal * self.COST
         self.lags: list[tuple[float, float]] = []
-        """(now, how late): every sample."""
+        """Every sample: its time and its delay."""
         self.under_way = 0
-        """The most requests that were, when a sample was taken."""
+        """The highest number of open requests at any sample."""
         self._chance = chance
         self._upstream = upstream
 
     def run(self, load: Load, seconds: float, *, stalls: Sequence[tuple[float, float]] = ()) -> list[Done]:
-        """Serve this load. A stall is (when, for how long) the process does not run at all."""
+        """Serve this load. A stall is (time, duration): the process does not run during it."""
         still = list(reversed(stalls))
         coming = self._arrivals(load, seconds)
         coming.reverse()
@@ -128,17 +131,17 @@ class Loop:
 
 
 def between(done: list[Done], start: float, end: float, priority: int) -> list[Done]:
-    """What came of the requests of a priority that came between these moments."""
+    """Return the requests of a priority that arrived between these times."""
     return [each for each in done if each.priority == priority and start <= each.came < end]
 
 
 def shed(done: list[Done]) -> float:
-    """Which share of them was shed."""
+    """Return the share of requests that were shed."""
     return sum(each.took is None for each in done) / len(done)
 
 
 def within(done: list[Done], share: float) -> float:
-    """Seconds that this share of those who passed took at most."""
+    """Return the time in seconds within which this share of the served requests finished."""
     took = sorted(each.took for each in done if each.took is not None)
     return took[int(share * (len(took) - 1))]
 
@@ -149,7 +152,7 @@ def chance(seed: int) -> random.Random:
 
 
 def overloaded(low: float, high: float, *, until: float = 8.0) -> Load:
-    """Little to do, then from the first second on this much, until it is little again."""
+    """Return a load that is light, then heavy from the first second on, then light again."""
     little = {LOW: 0.2, HIGH: 0.2}
     return lambda now: {LOW: low, HIGH: high} if 1.0 <= now < until else little
 
@@ -157,7 +160,7 @@ def overloaded(low: float, high: float, *, until: float = 8.0) -> Load:
 # ---- how much, and whom
 
 
-def test_in_ordinary_life_nothing_is_shed(chance: random.Random) -> None:
+def test_normal_load_sheds_nothing(chance: random.Random) -> None:
     control = LoadShedder(LAG, MANY)
     done = Loop(control, chance).run(lambda now: {LOW: 0.5, HIGH: 0.4}, 5.0)
     assert not any(each.took is None for each in done)
@@ -166,7 +169,7 @@ def test_in_ordinary_life_nothing_is_shed(chance: random.Random) -> None:
 
 @pytest.mark.parametrize("refusal", [0.1, 0.5])
 def test_overload_sheds_the_low_class_and_serves_the_high_one_in_time(chance: random.Random, refusal: float) -> None:
-    """1.2 times what can be done: what is too much is 0.2, and of a request that is shed 1 - refusal is saved."""
+    """The load is 1.2 times the capacity, so 0.2 is excess. Shedding one request saves 1 - refusal of its cost."""
     loop = Loop(LoadShedder(LAG, MANY), chance, refusal=refusal)
     done = loop.run(overloaded(0.6, 0.6), 8.0)
     high, low = between(done, 3.0, 8.0, HIGH), between(done, 3.0, 8.0, LOW)
@@ -175,7 +178,7 @@ def test_overload_sheds_the_low_class_and_serves_the_high_one_in_time(chance: ra
     # Head and answer each wait for up to a turn, and a turn is as long as the lag and the time to the next sample.
     assert within(high, 0.5) < 3 * (LAG + SAMPLE_SECONDS)
     assert within(high, 0.99) < 5 * (LAG + SAMPLE_SECONDS)
-    # Nor is more shed than must be: there is always something to do.
+    # The loop does not shed more than necessary: it always has work to do.
     assert within(low, 0.5) > LAG
 
 
@@ -188,7 +191,7 @@ def test_the_lag_is_held_near_its_target(chance: random.Random) -> None:
 
 
 def test_overload_sheds_all_of_the_low_class_and_the_rest_from_the_high_one(chance: random.Random) -> None:
-    """Twice what can be done: of all 1 / 0.8 / 2 has to be shed, and half of all is low."""
+    """The load is twice the capacity. The loop must shed 1 / 0.8 / 2 of all requests, and half of all are low."""
     done = Loop(LoadShedder(LAG, MANY), chance).run(overloaded(1.0, 1.0), 8.0)
     high, low = between(done, 4.0, 8.0, HIGH), between(done, 4.0, 8.0, LOW)
     assert shed(low) > 0.97
@@ -197,19 +200,19 @@ def test_overload_sheds_all_of_the_low_class_and_the_rest_from_the_high_one(chan
 
 
 @pytest.mark.parametrize("upstream", [0.001, 0.1, 0.3])
-def test_it_does_not_swing_however_long_upstreams_take(chance: random.Random, upstream: float) -> None:
+def test_share_does_not_oscillate_with_slow_upstreams(chance: random.Random, upstream: float) -> None:
     done = Loop(LoadShedder(LAG, MANY), chance, upstream=upstream).run(overloaded(1.0, 0.3), 8.0)
     assert shed(between(done, 4.0, 8.0, HIGH)) < 0.02
     assert within(between(done, 4.0, 8.0, HIGH), 0.99) < upstream + 6 * (LAG + SAMPLE_SECONDS)
 
 
-# ---- what is no overload
+# ---- short stalls are no overload
 
 
 @pytest.mark.parametrize("busy", [0.05, 0.4])
 @pytest.mark.parametrize("stall", [0.06, 0.3, 2.0])
-def test_a_hiccup_sheds_nothing_however_long(chance: random.Random, busy: float, stall: float) -> None:
-    """Also of what piled up meanwhile, which the loop gets through by itself."""
+def test_single_stall_of_any_length_sheds_nothing(chance: random.Random, busy: float, stall: float) -> None:
+    """The loop also sheds none of the requests that queued during the stall, because it catches up alone."""
     loop = Loop(LoadShedder(LAG, MANY), chance)
     done = loop.run(lambda now: {LOW: busy / 2, HIGH: busy / 2}, 6.0, stalls=[(1.0, stall)])
     assert max(lag for _, lag in loop.lags) > stall - SAMPLE_SECONDS
@@ -217,7 +220,7 @@ def test_a_hiccup_sheds_nothing_however_long(chance: random.Random, busy: float,
 
 
 def late(control: LoadShedder, lags: list[float], *, requests: int = REQUESTS_MIN, start: float = 100.0) -> list[bool]:
-    """Samples one after another, as a loop takes them that is that late; whether anything was shed at each."""
+    """Feed samples with these delays to the shedder. Return for each whether requests were shed."""
     now, shedding = start, []
     for lag in lags:
         now += SAMPLE_SECONDS + lag
@@ -226,7 +229,7 @@ def late(control: LoadShedder, lags: list[float], *, requests: int = REQUESTS_MI
     return shedding
 
 
-def test_a_lag_has_to_stand() -> None:
+def test_only_a_standing_lag_sheds() -> None:
     control = LoadShedder(LAG, MANY)
     shedding = late(control, [0.06] * 10)
     first = shedding.index(True)
@@ -236,13 +239,13 @@ def test_a_lag_has_to_stand() -> None:
     assert not any(late(LoadShedder(LAG, MANY), [0.049] * 100))
 
 
-def test_a_lag_without_requests_is_not_of_their_making() -> None:
+def test_lag_without_requests_sheds_nothing() -> None:
     control = LoadShedder(LAG, MANY)
     assert not any(late(control, [0.2] * 50, requests=REQUESTS_MIN - 1))
     assert late(control, [0.2], start=120.0) == [True]
 
 
-def test_a_lag_that_was_enormous_is_not_held_against_anybody_when_it_is_over() -> None:
+def test_share_falls_at_once_after_an_enormous_lag() -> None:
     control = LoadShedder(LAG, MANY)
     assert late(control, [5.0] * (STANDING_SAMPLES + 1))[-1]
     assert control.share == SHARE_MAX
@@ -263,7 +266,7 @@ def test_too_many_requests_under_way_count_at_once_and_no_longer_than_they_last(
 
 
 def test_the_requests_under_way_are_bounded_whatever_upstreams_do(chance: random.Random) -> None:
-    """Upstreams that take two seconds, and a loop with time to spare: 0.5 / COST * 2 would be 2000."""
+    """Upstreams take two seconds and the loop has spare capacity: 0.5 / COST * 2 would be 2000 requests."""
     loop = Loop(LoadShedder(LAG, 500), chance, upstream=2.0)
     done = loop.run(lambda now: {LOW: 0.4, HIGH: 0.1}, 6.0)
     assert 375 < loop.under_way < 750
@@ -274,7 +277,7 @@ def test_the_requests_under_way_are_bounded_whatever_upstreams_do(chance: random
 
 
 def pressed(share: float, *, arrivals: dict[int, int] | None = None) -> LoadShedder:
-    """One that sheds this share, and knows of these arrivals."""
+    """Return a shedder that sheds this share and has seen these arrivals."""
     control = LoadShedder(LAG, 100_000)
     requests = round(100_000 * (1 + (share - 1) * REQUESTS_MARGIN))
     for _ in range(60):
@@ -286,7 +289,7 @@ def pressed(share: float, *, arrivals: dict[int, int] | None = None) -> LoadShed
 
 
 def asked(control: LoadShedder, *priorities: int, times: int = 100) -> dict[int, int]:
-    """How many of so many requests of each priority are shed."""
+    """Return how many of `times` requests of each priority are shed."""
     return dict(Counter({p: sum(control.should_shed(p) for _ in range(times)) for p in priorities}))
 
 
@@ -320,7 +323,10 @@ def test_absent_priority_does_not_affect_shedding() -> None:
 
 
 def test_priorities_are_watched_before_shedding_starts() -> None:
-    """From when the lag is too long: to ask costs little, and to know nobody would cost a turn."""
+    """The shedder counts priorities after the first sample with too long a lag.
+
+    Counting is cheap. Without counts the shedder would need another turn before it could shed.
+    """
     control = LoadShedder(LAG, MANY)
     assert not control.is_watching
     late(control, [0.2])
@@ -366,7 +372,7 @@ def test_no_request_is_shed_while_a_lower_priority_passes(
 
 
 class Seen(LoadShedder):
-    """A control that remembers its samples."""
+    """A shedder that records its samples."""
 
     def __init__(self) -> None:
         super().__init__(LAG, MANY)
@@ -377,11 +383,11 @@ class Seen(LoadShedder):
         super().sample(now, late, requests)
 
     def periods(self) -> list[float]:
-        """Seconds from each sample to when the next was due."""
+        """Return the seconds from each sample to the due time of the next one."""
         return [now - late - before for (before, *_), (now, late, _) in pairwise(self.samples)]
 
 
-async def test_an_idle_worker_looks_seldom_and_a_busy_one_often(edge: Edge) -> None:
+async def test_idle_worker_samples_less_often_than_a_busy_one(edge: Edge) -> None:
     await edge.starts()
     over, endpoint = edge.runtime.overload, edge.endpoint()
     idle, busy = Seen(), Seen()
@@ -401,7 +407,7 @@ async def test_an_idle_worker_looks_seldom_and_a_busy_one_often(edge: Edge) -> N
     assert over._timer.cancelled()
 
 
-async def test_before_it_has_begun_there_is_nothing_to_change_or_to_end(edge: Edge) -> None:
+async def test_overload_that_never_started_can_change_bounds_and_stop(edge: Edge) -> None:
     await edge.starts()
     nothing: dict[str, Any] = {"time_turn": lambda: None, "observe_lag": lambda _: None}
     over = Overload(edge.worker.generations.count_requests, lambda: 0, edge.worker.take_queued, **nothing)
@@ -464,7 +470,7 @@ async def test_burst_admits_at_most_the_configured_open_requests(edge: Edge) -> 
         await upstream.sends(ok())
     statuses = Counter([(await client.gets_answer()).status for client in clients])
     assert statuses == {200: 4, 503: 56}
-    # The connections are all still there, and none of them is a request.
+    # All connections are still open, and idle ones do not count as requests.
     await clients[-1].sends(get())
     served = await upstreams[-1].gets_request()
     assert served.first == "GET /public/ HTTP/1.1"
@@ -493,7 +499,7 @@ async def test_an_address_with_most_requests_leaves_room_for_the_others(edge: Ed
     over, endpoint = edge.runtime.overload, edge.endpoint()
     ((greedy, count),) = edge.runtime.connections.count_by_address().items()
     assert count == 1
-    # As many connections would make the test slow.
+    # Opening as many connections would make the test slow.
     over._clients = lambda: 100
     over._count_by_address = lambda: Counter({greedy: 64})
     endpoint.outstanding += 63
@@ -510,7 +516,7 @@ async def test_an_address_with_most_requests_leaves_room_for_the_others(edge: Ed
     assert (await upstream.tells(client, ok())).status == 200
 
 
-async def test_tunnels_are_no_requests_of_their_address(edge: Edge) -> None:
+async def test_tunnels_do_not_count_as_requests_of_their_address(edge: Edge) -> None:
     edge.config["listen"] = {"address": "127.0.0.1:0", "http2": True}
     edge.config["routes"].append({"name": "ws", "path": "/ws", "upstream": "api", "auth": "none"})
     client = await http2(edge)
@@ -568,7 +574,7 @@ async def test_a_request_that_is_shed_gets_503_and_is_told_when_to_come_back(edg
     assert refused
     assert {answer["Retry-After"] for answer in refused} == {"1"}
     assert edge.count("edge_shed_total", "0") == len(refused)
-    # The others have the same connection to thank, which is none the worse for a refusal.
+    # The other requests share this connection. A refusal does not affect it.
     assert {answer.status for answer in answers} <= {200, 503}
     for _ in range(10):
         assert (await client.asks(get("/v1/x", f"X-API-Key: {UNLIMITED}"))).status == 200
@@ -577,7 +583,7 @@ async def test_a_request_that_is_shed_gets_503_and_is_told_when_to_come_back(edg
 
 
 async def test_queued_connections_are_accepted_in_one_turn(edge: Edge) -> None:
-    """The loop by itself takes one connection a turn: the last of fifty would wait for fifty long turns."""
+    """By default asyncio accepts one connection per turn: the last of fifty would wait for fifty long turns."""
     await edge.starts()
     with ExitStack() as stack:
         waiting = [stack.enter_context(socket.create_connection(edge.address, timeout=PATIENCE)) for _ in range(50)]

@@ -1,4 +1,4 @@
-"""Regular customers beside attackers: a request of theirs costs what it cost before, in calls of Python functions."""
+"""Attackers do not make the requests of regular customers dearer, measured in calls of Python functions."""
 
 import random
 import sys
@@ -10,14 +10,14 @@ import pytest
 from tests.support.transcript import Edge, digest, get, ok
 
 REGULAR = 20
-"""Customers who send a request in each round."""
+"""The number of customers that send a request in each round."""
 OTHERS = 350
-"""Keys of the configuration besides; `limits.remembered` holds fewer."""
+"""The number of other keys in the configuration. `limits.remembered` has room for fewer."""
 ROUNDS = 20
 COUNTED = ("/edge/proxy/routing/", "/edge/http1/", "/edge/proxy/exchange/")
-"""Folders whose functions count: they read heads, find customers and build what a tier says."""
+"""The folders whose functions count: they read heads, find customers and apply tiers."""
 TIMED = ("tick", "sweep", "count_lookups", "refresh_hosts", "format_date_field")
-"""Functions there that run on a timer."""
+"""Functions in these folders that run on a timer."""
 
 
 def regular() -> list[bytes]:
@@ -25,19 +25,19 @@ def regular() -> list[bytes]:
 
 
 def draw_invented(rng: random.Random) -> Iterator[int | str]:
-    """Yield keys that nobody has."""
+    """Yield keys that no customer has."""
     while True:
         yield f"invented {rng.getrandbits(64)}"
 
 
 def draw_all(rng: random.Random) -> Iterator[int | str]:
-    """Yield the keys of one customer who has most of them, in turns."""
+    """Yield the keys of one customer in turn. The customer has most keys of the configuration."""
     while True:
         yield from range(OTHERS)
 
 
 def draw_zipf(rng: random.Random) -> Iterator[int | str]:
-    """Yield keys by Zipf's law, of which others are the most frequent every hundred draws."""
+    """Yield keys by Zipf's law. The most frequent keys change every hundred draws."""
     weights = [1 / number for number in range(1, OTHERS + 1)]
     while True:
         first = rng.randrange(OTHERS)
@@ -46,7 +46,7 @@ def draw_zipf(rng: random.Random) -> Iterator[int | str]:
 
 
 async def count_calls(edge: Edge, requests: Sequence[bytes]) -> int:
-    """Return the calls that these requests cost."""
+    """Return the number of function calls that these requests cost."""
     client = await edge.client()
     calls = 0
 
@@ -66,7 +66,7 @@ async def count_calls(edge: Edge, requests: Sequence[bytes]) -> int:
     return calls
 
 
-@pytest.mark.patches_methods  # Compiled functions are not seen.
+@pytest.mark.patches_methods  # The profiler does not see compiled functions.
 @pytest.mark.parametrize("draw", [draw_invented, draw_all, draw_zipf])
 async def test_attackers_add_at_most_a_twentieth_to_a_regular_request(
     edge: Edge, draw: Callable[[random.Random], Iterator[int | str]]

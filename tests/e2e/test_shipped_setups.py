@@ -1,13 +1,15 @@
 """Each set-up that is shipped, with real processes: config/, the demonstration, compose, the chart, `init`.
 
 Each has complete security fields, refuses a listener in clear text, lets a customer rotate a key in the portal, and
-lets operators run checks, see baselines and preview a close over HTTP.
+lets operators run checks, see baselines and preview a close over HTTP. A Prometheus with the shipped rules finds
+nothing wrong in it, from its first minute on.
 """
 
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +32,8 @@ from loadtest.testbed.process import ROOT, Process
 from loadtest.testbed.waiting import until
 from tests.support.chart import ENVIRON, render
 from tests.support.compose_files import read_compose
+from tests.support.prometheus import SERVER as PROMETHEUS
+from tests.support.prometheus import Prometheus
 from tests.support.services import Httpbin
 from tests.support.visitor import Visitor
 
@@ -332,6 +336,22 @@ def check_operators_actions(running: Running) -> None:
         ("GET", "/billing/invoices/closing?period=2026-01"),
     ):
         assert running.ask(method, path, token=running.files.reader).status == 403, path
+
+
+@pytest.mark.skipif(PROMETHEUS is None, reason="there is no prometheus on this machine")
+def test_shipped_rules_find_nothing_wrong_in_a_set_up(running: Running, tmp_path: Path) -> None:
+    """As operators see it who have no probe yet."""
+    targets = {"edgeproxy": running.place.admin, "collector": running.place.port}
+    with closing(Prometheus(tmp_path / "prometheus", targets)) as prometheus:
+        began = datetime.now(UTC)
+        until(lambda: is_well(prometheus, began), "nothing is wrong", step=1.0)
+
+
+def is_well(prometheus: Prometheus, since: datetime) -> bool:
+    """Return whether all rules were evaluated, and no alert but the watchdog is pending or firing."""
+    alerts = prometheus.list_alerts(since)
+    print(alerts)  # pytest shows it if the test failed
+    return alerts is not None and [labels["alertname"] for labels in alerts] == ["Watchdog"]
 
 
 def test_set_up_rotates_keys_has_security_fields_and_serves_operators(running: Running) -> None:

@@ -78,6 +78,7 @@ SOMETIMES: dict[str, str] = {
     ),
     **dict.fromkeys(
         (
+            "billing_charging",
             "billing_draft_unheld_seconds",
             "billing_export_lag_seconds",
             "billing_outbox_rows",
@@ -122,6 +123,8 @@ GUARDS = {
     "edge_usage_": "edge_usage_sealing_ok",
 }
 """A metric that is there if a feature is used, by the beginning of the names of the feature's metrics."""
+COUNTS = {"collector_edge_gaps": "collector_edges", "collector_edge_lag_seconds": "collector_edges"}
+"""The metrics with a sample for each of some things, and the metric that counts the things: at 0 there is no sample."""
 HEAD = """\
 # Metrics that alerts or panels read and that a target no longer has: without them an alert never fires.
 # Written by `python -m tests.support.absent_alerts`; metrics that may be away are listed there with the reason.
@@ -131,7 +134,7 @@ groups:
 """
 RULE = """\
       - alert: MetricAbsent
-        expr: {there} unless on (job, instance) {metric}{{job="{job}"}}
+        expr: {there} unless on (job, instance) {metric}{{job="{job}"}}{none}
         for: 15m
         labels: {{severity: warning, team: {team}, metric: {metric}}}
         annotations:
@@ -176,7 +179,9 @@ def render() -> str:
         job = "edgeproxy" if is_edge else "collector"
         guard = next((guard for begin, guard in GUARDS.items() if metric.startswith(begin)), None)
         there = f'up{{job="{job}"}} == 1' if guard is None else f'{guard}{{job="{job}"}}'
-        rules.append(RULE.format(there=there, metric=metric, job=job, team="billing" if is_money else "platform"))
+        none = f' unless on (job, instance) {COUNTS[metric]}{{job="{job}"}} == 0' if metric in COUNTS else ""
+        team = "billing" if is_money else "platform"
+        rules.append(RULE.format(there=there, metric=metric, job=job, none=none, team=team))
     return HEAD + "\n".join(rules)
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -25,7 +26,7 @@ class Prometheus:
     def __init__(
         self, folder: Path, targets: Mapping[str, int | str], *, alertmanager: int | None = None, runbooks: str = ""
     ) -> None:
-        """`targets` has the port of each job, or its HOST:PORT; its labels stay as they are configured."""
+        """`targets` has the port of each job, or its HOST:PORT; its labels stay. Jobs that it lacks are left out."""
         assert SERVER is not None
         folder.mkdir(parents=True, exist_ok=True)
         settings = yaml.safe_load(PROVIDED.read_text())
@@ -34,6 +35,7 @@ class Prometheus:
         addresses = [] if alertmanager is None else [f"{HOST}:{alertmanager}"]
         settings["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = addresses
         settings["rule_files"] = [str(PROVIDED.parent / name) for name in settings["rule_files"]]
+        settings["scrape_configs"] = [job for job in settings["scrape_configs"] if job["job_name"] in targets]
         for job in settings["scrape_configs"]:
             if "authorization" in job:
                 job["authorization"]["credentials_file"] = str(
@@ -68,6 +70,15 @@ class Prometheus:
         assert answer.status == 200, f"{expression}: {answer.body.decode()}"
         found: list[dict[str, Any]] = answer.json()["data"]["result"]
         return found
+
+    def list_alerts(self, since: datetime) -> list[dict[str, str]] | None:
+        """List the labels of the pending and firing alerts, or return None if a rule was not evaluated since a time."""
+        groups = ask(self.port, "/api/v1/rules").json()["data"]["groups"]
+        rules = [rule for group in groups for rule in group["rules"]]
+        assert all(rule["health"] != "err" for rule in rules), rules
+        if any(datetime.fromisoformat(rule["lastEvaluation"]) < since for rule in rules):
+            return None
+        return [alert["labels"] for rule in rules for alert in rule.get("alerts", ())]
 
     def close(self) -> None:
         """Kill it."""

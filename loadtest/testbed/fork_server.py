@@ -17,6 +17,7 @@ import contextlib
 import ctypes
 import fcntl
 import gc
+import hashlib
 import importlib
 import json
 import os
@@ -309,22 +310,29 @@ def shorten_pauses(pauses: str) -> None:
 def rehearse() -> None:
     """Do the work that every command does first, so that each copy inherits the result.
 
-    This is a third of the cost of a start: pydantic builds a configuration's models at the first load, and typer builds
-    the tree of commands at the first call.
+    This is a third of the cost of a start: pydantic builds a configuration's models at the first load, typer builds the
+    tree of commands at the first call, and the Stripe sandbox reads the description of its API.
     """
     # Not at the top of the file: tests import this file too, and MODULES must be imported before these.
     import typer
+    from jinja2 import FileSystemBytecodeCache
 
     from edgeproxy import cli
+    from edgeproxy.collector.pages import rendering
     from edgeproxy.config import file_kinds
     from edgeproxy.config.edge import load as edge_load
     from edgeproxy.config.edge import settings as edge_settings
     from edgeproxy.edge.proxy.exchange.prepared_configuration import PreparedConfiguration
+    from stripe_sandbox.description import load_description
 
     for name in EXAMPLES:
         settings = file_kinds.check_file(ROOT / "config" / name, {"DIRECTORY_TRUST": f"ed25519:{'A' * 43}="})
         if isinstance(settings, edge_settings.EdgeSettings):
             PreparedConfiguration(edge_load.dump_settings(settings))
+    # Compiling the templates takes 1.7 s of CPU. The first copy that needs one stores its code for all later processes.
+    version = hashlib.sha256(Path(rendering.__file__).read_bytes()).hexdigest()[:12]  # The options of templates.
+    rendering.COMPILED = FileSystemBytecodeCache(pattern=f"edgeproxy-{version}-%s")  # type: ignore[assignment]
+    load_description()
     made = typer.main.get_command(cli.app)
     made.load_all()  # type: ignore[attr-defined]  # A LazyGroup.
     typer.main.get_command = lambda app: made  # type: ignore[assignment]

@@ -1,5 +1,6 @@
 """Start a company that sells an API: edges in two regions, and all that belongs to them. Ctrl-C ends it."""
 
+import os
 import shutil
 import signal
 import sys
@@ -9,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from edgeproxy.config.environment import OWN_SECRETS
 from edgeproxy.demo import hub, screen
 from edgeproxy.demo.check import check_pages, check_tour
 from edgeproxy.demo.data import Data, FolderInUseError
@@ -89,6 +91,10 @@ def run(folder: Path, *, check: bool, small: bool) -> int:
         print("demo: without a checkout there is no load test; all else is here", file=sys.stderr)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
+    # Secrets of the operator's shell belong to another installation. No process of the demonstration may use them.
+    for name in OWN_SECRETS:
+        os.environ.pop(name, None)
+        os.environ.pop(f"{name}_FILE", None)
     try:
         return 0 if serve(folder.absolute(), check=check, small=small) else 1
     except (NotReadyError, NoFreePortError, FolderInUseError, ShellError, UnexpectedResponseError) as error:

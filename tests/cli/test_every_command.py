@@ -2,7 +2,9 @@
 
 import inspect
 import json
+import os
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -18,8 +20,9 @@ from edgeproxy.cli import api
 from edgeproxy.cli import running as running_commands
 from edgeproxy.collector.accounts.ids import build_pseudonym
 from edgeproxy.collector.database.database import Database
+from edgeproxy.config import environment
 from edgeproxy.config.key_form import generate_key
-from loadtest.testbed.collector import ADMIN, PLANS, SOLD, Collector
+from loadtest.testbed.collector import ADMIN, NAMED, PLANS, SOLD, Collector, sha256
 from loadtest.testbed.ports import HOST
 from tests.support.command_table import find_functions
 from tests.support.used_database import use_database
@@ -30,9 +33,13 @@ SERVE = frozenset({"edge", "collector", "regions"})
 """Commands that serve if their file is right."""
 MARK = "hush-9c4e"
 """A text in all secrets. Nothing else has it."""
+TOKEN = f"token-{MARK}"
+TOKENS = ("EDGEPROXY_TOKEN", "EDGEPROXY_FROM_TOKEN", "EDGEPROXY_TO_TOKEN")
+AGE = "age1t7rxyev2z3rw82stdlrrepyc39nvn86l5078zqkf5uasdy86jp6svpy7pa"
+"""A public key of age: somebody's identity."""
 ENVIRON = {
     "EDGEPROXY_COLLECTOR": f"http://{HOST}:1",
-    **dict.fromkeys(("EDGEPROXY_TOKEN", "EDGEPROXY_FROM_TOKEN", "EDGEPROXY_TO_TOKEN"), f"token-{MARK}"),
+    **dict.fromkeys(TOKENS, TOKEN),
     **dict.fromkeys(("DATABASE_PASSWORD", "PROXY_PASSWORD", "SMTP_PASSWORD"), MARK),
     "STRIPE_SECRET_KEY": f"sk_test_{MARK}",
     "STRIPE_WEBHOOK_SECRETS": f"whsec_{MARK}",
@@ -53,13 +60,15 @@ SECRETS: dict[str, Any] = {
 CODES = (0, 1, 2)
 """The exit codes that `edgeproxy.cli.outcome` documents."""
 CONFIG = ("config", "file", "path")
+STARTS = frozenset({"subprocess.Popen", "os.posix_spawn", "os.exec"})
+"""Events of `sys.audit` with the arguments and the environment of a program."""
 
 
 FUNCTIONS = find_functions()
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(tmp_path_factory: pytest.TempPathFactory, programs: Path) -> dict[str, Path]:
     """Files for commands, by their kind or their fault."""
     folder = tmp_path_factory.mktemp("files")
 
@@ -83,11 +92,20 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (folder / "cut.db").write_bytes(content[: len(content) // 2 + 1])
     (folder / "text.db").write_text("no database\n" * 500)
     shutil.copy(folder / "right.db", folder / "sealed.db")
+    shutil.copy(folder / "right.db", folder / "work.db")
     (folder / "binary").write_bytes(bytes(range(256)) * 20)
     (folder / "list.yaml").write_text("- 1\n- 2\n")
+    work = {
+        **SECRETS,
+        "database": f"sqlite:///{folder}/work.db",
+        # Its user, too: programs get all variables to which no setting refers.
+        "proxy": {"url": f"http://${{DATABASE_PASSWORD}}:${{PROXY_PASSWORD}}@{HOST}:1"},
+        "encryption": {"command": [str(programs.with_name("service"))]},
+    }
     return {
         "right": write("right.yaml", "right.db"),
         "encrypted": write("encrypted.yaml", "sealed.db", encryption={"file": str(folder / "master.key")}),
+        "secrets at work": write("work.yaml", "work.db", **work),
         "selling": write("selling.yaml", "right.db", billing={"plans": PLANS, "mode": "off"}),
         "cut database": write("cut.yaml", "cut.db"),
         "database of text": write("text.yaml", "text.db"),
@@ -98,6 +116,28 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "bytes": folder / "binary",
         "a list": folder / "list.yaml",
     }
+
+
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with the arguments and the environment of each program that commands start, as /proc shows them.
+
+    /proc shows most programs for a few milliseconds only. So Python reports them, and the key service reports itself,
+    because uvloop starts it.
+    """
+    file = tmp_path_factory.mktemp("programs") / "programs"
+    script = file.with_name("service")
+    script.write_text(f"#!/bin/sh\ncat /proc/$$/cmdline /proc/$$/environ >> {file}\nexec cat\n")
+    script.chmod(0o755)
+
+    def record(event: str, arguments: tuple[Any, ...]) -> None:
+        if event in STARTS:
+            environ = os.environ if arguments[-1] is None else arguments[-1]
+            with file.open("a") as output:
+                output.write(repr((arguments[1], dict(environ))))
+
+    sys.addaudithook(record)
+    return file
 
 
 async def _do_nothing(_: Database) -> None:
@@ -128,19 +168,41 @@ def list_words(words: str, file: Path, text: str, **values: str) -> list[str]:
 
 def test_configurations_are_right(files: dict[str, Path]) -> None:
     """Otherwise no command gets beyond its configuration."""
-    for about in ("right", "encrypted", "selling", "cut database", "database of text", "no database", "secrets"):
+    for about in (
+        "right",
+        "encrypted",
+        "secrets at work",
+        "selling",
+        "cut database",
+        "database of text",
+        "no database",
+        "secrets",
+    ):
         result = run("check", files[about], "")
         assert result.exit_code == 0, (about, result.output)
 
 
-def run(words: str, file: Path, text: str) -> Result:
-    return CliRunner().invoke(cli.app, [*words.split(), *list_words(words, file, text)], env=ENVIRON)
+def run(words: str, file: Path, text: str, **values: str) -> Result:
+    environment._referenced.clear()  # Each command knows only the variables of the files that it reads itself.
+    return CliRunner().invoke(cli.app, [*words.split(), *list_words(words, file, text, **values)], env=ENVIRON)
+
+
+def test_programs_get_no_secret(files: dict[str, Path], programs: Path, tmp_path: Path) -> None:
+    """Commands with a key service, and the encryption of a backup, start a program."""
+    for words, values in (("encryption rotate", {}), ("backup", {"to": str(tmp_path / "copy"), "recipient": AGE})):
+        programs.write_text("")
+        result = run(words, files["secrets at work"], "1", **values)
+        assert result.exit_code == 0, result.output
+        content = programs.read_text()
+        assert "PATH" in content
+        assert MARK not in content
 
 
 @pytest.mark.parametrize("words", sorted(FUNCTIONS.keys() - SERVE_FOR_EVER))
 def test_command_prints_an_error_without_traceback_or_secret(
     words: str,
     files: dict[str, Path],
+    programs: Path,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     request: pytest.FixtureRequest,
@@ -148,8 +210,9 @@ def test_command_prints_an_error_without_traceback_or_secret(
     monkeypatch.setattr(api, "CONNECT_SECONDS", 0.0)
     monkeypatch.chdir(tmp_path)
     takes_all = request.config.getoption("--soak")
+    programs.write_text("")
     for number, (about, file) in enumerate(files.items(), len(words)):
-        if words in SERVE and about in ("right", "encrypted", "selling", "no database"):
+        if words in SERVE and about in ("right", "encrypted", "secrets at work", "selling", "no database"):
             continue
         texts = ("nobody", "\udcff/\x01 ", generate_key())
         # Few commands read their arguments before a wrong file, so each wrong file meets one text, in turn.
@@ -162,6 +225,7 @@ def test_command_prints_an_error_without_traceback_or_secret(
             assert MARK not in result.output, (about, text, result.output)
             if about in ("bytes", "a list") and "config" in inspect.signature(FUNCTIONS[words]).parameters:
                 assert result.exit_code in (1, 2), (about, text, result.output)
+    assert MARK not in programs.read_text()
 
 
 # ---- commands beside a running collector
@@ -191,7 +255,7 @@ class Running(NamedTuple):
     @property
     def environ(self) -> dict[str, str]:
         url = f"http://{HOST}:{self.collector.port}"
-        return ENVIRON | {"EDGEPROXY_COLLECTOR": url, "EDGEPROXY_TOKEN": ADMIN, "EDGEPROXY_FROM_TOKEN": ADMIN}
+        return ENVIRON | {"EDGEPROXY_COLLECTOR": url, **dict.fromkeys(TOKENS, TOKEN)}
 
     def copy_database(self, folder: Path) -> Path:
         """Return a configuration with a copy of the database."""
@@ -206,6 +270,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("running")
     settings = {"privacy": {"pseudonyms": True}, "residency": "eu", "pages": {"url": "https://edge.example.com"}}
     with closing(Collector(folder / "collector", f"sqlite:///{folder}/ledger.db", **settings)) as collector:
+        collector.settings["tokens"].append(
+            {"sha256": sha256(TOKEN), "role": "admin", **NAMED[ADMIN], "name": "marked"}
+        )
         collector.start()
         for name in ("planted", "victim"):
             body = {"name": name, "tier": "basic", "external_id": f"crm-{name}"}

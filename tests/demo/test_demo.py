@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy.config.environment import OWN_SECRETS
 from edgeproxy.demo import hub, main, services
 from edgeproxy.demo.data import Data
 from edgeproxy.demo.ports import HOST, Ports
@@ -20,6 +21,8 @@ from loadtest.testbed.waiting import until
 from tests.support.hub_rights import documented, documented_for_loader
 from tests.support.wheel import SANDBOX_SOURCES, build_wheel, install_wheels, list_pinned
 
+MARK = "hush-9c4e"
+"""All secrets in the environment of a demonstration. It uses none of them."""
 DEMO = [sys.executable, "-m", "edgeproxy", "demo"]
 
 
@@ -37,7 +40,8 @@ def test_all_printed_lines_show_what_they_promise() -> None:
 def served(python: Path, data: Path) -> Iterator[subprocess.Popen[str]]:
     """A small demonstration with its data there, once it serves; killed at the end, if it still runs."""
     command = [python, "-P", "-m", "edgeproxy", "demo", "--small", "--data", data]
-    with subprocess.Popen(command, cwd=data.parent, stdout=subprocess.PIPE, text=True) as process:
+    environ = os.environ | dict.fromkeys(OWN_SECRETS, MARK)
+    with subprocess.Popen(command, cwd=data.parent, stdout=subprocess.PIPE, text=True, env=environ) as process:
         try:
             assert any("Ctrl-C" in line for line in process.stdout or ()), "it ended before it served"
             yield process
@@ -68,6 +72,8 @@ def test_a_wheel_without_a_checkout_has_it_its_data_stays_and_no_process_does(tm
         until(lambda: ask(data, f"{get} || :") == "200", "the edge is started again")
         # The sandbox, the API and its worker, the mailbox, the collector, an edge of three.
         until(lambda: len(descendants(process.pid)) >= 8, "all are there")
+        for pid in descendants(process.pid):
+            assert MARK.encode() not in command_line(pid) + Path(f"/proc/{pid}/environ").read_bytes(), command_line(pid)
         started = [os.pidfd_open(pid) for pid in descendants(process.pid)]
         process.kill()
         await_ends(started)

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from edgeproxy.collector.database.database import Database, open_owner_only
+from edgeproxy.config.environment import build_child_environment
 
 PROGRAM = "age"
 
@@ -29,7 +30,8 @@ def copy_encrypted(database: Database, to: Path, recipient: str) -> int:
         database.copy(clear)
         with open(encrypted, "xb", opener=open_owner_only) as target:
             arguments = [program, "--encrypt", f"--recipient={recipient}", str(clear)]
-            done = subprocess.run(arguments, stdout=target, stderr=subprocess.PIPE, text=True, check=False)
+            environ = build_child_environment(os.environ)
+            done = subprocess.run(arguments, stdout=target, stderr=subprocess.PIPE, text=True, check=False, env=environ)
             if done.returncode:
                 raise EncryptionFailedError(done.stderr.partition("\n")[0] or f"{PROGRAM} ended with {done.returncode}")
             os.fsync(target.fileno())

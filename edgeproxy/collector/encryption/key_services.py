@@ -149,7 +149,8 @@ async def _communicate(process: asyncio.subprocess.Process, written: bytes) -> t
     An output that is too large is None, and the process is killed.
     """
     assert process.stdin is not None
-    process.stdin.write(written)
+    if not process.stdin.is_closing():  # It is closing if the program has already ended. A write would raise then.
+        process.stdin.write(written)
     process.stdin.close()
 
     async def read(stream: asyncio.StreamReader | None) -> bytes | None:

@@ -181,7 +181,8 @@ class AcmeRenewals:
         """Write the order, have challenges answered, and return the last line."""
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(order)
+        if not process.stdin.is_closing():  # It is closing if the process has ended. A write would raise then.
+            process.stdin.write(order)
         while line := await process.stdout.readline():
             message: JsonObject = orjson.loads(line)
             if "tokens" not in message:
@@ -189,7 +190,8 @@ class AcmeRenewals:
             number = self._publish_challenges(message)
             if whys := await self._wait_until_served(number, SERVED_SECONDS):
                 return {"why": f"not all workers answer the challenge: {'; '.join(whys)}"}
-            process.stdin.write(b"\n")
+            if not process.stdin.is_closing():
+                process.stdin.write(b"\n")
         return {"why": f"its process ended with code {await process.wait()}"}
 
     def _publish_challenges(self, challenges: JsonObject) -> int:

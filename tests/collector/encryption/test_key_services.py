@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from edgeproxy.collector.encryption import key_services
 from edgeproxy.collector.encryption.key_services import (
@@ -80,3 +81,18 @@ def test_a_command_that_is_too_noisy_is_dead_with_all_that_it_began(tmp_path: Pa
             return True
 
     until(is_dead, "it is dead")
+
+
+def test_a_command_that_ended_before_it_was_written_to_has_a_reason() -> None:
+    async def call() -> bytes | None:
+        pipe = asyncio.subprocess.PIPE
+        program = [sys.executable, "-c", "import sys; sys.exit('no vault')"]
+        process = await asyncio.create_subprocess_exec(*program, stdin=pipe, stdout=pipe, stderr=pipe)
+        await process.wait()
+        assert process.stdin is not None
+        while not process.stdin.is_closing():  # noqa: ASYNC110 - the transport has no event for it
+            await asyncio.sleep(0)
+        _, reason = await key_services._communicate(process, KEY)
+        return reason
+
+    assert uvloop.run(call()) == b"no vault\n"

@@ -12,8 +12,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import NamedTemporaryFile, _TemporaryFileWrapper
-from typing import NamedTuple, Protocol
+from typing import BinaryIO, NamedTuple, Protocol
 
 AUTHORITY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 CONTEXTS_MAX = 64
@@ -65,7 +64,7 @@ class TlsFiles(NamedTuple):
 class _Trust:
     def __init__(self) -> None:
         self.files: tuple[Path, ...] = ()
-        self.bundle: _TemporaryFileWrapper[bytes] | None = None
+        self.bundle: BinaryIO | None = None
         self.contexts: dict[_Arguments, tuple[Stamps, ssl.SSLContext]] = {}
         """Contexts, and the state of their files."""
 
@@ -162,14 +161,21 @@ def read_bundle() -> bytes:
 
 
 def write_bundle() -> str:
-    """Write `read_bundle` to a file that exists until the process ends, and return its path. Raises TlsFilesError."""
+    """Write `read_bundle` to a file in memory that exists until the process ends. Raises TlsFilesError.
+
+    Return its path, which a child process can read, too. A file on a disk would stay after SIGKILL.
+    """
     content = read_bundle()
     file = _trust.bundle
-    if file is None or Path(file.name).read_bytes() != content:
-        file = _trust.bundle = NamedTemporaryFile(prefix="edgeproxy-authorities-", suffix=".pem")  # noqa: SIM115
+    if file is None or Path(_build_path(file)).read_bytes() != content:
+        file = _trust.bundle = os.fdopen(os.memfd_create("authorities"), "wb", buffering=0)
         file.write(content)
-        file.flush()
-    return file.name
+    return _build_path(file)
+
+
+def _build_path(file: BinaryIO) -> str:
+    """Return the path of an open file. The process may be a fork of the one that opened it."""
+    return f"/proc/{os.getpid()}/fd/{file.fileno()}"
 
 
 @contextmanager

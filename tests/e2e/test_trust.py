@@ -1,6 +1,9 @@
 """Each outgoing TLS connection trusts the site's authority, and no other one. See docs/operations/outgoing-calls.md."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
@@ -244,3 +247,19 @@ def test_variable_of_a_missing_file_is_named(name: str, tmp_path: Path, monkeypa
     monkeypatch.setenv(name, str(tmp_path / "missing"))
     with pytest.raises(trust.TlsFilesError, match=f"of {name} are not there"):
         trust.create_context()
+
+
+def test_killed_process_leaves_no_authorities(tmp_path: Path, authority: Authority) -> None:
+    """Its child processes can read the file while it lives."""
+    code = (
+        "import os, subprocess, sys; from pathlib import Path; from edgeproxy.base import trust\n"
+        "trust.set_trust([Path(sys.argv[1])])\n"
+        "print(subprocess.check_output(['cat', trust.write_bundle()]) == trust.read_bundle(), flush=True)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    environ = os.environ | {"TMPDIR": str(tmp_path / "temporary")}
+    (tmp_path / "temporary").mkdir()
+    command = [sys.executable, "-c", code, str(authority.file)]
+    done = subprocess.run(command, env=environ, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (-9, b"True\n"), done.stderr
+    assert not list((tmp_path / "temporary").iterdir())

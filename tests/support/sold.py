@@ -132,12 +132,16 @@ async def sold(
     stripe: str,
     client_of: Callable[..., Stripe] = Stripe,
     *,
+    database: Database | None = None,
     live: bool = False,
     **billing: Any,
 ) -> AsyncIterator[tuple[Sold, PeriodCloseJob]]:
-    """The database with the plans, and the job that closes invoices. Only a `live` job keeps Stripe's rate limit."""
+    """The database with the plans, and the job that closes invoices. Only a `live` job keeps Stripe's rate limit.
+
+    By default the database is opened by its URL.
+    """
     known = settings(folder, url, stripe, live=live, **billing)
-    database = await Database.connect(url)
+    database = database or await Database.connect(url)
     assert known.billing is not None
     client = client_of(known.billing.stripe, LIVE_KEY if live else KEY)
     if not live:

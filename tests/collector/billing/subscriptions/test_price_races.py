@@ -25,11 +25,11 @@ from loadtest.testbed.postgresql import Postgresql
 from loadtest.testbed.tables_ready import put_tables
 from tests.support.interleaved import interleave
 from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, at, fetch_invoices
+from tests.support.one_thread import in_memory
 from tests.support.sold import CALLER, Sold, sold
 
 HOUR = 3600
 CUSTOMERS = 4
-NUMBERS = itertools.count()
 APRIL = at(2027, 4, 1)
 PLANS = """
 plans:
@@ -144,10 +144,23 @@ async def settle(closing: Any) -> None:
         await closing.step(time)
 
 
-async def describe_order(folder: Path, race: Race, order: Sequence[Act], plans: Path) -> tuple[object, ...]:
-    """Make the changes of a race one after the other, and describe the customer."""
-    url = put_tables(f"sqlite:///{folder}/order-{next(NUMBERS)}/ledger.db")
-    async with sold(folder, url, "http://127.0.0.1:1", plans=str(plans), mode="shadow") as (of, closing):
+@pytest.fixture(scope="module")
+def serial(tmp_path_factory: pytest.TempPathFactory) -> Database:
+    """A database for one order after the other. Without threads an order takes half the CPU."""
+    return in_memory(f"sqlite:///{tmp_path_factory.mktemp('serial')}/ledger.db")
+
+
+async def describe_order(
+    serial: Database, folder: Path, race: Race, order: Sequence[Act], plans: Path
+) -> tuple[object, ...]:
+    """Make the changes of a race one after the other in an empty database, and describe the customer."""
+    assert serial.file is not None
+    serial.file.unlink(missing_ok=True)
+    url = put_tables(f"sqlite:///{serial.file}")
+    async with sold(folder, url, "http://127.0.0.1:1", database=serial, plans=str(plans), mode="shadow") as (
+        of,
+        closing,
+    ):
         await of.customer("acme", race.plan, now=JANUARY)
         for act in (*race.before, *order):
             await attempt(act, of, "acme")
@@ -158,7 +171,7 @@ async def describe_order(folder: Path, race: Race, order: Sequence[Act], plans: 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("name", RACES)
 def test_a_race_comes_to_what_one_order_of_its_changes_comes_to(
-    tmp_path: Path, database: str, name: str, seed: int
+    tmp_path: Path, database: str, serial: Database, name: str, seed: int
 ) -> None:
     race, plans, names = RACES[name], tmp_path / "plans.yaml", [f"payer-{number}" for number in range(CUSTOMERS)]
     plans.write_text(PLANS)
@@ -184,7 +197,7 @@ def test_a_race_comes_to_what_one_order_of_its_changes_comes_to(
         for order in set(itertools.permutations([*race.shared, *race.own])):
             if outcomes:  # An order is computed once, and only while an outcome is without one.
                 if (name, order) not in ORDERS:
-                    ORDERS[name, order] = await describe_order(tmp_path, race, order, plans)
+                    ORDERS[name, order] = await describe_order(serial, tmp_path, race, order, plans)
                 outcomes.pop(ORDERS[name, order], None)
         assert outcomes == {}
 
@@ -210,7 +223,7 @@ INTERLEAVED = {
 
 @pytest.mark.parametrize("name", INTERLEAVED)
 def test_two_changes_that_meet_within_a_transaction_come_to_one_order(
-    tmp_path: Path, postgresql: Postgresql, name: str
+    tmp_path: Path, postgresql: Postgresql, serial: Database, name: str
 ) -> None:
     (about, first, stop, second), plans, url = INTERLEAVED[name], tmp_path / "plans.yaml", postgresql.database()
     race = RACES[about]
@@ -220,7 +233,8 @@ def test_two_changes_that_meet_within_a_transaction_come_to_one_order(
         return lambda database: attempt(act, Sold(database, known), "acme")
 
     async def work() -> None:
-        outcomes = [await describe_order(tmp_path, race, order, plans) for order in ((first, second), (second, first))]
+        orders = (first, second), (second, first)
+        outcomes = [await describe_order(serial, tmp_path, race, order, plans) for order in orders]
         async with sold(tmp_path, url, "http://127.0.0.1:1", plans=str(plans), mode="shadow") as (of, closing):
             await of.customer("acme", race.plan, now=JANUARY)
             for act in race.before:

@@ -131,7 +131,12 @@ class Snapshot:
         """The pages that may call routes without a CORS setting of their own."""
         self.error_bodies = create_error_bodies(find_top_errors(settings.errors, settings.routes))
         """The form of error bodies of requests without a route; None: problem details."""
-        self.router = Router(map(self._create_route, settings.routes))
+        routes = [self._create_route(route) for route in settings.routes]
+        self.router = Router(routes)
+        self.users = frozenset(
+            (route.label, *user) for route in routes if route.users is not None for user in route.users.hashes.items()
+        )
+        """The users with passwords: the label of the route, the name, and the hash."""
         # Usage is counted here once the table has no row left, so these rows must exist before.
         self.unnamed = [metrics.get_usage_counter(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
         self.lines = lines.RequestLines(_create_field_rules(settings))

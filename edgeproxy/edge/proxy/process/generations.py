@@ -16,6 +16,7 @@ from edgeproxy.config.directory import parse_flag
 from edgeproxy.edge.counters.index import RowUnavailableError
 from edgeproxy.edge.messages import Services
 from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
+from edgeproxy.edge.proxy.process import revocation
 from edgeproxy.edge.proxy.routing.identity import FOREVER
 from edgeproxy.edge.proxy.routing.token_verifier import parse_keys
 
@@ -110,6 +111,7 @@ class Generations:
         else:
             runtime.connections.update_configuration()
         runtime.overload.change_bounds(now.overload)
+        revocation.recheck_files(runtime)
         return True
 
     def forget_customers(self, customers: Collection[str] | None, generation: int = 0) -> None:

@@ -1,11 +1,11 @@
-"""The end of open requests of a revoked key, with the error that a new request would get.
+"""The end of open requests of a revoked key or of a removed user, with the error that a new request would get.
 
 After each change of directory customers, the supervisor is asked again for the keys of their open requests, streams and
-tunnels. This costs requests nothing.
+tunnels. After a reload, the keys and the users of the files are looked up in the new ones. This costs requests nothing.
 """
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from edgeproxy.edge.proxy.transport.websocket import POLICY_VIOLATION
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange.runtime import Runtime
+    from edgeproxy.edge.proxy.routing.binding import RouteBinding
 
 RETRY_SECONDS = 0.25
 """Seconds until the next look-up if the last one gave no answer."""
@@ -33,15 +34,39 @@ def recheck_customers(runtime: "Runtime", customers: Collection[str] | None) -> 
     """Look up again the keys of exchanges in progress for these directory customers (None: for any customer)."""
     if not runtime.snapshot.directory.closes_revoked:
         return
-    under_way = [each for client in runtime.connections.clients for each in client.list_exchanges()]
-    for exchange in under_way:
-        if not isinstance(exchange, Forwarding) or (binding := exchange.binding) is None:
-            continue
+    for exchange, binding in _list_exchanges(runtime):
         identity = exchange.identity
         if binding.customer == NO_LABEL or not isinstance(identity, UnresolvedIdentity):
             continue
         if customers is None or binding.customer in customers:
             _Recheck(runtime, exchange, identity).ask()
+
+
+def recheck_files(runtime: "Runtime") -> None:
+    """End the exchanges whose user the new files no longer have, or have with another password.
+
+    Likewise those of a key that is in the files no longer, unless `directory` lets open requests of such keys go on.
+    """
+    directory, users = runtime.snapshot.directory, runtime.snapshot.users
+    for exchange, binding in _list_exchanges(runtime):
+        route, key = binding.route, exchange.identity.bindings.key
+        if route.users is not None:
+            user = binding.user.encode()
+            if user and (route.label, user, route.users.hashes[user]) not in users:
+                end_exchange(exchange, route.users.create_refusal("password"))
+        elif binding.customer != NO_LABEL and key is not None and directory.closes_revoked:
+            successor = directory.find_successor(key, route)
+            if isinstance(successor, UnresolvedIdentity):
+                _Recheck(runtime, exchange, successor).ask()
+            elif isinstance(successor, RejectedError):
+                end_exchange(exchange, successor)
+
+
+def _list_exchanges(runtime: "Runtime") -> Iterator[tuple[Forwarding, "RouteBinding"]]:
+    """Yield the exchanges in progress that have a sender, with their bindings."""
+    for exchange in [each for client in runtime.connections.clients for each in client.list_exchanges()]:
+        if isinstance(exchange, Forwarding) and exchange.binding is not None:
+            yield exchange, exchange.binding
 
 
 class _Recheck:

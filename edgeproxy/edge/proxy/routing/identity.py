@@ -139,7 +139,7 @@ class Directory:
         self._tiers, self._meters = settings.tiers, settings.meters
         self._key_lookup = None if settings.directory is None else key_lookup
         self._ttl = 0.0 if settings.directory is None else settings.directory.ttl
-        self.closes_revoked = settings.directory is not None and settings.directory.revoked == "close"
+        self.closes_revoked = settings.directory is None or settings.directory.revoked == "close"
         """True if the revocation of a key ends its open requests."""
         self._issuers: TokenVerifier | None = None
         if settings.issuers and key_lookup is not None:
@@ -222,6 +222,22 @@ class Directory:
     def _bind_held_key(self, route: Route, key: HeldKey) -> RouteBinding:
         """Return the binding of a key from the files. Raises RejectedError as `bind`."""
         return self._access.bind(key, self._customers.get_customer(key.customer), route)
+
+    def find_successor(self, key: HeldKey, route: Route) -> UnresolvedIdentity | RejectedError | None:
+        """Return the refusal of a key from the files of an earlier configuration.
+
+        Return None if its customer may send requests, or an UnresolvedIdentity if the supervisor may know the key.
+        """
+        held = self._customers.find_key(key.digest)
+        if held is None and self._key_lookup is not None:
+            return UnresolvedIdentity(TokenDigest(key.digest), key.digest)
+        if held is not None and self._customers.get_customer(held.customer).paused is None:
+            return None
+        try:
+            (self.unknown if held is None else Identity(self._bind_key, FOREVER, held)).bindings[route]
+        except RejectedError as error:
+            return error
+        return None
 
     def resolve_certificate(self, certificate: "ClientCertificate", now: float) -> Identity:
         """Return the identity behind a client's certificate at edge time `now`."""

@@ -25,17 +25,17 @@ class RouteBindings(dict[Route, RouteBinding]):
     A route that it may not use raises RejectedError every time.
     """
 
-    __slots__ = ("_key", "_make", "memory")
+    __slots__ = ("_make", "key", "memory")
 
     def __init__(self, make: Callable[..., RouteBinding], key: HeldKey | None = None) -> None:
         """`key` is passed to `make` if there is one, so that all keys of the files share one function."""
         super().__init__()
-        self._make, self._key = make, key
+        self._make, self.key = make, key
         self.memory: Memory | None = None
         """The memory that the identity is in."""
 
     def __missing__(self, route: Route) -> RouteBinding:
-        key = self._key
+        key = self.key
         self[route] = binding = self._make(route) if key is None else self._make(route, key)
         if self.memory is not None and len(self) > 1:
             self.memory.add_binding()

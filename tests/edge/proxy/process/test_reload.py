@@ -1,6 +1,7 @@
 """Reloads during requests: each request sees one configuration, the next sees the new one, and counts are kept."""
 
 import asyncio
+import base64
 import gc
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import orjson
 import pytest
 
 from edgeproxy.base.client_tls import ClientTls
-from edgeproxy.edge.messages import EndpointAddresses
+from edgeproxy.config.directory import KeyOwner
+from edgeproxy.edge.messages import EndpointAddresses, KeysLookedUp
 from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
 from edgeproxy.edge.proxy.observation.access_log import AccessLog
 from edgeproxy.edge.proxy.observation.log_file import LogFile
@@ -24,7 +26,15 @@ from edgeproxy.edge.proxy.upstreams.endpoint_states import DOWN, EJECTED
 from edgeproxy.edge.proxy.upstreams.pool import Endpoint, Service
 from tests.edge.proxy.asking import asks, left, limited
 from tests.edge.proxy.authority import Authority
+from tests.edge.proxy.tunnels import tunnel
 from tests.support.transcript import KEY, READER, UNLIMITED, Edge, Upstream, chunks, get, head, ok, post
+
+SECRET = "$2y$04$BhcHImMsKbDAAOGc3deSe.HQ3dIENz/jf9NZ374dsBkzWKDWFdx92"
+"""The hash of `secret`."""
+GOODBYE = b"\x88\x02\x03\xf0"
+"""The frame that closes a WebSocket with the status 1008."""
+STILL = b"\x81\x05still"
+"""A frame with text."""
 
 # ---- one request sees one configuration
 
@@ -98,6 +108,68 @@ async def test_a_key_moved_to_another_customer_counts_for_it_from_the_next_reque
     answer = await asks(client)
     assert answer.body == b"free"
     assert "RateLimit" not in answer
+
+
+async def test_tunnels_end_when_the_files_lose_their_key_and_no_others(edge: Edge) -> None:
+    edge.config["directory"] = {"from": "hub", "revoked": "finish"}
+    edge.config["hub"] = "redis://127.0.0.1:1"
+    client, upstream = await tunnel(edge, "/v1/ws", f"X-API-Key: {KEY}")
+    other, others_upstream = await tunnel(edge, "/v1/ws", f"X-API-Key: {UNLIMITED}")
+    del edge.config["keys"][0]
+    await edge.reloads()
+    await upstream.sends(STILL)
+    await client.gets_until(STILL)
+    for name in ("directory", "hub"):
+        del edge.config[name]
+    edge.config["customers"]["free"]["paused"] = {"why": "unpaid"}
+    edge.config["routes"].reverse()
+    await edge.reloads()
+    for wire in (client, other):
+        await wire.gets_until(GOODBYE)
+    for wire in (client, other, upstream, others_upstream):
+        await wire.gets_cut()
+
+
+async def test_key_that_moves_from_the_files_to_the_directory_keeps_its_tunnel(edge: Edge) -> None:
+    client, upstream = await tunnel(edge, "/v1/ws", f"X-API-Key: {KEY}")
+    key = edge.config["keys"].pop(0)
+    del edge.config["customers"]["acme"]
+    edge.config |= {"hub": "redis://127.0.0.1:1", "directory": {"from": "hub"}}
+    await edge.reloads()
+    await edge.until(lambda: edge.inquiries, "the key is asked for")
+    digest = bytes.fromhex(key["sha256"])
+    edge.runtime.key_lookup.on_answer(KeysLookedUp({digest: KeyOwner("acme", '{"tier": "basic"}', "{}")}, [], []))
+    await upstream.sends(STILL)
+    await client.gets_until(STILL)
+    edge.worker.generations.forget_customers(["acme"])
+    await edge.reloads()
+
+
+def password_of(user: str) -> str:
+    return f"Authorization: Basic {base64.b64encode(f'{user}:secret'.encode()).decode()}"
+
+
+async def test_tunnel_ends_with_its_user_or_the_users_password(edge: Edge, tmp_path: Path) -> None:
+    file = tmp_path / "users.htpasswd"
+    names = ("ada", "bob", "eve")
+    file.write_text("".join(f"{name}:{SECRET}\n" for name in names))
+    auth = {"basic": str(file)}
+    edge.config["routes"].append({"path": "/wiki/*", "upstream": "api", "auth": auth, "upgrade": ["websocket"]})
+    ends = {name: await tunnel(edge, "/wiki/ws", password_of(name)) for name in names}
+    streaming, upstream = await edge.forwards(get("/wiki/stream", password_of("bob")))
+    file.write_text(f"ada:{SECRET}\neve:{SECRET.replace('$04$', '$05$')}\n")
+    await edge.reloads()
+    refused = await streaming.gets_answer()
+    assert (refused.status, orjson.loads(refused.body)["code"]) == (401, "password-invalid")
+    await upstream.gets_cut()
+    for name in ("bob", "eve"):
+        client, upstream = ends[name]
+        await client.gets_until(GOODBYE)
+        await client.gets_cut()
+        await upstream.gets_cut()
+    client, upstream = ends["ada"]
+    await upstream.sends(STILL)
+    await client.gets_until(STILL)
 
 
 # ---- usage of limits survives

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from typer._click.core import Command, Context  # What TyperGroup's own methods are about.
+from typer._click.core import Command, Context  # The types of TyperGroup's methods.
 from typer.core import TyperGroup
 
 from edgeproxy.cli.outcome import fail
@@ -297,7 +297,7 @@ def main() -> None:
         package = (error.name or "").partition(".")[0]
         if package in ("", "edgeproxy"):
             raise
-        # No index has the sandbox, so anybody could register a name there.
+        # The sandbox is in no package index, so an attacker could register its name there.
         file = "stripe_sandbox-….whl" if package == "stripe_sandbox" else "'edgeproxy[collector]'"
         typer.echo(f"This command needs {package}, which is not installed: pip install {file}", err=True)
         sys.exit(2)

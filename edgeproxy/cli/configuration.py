@@ -33,7 +33,7 @@ def check(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON, problems included.")] = False,
 ) -> None:
-    """Check FILE and what it includes, and print every problem with its place."""
+    """Check FILE and its included files, and print every problem with its place."""
     from edgeproxy.config import file_kinds
     from edgeproxy.config.problems import ConfigError
 

@@ -50,7 +50,7 @@ def _read_credits(api: Api, arguments: Arguments) -> int:
 
 
 def parse_millicredits(written: str, currency: str) -> int:
-    """Return an amount such as 12.34 in millicredits; exits with 2 if it is invalid."""
+    """Return an amount like 12.34 in millicredits; exits with 2 if it is invalid."""
     from edgeproxy.config.collector.currency_units import DECIMALS
 
     unit = 10 ** (DECIMALS[currency] + MILLICREDITS_PLACES)

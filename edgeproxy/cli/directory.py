@@ -36,7 +36,7 @@ def push(
         typer.Option("--back", help="Sign a rollback: edges take it though they know a later version."),
     ] = False,
 ) -> None:
-    """Replace the customers and keys in the hub by those of FILE. Edges follow within seconds."""
+    """Replace the customers and keys in the hub by the ones in FILE. Edges follow within seconds."""
     settings = _load_pushed(config)
     from edgeproxy.collector.directory import hub_push
     from edgeproxy.hub.errors import HubUnavailableError
@@ -57,7 +57,7 @@ def push(
 
 
 def _load_pushed(config: Path) -> "Pushed":
-    """Load the customers of a file that names a shared hub; exit with 2 where there are none to use."""
+    """Load the customers of a file that names a shared hub; exit with 2 if FILE is invalid or names none."""
     from edgeproxy.config.edge.load import load_customers
     from edgeproxy.config.outgoing import use_outgoing
     from edgeproxy.config.problems import ConfigError

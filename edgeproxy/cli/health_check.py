@@ -1,7 +1,7 @@
 """Fast forms of `edgeproxy probe`, for health checks every second, without the libraries of commands and settings.
 
 Those libraries would cost ten times the CPU of the request. This module answers only if the edge is healthy.
-Everything else, such as other arguments or an edge that is not ready, is left to the command itself (running.py),
+Everything else, for example other arguments or an edge that is not ready, is left to the command itself (running.py),
 which reports the fault.
 """
 

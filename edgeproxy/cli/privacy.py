@@ -69,7 +69,7 @@ def export(
 
 
 def stripe(config: CollectorFile) -> None:
-    """List erased customers whom Stripe has still, and what each waits for; a collector deletes them there."""
+    """List erased customers whom Stripe still has, with the reason of each; a collector deletes them there."""
     settings = load_collector_file(config)
     from edgeproxy.collector.commands import privacy
 

@@ -82,7 +82,7 @@ def collector(config: CollectorFile) -> None:
 
 
 def regions(config: BeaconFile) -> None:
-    """Serve the beacon of FILE, to which clients report latencies of regions, until SIGTERM or SIGINT."""
+    """Serve the beacon of FILE until SIGTERM or SIGINT. Clients report latencies of regions to it."""
     settings = load_regions_file(config)
     from edgeproxy.regions.beacon.main import run
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 
 SEGMENT_BYTES = 1 << 20
-"""The size in bytes at which a segment is closed."""
+"""The size in bytes of a full segment, which is then closed."""
 SUFFIX = ".jsonl"
 
 
@@ -75,7 +75,7 @@ class Queue:
             self._is_synced = True
         if fd is not None:
             try:
-                os.fsync(fd)  # Whoever adds meanwhile does not wait for it.
+                os.fsync(fd)  # Outside the mutex, so that other threads can add events meanwhile.
             finally:
                 os.close(fd)
 

@@ -167,6 +167,6 @@ def restart_settings_of(settings: CollectorSettings) -> object:
 
 
 def sign_in_settings_of(settings: CollectorSettings) -> object:
-    """Return the settings of `operators` that need a restart: those that pages sign in with."""
+    """Return the settings of `operators` that need a restart, because pages sign operators in with them."""
     operators = settings.operators
     return None if operators is None else (operators.issuer, operators.second_factor.acr)

@@ -10,7 +10,7 @@ keys:
   - {sha256: 2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae, customer: acme}
 ```
 
-The lines of a run have the same indentation, and only texts that need no quotes. The parser decides whether the entry
+The lines of a run are equally indented, and have only texts that need no quotes. The parser decides whether the entry
 is one of a block mapping or list: within a quoted text, for example, it is none. Then the file is read without runs.
 """
 
@@ -108,7 +108,7 @@ def _parse_run(text: str, indent: int, shared: dict[str, FlatTable]) -> Run:
         for body in set(bodies).difference(shared):
             shared[body] = _parse_body(body)
         return Run(indent, list(names), [shared[body] for body in bodies])
-    # Most keys have two fields, and all have the same ones.
+    # Most keys have two fields, and their names are equal in all lines.
     two = TWO_FIELDS.search(text[: text.index("\n")])
     first, second = two.groups() if two else ("", "")
     values = re.findall(rf"\{{{first}: ([^,]++), {second}: ([^,}}]++)\}}\n", text)

@@ -31,7 +31,7 @@ PACKAGES = ("sqlalchemy", "aiosmtpd", "gunicorn", "httpbin", "stripe_sandbox")
 
 
 def explain_missing(*, check: bool) -> str | None:
-    """Return what a demonstration needs and this machine or installation has not; None where all is there."""
+    """Return a sentence about the first missing requirement of a demonstration, or None if nothing is missing."""
     if not CONFIG.is_dir():
         return "this installation was made without config/: install a wheel, or use ./scripts/run of a checkout"
     if missing := [name for name in PACKAGES if find_spec(name) is None]:

@@ -43,9 +43,7 @@ class _NoRedirects(HTTPRedirectHandler):
 
 
 def create_fetch(ca: str | None) -> Fetch:
-    """Return a function that sends requests. Its TLS trusts the system's authorities and those of `ca`. Raises
-    OSError.
-    """
+    """Return a function that sends requests and trusts the authorities of the system and of `ca`. Raises OSError."""
     context = ssl.create_default_context()
     context.hostname_checks_common_name = False  # RFC 9525 section 6.4, as in edgeproxy.base.trust.
     load_trusted(context)

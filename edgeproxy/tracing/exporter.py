@@ -25,9 +25,9 @@ QUEUE_BYTES_MAX: Final = 4 << 20
 BATCH_BYTES_MAX: Final = 256 << 10
 """The most bytes of spans in one request. Receivers refuse requests of megabytes by default."""
 BATCH_SECONDS: Final = 0.5
-"""Seconds for which spans wait for further spans."""
+"""Seconds that spans wait for further spans."""
 RETRY_SECONDS: Final = 60.0
-"""Seconds for which a request is retried; then its spans are dropped."""
+"""Seconds of retries of a request. After them its spans are dropped."""
 BACKOFF_SECONDS_FIRST, BACKOFF_SECONDS_MAX = 0.5, 15.0
 FLUSH_SECONDS: Final = 3.0
 """Seconds for the export of the last spans at the end."""

@@ -24,7 +24,7 @@ RETRIED_CODES: Final = frozenset(
         *("UNAVAILABLE", "DATA_LOSS"),
     )
 )
-"""gRPC status codes after which a retry may succeed (OTLP/gRPC, failures)."""
+"""gRPC status codes of calls that may succeed on a retry (OTLP/gRPC, failures)."""
 UNREACHED_CODES: Final = frozenset(("UNAVAILABLE", "DEADLINE_EXCEEDED"))
 """Codes that gRPC itself gives a call that reached no server."""
 

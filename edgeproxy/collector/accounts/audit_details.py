@@ -1,9 +1,9 @@
 """Personal data in the audit log with `encryption`: sealed before it is chained, so the chain survives an erasure.
 
 The customer's data key encrypts the details of changes of the customer. Destroying the key erases the details; the
-entry stays. The same holds for a customer's objects, such as an alert or an invoice, if the entry names their owner:
-the ciphertext then ends with the customer's id. Details of an erased customer are never stored. A contact's address is
-stored as the keyed hash that `contacts.email` has.
+entry stays. This also holds for a customer's objects, for example an alert or an invoice, if the entry names their
+owner: the ciphertext then ends with the customer's id. Details of an erased customer are never stored. A contact's
+address is stored as the keyed hash that `contacts.email` has.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -205,7 +205,7 @@ def hide_contact(connection: AsyncConnection, name: str) -> str:
 
 
 def _get_customer(target: str) -> str:
-    """Return the customer's name in a target such as `acme` or `acme/we_…`."""
+    """Return the customer's name in a target like `acme` or `acme/we_…`."""
     return target.partition("/")[0]
 
 
@@ -214,7 +214,7 @@ async def _fetch_customers(
 ) -> tuple[dict[str, str], frozenset[str]]:
     """Return the ids of these customers by name and by id, and the ids of the erased ones.
 
-    With `reads_keys` their data keys are read in the same query, so that `fetch_data_keys` finds them cached.
+    With `reads_keys` this query also reads their data keys, so that `fetch_data_keys` finds them cached.
     """
     keyring, ordered = find_keyring(connection), sorted(names)
     if keyring is None or not ordered:

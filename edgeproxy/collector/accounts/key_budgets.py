@@ -29,7 +29,7 @@ Amount = Annotated[
 
 
 def parse_written(value: object) -> object:
-    """Parse a budget such as `$50/month`, `50 eur/month` or `1000000 tokens/day` into an object's fields.
+    """Parse a budget like `$50/month`, `50 eur/month` or `1000000 tokens/day` into an object's fields.
 
     Returns a value that is not a text unchanged. Raises a value error.
     """
@@ -53,7 +53,7 @@ class KeyBudgetRequest(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     amount: Amount
-    """The allowed amount: units of the meter, or the smallest unit of the currency, such as cents."""
+    """The allowed amount: units of the meter, or the smallest unit of the currency, for example cents."""
     per: Literal["day", "month"]
     """The calendar period (UTC). The count starts again with each period."""
     meter: Name | None = None
@@ -61,7 +61,7 @@ class KeyBudgetRequest(BaseModel):
     currency: Currency | None = None
     """The currency; the customer's plan must have prices in it. By default the plan's currency."""
     routes: Annotated[tuple[RoutePattern, ...], PATTERNS] = ()
-    """The routes whose requests are refused once the budget is used up: names, or patterns such as `chat-*`. By default
+    """The routes whose requests are refused once the budget is used up: names, or patterns like `chat-*`. By default
     the routes that feed the meter; for a budget in money, all routes.
     """
     scopes: Annotated[tuple[Scope, ...], PATTERNS] = ()
@@ -85,7 +85,7 @@ class KeyBudgetTerms(TypedDict):
     """The budget of a key."""
 
     amount: int
-    """The allowed amount: units of the meter, or the smallest unit of the currency, such as cents."""
+    """The allowed amount: units of the meter, or the smallest unit of the currency, for example cents."""
     per: Literal["day", "month"]
     """The calendar period (UTC). The count starts again with each period."""
     meter: str | None
@@ -155,7 +155,7 @@ def parse_budget(stored: str | None) -> StoredBudget | None:
 
 
 def dump_budget(requested: KeyBudgetRequest | None, before: StoredBudget | None = None) -> str | None:
-    """Return the column of a key with this budget. It keeps the count of the budget `before` if both count the same."""
+    """Return the column of a key with this budget. It keeps the id of the budget `before` if both count alike."""
     if requested is None:
         return None
     terms = requested.amount, requested.per, requested.meter, requested.currency

@@ -70,7 +70,7 @@ class CreateCustomerRequest(Customer):
     metadata: Metadata | None = None
     """Your own texts, by name."""
     rotate_every: Span | None = None
-    """The age that makes a key due for rotation, such as 90d. By default keys are never due."""
+    """The age that makes a key due for rotation, for example 90d. By default keys are never due."""
 
     @model_validator(mode="before")
     @classmethod
@@ -90,7 +90,7 @@ class _Change(Body):
 UpdateCustomerRequest: type[BaseModel] = create_model(
     "UpdateCustomerRequest",
     __base__=_Change,
-    __doc__="The fields of a customer to change. A missing field stays as it is; null removes it.",
+    __doc__="The fields of a customer to change. A missing field does not change; null removes it.",
     **{
         name: (field.rebuild_annotation() | None, None)
         for name, field in CreateCustomerRequest.model_fields.items()
@@ -121,13 +121,13 @@ class CreateKeyRequest(_Limited):
     limits: tuple[KeyLimit, ...] | None = None
     """The key's own limits. They apply in addition to the customer's limits."""
     budget: KeyBudgetRequest | None = None
-    """The key's budget for a day or a month. A replacement key continues the same count."""
+    """The key's budget for a day or a month. A replacement key continues its count."""
     expires_at: End | None = None
     """The time when the key expires; by default never."""
 
 
 class UpdateKeyRequest(_Limited):
-    """The fields of a key to change. A missing field stays as it is; null removes it."""
+    """The fields of a key to change. A missing field does not change; null removes it."""
 
     name: Text | None = None
     """A name for people."""
@@ -136,7 +136,7 @@ class UpdateKeyRequest(_Limited):
     limits: tuple[KeyLimit, ...] | None = None
     """The key's own limits. They apply in addition to the customer's limits."""
     budget: KeyBudgetRequest | None = None
-    """The key's budget for a day or a month. A replacement key continues the same count."""
+    """The key's budget for a day or a month. A replacement key continues its count."""
     expires_at: End | None = None
     """The time when the key expires; null: never."""
 
@@ -145,8 +145,8 @@ class RotateKeyRequest(Body):
     """The rotation of a key."""
 
     overlap: Span | None = None
-    """How long the old key stays valid, such as 7d; 0s ends it at once. By default `rotation.grace` of the collector's
-    file, or 7d.
+    """The time that the old key stays valid, for example 7d; 0s ends it at once. By default `rotation.grace` of the
+    collector's file, or 7d.
     """
 
 
@@ -213,7 +213,7 @@ class LimitSettings(TypedDict):
     name: str
     """The name of the limit."""
     rate: str
-    """The number of requests in a time, such as `60/min`."""
+    """The number of requests in a time, for example `60/min`."""
     algorithm: NotRequired[AlgorithmName]
     """The algorithm; by default `sliding_window`."""
     burst: NotRequired[int]
@@ -225,13 +225,13 @@ class LimitSettings(TypedDict):
     mode: NotRequired[Literal["enforce", "shadow"]]
     """`shadow` counts and refuses nothing; by default `enforce`."""
     sync: NotRequired[Literal["bounded", "eventual", "strict"]]
-    """How precisely edges agree on the count; by default `bounded`."""
+    """The precision with which edges agree on the count; by default `bounded`."""
     cost_header: NotRequired[str]
     """The response header field that states the cost of a request."""
     of: NotRequired[str]
     """The meter whose units are limited, instead of requests."""
     routes: NotRequired[list[str]]
-    """The routes whose requests count: names, or patterns such as `chat-*`; by default all."""
+    """The routes whose requests count: names, or patterns like `chat-*`; by default all."""
     scopes: NotRequired[list[str]]
     """Scopes. Requests of each route that requires one of these scopes count too."""
     reserve: NotRequired[int]
@@ -246,11 +246,11 @@ class QuotaSettings(TypedDict):
     included: int
     """The units that are included in a period."""
     per: NotRequired[Literal["day", "month"]]
-    """The period after which the count starts again; missing if the quota limits items that exist at once."""
+    """The period of the count; missing if the quota limits items that exist at once."""
     cap: NotRequired[Literal["soft", "hard"]]
     """`soft` (the default) marks requests above the included units; `hard` refuses them."""
     timezone: NotRequired[str]
-    """The time zone whose midnight starts a period, such as Europe/Berlin; by default UTC."""
+    """The time zone whose midnight starts a period, for example Europe/Berlin; by default UTC."""
     name: NotRequired[str]
     """The name of the quota."""
     routes: NotRequired[list[str]]
@@ -285,13 +285,13 @@ class CustomerResponse(TypedDict):
     regions: RegionSettings | None
     """The regions that the customer may use and prefers; null if it may use all and prefers none."""
     rotate_every: str | None
-    """The age that makes a key due for rotation, such as 90d; null if the customer has no such age."""
+    """The age that makes a key due for rotation, for example 90d; null if the customer has no such age."""
     created_at: str
     """The time when the customer was created."""
     state: Literal["active", "paused", "deleting", "deleted"]
     """`active`, `paused`, `deleting` or `deleted`."""
     currency: str | None
-    """The currency of all charges, such as `usd`; null until a plan or credits set it. It cannot change later."""
+    """The currency of all charges, for example `usd`; null until a plan or credits set it. It cannot change later."""
     deleting_since: str | None
     """The time when the deletion began; null if the customer is not being deleted."""
 

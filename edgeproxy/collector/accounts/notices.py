@@ -79,7 +79,7 @@ async def notify_of_deletion(
 
 
 async def fetch_readers(connection: AsyncConnection, customer: str, roles: Collection[str]) -> list[Recipient]:
-    """Return the contacts of a customer, by name, with one of these roles, always in the same order."""
+    """Return the contacts of a customer, by name, with one of these roles, ordered by e-mail address."""
     rows = await _fetch_contacts(connection, customer)
     theirs = [row for row in rows if row["role"] in roles]
     return [

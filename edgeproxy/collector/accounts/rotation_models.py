@@ -64,10 +64,9 @@ class KeyRotation(TypedDict):
     every: str | None
     """The age that makes a key due; null if keys never are."""
     grace: str
-    """How long a key stays valid after its replacement was collected."""
+    """The time that a key stays valid after its replacement was collected."""
     deliver: Literal["portal", "webhook"]
-    """How the customer gets new keys. It is `portal` also if the customer has no public key, or no endpoint for keys.
-    """
+    """The delivery of new keys. It is `portal` also for a customer without a public key or an endpoint for keys."""
     public_key: PublicKey | None
     """The public key that encrypts secrets; null if the customer has registered none."""
     endpoints: int

@@ -52,7 +52,7 @@ class CreateTokenRequest(Body):
     name: Name
     """The name of the token."""
     role: Role | None = None
-    """The role of the token. It decides what the token may do."""
+    """The role of the token. It grants the permissions."""
     customer: Name | None = None
     """The only customer whose data the token may read, by name, instead of a role."""
     edge: Name | None = None
@@ -67,7 +67,7 @@ class CreateTokenSecretRequest(Body):
     """A request for a new secret of a token; earlier secrets expire after the overlap."""
 
     overlap: Span = 7 * 86400
-    """How long the old secrets stay valid, such as 7d; 0s ends them at once."""
+    """The time that the old secrets stay valid, for example 7d; 0s ends them at once."""
 
 
 class TokenResponse(TypedDict):

@@ -33,9 +33,9 @@ class AuditQuery(Query):
     actor: Printed | None = None
     """Only entries of this token or operator."""
     action: Printed | None = None
-    """Only entries of this action, such as `customer.change`."""
+    """Only entries of this action, for example `customer.change`."""
     target: Printed | None = None
-    """Only entries about this target, such as a customer's name."""
+    """Only entries about this target, for example a customer's name."""
 
 
 class AuditLogEntry(TypedDict):
@@ -50,9 +50,9 @@ class AuditLogEntry(TypedDict):
     origin: str
     """The address of the caller; empty for changes by the collector itself."""
     action: str
-    """The action, such as `customer.change`."""
+    """The action, for example `customer.change`."""
     target: str
-    """The object of the change, such as a customer's name."""
+    """The object of the change, for example a customer's name."""
     before: dict[str, JsonValue] | None
     """The values before the change, without secrets; null if there were none."""
     after: dict[str, JsonValue] | None

@@ -50,7 +50,7 @@ class CouponResponse(TypedDict):
     percent_off: str | None
     """The percentage off each period, as a decimal number; null if the coupon takes off an amount."""
     amount_off: int | None
-    """The largest amount off each period, in the smallest unit such as cents; null if the coupon takes off a
+    """The largest amount off each period, in the smallest unit (for example cents); null if the coupon takes off a
     percentage.
     """
     plans: list[str]

@@ -62,7 +62,7 @@ class Event(TypedDict):
     """Usage that a service reports."""
 
     id: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
-    """The id of the event, unique for its source. Events with the same id count once."""
+    """The id of the event, unique for its source. An event with a known id is not counted again."""
     source: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
     """The service that reports."""
     customer: str
@@ -80,9 +80,9 @@ class Event(TypedDict):
     request_id: NotRequired[str | None]
     """The id of the request that caused the usage."""
     upstream_request_id: NotRequired[str | None]
-    """The id that another company's API, such as a model provider's, gave to that request."""
+    """The id that another company's API, for example a model provider's, gave to that request."""
     replaces: NotRequired[str | None]
-    """The id of an earlier event of the same source that this one replaces; the token needs `sensitive: true`."""
+    """The id of an earlier event of this source that this one replaces; the token needs `sensitive: true`."""
 
 
 class CloudEventData(TypedDict):
@@ -97,9 +97,9 @@ class CloudEventData(TypedDict):
     request_id: NotRequired[str | None]
     """The id of the request that caused the usage."""
     upstream_request_id: NotRequired[str | None]
-    """The id that another company's API, such as a model provider's, gave to that request."""
+    """The id that another company's API, for example a model provider's, gave to that request."""
     replaces: NotRequired[str | None]
-    """The id of an earlier event of the same source that this one replaces; the token needs `sensitive: true`."""
+    """The id of an earlier event of this source that this one replaces; the token needs `sensitive: true`."""
 
 
 class CloudEvent(TypedDict):
@@ -108,7 +108,7 @@ class CloudEvent(TypedDict):
     specversion: Literal["1.0"]
     """The version of CloudEvents."""
     id: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
-    """The id of the event, unique for its source. Events with the same id count once."""
+    """The id of the event, unique for its source. An event with a known id is not counted again."""
     source: Annotated[str, Field(min_length=1, max_length=CHARACTERS_MAX)]
     """The service that reports."""
     type: str

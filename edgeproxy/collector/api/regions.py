@@ -38,7 +38,7 @@ class RegionReport(BaseModel):
     voter: Short
     """An id of the client within its network, so that each client counts once. It is not an address."""
     country: CountryCode | None = None
-    """The country of the client (ISO 3166-1 alpha-2), such as DE."""
+    """The country of the client (ISO 3166-1 alpha-2), for example DE."""
     measured: Annotated[dict[Name, Milliseconds], Field(min_length=1, max_length=REGIONS_MAX)]
     """The round trip to each region, in milliseconds."""
 
@@ -65,7 +65,7 @@ class BestRegionQuery(Query):
     address: Short | None = None
     """The address of the client, or its network."""
     country: CountryCode | None = None
-    """The country of the client (ISO 3166-1 alpha-2), such as DE."""
+    """The country of the client (ISO 3166-1 alpha-2), for example DE."""
     customer: Name | None = None
     """The customer whose preferred and allowed regions apply, by name."""
 

@@ -34,8 +34,7 @@ class SpendAlertsRequest(Body):
     """All amounts that trigger an alert for a customer."""
 
     amounts: Annotated[tuple[Cents, ...], Field(max_length=AMOUNTS_MAX)]
-    """The amounts, in the smallest unit of the currency, such as cents, before tax. An empty list turns the alerts off.
-    """
+    """The amounts before tax, in the smallest unit of the currency, for example cents. No amounts: no alerts."""
 
 
 class SpendAlertsResponse(TypedDict):
@@ -44,9 +43,9 @@ class SpendAlertsResponse(TypedDict):
     customer: str
     """The customer's name."""
     currency: str
-    """The currency, such as `usd`."""
+    """The currency, for example `usd`."""
     amounts: list[int]
-    """The amounts, in the smallest unit of the currency, such as cents, before tax, in ascending order."""
+    """The amounts, in the smallest unit of the currency, for example cents, before tax, in ascending order."""
     spent: int | None
     """The cost of the current period so far, in the smallest unit, before tax; null without a subscription."""
     period_start: str | None

@@ -35,7 +35,7 @@ ROWS_STORED_MAX = 100
 NAMED_MAX = 5
 """The most rows that an alert names."""
 RECENT_SECONDS: Mapping[ReconciliationKind, int] = {"A": 0, "B": DAY, "C": DAY, "D": DAY, "E": 0}
-"""Reconciliations up to this many seconds before the last one of the same kind still count.
+"""Reconciliations up to this many seconds before the last one of their kind still count.
 
 For kinds that are reconciled often it is 0, because the last one is enough.
 """
@@ -93,7 +93,7 @@ async def record_reconciliation(
 async def add_to_reconciliation(
     connection: AsyncConnection, kind: ReconciliationKind, span: Span, rows: Sequence[Comparison], now: float
 ) -> None:
-    """Add rows to the reconciliation of the same span. It stays one row while all rows agree."""
+    """Add rows to the reconciliation of this span. It stays one row while all rows agree."""
     unchanged = (
         columns.kind == kind,
         columns.since == span.start,

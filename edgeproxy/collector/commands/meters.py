@@ -75,7 +75,7 @@ async def _fetch_scheduled(settings: CollectorSettings) -> dict[str, Plan]:
 def recheck_usage(settings: CollectorSettings, since: float) -> CommandResult:
     """Mark waiting usage for a look-up at Stripe before it is sent.
 
-    The backup from the Unix second `since` does not know what was sent later.
+    The database was restored from a backup of the Unix second `since`, so it lacks the marks of later sendings.
     """
 
     async def mark(database: Database) -> str:

@@ -2,7 +2,7 @@
 
 Each is recorded like a request by letter (`requests.py`). The recent sign-in identifies the person. A download is done
 at once. The erasure completes a deletion; an operator who undoes the deletion withdraws the request. The request
-belongs to the deletion that began at the same time.
+and its deletion have one time of beginning.
 """
 
 import sqlalchemy as sa

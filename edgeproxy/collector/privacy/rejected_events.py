@@ -18,12 +18,12 @@ BASE64_RUN = re.compile(r"[A-Za-z0-9+/_-]{4,}")
 HEX_RUN = re.compile(r"(?:[0-9a-fA-F]{2}){4,}")
 JSON_ESCAPE = re.compile(r'\\(?:u([0-9a-fA-F]{4})|(["\\/]))')
 BINARY = re.compile(r"[\x00-\x08\x0e-\x1f\x80-\x9f]")
-"""A character of bytes that are not text, such as MessagePack."""
+"""A character of bytes that are not text, for example MessagePack."""
 ZSTD = b"\x28\xb5\x2f\xfd"
 PACKED = (b"\x1f\x8b\x08", ZSTD, b"\x78\x01", b"\x78\x5e", b"\x78\x9c", b"\x78\xda")
 """The first bytes of gzip, Zstandard and zlib data."""
 DEPTH_MAX = 4
-"""The most nested encodings, such as compressed JSON in Base64."""
+"""The most nested encodings, for example compressed JSON in Base64."""
 FORMS_CHARACTERS_MAX = 8 << 20
 """The most characters of all forms of an event that are searched.
 
@@ -55,8 +55,8 @@ def has_text(event: str, texts: Collection[str]) -> bool:
 def names_one(event: str, names: Collection[str], *, if_doubtful: bool) -> bool:
     """Return whether a rejected event belongs to one of these customers, in our form or as a CloudEvent's subject.
 
-    An event without a customer, such as a truncated one, may belong to them if it contains a name, encoded or not; the
-    result is then `if_doubtful`.
+    An event without a customer, for example a truncated one, may belong to them if it contains a name, encoded or not.
+    The result is then `if_doubtful`.
     """
     try:
         content = orjson.loads(event)

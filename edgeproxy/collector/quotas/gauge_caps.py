@@ -1,4 +1,4 @@
-"""Hard caps of gauges, such as stored gigabytes: a reading that would lift a level above its cap is refused.
+"""Hard caps of gauges, for example stored gigabytes: a reading that would lift a level above its cap is refused.
 
 The current level counts, and a lower reading is always accepted, so that a customer can shrink to a smaller plan.
 """

@@ -1,13 +1,13 @@
-"""Moves of customers as rows: one at the residency that a customer leaves and one with the same id where it arrives.
+"""Moves of customers as rows: a row at the residency that a customer leaves, and a row with its id at the new one.
 
     out   begun ──▶ created ──▶ gone ──▶ left         in   arriving ──▶ arrived
             │          │                                     │
             └──────────┴──▶ withdrawn                        └──▶ withdrawn
 
 In the state `created` the customer exists at the other residency without keys, so nothing serves it there. In `gone`
-its settings name the other residency, and each edge switches as soon as it has the keys there. `left` starts the
-deletion. Collectors do not know each other: `edgeproxy residency move` asks both for one step at a time. Each step can
-be repeated.
+its settings name the other residency, and each edge switches once the new residency has given it the keys. `left`
+starts the deletion. Collectors do not know each other: `edgeproxy residency move` asks both for one step at a time.
+Each step can be repeated.
 """
 
 from collections.abc import Mapping

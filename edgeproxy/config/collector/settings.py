@@ -116,7 +116,7 @@ class Published(Part):
 
 
 class Retention(Part):
-    """How long counts are kept.
+    """The time that counts are kept.
 
     Days, events, and the times when [places](billing.md#places) were held are kept for ever.
     """
@@ -188,10 +188,10 @@ class ChangesPerMinute(Part):
 class Metrics(Part):
     """Access to `GET /metrics`.
 
-    Without tokens anybody who reaches the collector may read it, except business metrics (revenue, cost, margin,
+    Without tokens every client of the collector may read it, except business metrics (revenue, cost, margin,
     credits, refunds, purchases, invoices). Only this host may read these: in requests to a loopback address and its
     name, without fields that proxies add (`X-Forwarded-*`, `X-Real-IP`, `Forwarded`, `Via`) or browsers do (`Origin`).
-    A proxy on this host that adds none of these fields, such as nginx with `proxy_pass` alone, cannot be told from
+    A proxy on this host that adds none of these fields, for example nginx with `proxy_pass` alone, cannot be told from
     Prometheus: use tokens behind such a proxy.
     """
 

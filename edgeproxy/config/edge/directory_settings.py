@@ -65,7 +65,7 @@ class CacheKey(Part):
     cache_key: {command: [/usr/local/bin/unseal, edge-directory]}
     ```
 
-    A program, such as the client of a key management service, runs when the edge starts to follow the directory. It
+    A program, for example the client of a key management service, runs when the edge starts to follow the directory. It
     must print the key within ten seconds. If the key changes or is removed, `directory.db` is replaced: see
     [at rest](directory.md#at-rest).
     """
@@ -89,7 +89,7 @@ class Directory(Part):
     directory: {from: hub, trust: "ed25519:11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=", max_age: 24h}
     ```
 
-    If the files have the same name, the entry in the files applies, with a warning.
+    If a name is in the files too, the entry in the files applies, with a warning.
     """
 
     from_: Literal["hub", "collector"] = Field(

@@ -32,7 +32,7 @@ class Errors(Part):
       - {path: /*, upstream: api, auth: none, errors: {template: errors/page.html}}
     ```
 
-    A template contains variables such as `{{detail}}`: see [the variables](errors.md#templates). Values are escaped for
+    A template contains variables like `{{detail}}`: see [the variables](errors.md#templates). Values are escaped for
     HTML, XML or JSON, by `type`. A reload reads the file again.
     """
 

@@ -182,7 +182,7 @@ def _find_looser(path: str, route: Route, looser: list[Route], routes: Sequence[
 
 
 def _is_looser_route(other: Route, route: Route) -> bool:
-    """Return whether `other` leads to the same upstream with fewer requirements."""
+    """Return whether `other` leads to the upstream of `route` with fewer requirements."""
     same = other.upstream == route.upstream and other.host in (None, route.host)
     return same and (_compute_openness(other) > _compute_openness(route) or not route.scopes <= other.scopes)
 
@@ -259,7 +259,7 @@ def _list_choice_warnings(settings: EdgeSettings) -> Iterator[str]:
 
 
 def _is_alternative(other: Route, route: Route) -> bool:
-    """Return whether a client chooses, by a condition of `route`, between unequal guards of the same upstream."""
+    """Return whether a client chooses, by a condition of `route`, between unequal guards of one upstream."""
     if route.upstream is None or route.upstream != other.upstream or not _overlaps(route.path, other.path):
         return False
     if other.host not in (None, route.host) or all(getattr(route, name) == getattr(other, name) for name in GUARDS):
@@ -270,7 +270,7 @@ def _is_alternative(other: Route, route: Route) -> bool:
 
 
 def _takes_all(before: Route, route: Route) -> bool:
-    """Return whether a route before this one, of the same host and path, takes all its requests.
+    """Return whether a route before this one, with its host and path, takes all its requests.
 
     A route with more conditions would go first.
     """

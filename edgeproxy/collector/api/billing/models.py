@@ -47,7 +47,7 @@ class PlansQuery(Query):
     """The currency of prices."""
 
     currency: Currency | None = None
-    """The currency of the prices, such as `eur`; by default the currency of the plans file."""
+    """The currency of the prices, for example `eur`; by default the currency of the plans file."""
 
 
 Quantity = Annotated[
@@ -75,11 +75,11 @@ class CreateSubscriptionRequest(Body):
     """A subscription to create."""
 
     plan: PlanName
-    """The plan: a name for its newest version, or a version such as `standard@3`."""
+    """The plan: a name for its newest version, or a version like `standard@3`."""
     interval: Literal["month", "year"] = "month"
     """The billing interval. The fee is paid in advance."""
     quantity: Quantity = 1
-    """The quantity, such as the number of seats, for a plan that is sold by quantity."""
+    """The quantity, for example the number of seats, for a plan that is sold by quantity."""
     coupon: CouponCode | None = None
     """The code of a coupon, in upper or lower case."""
     currency: Currency | None = None
@@ -92,13 +92,13 @@ class UpdateSubscriptionRequest(Body):
     """A change to another plan, interval or quantity."""
 
     plan: PlanName
-    """The plan: a name for its newest version, or a version such as `standard@3`."""
+    """The plan: a name for its newest version, or a version like `standard@3`."""
     when: Literal["now", "period_end"] | None = None
     """The time of the change; by default `now` for a plan that costs more, `period_end` for a plan that costs less."""
     interval: Literal["month", "year"] | None = None
-    """The billing interval. The fee is paid in advance. By default it stays the same."""
+    """The billing interval. The fee is paid in advance. By default it does not change."""
     quantity: Quantity | None = None
-    """The quantity, for a plan that is sold by quantity; by default it stays the same."""
+    """The quantity, for a plan that is sold by quantity; by default it does not change."""
     currency: Currency | None = None
     """The currency of all the customer's charges, if none is set yet; by default the plan's currency. It cannot change
     later.
@@ -118,14 +118,14 @@ class PriceTier(TypedDict):
     up_to: int | None
     """The number of the last unit of the tier; null in the last tier."""
     price: str
-    """The price of a unit in the smallest unit of the currency, such as cents, as a decimal number."""
+    """The price of a unit in the smallest unit of the currency, for example cents, as a decimal number."""
 
 
 class DimensionPrices(TypedDict):
     """Prices by the value of a dimension."""
 
     dimension: str
-    """The dimension, such as `model`."""
+    """The dimension, for example `model`."""
     prices: dict[str, str]
     """The price of a unit in the smallest unit of the currency, as a decimal number, by the value of the dimension."""
 
@@ -176,16 +176,18 @@ class TrialTerms(TypedDict):
 
 
 class PlanResponse(TypedDict):
-    """A plan on sale. Amounts are in the smallest unit of its currency, such as cents; unit prices are for one unit."""
+    """A plan on sale. Amounts are in the smallest unit of its currency, for example cents. Unit prices are for one
+    unit.
+    """
 
     plan: str
-    """The name of the plan, such as `standard`."""
+    """The name of the plan, for example `standard`."""
     name: str
     """The name of the plan for customers."""
     version: str
-    """The version of the plan on sale, such as `standard@3`."""
+    """The version of the plan on sale, for example `standard@3`."""
     currency: str
-    """The currency of all amounts (ISO 4217), such as `usd`."""
+    """The currency of all amounts (ISO 4217), for example `usd`."""
     tier: str
     """The tier of the edge. Its limits and quotas come with the plan."""
     fee: int
@@ -193,7 +195,7 @@ class PlanResponse(TypedDict):
     year_fee: int | None
     """The yearly fee; null if the plan is not sold by the year."""
     max_quantity: int | None
-    """The largest quantity, such as seats. The fee is charged for each. Null if the plan is not sold by quantity."""
+    """The largest quantity, for example of seats. The fee is charged for each; null if not sold by quantity."""
     minimum: int | None
     """The minimum charge for a month, fee and usage together; null if there is no minimum."""
     threshold: int | None
@@ -207,7 +209,7 @@ class PlanResponse(TypedDict):
 
 
 class MeterDisplayResponse(TypedDict):
-    """How pages display a meter."""
+    """The label and the unit of a meter on pages."""
 
     label: str
     """The name of the meter on pages."""
@@ -232,13 +234,13 @@ class PlanList(TypedDict):
     """All plans on sale."""
 
     currency: str
-    """The currency of all amounts (ISO 4217), such as `usd`."""
+    """The currency of all amounts (ISO 4217), for example `usd`."""
     currencies: list[str]
     """The currencies of all plans' prices."""
     plans: list[PlanResponse]
     """The plans that have prices in this currency or are free, each in its newest version."""
     meters: dict[str, MeterDisplayResponse]
-    """How pages display the meters of these plans, by the name of the meter."""
+    """The labels and units of these plans' meters on pages, by the name of the meter."""
 
 
 class PlanCostResponse(TypedDict):
@@ -258,7 +260,7 @@ class PlanCostList(TypedDict):
     customer: str
     """The customer, by name."""
     currency: str
-    """The currency of all amounts (ISO 4217), such as `usd`."""
+    """The currency of all amounts (ISO 4217), for example `usd`."""
     period_start: str | None
     """The start of the usage that counts: the start of the period, or of a subscription that started later."""
     plans: list[PlanCostResponse]
@@ -279,7 +281,7 @@ class BillingStatusResponse(TypedDict):
 
 
 class SubscriptionPreview(TypedDict):
-    """The cost of a change of plan. Amounts are in the smallest unit of its currency, such as cents."""
+    """The cost of a change of plan. Amounts are in the smallest unit of its currency, for example cents."""
 
     plan: str
     """The version of the plan after the change."""
@@ -292,7 +294,7 @@ class SubscriptionPreview(TypedDict):
     due_now: int
     """The amount due with the change, before tax. A negative amount is returned to the customer."""
     currency: str
-    """The currency of all amounts (ISO 4217), such as `usd`."""
+    """The currency of all amounts (ISO 4217), for example `usd`."""
     lines: list[InvoiceLine]
     """The invoice lines of this amount."""
     withdrawn: WithdrawnChange | None

@@ -33,7 +33,7 @@ class ClosingQuery(Query):
     """The period that would be closed."""
 
     period: Printed
-    """The period: a month such as 2027-03, or its first day, such as 2027-03-01."""
+    """The period: a month like 2027-03, or its first day, for example 2027-03-01."""
 
 
 class InvoiceWithParties(Invoice):
@@ -53,16 +53,16 @@ class InvoicesQuery(AnyCustomerQuery):
     cursor: Cursor | None = None
     """The `next` of the page before; by default the first page."""
     period: Printed | None = None
-    """Only invoices of the period that starts on this day, such as 2027-03-01."""
+    """Only invoices of the period that starts on this day, for example 2027-03-01."""
     state: Printed | None = None
-    """Only invoices in this state, such as `open`."""
+    """Only invoices in this state, for example `open`."""
     number: Printed | None = None
     """Only the invoice with this number, as Stripe has printed it."""
     sort: Literal["created_at", "-created_at", "due_at", "-due_at", "total", "-total", "amount_due", "-amount_due"] = (
         "-created_at"
     )
     """The order of invoices; `-` reverses it. Orders other than `created_at` need a `customer`, or a `state` that
-    invoices leave again, such as `open`. Invoices without a due date sort as the earliest.
+    invoices leave again, for example `open`. Invoices without a due date sort as the earliest.
     """
 
 
@@ -90,18 +90,18 @@ class CreateCreditNoteRequest(ReasonRequest):
     """The amount of an invoice to credit, and the reason."""
 
     amount: Cents
-    """The amount to credit, in the smallest unit such as cents; at most the rest of the invoice."""
+    """The amount to credit, in the smallest unit (for example cents); at most the rest of the invoice."""
 
 
 class SettleInvoiceRequest(ReasonRequest):
-    """The amount that was paid elsewhere, and the reason, such as the reference of a transfer."""
+    """The amount that was paid elsewhere, and the reason, for example the reference of a transfer."""
 
     amount: Cents
-    """The amount that was paid, in the smallest unit such as cents. It must be the whole amount due."""
+    """The amount that was paid, in the smallest unit (for example cents). It must be the whole amount due."""
 
 
 class InvoiceAmounts(TypedDict):
-    """The totals of invoice lines, before tax. Amounts are in the smallest unit of the currency, such as cents."""
+    """The totals of invoice lines, before tax. Amounts are in the smallest unit of the currency, for example cents."""
 
     subtotal: int
     """The sum of the lines, in the smallest unit, before tax."""
@@ -128,7 +128,7 @@ class UpcomingInvoiceResponse(InvoiceAmounts):
     customer: str
     """The customer, by name."""
     period: str
-    """The first day of the period in UTC, such as 2027-03-01."""
+    """The first day of the period in UTC, for example 2027-03-01."""
     period_start: str | None
     """The beginning of the period."""
     period_end: str | None
@@ -136,7 +136,7 @@ class UpcomingInvoiceResponse(InvoiceAmounts):
     usage_start: str
     """The start of the usage on the invoice: the start of the period, or of a subscription that started within it."""
     currency: str
-    """The currency of all amounts (ISO 4217), such as `usd`."""
+    """The currency of all amounts (ISO 4217), for example `usd`."""
     closes_at: str | None
     """The time when the invoice is closed. Usage that arrives before it is on the invoice."""
     projected: NotRequired[InvoiceProjection]
@@ -155,13 +155,13 @@ class CostDayResponse(TypedDict):
 class PeriodCostsResponse(TypedDict):
     """The cost of the running period by day: fees and usage, before tax and without minimum fees.
 
-    Amounts are in the smallest unit of the currency, such as cents.
+    Amounts are in the smallest unit of the currency, for example cents.
     """
 
     customer: str
     """The customer, by name."""
     currency: str
-    """The currency of all amounts (ISO 4217), such as `usd`."""
+    """The currency of all amounts (ISO 4217), for example `usd`."""
     period_start: str
     """The beginning of the period."""
     period_end: str
@@ -177,7 +177,7 @@ class PeriodCostsResponse(TypedDict):
 
 
 class EarlierLine(TypedDict):
-    """An earlier line with the same price and segment."""
+    """An earlier line with the price and segment of this one."""
 
     invoice: str
     """The id of the invoice with this line."""
@@ -235,7 +235,7 @@ class LineExplanationResponse(TypedDict):
     share: PaidShareResponse | None
     """The fee and the share of it; null for usage."""
     earlier: list[EarlierLine]
-    """Earlier lines with the same price and segment. Their amounts are subtracted."""
+    """Earlier lines with the price and segment of this one. Their amounts are subtracted."""
     amount: int
     """The amount of the line."""
     hours: list[UsedHour] | None
@@ -250,7 +250,7 @@ class CreditNoteResponse(TypedDict):
     invoice: str
     """The id of the invoice."""
     amount: int
-    """The credited amount, in the smallest unit such as cents."""
+    """The credited amount, in the smallest unit (for example cents)."""
     why: str
     """The reason that an operator gave."""
     state: Literal["requested", "made", "refused"]

@@ -82,7 +82,7 @@ class ChangedTerm(TypedDict):
     """A term of a plan that differs between two versions."""
 
     term: str
-    """The term, such as `fee` or `meters.api_calls.price`."""
+    """The term, for example `fee` or `meters.api_calls.price`."""
     before: str | None
     """The value before; null if there is none."""
     after: str | None
@@ -93,7 +93,7 @@ class PriceMoveResponse(TypedDict):
     """A plan whose subscribers move to another version."""
 
     plan: str
-    """The plan, such as `standard`; `standard+acme` is the own price of the customer `acme`."""
+    """The plan, for example `standard`; `standard+acme` is the own price of the customer `acme`."""
     before: str
     """The version on sale before the change."""
     after: str
@@ -101,13 +101,13 @@ class PriceMoveResponse(TypedDict):
     subscribers: int
     """The number of subscribers who will move, as of now."""
     changes: list[ChangedTerm]
-    """The terms that differ. Amounts are in the smallest unit of the plans' currency, such as cents. Terms in other
-    currencies start with its code, such as `eur.fee`.
+    """The terms that differ. Amounts are in the smallest unit of the plans' currency, for example cents. Terms in other
+    currencies start with its code, for example `eur.fee`.
     """
 
 
 class SubscriberEffectResponse(TypedDict):
-    """The effect of a price change on a subscriber. Amounts are in the smallest unit of the currency, such as cents."""
+    """The effect of a price change on a subscriber. Amounts are in the currency's smallest unit, for example cents."""
 
     customer: str
     """The customer, by name."""
@@ -126,14 +126,14 @@ class SubscriberEffectResponse(TypedDict):
     difference: int
     """The increase in cost; negative for a decrease."""
     currency: str
-    """The currency of the amounts (ISO 4217), such as `usd`."""
+    """The currency of the amounts (ISO 4217), for example `usd`."""
 
 
 class CurrencyEffectResponse(TypedDict):
     """The sums of all rated subscribers in a currency."""
 
     currency: str
-    """The currency (ISO 4217), such as `usd`."""
+    """The currency (ISO 4217), for example `usd`."""
     before: int
     """The sum under the versions before."""
     after: int
@@ -144,7 +144,7 @@ class CurrencyEffectResponse(TypedDict):
 
 class PriceEffectResponse(TypedDict):
     """The effect of a price change on the usage of the last full period. Amounts are monthly, in the smallest unit of a
-    currency, such as cents, before discounts and tax.
+    currency, for example cents, before discounts and tax.
     """
 
     subscribers: int
@@ -223,7 +223,7 @@ class NextTerms(TypedDict):
     plan: PlanResponse
     """The version that the customer moves to."""
     changes: list[ChangedTerm]
-    """The terms that differ from the present ones. Amounts are in the smallest unit of the currency, such as cents."""
+    """The terms that differ from the present ones. Amounts are in the currency's smallest unit, for example cents."""
 
 
 class SubscribedPlanResponse(TypedDict):

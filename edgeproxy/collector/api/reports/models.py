@@ -28,7 +28,7 @@ class RatingReportQuery(Query):
     """Filters of invoices."""
 
     period: Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$")] | None = None
-    """The first day of the period in UTC, such as 2027-03-01; by default all periods."""
+    """The first day of the period in UTC, for example 2027-03-01; by default all periods."""
     limit: Annotated[int, BeforeValidator(Whole(1, LISTED_MAX)), in_query(1, LISTED_MAX)] = LISTED_MAX
     """The number of invoices, at most."""
 
@@ -98,24 +98,24 @@ class RatedCustomer(TypedDict):
     customer: str
     """The customer, by name."""
     period: str
-    """The first day of the period in UTC, such as 2027-03-01."""
+    """The first day of the period in UTC, for example 2027-03-01."""
     state: InvoiceState
     """The state of the invoice."""
     currency: str
-    """The currency of the amounts (ISO 4217), such as `usd`."""
+    """The currency of the amounts (ISO 4217), for example `usd`."""
     shadow: int
     """The amount from rating all usage at once, in the smallest unit of the currency."""
     real: int | None
-    """The amount charged, in the same unit; null if nothing was charged yet."""
+    """The amount charged, in that unit; null if nothing was charged yet."""
     at: str
     """The time of the rating."""
 
 
 class RatedTotals(TypedDict):
-    """The invoices in a currency. Amounts are in its smallest unit, such as cents."""
+    """The invoices in a currency. Amounts are in its smallest unit, for example cents."""
 
     currency: str
-    """The currency (ISO 4217), such as `usd`."""
+    """The currency (ISO 4217), for example `usd`."""
     rated: int
     """The number of invoices rated."""
     shadow: int
@@ -143,7 +143,7 @@ class BusinessReportQuery(Query):
     """The month of the report, for example 2027-03; by default the current one."""
 
     month: Printed | None = None
-    """The calendar month in UTC, such as 2027-03; by default this month."""
+    """The calendar month in UTC, for example 2027-03; by default this month."""
     currency: Currency | None = None
     """The currency of the report and of its customers' charges; by default the currency of the plans."""
 
@@ -152,7 +152,7 @@ class BusinessDay(TypedDict):
     """A day (UTC). Amounts are millicredits, or ten-thousandths of the smallest unit of another currency."""
 
     day: str
-    """The day in UTC, such as 2027-01-31."""
+    """The day in UTC, for example 2027-01-31."""
     usage: int
     """The revenue from usage, in millicredits."""
     fees: int
@@ -211,7 +211,7 @@ class BusinessMonth(TypedDict):
     """The figures of a month so far."""
 
     month: str
-    """The calendar month in UTC, such as 2027-03."""
+    """The calendar month in UTC, for example 2027-03."""
     is_over: bool
     """True if the month is over."""
     revenue: int
@@ -258,13 +258,13 @@ class PlanSubscribersResponse(TypedDict):
     """The subscribers of a plan at the end of the month, or now."""
 
     plan: str
-    """The name of the plan, such as `standard`."""
+    """The name of the plan, for example `standard`."""
     subscribers: int
     """The number of customers who have it, without those in a trial."""
     trials: int
     """The number of customers who have it in a trial."""
     quantity: int
-    """The sum of the subscribers' quantities, such as seats."""
+    """The sum of the subscribers' quantities, for example seats."""
     mrr: int
     """Their monthly fees, in millicredits."""
 
@@ -298,7 +298,7 @@ class BusinessReport(TypedDict):
     as_of: str
     """The time when the figures were computed."""
     currency: str
-    """The currency of the report (ISO 4217), such as `usd`."""
+    """The currency of the report (ISO 4217), for example `usd`."""
     currencies: list[str]
     """The currencies of customers' charges. Each has its own report."""
     month: BusinessMonth
@@ -321,7 +321,7 @@ class AccountingQuery(Query):
     format: Literal["csv", "quickbooks", "xero"] | None = None
     """The format of a CSV file; by default the answer is JSON."""
     currency: Currency = USD
-    """The currency of the books, such as `eur`; by default US dollars."""
+    """The currency of the books, for example `eur`; by default US dollars."""
 
 
 class AccountMovement(TypedDict):
@@ -334,14 +334,14 @@ class AccountMovement(TypedDict):
     customer: str
     """The customer, by name."""
     millicredits: int
-    """The movement in ten-thousandths of the smallest unit, such as cents. A debit is positive, a credit negative."""
+    """The movement in ten-thousandths of the smallest unit, for example of a cent. Debits are positive."""
 
 
 class AccountingDay(TypedDict):
     """A day of the books: exact movements, and whole cents by account."""
 
     date: str
-    """The day in UTC, such as 2027-01-31."""
+    """The day in UTC, for example 2027-01-31."""
     currency: str
     """The currency of the books. Each currency has its own books."""
     movements: list[AccountMovement]

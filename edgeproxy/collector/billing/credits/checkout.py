@@ -23,8 +23,8 @@ async def create_checkout_session(
     """Create a checkout session for an amount in millicredits, in the currency of the customer's credits.
 
     `payer` is the customer's id at Stripe, `customer` our id. `urls` are the browser's targets after a payment and
-    after a cancellation. With the same `key` only one session is created, except that a failure of Stripe may leave an
-    unused one. Raises StripeCallError.
+    after a cancellation. All calls with one `key` create one session, except that a failure of Stripe may
+    leave an unused one. Raises StripeCallError.
     """
     paid, canceled = urls
     description = f"{amount // CREDIT:,} credits"

@@ -19,7 +19,7 @@ from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.currency_units import format_with_code
 
 GRANTING: Final = ("purchase", "gift")
-"""The kinds of transactions after which a customer gets these notices again."""
+"""The kinds of transactions that make these notices due again."""
 
 
 async def make_notices(

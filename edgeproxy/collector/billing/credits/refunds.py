@@ -15,7 +15,7 @@ from edgeproxy.collector.database.database import CONNECTION_ERRORS, Database
 RefundState = Literal["held", "paid", "failed"]
 STATES: dict[str, RefundState] = {"succeeded": "paid", "failed": "failed", "canceled": "failed"}
 UNKNOWN = frozenset({CallOutcome.FAILED, CallOutcome.REUSED})
-"""Outcomes that Stripe repeats for the same Idempotency-Key."""
+"""Outcomes that Stripe repeats for each use of an Idempotency-Key."""
 
 
 class RefundSender:

@@ -61,7 +61,7 @@ OPENED = (invoices.OPEN, invoices.PAID, invoices.UNCOLLECTIBLE)
 
 
 class NoteRow(NamedTuple):
-    """A credit note to book or reverse. Amounts are in the currency's smallest unit, such as cents."""
+    """A credit note to book or reverse. Amounts are in the currency's smallest unit, for example cents."""
 
     id: str
     state: str
@@ -75,7 +75,7 @@ class NoteRow(NamedTuple):
 
 
 Unbooked = TypeVar("Unbooked", InvoiceRow, NoteRow, AnyRow)
-"""A row with an id of which something is to be booked."""
+"""A row, with an id, that has movements to book."""
 
 
 class UnreadableObjectError(Exception):
@@ -160,7 +160,7 @@ async def _book_rows(
 
 
 async def _list_unbooked_invoices(connection: AsyncConnection, after: str | None) -> list[InvoiceRow]:
-    """Return invoices that are not booked as they are, after the one of an id; oldest first."""
+    """Return invoices whose present state is not booked, after the invoice with this id; oldest first."""
     return await invoices.fetch_invoices(connection, sa.text(UNBOOKED_INVOICES), limit=PAGE, after=after)
 
 
@@ -404,7 +404,7 @@ STEPS: Mapping[str, BookingStep] = {
 
 
 async def _list_unbooked_notes(connection: AsyncConnection, after: str | None) -> list[NoteRow]:
-    """Return credit notes that are not booked as they are, of invoices that are, after one; oldest first."""
+    """Return credit notes with a state that is not booked, of booked invoices, after one; oldest first."""
     own = [credit_notes.c[name] for name in NoteRow._fields if name in credit_notes.c and name != "invoice"]
     statement = (
         sa.select(*own, invoices_table.c.customer, credit_notes.c.invoice, invoices_table.c.currency)

@@ -12,7 +12,7 @@ from edgeproxy.collector.database.billing_tables import invoices as table
 from edgeproxy.collector.database.unreadable_rows import UNREADABLE_TEXT
 
 DAY = "2027-01-01"
-"""A period as a day. A shorter text is a prefix, such as a month."""
+"""A period as a day. A shorter text is a prefix, for example a month."""
 
 
 class HeldInvoice(TypedDict):

@@ -53,7 +53,7 @@ STATES_BY_STRIPE: Final[Mapping[str, DisputeState]] = {
 
 
 class Dispute(NamedTuple):
-    """A dispute. Amounts are in the currency's smallest unit, such as cents; times are Unix seconds."""
+    """A dispute. Amounts are in the currency's smallest unit, for example cents; times are Unix seconds."""
 
     id: str
     customer: str
@@ -65,7 +65,7 @@ class Dispute(NamedTuple):
     amount: int
     currency: str
     reason: str
-    """The reason in Stripe's words, such as `fraudulent`."""
+    """The reason in Stripe's words, for example `fraudulent`."""
     answer_by: int | None
     """The last second for an answer; None if none is possible."""
     taken_off: int
@@ -76,7 +76,7 @@ class Dispute(NamedTuple):
 
 
 class InvoiceDispute(TypedDict):
-    """A dispute of a payment. Amounts are in the smallest unit of its currency, such as cents."""
+    """A dispute of a payment. Amounts are in the smallest unit of its currency, for example cents."""
 
     id: str
     """The id of the dispute."""
@@ -88,7 +88,7 @@ class InvoiceDispute(TypedDict):
     amount_lost: int
     """The part of the invoice that is lost, in the smallest unit; 0 unless the dispute is lost."""
     reason: str
-    """The reason in Stripe's words, such as `fraudulent`."""
+    """The reason in Stripe's words, for example `fraudulent`."""
     answer_by: str | None
     """The deadline for an answer at Stripe; null if no answer is possible, and for customers."""
     created_at: str | None

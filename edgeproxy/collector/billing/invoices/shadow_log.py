@@ -1,6 +1,6 @@
 """The shadow log: each period invoice's total by a single rating of all usage, next to the charged total.
 
-It is recorded whether the customer is charged or not. Amounts are in the invoice currency's smallest unit, such as
+It is recorded whether the customer is charged or not. Amounts are in the invoice currency's smallest unit, for example
 cents, without tax.
 """
 
@@ -48,7 +48,7 @@ async def fetch_comparison(connection: AsyncConnection, since: float) -> ShadowC
 
 
 async def fetch_report(connection: AsyncConnection, period: str | None, limit: int) -> JsonObject:
-    """Return the invoices of a period, such as 2027-01-01, or of all: differing ones first, then the largest."""
+    """Return the invoices of a period, for example 2027-01-01, or of all: differing ones first, then the largest."""
     joined = rated.join(invoices, invoices.c.id == columns.invoice).join(
         customers, customers.c.id == invoices.c.customer
     )

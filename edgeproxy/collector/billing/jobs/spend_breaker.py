@@ -44,7 +44,7 @@ WEEK, WEEKS = 7 * 86400, 4
 CANDIDATES_MAX = 1000
 """The most customers compared in one check, highest spending first."""
 PICO = 10**12
-"""Prices are in this fraction of a smallest unit, such as a cent."""
+"""Prices are in this fraction of a smallest unit, for example a cent."""
 CALLER = Caller("billing")
 WHY_PAUSED = "unusual usage: please contact us"
 
@@ -56,7 +56,7 @@ class Spike(NamedTuple):
     """The customer, by name."""
     hour: int
     spent: int
-    """The cost of the hour's usage, in the currency's smallest unit such as cents."""
+    """The cost of the hour's usage, in the currency's smallest unit, for example cents."""
     times: int | None
     """The ratio to usual usage; None if usual usage has no price."""
     currency: str = USD
@@ -233,7 +233,7 @@ async def _fetch_hour(
 async def _fetch_usual_hours(
     connection: AsyncConnection, loaded: LoadedSubscription, hour: int, meters: Mapping[str, Meter]
 ) -> list[HourUsage]:
-    """Return the usage of the same hour in earlier weeks, without weeks before the customer existed."""
+    """Return the usage of this hour in earlier weeks, without weeks before the customer existed."""
     hours = []
     for week in range(1, WEEKS + 1):
         start = hour - week * WEEK

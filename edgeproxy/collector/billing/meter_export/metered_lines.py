@@ -51,7 +51,7 @@ def split_lines(
 def _split_value(
     lines: Sequence[RatedLine], quantity: int, unit_price: int, metered: list[RatedLine], items: list[RatedLine]
 ) -> None:
-    """Divide the lines of one value, of which Stripe has counted and charged a quantity from the first unit on."""
+    """Divide the lines of one value. Stripe has counted and charged `quantity` of its units, from the first unit on."""
     amount = compute_amount(quantity, unit_price)
     if quantity:
         metered.append(lines[-1]._replace(quantity=quantity, unit_price=unit_price, amount=amount))

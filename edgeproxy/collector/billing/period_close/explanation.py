@@ -1,4 +1,4 @@
-"""The explanation of an invoice line: its formula with numbers, earlier lines of the same price, and hourly usage."""
+"""The explanation of an invoice line: its formula with numbers, earlier lines at that price, and hourly usage."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -49,7 +49,7 @@ class LineExplanation(NamedTuple):
     formula: str
     share: PaidShare | None
     before: list[PlacedLine]
-    """Earlier lines of the same price and segment."""
+    """Earlier lines with the price and segment of this one."""
     quantity: int
     """The quantity of this line and earlier ones."""
     hours: list[tuple[str, int]] | None

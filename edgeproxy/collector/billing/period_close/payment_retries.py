@@ -51,7 +51,7 @@ class PaymentRetries:
         return bool(retries)
 
     async def _try_payment(self, retry: Retry, now: float, billing: Billing) -> None:
-        """Try a payment, or check one that is under way. After a crash the same key finds the result of the try."""
+        """Try a payment, or check one that is under way. After a crash its Idempotency-Key finds the result."""
         assert retry.row.stripe_id is not None
         try:
             key = f"{retry.row.id}_retry_{retry.retry_at}"

@@ -28,7 +28,7 @@ def get_highest_price(price: MeterPrice) -> int:
 
 
 def compute_value(plan: Plan, used: HourUsage) -> int:
-    """Return the value of usage at a plan's prices without included units, in smallest units such as cents."""
+    """Return the value of usage at a plan's prices without included units, in smallest units, for example cents."""
     return sum(
         compute_amount(quantity, step.price, plan.currency)
         for meter, values in used.items()
@@ -48,7 +48,7 @@ def compute_included_value(plan: Plan) -> int:
 
 
 def compute_usual_value(plan: Plan, hours: Sequence[HourUsage]) -> int:
-    """Return the usual value of an hour in smallest units: the median of the same hour in earlier weeks.
+    """Return the usual value of an hour in smallest units: the median of this hour in earlier weeks.
 
     For a new customer without such hours, it is the value that the plan includes.
     """

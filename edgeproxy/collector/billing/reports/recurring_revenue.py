@@ -32,13 +32,13 @@ class PlanSubscribers(NamedTuple):
     """The subscribers of a plan at a moment."""
 
     plan: str
-    """The name of the plan, such as `standard`."""
+    """The name of the plan, for example `standard`."""
     subscribers: int
     """Customers who have it, without those in a trial."""
     trials: int
     """Customers who have it in a trial."""
     quantity: int
-    """The sum of the subscribers' quantities, such as seats."""
+    """The sum of the subscribers' quantities, for example seats."""
     mrr: int
 
 
@@ -49,13 +49,13 @@ class RecurringRevenue(NamedTuple):
     before: int
     """The recurring revenue at the start: `before + new + expansion - contraction - churned` is `mrr`."""
     new: int
-    """That of customers who had none at the start."""
+    """The revenue of customers without recurring revenue at the start."""
     expansion: int
-    """The increase of those who pay more than at the start."""
+    """The increase of customers who pay more than at the start."""
     contraction: int
-    """The decrease of those who pay less, but still something."""
+    """The decrease of customers who pay less, but still something."""
     churned: int
-    """That of customers who have none any more."""
+    """The revenue at the start of customers who have none now."""
     plans: list[PlanSubscribers]
     """The plans by their recurring revenue, largest first."""
 
@@ -181,7 +181,8 @@ def _select_terms(second: int, scope: CurrencyScope) -> AnySelect:
 def _group_pairs(at_begin: sa.Subquery, at_end: sa.Subquery, one: sa.Subquery, other: sa.Subquery) -> AnySelect:
     """Return the statement for the pairs of terms at both times, with the number of customers of each pair.
 
-    With the first of them as `one` it has all customers of that time, else only those who had no terms then.
+    With `at_begin` as `one` it has all customers with terms at the begin. With `at_end` it has only customers without
+    terms at the begin.
     """
     columns = [table.c[name] for table in (at_begin, at_end) for name in _TERMS]
     statement = sa.select(*columns, sa.func.count()).select_from(

@@ -49,7 +49,7 @@ class BillingAddress(TypedDict):
     postal_code: str | None
     """The postal code."""
     country: str | None
-    """The country (ISO 3166-1 alpha-2), such as `NL`."""
+    """The country (ISO 3166-1 alpha-2), for example `NL`."""
 
 
 class TaxNumber(TypedDict):
@@ -58,7 +58,7 @@ class TaxNumber(TypedDict):
     id: str
     """The id at Stripe."""
     type: str
-    """The type at Stripe, such as `eu_vat`."""
+    """The type at Stripe, for example `eu_vat`."""
     value: str
     """The number."""
     status: Literal["pending", "unavailable", "unverified", "verified"] | None
@@ -71,9 +71,9 @@ class PaymentMethod(TypedDict):
     id: str
     """The id at Stripe."""
     type: str
-    """The type at Stripe, such as `card` or `sepa_debit`."""
+    """The type at Stripe, for example `card` or `sepa_debit`."""
     brand: str | None
-    """The brand of a card, such as `visa`, or the name of a bank."""
+    """The brand of a card, for example `visa`, or the name of a bank."""
     last4: str | None
     """The last four digits of the card or the account."""
     exp_month: int | None

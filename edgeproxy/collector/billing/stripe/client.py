@@ -63,15 +63,15 @@ class CallOutcome(Enum):
     """The meaning of a response that is not a success."""
 
     REFUSED = "refused"
-    """Stripe did nothing, and will refuse the same request again: 400, 402, 404."""
+    """Stripe did nothing, and will refuse a repetition: 400, 402, 404."""
     DENIED = "denied"
     """Stripe did nothing, and will do nothing with this API key: 401, 403."""
     BUSY = "busy"
-    """Stripe did nothing; the same request may succeed later: 409, 429."""
+    """Stripe did nothing; a repetition may succeed later: 409, 429."""
     FAILED = "failed"
-    """The effect is unknown, and the same Idempotency-Key gets the same answer: 500 to 504."""
+    """The effect is unknown, and a repetition with the Idempotency-Key gets the same answer: 500 to 504."""
     LOST = "lost"
-    """The effect is unknown, but the same Idempotency-Key reveals it: no answer, or an incomplete one."""
+    """The effect is unknown, but a repetition with the Idempotency-Key reveals it: no answer, or an incomplete one."""
     REUSED = "reused"
     """Stripe did nothing: another request used this Idempotency-Key before."""
 
@@ -152,7 +152,7 @@ class Stripe:
         self.events_pace = RequestPacer(EVENT_RATE, EVENT_RATE) if self.is_live else self.pace
 
     def use_key(self, key: str) -> None:
-        """Make all later calls with this key, of the same account and mode."""
+        """Make all later calls with this key. Its account and mode are those of the key before."""
         self._event_headers = {**self._event_headers, "Authorization": f"Bearer {key}"}
         self._client = self._sdk.StripeClient(
             key,
@@ -172,7 +172,7 @@ class Stripe:
         await self._session.close()
 
     async def call(self, name: str, /, *ids: str, key: str | None = None, **params: object) -> StripeObject:
-        """Call a method of the package, such as `v1.invoices.create`, and return the object.
+        """Call a method of the package, for example `v1.invoices.create`, and return the object.
 
         `ids` are the parts of the path, `key` is the Idempotency-Key. Raises StripeCallError.
         """

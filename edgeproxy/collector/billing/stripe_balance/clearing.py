@@ -21,7 +21,7 @@ columns, entries = credit_transactions.c, credit_entries.c
 
 
 class ClearedSubject(NamedTuple):
-    """A purchase or an invoice in both books, in smallest units such as cents: payments positive, refunds negative."""
+    """A purchase or an invoice in both books, in smallest units (for example cents). Refunds are negative."""
 
     kind: SubjectKind
     id: str

@@ -22,15 +22,15 @@ class PaymentSubject(NamedTuple):
 
 
 class BalanceTransaction(NamedTuple):
-    """A movement of the balance at Stripe, in smallest units such as cents."""
+    """A movement of the balance at Stripe, in smallest units, for example cents."""
 
     id: str
     type: str
-    """Stripe's type, such as `charge` or `payout`."""
+    """Stripe's type, for example `charge` or `payout`."""
     source: str
     """The id of the object that caused it, or empty."""
     source_type: str
-    """The type of that object, such as `refund`."""
+    """The type of that object, for example `refund`."""
     created: int
     """Unix seconds."""
     amount: int

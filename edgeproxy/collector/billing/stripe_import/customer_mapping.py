@@ -127,7 +127,7 @@ def _list_names(
 
 
 def _reject_shared(match: CustomerMatch, by_customer: Mapping[str, list[CustomerMatch]]) -> CustomerMatch:
-    """Return a match, or a conflict if another Stripe customer has the same match. A match by e-mail yields."""
+    """Return a match, or a conflict if two Stripe customers match one customer. A match by e-mail yields."""
     if match.customer is None:
         return match
     others = [other for other in by_customer[match.customer.id] if other.stripe_id != match.stripe_id]

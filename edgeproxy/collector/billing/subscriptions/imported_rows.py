@@ -63,7 +63,7 @@ async def find_waiting(connection: AsyncConnection, customer: str) -> ImportedRo
 
 
 async def put_row(connection: AsyncConnection, row: ImportedRow) -> None:
-    """Write a waiting row, replacing a dropped one of the same Stripe subscription."""
+    """Write a waiting row. It replaces a dropped row of its Stripe subscription."""
     dropped = (table.c.stripe_id == row.stripe_id) & (table.c.state == DROPPED)
     await connection.execute(sa.delete(table).where(dropped))
     await connection.execute(sa.insert(table), [row._asdict()])

@@ -1,4 +1,4 @@
-"""Plan versions as they were sold.
+"""Plan versions with the terms at their sale.
 
 Invoices are rated by these rows, so a version that a customer has is never edited.
 """
@@ -89,7 +89,7 @@ async def _is_sold(connection: AsyncConnection, version: str) -> bool:
 async def fetch_plans(
     connection: AsyncConnection, versions: Iterable[str], currency: str | None = None
 ) -> dict[str, Plan]:
-    """Return these versions as they were sold, with prices in a currency; by default, in the versions' first currency.
+    """Return the sold terms of these versions, with prices in a currency; by default, in the versions' first currency.
 
     Raises ValueError if a version has no price in the currency, and UnreadableRowError.
     """
@@ -99,7 +99,7 @@ async def fetch_plans(
 
 
 async def fetch_readable_plans(connection: AsyncConnection, versions: Iterable[str]) -> dict[str, Plan]:
-    """Return these versions as they were sold, without unreadable ones, for work on all customers.
+    """Return the sold terms of these versions, without unreadable ones, for work on all customers.
 
     Unreadable versions are set aside, so that the customers of other versions get their result.
     """

@@ -20,13 +20,13 @@ class Subscription(TypedDict):
     customer: str
     """The customer, by name."""
     plan: str
-    """The version of the plan, such as `standard@3`."""
+    """The version of the plan, for example `standard@3`."""
     interval: Literal["month", "year"]
     """`month` or `year`: the billing interval. The fee is paid in advance."""
     quantity: int
     """The quantity of the plan. The fee is charged for each."""
     currency: str
-    """The currency of its prices (ISO 4217), such as `usd`."""
+    """The currency of its prices (ISO 4217), for example `usd`."""
     state: str
     """The state of the subscription: `trialing`, `active` or `canceled`; `changing` until Stripe has a change too."""
     period_start: str | None
@@ -60,7 +60,7 @@ class WithdrawnChange(TypedDict):
     """A change that was planned for the end of the paid time, and is cancelled."""
 
     plan: str
-    """The version of the plan after that change, such as `standard@3`."""
+    """The version of the plan after that change, for example `standard@3`."""
     interval: Literal["month", "year"] | None
     """The interval after that change; null if it was to stay."""
     quantity: int | None

@@ -31,7 +31,7 @@ INVOICES_AT_ONCE_MAX = 100
 
 
 async def find_possible_payers(database: Database, names: Collection[str], now: float) -> set[str]:
-    """Return those of these customers, by name, who may have paid. Raise an alert for each long delay."""
+    """Return the customers among these, by name, who may have paid. Raise an alert for each long delay."""
     async with database.reading() as connection:
         delays = {name: since for name, since in (await _list_delays(connection)).items() if name in names}
     long = {name: since for name, since in delays.items() if now - since >= UNREPORTED_SECONDS_MAX}

@@ -17,7 +17,7 @@ IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 OF_KEY: Final = "This API key is not for use from this address"
 OF_PLACE: Final = "This address may not come here"
-"""The details of a refusal: by the networks of a customer, and by those of the edge or of a route."""
+"""The details of a refusal: by the networks of a customer, and by the networks of the edge or of a route."""
 
 
 class NetworkFilter:

@@ -51,7 +51,7 @@ class Generator:
             command += ["--processes", str(processes)]
             command += ["--master-bind-host", "127.0.0.1", "--master-bind-port", str(free_port())]
             command += ["--master-port", command[-1]]
-        # A workload and a locustfile are named from where the command was started.
+        # The paths of a workload and a locustfile are relative to the working directory of the command.
         self._process = Process(command, folder / "locust.log", cwd=Path.cwd())
         self._following = threading.Thread(target=self._follow, daemon=True)
 
@@ -69,7 +69,7 @@ class Generator:
         return self._process.output
 
     def begin(self, **how: Any) -> float:
-        """Start the load. Returns the moment (Unix seconds) from which the schedule counts."""
+        """Start the load. Returns the start of the schedule, in Unix seconds."""
         part = self.folder / "go.part"
         until(lambda: (self.folder / "waits").exists() or not self._process.running, "Locust waits", seconds=START)
         part.write_text(json.dumps(how))

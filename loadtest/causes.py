@@ -1,9 +1,9 @@
-"""What an edge adds to latency at half load, and by what: `python -m loadtest.causes [--rounds 5] [--seconds 2]`.
+"""The latency that an edge adds at half load, and its causes: `python -m loadtest.causes [--rounds 5] [--seconds 2]`.
 
 In each round edgeproxy, nginx + Lua and an edge that is watched from within take turns on one core, each at half of
-what it answers at most. Of the watched one the table says how long messages waited until the loop took them up, how
-long until what they made the edge write was out, and what garbage collection and page faults took. It wants two cores
-for itself: with other work beside it the p99 values are that work's. Then it shows how 64 connections fall to
+its highest rate. For the watched edge the table shows the time that messages waited until the loop read them, the time
+until the edge had written its response to them, and the time in garbage collection and page faults. The measurement
+needs two cores for itself: other work would decide the p99 values. Then it shows how 64 connections fall to
 two workers.
 """
 

@@ -2,8 +2,8 @@
 
     python -m loadtest.dashboards http://127.0.0.1:9091 FOLDER [MINUTES]
 
-That is how the pictures in docs/operations/ are made, from a Prometheus that scrapes real edges. Grafana draws the same
-figures, and looks different.
+The pictures in docs/operations/ were made like this, from a Prometheus that scrapes real edges. Grafana draws these
+figures in another style.
 """
 
 import html

@@ -21,7 +21,7 @@ from loadtest.workload import Workload
 STALL, EVERY = 0.3, 3.3
 """Seconds of a stall of the upstream, and from the start of one stall to the next."""
 STARVED, OF = 0.2, 1.0
-"""Seconds of each second for which a worker of the generator is stopped."""
+"""The time that a worker of the generator is stopped, and the time from one stop to the next, in seconds."""
 
 
 class Injected(NamedTuple):

@@ -1,4 +1,6 @@
-"""The memory of a worker under floods of what it holds for clients: `python -m loadtest.held_floods [--connections N]`.
+"""The memory of a worker under floods of unfinished requests.
+
+    python -m loadtest.held_floods [--connections N]
 
 Each flood starts an edge with one worker, opens N connections from ten loopback addresses, and has each leave something
 unfinished. Printed are the worker's resident memory before, at its peak, and after the connections are closed. Exit

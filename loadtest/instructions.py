@@ -1,15 +1,15 @@
 """The processor's instructions of an exchange: `python -m loadtest.instructions [SCENARIO …]`, some two minutes each.
 
-Of all that a worker does for a request in Python, without system calls and without uvloop, under Valgrind (cachegrind).
-The counts do not depend on what else the machine does, and hardly differ from run to run, so they show what a change
-costs where times would not. Microseconds they are not: `scripts/bench` has these.
+The count has a worker's Python code for a request, without system calls and without uvloop, under Valgrind
+(cachegrind). The counts do not depend on other load and hardly differ from run to run, so they show the cost of a
+change that times are too noisy to show. `scripts/bench` measures microseconds.
 
-`many` stands for scenarios of many customers, each of which has a name of its own (loadtest/bench/measure/crowd.py):
-`many-100000-zipf-routes100-new-first` has all that there is.
+`many` stands for scenarios of many customers (loadtest/bench/measure/crowd.py). The name of a scenario lists its
+options: `many-100000-zipf-routes100-new-first` has all of them.
 `--workers 1,16,64` lays the tables out for so many workers, in turn.
 
-With --history FILE the counts are appended to FILE, and the exit status is 1 where one differs by more than 2 % from
-that of the last run with the same Python and build: say in docs/start/performance.md what the change buys.
+With --history FILE the counts are appended to FILE. The exit status is 1 if a count differs by more than 2 % from the
+last run with this Python and build. docs/start/performance.md then needs a line with the reason for the change.
 """
 
 import argparse

@@ -33,7 +33,7 @@ from loadtest.workload import BAD_KEY, BURST, DIRECT
 LAG_SHARE = 1 / 8
 """The generator's lag may be this share of a latency threshold, at the threshold's percentile."""
 AFTER_CUT = 11.0
-"""Seconds for which edges keep to their share of a limit after the hub is back, plus a margin."""
+"""Seconds that edges keep to their share of a limit after the hub is back, plus a margin."""
 MOSTLY = 0.5
 """A share of a region's time: above it, the upstream takes longer than the edge."""
 
@@ -154,7 +154,7 @@ def _of_latency(evidence: Evidence, found: Verdict) -> Iterator[str]:
 
 
 def _when(found: Verdict, region: str, control: str, threshold: float) -> str:
-    """Return the seconds in which it happened, and the upstream's own time then."""
+    """Return the seconds with response times above the threshold, and the upstream's own time then."""
     span = found.regions[region].above(JUDGED, threshold)
     if span is None:
         return ""
@@ -297,7 +297,7 @@ def _of_conservation(evidence: Evidence) -> Iterator[str]:
 
 
 def _of_promises(evidence: Evidence) -> Iterator[str]:
-    """Yield the limits for which an edge states other values than the workload."""
+    """Yield the limits whose values differ between an edge and the workload."""
     for (region, tier), said in sorted(evidence.promised.items()):
         limit, window = evidence.workload.limits[tier]
         yield f"limit {tier} {region}: the edge says {said}, the workload {limit} in {window:g} s"
@@ -324,7 +324,7 @@ def accounted(evidence: Evidence, names: Mapping[str, str]) -> tuple[Counter[str
 
 
 def due_by_second(schedule: Iterable[Arrival], warm_up: float) -> tuple[list[int], int]:
-    """Return arrivals by the second in which they are due, and how many of them are judged."""
+    """Return arrivals by the second of their due time, and the number of judged arrivals."""
     seconds: Counter[int] = Counter()
     judged = 0
     for one in schedule:

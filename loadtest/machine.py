@@ -12,7 +12,7 @@ IDLE_SHARE = 0.1
 
 
 class Counters(NamedTuple):
-    """Busy and idle seconds of all cores together, and seconds in which a process waited for a core.
+    """Busy and idle seconds of all cores together, and seconds that processes waited for a core.
 
     The wait is 0 if the kernel does not report it.
     """
@@ -30,7 +30,7 @@ class Machine(NamedTuple):
     others: float
     """The share of all processes except the generator and the workers of edges."""
     waiting: float
-    """The share of time in which a process was ready to run and had no core."""
+    """The share of time that a process was ready to run and had no core."""
 
     @property
     def is_unfit(self) -> bool:

@@ -67,7 +67,7 @@ def split_graduated(tiers: Sequence[Fields], quantity: int) -> list[Part]:
 
 
 def count_packages(price: Fields, quantity: int) -> int:
-    """Return the units that are charged: packages where the price has them."""
+    """Return the charged units: the packages of the quantity if the price is for packages."""
     transform = price.get("transform_quantity")
     if transform is None:
         return quantity

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 LIMIT, LIMIT_MAX = 1000, 10_000
 DUE_SECONDS = 5.0
-"""Seconds that the answer to a jump of the clock waits for what came due by it; the rest is done after that."""
+"""Seconds that the answer to a jump of the clock waits for due work. The sandbox does the rest after it."""
 
 
 class ClockAdvance(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,7 +56,7 @@ class Controls:
         return respond_json({"now": self._state.clock()})
 
     async def advance_clock(self, request: web.Request) -> web.Response:
-        """Advance the clock, which never goes back, and answer once what came due by it is done, or after a while."""
+        """Advance the clock, which never goes back. The answer waits up to DUE_SECONDS for the work that is now due."""
         passing = await parse_body(request, ClockAdvance)
         seconds = passing.advance if passing.now is None else passing.now - self._state.clock()
         if seconds is None or seconds < 0:

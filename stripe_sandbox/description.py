@@ -24,7 +24,7 @@ FILES = (
 """The files of the description. An operation of a later file replaces one of an earlier file.
 
 Disputes, payouts, the balance, promotion codes, discounts in full, and the meter events of v2 follow the types of
-stripe 16.1.0. Payment methods and schedules follow those of stripe 23.1.0 for Node, see
+stripe 16.1.0. Payment methods and schedules follow the types of stripe 23.1.0 for Node, see
 tests/support/stripe_types.py.
 """
 

@@ -68,7 +68,7 @@ def run(
     takes_any_version: bool,
     webhook: Webhook | None = None,
 ) -> int:
-    """Serve until a signal to stop, and return the exit code: 0, or 2 where the address or the file cannot be used."""
+    """Serve until a signal to stop, and return the exit code: 0, or 2 if the address or the file cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -13,7 +13,7 @@ INTEGER = re.compile(r"-?[0-9]{1,18}")
 DECIMAL = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,12})?")
 DEPTH_MAX = 8
 WAYS_TO_PAY, OLD_WAYS_TO_PAY = "allowed_payment_method_types", "payment_method_types"
-"""The parameter for the ways in which a customer may pay, now and in older versions of the API."""
+"""The parameter for allowed payment methods, now and in older versions of the API."""
 METADATA_KEYS_MAX = 50
 METADATA_KEY_MAX = 40
 

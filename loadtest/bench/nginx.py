@@ -57,7 +57,7 @@ def start(folder: Path, http: str, *, core: int, load_modules: tuple[str, ...] =
     configuration.write_text(
         fill(
             _PREFACE.read_text(),
-            # Otherwise root's workers would run as nobody, which may not read the bench's folder.
+            # By default root's workers run as an unprivileged user, who may not read the bench's folder.
             USER="user root;" if os.geteuid() == 0 else "",
             MODULES="\n".join(f"load_module {modules() / name};" for name in load_modules),
             DIR=folder,

@@ -1,7 +1,7 @@
-"""What a model's answer costs behind the edge and behind LiteLLM's proxy: `python -m loadtest.model_clients.gateways`.
+"""The cost of a model's answer behind the edge and behind LiteLLM's proxy: `python -m loadtest.model_clients.gateways`.
 
-Both identify a key, relay an answer of 2 KiB and one of 51 events, and count its tokens; the edge holds the customer to
-a limit in tokens besides. They take turns, round by round. Of each the CPU time of all its processes is taken, per
+Both identify a key, relay an answer of 2 KiB and one of 51 events, and count its tokens. The edge also applies a limit
+in tokens to the customer. They take turns, round by round. The figure is the CPU time of all processes of a proxy, per
 answer. `--litellm` is LiteLLM's command, of an environment with `litellm[proxy]`; it has no database here, and logs
 errors only.
 """
@@ -36,7 +36,7 @@ PROMPT = {"model": "gpt-4.1", "messages": [{"role": "user", "content": "word " *
 
 
 def build_settings(port: int) -> dict[str, Any]:
-    """The edge's settings: `port` is that of the service."""
+    """Return the settings of an edge before the service on `port`."""
     shipped = yaml.safe_load((ROOT / "config/ai.yaml").read_text())
     (route,) = shipped["routes"]
     route["rewrite"]["request"]["set"]["Authorization"] = "Bearer none"

@@ -40,7 +40,7 @@ _TRIES = 3
 
 @dataclass(frozen=True)
 class Bench:
-    """What all rows of a run share."""
+    """The options and means that all rows of a run share."""
 
     options: Options
     materials: Materials

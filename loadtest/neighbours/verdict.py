@@ -65,7 +65,7 @@ class Row:
 
 
 def misses(row: Row, goal: Goal) -> list[str]:
-    """What of the goal the row does not hold, in words."""
+    """Return the parts of the goal that the row misses, by name."""
     after = float("inf") if row.after is None else row.after
     judged = (
         (row.connections > 0, "no attack"),

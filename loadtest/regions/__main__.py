@@ -1,8 +1,8 @@
 """Three regions on this machine: real edges with two workers each, a real Redis, and an ocean between them.
 
-Without --scenario they are there to be looked at, until Ctrl-C. With it, the scenarios of rate limits that several
-regions share are played on them, and a table says how far each limit was exceeded; the exit code is 1 where one is
-outside what is accepted.
+Without --scenario they run until Ctrl-C, to be looked at. With it, the scenarios of rate limits that several regions
+share are played on them. A table shows the excess over each limit; the exit code is 1 if an excess is above the
+accepted one.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from loadtest.testbed.redis import SERVER
 
 LATENCY = "latency"
 AFTER = 6.0
-"""Seconds for which the scenario continues after a cut, beyond a window."""
+"""Seconds that the scenario continues after a cut, beyond a window."""
 ROUNDS = 8
 """Rounds of the latency measurement."""
 

@@ -110,7 +110,7 @@ def cpu(pids: Sequence[int]) -> float:
 
 
 def faults(measured: Mapping[str, Measured]) -> list[str]:
-    """Return where a hub makes a larger difference than one setting's rounds, or where a request was refused."""
+    """Return a sentence for each setting with a refusal, or with a larger difference by the hub than among rounds."""
     said = []
     for name, one in measured.items():
         if set(one.answers) != {"200"}:

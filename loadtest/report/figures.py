@@ -69,7 +69,7 @@ def latency(evidence: Evidence, verdict: Verdict) -> list[dict[str, Any]]:
 
 
 def by_region(evidence: Evidence, verdict: Verdict) -> list[dict[str, Any]]:
-    """Response times of each region: at home, moved, and of its upstream itself, beside what is accepted."""
+    """Response times of each region: at home, moved, and of its upstream itself, beside the accepted ones."""
     thresholds = evidence.workload.thresholds
     rows: list[dict[str, Any]] = []
     moved = 1000 * thresholds.moved_p95.at(evidence.distance)

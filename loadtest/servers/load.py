@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import aiohttp
 
 AROUND = (-0.040, 0.010)
-"""Seconds by which each client's pause differs from the server's idle time."""
+"""Seconds of difference between each client's pause and the server's idle time."""
 BODIES = (b"", b"x" * 100, b"x" * 10_000, b"x" * 200_000)
 WITHOUT_KEEPING = 0.02
 """Seconds of pause for a server that keeps no connection."""

@@ -18,7 +18,7 @@ class Means:
     modules: str = ""
     """A folder `node_modules` with Express."""
     folder: Path = field(default_factory=Path)
-    """The directory in which programs may be built."""
+    """The directory for programs to be built."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Server:
     command: "Callable[[Means, int], list[str]]"
     """(means, port) -> command. Raises FileNotFoundError if a required program is missing."""
     keeps: float
-    """Seconds for which it keeps an idle connection: its default, or the value set here if it has none. 0 closes the
+    """Seconds that it keeps an idle connection: its default, or the value set here if it has none. 0 closes the
     connection after each answer.
     """
     clients: int = 32

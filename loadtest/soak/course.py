@@ -51,7 +51,7 @@ CALM = (
 )
 """The deeds that end no process of the edge."""
 ROUND = 120.0
-"""Seconds between two moments at which all sums must agree."""
+"""Seconds between two checks that all sums agree."""
 BETWEEN = (0.0, 3.0)
 """Seconds between two deeds on the edge."""
 ENDPOINTS = (3.0, 8.0)
@@ -61,7 +61,7 @@ OUTAGES = 0.2
 RETRIES = 11.0
 """Seconds after an outage until the retries that it cost are forgotten (edge/proxy/upstreams/retry_budget.py)."""
 HASTE = 0.5
-"""The share of killed workers after which a reload comes before the successor serves."""
+"""The share of kills of a worker that a reload follows before the successor serves."""
 PARTS = (0.4, 0.7)
 """The start and end of the calm phase, as shares of the whole."""
 WITH_CALM = 100.0
@@ -70,7 +70,7 @@ WITH_CALM = 100.0
 
 @dataclass
 class Calm:
-    """The time in which no process ends; empty if both are 0."""
+    """The time without ends of processes; empty if both are 0."""
 
     began: float = 0.0
     ended: float = 0.0

@@ -1,7 +1,7 @@
 """The proxy between a suite's clients and its servers: none, nginx, or edges.
 
 A suite starts its servers one after another, each on its own port. So the proxy has slots. Each slot has a public
-port, where the proxy listens, and a hidden port, where the suite's server listens. An edge does not route by its
+port for the proxy and a hidden port for the suite's server. An edge does not route by its
 listening port, so each of its slots is an edge.
 """
 
@@ -91,7 +91,7 @@ def behind_edges(folder: Path, places: list[Slot]) -> Iterator[None]:
         for process in running:
             process.terminate()
         for process in running:
-            with suppress(subprocess.TimeoutExpired):  # What then is left of it is killed.
+            with suppress(subprocess.TimeoutExpired):  # A process that does not stop in time is killed.
                 process.stop(STOP_SECONDS)
         for slot in places:
             shutil.rmtree(folder / str(slot.public) / "state", ignore_errors=True)

@@ -33,7 +33,7 @@ class Pair(NamedTuple):
 
 
 class Authority:
-    """Signs what it is asked to. `file` holds its own certificate."""
+    """A certificate authority that signs all requests. `file` holds its own certificate."""
 
     def __init__(self, folder: Path, name: str = "authority") -> None:
         self._folder = folder

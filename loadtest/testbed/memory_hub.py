@@ -9,7 +9,7 @@ from edgeproxy.hub.report import Bucket, Gauge, GaugeTotal, Period, PeriodTotal,
 BEHIND = 2
 """Cells below a window that are stored, for hosts whose clocks are behind."""
 FORGOTTEN = 60.0
-"""Seconds beyond its span after which a silent host is forgotten."""
+"""Seconds that a silent host is remembered beyond its span."""
 
 
 class Host:

@@ -41,7 +41,7 @@ class Relay(Threaded):
         self.port = 0
         self.fates: Mapping[str, int] = CALM
         self.met: Counter[str] = Counter()
-        """How often each fate occurred."""
+        """The number of times that each fate occurred."""
         self._target = target
         self._chance = random.Random(f"{seed} relay")
         self._later: list[bytes] = []

@@ -1,4 +1,4 @@
-"""Checkout sessions: pages on which a customer pays, at `/_sandbox/checkout/ID`."""
+"""Checkout sessions: pages for payments by customers, at `/_sandbox/checkout/ID`."""
 
 from stripe_sandbox.amounts import get_unit_cents, round_to_cents
 from stripe_sandbox.lists import Ids, Parameters, format_list, list_objects, slice_list
@@ -23,7 +23,7 @@ COPIED = (
     "submit_type",
     "success_url",
 )
-"""Parameters that a session shows as they are."""
+"""Parameters that a session shows unchanged."""
 
 
 def create(tx: Transaction, ids: Ids, parameters: Parameters) -> Body:

@@ -80,7 +80,7 @@ def compute_amounts(tx: Transaction, session: Body) -> None:
 
 
 def _compute_off(tx: Transaction, session: Fields, lines: Sequence[Body]) -> list[int]:
-    """Compute what the discount of a session takes off each line."""
+    """Return the amount that the discount of a session takes off each line."""
     entries = list_entries(session)
     if not entries:
         return [0] * len(lines)

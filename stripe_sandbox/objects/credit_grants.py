@@ -153,7 +153,7 @@ def due_to_expire(tx: Transaction, id: str) -> None:
 
 
 def list_usable(tx: Transaction, customer: str, currency: str) -> list[Body]:
-    """List the usable grants in the order in which they pay: by priority, soonest expiry, gifts first, the oldest."""
+    """List the usable grants in the order of their use: by priority, soonest expiry, gifts first, the oldest."""
     grants = [
         grant
         for grant in tx.all("billing.credit_grant", customer=customer)

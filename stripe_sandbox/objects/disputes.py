@@ -1,4 +1,4 @@
-"""Disputes of charges: the money goes at once, and comes back where the bank decides for us."""
+"""Disputes of charges: the money leaves the balance at once, and comes back if the dispute is won."""
 
 from stripe_sandbox.lists import Ids, Parameters
 from stripe_sandbox.objects import balance

@@ -97,7 +97,7 @@ def _set_discounts(tx: Transaction, item: Body, params: Parameters) -> None:
 
 
 def _set_net_amount(tx: Transaction, item: Body) -> None:
-    """Set the amount of an item less its own discounts; those of its invoice come later."""
+    """Set the amount of an item less its own discounts; the discounts of its invoice come later."""
     off = discounts.compute_amounts(tx, item["discounts"], item, item["currency"]) if item["discountable"] else []
     item["net_amount"] = item["amount"] - sum(entry["amount"] for entry in off)
 

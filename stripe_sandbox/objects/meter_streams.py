@@ -57,7 +57,7 @@ def cancel(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def create_session(tx: Transaction, ids: Ids, params: Parameters) -> Body:
-    """Create a session: a token by which a stream is authenticated, for a quarter of an hour."""
+    """Create a session: a token that authenticates a stream for a quarter of an hour."""
     id = generate_id("mes" if tx.live else "mes_test")
     session: Body = {
         "id": id,

@@ -1,4 +1,4 @@
-"""Setup intents: a card is made ready for payments to come, and its owner authenticates where the bank demands it."""
+"""Setup intents: a card is made ready for later payments. Its owner authenticates if the bank demands it."""
 
 from stripe_sandbox.lists import Ids, Parameters, list_objects
 from stripe_sandbox.objects import cards, payment_intents, payment_methods, payments, subscription_state

@@ -15,7 +15,7 @@ DAY, MINUTE = 86400, 60
 PAST_SECONDS, FUTURE_SECONDS = 35 * DAY, 5 * MINUTE
 """Seconds of an event before and after now."""
 UNIQUE_SECONDS = DAY
-"""Seconds for which an identifier is unique."""
+"""Seconds that an identifier is unique."""
 DIGITS_MAX = 15
 SAMPLES = 5
 """Identifiers of each kind of error in an error report."""
@@ -55,7 +55,7 @@ def create(tx: Transaction, ids: Ids, params: Parameters) -> Body:
 
 
 def accept_from_stream(tx: Transaction, params: Parameters) -> None:
-    """Accept an event of a stream: what is wrong with it shows later. One that is there already counts once."""
+    """Accept an event of a stream. A fault in it is reported later. A repeated identifier counts once."""
     identifier = params.get("identifier") or str(uuid.uuid4())
     if _is_known(tx, identifier):
         tx.record_effect("billing.meter_event.refused", identifier, error="duplicate")

@@ -17,7 +17,7 @@ from loadtest.bench.scenario import SCENARIOS
 from loadtest.bench.stage import Stage
 
 WAITED_FRACTION_MAX: Final = 0.03
-"""The accepted share of a slice in which a peer waited for its core."""
+"""The accepted share of a slice that a peer waited for its core."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """All peers in turn, scenario by scenario, round by round: what disturbs the machine disturbs all of them.
 
-Each round starts every peer anew, since two starts of one program can differ by more than what is looked for.
+Each round starts every peer anew, since two starts of one program can differ by more than the effect under test.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +46,7 @@ def _run(
     say: Callable[[str], None],
     groups: Sequence[tuple[Crowd | None, Sequence[Scenario]]],
 ) -> tuple[list[Slice], dict[str, str]]:
-    """Take the slices of each group of scenarios, for which the peers are started anew."""
+    """Take the slices of each group of scenarios. The peers are started anew for each group."""
     slices: list[Slice] = []
     failures: dict[str, str] = {}
     for number, (crowd, scenarios) in product(range(1, stage.options.rounds + 1), groups):

@@ -18,8 +18,8 @@ _WAITED_AT_MOST = 0.03
 class Slice:
     """CPU in µs per request: `cpu` of the serving processes, `system` the kernel's part, `control` of other processes.
 
-    `busy` is the share of time in which the peer ran, `waited` the share in which it waited for its core. `wrong` is
-    the reason why the slice does not count, or empty.
+    `busy` is the share of time that the peer ran, `waited` the share that it waited for its core. `wrong` is the reason
+    why the slice does not count, or empty.
     """
 
     round: int
@@ -101,7 +101,7 @@ def fault(scenario: Scenario, load: wrk.Load, seen: int, connections: int) -> st
     # a request of the slice before may arrive in this one.
     if not passed <= seen <= passed + 2 * connections:
         return f"the upstream saw {seen} requests of {passed} that were answered"
-    # wrk counts bytes as they arrive, also those of answers whose end it does not see.
+    # wrk counts bytes as they arrive, also of answers whose end it does not see.
     least, most = scenario.answer * load.requests, (scenario.answer + _HEAD_AT_MOST) * (load.requests + connections)
     if scenario.passes and not least < load.bytes <= most:
         return f"{load.bytes} bytes of {load.requests} answers with {scenario.answer} each and a head"

@@ -1,4 +1,4 @@
-"""A proxy that is measured: what it needs, how it is started, what it says of itself."""
+"""A proxy that is measured: its requirements, its start, and the figures that it reports."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Place:
     certificate: tuple[Path, Path] | None = None
     http2: bool = False
     crowd: Crowd | None = None
-    """Customers and routes beside those that all peers have."""
+    """Customers and routes in addition to the ones of all peers."""
 
     @property
     def customers(self) -> tuple[Customer, ...]:

@@ -9,7 +9,7 @@ from edgeproxy.collector.pages import keys, usage
 from edgeproxy.collector.pages.api import ApiResponse, JsonDocument
 from edgeproxy.collector.pages.home import sum_owed
 from edgeproxy.collector.pages.invoice_status import find_owed
-from edgeproxy.collector.pages.overview import INVOICE_READERS
+from edgeproxy.collector.pages.navigation import INVOICE_READERS
 from edgeproxy.collector.pages.site import Visit
 from edgeproxy.collector.pages.usage import Split
 from edgeproxy.collector.pages.usage_explorer import list_priced_meters

@@ -7,7 +7,7 @@ from aiohttp import web
 from edgeproxy.collector.languages.marks import N_
 from edgeproxy.collector.pages.list_pages import build_view, fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
-from edgeproxy.collector.pages.overview import INVOICE_READERS
+from edgeproxy.collector.pages.navigation import INVOICE_READERS
 from edgeproxy.collector.pages.site import ApiRefusedError, Page, Visit, format_path
 
 INVOICE_NUMBER = re.compile(r"[A-Za-z0-9]{1,20}-[0-9]{1,10}")

@@ -1,12 +1,17 @@
 """The navigation of pages: groups of links that a role may see. Pure."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from edgeproxy.collector.accounts.contact_roles import BUILDERS, EVERYBODY, OWNERS, PAYERS
 from edgeproxy.collector.pages.sessions import SignedIn
 from edgeproxy.collector.pages.words import NAVIGATION_GROUPS, NAVIGATION_LINKS
 from edgeproxy.config.collector.settings import CollectorSettings
+
+INVOICE_READERS: Final = frozenset({"support", "billing", "admin"})
+"""Roles that see invoices."""
+REVENUE_READERS: Final = frozenset({"billing", "admin"})
+"""Roles that see revenue, and change what a customer pays."""
 
 
 class Services(NamedTuple):
@@ -59,15 +64,15 @@ def _for_admins(_: Services, roles: frozenset[str]) -> bool:
 
 
 def _for_billing(services: Services, roles: frozenset[str]) -> bool:
-    return services.bills and bool(roles & {"admin", "billing"})
+    return services.bills and bool(roles & REVENUE_READERS)
 
 
 def _for_invoices(services: Services, roles: frozenset[str]) -> bool:
-    return services.bills and bool(roles & {"admin", "billing", "support"})
+    return services.bills and bool(roles & INVOICE_READERS)
 
 
 def _for_residencies(services: Services, roles: frozenset[str]) -> bool:
-    return services.has_residencies and bool(roles & {"admin", "billing"})
+    return services.has_residencies and bool(roles & REVENUE_READERS)
 
 
 def _with_status(services: Services, _: frozenset[str]) -> bool:

@@ -15,6 +15,7 @@ from edgeproxy.collector.pages.api import JsonDocument
 from edgeproxy.collector.pages.edges import LATE_SECONDS, EdgeView, is_late
 from edgeproxy.collector.pages.incidents import Incident
 from edgeproxy.collector.pages.invoice_status import DAY_SECONDS
+from edgeproxy.collector.pages.navigation import INVOICE_READERS, REVENUE_READERS
 from edgeproxy.collector.pages.site import Page, Visit
 
 COUNTED_MAX = 25
@@ -23,9 +24,6 @@ ALERTS_MAX = 5
 """Unacknowledged alerts shown per severity."""
 LATE_MAX = 50
 """Late edges that are named."""
-INVOICE_READERS = frozenset({"support", "billing", "admin"})
-"""Roles that see invoices."""
-REVENUE_READERS = frozenset({"billing", "admin"})
 
 
 class OwedAmounts(TypedDict):

@@ -15,7 +15,7 @@ from edgeproxy.collector.ledger.queries import ROWS_MAX as CSV_ROWS_MAX
 from edgeproxy.collector.ledger.queries import format_time
 from edgeproxy.collector.pages import keys, usage_periods
 from edgeproxy.collector.pages.api import JsonDocument
-from edgeproxy.collector.pages.overview import INVOICE_READERS
+from edgeproxy.collector.pages.navigation import INVOICE_READERS
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.pages.usage_periods import Period
 from edgeproxy.collector.problems import page_codes

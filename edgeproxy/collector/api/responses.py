@@ -2,15 +2,17 @@
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Generic, NamedTuple, NotRequired, TypeVar, cast
+from typing import Annotated, Generic, NamedTuple, NotRequired, TypeVar, cast
 
 import orjson
 from aiohttp import web
-from typing_extensions import TypedDict
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
 
 from edgeproxy.base.problem_codes import ProblemCode
 from edgeproxy.collector.database.unreadable_rows import format_unreadable
 from edgeproxy.collector.problems.coded_error import CodedError, FieldFault, Params
+from edgeproxy.collector.problems.table import CODES
 
 PROBLEM = "application/problem+json"
 RETRY_LATER = {"Retry-After": "1"}
@@ -47,13 +49,20 @@ class FieldError(TypedDict):
     """The figures in the reason, for programs."""
 
 
+KnownProblemCode = TypeAliasType(
+    "KnownProblemCode",
+    Annotated[str, Field(description="The codes of this version.", json_schema_extra={"enum": sorted(CODES)})],
+)
+
+
 class Problem(TypedDict):
     """An error (RFC 9457)."""
 
     type: str
     """The type of the problem: a URI that ends with the code."""
-    code: str
-    """The code of the problem, for programs. It stays when the sentence changes."""
+    code: KnownProblemCode | str
+    """The code of the problem, for programs. It stays when the sentence changes. A later version may have more codes.
+    """
     title: str
     """The reason phrase of the status."""
     status: int

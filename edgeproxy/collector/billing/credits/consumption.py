@@ -84,9 +84,11 @@ async def book_next_hour(database: Database, meters: CreditMeters, now: float) -
         until = hour + HOUR
         await database.ledger.lock_rollup(connection)  # Otherwise usage that is rolled up meanwhile would count twice.
         payers = await _fetch_payers(connection, until)
+        # One query per page of customers reads all balances, instead of one per customer.
         await books.load_balances([payer.id for payer in payers.values()])
         for currency, of_currency in meters.by_currency.items():
             await _book_hour(books, of_currency, Span(hour, until), _select_payers(payers, currency))
+        # Usage is booked before grants expire: the credits are valid for an hour that begins before their end.
         books.slice = until
         await credits.expire_grants(books, until * 1000)
     return True
@@ -117,6 +119,8 @@ async def revise_days(database: Database, meters: CreditMeters, days: Iterable[i
     for day in days:
         async with database.reading(whole=True) as connection:
             corrected = await _list_corrected_hours(connection, meters, day, reductions)
+        # The lists are read without the lock of the journal. Under the lock each hour is computed again, in its own
+        # transaction, so that the bookings of others wait for one hour and not for all.
         for hour, most in corrected.items():
             async with database.writing() as connection, open_journal(connection) as books:
                 await database.ledger.lock_rollup(connection)
@@ -139,6 +143,7 @@ def compute_reductions(values: Mapping[int, int]) -> dict[int, int]:
 
     The latest usage is taken back first. An amount beyond all earlier usage is dropped.
     """
+    # A stack: the latest hour with usage is on top, because it gives its usage back first.
     open_hours: list[tuple[int, int]] = []
     reductions: dict[int, int] = {}
     for hour, value in sorted(values.items()):
@@ -217,6 +222,8 @@ async def _revise_hour(books: Journal, meters: CreditMeters, late: LateHour, red
     booked_by_model: dict[str, int] = {}
     for (_, model), amount in booked.items():
         booked_by_model[model] = booked_by_model.get(model, 0) - amount
+    # Usage that later hours take back counts as not used here. Otherwise its credits would be charged and returned in
+    # turns.
     late_amount = min(sum(used.values()) - reduction, AMOUNT_MAX) - sum(booked_by_model.values())
     if late_amount <= 0:
         return 0
@@ -363,6 +370,7 @@ async def _fetch_totals(
 async def _list_charged_spans(connection: AsyncConnection, whole: Span) -> list[Span]:
     """Return the parts of a span with charging."""
     spans, at = [], whole.start
+    # The empty span at the end closes the part after the last waiver.
     for waiver in [*await charging.list_waived_within(connection, whole), Span(whole.end, whole.end)]:
         if at < waiver.start:
             spans.append(Span(at, waiver.start))
@@ -376,6 +384,7 @@ async def _fetch_hours(
     """Return the usage of a meter by hour since a customer pays with credits, without times without charging."""
     hours: dict[int, int] = {}
     for span in await _list_charged_spans(connection, whole):
+        # A span from before the customer paid with credits becomes empty.
         query = LedgerQuery(name, meter, max(span.start, payer.since), max(span.end, payer.since), ("hour",))
         async for rows in queries.stream_usage(connection, query):
             for row in rows:
@@ -398,6 +407,8 @@ async def _fetch_usage(
                 if row["customer"] in payers:
                     usage.setdefault(row["customer"], {})[row.get(MODEL, "")] = row["value"]
 
+    # One query reads all customers. A customer who started to pay with credits within the span is read again, from that
+    # time on.
     await add_usage(next(iter(payers)) if len(payers) == 1 else None, span.start, span.end)
     for customer, payer in payers.items():
         if span.start < payer.since and usage.pop(customer, None) is not None:

@@ -152,6 +152,7 @@ async def _refund_consumption(
     refunded = await fetch_entries(connection, await books.list_followers("usage_refund", original.source))
     balance = await books.fetch_credit_balance(customer)
     entries = _build_entries(postings.usage_refund_entries, balance, id_, amount, consumed, refunded, books.at)
+    # Credits that no valid grant can take back are a gift with the id of the refund.
     if any(entry.grant == id_ for entry in entries):
         books.create_grant(customer, Grant(id_, 0))
     return books.book(Posting(customer, "usage_refund", id_, entries, original.source, details=details))
@@ -210,6 +211,7 @@ async def settle_refund(connection: AsyncConnection, id_: str, *, paid: bool, re
             return None
         if not paid:
             await _report_failed_refund(books, refund_row, refund)
+        # A bank may reject a refund after Stripe has reported it as paid.
         if not paid and await books.find_transaction("refund_paid", id_) is not None:
             return await _book_bounced_refund(books, refund_row, refund)
         if paid and await books.find_transaction("refund_failed", id_) is not None:
@@ -319,6 +321,7 @@ async def expire_grants_of(books: Journal, customer: str, until: int) -> int:
     if not expired or (await books.connection.execute(promised)).first() is not None:
         return 0
     for grant in expired:
+        # A grant can expire again after its expiry was reversed, so the source has a number.
         times = len(await books.list_followers("expiry", grant.id))
         books.book(Posting(customer, "expiry", f"{grant.id}/{times}", postings.expiry_entries(grant), grant.id))
     return len(expired)

@@ -118,6 +118,7 @@ async def book_invoices(database: Database, unreadable: UnreadableObjects | None
         (credit_notes, _list_unbooked_notes, _book_note_state),
         (disputes, _list_unbooked_disputes, _book_dispute),
     )
+    # A list, not a generator: `any` would stop at the first kind with more rows, and the other kinds would wait.
     return any([await _book_page(database, unreadable, *step) for step in steps])
 
 
@@ -139,11 +140,13 @@ async def _book_page(
                 await _book_rows(database, readable, book)
                 return len(rows) == PAGE
             except UnreadableObjectError as error:
+                # The error has rolled back the whole page, so the page is tried again without this row.
                 set_aside(table.name, error.id, error.error)
                 unreadable.add(table, error.id)
                 readable = [row for row in readable if row.id != error.id]
         if len(rows) < PAGE:
             return False
+        # No row of this page can be read now. Later rows must not wait for them.
         after = rows[-1].id
 
 
@@ -248,6 +251,7 @@ async def _book_state(books: Journal, row: InvoiceRow) -> None:
     if row.state in OPENED and await books.find_transaction("invoice", row.id) is None:
         await _book_invoice(books, row)
         await _reverse_foreign(books, row)
+    # An invoice of zero has nothing to pay or to write off. Its lines may sum to zero, so its void is booked.
     step = STEPS.get(row.state) if row.total or row.state == invoices.VOID else None
     if step is not None and await books.find_transaction(step.kind, row.id) is None:
         await step.book(books, row)
@@ -348,6 +352,7 @@ async def _book_write_off(books: Journal, row: InvoiceRow) -> None:
 async def _compute_owed(books: Journal, row: InvoiceRow) -> int:
     """Return the cents of an invoice that neither the customer's balance nor credit notes have covered."""
     entries = await fetch_entries(books.connection, await _list_transactions(books, row.id, *NOTE_KINDS))
+    # The entries of credit notes are negative on this account, and those of their reversals positive.
     noted = sum(entry.amount for entry in entries if entry.account == "receivable") // CENT
     return row.total - await _find_applied(books, row) + noted
 

@@ -259,6 +259,7 @@ async def choose_kind(connection: AsyncConnection, customer: str, period: Span, 
     of_period = (columns.customer == customer, columns.period == periods.format_period(period))
     is_such = (columns.kind == kind) | columns.kind.startswith(f"{kind}-")
     count = (await connection.execute(sa.select(sa.func.count()).where(*of_period, is_such))).scalar_one()
+    # Customer, period and kind identify an invoice, so a further one of this sort needs a kind of its own.
     return f"{kind}-{count + 1}" if count else kind
 
 
@@ -282,6 +283,7 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
     """
     if after not in TRANSITIONS[before]:
         raise InvoiceStateError(f"an invoice cannot go from {before} to {after}")
+    # The condition on the state makes the step atomic. A transaction that came too late changes no row.
     statement = sa.update(invoices).where(invoices.c.id == number, invoices.c.state == before)
     customer = await connection.scalar(statement.values(state=after, **values).returning(invoices.c.customer))
     if customer is None:
@@ -292,6 +294,7 @@ async def transition(connection: AsyncConnection, number: str, before: str, afte
 
     async def build_data() -> Mapping[str, object]:
         row = await get_invoice(connection, number)
+        # The event goes to the customer. These reasons are for operators only.
         return to_response(row._replace(held_why=None, voided_why=None, accepted_why=None))
 
     for event_type in list_event_types(before, after):
@@ -407,6 +410,8 @@ async def find_own(
     condition = match_book_text(connection, invoices.c.stripe_id, stripe_invoice["id"])
     number = (stripe_invoice.get("metadata") or {}).get(INVOICE_METADATA)
     if isinstance(number, str):
+        # A crash may have come between the creation at Stripe and the write of its id here. The metadata finds the row
+        # then.
         condition |= invoices.c.id == number
     rows = await fetch_invoices(connection, condition, lock=lock)
     return rows[0] if rows and stripe_invoice["id"] not in rows[0].replaced_ids.split(",") else None
@@ -438,5 +443,6 @@ async def list_invoices(
     conditions = [invoices.c[name] == value for name, value in only.items() if value is not None]
     if number is not None:
         conditions.append(match_book_text(connection, invoices.c.number, number))
+    # The row beyond the limit shows that there is a next page.
     rows = await fetch_invoices(connection, *conditions, limit=limit + 1, sort=sort, after=after)
     return parse_page(invoices.name, rows, limit, to_response, attrgetter("id"))

@@ -257,6 +257,7 @@ class Journal:
         for entry in posting.entries:
             if entry.grant:
                 self._touched[entry.grant] = posting.customer
+        # `granted` is all that was ever available, so consumption does not lower it.
         if posting.customer and posting.kind != "consumption":
             self._granted[posting.customer] = self._granted.get(posting.customer, 0) + amount
         if posting.is_about_credits:
@@ -312,6 +313,7 @@ class Journal:
                 new.append({"customer": customer, "since": since, **sums})
         if old:
             statement = sa.update(credit_balances).where(credit_balances.c.customer == sa.bindparam("of"))
+            # `granted` grows by the change, so that this statement needs no earlier value of it.
             statement = statement.values(balance=sa.bindparam("has"), overdraft=sa.bindparam("owes"))
             await self.connection.execute(
                 statement.values(granted=credit_balances.c.granted + sa.bindparam("more")), old
@@ -357,6 +359,7 @@ def _check_posting(posting: Posting) -> None:
 @asynccontextmanager
 async def open_journal(connection: AsyncConnection) -> AsyncIterator[Journal]:
     """Open the journal, locked until the database transaction ends. The end of the block writes the bookings."""
+    # The lock on this row gives transactions one order. Each of them continues the chain of hashes.
     statement = sa.select(*(credit_head.c[name] for name in JournalHead._fields)).with_for_update()
     books = Journal(connection, JournalHead._make((await connection.execute(statement)).one()), now_ms())
     yield books

@@ -133,6 +133,7 @@ class MeterSubscriptions:
             except SubscriptionNotReadyError as error:
                 self._put_off(number, str(error), is_failure=False)
             except (StripeCallError, MeterEventsUnavailableError) as error:
+                # Stripe would repeat this answer for the Idempotency-Key, so the next try has another one.
                 if isinstance(error, StripeCallError) and error.outcome in (CallOutcome.FAILED, CallOutcome.REUSED):
                     self._tries[number] += 1
                 self._put_off(number, str(error), is_failure=True)
@@ -182,6 +183,7 @@ class MeterSubscriptions:
     ) -> None:
         row = loaded.row
         customer = await self._customers.get_or_create(row.customer, loaded.customer.name, since=row.created_at // 1000)
+        # After a crash or a lost answer the subscription exists, and its id is not stored here.
         stripe_subscription = await self._find_subscription(row.id, customer)
         if stripe_subscription is None:
             await self._customers.fetch_with_email(row.customer, customer)
@@ -233,6 +235,7 @@ class MeterSubscriptions:
         row = loaded.row
         assert row.stripe_id is not None
         is_within = old.period_start == new.period_start
+        # Stripe must have counted the earlier usage at the old prices before they change.
         if is_within and old.counted_from is not None:
             await self._flush_usage(loaded, old)
         else:
@@ -240,6 +243,7 @@ class MeterSubscriptions:
         stripe_subscription = await self._stripe.call("v1.subscriptions.retrieve", row.stripe_id)
         prices = set(await self._fetch_price_ids(loaded, new))
         items = stripe_subscription["items"]["data"]
+        # After a crash or a lost answer Stripe may have the new prices already.
         if {get_price_id(item) for item in items} != prices:
             stripe_subscription = await self._stripe.call(
                 "v1.subscriptions.update",
@@ -269,7 +273,12 @@ class MeterSubscriptions:
             async with self._database.reading() as connection:
                 feedback = await cancellations.build_stripe_details(connection, row.id)
             await self._stripe.call(
-                "v1.subscriptions.cancel", row.stripe_id, invoice_now=False, prorate=False, **feedback
+                # Our own invoice has the usage of this period, so Stripe must make no invoice of it.
+                "v1.subscriptions.cancel",
+                row.stripe_id,
+                invoice_now=False,
+                prorate=False,
+                **feedback,
             )
         if is_within:  # An amount that a change left for Stripe's next invoice is an item of ours, too.
             for item in await self._stripe.list_all(

@@ -73,7 +73,10 @@ class InvoiceItems:
                 key=build_idempotency_key(row, "create"),
                 customer=customer,
                 currency=row.currency,
+                # The invoice is finalized here, after its lines were compared. Stripe must not finalize or charge it on
+                # its own.
                 auto_advance=False,
+                # Items that others left for the next invoice are not part of our lines.
                 pending_invoice_items_behavior="exclude",
                 metadata={INVOICE_METADATA: row.id},
                 description=f"{format_period(Span(row.period_start, row.period_end))}, {row.kind}",
@@ -178,6 +181,7 @@ class InvoiceItems:
         """
         notes = await self._stripe.list_all("v1.credit_notes.list", invoice=row.stripe_id)
         for existing in notes:
+            # A crash may have come after the creation. A second credit note would return the money twice.
             if (existing.get("metadata") or {}).get(credit_notes.METADATA) == note.id:
                 return existing
         async with self._database.reading() as connection:
@@ -197,6 +201,7 @@ class InvoiceItems:
         row, current = await self._fetch_current(row)
         if current is not None:
             return row, current
+        # The metadata finds an invoice whose answer was lost. An invoice that was given up has the same metadata.
         replaced = row.replaced_ids.split(",")
         for invoice in await self._stripe.list_all("v1.invoices.list", customer=customer):
             if (invoice.get("metadata") or {}).get(INVOICE_METADATA) == row.id and invoice["id"] not in replaced:

@@ -1,7 +1,7 @@
 """Configuration of all tests: one seed per run, Hypothesis profiles, and reasons to skip tests.
 
 All randomness of a run follows from its seed. The run prints the seed, and `EDGEPROXY_SEED=N` repeats it. If `CI` is
-set, the seed is always the same, so a failure in CI comes from the tested change.
+set, the seed is constant, so a failure in CI comes from the tested change.
 """
 
 import gc
@@ -28,8 +28,8 @@ pytest_plugins = [
     "tests.support.workers",
 ]
 
-# CI always has the same seed, so a hundred examples would be the same hundred in each run. The nightly run draws twelve
-# times as many as CI, with a new seed.
+# The seed of CI is constant, so more examples would be identical in each run. The nightly run draws twelve times as
+# many, with a new seed.
 settings.register_profile("ci", deadline=None, derandomize=False, print_blob=True, database=None, max_examples=25)
 settings.register_profile("few", parent=settings.get_profile("ci"), derandomize=True, max_examples=10)
 settings.register_profile("night", parent=settings.get_profile("ci"), max_examples=300)
@@ -38,7 +38,7 @@ settings.load_profile("ci")
 
 SEED_IN_CI = 20_250_101
 SEED = int(os.environ.get("EDGEPROXY_SEED") or (SEED_IN_CI if os.environ.get("CI") else random.getrandbits(32)))
-os.environ["EDGEPROXY_SEED"] = str(SEED)  # the processes that tests are shared out to have the same
+os.environ["EDGEPROXY_SEED"] = str(SEED)  # pytest's worker processes read it
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 CHROMIUM = shutil.which("chromium")
 WANTING = "on this machine"
@@ -85,7 +85,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 def pytest_sessionstart(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if reporter is not None:  # not a report header: `-q` hides those
+    if reporter is not None:  # not a report header, because `-q` hides those
         reporter.write_line(f"EDGEPROXY_SEED={SEED}")
 
 

@@ -33,14 +33,14 @@ WELL = {
     "billing_refunds": LAST,
     r'edge_requests_total\{.*code="200"': "+600000",
 }
-"""Healthy values of series for which neither the last value of a counter nor the first one of a gauge is healthy."""
+"""Healthy values for series without a healthy last (counter) or first (gauge) value."""
 ADDED = {
     "EdgeDown": 'up{job="edgeproxy", instance="a"}',
     "EdgeNoWorkers": 'edge_worker_open_descriptors{job="edgeproxy", instance="a", worker="0"}',
 }
 """Series that an alert reports as absent."""
 HOURS = {"10m": 40, "1m": 4}
-"""The most hours for which a trial goes on, by its interval."""
+"""The longest continuation of a trial in hours, by its interval."""
 HOURS_OF = {"BillingRefundsHigh": 25}
 """HOURS of alerts with a longer window."""
 MARGIN_MINUTES = 30
@@ -89,7 +89,7 @@ def go_on(name: str, values: str, steps: int, more: int, minutes: int) -> dict[s
 
 
 def sum_windows(rule: dict[str, Any]) -> int:
-    """Return the minutes that a rule looks back: its own windows and waits, and those of the rules that it reads."""
+    """Return the minutes that a rule looks back: its windows and waits, and the longest of the rules that it reads."""
     own = [find_minutes("".join(duration)) for duration in DURATION.findall(rule["expr"])]
     read = [sum_windows(RECORDED[name]) for name in re.findall(r"[\w:]+", rule["expr"]) if name in RECORDED]
     waits = [find_minutes(rule[name]) for name in ("for", "keep_firing_for") if name in rule]
@@ -111,7 +111,7 @@ def select_groups(alerts: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def find_minutes(time: str) -> int:
-    """Return the minutes of a time such as 90m or 2h."""
+    """Return the minutes in a time like 90m or 2h."""
     return int(time[:-1]) * {"m": 1, "h": 60, "d": 1440}[time[-1]]
 
 

@@ -1,4 +1,4 @@
-"""What the .pxd files of the compiled build declare, held against the .py files that they are of."""
+"""The declarations in the .pxd files of the compiled build match their .py files."""
 
 import ast
 import os
@@ -35,7 +35,7 @@ def fields_of(kind: str | None) -> set[str]:
 
 
 def slots_of(kind: ast.ClassDef) -> set[str] | None:
-    """Return the slots of a class; None where it has a dictionary."""
+    """Return the slots of a class, or None if it has a dictionary."""
     for statement in kind.body:
         if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "__slots__":
             slots = ast.literal_eval(statement.value)
@@ -72,7 +72,7 @@ def test_each_file_of_declarations_is_compiled() -> None:
 
 
 def test_pip_is_told_of_cython_where_it_is_not_there_yet(tmp_path: Path) -> None:
-    """As in an environment of its own, in which pip builds: it asks before it installs."""
+    """pip builds in an isolated environment, and asks for the requirements before it installs them."""
     for name in (
         "pyproject.toml",
         "setup.py",

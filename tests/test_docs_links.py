@@ -41,7 +41,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def broken(target: str, beside: Path) -> str | None:
-    """Why a link leads nowhere; None where it does."""
+    """Return the fault of a link, or None if its target exists."""
     name, _, anchor = target.partition("#")
     page = beside / name if name else beside
     if not page.exists():
@@ -119,5 +119,5 @@ def test_the_map_of_the_documentation_names_every_page_once() -> None:
 
 
 def pages() -> list[Path]:
-    """Those that say how things are now."""
+    """Return the pages about the present state."""
     return [path for path in tracked() if path.suffix == ".md" and path.name != "CHANGELOG.md"]

@@ -74,7 +74,7 @@ EVERYTHING: dict[str, Any] = {
 }
 """Values that turn on all options that are off by default."""
 OUTSIDE = ("EdgeProbeFails", "MoneyProbeFails", "EdgeProbeSilent", "ScheduledJobMissed")
-"""The alerts about probes and jobs on hosts, which belong to no release."""
+"""The alerts about probes and jobs on hosts. They belong to no release."""
 RATE_MIN = 100.0
 """The minimum of requests a second from the clients, even on a busy machine."""
 VERSIONS = ("1.27", "1.31", "1.35")
@@ -164,7 +164,7 @@ def test_pods_have_each_option(tmp_path: Path, component: str) -> None:
 
 
 def test_jobs_have_the_variables_and_volumes_of_the_collector(tmp_path: Path) -> None:
-    """They reach the same database and key service, by the same authorities and proxy."""
+    """They use the collector's database, key service, authorities and proxy."""
     manifests = render(tmp_path, **EVERYTHING)
     specs = [manifests["Job", "acme-migrate"]["spec"]["template"]["spec"]]
     specs.append(manifests["CronJob", "acme-backup"]["spec"]["jobTemplate"]["spec"]["template"]["spec"])
@@ -418,7 +418,7 @@ def counted(collector: Collector) -> int:
 def test_a_rollout_of_three_pods_under_load_loses_no_request_and_no_count(
     start_collector: StartCollector, tmp_path: Path
 ) -> None:
-    """Clients that send again nothing are served all along; then the ledger has what they were answered."""
+    """Clients that never retry are served all the time. Afterwards the ledger has every answered request."""
     directory_signatures.create_key_file(tmp_path / "directory.key")
     collector = start_collector(directory={"key": str(tmp_path / "directory.key")}, customers={}, tiers=TIERS)
     known = tmp_path / "people.yaml"

@@ -19,7 +19,7 @@ from tests.support.containers import Compose, Image, run
 ROOT = Path(__file__).parents[1]
 COMPOSE = ROOT / "deploy" / "compose.yaml"
 REGISTRY = os.environ.get("EDGEPROXY_IMAGES")
-"""Where the images are: localhost/edgeproxy and localhost/edgeproxy-upstream."""
+"""The registry of the images localhost/edgeproxy and localhost/edgeproxy-upstream."""
 pytestmark = pytest.mark.skipif(REGISTRY is None, reason="of the image: scripts/image")
 
 ARCHITECTURE = os.environ.get("ARCH", "")
@@ -134,7 +134,7 @@ def in_flight(compose: Compose) -> bool:
 
 
 def probe_metrics(compose: Compose) -> str:
-    """Return what the probe tells Prometheus; empty while it does not listen yet."""
+    """Return the probe's metrics, or an empty text while it does not listen yet."""
     try:
         return compose.ask("http://127.0.0.1:9102/metrics")
     except subprocess.CalledProcessError:

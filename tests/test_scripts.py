@@ -68,7 +68,7 @@ def lines(path: Path) -> list[str]:
 
 @cache
 def pins(path: Path, python: str) -> dict[str, str]:
-    """What a file pins for a version of Python: releases by name."""
+    """Return the releases that a file pins for a version of Python, by name."""
     found = applying((line.partition(" --hash")[0] for line in lines(path)), python)
     releases = {pin.name: str(pin.specifier).removeprefix("==") for pin in found}
     assert len(releases) == len(found), "one package is pinned twice"
@@ -91,7 +91,10 @@ parsed = cache(Requirement)
 
 
 def needs(name: str) -> list[str]:
-    """What an installed package asks for; nothing is known here of one that only other Pythons need."""
+    """Return the requirements of an installed package.
+
+    A package for other Pythons only is not installed, and has none.
+    """
     try:
         return requires(name) or []
     except PackageNotFoundError:

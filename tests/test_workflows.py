@@ -88,7 +88,7 @@ GOOD, BAD, BRIEF, NOWHERE = (f"sha256:{number}" for number in "1234")
 
 
 def serves(host: str, starts: list[str], asked: Counter[str]) -> bool:
-    """Whether an image does, of which one is ready for a moment alone."""
+    """Return whether an image serves. One of the images is ready only for a moment."""
     asked[starts[-1]] += 1
     return starts[-1] == GOOD or (starts[-1] == BRIEF and asked[BRIEF] == 1)
 

@@ -1,4 +1,4 @@
-"""Which addresses are the same, and what is counted for one."""
+"""Equal addresses, and addresses that count as one client."""
 
 from ipaddress import ip_address, ip_network
 

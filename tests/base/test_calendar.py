@@ -85,7 +85,7 @@ def test_far_dates() -> None:
 
 
 def local(now: float, zone: ZoneInfo) -> datetime:
-    """What a calendar and a clock on the wall say, found another way."""
+    """Return the local date and time, computed by another library."""
     return datetime.fromtimestamp(now + EPOCH, UTC).astimezone(zone)
 
 

@@ -1,4 +1,4 @@
-"""What is said limited, and what is said never."""
+"""Log lines with a rate limit, and lines that are suppressed."""
 
 import json
 import subprocess

@@ -1,4 +1,4 @@
-"""The cache that evicts what is used least: as a model has it, and whom a flood leaves where they were."""
+"""The least-recently-used cache: it behaves like a model, and a flood evicts no regular key."""
 
 from collections.abc import Callable
 from functools import partial
@@ -52,7 +52,10 @@ def test_whoever_is_used_once_in_half_of_the_capacity_stays(others: list[int], r
 
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_flood_of_keys_evicts_no_regular(times: int) -> None:
-    """Keys that come once evict nobody; those that come twice evict only who comes less often than they fill half."""
+    """Keys used once evict no regular key.
+
+    Keys used twice evict only a key that is used less often than they fill half of the cache.
+    """
     cache: LRUCache[int, int] = LRUCache(CAPACITY)
     for _ in range(2):
         cache.store(-1, 1)

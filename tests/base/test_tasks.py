@@ -1,4 +1,4 @@
-"""Work in a thread of its own: what comes of it is heard, and what never ends keeps nobody from ending."""
+"""Work in a separate thread: its outcome arrives, and endless work does not delay the end of the process."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""Who is silent, slow or many at a listener keeps nobody out."""
+"""Silent, slow or many clients of a listener do not keep others out."""
 
 import asyncio
 import socket

@@ -6,7 +6,7 @@ from loadtest.bench.measure.slice import Slice
 from loadtest.bench.report.comparison import compare
 
 NOISE = (1.0, 1.3, 0.9, 1.1, 0.95, 1.2, 1.05)
-"""What the machine does to both versions in a round."""
+"""The effect of the machine on both versions, by round."""
 
 
 def slices_of(ratios: list[float], waited: float = 0.0, system: float = 0.0) -> list[Slice]:
@@ -34,7 +34,7 @@ def test_a_verdict_is_given_only_where_the_interval_allows_for_one(ratios: list[
 
 
 def test_what_the_kernel_takes_and_the_rest_are_compared_apart() -> None:
-    """As writes at once did: the rest cost the same, and the kernel all that there was more."""
+    """Simulates a change to immediate writes: user time is unchanged, and the kernel takes all of the extra time."""
     differences = compare(slices_of([1.2, 1.21, 1.19, 1.2, 1.2, 1.22, 1.18], system=0.5), "new", "old")
     assert {each.part: each.verdict for each in differences} == {"cpu": "dearer", "user": "same", "system": "dearer"}
 

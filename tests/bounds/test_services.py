@@ -54,7 +54,7 @@ SLOW_BODIES = {
     "form time": ("/form", FORM, forms, "FORM_SECONDS_MAX"),
     "beacon report time": ("/report", JSON, beacon, "REPORT_SECONDS_MAX"),
 }
-"""By row: the same, and the constant that a test makes small: nobody waits for the time of the row."""
+"""Each row as above, with the constant that a test makes small, so that no test waits for the row's time."""
 
 
 def post(path: str, headers: dict[str, str], *bodies: object) -> list[int]:

@@ -1,4 +1,4 @@
-"""Files that change in all the ways in which files do, and what is known of them after loading."""
+"""Every way that a file can change, and its signature after loading."""
 
 from pathlib import Path
 

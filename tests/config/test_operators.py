@@ -1,4 +1,4 @@
-"""Whether a second factor is recent enough for what is sensitive."""
+"""The age of a second factor decides about sensitive actions."""
 
 import pytest
 

@@ -70,7 +70,7 @@ PROBLEM = re.compile(r"edge\.yaml:[1-9]\d*: \S.*?: \S.*, \S.*")
 
 
 def outcome(text: str | bytes) -> EdgeSettings | None:
-    """The settings; None where there are problems, each of which is whole."""
+    """Return the settings, or None if there are problems. Each problem must be complete."""
     Path("edge.yaml").write_bytes(text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass"))
     try:
         return load_edge(Path("edge.yaml"), {}, files=False)

@@ -62,7 +62,7 @@ def faults(value, rule, top, path="$"):
 
 
 def faults_of_fields(value, rule, top, path):
-    """Where the fields of a mapping break its rule."""
+    """Yield the faults of a mapping's fields against its rule."""
     if len(value) < rule.get("minProperties", 0):
         yield f"{path}: too few"
     yield from (f"{path}: lacks {name}" for name in rule.get("required", ()) if name not in value)
@@ -352,7 +352,7 @@ def test_forms_and_readers_agree(reader, written):
 
 
 class Hexadecimal(int):
-    """A type that JSON Schema knows nothing of."""
+    """A type without an equivalent in JSON Schema."""
 
     @classmethod
     def read(cls, value: object) -> "Hexadecimal":

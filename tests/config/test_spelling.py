@@ -1,4 +1,4 @@
-"""What may be written, and what is said of what is nearly so."""
+"""Accepted spellings, and the hints for misspelt words."""
 
 import pytest
 

@@ -11,7 +11,7 @@ from edgeproxy.config.yaml_reader import ALIASED_VALUES_MAX, InvalidYamlError, p
 
 
 def read(text, environ=None):
-    """The tree of a file, and what was reported: (line, path, what, hint)."""
+    """Return the tree of a file, and the reports (line, path, problem, hint)."""
     reported = []
 
     def report(mark, path, what, hint):
@@ -23,7 +23,7 @@ def read(text, environ=None):
 
 
 def refusal(text):
-    """In which line, what is wrong, and what would be right."""
+    """Return the line, the problem and the hint."""
     with pytest.raises(InvalidYamlError) as caught:
         read(text)
     return caught.value.line, caught.value.what, caught.value.hint

@@ -1,5 +1,7 @@
-"""`python -m tests.contract --beside nginx,caddy`: what other proxies do with the rows; with `--http2` the rows
-and plays of which HTTP/2 has no form."""
+"""`python -m tests.contract --beside nginx,caddy` prints other proxies' behaviour on the rows.
+
+With `--http2` it prints the rows and plays that have no form in HTTP/2.
+"""
 
 import argparse
 import sys
@@ -38,7 +40,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def list_unsaid() -> None:
-    """Print the rows and plays of which HTTP/2 has no form."""
+    """Print the rows and plays that have no form in HTTP/2."""
     for family, row in ASKED:
         try:
             translate(row)

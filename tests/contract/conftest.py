@@ -13,12 +13,12 @@ from tests.contract.stage import Stage  # noqa: E402
 from tests.contract.tables import ANSWERED, PLAYS, SLOW  # noqa: E402
 
 HASTY = {"header_timeout": "500ms", "body_idle": "500ms", "keepalive_idle": "700ms"}
-"""Limits of an edge that waits for nobody."""
+"""Limits of an edge with short timeouts."""
 
 
 @pytest.fixture(scope="session")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """An edge as it is by default."""
+    """An edge with default settings."""
     rows = [row for _, row in (*ANSWERED, *PLAYS)]
     stage = Stage(tmp_path_factory.mktemp("contract"), rows)
     yield stage
@@ -27,7 +27,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 @pytest.fixture(scope="session")
 def late(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[Play, BaseException | None]]:
-    """What became of each row about who is late; all of them run at once on an edge that waits for nobody."""
+    """The outcome of each row about slow peers. All rows run at once on an edge with short timeouts."""
     rows = [row for _, row in SLOW]
     timeouts = {"connect": "500ms", "response_head": "500ms", "idle": "500ms"}
     stage = Stage(tmp_path_factory.mktemp("hasty"), rows, limits=HASTY, timeouts=timeouts)

@@ -1,4 +1,4 @@
-"""The command that runs the rows beside other proxies does so, and says what they do."""
+"""The command that runs the rows through other proxies, and prints their behaviour."""
 
 import pytest
 
@@ -14,7 +14,7 @@ KNOWN = {
     "answers-chunked": "200 +5",
     "faults-closed within the body": "cut off",
 }
-"""Rows with which nginx of any version does this."""
+"""Rows with one result in every version of nginx."""
 
 
 @pytest.mark.nginx
@@ -23,7 +23,7 @@ def test_rows_run_through_nginx() -> None:
     cells = observe(rows, ["nginx"])
     assert {row: seen["nginx"] for row, seen in cells.items()} == KNOWN
     said: list[str] = []
-    assert lay_out(rows, cells, all_=True, say=said.append) == 1  # What is "502 or cut off" here is cut off there.
+    assert lay_out(rows, cells, all_=True, say=said.append) == 1  # "502 or cut off" is cut off there.
     assert "    * nginx  cut off" in said
 
 

@@ -18,7 +18,7 @@ def each(name: str, table: Rows[Any]) -> pytest.MarkDecorator:
 
 
 def piece_of(data: bytes) -> int:
-    """How many bytes come at a time where they come in pieces: one, unless that would take for ever."""
+    """Return the size of the pieces: one byte, unless that would take too long."""
     return 1 if len(data) < 3000 else 1 + len(data) // 499
 
 

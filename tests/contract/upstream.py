@@ -76,7 +76,7 @@ class Recorder:
     async def ends(self) -> None:
         """Stop accepting connections and close the open ones."""
         await self._tasks.cancel()
-        await asyncio.sleep(0)  # for what the loop still has to do for waits that were cut short
+        await asyncio.sleep(0)  # the loop finishes the cancelled waits
         for wire in self._wires:
             wire.closes()
         self._wires.clear()
@@ -118,7 +118,7 @@ async def meanwhile(work: Coroutine[Any, Any, None]) -> AsyncIterator["asyncio.T
         yield tasks.start("meanwhile", work)
     finally:
         await tasks.cancel()
-        await asyncio.sleep(0)  # for what the loop still has to do for waits that were cut short
+        await asyncio.sleep(0)  # the loop finishes the cancelled waits
 
 
 def check_seen(request: Message, seen: Seen) -> None:

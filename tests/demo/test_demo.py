@@ -50,7 +50,7 @@ def served(python: Path, data: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def ask(data: Path, line: str) -> str:
-    """What a line prints in a shell that has the demonstration's variables."""
+    """Run a line in a shell with the demonstration's variables, and return its output."""
     command = ["bash", "-c", f'source "$1" && {line}', "bash", data / "env"]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 

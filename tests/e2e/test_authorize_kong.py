@@ -1,4 +1,4 @@
-"""The scripts for Kong in docs/edge/authorize.md, in HAProxy's Lua, on stand-ins for what they call of Kong."""
+"""The Kong scripts of docs/edge/authorize.md, run in HAProxy's Lua with stand-ins for Kong's functions."""
 
 import json
 import subprocess
@@ -49,7 +49,10 @@ def lua(value: Any) -> str:
 
 
 def run(folder: Path, answer: Any, upstream: str = "/v1/x", truncated: str | None = None, **fields: str) -> set[str]:
-    """Return what the scripts did on a request for /v1/x?q=1 with these fields, one answer of the edge being this."""
+    """Run the scripts for a request of /v1/x?q=1 with these fields.
+
+    `answer` is the edge's answer. Return their actions.
+    """
     assert HAPROXY is not None
     (plugin,) = yaml.safe_load(shown("kong"))["plugins"]
     values = {"target": "/v1/x?q=1", "upstream": upstream, "truncated": lua(truncated)}

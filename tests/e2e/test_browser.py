@@ -195,7 +195,7 @@ def test_a_stream_is_read_piece_by_piece_and_its_service_hears_of_the_end(see: S
         await page.until("got === 'piece '.repeat(6)")
         await page.run("control.abort()")
         await page.until("got.endsWith('AbortError')")
-        site.cue.set()  # what is sent after its end finds nobody
+        site.cue.set()  # an event after the end of the stream has no receiver
         while site.gone.empty():
             site.cue.set()
             await asyncio.sleep(0.01)

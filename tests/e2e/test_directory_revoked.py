@@ -1,4 +1,4 @@
-"""What is open for a key when it is revoked."""
+"""Open requests and connections of a key when it is revoked."""
 
 import asyncio
 import json

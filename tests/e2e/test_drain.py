@@ -25,7 +25,7 @@ ASKED = f"GET / HTTP/1.1\r\nHost: a\r\nX-API-Key: {key_of(UNLIMITED)}\r\n\r\n".e
 
 
 class Callers:
-    """Clients with a new connection for each request. `seen` counts what became of them."""
+    """Clients that open a new connection for each request. `seen` counts the outcomes."""
 
     def __init__(self, port: int, number: int = 8) -> None:
         self.seen: Counter[str] = Counter()
@@ -55,12 +55,12 @@ class Callers:
                 return f"lost: {lost!r}"
 
     def answered(self, more: int) -> None:
-        """Wait for so many answers more."""
+        """Wait for this number of further answers."""
         wanted = self.seen["200"] + more
         until(lambda: self.seen["200"] >= wanted, "requests are answered")
 
     def lost(self) -> list[str]:
-        """Of the requests over connections that were accepted, those that were not answered with 200."""
+        """Return the outcomes of accepted requests that did not get a 200."""
         return [outcome for outcome in self.seen if outcome not in ("200", "refused")]
 
     def __enter__(self) -> "Callers":

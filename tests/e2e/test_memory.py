@@ -1,4 +1,4 @@
-"""What an edge takes of a host: memory of its own, and room for tables."""
+"""An edge's use of a host: private memory, and space for tables."""
 
 import subprocess
 import sys

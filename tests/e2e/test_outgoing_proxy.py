@@ -1,4 +1,4 @@
-"""HTTP calls leave the site through its proxy, a real Squid, which alone knows the names that they ask for."""
+"""All outgoing HTTP calls pass through the site's proxy, a real Squid. Only Squid can resolve their host names."""
 
 import asyncio
 import socket
@@ -41,7 +41,7 @@ pytestmark = pytest.mark.skipif(PROGRAM is None, reason="there is no Squid on th
 
 
 class ServedInThread(Threaded):
-    """A proxy that answers as `serve` does."""
+    """A proxy that runs `serve` for each connection."""
 
     def __init__(self, serve: Serve) -> None:
         super().__init__("proxy")
@@ -79,7 +79,7 @@ def _own_outgoing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def peer(tmp_path: Path) -> Iterator[TlsPeer]:
-    """A service whose certificate the site trusts."""
+    """A service with a certificate that the site trusts."""
     authority = Authority(tmp_path)
     trust.set_trust([authority.file])
     with TlsPeer(authority.issue(NAME)) as made:
@@ -87,7 +87,7 @@ def peer(tmp_path: Path) -> Iterator[TlsPeer]:
 
 
 def know_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let this process know the service's name, which Squid alone knows otherwise."""
+    """Let this process resolve the service's name too."""
     look_up = socket.getaddrinfo
 
     def find(host: str, *arguments: object, **options: object) -> object:
@@ -101,7 +101,7 @@ def call(name: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch) -> str:
     url = f"https://{NAME}:{peer.port}"
     for variable, value in build_aws_environment(url).items():
         monkeypatch.setenv(variable, value)
-    if name == "webhook":  # Its name is looked up here, so that its addresses can be checked.
+    if name == "webhook":  # The collector resolves its name, to check the addresses.
         know_name(monkeypatch)
 
     async def run() -> str:
@@ -127,7 +127,7 @@ def test_call_leaves_through_the_proxy(
     assert peer.heard, result
 
 
-@pytest.mark.parametrize("name", [name for name in LEAVING if name != "webhook"])  # Its name is known here.
+@pytest.mark.parametrize("name", [name for name in LEAVING if name != "webhook"])  # The collector resolves its name.
 def test_call_without_the_proxy_finds_no_way_out(name: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch) -> None:
     call(name, peer, monkeypatch)
     assert not peer.heard
@@ -159,7 +159,7 @@ def test_refused_call_names_the_proxy_and_its_status(peer: TlsPeer, monkeypatch:
 def test_customer_s_webhook_reaches_no_internal_address_through_the_proxy(
     squid: Squid, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    """Whoever names a receiver does not reach by the proxy what the collector refuses."""
+    """A customer cannot use the proxy to reach an address that the collector refuses."""
     set_proxy(squid.url, ())
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     found = [(family, socket.SOCK_STREAM, 6, "", (address, 443))]
@@ -200,7 +200,7 @@ def test_each_row_of_the_documented_table_is_tried() -> None:
 
 @contextmanager
 def limit_leaving_calls(seconds: float) -> Iterator[None]:
-    """Limit the calls whose seconds are no argument."""
+    """Shorten the calls whose timeout is not an argument."""
     with limit_calls(seconds), pytest.MonkeyPatch.context() as patch:
         patch.setattr(storage, "REQUEST_SECONDS_MAX", seconds)
         patch.setattr(storage, "RETRIES", {"max_retries": 0})
@@ -219,12 +219,12 @@ FAULTS = {
     "closes": b"",
     "hangs": None,
 }
-"""The answer of a proxy to each request; None: no answer."""
+"""The proxy's answer to each request, or None for no answer."""
 FAULT_SECONDS = 3.0
-"""Seconds for a call that only its time ends. Two calls have 5 s of their own."""
+"""Seconds for a call that only a timeout ends. Two calls have a fixed timeout of 5 s."""
 FAULT_SECONDS_MAX = 20.0
 KMS_SECONDS = 10.0
-"""Seconds for AWS KMS, whose library takes some of them to load."""
+"""Seconds for AWS KMS: loading its library takes some of them."""
 PASSWORD = "hush-hush"
 TRACES = (PASSWORD, b64encode(f"me:{PASSWORD}".encode()).decode())
 
@@ -234,7 +234,7 @@ TRACES = (PASSWORD, b64encode(f"me:{PASSWORD}".encode()).decode())
 def test_faulty_proxy_ends_each_call_in_time_and_is_named_without_its_password(
     name: str, fault: str, peer: TlsPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error names the proxy and its setting. Where it has only a state, or a customer reads it, the log does."""
+    """The error names the proxy and its setting. If customers read the error, or it has only a status, the log does."""
     answer = FAULTS[fault]
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -262,7 +262,7 @@ def test_faulty_proxy_ends_each_call_in_time_and_is_named_without_its_password(
 
 
 def test_proxy_that_wants_a_password_is_named_by_a_call_without_a_tunnel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy answers to `http://` itself."""
+    """A proxy answers `http://` requests itself."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")

@@ -82,7 +82,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def samples(text: str) -> dict[tuple[str, str], float]:
-    """What is told, by its name and the last of its labels."""
+    """Return the samples by name and last label."""
     families = text_string_to_metric_families(text)
     return {
         (one.name, [*one.labels.values()][-1]): one.value

@@ -38,7 +38,7 @@ def call(sandbox: Sandbox, path: str, **form: str) -> Any:
 
 
 def create_session(sandbox: Sandbox) -> Any:
-    """A session of 20.00, which leads to another origin: that of the name `localhost`."""
+    """Create a session of 20.00 that redirects to another origin: the one of the name `localhost`."""
     price = {"currency": "usd", "unit_amount": "2000", "product_data][name": "T-shirt"}
     params = {f"line_items[0][price_data][{name}]": value for name, value in price.items()}
     params["success_url"] = f"http://localhost:{sandbox.port}/_sandbox/ready?paid={{CHECKOUT_SESSION_ID}}"
@@ -62,7 +62,7 @@ async def choose(page: Tab, outcome: str) -> None:
 
 
 async def read_alert(page: Tab) -> str:
-    """What went wrong, as the page has it."""
+    """Return the error message on the page."""
     return str(await page.run("return document.querySelector('[role=alert]')?.textContent ?? ''"))
 
 

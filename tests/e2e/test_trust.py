@@ -43,7 +43,7 @@ def authority(tmp_path: Path) -> Authority:
 
 @pytest.fixture(autouse=True)
 def _own_trust(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test begins with the system's authorities."""
+    """Each test starts with the system's authorities."""
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR", "AWS_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
     yield
@@ -51,7 +51,7 @@ def _own_trust(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def call(name: str, port: int, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Make a call, and return its result or its error as text."""
+    """Make a call. Return its result, or its error as text."""
     url = f"https://{NAME}:{port}"
     for variable, value in build_aws_environment(url).items():
         monkeypatch.setenv(variable, value)
@@ -124,7 +124,7 @@ def test_call_follows_a_file_that_is_replaced(
 def test_client_that_lasts_follows_a_file_that_is_replaced(
     name: str, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It trusts the new authority with its next connection, and the old one no longer."""
+    """The next connection trusts the new authority, and no longer the old one."""
     ours, theirs = authority.file.read_bytes(), Authority(tmp_path, "theirs").file.read_bytes()
     file = tmp_path / "trusted.pem"
     file.write_bytes(theirs)
@@ -156,7 +156,7 @@ def test_call_presents_its_own_certificate(name: str, tmp_path: Path, authority:
 
 
 def call_with_own(name: str, port: int, tls: UpstreamTls) -> None:
-    """Make a call with TLS settings of its own. Its result does not matter."""
+    """Make a call with its own TLS settings. Its result does not matter."""
 
     async def run() -> None:
         with suppress(Exception):
@@ -170,7 +170,7 @@ def call_with_own(name: str, port: int, tls: UpstreamTls) -> None:
 def test_authorities_of_a_call_replace_those_of_the_site(
     name: str, tmp_path: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The authorities of `probe` are added to those of the site instead."""
+    """An own authority replaces the site's. For `probe` it is added to the site's."""
     ours, theirs = authority, Authority(tmp_path, "theirs")
     for variable, value in build_aws_environment("").items():
         monkeypatch.setenv(variable, value)
@@ -199,7 +199,7 @@ def test_common_name_is_no_name_of_the_server(name: str, authority: Authority, m
 
 
 def test_each_row_of_the_documented_table_is_tried() -> None:
-    """The cells of a row say which kinds of settings of its own it has."""
+    """The cells of a row name the kinds of TLS settings that the call has."""
     rows = {cells[0]: cells[1:] for cells in read_table(PAGE.read_text(), "connection")}
     assert rows.keys() == TRUST_ROWS.keys()
     assert sorted(chain.from_iterable(TRUST_ROWS.values())) == sorted(TRUSTING)
@@ -209,7 +209,7 @@ def test_each_row_of_the_documented_table_is_tried() -> None:
 
 
 def test_session_follows_a_file_that_is_replaced(tmp_path: Path, authority: Authority) -> None:
-    """A session lives as long as the process; its next connection has the new authority."""
+    """A session lives as long as the process. Its next connection trusts the new authority."""
     other = Authority(tmp_path, "theirs")
     file = tmp_path / "trusted.pem"
     file.write_bytes(other.file.read_bytes())
@@ -243,7 +243,7 @@ def test_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes | None
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 def test_variable_of_a_missing_file_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenSSL says nothing, and then trusts nobody."""
+    """OpenSSL reports nothing, and then trusts no authority."""
     monkeypatch.setenv(name, str(tmp_path / "missing"))
     with pytest.raises(trust.TlsFilesError, match=f"of {name} are not there"):
         trust.create_context()

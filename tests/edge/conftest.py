@@ -1,4 +1,4 @@
-"""The barriers of machines of weak order: nothing shows here of what they order, but that they harm nothing does."""
+"""The barriers for weakly ordered machines. The tests cannot show their effect, only that they do no harm."""
 
 import sys
 
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have every module use the barriers, where the test is asked for `armv8`."""
+    """Let every module use the barriers if the test has the parameter `armv8`."""
     if getattr(request, "param", "x86-64") == "armv8":
         for name, module in list(sys.modules.items()):
             if name.startswith("edgeproxy.edge.") and hasattr(module, "IS_WEAK"):
@@ -15,6 +15,6 @@ def order(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Ask for both orders where the module says so: `BOTH_ORDERS = True`."""
+    """Parametrize a module's tests with both orders if it sets `BOTH_ORDERS = True`."""
     if getattr(metafunc.module, "BOTH_ORDERS", False):
         metafunc.parametrize("order", ["x86-64", "armv8"], indirect=True)

@@ -1,4 +1,4 @@
-"""An upstream for each test, so that what it counted is what the test brought about; edges as in tests/e2e."""
+"""A new upstream for each test, so its counts belong to the test, and the edges of tests/e2e."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +24,6 @@ def upstream(tmp_path: Path) -> Iterator[Upstream]:
 
 @pytest.fixture
 def service() -> Iterator[Service]:
-    """An upstream that says what is under way in it."""
+    """An upstream that reports its open requests."""
     with Service() as service:
         yield service

@@ -1,7 +1,7 @@
-"""What a client has received was counted before: looked at in the map itself, at the moment when an answer arrives.
+"""Each answer is counted before the client receives it: the test reads the map when the first byte arrives.
 
-A kill -9 seldom finds the few instructions between a count and a write; who waits on another core for the first byte
-of an answer, and then reads the word, finds them in the wrong order soon.
+A kill -9 rarely hits the few instructions between a count and a write. A reader on another core, which waits for the
+first byte and then reads the word, soon finds a wrong order.
 """
 
 import mmap
@@ -40,7 +40,7 @@ def test_a_request_is_counted_before_its_answer_arrives(path: str, start_edge: S
 
 
 def usage_file(edge: Edge) -> Path:
-    """The file in which the edge counts usage."""
+    """Return the edge's table of usage."""
     (file,) = Path(edge.settings["state"]).glob("usage.*.tbl")
     return file
 

@@ -1,4 +1,4 @@
-"""The edge ended and started again: counts and limits go on where they were, with however many workers."""
+"""The edge restarts: counts and limits continue, with any number of workers."""
 
 import math
 import time
@@ -15,7 +15,7 @@ def ask_times(edge: Edge, customer: str, times: int) -> list[int]:
 
 
 WORKERS = (2, 2, 4, 1)
-"""How many there are after each start."""
+"""The number of workers after each start."""
 
 
 def test_usage_metrics_and_limits_go_on_after_a_restart(start_edge: StartEdge, upstream: Upstream) -> None:
@@ -45,7 +45,7 @@ def test_usage_metrics_and_limits_go_on_after_a_restart(start_edge: StartEdge, u
 
 
 def test_limits_go_on_in_windows_that_began_before_the_restart(start_edge: StartEdge) -> None:
-    """What was counted before leaves the window in its time: neither forgotten at the restart nor kept for ever."""
+    """Earlier counts leave the window in time: the restart neither forgets them nor keeps them for ever."""
     begun = time.monotonic()
     edge = start_edge(workers=1)
     # Of a machine that has much to do, the window must be longer than a restart takes.

@@ -1,6 +1,6 @@
-"""What a bad day does to counts on their way: disks, clocks, copies and backups. Each ends with all sums equal.
+"""Faults on the way of counts: disks, clocks, copies and backups. Each test ends with equal sums.
 
-The tests share an edge and a collector, under load; each leaves both well.
+The tests share an edge and a collector under load. Each leaves both intact.
 """
 
 import shutil
@@ -70,7 +70,7 @@ def test_a_clock_that_is_set_makes_no_count_twice(site: Site, edge: Counted) -> 
     rest(site, edge)
     found = batches(edge.state / "spool")
     assert found[-1].since - found[0].since >= HOUR
-    # Nothing is said to be of a time to which the clock went back.
+    # No batch has a time from after the clock's step back.
     assert [batch.since for batch in found] == sorted(batch.since for batch in found)
 
 

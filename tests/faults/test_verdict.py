@@ -1,4 +1,4 @@
-"""The soak's judge: what it must find fault with, as a soak that goes well never shows that it would."""
+"""The soak's judge finds each kind of fault. A soak that goes well never proves this."""
 
 from collections import Counter
 from dataclasses import replace
@@ -127,7 +127,7 @@ def test_whatever_leaves_workers_and_endpoints_alone_explains_no_error(deed: Dee
 
 
 def outcome() -> Outcome:
-    """A soak in which everything held."""
+    """Return the outcome of a soak without faults."""
     account = Account(seen={COMER: [Seen(1, 1.1, 200, True)], DETOUR: [Seen(21, 21.1, 404, False)]})
     for name in KINDS:
         account.asked[name] = account.answered[name] = account.whole[name] = 10
@@ -170,7 +170,7 @@ def test_a_soak_in_which_everything_held_has_no_complaints_and_a_report() -> Non
 
 
 def counts(of: Outcome, name: str, more: int, *, given: bool = True) -> Sums:
-    """All that count say so many more of this kind of traffic, and so do endpoints where they gave as many."""
+    """Add this number of requests of a kind to all counters, and to the endpoints' counter if `given`."""
     (sums,) = of.sums
     for each in (sums.counted, sums.sealed, sums.ledger):
         each[name] += more
@@ -192,7 +192,7 @@ def test_a_count_without_an_answer_is_found_where_nothing_was_lost() -> None:
         "keep: answered 10, lost 0, but counted 11",
         "keep: counted 11, answered 10, lost 0, sent again 0, but given 11",
     ]
-    wrong.account.asked["keep"] += 1  # one that nobody answered
+    wrong.account.asked["keep"] += 1  # one without an answer
     assert wrong.complaints() == []
 
 

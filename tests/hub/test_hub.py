@@ -1,4 +1,4 @@
-"""The hub in a real Redis: reached, lost, and reached again; what is asked of it meanwhile is told that it is away."""
+"""The hub in a real Redis is reached, lost, and reached again. Calls fail while it is away."""
 
 import asyncio
 import re
@@ -32,7 +32,7 @@ def test_answers_come_in_the_order_of_the_questions(redis: Redis) -> None:
         async with reached(redis.url) as hub:
             answers = [hub.report_rate(report(seq, seq, instance=1 + seq % 2)) for seq in range(1, 501)]
             told = [await answer for answer in answers]
-            # Each sees what the other had said by then.
+            # Each answer includes the earlier reports of the other host.
             assert [sum(one.foreign.values()) for one in told] == [seq - 1 for seq in range(1, 501)]
             assert hub.hosts == 1
             assert 0 < hub.rtt < 1
@@ -201,7 +201,7 @@ LACKING = {
     "resetkeys": "^NOPERM .*key",
     "-set": "^The user executing the script can't run this command|^ACL failure in script",  # Redis 7.0; Valkey.
 }
-"""What is said to a user without this right."""
+"""Each missing right, and the hub's error."""
 
 
 @pytest.mark.parametrize(

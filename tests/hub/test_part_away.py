@@ -18,7 +18,7 @@ OTHER = Rule("other", 60, 90.0)
 
 
 def left(world: World, worker: Worker) -> tuple[int, bool]:
-    """What would still pass under the rule, and whether the next request would have to wait."""
+    """Return the number of requests that may still pass, and True if the next one must ask the hub."""
     gate, passes = worker.gates[RULE.stem], worker.policies.get_policy(RULE, b"acme").left(world.now)
     return passes, gate.must_ask(world.now, 1, passes)
 
@@ -48,11 +48,11 @@ def test_no_request_waits_for_an_unavailable_part(
     other = workers[0].policies.get_policy(OTHER, b"acme").left(world.now)
     assert 38 <= other <= 41, "but for a claim in hand, and what the other host counted last"
     one.shared.hold_row(row, world.now, on_loss)
-    # Its own ten are used of what it is held to: half of sixty, none, or all that the others have not used.
+    # Ten of its allowance are used. The allowance is half of sixty, none, or all that the others have not used.
     held = left(world, workers[0])[0]
     assert expected <= held <= expected + 1
     if expected > 0:
-        # However many pass until its next turn, and however long nobody has answered.
+        # This holds for any number of passed requests, and for any time without an answer.
         for _ in range(held):
             assert left(world, workers[0])[1] is False
             workers[0].request(RULE, mode)  # type: ignore[arg-type]

@@ -57,7 +57,7 @@ def plain(told: ReportAnswer) -> ReportAnswer:
 
 
 def reports(chance: random.Random, key: bytes) -> list[Report]:
-    """What three hosts may say of a rate, late, twice, and with clocks that differ, also after a row began anew."""
+    """Return random reports of three hosts: late, repeated, with differing clocks, or after a row restarted."""
     kind = chance.choice(("window", "bucket", "both"))
     cells = chance.choice((3, 28))
     now = 50_000_000.0

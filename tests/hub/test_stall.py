@@ -1,4 +1,4 @@
-"""No user of the hub can keep it from everybody: whatever a stolen one has written, no command of it takes long."""
+"""No command of a user can block the hub for others, whatever a stolen user has written before."""
 
 import socket
 from collections.abc import Callable, Iterable, Sequence
@@ -27,12 +27,12 @@ pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server
 MANY = 1_000_000
 AT_ONCE = 100_000
 LONGEST_MS = 150
-"""Milliseconds of CPU that one command may take of Redis, on a machine that is busy; it was more than a second."""
+"""Milliseconds of CPU that one command may take in Redis on a busy machine. Before, it was more than a second."""
 READS = ("HGETALL", "SMEMBERS", "GET", "GETRANGE", "LRANGE", "ZRANGE", "LINDEX")
-"""Commands that can be repeated: other processes on the machine make one take more CPU, but not each time."""
+"""Repeatable commands. Other processes may slow down one execution, but not every one."""
 TRIES = 3
 TEXT_BYTES = 15 << 20
-"""Nearly what `proto-max-bulk-len` of the documentation lets a user write at once."""
+"""Nearly the largest write of a user under the documented `proto-max-bulk-len`."""
 
 REPORT = Report(b"k", 1, 1, 1, 2142.0, 60.0, 4, 0, 1, Window(10, 28, 1000, (Cell(1000, 3, 0),)), Bucket(5, 1.0, 0.0))
 RATE_CALL, PERIOD_CALL, GAUGE_CALL = (
@@ -42,13 +42,13 @@ RATE_CALL, PERIOD_CALL, GAUGE_CALL = (
 )
 HEARTBEAT_CALL: tuple[list[bytes], list[Argument]] = ([HOSTS_KEY], [1, 10])
 STATES = (*RATE_CALL[0], *PERIOD_CALL[0], *GAUGE_CALL[0], HOSTS_KEY)
-"""The keys of all that edges write."""
+"""The keys that edges write."""
 
 Fill = Callable[[bytes], Iterable[tuple[Argument, ...]]]
 
 
 def numbered(command: str, element: Callable[[int], tuple[Argument, ...]]) -> Fill:
-    """Return how a key is filled with a million elements by this command."""
+    """Return the command that fills a key with a million elements."""
     return lambda key: (
         (command, key, *(part for number in range(first, first + AT_ONCE) for part in element(number)))
         for first in range(0, MANY, AT_ONCE)
@@ -78,7 +78,7 @@ FILLS: dict[str, Fill] = {
 
 
 def connect_users(redis: Redis) -> tuple[Client, Client, Client]:
-    """Make the users of the documentation; return clients of the operator, of edges, and of pushes."""
+    """Create the documented users. Return the clients of the operator, of edges, and of pushes."""
     operator = Client(port=redis.port)
     operator.function_load(LIBRARY.text, replace=True)
     rights = {"edge": [*documented(), *documented_for_directory()], "push": documented_for_push()}
@@ -92,7 +92,7 @@ def connect_users(redis: Redis) -> tuple[Client, Client, Client]:
 
 
 def send(user: Client, commands: Iterable[tuple[Argument, ...]]) -> None:
-    """Send these commands, up to one that the user has no right to; Redis refuses some of the others."""
+    """Send these commands, up to one that the user has no right to. Redis refuses some of the others."""
     for command in commands:
         try:
             user.execute_command(*command)
@@ -103,13 +103,13 @@ def send(user: Client, commands: Iterable[tuple[Argument, ...]]) -> None:
 
 
 def cpu_ms(operator: Client) -> float:
-    """Return the milliseconds of CPU that Redis has taken for all commands so far."""
+    """Return the milliseconds of CPU that Redis has used for all commands so far."""
     used = operator.info("cpu")
     return float(1000 * (used["used_cpu_user_main_thread"] + used["used_cpu_sys_main_thread"]))
 
 
 def find_costliest(operator: Client, user: Client, commands: Sequence[tuple[Argument, ...]]) -> tuple[float, str]:
-    """Return the milliseconds of CPU of the costliest of these commands by this user, and the command."""
+    """Return the costliest of these commands for this user, and its milliseconds of CPU."""
     costs = []
     for command in commands:
         tries: list[float] = []
@@ -137,7 +137,7 @@ def test_whatever_an_edges_user_writes_no_command_of_it_walks_it(redis: Redis, f
         ranges = [(command, key, 0, -1) for key in STATES for command in ("GETRANGE", "LRANGE", "ZRANGE")]
         ends = [(command, key) for key in STATES for command in ("DEL", "UNLINK", "PERSIST")]
         assert find_costliest(operator, edge, [*reads, *ranges, *EDGE_CALLS, *ends]) < (LONGEST_MS,)
-        for call in EDGE_CALLS:  # What it wrote is forgotten, and limits are shared again.
+        for call in EDGE_CALLS:  # The hub drops these values, and shares the limits again.
             edge.execute_command(*call)
 
 
@@ -162,7 +162,7 @@ def test_an_edges_user_subscribes_to_what_edges_hear_and_to_nothing_else(redis: 
 
 
 def push_calls() -> list[tuple[Argument, ...]]:
-    """Return calls of each function of the directory, also about as many keys and lines as a command can have."""
+    """Return calls of each function of the directory, including calls with the highest number of keys and lines."""
     many = [parts_key("0")] * AT_ONCE
     commit: list[Argument] = ["", "line", 1, 600, "", NEWS, 1]
     return [

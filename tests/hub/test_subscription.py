@@ -1,4 +1,4 @@
-"""What is published on the hub is heard, also after the server was away."""
+"""Messages published on the hub arrive, also after the server was away."""
 
 import asyncio
 

@@ -1,6 +1,7 @@
-"""What the generator's client does to a server that misbehaves, as JSON: a program, as Locust patches what it is in.
+"""The reactions of the load generator's client to a misbehaving server, as JSON.
 
-By name: how many requests came, the status that the client noted, the address that asked, and connections made.
+It is a separate program because Locust patches its process. By name: the number of requests that arrived, the status
+that the client recorded, the client's address, and the number of connections.
 """
 
 import json
@@ -98,7 +99,7 @@ def main() -> dict[str, Any]:
     told["reused"] = [ask(user).status for _ in range(3)]
     told["connections"] = server.connections - before
 
-    # Descriptors above 1023 are those that select does not know.
+    # select does not support descriptors above 1023.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
     held = [os.dup(0) for _ in range(1100)]

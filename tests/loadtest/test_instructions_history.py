@@ -1,4 +1,4 @@
-"""The history of instruction counts: what is compared with what, and from which difference on it is a change."""
+"""The history of instruction counts: the compared pairs, and the smallest difference that is a change."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""An access log as a schedule: sorted, spread, without idle times, capped, and without anybody's address."""
+"""An access log as a schedule: sorted, spread, without idle times, capped, and without client addresses."""
 
 import re
 from itertools import pairwise
@@ -10,7 +10,7 @@ from loadtest.replay import LARGEST, read, recorded
 from loadtest.schedule import Kind, Phase, arrivals
 
 LOG = Path(__file__).parents[3] / "shared/data/access.log.gz"
-"""Ten thousand real requests, where they are beside the project."""
+"""Ten thousand real requests, if the file is beside the project."""
 
 
 def line(time: str, address: str = "203.0.113.7", method: str = "GET", size: object = 1000) -> str:

@@ -1,4 +1,4 @@
-"""Real application servers behind the edge: no answer is lost when they close what was idle for long enough."""
+"""Real application servers behind the edge: no answer is lost when they close idle connections."""
 
 import asyncio
 import sys
@@ -20,7 +20,7 @@ def test_every_request_gets_its_answer(name: str, tmp_path: Path) -> None:
 
 
 class Elsewhere:
-    """A session whose requests are all answered with the same."""
+    """A session that answers every request alike."""
 
     def __init__(self, status: int, said: bytes) -> None:
         self.status, self._said = status, said

@@ -1,4 +1,4 @@
-"""What is believed of what clients have measured: medians of votes, in bounded memory, whatever is forged."""
+"""Latencies measured by clients: medians of votes, in bounded memory, for any forged votes."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The link between a region and its hub is as long as it says, and does what it is told."""
+"""The simulated link between a region and its hub has the given latency, and obeys its commands."""
 
 import socket
 import threading
@@ -16,7 +16,7 @@ PATIENCE = 10.0
 
 
 class Echo(threading.Thread):
-    """A hub that sends back what it gets, and keeps each piece as it came."""
+    """A hub that echoes its input, and records each piece as received."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
@@ -89,7 +89,7 @@ def there_and_back(connection: socket.socket, data: bytes = b"ping") -> float:
 
 
 def ended(connection: socket.socket) -> bool:
-    """Whether the connection is reset, rather than closed or silent."""
+    """Return whether the connection was reset, rather than closed or silent."""
     try:
         connection.sendall(b"ping")
         connection.recv(1)

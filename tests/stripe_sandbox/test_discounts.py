@@ -1,4 +1,4 @@
-"""Coupons and promotion codes: what they take off, how often, and who may redeem them."""
+"""Coupons and promotion codes: their amounts, their number of uses, and the customers that may redeem them."""
 
 import calendar
 import uuid

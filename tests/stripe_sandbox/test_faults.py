@@ -1,4 +1,4 @@
-"""Faults that are asked for: what the client sees, and what really happened."""
+"""Requested faults: the client's view, and the real outcome."""
 
 from http.client import HTTPException
 
@@ -12,7 +12,7 @@ PATH = "/v1/customers"
 
 
 def tried(sandbox: Sandbox, **fields: str) -> Answer | None:
-    """The answer to the making of a customer; None where it is not whole."""
+    """Try to create a customer. Return the answer, or None if it is incomplete."""
     try:
         return sandbox.call("POST", PATH, "name=A", **fields)
     except (OSError, HTTPException):

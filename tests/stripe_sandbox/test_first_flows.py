@@ -1,4 +1,4 @@
-"""What a month needs of Stripe: customers, invoices by items, meter events and their sums; with Stripe's own client."""
+"""A month at Stripe with Stripe's own client: customers, invoices by items, meter events and their sums."""
 
 import time
 

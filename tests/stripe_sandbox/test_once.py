@@ -12,7 +12,7 @@ CALLS = 25
 
 
 class Client:
-    """Asks until it is answered: with the same key while nothing is known, with another one after a 500."""
+    """Repeats a request until it is answered: with its key while the outcome is unknown, with a new key after a 500."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
@@ -33,7 +33,7 @@ class Client:
             return None if answer.status >= 500 else answer
 
     def look(self, path: str) -> Answer:
-        """What is there."""
+        """Return the object at a path."""
         while True:
             try:
                 answer = self.sandbox.call("GET", path)

@@ -30,7 +30,7 @@ def get(sandbox: Sandbox, path: str) -> Any:
 
 
 def post(sandbox: Sandbox, path: str, **form: str) -> Answer:
-    """What a form of a page is answered."""
+    """Send a form of a page, and return the answer."""
     return ask(sandbox.port, f"/_sandbox/{path}", method="POST", fields=FORM, body=urlencode(form).encode())
 
 
@@ -49,7 +49,7 @@ def finish(sandbox: Sandbox, challenge: str, outcome: str) -> Answer:
 
 
 def find_refresh(page: Answer) -> str:
-    """The address to which a page leads by itself."""
+    """Return the address of a page's automatic redirect."""
     (url,) = re.findall(rb'http-equiv="refresh" content="0;url=([^"]+)"', page.body)
     return str(url.decode().replace("&amp;", "&"))
 

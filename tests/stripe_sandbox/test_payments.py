@@ -1,4 +1,4 @@
-"""Money that is given back, and pages on which it is paid."""
+"""Refunds, and pages for payments."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ async def paid(client: stripe.StripeClient, amount: int, *, pay: bool = True) ->
 
 
 async def intent_of(client: stripe.StripeClient, invoice: str) -> str:
-    """The intent by which an invoice is paid."""
+    """Return the payment intent of an invoice."""
     (payment,) = (await client.v1.invoice_payments.list_async({"invoice": invoice})).data
     assert isinstance(payment.payment.payment_intent, str)
     return payment.payment.payment_intent

@@ -1,4 +1,4 @@
-"""Webhooks: signed, again where they fail, as Stripe's own package takes them."""
+"""Webhooks are signed, retried after failures, and accepted by Stripe's own package."""
 
 import threading
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from tests.support.stripe_sandbox import Api, Sandbox
 
 
 class Receiver(ThreadingHTTPServer):
-    """Takes webhooks, and refuses as many as it is told to."""
+    """Receives webhooks, and refuses a chosen number of them."""
 
     daemon_threads = True
 
@@ -33,7 +33,7 @@ class Receiver(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}/"
 
     def types(self) -> list[str]:
-        """The types of what was taken."""
+        """Return the types of the received events."""
         return [orjson.loads(payload)["type"] for _, payload in self.taken]
 
 
@@ -95,7 +95,7 @@ def test_events_are_signed_and_come_again_until_they_are_taken(stripe_sandbox: S
     sandbox.advance(10)
     until(lambda: receiver.taken, "it is taken")
     signature, payload = receiver.taken[0]
-    # The sandbox's clock is ahead of ours by what it was advanced.
+    # The sandbox's clock was advanced, so it is ahead of ours.
     taken = stripe.Webhook.construct_event(payload, signature, made["secret"], tolerance=300)
     assert (taken.type, taken.data.object["name"]) == ("customer.created", "A")
     with pytest.raises(stripe.SignatureVerificationError):

@@ -1,6 +1,6 @@
-"""The alerts for metrics that are gone: `python -m tests.support.absent_alerts` writes config/prometheus/absent.yml.
+"""Alerts for absent metrics: `python -m tests.support.absent_alerts` writes config/prometheus/absent.yml.
 
-Each metric that an alert or a panel reads has one, unless `SOMETIMES` has the reason for which it may be away.
+Each metric in an alert or a panel has one, unless `SOMETIMES` has a reason for its absence.
 """
 
 import json

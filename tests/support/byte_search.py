@@ -1,6 +1,6 @@
 """Search bytes for marks of people, in every encoding that a program may have used.
 
-A mark begins with STEM and ends with the number of a person, such as `planted-eu-017`. It consists of letters,
+A mark begins with STEM and ends with the number of a person, for example `planted-eu-017`. It consists of letters,
 digits and hyphens, so URLs, JSON and HTML do not change it.
 """
 
@@ -26,7 +26,7 @@ HEX = re.compile(rb"706c616e746564(?:[0-9a-f]{2})*")
 BASE64_RUN = re.compile(rb"[A-Za-z0-9+/_-]{8,}")
 ZSTD, GZIP, PARQUET, ZIP = b"\x28\xb5\x2f\xfd", b"\x1f\x8b\x08", b"PAR1", b"PK\x03\x04"
 DEPTH_MAX = 4
-"""The deepest nesting of encodings, such as Base64 in a compressed batch."""
+"""The deepest nesting of encodings, for example Base64 in a compressed batch."""
 
 
 def _encode_stem(offset: int) -> bytes:
@@ -78,7 +78,7 @@ def _list_inner(content: bytes, lower: bytes) -> Iterator[bytes]:
 
 
 def _list_frames(content: bytes, magic: bytes) -> Iterator[bytes]:
-    """Yield the content of each compressed frame, as far as it is complete."""
+    """Yield the content of each compressed frame, up to the first missing byte."""
     at = content.find(magic)
     while at >= 0:
         try:

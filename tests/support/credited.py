@@ -44,7 +44,7 @@ async def write(database: Database, act: Callable[..., Awaitable[Any]], *argumen
 
 
 async def read(database: Database, look: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-    """What is there at one moment."""
+    """Read from the database in one snapshot."""
     async with database.reading(whole=True) as connection:
         return await look(connection, *arguments)
 

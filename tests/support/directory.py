@@ -1,4 +1,4 @@
-"""What somebody who follows the directory has been told of it."""
+"""The directory as a follower of the hub knows it."""
 
 import json
 
@@ -8,7 +8,7 @@ from edgeproxy.wire import directory_versions
 async def told(
     ask: directory_versions.CallHub, token: str | None = None, known: dict[str, str] | None = None
 ) -> dict[str, str]:
-    """The tier of each customer, for one who knows these as of this version."""
+    """Return the tier of each customer for a follower that knows `known` as of the version `token`."""
     found = dict(known or {})
     versions = await directory_versions.fetch_versions(ask)
     tokens = [version.token for version in versions]

@@ -1,4 +1,4 @@
-"""What the tables of an edge hold, read as any process may read them."""
+"""The contents of an edge's tables, as any process may read them."""
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager

@@ -1,4 +1,4 @@
-"""Hosts on one hub, event by event in a time of their own, over real tables: files, columns, policies, gates."""
+"""A simulation of hosts on one hub, event by event in simulated time, over real tables, policies and gates."""
 
 import heapq
 import itertools
@@ -26,10 +26,10 @@ ROUND_TRIPS = (0.001, 0.080, 0.150)
 WORKERS = 2
 LAYOUT = Layout("customers", rows=64, columns=2 * WORKERS + 1, ring=32, cells=28, width=HEAD_WORDS)
 NEWS = 0.0005
-"""Seconds that a message takes between a worker and its supervisor."""
+"""Seconds of a message between a worker and its supervisor."""
 DEADLINE = 1.0
 LOOK = 0.25
-"""Seconds between two looks for claims that nobody uses."""
+"""Seconds between two searches for unused claims."""
 
 
 class World:
@@ -59,18 +59,18 @@ class World:
         self.now = until
 
     def load(self, worker: "Worker", rule: Rule, mode: Mode, begin: float, end: float, rate: float) -> None:
-        """Requests at random, `rate` a second between two moments from now."""
+        """Schedule random requests, `rate` per second, between two times from now."""
         at_ = begin
         while (at_ := at_ + self.random.expovariate(rate)) < end:
             self.later(at_, worker.request, rule, mode)
 
     def worst(self, window: float) -> int:
-        """The most that passed in any window."""
+        """Return the most requests that passed in any window."""
         return most_in_a_window(self.passed, window)
 
 
 class Host:
-    """A supervisor, which syncs, and its workers, each with the table opened by itself."""
+    """A supervisor that syncs, and its workers. Each worker has opened the table separately."""
 
     def __init__(self, world: World, folder: Path, instance: int, rtt: float, hosts: int) -> None:
         folder.mkdir()
@@ -81,12 +81,12 @@ class Host:
         self.table = limits(self.path)
         self.count = hosts
         self.back_at = 0.0
-        """Until when it does not find a hub again that it has lost."""
+        """The time until the supervisor can find a lost hub again."""
         self.workers = [Worker(self, column) for column in range(WORKERS)]
         self.begin()
 
     def begin(self) -> None:
-        """The supervisor starts, perhaps after another."""
+        """Start the supervisor, perhaps after another one."""
         self.seqs = itertools.count(next(self.starts) << 32)
         self.shared = SharedRates(self.table, self.instance, self.world.random)
         self.shared.hosts, self.shared.rtt = self.count, self.rtt
@@ -99,7 +99,7 @@ class Host:
         self.world.later(LOOK, self.look, self.shared)
 
     def look(self, shared: SharedRates) -> None:
-        """Claims that nobody has used go back."""
+        """Return unused claims."""
         if shared is self.shared:
             for row, _ in shared.list_unused_claims(self.world.now):
                 for worker in self.workers:
@@ -167,7 +167,7 @@ class Host:
 
 
 class Worker:
-    """One worker: what edge/proxy/ does with limits, without the requests."""
+    """A worker: the code of edge/proxy/ for limits, without requests."""
 
     def __init__(self, host: Host, column: int) -> None:
         self.host, self.world = host, host.world
@@ -229,7 +229,7 @@ class Worker:
         self.world.later(NEWS, self.host.told_by_worker, use)
 
     def heard(self) -> None:
-        """The supervisor has written an answer: who waits looks again."""
+        """The supervisor has written an answer, so waiting requests decide again."""
         for key, waiting in self.waiting.items():
             gate = self.gates[key]
             rule = self.rules[key]

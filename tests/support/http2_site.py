@@ -13,7 +13,7 @@ OPEN: Sequence[dict[str, Any]] = ({"name": "all", "path": "/*", "upstream": "api
 
 
 class Http2Site:
-    """The edge, and who vouches for it."""
+    """The edge, and the authority of its certificate."""
 
     def __init__(
         self, folder: Path, upstream: Upstream, routes: Sequence[dict[str, Any]] = OPEN, **settings: Any
@@ -32,7 +32,7 @@ class Http2Site:
 
     @property
     def url(self) -> str:
-        """Where it speaks TLS."""
+        """The URL of the TLS listener."""
         return f"https://{HOST}:{self.secure_port}"
 
     def close(self) -> None:

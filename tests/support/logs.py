@@ -1,4 +1,4 @@
-"""What is logged, as tests read it."""
+"""Log events for tests to read."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

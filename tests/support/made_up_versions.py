@@ -15,7 +15,7 @@ from loadtest.testbed.process import ROOT
 
 VERSIONS = "edgeproxy/collector/database/migrations/versions"
 BEFORE = f"{edgeproxy.__version__}-before"
-"""The name by which the version before calls itself."""
+"""The version name of the previous release."""
 TABLE, COLUMN = "edges", "made_up_{}"
 SOURCE = """
 import sqlalchemy as sa
@@ -53,7 +53,7 @@ def _copy_sources(folder: Path) -> None:
 
 
 def write_revisions(folder: Path, reversible: Iterable[bool]) -> list[str]:
-    """Write revisions after the newest, each of which adds a column; return their numbers."""
+    """Write revisions after the newest one, each with a new column. Return their numbers."""
     revisions, before = [], REVISION
     for is_reversible in reversible:
         revision = f"{int(before) + 1:04}"

@@ -26,7 +26,7 @@ class Prometheus:
     def __init__(
         self, folder: Path, targets: Mapping[str, int | str], *, alertmanager: int | None = None, runbooks: str = ""
     ) -> None:
-        """`targets` has the port of each job, or its HOST:PORT; its labels stay. Jobs that it lacks are left out."""
+        """`targets` gives the port or HOST:PORT of each job. Its labels stay. Jobs without a target are left out."""
         assert SERVER is not None
         folder.mkdir(parents=True, exist_ok=True)
         settings = yaml.safe_load(PROVIDED.read_text())
@@ -65,7 +65,7 @@ class Prometheus:
             return False
 
     def asked(self, expression: str) -> list[dict[str, Any]]:
-        """The samples that an expression has now; fails where it is none."""
+        """Return the current samples of an expression. Fails if the expression is invalid."""
         answer = ask(self.port, "/api/v1/query?" + urlencode({"query": expression}))
         assert answer.status == 200, f"{expression}: {answer.body.decode()}"
         found: list[dict[str, Any]] = answer.json()["data"]["result"]

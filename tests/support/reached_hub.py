@@ -13,7 +13,7 @@ PATIENCE = 15.0
 async def until(true: Callable[[], bool]) -> None:
     """Wait until this is so."""
     async with asyncio.timeout(PATIENCE):
-        while not true():  # noqa: ASYNC110, what is waited for is another task
+        while not true():  # noqa: ASYNC110, another task changes the condition
             await asyncio.sleep(0.01)
 
 
@@ -21,7 +21,7 @@ async def until(true: Callable[[], bool]) -> None:
 async def tried(
     url: str, instance: int = 1, tls: Tls | None = None, renewed: Callable[[KeyFilter], None] = lambda has: None
 ) -> AsyncIterator[Hub]:
-    """A hub that somebody tries to reach."""
+    """A hub that is being connected."""
     hub = Hub(url, instance, lambda: None, tls, renewed)
     running = asyncio.get_running_loop().create_task(hub.run())
     try:

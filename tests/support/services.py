@@ -69,7 +69,7 @@ class Nginx(Process):
         self._ports = Ports(1)
         (self.port,) = self._ports.numbers
         configuration = folder / "nginx.conf"
-        # Without this root's worker becomes nobody, who may not read the folder of the tests.
+        # Otherwise root's worker runs as the user of no privileges, and cannot read the folder of the tests.
         values = {"folder": folder, "host": HOST, "port": self.port, "mark": "yes", "user": "user root;"}
         configuration.write_text(NGINX.format(**values))
         super().__init__([binary, "-p", folder, "-c", configuration, "-e", "stderr"], folder / "log")
@@ -92,7 +92,7 @@ class Httpbin(Process):
 
 
 def answers(port: int, path: str, key: str | None = None) -> bool:
-    """Whether a server is there and content."""
+    """Return whether a server answers with 200."""
     try:
         return ask(port, path, key=key).status == 200
     except OSError:

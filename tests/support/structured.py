@@ -1,6 +1,6 @@
-"""A reader of structured fields (RFC 9651) as strict as the RFC, for what the edge's RateLimit fields are made of.
+"""A strict reader of structured fields (RFC 9651), for the parts that the edge's RateLimit fields use.
 
-Lists of strings or tokens with parameters that are integers, strings, tokens or booleans.
+It reads lists of strings or tokens. Their parameters are integers, strings, tokens or booleans.
 """
 
 import re
@@ -27,7 +27,7 @@ class Item(NamedTuple):
 
 
 def parse_list(text: str) -> list[Item]:
-    """The members of a list; raises ValueError where it is not one."""
+    """Return the members of a list. Raises ValueError if the text is not a list."""
     text = text.strip(" ")
     members = []
     at = 0

@@ -1,6 +1,6 @@
-"""`edgeproxy` with a bug: its handlers take whatever customer a request names, and list all where it names none.
+"""`edgeproxy` with a bug: its handlers accept any customer in a request, and list all customers without one.
 
-What a missing WHERE would do, for tests of the wall behind: `python -m tests.support.unguarded collector -c FILE`.
+It simulates a missing WHERE, to test the protection behind it: `python -m tests.support.unguarded collector -c FILE`.
 """
 
 from edgeproxy import cli

@@ -3,7 +3,7 @@
 import sys
 
 WITHOUT_RATES = "from edgeproxy.collector.api.request_limits import RequestLimits; RequestLimits.wait = lambda *_: 0"
-"""What lifts the limits of requests, in the process of a collector."""
+"""Code that lifts the request limits in a collector's process."""
 UNLIMITED_COMMAND = (
     sys.executable,
     "-c",
@@ -11,4 +11,4 @@ UNLIMITED_COMMAND = (
     "collector",
     "-c",
 )
-"""What starts the collector."""
+"""The command that starts the collector without request limits."""

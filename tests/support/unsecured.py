@@ -1,6 +1,6 @@
-"""`edgeproxy` without row-level security, as it was before: `python -m tests.support.unsecured collector -c FILE`.
+"""`edgeproxy` without row-level security: `python -m tests.support.unsecured collector -c FILE`.
 
-What is measured beside it has the difference alone.
+A measurement beside it shows the cost of row-level security.
 """
 
 from edgeproxy import cli

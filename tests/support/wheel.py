@@ -1,4 +1,4 @@
-"""The wheel that the sources become, and environments in which it is installed without a checkout."""
+"""The wheel built from the sources, and environments with the wheel but without a checkout."""
 
 import re
 import subprocess
@@ -21,7 +21,7 @@ ELSEWHERE = {"async-timeout", "colorama"}
 
 
 def build_wheel(folder: Path, sources: Iterable[str] = SOURCES, project: str = ".") -> Path:
-    """Build the wheel of what git tracks, where there is no compiler; return its path.
+    """Build a wheel of the files that git tracks, without a compiler, and return its path.
 
     `project` is the folder of its pyproject.toml.
     """
@@ -69,7 +69,7 @@ def list_pinned(*sets: str) -> list[Distribution]:
 
 
 def list_required(*wheels: Path) -> list[Distribution]:
-    """Return what these wheels require, and what that requires, as it is installed here. Extras are followed."""
+    """Return the direct and indirect requirements of these wheels, as installed here. Extras are followed."""
     own: dict[str, list[str]] = {}
     for wheel in wheels:
         with zipfile.ZipFile(wheel) as files:

@@ -1,4 +1,4 @@
-"""An alert is there once ever, with what it tells of or not at all."""
+"""An alert is raised once only. It commits together with its cause."""
 
 import asyncio
 
@@ -65,7 +65,8 @@ def test_it_is_there_with_what_it_tells_of_or_not_at_all(database: str) -> None:
             new = await raise_alerts(connection, [alert("b"), alert("a"), alert("b")])
         assert [one.key for one in new] == ["a", "b"]
         assert [row[0] for row in await rows(opened)] == ["a", "b"]
-        thresholds = ["q:80", "q:100", "q:120"]  # Lists begin with the newest, which is to be the highest.
+        # Lists begin with the newest alert, and that should be the highest threshold.
+        thresholds = ["q:80", "q:100", "q:120"]
         async with opened.writing() as connection:
             new = await raise_alerts(connection, [alert(key) for key in reversed(thresholds)])
         assert [one.key for one in new] == thresholds

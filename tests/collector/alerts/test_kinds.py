@@ -1,4 +1,4 @@
-"""The registry of alert kinds: what may be raised, and what the documentation lists."""
+"""The registry of alert kinds: the kinds that may be raised, and the kinds in the documentation."""
 
 import re
 
@@ -31,7 +31,7 @@ def test_each_kind_has_its_row_and_kinds_follow_one_pattern() -> None:
 
 
 def test_each_kind_that_customers_read_is_a_type_of_their_webhooks() -> None:
-    # What notices tell of has messages to webhooks of its own.
+    # Notices have separate webhook messages for their contents.
     read = {kind for kind, policy in ALERT_POLICIES.items() if policy.to_customer}
     assert set(EVENT_TYPES) == read - NOTICES
     assert len(set(EVENT_TYPES.values())) == len(EVENT_TYPES)

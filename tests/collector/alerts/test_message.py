@@ -1,4 +1,4 @@
-"""What channels are sent, how it is signed, when it is tried again, and which addresses are connected to."""
+"""Messages to alert channels: content, signature, retries, and the permitted addresses."""
 
 import base64
 import hashlib
@@ -129,7 +129,7 @@ def test_a_message_has_one_name_for_ever_and_another_one_has_another() -> None:
         ("127.0.0.1", "hooks.test", True, "this host"),
         ("::1", "hooks.test", True, "this host"),
         ("::ffff:127.0.0.1", "hooks.test", True, "this host"),
-        # Metadata of a cloud is reached by nobody, in whatever form it is written.
+        # A cloud's metadata service is unreachable in every form of its address.
         ("169.254.169.254", "hooks.test", True, "no receiver"),
         ("169.254.169.254", "169.254.169.254", True, "no receiver"),
         ("::ffff:169.254.169.254", "hooks.test", True, "no receiver"),

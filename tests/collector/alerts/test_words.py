@@ -16,7 +16,7 @@ OF_KEY = {"key": "k1", "start": "edge_v1_ab", "name": None, "rotate_by": "2026-1
 AT = "2026-11-28T10:00:00Z"
 SPENT = {"spent_cents": 123456, "currency": "usd"}
 OF_HOUR = ({**SPENT, "hour": AT, "times": 12}, {**SPENT, "hour": AT, "usual_cents": 100}, {**SPENT, "hour": AT})
-"""An hour's spending, as it is stated, as it was before, and where nothing is usual."""
+"""Details of an hour's spending: the current form, the old form, and one without a usual amount."""
 UNUSUAL = {
     "meter": "calls",
     "at": "2026-11-22T10:00:00Z",
@@ -82,7 +82,7 @@ DETAILS: dict[AlertKind, tuple[JsonObject, ...]] = {
     AlertKind.CONTACT_ADDED: ({"by": "operator"},),
     AlertKind.KEY_REVOKED: ({"start": "edge_v1_ab", "by": "operator", "why": "leaked"}, {"by": "operator"}),
 }
-"""Details as they are where alerts of the kinds that customers read are raised."""
+"""Details that the product writes for each kind of alert for customers."""
 
 
 KEY_KINDS = (AlertKind.KEY_CREATED, AlertKind.KEY_ROTATED, AlertKind.KEY_REVOKED)
@@ -101,7 +101,7 @@ PAGES = {
     AlertKind.WEBHOOK_DISABLED: "/account/webhooks",
     AlertKind.CONTACT_ADDED: "/account/team",
 }
-"""The pages to which mails of these kinds lead where there is nothing to pay."""
+"""The page that a mail of this kind links to if there is nothing to pay."""
 
 
 def make(kind: AlertKind, details: JsonObject) -> AlertMessage:

@@ -1,7 +1,7 @@
-"""What row-level security costs: `python -m tests.collector.api.measure_row_security`.
+"""The cost of row-level security: `python -m tests.collector.api.measure_row_security`.
 
-Two collectors on one PostgreSQL, each with a database of its own, one of them without policies. They are asked in
-turns, so that whatever else the machine does is shared; medians of each, and of their ratios.
+Two collectors use one PostgreSQL, each with its own database. One database has no policies. They get requests in turns,
+so other load on the machine affects both. The output has the medians of each, and of their ratios.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from tests.collector.api.measure import made, ship
 
 CUSTOMERS = 300
 BLOCK = 25
-"""Requests that are made to one before the other has its turn."""
+"""Requests to one collector before the other has its turn."""
 SIDES = ("without", "with")
 BEGIN = 1_790_812_800 // DAY * DAY
-"""The first of October 2026, the month that is asked for."""
+"""The first of October 2026, the month of the queries."""
 FILL = f"""
     INSERT INTO series (edge, region, customer, meter, route)
         SELECT 'e', 'r', 'c' || n, 'requests', 'r' || route
@@ -64,7 +64,7 @@ REQUESTS = {
 
 
 class Side:
-    """A collector, with or without."""
+    """A collector, with or without policies."""
 
     def __init__(self, name: str, server: Postgresql, folder: Path, ends: ExitStack) -> None:
         self.name = name
@@ -78,20 +78,20 @@ class Side:
         self.tokens: dict[str, str] = {}
 
     def token(self, customer: str) -> str:
-        """The secret of a customer's token."""
+        """Return the secret of a customer's token."""
         if customer not in self.tokens:
             sent = self.collector.send("POST", "/v1/tokens", {"name": f"of-{customer}", "customer": customer})
             self.tokens[customer] = sent.json()["secret"]
         return self.tokens[customer]
 
     def ship(self, chains: Any) -> tuple[float, float, float]:
-        """Rows a second, and the CPU of the collector and of the server, in seconds."""
+        """Return rows per second, and the CPU seconds of the collector and of the server."""
         before, served = self.collector.cpu(), self.server.cpu()
         took = asyncio.run(ship(self.collector.port, chains))
         return took, self.collector.cpu() - before, self.server.cpu() - served
 
     async def ask(self, client: aiohttp.ClientSession, what: str, customer: str) -> float:
-        """The milliseconds that a request takes."""
+        """Return the milliseconds of a request."""
         url = f"http://127.0.0.1:{self.collector.port}{REQUESTS[what].format(customer=customer)}"
         method, body = ("POST", orjson.dumps({"name": "made"})) if what == "a new key" else ("GET", None)
         fields = {"Authorization": f"Bearer {self.token(customer)}", "Content-Type": "application/json"}
@@ -103,7 +103,7 @@ class Side:
 
 
 def ingest(sides: list[Side], options: argparse.Namespace) -> None:
-    """Print what it costs to take batches, in turns."""
+    """Print the cost of ingesting batches, in turns."""
     rows: dict[str, list[tuple[float, float, float]]] = {name: [] for name in SIDES}
     for turn in range(options.turns):
         chains = [made(f"edge-{turn}-{n}", options.batches, options.rows) for n in range(8)]
@@ -121,7 +121,7 @@ def ingest(sides: list[Side], options: argparse.Namespace) -> None:
 
 
 async def requests(sides: list[Side], blocks: int) -> None:
-    """Print what requests of customers take, a block of BLOCK to each in turns, and what CPU."""
+    """Print the time and CPU of customers' requests. The collectors get blocks of BLOCK requests in turns."""
     async with aiohttp.ClientSession() as client:
         for what in REQUESTS:
             took: dict[str, list[float]] = {name: [] for name in SIDES}
@@ -131,7 +131,7 @@ async def requests(sides: list[Side], blocks: int) -> None:
                     before = side.collector.cpu(), side.server.cpu()
                     some = [await side.ask(client, what, f"c{n}") for n in range(BLOCK)]
                     used = side.collector.cpu() - before[0], side.server.cpu() - before[1]
-                    if turn >= 0:  # The first is to warm up.
+                    if turn >= 0:  # The first one warms up.
                         took[side.name] += some
                         cpu[side.name] = [sum(one) for one in zip(cpu[side.name], used, strict=True)]
             a, b = (statistics.median(took[name]) for name in SIDES)

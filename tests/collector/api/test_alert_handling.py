@@ -1,4 +1,4 @@
-"""What people do about alerts over the API: who may, what is on record, and that sides do not mix."""
+"""Handling alerts over the API: permissions, the record of actions, and separation of operators and customers."""
 
 import sqlite3
 import time

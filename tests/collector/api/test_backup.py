@@ -1,4 +1,4 @@
-"""A collector that is restored from a backup gets what it lacks: edges ship again what came after it."""
+"""After a restore from a backup, edges ship every batch again that came after the backup."""
 
 import os
 import re

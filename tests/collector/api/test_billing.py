@@ -313,7 +313,7 @@ def test_cancellation_reason_is_removed_if_the_plan_continues(charging: Collecto
 
 
 def refuse_both(charging: Collector, method: str, terms: dict[str, str], token: str) -> Answer:
-    """Return the refusal of a change, and assert that its preview has the same refusal."""
+    """Return the refusal of a change, and assert that its preview has an equal refusal."""
     preview = call(charging, "POST", "/billing/subscription/preview", terms, token=token)
     refused = call(charging, method, "/billing/subscription", terms, token=token)
     seen, said = ((one.status, one.json().get("detail"), one.json().get("errors")) for one in (preview, refused))
@@ -476,7 +476,7 @@ OF_NOBODY = {"Authorization": f"Bearer {OWN}"}
 
 
 def subscribe(charging: Collector, **terms: Any) -> tuple[str, dict[str, Any]]:
-    """A token of a new customer who has a subscription, and the subscription."""
+    """Return a token of a new customer with a subscription, and the subscription."""
     token = own(charging, customer(charging))
     made = call(charging, "POST", "/billing/subscription", terms, token=token)
     assert made.status == 201, made
@@ -484,7 +484,7 @@ def subscribe(charging: Collector, **terms: Any) -> tuple[str, dict[str, Any]]:
 
 
 def preview_and_change(charging: Collector, token: str, method: str = "PUT", **terms: Any) -> tuple[Any, Any]:
-    """The preview of a change, and the subscription after it: the invoice of the change is that of the preview."""
+    """Return the preview of a change, and the subscription after it. The change's invoice must equal the preview."""
     before = len(call(charging, "GET", "/billing/invoices", token=token).json()["invoices"])
     preview = call(charging, "POST", "/billing/subscription/preview", terms, token=token).json()
     changed = call(charging, method, "/billing/subscription", terms, token=token)

@@ -1,4 +1,4 @@
-"""What anybody who reaches the collector, and who holds a token of it, can cost it."""
+"""The cost that a client can cause at the collector, with and without a token."""
 
 import socket
 from contextlib import ExitStack
@@ -81,7 +81,7 @@ BY_READER, BY_ADMIN = (f"Host: a\r\nAuthorization: Bearer {token}\r\n" for token
         (f"GET /v1/usage?by=nothing HTTP/1.1\r\n{BY_READER}\r\n", 400),
         (f"POST /v1/customers HTTP/1.1\r\n{BY_ADMIN}Content-Type: text/html\r\nContent-Length: 0\r\n\r\n", 415),
         (f"GET /v1/edges HTTP/1.1\r\n{BY_READER}Expect: much\r\n\r\n", 417),
-        # What aiohttp answers itself.
+        # aiohttp answers these itself.
         ("GET /?\xff HTTP/1.1\r\nHost: a\r\n\r\n", 400),
         ("nonsense\r\n\r\n", 400),
         (f"GET / HTTP/1.1\r\nHost: a\r\nLong: {'a' * 20_000}\r\n\r\n", 431),

@@ -1,7 +1,7 @@
-"""The API does what its OpenAPI description says: schemathesis makes requests of it, well and badly formed.
+"""The API matches its OpenAPI description: schemathesis sends valid and invalid requests.
 
-A run of the suite makes few, always the same, and on PostgreSQL alone, which takes fewer texts than SQLite does.
-`EDGEPROXY_EXAMPLES=500` looks on both for what is not known yet: then they follow from the seed of the run.
+The suite sends a few constant requests, and only on PostgreSQL, because it accepts fewer texts than SQLite.
+`EDGEPROXY_EXAMPLES=500` searches for new faults on both databases, with requests that follow from the run's seed.
 """
 
 import os

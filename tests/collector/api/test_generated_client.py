@@ -39,7 +39,7 @@ def description(selling: Collector) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def folder(description: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder that has the generated package, from which it can be imported."""
+    """Generate the client, and return the folder of its importable package."""
     folder = tmp_path_factory.mktemp("client")
     (folder / "openapi.json").write_bytes(orjson.dumps(description))
     (folder / "config.yaml").write_text(CONFIG)
@@ -83,7 +83,7 @@ def test_a_generated_client_does_what_customers_and_operators_do(selling: Collec
     subscription = models.CreateSubscriptionRequest(plan="standard")
     status, subscribed = call("billing.post_billing_subscription", body=subscription, customer=name)
     assert (status, subscribed.customer, subscribed.plan.partition("@")[0]) == (201, name, "standard")
-    # The generator cannot choose between media types of which one has a list.
+    # The generator cannot choose between media types if one of them has a list.
     event = {"id": "1", "source": "test", "customer": name, "meter": "llm_tokens", "value": 5}
     assert selling.send("POST", "/v1/events", event, token=SERVICE).status == 202
     status, usage = call("usage.get_usage", customer=name, by="meter")

@@ -1,8 +1,8 @@
-"""No value of a parameter or a field that the API describes is a fault of the collector, on either database.
+"""No value of a described parameter or field makes the collector fail, on either database.
 
-Dates that Python cannot take to UTC, numbers beyond what a database has, cursors that nobody gave. How often endpoints
-may be asked is not held here, so that no value is refused unread. A value that is refused before a database has it is
-sent to one collector, any other to that of each database.
+The values include dates that Python cannot convert to UTC, numbers too large for the databases, and invented cursors.
+Rate limits are off, so every value is read. A value that is refused before it reaches the database goes to one
+collector. Every other value goes to a collector on each database.
 """
 
 import itertools
@@ -52,11 +52,11 @@ JSON: tuple[bytes, ...] = (
     *(orjson.dumps(value) for value in DATES),
 )
 PART = 16
-"""One in so many values, which the seed decides, is tried with a parameter that another operation has as well."""
+"""The seed chooses one in this number of values for a parameter that another operation also has."""
 DESCRIBING = ("title", "description", "default", "examples")
 """The parts of a schema that refuse no value."""
 REFUSED = (400, 422)
-"""The statuses of a value that no database has had: an error of a database is none of them."""
+"""The statuses of a value that did not reach a database. A database's error has another status."""
 WEBHOOKS = {"encryption": "a2tra2tra2tra2tra2tra2tra2tra2tra2tra2tra2s=", "networks": ["127.0.0.0/8"]}
 BODIES: dict[str, dict[str, Any]] = {
     "patch_edges_edge": {},
@@ -85,12 +85,12 @@ BODIES: dict[str, dict[str, Any]] = {
     "post_dead_letters_letter_replay": {"id": "1", "source": "test", "customer": "acme", "meter": "llm_tokens"},
     "post_billing_refunds": {"purchase": "cs_test_none", "millicredits": 1, "why": "test"},
 }
-"""Of operations that take numbers or dates in JSON, by their ids: what else is sent."""
+"""Other parts of the body, by id of operations that take numbers or dates in JSON."""
 
 
 @pytest.fixture
 def unlimited(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Collector]]:
-    """Collectors that may be asked as often as one likes, each with a customer: on each database that is here."""
+    """A collector with a customer and without rate limits, for each available database."""
     urls = {"sqlite": f"sqlite:///{tmp_path}/ledger.db"}
     if programs() is not None:
         urls = {"postgresql": request.getfixturevalue("postgresql").database(), **urls}
@@ -107,7 +107,7 @@ def unlimited(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[C
 
 
 class Asker:
-    """Asks collectors over a connection to each, and gathers what was answered with a fault."""
+    """Sends requests to the collectors over one connection each, and records the faults."""
 
     def __init__(self, collectors: Sequence[Collector]) -> None:
         self._connections = [HTTPConnection(HOST, collector.port, timeout=60) for collector in collectors]
@@ -115,7 +115,7 @@ class Asker:
         self.count = 0
 
     def ask(self, method: str, path: str, body: bytes = b"", token: str = ADMIN, **fields: str) -> bytes:
-        """Ask each collector, until one refuses; return the refusal, if any."""
+        """Send a request to each collector until one refuses it. Return the refusal, if any."""
         head = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **fields}
         self.count += 1
         for connection in self._connections:
@@ -130,7 +130,7 @@ class Asker:
 
 
 def drawn(rng: random.Random) -> Iterator[str]:
-    """Make some dates and numbers at random."""
+    """Return random dates and numbers."""
     for _ in range(3):
         year, month, day, hour = rng.randrange(10_001), rng.randrange(14), rng.randrange(33), rng.randrange(26)
         offset = f"{rng.choice('+-')}{rng.randrange(25):02}:{rng.randrange(61):02}"
@@ -144,7 +144,7 @@ Place = tuple[str | int, ...]
 
 
 def numbers_and_dates(schema: Any, schemas: dict[str, Any], path: Place = ()) -> dict[Place, bytes]:
-    """Return where in JSON of a schema there are numbers and dates, and the schema of each."""
+    """Return the places of numbers and dates in JSON of a schema, with the schema of each."""
     if "$ref" in schema:
         return numbers_and_dates(schemas[schema["$ref"].rpartition("/")[2]], schemas, path)
     found: dict[Place, bytes] = {}
@@ -161,7 +161,7 @@ def numbers_and_dates(schema: Any, schemas: dict[str, Any], path: Place = ()) ->
 
 
 def nested(path: Place, body: dict[str, Any], value: object) -> dict[str, Any]:
-    """Return JSON like `body` that has the value at a path."""
+    """Return JSON like `body` with this value at a path."""
     made: Any = value
     for step in reversed(path[1:]):
         made = [made] if step == 0 else {step: made}
@@ -169,7 +169,7 @@ def nested(path: Place, body: dict[str, Any], value: object) -> dict[str, Any]:
 
 
 def filled(path: str, **values: str) -> str:
-    """Return a path with its parameters, which name what there is where they are not given."""
+    """Return a path with its parameters. Parameters that are not given name existing objects."""
     usual = {
         "customer": "acme",
         "date": "2027-01-01",
@@ -187,7 +187,7 @@ def filled(path: str, **values: str) -> str:
 
 
 def values_of(parameter: dict[str, Any], rng: random.Random) -> Iterator[str]:
-    """Make the values that a parameter is tried with: of names, which have one reader each, the worst texts alone."""
+    """Return the values for a parameter. A name gets only the worst texts, because all names have one parser."""
     schema = parameter["schema"]
     if parameter["in"] != "query" or parameter["name"] == "customer":
         yield from TEXTS[:12]
@@ -197,8 +197,11 @@ def values_of(parameter: dict[str, Any], rng: random.Random) -> Iterator[str]:
 
 
 class Values:
-    """Draws what parameters are tried with: all of it once for each reader, and of the operations after the first that
-    have it too, a part of it. With `is_whole` all of it each time."""
+    """Draws the values for parameters.
+
+    The first operation of a parser gets all values. Later operations get a part of them, or all of them with
+    `is_whole`.
+    """
 
     def __init__(self, rng: random.Random, *, is_whole: bool) -> None:
         self._rng = rng
@@ -207,13 +210,13 @@ class Values:
         self._refused: set[tuple[bytes, bytes]] = set()
 
     def draw_json(self, schema: bytes) -> list[bytes]:
-        """Draw values for JSON of a schema: all that it does not refuse, and a part of those that it does."""
+        """Draw values for JSON of a schema: all accepted values, and a part of the refused ones."""
         refused = [value for value in JSON if (schema, value) in self._refused]
         part = refused if self._is_whole else self._rng.sample(refused, len(refused) // PART)
         return [value for value in JSON if (schema, value) not in self._refused or value in part]
 
     def note(self, schema: bytes, value: bytes, place: Place, refusal: bytes) -> None:
-        """Note a value that a schema refused: a refusal names the field, unless it is for another reason."""
+        """Record a value that a schema refused. The refusal must name the field, otherwise it has another reason."""
         (*_, name) = (step for step in place if isinstance(step, str))
         if any(name in error["field"] for error in orjson.loads(refusal or b"{}").get("errors", ())):
             self._refused.add((schema, value))
@@ -228,7 +231,7 @@ class Values:
 
 
 def try_parameters(asker: Asker, method: str, path: str, parameters: list[dict[str, Any]], values: Values) -> None:
-    """Ask for an operation with values of each of its parameters."""
+    """Send a request of an operation with each value of each parameter."""
     required = {one["name"]: "acme" for one in parameters if one["in"] == "query" and one["required"]}
     if any((one["in"], one["name"]) == ("query", "customer") for one in parameters):
         required["customer"] = "acme"

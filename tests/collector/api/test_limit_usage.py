@@ -1,4 +1,4 @@
-"""Limits in use at a real collector: of customers at whom somebody looks, for them and operators alone."""
+"""Limits in use at a real collector, reported only for watched customers, to them and to operators."""
 
 import sqlite3
 import time
@@ -24,7 +24,7 @@ def report(collector: Collector, chain: Chain, token: str = EDGE, **usage: list[
 
 
 def live(collector: Collector, customer: str, token: str = READ) -> dict[str, list[tuple[str, int, int]]]:
-    """What is used by edge, for who has the token."""
+    """Return the usage by edge that this token may read."""
     answer = collector.get(f"/v1/customers/{customer}/limits", token=token)
     assert answer.status == 200, answer
     edges = answer.json()["live"]

@@ -1,4 +1,4 @@
-"""How a collector starts and ends, and what its database must be."""
+"""Start and end of a collector, and requirements on its database."""
 
 import asyncio
 import signal
@@ -25,7 +25,7 @@ from tests.support.collector_fixtures import StartCollector
 
 
 def refused(collector: Collector) -> str:
-    """What a collector says that does not start."""
+    """Return the output of a collector that does not start."""
     process = collector.begin()
     assert process.wait(30) == 2
     assert "Traceback" not in process.output
@@ -109,7 +109,7 @@ OPTIONS = {"compare_type": True, "include_name": lambda name, kind, _: kind != "
 
 
 async def differences(database: str) -> list[object]:
-    """In what the tables that migrations make are not those of schema.py."""
+    """Return the differences between the migrated tables and schema.py."""
     for _ in range(2):  # The second time there is nothing to do.
         opened = await Database.connect(database)
         async with opened.writing() as connection:

@@ -1,4 +1,4 @@
-"""Operators who sign in at a real OpenID provider: who they are, what they may do, when a second factor is needed."""
+"""Operators who sign in at a real OpenID provider: identity, permissions, and required second factors."""
 
 import asyncio
 import math
@@ -111,7 +111,7 @@ def test_keys_are_used_while_the_issuer_is_away_and_new_ones_are_fetched(stage: 
     assert stage.ask(before).status == 401, "the old one is the issuer's no more"
 
 
-# ---- what is believed
+# ---- accepted tokens
 
 SETTINGS = Operators.model_validate(
     {"issuer": "https://id.test", "audience": "edgeproxy", "roles": ROLES, "algorithms": ["RS256", "ES256"]}
@@ -281,7 +281,7 @@ def test_a_query_of_the_issuers_own_page_stays_beside_ours(
 def test_a_key_that_the_issuer_has_replaced_counts_for_a_minute_at_most(
     monkeypatch: pytest.MonkeyPatch, withdrawn: bool
 ) -> None:
-    """Under the same name, or by one of another name, as who has stolen it goes on to sign."""
+    """The new key has the old key's name or another one. A thief still signs with the old key."""
     now, fetched = [1000.0], [0]
     listed = [{**jwt.algorithms.RSAAlgorithm.to_jwk(KEY.public_key(), as_dict=True), "kid": "k", "use": "sig"}]
 

@@ -44,7 +44,7 @@ def send(collector: Collector, method: str, path: str, body: Any) -> Any:
 
 
 def edgeproxy(collector: Collector, line: str, token: str = ADMIN) -> tuple[int, str]:
-    """The exit code of a command line, and what it wrote."""
+    """Run a command line. Return its exit code and its output."""
     environ = {"EDGEPROXY_COLLECTOR": f"http://{HOST}:{collector.port}", "EDGEPROXY_TOKEN": token}
     done = CliRunner().invoke(cli.app, shlex.split(line)[1:], env=environ)
     return done.exit_code, done.output
@@ -124,14 +124,14 @@ HOSTILE = [
     ("plans:\n" + "".join(f"  p{n}: 1\n" for n in range(6000)), "line 2: "),
     ("x" * 70_000, "has 70000 characters"),
 ]
-"""Texts that cannot be used, and a part of what is said of them."""
+"""Invalid texts, and a part of each refusal."""
 
 
 def test_texts_that_cannot_be_used_are_refused_with_the_place(selling: Collector) -> None:
     before = selling.get("/billing/plan-versions", token=ADMIN).json()
 
     def post(body: Any) -> Answer:
-        """Ask from an address of which nothing came before: each may ask a few times a minute."""
+        """Send a request from a new address, because each address may send only a few a minute."""
         fields = {"Authorization": f"Bearer {ADMIN}", "Content-Type": "application/json"}
         source = f"127.77.{selling.port % 200}.{next(SOURCES)}"
         path, content = "/billing/price-changes", orjson.dumps(body)

@@ -30,7 +30,7 @@ STEPS = [
     (version_log, "append_version"),
     (publisher, "_delete_outbox_rows"),
 ]
-"""What a publisher does for a version, in order; it dies as it begins with one of these."""
+"""The steps of publishing a version, in order. The publisher dies at the start of one of them."""
 
 
 class Killed(BaseException):
@@ -54,7 +54,7 @@ async def adds(database: Database, name: str) -> None:
 async def published(
     log: version_log.DirectoryLog, trust: TrustedKeys, held: CachedVersion | None
 ) -> tuple[set[str], CachedVersion]:
-    """Whom an edge knows that reads all of the log, which it has to accept."""
+    """Return the customers known to an edge that reads the whole log. The edge must accept the log."""
     follows, lines = await log.list_lines_after(None if held is None else held.token)
     accepted = accept_news(held, News(tuple(lines), follows, None), trust)
     known: set[str] = set()
@@ -117,7 +117,7 @@ def test_killed_at_any_step_nothing_is_lost_and_nothing_is_said_twice(
 def test_a_clock_that_was_set_back_dates_no_version_before_another(
     database: str, settings: Published, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An edge that was away meanwhile takes what it finds: all of it, written anew."""
+    """An edge that missed the rewrite of the log accepts the whole new log."""
     monkeypatch.setattr(publisher, "WHOLE_BYTES_MIN", 0)
 
     async def play() -> None:

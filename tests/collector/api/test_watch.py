@@ -1,4 +1,4 @@
-"""What the collector tells operators of by itself: certificates and denials; and gaps of edges."""
+"""Alerts that the collector raises by itself: certificates, denials, and gaps of edges."""
 
 from collections import Counter
 

@@ -1,10 +1,12 @@
-"""Random lives of subscriptions, on both databases: changes, ends, returns, trials, late and corrected usage, coupons,
-thresholds, currencies of 0, 2 and 3 places, void and written-off invoices, credit notes, lost and won disputes.
+"""Random lives of subscriptions, on both databases, rated by the product and by a second rater.
 
-The product keeps each life in its database, with invoices that are closed when they are due. A second rater says what
-each invoice comes to, and the books have to come to what stands of them. A life that fails is shrunk to the smallest
-one that fails, and printed: add it to KEPT, which is played first. `EDGEPROXY_LIFE_SECONDS` is how long the test draws
-lives.
+A life has changes, ends, returns, trials, late and corrected usage, coupons, thresholds, currencies of 0, 2 and 3
+decimal places, void and written-off invoices, credit notes, and lost and won disputes. The product keeps each life in
+its database and closes invoices when they are due. The second rater computes the amount of each invoice, and the books
+must equal the sum of the invoices that stand.
+
+The test shrinks a failing life to the smallest one that fails, and prints it. Add it to KEPT: these lives are played
+first. `EDGEPROXY_LIFE_SECONDS` sets the seconds for drawing lives.
 """
 
 import asyncio
@@ -43,7 +45,7 @@ from tests.support.sold import CALLER, Sold, sold
 from tests.support.standing_rater import Account, WrittenInvoice
 
 MONTHS = (JANUARY, FEBRUARY, MARCH, at(2027, 4, 1))
-"""The beginnings of the months of a life, and the end of the last one."""
+"""The start of each month of a life, and the end of the last one."""
 PLANS = {
     "small@1": {
         "fee": {"usd": "3.1", "eur": "2.95", "jpy": "465", "kwd": "0.950"},
@@ -107,7 +109,7 @@ Kind = Literal[
 
 
 class Step(NamedTuple):
-    """A step of a life, at a share of a month."""
+    """A step of a life, at a fraction of a month."""
 
     kind: Kind
     month: int
@@ -116,13 +118,13 @@ class Step(NamedTuple):
     interval: Literal["month", "year", ""] = ""
     calls: int = 0
     invoice: float = 0.0
-    """Which of the invoices so far it is about, and which part of its total, as shares."""
+    """Fractions that choose one of the invoices so far, and a part of its total."""
     part: float = 0.0
     quantity: int | None = None
 
 
 class Life(NamedTuple):
-    """A customer who subscribes within the first month, and its steps."""
+    """A customer that subscribes within the first month, and its steps."""
 
     plan: str
     is_yearly: bool
@@ -165,9 +167,9 @@ KEPT: Sequence[Life] = (
         (Step("late", 0, 0.7, calls=394), Step("lose", 2, 0.4, invoice=0.8, part=0.7)),
     ),
 )
-"""The smallest lives that failed once."""
+"""The smallest lives that failed in the past."""
 NEIGHBOURS: Sequence[Life] = (
-    # Somebody disputes, changes the plan and pays again, and disputes that too.
+    # A customer disputes, changes the plan, pays again, and disputes again.
     Life(
         *("small@1", False, "usd", None, 0.1),
         (
@@ -182,7 +184,7 @@ NEIGHBOURS: Sequence[Life] = (
             Step("win", 1, 0.4),
         ),
     ),
-    # An upgrade within a trial with a coupon, taken back, and made again.
+    # An upgrade within a trial with a coupon is reverted and repeated.
     *(
         Life(
             *("middle@1", False, "eur", coupon, 0.3),
@@ -197,7 +199,7 @@ NEIGHBOURS: Sequence[Life] = (
         )
         for coupon in COUPONS
     ),
-    # Changes, ends and usage at the seconds at which periods end.
+    # Changes, ends and usage at the exact second of the end of a period.
     Life(
         *("small@1", False, "jpy", "THIRD", 0.0),
         (
@@ -208,7 +210,7 @@ NEIGHBOURS: Sequence[Life] = (
             Step("use", 2, 0.0, calls=300),
         ),
     ),
-    # Usage that arrives after the invoice was closed, was void, and reached a threshold.
+    # Usage arrives after the invoice was closed and voided, and after it had reached a threshold.
     Life(
         *("large@1", False, "kwd", "AMOUNT", 0.0),
         (
@@ -221,7 +223,7 @@ NEIGHBOURS: Sequence[Life] = (
             Step("late", 1, 0.9, calls=350),
         ),
     ),
-    # Quantities up and down around a void.
+    # The quantity rises and falls before and after a void.
     Life(
         *("small@1", True, "kwd", None, 0.2),
         (
@@ -235,7 +237,7 @@ NEIGHBOURS: Sequence[Life] = (
         ),
     ),
 )
-"""Lives that nobody drew."""
+"""Lives written by hand."""
 
 
 def draw_life(chance: random.Random) -> Life:
@@ -244,7 +246,7 @@ def draw_life(chance: random.Random) -> Life:
     def draw_step() -> Step:
         kind = chance.choice(KINDS)
         interval = chance.choice(["month", "year", ""]) if kind in ("change", "return") else ""
-        # Drafts wait for two days of a month; a few steps are at the second at which a period ends.
+        # Drafts wait for two days of a month. A few steps happen at the exact second of the end of a period.
         share = chance.random() * chance.choices((0, 0.08, 1), (5, 30, 65))[0]
         calls = chance.randrange(-60, 400)
         part, quantity = chance.choice([1.0, chance.random()]), chance.choice([None, None, chance.randrange(1, 10)])
@@ -260,12 +262,14 @@ def draw_life(chance: random.Random) -> Life:
 
 
 class DifferenceError(Exception):
-    """The product and the second rater differ."""
+    """The product and the second rater disagree."""
 
 
 class LifePlayer:
-    """A life as the product keeps it, and as the second rater sees it. There is no Stripe: the test sets the states of
-    invoices as Stripe's reports would."""
+    """A life in the product and in the second rater.
+
+    There is no Stripe: the test sets the states of invoices as Stripe's reports would.
+    """
 
     def __init__(self, of: Sold, name: str, life: Life) -> None:
         self._of, self._name, self._life = of, name, life
@@ -275,11 +279,11 @@ class LifePlayer:
         self._used: Counter[int] = Counter()
         self._customer: Subscriber
         self._first = ""
-        """The id of the subscription that has the coupon."""
+        """The id of the subscription with the coupon."""
         self._begun = JANUARY + life.share * (FEBRUARY - JANUARY)
 
     async def play(self) -> None:
-        """Live through all months; raises DifferenceError."""
+        """Play all months. Raises DifferenceError."""
         begun, steps = self.plan_steps()
         await self.begin(begun)
         await self._issue()
@@ -292,13 +296,13 @@ class LifePlayer:
         await self._check_books()
 
     def plan_steps(self) -> tuple[float, list[tuple[float, Step]]]:
-        """The beginning of the life, and its steps by time. Late usage is reported a month after its time."""
+        """Return the start of the life, and its steps by time. Late usage is reported a month after its time."""
         steps = [(self._get_time(step), step) for step in self._life.steps]
         steps = [(time + 28 * 86400 if step.kind == "late" else time, step) for time, step in steps]
         return self._begun, sorted(one for one in steps if self._begun + 60 < one[0] < MONTHS[-1])
 
     async def begin(self, now: float) -> None:
-        """Have the customer subscribe."""
+        """Subscribe the customer."""
         life, of = self._life, self._of
         more = {"is_yearly": life.is_yearly, "currency": life.currency, "coupon": life.coupon}
         await of.customer(self._name, life.plan, now=now, **more)
@@ -311,7 +315,7 @@ class LifePlayer:
         return start + step.share * (end - start)
 
     async def _pass_time(self, now: float) -> None:
-        """End periods and close drafts that are due, in the order of time."""
+        """End the due periods and close the due drafts, in the order of time."""
         columns = subscription_rows.subscriptions.c
         while True:
             async with self._of.database.reading() as connection:
@@ -333,7 +337,7 @@ class LifePlayer:
             await self._issue()
 
     async def do(self, step: Step, now: float) -> None:
-        """Do a step. A refused one changes nothing."""
+        """Perform a step. A refused step changes nothing."""
         is_yearly = {"month": False, "year": True, "": None}[step.interval]
         known, name = self._of.known, self._name
         if step.kind == "use":
@@ -375,14 +379,14 @@ class LifePlayer:
             self._used[int(when) // 60 * 60] += calls
 
     async def fetch_rows(self, *conditions: Any) -> list[InvoiceRow]:
-        """The invoices of the customer."""
+        """Return the invoices of the customer."""
         async with self._of.database.reading() as connection:
             return await invoices.fetch_invoices(
                 connection, invoices_table.c.customer == self._customer.id, *conditions, sort="created_at"
             )
 
     async def _issue(self) -> None:
-        """Issue the invoices whose lines are written, and have the second rater write them, too."""
+        """Issue the invoices whose lines are written, and let the second rater write them too."""
         for row in await self.fetch_rows(invoices_table.c.state == invoices.CLOSING):
             async with self._of.database.writing() as connection:
                 state = invoices.OPEN if row.total > 0 else invoices.PAID
@@ -391,7 +395,7 @@ class LifePlayer:
             await self._write(row)
 
     async def _write(self, row: InvoiceRow) -> None:
-        """Have the second rater write an invoice; raises DifferenceError where its total is another."""
+        """Let the second rater write an invoice. Raises DifferenceError if its total differs."""
         async with self._of.database.writing() as connection:
             loaded = await subscription_rows.get_by_id(connection, row.subscription)
             lines = await invoices.line_rows.fetch_lines(connection, row.id)
@@ -423,12 +427,12 @@ class LifePlayer:
             raise DifferenceError(message)
 
     def _write_threshold(self, account: Account, parts: Sequence[PlanPart]) -> WrittenInvoice | None:
-        """Have the second rater write the invoice of the threshold; None where it is not reached."""
+        """Let the second rater write the invoice of the threshold. Return None if the threshold is not reached."""
         running = [part for part in parts if part.period_start == parts[-1].period_start]
         return account.write_usage(parts, running, {part.start: {"calls": {"": self._count(part)}} for part in running})
 
     async def _look_at_threshold(self, now: float) -> None:
-        """Invoice the usage of the running period where it is due, as the product does each minute."""
+        """Invoice the usage of the running period if it is due. The product does this each minute."""
         columns = subscription_rows.subscriptions.c
         is_running = (columns.customer == self._customer.id, columns.state == "active", columns.period_end > now)
         async with self._of.database.reading() as connection:
@@ -449,7 +453,7 @@ class LifePlayer:
         return sum(calls for minute, calls in self._used.items() if part.start <= minute < part.end)
 
     async def _settle(self, step: Step) -> None:
-        """Pay an invoice, or take something off it, as Stripe allows."""
+        """Pay or reduce an invoice, as Stripe allows."""
         rows = [row for row in await self.fetch_rows() if row.id in self._written and row.total > 0]
         if not rows:
             return
@@ -494,7 +498,7 @@ class LifePlayer:
                     written.amount_off -= dispute.taken_off
 
     async def _check_books(self) -> None:
-        """Raise DifferenceError unless the journal has what stands of the invoices, and no more."""
+        """Raise DifferenceError unless the journal equals the sum of the invoices that stand."""
         while await book_invoices(self._of.database):
             pass
         async with self._of.database.reading(whole=True) as connection:
@@ -513,7 +517,7 @@ class LifePlayer:
                 raise DifferenceError(f"{account}: {ours.get(account, 0)} and not {expected[account]} in the books")
 
     def compute_standing(self, rows: Sequence[InvoiceRow]) -> Counter[str]:
-        """What the lines of these invoices that stand come to in each account."""
+        """Return the sum of the standing invoice lines for each account."""
         expected: Counter[str] = Counter()
         for row in rows:
             written = self._written.get(row.id)
@@ -528,7 +532,7 @@ class LifePlayer:
 
 
 def list_parts(segments: Sequence[Segment]) -> list[PlanPart]:
-    """The segments of a subscription as the second rater knows them."""
+    """Return the segments of a subscription in the second rater's form."""
     return [
         PlanPart(
             *(one.version, one.is_yearly, *one.span, *one.period, *one.paid),
@@ -539,13 +543,13 @@ def list_parts(segments: Sequence[Segment]) -> list[PlanPart]:
 
 
 def round_amount(amount: float, currency: str) -> int:
-    """The nearest amount above nothing that can be paid."""
+    """Return the nearest payable amount that is above zero."""
     unit = PAID_IN.get(currency, 1)
     return max(unit, unit * round(amount / unit))
 
 
 async def fetch_accounts(connection: AsyncConnection, customer: str) -> dict[str, int]:
-    """What each account of the journal comes to for a customer, by id, in smallest units."""
+    """Return a customer's sum in each account of the journal, by account id, in the smallest currency unit."""
     total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
     joined = sa.join(credit_transactions, credit_entries, credit_entries.c.seq == credit_transactions.c.seq)
     statement = sa.select(credit_entries.c.account, total).select_from(joined)
@@ -554,7 +558,7 @@ async def fetch_accounts(connection: AsyncConnection, customer: str) -> dict[str
 
 
 def build_plans(life: Life) -> dict[str, Any]:
-    """The plans in the currency of a life."""
+    """Return the plans in the currency of a life."""
     return {
         version: {**choose(terms, life.currency), "meters": {"calls": choose(METERS[version], life.currency)}}
         for version, terms in PLANS.items()
@@ -562,7 +566,7 @@ def build_plans(life: Life) -> dict[str, Any]:
 
 
 def choose(terms: Any, currency: str) -> Any:
-    """The terms in one currency."""
+    """Return the terms in one currency."""
     if isinstance(terms, list):
         return [choose(one, currency) for one in terms]
     if not isinstance(terms, dict):
@@ -571,7 +575,7 @@ def choose(terms: Any, currency: str) -> Any:
 
 
 async def find_fault(of: Sold, name: str, life: Life) -> str | None:
-    """Play a life; return how the product and the second rater differ, or None."""
+    """Play a life. Return the difference between the product and the second rater, or None."""
     try:
         await LifePlayer(of, name, life).play()
     except DifferenceError as error:
@@ -580,7 +584,7 @@ async def find_fault(of: Sold, name: str, life: Life) -> str | None:
 
 
 async def shrink(of: Sold, life: Life) -> tuple[Life, str | None]:
-    """Return the smallest life that still fails, by leaving out steps and terms, and how it fails."""
+    """Return the smallest life that still fails, and its failure. It leaves out steps and terms one by one."""
     count, fault = random.getrandbits(32), None
     while True:
         smaller = [

@@ -1,7 +1,7 @@
-"""Lives with unusual neighbours, at the Stripe sandbox, by both collections.
+"""Lives with unusual combinations of events, at the Stripe sandbox, in both collection modes.
 
-Each has a combination that somebody may try: a lost dispute and a void, a partial credit note between two changes, a
-change at the second at which a period ends. `test_lives_at_stripe.py` draws random ones.
+The combinations are plausible: a lost dispute and a void, a partial credit note between two changes, a change at the
+exact end of a period. `test_lives_at_stripe.py` draws random lives.
 """
 
 import asyncio

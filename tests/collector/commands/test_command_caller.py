@@ -1,4 +1,4 @@
-"""The name of who made a command's change, where the machine has one and where it has none."""
+"""The name of the user behind a command's change, on machines with and without user names."""
 
 import getpass
 

@@ -10,7 +10,7 @@ GROUP_MAX = 10
 
 
 class Storage:
-    """What is written, and in how many transactions: none with an item that is `bad`, none while it is away."""
+    """Records the stored items and the number of transactions. It fails for a `bad` item, and while it is away."""
 
     def __init__(self) -> None:
         self.stored: list[int] = []

@@ -1,4 +1,4 @@
-"""Jobs give way to who waits for a page, but not for ever; and a page reads once what its calls have in common."""
+"""Jobs give way to waiting pages, but not for ever. A page reads data shared by its calls once."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ def test_a_job_goes_on_once_nobody_waits(database: str, way: str, monkeypatch: p
 
         async def do() -> None:
             with giving_way():
-                for _ in range(2):  # Who has not worked does not rest.
+                for _ in range(2):  # A job that has not worked does not rest.
                     async with opened.reading() if way == "reading" else opened.writing() as connection:
                         await connection.execute(ONE)
                 done.append(1)
@@ -44,7 +44,7 @@ def test_a_job_goes_on_once_nobody_waits(database: str, way: str, monkeypatch: p
             with opened.precedence.claim():
                 tasks.create_task(do())
                 for _ in range(READS):
-                    with opened.precedence.claim():  # Of a page, which waits for nobody.
+                    with opened.precedence.claim():  # A page, and a page never waits.
                         async with opened.reading() as connection:
                             await connection.execute(ONE)
                 assert not done, "somebody waits"

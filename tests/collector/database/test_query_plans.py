@@ -1,6 +1,6 @@
-"""What pages and jobs ask for again and again is found by an index, be there a million of everything.
+"""Frequent queries of pages and jobs use an index, so they stay fast with a million rows of everything.
 
-SQLite tells how it would look in an empty database too, as it plans by the tables alone.
+SQLite plans by the schema alone, so an empty database shows the plan.
 """
 
 import asyncio
@@ -71,5 +71,5 @@ def test_no_page_and_no_job_reads_or_sorts_a_large_table(tmp_path: Path) -> None
     for statement, plan in plans.items():
         whole = {scan[1] for step in plan if (scan := SCAN.match(step)) and "USING" not in step}
         assert not whole & MANY, (statement, plan)
-        # What finds few rows, such as keys of those that rotate, may be sorted.
+        # A query with few rows, for example of rotating keys, may sort them.
         assert SORT not in plan or not re.search(r"FROM (audit|invoices JOIN|alerts)\b", statement), (statement, plan)

@@ -162,7 +162,7 @@ def test_each_refusal_says_what_to_do_and_only_a_throttled_call_is_made_again(
     ids=lambda answer: repr(answer[:20]),
 )
 def test_answer_that_is_none_of_kms_is_a_failure_of_the_service(refusing: ThreadingHTTPServer, answer: bytes) -> None:
-    """So that a collector goes on with the keys in memory, and stores no key that nobody can unwrap."""
+    """The collector then goes on with the keys in memory, and stores no key that KMS could not unwrap."""
     refusing.code = answer  # type: ignore[attr-defined]
     service = open_key_service(settings(f"arn:aws:kms:{REGION}:123456789012:alias/keys"))
     for call in (service.wrap, service.unwrap):
@@ -205,7 +205,7 @@ def test_a_key_that_goes_in_the_midst_of_a_transaction_serves_on_in_memory_and_n
             await create(connection, "bolt")  # The transaction goes on with the keys that it has.
         async with opened.reading() as connection:
             assert await read(connection, "acme") == expected("acme")
-        with pytest.raises(KeysUnavailableError):  # noqa: PT012 - of the last statement, in the same transaction.
+        with pytest.raises(KeysUnavailableError):  # noqa: PT012 - of the last statement, in one transaction.
             async with opened.writing() as connection:
                 await create(connection, "carol")
                 now += 60.0

@@ -130,7 +130,7 @@ def test_clickhouse_answers_ten_questions_as_the_ledger_does(clock: Clock, tmp_p
         books = await Books.open(f"sqlite:///{tmp_path}/ledger.db", clock)
         await fill(books, clock)
         await exporter.export_hours(books.database, Storage(f"file://{tmp_path}/parquet", {}))
-        # Late usage is in further files of the same hours.
+        # Late usage goes to additional files of its hours.
         late = Chain("edge-3", "eu")
         late.since = HOURS + HOUR
         await books.ship(late.next(("acme", "requests", "v1", 100), ("cove", "requests", "v1", 1)))

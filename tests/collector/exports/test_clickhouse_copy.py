@@ -1,4 +1,4 @@
-"""An export in ClickHouse: each file once, wherever it is broken off; what is not so is named."""
+"""An export to ClickHouse loads each file once, wherever it is interrupted, and reports every difference."""
 
 import asyncio
 import re
@@ -47,7 +47,7 @@ def server(kind: str, tmp_path: Path) -> Iterator[ClickHouseServer]:
 
 
 async def fill(books: Books, clock: Clock, place: Storage, chain: Chain) -> None:  # noqa: F811
-    """Export three hours, of which one has a reading, and then what came late to the first."""
+    """Export three hours, one of them with a reading, and then late usage of the first hour."""
     for step in (0, 1, 3):
         chain.since = BEGIN + step * HOUR
         row = ("acme", "tokens", "v1", 3 + step, '{"model":"m1"}')
@@ -207,7 +207,7 @@ def test_the_commands_copy_and_verify_and_say_why_they_cannot(
         assert call("export", *both)[1].endswith("ClickHouse got 0 files with 0 rows\n")
         code, text = call("verify", *both)
         assert (code, "ClickHouse got 4 files with 7 rows" in text) == (0, True), text
-        # A value that somebody changed there.
+        # A user changed a value in ClickHouse.
         changed = model.blocks["usage"][0]
         at = changed.column_names.index("value")
         model.blocks["usage"][0] = changed.set_column(

@@ -42,7 +42,7 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 
 
 def has_begun(process: Process, place: Storage, least: int) -> bool:
-    """Whether so many files are there, or the process has ended."""
+    """Return True if this number of files exists or the process has ended."""
     return len(place.sizes()) >= least or not process.running
 
 
@@ -52,7 +52,7 @@ def content(place: Storage) -> dict[str, bytes]:
 
 
 async def forty_hours(url: str, clock: Clock) -> int:  # noqa: F811
-    """What forty hours came to, of three customers and two models."""
+    """Record forty hours of usage of three customers and two models. Return its sum."""
     books = await Books.open(url, clock)
     chain = Chain("edge-1", "eu")
     for hour in range(40):
@@ -142,7 +142,7 @@ def test_who_may_not_and_who_comes_second_hear_why(s3: S3, tmp_path: Path, monke
     assert code == 2
     assert "SignatureDoesNotMatch" in text
     assert "guessed" not in text
-    # Somebody else in between: what was read is not what is there.
+    # Another writer came first, so the content differs from the one read before.
     one, other = Storage(url, s3.environ), Storage(url, s3.environ)
     tag = one.replace("manifest/2026-01.json", b"one", None)
     other.replace("manifest/2026-01.json", b"other", tag)

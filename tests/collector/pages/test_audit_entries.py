@@ -1,4 +1,4 @@
-"""What an entry of the audit log is about, and what it changed."""
+"""The target of an entry of the audit log, and its changes."""
 
 from typing import Any
 

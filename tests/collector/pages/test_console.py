@@ -120,7 +120,7 @@ def test_usage_stands_beside_what_it_costs_for_who_may_see_spending(stage: Pages
     stage.join("buyer")
     assert stage.collector.send("POST", "/billing/subscription?customer=buyer", {"plan": "standard"}).status == 201
     usage = (("buyer", "llm_tokens", "v1", 1_500_000), ("buyer", "llm_tokens", "v2", 500_000))
-    minute = int(time.time()) // 60 * 60  # What was used before the plan is on no invoice.
+    minute = int(time.time()) // 60 * 60  # No invoice has usage from before the plan.
     assert stage.collector.post(Chain("e-buyer", "eu-west", minute).next(*usage)).status == 200
     page = "/account/usage?meter=llm_tokens"
 

@@ -1,4 +1,4 @@
-"""What operators do at night: a leaked key, another tier, an incident from an alert; and what has no form."""
+"""Urgent actions of operators: a leaked key, another tier, an incident from an alert, and actions without a form."""
 
 import sqlite3
 import time

@@ -1,4 +1,4 @@
-"""What pages work out by themselves: availability, projections, languages, forms."""
+"""Computations of pages: availability, projections, languages, forms."""
 
 import asyncio
 import re
@@ -221,7 +221,7 @@ def test_credits_buy_what_they_have_bought_so_far() -> None:
 
 
 def render_macros(call: str, meters: dict[str, Meter], **values: Any) -> str:
-    """Return what a call of the macros gives."""
+    """Return the rendered result of a call of the macros."""
     source = '{% import "macros.html" as m with context %}{{ ' + call + " }}"
     shared = {"reader": choose_reader("en", None), "find_display": partial(find_display, meters), "beside": None}
     shared["credit_meters"] = {"cost": "usd"}
@@ -415,7 +415,7 @@ def test_what_cannot_be_seen_is_written_out() -> None:
 
 
 def test_over_tls_another_host_of_the_domain_cannot_set_the_cookie_of_a_sign_in() -> None:
-    """Else somebody could be signed in as somebody else, and not see it."""
+    """Otherwise an attacker could sign a visitor in to another account without notice."""
 
     class There:
         async def begin(self, secret: str, back: str, *, again: bool) -> str:

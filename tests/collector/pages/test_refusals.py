@@ -1,4 +1,4 @@
-"""What was typed survives: a refusal, a session that has ended, and a sign-in; and nobody else sees it."""
+"""Typed values survive a refusal, an expired session and a sign-in, and no other user sees them."""
 
 import sqlite3
 import time
@@ -36,13 +36,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
 
 
 def end_sessions(stage: PagesStage) -> None:
-    """Let the time pass after which sessions end that were not used."""
+    """Advance the time beyond the idle limit of sessions."""
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database, database:
         database.execute("UPDATE sessions SET seen_at = seen_at - 7200")
 
 
 def count_held(stage: PagesStage) -> int:
-    """How many forms are held."""
+    """Return the number of held forms."""
     with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
         return int(database.execute("SELECT count(*) FROM held_forms").fetchone()[0])
 

@@ -583,7 +583,7 @@ def test_every_page_and_form_is_refused_to_the_wrong_session(stage: PagesStage) 
 
 
 def test_nothing_of_another_customer_can_be_seen_or_changed(stage: PagesStage) -> None:
-    """Each page and form whose path names something: with what is another customer's, who has all of it."""
+    """Open each page and form whose path contains an id, with ids of another customer that has every kind of object."""
     stage.join("rich")
     stage.join("poor")
     assert stage.collector.send("POST", "/billing/subscription?customer=rich", {"plan": "standard"}).status == 201
@@ -934,7 +934,7 @@ def list_key_names(stage: PagesStage, customer: str) -> set[str]:
 
 
 def test_a_form_of_a_tab_counts_for_no_other_customer_than_the_one_that_it_showed(stage: PagesStage) -> None:
-    """The second tab signs in for another customer, which ends what the first one was."""
+    """The second tab signs in for another customer and so ends the first tab's session."""
     stage.join("first")
     stage.join("second")
     with stage.customer("first") as browser:

@@ -31,7 +31,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
 
 
 def invite(stage: PagesStage, owner: Visitor, email: str, role: str) -> str:
-    """Have an owner invite somebody; return the link of the mail."""
+    """Let an owner invite a person. Return the link of the mail."""
     count = len(stage.mailbox.mails) + 1
     owner.get("/account/team")
     owner.send("/account/team/invite", email=email, role=role)
@@ -60,7 +60,7 @@ def count_denials(stage: PagesStage) -> int:
 
 
 def open_statuses(visitor: Visitor, paths: tuple[str, ...]) -> set[int]:
-    """Return with which statuses pages open."""
+    """Return the set of statuses of these pages."""
     return {visitor.client.get(path).status_code for path in paths}
 
 
@@ -219,7 +219,7 @@ def test_an_owner_touches_nobody_of_another_customer_and_a_token_nobody_at_all(s
         owner.get("/account/team")
         owner.send("/account/team/invite", email="acme@example.com", role="billing")  # The address is free to invite,
         assert owner.status == 200
-    assert stage.collector.get("/v1/customers/acme/contacts").json() == before  # and stays what it is elsewhere.
+    assert stage.collector.get("/v1/customers/acme/contacts").json() == before  # the collector's contact is unchanged
     token = stage.collector.send("POST", "/v1/tokens", {"name": "acme-token", "customer": "acme"}).json()["secret"]
     for path in ("/v1/customers/acme/contacts", "/v1/customers/acme/contacts/remove"):
         body = {"email": "x@example.com"} | ({} if path.endswith("remove") else {"role": "owner"})

@@ -1,4 +1,4 @@
-"""Hard caps of levels: what is stored is bounded where it is reported."""
+"""Hard caps of gauges: a report above the cap is refused."""
 
 from pathlib import Path
 from typing import Any

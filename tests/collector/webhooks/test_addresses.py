@@ -91,7 +91,7 @@ def send(url: str, *networks: str) -> DeliveryFailure | None:
 
 
 def test_a_name_that_resolves_otherwise_the_second_time(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its first address may be reached. The second may not, and where the check has looked is where it goes."""
+    """The first address is allowed, and the second is not. The call goes to the address that was checked."""
     lookups: list[str] = []
     answers = iter([HOST, "127.0.0.2"])
     resolve = socket.getaddrinfo

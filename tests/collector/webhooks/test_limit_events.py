@@ -78,7 +78,7 @@ def test_a_limit_that_refuses_is_told_once_an_hour_to_whom_wants_it(database: st
                 await job.step(NOON + 180)
             first = [("acme", "basic", 7), ("acme", "burst", 2)]
             assert await fetch_messages(opened) == first
-            # What an edge has shipped after the end of an hour is of that hour, for a while.
+            # Refusals that an edge ships shortly after the end of an hour still belong to that hour.
             await count_refusals(opened, NOON + HOUR, {("acme", "basic"): 3})
             await jobs[0].step(NOON + 2 * HOUR + 600)
             assert await fetch_messages(opened) == sorted([*first, ("acme", "basic", 3)])

@@ -1,4 +1,4 @@
-"""plans.yaml: what it may say, and what is told of each mistake."""
+"""plans.yaml: accepted files, and the message for each mistake."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ SIGNS_UP = (
 
 
 def problems(text: str) -> list[str]:
-    """What is said of a collector.yaml, without where it stands."""
+    """Return the problems of a collector.yaml, without their lines."""
     write(Path(), {"collector.yaml": TOKENS + text})
     with pytest.raises(ConfigError) as caught:
         collector_load.load_collector(Path("collector.yaml"), {})

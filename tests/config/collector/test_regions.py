@@ -16,7 +16,7 @@ LEAST = PLACES + "collector: http://127.0.0.1:9100\n"
 
 
 def problems(text: str) -> list[str]:
-    """What is said of a file, without where it stands; `check` and those who load it say the same."""
+    """Return the problems of a file, without their lines. `check` and the loaders must report alike."""
     is_beacon = "tokens" not in text
     write(Path(), {"some.yaml": text})
     result = []

@@ -1,4 +1,4 @@
-"""Certificates by ACME: what `check` refuses, and where the certificate stands."""
+"""Certificates by ACME: the settings that `check` refuses, and the path of the certificate."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def reads_files():
 
 
 def list_problems(problems, acme, *, more="", listen=PLAIN):
-    """What is said of these settings of `acme`, without its place."""
+    """Return the problems of these settings of `acme`, without their lines."""
     text = f"{LEAST}{listen}- {{address: '0.0.0.0:443', tls: {{acme: {{{acme}}}{more}}}}}\n"
     return [each.partition(" ")[2] for each in problems(text)]
 

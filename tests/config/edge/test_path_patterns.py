@@ -1,4 +1,4 @@
-"""Regular expressions for paths: those that match in linear time, and those that are refused."""
+"""Regular expressions for paths: patterns that match in linear time are accepted, and others are refused."""
 
 import re
 from time import process_time

@@ -1,4 +1,4 @@
-"""Where an edge is, of a file in which anything else may be wrong."""
+"""The state directory in an edge's configuration, although the rest of the file may be invalid."""
 
 from pathlib import Path
 

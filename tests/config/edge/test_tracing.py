@@ -14,7 +14,7 @@ def reads_files():
 
 
 def said(problems, text):
-    """What is said of these settings, in line 3."""
+    """Return the problems of these settings, which are in line 3."""
     return [each.removeprefix("edge.yaml:3: tracing") for each in problems(f"{LEAST}tracing: {{{text}}}\n")]
 
 

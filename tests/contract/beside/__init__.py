@@ -1,5 +1,5 @@
-"""The same bytes through other proxies: what they do with a row, for people who decide what we should do.
+"""Send the contract's bytes through other proxies, to compare their behaviour with ours.
 
-`peers.py` starts nginx and Caddy as plain reverse proxies, a port for each row; `observe.py` sends a row's bytes and
-says in a few words what came of it; `table.py` lays that out beside what the row expects of us.
+`peers.py` starts nginx and Caddy as plain reverse proxies, one port for each row. `observe.py` sends a row's bytes and
+describes the outcome in a few words. `table.py` prints it beside the row's expectation of this edge.
 """

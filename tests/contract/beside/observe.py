@@ -9,7 +9,7 @@ from tests.contract.upstream import Endpoint, Recorder, meanwhile
 from tests.support.wire import Cut, Message, Wire
 
 SILENCE = 0.6
-"""Seconds without data after which a proxy counts as silent."""
+"""A proxy counts as silent after this number of seconds without data."""
 
 STATUS = re.compile(rb"(?:^|\n|(?<=[^\n]))HTTP/1\.[01] ([0-9]{3})")
 
@@ -22,7 +22,7 @@ def request_words(request: Message) -> str:
 
 
 def expected_of(row: Asked | Answered) -> str:
-    """Describe the expectation of a row for this edge in the same form."""
+    """Describe the expectation of a row for this edge in that form."""
     if isinstance(row, Asked):
         requests = [_seen(seen.line, len(seen.body)) for seen in row.seen]
         return words([str(status) for status in row.answers], requests, ended=row.ends)

@@ -5,7 +5,7 @@ from tests.contract.case import HOST, Asked, Seen, forwarded, get, lines, refuse
 
 
 def passes(name: str, target: str, as_: str | None = None, rule: str = "RFC 3986 3.3") -> Asked:
-    """A target in origin-form that is forwarded, as it is or in its one form."""
+    """A target in origin-form that is forwarded, unchanged or in its normal form."""
     return forwarded(name, rule, get(target), f"GET {as_ or target} HTTP/1.1")
 
 
@@ -15,7 +15,7 @@ def no_target(name: str, target: bytes, rule: str = "RFC 9112 3.2") -> Asked:
 
 
 def hosted(name: str, host: str, rule: str = "RFC 9112 3.2") -> Asked:
-    """A Host that is forwarded as it came."""
+    """A Host that is forwarded unchanged."""
     return forwarded(
         name, rule, lines("GET /h HTTP/1.1", f"Host:{host}"), Seen("GET /h HTTP/1.1", has=(f"Host:{host}",))
     )
@@ -79,7 +79,7 @@ TARGETS = (
     no_target("a percent sign with one digit", b"/a%2", "RFC 3986 2.1"),
     no_target("a percent sign with letters", b"/a%zz", "RFC 3986 2.1"),
     no_target("an escape of another kind", b"/a%u002e", "RFC 3986 2.1"),
-    # ---- what no target has
+    # ---- invalid targets
     no_target("a fragment", b"/a#b", "RFC 9112 3.2"),
     no_target("a fragment in the query", b"/a?b#c", "RFC 9112 3.2"),
     no_target("a backslash in the path", b"/a\\b"),

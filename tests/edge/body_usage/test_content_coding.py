@@ -1,4 +1,4 @@
-"""Decoding bodies beside the relay, with a bound on what comes of them."""
+"""Decoding bodies beside the relay, with a bound on the decoded size."""
 
 import gzip
 import random
@@ -100,7 +100,7 @@ def test_zstd_decoder_reports_invalid_data_as_broken(body: bytes) -> None:
 
 @pytest.mark.parametrize("size", [100, 1 << 20])
 def test_a_bomb_of_zstd_does_not_go_off(size: int) -> None:
-    """A thousand million zero bytes, of which hardly any is ever in memory."""
+    """A thousand million zero bytes. Only a small part of them is ever in memory."""
     block = (128 << 10) << 3 | 1 << 1  # RFC 8878 section 3.1.1.2: a byte that is repeated 128 Ki times.
     frame = b"\x28\xb5\x2f\xfd\x00\x58" + (block.to_bytes(3, "little") + b"\0") * 8000
     decoder, lengths = ZstdDecoder(), [0]

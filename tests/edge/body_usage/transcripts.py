@@ -1,4 +1,4 @@
-"""Bodies as the model APIs send them, by the formats that their public SDKs document, and what they state."""
+"""Bodies in the formats that the public SDKs of model APIs document, and the usage that they state."""
 
 import json
 from typing import NamedTuple
@@ -17,7 +17,7 @@ class Transcript(NamedTuple):
 
 
 TEXT = 'Größe 🙂 says {"usage": {"prompt_tokens": 9999}}, "usage":{"total_tokens":1}\n\ndata: "'
-"""What a user makes a model say."""
+"""A text that a user makes a model say."""
 
 
 def events(*parts: object, named: bool = False, done: bool = False) -> bytes:

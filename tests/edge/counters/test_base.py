@@ -94,14 +94,14 @@ def test_a_base_holds_how_much_of_it_was_sealed(tmp_path: Path) -> None:
     assert list(base.list_unsealed("metrics")) == []
     base.write(path)
     assert b'"version":1' in path.read_bytes()
-    # From the first marks on, none though they may be, a program that knows nothing of them refuses the file.
+    # Even an empty set of marks changes the version, so that a program without marks refuses the file.
     assert base.mark({}).sealed == {}
     base.mark({}).write(path)
     assert b'"version":2' in path.read_bytes()
     marked = Base.load(path).mark({acme: 5})
     assert marked.sealed == {acme: 5}
     assert list(marked.list_unsealed("usage")) == []
-    # What was sealed stays sealed.
+    # Sealed counts stay sealed.
     assert marked.mark({acme: 3}) is marked
     more = marked.fold(
         "usage.2.tbl",

@@ -1,4 +1,4 @@
-"""Claims of the hub in columns: what a worker leaves of them, and what it gives back."""
+"""Claims of the hub in columns: a worker uses a part and returns the rest."""
 
 from pathlib import Path
 

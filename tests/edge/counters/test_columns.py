@@ -41,7 +41,7 @@ def test_a_column_must_be_free_in_every_file(paths: tuple[Path, Path]) -> None:
     acquire_column([usage])
     files = both(paths)
     assert acquire_column(files) == 1
-    # What was locked on the way there has been given back.
+    # The failed attempt has released its locks.
     assert list_held_columns(customers) == {1}
     assert list_held_columns(opened(paths[1])) == {0, 1}
 

@@ -1,4 +1,4 @@
-"""What is in use now: counted for as long as the process lives that uses it."""
+"""Gauges of current use: a value counts while the process that set it lives."""
 
 import signal
 from collections.abc import Callable, Iterator

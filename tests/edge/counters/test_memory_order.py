@@ -1,4 +1,4 @@
-"""The order of stores and loads: what the model of ARMv8 says of the barriers, and in which order heads are read."""
+"""The order of stores and loads: the verdict of the ARMv8 model on the barriers, and the order of reading heads."""
 
 import ast
 import itertools
@@ -16,7 +16,7 @@ from edgeproxy.edge.counters.layout import CUM, LEVEL, PERIOD, SEEN_CUM
 
 LITMUS = sorted(Path(__file__).with_name("litmus").glob("*.litmus"))
 BARE = {"gauge-half", "publish-bare", "publish-one"}
-"""Those that show what happens without a barrier, or with half of one."""
+"""The litmus tests that show the result without a barrier, or with half of one."""
 
 
 @pytest.mark.skipif(shutil.which("herd7") is None, reason="there is no herd7 here")

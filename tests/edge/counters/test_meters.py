@@ -45,7 +45,7 @@ def test_gauge_holds_its_last_value(metrics: Metrics, path: Path) -> None:
 
 
 def worker(path: Path) -> tuple[Metrics, TallyTable]:
-    """What a worker has of the map that has just taken a column."""
+    """Return the metrics and the table of a worker that has just acquired a column."""
     file = opened(path)
     table = TallyTable(file, columns.acquire_column([file]))
     table.clear_gauges()

@@ -1,4 +1,4 @@
-"""What subjects have open now, with several workers on one state directory."""
+"""The open requests of subjects, with several workers on one state directory."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +16,7 @@ HERE = b"\x7f\0\0\1"
 
 
 def room(store: Store, subject: bytes = HERE) -> int:
-    """How many more than it has now the subject may have, with a bound of 10; nothing is left claimed."""
+    """Return how many more the subject may open under a bound of 10. All claims are released again."""
     claimed = 0
     while store.connected.claim(subject, 10):
         claimed += 1

@@ -28,7 +28,7 @@ BY_WORDS = {
 
 
 def by_words(source: str) -> bool:
-    """Whether a module imports the layout, or gets at the words of a map."""
+    """Return whether a module imports the layout, or indexes the words of a map."""
     if "words" not in source and "layout" not in source:
         return False  # Most modules need not be parsed.
     for node in ast.walk(ast.parse(source)):
@@ -61,7 +61,7 @@ def test_raw_word_access_is_detected(source: str, expected: bool) -> None:
 
 
 def test_only_the_listed_files_index_words() -> None:
-    # Pages reach the collector's API alone (.importlinter), and their `words` are those of a language.
+    # Pages use only the collector's API (.importlinter), and their `words` are texts of a language.
     elsewhere = (PACKAGE / "edge/counters", PACKAGE / "collector/pages")
     paths = [path for path in PACKAGE.rglob("*.py") if path.parent not in elsewhere]
     found = {str(path.relative_to(PACKAGE)) for path in paths if by_words(path.read_text())}

@@ -15,7 +15,7 @@ BOTH_ORDERS = True
 BORN = 1000.0
 WINDOW = 28 * WIDTH / 1e6
 FROM = BORN + WINDOW + IDLE_SECONDS + 0.01
-"""When a row in which nobody has counted is idle."""
+"""The earliest time of idleness of an unused row."""
 NEVER = float("inf")
 
 

@@ -342,8 +342,8 @@ def test_claim_clears_a_row_with_stale_content(table: LimitTable) -> None:
 
 def test_repair_takes_no_row_for_taken_that_has_not_the_key_that_leads_to_it(table: LimitTable) -> None:
     acme, globex, initech = (claim(table, key) for key in (b"acme", b"globex", b"initech"))
-    # As a power cut may leave them: one row without its key, one with that of the row's next owner, and nothing handed
-    # out of what the index leads to.
+    # A power cut may leave this state: one row without its key, one with the key of its next owner, and index entries
+    # that lead to rows beyond the high mark.
     table.words[acme + at.ROW_HASH] = 0
     table.file.bytes[(globex + at.ROW_KEY) * at.WORD] ^= 1
     slot = table.index.find_vacancy(table.make_key(b"hooli").hash)

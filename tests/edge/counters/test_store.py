@@ -62,7 +62,7 @@ def test_without_supervisors_as_many_workers_serve_on_as_one_has(supervise: Supe
     workers = [work() for _ in range(4)]
     tokens = dict(zip(workers, (1, 1, 2, 2), strict=True))
     assert [worker.declare_orphan(tokens[worker], last=False) for worker in workers] == [True, True, False, False]
-    # Whoever leaves makes room for who is still there.
+    # A worker that leaves makes room for one that is still there.
     assert workers[0].withdraw_orphan(1)
     assert [worker.declare_orphan(tokens[worker], last=False) for worker in workers[1:]] == [True, True, False]
     # Nobody but the others of its supervisor has the sockets of one that leaves.
@@ -113,7 +113,7 @@ def test_a_wall_clock_before_2025_gives_edge_time_from_the_boot_on(supervise: Su
 
 
 class Clocked:
-    """A reader that notes the edge times at which it was to continue."""
+    """A reader that records the edge times of its scheduled continuations."""
 
     def __init__(self) -> None:
         self.times: list[float] = []

@@ -123,7 +123,7 @@ def test_rows_that_have_keys_are_not_handed_out_again_after_a_power_cut(table: T
     assert table.rows_in_use == 4
     table.words[table.own(b"four", COUNTER)] += 10
     assert table.words[table.own(b"two", COUNTER)] == 0
-    # In new rows both: to the row of the one nothing led any more, in that of the other there was nothing.
+    # Both are in new rows: no index entry led to one key's row, and the other key's row was empty.
     assert table.rows_in_use == 6
     totals: dict[bytes, int] = {}
     for _, key, words in table.totals():
@@ -167,7 +167,7 @@ def test_unsealed_rows_have_a_total_above_their_mark(tmp_path: Path) -> None:
     assert list(reader.marks()) == [(b"a", 0), (b"b", 11), (b"c", 20)]
     reader.mark(2, 19)
     assert dict(reader.marks())[b"c"] == 20
-    # Totals know nothing of marks.
+    # Totals do not include marks.
     assert [words for _, _, words in reader.totals()] == [[0], [11], [22]]
 
 

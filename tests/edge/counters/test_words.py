@@ -1,5 +1,6 @@
-"""What the tables rely on of the machine: aligned words do not tear, and stores are seen in their order, if need be
-with a barrier between them.
+"""The tables' assumptions about the machine: aligned words do not tear, and stores become visible in order.
+
+Some machines need a barrier between the stores.
 """
 
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_words_neither_tear_nor_come_out_of_order(tmp_path: Path) -> None:
         while monotonic() < began + ENOUGH or changes < CHANGES:
             assert monotonic() < began + 60
             for _ in range(500):
-                # Read in the opposite order to that of the writing.
+                # The reader reads in the reverse order of the writer.
                 third = words[1001]
                 if IS_WEAK:
                     fence()

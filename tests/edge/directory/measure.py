@@ -1,8 +1,8 @@
 """Measure how fast the directory and revocations spread: `python -m tests.edge.directory.measure [customers]`.
 
-A collector of its own process with so many customers in SQLite, each with a key; an edge that knows nobody reads them
-all; one more is added. Then three edges follow a hub that is 150 ms away, of a collector with a few customers, and keys
-are revoked one after the other: first as it is, then with nothing published, so that edges have to look by themselves.
+First part: a collector process has this number of customers with one key each in SQLite. An empty edge reads them all,
+then one more is added. Second part: three edges follow a hub 150 ms away, and a collector with a few customers revokes
+keys one after the other. At the end it publishes nothing, so the edges have to poll.
 """
 
 import argparse
@@ -33,7 +33,7 @@ from loadtest.testbed.redis import Redis
 from loadtest.testbed.upstream import Upstream
 
 AWAY_SECONDS = 0.075
-"""Seconds one way to the hub."""
+"""Seconds of latency to the hub, in one direction."""
 TIMES = 20
 
 
@@ -52,7 +52,7 @@ def within(url: str, work: Callable[[Any], Any]) -> None:
 
 
 def adds(url: str, names: list[str]) -> None:
-    """Customers with a key each, and word of it."""
+    """Create customers with one key each, and publish them."""
 
     async def add(connection: Any) -> None:
         for at in range(0, len(names), 1000):
@@ -70,14 +70,14 @@ def adds(url: str, names: list[str]) -> None:
 
 
 def waiting(url: str) -> int:
-    """Changes that are not published yet."""
+    """Return the number of unpublished changes."""
     with closing(sqlite3.connect(url.removeprefix("sqlite:///"), timeout=60)) as db:
         found: int = db.execute("SELECT COUNT(*) FROM directory_outbox").fetchone()[0]
     return found
 
 
 def revokes(url: str, name: str) -> None:
-    """End a customer's key."""
+    """Revoke a customer's key."""
 
     async def revoke(connection: Any) -> None:
         own = sa.update(keys).where(keys.c.customer == f"i{name}")
@@ -92,7 +92,7 @@ def asks(edge: Edge, name: str) -> int:
 
 
 def until(is_so: Callable[[], bool], pause: float = 0.01) -> float:
-    """Seconds until it is so."""
+    """Return the seconds until the condition holds."""
     began = time.monotonic()
     while not is_so():
         assert time.monotonic() - began < 300
@@ -101,7 +101,7 @@ def until(is_so: Callable[[], bool], pause: float = 0.01) -> float:
 
 
 class Distance:
-    """A way to a port on which every byte takes AWAY_SECONDS, in a thread of its own."""
+    """A relay to a port, in a separate thread. It delays every byte by AWAY_SECONDS."""
 
     def __init__(self, port: int) -> None:
         self.port = Ports(1).numbers[0]
@@ -124,13 +124,13 @@ class Distance:
 
 
 def resident(pid: int) -> int:
-    """MiB of memory of a process at its most."""
+    """Return the peak memory of a process in MiB."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) >> 10
 
 
 def many(folder: Path, count: int, ends: ExitStack, port: int, signer: directory_signatures.Signer) -> None:
-    """A directory of so many."""
+    """Measure a directory with this number of customers."""
     url = f"sqlite:///{folder}/many.db"
     directory = {"key": str(folder / "directory.key")}
     collector = ends.enter_context(closing(Collector(folder / "many", url, directory=directory)))
@@ -151,7 +151,7 @@ def many(folder: Path, count: int, ends: ExitStack, port: int, signer: directory
 
 
 def regions(folder: Path, ends: ExitStack, port: int, signer: directory_signatures.Signer) -> None:
-    """Three edges, and a hub that is far from them."""
+    """Measure revocations with three edges and a distant hub."""
     redis = Redis(folder)
     ends.callback(redis.kill)
     far = Distance(redis.port)
@@ -187,7 +187,7 @@ def regions(folder: Path, ends: ExitStack, port: int, signer: directory_signatur
 
 
 async def mute(url: str) -> None:
-    """Take the right to publish away from all."""
+    """Revoke the right to publish from all users."""
     link = await Link.open(url)
     try:
         await link.ask("ACL", "SETUSER", "default", "-publish")

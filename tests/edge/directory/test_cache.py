@@ -55,7 +55,7 @@ def write(there: DirectoryCache, number: int, *lines: bytes, whole: bool = False
 
 
 def who(there: DirectoryCache, key: str) -> str | None:
-    """Whose a key is."""
+    """Return the name of a key's owner."""
     person = there.find_owners([digest(key)])[digest(key)]
     return None if person is None else person.name
 
@@ -129,7 +129,7 @@ def test_a_writer_that_is_killed_leaves_the_version_before(there: DirectoryCache
 
 
 class HeldUp(list[bytes]):
-    """Lines, or digests, that nobody gets to the end of before `go_on`."""
+    """Lines or digests whose iteration blocks until `go_on` is set."""
 
     def __init__(self, *given: bytes) -> None:
         super().__init__(given)

@@ -1,4 +1,4 @@
-"""What an edge reads of quotas in the hub: nothing is passed by, whatever has become of the list meanwhile."""
+"""An edge's reader of quotas in the hub: it skips no line, whatever happens to the list meanwhile."""
 
 import asyncio
 from typing import Any
@@ -17,7 +17,7 @@ class List:
     def __init__(self) -> None:
         self.lines: list[bytes] = []
         self.replaced_by: list[bytes] = []
-        """The lines after the next range; none: the same."""
+        """The lines of the list after the next read. If empty, the list stays unchanged."""
         self.longest = 0
         """Lines of the longest answer."""
 

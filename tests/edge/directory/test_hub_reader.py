@@ -1,4 +1,4 @@
-"""The edge's own connection to the directory in the hub: lost by what is no answer, and made again where the log is."""
+"""The edge's connection to the directory in the hub: an invalid answer closes it, and the edge reconnects."""
 
 import asyncio
 from contextlib import closing
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(SERVER is None, reason="there is no redis-server
 
 
 async def ask_until_answered(reader: HubReader) -> Any:
-    """What the newest line is, asked as often as an edge would look."""
+    """Return the newest line, with retries until the hub answers."""
     async with asyncio.timeout(60.0):
         while True:
             try:

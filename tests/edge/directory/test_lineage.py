@@ -1,4 +1,4 @@
-"""What an edge takes for the directory: what is signed by who is trusted, and follows what it has."""
+"""An edge accepts a directory only if a trusted key signed it and it follows the edge's version."""
 
 import base64
 import stat

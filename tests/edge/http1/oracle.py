@@ -31,7 +31,7 @@ class Reading(NamedTuple):
     """Method and target of a request, or the status of a response."""
     version: str
     fields: tuple[tuple[bytes, bytes], ...]
-    """Names in lower case, values without the whitespace around them."""
+    """Names in lower case, and values without surrounding whitespace."""
     body: int
     """The length of the body in bytes, or CHUNKED, or UNTIL_CLOSE."""
     keep_alive: bool
@@ -79,7 +79,7 @@ class Request(NamedTuple):
     """The Host lines to add, because the fields lack them."""
 
     def reading(self) -> Reading:
-        """What it says."""
+        """Return the meaning of the request head."""
         head = self.head
         minor = self.line.version[1]
         return Reading(
@@ -105,7 +105,7 @@ class Response(NamedTuple):
     head: ResponseHead
 
     def reading(self) -> Reading:
-        """What it says."""
+        """Return the meaning of the response head."""
         head = self.head
         body = UNTIL_CLOSE if head.length < 0 else head.length
         if head.chunked:

@@ -1,4 +1,4 @@
-"""Which lines of a block change with each request, and what is left without them."""
+"""The lines of a header block that change with each request, and the constant rest."""
 
 import pytest
 
@@ -15,7 +15,7 @@ USUAL = b"Host: a.example\r\nAccept: */*\r\n"
 
 @pytest.fixture
 def request_lines() -> RequestLines:
-    """Those of a worker that has read a usual request."""
+    """Return the lines of a worker that has read a usual request."""
     lines = RequestLines(FieldRules())
     read_fields(USUAL, request_lines=lines)
     return lines

@@ -32,7 +32,7 @@ def fields(lines: bytes) -> dict[str, str]:
 
 
 def added(*upstream: str, secure: bool = True, isolates: bool = False) -> dict[str, str]:
-    """What is added to an answer with these lines."""
+    """Return the fields added to an answer with these lines."""
     said = 0
     for line in upstream:
         name, value = line.split(": ", 1)
@@ -55,7 +55,7 @@ def test_an_answer_without_any_gets_them_all() -> None:
 def test_a_field_that_the_upstream_set_is_not_added(name: str) -> None:
     rest = added(f"{name}: whatever they say")
     assert name not in rest
-    # What is no word for a frame says nothing that a policy could repeat; a policy would only take it back.
+    # An unknown X-Frame-Options value has no equivalent in a policy, and a policy would override it.
     unsaid = {"content-security-policy"} if name == "x-frame-options" else set()
     assert rest.keys() == NAMES - {name} - unsaid
 

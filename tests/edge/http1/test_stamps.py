@@ -1,4 +1,4 @@
-"""The table of stamps: what it adds to a request, nobody else can."""
+"""The table of stamps: only the edge can add these fields to a request."""
 
 import subprocess
 import sys

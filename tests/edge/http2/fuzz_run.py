@@ -1,4 +1,4 @@
-"""A long run of a fuzzer: how long it goes on, and what it may grow by."""
+"""A long run of a fuzzer: its length, and its allowed growth."""
 
 import os
 import random
@@ -12,13 +12,13 @@ MINUTES: Final = float(os.environ.get("EDGEPROXY_FUZZ_MINUTES") or 30)
 """Minutes of the processor."""
 
 GROWTH_MIB_MAX: Final = 16
-"""MiB by which the process may grow once a tenth of the run is over."""
+"""The allowed growth of the process in MiB after a tenth of the run."""
 
 
 def fuzz_for_long(seed: int, run_case: Callable[[random.Random], int]) -> None:
-    """Run cases until the time is over, print what the run was, and check that it took no memory.
+    """Run cases until the time is over, print a summary, and check the memory.
 
-    `run_case` returns how many things it has looked at.
+    `run_case` returns its number of checks.
     """
     begin, began, cases, things, early = process_time(), monotonic(), 0, 0, 0.0
     while (spent := process_time() - begin) < MINUTES * 60:

@@ -1,7 +1,7 @@
-"""An encoder of valid field blocks that writes what no other would, and fields to encode.
+"""An encoder of valid but unusual field blocks, and fields to encode.
 
-It repeats blocks with their insertions, evicts what it is about to name, and sizes the table anew. One byte has another
-meaning in the next block, which is what a memory of blocks could get wrong.
+It repeats blocks with their insertions, evicts an entry before it names it, and resizes the table. So an equal byte has
+another meaning in the next block, and a faulty memory of blocks would show.
 """
 
 import random

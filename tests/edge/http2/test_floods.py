@@ -1,4 +1,4 @@
-"""Floods: where each ends, and what each frame of it costs. An honest client that does a little of it is served on."""
+"""Floods: the end of each, and the cost of each of its frames. An honest client with a little of it is served."""
 
 import random
 import sys
@@ -40,8 +40,10 @@ from tests.edge.http2.peer import (
 
 ENHANCE_YOUR_CALM = 11
 UNIT_SECONDS_MAX = 0.02 * (1 if sys.gettrace() is None else 5)
-"""CPU of one unit of a flood at most, on average: many times what the dearest takes, which is a block of 16 KiB.
-Coverage makes each some five times slower."""
+"""The average CPU seconds that a unit of a flood may take: many times the dearest unit, a block of 16 KiB.
+
+Coverage makes each unit about five times slower.
+"""
 
 
 def streams(unit: Callable[[int], bytes]) -> Iterator[bytes]:

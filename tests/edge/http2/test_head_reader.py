@@ -1,6 +1,6 @@
-"""The memory of heads, beside the library hpack, which has none.
+"""The memory of heads gives the results of the library hpack, which has no memory.
 
-The encoder writes what no other would (odd_encoder.py).
+The encoder writes unusual blocks (odd_encoder.py).
 """
 
 import random
@@ -29,7 +29,7 @@ def read(reader: HeadReader, data: bytes) -> tuple[bytes, int] | str:
 
 def compare_readers(draw: random.Random) -> int:
     """Read some blocks with the memory, and with a library that has none; return how many."""
-    # With or without fields that make a head mean nothing: the same byte for one of these after each insertion.
+    # Half of the runs use short heads that differ in one field: after each insertion, one byte names another field.
     usual = [draw_fields(draw) for _ in range(4)]
     if draw.random() < 0.5:
         usual = [
@@ -44,7 +44,7 @@ def compare_readers(draw: random.Random) -> int:
         try:
             fields = [(bytes(name), bytes(value)) for name, value in other.decode(data, raw=True)]
         except hpack.HPACKError:
-            return count  # A block that is sent again may name what it has itself evicted.
+            return count  # A repeated block may name an entry that it has itself evicted.
         encoder.table = [(bytes(name), bytes(value)) for name, value in other.header_table.dynamic_entries]
         encoder.limit = other.header_table.maxsize
         expected: tuple[bytes, int] | str

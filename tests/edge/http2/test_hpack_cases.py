@@ -1,4 +1,4 @@
-"""All stories of http2jp/hpack-test-case, written by fourteen encoders: what each block says."""
+"""All stories of http2jp/hpack-test-case, written by fourteen encoders: each block decodes to its fields."""
 
 import json
 import lzma
@@ -19,7 +19,7 @@ def encode_value(value: str) -> bytes:
 
 
 def load_stories() -> Iterator[tuple[str, list[tuple[bytes, list[Line]]]]]:
-    """Yield the name of each connection, and its blocks with what each says."""
+    """Yield the name of each connection, and its blocks with their fields."""
     lines = iter(lzma.decompress(CASES.read_bytes()).decode().split("\n"))
     field_lists = [read_lines(next(lines)) for _ in range(int(next(lines)))]
     for line in lines:

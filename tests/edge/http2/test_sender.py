@@ -1,4 +1,4 @@
-"""What a connection sends: answers within the windows, streams in turn, and its own end."""
+"""The sending side of a connection: answers within the windows, streams in turn, and an orderly end."""
 
 import pytest
 

@@ -23,7 +23,7 @@ NEVER = float("inf")
 
 
 def charge(policy: Policy, now: float, cost: int = 1) -> int:
-    """Charge, and say what was left before."""
+    """Charge, and return the remainder from before."""
     left = policy.left(now)
     policy.charge(cost)
     return left
@@ -119,7 +119,7 @@ def test_reclaimed_row_of_another_cell_width_counts_nothing(worker: Worker) -> N
     reclaim = Reclaim(worker(1))
     reclaim.slice(later, NEVER)
     reclaim.slice(later + GRACE_SECONDS, NEVER)
-    # A moment at which cells of the one width have the numbers that cells of the other had.
+    # A moment with equal cell numbers for cells of both widths.
     moment = (cell_number(START, width_us(60.001, 28)) + 0.5) * width_us(60.0, 28) / 1e6
     assert Policies(table).get_policy(quick, b"acme").left(moment) == 10
     assert table.high == 1

@@ -1,4 +1,4 @@
-"""Very many keys: memory stays within the table's bound, and a decision costs what it did."""
+"""With a million keys, memory stays within the table's bound and a decision costs no more."""
 
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +16,7 @@ RULE = Rule("basic", 1000, 60.0)
 
 
 def own_memory() -> int:
-    """Bytes that belong to this process alone; pages of tables are the page cache's."""
+    """Return the private bytes of this process. The pages of tables belong to the page cache."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssAnon"):
             return int(line.split()[1]) << 10
@@ -24,7 +24,10 @@ def own_memory() -> int:
 
 
 def cost(policy: Policy) -> float:
-    """How long a decision takes, the best of many, in units of work that depends on the machine's mood alone."""
+    """Return the best time of a decision, in units of a fixed computation.
+
+    The units cancel out the load of the machine.
+    """
     best = unit = float("inf")
     for _ in range(60):
         began = perf_counter()
@@ -38,7 +41,7 @@ def cost(policy: Policy) -> float:
 
 
 def decide_for_many(state: Path, kind: str, keys: int, rows: int, memory: int = 16 << 20) -> None:
-    """Decide once for each key. Objects that stayed would be 1.5 KiB a key, which is above `memory`."""
+    """Decide once for each key. If objects stayed in memory, they would take 1.5 KiB a key, more than `memory`."""
     supervisor = Store.prepare(state, workers=2, customers=rows, addresses=rows)
     worker = Store.join(state)
     table = worker.limits[kind]
@@ -56,10 +59,10 @@ def decide_for_many(state: Path, kind: str, keys: int, rows: int, memory: int = 
         policy = policies.get_policy(RULE, b"key-%d" % number)
         assert policy.left(START) > 0
         policy.charge()
-    # On a machine that others use a measurement may be spoilt, but not five in a row.
+    # Other processes may disturb one measurement, but not five in a row.
     assert any(cost(known) < before * 1.5 for _ in range(5))
-    # The table's seed is random. Of a million hashes one or so meets 64 taken slots in a row, and is as if the table
-    # were full; four of a hundred thousand would be one run in a million.
+    # The table's seed is random. About one in a million hashes finds 64 taken slots in a row and gets no row. Four of a
+    # hundred thousand would happen in one run of a million.
     assert min(rows, keys + 1) - 3 - keys // 200_000 <= table.rows_in_use <= min(rows, keys + 1)
     assert full[0] == keys + 1 - table.rows_in_use
     assert table.file.path.stat().st_size == size == table.layout.size

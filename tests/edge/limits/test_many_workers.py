@@ -1,4 +1,4 @@
-"""Sixty-four workers: one call sums their siblings' words, and the sum is what it is word by word."""
+"""Sixty-four workers: one call sums the siblings' counts, and the result equals the sum word by word."""
 
 import random
 from collections.abc import Callable
@@ -26,13 +26,13 @@ Join = Callable[[int], LimitTable]
 
 @pytest.fixture
 def join(tmp_path: Path) -> Join:
-    """A table of sixty-four workers, and as many spare columns, as the worker of a column has it."""
+    """A table with sixty-four workers and as many spare columns, opened by the worker of a column."""
     path = make(tmp_path, Layout("customers", rows=20, columns=2 * WORKERS, ring=32, cells=28, width=HEAD_WORDS))
     return lambda column: limits(path, column)
 
 
 def join_all(join: Join, columns: range) -> list[LimitTable]:
-    """Return the tables of these columns' workers, which all know of each other."""
+    """Return the tables of these columns' workers. All know each other."""
     tables = [join(column) for column in columns]
     for table in tables:
         table.declare_column()
@@ -48,7 +48,7 @@ def get_window(table: LimitTable, limit: int) -> SlidingWindow:
 
 
 def count_word_by_word(table: LimitTable, counts: Counts) -> int:
-    """Return the siblings' counts of this cell, as of the definition."""
+    """Return the siblings' counts of this cell, computed by the definition."""
     first = counts.row + table.first_ring + counts.cell % table.layout.ring
     words = [table.words[first + table.layout.ring * column] for column in table.siblings]
     return sum(word - counts.base for word in words if 0 < word - counts.base <= MASK)
@@ -65,14 +65,14 @@ def test_summed_siblings_are_the_sum_word_by_word(join: Join, seed: int) -> None
     windows = [get_window(table, limit) for table in tables]
     now, summed = START, 0
     for _ in range(6000):
-        # Mostly within a cell, often into the next, and now and then so far that words are of a ring ago, or back.
+        # The time stays within a cell, or enters the next one. Rarely it moves a ring or more, also backwards.
         step = chance.random()
         now += (
             0.001 if step < 0.9 else CELL_SECONDS if step < 0.98 else CELL_SECONDS * chance.choice((5, 31, 32, 64, -33))
         )
         number = chance.randrange(WORKERS)
         table, window = tables[number], windows[number]
-        # A clock may be a little ahead.
+        # A worker's clock may be a little ahead.
         moment = now + chance.choice((0, 0, 0, CELL_SECONDS))
         left, counts = window.left(moment), window._counts
         assert left == limit - counts.closed - counts.own - counts.headroom.seen
@@ -84,7 +84,7 @@ def test_summed_siblings_are_the_sum_word_by_word(join: Join, seed: int) -> None
 
 
 def test_words_that_fall_and_rise_at_once_do_not_pass_for_each_other(join: Join) -> None:
-    # A clock was set back by more than a ring: what one has left is of a cell to come, what another has of one gone.
+    # A clock was set back by more than a ring: one word belongs to a future cell, and another to a past one.
     tables = join_all(join, range(12))
     window = get_window(tables[0], 40)  # Too low for headroom.
     window.left(START)
@@ -113,7 +113,7 @@ def test_sixty_four_workers_in_turns_admit_exactly_the_limit(join: Join, seed: i
 
 
 def test_columns_between_siblings_that_are_nobodys_are_not_summed(join: Join) -> None:
-    # Of forty columns every third has died since, with counts of this very cell, which are counted once.
+    # Every third of forty columns belongs to a dead worker with counts of this cell. They are counted once.
     tables = join_all(join, range(40))
     windows = [get_window(table, 200) for table in tables]  # Too low for headroom.
     for window in windows:

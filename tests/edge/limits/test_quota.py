@@ -156,7 +156,7 @@ def test_a_charge_in_a_freed_row_is_not_refunded(worker: Worker, path: Path) -> 
     assert row is not None
     table.words[row + at.ROW_GENERATION] += 1
     table.free(number_of(table, row))
-    # Another key has the row now, and this process has counted in it.
+    # Another key has the row by now, and this process has counted in it.
     heir = quota(limits(path, 0), per="month")
     assert take(heir, NOON, 4)
     assert table.rows_in_use == 1
@@ -240,7 +240,7 @@ def hold_to_the_period(
     quotas = [of(column) for column in range(4)]
     reclaim = Reclaim(limits(path))
     pending: list[list[tuple[float, int]]] = [[] for _ in range(4)]
-    """Of each process what it may have to give back: when it was charged, and how much."""
+    """For each process, the charges that it may refund: time and amount."""
     now = start
     for what, seconds, amount, who in steps:
         now += seconds
@@ -255,7 +255,7 @@ def hold_to_the_period(
                 exact.add(now, amount)
                 pending[who].append((now, amount))
             else:
-                # As soon as it is another day or month, to the second, and not before.
+                # The quota is free again in the next day or month, to the second, and not before.
                 assert exact.period(now + wait) != exact.period(now) == exact.period(now + max(0, wait - 1.001))
         elif what == "refund" and pending[who]:
             charged, back = pending[who].pop()
@@ -319,7 +319,7 @@ def test_a_clock_that_is_set_back_over_midnight_begins_no_day_anew(worker: Worke
     assert take(other, MIDNIGHT - 3000)
     wait = one.retry_after(MIDNIGHT - 3000)
     assert one.left(MIDNIGHT + 1) == 0
-    # Not before what goes on is over.
+    # Not before the running day is over.
     assert MIDNIGHT - 3000 + wait >= MIDNIGHT + DAY
     assert one.left(MIDNIGHT - 3000 + wait) == 5
 
@@ -328,7 +328,7 @@ def test_workers_share_a_day_after_one_read_a_clock_that_was_ahead(worker: Worke
     one, other = quota(worker(0)), quota(worker(1))
     assert take(one, MIDNIGHT - HOUR / 2, 2)
     assert take(other, MIDNIGHT + HOUR / 2, 3)
-    # The clock has been set right. The one has not been asked meanwhile.
+    # The clock has been corrected. The first quota got no request meanwhile.
     assert one.left(MIDNIGHT - HOUR / 2 + 1) == other.left(MIDNIGHT - HOUR / 2 + 1) == 2
     assert take(one, MIDNIGHT - HOUR / 2 + 2)
     assert one.left(MIDNIGHT) == other.left(MIDNIGHT) == 1
@@ -390,19 +390,19 @@ def set_the_clock(path: Path, steps: list[tuple[float, int]], turn: int, step: f
 
 @pytest.fixture
 def full(tmp_path: Path) -> LimitTable:
-    """The table of one of two workers, without a row to give."""
+    """The table of one of two workers. No row is free."""
     table = limits(make(tmp_path, QUOTAS._replace(rows=1, columns=4)), 0)
     claim(table, b"other")
     return table
 
 
 def let_go(table: LimitTable) -> None:
-    """There is a row after all."""
+    """Free a row."""
     table.free(number_of(table, claim(table, b"other")))
 
 
 def count(quota: Quota, now: float) -> int:
-    """Take until it refuses."""
+    """Charge until the quota refuses."""
     taken = 0
     while take(quota, now):
         taken += 1
@@ -439,7 +439,7 @@ def test_local_quota_counts_apply_to_their_own_day(full: LimitTable) -> None:
     assert count(one, MIDNIGHT - 1) == 4
     let_go(full)
     assert one.left(MIDNIGHT + 1) == 9
-    # And a day that was begun alone does not begin anew.
+    # A day counted without a row does not restart.
     assert one.left(MIDNIGHT - 1) == 9
 
 
@@ -459,7 +459,7 @@ def test_local_quota_counts_are_added_to_those_of_the_column(worker: Worker, pat
     row = table.peek(table.make_key(quota_key("requests-day", UTC_ZONE, SUBJECT)))
     assert row is not None
     successors = [quota(worker(column), 20) for column in range(2)]
-    # They do not get the flock in time for their first requests.
+    # The workers get the flock too late for their first requests.
     table.words[row + at.ROW_GENERATION] += 1
     table.words[row + at.ROW_SYNC] += 1
     assert table.file.lock()

@@ -1,4 +1,4 @@
-"""Limits in units that answers state: what a request reserves, what an answer is charged, and which limit is shown."""
+"""Limits in units that answers state: reservations, charges, and the limit shown to the client."""
 
 import pytest
 
@@ -143,7 +143,7 @@ def test_requests_at_once_overrun_a_budget_by_at_most_one_reservation(table: Lim
     for _ in range(10):
         requests = [limits for _ in range(20) if not admit(limits := whole.with_request(prompt), START)[0]]
         for limits in requests:
-            budget.used += 400  # Each answer states what it took, and ends.
+            budget.used += 400  # Each answer states its usage, and ends.
             limits.release()
     assert 1000 <= budget.used <= 1000 + 400
     assert not slots.used

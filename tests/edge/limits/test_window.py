@@ -121,7 +121,7 @@ def hold_to_the_promise(
     cell = width_us(window, layout.cells) / 1e6
     now = start
     log: deque[tuple[float, int]] = deque()
-    # Moments are floats: what is told apart by less than their rounding is not told apart.
+    # Times are floats: differences below their rounding cannot be told apart.
     grain = 1e-6 + start * 2**-50
     for share, cost, column in steps:
         now += share * window
@@ -175,7 +175,7 @@ def retry(path: Path, steps: list[tuple[float, int, int]], rule: Rule, start: fl
 
 @st.composite
 def happenings(draw: st.DrawFn) -> list[tuple[str, int, int]]:
-    """(what, of which worker, how much)."""
+    """Draw events: the kind, the worker's number, and the amount."""
     kind = st.sampled_from(("charge", "charge", "charge", "cells", "cells", "back", "anew", "foreign", "enter", "go"))
     return draw(st.lists(st.tuples(kind, st.integers(0, 3), st.integers(0, 45)), max_size=80))
 
@@ -226,7 +226,7 @@ def happen(path: Path, events: list[tuple[str, int, int]]) -> None:
 
 
 def reference(table: LimitTable, rule: Rule, now: float) -> int:
-    """What stands in the row, word by word."""
+    """Compute the sum from the words in the row, one by one."""
     row = table.peek(table.make_key(rule.key(SUBJECT)))
     if row is None:
         return 0

@@ -20,13 +20,13 @@ class Authority(authority.Authority):
         return cert, key
 
     def trusted(self, alpn: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLContext:
-        """How a client speaks that believes this authority."""
+        """Return the TLS context of a client that trusts this authority."""
         context = ssl.create_default_context(cafile=str(self.file))
         context.set_alpn_protocols(alpn)
         return context
 
     def serving(self, *names: str) -> ssl.SSLContext:
-        """How a server speaks that has a certificate of this authority."""
+        """Return the TLS context of a server with a certificate of this authority."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(*self.issues(*names))
         return context

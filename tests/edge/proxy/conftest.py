@@ -1,4 +1,4 @@
-"""The stage for transcripts, and the loop that their tests run in."""
+"""The stage for transcripts, and the event loop of their tests."""
 
 import inspect
 import os
@@ -21,11 +21,11 @@ from tests.support.transcript import Edge, ok
 
 @pytest.fixture
 def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
-    """An edge that starts when it is first asked for something; what it left behind is checked at the end."""
+    """An edge that starts at its first use. At the end the fixture checks for leftovers."""
     monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 0.02)
-    # Its tables are to outlive no loss of power, and a disk takes longer over fourteen of these than a test does.
+    # The tables need not survive a loss of power, and syncing fourteen of them to disk takes longer than a test.
     monkeypatch.setattr(os, "fsync", lambda fd: None)
-    # A worker goes over all rows of connections when it begins.
+    # A new worker reads all connection rows.
     monkeypatch.setattr(setup, "CONNECTION_ROWS", 64)
     stage = Edge(tmp_path)
     watch_states(stage, monkeypatch, Exchange, exchange_states.TRANSITIONS)
@@ -37,7 +37,7 @@ def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Edge]:
 
 @pytest.fixture
 def answering(edge: Edge) -> Edge:
-    """An edge whose upstream answers by itself."""
+    """An edge whose upstream answers automatically."""
     edge.upstream.answers(lambda request: ok())
     return edge
 
@@ -45,9 +45,9 @@ def answering(edge: Edge) -> Edge:
 def watch_states(
     stage: Edge, monkeypatch: pytest.MonkeyPatch, kind: type, transitions: Mapping[Any, Collection[Any]]
 ) -> None:
-    """Report to the stage, as an error, each state of such objects that must not follow the one before.
+    """Report to the stage, as an error, each state of such an object that must not follow the state before.
 
-    Of the compiled build this cannot be asked: its types stay as they are.
+    The types of the compiled build cannot be changed, so it is not checked.
     """
     if describe_build() == COMPILED:
         return
@@ -63,7 +63,7 @@ def watch_states(
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """Tests that are coroutines run in their edge's loop, which is uvloop's."""
+    """Coroutine tests run in their edge's loop, a uvloop loop."""
     if not inspect.iscoroutinefunction(pyfuncitem.obj):
         return None
     arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}

@@ -1,4 +1,4 @@
-"""What a client is told of an upstream's fault."""
+"""The client's answer to an upstream's fault."""
 
 from tests.edge.proxy.asking import is_problem
 from tests.support.wire import Message

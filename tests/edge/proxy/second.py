@@ -11,7 +11,7 @@ from tests.support.wire import PATIENCE, Wire
 
 
 class Second:
-    """One more worker of the same edge, on the same socket's address."""
+    """A second worker of an edge, on the address of its socket."""
 
     def __init__(self, edge: Edge) -> None:
         self._settings = settings = edge.settings()

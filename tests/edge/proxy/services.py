@@ -1,4 +1,4 @@
-"""Services and endpoints without a socket, and what a choice among them is."""
+"""Services and endpoints without sockets, and the choice between them."""
 
 import random
 from collections import Counter
@@ -28,7 +28,7 @@ def at(host: str, **settings: Any) -> dict[str, Any]:
 
 
 def told(*listing: str) -> list[EndpointAddresses]:
-    """What the supervisor tells: of each endpoint its addresses, those that are down with a minus sign."""
+    """Return the supervisor's message: each endpoint's addresses. A minus sign marks an address that is down."""
     return [
         EndpointAddresses(
             [address.removeprefix("-") for address in addresses.split()],

@@ -10,7 +10,7 @@ from tests.support.transcript import UNLIMITED, Edge, ok
 
 
 def plan(edge: Edge, *limits: dict[str, Any], **besides: Any) -> None:
-    """The tier `basic` has these limits, and credits: five, of which one comes back each minute."""
+    """Give the tier `basic` these limits and five credits. One credit is restored each minute."""
     edge.config["tiers"]["basic"] = {
         "limits": list(limits),
         "burst_credits": {"earn": "1/min", "max": 5},
@@ -50,11 +50,11 @@ async def test_retry_after_is_of_the_limit_if_it_frees_before_credits(edge: Edge
     assert 1 <= int(refused["Retry-After"]) <= 11
     edge.passes_time(int(refused["Retry-After"]))
     assert (await asks(client)).status == 200
-    # How many of the first three the window has let go of by then depends on the cells that they fell into.
+    # The cells of the first three requests decide how many of them have left the window.
     assert edge.used()["burst-credits"] == 1, "none is spent where the limit has room"
 
 
-# ---- what they do not buy
+# ---- limits that credits do not extend
 
 
 async def test_a_limit_of_the_route_is_not_bought_off(edge: Edge) -> None:
@@ -88,7 +88,7 @@ async def test_saved_burst_credits_survive_a_reload(edge: Edge) -> None:
     assert edge.used() == {"basic": 3, "burst-credits": 2}
     plan(edge, {"rate": "3/10min"}, burst_credits={"earn": "2/min", "max": 3}, message="another")
     await edge.reloads()
-    # Two of three are spent, as they were of five.
+    # Two of three credits are spent, as two of five were.
     statuses = [(await asks(client)).status for _ in range(5)]
     assert statuses == [200, 429, 429, 429, 429]
     plan(edge, {"rate": "3/10min"}, burst_credits="off")

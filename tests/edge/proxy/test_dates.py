@@ -42,7 +42,7 @@ def _(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def dates(edge: Edge, *pieces: bytes, to: str = "GET") -> list[str]:
-    """The Date lines of the answer that a client gets where the upstream sends these pieces, one after the other."""
+    """Return the Date lines of the client's answer if the upstream sends these pieces one after the other."""
     client, upstream = await edge.forwards(head(f"{to} /public/ HTTP/1.1", "Host: edge.test"))
     for piece in pieces:
         await upstream.sends(piece)
@@ -103,7 +103,7 @@ async def test_repeated_answer_gets_the_date_of_its_arrival(edge: Edge, monkeypa
 
 async def test_it_is_the_time_of_day(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    before = int(time()) - 1  # What the edge knows of the time may be half a second old.
+    before = int(time()) - 1  # The edge's clock may be half a second behind.
     (date,) = await dates(edge, ok())
     assert before <= parsedate_to_datetime(date).timestamp() <= time()
 

@@ -28,7 +28,7 @@ def counted(edge: Edge) -> Counter[str]:
 
 
 def list_expected(answer: dict[str, Any]) -> Counter[str]:
-    """The counts of an answer; of the results of a batch those of all lines, as each is an answer."""
+    """Return the expected counts of an answer. For a file of batch results, add up the counts of its lines."""
     if find_results(answer["method"].encode(), answer["path"].encode()) is None:
         return Counter({count: number or 0 for count, number in answer["counts"].items()})
     counts = Counter[str]()
@@ -39,7 +39,7 @@ def list_expected(answer: dict[str, Any]) -> Counter[str]:
 
 
 def build_path(answer: dict[str, Any]) -> str:
-    """The path of a request. The file of results is that of another batch than the recorded one, which has counted."""
+    """Return the path of a request. A file of results gets another id, because the recorded batch has been counted."""
     return f"/v1{answer['path'].replace('/files/file-', '/files/file-of-another-')}"
 
 

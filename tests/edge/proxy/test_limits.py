@@ -161,7 +161,7 @@ async def test_ratelimit_fields_replace_the_upstreams_on_every_kind_of_response(
     answer = await asks(client)
     assert left(answer)[:2] == ("basic", 59)
     assert answer["X-Other"] == "1"
-    # Where the edge has no policy, theirs are for the client to see.
+    # Without a policy of the edge, the client sees the upstream's fields.
     free = await asks(client, key=UNLIMITED)
     assert free["RateLimit"] == '"theirs";r=1;t=1'
     assert free["RateLimit-Policy"] == '"theirs";q=1;w=1'
@@ -192,7 +192,7 @@ async def test_legacy_fields_of_the_upstream_are_replaced(edge: Edge, answered: 
     old = [(name, value) for name, value in answer.fields if name.lower().startswith("x-ratelimit-")]
     assert [name for name, _ in old] == ["X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"]
     assert (old[0][1], answer["X-Other"]) == ("60", "1")
-    # Where the edge has no policy, theirs are for the client to see.
+    # Without a policy of the edge, the client sees the upstream's fields.
     assert (await asks(client, key=UNLIMITED))["x-ratelimit-remaining"] == "6"
 
 

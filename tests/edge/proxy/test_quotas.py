@@ -1,4 +1,4 @@
-"""Quotas of the calendar: what is included in a day or a month, what happens above, and what does not count."""
+"""Calendar quotas: the included usage of a day or a month, usage above it, and requests that do not count."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -83,7 +83,7 @@ async def test_a_day_begins_at_midnight_of_its_time_zone(answering: Edge) -> Non
     answer = await asks(client)
     assert int(answer["Retry-After"]) == pytest.approx(1800, abs=5)
     answering.passes_time(int(answer["Retry-After"]))
-    # The day on which clocks are set forward there has 23 hours.
+    # The day of the change to summer time has 23 hours there.
     assert (await asks(client)).status == 200
     answer = await asks(client)
     assert int(answer["Retry-After"]) == pytest.approx(23 * 3600, abs=5)

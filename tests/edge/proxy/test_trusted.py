@@ -33,7 +33,7 @@ async def test_the_proxys_request_id_is_in_errors_too(edge: Edge) -> None:
 
 
 async def test_each_request_of_a_connection_is_its_own_clients(edge: Edge) -> None:
-    """A proxy sends many clients' requests over one connection, often with the same fields otherwise."""
+    """A proxy sends many clients' requests over one connection, often with equal other fields."""
     edge.upstream.answers(lambda request: ok(request["X-Forwarded-For"].encode()))
     client = await edge.client()
     for name in ("192.0.2.1", "192.0.2.2", None, "192.0.2.1"):
@@ -52,7 +52,7 @@ async def test_the_guard_counts_the_client_and_not_the_proxy(edge: Edge) -> None
     one, other = "X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.2"
     assert [await asks(one) for _ in range(3)] == [200, 200, 429]
     assert [await asks(other) for _ in range(3)] == [200, 200, 429]
-    # What a client wrote itself stands further left, and buys it nothing.
+    # A client's own entries are further left, so they have no effect.
     assert await asks("X-Forwarded-For: 198.51.100.1, 192.0.2.1") == 429
     # All that an access network gives one customer is one.
     assert await asks("X-Forwarded-For: 2001:db8::1") == 200
@@ -61,7 +61,7 @@ async def test_the_guard_counts_the_client_and_not_the_proxy(edge: Edge) -> None
 
 
 async def test_the_memory_of_heads_does_not_mix_trusted_and_other_peers(edge: Edge) -> None:
-    """The same bytes mean one thing from a proxy and another from anybody else."""
+    """Equal bytes have one meaning from a proxy and another from other peers."""
     edge.config["trusted_proxies"] = ["127.0.0.2/32"]
     edge.upstream.answers(lambda request: ok(request["X-Forwarded-For"].encode()))
     asked = get("/public/", "X-Forwarded-For: 192.0.2.1")

@@ -24,7 +24,7 @@ class TlsWire(Wire):
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side, name, session)
 
     async def shakes_hands(self) -> None:
-        """The handshake. Raises ssl.SSLError, or ConnectionError, where it comes to nothing."""
+        """Perform the handshake. Raises ssl.SSLError or ConnectionError if it fails."""
         while True:
             try:
                 self.tls.do_handshake()
@@ -99,7 +99,7 @@ class TlsWire(Wire):
             await self._feeds()
 
     def _decrypts(self) -> bool:
-        """Decrypt what is there; True where the other side has said its last word."""
+        """Decrypt the received bytes. Return True if the other side has sent close_notify."""
         try:
             while data := self.tls.read(1 << 14):
                 self._held += data

@@ -57,7 +57,7 @@ class Process:
         )
 
     async def hears(self) -> ToSupervisor:
-        """What it says next, but for signs of life."""
+        """Return its next message. Signs of life are skipped."""
         async with asyncio.timeout(30):
             while isinstance(message := await self.channel.receive(), Alive):
                 pass
@@ -80,7 +80,7 @@ class Process:
         return status
 
     def ends(self) -> tuple[int, str]:
-        """(exit code, what it wrote) once it has ended, which it must soon."""
+        """Wait for its end. Return the exit code and the output."""
         return self.process.wait(20.0), self.process.output
 
     def close(self) -> None:

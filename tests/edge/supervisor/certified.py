@@ -9,7 +9,7 @@ from loadtest.testbed.authority import Pair
 
 
 def serving(pair: Pair, client_ca: Path | None = None) -> ssl.SSLContext:
-    """What a server of TLS is made of."""
+    """Return the TLS context of a server."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*pair)
     if client_ca is not None:

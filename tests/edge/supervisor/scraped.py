@@ -7,7 +7,7 @@ from edgeproxy.edge.supervisor.exposition import Series, render_metrics
 
 
 def families(*series: Series, text: str | None = None) -> dict[str, Metric]:
-    """What Prometheus reads in `text`, or in that of these series, by the names of metrics.METRICS."""
+    """Parse `text`, or the rendered text of these series, as Prometheus does. Return the metrics by name."""
     read = text_string_to_metric_families(render_metrics(series)[0].decode() if text is None else text)
     return {f"{one.name}_total" if one.type == "counter" else one.name: one for one in read}
 

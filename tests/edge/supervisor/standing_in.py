@@ -1,4 +1,4 @@
-"""Workers of which each is a stand-in, run as a supervisor runs them."""
+"""Workers that are stand-ins, run the way a supervisor runs them."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def start(behaviour: str = "serves", number: int = 1) -> Start:
-    """What a stand-in begins with."""
+    """Return the start message of a stand-in."""
     return Start(number, behaviour.encode(), state="", tables_dir=None, token=1, orphan_deadline=0.0)
 
 
@@ -37,7 +37,7 @@ def run(
     silence: float = 60.0,
     patient: Callable[[], bool] = lambda: False,
 ) -> list[int]:
-    """Play `scene` with a started workers, drain it; the exit codes of those that the drain found alive."""
+    """Play `scene` with started workers, then drain them. Return the exit codes of the workers that were alive."""
 
     async def play() -> list[int]:
         listening = sockets.bind_all([Address("127.0.0.1", 0), Address("127.0.0.1", 0)])

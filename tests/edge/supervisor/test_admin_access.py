@@ -1,4 +1,4 @@
-"""Who may ask at the address of the admin listener."""
+"""Access to the admin listener by address."""
 
 import hashlib
 

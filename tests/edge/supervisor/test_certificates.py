@@ -55,7 +55,7 @@ class Watched:
 
 
 def why(logs: list[Any]) -> list[str]:
-    """What was said of files that cannot be used."""
+    """Return the reasons in the logs for unusable files."""
     return [line["why"] for line in logs if "why" in line]
 
 
@@ -132,7 +132,7 @@ def test_missing_or_broken_files_keep_the_certificate_in_use(authority: Authorit
         pair.cert.write_bytes(content[:100])
         assert not watched.check()
         pair.cert.write_bytes(content)
-        assert watched.check()  # it is another file, with the same in it
+        assert watched.check()  # it is another file with equal content
         assert not watched.check()
     assert [line.partition(", ")[0] for line in why(logs)] == [
         f"{pair.cert} cannot be read: No such file or directory",

@@ -1,4 +1,4 @@
-"""What the service manager hears, over sockets as it opens them."""
+"""Messages to the service manager, over sockets made as systemd makes them."""
 
 import os
 import signal

@@ -101,7 +101,7 @@ class Room:
         return list_policies(self.store.limits, self.settings, who, self.now)
 
     def line(self, customer: str, name: str, **of: Any) -> Policy:
-        """Return the only line with this name and these members, such as its route or key."""
+        """Return the only line with this name and these members, for example its route or key."""
         (found,) = (
             line
             for line in self.limit_report(customer)

@@ -1,4 +1,4 @@
-"""What a supervisor reports of traffic: the growth of workers' metrics, minute by minute, each minute once."""
+"""A supervisor's traffic reports: the growth of the workers' metrics in each minute, reported once."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""What workers, dashboards and operators are told of upstreams, as names and health change."""
+"""Messages about upstreams to workers, dashboards and operators, as names and health change."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ Told = list[dict[str, Any]]
 
 
 class World:
-    """What names stand for, and how addresses are, as a test says; what was told."""
+    """The name resolution and health chosen by a test, and the messages sent."""
 
     def __init__(self) -> None:
         self.names: dict[str, list[str]] = {}
@@ -42,7 +42,7 @@ class World:
         await turned(lambda: who not in self.silent, f"{who} answers")
 
     def last(self, upstream: str = "api") -> list[tuple[list[str], list[str]]]:
-        """Of the newest message: each endpoint's URL, addresses, and those that are up."""
+        """Return each endpoint's URL, addresses and healthy addresses in the newest message."""
         assert isinstance(self.told[-1], SetEndpoints)
         return [(one.addresses, one.up) for one in self.told[-1].services[upstream]]
 

@@ -1,4 +1,4 @@
-"""What is known of workers as processes: stand-ins in their places, and what the kernel says of them."""
+"""The state of worker processes: stand-ins replace the workers, and the kernel reports on them."""
 
 import os
 import resource

@@ -1,4 +1,4 @@
-"""What the ledger has counted of quotas, as a worker finds it."""
+"""The ledger's counts of quotas, as a worker reads them."""
 
 from datetime import UTC, datetime
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What an edge says of itself beside a batch: read as it was written, and never in the way."""
+"""An edge's description of itself beside a batch: it is read back unchanged, and never blocks a batch."""
 
 import pytest
 

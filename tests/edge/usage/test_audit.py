@@ -27,7 +27,7 @@ def spool(tmp_path: Path) -> Spool:
 
 
 def problems(spool: Spool) -> list[str]:
-    """What is wrong, without the places."""
+    """Return the problems of a spool, without their places."""
     (path,) = list_segments(spool.folder)
     found = verify_spool(spool.folder, "edge-1", 0).problems
     assert all(one.startswith(f"{path}:") for one in found)

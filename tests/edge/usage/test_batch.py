@@ -141,7 +141,7 @@ anything = st.recursive(
 
 
 def outcome(content):
-    """The batch that these bytes are, or what is wrong with them."""
+    """Return the batch parsed from these bytes, or their problems."""
     try:
         return parse_batch(content)
     except InvalidBatchError as bad:
@@ -173,7 +173,7 @@ def test_a_flipped_bit_is_a_batch_or_bad(batch, data):
 
 
 def changed(**fields):
-    """The bytes of BATCH with these fields, and without those that are None."""
+    """Return the bytes of BATCH with these fields. A field of None is removed."""
     tree = orjson.loads(format_batch(BATCH)) | fields
     return orjson.dumps({name: value for name, value in tree.items() if value is not None})
 

@@ -50,7 +50,7 @@ class Edge:
         return get_chain_folder(self.state, residency) / "spool"
 
     def sealed(self) -> Counter[Name]:
-        """What the batches of both chains come to, as the tables name it."""
+        """Return the sums of both chains' batches, by the names in the tables."""
         found = sums(self.spool(""))
         for (customer, meter, route), value in sums(self.spool("us")).items():
             found[f"us:{customer}", meter, route] += value

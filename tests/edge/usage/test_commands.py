@@ -43,7 +43,7 @@ class Edge:
         return sealer.identity.id
 
     def moved(self) -> None:
-        """The directory is now a copy of what it was."""
+        """Replace the directory with a copy of itself."""
         copy = self.state.with_name("copy")
         shutil.copytree(self.state, copy)
         shutil.rmtree(self.state)
@@ -197,7 +197,7 @@ def test_damage_is_given_up_though_the_edge_runs(edge: Edge) -> None:
         assert (result.exit_code, "discarded.json is damaged" in result.stderr) == (1, True)
     result = edge.spool("ls")
     assert (result.exit_code, "discarded.json is damaged" in result.stderr) == (0, True)
-    # What was acknowledged may be gone, what was not may not.
+    # Acknowledged batches may be missing, others may not.
     spool = Spool.open(folder, sealed=8)
     acknowledge(spool, 1)
     spool.close()

@@ -23,7 +23,7 @@ ACME = ("acme", "requests", "v1")
 
 
 class Home:
-    """A state directory and one for its tables, which may be the same."""
+    """A state directory, and a directory for its tables. Both may be one directory."""
 
     def __init__(self, state: Path, folder: Path) -> None:
         self.state = state
@@ -200,7 +200,7 @@ def test_an_identity_that_cannot_be_understood_is_told_of(tmp_path: Path, conten
 
 
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> bool:
-    """Whether `act` was killed at this step: before its nth renaming or removal."""
+    """Return whether `act` was killed at this step: before its nth renaming or removal."""
     left = step
     with monkeypatch.context() as patched:
         for module, function in ((os, "rename"), (os, "replace"), (os, "unlink"), (shutil, "rmtree")):

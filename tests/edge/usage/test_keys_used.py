@@ -12,7 +12,7 @@ def digest(number: int) -> bytes:
 
 
 def told(keys: KeysUsed) -> list[str]:
-    """What goes with the next batch, which the collector hears."""
+    """Return the keys that go with the next batch, and acknowledge them."""
     fields = keys.format_fields()
     keys.acknowledge()
     return parse_field(fields.get(FIELD))[1]
@@ -23,7 +23,7 @@ def test_each_key_is_told_once_a_day() -> None:
     assert keys.format_fields() == {}
     keys.record([digest(1), digest(2)], 5 * DAY + 7)
     assert parse_field(keys.format_fields()[FIELD]) == (5 * DAY, [digest(1).hex(), digest(2).hex()])
-    keys.record([digest(2), digest(3)], 5 * DAY + 8)  # While what is under way has no answer.
+    keys.record([digest(2), digest(3)], 5 * DAY + 8)  # This happens while a batch is unacknowledged.
     assert len(parse_field(keys.format_fields()[FIELD])[1]) == 3
     assert len(told(keys)) == 3
     keys.record([digest(1)], 6 * DAY - 1)

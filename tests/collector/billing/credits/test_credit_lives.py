@@ -1,6 +1,6 @@
-"""Random credits that expire, usage that arrives late and usage that is taken back.
+"""Random credits that expire, late usage, and usage that is taken back.
 
-In the end all is as if only the usage that remains had been used, in its hour.
+At the end, only the remaining usage counts, each in its own hour.
 """
 
 import random
@@ -24,7 +24,7 @@ LIVES = 40
 
 
 class Gift(NamedTuple):
-    """Credits until the beginning of an hour; None: for ever."""
+    """Credits until the start of an hour, or for ever if None."""
 
     amount: int
     until: int | None
@@ -148,7 +148,7 @@ async def play(database: Database, lives: list[CreditLife], patch: pytest.Monkey
 
 
 async def fetch_sums(database: Database) -> dict[str, dict[str, int]]:
-    """What each account comes to, by customer."""
+    """Return each customer's sum in each account."""
     total = sa.cast(sa.func.sum(credit_entries.c.amount), sa.BigInteger)
     joined = sa.join(credit_transactions, credit_entries, credit_entries.c.seq == credit_transactions.c.seq)
     columns = (credit_transactions.c.customer, credit_entries.c.account)

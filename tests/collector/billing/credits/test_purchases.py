@@ -1,4 +1,4 @@
-"""What the payment service tells of purchases is booked once, in whatever order it comes."""
+"""The payment service's events about purchases are booked once, in any order."""
 
 import asyncio
 from typing import Any

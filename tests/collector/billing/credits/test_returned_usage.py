@@ -240,7 +240,7 @@ def test_reversal_by_an_operator_follows_moved_usage(database: str, monkeypatch:
 
 @pytest.mark.both_databases
 def test_corrections_of_other_meters_and_hours_return_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The ledger has less than the journal for another reason, such as deleted minutes."""
+    """The ledger has less than the journal for another reason, for example deleted minutes."""
 
     async def work(shop: Shop) -> None:
         await shop.buy("p", 1000)
@@ -297,7 +297,7 @@ def test_overdraft_belongs_to_the_latest_usage_and_grants_paid_the_usage_before_
         {OVERDRAFT: 5, "g": 40, "h": 25},
         {OVERDRAFT: 20},
     ]
-    # A grant that got back what the overdraft had been has an amount below zero.
+    # A grant that got back a former overdraft has a negative amount.
     refunded = [PaidUse("a", 0, 1, {OVERDRAFT: 50, "g": -20})]
     (use,) = returned_usage.attribute_uses(refunded, grants, {"g": 2, "h": 4}, Debts(0, {"g": 45}))
     assert use.payers == {OVERDRAFT: 0, "g": 30}

@@ -1,4 +1,4 @@
-"""Who does not pay: served during the payment grace, paused with 402 after it, released once all is paid."""
+"""A customer that does not pay is served during the payment grace, then paused with 402, then released by a payment."""
 
 import asyncio
 from typing import Any
@@ -32,7 +32,7 @@ SETTINGS = CollectorSettings.model_construct(
 
 
 async def add(connection: AsyncConnection, name: str, closed: int | None, total: int = 500, **more: Any) -> None:
-    """A customer, with an open invoice where one was closed so many seconds ago."""
+    """Add a customer, with an open invoice if `closed` says how many seconds ago it was closed."""
     settings = orjson.dumps({"tier": "basic", **more}).decode()
     row = {"id": name, "name": name, "tier": "basic", "settings": settings, "metadata": "{}"}
     await connection.execute(sa.insert(customers), [{**row, "created_at": 1, "version": 1}])
@@ -46,7 +46,7 @@ async def add(connection: AsyncConnection, name: str, closed: int | None, total:
 
 
 async def refused(connection: AsyncConnection) -> list[str]:
-    """Whom edges refuse with 402."""
+    """Return the customers that edges refuse with 402."""
     names = (await connection.execute(sa.select(customers.c.name).order_by(customers.c.name))).scalars().all()
     pauses = [orjson.loads(line)["customer"].get("paused") for line in await documents.fetch_lines(connection, names)]
     return [name for name, paused in zip(names, pauses, strict=True) if paused and paused.get("status") == 402]
@@ -61,7 +61,8 @@ def test_after_the_grace_402_and_released_once_all_is_paid(database: str) -> Non
             await add(connection, "pays", None)
             await add(connection, "waits", 7 * DAY - 1)
             await add(connection, "late", 7 * DAY)
-            await add(connection, "elsewhere", 30 * DAY, tier="gone")  # Cannot be changed, and is in nobody's way.
+            # It cannot be changed, and must not block the others.
+            await add(connection, "elsewhere", 30 * DAY, tier="gone")
             await add(connection, "nothing", 30 * DAY, total=0)
             await add(connection, "banned", 30 * DAY, paused={"why": "Abuse.", "status": 403})
             assert await dunning.pause_and_release(connection, SETTINGS, NOW, ["waits", "pays"]) == ([], [])

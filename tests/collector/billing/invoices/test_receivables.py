@@ -1,4 +1,4 @@
-"""What customers owe is summed up by currency, and what was due a day ago or earlier apart."""
+"""Customers' debts are summed by currency. Debts due for a day or longer have a separate sum."""
 
 import sqlalchemy as sa
 
@@ -11,7 +11,7 @@ from tests.support.credited import run
 
 NOW = 1_795_000_000
 BIG = 2**62
-"""An amount of which PostgreSQL's sum is no bigint any more, until it is cast."""
+"""An amount whose sum in PostgreSQL exceeds bigint unless it is cast."""
 
 
 def test_open_invoices_are_summed_by_currency(database: str) -> None:

@@ -1,4 +1,4 @@
-"""The breaker by money: a leaked key has an alert within two looks, and a pause only where that is configured."""
+"""The spend breaker: a leaked key raises an alert within two checks, and pauses its customer only if configured."""
 
 import asyncio
 from pathlib import Path
@@ -31,7 +31,7 @@ async def fetch_pause(of: Sold, name: str) -> Any:
 
 
 async def fill(of: Sold) -> None:
-    """Customers of whom each executes some agents an hour, at 10 cents each above what is included."""
+    """Customers that run some agents in each hour, at 10 cents each above the included ones."""
     for name in ("steady", "leaked", "new", "small", "free"):
         await of.customer(name, "free" if name == "free" else "standard", now=JANUARY)
     async with of.database.writing() as connection:
@@ -55,7 +55,7 @@ def test_spending_of_many_times_what_is_usual_raises_an_alert_at_the_second_look
             breaker = SpendBreaker(of.database, lambda: of.known)
             await spend(of, at=NOON + 60)
             assert await breaker.step(NOON + 300) == [], "one look may be half an hour's burst"
-            # $6 beside $1 usually; of the new one $8 beside what an hour of its plan includes, $1.07.
+            # $6 against a usual $1. For the new customer $8 against $1.07, the amount included in an hour of its plan.
             assert sorted(await breaker.step(NOON + 600)) == ["leaked", "new"]
             assert await breaker.step(NOON + 900) == []
             assert sorted(await fetch_kinds(of)) == [("spend_spike", "leaked"), ("spend_spike", "new")]

@@ -1,4 +1,4 @@
-"""What is booked of credits: each transaction balances, nobody gets back more than was paid or used."""
+"""Bookings of credits: each transaction balances, and no refund exceeds the payment or the usage."""
 
 from collections.abc import Sequence
 from typing import get_args
@@ -202,7 +202,8 @@ def test_tax_goes_back_with_its_purchase_to_the_cent() -> None:
 
 
 def test_tax_goes_back_in_units_that_can_be_paid() -> None:
-    grant = Grant("p", 10_000 * CENT, paid=10_000 * CENT, tax=770 * CENT)  # 10 KWD, of which 10 fils can be paid.
+    # 10 KWD; the smallest payable unit is 10 fils.
+    grant = Grant("p", 10_000 * CENT, paid=10_000 * CENT, tax=770 * CENT)
     tax = 0
     for part in (330, 3330, 6340):
         held = sums(postings.refund_entries(grant, part * CENT, 10))
@@ -236,7 +237,7 @@ STEPS = st.lists(st.tuples(ACTS, st.integers(1, 60), st.integers(0, 3), st.sampl
 
 @given(STEPS)
 def test_whatever_happens_in_whatever_order(steps: list[tuple[str, int, int, int | None]]) -> None:
-    """An independent sum of what came and went is the balance; of no purchase more goes back than was paid for it."""
+    """An independent sum of all movements equals the balance. No purchase refunds more than its price."""
     balance = CreditBalance()
     consumed: list[tuple[tuple[JournalEntry, ...], list[JournalEntry]]] = []
     held: list[tuple[str, tuple[JournalEntry, ...]]] = []

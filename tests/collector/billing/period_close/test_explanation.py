@@ -1,4 +1,4 @@
-"""Why a line has its amount: what is explained comes to each line, whatever was used, changed, or came late."""
+"""The explanation of a line adds up to its amount, for any usage, changes and late usage."""
 
 import asyncio
 import random
@@ -32,7 +32,7 @@ def test_what_is_explained_comes_to_each_line(
                 if month == JANUARY:
                     await of.change(name, "enterprise", now=CHANGED)
                 for _ in range(20):
-                    minute = drawn.randrange(JANUARY, month + 28 * 86400)  # Late, where it is of a month before.
+                    minute = drawn.randrange(JANUARY, month + 28 * 86400)  # A minute of an earlier month is late usage.
                     await of.use(name, {meter: drawn.randrange(1, 3_000_000) for meter in METERS}, at=minute)
                 await closing.step(close)
                 await closing.step(close + FREEZE)

@@ -103,7 +103,10 @@ LINE = "lines[0][amount]=500&lines[0][description]=by+hand"
 
 @asynccontextmanager
 async def metered_january(folder: Path, sandbox: Sandbox) -> AsyncIterator[Era]:
-    """The first seconds of February, with Stripe's draft of what a customer used in January, which nobody has found."""
+    """Play until the first seconds of February. Stripe has a draft of the customer's January usage.
+
+    The collector has not seen this draft.
+    """
     async with era(folder, put_tables(f"sqlite:///{folder}/ledger.db"), sandbox, JANUARY) as of:
         await of.of.customer("acme", "enterprise", now=JANUARY)
         await of.of.use("acme", {"api_calls": 7}, at=JANUARY + 600)
@@ -116,7 +119,7 @@ async def metered_january(folder: Path, sandbox: Sandbox) -> AsyncIterator[Era]:
 def test_a_draft_that_stripe_has_made_by_its_meters_is_replaced_too(
     new_sandbox: Sandbox, tmp_path: Path, change: str
 ) -> None:
-    """Nothing has reported what a person did with it."""
+    """No webhook reports the person's change of the draft."""
 
     async def work() -> None:
         async with metered_january(tmp_path, new_sandbox) as of:
@@ -202,7 +205,7 @@ def test_a_draft_that_is_finalized_with_an_amount_holds_ours_until_a_person_deci
 def test_a_draft_that_is_finalized_with_an_amount_is_booked_with_that_amount(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, is_reported: bool
 ) -> None:
-    """What our lines have beside is less revenue, and no tax."""
+    """The difference from our lines is booked as revenue, not as tax."""
     name = f"{database.partition(':')[0]}-booked-{is_reported}"
 
     async def work() -> None:
@@ -244,7 +247,7 @@ async def sum_accounts(of: Sold) -> dict[str, int]:
 
 
 async def sync_balance(of: Sold) -> None:
-    """Book what has moved the balance at Stripe."""
+    """Book the movements of the balance at Stripe."""
     assert of.known.billing is not None
     stripe = Stripe(of.known.billing.stripe, KEY)
     try:

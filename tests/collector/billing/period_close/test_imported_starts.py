@@ -1,4 +1,4 @@
-"""What becomes of an imported subscription when its time has come, by Stripe's own."""
+"""The outcome of an imported subscription at its start time, by the state of Stripe's subscription."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import pytest
 from edgeproxy.collector.billing.period_close.imported_starts import StartStep, decide_start
 
 BEGINS = 1_800_000_000
-"""A whole minute, in which the period at Stripe ended."""
+"""The end of the period at Stripe, a whole minute."""
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_what_is_marked_here_is_so_at_stripe_once_and_in_the_books(
                 await mark(of, name, invoices.SETTLING)
             for name in ("fails", "recovers"):
                 await mark(of, name, invoices.WRITING_OFF)
-            # What Stripe reports of before changes nothing, and the customer may have paid by card meanwhile.
+            # Earlier reports of Stripe change nothing, and the customer may have paid by card meanwhile.
             (open_,) = await asyncio.to_thread(at_stripe, stripe_sandbox, names["transfers"])
             await write(of.database, stripe_reports.apply_stripe_invoice, open_)
             (other,) = await asyncio.to_thread(at_stripe, stripe_sandbox, names["card-first"])
@@ -84,7 +84,8 @@ def test_what_is_marked_here_is_so_at_stripe_once_and_in_the_books(
             while await bookings.book_invoices(of.database):
                 pass
             await read(of.database, verify_journal)
-            # Of five, three came by transfer, of which half of one went back; one by card; and one is lost.
+            # Three of the five were paid by transfer, and half of one of them was refunded. One was paid by card, one
+            # is lost.
             booked = await read(of.database, sums)
             assert (booked.pop("bank"), booked.pop("clearing"), booked.pop("bad_debt")) == (24750, 9900, 9900)
             assert booked == {"deferred_fees": -44550}, (

@@ -28,7 +28,7 @@ def test_an_invoice_that_stripe_cannot_mail_is_held_until_the_customer_has_a_con
             assert held["state"] == "held"
             assert "Stripe refuses: Missing email." in str(held["held_why"])
             assert await asyncio.to_thread(at_stripe, sandbox, "unreachable") == []
-            # The operator does what the documentation says.
+            # The operator follows the documentation.
             emails = contacts.Contacts.model_validate({"emails": ["a@example.org"]})
             async with of.database.writing() as connection:
                 await contacts.put_contacts(connection, CALLER, "unreachable", emails)
@@ -38,7 +38,7 @@ def test_an_invoice_that_stripe_cannot_mail_is_held_until_the_customer_has_a_con
             assert (await fetch_invoices(of, "unreachable"))["2027-01-01 start"]["state"] == "open"
             (sent,) = await asyncio.to_thread(at_stripe, sandbox, "unreachable")
             assert (sent["customer_email"], sent["total"]) == ("a@example.org", 9900)
-            # Reminders of what is open go to who is there now, not only with the next invoice.
+            # Reminders of open invoices go to the current contacts at once, not only from the next invoice on.
             both = contacts.Contacts.model_validate({"emails": ["a@example.org", "b@example.org"]})
             async with of.database.writing() as connection:
                 await contacts.put_contacts(connection, CALLER, "unreachable", both)

@@ -41,7 +41,7 @@ def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def set_card(sandbox: Sandbox, name: str, card: str) -> None:
-    """Have a customer enter a card at Stripe, which is charged from now on."""
+    """Have a customer enter a card at Stripe. Stripe charges this card from now on."""
 
     async def enter(client: Any) -> None:
         everybody = await client.v1.customers.list_async({"limit": 100})
@@ -61,14 +61,14 @@ async def tries(of: Sold) -> list[tuple[str, int, int | None]]:
 
 
 async def failures(of: Sold) -> list[Any]:
-    """The alerts of declined payments."""
+    """Return the alerts of declined payments."""
     statement = sa.select(alerts).where(alerts.c.kind == "payment_failed").order_by(alerts.c.id)
     async with of.database.reading() as connection:
         return list(await connection.execute(statement))
 
 
 async def pay_by_page(sandbox: Sandbox, of: Sold, name: str, invoice: str) -> None:
-    """Have a customer pay an invoice by its page at Stripe."""
+    """Have a customer pay an invoice on its page at Stripe."""
     number = (await fetch_invoices(of, name))[invoice]["stripe_id"]
     await asyncio.to_thread(sandbox.call, "POST", f"/v1/invoices/{number}/pay", f"payment_method={GOOD}")
 
@@ -76,8 +76,10 @@ async def pay_by_page(sandbox: Sandbox, of: Sold, name: str, invoice: str) -> No
 async def close_declined(
     sandbox: Sandbox, of: Sold, closing: PeriodCloseJob, name: str, *, invoices: int = 1, card: str = DECLINED
 ) -> list[int]:
-    """Have a customer's card declined for so many invoices; return the times of the declines. The first invoice was
-    mailed, before there was a card, and is paid."""
+    """Decline a customer's card for this number of invoices. Return the times of the declines.
+
+    The first invoice was mailed before the customer had a card, and is paid.
+    """
     await of.customer(name, "standard", now=JANUARY)
     await closing.step(JANUARY + 5)
     await pay_by_page(sandbox, of, name, "2027-01-01 start")
@@ -165,7 +167,7 @@ def test_a_try_whose_result_is_lost_counts_once_and_none_is_made_while_charging_
             answer = await super().call(call_name, *ids, key=key, **params)
             if call_name == "v1.invoices.retrieve" and params.get("expand") and ids[0] not in lost:
                 lost.add(ids[0])
-                raise Killed  # The card is declined, and nobody hears of it.
+                raise Killed  # The card is declined, but the collector dies before it reads the answer.
             return answer
 
     async def work() -> None:
@@ -248,7 +250,8 @@ def test_a_debit_that_fails_after_an_update_from_before_is_a_decline_too(
     async def work() -> None:
         async with sold(tmp_path, sqlite_database, own_sandbox.url) as (of, closing):
             await close_declined(own_sandbox, of, closing, "updated", card=RETURNED)
-            async with of.database.writing() as connection:  # As it was closed by a version that knew of no debits.
+            # As if a version that recorded no debits had closed this invoice.
+            async with of.database.writing() as connection:
                 await connection.execute(sa.delete(dunning_table))
             await asyncio.to_thread(own_sandbox.advance, 4 * DAY + 60)
             await apply_stripe_events(of)
@@ -268,9 +271,9 @@ def test_mailed_invoices_are_charged_when_they_are_due_to_the_card_that_came_mea
         async with sold(tmp_path, database, stripe_sandbox.url) as (of, closing):
             await of.customer(name, "standard", now=JANUARY)
             await closing.step(JANUARY + 5)
-            await closing.step(FEBRUARY)  # Another invoice is a draft that is to be mailed.
+            await closing.step(FEBRUARY)  # The new draft will be mailed.
             await apply_stripe_events(of)
-            async with of.database.writing() as connection:  # The sandbox has today's date on them.
+            async with of.database.writing() as connection:  # The sandbox stamps them with today's date.
                 await connection.execute(sa.update(invoices).values(issued_at=JANUARY, due_at=due))
             await asyncio.to_thread(set_card, stripe_sandbox, name, DECLINED)
             await apply_stripe_events(of)

@@ -1,4 +1,4 @@
-"""What the next invoice comes to by the end of its period, by the days that are over."""
+"""The expected total of the next invoice, projected from the finished days of its period."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is billed of a meter that is read and not added up."""
+"""Billing of meters that are read instead of summed."""
 
 import asyncio
 import random
@@ -38,7 +38,7 @@ def january(day: int, hour: int = 0) -> int:
 
 
 def test_a_period_of_which_a_part_was_subscribed_is_read_whole_and_rounded_once(tmp_path: Path) -> None:
-    """Subscribed on the 11th, changed on the 25th: the second plan has all, as it is in force at the end."""
+    """Subscribed on the 11th, changed on the 25th. The second plan gets everything: it is in force at the end."""
     period = period_at(january(1))
     segments = [
         Segment(version, plan(*LEVELS), span, period)
@@ -61,7 +61,7 @@ def test_a_period_of_which_a_part_was_subscribed_is_read_whole_and_rounded_once(
                 for one in segments
             ]
         await database.close()
-        # 8.5 days at 1 and 12.5 days at 2, of 31 days: 1.08, and not what is left of 1.6 without its fraction.
+        # 8.5 days at 1 and 12.5 days at 2, of 31 days: 1.08, and not the remainder of 1.6 after its whole part.
         first, of = (segment.span for segment in segments)
         nothing = {UsageKey(first, "max"): 0, UsageKey(first, "average"): 0}
         assert billed == [nothing, {UsageKey(of, "max"): 2, UsageKey(of, "average"): 1}]

@@ -1,4 +1,4 @@
-"""Places that are held, such as seats, and given back or end by themselves, are invoiced."""
+"""Held places, for example seats, are invoiced. They are returned or expire."""
 
 import asyncio
 from calendar import timegm
@@ -59,7 +59,7 @@ def test_a_month_of_places_comes_to_the_cent(
             await take(of, "ends", at(1, 11), 5 * 86400)
             await take(of, "ends", at(1, 14), 7 * 86400)  # It is kept for longer.
             await give_back(of, "before", at(1, 16, 12))
-            await take(of, "next", at(1, 21))  # In the second in which those before end.
+            await take(of, "next", at(1, 21))  # At the exact second when the earlier places end.
             await take(of, "blink", at(1, 22) + 0.1)
             await give_back(of, "blink", at(1, 22) + 0.9)
             await give_back(of, "next", at(1, 26))

@@ -1,7 +1,7 @@
-"""The random lives of `test_lives.py` without a database: the pure modules decide and rate, many lives a second.
+"""The random lives of `test_lives.py` without a database: the pure modules decide and rate, many lives per second.
 
-Changes, prorations, usage, minimum fees, coupons and standing lines are the product's. Each invoice comes to what the
-second rater says.
+Changes, prorations, usage, minimum fees, coupons and standing lines are the product's. Each invoice must have the
+second rater's total.
 """
 
 import random
@@ -57,14 +57,14 @@ SOLD = load_plans_text(
 
 
 class Draft(NamedTuple):
-    """An invoice whose lines are not written yet."""
+    """An invoice without lines. They are written later."""
 
     closes_at: int
     period: Span
 
 
 class Invoice:
-    """An invoice with its lines, and its twin of the second rater."""
+    """An invoice with its lines, and the second rater's invoice."""
 
     def __init__(self, lines: Sequence[RatedLine], twin: WrittenInvoice) -> None:
         self.lines, self.twin = lines, twin
@@ -89,7 +89,7 @@ class PureLife:
         self._discounts: list[Discount] = []
 
     def play(self) -> None:
-        """Live through all months; raises DifferenceError."""
+        """Play all months. Raises DifferenceError."""
         life = self._life
         self._state = changes.begin_subscription(
             life.plan, self._plans[life.plan], now=self._begun, anchor=None, is_yearly=life.is_yearly, has_trial=True
@@ -198,7 +198,7 @@ class PureLife:
             self._invoice_fees(change.lines)
 
     def _list_lines(self) -> list[RatedLine]:
-        """The lines of all invoices, with the parts that do not stand."""
+        """Return the lines of all invoices, with the parts that do not stand."""
         lines: list[RatedLine] = []
         for invoice in self._invoices:
             share = compute_share_taken_off(invoice.state, invoice.total, invoice.twin.amount_off)
@@ -220,7 +220,7 @@ class PureLife:
         self._write([*lines, *discounts], self._account.write(parts, over, self._count_parts(over)))
 
     def _look_at_threshold(self, now: float) -> None:
-        """Write the invoice of the threshold where it is reached, as `threshold_invoices.py` does."""
+        """Write the invoice of the threshold if it is reached, as `threshold_invoices.py` does."""
         state, last = self._state, self._state.last
         if self._is_over or last.is_trial or state.period.end <= now:
             return
@@ -238,7 +238,7 @@ class PureLife:
             self._write([*lines, *discounts], twin)
 
     def _rate(self, segments: Sequence[Segment], ended: Sequence[Segment]) -> list[RatedLine]:
-        """The lines that come to those invoiced before, without discounts, as `invoice_lines.py` computes them."""
+        """Return the lines that follow earlier invoices, without discounts, as `invoice_lines.py` computes them."""
         all_lines = self._list_lines()
         quantities = {UsageKey(one.span, "calls"): self._count(one.span) for one in ended if not one.is_trial}
         known = {key.segment for key in quantities}
@@ -273,7 +273,7 @@ class PureLife:
             raise DifferenceError(f"{invoice.total} and not {twin.total}: {lines} and not {twin.lines}")
 
     def _settle(self, step: Step) -> None:
-        """Pay an invoice, or take something off it."""
+        """Pay or reduce an invoice."""
         invoice = self._invoices[int(step.invoice * len(self._invoices))]
         twin, left = invoice.twin, invoice.total - invoice.twin.amount_off
         if invoice.total <= 0:

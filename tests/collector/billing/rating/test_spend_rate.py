@@ -1,4 +1,4 @@
-"""What an hour of usage is worth, what is usual for it, and when that is out of the ordinary."""
+"""The cost of an hour of usage, the usual cost, and the threshold of an unusual one."""
 
 import pytest
 

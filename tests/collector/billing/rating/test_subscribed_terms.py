@@ -16,11 +16,11 @@ from tests.support.random_plans import CURRENCIES, choose_currency, draw_terms, 
 Looks = list[dict[str, dict[str, int]]]
 JANUARY = 1_798_761_600
 MONTHS = 24
-"""Months in which a subscription may begin: a leap year is among them."""
+"""The months for the start of a subscription. They include a leap year."""
 
 
 def draw_looks(chance: random.Random, terms: dict[str, Any]) -> Looks:
-    """What was used of the same meters by each of some moments of a period."""
+    """Return random cumulative usage of each meter at some moments of a period."""
     end = draw_usage(chance, terms)
     looks: Looks = [
         {name: {value: chance.randint(0, abs(used)) for value, used in values.items()} for name, values in end.items()}

@@ -1,4 +1,4 @@
-"""The amounts of parts of a period add up to its invoice, and those of groups to the amount of all."""
+"""The amounts of parts of a period add up to its invoice, and the amounts of groups to the total."""
 
 import itertools
 
@@ -63,7 +63,7 @@ def sum_until(segment: Segment, events: list[tuple[int, str, int]], until: int) 
 
 
 def rate_part(segments: list[Segment], events: list[tuple[int, str, int]], part: Span) -> int:
-    """Return what the events of a part cost."""
+    """Return the cost of the events of a part."""
     begun = [segment for segment in segments if segment.span.start < part.end]
     used = [
         SegmentUsage(clip_segment(one, part.end), sum_until(one, events, part.start), sum_until(one, events, part.end))

@@ -1,4 +1,4 @@
-"""A void invoice that a bank pays all the same: the money is nobody's until somebody refunds it at Stripe."""
+"""A bank pays a void invoice: the money belongs to no invoice until a person refunds it at Stripe."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The outbox against Stripe's sums: which days are compared, which pairs, and what a difference comes to."""
+"""The outbox against Stripe's sums: the compared days and pairs, and the result of a difference."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
@@ -110,7 +110,7 @@ def test_each_day_is_compared_once_and_what_is_in_doubt_again(database: str) -> 
         assert stripe.reads == []
         assert await usage.reconcile_days(of, stripe, early + 1, pause=at_once) == 1
         assert await usage.reconcile_days(of, stripe, early + 2, pause=at_once) == 0
-        # The row of which nobody knows whether it was counted was not.
+        # The row with an unknown outcome was not counted.
         assert {row.state for row in await rows_of(of, "acme")} == {RowState.CONFIRMED, unknown}
         assert await usage.reconcile_days(of, stripe, MONDAY + 4 * DAY + 2 * HOUR, pause=at_once) == 3
         assert set(stripe.reads) == {("acme", "tokens", MONDAY), ("cora", "calls", MONDAY + DAY)}

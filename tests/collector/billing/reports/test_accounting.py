@@ -1,4 +1,4 @@
-"""A day of the books balances, is the same bytes each time, and over any days comes to what was booked."""
+"""A day of the books balances and always has identical bytes. The days of a span add up to its bookings."""
 
 import csv
 import io
@@ -115,7 +115,7 @@ def test_days_of_the_books(database: str, monkeypatch: pytest.MonkeyPatch) -> No
                 if account != "deferred_fees":
                     assert abs(totals.get(account, 0) * CENT - amount) <= CENT // 2, account
         assert abs(totals.get("rounding", 0)) <= len(ACCOUNTS)
-        # A collector whose clock is late books nothing in a day that somebody had.
+        # A collector with a slow clock books nothing in an exported day.
         await write(opened, use, "late", 5)
         for day, file in zip(days, files, strict=True):
             async with opened.writing() as connection:

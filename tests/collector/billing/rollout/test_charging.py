@@ -1,4 +1,4 @@
-"""Who is charged, as the file and people say: the kill switch, what it does at edges, and what it waives."""
+"""Charging by file and by operators: the kill switch, its effect at edges, and the usage that it waives."""
 
 import asyncio
 import json
@@ -62,7 +62,7 @@ async def add(connection: AsyncConnection, name: str, **paused: object) -> None:
 
 
 async def paused(connection: AsyncConnection, name: str) -> int | None:
-    """The status with which edges refuse a customer."""
+    """Return the status of the edges' refusals of a customer, or None if they serve it."""
     pause = json.loads(await documents.fetch_line(connection, name))["customer"].get("paused")
     return pause and pause.get("status", 403)
 
@@ -96,7 +96,7 @@ def test_a_stop_serves_who_has_not_paid_and_waives_what_is_used_until_it_ends(da
             await charging.resume_charging(connection, BOSS, "again")
 
     async def once_more(connection: AsyncConnection) -> None:
-        """Within the same minute: the time goes on, as no minute may be in two."""
+        """A stop in the minute of a resumption extends the earlier span, because no minute may belong to two."""
         await charging.stop_charging(connection, BOSS, "x", "y")
         (span,) = await charging.list_waived(connection)
         assert span.end > time.time() + 3600

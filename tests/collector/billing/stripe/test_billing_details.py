@@ -1,4 +1,4 @@
-"""What Stripe has of a customer is written down by events and by changes from our page, whichever comes first."""
+"""Stripe's details of a customer are stored from events and from changes on our page, in any order."""
 
 import sqlalchemy as sa
 
@@ -44,7 +44,7 @@ def test_an_answer_from_before_a_change_is_not_written_down_over_it(database: st
             assert (await apply(event_answer), await find_name()) == (False, "New")
             assert await apply(await StripeObjects(stripe).fetch("customer", customer["id"]))
 
-            # Stripe is asked again where somebody else has changed it there, and the event of that came first.
+            # The collector asks Stripe again if a person changed the details there and that event came first.
             changed = await billing_details.update_stripe_customer(stripe, customer["id"], {"name": "Ours"})
             await stripe.call("v1.customers.update", customer["id"], name="Theirs")
             assert await apply(await StripeObjects(stripe).fetch("customer", customer["id"]))

@@ -1,5 +1,6 @@
-"""Who was made at Stripe by a try whose answer is lost is found, and each customer is read about once, and kept in
-memory until the database knows who it is.
+"""Stripe customers: an attempt without an answer creates no duplicate, and each customer is read only once.
+
+The result stays in memory until the database has the customer's id.
 """
 
 from typing import Any
@@ -20,7 +21,7 @@ NOON = 1_800_000_000
 
 
 class Listing:
-    """Stripe, of which only the list of customers is asked."""
+    """A stub of Stripe that only lists customers."""
 
     def __init__(self) -> None:
         self.customers: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""What Stripe tells: who has signed it, and what it is about."""
+"""Webhook events of Stripe: their signature, and the object that they are about."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ BODY = orjson.dumps(SNAPSHOT)
 
 
 def about(type_: str, **data: Any) -> tuple[bool, str, str]:
-    """Whether an event of a part of a customer is applied, and what it is about."""
+    """Return whether an event about a part of a customer is applied, and its object."""
     event = parse_event_object(SNAPSHOT | {"type": type_, "data": data})
     return event.is_applied, event.object_type, event.object
 

@@ -1,4 +1,4 @@
-"""Who is who at Stripe: nothing is guessed."""
+"""The mapping of Stripe customers to ours: the import never guesses."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is sold, at Stripe: what is missing is made once, what is archived comes back, what differs is told."""
+"""The catalog at Stripe: missing objects are created once, archived ones are restored, differences are reported."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Subscriptions at Stripe follow ours under `collection: meters`, whatever fails or is killed on the way."""
+"""With `collection: meters`, subscriptions at Stripe follow ours, whatever fails or is killed on the way."""
 
 import asyncio
 from calendar import timegm
@@ -41,7 +41,7 @@ FREEZE = 2 * DAY
 
 
 async def through(of: Era, period_end: int) -> None:
-    """The end of a period, and its freeze."""
+    """Move to the end of a period, and to the end of its freeze."""
     await of.to(period_end + 5)
     await of.turns(3)
     await of.to(period_end + FREEZE)
@@ -61,7 +61,7 @@ async def state(of: Era, name: str) -> str:
 
 
 async def unheld(of: Era) -> float:
-    """For how long a draft of Stripe's is not held."""
+    """Return the seconds that Stripe's draft stays without a hold."""
     async with of.of.database.reading() as connection:
         return (await status.fetch_status(connection, of.of.known.billing, of.now())).unheld
 
@@ -74,7 +74,7 @@ async def at_stripe(of: Era, status: str = "all") -> list[dict[str, Any]]:
 
 @pytest.fixture
 def new_sandbox(tmp_path: Path) -> Iterator[Sandbox]:
-    """A sandbox whose time nobody has moved on: Stripe's draft of a month is made when that ends."""
+    """A sandbox with an unchanged clock: Stripe creates the draft of a month when the month ends."""
     with closing(Sandbox(tmp_path / "stripe")) as made:
         yield made.start()
 
@@ -97,7 +97,7 @@ def test_subscriptions_are_begun_changed_and_ended(new_sandbox: Sandbox, tmp_pat
             await of.of.use("stays", {"llm_tokens": 1_200_000}, at=JANUARY + DAY)
             await of.to(JANUARY + 3 * DAY)
             await of.turns(2)
-            # Down when the month is over, up and out at once.
+            # A downgrade takes effect at the end of the month; upgrades and ends take effect at once.
             await of.of.change("falls", "standard", now=of.now())
             await of.of.change("stays", "enterprise", now=of.now())
             assert await state(of, "stays") == "changing"
@@ -118,7 +118,7 @@ def test_subscriptions_are_begun_changed_and_ended(new_sandbox: Sandbox, tmp_pat
             assert (stayed["total"], stayed["state"]) == (49900 + 200, "open")
             await of.of.use("falls", {"llm_tokens": 1_500_000, "seats": 30}, at=FEBRUARY + 5 * DAY)
             await of.of.use("stays", {"llm_tokens": 11_000_000}, at=FEBRUARY + 5 * DAY)
-            await of.of.use("stays", {"llm_tokens": 500_000}, at=JANUARY + DAY)  # Late.
+            await of.of.use("stays", {"llm_tokens": 500_000}, at=JANUARY + DAY)  # Late usage.
             await of.exports.compare_outbox()
             await cancel(of, "falls", "period_end")
             await through(of, MARCH)
@@ -250,7 +250,7 @@ def test_nothing_more_is_sent_once_charging_is_off(own_sandbox: Sandbox, tmp_pat
 def test_a_draft_of_stripes_stays_one_while_charging_is_off(
     new_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
-    """Stripe finalizes it an hour after it has made it, and charges what is on it, unless it is held."""
+    """Stripe finalizes a draft an hour after it creates it, and charges its lines, unless the draft is held."""
 
     async def work() -> None:
         async with era(tmp_path, database, new_sandbox, JANUARY) as of:

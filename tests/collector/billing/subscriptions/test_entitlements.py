@@ -1,4 +1,4 @@
-"""What a plan's caps make of quotas, and when."""
+"""The effect of a plan's caps on quotas, and its time."""
 
 import pytest
 

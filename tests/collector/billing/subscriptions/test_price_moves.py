@@ -1,4 +1,4 @@
-"""Price moves: who is ahead of which, and what is sold when."""
+"""Price moves: the order of versions, and the version on sale at a time."""
 
 import pytest
 

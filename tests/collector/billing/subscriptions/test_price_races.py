@@ -1,5 +1,6 @@
-"""Races of price changes with changes of subscribers and the roll of periods, over several connections. The result is
-that of one order of these changes, and each customer pays once.
+"""Races of price changes with changes of subscribers and the roll of periods, over several connections.
+
+The result equals the result of some order of these changes, and each customer pays once.
 """
 
 import asyncio
@@ -87,7 +88,7 @@ def roll(now: int) -> Act:
 
 
 class Race(NamedTuple):
-    """Changes at the same time, after the changes `before`."""
+    """Concurrent changes, after the changes `before`."""
 
     plan: str
     shared: Sequence[Act]
@@ -115,11 +116,11 @@ RACES = {
 
 
 ORDERS: dict[tuple[str, Sequence[Act]], tuple[object, ...]] = {}
-"""The outcomes of a race's orders, which do not depend on the database."""
+"""The outcomes of a race's orders. They do not depend on the database."""
 
 
 async def attempt(act: Act, of: Sold, name: str) -> None:
-    """Make a change like the API, which tries again if another change has taken its place."""
+    """Make a change like the API, with a retry if another change came first."""
     with suppress(ChangeRejectedError):
         try:
             await act(of, name)
@@ -195,7 +196,7 @@ def test_a_race_comes_to_what_one_order_of_its_changes_comes_to(
             await settle(closing)
             outcomes = {await describe(of, customer): customer for customer in names}
         for order in set(itertools.permutations([*race.shared, *race.own])):
-            if outcomes:  # An order is computed once, and only while an outcome is without one.
+            if outcomes:  # An order is computed once, and only while an outcome lacks an order.
                 if (name, order) not in ORDERS:
                     ORDERS[name, order] = await describe_order(serial, tmp_path, race, order, plans)
                 outcomes.pop(ORDERS[name, order], None)
@@ -218,7 +219,7 @@ INTERLEAVED = {
     "two first changes": ("new", schedule(LATER, FEBRUARY), "FROM price_moves", schedule(DEARER, MARCH)),
     "the same change twice": ("twice", schedule(DEARER, FEBRUARY), "INSERT INTO", schedule(DEARER, FEBRUARY)),
 }
-"""Races of two changes on PostgreSQL: the first one stops behind a statement until the second one is done or waits."""
+"""Races of two changes on PostgreSQL: the first one stops after a statement until the second one is done or waits."""
 
 
 @pytest.mark.parametrize("name", INTERLEAVED)

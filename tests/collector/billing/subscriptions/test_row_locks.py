@@ -1,4 +1,4 @@
-"""Changes at the same time, on PostgreSQL: one may wait for the other, and no two for each other."""
+"""Concurrent changes on PostgreSQL: one may wait for another, and none deadlock."""
 
 import asyncio
 import base64
@@ -36,7 +36,7 @@ NOW = JANUARY + 86400
 WEBHOOKS = Webhooks.model_validate({"encryption": base64.b64encode(b"k" * 32).decode()})
 
 Case = tuple[Act, str, Act]
-"""What is done, the statement behind which it stops, and what is done meanwhile."""
+"""The first change, the statement that it stops after, and the change made meanwhile."""
 
 
 def transact(change: Callable[..., Awaitable[object]], *arguments: object, **options: object) -> Act:
@@ -141,7 +141,7 @@ def test_an_erasure_and_an_invoice_of_the_customer_do_not_wait_for_each_other(
     is_of_stripe: bool,
     is_erased_amidst: bool,
 ) -> None:
-    """An invoice is closed, or Stripe reports it, while its customer is erased: it comes to what it would without."""
+    """Erasing a customer while its invoice closes or a Stripe report arrives does not change the invoice's total."""
     monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
     url, name, closes_at = postgresql.database(), f"erased-{is_of_stripe}-{is_erased_amidst}", FEBRUARY + FREEZE
     email, master_key = f"ada@{name.lower()}.example", tmp_path / "master.key"

@@ -1,4 +1,4 @@
-"""Events of Stripe's: however they come, what is written down in the end is what Stripe has."""
+"""Webhook events in any order: at the end the collector has Stripe's state."""
 
 import asyncio
 import random
@@ -96,7 +96,7 @@ class Upstream:
 
 
 class Books:
-    """What is written down of invoices; a test's own collector on a database."""
+    """The collector's rows of invoices. Each test has its own collector on a database."""
 
     def __init__(self, database: Database, upstream: Upstream) -> None:
         self.database = database

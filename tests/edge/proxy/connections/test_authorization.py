@@ -1,4 +1,4 @@
-"""What other proxies ask about requests of theirs, and what nobody else learns."""
+"""Authorization queries of other proxies about their requests, and the secrecy of the answers."""
 
 import re
 from pathlib import Path

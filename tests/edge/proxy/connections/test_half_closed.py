@@ -1,4 +1,4 @@
-"""Clients that have closed their side: those that wait for their answer, and those that are gone."""
+"""Clients that have closed their sending side: some wait for their answer, and others are gone."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 def probe_count(client: Any) -> int:
-    """How often this client was probed."""
+    """Return the number of probes of this client."""
     return 0 if client._probes is None else client._probes.count
 
 

@@ -1,4 +1,4 @@
-"""Attacks on an edge over HTTP/2, each with its end."""
+"""Attacks on an edge over HTTP/2, and the end of each."""
 
 import asyncio
 import resource
@@ -42,12 +42,12 @@ def edge(edge: Edge) -> Edge:
 
 
 async def attack(edge: Edge, *parts: bytes) -> int:
-    """Send the preface and this; return the code of the GOAWAY with which the connection then ends."""
+    """Send the preface and these frames. Return the code of the GOAWAY that ends the connection."""
     client = await edge.client()
     try:
         await client.sends(PREFACE, settings(), *parts)
     except ConnectionError:
-        pass  # It may be closed before everything is written.
+        pass  # The edge may close the connection before all bytes are written.
     data = await client.gets_rest() if client.open else b""
     client.closes()
     codes = []
@@ -61,7 +61,7 @@ async def attack(edge: Edge, *parts: bytes) -> int:
 
 
 def asked_for_nothing(count: int) -> bytes:
-    """So many requests that are reset, each behind two that are answered with 404."""
+    """Send this number of requests that are reset, each after two that get a 404."""
     numbers = range(1, 6 * count, 6)
     return b"".join(
         get_stream(number) + get_stream(number + 2) + get_stream(number + 4) + reset(number + 4) for number in numbers
@@ -69,7 +69,7 @@ def asked_for_nothing(count: int) -> bytes:
 
 
 def made_to_reset(count: int) -> bytes:
-    """So many streams that the edge has to reset (CVE-2025-8671)."""
+    """Open streams that the edge has to reset (CVE-2025-8671)."""
     return b"".join(post(number) + update(number, 0) for number in range(1, 2 * count, 2))
 
 
@@ -88,7 +88,7 @@ FLOODS = {
 async def test_a_flood_ends_with_its_connection_and_others_are_served(
     edge: Edge, monkeypatch: pytest.MonkeyPatch, flood: str
 ) -> None:
-    monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 0.5)  # Patience comes back with each sweep.
+    monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 0.5)  # Each sweep restores a part of the budget.
     edge.config["routes"] = [{"name": "no", "path": "/nothing/*", "upstream": "api", "auth": "none"}]
     await edge.starts()
     begun = resource.getrusage(resource.RUSAGE_SELF)
@@ -100,7 +100,7 @@ async def test_a_flood_ends_with_its_connection_and_others_are_served(
 
 
 async def test_rapid_reset_within_one_slice_reaches_no_upstream(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And every slot of it is given back, as the stage checks."""
+    """The stage checks that every slot is released."""
     monkeypatch.setattr(connection, "SLICE_BYTES", 1 << 20)
     await edge.starts()
     data = b"".join(
@@ -118,7 +118,7 @@ async def test_rapid_reset_within_one_slice_reaches_no_upstream(edge: Edge, monk
 async def test_rapid_reset_reaches_the_upstream_with_no_more_than_patience_allows(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each request is reset once the upstream has it, so that all that pass are counted."""
+    """Each request is reset after the upstream has it, so every passed request is counted."""
     monkeypatch.setattr(deadlines, "SWEEP_SECONDS", 0.5)
     client = await http2(edge)
     begun, reached = monotonic(), 0
@@ -140,7 +140,7 @@ async def test_rapid_reset_reaches_the_upstream_with_no_more_than_patience_allow
 
 
 async def test_client_that_reads_no_heads_is_not_read_further(edge: Edge) -> None:
-    """Heads have no window. What one read asks for may be held, and nothing beyond that is read."""
+    """No flow-control window covers heads. The edge may buffer the answers of one read, and then stops reading."""
     wire = await edge.client(receives=4096)
     head_only = block([(b":method", b"HEAD"), *GET[1:]])
     await wire.sends(PREFACE, settings())

@@ -1,4 +1,4 @@
-"""What a route does with a request over HTTP/2: what it does over HTTP/1.1, where streams could make it another."""
+"""The features of routes over HTTP/2 equal those over HTTP/1.1, wherever streams could make a difference."""
 
 import gzip
 import json
@@ -183,7 +183,7 @@ async def test_an_event_stream_passes_in_pieces_may_pause_and_ends_complete(edge
 
 
 async def test_a_reload_while_streams_are_open(edge: Edge) -> None:
-    """Each ends as it began, and one that begins afterwards on the same connection sees the new."""
+    """Open streams keep the old configuration. A later stream on that connection gets the new one."""
     client = await http2(edge)
     number = await client.begins_request("GET", "/public/")
     upstream = await edge.upstream.takes()

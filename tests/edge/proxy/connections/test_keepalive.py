@@ -1,4 +1,4 @@
-"""How long connections last, on both sides: reuse, its bounds, and who closes when (RFC 9112 section 9)."""
+"""The lifetime of connections on both sides: reuse, its bounds, and the time of closing (RFC 9112 section 9)."""
 
 import pytest
 

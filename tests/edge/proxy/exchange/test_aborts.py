@@ -1,4 +1,4 @@
-"""Clients that go away: nothing is kept busy on their behalf. The stage counts at the end what is outstanding."""
+"""Clients that disconnect: the edge stops all work for them. At the end the stage counts outstanding requests."""
 
 import socket
 
@@ -76,7 +76,7 @@ async def test_clients_gone_with_requests_waiting_in_line_leave_nothing(edge: Ed
 
 
 async def test_broken_answer_keeps_earlier_answers_whole(edge: Edge) -> None:
-    """A reset drops what has not arrived yet, so it waits for that. Found by tests/fuzz."""
+    """A reset discards data that has not arrived, so the edge waits for its arrival. Found by tests/fuzz."""
     client = await edge.client(receives=4096)
     upstream = await edge.brings(client, get("/public/1"), get("/public/2"))
     await upstream.sends(ok(b"x" * 500_000))

@@ -1,4 +1,4 @@
-"""What is made beside the requests, so that neither they nor the loop wait for it."""
+"""Configurations are prepared in the background, so neither requests nor the loop wait for them."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ def test_identity_models_are_built_and_jwt_is_imported_only_with_issuers(tmp_pat
     for config in (SERVED, SERVED + ISSUERS):
         file.write_text(config)
         told.append(dump_settings(load_edge(file, {})).decode("latin-1"))
-    # In processes of their own, each from the same beginning: in this one others have built and imported them.
+    # A separate process for each, because other tests have imported and built the objects in this one.
     command = [sys.executable, "-c", PREPARED]
     ended = subprocess.run(
         command, cwd=ROOT, input=json.dumps([told[1:], told]), capture_output=True, check=True, text=True

@@ -12,7 +12,7 @@ async def test_options_goes_one_step_less_far_than_it_says(edge: Edge) -> None:
 
 
 async def test_options_that_may_go_no_further_is_answered_here(edge: Edge) -> None:
-    """RFC 9110 section 7.6.2: by who would have forwarded it, as if that were who was asked."""
+    """RFC 9110 section 7.6.2: the edge answers as the final recipient."""
     edge.config["tiers"]["basic"]["concurrency"] = 1
     for sent in ("0", "000", "0" * 30):
         fields = ("Host: edge.test", f"Authorization: Bearer {KEY}", f"Max-Forwards: {sent}")
@@ -45,7 +45,7 @@ async def test_a_dot_segment_leads_to_the_route_where_it_leads(edge: Edge) -> No
 
 
 async def test_an_empty_chunked_answer_has_its_head_for_a_client_that_knows_no_chunks(edge: Edge) -> None:
-    """There is no piece of the body with which the head could go out."""
+    """The answer has no piece of body that could carry the head."""
     client = await edge.client()
     await client.sends(head("GET /public/ HTTP/1.0", "Host: edge.test"))
     upstream = await edge.upstream.accepts()

@@ -1,4 +1,4 @@
-"""A kept connection that turns out dead: asked once more where that is safe, and only there (RFC 9112 section 9.3)."""
+"""Requests on a dead reused connection are sent again if that is safe, and only then (RFC 9112 section 9.3)."""
 
 from typing import Any
 
@@ -63,7 +63,7 @@ async def test_a_retry_is_one_request_to_the_client_the_limit_and_the_bill(edge:
 
 
 async def test_a_connection_closed_while_the_answer_is_awaited_by_many_frees_each(edge: Edge) -> None:
-    """Two clients, two kept connections, both dead: each request finds its own new one."""
+    """Two clients meet two dead reused connections. Each request gets a new connection."""
     clients = [await edge.client() for _ in range(2)]
     wires = []
     for client in clients:
@@ -98,7 +98,7 @@ async def test_a_post_finds_no_connection_that_is_known_to_be_closed(edge: Edge)
 async def test_a_request_without_retry_gets_no_connection_that_may_close_soon(
     edge: Edge, how: str, method: str, length: int
 ) -> None:
-    """The end has come, and the loop has not seen it: it serves the client first."""
+    """The connection has ended, but the loop serves the client before it reads the end."""
     client, stale = await edge.serves()
     (protocol,) = edge.runtime.connections.clients
     getattr(stale, how)()
@@ -112,7 +112,7 @@ async def test_a_request_without_retry_gets_no_connection_that_may_close_soon(
 
 
 async def test_answer_received_before_a_failed_write_is_delivered(edge: Edge) -> None:
-    """The upstream has answered, and gone without reading on: what is written then breaks the connection."""
+    """The upstream has answered and closed without reading on, so the edge's next write breaks the connection."""
     client, upstream = await edge.opens(
         head("POST /public/ HTTP/1.1", "Host: h", "Content-Length: 1000000"), b"a" * 1000
     )
@@ -175,7 +175,7 @@ async def test_every_endpoint_is_tried_before_one_is_tried_twice(edge: Edge) -> 
 async def test_a_new_connection_that_is_closed_before_anything_is_written_is_no_use_of_it(
     edge: Edge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing was sent, so also a POST goes again."""
+    """The edge had sent nothing, so it may send even a POST again."""
     other = edge.adds_endpoint()
     other.answers(lambda request: ok(b"took " + request.body))
     await edge.starts()
@@ -198,7 +198,10 @@ async def test_a_new_connection_that_is_closed_before_anything_is_written_is_no_
 
 
 async def test_a_kept_connection_that_was_reset_in_the_same_turn_is_not_written_to(edge: Edge) -> None:
-    """The loop tells of a reset one turn late: a POST over such a connection would be lost and could not go again."""
+    """The loop reports a reset one turn late.
+
+    A POST over such a connection would be lost, and could not be repeated.
+    """
     client, stale = await edge.serves()
     (server,) = edge.endpoint().idle
     (protocol,) = edge.runtime.connections.clients

@@ -1,4 +1,4 @@
-"""The reason of each refusal: a sentence, fields and members that are about the limit that refused."""
+"""The reason of each refusal: its sentence, fields and members describe the limit that refused."""
 
 import itertools
 import json
@@ -78,12 +78,12 @@ TABLE = read_table()
 
 
 def build_pattern(example: str) -> str:
-    """Return a pattern of texts that differ from an example in their numbers, and where it has an ellipsis."""
+    """Return a pattern of texts that differ from an example only in their numbers and at its ellipsis."""
     return re.sub(r"\d+", r"\\d+", re.escape(example)).replace("…", ".+")
 
 
 def check(answer: Message, refusal: str, passed: float = 0.0) -> None:
-    """Hold an answer to its row of the table. `passed`: the seconds by which edge time is ahead of the date."""
+    """Check an answer against its row of the table. `passed`: the seconds that edge time is ahead of the date."""
     row, kind, problem = TABLE[refusal], refusal.split()[0], json.loads(answer.body)
     assert answer.status == problem["status"] == row.status
     stated, _, message = problem["detail"].partition(f". Ask {kind}")
@@ -212,7 +212,7 @@ async def test_the_limit_with_the_longest_wait_is_stated(answering: Edge) -> Non
     answer = await asks(client)
     problem = json.loads(answer.body)
     assert problem["violated-policies"] == ["basic", "requests-month"]
-    longest = "requests-month" if int(answer["Retry-After"]) > 61 else "basic"  # But in the last minute of a month.
+    longest = "requests-month" if int(answer["Retry-After"]) > 61 else "basic"  # Except in the last minute of a month.
     assert problem["limit"]["name"] == longest
     assert answer["RateLimit"].startswith(f'"{longest}";r=0;t=')
 

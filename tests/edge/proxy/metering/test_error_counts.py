@@ -1,4 +1,4 @@
-"""Errors of customers as a worker counts them: whose, on which route, with which status, and who answered."""
+"""Customers' errors as a worker counts them: by customer, route, status, and source of the answer."""
 
 import pytest
 
@@ -16,7 +16,7 @@ async def started(edge: Edge) -> None:
 
 
 def taken(edge: Edge) -> dict[tuple[str, str, int, str], int]:
-    """What the worker hands to its supervisor."""
+    """Return the counts that the worker sends to its supervisor."""
     message = edge.runtime.metrics.errors.take()
     return {} if message is None else {tuple(names): requests for *names, requests in message.errors}
 

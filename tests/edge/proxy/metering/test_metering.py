@@ -1,4 +1,4 @@
-"""What is counted, for the bill and for the dashboards, and that it is counted before the client hears of it."""
+"""The counts for billing and for dashboards. They are complete before the client receives the answer."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ ANSWERS = {
 
 @pytest.mark.parametrize("name", ANSWERS)
 async def test_an_answer_is_counted_before_its_head_is_written(edge: Edge, name: str) -> None:
-    """What a client received was counted: read in the map at the very moment of the write."""
+    """A received answer has been counted: the test reads the map at the moment of the write."""
     client, upstream = await edge.forwards(with_key())
     (held,) = edge.runtime.connections.clients
     write, seen = held.write, []

@@ -1,6 +1,6 @@
-"""Requests that the edge does not forward: what the client is told, and what becomes of its connection.
+"""Requests that the edge does not forward: the client's answer, and the fate of its connection.
 
-The stage checks at the end of each test that nothing was forwarded.
+At the end of each test the stage checks that no request was forwarded.
 """
 
 from tests.edge.proxy.asking import is_problem
@@ -25,7 +25,7 @@ KEPT = {
 
 
 async def test_a_refused_request_leaves_its_connection_open(answering: Edge) -> None:
-    """Where it is clear where the next request begins."""
+    """The connection stays open if the start of the next request is clear."""
     for n, (name, (request, status)) in enumerate(KEPT.items()):
         client = await answering.client()
         for _ in range(2):

@@ -1,4 +1,4 @@
-"""Counting where there is no room to count: what is billed is never lost, and no request fails for a metric."""
+"""Counting without free rows: no billed usage is lost, and no request fails because of a metric."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Lines on their way to a file: whole ones, in order, whatever happens to the file, and without anybody waiting."""
+"""The access log writes whole lines in order, whatever happens to the file, and never blocks a request."""
 
 import fcntl
 import os
@@ -28,14 +28,14 @@ def file(tmp_path: Path) -> Path:
 
 @contextmanager
 def log(file: Path) -> Iterator[LogFile]:
-    """A log that is closed at the end, with time enough to write everything."""
+    """A log that is closed at the end, with enough time to write everything."""
     opened = LogFile(file)
     yield opened
     opened.close(PATIENCE)
 
 
 def written(opened: LogFile) -> None:
-    """Wait until everything that was handed over is dealt with."""
+    """Wait until everything handed over is written or dropped."""
     until(lambda: opened._writer.handled_bytes == opened._handed_bytes, "all is dealt with")
 
 
@@ -131,7 +131,7 @@ def test_several_processes_write_one_file_in_whole_lines(file: Path) -> None:
 
 def test_several_processes_write_one_pipe_in_whole_lines(file: Path) -> None:
     os.mkfifo(file)
-    held = os.open(file, os.O_RDWR)  # One writer's end is not the end of the others.
+    held = os.open(file, os.O_RDWR)  # The end of one writer does not end the others.
     workers = appending(file)
     read = bytearray()
     while select.select([held], [], [], 0.1)[0] or any(worker.poll() is None for worker in workers):
@@ -159,7 +159,7 @@ opened.close(60.0)
 
 
 def test_log_file_without_room_ends_with_a_whole_line(file: Path) -> None:
-    """A write that is cut short leaves no half a line for others to go on from."""
+    """After a partial write the log leaves no half line that another line would continue."""
     file.write_bytes(b"before\n")
     done = subprocess.run(
         [sys.executable, "-c", FILLS, str(file)], capture_output=True, text=True, timeout=60, check=True
@@ -208,7 +208,7 @@ def test_closing_waits_at_most_its_timeout_and_counts_lost_lines(file: Path) -> 
     opened.write_lines([b"one\n", b"two\n"])
     opened.close(0.05)
     assert opened.take_lost_lines()[0] == 2
-    os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))  # Lets the thread go.
+    os.close(os.open(file, os.O_RDONLY | os.O_NONBLOCK))  # Lets the thread continue.
 
 
 def test_a_log_that_was_never_used_makes_no_file_and_no_thread(file: Path) -> None:
@@ -230,7 +230,7 @@ def test_the_lock_of_another_process_is_waited_for(file: Path) -> None:
 
 
 def test_the_streams_that_are_open_already_are_used_whatever_they_are() -> None:
-    """A socket, as systemd makes one of them, cannot be opened by its name."""
+    """A socket, for example systemd's, cannot be opened by its name."""
     writes = "from pathlib import Path; from edgeproxy.edge.proxy.observation.log_file import LogFile; "
     writes += "log = LogFile(Path('/dev/stdout')); log.write_lines([b'one\\n', b'two\\n']); log.close(60.0)"
     ours, theirs = socket.socketpair()

@@ -56,7 +56,7 @@ def test_without_its_supervisor_it_serves_on_until_another_one_serves(worker: Pr
         worker.supervisor.control.write_heartbeat(TOKEN, monotonic())
         await worker.begins()
         worker.channel.close()
-        # Its own supervisor's last heartbeat is nobody else's.
+        # The last heartbeat is its own supervisor's, so no other supervisor serves yet.
         for _ in range(3):
             assert await worker.asks(get("/nowhere")) == 404
         assert worker.process.running
@@ -82,7 +82,7 @@ def test_an_orphan_admits_handshakes_and_refuses_them_when_it_leaves_last(
 
 
 def is_queued(worker: Process) -> bool:
-    """Whether the kernel has a connection wait at the sockets of a worker that has left."""
+    """Return whether a connection waits in the accept queue of a worker that has left."""
     with socket.socket() as late:
         late.setblocking(False)
         late.connect_ex(worker.address)

@@ -1,4 +1,4 @@
-"""Users with passwords on a route: who is let in, what the upstream gets, and floods of wrong passwords."""
+"""Users with passwords on a route: access, the upstream's fields, and floods of wrong passwords."""
 
 import asyncio
 import base64
@@ -157,7 +157,7 @@ async def test_rule_counts_a_login_once(guarded: Edge) -> None:
 
 
 def test_unknown_user_takes_as_long_as_a_known_one() -> None:
-    """The hash that a name is compared with is always the same, so repeated tries reveal nothing."""
+    """An unknown name is always compared with one particular hash, so repeated tries reveal nothing."""
     verifier = PasswordVerifier()
     users = {b"a": b"1", b"b": b"2"}
     questions = [verifier.create_question(users, b"c", b"x") for _ in range(5)]
@@ -184,7 +184,7 @@ async def test_verdicts_are_bounded_and_end(edge: Edge, monkeypatch: pytest.Monk
         raise PermissionError
 
     monkeypatch.setattr(password_verifier, "VERDICTS_MAX", 2)
-    monkeypatch.setattr("os.setpriority", refuse)  # As in a sandbox; passwords are checked all the same.
+    monkeypatch.setattr("os.setpriority", refuse)  # A sandbox may forbid this call; passwords are checked nevertheless.
     verifier = PasswordVerifier(lambda password, _: password != b"2" or bool(1 / 0))
     questions = [verifier.create_question({b"a": b"h"}, b"a", b"%d" % n) for n in range(4)]
     for question in questions:

@@ -1,4 +1,4 @@
-"""What is billed, and under which label an answer's status is counted."""
+"""The billed meters of a route, and the label of its answers' statuses."""
 
 import pytest
 

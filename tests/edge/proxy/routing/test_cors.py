@@ -55,7 +55,7 @@ async def test_a_route_that_says_nothing_of_origins_leaves_it_to_its_upstream(ed
 
 
 async def test_preflight_reaches_a_service_that_answers_it_itself(edge: Edge) -> None:
-    """Browsers send no key with it. The key that they send afterwards is asked for, and so is that of other OPTIONS."""
+    """Browsers send a preflight without a key. A key is required afterwards, and for other OPTIONS requests."""
     said = head("HTTP/1.1 204 Fine", f"{ALLOWED}: https://elsewhere.example")
     request, answer = await edge.passes(preflight("/own/x"), said, "OPTIONS")
     assert answer.all(ALLOWED) == ["https://elsewhere.example"]
@@ -176,7 +176,7 @@ async def test_a_page_that_may_not_call_opens_no_websocket(edge: Edge) -> None:
 async def test_a_page_of_the_same_origin_opens_a_websocket(
     edge: Edge, host: str, origin: str, fields: list[str], status: int
 ) -> None:
-    """`fields`: what a trusted proxy says of its client."""
+    """`fields`: a trusted proxy's description of its client."""
     if fields:
         edge.config["trusted_proxies"] = ["127.0.0.1"]
     lines = (f"Host: {host}", "Connection: upgrade", "Upgrade: websocket", f"Origin: {origin}", *fields)

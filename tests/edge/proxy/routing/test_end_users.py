@@ -1,4 +1,4 @@
-"""Limits by end user: who is told apart, who shares, and what a flood of invented names does."""
+"""Limits by end user: separate users, users that share a limit, and floods of invented names."""
 
 import time
 from typing import Any
@@ -13,7 +13,7 @@ USER = "X-End-User"
 
 @pytest.fixture
 def named(answering: Edge) -> Edge:
-    """An edge of which each end user has two a minute, and the customer a hundred."""
+    """An edge with two requests a minute for each end user, and a hundred for the customer."""
     limited(answering, {"name": "user", "rate": "2/min", "per": {"header": USER}}, {"name": "all", "rate": "100/min"})
     return answering
 
@@ -32,7 +32,7 @@ async def test_each_end_user_has_the_limit_and_all_of_them_the_customers(named: 
 
 
 async def test_no_name_takes_long_to_read(named: Edge) -> None:
-    """A name with 16,000 spaces in it kept the worker from everybody for five seconds."""
+    """A name with 16,000 spaces once blocked the worker for five seconds."""
     client = await named.client()
     began = time.process_time()
     assert (await asks(client, "/v1/x", f"{USER}: a{' ' * 16_000}b")).status == 200

@@ -1,4 +1,4 @@
-"""Paths, fields, redirects and fixed answers, and what nobody can make of them."""
+"""Paths, fields, redirects and fixed answers, and attacks on them."""
 
 import re
 from typing import Any
@@ -222,7 +222,7 @@ async def test_upstream_gets_the_request_as_its_route_rewrites_it(edge: Edge) ->
 
 
 async def test_a_prefix_is_served_by_its_name_as_all_below_it(edge: Edge) -> None:
-    """With the same key, limits and rewriting, and counted under the same route."""
+    """The prefix itself has the key, limits, rewriting and route of the paths below it."""
     shop = {"name": "shop", "path": "/shop/*", "upstream": "api", "limits": [{"rate": "3/min", "name": "shop"}]}
     with_routes(edge, {**shop, "rewrite": {"strip": "/shop", "prefix": "/in"}})
     assert (await edge.refuses(get("/shop"))).status == 401

@@ -170,7 +170,7 @@ def test_without_routes_for_any_host_an_unknown_host_is_404() -> None:
 
 
 def test_a_method_that_the_route_does_not_take_is_405_with_allow() -> None:
-    """RFC 9110 section 15.5.6: a 405 names what is allowed."""
+    """RFC 9110 section 15.5.6: a 405 lists the allowed methods."""
     refused = refusal([Leads("get", b"/v1/*", methods=methods(b"GET", b"HEAD"))], None, b"/v1/a", b"POST")
     assert (refused.status, refused.close) == (405, False)
     assert refused.fields == b"Allow: GET, HEAD\r\n"
@@ -196,7 +196,7 @@ def test_route_without_methods_takes_the_methods_that_other_routes_leave() -> No
 
 
 def test_flagged_route_does_not_reveal_its_methods() -> None:
-    """It does not exist for everybody, and nobody has asked yet whose request this is."""
+    """The route does not exist for every customer, and the customer is not known at this point."""
     flagged = Leads("new", b"/v1/*", methods=methods(b"POST"), is_flagged=True)
     assert found([flagged], None, b"/v1/a", b"POST") == "new"
     refused = refusal([flagged], None, b"/v1/a", b"GET")

@@ -1,4 +1,4 @@
-"""Answers compressed on their way: what arrives is what was sent, and nobody takes one form for the other."""
+"""Compressed answers: the client receives the original content, and caches keep the two forms apart."""
 
 import gzip
 import random

@@ -1,4 +1,4 @@
-"""Who may come, by address and by what a request looks like."""
+"""Access by client address and by properties of a request."""
 
 import random
 from ipaddress import ip_address, ip_network
@@ -73,7 +73,7 @@ async def test_trusted_proxy_may_forward_only_allowed_addresses(edge: Edge) -> N
     assert answer.status == 200
     for said in ("203.0.113.1", "192.0.2.1, 203.0.113.1", "unknown"):
         assert (await edge.refuses(get("/public/", f"X-Forwarded-For: {said}"))).status == 403
-    client = await edge.client("127.0.0.2")  # who is no proxy says what they want
+    client = await edge.client("127.0.0.2")  # an untrusted client may put any value there
     assert (await client.asks(get("/public/", "X-Forwarded-For: 192.0.2.1"))).status == 403
     await client.gets_eof()
 

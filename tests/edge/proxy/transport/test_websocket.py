@@ -1,4 +1,4 @@
-"""Where the frames of a WebSocket end (RFC 6455 section 5.2), however they are split, and what is said between two."""
+"""The ends of WebSocket frames (RFC 6455 section 5.2), however the bytes are split, and insertions between frames."""
 
 from itertools import accumulate, pairwise
 
@@ -30,7 +30,7 @@ def one_frame(draw: st.DrawFn) -> bytes:
 
 
 def unmasked(made: bytes) -> bytes:
-    """The frame as a server would send it. Its payload is not looked at, and stays as it is."""
+    """Return the frame as a server sends it. Its payload stays masked, because the relay does not read it."""
     extended = {126: 2, 127: 8}.get(made[1] & 127, 0)
     return bytes((made[0], made[1] & 127)) + made[2 : 2 + extended] + made[6 + extended :]
 
@@ -85,7 +85,7 @@ def test_the_answer_is_heard_behind_the_last_word(data: st.DataObject, sent: lis
 
 @given(stream=st.binary(max_size=200), data=st.data())
 def test_relay_passes_arbitrary_bytes_unchanged(stream: bytes, data: st.DataObject) -> None:
-    """Whatever it is, nothing is lost or added until somebody leaves."""
+    """For any bytes, the relay loses and adds none until a side ends."""
     frames = FrameRelay()
     for start, end in data.draw(split(len(stream))):
         assert frames.relay(stream[start:end]) == stream[start:end]

@@ -1,4 +1,4 @@
-"""Affinity: requests that belong together go to one endpoint, and nobody can aim at one."""
+"""Affinity: related requests go to one endpoint, and no client can choose the endpoint."""
 
 import re
 from collections import Counter
@@ -151,7 +151,7 @@ def test_a_forged_cookie_is_none(forged: str | None) -> None:
     of = service(endpoints=[at(f"10.0.0.{n}") for n in (1, 2)], balance=COOKIE)
     assert of.affinity is not None
     of.endpoints[1].outstanding = 100
-    if forged is None:  # What everybody can compute.
+    if forged is None:  # Any client can compute this value.
         forged = compute_name(of.endpoints[1], b"").hex()
     value = of.affinity.find_value(request(f"edge-affinity={forged}"), "-")
     assert {of.select_for(value, None).address for _ in range(20)} == {"10.0.0.1"}

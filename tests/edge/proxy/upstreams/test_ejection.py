@@ -1,4 +1,4 @@
-"""Endpoints that fail are left out for a while; what a client does never counts against one."""
+"""Failing endpoints are ejected for a while. A client's behaviour never counts against an endpoint."""
 
 import pytest
 
@@ -11,7 +11,7 @@ BROKEN = head("HTTP/1.1 503 Service Unavailable", "Content-Length: 0")
 
 
 def two(edge: Edge, errors: int = 3, seconds: str = "1min") -> tuple[Upstream, Upstream]:
-    """Two endpoints, the first of which the test decides about; the other answers."""
+    """Two endpoints: the test controls the first one, and the other always answers."""
     edge.config["upstreams"]["api"]["eject"] = {"errors": errors, "for": seconds}
     good = edge.adds_endpoint()
     good.answers(lambda request: ok(b"good"))

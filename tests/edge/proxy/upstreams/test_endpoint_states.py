@@ -1,4 +1,4 @@
-"""What the table of an endpoint's states allows, and what it must never allow."""
+"""The transitions in the table of an endpoint's states, and the forbidden ones."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""How long an endpoint keeps idle connections is learnt from those that it closed, and from no other kind of end."""
+"""The idle lifetime of connections is learnt only from the connections that the endpoint closed while idle."""
 
 import pytest
 
@@ -8,7 +8,7 @@ UNKNOWN = float("inf")
 
 
 def learnt(*closings: tuple[float, float]) -> float:
-    """What is known after (when, idle for how long)."""
+    """Return the lifetime learnt from these closings (time, seconds idle)."""
     kept = IdleLifetime()
     for when, idle in closings:
         kept.record_close(idle, when)

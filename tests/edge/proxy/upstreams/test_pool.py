@@ -107,7 +107,7 @@ def test_the_other_endpoint_is_the_least_loaded_of_the_rest() -> None:
 
 
 def test_one_that_has_failed_lately_is_the_other_one_only_where_the_rest_has_too() -> None:
-    """Who refuses at once has nothing under way, so by load alone it would be everybody's other."""
+    """An endpoint that refuses at once has no open requests. By load alone, every retry would go to it."""
     first, dead, busy = (several := service(3)).endpoints
     dead.record_failure(0.0)
     busy.outstanding = 100

@@ -1,4 +1,4 @@
-"""The tests of a file run on one kind of database, and those that are marked run on both."""
+"""The tests of a file run on one kind of database, and marked tests run on both."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The settings of buckets in deploy/buckets are taken by a server that speaks as S3 does, and do what they say."""
+"""An S3 server accepts the settings of buckets in deploy/buckets and applies them."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""docs/design/adding.md: each change's files are there and have what it names, and its example is in no other file."""
+"""docs/design/adding.md: the files of each change exist and contain the named things. No file has its example."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""Scheduled jobs: each does its work with what a host has, and tells Prometheus whether it did."""
+"""Scheduled jobs: each works with a host's usual tools, and reports its success to Prometheus."""
 
 import os
 import re

@@ -38,7 +38,7 @@ def test_jobs_back_up_export_and_restore_a_ledger_of_postgresql(server: Postgres
     for place in places.values():
         place.mkdir()
         shutil.chown(place, USER, USER)
-    server.wal.chmod(0o777)  # The job removes what no backup needs any more.
+    server.wal.chmod(0o777)  # The job removes files that no backup needs.
     url = server.database()
     with ExitStack() as ends:
         collector = ends.enter_context(closing(Collector(tmp_path / "collector", url)))

@@ -17,7 +17,7 @@ FOLDER = ROOT / "deploy" / "kustomize"
 OVERLAYS = sorted(each.name for each in (FOLDER / "overlays").iterdir())
 KUBECTL = shutil.which("kubectl")
 VERSION = "1.35"
-"""Of Kubernetes: tests/test_helm.py holds the same templates to other versions, too."""
+"""The Kubernetes version. tests/test_helm.py checks these templates against other versions."""
 kubectl = pytest.mark.skipif(KUBECTL is None, reason="there is no kubectl here")
 
 

@@ -43,7 +43,7 @@ def flatten(body: dict[str, Any]) -> str:
 
 
 def names_in(value: Any) -> Iterator[tuple[str, ...]]:
-    """Yield what a value refers to."""
+    """Yield the names that a value refers to."""
     if isinstance(value, dict):
         for each in value.values():
             yield from names_in(each)

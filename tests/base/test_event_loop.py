@@ -33,7 +33,7 @@ def test_the_descriptor_of_a_connection_that_is_cancelled_is_closed_once(family:
     with server, other:
         os.dup2(server.fileno(), number)
         connected.close()
-        os.close(number)  # Raises OSError where the socket has closed it.
+        os.close(number)  # Raises OSError if the socket has closed it.
 
 
 def test_silent_name_server_holds_neither_other_names_nor_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

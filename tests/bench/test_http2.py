@@ -1,4 +1,4 @@
-"""What h2load reports, and which goals of HTTP/2 that keeps or misses."""
+"""h2load's report, and the HTTP/2 goals that it meets or misses."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The picture of docs/limits/limits.md shows what the algorithms do today."""
+"""The picture of docs/limits/limits.md shows the algorithms' present behaviour."""
 
 import pytest
 

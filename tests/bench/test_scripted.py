@@ -1,4 +1,4 @@
-"""Exchanges whose instructions are counted take place: the program has what a worker asks of a transport."""
+"""Exchanges with counted instructions really take place: the program has every transport method of a worker."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""`edgeproxy probe` as health checks call it every second: it says what the command says, and imports none of it."""
+"""`edgeproxy probe` for health checks every second: its answer equals the full command's, without its imports."""
 
 import socketserver
 import subprocess

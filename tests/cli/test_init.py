@@ -67,7 +67,7 @@ def test_the_files_fit_together_and_are_their_owners_alone(tmp_path: Path, name:
 @pytest.mark.parametrize("name", sorted(FILES))
 @pytest.mark.parametrize("kind", ["file", "link"])
 def test_init_keeps_an_existing_file_and_writes_nothing(tmp_path: Path, name: str, kind: str) -> None:
-    """A link would have secrets written to where somebody else reads them."""
+    """Through a link, secrets would be written to a file that others may read."""
     path = tmp_path / name
     if kind == "file":
         path.write_text("mine")

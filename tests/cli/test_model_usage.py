@@ -1,4 +1,4 @@
-"""`edgeproxy usage explain` prints what a recorded answer counts, and why; `usage dialects` prints the table."""
+"""`edgeproxy usage explain` explains the counts of a recorded answer; `usage dialects` prints the table."""
 
 import json
 from pathlib import Path

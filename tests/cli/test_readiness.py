@@ -46,7 +46,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def ended() -> Iterator[int]:
-    """The id of a process that has ended, and of which its parent has not asked: a zombie."""
+    """Return the id of a zombie: an ended process whose parent has not waited for it."""
     process = subprocess.Popen(["true"])
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     yield process.pid

@@ -1,4 +1,4 @@
-"""The examples of docs/usage/events.md do what they say, against a collector."""
+"""The examples of docs/usage/events.md work against a collector."""
 
 import os
 import re

@@ -75,7 +75,7 @@ def test_new_password_is_for_new_connections_and_old_ones_end_after_their_use(se
                 assert await fetch_process(reading) != before
                 await fetch_process(writing)
             assert server.ask(f"SELECT count(*) FROM pg_stat_activity WHERE pid = {before}") == "0"
-            set_password(server, "first")  # Without a password, that of the first URL would do.
+            set_password(server, "first")  # Without a password, the first URL's password would be used.
             database.use_password(str(server.url))  # type: ignore[attr-defined]
             with pytest.raises(DBAPIError, match="password"):
                 async with database.reading():

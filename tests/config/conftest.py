@@ -47,7 +47,7 @@ def write(folder: Path, files: Mapping[str, str | bytes]) -> None:
 
 @pytest.fixture
 def reads_files() -> bool:
-    """Whether named certificates must exist. Modules with tests that name missing ones override it with False."""
+    """True if named certificates must exist. Modules with tests that name missing ones override it with False."""
     return True
 
 

@@ -52,7 +52,7 @@ def refused(pair: Pair) -> tuple[str, str, str]:
     return refusal.value.field, refusal.value.what, refusal.value.hint
 
 
-# ---- what is read
+# ---- the certificate's contents
 
 
 def test_names_and_times_are_those_of_the_certificate(authority):

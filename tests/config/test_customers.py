@@ -1,4 +1,4 @@
-"""Customers and keys as workers have them: as text, and whole again for who asks."""
+"""Customers and keys in a worker: stored as text, and parsed on request."""
 
 import gc
 import hashlib

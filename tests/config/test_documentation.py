@@ -1,4 +1,4 @@
-"""The pages of settings are those that their models make, and examples in pages are valid."""
+"""The pages of settings equal those generated from the models, and examples in pages are valid."""
 
 import re
 import shutil

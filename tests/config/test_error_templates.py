@@ -1,4 +1,4 @@
-"""Templates of error bodies: their files, and places where a value would be more than text."""
+"""Templates of error bodies: their files, and places that would treat a value as more than text."""
 
 import pytest
 

@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def find_key(people, sha256):
-    """A key as the files have it, of what a worker has of it."""
+    """Return a worker's key in the form of the files."""
     held = people.find_key(bytes.fromhex(sha256))
     return held.terms.model_copy(update={"sha256": held.digest.hex(), "customer": held.customer})
 

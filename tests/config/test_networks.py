@@ -13,7 +13,7 @@ def test_what_a_file_lists_is_part_of_the_configuration(loaded):
     settings = loaded(text, files={"drop.txt": LIST, "in.txt": "0.0.0.0/0"})
     assert [str(network) for network in settings.networks.deny] == ["10.0.0.1/32", "192.0.2.0/24", "2001:db8::/32"]
     assert [str(network) for network in settings.networks.allow] == ["0.0.0.0/0"]
-    # So that a reload takes over what has changed in the file alone.
+    # A reload must notice a change in the list file alone.
     assert loaded(text, files={"drop.txt": LIST + "::1", "in.txt": "0.0.0.0/0"}).sha256 != settings.sha256
 
 

@@ -1,4 +1,4 @@
-"""Secrets of variables and files: one reader, which strips one line end and refuses what is no secret."""
+"""Secrets in variables and files: one reader removes one line end and refuses invalid secrets."""
 
 from pathlib import Path
 

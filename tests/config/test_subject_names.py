@@ -23,7 +23,7 @@ NAMES = [
     ("a|" + "b" * 55, "sub--a_7c" + "b" * 55),
     ("a|" + "b" * 56, "sha--"),
     ("a" * 65, "sha--"),
-    # What begins as a name that was made is no such name.
+    # A name with the prefix of a generated name must be generated itself.
     ("sub--auth0_7c1", "sub--sub--auth0_5f7c1"),
     ("sha--x", "sub--sha--x"),
 ]

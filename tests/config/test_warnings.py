@@ -120,7 +120,7 @@ def test_suspicious_edge_configuration_gets_a_warning(tmp_path, text, field):
 
 
 ROUTES = [
-    # Beside a route that asks for less, of the same upstream.
+    # An upstream with another route that requires less.
     (
         "{path: /admin/*, upstream: api, scopes: [a]}, {path: /*, upstream: api}",
         "/admin;x and //admin and /ADMIN are not /admin/*",

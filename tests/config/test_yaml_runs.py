@@ -1,4 +1,4 @@
-"""Runs of lines, read by regular expressions: the tree, its places and its problems are those of the YAML parser."""
+"""Runs of lines, read by regular expressions, give the YAML parser's tree, places and problems."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""The rows of the tables: what a client sends, or an upstream answers, and all that may come of it."""
+"""The rows of the tables: a client's request or an upstream's answer, with all permitted outcomes."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -126,6 +126,6 @@ class Answered:
     reused: bool = False
     """The connection to the upstream serves the next request; otherwise the edge closes it."""
     then: Then = "stays"
-    """What the upstream does with its connection once it has sent that."""
+    """The upstream's action on its connection after the answer."""
     to: bytes = get()
     """The request. Whatever it is, the upstream waits for the whole of it."""

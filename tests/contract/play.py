@@ -14,7 +14,7 @@ from tests.support.http2_wire import compute_accept
 from tests.support.wire import PATIENCE, Message, Wire
 
 MOST = 64 << 20
-"""Bytes after which a receiver that should have stopped reading counts as still reading."""
+"""A receiver that should have stopped reading counts as still reading after this number of bytes."""
 
 ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 """Sec-WebSocket-Accept for the key of the rows (RFC 6455 section 1.3). An upstream answers with the value for the key

@@ -1,4 +1,4 @@
-"""The plays of which HTTP/2 has no form, and why."""
+"""The plays without a form in HTTP/2, and the reason of each."""
 
 from tests.contract import over_http2
 

@@ -9,7 +9,7 @@ BYTES_MAX = 90_000
 """The most bytes of a page with all its resources, as sent."""
 LCP_MS_MAX = 1000.0
 SLOWER = 4
-"""The factor by which the processor is slowed down for that."""
+"""The slowdown factor of the processor for these measurements."""
 OFTEN = ("/console", "/console/customers/{customer}", "/account", "/account/usage", "/account/plan")
 """The pages that every run measures."""
 OBSERVE = """

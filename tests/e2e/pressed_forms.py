@@ -26,7 +26,7 @@ PLACE = """
 
 
 async def press_all(page: Tab, where: str) -> list[str]:
-    """Press each submit button of the forms on a page; return those that a person cannot press."""
+    """Press each submit button of the forms on a page. Return the buttons that cannot be pressed."""
     faults: list[str] = []
     for number in range(await page.run(PREPARE)):
         place: dict[str, Any] = await page.run(PLACE.replace("NUMBER", str(number)))

@@ -1,4 +1,4 @@
-"""The access log of a whole edge: complete, one file for all workers, and never in anybody's way."""
+"""The access log of a whole edge: complete, one file for all workers, and never blocking a request."""
 
 import threading
 from pathlib import Path

@@ -112,7 +112,7 @@ def test_first_certificate_over_http_survives_a_restart(site: Site) -> None:
     site.edge.end()
     site.start()
     site.until_issued(2)
-    # It names the certificate that it replaces, and does without the name where the authority refuses it.
+    # An order names the certificate that it replaces. If the authority refuses this, the next order omits the name.
     assert site.authority.replaces == [None, site.authority.renewals[0], None]
     assert len(site.authority.accounts) == 1
 

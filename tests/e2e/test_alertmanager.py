@@ -33,7 +33,7 @@ AMTOOL = shutil.which("amtool")
 
 @dataclass
 class Channels:
-    """An Alertmanager, and what it sends to."""
+    """An Alertmanager, and its receivers."""
 
     alertmanager: Alertmanager
     web: Receiver

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promto
 PROMETHEUS = Path(__file__).parents[2] / "config" / "prometheus"
 RULES = [str(PROMETHEUS / name) for name in ("alerts.yml", "objectives.yml")]
 SOON, LATE = 8, 40
-"""Minutes at which firing alerts are checked. Between them, every temporary condition has expired."""
+"""The two check times of firing alerts, in minutes. Between them, every temporary condition has expired."""
 
 Said = Mapping[str, float]
 """The samples of a scrape, by series in Prometheus's notation."""

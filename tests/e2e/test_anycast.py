@@ -1,5 +1,6 @@
-"""Anycast as region-routing.md has it: BIRD announces one address from two regions, each a network namespace, and
-withdraws it where the edge is not ready. Deploy's own files, with the numbers of a region put in.
+"""Anycast as in region-routing.md: BIRD announces one address from two regions, each a network namespace.
+
+It withdraws the address if the edge is not ready. The test uses deploy's own files, with the numbers of a region.
 """
 
 import os

@@ -24,7 +24,7 @@ MANAGER: dict[str, Any] = {
         }
     ],
 }
-"""What Envoy Gateway makes of a Gateway's listener, as far as the patches touch it."""
+"""The listener that Envoy Gateway generates for a Gateway, as far as the patches change it."""
 
 
 def add(document: dict[str, Any], path: str, value: Any) -> None:

@@ -70,7 +70,7 @@ ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
 
 
 def test_two_replicas_keep_their_sessions_until_one_of_them_leaves(start_edge: StartEdge, tmp_path: Path) -> None:
-    """With two workers, of which either may have a request."""
+    """There are two workers, and either may get a request."""
     ports = Ports(2)
     replicas = {
         port: Process([sys.executable, "-c", SERVER, str(port)], tmp_path / f"{port}.log") for port in ports.numbers

@@ -118,7 +118,7 @@ def test_a_page_of_another_origin_calls_streams_uploads_and_opens_a_websocket(
         assert site.paths().count("/keyed/echo") == asked + 1
 
     async def stranger(page: Tab, site: Site) -> None:
-        """A page that has the same site under another name is another origin."""
+        """A page of this site under another name has another origin."""
         asked = [path for path in site.paths() if path != "/favicon.ico"]
         await page.run(ASK % api)
         assert await page.run(f"return await ask('/keyed/echo', '{KEY}')") == ["TypeError"]

@@ -41,7 +41,7 @@ AXE = Path(sys.prefix) / "npm/node_modules/axe-core/axe.min.js"
 needs_axe = pytest.mark.skipif(not AXE.exists(), reason="axe-core is not on this machine")
 NARROW, WIDE = 320, 1280
 PRESSED_WIDTHS = (360, 768, 1280, 1920)
-"""The widths at which each form is sent with the mouse."""
+"""The page widths for sending each form with the mouse."""
 JUDGED: dict[str, tuple[tuple[tuple[int, str], ...], list[str] | None]] = {
     "de": (((WIDE, "dark"), (NARROW, "dark")), []),
     "en": (((NARROW, "light"), (WIDE, "light")), ["color-contrast"]),
@@ -77,7 +77,7 @@ TAB, ENTER = ("Tab", 9, ""), ("Enter", 13, "\r")
 WITH_FACTOR = "from edgeproxy.collector.pages.site import Visit; Visit.step_up = property(lambda _: 'done')"
 """Has the collector of the tests take each operator for one with a second factor, so that all forms are shown."""
 PARTS = {"operator": 3, "customer": 2}
-"""The number of tests over which the pages of a reader are distributed."""
+"""The number of tests that share the pages of a reader."""
 SECONDS = 90
 """Seconds for all browser work of a test; machines may be busy."""
 

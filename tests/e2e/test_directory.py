@@ -488,7 +488,7 @@ def test_directory_without_a_recent_signature_serves_no_customer(
     (line,) = at_hub(redis, ("LINDEX", LOG, -1))
     newest = parse_line(line)
     edge.end()
-    # As if an hour had passed: what is on the disk and in the hub was signed then.
+    # As if an hour had passed: the signatures on the disk and in the hub are from then.
     long_ago = time.time() - 3600
     at_hub(redis, ("DEL", TIME), ("RPUSH", TIME, format_time(newest, long_ago, signer)))
     with closing(sqlite3.connect(Path(edge.settings["state"]) / FILE)) as db:

@@ -35,7 +35,7 @@ NAMES = {GONE: "cust-000", STAYS: "cust-001"}
 EXPORTED_SECONDS = 3 * 3600
 """The age in seconds of usage whose hour is closed, so that it is exported."""
 KEY_SECONDS_MAX = 600
-"""Seconds for which the hub may hold a part of a replaced version."""
+"""The hub may hold a part of a replaced version for this number of seconds."""
 
 PUBLISHER_PAUSES = " ".join(
     f"edgeproxy.collector.directory.publisher:{name}=1" for name in ("WHOLE_REST_SECONDS", "CLEAN_SECONDS")

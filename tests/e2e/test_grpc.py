@@ -31,7 +31,7 @@ class Echo(grpc.GenericRpcHandler):
         self.gate = threading.Event()
 
     def service(self, details: Any) -> Any:
-        """The method of a call; None where there is none."""
+        """Return the handler of a call's method, or None if there is no such method."""
         name = details.method.removeprefix("/test.Echo/")
         return {
             "Unary": grpc.unary_unary_rpc_method_handler(self._answer),

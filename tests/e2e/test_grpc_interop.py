@@ -1,6 +1,6 @@
-"""gRPC's interoperability cases, with grpcio's client and server, through an edge.
+"""gRPC's interoperability cases through an edge, with grpcio's client and server.
 
-Of doc/interop-test-descriptions.md those that need no credentials, no compression probes and no server of Google's.
+The tests cover all cases of doc/interop-test-descriptions.md without credentials, compression probes or Google servers.
 """
 
 import queue

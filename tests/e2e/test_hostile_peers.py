@@ -53,7 +53,7 @@ BOUNDED_SECONDS_MAX = 5.0
 LATE_SECONDS_MAX = 4.0
 """Further seconds that a call may take, of the time in which this process runs. Without a bound it would never end."""
 TURN_SECONDS_MAX = 0.05
-"""CPU seconds for a turn of the event loop, beside those of a new TLS context."""
+"""CPU seconds for a turn of the event loop. A new TLS context has its own allowance."""
 PARSER_BYTES_MAX = 32 << 20
 """Memory that a call may take beside the bytes of its body: pieces of the decompressor, and the parser's."""
 

@@ -145,7 +145,7 @@ def test_an_edge_that_is_replaced_and_one_that_is_drained_lose_no_stream(tmp_pat
         seen = replace_and_drain(edge)
     odd = set(seen) - {"answered", "again", "refused", "connections", "goaway 0"}
     assert not odd, seen
-    # Each connection was told twice, but for those that had no stream under way when the second was due.
+    # Each connection received two GOAWAY frames, unless it had no open stream when the second was due.
     assert seen["goaway 0"] >= seen["connections"]
     assert seen["answered"] > 400
 

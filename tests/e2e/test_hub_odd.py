@@ -18,7 +18,7 @@ LIMIT = 60
 
 
 class Hub(Threaded):
-    """What answers so, in a thread of its own."""
+    """A hub that gives these answers, in a separate thread."""
 
     def __init__(self, answers: Answers) -> None:
         super().__init__("fake hub")

@@ -15,7 +15,7 @@ OPEN = b"POST /open HTTP/1.1\r\nHost: a\r\nX-API-Key: %b\r\nContent-Length: 2\r\
 
 
 def acme(tier: dict[str, Any], name: str = "small", **more: Any) -> dict[str, Any]:
-    """Return settings in which acme has two keys and this tier."""
+    """Return settings with this tier, and with two keys of acme."""
     keys = [key_line("acme"), {**key_line("other"), "customer": "acme"}]
     return {"tiers": {name: tier}, "customers": {"acme": {"tier": name}}, "keys": keys, **more}
 

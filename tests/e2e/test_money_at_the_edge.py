@@ -189,7 +189,7 @@ def test_the_caps_of_a_plan_hold_at_the_edge(money: Money) -> None:
     money.reports("soft", "tokens", 2, 199)
     until(lambda: money.asks("soft").status == 429, "a fifth more, and it is as hard")
     assert "upgrade is required" in money.asks("soft").json()["detail"]
-    # The other way: the grace time ends. The moment at which the cap was passed is moved back by an hour.
+    # The other way: the grace time ends. The test moves the time of the passed cap back by an hour.
     money.reports("slow", "tokens", 1, 1001)
     until(lambda: money.asks("slow").all("x-quota") == ['"tokens-month";over'], "it marks")
 

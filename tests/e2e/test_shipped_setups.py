@@ -59,7 +59,7 @@ class SetUp(NamedTuple):
     collector: Path
     environ: dict[str, str]
     unprotected: Callable[[], Result]
-    """Checks the same files with a collector in clear text at all addresses, which nothing protects."""
+    """Checks these files with an unprotected collector: clear text at all addresses."""
     reader: str
     """A token of the files that may not do what operators do."""
     tier: str = "free"
@@ -145,7 +145,7 @@ def place_compose(place: Place) -> SetUp:
 
 
 class WrittenServices(Services):
-    """The demonstration's services, of which only the files are written."""
+    """The demonstration's services. The test writes only their files."""
 
     def __init__(self, data: Data, claimed: demo_ports.Ports) -> None:
         super().__init__(data, claimed, ["eu-west"], with_hub=False)

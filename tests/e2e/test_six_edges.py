@@ -1,4 +1,4 @@
-"""One collector and six edges, each of its own region: what is taken away is gone at all of them."""
+"""One collector and six edges, each in its own region: a revocation reaches all of them."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing

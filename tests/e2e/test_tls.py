@@ -26,7 +26,7 @@ KEYED = {"X-API-Key": key_of(UNLIMITED)}
 
 @dataclass(frozen=True)
 class Secure:
-    """An edge that has TLS on one more port, and who vouches for it."""
+    """An edge with TLS on an additional port, and the authority of its certificate."""
 
     edge: Edge
     port: int

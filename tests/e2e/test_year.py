@@ -28,7 +28,7 @@ DAY = 86400
 PEOPLE = int(os.environ.get("EDGEPROXY_YEAR_PEOPLE", "4"))
 LENGTH = int(os.environ.get("EDGEPROXY_YEAR_MONTHS", "1"))
 DISPUTES = LENGTH // 3
-"""The month in which payments are disputed."""
+"""The month of the disputes."""
 RETRY_DAYS = (1, 3, 5, 7)
 """The days from a failed payment to each retry."""
 GRACE_DAYS = 31

@@ -57,7 +57,7 @@ SEQUENCES: tuple[tuple[bytes, ...], ...] = (
 
 
 def valid(payload: bytes) -> bool:
-    """Whether it is UTF-8 (RFC 3629), which Python's decoder knows."""
+    """Return whether it is UTF-8 (RFC 3629), by Python's decoder."""
     try:
         payload.decode()
     except UnicodeDecodeError:

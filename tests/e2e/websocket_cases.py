@@ -82,13 +82,13 @@ def passing(number: str, *steps: Step, answers: tuple[Event, ...]) -> Case:
 
 
 def failing(number: str, *steps: Step, after: tuple[Event, ...] = (), strictly: bool = False) -> Case:
-    """Return a case in which the server must fail the connection; `after` may come first, or must if `strictly`."""
+    """Return a case that requires the server to fail the connection. `after` may come first, or must if `strictly`."""
     outcomes = (after,) if strictly or not after else (after, ())
     return Case(number, steps, outcomes, frozenset((PROTOCOL_ERROR,)), clean=False)
 
 
 def closing(number: str, *steps: Step, codes: tuple[int, ...] = (NORMAL,), clean: bool = True) -> Case:
-    """Return a case in which the client closes, in any way."""
+    """Return a case that the client closes, in any way."""
     return Case(number, steps, ((),), frozenset(codes), clean)
 
 
@@ -200,7 +200,7 @@ GREETING = "Hello-µ@ßöäüàá-UTF-8!!".encode()
 
 
 def invalid(number: str, *steps: Step, after: tuple[Event, ...] = ()) -> Case:
-    """Return a case in which invalid UTF-8 fails the connection, with its own code."""
+    """Return a case of invalid UTF-8. It fails the connection with its own code."""
     return Case(number, steps, (after,), frozenset((INVALID_PAYLOAD,)), clean=False)
 
 

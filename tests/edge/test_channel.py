@@ -195,7 +195,7 @@ def test_sending_to_a_closed_peer_raises_channel_closed_error() -> None:
 
 
 def delivered(scene: Callable[[Outbox[ToWorker], Worker], Awaitable[None]]) -> None:
-    """Run `scene` with what is sent over a channel, and the other end of it."""
+    """Run `scene` with an outbox that delivers over a channel, and with the channel's other end."""
 
     async def play(one: Supervisor, other: Worker) -> None:
         outbox = Outbox(one)

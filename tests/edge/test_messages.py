@@ -1,4 +1,4 @@
-"""What two supervisors of one state directory say to each other, which may be of different versions."""
+"""Messages between two supervisors of one state directory. They may have different versions."""
 
 import pytest
 

@@ -24,7 +24,7 @@ from tests.support.service import Service
 AWAY = [pytest.param(5.0, id="short"), pytest.param(1800.0, id="half-an-hour", marks=pytest.mark.soak)]
 """Seconds without a collector."""
 GROWTH_MAX = 16 << 10
-"""KiB by which the supervisor may grow, independent of the number of batches that wait on its disk."""
+"""The supervisor's allowed growth in KiB. It does not depend on the number of batches that wait on its disk."""
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ PAUSE = 0.06
 MOST = 2
 """The concurrency of the customer."""
 OVERLAP = 0.5 * SLOWNESS
-"""Seconds for which more requests may be in progress, until the upstream notices that a client or a worker is gone."""
+"""More requests may be in progress for this number of seconds, until the upstream notices a lost client or worker."""
 PATIENCE = 10.0 * SLOWNESS
 
 

@@ -1,4 +1,4 @@
-"""kill -9 of every part under load: what was counted stays counted, limits hold, and clients hardly notice."""
+"""kill -9 of every part under load: counts survive, limits hold, and clients hardly notice."""
 
 import time
 from pathlib import Path

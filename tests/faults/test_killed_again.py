@@ -21,7 +21,7 @@ from tests.support.edge_tables import in_use, shown
 from tests.support.service import Service
 
 SERVES = "before serve 1"
-"""The step at which all workers of a supervisor are ready and it has not yet reported this."""
+"""The step after all workers of a supervisor are ready and before it reports this."""
 KILLS = 5
 MOMENTS = ('"event": "edge starting"', '"event": "worker ready"', '"event": "edge serving"', "")
 """The last log event before a supervisor is killed. The empty one stands for a serving supervisor."""

@@ -21,7 +21,7 @@ EDGES = 50
 FEW, MANY = 1, 100
 """The number of worlds in a short and in a long run. Each world has EDGES edges."""
 MEMORY = Path("/dev/shm")
-"""A directory in memory, where a sync takes no time. The tests simulate the losses of a disk."""
+"""A directory in memory: syncs cost nothing there. The tests simulate the losses of a disk."""
 
 
 @pytest.fixture

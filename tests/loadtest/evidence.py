@@ -21,7 +21,7 @@ WORKLOAD = Workload.model_validate(
     }
 )
 Change = Callable[[Request, str, str], dict[str, Any] | None]
-"""Given a request, its region and kind: what is different about it; None: it was never started."""
+"""A function of a request, its region and kind. It returns the changed fields, or None for a request never started."""
 
 
 def evidence(change: Change = lambda one, region, kind: {}, **settings: Any) -> Evidence:

@@ -76,7 +76,10 @@ def test_direct_requests_reveal_a_slow_upstream() -> None:
 
 
 def slow_us(seconds: float, upstream: float) -> Change:
-    """Return a change that delays us by `seconds`, of which its upstream takes `upstream`. eu is unchanged."""
+    """Return a change that delays responses in us by `seconds`.
+
+    The upstream takes `upstream` of it. eu is unchanged.
+    """
 
     def change(one: Request, region: str, kind: str) -> dict[str, Any]:
         its = upstream if kind == "direct" else seconds

@@ -1,4 +1,4 @@
-"""Against edges that somebody else started, and by hand with Locust's web UI: what can be known outside."""
+"""Load tests against edges started by others, and by hand with Locust's web UI: the data available from outside."""
 
 import socket
 import sys

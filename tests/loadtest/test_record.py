@@ -1,4 +1,4 @@
-"""Rows and histograms: what is written is read again, and merging loses nothing."""
+"""Rows and histograms: written data is read back, and merging loses nothing."""
 
 import random
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""An API's own requests: filled in, drawn from an access log, and checked as they are written."""
+"""An API's own requests: filled in, drawn from an access log, and checked."""
 
 from collections import Counter
 from pathlib import Path

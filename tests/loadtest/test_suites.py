@@ -1,4 +1,4 @@
-"""The runner of public suites: what it calls worse, and that each difference that it excuses is documented."""
+"""The runner of public test suites: its verdicts, and the documentation of every excused difference."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""How the steps of a probe judge answers."""
+"""The steps of a probe, and their verdicts on answers."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -39,8 +39,8 @@ PLAYED = [
     # A window of a minute does not end while the hub is cut off; this shorter one does.
     *parts(["cut"], [60], HELD, window=20.0),
     *parts(["steady", "waves", "flash"], [60, 600], HELD, window=10.0),
-    # What asks for little would not come near the limit of a minute before the hub is cut off. Near that of 60, chance
-    # lets the moving client pass one more than is accepted in one run of a hundred, and refuses the calm one rightly.
+    # With a limit of 60 a minute, the moving client may pass one request too many in one run of a hundred, and the calm
+    # client may be refused rightly. Clients with few requests would not reach the limit before the hub is cut off.
     *parts(["roaming", "calm"], [600], ["bounded"], window=20.0),
     *parts(["roaming"], [60, 600], ["strict"], window=20.0),
 ]

@@ -1,4 +1,4 @@
-"""The sandbox's description is Stripe's. That it imports nothing of billing is a contract in pyproject.toml."""
+"""The sandbox's description is Stripe's. A contract in pyproject.toml forbids imports of billing."""
 
 import orjson
 import pytest

@@ -1,4 +1,4 @@
-"""What Stripe refuses, and a sandbox that forgives it would hide until the first real call."""
+"""The sandbox refuses every call that Stripe refuses. A lenient sandbox would hide it until the first real call."""
 
 import orjson
 import pytest

@@ -1,4 +1,4 @@
-"""Trials: nothing is charged until they end, three days before which their end is announced."""
+"""Trials: the first charge comes at their end, and an event announces the end three days before."""
 
 import calendar
 import uuid

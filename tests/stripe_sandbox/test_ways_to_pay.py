@@ -1,4 +1,4 @@
-"""How a subscription comes to the card that pays for it later, and which ways to pay and versions calls may name."""
+"""The card that pays for a subscription, and the payment methods and API versions that calls may name."""
 
 from contextlib import closing
 from pathlib import Path

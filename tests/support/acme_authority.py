@@ -45,7 +45,7 @@ class AcmeAuthority:
     """The authority. Its attributes may be changed while it runs."""
 
     def __init__(self, folder: Path, http: int, tls: int) -> None:
-        """`http` and `tls` are the ports of the edge at which challenges are checked."""
+        """The authority checks challenges at the edge's ports `http` and `tls`."""
         self.http, self.tls = http, tls
         self.kinds = ["http-01", "tls-alpn-01"]
         """The challenges that are offered."""
@@ -59,7 +59,7 @@ class AcmeAuthority:
         """The public key of each account, by its URL."""
         self.orders: list[dict[str, Any]] = []
         self.renewals: list[str] = []
-        """The names of certificates for which a renewal was asked about (RFC 9773 section 4.1)."""
+        """The names of certificates whose renewal information was requested (RFC 9773 section 4.1)."""
         self.replaces: list[str | None] = []
         """The certificate that each order names as replaced, also of refused orders."""
         self.knows_as_replaced = False

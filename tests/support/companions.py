@@ -27,7 +27,7 @@ STATED: dict[str, str] = {
     "caddy": "forwarded",
     **({"haproxy": "original"} if HAPROXY else {}),
 }
-"""How each proxy states requests: what its listener of the edge has as `authorize`."""
+"""The `authorize` setting of each proxy's listener at the edge: the way that the proxy states requests."""
 
 EXPRESS = NODE is not None and (MODULES / "node_modules/express").exists()
 

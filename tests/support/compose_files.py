@@ -10,7 +10,7 @@ RESET = object()
 
 
 class Loader(yaml.SafeLoader):
-    """Reads the tag with which an overlay takes a member away."""
+    """Reads the tag that removes a member in an overlay."""
 
 
 Loader.add_constructor("!reset", lambda loader, node: RESET)

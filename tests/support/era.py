@@ -104,7 +104,7 @@ async def era(
     collection = billing.pop("collection", "meters")
     known = settings(folder, url, sandbox.url, **billing)
     assert known.billing is not None
-    # A file with plans that meters cannot charge is refused. Customers may have such plans from before all the same.
+    # A file with plans that meters cannot charge is refused. Customers may nevertheless have such plans from before.
     known = known.model_copy(update={"billing": known.billing.model_copy(update={"collection": collection})})
     assert known.billing is not None
     database = await Database.connect(url)

@@ -72,5 +72,5 @@ async def fake(answers: Answers) -> AsyncIterator[str]:
 
 
 def to(script: str, said: bytes) -> Answers:
-    """Return answers in which only this script has a special answer."""
+    """Return answers with a special answer for this script only."""
     return lambda command: said if NAMES.get(command[1]) == script.encode() else None

@@ -31,7 +31,7 @@ ELSEWHERE = ("/receipt", "/pdf", "/csv", "/residencies")
 GIVEN = ("/account/keys/{key}", "/console/edges/{edge}", "/console/price-changes/{change}")
 """Pages of objects that only some tests create."""
 EDGE_SEEN = "edge-eu-2"
-"""An edge that has reported usage, where a site is filled."""
+"""An edge with reported usage, in a filled site."""
 
 
 def pages_of(

@@ -1,7 +1,7 @@
 """The cases of h2spec 2.6 (github.com/summerwind/h2spec, `--strict`) as a table, in its order and words.
 
-Its cases about a socket's end are here about the end of the connection. Where it lets an endpoint choose, the choice
-stands in the last column. Requests ask the upstream of load tests for five bytes.
+Its cases about a socket's end are here about the end of the connection. If it lets an endpoint choose, the choice is in
+the last column. Requests ask the upstream of load tests for five bytes.
 """
 
 from edgeproxy.edge.http2 import huffman

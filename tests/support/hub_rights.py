@@ -16,7 +16,7 @@ def rights_in(page: Path, user: str, first: str = "on >PASSWORD ") -> list[str]:
 
 
 def documented_for_directory() -> list[str]:
-    """Return the rights that the directory adds to those of the hub for edges."""
+    """Return the rights that the directory adds to the rights of edges at the hub."""
     return ["%R~dir:*", *rights_in(HUB, "edge", "%R~dir:* ")]
 
 

@@ -7,7 +7,7 @@ HOST_BYTES = 12
 
 
 def parse_state(packed: bytes | None) -> dict[str, float]:
-    """Return the numbers of a state by their names; none where there is no state."""
+    """Return the numbers of a state by name, or an empty dictionary if there is no state."""
     return msgspec.msgpack.decode(packed, type=dict[str, float]) if packed else {}
 
 

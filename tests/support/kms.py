@@ -35,7 +35,7 @@ class Kms:
 
     @property
     def environ(self) -> dict[str, str]:
-        """What clients must know."""
+        """Return the environment variables of clients."""
         return {
             "AWS_ENDPOINT_URL_KMS": self.endpoint,
             "AWS_ACCESS_KEY_ID": "key-of-a-test",

@@ -61,7 +61,7 @@ class Provider:
         self.process.stop()
 
     def close(self) -> None:
-        """End it where it runs, and give back its port."""
+        """End the process if it runs, and release its port."""
         if self.process is not None and self.process.running:
             self.end()
         self._ports.close()

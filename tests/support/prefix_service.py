@@ -1,6 +1,6 @@
-"""A Flask service without protection: it serves every raw path with a known prefix.
+"""An unprotected Flask service: it serves every raw path with a known prefix.
 
-It runs under gunicorn, see tests/support/companions.py, beside prefix_service.mjs, which does the same on Express.
+It runs under gunicorn, see tests/support/companions.py. prefix_service.mjs is its equivalent on Express.
 """
 
 from typing import Any

@@ -9,7 +9,7 @@ PATIENCE = 30.0
 
 
 class Program:
-    """`Program("-c", code, …)` or `Program("-m", module, …)`; nothing of it is left after `with`."""
+    """`Program("-c", code, …)` or `Program("-m", module, …)`. The process ends with the `with` block."""
 
     def __init__(self, *arguments: object) -> None:
         command = (sys.executable, *map(str, arguments))

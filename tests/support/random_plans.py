@@ -39,7 +39,7 @@ CURRENCIES = ("usd", "eur", "gbp", "jpy", "kwd")
 
 
 PLACES = {"jpy": ("",)} | dict.fromkeys(("usd", "eur", "gbp", "kwd"), ("", ".5", ".49"))
-"""Places of amounts in each currency, as they are written."""
+"""The decimal places of amounts in each currency, as text."""
 
 
 def draw_plan(chance: random.Random, currency: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Fixtures: a real Redis, where there is one on this machine."""
+"""Fixtures with a real Redis, if this machine has one."""
 
 from collections.abc import Iterator
 from pathlib import Path

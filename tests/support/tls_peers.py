@@ -372,7 +372,7 @@ PROXY_ROWS: dict[str, tuple[str, ...]] = {
     "edge, beacon and commands to the collector": ("usage", "directory", "beacon", "command"),
     "sums of other residencies, checks of regions": ("residency", "region"),
 }
-"""The calls through the site's proxy in the same page."""
+"""The calls through the site's proxy. The rows are on that page too."""
 PAST_ROWS: dict[str, tuple[str, ...]] = {
     "upstreams and their health checks": ("upstream",),
     "hub (Redis)": ("hub", "Sentinels"),
@@ -381,7 +381,7 @@ PAST_ROWS: dict[str, tuple[str, ...]] = {
     "`probe`": ("probe",),
     "the command of a key service": (),  # It is a process of the operator, and opens its own connections.
 }
-"""The calls past the site's proxy in the same page."""
+"""The calls past the site's proxy. The rows are on that page too."""
 LASTING: dict[str, Callable[[str, pytest.MonkeyPatch], AbstractAsyncContextManager[Use]]] = {
     "traces": lasting_traces,
     "beacon": lasting_beacon,

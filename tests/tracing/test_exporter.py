@@ -101,7 +101,7 @@ def test_unanswered_export_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None
         exporter = SpanExporter(Tracing(endpoint=NOWHERE), {})
         exporter.begin()
         exporter.add(encode(3), 3)
-        while not exporter.dropped["unanswered"]:  # noqa: ASYNC110 - it tells nobody
+        while not exporter.dropped["unanswered"]:  # noqa: ASYNC110 - it sends no event
             await asyncio.sleep(STEP)
         assert +exporter.dropped == {"unanswered": 3}
         await exporter.end()

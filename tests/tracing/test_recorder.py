@@ -1,4 +1,4 @@
-"""Traces of a process: which are recorded, and what is in each span."""
+"""Traces of a process: the recorded ones, and the contents of each span."""
 
 import asyncio
 from typing import Any

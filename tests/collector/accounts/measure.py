@@ -1,4 +1,4 @@
-"""How long the accounts API takes to answer: `python -m tests.collector.accounts.measure [sqlite] [postgresql]`.
+"""The response times of the accounts API: `python -m tests.collector.accounts.measure [sqlite] [postgresql]`.
 
 A collector process signs the customer directory. Requests start at a steady rate without waiting for earlier answers,
 and each is timed from its due time. Nine of ten requests read a customer, its keys or a page of customers. The others

@@ -424,7 +424,7 @@ def test_end_of_a_key_is_announced_once_at_each_time(database: str, receiver: Re
             for day in (0, 3.9, 4.1, 5, 6.1, 6.5, 7.1):
                 await stage.step(day * DAY)
                 seen.append((await stage.alerts()).count("key_ends_soon"))
-            # Three days and one day before each end; nothing of an hour's overlap.
+            # Alerts come three days and one day before each end. The hour of overlap has none.
             assert seen == [0, 0, 1, 2, 3, 4, 4]
             later = UpdateKeyRequest.model_validate(
                 {"expires_at": format_timestamp(round((stage.now + 20 * DAY) * 1000))}

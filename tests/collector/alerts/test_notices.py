@@ -1,4 +1,4 @@
-"""Notices at a real collector: to contacts by role, of each change once, also through a kill -9, and to nobody else."""
+"""Notices at a real collector: each change is mailed once to contacts with the right role, also after a kill -9."""
 
 import time
 from collections.abc import Iterator

@@ -24,7 +24,7 @@ EVERY = 5
 
 
 def made(edge: str, batches: int, rows: int) -> list[tuple[bytes, dict[str, str]]]:
-    """Return an edge's compressed batches with their headers. All have the same series; twelve cover a minute."""
+    """Return an edge's compressed batches with their headers. All have equal series; twelve cover a minute."""
     squeeze = zstandard.ZstdCompressor(level=3)
     found, prev = [], FIRST
     for seq in range(1, batches + 1):

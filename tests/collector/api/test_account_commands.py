@@ -19,7 +19,7 @@ from loadtest.testbed.waiting import until
 
 
 def edgeproxy(collector: Collector, *arguments: str, token: str = ADMIN, given: str = "") -> tuple[int, str, str]:
-    """The exit code of a command, and what it wrote."""
+    """Run a command. Return its exit code, stdout and stderr."""
     environ = {"EDGEPROXY_COLLECTOR": f"http://127.0.0.1:{collector.port}", "EDGEPROXY_TOKEN": token}
     done = CliRunner().invoke(cli.app, arguments, given, environ)
     return done.exit_code, done.stdout, done.stderr

@@ -23,7 +23,7 @@ from loadtest.testbed.http_client import ask
 from loadtest.testbed.process import ROOT
 
 NOUN = re.compile(r"(A|An|The|What|Who|Where|Whether|How|All|Its) ")
-"""How a summary begins that is no imperative."""
+"""The first words of a summary that is not an imperative."""
 PAGE_BYTES_MAX = 90_000
 """The most bytes of a page of the reference, as sent."""
 

@@ -35,7 +35,7 @@ class Nowhere:
 async def served(
     monkeypatch: pytest.MonkeyPatch, stream: Callable[[], Any]
 ) -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """The port of a server that exports what `stream` makes, and what is set once an export has ended."""
+    """Yield the port of a server that exports the rows of `stream`, and an event set at the end of an export."""
     monkeypatch.setattr(csv_export, "stream_usage", lambda *_: stream())
     exports, ended = CsvExporter(Nowhere()), asyncio.Event()  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Requests of people: their clock, the steps that are allowed, who may see them, and what an erasure leaves."""
+"""Privacy requests: deadline, permitted steps, readers, and the remaining data after an erasure."""
 
 from datetime import datetime
 

@@ -45,7 +45,7 @@ def best(collector: Collector, token: str = BEACON, **query: str) -> Answer:
 
 
 def reports(network: str, country: str | None = None, **measured: float) -> list[dict[str, Any]]:
-    """Those of three voters."""
+    """Return reports of three voters."""
     about = {"network": network, "measured": measured} | ({"country": country} if country else {})
     return [about | {"voter": f"{voter}"} for voter in range(3)]
 

@@ -1,4 +1,4 @@
-"""TLS at the collector's listener, with real certificates: who is believed, and what is read anew while it serves."""
+"""TLS at the collector's listener, with real certificates: trusted peers, and files that are read again."""
 
 import http.client
 import signal

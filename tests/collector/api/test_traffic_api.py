@@ -82,7 +82,7 @@ def test_a_report_counts_once_and_a_minute_without_one_is_missing(collector: Col
 
     routes = read(collector, 5, by="region,route", step="5min")
     assert [row["requests"] for row in routes["rows"] if row["region"] == one.region] == [270, 30]
-    # Hours have the same sums, each once.
+    # The sums by hour are equal, each counted once.
     now = format_timestamp(1000 * (BEGIN + 3600))
     hours = collector.get("/v1/traffic", step="1h", by="region", to=now, **{"from": format_timestamp(0)}).json()
     assert [row["requests"] for row in hours["rows"] if row["region"] == one.region] == [300]

@@ -132,7 +132,7 @@ async def export(url: str, pid: int, folder: Path, meter: str, events: int) -> s
             rows.append(new_row(ACCOUNT, of, start + SLICE_SECONDS, first, 5))
         async with database.writing() as connection:
             await outbox_rows.insert_rows(connection, rows, int(time.time() * 1000))
-        gc.freeze()  # The collector does the same.
+        gc.freeze()  # as in the collector
         gc.set_threshold(100_000, 50, 100)
         theirs, ours, began = cpu_seconds(pid), time.process_time(), time.monotonic()
         sent = 0

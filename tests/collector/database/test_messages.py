@@ -1,4 +1,4 @@
-"""What errors of a database say, as the log has it."""
+"""Database errors as the log shows them."""
 
 import sqlalchemy as sa
 

@@ -25,7 +25,7 @@ __all__ = ["clock"]
 
 PAGE = ROOT / "docs/operations/collector.md"
 NEW, EXISTING = re.findall(r"```sql\n(.*?)```", PAGE.read_text().partition("## An owner of its own\n")[2], re.DOTALL)
-"""The page's SQL for an administrator: for a new database, and for one where the login owns the tables."""
+"""The page's SQL for an administrator: for a new database, and for a database whose login owns the tables."""
 BEFORE = "0000"
 """A revision before the first."""
 OWNER, LOGIN = "edgeproxy_owner", "edgeproxy"

@@ -108,7 +108,7 @@ def test_job_runs_first_after_the_jobs_that_it_follows(monkeypatch: pytest.Monke
             order = [await runs.get()]
             may_end.set()
             order += [await runs.get(), await runs.get()]
-            # A job that another collector runs holds nobody up for ever.
+            # A job that runs at another collector blocks others for a limited time only.
             monkeypatch.setattr(periodic, "FOLLOW_SECONDS", 0.001)
             tasks.append(group.create_task(repeat(build("alone", "elsewhere"), limited_log)))
             order.append(await runs.get())

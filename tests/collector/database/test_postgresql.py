@@ -97,7 +97,7 @@ def test_error_of_a_demoted_server_ends_the_connection(server: Postgresql, monke
 def test_idle_connection_to_a_demoted_server_is_not_used(
     server: Postgresql, monkeypatch: pytest.MonkeyPatch, use: str
 ) -> None:
-    """Readers would be told what was true before the fail-over, without an error."""
+    """Otherwise readers would get data from before the fail-over, without an error."""
     monkeypatch.setattr(postgresql, "ROLE_SECONDS", 0.0)
     url = server.database()
 

@@ -166,7 +166,7 @@ PASSING = ("/data", "/access", "/limits", "/v1/refusals", "/billing/statements")
 
 
 def is_of_others(path: str) -> bool:
-    """Whether a path is about a customer without a damaged row, and its answer stays the same."""
+    """Return whether a path is about a customer without a damaged row, and has a stable answer."""
     return ("bolt" in path or "zebra" in path) and not path.endswith(PASSING) and not path.startswith(PASSING)
 
 
@@ -248,7 +248,7 @@ def poison(
             repair(url, damaged)
     output = collector.output[logged:]
     rows, keys = list_set_aside(output), {one.table: ",".join(map(str, one.key)) for one in damaged}
-    if isinstance(damage, dict):  # A kind of alerts may be that of another version.
+    if isinstance(damage, dict):  # An alert of another version may have an unknown kind.
         failures += sorted(damage.keys() - {"alerts", "customers", "reconciliations"} - set(rows))
     elif not isinstance(damage, int):
         failures += sorted(ALERTED[damage] - set(rows))

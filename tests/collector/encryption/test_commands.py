@@ -30,7 +30,7 @@ ROWS = 4000
 
 
 def run(*arguments: str | Path) -> tuple[int, str]:
-    """The exit code of a command of edgeproxy, and what it printed."""
+    """Run a command of edgeproxy. Return its exit code and output."""
     done = CliRunner().invoke(cli.app, list(map(str, arguments)))
     return done.exit_code, done.output
 

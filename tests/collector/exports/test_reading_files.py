@@ -1,4 +1,4 @@
-"""Readings of files beside those of the ledger."""
+"""Readers of other files than the ledger's."""
 
 import pytest
 

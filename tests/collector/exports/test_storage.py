@@ -1,4 +1,4 @@
-"""Where an export may go, by what its URL and the environment say."""
+"""The targets of exports, by URL and environment."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

@@ -1,4 +1,4 @@
-"""Each text of the pages is there in each language, with the same figures in it."""
+"""Each text of the pages exists in each language, with equal figures."""
 
 import re
 

@@ -14,7 +14,7 @@ NOVEMBER, OCTOBER = TODAY - 21 * DAY, TODAY - 52 * DAY
 WEEK = 7.0 * DAY
 
 BILLED = NOVEMBER + 3 * DAY + 61
-"""The minute in which a subscription began."""
+"""The minute of a subscription's start."""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What pages keep in the database: sessions, links, checks; and the status while the database is away."""
+"""Page data in the database: sessions, links, checks. And the status while the database is unavailable."""
 
 import asyncio
 import gzip

@@ -471,7 +471,7 @@ def test_overview_shows_the_traffic_reported_by_edges(stage: Stage) -> None:
 
 
 def test_an_issuer_gets_no_secret_that_came_with_another_issuer(stage: Stage) -> None:
-    """A new secret with the same issuer is used at once."""
+    """A new secret with an unchanged issuer is used at once."""
     issuer, provider = stage.provider.issuer, stage.provider.process
     assert provider is not None
 

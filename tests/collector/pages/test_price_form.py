@@ -1,4 +1,4 @@
-"""Amounts of plans as a form has them, and the versions that changes make, of which a plans.yaml reads each term."""
+"""Amounts of plans in a form, and the new versions of changed plans, as plans.yaml reads them."""
 
 from typing import Any
 

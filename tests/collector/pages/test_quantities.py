@@ -39,7 +39,7 @@ def fetch(stage: PagesStage, name: str) -> dict[str, Any]:
 
 
 def preview(visitor: Visitor, plan: str, quantity: int | str) -> None:
-    """Fill in a quantity of a plan, and look at what it costs."""
+    """Fill in a quantity of a plan, and preview its cost."""
     visitor.get("/account/plan")
     forms = [one for one in visitor.read.forms if one.action.endswith("/preview")]
     (form,) = [one for one in forms if "quantity" in one.fields and one.fields["plan"] == plan]

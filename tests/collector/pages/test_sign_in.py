@@ -54,7 +54,7 @@ class Api:
         self.address = "192.0.2.1"
 
     def caller(self, _: web.Request) -> tuple[str, str]:
-        """Return where the request is from, and its id."""
+        """Return the request's address and id."""
         return "192.0.2.1", "request-1"
 
     def client(self, _: web.Request) -> str:

@@ -85,7 +85,7 @@ def export(
 
 
 async def write_about_two(connection: AsyncConnection) -> None:
-    """Write audit entries about two customers, with each way in which an entry can name a customer."""
+    """Write audit entries about two customers. They name the customers in every possible way."""
     for name in ("acme", "bolt"):
         said = f"of {name}, by hand"
         event = orjson.loads(orjson.dumps({"customer": name, "dimensions": {"customer": "acme"}, "id": said}))

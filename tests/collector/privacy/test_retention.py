@@ -32,7 +32,7 @@ OTHERWISE = {
 }
 """Tables with expiring rows that other tests cover, and the paths of these tests."""
 IDLE_STEPS = 5
-"""The number of idle or failed steps after which maintenance has tried all of its jobs."""
+"""Maintenance has tried all of its jobs after this number of idle or failed steps."""
 REASON = re.compile(r"for good, (as|unless) ")
 UNTIL = re.compile(r"until |as `|a row for each ")
 

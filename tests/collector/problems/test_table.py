@@ -47,7 +47,7 @@ SHARED = (
     {"form-type-unsupported", "form-unreadable"},
     {"link-unusable", "subscription-link-unusable"},
 )
-"""Codes that mean the same to a reader of pages."""
+"""Codes with one meaning for a reader of pages."""
 SAID_ELSEWHERE = frozenset(
     {"AMOUNT_INVALID", "CREDITS_EXCEEDED", "DAY_NOT_OVER", "STATEMENT_NOT_FOUND", "STRIPE_UNAVAILABLE"}
 )

@@ -332,7 +332,7 @@ def test_moving_back_does_not_duplicate_credits(pair: Pair) -> None:
 
 
 def run_at_once(runs: list[tuple[Pair, str, str, str]]) -> list[int]:
-    """Run several moves at the same time. Return the exit code of each."""
+    """Run several moves concurrently. Return the exit code of each."""
 
     def run(one: tuple[Pair, str, str, str]) -> int:
         pair, name, *urls = one
@@ -449,7 +449,7 @@ def test_withdrawn_arrival_leaves_no_personal_data(pair: Pair) -> None:
 
 
 def test_a_call_that_comes_after_its_arrival_was_withdrawn_makes_no_customer(pair: Pair) -> None:
-    """The command is killed while its first call waits, and nobody knows there of the move."""
+    """The command is killed while its first call waits, so the other collector does not know the move."""
     pair.create("finn")
     late: list[tuple[Any, ...]] = []
 

@@ -1,4 +1,4 @@
-"""Steps of moves at the same time, on PostgreSQL: none waits for another one that waits for it."""
+"""Concurrent steps of moves on PostgreSQL do not deadlock."""
 
 import asyncio
 from contextlib import suppress

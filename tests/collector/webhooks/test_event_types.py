@@ -1,4 +1,4 @@
-"""The types of events: what can be sent, and what the documentation lists."""
+"""The types of events: the types that are sent equal the documented ones."""
 
 import re
 

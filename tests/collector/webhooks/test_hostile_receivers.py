@@ -12,7 +12,7 @@ from loadtest.testbed.ports import HOST
 PIECES = 1000
 """Pieces that a receiver sends, unless the connection ends before: of at least 64 KiB each."""
 PIECES_READ_MAX = 300
-"""Those that the kernel's buffers of both sides may take."""
+"""The number of pieces that fit into the kernel's buffers of both sides."""
 
 
 async def post(head: bytes, piece: bytes) -> tuple[DeliveryFailure | None, int]:

@@ -1,4 +1,4 @@
-"""Receivers whose name server does not answer: whoever names them keeps nobody else waiting."""
+"""A receiver with a silent name server delays no other receiver."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""A plan that is written is read as the same plan: whoever changes one price of it changes nothing else."""
+"""A written plan is read back unchanged, so a change of one price changes nothing else."""
 
 import random
 from pathlib import Path

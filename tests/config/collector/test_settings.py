@@ -27,7 +27,7 @@ A_TLS = "tls: {cert: certs/collector.pem, key: certs/collector.key}, or leave it
 
 @pytest.fixture
 def reported(folder):
-    """`said(text, files)`: what is said of a collector.yaml that is `text`, a line each."""
+    """`said(text, files)` returns the problems of a collector.yaml with this text, one line each."""
 
     def reported_of(text, files=None):
         write(folder, {"collector.yaml": text, **(files or {})})

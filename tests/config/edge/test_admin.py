@@ -1,4 +1,4 @@
-"""Where operators ask: the forms of `admin`, and what is no safe one."""
+"""The address for operators: the forms of `admin`, and unsafe ones."""
 
 import pytest
 

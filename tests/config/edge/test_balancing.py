@@ -1,4 +1,4 @@
-"""Settings of affinity, and those by which clients could choose their endpoint."""
+"""Settings of affinity, and refused settings that would let clients choose their endpoint."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Files of users with passwords: what is read, and refusals that do not show a line."""
+"""Files of users with passwords: accepted files, and refusals that do not reveal a line."""
 
 import json
 from pathlib import Path

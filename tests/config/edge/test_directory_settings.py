@@ -1,4 +1,4 @@
-"""Where the directory comes from, who signs it, how it is kept; who issues tokens."""
+"""The directory's source, signer and storage, and the issuers of tokens."""
 
 import pytest
 

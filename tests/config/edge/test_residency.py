@@ -1,4 +1,4 @@
-"""Residencies: one home, and what each has for itself."""
+"""Residencies: one home, and the separate data of each."""
 
 import pytest
 

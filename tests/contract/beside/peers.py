@@ -87,4 +87,4 @@ def caddy(folder: Path, ports: Ports) -> Process:
 
 
 PEERS = {"nginx": nginx, "caddy": caddy}
-"""How each is started."""
+"""The functions that start each proxy."""

@@ -18,7 +18,7 @@ BATCH = 150
 """Rows per proxy process. Each row keeps two sockets open."""
 
 AT_ONCE = 16
-"""Rows that are observed at the same time."""
+"""The number of rows observed concurrently."""
 
 Row = Asked | Answered
 Cells = dict[str, dict[str, str]]

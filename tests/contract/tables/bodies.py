@@ -126,7 +126,7 @@ CHUNKS = (
     # ---- padding, which some servers write behind every size
     decoded("a space behind a size", "RFC 9112 7.1.1", b"5 \r\nhello\r\n0 \r\n\r\n", body=b"hello"),
     decoded("a tab behind a size", "RFC 9112 7.1.1", b"5\t\r\nhello\r\n0\t \r\n\r\n", body=b"hello"),
-    # ---- extensions: understood by nobody, so none passes
+    # ---- extensions: no recipient understands them, so none passes
     decoded("an extension", "RFC 9112 7.1.1", b"5;a=b\r\nhello\r\n0\r\n\r\n", body=b"hello"),
     decoded("an extension without a value", "RFC 9112 7.1.1", b"5;a\r\nhello\r\n0;b\r\n\r\n", body=b"hello"),
     decoded("an extension in quotes", "RFC 9112 7.1.1", b'5;a="b;c d"\r\nhello\r\n0\r\n\r\n', body=b"hello"),

@@ -1,6 +1,6 @@
 """Requests that two parsers may read differently: RFC 9112 section 11.2 and known attacks.
 
-The names are those of the public literature: CL.TE, TE.CL, TE.TE, CL.0, 0.CL, and the lists of findings of HTTP Garden.
+The names come from the public literature: CL.TE, TE.CL, TE.TE, CL.0, 0.CL, and the lists of findings of HTTP Garden.
 `/smuggled` is the request that an attack tries to pass to the upstream.
 """
 

@@ -1,4 +1,4 @@
-"""What passes while neither side has ended: streams, early answers, expectations, interim answers, retries.
+"""Exchanges before either side has ended: streams, early answers, expectations, interim answers, retries.
 
 RFC 9112 sections 7 and 9, RFC 9110 sections 10.1.1 and 15.2.
 """

@@ -120,7 +120,7 @@ class Side:
         return answer
 
     def report(self, events: list[dict[str, Any]]) -> None:
-        """Report events, all of which must count."""
+        """Report events. All of them must count."""
         receipt = self.send("POST", "/v1/events", events, token=SERVICE).json()
         assert (receipt["accepted"], receipt["rejected"]) == (len(events), [])
 

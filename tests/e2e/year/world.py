@@ -30,7 +30,7 @@ AT_ONCE = 6
 """People who act at once."""
 SETTLE_SECONDS = 900.0
 TRY_SECONDS = 61
-"""Seconds after which most failed actions are retried."""
+"""Seconds until the retry of most failed actions."""
 
 
 class World:

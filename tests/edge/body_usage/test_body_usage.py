@@ -326,7 +326,7 @@ def test_invalid_json_is_reported_as_unreadable() -> None:
 
 
 def read_long(body: bytes, *, size: int, begin: int, end: int, format_: FormatName = "openai") -> StatedCounts:
-    """Read a text of which so many bytes are kept, fed in pieces of this size."""
+    """Read a text in pieces of this size. Only its first and last bytes are stored."""
     usage_format = UsageFormat(format_)
     text, values = JsonText(begin, end), dict[str, bytes]()
     for at in range(0, len(body), size):

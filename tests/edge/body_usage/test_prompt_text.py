@@ -1,4 +1,4 @@
-"""The input of a request is estimated by its text, and by what each provider's documentation says of media."""
+"""The input of a request is estimated from its text, and from each provider's documentation of media."""
 
 import json
 from base64 import b64encode

@@ -1,4 +1,4 @@
-"""Requests tell the tokens that they will take: those of their text, and the most of an answer."""
+"""Requests state the tokens that they will use: the tokens of their text, and the limit of the answer."""
 
 import json
 

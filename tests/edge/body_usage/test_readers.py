@@ -1,4 +1,4 @@
-"""Readers of bodies: what they say beside the values, and forms of bodies that providers do not send whole."""
+"""Readers of bodies: their details beside the values, and rare forms of bodies."""
 
 from base64 import b64encode
 from struct import pack

@@ -1,4 +1,4 @@
-"""Counts that an answer states: zeros, and what is left without the numbers."""
+"""Counts stated by an answer: zeros, and the remaining text without the numbers."""
 
 import pytest
 

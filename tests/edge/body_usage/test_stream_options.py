@@ -1,4 +1,4 @@
-"""Streams whose usage is asked for: the request as it asks, and the stream without what comes of it."""
+"""The edge asks for usage in streams: the changed request, and the stream without the additional event."""
 
 import json
 import re

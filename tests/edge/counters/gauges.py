@@ -15,7 +15,7 @@ from tests.support.tables import WIDTH, opened
 
 
 def use(table: LimitTable, key: bytes, count: int, now: float = 1000.0) -> int:
-    """Have so many in use, as a worker does. Returns where the row begins."""
+    """Set a gauge to this number, as a worker does. Return the start of the row."""
     row, _, _ = table.find(table.make_key(key), WIDTH, now, HAS_GAUGES)
     table.words[row + table.head_at + at.GAUGE] = table.owner << at.OWNER_SHIFT | count
     return row

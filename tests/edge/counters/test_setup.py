@@ -73,7 +73,7 @@ def test_a_boot_with_another_number_of_workers_carries_quotas_over(supervise: Su
 
 
 def former_release(state: Path, boot: str = "one") -> None:
-    """Have the state directory be as a release left it in which heads were shorter and there were no quotas."""
+    """Create the state directory of an older release, with shorter heads and without quotas."""
     state.mkdir(mode=0o700)
     control = prepare_control(state / "control", state)
     control.begin_boot(boot_digest(boot), 5e7)

@@ -1,4 +1,4 @@
-"""The keys of usage: what is split has a part for each dimension, which is never cut."""
+"""The keys of usage: a split meter has an uncut part for each dimension."""
 
 import pytest
 

@@ -2,7 +2,7 @@
 
 
 def heads(text: str) -> tuple[bytes, ...]:
-    """The heads in a text in which a line of `--` stands between two; each without its blank line, lines with CRLF."""
+    """Split a text into heads at lines of `--`. Each head lacks its blank line, and its lines end with CRLF."""
     return tuple(part.strip("\n").replace("\n", "\r\n").encode("latin-1") + b"\r\n" for part in text.split("\n--\n"))
 
 

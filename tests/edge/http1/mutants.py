@@ -1,4 +1,4 @@
-"""Heads with one to four things wrong with them: mutators that know where a head is easily misread."""
+"""Heads with one to four faults. The mutators aim at the parts of a head that are easily misread."""
 
 from collections.abc import Callable, Iterator
 from random import Random

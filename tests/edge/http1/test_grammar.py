@@ -76,7 +76,7 @@ def test_a_list_is_read_in_lower_case_and_without_its_empty_members() -> None:
 PARENT = b"0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-"
 TRACE_ID, PARENT_ID = PARENT[:32], PARENT[33:49]
 LATER = [
-    # W3C Trace Context, traceparent, what is continued
+    # W3C Trace Context section, traceparent, result
     ("3.2.2.5 unknown flags", b"00-" + PARENT + b"ff", (TRACE_ID, PARENT_ID, b"03")),
     ("3.2.4 a later version", b"cc-" + PARENT + b"01", (TRACE_ID, PARENT_ID, b"01")),
     ("3.2.4 a later version with more", b"01-" + PARENT + b"09-what-the-future-holds", (TRACE_ID, PARENT_ID, b"01")),

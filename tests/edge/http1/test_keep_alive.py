@@ -1,4 +1,4 @@
-"""What servers say of how long they keep an idle connection."""
+"""Servers' statements about their timeout of idle connections."""
 
 from math import inf
 

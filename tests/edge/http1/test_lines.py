@@ -67,7 +67,7 @@ def test_an_id_that_an_upstream_makes_is_not_remembered() -> None:
 
 
 def test_a_flood_of_lines_and_names_has_no_regular_line_read_again() -> None:
-    """What passes, what says something, keys, and names: of requests and of answers."""
+    """Lines that pass, lines with a meaning, keys, and names: of requests and of answers."""
     regulars = (b"Accept: */*", b"Host: a.example", b"X-API-Key: ek_1")
 
     def come() -> None:

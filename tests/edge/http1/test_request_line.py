@@ -7,7 +7,7 @@ from edgeproxy.edge.http1.grammar import METHODS, HeadLimits
 from edgeproxy.edge.http1.request_line import RequestLine, check_sizes, check_unfinished, read_request_line
 
 READ = [
-    # section, line, what it means
+    # section, line, result
     ("RFC 9112 3.2.1", b"GET / HTTP/1.1", RequestLine(b"GET", b"/", (1, 1))),
     ("RFC 9112 3.2.1 query", b"GET /a?b=c?d HTTP/1.0", RequestLine(b"GET", b"/a?b=c?d", (1, 0))),
     ("RFC 3986 3.3 two slashes", b"GET //a HTTP/1.1", RequestLine(b"GET", b"//a", (1, 1))),

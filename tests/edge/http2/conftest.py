@@ -1,4 +1,4 @@
-"""What holds in each test of HTTP/2: a head that is remembered is the one that would be read."""
+"""An invariant of all HTTP/2 tests: a remembered head equals the head that a reader would produce."""
 
 from collections.abc import Iterator
 

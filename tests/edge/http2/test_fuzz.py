@@ -55,7 +55,7 @@ class Answering(Stream):
     """A stream opened by a client. Its number decides on the kind of its answer."""
 
     has_ended = False
-    """Whether the stream has seen the end of its request. No event of the request may follow."""
+    """True after the end of the request. No event of the request may follow."""
 
     def __init__(self, tape: "Tape", number: int, send_window: int, receive_window: int) -> None:
         super().__init__(number, send_window, receive_window)

@@ -1,4 +1,4 @@
-"""Heads and trailers in HTTP/1.1: what it cannot say is refused, and never mended."""
+"""Conversion of heads and trailers to HTTP/1.1: a head without a form there is refused, and never repaired."""
 
 import pytest
 

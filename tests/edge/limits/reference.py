@@ -48,7 +48,7 @@ class ExactWindow(Log):
         return self.within(now, self.window + Fraction(longer)) + cost <= self.limit
 
     def passes_at(self, now: float, cost: int) -> Fraction:
-        """Return the time from which on `cost` (at most the limit) fits if no other request comes."""
+        """Return the earliest time for `cost` (at most the limit) to fit if no other request comes."""
         moment, used = Fraction(now), self.within(now, self.window)
         for came, one in self.entries:
             if came > Fraction(now) - self.window and used + cost > self.limit:
@@ -84,7 +84,7 @@ class ExactBucket(Log):
         return self.level(now) + cost + Fraction(tolerance) <= self.depth
 
     def passes_at(self, now: float, cost: int) -> Fraction:
-        """Return the time from which on `cost` (at most the depth) fits if no other request comes."""
+        """Return the earliest time for `cost` (at most the depth) to fit if no other request comes."""
         return Fraction(now) + max(Fraction(0), (self.level(now) + cost - self.depth) / self.rate)
 
 

@@ -159,12 +159,12 @@ def hold_to_the_bucket(workers: Workers, steps: list[tuple[float, int, int, str]
 
 
 def drains_in(which: Rule) -> float:
-    """Return the seconds in which a full bucket drains, at most a month, so that times stay within a table's range."""
+    """Return the seconds until a full bucket is empty, at most a month, so that times stay within a table's range."""
     return min(which.depth * which.window / which.limit, 30 * 86400.0)
 
 
 def tolerance(which: Rule) -> float:
-    """Return the tokens by which a decision may differ: the bucket's allowance for rounding, and float precision."""
+    """Return the allowed error of a decision in tokens: the bucket's allowance for rounding, and float precision."""
     return compute_room(which.depth) - which.depth + 1e-6
 
 
@@ -333,7 +333,10 @@ class Stoppable:
 
     @property
     def is_unseen(self) -> bool:
-        """Whether a charge has begun that other workers cannot see: neither its cell nor its count is stored."""
+        """Return True if a charge has begun and other workers cannot see it.
+
+        Neither its cell nor its count is stored.
+        """
         return self.held is not None and len(self.held.waiting) > 2
 
     def go_on(self) -> None:

@@ -134,7 +134,7 @@ def test_a_request_that_costs_more_than_the_headroom_reads(join: Join) -> None:
 
 
 def test_a_row_that_was_read_as_full_is_not_read_again_for_a_moment(join: Join) -> None:
-    # A lowered limit, of which the other worker does not know yet.
+    # A lowered limit that the other worker does not know yet.
     tables = join_all(join, range(10))
     one, other = get_window(tables[0], 10), get_window(tables[1], 1000)
     charge(other, START, 10)

@@ -77,7 +77,7 @@ def test_local_counts_of_past_cells_are_seen_by_other_workers_at_once(path: Path
     assert third.file.lock()
     assert spend(late, START) == 10
     third.file.unlock()
-    # In the next cell: a row of its own, as it seems, for nobody has counted in it yet.
+    # In the next cell. The row looks unshared, because no other worker has counted in it yet.
     assert early.left(START + 3) == 21
     assert late.left(START + 3) == early.left(START + 3) == 11
 

@@ -56,7 +56,7 @@ STEP = 700
 
 
 def test_a_row_is_freed_or_wanted_and_never_both(tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Rows are idle as soon as their window has passed: what is tried here is the closing, not the waiting.
+    # Rows become idle right after their window, because this tests freeing rows, not waiting for it.
     monkeypatch.setattr("edgeproxy.edge.counters.reclaim.IDLE_SECONDS", 0.0)
     # Twenty rows for twenty-four subjects: rows change hands all the time.
     table = limits(make(tmp_path, Layout("customers", rows=20, columns=4, ring=32, cells=28, width=HEAD_WORDS)))

@@ -229,7 +229,7 @@ class Schedule:
             assert noted is None
 
     def judged(self, before: list[int], free: list[bool]) -> tuple[list[object], list[object], set[str]]:
-        """Return the limits that refuse, the limits that credits pay for, and the names of those that refuse."""
+        """Return the limits that refuse, the limits that credits pay for, and the names of the former."""
         terms = self.asked[0].terms
         left = dict(zip(self.asked[0].bounds(), before, strict=True))
         lacking = [policy for policy in terms.policies if left[policy] < policy.cost]
@@ -382,7 +382,7 @@ def pay(processes: list[Process], later: Process, owed: Rule, steps: list[tuple[
             assert moment <= passes + wide + 1 + tolerance / float(bucket.rate) + 1e-3
             continue
         assert all(one.has_room(now, 1, -1e-6 if one is window else -tolerance) for one in exact)
-        # The response comes at the same moment. Otherwise requests admitted in between would add to the debt.
+        # The response comes at once. Otherwise requests admitted in between would add to the debt.
         charge_reported_costs(terms, now, [cost])
         for one in exact:
             one.add(now, cost)

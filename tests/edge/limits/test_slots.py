@@ -119,7 +119,7 @@ class Numbers:
         """The number of slots that each process holds."""
 
     def replace(self, who: int) -> None:
-        """Kill a process and start its successor on the same column."""
+        """Kill a process and start its successor on that column."""
         self.processes[who].kill()
         self.held[who] = 0
         self.processes[who] = Process(self.path, self.limit)
@@ -296,7 +296,7 @@ def test_parallel_processes_never_exceed_the_limit_while_others_are_killed(
         steady = [begin() for _ in range(2)]
         until = monotonic() + 2
         while monotonic() < until:
-            # These processes use the third column in turn. The slots of each are free as soon as it is dead.
+            # These processes use the third column in turn. A dead process frees its slots at once.
             inside[1002] = 0
             begin().kill()
         inside[1200] = 1

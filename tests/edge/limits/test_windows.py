@@ -1,4 +1,4 @@
-"""The measure by which limits are judged."""
+"""The reference window that judges limits."""
 
 from loadtest.testbed.windows import most_in_a_window
 

@@ -4,7 +4,7 @@ from tests.support.transcript import Edge
 
 
 class Shedding:
-    """Stands where a worker's overload is looked after: it sheds whoever is below a line."""
+    """Replaces a worker's overload control: it sheds requests below a given priority."""
 
     def __init__(self, edge: Edge, line: int) -> None:
         self.asked: list[int] = []

@@ -6,7 +6,7 @@ from tests.support.transcript import Edge, get, head, ok, post
 
 
 def expected(edge: Edge, host: str) -> str:
-    """What `host` makes of it at the first endpoint."""
+    """Return the Host at the first endpoint under this setting of `host`."""
     return {"pass": "edge.test", "upstream": f"127.0.0.1:{edge.upstream.port}"}.get(host, host)
 
 

@@ -1,4 +1,4 @@
-"""The region in which a request was executed, as its answer names it."""
+"""The answer names the region that executed its request."""
 
 import pytest
 

@@ -114,7 +114,7 @@ async def test_each_response_gets_its_own_missing_fields(edge: Edge) -> None:
 
 
 async def test_a_304_gets_no_fields(edge: Edge) -> None:
-    """RFC 9111 section 3.2: fields of a 304 would replace those of the stored response."""
+    """RFC 9111 section 3.2: a cache updates the stored response with the fields of a 304."""
     for connection in ((), ("Connection: close",)):
         _, answer = await edge.passes(get(), head("HTTP/1.1 304 Not Modified", "ETag: a", *connection))
         assert said(answer) == {}

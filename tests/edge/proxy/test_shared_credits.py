@@ -1,4 +1,4 @@
-"""Burst credits that hosts share: who asks for them, and what pays where the hub has nothing left of a limit."""
+"""Burst credits shared by hosts: the hosts that ask for them, and the payment if the hub's limit is used up."""
 
 import pytest
 

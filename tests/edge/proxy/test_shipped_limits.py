@@ -108,7 +108,7 @@ def configure(edge: Edge) -> None:
 
 
 async def list_refused(ask: Status) -> dict[str, list[str]]:
-    """The routes on which each limit refuses. Open routes have no customer, and are asked without a key."""
+    """Return the routes that each limit refuses. Open routes have no customer, so requests to them carry no key."""
     refused = {}
     for limit in REFUSED:
         routes = PATHS if limit == "anonymous" else KEYED

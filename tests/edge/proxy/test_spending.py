@@ -1,4 +1,4 @@
-"""What customers may spend: by a request, in a day, and in any session."""
+"""Customers' spending limits: per request, per day and per session."""
 
 import json
 from typing import Any

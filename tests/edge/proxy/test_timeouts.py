@@ -1,4 +1,4 @@
-"""How long upstreams may take: by service, by route, in all; and answers that may be silent."""
+"""Upstream timeouts by service, by route and in total; and answers with permitted silence."""
 
 import asyncio
 

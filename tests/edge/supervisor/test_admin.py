@@ -110,9 +110,10 @@ def ask(
     read: Callable[[], Loaded] | None = None,
     apply: Sequence[str] = (),
 ) -> None:
-    """Play `scene` with a client of the admin listener; no worker process is started.
+    """Run `scene` with a client of the admin listener. No worker process is started.
 
-    A reload has `read` load the files; `apply` is why the workers do not serve what it loaded.
+    A reload calls `read` to load the files. `apply` returns the reason why workers do not serve the loaded
+    configuration.
     """
 
     async def ill(target: ProbeTarget) -> str:

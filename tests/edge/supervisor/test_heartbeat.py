@@ -1,4 +1,4 @@
-"""How long a worker may be silent, counted in looks."""
+"""The silence that a worker is allowed, counted in checks."""
 
 from edgeproxy.edge.supervisor.heartbeat import CHECKS_PER_HUNG_TIME, Heartbeat
 

@@ -1,4 +1,4 @@
-"""Addresses that nobody probes, with real sockets."""
+"""Addresses without probes, with real sockets."""
 
 import asyncio
 import socket

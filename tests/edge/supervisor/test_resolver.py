@@ -33,7 +33,7 @@ class Names:
         return answer
 
     async def again(self) -> None:
-        """Wait until what is answered now was heard: the second look-up from here begins after the first has ended."""
+        """Wait until the present answer has arrived: the second look-up from now begins after the first has ended."""
         wanted = len(self.asked) + 2
         await turned(lambda: len(self.asked) >= wanted, "it is looked up twice more")
 

@@ -40,7 +40,7 @@ def test_all_addresses_are_bound_or_none() -> None:
         held.close()
         with pytest.raises(sockets.AddressUnavailableError):
             sockets.bind_all([wanted, Address(*foreign.getsockname())])
-        # Without SO_REUSEPORT this fails where the first one was left bound.
+        # Without SO_REUSEPORT this fails if the first socket is still bound.
         with socket.create_server(wanted):
             pass
 

@@ -117,7 +117,7 @@ def test_a_copy_is_another_host_on_the_hub_though_it_ships_no_usage(tmp_path: Pa
     assert instance(copy) == another
     assert instance(first) == made
     (put,) = identity.list_set_aside(copy / "state")
-    # Where the other is gone for good, its counts go on.
+    # If the other directory is gone for good, its counts continue here.
     identity.discard_identity(copy / "state", copy / (tables or "state"), put.name)
     shutil.rmtree(copy)
     shutil.copytree(first, copy)

@@ -144,7 +144,7 @@ def test_a_new_supervisor_knows_the_number_of_hosts_without_the_hub(tmp_path: Pa
             words = one.table.words
             async with two.coordinator(two.first), one.coordinator(one.first):
                 await turned(lambda: words[at.HOSTS] == 2, "both hosts count two hosts")
-            # A new supervisor without a reachable hub, first on the same tables and then on others.
+            # A new supervisor without a reachable hub, first on these tables and then on others.
             for workers in (1, 2):
                 store = Store.prepare(tmp_path / "one", workers=workers, customers=10, addresses=10, hub=True)
                 coordinator = Coordinator(store, Hub(url=NOBODY, on_loss="deny"), lambda said: None)

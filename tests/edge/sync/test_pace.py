@@ -1,4 +1,4 @@
-"""How fast a supervisor tells the hub: what of a core it takes, and how much is under way."""
+"""The pace of a supervisor's reports to the hub: its share of a core, and the number of open calls."""
 
 import pytest
 

@@ -49,7 +49,7 @@ def test_a_new_row_with_old_counts_does_not_fill_the_bucket_at_once() -> None:
         return hub.report(Report(b"k", 1, seq, born, NOW, 100.0, cum, bucket=bucket)).level
 
     assert report(1, 1, 100_000, 40.0, 10.0) == 50
-    # The row is now in a new table's file, and its counts include those of the old file.
+    # The row is now in a new table's file. Its counts include the counts of the old file.
     assert report(2, 2, 100_003, 50.0, 3.0) == 53
     assert report(3, 2, 100_004, 53.0, 1.0) == 54
 

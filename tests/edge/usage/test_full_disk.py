@@ -48,7 +48,7 @@ def test_a_full_disk_stops_sealing_and_nothing_else(tmp_path: Path, small: Path)
             sealer.seal(NOW + step)
         except OSError as failure:
             failures += failure.errno == errno.ENOSPC
-            # What could not be sealed whole is not there in part.
+            # A batch that could not be written whole leaves no part.
             assert len(batches(state / "spool")) == step - failures
     assert sums(state / "spool") < totals(store)
     # The supervisor starts anew, and the disk is still full.

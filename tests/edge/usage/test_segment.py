@@ -13,7 +13,7 @@ MARKS = tuple(Mark(1 + row % 2, row, row, 1 << row) for row in range(20))
 
 
 def content() -> tuple[bytes, list[int]]:
-    """A segment of six records, and where they begin and end."""
+    """Return a segment of six records, and the offsets of their boundaries."""
     written, places = HEAD, [len(HEAD)]
     for body in BODIES:
         written += pack_record(body, MARKS)

@@ -51,9 +51,9 @@ class Site:
         return sum(self.upstream.seen()["billable"].values())
 
     def assert_exact(self, *, killed: bool) -> str:
-        """The network is well again, and everything arrives, once.
+        """Restore the network, and require that everything arrives once.
 
-        `killed`: clients may have lost answers, which nobody knows of then.
+        `killed`: a process was killed, so clients may have lost answers without a record.
         """
         for edge in self.edges:
             edge.relay.fates = CALM

@@ -1,4 +1,4 @@
-"""The country of an address, by a database; what it does not say is not known."""
+"""The country of an address, by a database. An address outside it has no country."""
 
 from pathlib import Path
 

@@ -12,7 +12,7 @@ app = Flask(__name__)
 
 @app.post("/create-setup-intent")
 def create_setup_intent() -> Response:
-    """Create the intent by which the page saves a card of a new customer."""
+    """Create the intent for saving a new customer's card."""
     customer = stripe.Customer.create()
     setup_intent = stripe.SetupIntent.create(customer=customer["id"], automatic_payment_methods={"enabled": True})
     return jsonify({"customer": customer["id"], "clientSecret": setup_intent.client_secret})

@@ -52,6 +52,6 @@ def record_usage() -> Response:
 
 @app.get("/upcoming-invoice")
 def preview_invoice() -> Response:
-    """Return what the customer will pay."""
+    """Return the amount that the customer will pay."""
     invoice = client.v1.invoices.create_preview({"subscription": request.args["subscription"]})
     return jsonify(total=invoice.total)

@@ -1,4 +1,4 @@
-"""A statement's opening and lines come to its closing, and it says the same as CSV and as PDF."""
+"""A statement's opening and lines add up to its closing. The CSV and the PDF have equal contents."""
 
 import csv
 import io

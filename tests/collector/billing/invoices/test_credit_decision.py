@@ -1,4 +1,4 @@
-"""Which credit notes are accepted, and by which way their money goes back."""
+"""Decisions about credit notes: accepted or refused, and the way of their money."""
 
 import pytest
 

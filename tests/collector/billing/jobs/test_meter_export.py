@@ -1,4 +1,4 @@
-"""The export of usage to Stripe's meters: slices are as long as they can be sent, and bad rows stop nobody else."""
+"""The export of usage to Stripe's meters: slices have the greatest length, and bad rows do not stop others."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The exporter and Stripe's own package against the sandbox: its journal has what the ledger has, once."""
+"""The exporter with Stripe's own package and the sandbox: each row of the ledger is counted once."""
 
 import asyncio
 import time

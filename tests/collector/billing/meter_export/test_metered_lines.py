@@ -1,4 +1,4 @@
-"""Which lines Stripe makes of what it has counted, and which are items: together they are the rater's."""
+"""Some usage lines come from Stripe's counts, others are items. Together they equal the rater's lines."""
 
 from hypothesis import given
 from hypothesis import strategies as st

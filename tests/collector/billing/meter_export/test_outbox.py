@@ -64,7 +64,7 @@ def test_a_step_that_the_table_lacks_is_refused(transitions: Mapping[RowState, f
 
 def test_every_state_and_every_reply_has_its_row() -> None:
     assert set(TRANSITIONS) == set(RECOVERY_TRANSITIONS) == set(RowState)
-    # What Stripe is known to have counted stays so, whatever is restored.
+    # Counts that Stripe has confirmed stay confirmed after any restore.
     assert not RECOVERY_TRANSITIONS[RowState.CONFIRMED] | RECOVERY_TRANSITIONS[RowState.ACCEPTED]
     assert set().union(*RECOVERY_TRANSITIONS.values()) == {RowState.CONFIRMED, RowState.VOID}
     assert set(MEANINGS) == set(Reply)

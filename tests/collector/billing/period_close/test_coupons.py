@@ -122,7 +122,7 @@ async def _check_books(of: Sold) -> None:
 
 
 async def _check_explained(of: Sold, name: str) -> None:
-    """Ask why the discount of what came late has its amount."""
+    """Check the explanation of the discount on late usage."""
     invoice = (await fetch_invoices(of, name))["2027-02-01 period"]
     position = next(number for number, line in enumerate(invoice["lines"]) if line["kind"] == "discount")
     assert invoice["lines"][position]["text"] == "Coupon HALF, 50 % off, 2027-01-01 to 2027-02-01"

@@ -14,7 +14,7 @@ DAY = 86400
 
 
 async def turns(of: Era, count: int, seconds: float = 61.0) -> int:
-    """Do what is due so often; whoever is killed is started anew. How often it was killed."""
+    """Do the due work this number of times, and restart killed jobs. Return the number of kills."""
     killed = 0
     while count:
         try:

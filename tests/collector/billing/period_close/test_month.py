@@ -1,5 +1,7 @@
-"""A month of many customers with faults on the way to Stripe, and kill -9 of the process that closes it at any moment:
-each is charged once, what the second rater says."""
+"""A month of many customers with faults on the way to Stripe, and kill -9 of the closing process at any moment.
+
+Each customer is charged once, by the second rater's amount.
+"""
 
 import asyncio
 import random

@@ -28,7 +28,7 @@ PATIENCE = 1500.0
 LIFE_SECONDS_MAX = 1.5
 """The maximum number of seconds between kills."""
 STOPS = 20
-"""The number of times at which the clock stops so that Stripe receives the plan changes up to then."""
+"""The number of stops of the clock. At each, Stripe receives the plan changes up to then."""
 
 
 async def left(of: Era, expected: int) -> bool:

@@ -83,7 +83,7 @@ class Company:
         await write(self.database, credits.book_purchase, ACME, Payment(f"cs_{intent}", intent, cents * CENT))
 
     async def invoice(self, cents: int, card: str = "pm_card_visa", state: str = "open", **pay: Any) -> str:
-        """Create and finalize an invoice, and pay it if an amount is due. Return Stripe's id.
+        """Create and finalize an invoice, and pay any amount due. Return Stripe's id.
 
         The invoice stays unpaid with `by="nobody"`.
         """

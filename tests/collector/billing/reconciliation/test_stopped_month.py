@@ -1,7 +1,6 @@
-"""A collector that stops at steps of a month and starts days later.
+"""A collector stops at steps of a month and starts days later. No comparison reports a false difference.
 
-No comparison reports a false difference, no alert is false, and the invoices are those of a collector that never
-stopped.
+No alert is false, and the invoices are equal to those without a stop.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The figures of the business: days that come to what the books say, the week's largest, the month's customers."""
+"""The business report: daily figures equal to the books, the week's largest, the month's customers."""
 
 import time
 from datetime import UTC, date, datetime

@@ -106,7 +106,7 @@ def test_a_report_is_of_the_books_and_the_customers_of_its_currency(
 
 
 def read_samples(family: GaugeMetricFamily) -> dict[tuple[str, ...], float]:
-    """Return the values of a metric by those of its labels."""
+    """Return the values of a metric by label values."""
     return {tuple(sample.labels.values()): sample.value for sample in family.samples}
 
 

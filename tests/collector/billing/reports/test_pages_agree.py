@@ -1,6 +1,6 @@
 """The pages state the amounts of the API: the portal, the console and CSV files, for random customers late in a period.
 
-The customers are those of `test_amounts_agree.py`, which checks the amounts of the API themselves.
+`test_amounts_agree.py` has these customers too, and checks the amounts of the API themselves.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""The gates by what a database has: good figures open them, and each bad one closes its own, by name."""
+"""The rollout gates on data of a database: good figures open them, and each bad figure closes its gate, by name."""
 
 import asyncio
 from typing import Any

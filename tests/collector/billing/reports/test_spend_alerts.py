@@ -27,7 +27,7 @@ async def spend(customers: Sold, name: str) -> int:
 
 
 async def look(customers: Sold, now: float) -> list[Any]:
-    """Look after everybody, and return the keys and details of all alerts."""
+    """Check all customers. Return the keys and details of all alerts."""
     async with customers.database.writing() as connection:
         for customer in await spend_alerts.list_customers(connection, "", 100):
             await spend_alerts.raise_reached(connection, customer, customers.known.meters, now)

@@ -1,4 +1,4 @@
-"""The one file that knows Stripe's package: what answers mean, and that keys are told to nobody."""
+"""The one file that uses Stripe's package: the meaning of answers, and the secrecy of keys."""
 
 import asyncio
 import logging

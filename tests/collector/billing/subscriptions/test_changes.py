@@ -1,4 +1,4 @@
-"""What changes of a subscription come to, by the plans of loadtest/testbed/plans.yaml."""
+"""The amounts of subscription changes, by the plans of loadtest/testbed/plans.yaml."""
 
 import os
 from calendar import timegm

@@ -1,4 +1,4 @@
-"""Versions of plans, as they are kept."""
+"""Versions of plans in the database."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Price changes: what a dry run shows is charged, and subscribers move once, when they next pay."""
+"""Price changes: the charge equals the dry run, and subscribers move once, at their next payment."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -83,7 +83,7 @@ async def test_read_ahead_stays_bounded_while_answers_go_out(edge: Edge) -> None
 
 
 async def test_a_body_behind_many_requests_arrives(edge: Edge) -> None:
-    """More than is read ahead, and then a body for which the client must be read on."""
+    """More requests than the edge reads ahead, and then a body, so the edge must resume reading."""
     edge.upstream.answers(lambda request: ok(b"%d" % len(request.body)))
     client = await edge.client()
     n = 600

@@ -1,4 +1,4 @@
-"""Answers that only the end of their connection delimits: where that is not theirs, it must not be a clean one."""
+"""Answers delimited by the end of their connection: if the upstream fails, the client must not see a clean end."""
 
 from pathlib import Path
 

@@ -32,7 +32,7 @@ def sized(length: int, *fields: str, method: str = "POST") -> bytes:
 
 
 def files(edge: Edge) -> int:
-    """How many files without a name are open in its directory."""
+    """Return the number of open unnamed files in the edge's directory."""
     count = 0
     for each in os.listdir("/proc/self/fd"):
         try:

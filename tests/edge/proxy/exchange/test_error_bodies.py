@@ -100,7 +100,7 @@ async def test_a_call_of_grpc_gets_its_own_form(edge: Edge) -> None:
 
 
 async def test_a_route_that_a_customer_does_not_see_is_told_by_no_form(edge: Edge) -> None:
-    """Its 404 is that of a path that leads nowhere."""
+    """The 404 of a hidden route equals the 404 of an unknown path."""
     edge.config["flags"] = {"new": {"customers": ["free"]}}
     edge.config["routes"].insert(0, {"path": "/new/*", "upstream": "api", "flag": "new", "errors": "openai"})
     is_problem(await edge.refuses(head("GET /new/x HTTP/1.1", "Host: h", f"X-API-Key: {KEY}")), 404)

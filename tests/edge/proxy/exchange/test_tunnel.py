@@ -86,7 +86,7 @@ async def test_upgrade_with_several_protocols_asks_only_for_websocket(edge: Edge
 
 
 async def test_an_upgrade_with_a_body_is_none(edge: Edge) -> None:
-    """Where the tunnel begins would be a matter of opinion."""
+    """Parsers could disagree about the start of the tunnel."""
     asked = head("POST /public/ws HTTP/1.1", "Host: h", "Content-Length: 3", *UPGRADE[:2]) + b"abc"
     request, answer = await edge.passes(asked, ok())
     assert "Upgrade" not in request

@@ -25,7 +25,7 @@ def with_key(path: str = "/v1/x", *fields: str) -> bytes:
 
 
 def split(edge: Edge) -> dict[tuple[str, str], int]:
-    """(meter, dimensions as text) -> what is billed of acme."""
+    """Return acme's billed usage by meter and dimensions."""
     assert edge._supervisor is not None
     totals = edge._supervisor.usage_totals()
     return {(row[1], row[4] if len(row) == 5 else ""): row[3] for row in totals if row[0] == "acme" and row[3]}

@@ -31,7 +31,7 @@ LIMITS: dict[str, dict[str, Any]] = {
 
 
 class Session(Protocol):
-    """The client's side of a session, and that of its service."""
+    """The client's side and the service's side of a session."""
 
     upstream: Wire
 

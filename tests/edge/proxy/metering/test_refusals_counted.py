@@ -1,4 +1,4 @@
-"""Refusals as they are counted: by the limit, and by whether the edge knew of all that counts."""
+"""Counts of refusals, by limit and by the edge's knowledge of other counts."""
 
 from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.proxy.metering.refusals import RefusalMeters

@@ -29,7 +29,7 @@ class Conversation(NamedTuple):
     answers: tuple[bytes, ...]
     methods: tuple[str, ...] = ("GET",)
     closes: bool = False
-    """Whether the upstream closes its connection after each answer."""
+    """True if the upstream closes its connection after each answer."""
 
 
 def chunked(*fields: str) -> bytes:

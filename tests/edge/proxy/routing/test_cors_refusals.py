@@ -23,7 +23,7 @@ ELSEWHERE = {
     500: "a `respond` of the configuration",
     503: "test_a_page_sees_that_a_service_is_busy",
 }
-"""Statuses of the edge's own answers that are not below, and where they are from."""
+"""Statuses of the edge's other answers, and the source of each."""
 KEY_LINE = f"X-API-Key: {UNLIMITED}"
 
 

@@ -22,7 +22,7 @@ DORA = {"tier": "basic"}
 
 
 def hashed(key: str) -> bytes:
-    """Return the digest by which workers and supervisors name a key."""
+    """Return the digest of a key, its name among workers and supervisors."""
     return bytes.fromhex(digest(key))
 
 

@@ -94,7 +94,7 @@ async def test_key_may_come_as_user_or_password(edge: Edge) -> None:
         assert (answer.status, answer["WWW-Authenticate"]) == (401, 'Basic realm="edgeproxy", charset="UTF-8"')
     request, _ = await edge.passes(get("/public/x", basic("app:own")), ok())
     assert request["Authorization"] == basic("app:own").partition(": ")[2]
-    # The credentials of the application stay where the key comes in another field.
+    # If the key comes in another field, the application's credentials stay.
     request, _ = await edge.passes(get("/v1/x", f"X-API-Key: {KEY}", basic("app:own")), ok())
     assert "Authorization" in request
 

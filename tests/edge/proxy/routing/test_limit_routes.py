@@ -1,4 +1,4 @@
-"""Limits, quotas, caps and meters that name routes: the requests that they count, and those that they refuse."""
+"""Limits, quotas, caps and meters with a list of routes: the requests that they count and refuse."""
 
 import json
 from typing import Any

@@ -149,7 +149,7 @@ ANSWERS = {
 @pytest.mark.parametrize("name", ANSWERS)
 @pytest.mark.parametrize("finished", [False, True])
 async def test_a_client_gets_places_that_it_can_ask_for(edge: Edge, name: str, finished: bool) -> None:
-    """Also where heads are remembered, and of another route's answer with the same head."""
+    """This also holds for remembered heads, and for another route's answer with an equal head."""
     with_shop(edge, **({"cors": {"origins": ["https://a.example"]}} if finished else {}))
     edge.config["security_headers"] = True
     edge.upstream.answers(lambda request: ANSWERS[name])

@@ -1,4 +1,4 @@
-"""Request bodies: what goes to the upstream, and where the next request begins."""
+"""Request bodies: the bytes sent to the upstream, and the start of the next request."""
 
 import random
 

@@ -32,7 +32,7 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110, what is waited for is the code under test
+        while not condition():  # noqa: ASYNC110, the code under test changes the condition
             await asyncio.sleep(0)
 
 

@@ -23,7 +23,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 class Transport:
-    """Stands for uvloop's transport, of which only the socket is used."""
+    """Replaces uvloop's transport. The code under test uses only its socket."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._socket = sock

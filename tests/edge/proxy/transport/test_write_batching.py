@@ -1,4 +1,4 @@
-"""A worker sends what it writes at once, and while it is busy a turn's writes together."""
+"""An idle worker sends each write at once, and a busy one sends a turn's writes together."""
 
 import asyncio
 import time

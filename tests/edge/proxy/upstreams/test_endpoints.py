@@ -26,7 +26,7 @@ def tell(edge: Edge, *listing: tuple[str, str]) -> None:
 
 
 def another_address(edge: Edge) -> socket.socket:
-    """Let the upstream also listen on 127.0.0.2, at the same port."""
+    """Let the upstream also listen on 127.0.0.2, with an equal port."""
     listening = socket.create_server(("127.0.0.2", edge.upstream.port))
     listening.setblocking(False)
     return listening

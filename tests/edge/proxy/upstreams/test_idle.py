@@ -1,4 +1,4 @@
-"""A connection to an upstream is given up before the upstream gives it up, where that says when it will."""
+"""The edge closes an idle upstream connection before the upstream does, if the upstream states its timeout."""
 
 import pytest
 

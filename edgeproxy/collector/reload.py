@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,6 +68,7 @@ class Reloader:
     ) -> None:
         """`record` records the plans on sale. It raises PlanEditedError."""
         self._started = settings
+        self._serving = settings
         self._service = service
         self._names = names
         self._listeners = listeners
@@ -96,15 +98,22 @@ class Reloader:
             new = await run_in_thread("read the configuration", lambda: load_collector(file, os.environ))
             webhook_secrets, key = await run_in_thread("read Stripe's keys", lambda: self._read_stripe_secrets(new))
             publisher = self._publication.prepare(new.directory)
-            if has_new_password := database.has_new_password(new.database):
-                await database.check_password(new.database)
-            async with self._listeners.changing(new.tls):
-                await self._record(new)  # The last step: a recorded plan stays.
+            has_new_password = database.has_new_password(new.database)
+            with ExitStack() as refusal:
+                # A database may have a new password and a new authority. It must be reached to record the plans.
+                refusal.callback(self._use_connections, self._serving)
+                use_outgoing(new)
+                if has_new_password:
+                    await database.check_password(new.database)
+                self._use_connections(new)
+                async with self._listeners.changing(new.tls):
+                    await self._record(new)  # The last step: a recorded plan stays.
+                refusal.pop_all()
         except (*REFUSALS, *CONNECTION_ERRORS) as error:
             self._metrics.config_ok.set(0)
             self._log.error("the configuration was refused; what served before serves on", why=str(error))
             return
-        use_outgoing(new)
+        self._serving = new
         resources.webhook_secrets = webhook_secrets
         if key is not None and resources.stripe is not None and processor is not None:
             resources.stripe.use_key(key)
@@ -121,6 +130,13 @@ class Reloader:
         waiting = self._list_waiting(new)
         report = self._log.warning if waiting else self._log.info
         report("reloaded", sha256=new.sha256[:12], needs_restart=waiting)
+
+    def _use_connections(self, settings: CollectorSettings) -> None:
+        """Use the trust and the proxy of these settings, and their password if nothing else of the database differs."""
+        use_outgoing(settings)
+        database = self._service.resources.database
+        if database.has_new_password(settings.database):
+            database.use_password(settings.database)
 
     def _list_waiting(self, new: CollectorSettings) -> list[str]:
         """List the changed settings that need a restart."""
@@ -149,7 +165,6 @@ class Reloader:
         """Use the new secrets of settings that otherwise need a restart."""
         started = self._started
         if has_new_password:
-            self._service.resources.database.use_password(new.database)
             started = started.model_copy(update={"database": new.database})
         if self._pages is not None and started.pages is not None and new.pages is not None:
             pages = replace_secrets(started.pages, new.pages)

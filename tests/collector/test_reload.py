@@ -1,10 +1,14 @@
 """A collector takes new secrets on SIGHUP, or refuses the file as a whole."""
 
 import asyncio
+import os
+import shutil
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from hashlib import sha256
 from hmac import HMAC
 from pathlib import Path
@@ -16,6 +20,8 @@ from aiosmtpd.smtp import AuthResult
 from sqlalchemy.exc import DBAPIError
 
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError
+from edgeproxy.wire.batch import Batch
+from loadtest.testbed.authority import Authority, Pair
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import PLANS, Collector
 from loadtest.testbed.ports import HOST, Ports
@@ -84,6 +90,16 @@ def test_new_password_is_for_new_connections_and_old_ones_end_after_their_use(se
             await database.close()
 
     asyncio.run(run())
+
+
+def reload(collector: Collector) -> bool:
+    """Send a SIGHUP. Return whether the configuration is applied."""
+    assert collector.process is not None
+    before = collector.output
+    collector.process.send_signal(signal.SIGHUP)
+    ends = ('"reloaded"', "the configuration was refused")
+    until(lambda: any(end in collector.output[len(before) :] for end in ends), "the reload is over", seconds=60)
+    return '"reloaded"' in collector.output[len(before) :]
 
 
 class Login:
@@ -161,15 +177,9 @@ class Rotated:
 
     def reload(self, **settings: Any) -> bool:
         """Write the file with these settings and return whether a SIGHUP applies it."""
-        collector = self.collector
-        collector.settings |= settings
-        collector.write()
-        assert collector.process is not None
-        before = collector.output
-        collector.process.send_signal(signal.SIGHUP)
-        ends = ('"reloaded"', "the configuration was refused")
-        until(lambda: any(end in collector.output[len(before) :] for end in ends), "the reload is over")
-        return '"reloaded"' in collector.output[len(before) :]
+        self.collector.settings |= settings
+        self.collector.write()
+        return reload(self.collector)
 
     def hears(self, secret: str) -> bool:
         """Return whether an event with this signature is accepted."""
@@ -236,3 +246,88 @@ def test_rotated_secrets_are_used_or_refused_as_a_whole(server: Postgresql, tmp_
             assert not rotated.hears("whsec_third")
             for word in ("first", "second"):
                 assert not any(f"{prefix}{word}" in collector.output for prefix in ("sk_test_", "whsec_", f"{OWNER}:"))
+
+
+class Shipper(threading.Thread):
+    """Ships batches one after the other, each until the collector has it."""
+
+    def __init__(self, collector: Collector) -> None:
+        super().__init__()
+        self._collector = collector
+        self._ended = threading.Event()
+        self.chain = Chain()
+        self.shipped = 0
+        self.statuses: set[int] = set()
+
+    def run(self) -> None:
+        while not self._ended.is_set():
+            until(partial(self._is_stored, self.chain.next()), "the batch is stored", seconds=120)
+            self.shipped += 1
+
+    def _is_stored(self, batch: Batch) -> bool:
+        status = self._collector.post(batch).status
+        self.statuses.add(status)
+        return status == 200
+
+    def wait_for_next(self) -> None:
+        """Wait until a batch that does not exist yet is stored."""
+        before = self.shipped
+        until(lambda: self.shipped > before + 1, "another batch is stored", seconds=120)
+
+    def end(self) -> None:
+        self._ended.set()
+        self.join()
+
+
+def serve_tls(server: Postgresql, pair: Pair) -> None:
+    for name, file in (("server.crt", pair.cert), ("server.key", pair.key)):
+        copy = server.data / name
+        copy.write_bytes(file.read_bytes())
+        copy.chmod(0o600)
+        if os.getuid() == 0:
+            shutil.chown(copy, server.data.owner(), server.data.group())
+
+
+@pytest.mark.parametrize("way", ["trust", "another file", "sslrootcert"])
+def test_new_password_and_new_authority_of_the_database_come_together(
+    server: Postgresql, tmp_path: Path, way: str
+) -> None:
+    """Both files are replaced, and the server restarts with both. A SIGHUP before that is refused."""
+    first, second = Authority(tmp_path, "first"), Authority(tmp_path, "second")
+    trusted, password = tmp_path / "trusted.pem", tmp_path / "password"
+    trusted.write_bytes(first.file.read_bytes())
+    password.write_text("first\n")
+    set_password(server, "first")
+    serve_tls(server, first.issue(HOST))
+    server.ask("ALTER SYSTEM SET ssl = on")
+    server.restart()
+    url = f"{build_url(server, f'${{file:{password}}}')}?sslmode=verify-full"
+    more = {} if way == "sslrootcert" else {"trust": {"files": [str(trusted)]}}
+    collector = Collector(
+        tmp_path / "collector", f"{url}&sslrootcert={trusted}" if way == "sslrootcert" else url, **more
+    )
+    with closing(collector.start()):
+        shipper = Shipper(collector)
+        shipper.start()
+        try:
+            shipper.wait_for_next()
+            password.write_text("second\n")
+            if way == "another file":
+                collector.settings["trust"]["files"] = [str(second.file)]
+                collector.write()
+            else:
+                second.file.replace(trusted)
+            assert not reload(collector)
+            set_password(server, "second")
+            serve_tls(server, second.issue(HOST))
+            server.restart()
+            assert reload(collector), collector.output
+            shipper.wait_for_next()
+            until(collector.ready, "the collector is ready")
+        finally:
+            shipper.end()
+        assert collector.counted(shipper.chain) == shipper.chain.total
+        assert shipper.statuses <= {200, 503}
+        used = f"SELECT DISTINCT ssl FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE usename = '{OWNER}'"
+        assert server.ask(used) == "t"
+    assert not any(word in collector.output for word in (":first@", ":second@"))

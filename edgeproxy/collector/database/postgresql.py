@@ -64,8 +64,10 @@ LOST = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError)
 FALLBACK_MODES = ("allow", "prefer")
 """Values of `sslmode` that let the server decide about TLS."""
 VERIFIED_MODES = ("verify-ca", "verify-full")
-UNAVAILABLE_STATES = ("08", "53", "57P")
-"""Prefixes of SQLSTATEs of an unavailable server: no connection, no resources, server starting or stopping."""
+UNAVAILABLE_STATES = ("08", "28", "53", "57P")
+"""Prefixes of SQLSTATEs of an unavailable server: no connection, login refused, no resources, server starting or
+stopping. A login is refused while the server has a new password already, and the collector has not.
+"""
 READ_ONLY_STATE = "25006"
 RECOVERY_STATES = ("55000", "40001")
 """SQLSTATEs of a standby. Other faults have them too, but only a standby's message says "recovery"."""

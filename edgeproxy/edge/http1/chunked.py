@@ -179,11 +179,14 @@ class ChunkedDecoder:
             raise self._malformed("a chunk's line is too long", ChunkedFault.FRAMING)
         line += data[position:stop]
         if newline >= 0:
+            # A reader that does not take a bare LF for the end of a line would find another end of the body (RFC 9112
+            # section 11.2).
             if line[-2:] != b"\r\n":
                 raise self._malformed("a line ends with a bare LF")
             whole = bytes(line[:-2])
             line.clear()
             STATES[self._state](self, whole)
+        # Only a CR may come first. So a chunk that is too long is refused before the rest of the line comes.
         elif self._state is DATA_END and line != b"\r":
             raise self._malformed(CHUNK_TOO_LONG)
         return stop

@@ -221,6 +221,7 @@ def _get_single(by_kind: FieldsByKind, name: str, kind: FieldKind) -> Field | No
     fields = by_kind.get(kind)
     if fields is None:
         return None
+    # Two readers could choose different lines, so the edge chooses none (RFC 9110 section 5.3).
     if len(fields) > 1:
         raise RejectedError(400, f"{name} is repeated")
     return fields[0]
@@ -249,12 +250,15 @@ def _read_framing(head: RequestHead, by_kind: FieldsByKind, minor: int) -> None:
     if coding is None:
         return
     if length is not None:
+        # RFC 9112 section 6.3: such a message may be an attempt to smuggle a request.
         raise RejectedError(400, "Content-Length stands beside Transfer-Encoding")
     if minor == 0:
+        # RFC 9112 section 6.1: the framing of such a message is faulty.
         raise RejectedError(400, "HTTP/1.0 has no Transfer-Encoding")
     if coding.value.lower() != b"chunked":
         if b"chunked" in grammar.parse_list(coding.value)[:-1]:  # RFC 9112 sections 6.1 and 6.3
             raise RejectedError(400, "The transfer coding chunked is not the last one, or there twice")
+        # RFC 9112 section 6.1 asks for this status.
         raise RejectedError(501, "The only transfer coding known here is chunked")
     head.chunked, head.plain = True, False
 
@@ -291,6 +295,7 @@ def _read_connection(head: RequestHead, by_kind: FieldsByKind, minor: int) -> se
     options = _collect_members(by_kind, FieldKind.CONNECTION)
     head.close = b"close" in options
     head.keep_alive = b"keep-alive" in options
+    # A client that wants trailers also names TE in Connection (RFC 9110 section 10.1.4).
     head.trailers = b"te" in options and b"trailers" in _collect_members(by_kind, FieldKind.TE)
     # With a body, the beginning of the tunnel would be a matter of opinion. No WebSocket handshake has one (RFC 6455
     # section 4.1), and HTTP/1.0 knows no upgrade.
@@ -373,6 +378,8 @@ def _format_own_lines(head: RequestHead, by_kind: FieldsByKind, minor: int) -> l
     host = head.authority if head.forwarded_host is None else head.forwarded_host
     if host is not None:
         lines.append(b"X-Forwarded-Host: " + host)
+    # Via tracks the hops of a message, so that loops end (RFC 9110 section 7.6.3). Its version is that of the request
+    # as it was received, so HTTP/1.0 stays 1.0 here.
     stations = b"".join([field.value + b", " for field in by_kind.get(FieldKind.VIA, ()) if field.value])
     if stations.count(b" edgeproxy, ") >= grammar.PASSES_MAX:
         raise RejectedError(400, "The request went from edge to edge too often: their upstreams lead to each other")
@@ -394,11 +401,13 @@ def check_host(line: RequestLine, head: RequestHead) -> tuple[bytes | None, byte
     if head.authority is None:
         lines = b"Host: %b\r\nX-Forwarded-Host: %b\r\n" % (line.authority, line.authority)
         return grammar.parse_host(line.authority), lines
+    # RFC 9112 section 3.2.2 has the target replace Host. A reader behind the edge may take Host, so both must agree.
     if _normalize_authority(line.authority, line.scheme) != _normalize_authority(head.authority, line.scheme):
         raise RejectedError(400, "The request target names another host than Host does")
     return head.host, b""
 
 
 def _normalize_authority(authority: bytes, scheme: bytes | None) -> bytes:
+    # An authority with the default port, or an empty one, is equal to one without a port (RFC 3986 section 6.2.3).
     port = b":443" if scheme == b"https" else b":80"
     return authority.lower().removesuffix(port).removesuffix(b":")

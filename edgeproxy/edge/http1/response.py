@@ -107,8 +107,10 @@ def read_plain_response(block: bytes) -> PlainResponse:
         else:
             return NOT_PLAIN
     if status in (204, 304):
+        # RFC 9110 section 8.6 forbids the field here. `read_response` removes it.
         if status == 204 and length >= 0:
             return NOT_PLAIN
+        # A 304 has no body. Its Content-Length is the length of the representation (RFC 9110 section 8.6).
         length = 0
         if status == 304:
             flags |= ALL
@@ -217,6 +219,7 @@ def _read_framing(head: ResponseHead, by_kind: FieldsByKind) -> None:
     coding = _get_single(by_kind, "Transfer-Encoding", FieldKind.CODING)
     if coding is not None:
         if length is not None:
+            # RFC 9112 section 6.3: such a message may be an attempt to split a response.
             raise _create_protocol_error("sent Content-Length beside Transfer-Encoding")
         if head.minor == 0:
             raise _create_protocol_error("sent Transfer-Encoding in HTTP/1.0")

@@ -207,6 +207,7 @@ class Http2Connection(Sender):
                 break
             position = start + length
             payload = data[start:position]
+            # The highest bit is reserved, and ignored (RFC 9113 section 4.1).
             number &= STREAM_MASK
             try:
                 if kind == HEADERS and flags & ~END_STREAM == END_HEADERS and not self._block_parts:
@@ -287,11 +288,15 @@ class Http2Connection(Sender):
             self._read_late_block(number, block, ended=ended)
             return
         self.last_stream = number
+        # `last_stream` is set before this: a stream whose head fails has begun, and can be reset.
         head, length = self._reader.read_head(block, ended=ended)
+        # The GOAWAY named the last served stream. REFUSED_STREAM tells the client that it may send the request again
+        # elsewhere (section 8.7).
         if number > self.last_served:
             self.patience.spend()
             self._write_reset(number, ErrorCode.REFUSED_STREAM)
             return
+        # Not PROTOCOL_ERROR: after REFUSED_STREAM the client may try the request again (section 5.1.2).
         if len(self.streams) >= STREAMS_MAX:
             raise Http2StreamError(ErrorCode.REFUSED_STREAM, "more streams than were allowed", "5.1.2")
         stream = self.streams[number] = self._create_stream(number, self.initial_window, STREAM_WINDOW)
@@ -336,6 +341,8 @@ class Http2Connection(Sender):
         if number > self.last_stream or not number & 1:
             raise create_protocol_error("DATA of a stream that was not begun", "5.1")
         size = len(payload)
+        # Padding counts, and so do frames of closed streams (sections 6.1 and 6.9). Otherwise the windows of both sides
+        # would differ.
         self._return_window(size)
         body = remove_padding(flags, payload)
         ended = flags & END_STREAM != 0
@@ -358,6 +365,7 @@ class Http2Connection(Sender):
         stream.receive_window -= size
         if stream.receive_window < 0:
             raise Http2StreamError(ErrorCode.FLOW_CONTROL_ERROR, "more than the window of the stream", "6.9.1")
+        # An empty frame costs work and moves nothing (CVE-2019-9518).
         if not body_size and not ended:
             self.patience.spend()
         if stream.body_left >= 0:
@@ -365,6 +373,7 @@ class Http2Connection(Sender):
             if stream.body_left < 0 or (ended and stream.body_left):
                 raise create_malformed_error("the body has another length than its Content-Length", "8.1.1")
         stream.request_ended = ended
+        # Nobody reads the padding, so its part of the window is returned at once.
         if size > body_size:
             self.consume(stream, size - body_size)
 
@@ -404,6 +413,7 @@ class Http2Connection(Sender):
 
     def _change_initial_window(self, window: int) -> None:
         """Change the windows of all streams (section 6.9.2)."""
+        # A window may become negative by this. The stream then waits until the peer opens it (section 6.9.2).
         increment, self.initial_window = window - self.initial_window, window
         if not increment:
             return
@@ -429,6 +439,7 @@ class Http2Connection(Sender):
         self.patience.spend()
         if number:
             raise create_protocol_error("GOAWAY of a stream", "6.8")
+        # Nothing else follows: a client that leaves opens no streams, and its open ones are served (section 6.8).
         if len(payload) < 8:
             raise create_size_error("GOAWAY is of less than 8 bytes", "6.8")
 

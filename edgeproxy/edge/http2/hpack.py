@@ -103,6 +103,7 @@ class HpackDecoder:
         So a block of any length takes no more memory than its longest field.
         """
         end = find_whole_fields(part)
+        # `decode` takes each part for a whole block, and would accept a change of the size at its beginning.
         if end and not begins and part[0] & 0xE0 == 0x20:
             raise CompressionError("the table's size changes within a block", "4.2")
         self.decode(part[:end])
@@ -140,6 +141,8 @@ class HpackDecoder:
                     lines.clear()
                     counted_at = self._fields_max
                 else:
+                    # Crumbs are counted again only when the lines have doubled, so that the work stays linear in the
+                    # block.
                     counted_at = 2 * len(lines)
         # An index of one byte may stand for 4 KiB: summed up before anything is copied.
         size = sum(map(len, lines))

@@ -96,6 +96,7 @@ class Sender:
     def respond(self, stream: Stream, block: bytes, body: bytes | memoryview) -> None:
         """Send a whole answer: its head as a field block, and its body."""
         size = len(body)
+        # The quick way takes one write for head and body. Anything else waits for a window, or takes several frames.
         fits = size <= self.send_window and size <= stream.send_window and size <= FRAME_BYTES_MAX
         if not fits or self.write_paused or len(block) >= FRAME_BYTES_MAX:
             self.hold_head(stream, block)
@@ -127,6 +128,7 @@ class Sender:
         """Send a piece of an answer's body, now or once there is a window."""
         if data:
             if not stream.waiting:
+                # Most streams never wait. Until then they share one empty tuple.
                 stream.waiting = []
             stream.waiting.append(data)
             stream.waiting_bytes += len(data)
@@ -182,6 +184,7 @@ class Sender:
             self.blocked.pop(stream.number, None)
             if stream.response_ended and stream.trailer_block:
                 frames.append(format_block(stream.number, self._begin_blocks(stream.trailer_block), ended=True))
+            # The last piece went out before the end was known, so an empty frame ends the stream.
             elif stream.response_ended and not sent:
                 frames.append(HEADER.pack(0, 0, DATA, END_STREAM, stream.number))
         if frames:
@@ -228,6 +231,7 @@ class Sender:
         if stream.closed or stream.request_ended:
             return
         stream.returnable_bytes += size
+        # One WINDOW_UPDATE for each half of the window, not one for each piece.
         if stream.returnable_bytes >= STREAM_WINDOW // 2:
             self.write(format_window_update(stream.number, stream.returnable_bytes))
             stream.receive_window += stream.returnable_bytes
@@ -295,6 +299,7 @@ class Sender:
     def close(self, code: ErrorCode, detail: str = "") -> None:
         """End the connection with a GOAWAY."""
         if not self.is_over:
+            # The client may repeat requests of later streams elsewhere (section 6.8).
             self.write(format_goaway(min(self.last_stream, self.last_served), code, detail))
             self.on_goaway_sent(code)
             self.abandon()
@@ -312,6 +317,7 @@ class Sender:
     def abandon(self) -> None:
         """End all streams: the connection is gone, or about to be."""
         self.is_over = True
+        # Exchanges that end from here on may still write.
         self.write = self.write_many = _drop
         streams = list(self.streams.values())
         for stream in streams:

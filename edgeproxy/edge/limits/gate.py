@@ -180,6 +180,7 @@ class Gate:
         hosts = words[HOSTS]
         if hosts >= AWAY:
             return self._is_beyond(now, cost, left)
+        # No other host counts here, or the limit never waits for them.
         if hosts <= 1 or self.mode == "eventual":
             return False
         if words[hub + WARM_UNTIL] > now * 1000:

@@ -180,6 +180,7 @@ class Slots:
                 return False
             total = self._read_gauges(limit) + amount
         else:
+            # The sum of `_sum_gauges`, written out: a call costs a 429 one percent more instructions.
             total = self.used + amount + words[self._foreign_at]
             for place in self._places:
                 total += words[place] & COUNT_MASK

@@ -223,6 +223,7 @@ def adopt_identity(state: Path, folder: Path, name: str | None = None) -> Adopti
             identity = _create_unplaced_identity(state)
         put = None if identity is None else _choose_target(state)
         plan = {"name": source.name, "aside": None if put is None else put.name}
+        # From here on the next process finishes an interrupted adoption.
         write_whole(state / ADOPTING, orjson.dumps(plan, option=orjson.OPT_APPEND_NEWLINE))
         adopted = _finish_adoption(state, folder)
         assert adopted is not None
@@ -258,6 +259,7 @@ def set_aside_state(state: Path, folder: Path, *, only: tuple[str, ...] | None =
     target = _choose_target(state)
     target.mkdir(mode=0o700, exist_ok=True)
     if only is None:
+        # A move stays within a file system, and the tables may be on another one than the state.
         tables = folder / target.name
         tables.mkdir(mode=0o700, exist_ok=True)
         _move([state / name for name in MOVED], target)

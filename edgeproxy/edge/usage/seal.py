@@ -174,6 +174,7 @@ class Sealer:
             for file, number, of, total in record.marks:
                 customer, meter, route, split = count_key(rows[of])
                 counted_as = qualify_customer(customer, self.residency)
+                # Totals never fall, so the last record of a row has its highest one.
                 latest[file, number, usage_key((counted_as, meter, route, split))] = total
         files = open_files(self.store)
         lost: list[tuple[int, int, bytes, int]] = []
@@ -286,6 +287,7 @@ class Sealer:
         long = is_long(self.until, until) or self._adopts
         batch = Batch(self.identity.id, self.region, seq, self.until, until, prev, part.rows, long=long)
         self.spool.append(batch, format_batch(batch), part.marks)
+        # From here on these counts are sealed, even if their marks cannot be written.
         self._unmarked = part, batch
         return batch
 
@@ -301,6 +303,8 @@ class Sealer:
                 tables[file].mark(number, total)
         if based:
             self.store.load_base().mark(based).write(self.store.base_path)
+        # After the marks: if a kill comes in between, the batch is the last record of the spool, and `recover` writes
+        # its marks.
         _record_last_sealed(self.store, self.residency, batch.last)
         self._unmarked = None
 

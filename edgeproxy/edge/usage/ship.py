@@ -225,6 +225,7 @@ class Shipper:
     async def _save_and_prune(self) -> None:
         """Save the watermark to disk and remove old batches, both at intervals."""
         now = self._clock()
+        # `abs`: the clock may have been set back.
         if not self._ahead or abs(now - self._saved_at) >= SAVE_SECONDS:
             self._saved_at = now
             if self._spool.is_unsaved:

@@ -232,6 +232,8 @@ class Spool:
         self.passed, most = self._saved or (guess_position(paths), 0)
         self.most = max(most, self.passed.seq)
         begun = parse_first_seq(paths[-1]) - 1 if paths else 0
+        # Three places know a last batch: the tables, the acknowledged position, and the name of the last segment. None
+        # of them may be ahead of the spool.
         expected = max(sealed, self.most, begun)
         there = 0 if self.last is None else self.last.seq
         if there < expected:
@@ -240,6 +242,7 @@ class Spool:
         if not self.folder.exists():
             self.folder.mkdir(mode=0o700, parents=True)
             sync_folder(self.folder.parent)
+        # A kill within `write_whole` leaves its temporary file.
         for left in self.folder.glob(f"{WATERMARK}.*.tmp"):
             left.unlink(missing_ok=True)
         if not paths:
@@ -301,6 +304,7 @@ class Spool:
         path = self.folder / f"{seq:010d}.seg"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
+            # The directory is synced too: the name of the segment must survive a power cut.
             self._disk.write(fd, HEAD, 0)
             self._disk.sync(fd)
             sync_folder(self.folder)

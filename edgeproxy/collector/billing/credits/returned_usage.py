@@ -74,6 +74,7 @@ async def return_usage(books: Journal, customer: str, hour: int, amount: int) ->
     balance = await books.fetch_credit_balance(customer)
     await _book_moves(books, customer, list_moves(balance, uses, numbers, freed))
     await _settle_overdraft(books, customer, refund)
+    # Credits may have returned to grants that have expired since. They must not be spent.
     await credits.expire_grants_of(books, customer, books.slice * 1000)
     return True
 
@@ -141,6 +142,7 @@ async def _refund_use(books: Journal, customer: str, use: PaidUse, id_: str, amo
     balance = await books.fetch_credit_balance(customer)
     parts: dict[str, int] = {}
     left = amount
+    # In the reverse of the spending order: the rest of the hour looks as if the returned usage had never been.
     for payer in (OVERDRAFT, *(grant.id for grant in reversed(postings.spending_order(balance.grants)))):
         most = balance.overdraft if payer == OVERDRAFT else amount
         part = min(left, use.payers.get(payer, 0), most)
@@ -167,6 +169,7 @@ async def _book_moves(books: Journal, customer: str, moves: Iterable[UseMove]) -
         moved = postings.usage_moved_entries(move.payer, move.grant, move.amount)
         entries.setdefault(move.use.source, []).extend(moved)
     for source, booked in entries.items():
+        # Usage may move several times, so the source has a number.
         times = len(await books.list_followers("usage_moved", source))
         books.book(Posting(customer, "usage_moved", f"{source}/{times}", tuple(booked), source, uses[source].hour))
 

@@ -175,6 +175,7 @@ def _list_row(row: Iterable[object]) -> ListedDispute:
 async def _report_change(connection: AsyncConnection, before: Dispute | None, after: Dispute, stripe_id: str) -> None:
     """Raise the alert about a new or decided dispute, and enqueue the customer's webhook event."""
     is_escalated = before is not None and before.state is INQUIRY and after.state in WITHDRAWN
+    # The alert and the message were sent when the dispute was opened.
     if after.state in OPEN_STATES and before is not None and not is_escalated:
         return
     statement = sa.select(customers.c.name).where(customers.c.id == after.customer)
@@ -184,6 +185,7 @@ async def _report_change(connection: AsyncConnection, before: Dispute | None, af
 
     async def build_data() -> Mapping[str, object]:
         about = {"customer": name, "invoice": after.invoice, "purchase": after.purchase, "currency": after.currency}
+        # The deadline is for operators, who answer the bank.
         return {**about, **to_response(after._replace(answer_by=None))}
 
     await enqueue_event(connection, after.customer, event_type, now_ms(), build_data)

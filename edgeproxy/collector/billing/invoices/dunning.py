@@ -130,6 +130,7 @@ def advance(before: Dunning | None, event: DunningEvent, now: int, schedule: Seq
         return Dunning(PROCESSING, declines, first, now + LOOK_SECONDS)
     if event is not DECLINED:
         return Dunning(SCHEDULED, declines, first, now)
+    # The schedule starts at the first decline. Times that have passed, for example during an outage, are skipped.
     retry_at = min((first + int(delay) for delay in schedule if first + int(delay) > now), default=None)
     return Dunning(EXHAUSTED if retry_at is None else RETRYING, declines + 1, first, retry_at)
 

@@ -116,6 +116,7 @@ async def apply_stripe_invoice(
         await book_foreign_change(connection, stripe_invoice, credited)
     if own is None:
         return
+    # Read again under the lock: another report of Stripe may have changed the row since the first read.
     row = await invoices.find_own(connection, stripe_invoice, lock=True)
     if row is None:
         return  # It was replaced meanwhile.
@@ -205,11 +206,13 @@ async def _hold_invoice(connection: AsyncConnection, row: InvoiceRow, stripe_inv
         details={"invoice": row.id, "why": why},
         at=now_ms() / 1000,
     )
+    # The alert was raised before, so the row has this reason already.
     if not await raise_once(connection, alert):
         return
     if row.state == invoices.DRAFT:
         await invoices.transition(connection, row.id, row.state, invoices.HELD, held_why=why, **values)
     else:
+        # It is held for another reason too, which the operator must still read.
         await invoices.update_invoice(connection, row.id, held_why=f"{row.held_why}; {why}", **values)
 
 

@@ -153,6 +153,7 @@ class MeterExporter:
         if now - self._beat_at >= HEARTBEAT_SECONDS:
             async with self._database.writing() as connection:
                 await connection.execute(BEAT, {"now": int(now * 1000)})
+            # LOST_SECONDS is an hour, so a write in each round would tell nothing more.
             self._beat_at = now
         if abs(self._stripe.skew) > SKEW_SECONDS_MAX:
             await self._stop_exports(f"this machine's clock is {abs(self._stripe.skew):.0f} s away from Stripe's")

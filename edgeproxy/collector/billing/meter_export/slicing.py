@@ -175,6 +175,7 @@ async def fetch_differences(
     fixed = await outbox_rows.fetch_fixed(connection, span, customer)
     rows_by_place = {row.place[:3]: row for row in rows}
     names = {name for name, _ in targets}  # A name that is no customer's any more keeps its rows.
+    # Usage that corrections took back whole has no row any more. The outbox must lose it too.
     for gone in fixed.keys() - rows_by_place.keys():
         if gone[0] in names and get_meter(gone[1]) not in slicing.gauges:
             rows_by_place[gone] = (await outbox_rows.fetch_slice(connection, *gone))[0]._replace(
@@ -256,6 +257,7 @@ async def level_customer(
         spans.append(Span(last, span.end))
     for _, group in groupby(spans, lambda part: part.start // slices.DAY):
         day = list(group)
+        # A day without a difference needs no look at its slices.
         if await _has_differences(connection, slicing, targets, Span(day[0].start, day[-1].end), customer):
             for part in day:
                 await update_outbox(connection, slicing, targets, part, now, customer)

@@ -58,10 +58,12 @@ def decide_start(begins_at: int, stripe_subscription: StripeObject) -> StartDeci
     """Decide on a subscription that is due, from the current state of Stripe's subscription."""
     if stripe_subscription["status"] == CANCELED:
         ended_at = int(stripe_subscription["ended_at"])
+        # It ended with its paid period, as planned. At any other time a person ended it.
         if begins_at - MINUTE <= ended_at <= begins_at + LATE_SECONDS:
             return StartDecision(StartStep.BEGIN)
         at = format_timestamp(ended_at * 1000)
         return StartDecision(StartStep.DROP, f"it ended at Stripe on {at}, and not with its period")
+    # Two subscriptions would charge the customer twice.
     if not stripe_subscription["cancel_at_period_end"]:
         return StartDecision(StartStep.DROP, "it goes on at Stripe, which charges it")
     paid_until = compute_beginning(stripe_subscription)

@@ -50,6 +50,7 @@ class InvoiceDelivery:
         if not self._tries.may_call(now):
             return False
         busy = await self._drafts.prepare_drafts(now, billing, charging_state)
+        # Drafts at Stripe charge nobody, so they are prepared even while charging is stopped.
         if not charging_state.is_on:
             return busy
         busy |= await self._writing.write_due_lines(now)
@@ -86,6 +87,7 @@ class InvoiceDelivery:
             return
         async with self._database.writing() as connection:
             await shadow_log.record_charged(connection, row.id, stripe_invoice["subtotal"], now)
+            # The difference of an accepted invoice is known, and a person has decided on it.
             if row.accepted_why is None:
                 today = int(now) // DAY * DAY
                 comparison = Comparison(row.name, "invoice", row.subtotal, stripe_invoice["subtotal"])

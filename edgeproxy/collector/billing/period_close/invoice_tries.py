@@ -87,6 +87,7 @@ class InvoiceTries:
 
         try:
             async with asyncio.TaskGroup() as group:
+                # Invoices of one customer come in turn, because the first one may create the customer at Stripe.
                 for customer_rows in by_customer.values():
                     group.create_task(one_by_one(customer_rows))
         except BaseExceptionGroup as error:  # The database is unavailable; all steps under way have ended.
@@ -112,6 +113,7 @@ class InvoiceTries:
                 return
             if error.outcome is CallOutcome.REFUSED and (decided := invoices.DECIDED.get(row.state)) is not None:
                 await raise_once(connection, invoices.build_decision_alert(row, decided, f"Stripe refuses: {error}"))
+            # Stripe repeats its failure for an Idempotency-Key, and `tries` is part of the key.
             retry_values = {"tries": row.tries + 1} if error.outcome in NEW_KEY else {}
             pauses = WAIT_SECONDS if isinstance(error, InvoiceNotReadyError) else RETRY_SECONDS
             await invoices.update_invoice(
@@ -169,6 +171,7 @@ class InvoiceTries:
 async def is_unchanged(connection: AsyncConnection, row: InvoiceRow) -> bool:
     """Return whether an invoice is unchanged since this row was read. It is locked until the transaction ends."""
     current = await invoices.get_invoice(connection, row.id, lock=True)
+    # Each decision of a person changes the state or adds a try.
     return (current.state, current.tries) == (row.state, row.tries)
 
 

@@ -68,6 +68,7 @@ async def fetch_quantities(
     """
     quantities: dict[UsageKey, int] = {}
     waivers = await charging.list_waived_within(connection, segment.span)
+    # Waived usage is subtracted from the whole: it takes one query for the segment and one for each waiver.
     summed = Counter(await fetch_sums(connection, customer, segment.span))
     for span in waivers:
         summed.subtract(await fetch_sums(connection, customer, span))
@@ -191,6 +192,7 @@ def _find_gauge_span(segments: Sequence[Segment], segment: Segment, anchor: int 
     """Return the span of gauges for the last segment of a period, whose plan rates them; None for other segments."""
     period = period_at(segment.span.start, anchor)
     of_period = [other for other in segments if period.start <= other.span.start < period.end]
+    # A trial has gauges of its own, because nothing of it is charged.
     spans = [other.span for other in of_period if other.is_trial == segment.is_trial]
     if spans[-1].start != segment.span.start:
         return None
@@ -222,6 +224,7 @@ async def _fetch_gauge(
     """
     ends = [end for end in ends if end > start]
     assert aggregate != "sum"
+    # An average is the sum of level times seconds. It is divided once below, by the seconds of the whole period.
     read_as: Literal["max", "last", "held", "unique"] = "held" if aggregate == "average" else aggregate
     values: dict[int, dict[str, int]] = defaultdict(dict)
     if not ends:

@@ -66,9 +66,11 @@ class ThresholdInvoices:
         async with self._database.reading(whole=True) as connection:
             (row,) = await subscription_rows.fetch_subscriptions(connection, subscriptions.c.id == number)
             loaded = await subscription_rows.load_subscription(connection, row)
+            # Most subscriptions are below their threshold, so the first look takes no lock.
             if not await _compute_reached(connection, loaded, meters):
                 return False
         async with self._database.writing() as connection:
+            # Read again in the transaction that writes: the plan or the invoiced usage may have changed since.
             loaded = await subscription_rows.get_by_id(connection, number)
             if loaded.row.state != ACTIVE or loaded.row.period_end <= now:
                 return False

@@ -105,6 +105,7 @@ async def stop_charging(connection: AsyncConnection, caller: Caller, message: st
             params={"who": str(row.stopped_by)},
         )
     now = time.time()
+    # Edges count by minutes, so the minute of the stop is free as a whole.
     since = int(now) // MINUTE * MINUTE
     values = {"charging": 0, "stopped_by": caller.actor, "message": message, "version": row.version + 1}
     await connection.execute(sa.update(rollout).values(values))
@@ -137,6 +138,7 @@ async def resume_charging(connection: AsyncConnection, caller: Caller, why: str)
     row = await _fetch_rollout(connection, lock=True)
     if row.charging:
         raise ChangeRejectedError(billing_codes.CHARGING_RUNNING, "customers are charged already")
+    # Usage is counted by minutes, and a part of this minute was free.
     until = int(time.time()) // MINUTE * MINUTE + MINUTE
     values = {"charging": 1, "stopped_by": None, "message": None, "version": row.version + 1}
     await connection.execute(sa.update(rollout).values(values))

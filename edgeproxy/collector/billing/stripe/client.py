@@ -157,6 +157,7 @@ class Stripe:
         self._client = self._sdk.StripeClient(
             key,
             base_addresses={"api": self._base, "files": self._base, "meter_events": self._base},
+            # Callers decide on retries: they know which Idempotency-Key a retry needs.
             max_network_retries=0,
             http_client=self._http,
         )

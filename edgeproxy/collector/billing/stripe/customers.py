@@ -127,6 +127,7 @@ class StripeCustomers:
         """
         stripe_customer = await self._stripe.call("v1.customers.retrieve", stripe_id)
         current = stripe_customer.get("email")
+        # The metadata has the address that we sent. Any other address is from elsewhere.
         if current and current != (stripe_customer.get("metadata") or {}).get(EMAIL):
             return stripe_customer
         async with self._database.reading() as connection:
@@ -156,6 +157,7 @@ class StripeCustomers:
                 if error.outcome is not CallOutcome.REFUSED:
                     raise
                 log.get_logger().warning("Stripe refuses an address for invoices", customer=customer, why=error.code)
+            # An address that changed again during the call stays due.
             is_done = (billing_customers.c.customer == customer) & (changed == changed_at)
             async with self._database.writing() as connection:
                 await connection.execute(sa.update(billing_customers).where(is_done).values(email_changed_at=None))
@@ -188,6 +190,7 @@ class StripeCustomers:
         async with self._lock:
             if self._begin is None or begin < self._begin:
                 self._begin = self._until = begin
+            # One list serves all customers that were created since: each call reads only the part that is new.
             begin = max(self._begin, self._until - OVERLAP_SECONDS)
             for stripe_customer in await self._stripe.list_all("v1.customers.list", created={"gte": begin}):
                 self._until = max(self._until, stripe_customer["created"])

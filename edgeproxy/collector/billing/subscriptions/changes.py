@@ -68,6 +68,7 @@ class SubscriptionState(NamedTuple):
         """
         version, period, start = self.next_version or self.last.version, self.period, self.last.paid.end
         first = min((move.at for move in self.moves), default=None)
+        # A price change affects a subscriber at the first start of a paid time at or after it.
         while first is not None and start < first:
             period = periods.period_at(start, self.anchor)
             start = periods.year_of_period(period, self.anchor).end if self.last.is_yearly else period.end
@@ -179,6 +180,7 @@ def change_plan(
             billing_codes.PLAN_NOT_HIGHER,
             f"{version} does not cost more than {last.version}: it can begin when what is paid ends",
         )
+    # Segments begin at whole minutes, because edges count by minutes.
     at = periods.compute_boundary(now, last.span.start)
     return _begin_now(current, version, plan, at, invoiced, is_yearly=is_yearly, quantity=quantity)
 
@@ -271,6 +273,7 @@ def next_segment(current: SubscriptionState, plans: Mapping[str, Plan]) -> Segme
     version = find_moved_version(current.next_version or last.version, current.moves, last.paid.end)
     plan = plans[version]
     is_yearly = last.is_yearly if current.next_is_yearly is None else current.next_is_yearly
+    # A price change may have moved the subscription to a version that is not sold by the year.
     is_yearly = is_yearly and plan.year_fee is not None
     paid = periods.year_of_period(period, current.anchor) if is_yearly else period
     quantity = last.quantity if current.next_quantity is None else current.next_quantity

@@ -155,6 +155,7 @@ def _list_lacking(before: Plan, after: Plan, sold: Mapping[str, Plan]) -> list[s
 
 
 def _compute_digest(text: str, at: int, moves: Sequence[PriceMove]) -> str:
+    # The moves are part of the digest: between the check and the schedule another version may have been sold.
     parts = [str(at), *(f"{move.before} {move.after}" for move in moves), text]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
@@ -164,6 +165,7 @@ async def schedule_change(
 ) -> PriceChangeRow:
     """Schedule a change."""
     row = PriceChangeRow(generate_id(), prepared.at, SCHEDULED, why, now_ms(), caller.actor)
+    # The versions are recorded now, so that an edit of the file until `at` cannot change what was announced.
     await plan_versions.record_plans(connection, {move.after: prepared.plans[move.after] for move in prepared.moves})
     await connection.execute(sa.insert(price_changes), [row._asdict()])
     moves = [{**move._asdict(), "change": row.id} for move in prepared.moves]

@@ -157,6 +157,7 @@ class Processor:
         )
         async with self._database.reading() as connection:
             subjects = [EventSubject(*row) for row in await connection.execute(statement)]
+        # One call for each object, not for each event: the state fetched from Stripe covers all its events.
         await asyncio.gather(*(self._apply_subject(subject) for subject in subjects))
         return len(subjects)
 

@@ -124,6 +124,7 @@ class MeteredInvoices(InvoiceItems):
             connection, meters, row.period_start - metered_segments.KNOWN_SECONDS, row.customer
         )
         for segment in charged:
+            # A change of plan has levelled the segment that it ended, before Stripe changed the prices.
             if segment.counted_until is None:
                 await slicing.level_customer(
                     connection, account, targets, row.name, Span(segment.start, segment.end), now
@@ -214,6 +215,7 @@ class MeteredInvoices(InvoiceItems):
         for invoice in await self._stripe.list_all("v1.invoices.list", subscription=subscription):
             if (invoice.get("metadata") or {}).get(INVOICE_METADATA) == row.id:
                 return invoice
+            # Drafts for other reasons, for example a change within the period, are not the invoice of the period.
             if invoice["billing_reason"] == "subscription_cycle" and invoice["period_end"] == row.period_end:
                 return invoice
         return None

@@ -5,6 +5,7 @@ health checks call one every second.
 import importlib
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated
 
 import typer
@@ -237,8 +238,9 @@ class LazyGroup(TyperGroup):
                 self.commands[name] = _build_command(name)
 
 
+@cache
 def _build_command(name: str) -> Command:
-    """Build a command, or a group of commands."""
+    """Build a command, or a group of commands, once in a process: tests run many commands in one."""
     if name in COMMANDS:
         single = typer.Typer(add_completion=False)
         single.command(name)(_import_function(COMMANDS[name]))

@@ -13,6 +13,7 @@ from edgeproxy.edge.http1.request_line import check_sizes, read_request_line
 from edgeproxy.edge.proxy.exchange.response_relay import ALTERED, LOCALHOST
 from edgeproxy.edge.proxy.exchange.upstream_request import rewrite_lines
 from edgeproxy.edge.proxy.metering import stream_usage
+from edgeproxy.edge.proxy.routing.rewriting import DESTINATION_METHODS
 from edgeproxy.edge.proxy.transport import grpc_status
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def prepare_unusual_head(exchange: "Forwarding", binding: "RouteBinding", data: 
         if (rewriter := binding.fallback.route.rewriter) is not None:
             # A path that cannot be rewritten is refused now, not once the first upstream has failed.
             rewriter.rewrite_line(exchange.request_line)
+            if exchange.method in DESTINATION_METHODS:
+                rewriter.rewrite_destination(exchange.keep)
     body = None
     if exchange.snapshot.sign is not None and not head.chunked and len(data) - end - 4 >= exchange.length:
         body = data[end + 4 : end + 4 + exchange.length]

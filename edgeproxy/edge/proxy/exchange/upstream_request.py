@@ -13,6 +13,7 @@ from edgeproxy.edge.proxy.metering.stream_usage import BLANK, replace_length
 from edgeproxy.edge.proxy.observation.exchange_states import GATHERING
 from edgeproxy.edge.proxy.routing.basic_credentials import AUTHORIZATION
 from edgeproxy.edge.proxy.routing.query_key import remove_key
+from edgeproxy.edge.proxy.routing.rewriting import DESTINATION_METHODS
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange.response_relay import ResponseRelay
@@ -42,6 +43,8 @@ def rewrite_lines(exchange: "ResponseRelay", binding: "RouteBinding", body: byte
             exchange.request_line = remove_key(exchange.request_line, exchange.snapshot.query_key)
     if route.rewriter is not None:
         exchange.request_line = route.rewriter.rewrite_line(exchange.request_line)
+        if exchange.method in DESTINATION_METHODS:
+            exchange.keep = route.rewriter.rewrite_destination(exchange.keep)
         exchange.keep = route.rewriter.rewrite_fields(exchange.keep, partial(compute_variable, exchange, binding))
     if route.settings.response_usage is not None:
         exchange.keep = remove_field(exchange.keep, b"accept-encoding") + IDENTITY

@@ -19,6 +19,8 @@ DESTINATION: Final = re.compile(
     rb"(^destination:[ \t]*(?:https?://[^/?#\s]*)?)(/[^?#\s]*)([?#][^\s]*)?", re.IGNORECASE | re.MULTILINE
 )
 """The line with the target of WebDAV's COPY and MOVE: the part before the path, the path, and the query."""
+DESTINATION_METHODS: Final = frozenset((b"COPY", b"MOVE"))
+DESTINATION_OUTSIDE: Final = "The Destination is not on this route, whose paths are rewritten"
 
 FORWARDED_PREFIX: Final = "X-Forwarded-Prefix"
 VALUE_BYTES_MAX: Final = 8 << 10
@@ -105,8 +107,8 @@ class PathRewrite:
         ]
         """Literal bytes, and the numbers and names of captures."""
 
-    def apply(self, path: bytes) -> bytes:
-        """Return the rewritten path, or the path itself if the expression does not match it.
+    def apply(self, path: bytes) -> bytes | None:
+        """Return the rewritten path, or None if the expression does not match it.
 
         The result begins with one slash, as with `strip`. Raises RejectedError: 414 for a path or a result that is too
         long, 400 for a result that is not in the form of normalized paths.
@@ -115,7 +117,7 @@ class PathRewrite:
             raise RejectedError(414, "The path is longer than this route rewrites", close=False)
         match = self._pattern.fullmatch(path)
         if match is None:
-            return path
+            return None
         parts = [part if isinstance(part, bytes) else match[part] or b"" for part in self._parts]
         rewritten = b"/" + b"".join(parts).lstrip(b"/")
         if len(rewritten) > REWRITTEN_BYTES_MAX:
@@ -166,7 +168,7 @@ class Rewriter:
         3986 section 4.2). Raises RejectedError as `PathRewrite.apply`, always for the same paths.
         """
         path, question, query = target.partition(b"?")
-        rest = path if self._path_rewrite is None else self._path_rewrite.apply(path)
+        rest = path if self._path_rewrite is None else self._path_rewrite.apply(path) or path
         if self._public:
             rest = path[len(self._public) :].lstrip(b"/")
             rest = b"/" + rest if rest or path.endswith(b"/") or not self._prefix else b""
@@ -174,18 +176,23 @@ class Rewriter:
 
     def rewrite_fields(self, lines: bytes, find_variable: Callable[[str], bytes]) -> bytes:
         """Rewrite the kept fields of a request. `find_variable` returns the value of a variable."""
-        if self._public:
-            lines = DESTINATION.sub(self._rewrite_destination, lines)
         return lines if self._edit is None else self._edit.edit(lines, find_variable)
 
-    def _rewrite_destination(self, match: re.Match[bytes]) -> bytes:
-        """Return the rewritten line of a Destination (RFC 4918 section 10.3).
+    def rewrite_destination(self, lines: bytes) -> bytes:
+        """Rewrite the path in the Destination of COPY and MOVE (RFC 4918 section 10.3) like that of a request.
 
-        A path outside the route stays unchanged.
+        Raises RejectedError: 400 for a path that the route's rule does not rewrite, because it may name another one at
+        the upstream; and as `rewrite_target`.
         """
-        before, path, rest = match.groups(b"")
-        is_below = path == self._public or path.startswith(self._public + b"/")
-        return before + (self.rewrite_target(path) if is_below else path) + rest
+        return DESTINATION.sub(self._rewrite_match, lines)
+
+    def _rewrite_match(self, match: re.Match[bytes]) -> bytes:
+        before, received, rest = match.groups(b"")
+        path = normalize_target(received)
+        is_on_route = path == self._public or path.startswith(self._public.rstrip(b"/") + b"/")
+        if not is_on_route or (self._path_rewrite is not None and self._path_rewrite.apply(path) is None):
+            raise RejectedError(400, DESTINATION_OUTSIDE, close=False)
+        return before + self.rewrite_target(path) + rest
 
 
 def compute_location(settings: "Redirect", prefix: str | None, first: bytes, lines: bytes) -> bytes:

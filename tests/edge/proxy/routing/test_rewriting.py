@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+import orjson
 import pytest
 
 from edgeproxy.config.edge.rewrites import VARIABLES, RequestFields, Rewrite
@@ -82,6 +83,10 @@ async def test_refused_rewrite_reaches_no_upstream(edge: Edge) -> None:
     received, _ = await edge.passes(get("/xz?b"), ok())
     assert received.first == "GET /b/.z?b HTTP/1.1"
     assert (await edge.refuses(get("/y."))).status == 400
+    move = head("MOVE /ya HTTP/1.1", "Host: edge.test", "Destination: /other")
+    with_routes(edge, fallback | {"path": "/ya"})
+    await edge.reloads()
+    assert (await edge.refuses(move)).status == 400
 
 
 def test_field_edits_apply_to_every_spelling_of_a_name() -> None:
@@ -94,22 +99,59 @@ def test_the_path_of_the_endpoint_stands_first() -> None:
     assert rewritten("/x?y", "/base") == "/base/x?y"
 
 
+STRIPPED = {"strip": "/shop", "prefix": "/in"}
+BY_PATTERN = {"regex": "/u/([^/]+)/(.*)", "replacement": "/{2}/of/{1}"}
+
+
 @pytest.mark.parametrize(
-    ("destination", "expected"),
+    ("rewrite", "destination", "expected"),
     [
-        ("/shop/b?c", "/in/b?c"),
-        ("https://edge.test/shop/b%20c", "https://edge.test/in/b%20c"),
-        ("https://edge.test/shop", "https://edge.test/in"),
-        ("/shopping/b", "/shopping/b"),
-        ("https://shop/shop//evil.example", "https://shop/in/evil.example"),
-        ("b", "b"),
+        (STRIPPED, "/shop/b?c", "/in/b?c"),
+        (STRIPPED, "https://edge.test/shop/b%20c", "https://edge.test/in/b%20c"),
+        (STRIPPED, "https://edge.test/shop", "https://edge.test/in"),
+        (STRIPPED, "https://shop/shop//evil.example", "https://shop/in/evil.example"),
+        (STRIPPED, "/shop/a/../b", "/in/b"),
+        (STRIPPED, "b", "b"),
+        ({"strip": "/"}, "/a", "/a"),
+        ({"prefix": "/in"}, "/a", "/in/a"),
+        (BY_PATTERN, "https://edge.test/u/7/%c3%a9", "https://edge.test/%C3%A9/of/7"),
     ],
 )
-def test_destination_is_rewritten_like_the_path(destination: str, expected: str) -> None:
-    rewriter = Rewriter(Rewrite.model_validate({"strip": "/shop", "prefix": "/in"}), "")
+def test_destination_is_rewritten_like_the_path(rewrite: dict[str, str], destination: str, expected: str) -> None:
+    rewriter = Rewriter(Rewrite.model_validate(rewrite), "")
     came = f"Host: h\r\nDESTINATION: {destination}\r\nX: /shop/b\r\n".encode()
-    lines = rewriter.rewrite_fields(came, str.encode)
-    assert lines.decode().startswith(f"Host: h\r\nDESTINATION: {expected}\r\nX: /shop/b\r\n")
+    assert rewriter.rewrite_destination(came).decode() == f"Host: h\r\nDESTINATION: {expected}\r\nX: /shop/b\r\n"
+
+
+@pytest.mark.parametrize(
+    ("rewrite", "destination"),
+    [
+        (STRIPPED, "/shopping/b"),
+        (STRIPPED, "/other/b"),
+        (STRIPPED, "/shop/../other"),
+        (STRIPPED, "/shop/%2e%2e/other"),
+        (STRIPPED, "//shop/b"),
+        (BY_PATTERN, "/users/7"),
+        (BY_PATTERN, "/u/7/" + "x" * 9000),
+    ],
+)
+def test_destination_that_is_not_on_the_route_is_refused(rewrite: dict[str, str], destination: str) -> None:
+    """Left as it is, it would name another file at the upstream than a request with this path."""
+    with pytest.raises(RejectedError) as refusal:
+        Rewriter(Rewrite.model_validate(rewrite), "").rewrite_destination(f"Destination: {destination}\r\n".encode())
+    assert refusal.value.status in (400, 414)
+
+
+@pytest.mark.parametrize("rewrite", [STRIPPED, BY_PATTERN])
+async def test_move_reaches_its_destination_or_is_refused(edge: Edge, rewrite: dict[str, str]) -> None:
+    source, target = ("/shop/a", "/shop/b") if rewrite is STRIPPED else ("/u/7/in/a", "/u/7/in/b")
+    expected = "/in/b" if rewrite is STRIPPED else "/in/b/of/7"
+    with_routes(edge, {"path": f"{source[:-1]}*", "upstream": "api", "auth": "none", "rewrite": rewrite})
+    begin = f"MOVE {source} HTTP/1.1", "Host: edge.test"
+    received, answer = await edge.passes(head(*begin, f"Destination: http://edge.test{target}"), ok())
+    assert (received["Destination"], answer.status) == (f"http://edge.test{expected}", 200)
+    refused = await edge.refuses(head(*begin, "Destination: http://edge.test/other"))
+    assert (refused.status, "Destination" in orjson.loads(refused.body)["detail"]) == (400, True)
 
 
 def test_stripped_path_is_stated_once() -> None:

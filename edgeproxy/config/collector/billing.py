@@ -129,7 +129,7 @@ class Tax(Part):
 
 
 class Unpaid(Part):
-    """The end of service for a customer who does not pay: see [unpaid plans](runbook.md#somebody-has-not-paid)."""
+    """The end of service for a customer who does not pay: see [unpaid plans](runbook.md#a-customer-has-not-paid)."""
 
     after: Literal["pause", "cancel", "uncollectible", "keep"] = Field(
         default="pause",

@@ -11,7 +11,7 @@ from edgeproxy.config.collector.settings import CollectorSettings
 INVOICE_READERS: Final = frozenset({"support", "billing", "admin"})
 """Roles that see invoices."""
 REVENUE_READERS: Final = frozenset({"billing", "admin"})
-"""Roles that see revenue, and change what a customer pays."""
+"""Roles that see revenue."""
 
 
 class Services(NamedTuple):
@@ -72,7 +72,7 @@ def _for_invoices(services: Services, roles: frozenset[str]) -> bool:
 
 
 def _for_residencies(services: Services, roles: frozenset[str]) -> bool:
-    return services.has_residencies and bool(roles & REVENUE_READERS)
+    return services.has_residencies and bool(roles & {"admin", "billing"})
 
 
 def _with_status(services: Services, _: frozenset[str]) -> bool:

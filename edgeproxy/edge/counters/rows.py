@@ -195,6 +195,7 @@ class LimitTable:
         words[at.PENDING] = 1
         row = self._first + number * self._stride
         if freed:
+            # A freed row holds the number of the next free one in this word.
             words[at.FREE] = words[row + at.ROW_BORN]
         else:
             words[at.HIGH] = number + 1

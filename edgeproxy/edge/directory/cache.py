@@ -138,6 +138,7 @@ class DirectoryCache:
 
     def _open_database(self) -> sqlite3.Connection:
         """Open the file with its tables. A file of another layout is created again."""
+        # SQLite would create the file with the permissions that the umask leaves.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
         db = connect(self._path)
         try:
@@ -233,6 +234,7 @@ class DirectoryCache:
         """
         db = connect(self._path, PURGE_LOCK_SECONDS)
         try:
+            # The write-ahead log still has the content that was replaced.
             busy, *_ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         finally:
             db.close()
@@ -338,6 +340,7 @@ class VersionWriter:
         before = None if row is None else (unseal_customer(seal, name, row[0])[1:], seal.open(row[1], name))
         joined = b"".join(document.keys)
         is_same = before == ((document.tier, document.customer), joined)
+        # Another customer may have taken over a key since.
         if is_same and all(self._find_key(digest) == (name, closed) for digest, closed in document.keys.items()):
             return
         self._record_change(document.name, document.keys)
@@ -429,8 +432,11 @@ def connect(path: Path, timeout: float = LOCK_SECONDS) -> sqlite3.Connection:
     """Open a connection where every statement is a transaction unless one was begun."""
     db = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
     try:
+        # Content of deleted customers must not stay in free pages of the file.
         db.execute("PRAGMA secure_delete = ON")
+        # Look-ups go on while a version is written.
         db.execute("PRAGMA journal_mode = WAL")
+        # A power cut may lose the last version, which is then read again. It does not damage the file.
         db.execute("PRAGMA synchronous = NORMAL")
         db.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
     except BaseException:

@@ -373,7 +373,7 @@ class Http2Connection(Sender):
             if stream.body_left < 0 or (ended and stream.body_left):
                 raise create_malformed_error("the body has another length than its Content-Length", "8.1.1")
         stream.request_ended = ended
-        # Nobody reads the padding, so its part of the window is returned at once.
+        # The padding has no reader, so its part of the window is returned at once.
         if size > body_size:
             self.consume(stream, size - body_size)
 

@@ -121,6 +121,7 @@ class Network(client.ClientNetwork):  # type: ignore[misc]
         parts = urlsplit(url)
         if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
             raise OrderError(f"{url} has no https")
+        # `find_proxy` alone decides on proxies, and a .netrc file has no say.
         self.session.trust_env = False
         # Otherwise requests reads the whole body of a redirect, even if it does not follow it.
         self.session.get_redirect_target = lambda _: None
@@ -262,6 +263,7 @@ def _request(authority: Authority, key: JWKEC, order: Order) -> bytes:
 
 def _check(content: bytes, file: Path, domains: Sequence[str]) -> None:
     """Raise an error unless an issued certificate can be used for the domains."""
+    # `read_certificate` reads files, and `file` must not change before its new content is known to be good.
     trial = file.with_suffix(".trial")
     try:
         write_whole(trial, content)

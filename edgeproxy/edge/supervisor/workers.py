@@ -188,6 +188,7 @@ class Workers:
         Return why any of them cannot. The wait begins when each place has had a worker that was ready. Raises
         WorkersFailedError.
         """
+        # Several callers may wait for this future, and the end of one of them must not cancel it.
         await asyncio.shield(self.first_ready)
         try:
             async with asyncio.timeout(seconds):
@@ -327,6 +328,7 @@ class Workers:
                 if process.ready and process.heartbeat.is_hung():
                     process.why = f"it said nothing for {self._silence:g} s"
                     self._log.error("worker hangs, killed", pid=process.pid, why=process.why)
+                    # Otherwise the next look would kill it and log it again before its end is known.
                     process.heartbeat.beat()
                     process.kill()
 

@@ -122,6 +122,7 @@ class Coordinator:
         gc.collect()
         gc.freeze()
         gc.set_threshold(2_000, 10, 10_000)
+        # The number of this start comes first, so a report is newer than all reports of earlier supervisors.
         self._seqs = itertools.count(self._store.control.count_start() << 32)
         self._update_tables()
         self.record_uses(self._leader.take_uses())
@@ -348,8 +349,10 @@ class Coordinator:
             rates.hold_row(row, now, self._settings.on_loss)
         else:
             is_waited_for = rates.apply_answer(row, now, report.seq, answer.result())
+        # The answer has made the row due before the loop would wake.
         if row.due < self._sleeps_until:
             self._wake.set()
+        # Answers that come together wake the workers once.
         if is_waited_for and not self._is_wake_scheduled:
             self._is_wake_scheduled = True
             asyncio.get_running_loop().call_soon(self._wake_waiting)
@@ -392,6 +395,7 @@ class Coordinator:
     def _list_unused_claims(self, shared: SharedTable) -> list[LimitRow]:
         """Return the rows whose claims workers must return. Claims of dead workers are returned here."""
         table, rates, now = shared.table, shared.rates, self._now()
+        # The last column is the hub's, and no worker holds it.
         for column in set(range(table.layout.columns - 1)) - columns.list_held_columns(table.file):
             if rates.list_unsettled_rows(column):
                 with columns.borrow_column(table.file, column) as is_free:

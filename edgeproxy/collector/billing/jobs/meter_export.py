@@ -89,6 +89,7 @@ class MeterExportJob:
             return 0
         async with self._database.reading() as connection:
             waits = await outbox_rows.is_waiting(connection)
+        # Without waiting rows no name is needed, so Stripe is not asked.
         if waits:
             await self._learn_names()
         count = 0  # A step also runs without waiting rows, to write the heartbeat.

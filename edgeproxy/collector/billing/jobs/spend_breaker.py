@@ -131,6 +131,7 @@ class SpendBreaker:
         try:
             async with self._database.writing() as connection:
                 row = await customers.get_row(connection, spike.customer, lock=True)
+                # A pause by others, or a deletion, must stay as it was decided.
                 if compute_customer_state(row) is not CustomerState.ACTIVE:
                     return
                 change = UpdateCustomerRequest.model_validate({"paused": {"why": WHY_PAUSED, "status": "403"}})
@@ -171,6 +172,7 @@ async def list_candidates(
     priced = {meter: part for meter, part in parts.items() if part}
     if not priced:
         return []
+    # One statement finds the few customers to examine. It overestimates: it uses the highest price of any plan.
     worth = sa.func.sum(sa.cast(ledger.c.value, sa.Float) * sa.case(priced, value=series.c.meter, else_=0.0))
     statement = (
         sa.select(series.c.customer)

@@ -93,8 +93,10 @@ async def fetch_targets(
     if customer is not None:
         statement = statement.where(subscriptions.c.customer == customer)
     rows = (await connection.execute(statement)).all()
+    # For one customer the error reaches its caller. For all customers it must not stop the export of the others.
     fetch = plan_versions.fetch_readable_plans if customer is None else plan_versions.fetch_plans
     plans = await fetch(connection, {row.plan_version for row in rows})
+    # A customer is left out as a whole: usage without its target would look like usage that was taken back.
     left_out = {row.name for row in rows if row.plan_version not in plans}
     segments_by_pair: dict[Pair, list[MeteredSegment]] = {}
     for row in (row for row in rows if row.name not in left_out):

@@ -50,7 +50,7 @@ class InvoiceDelivery:
         if not self._tries.may_call(now):
             return False
         busy = await self._drafts.prepare_drafts(now, billing, charging_state)
-        # Drafts at Stripe charge nobody, so they are prepared even while charging is stopped.
+        # Drafts at Stripe charge no customer, so they are prepared even while charging is stopped.
         if not charging_state.is_on:
             return busy
         busy |= await self._writing.write_due_lines(now)

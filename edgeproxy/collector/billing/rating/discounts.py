@@ -64,6 +64,7 @@ def rate_discounts(
     """
     if not discounts:
         return []
+    # Lines of an invoice without any amount due do not count, nor do their discounts.
     before = [line for line in invoiced if line.stands]
     charged = [(line, find_period(line, segments)) for line in (*before, *lines) if line.kind != DISCOUNT]
     rated = []
@@ -84,6 +85,7 @@ def _rate_period(
     identity = (DISCOUNT, discount.code, period.start)
     earlier = [line for line in before if identify_line(line) == identity]
     segment = next(one for one in segments if one.period == period)
+    # The discount of the whole period less the earlier ones: the sum does not depend on the number of invoices.
     amount = -discount.compute_amount(base, segment.plan.currency) - sum_amounts(earlier)
     quantity = base - sum(line.quantity for line in earlier)
     return RatedLine(

@@ -63,6 +63,7 @@ class CustomerBalances:
         rows = []
         for stripe_id, name in names.items():
             currency, balance = theirs[stripe_id]
+            # The journal has no books in this currency, so there is nothing to compare.
             if currency not in DECIMALS:
                 continue
             booked = ours.get(stripe_id, {})
@@ -70,11 +71,13 @@ class CustomerBalances:
                 transactions = await self._list_transactions(stripe_id)
                 if is_booking:
                     await self._book(stripe_id, transactions)
+                    # Read again: the bookings just made may have closed the gap.
                     booked = (await self._sum_booked([stripe_id]))[1].get(stripe_id, {})
                 latest = max((int(one["created"]) for one in transactions), default=0)
                 if booked.get(currency, 0) != balance and latest > now - SETTLED_SECONDS:
                     continue
             both = {currency: (booked.get(currency, 0), balance)}
+            # Stripe has one balance for each customer. A balance of the journal in another currency is a difference.
             both |= {other: (amount, 0) for other, amount in booked.items() if other != currency}
             rows += [
                 Comparison(name, name_by_currency(BALANCE, of), our, their)
@@ -89,6 +92,7 @@ class CustomerBalances:
 
     async def _list_transactions(self, stripe_id: str) -> list[StripeObject]:
         """Return all transactions of a customer's balance, oldest first."""
+        # Stripe lists the newest first. The journal books them in the order of time.
         return (await self._stripe.list_all("v1.customers.balance_transactions.list", stripe_id))[::-1]
 
     async def _book(self, stripe_id: str, transactions: Sequence[StripeObject]) -> None:

@@ -61,6 +61,7 @@ class StripeBalance:
         since = await self.find_start(0 if read_until is None else read_until - OVERLAP_SECONDS, now)
         listed = await self.list_transactions(since, None)
         booked = await self.book(listed)
+        # The read is recorded after the bookings: a crash in between repeats them, and each is booked once.
         until = max([read_until or since, *(int(one["created"]) for one in listed)])
         async with self._database.writing() as connection:
             await receiver.record_read(connection, LIST, until)
@@ -106,6 +107,7 @@ class StripeBalance:
             classified = [await self._classify(subjects, one) for one in unknown[at : at + PAGE]]
             async with self._database.writing() as connection, open_journal(connection) as books:
                 for one in classified:
+                    # Another collector may have booked it since the list of known ones was read.
                     if await books.find_transaction("balance_transaction", one.moved.id) is None:
                         books.book(_build_posting(one))
         return len(unknown)

@@ -89,6 +89,7 @@ async def fetch_sync_steps(stripe: StripeApi, plans: Mapping[str, Plan]) -> list
     prices_of = {version: list_prices(plan) for version, plan in plans.items()}
     meters = sorted({key for prices in prices_of.values() for key in prices})
     stored_meters = {item["event_name"]: item for item in await stripe.list_all("v1.billing.meters.list")}
+    # An active meter replaces an archived one of its name.
     stored_meters |= {
         item["event_name"]: item for item in await stripe.list_all("v1.billing.meters.list", status="active")
     }

@@ -67,6 +67,7 @@ async def prepare_redemption(
     if (await connection.execute(used)).first() is not None:
         raise CouponRejectedError("the customer has redeemed it before")
     period = current.period
+    # A trial costs nothing, and a running discount keeps its period.
     if current.last.is_trial or any(discount.covers(period.start) for discount in before):
         period = periods.period_after(period, current.anchor)
     if any(discount.until is None or discount.until > period.start for discount in before):
@@ -120,6 +121,7 @@ async def record_redemption(
         taken = sa.update(coupons_table).where(counts.code == discount.code).values(redemptions=counts.redemptions + 1)
         if coupon.max_redemptions is not None:
             taken = taken.where(counts.redemptions < coupon.max_redemptions)
+        # The condition of the update counts under its lock. The earlier look was without one.
         if (await connection.execute(taken)).rowcount != 1:
             raise CouponRejectedError("it was redeemed as often as it can be")
     row = {"customer": customer, "subscription": subscription, "created_at": now_ms(), **discount._asdict()}

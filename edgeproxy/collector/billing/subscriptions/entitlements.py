@@ -96,6 +96,7 @@ async def update_entitlements(
         quotas = build_quotas(plan, anchor, meters, passed, now)
         serialized = [quota.model_dump(mode="json", exclude_defaults=True) for quota in quotas]
         expected = (version, orjson.dumps(serialized).decode())
+    # Edges need no message about an unchanged row.
     if expected == (None if before is None else (before.plan_version, before.quotas)):
         return False
     values = {} if expected is None else {"plan_version": expected[0], "quotas": expected[1]}

@@ -67,6 +67,7 @@ def build_rows(events: Sequence[ReceivedEvent], payloads: ColumnCipher, *, live:
         }
         for event, payload, source in events
     }
+    # In one order, so that two transactions with equal events wait for each other instead of a deadlock.
     return [rows[id] for id in sorted(rows)]
 
 
@@ -77,6 +78,7 @@ async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow], n
     statement = build_insert_new(connection, webhook_events, "id").returning(columns.id)
     inserted = list((await connection.execute(statement, list(rows))).scalars())
     new = set(inserted)
+    # Only a new event: Stripe sends one again until it is accepted, and each try would raise the alert.
     foreign = next((row for row in rows if row["state"] is EventState.OTHER_MODE and row["id"] in new), None)
     if foreign is not None:
         alert = Alert(
@@ -93,6 +95,7 @@ async def insert_events(connection: AsyncConnection, rows: Sequence[EventRow], n
 def _choose_state(event: StripeEvent, live: bool) -> EventState:
     if event.livemode != live:
         return EventState.OTHER_MODE
+    # An event without an object has nothing to fetch.
     return EventState.WAITING if event.is_applied and event.object else EventState.IGNORED
 
 

@@ -54,6 +54,7 @@ class StripeObjects:
         Customers also have REQUESTED_AT, and ours the newest transactions of their balance; disputes and refunds have
         PAID_INVOICE. Raises StripeUnavailableError.
         """
+        # Before the call: a change here after this moment is newer than the fetched state.
         requested_at = now_ms()
         expanded = {"expand": EXPANDED[object_type]} if object_type in EXPANDED else {}
         stripe_object = await self._fetch(RETRIEVE[object_type], id, **expanded)
@@ -80,6 +81,7 @@ class StripeObjects:
 
     async def fetch_event(self, id: str) -> StripeObject | None:
         """Return an event, or None if Stripe no longer has it. Raises StripeUnavailableError."""
+        # The event may be a snapshot or a thin one.
         return await self._fetch("v1.events.retrieve", id) or await self._fetch("v2.core.events.retrieve", id)
 
     async def _find_paid_invoice(self, payment_part: StripeObject) -> StripeObject | None:

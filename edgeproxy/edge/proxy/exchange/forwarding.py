@@ -167,6 +167,7 @@ class Forwarding(ResponseRelay):
         """
         client = self.client
         if client.exchange is not self:
+            # The connection is good, and the next request saves its handshake.
             server.release(monotonic())
         elif server.transport.is_closing():
             # Nothing was written, so any request may be retried.
@@ -277,6 +278,7 @@ class Forwarding(ResponseRelay):
         metrics.count_retry(endpoint.service.name)
         endpoint.outstanding -= 1
         other.outstanding += 1
+        # Endpoints of one upstream may have hosts of their own.
         if other.sent_host is not None and other.sent_host != endpoint.sent_host:
             self.message = replace_host(self.message, other.sent_host)
         if self.span is not None:

@@ -166,6 +166,7 @@ class Tunnel:
         frame = down.insert_close(format_close_frame(code=code))
         if frame:
             client.write(frame)
+        # A client masks its frames (RFC 6455 section 5.3), and the edge is the client of the upstream.
         frame = up.insert_close(format_close_frame(urandom(4)))
         if frame:
             upstream.write(frame)

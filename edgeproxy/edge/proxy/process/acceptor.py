@@ -159,6 +159,7 @@ class ProxiedConnection(asyncio.Protocol):
         connections = self._runtime.connections
         # Its place is free for the client, who is counted by another address.
         connections.limits.release(self.subject)
+        # A header without a client (LOCAL, UNKNOWN) says that the proxy speaks for itself.
         peer = self._proxy if header.source is None else header.source
         protocol = self._acceptor.serve(self._transport, peer, monotonic())
         connections.pass_on(self)

@@ -301,6 +301,7 @@ class Service:
             near = [each for each in self.endpoints if each.region == region and each.state in CHOSEN]
             owner = find_owner(near or available, value, affinity.secret)
         if owner is not None:
+            # An owner can be computed again, so a full cache is simply emptied.
             if len(self._owners) >= OWNERS_MAX:
                 self._owners.clear()
             self._owners[key] = owner
@@ -382,6 +383,8 @@ class Service:
                     changed = True
                 if address not in now.up:
                     changed = endpoint.apply(EndpointEvent.CHECK_FAILED) or changed
+                # A passed check readmits an endpoint that was down. An ejected one has failed requests, which the check
+                # does not disprove.
                 elif endpoint.state is DOWN or self._outliers is None:
                     endpoint.errors = 0
                     changed = endpoint.apply(EndpointEvent.CHECK_PASSED) or changed

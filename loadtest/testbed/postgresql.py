@@ -76,7 +76,16 @@ class Postgresql:
     its files in MEMORY if there is room.
     """
 
-    def __init__(self, *, durable: bool = False, archives: bool = False, in_memory: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        durable: bool = False,
+        archives: bool = False,
+        in_memory: bool = False,
+        primary: "Postgresql | None" = None,
+        lag_seconds: int = 0,
+    ) -> None:
+        """Start a server. With a `primary` it is a standby, which applies changes so many seconds later."""
         self._settings = [f"fsync={'on' if durable else 'off'}"]
         if archives:
             self._settings += ["archive_mode=on", "archive_command=test ! -e ../wal/%f && cp %p ../wal/%f"]
@@ -84,6 +93,8 @@ class Postgresql:
         assert found is not None, "the fixture skips where there is none"
         assert owner is not None
         self._programs, self._owner = found, owner
+        self._ports = Ports(1)
+        self.port: int = self._ports.numbers[0]
         self._numbers = count(1)
         self._with_tables: str | None = None
         """The name of the template database that others are copies of."""
@@ -99,12 +110,16 @@ class Postgresql:
         if os.getuid() == 0:
             for folder in (self._folder, self.wal, self.backups):
                 os.chown(folder, *owner)
-        options = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-sync")
-        self._run("initdb", *options, "-D", "data")
-        self._ports = Ports(1)
-        (self.port,) = self._ports.numbers
+        if primary is None:
+            options = ("--auth=trust", "--encoding=UTF8", "--locale=C", "--username=postgres", "--no-sync")
+            self._run("initdb", *options, "-D", "data")
+        else:
+            self._settings += [f"recovery_min_apply_delay={lag_seconds}s"]
+            at = ("-h", HOST, "-p", str(primary.port), "-U", "postgres")
+            self._run("pg_basebackup", "--checkpoint=fast", "--no-sync", "--write-recovery-conf", *at, "-D", "data")
         self.start()
-        self.ask(f"CREATE ROLE {OWNER} LOGIN CREATEROLE")
+        if primary is None:
+            self.ask(f"CREATE ROLE {OWNER} LOGIN CREATEROLE")
 
     def start(self) -> None:
         """Start the server on its existing data. Returns once it accepts connections."""

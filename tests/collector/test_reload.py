@@ -4,11 +4,9 @@ import asyncio
 import os
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from functools import partial
 from hashlib import sha256
 from hmac import HMAC
 from pathlib import Path
@@ -20,13 +18,13 @@ from aiosmtpd.smtp import AuthResult
 from sqlalchemy.exc import DBAPIError
 
 from edgeproxy.collector.database.database import Database, UnusableDatabaseError
-from edgeproxy.wire.batch import Batch
 from loadtest.testbed.authority import Authority, Pair
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import PLANS, Collector
 from loadtest.testbed.ports import HOST, Ports
 from loadtest.testbed.postgresql import OWNER, Postgresql
 from loadtest.testbed.waiting import until
+from tests.support.batch_shipper import BatchShipper
 from tests.support.receivers import Receiver
 from tests.support.visitor import Visitor
 
@@ -248,37 +246,6 @@ def test_rotated_secrets_are_used_or_refused_as_a_whole(server: Postgresql, tmp_
                 assert not any(f"{prefix}{word}" in collector.output for prefix in ("sk_test_", "whsec_", f"{OWNER}:"))
 
 
-class Shipper(threading.Thread):
-    """Ships batches one after the other, each until the collector has it."""
-
-    def __init__(self, collector: Collector) -> None:
-        super().__init__()
-        self._collector = collector
-        self._ended = threading.Event()
-        self.chain = Chain()
-        self.shipped = 0
-        self.statuses: set[int] = set()
-
-    def run(self) -> None:
-        while not self._ended.is_set():
-            until(partial(self._is_stored, self.chain.next()), "the batch is stored", seconds=120)
-            self.shipped += 1
-
-    def _is_stored(self, batch: Batch) -> bool:
-        status = self._collector.post(batch).status
-        self.statuses.add(status)
-        return status == 200
-
-    def wait_for_next(self) -> None:
-        """Wait until a batch that does not exist yet is stored."""
-        before = self.shipped
-        until(lambda: self.shipped > before + 1, "another batch is stored", seconds=120)
-
-    def end(self) -> None:
-        self._ended.set()
-        self.join()
-
-
 def serve_tls(server: Postgresql, pair: Pair) -> None:
     for name, file in (("server.crt", pair.cert), ("server.key", pair.key)):
         copy = server.data / name
@@ -307,7 +274,7 @@ def test_new_password_and_new_authority_of_the_database_come_together(
         tmp_path / "collector", f"{url}&sslrootcert={trusted}" if way == "sslrootcert" else url, **more
     )
     with closing(collector.start()):
-        shipper = Shipper(collector)
+        shipper = BatchShipper(collector)
         shipper.start()
         try:
             shipper.wait_for_next()

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, closing
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from loadtest.testbed.address import MovableAddress
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import Collector
 from loadtest.testbed.pgbouncer import PROGRAM, PgBouncer
-from loadtest.testbed.postgresql import Postgresql
+from loadtest.testbed.postgresql import OWNER, Postgresql
 from loadtest.testbed.waiting import until
+from tests.support.batch_shipper import BatchShipper
 
 SLOW = 60.0
 """Seconds within which a connection to the new primary is expected on a busy machine."""
@@ -158,11 +160,59 @@ def test_collector_finds_the_new_primary_and_loses_no_batch(server: Postgresql, 
             assert collector.counted(chain) == chain.total
 
 
+def test_lagging_standby_for_a_second_and_then_for_ever_loses_no_batch(server: Postgresql, tmp_path: Path) -> None:
+    """The address leads to the standby three times for a moment, while the primary answers, and then the standby is
+    promoted. It applies changes an hour late, but has them on its disk before they are acknowledged.
+    """
+    url = sa.make_url(server.database())
+    with (
+        closing(Postgresql(in_memory=True, primary=server, lag_seconds=3600)) as standby,
+        MovableAddress(server.port) as address,
+    ):
+        server.ask("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        server.ask("SELECT pg_reload_conf()")
+        at = url.set(port=address.port).render_as_string()
+        with closing(Collector(tmp_path / "collector", at).start()) as collector:
+            shipper = BatchShipper(collector)
+            shipper.start()
+            names = map(str, count())
+            try:
+                shipper.wait_for_next()
+                for _ in range(3):
+                    lead(address, standby.port, server)
+                    until(lambda: address.connections[-1] == standby.port, "a connection to the standby")
+                    lead(address, server.port, server)
+                    until(lambda: add_token(collector, next(names)) == 201, "a change succeeds", seconds=SLOW)
+                    shipper.wait_for_next()
+                lead(address, standby.port, server)
+                until(lambda: not collector.ready(), "the collector says that it is not ready", seconds=SLOW)
+                assert add_token(collector, "standby") == 503
+                standby.ask("SELECT pg_promote()")
+                until(lambda: add_token(collector, next(names)) == 201, "a change succeeds", seconds=SLOW)
+                shipper.wait_for_next()
+                until(collector.ready, "the collector is ready again", seconds=SLOW)
+            finally:
+                shipper.end()
+            assert collector.counted(shipper.chain) == shipper.chain.total
+            assert shipper.statuses == {200, 503}
+
+
+def lead(address: MovableAddress, port: int, server: Postgresql) -> None:
+    """Let the address lead to this port, and end the connections to the server."""
+    address.target = port
+    server.ask(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{OWNER}'")
+
+
+def add_token(collector: Collector, name: str) -> int:
+    """Try a change. Return its status."""
+    return collector.send("POST", "/v1/tokens", {"name": f"token-{name}", "role": "read"}).status
+
+
 def test_connections_are_divided() -> None:
-    for count in range(10, 200):
-        divided = Connections.divide(count)
+    for number in range(10, 200):
+        divided = Connections.divide(number)
         assert min(divided) >= 1
-        assert 1 + 2 * divided.readers + divided.locks == count
+        assert 1 + 2 * divided.readers + divided.locks == number
     assert Connections.divide(26) == (4, 17)
 
 

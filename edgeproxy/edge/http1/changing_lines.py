@@ -48,6 +48,7 @@ def find_changing(block: bytes, request_lines: RequestLines, most: int) -> Chang
                 passing.append(b"\r\n%b:" % name)
                 if len(passing) > CHANGING_MAX or len(name) > NAME_BYTES_MAX:
                     return None
+    # `cut_lines` finds a line by its name, so lines of equal name could not be told apart.
     names = set(map(_fold, passing))
     return (trace, *passing) if (trace or passing) and len(names) == len(passing) else None
 

@@ -217,6 +217,7 @@ class ChunkedDecoder:
         self._trailers_left -= 1
         if self._trailers_left < 0:
             raise self._malformed(TRAILERS_TOO_LARGE, ChunkedFault.TRAILERS)
+        # Some servers take `_` and `-` in names for equal.
         if split[0].replace(b"_", b"-") not in NOT_IN_TRAILERS:
             self.trailers.append(line)
 

@@ -51,7 +51,9 @@ def format_head(lines: list[Line], *, ended: bool, websockets: bool = False) -> 
     if protocol is not None:
         if not websockets or ended or protocol != WEBSOCKET or length >= 0:
             raise create_malformed_error(":protocol is not websocket, or has a length", "RFC 8441 section 4")
+        # The opening handshake of a WebSocket is a GET (RFC 6455 section 4.1).
         method, ending = b"GET", UPGRADE
+    # Frames bound the body in HTTP/2. In HTTP/1.1 only chunks can, without a length.
     elif not ended and length < 0:
         ending = b"\r\ntransfer-encoding: chunked\r\n\r\n"
     return b"".join((method, b" ", path, b" HTTP/1.1", host, fields, ending)), length
@@ -78,6 +80,7 @@ def get_trailers(lines: list[Line], limits: HeadLimits) -> list[bytes] | None:
     for line in lines:
         if type(line) is not bytes or line is TE:
             raise create_malformed_error("a trailer field is malformed", "8.1")
+        # Some servers take `_` and `-` in names for equal.
         if parse_field_name(line).replace(b"_", b"-") not in NOT_IN_TRAILERS:
             trailers.append(line)
     return trailers

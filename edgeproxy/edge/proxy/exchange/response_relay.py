@@ -139,6 +139,7 @@ class ResponseRelay(ExchangeRecord):
             server.reusable = False
         if self.runtime.connections.draining or (endless and not chunked):
             client.serve_no_more()
+        # RFC 9110 section 6.6.1: a recipient with a clock adds a missing Date.
         if not head.dated:
             head.keep += self.runtime.date_line
         if self.span is not None:

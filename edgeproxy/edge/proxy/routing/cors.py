@@ -81,6 +81,7 @@ class CrossOrigin:
         """Format the additional lines of the answer to a preflight; `lines` are the fields of the request."""
         headers = self._headers
         if self._any_header:
+            # The list is written into the answer, so it is repeated only if it has names and commas alone.
             requested = find_value(lines, HEADERS) or b""
             headers = (
                 requested

@@ -88,6 +88,7 @@ class TokenVerifier:
         if len(token) > TOKEN_BYTES_MAX:
             raise InvalidTokenError("The token is too long")
         try:
+            # Only the issuer and the name of the key are taken from the token before it is verified.
             unverified = self._jwt.decode_complete(token, options={"verify_signature": False})
         except (self._jwt.PyJWTError, ValueError) as error:
             raise InvalidTokenError("The token cannot be read") from error

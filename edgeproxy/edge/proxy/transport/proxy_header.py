@@ -48,6 +48,7 @@ def parse_proxy_header(data: bytes) -> ProxyHeader | None:
 
     Raises InvalidProxyHeaderError, also for a client whose address the proxy does not know.
     """
+    # Only a part of the beginning may have come so far.
     if data[: len(SIGNATURE)] == SIGNATURE[: len(data)]:
         return _parse_binary(data)
     if data[:6] == b"PROXY "[: len(data)]:

@@ -40,6 +40,7 @@ class ServerTls:
             for pair, context in zip(pairs, contexts, strict=True):
                 for name in _read_names(pair.cert, pair.key):
                     names.setdefault(name.lower(), context)
+            # Each connection begins with the first context, so only its callback is called.
             contexts[0].sni_callback = CertificateSelector(names)
             sys.unraisablehook = _ignore_bad_names
         return contexts[0]
@@ -64,6 +65,7 @@ class CertificateSelector:
     def __call__(self, tls: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
         """Select the context during a handshake; OpenSSL calls this."""
         chosen = None if name is None else self.find_context(name)
+        # Without a match the first certificate is presented, as RFC 6066 section 3 allows. The client checks its name.
         if chosen is not None and chosen is not context:
             tls.context = chosen
 

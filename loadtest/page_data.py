@@ -1,9 +1,10 @@
 """Data of a service with many customers after some months, for the measurement of its pages (pages.py).
 
 The database creates all of it from a table of numbers. Every customer has two series, one of them by model, a key
-and a contact. Every tenth customer pays for a plan, and every hundredth is refused now and then. Every customer has
-two entries in the audit log and an alert. 300 edges have shipped 300,000 batches, and Stripe has sent a million
-events. Texts that no page reads (hashes, secrets) are short.
+and a contact. Every tenth customer pays for a plan, every third has a spending cap, every thousandth of them owes an
+invoice, and every hundredth is refused now and then. Every customer has two entries in the audit log and an alert. 300
+edges have shipped 300,000 batches, and Stripe has sent a million events. Texts that no page reads (hashes, secrets) are
+short.
 """
 
 import asyncio
@@ -71,8 +72,15 @@ KEY_HASH = "'" + "0" * 56 + "' || (10000000 + n)"
 
 def accounts(customers: int, now: int) -> Iterator[str]:
     """Yield statements for customers, keys, contacts and series."""
-    yield f"""INSERT INTO customers (id, name, external_id, tier, settings, metadata, created_at, version)
-        SELECT {ID}, {NAME}, 'crm-' || n, 'basic', '{{"tier":"basic"}}', '{{}}', {now * 1000}, 1 FROM numbers"""
+    plan = PLAN.partition("@")[0]
+    # The numbers are multiplied by a prime, so that customers beside each other have different figures.
+    yield f"""INSERT INTO customers (id, name, external_id, tier, settings, metadata, created_at, version, currency,
+            plan, spent, spent_at, overdue, cap_used, cap_until, last_call_on)
+        SELECT {ID}, {NAME}, 'crm-' || n, 'basic', '{{"tier":"basic"}}', '{{}}', {now * 1000}, 1, 'usd',
+            CASE WHEN n % {PAYING} = 0 THEN '{plan}' END, CASE WHEN n % {PAYING} = 0 THEN {FEE} + n * 7919 % 500000 END,
+            CASE WHEN n % {PAYING} = 0 THEN {now} END, CASE WHEN n % 1000 = 0 THEN {FEE} ELSE 0 END,
+            CASE WHEN n % 3 = 0 THEN n * 7919 % 10100 END, CASE WHEN n % 3 = 0 THEN {now + DAY} END,
+            CASE WHEN n % 4 > 0 THEN {now // DAY * DAY} - n * 7919 % 365 * {DAY} END FROM numbers"""
     yield f"""INSERT INTO keys (id, customer, sha256, start, created_at, version)
         SELECT {ID}, {ID}, {KEY_HASH}, 'live_v1_' || (10000000 + n), {now * 1000}, 1 FROM numbers"""
     yield f"INSERT INTO contacts (email, customer) SELECT {NAME} || '@example.com', {ID} FROM numbers"
@@ -104,10 +112,11 @@ def business(customers: int, now: int) -> Iterator[str]:
         id_ = f"'018f0000-0000-7000-a{MONTHS + number:03}-' || (100000000000 + n)"
         latest = "CASE WHEN n % 5000 = 0 THEN 'held' WHEN n % 1000 = 0 THEN 'open' ELSE 'paid' END"
         state = latest if number == -1 else "'paid'"
-        yield f"""INSERT INTO invoices (id, customer, period, kind, state, booked, subtotal, total, currency,
-                period_start, period_end, closes_at, tries, failures, try_at, created_at)
-            SELECT {id_}, {ID}, {month}, 'period', {state}, {state}, {FEE}, {FEE}, 'usd', {begin},
-                {end}, {end + DAY}, 0, 0, 0, {end} {paying}"""
+        yield f"""INSERT INTO invoices (id, customer, period, kind, state, booked, subtotal, total, amount_due,
+                currency, period_start, period_end, closes_at, due_at, tries, failures, try_at, created_at)
+            SELECT {id_}, {ID}, {month}, 'period', {state}, {state}, {FEE}, {FEE},
+                CASE WHEN {state} = 'open' THEN {FEE} ELSE 0 END, 'usd', {begin},
+                {end}, {end + DAY}, {end + DAY}, 0, 0, 0, {end} {paying}"""
         yield f"""INSERT INTO rated (invoice, at, shadow, "real", charged_at)
             SELECT {id_}, {end * 1000}, {FEE}, {FEE}, {end * 1000} {paying}"""
         for place, (kind, debit, credit) in enumerate(

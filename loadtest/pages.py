@@ -35,8 +35,8 @@ from loadtest.testbed.waiting import until
 GOAL_MS, GOAL_BYTES, GOAL_STATUS = 150.0, 100 << 10, 2000.0
 PATIENCE = 600.0
 """Seconds until a collector is ready and has computed its figures."""
-RESTING = "plans"
-"""The job that checks all customers with a plan. It pauses for longer than it works."""
+RESTING = ("plans", "list-costs")
+"""The jobs that check all customers with a plan. They pause for longer than they work."""
 METERS = {
     "requests": {"count": "requests"},
     "tokens": {"count": "events", "dimensions": {"model": 50}},
@@ -47,9 +47,19 @@ TIERS = {
     "basic": {"limits": [{"rate": "600/min"}], "quotas": [{"meter": "requests", "per": "month", "included": 100_000}]},
     **{name: {} for name in ("free", "standard", "enterprise")},
 }
+FIGURES = ("plan", "spent", "overdue", "cap_percent", "last_call_on")
 CONSOLE = (
     *("", "/edges", "/refusals", "/incidents", "/alerts", "/quarantine", "/tokens"),
-    *("/customers", "/customers?cursor={late}"),
+    *("/customers", "/customers?cursor={late}", "/customers?sort=-name", "/customers?sort=tier"),
+    *(f"/customers?sort={sign}{name}" for name in FIGURES for sign in ("", "-")),
+    *("/customers?plan=standard", "/customers?plan=nothing", "/customers?plan=standard&sort=-spent"),
+    *("/customers?min_spent=500000", "/customers?min_spent=600000", "/customers?min_overdue=1&sort=-spent"),
+    *(
+        "/customers?min_overdue=1",
+        "/customers?min_cap_percent=100",
+        "/customers?min_cap_percent=100&sort=-last_call_on",
+    ),
+    *("/customers?not_called_days=90", "/customers?not_called_days=3000&sort=-overdue"),
     *("/customers/{first}", "/customers/{middle}", "/customers/{last}"),
     *("/audit", "/audit?actor=unknown", "/audit?action=denied", "/audit?target={middle}", "/audit?actor=nobody"),
     *("/invoices", "/invoices?state=", "/invoices?state=open", "/invoices?state=paid", "/invoices?customer={first}"),
@@ -120,11 +130,11 @@ def has_looked(collector: Collector) -> bool:
 def has_run_jobs(collector: Collector) -> bool:
     """Return whether each job has run once. First runs also do the work of earlier days.
 
-    A job that has the name of its lock holds that lock for other jobs and never ends. RESTING pauses most of the
-    time.
+    A job that has the name of its lock holds that lock for other jobs and never ends. Jobs of RESTING pause
+    most of the time.
     """
     jobs = collector.get("/v1/jobs").json()["jobs"]
-    return all(job["ended_at"] or job["name"] in (job["lock"], RESTING) for job in jobs)
+    return all(job["ended_at"] or job["name"] in (job["lock"], *RESTING) for job in jobs)
 
 
 async def has_customers(url: str) -> bool:

@@ -78,7 +78,16 @@ customers_ls = build_command(
     "GET",
     "/v1/customers",
     option("tier", "Those of this tier alone."),
-    output=Rows("customers", ("name", "tier", "state", "external_id", "created_at", "id"), is_paged=True),
+    option("plan", "Those with this plan alone."),
+    option("sort", "The order, for example -spent or -overdue."),
+    output=Rows(
+        "customers",
+        (
+            *("name", "tier", "plan", "state", "spent", "overdue", "currency", "cap_percent", "last_call_on"),
+            *("external_id", "created_at", "id"),
+        ),
+        is_paged=True,
+    ),
 )
 customers_show = build_command("Show a customer.", "GET", CUSTOMER_PATH, CUSTOMER)
 customers_add = build_command(

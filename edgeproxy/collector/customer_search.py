@@ -1,13 +1,14 @@
 """The search for customers by id, a contact's address, a part of a name or external id, or the start of a key."""
 
 import re
+from functools import partial
 from operator import attrgetter
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts.customer_rows import SHOWN_NAME, fetch_rows
-from edgeproxy.collector.accounts.customers import to_response
+from edgeproxy.collector.accounts.customers import to_listed
 from edgeproxy.collector.accounts.models import CustomerMatch, ListedCustomer
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.page_tables import contacts
@@ -24,7 +25,7 @@ KEY_MARK = "_v1_"
 
 
 async def search_customers(
-    connection: AsyncConnection, database: Database, text: str, limit: int
+    connection: AsyncConnection, database: Database, text: str, limit: int, *, shows_money: bool = False
 ) -> list[ListedCustomer]:
     """Return at most `limit` customers that match a text.
 
@@ -34,6 +35,7 @@ async def search_customers(
     other matches.
     """
     matches: dict[str, ListedCustomer] = {}
+    parse = partial(to_listed, shows_money=shows_money)
     by_name = database.by_character(SHOWN_NAME)
     for matched, condition in _list_conditions(connection, database, text, limit):
         if len(matches) >= limit:
@@ -41,14 +43,14 @@ async def search_customers(
         # The index gives the order. Otherwise all matches, maybe a million, would be read and sorted.
         statement = sa.select(customers).where(condition).order_by(by_name).limit(limit)
         rows = await fetch_rows(connection, statement)
-        for one in parse_rows(customers.name, rows, to_response, attrgetter("id")):
+        for one in parse_rows(customers.name, rows, parse, attrgetter("id")):
             matches.setdefault(one["id"], {**one, "matched": matched})
     if len(text) >= PART_CHARACTERS_MIN and len(matches) < limit:
         ids = await _find_part(connection, database, text, limit)
         rows = await fetch_rows(connection, sa.select(customers).where(customers.c.id.in_(ids)).order_by(by_name))
         for row in rows:
             part: CustomerMatch = "name" if fold(text) in fold(row.display_name or row.name) else "external_id"
-            for one in parse_rows(customers.name, [row], to_response, attrgetter("id")):
+            for one in parse_rows(customers.name, [row], parse, attrgetter("id")):
                 matches.setdefault(row.id, {**one, "matched": part})
     return list(matches.values())[:limit]
 

@@ -1,6 +1,6 @@
 """Customers as data: each change with its audit entry and its outbox row, in one transaction."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import cast
 
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.base.timestamps import format_timestamp
-from edgeproxy.collector.accounts import audit, customer_rows, documents, faults
+from edgeproxy.collector.accounts import audit, customer_rows, documents, faults, list_figures
 from edgeproxy.collector.accounts.audit import AuditEntry, Caller
 from edgeproxy.collector.accounts.change import (
     ChangeRejectedError,
@@ -23,7 +23,12 @@ from edgeproxy.collector.accounts.change import (
 )
 from edgeproxy.collector.accounts.customer_refs import match_ref
 from edgeproxy.collector.accounts.ids import build_pseudonym, generate_id, is_id, now_ms
-from edgeproxy.collector.accounts.models import CreateCustomerRequest, CustomerResponse, dump_settings
+from edgeproxy.collector.accounts.models import (
+    CreateCustomerRequest,
+    CustomerResponse,
+    ListedCustomer,
+    dump_settings,
+)
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.states import (
     AccountStateError,
@@ -32,7 +37,7 @@ from edgeproxy.collector.accounts.states import (
     require_customer_transition,
 )
 from edgeproxy.collector.database.billing_tables import billing_customers
-from edgeproxy.collector.database.page_order import order_page, parse_sort
+from edgeproxy.collector.database.page_order import by_character, order_page, parse_sort
 from edgeproxy.collector.database.quota_tables import limit_raises
 from edgeproxy.collector.database.read_once import fetch_once
 from edgeproxy.collector.database.residency_tables import customer_moves
@@ -56,8 +61,15 @@ SORTS: Mapping[str, AnyColumn] = {
     "created_at": customers.c.id,
     "name": customer_rows.SHOWN_NAME,
     "tier": customers.c.tier,
+    "last_call_on": list_figures.LAST_CALL,
+    "plan": list_figures.PLAN,
+    "spent": list_figures.SPENT,
+    "overdue": customers.c.overdue,
+    "cap_percent": list_figures.CAP_USED,
 }
 """The columns that customers can be sorted by. Ids grow with time. Each column has an index."""
+MONEY_SORTS = frozenset({"plan", "spent", "overdue", "cap_percent"})
+"""The orders that reveal amounts."""
 NAMES_MAX = 1000
 """The most names that one statement looks up."""
 NOT_FOUND = "there is no such customer"
@@ -89,6 +101,18 @@ def _build_response(row: CustomerRow) -> CustomerResponse:
         "currency": row.currency,
     }
     return cast(CustomerResponse, values)
+
+
+def to_listed(row: CustomerRow, *, shows_money: bool) -> ListedCustomer:
+    """Return a customer of a list, with its figures. Raises UnreadableRowError."""
+    day = None if row.last_call_on is None else format_timestamp(row.last_call_on * 1000)[:10]
+    listed = cast(ListedCustomer, {**to_response(row), "last_call_on": day})
+    if shows_money:
+        listed["plan"] = row.plan
+        listed["spent"], listed["overdue"] = row.spent, row.overdue
+        listed["spent_at"] = None if row.spent_at is None else format_timestamp(row.spent_at * 1000)
+        listed["cap_percent"] = None if row.cap_used is None else row.cap_used / 100
+    return listed
 
 
 async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow:
@@ -183,26 +207,34 @@ async def list_customers(
     *,
     sort: str = "created_at",
     ref: str | None = None,
+    conditions: Sequence[sa.ColumnElement[bool]] = (),
+    shows_money: bool = False,
     **filters: str | None,
-) -> ReadPage[CustomerResponse]:
+) -> ReadPage[ListedCustomer]:
     """Return at most `limit` customers after the id `after`, in the order of `sort`: see SORTS.
 
     `ref` selects the customers that it names (customer_refs.py). `filters` are columns and their values; None leaves a
-    column out.
+    column out. `conditions` are further ones, of `list_figures.list_conditions`.
     """
-    column, descending = parse_sort(sort)
+    order, descending = parse_sort(sort)
     statement = await order_page(
-        connection, sa.select(customers), customers.c.id, SORTS[column], after, descending=descending
+        connection, sa.select(customers), customers.c.id, SORTS[order], after, descending=descending
     )
-    conditions = [
-        match_value(connection, "customers", name, value) if name == "external_id" else customers.c[name] == value
-        for name, value in filters.items()
-        if value is not None
-    ]
+    chosen = []
+    for name, value in filters.items():
+        if value is not None and name == "external_id":
+            chosen.append(match_value(connection, "customers", name, value))
+        elif value is not None:
+            column = customers.c[name]  # The index of tiers is in character order, that of names is not.
+            chosen.append((by_character(connection, column) if name == "tier" else column) == value)
     if ref is not None:
-        conditions.append(match_ref(connection, ref))
+        chosen.append(match_ref(connection, ref))
     return await fetch_page(
-        connection, customers.name, statement.where(*conditions), limit, lambda row: to_response(CustomerRow(**row))
+        connection,
+        customers.name,
+        statement.where(*chosen, *conditions),
+        limit,
+        lambda row: to_listed(CustomerRow(**row), shows_money=shows_money),
     )
 
 

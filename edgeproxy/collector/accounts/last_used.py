@@ -1,10 +1,11 @@
-"""The day of each key's last use, reported by edges with their batches: collected, and written in bulk."""
+"""The days of the last use of keys and of their customers' last call: reported with batches, and written in bulk."""
 
 import time
 from itertools import islice
 
 import sqlalchemy as sa
 
+from edgeproxy.collector.accounts.list_figures import record_last_calls
 from edgeproxy.collector.database.database import Database
 from edgeproxy.collector.database.schema import DAY, keys
 
@@ -40,6 +41,7 @@ class LastUsedDays:
             rows = [{"digest": digest, "day": day} for digest, day in batch.items()]
             async with self._database.writing() as connection:
                 await connection.execute(statement.values(last_used_on=sa.bindparam("day")), rows)
+                await record_last_calls(connection, batch)
             for digest, day in batch.items():
                 if self._days.get(digest) == day:
                     del self._days[digest]

@@ -304,6 +304,25 @@ class ListedCustomer(CustomerResponse):
 
     matched: NotRequired[CustomerMatch]
     """The field that `search` matched; missing without `search`. `email` and `domain` belong to a contact."""
+    plan: NotRequired[str | None]
+    """The name of the customer's plan; null without one. This and the amounts below are missing if the caller may not
+    see invoices.
+    """
+    spent: NotRequired[int | None]
+    """The cost of the period at `spent_at`, in the currency's smallest unit, before tax; null without a plan, or if it
+    is not known yet.
+    """
+    spent_at: NotRequired[str | None]
+    """The time of `spent`, which is computed for one customer after another."""
+    overdue: NotRequired[int]
+    """The amount due of invoices that were due a day ago or earlier, in the currency's smallest unit. It is up to a
+    minute old.
+    """
+    cap_percent: NotRequired[float | None]
+    """The share of the day's spending cap that is used, in percent; null without a cap, or without usage on that day.
+    """
+    last_call_on: NotRequired[str | None]
+    """The day (UTC) when a key of the customer was last used; null if none was."""
 
 
 class CustomerList(TypedDict):

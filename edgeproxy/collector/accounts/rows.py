@@ -29,6 +29,20 @@ class CustomerRow(NamedTuple):
     """The name that people know the customer by if `name` is a pseudonym, else None."""
     public_key: str | None = None
     """The JWK that encrypts the secrets of new keys, in the form of `public_keys.py`, or None."""
+    plan: str | None = None
+    """The name of its plan without the version. This and the following are figures of lists (list_figures.py)."""
+    spent: int | None = None
+    """The cost of its period at `spent_at`, in its currency's smallest unit; None without a plan or until then."""
+    spent_at: int | None = None
+    """A Unix second."""
+    overdue: int = 0
+    """The amount due of overdue invoices, in its currency's smallest unit."""
+    cap_used: int | None = None
+    """Hundredths of a percent of its day's spending cap; None without a cap or before its first use."""
+    cap_until: int | None = None
+    """The Unix second when that day ends."""
+    last_call_on: int | None = None
+    """The Unix second at the start of the day when one of its keys was last used."""
 
 
 class KeyRow(NamedTuple):

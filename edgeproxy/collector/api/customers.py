@@ -4,9 +4,10 @@ import asyncio
 import hashlib
 import tempfile
 import time
-from typing import Literal, cast
+from typing import Annotated, Literal
 
 from aiohttp import web
+from pydantic import BeforeValidator
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.collector.accounts import audit, colleagues, contacts, customers, limit_raises
@@ -14,11 +15,11 @@ from edgeproxy.collector.accounts.audit import AuditEntry
 from edgeproxy.collector.accounts.colleagues import PutContactRequest, RemoveContactRequest
 from edgeproxy.collector.accounts.contacts import AlertAddress, ContactList, Contacts, CustomerAlertAddress
 from edgeproxy.collector.accounts.limit_raises import CustomerLimitRaise, RaiseLimitsRequest
+from edgeproxy.collector.accounts.list_figures import FigureFilters, list_conditions
 from edgeproxy.collector.accounts.models import (
     CreateCustomerRequest,
     CustomerList,
     CustomerResponse,
-    ListedCustomer,
     UpdateCustomerRequest,
 )
 from edgeproxy.collector.accounts.notices import notify_of_deletion
@@ -30,6 +31,7 @@ from edgeproxy.collector.api.changes import ChangeHandlers, parse_if_match
 from edgeproxy.collector.api.endpoint import (
     ADMIN,
     CREATE,
+    MONEY_READERS,
     OWN,
     READERS,
     SUPPORT,
@@ -45,7 +47,7 @@ from edgeproxy.collector.api.endpoint import (
     post,
     put,
 )
-from edgeproxy.collector.api.field_types import ChangeQuery, Cursor, PageLimit, Printed
+from edgeproxy.collector.api.field_types import ChangeQuery, Cursor, PageLimit, Printed, in_query
 from edgeproxy.collector.api.group import Group, Resources
 from edgeproxy.collector.api.request_limits import RequestRate
 from edgeproxy.collector.api.responses import ProblemError, Result, next_page
@@ -54,6 +56,11 @@ from edgeproxy.collector.database.row_security import across_customers
 from edgeproxy.collector.privacy import own_requests
 from edgeproxy.collector.privacy.export import ARCHIVE_BYTES_MAX, ArchiveTooLargeError, write_archive
 from edgeproxy.collector.problems import account_codes, request_codes
+from edgeproxy.config.units import Whole
+
+AMOUNT_MAX = 10**15
+"""The highest permitted amount in a filter."""
+Amount = Annotated[int, BeforeValidator(Whole(0, AMOUNT_MAX)), in_query(0, AMOUNT_MAX)]
 
 
 class CustomersQuery(Query):
@@ -73,8 +80,37 @@ class CustomersQuery(Query):
     """Only customers of this tier."""
     external_id: Printed | None = None
     """Only the customer with this id in another system."""
-    sort: Literal["created_at", "-created_at", "name", "-name", "tier", "-tier"] = "created_at"
-    """The order of customers; `-` reverses it. `created_at` has the oldest first."""
+    plan: Printed | None = None
+    """Only customers with the plan of this name, for example `standard`; empty: only customers without a plan."""
+    min_spent: Amount | None = None
+    """Only customers whose period has cost at least this, in the smallest unit of their currency."""
+    min_overdue: Amount | None = None
+    """Only customers with overdue invoices of at least this amount, in the smallest unit of their currency."""
+    min_cap_percent: Annotated[int, BeforeValidator(Whole(0, 1000)), in_query(0, 1000)] | None = None
+    """Only customers that have used at least this share of the day's spending cap, in percent."""
+    not_called_days: Annotated[int, BeforeValidator(Whole(1, 3660)), in_query(1, 3660)] | None = None
+    """Only customers whose keys were not used on this many days (UTC), today included."""
+    sort: Literal[
+        "created_at",
+        "-created_at",
+        "name",
+        "-name",
+        "tier",
+        "-tier",
+        "plan",
+        "-plan",
+        "spent",
+        "-spent",
+        "overdue",
+        "-overdue",
+        "cap_percent",
+        "-cap_percent",
+        "last_call_on",
+        "-last_call_on",
+    ] = "created_at"
+    """The order of customers; `-` reverses it. `created_at` has the oldest first. Amounts are in the order of their
+    numbers, whatever the currency. Customers without the value come first, with `-` last.
+    """
     search: Printed | None = None
     """A part of a name or external id, the start of a key, an id, an address or its domain. All matches are on one
     page.
@@ -98,8 +134,15 @@ class CustomerHandlers(ChangeHandlers):
 
     @get("/v1/customers", roles=READERS | OWN, own="the handler lists the customer alone")
     async def list_customers(self, call: Call[CustomersQuery, Nothing]) -> CustomerList:
-        """List customers: oldest first, unless `sort` says otherwise."""
+        """List customers: oldest first, unless `sort` says otherwise.
+
+        Plans and amounts are for the roles that may see invoices. Others may not filter or sort by them.
+        """
         query, holder = call.query, call.holder
+        figures = FigureFilters(*(getattr(query, name) for name in FigureFilters._fields))
+        shows_money = bool(holder.roles & MONEY_READERS)
+        if not shows_money and (figures.are_of_money or query.sort.removeprefix("-") in customers.MONEY_SORTS):
+            raise auth.DeniedError(request_codes.ROLE_DENIED, f"{holder.called} may not see amounts of customers")
         filters = {"tier": query.tier, "external_id": query.external_id, "name": query.name}
         if holder.customer is not None:
             if query.name not in (None, holder.customer):
@@ -107,13 +150,22 @@ class CustomerHandlers(ChangeHandlers):
             filters["name"] = holder.customer
         elif query.search:
             async with self._database.reading() as connection:
-                matches = await search_customers(connection, self._database, query.search, query.limit)
+                matches = await search_customers(
+                    connection, self._database, query.search, query.limit, shows_money=shows_money
+                )
             return {"customers": matches}
         async with self._database.reading() as connection:
             rows = await customers.list_customers(
-                connection, query.cursor, query.limit, sort=query.sort, ref=query.ref, **filters
+                connection,
+                query.cursor,
+                query.limit,
+                sort=query.sort,
+                ref=query.ref,
+                conditions=list_conditions(connection, figures, time.time()),
+                shows_money=shows_money,
+                **filters,
             )
-        return {"customers": cast(list[ListedCustomer], rows), **next_page(rows.next)}
+        return {"customers": rows, **next_page(rows.next)}
 
     @post(
         "/v1/customers",

@@ -21,8 +21,7 @@ async def order_page(
     """
     order: tuple[AnyColumn, ...] = (ids,)
     if by is not ids:
-        is_text = isinstance(by.type, sa.Text) and connection.dialect.name != "sqlite"
-        order = (sa.collate(by, "C") if is_text else by, ids)
+        order = (by_character(connection, by), ids)
     if after is not None:
         last = (after,) if by is ids else await _find_row(connection, ids, by, after)
         if last is None:
@@ -34,6 +33,12 @@ async def order_page(
             place = sa.tuple_(*order)
             statement = statement.where(place < values if descending else place > values)
     return statement.order_by(*(column.desc() if descending else column for column in order))
+
+
+def by_character(connection: AsyncConnection, column: AnyColumn) -> AnyColumn:
+    """Return a column in the order of its index: a text in character order. A filter by the index needs it, too."""
+    is_collated = isinstance(column.type, sa.Text) and connection.dialect.name != "sqlite"
+    return sa.collate(column, "C") if is_collated else column
 
 
 async def _find_row(

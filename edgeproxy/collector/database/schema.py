@@ -457,9 +457,20 @@ customers = Table(
     Column(
         "public_key", Text, info=mark(FREE, is_cleared=True, in_clear="a public key, and what the customer calls it")
     ),
+    # Figures for the list of customers, copies of facts with another home (collector/accounts/list_figures.py).
+    Column("plan", ImpersonalText),  # The name without the version; NULL without a plan.
+    Column("spent", INTEGER),  # The cost of the period at `spent_at`, in the smallest unit of the currency.
+    Column("spent_at", INTEGER),  # Unix seconds, as the other times of these figures.
+    Column("overdue", INTEGER, nullable=False, server_default="0"),
+    Column("cap_used", INTEGER),  # Hundredths of a percent of the day's spending cap.
+    Column("cap_until", INTEGER),
+    Column("last_call_on", INTEGER),  # The start of the day when one of its keys was last used.
     UniqueConstraint("name", name="customers_name_key"),
     UniqueConstraint("external_id", name="customers_external_id_key"),
-    Index("customers_tier", "tier", "id"),
+    Index("customers_spent", text("coalesce(spent, -1)"), "id"),
+    Index("customers_overdue", "overdue", "id"),
+    Index("customers_cap_used", text("coalesce(cap_used, -1)"), "id"),
+    Index("customers_last_call", text("coalesce(last_call_on, 0)"), "id"),
     Index("customers_display_name", "display_name", unique=True),
     info=of_customers(
         Owner("id", "id"),
@@ -472,7 +483,7 @@ customers = Table(
     sqlite_strict=True,
 )
 # Jobs often search for the few rows that have a value here, so the indexes omit all others.
-for _some in (customers.c.deleting_since, customers.c.rotate_every):
+for _some in (customers.c.deleting_since, customers.c.rotate_every, customers.c.cap_until):
     Index(f"customers_{_some.name}", _some, sqlite_where=_some.is_not(None), postgresql_where=_some.is_not(None))
 
 # API keys that customers send to edges. Only the secret's SHA-256 is stored.

@@ -14,10 +14,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.base.tasks import Tasks
+from edgeproxy.collector.accounts import list_figures
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.credits import purchases
-from edgeproxy.collector.billing.invoices import credit_notes, disputes, dunning, foreign_balance, stripe_reports
+from edgeproxy.collector.billing.invoices import (
+    credit_notes,
+    disputes,
+    dunning,
+    foreign_balance,
+    receivables,
+    stripe_reports,
+)
 from edgeproxy.collector.billing.jobs.meter_export import MeterExportJob
 from edgeproxy.collector.billing.jobs.price_changes import PriceChangeJob
 from edgeproxy.collector.billing.jobs.spend_breaker import SpendBreaker
@@ -25,7 +33,7 @@ from edgeproxy.collector.billing.meter_export import meter_reports
 from edgeproxy.collector.billing.meter_export.exporter import MeterEventsUnavailableError
 from edgeproxy.collector.billing.reconciliation import credits, stored_words
 from edgeproxy.collector.billing.reconciliation import payments as reconcile_payments
-from edgeproxy.collector.billing.reports import revenue, spend_alerts
+from edgeproxy.collector.billing.reports import list_costs, revenue, spend_alerts
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.billing.reports.revenue import RevenueFigures
 from edgeproxy.collector.billing.rollout import charging
@@ -81,6 +89,8 @@ PASSES_SECONDS = 10.0
 """Seconds between two checks for ended grace periods."""
 PLANS_SECONDS = 600.0
 """Seconds between two rounds over all customers with a plan."""
+COSTS_SECONDS = 300.0
+"""Seconds between two rounds that compute the costs of all customers with a plan for their list."""
 BREAKER_SECONDS = 300.0
 """Seconds between two checks for unusually high spending."""
 SPEND_SECONDS = 30.0
@@ -249,6 +259,8 @@ class BillingJobs:
             build_job("plan-graces", PASSES_SECONDS, self._follow_passes),
             build_job("plans", PLANS_SECONDS, self._follow_plans),
             build_job("spend-alerts", SPEND_SECONDS, self._follow_spending),
+            build_job("list-costs", COSTS_SECONDS, self._record_costs),
+            build_job("list-overdue", UNPAID_SECONDS, self._record_overdue),
             build_job("trial-alerts", TRIALS_SECONDS, self._raise_trial_alerts),
             build_job("dispute-reminders", REMINDERS_SECONDS, self._raise_reminders),
             build_job("price-changes", PRICES_SECONDS, lambda: prices.finish_due(time.time())),
@@ -414,6 +426,24 @@ class BillingJobs:
             )
             after = some[-1]
             await asyncio.sleep(PLANS_RESTS * (time.monotonic() - began))
+
+    async def _record_costs(self) -> None:
+        """Record the cost of the period so far of all customers with a plan, for the list of customers."""
+        after = ""
+        while self._known().billing is not None:
+            began = time.monotonic()
+            after = await list_costs.record_costs(self._database, after, PLANS_MAX, self._known().meters, time.time())
+            if not after:
+                return
+            await asyncio.sleep(PLANS_RESTS * (time.monotonic() - began))
+
+    async def _record_overdue(self) -> None:
+        """Record the overdue amounts of customers, and delete the use of ended caps, for the list of customers."""
+        async with self._database.reading() as connection:
+            overdue = await receivables.sum_overdue(connection, time.time())
+        async with self._database.writing() as connection:
+            await list_figures.record_overdue(connection, overdue)
+            await list_figures.end_caps(connection, time.time())
 
     async def _each(
         self,

@@ -17,7 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base import log
 from edgeproxy.base.calendar import Period, period_of
-from edgeproxy.collector.accounts import documents
+from edgeproxy.base.clock import EPOCH
+from edgeproxy.collector.accounts import documents, list_figures
+from edgeproxy.collector.accounts.list_figures import CapUse
 from edgeproxy.collector.accounts.notices import raise_notice
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.alerts.kinds import NOTICES
@@ -38,6 +40,7 @@ from edgeproxy.collector.quotas.cap_breaches import is_breached
 from edgeproxy.collector.quotas.counts import CountChange, QuotaCount
 from edgeproxy.collector.quotas.quota_alerts import get_level_month, make_level_alerts, make_quota_alerts
 from edgeproxy.collector.quotas.quota_status import QuotaUsage
+from edgeproxy.config.allowance import SpendingCap
 from edgeproxy.config.collector.settings import CollectorSettings
 
 UTC = ZoneInfo("UTC")
@@ -75,6 +78,8 @@ class QuotaMonitor:
         """The remembered keys of raised alerts."""
         self._passed: dict[tuple[str, str, Period | None], None] = {}
         """Soft caps of plans known to be breached: customer, meter and period."""
+        self._caps: dict[str, CapUse] = {}
+        """The recorded use of spending caps by customer, in whole percent."""
         self._newest = 0
         """The latest change that this collector knows."""
         self._changed = asyncio.Event()
@@ -229,23 +234,36 @@ class QuotaMonitor:
             for status in statuses
             if is_breached(status) and (customer, status.quota.meter, status.period) not in self._passed
         }
-        if changes or due or passed:
-            await self._write(changes, due, passed, now)
+        caps = {
+            customer: list_figures.build_cap_use(status.used, status.quota.included, round(status.period.until + EPOCH))
+            for customer, statuses in statuses_by_customer.items()
+            for status in statuses
+            if isinstance(status.quota, SpendingCap) and status.period is not None
+        }
+        # A list shows whole percent, so that a cap is written a hundred times a day at most.
+        caps = {name: use for name, use in caps.items() if self._caps.get(name) != use.rounded}
+        if changes or due or passed or caps:
+            await self._write(changes, due, passed, caps, now)
 
     async def _write(
         self,
         changes: Sequence[QuotaCount],
         due: Sequence[Alert],
         passed: Mapping[tuple[str, str], QuotaUsage],
+        caps: Mapping[str, CapUse],
         now: float,
     ) -> None:
-        """Write counts for edges, alerts and breached caps, and remember them."""
+        """Write counts for edges, alerts, breached caps and the use of caps, and remember them."""
         async with self._database.writing() as connection:
             await counts.write_counts(self._database, connection, changes)
             await raise_alerts(connection, [alert for alert in due if alert.kind not in NOTICES])
             for notice in sorted((alert for alert in due if alert.kind in NOTICES), key=attrgetter("key")):
                 await raise_notice(connection, notice)
             await cap_breaches.write_breaches(connection, passed, now)
+            await list_figures.record_cap_uses(connection, caps)
+        while len(self._caps) + len(caps) > TOLD_MAX:
+            self._caps.pop(next(iter(self._caps)))
+        self._caps |= {name: use.rounded for name, use in caps.items()}
         self._passed |= {(*which, status.period): None for which, status in passed.items()}
         while len(self._passed) > TOLD_MAX:
             self._passed.pop(next(iter(self._passed)))

@@ -99,7 +99,7 @@ async def show_customer(visit: Visit) -> web.Response:
     names = {"customer": visit.path_parameter("customer")}
     body = await visit.fetch("GET", "/v1/customers/{customer}", names=names)
     month = find_month(time.time())
-    meters, splits, contacts, limits, money, raised, own_keys = await asyncio.gather(
+    meters, splits, contacts, limits, money, raised, own_keys, listed = await asyncio.gather(
         usage.fetch_meters(visit, body["name"], month),
         customer_money.fetch_splits(visit, body["name"], month.since),
         visit.fetch("GET", "/v1/customers/{customer}/contacts", names=names),
@@ -107,11 +107,13 @@ async def show_customer(visit: Visit) -> web.Response:
         customer_money.fetch_money(visit, body["name"]),
         limit_raises.fetch_raise(visit, names),
         keys.list_keys(visit, body["name"], keys.LISTING._replace(rows_max=keys.BESIDE_MAX)),
+        visit.fetch("GET", "/v1/customers", query={"name": body["name"]}),
     )
     return visit.render(
         "customer.html",
         result=body,
         people=contacts["contacts"],
+        last_call_on=next((one["last_call_on"] for one in listed["customers"]), None),
         meters=meters,
         month_days=month.days,
         usage_days=(usage_periods.format_day(month.since), usage_periods.format_day(int(time.time()))),

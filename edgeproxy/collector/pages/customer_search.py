@@ -5,10 +5,13 @@ import re
 from aiohttp import web
 
 from edgeproxy.collector.languages.marks import N_
+from edgeproxy.collector.pages.customer_money import may_see_money
 from edgeproxy.collector.pages.list_pages import build_view, fetch_from, respond_list
 from edgeproxy.collector.pages.lists import Column, Filter, Listing, ListView, sort_by
 from edgeproxy.collector.pages.navigation import INVOICE_READERS
 from edgeproxy.collector.pages.site import ApiRefusedError, Page, Visit, format_path
+from edgeproxy.config.collector.catalog import get_default_currency, get_plan_name
+from edgeproxy.config.collector.currency_units import DECIMALS
 
 INVOICE_NUMBER = re.compile(r"[A-Za-z0-9]{1,20}-[0-9]{1,10}")
 """The form of the numbers that Stripe prints. A name may have it too."""
@@ -22,14 +25,33 @@ LISTING = Listing(
     (
         Column("name", N_("Name")),
         Column("tier", N_("Tier")),
-        Column("external_id", N_("External id")),
         Column("state", N_("State")),
+        Column("last_call_on", N_("Last call")),
         Column("created_at", N_("Since")),
     ),
-    sort_by("created_at", "name", "tier"),
-    (Filter("tier", N_("Tier")),),
-    (Column("id", ""), Column("currency", ""), Column("metadata", "")),
+    sort_by("created_at", "name", "tier", "-last_call_on"),
+    (Filter("tier", N_("Tier")), Filter("not_called_days", N_("No call for"))),
+    (Column("id", ""), Column("external_id", ""), Column("currency", ""), Column("metadata", "")),
 )
+MONEY_COLUMNS = (
+    Column("plan", N_("Plan")),
+    Column("spent", N_("Spent"), is_number=True, is_amount=True),
+    Column("overdue", N_("Overdue"), is_number=True, is_amount=True),
+    Column("cap_percent", N_("Of the cap"), is_number=True),
+)
+"""The columns that only readers of invoices have."""
+MONEY_FILTERS = (
+    Filter("plan", N_("Plan")),
+    Filter("min_spent", N_("Spent")),
+    Filter("min_overdue", N_("Overdue"), {"1": N_("overdue")}),
+    Filter("min_cap_percent", N_("Of the cap")),
+)
+QUIET_DAYS = (1, 7, 30, 90)
+"""The days without a call that can be chosen."""
+CAP_PERCENTS = (50, 80, 100)
+"""The shares of the spending cap that can be chosen."""
+SPENT_UNITS = (1, 100, 1000, 10_000)
+"""The amounts that can be chosen, in whole units of the currency that plans have first."""
 
 
 def list_pages() -> list[Page]:
@@ -44,14 +66,37 @@ def list_pages() -> list[Page]:
 
 async def show_customers(visit: Visit) -> web.Response:
     """Show a page of customers."""
-    tiers = sorted(visit.site.tiers)
-    only = LISTING.filters[0]._replace(choices={name: name for name in tiers} if tiers else None)
-    listing = LISTING._replace(filters=(only,))
+    listing = build_listing(visit)
 
     async def show(view: ListView) -> web.Response:
         return _render_customers(visit, view)
 
     return await respond_list(visit, listing, fetch_from(visit, listing, "/v1/customers"), show)
+
+
+def build_listing(visit: Visit) -> Listing:
+    """Return the list with the choices of its filters, and with money for operators who may see it."""
+    tiers, reader, settings = sorted(visit.site.tiers), visit.reader, visit.site.settings_now()
+    choices: dict[str, dict[str, str]] = {
+        "tier": {name: name for name in tiers},
+        "not_called_days": {str(days): reader.days(days) for days in QUIET_DAYS},
+        "min_cap_percent": {str(percent): f"≥ {reader.share(percent / 100, 0)}" for percent in CAP_PERCENTS},
+    }
+    listing = LISTING
+    if may_see_money(visit):
+        currency = get_default_currency(settings.plans)
+        amounts = [amount * 10 ** DECIMALS[currency] for amount in SPENT_UNITS]
+        choices["min_spent"] = {str(amount): f"≥ {reader.whole_money(amount, currency)}" for amount in amounts}
+        choices["plan"] = {name: name for name in sorted({get_plan_name(version) for version in settings.plans})}
+        *first, state, last_call, since = LISTING.columns
+        listing = LISTING._replace(
+            columns=(*first, *MONEY_COLUMNS, state, last_call, since),
+            sorts={**LISTING.sorts, **sort_by("plan", "-spent", "-overdue", "-cap_percent")},
+            filters=(*LISTING.filters, *MONEY_FILTERS),
+            more=(*LISTING.more, Column("spent_at", "")),
+        )
+    filters = (one._replace(choices=choices.get(one.name) or one.choices) for one in listing.filters)
+    return listing._replace(filters=tuple(filters))
 
 
 async def search_customers(visit: Visit) -> web.Response:
@@ -66,12 +111,12 @@ async def search_customers(visit: Visit) -> web.Response:
         return visit.redirect(format_path(INVOICE, invoice=invoice))
     response = await visit.call("GET", "/v1/customers", query={"limit": str(CUSTOMERS_MAX), "search": search})
     if response.status == 400:  # No customer can have such a name.
-        return _render_customers(visit, build_view(visit, LISTING, []), search)
+        return _render_customers(visit, build_view(visit, build_listing(visit), []), search)
     if not response.is_success:
         raise ApiRefusedError(response)
     if len(response.body["customers"]) == 1:
         return visit.redirect(format_path(CUSTOMER, customer=response.body["customers"][0]["name"]))
-    return _render_customers(visit, build_view(visit, LISTING, response.body["customers"]), search)
+    return _render_customers(visit, build_view(visit, build_listing(visit), response.body["customers"]), search)
 
 
 async def _find_invoice(visit: Visit, number: str) -> str | None:
@@ -97,6 +142,8 @@ def _render_customers(visit: Visit, view: ListView, search: str = "") -> web.Res
         "customers.html",
         view=view,
         q=search,
+        shows_money=may_see_money(visit),
+        currency=get_default_currency(visit.site.settings_now().plans),
         customers_max=CUSTOMERS_MAX,
         mark_match=mark_match,
         tiers=sorted(visit.site.tiers),

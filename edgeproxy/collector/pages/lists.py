@@ -160,7 +160,7 @@ def write_cell(row: JsonDocument, column: Column) -> str:
     value = find_field(row, column.name)
     if value is None:
         return ""
-    if column.is_amount:
+    if column.is_amount and row["currency"] is not None:  # Without a currency nothing was charged yet: it is 0.
         return str(to_decimal(int(str(value)), row["currency"]))
     return orjson.dumps(value).decode() if isinstance(value, Mapping | list) else str(value)
 

@@ -1,27 +1,55 @@
 """Lists of the console over real sockets: sorted and filtered by the server, page by page, and as files."""
 
 import csv
+import hashlib
 import io
+import os
+import re
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from decimal import Decimal
+from functools import partial
+from typing import Any
+from urllib.parse import urlencode
 
 import pytest
+import sqlalchemy as sa
 
-from edgeproxy.collector.database.schema import DAY
-from edgeproxy.collector.languages.reader import parse_time
+from edgeproxy.collector.accounts import list_figures
+from edgeproxy.collector.billing.invoices import receivables
+from edgeproxy.collector.billing.reports import list_costs
+from edgeproxy.collector.database.billing_tables import invoices
+from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import DAY, customers
+from edgeproxy.collector.languages.reader import create_reader, parse_time
+from edgeproxy.config.collector.load import load_collector
+from edgeproxy.wire.key_uses import KeysUsed
 from loadtest.testbed.batch_chains import Chain
 from loadtest.testbed.collector import ADMIN
+from loadtest.testbed.waiting import until
 from tests.support.site import PagesStage
+from tests.support.used_database import use_database
 
 NAMES = ("cedar", "aspen", "birch")
 FORMULA = "=HYPERLINK(0)"
+OVERDUE: dict[str, Any] = dict.fromkeys(
+    ("period_start", "period_end", "closes_at", "tries", "failures", "try_at", "created_at"), 0
+)
+OVERDUE |= dict.fromkeys(("subtotal", "total", "amount_due"), 4321)
+OVERDUE |= {"id": "overdue", "period": "2026-01-01", "kind": "period", "state": "open", "booked": "open"}
+OVERDUE |= {"currency": "usd"}
+"""An invoice that no job changes."""
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
     with closing(PagesStage(tmp_path_factory.mktemp("lists"))) as made:
+        made.collector.end()
+        made.collector.settings["meters"]["cost"] = {"count": "cost"}
+        made.collector.settings["tiers"]["capped"] = {"caps": {"day": 1000}}
+        made.collector.start()
         for name in NAMES:
             body = {"name": name, "tier": "standard", "external_id": f"{FORMULA}{name}"}
             assert made.collector.send("POST", "/v1/customers", body).status == 201
@@ -55,20 +83,135 @@ def test_customers_are_sorted_and_filtered_and_their_file_has_no_formula(stage: 
 
 
 def test_a_list_is_read_page_by_page_in_each_order(stage: PagesStage) -> None:
-    for order in ("created_at", "name", "tier"):
+    give_figures(stage)
+    missing: dict[str, Any] = {"plan": "", "spent": -1, "cap_percent": -1, "last_call_on": ""}
+    for order in ("created_at", "name", "tier", "plan", "spent", "overdue", "cap_percent", "last_call_on"):
         for sort in (order, f"-{order}"):
-            whole = stage.collector.get("/v1/customers", sort=sort).json()["customers"]
-            seen, cursor = [], None
+            whole: list[Any] = stage.collector.get("/v1/customers", token=ADMIN, sort=sort).json()["customers"]
+            seen: list[Any] = []
+            cursor = None
             while True:
-                query = {"cursor": cursor} if cursor else {}
-                page = stage.collector.get("/v1/customers", sort=sort, limit="2", **query).json()
+                query: dict[str, str] = {"cursor": cursor} if cursor else {}
+                page = stage.collector.get("/v1/customers", token=ADMIN, sort=sort, limit="2", **query).json()
                 seen += page["customers"]
                 cursor = page.get("next")
                 if cursor is None:
                     break
             assert seen == whole, sort
             if order != "created_at":
-                assert [one[order] for one in whole] == sorted((one[order] for one in whole), reverse=sort[0] == "-")
+                values = [missing[order] if one[order] is None else one[order] for one in whole]
+                assert values == sorted(values, reverse=sort[0] == "-")
+                assert len(set(values)) > 1, order
+
+
+def give_figures(stage: PagesStage) -> None:
+    """Make a customer with a plan, usage, an overdue invoice, a used cap and a called key, and record its figures."""
+    if stage.collector.get("/v1/customers/owing").status == 200:
+        return
+    post, now = partial(stage.collector.send, "POST"), time.time()
+    assert post("/v1/customers", {"name": "owing", "tier": "capped"}).status == 201
+    assert post("/v1/customers", {"name": "silent", "tier": "capped"}).status == 201
+    secret = post("/v1/customers/owing/keys", {}).json()["secret"]
+    assert post("/billing/subscription?customer=owing", {"plan": "standard"}).status == 201
+    assert stage.collector.send("PATCH", "/v1/customers/owing", {"tier": "capped"}).status == 200
+    used = KeysUsed()
+    used.record([hashlib.sha256(secret.encode()).digest()], now)
+    rows = (("owing", "api_calls", "v1", 3_000_000), ("owing", "cost", "v1", 1239), ("silent", "cost", "v1", 4))
+    assert stage.collector.post(Chain(since=int(now) - 5).next(*rows), fields=used.format_fields()).status == 200
+
+    async def record(database: Database) -> None:
+        settings = load_collector(stage.collector.file, os.environ)
+        async with database.writing() as connection:
+            owing = sa.select(customers.c.id).where(customers.c.name == "owing")
+            id_ = (await connection.execute(owing)).scalar_one()
+            await connection.execute(sa.insert(invoices), [{**OVERDUE, "customer": id_, "due_at": int(now) - 3 * DAY}])
+            await list_figures.record_overdue(connection, await receivables.sum_overdue(connection, now))
+        assert await list_costs.record_costs(database, "", 100, settings.meters, now)
+
+    use_database(stage.collector.settings["database"], record)
+
+    def is_recorded() -> bool:
+        listed = {one["name"]: one for one in stage.collector.get("/v1/customers", token=ADMIN).json()["customers"]}
+        caps = [listed[name]["cap_percent"] for name in ("owing", "silent")]
+        return listed["owing"]["last_call_on"] is not None and None not in caps
+
+    until(is_recorded, "the last call and the caps are recorded")
+
+
+def test_the_list_of_customers_agrees_with_a_customers_page_and_the_api(stage: PagesStage) -> None:
+    give_figures(stage)
+    get = partial(stage.collector.get, token=ADMIN)
+    (listed,) = get("/v1/customers", name="owing").json()["customers"]
+    spend = get("/billing/spend-alerts", customer="owing").json()
+    assert (listed["spent"], listed["currency"]) == (spend["spent"], spend["currency"])
+    assert listed["spent"] > 0
+    assert listed["plan"] == get("/billing/subscription", customer="owing").json()["plan"].partition("@")[0]
+    (cap,) = [one for one in get("/v1/customers/owing/quotas").json()["quotas"] if one["quota"] == "cost-day"]
+    assert listed["cap_percent"] == cap["percent"] == 123.9
+    (key,) = get("/v1/customers/owing/keys").json()["keys"]
+    assert listed["last_call_on"] == key["last_used_on"]
+
+    reader = create_reader("en")
+    spent, day = reader.money(listed["spent"], listed["currency"]), reader.day(listed["last_call_on"])
+    page = re.sub(r"\s+", " ", stage.operator.get("/console/customers/owing").text)
+    for fact in (f"Cost of this period{spent}", "Overdue$43.21", f"Last call{day}", "at the limit"):
+        assert fact in page, fact
+    stage.operator.get("/console/customers?sort=-spent")
+    (row,) = [row for row in stage.operator.answer.text.split("<tr ") if "/console/customers/owing" in row]
+    for cell in (f">{spent}<", ">$43.21<", ">Standard<", ">123%<", f">{day}<", reader.moment(listed["spent_at"])):
+        assert cell in row, cell
+    (cells,) = [one for one in rows_of(stage, "/console/customers?format=csv&sort=-spent") if one["name"] == "owing"]
+    assert Decimal(cells["spent"]) * 100 == listed["spent"]
+    assert [cells[name] for name in ("overdue", "plan", "last_call_on", "cap_percent", "spent_at")] == [
+        *("43.21", "standard", key["last_used_on"], "123.9", listed["spent_at"])
+    ]
+
+
+@pytest.mark.parametrize("filters", [{"min_spent": "100"}, {"min_overdue": "1"}, {"min_cap_percent": "100"}])
+def test_customers_are_filtered_by_their_figures(stage: PagesStage, filters: dict[str, str]) -> None:
+    give_figures(stage)
+
+    def list_names(**query: str) -> set[str]:
+        names = {one["name"] for one in stage.collector.get("/v1/customers", token=ADMIN, **query).json()["customers"]}
+        links = stage.operator.get(f"/console/customers?{urlencode(query)}").links
+        assert {link.rpartition("/")[2] for link in links if link.startswith("/console/customers/")} == names
+        return names & {"owing", "silent"}
+
+    assert list_names(**filters) == {"owing"}
+    assert list_names(**filters, sort="-last_call_on", plan="standard") == {"owing"}
+    assert list_names(plan="standard") == {"owing"}
+    assert list_names(not_called_days="1") == {"silent"}
+    for above in ({"min_spent": str(10**9)}, {"min_overdue": "4322"}, {"min_cap_percent": "124"}):
+        assert stage.collector.get("/v1/customers", token=ADMIN, **above).json()["customers"] == []
+    without = stage.collector.get("/v1/customers", token=ADMIN, plan="").json()["customers"]
+    assert [one["plan"] for one in without] == [None] * len(without) != []
+
+
+def test_amounts_are_neither_shown_nor_sorted_by_nor_filtered_for_readers_of_no_invoices(stage: PagesStage) -> None:
+    give_figures(stage)
+    for query in ({"sort": "spent"}, {"sort": "-overdue"}, {"min_overdue": "1"}, {"plan": "standard"}):
+        assert stage.collector.get("/v1/customers", **query).status == 403, query
+    (listed,) = stage.collector.get("/v1/customers", name="owing").json()["customers"]
+    assert not {"plan", "spent", "spent_at", "overdue", "cap_percent"} & listed.keys()
+    assert listed["last_call_on"] is not None
+    assert stage.collector.get("/v1/customers", sort="-last_call_on").status == 200
+
+
+def test_a_plan_that_ended_an_invoice_that_was_paid_and_a_day_that_is_over_leave_the_list(stage: PagesStage) -> None:
+    give_figures(stage)
+    response = stage.collector.send("DELETE", "/billing/subscription?customer=owing&when=now", {})
+    assert response.status == 200, response
+
+    async def look_tomorrow(database: Database) -> None:
+        async with database.writing() as connection:
+            await connection.execute(sa.delete(invoices).where(invoices.c.id == OVERDUE["id"]))
+            await list_figures.record_overdue(connection, await receivables.sum_overdue(connection, time.time()))
+            await list_figures.end_caps(connection, time.time() + DAY)
+
+    use_database(stage.collector.settings["database"], look_tomorrow)
+    (ended,) = stage.collector.get("/v1/customers", token=ADMIN, name="owing").json()["customers"]
+    figures = {name: ended[name] for name in ("plan", "spent", "spent_at", "overdue", "cap_percent")}
+    assert figures == {"plan": None, "spent": None, "spent_at": None, "overdue": 0, "cap_percent": None}
 
 
 def test_keys_are_sorted_and_sent_without_secrets_by_their_customer_alone(stage: PagesStage) -> None:
@@ -96,8 +239,9 @@ def test_edges_are_found_by_region_and_state_the_furthest_behind_first(stage: Pa
 
 def test_the_audit_log_is_filtered_and_turned_round(stage: PagesStage) -> None:
     rows = rows_of(stage, "/console/audit?format=csv&action=customer.create&sort=at")
-    assert [row["target"] for row in rows][-3:] == list(NAMES)
-    assert '"tier":"standard"' in rows[-1]["after"]
+    created = [row for row in rows if row["target"] in NAMES]
+    assert [row["target"] for row in created] == list(NAMES)
+    assert '"tier":"standard"' in created[-1]["after"]
     links = stage.operator.get("/console/audit?action=customer.create&target=cedar").links
     assert [link for link in links if link.startswith("/console/customers/")] == ["/console/customers/cedar"]
     assert rows_of(stage, "/console/audit?format=csv&to=2026-01-01T00:00") == []
@@ -154,8 +298,8 @@ def test_open_disputes_are_listed_with_the_last_time_for_an_answer(stage: PagesS
         ("needs_response", "99.00", "0.00"),
         ("lost", "99.00", "99.00"),
     ]
-    first = stage.collector.get("/billing/disputes", token=ADMIN, limit=1).json()
-    rest = stage.collector.get("/billing/disputes", token=ADMIN, limit=1, cursor=first["next"]).json()
+    first = stage.collector.get("/billing/disputes", token=ADMIN, limit="1").json()
+    rest = stage.collector.get("/billing/disputes", token=ADMIN, limit="1", cursor=first["next"]).json()
     assert [one["disputes"][0]["id"] for one in (first, rest)] == [dispute_id.format(2), dispute_id.format(1)]
 
 

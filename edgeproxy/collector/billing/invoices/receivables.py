@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.billing.invoices.invoices import HAS_CURRENCY, OPEN
 from edgeproxy.collector.database.billing_tables import invoices
-from edgeproxy.collector.database.schema import DAY
+from edgeproxy.collector.database.schema import DAY, customers
 
 
 class Receivable(TypedDict):
@@ -62,3 +62,15 @@ async def sum_receivables(connection: AsyncConnection, now: float) -> list[Recei
         }
         for currency, count, due, overdue_count, overdue, oldest in await connection.execute(statement)
     ]
+
+
+async def sum_overdue(connection: AsyncConnection, now: float) -> dict[str, int]:
+    """Return the amounts due of the invoices that were due a day ago or earlier, by customer name."""
+    columns = invoices.c
+    statement = (
+        sa.select(customers.c.name, sa.cast(sa.func.sum(columns.amount_due), sa.BigInteger))
+        .join_from(invoices, customers, customers.c.id == columns.customer)
+        .where(columns.state == OPEN, columns.amount_due > 0, columns.due_at <= int(now) - DAY)
+        .group_by(customers.c.name)
+    )
+    return {row[0]: row[1] for row in await connection.execute(statement)}

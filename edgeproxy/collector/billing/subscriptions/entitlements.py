@@ -15,11 +15,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from edgeproxy.base.calendar import period_of
 from edgeproxy.base.clock import EPOCH
-from edgeproxy.collector.accounts import customers, documents
+from edgeproxy.collector.accounts import customers, documents, list_figures
 from edgeproxy.collector.billing.subscriptions import plan_versions
 from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscriber, find_live, get_subscriber
 from edgeproxy.collector.database.quota_tables import entitlements, quota_passes
-from edgeproxy.config.collector.catalog import Plan
+from edgeproxy.config.collector.catalog import Plan, get_plan_name
 from edgeproxy.config.collector.settings import CollectorSettings
 from edgeproxy.config.limits import Entitlement
 from edgeproxy.config.meters import Meter
@@ -106,6 +106,7 @@ async def update_entitlements(
         await connection.execute(sa.insert(entitlements), [{"customer": customer.id, **values}])
     else:
         await connection.execute(sa.update(entitlements).where(condition).values(**values))
+    await list_figures.record_plan(connection, customer.id, None if expected is None else get_plan_name(expected[0]))
     await documents.enqueue_changes(connection, "customer", [customer.name])
     return True
 

@@ -98,11 +98,15 @@ TRIGRAMS_FUNCTION = f"""
 SQLITE_INDEXES = (
     "CREATE INDEX keys_start ON keys (start)",
     "CREATE INDEX customers_shown_name ON customers (coalesce(display_name, name))",
+    "CREATE INDEX customers_plan ON customers (coalesce(plan, ''), id)",
+    "CREATE INDEX customers_tier ON customers (tier, id)",
     f"CREATE INDEX customers_searched ON customers ({SEARCHED_SQLITE})",
 )
 POSTGRESQL_INDEXES = (
     'CREATE INDEX keys_start ON keys (start COLLATE "C")',
     'CREATE INDEX customers_shown_name ON customers (coalesce(display_name, name) COLLATE "C")',
+    """CREATE INDEX customers_plan ON customers (coalesce(plan, '') COLLATE "C", id)""",
+    'CREATE INDEX customers_tier ON customers (tier COLLATE "C", id)',
     'CREATE INDEX customers_external_id_c ON customers (external_id COLLATE "C")',
     f"CREATE INDEX customers_searched ON customers USING gin ({TRIGRAMS}({SEARCHED})) WITH (fastupdate = off)",
 )

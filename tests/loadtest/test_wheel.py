@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edgeproxy import __version__
 from loadtest.testbed.process import ROOT
 from loadtest.testbed.waiting import until
 from loadtest.topology import Upstream
@@ -21,6 +22,14 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wheels = [build_wheel(tmp_path_factory.mktemp("edgeproxy"))]
     wheels.append(build_wheel(tmp_path_factory.mktemp("loadtest"), LOADTEST_SOURCES, "loadtest"))
     return install_wheels(tmp_path_factory.mktemp("venv"), list_required(*wheels), *wheels)
+
+
+def test_wheel_requires_edgeproxy_of_its_own_version(python: Path) -> None:
+    says = "import importlib.metadata as m; print(m.version('edgeproxy-loadtest'), *m.requires('edgeproxy-loadtest'))"
+    done = subprocess.run([python, "-P", "-c", says], capture_output=True, text=True, check=True)
+    own, *required = done.stdout.split()
+    assert own == __version__
+    assert f"edgeproxy[collector]=={__version__}" in required
 
 
 def test_each_module_finds_what_it_imports(python: Path) -> None:

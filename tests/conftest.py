@@ -19,8 +19,8 @@ from hypothesis.internal.detection import is_hypothesis_test
 
 from edgeproxy.base.build import COMPILED, describe_build
 
-# Whatever the environment says: without stored bytecode pytest would rewrite the assertions of each file at each run, and
-# each of the hundreds of processes that tests start would compile its imports.
+# Whatever the environment says: without stored bytecode pytest would rewrite the assertions of each file at each run,
+# and each of the hundreds of processes that tests start would compile its imports.
 sys.dont_write_bytecode = False
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 pytest.register_assert_rewrite("tests.support")

@@ -712,9 +712,24 @@ def test_a_directory_needs_a_hub(problems, hub):
     assert problems(LEAST + hub + "directory: {from: hub}\n") == [f"edge.yaml:{line}: directory: {why}"]
 
 
-@pytest.mark.parametrize("hub", ["hub: redis://[::1]", "hub: {url: redis://localhost:1}"])
+@pytest.mark.parametrize(
+    "hub",
+    [
+        "hub: redis://[::1]",
+        "hub: {url: redis://localhost:1}",
+        "hub: {sentinel: [localhost], service: hub}",
+        "hub: {sentinel: localhost, url: redis://hub}",
+    ],
+)
 def test_a_directory_with_a_hub_is_valid(problems, hub):
     assert problems(LEAST + f"{hub}\ndirectory: {{from: hub, ttl: 5s}}\n") == []
+
+
+def test_a_directory_behind_sentinels_of_other_hosts_needs_a_signer(problems):
+    why = "names nobody who signs it: whoever can write to the hub could make keys"
+    hub = "hub: {sentinel: [10.0.0.5, 10.0.0.6], service: hub}\n"
+    (problem,) = problems(LEAST + hub + "directory: {from: hub}\n")
+    assert why in problem
 
 
 def test_a_malformed_directory_is_reported_once(problems):

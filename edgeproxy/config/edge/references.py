@@ -402,8 +402,8 @@ def _find_directory_faults(tree: Table) -> Iterator[Fault]:
             if not trusts:
                 yield Fault(("directory",), "names nobody who signs it", TRUST_HINT)
         elif "from" in directory:  # Otherwise it is in a collector.yaml, and is published.
-            hub = tree.get("hub", hub_settings.MEMORY)
-            url = hub.get("url", hub_settings.MEMORY) if isinstance(hub, Table) else hub
+            hub = hub_settings.read_hub(tree.get("hub", hub_settings.MEMORY))
+            url = hub.get("url", hub_settings.MEMORY) if isinstance(hub, dict) else hub
             if isinstance(url, str) and url.lower() == hub_settings.MEMORY:
                 yield Fault(
                     ("directory",), "has no hub to be read from", "write hub: redis://HOST:PORT, which edges share"
@@ -422,7 +422,7 @@ def _find_directory_faults(tree: Table) -> Iterator[Fault]:
         yield Fault(("cache_key",), "is not one key", f"write {A_CACHE_KEY}")
 
 
-def _is_remote_hub(url: Value) -> bool:
+def _is_remote_hub(url: object) -> bool:
     """Return whether a hub is at another host. An unreadable URL is reported elsewhere."""
     try:
         return not hub_settings.is_local_hub(hub_settings.read_hub_url(url))

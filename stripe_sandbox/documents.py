@@ -89,6 +89,7 @@ def _describe_recipient(invoice: Fields) -> tuple[str, ...]:
         town,
         address.get("country"),
         invoice.get("customer_email"),
+        *(number.get("value") for number in invoice.get("customer_tax_ids") or ()),
     )
     return tuple(filter(None, parts)) or (str(invoice["customer"]),)
 

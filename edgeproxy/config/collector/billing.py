@@ -212,8 +212,8 @@ class Billing(Part):
     )
     seller: Seller | None = Field(
         default=None,
-        description="The seller on pages of invoices. The PDF has the seller set at Stripe. By default the name of the "
-        "account at Stripe.",
+        description="The seller on pages of invoices and in the footer of the PDF, which begins with the seller set at "
+        "Stripe. By default the name of the account at Stripe.",
     )
     tax: Tax = Field(default=Tax(), description="Taxes.")
     credits: Credits | None = Field(

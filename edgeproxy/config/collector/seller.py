@@ -1,4 +1,4 @@
-"""Settings of `billing.seller` in collector.yaml: the seller on the pages of invoices."""
+"""Settings of `billing.seller` in collector.yaml: the seller on the pages of invoices, and on Stripe's."""
 
 from typing import Annotated
 
@@ -9,7 +9,7 @@ from edgeproxy.config.part import Part
 
 
 class Seller(Part):
-    """The seller, on pages of invoices."""
+    """The seller, on pages of invoices and in the footer of Stripe's invoices."""
 
     name: Sentence = Field(description="Name of the company.")
     address: Annotated[tuple[Sentence, ...], Field(max_length=6)] = Field(

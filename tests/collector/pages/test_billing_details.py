@@ -1,5 +1,6 @@
 """The page of billing details shows Stripe's last answer, and its changes reach Stripe."""
 
+import io
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import stripe
+from pypdf import PdfReader
 
 from edgeproxy.collector.api.billing_details import find_expiry
 from edgeproxy.config.collector.tax_numbers import COUNTRIES, TAX_NUMBER_TYPES
@@ -222,3 +224,8 @@ def test_an_invoice_keeps_the_parties_that_it_was_issued_with(stage: PagesStage,
     text = " ".join(acme.get(f"/account/invoices/{invoice['id']}").text.split())
     assert "Example Edge Ltd1 Harbour RowDublin D01Tax number IE1234567FA" in text
     assert "Acme B.V.Keizersgracht 11015 CN AmsterdamNetherlandsTax number NL123456789B01" in text
+    file = acme.client.get(f"{stage.site}/account/invoices/{invoice['id']}/pdf", follow_redirects=True)
+    pages = PdfReader(io.BytesIO(file.content)).pages
+    pdf = " ".join(" ".join(page.extract_text() for page in pages).split())
+    for part in ("Example Edge Ltd 1 Harbour Row Dublin D01 Tax number: IE1234567FA", "Acme B.V.", "NL123456789B01"):
+        assert part in pdf, (part, pdf)

@@ -31,6 +31,7 @@ from edgeproxy.collector.billing.stripe.customers import StripeCustomers, find_p
 from edgeproxy.collector.database.database import Database
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.currency_units import CHARGE_MAX
+from edgeproxy.config.collector.seller import Seller
 
 POSITION = "edgeproxy_line"
 """The metadata key of a Stripe item that holds our position."""
@@ -81,6 +82,7 @@ class InvoiceItems:
                 metadata={INVOICE_METADATA: row.id},
                 description=f"{format_period(Span(row.period_start, row.period_end))}, {row.kind}",
                 **({"automatic_tax": {"enabled": True}} if billing.tax.stripe_tax else {}),
+                **build_seller_parameters(billing.seller),
                 **build_collection_parameters(stripe_customer),
             )
         if row.stripe_id != invoice["id"]:
@@ -308,6 +310,17 @@ def build_collection_parameters(stripe_customer: StripeObject) -> StripeObject:
     if find_payment_method(stripe_customer) is not None:
         return {"collection_method": "charge_automatically"}
     return {"collection_method": "send_invoice", "days_until_due": DAYS_UNTIL_DUE}
+
+
+def build_seller_parameters(seller: Seller | None) -> StripeObject:
+    """Return the parameters that print the configured seller and its tax number on Stripe's page and PDF.
+
+    Stripe prints the name and address of its account above, and a tax number only if it is registered there.
+    """
+    if seller is None:
+        return {}
+    number = () if seller.tax_number is None else (f"Tax number: {seller.tax_number}",)
+    return {"footer": "\n".join((seller.name, *seller.address, *number))}
 
 
 def check_chargeable(row: InvoiceRow) -> None:

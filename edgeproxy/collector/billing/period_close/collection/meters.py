@@ -30,6 +30,7 @@ from edgeproxy.collector.billing.period_close.collection.invoice_items import (
     InvoiceMismatchError,
     build_collection_parameters,
     build_idempotency_key,
+    build_seller_parameters,
     check_agreement,
 )
 from edgeproxy.collector.billing.rating.rater import RatedLine, Span
@@ -97,6 +98,7 @@ class MeteredInvoices(InvoiceItems):
             auto_advance=False,
             metadata={INVOICE_METADATA: row.id},
             **({"automatic_tax": {"enabled": True}} if billing.tax.stripe_tax else {}),
+            **build_seller_parameters(billing.seller),
             **build_collection_parameters(stripe_customer),
         )
         async with self._database.writing() as connection:

@@ -214,6 +214,34 @@ def test_a_plan_that_ended_an_invoice_that_was_paid_and_a_day_that_is_over_leave
     assert figures == {"plan": None, "spent": None, "spent_at": None, "overdue": 0, "cap_percent": None}
 
 
+def test_the_list_has_amounts_of_each_currency_and_a_long_name_from_right_to_left(stage: PagesStage) -> None:
+    name = ("شركة الاختبار " * 40)[:400]
+    amounts = {
+        "nought": ("usd", 0, ">$0.00<", "0.00"),
+        "much": ("usd", 10**11, ">$1,000,000,000.00<", "1000000000.00"),
+        "yen": ("jpy", 10**9, ">¥1,000,000,000<", "1000000000"),
+        "dinars": ("kwd", 1_234_567, ">KWD1,234.567<", "1234.567"),
+    }
+    for customer in amounts:
+        body = {"name": customer, "tier": "standard", "metadata": {"name": name}}
+        assert stage.collector.send("POST", "/v1/customers", body).status == 201
+
+    async def write(database: Database) -> None:
+        async with database.writing() as connection:
+            for customer, (currency, amount, *_) in amounts.items():
+                values = {"currency": currency, "plan": "standard", "spent": amount, "spent_at": int(time.time())}
+                await connection.execute(sa.update(customers).where(customers.c.name == customer).values(values))
+
+    use_database(stage.collector.settings["database"], write)
+    stage.operator.get("/console/customers?sort=-spent")
+    rows = stage.operator.answer.text.split("<tr ")
+    cells = {row["name"]: row["spent"] for row in rows_of(stage, "/console/customers?format=csv")}
+    for customer, (_, _, shown, written) in amounts.items():
+        (row,) = [one for one in rows if f"/console/customers/{customer}" in one]
+        assert f"<bdi>{name[:70]}" in row
+        assert (shown in row, cells[customer]) == (True, written), row
+
+
 def test_keys_are_sorted_and_sent_without_secrets_by_their_customer_alone(stage: PagesStage) -> None:
     made = [stage.collector.send("POST", "/v1/customers/acme/keys", {"name": name}).json() for name in NAMES]
     page = stage.operator.get("/console/customers/acme?sort=-name").text

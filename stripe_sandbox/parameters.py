@@ -42,8 +42,8 @@ def parse_pairs(pairs: Iterable[tuple[str, str]]) -> dict[str, Written]:
 
 
 def take_ways_to_pay(schema: Schema, written: Written, *, is_older: bool) -> None:
-    """Take the ways to pay that a call allows out of its parameters: a card is the only one here. Raises ApiError where
-    no card is among them.
+    """Take the ways to pay that a call allows out of its parameters: a card is the only one here. Raises ApiError if
+    none of them is a card.
 
     `is_older` calls name them as older versions of the API do.
     """

@@ -36,7 +36,7 @@ KINDS: "dict[FileKind, str]" = {
 
 
 def refuse_other_kind(path: Path, expected: "FileKind") -> None:
-    """Exit with 2 where a file is of another kind than the expected one."""
+    """Exit with 2 if a file is of another kind than the expected one."""
     from edgeproxy.config.file_kinds import detect_file_kind
 
     kind = detect_file_kind(path, os.environ)
@@ -45,7 +45,7 @@ def refuse_other_kind(path: Path, expected: "FileKind") -> None:
 
 
 def locate_edge(path: Path | None, state: Path | None) -> "StateLocation":
-    """Locate an edge by its file, in which anything else may be wrong, or by its state directory."""
+    """Locate an edge by its file, even if other settings in it are invalid, or by its state directory."""
     from edgeproxy.config.edge.state_location import StateLocation, has_no_settings, locate_state
 
     if path is None:
@@ -61,7 +61,7 @@ def locate_edge(path: Path | None, state: Path | None) -> "StateLocation":
 
 
 def load_collector_file(path: Path) -> "CollectorSettings":
-    """Load the settings of a collector's file; where they cannot be used, print every problem and exit."""
+    """Load the settings of a collector's file. Print every problem and exit if they are invalid."""
     from edgeproxy.config.collector.load import load_collector
     from edgeproxy.config.outgoing import use_outgoing
     from edgeproxy.config.problems import ConfigError
@@ -76,7 +76,7 @@ def load_collector_file(path: Path) -> "CollectorSettings":
 
 
 def load_regions_file(path: Path) -> "BeaconSettings":
-    """Load the settings of a beacon's file; where they cannot be used, print every problem and exit."""
+    """Load the settings of a beacon's file. Print every problem and exit if they are invalid."""
     from edgeproxy.config.collector.load import load_regions
     from edgeproxy.config.outgoing import use_outgoing
     from edgeproxy.config.problems import ConfigError

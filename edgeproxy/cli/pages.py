@@ -1,4 +1,4 @@
-"""The command that lets somebody sign in to the pages of a collector: `sign-in`."""
+"""The command that prints a link to sign in to the pages of a collector: `sign-in`."""
 
 from typing import Annotated
 

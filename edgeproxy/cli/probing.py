@@ -17,13 +17,13 @@ from edgeproxy.probe.round import ProbeTarget, run_round
 from edgeproxy.probe.steps import Step
 
 KEY, TOKEN = "EDGEPROXY_PROBE_KEY", "EDGEPROXY_PROBE_TOKEN"
-"""Variables of the environment with the secrets: a command line can be read by everybody on the machine."""
+"""Environment variables with the secrets. Every user of the machine can read a command line."""
 
 
 def parse_target(
     through: str, collector: str | None, within: str, ca: str | None, *, charge: bool, checkout: bool
 ) -> ProbeTarget:
-    """Return the target of these arguments; exits where they cannot be used."""
+    """Return the target of these arguments. Exit if they are invalid."""
     for name, url in (("--through", through), ("--collector", collector)):
         if url is not None and (urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname):
             fail(f"{name}: {url!r} is no URL of http:// or https://", 2)
@@ -39,7 +39,7 @@ def parse_target(
 
 
 def run(target: ProbeTarget, every: str | None, textfile: str | None, listen: str | None) -> None:
-    """Run one round, and exit with 1 where it failed; with `every`, rounds until the process is ended."""
+    """Run one round, and exit with 1 if it failed. With `every`, run rounds until the process ends."""
     interval = None if every is None else _parse_seconds("--every", every)
     metrics = ProbeMetrics(urlsplit(target.url).netloc.rpartition("@")[2])
     try:

@@ -1,4 +1,4 @@
-"""The figures by which the list of customers is sorted and filtered, stored with each customer.
+"""The figures for sorting and filtering the list of customers, stored with each customer.
 
 Each is a copy of a fact that has its home elsewhere, and is written with it or by a job: the plan when it changes, the
 last call with the last use of the keys, the cap when its usage is counted, overdue amounts each minute, and the cost of
@@ -106,7 +106,7 @@ async def end_caps(connection: AsyncConnection, now: float) -> None:
 
 
 async def record_last_calls(connection: AsyncConnection, days: Mapping[str, int]) -> None:
-    """Record the days of the last use of keys, by their SHA-256, as those of their customers' last call."""
+    """Record the last call of customers: the days of the last use of their keys, by SHA-256."""
     owners = sa.select(customers.c.name, keys.c.sha256).join_from(customers, keys, keys.c.customer == customers.c.id)
     latest: dict[str, int] = {}
     for name, digest in await connection.execute(owners.where(keys.c.sha256.in_(days))):
@@ -121,7 +121,7 @@ async def _update(
     names: Sequence[str],
     *conditions: sa.ColumnElement[bool],
 ) -> None:
-    """Write columns of customers by name, in the order in which all transactions lock customers."""
+    """Write columns of customers by name. All transactions lock customers in this order."""
     rows = [{"key": key, **dict(zip(names, row, strict=True))} for key, row in sorted(values.items())]
     if rows:
         statement = sa.update(customers).where(customers.c.name == sa.bindparam("key"), *conditions)

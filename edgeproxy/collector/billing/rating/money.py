@@ -1,7 +1,7 @@
 """Money in whole numbers, with a single rounding. Pure.
 
-An amount is a whole number of the smallest unit of its currency, such as cents. A unit price is a whole number of 10⁻¹²
-smallest units, so that a price of a thousandth of a cent per unit is exact. Amounts to pay are multiples of the
+An amount is a whole number of the smallest unit of its currency, for example cents. A unit price is a whole number of
+10⁻¹² smallest units, so that a price of a thousandth of a cent per unit is exact. Amounts to pay are multiples of the
 currency's payable unit (config/collector/currency_units.py), for example 10 fils.
 """
 

@@ -78,8 +78,8 @@ class PasswordVerifier:
     def create_question(self, users: "dict[bytes, bytes]", user: bytes, password: bytes) -> Question:
         """Return the question whether a user has this password.
 
-        An unknown user is compared with the hash of another one, always the same. So its check takes as long as that
-        of a known one, whatever the costs of the hashes are.
+        An unknown user is compared with the hash of one particular user. So the check takes as long as for a known
+        user, whatever the costs of the hashes are.
         """
         hashed = users.get(user)
         is_user = hashed is not None
@@ -146,7 +146,7 @@ class PasswordVerifier:
         failure = None if ended.cancelled() else ended.exception()
         if failure is not None:
             self._log.error("a password could not be checked, and is refused", repr(failure))
-        # A hash that bcrypt refuses lets nobody in.
+        # A hash that bcrypt refuses lets no user in.
         is_right = not ended.cancelled() and failure is None and ended.result() and question.is_user
         cache, seconds = (self._accepted, ACCEPTED_SECONDS) if is_right else (self._refused, REFUSED_SECONDS)
         cache[question.digest] = monotonic() + seconds

@@ -10,6 +10,8 @@ import sqlalchemy as sa
 from edgeproxy.collector.billing.invoices import invoices, line_rows
 from edgeproxy.collector.billing.invoices.invoices import Invoice
 from edgeproxy.collector.billing.stripe.client import Stripe, StripeObject
+from edgeproxy.collector.billing.stripe.customers import StripeCustomers
+from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.billing.webhooks import receiver
 from edgeproxy.collector.billing.webhooks.processor import OVERLAP_SECONDS, StripeUnavailableError
 from edgeproxy.collector.billing.webhooks.stripe_objects import StripeObjects
@@ -112,3 +114,28 @@ async def apply_stripe_events(of: Sold, unfetched: Collection[str] = (), receive
                 await connection.execute(sa.update(webhook_events).values(received=int(received * 1000)))
     finally:
         await stripe.close()
+
+
+async def enter_card(of: Sold, name: str, card: str = "pm_card_visa") -> str:
+    """Have a customer enter a card at Stripe, which is charged from now on; return its id there."""
+    assert of.known.billing is not None
+    stripe = Stripe(of.known.billing.stripe, KEY)
+    try:
+        async with of.database.reading() as connection:
+            customer = await subscription_rows.get_subscriber(connection, name)
+        stripe_id = await StripeCustomers(of.database, stripe).get_or_create(customer.id, name)
+        await stripe.call("v1.customers.update", stripe_id, invoice_settings={"default_payment_method": card})
+        return stripe_id
+    finally:
+        await stripe.close()
+
+
+def set_card(sandbox: Sandbox, name: str, card: str = "pm_card_visa") -> None:
+    """Set the card of a customer that Stripe knows, by the name that it knows."""
+
+    async def enter(client: Any) -> None:
+        everybody = await client.v1.customers.list_async({"limit": 100})
+        (customer,) = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
+        await client.v1.customers.update_async(customer, {"invoice_settings": {"default_payment_method": card}})
+
+    sandbox.run(enter)

@@ -70,16 +70,17 @@ class AtOnce(SQLiteDialect_pysqlite):
 registry.register(f"sqlite.{AtOnce.driver}", __name__, AtOnce.__name__)
 
 
+def create_engine(given: sa.URL, *, connect_args: dict[str, Any], **options: Any) -> AsyncEngine:
+    """Create an engine without threads for a SQLite file, with the options of the product's."""
+    options["connect_args"] = connect_args | {"factory": Connection}
+    return create_async_engine(given.set(drivername=f"sqlite+{AtOnce.driver}"), **options)
+
+
 def in_memory(url: str) -> Database:
     """Return a SQLite database with the tables, without disk syncs. It can be closed, its file replaced, and used
     again; compiled statements stay cached.
     """
-
-    def engine(given: sa.URL, *, connect_args: dict[str, Any], **options: Any) -> AsyncEngine:
-        options["connect_args"] = connect_args | {"factory": Connection}
-        return create_async_engine(given.set(drivername=f"sqlite+{AtOnce.driver}"), **options)
-
-    with mock.patch.object(database, "create_async_engine", engine):
+    with mock.patch.object(database, "create_async_engine", create_engine):
         made = Database(url)
     for one in (made._writer, made._reader):
         event.listen(one.sync_engine, "connect", lambda raw, _: raw.cursor().execute("PRAGMA synchronous=OFF"))

@@ -30,9 +30,12 @@ from tests.support.invoiced import (
     at,
     at_stripe,
     fetch_invoices,
+    set_card,
 )
 from tests.support.sold import CALLER, KEY, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
+
+pytestmark = pytest.mark.usefixtures("sqlite_without_threads")
 
 PLANS = """
 plans:
@@ -101,18 +104,6 @@ def pay_all(sandbox: Sandbox, name: str) -> None:
     sandbox.run(pay)
 
 
-def enter_card(sandbox: Sandbox, name: str) -> None:
-    """Set a card as the customer's default payment method."""
-
-    async def enter(client: Any) -> None:
-        everybody = await client.v1.customers.list_async({"limit": 100})
-        (customer,) = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
-        card = {"default_payment_method": "pm_card_visa"}
-        await client.v1.customers.update_async(customer, {"invoice_settings": card})
-
-    sandbox.run(enter)
-
-
 @only_sqlite("database")
 @pytest.mark.parametrize("worked", WORKED, ids=[worked.currency for worked in WORKED])
 def test_customer_is_charged_in_its_currency_from_plan_to_payment(
@@ -178,7 +169,7 @@ def test_invoice_below_the_minimum_charge_is_paid_with_the_next_one(
                 """Use, invoice and book the given amount in a month, and return the balances of the accounts."""
                 await of.use(name, {"calls": amount // unit}, at=begin + 60)
                 await closing.step(end + 60)
-                await asyncio.to_thread(enter_card, stripe_sandbox, name)
+                await asyncio.to_thread(set_card, stripe_sandbox, name)
                 for time in (end + FREEZE, end + FREEZE + 60):
                     await closing.step(time)
                 await apply_stripe_events(of)

@@ -18,9 +18,6 @@ from edgeproxy.collector.billing.invoices.unexpected_objects import UnbookedPaym
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.journal.verification import verify_journal
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
-from edgeproxy.collector.billing.stripe.client import Stripe
-from edgeproxy.collector.billing.stripe.customers import StripeCustomers
-from edgeproxy.collector.billing.subscriptions import subscription_rows
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import disputes as disputes_table
 from edgeproxy.collector.database.billing_tables import invoice_lines as line_table
@@ -31,9 +28,20 @@ from edgeproxy.collector.database.webhook_tables import webhook_endpoints, webho
 from edgeproxy.collector.jobs import billing as billing_jobs
 from edgeproxy.collector.jobs.billing import BillingJobs
 from tests.support.collector_fixtures import only_sqlite
-from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, amounts, apply_stripe_events, at, fetch_invoices
-from tests.support.sold import KEY, Sold, sold
+from tests.support.invoiced import (
+    FEBRUARY,
+    FREEZE,
+    JANUARY,
+    amounts,
+    apply_stripe_events,
+    at,
+    enter_card,
+    fetch_invoices,
+)
+from tests.support.sold import Sold, sold
 from tests.support.stripe_sandbox import Sandbox
+
+pytestmark = pytest.mark.usefixtures("secret_key")
 
 PLANS = """
 plans:
@@ -44,11 +52,6 @@ NOON = at(2027, 1, 16, 12)
 """Half of January."""
 DISPUTED_CARD = "pm_card_createDispute"
 START = "2027-01-01 start"
-
-
-@pytest.fixture(autouse=True)
-def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
 
 
 @pytest.fixture
@@ -66,20 +69,6 @@ async def pay_start(sandbox: Sandbox, of: Sold, name: str, card: str = DISPUTED_
     )
     assert answer.status == 200, answer
     await apply_stripe_events(of)
-
-
-async def enter_card(of: Sold, name: str, card: str = "pm_card_visa") -> str:
-    """Have a customer enter a card at Stripe, which is charged from now on; return its id there."""
-    assert of.known.billing is not None
-    stripe = Stripe(of.known.billing.stripe, KEY)
-    try:
-        async with of.database.reading() as connection:
-            customer = await subscription_rows.get_subscriber(connection, name)
-        stripe_id = await StripeCustomers(of.database, stripe).get_or_create(customer.id, name)
-        await stripe.call("v1.customers.update", stripe_id, invoice_settings={"default_payment_method": card})
-        return stripe_id
-    finally:
-        await stripe.close()
 
 
 async def find_dispute(sandbox: Sandbox, of: Sold) -> str:

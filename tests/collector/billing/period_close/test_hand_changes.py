@@ -25,13 +25,10 @@ from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, apply_strip
 from tests.support.sold import KEY, Killed, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
 
+pytestmark = pytest.mark.usefixtures("secret_key", "sqlite_without_threads")
+
 CLOSED = FEBRUARY + FREEZE
 PERIOD = "2027-01-01 period"
-
-
-@pytest.fixture(autouse=True)
-def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
 
 
 async def begin(of: Sold, closing: PeriodCloseJob, name: str) -> str:

@@ -25,30 +25,17 @@ from tests.support.invoiced import (
     at_stripe,
     count_sent,
     fetch_invoices,
+    set_card,
 )
-from tests.support.sold import CALLER, KEY, Killed, Sold, sold
+from tests.support.sold import CALLER, Killed, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
+
+pytestmark = pytest.mark.usefixtures("secret_key", "sqlite_without_threads")
 
 DAY = 86400
 DECLINED, GOOD = "pm_card_chargeCustomerFail", "pm_card_visa"
 RETURNED, DEBITED = "pm_usBankAccount_insufficientFunds", "pm_usBankAccount_success"
 CLOSED = FEBRUARY + FREEZE
-
-
-@pytest.fixture(autouse=True)
-def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
-
-
-def set_card(sandbox: Sandbox, name: str, card: str) -> None:
-    """Have a customer enter a card at Stripe. Stripe charges this card from now on."""
-
-    async def enter(client: Any) -> None:
-        everybody = await client.v1.customers.list_async({"limit": 100})
-        (customer,) = [one.id async for one in everybody.auto_paging_iter() if one.name == name]
-        await client.v1.customers.update_async(customer, {"invoice_settings": {"default_payment_method": card}})
-
-    sandbox.run(enter)
 
 
 async def tries(of: Sold) -> list[tuple[str, int, int | None]]:

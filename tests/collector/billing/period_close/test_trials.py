@@ -10,17 +10,17 @@ import sqlalchemy as sa
 from edgeproxy.collector.accounts.change import ChangeRejectedError
 from edgeproxy.collector.alerts.alert import raise_alerts
 from edgeproxy.collector.billing.period_close import invoice_lines
-from edgeproxy.collector.billing.stripe.client import Stripe
-from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.subscriptions import subscription_rows, subscriptions, trial_alerts
 from edgeproxy.collector.billing.subscriptions.subscription_rows import SubscriptionRow
 from edgeproxy.collector.billing.webhooks.possible_payers import ALERTED_SECONDS_MAX, UNREPORTED_SECONDS_MAX
 from edgeproxy.collector.database.alert_tables import alerts
 from edgeproxy.collector.database.billing_tables import segments
 from edgeproxy.collector.database.billing_tables import subscriptions as subscriptions_table
-from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, amounts, at, at_stripe, fetch_invoices
-from tests.support.sold import CALLER, KEY, Killed, Mortal, Sold, sold
+from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, amounts, at, at_stripe, enter_card, fetch_invoices
+from tests.support.sold import CALLER, Killed, Mortal, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
+
+pytestmark = pytest.mark.usefixtures("sqlite_without_threads")
 
 DAY = 86400
 PLANS = """
@@ -44,19 +44,6 @@ def settings(folder: Path) -> dict[str, Any]:
     file = folder / "plans.yaml"
     file.write_text(PLANS)
     return {"plans": str(file)}
-
-
-async def enter_card(of: Sold, name: str, card: str = "pm_card_visa") -> None:
-    """Have a customer enter a card at Stripe, which is charged from now on."""
-    assert of.known.billing is not None
-    stripe = Stripe(of.known.billing.stripe, KEY)
-    try:
-        async with of.database.reading() as connection:
-            customer = await subscription_rows.get_subscriber(connection, name)
-        stripe_id = await StripeCustomers(of.database, stripe).get_or_create(customer.id, name)
-        await stripe.call("v1.customers.update", stripe_id, invoice_settings={"default_payment_method": card})
-    finally:
-        await stripe.close()
 
 
 async def row_of(of: Sold, name: str) -> SubscriptionRow:

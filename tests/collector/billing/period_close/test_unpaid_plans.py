@@ -18,7 +18,6 @@ from edgeproxy.collector.billing.rating.rater import sum_amounts
 from edgeproxy.collector.billing.reconciliation.payments import complete_nothing
 from edgeproxy.collector.billing.reports.response_counts import ResponseCounts
 from edgeproxy.collector.billing.stripe.client import Stripe
-from edgeproxy.collector.billing.stripe.customers import StripeCustomers
 from edgeproxy.collector.billing.subscriptions import (
     resumed_fees,
     subscription_rows,
@@ -36,9 +35,21 @@ from edgeproxy.collector.database.schema import customers as customers_table
 from edgeproxy.collector.jobs import billing as billing_jobs
 from edgeproxy.collector.jobs.billing import BillingJobs
 from edgeproxy.config.collector.billing import Unpaid
-from tests.support.invoiced import FEBRUARY, FREEZE, JANUARY, MARCH, amounts, apply_stripe_events, at, fetch_invoices
+from tests.support.invoiced import (
+    FEBRUARY,
+    FREEZE,
+    JANUARY,
+    MARCH,
+    amounts,
+    apply_stripe_events,
+    at,
+    enter_card,
+    fetch_invoices,
+)
 from tests.support.sold import CALLER, KEY, Sold, sold
 from tests.support.stripe_sandbox import Sandbox
+
+pytestmark = pytest.mark.usefixtures("secret_key", "sqlite_without_threads")
 
 DAY = 86400
 APRIL = at(2027, 4, 1)
@@ -48,29 +59,11 @@ NOON = at(2027, 3, 16, 12)
 """Half of March."""
 
 
-@pytest.fixture(autouse=True)
-def secret_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STRIPE_SECRET_KEY", KEY["STRIPE_SECRET_KEY"])
-
-
 @pytest.fixture
 def plans(tmp_path: Path) -> str:
     file = tmp_path / "plans.yaml"
     file.write_text(PLANS)
     return str(file)
-
-
-async def enter_card(of: Sold, name: str, card: str) -> None:
-    """Have a customer enter a card at Stripe, which is charged from now on."""
-    assert of.known.billing is not None
-    stripe = Stripe(of.known.billing.stripe, KEY)
-    try:
-        async with of.database.reading() as connection:
-            customer = await subscription_rows.get_subscriber(connection, name)
-        stripe_id = await StripeCustomers(of.database, stripe).get_or_create(customer.id, name)
-        await stripe.call("v1.customers.update", stripe_id, invoice_settings={"default_payment_method": card})
-    finally:
-        await stripe.close()
 
 
 async def pause_and_release(of: Sold, name: str, now: int) -> tuple[list[str], list[str]]:

@@ -32,6 +32,7 @@ from edgeproxy.collector.api.app import Service
 from edgeproxy.collector.api.group import Resources
 from edgeproxy.collector.api.listener import Listener, Listeners
 from edgeproxy.collector.billing.credits.refunds import RefundSender
+from edgeproxy.collector.billing.credits.top_up_purchases import TopUpPurchases
 from edgeproxy.collector.billing.invoices.invoiced_usage import find_invoiced
 from edgeproxy.collector.billing.jobs.credits import CreditsJob
 from edgeproxy.collector.billing.jobs.ended_books import destroy_ended_keys
@@ -340,7 +341,8 @@ async def collect(
         tasks, stripe, processor, exports
     )
     refunds = None if stripe is None else RefundSender(database, stripe)
-    tasks.start("credits", CreditsJob(database, lambda: service.settings.billing, refunds).run())
+    top_ups = None if stripe is None else TopUpPurchases(database, stripe)
+    tasks.start("credits", CreditsJob(database, lambda: service.settings.billing, refunds, top_ups).run())
     writing_jobs = list_writing_jobs(service, watch)
     for job in writing_jobs:
         tasks.start(job.name, repeat(job, limited_log))

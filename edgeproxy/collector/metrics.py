@@ -1,7 +1,7 @@
 """Prometheus metrics of the collector itself and of the edges that report to it."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -243,7 +243,7 @@ class Metrics:
         self.billing_requests.labels(str(status)).inc()
         self.billing_seconds.observe(seconds)
 
-    def purchased(self, events: Iterable[str], object_: Mapping[str, object]) -> None:
+    def purchased(self, events: Collection[str], object_: Mapping[str, object]) -> None:
         """Count purchases reported by events."""
         for result in self._purchase_results.report(events, object_):
             self.purchases.labels(result).inc()

@@ -26,6 +26,7 @@ from edgeproxy.collector.pages import (
     price_changes,
     team,
     tokens,
+    top_ups,
     usage_explorer,
 )
 from edgeproxy.collector.pages.api_docs import build_reference
@@ -157,7 +158,7 @@ class PagesService:
 
 def list_signed_in_pages(*, sells: bool) -> list[Page]:
     """List all pages and forms for signed-in people. Pages about money are included if anything is sold."""
-    groups = (plans, invoices, credits, customer_credits, customer_plan, money, price_changes) if sells else ()
+    groups = (plans, invoices, credits, customer_credits, top_ups, customer_plan, money, price_changes) if sells else ()
     sold = [page for group in groups for page in group.list_pages()]
     others = (console, tokens, portal, get_started, team, own_data, usage_explorer)
     return [*(page for group in others for page in group.list_pages()), *sold]

@@ -464,6 +464,48 @@ def test_a_customer_asks_for_a_link_changes_plan_and_pays_at_stripe_by_keyboard_
     asyncio.run(asyncio.wait_for(visit(), SECONDS))
 
 
+@needs_axe
+@pytest.mark.parametrize(("width", "scheme", "language"), [(360, "dark", "de"), (WIDE, "light", "nl")])
+def test_a_customer_turns_automatic_top_up_on_and_off_by_keyboard_alone(
+    stage: PagesStage, browser: Chromium, width: int, scheme: str, language: str
+) -> None:
+    say = load_catalog(language).gettext
+
+    def state() -> str:
+        shown = stage.collector.get("/billing/credits/top-up", token=ADMIN, customer="acme").json()
+        return str(shown["state"])
+
+    async def visit() -> None:
+        async with tab(browser) as page:
+            await page.lend(stage.customer("acme"))
+            await page.look(width, scheme)
+            await page.goto(f"{stage.site}/account/credits?lang={language}")
+            await reach(page, f"it.tagName === 'SUMMARY' && {text(say('Turn on'))}")
+            await press(page, ENTER)
+            await reach(page, "it.name === 'below'")  # What is in a field is selected when it is reached.
+            await page.call("Input.insertText", text="7")
+            await enter(page, f"it.tagName === 'BUTTON' && {text(say('Preview'))}")
+            where = f"preview of automatic top-up at {width} px"
+            faults = [*await judge(page, where), *await overflowing(page, where)]
+            assert [*faults, *await find_foreign_texts(page, language)] == []
+            words = await page.run("return document.querySelector('main').innerText")
+            assert ("7,00" in words, state()) == (True, "off"), words
+            await enter(page, f"it.tagName === 'BUTTON' && {text(say('Turn on'))}")
+            assert await page.run("return document.querySelector('[role=status]').innerText") == say(
+                "Automatic top-up is on."
+            )
+            assert state() == "on"
+            faults = [*await judge(page, "automatic top-up is on"), *await overflowing(page, "automatic top-up is on")]
+            assert [*faults, *await find_foreign_texts(page, language)] == []
+            await reach(page, f"it.tagName === 'SUMMARY' && {text(say('Change or turn off'))}")
+            await press(page, ENTER)
+            await enter(page, f"it.tagName === 'BUTTON' && {text(say('Turn off'))}")
+            assert state() == "off"
+            assert page.troubles == []
+
+    asyncio.run(asyncio.wait_for(visit(), SECONDS))
+
+
 def test_an_operator_replays_a_dead_letter_by_keyboard_alone(stage: PagesStage, browser: Chromium) -> None:
     async def visit() -> None:
         bad = {"id": "10", "source": "app", "customer": "bolt", "meter": "tokens", "value": "many"}

@@ -57,6 +57,8 @@ ALWAYS_SHOWN = ("limits", "quotas", "flags", "paused", "regions")
 """Settings that a response always contains, even with their default."""
 ALERT_ADDRESS = "alert_email"
 """The metadata key of a customer's address for its own alerts."""
+BUSINESS = "business"
+"""The metadata key that marks a customer as a business: true."""
 SORTS: Mapping[str, AnyColumn] = {
     "created_at": customers.c.id,
     "name": customer_rows.SHOWN_NAME,
@@ -113,6 +115,11 @@ def to_listed(row: CustomerRow, *, shows_money: bool) -> ListedCustomer:
         listed["spent_at"] = None if row.spent_at is None else format_timestamp(row.spent_at * 1000)
         listed["cap_percent"] = None if row.cap_used is None else row.cap_used / 100
     return listed
+
+
+def is_business(row: CustomerRow) -> bool:
+    """Return whether a customer is marked as a business. Raises UnreadableRowError."""
+    return to_response(row)["metadata"].get(BUSINESS) == "true"
 
 
 async def get_row(connection: AsyncConnection, ref: str, *, lock: bool = False) -> CustomerRow:

@@ -282,6 +282,11 @@ OWN_ACTIONS: Final[Mapping[AlertKind, tuple[str, ...]]] = {
 
 The first of two for a failed payment and for an issued invoice holds while CONDITIONS names a detail that is there.
 """
+TOP_UP_ACTIONS: Final = (
+    N_("We try again by ourselves. You can also change your payment method, or buy credits yourself."),
+    N_("Automatic top-up is off now. Change your payment method and turn it on again, or buy credits yourself."),
+)
+"""The next step after a declined payment for credits: while it is tried again, and afterwards."""
 CONDITIONS: Final[Mapping[AlertKind, frozenset[str]]] = {
     AlertKind.PAYMENT_FAILED: frozenset({"next_retry", "next_payment_attempt"}),
     AlertKind.INVOICE_ISSUED: frozenset({"due_at"}),
@@ -393,9 +398,12 @@ PURCHASE_BUTTON = Button("", "", "/account/credits", N_("See the credits"))
 """The button of a payment for credits."""
 
 
+OF_PAYMENTS = frozenset({AlertKind.PAYMENT_RECEIVED, AlertKind.PAYMENT_FAILED})
+
+
 def find_button(kind: str, details: JsonObject) -> Button:
     """Return the button for an alert. Kinds of another version get the default button."""
-    if kind == AlertKind.PAYMENT_RECEIVED and details.get("credits") is not None:
+    if kind in OF_PAYMENTS and details.get("credits") is not None:
         return PURCHASE_BUTTON
     return BUTTONS.get(AlertKind(kind), ALERTS_BUTTON) if find_policy(kind) else ALERTS_BUTTON
 
@@ -444,6 +452,8 @@ def describe(reader: Reader, kind: str, customer: str | None, details: JsonObjec
 def describe_action(reader: Reader, kind: str, details: JsonObject) -> str | None:
     """Return the next step of the customer concerned in its language, or None if there is none."""
     actions = OWN_ACTIONS.get(AlertKind(kind), ()) if find_policy(kind) else ()
+    if kind == AlertKind.PAYMENT_FAILED and details.get("credits") is not None:
+        actions = TOP_UP_ACTIONS
     there = {name for name, value in details.items() if value is not None}
     needed = CONDITIONS.get(AlertKind(kind)) if actions else None
     if needed is not None and not needed & there:

@@ -23,10 +23,6 @@ SOLD_LATER: Final = {"Retry-After": "60"}
 STRIPE_LATER: Final = {"Retry-After": "10"}
 
 
-BUSINESS = "business"
-"""The metadata field that marks a customer as a business: true."""
-
-
 NO_USAGE: Final = {422: "The query names no customer, or the usage of the period is not stored any more."}
 """The error of endpoints that read the usage of a customer's period."""
 
@@ -134,7 +130,7 @@ class CustomerBillingHandlers(ChangeHandlers):
             stripe_id = await StripeCustomers(self._database, stripe).get_or_create_now(row.id, row.name)
         except StripeCallError as error:
             raise build_stripe_problem(error) from None
-        return Payer(row.id, customers.to_response(row)["metadata"].get(BUSINESS) == "true", stripe_id)
+        return Payer(row.id, customers.is_business(row), stripe_id)
 
     async def _record(self, call: AnyCall, entry: AuditEntry) -> None:
         """Record the person who will get a page of Stripe's."""

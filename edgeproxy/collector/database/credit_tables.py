@@ -12,7 +12,10 @@ from sqlalchemy import Column, ForeignKey, Index, Table, Text, UniqueConstraint
 from edgeproxy.collector.database.book_text import JournalText
 from edgeproxy.collector.database.marks import (
     BOOKS,
+    CHANGE,
     CUSTOMER_ID,
+    DELETES,
+    DELETION,
     DIMENSION,
     ID,
     ONE,
@@ -127,5 +130,25 @@ credit_balances = Table(
     # The total ever available: the balance plus all consumption.
     Column("granted", INTEGER, nullable=False, server_default="0"),
     info=of_customers(ID, BOOKS, rights=READ),
+    sqlite_strict=True,
+)
+# Automatic top-up: one row for each customer that ever turned it on, with its pending purchase.
+credit_top_ups = Table(
+    "credit_top_ups",
+    metadata,
+    Column("customer", Text, ForeignKey("customers.id"), primary_key=True, info=CUSTOMER_ID),
+    Column("state", ImpersonalText, nullable=False),  # on, off, declined.
+    Column("below", INTEGER, nullable=False),  # A purchase begins when less than this is available.
+    Column("amount", INTEGER, nullable=False),  # The credits of a purchase.
+    Column("month_max", INTEGER, nullable=False),  # The most credits that are bought in a calendar month of UTC.
+    Column("month", INTEGER, nullable=False),  # When the month of the last purchase began.
+    Column("spent", INTEGER, nullable=False),  # The credits bought in that month, with the pending purchase.
+    Column("declines", INTEGER, nullable=False),  # Payments declined in a row.
+    Column("due_at", INTEGER),  # When the collector looks at the balance or the payment again; None: nothing is due.
+    Column("purchase", ImpersonalText),  # The pending purchase, which becomes the id of its grant.
+    Column("purchase_amount", INTEGER, nullable=False),
+    Column("begun_at", INTEGER, nullable=False),  # When the last purchase began.
+    Index("credit_top_ups_due_at", "due_at"),
+    info=of_customers(ID, DELETION, DELETES, rights=CHANGE),
     sqlite_strict=True,
 )

@@ -19,11 +19,12 @@ from edgeproxy.base import log
 from edgeproxy.base.calendar import Period, period_of
 from edgeproxy.base.clock import EPOCH
 from edgeproxy.collector.accounts import documents, list_figures
+from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.accounts.list_figures import CapUse
 from edgeproxy.collector.accounts.notices import raise_notice
 from edgeproxy.collector.alerts.alert import Alert, raise_alerts
 from edgeproxy.collector.alerts.kinds import NOTICES
-from edgeproxy.collector.billing.credits import balances, credit_notices
+from edgeproxy.collector.billing.credits import balances, credit_notices, top_ups
 from edgeproxy.collector.billing.credits.balances import CreditUsage
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.reports import key_spend
@@ -196,6 +197,7 @@ class QuotaMonitor:
             levels = await self._make_level_alerts(connection, statuses_by_customer, now)
             credit_counts, credit_usage = await self._fetch_balances(connection, some)
             due = await self._make_credit_notices(connection, credit_usage, now)
+            low = await top_ups.find_low(connection, credit_usage, now_ms())
             budgets = await key_spend.fetch_uses(connection, some, self._settings.meters, now)
         changes = [
             count
@@ -242,8 +244,8 @@ class QuotaMonitor:
         }
         # A list shows whole percent, so that a cap is written a hundred times a day at most.
         caps = {name: use for name, use in caps.items() if self._caps.get(name) != use.rounded}
-        if changes or due or passed or caps:
-            await self._write(changes, due, passed, caps, now)
+        if changes or due or passed or caps or low:
+            await self._write(changes, due, passed, caps, low, now)
 
     async def _write(
         self,
@@ -251,9 +253,10 @@ class QuotaMonitor:
         due: Sequence[Alert],
         passed: Mapping[tuple[str, str], QuotaUsage],
         caps: Mapping[str, CapUse],
+        low: Sequence[str],
         now: float,
     ) -> None:
-        """Write counts for edges, alerts, breached caps and the use of caps, and remember them."""
+        """Write counts for edges, alerts, breached caps, the use of caps and low credits, and remember them."""
         async with self._database.writing() as connection:
             await counts.write_counts(self._database, connection, changes)
             await raise_alerts(connection, [alert for alert in due if alert.kind not in NOTICES])
@@ -261,6 +264,7 @@ class QuotaMonitor:
                 await raise_notice(connection, notice)
             await cap_breaches.write_breaches(connection, passed, now)
             await list_figures.record_cap_uses(connection, caps)
+            await top_ups.mark_due(connection, low, now_ms())
         while len(self._caps) + len(caps) > TOLD_MAX:
             self._caps.pop(next(iter(self._caps)))
         self._caps |= {name: use.rounded for name, use in caps.items()}

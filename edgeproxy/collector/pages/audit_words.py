@@ -16,6 +16,7 @@ AUDIT_ACTIONS = {
     "checks.run": N_("Checks of usage and spending run"),
     "credits.checkout": N_("Purchase of credits begun"),
     "credits.clear_details": N_("Details of credits cleared"),
+    "credits.top_up": N_("Automatic top-up changed"),
     "customer.arrive": N_("Customer arrived from another region"),
     "customer.change": N_("Customer changed"),
     "customer.contacts": N_("Contacts changed"),

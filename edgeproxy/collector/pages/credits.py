@@ -14,6 +14,8 @@ from edgeproxy.config.collector.credits import Credits
 from edgeproxy.config.collector.currency_units import DECIMALS, get_payable_unit, to_decimal
 
 CREDITS = "/account/credits"
+TOP_UP = "/billing/credits/top-up"
+"""The path of automatic top-up in the API."""
 PURCHASES_MAX = 24
 MILLICREDITS_PER_CENT = 10_000
 
@@ -67,7 +69,25 @@ async def show_credits(visit: Visit) -> web.Response:
         step=to_decimal(get_payable_unit(currency), currency),
         to_decimal=lambda amount: to_decimal(amount, currency),
         millicredits=MILLICREDITS_PER_CENT,
+        **await fetch_top_up(visit, currency, {}),
     )
+
+
+async def fetch_top_up(visit: Visit, currency: str, query: dict[str, str]) -> dict[str, object]:
+    """Return the automatic top-up of a customer, and the amounts that its form begins with, or None without a form."""
+    top_up, billing = await visit.fetch("GET", TOP_UP, query=query), visit.site.settings_now().billing
+    terms = None if billing is None or billing.tax.stripe_tax else billing.credits
+    packages = () if terms is None else terms.list_packages(currency)
+    amounts: tuple[int, ...] = ()
+    if top_up["below"] is not None:
+        own = (top_up["below"], top_up["millicredits"], top_up["month_max"])
+        amounts = tuple(amount // MILLICREDITS_PER_CENT for amount in own)
+    elif packages:
+        usual = packages[min(1, len(packages) - 1)]
+        amounts = (packages[0], usual, 4 * usual)
+    values = [f"{to_decimal(amount, currency):f}" for amount in amounts]
+    names = ("below", "amount", "month_max")
+    return {"top_up": top_up, "top_up_amounts": dict(zip(names, values, strict=False)) if packages else None}
 
 
 def get_terms(visit: Visit) -> Credits | None:

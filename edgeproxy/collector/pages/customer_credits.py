@@ -6,6 +6,7 @@ from aiohttp import web
 
 from edgeproxy.base.json_values import JsonObject
 from edgeproxy.collector.pages import keys
+from edgeproxy.collector.pages.credits import fetch_top_up
 from edgeproxy.collector.pages.site import Page, PageError, Visit, format_path
 from edgeproxy.collector.problems import page_codes
 from edgeproxy.config.collector.currency_units import DECIMALS, USD, get_payable_unit, to_decimal
@@ -53,6 +54,7 @@ async def show_credits(visit: Visit) -> web.Response:
         more_purchases=purchases.get("next"),
         consumptions=consumptions["consumptions"],
         more=consumptions.get("next"),
+        **await fetch_top_up(visit, currency, query),
     )
 
 

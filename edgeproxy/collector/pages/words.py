@@ -58,6 +58,8 @@ MESSAGES = {
     "credits-withdrawn": N_("The credits are taken back."),
     "usage-reversed": N_("The usage is reversed: its credits are back."),
     "purchase-refunded": N_("The refund is on its way."),
+    "top-up-on": N_("Automatic top-up is on."),
+    "top-up-off": N_("Automatic top-up is off."),
     "bought": N_("Thank you. The credits are here as soon as the payment is confirmed, as a rule within a minute."),
 }
 CANCELLATION_REASONS = {

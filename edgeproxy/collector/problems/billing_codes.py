@@ -225,6 +225,20 @@ PURCHASE_SPENT: Final = ProblemCode(
     "No refund is possible.",
     N_("Nothing of this purchase is left."),
 )
+PAYMENT_METHOD_MISSING: Final = ProblemCode(
+    "payment-method-missing",
+    409,
+    "The customer has no saved payment method that can be charged.",
+    "Add one by `POST /billing/portal`.",
+    N_("There is no saved payment method. Add one first."),
+)
+TOP_UP_NOT_OFFERED: Final = ProblemCode(
+    "top-up-not-offered",
+    409,
+    "Credits are not topped up automatically while Stripe computes the tax (`billing.tax.stripe_tax`).",
+    "Buy credits by `POST /billing/checkout`.",
+    N_("Credits cannot be topped up automatically here. You can buy them yourself."),
+)
 CONSUMPTION_NOT_FOUND: Final = ProblemCode(
     "consumption-not-found",
     404,

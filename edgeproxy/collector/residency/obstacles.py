@@ -8,7 +8,8 @@ from edgeproxy.base.timestamps import format_timestamp
 from edgeproxy.collector.accounts import documents
 from edgeproxy.collector.accounts.rows import CustomerRow
 from edgeproxy.collector.accounts.states import CustomerState, compute_customer_state
-from edgeproxy.collector.billing.credits import credits
+from edgeproxy.collector.billing.credits import credits, top_ups
+from edgeproxy.collector.billing.credits.top_up_decision import ON
 from edgeproxy.collector.billing.stripe_sync.customer_deletion import SETTLED
 from edgeproxy.collector.billing.subscriptions import imported_rows, subscription_rows
 from edgeproxy.collector.database.billing_tables import invoices, spend_alerts
@@ -43,6 +44,9 @@ async def find_obstacles(connection: AsyncConnection, row: CustomerRow, *, end_p
     refunds = [one for one in await credits.list_unsettled_refunds(connection, FOREVER_MS) if one.customer == row.id]
     if refunds:
         obstacles.append(f"{format_count(len(refunds), 'refund')} on the way")
+    top_up = await top_ups.find_top_up(connection, row.id)
+    if top_up is not None and top_up.purchase is not None:
+        obstacles.append("an automatic purchase of credits is under way")
     return obstacles
 
 
@@ -68,6 +72,9 @@ async def list_staying(connection: AsyncConnection, row: CustomerRow) -> list[st
     alerts = await _count(connection, spend_alerts, spend_alerts.c.customer == row.id)
     if alerts:
         staying.append(f"{format_count(alerts, 'spend alert')}: the customer sets them anew")
+    top_up = await top_ups.find_top_up(connection, row.id)
+    if top_up is not None and top_up.state == ON:
+        staying.append("automatic top-up of credits: the customer turns it on anew")
     naming = [name for name, flag in (await documents.fetch_flags(connection)).items() if row.name in flag.customers]
     if naming:
         staying.append(f"its place in the flags {', '.join(sorted(naming))}: add it to those of the other residency")

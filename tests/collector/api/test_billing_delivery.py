@@ -12,7 +12,7 @@ import pytest
 import stripe
 
 from edgeproxy.collector.billing.stripe.webhook_event import BYTES_MAX
-from loadtest.testbed.collector import Collector, checked
+from loadtest.testbed.collector import READ, Collector, checked
 from loadtest.testbed.http_client import Answer, ask
 from loadtest.testbed.process import ROOT
 from loadtest.testbed.waiting import until
@@ -287,6 +287,74 @@ def test_stored_stripe_failure_does_not_block_a_purchase(world: World) -> None:
     bought = collector.send("POST", "/billing/checkout?customer=patient", buy, Idempotency_Key="patient")
     assert bought.status == 201, bought
     assert len(sandbox.journal("customer.created")) == after + 1
+
+
+def test_low_credits_are_topped_up_with_the_saved_card_of_a_customer_who_asks_for_it(world: World) -> None:
+    collector, sandbox, path = world.collector, world.sandbox, "/billing/credits/top-up"
+    tokens = {}
+    for name, metadata in (("refilled", {}), ("other", {}), ("firm", {"business": "true"})):
+        made = collector.send("POST", "/v1/customers", {"name": name, "tier": "basic", "metadata": metadata})
+        assert made.status == 201, made
+        tokens[name] = collector.send("POST", "/v1/tokens", {"name": f"of-{name}", "customer": name}).json()["secret"]
+    token = tokens["refilled"]
+    amounts = {"below": 5_000_000, "millicredits": 20_000_000, "month_max": 40_000_000}
+
+    def put(body: dict[str, Any], token: str = token, path: str = path) -> tuple[int, Any]:
+        answer = collector.send("PUT", path, body, token=token)
+        return answer.status, answer.json()
+
+    def show(token: str = token) -> dict[str, Any]:
+        shown: dict[str, Any] = collector.get(path, token=token).json()
+        return shown
+
+    def save_card(name: str) -> None:
+        """Save a card that pays without its owner, as on Stripe's page."""
+        portal = collector.send("POST", "/billing/portal", {"return_url": "https://shop.example/"}, token=tokens[name])
+        assert portal.status == 201, portal
+        (payer,) = [
+            one["id"] for one in sandbox.call("GET", "/v1/customers?limit=100").json()["data"] if one["name"] == name
+        ]
+        card = "invoice_settings[default_payment_method]=pm_card_visa"
+        assert sandbox.call("POST", f"/v1/customers/{payer}", card).status == 200
+
+    assert (show()["state"], show()["below"]) == ("off", None)
+    assert (put(amounts)[0], put(amounts)[1]["code"]) == (409, "payment-method-missing")
+    save_card("refilled")
+    save_card("firm")
+    assert (put(amounts, tokens["firm"])[0], put(amounts, tokens["firm"])[1]["code"]) == (422, "tax-number-missing")
+    wrong = (
+        ({"millicredits": 4_990_000}, ["millicredits"]),
+        ({"below": 20_010_000}, ["below"]),
+        ({"below": 5_000_001}, ["below"]),
+        ({"month_max": 19_990_000}, ["month_max"]),
+        ({"month_max": 1_000_010_000_000}, ["month_max"]),
+        ({"below": 0}, ["below"]),
+    )
+    for change, fields in wrong:
+        status, body = put(amounts | change)
+        assert (status, [one["field"] for one in body["errors"]]) == (422, fields), body
+    assert put(amounts, path=f"{path}?dry_run=true")[1]["state"] == "on"
+    assert show()["state"] == "off", "it was a dry run"
+    assert put(amounts, tokens["other"], f"{path}?customer=refilled")[0] == 403
+    assert collector.send("DELETE", f"{path}?customer=refilled", token=tokens["other"]).status == 403
+    assert collector.get(path, token=tokens["other"], customer="refilled").status == 403
+    assert put(amounts, READ, f"{path}?customer=refilled")[0] == 403
+
+    assert put(amounts)[1]["state"] == "on"
+
+    def is_paid() -> bool:  # From the database, because the API limits the request rate.
+        with closing(sqlite3.connect(collector.database)) as opened:
+            paid = "SELECT 1 FROM credit_top_ups WHERE spent = 20000000 AND purchase IS NULL"
+            return opened.execute(paid).fetchone() is not None
+
+    until(is_paid, "it is bought", seconds=40)
+    assert collector.get("/billing/balance", token=token).json()["balance"] == 20_000_000
+    (purchase,) = collector.get("/billing/purchases", token=token).json()["purchases"]
+    assert (purchase["is_automatic"], purchase["cents"], purchase["has_receipt"]) == (True, 2000, True)
+    answer = collector.send("DELETE", path, token=token)
+    assert (answer.status, answer.json()["state"], answer.json()["spent"]) == (200, "off", 20_000_000)
+    entries = collector.get("/v1/audit", token="admin-token", action="credits.top_up").json()["entries"]
+    assert [(one["actor"], one["after"]["state"]) for one in entries] == [("of-refilled", "on"), ("of-refilled", "off")]
 
 
 def test_credits_are_bought_once_and_refunded_once(world: World) -> None:

@@ -80,6 +80,7 @@ BODIES: dict[str, dict[str, Any]] = {
     "put_billing_subscription": {"plan": "standard"},
     "post_billing_subscription_preview": {"plan": "standard"},
     "post_billing_checkout": {"millicredits": 5_000_000},
+    "put_billing_credits_top_up": {"below": 5_000_000, "millicredits": 20_000_000, "month_max": 40_000_000},
     "post_billing_credits_adjust": {"customer": "acme", "millicredits": 10_000, "why": "test"},
     "post_events": {"id": "1", "source": "test", "customer": "acme", "meter": "llm_tokens"},
     "post_dead_letters_letter_replay": {"id": "1", "source": "test", "customer": "acme", "meter": "llm_tokens"},

@@ -34,6 +34,7 @@ from tests.support.site import PagesStage
 
 SOURCES = itertools.count(1)
 A, B = "acme", "bolt"
+TOP_UP = {"below": 5_000_000, "millicredits": 20_000_000, "month_max": 100_000_000}
 PUBLIC_KEY = {"kty": "OKP", "crv": "X25519", "x": "hSDwCYkwp1R0i33ctD73Wg2_Og0mOBr066SpjqqbTmo"}
 PARENTS = {
     "series": "series",
@@ -426,6 +427,7 @@ def test_every_endpoint_for_customers_works_under_row_security(
     stage: PagesStage, both: tuple[Customer, Customer]
 ) -> None:
     own, other = both
+    stage.save_card(A)
     path, change = f"/v1/customers/{A}", {"plan": "standard"}
     month = time.strftime("%Y-%m", time.gmtime())
     url, hooks = "https://example.com/", f"{path}/webhook-endpoints"
@@ -501,6 +503,9 @@ def test_every_endpoint_for_customers_works_under_row_security(
         ("GET", f"/billing/purchases/{own.purchase}/receipt", None, 303),
         ("POST", "/billing/checkout", {"millicredits": 5_000_000, "success_url": url}, 201),
         ("POST", "/billing/portal", {"return_url": url}, 201),
+        ("PUT", "/billing/credits/top-up", TOP_UP, 200),
+        ("GET", "/billing/credits/top-up", None, 200),
+        ("DELETE", "/billing/credits/top-up", None, 200),
         ("GET", "/billing/details", None, 200),
         ("PATCH", "/billing/details", {"name": "Own Ltd", "email": None, "tax_number": None}, 200),
         ("GET", "/billing/plans/costs", None, 200),

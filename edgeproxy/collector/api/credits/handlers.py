@@ -1,4 +1,4 @@
-"""Prepaid credits: balances, statements, purchases, adjustments and refunds."""
+"""Prepaid credits: balances, statements, purchases, automatic top-up, adjustments and refunds."""
 
 from functools import partial
 from operator import attrgetter
@@ -35,9 +35,12 @@ from edgeproxy.collector.api.credits.models import (
     Refund,
     StatementLineKind,
     StripeSession,
+    TopUpRequest,
+    TopUpSettings,
 )
 from edgeproxy.collector.api.customer_billing import (
     CustomerBillingHandlers,
+    CustomerChangeQuery,
     CustomerQuery,
     build_stripe_problem,
     get_billing,
@@ -54,8 +57,10 @@ from edgeproxy.collector.api.endpoint import (
     Call,
     Nothing,
     Query,
+    delete,
     get,
     post,
+    put,
 )
 from edgeproxy.collector.api.field_types import ChangeQuery
 from edgeproxy.collector.api.group import Group, PathParameter
@@ -69,6 +74,7 @@ from edgeproxy.collector.billing.credits import (
     paid_usage,
     purchase_list,
     statements,
+    top_ups,
 )
 from edgeproxy.collector.billing.credits.consumption import CreditMeters
 from edgeproxy.collector.billing.credits.consumption_list import Consumption
@@ -76,17 +82,22 @@ from edgeproxy.collector.billing.credits.paid_usage import PaidUsage
 from edgeproxy.collector.billing.credits.purchase_list import Purchase
 from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.credits.statements import CalendarMonth, Statement
+from edgeproxy.collector.billing.credits.top_up_decision import MONTH_PURCHASES_MAX, OFF, ON, TopUp, get_spent
+from edgeproxy.collector.billing.credits.top_up_purchases import NO_TAX_ID, Buyer, find_method
+from edgeproxy.collector.billing.credits.top_ups import Terms
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
 from edgeproxy.collector.billing.journal import journal
 from edgeproxy.collector.billing.journal.postings import CENT, spending_order, subtract_pending
-from edgeproxy.collector.billing.stripe.client import StripeCallError
+from edgeproxy.collector.billing.stripe.client import Stripe, StripeCallError
+from edgeproxy.collector.billing.stripe.customers import find_stripe_id
 from edgeproxy.collector.billing.subscriptions import customer_currency, subscription_rows
 from edgeproxy.collector.billing.subscriptions.subscription_rows import Subscriber
 from edgeproxy.collector.database.credit_tables import credit_grants, credit_transactions
 from edgeproxy.collector.database.unreadable_rows import parse_page
 from edgeproxy.collector.ledger import queries
-from edgeproxy.collector.problems import billing_codes, request_codes
+from edgeproxy.collector.problems import account_codes, billing_codes, request_codes
 from edgeproxy.collector.problems.coded_error import FieldFault
+from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import get_default_currency
 from edgeproxy.config.collector.credits import Credits
 from edgeproxy.config.collector.currency_units import USD, get_payable_unit
@@ -330,6 +341,82 @@ class CreditHandlers(CustomerBillingHandlers):
         await self._record(call, AuditEntry("credits.checkout", payer.id, None, details, payer.id))
         return {"id": session["id"], "url": session["url"]}
 
+    # ---- automatic top-up
+
+    @get("/billing/credits/top-up")
+    async def fetch_top_up(self, call: Call[CustomerQuery, Nothing]) -> TopUpSettings:
+        """Fetch the automatic top-up of a customer's credits."""
+        customer = self._get_customer(call.holder, call.query)
+        self._get_terms()
+        async with self._database.reading(whole=True) as connection:
+            row = await customers.get_row(connection, customer)
+            top_up = await top_ups.find_top_up(connection, row.id)
+            currency = await self._find_currency(connection, row.id)
+        return top_up_to_response(row.name, currency, top_up, now_ms())
+
+    @put(
+        "/billing/credits/top-up",
+        roles=BILLING | OWN,
+        example={"below": 5000000, "millicredits": 20000000, "month_max": 100000000},
+        errors={
+            404: "Credits are not configured, or the customer does not exist.",
+            409: "Billing is off, the customer is being deleted, or has no saved payment method.",
+        },
+        rate=RequestRate(10, "customer"),
+    )
+    async def put_top_up(self, call: Call[CustomerChangeQuery, TopUpRequest]) -> Result[TopUpSettings]:
+        """Turn automatic top-up on or change it. The saved payment method pays when few credits are left."""
+        customer, body, terms = self._get_customer(call.holder, call.query), call.body, self._get_terms()
+        await self._check_selling(call.holder)
+        billing, stripe = get_billing(self._settings), self._get_stripe()
+        if billing.tax.stripe_tax:
+            raise ProblemError(billing_codes.TOP_UP_NOT_OFFERED, "credits cannot be topped up while Stripe adds tax")
+        async with self._database.reading() as connection:
+            row = await customers.get_row(connection, customer)
+            subscriber = await subscription_rows.get_subscriber(connection, customer)
+            currency = await self._choose_currency(connection, subscriber)
+            buyer = Buyer(row, await find_stripe_id(connection, row.id))
+        require_top_up(body, currency, terms)
+        await self._require_method(buyer, billing, stripe)
+
+        async def turn_on(connection: AsyncConnection) -> Result[TopUpSettings]:
+            await self._fix_currency(connection, call.caller, subscriber, currency)
+            own = await customers.get_row(connection, row.id, lock=True)
+            if own.deleting_since is not None:
+                raise ChangeRejectedError(account_codes.CUSTOMER_DELETING, "the customer is being deleted")
+            amounts = Terms(body.below, body.millicredits, body.month_max)
+            top_up = await top_ups.turn_on(connection, call.caller, own, amounts, now_ms())
+            return Result(top_up_to_response(own.name, currency, top_up, now_ms()))
+
+        return await self._change(call, turn_on)
+
+    async def _require_method(self, buyer: Buyer, billing: Billing, stripe: Stripe) -> None:
+        """Raise ProblemError if a customer has no saved payment method, or lacks a required tax id."""
+        try:
+            _, obstacle = await find_method(stripe, buyer, billing)
+        except StripeCallError as error:
+            raise build_stripe_problem(error) from None
+        if obstacle == NO_TAX_ID:
+            raise ProblemError(billing_codes.TAX_NUMBER_MISSING, f"{obstacle}: enter it in the customer portal first")
+        if obstacle is not None:
+            raise ProblemError(
+                billing_codes.PAYMENT_METHOD_MISSING, f"{obstacle}: add one in the customer portal first"
+            )
+
+    @delete("/billing/credits/top-up", roles=BILLING | OWN)
+    async def delete_top_up(self, call: Call[CustomerChangeQuery, Nothing]) -> Result[TopUpSettings]:
+        """Turn automatic top-up off. A payment that is under way goes on."""
+        customer = self._get_customer(call.holder, call.query)
+        self._get_terms()
+
+        async def turn_off(connection: AsyncConnection) -> Result[TopUpSettings]:
+            row = await customers.get_row(connection, customer, lock=True)
+            top_up = await top_ups.turn_off(connection, call.caller, row, now_ms())
+            currency = await self._find_currency(connection, row.id)
+            return Result(top_up_to_response(row.name, currency, top_up, now_ms()))
+
+        return await self._change(call, turn_off)
+
     # ---- adjustments and refunds
 
     @post(
@@ -482,6 +569,38 @@ def require_purchase(millicredits: int, currency: str, terms: Credits) -> None:
         )
 
 
+def require_top_up(body: TopUpRequest, currency: str, terms: Credits) -> None:
+    """Raise ProblemError if credits cannot be topped up by these amounts in a currency."""
+    require_purchase(body.millicredits, currency, terms)
+    unit, most = CENT * get_payable_unit(currency), terms.find_bounds(currency)[1] * CENT * MONTH_PURCHASES_MAX
+    amounts = {"below": (body.below, unit, body.millicredits), "month_max": (body.month_max, body.millicredits, most)}
+    faults = [
+        FieldFault(name, f"is not between {least} and {greatest}, in parts of {unit}", OUT_OF_RANGE)
+        for name, (amount, least, greatest) in amounts.items()
+        if not least <= amount <= greatest or amount % unit
+    ]
+    if faults:
+        raise ProblemError(request_codes.FIELDS_INVALID, "some fields cannot be used", faults)
+
+
+def top_up_to_response(customer: str, currency: str, top_up: TopUp | None, now: int) -> TopUpSettings:
+    """Return the automatic top-up of a customer, by name, in the API's form."""
+    amounts = (None, None, None) if top_up is None else (top_up.below, top_up.amount, top_up.month_max)
+    waits = top_up is not None and top_up.state == ON and top_up.declines > 0 and top_up.purchase is None
+    return {
+        "customer": customer,
+        "currency": currency,
+        "state": OFF if top_up is None else top_up.state,
+        "below": amounts[0],
+        "millicredits": amounts[1],
+        "month_max": amounts[2],
+        "spent": 0 if top_up is None else get_spent(top_up, now),
+        "pending": 0 if top_up is None or top_up.purchase is None else top_up.purchase_amount,
+        "declines": 0 if top_up is None else top_up.declines,
+        "retry_at": format_timestamp(top_up.due_at) if top_up is not None and waits else None,
+    }
+
+
 def parse_month(text: str) -> CalendarMonth:
     """Parse the month in a path. Raises ProblemError."""
     try:
@@ -527,6 +646,7 @@ def purchase_to_response(purchase: Purchase) -> CreditPurchase:
         "tax": purchase.tax // CENT,
         "returned": purchase.returned,
         "has_receipt": purchase.payment is not None,
+        "is_automatic": purchase.id.startswith(top_ups.PURCHASE),
     }
 
 

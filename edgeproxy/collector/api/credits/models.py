@@ -113,6 +113,18 @@ class CheckoutRequest(Body):
     """The URL of the page that the browser returns to if the customer cancels."""
 
 
+class TopUpRequest(Body):
+    """The amounts of automatic top-up, in millicredits that can be paid."""
+
+    below: PurchaseAmount
+    """A purchase begins when fewer credits are available: at most `millicredits`."""
+    millicredits: PurchaseAmount
+    """The credits of a purchase, in the bounds of `POST /billing/checkout`."""
+    month_max: PurchaseAmount
+    """The most credits that are bought automatically in a calendar month of UTC: from `millicredits` to 100 times the
+    largest purchase."""
+
+
 class CreateAdjustmentRequest(Body):
     """Credits to give, or to take back if negative. With `consumption`, usage to return."""
 
@@ -335,6 +347,33 @@ class CreditPurchase(TypedDict):
     """The millicredits that have been refunded since."""
     has_receipt: bool
     """True if there is a receipt."""
+    is_automatic: bool
+    """True if automatic top-up bought them."""
+
+
+class TopUpSettings(TypedDict):
+    """Automatic top-up of a customer's credits. Amounts are millicredits."""
+
+    customer: str
+    """The customer, by name."""
+    currency: str
+    """The currency of the credits."""
+    state: Literal["on", "off", "declined"]
+    """`on`, `off`, or `declined`: off because its payments were declined."""
+    below: int | None
+    """A purchase begins when fewer credits are available; null if top-up was never turned on."""
+    millicredits: int | None
+    """The credits of a purchase; null if top-up was never turned on."""
+    month_max: int | None
+    """The most credits bought in a calendar month of UTC; null if top-up was never turned on."""
+    spent: int
+    """The credits bought in this month, with the pending purchase."""
+    pending: int
+    """The credits of the pending purchase; 0 without one."""
+    declines: int
+    """The number of payments in a row that were declined."""
+    retry_at: str | None
+    """The time of the next payment after a declined one."""
 
 
 class CreditPurchaseList(TypedDict):

@@ -3,13 +3,14 @@
 Each function is idempotent, and accepts an object in any state. Objects that are not about credits are ignored.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from edgeproxy.collector.billing.credits import credits
+from edgeproxy.collector.accounts.ids import now_ms
+from edgeproxy.collector.billing.credits import credits, top_ups
 from edgeproxy.collector.billing.credits.credits import Payment
 from edgeproxy.collector.billing.invoices.disputes import apply_stripe_dispute, report_failed_refund
 from edgeproxy.collector.billing.invoices.refund_events import enqueue_refund_event
@@ -24,6 +25,8 @@ PURCHASE = "checkout.session"
 """The object type of a purchase."""
 CUSTOMER = "edgeproxy_credits"
 """The metadata key of a checkout session and its payment for the buying customer's id."""
+TOP_UP = "edgeproxy_top_up"
+"""The metadata key of an automatic purchase's payment for the purchase's id."""
 REFUND = "edgeproxy_refund"
 """The key of a refund's metadata that contains our id of the held money."""
 FAILED = frozenset({"failed", "canceled"})
@@ -43,11 +46,13 @@ REPORTED_MAX = 10_000
 """The most purchases whose report is remembered."""
 
 
-def find_results(events: Iterable[str], purchase: Mapping[str, object]) -> set[PurchaseResult]:
+def find_results(events: Collection[str], purchase: Mapping[str, object]) -> set[PurchaseResult]:
     """Return the results of a purchase that events of these types report; empty if the object is no purchase."""
     if CUSTOMER not in _get_metadata(purchase):
         return set()
     results = {RESULTS[event] for event in events if event in RESULTS}
+    if TOP_UP in _get_metadata(purchase) and "charge.succeeded" in events:  # Checkout reports its own sessions.
+        results.add("paid")
     return results if purchase.get("payment_status", "paid") == "paid" else results - {"paid"}
 
 
@@ -61,7 +66,7 @@ class PurchaseResults:
         self._paid: dict[str, None] = {}
         """The latest purchases that were reported as paid, oldest first."""
 
-    def report(self, events: Iterable[str], purchase: Mapping[str, object]) -> set[PurchaseResult]:
+    def report(self, events: Collection[str], purchase: Mapping[str, object]) -> set[PurchaseResult]:
         """Return the results that events of these types report and that were not reported before."""
         results, id_ = find_results(events, purchase), str(purchase.get("id"))
         if "paid" in results and id_ in self._paid:
@@ -78,15 +83,7 @@ async def apply_session(connection: AsyncConnection, session: StripeObject) -> N
     customer = _get_metadata(session).get(CUSTOMER)
     if customer is None or session.get("payment_status") != "paid":
         return
-    statement = sa.select(customers.c.currency).where(customers.c.id == customer)
-    row = (await connection.execute(statement)).first()
-    if row is None:
-        raise UnexpectedObjectError(f"the checkout session {session['id']} is of {customer}, which is no customer here")
-    if session["currency"] != (row.currency or USD):
-        raise UnexpectedObjectError(
-            f"the checkout session {session['id']} is in {session['currency']}, and the customer's credits are in "
-            f"{row.currency or USD}"
-        )
+    await _require_buyer(connection, customer, session, "the checkout session")
     tax = (session.get("total_details") or {}).get("amount_tax") or 0
     paid = session["amount_total"] - tax
     payment = Payment(session["id"], parse_id(session.get("payment_intent")), paid * CENT, tax * CENT)
@@ -94,7 +91,16 @@ async def apply_session(connection: AsyncConnection, session: StripeObject) -> N
 
 
 async def apply_charge(connection: AsyncConnection, charge: StripeObject) -> None:
-    """Book nothing: a charge is fetched for its result, and its balance transaction books its money."""
+    """Book an automatic purchase once it is paid, as the collector that began it may not. Raises UnexpectedObjectError.
+
+    The money of a charge is booked by its balance transaction.
+    """
+    metadata = _get_metadata(charge)
+    customer, purchase, intent = metadata.get(CUSTOMER), metadata.get(TOP_UP), parse_id(charge.get("payment_intent"))
+    if customer is None or purchase is None or intent is None or charge.get("status") != "succeeded":
+        return
+    await _require_buyer(connection, customer, charge, "the charge")
+    await top_ups.book_paid(connection, customer, purchase, intent, charge["amount_captured"], now_ms())
 
 
 async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> None:
@@ -160,6 +166,19 @@ def parse_id(reference: StripeObject | str | None) -> str | None:
 def _get_metadata(stripe_object: Mapping[str, object]) -> Mapping[str, str]:
     metadata = stripe_object.get("metadata")
     return metadata if isinstance(metadata, Mapping) else {}
+
+
+async def _require_buyer(connection: AsyncConnection, customer: str, payment: StripeObject, kind: str) -> None:
+    """Raise UnexpectedObjectError if a payment is of no customer here, or in another currency than its credits."""
+    statement = sa.select(customers.c.currency).where(customers.c.id == customer)
+    row = (await connection.execute(statement)).first()
+    if row is None:
+        raise UnexpectedObjectError(f"{kind} {payment['id']} is of {customer}, which is no customer here")
+    if payment["currency"] != (row.currency or USD):
+        raise UnexpectedObjectError(
+            f"{kind} {payment['id']} is in {payment['currency']}, and the customer's credits are in "
+            f"{row.currency or USD}"
+        )
 
 
 async def _require_currency(connection: AsyncConnection, intent: str, dispute: StripeObject) -> None:

@@ -1,4 +1,7 @@
-"""The job that books consumption, expiry and invoices, and sends refunds. One collector at a time runs it."""
+"""The job that books consumption, expiry and invoices, tops credits up, and sends refunds.
+
+One collector at a time runs it.
+"""
 
 import time
 from collections.abc import Callable
@@ -7,6 +10,7 @@ from edgeproxy.base import log
 from edgeproxy.collector.billing.credits import consumption, credits
 from edgeproxy.collector.billing.credits.consumption import CreditMeters
 from edgeproxy.collector.billing.credits.refunds import RefundSender
+from edgeproxy.collector.billing.credits.top_up_purchases import TopUpPurchases
 from edgeproxy.collector.billing.invoices import bookings
 from edgeproxy.collector.billing.stripe.client import StripeCallError
 from edgeproxy.collector.database.database import Database
@@ -29,10 +33,17 @@ HELD_SECONDS = 60
 class CreditsJob:
     """Books everything that is due. `billing` returns the current configuration; `refunds` sends money back."""
 
-    def __init__(self, database: Database, billing: Callable[[], Billing | None], refunds: RefundSender | None) -> None:
+    def __init__(
+        self,
+        database: Database,
+        billing: Callable[[], Billing | None],
+        refunds: RefundSender | None,
+        top_ups: TopUpPurchases | None = None,
+    ) -> None:
         self._database = database
         self._billing = billing
         self._refunds = refunds
+        self._top_ups = top_ups
         self._revised = 0.0
         self._look_at = 0.0
         """The monotonic time of the next check for late usage."""
@@ -62,6 +73,8 @@ class CreditsJob:
             while await consumption.book_next_hour(self._database, meters, now):
                 self._revised = 0.0  # The hour may take usage of earlier hours back.
             await self._revise_days(meters, now)
+            if self._top_ups is not None:
+                await self._top_ups.step(billing, meters, now)
         if time.monotonic() >= self._book_at:
             began = time.monotonic()
             while await bookings.book_invoices(self._database, self._unreadable):

@@ -39,6 +39,7 @@ BALANCE = "balance"
 """The name of the balance in place of a meter."""
 REPLAYED: Final[Sequence[tuple[str, Callable[[AsyncConnection, StripeObject], Awaitable[None]]]]] = (
     ("v1.checkout.sessions.list", purchases.apply_session),
+    ("v1.charges.list", purchases.apply_charge),
     ("v1.invoices.list", stripe_reports.apply_stripe_invoice),
     ("v1.credit_notes.list", credit_notes.apply_stripe_note),
     ("v1.refunds.list", purchases.apply_refund),

@@ -122,6 +122,7 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
         return
     if status == "succeeded":
         await credits.book_chargeback(connection, intent, refund["id"], refund["amount"] * CENT)
+    # A refund that failed before it took money has nothing to give back.
     elif status in FAILED and await credits.was_charged_back(connection, refund["id"]):
         await credits.book_chargeback_won(connection, intent, refund["id"], refund["amount"] * CENT)
 
@@ -204,6 +205,7 @@ async def _find_purchase(connection: AsyncConnection, moved: StripeObject) -> st
     statement = sa.select(credit_grants.c.id).where(credit_grants.c.payment == intent)
     if (await connection.execute(statement)).first() is not None:
         return intent
+    # The metadata says that the payment is a purchase of ours, so its booking is still to come.
     if isinstance(payment, Mapping) and CUSTOMER in _get_metadata(payment):
         raise UnbookedPaymentError(f"{moved['id']} is about {intent}, a purchase that is not booked yet")
     return None

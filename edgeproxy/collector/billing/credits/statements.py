@@ -122,6 +122,7 @@ async def fetch_statement(connection: AsyncConnection, customer: str, month: Cal
         .where(within, changes, columns.kind != "consumption")
         .order_by(columns.seq)
     )
+    # Usage has a transaction for each hour. On a statement, all hours of a meter and model are one line.
     used = (
         sa.select(entries.meter, entries.model, sa.cast(sa.func.sum(entries.amount), sa.BigInteger))
         .join_from(credit_transactions, credit_entries, entries.seq == columns.seq)
@@ -134,6 +135,7 @@ async def fetch_statement(connection: AsyncConnection, customer: str, month: Cal
     ]
     lines += [StatementLine(None, "consumption", "", *row) for row in await connection.execute(used)]
     opening = await journal.fetch_balance(connection, customer, month.begin - 1)
+    # Not the sum of the lines: a reader of the statement can check one by the other.
     closing = await journal.fetch_balance(connection, customer, month.end - 1)
     return Statement(customer, month, opening, lines, closing, min(month.end - 1, max(month.begin, now)))
 

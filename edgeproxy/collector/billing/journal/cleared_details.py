@@ -36,6 +36,7 @@ async def clear_details(connection: AsyncConnection, caller: Caller, before: int
     cleared = []
     for row in rows:
         own = entries.get(row["seq"], [])
+        # Checked for the last time: without its details the hash of a transaction cannot be computed again.
         if row["seq"] != seq + 1 or compute_hash(prev, row, own) != row["hash"]:
             raise JournalTamperedError(f"credit transaction {seq + 1} was changed, or the one before it, or taken out")
         details = strip_details(row["details"])

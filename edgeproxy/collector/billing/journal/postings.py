@@ -276,6 +276,7 @@ def chargeback_entries(balance: CreditBalance, grant: Grant, total: int, unit: i
     payment is a multiple of `unit`.
     """
     net = compute_net(grant, total, unit)
+    # The money of this purchase is gone, so its own credits pay first.
     others = [other for other in spending_order(balance.grants) if other.id != grant.id]
     return _complete_entries("chargeback", _draw_credits(balance, net, [grant, *others]), total - net)
 
@@ -297,6 +298,7 @@ def split_expired(balance: CreditBalance, expired: Mapping[str, int], amount: in
     `expired` has the voided credits of each grant that was valid at the time of the usage.
     """
     rests = {grant.id: grant.rest for grant in balance.grants}
+    # As if nothing had expired: only then does the order show which grants would have paid.
     valid = [grant._replace(rest=grant.rest + expired.get(grant.id, 0)) for grant in balance.grants]
     parts = []
     for grant in spending_order(valid):

@@ -90,6 +90,7 @@ class _JournalReader:
         if seq != self.seq + 1:
             raise JournalTamperedError(f"credit transaction {self.seq + 1} was taken out")
         if seq <= self._cleared_seq:
+            # The stored hashes include the details that were cleared. The head has a hash over the rest.
             self._left = compute_hash(self._left, row, entries)
             if seq == self._cleared_seq and self._left != self._cleared_hash:
                 raise JournalTamperedError(f"one of the credit transactions 1 to {seq}, without details, was changed")

@@ -171,10 +171,12 @@ def classify_answer(answer: Answer, *, attempted: bool) -> Reply:
     if 200 <= status < 300:
         return Reply.TAKEN
     if status == 400 and (DUPLICATE_WORDS in message or code == DUPLICATE_CODE):
+        # An event that this database has not sent was sent by a copy of it, or before a restore.
         return Reply.DUPLICATE if attempted else Reply.FOREIGN
     if status == 400 and (code in TIME_CODES or TIME_WORD in message.lower()):
         return Reply.OUT_OF_TIME
     if status == 429:
+        # Stripe gives a reason only for its rate limits. A 429 without one is a lock, and fewer calls would not help.
         return Reply.LIMITED if reason else Reply.LOCKED
     return STATUSES.get(status, Reply.REFUSED if 400 <= status < 500 else Reply.FAILED)
 

@@ -61,6 +61,7 @@ def is_complete(span: Span, now: float, watermarks: Iterable[int | None]) -> boo
     """
     if now < span.end:
         return False
+    # An edge that is gone must not hold the export of all others for ever.
     return now >= span.end + LATE_SECONDS or all(mark is not None and mark >= span.end for mark in watermarks)
 
 
@@ -109,6 +110,7 @@ def cut_pieces(span: Span, segments: Sequence[MeteredSegment], waived: Sequence[
             pieces.append(Piece(part, segment, True))
         elif part.start > since:
             pieces.append(Piece(part, segment, False))
+        # Stripe begins to count within this part. Its row also has the usage before that.
         elif part.end >= since + MINUTE:
             earlier = _cut_span(Span(segment.span.start, part.start), waived)
             pieces.append(

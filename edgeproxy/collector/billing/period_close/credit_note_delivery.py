@@ -46,6 +46,7 @@ class CreditNoteDelivery:
         state, values, stripe_invoice = credit_notes.MADE, dict[str, object](), None
         try:
             stripe_note = await self._collection.create_credit_note(note, row)
+            # A credit note changes the amounts of its invoice.
             stripe_invoice = await self._collection.fetch_invoice(row)
             parts = credit_notes.parse_parts(stripe_note)._asdict()
             values = {"stripe_id": stripe_note["id"], "error": None, **parts}
@@ -57,6 +58,7 @@ class CreditNoteDelivery:
             state, values = credit_notes.REQUESTED, {"error": str(error), **compute_retry(note, now)}
             if error.outcome is CallOutcome.REFUSED:
                 state = credit_notes.REFUSED
+            # Stripe would repeat this answer for the Idempotency-Key, so the next try has another one.
             elif error.outcome in (CallOutcome.FAILED, CallOutcome.REUSED):
                 values["tries"] = note.tries + 1
         async with self._database.writing() as connection:

@@ -35,6 +35,7 @@ class DecidedInvoices:
             await self._void_unwritten(row)
             return
         stripe_invoice = await self._collection.void_invoice(row)
+        # It was paid at Stripe before the decision reached it. Stripe's state is decisive.
         if stripe_invoice is not None and stripe_invoice["status"] != "void":
             await self._tries.settle_invoice(
                 row, invoices.STATES_BY_STRIPE[stripe_invoice["status"]], error="it was settled before"
@@ -66,6 +67,7 @@ class DecidedInvoices:
     async def _mark_invoice(self, row: InvoiceRow, now: float) -> None:
         stripe_invoice = await self._collection.mark_invoice(row)
         async with self._database.writing() as connection:
+            # Stripe shows no payment outside of it, so the invoice was paid there before.
             if row.state == invoices.SETTLING and not stripe_invoice.get("amount_paid_off_stripe"):
                 await raise_once(connection, stripe_reports.build_paid_twice_alert(row, now))
             await stripe_reports.apply_stripe_invoice(connection, stripe_invoice)

@@ -22,6 +22,7 @@ class Bucket:
     def reserve_slot(self, now: float) -> float:
         """Take the next slot. Return the seconds until this call may be made."""
         self._recover(now)
+        # Slots that no call took are good for one second, which bounds a burst.
         self._free_at = max(self._free_at, now - 1.0) + 1.0 / self.rate
         return max(0.0, self._free_at - now)
 

@@ -199,6 +199,7 @@ class _Planner(NamedTuple):
         if plan_mapping.IMPORTED in (stripe_subscription.get("metadata") or {}):
             why = "somebody had it go on at Stripe: it is dropped here when its period ends"
             return recorded._replace(step=ImportStep.LEAVE, why=why)
+        # An earlier run may have ended between the record here and the change at Stripe: only the second step is left.
         return recorded._replace(step=ImportStep.FINISH)
 
     async def _find_conflict(self, connection: AsyncConnection, row: ImportedRow, name: str, now: float) -> str | None:

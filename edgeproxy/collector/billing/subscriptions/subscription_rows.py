@@ -122,6 +122,7 @@ async def transition(
         subscriptions.c.state == row.state,
         subscriptions.c.version == row.version,
     )
+    # The version finds a change that left the state as it was.
     statement = sa.update(subscriptions).where(*unchanged).values(state=state, version=row.version + 1, **values)
     if (await connection.execute(statement)).rowcount != 1:
         raise SubscriptionStateError(f"the subscription {row.id} has changed meanwhile")
@@ -158,6 +159,7 @@ async def _load_subscription(connection: AsyncConnection, row: SubscriptionRow) 
     subscriber = await get_subscriber(connection, row.customer)
     all_moves = await plan_versions.fetch_moves(connection)
     moves = list_next_moves(row.next_version or row.plan_version, subscriber.name, all_moves)
+    # A projected invoice may need the prices after the next price change.
     versions |= {move.after for move in moves}
     plans = await plan_versions.fetch_plans(connection, versions, subscriber.currency)
     loaded_segments = [

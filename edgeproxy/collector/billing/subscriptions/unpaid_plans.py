@@ -56,6 +56,7 @@ def decide_step(unpaid: UnpaidInvoices, settings: Unpaid, *, is_resting: bool = 
 async def fetch_unpaid(connection: AsyncConnection, customer: str) -> UnpaidInvoices:
     """Return the unpaid invoices of a customer, by id."""
     state = dunning_table.c.state
+    # An invoice without dunning is paid by hand, so no retry of it is to come.
     is_over = sa.case((sa.or_(state.is_(None), state == EXHAUSTED), 1), else_=0)
     joined = sa.outerjoin(invoices_table, dunning_table, dunning_table.c.invoice == invoices_table.c.id)
     statement = sa.select(sa.func.count(), sa.func.coalesce(sa.func.max(is_over), 0)).select_from(joined)

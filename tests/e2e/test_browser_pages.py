@@ -173,7 +173,7 @@ async def overflowing(page: Tab, where: str) -> list[str]:
 async def walk(
     browser: Chromium, site: str, visitor: Visitor | None, paths: list[str], other: Visitor | None = None
 ) -> list[str]:
-    """Load pages in each language and return their faults. The made-up language is that of `other`, if any."""
+    """Load pages in each language and return their faults. The made-up language is for `other`, if any."""
     faults: list[str] = []
     async with tab(browser, painted=False) as page:
         if visitor is not None:
@@ -482,7 +482,7 @@ def test_a_customer_turns_automatic_top_up_on_and_off_by_keyboard_alone(
             await page.goto(f"{stage.site}/account/credits?lang={language}")
             await reach(page, f"it.tagName === 'SUMMARY' && {text(say('Turn on'))}")
             await press(page, ENTER)
-            await reach(page, "it.name === 'below'")  # What is in a field is selected when it is reached.
+            await reach(page, "it.name === 'below'")  # The browser selects a field's text when the focus reaches it.
             await page.call("Input.insertText", text="7")
             await enter(page, f"it.tagName === 'BUTTON' && {text(say('Preview'))}")
             where = f"preview of automatic top-up at {width} px"

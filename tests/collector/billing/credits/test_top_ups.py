@@ -50,7 +50,7 @@ DAY = 86400
 
 
 class Faulty(Stripe):
-    """A client with faults: the outcomes of the next payments, and whether each is made all the same."""
+    """A client with faults: the outcomes of the next payments, and whether Stripe makes each payment nevertheless."""
 
     def __init__(self, url: str) -> None:
         super().__init__(StripeSettings(base=url), {"STRIPE_SECRET_KEY": KEY})

@@ -2,8 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,22 +93,14 @@ class Reloader:
     async def reload(self, file: Path) -> None:
         """Apply a file, and the secrets that it names, completely or not at all."""
         resources = self._service.resources
-        database, processor = resources.database, resources.processor
+        processor = resources.processor
         try:
             new = await run_in_thread("read the configuration", lambda: load_collector(file, os.environ))
             webhook_secrets, key = await run_in_thread("read Stripe's keys", lambda: self._read_stripe_secrets(new))
             publisher = self._publication.prepare(new.directory)
-            has_new_password = database.has_new_password(new.database)
-            with ExitStack() as refusal:
-                # A database may have a new password and a new authority. It must be reached to record the plans.
-                refusal.callback(self._use_connections, self._serving)
-                use_outgoing(new)
-                if has_new_password:
-                    await database.check_password(new.database)
-                self._use_connections(new)
-                async with self._listeners.changing(new.tls):
-                    await self._record(new)  # The last step: a recorded plan stays.
-                refusal.pop_all()
+            # A database may have a new password and a new authority. It must be reached to record the plans.
+            async with self._connecting(new) as has_new_password, self._listeners.changing(new.tls):
+                await self._record(new)  # The last step: a recorded plan stays.
         except (*REFUSALS, *CONNECTION_ERRORS) as error:
             self._metrics.config_ok.set(0)
             self._log.error("the configuration was refused; what served before serves on", why=str(error))
@@ -130,6 +122,24 @@ class Reloader:
         waiting = self._list_waiting(new)
         report = self._log.warning if waiting else self._log.info
         report("reloaded", sha256=new.sha256[:12], needs_restart=waiting)
+
+    @asynccontextmanager
+    async def _connecting(self, new: CollectorSettings) -> AsyncIterator[bool]:
+        """Use the trust, the proxy and the password of a new file, and take them back if the block fails.
+
+        The result is True if the password is new. Raises UnusableDatabaseError if it is of no use.
+        """
+        database = self._service.resources.database
+        has_new_password = database.has_new_password(new.database)
+        try:
+            use_outgoing(new)
+            if has_new_password:
+                await database.check_password(new.database)
+            self._use_connections(new)
+            yield has_new_password
+        except BaseException:
+            self._use_connections(self._serving)
+            raise
 
     def _use_connections(self, settings: CollectorSettings) -> None:
         """Use the trust and the proxy of these settings, and their password if nothing else of the database differs."""

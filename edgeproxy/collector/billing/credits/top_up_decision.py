@@ -35,7 +35,7 @@ class TopUp(NamedTuple):
 
 
 class Decision(NamedTuple):
-    """What follows from a balance: a purchase or none, the reason, and the next look at the balance."""
+    """The decision for a balance: a purchase or none, the reason, and the next look at the balance."""
 
     buys: bool
     reason: Literal["off", "pending", "waiting", "not_sold", "enough", "month_spent", "below"]
@@ -58,7 +58,7 @@ def get_spent(top_up: TopUp, now: int) -> int:
 
 
 def decide_purchase(top_up: TopUp, available: int, now: int, bounds: tuple[int, int] | None) -> Decision:
-    """Decide whether a purchase begins. `bounds` are those of one purchase; None: the customer cannot buy now."""
+    """Decide whether a purchase begins. `bounds` limit one purchase; None: the customer cannot buy now."""
     if top_up.state != ON:
         return Decision(False, "off")
     if top_up.purchase is not None:

@@ -30,9 +30,9 @@ PAGE = 500
 PAUSE_SECONDS = 60
 """Seconds until a failed step is repeated."""
 PROCESSING_SECONDS = 600
-"""Seconds until a payment that takes days, such as a debit, is looked at again."""
+"""Seconds until the next check of a payment that takes days, for example a debit."""
 UNKNOWN = frozenset({CallOutcome.FAILED, CallOutcome.REUSED})
-"""Outcomes that Stripe repeats for the same Idempotency-Key."""
+"""Outcomes that Stripe repeats for an unchanged Idempotency-Key."""
 NO_PAGE = {"enabled": True, "allow_redirects": "never"}
 """Payment methods that need a page are not used, as there is no customer to see it."""
 NO_METHOD = "there is no saved payment method"
@@ -177,7 +177,7 @@ class TopUpPurchases:
 def find_bounds(billing: Billing, buyer: Buyer) -> tuple[int, int] | None:
     """Return the smallest and the largest purchase of a customer in millicredits, or None if it cannot buy now.
 
-    Stripe computes the tax of checkouts and invoices alone, so credits are not topped up where it computes the tax.
+    Stripe computes the tax of checkouts and invoices alone, so credits are not topped up while Stripe computes the tax.
     """
     terms = billing.credits
     if terms is None or not billing.purchase or billing.tax.stripe_tax or not buyer.may_buy:

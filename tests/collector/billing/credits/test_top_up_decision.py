@@ -70,9 +70,9 @@ def test_third_declined_payment_turns_it_off() -> None:
 STEPS = st.lists(
     st.tuples(
         st.sampled_from(("paid", "paid", "paid", "declined", "dropped", "left")),
-        st.integers(0, 80),  # What was used.
+        st.integers(0, 80),  # The usage.
         st.integers(-3600, 12 * 86400),  # Seconds that pass.
-        st.sampled_from((None, None, None, OFF, ON)),  # What a person does.
+        st.sampled_from((None, None, None, OFF, ON)),  # The action of a person.
     ),
     max_size=60,
 )

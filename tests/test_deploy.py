@@ -341,7 +341,7 @@ def collector_environ(service: dict[str, Any]) -> dict[str, str]:
     return {**service["environment"], "PLANS": str(ROOT / "config" / "plans.yaml")}
 
 
-def test_compose_charges_nobody() -> None:
+def test_compose_file_has_billing_off() -> None:
     environ = collector_environ(services()["collector"])
     assert load_collector(ROOT / "config" / "collector.yaml", environ).billing.mode == "off"
     assert not [name for name in environ if name.startswith("STRIPE_")]

@@ -71,7 +71,7 @@ def list_lost_places(row: str) -> list[str]:
     return lost if links or codes else ["none"]
 
 
-def test_each_row_of_what_was_asked_for_has_places_that_exist_in_the_product() -> None:
+def test_each_requirement_row_names_existing_places() -> None:
     lines = ASKED.read_text().splitlines()
     rows = [line for line in lines if line.startswith("| ") and not line.startswith("| asked ")]
     assert {row: lost for row in rows if (lost := list_lost_places(row))} == {}

@@ -50,7 +50,7 @@ def test_the_image_is_small(tmp_path: Path) -> None:
     assert size <= COMPRESSED_BYTES_MAX
 
 
-def test_it_says_what_it_is_for_and_all_that_is_compiled_is_for_that(images: dict[str, Image]) -> None:
+def test_image_architecture_matches_its_compiled_libraries(images: dict[str, Image]) -> None:
     described = json.loads(run("buildah", "inspect", "--type", "image", f"{REGISTRY}/edgeproxy"))
     assert described["OCIv1"]["architecture"] == ARCHITECTURE
     libraries = list(Path(images["edgeproxy"].root).glob("opt/edgeproxy/**/*.so*"))
@@ -58,7 +58,7 @@ def test_it_says_what_it_is_for_and_all_that_is_compiled_is_for_that(images: dic
     assert machines == {MACHINES[ARCHITECTURE]}
 
 
-def test_it_has_no_compiler_no_pip_and_nothing_of_the_machine_that_built_it(images: dict[str, Image]) -> None:
+def test_image_has_no_compiler_no_pip_and_no_build_host_files(images: dict[str, Image]) -> None:
     root = Path(images["edgeproxy"].root)
     assert not [name for name in ("gcc", "cc", "curl") if (root / "usr/bin" / name).exists()]
     assert not list((root / "opt/edgeproxy").glob("lib/python*/site-packages/pip"))
@@ -101,7 +101,7 @@ def test_its_provenance_names_the_image_its_base_and_its_layers(images: dict[str
         assert file["digest"] == {"sha256": hashlib.sha256(content).hexdigest()}
 
 
-def test_it_runs_the_compiled_build_and_has_the_sources_beside_it(compose: Compose) -> None:
+def test_image_runs_the_compiled_build_beside_its_sources(compose: Compose) -> None:
     assert compose.run("edge", "--version").strip().endswith("(compiled)")
     modules = (ROOT / "edgeproxy" / "compiled.txt").read_text().split()
     (packages,) = Path(compose.images["edgeproxy"].root).glob("opt/edgeproxy/lib/python*/site-packages")

@@ -92,9 +92,7 @@ def test_a_host_s_backup_is_restored_and_verified_and_an_altered_one_is_a_failur
     assert after["period_seconds"] > 0
 
 
-def test_full_copies_are_encrypted_for_who_is_elsewhere_and_restored_by_its_identity(
-    host: Host, tmp_path: Path
-) -> None:
+def test_full_copies_are_encrypted_for_a_recipient_and_restored_by_its_identity(host: Host, tmp_path: Path) -> None:
     if shutil.which("age") is None:
         pytest.skip("there is no age on this machine")
     keygen = subprocess.run(["age-keygen"], capture_output=True, text=True, check=True).stdout
@@ -142,7 +140,7 @@ def test_accounting_writes_each_missing_day_once_and_usage_becomes_parquet(host:
     assert done.returncode == 0, done.stderr
 
 
-def test_what_cannot_be_done_says_so_and_never_succeeded(host: Host) -> None:
+def test_failed_backup_job_states_its_reason_and_records_no_success(host: Host) -> None:
     host.environ.pop("FULL_TO")
     done = host.run("full")
     assert (done.returncode, "set FULL_TO" in done.stderr) == (1, True)

@@ -38,7 +38,7 @@ def environment(manifests: dict[tuple[str, str], dict[str, Any]]) -> dict[str, s
     return {each["name"]: each["value"] for each in container["env"] if "value" in each}
 
 
-def test_the_bases_are_what_the_chart_renders_now(tmp_path: Path) -> None:
+def test_kustomize_bases_match_the_rendered_chart(tmp_path: Path) -> None:
     homes = {name: str(tmp_path) for name in ("HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME")}
     subprocess.run([FOLDER / "render", tmp_path / "base"], check=True, env={**os.environ, **homes, "HELM": HELM})
     for base in ("edges", "collector"):
@@ -70,7 +70,7 @@ def test_an_overlay_builds_to_valid_manifests_of_its_region(tmp_path: Path, over
 
 
 @kubectl
-def test_one_region_has_the_collector_and_it_knows_the_token_of_each() -> None:
+def test_collector_of_one_region_knows_the_token_of_each_region() -> None:
     regions = {overlay: build(overlay) for overlay in OVERLAYS}
     (home,) = [name for name, manifests in regions.items() if ("Deployment", "edges-collector") in manifests]
     (port,) = regions[home]["Service", "edges-collector"]["spec"]["ports"]

@@ -79,7 +79,7 @@ def test_regions_get_one_digest_in_order_despite_errors_within_the_objective(
     ("region", "released", "fault"),
     [("us-east", 3, "is not ready"), ("ap-southeast", 4, "has errors"), ("us-east", 3, "another has errors")],
 )
-def test_one_bad_region_rolls_back_all(regions: Regions, region: str, released: int, fault: str) -> None:
+def test_bad_region_rolls_back_all_regions(regions: Regions, region: str, released: int, fault: str) -> None:
     host = REGIONS[region][0]
     if fault == "is not ready":
         regions.serves = lambda name, starts: (name, starts[-1]) != (host, NEW)

@@ -55,7 +55,7 @@ def names_in(value: Any) -> Iterator[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_each_reference_is_to_what_is_there_and_each_variable_is_used(name: str) -> None:
+def test_terraform_references_exist_and_variables_are_used(name: str) -> None:
     module = read(name)
     there = {
         "var": set(module.get("variable", {})),
@@ -78,7 +78,7 @@ def test_each_reference_is_to_what_is_there_and_each_variable_is_used(name: str)
     assert all({"description", "type"} <= body.keys() for body in module.get("variable", {}).values())
 
 
-def test_the_example_gives_modules_what_they_ask_for_and_takes_what_they_tell() -> None:
+def test_terraform_example_matches_module_variables_and_outputs() -> None:
     example = read("example")
     for label, body in example["module"].items():
         module = read(body["source"].strip('"').removeprefix("../"))
@@ -134,6 +134,6 @@ def test_terraform_reads_and_formats_them_so() -> None:
 
 
 @pytest.mark.parametrize("file", ["region/region.tf", "storage/storage_replication.tf", "example/main.tf"])
-def test_what_was_never_applied_says_so(file: str) -> None:
+def test_unapplied_terraform_module_states_so(file: str) -> None:
     head = (ROOT / "deploy" / "terraform" / file).read_text().partition("\n\n")[0]
     assert "It was never applied" in head

@@ -64,7 +64,7 @@ def test_every_action_is_pinned_to_a_commit_with_its_version() -> None:
     assert all(len(versions) == 1 for versions in commits.values()), commits
 
 
-def test_workflows_run_what_is_there() -> None:
+def test_workflows_run_existing_scripts() -> None:
     run = [line for workflow in WORKFLOWS for line in workflow.read_text().splitlines() if "./" in line]
     named = {name for line in run for name in re.findall(r"\./((?:scripts|deploy)/\w+)", line)}
     assert named == {

@@ -14,7 +14,7 @@ def test_an_address_without_a_port() -> None:
     assert parse_ip("") is None
 
 
-def test_ipv4_is_counted_by_address_in_whatever_clothes() -> None:
+def test_ipv4_mapped_address_counts_as_its_ipv4_address() -> None:
     assert subject_of("192.0.2.1") == b"\xc0\x00\x02\x01"
     assert subject_of("::ffff:192.0.2.1") == subject_of("192.0.2.1")
     assert subject_of("192.0.2.2") != subject_of("192.0.2.1")

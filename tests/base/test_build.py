@@ -19,7 +19,7 @@ def folder(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_pure_finds_the_source_beside_what_is_compiled(folder: str) -> None:
+def test_source_finder_prefers_source_to_a_compiled_module(folder: str) -> None:
     spec = SourceFinder.find_spec(SAMPLE, [folder])
     assert spec is not None
     assert spec.origin == f"{folder}/window.py"
@@ -31,7 +31,7 @@ def test_pure_leaves_other_packages_alone(folder: str) -> None:
     assert SourceFinder.find_spec("edgeproxy", None) is None
 
 
-def test_what_is_compiled_is_told(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_build_description_names_a_compiled_module(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = FileFinder(folder, (ExtensionFileLoader, EXTENSION_SUFFIXES)).find_spec(SAMPLE)
     monkeypatch.setattr(build, "find_spec", lambda name: found)
     assert describe_build() == COMPILED

@@ -132,7 +132,7 @@ def test_a_month_from_a_day_on_ends_on_that_day_or_on_the_last_one() -> None:
         assert period_of(edge(at), f"month@{anchor}", zone) == Period(number, edge(since), edge(until))
 
 
-def test_what_is_counted_for_ever_has_one_period_and_is_kept_for_more_than_a_year() -> None:
+def test_unlimited_quota_has_one_period_of_over_a_year() -> None:
     now = edge("2027-01-31T12:00")
     period = period_of(now, "ever@3", ZoneInfo("UTC"))
     assert (period.number, period.since) == (1, 0.0)

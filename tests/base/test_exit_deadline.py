@@ -44,7 +44,7 @@ event_loop.run(main())
 
 
 @pytest.mark.parametrize("hanging", ["thread", "task", "loop", "log"])
-def test_process_ends_in_time_whatever_hangs(hanging: str) -> None:
+def test_exit_deadline_ends_a_hanging_process(hanging: str) -> None:
     read, write = os.pipe()
     command = [sys.executable, "-c", PROGRAM, hanging]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=write) as process:

@@ -68,7 +68,7 @@ logger.info("nothing of it", disk_total=5, risk_of="task_7")
 """
 
 
-def test_keys_of_stripe_and_secrets_of_webhooks_are_in_no_line_whoever_writes_it() -> None:
+def test_log_redacts_stripe_keys_and_webhook_secrets_of_every_logger() -> None:
     done = subprocess.run([sys.executable, "-c", SAYS, *KEYS], capture_output=True, text=True, check=True)
     for key in KEYS:
         assert key.partition("_")[2] not in done.stderr

@@ -20,7 +20,7 @@ def count(cache: LRUCache[int, int]) -> int:
 
 
 @given(OPERATIONS)
-def test_it_has_what_was_stored_last_and_never_more_than_its_capacity(operations: list[tuple[str, int]]) -> None:
+def test_lru_cache_returns_the_last_value_within_its_capacity(operations: list[tuple[str, int]]) -> None:
     cache: LRUCache[int, int] = LRUCache(CAPACITY)
     last: dict[int, int] = {}
     for number, (operation, key) in enumerate(operations, start=1):
@@ -41,7 +41,7 @@ def test_it_has_what_was_stored_last_and_never_more_than_its_capacity(operations
 
 
 @given(st.lists(st.integers(100, 130), max_size=200), st.integers(0, CAPACITY // 2 - 1))
-def test_whoever_is_used_once_in_half_of_the_capacity_stays(others: list[int], regular: int) -> None:
+def test_lru_cache_keeps_an_entry_used_once_in_half_its_capacity(others: list[int], regular: int) -> None:
     cache: LRUCache[int, int] = LRUCache(CAPACITY)
     cache.admit(regular, 1)
     for start in range(0, len(others), CAPACITY // 2):

@@ -11,7 +11,7 @@ from edgeproxy.base.tasks import Tasks, run_in_thread
 from loadtest.testbed.waiting import turned
 
 
-def test_what_work_returns_or_raises_is_heard() -> None:
+def test_run_in_thread_passes_on_the_result_or_error() -> None:
     async def scene() -> None:
         assert await run_in_thread("right", lambda: 42) == 42
         with pytest.raises(ZeroDivisionError):
@@ -20,7 +20,7 @@ def test_what_work_returns_or_raises_is_heard() -> None:
     uvloop.run(scene())
 
 
-def test_who_waits_no_more_hears_nothing_and_the_end_waits_for_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_canceled_thread_work_is_dropped_and_loop_end_does_not_wait(caplog: pytest.LogCaptureFixture) -> None:
     gate, passed = threading.Event(), threading.Event()
 
     def slow() -> None:
@@ -45,7 +45,7 @@ def test_who_waits_no_more_hears_nothing_and_the_end_waits_for_nothing(caplog: p
     assert not caplog.records
 
 
-def test_who_takes_its_end_for_another_failure_is_ended_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_task_that_mistakes_cancellation_for_a_failure_is_canceled_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tasks, "AGAIN_SECONDS", 0.01)
 
     async def job() -> None:

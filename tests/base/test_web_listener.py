@@ -89,7 +89,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @pytest.mark.parametrize("bounds", [Bounds(10, 20), Bounds(100, 10)])
-def test_who_is_silent_gives_way_to_who_asks(bounds: Bounds) -> None:
+def test_web_listener_closes_silent_connections_for_new_requests(bounds: Bounds) -> None:
     async def scene(stage: Scene) -> None:
         silent = [stage.silent(sends=b"GET / HTTP/1.1\r\n") for _ in range(30)]
         assert await stage.answer() == f"{HOST} at {HOST}"

@@ -33,7 +33,7 @@ def test_own_time_is_read_to_within_a_scheduler_tick() -> None:
     assert cpu.of_process(own).ran / 1e9 - read == pytest.approx(0.1, abs=0.05)
 
 
-def test_what_ran_is_shared_between_the_kernel_and_the_rest() -> None:
+def test_cpu_usage_splits_system_and_user_time() -> None:
     own, before = os.getpid(), cpu.of_process(os.getpid())
     began = os.times()
     with open("/dev/zero", "rb", buffering=0) as zeros:

@@ -18,7 +18,7 @@ def latency(round_: int, *, waited: float = 0.0, late: float = 0.1) -> Latency:
     return Latency(round_, "own", 20_000.0, 0.6, waited, direct, {"p50": 0.17, "p99": 0.7, "late": late}, 40_000)
 
 
-def test_added_is_what_the_proxy_takes_beyond_direct() -> None:
+def test_added_latency_is_proxied_minus_direct_latency() -> None:
     assert round(latency(1).added("p50"), 6) == 0.1
 
 
@@ -41,7 +41,7 @@ def test_a_peer_is_held_against_the_reference_in_the_same_round() -> None:
     assert against(own, "own", "other", "p50") is None
 
 
-def test_a_turn_says_what_share_of_its_core_the_peer_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slice_records_the_core_share_of_the_peer(monkeypatch: pytest.MonkeyPatch) -> None:
     """This process is the load and the peer: it is busy for all of the time that it says it took."""
 
     def pace(*_: object) -> Pace:

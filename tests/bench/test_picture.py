@@ -17,7 +17,7 @@ def found() -> list[Outcome]:
     return outcomes()
 
 
-def test_the_picture_is_what_the_algorithms_do(found: list[Outcome]) -> None:
+def test_committed_picture_matches_the_algorithms(found: list[Outcome]) -> None:
     assert PICTURE.read_text() == drawing(found), AGAIN
 
 
@@ -30,7 +30,7 @@ def test_every_algorithm_is_in_it() -> None:
 
 
 @pytest.mark.parametrize("name", [plan.name for plan in PLANS])
-def test_what_is_drawn_is_within_what_the_page_promises(found: list[Outcome], name: str) -> None:
+def test_drawn_admissions_stay_within_the_documented_bounds(found: list[Outcome], name: str) -> None:
     """With one worker: the window by any minute, the bucket by any pair of moments."""
     (outcome,) = [outcome for outcome in found if outcome.plan.name == name]
     times = outcome.admitted

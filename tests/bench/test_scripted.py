@@ -35,7 +35,7 @@ def test_many_customers_and_workers_take_part(scenario: str, options: tuple[str,
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_crowd_asks_for_what_its_name_says() -> None:
+def test_crowd_name_sets_keys_routes_and_paths() -> None:
     crowd = parse_crowd("many-300-zipf-routes100-new")
     assert crowd == Crowd(300, 100, is_zipf=True, has_new_paths=True)
     asked = crowd.ask(2000)
@@ -46,7 +46,7 @@ def test_a_crowd_asks_for_what_its_name_says() -> None:
     assert parse_crowd("many-0") is parse_crowd("small") is None
 
 
-def test_who_asks_first_has_not_asked_before() -> None:
+def test_first_request_crowd_uses_keys_absent_from_warm_up() -> None:
     crowd = parse_crowd("many-1000-first")
     assert crowd is not None
     assert not set(crowd.ask(700)) & set(crowd.warm_up())

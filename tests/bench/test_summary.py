@@ -36,7 +36,7 @@ def test_wrong_slices_do_not_count() -> None:
     assert (cost.best, cost.slices) == (10.0, 1)
 
 
-def test_a_proportion_compares_what_the_same_round_measured() -> None:
+def test_proportion_compares_slices_of_the_same_round() -> None:
     slices = [slice_of(1, "own", 9.0, "429"), slice_of(1, "own", 18.0), slice_of(2, "own", 99.0, "429")]
     assert proportion(slices, ("own", "429"), ("own", "small")) == 0.5
     assert proportion(slices, ("own", "64k"), ("own", "small")) is None

@@ -367,7 +367,7 @@ def test_customers_name_converts_token_subjects_both_ways() -> None:
         assert run("customers", "name", *wrong).exit_code == 2
 
 
-def test_billing_rate_shows_what_usage_costs() -> None:
+def test_billing_rate_prints_the_price_of_usage() -> None:
     plans = ("-c", "config/plans.yaml")
     shown = run("billing", "rate", "standard@1", "llm_tokens=1234567", "seats=27", *plans).stdout.splitlines()
     assert [line.split()[-1] for line in shown] == ["$99.00", "$0.00", "$2.35", "$0.00", "$10.00", "$111.35"]

@@ -30,7 +30,7 @@ def find_operation(call: EndpointCall, document: dict[str, Any]) -> dict[str, An
 
 
 @pytest.mark.parametrize("words", sorted(COMMANDS))
-def test_command_sends_only_what_its_endpoint_has(words: str, document: dict[str, Any]) -> None:
+def test_command_sends_only_parameters_of_its_endpoint(words: str, document: dict[str, Any]) -> None:
     call = COMMANDS[words]
     operation = find_operation(call, document)
     query = {each["name"] for each in operation["parameters"] if each["in"] == "query"}

@@ -43,7 +43,7 @@ def allowance(loaded, tier, own=""):
     return compute_allowance(settings.tiers[tier], settings.customers["acme"])
 
 
-def test_a_customer_without_anything_of_their_own_has_what_the_tier_says(loaded):
+def test_customer_without_own_terms_has_the_allowance_of_its_tier(loaded):
     result = allowance(loaded, "pro")
     assert [limit.count for limit in result.limits] == [600]
     assert result == Allowance(result.limits, ConcurrencyLimit(max=10), (MONTHLY,), CREDITS, None, 3, "Call us")
@@ -90,7 +90,7 @@ def test_the_tier_of_those_without_a_key_is_one_that_can_be_defined(loaded):
     assert ANONYMOUS in loaded(f"tiers: {{{ANONYMOUS}: {{limits: [{{rate: 1/s}}]}}}}\n").tiers
 
 
-def test_it_is_reported_what_an_allowance_rests_on_and_is_not_there(loaded):
+def test_missing_tier_or_meter_of_an_allowance_is_reported(loaded):
     quotas = ", quotas: [{meter: requests, per: day, included: 1}, {meter: requests, per: month, included: 1}]"
     settings = loaded(TIERS + f"  acme: {{tier: pro{quotas}}}\n")
     acme = settings.customers["acme"]
@@ -116,7 +116,7 @@ def test_a_key_has_its_own_limits_beside_those_of_the_customer(loaded):
     ]  # fmt: skip
 
 
-def test_a_key_has_its_budget_and_one_of_money_holds_nobody_while_no_one_is_charged(loaded):
+def test_money_budget_of_a_key_is_ignored_while_charging_is_off(loaded):
     tier = loaded(TIERS.removesuffix("customers:\n")).tiers["free"]
     whole, id_ = compute_allowance(tier, Customer(tier="free")), "01a21442-3786-74a0-ad96-a8a6b562d604"
     money, units = (
@@ -146,7 +146,7 @@ COST = "meters: {cost: {count: response_header, header: X-Cost}, requests: {coun
         ("{}", [], []),
     ],
 )
-def test_caps_are_a_limit_and_a_quota_of_what_is_spent(loaded, caps, limits, quotas):
+def test_spending_caps_become_limits_and_quotas(loaded, caps, limits, quotas):
     settings = loaded(COST + TIERS + f"  acme: {{tier: pro, caps: {caps}}}\n")
     whole = compute_allowance(settings.tiers["pro"], settings.customers["acme"])
     held = apply_caps(whole, settings.meters)

@@ -68,7 +68,7 @@ def test_the_common_name_counts_where_there_are_no_others(authority):
     assert read_certificate(*authority.issue()).names == ()
 
 
-def test_what_is_odd_beside_the_names_refuses_no_certificate(authority):
+def test_certificate_with_an_odd_extension_is_accepted(authority):
     odd = x509.UnrecognizedExtension(x509.AuthorityInformationAccess.oid, b"\x04\x03abc")
     facts = read_certificate(*authority.issue(names_as=odd, days=30))
     assert facts.names == ()
@@ -80,7 +80,7 @@ def test_the_first_certificate_of_a_chain_is_the_one_that_counts(authority, pair
     assert read_certificate(*pair).names == ("api.example.com",)
 
 
-def test_one_file_may_hold_the_key_and_the_certificate(pair):
+def test_certificate_and_key_load_from_one_file(pair):
     both = Path("both.pem")
     both.write_bytes(pair.key.read_bytes() + pair.cert.read_bytes())
     assert read_certificate(both, both).names == ("api.example.com",)
@@ -273,7 +273,7 @@ def test_a_listener_that_stands_alone_is_looked_at_too(problems):
     assert [line.split(": ")[1] for line in reported] == ["listen.tls.cert", "listen.tls.key"]
 
 
-def test_what_has_another_shape_is_left_to_others(problems):
+def test_certificate_check_ignores_malformed_tls_settings(problems):
     for tls in ("x", "[]", "{cert: [a], key: {}}", "{cert: a, certificates: [x]}", "{cert: '', key: ''}"):
         reported = problems(LEAST + f"listen: [{{address: 127.0.0.1:8443, tls: {tls}}}]\n")
         assert reported
@@ -281,7 +281,7 @@ def test_what_has_another_shape_is_left_to_others(problems):
     assert problems("upstreams: x\nroutes: []\nlisten: [x]\n")
 
 
-def test_files_need_not_be_there_for_those_who_do_not_serve(folder):
+def test_load_without_files_ignores_missing_certificates(folder):
     Path("edge.yaml").write_text(LEAST + LISTENER)
     with pytest.raises(ConfigError):
         edge_load.load_edge(Path("edge.yaml"), {})
@@ -289,7 +289,7 @@ def test_files_need_not_be_there_for_those_who_do_not_serve(folder):
     assert settings.listen[0].tls is not None
 
 
-def test_each_file_is_named_once_whoever_uses_it(folder):
+def test_certificate_list_names_each_file_once(folder):
     tls = "tls: {cert: a.pem, key: a.key, client_ca: ca.pem}"
     more = "tls: {cert: a.pem, key: a.key, certificates: [{cert: b.pem, key: b.key}], client_ca: ca.pem}"
     listeners = f"[{{address: 127.0.0.1:8443, {tls}}}, {{address: 127.0.0.1:8444, {more}}}, 127.0.0.1:80]"

@@ -93,7 +93,7 @@ def test_the_least_configuration_has_no_problem(problems):
     assert problems(LEAST) == []
 
 
-def test_an_empty_file_lacks_what_an_edge_needs(problems):
+def test_empty_edge_file_lacks_upstreams_and_routes(problems):
     assert problems("") == [
         "edge.yaml:1: upstreams: is missing, write upstreams: {api: {endpoints: [http://127.0.0.1:9001]}}",
         "edge.yaml:1: routes: is missing, write routes: [{path: /*, upstream: api}]",
@@ -283,7 +283,7 @@ def test_a_field_that_services_believe_of_proxies_may_be_named(problems, text):
         ("regions: {alow: [eu-west]}", "regions.alow: unknown field, did you mean allow?"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_with_what_a_customer_has_of_their_own(problems, own, problem):
+def test_invalid_customer_override_is_reported(problems, own, problem):
     assert problems(LEAST + f"tiers: {{t: {{}}}}\ncustomers:\n  acme: {{tier: t, {own}}}\n") == [
         f"edge.yaml:5: customers.acme.{problem}"
     ]
@@ -400,7 +400,7 @@ def test_a_section_that_is_no_section_hides_nothing_else(problems):
     ]  # fmt: skip
 
 
-def test_neither_keys_nor_passwords_are_shown(problems):
+def test_problems_hide_keys_and_passwords(problems):
     result = problems(
         "hub: postgres://me:secret@host\nkeys: [{sha256: ek_live_secret, customer: a}]\n"
         "upstreams: {api: {endpoints: ['http://me:secret@host']}}\nroutes: [{path: /, upstream: api}]\n"

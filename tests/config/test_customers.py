@@ -57,14 +57,14 @@ keys:
     return settings, restore_settings(dump_settings(settings))[1]
 
 
-def test_none_of_them_is_anything_that_the_garbage_collector_goes_through(loaded):
+def test_directory_values_are_untracked_by_the_garbage_collector(loaded):
     _, people = people_of(loaded)
     gc.collect()
     assert not any(gc.is_tracked(value) for known in vars(people).values() for value in known.values())
     assert not any(gc.is_tracked(known) for known in vars(people).values())
 
 
-def test_it_is_known_who_is_there(loaded):
+def test_directory_knows_its_customers(loaded):
     _, people = people_of(loaded)
     assert [people.has_customer(name) for name in ("plain", KEYS[0], KEYS[1], "nobody")] == [True, True, False, False]
 
@@ -84,7 +84,7 @@ def test_a_line_of_the_directory_says_all_of_a_customer(loaded):
         assert keys == [DirectoryKey.model_construct(**dict(key)) for key in settings.keys if key.customer == name]
 
 
-def test_what_is_reported_alike_has_the_same_bytes(loaded):
+def test_equal_customers_render_to_equal_bytes(loaded):
     reported = "tiers: {t: {}}\ncustomers: {c: %s}\nkeys: [{sha256: %s, customer: c, scopes: %s}]\n"
     one = render_lines(loaded(reported % ("{tier: t, priority: 3}", KEYS[0], "[b, a, c]")))
     other = render_lines(loaded(reported % ("{priority: 3, tier: t}", KEYS[0].upper(), "[c, b, a]")))
@@ -117,7 +117,7 @@ def test_a_line_may_say_that_a_customer_is_gone():
     assert parse_line(render_removal("c")) == Document("c", "", None, {})
 
 
-def test_what_this_version_does_not_understand_is_an_error():
+def test_directory_parser_refuses_unknown_fields():
     with pytest.raises(ValueError, match="later"):
         parse_customer('{"tier": "t", "later": 1}', 0.0)
     with pytest.raises(ValueError, match="later"):

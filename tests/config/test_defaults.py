@@ -42,7 +42,7 @@ def test_limits_of_a_route_are_called_after_its_name_or_its_path(loaded, route, 
 
 
 @pytest.mark.parametrize("route", ["path: '1', name: [x]", "name: '-', path: /", "upstream: u"])
-def test_what_a_route_is_called_wrongly_is_complained_of_once(problems, route):
+def test_invalid_route_name_is_reported_once(problems, route):
     upstreams = "upstreams: {u: {endpoints: ['http://a']}}\n"
     rest = "" if "upstream" in route else ", upstream: u"
     plain, limited = (

@@ -28,7 +28,7 @@ def test_invalid_dimensions_are_no_dimensions(reported: object) -> None:
     assert not is_dimensions(reported)
 
 
-def test_their_text_is_the_same_whatever_their_order() -> None:
+def test_dimensions_format_alike_in_any_order() -> None:
     one, other = {"model": "m/1:x", "agent": "~other"}, {"agent": "~other", "model": "m/1:x"}
     assert is_dimensions(one)
     assert format_dimensions(one) == format_dimensions(other) == '{"agent":"~other","model":"m/1:x"}'
@@ -47,7 +47,7 @@ def test_their_text_is_the_same_whatever_their_order() -> None:
         ("model", False),
     ],
 )
-def test_only_what_is_written_so_is_the_text_of_some(text: str, is_one: bool) -> None:
+def test_only_canonical_text_is_formatted_dimensions(text: str, is_one: bool) -> None:
     assert is_formatted(text) is is_one
 
 
@@ -81,12 +81,12 @@ EDGES = "meters: {tokens: {count: requests, "
         (EDGES + "pass: true}}", "meters.tokens.pass", "is of what upstreams report"),
     ],
 )
-def test_what_cannot_be_is_reported(problems, meters: str, path: str, what: str) -> None:
+def test_invalid_dimensions_are_reported(problems, meters: str, path: str, what: str) -> None:
     result = problems(f"{meters}\n{LEAST}")
     assert any(path in str(one) and what in str(one) for one in result), result
 
 
-def test_what_can_be(problems) -> None:
+def test_valid_dimensions_pass(problems) -> None:
     whole = "dimensions: {model: {header: X-M, values: 5}}"
     meters = (
         f"{{a: {{count: requests, pass: true, {whole}}}, b: {{count: events, aggregate: max, dimensions: {{m: 1}}}}}}"

@@ -47,7 +47,7 @@ def test_variables_are_replaced_once(written, meant):
         ),
     ],
 )
-def test_what_cannot_be_followed_is_refused_with_the_reason(written, what, hint):
+def test_unresolvable_variable_is_refused_with_the_reason(written, what, hint):
     with pytest.raises(UnresolvedVariableError) as caught:
         resolve_variables(written, ENVIRON)
     assert (caught.value.what, caught.value.hint) == (what, hint)

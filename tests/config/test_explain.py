@@ -89,7 +89,7 @@ def list_parts(part):
     return [inner for child in part.__subclasses__() for inner in (child, *list_parts(child))]
 
 
-def test_what_every_field_that_must_be_there_looks_like_is_known():
+def test_each_required_field_has_an_example():
     needed = {
         name.removesuffix("_")
         for part in list_parts(Part)

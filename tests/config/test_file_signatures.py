@@ -35,7 +35,7 @@ def test_a_signature_changes_with_a_write_replacement_removal_or_link(tmp_path: 
     assert seen[3] == seen[0], "the very same file"
 
 
-def test_loading_tells_every_file_as_it_was_then_whatever_comes_of_it(folder: Path) -> None:
+def test_failed_load_returns_the_signature_of_each_file(folder: Path) -> None:
     Path("edge.yaml").write_text(f"include: [a.yaml, gone.yaml]\n{LEAST}")
     Path("a.yaml").write_text("tiers: {t: {}}\n")
     loaded = try_load_edge(Path("edge.yaml"), {})
@@ -53,7 +53,7 @@ def test_loading_tells_every_file_as_it_was_then_whatever_comes_of_it(folder: Pa
 
 
 @pytest.mark.parametrize(("more", "requested"), [("", 1), ("drain: 5\n", 0)])
-def test_what_else_is_wrong_is_looked_for_where_nothing_is(folder: Path, more: str, requested: int) -> None:
+def test_further_checks_run_only_on_a_valid_file(folder: Path, more: str, requested: int) -> None:
     Path("edge.yaml").write_text(f"{LEAST}access_log: log\n{more}")
     result = []
 

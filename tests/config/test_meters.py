@@ -8,7 +8,7 @@ from edgeproxy.config.edge.response_usage import FORMATS, FormatName, ResponseUs
 from edgeproxy.config.meters import MEASURES, PARTS, CountName, Dimension, compute_request_amount, is_by_key
 
 
-def test_whatever_may_be_written_is_in_the_table() -> None:
+def test_each_count_name_has_a_measure() -> None:
     assert set(get_args(CountName)) == MEASURES.keys()
 
 
@@ -49,7 +49,7 @@ ROUTE = "routes: [{path: /v1/*, upstream: api, response_usage: openai}]\nupstrea
         ("{count: input_tokens, when: admitted, dimensions: {model: 5}}", ".dimensions", "are known with the answer"),
     ],
 )
-def test_what_is_wrong_with_meters_of_bodies(problems, meter, path, what):
+def test_invalid_body_meter_is_reported(problems, meter, path, what):
     (problem,) = problems(f"region: test\n{ROUTE}meters: {{m: {meter}, out: {{count: output_tokens}}}}\n")
     assert problem.partition(": ")[2].startswith(f"meters.m{path}: ")
     assert what in problem
@@ -66,7 +66,7 @@ def test_what_is_wrong_with_meters_of_bodies(problems, meter, path, what):
         (f"{{count: events, label: {'x' * 61}}}", ".label", "has 61 characters"),
     ],
 )
-def test_what_is_wrong_with_how_a_meter_is_written(problems, meter, path, what):
+def test_misspelled_meter_is_reported(problems, meter, path, what):
     (problem,) = problems(f"region: test\n{ROUTE}meters: {{m: {meter}, out: {{count: output_tokens}}}}\n")
     assert problem.partition(": ")[2].startswith(f"meters.m{path}: ")
     assert what in problem
@@ -102,7 +102,7 @@ def test_a_route_says_in_which_format_its_answers_state_usage(problems, format_)
         (ROUTE.replace("upstream: api", "respond: {status: 200}") + COUNTED, "response_usage", "is of what upstreams"),
     ],
 )
-def test_what_is_wrong_with_routes_that_read_usage(problems, text, path, what):
+def test_invalid_usage_route_is_reported(problems, text, path, what):
     (problem,) = problems(f"region: test\n{text}")
     assert f"routes.0.{path}: " in problem
     assert what in problem

@@ -24,7 +24,7 @@ def test_among_very_many_those_that_begin_alike_are_compared():
     assert monotonic() - began < 5
 
 
-def test_a_suggestion_says_what_was_meant_or_what_there_is():
+def test_suggestion_names_the_nearest_or_all_known_names():
     assert format_suggestion("bsic", ["basic"], "define it") == "did you mean basic?"
     assert format_suggestion("zzz", ["pro", "basic"], "define it") == "known here: basic, pro"
     assert format_suggestion("zzz", [], "define it") == "define it"

@@ -8,7 +8,7 @@ UPSTREAM = LEAST.splitlines()[0] + "\n"
 LIST = "# dropped\n192.0.2.0/24  # a test\n\n2001:db8::/32\n"
 
 
-def test_what_a_file_lists_is_part_of_the_configuration(loaded):
+def test_network_list_file_is_part_of_the_configuration(loaded):
     text = "networks: {deny: [10.0.0.1], deny_file: drop.txt, allow_file: in.txt}"
     settings = loaded(text, files={"drop.txt": LIST, "in.txt": "0.0.0.0/0"})
     assert [str(network) for network in settings.networks.deny] == ["10.0.0.1/32", "192.0.2.0/24", "2001:db8::/32"]
@@ -93,7 +93,7 @@ def test_listener_with_the_proxy_protocol_needs_trusted_proxies(problems):
     assert problems(text % "off") == problems(text % "on" + "trusted_proxies: [10.0.0.2]") == []
 
 
-def test_a_listener_reads_what_one_kind_of_proxy_states(problems):
+def test_listener_accepts_one_kind_of_authorization_proxy(problems):
     text = LEAST + "trusted_proxies: [10.0.0.2]\nlisten: {address: 127.0.0.1:2, authorize: %s}\n"
     for authorize in ("true", "[original, forwarded]"):
         (problem,) = problems(text % authorize)

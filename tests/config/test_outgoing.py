@@ -31,7 +31,7 @@ def test_a_proxy_is_a_url_of_a_host(url):
         "http://a#fragment",
     ],
 )
-def test_what_is_no_proxy_is_refused_without_showing_it(url):
+def test_invalid_proxy_url_is_refused_without_showing_it(url):
     assert refusal(outgoing.read_proxy_url, url) == ("is not the URL of a proxy", outgoing.A_PROXY)
 
 
@@ -48,7 +48,7 @@ def test_hosts_domains_and_networks_are_asked_past_a_proxy(text):
 
 
 @pytest.mark.parametrize("text", ["a b", "*.example.com", "a,b", "a" * 256])
-def test_what_cannot_be_asked_past_a_proxy_is_refused(text):
+def test_invalid_proxy_exception_is_refused(text):
     what, hint = refusal(outgoing.read_exception, text)
     assert what.endswith(" is no host, domain or network")
     assert hint == outgoing.AN_EXCEPTION

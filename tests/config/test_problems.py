@@ -3,7 +3,7 @@
 from edgeproxy.config.problems import ConfigError, Problem, format_path
 
 
-def test_a_problem_says_where_what_and_what_would_be_right():
+def test_problem_text_states_place_fault_and_remedy():
     problem = Problem("edge.yaml", 3, "drain", "'5' lacks a unit", "a time such as 5s")
     assert str(problem) == "edge.yaml:3: drain: '5' lacks a unit, a time such as 5s"
 

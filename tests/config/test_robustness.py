@@ -91,7 +91,7 @@ def elsewhere(tmp_path_factory):
         yield
 
 
-def test_what_is_changed_below_passes():
+def test_full_configuration_passes_before_mutation():
     assert outcome(FULL) is not None
 
 

@@ -84,7 +84,7 @@ def test_the_examples_are_valid(made, name):
     assert reported((ROOT / "config" / name).read_text(), made) == []
 
 
-def test_it_names_its_dialect_and_is_json(made):
+def test_schema_names_its_dialect_and_is_json(made):
     assert made["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert json.loads(json.dumps(made)) == made
 

@@ -73,7 +73,7 @@ def write(folder: Path, text: str, secret: bytes, way: str) -> tuple[Path, dict[
 
 @pytest.mark.parametrize("way", ["variable", "file"])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_one_line_end_is_no_part_of_a_secret(tmp_path: Path, name: str, way: str) -> None:
+def test_secret_file_loses_one_line_end(tmp_path: Path, name: str, way: str) -> None:
     """A Secret of Kubernetes made from a file has it."""
     text, secret = SETTINGS[name]
     for end in ("", "\n", "\r\n"):
@@ -82,7 +82,7 @@ def test_one_line_end_is_no_part_of_a_secret(tmp_path: Path, name: str, way: str
 
 @pytest.mark.parametrize("way", ["variable", "file"])
 @pytest.mark.parametrize("name", SETTINGS)
-def test_what_is_no_secret_is_refused_by_each_setting(tmp_path: Path, name: str, way: str) -> None:
+def test_each_secret_setting_refuses_a_malformed_secret(tmp_path: Path, name: str, way: str) -> None:
     text, secret = SETTINGS[name]
     for form in ("{}\n\n", " {}", "{} ", "{}\u00a0", '"{}"', "'{}'", "\ufeff{}", "{}\x1b", "{}\udce9"):
         content = form.format(secret).encode(errors="surrogateescape")

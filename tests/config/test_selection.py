@@ -68,7 +68,7 @@ def test_a_limit_is_of_the_routes_that_it_names_by_themselves_or_by_scopes(
 
 
 @pytest.mark.parametrize(("routes", "scopes"), [(("talk",), ()), ((), ("speak",)), (("run-all", "talk"), ())])
-def test_a_limit_that_names_what_is_not_there_is_of_all_requests_and_is_reported(
+def test_limit_with_an_unknown_selector_counts_all_requests_and_is_reported(
     routes: tuple[str, ...], scopes: tuple[str, ...]
 ) -> None:
     reported: list[str] = []
@@ -86,9 +86,7 @@ def test_a_limit_that_names_what_is_not_there_is_of_all_requests_and_is_reported
         ("caps: {day: 5, routes: [talk]}", "caps.routes.0", "there is no route talk"),
     ],
 )
-def test_a_route_that_a_limit_names_and_nobody_has_is_an_error_where_it_is_written(
-    tmp_path, written: str, place: str, problem: str
-) -> None:
+def test_unknown_route_of_a_limit_is_an_error_at_its_line(tmp_path, written: str, place: str, problem: str) -> None:
     meters = "meters: {requests: {count: requests}, cost: {count: cost}}"
     tiers = f"tiers: {{t: {{{written}}}, u: {{}}}}\ncustomers: {{a: {{tier: u, {written}}}}}"
     (tmp_path / "edge.yaml").write_text(f"{LEAST}{meters}\n{tiers}")
@@ -98,7 +96,7 @@ def test_a_route_that_a_limit_names_and_nobody_has_is_an_error_where_it_is_writt
     assert f"customers.a.{place}: {problem}" in str(error.value)
 
 
-def test_a_route_that_a_meter_names_and_nobody_has_is_an_error(tmp_path) -> None:
+def test_unknown_route_of_a_meter_is_an_error(tmp_path) -> None:
     (tmp_path / "edge.yaml").write_text(LEAST + "meters: {requests: {count: requests, routes: [talk]}}")
     with pytest.raises(ConfigError, match=r"meters\.requests\.routes\.0: there is no route talk"):
         load_edge(tmp_path / "edge.yaml", {})

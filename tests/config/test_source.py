@@ -58,7 +58,7 @@ def test_the_digest_is_over_all_files_in_that_order(read):
     assert result.sha256 == hashlib.sha256(b"include: [a.yaml]\ntiers: {}\n").hexdigest()
 
 
-def test_what_two_files_define_is_an_error_that_names_both_places(read):
+def test_duplicate_definition_in_two_files_names_both_places(read):
     result = read(
         "include: [a.yaml]\nregion: x\ntiers:\n  basic: 1\nkeys: [k]\nlimits: {}\n",
         a="tiers:\n  pro: 2\n  basic: 3\nregion: y\nkeys: {a: b}\nlimits: {}\n",

@@ -29,7 +29,7 @@ def with_the_rest(use: str) -> str:
         "meters: {m: {count: requests, when: success}}",
     ],
 )
-def test_it_may_be_written_so(problems, use):
+def test_each_accepted_spelling_passes(problems, use):
     assert problems(with_the_rest(use)) == []
 
 

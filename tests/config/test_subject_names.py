@@ -50,11 +50,11 @@ def test_no_two_subjects_have_one_name(one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("subject", ["", "\ud800"])
-def test_what_is_no_text_has_no_name(subject: str) -> None:
+def test_non_text_subject_has_no_name(subject: str) -> None:
     with pytest.raises(ValueError):
         subject_name(subject)
 
 
 @pytest.mark.parametrize("name", ["sub--", "sub--acme", "sub--a_7C", "sub--a_7", "sub--_ff", "sub--é", "sha--x", "a|b"])
-def test_what_is_no_name_of_a_subject_has_none(name: str) -> None:
+def test_invalid_subject_name_resolves_to_none(name: str) -> None:
     assert name_subject(name) is None

@@ -21,7 +21,7 @@ def test_a_value_is_located_with_its_line():
     assert (Mark.unpack(result.mark), result.path, result.value) == (Mark(0, 4), ("routes", 1, "path"), "/b")
 
 
-def test_what_is_missing_is_located_where_it_should_be():
+def test_missing_field_is_located_at_its_parent():
     result = Places(tree()).locate(("routes", 0, "upstream", "x"))
     assert (Mark.unpack(result.mark), result.path) == (Mark(0, 3), ("routes", 0))
     assert Mark.unpack(Places(tree()).locate(("upstreams",)).mark) == Mark(0, 1)
@@ -32,5 +32,5 @@ def test_indexes_count_from_the_beginning_of_each_files_part():
     assert (Mark.unpack(result.mark), result.path, result.written) == (Mark(1, 1), ("routes", 2), ("routes", 0))
 
 
-def test_an_index_may_lead_to_what_stands_without_a_list():
+def test_index_resolves_to_a_scalar_outside_a_list():
     assert Places(tree()).locate(("region", 0)).path == ("region",)

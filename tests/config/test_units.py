@@ -267,7 +267,7 @@ def test_errors_show_neither_passwords_nor_whole_pages():
         "me:hush@a:1",
     ],
 )
-def test_a_password_is_not_shown_whatever_is_in_it(url):
+def test_url_password_is_redacted_for_any_characters(url):
     assert "h" not in units.redact_password(url).partition("//")[2]
     assert "sh" not in units.format_value(url)
     assert units.redact_password(url).endswith(url.rpartition("@")[2])

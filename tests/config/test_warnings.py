@@ -314,7 +314,7 @@ def test_customers_of_files_are_beyond_the_reach_of_plans(tmp_path):
         ("count: output_tokens", []),
     ],
 )
-def test_plans_that_charge_estimates_which_nobody_can_tell_are_named(tmp_path, meter, expected):
+def test_warning_names_plans_that_charge_estimates(tmp_path, meter, expected):
     (tmp_path / "plans.yaml").write_text("plans: {basic@1: {fee: '9', tier: t, meters: {t: {price: '1/1M'}}}}\n")
     text = f"meters: {{t: {{{meter}}}}}\ntiers: {{t: {{}}}}\nbilling: {{plans: {tmp_path}/plans.yaml}}"
     fields, reported = warned(tmp_path, text, COLLECTOR, collector_load.load_collector, list_collector_warnings)
@@ -340,7 +340,7 @@ def test_priced_values_that_an_edge_may_fold_are_named(tmp_path, meter, fields):
     assert not fields or "plans price large, which an edge" in warnings[1]
 
 
-def test_what_is_reported_of_an_edge_that_need_not_show_a_certificate_everywhere(tmp_path):
+def test_warning_names_listeners_without_client_certificates(tmp_path):
     authority = Authority(tmp_path)
     pair = authority.issue("collector.test")
     tls = f"{{cert: {pair.cert}, key: {pair.key}, client_ca: {authority.file}}}"

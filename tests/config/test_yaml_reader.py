@@ -35,7 +35,7 @@ def test_every_scalar_is_text_as_written():
     assert reported == []
 
 
-def test_everything_knows_its_line():
+def test_yaml_nodes_know_their_lines():
     tree, _ = read("a: 1\nb:\n  c: 2\n  d:\n    - 3\n\n    - {e: 4,\n       f: 5}\n")
     lines = [
         [Mark.unpack(mark).line for mark in node.marks] for node in (tree, tree["b"], tree["b"]["d"], tree["b"]["d"][1])
@@ -121,7 +121,7 @@ def test_variables_that_are_not_there_are_all_reported():
     ]
 
 
-def test_aliases_and_merges_stand_for_what_they_name():
+def test_yaml_aliases_and_merges_resolve():
     tree, reported = read(
         "a: &one {x: 1, y: 2}\nb: *one\nc: {<<: *one, y: 3}\nd: &two {z: 4}\ne:\n  <<: [*one, *two]\nf: '<<'\n"
         "g: &n 5\nh: [*n]\n"
@@ -201,7 +201,7 @@ values = st.recursive(
 
 
 @given(st.dictionaries(names, values))
-def test_whatever_is_dumped_is_read_again(value):
+def test_yaml_reader_parses_any_json_value(value):
     import json
 
     assert read(json.dumps(value))[0] == value

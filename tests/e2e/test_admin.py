@@ -126,7 +126,7 @@ def test_labels_come_from_the_configuration_and_never_from_requests(edge: Edge) 
     assert "0123" not in text
 
 
-def test_an_address_with_tokens_answers_their_holders_by_its_names_and_the_socket_who_owns_the_state(
+def test_admin_address_needs_a_token_and_known_host_and_its_socket_the_owner(
     start_edge: StartEdge,
 ) -> None:
     edge = start_edge()

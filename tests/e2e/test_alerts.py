@@ -93,7 +93,7 @@ def test_healthy_edge_raises_no_alert_alone_or_with_a_collector(edge: Edge, tmp_
 
 
 @pytest.mark.skipif(SERVER is None, reason="there is no redis-server on this machine")
-def test_an_edge_that_is_well_with_a_hub_raises_nothing_and_others_what_they_lack(edge: Edge, tmp_path: Path) -> None:
+def test_healthy_edge_fires_no_alert_and_each_fault_fires_its_own(edge: Edge, tmp_path: Path) -> None:
     def state(of: str) -> Any:
         return edge.status()[of]["state"]
 

@@ -116,9 +116,7 @@ def burst(edge: Edge, customer: str) -> int:
     return answers.count(200)
 
 
-def test_without_the_hub_a_part_is_what_the_first_burst_passes_and_what_a_new_supervisor_goes_by(
-    edges: list[Edge], redis: Redis
-) -> None:
+def test_hub_outage_limits_each_edge_to_its_share_across_a_restart(edges: list[Edge], redis: Redis) -> None:
     one, other = edges
     for edge in edges:
         added = people(acme="held", first="held", later="held", last="held")

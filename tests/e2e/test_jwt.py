@@ -233,7 +233,7 @@ def test_pausing_a_customer_and_revoking_a_token_work_as_for_keys(
         redis.kill()
 
 
-def test_each_end_user_whom_a_claim_names_has_the_limit(start_edge: StartEdge, issuer: IssuerKeys) -> None:
+def test_limit_per_claim_counts_each_end_user_separately(start_edge: StartEdge, issuer: IssuerKeys) -> None:
     """The tier names the claim that identifies end users. A key has no claims, so all its users count as one."""
     config = settings(issuer)
     config["routes"][1]["limits"] = [{"rate": "2/h", "per": {"claim": "member"}}]

@@ -103,7 +103,7 @@ def test_usage_survives_other_names_another_order_other_counts_and_another_tier(
     assert used(edge)["window"] == (13, 47)
 
 
-def test_what_is_under_way_is_in_use_until_it_ends_or_its_worker_dies(start_edge: StartEdge) -> None:
+def test_concurrency_counts_a_request_until_it_ends_or_its_worker_dies(start_edge: StartEdge) -> None:
     edge = start_edge(**acme({"concurrency": 2}))
 
     def in_use() -> tuple[Any, ...]:

@@ -106,7 +106,7 @@ def test_a_probe_sees_the_answer_its_limit_fields_and_its_usage(site: Site, tmp_
 
 
 @pytest.mark.usefixtures("secrets")
-def test_a_probe_sees_what_its_request_costs_and_that_what_it_buys_is_booked(site: Site, tmp_path: Path) -> None:
+def test_probe_measures_request_cost_and_a_booked_purchase(site: Site, tmp_path: Path) -> None:
     told = tmp_path / "edge.prom"
 
     def booked() -> int:
@@ -123,7 +123,7 @@ def test_a_probe_sees_what_its_request_costs_and_that_what_it_buys_is_booked(sit
 
 
 @pytest.mark.usefixtures("secrets")
-def test_a_probe_finds_what_costs_nothing_books_that_differ_and_a_purchase_that_is_lost(
+def test_probe_reports_free_requests_a_wrong_balance_and_a_lost_purchase(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EDGEPROXY_PROBE_KEY", key_of(UNLIMITED))  # Of another customer: its requests cost that one.

@@ -252,7 +252,7 @@ def test_unreachable_collector_does_not_delay_other_residencies(world: World) ->
     world.settle()
 
 
-def test_whatever_is_killed_between_two_seals_each_row_is_counted_in_one_chain(world: World) -> None:
+def test_kills_between_seals_count_each_row_in_one_residency_chain(world: World) -> None:
     for turn in range(4):
         edge = world.edges[NAMES[turn % 2]]
         for _ in range(10):

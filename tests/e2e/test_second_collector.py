@@ -45,7 +45,7 @@ def look(collector: Collector, pseudonym: str) -> str:
     return "\n".join(answer.body.decode() for answer in answers)
 
 
-def test_a_collector_whose_memory_has_the_keys_of_an_erased_customer_shows_and_serves_nothing_of_it(
+def test_collector_with_cached_keys_serves_no_data_of_an_erased_customer(
     postgresql: Postgresql, tmp_path: Path, start_edge: StartEdge
 ) -> None:
     key, master = tmp_path / "directory.key", tmp_path / "master.key"

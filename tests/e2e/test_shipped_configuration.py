@@ -325,7 +325,7 @@ def test_cost_of_answers_counts_towards_caps(company: Company) -> None:
     assert company.send("eu-west", "bolt", costly).json()["violated-policies"] == ["session"]
 
 
-def test_what_a_tier_says_its_customers_see(company: Company) -> None:
+def test_customers_see_the_limits_of_their_tier(company: Company) -> None:
     company.join("emil", "free")
     assert company.report("emil", "storage_gb", 1) == []
     with company.pages("emil") as visitor:
@@ -341,7 +341,7 @@ def test_what_a_tier_says_its_customers_see(company: Company) -> None:
             assert shown in plans, shown
 
 
-def test_a_customer_whose_allowances_are_spent_still_reads_usage_invoices_and_data(company: Company) -> None:
+def test_customer_with_spent_allowances_still_reads_usage_and_invoices(company: Company) -> None:
     company.join("fay", "free")
     for meter, value in (("agent_executions", 200), ("llm_tokens", 13_000)):
         assert company.report("fay", meter, value) == []

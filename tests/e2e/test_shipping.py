@@ -169,7 +169,7 @@ def test_stopping_edge_ships_its_counts(start: Start, collector: Collector) -> N
     assert edge.ledger == 7
 
 
-def test_one_edge_follows_another_on_one_chain(start: Start, collector: Collector) -> None:
+def test_successor_edge_continues_the_batch_chain(start: Start, collector: Collector) -> None:
     edge = start()
     edge.request(3)
     edge.arrive(3)

@@ -76,7 +76,7 @@ async def by_aiohttp(url: str, context: ssl.SSLContext) -> list[int]:
         return await asyncio.gather(*(one(session) for _ in range(20)))
 
 
-def test_one_edge_asks_another_over_tls(secure: Secure, tmp_path: Path) -> None:
+def test_edge_forwards_to_another_edge_over_tls(secure: Secure, tmp_path: Path) -> None:
     tls = {"ca": str(secure.authority.file)}
     api = {"endpoints": [f"https://localhost:{secure.port}"], "tls": tls, "forward_key": True}
     with closing(Edge(tmp_path / "front", 0, upstreams={"api": api})) as front:

@@ -115,7 +115,7 @@ def test_a_request_through_two_regions_is_one_trace(upstream: Upstream, tmp_path
     assert not any(b"hush" in hook.body for hook in hooks)
 
 
-def test_a_receiver_that_fails_gets_them_later_and_one_that_refuses_none_and_nobody_waits(
+def test_trace_export_retries_failures_drops_refusals_and_delays_no_request(
     start_edge: StartEdge, receiver: Receiver
 ) -> None:
     receiver.statuses[PATH] = [503, 429]

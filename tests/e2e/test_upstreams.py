@@ -181,7 +181,7 @@ class Load:
 # ---- health
 
 
-def test_one_of_two_endpoints_dies_and_comes_back_and_no_client_notices(start_edge: StartEdge) -> None:
+def test_endpoint_outage_and_return_fail_no_request(start_edge: StartEdge) -> None:
     with services("one", "two") as (one, two):
         edge = start_edge(**upstreams(one.url, two.url, health=HEALTH))
         assert set(served_by(edge)) == {b"one", b"two"}

@@ -40,9 +40,7 @@ CUSTOMERS = ("acme", "bolt")
 @pytest.mark.soak
 @pytest.mark.timeout(900)
 @pytest.mark.skipif(programs() is None or SERVER is None, reason="needs PostgreSQL and Redis on this machine")
-def test_nothing_fails_while_all_parts_change_their_version_and_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_upgrade_and_downgrade_of_all_parts_fail_no_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A forked process would run the sources of the tests, and ignore its own version.
     monkeypatch.setattr(Process, "forks", False)
     unpack_version_before(tmp_path / "before")

@@ -74,7 +74,7 @@ def test_a_clock_that_is_set_makes_no_count_twice(site: Site, edge: Counted) -> 
     assert [batch.since for batch in found] == sorted(batch.since for batch in found)
 
 
-def test_a_collector_that_was_restored_gets_what_it_lacks(site: Site, edge: Counted, tmp_path: Path) -> None:
+def test_edge_resends_missing_batches_to_a_restored_collector(site: Site, edge: Counted, tmp_path: Path) -> None:
     edge.shipped_more()
     copy = tmp_path / "copy.db"
     copied(site.collector, copy)

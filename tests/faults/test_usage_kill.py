@@ -37,7 +37,7 @@ def drawn(pytestconfig: pytest.Config, chance: random.Random, steps: tuple[str, 
 
 
 @pytest.mark.timeout(900)
-def test_whoever_is_killed_at_any_step_all_is_counted_once(site: Site, seed: int, pytestconfig: pytest.Config) -> None:
+def test_kill_at_any_step_counts_usage_once(site: Site, seed: int, pytestconfig: pytest.Config) -> None:
     chance = random.Random(seed)
     edge, collector = site.edge, site.collector
     edge.shipped_more()

@@ -63,7 +63,7 @@ def test_before_its_time_and_after_it_a_fault_explains_nothing(deed: Deed, what:
 
 
 @pytest.mark.parametrize("how", ["refused", "wrong", "timeout", "unconnected"])
-def test_nothing_explains_a_refused_connection_or_a_wrong_answer(how: How) -> None:
+def test_no_fault_explains_a_refused_connection_or_a_wrong_answer(how: How) -> None:
     others = [fault for deed, fault in FAULTS.items() if deed not in DEADLY]
     assert explanation(trouble(how, port=1), others) is None
     assert how == "refused" or how == "unconnected" or explanation(trouble(how), list(FAULTS.values())) is None
@@ -76,7 +76,7 @@ def test_a_lost_worker_explains_its_own_connections_only(how: How) -> None:
     assert explanation(trouble(how, port=4001), faults) is None
 
 
-def test_a_lost_endpoint_explains_its_own_answers_and_what_is_not_sent_twice() -> None:
+def test_lost_endpoint_explains_only_its_own_and_unretried_answers() -> None:
     faults = [FAULTS[Deed.RESTART]]
     assert explanation(trouble("cut", endpoint="b"), faults) is None
     assert explanation(trouble("cut", endpoint=""), faults) is None
@@ -117,7 +117,7 @@ def test_a_drain_loses_few_handshakes_and_none_where_they_are_handed_over(
 
 
 @pytest.mark.parametrize("deed", [deed for deed in Deed if deed not in BREAKING], ids=str)
-def test_whatever_leaves_workers_and_endpoints_alone_explains_no_error(deed: Deed) -> None:
+def test_fault_without_process_loss_explains_no_error(deed: Deed) -> None:
     for each in SAYS.values():
         if each.how != "told":
             assert explanation(each, [FAULTS[deed]]) is None
@@ -230,7 +230,7 @@ def test_a_count_that_is_lost_on_its_way_or_there_twice_is_found(where: str, mor
     assert complaint(wrong) == f"keep: counted 10, but {has} {10 + more}"
 
 
-def test_a_count_of_nobody_is_found_and_so_is_one_that_is_made_up_for_elsewhere_or_later() -> None:
+def test_verdict_finds_unknown_and_offset_miscounts() -> None:
     wrong = outcome()
     wrong.sums[0].ledger["nobody"] = 1
     assert complaint(wrong) == "nobody: counted 0, but the ledger has 1"

@@ -49,7 +49,7 @@ def test_answers_pass_with_any_read_boundaries_and_their_ends_are_known(seed: in
         assert (bounds._open, bounds._string, bounds._rest, bounds._size) == ([], 0, b"", 0), data
 
 
-def test_the_parser_reads_what_the_bounds_pass(seed: int) -> None:
+def test_parser_reads_only_data_checked_by_the_bounds(seed: int) -> None:
     """In randomly damaged answers, the parser never reads more or other data than the bounds have checked."""
     chance, passed = random.Random(seed), 0
     for _ in range(3000):

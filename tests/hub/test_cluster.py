@@ -200,7 +200,7 @@ def test_each_key_is_in_its_node_and_one_node_gives_the_time(three: Cluster) -> 
     asyncio.run(play())
 
 
-def test_a_key_whose_digest_begins_with_a_brace_is_in_one_slot() -> None:
+def test_key_with_a_brace_digest_is_in_one_slot() -> None:
     for key in (b"}" + bytes(15), b"}{}", b"a}b", b"{}", b"{"):
         assert len({key_slot(bytes(each)) for each in build_rate_call(report(key, 1, 1))[0]}) == 1, key
 
@@ -346,7 +346,7 @@ def test_hosts_report_again_the_counts_that_a_replica_missed(tmp_path: Path) -> 
         asyncio.run(play())
 
 
-def test_one_answering_node_of_the_url_suffices(three: Cluster) -> None:
+def test_cluster_connects_through_one_answering_node(three: Cluster) -> None:
     living = f"127.0.0.1:{three.nodes[1].port}"
     dead = f"127.0.0.1:{free_port()}"
 

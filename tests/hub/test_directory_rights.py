@@ -52,7 +52,7 @@ def test_an_edges_user_reads_the_directory_and_cannot_write_it(redis: Redis) -> 
     asyncio.run(play())
 
 
-def test_whoever_has_no_password_or_gives_theirs_up_may_do_nothing(redis: Redis) -> None:
+def test_hub_user_without_a_password_has_no_rights(redis: Redis) -> None:
     async def play() -> None:
         operator = await Link.open(redis.url)
         await operator.ask("ACL", "SETUSER", "edge", "on", ">s3cret", *documented())

@@ -47,7 +47,7 @@ def test_new_primary_is_found(sentinels: Sentinels, way: str) -> None:
     asyncio.run(play())
 
 
-def test_one_sentinel_of_three_is_enough(sentinels: Sentinels) -> None:
+def test_hub_connects_through_one_of_three_sentinels(sentinels: Sentinels) -> None:
     for one in sentinels.sentinels[:2]:
         one.kill()
 

@@ -128,7 +128,7 @@ EDGE_CALLS = [
 
 
 @pytest.mark.parametrize("fill", [fill for fill in FILLS if fill != "long lines"])
-def test_whatever_an_edges_user_writes_no_command_of_it_walks_it(redis: Redis, fill: str) -> None:
+def test_edge_user_has_no_command_slow_on_large_values(redis: Redis, fill: str) -> None:
     operator, edge, push = connect_users(redis)
     with closing(operator), closing(edge), closing(push):
         for key in STATES:
@@ -141,7 +141,7 @@ def test_whatever_an_edges_user_writes_no_command_of_it_walks_it(redis: Redis, f
             edge.execute_command(*call)
 
 
-def test_an_edges_user_subscribes_to_what_edges_hear_and_to_nothing_else(redis: Redis) -> None:
+def test_edge_user_subscribes_only_to_edge_channels(redis: Redis) -> None:
     operator, edge, push = connect_users(redis)
     with closing(operator), closing(edge), closing(push):
         many = b"".join(b"$%d\r\n%b\r\n" % (len(name), name) for name in (b"dir:%d" % n for n in range(MANY)))
@@ -175,7 +175,7 @@ def push_calls() -> list[tuple[Argument, ...]]:
     ]
 
 
-def test_whatever_the_user_for_pushes_writes_no_command_of_it_walks_it(redis: Redis) -> None:
+def test_push_user_has_no_command_slow_on_large_values(redis: Redis) -> None:
     lists = (LOG, TIME, COUNTS_KEY, parts_key("0"))
     operator, edge, push = connect_users(redis)
     with closing(operator), closing(edge), closing(push):
@@ -193,7 +193,7 @@ def test_whatever_the_user_for_pushes_writes_no_command_of_it_walks_it(redis: Re
 
 
 @pytest.mark.parametrize("fill", ["list", pytest.param("long lines", marks=pytest.mark.alone)])
-def test_whatever_the_user_for_pushes_writes_no_read_of_an_edge_takes_long(redis: Redis, fill: str) -> None:
+def test_edge_reads_stay_fast_for_any_values_of_the_push_user(redis: Redis, fill: str) -> None:
     """Long lines are 600 MB together."""
     operator, edge, push = connect_users(redis)
     with closing(operator), closing(edge), closing(push):

@@ -49,7 +49,7 @@ def test_requests_come_from_an_address_of_their_own(told: dict[str, Any]) -> Non
     assert told["address"] == "127.0.2.9"
 
 
-def test_who_is_refused_at_home_asks_the_next_region_and_then_goes_there_at_once(told: dict[str, Any]) -> None:
+def test_refused_client_moves_to_the_next_region_and_stays(told: dict[str, Any]) -> None:
     assert told["moved"] == [[0, 200, True]] * 2
     assert not any("far pro GET /v1/x False" in row for row in told["locust saw"]), "the first attempt was no request"
 

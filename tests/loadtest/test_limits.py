@@ -66,5 +66,7 @@ def test_the_worst_window_is_held_to_its_own_row() -> None:
         (600, 4, {"cut": True}, 780),
     ],
 )
-def test_what_is_accepted(limit: int, demand: float, flags: dict[str, bool], may: float) -> None:
+def test_accepted_requests_have_a_bound_per_limit(
+    limit: int, demand: float, flags: dict[str, bool], may: float
+) -> None:
     assert accepted(limit, 3, demand, **{"first": False, "moved": False, "cut": False, **flags}) == pytest.approx(may)

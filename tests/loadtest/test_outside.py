@@ -150,9 +150,7 @@ def test_a_locustfile_of_ones_own_is_played_when_due_and_judged(service: Upstrea
     assert ran.figures["p95_ms"] > 40, "a turn ends with its last answer"
 
 
-def test_a_rate_that_the_generator_cannot_send_is_invalid_whatever_its_times(
-    service: Upstream, calm: Path, tmp_path: Path
-) -> None:
+def test_rate_beyond_the_generator_makes_the_run_invalid(service: Upstream, calm: Path, tmp_path: Path) -> None:
     """Its answers wait for it, so it has no place for more; it must not be taken for a server that does not answer."""
     ran = run(tmp_path / "out", calm, "--edges", edges(service), "--rate", "12000", "--seconds", "0.3")
     assert (ran.code, ran.lines[-1]) == (3, "verdict: invalid")

@@ -32,7 +32,7 @@ def test_sizes_are_capped_and_methods_stay() -> None:
     assert [one[2:] for one in log.requests] == [("GET", LARGEST, ""), ("HEAD", 0, "")]
 
 
-def test_one_address_is_one_person_whom_only_the_key_tells() -> None:
+def test_replay_pseudonym_depends_on_address_and_key() -> None:
     lines = [line("05:00"), line("05:01", "198.51.100.9"), line("05:02")]
     one, other = (recorded(lines, key, speed=1, longest_gap=9) for key in (1, 2))
     people = [person for _, person, *_ in one.requests]

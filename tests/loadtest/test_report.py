@@ -25,7 +25,7 @@ def of(run: Any) -> dict[str, Any]:
     return told
 
 
-def test_figures_hold_what_was_judged() -> None:
+def test_report_figures_match_the_judged_evidence() -> None:
     its = of(evidence(slow(0.2, "us")))
     assert its["verdict"] == "fail"
     assert its["p95_by_region_ms"] == {"eu": pytest.approx(20, rel=0.01), "us": pytest.approx(200, rel=0.01)}

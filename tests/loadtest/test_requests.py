@@ -62,7 +62,7 @@ def test_requests_are_filled_in_for_each_customer(made: list[Template]) -> None:
     assert fill(made[1], "anonymous-1", None, Random(1)).headers == {"Content-Type": "application/json"}
 
 
-def test_a_log_gives_what_can_be_asked_again_in_its_proportions(made: list[Template]) -> None:
+def test_log_mix_keeps_repeatable_requests_in_proportion(made: list[Template]) -> None:
     assert read_mix(LOG) == {("GET", "/a?page=2"): 2, ("HEAD", "/b"): 1}
     assert [(round(one.weight, 4), one.method, one.path) for one in made[2:]] == [
         (0.0667, "GET", "/a?page=2"),
@@ -111,7 +111,7 @@ def test_names_are_bounded_however_many_paths_a_log_has() -> None:
         ("[{share: 100%, path: /a, expect: [99]}]", "requests.0.expect.0: 99 is out of range"),
     ],
 )
-def test_what_is_wrong_with_requests_is_told(requests: str, told: str, tmp_path: Path) -> None:
+def test_invalid_requests_setting_is_reported(requests: str, told: str, tmp_path: Path) -> None:
     file = tmp_path / "some.yaml"
     file.write_text(f"{REST}requests: {requests}\n")
     with pytest.raises(ConfigError) as raised:

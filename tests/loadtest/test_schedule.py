@@ -20,7 +20,7 @@ def played(shape: list[Phase | Recorded], seed: int = 7) -> list[Arrival]:
 
 
 @given(phases, st.integers(1, 5), st.integers())
-def test_any_number_of_workers_starts_what_one_would(shape: list[Phase | Recorded], workers: int, seed: int) -> None:
+def test_workers_share_the_arrivals_of_one_schedule(shape: list[Phase | Recorded], workers: int, seed: int) -> None:
     alone = played(shape, seed)
     parts = [list(share(arrivals(shape, REGIONS, KINDS, seed), worker, workers)) for worker in range(workers)]
     assert sorted(one for part in parts for one in part) == sorted(alone)
@@ -58,7 +58,7 @@ def test_gaps_are_those_of_a_poisson_process() -> None:
     assert abs(deviation / mean - 1) < 0.05
 
 
-def test_a_recorded_person_stays_who_they_are() -> None:
+def test_recorded_person_keeps_their_identity() -> None:
     log = Recorded(3.0, [(0.5, 11, "GET", 5, ""), (1.0, 12, "HEAD", 0, ""), (2.5, 11, "POST", 7, "")])
     first, _, third = played([Phase(1, 1e-6, 1e-6), log])
     assert (first.due, third.due) == (1.5, 3.5)

@@ -39,7 +39,7 @@ class Elsewhere:
 
 
 @pytest.mark.parametrize(("status", "said", "faults"), [(200, b"0\n", 0), (200, b"1\n", 1), (502, b"", 1)])
-def test_what_is_not_the_servers_answer_is_a_fault(status: int, said: bytes, faults: int) -> None:
+def test_unexpected_answer_is_a_fault(status: int, said: bytes, faults: int) -> None:
     outcome = Outcome()
     asyncio.run(turn(Elsewhere(status, said), outcome, 1, 0.0, 0.0))  # type: ignore[arg-type]
     assert outcome.faults == faults

@@ -16,7 +16,7 @@ from loadtest.testbed.ports import Ports
 PAGE = Path(__file__).parents[2] / "docs" / "start" / "compatibility.md"
 
 
-def test_worse_is_what_nginx_passes_and_the_edge_does_not() -> None:
+def test_worse_lists_tests_that_only_nginx_passes() -> None:
     nginx = {"both": PASSED, "worse": PASSED, "gone": PASSED, "better": FAILED, "not run": SKIPPED}
     edge = {"both": PASSED, "worse": FAILED, "better": PASSED, "not run": FAILED}
     assert worse({"nginx": nginx, "edge": edge}) == ["worse", "gone"]

@@ -32,7 +32,7 @@ def test_wheel_requires_edgeproxy_of_its_own_version(python: Path) -> None:
     assert f"edgeproxy[collector]=={__version__}" in required
 
 
-def test_each_module_finds_what_it_imports(python: Path) -> None:
+def test_wheel_contains_the_imports_of_each_module(python: Path) -> None:
     (packages,) = python.parents[1].glob("lib/python*/site-packages")
     files = [path.relative_to(packages).with_suffix("") for path in (packages / "loadtest").rglob("*.py")]
     modules = [".".join(path.parts).removesuffix(".__init__") for path in files if path.name != "locustfile"]

@@ -98,7 +98,7 @@ def test_every_error_is_told_at_once_with_its_line(tmp_path: Path) -> None:
         (("tiers:", "events: [{at: 10%, for: 5%, lose: eu}]\ntiers:"), None),
     ],
 )
-def test_what_parts_say_of_each_other(change: tuple[str, str], said: str | None, tmp_path: Path) -> None:
+def test_workload_sections_must_agree(change: tuple[str, str], said: str | None, tmp_path: Path) -> None:
     text = RIGHT.replace(*change)
     if said is None:
         assert loaded(tmp_path, text).events[0].lasts == 0.05

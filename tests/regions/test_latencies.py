@@ -46,7 +46,7 @@ def test_fewer_than_half_cannot_move_a_choice_however_often_they_report() -> Non
     assert choose_region(known, "us", NOW, network=HERE).region == "eu"
 
 
-def test_what_is_forged_for_one_network_is_not_heard_in_another() -> None:
+def test_forged_reports_of_one_network_do_not_affect_another() -> None:
     known = heard(votes=3, eu=10.0, us=90.0)
     more(known, THERE, VOTERS_MAX, eu=9000.0, us=1.0)
     assert known.compute_network_medians(HERE, NOW) == {"eu": 10.0, "us": 90.0}
@@ -72,7 +72,7 @@ def test_two_networks_do_not_speak_for_a_country() -> None:
 
 
 @pytest.mark.parametrize("ms", [0.0, -1.0, 10_001.0, float("nan"), float("inf")])
-def test_what_nobody_can_have_measured_is_no_vote(ms: float) -> None:
+def test_impossible_latency_report_is_ignored(ms: float) -> None:
     known = Latencies(("eu", "us"))
     assert not known.add(Report(HERE, "voter", {"eu": ms}), NOW)
     assert not known.add(Report(HERE, "voter", {"moon": 5.0}), NOW)
@@ -85,7 +85,7 @@ def test_votes_are_forgotten_after_a_week() -> None:
     assert known.compute_network_medians(HERE, NOW + VOTE_SECONDS) == {}
 
 
-def test_a_flood_of_networks_voters_and_countries_is_held_to_what_there_is_room_for() -> None:
+def test_latency_table_stays_bounded_under_a_flood_of_reports() -> None:
     known = Latencies(("eu", "us"), networks_max=500)
     more(known, HERE, 3, "DE", eu=10.0, us=90.0)
     for number in range(3000):
@@ -103,7 +103,7 @@ def test_a_flood_of_networks_voters_and_countries_is_held_to_what_there_is_room_
     assert len(speaking._countries["DE"]) == COUNTRY_NETWORKS_MAX
 
 
-def test_what_decides_is_preference_network_country_default_in_this_order() -> None:
+def test_region_follows_preference_then_network_then_country_then_default() -> None:
     known = Latencies(("eu", "us", "ap"))
     for number in range(3):
         more(known, f"192.0.{number}.0/24", 3, "DE", eu=50.0, us=20.0, ap=90.0)

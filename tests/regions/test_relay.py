@@ -105,7 +105,7 @@ def test_a_round_trip_takes_as_long_as_it_should(link: Link) -> None:
     assert link.bytes == [20, 20]
 
 
-def test_what_is_sent_meanwhile_follows_at_its_own_distance_and_in_order(link: Link, hub: Echo) -> None:
+def test_relay_delays_each_piece_and_keeps_the_order(link: Link, hub: Echo) -> None:
     sent = [b"%03d" % number for number in range(40)]
     with reach(link) as connection:
         began = time.monotonic()
@@ -122,7 +122,7 @@ def test_what_is_sent_meanwhile_follows_at_its_own_distance_and_in_order(link: L
     assert time.monotonic() - began < sending + 0.25, "nor do they wait for each other"
 
 
-def test_the_end_of_a_connection_comes_after_what_was_sent(link: Link, hub: Echo) -> None:
+def test_relay_delivers_data_before_the_end_of_the_connection(link: Link, hub: Echo) -> None:
     with reach(link) as connection:
         connection.sendall(b"last words")
     until(lambda: hub.pieces == [b"last words"], "they arrive")
@@ -140,7 +140,7 @@ def test_cut_resets_and_refuses_until_it_is_healed(link: Link) -> None:
         assert there_and_back(connection) >= 0.1
 
 
-def test_a_hole_accepts_and_lets_nothing_through_and_what_was_sent_arrives_late(link: Link, hub: Echo) -> None:
+def test_relay_hole_holds_data_until_healed(link: Link, hub: Echo) -> None:
     with reach(link) as before:
         there_and_back(before)
         link.hole()

@@ -46,7 +46,7 @@ def test_six_hosts_let_no_more_through_than_is_accepted(name: str, limit: int, o
 
 
 @pytest.mark.parametrize(("limit", "waited"), [(60, 0.03), (600, 0.0)])
-def test_below_the_limit_nobody_is_refused_and_hardly_anybody_waits(limit: int, waited: float) -> None:
+def test_traffic_below_the_limit_is_rarely_refused_or_delayed(limit: int, waited: float) -> None:
     found = simulated("0.8 L", limit)
     assert found.refused <= 0.01
     assert found.waited <= waited
@@ -66,7 +66,7 @@ def test_while_the_hub_is_away_each_host_keeps_its_part(times: str, most: float,
 
 
 @pytest.mark.parametrize("limit", [60, 600])
-def test_a_hundred_hosts_err_by_what_each_may_let_through_unasked(limit: int) -> None:
+def test_hundred_hosts_exceed_the_limit_by_their_allowances(limit: int) -> None:
     hosts = 100
     burst = simulated("burst everywhere", limit, hosts, seeds=1)
     assert burst.worst <= 1 + hosts * compute_cold_allowance(limit, hosts) / limit
@@ -84,7 +84,7 @@ def test_three_hosts_of_a_thousand_err_like_three(hosts: int) -> None:
 
 
 @pytest.mark.parametrize(("limit", "seen"), [(60, 6), (600, 6), (10_000, 6), (10_000, 100), (10_000, 1000)])
-def test_what_hosts_let_through_unasked_at_the_limit_does_not_grow_with_their_number(limit: int, seen: int) -> None:
+def test_total_allowance_at_the_limit_is_bounded_for_any_number_of_hosts(limit: int, seen: int) -> None:
     assert seen * compute_allowance(limit, 0, seen) <= max(0.2 * limit, seen)
 
 
@@ -93,7 +93,7 @@ def test_hosts_that_refuse_do_not_ask_more_often_the_more_they_are() -> None:
     assert many < 2 * few < 160
 
 
-def test_who_counts_without_asking_multiplies_the_limit() -> None:
+def test_counting_without_asking_multiplies_the_limit() -> None:
     assert simulated("burst everywhere", 600, way="delta", seeds=2).worst > 5
     assert simulated("steady 3 L", 600, way="delta", seeds=2).worst < 1.1
 

@@ -40,7 +40,7 @@ def test_a_ticket_is_good_once_in_its_network_for_a_while() -> None:
         "a.b.c.d",
     ],
 )
-def test_what_we_did_not_give_is_not_good(forged: str) -> None:
+def test_forged_ticket_is_refused(forged: str) -> None:
     with pytest.raises(InvalidTicketError, match="none of ours"):
         Tickets(b"secret").redeem_ticket(forged, HERE, NOW)
 
@@ -128,7 +128,7 @@ def test_an_ipv6_client_has_one_vote_with_all_its_addresses() -> None:
         "with ports",
     ],
 )
-def test_a_client_is_who_trusted_proxies_say_and_nobody_else(
+def test_client_address_comes_only_from_trusted_proxies(
     peer: str, forwarded: str | None, client: str, proxy: str
 ) -> None:
     addresses = find_client(peer, forwarded, [ipaddress.ip_network("10.0.0.0/8")])

@@ -190,7 +190,7 @@ def test_an_authorization_and_a_bank_s_word_on_refunds_come_due(own_sandbox: San
     own_sandbox.run(finish)
 
 
-def test_a_publishable_key_does_what_a_browser_may_with_the_secret_of_an_intent(stripe_sandbox: Sandbox) -> None:
+def test_publishable_key_confirms_an_intent_with_its_client_secret(stripe_sandbox: Sandbox) -> None:
     made = stripe_sandbox.call("POST", "/v1/payment_intents", "amount=1000&currency=usd&metadata[order]=1").json()
     path, secret = f"/v1/payment_intents/{made['id']}", made["client_secret"]
     public = {"Authorization": "Bearer pk_test_shop", "Content-Type": "application/x-www-form-urlencoded"}

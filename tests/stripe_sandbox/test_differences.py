@@ -236,7 +236,7 @@ def test_cards_that_pay_on_pages(stripe_sandbox: Sandbox) -> None:
 @pytest.mark.difference(
     "searches", "find what is new at once, unless the fault `search_lag` says otherwise; Stripe's may take a minute"
 )
-def test_searches_of_what_is_new(own_sandbox: Sandbox) -> None:
+def test_search_lag_hides_new_customers(own_sandbox: Sandbox) -> None:
     def found(name: str) -> int:
         own_sandbox.call("POST", "/v1/customers", f"name={name}")
         return len(own_sandbox.call("GET", f"/v1/customers/search?query=name:%22{name}%22").json()["data"])

@@ -203,7 +203,7 @@ def test_a_discount_is_removed_with_an_event_and_a_deleted_coupon_goes_on(stripe
     "messages of promotion codes",
     "are its own words, but for prior transactions",
 )
-def test_a_promotion_code_is_redeemed_as_often_and_by_whom_it_says(stripe_sandbox: Sandbox) -> None:
+def test_promotion_code_limits_redemptions_and_customers(stripe_sandbox: Sandbox) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         (customer, other), (_, price) = (
             [await payer(client) for _ in range(2)],

@@ -145,7 +145,7 @@ def read_paths(body: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from read_paths(first, prefix + name + mark)
 
 
-def test_objects_have_what_others_read_of_them(new_sandbox: Sandbox) -> None:
+def test_objects_have_the_fields_that_clients_read(new_sandbox: Sandbox) -> None:
     customer, session = new_sandbox.run(do_everything)
     new_sandbox.control(f"checkout/{session}/pay", {"card": "pm_card_visa"})
     seen: dict[str, dict[str, set[str]]] = {}

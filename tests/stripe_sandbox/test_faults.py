@@ -31,7 +31,7 @@ def tried(sandbox: Sandbox, **fields: str) -> Answer | None:
         ("rate_limited", 429, 0),
     ],
 )
-def test_the_journal_knows_what_the_client_cannot(
+def test_journal_records_the_result_of_a_lost_answer(
     stripe_sandbox: Sandbox, kind: str, status: int | None, made: int
 ) -> None:
     sandbox = stripe_sandbox
@@ -71,7 +71,7 @@ def test_the_same_seed_meets_the_same_calls(stripe_sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(("kind", "made"), [("restart_before", 0), ("restart_after", 1)])
-def test_a_restart_loses_what_was_not_done_and_nothing_else(stripe_sandbox: Sandbox, kind: str, made: int) -> None:
+def test_restart_loses_only_uncommitted_requests(stripe_sandbox: Sandbox, kind: str, made: int) -> None:
     sandbox = stripe_sandbox
     before = len(sandbox.journal("customer.created"))
     sandbox.faults({"kind": kind, "path": PATH, "method": "POST", "count": 1})

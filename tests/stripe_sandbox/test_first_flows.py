@@ -169,7 +169,7 @@ def test_meter_events_are_counted_once_and_summed_by_the_minute(stripe_sandbox: 
     until(lambda: refused() == ["meter_event_invalid_value"], "the event is refused")
 
 
-def test_what_was_answered_survives_kill_9_and_a_key_gives_the_same_answer_again(
+def test_answered_request_survives_kill_9_and_replays_by_its_key(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     sandbox = Sandbox(tmp_path_factory.mktemp("killed"))

@@ -44,7 +44,7 @@ class Client:
                 return answer
 
 
-def test_each_effect_is_there_once_whatever_fails(stripe_sandbox: Sandbox, seed: int) -> None:
+def test_each_request_takes_effect_once_despite_faults(stripe_sandbox: Sandbox, seed: int) -> None:
     sandbox, client = stripe_sandbox, Client(stripe_sandbox)
     customer = sandbox.call("POST", "/v1/customers", "payment_method=pm_card_visa").json()["id"]
     sandbox.call("POST", "/v1/billing/meters", "display_name=O&event_name=once&default_aggregation[formula]=sum")

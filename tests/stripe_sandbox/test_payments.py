@@ -54,7 +54,7 @@ def test_refunds_give_back_no_more_than_was_paid_and_the_balance_shows_all(strip
     stripe_api.run(flow)
 
 
-def test_a_credit_note_takes_back_what_is_due_or_gives_back_what_was_paid(stripe_api: Api) -> None:
+def test_credit_note_lowers_the_amount_due_or_refunds_a_payment(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         due = await paid(client, 1_000, pay=False)
         line = due.lines.data[0].id
@@ -281,7 +281,7 @@ def test_a_checkout_below_the_least_charge_is_refused(stripe_api: Api) -> None:
     stripe_api.run(flow)
 
 
-def test_what_is_available_is_paid_out_once(own_sandbox: Sandbox) -> None:
+def test_available_balance_is_paid_out_once(own_sandbox: Sandbox) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         await paid(client, 10_000)
         waiting = await client.v1.balance.retrieve_async()

@@ -67,7 +67,7 @@ def test_its_commands_and_programs_work(port: int, tmp_path: Path) -> None:
     assert re.fullmatch(rf"cus_\w+ http://127.0.0.1:{port}/\S+\n", done.stdout), done.stderr
 
 
-def test_what_the_page_says_answers_404_does() -> None:
+def test_documented_404_paths_have_no_operation() -> None:
     (sentence,) = re.findall(r"these answer 404: (.*?);", PAGE.read_text(), re.DOTALL)
     paths = re.findall("`(/v1/[^`]+)`", sentence)
     assert len(paths) == 15

@@ -244,7 +244,7 @@ def test_an_upgrade_gives_back_and_charges_by_the_second_and_bills_usage_of_each
         ({}, [(9900, 1)]),
     ],
 )
-def test_canceling_now_bills_what_is_open_where_that_is_asked_for(
+def test_immediate_cancel_invoices_open_usage_if_requested(
     stripe_api: Api, cancel: Any, last: list[tuple[int, int]]
 ) -> None:
     async def flow(client: stripe.StripeClient) -> None:
@@ -306,7 +306,7 @@ def test_a_fee_that_is_not_paid_makes_it_past_due_and_active_again(stripe_api: A
     stripe_api.run(flow)
 
 
-def test_without_a_way_to_pay_nobody_is_subscribed(stripe_api: Api) -> None:
+def test_subscription_without_a_payment_method_is_refused(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         shop = await Shop(client).open("poor")
         shop.customer = (await client.v1.customers.create_async({"name": "poor"})).id

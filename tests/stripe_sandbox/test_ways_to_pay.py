@@ -50,7 +50,7 @@ def test_a_trial_without_a_card_asks_for_one_by_a_setup_intent(stripe_api: Api, 
     stripe_api.run(flow)
 
 
-def test_who_has_a_card_or_pays_by_invoice_is_asked_for_none(stripe_api: Api) -> None:
+def test_customer_who_pays_by_invoice_has_no_setup_intent(stripe_api: Api) -> None:
     async def flow(client: stripe.StripeClient) -> None:
         sent = await subscribe(client, trial_period_days=14, collection_method="send_invoice", days_until_due=7)
         assert sent.pending_setup_intent is None

@@ -70,7 +70,7 @@ def receiver() -> Iterator[Receiver]:
         made.server_close()
 
 
-def test_an_event_has_the_former_values_of_what_changed(stripe_api: Api) -> None:
+def test_update_event_has_the_previous_values_of_changed_fields(stripe_api: Api) -> None:
     made = stripe_api.call("POST", "/v1/customers", "phone=1&metadata[a]=1&metadata[b]=2").json()
     stripe_api.call("POST", f"/v1/customers/{made['id']}", "name=N&phone=2&metadata[a]=3&metadata[c]=4")
     (event,) = stripe_api.call("GET", "/v1/events?type=customer.updated&limit=1").json()["data"]

@@ -64,7 +64,7 @@ def test_a_trace_follows_its_sender_within_a_rate_and_is_drawn_otherwise(
     assert len(record(settings, work, monkeypatch)) == recorded
 
 
-def test_calls_are_within_what_they_are_made_for_also_where_they_outlive_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_call_span_has_its_parent_even_if_it_ends_later(monkeypatch: pytest.MonkeyPatch) -> None:
     async def work() -> None:
         async def call() -> None:
             with trace_call("POST", {"http.request.method": "POST"}):
@@ -113,7 +113,7 @@ def test_a_redirection_is_no_failure_and_an_answer_of_5xx_is_one(monkeypatch: py
     assert codes == [303, 503]
 
 
-def test_an_attempt_at_a_webhook_is_a_call_whose_receiver_is_told_of_no_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_webhook_attempt_is_a_span_without_a_traceparent_for_the_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
     with Receiver() as receiver:
         receiver.statuses["/hook"] = [503]
 

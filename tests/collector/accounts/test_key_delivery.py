@@ -385,9 +385,7 @@ def test_kill_leaves_no_key_or_one_that_is_delivered(database: str, receiver: Re
     asyncio.run(look(old))
 
 
-def test_customer_whom_nothing_reaches_keeps_its_key_until_an_operator_rotates_it(
-    database: str, receiver: Receiver
-) -> None:
+def test_unreachable_customer_keeps_its_key_until_an_operator_rotates_it(database: str, receiver: Receiver) -> None:
     """The customer has no e-mail address, no contact who could open the portal, no public key and no endpoint."""
 
     async def run() -> None:

@@ -169,7 +169,7 @@ def test_refused_account_leaves_the_others(tmp_path: Path, changes: dict[str, st
     run(f"sqlite:///{tmp_path}/ledger.db", work)
 
 
-def test_dry_run_refuses_what_the_import_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_refuses_the_same_rows_as_the_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also if the customers are in two batches."""
     monkeypatch.setattr(transfer, "AT_ONCE", 1)
     accounts = WITH_PSEUDONYMS.replace("{name: Boreas", "{name: Boreas, external_id: crm-17")

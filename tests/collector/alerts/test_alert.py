@@ -56,7 +56,7 @@ def test_there_is_one_of_a_key_ever_whichever_collector_raises_it(database: str)
     asyncio.run(run())
 
 
-def test_it_is_there_with_what_it_tells_of_or_not_at_all(database: str) -> None:
+def test_alert_is_committed_with_its_cause_or_not_at_all(database: str) -> None:
     async def work(opened: Database) -> None:
         with pytest.raises(ZeroDivisionError):
             await broken(opened)

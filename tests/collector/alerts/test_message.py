@@ -46,7 +46,7 @@ def test_the_signature_is_that_of_the_specification_s_example() -> None:
     assert second == "v1," + base64.b64encode(hmac.digest(b"k" * 24, b"a.1.x", hashlib.sha256)).decode() != first
 
 
-def test_what_each_is_sent() -> None:
+def test_each_alert_format_has_its_own_body() -> None:
     body = orjson.loads(forms.format_webhook(SAID))
     assert body["type"] == "alert.batches_lost"
     assert body["timestamp"] == "2026-09-21T14:13:20.123Z"
@@ -148,13 +148,15 @@ def test_a_message_has_one_name_for_ever_and_another_one_has_another() -> None:
         ("100.64.0.1", "hooks.test", False, "private: true"),
     ],
 )
-def test_which_addresses_are_connected_to(address: str, host: str, private: bool, why: str | None) -> None:
+def test_webhook_address_check_refuses_private_and_reserved_addresses(
+    address: str, host: str, private: bool, why: str | None
+) -> None:
     said = find_refusal(address, host, private=private)
     assert (said is None) == (why is None), said
     assert why is None or why in (said or "")
 
 
-def test_what_is_sent_in_the_clear_stays_in_the_private_network() -> None:
+def test_plain_http_webhook_is_refused_outside_the_private_network() -> None:
     said = [find_refusal(one, "am.test", private=True, in_clear=True) for one in ("10.0.0.5", "fd12::1", "8.8.8.8")]
     assert said == [None, None, "it leads out of the private network, in the clear: write https://"]
 

@@ -108,7 +108,7 @@ def make(kind: AlertKind, details: JsonObject) -> AlertMessage:
     return AlertMessage(7, "the-key", kind, "warn", "acme", "the title in English", details, 1_790_000_000_123)
 
 
-def test_each_kind_that_a_customer_reads_has_a_sentence_for_whatever_details_it_is_raised_with() -> None:
+def test_each_customer_alert_kind_has_sentences_for_its_details() -> None:
     assert DETAILS.keys() == {kind for kind, policy in ALERT_POLICIES.items() if policy.to_customer}
     for kind, variants in DETAILS.items():
         taken = [words.find_sentence(kind, "acme", details) for details in variants]
@@ -163,7 +163,7 @@ def test_a_customer_reads_an_alert_in_their_language_and_can_act_on_it(language:
     assert not [subject for subject in subjects if "acme" in subject], "customers are told of themselves as you"
 
 
-def test_a_notice_says_what_is_due_where_it_is_paid_and_who_did_what_to_a_key() -> None:
+def test_customer_mail_states_amount_due_payment_link_and_key_change() -> None:
     texts = {
         kind: text_of(format_customer_mail(make(kind, DETAILS[kind][0]), "a@b.test", "c@b.test", reader, SITE))
         for reader in (create_reader("de"),)
@@ -180,7 +180,7 @@ def test_a_notice_says_what_is_due_where_it_is_paid_and_who_did_what_to_a_key() 
     assert "Grund: Der Schlüssel wurde öffentlich gefunden." in revoked
 
 
-def test_what_no_sentence_fits_is_said_by_the_title() -> None:
+def test_alert_without_matching_sentence_uses_its_title() -> None:
     reader = create_reader("de")
     for kind, details in (("quota_reached", {}), ("kind_of_tomorrow", {"threshold": 1}), ("batches_lost", {})):
         assert words.describe(reader, kind, "acme", details) is None
@@ -191,7 +191,7 @@ def test_what_no_sentence_fits_is_said_by_the_title() -> None:
     assert mail["Subject"] == "the title in English"
 
 
-def test_nobody_writes_a_part_of_a_mail() -> None:
+def test_alert_mail_escapes_html_of_its_details() -> None:
     evil = "</td><img src=//evil.test> \u202e"
     alert = make(AlertKind.PAYMENT_FAILED, {**DECLINED, "why": evil, "amount": evil, "pay": "javascript:alert(1)"})
     for mail in (
@@ -205,7 +205,7 @@ def test_nobody_writes_a_part_of_a_mail() -> None:
         assert all(link.startswith(SITE[1:]) for link in re.findall(r'href="([^"]+)"', html))
 
 
-def test_an_operator_reads_what_to_do_in_the_language_of_the_deployment() -> None:
+def test_operator_mail_translates_the_remedy_into_the_deployment_language() -> None:
     alert = make(AlertKind.BATCHES_LOST, {"batches": 3})._replace(customer=None)
     mail = format_mail(alert, "a@example.com", ("b@example.com",), create_reader("nl"), SITE)
     assert mail["Subject"] == "[warning] the title in English", "filters of those on call know it"

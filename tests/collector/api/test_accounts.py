@@ -310,7 +310,7 @@ def test_a_found_key_ends_and_the_answer_does_not_tell(collector: Collector) -> 
     assert mine["secret"] not in collector.output
 
 
-def test_who_sees_hashes_of_keys_revokes_none_with_them(collector: Collector) -> None:
+def test_leak_report_by_hash_revokes_no_key(collector: Collector) -> None:
     owner = customer(collector)
     digest = hashlib.sha256(key(collector, owner["id"])["secret"].encode()).hexdigest()
     answer = report(collector, {"sha256": digest}, "127.0.3.2")
@@ -439,7 +439,7 @@ def test_flags_are_data(collector: Collector) -> None:
 
 
 @only_sqlite("collector")
-def test_a_customer_may_do_what_is_its_own(collector: Collector) -> None:
+def test_customer_token_manages_its_own_keys(collector: Collector) -> None:
     if collector.get("/v1/customers/bound", token=OWN).status == 404:
         customer(collector, name="bound")
     own, other = collector.get("/v1/customers/bound", token=OWN).json(), customer(collector)
@@ -559,7 +559,7 @@ def test_the_day_of_the_last_use_comes_with_batches(collector: Collector) -> Non
     assert collector.post(Chain().next(), fields={FIELD: "odd"}).status == 200
 
 
-def test_what_edges_must_know_follows_each_change(collector: Collector) -> None:
+def test_customer_directory_follows_each_change(collector: Collector) -> None:
     owner = customer(collector, paused={"why": "soon"})
     mine = key(collector, owner["id"], scopes=["b", "a"], limits=[{"rate": "5/s"}])
     gone = key(collector, owner["id"])

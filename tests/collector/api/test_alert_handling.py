@@ -34,7 +34,7 @@ def handled(collector: Collector, number: int, token: str) -> dict[str, Any]:
     return found
 
 
-def test_an_alert_is_acknowledged_once_by_each_side_with_who_and_why_on_record(collector: Collector) -> None:
+def test_acknowledgement_of_an_alert_records_actor_and_reason_once_a_side(collector: Collector) -> None:
     done = collector.send("POST", "/v1/alerts/1/acknowledge", {"why": "We look into it."}, token=ADMIN)
     assert done.status == 200, done
     assert "deliveries" in done.json()
@@ -51,7 +51,7 @@ def test_an_alert_is_acknowledged_once_by_each_side_with_who_and_why_on_record(c
     assert ({entry["actor"] for entry in entries}, len(entries)) == (actors, 2)
 
 
-def test_a_customer_handles_its_own_alerts_alone_and_who_reads_none(collector: Collector) -> None:
+def test_customer_token_handles_only_its_own_alerts(collector: Collector) -> None:
     for step, body in (("acknowledge", {}), ("assign", {"to": "me"}), ("mute", {"until": "2027-01-01", "why": "no"})):
         for number in (2, 4, 999):
             assert collector.send("POST", f"/v1/alerts/{number}/{step}", body, token=OWN).status == 403

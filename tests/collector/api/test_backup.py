@@ -50,7 +50,7 @@ def backup(collector: Collector, request: pytest.FixtureRequest, tmp_path: Path)
     return put_back
 
 
-def test_a_restored_collector_gets_what_it_lacks(
+def test_edges_resend_missing_batches_to_a_restored_collector(
     start_collector: StartCollector, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     collector = start_collector()

@@ -452,7 +452,7 @@ def test_a_version_that_is_not_sold_any_more_is_for_staff_to_give(charging: Coll
         ("GET", "usage/%00", None, 404),
     ],
 )
-def test_what_cannot_be_is_refused_and_changes_nothing(
+def test_invalid_billing_request_is_refused_and_changes_nothing(
     charging: Collector, method: str, path: str, said: Any, status: int
 ) -> None:
     name = customer(charging)

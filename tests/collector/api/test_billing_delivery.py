@@ -289,7 +289,7 @@ def test_stored_stripe_failure_does_not_block_a_purchase(world: World) -> None:
     assert len(sandbox.journal("customer.created")) == after + 1
 
 
-def test_low_credits_are_topped_up_with_the_saved_card_of_a_customer_who_asks_for_it(world: World) -> None:
+def test_low_credits_are_topped_up_with_the_saved_card_if_enabled(world: World) -> None:
     collector, sandbox, path = world.collector, world.sandbox, "/billing/credits/top-up"
     tokens = {}
     for name, metadata in (("refilled", {}), ("other", {}), ("firm", {"business": "true"})):

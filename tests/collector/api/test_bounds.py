@@ -16,7 +16,7 @@ from tests.support.collector_fixtures import StartCollector, only_sqlite
 
 
 @only_sqlite("collector")
-def test_silent_connections_shut_nobody_out(collector: Collector) -> None:
+def test_silent_connections_do_not_block_new_requests(collector: Collector) -> None:
     with ExitStack() as held:
         for _ in range(600):
             held.enter_context(socket.create_connection((HOST, collector.port)))
@@ -34,7 +34,7 @@ def test_a_body_that_hardly_comes_is_not_waited_for(collector: Collector) -> Non
 
 
 @only_sqlite("collector")
-def test_what_unfolds_to_millions_of_values_costs_little_memory_and_nobody_time(collector: Collector) -> None:
+def test_compressed_body_of_millions_of_values_costs_little_memory_and_time(collector: Collector) -> None:
     assert collector.process is not None
     status = Path(f"/proc/{collector.process.pid}/status")
 
@@ -89,16 +89,14 @@ BY_READER, BY_ADMIN = (f"Host: a\r\nAuthorization: Bearer {token}\r\n" for token
         ("POST /v1/events HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n\r\n", 400),
     ],
 )
-def test_no_cache_keeps_an_answer_and_no_browser_guesses_what_it_is(
-    sqlite_collector: Collector, head: str, status: int
-) -> None:
+def test_every_answer_forbids_caching_and_content_sniffing(sqlite_collector: Collector, head: str, status: int) -> None:
     with Wire(sqlite_collector.port) as wire:
         wire.send(head.encode("latin-1"))
         answer = wire.hear(head.partition(" ")[0])
     assert (answer.status, answer["cache-control"], answer["x-content-type-options"]) == (status, "no-store", "nosniff")
 
 
-def test_who_has_a_token_makes_few_changes_a_minute_and_keeps_nobody_else_from_any(
+def test_change_rate_limit_counts_each_token_separately(
     start_collector: StartCollector,
 ) -> None:
     """A customer's token makes keys as fast as it can; an admin's makes customers so."""
@@ -123,7 +121,7 @@ def test_who_has_a_token_makes_few_changes_a_minute_and_keeps_nobody_else_from_a
     assert collector.send("POST", "/v1/events", {"meter": "?"}, token=SERVICE).status == 202, "what counts is no change"
 
 
-def test_staff_who_ask_much_about_a_customer_use_up_nothing_of_what_it_may_ask(sqlite_collector: Collector) -> None:
+def test_staff_requests_do_not_use_up_the_rate_limit_of_a_customer(sqlite_collector: Collector) -> None:
     def ask_status(token: str, about: str = "") -> int:
         return sqlite_collector.get(f"/billing/subscription{about}", token=token).status
 

@@ -111,7 +111,7 @@ def test_a_customer_leaves_places_to_the_others(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("bound", ["WRITE_SECONDS_MAX", "EXPORT_SECONDS_MAX"])
-def test_who_does_not_read_is_cut_off_in_time(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+def test_export_ends_when_the_reader_stalls(monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
     monkeypatch.setattr(csv_export, bound, 0.2)
 
     async def run() -> bytes:

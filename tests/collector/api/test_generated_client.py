@@ -65,7 +65,7 @@ def test_every_operation_is_generated(description: dict[str, Any], folder: Path)
         assert callable(module.sync_detailed), operation["operationId"]
 
 
-def test_a_generated_client_does_what_customers_and_operators_do(selling: Collector, folder: Path) -> None:
+def test_generated_client_runs_customer_and_operator_workflows(selling: Collector, folder: Path) -> None:
     models, url = generated("models"), f"http://127.0.0.1:{selling.port}"
     admin = generated("client").AuthenticatedClient(base_url=url, token=ADMIN)
 

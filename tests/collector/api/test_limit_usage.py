@@ -56,7 +56,7 @@ def test_customers_are_reported_while_somebody_looks_and_each_sees_its_own(colle
     assert live(collector, "bound") == {}
 
 
-def test_an_edge_is_believed_about_itself_and_about_customers_who_are_watched_alone(collector: Collector) -> None:
+def test_limit_report_counts_only_from_its_own_edge_and_for_watched_customers(collector: Collector) -> None:
     chain, fresh = known(collector), Chain()
     for token, status in ((READ, 403), (ADMIN, 403), (OWN, 403), (ONE, 403), ("no-token", 401)):
         assert report(collector, chain, token, acme=[row(1)]).status == status, token
@@ -70,7 +70,7 @@ def test_an_edge_is_believed_about_itself_and_about_customers_who_are_watched_al
     assert report(collector, chain, **many).status == 422
 
 
-def test_a_thousand_customers_who_look_at_themselves_keep_no_operator_waiting(sqlite_collector: Collector) -> None:
+def test_operator_watch_displaces_one_of_a_thousand_customer_watches(sqlite_collector: Collector) -> None:
     chain, now = known(sqlite_collector), int(time.time())
     rows = [(f"crowd-{n}", now + 3600, 0) for n in range(1000)]
     with closing(sqlite3.connect(sqlite_collector.database, timeout=30)) as database, database:

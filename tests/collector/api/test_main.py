@@ -39,7 +39,7 @@ def unusable(database: str) -> str:
     return str(caught.value)
 
 
-def test_what_is_counted_outlives_the_process(start_collector: StartCollector) -> None:
+def test_counted_usage_survives_a_restart(start_collector: StartCollector) -> None:
     collector = start_collector()
     chain = Chain()
     collector.post(chain.next(*ROWS, ("nobody-known", "requests", "v1", 5)))
@@ -121,7 +121,7 @@ async def differences(database: str) -> list[object]:
 
 
 @pytest.mark.both_databases
-def test_migrations_make_what_the_schema_says(database: str) -> None:
+def test_migrated_database_equals_the_schema(database: str) -> None:
     assert asyncio.run(differences(database)) == []
 
 
@@ -142,7 +142,7 @@ def test_sqlite_is_in_wal_and_waits_for_the_disk(sqlite_collector: Collector) ->
     assert stat.S_ISREG(database.stat().st_mode)
 
 
-def test_batches_wait_for_whoever_else_writes_to_the_file(sqlite_collector: Collector) -> None:
+def test_batch_waits_for_another_writer_of_the_sqlite_file(sqlite_collector: Collector) -> None:
     chain = Chain()
     with (
         closing(sqlite3.connect(sqlite_collector.database, isolation_level=None)) as other,

@@ -70,7 +70,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
             yield Stage(provider, collector)
 
 
-def test_a_persons_groups_say_what_they_may_do(stage: Stage) -> None:
+def test_identity_provider_groups_set_the_role_of_a_person(stage: Stage) -> None:
     ops, helpdesk, stranger = (stage.provider.token(who) for who in ("ops", "helpdesk", "stranger"))
     assert stage.ask(ops).status == stage.ask(helpdesk).status == 200
     assert stage.make(ops, "made-by-ops").status == 201
@@ -84,7 +84,7 @@ def test_a_persons_groups_say_what_they_may_do(stage: Stage) -> None:
     assert {("customer.create", "operator:ops"), ("customer.change", "operator:helpdesk")} <= by
 
 
-def test_what_is_sensitive_needs_a_second_factor_of_a_moment_ago_or_the_configurations_word(stage: Stage) -> None:
+def test_sensitive_request_needs_a_recent_second_factor_unless_configured_off(stage: Stage) -> None:
     assert stage.make(stage.provider.token("ops"), "to-be-deleted").status == 201
     for who in ("ops-by-password", "ops-an-hour-ago", "ops-tomorrow", "ops-without-time"):
         refused = stage.delete(stage.provider.token(who), "to-be-deleted")
@@ -239,7 +239,7 @@ def test_an_id_token_that_was_made_for_another_client_is_not_ours(claims: dict[s
     assert is_for(claims, "console") is ours
 
 
-def test_an_issuer_is_not_asked_who_it_is_by_everybody_who_begins_to_sign_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sign_ins_share_cached_issuer_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
     async def fetched(issuer: str) -> dict[str, str]:

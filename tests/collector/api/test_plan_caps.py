@@ -19,9 +19,7 @@ from tests.support.sold import sold
 JANUARY = 1_798_761_600
 
 
-def test_a_customer_whose_plan_cannot_be_read_keeps_nobody_waiting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreadable_plan_of_one_customer_does_not_delay_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     followed: list[str] = []
     follow = subscriptions.entitlements.update_entitlements
 

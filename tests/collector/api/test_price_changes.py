@@ -88,7 +88,7 @@ def test_each_command_of_the_page_has_its_documented_effect(
     assert len([one for one in alerts if one["kind"] == "price_change_decided"]) == 2
 
 
-def test_what_the_dry_run_has_shown_is_scheduled_and_nothing_else(selling: Collector) -> None:
+def test_price_change_is_scheduled_only_with_the_digest_of_its_dry_run(selling: Collector) -> None:
     body = {"plans": "plans: {enterprise@2: {fee: '599'}}", "at": AT, "why": "dearer"}
     shown = send(selling, "POST", "/billing/price-changes?dry_run=true", body)
     assert (shown["id"], shown["effect"]["subscribers"], shown["effect"]["currencies"]) == (None, 0, [])

@@ -59,7 +59,7 @@ def listed(collector: Collector, query: str = "") -> list[dict[str, object]]:
     return rows
 
 
-def test_what_is_no_request_is_refused_and_nobody_else_sees_one(collector: Collector) -> None:
+def test_invalid_privacy_request_is_refused_and_other_roles_see_none(collector: Collector) -> None:
     good = {"kind": "erasure", "person": PERSON, "note": NOTE}
     for wrong in ({"kind": "gossip"}, {"law": "hammurabi"}, {"person": ""}, {"note": ""}, {"due_at": "2099-01-01"}):
         assert collector.send("POST", PATH, good | wrong).status == 422, wrong

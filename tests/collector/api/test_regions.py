@@ -85,7 +85,7 @@ def test_the_best_region_is_by_wish_by_network_by_country_or_the_default(collect
     assert (found["region"], found["because"]) == ("us", "prefer")
 
 
-def test_beacons_report_and_nobody_else_and_they_do_nothing_else(collector: Collector) -> None:
+def test_only_beacon_tokens_report_latency_and_have_no_other_right(collector: Collector) -> None:
     some = reports("192.0.9.0/24", eu=12.0, us=90.0)
     for token in (EDGE, READ, ADMIN, SERVICE, OWN):
         assert post(collector, some, token).status == 403
@@ -96,7 +96,7 @@ def test_beacons_report_and_nobody_else_and_they_do_nothing_else(collector: Coll
     assert best(collector, address="192.0.9.1").json()["because"] == "default"
 
 
-def test_what_is_no_report_or_no_address_is_refused_whole(collector: Collector) -> None:
+def test_invalid_latency_report_is_refused_as_a_whole(collector: Collector) -> None:
     (good, *_) = reports("192.0.2.0/24", eu=12.0)
     for wrong in (
         {"measured": {"eu": 0}},
@@ -119,7 +119,7 @@ def test_what_is_no_report_or_no_address_is_refused_whole(collector: Collector) 
     assert best(collector, country="de").json()["detail"].endswith(", see GET /v1/openapi.json")
 
 
-def test_what_is_known_outlives_a_reload_and_not_other_regions(collector: Collector) -> None:
+def test_latency_reports_survive_a_reload_that_keeps_the_regions(collector: Collector) -> None:
     def reloaded(**settings: Any) -> None:
         collector.settings.update(settings)
         collector.write()

@@ -28,7 +28,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         yield made
 
 
-def test_an_edge_without_a_certificate_may_not_ship_whatever_its_token(secured: Secured) -> None:
+def test_edge_without_client_certificate_is_refused_despite_its_token(secured: Secured) -> None:
     reply = secured.ship(Chain().next(), secured.context())
     assert reply.status == 403
     assert b"show a certificate" in reply.body
@@ -102,7 +102,7 @@ def test_renewed_certificates_are_used_and_open_connections_go_on(secured: Secur
     assert secured.ship(chain.next(), secured.context(secured.authority.issue("edge-1"))).status == 200
 
 
-def test_a_signal_reloads_who_may_do_what_and_what_is_wrong_changes_nothing(tmp_path: Path) -> None:
+def test_sighup_reloads_access_settings_and_ignores_an_invalid_file(tmp_path: Path) -> None:
     with closing(Secured(tmp_path, clients=False)) as collector:
         collector.start()
         assert collector.process is not None

@@ -33,7 +33,7 @@ def delete(collector: Collector, path: str, token: str = ADMIN) -> Answer:
     return ask(collector.port, path, method="DELETE", fields={"Authorization": f"Bearer {token}"})
 
 
-def test_a_token_does_what_its_role_may_until_it_is_revoked(collector: Collector) -> None:
+def test_token_has_the_rights_of_its_role_until_revoked(collector: Collector) -> None:
     reader, own = make(collector, role="read"), make(collector, customer="acme")
     assert collector.get("/v1/usage", token=reader["secret"]).status == 200
     assert collector.get("/v1/usage", token=own["secret"], customer="bolt").status == 403
@@ -53,7 +53,7 @@ def test_a_token_does_what_its_role_may_until_it_is_revoked(collector: Collector
     assert reader["secret"] not in repr(entries)
 
 
-def test_who_sends_two_tokens_has_neither(collector: Collector) -> None:
+def test_request_with_two_tokens_answers_401(collector: Collector) -> None:
     for first, second in ((ADMIN, READ), (READ, ADMIN)):
         with Wire(collector.port) as wire:
             fields = f"Authorization: Bearer {first}\r\nAuthorization: Bearer {second}\r\n"
@@ -87,7 +87,7 @@ def test_a_token_ends_when_it_was_said(collector: Collector) -> None:
 
 
 @only_sqlite("collector")
-def test_who_may_not_do_what_is_sensitive_makes_no_token_that_may_do_more(collector: Collector) -> None:
+def test_token_without_sensitive_rights_creates_no_stronger_token(collector: Collector) -> None:
     second = make(collector, role="admin")
     assert post(collector, "/v1/tokens", second["secret"], name="third", role="admin").status == 403
     assert post(collector, f"/v1/tokens/{second['name']}", second["secret"], overlap="0s").status == 403
@@ -96,7 +96,7 @@ def test_who_may_not_do_what_is_sensitive_makes_no_token_that_may_do_more(collec
 
 
 @only_sqlite("database")
-def test_who_may_no_more_is_not_told_the_secret_again(start_collector: StartCollector) -> None:
+def test_idempotent_replay_hides_the_secret_after_rights_are_lost(start_collector: StartCollector) -> None:
     collector = start_collector()
     asked: list[tuple[str, dict[str, Any], str]] = [
         ("/v1/tokens", {"name": "second", "role": "admin"}, "first-key"),
@@ -129,7 +129,7 @@ def test_who_may_no_more_is_not_told_the_secret_again(start_collector: StartColl
         ({"name": "no name", "role": "read"}, 422),
     ],
 )
-def test_what_is_no_token_is_refused(collector: Collector, said: dict[str, Any], status: int) -> None:
+def test_invalid_token_request_is_refused(collector: Collector, said: dict[str, Any], status: int) -> None:
     assert post(collector, "/v1/tokens", **said).status == status
 
 

@@ -95,7 +95,7 @@ def test_an_edge_that_has_never_reported_is_not_taken_for_one_that_lost_reports(
     assert coverage[silent.edge] == (0, None)
 
 
-def test_reports_are_taken_from_those_alone_who_ship_as_the_edge(collector: Collector) -> None:
+def test_traffic_report_is_accepted_only_with_the_token_of_its_edge(collector: Collector) -> None:
     chain, fresh = known(collector), Chain()
     for token, status in ((READ, 403), (ADMIN, 403), (SERVICE, 403), (OWN, 403), (ONE, 403), ("no-token", 401)):
         assert send(collector, chain, 0, token, v1=counts(1)).status == status, token

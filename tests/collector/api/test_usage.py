@@ -195,7 +195,7 @@ def records(answer: Answer) -> list[list[str]]:
     return [*csv.reader(io.StringIO(answer.body.decode(), newline=""), strict=True)]
 
 
-def test_csv_has_what_json_has(filled: Collector) -> None:
+def test_csv_usage_has_the_rows_of_json_usage(filled: Collector) -> None:
     for by in ("", "route", "minute,customer,meter,region"):
         wanted = filled.usage(**RANGE, by=by)["rows"]
         found = records(filled.get("/v1/usage", **RANGE, by=by, format="csv"))

@@ -29,7 +29,7 @@ def test_a_certificate_is_told_of_the_louder_the_sooner_it_expires(days: float, 
     assert all(("expired" in one.title) == (days < 0) for one in found)
 
 
-def test_denials_are_told_from_a_rate_on_with_who_has_most_once_an_hour() -> None:
+def test_denial_alert_starts_at_the_threshold_and_names_the_worst_actor() -> None:
     counts = Counter({("edges", "192.0.2.1", "GET /v1/usage", 403, "no"): 60, ("unknown", "", "", 401, "?"): 39})
     assert make_denial_alert(counts, 100, NOW) is None
     counts["unknown", "", "", 401, "?"] += 1

@@ -601,7 +601,7 @@ async def shrink(of: Sold, life: Life) -> tuple[Life, str | None]:
             return life, fault
 
 
-def test_random_lives_cost_what_a_second_rater_says(tmp_path: Path, database: str, seed: int) -> None:
+def test_random_lives_cost_the_same_by_the_second_rater(tmp_path: Path, database: str, seed: int) -> None:
     seconds = float(os.environ.get("EDGEPROXY_LIFE_SECONDS", "10"))
     file = tmp_path / "plans.yaml"
     meters = {"calls": {"count": "events"}}

@@ -86,7 +86,7 @@ def test_a_small_meter_is_not_lost_among_the_units_of_a_large_one() -> None:
     assert worst_drift([]) == Drift(0, 0, 0)
 
 
-def test_only_what_differs_by_the_same_each_time_is_a_difference() -> None:
+def test_only_a_lasting_mismatch_is_a_difference() -> None:
     first = [
         Comparison("acme", "tokens", 10, 12),
         Comparison("bolt", "tokens", 10, 9),

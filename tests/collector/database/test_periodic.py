@@ -53,7 +53,7 @@ def test_each_run_is_reported_and_followed_by_its_rest() -> None:
     assert all(run.seconds >= 0 for run in runs)
 
 
-def test_the_log_of_jobs_has_what_runs_and_the_last_run_of_each() -> None:
+def test_job_log_lists_running_jobs_and_each_last_run() -> None:
     job_log = JobLog()
     failing, running = (Job(name, 60.0, "it failed", asyncio.Event().wait) for name in ("b-failing", "a-running"))
     for job, result in ((failing, JobResult.SUCCEEDED), (failing, JobResult.FAILED)):

@@ -119,7 +119,7 @@ def test_idle_connection_to_a_demoted_server_is_not_used(
     asyncio.run(run())
 
 
-def test_job_ends_whose_lock_a_demoted_server_holds(server: Postgresql) -> None:
+def test_job_ends_when_the_server_of_its_lock_is_demoted(server: Postgresql) -> None:
     """A collector at the new primary takes the lock, too."""
     url = server.database()
 

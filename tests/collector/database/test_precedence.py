@@ -26,7 +26,7 @@ READS = 20
 
 
 @pytest.mark.parametrize("way", ["reading", "writing"])
-def test_a_job_goes_on_once_nobody_waits(database: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yielding_job_resumes_when_no_request_waits(database: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precedence, "RESTS", 1e9)
     monkeypatch.setattr(precedence, "WAIT_MAX", 3600.0)
 
@@ -90,7 +90,7 @@ def test_a_job_does_not_go_on_between_the_parts_of_a_page(database: str, monkeyp
     run(database, work)
 
 
-def test_a_job_that_somebody_waits_for_gives_way_to_nobody(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_urgent_job_does_not_yield_to_requests(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precedence, "RESTS", 1e9)
     monkeypatch.setattr(precedence, "WAIT_MAX", 3600.0)
 
@@ -136,7 +136,7 @@ def test_a_page_waits_for_no_connection_of_jobs(database: str) -> None:
     run(database, work)
 
 
-def test_calls_of_a_page_share_what_they_read_and_changes_read_anew() -> None:
+def test_calls_of_one_page_share_fetched_values_and_changes_fetch_again() -> None:
     fetched: list[str] = []
 
     async def fetch() -> str:
@@ -174,7 +174,7 @@ def test_concurrent_calls_of_a_page_read_once_and_again_if_the_first_fails() -> 
     asyncio.run(work())
 
 
-def test_what_a_page_read_before_its_change_is_read_anew() -> None:
+def test_page_drops_fetched_values_before_its_change() -> None:
     seen: list[ReadValues] = []
 
     class Answering:

@@ -73,7 +73,7 @@ def test_a_job_is_one_collector_s_at_a_time_and_goes_with_its_process(database: 
     asyncio.run(run())
 
 
-def test_who_loses_the_lock_with_the_server_stops(postgresql: Postgresql) -> None:
+def test_job_stops_when_the_server_ends_its_lock(postgresql: Postgresql) -> None:
     async def run() -> None:
         url = postgresql.database()
         one, other = Database(url), Database(url)

@@ -210,7 +210,7 @@ def hold_against_stripe(stage: PagesStage) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("damage", list_cases([*DAMAGES[:2], COLUMNS[0], 0], [*DAMAGES[2:], COLUMNS[1], *range(1, 20)]))
-def test_everything_else_works_beside_an_unreadable_row(
+def test_unreadable_row_affects_no_other_row(
     on_sqlite: Filled, damage: Damage | Columns | int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(on_sqlite, damage, seed, tmp_path, monkeypatch)
@@ -218,7 +218,7 @@ def test_everything_else_works_beside_an_unreadable_row(
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("damage", list_cases([20], [*DAMAGES[:2], *range(21, 25)]))
-def test_everything_else_works_beside_an_unreadable_row_on_postgresql(
+def test_unreadable_row_affects_no_other_row_on_postgresql(
     on_postgresql: Filled, damage: Damage | Columns | int, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither database decides if JSON is damaged, so one case is enough. PostgreSQL stores UTF-8 only."""

@@ -32,7 +32,7 @@ def test_an_edge_has_the_version_that_it_asks_after(clock: Clock) -> None:
     assert edges.list_versions() == [FollowerVersion("a.1", None), FollowerVersion("b.1", "v2")]
 
 
-def test_an_edge_whose_request_waits_stays_and_one_that_is_gone_is_forgotten(clock: Clock) -> None:
+def test_followers_keep_a_waiting_edge_and_forget_an_absent_edge(clock: Clock) -> None:
     edges = Followers()
     edges.begin("waits.1", "v1")
     edges.begin("gone.1", "v1")

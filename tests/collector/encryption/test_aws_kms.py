@@ -135,7 +135,7 @@ def refusing(kms: Kms, monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadingHTT
         ("SomethingNew", "answers SomethingNew: as the test says", 1),
     ],
 )
-def test_each_refusal_says_what_to_do_and_only_a_throttled_call_is_made_again(
+def test_kms_error_states_a_remedy_and_only_throttling_is_retried(
     refusing: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch, code: str, reason: str, calls: int
 ) -> None:
     monkeypatch.setattr(aws_kms, "CLIENT", aws_kms.CLIENT.merge(aws_kms.Config(retries={"total_max_attempts": 2})))
@@ -185,9 +185,7 @@ def test_a_service_that_hangs_is_given_up_and_one_that_is_away_is_said_to_be(
 
 
 @only_sqlite("database")
-def test_a_key_that_goes_in_the_midst_of_a_transaction_serves_on_in_memory_and_nothing_is_in_the_clear_after(
-    database: str, kms: Kms
-) -> None:
+def test_kms_key_lost_in_a_transaction_stays_in_memory_and_leaves_no_plain_text(database: str, kms: Kms) -> None:
     key, alias = kms.create_key(), "alias/in-the-midst"
     kms.client.create_alias(AliasName=alias, TargetKeyId=key)
     arn = f"{key.rpartition(':')[0]}:{alias}"

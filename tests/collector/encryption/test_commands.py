@@ -55,7 +55,7 @@ def kill_in_the_midst(process: Process, count: Callable[[], int], most: int) -> 
 
 
 @only_sqlite("database")
-def test_a_collector_encrypts_what_it_has_and_what_it_gets(start_collector: StartCollector, tmp_path: Path) -> None:
+def test_collector_encrypts_existing_and_new_rows(start_collector: StartCollector, tmp_path: Path) -> None:
     collector = start_collector()
     for name in ("carol", "dave"):
         body = {"name": name, "tier": "basic", "external_id": f"crm-{name}", "metadata": {"note": EMAIL}}
@@ -133,9 +133,7 @@ def counter(url: str, sql: str) -> Callable[[], int]:
 
 @only_sqlite("database")
 @pytest.mark.parametrize("verb", ["rows", "rotate"])
-def test_what_a_killed_command_had_done_is_done_and_the_next_one_goes_on(
-    database: str, tmp_path: Path, verb: str
-) -> None:
+def test_encryption_command_resumes_after_a_kill(database: str, tmp_path: Path, verb: str) -> None:
     key = make_key(tmp_path / "key")
     collector = Collector(tmp_path / "collector", database, encryption={"file": key})
     collector.write()

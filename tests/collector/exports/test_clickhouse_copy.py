@@ -133,7 +133,7 @@ FILE = File("usage/day=2026-11-01/05.1.parquet", 3, 100, "0" * 64)
         ({"usage/x": StoredFile(3, 5)}, r"usage/x: is in ClickHouse's table usage, and in no manifest"),
     ],
 )
-def test_what_clickhouse_should_not_have_is_named(stored: dict[str, StoredFile], says: str) -> None:
+def test_clickhouse_check_names_unexpected_files(stored: dict[str, StoredFile], says: str) -> None:
     with pytest.raises(DamagedExportError, match=says):
         clickhouse.list_missing("usage", [FILE], stored)
 

@@ -16,7 +16,7 @@ def test_a_file_has_an_item_still_that_the_ledger_has_erased(item: str | None) -
 
 
 @pytest.mark.parametrize("change", [{"item": "hmac:cd"}, {"item": None, "value": 2}, {"item": None, "customer": "c-2"}])
-def test_whatever_else_differs_is_damage(change: dict[str, object]) -> None:
+def test_export_row_that_differs_from_the_ledger_is_damage(change: dict[str, object]) -> None:
     with pytest.raises(DamagedExportError, match="what the ledger does not"):
         subtract("file", {KEY: READING._replace(**change)}, {KEY: READING})  # type: ignore[arg-type]
 

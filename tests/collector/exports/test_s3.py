@@ -118,7 +118,9 @@ def test_an_exporter_that_is_killed_again_and_again_leaves_each_hour_once(
     )
 
 
-def test_who_may_not_and_who_comes_second_hear_why(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_and_concurrent_exports_state_the_reason(
+    s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name, value in s3.environ.items():
         monkeypatch.setenv(name, value)
     collector = Collector(tmp_path / "collector", put_tables(f"sqlite:///{tmp_path}/ledger.db"))

@@ -31,7 +31,7 @@ KEY = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "a-secret"}
         ("s3://bucket/a", {"AWS_ACCESS_KEY_ID": "id"}, "half there"),
     ],
 )
-def test_what_cannot_be_used_is_refused_and_no_secret_repeated(url: str, environ: dict[str, str], why: str) -> None:
+def test_invalid_storage_url_is_refused_without_its_secret(url: str, environ: dict[str, str], why: str) -> None:
     with pytest.raises(InvalidStorageError, match=why) as no:
         Storage(url, environ)
     assert "a-secret" not in str(no.value)
@@ -49,7 +49,7 @@ def test_credentials_may_be_in_a_file_as_the_tools_of_aws_keep_them(tmp_path: Pa
     assert find_credentials({"HOME": str(tmp_path)}) == {}
 
 
-def test_a_store_is_told_how_to_encrypt_what_it_gets() -> None:
+def test_upload_requests_server_side_encryption() -> None:
     arn, seen = "arn:aws:kms:eu-west-1:123456789012:key/1", list[dict[str, str]]()
 
     class Recording(BaseHTTPRequestHandler):

@@ -37,7 +37,7 @@ def test_a_language_has_every_text(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", sorted(OTHER_WORDS))
-def test_one_thing_has_one_word(language: str) -> None:
+def test_translations_use_one_word_for_one_thing(language: str) -> None:
     forms = [HOLE.sub("", form) for each in translations(language).values() for form in each]
     assert [form for form in forms if re.search(OTHER_WORDS[language], form)] == []
 
@@ -51,5 +51,5 @@ def test_each_action_of_the_audit_log_has_words() -> None:
     assert sorted({*SEALED_ACTIONS, *CLEAR_ACTIONS} - AUDIT_ACTIONS.keys()) == []
 
 
-def test_what_figures_mean_is_said_as_the_api_says_it() -> None:
+def test_business_report_page_uses_the_definitions_of_the_api() -> None:
     assert dict(business_report.DEFINITIONS) == words.DEFINITIONS

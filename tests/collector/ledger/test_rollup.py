@@ -30,7 +30,7 @@ HOURS = NOON // HOUR * HOUR
 T = TypeVar("T")
 
 
-def test_rollup_waits_for_the_hour_of_an_edge_whose_clock_is_ahead(database: str, clock: Clock) -> None:  # noqa: F811
+def test_rollup_waits_for_the_hour_of_an_edge_with_a_fast_clock(database: str, clock: Clock) -> None:  # noqa: F811
     async def run() -> None:
         books = await Books.open(database, clock)
         ahead, other = Chain(since=NOON + 400 * DAY), Chain(since=NOON)

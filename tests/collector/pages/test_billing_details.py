@@ -95,16 +95,14 @@ def pay_by(stage: PagesStage, card: str, **fields: int) -> None:
     stage.sandbox.run(change)
 
 
-def test_a_customer_of_whom_stripe_knows_nothing_has_no_details_and_none_are_made_for_a_look(stage: PagesStage) -> None:
+def test_reading_billing_details_creates_no_stripe_customer(stage: PagesStage) -> None:
     with stage.customer("bolt") as bolt:
         assert "There is no card" in bolt.get("/account/invoices").text
     shown = details(stage, "bolt")
     assert (shown["payment_method"], shown["address"], shown["read_at"], shown["is_stale"]) == (None, None, None, False)
 
 
-def test_an_owner_changes_what_invoices_say_and_the_audit_log_has_which_fields(
-    stage: PagesStage, acme: Visitor
-) -> None:
+def test_owner_changes_billing_details_and_audit_log_names_the_fields(stage: PagesStage, acme: Visitor) -> None:
     before = details(stage)
     assert (before["name"], before["email"], before["follows_contacts"]) == ("acme", "acme@example.com", True)
     acme.get(PAGE)
@@ -164,9 +162,7 @@ def test_a_card_that_is_changed_at_stripe_is_shown_by_its_event_alone(stage: Pag
     assert [one["value"] for one in details(stage)["tax_numbers"]] == ["DE123456789"]
 
 
-def test_while_stripe_is_away_the_page_shows_what_it_said_last_and_a_change_keeps_what_was_typed(
-    stage: PagesStage, acme: Visitor
-) -> None:
+def test_stripe_outage_shows_cached_billing_details_and_keeps_typed_values(stage: PagesStage, acme: Visitor) -> None:
     pay_by(stage, "pm_card_visa")
     wait_for_events(stage)
     # The visitor may have changed anything on Stripe's page, so the next page asks Stripe again.

@@ -116,7 +116,7 @@ def test_a_customer_explores_its_own_usage_alone(stage: PagesStage) -> None:
         assert [line.rpartition(",")[2] for line in csv.text.splitlines()] == ["value", "30", "170"]
 
 
-def test_usage_stands_beside_what_it_costs_for_who_may_see_spending(stage: PagesStage) -> None:
+def test_usage_page_shows_costs_to_roles_that_see_spending(stage: PagesStage) -> None:
     stage.join("buyer")
     assert stage.collector.send("POST", "/billing/subscription?customer=buyer", {"plan": "standard"}).status == 201
     usage = (("buyer", "llm_tokens", "v1", 1_500_000), ("buyer", "llm_tokens", "v2", 500_000))
@@ -151,7 +151,7 @@ def test_usage_stands_beside_what_it_costs_for_who_may_see_spending(stage: Pages
     assert "others6,0000.2%" in text, "five models have rows of their own"
 
 
-def test_the_page_of_a_customer_says_what_is_refused_now_by_which_limit_where_and_since_when(stage: PagesStage) -> None:
+def test_customer_page_lists_current_refusals_by_limit_region_and_time(stage: PagesStage) -> None:
     stage.join("night")
     minute = int(time.time()) // 60 * 60
     for ago, route, refused in ((3, "v1", 40), (60, "<v2>", 7)):

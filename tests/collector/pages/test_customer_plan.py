@@ -53,7 +53,7 @@ def test_a_plan_is_given_changed_kept_and_ended_in_the_console(stage: PagesStage
     assert ("The plan has ended." in operator.read.text, find_plan()) == (True, None)
 
 
-def test_who_may_not_change_plans_has_no_form(stage: PagesStage, customer: str) -> None:
+def test_role_without_plan_rights_has_no_plan_form(stage: PagesStage, customer: str) -> None:
     with stage.customer("acme") as acme:
         acme.get(f"/console/customers/{customer}/plan")
         assert acme.status == 403

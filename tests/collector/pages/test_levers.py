@@ -102,7 +102,7 @@ def test_a_form_sent_to_a_page_without_one_is_answered_with_a_page(stage: PagesS
     operator.get("/console?lang=en")
 
 
-def test_ticked_alerts_are_acknowledged_at_once_each_by_itself_and_what_fails_is_said(stage: PagesStage) -> None:
+def test_selected_alerts_are_acknowledged_one_by_one_and_failures_are_shown(stage: PagesStage) -> None:
     columns = "key, kind, severity, customer, title, details, at, routed_at"
     rows = [
         (f"{customer}-{part}", "quota_reached", "warn", customer, "t", orjson.dumps(quota).decode(), part, 1)

@@ -279,7 +279,7 @@ def test_the_audit_log_is_filtered_and_turned_round(stage: PagesStage) -> None:
         assert stage.operator.status == 200, "what is no time is not asked for"
 
 
-def test_invoices_are_sorted_by_what_is_due_where_they_are_few(stage: PagesStage) -> None:
+def test_short_invoice_lists_sort_by_amount_due(stage: PagesStage) -> None:
     for name, plan in (("cedar", "standard"), ("aspen", "enterprise")):
         answer = stage.collector.send("POST", f"/billing/subscription?customer={name}", {"plan": plan})
         assert answer.status == 201
@@ -331,7 +331,7 @@ def test_open_disputes_are_listed_with_the_last_time_for_an_answer(stage: PagesS
     assert [one["disputes"][0]["id"] for one in (first, rest)] == [dispute_id.format(2), dispute_id.format(1)]
 
 
-def test_a_held_invoice_has_a_table_of_what_differs_which_its_customer_does_not_see(stage: PagesStage) -> None:
+def test_held_invoice_shows_its_differences_to_operators_only(stage: PagesStage) -> None:
     stage.join("dune")
     assert stage.collector.send("POST", "/billing/subscription?customer=dune", {"plan": "standard"}).status == 201
     (listed,) = stage.collector.get("/billing/invoices", token=ADMIN, customer="dune").json()["invoices"]

@@ -28,7 +28,7 @@ def test_the_pages_of_a_list_are_all_of_it_once() -> None:
         assert (seen, pages) == (whole, -(-5 // most))
 
 
-def test_the_orders_of_a_list_are_those_of_its_columns_and_what_has_no_value_is_last() -> None:
+def test_list_sorts_by_its_columns_with_missing_values_last() -> None:
     rows = [{"name": "b", "at": 2}, {"name": "c", "at": None}, {"name": "a", "at": 3}, {"name": "d", "at": 2}]
     assert [row["name"] for row in sort_rows(rows, "at")] == ["b", "d", "a", "c"]
     assert [row["name"] for row in sort_rows(rows, "-at")] == ["a", "b", "d", "c"]

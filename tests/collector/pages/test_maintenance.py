@@ -35,7 +35,7 @@ def planned(begins: int, ends: int, *regions: str, state: str = "scheduled") -> 
     return {"id": "m", "title": "t", "regions": list(regions), "state": state, "updates": [], **times}
 
 
-def test_it_begins_and_ends_by_the_clock() -> None:
+def test_maintenance_state_follows_the_clock() -> None:
     one = planned(NOW, NOW + 60)
     states = [at_time(one, now)["state"] for now in (NOW - 1, NOW, NOW + 59, NOW + 60)]
     assert states == ["scheduled", "in_progress", "in_progress", "completed"]

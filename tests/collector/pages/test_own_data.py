@@ -43,7 +43,7 @@ def find_state(stage: PagesStage) -> str:
     return str(stage.collector.get("/v1/customers/acme").json()["state"])
 
 
-def test_an_owner_downloads_what_there_is_of_the_account_and_of_no_operator(stage: PagesStage, owner: Visitor) -> None:
+def test_owner_downloads_account_data_without_operator_data(stage: PagesStage, owner: Visitor) -> None:
     owner.send(DOWNLOAD)
     assert (owner.status, owner.answer.headers["Content-Type"]) == (200, "application/zip")
     assert 'filename="acme.zip"' in owner.answer.headers["Content-Disposition"]
@@ -75,7 +75,7 @@ def test_a_page_that_was_left_open_gives_and_deletes_nothing(stage: PagesStage, 
     assert find_state(stage) == "active"
 
 
-def test_whom_a_machine_adds_that_may_do_nothing_sensitive_may_not_either_until_an_owner_says_so(
+def test_contact_added_by_a_token_has_no_sensitive_rights_until_an_owner_agrees(
     stage: PagesStage, owner: Visitor
 ) -> None:
     made = stage.collector.send("POST", "/v1/tokens", {"name": "provisioner", "role": "admin"}, token=ADMIN)
@@ -103,7 +103,7 @@ def test_whom_a_machine_adds_that_may_do_nothing_sensitive_may_not_either_until_
     assert stage.collector.send("PUT", contacts, {"emails": ["acme@example.com"]}, token=ADMIN).status == 200
 
 
-def test_neither_a_developer_nor_a_token_gets_or_deletes_the_account(stage: PagesStage) -> None:
+def test_developer_and_token_cannot_download_or_delete_the_account(stage: PagesStage) -> None:
     body = {"email": "dev@example.com", "role": "developer"}
     assert stage.collector.send("POST", "/v1/customers/acme/contacts", body).status == 201
     with stage.customer("dev") as developer:

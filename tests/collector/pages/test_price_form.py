@@ -40,7 +40,7 @@ def versions() -> list[dict[str, Any]]:
     return [former, *sold]
 
 
-def test_each_amount_of_what_is_sold_to_everybody_is_a_field() -> None:
+def test_price_form_has_a_field_for_each_amount_of_public_plans() -> None:
     rows = list_rows(select_sold(versions()))
     assert [row[:4] for row in rows] == [
         ("", "fee", "", ""),
@@ -54,7 +54,7 @@ def test_each_amount_of_what_is_sold_to_everybody_is_a_field() -> None:
     assert rows[0] == PriceRow("", "fee", "", "", [Amount("free@1/fee", "0"), None])
 
 
-def test_a_changed_amount_makes_a_version_that_differs_in_it_alone() -> None:
+def test_changed_amount_makes_a_version_with_one_difference() -> None:
     before = versions()
     fields = {
         "pro@2/meters/tokens/by/prices/gpt-4.1/eur": " 0.025/1000 ",
@@ -72,7 +72,7 @@ def test_a_form_without_changes_changes_nothing() -> None:
     assert list(load_plans_text("plans", write_plans(versions(), {})).plans) == ["free@1", "pro@2"]
 
 
-def test_terms_are_read_as_what_they_are() -> None:
+def test_price_term_parses_into_kind_field_and_meter() -> None:
     assert read_term("year_fee") == ChangedAmount("money", "year_fee")
     assert read_term("meters.tokens.included") == ChangedAmount("count", "included", "tokens")
     assert read_term("meters.tokens.by.prices.gpt-4.1") == ChangedAmount("unit", "price", "tokens", "gpt-4.1")

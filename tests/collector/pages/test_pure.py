@@ -52,7 +52,7 @@ TODAY = NOW // DAY * DAY
 REGION = StatusPage.model_validate({"regions": {"eu": {"url": "http://127.0.0.1:1/x", "latency": "100ms"}}})
 
 
-def test_a_region_is_judged_by_90_days_and_not_by_what_was_not_measured() -> None:
+def test_region_status_counts_only_measured_probes_of_90_days() -> None:
     counts = {
         ("eu", TODAY, "failed"): 1,
         ("eu", TODAY, "50"): 900,
@@ -134,7 +134,7 @@ def test_the_public_reads_since_when_a_region_fails_if_that_was_seen() -> None:
         (True, ["P0", "P2"], False, "major_outage"),
     ],
 )
-def test_a_part_of_the_service_has_the_worst_state_of_what_is_measured_and_told(
+def test_status_of_a_service_part_is_its_worst_measured_or_reported_state(
     is_well: bool | None, severities: list[str], is_planned: bool, state: str
 ) -> None:
     incidents: Any = [{"severity": one, "ended_at": None, "regions": []} for one in severities]
@@ -150,7 +150,7 @@ def test_times_have_24_hours_in_each_language() -> None:
     assert choose_reader("de", None).moment(at) == "15.01.2027, 16:49:17 UTC"
 
 
-def test_what_a_meter_has_counted_has_its_unit_unless_its_name_says_it() -> None:
+def test_metered_value_has_a_unit_unless_the_meter_name_states_it() -> None:
     meters = {
         "egress": Meter.model_validate({"count": "bytes_out"}),
         "output": Meter.model_validate({"count": "output_tokens"}),
@@ -198,7 +198,7 @@ def test_a_line_of_a_part_of_a_fee_says_of_how_many_days_it_is() -> None:
     assert (shown("fee").count("$15.81"), "prorated" in shown("fee")) == (2, False)
 
 
-def test_credits_buy_what_they_have_bought_so_far() -> None:
+def test_credit_worth_is_computed_from_past_usage() -> None:
     meters = {
         "cost": Meter.model_validate({"count": "events"}),
         "in": Meter.model_validate({"count": "input_tokens", "label": "Tokens read"}),
@@ -328,7 +328,7 @@ def test_a_period_of_billing_has_the_days_that_it_touches() -> None:
     assert [day.quantity for day in meter.days] == [3, 0, 0]
 
 
-def test_what_is_told_by_two_dimensions_is_added_up_by_each() -> None:
+def test_usage_of_two_dimensions_is_summed_by_each() -> None:
     rows = [
         {"meter": "tokens", "model": model, "kind": kind, "value": value}
         for model, kind, value in (("large", "input", 3), ("large", "output", 4), ("small", "input", 1))
@@ -390,7 +390,7 @@ def test_a_form_counts_only_from_a_page_of_this_site() -> None:
         assert not forms.is_same_origin(fields, ours)
 
 
-def test_who_signs_in_is_sent_to_pages_of_this_site_alone() -> None:
+def test_sign_in_redirects_only_to_local_paths() -> None:
     assert find_local_path("/console?q=1") == "/console?q=1"
     strange = ("console", "/a\nb", "//[", "")
     for elsewhere in ("//evil.example.com", "/\\evil.example.com", "https://evil.example.com", *strange):
@@ -409,7 +409,7 @@ def test_an_amount_that_no_invoice_has_is_refused_with_one_that_may_be() -> None
     assert read_amount(" 12.34 ", "usd") == 1234
 
 
-def test_what_cannot_be_seen_is_written_out() -> None:
+def test_invisible_characters_are_escaped() -> None:
     assert escape_invisible("a\u202eb\x00c\nd") == "a\\u202eb\\x00c\nd"
     assert escape_invisible("x" * 65536) == "x" * 2000 + "…"
 
@@ -431,7 +431,7 @@ def test_over_tls_another_host_of_the_domain_cannot_set_the_cookie_of_a_sign_in(
 
 
 @pytest.mark.parametrize("nonce", ["", "None", "\ud800", "\0", "é", derive_secret("secret", "state")])
-def test_a_token_of_another_sign_in_is_refused_whatever_its_nonce_is(nonce: str) -> None:
+def test_token_of_another_sign_in_is_refused_for_any_nonce(nonce: str) -> None:
     assert not is_derived(nonce, "secret", "nonce")
     assert is_derived(derive_secret("secret", "nonce"), "secret", "nonce")
 

@@ -80,7 +80,7 @@ def test_the_error_of_a_page_has_the_code_and_the_fields_of_the_api() -> None:
     assert (known.code, known.params) == (ALERT_ACKNOWLEDGED, {"who": "ann"})
 
 
-def test_what_has_no_words_is_shown_as_english_and_is_no_markup() -> None:
+def test_untranslated_refusal_is_marked_english_and_escaped() -> None:
     assert FieldRefusal("a", "So nicht:", "<b>").html == 'So nicht: <span lang="en">&lt;b&gt;</span>'
 
 

@@ -87,7 +87,7 @@ async def show_form(_: Visit) -> web.Response:
     return web.Response(text=html, content_type="text/html")
 
 
-def test_a_form_whose_fate_is_not_known_is_sent_again_as_the_same_request(database: str) -> None:
+def test_form_without_a_known_result_is_resent_with_its_idempotency_key(database: str) -> None:
     async def work(opened: Database) -> None:
         async def refuse(visit: Visit) -> web.Response:
             status = int(visit.form["status"])
@@ -162,7 +162,7 @@ def test_a_page_shows_the_reason_of_each_problem_that_has_more_than_one(database
     run(database, work)
 
 
-def test_who_has_no_session_writes_nothing(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_form_without_a_session_writes_no_row(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(opened: Database) -> None:
         api, settings = cast(Any, Api()), cast(Any, None)
         site = Site(opened, Pages.model_validate({}), "http://127.0.0.1", api, settings, lambda: None)
@@ -194,7 +194,7 @@ def test_a_form_that_met_an_ended_session_comes_back_to_its_sender_and_is_not_se
         assert acme.read.secret.startswith("edge_v1_")
 
 
-def test_somebody_else_who_signs_in_there_does_not_see_it(stage: PagesStage) -> None:
+def test_held_form_is_hidden_from_another_customer_in_the_same_browser(stage: PagesStage) -> None:
     with stage.customer("acme") as shared:
         shared.get("/account/keys")
         end_sessions(stage)
@@ -206,7 +206,7 @@ def test_somebody_else_who_signs_in_there_does_not_see_it(stage: PagesStage) -> 
         assert count_held(stage) == 0
 
 
-def test_nothing_is_held_of_a_form_that_no_session_had(stage: PagesStage) -> None:
+def test_form_of_no_session_is_not_held(stage: PagesStage) -> None:
     with stage.customer("acme") as acme, Visitor(stage.site) as stranger:
         form = acme.get("/account/keys").form("/account/keys").fields
         stranger.get("/sign-in")

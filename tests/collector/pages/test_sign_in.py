@@ -96,9 +96,7 @@ def at_work(database: str) -> Any:
 
 
 @pytest.mark.both_databases
-def test_a_contact_who_is_removed_while_their_link_is_used_has_no_session(
-    at_work: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_contact_removed_during_sign_in_gets_no_session(at_work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(opened: Database, api: Api, pages: SignInPages, site: Site) -> None:
         use_up = sessions.use_up_link
 
@@ -126,7 +124,7 @@ async def name_as_contact(opened: Database, names: list[str]) -> None:
         await write(opened, put_contacts, ALICE, name, EVERYBODY)
 
 
-def test_nobody_is_locked_out_by_customers_that_others_have_named_them_a_contact_of(at_work: Any) -> None:
+def test_foreign_customers_that_add_a_contact_do_not_block_its_sign_in(at_work: Any) -> None:
     async def work(opened: Database, _: Api, pages: SignInPages, site: Site) -> None:
         await name_as_contact(opened, [f"aaa-{number}" for number in range(CUSTOMERS_MAX)])
         async with opened.reading() as connection:
@@ -140,7 +138,7 @@ def test_nobody_is_locked_out_by_customers_that_others_have_named_them_a_contact
     at_work(work)
 
 
-def test_who_is_no_contact_takes_no_slot_of_those_who_are(at_work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sign_in_of_an_unknown_address_takes_no_slot_of_contacts(at_work: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async def work(opened: Database, api: Api, pages: SignInPages, site: Site) -> None:
         sent, may_go = asyncio.Event(), asyncio.Event()
 
@@ -195,9 +193,7 @@ def test_alerts_are_mailed_in_the_language_of_the_contact_s_last_sign_in(at_work
     at_work(work)
 
 
-def test_who_removes_a_contact_at_another_collector_waits_for_a_session_that_begins_and_ends_it(
-    at_work: Any, database: str
-) -> None:
+def test_contact_removal_waits_for_a_starting_session_and_ends_it(at_work: Any, database: str) -> None:
     async def work(opened: Database, *_: Any) -> None:
         who, now = SignedIn(ANN.label, frozenset({"customer"}), ACME_NAME), time.time()
         other = await Database.connect(database)

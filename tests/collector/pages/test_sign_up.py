@@ -102,7 +102,7 @@ def test_address_gets_one_mail_an_hour_and_all_addresses_a_number(stage: PagesSt
     assert [str(mail["To"]) for mail in stage.mailbox.mails[before:]] == ["acme@example.com"]
 
 
-def test_one_network_uses_up_its_own_share_of_mails(tmp_path: Path) -> None:
+def test_sign_up_mail_limit_counts_each_network_separately(tmp_path: Path) -> None:
     with closing(PagesStage(tmp_path, sign_up={"tier": "basic", "plan": "free", "per_hour": 20})) as stage:
         asked = [
             request_link(stage, f"junk{number}@robots.example", address=f"127.0.0.{100 + number}", language="de")

@@ -450,7 +450,7 @@ def test_alerts_are_mailed_to_the_contact_chosen_by_the_customer(stage: PagesSta
     stage.collector.send("PUT", contacts, {"emails": emails})
 
 
-def test_pages_are_bounded_by_visitor_and_not_by_what_the_api_was_asked(stage: PagesStage) -> None:
+def test_page_rate_limit_counts_visitors_and_ignores_api_requests(stage: PagesStage) -> None:
     assert stage.collector.send("POST", "/v1/customers", {"name": "busy", "tier": "basic"}).status == 201
     contacts = "/v1/customers/busy/contacts"
     assert stage.collector.send("PUT", contacts, {"emails": ["busy@example.com"]}).status == 200
@@ -487,7 +487,7 @@ def test_a_customer_chooses_the_region_that_executes_its_requests(stage: PagesSt
         assert stage.collector.get("/v1/customers/roaming").json()["regions"] is None
 
 
-def test_who_has_signed_in_changes_as_little_a_minute_as_a_token(stage: PagesStage) -> None:
+def test_signed_in_customer_has_the_change_rate_of_a_token(stage: PagesStage) -> None:
     def allow(changes: int) -> None:
         assert stage.collector.process is not None
         before = stage.collector.output.count('"reloaded"')
@@ -509,7 +509,7 @@ def test_who_has_signed_in_changes_as_little_a_minute_as_a_token(stage: PagesSta
         allow(1_000_000)
 
 
-def test_whoever_signs_out_is_out(stage: PagesStage) -> None:
+def test_sign_out_ends_the_session_on_the_server(stage: PagesStage) -> None:
     with stage.customer("bolt") as bolt:
         cookies = dict(bolt.client.cookies)
         bolt.send("/sign-out")
@@ -582,7 +582,7 @@ def test_every_page_and_form_is_refused_to_the_wrong_session(stage: PagesStage) 
     bolt.client.close()
 
 
-def test_nothing_of_another_customer_can_be_seen_or_changed(stage: PagesStage) -> None:
+def test_customer_cannot_read_or_change_objects_of_another_customer(stage: PagesStage) -> None:
     """Open each page and form whose path contains an id, with ids of another customer that has every kind of object."""
     stage.join("rich")
     stage.join("poor")
@@ -676,7 +676,7 @@ def test_hostile_names_are_shown_harmlessly_on_every_page(stage: PagesStage) -> 
     assert seen >= {*(f"/console{path}" for path in console), "/account", "/account/keys", "/account/keys/{key}"}
 
 
-def test_a_customer_makes_webhooks_and_sees_what_was_sent(stage: PagesStage) -> None:
+def test_customer_creates_webhook_endpoints_and_sees_sent_messages(stage: PagesStage) -> None:
     stage.join("hooked")
     hooks = "/v1/customers/hooked/webhook-endpoints"
     with Receiver() as receiver, stage.customer("hooked") as hooked:
@@ -726,7 +726,7 @@ def test_a_customer_makes_webhooks_and_sees_what_was_sent(stage: PagesStage) -> 
         until(lambda: "failing" in hooked.get("/account/webhooks").text, "what nothing takes is not called enabled")
 
 
-def test_a_customer_sees_from_when_on_its_plan_costs_what(stage: PagesStage) -> None:
+def test_customer_sees_the_date_and_amount_of_a_price_change(stage: PagesStage) -> None:
     stage.join("dear")
     collector, plans = (
         stage.collector,
@@ -743,7 +743,7 @@ def test_a_customer_sees_from_when_on_its_plan_costs_what(stage: PagesStage) -> 
         assert "2099" not in dear.get("/account/plan").text
 
 
-def test_who_is_refused_is_shown_with_the_share_that_was_not_certain(stage: PagesStage) -> None:
+def test_refusals_page_shows_customers_and_the_share_of_uncertain_refusals(stage: PagesStage) -> None:
     chain = Chain(since=int(time.time()) // 60 * 60 - 120)
     rows = [
         ("acme", "refused", "v1", n, f'{{"certain":"{word}","limit":"basic"}}') for n, word in ((30, "yes"), (10, "no"))

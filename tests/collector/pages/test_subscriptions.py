@@ -82,7 +82,7 @@ def token_in(text: str) -> str:
     return str(token)
 
 
-def test_who_confirmed_has_each_update_once_until_they_unsubscribe(stage: Stage) -> None:
+def test_confirmed_subscriber_gets_each_update_once_until_unsubscribed(stage: Stage) -> None:
     stage.begin_incident("before anybody subscribed")
     assert stage.subscribe("Ann@example.org") == 200
     question = stage.mailbox.wait_for(1)
@@ -119,7 +119,7 @@ def test_who_confirmed_has_each_update_once_until_they_unsubscribe(stage: Stage)
     assert len(stage.mailbox.mails) == 4, "nobody has anything twice, and who left has nothing"
 
 
-def test_an_address_that_is_gone_keeps_nobody_from_their_mail(stage: Stage) -> None:
+def test_rejected_address_does_not_block_mail_to_others(stage: Stage) -> None:
     for number, address in enumerate(("gone@example.org", "here@example.org"), start=1):
         assert stage.subscribe(address) == 200
         assert stage.follow("/status/confirm", token_in(text_of(stage.mailbox.wait_for(number)))) == 200
@@ -129,7 +129,7 @@ def test_an_address_that_is_gone_keeps_nobody_from_their_mail(stage: Stage) -> N
 
 
 @pytest.mark.parametrize("refusal", ["552 too large", "452 full"])
-def test_a_mail_that_one_address_does_not_take_keeps_nobody_from_theirs(
+def test_deferred_mail_of_one_address_does_not_block_others(
     database: str, monkeypatch: pytest.MonkeyPatch, refusal: str
 ) -> None:
     monkeypatch.setattr(subscriptions, "MAILS_MAX", 1)
@@ -189,7 +189,7 @@ def test_an_address_that_is_never_ready_is_given_up(database: str, monkeypatch: 
     run(database, work)
 
 
-def test_others_cannot_be_flooded(stage: Stage) -> None:
+def test_status_subscription_limits_confirmation_mails(stage: Stage) -> None:
     for _ in range(5):
         assert stage.subscribe("victim@example.org") == 200
     assert stage.subscribe("a@b.c\r\nBcc: many@example.org") == 422

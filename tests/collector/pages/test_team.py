@@ -64,7 +64,7 @@ def open_statuses(visitor: Visitor, paths: tuple[str, ...]) -> set[int]:
     return {visitor.client.get(path).status_code for path in paths}
 
 
-def test_a_colleague_sees_and_does_what_the_role_allows_and_a_changed_role_holds_at_once(stage: PagesStage) -> None:
+def test_role_limits_a_colleague_and_a_change_applies_at_once(stage: PagesStage) -> None:
     with (
         stage.customer("acme") as owner,
         enter(stage, invite(stage, owner, "Dev@example.com", "developer")) as developer,
@@ -110,7 +110,7 @@ def test_a_colleague_sees_and_does_what_the_role_allows_and_a_changed_role_holds
         assert entry["after"] == {"email": "dev@example.com", "role": "developer"}
 
 
-def test_a_colleague_who_is_removed_loses_the_open_page_and_every_link(stage: PagesStage) -> None:
+def test_removed_colleague_loses_the_session_and_sign_in_links(stage: PagesStage) -> None:
     with stage.customer("acme") as owner:
         link = invite(stage, owner, "gone@example.com", "developer")
         spare = invite(stage, owner, "gone@example.com", "developer")
@@ -213,7 +213,7 @@ def test_a_colleague_reads_and_handles_the_alerts_that_concern_the_role(stage: P
                 assert (role, kind, is_linked, is_muted) == (role, kind, *[role in roles] * 2)
 
 
-def test_an_owner_touches_nobody_of_another_customer_and_a_token_nobody_at_all(stage: PagesStage) -> None:
+def test_owner_manages_only_own_contacts_and_a_token_manages_none(stage: PagesStage) -> None:
     before = stage.collector.get("/v1/customers/acme/contacts").json()
     with stage.customer("bolt") as owner:
         owner.get("/account/team")

@@ -59,7 +59,7 @@ def test_a_step_leads_to_a_range_of_itself_in_shorter_steps() -> None:
     assert months.list_links()[1] == {"from": "2026-02-01", "to": "2026-02-28", "step": "day"}
 
 
-def test_nothing_before_what_a_tier_shows_is_in_a_period() -> None:
+def test_usage_period_starts_within_the_history_of_the_tier() -> None:
     period = choose_period({"range": "90"}, NOW, TODAY - 3 * DAY)
     assert (period.since, len(period.list_starts())) == (TODAY - 3 * DAY, 88)
 
@@ -82,7 +82,7 @@ def test_groups_beyond_the_largest_are_one_and_those_that_are_gone_are_last() ->
     assert [(one.value, one.used, one.before) for one in compute_groups(counts, before)][-1] == ("z", 0, 4)
 
 
-def test_the_first_sight_is_the_priced_meter_used_most_split_by_what_somebody_chose_for_it() -> None:
+def test_usage_page_starts_with_the_most_used_priced_meter_and_chosen_split() -> None:
     counted = {
         name: Meter.model_validate({"count": count})
         for name, count in {

@@ -164,7 +164,7 @@ def test_every_code_of_a_field_has_words_unless_only_programs_can_cause_it() -> 
     assert FIELD_WORDS.keys() - FIELD_CODES.keys() == set()
 
 
-def test_one_place_writes_problems() -> None:
+def test_only_responses_module_writes_problem_documents() -> None:
     writers = {
         path
         for path, module in parse_product().items()

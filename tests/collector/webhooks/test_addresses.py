@@ -128,7 +128,7 @@ def test_redirections_and_proxies_lead_nowhere(receiver: Receiver, monkeypatch: 
     assert [hook.path for hook in receiver.got if hook.path != "/rebinding"] == ["/from"]
 
 
-def test_a_certificate_that_nobody_vouches_for_is_told_nothing(tmp_path: Any) -> None:
+def test_webhook_sends_no_request_to_an_untrusted_certificate(tmp_path: Any) -> None:
     import ssl
 
     from loadtest.testbed.authority import Authority

@@ -82,7 +82,7 @@ def test_receiver_is_the_host_and_port_of_a_url(url: str, receiver: str) -> None
     assert parse_receiver(url) == receiver
 
 
-def test_message_arrives_beside_silent_customers_whose_messages_are_due_for_longer(
+def test_message_arrives_despite_older_messages_of_silent_customers(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sending, "ATTEMPTS_MAX", 20)

@@ -63,7 +63,7 @@ async def fetch_messages(database: Database) -> list[tuple[str, str, int]]:
     return sorted((one["customer"], one["limit"], one["refused"]) for one in data)
 
 
-def test_a_limit_that_refuses_is_told_once_an_hour_to_whom_wants_it(database: str) -> None:
+def test_refusing_limit_sends_one_event_an_hour_to_subscribed_endpoints(database: str) -> None:
     async def run() -> None:
         opened = await Database.connect(database)
         try:

@@ -46,7 +46,7 @@ async def post(host: str, lookups: Lookups, customer: str = "acme") -> DeliveryF
     return await post_body(f"https://{host}/hook", b"{}", {}, lambda _: "nobody goes anywhere", lookups, claim)
 
 
-def test_receivers_whose_name_server_is_silent_keep_no_other_work_waiting(silent: None) -> None:
+def test_silent_name_servers_do_not_delay_other_lookups(silent: None) -> None:
     lookups = Lookups(LOOKUPS_MAX)
 
     async def work() -> None:

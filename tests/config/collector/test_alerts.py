@@ -37,7 +37,7 @@ def test_by_default_the_log_says_them(folder: Path) -> None:
     assert (result.channels, result.thresholds, result.escalate) == ({}, (80, 100, 120), 900.0)
 
 
-def test_channels_and_where_what_goes(folder: Path) -> None:
+def test_alert_channels_and_routes_load(folder: Path) -> None:
     slack, pager = "{slack: https://hooks.test/x}", f"{{pagerduty: {'k' * 32}, url: https://eu.test/v2, private: yes}}"
     local = f"{{webhook: 'http://127.0.0.1:8080/in', secret: [{SECRET}, {SECRET}]}}"
     channels = f"{{ops: {OPS}, mail: {MAIL}, chat: {slack}, pager: {pager}, local: {local}}}"
@@ -145,7 +145,7 @@ def test_servers_of_mail(url: str, server: MailServer) -> None:
         ("7", ": is not a mapping, its fields are channels, customers, "),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_reported_with_its_place_and_no_secret(folder: Path, written: str, problem: str) -> None:
+def test_invalid_alert_setting_reports_its_line_without_secrets(folder: Path, written: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         alerts(folder, written)
     (line,) = str(caught.value).splitlines()

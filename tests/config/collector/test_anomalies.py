@@ -41,7 +41,7 @@ def test_customers_have_thresholds_of_their_own(folder: Path) -> None:
         ("{customers: {a: {pause: [1]}}}", f"customers.a.pause: is not a single value, {A_PAUSE_AT}"),
     ],
 )
-def test_what_is_wrong_is_reported_with_its_place(folder: Path, written: str, problem: str) -> None:
+def test_invalid_setting_reports_its_line(folder: Path, written: str, problem: str) -> None:
     with pytest.raises(ConfigError) as caught:
         anomalies(folder, written)
     assert str(caught.value) == f"collector.yaml:2: anomalies.{problem}"

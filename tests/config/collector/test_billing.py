@@ -293,7 +293,7 @@ def test_credits_of_other_currencies(tmp_path: Path) -> None:
         load(tmp_path, {"credits": {"others": [euros]}}, meters=meters)
 
 
-def test_credits_and_what_accounts_are_called(tmp_path: Path) -> None:
+def test_credit_costs_and_account_names_load(tmp_path: Path) -> None:
     assert load(tmp_path, {}).billing.credits is None
     sold = load(tmp_path, {"credits": {"cogs": {"tokens": "0.002/1000"}}, "accounts": {"cash": "090"}}).billing
     assert (sold.credits.meter, sold.accounts) == ("cost", {"cash": "090"})

@@ -106,7 +106,7 @@ def test_regions_of_a_collector_are_there_once_and_the_default_is_one_of_them(gi
 
 
 @pytest.mark.usefixtures("folder")
-def test_one_region_is_no_choice() -> None:
+def test_single_region_is_refused() -> None:
     why = "has one region, there is nothing to choose: name two or more"
     assert problems(TOKENS + "regions: {names: [eu]}\n") == [f"regions.names: {why}"]
     assert problems("regions: {eu: http://eu}\ncollector: http://c\n") == [f"regions: {why}"]

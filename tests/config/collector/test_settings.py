@@ -216,7 +216,7 @@ def test_a_token_may_be_bound(reported):
     assert reported(f"tokens: [{{sha256: {A}, role: edge, edge: edge-1, region: eu-west}}]\n") == []
 
 
-def test_what_a_later_version_brings_is_refused_and_what_an_edge_has_is_unknown(reported):
+def test_collector_refuses_unknown_and_edge_settings(reported):
     text = TOKENS + "billing: {mode: off}\nhub: memory://\ntiers: {t: {caps: 4}}\ncustomers: {a: {tier: x}}\n"
     result = reported(text)
     assert result[0] == "collector.yaml:2: billing.plans: is missing, write plans: config/plans.yaml"
@@ -266,13 +266,13 @@ def test_how_long_nothing_is_retained(reported, written, problem):
     assert reported(f"{TOKENS}retention: {written}\n") == [f"collector.yaml:2: retention{problem}"]
 
 
-def test_what_every_field_that_must_be_there_looks_like_is_known():
+def test_each_required_field_has_an_example():
     parts = [part for part in vars(collector_settings).values() if isinstance(part, type) and issubclass(part, Part)]
     needed = {name for part in parts for name, field in part.model_fields.items() if field.is_required()}
     assert needed - set(EXAMPLES) <= {"name"}
 
 
-def test_tls_is_a_certificate_its_key_and_who_vouches_for_edges(folder):
+def test_tls_loads_certificate_key_and_client_ca(folder):
     authority = Authority(folder)
     pair = authority.issue("collector.test")
     tls = f"tls: {{cert: {pair.cert}, key: {pair.key}, client_ca: {authority.file}}}\n"
@@ -317,7 +317,7 @@ OPERATORS = "operators: {{issuer: {issuer}, audience: {audience}, roles: {{admin
         ("https://id.test", "' '", "audience: is empty, one text"),
     ],
 )
-def test_operators_have_an_issuer_who_cannot_be_another(folder, issuer, audience, reported):
+def test_invalid_operators_issuer_or_audience_is_refused(folder, issuer, audience, reported):
     token = "tokens: [{sha256: " + "0" * 64 + ", role: read}]\n"
     (folder / "collector.yaml").write_text(token + OPERATORS.format(issuer=issuer, audience=audience))
     if reported is None:
@@ -389,7 +389,7 @@ def test_a_listener_in_clear_text_is_for_this_host_or_behind_a_proxy_with_tls(re
         assert reported(f"{TOKENS}listen: {listen}\n") == []
 
 
-def test_what_is_needed_is_served_somewhere(reported):
+def test_configured_pages_need_a_listener_that_serves_them(reported):
     inner = "{address: '127.0.0.1:1', serve: [edges, api, customers, metrics]}"
     text = f"{TOKENS}listen: [{inner}]\npages: {{}}\n"
     assert reported(text) == [

@@ -30,7 +30,7 @@ OPS = AdminToken(name="ops", sha256=DIGESTS[:1])
         ),
     ],
 )
-def test_it_has_several_forms(loaded: Load, written: str, meant: Admin) -> None:
+def test_admin_setting_accepts_several_forms(loaded: Load, written: str, meant: Admin) -> None:
     settings = loaded(f"admin: {written}\n")
     assert settings.admin == meant
     assert [token.label for token in settings.admin.tokens] == [token.name for token in meant.tokens]
@@ -53,7 +53,7 @@ def test_it_has_several_forms(loaded: Load, written: str, meant: Admin) -> None:
         ("http://127.0.0.1:9090", "'http://127.0.0.1:9090' is a URL, unix, HOST:PORT such as 127.0.0.1:9090"),
     ],
 )
-def test_what_it_may_not_be(problems: Problems, written: str, reported: str) -> None:
+def test_invalid_admin_setting_is_refused(problems: Problems, written: str, reported: str) -> None:
     (problem,) = problems(LEAST + f"admin: {written}\n")
     assert problem.startswith(f"edge.yaml:3: admin: {reported}")
 

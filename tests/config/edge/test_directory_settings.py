@@ -28,7 +28,7 @@ ISSUER = "issuers: {i: {issuer: x, audiences: [a], %s}}\n"
         ISSUER % "jwks: keys.json",
     ],
 )
-def test_what_is_right_passes(problems, text):
+def test_valid_setting_passes(problems, text):
     assert problems(LEAST + text + "\n") == []
 
 
@@ -83,7 +83,7 @@ def test_a_customer_is_requested_for_as_no_key_ever_is():
         ("routes: [{path: /x, upstream: u, auth: []}]", "auth: is no list of what is taken"),
     ],
 )
-def test_what_is_wrong_is_named(problems, text, what):
+def test_invalid_directory_setting_names_the_fault_without_secrets(problems, text, what):
     least = LEAST if "routes" not in text else "upstreams: {u: {endpoints: ['http://a']}}\n"
     result = problems(least + text + "\n")
     assert len(result) == 1, result

@@ -17,7 +17,7 @@ def quick(to="http://127.0.0.1:9001", listen="127.0.0.1:8080", admin=None, rate=
     return load_quick(to, listen=listen, admin=admin, rate=rate, state=Path("state"))
 
 
-def test_everything_is_passed_on_to_one_upstream():
+def test_quick_settings_route_all_requests_to_one_upstream():
     settings = quick()
     assert settings.listen == (Listener(address=Address("127.0.0.1", 8080)),)
     assert (settings.admin.address, settings.region, settings.tiers, settings.keys) == (None, "local", {}, ())
@@ -29,7 +29,7 @@ def test_everything_is_passed_on_to_one_upstream():
     assert (restored, len(people)) == (settings, 0)
 
 
-def test_an_upstream_of_https_has_to_prove_who_it_is():
+def test_https_upstream_verifies_its_certificate():
     upstream = quick(to="https://api.example.com").upstreams["upstream"]
     assert upstream.endpoints[0].url == "https://api.example.com:443"
     assert upstream.tls == UpstreamTls(ca=None, cert=None, key=None, server_name=None, verify=True)

@@ -13,7 +13,7 @@ from tests.support.residencies import HOME, KEYS, TWO, one
 @pytest.mark.parametrize(
     "text", [TWO, f"residency: {{eu: {HOME}}}", f"residency: {{us: {one(1, directory=', max_age: 1h')}, eu: {HOME}}}"]
 )
-def test_what_is_right_passes(problems, text):
+def test_valid_setting_passes(problems, text):
     assert problems(LEAST + text + "\n") == []
 
 
@@ -46,7 +46,7 @@ def test_what_is_right_passes(problems, text):
         ("residency: {eu: {home: true, usage: 1, directory: 2}}", "residency.eu.usage: "),
     ],
 )
-def test_what_is_wrong_is_said(problems, text, what):
+def test_invalid_residency_setting_names_the_fault(problems, text, what):
     assert any(what in problem for problem in problems(LEAST + text + "\n"))
 
 

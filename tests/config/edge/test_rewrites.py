@@ -52,7 +52,7 @@ THEIRS = (
 
 
 @pytest.mark.parametrize("name", [name.decode() for name, kind in REQUEST.items() if kind in OURS])
-def test_what_the_edge_says_to_upstreams_is_left_alone(name):
+def test_rewrite_of_request_stamps_is_refused(name):
     for spelling in (name, name.title(), name.replace("-", "_"), name.replace("-", ".")):
         with pytest.raises(PydanticCustomError):
             read_request_field(spelling)
@@ -60,7 +60,7 @@ def test_what_the_edge_says_to_upstreams_is_left_alone(name):
 
 
 @pytest.mark.parametrize("name", [name.decode() for name, kind in RESPONSE.items() if kind in THEIRS])
-def test_what_the_edge_says_to_clients_is_left_alone(name):
+def test_rewrite_of_response_stamps_is_refused(name):
     with pytest.raises(PydanticCustomError):
         read_response_field(name.title())
 
@@ -150,7 +150,7 @@ def test_statuses_and_content_are_bounded():
          "routes.0.rewrite.response.remove.0: 'Access-Control-Max-Age' cannot be changed, use cors"),
     ],
 )  # fmt: skip
-def test_what_cannot_work_is_named(problems, route, problem):
+def test_unworkable_rewrite_names_the_fault(problems, route, problem):
     assert problems(f"{UPSTREAM}routes: [{route}]") == [f"edge.yaml:2: {problem}"]
 
 
@@ -168,7 +168,7 @@ def test_what_cannot_work_is_named(problems, route, problem):
         "{path: /a, upstream: api, rewrite: {response: {set: {X-A: b}, remove: [Via]}, request: {remove: [Via]}}}",
     ],
 )
-def test_what_works_passes(problems, route):
+def test_valid_rewrite_passes(problems, route):
     assert problems(f"{UPSTREAM}routes: [{route}]") == []
 
 

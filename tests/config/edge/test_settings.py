@@ -84,7 +84,7 @@ stamp_secret: ${SECRET}
     assert "s3cret" not in repr(settings)
 
 
-def test_meters_say_what_is_counted_and_where_it_is_reported(loaded):
+def test_meters_load_their_measure_and_header(loaded):
     settings = loaded(
         "meters: {in: {count: bytes_in}, out: {count: bytes_out, when: admitted}, dear: {count: cost}, "
         "head: {count: response_header, header: X-Tokens, when: success}, "
@@ -220,7 +220,7 @@ def test_a_limit_says_how_deep_its_bucket_is(rate, fields, depth):
     assert Limit(name="x", rate=rate, **fields).depth == depth
 
 
-def test_a_limit_says_what_it_counts_and_how(loaded):
+def test_limit_loads_algorithm_scope_mode_and_cost_header(loaded):
     (limit,) = loaded(
         "tiers: {t: {limits: [{rate: 5/s, algorithm: hybrid, burst: 9, scope: key, mode: shadow, "
         "cost_header: X-Cost}]}}\n"
@@ -362,7 +362,7 @@ def test_the_host_that_an_endpoint_gets(url, host, sent):
     assert Endpoint(url=url).find_sent_host(host) == sent
 
 
-def test_a_route_says_what_it_takes(loaded):
+def test_route_loads_its_authentication_methods(loaded):
     routes = "".join(
         f"  - {{path: /{n}, upstream: a, auth: {auth}}}\n"
         for n, auth in enumerate(("key", "jwt", "[key, jwt]", "[jwt]", "optional", "[certificate, key]"))

@@ -25,7 +25,7 @@ AT = "state: /var/lib/edge\nadmin: 127.0.0.1:9191\ntables: {dir: /srv/tables, cu
         ("", "var/edge", None),
     ],
 )
-def test_what_can_be_read_is_read(tmp_path, text, state, port):
+def test_state_location_is_read_from_an_otherwise_invalid_file(tmp_path, text, state, port):
     path = tmp_path / "edge.yaml"
     path.write_text(text)
     result = locate_state(path, {"WHERE": "/srv"})
@@ -33,7 +33,7 @@ def test_what_can_be_read_is_read(tmp_path, text, state, port):
     assert (result.admin.address.port if result.admin.address else None) == port
 
 
-def test_where_the_tables_are_is_read_beside_what_is_wrong_with_them(tmp_path):
+def test_table_directory_is_read_from_an_otherwise_invalid_section(tmp_path):
     path = tmp_path / "edge.yaml"
     path.write_text(AT)
     assert locate_state(path, {}).tables.dir == Path("/srv/tables")

@@ -28,7 +28,7 @@ def said(problems, text):
         f"endpoint: '{LOCAL}', customer: id, client_address: true, service_name: edge, timeout: 1s",
     ],
 )
-def test_what_is_right_passes(problems, text):
+def test_valid_setting_passes(problems, text):
     assert said(problems, text) == []
 
 
@@ -72,7 +72,7 @@ def test_spans_are_exposed_to_those_on_the_way_without_tls(loaded, endpoint, exp
         ("sample: 1%", ".endpoint: is missing"),
     ],
 )
-def test_what_cannot_be(problems, text, what):
+def test_invalid_tracing_setting_is_refused_without_its_secret(problems, text, what):
     found = said(problems, text)
     assert len(found) == 1, found
     assert found[0].startswith(what)

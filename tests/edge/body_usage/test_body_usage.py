@@ -304,7 +304,7 @@ def test_an_endless_line_is_not_stored() -> None:
 
 
 @pytest.mark.parametrize("kind", [BodyKind.LINES, BodyKind.JSON, BodyKind.STREAM])
-def test_results_of_a_batch_are_read_by_line_whatever_their_label(kind: BodyKind) -> None:
+def test_batch_results_are_read_by_line_for_any_content_type(kind: BodyKind) -> None:
     lines: list[dict[str, Value]] = []
     reader = UsageFormat("openai").create_reader(kind, lines.append)
     reader.feed(b"".join(compact({"model": "m", "usage": {"prompt_tokens": n}}) + b"\n" for n in (4, 5)))

@@ -173,7 +173,7 @@ def test_text_of_a_body_is_measured_in_each_form() -> None:
     ],
 )
 @pytest.mark.parametrize("form", ["json", "long", "events", "pieces of events", "lines", "pieces of lines", "amazon"])
-def test_usage_in_whatever_shape_is_noticed_at_the_end(form: str, body: bytes, is_marked: bool) -> None:
+def test_reader_finds_usage_of_any_shape_at_the_end(form: str, body: bytes, is_marked: bool) -> None:
     reader: JsonReader | EventStreamReader | LinesReader | AmazonReader
     if form == "amazon":
         reader, pieces = AmazonReader(FIELDS), [build_message(CONTENT), build_message(body)]

@@ -21,7 +21,7 @@ SHARED = CUSTOMERS._replace(columns=5)
 HUB = 4
 
 
-def test_it_is_the_last_of_an_odd_number() -> None:
+def test_hub_column_is_the_last_of_an_odd_number() -> None:
     assert SHARED.hub == HUB
     assert CUSTOMERS.hub is None
 
@@ -39,7 +39,7 @@ def test_quota_table_has_a_hub_column_if_there_is_a_ledger() -> None:
     assert layouts(2, 100, 100, ledger=True, hub=True) == layouts(2, 100, 100, hub=True)
 
 
-def test_others_count_no_less_than_the_ledger_knows_of(tmp_path: Path) -> None:
+def test_count_elsewhere_is_at_least_the_ledger_count(tmp_path: Path) -> None:
     table = limits(make(tmp_path, QUOTAS._replace(columns=5)), 0)
     hub, row = table.hub, claim(table, b"acme")
     assert hub is not None
@@ -66,7 +66,7 @@ def test_others_count_no_less_than_the_ledger_knows_of(tmp_path: Path) -> None:
     assert counted() == (9, 3)
 
 
-def test_it_is_read_from_the_first(tmp_path: Path) -> None:
+def test_hub_column_is_active_from_the_start(tmp_path: Path) -> None:
     table = limits(make(tmp_path, SHARED), 0)
     assert table.active_columns() == {0, 1, HUB}
     assert HUB in table.siblings
@@ -86,7 +86,7 @@ def test_no_worker_takes_it(tmp_path: Path) -> None:
             one.close()
 
 
-def test_it_is_never_let_go_of(tmp_path: Path) -> None:
+def test_hub_column_is_never_released(tmp_path: Path) -> None:
     store = Store.prepare(tmp_path, workers=1, customers=10, addresses=10, hub=True)
     try:
         tending = TableMaintenance(store)
@@ -106,7 +106,9 @@ def test_hub_column_gauge_counts_without_a_holder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("columns_after", "carried"), [(7, 3), (6, 8)])
-def test_it_is_carried_only_to_a_table_that_has_none(tmp_path: Path, columns_after: int, carried: int) -> None:
+def test_hub_counts_carry_over_only_to_a_table_without_a_hub_column(
+    tmp_path: Path, columns_after: int, carried: int
+) -> None:
     old = limits(make(tmp_path, SHARED), 0)
     new = limits(make(tmp_path, SHARED._replace(columns=columns_after), generation=2), 0)
     row = claim(old, b"acme")

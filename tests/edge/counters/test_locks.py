@@ -6,7 +6,7 @@ from edgeproxy.edge.counters.file import TableError
 from edgeproxy.edge.counters.locks import FileLock
 
 
-def test_one_at_a_time_has_the_lock(tmp_path: Path) -> None:
+def test_file_lock_has_one_holder(tmp_path: Path) -> None:
     one, other = FileLock(tmp_path / "lock"), FileLock(tmp_path / "lock")
     assert one.try_acquire()
     assert one.held

@@ -87,7 +87,7 @@ def test_shared_gauge_frees_places_of_a_dead_worker(path: Path) -> None:
     assert gauge.total() == 1
 
 
-def test_whoever_takes_a_dead_workers_column_counts_at_once(path: Path) -> None:
+def test_successor_counts_gauges_in_the_column_of_a_dead_worker(path: Path) -> None:
     gauge = worker(path)[0].shared_gauge("edge_connections", "client")
     others, dead = worker(path)
     others.shared_gauge("edge_connections", "client").add(5)

@@ -288,9 +288,7 @@ CUTS = [(freed, stores) for freed in (False, True) for stores in range(1, CLAIM_
 
 
 @pytest.mark.parametrize(("freed", "stores"), CUTS)
-def test_whoever_is_killed_while_claiming_leaves_a_table_that_repair_puts_right(
-    path: Path, freed: bool, stores: int
-) -> None:
+def test_repair_restores_a_table_after_a_kill_during_a_claim(path: Path, freed: bool, stores: int) -> None:
     table, dying = limits(path, 0), limits(path, 1)
     claim(table, b"acme")
     claim(table, b"globex")
@@ -313,7 +311,7 @@ def test_whoever_is_killed_while_claiming_leaves_a_table_that_repair_puts_right(
 
 
 @pytest.mark.parametrize("stores", range(1, 8))
-def test_whoever_is_killed_while_freeing_leaves_a_table_that_repair_puts_right(path: Path, stores: int) -> None:
+def test_repair_restores_a_table_after_a_kill_during_a_free(path: Path, stores: int) -> None:
     table, dying = limits(path, 0), limits(path)
     for key in (b"acme", b"globex"):
         claim(table, key)

@@ -179,7 +179,7 @@ def test_a_shared_bound_forgets_a_worker_that_has_died(supervise: Supervise, wor
     assert gauges[0].claim(1)
 
 
-def test_it_does_not_wait_for_ever_for_one_that_hangs(
+def test_join_stops_waiting_for_a_hung_worker(
     supervise: Supervise, work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(store_module, "SEEN_BY_ALL_SECONDS", 0.05)
@@ -334,7 +334,7 @@ def test_a_table_that_is_damaged_is_not_passed_over(supervise: Supervise, state:
 # ---- two supervisors
 
 
-def test_one_supervisor_at_a_time_tends(supervise: Supervise) -> None:
+def test_only_one_supervisor_maintains_the_tables(supervise: Supervise) -> None:
     one, two = supervise(), supervise()
     assert one.maintain(5e7).holder
     assert two.maintain(5e7) == MaintenanceResult(holder=False)

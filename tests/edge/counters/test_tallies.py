@@ -51,9 +51,7 @@ def test_gauges_are_summed_over_live_columns_only(table: TallyTable, path: Path)
     assert list(reader.totals()) == []
 
 
-def test_whoever_takes_a_column_has_nothing_open_and_all_counts_of_its_predecessor(
-    table: TallyTable, path: Path
-) -> None:
+def test_successor_clears_gauges_and_keeps_counters_of_a_column(table: TallyTable, path: Path) -> None:
     table.words[table.own(b"connections", GAUGE)] = 5
     table.words[table.own(b"requests", COUNTER)] = 6
     successor = tallies(path, 0)
@@ -104,7 +102,7 @@ def test_a_row_that_another_claimed_meanwhile_is_not_claimed_twice(
     assert table.rows_in_use == 1
 
 
-def test_whoever_is_killed_while_claiming_leaves_nothing_that_counts(table: TallyTable) -> None:
+def test_kill_during_a_claim_leaves_no_count(table: TallyTable) -> None:
     table.words[at.HIGH] = 1
     assert list(table.totals()) == []
     table.own(b"requests", COUNTER)

@@ -34,7 +34,7 @@ class List:
         self.lines += [format_line(seq, b'"%d"' % seq) for seq in seqs]
 
 
-def test_it_is_read_on_from_where_it_was() -> None:
+def test_quota_log_reader_resumes_at_its_position() -> None:
     async def run() -> None:
         there = List()
         log = QuotaCountLog(there.ask, Hub())

@@ -29,7 +29,7 @@ async def ask_until_answered(reader: HubReader) -> Any:
                 await asyncio.sleep(0.05)
 
 
-def test_reader_follows_a_log_whose_cluster_slot_moved(tmp_path: Path) -> None:
+def test_reader_follows_a_log_to_another_cluster_node(tmp_path: Path) -> None:
     async def play(cluster: Cluster) -> None:
         reader, slot = HubReader(Hub(url=cluster.url)), key_slot(LOG)
         await reader.ask("RPUSH", LOG, "a version")

@@ -148,7 +148,7 @@ def test_the_hub_bounds_the_lines_of_a_log(redis_port: int) -> None:
     played(redis_port, scene)
 
 
-def test_one_of_two_concurrent_pushes_is_rejected(redis_port: int) -> None:
+def test_second_of_two_concurrent_pushes_is_rejected(redis_port: int) -> None:
     async def scene(ask: directory_versions.CallHub) -> None:
         await push_lines(ask, lines(a="0", b="0"))
         for turn in range(10):

@@ -13,7 +13,7 @@ def test_a_field_is_found_by_its_name_in_any_case() -> None:
     assert find_values(LINES, b"y") == find_values(b"", b"vary") == []
 
 
-def test_one_value_is_the_only_one() -> None:
+def test_find_value_returns_only_a_single_value() -> None:
     assert find_value(LINES, b"origin") == b"https://a"
     assert find_value(LINES, b"vary") is None
     assert find_value(LINES, b"y") is None
@@ -34,5 +34,5 @@ def test_lines_are_taken_out_whole() -> None:
         b"X-Vary: a\r\nVary-X: b\r\nVary: c\r\n",
     ],
 )
-def test_one_field_is_removed_as_several_are(lines: bytes) -> None:
+def test_remove_field_equals_remove_fields_of_one_name(lines: bytes) -> None:
     assert remove_field(lines, b"vary") == remove_fields(lines, (b"vary",))

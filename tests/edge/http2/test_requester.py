@@ -82,7 +82,7 @@ def test_an_answer_with_trailers_comes_in_order() -> None:
     assert not http2.streams
 
 
-def test_a_goaway_refuses_the_streams_above_it_alone() -> None:
+def test_goaway_refuses_only_streams_above_its_last_id() -> None:
     http2, calls, _ = opened(3)
     http2.receive(frame(GOAWAY, 0, 0, word(3) + word(0)))
     assert [call.events for call in calls] == [[], [], ["REFUSED_STREAM"]]
@@ -142,7 +142,7 @@ def test_an_answer_that_states_its_length_is_not_chunked() -> None:
     assert call.events == [b"HTTP/1.1 200 \r\ncontent-length: 1\r\n\r\n", b"a"]
 
 
-def test_a_call_of_grpc_is_chunked_whatever_its_length_as_trailers_are_to_come() -> None:
+def test_grpc_answer_is_chunked_despite_content_length() -> None:
     http2, (call,), _ = opened()
     length, kind = (b"content-length", b"1"), (b"content-type", b"application/grpc+proto")
     http2.receive(settings() + head(1, STATUS, length, kind))

@@ -29,7 +29,7 @@ def test_bounds_of_known_services_are_kept() -> None:
         assert max(sum(at <= each < at + 30 for each in resets) for at in resets) <= 200
 
 
-def test_streams_that_are_young_no_more_are_reset_whatever_was() -> None:
+def test_reset_budget_always_allows_resets_of_old_streams() -> None:
     budget = ResetBudget(0.0)
     young = sum(budget.spend(float(now), float(now)) for now in range(1000))
     assert young == YOUNG_MAX

@@ -31,7 +31,7 @@ def left(policies: tuple[Policy, ...]) -> list[int]:
     return [policy.left(START) for policy in policies]
 
 
-def test_whoever_has_no_limits_is_let_through() -> None:
+def test_empty_limit_set_admits_requests() -> None:
     terms = LimitSet()
     assert not terms.applies
     assert not terms.has_end_work

@@ -79,7 +79,7 @@ def test_a_worker_that_has_headroom_decides_without_reading_until_it_is_used(tmp
     assert one.left(START + CELL_SECONDS) == 7800, "a new cell"
 
 
-def test_who_comes_near_a_limit_makes_the_others_read(join: Join) -> None:
+def test_worker_near_a_limit_makes_other_workers_read_the_table(join: Join) -> None:
     tables = join_all(join, range(10))
     one, other, third = (get_window(table, 8000) for table in tables[:3])
     charge(one, START, 1)

@@ -50,7 +50,7 @@ def test_a_level_leaves_room_for_ticks_until_2059(scale: Scale, level: float) ->
 
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("cells", [28, 13])
-def test_a_tick_is_short_and_a_level_has_whatever_bits_are_not_needed_for_it(window: float, cells: int) -> None:
+def test_level_scale_has_a_short_tick_and_uses_all_bits(window: float, cells: int) -> None:
     width = width_us(window, cells)
     scale = compute_scale(width)
     assert log2(scale.ticks).is_integer()

@@ -64,6 +64,6 @@ def test_a_budget_says_whether_it_is_reserved_or_used_up(policies: Policies) -> 
     assert describe_refusal(budget, NOW, 0).limit.remedy == "change_request"
 
 
-def test_one_violated_limit_is_the_stated_one(policies: Policies) -> None:
+def test_refusal_states_the_single_violated_limit(policies: Policies) -> None:
     budget = get_budget(policies)
     assert find_stated_bound(((budget,), 0), NOW) is budget

@@ -29,7 +29,7 @@ def spent(edge: Edge, tier: str = "basic") -> int:
     return edge.count("edge_burst_credits_spent_total", tier)
 
 
-async def test_they_buy_passage_beyond_the_window(edge: Edge) -> None:
+async def test_burst_credits_admit_requests_beyond_the_window(edge: Edge) -> None:
     client = await edge.client()
     answers = [await asks(client) for _ in range(9)]
     assert [answer.status for answer in answers] == [200] * 8 + [429]

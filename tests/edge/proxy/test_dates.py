@@ -70,7 +70,7 @@ async def test_the_upstreams_own_date_stays_alone(edge: Edge) -> None:
             assert await dates(edge, dated, to="HEAD") == [THEN]
 
 
-async def test_it_may_be_spelt_as_any_field(edge: Edge) -> None:
+async def test_answer_preserves_a_date_field_of_any_spelling(edge: Edge) -> None:
     for field in (f"DATE:{THEN}", f"Date : {THEN}"):
         for (first, *lines), body in ANSWERS.values():
             assert await dates(edge, head(first, field, *lines) + body) == [THEN]
@@ -101,7 +101,7 @@ async def test_repeated_answer_gets_the_date_of_its_arrival(edge: Edge, monkeypa
     assert await dates(edge, ok(b"hello", f"Date: {NOW}")) == [NOW]
 
 
-async def test_it_is_the_time_of_day(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_added_date_is_the_current_time(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     before = int(time()) - 1  # The edge's clock may be half a second behind.
     (date,) = await dates(edge, ok())

@@ -16,7 +16,7 @@ def edge(edge: Edge) -> Edge:
 
 @pytest.mark.parametrize("answered", [ok(), ok(b"x" * 40_000), CHUNKED], ids=["whole", "in two buffers", "in chunks"])
 @pytest.mark.parametrize("name", ["X-Edge-Region", "x-edge-region"])
-async def test_the_edges_region_stands_once_whatever_the_upstream_says(edge: Edge, answered: bytes, name: str) -> None:
+async def test_answer_has_one_region_field_despite_the_upstream(edge: Edge, answered: bytes, name: str) -> None:
     _, answer = await edge.passes(get(), answered)
     assert answer.all("X-Edge-Region") == ["test"]
     _, answer = await edge.passes(get(), answered.replace(b"\r\n", b"\r\n%b: moon\r\n" % name.encode(), 1))

@@ -46,7 +46,7 @@ async def test_a_request_that_costs_too_much_is_refused_at_any_time(edge: Edge) 
 
 
 @pytest.mark.parametrize(("most", "above"), [(400, {}), (300, {("acme", OVER_CAP, "v1"): 200})])
-async def test_one_that_turns_out_dearer_counts_in_full_and_by_how_much_it_did(
+async def test_request_above_its_cap_counts_in_full_and_records_the_excess(
     edge: Edge, most: int, above: dict[tuple[str, str, str], int]
 ) -> None:
     capped(edge, {"request": most}, cost=300)

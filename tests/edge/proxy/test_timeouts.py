@@ -66,7 +66,7 @@ async def test_a_stream_that_began_before_the_body_had_ended_may_be_silent_too(e
     client.closes()
 
 
-async def test_one_that_reads_no_events_is_cut(edge: Edge) -> None:
+async def test_client_that_reads_no_events_is_disconnected(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "50ms"}
     client = await edge.client(receives=4096)
     await edge.until(lambda: edge.runtime.connections.clients)

@@ -123,7 +123,7 @@ def said(logs: list[Any], event: str) -> list[Any]:
     return [line for line in logs if line["event"] == event]
 
 
-def test_one_supervisor_seals_and_another_takes_over_the_lock(room: Room) -> None:
+def test_second_supervisor_seals_after_the_lock_is_released(room: Room) -> None:
     async def scene() -> None:
         other = room.supervise()
         assert other.identity.try_acquire()

@@ -170,7 +170,7 @@ def test_authorities_and_certificates_for_upstreams_are_watched_too(authority: A
     assert {labels[0] for _, labels, _ in watched.certificates.series()} == {str(own.cert), str(server.cert)}
 
 
-def test_whoever_watches_is_told_of_changes(authority: Authority) -> None:
+def test_certificate_watcher_reports_changes(authority: Authority) -> None:
     pair = authority.issue("a.test")
     changes = []
 

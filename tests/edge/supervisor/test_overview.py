@@ -208,7 +208,7 @@ def test_times_are_told_by_their_two_largest_units(seconds: float, text: str) ->
     assert format_duration(seconds) == text
 
 
-def test_the_customers_of_the_hub_are_told_with_their_age_and_with_what_is_wrong() -> None:
+def test_overview_states_directory_version_age_and_fault() -> None:
     status = deepcopy(STATUS)
     known = {"version": 7, "customers": 1000, "keys": 1200, "age_s": 65.4}
     status["directory"] = {**known, "state": "current", "in_files": 0, "unknown_tiers": {}}

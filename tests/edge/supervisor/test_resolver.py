@@ -81,7 +81,7 @@ def test_every_name_is_looked_up_at_once_and_each_once() -> None:
 @pytest.mark.parametrize(
     "failure", [socket.gaierror(socket.EAI_NONAME, "Name or service not known"), UnicodeError("label too long")]
 )
-def test_a_failing_look_up_keeps_what_was_known(failure: Exception) -> None:
+def test_failed_look_up_keeps_the_last_addresses(failure: Exception) -> None:
     names = Names(a=["10.0.0.1"])
 
     async def scene(made: Resolver, learned: list[int]) -> None:

@@ -126,7 +126,7 @@ def test_a_copy_is_another_host_on_the_hub_though_it_ships_no_usage(tmp_path: Pa
     assert instance(copy) == made
 
 
-def test_a_copy_on_whose_tables_workers_count_is_not_touched(tmp_path: Path) -> None:
+def test_copied_state_directory_in_use_by_workers_is_refused(tmp_path: Path) -> None:
     store = state.prepare_store(settings(tmp_path))
     identity.create_identity(tmp_path / "state", 1e9)
     store.close()

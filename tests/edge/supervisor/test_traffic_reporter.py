@@ -156,7 +156,7 @@ def test_errors_are_reported_with_their_minute_and_excess_ones_as_a_number(edge:
     assert (second.errors, second.unnamed) == ({}, 0)
 
 
-def test_a_real_collector_takes_what_is_reported(edge: Edge, sqlite_collector: Collector) -> None:
+def test_collector_accepts_a_traffic_report_of_an_edge(edge: Edge, sqlite_collector: Collector) -> None:
     chain, reporter = Chain(), edge.reporter()
 
     async def work() -> None:

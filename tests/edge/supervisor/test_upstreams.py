@@ -236,7 +236,7 @@ def made(**upstreams: dict[str, Any]) -> dict[str, Upstream]:
     return {name: Upstream.model_validate(fields) for name, fields in upstreams.items()}
 
 
-def test_what_is_considered_is_asked_for_and_told_only_once_it_is_adopted() -> None:
+def test_considered_upstreams_are_probed_and_published_only_after_adoption() -> None:
     world = World()
     world.names |= {"a.test": ["10.0.0.1"], "b.test": ["10.0.0.2"]}
 

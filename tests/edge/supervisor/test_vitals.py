@@ -62,7 +62,7 @@ def test_usage_of_a_dead_process_is_none() -> None:
     assert fetch_usage(child.pid) is None
 
 
-def test_workers_are_known_by_their_places_whoever_holds_them(tmp_path: Path) -> None:
+def test_vitals_name_workers_by_place_across_restarts(tmp_path: Path) -> None:
     async def scene(workers: Workers, vitals: Vitals) -> None:
         await within(20, workers.first_ready)
         first = await vitals.report()
@@ -96,7 +96,7 @@ def test_report_without_live_workers_is_empty(tmp_path: Path) -> None:
     play(tmp_path, scene, "dies")
 
 
-def test_who_is_being_started_is_no_sign_of_an_edge_that_serves(tmp_path: Path) -> None:
+def test_starting_workers_have_no_vital_series(tmp_path: Path) -> None:
     async def scene(workers: Workers, vitals: Vitals) -> None:
         await turned(lambda: len(workers.workers) == 2, "both are started")
         assert len(await vitals.report()) == 2

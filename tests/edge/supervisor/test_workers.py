@@ -64,7 +64,7 @@ def test_failed_start_of_all_workers_states_the_reason(
     run(scene, behaviour)
 
 
-def test_where_workers_find_no_column_it_depends_on_who_has_them() -> None:
+def test_workers_without_a_free_column_retry_while_old_workers_leave() -> None:
     leaving = [True]
 
     async def scene(workers: Workers, address: Address) -> None:
@@ -129,7 +129,7 @@ def test_a_worker_that_cannot_be_talked_to_is_replaced(behaviour: str) -> None:
     run(scene, behaviour, places=1, deadline=0.1)
 
 
-def test_what_was_published_before_they_start_is_the_first_that_workers_hear() -> None:
+def test_workers_start_with_the_published_message() -> None:
     async def scene(workers: Workers, address: Address) -> None:
         workers.publish(addresses("10.0.0.1"))
         await ready(workers)
@@ -139,7 +139,7 @@ def test_what_was_published_before_they_start_is_the_first_that_workers_hear() -
     assert run(scene) == [0, 0]
 
 
-def test_all_workers_are_told_and_one_that_starts_anew_only_what_is_published() -> None:
+def test_workers_receive_each_message_and_a_restarted_one_only_published_messages() -> None:
     async def scene(workers: Workers, address: Address) -> None:
         await ready(workers)
         workers.publish(addresses("10.0.0.1"))

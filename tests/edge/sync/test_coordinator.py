@@ -234,7 +234,7 @@ def test_claims_of_a_dead_worker_are_returned(tmp_path: Path, redis: Redis) -> N
     asyncio.run(play())
 
 
-def test_one_of_two_supervisors_leads_and_the_other_takes_over(tmp_path: Path, redis: Redis) -> None:
+def test_second_supervisor_takes_over_the_lead(tmp_path: Path, redis: Redis) -> None:
     async def play() -> None:
         with closing(Host(tmp_path, redis)) as host, closing(host.prepared()) as second:
             async with host.coordinator(second) as (newer, its):

@@ -112,7 +112,7 @@ def test_new_subjects_pass_only_a_part_while_the_hub_is_away(
     assert world.waits == []
 
 
-def test_a_part_is_of_what_was_used_when_the_hub_last_answered(tmp_path: Path, seed: int) -> None:
+def test_share_without_the_hub_follows_the_last_known_usage(tmp_path: Path, seed: int) -> None:
     world, of = World(tmp_path, seed), rule(600)
     spread(world, of, "bounded", 0, 110, 200)
     # The first window has just ended. A full window of requests passes again, and no host knows the others' counts.

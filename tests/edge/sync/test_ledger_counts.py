@@ -37,7 +37,7 @@ def count(used: int, period: int = NOVEMBER.number, **more: Any) -> LedgerCount:
     return LedgerCount("acme", "tokens", "month", "Europe/Berlin", period, used)._replace(**more)
 
 
-def test_it_holds_a_worker_that_counts_already_and_one_that_comes_later(path: Path) -> None:
+def test_ledger_count_limits_running_and_later_workers(path: Path) -> None:
     supervisor, worker = limits(path), limits(path, 0)
     one = quota(worker)
     assert one.left(NOON) == 100
@@ -62,7 +62,7 @@ def test_ledger_count_includes_this_hosts_count_once(path: Path) -> None:
     assert one.left(NOON) == 40, "an older count takes nothing away"
 
 
-def test_it_holds_before_anybody_asks_here_and_until_the_period_is_over(path: Path) -> None:
+def test_ledger_count_limits_from_the_start_to_the_end_of_the_period(path: Path) -> None:
     supervisor = limits(path)
     write_count(supervisor, count(100), NOON)
     (row,) = supervisor.rows()

@@ -34,7 +34,7 @@ def test_the_window_doubles_in_each_round_trip_as_long_as_answers_come_in_good_t
     assert pace.window == UNDER_WAY_MAX
 
 
-def test_it_halves_once_for_all_answers_that_are_late_together() -> None:
+def test_pace_halves_its_window_once_for_simultaneous_late_answers() -> None:
     pace = Pace(0.0)
     for _ in range(1000):
         pace.record_answer(0.0, 0.1, 0.1)

@@ -98,7 +98,7 @@ def test_claims_are_reported_to_an_empty_hub_before_it_counts_as_exhausted() -> 
         assert strict.plan.claims - strict.spent >= in_hand
 
 
-def test_what_a_hub_that_forgot_cannot_grant_again_is_not_asked_for_at_once() -> None:
+def test_plan_pauses_requests_that_a_restarted_hub_cannot_grant() -> None:
     strict = Strict()
     strict.asks(1)
     strict.hub = Memory()

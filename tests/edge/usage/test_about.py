@@ -7,7 +7,7 @@ from edgeproxy.wire.edge_report import SYNC_FIELD, EdgeReport, format_fields, pa
 
 
 @pytest.mark.parametrize(("age", "read"), [(None, None), (0.0, 0), (2.6, 3)])
-def test_it_is_read_as_it_was_written(age: float | None, read: int | None) -> None:
+def test_edge_report_survives_a_round_trip(age: float | None, read: int | None) -> None:
     assert parse_fields(format_fields(age)) == EdgeReport(__version__, read)
 
 

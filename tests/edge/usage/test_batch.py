@@ -115,7 +115,7 @@ def test_the_order_of_rows_changes_nothing(batch, chance):
 
 
 @pytest.mark.parametrize(("batch", "expected", "sha256"), VECTORS)
-def test_neither_the_bytes_of_a_batch_nor_their_hash_ever_change(batch, expected, sha256):
+def test_batch_format_and_hash_are_stable(batch, expected, sha256):
     assert format_batch(batch) == expected
     assert compute_digest(expected) == sha256
     assert parse_batch(expected) == batch
@@ -266,7 +266,7 @@ def test_parsing_an_invalid_batch_needs_little_memory(content):
     assert most < 4 * len(content) + (32 << 20)
 
 
-def test_a_row_says_what_it_counts():
+def test_batch_row_round_trips_through_its_key():
     for row in SPLIT.rows:
         assert build_row(count_key(row), row[3]) == row
     assert [count_key(row)[3] for row in SPLIT.rows] == ["", '{"agent":"a","model":"m/1"}']

@@ -60,7 +60,7 @@ def edge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Edge:
     return Edge(tmp_path)
 
 
-def test_ls_lists_segments_and_what_was_set_aside(edge: Edge) -> None:
+def test_ls_lists_segments_and_quarantined_directories(edge: Edge) -> None:
     first = edge.serve(4)
     lines = edge.spool("ls").stdout.splitlines()
     assert re.fullmatch(rf"{first}, made 2026-09-2. ..:.. UTC; acknowledged up to batch 0", lines[0])
@@ -76,7 +76,7 @@ def test_ls_lists_segments_and_what_was_set_aside(edge: Edge) -> None:
     assert lines[-1] == f"aside.1  set aside: {first}; adopt or discard it"
 
 
-def test_verify_names_what_is_damaged(edge: Edge) -> None:
+def test_verify_names_damaged_segments(edge: Edge) -> None:
     edge.serve(5)
     path = list_segments(edge.state / "spool")[0]
     whole = path.read_bytes()
@@ -89,7 +89,7 @@ def test_verify_names_what_is_damaged(edge: Edge) -> None:
     assert "batch 2 is the first one here, and only those up to 0 were acknowledged" in others[0]
 
 
-def test_verify_names_what_is_missing_and_what_does_not_follow(edge: Edge) -> None:
+def test_verify_names_missing_and_out_of_order_batches(edge: Edge) -> None:
     edge.serve(8)
     spool = edge.state / "spool"
     paths = list_segments(spool)
@@ -208,7 +208,7 @@ def test_damage_is_given_up_though_the_edge_runs(edge: Edge) -> None:
     )
 
 
-def test_ls_says_what_the_collector_has(edge: Edge) -> None:
+def test_ls_states_the_acknowledged_batch(edge: Edge) -> None:
     edge.serve(8)
     spool = Spool.open(edge.state / "spool")
     acknowledge(spool, 6)

@@ -75,7 +75,7 @@ def home(tmp_path: Path, request: pytest.FixtureRequest) -> Home:
     return Home(state, state if request.param == PLACES[0] else tmp_path / "home-tables")
 
 
-def test_a_copy_begins_anew_and_sets_aside_what_was_copied(home: Home) -> None:
+def test_copied_state_gets_a_new_identity_and_quarantines_the_copy(home: Home) -> None:
     first = home.serve(5)
     home.serve(7, sealed=False)
     copy = home.copied("copy")
@@ -115,7 +115,7 @@ def test_a_moved_directory_is_adopted_before_it_serves(home: Home) -> None:
     assert sums(moved.state / "spool") == {ACME: 5}
 
 
-def test_what_was_set_aside_is_adopted_and_what_was_there_meanwhile_is_kept(home: Home) -> None:
+def test_adopting_a_quarantined_identity_keeps_the_current_one(home: Home) -> None:
     first = home.serve(2)
     home.serve(7, sealed=False)
     moved = home.copied("moved")
@@ -133,7 +133,7 @@ def test_what_was_set_aside_is_adopted_and_what_was_there_meanwhile_is_kept(home
     assert sums(moved.state / "spool") == {ACME: 42}
 
 
-def test_one_of_several_has_to_be_named(home: Home) -> None:
+def test_adopt_and_discard_need_a_name_among_several_directories(home: Home) -> None:
     home.serve()
     moved = home.copied("moved")
     moved.serve()

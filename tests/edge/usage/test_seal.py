@@ -216,7 +216,7 @@ def test_counts_from_before_the_spool_are_sealed_once(edge: Edge) -> None:
     assert edge.store.load_base().sealed == {tally_key(*ACME): 14, tally_key(*name(45)): 1, tally_key(*name(50)): 1}
 
 
-def test_counts_whose_mark_in_the_base_failed_are_not_sealed_again(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counts_are_not_sealed_twice_after_a_failed_base_write(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
     count(edge.worker, ACME, 7)
     edge.store.close()
     edge.worker.close()

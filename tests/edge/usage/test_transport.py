@@ -106,7 +106,7 @@ def test_the_request_follows_the_contract() -> None:
     assert zstandard.ZstdDecompressor().decompress(content) == BODY
 
 
-def test_one_connection_is_kept_and_closed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_transport_reuses_one_connection_and_closes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "THREAD_BYTES_MIN", 10)
     server = Server()
 

@@ -48,6 +48,6 @@ def test_a_line_that_is_no_span_ends_it_with_its_place(line: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("written", [None, "", "de", "DEU", "XX", "T1", "D\n"])
-def test_what_is_no_code_stands_for_no_country(written: str | None) -> None:
+def test_invalid_country_code_parses_to_none(written: str | None) -> None:
     assert parse_country_code(written) is None
     assert parse_country_code("DE") == "DE"

@@ -161,7 +161,7 @@ async def fetch_sums(database: Database) -> dict[str, dict[str, int]]:
     return sums
 
 
-def test_late_and_returned_usage_of_credits_comes_to_what_it_would_have_in_time(
+def test_late_and_returned_credit_usage_costs_the_same_as_timely_usage(
     database: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance = random.Random(seed)

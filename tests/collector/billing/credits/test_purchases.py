@@ -50,7 +50,7 @@ def charge(**also: Any) -> dict[str, Any]:
         (["charge.failed"], charge(metadata={}), set()),
     ],
 )
-def test_the_result_of_a_purchase_is_reported_once_by_what_ends_it(
+def test_final_event_of_a_purchase_reports_its_result_once(
     events: list[str], purchase: dict[str, Any], expected: set[str]
 ) -> None:
     assert find_results(events, purchase) == expected
@@ -141,7 +141,9 @@ def test_objects_as_they_come(
         (dispute(WITHDRAWN, payment_intent=UNBOOKED), "dp_1 is about pi_1, a purchase that is not booked yet"),
     ],
 )
-def test_what_cannot_be_booked_says_why(sqlite_database: str, one: dict[str, Any], message: str) -> None:
+def test_unbookable_stripe_object_raises_an_error_with_its_reason(
+    sqlite_database: str, one: dict[str, Any], message: str
+) -> None:
     async def work() -> None:
         async with opened(sqlite_database, "acme") as database:
             with pytest.raises(UnexpectedObjectError, match=message):
@@ -162,7 +164,7 @@ def test_a_dispute_in_another_currency_than_the_credits_is_not_booked(sqlite_dat
     asyncio.run(work())
 
 
-def test_a_refund_that_was_held_here_is_settled_by_what_became_of_it(database: str) -> None:
+def test_stripe_result_settles_a_held_refund(database: str) -> None:
     async def work() -> None:
         async with opened(database, "acme") as there:
             await apply(there, session())

@@ -150,7 +150,7 @@ def test_a_refund_that_was_made_is_none_that_failed_where_the_database_is_away_t
 
 
 @pytest.mark.parametrize("is_answered", [False, True])
-def test_refund_whose_booking_is_rolled_back_is_not_sent(
+def test_rolled_back_refund_is_not_sent(
     postgresql: Postgresql, own_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch, is_answered: bool
 ) -> None:
     """The key of the request may get an answer from another collector while this one holds the refund."""

@@ -159,7 +159,7 @@ def test_amounts_as_people_read_them(amount: int, credits_: str, usd: str) -> No
 @pytest.mark.parametrize(
     "text", ["2027-13", "2027-00", "2027-1", "202-011", "1999-01", "3000-01", "2027", "٢٠٢٧-01", ""]
 )
-def test_what_is_no_month(text: str) -> None:
+def test_invalid_month_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no month"):
         parse_month(text)
 

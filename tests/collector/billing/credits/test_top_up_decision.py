@@ -79,7 +79,7 @@ STEPS = st.lists(
 
 
 @given(STEPS, st.integers(1, 30), st.integers(30, 60), st.integers(0, 200))
-def test_no_month_has_more_than_its_limit_whatever_happens(
+def test_top_ups_of_a_month_stay_within_its_limit(
     steps: list[tuple[str, int, int, str | None]], below: int, amount: int, beyond: int
 ) -> None:
     top_up = TopUp("id-acme", ON, below, amount, amount + beyond, 0, 0, 0, None, None, 0, 0)

@@ -175,7 +175,7 @@ def test_low_balance_is_topped_up_until_the_limit_of_the_month(database: str, ow
         [(CallOutcome.DENIED, False)],
     ],
 )
-def test_purchase_is_paid_and_booked_once_whatever_is_lost(
+def test_purchase_is_paid_and_booked_once_despite_lost_answers(
     sqlite_database: str, own_sandbox: Sandbox, faults: list[tuple[CallOutcome, bool]]
 ) -> None:
     async def work(shop: Shop) -> None:
@@ -266,7 +266,7 @@ async def add_tax(shop: Shop) -> None:
 
 
 @pytest.mark.parametrize("stop", [pause, begin_deletion, turn_off, end_sale, add_tax])
-def test_no_purchase_begins_for_a_customer_who_cannot_buy(
+def test_top_up_starts_no_purchase_for_a_blocked_customer(
     sqlite_database: str, own_sandbox: Sandbox, stop: Callable[[Shop], Awaitable[None]]
 ) -> None:
     async def work(shop: Shop) -> None:
@@ -280,7 +280,7 @@ def test_no_purchase_begins_for_a_customer_who_cannot_buy(
 
 @pytest.mark.parametrize("is_made", [True, False])
 @pytest.mark.parametrize("stop", [pause, begin_deletion, turn_off])
-def test_pending_purchase_of_a_customer_who_cannot_buy_is_given_up_unless_it_is_paid(
+def test_blocked_customer_loses_its_pending_purchase_unless_paid(
     sqlite_database: str, own_sandbox: Sandbox, stop: Callable[[Shop], Awaitable[None]], is_made: bool
 ) -> None:
     async def work(shop: Shop) -> None:

@@ -119,7 +119,7 @@ def test_the_grace_counts_from_when_an_invoice_went_out_and_ends_no_earlier_than
     asyncio.run(play())
 
 
-def test_who_cannot_be_paused_keeps_nobody_else_from_being_paused(sqlite_database: str) -> None:
+def test_dunning_skips_unpausable_customers_and_pauses_others(sqlite_database: str) -> None:
     async def play() -> None:
         books = await Database.connect(sqlite_database)
         async with books.writing() as connection:

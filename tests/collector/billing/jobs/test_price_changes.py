@@ -35,7 +35,7 @@ async def fetch_notices(of: Sold) -> list[tuple[str, str]]:
 
 
 @pytest.mark.both_databases
-def test_customers_are_told_once_in_time_and_again_of_what_is_withdrawn(tmp_path: Path, database: str) -> None:
+def test_price_change_notice_is_sent_once_and_withdrawal_is_announced(tmp_path: Path, database: str) -> None:
     async def work() -> None:
         async with sold(tmp_path, database, "http://127.0.0.1:1", price_notice="10day") as (of, _):
             job = PriceChangeJob(of.database, lambda: of.known, lambda: "https://shop.example/account/plan")

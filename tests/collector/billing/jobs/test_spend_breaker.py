@@ -48,7 +48,7 @@ async def spend(of: Sold, *, at: int) -> None:
         await of.use(name, {"agent_executions": executions}, at=at)
 
 
-def test_spending_of_many_times_what_is_usual_raises_an_alert_at_the_second_look(tmp_path: Path, database: str) -> None:
+def test_spend_breaker_raises_an_alert_when_a_spike_lasts_two_checks(tmp_path: Path, database: str) -> None:
     async def work() -> None:
         async with sold(tmp_path, database, NOWHERE) as (of, _):
             await fill(of)
@@ -78,7 +78,7 @@ def test_an_operator_waits_for_no_second_look(tmp_path: Path, database: str) -> 
 
 
 @only_sqlite("database")
-def test_it_pauses_only_where_the_file_says_so(tmp_path: Path, database: str) -> None:
+def test_spend_breaker_pauses_customers_only_if_configured(tmp_path: Path, database: str) -> None:
     async def work() -> None:
         async with sold(tmp_path, database, NOWHERE, breaker={"pause": "on"}) as (of, _):
             await fill(of)

@@ -101,7 +101,7 @@ def test_a_currency_that_is_changed_later_is_noticed(database: str, change: sa.U
     run(database, work, "acme")
 
 
-def test_what_is_missing_in_one_currency_is_not_made_up_for_by_another(database: str) -> None:
+def test_journal_check_finds_a_mismatch_offset_by_another_currency(database: str) -> None:
     async def work(opened: Database) -> None:
         await write(opened, invoice, "usd", 9900)
         await write(opened, invoice, "eur", 8900)

@@ -98,12 +98,12 @@ def test_every_kind_has_its_accounts() -> None:
         ),
     ],
 )
-def test_what_is_booked(entries: Sequence[JournalEntry], booked: dict[str, int]) -> None:
+def test_each_invoice_event_books_balanced_postings(entries: Sequence[JournalEntry], booked: dict[str, int]) -> None:
     assert sums(entries) == booked
     assert sum(booked.values()) == 0
 
 
-def test_gifts_are_spent_before_what_was_paid_for_and_what_expires_first_before_the_rest() -> None:
+def test_consumption_spends_gifts_first_and_earliest_expiry_first() -> None:
     grants = (
         Grant("paid", 10, paid=10),
         Grant("paid, expires", 10, NOW, paid=10),
@@ -236,7 +236,7 @@ STEPS = st.lists(st.tuples(ACTS, st.integers(1, 60), st.integers(0, 3), st.sampl
 
 
 @given(STEPS)
-def test_whatever_happens_in_whatever_order(steps: list[tuple[str, int, int, int | None]]) -> None:
+def test_balance_equals_the_sum_of_movements_in_any_order(steps: list[tuple[str, int, int, int | None]]) -> None:
     """An independent sum of all movements equals the balance. No purchase refunds more than its price."""
     balance = CreditBalance()
     consumed: list[tuple[tuple[JournalEntry, ...], list[JournalEntry]]] = []

@@ -50,7 +50,7 @@ async def made(client: package.StripeClient) -> tuple[dict[str, str], dict[str, 
 
 
 @pytest.mark.parametrize("seed", [7])
-def test_the_sandbox_has_each_row_once_whatever_is_lost(tmp_path: Path, own_sandbox: Sandbox, seed: int) -> None:
+def test_exporter_sends_each_row_once_despite_lost_answers(tmp_path: Path, own_sandbox: Sandbox, seed: int) -> None:
     customers, meters = own_sandbox.run(made)
     begin = int(time.time()) // 3600 * 3600 - 3 * 3600
     used = {(name, meter): 1000 * len(name + meter) for name in CUSTOMERS for meter in METERS}

@@ -18,7 +18,7 @@ def lines(used: int) -> list[RatedLine]:
     return rate_segments([SEGMENT], {UsageKey(SPAN, "calls"): used})
 
 
-def test_what_stripe_has_counted_is_its_own_and_fees_are_items() -> None:
+def test_metered_lines_carry_usage_counted_by_stripe_and_fees_are_items() -> None:
     metered, items = split_lines(lines(150), {(0, "calls"): 150})
     assert [(line.tier, line.quantity, line.amount) for line in metered] == [(0, 100, 0), (1, 50, 75)]
     assert [line.kind for line in items] == ["fee"]
@@ -28,7 +28,7 @@ def test_usage_that_stripe_never_received_is_an_item() -> None:
     assert split_lines(lines(150), {}) == ([], lines(150))
 
 
-def test_what_stripe_lacks_is_an_item() -> None:
+def test_usage_missing_at_stripe_becomes_an_item() -> None:
     metered, items = split_lines(lines(150), {(0, "calls"): 120})
     assert [line.amount for line in metered] == [0, 30]
     assert [(line.quantity, line.amount) for line in items if line.meter] == [(30, 45)]
@@ -76,9 +76,7 @@ VALUES = st.dictionaries(st.sampled_from(["large", "small", "", "other"]), st.in
 
 
 @given(VALUES, VALUES)
-def test_values_together_are_the_amount_due_whatever_stripe_has_counted(
-    used: dict[str, int], counted: dict[str, int]
-) -> None:
+def test_split_lines_sum_to_the_amount_due_for_dimension_values(used: dict[str, int], counted: dict[str, int]) -> None:
     of_keys = {
         (0, key): quantity for key, quantity in fold_values("calls", SPLIT_PLAN.meters["calls"], counted).items()
     }
@@ -88,7 +86,7 @@ def test_values_together_are_the_amount_due_whatever_stripe_has_counted(
 
 
 @given(st.integers(-50, 300), st.integers(-50, 300))
-def test_both_together_are_what_is_due(used: int, counted: int) -> None:
+def test_metered_lines_and_items_sum_to_the_amount_due(used: int, counted: int) -> None:
     metered, items = split_lines(lines(used), {(0, "calls"): counted})
     assert sum_amounts([*metered, *items]) == sum_amounts(lines(used))
     if counted <= used:

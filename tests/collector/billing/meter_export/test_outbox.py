@@ -44,7 +44,7 @@ DUPLICATE = "An event already exists with identifier ep_1."
         ("void", set()),
     ],
 )
-def test_what_each_state_leaves_to(state: str, leaves_to: set[str]) -> None:
+def test_each_outbox_state_has_its_transitions(state: str, leaves_to: set[str]) -> None:
     assert TRANSITIONS[RowState(state)] == leaves_to
     assert (RowState(state) in SETTLED) == (not leaves_to)
 
@@ -97,7 +97,7 @@ def test_every_state_and_every_reply_has_its_row() -> None:
         (Answer(None), False, "lost", "unknown"),
     ],
 )
-def test_what_each_answer_means(answer: Answer, attempted: bool, expected: str, state: str) -> None:
+def test_each_stripe_answer_sets_the_outbox_state(answer: Answer, attempted: bool, expected: str, state: str) -> None:
     reply = classify_answer(answer, attempted=attempted)
     assert reply == expected
     assert interpret_reply(reply, in_doubt=False).state == state

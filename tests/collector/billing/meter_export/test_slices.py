@@ -71,7 +71,7 @@ def test_never_shorter_than_the_customers_allow() -> None:
     assert adapt_length(60 * MINUTE, 30 * MINUTE, 0, HOUR) == 30 * MINUTE
 
 
-def test_a_slice_ends_where_the_grid_does_whatever_it_begins_with() -> None:
+def test_slice_ends_at_the_next_grid_line() -> None:
     assert next_slice(0, HOUR) == Span(0, HOUR)
     assert next_slice(5 * MINUTE, HOUR) == Span(5 * MINUTE, HOUR)
     assert next_slice(23 * HOUR, 12 * HOUR) == Span(23 * HOUR, 24 * HOUR)
@@ -108,14 +108,14 @@ def test_a_slice_is_cut_at_the_bounds_of_segments() -> None:
     assert cut_pieces(Span(1200, 1800), segments) == [Piece(Span(1200, 1800), segments[1], False)]
 
 
-def test_what_is_in_no_segment_is_left_out() -> None:
+def test_pieces_leave_out_time_without_a_segment() -> None:
     one = segment_of(300, 400)
     assert cut_pieces(Span(0, 600), [one]) == [Piece(Span(300, 400), one, False)]
     assert cut_pieces(Span(0, 600), []) == []
     assert cut_pieces(Span(0, 600), [segment_of(900, 1000)]) == []
 
 
-def test_what_is_waived_is_a_piece_of_its_own() -> None:
+def test_waived_span_becomes_a_separate_piece() -> None:
     one = segment_of(0, 5000)
     assert cut_pieces(Span(0, 600), [one], [Span(120, 240), Span(540, 900)]) == [
         Piece(Span(0, 120), one, False),
@@ -136,7 +136,7 @@ def test_usage_before_stripe_counts_a_segment_is_in_the_first_slice_after_that()
     assert cut_pieces(Span(1260, 1800), [one]) == [Piece(Span(1260, 1800), one, False, (Span(300, 1260),))]
 
 
-def test_what_is_waived_before_stripe_counts_a_segment_is_a_piece_of_its_own() -> None:
+def test_span_waived_before_stripe_counts_becomes_a_separate_piece() -> None:
     one = segment_of(300, 9000, since=1260)
     free = [Span(480, 540), Span(1200, 1380)]
     assert cut_pieces(Span(300, 600), [one], free) == [Piece(Span(480, 540), one, True)]
@@ -147,7 +147,7 @@ def test_what_is_waived_before_stripe_counts_a_segment_is_a_piece_of_its_own() -
 
 
 @given(st.data())
-def test_each_minute_is_in_one_slice_whatever_the_grid(data: st.DataObject) -> None:
+def test_each_minute_is_in_one_piece_for_any_grid(data: st.DataObject) -> None:
     minutes = st.integers(0, 60)
     start, since = 60 * data.draw(st.integers(0, 5)), 60 * data.draw(minutes)
     bounds = sorted({0, 90 * 60, *(60 * at for at in data.draw(st.lists(minutes, max_size=8)))})

@@ -131,7 +131,7 @@ async def listen(of: Sold, name: str) -> None:
         await connection.execute(sa.insert(webhook_endpoints).values(values))
 
 
-def test_a_dispute_is_an_alert_a_state_of_the_invoice_and_a_message_and_takes_lines_off_once_it_is_lost(
+def test_dispute_raises_an_alert_and_a_loss_takes_lines_off(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
 ) -> None:
     name = f"{database.partition(':')[0]}-disputes"
@@ -213,7 +213,7 @@ def test_a_won_dispute_leaves_the_lines_and_a_decision_that_is_reversed_puts_the
 
 
 @only_sqlite("database")
-def test_a_void_puts_back_what_a_lost_dispute_took_off(
+def test_void_invoice_restores_lines_of_a_lost_dispute(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
 ) -> None:
     name = f"{database.partition(':')[0]}-void-after-loss"
@@ -350,7 +350,7 @@ def test_a_disputed_payment_is_not_refunded_by_any_entrance(
     asyncio.run(work())
 
 
-def test_a_credit_note_gives_back_to_the_balance_what_the_balance_has_paid(
+def test_credit_note_refunds_the_balance_part_to_the_balance(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
 ) -> None:
     async def work() -> None:
@@ -378,7 +378,7 @@ def test_a_credit_note_gives_back_to_the_balance_what_the_balance_has_paid(
     asyncio.run(work())
 
 
-def test_a_refund_whose_bank_sends_it_back_is_an_alert(
+def test_refund_returned_by_the_bank_raises_an_alert(
     new_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str
 ) -> None:
     async def work() -> None:

@@ -19,7 +19,7 @@ METERS = ("llm_tokens", "agent_executions", "api_calls")
 APRIL, CHANGED = at(2027, 4, 1), at(2027, 1, 16, 12)
 
 
-def test_what_is_explained_comes_to_each_line(
+def test_explanation_adds_up_to_each_invoice_line(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, seed: int
 ) -> None:
     drawn = random.Random(seed)

@@ -31,7 +31,7 @@ async def sums(connection: Any) -> dict[str, int]:
     return {account: amount // CENT for account, amount in rows if amount}
 
 
-def test_what_is_marked_here_is_so_at_stripe_once_and_in_the_books(
+def test_marked_invoice_is_marked_at_stripe_and_booked_once(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(invoice_tries, "AT_ONCE", 1)  # Else an end cuts others off in their transactions.
@@ -106,7 +106,7 @@ def test_what_is_marked_here_is_so_at_stripe_once_and_in_the_books(
     ]
 
 
-def test_what_stripe_refuses_is_tried_again_by_another_key_and_holds_nothing_up(
+def test_refused_invoice_mark_is_retried_with_a_new_key_without_delaying_others(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     keys: list[str | None] = []

@@ -28,7 +28,7 @@ DEATHS = {10: 3, 1000: 60}
 
 
 @pytest.mark.parametrize("customers", [10, pytest.param(1000, marks=[pytest.mark.soak, pytest.mark.timeout(900)])])
-def test_a_month_comes_to_what_the_second_rater_says(
+def test_month_of_invoices_equals_the_second_rater(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, seed: int, customers: int
 ) -> None:
     chance = random.Random(seed)

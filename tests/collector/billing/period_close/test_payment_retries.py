@@ -142,7 +142,7 @@ def test_with_another_card_all_open_invoices_are_tried_at_once_and_the_pause_end
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgresql"], indirect=True)
-def test_a_try_whose_result_is_lost_counts_once_and_none_is_made_while_charging_is_stopped(
+def test_lost_payment_retry_counts_once_and_stopped_charging_pauses_retries(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"{database.partition(':')[0]}-retry-killed"

@@ -25,7 +25,7 @@ def write_plans(folder: Path) -> str:
     return str(file)
 
 
-def test_what_is_missing_of_the_minimum_fee_is_a_line_and_late_usage_is_taken_off_it(
+def test_minimum_fee_shortfall_is_a_line_that_late_usage_reduces(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     async def work() -> None:

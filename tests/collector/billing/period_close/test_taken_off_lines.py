@@ -50,7 +50,7 @@ async def fetch_lines(of: Sold, name: str, invoice: str) -> list[tuple[str, int]
         *[("credit 4000", -3000), ("credit 10000", 0)],
     ],
 )
-def test_an_upgrade_gives_back_the_unused_part_of_what_stands_of_a_fee(
+def test_upgrade_credits_the_unused_part_of_the_remaining_fee(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, state: str, unused: int
 ) -> None:
     file = tmp_path / "plans.yaml"
@@ -71,7 +71,7 @@ def test_an_upgrade_gives_back_the_unused_part_of_what_stands_of_a_fee(
     asyncio.run(work())
 
 
-def test_later_invoices_follow_what_is_taken_off_earlier_ones(
+def test_later_invoices_account_for_lines_taken_off_earlier_invoices(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     """The fee becomes void after the upgrade gave a half of it back, and usage becomes void before more arrives."""

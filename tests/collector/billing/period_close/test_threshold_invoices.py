@@ -109,7 +109,7 @@ def test_a_threshold_invoice_is_made_once_though_each_call_is_the_last(
     assert sorted(one["total"] for one in at_stripe(stripe_sandbox, "mortal")) == [1500, 1550]
 
 
-def test_nobody_is_invoiced_at_a_threshold_who_is_not_charged_or_whom_stripe_charges_by_meters(
+def test_threshold_invoices_skip_uncharged_and_metered_customers(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     async def work() -> None:

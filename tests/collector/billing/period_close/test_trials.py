@@ -186,7 +186,7 @@ def test_trial_ends_long_after_the_alert_that_stripe_does_not_report_the_payment
     asyncio.run(work())
 
 
-def test_who_ends_in_a_trial_pays_nothing_and_pays_from_the_first_day_of_the_next_time(
+def test_customer_who_cancels_in_a_trial_gets_no_second_trial(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     async def work() -> None:

@@ -147,7 +147,7 @@ def test_fee_rests_at_the_next_period_until_the_last_invoice_is_paid(
 
 
 @pytest.mark.parametrize("after", ["cancel", "uncollectible", "keep"])
-def test_a_plan_that_nobody_pays_ends_or_goes_on_as_the_setting_says(
+def test_unpaid_plan_follows_the_unpaid_setting(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str, plans: str, after: str
 ) -> None:
     async def work() -> None:
@@ -212,7 +212,7 @@ RESTING_ACTS: dict[str, tuple[Callable[[Sold, str], Awaitable[None]], list[int],
 
 
 @pytest.mark.parametrize("act", RESTING_ACTS)
-def test_a_fee_that_rests_is_charged_once_whatever_ends_the_rest(
+def test_resting_fee_is_charged_once_after_each_ending_action(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, act: str
 ) -> None:
     file = tmp_path / "resting.yaml"
@@ -299,7 +299,7 @@ def test_a_plan_that_was_paid_while_no_collector_ran_goes_on(
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("is_dead", [False, True])
-def test_a_customer_who_paid_while_no_collector_ran_is_not_paused(
+def test_payment_during_a_collector_outage_prevents_the_pause(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, monkeypatch: pytest.MonkeyPatch, is_dead: bool
 ) -> None:
     names = [f"{database.partition(':')[0]}-{what}-meanwhile-{is_dead}".lower() for what in ("paid", "unpaid")]

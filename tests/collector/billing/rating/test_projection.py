@@ -26,7 +26,7 @@ def test_the_rest_of_the_period_is_as_the_low_and_as_the_high_day_value_by_value
     assert high == {old: 100 + 21 * 30, new: 21, gone: 9}
 
 
-def test_nothing_is_added_once_the_period_is_over() -> None:
+def test_projection_adds_no_usage_after_the_period() -> None:
     key = UsageKey(SEGMENT, "tokens")
     over = SEGMENT.end + 60
     assert project_usage({key: 5}, [{key: 100}] * 3, over, SEGMENT) == ({key: 5}, {key: 5})

@@ -289,7 +289,7 @@ class PureLife:
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(100_000, marks=LONG)])
-def test_pure_lives_cost_what_a_second_rater_says(seed: int, count: int) -> None:
+def test_random_subscription_lives_cost_the_same_by_the_second_rater(seed: int, count: int) -> None:
     for number in range(count):
         life = draw_life(random.Random(seed + number))
         try:
@@ -301,7 +301,7 @@ def test_pure_lives_cost_what_a_second_rater_says(seed: int, count: int) -> None
 
 
 @pytest.mark.parametrize("life", [*KEPT, *NEIGHBOURS])
-def test_kept_life_costs_what_a_second_rater_says(life: Life) -> None:
+def test_recorded_subscription_life_costs_the_same_by_the_second_rater(life: Life) -> None:
     PureLife(life).play()
 
 

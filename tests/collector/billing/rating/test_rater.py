@@ -55,7 +55,7 @@ def test_the_worked_examples(version: str, quantities: dict[str, int], amounts: 
     assert [line.amount for line in lines] == amounts
 
 
-def test_late_usage_costs_what_rating_everything_at_once_would_have() -> None:
+def test_late_usage_costs_the_same_as_timely_usage() -> None:
     segment = month("standard@1")
     known = STANDARD
     invoiced = rate_segments([segment], usage(segment, **known))
@@ -67,7 +67,7 @@ def test_late_usage_costs_what_rating_everything_at_once_would_have() -> None:
     assert rate_segments([segment], usage(segment, **known), invoiced) == []
 
 
-def test_an_upgrade_takes_back_what_is_left_of_the_old_fee() -> None:
+def test_upgrade_credits_the_rest_of_the_old_fee() -> None:
     before = month("standard@1", span=Span(JANUARY.start, CHANGE))
     after = month("enterprise@1", span=Span(CHANGE, JANUARY.end))
     (first,) = rate_segments([month("standard@1")], {})
@@ -79,7 +79,7 @@ def test_an_upgrade_takes_back_what_is_left_of_the_old_fee() -> None:
     assert [(line.version, line.amount) for line in charged] == [("standard@1", 1)], "each by its own plan"
 
 
-def test_an_upgrade_gives_back_the_unused_part_of_what_stands_of_a_fee() -> None:
+def test_upgrade_credits_the_unused_part_of_the_remaining_fee() -> None:
     before = month("standard@1", span=Span(JANUARY.start, CHANGE))
     after = month("enterprise@1", span=Span(CHANGE, JANUARY.end))
     (fee,) = rate_segments([month("standard@1")], {})
@@ -107,7 +107,7 @@ def test_no_fee_is_charged_while_it_rests() -> None:
     assert sum_amounts(rate_segments([resting], {})) == 0
 
 
-def test_who_joins_in_the_middle_pays_for_the_rest() -> None:
+def test_mid_period_start_charges_the_rest_of_the_fee() -> None:
     joined = month("standard@1", span=Span(CHANGE, JANUARY.end))
     assert [(line.kind, line.amount) for line in rate_segments([joined], {})] == [("fee", 4950)]
 
@@ -243,7 +243,7 @@ def test_however_usage_is_split_it_costs_the_same(seed: int) -> None:
         assert (charges(invoiced), sum_amounts(invoiced)) == (charges(at_once), sum_amounts(at_once))
 
 
-def test_a_plan_that_is_taken_again_goes_on_with_its_included_amounts_and_gives_no_more_back_than_it_costs() -> None:
+def test_resumed_plan_continues_its_included_usage_and_credits_no_more_than_its_fee() -> None:
     price = {"included": "100", "price": "1", "by": {"dimension": "model", "prices": {"dear": "2"}}}
     plan = Plan.model_validate({"fee": "310", "meters": {"calls": price, "free": {"included": "unlimited"}}})
     small = Plan.model_validate({"fee": "31"})

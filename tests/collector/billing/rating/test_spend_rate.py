@@ -53,5 +53,5 @@ def test_usual_is_the_median_of_the_weeks_before_and_of_a_new_customer_its_plan(
 @pytest.mark.parametrize(
     ("spent", "usual", "expected"), [(499, 0, False), (500, 0, True), (500, 100, False), (501, 100, True)]
 )
-def test_a_spike_is_many_times_what_is_usual_and_above_the_least(spent: int, usual: int, expected: bool) -> None:
+def test_spend_spike_exceeds_a_factor_and_a_minimum(spent: int, usual: int, expected: bool) -> None:
     assert is_spike(spent, usual, BreakerThresholds()) is expected

@@ -99,14 +99,14 @@ def test_shares_add_up_and_follow_the_units(amount: int, units: dict[str, int]) 
 
 
 @pytest.mark.parametrize(("version", "cents"), [("standard@1", 2300), ("enterprise@1", 0)])
-def test_shipped_prices_rate_each_model_above_what_is_included(version: str, cents: int) -> None:
+def test_shipped_prices_rate_each_model_above_the_included_usage(version: str, cents: int) -> None:
     # 3.5 million tokens are $23.00: neither $53.00, as though nothing were included, nor $105.07 at the dearest model.
     segment = Segment(version, load_plans()[version], MONTH, MONTH)
     used = [SegmentUsage(segment, {}, {"large": 1_500_000, "small": 2_000_000})]
     assert sum(rate_time("llm_tokens", used).values()) == cents
 
 
-def test_an_upgrade_leaves_what_was_used_before_at_its_price() -> None:
+def test_upgrade_keeps_the_old_price_for_earlier_usage() -> None:
     plans, noon = load_plans(), 15 * 86400
     segments = [
         Segment("standard@1", plans["standard@1"], Span(0, noon), MONTH, False, MONTH),

@@ -154,7 +154,7 @@ def play(url: str, sandbox: Sandbox, work: Callable[[Company], Awaitable[None]])
 
 
 @only_sqlite("database")
-def test_a_customers_balance_is_stripes_whoever_has_credited_it(database: str, own_sandbox: Sandbox) -> None:
+def test_customer_balance_matches_stripe_after_dashboard_credits(database: str, own_sandbox: Sandbox) -> None:
     """A person bills our customer in Stripe's dashboard and credits a part, and that balance also pays our invoices."""
 
     async def work(company: Company) -> None:
@@ -259,9 +259,7 @@ def test_a_balance_that_somebody_has_set_at_stripe_is_in_the_books(database: str
 
 
 @only_sqlite("database")
-def test_what_the_balance_takes_of_an_invoice_is_owed_by_nobody_from_the_start(
-    database: str, own_sandbox: Sandbox
-) -> None:
+def test_balance_part_of_an_invoice_is_never_receivable(database: str, own_sandbox: Sandbox) -> None:
     """The balance's part stays settled even if the customer never pays the rest."""
 
     async def work(company: Company) -> None:
@@ -291,7 +289,7 @@ def test_what_the_balance_takes_of_an_invoice_is_owed_by_nobody_from_the_start(
     play(database, own_sandbox, work)
 
 
-def test_the_journals_cash_is_stripes_balance_whatever_moved_it(database: str, own_sandbox: Sandbox) -> None:
+def test_journal_cash_equals_the_stripe_balance_after_any_movement(database: str, own_sandbox: Sandbox) -> None:
     async def work(company: Company) -> None:
         balance = StripeBalance(company.database, company.stripe)
         await balance.sync(time.time())
@@ -368,7 +366,7 @@ def test_the_journals_cash_is_stripes_balance_whatever_moved_it(database: str, o
     play(database, own_sandbox, work)
 
 
-def test_whatever_either_book_lacks_is_a_difference(database: str, own_sandbox: Sandbox) -> None:
+def test_entry_missing_in_either_book_is_a_difference(database: str, own_sandbox: Sandbox) -> None:
     async def work(company: Company) -> None:
         assert await company.compare() == []
         lost = await company.pay(2_000, OURS)
@@ -399,7 +397,7 @@ def test_each_day_is_compared_once(sqlite_database: str, own_sandbox: Sandbox) -
     play(sqlite_database, own_sandbox, work)
 
 
-def test_a_repair_books_what_lost_webhooks_have_missed_and_nothing_twice(database: str, own_sandbox: Sandbox) -> None:
+def test_repair_books_missed_webhooks_once(database: str, own_sandbox: Sandbox) -> None:
     async def work(company: Company) -> None:
         bought = await company.buy(3_000)
         await company.call("v1.refunds.create", payment_intent=bought, amount=250)
@@ -422,7 +420,7 @@ def test_a_repair_books_what_lost_webhooks_have_missed_and_nothing_twice(databas
     play(database, own_sandbox, work)
 
 
-def test_payments_agree_at_whatever_step_a_collector_stopped_for_days(
+def test_payments_agree_after_an_outage_of_days_at_any_step(
     database: str, own_sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In round n the collector has processed n steps before it stops for days. It compares when it is back."""

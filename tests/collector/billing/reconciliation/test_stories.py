@@ -372,7 +372,7 @@ def build_company(tmp_path: Path) -> Iterator[Callable[..., Company]]:
         ),
     ],
 )
-def test_whatever_has_happened_our_books_are_stripes(
+def test_journal_matches_stripe_after_random_customer_stories(
     build_company: Callable[..., Company],
     tmp_path: Path,
     database: str,

@@ -94,7 +94,7 @@ async def raised(database: Database) -> list[tuple[str, str]]:
 
 
 @pytest.mark.both_databases
-def test_each_day_is_compared_once_and_what_is_in_doubt_again(database: str) -> None:
+def test_each_day_is_reconciled_once_and_doubtful_days_again(database: str) -> None:
     async def work(of: Database) -> None:
         accepted, unknown = RowState.ACCEPTED, RowState.UNKNOWN
         await put(
@@ -172,7 +172,7 @@ def test_a_difference_is_named_by_customer_and_meter(sqlite_database: str, lacki
     play(sqlite_database, work)
 
 
-def test_who_is_not_at_stripe_differs_and_the_others_are_compared(sqlite_database: str) -> None:
+def test_customer_missing_at_stripe_is_a_difference_and_others_are_compared(sqlite_database: str) -> None:
     async def work(of: Database) -> None:
         await put(of, ("gone", "calls", MONDAY, 5, RowState.ACCEPTED), ("acme", "calls", MONDAY, 9, RowState.ACCEPTED))
         stripe = Sums({("acme", "calls", MONDAY): 9}, fails=2)
@@ -226,7 +226,7 @@ def test_invoices_that_agree_are_one_reconciliation_of_their_day(database: str) 
     play(database, work)
 
 
-def test_an_invoice_whose_usage_stripe_has_counted_otherwise_differs_with_both_numbers(sqlite_database: str) -> None:
+def test_invoice_difference_has_both_usage_counts(sqlite_database: str) -> None:
     async def work(of: Database) -> None:
         accepted = RowState.ACCEPTED
         await put(of, ("acme", "calls", MONDAY, 40, accepted), ("acme", "tokens", MONDAY, 500, accepted))
@@ -282,7 +282,7 @@ def test_invoices_that_are_closed_at_the_same_time_know_each_its_customer(
     play(sqlite_database, work)
 
 
-def test_a_customer_who_is_gone_at_stripe_is_no_outage_of_stripe() -> None:
+def test_customer_deleted_at_stripe_is_not_an_outage() -> None:
     class Gone:
         async def list_all(self, name: str, *ids: str, **params: Any) -> list[dict[str, Any]]:
             raise StripeCallError(CallOutcome.REFUSED, "No such customer", status=400, code="resource_missing")

@@ -131,7 +131,7 @@ def test_days_of_the_books(database: str, monkeypatch: pytest.MonkeyPatch) -> No
     run(database, work, "acme")
 
 
-def test_what_the_files_look_like() -> None:
+def test_journal_files_have_the_documented_format() -> None:
     movements = [
         accounting.Movement("cash", "purchase", "acme", 10 * CENT + 1),
         accounting.Movement("deferred", "purchase", "acme", -10 * CENT - 1),

@@ -111,7 +111,7 @@ def read_samples(family: GaugeMetricFamily) -> dict[tuple[str, ...], float]:
 
 
 @pytest.mark.both_databases
-def test_recurring_revenue_is_of_one_currency_and_says_what_changed(database: str) -> None:
+def test_recurring_revenue_covers_one_currency_and_lists_changes(database: str) -> None:
     usd = {"fee": {"usd": "10", "jpy": "1000"}}
     sold = {
         "small@1": Plan.model_validate({**usd, "quantity": {"max": 9}}),

@@ -57,7 +57,7 @@ def test_an_amount_that_fees_and_usage_reach_is_raised_once_a_period(tmp_path: P
     asyncio.run(run())
 
 
-def test_who_chooses_other_amounts_again_and_again_has_few_alerts_raised(tmp_path: Path, sqlite_database: str) -> None:
+def test_repeated_changes_of_spend_amounts_raise_few_alerts(tmp_path: Path, sqlite_database: str) -> None:
     async def run() -> None:
         async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (customers, _):
             await customers.customer("acme", "standard", now=MARCH)

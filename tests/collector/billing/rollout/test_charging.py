@@ -67,7 +67,7 @@ async def paused(connection: AsyncConnection, name: str) -> int | None:
     return pause and pause.get("status", 403)
 
 
-def test_a_stop_serves_who_has_not_paid_and_waives_what_is_used_until_it_ends(database: str) -> None:
+def test_charging_stop_unpauses_unpaid_customers_and_waives_usage(database: str) -> None:
     async def stop(connection: AsyncConnection) -> None:
         await add(connection, "unpaid", why="An invoice is unpaid.", status=402)
         await add(connection, "abuser", why="Abuse.", status=403)
@@ -111,7 +111,7 @@ def test_a_stop_serves_who_has_not_paid_and_waives_what_is_used_until_it_ends(da
 
 
 @pytest.mark.parametrize(("file", "message"), [(OFF, charging.NO_CHARGE), (STOPPED, "We are sorry.")])
-def test_what_the_file_stops_it_resumes_and_nothing_else(sqlite_database: str, file: Billing, message: str) -> None:
+def test_configuration_resumes_only_its_own_charging_stop(sqlite_database: str, file: Billing, message: str) -> None:
     async def follow(connection: AsyncConnection) -> None:
         await charging.apply_configuration(connection, file)
         now = await charging.fetch_charging(connection, file)
@@ -126,7 +126,7 @@ def test_what_the_file_stops_it_resumes_and_nothing_else(sqlite_database: str, f
     on(sqlite_database, follow)
 
 
-def test_a_reload_from_shadow_to_live_charges_nobody_more_until_a_step_does(database: str) -> None:
+def test_reload_from_shadow_to_live_adds_no_charged_customer(database: str) -> None:
     """The file allows all customers throughout; in shadow, and after it, only those in `allow` are charged."""
     shadow = ON.model_copy(update={"mode": "shadow", "rollout": Rollout(percent=100, allow=("acme",))})
     live = shadow.model_copy(update={"mode": "live"})

@@ -55,7 +55,7 @@ def test_raising_the_percentage_only_adds() -> None:
 @pytest.mark.parametrize(
     ("mode", "percent", "is_so"), [("off", 100, False), ("shadow", 100, True), ("shadow", 0, True), ("live", 0, True)]
 )
-def test_who_is_allowed_is_charged_unless_billing_is_off(mode: str, percent: int, is_so: bool) -> None:
+def test_allowed_customer_is_charged_unless_billing_is_off(mode: str, percent: int, is_so: bool) -> None:
     assert is_charged("acme", mode, percent, ["acme"]) is is_so  # type: ignore[arg-type]
 
 
@@ -123,7 +123,7 @@ def test_good_figures_open_every_gate_and_none_leave_every_one_closed(of: Stage)
         ("shadow", "closed invoice runs", replace(GOOD, closed_runs=0)),
     ],
 )
-def test_one_bad_figure_closes_its_gate_alone(of: Stage, name: str, bad: StageFigures) -> None:
+def test_bad_figure_closes_only_its_own_gate(of: Stage, name: str, bad: StageFigures) -> None:
     assert [gate.name for gate in evaluate_gates(*STEPS[of], bad) if not gate.is_open] == [name]
 
 

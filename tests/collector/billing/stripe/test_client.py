@@ -54,7 +54,7 @@ def ask(url: str, name: str, /, *ids: str, **params: Any) -> Any:
         ({"kind": "refused", "status": 400}, CallOutcome.REFUSED),
     ],
 )
-def test_an_answer_says_what_is_next_and_no_key(
+def test_stripe_error_states_its_outcome_and_hides_the_key(
     stripe_sandbox: Sandbox, caplog: pytest.LogCaptureFixture, fault: Mapping[str, Any], outcome: CallOutcome
 ) -> None:
     with faults(stripe_sandbox, fault), caplog.at_level(logging.DEBUG), pytest.raises(StripeCallError) as failure:
@@ -75,7 +75,7 @@ def test_an_answer_says_what_is_next_and_no_key(
         ({"kind": "refused", "status": 404}, CallOutcome.REFUSED),
     ],
 )
-def test_an_answer_to_an_event_means_what_it_does_to_other_calls(
+def test_meter_event_answer_has_the_outcome_of_other_calls(
     stripe_sandbox: Sandbox, fault: Mapping[str, Any], outcome: CallOutcome
 ) -> None:
     async def work() -> None:
@@ -205,7 +205,7 @@ def test_a_refused_connection_is_lost() -> None:
     assert failure.value.outcome is CallOutcome.LOST
 
 
-def test_what_is_logged_has_no_keys(caplog: pytest.LogCaptureFixture) -> None:
+def test_stripe_log_lines_redact_keys(caplog: pytest.LogCaptureFixture) -> None:
     async def made() -> None:
         await Stripe(Settings(), KEY).close()
 

@@ -72,7 +72,7 @@ def test_a_look_goes_on_from_the_one_before(sqlite_database: str) -> None:
     run(sqlite_database, work, "early", "first", "second")
 
 
-def test_who_is_noted_while_it_is_looked_for_is_not_made_again(sqlite_database: str) -> None:
+def test_customer_noted_during_the_lookup_is_not_created_again(sqlite_database: str) -> None:
     async def work(database: Database) -> None:
         class Slow(StripeCustomers):
             async def find_customer(self, customer: str, since: int) -> None:

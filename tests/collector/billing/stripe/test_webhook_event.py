@@ -58,11 +58,11 @@ def signed(body: bytes = BODY, secret: str = "whsec_new", at: int = NOW) -> str:
 
 
 @pytest.mark.parametrize(("secret", "at"), [("whsec_new", NOW), ("whsec_old", NOW - 300), ("whsec_new", NOW + 300)])
-def test_what_stripe_signs_is_taken_by_any_current_secret(secret: str, at: int) -> None:
+def test_webhook_signature_is_valid_with_any_current_secret(secret: str, at: int) -> None:
     verify_signature(BODY, signed(secret=secret, at=at), SECRETS, NOW)
 
 
-def test_one_good_signature_of_several_is_enough() -> None:
+def test_webhook_with_one_valid_signature_is_accepted() -> None:
     time, _, good = signed().partition(",")
     verify_signature(BODY, f"{time},v1={'0' * 64},v0=abc,{good}", SECRETS, NOW)
 
@@ -87,7 +87,7 @@ def test_one_good_signature_of_several_is_enough() -> None:
         (signed(at=NOW + 301), "300 s away"),
     ],
 )
-def test_what_is_forged_or_old_or_of_the_future_is_refused(header: str | None, why: str) -> None:
+def test_forged_old_or_future_webhook_is_refused(header: str | None, why: str) -> None:
     with pytest.raises(ForgedEventError, match=why):
         verify_signature(BODY, header, SECRETS, NOW)
 
@@ -121,7 +121,7 @@ def test_an_object_without_an_id_is_an_event_all_the_same() -> None:
         ("payout.paid", False),
     ],
 )
-def test_which_types_are_applied(type_: str, is_taken: bool) -> None:
+def test_only_known_event_types_are_applied(type_: str, is_taken: bool) -> None:
     assert parse_event_object(SNAPSHOT | {"type": type_}).is_applied is is_taken
 
 
@@ -146,6 +146,6 @@ def test_which_types_are_applied(type_: str, is_taken: bool) -> None:
         (orjson.dumps(THIN | {"created": "0001-01-01T00:00:00Z"}), "when it was made"),
     ],
 )
-def test_what_is_no_event(body: bytes, why: str) -> None:
+def test_invalid_stripe_event_is_refused(body: bytes, why: str) -> None:
     with pytest.raises(InvalidStripeEventError, match=why):
         parse_event(body)

@@ -156,7 +156,7 @@ def test_a_quantity_is_no_plan() -> None:
         ({"items": {"data": [{"current_period_end": 1}], "has_more": True}}, "more prices"),
     ],
 )
-def test_what_would_be_lost_is_not_taken_over(fields: dict[str, Any], why: str | None) -> None:
+def test_subscription_with_untransferable_terms_is_not_imported(fields: dict[str, Any], why: str | None) -> None:
     obstacle = find_obstacle(subscription(price(), **fields), theirs("cus_1"))
     assert (obstacle is None) if why is None else (obstacle is not None and why in obstacle)
     assert "discount" in str(find_obstacle(subscription(price()), {"discount": {"id": "di_1"}}))

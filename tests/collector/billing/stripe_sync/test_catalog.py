@@ -15,7 +15,7 @@ from tests.support.sold import KEY, settings
 from tests.support.stripe_sandbox import Sandbox
 
 
-def test_prices_become_tiers_in_which_what_is_included_costs_nothing() -> None:
+def test_price_becomes_tiers_with_free_included_usage() -> None:
     def of(**price_fields: Any) -> list[dict[str, Any]]:
         return catalog.build_tiers(MeterPrice.model_validate(price_fields))
 

@@ -168,7 +168,7 @@ def test_a_price_change_is_charged_by_stripe_from_the_period_on_in_which_it_hold
 
 
 @ON_BOTH_IF_SOAKED
-def test_one_that_was_ended_at_stripe_by_hand_is_billed_by_items_once_accepted_and_begins_anew(
+def test_subscription_ended_in_the_dashboard_is_billed_by_items_and_recreated(
     new_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     async def work() -> None:
@@ -202,7 +202,7 @@ def test_one_that_was_ended_at_stripe_by_hand_is_billed_by_items_once_accepted_a
     asyncio.run(work())
 
 
-def test_one_that_fails_keeps_no_other_waiting(own_sandbox: Sandbox, tmp_path: Path) -> None:
+def test_failing_subscription_does_not_delay_others(own_sandbox: Sandbox, tmp_path: Path) -> None:
     async def work() -> None:
         async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
             for name in ("odd", "even"):
@@ -225,7 +225,7 @@ def test_one_that_fails_keeps_no_other_waiting(own_sandbox: Sandbox, tmp_path: P
     asyncio.run(work())
 
 
-def test_nothing_more_is_sent_once_charging_is_off(own_sandbox: Sandbox, tmp_path: Path) -> None:
+def test_charging_stop_ends_the_sending_of_usage(own_sandbox: Sandbox, tmp_path: Path) -> None:
     async def work() -> None:
         async with era(tmp_path, put_tables(f"sqlite:///{tmp_path}/ledger.db"), own_sandbox, JANUARY) as of:
             days = [JANUARY - day * DAY for day in range(1, 1 + 2 * CHAIN_ROWS_MAX)]

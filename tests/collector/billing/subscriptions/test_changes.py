@@ -30,7 +30,7 @@ def amounts(of: SubscriptionState, version: str, now: float = NOON, when: change
     return [line.amount for line in changes.change_plan(of, version, PLANS[version], when, now, before).lines]
 
 
-def test_an_upgrade_in_the_middle_pays_back_what_is_left_of_the_old_fee() -> None:
+def test_mid_period_upgrade_credits_the_rest_of_the_old_fee() -> None:
     assert amounts(held(STANDARD), ENTERPRISE) == [-4950, 24950]
     assert amounts(held(FREE), STANDARD) == [0, 4950]
 
@@ -52,7 +52,7 @@ def test_a_year_in_advance_costs_twelve_months_less_the_discount() -> None:
 
 
 @pytest.mark.parametrize("anchor", [None, NOON])
-def test_a_downgrade_waits_until_what_is_paid_ends(anchor: int | None) -> None:
+def test_downgrade_takes_effect_at_the_end_of_the_paid_period(anchor: int | None) -> None:
     subscription = held(ENTERPRISE, now=NOON, anchor=anchor)
     done = changes.change_plan(subscription, STANDARD, PLANS[STANDARD], None, NOON + 60, ())
     assert (done.when, done.at, done.lines, done.begun) == ("period_end", subscription.period.end, [], None)
@@ -68,7 +68,7 @@ def test_a_change_that_was_to_come_is_taken_back_by_naming_the_plan_in_force() -
     assert changes.change_plan(waiting, ENTERPRISE, PLANS[ENTERPRISE], None, NOON, ()).next_version is None
 
 
-def test_what_ends_has_no_next_period() -> None:
+def test_canceled_subscription_has_no_next_period() -> None:
     assert changes.next_segment(held(STANDARD)._replace(cancel_at=JANUARY.end), PLANS) is None
     year = held(STANDARD, is_yearly=True)
     assert changes.next_segment(year._replace(cancel_at=year.last.paid.end), PLANS) is not None
@@ -82,7 +82,9 @@ def test_what_ends_has_no_next_period() -> None:
         (ENTERPRISE, "now", JANUARY.end - 30, 409),
     ],
 )
-def test_what_cannot_be_changed_says_why(version: str, when: changes.When | None, now: float, status: int) -> None:
+def test_refused_plan_change_states_its_reason(
+    version: str, when: changes.When | None, now: float, status: int
+) -> None:
     of = held(STANDARD, now=JANUARY.end - 45)
     with pytest.raises(PlanChangeError) as no:
         changes.change_plan(of, version, PLANS[version], when, now, ())
@@ -137,13 +139,13 @@ def test_a_month_becomes_a_year_at_once_and_a_year_a_month_when_it_ends() -> Non
         changes.change_plan(held(FREE), FREE, PLANS[FREE], None, NOON, (), is_yearly=True)
 
 
-def test_what_is_not_sold_by_the_year_is_not() -> None:
+def test_monthly_only_plan_refuses_a_yearly_subscription() -> None:
     with pytest.raises(PlanChangeError, match="by the year"):
         held(FREE, is_yearly=True)
 
 
 @pytest.mark.parametrize(("anchor", "start", "fee"), [(None, JANUARY.start, 5110), (NOON, NOON, 9900)])
-def test_the_first_fee_is_of_what_comes_after_a_trial(anchor: int | None, start: int, fee: int) -> None:
+def test_first_fee_covers_the_period_after_the_trial(anchor: int | None, start: int, fee: int) -> None:
     tried = Plan.model_validate({"fee": "99", "trial": {"days": "2"}, "annual": {"discount": "20%"}})
     ends = NOON - 43200
     began = ends - 2 * 86400
@@ -228,7 +230,7 @@ def held_seats(quantity: int, *, is_yearly: bool = False) -> SubscriptionState:
     )
 
 
-def test_more_seats_begin_at_once_and_fewer_when_what_is_paid_ends() -> None:
+def test_added_seats_start_at_once_and_removed_seats_end_with_the_paid_period() -> None:
     seats = held_seats(2)
     fees = changes.compute_fees(seats.segments, ())
     assert [(line.quantity, line.amount) for line in fees] == [(2, 19800)]

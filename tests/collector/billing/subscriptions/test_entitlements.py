@@ -45,7 +45,7 @@ def made(meters: dict[str, object], *, passed: int | None = None, now: float = 0
         ({"gigabytes": SOFT}, {"grace": GRACE}, ["gigabytes soft 1000"]),
     ],
 )
-def test_a_cap_is_a_quota_of_what_can_be_bounded(
+def test_plan_cap_becomes_a_quota_only_for_boundable_meters(
     meters: dict[str, object], more: dict[str, object], expected: list[str]
 ) -> None:
     assert made(meters, **more) == expected

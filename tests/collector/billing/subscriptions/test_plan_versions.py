@@ -40,7 +40,7 @@ def test_a_version_that_somebody_has_is_not_edited(tmp_path: Path) -> None:
     asyncio.run(work())
 
 
-def test_a_customer_chooses_of_what_is_sold_and_may_keep_what_it_has() -> None:
+def test_customer_chooses_a_plan_on_sale_or_keeps_its_own() -> None:
     plans = dict.fromkeys(("team@1", "team@2", "free@1", "free@1+acme", "free@1+bolt"), Plan(fee=0))
     for plan in ("team", "team@2", "free", "free@1+acme"):
         check_sold(plan, plans, "acme")

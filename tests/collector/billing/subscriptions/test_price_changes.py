@@ -101,7 +101,7 @@ def run(folder: Path, url: str, work: Callable[[Sold, Any], Awaitable[None]], pl
     asyncio.run(begin())
 
 
-def test_a_dry_run_is_what_is_charged_later_to_the_cent(tmp_path: Path, database: str) -> None:
+def test_dry_run_of_a_price_change_equals_later_charges_to_the_cent(tmp_path: Path, database: str) -> None:
     async def work(of: Sold, closing: Any) -> None:
         names = [f"payer-{number}" for number in range(len(USED))]
         for name, used in zip(names, USED, strict=True):
@@ -289,7 +289,7 @@ def test_usage_is_read_anew_where_a_version_splits_it_otherwise(tmp_path: Path, 
         ('plans: {solo@2: {fee: "1"}, solo@3: {fee: "2"}}', "plans.solo@3", "the same time as solo@2"),
     ],
 )
-def test_what_cannot_follow_what_is_sold_is_refused(
+def test_price_change_with_incompatible_terms_is_refused(
     tmp_path: Path, sqlite_database: str, text: str, field: str, why: str
 ) -> None:
     async def work(of: Sold, _: Any) -> None:

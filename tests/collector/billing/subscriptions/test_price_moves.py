@@ -34,7 +34,7 @@ def test_a_subscriber_moves_to_the_newest_version_that_is_for_it(version: str, c
     assert [find_moved_version(version, ahead, start) for start in (99, 100, 200)] == moved
 
 
-def test_what_is_sold_is_what_the_file_has_and_what_has_begun_of_its_plans() -> None:
+def test_plans_on_sale_are_file_plans_and_started_price_moves() -> None:
     old, new = Plan(fee=1), Plan(fee=2)
     moved = dict.fromkeys((move.after for move in MOVES), new)
     written = {"team@1": old, "team@3": new}

@@ -171,7 +171,7 @@ async def describe_order(
 
 @pytest.mark.both_databases
 @pytest.mark.parametrize("name", RACES)
-def test_a_race_comes_to_what_one_order_of_its_changes_comes_to(
+def test_concurrent_price_changes_equal_one_serial_order(
     tmp_path: Path, database: str, serial: Database, name: str, seed: int
 ) -> None:
     race, plans, names = RACES[name], tmp_path / "plans.yaml", [f"payer-{number}" for number in range(CUSTOMERS)]

@@ -161,7 +161,7 @@ def play(url: str, work: Callable[[Books], Coroutine[Any, Any, None]]) -> None:
 
 
 @pytest.mark.parametrize("seed", range(1))
-def test_duplicated_shuffled_late_and_lost_events_come_to_what_ordered_ones_do(database: str, seed: int) -> None:
+def test_disordered_and_lost_events_end_in_the_state_of_ordered_events(database: str, seed: int) -> None:
     async def work(own: Books) -> None:
         chance = random.Random(seed)
         upstream = own.upstream
@@ -252,7 +252,7 @@ def test_other_modes_and_other_types_are_stored_and_not_applied(sqlite_database:
 
 
 @pytest.mark.both_databases
-def test_what_cannot_be_applied_is_tried_five_times_and_then_a_dead_letter_until_it_is_replayed(database: str) -> None:
+def test_failing_event_becomes_a_dead_letter_after_five_tries_until_replayed(database: str) -> None:
     async def work(own: Books) -> None:
         upstream = own.upstream
         event = upstream.change("in_1", "open")
@@ -280,7 +280,7 @@ def test_what_cannot_be_applied_is_tried_five_times_and_then_a_dead_letter_until
     play(database, work)
 
 
-def test_what_is_older_than_what_was_written_down_meanwhile_is_fetched_again_in_the_next_round(database: str) -> None:
+def test_stale_object_is_fetched_again_in_the_next_round(database: str) -> None:
     async def work(own: Books) -> None:
         async def write_meanwhile(_: AsyncConnection, object: Mapping[str, Any]) -> None:
             own.upstream.change(object["id"], "paid")
@@ -332,7 +332,7 @@ def test_failed_step_leaves_events_that_a_faster_step_has_applied(database: str)
     play(database, work)
 
 
-def test_events_about_a_purchase_whose_own_event_was_lost_wait_for_a_poll_and_what_it_brings(database: str) -> None:
+def test_events_of_an_unknown_purchase_wait_for_the_poll_that_finds_it(database: str) -> None:
     async def work(own: Books) -> None:
         upstream, disputes = own.upstream, {"in_1": "cs_1", "in_2": "cs_never"}
 

@@ -126,7 +126,7 @@ async def test_envoy_asks_with_the_method_and_the_path_of_its_client(edge: Edge)
         assert (await answered(edge, get("/v1/authorize/public/x", field))).status == 400
 
 
-async def test_one_connection_carries_many_questions(edge: Edge) -> None:
+async def test_connection_carries_many_authorization_requests(edge: Edge) -> None:
     edge.config["tiers"]["basic"] = {"limits": [{"rate": "2/min"}], "concurrency": 1}
     client = await edge.client()
     await client.sends(*[question(key=KEY)] * 3, question(key=""))

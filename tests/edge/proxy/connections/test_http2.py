@@ -71,7 +71,7 @@ async def test_a_listener_without_it_refuses_the_preface(edge: Edge) -> None:
     await client.gets_eof()
 
 
-async def test_it_is_spoken_by_default(edge: Edge) -> None:
+async def test_listener_speaks_http2_by_default(edge: Edge) -> None:
     edge.config["listen"] = "127.0.0.1:0"
     assert (await (await http2(edge)).asks("/other")).status == 404
 

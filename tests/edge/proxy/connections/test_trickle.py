@@ -39,7 +39,7 @@ async def test_a_body_without_a_least_rate_may_trickle(edge: Edge) -> None:
     assert (await upstream.tells(client, ok())).status == 200
 
 
-async def test_one_that_takes_an_answer_bit_by_bit_is_cut(edge: Edge) -> None:
+async def test_slow_reader_of_an_answer_is_disconnected(edge: Edge) -> None:
     edge.config["limits"] = {"body_idle": "200ms", "body_rate": "1MiB"}
     client = await edge.client(receives=4096)
     await edge.until(lambda: edge.runtime.connections.clients)
@@ -59,7 +59,7 @@ async def test_one_that_takes_an_answer_bit_by_bit_is_cut(edge: Edge) -> None:
     await client.gets_cut()
 
 
-async def test_one_that_rests_is_not_taken_for_an_upstream_that_does(edge: Edge) -> None:
+async def test_idle_reader_does_not_trigger_the_upstream_idle_timeout(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"]["idle"] = "100ms"
     client = await edge.client(receives=4096)
     upstream = await edge.brings(client, get())

@@ -168,7 +168,7 @@ async def test_a_truncated_answer_never_looks_whole(edge: Edge, name: str, how: 
 
 
 @pytest.mark.parametrize("apart", [False, True])
-async def test_a_whole_chunked_answer_arrives_whatever_follows_it(edge: Edge, apart: bool) -> None:
+async def test_complete_chunked_answer_arrives_despite_trailing_bytes(edge: Edge, apart: bool) -> None:
     client, upstream = await edge.forwards()
     answer, follows = chunks(b"hello", b"world"), b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
     first = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked")

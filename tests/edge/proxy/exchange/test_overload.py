@@ -265,7 +265,7 @@ def test_too_many_requests_under_way_count_at_once_and_no_longer_than_they_last(
     assert shares == pytest.approx([0.0, 0.001 / REQUESTS_MARGIN, 0.5, SHARE_MAX, SHARE_MAX, 0.5, 0.0, 0.0])
 
 
-def test_the_requests_under_way_are_bounded_whatever_upstreams_do(chance: random.Random) -> None:
+def test_load_shedder_bounds_concurrent_requests_with_slow_upstreams(chance: random.Random) -> None:
     """Upstreams take two seconds and the loop has spare capacity: 0.5 / COST * 2 would be 2000 requests."""
     loop = Loop(LoadShedder(LAG, 500), chance, upstream=2.0)
     done = loop.run(lambda now: {LOW: 0.4, HIGH: 0.1}, 6.0)

@@ -148,7 +148,7 @@ async def test_rather_another_endpoint_is_asked(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 4])
-async def test_it_is_sent_as_often_as_configured(edge: Edge, attempts: int) -> None:
+async def test_retry_attempts_follow_the_setting(edge: Edge, attempts: int) -> None:
     edge.config["upstreams"]["api"]["retry"] = {"attempts": attempts}
     client = await edge.client()
     await client.sends(get())

@@ -15,7 +15,7 @@ MIB = 1 << 20
 
 
 @pytest.mark.parametrize("first", ["client", "upstream"])
-async def test_the_last_words_of_whoever_closes_second_arrive_whole(edge: Edge, first: str) -> None:
+async def test_tunnel_delivers_all_bytes_after_the_other_side_closes(edge: Edge, first: str) -> None:
     client, upstream = await tunnel(edge)
     one, other = (client, upstream) if first == "client" else (upstream, client)
     one.sends_eof()
@@ -50,7 +50,7 @@ async def test_the_last_words_arrive_though_their_hearer_is_slow(edge: Edge, fir
 
 
 @pytest.mark.parametrize("slow", ["client", "upstream"])
-async def test_neither_side_is_read_faster_than_the_other_takes_it(edge: Edge, slow: str) -> None:
+async def test_tunnel_applies_back_pressure_to_both_sides(edge: Edge, slow: str) -> None:
     client, upstream = await tunnel(edge)
     quick, idle = (upstream, client) if slow == "client" else (client, upstream)
     sent = await quick.sends_while_taken(bytes(1 << 16), 64 * MIB)

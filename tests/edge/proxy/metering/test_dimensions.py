@@ -86,7 +86,7 @@ def test_values_are_taken_anew_each_day() -> None:
     assert [take(b"b"), take(b"a")] == ["b", "~other"]
 
 
-async def test_named_value_has_a_place_whatever_came_before_it(edge: Edge) -> None:
+async def test_named_dimension_value_is_counted_after_the_maximum_is_reached(edge: Edge) -> None:
     named = {"model": {**MODEL["model"], "named": ["dear", "rare"]}}
     edge.config["meters"] = {"runs": {"count": "requests", "dimensions": named}}
     for model in ("m1", "m2", "m3", "dear", "m4", "dear"):

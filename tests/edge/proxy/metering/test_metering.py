@@ -34,7 +34,7 @@ async def test_each_meter_counts_its_statuses_without_a_body(edge: Edge, status:
     assert edge.metrics("edge_requests_total") == {("v1", "basic", str(status)): [1]}
 
 
-async def test_usage_is_the_customers_on_the_route_whatever_the_key(edge: Edge) -> None:
+async def test_usage_counts_by_customer_and_route_for_any_key(edge: Edge) -> None:
     edge.config["keys"].append({"sha256": digest("second key"), "customer": "acme"})
     edge.config["routes"].append({"host": "shop.test", "path": "/a/*", "upstream": "api"})
     for request in (
@@ -137,7 +137,7 @@ async def test_every_answered_request_is_in_every_histogram_once(edge: Edge, ans
         assert 0 < nanoseconds < 3e9
 
 
-async def test_the_whole_time_is_the_edges_and_the_upstreams_to_whom_connecting_counts_too(edge: Edge) -> None:
+async def test_request_time_is_overhead_plus_upstream_time_including_the_connect(edge: Edge) -> None:
     def seconds() -> list[int]:
         names = ("edge_request_seconds", "edge_overhead_seconds", "edge_upstream_seconds")
         return [next(iter(edge.metrics(name).values()))[-1] for name in names]

@@ -169,7 +169,7 @@ def response(name: str, **more: object) -> dict[str, object]:
     return {"id": name, "object": "response", "status": "completed", "model": "m", "usage": USAGE, **more}
 
 
-async def test_stored_answer_counts_once_by_whatever_call_it_is_returned(edge: Edge) -> None:
+async def test_stored_answer_counts_once_across_calls(edge: Edge) -> None:
     read = get("/v1/responses/resp_1", NAMED)
     await pass_each(edge, (post(PROMPT, "/v1/responses", NAMED), response("resp_1")), *[(read, response("resp_1"))] * 3)
     assert counted(edge)["all"] == 15

@@ -151,7 +151,7 @@ async def test_the_body_may_be_told_to_come(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("buffer", [None, "1MiB"])
-async def test_it_is_as_well_where_requests_go_up_whole_and_limits_read_them(edge: Edge, buffer: str | None) -> None:
+async def test_stream_usage_is_requested_in_buffered_requests_too(edge: Edge, buffer: str | None) -> None:
     if buffer is not None:
         edge.config["upstreams"]["api"]["buffer"] = buffer
     limit = {"rate": "1000/min", "of": "all", "reserve": "request"}

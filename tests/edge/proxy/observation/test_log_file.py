@@ -229,7 +229,7 @@ def test_the_lock_of_another_process_is_waited_for(file: Path) -> None:
     assert file.read_bytes() == b"one\n"
 
 
-def test_the_streams_that_are_open_already_are_used_whatever_they_are() -> None:
+def test_log_file_reuses_an_open_stream_of_any_kind() -> None:
     """A socket, for example systemd's, cannot be opened by its name."""
     writes = "from pathlib import Path; from edgeproxy.edge.proxy.observation.log_file import LogFile; "
     writes += "log = LogFile(Path('/dev/stdout')); log.write_lines([b'one\\n', b'two\\n']); log.close(60.0)"

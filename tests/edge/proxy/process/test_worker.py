@@ -125,7 +125,7 @@ def test_orphaned_worker_leaves_if_enough_others_serve_on(worker: Process) -> No
     other.close()
 
 
-def test_others_know_that_its_supervisor_was_the_last_one_to_serve_until_it_drains(worker: Process, edge: Edge) -> None:
+def test_orphaned_worker_marks_its_column_until_it_drains(worker: Process, edge: Edge) -> None:
     async def scene() -> None:
         worker.supervisor.control.write_heartbeat(TOKEN, monotonic())
         await worker.begins()

@@ -116,7 +116,7 @@ async def test_another_configuration_reads_the_same_lines_its_own_way(edge: Edge
 LINE = b"GET /p?%b HTTP/1.1\r\n"
 
 
-def test_a_parameter_is_found_and_taken_out_whatever_its_spelling() -> None:
+def test_key_parameter_is_found_and_removed_in_any_encoding() -> None:
     assert find_key(LINE % b"a=1&%6Bey=a%2Bb", b"key") == b"a+b"
     assert find_key(LINE % b"akey=1&keya=2", b"key") is None
     assert remove_key(LINE % b"a=1&%6Bey=a%2Bb", b"key") == LINE % b"a=1"

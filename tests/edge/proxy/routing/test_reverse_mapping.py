@@ -173,7 +173,9 @@ async def test_a_client_gets_places_that_it_can_ask_for(edge: Edge, name: str, f
         ("pass", "shop.internal", "http://shop.internal/login"),
     ],
 )
-async def test_whom_the_service_takes_itself_for_is_known(edge: Edge, asked_as: str, named: str, expected: str) -> None:
+async def test_location_with_the_upstream_host_is_rewritten(
+    edge: Edge, asked_as: str, named: str, expected: str
+) -> None:
     with_shop(edge)
     edge.config["upstreams"]["api"]["host"] = asked_as
     named = named.replace("ENDPOINT", f"127.0.0.1:{edge.upstream.port}")

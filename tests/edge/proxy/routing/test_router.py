@@ -90,7 +90,7 @@ def test_the_root_prefix_matches_everything() -> None:
     assert found([Leads("all", b"/*")], None, b"/a/b") == "all"
 
 
-def test_the_longest_prefix_wins_whatever_the_order_of_the_routes() -> None:
+def test_longest_route_prefix_wins_in_any_order() -> None:
     routes = [Leads("root", b"/*"), Leads("long", b"/v1/orders/*"), Leads("short", b"/v1/*")]
     for order in (routes, routes[::-1]):
         assert found(order, None, b"/v1/orders/7") == "long"
@@ -208,7 +208,7 @@ def test_flagged_route_does_not_reveal_its_methods() -> None:
         assert (refused.status, refused.fields) == (405, b"Allow: PUT\r\n")
 
 
-def test_one_path_on_two_hosts_is_told_apart_by_method_within_each_host() -> None:
+def test_router_matches_the_host_before_the_method() -> None:
     routes = [Leads("own", b"/a", host=b"api", methods=methods(b"GET")), Leads("any", b"/a")]
     assert found(routes, b"api", b"/a", b"GET") == "own"
     assert found(routes, b"other", b"/a", b"POST") == "any"

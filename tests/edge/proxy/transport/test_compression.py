@@ -113,7 +113,7 @@ UNTOUCHED = {
 }
 
 
-async def test_everything_else_passes_as_it_is(edge: Edge) -> None:
+async def test_uncompressible_answers_pass_unchanged(edge: Edge) -> None:
     for name, answered in UNTOUCHED.items():
         _, got = await edge.passes(get("/public/", "Accept-Encoding: gzip, zstd"), answered)
         assert got.body == answered.partition(b"\r\n\r\n")[2]

@@ -60,7 +60,7 @@ def test_shares_are_by_weight(weights: tuple[int, ...]) -> None:
         assert shares[f"10.0.0.{number}"] == pytest.approx(expected, rel=0.1, abs=12)
 
 
-def test_workers_and_edges_agree_whatever_the_order_of_endpoints() -> None:
+def test_hash_affinity_ignores_the_order_of_endpoints() -> None:
     one, other = three(), service(endpoints=[at(f"10.0.0.{n}") for n in (3, 1, 2)], balance=HASH, seed=9)
     assert owners(one) == owners(other)
 

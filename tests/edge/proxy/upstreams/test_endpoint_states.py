@@ -25,7 +25,7 @@ def test_every_state_is_reached_from_the_first() -> None:
 
 
 @pytest.mark.parametrize("event", EndpointEvent)
-def test_an_address_that_is_removed_stays_so_whatever_happens(event: EndpointEvent) -> None:
+def test_removed_endpoint_stays_draining_after_any_event(event: EndpointEvent) -> None:
     for state in EndpointState:
         assert advance(advance(state, EndpointEvent.ADDRESS_REMOVED), event) is DRAINING
 
@@ -46,6 +46,6 @@ def test_an_event_that_a_state_has_no_row_for_changes_nothing() -> None:
     assert advance(HEALTHY, EndpointEvent.EJECTION_EXPIRED) is HEALTHY
 
 
-def test_a_health_check_that_fails_takes_out_whatever_is_up() -> None:
+def test_failed_health_check_takes_down_each_up_state() -> None:
     assert {state for state in EndpointState if advance(state, EndpointEvent.CHECK_FAILED) is DOWN} == {*UP, DOWN}
     assert advance(PROBING, EndpointEvent.ERRORS_EXCEEDED) is EJECTED

@@ -23,7 +23,7 @@ IN_PIECES = head("HTTP/1.1 200 OK", "Transfer-Encoding: chunked", "Keep-Alive: t
 
 
 @pytest.mark.parametrize("answer", [ok(b"a", "Keep-Alive: timeout=10, max=99"), IN_PIECES], ids=["whole", "in pieces"])
-async def test_it_is_kept_for_less_than_the_server_keeps_it(edge: Edge, answer: bytes) -> None:
+async def test_idle_connection_is_kept_shorter_than_the_keep_alive_timeout(edge: Edge, answer: bytes) -> None:
     assert (await kept_after(edge, answer)).idle_seconds == 9.0
 
 
@@ -35,7 +35,7 @@ async def test_every_connection_learns_for_itself_also_from_heads_that_were_seen
         await edge.until(lambda: not edge.endpoint().idle)
 
 
-async def test_it_is_never_kept_longer_than_is_configured(edge: Edge) -> None:
+async def test_idle_connection_is_kept_at_most_the_configured_time(edge: Edge) -> None:
     edge.config["upstreams"]["api"]["timeouts"] = {"idle": "5s"}
     assert (await kept_after(edge, ok(b"a", "Keep-Alive: timeout=600"))).idle_seconds == 5.0
 
@@ -48,7 +48,7 @@ async def test_a_field_in_the_body_says_nothing(edge: Edge) -> None:
     assert (await kept_after(edge, ok(b"x\r\nKeep-Alive: timeout=3\r\n"))).idle_seconds == 60.0
 
 
-async def test_it_is_closed_when_that_time_is_over(edge: Edge) -> None:
+async def test_idle_connection_is_closed_after_its_time(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     await upstream.tells(client, ok(b"a", "Keep-Alive: timeout=2"))
     (server,) = edge.endpoint().idle
@@ -60,7 +60,7 @@ async def test_it_is_closed_when_that_time_is_over(edge: Edge) -> None:
 
 
 @pytest.mark.parametrize("seconds", [0, 1])
-async def test_one_that_would_be_closed_before_anybody_looks_is_not_kept(edge: Edge, seconds: int) -> None:
+async def test_connection_with_a_tiny_keep_alive_timeout_is_not_kept(edge: Edge, seconds: int) -> None:
     client, upstream = await edge.forwards()
     await upstream.tells(client, ok(b"a", f"Keep-Alive: timeout={seconds}"))
     await upstream.gets_eof()
@@ -72,7 +72,7 @@ async def test_the_field_itself_is_not_passed_on(edge: Edge) -> None:
     assert "Keep-Alive" not in answer
 
 
-async def test_one_that_the_server_closes_right_after_its_answer_is_not_used(edge: Edge) -> None:
+async def test_connection_closed_after_its_answer_is_not_reused(edge: Edge) -> None:
     client, upstream = await edge.forwards()
     await upstream.sends(ok())
     upstream.closes()

@@ -39,7 +39,7 @@ def test_an_endpoint_that_keeps_another_for_longer_had_another_reason() -> None:
     assert kept.seconds == UNKNOWN
 
 
-def test_it_is_forgotten_in_time_and_learnt_anew() -> None:
+def test_idle_lifetime_estimate_expires_and_is_learnt_again() -> None:
     kept = IdleLifetime()
     for when in (10, 20, 30):
         kept.record_close(5.0, when)

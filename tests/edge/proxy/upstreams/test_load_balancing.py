@@ -55,7 +55,7 @@ def test_the_two_of_a_pair_are_never_the_same(weights: list[int], seed: int) -> 
     assert all(one is not other for one, other in draw_pairs(several(weights), random.Random(seed)))
 
 
-def test_one_alone_is_paired_with_itself() -> None:
+def test_single_endpoint_is_paired_with_itself() -> None:
     only = One(0, 7)
     assert draw_pairs([only], random.Random(1)) == [(only, only)]
 

@@ -122,7 +122,7 @@ def test_without_probes_an_endpoint_that_was_down_is_a_last_resort(eject: object
     assert second.state is (HEALTHY if eject == "off" else EJECTED), "it was well at last"
 
 
-def test_one_in_a_farther_region_is_enough_for_an_ejection() -> None:
+def test_endpoint_in_another_region_suffices_for_an_ejection() -> None:
     of = service(endpoints=[at("10.0.0.1"), at("10.0.0.2", region="us-east")], eject={"errors": 2})
     fails(of.endpoints[0], 2)
     assert set(chosen(of)) == {"10.0.0.2"}
@@ -164,7 +164,7 @@ def test_each_comes_back_at_its_own_time() -> None:
     assert second.state is not EJECTED
 
 
-def test_one_that_health_checks_call_well_again_need_not_wait_out_its_ejection() -> None:
+def test_passed_health_check_ends_an_ejection_early() -> None:
     of = service(2, eject={"errors": 2, "for": "30s"})
     bad, good = of.endpoints
     fails(bad, 2)

@@ -106,7 +106,7 @@ def test_the_other_endpoint_is_the_least_loaded_of_the_rest() -> None:
     assert several.select_other([first, third]) is second
 
 
-def test_one_that_has_failed_lately_is_the_other_one_only_where_the_rest_has_too() -> None:
+def test_retry_selects_a_recently_failed_endpoint_last() -> None:
     """An endpoint that refuses at once has no open requests. By load alone, every retry would go to it."""
     first, dead, busy = (several := service(3)).endpoints
     dead.record_failure(0.0)
@@ -276,7 +276,7 @@ def test_an_address_that_is_gone_gives_up_its_connections_and_takes_no_more() ->
     assert set(chosen(of)) == {"10.0.0.2", "10.0.0.9"}
 
 
-def test_one_address_under_two_names_is_two_endpoints() -> None:
+def test_address_under_two_names_is_two_endpoints() -> None:
     of = service(endpoints=[at("a.internal"), at("b.internal", weight=2)])
     of.update_addresses(told("10.0.0.1", "10.0.0.1"))
     assert [(each.host, each.weight) for each in of.endpoints] == [("a.internal", 1), ("b.internal", 2)]

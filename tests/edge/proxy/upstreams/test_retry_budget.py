@@ -32,7 +32,7 @@ def test_a_service_that_is_hardly_asked_may_retry_three_times_a_second() -> None
     assert service.spends() == 30
 
 
-def test_one_that_is_asked_much_may_retry_its_share() -> None:
+def test_retry_budget_is_a_share_of_recent_answers() -> None:
     service = Service(share=0.2)
     service.answers = 1000
     assert service.spends() == 200
@@ -61,7 +61,7 @@ def test_with_a_share_of_none_nothing_is_retried() -> None:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_whatever_is_retried_is_within_the_share_of_the_last_ten_seconds(seed: int) -> None:
+def test_random_retries_stay_within_the_share_of_ten_seconds(seed: int) -> None:
     chance = random.Random(seed)
     service = Service(share=0.25)
     history: list[tuple[int, int]] = []

@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from edgeproxy.config.edge.rewrites import Redirect, RequestFields, ResponseFields, Rewrite
 
 DESTINATION: Final = re.compile(
-    rb"(^destination:[ \t]*(?:https?://[^/?#\s]*)?)(/[^?#\s]*)([?#][^\s]*)?", re.IGNORECASE | re.MULTILINE
+    rb"^(destination:[ \t]*)(?:(https?://[^/?#\s\\]*)?(/[^#\s]*)[ \t]*(?=\r)|.*)", re.IGNORECASE | re.MULTILINE
 )
-"""The line with the target of WebDAV's COPY and MOVE: the part before the path, the path, and the query."""
+"""The line with the target of WebDAV's COPY and MOVE: its name, scheme and host, and the target in origin-form.
+
+The last two groups take no part if the value has neither form of RFC 4918 section 8.3, or no path.
+"""
 DESTINATION_METHODS: Final = frozenset((b"COPY", b"MOVE"))
+DESTINATION_MALFORMED: Final = "The Destination is neither a URL with http or https and a path, nor such a path alone"
 DESTINATION_OUTSIDE: Final = "The Destination is not on this route, whose paths are rewritten"
 
 FORWARDED_PREFIX: Final = "X-Forwarded-Prefix"
@@ -181,18 +185,23 @@ class Rewriter:
     def rewrite_destination(self, lines: bytes) -> bytes:
         """Rewrite the path in the Destination of COPY and MOVE (RFC 4918 section 10.3) like that of a request.
 
-        Raises RejectedError: 400 for a path that the route's rule does not rewrite, because it may name another one at
-        the upstream; and as `rewrite_target`.
+        Raises RejectedError: 400 for a value that the route's rule does not rewrite, because it may name another file
+        at the upstream; and as `rewrite_target`.
         """
+        if not (self._public or self._prefix or self._path_rewrite):
+            return lines
         return DESTINATION.sub(self._rewrite_match, lines)
 
     def _rewrite_match(self, match: re.Match[bytes]) -> bytes:
-        before, received, rest = match.groups(b"")
-        path = normalize_target(received)
+        name, host, received = match.groups(b"")
+        if not received:
+            raise RejectedError(400, DESTINATION_MALFORMED, close=False)
+        target = normalize_target(received)
+        path = target.partition(b"?")[0]
         is_on_route = path == self._public or path.startswith(self._public.rstrip(b"/") + b"/")
         if not is_on_route or (self._path_rewrite is not None and self._path_rewrite.apply(path) is None):
             raise RejectedError(400, DESTINATION_OUTSIDE, close=False)
-        return before + self.rewrite_target(path) + rest
+        return b"%b%b%b" % (name, host, self.rewrite_target(target))
 
 
 def compute_location(settings: "Redirect", prefix: str | None, first: bytes, lines: bytes) -> bytes:

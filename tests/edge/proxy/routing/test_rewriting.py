@@ -111,13 +111,13 @@ BY_PATTERN = {"regex": "/u/([^/]+)/(.*)", "replacement": "/{2}/of/{1}"}
         (STRIPPED, "https://edge.test/shop", "https://edge.test/in"),
         (STRIPPED, "https://shop/shop//evil.example", "https://shop/in/evil.example"),
         (STRIPPED, "/shop/a/../b", "/in/b"),
-        (STRIPPED, "b", "b"),
+        ({"request": {"set": {"X-A": "b"}}}, "b/../c", "b/../c"),
         ({"strip": "/"}, "/a", "/a"),
         ({"prefix": "/in"}, "/a", "/in/a"),
         (BY_PATTERN, "https://edge.test/u/7/%c3%a9", "https://edge.test/%C3%A9/of/7"),
     ],
 )
-def test_destination_is_rewritten_like_the_path(rewrite: dict[str, str], destination: str, expected: str) -> None:
+def test_destination_is_rewritten_like_the_path(rewrite: dict[str, Any], destination: str, expected: str) -> None:
     rewriter = Rewriter(Rewrite.model_validate(rewrite), "")
     came = f"Host: h\r\nDESTINATION: {destination}\r\nX: /shop/b\r\n".encode()
     assert rewriter.rewrite_destination(came).decode() == f"Host: h\r\nDESTINATION: {expected}\r\nX: /shop/b\r\n"
@@ -131,6 +131,14 @@ def test_destination_is_rewritten_like_the_path(rewrite: dict[str, str], destina
         (STRIPPED, "/shop/../other"),
         (STRIPPED, "/shop/%2e%2e/other"),
         (STRIPPED, "//shop/b"),
+        (STRIPPED, ""),
+        (STRIPPED, "../other"),
+        (STRIPPED, "http://edge.test"),
+        (STRIPPED, "http:/other"),
+        (STRIPPED, "dav://edge.test/other"),
+        (STRIPPED, "/shop/a /../../other"),
+        (STRIPPED, "/shop/a#/../../other"),
+        (STRIPPED, "http://edge.test\\..\\other/shop/b"),
         (BY_PATTERN, "/users/7"),
         (BY_PATTERN, "/u/7/" + "x" * 9000),
     ],

@@ -6,6 +6,7 @@ A request uses one snapshot from its start to its end. A new configuration makes
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from functools import partial
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from edgeproxy.base.lru_cache import BytesCache
@@ -68,6 +69,9 @@ RestMeaning = tuple[Changing, BlockMeaning]
 
 KEY_ALONE: Changing = ()
 """The changing lines of a block if only the key's line is cut out."""
+
+get_match = attrgetter("host", "path", "methods", "headers", "query")
+"""Returns the conditions of a route's requests. No two routes have equal ones."""
 
 OFFERS_PER_WHOLE = 8
 """One in this many blocks that share their other lines is offered to the cache of whole blocks. A frequent sender soon
@@ -133,10 +137,7 @@ class Snapshot:
         """The form of error bodies of requests without a route; None: problem details."""
         routes = [self._create_route(route) for route in settings.routes]
         self.router = Router(routes)
-        self.users = frozenset(
-            (route.label, *user) for route in routes if route.users is not None for user in route.users.hashes.items()
-        )
-        """The users with passwords: the label of the route, the name, and the hash."""
+        self._routes_with_users = [route for route in routes if route.users is not None]
         # Usage is counted here once the table has no row left, so these rows must exist before.
         self.unnamed = [metrics.get_usage_counter(NO_LABEL, meter, NO_LABEL) for meter in settings.meters]
         self.lines = lines.RequestLines(_create_field_rules(settings))
@@ -230,6 +231,18 @@ class Snapshot:
         if route.cors is None:
             return self.cors
         return None if route.cors == "off" else CrossOrigin(route.cors)
+
+    def find_hashes(self, route: Route) -> "Mapping[bytes, bytes]":
+        """Return the users, with hashes, of the route that replaces one of an earlier configuration.
+
+        The replacement has equal conditions, or else an equal name. A label is no proof: several routes may have it.
+        """
+        settings, routes = route.settings, self._routes_with_users
+        successors = [each for each in routes if get_match(each.settings) == get_match(settings)]
+        if settings.name is not None:
+            successors += [each for each in routes if each.settings.name == settings.name]
+        users = successors[0].users if successors else None
+        return {} if users is None else users.hashes
 
     def forwards_key(self, route: Route) -> bool:
         """Return whether the route's upstream receives keys (setting `forward_key`)."""

@@ -6,6 +6,7 @@ tunnels. After a reload, the keys and the users of the files are looked up in th
 
 import asyncio
 from collections.abc import Collection, Iterator
+from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -47,12 +48,12 @@ def recheck_files(runtime: "Runtime") -> None:
 
     Likewise those of a key that is in the files no longer, unless `directory` lets open requests of such keys go on.
     """
-    directory, users = runtime.snapshot.directory, runtime.snapshot.users
+    directory, find_hashes = runtime.snapshot.directory, cache(runtime.snapshot.find_hashes)
     for exchange, binding in _list_exchanges(runtime):
         route, key = binding.route, exchange.identity.bindings.key
         if route.users is not None:
             user = binding.user.encode()
-            if user and (route.label, user, route.users.hashes[user]) not in users:
+            if user and find_hashes(route).get(user) != route.users.hashes[user]:
                 end_exchange(exchange, route.users.create_refusal("password"))
         elif binding.customer != NO_LABEL and key is not None and directory.closes_revoked:
             successor = directory.find_successor(key, route)
@@ -112,7 +113,7 @@ def end_exchange(exchange: Forwarding, why: RejectedError) -> None:
     client = exchange.client
     server = exchange.server
     if server is None or server.tunnel is None:
-        exchange.fail(RejectedError(why.status, why.detail, code=why.code))
+        exchange.fail(RejectedError(why.status, why.detail, fields=why.fields, code=why.code))
         return
     server.tunnel.send_close(POLICY_VIOLATION)
 

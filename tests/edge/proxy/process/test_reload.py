@@ -161,6 +161,7 @@ async def test_tunnel_ends_with_its_user_or_the_users_password(edge: Edge, tmp_p
     await edge.reloads()
     refused = await streaming.gets_answer()
     assert (refused.status, orjson.loads(refused.body)["code"]) == (401, "password-invalid")
+    assert refused["WWW-Authenticate"].startswith("Basic ")
     await upstream.gets_cut()
     for name in ("bob", "eve"):
         client, upstream = ends[name]
@@ -170,6 +171,36 @@ async def test_tunnel_ends_with_its_user_or_the_users_password(edge: Edge, tmp_p
     client, upstream = ends["ada"]
     await upstream.sends(STILL)
     await client.gets_until(STILL)
+
+
+async def test_tunnel_keeps_to_the_users_of_its_own_route(edge: Edge, tmp_path: Path) -> None:
+    """A route stays itself if its name changes, or else its path. A label may be that of several routes."""
+    file, others_file = tmp_path / "users.htpasswd", tmp_path / "others.htpasswd"
+    for each in (file, others_file):
+        each.write_text(f"ada:{SECRET}\nbob:{SECRET}\n")
+    routes = [
+        {"name": "wiki", "path": "/wiki/*", "upstream": "api", "auth": {"basic": str(file)}},
+        {"path": "/wiki/*", "upstream": "api", "auth": {"basic": str(others_file)}, "methods": ["POST"]},
+    ]
+    edge.config["routes"] += routes
+    client, upstream = await tunnel(edge, "/wiki/ws", password_of("ada"))
+    other, others_upstream = await tunnel(edge, "/wiki/ws", password_of("bob"))
+    routes[0]["name"], routes[1]["name"] = "renamed", "wiki"
+    file.write_text(f"ada:{SECRET}\n")
+    await edge.reloads()
+    await other.gets_until(GOODBYE)
+    for wire in (other, others_upstream):
+        await wire.gets_cut()
+    routes[1]["name"], routes[0] = "writers", routes[0] | {"name": "wiki", "path": "/pages/*"}
+    edge.config["routes"][-2] = routes[0]
+    await edge.reloads()
+    await upstream.sends(STILL)
+    await client.gets_until(STILL)
+    edge.config["routes"].remove(routes[0])
+    await edge.reloads()
+    await client.gets_until(GOODBYE)
+    for wire in (client, upstream):
+        await wire.gets_cut()
 
 
 # ---- usage of limits survives

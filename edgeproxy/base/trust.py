@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 AUTHORITY_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 CONTEXTS_MAX = 64
@@ -64,7 +64,8 @@ class TlsFiles(NamedTuple):
 class _Trust:
     def __init__(self) -> None:
         self.files: tuple[Path, ...] = ()
-        self.bundle: BinaryIO | None = None
+        self.bundle: int | None = None
+        """The descriptor of the file with all authorities."""
         self.contexts: dict[_Arguments, tuple[Stamps, ssl.SSLContext]] = {}
         """Contexts, and the state of their files."""
 
@@ -163,19 +164,23 @@ def read_bundle() -> bytes:
 def write_bundle() -> str:
     """Write `read_bundle` to a file in memory that exists until the process ends. Raises TlsFilesError.
 
-    Return its path, which a child process can read, too. A file on a disk would stay after SIGKILL.
+    Return its path, which a child process can read, too. It stays the same, as libraries open it for each connection.
+    A file on a disk would stay after SIGKILL.
     """
     content = read_bundle()
-    file = _trust.bundle
-    if file is None or Path(_build_path(file)).read_bytes() != content:
-        file = _trust.bundle = os.fdopen(os.memfd_create("authorities"), "wb", buffering=0)
-        file.write(content)
-    return _build_path(file)
+    if _trust.bundle is None or Path(_build_path(_trust.bundle)).read_bytes() != content:
+        with os.fdopen(os.memfd_create("authorities"), "wb", buffering=0) as file:
+            file.write(content)
+            if _trust.bundle is None:
+                _trust.bundle = os.dup(file.fileno())
+            else:
+                os.dup2(file.fileno(), _trust.bundle, inheritable=False)  # A reader gets one content or the other.
+    return _build_path(_trust.bundle)
 
 
-def _build_path(file: BinaryIO) -> str:
+def _build_path(descriptor: int) -> str:
     """Return the path of an open file. The process may be a fork of the one that opened it."""
-    return f"/proc/{os.getpid()}/fd/{file.fileno()}"
+    return f"/proc/{os.getpid()}/fd/{descriptor}"
 
 
 @contextmanager

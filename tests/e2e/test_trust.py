@@ -249,6 +249,19 @@ def test_variable_of_a_missing_file_is_named(name: str, tmp_path: Path, monkeypa
         trust.create_context()
 
 
+def test_path_of_all_authorities_stays_when_they_change(tmp_path: Path) -> None:
+    """Libraries open it for each connection, as long as their client lives."""
+    first, second = (Authority(tmp_path, name) for name in ("first", "second"))
+    trusted = tmp_path / "trusted.pem"
+    trust.set_trust([trusted])
+    paths = []
+    for each in (first, second):
+        trusted.write_bytes(each.file.read_bytes())
+        paths.append(trust.write_bundle())
+        assert each.file.read_bytes() in Path(paths[0]).read_bytes()
+    assert paths[0] == paths[1]
+
+
 def test_killed_process_leaves_no_authorities(tmp_path: Path, authority: Authority) -> None:
     """Its child processes can read the file while it lives."""
     code = (

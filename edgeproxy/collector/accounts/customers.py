@@ -170,9 +170,11 @@ async def lock_not_erased(connection: AsyncConnection, ref: str) -> CustomerRow:
 async def lock_customers(connection: AsyncConnection, names: Iterable[str]) -> dict[str, CustomerRow]:
     """Return the locked rows of the customers with these names, by name.
 
-    They are locked in order of name, so that two transactions never wait for each other.
+    They are locked in the character order of names, as by `list_figures`, so that two transactions never wait for each
+    other.
     """
-    statement = sa.select(customers).where(customers.c.name.in_(names)).order_by(customers.c.name)
+    order = by_character(connection, customers.c.name)
+    statement = sa.select(customers).where(customers.c.name.in_(names)).order_by(order)
     return {row.name: row for row in await customer_rows.fetch_rows(connection, lock_rows(statement))}
 
 

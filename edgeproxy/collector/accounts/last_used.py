@@ -38,10 +38,10 @@ class LastUsedDays:
         statement = sa.update(keys).where(keys.c.sha256 == sa.bindparam("digest"), earlier)
         while self._days:
             batch = dict(islice(self._days.items(), KEYS_AT_ONCE))
-            rows = [{"digest": digest, "day": day} for digest, day in batch.items()]
+            rows = [{"digest": digest, "day": day} for digest, day in sorted(batch.items())]
             async with self._database.writing() as connection:
+                await record_last_calls(connection, batch)  # Changes of keys lock the customer first, too.
                 await connection.execute(statement.values(last_used_on=sa.bindparam("day")), rows)
-                await record_last_calls(connection, batch)
             for digest, day in batch.items():
                 if self._days.get(digest) == day:
                     del self._days[digest]

@@ -443,6 +443,7 @@ class BillingJobs:
             overdue = await receivables.sum_overdue(connection, time.time())
         async with self._database.writing() as connection:
             await list_figures.record_overdue(connection, overdue)
+        async with self._database.writing() as connection:  # A transaction locks customers once, in one order.
             await list_figures.end_caps(connection, time.time())
 
     async def _each(

@@ -99,6 +99,7 @@ async def update_entitlements(
     # Edges need no message about an unchanged row.
     if expected == (None if before is None else (before.plan_version, before.quotas)):
         return False
+    await list_figures.record_plan(connection, customer.id, None if expected is None else get_plan_name(expected[0]))
     values = {} if expected is None else {"plan_version": expected[0], "quotas": expected[1]}
     if expected is None:
         await connection.execute(sa.delete(entitlements).where(condition))
@@ -106,7 +107,6 @@ async def update_entitlements(
         await connection.execute(sa.insert(entitlements), [{"customer": customer.id, **values}])
     else:
         await connection.execute(sa.update(entitlements).where(condition).values(**values))
-    await list_figures.record_plan(connection, customer.id, None if expected is None else get_plan_name(expected[0]))
     await documents.enqueue_changes(connection, "customer", [customer.name])
     return True
 

@@ -11,11 +11,13 @@ import sqlalchemy as sa
 
 from edgeproxy.collector.accounts import contacts, customers, keys
 from edgeproxy.collector.accounts.audit import verify_chain
+from edgeproxy.collector.accounts.last_used import LastUsedDays
 from edgeproxy.collector.accounts.models import CreateKeyRequest, UpdateCustomerRequest, UpdateKeyRequest
 from edgeproxy.collector.billing.invoices import dunning
 from edgeproxy.collector.billing.subscriptions import coupons, subscriptions
 from edgeproxy.collector.database.billing_tables import invoices
 from edgeproxy.collector.database.database import Database
+from edgeproxy.collector.database.schema import keys as key_table
 from edgeproxy.collector.database.schema import metadata
 from edgeproxy.collector.encryption.keyring import open_keyring
 from edgeproxy.collector.privacy import erasure
@@ -91,6 +93,19 @@ async def a_key_with_webhooks_and_its_customer(of: Sold) -> Case:
     return transact(keys.update_key, await create_key(of, "acme"), change), "UPDATE audit_head", update(of, "acme")
 
 
+async def the_last_use_of_a_key_and_its_rotation(of: Sold) -> Case:
+    key = await create_key(of, "acme")
+    async with of.database.reading() as connection:
+        digest = str((await connection.execute(sa.select(key_table.c.sha256))).scalar_one())
+
+    async def record(database: Database) -> None:
+        days = LastUsedDays(database)
+        days.record(86400, [digest])
+        await days.write()
+
+    return record, "UPDATE keys", transact(keys.rotate_key, key, 60)
+
+
 def erase(name: str) -> Act:
     async def do(database: Database) -> None:
         async with database.writing() as connection:
@@ -111,6 +126,7 @@ CASES = [
     two_pauses_and_a_change_of_one,
     a_key_with_webhooks_and_its_customer,
     a_rotation_and_the_erasure,
+    the_last_use_of_a_key_and_its_rotation,
 ]
 
 

@@ -197,7 +197,7 @@ class QuotaMonitor:
             levels = await self._make_level_alerts(connection, statuses_by_customer, now)
             credit_counts, credit_usage = await self._fetch_balances(connection, some)
             due = await self._make_credit_notices(connection, credit_usage, now)
-            low = await top_ups.find_low(connection, credit_usage, now_ms())
+            low = await top_ups.find_low(connection, credit_usage)
             budgets = await key_spend.fetch_uses(connection, some, self._settings.meters, now)
         changes = [
             count
@@ -258,12 +258,12 @@ class QuotaMonitor:
     ) -> None:
         """Write counts for edges, alerts, breached caps, the use of caps and low credits, and remember them."""
         async with self._database.writing() as connection:
+            await list_figures.record_cap_uses(connection, caps)  # Customers are locked before their other rows.
             await counts.write_counts(self._database, connection, changes)
             await raise_alerts(connection, [alert for alert in due if alert.kind not in NOTICES])
             for notice in sorted((alert for alert in due if alert.kind in NOTICES), key=attrgetter("key")):
                 await raise_notice(connection, notice)
             await cap_breaches.write_breaches(connection, passed, now)
-            await list_figures.record_cap_uses(connection, caps)
             await top_ups.mark_due(connection, low, now_ms())
         while len(self._caps) + len(caps) > TOLD_MAX:
             self._caps.pop(next(iter(self._caps)))

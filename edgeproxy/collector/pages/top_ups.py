@@ -7,10 +7,8 @@ from edgeproxy.collector.pages import credits, customer_credits
 from edgeproxy.collector.pages.credits import MILLICREDITS_PER_CENT, TOP_UP, parse_purchase
 from edgeproxy.collector.pages.site import Audience, Page, PageError, Visit, format_path
 from edgeproxy.collector.problems import billing_codes
+from edgeproxy.config.collector.credits import MONTH_PURCHASES_MAX
 from edgeproxy.config.collector.currency_units import get_payable_unit
-
-MONTH_PURCHASES_MAX = 100
-"""The most purchases of the largest amount that a month may have."""
 
 
 def list_pages() -> list[Page]:

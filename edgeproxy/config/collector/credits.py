@@ -25,6 +25,8 @@ ACCOUNT_CHARACTERS_MAX = 100
 PACKAGE_CENTS_MIN, PACKAGE_CENTS_MAX = 500, 1_000_000
 """The minimum and maximum of a purchase of credits."""
 PACKAGES_MAX = 12
+MONTH_PURCHASES_MAX = 100
+"""The most that automatic top-up may buy in a month, as a multiple of the largest purchase."""
 A_PACKAGE = f'US dollars from "{PACKAGE_CENTS_MIN // CENTS}" to "{PACKAGE_CENTS_MAX // CENTS}", such as "25"'
 
 AccountName = Literal[

@@ -82,7 +82,7 @@ from edgeproxy.collector.billing.credits.paid_usage import PaidUsage
 from edgeproxy.collector.billing.credits.purchase_list import Purchase
 from edgeproxy.collector.billing.credits.refunds import RefundSender
 from edgeproxy.collector.billing.credits.statements import CalendarMonth, Statement
-from edgeproxy.collector.billing.credits.top_up_decision import MONTH_PURCHASES_MAX, OFF, ON, TopUp, get_spent
+from edgeproxy.collector.billing.credits.top_up_decision import OFF, ON, TopUp, get_spent
 from edgeproxy.collector.billing.credits.top_up_purchases import NO_TAX_ID, Buyer, find_method
 from edgeproxy.collector.billing.credits.top_ups import Terms
 from edgeproxy.collector.billing.jobs.credits import get_credit_meters
@@ -99,7 +99,7 @@ from edgeproxy.collector.problems import account_codes, billing_codes, request_c
 from edgeproxy.collector.problems.coded_error import FieldFault
 from edgeproxy.config.collector.billing import Billing
 from edgeproxy.config.collector.catalog import get_default_currency
-from edgeproxy.config.collector.credits import Credits
+from edgeproxy.config.collector.credits import MONTH_PURCHASES_MAX, Credits
 from edgeproxy.config.collector.currency_units import USD, get_payable_unit
 from edgeproxy.config.field_codes import NOT_A_MULTIPLE, OUT_OF_RANGE
 
@@ -411,7 +411,7 @@ class CreditHandlers(CustomerBillingHandlers):
 
         async def turn_off(connection: AsyncConnection) -> Result[TopUpSettings]:
             row = await customers.get_row(connection, customer, lock=True)
-            top_up = await top_ups.turn_off(connection, call.caller, row, now_ms())
+            top_up = await top_ups.turn_off(connection, call.caller, row.id, now_ms())
             currency = await self._find_currency(connection, row.id)
             return Result(top_up_to_response(row.name, currency, top_up, now_ms()))
 
@@ -512,6 +512,8 @@ class CreditHandlers(CustomerBillingHandlers):
             refund = await credits.hold_refund(
                 connection, call.caller, body.purchase, generate_id(), body.millicredits, body.why, pending=pending
             )
+            # Otherwise the lower balance would buy the credits again.
+            await top_ups.turn_off(connection, call.caller, buyer.id, now_ms())
             described: Refund = {
                 "id": refund.id,
                 "customer": name,

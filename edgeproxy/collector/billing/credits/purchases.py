@@ -17,6 +17,7 @@ from edgeproxy.collector.billing.invoices.refund_events import enqueue_refund_ev
 from edgeproxy.collector.billing.invoices.unexpected_objects import UnbookedPaymentError, UnexpectedObjectError
 from edgeproxy.collector.billing.journal.postings import CENT
 from edgeproxy.collector.billing.stripe.client import StripeObject
+from edgeproxy.collector.billing.stripe.customers import CALLER
 from edgeproxy.collector.database.credit_tables import credit_grants
 from edgeproxy.collector.database.schema import customers
 from edgeproxy.config.collector.currency_units import USD
@@ -121,7 +122,7 @@ async def apply_refund(connection: AsyncConnection, refund: StripeObject) -> Non
             await report_failed_refund(connection, refund)
         return
     if status == "succeeded":
-        await credits.book_chargeback(connection, intent, refund["id"], refund["amount"] * CENT)
+        await _book_returned(connection, intent, refund)
     # A refund that failed before it took money has nothing to give back.
     elif status in FAILED and await credits.was_charged_back(connection, refund["id"]):
         await credits.book_chargeback_won(connection, intent, refund["id"], refund["amount"] * CENT)
@@ -145,9 +146,21 @@ async def _book_dispute(connection: AsyncConnection, intent: str, dispute: Strip
         if moved["amount"]:
             await _require_currency(connection, intent, dispute)
         if moved["amount"] < 0:
-            await credits.book_chargeback(connection, intent, dispute["id"], dispute["amount"] * CENT)
+            await _book_returned(connection, intent, dispute)
         elif moved["amount"] > 0:
             await credits.book_chargeback_won(connection, intent, dispute["id"], dispute["amount"] * CENT)
+
+
+async def _book_returned(connection: AsyncConnection, intent: str, returned: StripeObject) -> None:
+    """Book money of a purchase that went back without us, and turn automatic top-up off.
+
+    Otherwise the lower balance would buy the credits again, with the payment method of a disputed payment.
+    """
+    if await credits.book_chargeback(connection, intent, returned["id"], returned["amount"] * CENT) is None:
+        return
+    buyer = sa.select(credit_grants.c.customer).where(credit_grants.c.payment == intent)
+    customer = (await connection.execute(buyer)).scalar_one()
+    await top_ups.turn_off(connection, CALLER, customer, now_ms())
 
 
 APPLIERS = {

@@ -13,8 +13,6 @@ ON, OFF, DECLINED = STATES = get_args(TopUpState)
 """On; turned off by a person; turned off because its payments were declined."""
 RETRY_SECONDS: Final = (3600, 86400)
 """Seconds from a declined payment to the next one. There is none after the last, until a person turns it on again."""
-MONTH_PURCHASES_MAX = 100
-"""The most that may be bought in a month, as a multiple of the largest purchase."""
 
 
 class TopUp(NamedTuple):
@@ -89,6 +87,11 @@ def begin_purchase(top_up: TopUp, purchase: str, now: int) -> TopUp:
 def end_paid(top_up: TopUp, now: int) -> TopUp:
     """Return the row after its pending purchase was paid. The balance is looked at again at once."""
     return top_up._replace(declines=0, due_at=now, purchase=None)
+
+
+def add_paid(top_up: TopUp, amount: int, now: int) -> TopUp:
+    """Return the row after a payment of this amount that was no longer pending, so that it no longer counted."""
+    return top_up._replace(month=max(top_up.month, get_month(now).begin), spent=get_spent(top_up, now) + amount)
 
 
 def end_dropped(top_up: TopUp, now: int) -> TopUp:

@@ -33,6 +33,8 @@ PROCESSING_SECONDS = 600
 """Seconds until the next check of a payment that takes days, for example a debit."""
 UNKNOWN = frozenset({CallOutcome.FAILED, CallOutcome.REUSED})
 """Outcomes that Stripe repeats for an unchanged Idempotency-Key."""
+UNPAID = frozenset({"requires_action", "requires_confirmation", "requires_payment_method", "requires_capture"})
+"""The states of a payment intent that can still be paid."""
 NO_PAGE = {"enabled": True, "allow_redirects": "never"}
 """Payment methods that need a page are not used, as there is no customer to see it."""
 NO_METHOD = "there is no saved payment method"
@@ -77,13 +79,17 @@ class TopUpPurchases:
             if not charging_state.is_on:
                 return
             failure = "an automatic top-up could not be done, and is tried again"
-            work = self._take_step(top_up, billing, meters, now)
+            work = self._take_step(top_up.customer, billing, meters, now)
             if not await run_guarded(self._limited_log, failure, work, StripeCallError):
                 await self._put_off(top_up, now, PAUSE_SECONDS)
 
-    async def _take_step(self, top_up: TopUp, billing: Billing, meters: CreditMeters, now: float) -> None:
+    async def _take_step(self, customer: str, billing: Billing, meters: CreditMeters, now: float) -> None:
         async with self._database.reading(whole=True) as connection:
-            row = await customers.get_row(connection, top_up.customer)
+            # A person or an event of Stripe may have changed the row during the steps before this one.
+            top_up = await top_ups.find_top_up(connection, customer)
+            if top_up is None or top_up.due_at is None or top_up.due_at > round(now * 1000):
+                return
+            row = await customers.get_row(connection, customer)
             buyer = Buyer(row, await find_stripe_id(connection, row.id))
             usage = await balances.fetch_credit_usage(connection, meters, [row.name])
         if top_up.purchase is not None:
@@ -155,6 +161,8 @@ class TopUpPurchases:
         if intent["status"] == "processing":
             await self._put_off(top_up, now, PROCESSING_SECONDS)
             return
+        if intent["status"] in UNPAID:  # A payment that is declined here must not be made later, besides the next one.
+            intent = await self._stripe.call("v1.payment_intents.cancel", intent["id"])
         if intent["status"] != "succeeded":
             why = (intent.get("last_payment_error") or {}).get("message") or f"the payment is {intent['status']}"
             await self._decline(buyer, top_up, why, now)

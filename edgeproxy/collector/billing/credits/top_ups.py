@@ -22,6 +22,7 @@ from edgeproxy.collector.billing.credits.top_up_decision import (
     OFF,
     ON,
     TopUp,
+    add_paid,
     begin_purchase,
     end_declined,
     end_dropped,
@@ -37,6 +38,8 @@ from edgeproxy.config.collector.currency_units import format_with_code
 PURCHASE = "topup_"
 """The beginning of an automatic purchase's id, also of its grant. Ids of other purchases are Stripe's."""
 columns = credit_top_ups.c
+IS_FREE = sa.and_(columns.state == ON, columns.purchase.is_(None), columns.due_at.is_(None))
+"""The condition that no purchase is pending and no look at the balance is ahead."""
 
 
 class Terms(NamedTuple):
@@ -64,15 +67,18 @@ async def turn_on(connection: AsyncConnection, caller: Caller, customer: Custome
     new = {"customer": customer.id, "month": 0, "spent": 0, "purchase_amount": 0, "begun_at": 0, **values}
     upsert = build_insert(connection, credit_top_ups).values(new)
     await connection.execute(upsert.on_conflict_do_update(index_elements=["customer"], set_=values))
-    await _record_audit(connection, caller, customer, before, {"state": ON, **terms._asdict()})
+    await _record_audit(connection, caller, customer.id, before, {"state": ON, **terms._asdict()})
     after = await find_top_up(connection, customer.id)
     assert after is not None
     return after
 
 
-async def turn_off(connection: AsyncConnection, caller: Caller, customer: CustomerRow, now: int) -> TopUp | None:
-    """Turn automatic top-up off. A purchase that was not sent to Stripe yet is given up; a sent one goes on."""
-    before = await find_top_up(connection, customer.id, lock=True)
+async def turn_off(connection: AsyncConnection, caller: Caller, customer: str, now: int) -> TopUp | None:
+    """Turn automatic top-up of a customer, by id, off.
+
+    A purchase that was not sent to Stripe yet is given up; a sent one goes on.
+    """
+    before = await find_top_up(connection, customer, lock=True)
     if before is None or before.state == OFF:
         return before
     after = before._replace(state=OFF, declines=0, due_at=now)
@@ -84,23 +90,23 @@ async def turn_off(connection: AsyncConnection, caller: Caller, customer: Custom
 async def _record_audit(
     connection: AsyncConnection,
     caller: Caller,
-    customer: CustomerRow,
+    customer: str,
     before: TopUp | None,
     after: Mapping[str, object],
 ) -> None:
     was = None if before is None else {name: getattr(before, name) for name in ("state", *Terms._fields)}
-    entry = AuditEntry("credits.top_up", customer.id, was, after, customer.id)
+    entry = AuditEntry("credits.top_up", customer, was, after, customer)
     await audit.append_entry(connection, caller, entry)
 
 
-async def find_low(connection: AsyncConnection, usages: Mapping[str, CreditUsage], now: int) -> list[str]:
+async def find_low(connection: AsyncConnection, usages: Mapping[str, CreditUsage]) -> list[str]:
     """Return the ids of the customers, of these by name, who have less left than they chose and no step ahead."""
     names, low = sorted(usages), []
     for at in range(0, len(names), NAMES_MAX):
         statement = (
             sa.select(customers.c.name, columns.customer, columns.below)
             .join_from(credit_top_ups, customers, customers.c.id == columns.customer)
-            .where(customers.c.name.in_(names[at : at + NAMES_MAX]), _is_free(now))
+            .where(customers.c.name.in_(names[at : at + NAMES_MAX]), IS_FREE)
         )
         rows = await connection.execute(statement)
         low += [row.customer for row in rows if usages[row.name].granted - usages[row.name].used < row.below]
@@ -110,14 +116,8 @@ async def find_low(connection: AsyncConnection, usages: Mapping[str, CreditUsage
 async def mark_due(connection: AsyncConnection, customer_ids: Collection[str], now: int) -> None:
     """Have the balances of these customers looked at."""
     for customer in sorted(customer_ids):
-        own = (columns.customer == customer) & _is_free(now)
+        own = (columns.customer == customer) & IS_FREE
         await connection.execute(sa.update(credit_top_ups).where(own).values(due_at=now))
-
-
-def _is_free(now: int) -> sa.ColumnElement[bool]:
-    """Return the condition that no purchase is pending and none waits, as after a declined payment."""
-    waits_not = columns.due_at.is_(None) | (columns.due_at <= now)
-    return sa.and_(columns.state == ON, columns.purchase.is_(None), waits_not)
 
 
 async def list_due(connection: AsyncConnection, now: int, limit: int) -> list[TopUp]:
@@ -152,10 +152,12 @@ async def book_paid(
     connection: AsyncConnection, customer: str, purchase: str, intent: str, amount: int, now: int
 ) -> None:
     """Book the paid purchase of a customer, by id, once. `amount` is in the smallest unit of its currency."""
-    await credits.book_purchase(connection, customer, Payment(purchase, intent, amount * CENT))
-    top_up = await _find_pending(connection, customer, purchase)
-    if top_up is not None:
+    booked = await credits.book_purchase(connection, customer, Payment(purchase, intent, amount * CENT))
+    top_up = await find_top_up(connection, customer, lock=True)
+    if top_up is not None and top_up.purchase == purchase:
         await _write(connection, end_paid(top_up, now))
+    elif top_up is not None and booked is not None:
+        await _write(connection, add_paid(top_up, amount * CENT, now))
 
 
 async def drop(connection: AsyncConnection, top_up: TopUp, now: int) -> None:

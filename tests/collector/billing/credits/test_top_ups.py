@@ -18,8 +18,15 @@ import sqlalchemy as sa
 from edgeproxy.collector.accounts.ids import now_ms
 from edgeproxy.collector.billing.credits import top_ups
 from edgeproxy.collector.billing.credits.consumption import CreditMeters
-from edgeproxy.collector.billing.credits.purchases import CUSTOMER, TOP_UP, apply_charge, find_results
-from edgeproxy.collector.billing.credits.top_up_decision import DECLINED, ON, RETRY_SECONDS, TopUp, get_month
+from edgeproxy.collector.billing.credits.purchases import (
+    CUSTOMER,
+    TOP_UP,
+    apply_charge,
+    apply_dispute,
+    apply_refund,
+    find_results,
+)
+from edgeproxy.collector.billing.credits.top_up_decision import DECLINED, OFF, ON, RETRY_SECONDS, TopUp, get_month
 from edgeproxy.collector.billing.credits.top_up_purchases import PROCESSING_SECONDS, TopUpPurchases
 from edgeproxy.collector.billing.credits.top_ups import Terms
 from edgeproxy.collector.billing.jobs.credits import CreditsJob
@@ -105,7 +112,7 @@ class Shop:
         return await self.row()
 
     async def row(self) -> TopUp:
-        row = await read(self.database, top_ups.find_top_up, ACME)
+        row: TopUp | None = await read(self.database, top_ups.find_top_up, ACME)
         assert row is not None
         return row
 
@@ -253,8 +260,7 @@ async def begin_deletion(shop: Shop) -> None:
 
 
 async def turn_off(shop: Shop) -> None:
-    owner: Any = SimpleNamespace(id=ACME, name="acme")
-    await write(shop.database, top_ups.turn_off, ALICE, owner, round(shop.now * 1000))
+    await write(shop.database, top_ups.turn_off, ALICE, ACME, round(shop.now * 1000))
 
 
 async def end_sale(shop: Shop) -> None:
@@ -348,6 +354,98 @@ def test_counted_usage_has_a_low_balance_looked_at(sqlite_database: str, own_san
         await shop.spend(1)
         assert not await monitor._failed_of({"acme": {"cost"}})
         assert ((await shop.row()).due_at or now_ms() + 1) <= now_ms()
+
+    play(sqlite_database, own_sandbox, work)
+
+
+async def dispute(shop: Shop, intent: dict[str, Any]) -> None:
+    lost = {"id": "du_1", "amount": 2000, "currency": "usd", "balance_transactions": [{"amount": -2000}]}
+    reported = {**lost, "payment_intent": intent["id"], "status": "needs_response", "reason": "fraudulent"}
+    await write(shop.database, apply_dispute, {**reported, "created": 1, "evidence_details": {"due_by": 2}})
+
+
+async def refund_at_stripe(shop: Shop, intent: dict[str, Any]) -> None:
+    refund = {"id": "re_1", "amount": 2000, "currency": "usd", "status": "succeeded", "payment_intent": intent["id"]}
+    await write(shop.database, apply_refund, refund)
+
+
+@pytest.mark.parametrize("give_back", [dispute, refund_at_stripe])
+def test_money_that_goes_back_turns_it_off_instead_of_buying_again(
+    sqlite_database: str, own_sandbox: Sandbox, give_back: Callable[[Shop, dict[str, Any]], Awaitable[None]]
+) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.open()
+        await shop.step()
+        (intent,) = await shop.client.list_all("v1.payment_intents.list", customer=shop.payer)
+        for _ in range(2):
+            await give_back(shop, intent)
+        for _ in range(2):
+            row = await shop.step()
+        assert (row.state, await shop.balance(), await shop.payments()) == (OFF, 0, [2000])
+        await shop.turn_on()
+        await give_back(shop, intent)
+        assert (await shop.step()).state == ON, "a repeated event does not turn it off again"
+
+    play(sqlite_database, own_sandbox, work)
+
+
+def test_payment_that_waits_for_its_owner_is_canceled_before_it_counts_as_declined(
+    sqlite_database: str, own_sandbox: Sandbox
+) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.open("pm_card_authenticationRequired")
+        shop.client.faults = [(CallOutcome.LOST, False)]
+        await shop.step()
+        waiting: dict[str, Any] = {
+            "amount": 2000,
+            "currency": "usd",
+            "customer": shop.payer,
+            "confirm": True,
+            "return_url": "https://x",
+        }
+        customer = await shop.client.call("v1.customers.retrieve", shop.payer)
+        method = customer["invoice_settings"]["default_payment_method"]
+        metadata = {CUSTOMER: ACME, TOP_UP: (await shop.row()).purchase}
+        intent = await shop.client.call(
+            "v1.payment_intents.create", **waiting, payment_method=method, metadata=metadata
+        )
+        assert intent["status"] == "requires_action"
+        row = await shop.step(61)
+        assert (row.declines, row.purchase) == (1, None)
+        assert (await shop.client.call("v1.payment_intents.retrieve", intent["id"]))["status"] == "canceled"
+
+    play(sqlite_database, own_sandbox, work)
+
+
+def test_payment_that_succeeds_after_it_was_given_up_counts_in_the_month(
+    sqlite_database: str, own_sandbox: Sandbox
+) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.open()
+        shop.client.faults = [(CallOutcome.LOST, True)]
+        begun = await shop.step()
+        await write(shop.database, top_ups.drop, begun, round(shop.now * 1000))
+        assert (await shop.row()).spent == 0
+        (charge,) = await shop.client.list_all("v1.charges.list", customer=shop.payer)
+        for _ in range(2):
+            await write(shop.database, apply_charge, charge)
+        assert ((await shop.row()).spent, await shop.balance()) == (2000 * CENT, 2000)
+
+    play(sqlite_database, own_sandbox, work)
+
+
+def test_step_does_not_pay_for_a_customer_who_turns_it_off_during_the_steps_of_others(
+    sqlite_database: str, own_sandbox: Sandbox
+) -> None:
+    async def work(shop: Shop) -> None:
+        await shop.open()
+        shop.client.faults = [(CallOutcome.LOST, False)]
+        await shop.step()
+        shop.now += 61
+        listed = await read(shop.database, top_ups.list_due, round(shop.now * 1000), 9)
+        await turn_off(shop)
+        await shop.purchases._take_step(listed[0].customer, shop.billing, METERS, shop.now)
+        assert ((await shop.row()).purchase, await shop.payments()) == (None, [])
 
     play(sqlite_database, own_sandbox, work)
 

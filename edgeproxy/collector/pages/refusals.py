@@ -15,6 +15,7 @@ from edgeproxy.collector.pages.refusal_words import explain_error, explain_fault
 from edgeproxy.collector.pages.sessions import SignedIn
 from edgeproxy.collector.pages.site import Page, PageError, Visit
 from edgeproxy.collector.problems.coded_error import CodedError
+from edgeproxy.collector.problems.page_codes import FORM_OF_ANOTHER_SESSION
 
 Serve = Callable[[Page, Visit], Awaitable[web.StreamResponse]]
 """Serves a page (serving.py)."""
@@ -26,9 +27,14 @@ SHOWN_AGAIN = frozenset({400, 404, 409, 412, 422, 429, UNAVAILABLE})
 
 async def respond_refusal(visit: Visit, error: PageError | InvalidFormError, serve: Serve) -> web.StreamResponse:
     """Return the response to a refused request. A form is not lost: `serve` shows its page again."""
-    is_held, answer = "", None
+    is_held = ""
+    answer: web.StreamResponse | None = None
     if visit.form and error.status == 401:
         is_held = await _hold(visit)
+    elif error.code is FORM_OF_ANOTHER_SESSION and visit.referring_page:
+        # The sender has signed in again in another tab. The page has the form of the new session.
+        if is_held := await _hold(visit, visit.signed_in.who):
+            answer = visit.redirect(visit.referring_page)
     elif visit.form and error.status in SHOWN_AGAIN and visit.session is not None:
         answer = await _show_again(visit, serve, error)
     if answer is None:
@@ -40,24 +46,23 @@ async def respond_refusal(visit: Visit, error: PageError | InvalidFormError, ser
     return answer
 
 
-async def _hold(visit: Visit) -> str:
-    """Hold the form for its sender and return the secret, or an empty text if the sender is unknown."""
-    site, page = visit.site, visit.referring_page
-    sender = visit.session.who if visit.session is not None else await _find_sender(visit)
-    if sender is None:
+async def _hold(visit: Visit, reader: SignedIn | None = None) -> str:
+    """Hold the form for its sender and return the secret. It is empty if the sender is unknown, or not this reader."""
+    sender = await _find_sender(visit)
+    if sender is None or (reader is not None and (sender.label, sender.customer) != (reader.label, reader.customer)):
         return ""
-    form = HeldForm(page or visit.request.path, visit.request.path, visit.form)
-    async with site.database.writing() as connection:
+    form = HeldForm(visit.referring_page or visit.request.path, visit.request.path, visit.form)
+    async with visit.site.database.writing() as connection:
         return await held_forms.hold_form(connection, sender, form, time.time())
 
 
 async def _find_sender(visit: Visit) -> SignedIn | None:
-    """Return the person of the session. Forms without a session, which anyone may send, need no write transaction."""
-    cookie = visit.request.cookies.get(visit.site.cookie)
-    if not cookie:
+    """Return the person whose session the form is of. A form of no session needs no write transaction."""
+    token = visit.form.get("form", "")
+    if not token:
         return None
     async with visit.site.database.reading() as connection:
-        return await sessions.find_sender(connection, cookie, visit.form.get("form", ""))
+        return await sessions.find_sender(connection, visit.session_secret, token)
 
 
 async def _show_again(visit: Visit, serve: Serve, error: CodedError) -> web.StreamResponse | None:

@@ -1,7 +1,7 @@
 """Sessions and sign-in links in the database. The browser holds an unguessable secret.
 
-Only the SHA-256 of a secret is stored. A session ends by a sign-out, after IDLE_SECONDS without a request, and
-SECONDS_MAX after it began.
+Only the SHA-256 of a secret is stored, or of the forms' token once a person has ended the session. A session ends by a
+sign-out, after IDLE_SECONDS without a request, and SECONDS_MAX after it began.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ CONFIRM_SECONDS = 900
 RECORD_USE_SECONDS = 60
 """Seconds between two records of a session's use, so that most page views need no write transaction."""
 SESSIONS_PER_PERSON_MAX = 10
-"""Most sessions of one person. A further session ends the oldest one."""
+"""Most sessions of one person. A further session ends the one that was used longest ago."""
 KEY_CHARACTERS = 16
 """Characters of a session's hash in alerts about its row."""
 LINK_SECONDS = 900
@@ -109,6 +109,11 @@ def compute_digest(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def compute_form_token(secret: str) -> str:
+    """Return the token in the forms of the session with this secret."""
+    return compute_digest(f"form {secret}")
+
+
 def match_expired_sessions(at: int) -> sa.ColumnElement[bool]:
     """Match sessions that have ended at a Unix second."""
     return sessions.c.created_at < at - SECONDS_MAX
@@ -124,7 +129,8 @@ async def begin_session(connection: AsyncConnection, who: SignedIn, now: float) 
     at = int(now)
     await connection.execute(sa.delete(sessions).where(match_expired_sessions(at)))
     own = sa.select(sessions.c.sha256).where(match_value(connection, sessions.name, "label", who.label))
-    older = await connection.execute(own.order_by(sessions.c.created_at.desc()).offset(SESSIONS_PER_PERSON_MAX - 1))
+    latest_first = own.order_by(sessions.c.seen_at.desc(), sessions.c.created_at.desc())
+    older = await connection.execute(latest_first.offset(SESSIONS_PER_PERSON_MAX - 1))
     if gone := older.scalars().all():
         await connection.execute(sa.delete(sessions).where(sessions.c.sha256.in_(gone)))
     secret = secrets.token_urlsafe(32)
@@ -158,7 +164,7 @@ async def find_session(connection: AsyncConnection, secret: str, now: float) -> 
 def _parse_session(secret: str, row: SimpleNamespace) -> Session:
     role = None if row.customer is None else parse_role(row.contact_role)
     who = SignedIn(row.label, frozenset(parse_texts(row.roles)), row.customer, row.factor_at, bool(row.by_issuer), role)
-    return Session(row.sha256, who, row.created_at, row.seen_at, compute_digest(f"form {secret}"))
+    return Session(row.sha256, who, row.created_at, row.seen_at, compute_form_token(secret))
 
 
 async def _find_row(connection: AsyncConnection, table: str, statement: AnySelect) -> SimpleNamespace | None:
@@ -167,11 +173,12 @@ async def _find_row(connection: AsyncConnection, table: str, statement: AnySelec
 
 
 async def find_sender(connection: AsyncConnection, secret: str, form: str) -> SignedIn | None:
-    """Return the person whose session sent this form, even if the session has ended, or None if unknown."""
-    if compute_digest(f"form {secret}") != form:
-        return None
-    statement = sa.select(sessions).where(sessions.c.sha256 == compute_digest(secret))
-    row = await _find_row(connection, sessions.name, statement)
+    """Return the person whose session sent this form, even if the session has ended, or None if unknown.
+
+    `secret` is the browser's cookie. A session that the person ended is found without it.
+    """
+    sha256 = compute_digest(secret if compute_form_token(secret) == form else form)
+    row = await _find_row(connection, sessions.name, sa.select(sessions).where(sessions.c.sha256 == sha256))
     return None if row is None else SignedIn(row.label, frozenset(parse_texts(row.roles)), row.customer)
 
 
@@ -181,9 +188,18 @@ async def record_use(connection: AsyncConnection, session: Session, now: float) 
     await connection.execute(sa.update(sessions).where(mine).values(seen_at=int(now)))
 
 
-async def end_session(connection: AsyncConnection, session: Session) -> None:
-    """End a session."""
-    await connection.execute(sa.delete(sessions).where(sessions.c.sha256 == session.sha256))
+async def end_session(connection: AsyncConnection, secret: str) -> None:
+    """End the session with this secret, if there is one.
+
+    Pages of the session may be open in other tabs. Its row stays under the digest of their form token until it
+    expires, so that a form of such a page finds its sender. Its last use is put back, so that it admits nobody.
+    """
+    gone = sa.delete(sessions).where(sessions.c.sha256 == compute_digest(secret)).returning(*sessions.c)
+    rows = [{**row._mapping, "seen_at": row.seen_at - IDLE_SECONDS - 1} for row in await connection.execute(gone)]
+    token = compute_digest(compute_form_token(secret))
+    ended = [{**row, "sha256": token} for row in await open_rows(connection, sessions.name, rows)]
+    if ended:
+        await connection.execute(sa.insert(sessions), await seal_rows(connection, sessions.name, ended))
 
 
 # ---- links

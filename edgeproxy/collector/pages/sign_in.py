@@ -127,7 +127,7 @@ class SignInPages:
     async def sign_out(self, visit: Visit) -> web.Response:
         """End the session."""
         async with self._site.database.writing() as connection:
-            await sessions.end_session(connection, visit.signed_in)
+            await sessions.end_session(connection, visit.session_secret)
             await self._record(connection, visit, visit.signed_in.who, "session.end")
         answer = visit.redirect(SIGN_IN, done="signed-out")
         self._site.forget(answer, self._site.cookie)
@@ -280,8 +280,7 @@ class SignInPages:
                 if role is None:
                     raise self._deny_no_contact(visit, who.label)
                 who = who._replace(contact_role=role)
-            if visit.session is not None:
-                await sessions.end_session(connection, visit.session)
+            await sessions.end_session(connection, visit.session_secret)
             secret = await sessions.begin_session(connection, who, time.time())
             await self._record(connection, visit, who, "session.begin")
             held = await held_forms.find_form(

@@ -109,6 +109,11 @@ class Visit:
         return self.site.api.client(self.request)
 
     @property
+    def session_secret(self) -> str:
+        """Return the secret of the browser's session, which may have ended; empty if there is none."""
+        return self.request.cookies.get(self.site.cookie, "")
+
+    @property
     def signed_in(self) -> Session:
         """Return the session. Only for pages that need one."""
         assert self.session is not None

@@ -2,10 +2,11 @@
 
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any, cast
 
+import orjson
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
@@ -204,6 +205,86 @@ def test_held_form_is_hidden_from_another_customer_in_the_same_browser(stage: Pa
         shared.send("/sign-in/link")
         assert "of acme alone" not in shared.get("/account/keys").text + shared.answer.text
         assert count_held(stage) == 0
+
+
+def sign_in_again(stage: PagesStage, visitor: Visitor, name: str) -> None:
+    visitor.get(stage.mailed_link(name))
+    visitor.send("/sign-in/link")
+
+
+def sign_out(visitor: Visitor) -> None:
+    visitor.get("/account")
+    visitor.send("/sign-out")
+
+
+def sign_out_and_in(stage: PagesStage, visitor: Visitor) -> None:
+    sign_out(visitor)
+    sign_in_again(stage, visitor, "acme")
+
+
+def idle_and_sign_in(stage: PagesStage, visitor: Visitor) -> None:
+    end_sessions(stage)
+    sign_in_again(stage, visitor, "acme")
+
+
+ELSEWHERE: dict[str, tuple[Callable[[PagesStage, Visitor], None], int]] = {
+    "signed out": (lambda _, visitor: sign_out(visitor), 401),
+    "signed out and in": (sign_out_and_in, 200),
+    "signed in over the session": (lambda stage, visitor: sign_in_again(stage, visitor, "acme"), 200),
+    "idle, then signed in": (idle_and_sign_in, 200),
+}
+
+
+@pytest.mark.parametrize("case", ELSEWHERE)
+def test_form_of_session_ended_in_another_tab_returns_without_secrets(stage: PagesStage, case: str) -> None:
+    end_elsewhere, status = ELSEWHERE[case]
+    with stage.customer("acme") as acme:
+        keys = len(stage.collector.get("/v1/customers/acme/keys").json()["keys"])
+        form, page = acme.get("/account/keys").form("/account/keys"), acme.answer
+        end_elsewhere(stage, acme)
+        acme.answer = page  # The tab that was left open.
+        acme.post(form.action, {**form.fields, "name": HOSTILE, "key": "edge_v1_pasted", "password": "pasted"})
+        assert acme.status == status
+        if status == 401:
+            assert "What you wrote is kept for 10 minutes." in acme.read.text
+            with closing(sqlite3.connect(stage.collector.database, timeout=30)) as database:
+                (row,) = database.execute("SELECT fields FROM held_forms").fetchone()
+            assert ("pasted" in row, HOSTILE in orjson.loads(row).values()) == (False, True)
+            sign_in_again(stage, acme, "acme")
+        assert acme.answer.url.path == "/account/keys"
+        assert "It has not been sent yet." in acme.read.text
+        assert acme.read.form("/account/keys").fields["name"] == HOSTILE
+        assert (acme.read.form("/account/keys").fields["form"] != form.fields["form"], count_held(stage)) == (True, 0)
+        assert "pasted" not in acme.answer.text
+        assert len(stage.collector.get("/v1/customers/acme/keys").json()["keys"]) == keys, "nothing was sent"
+
+
+@pytest.mark.parametrize("is_signed_out", [True, False])
+def test_form_left_open_is_hidden_from_next_user(stage: PagesStage, is_signed_out: bool) -> None:
+    with stage.customer("acme") as shared:
+        form, page = shared.get("/account/keys").form("/account/keys"), shared.answer
+        if is_signed_out:
+            sign_out(shared)
+            shared.answer = page
+            shared.post(form.action, {**form.fields, "name": "of acme alone"})
+            assert (shared.status, count_held(stage)) == (401, 1)
+        sign_in_again(stage, shared, "bolt")
+        shown = shared.answer.text + shared.get("/account/keys").text
+        assert count_held(stage) == 0
+        shared.answer = page
+        shared.post(form.action, {**form.fields, "name": "of acme alone"})
+        assert (shared.status, count_held(stage)) == (403, 0)
+        assert "of acme alone" not in shown + shared.answer.text + shared.get("/account/keys").text
+
+
+def test_ended_session_admits_nobody(stage: PagesStage) -> None:
+    with stage.customer("acme") as acme, Visitor(stage.site) as thief:
+        (cookie,) = [one for one in acme.client.cookies.jar if "session" in one.name]
+        token = acme.get("/account").form("/sign-out").fields["form"]
+        acme.send("/sign-out")
+        for secret in (cookie.value or "", token):
+            thief.client.cookies.set(cookie.name, secret)
+            assert thief.get("/account").forms[0].action == "/sign-in"
 
 
 def test_form_of_no_session_is_not_held(stage: PagesStage) -> None:

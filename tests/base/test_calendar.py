@@ -28,7 +28,7 @@ def hours(period: Period) -> float:
 # ---- days and months
 
 
-def test_a_month_goes_from_its_first_day_to_the_next_ones() -> None:
+def test_month_period_spans_its_calendar_month() -> None:
     for text, since, until in (
         ("2026-02-28T23:59:59.999999", "2026-02-01", "2026-03-01"),
         ("2028-02-29", "2028-02-01", "2028-03-01"),
@@ -66,7 +66,7 @@ def test_a_month_goes_from_its_first_day_to_the_next_ones() -> None:
         ("Pacific/Apia", "2011-12-30T10:00", "2011-12-30T10:00", 24),
     ],
 )
-def test_a_day_is_as_long_as_its_zone_makes_it(zone: str, moment: str, since: str, length: float) -> None:
+def test_day_period_follows_clock_changes_of_its_zone(zone: str, moment: str, since: str, length: float) -> None:
     period = day(zone, moment)
     assert period.since == edge(since)
     assert hours(period) == length
@@ -95,7 +95,7 @@ def local(now: float, zone: ZoneInfo) -> datetime:
     now=st.one_of(st.integers(0, 35 * 365 * 86400), st.integers(0, 4 * 365 * 86400_000).map(lambda ms: ms / 1000)),
     per=st.sampled_from(("day", "month")),
 )
-def test_a_period_holds_the_moments_of_its_day_or_month_and_no_others(zone: ZoneInfo, now: float, per: str) -> None:
+def test_period_contains_exactly_its_day_or_month(zone: ZoneInfo, now: float, per: str) -> None:
     period = period_of(now, per, zone)
     assert period.since <= now < period.until
     span = slice(0, 10 if per == "day" else 7)

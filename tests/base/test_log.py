@@ -38,9 +38,7 @@ def test_different_things_are_said_each(clock: list[float], capsys: pytest.Captu
     assert said(capsys) == 3
 
 
-def test_of_very_many_things_few_are_said_and_none_is_remembered_for_ever(
-    clock: list[float], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rate_limited_log_bounds_lines_and_memory(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     """As of a client that has all the addresses of a network."""
     limited = log.RateLimitedLog(10.0)
     for number in range(10 * log.REMEMBERED_MAX):

@@ -70,7 +70,7 @@ def test_a_flood_of_keys_evicts_no_regular(times: int) -> None:
         assert len(cache._older) == 0, "nothing was evicted for keys that did not come again"
 
 
-def test_keys_are_evicted_that_are_not_used_and_new_regulars_take_their_place() -> None:
+def test_lru_cache_replaces_unused_keys_with_new_regular_keys() -> None:
     cache: LRUCache[int, int] = LRUCache(CAPACITY)
     for key in range(CAPACITY):
         cache.admit(key, key)

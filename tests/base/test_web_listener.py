@@ -98,7 +98,7 @@ def test_web_listener_closes_silent_connections_for_new_requests(bounds: Bounds)
     play(bounds, scene)
 
 
-def test_requests_under_way_are_not_closed_for_others() -> None:
+def test_web_listener_keeps_active_requests_at_its_bound() -> None:
     async def scene(stage: Scene) -> None:
         asked = [asyncio.get_running_loop().create_task(stage.answer("/wait")) for _ in range(2)]
         await until(lambda: stage.under_way == 2)
@@ -142,7 +142,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("hasty")
-def test_a_head_has_a_deadline_and_so_has_the_next_one() -> None:
+def test_web_listener_enforces_a_deadline_for_each_head() -> None:
     async def trickle(connection: socket.socket) -> None:
         while True:
             await asyncio.get_running_loop().sock_sendall(connection, b"a")
@@ -179,7 +179,7 @@ def test_a_handshake_is_part_of_the_deadline(context: ssl.SSLContext) -> None:
     play(Bounds(10, 10), scene, context)
 
 
-def test_handshakes_give_way_too(context: ssl.SSLContext) -> None:
+def test_web_listener_closes_pending_handshakes_at_its_bound(context: ssl.SSLContext) -> None:
     async def scene(stage: Scene) -> None:
         silent = [stage.silent() for _ in range(8)]
         assert await closed(silent[0])

@@ -22,12 +22,12 @@ def test_added_latency_is_proxied_minus_direct_latency() -> None:
     assert round(latency(1).added("p50"), 6) == 0.1
 
 
-def test_a_round_in_which_somebody_else_had_the_core_is_left_out() -> None:
+def test_latency_report_excludes_disturbed_rounds() -> None:
     quiet, crowded, tardy = latency(1), latency(2, waited=0.01), latency(3, late=4.0)
     assert undisturbed([quiet, crowded, tardy], "own") == [quiet]
 
 
-def test_where_all_rounds_were_disturbed_they_are_all_there_is() -> None:
+def test_latency_report_uses_all_rounds_if_all_were_disturbed() -> None:
     assert len(undisturbed([latency(1, waited=0.01), latency(2, late=4.0)], "own")) == 2
 
 

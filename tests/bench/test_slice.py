@@ -24,7 +24,7 @@ def test_a_peer_that_answers_by_itself_is_found_out() -> None:
     assert "saw 999" in fault(SMALL, load(), seen=999, connections=64)
 
 
-def test_a_limit_must_hold_and_only_where_it_is_measured() -> None:
+def test_slice_fault_reports_a_broken_limit_only_in_limit_slices() -> None:
     assert fault(REFUSED, load(refused=940), seen=60, connections=64) == ""
     assert "61 passed of a limit of 60" in fault(REFUSED, load(refused=939), seen=61, connections=64)
     assert "were refused" in fault(SMALL, load(refused=1), seen=999, connections=64)

@@ -154,7 +154,7 @@ def test_settings_of_rows_are_on_the_page_of_settings() -> None:
             assert f"\n| `{setting}` |" in section.partition("\n## ")[0], bound.setting
 
 
-def test_a_bound_of_the_edge_never_says_that_the_upstream_has_closed_its_connection() -> None:
+def test_edge_bounds_never_report_a_connection_error_of_the_upstream() -> None:
     for bound in UPSTREAMS:
         if bound.side is Side.EDGE:
             assert bound.error not in ("connection_terminated", "connection_refused", "connection_timeout")

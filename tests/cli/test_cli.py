@@ -390,7 +390,7 @@ def test_billing_rate_accepts_a_value_with_an_equals_sign(tmp_path: Path) -> Non
     assert run("billing", "rate", "models@1", "tokens:m=1=5", "-c", str(plans)).stdout.split()[-1] == "$10.00"
 
 
-def test_billing_rate_shows_a_plan_in_another_of_its_currencies(tmp_path: Path) -> None:
+def test_billing_rate_prints_each_currency_of_a_plan(tmp_path: Path) -> None:
     plans = tmp_path / "plans.yaml"
     plans.write_text('plans: {sold@1: {fee: {usd: "99", jpy: "14800", kwd: "30.5"}}}\n')
     for currency, total in (("usd", "$99.00"), ("jpy", "¥14,800"), ("kwd", "KWD30.500")):

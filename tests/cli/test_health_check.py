@@ -96,7 +96,7 @@ def test_quick_probe_prints_the_output_of_the_command(
     assert check_quickly(["-c", str(config)]) is None, "why it is not ready says the command"
 
 
-def test_an_edge_is_found_by_its_state_its_address_and_the_usual_place(
+def test_health_check_finds_an_edge_by_state_address_or_default(
     edge: dict[str, int], state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert check_quickly(["--state", str(state)]) == check_quickly(["--state", "."]) == "ready"

@@ -25,7 +25,7 @@ def run(*arguments: str | Path) -> Result:
 
 
 @pytest.mark.parametrize("name", ["first", 'a "quoted" näme: of it'])
-def test_the_files_fit_together_and_are_their_owners_alone(tmp_path: Path, name: str) -> None:
+def test_init_writes_valid_files_readable_by_the_owner_only(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "not there yet" / name
     mask = os.umask(0)
     try:

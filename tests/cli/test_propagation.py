@@ -93,7 +93,7 @@ def test_the_wait_ends_when_the_last_edge_has_the_version_with_the_key(server: S
         (followers(5, 5, hub=True), "edges that follow the hub are not asked"),
     ],
 )
-def test_edges_that_cannot_be_asked_are_told(server: Server, answer: JsonObject, note: str) -> None:
+def test_propagation_names_unreachable_edges(server: Server, answer: JsonObject, note: str) -> None:
     result = add(server, answer)
     assert (result.exit_code, result.stdout, note in result.stderr) == (0, f"{SECRET}\n", True)
 

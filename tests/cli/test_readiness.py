@@ -78,7 +78,7 @@ def test_a_wait_that_is_over_says_why(server: Server) -> None:
         (None, "process {pid} has ended, and {log} is empty\n"),
     ],
 )
-def test_an_ended_process_is_told_with_the_last_line_of_its_log(
+def test_readiness_reports_an_ended_process_with_its_last_log_line(
     server: Server, ended: int, tmp_path: Path, log: bytes | None, told: str
 ) -> None:
     """Also where another server answers at the address."""

@@ -76,7 +76,7 @@ def test_anonymous_allowance_equals_the_tiers(loaded, tier):
     ],
 )
 @pytest.mark.parametrize("tier", ["pro", "free"])
-def test_settings_of_a_customer_replace_only_the_same_ones_of_its_tier(loaded, tier, own, field, value):
+def test_customer_setting_replaces_only_the_same_setting_of_its_tier(loaded, tier, own, field, value):
     of_tier, of_customer = allowance(loaded, tier), allowance(loaded, tier, f", {own}")
     assert of_customer == dataclasses.replace(of_tier, **{field: value})
 
@@ -86,7 +86,7 @@ def test_an_allowance_cannot_be_changed(loaded):
         allowance(loaded, "pro").priority = 5
 
 
-def test_the_tier_of_those_without_a_key_is_one_that_can_be_defined(loaded):
+def test_anonymous_tier_can_be_defined(loaded):
     assert ANONYMOUS in loaded(f"tiers: {{{ANONYMOUS}: {{limits: [{{rate: 1/s}}]}}}}\n").tiers
 
 
@@ -100,7 +100,7 @@ def test_missing_tier_or_meter_of_an_allowance_is_reported(loaded):
     assert find_missing_reference(acme, settings.tiers, ("tokens",)) == "meter requests"
 
 
-def test_a_key_has_its_own_limits_beside_those_of_the_customer(loaded):
+def test_key_limits_apply_beside_customer_limits(loaded):
     settings = loaded(
         "tiers: {pro: {limits: [{rate: 600/min}, {rate: 60/min, scope: key, name: each}]}}\n"
         "customers: {acme: {tier: pro}}\n"
@@ -198,7 +198,7 @@ meters: {requests: {count: requests}, cost: {count: response_header, header: X-C
     assert compute_allowance(settings.tiers["pro"], free).concurrency is None
 
 
-def test_while_no_one_is_charged_credits_and_caps_in_money_hold_no_one(loaded):
+def test_credits_and_money_caps_are_ignored_while_charging_is_off(loaded):
     purchased = Entitlement(meter="cost", per="ever@3", included=5, cap="hard")
     plan = Entitlement(meter="requests", per="month@7", included=9, grace=60)
     places = Entitlement(meter="seats", included=3)

@@ -62,7 +62,7 @@ def test_names_and_times_are_those_of_the_certificate(authority):
     assert facts.not_after == pytest.approx(time.time() + 30 * DAY, abs=60)
 
 
-def test_the_common_name_counts_where_there_are_no_others(authority):
+def test_certificate_common_name_counts_without_alternative_names(authority):
     assert read_certificate(*authority.issue(common="old.example.com")).names == ("old.example.com",)
     assert read_certificate(*authority.issue("new.example.com", common="old.example.com")).names == ("new.example.com",)
     assert read_certificate(*authority.issue()).names == ()
@@ -268,7 +268,7 @@ def test_files_that_can_be_used_are_no_problem(loaded, pair, authority):
     assert edge_certificates.list_authority_files(settings) == []
 
 
-def test_a_listener_that_stands_alone_is_looked_at_too(problems):
+def test_certificate_check_covers_a_single_listener(problems):
     reported = problems(LEAST + "listen: {address: 127.0.0.1:8443, tls: {cert: a.pem, key: a.key}}\n")
     assert [line.split(": ")[1] for line in reported] == ["listen.tls.cert", "listen.tls.key"]
 

@@ -34,7 +34,7 @@ def test_a_long_name_makes_room_for_the_number(loaded):
         (f"path: /{'p' * 70}", "p" * 64),
     ],
 )
-def test_limits_of_a_route_are_called_after_its_name_or_its_path(loaded, route, called):
+def test_route_limits_are_named_by_route_name_or_path(loaded, route, called):
     text = f"upstreams: {{u: {{endpoints: ['http://a']}}}}\nroutes:\n  - {{{route}, upstream: u, limits: %s}}\n"
     limits = loaded(text % "[{rate: 1/s}, {rate: 2/min}, {rate: 3/h, name: own}]", alone=True).routes[0].limits
     assert names(limits) == [called, called[:62] + "-2", "own"]

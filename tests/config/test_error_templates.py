@@ -36,7 +36,7 @@ def test_the_type_is_that_of_the_file_or_the_one_that_is_written(loaded, written
     assert loaded(ROUTE % written, files=files, alone=True).routes[0].errors.media_type == media_type
 
 
-def test_formats_are_those_of_the_route_then_of_its_usage_then_of_the_top(loaded):
+def test_error_format_follows_the_route_then_its_usage_then_the_default(loaded):
     text = UPSTREAM + (
         "errors: {text: <p>}\nmeters: {output: {count: output_tokens}}\nroutes:\n"
         "- {path: /a, upstream: api, errors: openai, response_usage: anthropic}\n"

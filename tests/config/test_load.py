@@ -107,7 +107,7 @@ def test_workers_are_not_reported_where_usage_is_shipped(loaded):
     assert restore_settings(dumped)[0].usage is None
 
 
-def test_workers_are_reported_of_a_hub_that_it_is_shared_and_not_how_it_is_reached(loaded):
+def test_worker_settings_omit_the_hub_url(loaded):
     reported = "hub: {url: 'rediss://me:hush@h:7000/2', sync: 250ms, on_loss: deny, tls: {verify: no}}\n"
     settings = loaded(reported + "tiers: {t: {limits: [{rate: 1/s, sync: strict}]}}\n")
     dumped = dump_settings(settings)
@@ -142,7 +142,7 @@ def test_many_keys_are_read_in_seconds(loaded, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["tiers: {basic: {}}\n", "customers: {a: {tier: elsewhere}}\nmeters: {}\n"])
-def test_a_part_is_well_by_itself_and_makes_no_settings(folder, text):
+def test_included_file_passes_the_check_but_does_not_load_alone(folder, text):
     (folder / "tiers.yaml").write_text(text)
     assert check_file(Path("tiers.yaml"), {}) is None
     with pytest.raises(ConfigError):
@@ -156,7 +156,7 @@ def test_a_part_has_people_and_no_problem(folder, text):
         check_file(Path("tiers.yaml"), {})
 
 
-def test_a_whole_configuration_is_checked_as_it_is_loaded(folder):
+def test_check_of_a_whole_configuration_equals_its_load(folder):
     (folder / "edge.yaml").write_text(LEAST)
     assert check_file(Path("edge.yaml"), {}) == load_edge(Path("edge.yaml"), {})
 

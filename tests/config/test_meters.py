@@ -16,7 +16,7 @@ def test_formats_are_those_of_the_type() -> None:
     assert get_args(FormatName) == FORMATS
 
 
-def test_requests_and_their_costs_are_known_before_there_is_an_answer() -> None:
+def test_request_and_cost_amounts_are_known_before_the_answer() -> None:
     known = {name: amount for name in get_args(CountName) if (amount := compute_request_amount(name, 5))}
     assert known == {"requests": 1, "cost": 5}
 
@@ -73,7 +73,7 @@ def test_misspelled_meter_is_reported(problems, meter, path, what):
 
 
 @pytest.mark.parametrize("format_", [*FORMATS, "{format: json, read_on: 0s, read_on_size: 0B}"])
-def test_a_route_says_in_which_format_its_answers_state_usage(problems, format_):
+def test_route_accepts_each_response_usage_format(problems, format_):
     meters = (
         "meters: {m: {count: total_tokens, missing: 0, dimensions: {model: 5, estimated: {values: 2}}}, "
         "n: {count: response_json, json: a.b_c.d, missing: bytes/4}}\n"

@@ -75,7 +75,7 @@ def test_rules_that_can(problems):
     assert len(problems(LEAST + f"rules: [{rules}]")) == 1  # the name that is none
 
 
-def test_only_trusted_proxies_ask_so_there_must_be_some(problems):
+def test_authorize_listener_needs_trusted_proxies(problems):
     text = LEAST + "listen: [127.0.0.1:1, {address: 127.0.0.1:2, authorize: %s}]\n"
     assert problems(text % "path") == [
         "edge.yaml:3: listen.1.authorize: is for trusted proxies alone, and there are none, "

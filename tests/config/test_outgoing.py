@@ -64,7 +64,7 @@ def _environment_without_proxy(monkeypatch):
 
 
 @pytest.mark.usefixtures("_environment_without_proxy")
-def test_calls_leave_by_the_proxy_of_the_settings_until_there_is_none(loaded):
+def test_outgoing_calls_use_the_configured_proxy_until_removed(loaded):
     outgoing.use_outgoing(loaded("proxy: {url: 'http://me:hush@proxy.example:3128', past: [.internal.example]}\n"))
     proxy = find_proxy("https://api.example.com")
     assert proxy is not None
@@ -80,6 +80,6 @@ def test_loading_a_file_applies_nothing(loaded):
     assert find_proxy("https://api.example.com") is None
 
 
-def test_a_url_alone_is_a_proxy_with_nothing_past_it(loaded):
+def test_proxy_url_alone_has_no_exceptions(loaded):
     proxy = loaded("proxy: http://proxy.example:3128\n").proxy
     assert proxy == outgoing.ProxySettings(url="http://proxy.example:3128", past=())

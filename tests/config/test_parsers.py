@@ -640,7 +640,7 @@ def test_how_to_send_a_key_is_reported_by_its_fields():
     )
 
 
-def test_a_field_is_stripped_by_its_name_or_its_beginning():
+def test_stripped_field_is_a_name_or_a_prefix():
     assert [readers.read_stripped(name) for name in ("X-Internal-*", "CF-Connecting-IP")] == [
         *("X-Internal-*", "CF-Connecting-IP"),
     ]

@@ -52,7 +52,7 @@ def test_error_quotes_an_invalid_budget(written: str) -> None:
         (TOKENS._replace(meter=None, currency="usd"), False),
     ],
 )
-def test_budget_is_within_a_larger_one_of_its_kind_only(other: StoredBudget, is_within: bool) -> None:
+def test_key_budget_fits_only_within_a_larger_budget_of_its_kind(other: StoredBudget, is_within: bool) -> None:
     assert other.is_within(TOKENS) is is_within
 
 

@@ -36,7 +36,7 @@ async def broken(database: Database) -> None:
         raise ZeroDivisionError
 
 
-def test_there_is_one_of_a_key_ever_whichever_collector_raises_it(database: str) -> None:
+def test_alert_of_one_key_is_raised_once_by_concurrent_collectors(database: str) -> None:
     async def collect(shared: Database) -> int:
         raised = 0
         for number in range(20):

@@ -20,7 +20,7 @@ def test_each_state_has_its_row() -> None:
 
 
 @pytest.mark.both_databases
-def test_other_steps_are_refused_and_so_is_one_from_a_state_that_is_over(database: str) -> None:
+def test_alert_delivery_refuses_undefined_and_outdated_transitions(database: str) -> None:
     async def work(database: Database) -> None:
         for before, after in itertools.product(DeliveryState, DeliveryState):
             async with database.writing() as connection:

@@ -23,7 +23,7 @@ def test_the_documentation_lists_each_kind_with_its_severities_and_readers() -> 
     }
 
 
-def test_each_kind_has_its_row_and_kinds_follow_one_pattern() -> None:
+def test_each_alert_kind_has_a_policy_and_a_well_formed_name() -> None:
     assert set(ALERT_POLICIES) == set(AlertKind)
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)+", kind) for kind in AlertKind)
     assert all(set(policy.severities) <= set(SEVERITIES) for policy in ALERT_POLICIES.values())

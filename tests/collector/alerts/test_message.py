@@ -85,7 +85,7 @@ def test_each_alert_format_has_its_own_body() -> None:
     assert "What to do" not in own.as_string(), "a customer is not told what operators do"
 
 
-def test_a_kind_of_another_version_may_page_and_an_unknown_severity_cannot_be_read() -> None:
+def test_alert_of_an_unknown_kind_pages_and_unknown_severity_is_refused() -> None:
     assert get_days_max("of_a_later_version", "operator") == PAGING_DAYS_MAX
     assert get_days_max("of_a_later_version", "customer") == DAYS_MAX
     row: Any = SimpleNamespace(**SAID._asdict() | {"details": "{}", "kind": "of_a_later_version"})
@@ -114,7 +114,7 @@ def test_a_detail_that_somebody_wrote_looks_like_no_line_of_ours() -> None:
     assert [len(lines) for lines in fields] == [2, 2], "its name, and its value"
 
 
-def test_a_message_has_one_name_for_ever_and_another_one_has_another() -> None:
+def test_alert_message_name_depends_only_on_its_key() -> None:
     assert SAID.name == SAID._replace(title="later").name != SAID._replace(key="other").name
 
 

@@ -82,7 +82,7 @@ def test_owners_hear_of_keys_once_each_and_operators_where_they_ask(
         assert hooks.on("/ops") == []
 
 
-def test_credits_that_run_low_and_a_deletion_are_mailed_once_by_two_killed_collectors(
+def test_low_credit_and_deletion_notices_are_mailed_once_despite_kills(
     tmp_path: Path, postgresql: Postgresql, mail: MailTaker
 ) -> None:
     smtp = f"smtp://me:p%40ss@{HOST}:{mail.port}"

@@ -140,7 +140,7 @@ def test_a_customer_is_told_of_itself_in_the_second_person() -> None:
 
 
 @pytest.mark.parametrize("language", ["en", "de", "nl"])
-def test_a_customer_reads_an_alert_in_their_language_and_can_act_on_it(language: str) -> None:
+def test_customer_alert_mail_is_translated_and_links_to_the_action(language: str) -> None:
     reader, subjects = create_reader(language), []
     for kind, details in ((kind, details) for kind, variants in DETAILS.items() for details in variants):
         mail = format_customer_mail(make(kind, details), "a@example.com", "b@example.com", reader, SITE)

@@ -73,7 +73,7 @@ def test_earlier_peaks_do_not_hide_later_ones() -> None:
     assert (found.kind, found.severity, found.is_more) == ("volume", "warn", True)
 
 
-def test_far_above_hour_is_found_at_once_and_a_smaller_one_with_its_second() -> None:
+def test_large_hourly_anomaly_is_found_at_once_and_small_one_after_two_hours() -> None:
     made, hour = baseline(past()), NOW + 10 * HOUR
     low, value = Thresholds(score=3.0), 1600
     assert 3.0 <= made.score(hour, value) < 6.0
@@ -101,7 +101,7 @@ def test_far_above_hour_is_found_at_once_and_a_smaller_one_with_its_second() -> 
         (day_like(0.3, 12), "both", "warn", False),
     ],
 )
-def test_a_day_is_judged_by_its_volume_and_by_its_hours(
+def test_daily_anomaly_judges_volume_and_hourly_pattern(
     day: dict[int, int], kind: str | None, severity: str, more: bool
 ) -> None:
     found = judge_day(baseline(past()), day, NOW, USUAL)

@@ -25,7 +25,7 @@ def edgeproxy(collector: Collector, *arguments: str, token: str = ADMIN, given: 
     return done.exit_code, done.stdout, done.stderr
 
 
-def test_from_nothing_to_a_key_and_its_end(sqlite_collector: Collector) -> None:
+def test_customer_and_key_commands_cover_the_life_of_a_key(sqlite_collector: Collector) -> None:
     code, shown, said = edgeproxy(
         sqlite_collector, "customers", "add", "cli", "--tier", "basic", "--set", 'metadata={"a": "b"}'
     )
@@ -70,7 +70,7 @@ def test_a_key_has_a_budget(sqlite_collector: Collector) -> None:
     assert "the customer has no plan" in edgeproxy(sqlite_collector, *limited[:4], "$50/month")[2]
 
 
-def test_a_key_is_found_by_its_secret_its_hash_and_its_first_characters(sqlite_collector: Collector) -> None:
+def test_keys_command_finds_a_key_by_secret_hash_or_prefix(sqlite_collector: Collector) -> None:
     assert edgeproxy(sqlite_collector, "customers", "add", "finder", "--tier", "basic")[0] == 0
     created = json.loads(edgeproxy(sqlite_collector, "keys", "add", "finder", "--json")[1])
     secret = created["secret"]
@@ -84,7 +84,7 @@ def test_a_key_is_found_by_its_secret_its_hash_and_its_first_characters(sqlite_c
     assert sqlite_collector.get(f"/v1/keys/{digest}").json()["state"] == "revoked"
 
 
-def test_a_token_from_its_beginning_to_its_end(sqlite_collector: Collector) -> None:
+def test_token_commands_cover_the_life_of_a_token(sqlite_collector: Collector) -> None:
     bound = ("--role", "edge", "--edge", "cli-edge", "--region", "eu", "--expires", "2099-01-01")
     code, first, said = edgeproxy(sqlite_collector, "tokens", "add", "cli-edges", *bound)
     assert (code, said) == (0, "cli-edges, whose secret is shown only now:\n")

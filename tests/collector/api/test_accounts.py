@@ -63,7 +63,7 @@ def record(collector: Collector, target: str) -> list[tuple[str, Any, Any]]:
     return [(entry["action"], entry["before"], entry["after"]) for entry in entries]
 
 
-def test_the_life_of_a_customer(collector: Collector) -> None:
+def test_customer_endpoints_cover_the_life_of_a_customer(collector: Collector) -> None:
     new = {
         "name": name(),
         "tier": "basic",
@@ -117,7 +117,7 @@ def test_the_life_of_a_customer(collector: Collector) -> None:
     )
 
 
-def test_limits_are_raised_for_a_while(collector: Collector) -> None:
+def test_raised_limits_apply_until_their_end(collector: Collector) -> None:
     own = customer(collector, limits=[{"rate": "60/min"}])["name"]
     path = f"/v1/customers/{own}/limits/raise"
     token = made(collector.send("POST", "/v1/tokens", {"name": f"of-{own}", "customer": own}))["secret"]
@@ -206,7 +206,7 @@ def erased(collector: Collector) -> list[str]:
 
 
 @only_sqlite("collector")
-def test_every_field_that_is_wrong_is_named(collector: Collector) -> None:
+def test_invalid_customer_names_each_wrong_field(collector: Collector) -> None:
     answer = collector.send(
         "POST",
         "/v1/customers",
@@ -232,7 +232,9 @@ def test_every_field_that_is_wrong_is_named(collector: Collector) -> None:
     assert collector.send("POST", "/v1/customers", None).status == 400, "there is no body"
 
 
-def test_a_customer_has_no_more_keys_by_rotating_them(collector: Collector, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_rotation_counts_against_the_maximum_number_of_keys(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(keys, "KEYS_MAX", 3)
     owner = customer(collector)
     first, second = (key(collector, owner["id"])["id"] for _ in range(2))
@@ -248,7 +250,7 @@ def test_a_customer_has_no_more_keys_by_rotating_them(collector: Collector, monk
     assert rotate(second, 0), "one that ends at once makes room itself"
 
 
-def test_the_life_of_a_key(collector: Collector) -> None:
+def test_key_endpoints_cover_the_life_of_a_key(collector: Collector) -> None:
     owner = customer(collector)
     first = key(collector, owner["id"], name="server", scopes=["read"], limits=[{"rate": "5/s"}])
     assert re.fullmatch(REGEX, first["secret"])
@@ -287,7 +289,7 @@ def states_of(collector: Collector, owner: dict[str, Any]) -> list[str]:
     return [one["state"] for one in collector.get(f"/v1/customers/{owner['id']}/keys").json()["keys"]]
 
 
-def test_a_found_key_ends_and_the_answer_does_not_tell(collector: Collector) -> None:
+def test_leak_report_revokes_the_key_and_does_not_disclose_it(collector: Collector) -> None:
     owner = customer(collector)
     mine, *others = (key(collector, owner["id"]) for _ in range(3))
     before = collector.metric("collector_leaked_keys_total")
@@ -320,7 +322,7 @@ def test_leak_report_by_hash_revokes_no_key(collector: Collector) -> None:
     assert states_of(collector, owner) == ["active"]
 
 
-def test_an_address_reports_so_many_leaks_a_minute_and_others_go_on(collector: Collector) -> None:
+def test_leak_report_rate_limit_counts_each_address_separately(collector: Collector) -> None:
     owner = customer(collector)
     mine = key(collector, owner["id"])
     statuses = [report(collector, {"key": "guessed"}, "127.0.3.3").status for _ in range(11)]
@@ -331,7 +333,7 @@ def test_an_address_reports_so_many_leaks_a_minute_and_others_go_on(collector: C
     assert states_of(collector, owner) == ["revoked"]
 
 
-def test_a_revocation_is_taken_back_for_a_day_unless_the_key_would_be_dead_anyway(collector: Collector) -> None:
+def test_leaked_key_can_be_restored_for_a_day_unless_otherwise_ended(collector: Collector) -> None:
     owner = customer(collector)
     path = f"/v1/customers/{owner['id']}"
     leaked, ended = (key(collector, owner["id"], expires_at="2099-01-01") for _ in range(2))
@@ -426,7 +428,7 @@ def test_lists_are_pages(collector: Collector) -> None:
         assert collector.get("/v1/customers", **wrong).status == 400
 
 
-def test_flags_are_data(collector: Collector) -> None:
+def test_flag_endpoints_create_update_and_delete_flags(collector: Collector) -> None:
     path = f"/v1/flags/{name()}"
     assert collector.get(path).status == 404
     flag = made(collector.send("PUT", path, {"percent": 10, "customers": ["acme"]}), 200)
@@ -452,7 +454,7 @@ def test_customer_token_manages_its_own_keys(collector: Collector) -> None:
 
 
 @only_sqlite("collector")
-def test_a_customer_makes_no_key_wider_than_an_admin_made_it(collector: Collector) -> None:
+def test_customer_token_creates_no_key_wider_than_its_admin_keys(collector: Collector) -> None:
     of = name()
     made(collector.send("POST", "/v1/customers", {"name": of, "tier": "basic"}))
     own = made(collector.send("POST", "/v1/tokens", {"name": f"of-{of}", "customer": of}))["secret"]
@@ -502,7 +504,7 @@ def test_a_customer_makes_no_key_wider_than_an_admin_made_it(collector: Collecto
 
 
 @only_sqlite("collector")
-def test_the_token_of_a_customer_is_refused_on_every_path_of_another(collector: Collector) -> None:
+def test_customer_token_is_refused_on_each_path_of_another_customer(collector: Collector) -> None:
     other = customer(collector)
     theirs = key(collector, other["id"])
     nobody = "00000000-0000-7000-8000-000000000000"
@@ -546,7 +548,7 @@ def test_tokens_without_the_role_change_nothing(sqlite_collector: Collector, tok
     assert tried >= 10
 
 
-def test_the_day_of_the_last_use_comes_with_batches(collector: Collector) -> None:
+def test_batches_set_the_last_used_day_of_a_key(collector: Collector) -> None:
     owner = customer(collector)
     mine, other = (key(collector, owner["id"]) for _ in range(2))
     used = KeysUsed()
@@ -589,7 +591,7 @@ def test_customer_directory_follows_each_change(collector: Collector) -> None:
 
 
 @only_sqlite("collector")
-def test_a_pause_for_unusual_usage_is_taken_back_with_a_second_factor_alone(collector: Collector) -> None:
+def test_only_a_second_factor_ends_a_pause_for_unusual_usage(collector: Collector) -> None:
     of, helper = customer(collector)["name"], f"helper-{next(NUMBERS)}"
     token = made(collector.send("POST", "/v1/tokens", {"name": helper, "role": "support"}))["secret"]
     path = f"/v1/customers/{of}"

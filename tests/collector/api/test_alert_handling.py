@@ -81,7 +81,7 @@ def test_an_alert_is_somebodys_and_its_kind_is_muted_until_a_time(collector: Col
     assert handled(collector, 3, OWN)["muted_until"] is None
 
 
-def test_alerts_are_listed_by_whether_the_own_side_has_acknowledged_them_in_both_orders(collector: Collector) -> None:
+def test_alert_list_filters_by_acknowledgement_of_the_own_side(collector: Collector) -> None:
     def numbers(token: str, **query: str) -> list[int]:
         return [one["id"] for one in collector.get("/v1/alerts", token=token, **query).json()["alerts"]]
 

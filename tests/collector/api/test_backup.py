@@ -76,7 +76,7 @@ def test_edges_resend_missing_batches_to_a_restored_collector(
         assert (code, said.startswith("2 edges, 10 batches, 0 gaps, 0 quarantined")) == (0, True), said
 
 
-def test_a_backup_is_of_one_moment_while_batches_come(sqlite_collector: Collector, tmp_path: Path) -> None:
+def test_backup_is_consistent_while_batches_arrive(sqlite_collector: Collector, tmp_path: Path) -> None:
     ledger = Path(load_collector(sqlite_collector.file, os.environ).database.removeprefix("sqlite:///"))
     modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in ledger.parent.glob(f"{ledger.name}*")}
     assert set(modes.values()) == {0o600}, modes
@@ -117,9 +117,7 @@ def test_a_backup_is_of_one_moment_while_batches_come(sqlite_collector: Collecto
 
 
 @only_sqlite("database")
-def test_an_encrypted_backup_is_restored_by_its_identity_and_nothing_else_is_left(
-    database: str, tmp_path: Path
-) -> None:
+def test_encrypted_backup_is_restored_by_its_identity_without_leftovers(database: str, tmp_path: Path) -> None:
     if shutil.which("age") is None:
         pytest.skip("there is no age on this machine")
     collector = Collector(tmp_path / "collector", database)

@@ -26,7 +26,7 @@ async def give(connection: Any) -> Result[dict[str, int]]:
     return Result({"balance": await journal.fetch_balance(connection, ACME)})
 
 
-def test_two_collectors_make_a_change_with_one_key_once(postgresql: Postgresql) -> None:
+def test_two_collectors_apply_a_change_of_one_idempotency_key_once(postgresql: Postgresql) -> None:
     url, call = postgresql.database(), build_call("once")
     answers: list[Result[dict[str, int]]] = []
 

@@ -69,7 +69,7 @@ def test_usage_is_told_by_dimension(collector: Collector) -> None:
     assert collector.get("/v1/usage", by="modell").json()["detail"].startswith("by: 'modell' is not known")
 
 
-def test_gauges_are_told_by_their_levels(collector: Collector) -> None:
+def test_gauge_usage_reports_levels_by_day(collector: Collector) -> None:
     span = {"from": written(TODAY - 3 * DAY), "to": written(TODAY + DAY)}
     rows = collector.usage(meter="seats", by="day", customer="bound", **span)["rows"]
     days = {row["day"]: row["value"] for row in rows}

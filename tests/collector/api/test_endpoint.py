@@ -63,7 +63,7 @@ def test_handler_states_types_and_summary() -> None:
     assert [endpoint.is_transaction for endpoint in GROUP.endpoints] == [False, True, False]
 
 
-def test_group_gives_defaults_and_words_of_the_change_go_before_them() -> None:
+def test_endpoint_group_gives_defaults_and_changes_override_them() -> None:
     listed, created, _ = GROUP.endpoints
     assert (listed.roles, listed.rate, listed.all_errors[404]) == ({"read"}, OFTEN, "Things are off.")
     assert (created.roles, created.rate, created.all_errors[404]) == (ADMIN, RARE, "No thing.")

@@ -38,7 +38,7 @@ def known(collector: Collector) -> Chain:
     return chain
 
 
-def test_customers_are_reported_while_somebody_looks_and_each_sees_its_own(collector: Collector) -> None:
+def test_limit_usage_is_reported_while_watched_and_shown_to_its_customer(collector: Collector) -> None:
     one, other = known(collector), known(collector)
     assert "bolt" not in report(collector, one).json()["watched"]
     assert live(collector, "bolt") == {}

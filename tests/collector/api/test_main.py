@@ -53,7 +53,7 @@ def test_counted_usage_survives_a_restart(start_collector: StartCollector) -> No
     assert collector.process.wait_after(signal.SIGINT, 20.0) == 0
 
 
-def test_a_configuration_that_cannot_be_used_is_told_and_starts_nothing(tmp_path: Path) -> None:
+def test_collector_exits_with_the_faults_of_an_invalid_configuration(tmp_path: Path) -> None:
     file = tmp_path / "collector.yaml"
     file.write_text("database: mysql://x\n")
     process = Process([*COMMAND, file], tmp_path / "log")
@@ -68,7 +68,7 @@ def test_an_address_that_is_taken_is_told(tmp_path: Path) -> None:
         assert refused(collector) == f"edgeproxy: cannot listen on {HOST}:{port}: Address already in use\n"
 
 
-def test_a_file_that_is_no_database_is_told_and_left_alone(tmp_path: Path) -> None:
+def test_collector_refuses_a_foreign_database_file_and_leaves_it_unchanged(tmp_path: Path) -> None:
     file = tmp_path / "ledger.db"
     file.write_text("not a database, but somebody's file\n" * 50)
     before = file.read_bytes()
@@ -82,7 +82,7 @@ def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     assert "cannot be used: " in unusable(f"sqlite:///{tmp_path}/file/ledger.db")
 
 
-def test_a_server_that_does_not_answer_is_told_without_its_password() -> None:
+def test_unreachable_database_error_hides_the_password() -> None:
     with closing(socket.create_server((HOST, 0))) as server:
         port = server.getsockname()[1]
     said = unusable(f"postgresql://me:secret@{HOST}:{port}/ledger")
@@ -125,7 +125,7 @@ def test_migrated_database_equals_the_schema(database: str) -> None:
     assert asyncio.run(differences(database)) == []
 
 
-def test_the_schema_says_which_revision_it_is() -> None:
+def test_schema_revision_is_the_head_of_the_migrations() -> None:
     config = Config()
     config.set_main_option("script_location", "edgeproxy.collector.database:migrations")
     assert ScriptDirectory.from_config(config).get_heads() == [REVISION]

@@ -100,7 +100,7 @@ def test_sensitive_request_needs_a_recent_second_factor_unless_configured_off(st
     assert stage.collector.metric("collector_denied_total") >= 4
 
 
-def test_keys_are_used_while_the_issuer_is_away_and_new_ones_are_fetched(stage: Stage) -> None:
+def test_issuer_keys_are_cached_during_an_outage_and_new_keys_fetched(stage: Stage) -> None:
     before = stage.provider.token("ops")
     assert stage.ask(before).status == 200
     stage.provider.end()

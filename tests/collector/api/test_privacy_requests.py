@@ -15,7 +15,9 @@ PATH = "/v1/privacy/requests"
 
 
 @pytest.mark.parametrize(("law", "days"), [("gdpr", 30), ("ccpa", 45)])
-def test_a_request_is_due_by_its_law_and_goes_by_its_steps(collector: Collector, law: str, days: int) -> None:
+def test_privacy_request_has_the_deadline_of_its_law_and_follows_its_steps(
+    collector: Collector, law: str, days: int
+) -> None:
     body = {"kind": "access", "law": law, "person": PERSON, "note": NOTE}
     created = collector.send("POST", PATH, body)
     assert created.status == 201

@@ -71,7 +71,7 @@ async def published(
 
 @pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("step", range(len(STEPS)))
-def test_killed_at_any_step_nothing_is_lost_and_nothing_is_said_twice(
+def test_publisher_killed_at_any_step_loses_and_repeats_no_change(
     database: str, settings: Published, monkeypatch: pytest.MonkeyPatch, step: int, whole: bool
 ) -> None:
     module, name = STEPS[step]

@@ -79,7 +79,7 @@ def test_a_replaced_secret_ends_and_its_edges_stay_bound(collector: Collector) -
 
 
 @only_sqlite("collector")
-def test_a_token_ends_when_it_was_said(collector: Collector) -> None:
+def test_token_has_its_expiry_time_and_refuses_a_past_one(collector: Collector) -> None:
     soon = make(collector, role="read", expires_at="2099-01-01T00:00:00Z")
     assert soon["expires_at"].startswith("2099-01-01")
     past = post(collector, "/v1/tokens", name="past", role="read", expires_at="2020-01-01")

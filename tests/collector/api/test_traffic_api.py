@@ -89,7 +89,7 @@ def test_a_report_counts_once_and_a_minute_without_one_is_missing(collector: Col
     assert [edge["missing"] for edge in hours["edges"] if edge["edge"] == one.edge] == [0], "it began within the hour"
 
 
-def test_an_edge_that_has_never_reported_is_not_taken_for_one_that_lost_reports(collector: Collector) -> None:
+def test_edge_without_any_report_has_no_missing_minutes(collector: Collector) -> None:
     silent = known(collector)
     coverage = {edge["edge"]: (edge["minutes"], edge["missing"]) for edge in read(collector, 5)["edges"]}
     assert coverage[silent.edge] == (0, None)
@@ -152,7 +152,7 @@ def send_errors(collector: Collector, chain: Chain, minute: int, errors: dict[Er
     return collector.send("POST", "/v1/traffic", body, token=EDGE, Edge_Id=chain.edge)
 
 
-def test_the_errors_of_a_customer_are_told_by_answer_route_and_region_and_no_other_s(collector: Collector) -> None:
+def test_customer_reads_own_errors_by_status_route_and_region(collector: Collector) -> None:
     near, far = known(collector), Chain(region="far")
     assert collector.post(far.next()).status == 200
     name = f"failing-{near.edge}"

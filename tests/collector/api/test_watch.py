@@ -21,7 +21,7 @@ NOW = 1_790_812_800.0
     ("days", "severity"),
     [(31, None), (29.9, "info"), (7.1, "info"), (6.9, "warn"), (0.9, "page"), (-3, "page")],
 )
-def test_a_certificate_is_told_of_the_louder_the_sooner_it_expires(days: float, severity: str | None) -> None:
+def test_certificate_alert_severity_rises_near_the_expiry(days: float, severity: str | None) -> None:
     found = make_certificate_alerts({"collector.pem": NOW + days * DAY, "other.pem": NOW + 99 * DAY}, NOW)
     assert [one.severity for one in found] == ([] if severity is None else [severity])
     later = make_certificate_alerts({"collector.pem": NOW + days * DAY}, NOW + 60)
@@ -61,7 +61,7 @@ def test_a_gap_and_a_quarantined_batch_are_told_once_a_day_of_each_token() -> No
     assert (bad.key, bad.severity) == ("quarantined:t:2026-10-01", "warn")
 
 
-def test_costs_above_caps_are_told_of_some_customers_and_beyond_those_of_the_edge() -> None:
+def test_cap_alerts_name_a_few_customers_and_then_the_edge() -> None:
     chain = Chain("edge-1")
 
     def told(*names: str) -> list[tuple[str, str | None]]:

@@ -102,7 +102,7 @@ def test_only_a_lasting_mismatch_is_a_difference() -> None:
 
 
 @pytest.mark.parametrize(("currency", "name"), [("usd", "balance"), ("eur", "balance eur")])
-def test_a_name_by_currency_says_which_unless_it_is_dollars(currency: str, name: str) -> None:
+def test_name_by_currency_omits_only_dollars(currency: str, name: str) -> None:
     assert name_by_currency("balance", currency) == name
     assert find_currency(name) == currency
 

@@ -114,7 +114,7 @@ def test_new_rows_get_ids_behind_those_that_were_copied(source: str, empty_datab
 
 
 @pytest.mark.both_databases
-def test_a_copy_that_is_killed_again_and_again_goes_on_and_no_collector_starts_meanwhile(
+def test_killed_database_copy_resumes_and_blocks_collectors_until_done(
     source: str, empty_database: str, unverified: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record, records = database_copy._record, itertools.count(1)
@@ -139,7 +139,7 @@ def test_a_copy_that_is_killed_again_and_again_goes_on_and_no_collector_starts_m
     assert compute_digests(source) == compute_digests(empty_database)
 
 
-def test_a_source_that_changes_is_told_and_the_next_run_begins_anew(
+def test_database_copy_reports_a_changed_source_and_restarts(
     source: str, empty_database: str, unverified: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compare = database_copy._compare

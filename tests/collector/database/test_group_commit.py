@@ -73,7 +73,7 @@ def test_an_item_that_cannot_be_written_is_in_no_other_s_way() -> None:
     assert storage.submit_all(range(6)) == [0, 10, 20, -30, "bad", 50]
 
 
-def test_while_the_database_is_away_nothing_is_acknowledged() -> None:
+def test_group_commit_acknowledges_nothing_during_an_outage() -> None:
     storage = Storage()
     storage.is_away = True
     assert storage.submit_all(range(6)) == ["away"] * 6

@@ -108,7 +108,7 @@ def test_an_upgraded_baseline_has_the_indexes_of_an_empty_database(empty_databas
     asyncio.run(run())
 
 
-def test_revisions_are_taken_back_and_made_again_down_to_one_without_a_way_back(
+def test_migrations_downgrade_and_upgrade_to_the_irreversible_one(
     tmp_path: Path, empty_database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "collector.yaml"

@@ -33,7 +33,7 @@ def hold(url: str, held: Connection) -> None:
 
 # Python 3.12 and later warn of forks beside threads. No thread is used here.
 @pytest.mark.filterwarnings("ignore:This process")
-def test_a_job_is_one_collector_s_at_a_time_and_goes_with_its_process(database: str) -> None:
+def test_job_lock_has_one_holder_and_ends_with_its_process(database: str) -> None:
     ours, theirs = FORK.Pipe()
     process = FORK.Process(target=hold, args=(database, theirs), daemon=True)  # It is not to outlive a failure.
     process.start()

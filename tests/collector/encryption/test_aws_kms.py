@@ -54,7 +54,7 @@ async def nothing(opened: Database, keyring: Keyring | None) -> None: ...
 
 
 @only_sqlite("database")
-def test_a_key_of_aws_holds_the_columns_and_another_opens_none_of_them(database: str, kms: Kms) -> None:
+def test_only_the_wrapping_kms_key_decrypts_the_columns(database: str, kms: Kms) -> None:
     first, second = kms.create_key(), kms.create_key()
 
     async def write(opened: Database, _: Keyring | None) -> None:
@@ -170,7 +170,7 @@ def test_answer_that_is_none_of_kms_is_a_failure_of_the_service(refusing: Thread
             asyncio.run(call(b"key"))
 
 
-def test_a_service_that_hangs_is_given_up_and_one_that_is_away_is_said_to_be(
+def test_hanging_or_unreachable_kms_raises_an_error(
     refusing: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     once = aws_kms.Config(read_timeout=0.2, retries={"total_max_attempts": 1})

@@ -102,7 +102,7 @@ class Dying:
         before_the_old_key_goes,
     ],
 )
-def test_a_rotation_that_is_killed_leaves_all_readable_and_the_next_one_finishes_it(
+def test_killed_rotation_leaves_rows_readable_and_the_next_finishes_it(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: Callable[[], None]
 ) -> None:
     monkeypatch.setattr(migration, "KEYS_MAX", 1)

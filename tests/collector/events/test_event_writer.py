@@ -70,7 +70,7 @@ def counted(collector: Collector) -> Counter[tuple[str, str]]:
     return Counter({(row["customer"], row["meter"]): row["value"] for row in rows})
 
 
-def test_event_counts_once_and_a_different_one_with_its_id_is_a_dead_letter(collector: Collector) -> None:
+def test_event_counts_once_and_a_conflicting_duplicate_is_a_dead_letter(collector: Collector) -> None:
     assert outcome(send(collector, event(5))) == (1, 0, [])
     assert outcome(send(collector, [event(5), event(6), event(6), event(5, value=4), "?"])) == (1, 2, [3, 4])
     assert outcome(send(collector, event(5, customer="bolt"))) == (0, 0, [0])

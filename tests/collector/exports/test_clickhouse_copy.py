@@ -75,7 +75,7 @@ async def fetch(url: str) -> dict[str, StoredFile]:
         return {**await opened.fetch_stored("usage"), **await opened.fetch_stored("readings")}
 
 
-def test_each_file_is_there_once_wherever_it_is_broken_off(
+def test_clickhouse_has_each_file_once_after_any_broken_connection(
     server: ClickHouseServer,
     clock: Clock,  # noqa: F811
     tmp_path: Path,

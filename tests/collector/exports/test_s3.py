@@ -154,7 +154,7 @@ def test_refused_and_concurrent_exports_state_the_reason(
     assert one.get("manifest/2026-01.json")[0] == b"other"
 
 
-def test_two_buckets_get_each_hour_once_each_by_itself_and_both_are_held_against_the_ledger(
+def test_export_writes_each_hour_once_to_both_buckets_and_verifies_them(
     s3: S3,
     tmp_path: Path,
     clock: Clock,  # noqa: F811

@@ -32,7 +32,7 @@ def test_use_is_unknown_for_limits_that_minutes_cannot_show(odd: Limit) -> None:
     assert compute_use(limit("100/min"), None, NOW) == LimitUse(None, None)
 
 
-def test_current_use_has_the_minute_that_goes_on_and_not_the_one_that_leaves() -> None:
+def test_current_use_includes_the_running_minute_and_excludes_the_oldest() -> None:
     begun = NOW // 60 * 60
     counted = {begun: 9, begun - 60: 4, begun - 120: 2}
     assert compute_current_use(limit("100/min"), counted, NOW) == 9

@@ -51,7 +51,7 @@ CASES: dict[str, tuple[Callable[[PagesStage, str], None], str, str, str, str]] =
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_pages_and_api_give_one_answer(stage: PagesStage, name: str) -> None:
+def test_access_page_and_api_give_the_same_verdict(stage: PagesStage, name: str) -> None:
     bring_about, kind, verdict, remedy, words = CASES[name]
     stage.join(name)
 

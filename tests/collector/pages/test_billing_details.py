@@ -142,7 +142,7 @@ def test_owner_changes_billing_details_and_audit_log_names_the_fields(stage: Pag
     assert (after["tax_numbers"], after["email"], after["follows_contacts"]) == ([], "acme@example.com", True)
 
 
-def test_a_card_that_is_changed_at_stripe_is_shown_by_its_event_alone(stage: PagesStage, acme: Visitor) -> None:
+def test_billing_details_show_a_changed_card_after_its_event(stage: PagesStage, acme: Visitor) -> None:
     pay_by(stage, "pm_card_mastercard")
     wait_for_events(stage)
     assert details(stage)["payment_method"]["brand"] == "mastercard"

@@ -62,7 +62,7 @@ def test_usage_is_explored_by_group_beside_the_time_before_and_as_csv(stage: Pag
     assert operator.status == 404
 
 
-def test_a_page_of_before_brings_no_contact_back_and_takes_none_away(stage: PagesStage) -> None:
+def test_stale_contacts_form_neither_restores_nor_removes_contacts(stage: PagesStage) -> None:
     contacts = "/v1/customers/acme/contacts"
     for email, role in (("gone@example.com", "developer"), ("stays@example.com", "billing")):
         assert stage.collector.send("POST", contacts, {"email": email, "role": role}).status == 201
@@ -84,7 +84,7 @@ def test_a_page_of_before_brings_no_contact_back_and_takes_none_away(stage: Page
     }
 
 
-def test_paths_that_no_page_has_are_html_and_a_contact_is_found_by_its_address(stage: PagesStage) -> None:
+def test_unknown_path_answers_404_html_and_search_finds_a_contact(stage: PagesStage) -> None:
     operator = stage.operator
     for path in ("/console/nothing", "/console/customers/acme/pause", "/account/nothing"):
         operator.get(path)
@@ -105,7 +105,7 @@ def test_paths_that_no_page_has_are_html_and_a_contact_is_found_by_its_address(s
     assert (plain.headers.get("content-encoding"), packed.headers["content-encoding"]) == (None, "gzip")
 
 
-def test_a_customer_explores_its_own_usage_alone(stage: PagesStage) -> None:
+def test_customer_usage_page_shows_only_its_own_usage(stage: PagesStage) -> None:
     with stage.customer("acme") as acme:
         text = acme.get("/account/usage?customer=bolt&by=region&meter=requests").text
         assert ("200 requests" in text, "7,777" in text) == (True, False)

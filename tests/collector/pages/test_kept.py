@@ -25,7 +25,7 @@ NOW = 1_800_000_000.0
 OPS = SignedIn("operator:ops", frozenset({"admin"}), None, NOW)
 
 
-def test_a_session_ends_when_it_is_idle_when_it_is_old_and_when_there_are_too_many(database: str) -> None:
+def test_session_ends_when_idle_old_or_displaced(database: str) -> None:
     async def work(opened: Database) -> None:
         async with opened.writing() as connection:
             secret = await sessions.begin_session(connection, OPS, NOW)
@@ -65,7 +65,7 @@ def test_a_link_works_once_for_a_while_and_there_are_few(database: str) -> None:
     run(database, work)
 
 
-def test_public_usage_is_of_whole_days_and_two_digits_and_each_day_is_read_once(database: str) -> None:
+def test_public_usage_counts_whole_days_rounded_to_two_digits(database: str) -> None:
     today = int(NOW) // DAY * DAY
 
     async def work(opened: Database) -> None:
@@ -132,7 +132,7 @@ def test_request_right_after_the_start_waits_for_the_first_rendering(database: s
     run(database, work)
 
 
-def test_the_status_is_told_as_it_was_and_with_its_age_while_the_database_is_away(database: str) -> None:
+def test_status_page_shows_the_cached_status_during_a_database_outage(database: str) -> None:
     settings = StatusPage.model_validate({"regions": {"eu": {"url": "http://127.0.0.1:1/x"}}})
 
     async def work(opened: Database) -> None:

@@ -23,7 +23,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
         yield made
 
 
-def test_a_leaked_key_is_revoked_by_pasting_it_and_is_shown_and_stored_nowhere(stage: PagesStage) -> None:
+def test_pasted_leaked_key_is_revoked_and_never_shown_or_stored(stage: PagesStage) -> None:
     operator, collector = stage.operator, stage.collector
     key = collector.send("POST", "/v1/customers/acme/keys", {"name": "x"}).json()
     operator.get("/console/customers")
@@ -40,7 +40,7 @@ def test_a_leaked_key_is_revoked_by_pasting_it_and_is_shown_and_stored_nowhere(s
     assert collector.send("POST", "/v1/keys/find", {"key": key["secret"]}, token=READ).status == 403
 
 
-def test_a_key_gets_a_budget_which_its_customer_can_lower_and_not_raise(stage: PagesStage) -> None:
+def test_customer_can_lower_but_not_raise_a_key_budget(stage: PagesStage) -> None:
     with stage.customer("acme") as acme:
         acme.get("/account/keys")
         acme.send("/account/keys", name="ci", budget="much")
@@ -70,7 +70,7 @@ def test_the_tier_of_a_customer_is_changed_on_its_page(stage: PagesStage) -> Non
     assert "The tier is changed" in stage.operator.read.text
 
 
-def test_an_incident_is_begun_from_an_alert_which_it_acknowledges(stage: PagesStage) -> None:
+def test_incident_opened_from_an_alert_acknowledges_it(stage: PagesStage) -> None:
     operator = stage.operator
     assert "/console/incidents?alert=1" in operator.get("/console/alerts").links
     assert "batches of <e-1> are lost" in operator.get("/console/incidents?alert=1").text

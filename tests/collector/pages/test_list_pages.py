@@ -187,7 +187,7 @@ def test_customers_are_filtered_by_their_figures(stage: PagesStage, filters: dic
     assert [one["plan"] for one in without] == [None] * len(without) != []
 
 
-def test_amounts_are_neither_shown_nor_sorted_by_nor_filtered_for_readers_of_no_invoices(stage: PagesStage) -> None:
+def test_roles_without_invoices_cannot_see_sort_or_filter_amounts(stage: PagesStage) -> None:
     give_figures(stage)
     for query in ({"sort": "spent"}, {"sort": "-overdue"}, {"min_overdue": "1"}, {"plan": "standard"}):
         assert stage.collector.get("/v1/customers", **query).status == 403, query
@@ -197,7 +197,7 @@ def test_amounts_are_neither_shown_nor_sorted_by_nor_filtered_for_readers_of_no_
     assert stage.collector.get("/v1/customers", sort="-last_call_on").status == 200
 
 
-def test_a_plan_that_ended_an_invoice_that_was_paid_and_a_day_that_is_over_leave_the_list(stage: PagesStage) -> None:
+def test_customer_list_drops_ended_plans_paid_invoices_and_past_days(stage: PagesStage) -> None:
     give_figures(stage)
     response = stage.collector.send("DELETE", "/billing/subscription?customer=owing&when=now", {})
     assert response.status == 200, response
@@ -242,7 +242,7 @@ def test_the_list_has_amounts_of_each_currency_and_a_long_name_from_right_to_lef
         assert (shown in row, cells[customer]) == (True, written), row
 
 
-def test_keys_are_sorted_and_sent_without_secrets_by_their_customer_alone(stage: PagesStage) -> None:
+def test_key_list_sorts_and_exports_keys_of_one_customer_without_secrets(stage: PagesStage) -> None:
     made = [stage.collector.send("POST", "/v1/customers/acme/keys", {"name": name}).json() for name in NAMES]
     page = stage.operator.get("/console/customers/acme?sort=-name").text
     assert page.index("cedar") < page.index("birch") < page.index("aspen")

@@ -36,7 +36,7 @@ def test_list_sorts_by_its_columns_with_missing_values_last() -> None:
     assert sort_rows([{"last": {"at": 2}}, {"last": None}, {"last": {"at": 1}}], "last.at")[0] == {"last": {"at": 1}}
 
 
-def test_a_query_that_a_list_does_not_have_is_its_usual_one() -> None:
+def test_unknown_list_query_falls_back_to_the_default() -> None:
     listing = Listing("ones", (Column("name", "Name"),), sort_by("-at", "name"), (Filter("kind", "Kind", {"a": "A"}),))
     assert read_query(listing, {"sort": "name; DROP", "kind": "b"}) == ("-at", {"kind": ""})
     assert read_query(listing, {"sort": "at", "kind": " a "}) == ("at", {"kind": "a"})

@@ -23,7 +23,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PagesStage]:
 
 
 @pytest.mark.parametrize("language", ["de", "nl", "en"])
-def test_a_link_is_mailed_as_a_button_and_as_text_and_the_mail_loads_nothing(stage: PagesStage, language: str) -> None:
+def test_sign_in_mail_has_a_button_and_text_without_remote_content(stage: PagesStage, language: str) -> None:
     count = len(stage.mailbox.mails) + 1
     with Visitor(stage.site) as visitor:
         visitor.get(f"/sign-in?lang={language}")

@@ -43,7 +43,7 @@ def test_maintenance_state_follows_the_clock() -> None:
     assert compute_state(Plan(NOW, NOW + 60), True, NOW + 99) == "cancelled"
 
 
-def test_days_are_those_of_its_regions_that_it_touches() -> None:
+def test_maintenance_marks_each_day_of_its_regions() -> None:
     done = planned(NOW - 60, NOW + DAY, "eu", state="completed")
     everywhere = planned(NOW - 3 * DAY, NOW - 3 * DAY + 1, state="in_progress")
     others = [planned(NOW, NOW + 60, state=state) for state in ("scheduled", "cancelled")]
@@ -87,13 +87,13 @@ def stage(tmp_path: Path) -> Iterator[Stage]:
         (["cancelled", "announced"], NOW + 1, None),
     ],
 )
-def test_its_beginning_and_its_end_are_told_once_and_not_too_late(
+def test_maintenance_start_and_end_are_announced_once_and_in_time(
     told: list[str], now: int, untold: str | None
 ) -> None:
     assert find_untold(Plan(NOW, NOW + 60), told, now) == untold
 
 
-def test_all_are_told_when_it_is_announced_changed_cancelled_begins_and_ends(stage: Stage) -> None:
+def test_subscribers_are_mailed_each_change_of_a_maintenance(stage: Stage) -> None:
     assert stage.subscribe("ann@example.org") == 200
     assert stage.follow("/status/confirm", token_in(text_of(stage.mailbox.wait_for(1)))) == 200
 

@@ -32,7 +32,7 @@ def test_the_id_is_made_from_the_name(shown: str, name: str) -> None:
     assert build_id(shown) == name
 
 
-def test_a_customer_with_any_name_has_a_plan_a_person_and_a_key_after_one_form(stage: PagesStage) -> None:
+def test_new_customer_form_creates_plan_contact_and_key(stage: PagesStage) -> None:
     before = len(stage.mailbox.mails)
 
     def create(**more: str) -> str:

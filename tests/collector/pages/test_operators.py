@@ -333,7 +333,7 @@ def test_an_operator_decides_about_invoices_by_their_state(stage: Stage) -> None
         assert "Nothing can be done with it now." in ops.read.text
 
 
-def test_an_operator_gives_credits_and_takes_them_back(stage: Stage) -> None:
+def test_operator_grants_and_revokes_credits(stage: Stage) -> None:
     assert stage.collector.send("POST", "/v1/customers", {"name": "credited", "tier": "basic"}).status == 201
     page = "/console/customers/credited/credits"
     with Visitor(stage.site) as ops, Visitor(stage.site) as helpdesk:

@@ -60,7 +60,7 @@ def test_owner_downloads_account_data_without_operator_data(stage: PagesStage, o
     assert hashlib.sha256(owner.answer.content).hexdigest() in request["steps"][-1]["note"]
 
 
-def test_a_page_that_was_left_open_gives_and_deletes_nothing(stage: PagesStage, owner: Visitor) -> None:
+def test_stale_data_page_neither_exports_nor_deletes_the_account(stage: PagesStage, owner: Visitor) -> None:
     forms = {one.action: one.fields for one in owner.read.forms}
     age_sessions(stage)
     exports = len(stage.entries("customer.export"))
@@ -121,9 +121,7 @@ def test_developer_and_token_cannot_download_or_delete_the_account(stage: PagesS
     assert find_state(stage) == "active"
 
 
-def test_an_owner_has_the_account_deleted_and_the_operator_alone_takes_it_back(
-    stage: PagesStage, owner: Visitor
-) -> None:
+def test_owner_deletes_the_account_and_only_an_operator_restores_it(stage: PagesStage, owner: Visitor) -> None:
     owner.send(DELETE, name="acm")
     assert owner.status == 422
     assert find_state(stage) == "active"

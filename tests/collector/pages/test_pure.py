@@ -228,7 +228,7 @@ def render_macros(call: str, meters: dict[str, Meter], **values: Any) -> str:
     return create_environment("en").from_string(source).render(**shared, **values).strip()
 
 
-def test_an_axis_writes_no_label_twice_and_the_name_of_a_mark_at_the_top_is_below_it() -> None:
+def test_chart_axis_has_unique_labels_and_a_top_mark_label_below_it() -> None:
     empty = charts.draw_bars(["a"], [("", "1", [0])], format_axis=lambda value: "$0.00", unit="", label="")
     assert empty.count("<span>$0.00</span>") == 1
     marked = charts.draw_bars(["a"], [("", "1", [1])], mark=(4, "Target"), unit="", label="")
@@ -273,7 +273,7 @@ def test_values_with_links_can_be_followed_and_a_chart_without_is_a_picture() ->
         assert 'role="img"' in draw(["1", "2"], values, **plain)
 
 
-def test_jobs_that_failed_or_are_late_come_first_and_all_others_are_folded_by_their_rest() -> None:
+def test_job_list_starts_with_failed_and_late_jobs_and_folds_others() -> None:
     now = 1_784_160_000.0
 
     def job(
@@ -365,7 +365,7 @@ def test_money_has_the_places_of_its_currency() -> None:
     assert [amount.replace("\xa0", " ") for amount in amounts] == ["€12.30", "¥1,230", "KWD1.230"]
 
 
-def test_shares_are_cut_off_so_that_nothing_less_is_called_100_percent() -> None:
+def test_percentages_below_100_are_truncated() -> None:
     assert choose_reader("en", None).share(0.99999) == "99.99%"
     assert choose_reader("de", None).share(0.9995, 3) == "99,950\xa0%"
     assert choose_reader("en", None).share(1.0, 0) == "100%"
@@ -414,7 +414,7 @@ def test_invisible_characters_are_escaped() -> None:
     assert escape_invisible("x" * 65536) == "x" * 2000 + "…"
 
 
-def test_over_tls_another_host_of_the_domain_cannot_set_the_cookie_of_a_sign_in() -> None:
+def test_sign_in_cookie_has_the_host_prefix_over_tls() -> None:
     """Otherwise an attacker could sign a visitor in to another account without notice."""
 
     class There:
@@ -477,7 +477,7 @@ def test_traffic_is_held_against_the_time_before_and_a_step_without_reports_is_a
     assert (nothing.rates.limited, nothing.change, nothing.earlier, nothing.silent) == (None, None, [], 1)
 
 
-def test_a_time_of_ones_own_is_in_whole_steps_that_are_kept_and_never_after_now() -> None:
+def test_custom_time_range_aligns_to_stored_steps_before_now() -> None:
     now, kept = TODAY + 10 * 3600 + 30, 3 * DAY
 
     def choose(since: str, until: str) -> tuple[str, int, int, int, int]:
@@ -529,7 +529,7 @@ def test_charts_draw_any_number_of_values(count: int) -> None:
     assert charts.draw_sparkline(values).count("L") == (1 if count == 1 else max(count - 1, 0))
 
 
-def test_a_gap_of_a_line_is_one_of_its_area() -> None:
+def test_chart_area_has_the_gaps_of_its_line() -> None:
     drawn = charts.draw_lines(list("abcde"), [("", "1", [1, 1, None, 1, 1])], area=True, unit="", label="")
     assert re.findall(r'class="area" d="([^"]*)"', drawn) == [
         "M0 100L0 0L250 0L250 100ZM750 100L750 0L1000 0L1000 100Z"
@@ -537,7 +537,7 @@ def test_a_gap_of_a_line_is_one_of_its_area() -> None:
 
 
 @pytest.mark.parametrize(("as_of", "compared"), [("2027-03-03", (20, 10)), ("2027-03-04", (5, 20))])
-def test_revenue_compares_whole_days_alone(as_of: str, compared: tuple[int, int]) -> None:
+def test_revenue_compares_only_whole_days(as_of: str, compared: tuple[int, int]) -> None:
     days = [{"day": f"2027-03-{day:02}", "revenue": revenue} for day, revenue in ((1, 10), (2, 20), (3, 5))]
     revenue = compute_revenue({"as_of": f"{as_of}T00:10:00.000Z", "days": days})
     assert (revenue.month, revenue.day, revenue.before) == (35, *compared)

@@ -46,7 +46,7 @@ def preview(visitor: Visitor, plan: str, quantity: int | str) -> None:
     visitor.post(form.action, {**form.fields, "quantity": str(quantity)})
 
 
-def test_customer_sees_the_cost_of_a_quantity_and_takes_a_smaller_one_back(stage: PagesStage) -> None:
+def test_customer_previews_quantity_costs_and_cancels_a_reduction(stage: PagesStage) -> None:
     stage.join("crew")
     body = {"plan": "crew@2", "quantity": 3}
     assert stage.collector.send("POST", "/billing/subscription?customer=crew", body, token=ADMIN).status == 201

@@ -18,7 +18,7 @@ HOSTILE = '"><script>alert(1)</script>'
 VALUES = {"of": "2", "name": HOSTILE, "tier": "q", "text": f"</textarea>{HOSTILE}", "on": "on", "word": "secret"}
 
 
-def test_the_form_that_was_sent_has_its_values_and_its_lever_is_open() -> None:
+def test_refilled_form_has_the_sent_values_and_is_unfolded() -> None:
     filled = refill_form(PAGE, "/it", VALUES)
     read = Read(filled)
     other, first, second = (form.fields for form in read.forms)
@@ -32,7 +32,7 @@ def test_the_form_that_was_sent_has_its_values_and_its_lever_is_open() -> None:
     assert "x &amp; y" in filled
 
 
-def test_an_error_stands_beside_its_field_and_in_the_summary() -> None:
+def test_refilled_form_shows_each_error_at_its_field_and_in_a_summary() -> None:
     errors = [FieldRefusal("name", "it is <b>"), FieldRefusal("emails.0", "no address")]
     filled = refill_form(PAGE, "/it", VALUES, errors)
     assert 'id="refused-name" aria-invalid="true" aria-describedby="refused-name-error"' in filled

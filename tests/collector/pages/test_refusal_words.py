@@ -84,7 +84,7 @@ def test_untranslated_refusal_is_marked_english_and_escaped() -> None:
     assert FieldRefusal("a", "So nicht:", "<b>").html == 'So nicht: <span lang="en">&lt;b&gt;</span>'
 
 
-def test_a_form_about_an_alert_leads_back_to_its_list_with_its_filters() -> None:
+def test_alert_form_returns_to_its_filtered_list() -> None:
     assert format_return("/console?hours=24&done=x&path=y", "/console", "acknowledged") == (
         "/console?hours=24&done=acknowledged&path=y"
     )

@@ -48,7 +48,7 @@ def count_held(stage: PagesStage) -> int:
         return int(database.execute("SELECT count(*) FROM held_forms").fetchone()[0])
 
 
-def test_a_refused_form_comes_back_with_its_values_and_the_error_at_its_field(stage: PagesStage) -> None:
+def test_refused_form_keeps_its_values_and_shows_the_error_at_its_field(stage: PagesStage) -> None:
     with Visitor(stage.site) as ops:
         ops.client.cookies.update(stage.operator.client.cookies)
         ops.get("/console/new-customer?lang=de")
@@ -176,7 +176,7 @@ def test_form_without_a_session_writes_no_row(database: str, monkeypatch: pytest
     run(database, work)
 
 
-def test_a_form_that_met_an_ended_session_comes_back_to_its_sender_and_is_not_sent(stage: PagesStage) -> None:
+def test_form_sent_after_the_session_ended_is_restored_and_not_applied(stage: PagesStage) -> None:
     with stage.customer("acme") as acme:
         acme.get("/account/keys")
         end_sessions(stage)

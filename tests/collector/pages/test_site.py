@@ -761,7 +761,7 @@ def test_refusals_page_shows_customers_and_the_share_of_uncertain_refusals(stage
     assert stage.collector.get("/v1/refusals", hours="1").json()["uncertain"] == 10
 
 
-def test_a_token_is_made_and_revoked_and_one_of_a_persons_role_asks_for_more(stage: PagesStage) -> None:
+def test_console_creates_and_revokes_tokens_and_admin_role_needs_more(stage: PagesStage) -> None:
     operator = stage.operator
     operator.get("/console/tokens")
     operator.send("/console/tokens", name="console-edge", role="edge", region="eu-west")
@@ -856,7 +856,7 @@ def test_pages_have_the_fields_that_keep_them_safe(stage: PagesStage, path: str)
     assert all(place.startswith("/pages/") for place in read.loaded)
 
 
-def test_metrics_are_told_to_holders_of_their_tokens_where_there_are_some(stage: PagesStage) -> None:
+def test_metrics_require_a_scrape_token_if_configured(stage: PagesStage) -> None:
     collector = stage.collector
     assert collector.get("/metrics", token=None).status == 401
     assert collector.get("/metrics", token=ADMIN).status == 401, "a token of the API is none of these"
@@ -871,7 +871,7 @@ def test_other_doors_stay_as_they_are(stage: PagesStage) -> None:
     assert ask(stage.collector.port, "/v1/customers", fields={"Cookie": cookies}).status == 401
 
 
-def test_a_customer_replaces_a_key_that_is_due_with_a_click_and_the_old_one_ends_later(stage: PagesStage) -> None:
+def test_customer_replaces_a_due_key_and_the_old_key_ends_later(stage: PagesStage) -> None:
     stage.join("rota")
     with stage.customer("rota") as rota:
         assert "to be replaced" not in rota.get("/account").text
@@ -904,7 +904,7 @@ def test_a_customer_replaces_a_key_that_is_due_with_a_click_and_the_old_one_ends
     assert secret not in stage.collector.output
 
 
-def test_a_customer_registers_a_public_key_in_three_languages_and_no_private_one(stage: PagesStage) -> None:
+def test_customer_registers_a_public_key_and_a_private_key_is_refused(stage: PagesStage) -> None:
     private = OKPKey.generate_key("X25519")
     secret = str(private.as_dict(private=True)["d"])
     stage.join("jose")
@@ -933,7 +933,7 @@ def list_key_names(stage: PagesStage, customer: str) -> set[str]:
     return {key["name"] for key in stage.collector.get(f"/v1/customers/{customer}/keys").json()["keys"]}
 
 
-def test_a_form_of_a_tab_counts_for_no_other_customer_than_the_one_that_it_showed(stage: PagesStage) -> None:
+def test_form_of_an_old_tab_changes_no_other_customer(stage: PagesStage) -> None:
     """The second tab signs in for another customer and so ends the first tab's session."""
     stage.join("first")
     stage.join("second")

@@ -25,7 +25,7 @@ def show(stage: PagesStage) -> dict[str, object]:
     return shown
 
 
-def test_customer_turns_it_on_after_a_preview_in_words_and_sees_its_purchases(stage: PagesStage) -> None:
+def test_customer_enables_top_up_after_a_preview_and_sees_purchases(stage: PagesStage) -> None:
     with stage.customer("acme") as acme:
         assert "Credits can be bought automatically" in acme.get(PAGE).text
         acme.send(f"{PAGE}/top-up/preview", **AMOUNTS)
@@ -58,7 +58,7 @@ def test_customer_turns_it_on_after_a_preview_in_words_and_sees_its_purchases(st
         assert (show(stage)["state"], show(stage)["below"]) == ("off", 5_000_000)
 
 
-def test_operator_sets_it_for_a_customer_and_others_get_403(stage: PagesStage) -> None:
+def test_operator_enables_top_up_for_a_customer_and_other_roles_get_403(stage: PagesStage) -> None:
     stage.save_card("acme")
     stage.operator.get(CONSOLE)
     stage.operator.send(f"{CONSOLE}/top-up/preview", **AMOUNTS)

@@ -71,7 +71,7 @@ def test_a_step_is_as_long_as_the_bars_need() -> None:
     assert choose_step("day", HOUR) == "day"
 
 
-def test_groups_beyond_the_largest_are_one_and_those_that_are_gone_are_last() -> None:
+def test_usage_series_merge_small_groups_and_list_deleted_groups_last() -> None:
     rows = [
         {"day": "2027-03-09", "model": name, "value": used} for name, used in zip("abcde", (5, 9, 1, 7, 3), strict=True)
     ]

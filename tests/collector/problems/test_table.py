@@ -125,7 +125,7 @@ def test_every_row_is_used() -> None:
     assert CONSTANTS.keys() - {constant for _, constant in list_uses()} == set()
 
 
-def test_a_sentence_has_its_figures_wherever_it_is_raised() -> None:
+def test_each_raised_problem_fills_the_placeholders_of_its_sentence() -> None:
     raised = list(list_raises())
     assert len([words for _, words, _ in raised if HOLE.search(words)]) >= 15
     lacking = [place for place, words, given in raised if not set(HOLE.findall(words)) <= given]

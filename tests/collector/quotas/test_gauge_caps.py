@@ -28,9 +28,7 @@ from tests.support.collector_fixtures import StartCollector
         ([(9, "a", 6)], [(5, "b", 5)], {0: 11}),  # A new series adds to the level, whatever its time.
     ],
 )
-def test_reading_that_lifts_a_level_above_its_cap_is_found(
-    latest: list[Any], new: list[Any], excess: dict[int, int]
-) -> None:
+def test_gauge_reading_above_its_cap_is_found(latest: list[Any], new: list[Any], excess: dict[int, int]) -> None:
     assert find_excess([Reading(*one) for one in latest], [Reading(*one) for one in new], 10) == excess
 
 

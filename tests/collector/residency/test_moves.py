@@ -448,7 +448,7 @@ def test_withdrawn_arrival_leaves_no_personal_data(pair: Pair) -> None:
     pair.prove()
 
 
-def test_a_call_that_comes_after_its_arrival_was_withdrawn_makes_no_customer(pair: Pair) -> None:
+def test_late_call_of_a_withdrawn_move_creates_no_customer(pair: Pair) -> None:
     """The command is killed while its first call waits, so the other collector does not know the move."""
     pair.create("finn")
     late: list[tuple[Any, ...]] = []

@@ -15,7 +15,7 @@ from tests.support.interleaved import interleave
 from tests.support.sold import CALLER, sold
 
 
-def test_an_arrival_and_a_step_away_of_the_customer_lock_in_one_order(postgresql: Postgresql, tmp_path: Path) -> None:
+def test_concurrent_arrival_and_departure_lock_rows_in_one_order(postgresql: Postgresql, tmp_path: Path) -> None:
     url, id_ = postgresql.database(), generate_id()
     document = parse_document(
         {"format": 1, "peer": generate_id(), "name": "acme", "settings": {"tier": "standard"}, "metadata": {"a": "b"}}

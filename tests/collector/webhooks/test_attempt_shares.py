@@ -61,7 +61,7 @@ def test_silent_receivers_leave_attempts_to_others(kind: str, most: int) -> None
     assert len(honest.chosen) == 5
 
 
-def test_prompt_endpoint_needs_no_share_of_the_host_that_silent_ones_have_used_up() -> None:
+def test_prompt_endpoint_ignores_the_exhausted_share_of_its_host() -> None:
     places = Places(AMOUNT)
     choose_candidates(list_silent("many customers, a host"), places)
     candidate = Candidate("m", "e", "honest", is_retry=False, version=1)

@@ -39,7 +39,7 @@ async def post(head: bytes, piece: bytes) -> tuple[DeliveryFailure | None, int]:
 @pytest.mark.parametrize(
     "line", [b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", b"HTTP/1.1 100 Go on\r\n\r\n", b"\r\n"]
 )
-def test_a_receiver_that_never_comes_to_its_answer_is_left(line: bytes) -> None:
+def test_webhook_ends_on_an_endless_answer_head(line: bytes) -> None:
     failure, sent = asyncio.run(post(b"", line * (HEAD_BYTES_MAX // len(line) + 1)))
     assert failure is not None
     bound = "a head of more than 65536 bytes" if line == b"\r\n" else "more than 32 interim answers"

@@ -70,7 +70,7 @@ def test_plans_have_a_tier_that_is_there_where_tiers_are_known(tmp_path: Path) -
         load(tmp_path, {}, tiers={"gold": {}})
 
 
-def test_plans_have_meters_that_are_there_and_come_to_something(tmp_path: Path) -> None:
+def test_plans_with_unknown_or_unpriceable_meters_are_refused(tmp_path: Path) -> None:
     assert load(tmp_path, {}).plans, "who names no meters leaves them to edges"
     for meters, wrong in (
         ({"call": {"count": "events"}}, r"has basic@1, whose meter calls is not there, did you mean call\?"),
@@ -98,7 +98,7 @@ def test_plans_have_meters_that_are_there_and_come_to_something(tmp_path: Path) 
         ),
     ],
 )
-def test_a_coupon_takes_something_off_for_some_periods(tmp_path: Path, coupons: dict[str, Any], wrong: str) -> None:
+def test_coupon_without_a_discount_or_periods_is_refused(tmp_path: Path, coupons: dict[str, Any], wrong: str) -> None:
     with pytest.raises(ConfigError, match=wrong):
         load(tmp_path, {"coupons": coupons})
 
@@ -152,7 +152,7 @@ def test_prices_by_dimension_need_an_aggregate_that_adds_up(tmp_path: Path, aggr
         ("events", {"modell": 4}, "did you mean modell"),
     ],
 )
-def test_a_price_by_a_dimension_which_its_meter_lacks_is_refused_with_both_names(
+def test_price_by_an_unknown_dimension_is_refused_with_both_names(
     tmp_path: Path, count: str, dimensions: dict[str, Any], hint: str
 ) -> None:
     plans = PLANS.replace("included: 10, price: '0.01'", BY_MODEL)

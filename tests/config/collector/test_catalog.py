@@ -182,7 +182,7 @@ def test_plans_from_text_read_no_files_or_environment_variables(
         assert str(error.value).startswith(fault), error.value
 
 
-def test_each_is_sold_the_newest_version_at_their_own_price_if_they_have_one(tmp_path: Path) -> None:
+def test_customer_is_sold_the_newest_version_at_its_own_price(tmp_path: Path) -> None:
     versions = ("a@1", "a@10", "a@9", "a@10+acme", "c@1")
     plans = read(tmp_path, "plans:\n" + "".join(f'  {name}: {{fee: "1"}}\n' for name in versions)).plans
     assert find_newest_versions(plans) == {"a": "a@10", "c": "c@1"}

@@ -25,7 +25,7 @@ def problems(text: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("folder")
-def test_there_are_none_unless_they_are_requested_for_and_then_with_defaults() -> None:
+def test_pages_setting_is_off_by_default_and_has_defaults() -> None:
     write(Path(), {"collector.yaml": TOKENS})
     assert collector_load.load_collector(Path("collector.yaml"), {}).pages is None
     write(Path(), {"collector.yaml": TOKENS + "pages: {}"})

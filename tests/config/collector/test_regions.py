@@ -101,7 +101,7 @@ def test_a_country_is_known_by_one_thing_that_can_be_trusted(more: str, reported
         ("{}", ["regions.names: is missing, write names: [eu-west, us-east]"]),
     ],
 )
-def test_regions_of_a_collector_are_there_once_and_the_default_is_one_of_them(given: str, reported: list[str]) -> None:
+def test_collector_regions_must_be_unique_and_contain_the_default(given: str, reported: list[str]) -> None:
     assert problems(TOKENS + f"regions: {given}\n") == reported
 
 

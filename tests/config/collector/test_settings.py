@@ -353,7 +353,7 @@ def test_sensitive_token_needs_a_name(folder):
         ("eu: {url: 'https://eu.test:1'}", "residencies.eu: is the residency of this collector"),
     ],
 )
-def test_another_residency_that_cannot_be_asked_is_reported_with_its_place(reported, other, problem):
+def test_unreachable_residency_setting_is_reported_with_its_line(reported, other, problem):
     (line,) = reported(f"{TOKENS}residency: eu\nprivacy: {{pseudonyms: true}}\nresidencies: {{{other}}}\n")
     assert line.startswith(f"collector.yaml:4: {problem}")
 
@@ -409,7 +409,7 @@ def test_configured_pages_need_a_listener_that_serves_them(reported):
     assert reported(sold.replace("metrics]", "metrics, webhooks]"), files) == []
 
 
-def test_a_listener_serves_pages_as_a_whole_or_some_and_has_its_own_tls(folder):
+def test_listener_serves_all_or_some_pages_with_its_own_tls(folder):
     authority = Authority(folder)
     pair, other = authority.issue("collector.test"), authority.issue("inner.test")
     own = f"{{cert: {other.cert}, key: {other.key}}}"

@@ -35,7 +35,7 @@ def test_origin_is_normalized_as_browsers_send_it(written, read):
          "name the domain too: https://*.example.com"),
     ],
 )  # fmt: skip
-def test_an_origin_that_none_is_or_anybody_has(problems, written, what, hint):
+def test_invalid_or_too_wide_cors_origin_is_refused(problems, written, what, hint):
     assert problems(LEAST + f"cors: {{origins: ['{written}']}}") == [f"edge.yaml:3: cors.origins.0: {what}, {hint}"]
 
 
@@ -70,7 +70,7 @@ def test_the_routes_of_a_path_say_the_same(problems):
     assert problems(text % ("PUT", ", cors: off")) == []
 
 
-def test_a_route_has_its_own_or_none(loaded):
+def test_route_sets_its_own_cors_or_none(loaded):
     routes = "routes: [{path: /a, upstream: api, cors: {origins: ['*']}}, {path: /b, upstream: api, cors: off}]"
     one, other = loaded(LEAST.splitlines()[0] + "\n" + routes, alone=True).routes
     assert one.cors.origins == ("*",)

@@ -39,7 +39,7 @@ def test_https_upstream_verifies_its_certificate():
     ("url", "host"),
     [("https://api.example.com", "upstream"), ("https://10.0.0.5", "pass"), ("http://api.example.com", "pass")],
 )
-def test_an_upstream_of_https_is_asked_by_its_name(url, host):
+def test_quick_upstream_is_sent_its_own_host_name(url, host):
     assert quick(to=url).upstreams["upstream"].sent_host == host
 
 

@@ -295,7 +295,7 @@ customers:
         ("collector: 'http://localhost:9100', token: t", False),
     ],
 )
-def test_a_token_is_exposed_to_those_on_the_way_without_tls(loaded, reported, exposed):
+def test_collector_token_counts_as_exposed_without_tls(loaded, reported, exposed):
     assert loaded(f"usage: {{{reported}}}\n").usage.is_exposed is exposed
 
 
@@ -326,7 +326,7 @@ def test_a_hub_is_a_url_or_a_mapping_with_it(loaded):
         ("rediss+cluster://me:p@10.0.0.5", True, False),
     ],
 )
-def test_a_hub_is_shared_and_its_password_exposed_to_those_on_the_way_without_tls(url, shared, exposed):
+def test_hub_url_tells_sharing_and_exposure_without_tls(url, shared, exposed):
     hub = Hub(url=url)
     assert (hub.is_shared, hub.is_exposed) == (shared, exposed)
 
@@ -372,7 +372,7 @@ def test_route_loads_its_authentication_methods(loaded):
     assert [route.auth for route in settings.routes] == taken
 
 
-def test_http2_is_spoken_unless_it_is_off_or_the_listener_is_for_proxies_that_ask(loaded):
+def test_listener_speaks_http2_unless_off_or_for_authorization(loaded):
     others = "{address: 127.0.0.1:2, http2: false}, {address: 127.0.0.1:3, authorize: path}"
     listen = f"trusted_proxies: [127.0.0.1]\nlisten: [127.0.0.1:1, {others}]\n"
     assert [each.speaks_http2 for each in loaded(listen).listen] == [True, False, False]

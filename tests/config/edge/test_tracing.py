@@ -50,7 +50,7 @@ def test_an_endpoint_is_the_base_of_the_receiver(loaded, endpoint, read):
     ("endpoint", "exposed"),
     [(LOCAL, False), ("http://localhost:1", False), ("http://10.0.0.5:1", True), ("https://10.0.0.5:1", False)],
 )
-def test_spans_are_exposed_to_those_on_the_way_without_tls(loaded, endpoint, exposed):
+def test_tracing_endpoint_counts_as_exposed_without_tls(loaded, endpoint, exposed):
     assert loaded(f"tracing: {{endpoint: '{endpoint}'}}\n").tracing.is_exposed is exposed
 
 

@@ -56,7 +56,7 @@ def test_final_event_of_a_purchase_reports_its_result_once(
     assert find_results(events, purchase) == expected
 
 
-def test_a_payment_that_takes_days_is_counted_once_though_both_its_events_come_when_it_is_paid() -> None:
+def test_delayed_payment_with_two_paid_events_is_counted_once() -> None:
     results = PurchaseResults()
     assert results.report(["checkout.session.completed"], session()) == {"paid"}
     assert results.report(["checkout.session.async_payment_succeeded"], session()) == set()
@@ -121,7 +121,7 @@ UNBOOKED = {"id": "pi_1", "metadata": OURS}
         ([session(), refund("succeeded", metadata={REFUND: "unknown"})], ["purchase"], 1000),
     ],
 )
-def test_objects_as_they_come(
+def test_each_stripe_object_books_its_postings(
     sqlite_database: str, objects: list[dict[str, Any]], booked: list[str], balance: int
 ) -> None:
     async def work() -> None:

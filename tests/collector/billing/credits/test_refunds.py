@@ -127,7 +127,7 @@ def test_a_refund_is_created_once_although_calls_fail(
     play(sqlite_database, own_sandbox, work)
 
 
-def test_a_refund_that_was_made_is_none_that_failed_where_the_database_is_away_then(
+def test_database_outage_after_a_refund_does_not_mark_it_failed(
     sqlite_database: str, own_sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager

@@ -303,7 +303,7 @@ def test_blocked_customer_loses_its_pending_purchase_unless_paid(
     play(sqlite_database, own_sandbox, work)
 
 
-def test_debit_that_takes_days_is_pending_and_no_second_one_begins(sqlite_database: str, new_sandbox: Sandbox) -> None:
+def test_slow_debit_stays_pending_and_blocks_a_second_purchase(sqlite_database: str, new_sandbox: Sandbox) -> None:
     async def work(shop: Shop) -> None:
         await shop.open("pm_usBankAccount_success")
         for _ in range(3):

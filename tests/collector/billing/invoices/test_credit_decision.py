@@ -25,7 +25,7 @@ OPEN = PAID._replace(state="open", paid_by_stripe=0, amount_due=100)
         (60, (50, 0), (0, 0, 0), 40, {"refund_amount": 10, "credit_amount": 50}),
     ],
 )
-def test_money_goes_back_the_way_it_came(
+def test_credit_note_refunds_each_payment_source(
     amount: int, paid: tuple[int, int], back: tuple[int, int, int], requested: int, parts: dict[str, int]
 ) -> None:
     by_stripe, off_stripe = paid
@@ -57,7 +57,7 @@ def test_a_credit_note_that_stripe_would_refuse_is_refused_at_once(
         decide_note(invoice, amount)
 
 
-def test_less_is_due_of_an_unpaid_invoice_and_no_card_is_refunded_after_a_lost_dispute() -> None:
+def test_credit_note_excludes_unpaid_and_disputed_amounts_from_refunds() -> None:
     assert decide_note(OPEN, 100) is None
     assert decide_note(OPEN, 80) is None
     assert decide_note(PAID._replace(lost=40), 60) == NoteParts(60, 0, 0)

@@ -82,7 +82,9 @@ def test_after_the_grace_402_and_released_once_all_is_paid(database: str) -> Non
 
 
 @pytest.mark.parametrize(("balance", "level"), [(0, Level.NONE), (7, Level.PAGE)])
-def test_a_balance_that_its_entries_do_not_come_to_pages(sqlite_database: str, balance: int, level: Level) -> None:
+def test_balance_that_differs_from_its_entries_raises_a_page_alert(
+    sqlite_database: str, balance: int, level: Level
+) -> None:
     async def play() -> None:
         books = await Database.connect(sqlite_database)
         async with books.writing() as connection:
@@ -102,7 +104,7 @@ def test_a_balance_that_its_entries_do_not_come_to_pages(sqlite_database: str, b
     asyncio.run(play())
 
 
-def test_the_grace_counts_from_when_an_invoice_went_out_and_ends_no_earlier_than_it_is_due(database: str) -> None:
+def test_dunning_grace_starts_at_the_issue_and_ends_no_earlier_than_the_due_date(database: str) -> None:
     async def play() -> None:
         books = await Database.connect(database)
         async with books.writing() as connection:

@@ -17,7 +17,7 @@ ENDED = at(2027, 1, 10, 12)
 
 
 @pytest.mark.both_databases
-def test_usage_is_invoiced_once_the_invoice_of_its_part_of_the_period_is_closed(
+def test_usage_counts_as_invoiced_after_its_segment_invoice_is_closed(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     """A subscription that ended within its period has an invoice of its own, and the part that goes on another one."""

@@ -23,9 +23,7 @@ MONTH = Span(JANUARY, FEBRUARY)
         ("0.000000000001", "eur", "€0.00000001 per 1,000,000"),
     ],
 )
-def test_a_unit_price_is_said_in_its_currency_for_a_number_that_is_readable(
-    price: str, currency: str, said: str
-) -> None:
+def test_unit_price_is_formatted_in_its_currency_for_a_readable_quantity(price: str, currency: str, said: str) -> None:
     assert format_price(parse_unit_price(price), currency) == said
 
 

@@ -44,7 +44,7 @@ def at(year: int, month: int = 1, day: int = 1) -> int:
 
 
 @given(st.integers(at(2020), at(2060)), st.integers(at(2020), at(2080)))
-def test_books_are_kept_for_ten_years_after_the_end_of_their_year(issued: int, now: int) -> None:
+def test_journal_retention_is_ten_years_after_the_end_of_the_year(issued: int, now: int) -> None:
     ends = at(datetime.fromtimestamp(issued, UTC).year + 11)
     if now < ends:
         assert issued >= find_end(KEPT_SECONDS, now)

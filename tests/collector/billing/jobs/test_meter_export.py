@@ -22,7 +22,7 @@ NOON = 1_800_014_400
 DAY, HOUR, MINUTE = 86400, 3600, 60
 
 
-def test_a_minute_of_refusals_makes_slices_longer_long_before_one_is_due(tmp_path: Path, sqlite_database: str) -> None:
+def test_stripe_refusals_lengthen_export_slices(tmp_path: Path, sqlite_database: str) -> None:
     async def work() -> None:
         known = settings(tmp_path, sqlite_database, "http://127.0.0.1:9", collection="meters")
         assert known.billing is not None
@@ -56,9 +56,7 @@ def test_a_minute_of_refusals_makes_slices_longer_long_before_one_is_due(tmp_pat
     asyncio.run(work())
 
 
-def test_an_unreadable_plan_version_keeps_the_usage_of_its_own_customers_alone(
-    tmp_path: Path, sqlite_database: str
-) -> None:
+def test_unreadable_plan_version_blocks_export_only_for_its_customers(tmp_path: Path, sqlite_database: str) -> None:
     async def work() -> None:
         known = settings(tmp_path, sqlite_database, "http://127.0.0.1:9", collection="meters")
         assert known.billing is not None

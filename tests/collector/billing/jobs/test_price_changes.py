@@ -63,7 +63,7 @@ def test_price_change_notice_is_sent_once_and_withdrawal_is_announced(tmp_path: 
     asyncio.run(work())
 
 
-def test_a_change_is_done_when_its_time_has_come(tmp_path: Path, sqlite_database: str) -> None:
+def test_price_change_finishes_at_its_time(tmp_path: Path, sqlite_database: str) -> None:
     async def work() -> None:
         async with sold(tmp_path, sqlite_database, "http://127.0.0.1:1") as (of, _):
             job = PriceChangeJob(of.database, lambda: of.known)

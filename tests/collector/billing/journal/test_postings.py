@@ -146,7 +146,7 @@ def test_usage_that_is_not_booked_yet_lessens_grants_in_the_order_of_spending(
     assert postings.subtract_pending([Grant("paid", 20, paid=20), Grant("gift", 10)], pending) == rests
 
 
-def test_usage_that_is_taken_back_goes_where_it_came_from_the_last_first() -> None:
+def test_returned_usage_refills_its_grants_in_reverse_order() -> None:
     balance = CreditBalance((Grant("gift", 10), Grant("void", 10, NOW), Grant("paid", 10, paid=10)))
     consumed = postings.consumption_entries(
         balance, [ConsumptionPart("cost", "a", 25), ConsumptionPart("cost", "b", 10)]
@@ -184,7 +184,7 @@ def test_no_more_is_taken_back_than_there_is() -> None:
         postings.refund_entries(Grant("p", 60, paid=100, returned=80), 21)
 
 
-def test_tax_goes_back_with_its_purchase_to_the_cent() -> None:
+def test_refund_returns_the_tax_to_the_cent() -> None:
     grant = Grant("p", 1000 * CENT, paid=1000 * CENT, tax=77 * CENT)
     tax = 0
     for part in (1, 332, 333, 334):
@@ -326,7 +326,7 @@ def test_balance_equals_the_sum_of_movements_in_any_order(steps: list[tuple[str,
         assert balance.overdraft >= 0
 
 
-def test_late_usage_takes_from_expired_grants_as_much_as_it_would_have_spent() -> None:
+def test_late_usage_consumes_grants_that_expired_since() -> None:
     balance = CreditBalance((Grant("paid", 50, paid=100), Grant("gone", 0, NOW), Grant("later", 10, NOW + 1)))
     expired = {"gone": 30, "later": 5}
     for amount, parts in (

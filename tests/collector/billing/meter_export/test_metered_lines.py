@@ -63,7 +63,7 @@ def test_units_that_values_share_are_taken_off_by_items() -> None:
     ]
 
 
-def test_values_of_which_stripe_counted_nothing_are_items() -> None:
+def test_values_uncounted_by_stripe_become_items() -> None:
     metered, items = split_lines(split_usage({"large": 150}), {(0, "calls:large"): 0}, PRICES)
     assert metered == []
     assert [(line.kind, line.value, line.quantity, line.amount) for line in items] == [

@@ -103,7 +103,7 @@ def test_each_stripe_answer_sets_the_outbox_state(answer: Answer, attempted: boo
     assert interpret_reply(reply, in_doubt=False).state == state
 
 
-def test_only_a_failure_takes_another_key_and_only_denials_stop_the_exporter() -> None:
+def test_only_a_failure_changes_the_key_and_only_a_denial_stops_the_exporter() -> None:
     assert [reply for reply in Reply if MEANINGS[reply].new_key] == ["failed"]
     assert [reply for reply in Reply if MEANINGS[reply].stops] == ["denied"]
     assert [reply for reply in Reply if MEANINGS[reply].halves] == ["limited"]
@@ -111,7 +111,7 @@ def test_only_a_failure_takes_another_key_and_only_denials_stop_the_exporter() -
 
 
 @pytest.mark.parametrize("reply", list(Reply))
-def test_a_row_in_doubt_is_settled_by_nothing_but_that_stripe_has_it(reply: Reply) -> None:
+def test_only_acceptance_by_stripe_settles_a_doubtful_row(reply: Reply) -> None:
     meaning = interpret_reply(reply, in_doubt=True)
     if reply in (Reply.TAKEN, Reply.DUPLICATE):
         assert meaning.state is RowState.ACCEPTED
@@ -152,7 +152,7 @@ def test_how_long_a_row_rests(reply: str, attempts: int, luck: float, seconds: f
         (TRIED_SECONDS + ABSENT_SECONDS, True, "confirm"),
     ],
 )
-def test_an_unknown_row_is_sent_for_23_hours_and_then_decided_by_its_minute(
+def test_doubtful_row_is_resent_for_23_hours_and_then_decided_by_its_count(
     age: float, is_counted: bool | None, doubt: str
 ) -> None:
     assert resolve_doubt(age, is_counted=is_counted) == Doubt(doubt)
@@ -172,7 +172,7 @@ def test_an_identifier_is_unique_to_a_row_and_never_changes() -> None:
     assert len({build_identifier(*one) for one in (row, *others)}) == 1 + len(others)
 
 
-def test_each_revision_is_dated_in_a_minute_of_its_own_as_long_as_there_are_any() -> None:
+def test_each_revision_of_a_slice_has_its_own_minute() -> None:
     start, end = 10 * HOUR, 10 * HOUR + 300
     assert [compute_event_time(start, end, revision) for revision in range(6)] == [
         *(end - 60 * revision - 1 for revision in range(5)),

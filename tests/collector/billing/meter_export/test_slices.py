@@ -89,7 +89,7 @@ def test_slice_ends_at_the_next_grid_line() -> None:
         (HOUR + 900, [None, 0], True),
     ],
 )
-def test_a_slice_is_complete_once_every_edge_has_passed_it_or_after_15_minutes(
+def test_slice_is_complete_after_all_watermarks_or_15_minutes(
     now: float, watermarks: list[int | None], complete: bool
 ) -> None:
     assert is_complete(Span(0, HOUR), now, watermarks) is complete

@@ -97,7 +97,7 @@ def test_a_return_within_the_period_pays_no_fee_twice_and_shares_included_amount
     asyncio.run(work())
 
 
-def test_a_return_by_a_dearer_plan_costs_the_difference_and_by_a_cheaper_one_nothing(
+def test_resuming_a_dearer_plan_costs_the_difference_and_a_cheaper_one_nothing(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     noon = at(2027, 1, 16, 12)

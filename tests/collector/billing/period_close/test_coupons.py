@@ -66,7 +66,7 @@ async def add(of: Sold, name: str, code: str, *, now: float) -> None:
         await coupons.add_coupon(connection, CALLER, name, code, of.known, now)
 
 
-def test_a_coupon_is_of_whole_periods_with_their_usage_and_changes(
+def test_coupon_discounts_whole_periods_with_usage_and_plan_changes(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"half-{database.partition(':')[0]}"
@@ -133,7 +133,7 @@ async def _check_explained(of: Sold, name: str) -> None:
     assert explained.formula == "discount of HALF on 4000: -2000; less -1800 on earlier lines"
 
 
-def test_an_amount_comes_off_each_period_and_is_used_up_on_its_invoices(
+def test_fixed_coupon_amount_is_spent_across_invoices_of_each_period(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     async def work() -> None:

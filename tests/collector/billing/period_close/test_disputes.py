@@ -175,7 +175,7 @@ def test_dispute_raises_an_alert_and_a_loss_takes_lines_off(
 
 
 @only_sqlite("database")
-def test_a_won_dispute_leaves_the_lines_and_a_decision_that_is_reversed_puts_them_back(
+def test_won_dispute_keeps_the_lines_and_a_reversed_loss_restores_them(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str
 ) -> None:
     name = f"{database.partition(':')[0]}-wins"
@@ -243,7 +243,7 @@ def test_void_invoice_restores_lines_of_a_lost_dispute(
 
 
 @pytest.mark.parametrize("is_adopted", [True, False])
-def test_a_dispute_that_is_reported_before_its_invoice_is_known_waits_for_it(
+def test_dispute_event_waits_for_its_unknown_invoice(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, is_adopted: bool
 ) -> None:
     """The invoice as a collector has it that was killed before it wrote down Stripe's id: found by its metadata, or
@@ -413,7 +413,7 @@ def test_refund_returned_by_the_bank_raises_an_alert(
         (DisputeState.UNDER_REVIEW, "a new word", 100, (DisputeState.UNDER_REVIEW, 0, None, None)),
     ],
 )
-def test_a_dispute_takes_no_more_off_than_stands(
+def test_lost_dispute_takes_off_at_most_the_remaining_amount(
     before: DisputeState, status: str, left: int, after: tuple[object, ...]
 ) -> None:
     dispute = Dispute("d", "c", "i", None, before, 80, "usd", "general", 9, 0, 1, None)

@@ -138,9 +138,7 @@ def test_a_draft_that_stripe_has_made_by_its_meters_is_replaced_too(
 
 
 @pytest.mark.parametrize("amount", [500, 0])
-def test_a_draft_that_stripe_has_made_by_its_meters_is_finalized_before_it_is_found(
-    new_sandbox: Sandbox, tmp_path: Path, amount: int
-) -> None:
+def test_metered_draft_finalized_in_the_dashboard_is_adopted(new_sandbox: Sandbox, tmp_path: Path, amount: int) -> None:
     async def work() -> None:
         async with metered_january(tmp_path, new_sandbox) as of:
             found = await asyncio.to_thread(at_stripe, new_sandbox, "acme")
@@ -163,7 +161,7 @@ def test_a_draft_that_stripe_has_made_by_its_meters_is_finalized_before_it_is_fo
     asyncio.run(work())
 
 
-def test_a_draft_that_is_finalized_with_an_amount_holds_ours_until_a_person_decides(
+def test_draft_finalized_by_hand_with_an_amount_holds_our_invoice(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"{database.partition(':')[0]}-by-hand"
@@ -254,7 +252,7 @@ async def sync_balance(of: Sold) -> None:
 
 
 @pytest.mark.parametrize("is_paid", [True, False], ids=["paid", "open"])
-def test_a_draft_that_is_finalized_with_an_amount_stays_at_stripe_where_ours_is_voided(
+def test_draft_finalized_by_hand_stays_at_stripe_after_ours_is_voided(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, is_paid: bool
 ) -> None:
     name = f"{database.partition(':')[0]}-voided-{is_paid}"
@@ -295,7 +293,7 @@ def test_a_draft_that_is_finalized_with_an_amount_stays_at_stripe_where_ours_is_
     assert statuses == sorted([("open", 49900), ("open", 49900), ("paid" if is_paid else "open", 500)])
 
 
-def test_an_invoice_that_is_killed_before_it_is_paid_is_paid_though_stripe_reports_it_open(
+def test_killed_payment_resumes_although_stripe_reports_the_invoice_open(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"{database.partition(':')[0]}-open-early"

@@ -80,7 +80,7 @@ async def close_declined(
 
 
 @only_sqlite("database")
-def test_a_declined_payment_is_an_alert_with_a_link_and_is_tried_after_1_3_5_and_7_days(
+def test_declined_payment_raises_an_alert_and_is_retried_four_times(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"{database.partition(':')[0]}-declined"
@@ -111,7 +111,7 @@ def test_a_declined_payment_is_an_alert_with_a_link_and_is_tried_after_1_3_5_and
     assert (period["attempt_count"], period["status"]) == (5, "open")
 
 
-def test_with_another_card_all_open_invoices_are_tried_at_once_and_the_pause_ends(
+def test_new_card_retries_all_open_invoices_and_ends_the_pause(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"{database.partition(':')[0]}-changed"
@@ -178,7 +178,7 @@ def test_lost_payment_retry_counts_once_and_stopped_charging_pauses_retries(
     assert period["attempt_count"] == 2, "the first time, and once more"
 
 
-def test_a_bank_debit_is_waited_for_for_days_and_declined_only_once_the_bank_says_so(
+def test_bank_debit_stays_processing_until_the_bank_declines_it(
     own_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"{database.partition(':')[0]}-debited"
@@ -213,7 +213,7 @@ def test_a_bank_debit_is_waited_for_for_days_and_declined_only_once_the_bank_say
     asyncio.run(work())
 
 
-def test_a_card_that_came_while_a_debit_was_under_way_is_charged_once_that_was_sent_back(
+def test_new_card_is_charged_after_a_pending_debit_is_returned(
     own_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     async def work() -> None:
@@ -248,7 +248,7 @@ def test_a_debit_that_fails_after_an_update_from_before_is_a_decline_too(
     asyncio.run(work())
 
 
-def test_mailed_invoices_are_charged_when_they_are_due_to_the_card_that_came_meanwhile(
+def test_mailed_invoice_is_charged_at_its_due_date_to_a_new_card(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"{database.partition(':')[0]}-mailed"

@@ -37,7 +37,7 @@ def january(day: int, hour: int = 0) -> int:
     return timegm((2027, 1, day, hour, 0, 0))
 
 
-def test_a_period_of_which_a_part_was_subscribed_is_read_whole_and_rounded_once(tmp_path: Path) -> None:
+def test_partly_subscribed_period_rounds_its_gauge_usage_once(tmp_path: Path) -> None:
     """Subscribed on the 11th, changed on the 25th. The second plan gets everything: it is in force at the end."""
     period = period_at(january(1))
     segments = [
@@ -104,7 +104,7 @@ def test_readings_while_charging_is_off_are_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.both_databases
-def test_gauges_of_each_day_are_those_of_a_period_that_ends_then_and_are_read_once(database: str) -> None:
+def test_daily_gauge_quantities_equal_periods_that_end_each_day(database: str) -> None:
     chance = random.Random(7)
     period, terms = period_at(january(1)), QuantityTerms(METERS, None)
     by = {"dimension": "model", "prices": {"a": "1", "b": "2"}}

@@ -76,7 +76,7 @@ async def upcoming(of: Sold, name: str) -> list[tuple[str, int]]:
         return [(line.kind, line.amount) for line in lines]
 
 
-def test_a_trial_costs_nothing_and_the_first_fee_is_charged_when_it_ends(
+def test_trial_is_free_and_its_end_charges_the_first_fee(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str
 ) -> None:
     name = f"tried-{database.partition(':')[0]}"
@@ -118,7 +118,7 @@ def test_a_trial_costs_nothing_and_the_first_fee_is_charged_when_it_ends(
     assert sorted(one["amount_paid"] for one in at_stripe(stripe_sandbox, name)) == [1450, 4550, 6200]
 
 
-def test_without_a_payment_method_a_trial_ends_the_plan_unless_an_invoice_is_to_be_sent(
+def test_trial_without_a_payment_method_ends_the_plan_unless_invoiced(
     stripe_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     async def work() -> None:
@@ -157,7 +157,7 @@ def test_without_a_payment_method_a_trial_ends_the_plan_unless_an_invoice_is_to_
 
 
 @pytest.mark.parametrize("stopped", [0, 5 * DAY])
-def test_trial_ends_long_after_the_alert_that_stripe_does_not_report_the_payment_method(
+def test_trial_ends_long_after_the_alert_of_an_unreported_payment_method(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, stopped: int
 ) -> None:
     """Also if no collector ran in the days after the end of the trial."""

@@ -348,7 +348,7 @@ def test_payment_during_a_collector_outage_prevents_the_pause(
 
 
 @pytest.mark.parametrize("stopped", [60, 5 * DAY])
-def test_an_invoice_that_stripe_never_returns_delays_a_pause_until_long_after_the_alert(
+def test_invoice_missing_at_stripe_delays_a_pause_until_after_the_alert(
     stripe_sandbox: Sandbox, tmp_path: Path, database: str, plans: str, monkeypatch: pytest.MonkeyPatch, stopped: int
 ) -> None:
     """Also if no collector ran in the days after its event came."""
@@ -398,7 +398,7 @@ def test_an_invoice_that_stripe_never_returns_delays_a_pause_until_long_after_th
         (UnpaidInvoices(9, True, True), Unpaid(after="keep"), None),
     ],
 )
-def test_a_plan_goes_on_until_retries_are_over_and_its_customer_is_refused(
+def test_unpaid_plan_ends_only_after_the_last_retry_and_a_pause(
     unpaid: UnpaidInvoices, settings: Unpaid, step: str | None
 ) -> None:
     assert decide_step(unpaid, settings) == step

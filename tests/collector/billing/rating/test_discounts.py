@@ -94,7 +94,7 @@ def test_upgrade_credits_the_discounted_part_of_a_yearly_fee() -> None:
     assert told(rate_discounts(fees[1:], [fees[0], *first], months, [half])) == [(-109_808, 54_904)]
 
 
-def test_an_unused_yearly_fee_counts_for_the_period_in_which_it_began() -> None:
+def test_unused_yearly_fee_counts_in_its_first_period() -> None:
     year = Span(JANUARY.start, JANUARY.start + 365 * 86400)
     march = Span(FEBRUARY.end, FEBRUARY.end + 31 * 86400)
     small, large, huge = (plan(fee, annual={"discount": "0%"}) for fee in ("100", "200", "300"))

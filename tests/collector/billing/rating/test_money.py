@@ -21,7 +21,7 @@ def test_amounts_have_the_sign_and_the_places_of_their_currency() -> None:
     assert [format_amount(amount, currency) for currency, amount in amounts] == ["€12.50", "¥1,250", "KWD1.250"]
 
 
-def test_an_amount_is_read_in_the_places_that_payments_in_its_currency_have() -> None:
+def test_amount_parses_with_the_decimal_places_of_its_currency() -> None:
     amounts = [("12.34", "usd"), ("1234", "jpy"), ("12.34", "kwd"), (" 1.50 ", "eur"), ("1e2", "gbp")]
     assert [parse_amount(*amount) for amount in amounts] == [1234, 1234, 12340, 150, 10000]
 

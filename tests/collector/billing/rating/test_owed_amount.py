@@ -80,7 +80,7 @@ def test_any_life_owes_its_usage_less_the_cents_taken_off(seed: int) -> None:
 
 
 @given(st.integers(0, 2**32))
-def test_rating_again_charges_nothing_and_no_more_than_the_usage_stands(seed: int) -> None:
+def test_repeated_rating_charges_nothing_more(seed: int) -> None:
     chance = random.Random(seed)
     lines: list[tuple[int, int]] = []
     for _ in range(chance.randrange(1, 9)):

@@ -47,7 +47,7 @@ def test_periods_follow_each_other_without_a_gap(now: int, anchor: int | None) -
     assert periods.year_of_period(sequence[0], anchor) == Span(sequence[0].start, sequence[11].end)
 
 
-def test_a_change_takes_effect_in_its_minute_unless_the_segment_began_in_it() -> None:
+def test_plan_change_starts_at_its_minute_unless_the_segment_began_in_it() -> None:
     began = at(2027, 1, 16, 12)
     assert periods.compute_boundary(began + 3601.5, began) == began + 3600
     assert periods.compute_boundary(began + 59.9, began) == began + 60

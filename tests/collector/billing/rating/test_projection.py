@@ -8,7 +8,7 @@ SEGMENT = Span(0, 31 * DAY)
 NOW = 10 * DAY
 
 
-def test_the_days_are_the_last_seven_or_those_since_there_is_a_customer() -> None:
+def test_projection_uses_seven_whole_days_at_most() -> None:
     assert list_days(NOW, 0) == [Span(day * DAY, (day + 1) * DAY) for day in (9, 8, 7, 6, 5, 4, 3)]
     assert list_days(NOW, 8 * DAY + 60) == [Span(9 * DAY, NOW)], "a part of a day is none"
     assert list_days(NOW, NOW - 60) == list_days(NOW, NOW + 60) == []

@@ -133,7 +133,7 @@ def test_usage_of_no_segment_is_an_error() -> None:
         ),
     ],
 )
-def test_packages_are_begun_whole_and_a_volume_has_one_price(
+def test_package_prices_round_up_and_volume_prices_apply_to_all_units(
     price: dict[str, Any], known: int, more: int, first: list[tuple[int, int]], late: list[tuple[int, int]]
 ) -> None:
     segment = month("x@1", Plan.model_validate({"fee": "0", "meters": {"calls": price}}))
@@ -143,7 +143,7 @@ def test_packages_are_begun_whole_and_a_volume_has_one_price(
     assert [(line.quantity, line.amount) for line in added] == late
 
 
-def test_the_minimum_fee_of_a_period_is_reached_by_fees_and_usage_of_its_segments() -> None:
+def test_fees_and_usage_of_all_segments_count_towards_the_minimum_fee() -> None:
     calls = {"calls": {"included": "0", "price": "1"}}
     small = Plan.model_validate({"fee": "10", "minimum": "31", "meters": calls})
     large = Plan.model_validate({"fee": "100", "minimum": "310", "meters": calls})
@@ -162,7 +162,7 @@ def test_the_minimum_fee_of_a_period_is_reached_by_fees_and_usage_of_its_segment
         assert [line.amount for line in more] == cents, "what comes late is taken off the rest"
 
 
-def test_a_correction_to_nothing_gives_everything_back() -> None:
+def test_correction_to_zero_credits_all_invoiced_usage() -> None:
     segment = month("standard@1")
     invoiced = rate_segments([segment], usage(segment, **STANDARD))
     back = rate_segments([segment], usage(segment, **STANDARD) | usage(segment, llm_tokens=-5), invoiced)

@@ -31,7 +31,7 @@ def test_a_unit_is_worth_the_highest_price_that_it_can_have(price: dict[str, obj
     assert get_highest_price(MeterPrice.model_validate(price)) == cents * 10**12
 
 
-def test_usage_is_worth_its_price_also_where_it_is_included() -> None:
+def test_included_usage_has_the_value_of_its_price() -> None:
     assert compute_value(PLAN, {"calls": {"": 20}, "seats": {"": 9}, "unknown": {"": 5}}) == 200
     assert compute_value(PLAN, {"calls": {"": -20}}) == 0
 
@@ -42,7 +42,7 @@ def test_each_value_is_worth_its_own_price() -> None:
     assert compute_value(plan, {"tokens": {"large": 10, "small": 100, "other": 3, "": 2}}) == 300 + 400 + 50
 
 
-def test_usual_is_the_median_of_the_weeks_before_and_of_a_new_customer_its_plan() -> None:
+def test_usual_spend_is_the_weekly_median_or_the_included_plan_value() -> None:
     weeks = [{"calls": {"": 10}}, {"calls": {"": 900}}, {"calls": {"": 20}}, {"calls": {"": 30}}]
     assert compute_usual_value(PLAN, weeks) == 200
     assert compute_usual_value(PLAN, []) == compute_included_value(PLAN) == 10000 // 730

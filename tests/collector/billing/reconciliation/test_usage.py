@@ -206,7 +206,7 @@ def test_of_more_pairs_than_can_be_read_those_in_doubt_are(
     play(sqlite_database, work)
 
 
-def test_invoices_that_agree_are_one_reconciliation_of_their_day(database: str) -> None:
+def test_matching_invoices_form_one_reconciliation_a_day(database: str) -> None:
     async def work(of: Database) -> None:
         day = Span(MONDAY, MONDAY + DAY)
         for name, theirs in (("acme", 100), ("bolt", 200), ("cora", 299), ("dora", 400)):

@@ -164,7 +164,7 @@ def test_reload_from_shadow_to_live_adds_no_charged_customer(database: str) -> N
     on(database, step, recall)
 
 
-def test_the_percentage_is_the_file_s_until_somebody_says_another_one(sqlite_database: str) -> None:
+def test_rollout_percentage_follows_the_file_until_an_operator_sets_another(sqlite_database: str) -> None:
     file = ON.model_copy(update={"rollout": Rollout(percent=50, allow=("acme",))})
 
     async def step(connection: AsyncConnection) -> None:

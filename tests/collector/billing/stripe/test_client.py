@@ -176,7 +176,7 @@ def test_an_answer_or_an_error_that_is_no_object_is_a_failure(status: int, body:
     asyncio.run(work())
 
 
-def test_a_list_without_its_objects_is_no_whole_answer() -> None:
+def test_list_answer_without_its_objects_is_an_error() -> None:
     class Cut(Stripe):
         async def call(self, name: str, /, *ids: str, key: str | None = None, **params: object) -> StripeObject:
             return {"object": "list", "has_more": False}

@@ -43,7 +43,7 @@ async def note(database: Database, customer: str) -> None:
         await connection.execute(sa.insert(billing_customers), [row])
 
 
-def test_a_look_goes_on_from_the_one_before(sqlite_database: str) -> None:
+def test_customer_search_resumes_at_the_last_position(sqlite_database: str) -> None:
     stripe = Listing()
 
     async def work(database: Database) -> None:

@@ -11,7 +11,7 @@ def test_a_second_s_worth_at_once_and_then_the_rate() -> None:
     assert bucket.reserve_slot(300.0) == 0.0
 
 
-def test_refusals_halve_it_once_a_second_and_quiet_minutes_bring_it_back() -> None:
+def test_request_rate_halves_on_refusals_and_recovers_in_quiet_minutes() -> None:
     bucket = Bucket(64, now=0.0)
     for _ in range(9):
         bucket.halve(100.0)
@@ -37,7 +37,7 @@ def test_how_long_it_was_crowded_and_quiet() -> None:
     assert bucket.crowded_seconds(5001.0) == 0.0, "a burst is no crowd"
 
 
-def test_an_endpoint_has_its_rate_and_all_together_have_theirs() -> None:
+def test_request_pacer_limits_each_endpoint_and_all_together() -> None:
     pace = RequestPacer(whole=8, endpoint=4)
     assert [pace.reserve_slot("one", 50.0) for _ in range(6)] == [0.0] * 4 + [0.25, 0.5]
     assert [pace.reserve_slot("two", 50.0) for _ in range(4)] == [0.0, 0.0, 0.125, 0.25]

@@ -43,7 +43,7 @@ def about(type_: str, **data: Any) -> tuple[bool, str, str]:
     return event.is_applied, event.object_type, event.object
 
 
-def test_an_event_of_a_tax_number_or_a_payment_method_is_about_its_customer() -> None:
+def test_tax_id_and_payment_method_events_concern_their_customer() -> None:
     number = {"id": "txi_1", "object": "tax_id", "customer": "cus_1"}
     assert about("customer.tax_id.deleted", object=number) == (True, "customer", "cus_1")
     card = {"id": "pm_1", "object": "payment_method", "customer": None}

@@ -48,7 +48,7 @@ def test_the_account_of_a_movement(
         ("bank", -1000, 0, {"cash": -1000, "bank": 1000}),
     ],
 )
-def test_a_movement_balances_and_its_fee_is_ours_where_it_is(
+def test_balance_transaction_entries_sum_to_zero_with_its_fee(
     account: str, amount: int, fee: int, booked: dict[str, int]
 ) -> None:
     moved = BalanceTransaction("txn_1", "charge", "ch_1", "charge", 0, amount, fee)

@@ -58,7 +58,7 @@ def theirs(id: str, email: str | None = None, **metadata: str) -> dict[str, Any]
         ([theirs("cus_1", edgeproxy_customer="acme"), theirs("cus_2")], {"cus_2": "acme"}, ["conflict", "conflict"]),
     ],
 )
-def test_a_customer_is_mapped_by_the_strongest_word_and_to_one_alone(
+def test_stripe_customer_maps_to_one_account_by_the_strongest_evidence(
     stripe_customers: list[Any], rows: dict[str, str], expected: list[str]
 ) -> None:
     file = {stripe_id: MapRow(name, 2) for stripe_id, name in rows.items()}
@@ -122,7 +122,7 @@ def subscription(*prices: dict[str, Any], **more: Any) -> dict[str, Any]:
         ([metered("200")], {}, {}, "0 prices that are a fee"),
     ],
 )
-def test_a_subscription_is_a_plan_by_its_name_or_where_all_prices_are_equal(
+def test_subscription_maps_to_a_plan_by_name_or_equal_prices(
     prices: list[Any], rows: dict[str, str], metadata: dict[str, str], expected: str
 ) -> None:
     file = {stripe_id: MapRow(name, 2) for stripe_id, name in rows.items()}

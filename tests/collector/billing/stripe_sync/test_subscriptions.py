@@ -139,7 +139,7 @@ def test_subscriptions_are_begun_changed_and_ended(new_sandbox: Sandbox, tmp_pat
     asyncio.run(work())
 
 
-def test_a_price_change_is_charged_by_stripe_from_the_period_on_in_which_it_holds(
+def test_stripe_charges_a_price_change_from_its_first_period(
     new_sandbox: Sandbox, tmp_path: Path, sqlite_database: str
 ) -> None:
     text = 'plans: {standard@2: {fee: "109", meters: {llm_tokens: {included: 100, price: "0.02"}}}}'
@@ -324,9 +324,7 @@ def test_coupons_are_items_and_trials_are_not_reported(
 
 
 @ON_BOTH_IF_SOAKED
-def test_usage_that_prices_at_stripe_cannot_say_is_items_beside_that_which_they_can(
-    new_sandbox: Sandbox, tmp_path: Path, database: str
-) -> None:
+def test_usage_without_a_stripe_price_is_billed_by_items(new_sandbox: Sandbox, tmp_path: Path, database: str) -> None:
     file = tmp_path / "plans.yaml"
     file.write_text(
         """
@@ -421,7 +419,7 @@ def test_the_mode_changes_at_the_end_of_a_period(own_sandbox: Sandbox, tmp_path:
     asyncio.run(work())
 
 
-def test_a_draft_of_nothing_is_closed_too_where_there_is_no_freeze(own_sandbox: Sandbox, tmp_path: Path) -> None:
+def test_empty_draft_is_closed_without_a_freeze(own_sandbox: Sandbox, tmp_path: Path) -> None:
     async def work() -> None:
         url = put_tables(f"sqlite:///{tmp_path}/ledger.db")
         async with era(tmp_path, url, own_sandbox, 0.0, freeze="0s") as of:

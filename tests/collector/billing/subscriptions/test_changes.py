@@ -63,7 +63,7 @@ def test_downgrade_takes_effect_at_the_end_of_the_paid_period(anchor: int | None
     assert [(line.kind, line.amount) for line in fees] == [("fee", 9900)]
 
 
-def test_a_change_that_was_to_come_is_taken_back_by_naming_the_plan_in_force() -> None:
+def test_choosing_the_current_plan_cancels_a_pending_change() -> None:
     waiting = held(ENTERPRISE)._replace(next_version=STANDARD)
     assert changes.change_plan(waiting, ENTERPRISE, PLANS[ENTERPRISE], None, NOON, ()).next_version is None
 
@@ -199,7 +199,7 @@ def test_a_price_change_is_met_when_the_paid_time_ends_after_it(is_yearly: bool,
     assert (following.version == "standard@2") == (met == JANUARY.end)
 
 
-def test_a_return_by_a_cheaper_plan_gives_nothing_back_and_waits_for_the_minute() -> None:
+def test_resuming_a_cheaper_plan_credits_nothing_and_waits_for_the_next_minute() -> None:
     current = held(ENTERPRISE)
     fees = changes.compute_fees(current.segments, ())
     ended = current._replace(segments=changes.end_segments(current.segments, NOON))
@@ -245,7 +245,7 @@ def test_added_seats_start_at_once_and_removed_seats_end_with_the_paid_period() 
     assert changes.change_plan(waiting, STANDARD, SEATS, None, NOON, fees).next_quantity is None, "it is taken back"
 
 
-def test_another_plan_keeps_the_quantity_or_has_one() -> None:
+def test_plan_change_keeps_the_quantity_or_resets_it_to_one() -> None:
     seats, large = held_seats(3), PLANS[ENTERPRISE].model_copy(update={"quantity": PlanQuantity(max=5)})
     for plan, quantity in ((large, 3), (PLANS[ENTERPRISE], 1)):
         changed = changes.change_plan(seats, ENTERPRISE, plan, "now", NOON, ())

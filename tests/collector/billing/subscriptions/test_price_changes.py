@@ -142,9 +142,7 @@ def test_dry_run_of_a_price_change_equals_later_charges_to_the_cent(tmp_path: Pa
 
 
 @only_sqlite("database")
-def test_subscribers_move_with_their_next_period_and_new_ones_begin_with_the_new_version(
-    tmp_path: Path, database: str
-) -> None:
+def test_price_change_moves_subscribers_at_their_next_period(tmp_path: Path, database: str) -> None:
     async def work(of: Sold, closing: Any) -> None:
         for name in ("stays", "leaves", "comes", "own"):
             await of.customer(name, "solo" if name == "comes" else "team", now=JANUARY)
@@ -188,9 +186,7 @@ def test_a_period_that_is_rolled_twice_at_once_moves_once(tmp_path: Path, databa
     run(tmp_path, database, work)
 
 
-def test_two_changes_of_a_plan_follow_each_other_and_one_that_is_withdrawn_is_left_out(
-    tmp_path: Path, sqlite_database: str
-) -> None:
+def test_consecutive_price_changes_apply_in_order_without_withdrawn_ones(tmp_path: Path, sqlite_database: str) -> None:
     async def work(of: Sold, closing: Any) -> None:
         await of.customer("acme", "team", now=JANUARY)
         february, march, april = [
@@ -242,7 +238,7 @@ def test_a_reload_of_the_plans_does_not_undo_a_change(tmp_path: Path, sqlite_dat
     run(tmp_path, sqlite_database, work)
 
 
-def test_a_customer_with_a_price_of_its_own_moves_to_such_a_one_alone(tmp_path: Path, sqlite_database: str) -> None:
+def test_customer_price_changes_only_with_a_new_customer_price(tmp_path: Path, sqlite_database: str) -> None:
     own = BEFORE + '  team@1+acme: {fee: "40", tier: standard}\n'
 
     async def work(of: Sold, closing: Any) -> None:
@@ -263,7 +259,7 @@ def test_a_customer_with_a_price_of_its_own_moves_to_such_a_one_alone(tmp_path: 
     run(tmp_path, sqlite_database, work, own)
 
 
-def test_usage_is_read_anew_where_a_version_splits_it_otherwise(tmp_path: Path, sqlite_database: str) -> None:
+def test_dry_run_reads_usage_by_the_dimensions_of_the_new_version(tmp_path: Path, sqlite_database: str) -> None:
     text = """plans: {team@2: {fee: "50", tier: standard, meters: {
         calls: {included: 100, price: "0.02", by: {dimension: model, prices: {large: "1"}}}}}}"""
 
@@ -328,7 +324,7 @@ def test_a_subscriber_is_shown_the_change_that_it_will_meet(tmp_path: Path, sqli
     run(tmp_path, sqlite_database, work)
 
 
-def test_an_unreadable_version_stops_the_sale_of_its_own_plan_alone(tmp_path: Path, database: str) -> None:
+def test_unreadable_version_stops_only_the_sale_of_its_plan(tmp_path: Path, database: str) -> None:
     async def work(of: Sold, closing: Any) -> None:
         await of.customer("payer", "solo", now=JANUARY)
         own = 'plans: {team@2: {fee: "60", tier: standard}, team@2+acme: {fee: "55", tier: standard}}'

@@ -223,7 +223,7 @@ INTERLEAVED = {
 
 
 @pytest.mark.parametrize("name", INTERLEAVED)
-def test_two_changes_that_meet_within_a_transaction_come_to_one_order(
+def test_interleaved_price_changes_equal_one_serial_order(
     tmp_path: Path, postgresql: Postgresql, serial: Database, name: str
 ) -> None:
     (about, first, stop, second), plans, url = INTERLEAVED[name], tmp_path / "plans.yaml", postgresql.database()

@@ -188,7 +188,7 @@ def test_disordered_and_lost_events_end_in_the_state_of_ordered_events(database:
     play(database, work)
 
 
-def test_events_lost_in_a_long_outage_are_recovered_though_later_ones_have_arrived(sqlite_database: str) -> None:
+def test_poll_recovers_events_lost_before_later_events(sqlite_database: str) -> None:
     async def work(own: Books) -> None:
         upstream = own.upstream
         await own.receive(upstream.change("in_0", "open"))
@@ -377,7 +377,7 @@ def test_events_of_an_unknown_purchase_wait_for_the_poll_that_finds_it(database:
     play(database, work)
 
 
-def test_many_events_of_an_object_that_cannot_be_applied_yet_make_no_dead_letter(sqlite_database: str) -> None:
+def test_many_events_of_one_failing_object_make_no_dead_letter(sqlite_database: str) -> None:
     async def work(own: Books) -> None:
         own.upstream.broken.add("in_1")
         for status in STATES * 4:
@@ -392,7 +392,7 @@ def test_many_events_of_an_object_that_cannot_be_applied_yet_make_no_dead_letter
     play(sqlite_database, work)
 
 
-def test_stripe_away_for_a_day_makes_no_dead_letter(sqlite_database: str) -> None:
+def test_stripe_outage_of_a_day_makes_no_dead_letter(sqlite_database: str) -> None:
     async def work(own: Books) -> None:
         own.upstream.away = True
         await own.receive(own.upstream.change("in_1", "open"))
@@ -480,7 +480,7 @@ def test_an_event_that_is_not_stored_is_fetched_to_be_replayed(sqlite_database: 
     play(sqlite_database, work)
 
 
-def test_events_are_dropped_once_they_are_old_unless_something_is_still_to_be_done(database: str) -> None:
+def test_old_events_are_deleted_unless_pending(database: str) -> None:
     async def work(own: Books) -> None:
         upstream = own.upstream
         upstream.broken.add("in_dead")

@@ -20,11 +20,11 @@ LAST = len(PAUSES) + POLL_ATTEMPTS_MAX
         (Cause.UNBOOKED, False, LAST, None),
     ],
 )
-def test_an_event_is_tried_again_until_nothing_speaks_for_another_attempt(
+def test_each_failure_cause_has_its_retry_pauses(
     cause: Cause, is_listed: bool, attempts: int, pause: float | None
 ) -> None:
     assert decide_retry(attempts, cause, is_listed=is_listed).pause == pause
 
 
-def test_an_event_that_waits_for_a_list_that_cannot_be_read_is_a_dead_letter_after_a_day() -> None:
+def test_event_that_waits_for_a_poll_is_retried_for_a_day() -> None:
     assert POLL_ATTEMPTS_MAX * POLL_PAUSE == 86400

@@ -5,7 +5,7 @@ tunnels. After a reload, the keys and the users of the files are looked up in th
 """
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -15,11 +15,12 @@ from edgeproxy.edge.proxy.exchange.forwarding import Forwarding
 from edgeproxy.edge.proxy.metering.labels import NO_LABEL
 from edgeproxy.edge.proxy.observation.exchange_states import AWAITS_KEY
 from edgeproxy.edge.proxy.routing.identity import UnresolvedIdentity
+from edgeproxy.edge.proxy.transport.turns import TURN_SECONDS
 from edgeproxy.edge.proxy.transport.websocket import POLICY_VIOLATION
 
 if TYPE_CHECKING:
     from edgeproxy.edge.proxy.exchange.runtime import Runtime
-    from edgeproxy.edge.proxy.routing.binding import RouteBinding
+    from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 
 RETRY_SECONDS = 0.25
 """Seconds until the next look-up if the last one gave no answer."""
@@ -48,19 +49,42 @@ def recheck_files(runtime: "Runtime") -> None:
 
     Likewise those of a key that is in the files no longer, unless `directory` lets open requests of such keys go on.
     """
-    directory, find_hashes = runtime.snapshot.directory, cache(runtime.snapshot.find_hashes)
-    for exchange, binding in _list_exchanges(runtime):
-        route, key = binding.route, exchange.identity.bindings.key
-        if route.users is not None:
-            user = binding.user.encode()
-            if user and find_hashes(route).get(user) != route.users.hashes[user]:
-                end_exchange(exchange, route.users.create_refusal("password"))
-        elif binding.customer != NO_LABEL and key is not None and directory.closes_revoked:
-            successor = directory.find_successor(key, route)
-            if isinstance(successor, UnresolvedIdentity):
-                _Recheck(runtime, exchange, successor).ask()
-            elif isinstance(successor, RejectedError):
-                end_exchange(exchange, successor)
+    runtime.tasks.start("look up open requests in the new files", _recheck_in_turns(runtime))
+
+
+async def _recheck_in_turns(runtime: "Runtime") -> None:
+    """Look the exchanges up in many turns of the loop: each takes 7 µs, and 100 µs if it ends."""
+    snapshot = runtime.snapshot
+    find_hashes = cache(snapshot.find_hashes)
+    exchanges = [exchange for exchange, _ in _list_exchanges(runtime)]
+    while exchanges and runtime.snapshot is snapshot:  # A newer configuration has its own look-ups.
+        turn_ends = monotonic() + TURN_SECONDS
+        while exchanges:
+            exchange = exchanges.pop()
+            if exchange.client.exchange is exchange and exchange.binding is not None:
+                _recheck_in_files(runtime, exchange, exchange.binding, find_hashes)
+            if monotonic() >= turn_ends:
+                break
+        await asyncio.sleep(0)
+
+
+def _recheck_in_files(
+    runtime: "Runtime",
+    exchange: Forwarding,
+    binding: "RouteBinding",
+    find_hashes: "Callable[[Route], Mapping[bytes, bytes]]",
+) -> None:
+    directory, route, key = runtime.snapshot.directory, binding.route, exchange.identity.bindings.key
+    if route.users is not None:
+        user = binding.user.encode()
+        if user and find_hashes(route).get(user) != route.users.hashes[user]:
+            end_exchange(exchange, route.users.create_refusal("password"))
+    elif binding.customer != NO_LABEL and key is not None and directory.closes_revoked:
+        successor = directory.find_successor(key, route)
+        if isinstance(successor, UnresolvedIdentity):
+            _Recheck(runtime, exchange, successor).ask()
+        elif isinstance(successor, RejectedError):
+            end_exchange(exchange, successor)
 
 
 def _list_exchanges(runtime: "Runtime") -> Iterator[tuple[Forwarding, "RouteBinding"]]:

@@ -5,6 +5,7 @@ import base64
 import gc
 from collections import Counter
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -14,10 +15,14 @@ import pytest
 
 from edgeproxy.base.client_tls import ClientTls
 from edgeproxy.config.directory import KeyOwner
+from edgeproxy.edge.errors import RejectedError
 from edgeproxy.edge.messages import EndpointAddresses, KeysLookedUp
+from edgeproxy.edge.proxy.exchange.forwarding import Forwarding
 from edgeproxy.edge.proxy.exchange.snapshot import Snapshot
 from edgeproxy.edge.proxy.observation.access_log import AccessLog
 from edgeproxy.edge.proxy.observation.log_file import LogFile
+from edgeproxy.edge.proxy.process import revocation
+from edgeproxy.edge.proxy.process.revocation import end_exchange
 from edgeproxy.edge.proxy.routing.binding import Route, RouteBinding
 from edgeproxy.edge.proxy.routing.identity import Directory, Identity
 from edgeproxy.edge.proxy.routing.router import Router
@@ -171,6 +176,27 @@ async def test_tunnel_ends_with_its_user_or_the_users_password(edge: Edge, tmp_p
     client, upstream = ends["ada"]
     await upstream.sends(STILL)
     await client.gets_until(STILL)
+
+
+async def test_reload_ends_tunnels_in_many_turns_of_the_loop(edge: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Others are served between them."""
+    tunnels = [await tunnel(edge, "/v1/ws", f"X-API-Key: {KEY}") for _ in range(5)]
+    loop, turns, ends = asyncio.get_running_loop(), count(), []
+
+    def end(exchange: Forwarding, why: RejectedError) -> None:
+        ends.append(next(turns))
+        loop.call_soon(next, turns)
+        end_exchange(exchange, why)
+
+    monkeypatch.setattr(revocation, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(revocation, "end_exchange", end)
+    del edge.config["keys"][0]
+    await edge.reloads()
+    for client, upstream in tunnels:
+        await client.gets_until(GOODBYE)
+        await client.gets_cut()
+        await upstream.gets_cut()
+    assert ends == [0, 2, 4, 6, 8]
 
 
 async def test_tunnel_keeps_to_the_users_of_its_own_route(edge: Edge, tmp_path: Path) -> None:
